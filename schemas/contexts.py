@@ -1,0 +1,43 @@
+"""Contexts: the few items of the user's own history that fit the query and its draft."""
+
+from __future__ import annotations
+
+from typing import Annotated
+from uuid import UUID
+
+from pydantic import Field
+
+from schemas.drafts import Draft
+from schemas.messages import AwareDatetime, Message, Milliseconds, Record, Text
+
+
+class Source(Record):
+    """Where a record stands in the log."""
+
+    topic: str
+    partition: Annotated[int, Field(ge=0)]
+    offset: Annotated[int, Field(ge=0)]
+
+
+class HistoryItem(Record):
+    """One retrieved interaction, with its similarity to the query and its place in the log."""
+
+    interaction_id: UUID
+    content: Text
+    response: Text
+    occurred_at: AwareDatetime
+    score: float  # cosine similarity, higher is nearer
+    source: Source
+
+
+class Context(Message, wire="retouch.context", version=1):
+    """The user's top items for `q + A_base`, best first, all before `asked_at`. Topic: contexts. Key: tenant/user."""
+
+    draft: Draft
+    items: tuple[HistoryItem, ...]
+    k_max: Annotated[int, Field(ge=0)]  # how many were asked for
+    retrieve_ms: Milliseconds
+
+    @property
+    def key(self) -> bytes:
+        return self.draft.key

@@ -1,0 +1,46 @@
+"""Dead letters: a record set aside byte for byte on `<topic>-dlt`, with the headers Spring Kafka uses, which tooling reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from schemas.envelope import Headers
+from schemas.topics import dead_letter_topic
+
+#: An exception's text in a header is cut here; it names places and kinds of error, never users' text.
+MESSAGE_LIMIT = 1000
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the record came from. `timestamp_ms` is the record's own timestamp."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    group: str
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """What to produce: key, value and original headers unchanged, the reason added behind them."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+def dead_letter(origin: Origin, key: bytes | None, value: bytes | None, headers: Headers, error: BaseException) -> DeadLetter:
+    """Set a record aside because of `error`. Integers are big-endian, as Spring Kafka's DeadLetterPublishingRecoverer writes them."""
+    reason = {
+        "kafka_dlt-original-topic": origin.topic.encode(),
+        "kafka_dlt-original-partition": origin.partition.to_bytes(4, "big", signed=True),
+        "kafka_dlt-original-offset": origin.offset.to_bytes(8, "big", signed=True),
+        "kafka_dlt-original-timestamp": origin.timestamp_ms.to_bytes(8, "big", signed=True),
+        "kafka_dlt-original-consumer-group": origin.group.encode(),
+        "kafka_dlt-exception-fqcn": f"{type(error).__module__}.{type(error).__qualname__}".encode(),
+        "kafka_dlt-exception-message": str(error)[:MESSAGE_LIMIT].encode(),
+    }
+    return DeadLetter(dead_letter_topic(origin.topic), key, value, [*headers, *reason.items()])

@@ -1,0 +1,79 @@
+"""The envelope of a record: CloudEvents 1.0 for Kafka in binary mode, and W3C Trace Context.
+
+Names are those of the two specifications: `ce_id`, `ce_source`, `ce_type`, `ce_specversion`, `ce_time`, `content-type`, `traceparent`.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TypeVar
+
+from schemas.messages import Malformed, Message, message_type
+
+Headers = Sequence[tuple[str, bytes]]
+M = TypeVar("M", bound=Message)
+
+CONTENT_TYPE = "application/json"
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """What the headers of a record say. `time` is the wall clock at which the producer wrote it."""
+
+    id: str
+    source: str
+    type: str
+    time: datetime
+    traceparent: str
+
+
+def seal(message: Message, *, id: object, source: str, traceparent: str | None = None, now: datetime | None = None) -> list[tuple[str, bytes]]:
+    """The headers of `message`. `id` is the message's own derived id; `source` names the writer, such as `/workers/base`."""
+    time = (now or datetime.now(UTC)).isoformat()
+    fields = {
+        "ce_id": str(id),
+        "ce_source": source,
+        "ce_type": message.ce_type(),
+        "ce_specversion": "1.0",
+        "ce_time": time,
+        "content-type": CONTENT_TYPE,
+        "traceparent": traceparent or new_traceparent(),
+    }
+    return [(name, value.encode()) for name, value in fields.items()]
+
+
+def open_envelope(headers: Iterable[tuple[str, bytes]]) -> Envelope:
+    """Read the headers of a record. Raises Malformed when they are not CloudEvents of a type we know."""
+    found = {name.lower(): value for name, value in headers or ()}
+    try:
+        fields = {name: found[name].decode() for name in ("ce_id", "ce_source", "ce_type", "ce_time")}
+    except (KeyError, UnicodeDecodeError) as error:
+        raise Malformed(f"not a CloudEvents record: header {error} is missing or not UTF-8") from None
+    message_type(fields["ce_type"])
+    try:
+        time = datetime.fromisoformat(fields["ce_time"])
+    except ValueError:
+        raise Malformed("header ce_time is not an RFC 3339 time") from None
+    if time.tzinfo is None:
+        raise Malformed("header ce_time has no zone")
+    traceparent = found.get("traceparent", b"").decode(errors="replace")
+    valid = _TRACEPARENT.fullmatch(traceparent)
+    return Envelope(fields["ce_id"], fields["ce_source"], fields["ce_type"], time, traceparent if valid else new_traceparent())
+
+
+def read(expected: type[M], headers: Iterable[tuple[str, bytes]], value: bytes | None) -> tuple[M, Envelope]:
+    """One record of a topic that carries `expected`. Raises Malformed for anything else, a newer major type included."""
+    envelope = open_envelope(headers)
+    if envelope.type != expected.ce_type():
+        raise Malformed(f"expected {expected.ce_type()}, got {envelope.type}")
+    return expected.from_bytes(value), envelope
+
+
+def new_traceparent() -> str:
+    """A fresh, sampled W3C trace context."""
+    return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"

@@ -1,0 +1,33 @@
+"""Feedback: what the user did with an answer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Self
+from uuid import UUID
+
+from pydantic import Field, model_validator
+
+from schemas.ids import Identifier, record_key
+from schemas.messages import AwareDatetime, Message, Text
+
+
+class Feedback(Message, wire="retouch.feedback", version=1):
+    """The user's own text, label or rating for a query, and/or a score of the answer. Topic: feedback. Key: tenant/user."""
+
+    feedback_id: UUID
+    query_id: UUID
+    tenant: Identifier
+    user: Identifier
+    truth: Text | None = None  # what the user wrote or chose instead
+    score: Annotated[float, Field(ge=0, le=1)] | None = None
+    occurred_at: AwareDatetime
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if not (self.truth and self.truth.strip()) and self.score is None:
+            raise ValueError("either truth or score must be given")
+        return self
+
+    @property
+    def key(self) -> bytes:
+        return record_key(self.tenant, self.user)

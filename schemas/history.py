@@ -1,0 +1,40 @@
+"""Interactions: what a user did, in the user's own words. The log of them is the source of truth; the index is a cache of it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Self
+from uuid import UUID
+
+from schemas.ids import Identifier, derive, record_key
+from schemas.messages import AwareDatetime, Domain, Message, Text
+
+
+class Origin(StrEnum):
+    """Who saw the interaction happen. Model text is never an interaction (DESIGN rule 1)."""
+
+    PLATFORM = "platform"
+    FEEDBACK = "feedback"
+
+
+class Interaction(Message, wire="retouch.interaction", version=1):
+    """A user responded to something. Topic: interactions. Key: tenant/user."""
+
+    interaction_id: UUID
+    tenant: Identifier
+    user: Identifier
+    domain: Domain
+    content: Text  # what the user responded to: a film's description, a review, an abstract; may be empty
+    response: Text  # the user's own response: a tag, a score, a title, a post
+    occurred_at: AwareDatetime
+    origin: Origin = Origin.PLATFORM
+
+    @classmethod
+    def observed(cls, *, tenant: str, user: str, source_id: object, domain: str, content: str, response: str, occurred_at: AwareDatetime) -> Self:
+        """An interaction whose id follows from the platform's own id for it."""
+        interaction_id = derive("interaction", tenant, user, source_id)
+        return cls(interaction_id=interaction_id, tenant=tenant, user=user, domain=domain, content=content, response=response, occurred_at=occurred_at)
+
+    @property
+    def key(self) -> bytes:
+        return record_key(self.tenant, self.user)

@@ -1,0 +1,81 @@
+"""The base of every message: a frozen pydantic model with a wire name and a version that are written out.
+
+Readers ignore fields they do not know (a newer writer may be ahead); a missing or malformed field is an error for the dead-letter topic.
+Within a version fields are only added, with a default.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, ClassVar, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+#: Users' and models' text. Bounded, so that one record never exceeds the topic's message size.
+Text = Annotated[str, StringConstraints(max_length=32_768)]
+#: A short text that must say something.
+Label = Annotated[str, StringConstraints(min_length=1, max_length=256)]
+#: The kind of task a platform has, in its own words, such as `movie_tag`.
+Domain = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
+Milliseconds = Annotated[float, Field(ge=0)]
+
+__all__ = ["AwareDatetime", "Domain", "Label", "Malformed", "Message", "Milliseconds", "Record", "Text", "message_type"]
+
+_TYPES: dict[str, type[Message]] = {}
+
+
+class Malformed(ValueError):
+    """A record that can never be read: not JSON, the wrong shape, or an unknown type. Its text never holds the record's values."""
+
+
+class Record(BaseModel):
+    """A part of a message: frozen, strict about shape, tolerant of unknown fields."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class Message(Record):
+    """A value on a topic. Subclasses name themselves: `class Query(Message, wire="retouch.query", version=1)`."""
+
+    wire: ClassVar[str]
+    wire_version: ClassVar[int]
+
+    def __init_subclass__(cls, *, wire: str, version: int, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.wire, cls.wire_version = wire, version
+        _TYPES[cls.ce_type()] = cls
+
+    @classmethod
+    def ce_type(cls) -> str:
+        """The CloudEvents `type`, such as `retouch.query.v1`."""
+        return f"{cls.wire}.v{cls.wire_version}"
+
+    def to_bytes(self) -> bytes:
+        return self.model_dump_json().encode()
+
+    @classmethod
+    def from_bytes(cls, value: bytes | None) -> Self:
+        """Read one record's value. Raises Malformed with the places and kinds of error, never with the values themselves."""
+        if value is None:
+            raise Malformed(f"{cls.ce_type()}: the record has no value")
+        try:
+            return cls.model_validate_json(value)
+        except ValidationError as error:
+            raise Malformed(f"{cls.ce_type()}: {_summary(error)}") from None
+
+    @classmethod
+    def json_schema(cls) -> str:
+        return json.dumps(cls.model_json_schema(), sort_keys=True)
+
+
+def message_type(ce_type: str) -> type[Message]:
+    """The message class of a CloudEvents type. Raises Malformed when no such type is declared."""
+    try:
+        return _TYPES[ce_type]
+    except KeyError:
+        raise Malformed(f"unknown ce_type {ce_type[:80]!r}; known: {', '.join(sorted(_TYPES))}") from None
+
+
+def _summary(error: ValidationError) -> str:
+    shown = [f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['type']}" for e in error.errors(include_input=False, include_url=False)]
+    return "; ".join(shown[:5]) + (f"; and {len(shown) - 5} more" if len(shown) > 5 else "")

@@ -1,0 +1,137 @@
+"""Every prompt, in one place: the base model's (no user data), the reflection model's, and how a history item reads.
+
+Two styles of the same content. `paper` is RPO's: table 8 for base prompts, appendix C for the reflection prompt, LaMP's item texts.
+`compact` says the same in few tokens, for the tiny models this project trains itself.
+All functions return the content of one user turn; the model's own chat template goes around it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from schemas.queries import Query
+from schemas.rewriting import TAGS
+from schemas.tasks import Task
+
+
+class PromptStyle(StrEnum):
+    PAPER = "paper"
+    COMPACT = "compact"
+
+
+class Example(Protocol):
+    """What a prompt shows of a past interaction."""
+
+    @property
+    def content(self) -> str: ...
+    @property
+    def response(self) -> str: ...
+
+
+def base_prompt(query: Query, style: PromptStyle) -> str:
+    """The task alone (RPO, table 8)."""
+    if style is PromptStyle.COMPACT:
+        return f"{_VERBS[query.task]} : {_clip(query.text, _COMPACT_CHARS)}"
+    return _PAPER_BASE.get(query.domain, _PAPER_BASE_BY_TASK[query.task]).format(text=query.text, options=", ".join(query.options))
+
+
+def item_text(example: Example, domain: str, task: Task, style: PromptStyle) -> str:
+    """One line of the user's profile (METHODS section 1.1 for `paper`)."""
+    if style is PromptStyle.COMPACT:
+        return f"{_clip(example.content, _COMPACT_CHARS)} => {_clip(example.response, _COMPACT_CHARS)}"
+    if not example.content:
+        return f'"{example.response}"'
+    template = _PAPER_ITEM.get(domain, _PAPER_ITEM_BY_TASK[task])
+    return template.format(content=example.content, response=example.response)
+
+
+def reflection_prompt(query: Query, base_answer: str, items: Sequence[Example], style: PromptStyle) -> str:
+    """`M_reflect`'s input: instruction, profile, query, draft (RPO, appendix C).
+
+    `items` come best first, as retrieval gives them; the best is shown last, next to the query.
+    """
+    profile = [_escape(item_text(item, query.domain, query.task, style)) for item in reversed(items)]
+    task = _escape(base_prompt(query, style))
+    draft = _escape(base_answer)
+    if style is PromptStyle.COMPACT:
+        return "\n".join(["profile :", *profile, task, f"draft : {_clip(draft, _COMPACT_CHARS)}"])
+    instruction = _PAPER_REFLECTION.format(**_PAPER_WORDS[query.task])
+    parts = [f"{instruction}\n", "User profile:\n", *(f"{line}\n" for line in profile)]
+    return "\n".join([*parts, f"User query: {task}\n", f"Initial response: {draft}"])
+
+
+def template_digest(style: PromptStyle) -> str:
+    """sha256 over this module's source and the style: two answers with the same digest were prompted alike."""
+    source = inspect.getsource(sys.modules[__name__])
+    return hashlib.sha256(f"{style}\n{source}".encode()).hexdigest()
+
+
+def _escape(text: str) -> str:
+    """Break up our own tags and chat-template marks inside users' text, so that history cannot speak as the prompt."""
+    for mark in (*TAGS, "<|im_start|>", "<|im_end|>", "<|endoftext|>"):
+        text = text.replace(mark, mark.replace("<", "< ").replace(">", " >"))
+    return text
+
+
+def _clip(text: str, limit: int) -> str:
+    """One line of at most `limit` characters, cut between words: a compact prompt is made of lines."""
+    folded = " ".join(text.split())
+    return folded if len(folded) <= limit else folded[:limit].rsplit(" ", 1)[0]
+
+
+#: The tiny models see at most this much of a field; their context is 2,048 tokens of about two characters.
+_COMPACT_CHARS = 240
+_VERBS = {Task.LABEL: "tag", Task.RATING: "score", Task.TEXT: "style"}
+
+_PAPER_BASE = {
+    "movie_tag": "Which tag does this movie relate to among the following tags? Just answer with the tag name without further explanation. tags: [{options}] description: {text}",
+    "product_rating": "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 without further explanation. review: {text}",
+    "scholarly_title": "Generate a title for the following abstract of a paper: {text}",
+    "news_headline": "Generate a headline for the following article: {text}",
+    "tweet_paraphrase": "Paraphrase the following tweet without any explanation before or after it: {text}",
+}
+_PAPER_BASE_BY_TASK = {
+    Task.LABEL: "Which of the following options fits the text? Just answer with the option without further explanation. options: [{options}] text: {text}",
+    Task.RATING: "Which score fits the following text? Just answer with one of {options} without further explanation. text: {text}",
+    Task.TEXT: "Respond to the following text without any explanation before or after it: {text}",
+}
+_PAPER_ITEM = {
+    "movie_tag": 'The tag for the movie: "{content}" is {response}',
+    "product_rating": '{response} is the score for "{content}"',
+    "scholarly_title": '"{response}" is the title for "{content}"',
+    "news_headline": '"{response}" is the headline for "{content}"',
+}
+_PAPER_ITEM_BY_TASK = {
+    Task.LABEL: 'The label for "{content}" is {response}',
+    Task.RATING: '{response} is the score for "{content}"',
+    Task.TEXT: '"{response}" is the response to "{content}"',
+}
+_PAPER_REFLECTION = (
+    "You will receive a user's query, an initial response, and a set of the user's past {examples} as examples of their {tendency}. "
+    "Analyze these prior examples to infer the user's personalized {style}. "
+    "Then, revise the initial response to better match it. "
+    "Do not copy wording or decisions directly from the examples; only emulate the user's tendencies. "
+    "The output should follow this structured format: <think>...</think>, and <personalized>...</personalized>."
+)
+_PAPER_WORDS = {
+    Task.LABEL: {
+        "examples": "description-label pairs",
+        "tendency": "labelling preferences and interpretive patterns",
+        "style": "labelling style, how they read themes, and how they tell similar labels apart",
+    },
+    Task.RATING: {
+        "examples": "text-score pairs",
+        "tendency": "scoring behaviour",
+        "style": "rating style: their criteria, consistency, and leniency or harshness",
+    },
+    Task.TEXT: {
+        "examples": "texts",
+        "tendency": "writing style",
+        "style": "manner of writing: structure, wording, punctuation, capitalization and tone",
+    },
+}

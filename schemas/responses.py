@@ -1,0 +1,61 @@
+"""Responses: the answer a user gets, with everything it was made from."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from uuid import UUID
+
+from schemas.contexts import Context
+from schemas.messages import AwareDatetime, Message, Milliseconds, Record, Text
+from schemas.queries import Strategy
+
+
+class ResponseStatus(StrEnum):
+    """Whether the answer was personalized, and if not why the base answer went out (DESIGN rule 4)."""
+
+    PERSONALIZED = "personalized"
+    ZERO_SHOT = "zero_shot"  # the query asked for the base answer
+    NO_HISTORY = "no_history"
+    UNPARSABLE = "unparsable"  # the reflection model's output had no single <personalized> body
+    REFLECTION_FAILED = "reflection_failed"
+    PROMPT_TOO_LONG = "prompt_too_long"  # not even one history item fits the model's context
+    DEADLINE_NEAR = "deadline_near"
+    BASE_FAILED = "base_failed"  # there is no base answer to fall back to; `answer` is empty
+
+
+class ModelVersion(Record):
+    """The reflection model that answered: registered name, version, and sha256 over its files."""
+
+    name: str
+    version: str
+    digest: str
+
+
+class Provenance(Record):
+    """What an answer was made from: one version per answer (DESIGN rule 5)."""
+
+    model: ModelVersion | None  # None where no reflection model took part
+    base_model: str
+    strategy: Strategy
+    k: int
+    history_ids: tuple[UUID, ...]
+    prompt_digest: str | None  # sha256 of the prompt template, not of the text
+    base_ms: Milliseconds
+    retrieve_ms: Milliseconds
+    reflect_ms: Milliseconds
+
+
+class Response(Message, wire="retouch.response", version=1):
+    """The final answer. Topic: responses. Key: tenant/user. `context` lets readers join without a second topic."""
+
+    query_id: UUID
+    context: Context
+    answer: Text
+    reasoning: Text
+    status: ResponseStatus
+    provenance: Provenance
+    answered_at: AwareDatetime
+
+    @property
+    def key(self) -> bytes:
+        return self.context.key

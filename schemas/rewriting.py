@@ -1,0 +1,39 @@
+"""The reflection model's output format: `<think>...</think><personalized>...</personalized>` (RPO, appendix C)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+THINK_OPEN, THINK_CLOSE = "<think>", "</think>"
+ANSWER_OPEN, ANSWER_CLOSE = "<personalized>", "</personalized>"
+TAGS = (THINK_OPEN, THINK_CLOSE, ANSWER_OPEN, ANSWER_CLOSE)
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """A parsed completion: the trace and the final answer, both stripped."""
+
+    reasoning: str
+    answer: str
+
+    def to_text(self) -> str:
+        """The completion a model is trained to write, without an end token."""
+        return f"{THINK_OPEN}{self.reasoning}{THINK_CLOSE}{ANSWER_OPEN}{self.answer}{ANSWER_CLOSE}"
+
+
+def parse(completion: str) -> Rewrite | None:
+    """Read a completion, or None when it is not one closed trace followed by one closed, non-empty body.
+
+    The body is looked for behind the trace, so a tag that the trace mentions is not mistaken for it. Text behind the body is ignored
+    (the paper's LaMP-7 sample ends with a stray tag). Plain string search: bodies hold `<` and `&` freely, so this is not XML.
+    """
+    opening, separator, rest = completion.partition(THINK_CLOSE)
+    if not separator or opening.count(THINK_OPEN) != 1 or opening.split(THINK_OPEN)[0].strip():
+        return None
+    before, separator, rest = rest.partition(ANSWER_OPEN)
+    if not separator or before.strip():
+        return None
+    body, separator, _ = rest.partition(ANSWER_CLOSE)
+    if not separator or ANSWER_OPEN in body or not body.strip():
+        return None
+    return Rewrite(opening.split(THINK_OPEN)[1].strip(), body.strip())

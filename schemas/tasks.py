@@ -1,0 +1,44 @@
+"""What kind of answer a domain asks for: a label out of options, a rating, or free text.
+
+The kind follows from the query's options, so a platform may bring any domain without registering it first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+#: The 15 movie tags of LaMP-2 (METHODS section 5), in LaMP's order.
+MOVIE_TAGS = (
+    "sci-fi",
+    "based on a book",
+    "comedy",
+    "action",
+    "twist ending",
+    "dystopia",
+    "dark comedy",
+    "classic",
+    "psychology",
+    "fantasy",
+    "romance",
+    "thought-provoking",
+    "social commentary",
+    "violence",
+    "true story",
+)
+STARS = ("1", "2", "3", "4", "5")
+
+
+class Task(StrEnum):
+    """LaMP's three answer shapes."""
+
+    LABEL = "label"
+    RATING = "rating"
+    TEXT = "text"
+
+
+def task_of(options: Sequence[str]) -> Task:
+    """No options: text. Options that are all whole numbers: a rating. Otherwise a label."""
+    if not options:
+        return Task.TEXT
+    return Task.RATING if all(option.lstrip("-").isdigit() for option in options) else Task.LABEL

@@ -1,0 +1,67 @@
+"""The topology, declared once: every topic, its message, key, writers, readers and how long it is kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from schemas.contexts import Context
+from schemas.drafts import Draft
+from schemas.erasures import ErasureRequest
+from schemas.feedback import Feedback
+from schemas.history import Interaction
+from schemas.messages import Message
+from schemas.model_events import ModelEvent
+from schemas.outcomes import Outcome
+from schemas.queries import Query
+from schemas.responses import Response
+from schemas.trajectories import Trajectory
+
+DAYS = timedelta(days=7)
+FOREVER = None
+#: The largest record a topic takes, in bytes; producers check it before the broker does.
+MAX_MESSAGE_BYTES = 1_048_576
+DEAD_LETTER_SUFFIX = "-dlt"
+
+
+@dataclass(frozen=True)
+class Topic:
+    """One topic. `retention` None keeps records for ever; `compacted` keeps the last record of each key instead."""
+
+    name: str
+    message: type[Message]
+    key: str
+    written_by: str
+    read_by: str
+    retention: timedelta | None = FOREVER
+    compacted: bool = False
+
+    def config(self) -> dict[str, str]:
+        """The topic's settings on the broker, by Kafka's names."""
+        retention_ms = -1 if self.retention is None else int(self.retention.total_seconds() * 1000)
+        config = {"cleanup.policy": "delete", "retention.ms": str(retention_ms), "max.message.bytes": str(MAX_MESSAGE_BYTES)}
+        if self.compacted:
+            # Tombstones outlive the slowest consumer: seven days.
+            config |= {"cleanup.policy": "compact", "delete.retention.ms": str(int(DAYS.total_seconds() * 1000))}
+        return config
+
+
+INTERACTIONS = Topic("interactions", Interaction, "tenant/user", "platform, outcomes", "history")
+QUERIES = Topic("queries", Query, "tenant/user", "platform", "base worker", DAYS)
+DRAFTS = Topic("drafts", Draft, "tenant/user", "base worker", "retrieval", DAYS)
+CONTEXTS = Topic("contexts", Context, "tenant/user", "retrieval", "reflection worker", DAYS)
+RESPONSES = Topic("responses", Response, "tenant/user", "reflection worker", "platform, outcomes", DAYS)
+FEEDBACK = Topic("feedback", Feedback, "tenant/user", "platform", "outcomes")
+OUTCOMES = Topic("outcomes", Outcome, "tenant/user", "outcomes", "teacher, trainer")
+TRAJECTORIES = Topic("trajectories", Trajectory, "tenant/user", "teacher", "trainer")
+MODEL_EVENTS = Topic("model-events", ModelEvent, "model name", "trainer", "reflection worker", compacted=True)
+ERASURES = Topic("erasures", ErasureRequest, "tenant/user", "command line", "every store", compacted=True)
+
+TOPICS = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES, MODEL_EVENTS, ERASURES)
+#: Topics that somebody consumes with a dead-letter path.
+DEAD_LETTERED = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES, MODEL_EVENTS)
+
+
+def dead_letter_topic(name: str) -> str:
+    """The topic that takes `name`'s unusable records (Spring Kafka's suffix)."""
+    return name + DEAD_LETTER_SUFFIX
