@@ -197,6 +197,7 @@ class Stack(Section):
     """The local stack: where it keeps its data and how its processes run."""
 
     dir: Path = Path(".retouch")  # broker log, index, registry, logs, pid files
+    cache_dir: Path = Path(".cache")  # the broker's jars, fetched once and shared by all state directories
     host: str = "127.0.0.1"
     start_timeout_s: Seconds = 240.0  # for all processes to be ready
     stop_timeout_s: Seconds = 20.0  # then SIGKILL
@@ -219,6 +220,7 @@ class Settings(BaseSettings):
     trainer: Trainer = Trainer()
     registry: Registry = Registry()
     stack: Stack = Stack()
+    ready_file: Path | None = None  # created by a process when it serves; set by whoever starts and waits for it
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from uuid import UUID
 
+from pydantic import Field
+
 from schemas.messages import AwareDatetime, Message
 
 
@@ -22,7 +24,7 @@ class ModelEvent(Message, wire="retouch.model-event", version=1):
     alias: Alias
     digest: str
     previous: str | None  # the version the alias pointed to before
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = Field(default_factory=dict)
     reason: str
     occurred_at: AwareDatetime
 

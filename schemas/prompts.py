@@ -89,8 +89,13 @@ _COMPACT_CHARS = 240
 _VERBS = {Task.LABEL: "tag", Task.RATING: "score", Task.TEXT: "style"}
 
 _PAPER_BASE = {
-    "movie_tag": "Which tag does this movie relate to among the following tags? Just answer with the tag name without further explanation. tags: [{options}] description: {text}",
-    "product_rating": "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 without further explanation. review: {text}",
+    "movie_tag": (
+        "Which tag does this movie relate to among the following tags? Just answer with the tag name without further explanation. "
+        "tags: [{options}] description: {text}"
+    ),
+    "product_rating": (
+        "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 without further explanation. review: {text}"
+    ),
     "scholarly_title": "Generate a title for the following abstract of a paper: {text}",
     "news_headline": "Generate a headline for the following article: {text}",
     "tweet_paraphrase": "Paraphrase the following tweet without any explanation before or after it: {text}",
