@@ -1,0 +1,384 @@
+"""A synthetic world of personas: users with hidden tastes, what they did in the past, what they ask next, and what they would answer.
+
+Three domains in the shapes of LaMP-2, LaMP-3 and LaMP-7. What a user answers depends on three things only:
+
+- the *stimulus* (a film, a product review, a note), drawn afresh for every exchange and the same law for everybody;
+- the user's `Taste`, drawn once per persona: a favourite tag per family, a rating bias, a text style;
+- noise: a share of tags and ratings is off, and each part of a text style is left out now and then.
+
+So the user-blind answer (`generic`) and the noise-free personal one (`ideal`) are both known, and with them the floor and the ceiling
+of any method. Everything follows from `World.seed` through `random.Random`; no clock, no hash seed, no network.
+The texts are small templates on purpose: models of under a million parameters learn them in minutes. They are not samples of English.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Protocol, Self
+
+from schemas.history import Interaction
+from schemas.ids import derive
+from schemas.queries import Query
+from schemas.tasks import MOVIE_TAGS, STARS
+
+MOVIE_TAG, PRODUCT_RATING, TWEET_PARAPHRASE = "movie_tag", "product_rating", "tweet_paraphrase"
+DOMAINS = (MOVIE_TAG, PRODUCT_RATING, TWEET_PARAPHRASE)
+#: The answers a domain allows; empty means free text.
+OPTIONS: Mapping[str, tuple[str, ...]] = {MOVIE_TAG: MOVIE_TAGS, PRODUCT_RATING: STARS, TWEET_PARAPHRASE: ()}
+
+#: Share of tags and ratings that do not follow the user's taste.
+LABEL_NOISE = 0.12
+#: How often each part of a user's text style shows.
+STYLE_SHOWN = 0.85
+#: The last second of the default world. Fixed, so that ids, dates and texts are the same on every machine and day.
+WORLD_END = datetime(2026, 11, 1, tzinfo=UTC)
+
+FAMILIES: Mapping[str, tuple[str, str, str]] = {
+    "humour": ("comedy", "dark comedy", "social commentary"),
+    "heart": ("romance", "classic", "based on a book"),
+    "tension": ("action", "violence", "twist ending"),
+    "wonder": ("sci-fi", "fantasy", "dystopia"),
+    "mind": ("psychology", "thought-provoking", "true story"),
+}
+#: What happens in a film tells its family; how it is told (`_MANNERS`, one pair per lean) tells which of the three tags is generic.
+_PLOTS: Mapping[str, tuple[str, ...]] = {
+    "humour": (
+        "botches a wedding toast",
+        "fakes a funeral",
+        "loses a talking parrot",
+        "swaps twins by mistake",
+        "ruins a posh dinner",
+        "pranks the mayor",
+    ),
+    "heart": (
+        "writes secret letters",
+        "misses the last train home",
+        "falls for a rival",
+        "waits by the pier",
+        "dances in the rain",
+        "keeps an old promise",
+    ),
+    "tension": (
+        "hijacks an armored truck",
+        "hunts a hired killer",
+        "defuses a hidden bomb",
+        "escapes a burning tower",
+        "chases a stolen car",
+        "breaks into a vault",
+    ),
+    "wonder": (
+        "wakes a sleeping dragon",
+        "repairs a time machine",
+        "lands on a silent moon",
+        "guards a magic gate",
+        "fights the robot police",
+        "maps a flooded city",
+    ),
+    "mind": (
+        "questions every memory",
+        "hears a second voice",
+        "studies a strange patient",
+        "confesses after years",
+        "rebuilds a broken mind",
+        "follows a real case",
+    ),
+}
+_MANNERS = (("lightly", "with charm"), ("bitterly", "with dread"), ("sharply", "with purpose"))
+_HEROES = (
+    "a clumsy baker",
+    "a young widow",
+    "a retired spy",
+    "a lonely pilot",
+    "a tired judge",
+    "a brave nurse",
+    "a quiet monk",
+    "a rich heir",
+    "a street singer",
+    "an old sailor",
+    "a small thief",
+    "a strict teacher",
+)
+_PRODUCTS = ("kettle", "lamp", "headset", "backpack", "toaster", "router", "blender", "camera", "chair", "jacket", "drill", "speaker")
+_VERDICTS: Mapping[int, tuple[str, str, str]] = {
+    1: ("broke on day one", "total waste", "never worked"),
+    2: ("feels cheap", "stopped after a week", "too noisy"),
+    3: ("does the job", "nothing special", "works okay"),
+    4: ("quite good", "works well", "solid build"),
+    5: ("absolutely perfect", "best i ever had", "love it"),
+}
+_SUBJECTS = ("the bus", "my phone", "the coffee", "this song", "the weather", "my boss", "the game", "that movie", "my dog", "the party", "the gym", "my exam")
+_ADJECTIVES = ("great", "slow", "boring", "loud", "strange", "lovely", "awful", "short", "long", "cold", "funny", "new")
+_TIMES = ("today", "tonight", "this morning", "again", "at last", "right now")
+_INTENSIFIERS = ("super", "totally", "so", "pretty")
+_OPENERS = ("honestly", "haha", "ugh", "ok so", "well")
+_CLOSERS = ("lol", "!!", "...", ":)", "#mood")
+
+
+@dataclass(frozen=True)
+class Style:
+    """How a text is dressed up. The default is everybody's plain way."""
+
+    intensifier: str = "very"
+    opener: str = ""
+    closer: str = ""
+    lower: bool = False
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Self:
+        """Each part is the user's own with probability 0.85; half of all users write in lower case."""
+
+        def own(choices: Sequence[str], plain: str) -> str:
+            return rng.choice(choices) if rng.random() < 0.85 else plain
+
+        return cls(own(_INTENSIFIERS, "very"), own(_OPENERS, ""), own(_CLOSERS, ""), lower=rng.random() < 0.5)
+
+    def faded(self, rng: random.Random, shown: float) -> Style:
+        """The same style with each word part left out with probability 1 - `shown`; letter case always stays."""
+
+        def kept(part: str, plain: str) -> str:
+            return part if rng.random() < shown else plain
+
+        return Style(kept(self.intensifier, "very"), kept(self.opener, ""), kept(self.closer, ""), self.lower)
+
+
+@dataclass(frozen=True)
+class Taste:
+    """What is hidden about a user: a favourite tag per family (None: goes with the film), a shift of ratings, a text style."""
+
+    favourites: Mapping[str, str | None]
+    bias: int
+    style: Style
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Self:
+        """A user of the world: a habit in four families of five, a bias of one star in four users of five."""
+        favourites = {family: rng.choice(tags) if rng.random() < 0.8 else None for family, tags in FAMILIES.items()}
+        return cls(favourites, rng.choice((-1, -1, 0, 1, 1)), Style.draw(rng))
+
+    @classmethod
+    def draw_crisp(cls, rng: random.Random) -> Self:
+        """A user with a habit everywhere and a bias up to two stars: a clearer teacher of in-context reading than the world's own users."""
+        favourites = {family: rng.choice(tags) for family, tags in FAMILIES.items()}
+        return cls(favourites, rng.randint(-2, 2), Style.draw(rng))
+
+
+class Stimulus(Protocol):
+    """What a user responds to. `text` is all that a model sees of it."""
+
+    @property
+    def text(self) -> str: ...
+    def generic(self) -> str:
+        """The best answer without knowing the user."""
+        ...
+
+    def ideal(self, taste: Taste) -> str:
+        """The user's answer without noise."""
+        ...
+
+    def response(self, taste: Taste, rng: random.Random, *, noise: float, shown: float) -> str:
+        """What the user really does."""
+        ...
+
+
+@dataclass(frozen=True)
+class Film:
+    """A film's description; the response is one of LaMP-2's tags, always of the film's family."""
+
+    text: str
+    family: str
+    lean: int  # which of the family's three tags the description suggests
+
+    @classmethod
+    def draw(cls, rng: random.Random, families: Sequence[str] = tuple(FAMILIES)) -> Self:
+        family, lean = rng.choice(families), rng.randrange(3)
+        return cls(f"{rng.choice(_HEROES)} {rng.choice(_PLOTS[family])} {rng.choice(_MANNERS[lean])}", family, lean)
+
+    def generic(self) -> str:
+        return FAMILIES[self.family][self.lean]
+
+    def ideal(self, taste: Taste) -> str:
+        return taste.favourites[self.family] or self.generic()
+
+    def response(self, taste: Taste, rng: random.Random, *, noise: float, shown: float) -> str:
+        """With probability `noise` any of the family's tags instead of the ideal one (which may be that one)."""
+        return rng.choice(FAMILIES[self.family]) if rng.random() < noise else self.ideal(taste)
+
+
+@dataclass(frozen=True)
+class Review:
+    """A product review's text; the response is a score of 1 to 5."""
+
+    text: str
+    stars: int  # what the words alone are worth
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Self:
+        stars = rng.randint(1, 5)
+        first, second = rng.sample(_VERDICTS[stars], 2)
+        return cls(f"{rng.choice(_PRODUCTS)} {first} , {second}", stars)
+
+    def generic(self) -> str:
+        return str(self.stars)
+
+    def ideal(self, taste: Taste) -> str:
+        return str(_clamp(self.stars + taste.bias))
+
+    def response(self, taste: Taste, rng: random.Random, *, noise: float, shown: float) -> str:
+        """With probability `noise` one star beside the ideal score, cut to the scale."""
+        ideal = int(self.ideal(taste))
+        return str(_clamp(ideal + rng.choice((-1, 1))) if rng.random() < noise else ideal)
+
+
+@dataclass(frozen=True)
+class Note:
+    """A bare note; the response is the user's own wording of it."""
+
+    subject: str
+    adjective: str
+    time: str
+
+    @classmethod
+    def draw(cls, rng: random.Random) -> Self:
+        return cls(rng.choice(_SUBJECTS), rng.choice(_ADJECTIVES), rng.choice(_TIMES))
+
+    @property
+    def text(self) -> str:
+        return f"{self.subject} is {self.adjective} {self.time}"
+
+    def dressed(self, style: Style) -> str:
+        words = f"{style.opener} {self.subject} is {style.intensifier} {self.adjective} {self.time}".strip()
+        return f"{words if style.lower else words[0].upper() + words[1:]} {style.closer}".strip()
+
+    def generic(self) -> str:
+        return self.dressed(Style())
+
+    def ideal(self, taste: Taste) -> str:
+        return self.dressed(taste.style)
+
+    def response(self, taste: Taste, rng: random.Random, *, noise: float, shown: float) -> str:
+        return self.dressed(taste.style.faded(rng, shown))
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One stimulus and the answers to it: anybody's, the user's without noise, and what the user really did."""
+
+    domain: str
+    content: str
+    generic: str
+    ideal: str
+    response: str
+
+
+def draw_stimulus(domain: str, rng: random.Random) -> Stimulus:
+    """A fresh stimulus of the domain, uniform over its templates."""
+    if domain == MOVIE_TAG:
+        return Film.draw(rng)
+    return Review.draw(rng) if domain == PRODUCT_RATING else Note.draw(rng)
+
+
+def respond(domain: str, stimulus: Stimulus, taste: Taste, rng: random.Random, *, noise: float = LABEL_NOISE, shown: float = STYLE_SHOWN) -> Exchange:
+    """A user of this taste meets the stimulus."""
+    response = stimulus.response(taste, rng, noise=noise, shown=shown)
+    return Exchange(domain, stimulus.text, stimulus.generic(), stimulus.ideal(taste), response)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query with what its user would answer (`truth`), and the two bounds of what a model can know."""
+
+    query: Query
+    truth: str
+    generic: str
+    ideal: str
+
+
+@dataclass(frozen=True)
+class Persona:
+    """One user of a world: a hidden taste, a dated past, and later questions. Times are strictly increasing over both."""
+
+    tenant: str
+    user: str
+    taste: Taste
+    past: tuple[tuple[datetime, Exchange], ...]
+    asked: tuple[tuple[datetime, Exchange], ...]
+    seed: int
+
+    def interactions(self) -> tuple[Interaction, ...]:
+        """The past as the platform would stream it, oldest first."""
+        return tuple(
+            Interaction.observed(
+                tenant=self.tenant,
+                user=self.user,
+                source_id=f"world-{self.seed}-{number}",
+                domain=exchange.domain,
+                content=exchange.content,
+                response=exchange.response,
+                occurred_at=at,
+            )
+            for number, (at, exchange) in enumerate(self.past)
+        )
+
+    def questions(self) -> tuple[Question, ...]:
+        """What the user asks after the past has ended, oldest first."""
+        return tuple(self._question(number, at, exchange) for number, (at, exchange) in enumerate(self.asked))
+
+    def _question(self, number: int, at: datetime, exchange: Exchange) -> Question:
+        query = Query(
+            query_id=derive("query", self.tenant, self.user, f"world-{self.seed}-{number}"),
+            tenant=self.tenant,
+            user=self.user,
+            domain=exchange.domain,
+            text=exchange.content,
+            options=OPTIONS[exchange.domain],
+            asked_at=at,
+        )
+        return Question(query, truth=exchange.response, generic=exchange.generic, ideal=exchange.ideal)
+
+
+@dataclass(frozen=True)
+class World:
+    """A seeded population. Persona number i is the same whether it is drawn alone or with others.
+
+    `history` and `questions` count per domain. The past fills `past_days` and ends `asking_days` before `end`; questions fall into the rest.
+    Domains and moments are shuffled, so a user's domains are interleaved in time.
+    """
+
+    seed: int = 0
+    tenant: str = "demo"
+    history: int = 24
+    questions: int = 4
+    domains: tuple[str, ...] = DOMAINS
+    end: datetime = WORLD_END
+    past_days: int = 180
+    asking_days: int = 14
+
+    def persona(self, number: int) -> Persona:
+        rng = _random(f"world/{self.seed}/{number}")
+        taste = Taste.draw(rng)
+        asking_from = self.end - timedelta(days=self.asking_days)
+        past = self._exchanges(taste, rng, self.history, asking_from - timedelta(days=self.past_days), asking_from)
+        asked = self._exchanges(taste, rng, self.questions, asking_from, self.end)
+        return Persona(self.tenant, f"u{number:04d}", taste, past, asked, self.seed)
+
+    def personas(self, count: int) -> Iterator[Persona]:
+        return (self.persona(number) for number in range(count))
+
+    def _exchanges(self, taste: Taste, rng: random.Random, per_domain: int, start: datetime, end: datetime) -> tuple[tuple[datetime, Exchange], ...]:
+        domains = [domain for domain in self.domains for _ in range(per_domain)]
+        rng.shuffle(domains)
+        seconds = sorted(rng.sample(range(int((end - start).total_seconds())), len(domains)))
+        times = (start + timedelta(seconds=second) for second in seconds)
+        return tuple((at, respond(domain, draw_stimulus(domain, rng), taste, rng)) for at, domain in zip(times, domains, strict=True))
+
+
+def _clamp(stars: int) -> int:
+    return min(5, max(1, stars))
+
+
+def _random(seed: str) -> random.Random:
+    """A generator seeded by text: `random.Random` takes its SHA-512, so it is the same in every process."""
+    return random.Random(seed)  # noqa: S311 - a reproducible simulation, not a secret
