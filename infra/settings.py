@@ -113,6 +113,7 @@ class Reflection(Section):
     deadline_reserve_s: Annotated[float, Field(ge=0)] = 0.5  # with less than this left the base answer goes out
     timeout_s: Seconds = 60.0  # of one rewrite
     poll_s: Seconds = 2.0  # how often the registry's alias is read; events only make it sooner
+    checkpoint: Path = Path("pico/checkpoints/reflector")  # what an empty registry starts from; relative to the project's root
 
 
 class TeacherKind(StrEnum):
