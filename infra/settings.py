@@ -51,6 +51,7 @@ class Kafka(Section):
     partitions: Positive = 4  # of each topic when it is created; existing topics are left as they are
     replication_factor: Positive = 1
     session_timeout_ms: Positive = 10_000  # how long a silent consumer keeps its partitions
+    instance: str | None = None  # this process's lasting name in its consumer groups; None: the host's. Two of a kind on one host need two names
 
     @model_validator(mode="after")
     def _sasl_is_whole(self) -> Self:
@@ -91,6 +92,7 @@ class Base(Section):
     timeout_s: Seconds = 30.0  # of one call
     attempts: Positive = 3
     concurrency: Positive = 64
+    checkpoint: Path = Path("pico/checkpoints/base")  # the tiny model that `workers base-endpoint` serves; relative to the project
 
 
 class EngineKind(StrEnum):
@@ -200,6 +202,7 @@ class Stack(Section):
     dir: Path = Path(".retouch")  # broker log, index, registry, logs, pid files
     cache_dir: Path = Path(".cache")  # the broker's jars, fetched once and shared by all state directories
     host: str = "127.0.0.1"
+    broker_port: Annotated[int, Field(ge=0, le=65535)] = 0  # of the local broker; 0: a free one at first, then always the same
     start_timeout_s: Seconds = 240.0  # for all processes to be ready
     stop_timeout_s: Seconds = 20.0  # then SIGKILL
 
