@@ -1,0 +1,166 @@
+"""Checkpoints on disk: what they may hold, their digest, and whether one can take another's place.
+
+A checkpoint is a folder as `save_pretrained` writes it: config, tokenizer, weights as safetensors. Only kinds of files that carry no code
+are let in, so nothing read from a checkpoint can run (DESIGN rule 8). Reads files; loads no weights and imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from infra.errors import RetouchError
+
+#: The model card is prose about the checkpoint and may name the digest itself, so the digest leaves it out.
+MODEL_CARD = "README.md"
+#: Everything else is refused: pickles (.bin, .pt, .pth, .ckpt, .pkl), code (.py, .so), archives.
+ALLOWED_SUFFIXES = (".safetensors", ".json", ".txt", ".jinja", ".model", ".md")
+ALLOWED_NAMES = ("LICENSE", "NOTICE")
+REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+#: Notes of the library that wrote the file; they do not change what the model computes.
+_CONFIG_NOTES = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+#: State of the last call that the tokenizers library writes along.
+_TOKENIZER_NOTES = ("padding", "truncation")
+_TOKENIZER_CONFIG_NOTES = ("name_or_path", "transformers_version", "tokenizer_class", "backend", "is_local", "padding_side", "truncation_side")
+
+
+class BadCheckpoint(RetouchError):
+    """A checkpoint must not be loaded: the text names the file and what is wrong with it."""
+
+
+def checkpoint_digest(checkpoint: Path) -> str:
+    """sha256 hex over all files but the model card: each relative name, length and content, in order of names.
+
+    Raises BadCheckpoint for a missing folder or a symbolic link: a link's target is not part of the checkpoint.
+    """
+    digest = hashlib.sha256()
+    for name, path in _files(checkpoint):
+        if name == MODEL_CARD:
+            continue
+        encoded = name.encode()
+        digest.update(struct.pack(">Q", len(encoded)) + encoded + struct.pack(">Q", path.stat().st_size))
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def verify_checkpoint(checkpoint: Path, digest: str | None = None) -> str:
+    """Check everything that can be checked without loading weights; `digest` is what the registry says. Returns the digest.
+
+    Raises BadCheckpoint: a file of another kind, a link, `auto_map` (code named by a config), a missing part, a cut-off
+    safetensors file, an index that points elsewhere, or another digest than expected.
+    """
+    names = {name for name, path in _files(checkpoint) if _checked_kind(name, path)}
+    for name in REQUIRED:
+        if name not in names:
+            raise BadCheckpoint(f"{checkpoint / name}: missing")
+    if not any(name.endswith(".safetensors") for name in names):
+        raise BadCheckpoint(f"{checkpoint}: no .safetensors file")
+    for name in sorted(names):
+        _check_content(checkpoint, name, names)
+    found = checkpoint_digest(checkpoint)
+    if digest is not None and found != digest:
+        raise BadCheckpoint(f"{checkpoint}: digest is {found}, the registry says {digest}")
+    return found
+
+
+def differences(serving: Path, candidate: Path) -> tuple[str, ...]:
+    """Why `candidate`'s weights cannot be loaded into the engine that serves `serving`: files and keys that differ.
+
+    Architecture, vocabulary, tokenizer and chat template must be equal; precision on disk may differ.
+    """
+    found = [f"config.json: {key} differs" for key in _different_keys(_read(serving, "config.json"), _read(candidate, "config.json"), _CONFIG_NOTES)]
+    found += [
+        f"tokenizer.json: {key} differs" for key in _different_keys(_read(serving, "tokenizer.json"), _read(candidate, "tokenizer.json"), _TOKENIZER_NOTES)
+    ]
+    a, b = _read(serving, "tokenizer_config.json"), _read(candidate, "tokenizer_config.json")
+    found += [f"tokenizer_config.json: {key} differs" for key in _different_keys(a, b, _TOKENIZER_CONFIG_NOTES)]
+    if _text(serving / "chat_template.jinja") != _text(candidate / "chat_template.jinja"):
+        found.append("chat_template.jinja differs")
+    return tuple(found)
+
+
+def compatible(serving: Path, candidate: Path) -> bool:
+    """Whether `candidate` can be swapped in place of `serving`."""
+    return not differences(serving, candidate)
+
+
+def _files(checkpoint: Path) -> Iterator[tuple[str, Path]]:
+    if checkpoint.is_symlink() or not checkpoint.is_dir():
+        raise BadCheckpoint(f"{checkpoint}: not a folder")
+    found = []
+    for path in checkpoint.rglob("*"):
+        if path.is_symlink():
+            raise BadCheckpoint(f"{path}: a symbolic link")
+        if path.is_file():
+            found.append((path.relative_to(checkpoint).as_posix(), path))
+        elif not path.is_dir():
+            raise BadCheckpoint(f"{path}: neither a file nor a folder")
+    yield from sorted(found)
+
+
+def _checked_kind(name: str, path: Path) -> bool:
+    if path.suffix not in ALLOWED_SUFFIXES and name not in ALLOWED_NAMES:
+        raise BadCheckpoint(f"{path}: a file of this kind is not let in; a checkpoint holds {', '.join(ALLOWED_SUFFIXES)} only")
+    return True
+
+
+def _check_content(checkpoint: Path, name: str, names: set[str]) -> None:
+    if name.endswith(".safetensors"):
+        _check_safetensors(checkpoint / name)
+    elif name.endswith("config.json") and _mentions(_read(checkpoint, name), "auto_map"):
+        raise BadCheckpoint(f"{checkpoint / name}: auto_map names code to run")
+    elif name.endswith(".safetensors.index.json"):
+        shards = _read(checkpoint, name).get("weight_map", {})
+        for shard in set(shards.values()) if isinstance(shards, dict) else ():
+            if shard not in names:
+                raise BadCheckpoint(f"{checkpoint / name}: points to {shard!r}, which is not in the checkpoint")
+
+
+def _check_safetensors(path: Path) -> None:
+    """The header's length and the tensors' offsets must add up to the file's size (safetensors format, section "Format")."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        header_bytes = int.from_bytes(prefix, "little")
+        if len(prefix) < 8 or header_bytes > size - 8:
+            raise BadCheckpoint(f"{path}: cut off within the header ({size} bytes)")
+        try:
+            header = json.loads(file.read(header_bytes))
+            end = max((tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"), default=0)
+        except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+            raise BadCheckpoint(f"{path}: not a safetensors file") from None
+    if size != 8 + header_bytes + end:
+        raise BadCheckpoint(f"{path}: {size} bytes, its header promises {8 + header_bytes + end}")
+
+
+def _mentions(value: object, key: str) -> bool:
+    if isinstance(value, dict):
+        return key in value or any(_mentions(part, key) for part in value.values())
+    return isinstance(value, list) and any(_mentions(part, key) for part in value)
+
+
+def _read(checkpoint: Path, name: str) -> dict[str, Any]:
+    try:
+        content = json.loads((checkpoint / name).read_bytes())
+    except FileNotFoundError:
+        raise BadCheckpoint(f"{checkpoint / name}: missing") from None
+    except ValueError:
+        raise BadCheckpoint(f"{checkpoint / name}: not JSON") from None
+    if not isinstance(content, dict):
+        raise BadCheckpoint(f"{checkpoint / name}: not a JSON object")
+    return content
+
+
+def _different_keys(a: dict[str, Any], b: dict[str, Any], notes: tuple[str, ...]) -> list[str]:
+    return [key for key in sorted(a.keys() | b.keys()) if key not in notes and a.get(key) != b.get(key)]
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None
