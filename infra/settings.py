@@ -81,6 +81,13 @@ class Retrieval(Section):
     k_max: Annotated[int, Field(ge=1, le=100)] = 6  # history items a context carries; training uses up to this many
 
 
+class Streams(Section):
+    """The streams process: history, retrieval and outcomes."""
+
+    join_window_s: Seconds = 86_400.0  # a response waits this long for feedback, and feedback for its response; then feedback is set aside
+    stall_timeout_s: Seconds = 120.0  # no progress for this long with work at hand ends the process, so that its supervisor starts it again
+
+
 class Base(Section):
     """The base model: any OpenAI-compatible endpoint. A black box; it never sees a user's history."""
 
@@ -218,6 +225,7 @@ class Settings(BaseSettings):
     index: Index = Index()
     embedder: Embedder = Embedder()
     retrieval: Retrieval = Retrieval()
+    streams: Streams = Streams()
     base: Base = Base()
     reflection: Reflection = Reflection()
     teacher: Teacher = Teacher()
