@@ -1,0 +1,69 @@
+"""A record on its way through a worker: as it was read, and what it turned into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeVar
+
+from schemas.contexts import Source
+from schemas.dead_letters import Origin, dead_letter
+from schemas.envelope import Headers, read, seal
+from schemas.messages import Message
+from workers.runtime.handler import Incoming, Outgoing
+
+M = TypeVar("M", bound=Message)
+
+#: What a record batch and a record's own framing add to key, value and headers.
+OVERHEAD_BYTES = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Delivery:
+    """One record as the broker gave it. Each reading of a record is a delivery of its own, equal to no other."""
+
+    origin: Origin
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+    def open(self, expected: type[M]) -> Incoming[M]:
+        """Raises Malformed for anything but a record of the expected type."""
+        message, envelope = read(expected, self.headers, self.value)
+        return Incoming(message, envelope, Source(topic=self.origin.topic, partition=self.origin.partition, offset=self.origin.offset))
+
+    def set_aside(self, error: BaseException) -> Outbound:
+        """This record for its dead-letter topic, byte for byte, with the reason."""
+        letter = dead_letter(self.origin, self.key, self.value, self.headers, error)
+        return Outbound(letter.topic, letter.key, letter.value, letter.headers)
+
+
+@dataclass(frozen=True)
+class Outbound:
+    """One record to produce, in bytes."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+    @classmethod
+    def sealed(cls, outgoing: Outgoing, *, source: str, traceparent: str) -> Outbound:
+        """`outgoing` under its own key, in the trace of the record that caused it."""
+        key: bytes = outgoing.message.key  # type: ignore[attr-defined]  # every message on a topic has one
+        headers = seal(outgoing.message, id=outgoing.id, source=source, traceparent=traceparent)
+        return cls(outgoing.topic.name, key, outgoing.message.to_bytes(), headers)
+
+    @property
+    def size_bytes(self) -> int:
+        headers = sum(len(name.encode()) + len(value) for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers + OVERHEAD_BYTES
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A delivery whose outcome is known but not yet durable."""
+
+    delivery: Delivery
+    outputs: tuple[Outbound, ...]
+    set_aside: bool = False
+    retries: int = 0

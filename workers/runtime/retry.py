@@ -1,0 +1,23 @@
+"""How long to wait before trying a record again."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Exponential pauses with jitter, between `first_s` and `longest_s`, for at most `attempts` tries in all."""
+
+    attempts: int = 6
+    first_s: float = 0.25
+    longest_s: float = 20.0
+
+    def pause_s(self, failures: int, after_s: float, rng: random.Random) -> float:
+        """The pause after this many failures. `after_s` is what the failing side asked for: waited in full, up to `longest_s`.
+
+        Up to a quarter is added at random, so that records which failed together do not come back together.
+        """
+        exponential = self.first_s * 2.0 ** (failures - 1)
+        return min(self.longest_s, max(after_s, exponential)) * (1 + rng.random() / 4)
