@@ -1,0 +1,126 @@
+"""The converters of the small real sets, on made-up rows; and on the sets themselves where they lie beside the checkout."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from schemas.tasks import MOVIE_TAGS, Task
+from traffic.datasets.arxiv import ArxivAuthors
+from traffic.datasets.catalog import detect
+from traffic.datasets.huffpost import HuffPostAuthors
+from traffic.datasets.movielens import MovieLens
+from traffic.datasets.rows import BadData
+from traffic.datasets.stackexchange import StackExchangePosts, plain
+
+from .folders import interactions, paper, questions, visible, write_jsonl
+
+SHARED = Path(__file__).parents[5] / "shared" / "data"
+
+
+def test_papers_of_one_day_do_not_see_one_another(tmp_path: Path) -> None:
+    days = ["2007-01-15", "2007-01-16", "2007-01-16", "2007-01-16", "2007-01-17"]
+    write_jsonl(tmp_path / "papers.jsonl", [paper("Ryabko, Boris", number, day) for number, day in enumerate(days)])
+    dataset = ArxivAuthors(tmp_path / "papers.jsonl")
+    asked = questions(dataset.steps("t"))
+    assert [one.truth for one in asked] == ["Title 2", "Title 3", "Title 4"]
+    assert [visible(dataset, one) for one in asked] == [["Title 0"], ["Title 0"], ["Title 0", "Title 1", "Title 2", "Title 3"]]
+
+
+def test_a_headline_answers_its_description(tmp_path: Path) -> None:
+    rows = [
+        {"category": "WORLD", "authors": "Lee", "headline": f"Head {n}", "short_description": f"Text {n}", "link": f"l/{n}", "date": f"2018-05-0{n}"}
+        for n in (1, 2)
+    ]
+    steps = list(HuffPostAuthors(write_jsonl(tmp_path / "articles.jsonl", rows)).steps("t"))
+    assert [(one.content, one.response) for one in interactions(steps)] == [("Text 1", "Head 1")]
+    assert [(one.query.domain, one.query.text, one.truth) for one in questions(steps)] == [("news_headline", "Text 2", "Head 2")]
+
+
+def _movielens(folder: Path) -> MovieLens:
+    (folder / "movies.csv").write_text('movieId,title,genres\n1,"Alien, The (1979)",Horror|Sci-Fi\n2,Up (2009),(no genres listed)\n')
+    (folder / "tags.csv").write_text("userId,movieId,tag,timestamp\n7,1,Sci-Fi,100\n7,1,pretty,150\n7,2,romance,200\n")
+    (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n7,1,0.5,100\n7,2,3.5,100\n8,2,5.0,300\n")
+    found = MovieLens.at(folder)
+    assert found
+    return found
+
+
+def test_only_the_labels_of_lamp_2_count_as_tags_and_half_stars_go_up(tmp_path: Path) -> None:
+    dataset = _movielens(tmp_path)
+    steps = list(dataset.steps("t"))
+    assert [(one.user, one.domain, one.content, one.response) for one in interactions(steps)] == [
+        ("7", "movie_rating", "Alien, The (1979). Horror, Sci-Fi", "1"),
+        ("7", "movie_tag", "Alien, The (1979). Horror, Sci-Fi", "sci-fi"),
+        ("8", "movie_rating", "Up (2009). (no genres listed)", "5"),
+    ]
+    rating, tag = questions(steps)
+    assert (rating.truth, rating.query.task, tag.truth, tag.query.options) == ("4", Task.RATING, "romance", MOVIE_TAGS)
+    assert visible(dataset, rating) == [], "what happened in the same second is not before it"
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("ratings.csv", "7,1,six,100", r"ratings\.csv:5: field 'rating' is not a rating of 0\.5 to 5"),
+        ("ratings.csv", "7,1,6,100", r"ratings\.csv:5: field 'rating'"),
+        ("ratings.csv", "7,99,3,100", r"ratings\.csv:5: field 'movieId' is not a film of movies\.csv"),
+        ("tags.csv", "7,1,romance,soon", r"tags\.csv:5: field 'timestamp' is not seconds since 1970"),
+        ("tags.csv", "7,1", r"tags\.csv:5: field 'tag' is missing"),
+    ],
+)
+def test_a_bad_row_of_movielens_is_named(tmp_path: Path, file: str, line: str, message: str) -> None:
+    dataset = _movielens(tmp_path)
+    with (tmp_path / file).open("a") as opened:
+        opened.write(line + "\n")
+    with pytest.raises(BadData, match=message):
+        list(dataset.steps("t"))
+
+
+def _post(number: int, **fields: str) -> dict[str, str]:
+    at = f"2014-01-21T20:26:0{number}.383"
+    base = {"Id": str(number), "PostTypeId": "1", "CreationDate": at, "OwnerUserId": "7", "Title": f"Why {number}?", "Tags": "<hops><ipa>"}
+    return base | {"Body": f"<p>I drank &amp; asked {number}.</p>"} | fields
+
+
+def test_a_post_asks_for_its_title_and_its_first_tag(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "posts.jsonl", [_post(1), _post(2, Tags="<taste>"), {**_post(3, PostTypeId="2"), "Title": None}])
+    dataset = StackExchangePosts.at(tmp_path)
+    assert dataset and dataset.file == file
+    steps = list(dataset.steps("t"))
+    assert [(one.domain, one.content, one.response) for one in interactions(steps)] == [
+        ("post_tag", "Why 1?\nI drank & asked 1.", "hops"),
+        ("post_title", "I drank & asked 1.", "Why 1?"),
+    ]
+    assert [(one.query.domain, one.query.options, one.truth) for one in questions(steps)] == [
+        ("post_tag", ("hops", "taste"), "taste"),
+        ("post_title", (), "Why 2?"),
+    ]
+
+
+def test_html_becomes_its_text() -> None:
+    assert plain("<p>One <b>two</b>&nbsp;&lt;3</p>\n<ul><li>a</li><li>b</li></ul><pre>x < y</pre>") == "One two <3\na\nb\nx < y"
+
+
+@pytest.mark.parametrize(
+    ("name", "users", "history", "asked"),
+    [
+        ("arxiv_authors", 40, {"scholarly_title": 599}, {"scholarly_title": 120}),
+        ("huffpost_authors", 35, {"news_headline": 2537}, {"news_headline": 105}),
+        ("movielens_small", 96, {"movie_rating": 17054, "movie_tag": 160}, {"movie_rating": 282, "movie_tag": 39}),
+        ("beer_stackexchange", 325, {"post_title": 482, "post_tag": 482}, {"post_title": 177, "post_tag": 177}),
+    ],
+)
+def test_a_real_set_is_read_whole(name: str, users: int, history: dict[str, int], asked: dict[str, int]) -> None:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"needs {name} in shared/data beside the checkout")
+    steps = list(detect(folder).steps("t"))
+    told, questioned = interactions(steps), questions(steps)
+    assert Counter(one.domain for one in told) == history
+    assert Counter(one.query.domain for one in questioned) == asked
+    assert len({one.user for one in told}) == users
+    assert len({one.interaction_id for one in told} | {one.query.query_id for one in questioned}) == len(steps)
+    assert all(one.feedback[0].occurred_at >= one.query.asked_at for one in questioned)

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from traffic.datasets import rows
+from traffic.datasets.rows import BadData, json_array, json_lines
+
+OBJECTS = st.lists(st.dictionaries(st.text(max_size=3), st.text() | st.integers() | st.none(), max_size=3), max_size=8)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(objects=OBJECTS, chunk=st.integers(1, 40), indent=st.none() | st.integers(0, 2), ascii_only=st.booleans())
+def test_a_list_read_in_pieces_is_the_list(tmp_path: Path, objects: list[dict[str, object]], chunk: int, indent: int | None, ascii_only: bool) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps(objects, indent=indent, ensure_ascii=ascii_only), encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "CHUNK_CHARS", chunk)
+        assert [row.fields for row in json_array(path)] == objects
+
+
+def test_a_row_of_a_list_knows_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    path.write_text('[\n {"a": 1},\n\n {"a":\n 2}, {"a": 3}\n]')
+    assert [row.line for row in json_array(path)] == [2, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"a": 1}', r":1: expected a JSON list"),
+        ('[\n{"a": 1},\n{"a" 2}]', r":3: not JSON, or cut short"),
+        ('[\n{"a": 1},\n{"a": ', r":3: not JSON, or cut short"),
+        ('[\n{"a": 1}', r":2: not JSON, or cut short"),
+        ("[\n3]", r":2: found int; expected an object"),
+        ("", r":1: expected a JSON list"),
+    ],
+)
+def test_a_broken_list_names_its_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(text)
+    with pytest.raises(BadData, match=r"list\.json" + message):
+        list(json_array(path))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'{"a": 1}\n{"a": \n', r":2: not JSON"),
+        (b'\n[1]\n', r":2: found list; expected an object"),
+        (b'{"a": "\xff"}\n', r":1: not JSON; expected one object a line, in UTF-8"),
+    ],
+)  # fmt: skip
+def test_a_broken_line_names_its_number(tmp_path: Path, text: bytes, message: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(text)
+    with pytest.raises(BadData, match=r"rows\.jsonl" + message):
+        list(json_lines(path))
+
+
+def test_errors_never_hold_the_value(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"date": "my secret", "title": ["my secret"]}\n')
+    row = next(json_lines(path))
+    for read in (lambda: row.moment("date"), lambda: row.text("title"), lambda: row.text("body")):
+        with pytest.raises(BadData) as caught:
+            read()
+        assert "secret" not in str(caught.value)
+        assert "rows.jsonl:1: field" in str(caught.value)

@@ -1,0 +1,75 @@
+"""LaMP's tasks in our words: domain, where the text stands in the input, what a profile item holds, which answers are allowed.
+
+Five of the seven have a shape here. LaMP-1 asks which of two papers is cited and LaMP-6 needs a corpus that is not public.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from schemas.tasks import MOVIE_TAGS, STARS
+from traffic.datasets.rows import Row
+
+
+@dataclass(frozen=True)
+class LampTask:
+    """`content` and `response` name fields of a profile item; `marker` is what the text follows in the input."""
+
+    name: str
+    title: str
+    domain: str
+    marker: str
+    content: tuple[str, ...]
+    response: str
+    options: tuple[str, ...] = ()
+    options_in_input: str | None = None  # a pattern for the bracketed list, where the options are told only there
+
+    def text(self, row: Row) -> str:
+        """The query's text: the input behind the marker."""
+        _, found, text = row.text("input").partition(self.marker)
+        if not found:
+            raise row.bad(f"field 'input' has no {self.marker!r}; expected an input of {self.title}")
+        return text.strip()
+
+    def allowed(self, row: Row) -> tuple[str, ...]:
+        """The answers allowed. The input shuffles them per question, so they are put in one order here."""
+        if not self.options_in_input:
+            return self.options
+        listed = re.search(self.options_in_input, row.text("input"))
+        if not listed:
+            raise row.bad(f"field 'input' has no list of options; expected an input of {self.title}")
+        return tuple(sorted(option.strip() for option in listed[1].split(",")))
+
+
+#: By the fields of a profile item, without id and date: the files do not tell movies from news in any other way.
+BY_PROFILE: Mapping[frozenset[str], LampTask] = {
+    frozenset({"description", "tag"}): LampTask("LaMP_2", "LaMP-2, movie tags", "movie_tag", "description:", ("description",), "tag", MOVIE_TAGS),
+    frozenset({"text", "title", "category"}): LampTask(
+        "LaMP_2",
+        "LaMP-2, news categories (the older data; movie tags replaced it)",
+        "news_category",
+        "article:",
+        ("title", "text"),
+        "category",
+        options_in_input=r"categories: ?\[([^\]]+)\]",
+    ),
+    frozenset({"text", "score"}): LampTask("LaMP_3", "LaMP-3, product ratings", "product_rating", "review:", ("text",), "score", STARS),
+    frozenset({"text", "title"}): LampTask("LaMP_4", "LaMP-4, news headlines", "news_headline", "article:", ("text",), "title"),
+    frozenset({"title", "abstract"}): LampTask("LaMP_5", "LaMP-5, scholarly titles", "scholarly_title", "paper:", ("abstract",), "title"),
+    frozenset({"text"}): LampTask("LaMP_7", "LaMP-7, tweet paraphrases", "tweet_paraphrase", ":", (), "text"),
+}
+
+
+def task_of_profile(row: Row, item: Row) -> LampTask:
+    fields = frozenset(item.fields) - {"id", "date"}
+    if task := BY_PROFILE.get(fields):
+        return task
+    known = "; ".join(f"{task.title}: {', '.join(sorted(shape))}" for shape, task in BY_PROFILE.items())
+    raise row.bad(f"profile items hold {', '.join(sorted(map(str, fields))) or 'nothing'}; expected one of {known}")
+
+
+def canonical(name: str) -> str:
+    """A task's name as LaMP's files write it: `LaMP-2` and `LaMP_2M` are `LaMP_2`."""
+    return re.sub(r"^LaMP[-_](\d).*$", r"LaMP_\1", name)

@@ -1,0 +1,153 @@
+"""Rows of files, and errors that say where: file, line, field, and what would be right. Never the value, which may be somebody's words."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from infra.errors import BadSetting
+from schemas.messages import Message
+from traffic.datasets import dates
+from traffic.datasets.users import user_id
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+#: JSON text is read in pieces of this many characters.
+CHUNK_CHARS = 1 << 20
+_BLANK = " \t\r\n"
+
+
+class BadData(BadSetting):
+    """A data set that cannot be read as it is. Nothing of it has been sent."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record of a file, with its place. `line` counts from 1."""
+
+    path: Path
+    line: int
+    fields: Mapping[str, Any]
+
+    def bad(self, what: str) -> BadData:
+        return BadData(f"{self.path}:{self.line}: {what}")
+
+    def text(self, name: str, *, filled: bool = False) -> str:
+        """A field of text; numbers are taken as text. `filled`: blanks alone are refused."""
+        value = self.fields.get(name)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = str(value)
+        if not isinstance(value, str):
+            raise self.bad(f"field {name!r} is {'missing' if value is None else type(value).__name__}; expected text")
+        if filled and not value.strip():
+            raise self.bad(f"field {name!r} is empty; expected text")
+        return value
+
+    def read(self, name: str, parse: Callable[[str], T], expected: str) -> T:
+        """A field of text, parsed."""
+        try:
+            return parse(self.text(name))
+        except (ValueError, OverflowError):
+            raise self.bad(f"field {name!r} is not {expected}") from None
+
+    def user(self, name: str) -> str:
+        return self.read(name, user_id, "a user's id")
+
+    def moment(self, name: str) -> dates.Moment:
+        return self.read(name, dates.parse, "a date such as 2009-05-01, 2009, or an ISO time")
+
+    def within(self, fields: Any, what: str) -> Row:
+        """An object inside this row, as a row at the same place."""
+        if not isinstance(fields, dict):
+            raise self.bad(f"{what} is {type(fields).__name__}; expected an object")
+        return Row(self.path, self.line, fields)
+
+    def message(self, kind: type[M], **fields: Any) -> M:
+        """Build a message out of this row. A field that the message refuses is this row's fault."""
+        try:
+            return kind(**fields)
+        except ValidationError as error:
+            raise self.bad(_refused(kind, error)) from None
+
+
+def json_lines(path: Path) -> Iterator[Row]:
+    """Objects of a JSON Lines file; blank lines are passed over."""
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                value = json.loads(line)
+            except ValueError:
+                raise BadData(f"{path}:{number}: not JSON; expected one object a line, in UTF-8") from None
+            yield _row(path, number, value)
+
+
+def jsonl_with(path: Path, fields: Collection[str]) -> Path | None:
+    """The file at `path`, or the first `*.jsonl` of the folder, whose first row has all `fields`."""
+    for file in sorted(path.glob("*.jsonl")) if path.is_dir() else [path]:
+        try:
+            first = next(json_lines(file), None)
+        except BadData:
+            continue
+        if first and first.fields.keys() >= set(fields):
+            return file
+    return None
+
+
+def csv_rows(path: Path) -> Iterator[Row]:
+    """Rows of a CSV file with a header line."""
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        reader = csv.DictReader(file)
+        for fields in reader:
+            yield Row(path, reader.line_num, fields)
+
+
+def json_array(path: Path) -> Iterator[Row]:
+    """Objects of a JSON file that is one list, read piece by piece: LaMP's files exceed what fits in memory twice."""
+    decoder = json.JSONDecoder()
+    # A byte that is not UTF-8 becomes a replacement character: one bad tweet should not cost the other thousands.
+    with path.open(encoding="utf-8-sig", errors="replace") as file:
+        text = file.read(CHUNK_CHARS)
+        line, at = 1, _skip(text, 0, _BLANK)
+        if text[at : at + 1] != "[":
+            raise BadData(f"{path}:1: expected a JSON list of objects")
+        at += 1
+        while True:
+            start = _skip(text, at, _BLANK + ",")
+            line, at = line + text.count("\n", at, start), start
+            if text[at : at + 1] == "]":
+                return
+            try:
+                value, end = decoder.raw_decode(text, at)
+            except json.JSONDecodeError as error:
+                if more := file.read(max(CHUNK_CHARS, len(text))):
+                    text, at = text[at:] + more, 0
+                    continue
+                raise BadData(f"{path}:{line + text.count(chr(10), at, error.pos)}: not JSON, or cut short: {error.msg}") from None
+            yield _row(path, line, value)
+            line, at = line + text.count("\n", at, end), end
+
+
+def _skip(text: str, at: int, characters: str) -> int:
+    while at < len(text) and text[at] in characters:
+        at += 1
+    return at
+
+
+def _row(path: Path, line: int, value: Any) -> Row:
+    if not isinstance(value, dict):
+        raise BadData(f"{path}:{line}: found {type(value).__name__}; expected an object")
+    return Row(path, line, value)
+
+
+def _refused(kind: type[Message], error: ValidationError) -> str:
+    problems = error.errors(include_input=False, include_url=False)
+    return f"no {kind.ce_type()}: " + "; ".join(f"{'.'.join(map(str, problem['loc'])) or 'value'}: {problem['msg']}" for problem in problems[:3])

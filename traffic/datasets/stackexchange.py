@@ -1,0 +1,91 @@
+"""Stack Exchange posts by user: a question's title, and its first tag, are what the user wrote to the body.
+
+Answers have neither and are passed over. A post has one to five tags, the first is taken; the options are all first tags of the file.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import ClassVar, Self
+
+from traffic.datasets.rows import Row, json_lines, jsonl_with
+from traffic.datasets.steps import Step
+from traffic.datasets.timelines import Entry, latest_as_questions
+
+QUESTION, ANSWER = "1", "2"
+#: A query takes this many options; where a site has more first tags, the rarer ones leave `post_tag`.
+MAX_OPTIONS = 256
+
+
+@dataclass(frozen=True)
+class StackExchangePosts:
+    """Each user's latest `last` titles (`post_title`) and first tags (`post_tag`) are questions."""
+
+    LOOKS_FOR: ClassVar = "a *.jsonl of posts with Id, PostTypeId, CreationDate, OwnerUserId and Body"
+
+    file: Path
+    last: int = 3
+
+    @classmethod
+    def at(cls, path: Path) -> Self | None:
+        file = jsonl_with(path, ("Id", "PostTypeId", "CreationDate", "OwnerUserId", "Body"))
+        return cls(file) if file else None
+
+    @property
+    def title(self) -> str:
+        return "Stack Exchange posts by user"
+
+    def steps(self, tenant: str) -> Iterator[Step]:
+        counts = Counter(_first_tag(row) for row in self._questions())
+        options = tuple(sorted(tag for tag, _ in counts.most_common(MAX_OPTIONS)))
+        return latest_as_questions(self._entries(options), self.last, tenant)
+
+    def _questions(self) -> Iterator[Row]:
+        return (row for row in json_lines(self.file) if row.text("PostTypeId") == QUESTION)
+
+    def _entries(self, options: tuple[str, ...]) -> Iterator[Entry]:
+        for row in self._questions():
+            user, post, at = row.user("OwnerUserId"), row.text("Id", filled=True), row.moment("CreationDate")
+            title, body, tag = row.text("Title", filled=True), plain(row.text("Body")), _first_tag(row)
+            yield Entry(row, user, "post_title", f"stackexchange/{post}/title", body, title, at)
+            if tag in options:
+                yield Entry(row, user, "post_tag", f"stackexchange/{post}/tag", f"{title}\n{body}", tag, at, options)
+
+
+def _first_tag(row: Row) -> str:
+    found = re.match(r"<([^<>]+)>", row.text("Tags"))
+    if not found:
+        raise row.bad("field 'Tags' has no tag; expected <tag><tag>")
+    return found[1]
+
+
+def plain(html: str) -> str:
+    """The text of a piece of HTML: entities resolved, tags gone, blocks on lines of their own, blanks folded."""
+    reader = _TextOnly()
+    reader.feed(html)
+    reader.close()
+    lines = ("".join(reader.parts)).splitlines()
+    return "\n".join(folded for line in lines if (folded := " ".join(line.split())))
+
+
+class _TextOnly(HTMLParser):
+    _BLOCKS = frozenset({"p", "br", "li", "ul", "ol", "pre", "blockquote", "div", "hr", "h1", "h2", "h3", "h4", "tr"})
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in self._BLOCKS:
+            self.parts.append("\n")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.handle_starttag(tag, [])
+
+    def handle_data(self, data: str) -> None:
+        self.parts.append(data)

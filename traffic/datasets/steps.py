@@ -1,0 +1,56 @@
+"""What every data set becomes: dated interactions, and questions whose answer is known beforehand.
+
+The same as text is JSON Lines of our own messages, one a line: `{"type": <CloudEvents type>, "data": <message>}`; a query may carry `"truth"`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from schemas.feedback import Feedback
+from schemas.history import Interaction
+from schemas.messages import Message
+from schemas.queries import Query
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query, what its user did instead (for scoring), and what the user tells the platform afterwards (for learning)."""
+
+    query: Query
+    truth: str | None = None
+    feedback: tuple[Feedback, ...] = ()
+
+
+Step = Interaction | Question
+
+
+class Dataset(Protocol):
+    """A folder of real data. `steps` may be read several times and yields the same each time; it raises BadData at the first bad row."""
+
+    @property
+    def title(self) -> str:
+        """What was recognized, in words."""
+        ...
+
+    def steps(self, tenant: str) -> Iterator[Step]: ...
+
+
+def to_lines(step: Step) -> Iterator[str]:
+    """A step as JSON Lines, without line ends."""
+    if isinstance(step, Interaction):
+        yield _line(step)
+        return
+    yield _line(step.query, truth=step.truth)
+    for feedback in step.feedback:
+        yield _line(feedback)
+
+
+def _line(message: Message, truth: str | None = None) -> str:
+    line: dict[str, object] = {"type": message.ce_type(), "data": message.model_dump(mode="json", exclude_defaults=True)}
+    if truth is not None:
+        line["truth"] = truth
+    return json.dumps(line, ensure_ascii=False)

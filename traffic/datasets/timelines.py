@@ -1,0 +1,95 @@
+"""From what users did to what they ask: the latest entries of each become questions, the earlier ones stay history."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from schemas.feedback import Feedback
+from schemas.history import Interaction
+from schemas.ids import derive
+from schemas.queries import Query
+from traffic.datasets.dates import Moment
+from traffic.datasets.rows import Row
+from traffic.datasets.steps import Question, Step
+
+#: A message's text is at most this long; longer contents are cut here, in history and in questions alike.
+TEXT_LIMIT = 32_768
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Something a user responded to, and how, before it is decided whether it is history or a question. `source_id` is unique per user."""
+
+    row: Row
+    user: str
+    domain: str
+    source_id: str
+    content: str
+    response: str
+    moment: Moment
+    options: tuple[str, ...] = ()
+
+    def interaction(self, tenant: str) -> Interaction:
+        return self.row.message(
+            Interaction,
+            interaction_id=derive("interaction", tenant, self.user, self.source_id),
+            tenant=tenant,
+            user=self.user,
+            domain=self.domain,
+            content=self.content[:TEXT_LIMIT],
+            response=self.response,
+            occurred_at=self.moment.occurred_at,
+        )
+
+    def query(self, tenant: str) -> Query:
+        return self.row.message(
+            Query,
+            query_id=derive("query", tenant, self.user, self.source_id),
+            tenant=tenant,
+            user=self.user,
+            domain=self.domain,
+            text=self.content[:TEXT_LIMIT],
+            options=self.options,
+            asked_at=self.moment.asked_at,
+        )
+
+    def question(self, tenant: str) -> Question:
+        """The user's own response comes back as feedback at the time they really gave it."""
+        query = self.query(tenant)
+        feedback = self.row.message(
+            Feedback,
+            feedback_id=derive("feedback", query.query_id),
+            query_id=query.query_id,
+            tenant=tenant,
+            user=self.user,
+            truth=self.response,
+            occurred_at=self.moment.occurred_at,
+        )
+        return Question(query, self.response, (feedback,))
+
+
+def latest_as_questions(entries: Iterable[Entry], last: int, tenant: str) -> Iterator[Step]:
+    """History oldest first, then questions oldest first.
+
+    Of each user's entries in a domain the latest `last` are questions, all but the first where there are no more than that.
+    """
+    timelines: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    known: set[tuple[str, str]] = set()
+    for entry in entries:
+        if (entry.user, entry.source_id) in known:
+            raise entry.row.bad("this row's id stands twice for the same user; expected one row for it")
+        known.add((entry.user, entry.source_id))
+        timelines[entry.user, entry.domain].append(entry)
+    history: list[Entry] = []
+    asked: list[Entry] = []
+    for timeline in timelines.values():
+        timeline.sort(key=lambda entry: (entry.moment.occurred_at, entry.source_id))
+        cut = max(1, len(timeline) - last)
+        history += timeline[:cut]
+        asked += timeline[cut:]
+    history.sort(key=lambda entry: (entry.moment.occurred_at, entry.user, entry.source_id))
+    asked.sort(key=lambda entry: (entry.moment.asked_at, entry.user, entry.source_id))
+    yield from (entry.interaction(tenant) for entry in history)
+    yield from (entry.question(tenant) for entry in asked)
