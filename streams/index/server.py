@@ -1,0 +1,128 @@
+"""The history index on a Qdrant server: one collection for all tenants, in the layout Qdrant advises for many of them.
+
+No graph over everything (`m=0`), one per user (`payload_m=16`); `tenant` and `user` are tenant keys, so one user's points lie together.
+The server cannot tell tenants apart by itself: `Scope` is the only boundary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Self
+
+from infra.errors import BadSetting, CannotContinue, RetryLater
+from infra.settings import Index
+from schemas.contexts import HistoryItem
+from streams.index.history import DOMAIN, OCCURRED_AT, TENANT, USER, Point, Scope, Selection, Vector, best_first
+
+if TYPE_CHECKING:
+    from qdrant_client import AsyncQdrantClient, models
+
+
+class ServerIndex:
+    """Made by `open`, which creates the collection where it is missing."""
+
+    def __init__(self, client: AsyncQdrantClient, collection: str) -> None:
+        self._client = client
+        self._collection = collection
+
+    @classmethod
+    async def connect(cls, settings: Index, *, dimension: int, embedder: str) -> Self:
+        from qdrant_client import AsyncQdrantClient
+
+        api_key = settings.api_key.get_secret_value() if settings.api_key else None
+        try:
+            client = AsyncQdrantClient(url=settings.url, api_key=api_key, timeout=max(1, round(settings.timeout_s)), check_compatibility=False)
+        except ValueError as error:
+            raise BadSetting(f"index.url={settings.url!r}: {error}") from error
+        return await cls.open(client, settings.collection, dimension=dimension, embedder=embedder)
+
+    @classmethod
+    async def open(cls, client: AsyncQdrantClient, collection: str, *, dimension: int, embedder: str) -> Self:
+        index = cls(client, collection)
+        async with _patience():
+            await index._ensure(dimension, embedder)
+        return index
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        from qdrant_client import models
+
+        if not points:
+            return
+        rows = [models.PointStruct(id=str(point.id), vector=point.vector.tolist(), payload=point.payload()) for point in points]
+        async with _patience():
+            await self._client.upsert(self._collection, points=rows, wait=True)
+
+    async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
+        async with _patience():
+            found = await self._client.query_points(
+                self._collection, query=vector.tolist(), query_filter=_filter(scope.before(before, domain)), limit=limit, with_payload=True
+            )
+        return best_first((hit.score, hit.payload or {}) for hit in found.points)
+
+    async def count(self, scope: Scope) -> int:
+        async with _patience():
+            return int((await self._client.count(self._collection, count_filter=_filter(scope.everything()), exact=True)).count)
+
+    async def is_empty(self) -> bool:
+        async with _patience():
+            return int((await self._client.count(self._collection, exact=True)).count) == 0
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def _ensure(self, dimension: int, embedder: str) -> None:
+        from qdrant_client import models
+
+        if await self._client.collection_exists(self._collection):
+            await self._check(dimension, embedder)
+            return
+        await self._client.create_collection(
+            self._collection,
+            vectors_config=models.VectorParams(size=dimension, distance=models.Distance.COSINE),
+            hnsw_config=models.HnswConfigDiff(m=0, payload_m=16),
+            quantization_config=models.ScalarQuantization(scalar=models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)),
+            metadata={"embedder": embedder},
+        )
+        per_tenant = models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True)
+        indexed: dict[str, Any] = {
+            TENANT: per_tenant,
+            USER: per_tenant,
+            DOMAIN: models.PayloadSchemaType.KEYWORD,
+            OCCURRED_AT: models.PayloadSchemaType.INTEGER,
+        }
+        for field, schema in indexed.items():
+            await self._client.create_payload_index(self._collection, field, field_schema=schema, wait=True)
+
+    async def _check(self, dimension: int, embedder: str) -> None:
+        config = (await self._client.get_collection(self._collection)).config
+        found = {"name": (config.metadata or {}).get("embedder"), "dimension": getattr(config.params.vectors, "size", None)}
+        if found != {"name": embedder, "dimension": dimension}:
+            raise CannotContinue(
+                f"collection {self._collection!r} holds vectors of {found}, not of {embedder!r} with {dimension} dimensions: name another index.collection"
+            )
+
+
+@asynccontextmanager
+async def _patience() -> AsyncIterator[None]:
+    """What may pass by itself becomes RetryLater: no connection, too many requests, a fault of the server's."""
+    from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
+
+    try:
+        yield
+    except ResponseHandlingException as error:
+        raise RetryLater(f"the Qdrant server does not answer: {type(error.source).__name__}") from error
+    except UnexpectedResponse as error:
+        if error.status_code == 429 or (error.status_code or 0) >= 500:
+            raise RetryLater(f"the Qdrant server answers {error.status_code}") from error
+        raise CannotContinue(f"the Qdrant server refuses: {error.status_code} {error.reason_phrase}") from error
+
+
+def _filter(selection: Selection) -> models.Filter:
+    from qdrant_client import models
+
+    conditions: list[Any] = [models.FieldCondition(key=field, match=models.MatchValue(value=value)) for field, value in selection.equal.items()]
+    if selection.before_us is not None:
+        conditions.append(models.FieldCondition(key=OCCURRED_AT, range=models.Range(lt=selection.before_us)))
+    return models.Filter(must=conditions)

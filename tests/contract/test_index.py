@@ -1,0 +1,253 @@
+"""One suite for every history index: Qdrant Edge, qdrant-client's local mode, and a real server where QDRANT_URL is set."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+import warnings
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from infra.errors import CannotContinue
+from infra.settings import Index
+from schemas.contexts import Source
+from schemas.history import Interaction
+from streams.index.edge import EdgeIndex
+from streams.index.history import HistoryIndex, Point, Scope, Vector
+from streams.index.server import ServerIndex
+
+DIMENSION = 8
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+ALICE = Scope("acme", "alice")
+SERVER_COLLECTIONS = "retouch-contract-test-"
+
+
+@pytest.fixture(params=["edge", "local", "server"])
+async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[HistoryIndex]:
+    opened = await open_index(request.param, tmp_path)
+    yield opened
+    if request.param == "server":
+        await forget_server_collections()
+    await opened.close()
+
+
+async def open_index(kind: str, directory: Path) -> HistoryIndex:
+    if kind == "edge":
+        return EdgeIndex(directory / "index", dimension=DIMENSION, embedder="test")
+    if kind == "local":
+        from qdrant_client import AsyncQdrantClient
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Payload indexes have no effect", UserWarning)  # true of local mode, and the reason it is for tests only
+            return await ServerIndex.open(AsyncQdrantClient(location=":memory:"), "history", dimension=DIMENSION, embedder="test")
+    if not (url := os.environ.get("QDRANT_URL")):
+        pytest.skip("QDRANT_URL is not set: no Qdrant server to test against")
+    settings = Index(url=url, collection=f"{SERVER_COLLECTIONS}{uuid.uuid4().hex}")
+    return await ServerIndex.connect(settings, dimension=DIMENSION, embedder="test")
+
+
+async def forget_server_collections() -> None:
+    from qdrant_client import AsyncQdrantClient
+
+    client = AsyncQdrantClient(url=os.environ["QDRANT_URL"])
+    for collection in (await client.get_collections()).collections:
+        if collection.name.startswith(SERVER_COLLECTIONS):
+            await client.delete_collection(collection.name)
+    await client.close()
+
+
+def axis(number: int) -> Vector:
+    vector = np.zeros(DIMENSION, dtype=np.float32)
+    vector[number] = 1
+    return vector
+
+
+def toward(cosine: float) -> Vector:
+    """A unit vector with this cosine to `axis(0)`."""
+    vector = axis(0) * cosine
+    vector[1] = np.sqrt(1 - cosine**2)
+    return vector
+
+
+def point(
+    name: object, scope: Scope = ALICE, *, vector: Vector | None = None, at: datetime = NOON, domain: str = "movie_tag", response: str = "comedy"
+) -> Point:
+    interaction = Interaction.observed(
+        tenant=scope.tenant, user=scope.user, source_id=name, domain=domain, content=f"content {name}", response=response, occurred_at=at
+    )
+    return Point(interaction, Source(topic="interactions", partition=2, offset=7), axis(0) if vector is None else vector)
+
+
+async def found(
+    index: HistoryIndex, scope: Scope = ALICE, *, before: datetime = NOON + timedelta(days=1), domain: str = "movie_tag", limit: int = 6
+) -> list[str]:
+    return [item.content.removeprefix("content ") for item in await index.search(scope, axis(0), before, domain, limit)]
+
+
+async def test_a_new_index_is_empty_and_a_written_one_is_not(index: HistoryIndex) -> None:
+    assert await index.is_empty()
+    await index.upsert([point(1)])
+    assert not await index.is_empty()
+
+
+async def test_an_item_comes_back_whole(index: HistoryIndex) -> None:
+    written = point(1, vector=toward(0.5), at=NOON + timedelta(microseconds=1))
+    await index.upsert([written])
+    (item,) = await index.search(ALICE, axis(0), NOON + timedelta(days=1), "movie_tag", 6)
+    assert item.interaction_id == written.interaction.interaction_id
+    assert (item.content, item.response) == ("content 1", "comedy")
+    assert item.occurred_at == NOON + timedelta(microseconds=1)
+    assert item.source == Source(topic="interactions", partition=2, offset=7)
+    assert item.score == pytest.approx(0.5, abs=1e-5)
+
+
+async def test_writing_twice_is_writing_once_and_the_later_wins(index: HistoryIndex) -> None:
+    await index.upsert([point(1), point(1)])
+    await index.upsert([point(1, response="drama")])
+    assert await index.count(ALICE) == 1
+    assert [item.response for item in await index.search(ALICE, axis(0), NOON + timedelta(days=1), "movie_tag", 6)] == ["drama"]
+
+
+async def test_writing_nothing_is_fine(index: HistoryIndex) -> None:
+    await index.upsert([])
+    assert await index.count(ALICE) == 0
+
+
+@pytest.mark.parametrize("other", [Scope("acme", "bob"), Scope("globex", "alice"), Scope("alice", "acme"), Scope("acme", "Alice"), Scope("acme", "alice ")])
+async def test_nobody_sees_anothers_items(index: HistoryIndex, other: Scope) -> None:
+    await index.upsert([point(1, ALICE)])
+    assert await found(index, other) == []
+    assert await index.count(other) == 0
+
+
+async def test_an_interaction_id_reused_by_another_user_overwrites_nothing(index: HistoryIndex) -> None:
+    mine = point(1, ALICE)
+    stolen = mine.interaction.model_copy(update={"tenant": "globex", "content": "content forged"})
+    await index.upsert([mine, Point(stolen, mine.source, mine.vector)])
+    assert await found(index, ALICE) == ["1"]
+    assert await found(index, Scope("globex", "alice")) == ["forged"]
+
+
+async def test_the_wall_of_time_is_strict_to_the_microsecond(index: HistoryIndex) -> None:
+    tick = timedelta(microseconds=1)
+    await index.upsert([point("before", at=NOON - tick), point("at", at=NOON), point("after", at=NOON + tick)])
+    assert await found(index, before=NOON) == ["before"]
+    assert set(await found(index, before=NOON + tick)) == {"before", "at"}
+
+
+async def test_time_before_1970_and_in_other_zones_is_time(index: HistoryIndex) -> None:
+    await index.upsert([point(1, at=datetime.fromisoformat("1950-01-01T00:00:00+09:00"))])
+    assert await found(index, before=datetime(1949, 12, 31, 15, 0, 0, 1, tzinfo=UTC)) == ["1"]
+    assert await found(index, before=datetime(1949, 12, 31, 15, tzinfo=UTC)) == []
+
+
+async def test_only_the_asked_domain_is_searched(index: HistoryIndex) -> None:
+    await index.upsert([point("tag"), point("title", domain="scholarly_title")])
+    assert await found(index, domain="scholarly_title") == ["title"]
+    assert await index.count(ALICE) == 2
+
+
+async def test_the_nearest_come_first_and_no_more_than_asked(index: HistoryIndex) -> None:
+    await index.upsert([point(cosine, vector=toward(cosine)) for cosine in (0.2, 0.9, -0.5, 0.6)])
+    assert await found(index) == ["0.9", "0.6", "0.2", "-0.5"]
+    assert await found(index, limit=2) == ["0.9", "0.6"]
+
+
+async def test_equal_scores_are_ordered_younger_first(index: HistoryIndex) -> None:
+    await index.upsert([point(age, at=NOON - timedelta(days=age)) for age in (3, 1, 2)])
+    assert await found(index) == ["1", "2", "3"]
+
+
+@pytest.mark.parametrize("user", ["*", "o'neill", '"; DROP', "アリス", "a\\b", "null", "%", "{user}", "é", "e\u0301", "👩\u200d🚀", "x" * 128])
+async def test_odd_user_ids_are_just_ids(index: HistoryIndex, user: str) -> None:
+    scope = Scope("acme", user)
+    odd = point(1).interaction.model_copy(update={"user": user})
+    await index.upsert([point(2, ALICE), Point(odd, Source(topic="interactions", partition=0, offset=0), axis(0))])
+    assert await found(index, scope) == ["1"]
+    assert await found(index, ALICE) == ["2"]
+
+
+users = st.builds(Scope, st.sampled_from(["acme", "globex", "*"]), st.sampled_from(["alice", "bob", "*", "アリス"]))
+rows = st.lists(st.tuples(users, st.integers(0, 20), st.sampled_from(["movie_tag", "tweet"]), st.floats(-1, 1, width=32)), max_size=30)
+
+
+@pytest.mark.parametrize("kind", ["edge", "local"])
+@given(rows=rows, scope=users, wall=st.integers(0, 21), limit=st.integers(1, 10))
+@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+async def test_what_is_found_is_the_users_own_and_lies_before_the_wall(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, rows: list[tuple[Scope, int, str, float]], scope: Scope, wall: int, limit: int
+) -> None:
+    index = await open_index(kind, tmp_path_factory.mktemp("index"))
+    try:
+        points = [point(n, who, vector=toward(cosine), at=NOON + timedelta(hours=hour), domain=domain) for n, (who, hour, domain, cosine) in enumerate(rows)]
+        await index.upsert(points)
+        items = await index.search(scope, axis(0), NOON + timedelta(hours=wall), "movie_tag", limit)
+    finally:
+        await index.close()
+    allowed = {
+        p.interaction.interaction_id: float(p.vector[0])
+        for p in points
+        if (p.interaction.tenant, p.interaction.user, p.interaction.domain) == (scope.tenant, scope.user, "movie_tag")
+        and p.interaction.occurred_at < NOON + timedelta(hours=wall)
+    }
+    assert {item.interaction_id for item in items} <= allowed.keys()
+    best = sorted(allowed.values(), reverse=True)[:limit]
+    assert [item.score for item in items] == pytest.approx(best, abs=1e-4)
+
+
+async def test_edge_keeps_its_items_when_opened_again(tmp_path: Path) -> None:
+    first = await open_index("edge", tmp_path)
+    await first.upsert([point(1)])
+    await first.close()
+    again = await open_index("edge", tmp_path)
+    assert await found(again) == ["1"]
+    await again.close()
+
+
+async def test_edge_keeps_what_upsert_returned_from_when_the_process_is_killed(tmp_path: Path) -> None:
+    script = (
+        "import asyncio, os, signal, sys; from pathlib import Path; from tests.contract.test_index import open_index, point\n"
+        "async def main():\n"
+        "    index = await open_index('edge', Path(sys.argv[1]))\n"
+        "    await index.upsert([point(1)])\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "asyncio.run(main())\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script, tmp_path], timeout=60, check=False).returncode == -9  # noqa: ASYNC221
+    again = await open_index("edge", tmp_path)
+    assert await found(again) == ["1"]
+    await again.close()
+
+
+async def test_edge_names_its_directory_when_another_holds_it(tmp_path: Path) -> None:
+    held = await open_index("edge", tmp_path)
+    with pytest.raises(CannotContinue, match="another process holds it") as caught:
+        await open_index("edge", tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    await held.close()
+
+
+async def test_edge_refuses_vectors_of_another_model(tmp_path: Path) -> None:
+    await (await open_index("edge", tmp_path)).close()
+    with pytest.raises(CannotContinue, match="holds vectors of"):
+        EdgeIndex(tmp_path / "index", dimension=DIMENSION, embedder="another")
+
+
+async def test_the_server_index_refuses_vectors_of_another_model() -> None:
+    from qdrant_client import AsyncQdrantClient
+
+    client = AsyncQdrantClient(location=":memory:")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Payload indexes have no effect", UserWarning)
+        await ServerIndex.open(client, "history", dimension=DIMENSION, embedder="test")
+    with pytest.raises(CannotContinue, match="holds vectors of"):
+        await ServerIndex.open(client, "history", dimension=DIMENSION, embedder="another")
+    await client.close()
