@@ -1,0 +1,74 @@
+"""Outcomes, cases and trajectories made by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from schemas.contexts import Context, HistoryItem, Source
+from schemas.drafts import Draft
+from schemas.feedback import Feedback
+from schemas.ids import derive
+from schemas.outcomes import Outcome
+from schemas.queries import Query, Strategy
+from schemas.responses import Provenance, Response, ResponseStatus
+from schemas.trajectories import Teacher, Trajectory
+from trainer.cases import Case, Unusable, case_of
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def make_outcome(
+    number: int = 0,
+    *,
+    user: str = "u",
+    options: tuple[str, ...] = ("a", "b"),
+    base: str = "a",
+    truth: str | None = "b",
+    items: int = 3,
+    domain: str = "letters",
+) -> Outcome:
+    asked = NOON + timedelta(minutes=number)
+    query_id = derive("query", user, domain, number)
+    query = Query(query_id=query_id, tenant="t", user=user, domain=domain, text=f"question {number}", options=options, asked_at=asked)
+    history = tuple(
+        HistoryItem(
+            interaction_id=derive("item", user, domain, number, index),
+            content=f"item {index}",
+            response=truth or "b",
+            occurred_at=NOON - timedelta(days=index + 1),
+            score=0.9 - index / 10,
+            source=Source(topic="interactions", partition=0, offset=index),
+        )
+        for index in range(items)
+    )
+    draft = Draft(query=query, answer=base, base_model="m", base_ms=1.0)
+    provenance = Provenance(
+        model=None, base_model="m", strategy=Strategy.RPO, k=items, history_ids=(), prompt_digest=None, base_ms=1, retrieve_ms=1, reflect_ms=1
+    )
+    response = Response(
+        query_id=query_id,
+        context=Context(draft=draft, items=history, k_max=6, retrieve_ms=1.0),
+        answer=base,
+        reasoning="",
+        status=ResponseStatus.PERSONALIZED,
+        provenance=provenance,
+        answered_at=asked,
+    )
+    feedback = Feedback(
+        feedback_id=derive("feedback", query_id), query_id=query_id, tenant="t", user=user, truth=truth, score=0.5, occurred_at=asked + timedelta(minutes=1)
+    )
+    return Outcome.joined(response, feedback)
+
+
+def make_case(number: int = 0, **fields: Any) -> Case:
+    case = case_of(make_outcome(number, **fields))
+    assert not isinstance(case, Unusable)
+    return case
+
+
+def make_trajectory(outcome: Outcome, reasoning: str = "they like b") -> Trajectory:
+    example = outcome.response.context.items[0].interaction_id
+    return Trajectory(
+        trajectory_id=derive("trajectory", outcome.outcome_id), outcome=outcome, example_id=example, reasoning=reasoning, teacher=Teacher(name="template")
+    )

@@ -1,0 +1,46 @@
+import threading
+from pathlib import Path
+
+import pytest
+
+from infra.settings import Sft
+from schemas.prompts import PromptStyle
+from tests.unit.trainer.made import make_outcome, make_trajectory
+from trainer.cases import Lesson, lesson_of
+from trainer.interruption import Interrupted
+from trainer.policy import Policy
+from trainer.prompts import Prompter
+from trainer.sft import examples, train
+
+
+def lessons(count: int) -> list[Lesson]:
+    found = [lesson_of(make_trajectory(make_outcome(number))) for number in range(count)]
+    return [lesson for lesson in found if isinstance(lesson, Lesson)]
+
+
+@pytest.mark.timeout(300)
+def test_sft_lowers_the_loss_within_seconds(tiny_checkpoint: Path) -> None:
+    policy = Policy.load(tiny_checkpoint)
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    sft = Sft(batch_size=4, max_steps=20, epochs=50, learning_rate=1e-2)
+    fit = train(policy, lessons(8), prompter, sft, seed=0, stop=threading.Event())
+    assert fit.steps == 20
+    assert fit.losses[-1][1] < 0.6 * fit.losses[0][1]
+
+
+def test_a_stop_ends_sft_between_two_steps(tiny_checkpoint: Path) -> None:
+    policy = Policy.load(tiny_checkpoint)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Interrupted):
+        train(policy, lessons(4), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), Sft(batch_size=2, max_steps=50, epochs=50), seed=0, stop=stop)
+
+
+def test_examples_show_k_items_and_leave_out_what_does_not_fit(tiny_checkpoint: Path) -> None:
+    policy = Policy.load(tiny_checkpoint)
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    one, two = (examples(lessons(1), prompter, Sft(k=k)) for k in (1, 2))
+    assert "item 0 => b" in one[0]["prompt"] and "item 1" not in one[0]["prompt"]
+    assert two[0]["prompt"].index("item 1") < two[0]["prompt"].index("item 0")
+    assert one[0]["completion"] == "<think>they like b</think><personalized>b</personalized>"
+    assert examples(lessons(1), prompter, Sft(max_length=40)) == []

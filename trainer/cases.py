@@ -1,0 +1,79 @@
+"""Cases: what training and evaluation need of an outcome, and why some outcomes cannot be used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from schemas.contexts import HistoryItem
+from schemas.drafts import DraftStatus
+from schemas.outcomes import Outcome
+from schemas.queries import Query
+from schemas.scoring import is_valid
+from schemas.tasks import Task
+from schemas.trajectories import Trajectory
+
+
+class Unusable(StrEnum):
+    """Why a well-formed record trains and judges nothing; each is counted under this name."""
+
+    NO_TRUTH = "no_truth"  # a score alone says nothing of what the user would have written
+    TRUTH_OUTSIDE_OPTIONS = "truth_outside_options"
+    NO_BASE_ANSWER = "no_base_answer"
+    NO_EXAMPLE = "no_example"  # the trajectory rests on an item that its context does not hold
+    EMPTY_REASONING = "empty_reasoning"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question of one user, with the history as it was and the user's own answer. `items` come best first."""
+
+    case_id: str
+    user: str  # tenant/user
+    query: Query
+    base_answer: str
+    items: tuple[HistoryItem, ...]
+    truth: str
+
+    @property
+    def domain(self) -> str:
+        return self.query.domain
+
+    @property
+    def task(self) -> Task:
+        return self.query.task
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A case with the reasoning that leads from its base answer to the truth. `items` begin with the example the reasoning rests on."""
+
+    case: Case
+    items: tuple[HistoryItem, ...]
+    reasoning: str
+
+
+def case_of(outcome: Outcome) -> Case | Unusable:
+    context = outcome.response.context
+    query, base_answer = context.draft.query, context.draft.answer
+    truth = (outcome.truth or "").strip()
+    if not truth:
+        return Unusable.NO_TRUTH
+    if not is_valid(query.task, truth, query.options):
+        return Unusable.TRUTH_OUTSIDE_OPTIONS
+    if context.draft.status is not DraftStatus.DRAFTED or not base_answer.strip():
+        return Unusable.NO_BASE_ANSWER
+    return Case(str(outcome.outcome_id), outcome.key.decode(), query, base_answer, context.items, truth)
+
+
+def lesson_of(trajectory: Trajectory) -> Lesson | Unusable:
+    case = case_of(trajectory.outcome)
+    if isinstance(case, Unusable):
+        return case
+    example = next((item for item in case.items if item.interaction_id == trajectory.example_id), None)
+    if example is None:
+        return Unusable.NO_EXAMPLE
+    if not trajectory.reasoning.strip():
+        return Unusable.EMPTY_REASONING
+    others = (item for item in case.items if item.interaction_id != example.interaction_id)
+    return Lesson(case, (example, *others), trajectory.reasoning)

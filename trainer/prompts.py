@@ -1,0 +1,43 @@
+"""Prompts as the model sees them: the reflection prompt of `schemas.prompts` inside the tokenizer's chat template, cut to the context.
+
+Training, evaluation and serving must ask in the same words: all of them build on `schemas.prompts.reflection_prompt`, best item last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from infra.settings import Settings
+from schemas.contexts import HistoryItem
+from schemas.prompts import PromptStyle, reflection_prompt
+from trainer.cases import Case
+
+
+@dataclass(frozen=True)
+class Prompter:
+    """Builds prompts of at most `max_tokens` by leaving out the least similar items first."""
+
+    tokenizer: Any
+    style: PromptStyle
+    max_tokens: int
+
+    @classmethod
+    def of(cls, settings: Settings, tokenizer: Any) -> Prompter:
+        reflection = settings.reflection
+        return cls(tokenizer, reflection.prompt_style, reflection.max_model_len - reflection.max_new_tokens)
+
+    def text(self, case: Case, items: Sequence[HistoryItem]) -> str | None:
+        """The prompt over `items` (best first), or None where not even one of them fits."""
+        for shown in range(len(items), 0, -1):
+            content = reflection_prompt(case.query, case.base_answer, items[:shown], self.style)
+            text: str = self.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+            if len(self.encode(text)) <= self.max_tokens:
+                return text
+        return None
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids. The chat template has written every mark the model needs, so the tokenizer adds none."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids

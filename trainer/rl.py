@@ -1,0 +1,215 @@
+# ruff: noqa: N803, N806  # axes are capital letters, see below
+"""RL by REINFORCE++-baseline: groups of candidates, rewarded by the task, with the KL to the SFT policy inside the reward (METHODS section 9).
+
+What the paper leaves open is a setting (beta, steps) or said here: the log-probabilities are those of the trainer's own forward pass over the full
+softmax, also where sampling is cut to a nucleus; one optimizer step per batch of rollouts, so the ratio is 1 and the clip idle; no critic.
+
+Axes: P prompts, G candidates of each, T completion tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor
+
+from infra.errors import CannotContinue
+from infra.settings import Rl
+from trainer.cases import Case
+from trainer.curriculum import k_of, stage_of
+from trainer.interruption import check
+from trainer.policy import Policy
+from trainer.prompts import Prompter
+from trainer.rewards import Reward, reward_of
+from trainer.rollout import Completion, Sampling, generate, log_probabilities
+
+log = logging.getLogger(__name__)
+
+#: OpenRLHF's bounds (METHODS section 9.1).
+REWARD_CLIP = 10.0
+RATIO_LOG_CLIP = 20.0
+VARIANCE_FLOOR = 1e-8
+#: Learning rate: linear warm-up over this share of the steps, then linear decay to the floor.
+WARMUP_SHARE, FLOOR = 0.1, 0.1
+GRADIENT_NORM = 1.0
+
+
+class Diverged(CannotContinue):
+    """A loss or reward went non-finite. Nothing of the run may be registered."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step did. `reward` is the mean task score without the format bonus; it gets harder to earn as k grows."""
+
+    step: int
+    stage: int
+    k: int  # items a prompt should show
+    shown: float  # items it did show on average: a history may have fewer
+    reward: float
+    usable_share: float
+    signal_share: float  # groups whose rewards differ; the others teach nothing
+    kl: float  # k1 to the SFT policy, mean over completions of the sum over tokens
+    entropy: float  # nats per token
+    length: float  # tokens per completion
+    loss: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rollouts of one step."""
+
+    cases: Sequence[Case]
+    prompts: Sequence[list[int]]
+    groups: Sequence[Sequence[Completion]]
+    rewards: Sequence[Sequence[Reward]]
+
+
+def train(policy: Policy, cases: Sequence[Case], prompter: Prompter, rl: Rl, max_new_tokens: int, seed: int, stop: threading.Event) -> list[Step]:
+    """Train `policy` in place; the KL anchor is a copy of it as it comes in. Returns one record per step.
+
+    `cases` without history are never asked. Raises Diverged, and Interrupted between any two tokens.
+    """
+    pool = [case for case in cases if case.items]
+    if not pool or rl.steps == 0:
+        return []
+    reference = copy.deepcopy(policy.model).requires_grad_(False).eval()
+    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=rl.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_schedule(rl.steps))
+    sampling = Sampling(max_new_tokens, rl.temperature, rl.top_p)
+    anchor = Policy(reference, policy.tokenizer, policy.origin, policy.end_ids, policy.pad_id)
+    draw = _Deck(pool, random.Random(seed))  # noqa: S311  # repeatable on purpose
+    torch.manual_seed(seed)
+    steps: list[Step] = []
+    for number in range(rl.steps):
+        check(stop)
+        began = time.monotonic()
+        k = k_of(number, rl.steps, rl.k_min, rl.k_max)
+        batch = roll_out(policy, draw.cards(rl.prompts_per_step), prompter, k, rl.candidates, sampling, stop)
+        loss, kl, entropy = learn(policy, anchor, batch, rl, optimizer)
+        schedule.step()
+        stage = stage_of(number, rl.steps, rl.k_min, rl.k_max)
+        steps.append(_describe(number, stage, k, batch, loss, kl, entropy, time.monotonic() - began))
+        if number % 5 == 4 or number + 1 == rl.steps:
+            log.info("rl step", extra={**asdict(steps[-1]), "of": rl.steps})
+    return steps
+
+
+def roll_out(policy: Policy, cases: Sequence[Case], prompter: Prompter, k: int, candidates: int, sampling: Sampling, stop: threading.Event) -> Batch:
+    """Sample the candidates of each case with its k best items, and reward them. A case whose prompt never fits is left out."""
+    texts = [(case, prompter.text(case, case.items[:k])) for case in cases]
+    fitting = [(case, prompter.encode(text)) for case, text in texts if text is not None]
+    if not fitting:
+        raise CannotContinue("no prompt of the batch fits reflection.max_model_len - reflection.max_new_tokens; raise the first")
+    prompts = [ids for _, ids in fitting]
+    groups = generate(policy, prompts, candidates, sampling, stop)
+    decode = policy.tokenizer.decode
+    rewards = [
+        [reward_of(decode(one.token_ids, skip_special_tokens=True), one.ended, case) for one in group] for (case, _), group in zip(fitting, groups, strict=True)
+    ]
+    return Batch([case for case, _ in fitting], prompts, groups, rewards)
+
+
+def learn(policy: Policy, anchor: Policy, batch: Batch, rl: Rl, optimizer: torch.optim.Optimizer) -> tuple[float, float, float]:
+    """One optimizer step on a batch. Returns loss, KL per completion and entropy per token."""
+    policy.model.train()
+    rows = [[one.token_ids for one in group] for group in batch.groups]
+    rewards_PG = torch.tensor([[reward.total(rl.format_bonus) for reward in group] for group in batch.rewards], device=policy.device)
+    logp_PGT, mask_PGT, entropy = log_probabilities(policy, batch.prompts, rows)
+    with torch.no_grad():
+        reference_PGT, _, _ = log_probabilities(anchor, batch.prompts, rows)
+    old_PGT = logp_PGT.detach()
+    advantages_PGT = advantages(rewards_PG, old_PGT, reference_PGT, mask_PGT, rl.beta)
+    loss = policy_loss(logp_PGT, old_PGT, advantages_PGT, mask_PGT, rl.clip)
+    kl = float(((old_PGT - reference_PGT) * mask_PGT).sum(-1).mean())
+    figures = (float(loss.detach()), kl, float(entropy))
+    if not all(map(math.isfinite, (*figures, float(rewards_PG.sum())))):
+        raise Diverged(f"loss {figures[0]}, KL {kl}, reward {float(rewards_PG.mean())}: not finite; lower trainer.rl.learning_rate")
+    loss.backward()
+    norm = float(torch.nn.utils.clip_grad_norm_(policy.model.parameters(), GRADIENT_NORM))
+    if not math.isfinite(norm):
+        raise Diverged("the gradient is not finite; lower trainer.rl.learning_rate")
+    optimizer.step()
+    optimizer.zero_grad()
+    return figures
+
+
+def advantages(rewards_PG: Tensor, old_logp_PGT: Tensor, reference_logp_PGT: Tensor, mask_PGT: Tensor, beta: float) -> Tensor:
+    """Per-token advantages of REINFORCE++-baseline with k1 in the reward (METHODS section 9.1; RPO's Eq. 3).
+
+    The task reward, less the mean of its group (itself included), clipped to +-10, stands on a completion's last token; every token pays
+    beta * k1, k1 = log pi_old - log pi_ref; a token's return is the undiscounted sum from it to the end. Returns are then
+    normalized by population mean and variance over all valid tokens of the batch, so long completions weigh more.
+    `mask_PGT` is boolean, true on a completion's tokens (a prefix of each row). Returns P by G by T, zero off the mask.
+    Raises ValueError for groups of one: they carry no signal and would silently train on nothing.
+    """
+    if rewards_PG.shape[1] < 2:
+        raise ValueError(f"a group needs at least two candidates, got {rewards_PG.shape[1]}")
+    centred_PG = (rewards_PG - rewards_PG.mean(1, keepdim=True)).clamp(-REWARD_CLIP, REWARD_CLIP)
+    cost_PGT = beta * (old_logp_PGT - reference_logp_PGT).clamp(-REWARD_CLIP, REWARD_CLIP) * mask_PGT
+    # What is still to be paid from each token on; padding pays nothing, so summing over the whole row is right.
+    to_pay_PGT = cost_PGT.flip(-1).cumsum(-1).flip(-1)
+    returns_PGT = (centred_PG[..., None] - to_pay_PGT) * mask_PGT
+    tokens = mask_PGT.sum()
+    mean = returns_PGT.sum() / tokens
+    variance = ((returns_PGT - mean).square() * mask_PGT).sum() / tokens
+    normalized: Tensor = (returns_PGT - mean) * mask_PGT / variance.clamp(min=VARIANCE_FLOOR).sqrt()
+    return normalized
+
+
+def policy_loss(logp_PGT: Tensor, old_logp_PGT: Tensor, advantages_PGT: Tensor, mask_PGT: Tensor, clip: float) -> Tensor:
+    """Clipped surrogate by token, mean over all valid tokens of the batch."""
+    ratio_PGT = (logp_PGT - old_logp_PGT).clamp(-RATIO_LOG_CLIP, RATIO_LOG_CLIP).exp()
+    clipped_PGT = ratio_PGT.clamp(1 - clip, 1 + clip)
+    gain_PGT = torch.minimum(ratio_PGT * advantages_PGT, clipped_PGT * advantages_PGT)
+    return -(gain_PGT * mask_PGT).sum() / mask_PGT.sum()
+
+
+def rate_schedule(steps: int) -> Callable[[int], float]:
+    """The factor of the learning rate at a step (from 0)."""
+    warmup = max(1, round(WARMUP_SHARE * steps))
+    return lambda step: min(1.0, (step + 1) / warmup) * max(FLOOR, 1 - step / steps)
+
+
+class _Deck:
+    """Draws cases without repeats until all were drawn, then shuffles anew."""
+
+    def __init__(self, cases: Sequence[Case], rng: random.Random) -> None:
+        self._cases, self._rng, self._left = cases, rng, list[Case]()
+
+    def cards(self, count: int) -> list[Case]:
+        drawn: list[Case] = []
+        while len(drawn) < count:
+            if not self._left:
+                self._left = self._rng.sample(self._cases, len(self._cases))
+            drawn.append(self._left.pop())
+        return drawn
+
+
+def _describe(number: int, stage: int, k: int, batch: Batch, loss: float, kl: float, entropy: float, seconds: float) -> Step:
+    rewards = [reward for group in batch.rewards for reward in group]
+    lengths = [len(one.token_ids) for group in batch.groups for one in group]
+    differing = [len({(reward.score, reward.usable) for reward in group}) > 1 for group in batch.rewards]
+    return Step(
+        step=number,
+        stage=stage,
+        k=k,
+        shown=sum(min(k, len(case.items)) for case in batch.cases) / len(batch.cases),
+        reward=sum(reward.score for reward in rewards) / len(rewards),
+        usable_share=sum(reward.usable for reward in rewards) / len(rewards),
+        signal_share=sum(differing) / len(differing),
+        kl=kl,
+        entropy=entropy,
+        length=sum(lengths) / len(lengths),
+        loss=loss,
+        seconds=seconds,
+    )

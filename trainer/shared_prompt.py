@@ -1,0 +1,111 @@
+# ruff: noqa: N803, N815  # axes are capital letters, see below
+"""Attention over a prompt that many completions share: its keys and values exist once, not once per completion.
+
+RL samples G completions of each of P prompts. Repeating the prompt's cache G times makes every decoding step read and copy G times the
+memory; here the completions' queries meet the prompt's keys in one matrix product per prompt, and gradients flow through it.
+Registered with transformers as the attention implementation `NAME`, so it serves any model whose attention is exchangeable (Qwen2, Llama, ...).
+Calls without `shared_prompt` are plain scaled-dot-product attention.
+
+Axes: P prompts, G completions of each, B = P * G, H heads, K key/value heads, R = H / K, L prompt tokens, T new tokens, S completion tokens
+so far, D head size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "retouch_shared_prompt"
+
+
+@dataclass
+class SharedPrompt:
+    """The prompts' keys and values by layer, and while decoding those of the completions so far."""
+
+    layers: list[tuple[Tensor, Tensor]]  # keys and values, each PKLD
+    last_hidden_PE: Tensor  # of the prompts' last tokens: what predicts the first completion token
+    lengths_P: Tensor
+    bias_PL: Tensor  # 0 for tokens, -inf for the padding on the left
+    decoding: dict[int, tuple[Tensor, Tensor, int]] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, model: Any, ids_PL: Tensor, mask_PL: Tensor) -> SharedPrompt:
+        """Run the prompts (padded on the left) through the model once."""
+        positions = (mask_PL.cumsum(1) - 1).clamp(min=0)
+        out = model.base_model(input_ids=ids_PL, attention_mask=mask_PL, position_ids=positions, use_cache=True)
+        bias = torch.zeros(mask_PL.shape, dtype=out.last_hidden_state.dtype, device=mask_PL.device).masked_fill(mask_PL == 0, float("-inf"))
+        layers = [(layer.keys, layer.values) for layer in out.past_key_values.layers]
+        return cls(layers, out.last_hidden_state[:, -1], mask_PL.sum(1), bias)
+
+    def continued(self, model: Any, ids_BT: Tensor, offset: int = 0) -> Tensor:
+        """Hidden states of completion tokens that start at `offset` of their completions: B by T by hidden size."""
+        group = ids_BT.shape[0] // self.lengths_P.shape[0]
+        positions = self.lengths_P.repeat_interleave(group)[:, None] + offset + torch.arange(ids_BT.shape[1], device=ids_BT.device)
+        hidden: Tensor = model.base_model(input_ids=ids_BT, position_ids=positions, use_cache=False, shared_prompt=self).last_hidden_state
+        return hidden
+
+    def reserve(self, completions: int, tokens: int) -> None:
+        """Make room to decode `tokens` tokens of each of P * G = `completions`, one after another."""
+        for index, (keys, _) in enumerate(self.layers):
+            shape = (completions, keys.shape[1], tokens, keys.shape[3])
+            self.decoding[index] = (keys.new_empty(shape), keys.new_empty(shape), 0)
+
+    def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """The completions' keys and values so far, the new ones included."""
+        if layer not in self.decoding:
+            return key, value
+        keys, values, filled = self.decoding[layer]
+        end = filled + key.shape[2]
+        keys[:, :, filled:end], values[:, :, filled:end] = key, value
+        self.decoding[layer] = (keys, values, end)
+        return keys[:, :, :end], values[:, :, :end]
+
+
+def attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, *, shared_prompt: SharedPrompt | None = None, **kwargs: Any
+) -> tuple[Tensor, None]:
+    """transformers' attention interface: BHTD queries, BKTD keys and values; returns BTHD."""
+    if shared_prompt is None:
+        plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
+        return plain
+    key, value = shared_prompt.extend(module.layer_idx, key, value)
+    answer = _at_once if query.shape[2] > 1 else _one_token
+    return answer(query, key, value, shared_prompt, module.layer_idx, kwargs["scaling"]).transpose(1, 2), None
+
+
+def _one_token(query: Tensor, key: Tensor, value: Tensor, prompt: SharedPrompt, layer: int, scaling: float) -> Tensor:
+    """Decoding. The softmax over prompt and completion is taken in two parts that share their maximum, so the two are never concatenated."""
+    prompt_keys, prompt_values = prompt.layers[layer]
+    (b, h, _, d), (p, k, length, _), s = query.shape, prompt_keys.shape, key.shape[2]
+    g, r = b // p, h // k
+    query = query.reshape(p, g, k, r, d).transpose(1, 2) * scaling  # P K G R D
+    key, value = (x.reshape(p, g, k, s, d).transpose(1, 2) for x in (key, value))  # P K G S D
+    to_prompt = (query.reshape(p, k, g * r, d) @ prompt_keys.mT + prompt.bias_PL[:, None, None]).view(p, k, g, r, length)
+    to_own = query @ key.mT  # P K G R S
+    top = torch.maximum(to_prompt.amax(-1, keepdim=True), to_own.amax(-1, keepdim=True))
+    to_prompt, to_own = (to_prompt - top).exp(), (to_own - top).exp()
+    total = to_prompt.sum(-1, keepdim=True) + to_own.sum(-1, keepdim=True)
+    from_prompt = (to_prompt.view(p, k, g * r, length) @ prompt_values).view(p, k, g, r, d)
+    return ((from_prompt + to_own @ value) / total).transpose(1, 2).reshape(b, h, 1, d)
+
+
+def _at_once(query: Tensor, key: Tensor, value: Tensor, prompt: SharedPrompt, layer: int, scaling: float) -> Tensor:
+    """Whole completions, for training. Here the fused kernel over repeated keys beats scores written out in memory (2.2 times, 2026-11-21)."""
+    prompt_keys, prompt_values = prompt.layers[layer]
+    (b, _, t, _), p = query.shape, prompt_keys.shape[0]
+    key = torch.cat([prompt_keys.repeat_interleave(b // p, 0), key], 2)
+    value = torch.cat([prompt_values.repeat_interleave(b // p, 0), value], 2)
+    causal = torch.full((t, t), float("-inf"), dtype=query.dtype, device=query.device).triu(1)
+    bias = torch.cat([prompt.bias_PL[:, None].expand(-1, t, -1), causal.expand(p, -1, -1)], 2).repeat_interleave(b // p, 0)[:, None]
+    return scaled_dot_product_attention(query, key, value, bias, scale=scaling, enable_gqa=True)
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
