@@ -1,0 +1,140 @@
+"""What the topics hold after a run: read from offset 0 of every partition, committed records only, by a reader that shares nothing with the system.
+
+Queries, responses and model events are kept; of the rest only the number matters. The counting itself is pure (`tally`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from bench.demo.report import Counts
+from infra.errors import RetouchError
+from infra.settings import Settings
+from schemas.envelope import read
+from schemas.messages import Malformed, Message
+from schemas.model_events import ModelEvent
+from schemas.queries import Query
+from schemas.responses import Response
+from schemas.topics import (
+    DEAD_LETTERED,
+    FEEDBACK,
+    INTERACTIONS,
+    MODEL_EVENTS,
+    OUTCOMES,
+    QUERIES,
+    RESPONSES,
+    TOPICS,
+    TRAJECTORIES,
+    Topic,
+    dead_letter_topic,
+)
+
+M = TypeVar("M", bound=Message)
+READ_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Seen(Generic[M]):
+    """A message and the wall clock at which its producer wrote it (`ce_time`)."""
+
+    message: M
+    at: datetime
+
+
+@dataclass
+class Ledger:
+    """The records of one run. `sizes` counts every topic, dead-letter topics included."""
+
+    queries: list[Seen[Query]] = field(default_factory=list)
+    responses: list[Seen[Response]] = field(default_factory=list)
+    model_events: list[Seen[ModelEvent]] = field(default_factory=list)
+    sizes: Counter[str] = field(default_factory=Counter)
+    unreadable: int = 0
+
+    def add(self, topic: Topic, headers: Sequence[tuple[str, bytes]], value: bytes | None) -> None:
+        """Take one record of `topic`; what is no message of it is counted, not raised."""
+        self.sizes[topic.name] += 1
+        try:
+            if topic is QUERIES:
+                self.queries.append(_seen(Query, headers, value))
+            elif topic is RESPONSES:
+                self.responses.append(_seen(Response, headers, value))
+            elif topic is MODEL_EVENTS:
+                self.model_events.append(_seen(ModelEvent, headers, value))
+            else:
+                read(topic.message, headers, value)
+        except Malformed:
+            self.unreadable += 1
+
+    def answer_by_query(self) -> dict[UUID, Seen[Response]]:
+        """The first response to each query."""
+        first: dict[UUID, Seen[Response]] = {}
+        for seen in self.responses:
+            first.setdefault(seen.message.query_id, seen)
+        return first
+
+
+def read_ledger(settings: Settings, topics: Iterable[Topic] = TOPICS) -> Ledger:
+    """Read every topic to its end as it is now. Raises RetouchError when that takes longer than two minutes."""
+    ledger = Ledger()
+    for topic in topics:
+        for record in _records(settings, topic.name):
+            ledger.add(topic, record.headers, record.value)
+    for topic in DEAD_LETTERED:
+        name = dead_letter_topic(topic.name)
+        ledger.sizes[name] = sum(1 for _ in _records(settings, name))
+    return ledger
+
+
+def tally(ledger: Ledger, asked: Iterable[UUID]) -> Counts:
+    """Count. `asked` are the queries that the platform says it sent: one that never reached the topic is lost as well."""
+    answers = Counter(seen.message.query_id for seen in ledger.responses)
+    queries = {seen.message.query_id for seen in ledger.queries} | set(asked)
+    sizes: Mapping[str, int] = ledger.sizes
+    return Counts(
+        interactions=sizes.get(INTERACTIONS.name, 0),
+        queries=sizes.get(QUERIES.name, 0),
+        responses=sizes.get(RESPONSES.name, 0),
+        feedback=sizes.get(FEEDBACK.name, 0),
+        outcomes=sizes.get(OUTCOMES.name, 0),
+        trajectories=sizes.get(TRAJECTORIES.name, 0),
+        model_events=sizes.get(MODEL_EVENTS.name, 0),
+        dead_letters={topic.name: sizes.get(dead_letter_topic(topic.name), 0) for topic in DEAD_LETTERED},
+        unreadable=ledger.unreadable,
+        lost=sum(1 for query in queries if not answers[query]),
+        duplicated=sum(1 for count in answers.values() if count > 1),
+    )
+
+
+def _seen(kind: type[M], headers: Sequence[tuple[str, bytes]], value: bytes | None) -> Seen[M]:
+    message, envelope = read(kind, headers, value)
+    return Seen(message, envelope.time)
+
+
+def _records(settings: Settings, topic: str) -> Iterator[Any]:
+    from kafka import TopicPartition
+
+    from infra.kafka import reader
+
+    consumer = reader(settings, "retouch-demo-count")
+    try:
+        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        if not partitions:
+            return
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
+        ends = consumer.end_offsets(partitions)
+        deadline = time.monotonic() + READ_TIMEOUT_S
+        while any(consumer.position(partition) < ends[partition] for partition in partitions):
+            if time.monotonic() > deadline:
+                raise RetouchError(f"topic {topic} could not be read to its end within {READ_TIMEOUT_S:.0f} s")
+            for batch in consumer.poll(timeout_ms=500, max_records=2000).values():
+                yield from batch
+    finally:
+        consumer.close()

@@ -1,0 +1,54 @@
+"""Was an answer written by one model alone? Checked on the text itself, not on the stamp.
+
+Rewrites are greedy, so each token of an answer must be the stamped version's first choice given the tokens before it. The prompt is
+rebuilt from the response's own context, the answer is fed through the checkpoint once, and every token is compared with the best one.
+
+- *same*: every token is the stamped version's choice, within `TIE` of the best logit (another order of float additions may flip a tie);
+- *mixed*: it is not, but the other version's choices explain the whole answer, or its beginning or its end where the stamped one's explain the rest;
+- *unexplained*: neither does.
+
+What goes into the model again is the answer's text as it was stored, tokenized anew: an answer whose tokens the model chose differently
+for the same text would come out as unexplained, never as same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import NamedTuple, Protocol
+
+#: How far below the best logit a token may be and still count as the greedy choice. bfloat16 kernels differ by about this much.
+TIE = 0.15
+
+
+class Origin(StrEnum):
+    SAME = "same"
+    MIXED = "mixed"
+    UNEXPLAINED = "unexplained"
+
+
+class Completion(NamedTuple):
+    """What a version was asked and what was answered, as text."""
+
+    prompt: str
+    text: str
+
+
+class Scorer(Protocol):
+    """One checkpoint: for each token of a completion, how far its logit is below the best one."""
+
+    def gaps(self, completion: Completion) -> Sequence[float]: ...
+
+
+def origin(stamped: Sequence[float], other: Sequence[float] | None) -> Origin:
+    """Who wrote an answer, by the gaps of its tokens under the stamped version and under the other one (None: there is none)."""
+    own = [gap <= TIE for gap in stamped]
+    if all(own):
+        return Origin.SAME
+    if other is None:
+        return Origin.UNEXPLAINED
+    foreign = [gap <= TIE for gap in other]
+    for cut in range(len(own) + 1):
+        if (all(own[:cut]) and all(foreign[cut:])) or (all(foreign[:cut]) and all(own[cut:])):
+            return Origin.MIXED
+    return Origin.UNEXPLAINED

@@ -1,0 +1,209 @@
+"""The report's four pictures, each a pure function of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from bench.demo.ink import BAND, BLUE, GREEN, GREY, INK, ORANGE, PAPER, SERIES, SOFT, canvas
+from bench.demo.report import DomainQuality, Latency, Report, Verdict
+from bench.demo.served import BASE_ONLY
+
+ARM_LOOKS = {"zero_shot": ("base answer", GREY, "o"), "champion_before": ("before training", ORANGE, "s"), "champion_after": ("after training", BLUE, "D")}
+
+
+def quality(report: Report) -> str:
+    """Scores by domain with their intervals, and the gain over the base answer."""
+    rows = _rows(report)
+    with canvas("quality", "Quality by domain with 95 % intervals, and differences", 11, 1.35 + 0.95 * len(rows)) as (figure, out):
+        scores, gains = figure.subplots(1, 2, width_ratios=(3, 2), sharey=True)
+        places = range(len(rows) - 1, -1, -1)
+        for place, (_, row) in zip(places, rows, strict=True):
+            _scores(scores, place, row)
+            _gain(gains, place, row)
+        scores.set_yticks(list(places), [name for name, _ in rows])
+        scores.set_ylim(-0.6, len(rows) - 0.4)
+        scores.set_title("Mean score of held-out users")
+        gains.set_title("Change after training")
+        gains.axvline(0, color=SOFT, linewidth=1)
+        for axes in (scores, gains):
+            axes.grid(axis="x")
+            axes.spines[["left", "bottom"]].set_visible(False)
+        handles = [scores.plot([], [], marker=mark, color=colour, linestyle="none", label=label)[0] for label, colour, mark in ARM_LOOKS.values()]
+        figure.legend(handles=handles, loc="outside lower left", ncols=3)
+        versus = [gains.errorbar([], [], xerr=[], color=colour, fmt=mark, label=label) for label, colour, mark in GAIN_LOOKS]
+        figure.legend(handles=versus, loc="outside lower right", ncols=2)
+    return out[0]
+
+
+GAIN_LOOKS = (("over base answer", BLUE, "D"), ("over before", GREEN, "o"))
+
+
+def _rows(report: Report) -> list[tuple[str, DomainQuality]]:
+    rows = [(f"{title(name)}\n{row.metric.replace('_', ' ')}", row) for name, row in report.quality.domains.items()]
+    return [*rows, ("All domains\nmean score", report.quality.overall)] if report.quality.overall and len(rows) > 1 else rows
+
+
+def _scores(axes: Any, place: int, row: DomainQuality) -> None:
+    for lane, (arm, (_, colour, mark)) in enumerate(ARM_LOOKS.items()):
+        found, y = row.arms[arm], place + 0.24 - 0.24 * lane
+        low, high = found.ci95
+        axes.plot([low, high], [y, y], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
+        axes.plot(found.score, y, marker=mark, color=colour, markersize=8)
+        axes.annotate(f"{found.score:.3f}", (high, y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9.5, color=colour if lane else SOFT)
+    axes.margins(x=0.12)
+
+
+def _gain(axes: Any, place: int, row: DomainQuality) -> None:
+    differences = (
+        (row.champion_after - row.zero_shot, row.ci95_after_minus_zero_shot, row.verdict),
+        (row.champion_after - row.champion_before, row.ci95_after_minus_before, row.verdict_after_minus_before),
+    )
+    for lane, ((difference, (low, high), verdict), (_, colour, mark)) in enumerate(zip(differences, GAIN_LOOKS, strict=True)):
+        y = place + 0.16 - 0.32 * lane
+        axes.plot([low, high], [y, y], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
+        filled = colour if verdict is not Verdict.SAME else PAPER  # hollow: the interval holds zero
+        axes.plot(difference, y, marker=mark, color=colour, markerfacecolor=filled, markersize=7)
+        axes.annotate(f"{difference:+.3f}", (high, y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9.5)
+    axes.margins(x=0.2)
+
+
+def learning(report: Report) -> str:
+    """SFT's loss, and RL's reward by curriculum stage."""
+    with canvas("learning", "Training: SFT loss and RL reward by curriculum stage", 11, 3.6) as (figure, out):
+        losses, rewards = figure.subplots(1, 2, width_ratios=(1, 2))
+        losses.plot(range(1, len(report.sft_losses) + 1), report.sft_losses, color=GREY, linewidth=1.6)
+        losses.set_title("SFT: loss per step")
+        losses.set_ylim(bottom=0)
+        _stages(rewards, report)
+        for axes in (losses, rewards):
+            axes.grid(axis="y")
+            axes.spines["left"].set_visible(False)
+            axes.set_xlabel("optimizer step")
+    return out[0]
+
+
+def _stages(axes: Any, report: Report) -> None:
+    axes.set_title("RL: mean reward of the rollouts, by curriculum stage", pad=24)
+    points = sorted(report.rewards, key=lambda point: point.step)
+    if not points:
+        axes.text(0.5, 0.5, "no RL in this run", transform=axes.transAxes, ha="center", color=SOFT)
+        return
+    for number, (_, group) in enumerate(groupby(points, key=lambda point: point.stage)):
+        stage = list(group)
+        first, last = stage[0].step - 0.5, stage[-1].step + 0.5
+        if number % 2 == 0:
+            axes.axvspan(first, last, color=BAND, linewidth=0)
+        axes.text((first + last) / 2, 1.02, f"k = {stage[0].k}", transform=axes.get_xaxis_transform(), ha="center", va="bottom", fontsize=9.5, color=SOFT)
+        mean = sum(point.reward for point in stage) / len(stage)
+        axes.plot([first + 0.1, last - 0.1], [mean, mean], color=BLUE, linewidth=3, solid_capstyle="butt")
+    steps = [point.step for point in points]
+    axes.plot(steps, [point.reward for point in points], color=BLUE, linewidth=1, marker="o", markersize=3, alpha=0.6)
+    axes.set_xlim(points[0].step - 0.5, points[-1].step + 0.5)
+
+
+def latency(report: Report) -> str:
+    """Half of the answers and 99 of 100, by step and by phase, on a logarithmic axis."""
+    steps = _dumbbells_of_steps(report.latency_ms)
+    phases = [(name, found.total.p50, found.total.p99) for name, found in report.latency_ms_by_phase.items()]
+    height = 1.5 + 0.42 * max(len(steps), len(phases), 2)
+    with canvas("latency", "Latency by step and by phase, p50 and p99", 11, height) as (figure, out):
+        left, right = figure.subplots(1, 2)
+        _dumbbells(left, steps, f"By step, questions of phase “{report.latency_phase}”", BLUE)
+        _dumbbells(right, phases, "Whole answer, by phase", GREEN)
+    return out[0]
+
+
+def _dumbbells_of_steps(found: Latency | None) -> list[tuple[str, float, float]]:
+    if found is None:
+        return []
+    names = {"base": "base model", "retrieve": "retrieval", "reflect": "reflection model", "overhead": "overhead", "total": "total"}
+    return [(label, getattr(found, name).p50, getattr(found, name).p99) for name, label in names.items()]
+
+
+def _dumbbells(axes: Any, rows: Sequence[tuple[str, float, float]], heading: str, colour: str) -> None:
+    axes.set_title(heading)
+    for place, (_, p50, p99) in enumerate(reversed(rows)):
+        p50, p99 = max(p50, 0.1), max(p99, 0.1)
+        axes.plot([p50, p99], [place, place], color=colour, linewidth=3, alpha=0.4, solid_capstyle="round")
+        axes.plot(p50, place, "o", color=colour, markersize=8)
+        axes.plot(p99, place, "o", color=colour, markersize=8, markerfacecolor=PAPER, markeredgewidth=2)
+        axes.annotate(duration(p50), (p50, place), xytext=(-8, 0), textcoords="offset points", ha="right", va="center", fontsize=9.5)
+        axes.annotate(duration(p99), (p99, place), xytext=(8, 0), textcoords="offset points", ha="left", va="center", fontsize=9.5)
+    axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
+    axes.set_ylim(-0.6, max(len(rows), 1) - 0.4)
+    if rows:
+        axes.set_xscale("log")
+        low, high = min(max(row[1], 0.1) for row in rows), max(row[2] for row in rows)
+        axes.set_xlim(low / 4, high * 4)
+        axes.xaxis.set_major_formatter(lambda value, _: duration(value))
+        axes.xaxis.set_minor_formatter(lambda value, _: "")
+    axes.grid(axis="x")
+    axes.spines[["left", "bottom"]].set_visible(False)
+
+
+def timeline(report: Report) -> str:
+    """The phases above, and below them the answers per second by the version that wrote them."""
+    with canvas("timeline", "Timeline: phases, and answers per second by model version", 11, 3.4 + 0.26 * len(report.phases)) as (figure, out):
+        phases, answers = figure.subplots(2, 1, sharex=True, height_ratios=(0.26 * len(report.phases), 2.6))
+        _gantt(phases, report)
+        _answers(answers, report)
+    return out[0]
+
+
+def _gantt(axes: Any, report: Report) -> None:
+    end = max((phase.started_s + phase.seconds for phase in report.phases), default=1.0)
+    for place, phase in enumerate(reversed(report.phases)):
+        axes.barh(place, max(phase.seconds, end / 400), left=phase.started_s, height=0.62, color=GREY, alpha=0.55)
+        after = phase.started_s + phase.seconds
+        right = after < 0.62 * end
+        x, shift, side = (after, 6, "left") if right else (phase.started_s, -6, "right")
+        axes.annotate(f"{phase.name}  {phase.seconds:.0f} s", (x, place), xytext=(shift, 0), textcoords="offset points", ha=side, va="center", fontsize=9.5)
+    axes.set_ylim(-0.6, len(report.phases) - 0.4)
+    axes.set_yticks([])
+    axes.set_title("Phases")
+    axes.grid(axis="x")
+    axes.spines[["left", "bottom"]].set_visible(False)
+
+
+def _answers(axes: Any, report: Report) -> None:
+    versions = sorted({version for served in report.served for version in served.answers}, key=lambda name: (name == BASE_ONLY, len(name), name))
+    colours = dict(zip([name for name in versions if name != BASE_ONLY], SERIES * len(versions), strict=False)) | {BASE_ONLY: GREY}
+    end = max((phase.started_s + phase.seconds for phase in report.phases), default=1.0)
+    answers = {served.second: served.answers for served in report.served}
+    seconds = range(int(end) + 1)
+    bottom = [0] * len(seconds)
+    for version in versions:
+        top = [low + answers.get(second, {}).get(version, 0) for second, low in zip(seconds, bottom, strict=True)]
+        label = "base answer alone" if version == BASE_ONLY else f"version {version}"
+        axes.stairs(top, range(len(seconds) + 1), baseline=bottom, fill=True, color=colours[version], label=label, linewidth=0)
+        bottom = top
+    peak = max([*bottom, 1])
+    axes.set_ylim(0, peak * (1.18 + 0.12 * len(report.moments)))
+    axes.set_xlim(0, end)
+    for number, moment in enumerate(report.moments):
+        y = peak * (1.10 + 0.12 * (len(report.moments) - number))
+        axes.plot([moment.at_s, moment.at_s], [0, y], color=INK, linewidth=1, linestyle=(0, (3, 2)))
+        right = moment.at_s < 0.6 * end
+        place = {"xytext": (5 if right else -5, 0), "textcoords": "offset points", "ha": "left" if right else "right", "va": "center"}
+        axes.annotate(moment.name, (moment.at_s, y), fontsize=9.5, **place)
+    axes.set_title("Answers per second, by the version that wrote them")
+    axes.set_xlabel("seconds since the start")
+    axes.grid(axis="y")
+    axes.spines["left"].set_visible(False)
+    if versions:
+        axes.legend(loc="upper left", ncols=len(versions), handlelength=1, handleheight=1, borderaxespad=0, bbox_to_anchor=(0.0, 1.02))
+
+
+def title(domain: str) -> str:
+    return domain.replace("_", " ").capitalize()
+
+
+def duration(value_ms: float) -> str:
+    """Milliseconds as a person says them."""
+    if value_ms >= 10_000:
+        return f"{value_ms / 1000:.0f} s"
+    if value_ms >= 1000:
+        return f"{value_ms / 1000:.1f} s"
+    return f"{value_ms:.0f} ms" if value_ms >= 9.95 else f"{value_ms:.1f} ms"

@@ -1,0 +1,96 @@
+"""Held-out users' quality before and after: the same exam questions, paired by question, compared over users.
+
+Zero-shot is the draft inside the very answers of the second exam, so both arms saw the same words. The unit is the user, because one
+user's answers are not independent. Users who may train (by hash, `schemas.ids.is_held_out`) never count here.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from bench.demo.report import Arm, DomainQuality, Interval, Quality, Verdict
+from schemas.scoring import METRIC, Pair, bootstrap, metrics, paired_bootstrap, score
+from schemas.tasks import task_of
+
+#: The tests of the demo's claim resample with this seed, whatever the run's own.
+BOOTSTRAP_SEED = 0
+
+
+class Graded(NamedTuple):
+    """One exam question of a held-out user with its three answers."""
+
+    domain: str
+    user: str
+    options: Sequence[str]
+    truth: str
+    draft: str
+    before: str
+    after: str
+
+
+ARMS: dict[str, Callable[[Graded], str]] = {
+    "zero_shot": lambda graded: graded.draft,
+    "champion_before": lambda graded: graded.before,
+    "champion_after": lambda graded: graded.after,
+}
+ByUser = dict[str, float]
+
+
+def judge(exam: Sequence[Graded]) -> Quality:
+    """Every domain, and the mean of each user's domains over the users who were asked in all of them."""
+    domains = sorted({graded.domain for graded in exam})
+    parts = {domain: [graded for graded in exam if graded.domain == domain] for domain in domains}
+    scores = {domain: {arm: _by_user(part, answer) for arm, answer in ARMS.items()} for domain, part in parts.items()}
+    return Quality(
+        domains={domain: _compare(METRIC[task_of(part[0].options)], scores[domain], part) for domain, part in parts.items()},
+        overall=_overall(scores, exam),
+    )
+
+
+def _overall(scores: dict[str, dict[str, ByUser]], exam: Sequence[Graded]) -> DomainQuality | None:
+    users = set.intersection(*({*arms["zero_shot"]} for arms in scores.values())) if scores else set()
+    if not users:
+        return None
+    means = {arm: {user: fmean(by_arm[arm][user] for by_arm in scores.values()) for user in users} for arm in ARMS}
+    return _compare("mean of the domains' scores", means, [graded for graded in exam if graded.user in users], pool=False)
+
+
+def _by_user(exam: Iterable[Graded], answer: Callable[[Graded], str]) -> ByUser:
+    grades = defaultdict(list)
+    for graded in exam:
+        grades[graded.user].append(score(task_of(graded.options), answer(graded), graded.truth, graded.options))
+    return {user: fmean(found) for user, found in grades.items()}
+
+
+def _compare(metric: str, by_arm: dict[str, ByUser], exam: Sequence[Graded], pool: bool = True) -> DomainQuality:
+    over_zero_shot = paired_bootstrap(by_arm["zero_shot"], by_arm["champion_after"], BOOTSTRAP_SEED)
+    over_before = paired_bootstrap(by_arm["champion_before"], by_arm["champion_after"], BOOTSTRAP_SEED)
+    arms = {arm: _arm(by_user, exam if pool else [], ARMS[arm]) for arm, by_user in by_arm.items()}
+    return DomainQuality(
+        metric=metric,
+        zero_shot=arms["zero_shot"].score,
+        champion_before=arms["champion_before"].score,
+        champion_after=arms["champion_after"].score,
+        heldout_users=len(by_arm["zero_shot"]),
+        questions=len(exam),
+        ci95_after_minus_zero_shot=_interval(over_zero_shot),
+        ci95_after_minus_before=_interval(over_before),
+        verdict=Verdict.of(_interval(over_zero_shot)),
+        verdict_after_minus_before=Verdict.of(_interval(over_before)),
+        arms=arms,
+    )
+
+
+def _arm(by_user: ByUser, exam: Sequence[Graded], answer: Callable[[Graded], str]) -> Arm:
+    values = [by_user[user] for user in sorted(by_user)]
+    found = bootstrap(values, fmean, BOOTSTRAP_SEED)
+    pairs = [Pair(answer(graded), graded.truth, graded.options) for graded in exam]
+    measured = metrics(task_of(exam[0].options), pairs) if pairs else {}
+    return Arm(score=round(found.mean, 4), ci95=_interval(found), metrics={name: round(value, 4) for name, value in measured.items()})
+
+
+def _interval(found: tuple[float, float, float]) -> Interval:
+    return round(found[1], 4), round(found[2], 4)
