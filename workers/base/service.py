@@ -1,0 +1,28 @@
+"""`python -m workers base`: queries to drafts."""
+
+from __future__ import annotations
+
+import threading
+
+from infra.errors import BadSetting
+from infra.lifecycle import mark_ready
+from infra.settings import Settings
+from schemas.queries import Query
+from schemas.topics import QUERIES
+from workers.base.answerer import Answerer
+from workers.endpoint.client import ChatEndpoint
+from workers.runtime.worker import Worker
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Blocks until `stop` is set. Raises BadSetting without `base.url`."""
+    worker(settings).run(stop, lambda: mark_ready(settings))
+
+
+def worker(settings: Settings) -> Worker[Query]:
+    base = settings.base
+    if not base.url:
+        raise BadSetting("base.url is empty: set OPENAI_BASE_URL=http://HOST:PORT/v1, or start the local stack with `retouch up`")
+    key = base.api_key.get_secret_value() if base.api_key else None
+    endpoint = ChatEndpoint(base.url, base.model, api_key=key, timeout_s=base.timeout_s, concurrency=base.concurrency)
+    return Worker(settings, name="base", topic=QUERIES, handler=Answerer(endpoint, base), concurrency=base.concurrency, lifespan=lambda: endpoint)

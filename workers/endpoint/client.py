@@ -1,0 +1,115 @@
+"""Asking an OpenAI-compatible endpoint for one chat completion, with its failures named by what the caller should do.
+
+One request is one try: whoever calls knows how often and how long to go on. Texts of errors never hold the prompt or the endpoint's words.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+import httpx
+
+from infra.errors import CannotContinue, RetouchError, RetryLater
+from schemas.drafts import Usage
+
+#: An answer longer than a message's text field can hold is refused.
+MAX_ANSWER_CHARS = 32_768
+#: The endpoint is configured wrongly on our side: no record would fare better.
+_OUR_MISTAKE = {401: "the API key is missing or wrong", 403: "the API key may not use this model", 404: "there is no such path or model"}
+
+
+class Refused(RetouchError):
+    """The endpoint will never answer this request: too long, filtered, malformed, or without a readable answer."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    text: str
+    usage: Usage
+
+
+class ChatEndpoint:
+    """`POST {url}/chat/completions` at temperature 0. Use as an async context manager, on one event loop; calls may overlap."""
+
+    def __init__(self, url: str, model: str, *, api_key: str | None, timeout_s: float, concurrency: int) -> None:
+        self._url = url.rstrip("/") + "/chat/completions"
+        self._model = model
+        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._timeout_s = timeout_s
+        self._concurrency = concurrency
+        self._client: httpx.AsyncClient | None = None
+
+    async def __aenter__(self) -> Self:
+        self._client = httpx.AsyncClient(
+            headers=self._headers,
+            timeout=self._timeout_s,
+            limits=httpx.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency),
+            trust_env=not _is_loopback(self._url),  # a proxy for the world is none for this machine
+        )
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._client is not None:
+            await self._client.aclose()
+
+    async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any] | None = None) -> Completion:
+        """The answer to one user turn. With `schema`, a JSON text that follows it (strict structured output).
+
+        Raises RetryLater (no connection, timeout, 408, 409, 429, 5xx; `after_s` from Retry-After), Refused for this prompt alone, and
+        CannotContinue where no prompt would be answered.
+        """
+        assert self._client is not None, "enter the endpoint first"
+        body: dict[str, Any] = {"model": self._model, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": max_tokens}
+        if schema is not None:
+            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+        try:
+            response = await self._client.post(self._url, json=body)
+        except httpx.TransportError as error:
+            raise RetryLater(f"the endpoint did not answer: {type(error).__name__}", after_s=0.0) from None
+        if response.status_code != httpx.codes.OK:
+            raise self._failure(response)
+        return _read(response)
+
+    def _failure(self, response: httpx.Response) -> RetouchError:
+        status = response.status_code
+        if status in (408, 409, 429) or status >= 500:
+            return RetryLater(f"the endpoint answered {status}", after_s=_retry_after_s(response))
+        if status in _OUR_MISTAKE:
+            return CannotContinue(f"{self._url} answered {status}: {_OUR_MISTAKE[status]} (model {self._model!r})")
+        return Refused(f"the endpoint answered {status}")
+
+
+def _read(response: httpx.Response) -> Completion:
+    try:
+        body = response.json()
+        text = body["choices"][0]["message"]["content"]
+        usage = Usage.model_validate(body.get("usage") or {})
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise RetryLater("the endpoint's answer is not a chat completion") from None
+    if not isinstance(text, str) or len(text) > MAX_ANSWER_CHARS:
+        raise Refused("the endpoint's answer has no text, or too much of it")
+    return Completion(text, usage)
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    """Seconds or an HTTP date (RFC 9110, section 10.2.3); nothing usable: 0."""
+    value = response.headers.get("Retry-After", "")
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return 0.0
+    return max(0.0, (at - datetime.now(UTC)).total_seconds()) if at.tzinfo else 0.0
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")
