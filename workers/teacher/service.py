@@ -1,0 +1,47 @@
+"""`python -m workers teacher`: outcomes to trajectories."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+
+from infra.lifecycle import mark_ready
+from infra.settings import Settings, TeacherKind
+from infra.telemetry import TEACHER_REJECTED
+from schemas.outcomes import Outcome
+from schemas.topics import OUTCOMES
+from workers.endpoint.client import ChatEndpoint
+from workers.runtime.pool import Lifespan
+from workers.runtime.worker import Worker
+from workers.teacher.instruction import Instruction
+from workers.teacher.llm import LlmTeacher
+from workers.teacher.teaching import Teacher
+from workers.teacher.template import TemplateTeacher
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Blocks until `stop` is set."""
+    try:
+        worker(settings).run(stop, lambda: mark_ready(settings))
+    finally:
+        rejected = {dict(labels)["reason"]: int(count) for labels, count in TEACHER_REJECTED.values().items()}
+        log.info("outcomes without a trajectory", extra={"by_reason": rejected})
+
+
+def worker(settings: Settings) -> Worker[Outcome]:
+    teacher, lifespan = choose(settings)
+    handler = Instruction(teacher, settings.trainer.holdout_share, settings.teacher.max_reasoning_chars)
+    return Worker(settings, name="teacher", topic=OUTCOMES, handler=handler, concurrency=settings.teacher.concurrency, lifespan=lifespan)
+
+
+def choose(settings: Settings) -> tuple[Teacher, Lifespan]:
+    """The teacher that the settings name, and what must be open while it works."""
+    wanted = settings.teacher
+    if wanted.kind is TeacherKind.TEMPLATE:
+        return TemplateTeacher(), contextlib.nullcontext
+    key = wanted.api_key.get_secret_value() if wanted.api_key else None
+    endpoint = ChatEndpoint(wanted.url or "", wanted.model, api_key=key, timeout_s=wanted.timeout_s, concurrency=wanted.concurrency)
+    return LlmTeacher(endpoint, wanted.model, wanted.max_reasoning_chars), lambda: endpoint

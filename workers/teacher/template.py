@@ -1,0 +1,98 @@
+"""The template teacher: short, deterministic reasoning from what the reflection model sees, for models too small for prose.
+
+Every trace has three steps: the evidence (the example), the habit it shows, the step from draft to answer. A model will have to write it
+before it knows the truth, so a trace holds only what can be worked out from query, draft and example; where the truth does not follow
+from them, there is no trace (`unsupported`), and noise in users' behaviour trains less.
+
+- *Labels*: the truth is the example's label (`like one was dark comedy so use dark comedy`) or the draft (`other one was fantasy so keep
+  action`). Which labels are kin is not known here; the model learns it from which of the two forms goes with which pair.
+- *Ratings*: the draft stands for what the words of the query are worth. If the user's shift is the same for both texts, the example's
+  words were worth its score less the shift (`words of 3 scored 4 so 2 becomes 3`): a value the model can read off the example's text. At
+  an end of the scale a score hides how far the user leans: an example there explains no shift towards that end, and a draft that stays
+  there is only kept.
+- *Texts*: the truth must share with the example a habit that the draft lacks: words of the user's own (in neither query nor draft), a mark, or
+  letter case. The trace repeats the example's words, and the manner is copied from them.
+"""
+
+from __future__ import annotations
+
+import re
+
+from schemas.contexts import HistoryItem
+from schemas.outcomes import Outcome
+from schemas.queries import Query
+from schemas.tasks import Task
+from schemas.trajectories import Teacher as Signature
+from workers.teacher.teaching import Reason, Rejected, truth_of
+
+NAME = "template"
+UNSUPPORTED = Rejected(Reason.UNSUPPORTED)
+#: How much of the example's text a trace repeats.
+WORDS_CHARS = 80
+
+
+class TemplateTeacher:
+    signature = Signature(name=NAME)
+
+    async def explain(self, outcome: Outcome, example: HistoryItem) -> str | Rejected:
+        draft = outcome.response.context.draft
+        shown, truth = example.response.strip(), truth_of(outcome)
+        if draft.query.task is Task.LABEL:
+            return _label(draft.query, draft.answer.strip(), shown, truth)
+        if draft.query.task is Task.RATING:
+            return _rating(draft.query, draft.answer.strip(), shown, truth)
+        return _text(draft.query, draft.answer.strip(), example, truth)
+
+
+def _label(query: Query, draft: str, shown: str, truth: str) -> str | Rejected:
+    if truth not in query.options:
+        return UNSUPPORTED
+    if truth == shown:
+        return f"like one was {shown} so {'keep' if draft == shown else 'use'} {truth}"
+    return f"other one was {shown} so keep {truth}" if truth == draft else UNSUPPORTED
+
+
+def _rating(query: Query, draft: str, shown: str, truth: str) -> str | Rejected:
+    if not {draft, shown, truth} <= set(query.options):
+        return UNSUPPORTED
+    low, high = min(map(int, query.options)), max(map(int, query.options))
+    shift = int(truth) - int(draft)
+    if shift == 0 and int(draft) in (low, high):
+        return f"scored {shown} so keep {draft}"
+    worth = int(shown) - shift
+    hidden = (shift > 0 and int(shown) == high) or (shift < 0 and int(shown) == low)
+    if hidden or not low <= worth <= high:
+        return UNSUPPORTED
+    return f"words of {worth} scored {shown} so {'keep ' + draft if shift == 0 else f'{draft} becomes {truth}'}"
+
+
+def _text(query: Query, draft: str, example: HistoryItem, truth: str) -> str | Rejected:
+    shown = example.response.strip()
+    habits = _manner(shown, example.content)
+    plain = _manner(draft, query.text)
+    changed = _manner(truth, query.text) ^ plain  # what the user adds to the draft or leaves out of it
+    if changed and not changed & (habits ^ plain):
+        return UNSUPPORTED
+    if not changed and habits != plain:
+        return UNSUPPORTED
+    return f"their words : {_clip(shown)} . copy the manner"
+
+
+def _manner(text: str, source: str) -> frozenset[str]:
+    """How a text is written, apart from what it is about: words that its source lacks, marks, and letter case."""
+    known = set(_words(source))
+    own = {word for word in _words(text) if word not in known}
+    letters = [character for character in text if character.isalpha()]
+    case = "upper" if text.isupper() else "lower" if text.islower() else "capital" if letters and letters[0].isupper() else "mixed"
+    return frozenset({*own, f"<{case}>"})
+
+
+def _words(text: str) -> list[str]:
+    """Words with their hash or apostrophe, and runs of marks, folded to lower case."""
+    return re.findall(r"[\w#'-]+|[^\s\w]+", text.lower())
+
+
+def _clip(text: str) -> str:
+    """One line, cut between words."""
+    folded = " ".join(text.split())
+    return folded if len(folded) <= WORDS_CHARS else folded[:WORDS_CHARS].rsplit(" ", 1)[0]
