@@ -42,8 +42,8 @@ def reader(settings: Settings, client_id: str, **options: Any) -> KafkaConsumer:
     return KafkaConsumer(client_id=client_id, **client_options(settings), **(defaults | options))
 
 
-def admin(settings: Settings, client_id: str = "retouch-admin") -> KafkaAdminClient:
-    return KafkaAdminClient(client_id=client_id, **client_options(settings))
+def admin(settings: Settings, client_id: str = "retouch-admin", **options: Any) -> KafkaAdminClient:
+    return KafkaAdminClient(client_id=client_id, **client_options(settings), **options)
 
 
 def send(to: KafkaProducer, topic: Topic, message: Message, *, id: object, source: str, traceparent: str | None = None) -> Any:

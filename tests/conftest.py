@@ -1,0 +1,41 @@
+"""What tests of several tiers share: a real broker, started once and only when a test asks for it, and settings that point to it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.broker import Broker
+from infra.settings import Settings, load
+
+#: Settings in the developer's own shell. QDRANT_URL stays: the contract suite runs against that server where it is set.
+_SETTINGS = ("RETOUCH_", "KAFKA_BOOTSTRAP_SERVERS", "QDRANT_API_KEY", "MLFLOW_TRACKING_URI", "OPENAI_")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def clean_environment() -> Iterator[None]:
+    """Settings come from defaults alone, unless a test sets them."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(_SETTINGS):
+                patch.delenv(name)
+        yield
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """Apache Kafka on a free port with every declared topic, for the whole session."""
+    from infra.topology import apply  # imports the Kafka client, which unit tests do without
+
+    with Broker(load(stack={"dir": tmp_path_factory.mktemp("broker")})) as running:
+        apply(load(kafka={"bootstrap_servers": running.bootstrap_servers}))
+        yield running
+
+
+@pytest.fixture
+def settings(broker: Broker, tmp_path: Path) -> Settings:
+    """Settings of a process that uses the session's broker and keeps its state below `tmp_path`."""
+    return load(kafka={"bootstrap_servers": broker.bootstrap_servers}, stack={"dir": tmp_path / "state"})

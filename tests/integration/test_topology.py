@@ -1,0 +1,79 @@
+"""Declared topics against a real broker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from infra import kafka
+from infra.broker import Broker
+from infra.errors import CannotContinue
+from infra.settings import Settings, load
+from infra.topology import TopicState, apply, describe
+from schemas.topics import TOPICS
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Settings of a broker without any topic."""
+    with Broker(load(stack={"dir": tmp_path_factory.mktemp("empty-broker")})) as broker:
+        yield load(kafka={"bootstrap_servers": broker.bootstrap_servers})
+
+
+def test_applying_twice_changes_nothing(empty: Settings) -> None:
+    before = describe(empty)
+    assert not before.as_declared and not any(topic.exists for topic in before.topics)
+    assert {topic.name for topic in TOPICS} < set(apply(empty).created)
+    again = apply(empty)
+    assert (again.created, again.raised) == ((), ())
+    assert describe(empty).as_declared
+
+
+def test_limits_are_raised_and_nothing_is_taken_away(empty: Settings) -> None:
+    apply(empty)
+    _alter(empty, "queries", {"retention.ms": "1000"})
+    _alter(empty, "drafts", {"retention.ms": "-1"})
+    assert apply(empty).raised == ("queries retention.ms",)
+    assert _state(empty, "queries").as_declared
+    assert [d.name for d in _state(empty, "drafts").differences] == ["retention.ms"]
+
+
+def test_partitions_of_an_existing_topic_are_left_as_they_are(empty: Settings) -> None:
+    apply(empty)
+    fewer = empty.model_copy(update={"kafka": empty.kafka.model_copy(update={"partitions": 2})})
+    assert apply(fewer).raised == ()
+    assert _state(fewer, "queries").partitions == 4
+    assert not describe(fewer).as_declared
+
+
+def test_topics_that_look_like_ours_are_listed(empty: Settings) -> None:
+    client = kafka.admin(empty)
+    client.create_topics({name: {"num_partitions": 1, "replication_factor": 1} for name in ("old-dlt", "somebody-elses")}, wait_for_metadata=True)
+    client.close()
+    assert describe(empty).undeclared == ("old-dlt",)
+
+
+def test_a_wrong_address_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("infra.topology.TIMEOUT_MS", 500)
+    with pytest.raises(CannotContinue, match=r"broker at 127\.0\.0\.1:1 ") as raised:
+        describe(load(kafka={"bootstrap_servers": "127.0.0.1:1"}))
+    assert "\n" not in str(raised.value)
+
+
+def _state(settings: Settings, name: str) -> TopicState:
+    return next(topic for topic in describe(settings).topics if topic.name == name)
+
+
+def _alter(settings: Settings, topic: str, configs: dict[str, str]) -> None:
+    from kafka.admin import ConfigResource, ConfigResourceType
+
+    client = kafka.admin(settings)
+    client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=configs)])
+    client.close()
+    deadline = time.monotonic() + 10
+    while _state(settings, topic).as_declared and time.monotonic() < deadline:
+        time.sleep(0.05)
