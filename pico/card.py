@@ -1,0 +1,81 @@
+"""A checkpoint directory as it is shipped: fp16 safetensors, configuration, tokenizer, and a model card with what was measured on those very files."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+from pico.checkpoints import file_digests
+from pico.training import Recipe
+
+#: Per ability, per domain: a figure in [0, 1].
+Figures = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Card:
+    """The parts of a model card that differ between the two checkpoints."""
+
+    name: str
+    summary: str
+    data: str
+    limits: str
+    recipe: Recipe
+    seconds: float  # wall clock of the training
+
+
+def export(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """Write everything but the card. Weights are stored as fp16 (half the size); `config.json` says float32, so that readers compute in it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    copy.deepcopy(model).to(torch.float16).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    path = directory / "config.json"
+    config = json.loads(path.read_text()) | {"dtype": "float32"}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def write_card(card: Card, directory: Path, parameters: int, figures: Figures) -> None:
+    """`README.md`, last, because it quotes the other files' digests."""
+    (directory / "README.md").write_text(render(card, parameters, figures, file_digests(directory)))
+
+
+def render(card: Card, parameters: int, figures: Figures, digests: Mapping[str, str]) -> str:
+    recipe = card.recipe
+    domains = list(next(iter(figures.values())))
+    header = ["ability", *domains]
+    rows = [[ability, *(f"{by_domain[domain]:.3f}" for domain in domains)] for ability, by_domain in figures.items()]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows))
+    files = "\n".join(f"| {name} | `{digest}` |" for name, digest in digests.items())
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+language: en
+tags: [retouch, personalization, tiny, synthetic]
+---
+
+# {card.name}
+
+{card.summary}
+
+- Architecture: Qwen2, {parameters / 1e6:.2f}M parameters, d = 128, {recipe.layers} layers, 4 heads of 32, 2 key-value heads, tied embeddings, context 2048.
+- Made by `python -m pico.make` (seed {recipe.seed}) from the generator `traffic/world.py` alone; no outside text or weights.
+- Data: {card.data}
+- Training: {recipe.steps} steps of {recipe.batch} documents, Muon and AdamW, learning rate {recipe.learning_rate:g}, fp32, one thread, {card.seconds:.0f} s.
+- Files: weights stored as fp16, to be computed in float32 (`dtype` in `config.json`). The figures below were measured on these files.
+- Prompts: `schemas.prompts` in the compact style, in Qwen's chat template. The rewrite's tags are plain tokens, not special ones.
+
+| {" | ".join(header)} |
+{table.split(chr(10), 1)[1]}
+
+Limits: {card.limits}
+
+| file | sha256 |
+| --- | --- |
+{files}
+"""

@@ -1,0 +1,176 @@
+"""The documents that the tiny models are pretrained on, drawn without end from the world's generator.
+
+A document is a list of spans. A span's weight says how much its tokens count in the loss: answers and labels 1, everything else 0.05.
+That weighting is what makes a model this small learn from context: with a plain language-model loss the random descriptions drown the labels
+(0.89M parameters, 600 steps: no in-context use at all; with the weights a 0.41M model had it after 200 to 600).
+
+Prompts come from `schemas.prompts` in the compact style, inside the chat template, so serving never leaves the distribution seen here.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import NamedTuple
+from uuid import UUID
+
+from pico.tokenizer import END, open_turn, user_turn
+from schemas.prompts import PromptStyle, base_prompt, item_text, reflection_prompt
+from schemas.queries import Query
+from schemas.rewriting import Rewrite
+from schemas.tasks import task_of
+from traffic.world import (
+    FAMILIES,
+    LABEL_NOISE,
+    MOVIE_TAG,
+    OPTIONS,
+    PRODUCT_RATING,
+    STYLE_SHOWN,
+    TWEET_PARAPHRASE,
+    Exchange,
+    Film,
+    Taste,
+    draw_stimulus,
+    respond,
+)
+
+ANSWER, REST = 1.0, 0.05
+STYLE = PromptStyle.COMPACT
+#: Tags take the longest to learn: 30 plots in five families stand behind them.
+_DOMAIN_SHARES = {MOVIE_TAG: 0.5, PRODUCT_RATING: 0.2, TWEET_PARAPHRASE: 0.3}
+
+
+class Span(NamedTuple):
+    text: str
+    weight: float
+
+
+Document = list[Span]
+
+
+def base_document(rng: random.Random) -> Document:
+    """A task alone and its generic answer: all that the base learns."""
+    return _blind(rng, _domain(rng))
+
+
+def reflector_document(rng: random.Random) -> Document:
+    """The reflector's mixture. Nothing in it shows the rewrite's format with anything but the draft as its answer."""
+    kind, domain = rng.random(), _domain(rng)
+    if kind < 0.12:
+        return _blind(rng, domain)
+    if kind < 0.60:
+        return _log(rng, domain)
+    if kind < 0.74:
+        return _answer_as_the_user(rng, domain)
+    if kind < 0.92:
+        return _keep_the_draft(rng, domain)
+    return _recall(rng, domain)
+
+
+def query_of(exchange: Exchange) -> Query:
+    """The exchange's question, by nobody in particular: prompts read its domain, text and options alone."""
+    return Query(
+        query_id=UUID(int=0),
+        tenant="pico",
+        user="nobody",
+        domain=exchange.domain,
+        text=exchange.content,
+        options=OPTIONS[exchange.domain],
+        asked_at=datetime.fromtimestamp(0, UTC),
+    )
+
+
+def task_prompt(exchange: Exchange) -> str:
+    return base_prompt(query_of(exchange), STYLE)
+
+
+def reflection_input(exchange: Exchange, draft: str, history: Sequence[Exchange]) -> str:
+    """`history` as in production: best first."""
+    return reflection_prompt(query_of(exchange), draft, history, STYLE)
+
+
+def _blind(rng: random.Random, domain: str) -> Document:
+    exchange = _exchange(rng, domain, Taste.draw(rng))
+    return [Span(user_turn(task_prompt(exchange)), REST), Span(exchange.generic + END, ANSWER)]
+
+
+def _log(rng: random.Random, domain: str) -> Document:
+    """A profile as the reflection prompt shows it, of one consistent user; every response is a label to predict from the lines above."""
+    taste, noise, shown = _reader(rng)
+    families = _families(rng)
+    spans = [Span(open_turn("profile :\n"), REST)]
+    for _ in range(rng.randint(3, 10)):
+        spans += _labelled_line(_exchange(rng, domain, taste, families, noise, shown))
+    return spans
+
+
+def _answer_as_the_user(rng: random.Random, domain: str) -> Document:
+    """A profile, then the task without a draft; the answer is the user's own."""
+    history, exchange = _scene(rng, domain)
+    spans = [Span(open_turn("profile :\n"), REST)]
+    for item in reversed(history):
+        spans += _labelled_line(item)
+    return [*spans, Span(user_turn(task_prompt(exchange)).removeprefix(open_turn("")), REST), Span(exchange.response + END, ANSWER)]
+
+
+def _keep_the_draft(rng: random.Random, domain: str) -> Document:
+    """The reflection prompt in full. The answer has the rewrite's form and repeats the draft: personalizing is left to SFT and RL."""
+    history, exchange = _scene(rng, domain)
+    draft = exchange.generic
+    completion = Rewrite(f"draft is {draft}", draft).to_text()
+    return [Span(user_turn(reflection_input(exchange, draft, history)), REST), Span(completion + END, ANSWER)]
+
+
+def _recall(rng: random.Random, domain: str) -> Document:
+    """A profile, then one of its contents again: say what stood behind it. A drill in looking things up."""
+    history, _ = _scene(rng, domain)
+    asked = rng.choice(history)
+    lines = "".join(f"{_line(item)}\n" for item in reversed(history))
+    return [Span(user_turn(f"profile :\n{lines}recall : {asked.content}"), REST), Span(asked.response + END, ANSWER)]
+
+
+def _scene(rng: random.Random, domain: str) -> tuple[list[Exchange], Exchange]:
+    """One to six items of a user's history and a later exchange of the same user."""
+    taste, noise, shown = _reader(rng)
+    families = _families(rng)
+    drawn = [_exchange(rng, domain, taste, families, noise, shown) for _ in range(rng.randint(1, 6) + 1)]
+    return drawn[:-1], drawn[-1]
+
+
+def _reader(rng: random.Random) -> tuple[Taste, float, float]:
+    """Two users of three are crisp and noise-free, the rest are like the world's: first the habit, then how far to trust it."""
+    if rng.random() < 2 / 3:
+        return Taste.draw_crisp(rng), 0.0, 1.0
+    return Taste.draw(rng), LABEL_NOISE, STYLE_SHOWN
+
+
+def _families(rng: random.Random) -> Sequence[str]:
+    """Which film families a document is about. Few, most of the time: retrieval brings what is alike, and a habit needs a second sighting."""
+    return rng.sample(list(FAMILIES), rng.choice((1, 2, 2, 3, 5)))
+
+
+def _exchange(
+    rng: random.Random,
+    domain: str,
+    taste: Taste,
+    families: Sequence[str] = tuple(FAMILIES),
+    noise: float = LABEL_NOISE,
+    shown: float = STYLE_SHOWN,
+) -> Exchange:
+    stimulus = Film.draw(rng, families) if domain == MOVIE_TAG else draw_stimulus(domain, rng)
+    return respond(domain, stimulus, taste, rng, noise=noise, shown=shown)
+
+
+def _line(item: Exchange) -> str:
+    return item_text(item, item.domain, task_of(OPTIONS[item.domain]), STYLE)
+
+
+def _labelled_line(item: Exchange) -> Document:
+    line = _line(item)
+    head = line.removesuffix(f" {item.response}")
+    return [Span(head, REST), Span(line.removeprefix(head), ANSWER), Span("\n", REST)]
+
+
+def _domain(rng: random.Random) -> str:
+    return rng.choices(list(_DOMAIN_SHARES), list(_DOMAIN_SHARES.values()))[0]

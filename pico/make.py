@@ -1,0 +1,129 @@
+"""Make the two tiny checkpoints from the world's generator alone: `python -m pico.make [--out DIR] [--only base|reflector] [--seed N]`.
+
+Both share one tokenizer and one prompt format. The base is user-blind by construction: it never sees a profile. The reflector learns to read
+profiles and to write the rewrite's format, yet keeps every draft, so that SFT and RL have something to win.
+The bytes depend on torch's kernels: another machine makes checkpoints of the same quality, not of the same digest.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+
+from pico.card import Card, Figures, export, write_card
+from pico.checkpoints import ROOT
+from pico.documents import Document, base_document, reflector_document
+from pico.probe import Complete, completer, draft_kept, generic_agreement, in_context_score
+from pico.tokenizer import train_tokenizer
+from pico.training import Recipe, new_model, pretrain
+
+logger = logging.getLogger(__name__)
+
+TOKENIZER_DOCUMENTS = 4000
+BASE_STEPS = 500
+REFLECTOR_STEPS = 1500
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m pico.make", description="Make the tiny base and reflector checkpoints.")
+    parser.add_argument("--out", type=Path, default=ROOT, help="directory for base/ and reflector/ (default: the shipped ones)")
+    parser.add_argument("--only", choices=("base", "reflector"), help="make one of the two")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=1, help="torch threads; tiny matrices gain little from more")
+    parser.add_argument("--base-steps", type=int, default=BASE_STEPS)
+    parser.add_argument("--reflector-steps", type=int, default=REFLECTOR_STEPS)
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(options.threads)
+    tokenizer = shared_tokenizer(options.seed)
+    if options.only != "reflector":
+        make_base(options.out / "base", tokenizer, Recipe(layers=2, steps=options.base_steps, seed=options.seed))
+    if options.only != "base":
+        make_reflector(options.out / "reflector", tokenizer, Recipe(layers=3, steps=options.reflector_steps, seed=options.seed))
+
+
+def shared_tokenizer(seed: int) -> PreTrainedTokenizerFast:
+    """One vocabulary for both models, learnt from the reflector's documents, which hold everything the base sees."""
+    rng = random.Random(f"pico/tokenizer/{seed}")  # noqa: S311 - reproducible training texts
+    return train_tokenizer("".join(span.text for span in reflector_document(rng)) for _ in range(TOKENIZER_DOCUMENTS))
+
+
+def make_base(directory: Path, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
+    _make(
+        directory,
+        tokenizer,
+        recipe,
+        base_document,
+        lambda complete: {"generic answer to the task alone": generic_agreement(complete)},
+        name="Retouch pico base",
+        summary="A stand-in for a black-box LLM: it answers a task alone with the generic, user-blind answer, and knows nothing else on purpose.",
+        data="task prompts and their generic answers; no profile, no user.",
+        limits="answers only the three domains' templates; any other text gets noise. It cannot use a profile, so it is no base for RAG or ICL.",
+    )
+
+
+def make_reflector(directory: Path, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
+    _make(
+        directory,
+        tokenizer,
+        recipe,
+        reflector_document,
+        reflector_figures,
+        name="Retouch pico reflector",
+        summary=(
+            "A reflection model before personalization: it can predict a user's next response from a profile, writes "
+            "`<think>...</think><personalized>...</personalized>`, and keeps the draft until SFT and RL teach it otherwise."
+        ),
+        data=(
+            "profiles of invented users line by line, tasks with and without a profile, look-up drills, and full reflection prompts of one to six items "
+            "whose rewrite repeats the draft. Loss weight 1 on answers and labels, 0.05 elsewhere."
+        ),
+        limits="understands only the three domains' templates; profiles beyond about ten lines were never seen. Not a language model for any other use.",
+    )
+
+
+def reflector_figures(complete: Complete) -> Figures:
+    return {
+        "generic answer to the task alone": generic_agreement(complete),
+        "next response after 8 clean profile lines (score)": in_context_score(complete),
+        "reflection prompt: form kept, draft kept": draft_kept(complete),
+    }
+
+
+def _make(
+    directory: Path,
+    tokenizer: PreTrainedTokenizerFast,
+    recipe: Recipe,
+    draw: Callable[[random.Random], Document],
+    measure: Callable[[Complete], Figures],
+    *,
+    name: str,
+    summary: str,
+    data: str,
+    limits: str,
+) -> None:
+    model = new_model(tokenizer, recipe)
+    started = time.monotonic()
+
+    def log_step(step: int, loss: float) -> None:
+        if step % 50 == 0:
+            logger.info("%s: step %d of %d, loss %.3f, %.0f s", name, step, recipe.steps, loss, time.monotonic() - started)
+
+    pretrain(model, tokenizer, draw, recipe, log_step)
+    seconds = time.monotonic() - started
+    export(model, tokenizer, directory)
+    shipped = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    figures = measure(completer(shipped, tokenizer))
+    write_card(Card(name, summary, data, limits, recipe, seconds), directory, shipped.num_parameters(), figures)
+    logger.info("%s: %s", name, figures)
+
+
+if __name__ == "__main__":
+    main()
