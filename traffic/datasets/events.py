@@ -13,6 +13,7 @@ from schemas.feedback import Feedback
 from schemas.history import Interaction
 from schemas.messages import Message
 from schemas.queries import Query
+from schemas.tasks import Task
 from traffic.datasets.rows import Row, json_lines, jsonl_with
 from traffic.datasets.steps import Question, Step
 
@@ -41,7 +42,7 @@ class Events:
         return "JSON Lines of events"
 
     def steps(self, tenant: str) -> Iterator[Step]:
-        asked: dict[UUID, tuple[Query, str | None]] = {}
+        asked: dict[UUID, tuple[Row, Query]] = {}
         feedback: dict[UUID, list[tuple[Row, Feedback]]] = defaultdict(list)
         for row in (row for file in self.files for row in json_lines(file)):
             message = _message(row)
@@ -50,10 +51,14 @@ class Events:
             elif isinstance(message, Query):
                 if message.query_id in asked:
                     raise row.bad(f"query_id {message.query_id} stands twice; expected one query for it")
-                asked[message.query_id] = message, row.text("truth") if "truth" in row.fields else None
+                asked[message.query_id] = row, message
             elif isinstance(message, Feedback):
                 feedback[message.query_id].append((row, message))
-        yield from _questions(asked, feedback)
+        for row, given in (one for ones in feedback.values() for one in ones):
+            if given.query_id not in asked or asked[given.query_id][1].key != given.key:
+                raise row.bad(f"feedback to query_id {given.query_id}, which no query of that tenant and user has")
+        for row, query in sorted(asked.values(), key=lambda one: one[1].asked_at):
+            yield _question(row, query, feedback.get(query.query_id, []))
 
 
 def _message(row: Row) -> Message:
@@ -63,12 +68,10 @@ def _message(row: Row) -> Message:
     return row.message(kind, **row.within(row.fields.get("data"), "field 'data'").fields)
 
 
-def _questions(asked: dict[UUID, tuple[Query, str | None]], feedback: dict[UUID, list[tuple[Row, Feedback]]]) -> Iterator[Question]:
-    for query_id, given in feedback.items():
-        for row, one in given:
-            query = asked.get(query_id, (None, None))[0]
-            if query is None or query.key != one.key:
-                raise row.bad(f"feedback to query_id {query_id}, which no query of that tenant and user has")
-    for query, truth in sorted(asked.values(), key=lambda one: one[0].asked_at):
-        own = tuple(one for _, one in feedback.get(query.query_id, ()))
-        yield Question(query, truth if truth is not None else next((one.truth for one in own if one.truth), None), own)
+def _question(row: Row, query: Query, feedback: list[tuple[Row, Feedback]]) -> Question:
+    """The truth is the line's own, else that of the first feedback that has one."""
+    truths = [(row, row.text("truth"))] if "truth" in row.fields else [(place, given.truth) for place, given in feedback if given.truth]
+    place, truth = truths[0] if truths else (row, None)
+    if truth is not None and query.task is Task.RATING and truth not in query.options:
+        raise place.bad(f"the truth is no score; expected one of {', '.join(query.options)}")
+    return Question(query, truth, tuple(given for _, given in feedback))

@@ -1,0 +1,121 @@
+"""`python -m traffic`: simulate a platform, replay real data, or convert it to JSON Lines of events."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from infra.errors import RetouchError
+from infra.lifecycle import run_process
+from infra.settings import Settings
+from traffic import replay
+from traffic.datasets.catalog import FORMATS, open_dataset
+from traffic.datasets.steps import to_lines
+from traffic.pace import Pace
+from traffic.plan import Plan
+from traffic.platform import Manners
+from traffic.simulation import Conduct, Phase, play
+
+Body = Callable[[Settings, threading.Event], None]
+
+
+class Unanswered(RetouchError):
+    """Some questions stayed without an answer; the summary says how many."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Exit codes: 0 everything was answered, 1 something was not or the system is away, 2 bad input."""
+    arguments = _parser().parse_args(argv)
+    bodies: dict[str, Callable[[argparse.Namespace], Body]] = {"simulate": _simulate, "replay": _replay, "convert": _convert}
+    return run_process(f"traffic {arguments.command}", bodies[arguments.command](arguments))
+
+
+def _simulate(given: argparse.Namespace) -> Body:
+    def body(settings: Settings, stop: threading.Event) -> None:
+        plan = Plan.read(given.plan, users=given.users, history=given.history, learn=given.learn, exam=given.exam, seed=given.seed, tenant=given.tenant)
+        phase, pace = Phase(given.phase), Pace(given.rate)
+        conduct = Conduct(
+            round=given.round,
+            manners=Manners(max_in_flight=given.in_flight, timeout_s=given.timeout_s, deadline_s=given.deadline_s),
+            seconds=given.seconds,
+            count=given.count,
+            only=frozenset(given.only.split(",")) if given.only else frozenset(),
+            settle=given.settle,
+            truths=given.truths,
+        )
+        signal.signal(signal.SIGUSR1, lambda signum, frame: pace.hurry(given.count))
+        summary = play(settings, plan, phase, conduct, pace, stop)
+        sys.stdout.write(json.dumps(summary) + "\n")
+        if summary["lost"] or (summary["unsent"] and not stop.is_set()):
+            raise Unanswered(f"{summary['lost']} of {summary['asked']} questions stayed without an answer")
+
+    return body
+
+
+def _replay(given: argparse.Namespace) -> Body:
+    def body(settings: Settings, stop: threading.Event) -> None:
+        code = replay.run(settings, given.path, format=given.format, limit=given.limit, out=given.out, as_json=given.json, timeout_s=given.timeout_s, stop=stop)
+        if code:
+            raise Unanswered("some questions stayed without an answer")
+
+    return body
+
+
+def _convert(given: argparse.Namespace) -> Body:
+    def body(settings: Settings, stop: threading.Event) -> None:
+        for step in open_dataset(given.path, given.format).steps(settings.tenant):
+            if stop.is_set():
+                return
+            sys.stdout.writelines(f"{line}\n" for line in to_lines(step))
+
+    return body
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m traffic", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    simulate = commands.add_parser("simulate", help="play one phase of a persona world; prints a JSON summary")
+    simulate.add_argument("phase", choices=list(map(str, Phase)))
+    simulate.add_argument("--plan", type=Path, help="JSON file: tenant, seed, users, history, learn, exam, domains; the options below change it")
+    for name in ("users", "history", "learn", "exam", "seed"):
+        simulate.add_argument(f"--{name}", type=int)
+    simulate.add_argument("--tenant")
+    simulate.add_argument("--round", default="0", help="enters the queries' ids; default 0")
+    simulate.add_argument("--truths", type=Path, help="add the ground truth of what is asked to this JSON Lines file")
+    simulate.add_argument("--only", help="probe: these users alone, separated by commas")
+    simulate.add_argument("--rate", type=_positive, help="at most so many a second; default: no bound but --in-flight")
+    simulate.add_argument("--seconds", type=_positive, help="steady: how long; default: until SIGTERM")
+    simulate.add_argument("--count", type=int, default=16, help="burst: how many at once; steady: how many more at once on SIGUSR1; default 16")
+    simulate.add_argument("--in-flight", type=int, default=32, help="questions under way at most; default 32")
+    simulate.add_argument("--timeout-s", type=_positive, default=120.0, help="an answer later than this is lost; default 120")
+    simulate.add_argument("--deadline-s", type=_positive, help="deadline told to the system; default none")
+    simulate.add_argument("--settle", action="store_true", help="wait until the streams have handled what was sent")
+
+    again = commands.add_parser("replay", help="stream a data set through the running system and report")
+    again.add_argument("path", type=Path)
+    again.add_argument("--format", default="auto", choices=["auto", *FORMATS])
+    again.add_argument("--limit", type=int, help="the first so many users alone")
+    again.add_argument("--out", type=Path, help="write the report to this file, as JSON")
+    again.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    again.add_argument("--timeout-s", type=_positive, default=120.0, help="of one answer, and of an index that stands still; default 120")
+
+    convert = commands.add_parser("convert", help="print a data set as JSON Lines of events")
+    convert.add_argument("path", type=Path)
+    convert.add_argument("--format", default="auto", choices=["auto", *FORMATS])
+    return parser
+
+
+def _positive(text: str) -> float:
+    if (value := float(text)) <= 0:
+        raise ValueError
+    return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""What a replay measures: the official metrics of base and final answers side by side, overall and per user.
+
+Accuracy and macro-F1 for labels, MAE and RMSE for ratings, ROUGE-1 and ROUGE-L for text (LaMP's definitions), next to the project's own score.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Literal
+
+from schemas.responses import Response
+from schemas.scoring import METRIC, Pair, metrics, rating_error
+from schemas.tasks import Task
+from traffic.datasets.steps import Question
+
+Side = Literal["base", "final"]
+#: Metrics where less is better; the others are better when they are more.
+ERRORS = frozenset({"mae", "rmse"})
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One question whose truth is known, with both answers to it."""
+
+    user: str
+    domain: str
+    task: Task
+    options: tuple[str, ...]
+    truth: str
+    base: str
+    final: str
+
+    @classmethod
+    def of(cls, question: Question, response: Response) -> Judged | None:
+        query = question.query
+        if question.truth is None:
+            return None
+        return cls(query.user, query.domain, query.task, query.options, question.truth, response.context.draft.answer, response.answer)
+
+    def pair(self, side: Side) -> Pair:
+        return Pair(self.base if side == "base" else self.final, self.truth, self.options)
+
+
+def by_domain(judged: Iterable[Judged]) -> dict[str, dict[str, object]]:
+    """Official metrics per domain: `{domain: {task, metric, users, questions, base: {...}, final: {...}}}`."""
+    return {
+        domain: {
+            "task": ones[0].task.value,
+            "metric": METRIC[ones[0].task],
+            "users": len({one.user for one in ones}),
+            "questions": len(ones),
+            "base": official(ones, "base"),
+            "final": official(ones, "final"),
+        }
+        for domain, ones in _grouped(judged, lambda one: one.domain).items()
+    }
+
+
+def by_user(judged: Iterable[Judged]) -> dict[str, dict[str, dict[str, object]]]:
+    """Per user and domain, without macro-F1, which says nothing about a handful of labels."""
+    found: dict[str, dict[str, dict[str, object]]] = {}
+    for user, ones in _grouped(judged, lambda one: one.user).items():
+        found[user] = {
+            domain: {"questions": len(own), "base": _metrics(own, "base"), "final": _metrics(own, "final")}
+            for domain, own in _grouped(ones, lambda one: one.domain).items()
+        }
+    return found
+
+
+def official(judged: Sequence[Judged], side: Side) -> dict[str, float]:
+    """All metrics of one domain's answers. Raises ValueError of none."""
+    found, pairs = _metrics(judged, side), [one.pair(side) for one in judged]
+    if judged[0].task is Task.LABEL:
+        found["macro_f1"] = macro_f1(pairs, sorted({option for one in judged for option in one.options}))
+    if judged[0].task is Task.RATING:
+        found["rmse"] = math.sqrt(fmean(rating_error(*pair) ** 2 for pair in pairs))
+    return found
+
+
+def macro_f1(pairs: Sequence[Pair], options: Sequence[str]) -> float:
+    """Mean F1 over all `options`, those included that never occur, which score 0 (METHODS: LaMP-2). An unknown answer is wrong for every option."""
+    return fmean(_f1([(pair.answer.strip() == option, pair.truth.strip() == option) for pair in pairs]) for option in options)
+
+
+def _f1(given_and_gold: Iterable[tuple[bool, bool]]) -> float:
+    hits = [given + gold for given, gold in given_and_gold if given or gold]
+    return sum(hit == 2 for hit in hits) * 2 / sum(hits) if hits else 0.0
+
+
+def _metrics(judged: Sequence[Judged], side: Side) -> dict[str, float]:
+    return dict(metrics(judged[0].task, [one.pair(side) for one in judged]))
+
+
+def _grouped(judged: Iterable[Judged], name: Callable[[Judged], str]) -> Mapping[str, list[Judged]]:
+    groups: dict[str, list[Judged]] = defaultdict(list)
+    for one in judged:
+        groups[name(one)].append(one)
+    return dict(sorted(groups.items()))

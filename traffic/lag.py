@@ -1,0 +1,81 @@
+"""Whether a consumer group has handled everything that a topic holds: how a platform learns that what it sent can be retrieved.
+
+Offsets are committed behind the effect (DESIGN rule 3), so a commit past the last record means that the effect of every record is durable.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Self
+
+from kafka import TopicPartition
+
+from infra.errors import RetryLater
+from infra.kafka import admin, reader
+from infra.settings import Settings
+from schemas.topics import Topic
+
+#: The consumer group of the streams process: history, outcomes and retrieval.
+STREAMS_GROUP = "retouch-streams"
+POLL_S = 0.25
+
+
+class GroupLag:
+    """Compares a group's committed offsets with the ends of topics."""
+
+    def __init__(self, settings: Settings, group: str = STREAMS_GROUP) -> None:
+        self._group = group
+        self._admin = admin(settings, "retouch-lag")
+        self._reader = reader(settings, "retouch-lag-reader")
+
+    def unhandled(self, topics: Sequence[Topic]) -> int:
+        """Offsets between the group's commits and the topics' ends; 0 when only transaction marks lie there."""
+        partitions = [TopicPartition(topic.name, number) for topic in topics for number in self._reader.partitions_for_topic(topic.name) or ()]
+        committed = self._admin.list_group_offsets({self._group: partitions}).get(self._group, {})
+        positions = {partition: max(0, committed[partition].offset if partition in committed else 0) for partition in partitions}
+        ends = self._reader.end_offsets(partitions)
+        behind = {partition: ends[partition] - at for partition, at in positions.items() if at < ends[partition]}
+        return sum(lag for partition, lag in behind.items() if self._holds_a_record(partition, positions[partition], ends[partition]))
+
+    def wait(self, topics: Sequence[Topic], *, stall_s: float, stop: threading.Event | None = None, on_lag: Callable[[int], None] | None = None) -> bool:
+        """Block until the group has handled what the topics hold. False where `stop` was set before that.
+
+        Raises RetryLater when the group makes no progress for `stall_s`.
+        """
+        least, since = None, time.monotonic()
+        while lag := self.unhandled(topics):
+            if on_lag:
+                on_lag(lag)
+            if least is None or lag < least:
+                least, since = lag, time.monotonic()
+            if time.monotonic() - since > stall_s:
+                names = ", ".join(topic.name for topic in topics)
+                raise RetryLater(f"group {self._group} stands still {lag} records before the end of {names} for {stall_s:g} s; is `python -m streams` running?")
+            if stop is None:
+                time.sleep(POLL_S)
+            elif stop.wait(POLL_S):
+                return False
+        return True
+
+    def close(self) -> None:
+        self._reader.close()
+        self._admin.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _holds_a_record(self, partition: TopicPartition, start: int, end: int) -> bool:
+        """A committed transaction leaves a mark at the end that no consumer ever sees, and whose offset is seldom committed."""
+        self._reader.assign([partition])
+        self._reader.seek(partition, start)
+        for _ in range(8):
+            if any(self._reader.poll(timeout_ms=250).values()):
+                return True
+            if self._reader.position(partition) >= end:
+                return False
+        return True

@@ -1,0 +1,182 @@
+"""An independent reader of the public topics: what was asked, answered, lost or answered twice, and how long it took.
+
+It joins no consumer group, commits nothing, and believes nothing but the records. `Tally` is the arithmetic alone; `survey` reads everything once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Self
+from uuid import UUID
+
+from kafka import TopicPartition
+
+from infra.errors import RetryLater
+from infra.kafka import reader
+from infra.settings import Settings
+from schemas.envelope import Envelope, read
+from schemas.messages import Malformed, Message
+from schemas.queries import Query
+from schemas.responses import Response
+from schemas.topics import DEAD_LETTERED, TOPICS, Topic, dead_letter_topic
+
+#: How long one poll waits for records while reading to the end.
+POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class Sighting:
+    """One record. `message` is None where it cannot be read, and on dead-letter topics, whose records are not read at all."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    message: Message | None = None
+    envelope: Envelope | None = None
+
+
+class Observer:
+    """Reads `topics`, and `raw` ones by name without opening their records, from the beginning or from where they end now."""
+
+    def __init__(self, settings: Settings, topics: Sequence[Topic], *, raw: Sequence[str] = (), from_end: bool = False, client_id: str = "observer") -> None:
+        self._types = {topic.name: topic.message for topic in topics}
+        self._consumer = reader(settings, f"retouch-{client_id}")
+        names = [*self._types, *raw]
+        partitions = [TopicPartition(name, number) for name in names for number in sorted(self._consumer.partitions_for_topic(name) or ())]
+        self._consumer.assign(partitions)
+        ends = self._consumer.end_offsets(partitions) if from_end and partitions else {}
+        for partition in partitions:
+            # Positions are fixed here, so that a record written right after this line is never missed.
+            if from_end:
+                self._consumer.seek(partition, ends[partition])
+            else:
+                self._consumer.seek_to_beginning(partition)
+        self._partitions = partitions
+
+    def poll(self, timeout_s: float) -> list[Sighting]:
+        """What has arrived, waiting at most `timeout_s` for something to arrive."""
+        batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000)) if self._partitions else {}
+        return [self._sight(record) for records in batches.values() for record in records]
+
+    def read_to_end(self, timeout_s: float) -> Iterator[Sighting]:
+        """Everything up to where the topics end at this moment. Raises RetryLater when that takes longer than `timeout_s`."""
+        ends = self._consumer.end_offsets(self._partitions) if self._partitions else {}
+        give_up_at = time.monotonic() + timeout_s
+        while any(self._consumer.position(partition) < end for partition, end in ends.items()):
+            if time.monotonic() > give_up_at:
+                raise RetryLater(f"the topics' ends were not reached within {timeout_s:g} s; is the broker up?")
+            yield from self.poll(POLL_S)
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _sight(self, record: Any) -> Sighting:
+        place = (record.topic, record.partition, record.offset, record.key)
+        expected = self._types.get(record.topic)
+        if expected is None or record.value is None:
+            return Sighting(*place)
+        try:
+            return Sighting(*place, *read(expected, record.headers, record.value))
+        except Malformed:
+            return Sighting(*place)
+
+
+@dataclass
+class Tally:
+    """Counts over sightings, in any order. A query that was itself sent twice may be answered twice."""
+
+    records: Counter[str] = field(default_factory=Counter)  # by topic
+    unreadable: Counter[str] = field(default_factory=Counter)  # by topic
+    asked: dict[UUID, list[datetime]] = field(default_factory=lambda: defaultdict(list))
+    answered: dict[UUID, list[datetime]] = field(default_factory=lambda: defaultdict(list))
+    statuses: Counter[str] = field(default_factory=Counter)
+    versions: Counter[str] = field(default_factory=Counter)
+
+    def note(self, sighting: Sighting) -> None:
+        self.records[sighting.topic] += 1
+        if sighting.message is None or sighting.envelope is None:
+            self.unreadable[sighting.topic] += 1
+        elif isinstance(sighting.message, Query):
+            self.note_query(sighting.message.query_id, sighting.envelope.time)
+        elif isinstance(sighting.message, Response):
+            self.note_response(sighting.message, sighting.envelope.time)
+
+    def note_query(self, query_id: UUID, at: datetime) -> None:
+        self.asked[query_id].append(at)
+
+    def note_response(self, response: Response, at: datetime) -> None:
+        self.answered[response.query_id].append(at)
+        if len(self.answered[response.query_id]) == 1:
+            self.statuses[response.status.value] += 1
+            model = response.provenance.model
+            self.versions[model.version if model else "none"] += 1
+
+    def add(self, other: Tally) -> None:
+        """Take in the counts of another round, whose queries are others."""
+        for mine, theirs in (
+            (self.records, other.records),
+            (self.unreadable, other.unreadable),
+            (self.statuses, other.statuses),
+            (self.versions, other.versions),
+        ):
+            mine.update(theirs)
+        for own, others in ((self.asked, other.asked), (self.answered, other.answered)):
+            for query_id, times in others.items():
+                own[query_id].extend(times)
+
+    @property
+    def lost(self) -> set[UUID]:
+        """Queries without any response."""
+        return self.asked.keys() - self.answered.keys()
+
+    @property
+    def duplicated(self) -> int:
+        """Responses beyond one for each time that their query was sent."""
+        return sum(max(0, len(times) - max(1, len(self.asked.get(query_id, ())))) for query_id, times in self.answered.items())
+
+    def latencies_ms(self) -> list[float]:
+        """From the writing of a query to the writing of its first response, by the writers' clocks."""
+        return [(min(self.answered[query]) - min(times)).total_seconds() * 1000 for query, times in self.asked.items() if query in self.answered]
+
+    def summary(self) -> dict[str, object]:
+        return {
+            "asked": len(self.asked),
+            "answered": len(self.asked.keys() & self.answered.keys()),
+            "lost": len(self.lost),
+            "duplicated": self.duplicated,
+            "statuses": dict(sorted(self.statuses.items())),
+            "versions": dict(sorted(self.versions.items())),
+            "latency_ms": {"p50": percentile(self.latencies_ms(), 0.5), "p99": percentile(self.latencies_ms(), 0.99)},
+        }
+
+
+def survey(settings: Settings, *, timeout_s: float = 60.0) -> Tally:
+    """Read every topic from its beginning to its present end, dead letters too. `records` and `unreadable` are by topic.
+
+    A topic that nobody has made yet counts as empty. Raises RetryLater when the ends are not reached in time.
+    """
+    tally = Tally()
+    dead = [dead_letter_topic(topic.name) for topic in DEAD_LETTERED]
+    with Observer(settings, TOPICS, raw=dead, client_id="survey") as observer:
+        for sighting in observer.read_to_end(timeout_s):
+            tally.note(sighting)
+    for name in dead:
+        del tally.unreadable[name]
+    return tally
+
+
+def percentile(values: Sequence[float], share: float) -> float | None:
+    """The smallest value that at least `share` of the values do not exceed (nearest rank), or None of none."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else None

@@ -1,0 +1,153 @@
+"""What the simulated platform does: a persona world cut into a history, lessons, exams and background questions.
+
+Everything follows from the plan and the seed, so phases can run in processes of their own, in any order, again and again.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from infra.errors import BadSetting
+from schemas.feedback import Feedback
+from schemas.history import Interaction
+from schemas.ids import Identifier, derive
+from schemas.queries import Query
+from traffic.datasets.steps import Question
+from traffic.world import DOMAINS, OPTIONS, Exchange, Persona, World, draw_stimulus, respond
+
+#: The world's moments are whole seconds and differ, so this is after the question and before whatever the user does next.
+FEEDBACK_AFTER = timedelta(milliseconds=500)
+#: Exams and background questions are asked after everything that any user ever did, and always at the same moment.
+EXAM_AFTER = timedelta(hours=1)
+
+Count = Annotated[int, Field(ge=0)]
+
+
+@dataclass(frozen=True)
+class Posed(Question):
+    """A question of the plan, with what a report needs to judge its answer: anybody's answer, and the user's without noise."""
+
+    phase: str = ""
+    round: str = ""
+    generic: str = ""
+    ideal: str = ""
+
+    def ground_truth(self) -> dict[str, object]:
+        query = self.query
+        return {
+            "query_id": str(query.query_id),
+            "tenant": query.tenant,
+            "user": query.user,
+            "domain": query.domain,
+            "phase": self.phase,
+            "round": self.round,
+            "asked_at": query.asked_at.isoformat(),
+            "options": list(query.options),
+            "truth": self.truth,
+            "generic": self.generic,
+            "ideal": self.ideal,
+        }
+
+
+class Plan(BaseModel):
+    """Counts are per user and domain. The same plan goes to every phase."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tenant: Identifier = "demo"
+    seed: int = 0
+    users: Annotated[int, Field(ge=1)] = 60
+    history: Count = 24  # past interactions
+    learn: Count = 4  # questions with feedback
+    exam: Count = 4  # questions without feedback, asked after all others
+    domains: Annotated[tuple[str, ...], Field(min_length=1)] = DOMAINS
+
+    @classmethod
+    def read(cls, path: Path | None, **changes: Any) -> Plan:
+        """The plan of a JSON file, or the default one, with changes. Raises BadSetting naming what is wrong."""
+        given = {name: value for name, value in changes.items() if value is not None}
+        try:
+            return cls.model_validate_json(path.read_text()).model_copy(update=cls(**given).model_dump(include=set(given))) if path else cls(**given)
+        except OSError as error:
+            raise BadSetting(f"plan {path}: {error.strerror}") from None
+        except ValidationError as error:
+            problem = error.errors(include_url=False)[0]
+            raise BadSetting(f"plan: {'.'.join(map(str, problem['loc'])) or path}: {problem['msg']}") from None
+
+    @property
+    def world(self) -> World:
+        return World(seed=self.seed, tenant=self.tenant, history=self.history, questions=self.learn + self.exam, domains=self.domains)
+
+    def past(self) -> Iterator[Interaction]:
+        """All users' interactions, oldest first."""
+        return heapq.merge(*(persona.interactions() for persona in self._personas()), key=lambda one: one.occurred_at)
+
+    def lessons(self, round: str) -> list[Posed]:
+        """The first `learn` questions of each user and domain, at their own times; the user answers them soon after."""
+        return [
+            self._posed(persona, at, exchange, f"{number}", "learn", round) for persona in self._personas() for number, at, exchange in self._learned(persona)
+        ]
+
+    def exams(self, round: str, only: Collection[str] = ()) -> list[Posed]:
+        """The remaining questions, the same in each round but for their ids, all at one moment behind everything else. `only` these users, or all."""
+        at = self.world.end + EXAM_AFTER
+        found = []
+        for persona in self._personas():
+            if only and persona.user not in only:
+                continue
+            learned = {number for number, _, _ in self._learned(persona)}
+            found += [
+                self._posed(persona, at, exchange, f"{number}", "probe", round) for number, (_, exchange) in enumerate(persona.asked) if number not in learned
+            ]
+        return found
+
+    def background(self, phase: str, round: str) -> Iterator[Posed]:
+        """Endless questions without feedback, over users and domains in turn, asked at the exams' moment."""
+        personas, at = list(self._personas()), self.world.end + EXAM_AFTER
+        for number in count():
+            persona = personas[number % len(personas)]
+            rng = random.Random(f"{phase}/{self.seed}/{round}/{number}")  # noqa: S311  # a reproducible simulation
+            domain = self.domains[number // len(personas) % len(self.domains)]
+            exchange = respond(domain, draw_stimulus(domain, rng), persona.taste, rng)
+            yield self._posed(persona, at, exchange, f"{number}", phase, round)
+
+    def _personas(self) -> Iterator[Persona]:
+        return self.world.personas(self.users)
+
+    def _learned(self, persona: Persona) -> Iterator[tuple[int, datetime, Exchange]]:
+        seen: Counter[str] = Counter()
+        for number, (at, exchange) in enumerate(persona.asked):
+            seen[exchange.domain] += 1
+            if seen[exchange.domain] <= self.learn:
+                yield number, at, exchange
+
+    def _posed(self, persona: Persona, at: datetime, exchange: Exchange, number: str, phase: str, round: str) -> Posed:
+        query = Query(
+            query_id=derive("query", self.tenant, persona.user, "simulation", self.seed, phase, round, number),
+            tenant=self.tenant,
+            user=persona.user,
+            domain=exchange.domain,
+            text=exchange.content,
+            options=OPTIONS[exchange.domain],
+            asked_at=at,
+        )
+        feedback = Feedback(
+            feedback_id=derive("feedback", query.query_id),
+            query_id=query.query_id,
+            tenant=self.tenant,
+            user=persona.user,
+            truth=exchange.response,
+            occurred_at=at + FEEDBACK_AFTER,
+        )
+        told = (feedback,) if phase == "learn" else ()
+        return Posed(query, exchange.response, told, phase=phase, round=round, generic=exchange.generic, ideal=exchange.ideal)

@@ -1,0 +1,176 @@
+"""The platform's side of the stream: it tells what users did, asks what they ask, and passes on what they did instead of the answer.
+
+It knows the public topics and nothing else of the system behind them. One thread; every wait is bounded.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+from uuid import UUID
+
+from infra.errors import RetryLater
+from infra.kafka import producer, send
+from infra.settings import Settings
+from schemas.history import Interaction
+from schemas.messages import Message
+from schemas.responses import Response
+from schemas.topics import FEEDBACK, INTERACTIONS, QUERIES, RESPONSES, Topic
+from traffic.datasets.steps import Question
+from traffic.observer import Observer, Tally
+from traffic.pace import Pace
+from traffic.schedule import Schedule
+
+#: Longest wait of one poll for responses: how late a timeout or a stop is noticed.
+POLL_S = 0.05
+FLUSH_S = 60.0
+
+
+@dataclass(frozen=True)
+class Manners:
+    """How questions are asked. `deadline_s` is told to the system; after `timeout_s` the platform itself counts an answer as lost."""
+
+    max_in_flight: int = 32
+    timeout_s: float = 120.0
+    drain_s: float = 20.0  # after a stop: how long what is under way is still waited for
+    deadline_s: float | None = None
+    gives_feedback: bool = True
+
+
+@dataclass
+class Round:
+    """What came of a number of questions. `unsent` were left when the platform was stopped, or gave up on a system that answers nothing."""
+
+    tally: Tally = field(default_factory=Tally)
+    responses: dict[UUID, Response] = field(default_factory=dict)
+    feedback: int = 0
+    unsent: bool = False
+    seconds: float = 0.0
+
+
+class Platform:
+    """Producer and reader of one platform. `source` names it in the records' `ce_source`."""
+
+    def __init__(self, settings: Settings, source: str = "/platform") -> None:
+        self._source = source
+        self._responses = Observer(settings, [RESPONSES], from_end=True, client_id="platform")
+        self._producer = producer(settings, "retouch-platform")
+        self._failures: list[BaseException] = []
+
+    def tell(
+        self, interactions: Iterable[Interaction], *, pace: Pace | None = None, stop: threading.Event | None = None, on_sent: Callable[[], None] | None = None
+    ) -> int:
+        """Send interactions, and return how many once the broker holds them all. Raises RetryLater where it does not take them."""
+        pace, stop, sent = pace or Pace(), stop or threading.Event(), 0
+        for interaction in interactions:
+            if stop.is_set() or stop.wait(pace.wait_s()):
+                break
+            self._send(INTERACTIONS, interaction, interaction.interaction_id)
+            pace.took()
+            sent += 1
+            if on_sent:
+                on_sent()
+        self.flush()
+        return sent
+
+    def ask(
+        self,
+        schedule: Schedule,
+        manners: Manners,
+        *,
+        pace: Pace | None = None,
+        stop: threading.Event | None = None,
+        on_asked: Callable[[Question], None] | None = None,
+        on_settled: Callable[[], None] | None = None,
+    ) -> Round:
+        """Ask until the schedule is over, and wait for the answers. With `stop` set nothing more is asked, and what is under way is waited for.
+
+        Gives up early when as many questions as fit in flight stay without any answer: the system is not there.
+        """
+        started = time.monotonic()
+        under_way: dict[UUID, tuple[Question, float]] = {}
+        pace, stop, outcome = pace or Pace(), stop or threading.Event(), Round()
+        stopped, silent = False, 0
+        while True:
+            if not stopped and (stop.is_set() or silent >= manners.max_in_flight):
+                stopped, outcome.unsent = True, not schedule.over
+                drained_at = time.monotonic() + manners.drain_s
+                under_way = {query_id: (question, min(expires_at, drained_at)) for query_id, (question, expires_at) in under_way.items()}
+            while not stopped and len(under_way) < manners.max_in_flight and pace.wait_s() == 0 and (question := schedule.next()):
+                under_way[question.query.query_id] = question, time.monotonic() + manners.timeout_s
+                self._ask(question, manners, outcome.tally)
+                pace.took()
+                if on_asked:
+                    on_asked(question)
+            if not under_way and (stopped or schedule.over):
+                break
+            for response in self._new_responses(outcome.tally, POLL_S):
+                question, _ = under_way.pop(response.query_id, (None, 0.0))
+                if question:
+                    outcome.responses[response.query_id] = response
+                    outcome.feedback += self._tell_feedback(question, manners)
+                    silent = 0
+                    self._settle(schedule, question, on_settled)
+            for question in _overdue(under_way):
+                del under_way[question.query.query_id]
+                silent += 1
+                self._settle(schedule, question, on_settled)
+        self.flush()
+        outcome.seconds = time.monotonic() - started
+        return outcome
+
+    def flush(self) -> None:
+        """Block until the broker holds everything sent. Raises RetryLater for the first record that it did not take."""
+        self._producer.flush(timeout=FLUSH_S)
+        if self._failures:
+            raise RetryLater(f"the broker did not take {len(self._failures)} records; the first: {type(self._failures[0]).__name__}") from self._failures[0]
+
+    def close(self) -> None:
+        self._producer.close(timeout=FLUSH_S)
+        self._responses.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _ask(self, question: Question, manners: Manners, tally: Tally) -> None:
+        query, now = question.query, datetime.now(UTC)
+        if manners.deadline_s is not None:
+            query = query.model_copy(update={"deadline": now + timedelta(seconds=manners.deadline_s)})
+        tally.note_query(query.query_id, now)
+        self._send(QUERIES, query, query.query_id)
+
+    def _new_responses(self, tally: Tally, timeout_s: float) -> list[Response]:
+        """Answers to what was asked here. Others' answers, and what cannot be read, are not this platform's business."""
+        found = []
+        for sighting in self._responses.poll(timeout_s):
+            response, envelope = sighting.message, sighting.envelope
+            if isinstance(response, Response) and envelope and response.query_id in tally.asked:
+                tally.note_response(response, envelope.time)
+                found.append(response)
+        return found
+
+    def _tell_feedback(self, question: Question, manners: Manners) -> int:
+        given = question.feedback if manners.gives_feedback else ()
+        for feedback in given:
+            self._send(FEEDBACK, feedback, feedback.feedback_id)
+        return len(given)
+
+    def _settle(self, schedule: Schedule, question: Question, on_settled: Callable[[], None] | None) -> None:
+        schedule.done(question)
+        if on_settled:
+            on_settled()
+
+    def _send(self, topic: Topic, message: Message, id: UUID) -> Any:
+        return send(self._producer, topic, message, id=id, source=self._source).add_errback(self._failures.append)
+
+
+def _overdue(under_way: dict[UUID, tuple[Question, float]]) -> list[Question]:
+    now = time.monotonic()
+    return [question for question, expires_at in under_way.values() if expires_at < now]

@@ -1,0 +1,161 @@
+"""Real data through the running system: history first, then the questions, then what their users really did, and what all of it scored.
+
+A data set is read twice: once to the end, so that a bad row stops the replay before anything is sent, and once to send it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.lifecycle import FAILED, OK
+from infra.settings import Settings
+from schemas.history import Interaction
+from schemas.topics import FEEDBACK, INTERACTIONS, RESPONSES
+from traffic import figures
+from traffic.datasets.catalog import open_dataset
+from traffic.datasets.rows import BadData
+from traffic.datasets.steps import Dataset, Question
+from traffic.display import Display
+from traffic.lag import GroupLag
+from traffic.observer import Observer, Tally
+from traffic.platform import Manners, Platform
+from traffic.schedule import InOrder
+
+#: Ids are derived, so a second replay of the same data sends the same records, and adds nothing to the history.
+SOURCE = "/traffic/replay"
+
+
+@dataclass(frozen=True)
+class Script:
+    """A data set that was read to its end without fault. `keys` are its users' record keys, the first `limit` of them."""
+
+    dataset: Dataset
+    tenant: str
+    keys: frozenset[bytes]
+    interactions: int
+    questions: tuple[Question, ...]
+
+    @classmethod
+    def read(cls, dataset: Dataset, tenant: str, limit: int | None) -> Script:
+        """Raises BadData for the first bad row, and for a data set without anything in it."""
+        keys: dict[bytes, None] = {}
+        counts: Counter[bytes] = Counter()
+        questions: list[Question] = []
+        for step in dataset.steps(tenant):
+            key = step.key if isinstance(step, Interaction) else step.query.key
+            if limit is not None and len(keys) >= limit and key not in keys:
+                continue
+            keys[key] = None
+            if isinstance(step, Interaction):
+                counts[key] += 1
+            else:
+                questions.append(step)
+        if not keys:
+            raise BadData(f"{dataset.title}: nothing in it; expected interactions or questions")
+        return cls(dataset, tenant, frozenset(keys), counts.total(), tuple(questions))
+
+    def history(self) -> Iterator[Interaction]:
+        return (step for step in self.dataset.steps(self.tenant) if isinstance(step, Interaction) and step.key in self.keys)
+
+    def waves(self) -> list[list[Question]]:
+        """The first question of every user, the second of every user, and so on: what one wave teaches, the next can see."""
+        asked: Counter[bytes] = Counter()
+        waves: dict[int, list[Question]] = defaultdict(list)
+        for question in sorted(self.questions, key=lambda one: one.query.asked_at):
+            waves[asked[question.query.key]].append(question)
+            asked[question.query.key] += 1
+        return list(waves.values())
+
+    @property
+    def expected_in_log(self) -> int:
+        """Interactions that stand in the log in the end: the history, and the own words that come back as feedback."""
+        return self.interactions + sum(any(one.truth for one in question.feedback) for question in self.questions)
+
+
+def run(
+    settings: Settings,
+    path: Path | str,
+    *,
+    format: str = "auto",
+    limit: int | None = None,
+    out: Path | str | None = None,
+    as_json: bool = False,
+    timeout_s: float = 120.0,
+    max_in_flight: int = 32,
+    stop: threading.Event | None = None,
+) -> int:
+    """Replay the data set at `path`, the first `limit` users of it, and report. Blocks.
+
+    `timeout_s` bounds each answer, and each time in which the history index makes no progress. The report goes to standard output, as a table or
+    with `as_json` as JSON, and as JSON to the file `out`. Returns 0 when everything asked was answered, 1 otherwise.
+    Raises BadData before anything is sent, RetryLater when the streams or the broker are not there.
+    """
+    stop = stop or threading.Event()
+    dataset = open_dataset(Path(path), format)
+    script = Script.read(dataset, settings.tenant, limit)
+    display = Display(as_json)
+    report = {"path": str(path), "dataset": dataset.title, "tenant": settings.tenant} | _replay(settings, script, timeout_s, max_in_flight, stop, display)
+    if out:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        Path(out).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    if as_json:
+        sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
+    else:
+        display.table(report)
+    return OK if report["answered_all"] else FAILED
+
+
+def _replay(settings: Settings, script: Script, timeout_s: float, max_in_flight: int, stop: threading.Event, display: Display) -> dict[str, object]:
+    seconds: dict[str, float] = {}
+    tally, judged, feedback, unsent = Tally(), [], 0, False
+    manners = Manners(max_in_flight=max_in_flight, timeout_s=timeout_s)
+    with Platform(settings, SOURCE) as platform, GroupLag(settings) as lag, display.progress() as progress:
+        started = time.monotonic()
+        sent = platform.tell(script.history(), stop=stop, on_sent=progress.step("history sent", script.interactions))
+        lag.wait([INTERACTIONS], stall_s=timeout_s, stop=stop, on_lag=progress.level("history indexed", script.interactions))
+        seconds["history"] = time.monotonic() - started
+        answered = progress.step("questions answered", len(script.questions))
+        for wave in script.waves():
+            if unsent or stop.is_set():
+                unsent = True
+                break
+            outcome = platform.ask(InOrder(wave), manners, stop=stop, on_settled=answered)
+            by_id = {question.query.query_id: question for question in wave}
+            judged += [one for query_id, response in outcome.responses.items() if (one := figures.Judged.of(by_id[query_id], response))]
+            tally.add(outcome.tally)
+            feedback, unsent = feedback + outcome.feedback, outcome.unsent
+            if outcome.feedback and not stop.is_set():
+                lag.wait([RESPONSES, FEEDBACK], stall_s=timeout_s, stop=stop)
+                lag.wait([INTERACTIONS], stall_s=timeout_s, stop=stop)
+        seconds["questions"] = time.monotonic() - started - seconds["history"]
+    summary = tally.summary()
+    return {
+        "counts": {
+            "users": len(script.keys),
+            "interactions": sent,
+            "questions": len(script.questions),
+            **{name: summary.pop(name) for name in ("asked", "answered", "lost", "duplicated")},
+            "feedback": feedback,
+            "interactions_in_log": _in_log(settings, script.keys, timeout_s),
+            "interactions_expected": script.expected_in_log,
+        },
+        **summary,
+        "answered_all": not (unsent or tally.lost or stop.is_set()),
+        "domains": figures.by_domain(judged),
+        "users": figures.by_user(judged),
+        "seconds": {name: round(value, 3) for name, value in seconds.items()},
+    }
+
+
+def _in_log(settings: Settings, keys: frozenset[bytes], timeout_s: float) -> int:
+    """Different interactions of these users in the log, which is what the index is a cache of."""
+    with Observer(settings, [INTERACTIONS], client_id="replay-count") as observer:
+        seen = (sighting.message for sighting in observer.read_to_end(timeout_s) if sighting.key in keys)
+        return len({message.interaction_id for message in seen if isinstance(message, Interaction)})

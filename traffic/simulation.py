@@ -1,0 +1,106 @@
+"""The simulated platform: plays a plan against a running system, one phase at a time, and sums up each phase.
+
+`history` tells the users' past. `learn` asks, and passes on what the users did instead. `probe` asks the exam, without feedback: rounds before and
+after a promotion see the very same history. `steady` and `burst` keep questions under way while something else happens.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import IO
+
+from infra.lifecycle import mark_ready
+from infra.settings import Settings
+from schemas.topics import FEEDBACK, INTERACTIONS, RESPONSES
+from traffic.datasets.steps import Question
+from traffic.lag import GroupLag
+from traffic.pace import Pace
+from traffic.plan import Plan, Posed
+from traffic.platform import Manners, Platform, Round
+from traffic.schedule import AsTheyCome, InOrder, Schedule
+
+
+class Phase(StrEnum):
+    HISTORY = "history"
+    LEARN = "learn"
+    PROBE = "probe"
+    STEADY = "steady"
+    BURST = "burst"
+
+
+@dataclass(frozen=True)
+class Conduct:
+    """How a phase runs. `round` enters the queries' ids: the same round asked twice is the same queries sent twice."""
+
+    round: str = "0"
+    manners: Manners = field(default_factory=Manners)
+    seconds: float | None = None  # steady: None runs until it is stopped
+    count: int = 16  # burst: how many at once
+    only: Collection[str] = ()  # probe: these users alone
+    settle: bool = False  # history, learn: wait until the streams have handled what was sent
+    truths: Path | None = None  # ground truth of what was asked is added to this file, as JSON Lines
+
+
+def play(settings: Settings, plan: Plan, phase: Phase, conduct: Conduct, pace: Pace, stop: threading.Event) -> dict[str, object]:
+    """Run one phase to its end, or until `stop`. Returns its summary. Blocks; every wait inside is bounded but a steady phase without `seconds`."""
+    started = time.monotonic()
+    with ExitStack() as closing:
+        platform = closing.enter_context(Platform(settings, "/traffic/simulation"))
+        mark_ready(settings)
+        if phase is Phase.HISTORY:
+            sent, outcome = platform.tell(plan.past(), pace=pace, stop=stop), Round()
+        else:
+            file = closing.enter_context(conduct.truths.open("a", encoding="utf-8")) if conduct.truths else None
+            schedule, manners = _schedule(plan, phase, conduct)
+            sent, outcome = 0, platform.ask(schedule, manners, pace=pace, stop=stop, on_asked=lambda question: _note(file, question))
+        settled = conduct.settle and not stop.is_set() and _settle(settings, conduct.manners.timeout_s, stop)
+    return {
+        "phase": phase.value,
+        "round": conduct.round,
+        "users": plan.users,
+        "interactions": sent,
+        **outcome.tally.summary(),
+        "feedback": outcome.feedback,
+        "unsent": outcome.unsent,
+        "settled": settled,
+        "seconds": round(time.monotonic() - started, 3),
+    }
+
+
+def _schedule(plan: Plan, phase: Phase, conduct: Conduct) -> tuple[Schedule, Manners]:
+    if phase is Phase.LEARN:
+        return InOrder(plan.lessons(conduct.round)), conduct.manners
+    if phase is Phase.PROBE:
+        return AsTheyCome(plan.exams(conduct.round, conduct.only)), conduct.manners
+    background = plan.background(phase.value, conduct.round)
+    if phase is Phase.BURST:
+        all_at_once = max(conduct.count, conduct.manners.max_in_flight)
+        return AsTheyCome(islice(background, conduct.count)), replace(conduct.manners, max_in_flight=all_at_once)
+    return AsTheyCome(_for_seconds(background, conduct.seconds)), conduct.manners
+
+
+def _for_seconds(questions: Iterable[Posed], seconds: float | None) -> Iterator[Posed]:
+    ends_at = None if seconds is None else time.monotonic() + seconds
+    for question in questions:
+        if ends_at is not None and time.monotonic() > ends_at:
+            return
+        yield question
+
+
+def _note(file: IO[str] | None, question: Question) -> None:
+    if file and isinstance(question, Posed):
+        file.write(json.dumps(question.ground_truth(), ensure_ascii=False) + "\n")
+
+
+def _settle(settings: Settings, stall_s: float, stop: threading.Event) -> bool:
+    """Wait for the joins first: handling feedback is what writes its interaction."""
+    with GroupLag(settings) as lag:
+        return lag.wait([RESPONSES, FEEDBACK], stall_s=stall_s, stop=stop) and lag.wait([INTERACTIONS], stall_s=stall_s, stop=stop)
