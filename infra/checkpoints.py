@@ -73,7 +73,7 @@ def verify_checkpoint(checkpoint: Path, digest: str | None = None) -> str:
 def differences(serving: Path, candidate: Path) -> tuple[str, ...]:
     """Why `candidate`'s weights cannot be loaded into the engine that serves `serving`: files and keys that differ.
 
-    Architecture, vocabulary, tokenizer and chat template must be equal; precision on disk may differ.
+    Architecture, vocabulary, tokenizer, chat template and the tensors' names and shapes must be equal; precision on disk may differ.
     """
     found = [f"config.json: {key} differs" for key in _different_keys(_read(serving, "config.json"), _read(candidate, "config.json"), _CONFIG_NOTES)]
     found += [
@@ -83,7 +83,7 @@ def differences(serving: Path, candidate: Path) -> tuple[str, ...]:
     found += [f"tokenizer_config.json: {key} differs" for key in _different_keys(a, b, _TOKENIZER_CONFIG_NOTES)]
     if _text(serving / "chat_template.jinja") != _text(candidate / "chat_template.jinja"):
         found.append("chat_template.jinja differs")
-    return tuple(found)
+    return (*found, *_different_tensors(_tensors(serving), _tensors(candidate)))
 
 
 def compatible(serving: Path, candidate: Path) -> bool:
@@ -124,20 +124,41 @@ def _check_content(checkpoint: Path, name: str, names: set[str]) -> None:
 
 
 def _check_safetensors(path: Path) -> None:
-    """The header's length and the tensors' offsets must add up to the file's size (safetensors format, section "Format")."""
+    """The header's length and the tensors' offsets must add up to the file's size."""
+    header, header_end = _header(path)
+    try:
+        promised = header_end + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    except (TypeError, KeyError, IndexError):
+        raise BadCheckpoint(f"{path}: not a safetensors file") from None
+    if path.stat().st_size != promised:
+        raise BadCheckpoint(f"{path}: {path.stat().st_size} bytes, its header promises {promised}")
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """A safetensors file's tensors by name, and where its header ends: eight bytes of length, then JSON (format of safetensors)."""
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
-        header_bytes = int.from_bytes(prefix, "little")
-        if len(prefix) < 8 or header_bytes > size - 8:
+        length = int.from_bytes(prefix, "little")
+        if len(prefix) < 8 or length > size - 8:
             raise BadCheckpoint(f"{path}: cut off within the header ({size} bytes)")
         try:
-            header = json.loads(file.read(header_bytes))
-            end = max((tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__"), default=0)
-        except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-            raise BadCheckpoint(f"{path}: not a safetensors file") from None
-    if size != 8 + header_bytes + end:
-        raise BadCheckpoint(f"{path}: {size} bytes, its header promises {8 + header_bytes + end}")
+            header = json.loads(file.read(length))
+        except ValueError:
+            header = None
+    if not isinstance(header, dict):
+        raise BadCheckpoint(f"{path}: not a safetensors file")
+    header.pop("__metadata__", None)
+    return header, 8 + length
+
+
+def _tensors(checkpoint: Path) -> dict[str, Any]:
+    return {name: tensor.get("shape") for name, path in _files(checkpoint) if path.suffix == ".safetensors" for name, tensor in _header(path)[0].items()}
+
+
+def _different_tensors(serving: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
+    different = [name for name in sorted(serving.keys() | candidate.keys()) if serving.get(name) != candidate.get(name)]
+    return [f"tensors differ in name or shape: {', '.join(different[:3])}"] if different else []
 
 
 def _mentions(value: object, key: str) -> bool:

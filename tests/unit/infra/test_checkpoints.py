@@ -88,3 +88,8 @@ def test_another_architecture_vocabulary_or_template_is_not_compatible(tmp_path:
     (candidate / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"b": 0}}, "padding": None}))
     (candidate / "chat_template.jinja").write_text("{{ messages }}")
     assert differences(serving, candidate) == ("config.json: hidden_size differs", "tokenizer.json: model differs", "chat_template.jinja differs")
+
+
+def test_a_missing_tensor_is_not_compatible(tmp_path: Path) -> None:
+    serving, candidate = write_checkpoint(tmp_path / "a"), write_checkpoint(tmp_path / "b", weights=b"\x00" * 8)
+    assert differences(serving, candidate) == ("tensors differ in name or shape: w",)
