@@ -56,10 +56,10 @@ def run_process(name: str, body: Callable[[Settings, threading.Event], None]) ->
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
         return USAGE
     except RetouchError as error:
-        log.error("process stops", extra={"process": name, "reason": str(error)})
+        log.error("process stops", extra={"part": name, "reason": str(error)})
         return FAILED
     except Exception:
-        log.exception("process failed", extra={"process": name})
+        log.exception("process failed", extra={"part": name})
         return FAILED
-    log.info("stopped", extra={"process": name})
+    log.info("stopped", extra={"part": name})
     return OK
