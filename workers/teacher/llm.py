@@ -62,8 +62,9 @@ class LlmTeacher:
         self.signature = Signature(name=model, prompt_digest=hashlib.sha256(PROMPT.encode()).hexdigest())
 
     async def explain(self, outcome: Outcome, example: HistoryItem) -> str | Rejected:
+        prompt = self._prompt(outcome, example)
         try:
-            completion = await self._endpoint.complete(self._prompt(outcome, example), max_tokens=MAX_TOKENS, schema=_Answer.model_json_schema())
+            completion = await self._endpoint.complete(prompt, max_tokens=MAX_TOKENS, schema=_Answer.model_json_schema())
             return _Answer.model_validate(json.loads(completion.text)).reasoning.strip() or Rejected(Reason.UNSUPPORTED)
         except (Refused, ValueError):
             return Rejected(Reason.UNREADABLE)

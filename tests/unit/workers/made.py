@@ -1,0 +1,70 @@
+"""Queries, outcomes and records made by hand."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from schemas.contexts import Context, HistoryItem, Source
+from schemas.dead_letters import Origin
+from schemas.drafts import Draft, DraftStatus
+from schemas.envelope import open_envelope, seal
+from schemas.ids import derive
+from schemas.outcomes import Outcome
+from schemas.queries import Query, Strategy
+from schemas.responses import Provenance, Response, ResponseStatus
+from workers.runtime.delivery import Delivery
+from workers.runtime.handler import Incoming
+
+NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
+STARS = ("1", "2", "3", "4", "5")
+TAGS = ("comedy", "dark comedy", "action", "fantasy")
+
+
+def make_query(number: int = 0, *, user: str = "u", text: str = "a film", options: tuple[str, ...] = TAGS, deadline: datetime | None = None) -> Query:
+    query_id = derive("query", user, number)
+    return Query(query_id=query_id, tenant="t", user=user, domain="movie_tag", text=text, options=options, asked_at=NOON, deadline=deadline)
+
+
+def make_outcome(
+    *,
+    user: str = "u",
+    text: str = "a film",
+    options: tuple[str, ...] = TAGS,
+    draft: str = "comedy",
+    content: str = "another film",
+    shown: str | None = "dark comedy",
+    truth: str | None = "dark comedy",
+    status: DraftStatus = DraftStatus.DRAFTED,
+) -> Outcome:
+    """`shown` is the response of the only history item; None: no history."""
+    query = make_query(user=user, text=text, options=options)
+    source = Source(topic="interactions", partition=0, offset=0)
+    item = HistoryItem(
+        interaction_id=derive("item", user), content=content, response=shown or "", occurred_at=NOON - timedelta(days=1), score=0.9, source=source
+    )
+    items = () if shown is None else (item,)
+    drafted = Draft(query=query, answer=draft, base_model="m", status=status, base_ms=1.0)
+    provenance = Provenance(
+        model=None, base_model="m", strategy=Strategy.RPO, k=len(items), history_ids=(), prompt_digest=None, base_ms=1, retrieve_ms=1, reflect_ms=1
+    )
+    response = Response(
+        query_id=query.query_id,
+        context=Context(draft=drafted, items=items, k_max=6, retrieve_ms=1.0),
+        answer=draft,
+        reasoning="",
+        status=ResponseStatus.PERSONALIZED,
+        provenance=provenance,
+        answered_at=NOON,
+    )
+    return Outcome(outcome_id=derive("outcome", query.query_id), response=response, truth=truth, score=None if truth else 0.5, occurred_at=NOON)
+
+
+def make_incoming(query: Query) -> Incoming[Query]:
+    return Incoming(query, open_envelope(seal(query, id=query.query_id, source="/test")), Source(topic="queries", partition=0, offset=0))
+
+
+def make_delivery(query: Query | None = None, *, value: bytes | None = None, offset: int = 0) -> Delivery:
+    """A record as the broker would give it; `value` instead of the query's own bytes."""
+    query = query or make_query()
+    headers = seal(query, id=query.query_id, source="/test")
+    return Delivery(Origin("queries", 0, offset, 1_700_000_000_000, "retouch-test"), query.key, query.to_bytes() if value is None else value, headers)

@@ -1,0 +1,98 @@
+"""A real HTTP server on loopback that speaks enough of OpenAI's chat completions to be scripted by a test."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What one request gets. A dict is sent as JSON."""
+
+    body: Any
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+def completion(text: str | None, *, prompt_tokens: int = 7, completion_tokens: int = 3) -> Answer:
+    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": prompt_tokens + completion_tokens}
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    return Answer({"id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage})
+
+
+def failure(status: int, **headers: str) -> Answer:
+    return Answer({"error": {"message": "no", "type": "server_error"}}, status, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+Respond = Callable[[dict[str, Any]], Answer]
+
+
+class OpenAiServer(ThreadingHTTPServer):
+    """`requests` holds the bodies seen, `keys` the Authorization headers, in order of arrival."""
+
+    daemon_threads = True
+    request_queue_size = 256
+
+    def __init__(self, respond: Respond, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.respond = respond
+        self.requests: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hung up is part of the tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: OpenAiServer
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.requests.append(body)
+        self.server.keys.append(self.headers.get("Authorization"))
+        answer = self.server.respond(body)
+        content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+        self.send_response(answer.status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(content)), **answer.headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silent: pytest shows what matters."""
+
+
+@contextmanager
+def serving(respond: Respond, port: int = 0) -> Iterator[OpenAiServer]:
+    server = OpenAiServer(respond, port)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
+def scripted(*answers: Answer) -> Respond:
+    """Each answer in turn; the last one again and again."""
+    left = list(answers)
+    lock = threading.Lock()
+
+    def respond(body: dict[str, Any]) -> Answer:
+        with lock:
+            return left.pop(0) if len(left) > 1 else left[0]
+
+    return respond

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import socket
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from infra.errors import CannotContinue, RetryLater
+from tests.unit.workers.openai_server import Answer, completion, failure, scripted, serving
+from workers.endpoint.client import ChatEndpoint, Completion, Refused
+
+
+async def ask(url: str, *, api_key: str | None = None, timeout_s: float = 5.0) -> Completion:
+    async with ChatEndpoint(url, "m", api_key=api_key, timeout_s=timeout_s, concurrency=4) as endpoint:
+        return await endpoint.complete("what is it", max_tokens=9)
+
+
+async def test_one_user_turn_is_sent_greedily_and_its_answer_and_usage_come_back() -> None:
+    with serving(scripted(completion(" a tag "))) as server:
+        made = await ask(server.url, api_key="k")
+    assert made.text == " a tag "
+    assert (made.usage.prompt_tokens, made.usage.completion_tokens) == (7, 3)
+    assert server.keys == ["Bearer k"]
+    assert server.requests == [{"model": "m", "messages": [{"role": "user", "content": "what is it"}], "temperature": 0, "max_tokens": 9}]
+
+
+@pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
+async def test_what_may_pass_is_for_later(status: int) -> None:
+    with serving(scripted(failure(status, Retry_After="2.5"))) as server, pytest.raises(RetryLater) as caught:
+        await ask(server.url)
+    assert caught.value.after_s == 2.5
+
+
+async def test_retry_after_may_be_a_date_or_nonsense() -> None:
+    in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    for value, least_s, most_s in ((in_a_minute, 55, 60), ("soon", 0, 0), ("-5", 0, 0)):
+        with serving(scripted(failure(503, Retry_After=value))) as server, pytest.raises(RetryLater) as caught:
+            await ask(server.url)
+        assert least_s <= caught.value.after_s <= most_s
+
+
+@pytest.mark.parametrize("status", [400, 413, 422])
+async def test_a_refusal_is_for_this_prompt_alone(status: int) -> None:
+    with serving(scripted(failure(status))) as server, pytest.raises(Refused):
+        await ask(server.url)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_wrong_key_path_or_model_stops_the_process_and_says_so(status: int) -> None:
+    with serving(scripted(failure(status))) as server, pytest.raises(CannotContinue, match=f"{status}: .*'m'"):
+        await ask(server.url)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", {"choices": []}, {"choices": [{"message": None}]}])
+async def test_an_answer_of_another_shape_is_for_later(body: object) -> None:
+    with serving(scripted(Answer(body))) as server, pytest.raises(RetryLater, match="not a chat completion"):
+        await ask(server.url)
+
+
+@pytest.mark.parametrize("text", [None, "x" * 40_000])
+async def test_no_text_or_endless_text_is_a_refusal(text: str | None) -> None:
+    with serving(scripted(completion(text))) as server, pytest.raises(Refused):
+        await ask(server.url)
+
+
+async def test_nobody_listening_is_for_later() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(RetryLater, match="ConnectError"):
+        await ask(f"http://127.0.0.1:{port}/v1")
+
+
+async def test_silence_is_for_later_after_the_timeout() -> None:
+    def hang(body: object) -> Answer:
+        time.sleep(1.0)
+        return completion("late")
+
+    with serving(hang) as server, pytest.raises(RetryLater, match="ReadTimeout"):
+        await ask(server.url, timeout_s=0.1)
