@@ -1,0 +1,167 @@
+"""The streams process from start to stop: model, index, topics, then the Faust app under a supervisor.
+
+The supervisor ends the process for a processor that failed, a Faust service that crashed, a batch or a rebalance that does not end, and a
+fetcher that stands still before records; it never lets one of them hang unseen. Offsets stay uncommitted, a restart reads on from there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from infra.errors import CannotContinue, RetouchError
+from infra.lifecycle import FAILED, mark_ready
+from infra.settings import Settings
+from streams.embedder import Embedder, SentenceEmbedder
+from streams.halves import Halves
+from streams.history import History
+from streams.index.edge import EdgeIndex
+from streams.index.history import HistoryIndex
+from streams.index.server import ServerIndex
+from streams.outcomes import Outcomes
+from streams.retrieval import Retrieval
+from streams.topology import CONSUMED, prepare
+
+if TYPE_CHECKING:
+    from streams.app import Runner
+
+log = logging.getLogger(__name__)
+
+CHECK_S = 0.1
+DRAIN_S = 3.0
+STOP_S = 8.0
+#: History records embedded and written at once: several model calls share one write, which costs an fsync.
+HISTORY_CALLS = 4
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    """Serve until `stop` is set. Raises RetouchError when it cannot begin or go on."""
+    settings.bootstrap_servers()
+    embedder = SentenceEmbedder(settings.embedder)
+    try:
+        if not stop.is_set():
+            asyncio.run(_serve(settings, stop, embedder))
+    finally:
+        embedder.close()
+
+
+async def _serve(settings: Settings, stop: threading.Event, embedder: Embedder) -> None:
+    index = await open_index(settings, embedder)
+    try:
+        partitions = await asyncio.to_thread(prepare, settings, reread_history=await index.is_empty())
+        service = Service(settings, embedder, index, partitions)
+        await service.start()
+        try:
+            await service.supervise(stop)
+        finally:
+            await service.close()
+    finally:
+        await index.close()
+
+
+async def open_index(settings: Settings, embedder: Embedder) -> HistoryIndex:
+    """Qdrant Edge in the state directory, or the server that `index.url` names."""
+    if settings.index.url:
+        return await ServerIndex.connect(settings.index, dimension=embedder.dimension, embedder=embedder.name)
+    return EdgeIndex(settings.index_dir, dimension=embedder.dimension, embedder=embedder.name)
+
+
+class Service:
+    """The app with its three processors, on the running event loop."""
+
+    def __init__(self, settings: Settings, embedder: Embedder, index: HistoryIndex, partitions: int) -> None:
+        from streams.app import Runner, make_app, state_table
+
+        self._settings = settings
+        self._failure: BaseException | None = None
+        self._assigned: set[tuple[str, int]] | None = None  # None until the group has met
+        self._calm_at = time.monotonic()
+        self._app = make_app(settings)
+        halves = Halves(state_table(self._app, partitions))
+        processors = (
+            History(embedder, index, batch=HISTORY_CALLS * settings.embedder.batch_size),
+            Retrieval(embedder, index, settings.retrieval.k_max),
+            Outcomes(halves, join_window_s=settings.streams.join_window_s, mine=self._joint_partitions),
+        )
+        self._runners: list[Runner] = [Runner(self._app, processor, self._fail) for processor in processors]
+        self._app.on_partitions_assigned.connect(self._on_assigned)
+        self._fetching: dict[Any, tuple[int, float]] = {}
+
+    async def start(self) -> None:
+        await asyncio.wait_for(self._app.start(), self._settings.streams.stall_timeout_s)
+
+    async def supervise(self, stop: threading.Event) -> None:
+        """Returns when asked to stop; raises what ended the service."""
+        ready = False
+        while not stop.is_set():
+            self._check()
+            if not ready and self._is_serving():
+                mark_ready(self._settings)
+                ready = True
+            await asyncio.sleep(CHECK_S)
+
+    async def close(self) -> None:
+        """Finish the batches in hand, commit, leave. Ends the process where Faust does not stop within its bound."""
+        drained, _ = await asyncio.wait([asyncio.ensure_future(runner.drain()) for runner in self._runners], timeout=DRAIN_S)
+        if len(drained) < len(self._runners):
+            log.warning("stopping with batches in hand; they are read again after the restart")
+        try:
+            await asyncio.wait_for(self._app.stop(), STOP_S)
+        except TimeoutError:
+            log.error("Faust does not stop", extra={"bound_s": STOP_S})
+            os._exit(FAILED)
+
+    def _fail(self, error: BaseException) -> None:
+        self._failure = self._failure or error
+
+    def _check(self) -> None:
+        """Raises what went wrong, or CannotContinue for what stands still."""
+        failure = self._failure or (self._app.crash_reason if self._app.crashed else None)
+        if isinstance(failure, RetouchError):
+            raise failure
+        if failure is not None or self._app.crashed:
+            raise CannotContinue(f"streaming failed: {type(failure).__name__}") from failure
+        if self._app.should_stop:
+            raise CannotContinue("Faust stopped by itself")
+        now, bound = time.monotonic(), self._settings.streams.stall_timeout_s
+        for runner in self._runners:
+            if runner.busy_since is not None and now - runner.busy_since > bound:
+                raise CannotContinue(f"{runner.processor.name} made no progress for {bound:g} s")
+        if self._is_serving():
+            self._calm_at = now
+            self._check_fetching(now, bound)
+        elif now - self._calm_at > bound:
+            raise CannotContinue(f"the consumer group did not settle within {bound:g} s")
+
+    def _check_fetching(self, now: float, bound: float) -> None:
+        """Raises CannotContinue for a partition with records ahead whose position does not move while nobody is busy with any."""
+        if any(runner.busy_since is not None for runner in self._runners):
+            self._fetching.clear()
+            return
+        consumer = self._app.consumer._thread._consumer  # Faust has no public way to a partition's position
+        subscription = consumer._subscription.subscription
+        assignment = subscription.assignment if subscription else None
+        if assignment is None:
+            return
+        for partition in assignment.tps:
+            state = assignment.state_value(partition)
+            if partition.topic not in CONSUMED or not state.has_valid_position or state.highwater is None:
+                continue
+            position, since = self._fetching.get(partition, (-1, now))
+            if state.position != position or state.highwater <= position:
+                self._fetching[partition] = (state.position, now)
+            elif now - since > bound:
+                raise CannotContinue(f"{partition.topic}-{partition.partition} is not read any more: offset {position} of {state.highwater}")
+
+    def _is_serving(self) -> bool:
+        return self._assigned is not None and not self._app.rebalancing and not self._app.in_recovery
+
+    async def _on_assigned(self, _: Any, assigned: set[Any], **__: Any) -> None:
+        self._assigned = {(partition.topic, partition.partition) for partition in assigned}
+
+    def _joint_partitions(self) -> set[int]:
+        return {partition for topic, partition in self._assigned or () if topic in Outcomes.topics}

@@ -1,0 +1,103 @@
+"""What the broker must have before the streams process joins its group, and the one topic that this process adds: its state's changelog.
+
+The other topics are `infra.topology`'s; the changelog is not, because it is nobody else's business and must have the partitions that
+`responses` really has. Faust creates nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+from infra.errors import CannotContinue
+from infra.kafka import admin
+from infra.settings import Settings
+from schemas.topics import CONTEXTS, DRAFTS, FEEDBACK, INTERACTIONS, MAX_MESSAGE_BYTES, OUTCOMES, RESPONSES, dead_letter_topic
+from streams.halves import CHANGELOG
+from streams.records import GROUP
+
+log = logging.getLogger(__name__)
+
+CONSUMED = tuple(topic.name for topic in (INTERACTIONS, DRAFTS, RESPONSES, FEEDBACK))
+PRODUCED = (CONTEXTS.name, OUTCOMES.name, *map(dead_letter_topic, CONSUMED))
+
+#: A changelog record carries a record as large as its topic takes, and what identifies it.
+CHANGELOG_BYTES = 2 * MAX_MESSAGE_BYTES
+CHANGELOG_CONFIG = {"cleanup.policy": "compact", "max.message.bytes": str(CHANGELOG_BYTES)}
+TIMEOUT_MS = 15_000
+
+
+def prepare(settings: Settings, *, reread_history: bool) -> int:
+    """Check the topics, create the changelog, return the partitions of `responses` and `feedback`. Blocks.
+
+    `reread_history` starts `interactions` from its beginning again, for an index that holds nothing. Raises CannotContinue, naming what is wrong.
+    """
+    from kafka.errors import KafkaError
+
+    address = settings.bootstrap_servers()
+    try:
+        client = admin(settings, "retouch-streams-admin", bootstrap_timeout_ms=TIMEOUT_MS)
+        try:
+            partitions = _joint_partitions(client)
+            _ensure_changelog(client, partitions, settings.kafka.replication_factor)
+            if reread_history:
+                _reread(client)
+            return partitions
+        finally:
+            client.close()
+    except KafkaError as error:
+        raise CannotContinue(f"the broker at {address} did not do what was asked ({type(error).__name__}): is it up, and is the address right?") from error
+
+
+def _joint_partitions(client: Any) -> int:
+    found = {topic["name"]: len(topic["partitions"]) for topic in client.describe_topics() if topic["error_code"] == 0}
+    missing = [name for name in (*CONSUMED, *PRODUCED) if name not in found]
+    if missing:
+        raise CannotContinue(f"the broker lacks topics {', '.join(missing)}: create them with `retouch topics apply`")
+    responses, feedback = found[RESPONSES.name], found[FEEDBACK.name]
+    if responses != feedback:
+        raise CannotContinue(f"topics responses and feedback must have equally many partitions to be joined, not {responses} and {feedback}")
+    if found.get(CHANGELOG, responses) != responses:
+        raise CannotContinue(f"topic {CHANGELOG} has {found[CHANGELOG]} partitions, responses {responses}: delete it, and what waited in it is forgotten")
+    return responses
+
+
+def _ensure_changelog(client: Any, partitions: int, replication_factor: int) -> None:
+    from kafka.errors import TopicAlreadyExistsError
+
+    topic = {"num_partitions": partitions, "replication_factor": replication_factor, "configs": CHANGELOG_CONFIG}
+    (result,) = client.create_topics({CHANGELOG: topic}, raise_errors=False)["topics"]
+    if result["error_code"] not in (0, TopicAlreadyExistsError.errno):
+        raise CannotContinue(f"the broker refuses topic {CHANGELOG}: {result['error_message']}")
+    client.wait_for_topics([CHANGELOG], timeout_ms=TIMEOUT_MS)
+
+
+def _committed(client: Any) -> Any:
+    """Offsets of the group. A new broker first makes the topic that keeps them, and says so meanwhile."""
+    from kafka.errors import RetriableError
+
+    until = time.monotonic() + TIMEOUT_MS / 1000
+    while True:
+        try:
+            return client.list_group_offsets({GROUP: None}).get(GROUP, {})
+        except RetriableError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.1)
+
+
+def _reread(client: Any) -> None:
+    """Forget how far `interactions` was read. Refused while a member of the group lives; then history is read on from where it stands."""
+    from kafka.errors import KafkaError
+
+    committed = _committed(client)
+    read = [partition for partition in committed if partition.topic == INTERACTIONS.name]
+    if not read:
+        return
+    try:
+        client.delete_group_offsets(GROUP, read)
+    except KafkaError as error:
+        log.warning("the index is empty, yet history cannot be read again", extra={"reason": type(error).__name__})
+    else:
+        log.info("the index is empty: history is read again from the start", extra={"partitions": len(read)})
