@@ -20,9 +20,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from statistics import fmean
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from schemas.tasks import STARS, Task
+
+T = TypeVar("T")
 
 #: The name of `score` by task: what reports call the figure.
 METRIC = {Task.LABEL: "accuracy", Task.RATING: "rating_score", Task.TEXT: "style_f1"}
@@ -117,7 +119,7 @@ def paired_bootstrap(before_by_user: Mapping[str, float], after_by_user: Mapping
     return bootstrap(differences, fmean, seed, resamples)
 
 
-def bootstrap(values: Sequence[float], statistic: Callable[[Sequence[float]], float], seed: int, resamples: int = 2000) -> Interval:
+def bootstrap(values: Sequence[T], statistic: Callable[[Sequence[T]], float], seed: int, resamples: int = 2000) -> Interval:
     """A statistic of `values` with its 95 % percentile bootstrap interval."""
     rng = random.Random(seed)  # noqa: S311  # repeatable on purpose
     drawn = sorted(statistic(rng.choices(values, k=len(values))) for _ in range(resamples))

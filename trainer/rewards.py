@@ -23,14 +23,15 @@ class Reward:
         return self.score + format_bonus * self.usable
 
 
-def answer_of(completion: str, ended: bool, case: Case) -> str | None:
+def answer_of(completion: str, case: Case) -> str | None:
     """The answer that serving would give, or None where it would fall back to the base answer."""
-    rewrite = parse(completion) if ended else None
+    rewrite = parse(completion)
     return rewrite.answer if rewrite and is_valid(case.task, rewrite.answer, case.query.options) else None
 
 
 def reward_of(completion: str, ended: bool, case: Case) -> Reward:
-    answer = answer_of(completion, ended, case)
+    """`ended`: the model stopped by itself. Serving stops behind the body, but only an end token teaches the model to."""
+    answer = answer_of(completion, case) if ended else None
     if answer is None:
         return Reward(0.0, usable=False)
     return Reward(score(case.task, answer, case.truth, case.query.options), usable=True)

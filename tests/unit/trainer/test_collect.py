@@ -1,0 +1,125 @@
+import json
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from infra.settings import load
+from schemas.envelope import seal
+from schemas.ids import is_held_out
+from schemas.outcomes import Outcome
+from schemas.topics import OUTCOMES, TRAJECTORIES
+from schemas.trajectories import Trajectory
+from tests.unit.trainer.made import make_outcome, make_trajectory
+from trainer.collect import Snapshot, assemble, offsets_beyond, ranges_json, write
+
+RANGES = {"outcomes": {0: (0, 9), 1: (3, 5)}, "trajectories": {0: (0, 4)}}
+TRAINING = next(f"u{n}" for n in range(99) if not is_held_out("t", f"u{n}", 0.3))
+HELD_OUT = next(f"u{n}" for n in range(99) if is_held_out("t", f"u{n}", 0.3))
+
+
+def record(message: Outcome | Trajectory) -> Any:
+    topic = OUTCOMES.name if isinstance(message, Outcome) else TRAJECTORIES.name
+    message_id = message.outcome_id if isinstance(message, Outcome) else message.trajectory_id
+    return SimpleNamespace(topic=topic, headers=seal(message, id=message_id, source="/test"), value=message.to_bytes())
+
+
+def snapshot(messages: Iterable[Outcome | Trajectory]) -> Snapshot:
+    return assemble(RANGES, [record(message) for message in messages], 0.3)
+
+
+OUTCOMES_MADE = [make_outcome(n, user=user) for n in range(4) for user in (TRAINING, HELD_OUT)]
+MESSAGES: list[Outcome | Trajectory] = [*OUTCOMES_MADE, *map(make_trajectory, OUTCOMES_MADE)]
+
+
+def test_order_and_repeats_change_nothing() -> None:
+    shuffled = MESSAGES * 2
+    random.Random(3).shuffle(shuffled)
+    again, first = snapshot(shuffled), snapshot(MESSAGES)
+    assert again.digest == first.digest and again.rows == first.rows
+    assert again.training == first.training and again.lessons == first.lessons
+    assert again.counts["outcomes.read"] == 2 * first.counts["outcomes.read"]
+
+
+def test_a_repeat_that_differs_gives_the_same_snapshot_in_either_order() -> None:
+    slow = OUTCOMES_MADE[0].model_copy(update={"score": 0.75})
+    assert snapshot([OUTCOMES_MADE[0], slow]).digest == snapshot([slow, OUTCOMES_MADE[0]]).digest
+
+
+def test_other_records_or_another_holdout_give_another_digest() -> None:
+    found = snapshot(MESSAGES)
+    assert snapshot(MESSAGES[1:]).digest != found.digest
+    assert assemble(RANGES, map(record, MESSAGES), 0.0).digest != found.digest
+
+
+def test_held_out_users_judge_and_never_train() -> None:
+    found = snapshot(MESSAGES)
+    assert {case.user for case in found.training} == {lesson.case.user for lesson in found.lessons} == {f"t/{TRAINING}"}
+    assert {case.user for case in found.heldout} == {f"t/{HELD_OUT}"}
+    assert found.counts["trajectories.held_out"] == 4 and found.heldout_users == 1
+    assert [row.kind for row in found.rows if row.held_out] == ["outcome"] * 4
+
+
+def test_what_cannot_be_used_is_counted_by_reason() -> None:
+    fine = make_trajectory(make_outcome(9, user=TRAINING))
+    bad: list[Outcome | Trajectory] = [
+        make_outcome(0, truth=None),
+        make_outcome(1, truth="  "),
+        make_outcome(2, truth="c"),
+        make_outcome(3, base=" "),
+        fine.model_copy(update={"example_id": fine.trajectory_id}),
+        make_trajectory(make_outcome(5, user=TRAINING), reasoning=" "),
+    ]
+    found = snapshot(bad)
+    assert (found.training, found.heldout, found.lessons) == ([], [], [])
+    reasons = {name: count for name, count in found.counts.items() if name.count(".") and not name.endswith(".read")}
+    assert reasons == {
+        "outcomes.no_truth": 2,
+        "outcomes.truth_outside_options": 1,
+        "outcomes.no_base_answer": 1,
+        "trajectories.no_example": 1,
+        "trajectories.empty_reasoning": 1,
+    }
+
+
+def test_malformed_records_are_counted_and_skipped() -> None:
+    sound = record(MESSAGES[0])
+    broken = [
+        SimpleNamespace(topic="outcomes", headers=sound.headers, value=b"{"),
+        SimpleNamespace(topic="outcomes", headers=[], value=sound.value),
+        SimpleNamespace(topic="trajectories", headers=sound.headers, value=sound.value),
+    ]
+    found = assemble(RANGES, [*broken, sound], 0.3)
+    assert found.counts["outcomes.malformed"] == 2 and found.counts["trajectories.malformed"] == 1 and found.counts["outcomes"] == 1
+
+
+def test_the_example_of_the_reasoning_leads_the_lesson() -> None:
+    trajectory = make_trajectory(make_outcome(1, user=TRAINING))
+    second = trajectory.outcome.response.context.items[1]
+    (lesson,) = snapshot([trajectory.model_copy(update={"example_id": second.interaction_id})]).lessons
+    assert lesson.items[0] == second and len(lesson.items) == 3
+
+
+def test_a_snapshot_is_written_as_parquet_with_its_manifest(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    found = snapshot(MESSAGES)
+    directory = write(found, load(stack={"dir": tmp_path}), "1.2.3")
+    assert directory == tmp_path / "snapshots" / found.digest
+    table = pq.read_table(directory / "rows.parquet")
+    assert table.num_rows == len(found.rows) and set(table.column_names) == {"kind", "row_id", "held_out", "message"}
+    manifest = json.loads((directory / "manifest.json").read_text())
+    assert manifest["digest"] == found.digest and manifest["code_version"] == "1.2.3" and manifest["seed"] == 0
+    assert manifest["ranges"] == {"outcomes": {"0": [0, 9], "1": [3, 5]}, "trajectories": {"0": [0, 4]}}
+
+
+@pytest.mark.parametrize(
+    ("before", "new"), [({}, 6), ({"outcomes": {"0": [0, 9], "1": [3, 5]}}, 0), ({"outcomes": {"0": [0, 4]}}, 5 + 2), ({"outcomes": {"0": [0, 99]}}, 2)]
+)
+def test_offsets_beyond_earlier_ranges(before: dict[str, dict[str, list[int]]], new: int) -> None:
+    ranges = {"outcomes": {0: (5, 9), 1: (3, 5)}} if not before else RANGES
+    assert offsets_beyond(ranges, before, OUTCOMES) == new
+    assert offsets_beyond(RANGES, ranges_json(RANGES), TRAJECTORIES) == 0

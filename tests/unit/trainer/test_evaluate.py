@@ -1,0 +1,81 @@
+import json
+from dataclasses import asdict
+
+import pytest
+
+from tests.unit.trainer.made import make_case
+from trainer.cases import Case
+from trainer.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, choose, compare
+from trainer.rewards import answer_of, reward_of
+
+
+def cases(users: int, per_user: int, domain: str = "letters") -> list[Case]:
+    return [make_case(n, user=f"u{u}", domain=domain) for u in range(users) for n in range(per_user)]
+
+
+def test_cases_are_spread_evenly_over_users_and_domains() -> None:
+    many = cases(5, 4) + cases(1, 50, "many") + cases(5, 4, "other")
+    chosen = choose(many, 22)
+    counts = {(case.user, case.domain): sum(c.user == case.user and c.domain == case.domain for c in chosen) for case in many}
+    assert sorted(counts.values()) == [2] * 11
+    assert choose(list(reversed(many)), 22) == chosen
+    assert len(choose(many, 1000)) == len(many)
+
+
+def test_the_latest_cases_of_a_user_come_first() -> None:
+    assert [case.query.text for case in choose(cases(1, 5), 1)] == ["question 4"]
+
+
+def test_arms_are_paired_by_user_and_higher_is_better() -> None:
+    judged = cases(20, 3)
+    answers = {ZERO_SHOT: ["a"] * 60, CHAMPION: ["a"] * 60, CANDIDATE: ["b"] * 57 + ["a"] * 3}
+    found = compare(judged, answers, {})
+    domain = found.domains["letters"]
+    assert (domain.metric, domain.users, domain.cases) == ("accuracy", 20, 60)
+    assert domain.scores == {ZERO_SHOT: 0.0, CHAMPION: 0.0, CANDIDATE: pytest.approx(0.95)}
+    assert domain.metrics[CANDIDATE] == {"accuracy": pytest.approx(0.95)}
+    gain = domain.intervals["candidate_minus_champion"]
+    assert gain.mean == pytest.approx(0.95) and 0.8 < gain.low <= gain.high <= 1.0
+    assert domain.intervals["champion_minus_zero_shot"] == (0.0, 0.0, 0.0)
+
+
+def test_users_count_alike_however_much_they_asked() -> None:
+    judged = cases(1, 9) + [make_case(0, user="quiet")]
+    found = compare(judged, {ZERO_SHOT: ["a"] * 10, CANDIDATE: ["b"] * 9 + ["a"]}, {})
+    assert found.domains["letters"].scores[CANDIDATE] == 0.5
+    assert found.overall.intervals["candidate_minus_zero_shot"].mean == 0.5
+
+
+def test_the_overall_figure_is_the_mean_over_domains_of_users_who_differ() -> None:
+    judged = cases(4, 1) + cases(2, 1, "other")
+    found = compare(judged, {ZERO_SHOT: ["a"] * 6, CANDIDATE: ["b"] * 4 + ["a"] * 2}, {})
+    assert found.overall.scores[CANDIDATE] == 0.5 and found.overall.users == 4
+    assert found.overall.intervals["candidate_minus_zero_shot"].mean == 0.5
+    json.dumps(asdict(found))
+
+
+def test_nothing_to_judge_is_an_error() -> None:
+    with pytest.raises(ValueError, match="held-out"):
+        compare([], {ZERO_SHOT: []}, {})
+
+
+@pytest.mark.parametrize(
+    ("completion", "ended", "score", "usable"),
+    [
+        ("<think>x</think><personalized>b</personalized>", True, 1.0, True),
+        ("<think>x</think><personalized> a </personalized>", True, 0.0, True),
+        ("<think>x</think><personalized>b</personalized>", False, 0.0, False),
+        ("<think>x</think><personalized>c</personalized>", True, 0.0, False),
+        ("b", True, 0.0, False),
+    ],
+)
+def test_rewards_go_to_answers_that_serving_would_give(completion: str, ended: bool, score: float, usable: bool) -> None:
+    reward = reward_of(completion, ended, make_case())
+    assert (reward.score, reward.usable) == (score, usable)
+    assert reward.total(0.25) == score + 0.25 * usable
+
+
+def test_an_invalid_rating_earns_nothing_in_rl_although_lamp_gives_it_the_far_end() -> None:
+    case = make_case(options=("1", "2", "3", "4", "5"), base="3", truth="3")
+    assert reward_of("<think>x</think><personalized>7</personalized>", True, case).score == 0.0
+    assert answer_of("<think>x</think><personalized>7</personalized>", case) is None

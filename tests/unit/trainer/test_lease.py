@@ -1,0 +1,25 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.errors import CannotContinue
+from trainer.lease import lease
+
+
+def test_a_second_trainer_is_told_who_holds_the_lease(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "trainer.lock"
+    with lease(path), pytest.raises(CannotContinue, match=f"pid {os.getpid()}"), lease(path):
+        pass
+    assert not path.exists()
+
+
+def test_the_lease_of_a_killed_trainer_is_free_again(tmp_path: Path) -> None:
+    path = tmp_path / "trainer.lock"
+    code = "import os, sys; from pathlib import Path; from trainer.lease import lease\nwith lease(Path(sys.argv[1])): os._exit(9)"
+    assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 9
+    assert path.exists()
+    with lease(path):
+        assert path.read_text() == f"{os.getpid()}\n"

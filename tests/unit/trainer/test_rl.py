@@ -1,0 +1,142 @@
+# axes are capital letters: P prompts, G candidates, T tokens
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from infra.settings import Rl
+from schemas.prompts import PromptStyle
+from tests.unit.trainer.made import make_case
+from trainer.policy import Policy
+from trainer.prompts import Prompter
+from trainer.rewards import Reward
+from trainer.rl import Diverged, advantages, learn, policy_loss, rate_schedule, roll_out, train
+from trainer.rollout import Sampling
+
+
+def mask_of(lengths: list[list[int]]) -> Tensor:
+    width = max(max(group) for group in lengths)
+    return torch.tensor([[[place < length for place in range(width)] for length in group] for group in lengths])
+
+
+def test_equal_lengths_give_the_centred_rewards_in_units_of_their_deviation() -> None:
+    mask = mask_of([[2, 2], [2, 2]])
+    zero = torch.zeros(mask.shape)
+    found = advantages(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), zero, zero, mask, beta=0.0)
+    # Centred: +-0.5 and twice 0; mean 0, variance (4 * 0.25) / 8 tokens = 1/8.
+    assert torch.allclose(found[0, 0], torch.full((2,), 0.5 * 8**0.5))
+    assert torch.allclose(found[0, 1], -found[0, 0])
+    assert torch.allclose(found[1], torch.zeros(2, 2))
+
+
+def test_long_completions_weigh_more_and_padding_weighs_nothing() -> None:
+    mask = mask_of([[3, 1], [1, 1]])
+    zero = torch.zeros(mask.shape)
+    found = advantages(torch.tensor([[1.0, 0.0], [0.3, 0.3]]), zero, zero, mask, beta=0.0)
+    valid = found[mask]
+    assert torch.isclose(valid.mean(), torch.tensor(0.0), atol=1e-6)
+    assert torch.isclose(valid.square().mean(), torch.tensor(1.0))
+    assert (found[~mask] == 0).all()
+    # The token mean is (3 * 0.5 - 0.5) / 6 = 1/6, so a group of equal rewards is pushed below zero.
+    assert (found[1][mask[1]] < 0).all()
+    noise = torch.randn(mask.shape) * ~mask
+    assert torch.allclose(advantages(torch.tensor([[1.0, 0.0], [0.3, 0.3]]), noise, -noise, mask, beta=0.5), found)
+
+
+def test_all_groups_equal_and_no_kl_give_zeros_not_nan() -> None:
+    mask = mask_of([[2, 1]])
+    zero = torch.zeros(mask.shape)
+    assert (advantages(torch.tensor([[0.7, 0.7]]), zero, zero, mask, beta=0.1) == 0).all()
+
+
+def test_kl_is_paid_by_every_token_before_it_and_may_be_earned() -> None:
+    mask = mask_of([[3, 3]])
+    old = torch.tensor([[[0.0, -1.0, -1.0], [-1.0, -1.0, -1.0]]])
+    reference = torch.tensor([[[-1.0, -1.0, -3.0], [-1.0, 0.0, -1.0]]])
+    found = advantages(torch.tensor([[0.0, 0.0]]), old, reference, mask, beta=0.1)
+    # k1 is (1, 0, 2) and (0, -1, 0): returns are -(0.3, 0.2, 0.2) and (0.1, 0.1, 0).
+    returns = torch.tensor([[[-0.3, -0.2, -0.2], [0.1, 0.1, 0.0]]])
+    expected = (returns - returns.mean()) / returns.std(correction=0)
+    assert torch.allclose(found, expected, atol=1e-6)
+
+
+def test_scaling_and_shifting_all_rewards_of_a_group_changes_nothing() -> None:
+    mask, zero = mask_of([[2, 4, 3], [1, 2, 2]]), torch.zeros(2, 3, 4)
+    rewards = torch.tensor([[0.0, 1.0, 0.4], [0.2, 0.9, 0.9]])
+    assert torch.allclose(advantages(rewards, zero, zero, mask, 0.0), advantages(3 * rewards + 5, zero, zero, mask, 0.0), atol=1e-5)
+
+
+def test_a_group_of_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="two candidates"):
+        advantages(torch.zeros(3, 1), torch.zeros(3, 1, 2), torch.zeros(3, 1, 2), torch.ones(3, 1, 2, dtype=torch.bool), 0.0)
+
+
+def test_the_loss_is_a_token_mean_and_the_clip_stops_the_gain() -> None:
+    mask = mask_of([[2, 1]])
+    old = torch.zeros(1, 2, 2)
+    advantage = torch.ones(1, 2, 2)
+    assert torch.isclose(policy_loss(old, old, advantage, mask, 0.2), torch.tensor(-1.0))
+    moved = torch.full((1, 2, 2), 1.0, requires_grad=True)
+    loss = policy_loss(moved, old, advantage, mask, 0.2)
+    loss.backward()
+    assert torch.isclose(loss.detach(), torch.tensor(-1.2))
+    assert moved.grad is not None and (moved.grad == 0).all()
+
+
+def test_the_rate_warms_up_and_decays_to_a_floor() -> None:
+    rate = rate_schedule(100)
+    assert rate(0) == pytest.approx(0.1) and rate(9) > 0.9 and rate(50) == pytest.approx(0.5) and rate(99) == pytest.approx(0.1)
+
+
+@pytest.fixture
+def policy(tiny_checkpoint: Path) -> Policy:
+    return Policy.load(tiny_checkpoint)
+
+
+RL = Rl(steps=24, prompts_per_step=2, candidates=16, learning_rate=2e-2, beta=0.0, k_min=1, k_max=3, top_p=1.0)
+
+
+def test_rl_raises_a_trivial_reward(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reward is the share of small letters, a tenth of what a random model writes."""
+    monkeypatch.setattr("trainer.rl.reward_of", lambda text, ended, case: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=False))
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    steps = train(policy, [make_case(n) for n in range(4)], prompter, RL, max_new_tokens=6, seed=0, stop=threading.Event())
+    assert [step.k for step in steps] == [1] * 8 + [2] * 8 + [3] * 8
+    assert [step.stage for step in steps] == [0] * 8 + [1] * 8 + [2] * 8
+    assert steps[-1].reward > steps[0].reward + 0.3
+    assert all(step.shown == step.k for step in steps)
+
+
+def test_k_is_capped_by_the_items_a_case_has(policy: Policy) -> None:
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    cases = [make_case(0, items=1), make_case(1, items=0)]
+    steps = train(policy, cases, prompter, RL.model_copy(update={"steps": 1, "k_min": 3}), max_new_tokens=2, seed=0, stop=threading.Event())
+    assert (steps[0].k, steps[0].shown) == (3, 1.0)
+    assert train(policy, cases[1:], prompter, RL, max_new_tokens=2, seed=0, stop=threading.Event()) == []
+
+
+def test_a_reward_that_is_not_finite_stops_the_run(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.rl.reward_of", lambda text, ended, case: Reward(float("nan"), usable=True))
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    with pytest.raises(Diverged):
+        train(policy, [make_case()], prompter, RL, max_new_tokens=2, seed=0, stop=threading.Event())
+
+
+def test_at_its_start_the_policy_is_the_anchor(policy: Policy) -> None:
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    batch = roll_out(policy, [make_case(0), make_case(1)], prompter, 2, 3, Sampling(5, 1.0, 0.9), threading.Event())
+    optimizer = torch.optim.SGD(policy.model.parameters(), lr=0.0)
+    loss, kl, entropy = learn(policy, policy, batch, RL, optimizer)
+    assert kl == pytest.approx(0.0, abs=1e-5) and entropy > 0 and loss == pytest.approx(0.0, abs=1e-4)
+
+
+def test_seeds_repeat_a_run(tiny_checkpoint: Path) -> None:
+    def rewards() -> list[float]:
+        policy = Policy.load(tiny_checkpoint)
+        prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+        steps = train(policy, [make_case(n) for n in range(3)], prompter, RL.model_copy(update={"steps": 2}), 4, seed=7, stop=threading.Event())
+        return [step.length for step in steps] + [step.entropy for step in steps]
+
+    assert rewards() == pytest.approx(rewards(), rel=1e-4)

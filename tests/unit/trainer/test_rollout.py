@@ -1,0 +1,73 @@
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from trainer.interruption import Interrupted
+from trainer.policy import Policy
+from trainer.rollout import Sampling, generate, log_probabilities
+from trainer.shared_prompt import NAME
+
+
+@pytest.fixture(scope="module")
+def policy(tiny_checkpoint: Path) -> Policy:
+    return Policy.load(tiny_checkpoint)
+
+
+def prompts_of(*lengths: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(3, 200, (length,), generator=generator).tolist() for length in lengths]
+
+
+def test_greedy_completions_equal_those_of_transformers(policy: Policy) -> None:
+    prompts = prompts_of(3, 40, 17)
+    ours = generate(policy, prompts, 1, Sampling(8), threading.Event(), batch_size=2)
+    policy.model.set_attn_implementation("sdpa")
+    for prompt, (completion,) in zip(prompts, ours, strict=True):
+        ids = torch.tensor([prompt])
+        out = policy.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, pad_token_id=policy.pad_id)
+        assert completion.token_ids == out[0, len(prompt) :].tolist()
+    policy.model.set_attn_implementation(NAME)
+
+
+def test_log_probabilities_equal_those_of_each_row_alone(policy: Policy) -> None:
+    prompts = prompts_of(5, 31)
+    completions = [prompts_of(4, 1, 7), prompts_of(2, 6, 3)]
+    logp, mask, entropy = log_probabilities(policy, prompts, completions)
+    assert mask.sum(-1).tolist() == [[4, 1, 7], [2, 6, 3]] and float(entropy) > 0
+    policy.model.set_attn_implementation("sdpa")
+    for number, prompt in enumerate(prompts):
+        for place, completion in enumerate(completions[number]):
+            logits = policy.model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+            alone = torch.log_softmax(logits, -1).gather(1, torch.tensor(completion)[:, None])[:, 0]
+            assert torch.allclose(logp[number, place, : len(completion)], alone, atol=1e-5)
+            assert (logp[number, place, len(completion) :] == 0).all()
+    policy.model.set_attn_implementation(NAME)
+
+
+def test_sampling_stays_inside_the_nucleus_and_candidates_differ(policy: Policy) -> None:
+    torch.manual_seed(0)
+    group = generate(policy, prompts_of(9), 64, Sampling(1, 1.0, 0.05), threading.Event())[0]
+    policy.model.set_attn_implementation("sdpa")
+    probabilities = torch.softmax(policy.model(torch.tensor(prompts_of(9))).logits[0, -1], -1).sort(descending=True)
+    policy.model.set_attn_implementation(NAME)
+    inside = int((probabilities.values.cumsum(0) - probabilities.values <= 0.05).sum())
+    drawn = {one.token_ids[0] for one in group}
+    assert drawn <= set(probabilities.indices[:inside].tolist()) and len(drawn) > 1
+
+
+def test_a_completion_ends_with_its_end_token_or_is_cut_off(policy: Policy) -> None:
+    torch.manual_seed(0)
+    ends = (policy.end_ids[0], 5, 6, 7, 8, 9, 10, 11)
+    eager = Policy(policy.model, policy.tokenizer, policy.origin, ends, policy.pad_id)
+    for one in generate(eager, prompts_of(4), 64, Sampling(12, 1.0, 1.0), threading.Event())[0]:
+        assert one.ended == (one.token_ids[-1] in ends) and (one.ended or len(one.token_ids) == 12)
+        assert not set(one.token_ids[:-1]) & set(ends)
+
+
+def test_a_stop_is_heard_between_two_tokens(policy: Policy) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Interrupted):
+        generate(policy, prompts_of(4), 1, Sampling(4), stop)

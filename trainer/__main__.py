@@ -1,0 +1,49 @@
+"""`python -m trainer`: the service, or with a flag one of its parts.
+
+Exit codes: 0 trained, or nothing to train (the log says why), or stopped by a signal; 1 failed; 2 an impossible setting or flag.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+from contextlib import suppress
+
+from infra.lifecycle import run_process
+from infra.settings import Settings
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m trainer", description="Without a flag: run on a schedule until SIGTERM.")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--once", action="store_true", help="one run, then exit")
+    what.add_argument("--bootstrap", action="store_true", help="register the shipped checkpoint as champion where the registry is empty, then exit")
+    what.add_argument("--dry-run", action="store_true", help="say as JSON what would be trained on and why, then exit")
+    flags = parser.parse_args()
+
+    def body(settings: Settings, stop: threading.Event) -> None:
+        # Nothing here fetches models or reports usage; the libraries read these while they are imported.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        from trainer import service
+        from trainer.interruption import Interrupted
+
+        with suppress(Interrupted):
+            if flags.bootstrap:
+                service.bootstrap(settings)
+            elif flags.dry_run:
+                sys.stdout.write(json.dumps(service.describe(settings, stop), indent=1) + "\n")
+            elif flags.once:
+                service.run(settings, stop)
+            else:
+                service.serve(settings, stop)
+
+    return run_process("trainer", body)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,130 @@
+"""Evaluation: held-out users' own outcomes, answered again by each arm, compared user by user.
+
+Arms: `zero_shot` is the base answer as it went out then; `champion` and `candidate` rewrite it greedily from the same history at the k
+of serving, with serving's prompt and serving's fall-backs. All scores are oriented so that higher is better, and every difference has a
+95 % interval by paired bootstrap over users.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from schemas.scoring import METRIC, Interval, Pair, bootstrap, metrics, paired_bootstrap, score
+from trainer.cases import Case
+from trainer.policy import Policy
+from trainer.prompts import Prompter
+from trainer.rewards import answer_of
+from trainer.rollout import Sampling, generate
+
+ZERO_SHOT, CHAMPION, CANDIDATE = "zero_shot", "champion", "candidate"
+#: (after, before) of every comparison that is reported.
+COMPARISONS = ((CANDIDATE, CHAMPION), (CANDIDATE, ZERO_SHOT), (CHAMPION, ZERO_SHOT))
+#: The bootstrap's own seed: intervals must not depend on the run's.
+BOOTSTRAP_SEED = 0
+
+#: arm -> one answer per case.
+Answers = Mapping[str, Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One domain, or the mean over domains. `intervals` are named `<after>_minus_<before>`."""
+
+    metric: str
+    users: int
+    cases: int
+    scores: Mapping[str, float]  # arm -> mean over users
+    metrics: Mapping[str, Mapping[str, float]]  # arm -> the task's metrics, as means over cases
+    intervals: Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    domains: Mapping[str, Comparison]
+    overall: Comparison
+    fallen_back: Mapping[str, float]  # arm -> share of cases with history where no usable rewrite was made
+
+
+def choose(heldout: Sequence[Case], limit: int) -> list[Case]:
+    """At most `limit` cases, spread evenly over users and domains, the latest of each first: a pure function of its input."""
+    piles: dict[tuple[str, str], list[Case]] = defaultdict(list)
+    for case in sorted(heldout, key=lambda case: (case.query.asked_at, case.case_id)):
+        piles[case.user, case.domain].append(case)
+    # Users are taken by their first case's id, which is a hash: any limit cuts across users without favour.
+    order = sorted(piles.values(), key=lambda pile: pile[0].case_id)
+    chosen: list[Case] = []
+    while order and len(chosen) < limit:
+        chosen += [pile.pop() for pile in order][: limit - len(chosen)]
+        order = [pile for pile in order if pile]
+    return sorted(chosen, key=lambda case: case.case_id)
+
+
+def rewrite(policy: Policy, cases: Sequence[Case], prompter: Prompter, k: int, max_new_tokens: int, stop: threading.Event) -> tuple[list[str], float]:
+    """The answers serving would give with this policy, and the share of cases with history that fell back to the base answer."""
+    texts = {index: text for index, case in enumerate(cases) if case.items and (text := prompter.text(case, case.items[:k])) is not None}
+    groups = generate(policy, [prompter.encode(text) for text in texts.values()], 1, Sampling(max_new_tokens), stop)
+    answers = [case.base_answer for case in cases]
+    usable = 0
+    for index, (completion,) in zip(texts, groups, strict=True):
+        answer = answer_of(policy.tokenizer.decode(completion.token_ids, skip_special_tokens=True), cases[index])
+        if answer is not None:
+            answers[index] = answer
+            usable += 1
+    with_history = sum(bool(case.items) for case in cases)
+    return answers, 1 - usable / with_history if with_history else 0.0
+
+
+def compare(cases: Sequence[Case], answers: Answers, fallen_back: Mapping[str, float]) -> Evaluation:
+    """Score every arm's answers. Raises ValueError without cases."""
+    if not cases:
+        raise ValueError("no held-out case to judge by")
+    domains = sorted({case.domain for case in cases})
+    by_user = {domain: {arm: _by_user(cases, given, domain) for arm, given in answers.items()} for domain in domains}
+    return Evaluation({domain: _domain(domain, cases, answers, by_user[domain]) for domain in domains}, _overall(by_user, len(cases)), dict(fallen_back))
+
+
+def _by_user(cases: Sequence[Case], answers: Sequence[str], domain: str) -> dict[str, float]:
+    scores: dict[str, list[float]] = defaultdict(list)
+    for case, answer in zip(cases, answers, strict=True):
+        if case.domain == domain:
+            scores[case.user].append(score(case.task, answer, case.truth, case.query.options))
+    return {user: fmean(values) for user, values in scores.items()}
+
+
+def _domain(domain: str, cases: Sequence[Case], answers: Answers, by_user: Mapping[str, Mapping[str, float]]) -> Comparison:
+    places = [index for index, case in enumerate(cases) if case.domain == domain]
+    task = cases[places[0]].task
+    measured = {arm: metrics(task, (Pair(given[i], cases[i].truth, cases[i].query.options) for i in places)) for arm, given in answers.items()}
+    users = next(iter(by_user.values()))
+    intervals = {f"{after}_minus_{before}": paired_bootstrap(by_user[before], by_user[after], BOOTSTRAP_SEED) for after, before in _made(by_user)}
+    return Comparison(METRIC[task], len(users), len(places), {arm: fmean(scores.values()) for arm, scores in by_user.items()}, measured, intervals)
+
+
+def _overall(by_user: Mapping[str, Mapping[str, Mapping[str, float]]], cases: int) -> Comparison:
+    """The mean over domains, each domain the mean over its users; users are resampled whole, with all their domains."""
+    arms = next(iter(by_user.values()))
+    users = sorted({user for scores in by_user.values() for user in scores[ZERO_SHOT]})
+    intervals = {}
+    for after, before in _made(arms):
+        differences = [{domain: scores[after][user] - scores[before][user] for domain, scores in by_user.items() if user in scores[after]} for user in users]
+        intervals[f"{after}_minus_{before}"] = bootstrap(differences, _mean_over_domains, BOOTSTRAP_SEED)
+    scores = {arm: fmean(fmean(domain[arm].values()) for domain in by_user.values()) for arm in arms}
+    return Comparison("mean over domains", len(users), cases, scores, {}, intervals)
+
+
+def _mean_over_domains(differences: Sequence[Mapping[str, float]]) -> float:
+    by_domain: dict[str, list[float]] = defaultdict(list)
+    for of_user in differences:
+        for domain, difference in of_user.items():
+            by_domain[domain].append(difference)
+    return fmean(map(fmean, by_domain.values()))
+
+
+def _made(arms: Iterable[str]) -> list[tuple[str, str]]:
+    """The comparisons whose two arms both answered."""
+    known = set(arms)
+    return [(after, before) for after, before in COMPARISONS if {after, before} <= known]
