@@ -68,6 +68,7 @@ def _replay(given: argparse.Namespace) -> Body:
 
 def _convert(given: argparse.Namespace) -> Body:
     def body(settings: Settings, stop: threading.Event) -> None:
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is a way to look at it
         for step in open_dataset(given.path, given.format).steps(settings.tenant):
             if stop.is_set():
                 return

@@ -1,0 +1,250 @@
+"""The platform's side against a real broker, with a tiny system behind it that answers everything at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kafka import TopicPartition
+
+from infra.errors import RetryLater
+from infra.kafka import producer, reader, send
+from infra.settings import Settings
+from schemas.envelope import read
+from schemas.feedback import Feedback
+from schemas.history import Interaction, Origin
+from schemas.ids import derive
+from schemas.queries import Query
+from schemas.responses import Response
+from schemas.topics import FEEDBACK, INTERACTIONS, QUERIES, RESPONSES
+from tests.unit.traffic.datasets.folders import paper, write_jsonl, write_lamp
+from tests.unit.traffic.echo import echo
+from traffic import replay
+from traffic.lag import STREAMS_GROUP, GroupLag
+from traffic.observer import Observer, survey
+from traffic.pace import Pace
+from traffic.plan import Plan
+from traffic.platform import Manners
+from traffic.simulation import Conduct, Phase, play
+
+pytestmark = pytest.mark.integration
+
+Answers = Callable[[int, Query], int]
+MANNERS = Manners(max_in_flight=8, timeout_s=20)
+PLAN = Plan(tenant="sim", users=4, history=3, learn=2, exam=1)
+
+
+def _always_once(number: int, query: Query) -> int:
+    return 1
+
+
+class EchoSystem(threading.Thread):
+    """Answers each query `answers(number, query)` times with what the user did last, and takes feedback into the interactions."""
+
+    def __init__(self, settings: Settings, answers: Answers = _always_once) -> None:
+        super().__init__(daemon=True)
+        self._answers = answers
+        self._stop_asked = threading.Event()
+        self._producer = producer(settings, "echo")
+        self._consumer = reader(settings, "echo", group_id=STREAMS_GROUP, max_poll_records=100)
+        names = [topic.name for topic in (INTERACTIONS, QUERIES, RESPONSES, FEEDBACK)]
+        self._consumer.assign([TopicPartition(name, number) for name in names for number in self._consumer.partitions_for_topic(name) or ()])
+        self._asked: dict[Any, Query] = {}
+        self._told: dict[tuple[str, str], list[Interaction]] = {}
+        self._number = 0
+
+    def run(self) -> None:
+        while not self._stop_asked.is_set():
+            for records in self._consumer.poll(timeout_ms=50).values():
+                for record in records:
+                    self._handle(record)
+            self._producer.flush()
+            self._consumer.commit()
+        self._consumer.close()
+        self._producer.close()
+
+    def end(self) -> None:
+        self._stop_asked.set()
+        self.join(timeout=30)
+
+    def _handle(self, record: Any) -> None:
+        if record.topic == INTERACTIONS.name:
+            told, _ = read(Interaction, record.headers, record.value)
+            self._told.setdefault((told.tenant, told.user), []).append(told)
+        elif record.topic == QUERIES.name:
+            query, _ = read(Query, record.headers, record.value)
+            self._asked[query.query_id] = query
+            for _ in range(self._answers(self._number, query)):
+                send(self._producer, RESPONSES, echo(query, base="Title", final=self._latest(query)), id=query.query_id, source="/echo")
+            self._number += 1
+        elif record.topic == FEEDBACK.name:
+            self._learn(read(Feedback, record.headers, record.value)[0])
+
+    def _latest(self, query: Query) -> str:
+        before = [one for one in self._told.get((query.tenant, query.user), []) if one.occurred_at < query.asked_at]
+        return max(before, key=lambda one: one.occurred_at).response if before else ""
+
+    def _learn(self, feedback: Feedback) -> None:
+        query = self._asked[feedback.query_id]
+        words = Interaction(
+            interaction_id=derive("feedback-interaction", feedback.feedback_id),
+            tenant=query.tenant,
+            user=query.user,
+            domain=query.domain,
+            content=query.text,
+            response=feedback.truth or "",
+            occurred_at=feedback.occurred_at,
+            origin=Origin.FEEDBACK,
+        )
+        send(self._producer, INTERACTIONS, words, id=words.interaction_id, source="/echo")
+
+
+@contextmanager
+def echo_system(settings: Settings, answers: Answers = _always_once) -> Iterator[None]:
+    system = EchoSystem(settings, answers)
+    system.start()
+    try:
+        yield
+    finally:
+        system.end()
+
+
+@pytest.fixture
+def papers(tmp_path: Path) -> Path:
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    rows = [paper(author, number, f"2007-01-{10 + number}") for author in ("Ryabko, Boris", "a/b", "c") for number in range(5)]
+    write_jsonl(folder / "papers.jsonl", rows)
+    return folder
+
+
+def _tenant(settings: Settings, name: str) -> Settings:
+    return settings.model_copy(update={"tenant": name})
+
+
+def test_every_paper_ends_in_the_log_and_each_author_gets_figures(settings: Settings, papers: Path, tmp_path: Path) -> None:
+    with echo_system(settings):
+        code = replay.run(_tenant(settings, "papers"), papers, out=tmp_path / "out" / "report.json", timeout_s=30)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert code == 0
+    counts = report["counts"]
+    assert (counts["users"], counts["interactions"], counts["questions"], counts["feedback"]) == (3, 6, 9, 9)
+    assert (counts["asked"], counts["answered"], counts["lost"], counts["duplicated"]) == (9, 9, 0, 0)
+    assert counts["interactions_in_log"] == counts["interactions_expected"] == 15
+    assert report["statuses"] == {"personalized": 9}
+    titles = report["domains"]["scholarly_title"]
+    assert titles["base"]["rouge_1"] == pytest.approx(2 / 3), "'Title' of 'Title 4'"
+    assert titles["final"]["rouge_1"] == pytest.approx(1 / 2), "the title before, which feedback has just told: one word of two"
+    assert len(report["users"]) == 3
+    assert report["latency_ms"]["p99"] > 0
+
+
+def test_a_second_replay_adds_nothing_to_the_log(settings: Settings, papers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with echo_system(settings):
+        for _ in range(2):
+            assert replay.run(_tenant(settings, "again"), papers, as_json=True, timeout_s=30) == 0
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert first["counts"] == second["counts"]
+    assert second["counts"]["interactions_in_log"] == 15
+
+
+def test_a_lamp_folder_runs_through_the_same_topics(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    items = [{"id": f"10{n}", "text": f"review {n}", "score": str(n + 1)} for n in range(4)]
+    asked = "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 without further explanation. review: fine"
+    folder = write_lamp(tmp_path / "lamp", [{"id": str(n), "input": asked, "profile": items} for n in (1, 2)], "LaMP_3", {"2": "4", "1": "2"})
+    with echo_system(settings):
+        assert replay.run(_tenant(settings, "lamp"), folder, timeout_s=30) == 0
+    shown = capsys.readouterr().out
+    assert "LaMP-3, product ratings, user split, with outputs" in shown
+    assert "rmse" in shown and "2 of 2 answered, 0 lost" in shown
+
+
+def test_what_stays_unanswered_is_lost_and_fails_the_replay(settings: Settings, papers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with echo_system(settings, lambda number, query: 0 if query.user == "c" else 2):
+        code = replay.run(_tenant(settings, "lossy"), papers, as_json=True, timeout_s=3)
+    counts = json.loads(capsys.readouterr().out)["counts"]
+    assert code == 1
+    assert (counts["asked"], counts["answered"], counts["lost"], counts["interactions_in_log"]) == (9, 6, 3, 12)
+    seen = survey(settings)
+    assert seen.duplicated >= 6 and len(seen.lost) >= 3
+
+
+def test_without_the_streams_a_replay_says_who_is_missing(settings: Settings, papers: Path) -> None:
+    with echo_system(settings), GroupLag(settings) as lag:
+        assert lag.wait([INTERACTIONS, RESPONSES, FEEDBACK], stall_s=20)
+    with pytest.raises(RetryLater, match=r"group retouch-streams stands still 6 records before the end of interactions.*python -m streams"):
+        replay.run(_tenant(settings, "alone"), papers, timeout_s=1)
+
+
+def test_the_phases_of_a_simulation_add_up(settings: Settings, tmp_path: Path) -> None:
+    truths, stop = tmp_path / "truths.jsonl", threading.Event()
+
+    def run(phase: Phase, **conduct: Any) -> dict[str, Any]:
+        return play(settings, PLAN, phase, Conduct(manners=MANNERS, truths=truths, **conduct), Pace(20 if phase is Phase.STEADY else None), stop)
+
+    with echo_system(settings):
+        told = run(Phase.HISTORY, settle=True)
+        learned = run(Phase.LEARN, settle=True)
+        probes = [run(Phase.PROBE, round=name) for name in ("before", "after")]
+        burst = run(Phase.BURST, count=20)
+        steady = run(Phase.STEADY, seconds=1.0)
+    assert (told["interactions"], told["settled"], told["asked"]) == (4 * 3 * 3, True, 0)
+    assert (learned["asked"], learned["feedback"], learned["settled"]) == (24, 24, True)
+    assert [one["asked"] for one in probes] == [12, 12]
+    assert burst["asked"] == 20
+    assert 10 <= steady["asked"] <= 22
+    for one in (learned, *probes, burst, steady):
+        assert (one["answered"], one["lost"], one["duplicated"], one["unsent"]) == (one["asked"], 0, 0, False)
+    lines = [json.loads(line) for line in truths.read_text().splitlines()]
+    assert Counter(line["phase"] for line in lines) == {"learn": 24, "probe": 24, "burst": 20, "steady": steady["asked"]}
+    assert len({line["query_id"] for line in lines}) == len(lines)
+
+
+def test_exam_rounds_are_answered_from_the_very_same_history(settings: Settings) -> None:
+    plan = PLAN.model_copy(update={"tenant": "exams"})
+    with echo_system(settings):
+        play(settings, plan, Phase.HISTORY, Conduct(manners=MANNERS, settle=True), Pace(), threading.Event())
+        play(settings, plan, Phase.LEARN, Conduct(manners=MANNERS, settle=True), Pace(), threading.Event())
+        for name in ("before", "after"):
+            play(settings, plan, Phase.PROBE, Conduct(name, MANNERS), Pace(), threading.Event())
+            play(settings, plan, Phase.BURST, Conduct(name, MANNERS), Pace(), threading.Event())
+    by_id = _answers(settings)
+    before, after = ([by_id[str(one.query.query_id)] for one in plan.exams(name)] for name in ("before", "after"))
+    assert before == after
+    assert len(set(before)) > 1, "answers do follow the history"
+
+
+def _answers(settings: Settings) -> dict[str, str]:
+    with Observer(settings, [RESPONSES]) as observer:
+        return {str(seen.message.query_id): seen.message.answer for seen in observer.read_to_end(30) if isinstance(seen.message, Response)}
+
+
+def test_a_stopped_steady_phase_says_what_it_did(settings: Settings, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    environment = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers(), "RETOUCH_READY_FILE": str(ready)}
+    command = [sys.executable, "-m", "traffic", "simulate", "steady", "--rate", "20", "--count", "30", "--in-flight", "64", "--users", "3", "--tenant", "cli"]
+    with echo_system(settings), subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
+        waited = threading.Event()
+        for _ in range(200):
+            if ready.exists():
+                break
+            waited.wait(0.1)
+        waited.wait(0.5)
+        process.send_signal(signal.SIGUSR1)
+        waited.wait(1.0)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=40)
+    summary = json.loads(out)
+    assert summary["asked"] == summary["answered"] >= 35
+    assert summary["lost"] == 0
+    assert process.returncode == 0, err

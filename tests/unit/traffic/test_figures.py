@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+
+from schemas.scoring import Pair
+from schemas.tasks import MOVIE_TAGS, STARS
+from traffic.figures import Judged, by_domain, by_user, macro_f1
+
+from .asking import question
+from .echo import echo
+
+
+def _judged(user: str, number: int, truth: str, base: str, final: str, options: tuple[str, ...] = (), domain: str = "note") -> Judged:
+    asked = question(user, number, truth, options, domain)
+    judged = Judged.of(asked, echo(asked.query, base=base, final=final))
+    assert judged
+    return judged
+
+
+def test_macro_f1_counts_options_that_never_occur() -> None:
+    assert macro_f1([Pair("comedy", "comedy")], MOVIE_TAGS) == pytest.approx(1 / 15)
+    assert macro_f1([Pair("a", "a"), Pair("b", "a"), Pair("what", "b")], ("a", "b")) == pytest.approx((2 / 3 + 0) / 2)
+
+
+def test_base_and_final_answers_are_measured_side_by_side() -> None:
+    labels = [_judged("ann", 0, "comedy", "action", "comedy", MOVIE_TAGS, "tag"), _judged("bob", 0, "action", "action", "comedy", MOVIE_TAGS, "tag")]
+    ratings = [_judged("ann", 1, "5", "3", "4", STARS, "stars"), _judged("ann", 2, "1", "1", "good", STARS, "stars")]
+    texts = [_judged("ann", 3, "So tired!!", "I am tired", "so tired", domain="note")]
+    found = by_domain([*labels, *ratings, *texts])
+    tag, stars, note = found["tag"], found["stars"], found["note"]
+    assert tag["base"] == {"accuracy": 0.5, "macro_f1": pytest.approx(2 / 3 / 15)}
+    assert (tag["users"], tag["questions"], tag["metric"]) == (2, 2, "accuracy")
+    assert stars["base"] == {"rating_score": 0.75, "mae": 1.0, "rmse": pytest.approx(2**0.5)}
+    assert stars["final"] == {"rating_score": pytest.approx(0.375), "mae": 2.5, "rmse": pytest.approx((17 / 2) ** 0.5)}
+    assert note["final"] | {"style_f1": 0.0} == {"style_f1": 0.0, "rouge_1": 1.0, "rouge_l": 1.0}  # type: ignore[operator]  # a dict of figures
+    assert set(by_user([*labels, *ratings, *texts])["ann"]) == {"tag", "stars", "note"}
+
+
+def test_a_question_without_truth_is_not_judged() -> None:
+    asked = question("ann", 0)
+    assert Judged.of(asked, echo(asked.query)) is None
+    assert by_domain([]) == {} == by_user([])

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from schemas.envelope import Envelope
+from schemas.responses import ResponseStatus
+from traffic.observer import Sighting, Tally, percentile
+
+from .asking import START, question
+from .echo import echo
+
+QUERIES = [question("ann", number).query for number in range(4)]
+
+
+def _seen(topic: str, message: object, seconds: float) -> Sighting:
+    envelope = Envelope("id", "/test", "type", START + timedelta(seconds=seconds), "trace")
+    return Sighting(topic, 0, 0, b"t/ann", message, envelope)  # type: ignore[arg-type]  # any message
+
+
+def test_unanswered_queries_are_lost_and_second_answers_are_duplicates() -> None:
+    tally = Tally()
+    for query in QUERIES:
+        tally.note(_seen("queries", query, 0))
+    for query, seconds in ((QUERIES[0], 1.0), (QUERIES[1], 2.0), (QUERIES[1], 9.0), (QUERIES[1], 9.5)):
+        tally.note(_seen("responses", echo(query), seconds))
+    assert tally.lost == {QUERIES[2].query_id, QUERIES[3].query_id}
+    assert tally.duplicated == 2
+    assert sorted(tally.latencies_ms()) == [1000.0, 2000.0]
+    assert tally.records == {"queries": 4, "responses": 4}
+
+
+def test_an_answer_may_be_read_before_its_query() -> None:
+    tally = Tally()
+    tally.note(_seen("responses", echo(QUERIES[0], status=ResponseStatus.NO_HISTORY), 3))
+    tally.note(_seen("queries", QUERIES[0], 1))
+    assert (tally.lost, tally.duplicated, tally.latencies_ms()) == (set(), 0, [2000.0])
+    assert (tally.statuses, tally.versions) == ({"no_history": 1}, {"none": 1})
+
+
+def test_a_query_sent_twice_may_be_answered_twice() -> None:
+    tally = Tally()
+    for seconds in (0, 5):
+        tally.note(_seen("queries", QUERIES[0], seconds))
+        tally.note(_seen("responses", echo(QUERIES[0]), seconds + 1))
+    assert tally.duplicated == 0
+    tally.note(_seen("responses", echo(QUERIES[0]), 9))
+    assert tally.duplicated == 1
+
+
+def test_what_cannot_be_read_is_counted_beside_the_rest() -> None:
+    tally = Tally()
+    tally.note(Sighting("queries", 0, 0, None))
+    assert (tally.records["queries"], tally.unreadable["queries"], len(tally.asked)) == (1, 1, 0)
+
+
+def test_rounds_add_up() -> None:
+    first, second = Tally(), Tally()
+    first.note_query(QUERIES[0].query_id, START)
+    second.note_query(QUERIES[1].query_id, START)
+    second.note_response(echo(QUERIES[1]), START)
+    first.add(second)
+    assert (len(first.asked), first.lost, dict(first.statuses)) == (2, {QUERIES[0].query_id}, {"personalized": 1})
+
+
+@pytest.mark.parametrize(
+    ("values", "share", "expected"), [([], 0.5, None), ([3.0], 0.99, 3.0), ([1.0, 2.0, 3.0, 4.0], 0.5, 2.0), ([4.0, 1.0, 3.0, 2.0], 0.99, 4.0)]
+)
+def test_percentiles_are_nearest_ranks(values: list[float], share: float, expected: float | None) -> None:
+    assert percentile(values, share) == expected

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import json
+from itertools import islice, pairwise
+from pathlib import Path
+
+import pytest
+
+from infra.errors import BadSetting
+from traffic.plan import Plan
+
+PLAN = Plan(users=3, history=4, learn=2, exam=1)
+
+
+def test_an_exam_asks_the_same_in_each_round_under_other_ids() -> None:
+    before, after = PLAN.exams("before"), PLAN.exams("after")
+    assert len(before) == 3 * 3 * 1
+    assert [(one.query.user, one.query.text, one.query.asked_at, one.truth) for one in before] == [
+        (one.query.user, one.query.text, one.query.asked_at, one.truth) for one in after
+    ]
+    assert not {one.query.query_id for one in before} & {one.query.query_id for one in after}
+    assert not any(one.feedback for one in before)
+    assert PLAN.exams("before") == before
+
+
+def test_the_exam_comes_after_everything_its_user_did() -> None:
+    lessons, exams = PLAN.lessons("0"), PLAN.exams("0")
+    last = max([one.occurred_at for one in PLAN.past()] + [given.occurred_at for one in lessons for given in one.feedback])
+    assert all(one.query.asked_at > last for one in exams)
+    assert not {(one.query.user, one.query.text, one.truth) for one in lessons} & {(one.query.user, one.query.text, one.truth) for one in exams}
+
+
+def test_feedback_is_what_the_user_did_and_comes_before_their_next_question() -> None:
+    lessons = sorted(PLAN.lessons("0"), key=lambda one: (one.query.user, one.query.asked_at))
+    assert len(lessons) == 3 * 3 * 2
+    for one, following in pairwise(lessons):
+        (given,) = one.feedback
+        assert (given.truth, given.query_id, given.user) == (one.truth, one.query.query_id, one.query.user)
+        assert given.occurred_at > one.query.asked_at
+        assert given.occurred_at < following.query.asked_at or following.query.user != one.query.user
+
+
+def test_the_past_is_told_in_order_of_time() -> None:
+    told = list(PLAN.past())
+    assert len(told) == 3 * 3 * 4 == len({one.interaction_id for one in told})
+    assert [one.occurred_at for one in told] == sorted(one.occurred_at for one in told)
+
+
+def test_an_exam_may_ask_some_users_only() -> None:
+    assert {one.query.user for one in PLAN.exams("0", only={"u0001"})} == {"u0001"}
+
+
+def test_background_questions_differ_by_phase_and_round_and_repeat_by_both() -> None:
+    def ids(phase: str, round: str) -> set[object]:
+        return {one.query.query_id for one in islice(PLAN.background(phase, round), 20)}
+
+    assert len(ids("steady", "0") | ids("steady", "1") | ids("burst", "0")) == 60
+    assert ids("steady", "0") == ids("steady", "0")
+    assert {one.query.domain for one in islice(PLAN.background("steady", "0"), 9)} == set(PLAN.domains)
+
+
+def test_ground_truth_is_enough_to_score_by() -> None:
+    line = json.loads(json.dumps(PLAN.exams("1")[0].ground_truth()))
+    assert {"query_id", "tenant", "user", "domain", "phase", "round", "truth", "generic", "ideal", "options"} <= set(line)
+    assert (line["phase"], line["round"]) == ("probe", "1")
+
+
+def test_a_plan_file_is_changed_by_arguments(tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text('{"users": 7, "learn": 9}')
+    assert Plan.read(tmp_path / "plan.json", users=2, seed=None) == Plan(users=2, learn=9)
+    assert Plan.read(None) == Plan()
+
+
+@pytest.mark.parametrize(("text", "message"), [('{"userz": 7}', "plan: userz: Extra inputs"), ('{"users": 0}', "plan: users: .*greater than"), ("{", "plan")])
+def test_an_impossible_plan_names_the_key(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(BadSetting, match=message):
+        Plan.read(tmp_path / "plan.json")
+    with pytest.raises(BadSetting, match=r"nowhere.json: No such file"):
+        Plan.read(tmp_path / "nowhere.json")

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+from itertools import count
+
+from traffic.schedule import AsTheyCome, InOrder
+
+from .asking import question
+
+
+def test_a_user_asks_one_at_a_time_and_in_order() -> None:
+    questions = [question(user, number) for number in (2, 0, 1) for user in ("ann", "bob")]
+    schedule = InOrder(questions)
+    first, second = schedule.next(), schedule.next()
+    assert first and second
+    assert {first.query.text, second.query.text} == {"text 0"}
+    assert schedule.next() is None and not schedule.over
+    schedule.done(second)
+    third = schedule.next()
+    assert third and (third.query.user, third.query.text) == (second.query.user, "text 1")
+    schedule.done(first)
+    schedule.done(third)
+    rest = [schedule.next(), schedule.next()]
+    assert all(rest) and schedule.next() is None and not schedule.over
+    for one in rest:
+        assert one
+        schedule.done(one)
+    assert schedule.next() and schedule.over
+
+
+def test_endless_questions_are_taken_as_they_come() -> None:
+    schedule = AsTheyCome(question("ann", number) for number in count())
+    texts = [one.query.text for _ in range(3) if (one := schedule.next())]
+    assert texts == ["text 0", "text 1", "text 2"] and not schedule.over
+
+
+def test_nothing_to_ask_is_over_at_once() -> None:
+    assert InOrder([]).over and AsTheyCome([]).over and InOrder([]).next() is None
