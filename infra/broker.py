@@ -20,11 +20,21 @@ from infra.child import Child
 from infra.errors import BadSetting, CannotContinue, RetouchError
 from infra.java import find_java
 from infra.kafka_jars import VERSION, ensure_jars
+from infra.ports import free_port, why_taken
 from infra.settings import Settings, load
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 MIN_FREE_BYTES = 256 * 1024 * 1024
+#: Little memory, a short start (the broker lives for minutes on a laptop), warnings with a readable time.
+JVM_OPTIONS = (
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+)
 
 #: One node with little memory and few threads: it shares two cores with everything else. Tried on 2026-11-20.
 FIXED = {
@@ -67,44 +77,56 @@ class Broker:
         self.dir = (settings.stack.dir / "kafka").resolve()
         self.child = Child("broker", [], settings.stack.dir.resolve() / "logs" / "broker.log")
         self.port = 0
+        self._properties_file = self.dir / "server.properties"
+        self._java: list[str] = []
 
     @property
     def bootstrap_servers(self) -> str:
         return f"{self._settings.host}:{self.port}"
 
-    def launch(self) -> None:
-        """Start the process without waiting for it. Formats a new data directory first (about 1 s), and fetches jars that are not there.
+    def prepare(self) -> None:
+        """Find Java, and fetch and verify the jars, where that has not been done. Raises CannotContinue. May block for as long as the fetch takes."""
+        if not self._java:
+            jars = ensure_jars(self._settings.cache_dir.resolve())
+            self._java = [str(find_java()), *JVM_OPTIONS, "-cp", f"{jars}/*"]
 
-        Raises CannotContinue for no Java, no jars, no disk or a taken port, BadSetting for a taken `stack.broker_port`. Call from the main thread.
+    def launch(self) -> None:
+        """Start the process without waiting for it; a new data directory is formatted first, which takes about 1 s.
+
+        Raises CannotContinue for no Java, no jars, no disk or a taken port, BadSetting for a taken `stack.broker_port`.
+        Call it from a thread that outlives the broker (see `infra.leash`).
         """
-        java = find_java()
-        jars = ensure_jars(self._settings.cache_dir.resolve())
-        properties = self._prepare_dir()
-        run = [str(java), "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
-        run += ["-Dorg.slf4j.simpleLogger.showDateTime=true", "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX", "-cp", f"{jars}/*"]
-        if not (self.dir / "data" / "meta.properties").exists():
-            self._format([*run, "kafka.tools.StorageTool", "format", "--standalone", "-t", _cluster_id(), "-c", str(properties)])
-        self.child.command = [*run, "kafka.Kafka", str(properties)]
+        self.prepare()
+        self._prepare_dir()
+        self.child.command = [*self._java, "kafka.Kafka", str(self._properties_file)]
         self.child.start()
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Block until the broker answers. Raises CannotContinue with the end of its log when it ends or the bound passes."""
+        deadline = time.monotonic() + timeout_s
+        while not self.answers():
+            if not self.child.is_running:
+                raise CannotContinue(f"the broker ended with exit code {self.child.exit_code}; end of {self.child.log}:\n{self.child.last_lines()}")
+            if time.monotonic() > deadline:
+                raise CannotContinue(f"the broker did not answer within {timeout_s:.0f} s; end of {self.child.log}:\n{self.child.last_lines()}")
+            time.sleep(0.05)
+
+    def answers(self) -> bool:
+        """Whether a client can learn the cluster's nodes. Blocks for at most a few seconds."""
+        if not _accepts(self._settings.host, self.port):
+            return False
         from kafka import KafkaAdminClient
         from kafka.errors import RetriableError
 
-        deadline = time.monotonic() + timeout_s
-        while not _accepts(self._settings.host, self.port):
-            self._check(deadline, timeout_s)
-        while True:
+        try:
+            admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers, client_id="retouch-broker-wait", bootstrap_timeout_ms=2000)
             try:
-                admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers, client_id="retouch-broker-wait", bootstrap_timeout_ms=2000)
-                try:
-                    admin.describe_cluster()
-                    return
-                finally:
-                    admin.close()
-            except RetriableError:
-                self._check(deadline, timeout_s)
+                admin.describe_cluster()
+            finally:
+                admin.close()
+        except RetriableError:
+            return False
+        return True
 
     def start(self) -> None:
         """Launch and wait; a broker that does not come up is not left behind."""
@@ -130,57 +152,51 @@ class Broker:
     def __exit__(self, *exc: object) -> None:
         self.stop()
 
-    def _prepare_dir(self) -> Path:
-        """Write server.properties with free ports, or the ports that the directory has. Returns its path."""
-        properties = self.dir / "server.properties"
+    def _prepare_dir(self) -> None:
+        """Write server.properties with free ports, or the ports that the directory has; format the data where there is none."""
         try:
             self.dir.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.dir).free
             if free < MIN_FREE_BYTES:
                 raise CannotContinue(f"{self.dir}: {free >> 20} MiB free, the broker needs {MIN_FREE_BYTES >> 20}: free some, or set stack.dir elsewhere")
-            kept = _ports(properties)
-            self.port, controller = kept or (0, _free_port(self._settings.host))
+            self.port, controller = _ports(self._properties_file) or (0, free_port(self._settings.host))
             self._choose_port()
-            _require_free(self._settings.host, controller, f"remove {self.dir} to start with an empty broker on another port")
-            _write(properties, self._properties(controller))
+            _require_free(self._settings.host, controller, f"stop that program, or remove {self.dir} to start with an empty broker on another port")
+            _write(self._properties_file, self._properties(controller, self.dir / "data"))
+            if not (self.dir / "data").exists():
+                self._format(controller)
         except OSError as error:
             raise CannotContinue(f"cannot write the broker's data to {self.dir}: {error.strerror or error}; set stack.dir to a writable place") from error
-        return properties
 
     def _choose_port(self) -> None:
-        wanted = self._settings.broker_port
-        if wanted:
-            try:
-                _require_free(self._settings.host, wanted, "stop that program or choose another port; 0 takes a free one")
-            except CannotContinue as error:
-                raise BadSetting(f"stack.broker_port={wanted}: {error}") from None
-            self.port = wanted
-        elif self.port:
-            _require_free(self._settings.host, self.port, "stop that program, or set stack.broker_port to another port")
-        else:
-            self.port = _free_port(self._settings.host)
+        host, wanted = self._settings.host, self._settings.broker_port
+        if wanted and (reason := why_taken(host, wanted)):
+            raise BadSetting(f"stack.broker_port={wanted}: port is taken on {host} ({reason}); stop that program or choose another, 0 takes a free one")
+        if self.port and not wanted:
+            _require_free(host, self.port, "stop that program, or set stack.broker_port to another port")
+        self.port = wanted or self.port or free_port(host)
 
-    def _properties(self, controller: int) -> dict[str, str]:
+    def _properties(self, controller: int, data: Path) -> dict[str, str]:
         host = self._settings.host
         return FIXED | {
             "listeners": f"PLAINTEXT://{host}:{self.port},CONTROLLER://{host}:{controller}",
             "advertised.listeners": f"PLAINTEXT://{host}:{self.port}",
             "controller.quorum.bootstrap.servers": f"{host}:{controller}",
-            "log.dirs": str(self.dir / "data"),
+            "log.dirs": str(data),
         }
 
-    def _format(self, command: list[str]) -> None:
+    def _format(self, controller: int) -> None:
+        """Format beside the final place and rename, so that data which is there is whole."""
+        new, properties = self.dir / "data.new", self.dir / "format.properties"
+        shutil.rmtree(new, ignore_errors=True)
+        _write(properties, self._properties(controller, new))
+        command = [*self._java, "kafka.tools.StorageTool", "format", "--standalone", "-t", _cluster_id(), "-c", str(properties)]
         result = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
         if result.returncode:
             last = (result.stderr + result.stdout).strip().splitlines()[-1:]
-            raise CannotContinue(f"cannot format the broker's data directory {self.dir / 'data'}: {''.join(last)}")
-
-    def _check(self, deadline: float, timeout_s: float) -> None:
-        if not self.child.is_running:
-            raise CannotContinue(f"the broker ended with exit code {self.child.exit_code}; end of {self.child.log}:\n{self.child.last_lines()}")
-        if time.monotonic() > deadline:
-            raise CannotContinue(f"the broker did not answer within {timeout_s:.0f} s; end of {self.child.log}:\n{self.child.last_lines()}")
-        time.sleep(0.05)
+            raise CannotContinue(f"cannot format the broker's data directory {new}: {''.join(last)}")
+        new.rename(self.dir / "data")
+        properties.unlink()
 
 
 def _cluster_id() -> str:
@@ -207,20 +223,9 @@ def _write(path: Path, properties: Mapping[str, str]) -> None:
     temporary.replace(path)
 
 
-def _free_port(host: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 def _require_free(host: str, port: int, remedy: str) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the broker does: connections in TIME_WAIT do not matter
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise CannotContinue(f"port {port} on {host} is taken ({error.strerror}): {remedy}") from None
+    if reason := why_taken(host, port):
+        raise CannotContinue(f"port {port} on {host} is taken ({reason}): {remedy}")
 
 
 def _accepts(host: str, port: int) -> bool:

@@ -21,7 +21,7 @@ TAIL_BYTES = 4096
 
 
 class Child:
-    """One process at a time under one name; it may be started again after it ended. Start it from the main thread (see `infra.leash`)."""
+    """One process at a time under one name; it may be started again after it ended. Start it from a thread that outlives it (see `infra.leash`)."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
         self.name = name

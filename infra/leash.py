@@ -1,7 +1,7 @@
 """Run a command that dies with its parent: `python -I -S leash.py PARENT_PID COMMAND...`.
 
 Linux sends the chosen signal when the *thread* that started us ends (prctl(2), PR_SET_PDEATHSIG), and keeps it over exec; so a supervisor starts
-its children from its main thread. The same by `preexec_fn` would run Python between fork and exec of a process that has threads, which can
+its children from a thread that outlives them. The same by `preexec_fn` would run Python between fork and exec of a process that has threads, which can
 deadlock, and would keep subprocess from using vfork. Imports nothing of ours: it costs 20 ms. On other systems the command simply runs.
 """
 

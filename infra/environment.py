@@ -1,0 +1,38 @@
+"""Settings as environment variables: how a supervisor hands its own settings to the processes it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+
+from infra.settings import USUAL_NAMES, Settings
+
+PREFIX = "RETOUCH_"
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """This process's environment with its settings replaced by exactly `settings`, secrets included: `load()` there gives an equal object."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) and name not in USUAL_NAMES}
+    return inherited | dict(_variables(settings, PREFIX))
+
+
+def _variables(model: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
+    """What differs from the defaults, by the names that `load()` reads."""
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _variables(value, f"{prefix}{name.upper()}__")
+        elif value != field.get_default():
+            yield f"{prefix}{name.upper()}", _text(value)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    if isinstance(value, list | tuple | dict | bool) or value is None:
+        return json.dumps(value)
+    return str(value)
