@@ -80,15 +80,34 @@ class Ledger:
         return first
 
 
-def read_ledger(settings: Settings, topics: Iterable[Topic] = TOPICS) -> Ledger:
-    """Read every topic to its end as it is now. Raises RetouchError when that takes longer than two minutes."""
+#: Where each partition stood before the run: topic and partition to offset. Empty on a broker of our own, which begins with the run.
+Starts = Mapping[tuple[str, int], int]
+
+
+def read_starts(settings: Settings) -> Starts:
+    """The present ends of all topics: on a broker that others use, what lies before them is not this run's."""
+    from kafka import TopicPartition
+
+    from infra.kafka import reader
+
+    consumer = reader(settings, "retouch-demo-starts")
+    try:
+        names = [topic.name for topic in TOPICS] + [dead_letter_topic(topic.name) for topic in DEAD_LETTERED]
+        partitions = [TopicPartition(name, number) for name in names for number in sorted(consumer.partitions_for_topic(name) or ())]
+        return {(partition.topic, partition.partition): offset for partition, offset in consumer.end_offsets(partitions).items()}
+    finally:
+        consumer.close()
+
+
+def read_ledger(settings: Settings, starts: Starts) -> Ledger:
+    """Read every topic from `starts` to its end as it is now. Raises RetouchError when a topic takes longer than two minutes."""
     ledger = Ledger()
-    for topic in topics:
-        for record in _records(settings, topic.name):
+    for topic in TOPICS:
+        for record in _records(settings, topic.name, starts):
             ledger.add(topic, record.headers, record.value)
     for topic in DEAD_LETTERED:
         name = dead_letter_topic(topic.name)
-        ledger.sizes[name] = sum(1 for _ in _records(settings, name))
+        ledger.sizes[name] = sum(1 for _ in _records(settings, name, starts))
     return ledger
 
 
@@ -117,7 +136,7 @@ def _seen(kind: type[M], headers: Sequence[tuple[str, bytes]], value: bytes | No
     return Seen(message, envelope.time)
 
 
-def _records(settings: Settings, topic: str) -> Iterator[Any]:
+def _records(settings: Settings, topic: str, starts: Starts) -> Iterator[Any]:
     from kafka import TopicPartition
 
     from infra.kafka import reader
@@ -128,7 +147,8 @@ def _records(settings: Settings, topic: str) -> Iterator[Any]:
         if not partitions:
             return
         consumer.assign(partitions)
-        consumer.seek_to_beginning(*partitions)
+        for partition in partitions:
+            consumer.seek(partition, starts.get((topic, partition.partition), 0))
         ends = consumer.end_offsets(partitions)
         deadline = time.monotonic() + READ_TIMEOUT_S
         while any(consumer.position(partition) < ends[partition] for partition in partitions):

@@ -13,12 +13,17 @@ for the same text would come out as unexplained, never as same.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple, Protocol
 
-#: How far below the best logit a token may be and still count as the greedy choice. bfloat16 kernels differ by about this much.
-TIE = 0.15
+from schemas.prompts import PromptStyle, reflection_prompt
+from schemas.responses import Response
+from schemas.rewriting import Rewrite
+
+#: How far below the best logit a token may be and still count as the greedy choice: kernels add float32 numbers in different orders.
+TIE = 0.02
 
 
 class Origin(StrEnum):
@@ -52,3 +57,27 @@ def origin(stamped: Sequence[float], other: Sequence[float] | None) -> Origin:
         if (all(own[:cut]) and all(foreign[cut:])) or (all(foreign[:cut]) and all(own[cut:])):
             return Origin.MIXED
     return Origin.UNEXPLAINED
+
+
+def completion_of(response: Response, style: PromptStyle) -> Completion:
+    """What the reflection model was asked for this answer, and what it wrote, from the record alone."""
+    draft = response.context.draft
+    shown = [item for item in response.context.items if item.interaction_id in response.provenance.history_ids]
+    prompt = reflection_prompt(draft.query, draft.answer, shown, style)
+    return Completion(prompt, Rewrite(response.reasoning, response.answer).to_text())
+
+
+def check(answers: Iterable[tuple[str, Completion]], scorers: Mapping[str, Scorer]) -> Counter[Origin]:
+    """Trace each answer, given with the version stamped on it. A version without a scorer leaves its answers unexplained."""
+    found: Counter[Origin] = Counter()
+    for version, completion in answers:
+        stamped = scorers.get(version)
+        if stamped is None:
+            found[Origin.UNEXPLAINED] += 1
+            continue
+        result = origin(stamped.gaps(completion), None)
+        for other in (scorer for name, scorer in scorers.items() if name != version):
+            if result is Origin.UNEXPLAINED:
+                result = origin(stamped.gaps(completion), other.gaps(completion))
+        found[result] += 1
+    return found

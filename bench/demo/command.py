@@ -1,0 +1,131 @@
+"""`retouch demo`: the closed loop on this machine, from the first event to the exam after the swap, with a report.
+
+The state directory is `OUT/state`: made anew by each run, kept afterwards with its logs, so that
+`RETOUCH_STACK__DIR=OUT/state retouch up` goes on where the demonstration ended.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from bench.demo.plan import FULL, SHORT, Plan
+from bench.demo.progress import Progress
+from bench.demo.report import Report
+from infra.errors import BadSetting, CannotContinue, RetouchError
+from infra.lifecycle import FAILED, INTERRUPTED, OK
+from infra.settings import Section, Settings
+from infra.stack.lock import holder
+from infra.stack.record import lock_path
+
+
+def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_json: bool = False) -> int:
+    """Writes `out/report.json` and `out/report.html`. Blocks for minutes; call it from the main thread.
+
+    Exit codes: 0 nothing was lost, duplicated, dropped or mixed; 1 something was, or a phase failed (one line names it and its log);
+    130 interrupted. Raises BadSetting for an impossible setting.
+    """
+    plan = SHORT if short else FULL
+    progress = Progress()
+    try:
+        with _sigterm_as_ctrl_c():
+            report = _demonstrate(settings, plan, out, short, seed, progress)
+    except KeyboardInterrupt:
+        progress.close()
+        _tell(f"demo: interrupted while {progress.current}; everything is stopped")
+        return INTERRUPTED
+    except BadSetting:
+        progress.close()
+        raise
+    except RetouchError as error:
+        progress.close()
+        _tell(f"demo: failed while {progress.current}: {error}")
+        return FAILED
+    progress.close()
+    _show(report, out, as_json)
+    return OK if report.ok else FAILED
+
+
+def _demonstrate(settings: Settings, plan: Plan, out: Path, short: bool, seed: int, progress: Progress) -> Report:
+    from bench.demo import page
+    from bench.demo.assembly import assemble
+    from bench.demo.script import Script
+
+    settings = prepared(settings, plan, fresh_state(out), seed)
+    run = Script(settings, plan, seed, short, progress).play()
+    with progress.phase("report", "checking answers and writing the report"):
+        report = assemble(run, lambda answers: _check(run.settings, answers))
+        (out / "report.json").write_text(report.model_dump_json(indent=1) + "\n")
+        (out / "report.html").write_text(page.render(report))
+    return report
+
+
+def fresh_state(out: Path) -> Path:
+    """An empty `out/state`. Raises CannotContinue when a stack runs in it, or when it cannot be written."""
+    state = out.resolve() / "state"
+    try:
+        if pid := holder(lock_path(state)):
+            raise CannotContinue(f"a stack runs in {state} (pid {pid}); `retouch down` stops it, or choose another --out")
+        shutil.rmtree(state, ignore_errors=True)
+        state.mkdir(parents=True)
+    except OSError as error:
+        raise CannotContinue(f"cannot write to {state}: {error.strerror or error}; choose another --out") from None
+    return state
+
+
+def prepared(settings: Settings, plan: Plan, state: Path, seed: int) -> Settings:
+    """The given settings with the plan's sizes, the run's own state directory and its seed."""
+    return _changed(settings, plan.settings | {"stack": {"dir": state}}, {"trainer": {"seed": seed}})
+
+
+def _changed(settings: Settings, *changes: dict[str, dict[str, Any]]) -> Settings:
+    for change in changes:
+        settings = settings.model_copy(update={name: _section(getattr(settings, name), fields) for name, fields in change.items()})
+    return settings
+
+
+def _section(section: Section, fields: dict[str, Any]) -> Section:
+    nested = {name: _section(getattr(section, name), value) if isinstance(value, dict) else value for name, value in fields.items()}
+    return section.model_copy(update=nested)
+
+
+def _check(settings: Settings, answers: Any) -> Any:
+    """Trace answers with the checkpoints that the workers fetched."""
+    from bench.demo.checkpoint import Checkpoint
+    from bench.demo.mixing import check
+
+    answers = list(answers)
+    folders = {version: settings.stack.dir / "models" / version for version in sorted({version for version, _ in answers})}
+    return check(answers, {version: Checkpoint(folder) for version, folder in folders.items() if folder.is_dir()})
+
+
+def _show(report: Report, out: Path, as_json: bool) -> None:
+    from bench.demo.summary import show
+
+    if as_json:
+        sys.stdout.write(report.model_dump_json(indent=1) + "\n")
+    else:
+        show(report, out / "report.html")
+
+
+@contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """A job runner's SIGTERM stops a demonstration as a person's Ctrl-C does."""
+
+    def interrupt(signum: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _tell(line: str) -> None:
+    sys.stderr.write(line + "\n")

@@ -1,0 +1,151 @@
+"""What a person sees while the demonstration runs: on a terminal a live list of phases, otherwise one plain line per phase.
+
+Also the clock of the report: every phase's start and length, in seconds since the run began.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Protocol, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.spinner import Spinner
+
+
+@dataclass
+class Span:
+    """One phase. `seconds` is None while it runs; `note` is what it has to say."""
+
+    name: str
+    title: str
+    started_s: float
+    seconds: float | None = None
+    note: str = ""
+
+
+@dataclass
+class Clock:
+    """Phases in the order in which they began."""
+
+    started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    spans: list[Span] = field(default_factory=list)
+    _zero: float = field(default_factory=time.monotonic)
+
+    def now_s(self) -> float:
+        return time.monotonic() - self._zero
+
+    def at(self, seconds: float) -> datetime:
+        """Wall clock of a moment of the run."""
+        return self.started_at + timedelta(seconds=seconds)
+
+    def since_start(self, moment: datetime) -> float:
+        return (moment - self.started_at).total_seconds()
+
+    def elapsed(self, span: Span) -> float:
+        return self.now_s() - span.started_s if span.seconds is None else span.seconds
+
+
+class Display(Protocol):
+    def changed(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Progress:
+    """Runs phases one after the other and shows them. `current` names the phase for an error message."""
+
+    def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
+        self.clock = Clock()
+        self._stream = stream or sys.stderr
+        self._display: Display = Silent() if quiet or self._stream.isatty() else Lines(self.clock, self._stream)
+        self._live = not quiet and self._stream.isatty()
+
+    def go_live(self) -> None:
+        """From now on the terminal is ours; the stack draws its own start."""
+        if self._live:
+            self._display = Live(self.clock, self._stream)
+
+    @property
+    def current(self) -> str:
+        return self.clock.spans[-1].title if self.clock.spans else "before the start"
+
+    @contextmanager
+    def phase(self, name: str, title: str) -> Iterator[Span]:
+        """One phase; it counts as ended whatever happens in it."""
+        span = Span(name, title, self.clock.now_s())
+        self.clock.spans.append(span)
+        self._display.changed()
+        try:
+            yield span
+        finally:
+            span.seconds = self.clock.now_s() - span.started_s
+            self._display.changed()
+
+    def note(self, span: Span, text: str) -> None:
+        span.note = text
+        self._display.changed()
+
+    def close(self) -> None:
+        """Give the terminal back."""
+        self._display.close()
+
+
+class Silent:
+    def changed(self) -> None: ...
+    def close(self) -> None: ...
+
+
+class Lines:
+    """For logs and pipes: a line when a phase ends."""
+
+    def __init__(self, clock: Clock, stream: TextIO) -> None:
+        self._clock, self._stream, self._told = clock, stream, 0
+
+    def changed(self) -> None:
+        for span in self._clock.spans[self._told :]:
+            if span.seconds is None:
+                return
+            self._told += 1
+            print(f"{span.started_s:7.1f} s  {span.title}: {span.seconds:.1f} s{f' ({span.note})' if span.note else ''}", file=self._stream, flush=True)
+
+    def close(self) -> None:
+        self._stream.flush()
+
+
+class Live:
+    """For a terminal: all phases with their seconds, the running one with a spinner."""
+
+    def __init__(self, clock: Clock, stream: TextIO) -> None:
+        from rich.console import Console
+        from rich.live import Live as Screen
+
+        self._clock = clock
+        self._screen = Screen(console=Console(file=stream), get_renderable=self._render, refresh_per_second=8, transient=False)
+        self._spinners: dict[str, Spinner] = {}
+        self._screen.start()
+
+    def changed(self) -> None:
+        self._screen.refresh()
+
+    def close(self) -> None:
+        self._screen.stop()
+
+    def _render(self) -> RenderableType:
+        from rich.spinner import Spinner
+        from rich.table import Table
+
+        table = Table.grid(padding=(0, 2))
+        table.add_column(width=1)
+        table.add_column()
+        table.add_column(justify="right", style="dim")
+        table.add_column(style="dim", overflow="ellipsis", no_wrap=True)
+        for span in list(self._clock.spans):
+            running = span.seconds is None
+            mark: RenderableType = self._spinners.setdefault(span.name, Spinner("dots", style="cyan")) if running else "[green]✓[/]"
+            table.add_row(mark, f"[bold]{span.title}[/]" if running else span.title, f"{self._clock.elapsed(span):.0f} s", span.note)
+        return table

@@ -1,0 +1,193 @@
+"""The demonstration itself: the phases in order, on a stack of its own. What it returns is the evidence; the figures are made elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict
+from typing import Any
+
+from bench.demo import evidence, machine
+from bench.demo.assembly import AFTER, BEFORE, Run
+from bench.demo.ledger import Ledger, Starts, read_ledger, read_starts
+from bench.demo.memory import MemoryWatch
+from bench.demo.parts import POLL_S, Part, PartFailed
+from bench.demo.plan import Plan
+from bench.demo.progress import Progress, Span
+from infra.registry import Registry
+from infra.settings import Settings
+from infra.stack import Stack
+from schemas.ids import is_held_out
+from schemas.topics import OUTCOMES
+from traffic.lag import GroupLag
+from traffic.plan import Plan as Traffic
+
+TEACHER_GROUP = "retouch-teacher"
+#: Bounds of waiting, each several times what was measured.
+PHASE_TIMEOUT_S = 900.0
+STALL_S = 90.0
+SWAP_TIMEOUT_S = 60.0
+#: How often a burst is sent around the swap, and how long traffic goes on behind it.
+BURST_EVERY_S = 1.0
+AFTER_SWAP_S = 3.0
+#: Questions under way at most: what the workers take at once, and enough behind it that they never wait.
+IN_FLIGHT = 128
+
+
+class Script:
+    """One run. `play` blocks; when it returns or raises, everything that it started has ended."""
+
+    def __init__(self, settings: Settings, plan: Plan, seed: int, short: bool, progress: Progress) -> None:
+        self._plan, self._seed, self._short, self._progress = plan, seed, short, progress
+        self._stack = Stack(settings)
+        self._dir = settings.stack.dir
+        self._truths = self._dir / "truths.jsonl"
+        self._traffic = self._dir / "plan.json"
+        self._closing = ExitStack()
+
+    def play(self) -> Run:
+        """Raises RetouchError where a phase fails; `progress.current` says which."""
+        with MemoryWatch() as memory:
+            with self._closing:
+                starts = self._start()
+                self._learn_users()
+                self._train_and_swap()
+                self._exam("second exam", "exam after training", AFTER)
+                ledger = self._count(starts)
+                with self._phase("stop", "stopping everything"):
+                    self._closing.close()
+            return self._run(ledger, memory)
+
+    def _start(self) -> Starts:
+        with self._phase("start", "starting broker, streams, workers, models") as span:
+            self._closing.callback(self._stack.stop)
+            self._stack.start()
+            self._note(span, f"{len(self._stack.processes)} processes")
+        self._progress.go_live()
+        plan = Traffic(seed=self._seed, users=self._plan.users, history=self._plan.history, learn=self._plan.learn, exam=self._plan.exam)
+        self._traffic.write_text(plan.model_dump_json())
+        return read_starts(self._stack.settings)
+
+    def _learn_users(self) -> None:
+        with self._phase("history", "users' histories stream in") as span:
+            told = self._play_traffic("history", "--settle")
+            self._note(span, f"{told['interactions']:,} interactions")
+        with self._phase("learn", "users ask, and answer for themselves") as span:
+            told = self._play_traffic("learn", "--settle", "--in-flight", str(IN_FLIGHT), "--truths", str(self._truths))
+            self._note(span, f"{told['answered']:,} questions answered")
+        self._exam("first exam", "exam before training", BEFORE)
+        with self._phase("teach", "the teacher writes traces") as span, GroupLag(self._stack.settings, TEACHER_GROUP) as lag:
+            lag.wait([OUTCOMES], stall_s=STALL_S, on_lag=lambda left: self._waiting(span, f"{left:,} outcomes left"))
+            self._note(span, "")
+
+    def _exam(self, name: str, title: str, round: str) -> None:
+        with self._phase(name, title) as span:
+            arguments = ["--round", round, "--only", ",".join(self._heldout()), "--in-flight", str(IN_FLIGHT), "--truths", str(self._truths)]
+            told = self._play_traffic("probe", *arguments, log=name.replace(" ", "-"))
+            self._note(span, f"{told['answered']:,} questions of {len(self._heldout())} held-out users, by version {', '.join(told['versions'])}")
+
+    def _train_and_swap(self) -> None:
+        """The trainer as its own process, under steady traffic; bursts while its version goes live."""
+        steady_flags = ["--rate", str(self._plan.steady_per_s), "--count", str(self._plan.burst), "--in-flight", str(4 * self._plan.burst)]
+        with self._phase("train", "SFT, RL and the judgement, under steady traffic") as span:
+            steady = self._part("steady", "traffic", *self._simulate("steady", *steady_flags, "--truths", str(self._truths)))
+            trainer = self._part("trainer", "trainer", "--once")
+            self._until(lambda: not trainer.is_running() or "decision" in self._training(), steady, lambda: self._note(span, self._stage()))
+        with self._phase("swap", "the new version is registered, promoted and swapped in") as span:
+            self._until(lambda: not trainer.is_running(), steady, self._bursts(steady))
+            training = self._training()
+            if training.get("status") != "trained":
+                raise PartFailed(f"trainer: {training.get('reason', 'it left no report')}; log: {trainer.child.log}")
+            if training["decision"]["promote"]:
+                self._until(lambda: training["version"] in self._swapped(), steady, self._bursts(steady), SWAP_TIMEOUT_S)
+                self._note(span, f"version {training['version']} serves")
+            else:
+                self._note(span, f"not promoted: {training['decision']['reason']}")
+            since = time.monotonic()
+            self._until(lambda: time.monotonic() - since > AFTER_SWAP_S, steady)
+            steady.finish(PHASE_TIMEOUT_S)
+
+    def _count(self, starts: Starts) -> Ledger:
+        with self._phase("count", "counting what the topics hold") as span:
+            ledger = read_ledger(self._stack.settings, starts)
+            self._note(span, f"{sum(ledger.sizes.values()):,} records")
+            return ledger
+
+    def _run(self, ledger: Ledger, memory: MemoryWatch) -> Run:
+        settings = self._stack.settings
+        return Run(
+            settings=settings,
+            clock=self._progress.clock,
+            ledger=ledger,
+            evidence=evidence.Evidence(
+                truths=evidence.read_truths(self._truths),
+                training=self._training(),
+                versions=Registry(settings).versions(),
+                swaps=evidence.read_swaps(self._dir / "swaps.jsonl"),
+            ),
+            machine=machine.describe(),
+            versions=machine.versions(),
+            peak_memory_mb=memory.peak_mb,
+            short=self._short,
+            seed=self._seed,
+            sizes={f"demo.{name}": value for name, value in asdict(self._plan).items() if name != "settings"},
+        )
+
+    def _play_traffic(self, phase: str, *flags: str, log: str = "") -> dict[str, Any]:
+        """One phase of the simulated platform, to its end. Returns its summary."""
+        part = self._part(log or phase, "traffic", *self._simulate(phase, *flags))
+        part.join(PHASE_TIMEOUT_S)
+        return part.summary()
+
+    def _simulate(self, phase: str, *flags: str) -> list[str]:
+        return ["simulate", phase, "--plan", str(self._traffic), *flags]
+
+    def _part(self, name: str, *arguments: str) -> Part:
+        return Part(name, list(arguments), self._stack.settings, self._closing, self._stack.check)
+
+    def _until(self, done: Callable[[], bool], steady: Part, meanwhile: Callable[[], None] = lambda: None, timeout_s: float = PHASE_TIMEOUT_S) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not done():
+            if time.monotonic() > deadline:
+                raise PartFailed(f"it took more than {timeout_s:.0f} s; logs: {self._dir / 'logs'}")
+            steady.is_running()
+            meanwhile()
+            time.sleep(POLL_S)
+
+    def _bursts(self, steady: Part) -> Callable[[], None]:
+        last = 0.0
+
+        def burst() -> None:
+            nonlocal last
+            if time.monotonic() - last > BURST_EVERY_S:
+                steady.hurry()
+                last = time.monotonic()
+
+        return burst
+
+    def _training(self) -> dict[str, Any]:
+        return evidence.latest_training(self._dir)
+
+    def _swapped(self) -> set[str]:
+        return {swap.to_version for swap in evidence.read_swaps(self._dir / "swaps.jsonl")}
+
+    def _stage(self) -> str:
+        """How far the training run is, for a person."""
+        training = self._training()
+        seconds = training.get("seconds", {})
+        return ", ".join(f"{name} {taken:.0f} s" for name, taken in seconds.items())
+
+    def _heldout(self) -> list[str]:
+        share = self._stack.settings.trainer.holdout_share
+        return sorted({truth.user for truth in evidence.read_truths(self._truths) if is_held_out(truth.tenant, truth.user, share)})
+
+    def _phase(self, name: str, title: str) -> AbstractContextManager[Span]:
+        return self._progress.phase(name, title)
+
+    def _waiting(self, span: Span, note: str) -> None:
+        self._stack.check()
+        self._note(span, note)
+
+    def _note(self, span: Span, text: str) -> None:
+        self._progress.note(span, text)
