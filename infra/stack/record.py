@@ -51,6 +51,11 @@ class StackRecord(BaseModel):
     processes: tuple[ProcessRecord, ...]
     failure: str | None = None
 
+    @property
+    def is_serving(self) -> bool:
+        """Whether every process serves at this moment: a restarted one does not yet."""
+        return all(process.state in (State.READY, State.DONE) for process in self.processes)
+
     def write(self, directory: Path) -> None:
         temporary = directory / "stack.json.new"
         temporary.write_text(self.model_dump_json(indent=1) + "\n")

@@ -1,0 +1,68 @@
+"""What every command has in common: settings, exit codes, and errors as one line on standard error."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from infra.settings import Settings
+
+OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+EXIT_CODES = "Exit codes: 0 ok, 1 failed, 2 usage or impossible setting, 130 interrupted."
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+
+
+def run(body: Callable[[Settings], int]) -> NoReturn:
+    """Load the settings, run the body, and end with its exit code. Expected errors become one line on standard error."""
+    raise typer.Exit(exit_code_of(body))
+
+
+def exit_code_of(body: Callable[[Settings], int]) -> int:
+    # Imported here: `--help` needs neither, and the settings take a quarter of a second.
+    from infra.errors import BadSetting, RetouchError
+    from infra.settings import load
+
+    try:
+        return body(load())
+    except BadSetting as error:
+        complain(str(error))
+        return USAGE
+    except RetouchError as error:
+        complain(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return INTERRUPTED
+
+
+def complain(line: str) -> None:
+    print(f"retouch: {line}", file=sys.stderr)  # noqa: T201  # standard error of a command is for its user
+
+
+def show(text: str) -> None:
+    print(text)  # noqa: T201  # standard output of a command is for its user
+
+
+def show_json(value: Any) -> None:
+    import json
+
+    show(json.dumps(value, indent=1, default=str, ensure_ascii=False))
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """As wide as the terminal; wide enough to search and cut where the output goes elsewhere."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 240).print(table)

@@ -1,0 +1,101 @@
+"""`retouch demo`, `replay`, `ask`, `train`, `models`: what the other packages do, reached by name so that `infra` imports none of them."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from infra.commands.frame import FAILED, OK, USAGE, complain, show, show_json, show_table
+
+if TYPE_CHECKING:
+    from infra.settings import Settings
+    from schemas.responses import Response
+
+
+def demo(settings: Settings, out: Path, short: bool, seed: int, as_json: bool) -> int:
+    code: int = importlib.import_module("bench.demo").run(settings, out=out, short=short, seed=seed, as_json=as_json)
+    return code
+
+
+def replay(settings: Settings, path: Path, format: str, limit: int | None, out: Path | None, as_json: bool) -> int:
+    if not path.exists():
+        complain(f"{path}: no such file or folder")
+        return USAGE
+    running = _running(settings)
+    code: int = importlib.import_module("traffic.replay").run(running, path, format=format, limit=limit, out=out, as_json=as_json)
+    return code
+
+
+def ask(settings: Settings, user: str, text: str, domain: str, options: tuple[str, ...], strategy: str | None, timeout_s: float, as_json: bool) -> int:
+    from pydantic import ValidationError
+
+    from infra import ask as asking
+    from schemas.queries import Strategy
+
+    try:
+        query = asking.question(settings, user, text, domain, options, Strategy(strategy) if strategy else None)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        complain(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        return USAGE
+    response = asking.ask(_running(settings), query, timeout_s)
+    if as_json:
+        show_json(asking.as_data(response))
+    else:
+        _show_response(response)
+    return OK
+
+
+def train(settings: Settings, once: bool, dry_run: bool) -> int:
+    """The trainer in a process of its own, as deployed; an interrupt reaches it through the terminal, and its end is waited for."""
+    import subprocess
+    import sys
+
+    from infra.environment import environment
+
+    flags = [flag for flag, wanted in (("--once", once), ("--dry-run", dry_run)) if wanted]
+    trainer = subprocess.Popen([sys.executable, "-m", "trainer", *flags], env=environment(_running(settings)))
+    try:
+        return FAILED if (code := trainer.wait()) < 0 else code
+    except BaseException:
+        trainer.terminate()
+        trainer.wait()
+        raise
+
+
+def list_models(settings: Settings, as_json: bool) -> int:
+    versions = importlib.import_module("trainer.models").list_versions(settings)
+    if as_json:
+        show_json(versions)
+    elif versions:
+        rows = [(v["name"], v["version"], ", ".join(v["aliases"]), v["digest"][:12], str(v["parent"] or ""), v["created_at"]) for v in versions]
+        show_table(("name", "version", "aliases", "digest", "parent", "created"), rows)
+    else:
+        show("no version is registered")
+    return OK
+
+
+def _running(settings: Settings) -> Settings:
+    from infra.stack import running_settings
+
+    return running_settings(settings)
+
+
+def _show_response(response: Response) -> None:
+    made = response.provenance
+    model = f"{made.model.name} version {made.model.version} ({made.model.digest[:12]})" if made.model else "none"
+    show(response.answer)
+    show_table(
+        ("", ""),
+        [
+            ("status", response.status.value),
+            ("base answer", response.context.draft.answer),
+            ("reasoning", response.reasoning),
+            ("reflection model", model),
+            ("base model", made.base_model),
+            ("strategy", f"{made.strategy.value}, k={made.k}"),
+            ("history", ", ".join(map(str, made.history_ids)) or "none"),
+            ("milliseconds", f"base {made.base_ms:.0f}, retrieve {made.retrieve_ms:.0f}, reflect {made.reflect_ms:.0f}"),
+        ],
+    )

@@ -1,0 +1,68 @@
+"""Where each setting's value comes from, with secrets hidden."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, SecretStr
+
+from infra.settings import USUAL_NAMES, Settings
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One value. `source` is `default`, the file's path, or the environment variable's name."""
+
+    key: str
+    value: Any
+    source: str
+
+
+def sources(settings: Settings) -> tuple[Setting, ...]:
+    """Every setting in the order of declaration. Reads the environment and the file again, as `load` did."""
+    path = os.environ.get("RETOUCH_CONFIG")
+    file = tomllib.loads(Path(path).read_text()) if path else {}
+    variables = {name.upper(): name for name in os.environ}
+    usual = {".".join(place): name for name, place in USUAL_NAMES.items() if os.environ.get(name)}
+    return tuple(Setting(key, _shown(value), _source(key, file, path, variables, usual)) for key, value in _leaves(settings, ""))
+
+
+def _leaves(model: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
+    for name in type(model).model_fields:
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _source(key: str, file: dict[str, Any], path: str | None, variables: dict[str, str], usual: dict[str, str]) -> str:
+    variable = "RETOUCH_" + key.upper().replace(".", "__")
+    section = "RETOUCH_" + key.split(".")[0].upper()
+    if variable in variables:
+        return variables[variable]
+    if section in variables:  # a whole section as JSON
+        return variables[section]
+    if key in usual:
+        return usual[key]
+    return str(path) if _is_in(file, key) else "default"
+
+
+def _is_in(file: dict[str, Any], key: str) -> bool:
+    place: Any = file
+    for part in key.split("."):
+        if not isinstance(place, dict) or part not in place:
+            return False
+        place = place[part]
+    return True
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, SecretStr):
+        return "**********"
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
