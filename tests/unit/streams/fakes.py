@@ -1,0 +1,116 @@
+"""Small real stand-ins: an embedder that answers from words, an index in a list, and records as a topic would bring them."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+import numpy as np
+
+from schemas.contexts import Context, HistoryItem
+from schemas.drafts import Draft, DraftStatus
+from schemas.envelope import seal
+from schemas.feedback import Feedback
+from schemas.history import Interaction
+from schemas.messages import Message
+from schemas.queries import Query, Strategy
+from schemas.responses import Provenance, Response, ResponseStatus
+from streams.embedder import Matrix
+from streams.index.history import Point, Scope, Vector, best_first
+from streams.records import Arrival
+
+NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
+WORDS = ("sea", "war", "love", "space")
+TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
+
+
+class WordEmbedder:
+    """One axis a word of WORDS, one for the rest. Remembers what it was asked, and whether urgently."""
+
+    name = "words"
+    dimension = len(WORDS) + 1
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[list[str], bool]] = []
+
+    async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Matrix:
+        self.asked.append((list(texts), urgent))
+        rows = np.array([[text.count(word) for word in WORDS] + [0.1] for text in texts], dtype=np.float32).reshape(len(texts), self.dimension)
+        lengths: Matrix = np.linalg.norm(rows, axis=1, keepdims=True).astype(np.float32)
+        return rows / lengths
+
+
+class ListIndex:
+    """The protocol over a dict of points, by plain comparison."""
+
+    def __init__(self) -> None:
+        self.points: dict[uuid.UUID, Point] = {}
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        self.points |= {point.id: point for point in points}
+
+    async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
+        seen = [p for p in self._of(scope) if p.interaction.domain == domain and p.interaction.occurred_at < before]
+        return best_first((float(p.vector @ vector), p.payload()) for p in seen)[:limit]
+
+    async def count(self, scope: Scope) -> int:
+        return len(self._of(scope))
+
+    async def is_empty(self) -> bool:
+        return not self.points
+
+    async def close(self) -> None:
+        pass
+
+    def _of(self, scope: Scope) -> list[Point]:
+        return [p for p in self.points.values() if (p.interaction.tenant, p.interaction.user) == (scope.tenant, scope.user)]
+
+
+def arrive(topic: str, message: Message, *, partition: int = 1, offset: int = 0) -> Arrival:
+    """The record as its topic brings it."""
+    headers = seal(message, id="any", source="/test", traceparent=TRACE)
+    key: bytes = message.key  # type: ignore[attr-defined]
+    return Arrival(topic, partition, offset, 1_700_000_000_000, key, message.to_bytes(), tuple(headers))
+
+
+def interaction(name: str, *, user: str = "alice", at: datetime = NOON, domain: str = "movie_tag", content: str | None = None) -> Interaction:
+    return Interaction.observed(
+        tenant="acme",
+        user=user,
+        source_id=name,
+        domain=domain,
+        content=f"about {name}" if content is None else content,
+        response="comedy",
+        occurred_at=at,
+    )
+
+
+def query(text: str = "a film about the sea", *, user: str = "alice", query_id: uuid.UUID | None = None) -> Query:
+    asked_at = NOON + timedelta(days=1)
+    return Query(query_id=query_id or uuid.uuid4(), tenant="acme", user=user, domain="movie_tag", text=text, options=("comedy", "drama"), asked_at=asked_at)
+
+
+def draft(asked: Query, answer: str = "drama", status: DraftStatus = DraftStatus.DRAFTED) -> Draft:
+    return Draft(query=asked, answer=answer, base_model="base", status=status, base_ms=1)
+
+
+def response(asked: Query, answer: str = "model words") -> Response:
+    provenance = Provenance(
+        model=None, base_model="base", strategy=Strategy.RPO, k=0, history_ids=(), prompt_digest=None, base_ms=1, retrieve_ms=1, reflect_ms=1
+    )
+    context = Context(draft=draft(asked), items=(), k_max=6, retrieve_ms=1)
+    return Response(
+        query_id=asked.query_id,
+        context=context,
+        answer=answer,
+        reasoning="",
+        status=ResponseStatus.NO_HISTORY,
+        provenance=provenance,
+        answered_at=NOON + timedelta(days=1),
+    )
+
+
+def feedback(asked: Query, truth: str | None = "my words", *, user: str | None = None, score: float | None = None) -> Feedback:
+    at = NOON + timedelta(days=2)
+    return Feedback(feedback_id=uuid.uuid4(), query_id=asked.query_id, tenant=asked.tenant, user=user or asked.user, truth=truth, score=score, occurred_at=at)

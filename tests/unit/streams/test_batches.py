@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from infra.errors import CannotContinue, RetryLater
+from streams.app import batches, patiently
+
+
+async def pieces(queue: asyncio.Queue[int | None]) -> AsyncIterator[int]:
+    while (piece := await queue.get()) is not None:
+        yield piece
+
+
+def filled(*numbers: int | None) -> asyncio.Queue[int | None]:
+    queue: asyncio.Queue[int | None] = asyncio.Queue()
+    for number in numbers:
+        queue.put_nowait(number)
+    return queue
+
+
+async def test_what_is_there_comes_in_full_batches() -> None:
+    stream = batches(pieces(filled(1, 2, 3, 4, 5)), most=2, linger_s=5)
+    assert [await asyncio.wait_for(anext(stream), 5) for _ in range(2)] == [[1, 2], [3, 4]]
+    await stream.aclose()  # type: ignore[attr-defined]  # an async generator
+
+
+async def test_a_batch_does_not_wait_for_what_is_not_there() -> None:
+    queue = filled(1, 2)
+    stream = batches(pieces(queue), most=8, linger_s=0.01)
+    assert await asyncio.wait_for(anext(stream), 5) == [1, 2]
+    queue.put_nowait(3)
+    assert await asyncio.wait_for(anext(stream), 5) == [3]
+    await stream.aclose()  # type: ignore[attr-defined]  # an async generator
+
+
+async def test_an_attempt_is_repeated_until_it_works() -> None:
+    left = [RetryLater("away"), RetryLater("away")]
+
+    async def attempt() -> str:
+        if left:
+            raise left.pop()
+        return "done"
+
+    assert await patiently(attempt, "test") == "done"
+
+
+async def test_what_cannot_continue_is_not_repeated() -> None:
+    async def attempt() -> None:
+        raise CannotContinue("broken")
+
+    with pytest.raises(CannotContinue):
+        await patiently(attempt, "test")

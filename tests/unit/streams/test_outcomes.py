@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from schemas.envelope import read
+from schemas.history import Interaction, Origin
+from schemas.outcomes import Outcome
+from schemas.topics import FEEDBACK, RESPONSES
+from streams.halves import CHANGELOG, Halves
+from streams.outcomes import Outcomes
+from streams.records import Arrival, Outgoing
+from tests.unit.streams.fakes import TRACE, arrive, feedback, query, response
+
+
+class Join:
+    """The processor with a clock moved by hand, and a mapping that a restart finds again in the changelog."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+        self.changelog: list[Outgoing] = []
+        self.restart()
+
+    def restart(self) -> None:
+        self.entries: dict[bytes, bytes] = {}
+        for record in self.changelog:
+            assert record.key is not None
+            if record.value is None:
+                self.entries.pop(record.key, None)
+            else:
+                self.entries[record.key] = record.value
+        self.processor = Outcomes(Halves(self.entries), join_window_s=3600, mine=lambda: {0, 1}, now=lambda: self.now)
+
+    async def handle(self, *arrivals: Arrival) -> list[Outgoing]:
+        """What goes to topics other than the changelog."""
+        produced = await self.processor.handle(arrivals)
+        self.changelog += [record for record in produced if record.topic == CHANGELOG]
+        return [record for record in produced if record.topic != CHANGELOG]
+
+
+def answered(asked: Any, **where: int) -> Arrival:
+    return arrive(RESPONSES.name, response(asked), **where)
+
+
+def said(told: Any, **where: int) -> Arrival:
+    return arrive(FEEDBACK.name, told, **where)
+
+
+def topics(records: list[Outgoing]) -> list[str]:
+    return [record.topic for record in records]
+
+
+@pytest.mark.parametrize("feedback_first", [False, True])
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_response_and_feedback_join_whichever_comes_first(feedback_first: bool, restarted: bool) -> None:
+    join, asked = Join(), query()
+    told = feedback(asked, score=0.5)
+    halves = [answered(asked), said(told)]
+    first, second = reversed(halves) if feedback_first else halves
+    assert await join.handle(first) == []
+    if restarted:
+        join.restart()
+    outcome, own = await join.handle(second)
+    made = read(Outcome, outcome.headers, outcome.value)[0]
+    assert made == Outcome.joined(response(asked), told)
+    assert (outcome.topic, outcome.key, own.topic, own.key) == ("outcomes", b"acme/alice", "interactions", b"acme/alice")
+    assert dict(outcome.headers)["traceparent"] == TRACE.encode()
+
+
+async def test_the_users_own_words_reenter_and_the_models_never() -> None:
+    join, asked = Join(), query("what to watch")
+    told = feedback(asked, truth="my words")
+    _, own = await join.handle(answered(asked), said(told))
+    made = read(Interaction, own.headers, own.value)[0]
+    assert (made.content, made.response, made.domain) == ("what to watch", "my words", asked.domain)
+    assert (made.origin, made.occurred_at) == (Origin.FEEDBACK, told.occurred_at)
+    assert b"model words" not in (own.value or b"")
+
+
+@pytest.mark.parametrize("truth", [None, " \n"])
+async def test_a_bare_score_makes_an_outcome_and_no_interaction(truth: str | None) -> None:
+    join, asked = Join(), query()
+    assert topics(await join.handle(answered(asked), said(feedback(asked, truth, score=1.0)))) == ["outcomes"]
+
+
+async def test_repeats_make_the_same_ids() -> None:
+    join, asked = Join(), query()
+    told = said(feedback(asked), offset=5)
+    once = await join.handle(answered(asked), told)
+    again = await join.handle(answered(asked), told, told)
+    ids = {(record.topic, dict(record.headers)["ce_id"]) for record in once + again}
+    assert len(ids) == 2
+
+
+async def test_feedback_read_twice_before_its_response_waits_once() -> None:
+    join, asked = Join(), query()
+    told = said(feedback(asked), offset=5)
+    await join.handle(told, told)
+    assert topics(await join.handle(answered(asked))) == ["outcomes", "interactions"]
+
+
+async def test_a_user_may_come_back_to_an_answer() -> None:
+    join, asked = Join(), query()
+    first = await join.handle(answered(asked), said(feedback(asked, "one"), offset=1))
+    second = await join.handle(said(feedback(asked, "two"), offset=2))
+    assert topics(first + second) == ["outcomes", "interactions"] * 2
+    assert dict(first[0].headers)["ce_id"] != dict(second[0].headers)["ce_id"]
+
+
+@pytest.mark.parametrize("feedback_first", [False, True])
+async def test_feedback_of_another_user_is_set_aside(feedback_first: bool) -> None:
+    join, asked = Join(), query(user="alice")
+    forged = said(feedback(asked, user="bob"), partition=0, offset=8)
+    halves = [forged, answered(asked)] if feedback_first else [answered(asked), forged]
+    (letter,) = await join.handle(*halves)
+    assert (letter.topic, letter.key, letter.value) == ("feedback-dlt", b"acme/bob", forged.value)
+    assert dict(letter.headers)["kafka_dlt-exception-message"] == b"its tenant or user is not that of its query"
+
+
+async def test_a_query_id_taken_from_another_user_changes_nothing() -> None:
+    join, asked = Join(), query(user="alice")
+    stolen = query("theirs", user="bob", query_id=asked.query_id)
+    assert topics(await join.handle(answered(asked), answered(stolen, offset=1))) == ["responses-dlt"]
+    assert topics(await join.handle(said(feedback(asked)))) == ["outcomes", "interactions"]
+
+
+async def test_feedback_that_waited_too_long_is_set_aside_and_a_response_forgotten() -> None:
+    join, lonely, unheard = Join(), query(), query()
+    told = said(feedback(lonely), offset=3)
+    await join.handle(told, answered(unheard))
+    join.now += 3599
+    assert await join.handle() == []
+    join.now += 3600
+    (letter,) = await join.handle()
+    assert (letter.topic, letter.value) == ("feedback-dlt", told.value)
+    assert b"no response to its query came within 3600 s" in dict(letter.headers)["kafka_dlt-exception-message"]
+    assert join.entries == {}
+    join.restart()
+    assert join.entries == {}
+
+
+async def test_what_lies_in_anothers_partition_goes_silently() -> None:
+    join = Join()
+    await join.handle(said(feedback(query()), partition=3))
+    changes = len(join.changelog)
+    join.now += 7200
+    assert await join.handle() == []
+    assert join.entries == {}
+    assert len(join.changelog) == changes
+
+
+async def test_a_half_is_kept_in_the_partition_it_came_from() -> None:
+    join, asked = Join(), query()
+    await join.handle(said(feedback(asked), partition=0), answered(asked, partition=1))
+    assert [(record.partition, record.value is None) for record in join.changelog] == [(0, False), (1, False), (0, True)]
+
+
+async def test_too_much_waiting_feedback_is_set_aside() -> None:
+    join, asked = Join(), query()
+    flood = [said(feedback(asked, "x" * 30_000), offset=n) for n in range(40)]
+    letters = await join.handle(*flood)
+    assert set(topics(letters)) == {"feedback-dlt"}
+    joined = await join.handle(answered(asked))
+    assert 20 < len(letters) + topics(joined).count("outcomes") == 40
+
+
+async def test_a_bad_record_is_set_aside_and_the_rest_goes_on() -> None:
+    join, asked = Join(), query()
+    bad = replace(said(feedback(asked)), value=b"{}")
+    assert topics(await join.handle(answered(asked), bad, said(feedback(asked)))) == ["feedback-dlt", "outcomes", "interactions"]

@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from infra.errors import PoisonMessage
+from schemas.history import Interaction
+from schemas.messages import Malformed
+from schemas.topics import INTERACTIONS, MAX_MESSAGE_BYTES, OUTCOMES
+from streams.records import Arrival, outgoing, set_aside
+from tests.unit.streams.fakes import TRACE, arrive, feedback, interaction, query
+
+GOOD = arrive("interactions", interaction("sea"), partition=2, offset=9)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (replace(GOOD, value=b"not json"), "json_invalid"),
+        (replace(GOOD, value=b"{}"), "missing"),
+        (replace(GOOD, value=b"\xff\xfe"), "json_invalid"),
+        (replace(GOOD, value=None), "no value"),
+        (replace(GOOD, headers=()), "not a CloudEvents record"),
+        (replace(GOOD, headers=(*GOOD.headers, ("ce_type", b"retouch.unknown.v9"))), "unknown ce_type"),
+        (replace(GOOD, headers=arrive("feedback", feedback(query())).headers), "expected retouch.interaction.v1"),
+        (replace(GOOD, value=GOOD.value and GOOD.value.replace(b'"about sea"', b'"' + b"x" * 40_000 + b'"')), "string_too_long"),
+    ],
+)
+def test_an_unusable_record_is_malformed_and_its_reason_holds_no_text(bad: Arrival, reason: str) -> None:
+    with pytest.raises(Malformed, match=reason) as caught:
+        bad.read(Interaction)
+    assert "about sea" not in str(caught.value) and "xxx" not in str(caught.value)
+
+
+def test_a_dead_letter_is_the_record_byte_for_byte_with_its_origin_behind() -> None:
+    bad = replace(GOOD, key=None, value=b"\x00\xff")
+    letter = set_aside(bad, Malformed("why"))
+    assert (letter.topic, letter.key, letter.value) == ("interactions-dlt", None, b"\x00\xff")
+    assert tuple(letter.headers[: len(bad.headers)]) == bad.headers
+    added = dict(letter.headers[len(bad.headers) :])
+    assert added["kafka_dlt-original-topic"] == b"interactions"
+    assert int.from_bytes(added["kafka_dlt-original-offset"]) == 9
+    assert added["kafka_dlt-exception-message"] == b"why"
+
+
+def test_a_message_goes_out_under_its_own_key_with_its_trace() -> None:
+    message = interaction("sea")
+    record = outgoing(INTERACTIONS, message, id=message.interaction_id, traceparent=TRACE)
+    assert (record.topic, record.key, record.partition) == ("interactions", b"acme/alice", None)
+    assert dict(record.headers)["ce_id"] == str(message.interaction_id).encode()
+    assert dict(record.headers)["traceparent"] == TRACE.encode()
+
+
+def test_a_message_larger_than_its_topic_takes_is_refused() -> None:
+    class Huge(Interaction, wire="test.huge", version=1):
+        def to_bytes(self) -> bytes:
+            return b"x" * MAX_MESSAGE_BYTES
+
+    with pytest.raises(PoisonMessage, match="outcomes message would have"):
+        outgoing(OUTCOMES, Huge(**interaction("sea").model_dump()), id="1", traceparent=TRACE)

@@ -1,0 +1,100 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+from schemas.contexts import Context
+from schemas.drafts import DraftStatus
+from schemas.envelope import read
+from schemas.ids import derive
+from schemas.topics import DRAFTS, INTERACTIONS
+from streams.history import History
+from streams.records import Outgoing
+from streams.retrieval import CONTEXT_BYTES, Retrieval, query_text
+from tests.unit.streams.fakes import NOON, TRACE, ListIndex, WordEmbedder, arrive, draft, interaction, query
+
+
+def context(record: Outgoing) -> Context:
+    return read(Context, record.headers, record.value)[0]
+
+
+async def indexed(*interactions: object) -> ListIndex:
+    index = ListIndex()
+    await History(WordEmbedder(), index, batch=64).handle([arrive(INTERACTIONS.name, each, offset=n) for n, each in enumerate(interactions)])  # type: ignore[arg-type]
+    return index
+
+
+async def test_a_draft_becomes_a_context_with_the_nearest_items_first() -> None:
+    index = await indexed(interaction("war"), interaction("sea"), interaction("love"))
+    asked = query("a film about the sea")
+    (record,) = await Retrieval(WordEmbedder(), index, k_max=2).handle([arrive(DRAFTS.name, draft(asked))])
+    made = context(record)
+    assert made.items[0].content == "about sea"
+    assert len(made.items) == made.k_max == 2
+    assert made.draft.query == asked
+    assert made.retrieve_ms > 0
+
+
+async def test_a_context_is_keyed_by_user_under_a_derived_id_and_carries_the_trace_on() -> None:
+    asked = query()
+    (record,) = await Retrieval(WordEmbedder(), ListIndex(), k_max=2).handle([arrive(DRAFTS.name, draft(asked))])
+    _, envelope = read(Context, record.headers, record.value)
+    assert (record.topic, record.key) == ("contexts", b"acme/alice")
+    assert envelope.id == str(derive("context", asked.query_id))
+    assert envelope.traceparent == TRACE
+
+
+async def test_only_the_users_own_past_of_that_domain_is_seen() -> None:
+    asked_at = NOON + timedelta(days=1)
+    index = await indexed(
+        interaction("mine", content="sea"),
+        interaction("bobs", content="sea", user="bob"),
+        interaction("later", content="sea", at=asked_at),
+        interaction("other", content="sea", domain="tweet"),
+    )
+    (record,) = await Retrieval(WordEmbedder(), index, k_max=6).handle([arrive(DRAFTS.name, draft(query()))])
+    assert [item.interaction_id for item in context(record).items] == [interaction("mine").interaction_id]
+
+
+async def test_several_drafts_share_one_urgent_call_and_keep_their_order() -> None:
+    embedder = WordEmbedder()
+    index = await indexed(interaction("sea"), interaction("war"))
+    asked = [query("sea"), query("war"), query("sea")]
+    records = await Retrieval(embedder, index, k_max=1).handle([arrive(DRAFTS.name, draft(each, answer="")) for each in asked])
+    assert [context(r).draft.query.query_id for r in records] == [each.query_id for each in asked]
+    assert [context(r).items[0].content for r in records] == ["about sea", "about war", "about sea"]
+    assert [(len(texts), urgent) for texts, urgent in embedder.asked] == [(3, True)]
+
+
+async def test_a_failed_draft_passes_with_no_items_between_others() -> None:
+    index = await indexed(interaction("sea"))
+    drafts = [draft(query()), draft(query(), answer="", status=DraftStatus.BASE_FAILED), draft(query())]
+    records = await Retrieval(WordEmbedder(), index, k_max=6).handle([arrive(DRAFTS.name, each) for each in drafts])
+    assert [len(context(r).items) for r in records] == [1, 0, 1]
+
+
+async def test_a_bad_draft_is_set_aside_and_its_neighbours_are_answered() -> None:
+    good = arrive(DRAFTS.name, draft(query()))
+    records = await Retrieval(WordEmbedder(), ListIndex(), k_max=6).handle([replace(good, value=b"[]"), good])
+    assert [record.topic for record in records] == ["contexts", "drafts-dlt"]
+
+
+async def test_the_same_draft_read_twice_makes_the_same_id() -> None:
+    retrieval = Retrieval(WordEmbedder(), ListIndex(), k_max=6)
+    arrival = arrive(DRAFTS.name, draft(query()))
+    ids = {dict(record.headers)["ce_id"] for record in await retrieval.handle([arrival, arrival])}
+    assert len(ids) == 1
+
+
+async def test_items_too_large_for_a_context_are_left_out_worst_first() -> None:
+    huge = [interaction(f"sea {n}", content="é" * 32_000 + "sea" + "war" * n) for n in range(9)]
+    (record,) = await Retrieval(WordEmbedder(), await indexed(*huge), k_max=9).handle([arrive(DRAFTS.name, draft(query()))])
+    assert record.value is not None
+    assert len(record.value) <= CONTEXT_BYTES
+    items = context(record).items
+    assert 0 < len(items) < 9
+    assert [item.interaction_id for item in items] == [each.interaction_id for each in huge[: len(items)]]
+
+
+def test_what_is_embedded_of_a_query_is_the_question_and_the_base_answer() -> None:
+    assert query_text(draft(query("q"), answer="a")) == "q\na"
