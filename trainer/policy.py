@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from infra.checkpoints import MODEL_CARD
@@ -54,30 +55,27 @@ class Policy:
         return self.model.device
 
     def save(self, directory: Path) -> Path:
-        """Write a checkpoint in the parent's dtype with the parent's other files. Raises CannotContinue when a weight is not finite."""
+        """Write a checkpoint with the parent's tensors, each in the parent's dtype, and the parent's other files.
+
+        Tied weights are one tensor in the parent's file and stay one. Raises CannotContinue when a weight is not finite in its dtype.
+        """
         directory.mkdir(parents=True)
-        dtype = dtype_of(self.origin)
-        weights = {name: tensor.detach().to("cpu", dtype) for name, tensor in self.model.state_dict().items()}
+        trained = self.model.state_dict()
+        weights = {name: trained[name].detach().to("cpu", dtype).contiguous() for name, dtype in tensor_dtypes(self.origin).items()}
         for name, tensor in weights.items():
             if not torch.isfinite(tensor).all():
-                raise CannotContinue(f"weight {name} is not finite in {dtype}; nothing is saved")
-        self.model.save_pretrained(directory, state_dict=weights)
-        for path in directory.iterdir():
-            if path.suffix != ".safetensors" and path.name not in _NOT_COPIED:
-                path.unlink()
+                raise CannotContinue(f"weight {name} is not finite in {tensor.dtype}; nothing is saved")
+        save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
         for path in sorted(self.origin.iterdir()):
             if path.is_file() and path.suffix != ".safetensors" and path.name not in _NOT_COPIED:
                 shutil.copyfile(path, directory / path.name)
         return directory
 
 
-def dtype_of(checkpoint: Path) -> torch.dtype:
-    """The dtype most of a checkpoint's tensors have."""
+def tensor_dtypes(checkpoint: Path) -> dict[str, torch.dtype]:
+    """The tensors a checkpoint's files hold, by name."""
+    found: dict[str, torch.dtype] = {}
     for path in sorted(checkpoint.glob("*.safetensors")):
         with safe_open(path, "pt") as weights:
-            for name in weights.keys():  # noqa: SIM118  # not a dict
-                tensor = weights.get_tensor(name)
-                if tensor.dim() > 1:
-                    dtype: torch.dtype = tensor.dtype
-                    return dtype
-    raise CannotContinue(f"{checkpoint}: no weights")
+            found |= {name: weights.get_slice(name)[:0].dtype for name in weights.keys()}  # noqa: SIM118  # not a dict
+    return found

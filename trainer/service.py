@@ -228,6 +228,9 @@ def _import(stop: threading.Event) -> None:
         try:
             for name in _LIBRARIES:
                 importlib.import_module(name)
+            # Their bars would go between our lines.
+            importlib.import_module("transformers.utils.logging").disable_progress_bar()
+            importlib.import_module("datasets").disable_progress_bars()
         except BaseException as error:
             failed.append(error)
 

@@ -40,7 +40,7 @@ def test_arms_are_paired_by_user_and_higher_is_better() -> None:
 
 
 def test_users_count_alike_however_much_they_asked() -> None:
-    judged = cases(1, 9) + [make_case(0, user="quiet")]
+    judged = [*cases(1, 9), make_case(0, user="quiet")]
     found = compare(judged, {ZERO_SHOT: ["a"] * 10, CANDIDATE: ["b"] * 9 + ["a"]}, {})
     assert found.domains["letters"].scores[CANDIDATE] == 0.5
     assert found.overall.intervals["candidate_minus_zero_shot"].mean == 0.5

@@ -7,7 +7,7 @@ import torch
 
 from infra.checkpoints import checkpoint_digest, differences, verify_checkpoint
 from infra.errors import CannotContinue
-from trainer.policy import Policy, dtype_of
+from trainer.policy import Policy, tensor_dtypes
 
 
 def test_a_saved_policy_can_take_its_parents_place(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -16,8 +16,9 @@ def test_a_saved_policy_can_take_its_parents_place(tiny_checkpoint: Path, tmp_pa
         policy.model.lm_head.weight.add_(0.25)
     saved = policy.save(tmp_path / "candidate")
     assert verify_checkpoint(saved) != checkpoint_digest(tiny_checkpoint)
-    assert differences(tiny_checkpoint, saved) == []
-    assert dtype_of(saved) == torch.float16
+    assert differences(tiny_checkpoint, saved) == ()
+    assert tensor_dtypes(saved) == tensor_dtypes(tiny_checkpoint)
+    assert set(tensor_dtypes(saved).values()) == {torch.float16}
     others = {path.name for path in tiny_checkpoint.iterdir()} - {"model.safetensors"}
     assert {path.name for path in saved.iterdir()} == others | {"model.safetensors"}
     assert all((saved / name).read_bytes() == (tiny_checkpoint / name).read_bytes() for name in others)
