@@ -31,5 +31,6 @@ class Counter:
 
 TEACHER_TAUGHT = Counter("retouch_teacher_taught_total", "outcomes", "outcomes that became a trajectory, by `teacher`")
 TEACHER_REJECTED = Counter("retouch_teacher_rejected_total", "outcomes", "outcomes that became none, by `teacher` and `reason`")
+RESPONSES_SENT = Counter("retouch_responses_total", "responses", "answers that went out, by `status` and `strategy`")
 
-METRICS = (TEACHER_TAUGHT, TEACHER_REJECTED)
+METRICS = (TEACHER_TAUGHT, TEACHER_REJECTED, RESPONSES_SENT)

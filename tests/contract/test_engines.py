@@ -1,0 +1,186 @@
+"""What every engine keeps, whatever runs the model: greedy texts of the version stamped on them, through swaps under load."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import re
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from infra.checkpoints import BadCheckpoint
+from infra.settings import EngineKind, Reflection, Settings
+from schemas.responses import ModelVersion
+from tests.tiny_model import make_checkpoint
+from workers.engines.choice import start_engine
+from workers.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, Sampling, SwapFailed
+from workers.engines.serving import ServingEngine
+
+#: torch, transformers and vLLM warn about themselves.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(400)]
+
+VLLM_MISSING = importlib.util.find_spec("vllm") is None
+KINDS = [
+    EngineKind.TRANSFORMERS,
+    pytest.param(EngineKind.VLLM, marks=[pytest.mark.slow, pytest.mark.skipif(VLLM_MISSING, reason="vLLM is not installed")]),
+]
+SAMPLING = Sampling(max_new_tokens=24)
+FIRST, SECOND = (ModelVersion(name="tiny", version=version, digest=version * 64) for version in "12")
+CANDIDATES = [f"tag : a film about {'the sea ' * (i % 5)} number {i} => draft : action" for i in range(24)]
+#: Two kernels' rounding decides between tokens whose logits are nearer than this share of the logits' size.
+MARGIN = 2e-3
+
+
+@dataclass(frozen=True)
+class Models:
+    """Two versions of one architecture, a stranger, and each version's own text for every prompt that rounding does not decide."""
+
+    first: Path
+    second: Path
+    stranger: Path
+    texts: dict[str, dict[str, str]]
+
+    @property
+    def prompts(self) -> list[str]:
+        return list(self.texts["1"])
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    folder = tmp_path_factory.mktemp("models")
+    first, second = make_checkpoint(folder / "first", seed=1), make_checkpoint(folder / "second", seed=2)
+    stranger = make_checkpoint(folder / "stranger", seed=3, layers=3)
+    by_version = {"1": _references(first), "2": _references(second)}
+    sure = [prompt for prompt in CANDIDATES if prompt in by_version["1"] and prompt in by_version["2"]]
+    assert len(sure) >= 8
+    return Models(first, second, stranger, {version: {prompt: texts[prompt] for prompt in sure} for version, texts in by_version.items()})
+
+
+def _references(checkpoint: Path) -> dict[str, str]:
+    """Greedy texts one prompt at a time, without padding or batches; prompts whose text hangs on rounding are left out."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    torch.set_num_threads(1)  # two threads on two busy cores wait for each other: 50 times slower
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    model = AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    texts = {}
+    for prompt in CANDIDATES:
+        chat = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
+        ids = tokenizer(chat, return_tensors="pt")
+        out = model.generate(**ids, max_new_tokens=SAMPLING.max_new_tokens, do_sample=False, output_scores=True, return_dict_in_generate=True)
+        best = torch.stack(out.scores).topk(2).values
+        if ((best[..., 0] - best[..., 1]) / torch.stack(out.scores).abs().mean()).min() > MARGIN:
+            texts[prompt] = _whole(tokenizer.decode(out.sequences[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
+    return texts
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def started(request: pytest.FixtureRequest, models: Models) -> Iterator[ServingEngine]:
+    settings = Settings(reflection=Reflection(engine=request.param, max_model_len=512, concurrency=32, timeout_s=60))
+    engine = start_engine(settings, models.first, FIRST)
+    yield engine
+    asyncio.run(engine.close())
+
+
+@pytest_asyncio.fixture
+async def engine(started: ServingEngine, models: Models) -> AsyncIterator[ServingEngine]:
+    yield started
+    await started.swap(models.first, FIRST)
+
+
+def _whole(text: str) -> str:
+    """Without a character of which the last tokens are only a part: vLLM holds it back, transformers shows a replacement mark."""
+    return text.rstrip("\ufffd")
+
+
+async def _ask(engine: ServingEngine, prompts: list[str]) -> list[Generation]:
+    return await asyncio.gather(*[engine.generate(prompt, SAMPLING) for prompt in prompts])
+
+
+async def test_greedy_text_is_the_models_own(engine: ServingEngine, models: Models) -> None:
+    prompt = models.prompts[0]
+    answer = await engine.generate(prompt, SAMPLING)
+    assert (_whole(answer.text), answer.model, answer.finish_reason) == (models.texts["1"][prompt], FIRST, FinishReason.LENGTH)
+    assert (answer.prompt_tokens, answer.completion_tokens) == (engine.count_tokens(prompt), SAMPLING.max_new_tokens)
+
+
+async def test_thirty_two_at_once_get_what_each_would_get_alone(engine: ServingEngine, models: Models) -> None:
+    prompts = (models.prompts * 32)[:32]
+    answers = await _ask(engine, prompts)
+    assert [_whole(answer.text) for answer in answers] == [models.texts["1"][prompt] for prompt in prompts]
+
+
+async def test_a_stop_string_ends_the_text_and_stays_in_it(engine: ServingEngine, models: Models) -> None:
+    found = ((prompt, text, re.search("[ -~]", text[2:-8])) for prompt, text in models.texts["1"].items())
+    prompt, text, stop = next((prompt, text, match.group()) for prompt, text, match in found if match)
+    answer = await engine.generate(prompt, Sampling(max_new_tokens=24, stop=(stop,)))
+    assert answer.text == text[: text.index(stop) + len(stop)]
+    assert answer.finish_reason is FinishReason.STOP
+    assert answer.completion_tokens < 24
+
+
+async def test_a_swap_under_load_drops_nothing_and_mixes_nothing(engine: ServingEngine, models: Models) -> None:
+    before = [asyncio.create_task(engine.generate(prompt, SAMPLING)) for prompt in (models.prompts * 48)[:48]]
+    await asyncio.sleep(0.05)
+    swapping = asyncio.create_task(engine.swap(models.second, SECOND))
+    await asyncio.sleep(0)
+    after = [asyncio.create_task(engine.generate(prompt, SAMPLING)) for prompt in (models.prompts * 16)[:16]]
+    swap = await swapping
+    answers = await asyncio.gather(*before, *after)
+    prompts = (models.prompts * 48)[:48] + (models.prompts * 16)[:16]
+    assert [_whole(answer.text) for answer in answers] == [models.texts[answer.model.version][prompt] for prompt, answer in zip(prompts, answers, strict=True)]
+    assert swap.dropped == 0 < swap.in_flight
+    assert {answer.model for answer in answers} == {FIRST, SECOND}
+
+
+async def test_a_prompt_seen_before_the_swap_is_answered_by_the_new_weights(engine: ServingEngine, models: Models) -> None:
+    await _ask(engine, models.prompts)
+    await engine.swap(models.second, SECOND)
+    answers = await _ask(engine, models.prompts)
+    assert [_whole(answer.text) for answer in answers] == list(models.texts["2"].values()) != list(models.texts["1"].values())
+
+
+async def test_another_architecture_is_refused_and_the_old_version_keeps_serving(engine: ServingEngine, models: Models) -> None:
+    with pytest.raises(BadCheckpoint, match="num_hidden_layers differs"):
+        await engine.swap(models.stranger, SECOND)
+    answer = await engine.generate(models.prompts[0], SAMPLING)
+    assert (_whole(answer.text), answer.model) == (models.texts["1"][models.prompts[0]], FIRST)
+
+
+async def test_weights_that_do_not_load_are_taken_back(engine: ServingEngine, models: Models, tmp_path: Path) -> None:
+    broken = make_checkpoint(tmp_path / "broken", seed=4)
+    weights = broken / "model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[: len(content) // 2])
+    with pytest.raises(SwapFailed):
+        await engine.swap(broken, SECOND)
+    answers = await _ask(engine, models.prompts)
+    assert [_whole(answer.text) for answer in answers] == list(models.texts["1"].values())
+
+
+async def test_a_caller_that_gives_up_frees_its_place(engine: ServingEngine, models: Models) -> None:
+    for _ in range(3):
+        tasks = [asyncio.create_task(engine.generate(prompt, SAMPLING)) for prompt in (models.prompts * 32)[:32]]
+        await asyncio.sleep(0.02)
+        for task in tasks:
+            task.cancel()
+    answer = await engine.generate(models.prompts[0], SAMPLING)
+    assert _whole(answer.text) == models.texts["1"][models.prompts[0]]
+
+
+async def test_a_prompt_beyond_the_context_fails_alone(engine: ServingEngine, models: Models) -> None:
+    long, fine = await asyncio.gather(engine.generate("sea " * 600, SAMPLING), engine.generate(models.prompts[0], SAMPLING), return_exceptions=True)
+    assert isinstance(long, GenerationFailed)
+    assert isinstance(fine, Generation)
+
+
+def test_a_checkpoint_that_does_not_load_at_start_says_so(models: Models, tmp_path: Path) -> None:
+    broken = make_checkpoint(tmp_path / "broken", seed=4)
+    (broken / "model.safetensors").write_bytes(b"")
+    with pytest.raises(EngineDied, match="did not start"):
+        start_engine(Settings(reflection=Reflection(engine=EngineKind.TRANSFORMERS)), broken, FIRST)

@@ -1,0 +1,150 @@
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infra.checkpoints import BadCheckpoint
+from infra.errors import BadSetting, RetryLater
+from infra.settings import EngineKind, Reflection, Settings
+from schemas.responses import ModelVersion
+from tests.unit.infra.checkpoint_files import write_checkpoint
+from workers.engines import choice
+from workers.engines.engine import EngineDied, GenerationFailed, Sampling, SwapFailed
+from workers.engines.fake import CharTemplate, FakeBackend
+from workers.engines.serving import Limits, ServingEngine
+
+SAMPLING = Sampling(max_new_tokens=10)
+
+
+def version(number: str) -> ModelVersion:
+    return ModelVersion(name="m", version=number, digest=number)
+
+
+class Served:
+    """An engine over a fake backend that answers `prompt@checkpoint`."""
+
+    def __init__(self, folder: Path, *, in_flight: int = 4, drain_s: float = 5.0, answer: Callable[[str, str], str] | None = None) -> None:
+        self.first, self.second = write_checkpoint(folder / "1"), write_checkpoint(folder / "2", weights=b"\x01" * 16)
+        self.stranger = write_checkpoint(folder / "3", hidden_size=16)
+        self.backend = FakeBackend(self.first, answer or (lambda prompt, checkpoint: f"{prompt}@{checkpoint}"), steps=3, step_s=0.01)
+        limits = Limits(max_model_len=40, in_flight=in_flight, drain_s=drain_s)
+        self.engine = ServingEngine.start(lambda _: self.backend, CharTemplate(), self.first, version("1"), limits)
+
+    async def running(self, requests: int) -> None:
+        """Wait until so many are in flight."""
+        async with asyncio.timeout(10):
+            while len(self.backend.left) < requests:  # noqa: ASYNC110  # another thread fills it
+                await asyncio.sleep(0.001)
+
+
+async def test_answers_carry_the_version_they_were_admitted_under_through_a_swap(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    before = [asyncio.create_task(served.engine.generate(f"a{i}", SAMPLING)) for i in range(20)]
+    await served.running(4)
+    swap = await served.engine.swap(served.second, version("2"))
+    after = await asyncio.gather(*[served.engine.generate(f"b{i}", SAMPLING) for i in range(5)])
+    answers = [*await asyncio.gather(*before), *after]
+    assert [answer.text.split("@")[1] for answer in answers] == [answer.model.version for answer in answers]
+    assert {answer.model.version for answer in after} == {"2"}
+    assert (swap.in_flight, swap.dropped) == (4, 0)
+    await served.engine.close()
+
+
+async def test_requests_that_come_during_a_swap_wait_for_the_new_version(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    running = asyncio.create_task(served.engine.generate("a", SAMPLING))
+    await served.running(1)
+    swapping = asyncio.create_task(served.engine.swap(served.second, version("2")))
+    await asyncio.sleep(0)
+    late = asyncio.create_task(served.engine.generate("b", SAMPLING))
+    assert [(await running).text, (await late).text] == ["a@1", "b@2"]
+    assert (await swapping).waited_ms > 0
+    await served.engine.close()
+
+
+async def test_weights_that_fail_to_load_leave_the_old_version_serving(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    served.backend.refused = {"2"}
+    with pytest.raises(SwapFailed, match="do not load"):
+        await served.engine.swap(served.second, version("2"))
+    with pytest.raises(BadCheckpoint, match="hidden_size differs"):
+        await served.engine.swap(served.stranger, version("3"))
+    answer = await served.engine.generate("a", SAMPLING)
+    assert (answer.text, answer.model.version) == ("a@1", "1")
+    await served.engine.close()
+
+
+async def test_a_swap_gives_up_when_requests_do_not_end(tmp_path: Path) -> None:
+    served = Served(tmp_path, drain_s=0.05)
+    served.backend.steps = 1000
+    stuck = asyncio.create_task(served.engine.generate("a", SAMPLING))
+    await served.running(1)
+    with pytest.raises(RetryLater, match="1 requests were still in flight"):
+        await served.engine.swap(served.second, version("2"))
+    stuck.cancel()
+    served.backend.steps = 1
+    assert (await served.engine.generate("b", SAMPLING)).text == "b@1"
+    await served.engine.close()
+
+
+async def test_a_caller_that_gives_up_is_forgotten_by_the_backend(tmp_path: Path) -> None:
+    served = Served(tmp_path, in_flight=1)
+    served.backend.steps = 1000
+    gone = asyncio.create_task(served.engine.generate("a", SAMPLING))
+    await served.running(1)
+    gone.cancel()
+    served.backend.steps = 1
+    assert (await served.engine.generate("b", SAMPLING)).text == "b@1"
+    assert not served.backend.left
+    await served.engine.close()
+
+
+async def test_a_refused_or_overlong_request_fails_alone(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    asked = [served.engine.generate(prompt, SAMPLING) for prompt in ("refuse me", "x" * 31, "fine")]
+    refused, overlong, fine = await asyncio.gather(*asked, return_exceptions=True)
+    assert isinstance(refused, GenerationFailed)
+    assert isinstance(overlong, GenerationFailed)
+    assert not isinstance(fine, BaseException)
+    await served.engine.close()
+
+
+async def test_a_dead_engine_fails_everyone_who_waits_and_everyone_who_comes(tmp_path: Path) -> None:
+    def die(prompt: str, checkpoint: str) -> str:
+        if prompt == "deadly":
+            raise RuntimeError("out of memory")
+        return prompt
+
+    served = Served(tmp_path, in_flight=2, answer=die)
+    asked = [served.engine.generate(prompt, SAMPLING) for prompt in ("deadly", "a", "b", "c")]
+    assert [type(end) for end in await asyncio.gather(*asked, return_exceptions=True)] == [EngineDied] * 4
+    with pytest.raises(EngineDied):
+        await served.engine.generate("d", SAMPLING)
+    with pytest.raises(EngineDied):
+        await served.engine.swap(served.second, version("2"))
+
+
+async def test_closing_answers_those_who_wait_and_ends_the_thread(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    served.backend.steps = 1000
+    waiting = asyncio.create_task(served.engine.generate("a", SAMPLING))
+    await served.running(1)
+    await served.engine.close()
+    with pytest.raises(GenerationFailed, match="closed"):
+        await waiting
+    assert "engine" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_auto_is_vllm_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    auto, wanted = (Settings(reflection=Reflection(engine=kind)) for kind in (EngineKind.AUTO, EngineKind.VLLM))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    assert choice.engine_kind(auto) is EngineKind.VLLM
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert choice.engine_kind(auto) is EngineKind.TRANSFORMERS
+    with pytest.raises(BadSetting, match=r"reflection\.engine=vllm"):
+        choice.engine_kind(wanted)

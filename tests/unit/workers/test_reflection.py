@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID, uuid5
+
+import pytest
+
+from infra.settings import Reflection
+from schemas.contexts import Context, HistoryItem, Source
+from schemas.drafts import Draft, DraftStatus
+from schemas.envelope import open_envelope, seal
+from schemas.ids import NAMESPACE, derive
+from schemas.prompts import PromptStyle, template_digest
+from schemas.queries import Query, Strategy
+from schemas.responses import ModelVersion, Response, ResponseStatus
+from schemas.topics import RESPONSES
+from workers.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, Sampling, Swap
+from workers.reflection.decision import accepted
+from workers.reflection.reflector import Reflector
+from workers.runtime.clock import HandClock
+from workers.runtime.handler import Incoming
+
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+MODEL = ModelVersion(name="m", version="3", digest="d")
+GOOD = "<think>they like comedies</think><personalized>comedy</personalized>"
+
+
+class AnsweringEngine:
+    """Answers one text or raises one error, after `takes_s`; a prompt's length in tokens is its number of lines."""
+
+    def __init__(self, answer: str | Exception = GOOD, takes_s: float = 0.0) -> None:
+        self.answer, self.takes_s = answer, takes_s
+        self.prompts: list[str] = []
+
+    async def generate(self, prompt: str, sampling: Sampling) -> Generation:
+        self.prompts.append(prompt)
+        await asyncio.sleep(self.takes_s)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return Generation(self.answer, 1, 1, FinishReason.STOP, MODEL)
+
+    def count_tokens(self, prompt: str) -> int:
+        return len(prompt.splitlines())
+
+    async def swap(self, checkpoint: Path, model: ModelVersion) -> Swap:
+        raise NotImplementedError
+
+    async def close(self) -> None:
+        raise NotImplementedError
+
+
+def item(number: int) -> HistoryItem:
+    source = Source(topic="interactions", partition=0, offset=number)
+    return HistoryItem(interaction_id=item_id(number), content=f"film {number}", response="comedy", occurred_at=NOW, score=0.5, source=source)
+
+
+def item_id(number: int) -> UUID:
+    return uuid5(NAMESPACE, str(number))
+
+
+def context(
+    *,
+    items: int = 6,
+    options: tuple[str, ...] = ("comedy", "action"),
+    deadline_s: float | None = None,
+    strategy: Strategy | None = None,
+    status: DraftStatus = DraftStatus.DRAFTED,
+) -> Context:
+    deadline = None if deadline_s is None else NOW + timedelta(seconds=deadline_s)
+    query = Query(
+        query_id=uuid5(NAMESPACE, "q"), tenant="t", user="u", domain="tag", text="a film", options=options, asked_at=NOW, deadline=deadline, strategy=strategy
+    )
+    draft = Draft(query=query, answer="action", base_model="base", status=status, base_ms=5)
+    return Context(draft=draft, items=tuple(map(item, range(items))), k_max=6, retrieve_ms=2)
+
+
+async def respond(engine: AnsweringEngine, asked: Context, **settings: object) -> Response:
+    wanted = Reflection.model_validate({"k": 4, "max_model_len": 100, "max_new_tokens": 10} | settings)
+    return await Reflector(wanted, engine, HandClock(NOW)).respond(asked)
+
+
+async def test_a_rewrite_goes_out_with_everything_it_was_made_from() -> None:
+    response = await respond(AnsweringEngine(), context())
+    made_from = response.provenance
+    assert (response.answer, response.reasoning, response.status) == ("comedy", "they like comedies", ResponseStatus.PERSONALIZED)
+    assert (made_from.model, made_from.base_model, made_from.strategy, made_from.k) == (MODEL, "base", Strategy.RPO, 4)
+    assert made_from.history_ids == tuple(map(item_id, range(4)))
+    assert made_from.prompt_digest == template_digest(PromptStyle.COMPACT)
+    assert (made_from.base_ms, made_from.retrieve_ms) == (5, 2)
+
+
+async def test_the_response_has_an_id_that_follows_from_its_query() -> None:
+    asked = context()
+    headers = seal(asked, id="c", source="/tests")
+    incoming = Incoming(asked, open_envelope(headers), Source(topic="contexts", partition=0, offset=0))
+    (outgoing,) = await Reflector(Reflection(), AnsweringEngine(), HandClock(NOW))(incoming)
+    assert (outgoing.topic, outgoing.id) == (RESPONSES, derive("response", asked.draft.query.query_id))
+
+
+FALLBACKS: dict[str, tuple[Context, str | Exception, ResponseStatus]] = {
+    "asked for the base answer": (context(strategy=Strategy.ZERO_SHOT), GOOD, ResponseStatus.ZERO_SHOT),
+    "no base answer": (context(status=DraftStatus.BASE_FAILED), GOOD, ResponseStatus.BASE_FAILED),
+    "no history": (context(items=0), GOOD, ResponseStatus.NO_HISTORY),
+    "the deadline is near": (context(deadline_s=0.4), GOOD, ResponseStatus.DEADLINE_NEAR),
+    "the output does not parse": (context(), "comedy", ResponseStatus.UNPARSABLE),
+    "the answer is no option": (context(), "<think>x</think><personalized>drama</personalized>", ResponseStatus.UNPARSABLE),
+    "the engine refuses": (context(), GenerationFailed("no"), ResponseStatus.REFLECTION_FAILED),
+    "the engine has a bug": (context(), KeyError("x"), ResponseStatus.REFLECTION_FAILED),
+}
+
+
+@pytest.mark.parametrize("why", FALLBACKS)
+async def test_the_base_answer_goes_out_with_the_reason_when(why: str) -> None:
+    asked, answer, status = FALLBACKS[why]
+    response = await respond(AnsweringEngine(answer), asked)
+    assert (response.status, response.answer, response.reasoning) == (status, "action", "")
+    assert (response.provenance.model is not None) == (status is ResponseStatus.UNPARSABLE)
+
+
+async def test_a_slow_engine_is_not_waited_for_beyond_its_time() -> None:
+    assert (await respond(AnsweringEngine(takes_s=5), context(), timeout_s=0.01)).status is ResponseStatus.REFLECTION_FAILED
+
+
+async def test_a_deadline_that_comes_near_during_the_rewrite_sends_the_base_answer() -> None:
+    clock = HandClock(NOW)
+    reflector = Reflector(Reflection(), AnsweringEngine(takes_s=5), clock)
+    asked = asyncio.create_task(reflector.respond(context(deadline_s=0.55)))  # 0.5 s are kept in reserve
+    await asyncio.sleep(0)
+    await clock.advance(0.05)
+    assert (await asked).status is ResponseStatus.DEADLINE_NEAR
+
+
+async def test_a_dead_engine_stops_the_process() -> None:
+    with pytest.raises(EngineDied):
+        await respond(AnsweringEngine(EngineDied("gone")), context())
+
+
+@pytest.mark.parametrize(("room", "shown"), [(7, 4), (6, 3), (4, 1)])
+async def test_the_weakest_items_go_until_the_prompt_fits(room: int, shown: int) -> None:
+    engine = AnsweringEngine()  # three lines beside the items
+    response = await respond(engine, context(), max_model_len=room + 10)
+    assert response.provenance.history_ids == tuple(map(item_id, range(shown)))
+    assert engine.prompts[0].splitlines()[1] == f"film {shown - 1} => comedy"
+
+
+async def test_not_even_one_item_fits() -> None:
+    engine = AnsweringEngine()
+    response = await respond(engine, context(), max_model_len=13)
+    assert (response.status, response.answer, engine.prompts) == (ResponseStatus.PROMPT_TOO_LONG, "action", [])
+
+
+@pytest.mark.parametrize(("options", "body", "answer"), [(("Comedy", "action"), "comedy", "Comedy"), ((), "Any words.", "Any words."), (("1", "2"), "3", None)])
+def test_only_options_count_as_answers_where_there_are_options(options: tuple[str, ...], body: str, answer: str | None) -> None:
+    rewrite = accepted(context(options=options).draft.query, f"<think>x</think><personalized>{body}</personalized>")
+    assert (rewrite.answer if rewrite else None) == answer

@@ -1,0 +1,70 @@
+"""Model events, taken as hints: they say that the registry is worth a look now, never what it holds (DESIGN rule 7)."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from infra.kafka import reader
+from infra.settings import Settings
+from schemas.envelope import read
+from schemas.messages import Malformed
+from schemas.model_events import ModelEvent
+from schemas.topics import MODEL_EVENTS
+
+log = logging.getLogger(__name__)
+
+#: Both the stop signal and a new event are seen within this time.
+SLICE_S = 0.1
+
+
+class Hints(Protocol):
+    def wait(self, timeout_s: float) -> ModelEvent | None:
+        """The next event of our model, or None after `timeout_s` or when told to stop. Blocks."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class KafkaHints:
+    """Reads `model-events` from its end, without a group: every worker sees every event. Broker trouble costs hints and nothing else."""
+
+    def __init__(self, settings: Settings, stop: threading.Event) -> None:
+        self._name = settings.registry.model_name
+        self._stop = stop
+        self._connect: Callable[[], Any] = lambda: reader(settings, "reflection-follower", auto_offset_reset="latest")
+        self._consumer: Any = None
+
+    def wait(self, timeout_s: float) -> ModelEvent | None:
+        until = time.monotonic() + timeout_s
+        while not self._stop.is_set() and (left_s := until - time.monotonic()) > 0:
+            for event in self._poll(min(SLICE_S, left_s)):
+                if event.name == self._name:
+                    return event
+        return None
+
+    def close(self) -> None:
+        if self._consumer is not None:
+            self._consumer.close()
+
+    def _poll(self, timeout_s: float) -> list[ModelEvent]:
+        try:
+            if self._consumer is None:
+                self._consumer = self._connect()
+                self._consumer.subscribe([MODEL_EVENTS.name])
+            batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
+        except Exception as error:
+            log.warning("model events cannot be read; polling the registry alone", extra={"kind": type(error).__name__})
+            self._stop.wait(timeout_s)
+            return []
+        return [event for records in batches.values() for record in records if (event := _event(record))]
+
+
+def _event(record: Any) -> ModelEvent | None:
+    try:
+        return read(ModelEvent, record.headers, record.value)[0]
+    except Malformed:  # the topic's own readers set it aside; a hint that says nothing is none
+        return None

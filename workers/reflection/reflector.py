@@ -1,0 +1,125 @@
+"""Contexts become responses: `A = M_reflect(q, A_base, P_rel)` (RPO), or the base answer with the reason why (DESIGN rule 4).
+
+Every context gives one response. Only the engine's death is an error: then nothing could be personalized any more, and the process stops
+with its offsets uncommitted, for another to take over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from infra.errors import CannotContinue
+from infra.settings import Reflection
+from infra.telemetry import RESPONSES_SENT
+from schemas.contexts import Context, HistoryItem
+from schemas.ids import derive
+from schemas.prompts import reflection_prompt, template_digest
+from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
+from schemas.topics import RESPONSES
+from workers.engines.engine import Engine, Generation, Sampling
+from workers.reflection.decision import accepted, shown_items, without_model
+from workers.runtime.clock import Clock, SystemClock
+from workers.runtime.handler import Incoming, Outgoing
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """What came of asking the model."""
+
+    status: ResponseStatus
+    answer: str
+    reasoning: str = ""
+    model: ModelVersion | None = None
+    shown: Sequence[HistoryItem] = ()
+
+
+class Reflector:
+    """The reflection worker's handler."""
+
+    def __init__(self, settings: Reflection, engine: Engine, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._engine = engine
+        self._clock = clock or SystemClock()
+        self._sampling = Sampling(max_new_tokens=settings.max_new_tokens)
+        self._prompt_digest = template_digest(settings.prompt_style)
+
+    async def __call__(self, incoming: Incoming[Context]) -> Sequence[Outgoing]:
+        response = await self.respond(incoming.message)
+        RESPONSES_SENT.add(status=response.status, strategy=response.provenance.strategy)
+        return [Outgoing(RESPONSES, response, derive("response", response.query_id))]
+
+    async def respond(self, context: Context) -> Response:
+        """Raises CannotContinue when the engine is gone."""
+        began = self._clock.monotonic()
+        draft = context.draft
+        strategy = draft.query.strategy or self._settings.strategy
+        status = without_model(context, strategy)
+        attempt = _Attempt(status, draft.answer) if status else await self._rewrite(context)
+        provenance = Provenance(
+            model=attempt.model,
+            base_model=draft.base_model,
+            strategy=strategy,
+            k=len(attempt.shown),
+            history_ids=tuple(item.interaction_id for item in attempt.shown),
+            prompt_digest=self._prompt_digest if attempt.shown else None,
+            base_ms=draft.base_ms,
+            retrieve_ms=context.retrieve_ms,
+            reflect_ms=(self._clock.monotonic() - began) * 1000,
+        )
+        return Response(
+            query_id=draft.query.query_id,
+            context=context,
+            answer=attempt.answer,
+            reasoning=attempt.reasoning,
+            status=attempt.status,
+            provenance=provenance,
+            answered_at=self._clock.now(),
+        )
+
+    async def _rewrite(self, context: Context) -> _Attempt:
+        base = context.draft.answer
+        left_s = self._left_s(context)
+        if left_s <= 0:
+            return _Attempt(ResponseStatus.DEADLINE_NEAR, base)
+        shown = shown_items(context.items, self._settings.k, lambda items: self._fits(context, items))
+        if not shown:
+            return _Attempt(ResponseStatus.PROMPT_TOO_LONG, base)
+        generation = await self._generate(context, shown, min(left_s, self._settings.timeout_s))
+        if generation is None:
+            late = self._left_s(context) <= 0
+            return _Attempt(ResponseStatus.DEADLINE_NEAR if late else ResponseStatus.REFLECTION_FAILED, base, shown=shown)
+        rewrite = accepted(context.draft.query, generation.text)
+        if rewrite is None:
+            return _Attempt(ResponseStatus.UNPARSABLE, base, model=generation.model, shown=shown)
+        return _Attempt(ResponseStatus.PERSONALIZED, rewrite.answer, rewrite.reasoning, generation.model, shown)
+
+    async def _generate(self, context: Context, shown: Sequence[HistoryItem], timeout_s: float) -> Generation | None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._engine.generate(self._prompt(context, shown), self._sampling)
+        except CannotContinue:
+            raise
+        except Exception as error:
+            # Whatever one rewrite runs into, its user still gets the base answer.
+            kind = type(error).__name__
+            log.warning("no rewrite", extra={"query_id": str(context.draft.query.query_id), "kind": kind, "timeout_s": timeout_s})
+            return None
+
+    def _prompt(self, context: Context, items: Sequence[HistoryItem]) -> str:
+        return reflection_prompt(context.draft.query, context.draft.answer, items, self._settings.prompt_style)
+
+    def _fits(self, context: Context, items: Sequence[HistoryItem]) -> bool:
+        room = self._settings.max_model_len - self._settings.max_new_tokens
+        return self._engine.count_tokens(self._prompt(context, items)) <= room
+
+    def _left_s(self, context: Context) -> float:
+        """Until the base answer must go out; without a deadline there is no end."""
+        deadline = context.draft.query.deadline
+        if deadline is None:
+            return float("inf")
+        return (deadline - self._clock.now()).total_seconds() - self._settings.deadline_reserve_s
