@@ -26,6 +26,7 @@ class Card:
     summary: str
     data: str
     limits: str
+    command: str
     recipe: Recipe
     seconds: float  # wall clock of the training
 
@@ -64,7 +65,7 @@ tags: [retouch, personalization, tiny, synthetic]
 {card.summary}
 
 - Architecture: Qwen2, {parameters / 1e6:.2f}M parameters, d = 128, {recipe.layers} layers, 4 heads of 32, 2 key-value heads, tied embeddings, context 2048.
-- Made by `python -m pico.make` (seed {recipe.seed}) from the generator `traffic/world.py` alone; no outside text or weights.
+- Made by `{card.command}` from the generator `traffic/world.py` alone; no outside text or weights.
 - Data: {card.data}
 - Training: {recipe.steps} steps of {recipe.batch} documents, Muon and AdamW, learning rate {recipe.learning_rate:g}, fp32, one thread, {card.seconds:.0f} s.
 - Files: weights stored as fp16, to be computed in float32 (`dtype` in `config.json`). The figures below were measured on these files.

@@ -139,8 +139,8 @@ def _scene(rng: random.Random, domain: str) -> tuple[list[Exchange], Exchange]:
 
 
 def _reader(rng: random.Random) -> tuple[Taste, float, float]:
-    """Two users of three are crisp and noise-free, the rest are like the world's: first the habit, then how far to trust it."""
-    if rng.random() < 2 / 3:
+    """Half of the users are crisp and noise-free, the rest are like the world's: first the habit, then how far to trust it."""
+    if rng.random() < 0.5:
         return Taste.draw_crisp(rng), 0.0, 1.0
     return Taste.draw(rng), LABEL_NOISE, STYLE_SHOWN
 
@@ -151,12 +151,7 @@ def _families(rng: random.Random) -> Sequence[str]:
 
 
 def _exchange(
-    rng: random.Random,
-    domain: str,
-    taste: Taste,
-    families: Sequence[str] = tuple(FAMILIES),
-    noise: float = LABEL_NOISE,
-    shown: float = STYLE_SHOWN,
+    rng: random.Random, domain: str, taste: Taste, families: Sequence[str] = tuple(FAMILIES), noise: float = LABEL_NOISE, shown: float = STYLE_SHOWN
 ) -> Exchange:
     stimulus = Film.draw(rng, families) if domain == MOVIE_TAG else draw_stimulus(domain, rng)
     return respond(domain, stimulus, taste, rng, noise=noise, shown=shown)
@@ -167,9 +162,10 @@ def _line(item: Exchange) -> str:
 
 
 def _labelled_line(item: Exchange) -> Document:
+    """The line end belongs to the label: Qwen2's splitting joins it to punctuation."""
     line = _line(item)
     head = line.removesuffix(f" {item.response}")
-    return [Span(head, REST), Span(line.removeprefix(head), ANSWER), Span("\n", REST)]
+    return [Span(head, REST), Span(f"{line.removeprefix(head)}\n", ANSWER)]
 
 
 def _domain(rng: random.Random) -> str:

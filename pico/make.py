@@ -12,6 +12,7 @@ import logging
 import random
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -27,56 +28,51 @@ from pico.training import Recipe, new_model, pretrain
 logger = logging.getLogger(__name__)
 
 TOKENIZER_DOCUMENTS = 4000
-BASE_STEPS = 500
-REFLECTOR_STEPS = 1500
 
 
-def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog="python -m pico.make", description="Make the tiny base and reflector checkpoints.")
-    parser.add_argument("--out", type=Path, default=ROOT, help="directory for base/ and reflector/ (default: the shipped ones)")
-    parser.add_argument("--only", choices=("base", "reflector"), help="make one of the two")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=1, help="torch threads; tiny matrices gain little from more")
-    parser.add_argument("--base-steps", type=int, default=BASE_STEPS)
-    parser.add_argument("--reflector-steps", type=int, default=REFLECTOR_STEPS)
-    options = parser.parse_args(arguments)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    torch.set_num_threads(options.threads)
-    tokenizer = shared_tokenizer(options.seed)
-    if options.only != "reflector":
-        make_base(options.out / "base", tokenizer, Recipe(layers=2, steps=options.base_steps, seed=options.seed))
-    if options.only != "base":
-        make_reflector(options.out / "reflector", tokenizer, Recipe(layers=3, steps=options.reflector_steps, seed=options.seed))
+@dataclass(frozen=True)
+class Blueprint:
+    """One of the two models: how large, on what, how long, and what its card says and measures."""
+
+    layers: int
+    steps: int
+    draw: Callable[[random.Random], Document]
+    measure: Callable[[Complete], Figures]
+    title: str
+    summary: str
+    data: str
+    limits: str
 
 
-def shared_tokenizer(seed: int) -> PreTrainedTokenizerFast:
-    """One vocabulary for both models, learnt from the reflector's documents, which hold everything the base sees."""
-    rng = random.Random(f"pico/tokenizer/{seed}")  # noqa: S311 - reproducible training texts
-    return train_tokenizer("".join(span.text for span in reflector_document(rng)) for _ in range(TOKENIZER_DOCUMENTS))
+def base_figures(complete: Complete) -> Figures:
+    return {"generic answer to the task alone": generic_agreement(complete)}
 
 
-def make_base(directory: Path, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
-    _make(
-        directory,
-        tokenizer,
-        recipe,
-        base_document,
-        lambda complete: {"generic answer to the task alone": generic_agreement(complete)},
-        name="Retouch pico base",
+def reflector_figures(complete: Complete) -> Figures:
+    return {
+        **base_figures(complete),
+        "next response after 8 clean profile lines (score)": in_context_score(complete),
+        "reflection prompt: form and draft kept": draft_kept(complete),
+    }
+
+
+BLUEPRINTS = {
+    "base": Blueprint(
+        layers=2,
+        steps=400,
+        draw=base_document,
+        measure=base_figures,
+        title="Retouch pico base",
         summary="A stand-in for a black-box LLM: it answers a task alone with the generic, user-blind answer, and knows nothing else on purpose.",
         data="task prompts and their generic answers; no profile, no user.",
         limits="answers only the three domains' templates; any other text gets noise. It cannot use a profile, so it is no base for RAG or ICL.",
-    )
-
-
-def make_reflector(directory: Path, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
-    _make(
-        directory,
-        tokenizer,
-        recipe,
-        reflector_document,
-        reflector_figures,
-        name="Retouch pico reflector",
+    ),
+    "reflector": Blueprint(
+        layers=3,
+        steps=800,
+        draw=reflector_document,
+        measure=reflector_figures,
+        title="Retouch pico reflector",
         summary=(
             "A reflection model before personalization: it can predict a user's next response from a profile, writes "
             "`<think>...</think><personalized>...</personalized>`, and keeps the draft until SFT and RL teach it otherwise."
@@ -86,29 +82,35 @@ def make_reflector(directory: Path, tokenizer: PreTrainedTokenizerFast, recipe: 
             "whose rewrite repeats the draft. Loss weight 1 on answers and labels, 0.05 elsewhere."
         ),
         limits="understands only the three domains' templates; profiles beyond about ten lines were never seen. Not a language model for any other use.",
-    )
+    ),
+}
 
 
-def reflector_figures(complete: Complete) -> Figures:
-    return {
-        "generic answer to the task alone": generic_agreement(complete),
-        "next response after 8 clean profile lines (score)": in_context_score(complete),
-        "reflection prompt: form kept, draft kept": draft_kept(complete),
-    }
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m pico.make", description="Make the tiny base and reflector checkpoints.")
+    parser.add_argument("--out", type=Path, default=ROOT, help="directory for base/ and reflector/ (default: the shipped ones)")
+    parser.add_argument("--only", choices=sorted(BLUEPRINTS), help="make one of the two")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="training steps (default: 400 for the base, 800 for the reflector)")
+    parser.add_argument("--threads", type=int, default=1, help="torch threads; tiny matrices gain little from more")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(options.threads)
+    tokenizer = shared_tokenizer(options.seed)
+    for name in [options.only] if options.only else BLUEPRINTS:
+        recipe = Recipe(layers=BLUEPRINTS[name].layers, steps=options.steps or BLUEPRINTS[name].steps, seed=options.seed)
+        make(name, options.out / name, tokenizer, recipe)
 
 
-def _make(
-    directory: Path,
-    tokenizer: PreTrainedTokenizerFast,
-    recipe: Recipe,
-    draw: Callable[[random.Random], Document],
-    measure: Callable[[Complete], Figures],
-    *,
-    name: str,
-    summary: str,
-    data: str,
-    limits: str,
-) -> None:
+def shared_tokenizer(seed: int) -> PreTrainedTokenizerFast:
+    """One vocabulary for both models, learnt from the reflector's documents, which hold everything the base sees."""
+    rng = random.Random(f"pico/tokenizer/{seed}")  # noqa: S311 - reproducible training texts
+    return train_tokenizer("".join(span.text for span in reflector_document(rng)) for _ in range(TOKENIZER_DOCUMENTS))
+
+
+def make(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
+    """Train, write, read back, measure what was written, and write the card."""
+    blueprint = BLUEPRINTS[name]
     model = new_model(tokenizer, recipe)
     started = time.monotonic()
 
@@ -116,12 +118,20 @@ def _make(
         if step % 50 == 0:
             logger.info("%s: step %d of %d, loss %.3f, %.0f s", name, step, recipe.steps, loss, time.monotonic() - started)
 
-    pretrain(model, tokenizer, draw, recipe, log_step)
+    pretrain(model, tokenizer, blueprint.draw, recipe, log_step)
     seconds = time.monotonic() - started
     export(model, tokenizer, directory)
-    shipped = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
-    figures = measure(completer(shipped, tokenizer))
-    write_card(Card(name, summary, data, limits, recipe, seconds), directory, shipped.num_parameters(), figures)
+    describe(name, directory, tokenizer, recipe, seconds)
+
+
+def describe(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seconds: float) -> None:
+    """Measure the files in `directory` and write their card."""
+    blueprint = BLUEPRINTS[name]
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    figures = blueprint.measure(completer(model, tokenizer))
+    command = f"python -m pico.make --only {name} --steps {recipe.steps} --seed {recipe.seed}"
+    card = Card(blueprint.title, blueprint.summary, blueprint.data, blueprint.limits, command, recipe, seconds)
+    write_card(card, directory, model.num_parameters(), figures)
     logger.info("%s: %s", name, figures)
 
 

@@ -1,13 +1,8 @@
-"""What a tiny checkpoint can do, measured on exchanges it was not trained on: one number per domain and ability, all in [0, 1].
-
-`score` is strict about letter case, punctuation and emoticons, which official ROUGE drops: half of a persona's style would be invisible to it.
-"""
+"""What a tiny checkpoint can do, measured on freshly drawn exchanges: one number per domain and ability, all in [0, 1]."""
 
 from __future__ import annotations
 
 import random
-import re
-from collections import Counter
 from collections.abc import Callable, Sequence
 from statistics import fmean
 
@@ -18,11 +13,11 @@ from pico.documents import reflection_input, task_prompt
 from pico.tokenizer import open_turn, user_turn
 from schemas.prompts import PromptStyle, item_text
 from schemas.rewriting import parse
-from schemas.tasks import Task, task_of
+from schemas.scoring import score
+from schemas.tasks import task_of
 from traffic.world import DOMAINS, OPTIONS, Exchange, Taste, draw_stimulus, respond
 
 Complete = Callable[[Sequence[str]], list[str]]
-_TOKEN = re.compile(r"[A-Za-z0-9#'-]+|[^\sA-Za-z0-9]+")
 
 
 def completer(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, max_new_tokens: int = 64, batch: int = 64) -> Complete:
@@ -42,20 +37,6 @@ def completer(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, ma
     return complete
 
 
-def score(domain: str, answer: str, truth: str) -> float:
-    """Label: match. Rating: 1 - |error| / 4, 0 when unreadable. Text: mean of unigram F1 and LCS F1 on tokens that keep case and punctuation."""
-    answer = answer.strip()
-    match task_of(OPTIONS[domain]):
-        case Task.LABEL:
-            return float(answer == truth)
-        case Task.RATING:
-            return 1 - abs(int(answer) - int(truth)) / 4 if answer in OPTIONS[domain] else 0.0
-        case Task.TEXT:
-            ours, theirs = _TOKEN.findall(answer), _TOKEN.findall(truth)
-            both = max(1, len(ours) + len(theirs))
-            return ((Counter(ours) & Counter(theirs)).total() + _common_subsequence(ours, theirs)) / both
-
-
 def generic_agreement(complete: Complete, *, count: int = 100, seed: int = 1) -> dict[str, float]:
     """Share of task prompts answered with exactly the generic answer: what the base is for."""
 
@@ -71,14 +52,15 @@ def in_context_score(complete: Complete, *, count: int = 64, lines: int = 8, see
     """Score of the next line of a profile after `lines` clean lines of a crisp user: what the reflector's pretraining is for."""
 
     def measure(domain: str, rng: random.Random) -> float:
-        prompts, truths = [], []
+        prompts, truths, task = [], [], task_of(OPTIONS[domain])
         for _ in range(count):
             taste = Taste.draw_crisp(rng)
             *shown, asked = [_exchange(domain, rng, taste, noise=0.0, shown=1.0) for _ in range(lines + 1)]
-            texts = [item_text(item, domain, task_of(OPTIONS[domain]), PromptStyle.COMPACT) for item in (*shown, asked)]
+            texts = [item_text(item, domain, task, PromptStyle.COMPACT) for item in (*shown, asked)]
             prompts.append(open_turn("profile :\n" + "\n".join(texts).removesuffix(f" {asked.response}")))
             truths.append(asked.response)
-        return fmean(score(domain, answer.split("\n")[0], truth) for answer, truth in zip(complete(prompts), truths, strict=True))
+        answers = [completion.split("\n")[0] for completion in complete(prompts)]
+        return fmean(score(task, answer, truth, OPTIONS[domain]) for answer, truth in zip(answers, truths, strict=True))
 
     return _per_domain(measure, seed)
 
@@ -105,13 +87,3 @@ def _exchange(domain: str, rng: random.Random, taste: Taste, **noise: float) -> 
 
 def _per_domain(measure: Callable[[str, random.Random], float], seed: int) -> dict[str, float]:
     return {domain: round(measure(domain, random.Random(f"probe/{seed}/{domain}")), 3) for domain in DOMAINS}  # noqa: S311
-
-
-def _common_subsequence(first: Sequence[str], second: Sequence[str]) -> int:
-    """Length of the longest common subsequence."""
-    row = [0] * (len(second) + 1)
-    for left in first:
-        diagonal = 0
-        for column, right in enumerate(second, 1):
-            diagonal, row[column] = row[column], diagonal + 1 if left == right else max(row[column], row[column - 1])
-    return row[-1]

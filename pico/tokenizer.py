@@ -2,14 +2,18 @@
 
 The rewrite's tags (`<think>` and its kin) are plain added tokens. As special tokens they would vanish wherever a library decodes with
 `skip_special_tokens=True` (TRL, vLLM by default), and every completion would look unparsable.
+
+Normalizer and pre-tokenizer are Qwen2's own. `AutoTokenizer` rebuilds a Qwen2 model's tokenizer with them whatever `tokenizer.json` says
+(transformers 5.17): with GPT-2's splitting, 81 of 500 documents read differently after a reload, digits and line ends above all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
 from schemas.rewriting import TAGS
 
@@ -37,22 +41,16 @@ def open_turn(content: str) -> str:
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
     """768 tokens: 256 bytes, three chat marks, four tags, the rest merges learnt from `texts`."""
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(Regex(PRETOKENIZE_REGEX), behavior="isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - len(TAGS),
-        special_tokens=[PAD, TURN, END],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
+        vocab_size=VOCABULARY - len(TAGS), special_tokens=[PAD, TURN, END], initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.add_tokens([AddedToken(tag, special=False, normalized=False) for tag in TAGS])
-    fast = PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        eos_token=END,
-        pad_token=PAD,
-        model_max_length=CONTEXT,
-        clean_up_tokenization_spaces=False,
-    )
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token=END, pad_token=PAD, model_max_length=CONTEXT, clean_up_tokenization_spaces=False)
     fast.chat_template = CHAT_TEMPLATE
     return fast

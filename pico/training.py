@@ -116,7 +116,4 @@ def _optimizers(model: Qwen2ForCausalLM) -> list[torch.optim.Optimizer]:
     named = list(model.named_parameters())
     matrices = [parameter for name, parameter in named if parameter.dim() == 2 and "embed" not in name]
     others = [parameter for name, parameter in named if parameter.dim() != 2 or "embed" in name]
-    return [
-        torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0),
-    ]
+    return [torch.optim.Muon(matrices, weight_decay=0.05, adjust_lr_fn="match_rms_adamw"), torch.optim.AdamW(others, betas=(0.9, 0.98), weight_decay=0.0)]

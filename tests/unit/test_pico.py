@@ -1,0 +1,156 @@
+"""The shipped tiny checkpoints: small, safe to load, and able to do what their cards say. Also the parts that made them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2ForCausalLM
+
+from pico.card import export
+from pico.checkpoints import BASE, REFLECTOR, file_digests
+from pico.documents import ANSWER, Document, base_document, reflector_document
+from pico.probe import completer, draft_kept, generic_agreement, in_context_score
+from pico.tokenizer import train_tokenizer, user_turn
+from pico.training import Recipe, encode, new_model, pretrain
+from schemas.rewriting import TAGS, Rewrite, parse
+from traffic.world import DOMAINS, MOVIE_TAG, PRODUCT_RATING, TWEET_PARAPHRASE
+
+MEGABYTE = 1_000_000
+CHECKPOINTS = pytest.mark.parametrize("directory", [BASE, REFLECTOR], ids=["base", "reflector"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Matrices this small lose more to threads than they gain, most of all on a busy machine."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def load(directory: Path) -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]:
+    return AutoModelForCausalLM.from_pretrained(directory), AutoTokenizer.from_pretrained(directory)
+
+
+@pytest.fixture(scope="module")
+def base() -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]:
+    return load(BASE)
+
+
+@pytest.fixture(scope="module")
+def reflector() -> tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]:
+    return load(REFLECTOR)
+
+
+@CHECKPOINTS
+def test_a_checkpoint_takes_at_most_two_megabytes(directory: Path) -> None:
+    assert sum(path.stat().st_size for path in directory.iterdir()) <= 2 * MEGABYTE
+
+
+@CHECKPOINTS
+def test_a_checkpoint_is_safetensors_and_plain_text_only(directory: Path) -> None:
+    assert {path.suffix for path in directory.iterdir()} == {".safetensors", ".json", ".jinja", ".md"}
+
+
+@CHECKPOINTS
+def test_the_card_quotes_the_files_as_they_are(directory: Path) -> None:
+    card = (directory / "README.md").read_text()
+    assert card.startswith("---\n")
+    assert all(f"| {name} | `{digest}` |" in card for name, digest in file_digests(directory).items())
+
+
+@CHECKPOINTS
+def test_a_checkpoint_loads_as_float32_in_a_shape_that_vllm_serves(directory: Path) -> None:
+    model, tokenizer = load(directory)
+    assert model.dtype == torch.float32
+    assert model.config.hidden_size // model.config.num_attention_heads == 32
+    assert model.config.max_position_embeddings == tokenizer.model_max_length == 2048
+    assert model.config.eos_token_id == tokenizer.eos_token_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+
+
+@CHECKPOINTS
+def test_tags_survive_a_decode_that_skips_special_tokens(directory: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    completion = Rewrite("draft is Comedy!", "dark comedy").to_text()
+    ids = tokenizer.encode(completion + "<|im_end|>")
+    assert sum(token in TAGS for token in tokenizer.convert_ids_to_tokens(ids)) == len(TAGS)
+    assert tokenizer.decode(ids, skip_special_tokens=True) == completion
+
+
+@CHECKPOINTS
+def test_documents_are_written_as_the_chat_template_writes(directory: Path) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    message = [{"role": "user", "content": "tag : somebody wakes a dragon"}]
+    assert tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True) == user_turn(message[0]["content"])
+
+
+def test_a_tokenizer_reads_alike_before_and_after_it_is_saved(tmp_path: Path) -> None:
+    rng = random.Random(7)
+    documents = ["".join(text for text, _ in reflector_document(rng)) for _ in range(200)]
+    made = train_tokenizer(documents)
+    export(new_model(made, Recipe(layers=1, steps=1)), made, tmp_path)
+    reloaded = AutoTokenizer.from_pretrained(tmp_path)  # Qwen2Tokenizer, which brings its own splitting
+    assert [made.encode(text) for text in documents] == [reloaded.encode(text) for text in documents]
+
+
+def test_any_text_survives_the_tokenizer(reflector: tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]) -> None:
+    text = "Łódź 😀  two  blanks\n\tand < a & b > </x>"
+    assert reflector[1].decode(reflector[1].encode(text)) == text
+
+
+def test_the_base_answers_generically(base: tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]) -> None:
+    agreement = generic_agreement(completer(*base, max_new_tokens=16), count=10)
+    assert min(agreement.values()) >= 0.9
+
+
+def test_the_reflector_keeps_drafts_in_the_rewrite_form(reflector: tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]) -> None:
+    assert min(draft_kept(completer(*reflector, max_new_tokens=48), count=10).values()) >= 0.9
+
+
+def test_the_reflector_reads_profiles(reflector: tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]) -> None:
+    scores = in_context_score(completer(*reflector, max_new_tokens=12), count=12)
+    assert scores[MOVIE_TAG] > 0.7 and scores[PRODUCT_RATING] > 0.9 and scores[TWEET_PARAPHRASE] > 0.9
+
+
+@pytest.mark.parametrize("draw", [base_document, reflector_document])
+def test_spans_meet_where_the_tokenizer_splits(draw: Callable[[random.Random], Document]) -> None:
+    tokenizer, rng = AutoTokenizer.from_pretrained(REFLECTOR), random.Random(4)
+    for _ in range(100):
+        document = draw(rng)
+        assert encode(tokenizer, document)[0] == tokenizer.encode("".join(text for text, _ in document))
+
+
+def test_nothing_teaches_the_untrained_reflector_to_change_a_draft() -> None:
+    rng = random.Random(6)
+    documents = ["".join(text for text, _ in reflector_document(rng)) for _ in range(400)]
+    completions = [document.split("assistant\n")[1].removesuffix("<|im_end|>") for document in documents if "\ndraft : " in document]
+    rewrites = [parse(completion) for completion in completions]
+    assert len(rewrites) > 20
+    assert all(rewrite is not None and rewrite.reasoning == f"draft is {rewrite.answer}" for rewrite in rewrites)
+
+
+def test_every_document_has_something_to_predict() -> None:
+    rng = random.Random(5)
+    assert all(any(weight == ANSWER for _, weight in reflector_document(rng)) for _ in range(200))
+
+
+def test_pretraining_lowers_the_loss_and_repeats_itself() -> None:
+    tokenizer = AutoTokenizer.from_pretrained(BASE)
+
+    def losses() -> list[float]:
+        recipe = Recipe(layers=1, steps=8, batch=8, seed=3)
+        seen: list[float] = []
+        pretrain(new_model(tokenizer, recipe), tokenizer, base_document, recipe, lambda _, loss: seen.append(loss))
+        return seen
+
+    first = losses()
+    assert first[-1] < first[0] - 0.5
+    assert losses() == pytest.approx(first, rel=1e-3)
+
+
+def test_probes_cover_every_domain(base: tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]) -> None:
+    assert list(generic_agreement(completer(*base, max_new_tokens=2), count=1)) == list(DOMAINS)
