@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from bench.demo.assembly import AFTER, BEFORE, Run, assemble, event_to_first_answer_s, graded, swap_of
+from bench.demo.evidence import Evidence, Truth, WorkerSwap
+from bench.demo.ledger import Ledger, Seen
+from bench.demo.mixing import Completion, Origin
+from bench.demo.progress import Clock, Span
+from bench.demo.report import Machine, Report
+from infra.settings import Settings
+from schemas.ids import derive, is_held_out
+from schemas.model_events import Alias, ModelEvent
+from tests.unit.bench.synthetic import NOON, at, ledger, query, response
+
+SWAP = WorkerSwap(from_version="1", to_version="2", at=at(10).isoformat(), in_flight=3, dropped=0, waited_ms=40, load_ms=5)
+SETTINGS = Settings()
+#: Users of the tenant by the hash that keeps them from training.
+HELD_OUT = next(f"u{n}" for n in range(100) if is_held_out("demo", f"u{n}", SETTINGS.trainer.holdout_share))
+TRAINS = next(f"u{n}" for n in range(100) if not is_held_out("demo", f"u{n}", SETTINGS.trainer.holdout_share))
+
+
+def all_same(answers: Iterable[tuple[str, Completion]]) -> Mapping[Origin, int]:
+    return Counter(Origin.SAME for _ in answers)
+
+
+def around_the_swap() -> Ledger:
+    asked = [query(number, asked_s=8 + number) for number in range(5)]
+    answers = [response(each, answered_s=9 + number * 1.5, version="1" if number < 2 else "2") for number, each in enumerate(asked)]
+    found = ledger(asked, answers)
+    event = ModelEvent(event_id=derive("event", 1), name="m", version="2", alias=Alias.CHAMPION, digest="d", previous="1", reason="better", occurred_at=at(9))
+    found.model_events.append(Seen(event, at(9.5)))
+    return found
+
+
+def test_a_swap_counts_open_questions_and_how_soon_the_new_version_answers() -> None:
+    swap = swap_of(around_the_swap(), SWAP, SETTINGS, all_same)
+    assert (swap.in_flight, swap.open_queries, swap.dropped, swap.mixed_version, swap.checked) == (3, 2, 0, 0, 5)
+    assert swap.event_to_first_answer_s == 2.5
+
+
+def test_a_question_around_the_swap_without_an_answer_is_dropped_whatever_the_worker_says() -> None:
+    found = around_the_swap()
+    found.responses.pop()
+    assert swap_of(found, SWAP, SETTINGS, all_same).dropped == 1
+
+
+def test_the_worker_s_own_drops_count_too() -> None:
+    assert swap_of(around_the_swap(), WorkerSwap("1", "2", SWAP.at, 3, 4, 40, 5), SETTINGS, all_same).dropped == 4
+
+
+def test_mixed_answers_are_those_that_the_check_finds() -> None:
+    def one_mixed(answers: Iterable[tuple[str, Completion]]) -> Mapping[Origin, int]:
+        return {Origin.MIXED: 1, Origin.SAME: sum(1 for _ in answers) - 1}
+
+    swap = swap_of(around_the_swap(), SWAP, SETTINGS, one_mixed)
+    assert (swap.mixed_version, swap.checked) == (1, 5)
+
+
+def test_no_answer_of_the_new_version_has_no_time() -> None:
+    assert event_to_first_answer_s(around_the_swap(), "3") is None
+
+
+def exams(user: str) -> tuple[Ledger, list[Truth]]:
+    """One question of `user`, asked before and after: two queries that differ in their ids alone."""
+    first = query(1, user=user)
+    second = Seen(first.message.model_copy(update={"query_id": derive("query", "again")}), at(20))
+    found = ledger([first, second], [response(first, answered_s=1, answer="drama"), response(second, answered_s=21, answer="comedy", version="2")])
+    return found, [_truth(first.message.query_id, user, BEFORE), _truth(second.message.query_id, user, AFTER)]
+
+
+def _truth(query_id: UUID, user: str, round: str) -> Truth:
+    return Truth(query_id, "demo", user, "probe", round, "comedy")
+
+
+def test_exams_are_paired_by_question() -> None:
+    [paper] = graded(*exams(HELD_OUT), holdout_share=SETTINGS.trainer.holdout_share)
+    assert (paper.graded.draft, paper.graded.before, paper.graded.after, paper.graded.truth) == ("sci-fi", "drama", "comedy", "comedy")
+
+
+def test_users_who_may_train_do_not_count() -> None:
+    assert graded(*exams(TRAINS), holdout_share=SETTINGS.trainer.holdout_share) == []
+
+
+def test_a_question_that_only_one_round_answered_is_not_compared() -> None:
+    found, truths = exams(HELD_OUT)
+    found.responses.pop()
+    assert graded(found, truths, SETTINGS.trainer.holdout_share) == []
+
+
+def run(found: Ledger, truths: list[Truth], swaps: list[WorkerSwap], training: dict[str, Any] | None = None) -> Run:
+    clock = Clock(started_at=NOON, spans=[Span("first exam", "before", 0.0, 5.0), Span("train", "train", 5.0, 10.0), Span("second exam", "after", 15.0, 10.0)])
+    evidence = Evidence(truths=truths, training=training or {}, swaps=swaps)
+    machine = Machine(cores=2, memory_mb=8192, system="Linux")
+    return Run(SETTINGS, clock, found, evidence, machine, {"python": "3"}, 100, short=True, seed=0, sizes={"demo.users": 2})
+
+
+def test_a_report_of_a_whole_run_is_ok() -> None:
+    found, truths = exams(HELD_OUT)
+    report = assemble(run(found, truths, []), all_same)
+    assert report.ok
+    assert report.counts.lost == 0
+    assert report.quality.domains["movie_tag"].champion_after == 1.0
+    assert report.latency_ms_by_phase["second exam"].total.p50 == 1000
+    assert report.statuses_by_version == {"1": {"personalized": 1}, "2": {"personalized": 1}}
+    assert [served.second for served in report.served] == [1, 21]
+    assert Report.model_validate_json(report.model_dump_json()) == report
+
+
+def test_a_lost_answer_makes_the_report_fail() -> None:
+    found, truths = exams(HELD_OUT)
+    found.responses.pop()
+    assert not assemble(run(found, truths, []), all_same).ok
+
+
+def test_a_mixed_answer_makes_the_report_fail() -> None:
+    report = assemble(run(around_the_swap(), [], [SWAP]), lambda answers: {Origin.MIXED: 1})
+    assert not report.ok
+    assert [moment.name for moment in report.moments] == ["version 2 promoted", "swap to version 2"]
+
+
+def test_the_training_run_s_curve_and_losses_are_taken_over() -> None:
+    point = {"step": 1, "stage": 0, "k": 2, "reward": 0.5, "kl": 0.0, "entropy": 0.1, "signal_share": 0.6, "seconds": 3.0}
+    found, truths = exams(HELD_OUT)
+    report = assemble(run(found, truths, [], {"reward_curve": [point], "sft_losses": [2.0, 1.5]}), all_same)
+    assert report.rewards[0].reward == 0.5
+    assert report.sft_losses == (2.0, 1.5)
+
+
+def test_paths_are_not_in_the_settings_shown() -> None:
+    found, truths = exams(HELD_OUT)
+    shown = assemble(run(found, truths, []), all_same).settings
+    assert not any(isinstance(value, str) and value.startswith("/") for value in shown.values())
+    assert not any(isinstance(value, Path) for value in shown.values())

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.demo.command import fresh_state, prepared
+from bench.demo.plan import FULL, SHORT, Plan
+from infra.errors import CannotContinue
+from infra.settings import Settings
+from infra.stack.lock import StackLock
+from infra.stack.record import lock_path
+from traffic.plan import Plan as Traffic
+
+
+def test_the_state_of_an_earlier_run_is_removed(tmp_path: Path) -> None:
+    state = fresh_state(tmp_path)
+    (state / "left-over").touch()
+    assert not (fresh_state(tmp_path) / "left-over").exists()
+
+
+def test_the_state_of_a_running_stack_is_left_alone(tmp_path: Path) -> None:
+    state = fresh_state(tmp_path)
+    lock = StackLock(lock_path(state))
+    lock.acquire()
+    with pytest.raises(CannotContinue, match="a stack runs in"):
+        fresh_state(tmp_path)
+    lock.release()
+
+
+def test_an_out_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotContinue, match="choose another --out"):
+        fresh_state(tmp_path / "file")
+
+
+@pytest.mark.parametrize("plan", [FULL, SHORT])
+def test_a_plan_s_settings_and_sizes_exist(plan: Plan, tmp_path: Path) -> None:
+    settings = prepared(Settings(), plan, tmp_path, seed=7)
+    assert Settings.model_validate(settings.model_dump()) == settings
+    assert (settings.stack.dir, settings.trainer.seed) == (tmp_path, 7)
+    assert Traffic(users=plan.users, history=plan.history, learn=plan.learn, exam=plan.exam).users == plan.users
+
+
+def test_other_settings_of_the_user_stay(tmp_path: Path) -> None:
+    given = Settings.model_validate({"kafka": {"partitions": 2}})
+    assert prepared(given, SHORT, tmp_path, 0).kafka.partitions == 2

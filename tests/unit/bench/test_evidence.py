@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.demo.evidence import Evidence, latest_training, models, read_swaps
+from infra.registry import DatasetLineage, RegisteredVersion
+from schemas.model_events import Alias
+
+CREATED = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+def test_swaps_are_read_as_the_worker_writes_them(tmp_path: Path) -> None:
+    line = {"from": "1", "to": "2", "at": "2026-11-20T12:00:00+00:00", "in_flight": 4, "dropped": 0, "waited_ms": 1.5, "load_ms": 2.5, "event_to_swap_ms": None}
+    (tmp_path / "swaps.jsonl").write_text(json.dumps(line) + "\n")
+    [swap] = read_swaps(tmp_path / "swaps.jsonl")
+    assert (swap.from_version, swap.to_version, swap.in_flight) == ("1", "2", 4)
+
+
+def test_no_file_means_no_swap(tmp_path: Path) -> None:
+    assert read_swaps(tmp_path / "swaps.jsonl") == []
+
+
+def test_the_newest_training_run_counts(tmp_path: Path) -> None:
+    for run_id in ("20261120T110000-9", "20261120T120000-1"):
+        (tmp_path / "runs" / run_id).mkdir(parents=True)
+        (tmp_path / "runs" / run_id / "report.json").write_text(json.dumps({"run_id": run_id}))
+    assert latest_training(tmp_path)["run_id"] == "20261120T120000-1"
+    assert latest_training(tmp_path / "nowhere") == {}
+
+
+def test_the_trained_version_carries_its_lineage_and_its_run() -> None:
+    lineage = DatasetLineage("snapshot", "d1", {"outcomes": {0: (0, 12)}})
+    versions = [
+        RegisteredVersion("m", "1", "aa", None, CREATED, tags={"decision": "shipped with the project"}),
+        RegisteredVersion("m", "2", "bb", "1", CREATED, aliases=(Alias.CHAMPION,), dataset=lineage),
+    ]
+    training = {"version": "2", "seconds": {"sft": 3.0}, "decision": {"promote": True, "reason": "better"}}
+    first, second = models(Evidence(training=training, versions=versions))
+    assert (first.decision, first.offset_ranges, first.seconds) == ("shipped with the project", {}, {})
+    assert (second.alias, second.parent, second.dataset_digest) == ("champion", "1", "d1")
+    assert second.offset_ranges == {"outcomes": {"0": (0, 12)}}
+    assert (second.seconds, second.decision) == ({"sft": 3.0}, "promoted, better")
