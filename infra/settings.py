@@ -152,6 +152,7 @@ class Sft(Section):
     """Supervised fine-tuning. Defaults are for the tiny model; the paper's are in parentheses."""
 
     k: Annotated[int, Field(ge=1, le=100)] = 1  # history items in the prompt (1)
+    k_max: Annotated[int, Field(ge=0, le=100)] = 0  # above k: each prompt shows a number of items drawn from k to k_max; 0: always k
     epochs: Rate = 2.0  # (1)
     max_steps: int = 200  # stops earlier when reached; 0: no bound
     batch_size: Positive = 32  # (8)

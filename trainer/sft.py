@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import random
 import tempfile
 import threading
 from collections.abc import Sequence
@@ -36,11 +37,11 @@ class Fit:
 
 
 def train(policy: Policy, lessons: Sequence[Lesson], prompter: Prompter, sft: Sft, seed: int, stop: threading.Event) -> Fit:
-    """Train `policy` in place on its lessons with `sft.k` items in each prompt. Raises CannotContinue when the loss goes non-finite."""
+    """Train `policy` in place on its lessons. Raises CannotContinue when the loss goes non-finite."""
     from datasets import Dataset
     from trl import SFTTrainer
 
-    rows = examples(lessons, prompter, sft)
+    rows = examples(lessons, prompter, sft, seed)
     if not rows:
         raise CannotContinue("no trajectory fits trainer.sft.max_length; raise it")
     with tempfile.TemporaryDirectory() as scratch:
@@ -61,11 +62,12 @@ def train(policy: Policy, lessons: Sequence[Lesson], prompter: Prompter, sft: Sf
     return Fit(trainer.state.global_step, losses, len(lessons) - len(rows))
 
 
-def examples(lessons: Sequence[Lesson], prompter: Prompter, sft: Sft) -> list[dict[str, str]]:
-    """Prompt and completion texts; the reasoning's own example always comes first among the items."""
+def examples(lessons: Sequence[Lesson], prompter: Prompter, sft: Sft, seed: int) -> list[dict[str, str]]:
+    """Prompt and completion texts over `sft.k` items, or a number drawn up to `sft.k_max`; the reasoning's own example is always among them."""
+    rng = random.Random(seed)  # noqa: S311  # repeatable on purpose
     rows = []
     for lesson in lessons:
-        prompt = prompter.text(lesson.case, lesson.items[: sft.k])
+        prompt = prompter.text(lesson.case, lesson.items[: rng.randint(sft.k, max(sft.k, sft.k_max))])
         completion = Rewrite(lesson.reasoning, lesson.case.truth).to_text()
         if prompt is not None and len(prompter.encode(prompt + completion)) < sft.max_length:  # room for the end token
             rows.append({"prompt": prompt, "completion": completion})

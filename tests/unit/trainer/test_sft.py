@@ -39,8 +39,10 @@ def test_a_stop_ends_sft_between_two_steps(tiny_checkpoint: Path) -> None:
 def test_examples_show_k_items_and_leave_out_what_does_not_fit(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    one, two = (examples(lessons(1), prompter, Sft(k=k)) for k in (1, 2))
+    one, two = (examples(lessons(1), prompter, Sft(k=k), 0) for k in (1, 2))
     assert "item 0 => b" in one[0]["prompt"] and "item 1" not in one[0]["prompt"]
     assert two[0]["prompt"].index("item 1") < two[0]["prompt"].index("item 0")
     assert one[0]["completion"] == "<think>they like b</think><personalized>b</personalized>"
-    assert examples(lessons(1), prompter, Sft(max_length=40)) == []
+    assert examples(lessons(1), prompter, Sft(max_length=40), 0) == []
+    mixed = examples(lessons(30), prompter, Sft(k_max=3), 0)
+    assert {row["prompt"].count("=>") for row in mixed} == {1, 2, 3}

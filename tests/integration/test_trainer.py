@@ -1,0 +1,137 @@
+"""One run of the trainer against a real broker and a real registry, with a model too small to learn anything."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from infra.broker import Broker
+from infra.kafka import producer, reader, send
+from infra.registry import Registry
+from infra.settings import Settings, load
+from schemas.envelope import read
+from schemas.ids import is_held_out
+from schemas.model_events import Alias, ModelEvent
+from schemas.topics import MODEL_EVENTS, OUTCOMES, TRAJECTORIES
+from tests.tiny_model import make_checkpoint
+from tests.unit.trainer.made import make_outcome, make_trajectory
+from trainer import service
+from trainer.collect import collect, ranges_json
+from trainer.interruption import Interrupted
+from trainer.models import list_versions
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
+
+USERS = [f"trainee{number}" for number in range(12)]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_checkpoint(tmp_path_factory.mktemp("trainer") / "parent", seed=1)
+
+
+@pytest.fixture
+def settings(broker: Broker, checkpoint: Path, tmp_path: Path) -> Settings:
+    trainer = {
+        "min_trajectories": 4,
+        "min_heldout_users": 1,
+        "eval_queries": 4,
+        "threads": 1,
+        "sft": {"max_steps": 2, "batch_size": 2},
+        "rl": {"steps": 2, "prompts_per_step": 1, "candidates": 2, "k_min": 1, "k_max": 2},
+    }
+    return load(
+        kafka={"bootstrap_servers": broker.bootstrap_servers},
+        stack={"dir": tmp_path / "state"},
+        reflection={"checkpoint": checkpoint, "max_new_tokens": 8},
+        registry={"model_name": f"reflector-{tmp_path.name}"},
+        trainer=trainer,
+    )
+
+
+@pytest.fixture
+def traffic(settings: Settings) -> int:
+    """Outcomes of all users and trajectories of those who train, one record malformed and one repeated; returns the number of lessons."""
+    to = producer(settings, "test")
+    lessons = 0
+    for user in USERS:
+        outcome = make_outcome(user=user)
+        for _ in range(2):
+            send(to, OUTCOMES, outcome, id=outcome.outcome_id, source="/test")
+        if not is_held_out("t", user, settings.trainer.holdout_share):
+            trajectory = make_trajectory(outcome)
+            send(to, TRAJECTORIES, trajectory, id=trajectory.trajectory_id, source="/test")
+            lessons += 1
+    to.send(OUTCOMES.name, key=b"t/nobody", value=b"not JSON")
+    to.close()
+    return lessons
+
+
+def events(settings: Settings) -> list[ModelEvent]:
+    consumer = reader(settings, "test")
+    try:
+        consumer.subscribe([MODEL_EVENTS.name])
+        found: list[ModelEvent] = []
+        for _ in range(20):
+            for batch in consumer.poll(timeout_ms=500).values():
+                found += [read(ModelEvent, record.headers, record.value)[0] for record in batch]
+            if found:
+                break
+        return [event for event in found if event.name == settings.registry.model_name]
+    finally:
+        consumer.close()
+
+
+def test_a_run_registers_a_version_with_its_lineage_and_announces_it(settings: Settings, traffic: int) -> None:
+    report = service.run(settings, threading.Event())
+    data = json.loads(report.path.read_text())
+    assert data["status"] == "trained", data["reason"]
+    first, second = Registry(settings).versions()
+    assert (first.version, first.parent, second.version, second.parent) == ("1", None, "2", "1")
+    assert first.digest != second.digest == data["digest"]
+    assert second.dataset is not None and second.dataset.digest == data["dataset_digest"]
+    assert ranges_json(second.dataset.ranges) == data["offset_ranges"]
+    assert second.tags["seed"] == "0" and second.tags["run_id"] == data["run_id"]
+    assert second.metrics["eval/overall/zero_shot"] == pytest.approx(data["evaluation"]["overall"]["scores"]["zero_shot"])
+    assert Alias.CHALLENGER in second.aliases and (Alias.CHAMPION in second.aliases) == data["decision"]["promote"]
+    assert [step["k"] for step in data["reward_curve"]] == [1, 2] and data["sft"]["steps"] == 2
+    assert {"collect", "load", "sft", "rl", "evaluate", "save", "register"} <= set(data["seconds"])
+    assert data["counts"]["outcomes.malformed"] >= 1 and data["counts"]["outcomes.read"] > data["counts"]["outcomes"]
+    assert not (report.path.parent / "checkpoint").exists()
+    assert {(event.version, event.alias) for event in events(settings)} >= {("1", Alias.CHAMPION), ("2", Alias.CHALLENGER)}
+    assert [version["version"] for version in list_versions(settings)] == ["1", "2"]
+
+    again = collect(settings, threading.Event())
+    assert again.digest == data["dataset_digest"] and ranges_json(again.ranges) == data["offset_ranges"]
+    idle = service.run(settings, threading.Event(), only_if_new=True)
+    assert idle.data["status"] == "nothing_to_train" and idle.data["reason"].startswith("0 new trajectory records since version 2")
+
+
+def test_too_little_data_trains_nothing_and_says_so(settings: Settings, traffic: int) -> None:
+    careful = settings.model_copy(update={"trainer": settings.trainer.model_copy(update={"min_trajectories": 10**6})})
+    report = service.run(careful, threading.Event())
+    assert report.data["status"] == "nothing_to_train" and "trainer.min_trajectories is 1000000" in report.data["reason"]
+    assert [version.version for version in Registry(settings).versions()] == ["1"]
+    described = service.describe(settings, threading.Event())
+    assert described["train"] and described["counts"]["lessons"] >= traffic
+
+
+def test_a_stopped_run_registers_nothing_and_leaves_no_lock(settings: Settings, traffic: int) -> None:
+    service.bootstrap(settings)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Interrupted):
+        service.run(settings, stop)
+    assert len(Registry(settings).versions()) == 1
+    (report,) = (settings.stack.dir / "runs").glob("*/report.json")
+    assert json.loads(report.read_text())["status"] == "interrupted"
+    assert not (settings.stack.dir / "trainer.lock").exists()
+
+
+def test_bootstrap_registers_the_shipped_checkpoint_once(settings: Settings) -> None:
+    assert service.bootstrap(settings).version == "1"
+    again = service.bootstrap(settings)
+    assert again.version == "1" and Alias.CHAMPION in again.aliases
