@@ -55,7 +55,7 @@ def _overall(scores: dict[str, dict[str, ByUser]], exam: Sequence[Graded]) -> Do
     if not users:
         return None
     means = {arm: {user: fmean(by_arm[arm][user] for by_arm in scores.values()) for user in users} for arm in ARMS}
-    return _compare("mean of the domains' scores", means, [graded for graded in exam if graded.user in users], pool=False)
+    return _compare("mean score", means, [graded for graded in exam if graded.user in users], pool=False)
 
 
 def _by_user(exam: Iterable[Graded], answer: Callable[[Graded], str]) -> ByUser:
