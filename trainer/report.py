@@ -36,6 +36,7 @@ class Report:
             "run_id": run_id,
             "status": RUNNING,
             "reason": None,
+            "stage": None,
             "started_at": began.isoformat(),
             "finished_at": None,
             "seed": settings.trainer.seed,
@@ -57,6 +58,8 @@ class Report:
     def stage(self, name: str) -> Iterator[None]:
         """Time a stage; the parts of one that is left and entered again add up."""
         began = time.monotonic()
+        self.data["stage"] = name
+        self.save()
         try:
             yield
         finally:
@@ -75,7 +78,7 @@ class Report:
         self.data |= {"name": version.name, "version": version.version, "digest": version.digest, "parent": version.parent, "aliases": list(aliases)}
 
     def finish(self, status: str, reason: str) -> None:
-        self.data |= {"status": status, "reason": reason, "finished_at": datetime.now(UTC).isoformat()}
+        self.data |= {"status": status, "reason": reason, "stage": None, "finished_at": datetime.now(UTC).isoformat()}
         self.save()
 
     def save(self) -> None:

@@ -29,10 +29,10 @@ LOG_EVERY_STEPS = 10
 
 @dataclass(frozen=True)
 class Fit:
-    """What SFT did: losses as (step, mean loss since the one before), and how many lessons did not fit."""
+    """What SFT did. A loss is the mean over `LOG_EVERY_STEPS` steps; `left_out` counts lessons that did not fit."""
 
     steps: int
-    losses: list[tuple[int, float]]
+    losses: list[float]
     left_out: int
 
 
@@ -56,8 +56,8 @@ def train(policy: Policy, lessons: Sequence[Lesson], prompter: Prompter, sft: Sf
         trainer.train()
     if stop.is_set():
         raise Interrupted("asked to stop during SFT")
-    losses = [(entry["step"], float(entry["loss"])) for entry in trainer.state.log_history if "loss" in entry]
-    if not all(math.isfinite(loss) for _, loss in losses):
+    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
+    if not all(math.isfinite(loss) for loss in losses):
         raise CannotContinue("the SFT loss went non-finite; lower trainer.sft.learning_rate")
     return Fit(trainer.state.global_step, losses, len(lessons) - len(rows))
 
