@@ -7,9 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from infra.broker import Broker
 from infra.settings import Settings, load
+
+# The same examples every time, and no verdict that depends on how busy the machine is.
+hypothesis_settings.register_profile("retouch", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.load_profile("retouch")
 
 #: Settings in the developer's own shell. QDRANT_URL stays: the contract suite runs against that server where it is set.
 _SETTINGS = ("RETOUCH_", "KAFKA_BOOTSTRAP_SERVERS", "QDRANT_API_KEY", "MLFLOW_TRACKING_URI", "OPENAI_")

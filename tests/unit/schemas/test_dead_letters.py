@@ -1,0 +1,39 @@
+"""Dead letters: the record as it was, and why."""
+
+from __future__ import annotations
+
+import struct
+
+from schemas.dead_letters import MESSAGE_LIMIT, Origin, dead_letter
+from schemas.messages import Malformed
+
+ORIGIN = Origin("queries", 3, 2**40 + 7, 1_795_000_000_123, "base-workers")
+
+
+def test_the_record_is_kept_byte_for_byte() -> None:
+    original = [("ce_id", b"1"), ("ce_id", b"2"), ("odd", b"\xff")]
+    letter = dead_letter(ORIGIN, b"\x00key", b"\xffvalue", original, Malformed("no"))
+    assert (letter.topic, letter.key, letter.value) == ("queries-dlt", b"\x00key", b"\xffvalue")
+    assert letter.headers[:3] == original
+    assert dead_letter(ORIGIN, None, None, [], Malformed("no")).value is None
+
+
+def test_the_reason_is_written_as_spring_kafka_writes_it() -> None:
+    headers = dict(dead_letter(ORIGIN, None, b"", [], Malformed("bad shape")).headers)
+    assert headers["kafka_dlt-original-topic"] == b"queries"
+    assert struct.unpack(">i", headers["kafka_dlt-original-partition"]) == (3,)
+    assert struct.unpack(">q", headers["kafka_dlt-original-offset"]) == (2**40 + 7,)
+    assert struct.unpack(">q", headers["kafka_dlt-original-timestamp"]) == (1_795_000_000_123,)
+    assert headers["kafka_dlt-original-consumer-group"] == b"base-workers"
+    assert headers["kafka_dlt-exception-fqcn"] == b"schemas.messages.Malformed"
+    assert headers["kafka_dlt-exception-message"] == b"bad shape"
+
+
+def test_a_long_reason_is_cut() -> None:
+    headers = dict(dead_letter(ORIGIN, None, b"", [], ValueError("é" * 5000)).headers)
+    assert headers["kafka_dlt-exception-message"].decode() == "é" * MESSAGE_LIMIT
+
+
+def test_a_record_without_a_timestamp_can_be_set_aside() -> None:
+    headers = dict(dead_letter(Origin("queries", 0, 0, -1, "g"), None, b"", [], ValueError()).headers)
+    assert headers["kafka_dlt-original-timestamp"] == b"\xff" * 8

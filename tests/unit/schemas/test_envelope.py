@@ -1,0 +1,68 @@
+"""Headers: CloudEvents in binary mode, and trace context."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import uuid4
+
+import pytest
+
+from schemas.envelope import new_traceparent, open_envelope, read, seal
+from schemas.erasures import ErasureRequest
+from schemas.messages import Malformed
+from schemas.queries import Query
+
+NOW = datetime(2026, 11, 21, 9, tzinfo=UTC)
+MESSAGE = ErasureRequest(request_id=uuid4(), tenant="acme", user="ada", requested_at=NOW)
+
+
+def headers(**changes: bytes | None) -> list[tuple[str, bytes]]:
+    """A sealed message's headers with some replaced, or left out where None."""
+    sealed = dict(seal(MESSAGE, id=MESSAGE.request_id, source="/tests", now=NOW)) | {
+        name.replace("content_type", "content-type"): value for name, value in changes.items()
+    }
+    return [(name, value) for name, value in sealed.items() if value is not None]
+
+
+def test_what_is_sealed_can_be_read() -> None:
+    message, envelope = read(ErasureRequest, headers(), MESSAGE.to_bytes())
+    assert message == MESSAGE
+    assert (envelope.id, envelope.source, envelope.type, envelope.time) == (str(MESSAGE.request_id), "/tests", "retouch.erasure-request.v1", NOW)
+
+
+def test_the_headers_are_those_of_the_specifications() -> None:
+    assert [name for name, _ in headers()] == ["ce_id", "ce_source", "ce_type", "ce_specversion", "ce_time", "content-type", "traceparent"]
+    assert dict(headers())["ce_specversion"] == b"1.0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"ce_id": None}, "ce_id"),
+        ({"ce_type": None}, "ce_type"),
+        ({"ce_source": b"\xff"}, "UTF-8"),
+        ({"ce_type": b"retouch.erasure-request.v2"}, "unknown ce_type"),
+        ({"ce_time": b"yesterday"}, "RFC 3339"),
+        ({"ce_time": b"2026-11-21T09:00:00"}, "no zone"),
+    ],
+)
+def test_headers_that_are_not_ours_are_refused(changes: dict[str, bytes | None], reason: str) -> None:
+    with pytest.raises(Malformed, match=reason):
+        open_envelope(headers(**changes))
+
+
+def test_a_record_without_headers_is_refused() -> None:
+    with pytest.raises(Malformed):
+        open_envelope([])
+
+
+def test_another_topics_message_is_refused() -> None:
+    with pytest.raises(Malformed, match=r"expected retouch\.query\.v1, got retouch\.erasure-request\.v1"):
+        read(Query, headers(), MESSAGE.to_bytes())
+
+
+def test_a_trace_goes_on_and_a_broken_one_starts_anew() -> None:
+    trace = new_traceparent()
+    assert open_envelope(headers(traceparent=trace.encode())).traceparent == trace
+    fresh = open_envelope(headers(traceparent=b"00-zz"))
+    assert fresh.traceparent != "00-zz" and len(fresh.traceparent) == len(trace)

@@ -1,0 +1,90 @@
+"""What a reader accepts, and what it says of what it refuses."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pydantic import ValidationError
+
+from schemas.feedback import Feedback
+from schemas.messages import Malformed, message_type
+from schemas.queries import Query
+from schemas.tasks import Task
+
+SECRET = "what the user wrote"
+
+
+def query(**fields: Any) -> Query:
+    defaults = {"query_id": uuid4(), "tenant": "acme", "user": "ada", "domain": "movie_tag", "text": "a film", "asked_at": datetime.now(UTC)}
+    return Query(**(defaults | fields))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        b"",
+        b"\xff\xfe",
+        SECRET.encode(),
+        json.dumps([SECRET]).encode(),
+        json.dumps({"query_id": SECRET, "text": SECRET}).encode(),
+        json.dumps({"query_id": str(uuid4()), "tenant": "acme", "user": f"{SECRET}/x", "domain": SECRET, "text": SECRET, "asked_at": SECRET}).encode(),
+    ],
+)
+def test_a_malformed_record_is_refused_without_repeating_it(value: bytes | None) -> None:
+    with pytest.raises(Malformed) as raised:
+        Query.from_bytes(value)
+    assert "retouch.query.v1" in str(raised.value)
+    assert SECRET not in str(raised.value)
+    assert raised.value.__cause__ is None  # the cause would hold the values
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user": ""},
+        {"user": " ada"},
+        {"user": "a/b"},
+        {"user": "a\nb"},
+        {"user": "x" * 129},
+        {"user": 7},
+        {"domain": "Movie Tag"},
+        {"text": "x" * 32_769},
+        {"options": ("",)},
+        {"asked_at": datetime(2026, 1, 1)},  # naive on purpose
+    ],
+)
+def test_a_query_that_could_mislead_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        query(**fields)
+
+
+def test_messages_are_frozen() -> None:
+    with pytest.raises(ValidationError):
+        query().text = "other"  # type: ignore[misc]  # that is the point
+
+
+def test_a_message_survives_the_wire() -> None:
+    message = query(options=("1", "2"), text="é ☃ \u2028")
+    assert Query.from_bytes(message.to_bytes()) == message
+    assert message.key == b"acme/ada"
+
+
+def test_an_unknown_type_is_named() -> None:
+    with pytest.raises(Malformed, match=r"unknown ce_type 'retouch\.query\.v9'"):
+        message_type("retouch.query.v9")
+
+
+@pytest.mark.parametrize(("options", "task"), [((), Task.TEXT), (("1", "2"), Task.RATING), (("-1", "1"), Task.RATING), (("comedy", "1"), Task.LABEL)])
+def test_the_options_say_what_kind_of_task_it_is(options: tuple[str, ...], task: Task) -> None:
+    assert query(options=options).task is task
+
+
+@pytest.mark.parametrize("fields", [{}, {"truth": "  "}, {"score": 1.5}])
+def test_feedback_must_say_something(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Feedback(feedback_id=uuid4(), query_id=uuid4(), tenant="acme", user="ada", occurred_at=datetime.now(UTC), **fields)

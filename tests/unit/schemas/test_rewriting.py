@@ -1,0 +1,62 @@
+"""The reflection model's output format."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.rewriting import TAGS, Rewrite, parse
+
+BODY = "<personalized>yes</personalized>"
+
+
+@pytest.mark.parametrize(
+    ("completion", "answer"),
+    [
+        (f"<think>because</think>{BODY}", "yes"),
+        (f"  <think>because</think>\n\n{BODY}\n", "yes"),
+        (f"<think></think>{BODY}", "yes"),
+        (f"<think>the <personalized> tag holds the answer</think>{BODY}", "yes"),
+        (f"<think>because</think>{BODY}</personalized> and more", "yes"),
+        ("<think>x</think><personalized> a < b & c > d </personalized>", "a < b & c > d"),
+        ("<think>x</think><personalized>two\nlines</personalized>", "two\nlines"),
+    ],
+)
+def test_a_whole_rewrite_is_read(completion: str, answer: str) -> None:
+    rewrite = parse(completion)
+    assert rewrite is not None and rewrite.answer == answer
+
+
+@pytest.mark.parametrize(
+    "completion",
+    [
+        "",
+        "yes",
+        BODY,
+        f"because</think>{BODY}",
+        f"<think>because{BODY}",
+        f"Sure! <think>because</think>{BODY}",
+        f"<think>a<think>b</think>{BODY}",
+        f"<think>a</think> so {BODY}",
+        "<think>a</think><personalized>cut off",
+        "<think>a</think><personalized>  </personalized>",
+        "<think>a</think><personalized>a<personalized>b</personalized>",
+        f"<think>a</think><think>b</think>{BODY}",
+    ],
+)
+def test_anything_else_is_none(completion: str) -> None:
+    assert parse(completion) is None
+
+
+_plain = st.text().filter(lambda text: not any(tag in text for tag in TAGS))
+
+
+@given(reasoning=_plain, answer=_plain.filter(lambda text: bool(text.strip())))
+def test_what_is_written_is_read_back(reasoning: str, answer: str) -> None:
+    assert parse(Rewrite(reasoning, answer).to_text()) == Rewrite(reasoning.strip(), answer.strip())
+
+
+@given(st.text(alphabet="<>/think personalized"))
+def test_no_text_makes_it_fail(completion: str) -> None:
+    parse(completion)

@@ -1,0 +1,33 @@
+"""The declared topology."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.topics import DAYS, DEAD_LETTERED, ERASURES, INTERACTIONS, MODEL_EVENTS, QUERIES, TOPICS, Topic, dead_letter_topic
+
+
+def test_the_design_names_ten_topics() -> None:
+    names = "interactions queries drafts contexts responses feedback outcomes trajectories model-events erasures"
+    assert [topic.name for topic in TOPICS] == names.split()
+
+
+@pytest.mark.parametrize("topic", [MODEL_EVENTS, ERASURES], ids=lambda topic: topic.name)
+def test_compacted_topics_keep_the_last_record_and_tombstones_for_a_week(topic: Topic) -> None:
+    config = topic.config()
+    assert config["cleanup.policy"] == "compact"
+    assert int(config["delete.retention.ms"]) >= 7 * 86_400_000
+
+
+def test_the_log_of_users_is_kept_for_ever_and_traffic_for_days() -> None:
+    assert INTERACTIONS.config()["retention.ms"] == "-1"
+    assert QUERIES.config()["retention.ms"] == str(int(DAYS.total_seconds() * 1000))
+
+
+def test_each_message_travels_on_one_topic() -> None:
+    assert len({topic.message for topic in TOPICS}) == len(TOPICS)
+
+
+def test_dead_letters_have_a_topic_each() -> None:
+    assert set(DEAD_LETTERED) <= set(TOPICS)
+    assert dead_letter_topic("queries") == "queries-dlt"
