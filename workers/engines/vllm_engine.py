@@ -82,6 +82,7 @@ class VllmBackend:
 
     def load(self, checkpoint: Path) -> None:
         self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
+        self._engine.apply_model(_repack_tied_head)
         # False means that blocks of the old weights are still in use: later answers would be built on them.
         if not self._engine.reset_prefix_cache():
             raise RuntimeError("vLLM did not clear its prefix cache")
@@ -96,6 +97,17 @@ class VllmBackend:
         first = output.outputs[0]
         reason = FinishReason.LENGTH if first.finish_reason == "length" else FinishReason.STOP
         return Completion(request_id, first.text, len(first.token_ids), reason)
+
+
+def _repack_tied_head(model: Any) -> None:
+    """Without this a tied head keeps scoring tokens with the old weights, and every answer is made by two versions.
+
+    vLLM 0.31 on CPU packs a layer's weight into a copy when it is loaded. A reload finds no tensor of a tied head's own in the checkpoint
+    ("ParallelLMHead: Failed to load weights"), so the embedding below it changes and the head's packed copy does not (2026-11-21).
+    """
+    head = getattr(model, "lm_head", None)
+    if head is not None and head.weight is model.model.embed_tokens.weight:
+        head.quant_method.process_weights_after_loading(head)
 
 
 def _kv_cache_bytes(checkpoint: Path, options: VllmOptions) -> int:
