@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("--limit", type=int, help="the first so many users alone")
     again.add_argument("--out", type=Path, help="write the report to this file, as JSON")
     again.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    again.add_argument("--timeout-s", type=_positive, default=120.0, help="of one answer, and of an index that stands still; default 120")
+    again.add_argument("--timeout-s", type=_positive, default=300.0, help="an answer later than this is lost; default 300")
 
     convert = commands.add_parser("convert", help="print a data set as JSON Lines of events")
     convert.add_argument("path", type=Path)

@@ -15,6 +15,7 @@ from typing import Any, Self
 from uuid import UUID
 
 from kafka import TopicPartition
+from kafka.errors import KafkaError
 
 from infra.errors import RetryLater
 from infra.kafka import reader
@@ -42,11 +43,17 @@ class Sighting:
 
 
 class Observer:
-    """Reads `topics`, and `raw` ones by name without opening their records, from the beginning or from where they end now."""
+    """Reads `topics`, and `raw` ones by name without opening their records, from the beginning or from where they end now.
+
+    Raises RetryLater when no broker answers.
+    """
 
     def __init__(self, settings: Settings, topics: Sequence[Topic], *, raw: Sequence[str] = (), from_end: bool = False, client_id: str = "observer") -> None:
         self._types = {topic.name: topic.message for topic in topics}
-        self._consumer = reader(settings, f"retouch-{client_id}")
+        try:
+            self._consumer = reader(settings, f"retouch-{client_id}")
+        except KafkaError as error:
+            raise RetryLater(f"no broker answers at {settings.bootstrap_servers()}") from error
         names = [*self._types, *raw]
         partitions = [TopicPartition(name, number) for name in names for number in sorted(self._consumer.partitions_for_topic(name) or ())]
         self._consumer.assign(partitions)

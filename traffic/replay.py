@@ -30,6 +30,8 @@ from traffic.schedule import InOrder
 
 #: Ids are derived, so a second replay of the same data sends the same records, and adds nothing to the history.
 SOURCE = "/traffic/replay"
+#: Handling one batch takes seconds even on a busy machine; streams that stand still for longer are away.
+STALL_S = 120.0
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,13 @@ def run(
     limit: int | None = None,
     out: Path | str | None = None,
     as_json: bool = False,
-    timeout_s: float = 120.0,
-    max_in_flight: int = 32,
+    timeout_s: float = 300.0,
+    max_in_flight: int = 16,
     stop: threading.Event | None = None,
 ) -> int:
     """Replay the data set at `path`, the first `limit` users of it, and report. Blocks.
 
-    `timeout_s` bounds each answer, and each time in which the history index makes no progress. The report goes to standard output, as a table or
+    `timeout_s` bounds each answer; an index without progress is waited for as long, two minutes at most. The report goes to standard output, as a table or
     with `as_json` as JSON, and as JSON to the file `out`. Returns 0 when everything asked was answered, 1 otherwise.
     Raises BadData before anything is sent, RetryLater when the streams or the broker are not there.
     """
@@ -115,11 +117,11 @@ def run(
 def _replay(settings: Settings, script: Script, timeout_s: float, max_in_flight: int, stop: threading.Event, display: Display) -> dict[str, object]:
     seconds: dict[str, float] = {}
     tally, judged, feedback, unsent = Tally(), [], 0, False
-    manners = Manners(max_in_flight=max_in_flight, timeout_s=timeout_s)
+    manners, stall_s = Manners(max_in_flight=max_in_flight, timeout_s=timeout_s), min(timeout_s, STALL_S)
     with Platform(settings, SOURCE) as platform, GroupLag(settings) as lag, display.progress() as progress:
         started = time.monotonic()
         sent = platform.tell(script.history(), stop=stop, on_sent=progress.step("history sent", script.interactions))
-        lag.wait([INTERACTIONS], stall_s=timeout_s, stop=stop, on_lag=progress.level("history indexed", script.interactions))
+        lag.wait([INTERACTIONS], stall_s=stall_s, stop=stop, on_lag=progress.level("history indexed", script.interactions))
         seconds["history"] = time.monotonic() - started
         answered = progress.step("questions answered", len(script.questions))
         for wave in script.waves():
@@ -132,8 +134,8 @@ def _replay(settings: Settings, script: Script, timeout_s: float, max_in_flight:
             tally.add(outcome.tally)
             feedback, unsent = feedback + outcome.feedback, outcome.unsent
             if outcome.feedback and not stop.is_set():
-                lag.wait([RESPONSES, FEEDBACK], stall_s=timeout_s, stop=stop)
-                lag.wait([INTERACTIONS], stall_s=timeout_s, stop=stop)
+                lag.wait([RESPONSES, FEEDBACK], stall_s=stall_s, stop=stop)
+                lag.wait([INTERACTIONS], stall_s=stall_s, stop=stop)
         seconds["questions"] = time.monotonic() - started - seconds["history"]
     summary = tally.summary()
     return {
