@@ -54,8 +54,8 @@ async def _serve(settings: Settings, stop: threading.Event, embedder: Embedder) 
     try:
         partitions = await asyncio.to_thread(prepare, settings, reread_history=await index.is_empty())
         service = Service(settings, embedder, index, partitions)
-        await service.start()
         try:
+            await service.start()
             await service.supervise(stop)
         finally:
             await service.close()

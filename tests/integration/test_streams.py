@@ -30,10 +30,10 @@ from schemas.queries import Query, Strategy
 from schemas.responses import Provenance, Response, ResponseStatus
 from schemas.topics import CONTEXTS, DRAFTS, FEEDBACK, INTERACTIONS, OUTCOMES, RESPONSES, Topic
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
 NOW = datetime.now(UTC).replace(microsecond=0)
-START_S, WAIT_S, STOP_S = 150.0, 60.0, 30.0
+START_S, WAIT_S, STOP_S = 240.0, 90.0, 60.0
 
 
 class Platform:
