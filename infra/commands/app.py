@@ -34,7 +34,7 @@ class DataFormat(StrEnum):
 
     AUTO = "auto"
     LAMP = "lamp"
-    JSONL = "jsonl"
+    EVENTS = "events"  # JSON Lines of our own messages
     ARXIV = "arxiv"
     HUFFPOST = "huffpost"
     MOVIELENS = "movielens"

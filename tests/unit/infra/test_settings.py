@@ -1,0 +1,102 @@
+"""Settings: where they come from, and what an impossible one gets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from infra.environment import environment
+from infra.errors import BadSetting
+from infra.provenance import sources
+from infra.settings import Settings, load
+
+
+def test_the_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "retouch.toml"
+    file.write_text('tenant = "file"\n[base]\nurl = "http://file/v1"\nmodel = "file"\n[kafka]\npartitions = 9\n')
+    monkeypatch.setenv("RETOUCH_CONFIG", str(file))
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://usual/v1")
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "usual:9092")
+    monkeypatch.setenv("RETOUCH_KAFKA__BOOTSTRAP_SERVERS", "ours:9092")
+    settings = load(tenant="argument")
+    assert settings.tenant == "argument"
+    assert settings.kafka.bootstrap_servers == "ours:9092"
+    assert settings.base.url == "http://usual/v1"
+    assert (settings.base.model, settings.kafka.partitions) == ("file", 9)
+    assert settings.base.attempts == 3
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("RETOUCH_KAFKA__PARTITIONS", "0", ["kafka.partitions='0'", "greater than 0"]),
+        ("RETOUCH_KAFKA__PARTITONS", "4", ["kafka.partitons='4'", "not permitted"]),
+        ("RETOUCH_KAKFA__PARTITIONS", "4", ["RETOUCH_KAKFA__PARTITIONS", "no such setting"]),
+        ("RETOUCH_BASE__TIMEOUT_S", "nan", ["base.timeout_s"]),
+        ("RETOUCH_TENANT", "a/b", ["tenant='a/b'", "without '/'"]),
+        ("RETOUCH_REFLECTION__K", "9", ["reflection.k=9", "retrieval.k_max=6"]),
+        ("RETOUCH_TEACHER__KIND", "llm", ["teacher", "needs url"]),
+        ("RETOUCH_REFLECTION__ENGINE", "magic", ["reflection.engine='magic'", "'vllm'"]),
+        ("RETOUCH_CONFIG", "/nowhere/retouch.toml", ["RETOUCH_CONFIG=/nowhere/retouch.toml", "no such file"]),
+    ],
+)
+def test_an_impossible_setting_is_one_line_with_key_value_and_what_is_right(
+    variable: str, value: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(BadSetting) as raised:
+        load()
+    assert all(word in str(raised.value) for word in words), str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_bad_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETOUCH_KAFKA__SASL_PASSWORD", "hunter2")
+    monkeypatch.setenv("RETOUCH_KAFKA__SECURITY_PROTOCOL", "SASL_SSL")
+    with pytest.raises(BadSetting) as raised:
+        load()
+    assert "sasl_mechanism" in str(raised.value) and "hunter2" not in str(raised.value)
+
+
+def test_secrets_never_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    settings = load()
+    assert settings.base.api_key == SecretStr("sk-secret")
+    assert "sk-secret" not in repr(settings) + str(settings) + settings.model_dump_json() + repr(sources(settings))
+
+
+def test_each_value_names_its_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "retouch.toml"
+    file.write_text("[base]\nattempts = 5\n")
+    monkeypatch.setenv("RETOUCH_CONFIG", str(file))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow")
+    monkeypatch.setenv("RETOUCH_TRAINER__SFT__K", "2")
+    found = {setting.key: setting for setting in sources(load())}
+    assert found["base.attempts"].source == str(file)
+    assert found["registry.tracking_uri"].source == "MLFLOW_TRACKING_URI"
+    assert (found["trainer.sft.k"].value, found["trainer.sft.k"].source) == (2, "RETOUCH_TRAINER__SFT__K")
+    assert found["base.timeout_s"].source == "default"
+
+
+def test_a_child_process_reads_the_same_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETOUCH_LOG_LEVEL", "ERROR")  # the parent's own environment must not leak past its arguments
+    settings = load(
+        log_level="INFO",
+        kafka={"bootstrap_servers": "a:1,b:2"},
+        base={"url": "http://b/v1", "api_key": "sk"},
+        trainer={"sft": {"k": 3}, "holdout_share": 0.25},
+        reflection={"engine": "transformers"},
+        stack={"dir": tmp_path},
+        ready_file=tmp_path / "ready",
+    )
+    for name, value in environment(settings).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RETOUCH_LOG_LEVEL")
+    assert load() == settings
+
+
+def test_without_a_broker_the_way_out_is_named() -> None:
+    with pytest.raises(BadSetting, match="retouch up"):
+        Settings().bootstrap_servers()

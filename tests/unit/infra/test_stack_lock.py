@@ -1,0 +1,87 @@
+"""One stack per state directory."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from infra.errors import CannotContinue
+from infra.settings import load
+from infra.stack.lock import StackLock, holder
+from infra.stack.record import StackRecord, StackState, lock_path, read_record, running_settings
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from infra.stack.lock import StackLock
+lock = StackLock(Path(sys.argv[1]))
+lock.acquire()
+print("held", flush=True)
+time.sleep(60)
+"""
+
+
+def record(state: StackState = StackState.READY, pid: int | None = None) -> StackRecord:
+    return StackRecord(state=state, pid=pid or os.getpid(), bootstrap_servers="127.0.0.1:1", base_url="http://127.0.0.1:2/v1", processes=(), failure=None)
+
+
+def test_a_second_stack_is_refused_with_the_firsts_pid(tmp_path: Path) -> None:
+    first = StackLock(tmp_path / "lock")
+    first.acquire()
+    assert holder(tmp_path / "lock") == os.getpid()
+    with pytest.raises(CannotContinue, match=rf"runs already in {tmp_path} \(pid {os.getpid()}\).*retouch down"):
+        StackLock(tmp_path / "lock").acquire()
+    first.release()
+
+
+def test_nothing_is_left_behind(tmp_path: Path) -> None:
+    lock = StackLock(tmp_path / "lock")
+    lock.acquire()
+    lock.release()
+    lock.release()
+    assert list(tmp_path.iterdir()) == []
+    assert holder(tmp_path / "lock") is None
+
+
+def test_a_killed_holders_lock_is_taken_over(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "held\n"
+        assert holder(tmp_path / "lock") == other.pid
+        other.kill()
+    assert (tmp_path / "lock").exists() and holder(tmp_path / "lock") is None
+    StackLock(tmp_path / "lock").acquire()
+    assert holder(tmp_path / "lock") == os.getpid()
+
+
+def test_other_commands_find_the_running_stack(tmp_path: Path) -> None:
+    lock = StackLock(lock_path(tmp_path))
+    lock.acquire()
+    record().write(tmp_path)
+    found = running_settings(load(stack={"dir": tmp_path}))
+    assert (found.kafka.bootstrap_servers, found.base.url) == ("127.0.0.1:1", "http://127.0.0.1:2/v1")
+    named = running_settings(load(stack={"dir": tmp_path}, kafka={"bootstrap_servers": "mine:9"}))
+    assert named.kafka.bootstrap_servers == "mine:9"
+    lock.release()
+
+
+def test_a_killed_stacks_record_counts_for_nothing(tmp_path: Path) -> None:
+    record().write(tmp_path)
+    settings = load(stack={"dir": tmp_path})
+    assert read_record(tmp_path) is None
+    assert running_settings(settings) == settings
+
+
+def test_a_failed_stacks_record_tells_why_and_leads_nowhere(tmp_path: Path) -> None:
+    record(StackState.FAILED).write(tmp_path)
+    settings = load(stack={"dir": tmp_path})
+    assert read_record(tmp_path) is not None
+    assert running_settings(settings) == settings
+
+
+def test_a_record_that_cannot_be_read_counts_for_nothing(tmp_path: Path) -> None:
+    (tmp_path / "stack.json").write_text("{half")
+    assert read_record(tmp_path) is None
