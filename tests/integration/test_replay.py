@@ -10,12 +10,13 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from kafka import TopicPartition
+from kafka.errors import KafkaError
 
 from infra.errors import RetryLater
 from infra.kafka import producer, reader, send
@@ -37,10 +38,11 @@ from traffic.plan import Plan
 from traffic.platform import Manners
 from traffic.simulation import Conduct, Phase, play
 
-pytestmark = pytest.mark.integration
+#: Bounds are for a machine that does ten other things; nothing here waits for them where all is well.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 Answers = Callable[[int, Query], int]
-MANNERS = Manners(max_in_flight=8, timeout_s=20)
+MANNERS = Manners(max_in_flight=8, timeout_s=60)
 PLAN = Plan(tenant="sim", users=4, history=3, learn=2, exam=1)
 
 
@@ -69,7 +71,8 @@ class EchoSystem(threading.Thread):
                 for record in records:
                     self._handle(record)
             self._producer.flush()
-            self._consumer.commit()
+            with suppress(KafkaError):  # a slow coordinator: the next turn commits as well
+                self._consumer.commit()
         self._consumer.close()
         self._producer.close()
 
@@ -134,7 +137,7 @@ def _tenant(settings: Settings, name: str) -> Settings:
 
 def test_every_paper_ends_in_the_log_and_each_author_gets_figures(settings: Settings, papers: Path, tmp_path: Path) -> None:
     with echo_system(settings):
-        code = replay.run(_tenant(settings, "papers"), papers, out=tmp_path / "out" / "report.json", timeout_s=30)
+        code = replay.run(_tenant(settings, "papers"), papers, out=tmp_path / "out" / "report.json", timeout_s=60)
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert code == 0
     counts = report["counts"]
@@ -152,7 +155,7 @@ def test_every_paper_ends_in_the_log_and_each_author_gets_figures(settings: Sett
 def test_a_second_replay_adds_nothing_to_the_log(settings: Settings, papers: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with echo_system(settings):
         for _ in range(2):
-            assert replay.run(_tenant(settings, "again"), papers, as_json=True, timeout_s=30) == 0
+            assert replay.run(_tenant(settings, "again"), papers, as_json=True, timeout_s=60) == 0
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert first["counts"] == second["counts"]
     assert second["counts"]["interactions_in_log"] == 15
@@ -163,7 +166,7 @@ def test_a_lamp_folder_runs_through_the_same_topics(settings: Settings, tmp_path
     asked = "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 without further explanation. review: fine"
     folder = write_lamp(tmp_path / "lamp", [{"id": str(n), "input": asked, "profile": items} for n in (1, 2)], "LaMP_3", {"2": "4", "1": "2"})
     with echo_system(settings):
-        assert replay.run(_tenant(settings, "lamp"), folder, timeout_s=30) == 0
+        assert replay.run(_tenant(settings, "lamp"), folder, timeout_s=60) == 0
     shown = capsys.readouterr().out
     assert "LaMP-3, product ratings, user split, with outputs" in shown
     assert "rmse" in shown and "2 of 2 answered, 0 lost" in shown
