@@ -1,0 +1,177 @@
+"""The reflection worker as deployed: its own process, a real broker, a real registry, the shipped model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from infra.kafka import producer, reader, send
+from infra.registry import RegisteredVersion, Registry
+from infra.settings import Settings
+from schemas.contexts import Context, HistoryItem, Source
+from schemas.drafts import Draft
+from schemas.ids import derive
+from schemas.model_events import Alias, ModelEvent
+from schemas.queries import Query
+from schemas.responses import Response, ResponseStatus
+from schemas.topics import CONTEXTS, MODEL_EVENTS, RESPONSES
+
+#: MLflow and torch warn about themselves.
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.filterwarnings("ignore")]
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "pico" / "checkpoints" / "reflector"
+START_S, WAIT_S = 180.0, 120.0
+
+
+@pytest.fixture
+def registry(settings: Settings) -> Registry:
+    return Registry(settings)
+
+
+def test_a_promoted_version_takes_over_under_load_and_nothing_is_lost(settings: Settings, registry: Registry, tmp_path: Path) -> None:
+    first = registry.register(SHIPPED)
+    second = registry.register(_other_weights(tmp_path / "second"), parent=first.version)
+    registry.point(Alias.CHAMPION, first.version)
+    with _worker(settings, tmp_path) as worker:
+        asked = _ask(settings, 40)
+        _promote(settings, registry, first, second)
+        asked |= _ask(settings, 60)
+        _wait_for_swap(settings)
+        asked |= _ask(settings, 20)
+        answers = _answers(settings, asked)
+        worker.send_signal(signal.SIGTERM)
+        assert worker.wait(60) == 0, (tmp_path / "worker.log").read_text()
+    assert Counter(answer.query_id for answer in answers) == Counter(asked)
+    versions = Counter(answer.provenance.model.version for answer in answers if answer.provenance.model)
+    assert versions.keys() == {first.version, second.version}
+    assert versions[second.version] >= 20
+    assert sum(answer.status is ResponseStatus.PERSONALIZED for answer in answers) > 60
+    (swap,) = map(json.loads, (settings.stack.dir / "swaps.jsonl").read_text().splitlines())
+    assert (swap["from"], swap["to"], swap["dropped"]) == (first.version, second.version, 0)
+    assert "quiet lighthouse" not in (tmp_path / "worker.log").read_text()  # users' text
+
+
+def _other_weights(folder: Path) -> Path:
+    """The shipped model with a little noise: it still answers, in other words here and there."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    folder.mkdir()
+    for path in SHIPPED.iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    torch.manual_seed(0)
+    tensors = {
+        name: tensor * (1 + 0.01 * torch.randn_like(tensor.float())).to(tensor.dtype) for name, tensor in load_file(SHIPPED / "model.safetensors").items()
+    }
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@contextmanager
+def _worker(settings: Settings, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A reflection worker that is ready; killed if it has not ended by itself."""
+    ready = folder / "ready"
+    environment = {
+        **os.environ,
+        "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers(),
+        "RETOUCH_STACK__DIR": str(settings.stack.dir),
+        "RETOUCH_REFLECTION__ENGINE": "transformers",
+        "RETOUCH_REFLECTION__CONCURRENCY": "16",
+        "RETOUCH_REFLECTION__POLL_S": "30",  # so that the event, not the poll, brings the swap
+        "RETOUCH_READY_FILE": str(ready),
+    }
+    with (folder / "worker.log").open("wb") as log:
+        process = subprocess.Popen([sys.executable, "-m", "workers", "reflection"], cwd=ROOT, env=environment, stdout=log, stderr=log)
+        try:
+            until = time.monotonic() + START_S
+            while not ready.exists():
+                assert process.poll() is None, (folder / "worker.log").read_text()
+                assert time.monotonic() < until, "not ready in time"
+                time.sleep(0.1)
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait(10)
+
+
+def _ask(settings: Settings, count: int) -> set[uuid.UUID]:
+    contexts = [_context(f"reader-{number}") for number in range(count)]
+    to = producer(settings, "tests")
+    for context in contexts:
+        send(to, CONTEXTS, context, id=derive("context", context.draft.query.query_id), source="/tests")
+    to.flush(30)
+    to.close()
+    return {context.draft.query.query_id for context in contexts}
+
+
+def _context(user: str) -> Context:
+    now = datetime.now(UTC)
+    query = Query(query_id=uuid4(), tenant="test", user=user, domain="post", text="a film about a quiet lighthouse", asked_at=now)
+    draft = Draft(query=query, answer="a quiet lighthouse film", base_model="base", base_ms=1)
+    items = tuple(
+        HistoryItem(
+            interaction_id=uuid4(),
+            content=f"a film about a storm {place}",
+            response=f"wow , a storm film {place} !!",
+            occurred_at=now - timedelta(days=1),
+            score=0.5,
+            source=Source(topic="interactions", partition=0, offset=place),
+        )
+        for place in range(4)
+    )
+    return Context(draft=draft, items=items, k_max=6, retrieve_ms=1)
+
+
+def _promote(settings: Settings, registry: Registry, before: RegisteredVersion, after: RegisteredVersion) -> None:
+    """Move the alias, then say so, as the trainer does."""
+    registry.point(Alias.CHAMPION, after.version)
+    event = ModelEvent(
+        event_id=uuid4(),
+        name=after.name,
+        version=after.version,
+        alias=Alias.CHAMPION,
+        digest=after.digest,
+        previous=before.version,
+        reason="test",
+        occurred_at=datetime.now(UTC),
+    )
+    to = producer(settings, "tests")
+    send(to, MODEL_EVENTS, event, id=event.event_id, source="/tests")
+    to.flush(30)
+    to.close()
+
+
+def _wait_for_swap(settings: Settings) -> None:
+    until = time.monotonic() + 20  # the poll alone would take 30 s
+    while not (settings.stack.dir / "swaps.jsonl").exists():
+        assert time.monotonic() < until, "no swap"
+        time.sleep(0.05)
+
+
+def _answers(settings: Settings, asked: set[uuid.UUID]) -> list[Response]:
+    """Every response to what was asked, repeats included."""
+    found: list[Response] = []
+    consumer = reader(settings, "tests")
+    consumer.subscribe([RESPONSES.name])
+    until = time.monotonic() + WAIT_S
+    while {answer.query_id for answer in found} != asked and time.monotonic() < until:
+        for records in consumer.poll(timeout_ms=200).values():
+            read = [Response.from_bytes(record.value) for record in records]
+            found += [answer for answer in read if answer.query_id in asked]
+    consumer.close()
+    return found
