@@ -245,7 +245,7 @@ def test_feedback_for_another_users_query_is_set_aside(streams: Streams, platfor
     assert Outcome.from_bytes(outcome.value).truth == "mine"
 
 
-@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL], ids=lambda signum: signum.name)
 def test_a_restart_keeps_history_and_half_joins(streams: Streams, platform: Platform, signum: signal.Signals) -> None:
     answered, told = platform.query("answered first"), platform.query("told first")
     platform.send(INTERACTIONS, platform.did("a voyage across the sea"))
