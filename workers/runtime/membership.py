@@ -6,6 +6,7 @@ Worked around here (kafka-python 3.0.12, each met in trials):
 
 - a join that completes between two short polls is lost and the member hangs: `_join` waits for it in one long one, and asks again;
 - listeners run on the client's own thread, where blocking calls of the consumer are refused: revocation is an async listener;
+- a member whose name another process has taken is told so by its heartbeats, which then just end: `_check_place` looks;
 - a new assignment does not know that its partition was to be paused: `pause` and `resume` go over all partitions at every call.
 """
 
@@ -32,6 +33,7 @@ from workers.runtime.delivery import Delivery
 log = logging.getLogger(__name__)
 
 STABLE = "<stable>"
+FENCED = "another process has taken this one's place in the group: give each its own kafka.instance"
 #: How long one attempt to join may block: heartbeats and other members' joins go on meanwhile.
 JOIN_S = 3.0
 #: The coordinator no longer takes our positions; the next poll joins again.
@@ -95,10 +97,11 @@ class Membership:
         try:
             if not self.joined:
                 self._join()
+            self._check_place()
             self._apply_pause()
             batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=most)
         except kafka_errors.FencedInstanceIdError:
-            raise CannotContinue("another process has taken this one's place in the group: give each its own kafka.instance") from None
+            raise CannotContinue(FENCED) from None
         return [self._delivery(record) for records in batches.values() for record in records]
 
     def pause(self, paused: bool) -> None:
@@ -113,7 +116,7 @@ class Membership:
             log.info("positions not taken", extra={"group": self.group, "reason": type(error).__name__})
             return False
         except kafka_errors.FencedInstanceIdError:
-            raise CannotContinue("another process has taken this one's place in the group: give each its own kafka.instance") from None
+            raise CannotContinue(FENCED) from None
         except kafka_errors.KafkaTimeoutError:
             log.warning("positions not taken in time", extra={"group": self.group, "timeout_s": timeout_s})
             return False
@@ -144,6 +147,11 @@ class Membership:
         if task is not None and task.is_done and not coordinator.need_rejoin() and not self.joined:
             coordinator.request_rejoin()
         coordinator.poll(timeout_ms=JOIN_S * 1000)
+
+    def _check_place(self) -> None:
+        coordinator = self._consumer._coordinator
+        if self.joined and not coordinator._heartbeat_enabled and not coordinator.rejoining and not coordinator.need_rejoin():
+            raise CannotContinue(FENCED)
 
     def _apply_pause(self) -> None:
         assigned, paused = set(self._consumer.assignment()), set(self._consumer.paused())

@@ -62,7 +62,7 @@ async def test_a_draft_is_the_stripped_answer_to_the_task_alone() -> None:
     draft = await running(clock, draft_of(Answerer(endpoint, SETTINGS, clock), query), step_s=0.25)
     assert (draft.answer, draft.status, draft.base_model) == ("Comedy", DraftStatus.DRAFTED, "pico-base")
     assert draft.usage == Usage(prompt_tokens=4, completion_tokens=2)
-    assert draft.base_ms == 250
+    assert draft.base_ms == pytest.approx(250)
     assert draft.query == query
     assert endpoint.prompts == ["tag : a film"]
 
@@ -71,7 +71,8 @@ async def test_only_the_call_that_succeeded_is_measured() -> None:
     clock = HandClock(NOON)
     endpoint = Scripted(clock, RetryLater("away", after_s=0.0), "yes", call_s=0.5)
     draft = await running(clock, draft_of(Answerer(endpoint, SETTINGS, clock), make_query()))
-    assert (draft.answer, draft.base_ms) == ("yes", 500)
+    assert draft.answer == "yes"
+    assert draft.base_ms == pytest.approx(500)
 
 
 @pytest.mark.parametrize("steps", [[RetryLater("away", after_s=0.0)] * 3, [Refused("too long")]])

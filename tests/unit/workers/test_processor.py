@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Sequence
 
 import pytest
@@ -153,3 +154,9 @@ async def test_a_record_waiting_for_its_next_try_holds_up_no_other() -> None:
     assert not waiting.done()
     await clock.advance(15)
     assert not (await asyncio.wait_for(waiting, 5)).set_aside
+
+
+async def test_a_record_of_nothing_at_all_can_be_set_aside() -> None:
+    delivery = dataclasses.replace(make_delivery(), key=None, value=None)
+    finished = await processor(Scripted()).process(delivery)
+    assert (finished.outputs[0].key, finished.outputs[0].value) == (None, b"")

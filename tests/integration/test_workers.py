@@ -1,0 +1,442 @@
+"""Workers on a real broker: what they promise when all is well, and when records, endpoints or processes fail."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from kafka import TopicPartition
+
+from infra.errors import CannotContinue, PoisonMessage, RetryLater
+from infra.kafka import admin, producer, reader, send
+from infra.settings import Settings
+from schemas.drafts import Draft, DraftStatus
+from schemas.ids import derive
+from schemas.queries import Query
+from schemas.topics import DRAFTS, QUERIES, Topic, dead_letter_topic
+from tests.unit.workers.openai_server import Answer, completion, failure, scripted, serving
+from workers.runtime.handler import Handler, Incoming, Outgoing
+from workers.runtime.retry import Backoff
+from workers.runtime.worker import Counts, Worker
+
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
+
+ROOT = Path(__file__).parents[2]
+#: The machine is shared: nothing here should take a tenth of it.
+WAIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Topics of a test's own, and a group of the same name."""
+
+    settings: Settings
+    name: str
+    queries: Topic
+    drafts: Topic
+
+    def worker(self, handler: Handler[Query], *, instance: str = "one", concurrency: int = 16, **options: Any) -> Worker[Query]:
+        kafka = self.settings.kafka.model_copy(update={"instance": instance, "session_timeout_ms": 6000})
+        settings = self.settings.model_copy(update={"kafka": kafka})
+        return Worker(settings, name=self.name, topic=self.queries, handler=handler, concurrency=concurrency, **options)
+
+    def ask(self, count: int) -> list[Query]:
+        return ask(self.settings, self.queries, count)
+
+    def answers(self, least: int) -> list[Any]:
+        return records(self.settings, self.drafts.name, lambda found: len(found) >= least)
+
+    def dead_letters(self, least: int) -> list[Any]:
+        return records(self.settings, dead_letter_topic(self.name), lambda found: len(found) >= least)
+
+
+@pytest.fixture
+def stream(settings: Settings) -> Stream:
+    name = f"w{uuid.uuid4().hex[:10]}"
+    queries, drafts = Topic(name, Query, "tenant/user", "test", "test"), Topic(f"{name}-out", Draft, "tenant/user", "test", "test")
+    names = [name, drafts.name, dead_letter_topic(name)]
+    client = admin(settings)
+    client.create_topics({each: {"num_partitions": 4, "replication_factor": 1} for each in names})
+    client.wait_for_topics(names)
+    client.close()
+    return Stream(settings, name, queries, drafts)
+
+
+def make_query(user: str) -> Query:
+    return Query(query_id=uuid.uuid4(), tenant="test-workers", user=user, domain="movie_tag", text="a film", options=("a", "b"), asked_at=datetime.now(UTC))
+
+
+def ask(settings: Settings, topic: Topic, count: int) -> list[Query]:
+    queries = [make_query(f"u{number % 20}") for number in range(count)]
+    to = producer(settings, "test")
+    for query in queries:
+        send(to, topic, query, id=query.query_id, source="/test")
+    to.close()
+    return queries
+
+
+def records(settings: Settings, topic: str, enough: Callable[[list[Any]], bool], timeout_s: float = WAIT_S) -> list[Any]:
+    """Everything on a topic once it is `enough`."""
+    consumer = reader(settings, "test-reader")
+    try:
+        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
+        found: list[Any] = []
+        deadline = time.monotonic() + timeout_s
+        while not enough(found):
+            assert time.monotonic() < deadline, f"only {len(found)} records on {topic} after {timeout_s:g} s"
+            for batch in consumer.poll(timeout_ms=200).values():
+                found += batch
+        for batch in consumer.poll(timeout_ms=300).values():  # one too many shows up too
+            found += batch
+        return found
+    finally:
+        consumer.close()
+
+
+def ce_ids(found: Sequence[Any]) -> Counter[str]:
+    return Counter(dict(record.headers)["ce_id"].decode() for record in found)
+
+
+def draft_ids(queries: Sequence[Query]) -> set[str]:
+    return {str(derive("draft", query.query_id)) for query in queries}
+
+
+def drafting(topic: Topic, *, longest_s: float = 0.02) -> Handler[Query]:
+    async def handle(incoming: Incoming[Query]) -> Sequence[Outgoing]:
+        await asyncio.sleep(random.uniform(0, longest_s))
+        draft = Draft(query=incoming.message, answer="a", base_model="m", base_ms=1.0)
+        return [Outgoing(topic, draft, derive("draft", incoming.message.query_id))]
+
+    return handle
+
+
+def test_every_record_is_answered_once_though_they_finish_out_of_order(stream: Stream) -> None:
+    queries = stream.ask(300)
+    counts = stream.worker(drafting(stream.drafts)).drain(WAIT_S)
+    assert (counts.read, counts.produced, counts.set_aside) == (300, 300, 0)
+    assert ce_ids(stream.answers(300)) == Counter(draft_ids(queries))
+    assert stream.worker(drafting(stream.drafts)).drain(WAIT_S).read == 0
+
+
+def test_many_more_records_are_in_flight_than_there_are_partitions(stream: Stream) -> None:
+    stream.ask(64)
+    running, most = 0, 0
+
+    async def handle(incoming: Incoming[Query]) -> Sequence[Outgoing]:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.5)
+        running -= 1
+        return []
+
+    stream.worker(handle, concurrency=32).drain(WAIT_S)
+    assert most == 32
+
+
+def test_reading_pauses_while_too_much_is_held(stream: Stream) -> None:
+    stream.ask(400)
+    worker = stream.worker(drafting(stream.drafts, longest_s=0.01), concurrency=2)
+    held: list[int] = []
+    begin = worker._pool.submit
+
+    def watched(delivery: Any) -> None:
+        held.append(len(worker._held))
+        begin(delivery)
+
+    worker._pool.submit = watched  # type: ignore[method-assign]  # looked at, not changed
+    assert worker.drain(WAIT_S).produced == 400
+    assert max(held) <= 8
+
+
+def test_a_malformed_record_is_set_aside_and_the_rest_goes_on(stream: Stream) -> None:
+    stream.ask(20)
+    to = producer(stream.settings, "test")
+    to.send(stream.name, key=b"k", value=b"\x00 no json", headers=[("mine", b"1")])
+    to.send(stream.name, key=b"tombstone", value=None)
+    to.close()
+    stream.ask(20)
+    counts = stream.worker(drafting(stream.drafts)).drain(WAIT_S)
+    assert (counts.read, counts.produced, counts.set_aside) == (42, 40, 2)
+    by_value = {letter.value: letter for letter in stream.dead_letters(2)}
+    letter = by_value[b"\x00 no json"]
+    assert (letter.key, letter.headers[0]) == (b"k", ("mine", b"1"))
+    assert dict(letter.headers)["kafka_dlt-original-topic"] == stream.name.encode()
+    assert dict(letter.headers)["kafka_dlt-original-consumer-group"] == f"retouch-{stream.name}".encode()
+    assert None in by_value
+
+
+def test_a_record_as_large_as_its_topic_takes_still_fits_the_dead_letter_topic(settings: Settings) -> None:
+    """On a declared topic: its dead-letter topic has room for the headers."""
+    to = producer(settings, "test")
+    value = random.Random(0).randbytes(1_048_000)
+    to.send(QUERIES.name, key=b"k", value=value).get(timeout=30)
+    to.close()
+    worker: Worker[Query] = Worker(settings, name=f"large-{uuid.uuid4().hex[:6]}", topic=QUERIES, handler=drafting(DRAFTS))
+    assert worker.drain(WAIT_S).set_aside >= 1
+    letters = records(settings, dead_letter_topic(QUERIES.name), lambda found: any(letter.value == value for letter in found))
+    assert letters
+
+
+def test_one_record_that_waits_for_its_next_try_holds_up_no_other(stream: Stream) -> None:
+    queries = stream.ask(40)
+    slow, tries, answered_before = queries[0].query_id, 0, 0
+    done: set[uuid.UUID] = set()
+    draft = drafting(stream.drafts)
+
+    async def handle(incoming: Incoming[Query]) -> Sequence[Outgoing]:
+        nonlocal tries, answered_before
+        if incoming.message.query_id == slow:
+            tries += 1
+            if tries < 3:
+                raise RetryLater("away", after_s=1.0)
+            answered_before = len(done)
+        done.add(incoming.message.query_id)
+        return await draft(incoming)
+
+    counts = stream.worker(handle, backoff=Backoff(attempts=5, first_s=1.0)).drain(WAIT_S)
+    assert (counts.produced, counts.retries, counts.set_aside) == (40, 2, 0)
+    assert answered_before == 39
+
+
+def test_cannot_continue_leaves_the_record_for_the_next_start(stream: Stream) -> None:
+    queries = stream.ask(10)
+    fatal = queries[5].query_id
+    draft = drafting(stream.drafts)
+
+    async def handle(incoming: Incoming[Query]) -> Sequence[Outgoing]:
+        if incoming.message.query_id == fatal:
+            raise CannotContinue("wrong key")
+        return await draft(incoming)
+
+    with pytest.raises(CannotContinue, match="wrong key"):
+        stream.worker(handle).drain(WAIT_S)
+    assert stream.worker(draft).drain(WAIT_S).read >= 1
+    assert set(ce_ids(stream.answers(10))) == draft_ids(queries)
+
+
+def test_when_most_records_fail_the_worker_stops_instead(stream: Stream) -> None:
+    stream.ask(200)
+
+    async def handle(incoming: Incoming[Query]) -> Sequence[Outgoing]:
+        raise PoisonMessage("always")
+
+    worker = stream.worker(handle)
+    with pytest.raises(CannotContinue, match="were set aside"):
+        worker.drain(WAIT_S)
+    assert worker.counts.set_aside < 40
+
+
+def test_a_missing_topic_stops_the_worker_and_says_so(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.runtime.worker.TOPIC_WITHIN_S", 1.0)
+    absent = Topic("absent", Query, "", "", "")
+    with pytest.raises(CannotContinue, match="topic absent does not exist"):
+        Worker(settings, name="absent", topic=absent, handler=drafting(DRAFTS)).drain(WAIT_S)
+
+
+class Running:
+    """A worker in a thread."""
+
+    def __init__(self, worker: Worker[Query]) -> None:
+        self.worker, self.stop, self.ready = worker, threading.Event(), threading.Event()
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._run, daemon=True)
+        self.thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.worker.run(self.stop, self.ready.set)
+        except BaseException as error:
+            self.error = error
+
+    def end(self) -> Counts:
+        self.stop.set()
+        self.thread.join(WAIT_S)
+        assert not self.thread.is_alive()
+        if self.error:
+            raise self.error
+        return self.worker.counts
+
+
+def test_workers_come_and_go_and_no_record_is_lost(stream: Stream) -> None:
+    first = Running(stream.worker(drafting(stream.drafts, longest_s=0.3), instance="one"))
+    assert first.ready.wait(WAIT_S)
+    queries = stream.ask(300)
+    second = Running(stream.worker(drafting(stream.drafts, longest_s=0.3), instance="two"))
+    assert second.ready.wait(WAIT_S)
+    queries += stream.ask(300)
+    wanted = draft_ids(queries)
+    found = records(stream.settings, stream.drafts.name, lambda seen: wanted <= set(ce_ids(seen)))
+    assert set(ce_ids(found)) == wanted
+    counts = first.end()
+    queries = stream.ask(50)  # the leaver's partitions are the other's after the session timeout
+    records(stream.settings, stream.drafts.name, lambda seen: draft_ids(queries) <= set(ce_ids(seen)))
+    assert counts.read > 0
+    assert second.end().read > 50
+
+
+def test_two_processes_of_one_name_do_not_both_go_on(stream: Stream) -> None:
+    first = Running(stream.worker(drafting(stream.drafts), instance="same"))
+    assert first.ready.wait(WAIT_S)
+    second = Running(stream.worker(drafting(stream.drafts), instance="same"))
+    assert second.ready.wait(WAIT_S)
+    first.thread.join(WAIT_S)
+    assert isinstance(first.error, CannotContinue)
+    assert "kafka.instance" in str(first.error)
+    second.end()
+
+
+def test_a_stop_finishes_what_is_in_flight_and_leaves_the_rest_unread(stream: Stream) -> None:
+    queries = stream.ask(100)
+    running = Running(stream.worker(drafting(stream.drafts, longest_s=1.0), concurrency=4))
+    assert running.ready.wait(WAIT_S)
+    records(stream.settings, stream.drafts.name, bool)
+    counts = running.end()
+    assert counts.abandoned == 0
+    assert counts.produced == counts.read < 100
+    stream.worker(drafting(stream.drafts)).drain(WAIT_S)
+    assert ce_ids(stream.answers(100)) == Counter(draft_ids(queries))
+
+
+# The processes, as deployed.
+
+
+@contextmanager
+def process(settings: Settings, folder: Path, worker: str, *, base_url: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m workers WORKER`, ready; killed at the end if it still runs."""
+    ready, number = folder / f"ready-{uuid.uuid4().hex[:6]}", uuid.uuid4().hex[:6]
+    environment = {
+        **os.environ,
+        "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers(),
+        "OPENAI_BASE_URL": base_url,
+        "RETOUCH_READY_FILE": str(ready),
+        "RETOUCH_KAFKA__INSTANCE": "test",
+        "RETOUCH_KAFKA__SESSION_TIMEOUT_MS": "6000",
+        "RETOUCH_BASE__ATTEMPTS": "2",
+        **more,
+    }
+    log = folder / f"{worker}-{number}.log"
+    with log.open("wb") as out:
+        running = subprocess.Popen([sys.executable, "-m", "workers", worker], cwd=ROOT, env=environment, stderr=out)
+    try:
+        deadline = time.monotonic() + 3 * WAIT_S
+        while not ready.exists():
+            assert running.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
+            time.sleep(0.05)
+        yield running
+        assert "a film" not in log.read_text(), "a user's words reached the log"
+    finally:
+        if running.poll() is None:
+            running.kill()
+        running.wait(WAIT_S)
+
+
+def drafts_of(settings: Settings, queries: Sequence[Query]) -> list[Any]:
+    wanted = draft_ids(queries)
+    found = records(settings, DRAFTS.name, lambda seen: wanted <= set(ce_ids(seen)))
+    return [record for record in found if dict(record.headers)["ce_id"].decode() in wanted]
+
+
+def slowly(body: dict[str, Any]) -> Answer:
+    time.sleep(0.2)
+    return completion(" Comedy ")
+
+
+def test_a_killed_base_worker_loses_nothing_and_repeats_with_equal_ids(settings: Settings, tmp_path: Path) -> None:
+    with serving(slowly) as endpoint:
+        queries: list[Query] = []
+        for _ in range(2):
+            with process(settings, tmp_path, "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8") as running:
+                queries += ask(settings, QUERIES, 60)
+                seen = len(endpoint.requests)
+                deadline = time.monotonic() + WAIT_S
+                while len(endpoint.requests) < seen + 20:
+                    assert time.monotonic() < deadline
+                    time.sleep(0.02)
+                running.send_signal(signal.SIGKILL)
+        with process(settings, tmp_path, "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8"):
+            found = drafts_of(settings, queries)
+    by_id: dict[str, set[str]] = {}
+    for record in found:
+        draft = Draft.from_bytes(record.value)
+        assert (draft.answer, draft.status) == ("Comedy", DraftStatus.DRAFTED)
+        by_id.setdefault(str(draft.query.query_id), set()).add(dict(record.headers)["ce_id"].decode())
+    assert set(by_id) == {str(query.query_id) for query in queries}
+    assert all(len(ids) == 1 for ids in by_id.values())
+
+
+def test_a_base_worker_told_to_stop_finishes_and_exits_with_zero(settings: Settings, tmp_path: Path) -> None:
+    with serving(slowly) as endpoint, process(settings, tmp_path, "base", base_url=endpoint.url) as running:
+        queries = ask(settings, QUERIES, 10)
+        seen = len(endpoint.requests)
+        deadline = time.monotonic() + WAIT_S
+        while len(endpoint.requests) == seen:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        began = time.monotonic()
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(WAIT_S) == 0
+        assert time.monotonic() - began < settings.stack.stop_timeout_s
+        asked_after = len(endpoint.requests)
+    with serving(slowly) as endpoint, process(settings, tmp_path, "base", base_url=endpoint.url):
+        found = ce_ids(drafts_of(settings, queries))
+        assert asked_after + len(endpoint.requests) >= 10
+    assert all(times == 1 for times in found.values()), "what was in flight at the stop was not made again"
+
+
+def test_a_failing_endpoint_gives_base_failed_drafts(settings: Settings, tmp_path: Path) -> None:
+    with serving(scripted(failure(500))) as endpoint, process(settings, tmp_path, "base", base_url=endpoint.url):
+        queries = ask(settings, QUERIES, 5)
+        drafts = [Draft.from_bytes(record.value) for record in drafts_of(settings, queries)]
+    assert {(draft.status, draft.answer) for draft in drafts} == {(DraftStatus.BASE_FAILED, "")}
+
+
+def test_a_wrong_key_stops_the_base_worker_with_an_error(settings: Settings, tmp_path: Path) -> None:
+    with serving(scripted(failure(401))) as endpoint, process(settings, tmp_path, "base", base_url=endpoint.url) as running:
+        queries = ask(settings, QUERIES, 3)
+        assert running.wait(WAIT_S) == 1
+    with serving(slowly) as endpoint, process(settings, tmp_path, "base", base_url=endpoint.url):
+        assert len(drafts_of(settings, queries)) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)  # two processes import torch and transformers, a minute each on a busy machine
+def test_the_base_endpoint_serves_a_checkpoint(settings: Settings, tmp_path: Path) -> None:
+    from tests.tiny_model import make_checkpoint
+
+    checkpoint = make_checkpoint(tmp_path / "base", seed=0)
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    with process(settings, tmp_path, "base-endpoint", base_url=url, RETOUCH_BASE__CHECKPOINT=str(checkpoint)) as running:
+        body = {"model": "pico-base", "messages": [{"role": "user", "content": "tag : the sea"}], "max_tokens": 5}
+        answers = [httpx.post(f"{url}/chat/completions", json=body, timeout=WAIT_S, trust_env=False).json() for _ in range(2)]
+        running.send_signal(signal.SIGTERM)
+        assert running.wait(WAIT_S) == 0
+    assert answers[0]["choices"] == answers[1]["choices"]
+    assert answers[0]["usage"]["completion_tokens"] <= 5
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+        return port

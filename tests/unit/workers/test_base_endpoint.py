@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from infra.errors import BadSetting
+from infra.settings import load
+from schemas.responses import ModelVersion
+from workers.endpoint.server import create_app
+from workers.endpoint.service import address
+from workers.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, Sampling, Swap
+
+MODEL = ModelVersion(name="m", version="1", digest="d")
+ONE_TURN: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
+
+
+class Echo:
+    """An engine that answers with its prompt, unless it has a failure to raise."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, Sampling]] = []
+        self.failure: Exception | None = None
+
+    async def generate(self, prompt: str, sampling: Sampling) -> Generation:
+        self.asked.append((prompt, sampling))
+        if self.failure:
+            raise self.failure
+        return Generation(prompt, 5, 2, FinishReason.STOP, MODEL)
+
+    def count_tokens(self, prompt: str) -> int:
+        return len(prompt)
+
+    async def swap(self, checkpoint: Path, model: ModelVersion) -> Swap:
+        raise NotImplementedError
+
+    async def close(self) -> None: ...
+
+
+@pytest.fixture
+def engine() -> Echo:
+    return Echo()
+
+
+@pytest.fixture
+def deaths() -> list[bool]:
+    return []
+
+
+@pytest.fixture
+async def client(engine: Echo, deaths: list[bool]) -> AsyncIterator[httpx.AsyncClient]:
+    app = create_app(engine, "m", 64, lambda: deaths.append(True))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as opened:
+        yield opened
+
+
+async def test_a_chat_completion_has_openais_shape(client: httpx.AsyncClient, engine: Echo) -> None:
+    response = await client.post("/v1/chat/completions", json={**ONE_TURN, "max_tokens": 9, "temperature": 0})
+    body = response.json()
+    assert body["object"] == "chat.completion"
+    assert body["choices"] == [{"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop", "logprobs": None}]
+    assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    assert engine.asked == [("hello", Sampling(max_new_tokens=9, stop=()))]
+
+
+async def test_text_parts_are_joined_and_the_bound_has_a_default(client: httpx.AsyncClient, engine: Echo) -> None:
+    parts = [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]
+    await client.post("/v1/chat/completions", json={"model": "m", "messages": [{"role": "user", "content": parts}]})
+    assert engine.asked == [("hello", Sampling(max_new_tokens=64, stop=()))]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "param"),
+    [
+        ({**ONE_TURN, "model": "other"}, 404, "model"),
+        ({**ONE_TURN, "stream": True}, 400, "stream"),
+        ({**ONE_TURN, "n": 2}, 400, "n"),
+        ({**ONE_TURN, "max_tokens": 0}, 400, "max_tokens"),
+        ({"model": "m", "messages": []}, 400, "messages"),
+        ({"model": "m", "messages": [{"role": "system", "content": "x"}]}, 400, "messages.0.role"),
+        ({"model": "m", "messages": ONE_TURN["messages"] * 2}, 400, "messages"),
+        ({}, 400, "model"),
+    ],
+)
+async def test_what_it_cannot_do_is_refused_as_openai_does(client: httpx.AsyncClient, body: dict[str, Any], status: int, param: str) -> None:
+    response = await client.post("/v1/chat/completions", json=body)
+    assert response.status_code == status
+    error = response.json()["error"]
+    assert (error["type"], error["param"]) == ("invalid_request_error", param)
+
+
+async def test_a_refusal_does_not_quote_the_prompt(client: httpx.AsyncClient) -> None:
+    response = await client.post("/v1/chat/completions", json={"model": "m", "messages": [{"role": "system", "content": "private words"}]})
+    assert "private words" not in response.text
+
+
+async def test_a_prompt_too_long_is_refused_alone(client: httpx.AsyncClient, engine: Echo, deaths: list[bool]) -> None:
+    engine.failure = GenerationFailed("too long")
+    response = await client.post("/v1/chat/completions", json=ONE_TURN)
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")
+    assert deaths == []
+
+
+async def test_a_dead_engine_ends_the_process(client: httpx.AsyncClient, engine: Echo, deaths: list[bool]) -> None:
+    engine.failure = EngineDied("gone")
+    assert (await client.post("/v1/chat/completions", json=ONE_TURN)).status_code == 503
+    assert deaths == [True]
+
+
+async def test_it_lists_its_model_and_its_health(client: httpx.AsyncClient) -> None:
+    assert [model["id"] for model in (await client.get("/v1/models")).json()["data"]] == ["m"]
+    assert (await client.get("/health")).json() == {"status": "ok", "model": "m"}
+
+
+@pytest.mark.parametrize("url", [None, "https://127.0.0.1:1/v1", "http://127.0.0.1:1", "http:///v1"])
+def test_an_address_it_cannot_serve_is_a_bad_setting(url: str | None) -> None:
+    with pytest.raises(BadSetting, match=r"base\.url"):
+        address(load(base={"url": url}))
+
+
+def test_the_address_is_that_of_base_url() -> None:
+    assert address(load(base={"url": "http://127.0.0.1:8123/v1/"})) == ("127.0.0.1", 8123)
