@@ -104,6 +104,8 @@ class Supervisor:
         for watched in group:
             while not watched.service.child.wait(0.1) and time.monotonic() < deadline and not hurry():
                 pass
+            if watched.service.child.is_running:
+                log.warning("process did not stop in time and is killed", extra={"child": watched.service.name})
             watched.service.child.kill()
             watched.state = State.STOPPED
 
