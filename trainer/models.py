@@ -6,15 +6,19 @@ from typing import Any
 
 from infra.registry import Registry
 from infra.settings import Settings
+from schemas.model_events import Alias
 
 
 def list_versions(settings: Settings) -> list[dict[str, Any]]:
     """Every version, oldest first, as plain JSON values."""
+    registry = Registry(settings)
+    # MLflow's search leaves aliases out.
+    named = [(alias, registry.resolve(alias)) for alias in Alias]
     return [
         {
             "name": found.name,
             "version": found.version,
-            "aliases": [str(alias) for alias in found.aliases],
+            "aliases": [str(alias) for alias, version in named if version and version.version == found.version],
             "digest": found.digest,
             "parent": found.parent,
             "created_at": found.created_at.isoformat(),
@@ -25,5 +29,5 @@ def list_versions(settings: Settings) -> list[dict[str, Any]]:
             "metrics": dict(found.metrics),
             "tags": dict(found.tags),
         }
-        for found in Registry(settings).versions()
+        for found in registry.versions()
     ]

@@ -39,6 +39,7 @@ class Fit:
 def train(policy: Policy, lessons: Sequence[Lesson], prompter: Prompter, sft: Sft, seed: int, stop: threading.Event) -> Fit:
     """Train `policy` in place on its lessons. Raises CannotContinue when the loss goes non-finite."""
     from datasets import Dataset
+    from transformers import PrinterCallback
     from trl import SFTTrainer
 
     rows = examples(lessons, prompter, sft, seed)
@@ -52,6 +53,7 @@ def train(policy: Policy, lessons: Sequence[Lesson], prompter: Prompter, sft: Sf
             args=_arguments(sft, len(rows), seed, scratch),
             callbacks=[_watch(stop)],
         )
+        trainer.remove_callback(PrinterCallback)  # our log says the same, as JSON
         check_labels(trainer, policy)
         trainer.train()
     if stop.is_set():
