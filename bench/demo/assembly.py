@@ -204,7 +204,8 @@ def phases(clock: Clock, ledger: Ledger, answers: Mapping[UUID, Seen[Response]])
         answered = [answers[seen.message.query_id].at for seen in asked if seen.message.query_id in answers]
         taken_s = (max(answered) - min(seen.at for seen in asked)).total_seconds() if answered else 0.0
         rate = round(len(answered) / taken_s, 2) if taken_s else 0.0
-        found.append(Phase(name=span.name, started_s=round(span.started_s, 2), seconds=round(seconds, 2), queries=len(asked), answers_per_s=rate))
+        times = {"started_s": round(span.started_s, 2), "seconds": round(seconds, 2), "cpu_s": round(span.cpu_s, 2)}
+        found.append(Phase(name=span.name, **times, queries=len(asked), answers_per_s=rate))
     return tuple(found)
 
 

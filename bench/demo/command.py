@@ -14,9 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from bench.demo.plan import FULL, SHORT, Plan
 from bench.demo.progress import Progress
 from bench.demo.report import Report
+from bench.demo.usage import tree_cpu_s
 from infra.errors import BadSetting, CannotContinue, RetouchError
 from infra.lifecycle import FAILED, INTERRUPTED, OK
 from infra.settings import Section, Settings
@@ -31,7 +34,7 @@ def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_js
     130 interrupted. Raises BadSetting for an impossible setting.
     """
     plan = SHORT if short else FULL
-    progress = Progress()
+    progress = Progress(cpu_s=lambda: tree_cpu_s(psutil.Process()))
     try:
         with _sigterm_as_ctrl_c():
             report = _demonstrate(settings, plan, out, short, seed, progress)

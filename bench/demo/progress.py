@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -27,6 +27,7 @@ class Span:
     started_s: float
     seconds: float | None = None
     note: str = ""
+    cpu_s: float = 0.0
 
 
 @dataclass
@@ -59,11 +60,12 @@ class Display(Protocol):
 class Progress:
     """Runs phases one after the other and shows them. `current` names the phase for an error message."""
 
-    def __init__(self, stream: TextIO | None = None, quiet: bool = False) -> None:
+    def __init__(self, stream: TextIO | None = None, cpu_s: Callable[[], float] = time.process_time) -> None:
         self.clock = Clock()
+        self._cpu_s = cpu_s
         self._stream = stream or sys.stderr
-        self._display: Display = Silent() if quiet or self._stream.isatty() else Lines(self.clock, self._stream)
-        self._live = not quiet and self._stream.isatty()
+        self._live = self._stream.isatty()
+        self._display: Display = Silent() if self._live else Lines(self.clock, self._stream)
 
     def go_live(self) -> None:
         """From now on the terminal is ours; the stack draws its own start."""
@@ -77,13 +79,13 @@ class Progress:
     @contextmanager
     def phase(self, name: str, title: str) -> Iterator[Span]:
         """One phase; it counts as ended whatever happens in it."""
-        span = Span(name, title, self.clock.now_s())
+        span, used_s = Span(name, title, self.clock.now_s()), self._cpu_s()
         self.clock.spans.append(span)
         self._display.changed()
         try:
             yield span
         finally:
-            span.seconds = self.clock.now_s() - span.started_s
+            span.seconds, span.cpu_s = self.clock.now_s() - span.started_s, self._cpu_s() - used_s
             self._display.changed()
 
     def note(self, span: Span, text: str) -> None:
@@ -96,6 +98,8 @@ class Progress:
 
 
 class Silent:
+    """Before the terminal is ours."""
+
     def changed(self) -> None: ...
     def close(self) -> None: ...
 

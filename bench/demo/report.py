@@ -149,6 +149,7 @@ class Phase(Part):
     name: str
     started_s: float
     seconds: float
+    cpu_s: float  # processor seconds of all processes together: what the phase costs on a machine of its own
     queries: int  # asked in it
     answers_per_s: float  # of those queries, from the first question to the last answer
 

@@ -11,10 +11,10 @@ from typing import Any
 from bench.demo import evidence, machine
 from bench.demo.assembly import AFTER, BEFORE, Run
 from bench.demo.ledger import Ledger, Starts, read_ledger, read_starts
-from bench.demo.memory import MemoryWatch
 from bench.demo.parts import POLL_S, Part, PartFailed
 from bench.demo.plan import Plan
 from bench.demo.progress import Progress, Span
+from bench.demo.usage import MemoryWatch
 from infra.registry import Registry
 from infra.settings import Settings
 from infra.stack import Stack
@@ -89,7 +89,7 @@ class Script:
 
     def _train_and_swap(self) -> None:
         """The trainer as its own process, under steady traffic; bursts while its version goes live."""
-        steady_flags = ["--rate", str(self._plan.steady_per_s), "--count", str(self._plan.burst), "--in-flight", str(4 * self._plan.burst)]
+        steady_flags = ["--rate", str(self._plan.steady_per_s), "--count", str(self._plan.burst), "--in-flight", str(self._plan.burst)]
         with self._phase("train", "SFT, RL and the judgement, under steady traffic") as span:
             steady = self._part("steady", "traffic", *self._simulate("steady", *steady_flags, "--truths", str(self._truths)))
             trainer = self._part("trainer", "trainer", "--once")

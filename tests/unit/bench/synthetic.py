@@ -108,7 +108,7 @@ def report(*, gain: float = 0.2) -> Report:
     phases, start = [], 0.0
     for name, seconds in zip(names, lengths, strict=True):
         queries = 900 if name in ("learn", "first exam", "train", "swap", "second exam") else 0
-        phases.append(Phase(name=name, started_s=start, seconds=seconds, queries=queries, answers_per_s=queries / seconds))
+        phases.append(Phase(name=name, started_s=start, seconds=seconds, cpu_s=seconds * 1.6, queries=queries, answers_per_s=queries / seconds))
         start += seconds
     served = []
     for second in range(79, 452):
