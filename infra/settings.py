@@ -164,7 +164,7 @@ class Sft(Section):
 class Rl(Section):
     """REINFORCE++-baseline. Defaults are for the tiny model; the paper's are in parentheses, its beta is not stated."""
 
-    steps: Annotated[int, Field(ge=0)] = 40  # optimizer steps over all stages; 0 leaves RL out
+    steps: Annotated[int, Field(ge=0)] = 60  # optimizer steps over all stages; 0 leaves RL out
     prompts_per_step: Positive = 16
     candidates: Annotated[int, Field(ge=2)] = 16  # (16)
     temperature: Rate = 1.0  # (1.0)
