@@ -1,18 +1,21 @@
 """Asking an OpenAI-compatible endpoint for one chat completion, with its failures named by what the caller should do.
 
 One request is one try: whoever calls knows how often and how long to go on. Texts of errors never hold the prompt or the endpoint's words.
+On aiohttp: at 64 concurrent requests httpx, and the openai client on top of it, spent 7.5 ms of CPU on each, aiohttp 0.2 (2026-11-21).
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
-import httpx
+import aiohttp
 
 from infra.errors import CannotContinue, RetouchError, RetryLater
 from schemas.drafts import Usage
@@ -20,7 +23,12 @@ from schemas.drafts import Usage
 #: An answer longer than a message's text field can hold is refused.
 MAX_ANSWER_CHARS = 32_768
 #: The endpoint is configured wrongly on our side: no record would fare better.
-_OUR_MISTAKE = {401: "the API key is missing or wrong", 403: "the API key may not use this model", 404: "there is no such path or model"}
+_MOVED = "the endpoint has moved"
+_OUR_MISTAKE = dict.fromkeys((301, 302, 303, 307, 308), _MOVED) | {
+    401: "the API key is missing or wrong",
+    403: "the API key may not use this model",
+    404: "there is no such path or model",
+}
 
 
 class Refused(RetouchError):
@@ -42,20 +50,20 @@ class ChatEndpoint:
         self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
         self._timeout_s = timeout_s
         self._concurrency = concurrency
-        self._client: httpx.AsyncClient | None = None
+        self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
-        self._client = httpx.AsyncClient(
+        self._session = aiohttp.ClientSession(
             headers=self._headers,
-            timeout=self._timeout_s,
-            limits=httpx.Limits(max_connections=self._concurrency, max_keepalive_connections=self._concurrency),
+            timeout=aiohttp.ClientTimeout(total=self._timeout_s),
+            connector=aiohttp.TCPConnector(limit=self._concurrency),
             trust_env=not _is_loopback(self._url),  # a proxy for the world is none for this machine
         )
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._client is not None:
-            await self._client.aclose()
+        if self._session is not None:
+            await self._session.close()
 
     async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any] | None = None) -> Completion:
         """The answer to one user turn. With `schema`, a JSON text that follows it (strict structured output).
@@ -63,30 +71,30 @@ class ChatEndpoint:
         Raises RetryLater (no connection, timeout, 408, 409, 429, 5xx; `after_s` from Retry-After), Refused for this prompt alone, and
         CannotContinue where no prompt would be answered.
         """
-        assert self._client is not None, "enter the endpoint first"
+        assert self._session is not None, "enter the endpoint first"
         body: dict[str, Any] = {"model": self._model, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": max_tokens}
         if schema is not None:
             body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
         try:
-            response = await self._client.post(self._url, json=body)
-        except httpx.TransportError as error:
+            async with self._session.post(self._url, json=body, allow_redirects=False) as response:
+                if response.status != HTTPStatus.OK:
+                    raise self._failure(response)
+                return _read(await response.read())
+        except (aiohttp.ClientError, TimeoutError) as error:
             raise RetryLater(f"the endpoint did not answer: {type(error).__name__}", after_s=0.0) from None
-        if response.status_code != httpx.codes.OK:
-            raise self._failure(response)
-        return _read(response)
 
-    def _failure(self, response: httpx.Response) -> RetouchError:
-        status = response.status_code
+    def _failure(self, response: aiohttp.ClientResponse) -> RetouchError:
+        status = response.status
         if status in (408, 409, 429) or status >= 500:
-            return RetryLater(f"the endpoint answered {status}", after_s=_retry_after_s(response))
+            return RetryLater(f"the endpoint answered {status}", after_s=_retry_after_s(response.headers.get("Retry-After", "")))
         if status in _OUR_MISTAKE:
             return CannotContinue(f"{self._url} answered {status}: {_OUR_MISTAKE[status]} (model {self._model!r})")
         return Refused(f"the endpoint answered {status}")
 
 
-def _read(response: httpx.Response) -> Completion:
+def _read(content: bytes) -> Completion:
     try:
-        body = response.json()
+        body = json.loads(content)
         text = body["choices"][0]["message"]["content"]
         usage = Usage.model_validate(body.get("usage") or {})
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -96,9 +104,8 @@ def _read(response: httpx.Response) -> Completion:
     return Completion(text, usage)
 
 
-def _retry_after_s(response: httpx.Response) -> float:
+def _retry_after_s(value: str) -> float:
     """Seconds or an HTTP date (RFC 9110, section 10.2.3); nothing usable: 0."""
-    value = response.headers.get("Retry-After", "")
     try:
         return max(0.0, float(value))
     except ValueError:

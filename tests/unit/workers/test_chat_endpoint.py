@@ -47,7 +47,7 @@ async def test_a_refusal_is_for_this_prompt_alone(status: int) -> None:
         await ask(server.url)
 
 
-@pytest.mark.parametrize("status", [401, 403, 404])
+@pytest.mark.parametrize("status", [302, 401, 403, 404])
 async def test_a_wrong_key_path_or_model_stops_the_process_and_says_so(status: int) -> None:
     with serving(scripted(failure(status))) as server, pytest.raises(CannotContinue, match=f"{status}: .*'m'"):
         await ask(server.url)
@@ -68,7 +68,7 @@ async def test_no_text_or_endless_text_is_a_refusal(text: str | None) -> None:
 async def test_nobody_listening_is_for_later() -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with pytest.raises(RetryLater, match="ConnectError"):
+    with pytest.raises(RetryLater, match="ClientConnectorError"):
         await ask(f"http://127.0.0.1:{port}/v1")
 
 
@@ -77,5 +77,5 @@ async def test_silence_is_for_later_after_the_timeout() -> None:
         time.sleep(1.0)
         return completion("late")
 
-    with serving(hang) as server, pytest.raises(RetryLater, match="ReadTimeout"):
+    with serving(hang) as server, pytest.raises(RetryLater, match="Timeout"):
         await ask(server.url, timeout_s=0.1)

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from workers.endpoint.gathering import MOST_WAITS, GatheringBackend
+from workers.engines.backend import Completion
+from workers.engines.engine import FinishReason, Sampling
+
+SAMPLING = Sampling(max_new_tokens=1)
+
+
+class Batches:
+    """A backend that finishes everything at every step and remembers how much that was."""
+
+    def __init__(self) -> None:
+        self.admitted: list[int] = []
+        self.sizes: list[int] = []
+
+    def admit(self, request_id: int, token_ids: list[int], sampling: Sampling) -> None:
+        self.admitted.append(request_id)
+
+    def abort(self, request_id: int) -> None:
+        self.admitted.remove(request_id)
+
+    def step(self) -> Sequence[Completion]:
+        done = [Completion(request_id, "", 1, FinishReason.STOP) for request_id in self.admitted]
+        self.sizes.append(len(done))
+        self.admitted.clear()
+        return done
+
+    def load(self, checkpoint: Path) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def run(arrivals: list[int], full: int = 64) -> tuple[Batches, int]:
+    """`arrivals[i]` requests come before step i. Returns the batches, and how many waits there were."""
+    inner, waits = Batches(), 0
+
+    def wait(seconds: float) -> None:
+        nonlocal waits
+        waits += 1
+
+    backend = GatheringBackend(inner, full, wait)
+    ids = iter(range(10_000))
+    for arriving in arrivals:
+        for _ in range(arriving):
+            backend.admit(next(ids), [1], SAMPLING)
+        if inner.admitted:
+            backend.step()
+    return inner, waits
+
+
+def test_a_lone_request_waits_once() -> None:
+    inner, waits = run([1, 0])
+    assert (inner.sizes, waits) == ([1], 1)
+
+
+def test_requests_that_trickle_in_share_a_batch() -> None:
+    inner, waits = run([1, 5, 20, 0])
+    assert (inner.sizes, waits) == ([26], 3)
+
+
+def test_a_full_batch_waits_for_nobody() -> None:
+    inner, waits = run([8], full=8)
+    assert (inner.sizes, waits) == ([8], 0)
+
+
+def test_an_endless_trickle_is_cut_off() -> None:
+    inner, _ = run([1] * (MOST_WAITS + 1))
+    assert inner.sizes == [MOST_WAITS + 1]
+
+
+def test_every_batch_gathers_anew() -> None:
+    inner, waits = run([1, 0, 1, 0])
+    assert (inner.sizes, waits) == ([1, 1], 2)
+
+
+def test_an_aborted_request_counts_no_more() -> None:
+    inner = Batches()
+    backend = GatheringBackend(inner, 2, lambda seconds: None)
+    backend.admit(1, [1], SAMPLING)
+    backend.abort(1)
+    backend.admit(2, [1], SAMPLING)
+    assert backend.step() == ()
+    assert [completion.request_id for completion in backend.step()] == [2]
