@@ -26,7 +26,8 @@ fi
 step "installing uv, by hash"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements-bootstrap.lock
 step "installing the locked packages, by hash: several gigabytes the first time"
-.venv/bin/uv pip install --python .venv/bin/python --no-deps --require-hashes -r requirements.lock
+# Compiled now: ten processes would otherwise each compile torch and vLLM for themselves, at every start where bytecode is not written.
+.venv/bin/uv pip install --python .venv/bin/python --no-deps --require-hashes --compile-bytecode -r requirements.lock
 .venv/bin/uv pip install --python .venv/bin/python --no-deps --no-build-isolation -e .
 step "fetching Apache Kafka, by checksum"
 .venv/bin/python -m infra.broker
