@@ -105,7 +105,8 @@ class Registry:
                 found += page
                 token = page.token
                 if not token:
-                    return [self._read(version) for version in sorted(found, key=lambda v: int(v.version))]
+                    # A search leaves aliases out.
+                    return [self._read(self._get(version)) for version in sorted((str(v.version) for v in found), key=int)]
 
     def register(
         self,

@@ -49,7 +49,7 @@ def test_an_alias_names_nothing_until_it_is_pointed_and_then_one_version_only(re
         found = registry.resolve(Alias.CHAMPION)
         assert found and (found.version, found.digest, found.aliases) == (version.version, version.digest, (Alias.CHAMPION,))
     assert registry.get(registered.version).aliases == ()
-    assert [version.version for version in registry.versions()] == ["1", "2"]
+    assert [(version.version, version.aliases) for version in registry.versions()] == [("1", ()), ("2", (Alias.CHAMPION,))]
 
 
 def test_resolving_an_alias_takes_milliseconds(registry: Registry, registered: RegisteredVersion) -> None:
