@@ -84,6 +84,7 @@ def assemble(run: Run, check: Check) -> Report:
         statuses=dict(statuses),
         statuses_by_version=_by_version(answers.values()),
         rewards=rewards,
+        sft_steps=evidence.training.get("sft", {}).get("steps", 0),
         sft_losses=tuple(round(loss, 4) for loss in evidence.training.get("sft_losses", ())),
         samples=samples(exam),
         peak_memory_mb=run.peak_memory_mb,
@@ -210,13 +211,14 @@ def phases(clock: Clock, ledger: Ledger, answers: Mapping[UUID, Seen[Response]])
 
 
 def samples(exam: Sequence[Paper]) -> tuple[Sample, ...]:
-    """The first questions of each domain in turn, whatever came of them, where the draft was not already the user's answer."""
-    piles = defaultdict(list)
-    for paper in exam:
-        if paper.graded.draft != paper.graded.truth:
-            piles[paper.graded.domain].append(paper)
-    turns = [pile[turn] for turn in range(SAMPLES) for pile in piles.values() if turn < len(pile)]
-    return tuple(_sample(paper) for paper in turns[:SAMPLES])
+    """The domains in turn, each time of another user, whatever came of the question, where the draft was not already the user's answer."""
+    domains = sorted({paper.graded.domain for paper in exam})
+    chosen: list[Paper] = []
+    for turn in range(SAMPLES):
+        seen = {paper.graded.user for paper in chosen}
+        left = (paper for paper in exam if paper.graded.user not in seen and paper.graded.draft != paper.graded.truth)
+        chosen += [paper for paper in left if paper.graded.domain == domains[turn % len(domains)]][:1]
+    return tuple(map(_sample, chosen))
 
 
 def _sample(paper: Paper) -> Sample:

@@ -1,4 +1,4 @@
-# ruff: noqa: N806  # axes are capital letters: T tokens of the answer, V vocabulary
+# axes are capital letters: T tokens of the answer, V vocabulary
 """A checkpoint as a judge of texts: how far each token of an answer is from what the checkpoint would have chosen."""
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ class Checkpoint:
     def __init__(self, directory: Path) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils import logging
+
+        logging.disable_progress_bar()
 
         self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         self._model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True, use_safetensors=True).eval()

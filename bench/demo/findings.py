@@ -59,6 +59,8 @@ def _quality(quality: Quality) -> Iterator[str]:
         yield _compared(name.replace("_", " "), row)
     if quality.overall and len(quality.domains) > 1:
         yield _compared("over all domains", quality.overall)
+    if quality.domains and all(row.champion_before == row.zero_shot for row in quality.domains.values()):
+        yield "The champion before training scores exactly as the base answer does: as shipped, the reflection model repeats the draft until it is taught."
 
 
 def _compared(name: str, row: DomainQuality) -> str:

@@ -63,7 +63,8 @@ def _pictures(report: Report) -> str:
         "The same questions of users whose data never trained, asked before and after training with the same history in sight. Bars are 95 % bootstrap "
         "intervals over users; a hollow mark on the right means that the interval holds zero."
     )
-    timeline = "Traffic never stops for the new model: the colour changes while questions keep coming."
+    changed = "Traffic never stops for the new model: the colour changes while questions keep coming."
+    timeline = changed if report.swap else "The workers served one version throughout."
     learning = "RL's reward is taken on sampled rollouts at each stage's own number of examples k; a bar marks a stage's mean."
     latency = "Filled: half of the answers are faster. Hollow: 99 of 100 are. Overhead is the whole less the two models; a burst mostly waits for itself."
     return "\n".join(

@@ -13,6 +13,10 @@ from bench.demo.served import BASE_ONLY
 ARM_LOOKS = {"zero_shot": ("base answer", GREY, "o"), "champion_before": ("before training", ORANGE, "s"), "champion_after": ("after training", BLUE, "D")}
 
 
+#: The axis of differences reaches at least this far both ways: no difference must look like none.
+SMALLEST_GAIN_SHOWN = 0.05
+
+
 def quality(report: Report) -> str:
     """Scores by domain with their intervals, and the gain over the base answer."""
     rows = _rows(report)
@@ -29,6 +33,8 @@ def quality(report: Report) -> str:
         scores.set_title("Mean score of held-out users")
         gains.set_title("Change after training")
         gains.axvline(0, color=SOFT, linewidth=1)
+        low, high = gains.get_xlim()
+        gains.set_xlim(min(low, -SMALLEST_GAIN_SHOWN), max(high, SMALLEST_GAIN_SHOWN))
         for axes in (scores, gains):
             axes.grid(axis="x")
             axes.spines[["left", "bottom"]].set_visible(False)
@@ -83,8 +89,10 @@ def learning(report: Report) -> str:
     """SFT's loss, and RL's reward by curriculum stage."""
     with canvas("learning", "Training: SFT loss and RL reward by curriculum stage", 11, 3.6) as (figure, out):
         losses, rewards = figure.subplots(1, 2, width_ratios=(1, 2))
-        losses.plot(range(1, len(report.sft_losses) + 1), report.sft_losses, color=GREY, linewidth=1.6)
-        losses.set_title("SFT: loss per step")
+        share = report.sft_steps / max(1, len(report.sft_losses))
+        steps = [(number + 1) * share for number in range(len(report.sft_losses))]
+        losses.plot(steps, report.sft_losses, color=GREY, linewidth=1.6, marker="o", markersize=3)
+        losses.set_title("SFT: loss")
         losses.set_ylim(bottom=0)
         _stages(rewards, report)
         for axes in (losses, rewards):
@@ -99,6 +107,8 @@ def _stages(axes: Any, report: Report) -> None:
     points = sorted(report.rewards, key=lambda point: point.step)
     if not points:
         axes.text(0.5, 0.5, "no RL in this run", transform=axes.transAxes, ha="center", color=SOFT)
+        axes.set_xticks([])
+        axes.set_yticks([])
         return
     for number, (_, group) in enumerate(groupby(points, key=lambda point: point.stage)):
         stage = list(group)

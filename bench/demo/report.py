@@ -210,7 +210,8 @@ class Report(Part):
     statuses: dict[str, int]
     statuses_by_version: dict[str, dict[str, int]]
     rewards: tuple[RewardPoint, ...]
-    sft_losses: tuple[float, ...]
+    sft_steps: int
+    sft_losses: tuple[float, ...]  # means over equal shares of the steps
     samples: tuple[Sample, ...]
     peak_memory_mb: int | None  # of all processes together, shared pages counted once
     versions: dict[str, str]

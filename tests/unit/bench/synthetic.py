@@ -171,6 +171,7 @@ def report(*, gain: float = 0.2) -> Report:
         statuses=statuses,
         statuses_by_version={"1": {"personalized": 3_900, "unparsable": 260}, "2": {"personalized": 1_220, "unparsable": 20}, "none": {"no_history": 12}},
         rewards=rewards,
+        sft_steps=200,
         sft_losses=tuple(2.5 / (1 + 0.1 * step) + rng.uniform(-0.05, 0.05) for step in range(200)),
         samples=(sample, sample.model_copy(update={"domain": "movie_tag", "query": "a <b>quiet</b> monk breaks into a vault, with dread"})),
         peak_memory_mb=4_321,

@@ -1,44 +1,67 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bench.demo.checkpoint import Checkpoint
 from bench.demo.mixing import Completion, Origin, check, origin
-from tests.tiny_model import make_checkpoint
+from schemas.contexts import HistoryItem, Source
+from schemas.ids import derive
+from schemas.prompts import PromptStyle, reflection_prompt
+from tests.unit.bench.synthetic import NOON, query
 
-PROMPT = "a film about the sea"
+SHIPPED = Path(__file__).parents[3] / "pico" / "checkpoints" / "reflector"
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
-def greedy(folder: Path, tokens: int = 12) -> str:
+@pytest.fixture(scope="module")
+def other(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped reflector with its weights shaken: another version with the same tokenizer."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    text = tokenizer.apply_chat_template([{"role": "user", "content": PROMPT}], tokenize=False, add_generation_prompt=True)
-    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")
-    output = model.generate(**ids, max_new_tokens=tokens, do_sample=False, pad_token_id=0)
-    return str(tokenizer.decode(output[0, ids["input_ids"].shape[1] :]))
+    folder = tmp_path_factory.mktemp("other")
+    model = AutoModelForCausalLM.from_pretrained(SHIPPED, dtype=torch.float32)
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * parameter.std() * 0.5)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(SHIPPED).save_pretrained(folder)
+    return folder
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_checkpoint_knows_its_own_words_from_another_s(tmp_path: Path) -> None:
-    folders = [make_checkpoint(tmp_path / str(seed), seed=seed) for seed in (1, 2)]
-    one, two = map(Checkpoint, folders)
-    own = next((text for tokens in range(12, 1, -1) if round_trips(folders[0], text := greedy(folders[0], tokens))), None)
-    if own is None:
-        pytest.skip("this random model writes no text that its tokenizer reads back the same")
-    completion = Completion(PROMPT, own)
-    assert origin(one.gaps(completion), None) is Origin.SAME
-    assert max(two.gaps(completion)) > 0
-    assert check([("1", completion)], {"1": one, "2": two}) == {Origin.SAME: 1}
-    assert check([("2", completion)], {"1": one, "2": two}) == {Origin.MIXED: 1}
+def completion() -> Completion:
+    """What the shipped reflector answers, by transformers' own generation."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    item = HistoryItem(
+        interaction_id=derive("item"),
+        content="a quiet monk breaks into a vault lightly",
+        response="violence",
+        occurred_at=NOON,
+        score=1,
+        source=Source(topic="interactions", partition=0, offset=0),
+    )
+    prompt = reflection_prompt(query(1).message, "action", [item], PromptStyle.COMPACT)
+    tokenizer: Any = AutoTokenizer.from_pretrained(SHIPPED)
+    model: Any = AutoModelForCausalLM.from_pretrained(SHIPPED, dtype=torch.float32)
+    asked = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(asked, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    written = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=80, do_sample=False)
+    return Completion(prompt, str(tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)))
 
 
-def round_trips(folder: Path, text: str) -> bool:
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    return text == tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"]) and "\ufffd" not in text
+def test_a_checkpoint_knows_its_own_words_from_another_s(other: Path) -> None:
+    written = completion()
+    assert written.text.endswith("</personalized>")
+    one, two = Checkpoint(SHIPPED), Checkpoint(other)
+    assert origin(one.gaps(written), None) is Origin.SAME
+    assert check([("1", written)], {"1": one, "2": two}) == {Origin.SAME: 1}
+    assert check([("2", written)], {"1": one, "2": two}) == {Origin.MIXED: 1}
+    assert check([("2", written)], {"2": two}) == {Origin.UNEXPLAINED: 1}
+    assert check([("3", written)], {"1": one}) == {Origin.UNEXPLAINED: 1}

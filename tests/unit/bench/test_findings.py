@@ -38,3 +38,10 @@ def test_a_run_that_trained_nothing_says_so() -> None:
 
 def test_answers_that_fell_back_are_counted_by_reason() -> None:
     assert "292 of 5412 answers were the base answer, not a personal one: 280 unparsable, 12 no history." in _said()
+
+
+def test_a_champion_that_repeats_the_draft_is_called_so() -> None:
+    alike = [row._replace(before=row.draft) for row in exam()]
+    whole = report()
+    assert "repeats the draft until it is taught" in "\n".join(findings(whole.counts, judge(alike), whole.models, whole.swap, (), {}))
+    assert "repeats the draft" not in _said()
