@@ -28,8 +28,8 @@ TEACHER_GROUP = "retouch-teacher"
 PHASE_TIMEOUT_S = 900.0
 STALL_S = 90.0
 SWAP_TIMEOUT_S = 60.0
-#: How often a burst is sent around the swap, and how long traffic goes on behind it.
-BURST_EVERY_S = 1.0
+#: How often a burst is asked for around the swap: sooner than one is answered, so that questions are always under way. And how long traffic goes on behind it.
+BURST_EVERY_S = 0.5
 AFTER_SWAP_S = 3.0
 #: Questions under way at most: what the workers take at once, and enough behind it that they never wait.
 IN_FLIGHT = 128
