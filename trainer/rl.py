@@ -1,4 +1,4 @@
-# ruff: noqa: N803, N806  # axes are capital letters, see below
+# axes are capital letters, see below
 """RL by REINFORCE++-baseline: groups of candidates, rewarded by the task, with the KL to the SFT policy inside the reward (METHODS section 9).
 
 What the paper leaves open is a setting (beta, steps) or said here: the log-probabilities are those of the trainer's own forward pass over the full

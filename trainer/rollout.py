@@ -1,4 +1,4 @@
-# ruff: noqa: N803, N806  # axes are capital letters, see below
+# axes are capital letters, see below
 """Rollouts: sampled or greedy completions, and the log-probabilities of given ones, with each prompt computed once for all of its candidates.
 
 Axes: P prompts, G candidates of each, B = P * G, L prompt tokens, T completion tokens, V vocabulary.

@@ -1,4 +1,4 @@
-# ruff: noqa: N803, N815  # axes are capital letters, see below
+# ruff: noqa: N815  # axes are capital letters, see below
 """Attention over a prompt that many completions share: its keys and values exist once, not once per completion.
 
 RL samples G completions of each of P prompts. Repeating the prompt's cache G times makes every decoding step read and copy G times the
