@@ -26,12 +26,16 @@ PRODUCED = (CONTEXTS.name, OUTCOMES.name, *map(dead_letter_topic, CONSUMED))
 CHANGELOG_BYTES = 2 * MAX_MESSAGE_BYTES
 CHANGELOG_CONFIG = {"cleanup.policy": "compact", "max.message.bytes": str(CHANGELOG_BYTES)}
 TIMEOUT_MS = 15_000
+#: Beyond the session timeout: the broker looks for dead members now and then, not at the very moment.
+REREAD_MARGIN_S = 5.0
+REREAD_PAUSE_S = 0.2
 
 
 def prepare(settings: Settings, *, reread_history: bool) -> int:
     """Check the topics, create the changelog, return the partitions of `responses` and `feedback`. Blocks.
 
-    `reread_history` starts `interactions` from its beginning again, for an index that holds nothing. Raises CannotContinue, naming what is wrong.
+    `reread_history` starts `interactions` from its beginning again, for an index that holds nothing; that waits for a member that was here before,
+    a little over the session timeout at most. Raises CannotContinue, naming what is wrong.
     """
     from kafka.errors import KafkaError
 
@@ -42,7 +46,7 @@ def prepare(settings: Settings, *, reread_history: bool) -> int:
             partitions = _joint_partitions(client)
             _ensure_changelog(client, partitions, settings.kafka.replication_factor)
             if reread_history:
-                _reread(client)
+                reread(client, settings.kafka.session_timeout_ms / 1000 + REREAD_MARGIN_S)
             return partitions
         finally:
             client.close()
@@ -87,17 +91,36 @@ def _committed(client: Any) -> Any:
             time.sleep(0.1)
 
 
-def _reread(client: Any) -> None:
-    """Forget how far `interactions` was read. Refused while a member of the group lives; then history is read on from where it stands."""
-    from kafka.errors import KafkaError
+def reread(client: Any, patience_s: float) -> None:
+    """Forget how far `interactions` was read. Blocks, `patience_s` at most.
 
-    committed = _committed(client)
-    read = [partition for partition in committed if partition.topic == INTERACTIONS.name]
-    if not read:
+    The broker refuses while a member of the group lives, and a static member lives on after its process, until its session times out.
+    Raises CannotContinue when it still refuses then: an empty index that reads on from the old offsets would never be filled again.
+    """
+    left = [partition for partition in _committed(client) if partition.topic == INTERACTIONS.name]
+    if not left:
         return
+    partitions, deadline = len(left), time.monotonic() + patience_s
+    while refusals := _forget(client, left):
+        if time.monotonic() >= deadline:
+            reasons = ", ".join(sorted({error.__name__ for error in refusals.values()}))
+            raise CannotContinue(
+                f"the index is empty, yet after {patience_s:g} s the broker still keeps how far group {GROUP} read {INTERACTIONS.name} ({reasons}): "
+                "stop whoever else is in the group, then start again"
+            )
+        left = list(refusals)
+        time.sleep(REREAD_PAUSE_S)
+    log.info("the index is empty: history is read again from the start", extra={"partitions": partitions})
+
+
+def _forget(client: Any, partitions: list[Any]) -> dict[Any, type[Exception]]:
+    """Which partitions' offsets the broker keeps, and why. The client raises errors of the whole request and returns those of one partition."""
+    from kafka.errors import GroupIdNotFoundError, KafkaError, NoError
+
     try:
-        client.delete_group_offsets(GROUP, read)
+        answers = client.delete_group_offsets(GROUP, partitions)
+    except GroupIdNotFoundError:  # the group went, and its offsets with it
+        return {}
     except KafkaError as error:
-        log.warning("the index is empty, yet history cannot be read again", extra={"reason": type(error).__name__})
-    else:
-        log.info("the index is empty: history is read again from the start", extra={"partitions": len(read)})
+        return dict.fromkeys(partitions, type(error))
+    return {partition: error for partition, error in answers.items() if error is not NoError}

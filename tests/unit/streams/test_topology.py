@@ -1,0 +1,60 @@
+"""Reading history again, against a broker that refuses the way Kafka's does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from kafka import TopicPartition
+from kafka.errors import GroupIdNotFoundError, GroupSubscribedToTopicError, KafkaError, NoError, NonEmptyGroupError
+
+from infra.errors import CannotContinue
+from streams.records import GROUP
+from streams.topology import reread
+
+FIRST, SECOND, OTHER = TopicPartition("interactions", 0), TopicPartition("interactions", 1), TopicPartition("drafts", 0)
+
+
+class Admin:
+    """Offsets of one group. `refusals` are met in order: an error of the whole request is raised, one of a partition is returned."""
+
+    def __init__(self, *refusals: KafkaError | dict[TopicPartition, type[KafkaError]]) -> None:
+        self.offsets = {FIRST, SECOND, OTHER}
+        self.requests: list[set[TopicPartition]] = []
+        self._refusals = list(refusals)
+
+    def list_group_offsets(self, groups: dict[str, None]) -> dict[str, dict[TopicPartition, int]]:
+        return {GROUP: dict.fromkeys(self.offsets, 7)}
+
+    def delete_group_offsets(self, group: str, partitions: list[TopicPartition]) -> dict[TopicPartition, Any]:
+        self.requests.append(set(partitions))
+        refusal = self._refusals.pop(0) if self._refusals else {}
+        if isinstance(refusal, KafkaError):
+            raise refusal
+        self.offsets -= set(partitions) - set(refusal)
+        return {partition: refusal.get(partition, NoError) for partition in partitions}
+
+
+def test_a_group_without_members_forgets_its_place_in_interactions_alone() -> None:
+    admin = Admin()
+    reread(admin, patience_s=0)
+    assert admin.offsets == {OTHER}
+
+
+def test_a_refusal_of_some_partitions_is_waited_out_for_those() -> None:
+    admin = Admin(NonEmptyGroupError(), {SECOND: GroupSubscribedToTopicError})
+    reread(admin, patience_s=30)
+    assert admin.offsets == {OTHER} and admin.requests == [{FIRST, SECOND}, {FIRST, SECOND}, {SECOND}]
+
+
+def test_a_member_that_stays_ends_the_process() -> None:
+    admin = Admin({FIRST: GroupSubscribedToTopicError, SECOND: GroupSubscribedToTopicError})
+    with pytest.raises(CannotContinue, match=r"after 0 s the broker still keeps .* \(GroupSubscribedToTopicError\): stop whoever else"):
+        reread(admin, patience_s=0)
+    assert admin.offsets == {FIRST, SECOND, OTHER}
+
+
+def test_a_group_that_is_gone_has_nothing_to_forget() -> None:
+    admin = Admin(GroupIdNotFoundError())
+    reread(admin, patience_s=0)
+    assert len(admin.requests) == 1
