@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic import ValidationError
 
 from bench.demo.plan import FULL, SHORT, Plan
 from bench.demo.progress import Progress
@@ -24,7 +25,10 @@ from infra.errors import BadSetting, CannotContinue, RetouchError
 from infra.lifecycle import FAILED, INTERRUPTED, OK
 from infra.settings import Section, Settings
 from infra.stack.lock import holder
-from infra.stack.record import lock_path
+from infra.stack.record import StackRecord, lock_path, record_path
+
+#: Written into a state directory when it is made: a directory without it may be anybody's, and is never removed.
+MARKER = ".retouch-state"
 
 
 def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_json: bool = False) -> int:
@@ -69,16 +73,30 @@ def _demonstrate(settings: Settings, plan: Plan, out: Path, short: bool, seed: i
 
 
 def fresh_state(out: Path) -> Path:
-    """An empty `out/state`. Raises CannotContinue when a stack runs in it, or when it cannot be written."""
+    """An empty `out/state`. Raises CannotContinue when a stack runs in it, when it is not ours to remove, or when it cannot be written."""
     state = out.resolve() / "state"
     try:
         if pid := holder(lock_path(state)):
             raise CannotContinue(f"a stack runs in {state} (pid {pid}); `retouch down` stops it, or choose another --out")
+        if not _is_ours(state):
+            raise CannotContinue(f"{state} is not from an earlier demonstration and would be removed; move it away, or choose another --out")
         shutil.rmtree(state, ignore_errors=True)
         state.mkdir(parents=True)
+        (state / MARKER).write_text("`retouch demo` removes this directory when it runs again.\n")
     except OSError as error:
         raise CannotContinue(f"cannot write to {state}: {error.strerror or error}; choose another --out") from None
     return state
+
+
+def _is_ours(state: Path) -> bool:
+    """Whether it may go: absent, empty, marked, or with the record of a stack, as state directories were before there was a marker."""
+    if not state.exists() or (state / MARKER).is_file():
+        return True
+    try:
+        StackRecord.model_validate_json(record_path(state).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return not any(state.iterdir())
+    return True
 
 
 def prepared(settings: Settings, plan: Plan, state: Path, seed: int) -> Settings:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from bench.demo.command import fresh_state, prepared
+from bench.demo.command import MARKER, fresh_state, prepared
 from bench.demo.plan import FULL, SHORT, Plan
 from infra.errors import CannotContinue
 from infra.settings import Settings
 from infra.stack.lock import StackLock
-from infra.stack.record import lock_path
+from infra.stack.record import StackRecord, StackState, lock_path
 from traffic.plan import Plan as Traffic
 
 
@@ -17,6 +17,24 @@ def test_the_state_of_an_earlier_run_is_removed(tmp_path: Path) -> None:
     state = fresh_state(tmp_path)
     (state / "left-over").touch()
     assert not (fresh_state(tmp_path) / "left-over").exists()
+
+
+def test_a_state_that_no_demonstration_made_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    thesis = tmp_path / "state" / "thesis.tex"
+    thesis.touch()
+    with pytest.raises(CannotContinue, match=r"/state is not from an earlier demonstration .* move it away"):
+        fresh_state(tmp_path)
+    assert thesis.exists()
+
+
+def test_a_stack_s_record_and_an_empty_directory_are_as_good_as_the_marker(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir()
+    assert fresh_state(tmp_path) == state
+    (state / MARKER).unlink()
+    StackRecord(state=StackState.FAILED, pid=1, bootstrap_servers=None, base_url=None, processes=()).write(state)
+    assert [path.name for path in fresh_state(tmp_path).iterdir()] == [MARKER]
 
 
 def test_the_state_of_a_running_stack_is_left_alone(tmp_path: Path) -> None:
