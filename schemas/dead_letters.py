@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from schemas.envelope import Headers
 from schemas.topics import dead_letter_topic
 
 #: An exception's text in a header is cut here; it names places and kinds of error, never users' text.
@@ -32,8 +32,11 @@ class DeadLetter:
     headers: list[tuple[str, bytes]]
 
 
-def dead_letter(origin: Origin, key: bytes | None, value: bytes | None, headers: Headers, error: BaseException) -> DeadLetter:
-    """Set a record aside because of `error`. Integers are big-endian, as Spring Kafka's DeadLetterPublishingRecoverer writes them."""
+def dead_letter(origin: Origin, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]], error: BaseException) -> DeadLetter:
+    """Set a record aside because of `error`. Integers are big-endian, as Spring Kafka's DeadLetterPublishingRecoverer writes them.
+
+    What our clients cannot write becomes empty: a header whose value is null (kafka-python 3.0.12 refuses it).
+    """
     reason = {
         "kafka_dlt-original-topic": origin.topic.encode(),
         "kafka_dlt-original-partition": origin.partition.to_bytes(4, "big", signed=True),
@@ -43,4 +46,5 @@ def dead_letter(origin: Origin, key: bytes | None, value: bytes | None, headers:
         "kafka_dlt-exception-fqcn": f"{type(error).__module__}.{type(error).__qualname__}".encode(),
         "kafka_dlt-exception-message": str(error)[:MESSAGE_LIMIT].encode(),
     }
-    return DeadLetter(dead_letter_topic(origin.topic), key, value, [*headers, *reason.items()])
+    original = [(name, b"" if content is None else content) for name, content in headers]
+    return DeadLetter(dead_letter_topic(origin.topic), key, value, [*original, *reason.items()])

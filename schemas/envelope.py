@@ -47,9 +47,9 @@ def seal(message: Message, *, id: object, source: str, traceparent: str | None =
     return [(name, value.encode()) for name, value in fields.items()]
 
 
-def open_envelope(headers: Iterable[tuple[str, bytes]]) -> Envelope:
-    """Read the headers of a record. Raises Malformed when they are not CloudEvents of a type we know."""
-    found = {name.lower(): value for name, value in headers or ()}
+def open_envelope(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
+    """Read the headers of a record; one whose value is null says nothing. Raises Malformed when they are not CloudEvents of a type we know."""
+    found = {name.lower(): value for name, value in headers or () if value is not None}
     try:
         fields = {name: found[name].decode() for name in ("ce_id", "ce_source", "ce_type", "ce_time")}
     except (KeyError, UnicodeDecodeError) as error:
@@ -66,7 +66,7 @@ def open_envelope(headers: Iterable[tuple[str, bytes]]) -> Envelope:
     return Envelope(fields["ce_id"], fields["ce_source"], fields["ce_type"], time, traceparent if valid else new_traceparent())
 
 
-def read(expected: type[M], headers: Iterable[tuple[str, bytes]], value: bytes | None) -> tuple[M, Envelope]:
+def read(expected: type[M], headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> tuple[M, Envelope]:
     """One record of a topic that carries `expected`. Raises Malformed for anything else, a newer major type included."""
     envelope = open_envelope(headers)
     if envelope.type != expected.ce_type():

@@ -18,6 +18,11 @@ def test_the_record_is_kept_byte_for_byte() -> None:
     assert dead_letter(ORIGIN, None, None, [], Malformed("no")).value is None
 
 
+def test_a_header_whose_value_is_null_becomes_empty() -> None:
+    letter = dead_letter(ORIGIN, b"k", b"v", [("ce_id", None), ("odd", b"")], Malformed("no"))
+    assert letter.headers[:2] == [("ce_id", b""), ("odd", b"")]
+
+
 def test_the_reason_is_written_as_spring_kafka_writes_it() -> None:
     headers = dict(dead_letter(ORIGIN, None, b"", [], Malformed("bad shape")).headers)
     assert headers["kafka_dlt-original-topic"] == b"queries"

@@ -51,6 +51,17 @@ def test_headers_that_are_not_ours_are_refused(changes: dict[str, bytes | None],
         open_envelope(headers(**changes))
 
 
+@pytest.mark.parametrize("name", ["ce_id", "ce_source", "ce_type", "ce_time"])
+def test_a_header_whose_value_is_null_is_missing(name: str) -> None:
+    with pytest.raises(Malformed, match=name):
+        open_envelope([(each, None if each == name else value) for each, value in headers()])
+
+
+def test_a_trace_whose_value_is_null_starts_anew() -> None:
+    without = [header for header in headers() if header[0] != "traceparent"]
+    assert open_envelope([*without, ("traceparent", None), ("other", None)]).traceparent.startswith("00-")
+
+
 def test_a_record_without_headers_is_refused() -> None:
     with pytest.raises(Malformed):
         open_envelope([])
