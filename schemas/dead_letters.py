@@ -24,7 +24,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class DeadLetter:
-    """What to produce: key, value and original headers unchanged, the reason added behind them."""
+    """What to produce: key, value and original headers unchanged where a client can write them so, the reason added behind them."""
 
     topic: str
     key: bytes | None
@@ -35,7 +35,8 @@ class DeadLetter:
 def dead_letter(origin: Origin, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]], error: BaseException) -> DeadLetter:
     """Set a record aside because of `error`. Integers are big-endian, as Spring Kafka's DeadLetterPublishingRecoverer writes them.
 
-    What our clients cannot write becomes empty: a header whose value is null (kafka-python 3.0.12 refuses it).
+    What our clients cannot write becomes empty: a header whose value is null (kafka-python 3.0.12 refuses it), and the value of a
+    record that has neither key nor value (aiokafka refuses it, kafka-python too).
     """
     reason = {
         "kafka_dlt-original-topic": origin.topic.encode(),
@@ -47,4 +48,5 @@ def dead_letter(origin: Origin, key: bytes | None, value: bytes | None, headers:
         "kafka_dlt-exception-message": str(error)[:MESSAGE_LIMIT].encode(),
     }
     original = [(name, b"" if content is None else content) for name, content in headers]
-    return DeadLetter(dead_letter_topic(origin.topic), key, value, [*original, *reason.items()])
+    written = b"" if key is None and value is None else value
+    return DeadLetter(dead_letter_topic(origin.topic), key, written, [*original, *reason.items()])

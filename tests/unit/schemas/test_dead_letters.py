@@ -15,7 +15,12 @@ def test_the_record_is_kept_byte_for_byte() -> None:
     letter = dead_letter(ORIGIN, b"\x00key", b"\xffvalue", original, Malformed("no"))
     assert (letter.topic, letter.key, letter.value) == ("queries-dlt", b"\x00key", b"\xffvalue")
     assert letter.headers[:3] == original
-    assert dead_letter(ORIGIN, None, None, [], Malformed("no")).value is None
+    assert dead_letter(ORIGIN, b"k", None, [], Malformed("no")).value is None
+
+
+def test_a_record_of_nothing_gets_an_empty_value() -> None:
+    letter = dead_letter(ORIGIN, None, None, [], Malformed("no"))
+    assert (letter.key, letter.value) == (None, b"")
 
 
 def test_a_header_whose_value_is_null_becomes_empty() -> None:

@@ -44,6 +44,11 @@ def test_a_dead_letter_is_the_record_byte_for_byte_with_its_origin_behind() -> N
     assert added["kafka_dlt-exception-message"] == b"why"
 
 
+def test_a_record_of_nothing_can_be_produced_as_a_dead_letter() -> None:
+    letter = set_aside(replace(GOOD, key=None, value=None), Malformed("why"))
+    assert (letter.key, letter.value) == (None, b"")
+
+
 def test_a_message_goes_out_under_its_own_key_with_its_trace() -> None:
     message = interaction("sea")
     record = outgoing(INTERACTIONS, message, id=message.interaction_id, traceparent=TRACE)
