@@ -7,9 +7,22 @@ Within a version fields are only added, with a default.
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+import pydantic
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+
+def _in_utc(at: datetime) -> datetime:
+    try:
+        return at.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("the instant lies outside the years 1 to 9999 in UTC") from None
+
+
+#: An instant, held in UTC. Near the years 1 and 9999 a zone can carry it beyond what a datetime holds: such a one is refused.
+AwareDatetime = Annotated[pydantic.AwareDatetime, AfterValidator(_in_utc)]
 
 #: Users' and models' text. Bounded, so that one record never exceeds the topic's message size.
 Text = Annotated[str, StringConstraints(max_length=32_768)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
@@ -61,6 +61,21 @@ def test_a_malformed_record_is_refused_without_repeating_it(value: bytes | None)
 def test_a_query_that_could_mislead_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         query(**fields)
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00+01:00", "9999-12-31T23:59:59-01:00"])
+def test_an_instant_beyond_the_calendar_is_refused(at: str) -> None:
+    value = json.dumps(json.loads(query().to_bytes()) | {"asked_at": at}).encode()
+    with pytest.raises(Malformed, match="asked_at: value_error"):
+        Query.from_bytes(value)
+
+
+@pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "2026-11-21T09:00:00+01:00"])
+def test_an_instant_is_held_in_utc(at: str) -> None:
+    message = query(asked_at=at)
+    assert message.asked_at == datetime.fromisoformat(at)
+    assert message.asked_at.utcoffset() == timedelta(0)
+    assert Query.from_bytes(message.to_bytes()) == message
 
 
 def test_messages_are_frozen() -> None:

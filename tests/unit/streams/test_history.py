@@ -1,8 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+
+from schemas.history import Interaction
 from schemas.topics import INTERACTIONS
 from streams.history import History, text_of
-from streams.index.history import Scope
+from streams.index.history import Point, Scope, best_first
 from tests.unit.streams.fakes import ListIndex, WordEmbedder, arrive, interaction
 
 
@@ -32,6 +39,23 @@ async def test_a_bad_record_is_set_aside_and_the_rest_of_its_batch_is_indexed() 
     (letter,) = await History(WordEmbedder(), index, batch=8).handle([bad, good])
     assert (letter.topic, letter.key, letter.value) == ("interactions-dlt", b"k", b"{")
     assert await index.count(Scope("acme", "alice")) == 1
+
+
+async def test_an_instant_beyond_the_calendar_is_set_aside() -> None:
+    index = ListIndex()
+    good = arrive(INTERACTIONS.name, interaction("sea"))
+    assert good.value and b'"2026-05-01T12:00:00Z"' in good.value
+    bad = replace(good, value=good.value.replace(b'"2026-05-01T12:00:00Z"', b'"0001-01-01T00:00:00+01:00"'))
+    (letter,) = await History(WordEmbedder(), index, batch=8).handle([bad])
+    assert letter.topic == "interactions-dlt" and await index.is_empty()
+
+
+@pytest.mark.parametrize("at", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
+def test_every_instant_a_message_holds_comes_back_from_the_index(at: datetime) -> None:
+    kept = arrive(INTERACTIONS.name, interaction("sea", at=at))
+    point = Point(kept.read(Interaction)[0], kept.source, np.zeros(1, dtype=np.float32))
+    (item,) = best_first([(0.5, point.payload())])
+    assert item.occurred_at == at
 
 
 def test_what_is_embedded_is_content_and_response_where_they_say_something() -> None:
