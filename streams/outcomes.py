@@ -109,7 +109,10 @@ def join(response_arrival: Arrival, feedback_arrival: Arrival) -> list[Outgoing]
 
 
 def own_words(response: Response, feedback: Feedback) -> Interaction | None:
-    """What the user wrote instead, as an interaction; never what a model wrote (DESIGN rule 1). None for a bare score."""
+    """What the user wrote instead, as an interaction; never what a model wrote (DESIGN rule 1). None for a bare score.
+
+    It happened no earlier than the query, whatever the feedback's clock says: the same query asked again must not find its own truth.
+    """
     if feedback.truth is None or not feedback.truth.strip():
         return None
     query = response.context.draft.query
@@ -120,7 +123,7 @@ def own_words(response: Response, feedback: Feedback) -> Interaction | None:
         domain=query.domain,
         content=query.text,
         response=feedback.truth,
-        occurred_at=feedback.occurred_at,
+        occurred_at=max(feedback.occurred_at, query.asked_at),
         origin=Origin.FEEDBACK,
     )
 

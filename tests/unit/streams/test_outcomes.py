@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,9 +11,11 @@ from schemas.history import Interaction, Origin
 from schemas.outcomes import Outcome
 from schemas.topics import FEEDBACK, RESPONSES
 from streams.halves import CHANGELOG, Halves
+from streams.history import History
+from streams.index.history import Scope
 from streams.outcomes import Outcomes
 from streams.records import Arrival, Outgoing
-from tests.unit.streams.fakes import TRACE, arrive, feedback, query, response
+from tests.unit.streams.fakes import TRACE, ListIndex, WordEmbedder, arrive, feedback, query, response
 
 
 class Join:
@@ -77,6 +80,19 @@ async def test_the_users_own_words_reenter_and_the_models_never() -> None:
     assert (made.content, made.response, made.domain) == ("what to watch", "my words", asked.domain)
     assert (made.origin, made.occurred_at) == (Origin.FEEDBACK, told.occurred_at)
     assert b"model words" not in (own.value or b"")
+
+
+async def test_feedback_dated_before_its_query_stays_behind_that_querys_wall() -> None:
+    join, asked = Join(), query("about the sea")
+    early = feedback(asked).model_copy(update={"occurred_at": asked.asked_at - timedelta(days=1)})
+    outcome, own = await join.handle(answered(asked), said(early))
+    assert read(Interaction, own.headers, own.value)[0].occurred_at == asked.asked_at
+    assert read(Outcome, outcome.headers, outcome.value)[0].occurred_at == early.occurred_at
+    index, embedder = ListIndex(), WordEmbedder()
+    await History(embedder, index, batch=8).handle([Arrival(own.topic, 0, 0, 0, own.key, own.value, tuple(own.headers))])
+    scope, (vector,) = Scope(asked.tenant, asked.user), await embedder.embed([asked.text])
+    assert await index.search(scope, vector, asked.asked_at, asked.domain, 6) == []
+    assert len(await index.search(scope, vector, asked.asked_at + timedelta(microseconds=1), asked.domain, 6)) == 1
 
 
 @pytest.mark.parametrize("truth", [None, " \n"])
