@@ -2,7 +2,8 @@
 
 A range is [start, end) of one partition; `end` is the last stable offset when the run starts, so open transactions are left out.
 Records are read once, de-duplicated by their derived ids and sorted by them, so neither the order of reading nor repeats matter.
-Held-out users train nothing: of them only outcomes are kept, to judge by. What cannot be used is counted by reason; malformed records
+Held-out users train nothing: of them only outcomes are kept, to judge by, and only where no ancestor trained on the user while
+`trainer.holdout_share` was smaller. What cannot be used is counted by reason; malformed records
 have their own dead-letter path and are only counted here.
 """
 
@@ -59,9 +60,10 @@ class Snapshot:
     ranges: Ranges
     rows: Sequence[Row]
     training: Sequence[Case]  # outcomes of training users: RL prompts
-    heldout: Sequence[Case]  # outcomes of held-out users: evaluation
+    heldout: Sequence[Case]  # outcomes of held-out users below `judged_share`: evaluation
     lessons: Sequence[Lesson]  # trajectories of training users: SFT
     counts: Mapping[str, int]
+    judged_share: float  # the smaller of today's share and the parent's: nobody below it ever trained
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,12 +74,12 @@ class Snapshot:
         return len({case.user for case in self.heldout})
 
 
-def collect(settings: Settings, stop: threading.Event) -> Snapshot:
-    """Read everything that is committed now. Blocks until the ends of the ranges are reached."""
+def collect(settings: Settings, stop: threading.Event, untouched_share: float = 1.0) -> Snapshot:
+    """Read everything that is committed now; `untouched_share` of users never trained the parent. Blocks until the ends of the ranges are reached."""
     consumer = reader(settings, "retouch-trainer", max_poll_records=2000, fetch_max_bytes=16_000_000)
     try:
         ranges = offset_ranges(consumer, (OUTCOMES, TRAJECTORIES))
-        return assemble(ranges, records(consumer, ranges, stop), settings.trainer.holdout_share)
+        return assemble(ranges, records(consumer, ranges, stop), settings.trainer.holdout_share, untouched_share)
     finally:
         consumer.close()
 
@@ -120,9 +122,10 @@ def records(consumer: Any, ranges: Ranges, stop: threading.Event) -> Iterator[An
             raise CannotContinue(f"no records for {SILENCE_S:.0f} s although {len(due)} partitions hold more; is the broker up?")
 
 
-def assemble(ranges: Ranges, found: Iterable[Any], holdout_share: float) -> Snapshot:
+def assemble(ranges: Ranges, found: Iterable[Any], holdout_share: float, untouched_share: float = 1.0) -> Snapshot:
     """De-duplicate, sort and split what was read. Pure: the same records in any order give the same snapshot."""
     counts: Counter[str] = Counter()
+    judged_share = min(holdout_share, untouched_share)
     outcomes: dict[str, tuple[str, Outcome]] = {}
     trajectories: dict[str, tuple[str, Trajectory]] = {}
     for record in found:
@@ -141,6 +144,9 @@ def assemble(ranges: Ranges, found: Iterable[Any], holdout_share: float) -> Snap
             counts[f"outcomes.{case}"] += 1
             continue
         held_out = _held_out(case.query, holdout_share)
+        if held_out and not _held_out(case.query, judged_share):
+            counts["outcomes.trained_an_ancestor"] += 1
+            continue
         (heldout if held_out else training).append(case)
         rows.append(Row("outcome", row_id, held_out, text))
     for row_id, (text, trajectory) in sorted(trajectories.items()):
@@ -155,7 +161,7 @@ def assemble(ranges: Ranges, found: Iterable[Any], holdout_share: float) -> Snap
     counts |= {"outcomes": len(outcomes), "trajectories": len(trajectories), "training_outcomes": len(training), "lessons": len(lessons)}
     counts |= {"heldout_outcomes": len(heldout), "heldout_users": len({case.user for case in heldout})}
     counts["training_users"] = len({case.user for case in training} | {lesson.case.user for lesson in lessons})
-    return Snapshot(ranges, rows, training, heldout, lessons, dict(sorted(counts.items())))
+    return Snapshot(ranges, rows, training, heldout, lessons, dict(sorted(counts.items())), judged_share)
 
 
 def digest_of(rows: Iterable[Row]) -> str:
@@ -180,6 +186,7 @@ def write(snapshot: Snapshot, settings: Settings, code_version: str) -> Path:
         "digest": snapshot.digest,
         "ranges": ranges_json(snapshot.ranges),
         "counts": dict(snapshot.counts),
+        "judged_share": snapshot.judged_share,
         "code_version": code_version,
         "seed": settings.trainer.seed,
         "trainer": settings.trainer.model_dump(mode="json"),

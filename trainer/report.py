@@ -69,6 +69,7 @@ class Report:
     def tell_snapshot(self, snapshot: Snapshot, code_version: str) -> None:
         self.data |= {
             "counts": dict(snapshot.counts),
+            "judged_share": snapshot.judged_share,
             "offset_ranges": ranges_json(snapshot.ranges),
             "dataset_digest": snapshot.digest,
             "code_version": code_version,

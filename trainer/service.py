@@ -24,6 +24,7 @@ from schemas.model_events import Alias
 from schemas.topics import TRAJECTORIES
 from trainer.announcement import point_and_announce
 from trainer.collect import Snapshot, code_version, collect, offsets_beyond, ranges_json, write
+from trainer.holdout import HOLDOUT_SHARE, untouched_share
 from trainer.interruption import Interrupted, check
 from trainer.lease import lease
 from trainer.report import FAILED, INTERRUPTED, NOTHING_TO_TRAIN, TRAINED, Report
@@ -49,10 +50,19 @@ def plan(snapshot: Snapshot, settings: Settings) -> Plan:
     if len(snapshot.lessons) < trainer.min_trajectories:
         return Plan(False, f"{len(snapshot.lessons)} usable trajectories of training users, trainer.min_trajectories is {trainer.min_trajectories}")
     if snapshot.heldout_users < trainer.min_heldout_users:
-        return Plan(False, f"{snapshot.heldout_users} held-out users with outcomes, trainer.min_heldout_users is {trainer.min_heldout_users}")
+        reason = f"{snapshot.heldout_users} held-out users with outcomes, trainer.min_heldout_users is {trainer.min_heldout_users}"
+        return Plan(False, reason + _narrowing(snapshot, settings))
     stages = "SFT and RL" if trainer.rl.steps and any(case.items for case in snapshot.training) else "SFT alone"
     users = snapshot.counts["training_users"]
-    return Plan(True, f"{stages} on {len(snapshot.lessons)} trajectories and {len(snapshot.training)} outcomes of {users} users")
+    reason = f"{stages} on {len(snapshot.lessons)} trajectories and {len(snapshot.training)} outcomes of {users} users"
+    return Plan(True, reason + _narrowing(snapshot, settings))
+
+
+def _narrowing(snapshot: Snapshot, settings: Settings) -> str:
+    share = settings.trainer.holdout_share
+    if snapshot.judged_share >= share:
+        return ""
+    return f"; judged by users below {snapshot.judged_share:g} only, not trainer.holdout_share {share:g}: an ancestor may have trained on the others"
 
 
 def bootstrap(settings: Settings) -> RegisteredVersion:
@@ -68,13 +78,14 @@ def bootstrap(settings: Settings) -> RegisteredVersion:
 def describe(settings: Settings, stop: threading.Event) -> dict[str, Any]:
     """The dry run: what would be trained on, from which version, and why or why not."""
     champion = Registry(settings).resolve(Alias.CHAMPION)
-    snapshot = collect(settings, stop)
+    snapshot = collect(settings, stop, untouched_share(champion))
     planned = plan(snapshot, settings)
     return {
         "train": planned.train,
         "reason": planned.reason,
         "parent": champion.version if champion else None,
         "counts": dict(snapshot.counts),
+        "judged_share": snapshot.judged_share,
         "offset_ranges": ranges_json(snapshot.ranges),
         "dataset_digest": snapshot.digest,
     }
@@ -120,7 +131,7 @@ def run(settings: Settings, stop: threading.Event, registry: Registry | None = N
 def _run(settings: Settings, stop: threading.Event, registry: Registry, report: Report, only_if_new: bool) -> None:
     with report.stage("collect"):
         champion = registry.resolve(Alias.CHAMPION) or _bootstrap(settings, registry)
-        snapshot = collect(settings, stop)
+        snapshot = collect(settings, stop, untouched_share(champion))
         report.tell_snapshot(snapshot, code_version())
         planned = plan(snapshot, settings)
         if planned.train and only_if_new:
@@ -187,6 +198,7 @@ def _train(settings: Settings, stop: threading.Event, registry: Registry, report
 def _register(settings: Settings, registry: Registry, report: Report, champion: RegisteredVersion, snapshot: Snapshot, candidate: Path) -> RegisteredVersion:
     data = report.data
     tags = {"code_version": code_version(), "seed": str(settings.trainer.seed), "run_id": report.run_id, "decision": data["decision"]["reason"]}
+    tags |= {HOLDOUT_SHARE: str(snapshot.judged_share)}
     metrics = {f"seconds/{stage}": seconds for stage, seconds in report.seconds.items()}
     for name, found in {**data["evaluation"]["domains"], "overall": data["evaluation"]["overall"]}.items():
         metrics |= {f"eval/{name}/{arm}": value for arm, value in found["scores"].items()}

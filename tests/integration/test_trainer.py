@@ -96,6 +96,7 @@ def test_a_run_registers_a_version_with_its_lineage_and_announces_it(settings: S
     assert second.dataset is not None and second.dataset.digest == data["dataset_digest"]
     assert ranges_json(second.dataset.ranges) == data["offset_ranges"]
     assert second.tags["seed"] == "0" and second.tags["run_id"] == data["run_id"]
+    assert second.tags["holdout_share"] == "0.3" and "holdout_share" not in first.tags
     assert second.metrics["eval/overall/zero_shot"] == pytest.approx(data["evaluation"]["overall"]["scores"]["zero_shot"])
     champion = second if data["decision"]["promote"] else first
     aliases = {alias: found.version for alias in Alias if (found := Registry(settings).resolve(alias))}

@@ -9,7 +9,7 @@ import pytest
 
 from infra.settings import load
 from schemas.envelope import seal
-from schemas.ids import is_held_out
+from schemas.ids import bucket, is_held_out
 from schemas.outcomes import Outcome
 from schemas.topics import OUTCOMES, TRAJECTORIES
 from schemas.trajectories import Trajectory
@@ -61,6 +61,20 @@ def test_held_out_users_judge_and_never_train() -> None:
     assert {case.user for case in found.heldout} == {f"t/{HELD_OUT}"}
     assert found.counts["trajectories.held_out"] == 4 and found.heldout_users == 1
     assert [row.kind for row in found.rows if row.held_out] == ["outcome"] * 4
+
+
+def test_users_that_trained_an_ancestor_neither_train_nor_judge() -> None:
+    between = next(f"u{n}" for n in range(99) if 0.3 <= bucket("t", f"u{n}", "holdout") < 0.5)
+    messages = [*OUTCOMES_MADE, *(made := [make_outcome(n, user=between) for n in range(2)]), *map(make_trajectory, made)]
+    found = assemble(RANGES, map(record, messages), 0.5, untouched_share=0.3)
+    assert found.judged_share == 0.3 and {case.user for case in found.heldout} == {f"t/{HELD_OUT}"}
+    assert f"t/{between}" not in {case.user for case in found.training} and not found.lessons
+    assert found.counts["outcomes.trained_an_ancestor"] == 2
+    assert {case.user for case in assemble(RANGES, map(record, messages), 0.5).heldout} == {f"t/{HELD_OUT}", f"t/{between}"}
+
+
+def test_a_smaller_share_than_the_parent_s_counts_itself() -> None:
+    assert assemble(RANGES, [], 0.1, untouched_share=0.3).judged_share == 0.1
 
 
 def test_what_cannot_be_used_is_counted_by_reason() -> None:

@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from infra.registry import RegisteredVersion
+from infra.settings import load
+from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
+from trainer.cases import Lesson, lesson_of
+from trainer.collect import assemble
+from trainer.holdout import HOLDOUT_SHARE, untouched_share
+from trainer.service import plan
+
+
+def version(parent: str | None, **tags: str) -> RegisteredVersion:
+    return RegisteredVersion("m", "2", "d", parent, datetime.now(UTC), tags=tags)
+
+
+@pytest.mark.parametrize(
+    ("found", "share"),
+    [
+        (None, 1.0),
+        (version(None), 1.0),  # shipped
+        (version("1", **{HOLDOUT_SHARE: "0.3"}), 0.3),
+        (version("1"), 0.0),
+        (version("1", **{HOLDOUT_SHARE: "some"}), 0.0),
+    ],
+)
+def test_a_version_says_whom_it_never_saw(found: RegisteredVersion | None, share: float) -> None:
+    assert untouched_share(found) == share
+
+
+@pytest.mark.parametrize("judges", [False, True])
+def test_a_plan_says_when_fewer_users_judge_than_are_held_out(judges: bool) -> None:
+    settings = load(trainer={"holdout_share": 0.5, "min_trajectories": 1, "min_heldout_users": 1})
+    lesson, case = lesson_of(make_trajectory(make_outcome())), make_case()
+    assert isinstance(lesson, Lesson)
+    narrowed = replace(assemble({}, [], 0.5, untouched_share=0.3), lessons=[lesson], heldout=[case] * judges, counts={"training_users": 1})
+    found = plan(narrowed, settings)
+    assert found.train is judges and "judged by users below 0.3 only, not trainer.holdout_share 0.5" in found.reason
+    assert "judged by" not in plan(replace(narrowed, judged_share=0.5), settings).reason
