@@ -215,7 +215,8 @@ def _register(settings: Settings, registry: Registry, report: Report, champion: 
 
 def _bootstrap(settings: Settings, registry: Registry) -> RegisteredVersion:
     if registry.versions():
-        raise CannotContinue(f"{registry.name} has versions but none is champion; point the alias with `retouch models promote`")
+        how = f"MlflowClient.set_registered_model_alias({registry.name!r}, {Alias.CHAMPION.value!r}, VERSION)"
+        raise CannotContinue(f"{registry.name} has versions but none is champion; point the alias with MLflow's {how}, or name another registry.model_name")
     checkpoint = ROOT / settings.reflection.checkpoint
     version = registry.register(checkpoint, tags={"code_version": code_version(), "decision": "shipped with the project"})
     point_and_announce(settings, registry, Alias.CHAMPION, version, "the shipped checkpoint, nothing is trained yet")
