@@ -23,7 +23,7 @@ import httpx
 import pytest
 from kafka import TopicPartition
 
-from infra.errors import CannotContinue, PoisonMessage, RetryLater
+from infra.errors import CannotContinue, RetryLater
 from infra.kafka import admin, producer, reader, send
 from infra.settings import Settings
 from schemas.drafts import Draft, DraftStatus
@@ -233,16 +233,31 @@ def test_cannot_continue_leaves_the_record_for_the_next_start(stream: Stream) ->
     assert set(ce_ids(stream.answers(10))) == draft_ids(queries)
 
 
-def test_when_most_records_fail_the_worker_stops_instead(stream: Stream) -> None:
+def test_a_run_of_malformed_records_is_set_aside_and_the_worker_lives_on(stream: Stream) -> None:
+    to = producer(stream.settings, "test")
+    for _ in range(30):
+        to.send(stream.name, key=b"k", value=b"no json")  # one key, one partition, one poll
+    to.close()
+    running = Running(stream.worker(drafting(stream.drafts)))
+    assert len(stream.dead_letters(30)) == 30
+    queries = stream.ask(5)
+    assert set(ce_ids(stream.answers(5))) == draft_ids(queries)
+    counts = running.end()
+    assert (counts.set_aside, counts.produced) == (30, 5)
+
+
+def test_when_most_records_meet_a_bug_the_worker_stops_behind_them(stream: Stream) -> None:
     stream.ask(200)
 
     async def handle(incoming: Incoming[Query]) -> Sequence[Outgoing]:
-        raise PoisonMessage("always")
+        raise ZeroDivisionError
 
     worker = stream.worker(handle)
-    with pytest.raises(CannotContinue, match="were set aside"):
+    with pytest.raises(CannotContinue, match=f"{stream.name}-dlt"):
         worker.drain(WAIT_S)
-    assert worker.counts.set_aside < 40
+    assert 20 <= worker.counts.set_aside < 200
+    assert len(stream.dead_letters(worker.counts.set_aside)) == worker.counts.set_aside
+    assert stream.worker(drafting(stream.drafts)).drain(WAIT_S).read < 200
 
 
 def test_a_missing_topic_stops_the_worker_and_says_so(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

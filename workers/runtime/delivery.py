@@ -68,4 +68,5 @@ class Finished:
     delivery: Delivery
     outputs: tuple[Outbound, ...]
     set_aside: bool = False
+    bug: bool = False  # the handler's, not the record's
     retries: int = 0

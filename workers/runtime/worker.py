@@ -80,7 +80,7 @@ class Worker(Generic[M]):
         self._most_held = HELD_PER_HANDLER * concurrency
         self._grace_s = settings.stack.stop_timeout_s / 2
         self._pool = Pool(Processor(name, topic, handler, concurrency, backoff).process, lifespan, background)
-        self._ceiling = Ceiling()
+        self._ceiling = Ceiling(topic.name)
         self._trackers: dict[int, OffsetTracker] = {}
         self._held: dict[Delivery, OffsetTracker] = {}  # read, and not yet durable
         self._finished: list[Finished] = []
@@ -144,8 +144,10 @@ class Worker(Generic[M]):
             self._membership.pause(False)
         self._poll(room)
         self._collect()
-        if self._is_due():
+        # Dead letters and positions first: a restart goes on behind the records that met a bug instead of meeting it again for ever.
+        if self._is_due() or self._ceiling.is_reached:
             self._commit()
+        self._ceiling.check()
 
     def _poll(self, room: int) -> None:
         for delivery in self._membership.poll(max(1, room), BUSY_POLL_S if self._held else IDLE_POLL_S):
@@ -158,7 +160,7 @@ class Worker(Generic[M]):
     def _collect(self) -> None:
         for finished in self._pool.collect():
             if finished.delivery in self._held:
-                self._ceiling.saw(set_aside=finished.set_aside)
+                self._ceiling.saw(bug=finished.bug)
                 self._finished.append(finished)
 
     def _is_due(self) -> bool:

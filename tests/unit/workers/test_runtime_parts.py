@@ -43,30 +43,30 @@ def test_a_pause_grows_obeys_the_other_side_and_is_bounded(failures: int, after_
     assert len(set(pauses)) > 1
 
 
-def test_the_ceiling_stops_when_most_records_fail() -> None:
-    ceiling = Ceiling(window=100, at_least=20)
-    for _ in range(19):
-        ceiling.saw(set_aside=True)
-    with pytest.raises(CannotContinue, match="20 of the last 20"):
-        ceiling.saw(set_aside=True)
+def seeing(ceiling: Ceiling, *bugs: bool) -> bool:
+    for bug in bugs:
+        ceiling.saw(bug=bug)
+    return ceiling.is_reached
+
+
+def test_the_ceiling_stops_when_most_records_meet_a_bug_and_names_what_to_read() -> None:
+    ceiling = Ceiling("queries", window=100, at_least=20)
+    assert not seeing(ceiling, *[True] * 19)
+    ceiling.check()
+    assert seeing(ceiling, True)
+    with pytest.raises(CannotContinue, match=r"failed on 20 of the last 20 records of queries: .*log.*queries-dlt"):
+        ceiling.check()
 
 
 def test_the_ceiling_lets_a_minority_of_failures_pass() -> None:
-    ceiling = Ceiling(window=100, at_least=20)
-    for number in range(1000):
-        ceiling.saw(set_aside=number % 2 == 1)
+    ceiling = Ceiling("queries", window=100, at_least=20)
+    assert not any(seeing(ceiling, number % 2 == 1) for number in range(1000))
 
 
 def test_the_ceiling_forgets_what_left_the_window() -> None:
-    ceiling = Ceiling(window=40, at_least=20)
-    for _ in range(10):
-        ceiling.saw(set_aside=True)
-    for _ in range(40):
-        ceiling.saw(set_aside=False)
-    for _ in range(20):
-        ceiling.saw(set_aside=True)
-    with pytest.raises(CannotContinue):
-        ceiling.saw(set_aside=True)
+    ceiling = Ceiling("queries", window=40, at_least=20)
+    assert not seeing(ceiling, *[True] * 10, *[False] * 40, *[True] * 20)
+    assert seeing(ceiling, True)
 
 
 async def _finish(delivery: Delivery) -> Finished:
