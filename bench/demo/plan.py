@@ -8,11 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Plan:
-    """`history`, `learn` and `exam` are numbers per user and domain. `settings` are overrides by section.
-
-    The trainer gets one thread: beside a serving stack on two cores, two threads spend their time waiting for each other
-    (13 processor seconds a step of RL instead of under 4, 2026-11-21).
-    """
+    """`history`, `learn` and `exam` are numbers per user and domain. `settings` are overrides by section."""
 
     users: int
     history: int
@@ -31,7 +27,7 @@ FULL = Plan(
     exam=4,
     steady_per_s=2.0,
     burst=64,
-    settings={"trainer": {"threads": 1, "eval_queries": 450, "rl": {"steps": 60}}},
+    settings={"trainer": {"eval_queries": 450, "sft": {"k_max": 6}, "rl": {"steps": 40}}},
 )
 #: For continuous integration: every mechanism in little time; RL only shows that it runs.
 SHORT = Plan(
