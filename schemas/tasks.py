@@ -5,6 +5,7 @@ The kind follows from the query's options, so a platform may bring any domain wi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from enum import StrEnum
 
@@ -28,6 +29,8 @@ MOVIE_TAGS = (
 )
 STARS = ("1", "2", "3", "4", "5")
 
+_WHOLE_NUMBER = re.compile(r"-?[0-9]+")
+
 
 class Task(StrEnum):
     """LaMP's three answer shapes."""
@@ -38,7 +41,7 @@ class Task(StrEnum):
 
 
 def task_of(options: Sequence[str]) -> Task:
-    """No options: text. Options that are all whole numbers: a rating. Otherwise a label."""
+    """No options: text. Options that are all whole numbers in ASCII digits, which `float` reads: a rating. Otherwise a label."""
     if not options:
         return Task.TEXT
-    return Task.RATING if all(option.lstrip("-").isdigit() for option in options) else Task.LABEL
+    return Task.RATING if all(_WHOLE_NUMBER.fullmatch(option) for option in options) else Task.LABEL

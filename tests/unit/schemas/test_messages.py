@@ -94,7 +94,20 @@ def test_an_unknown_type_is_named() -> None:
         message_type("retouch.query.v9")
 
 
-@pytest.mark.parametrize(("options", "task"), [((), Task.TEXT), (("1", "2"), Task.RATING), (("-1", "1"), Task.RATING), (("comedy", "1"), Task.LABEL)])
+@pytest.mark.parametrize(
+    ("options", "task"),
+    [
+        ((), Task.TEXT),
+        (("1", "2"), Task.RATING),
+        (("-1", "1"), Task.RATING),
+        (("comedy", "1"), Task.LABEL),
+        (("²", "1"), Task.LABEL),
+        (("٣", "1"), Task.LABEL),
+        (("--5", "1"), Task.LABEL),
+        (("-", "1"), Task.LABEL),
+        (("5\n", "1"), Task.LABEL),
+    ],
+)
 def test_the_options_say_what_kind_of_task_it_is(options: tuple[str, ...], task: Task) -> None:
     assert query(options=options).task is task
 
