@@ -24,7 +24,7 @@ ROOT = Path(__file__).parents[2]
 RUN_TIMEOUT_S = 900
 STOP_TIMEOUT_S = 60
 #: What marks this test's processes among all others.
-MARK = "RETOUCH_E2E_MARK"
+MARK = "E2E_TEST_MARK"
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
