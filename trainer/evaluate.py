@@ -8,7 +8,7 @@ of serving, with serving's prompt and serving's fall-backs. All scores are orien
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
@@ -32,7 +32,7 @@ Answers = Mapping[str, Sequence[str]]
 
 @dataclass(frozen=True)
 class Comparison:
-    """One domain, or the mean over domains. `intervals` are named `<after>_minus_<before>`."""
+    """One task of one domain, or the mean over them. `intervals` are named `<after>_minus_<before>`."""
 
     metric: str
     users: int
@@ -44,7 +44,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Evaluation:
-    domains: Mapping[str, Comparison]
+    domains: Mapping[str, Comparison]  # by domain; by `domain/task` where a domain's queries ask for several kinds of answer
     overall: Comparison
     fallen_back: Mapping[str, float]  # arm -> share of cases with history where no usable rewrite was made
 
@@ -82,21 +82,31 @@ def compare(cases: Sequence[Case], answers: Answers, fallen_back: Mapping[str, f
     """Score every arm's answers. Raises ValueError without cases."""
     if not cases:
         raise ValueError("no held-out case to judge by")
-    domains = sorted({case.domain for case in cases})
-    by_user = {domain: {arm: _by_user(cases, given, domain) for arm, given in answers.items()} for domain in domains}
-    return Evaluation({domain: _domain(domain, cases, answers, by_user[domain]) for domain in domains}, _overall(by_user, len(cases)), dict(fallen_back))
+    domains = _domains(cases)
+    by_user = {domain: {arm: _by_user(cases, given, places) for arm, given in answers.items()} for domain, places in domains.items()}
+    compared = {domain: _domain(places, cases, answers, by_user[domain]) for domain, places in domains.items()}
+    return Evaluation(compared, _overall(by_user, len(cases)), dict(fallen_back))
 
 
-def _by_user(cases: Sequence[Case], answers: Sequence[str], domain: str) -> dict[str, float]:
+def _domains(cases: Sequence[Case]) -> dict[str, list[int]]:
+    """The places of each domain's cases. A task has metrics of its own, so a domain with several is several, named `domain/task`."""
+    kinds = {(case.domain, case.task) for case in cases}
+    tasks = Counter(domain for domain, _ in kinds)
+    names = {(domain, task): domain if tasks[domain] == 1 else f"{domain}/{task}" for domain, task in kinds}
+    places: dict[str, list[int]] = {name: [] for name in sorted(names.values())}
+    for index, case in enumerate(cases):
+        places[names[case.domain, case.task]].append(index)
+    return places
+
+
+def _by_user(cases: Sequence[Case], answers: Sequence[str], places: Iterable[int]) -> dict[str, float]:
     scores: dict[str, list[float]] = defaultdict(list)
-    for case, answer in zip(cases, answers, strict=True):
-        if case.domain == domain:
-            scores[case.user].append(score(case.task, answer, case.truth, case.query.options))
+    for case, answer in ((cases[index], answers[index]) for index in places):
+        scores[case.user].append(score(case.task, answer, case.truth, case.query.options))
     return {user: fmean(values) for user, values in scores.items()}
 
 
-def _domain(domain: str, cases: Sequence[Case], answers: Answers, by_user: Mapping[str, Mapping[str, float]]) -> Comparison:
-    places = [index for index, case in enumerate(cases) if case.domain == domain]
+def _domain(places: Sequence[int], cases: Sequence[Case], answers: Answers, by_user: Mapping[str, Mapping[str, float]]) -> Comparison:
     task = cases[places[0]].task
     measured = {arm: metrics(task, (Pair(given[i], cases[i].truth, cases[i].query.options) for i in places)) for arm, given in answers.items()}
     users = next(iter(by_user.values()))

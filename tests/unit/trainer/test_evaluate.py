@@ -54,6 +54,33 @@ def test_the_overall_figure_is_the_mean_over_domains_of_users_who_differ() -> No
     json.dumps(asdict(found))
 
 
+def test_a_domain_of_several_tasks_is_judged_task_by_task() -> None:
+    judged = [
+        make_case(0, user="u0"),
+        make_case(1, user="u0", options=("1", "5"), base="1", truth="5"),
+        make_case(2, user="u1", options=(), base="some words", truth="other words"),
+        make_case(3, user="u1", domain="stars", options=("1", "2", "3"), base="1", truth="3"),
+        make_case(4, user="u1", domain="stars", options=("1", "2", "3", "4", "5"), base="3", truth="5"),
+    ]
+    found = compare(judged, {ZERO_SHOT: [case.base_answer for case in judged], CANDIDATE: [case.truth for case in judged]}, {})
+    assert {name: domain.metric for name, domain in found.domains.items()} == {
+        "letters/label": "accuracy",
+        "letters/rating": "rating_score",
+        "letters/text": "style_f1",
+        "stars": "rating_score",
+    }
+    assert [domain.cases for domain in found.domains.values()] == [1, 1, 1, 2]
+    assert found.domains["stars"].metrics[ZERO_SHOT] == {"rating_score": 0.25, "mae": 2.0}
+    assert found.overall.scores == {CANDIDATE: 1.0, ZERO_SHOT: pytest.approx((0 + 0 + 0.5 + 0.25) / 4)}
+
+
+@pytest.mark.parametrize("options", [("²", "³"), ("--5", "5"), ("9" * 256, "-" + "9" * 255), ("5", "5"), ("-1", "0")])
+def test_no_truth_that_is_an_option_ends_an_evaluation(options: tuple[str, ...]) -> None:
+    case = make_case(options=options, base="nan", truth=options[0])
+    found = compare([case], {ZERO_SHOT: ["nan"], CANDIDATE: [options[0]]}, {})
+    assert found.overall.scores == {ZERO_SHOT: 0.0, CANDIDATE: 1.0}
+
+
 def test_nothing_to_judge_is_an_error() -> None:
     with pytest.raises(ValueError, match="held-out"):
         compare([], {ZERO_SHOT: []}, {})
