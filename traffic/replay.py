@@ -14,6 +14,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from kafka.errors import KafkaError
+
+from infra import outputs
+from infra.errors import RetryLater
 from infra.lifecycle import FAILED, OK
 from infra.settings import Settings
 from schemas.history import Interaction
@@ -97,20 +101,25 @@ def run(
 
     `timeout_s` bounds each answer; an index without progress is waited for as long, two minutes at most. The report goes to standard output, as a table or
     with `as_json` as JSON, and as JSON to the file `out`. Returns 0 when everything asked was answered, 1 otherwise.
-    Raises BadData before anything is sent, RetryLater when the streams or the broker are not there.
+    Raises BadData, and CannotContinue for an `out` that cannot be written, before anything is sent; RetryLater when the streams or the broker are not there.
     """
     stop = stop or threading.Event()
+    if out:
+        outputs.check_writable(Path(out))
     dataset = open_dataset(Path(path), format)
     script = Script.read(dataset, settings.tenant, limit)
     display = Display(as_json)
-    report = {"path": str(path), "dataset": dataset.title, "tenant": settings.tenant} | _replay(settings, script, timeout_s, max_in_flight, stop, display)
-    if out:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        Path(out).write_text(json.dumps(report, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    try:
+        found = _replay(settings, script, timeout_s, max_in_flight, stop, display)
+    except KafkaError as error:
+        raise RetryLater(f"the broker did not do what was asked: {type(error).__name__}") from error
+    report = {"path": str(path), "dataset": dataset.title, "tenant": settings.tenant} | found
     if as_json:
         sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
     else:
         display.table(report)
+    if out:
+        outputs.write(Path(out), json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return OK if report["answered_all"] else FAILED
 
 

@@ -21,6 +21,7 @@ from bench.demo.plan import FULL, SHORT, Plan
 from bench.demo.progress import Progress
 from bench.demo.report import Report
 from bench.demo.usage import tree_cpu_s
+from infra import outputs
 from infra.errors import BadSetting, CannotContinue, RetouchError
 from infra.lifecycle import FAILED, INTERRUPTED, OK
 from infra.settings import Section, Settings
@@ -41,7 +42,7 @@ def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_js
     progress = Progress(cpu_s=lambda: tree_cpu_s(psutil.Process()))
     try:
         with _sigterm_as_ctrl_c():
-            report = _demonstrate(settings, plan, out, short, seed, progress)
+            report, rendered = _demonstrate(settings, plan, out, short, seed, progress)
     except KeyboardInterrupt:
         progress.close()
         _tell(f"demo: interrupted while {progress.current}; everything is stopped")
@@ -55,21 +56,28 @@ def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_js
         return FAILED
     progress.close()
     _show(report, out, as_json)
+    try:
+        outputs.write(out / "report.json", report.model_dump_json(indent=1) + "\n")
+        outputs.write(out / "report.html", rendered)
+    except RetouchError as error:
+        _tell(f"demo: {error}")
+        return FAILED
     return OK if report.ok else FAILED
 
 
-def _demonstrate(settings: Settings, plan: Plan, out: Path, short: bool, seed: int, progress: Progress) -> Report:
+def _demonstrate(settings: Settings, plan: Plan, out: Path, short: bool, seed: int, progress: Progress) -> tuple[Report, str]:
+    """The report and its page. Raises CannotContinue before anything starts when they could not be written."""
     from bench.demo import page
     from bench.demo.assembly import assemble
     from bench.demo.script import Script
 
+    for name in ("report.json", "report.html"):
+        outputs.check_writable(out / name)
     settings = prepared(settings, plan, fresh_state(out), seed)
     run = Script(settings, plan, seed, short, progress).play()
     with progress.phase("report", "checking answers and writing the report"):
         report = assemble(run, lambda answers: _check(run.settings, answers))
-        (out / "report.json").write_text(report.model_dump_json(indent=1) + "\n")
-        (out / "report.html").write_text(page.render(report))
-    return report
+        return report, page.render(report)
 
 
 def fresh_state(out: Path) -> Path:

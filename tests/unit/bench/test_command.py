@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.demo.command import MARKER, fresh_state, prepared
+from bench.demo.command import MARKER, fresh_state, prepared, run
 from bench.demo.plan import FULL, SHORT, Plan
 from infra.errors import CannotContinue
+from infra.lifecycle import FAILED
 from infra.settings import Settings
 from infra.stack.lock import StackLock
 from infra.stack.record import StackRecord, StackState, lock_path
@@ -50,6 +51,14 @@ def test_an_out_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CannotContinue, match="choose another --out"):
         fresh_state(tmp_path / "file")
+
+
+def test_a_report_that_could_not_be_written_stops_a_run_before_it_removes_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (fresh_state(tmp_path) / "left-over").touch()
+    (tmp_path / "report.html").mkdir()
+    assert run(Settings(), tmp_path, short=True) == FAILED
+    assert "report.html: Is a directory; choose another --out" in capsys.readouterr().err
+    assert (tmp_path / "state" / "left-over").exists()
 
 
 @pytest.mark.parametrize("plan", [FULL, SHORT])

@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
+from infra.errors import CannotContinue
+from infra.settings import load
 from traffic.datasets.arxiv import ArxivAuthors
 from traffic.datasets.events import Events
 from traffic.datasets.rows import BadData
-from traffic.replay import Script
+from traffic.replay import Script, run
 
 from .datasets.folders import paper, write_jsonl
 
@@ -41,3 +43,9 @@ def test_nothing_is_told_of_a_set_with_a_bad_row_or_none(tmp_path: Path) -> None
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(BadData, match="nothing in it"):
         Script.read(Events((tmp_path / "empty.jsonl",)), "t", None)
+
+
+def test_an_out_that_cannot_be_written_ends_a_replay_before_it_begins(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotContinue, match="choose another --out"):
+        run(load(), tmp_path / "no-data", out=tmp_path / "file" / "report.json")

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+import pytest
+from kafka.errors import KafkaTimeoutError
+
+from infra.errors import RetryLater
+from traffic.platform import Platform
+
+
+class Away:
+    """A producer whose broker went: it gives up waiting, as kafka-python's does."""
+
+    def flush(self, timeout: float) -> None:
+        raise KafkaTimeoutError
+
+
+def test_a_broker_that_takes_too_long_is_a_reason_to_try_later() -> None:
+    platform = object.__new__(Platform)
+    platform._producer, platform._failures = Away(), []
+    with pytest.raises(RetryLater, match=r"does not take records \(KafkaTimeoutError\)"):
+        platform.flush()
