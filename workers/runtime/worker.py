@@ -168,7 +168,8 @@ class Worker(Generic[M]):
         return len(self._finished) >= COMMIT_AT or (waited and (bool(self._finished) or bool(self._positions())))
 
     def _commit(self) -> None:
-        outputs = self._settle()
+        outputs = self._settle(self._finished)
+        self._finished = []
         positions = self._positions()
         if self._committer.commit(outputs, positions):
             for partition, position in positions.items():
@@ -176,10 +177,10 @@ class Worker(Generic[M]):
             self.counts.commits += 1
         self._committed_at = time.monotonic()
 
-    def _settle(self) -> list[Outbound]:
+    def _settle(self, done: Sequence[Finished]) -> list[Outbound]:
         """Take what has finished off the books, and return what must be durable before the positions that follow are."""
         outputs: list[Outbound] = []
-        for finished in self._finished:
+        for finished in done:
             tracker = self._held.pop(finished.delivery, None)
             if tracker is None:
                 continue  # its partition went away meanwhile
@@ -188,7 +189,6 @@ class Worker(Generic[M]):
             self.counts.set_aside += finished.set_aside
             self.counts.produced += 0 if finished.set_aside else len(finished.outputs)
             self.counts.retries += finished.retries
-        self._finished.clear()
         return outputs
 
     def _positions(self) -> dict[int, int]:
@@ -196,10 +196,14 @@ class Worker(Generic[M]):
         return {partition: position for partition, position in positions.items() if position is not None}
 
     async def _revoked(self, partitions: set[int], lost: bool) -> None:
-        """Commit what has finished, unless it is too late for that, and drop the rest of these partitions."""
+        """Commit what has finished, unless it is too late for that, and drop the rest of these partitions.
+
+        The other partitions' results wait for the next turn: here a produce that fails is forgotten, and would be forgotten for them too.
+        """
         if not lost and not self._aborted:
             self._collect()
-            outputs = self._settle()
+            outputs = self._settle([finished for finished in self._finished if finished.delivery.origin.partition in partitions])
+            self._finished = [finished for finished in self._finished if finished.delivery.origin.partition not in partitions]
             await self._committer.commit_on_revoke(outputs, {p: at for p, at in self._positions().items() if p in partitions})
         self._abandon(partitions)
 
