@@ -45,3 +45,15 @@ def task_of(options: Sequence[str]) -> Task:
     if not options:
         return Task.TEXT
     return Task.RATING if all(_WHOLE_NUMBER.fullmatch(option) for option in options) else Task.LABEL
+
+
+def choose_option(answer: str, options: Sequence[str]) -> str | None:
+    """The option that `answer` names, spelled as the query spells it, or None. Without options the answer itself.
+
+    An exact match comes first; letter case is overlooked only where one option is meant. What serving sends and what training rewards
+    are both decided here.
+    """
+    if not options or answer in options:
+        return answer
+    alike = {option for option in options if option.casefold() == answer.casefold()}
+    return alike.pop() if len(alike) == 1 else None

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from schemas.rewriting import parse
-from schemas.scoring import is_valid, score
+from schemas.scoring import score
+from schemas.tasks import choose_option
 from trainer.cases import Case
 
 
@@ -26,7 +27,7 @@ class Reward:
 def answer_of(completion: str, case: Case) -> str | None:
     """The answer that serving would give, or None where it would fall back to the base answer."""
     rewrite = parse(completion)
-    return rewrite.answer if rewrite and is_valid(case.task, rewrite.answer, case.query.options) else None
+    return choose_option(rewrite.answer, case.query.options) if rewrite else None
 
 
 def reward_of(completion: str, ended: bool, case: Case) -> Reward:

@@ -9,6 +9,7 @@ from schemas.drafts import DraftStatus
 from schemas.queries import Query, Strategy
 from schemas.responses import ResponseStatus
 from schemas.rewriting import Rewrite, parse
+from schemas.tasks import choose_option
 
 
 def without_model(context: Context, strategy: Strategy) -> ResponseStatus | None:
@@ -28,13 +29,7 @@ def shown_items(items: Sequence[HistoryItem], k: int, fits: Callable[[Sequence[H
 
 
 def accepted(query: Query, completion: str) -> Rewrite | None:
-    """The rewrite, or None when it does not parse or, for labels and ratings, its answer is none of the query's options.
-
-    An option in other letter case counts and is spelled as the query spells it.
-    """
+    """The rewrite with its answer as `choose_option` spells it; None when it does not parse or its answer is none of the query's options."""
     rewrite = parse(completion)
-    if rewrite is None or not query.options:
-        return rewrite
-    spelled = {option.casefold(): option for option in query.options}
-    option = spelled.get(rewrite.answer.casefold())
-    return Rewrite(rewrite.reasoning, option) if option else None
+    answer = choose_option(rewrite.answer, query.options) if rewrite else None
+    return Rewrite(rewrite.reasoning, answer) if rewrite and answer is not None else None

@@ -102,6 +102,23 @@ def test_rewards_go_to_answers_that_serving_would_give(completion: str, ended: b
     assert reward.total(0.25) == score + 0.25 * usable
 
 
+@pytest.mark.parametrize(
+    ("options", "body", "answer", "score"),
+    [
+        (("Comedy", "action"), "comedy", "Comedy", 1.0),
+        (("Polish", "polish"), "Polish", "Polish", 1.0),
+        (("Polish", "polish"), "polish", "polish", 0.0),
+        (("Polish", "polish"), "POLISH", None, 0.0),
+    ],
+)
+def test_letter_case_counts_in_training_as_it_does_in_serving(options: tuple[str, ...], body: str, answer: str | None, score: float) -> None:
+    case = make_case(options=options, base=options[1], truth=options[0])
+    completion = f"<think>x</think><personalized>{body}</personalized>"
+    assert answer_of(completion, case) == answer
+    reward = reward_of(completion, True, case)
+    assert (reward.score, reward.usable) == (score, answer is not None)
+
+
 def test_an_invalid_rating_earns_nothing_in_rl_although_lamp_gives_it_the_far_end() -> None:
     case = make_case(options=("1", "2", "3", "4", "5"), base="3", truth="3")
     assert reward_of("<think>x</think><personalized>7</personalized>", True, case).score == 0.0

@@ -151,7 +151,16 @@ async def test_not_even_one_item_fits() -> None:
     assert (response.status, response.answer, engine.prompts) == (ResponseStatus.PROMPT_TOO_LONG, "action", [])
 
 
-@pytest.mark.parametrize(("options", "body", "answer"), [(("Comedy", "action"), "comedy", "Comedy"), ((), "Any words.", "Any words."), (("1", "2"), "3", None)])
+@pytest.mark.parametrize(
+    ("options", "body", "answer"),
+    [
+        (("Comedy", "action"), "comedy", "Comedy"),
+        (("Polish", "polish"), "Polish", "Polish"),
+        (("Polish", "polish"), "POLISH", None),
+        ((), "Any words.", "Any words."),
+        (("1", "2"), "3", None),
+    ],
+)
 def test_only_options_count_as_answers_where_there_are_options(options: tuple[str, ...], body: str, answer: str | None) -> None:
     rewrite = accepted(context(options=options).draft.query, f"<think>x</think><personalized>{body}</personalized>")
     assert (rewrite.answer if rewrite else None) == answer

@@ -1,0 +1,26 @@
+"""Which option an answer names."""
+
+from __future__ import annotations
+
+import pytest
+
+from schemas.tasks import choose_option
+
+
+@pytest.mark.parametrize(
+    ("answer", "options", "chosen"),
+    [
+        ("comedy", ("comedy", "action"), "comedy"),
+        ("COMEDY", ("Comedy", "action"), "Comedy"),
+        ("polish", ("Polish", "polish"), "polish"),
+        ("Polish", ("Polish", "polish"), "Polish"),
+        ("POLISH", ("Polish", "polish"), None),
+        ("COMEDY", ("comedy", "comedy"), "comedy"),
+        ("drama", ("comedy", "action"), None),
+        ("a comedy", ("comedy",), None),
+        ("3", ("1", "2"), None),
+        ("Any words.", (), "Any words."),
+    ],
+)
+def test_an_option_is_named_exactly_or_beyond_doubt(answer: str, options: tuple[str, ...], chosen: str | None) -> None:
+    assert choose_option(answer, options) == chosen
