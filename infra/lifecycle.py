@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 
-from infra import logs
+from infra import logs, telemetry
 from infra.errors import BadSetting, RetouchError
 from infra.settings import Settings, load
 
@@ -39,7 +39,7 @@ def stop_on_signals() -> threading.Event:
 
 
 def run_process(name: str, body: Callable[[Settings, threading.Event], None]) -> int:
-    """The outermost frame of every `__main__`: settings, logs, signals, and one place that turns errors into exit codes.
+    """The outermost frame of every `__main__`: settings, logs, metrics, signals, and one place that turns errors into exit codes.
 
     Returns 0 after a clean stop, 2 for an impossible setting (one line on standard error), 1 for anything else (logged once).
     """
@@ -51,7 +51,8 @@ def run_process(name: str, body: Callable[[Settings, threading.Event], None]) ->
     logs.configure(settings.log_level)
     stop = stop_on_signals()
     try:
-        body(settings, stop)
+        with telemetry.logged():
+            body(settings, stop)
     except BadSetting as error:
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201
         return USAGE

@@ -1,9 +1,18 @@
-"""Every metric this project counts, declared once: name, kind, unit and meaning. Values live in the process; exporters read `METRICS`."""
+"""Every metric this project counts, declared once: name, kind, unit and meaning.
+
+Values live in the process, which writes its totals as a line of its log every minute and at its end; there is no exporter.
+"""
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+log = logging.getLogger(__name__)
+
+LOG_EVERY_S = 60.0
 
 Labels = tuple[tuple[str, str], ...]
 
@@ -34,3 +43,33 @@ TEACHER_REJECTED = Counter("retouch_teacher_rejected_total", "outcomes", "outcom
 RESPONSES_SENT = Counter("retouch_responses_total", "responses", "answers that went out, by `status` and `strategy`")
 
 METRICS = (TEACHER_TAUGHT, TEACHER_REJECTED, RESPONSES_SENT)
+
+
+def totals(metrics: Iterable[Counter] = METRICS) -> dict[str, float]:
+    """What was counted so far, as `name{label=value,...}`; what never was is left out."""
+    found = ((metric.name, labels, count) for metric in metrics for labels, count in metric.values().items() if count)
+    return {f"{name}{{{','.join(f'{label}={value}' for label, value in labels)}}}": count for name, labels, count in found}
+
+
+@contextmanager
+def logged(metrics: Iterable[Counter] = METRICS, every_s: float = LOG_EVERY_S) -> Iterator[None]:
+    """Log the totals every `every_s` seconds, from a thread, and at the end, however that comes; nothing while there are none."""
+    ended = threading.Event()
+
+    def repeat() -> None:
+        while not ended.wait(every_s):
+            _log(metrics)
+
+    thread = threading.Thread(target=repeat, name="metrics", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        _log(metrics)
+
+
+def _log(metrics: Iterable[Counter]) -> None:
+    if found := totals(metrics):
+        log.info("metrics", extra={"totals": found})
