@@ -20,6 +20,8 @@ from schemas.topics import DEAD_LETTER_SUFFIX, DEAD_LETTERED, FOREVER, MAX_MESSA
 #: What the dead-letter headers may add to a record that was as large as its topic takes.
 DEAD_LETTER_ROOM = 65_536
 TIMEOUT_MS = 15_000
+#: Made by whoever keeps its state in it, with as many partitions as it needs; `streams.halves` says the same name.
+CHANGELOGS = frozenset({"retouch-streams-halves-changelog"})
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def _describe(client: Any, settings: Settings) -> Description:
     wanted = [_resource(topic.name, dict.fromkeys(topic.config)) for topic in declared if topic.name in present]
     configs = client.describe_configs(wanted, config_filter="all").get("topic", {}) if wanted else {}
     states = tuple(_state(topic, present.get(topic.name), configs.get(topic.name, {})) for topic in declared)
-    ours = {topic.name for topic in declared}
+    ours = {topic.name for topic in declared} | CHANGELOGS
     undeclared = (name for name in present if name not in ours and (name.startswith("retouch") or name.endswith(DEAD_LETTER_SUFFIX)))
     return Description(states, tuple(sorted(undeclared)))
 
