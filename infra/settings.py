@@ -7,12 +7,14 @@ Sources, the later wins: defaults, the TOML file that `RETOUCH_CONFIG` names, th
 from __future__ import annotations
 
 import os
+import re
+import tomllib
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
 
 from infra.errors import BadSetting
 from schemas.ids import Identifier
@@ -23,6 +25,8 @@ Positive = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
+
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})")
 
 #: Names the ecosystem already uses, and the setting each fills. Our own names win over them.
 USUAL_NAMES = {
@@ -50,8 +54,17 @@ class Kafka(Section):
     ssl_cafile: Path | None = None
     partitions: Positive = 4  # of each topic when it is created; existing topics are left as they are
     replication_factor: Positive = 1
-    session_timeout_ms: Positive = 10_000  # how long a silent consumer keeps its partitions
+    session_timeout_ms: Annotated[int, Field(ge=1000)] = 10_000  # how long a silent consumer keeps its partitions
     instance: str | None = None  # this process's lasting name in its consumer groups; None: the host's. Two of a kind on one host need two names
+
+    @field_validator("bootstrap_servers")
+    @classmethod
+    def _are_addresses(cls, servers: str | None) -> str | None:
+        for server in servers.split(",") if servers else ():
+            found = _HOST_AND_PORT.fullmatch(server.strip())
+            if not found or not 0 < int(found[2]) < 65536:
+                raise ValueError("each of them must be host:port, such as 127.0.0.1:9092")
+        return servers
 
     @model_validator(mode="after")
     def _sasl_is_whole(self) -> Self:
@@ -154,7 +167,7 @@ class Sft(Section):
     k: Annotated[int, Field(ge=1, le=100)] = 1  # history items in the prompt (1)
     k_max: Annotated[int, Field(ge=0, le=100)] = 0  # above k: each prompt shows a number of items drawn from k to k_max; 0: always k
     epochs: Rate = 2.0  # (1)
-    max_steps: int = 200  # stops earlier when reached; 0: no bound
+    max_steps: Annotated[int, Field(ge=0)] = 200  # stops earlier when reached; 0: no bound
     batch_size: Positive = 32  # (8)
     learning_rate: Rate = 1e-3  # (5e-6)
     warmup_share: Share = 0.05  # (0.05)
@@ -195,6 +208,13 @@ class Trainer(Section):
     threads: Positive = 1  # on busy cores a second one made SFT of the tiny model five times slower (36 s, 180 s of CPU, 2026-11-21)
     sft: Sft = Sft()
     rl: Rl = Rl()
+
+    @field_validator("holdout_share")
+    @classmethod
+    def _both_halves_exist(cls, share: float) -> float:
+        if not 0 < share < 1:
+            raise ValueError("must lie between 0, where nobody would judge a candidate, and 1, where nobody would train one")
+        return share
 
 
 class Registry(Section):
@@ -237,10 +257,15 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
-        if self.reflection.k > self.retrieval.k_max:
-            raise ValueError(f"reflection.k={self.reflection.k} must not exceed retrieval.k_max={self.retrieval.k_max}")
-        if self.trainer.rl.k_max > self.retrieval.k_max:
-            raise ValueError(f"trainer.rl.k_max={self.trainer.rl.k_max} must not exceed retrieval.k_max={self.retrieval.k_max}")
+        shown = {
+            "reflection.k": self.reflection.k,
+            "trainer.sft.k": self.trainer.sft.k,
+            "trainer.sft.k_max": self.trainer.sft.k_max,
+            "trainer.rl.k_max": self.trainer.rl.k_max,
+        }
+        for key, k in shown.items():
+            if k > self.retrieval.k_max:
+                raise ValueError(f"{key}={k} must not exceed retrieval.k_max={self.retrieval.k_max}")
         if self.reflection.max_new_tokens >= self.reflection.max_model_len:
             raise ValueError("reflection.max_new_tokens must be below reflection.max_model_len")
         return self
@@ -305,6 +330,12 @@ def load(**overrides: Any) -> Settings:
         return Settings(**overrides)
     except ValidationError as error:
         raise BadSetting("; ".join(_explain(e) for e in error.errors(include_url=False))) from None
+    except SettingsError as error:
+        raise BadSetting(f"{error}: a whole section is one JSON object, a single setting has a name such as RETOUCH_KAFKA__PARTITIONS") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSetting(f"RETOUCH_CONFIG={path}: not TOML: {error}") from None
+    except OSError as error:
+        raise BadSetting(f"RETOUCH_CONFIG={path}: cannot be read: {error.strerror or error}") from None
 
 
 def _explain(error: Any) -> str:

@@ -39,6 +39,17 @@ def test_the_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("RETOUCH_REFLECTION__K", "9", ["reflection.k=9", "retrieval.k_max=6"]),
         ("RETOUCH_TEACHER__KIND", "llm", ["teacher", "needs url"]),
         ("RETOUCH_REFLECTION__ENGINE", "magic", ["reflection.engine='magic'", "'vllm'"]),
+        ("RETOUCH_KAFKA", "foo", ['"kafka"', "JSON object", "RETOUCH_KAFKA__PARTITIONS"]),
+        ("RETOUCH_KAFKA__SESSION_TIMEOUT_MS", "999", ["kafka.session_timeout_ms='999'", "1000"]),
+        ("KAFKA_BOOTSTRAP_SERVERS", "localhost", ["kafka.bootstrap_servers='localhost'", "host:port"]),
+        ("KAFKA_BOOTSTRAP_SERVERS", "a:1,b:", ["kafka.bootstrap_servers='a:1,b:'", "host:port"]),
+        ("KAFKA_BOOTSTRAP_SERVERS", "a:1,b:70000", ["kafka.bootstrap_servers='a:1,b:70000'", "host:port"]),
+        ("RETOUCH_TRAINER__SFT__K", "7", ["trainer.sft.k=7", "retrieval.k_max=6"]),
+        ("RETOUCH_TRAINER__SFT__K_MAX", "7", ["trainer.sft.k_max=7", "retrieval.k_max=6"]),
+        ("RETOUCH_TRAINER__RL__K_MAX", "7", ["trainer.rl.k_max=7", "retrieval.k_max=6"]),
+        ("RETOUCH_TRAINER__SFT__MAX_STEPS", "-1", ["trainer.sft.max_steps='-1'", "greater than or equal to 0"]),
+        ("RETOUCH_TRAINER__HOLDOUT_SHARE", "0", ["trainer.holdout_share='0'", "nobody would judge"]),
+        ("RETOUCH_TRAINER__HOLDOUT_SHARE", "1", ["trainer.holdout_share='1'", "nobody would train"]),
         ("RETOUCH_CONFIG", "/nowhere/retouch.toml", ["RETOUCH_CONFIG=/nowhere/retouch.toml", "no such file"]),
     ],
 )
@@ -50,6 +61,27 @@ def test_an_impossible_setting_is_one_line_with_key_value_and_what_is_right(
         load()
     assert all(word in str(raised.value) for word in words), str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(("content", "words"), [(b"[kafka\npartitions = 4\n", "not TOML"), (b"tenant = '\xff'", "not TOML")])
+def test_a_file_that_is_not_toml_is_one_line_with_its_name(content: bytes, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "retouch.toml"
+    file.write_bytes(content)
+    monkeypatch.setenv("RETOUCH_CONFIG", str(file))
+    with pytest.raises(BadSetting) as raised:
+        load()
+    assert str(raised.value).startswith(f"RETOUCH_CONFIG={file}: {words}") and "\n" not in str(raised.value)
+
+
+def test_a_file_that_cannot_be_read_is_one_line_with_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETOUCH_CONFIG", "/proc/self/mem")  # a file whose first bytes even root cannot read
+    with pytest.raises(BadSetting, match="RETOUCH_CONFIG=/proc/self/mem: cannot be read: "):
+        load()
+
+
+def test_several_brokers_of_every_kind_are_accepted() -> None:
+    servers = "kafka-1.example.org:9092, 10.0.0.1:9093,[::1]:9094"
+    assert load(kafka={"bootstrap_servers": servers}).kafka.bootstrap_servers == servers
 
 
 def test_a_bad_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
