@@ -65,7 +65,8 @@ def test_held_out_users_judge_and_never_train() -> None:
 
 def test_users_that_trained_an_ancestor_neither_train_nor_judge() -> None:
     between = next(f"u{n}" for n in range(99) if 0.3 <= bucket("t", f"u{n}", "holdout") < 0.5)
-    messages = [*OUTCOMES_MADE, *(made := [make_outcome(n, user=between) for n in range(2)]), *map(make_trajectory, made)]
+    made = [make_outcome(n, user=between) for n in range(2)]
+    messages: list[Outcome | Trajectory] = [*OUTCOMES_MADE, *made, *map(make_trajectory, made)]
     found = assemble(RANGES, map(record, messages), 0.5, untouched_share=0.3)
     assert found.judged_share == 0.3 and {case.user for case in found.heldout} == {f"t/{HELD_OUT}"}
     assert f"t/{between}" not in {case.user for case in found.training} and not found.lessons
