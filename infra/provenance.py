@@ -1,4 +1,4 @@
-"""Where each setting's value comes from, with secrets hidden."""
+"""Where each setting's value comes from, with secrets and the users in URLs hidden."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 
 from infra.settings import USUAL_NAMES, Settings
+from infra.urls import without_user
 
 
 @dataclass(frozen=True)
@@ -65,4 +66,4 @@ def _is_in(file: dict[str, Any], key: str) -> bool:
 def _shown(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return "**********"
-    return value if value is None or isinstance(value, bool | int | float) else str(value)
+    return value if value is None or isinstance(value, bool | int | float) else without_user(str(value))

@@ -340,6 +340,12 @@ def load(**overrides: Any) -> Settings:
 
 def _explain(error: Any) -> str:
     key = ".".join(map(str, error["loc"])) or "settings"
-    secret = any(word in key for word in ("password", "api_key"))
-    shown = error["input"] if isinstance(error["input"], str | int | float) and not secret else None
+    shown = None if _may_be_secret(key, error) else error["input"]
     return f"{key}{'' if shown is None else f'={shown!r}'}: {error['msg']}"
+
+
+def _may_be_secret(key: str, error: Any) -> bool:
+    """An unknown key may be a misspelled secret, a text where a section belongs may hold one, and so may anything with an `@`."""
+    value = error["input"]
+    whole = error["type"] in ("extra_forbidden", "model_type", "model_attributes_type") or not isinstance(value, str | int | float)
+    return whole or "@" in str(value) or any(word in key for word in ("password", "api_key"))

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from infra.errors import CannotContinue, RetouchError, RetryLater
+from infra.urls import without_user
 from schemas.drafts import Usage
 
 #: An answer longer than a message's text field can hold is refused.
@@ -88,7 +89,7 @@ class ChatEndpoint:
         if status in (408, 409, 429) or status >= 500:
             return RetryLater(f"the endpoint answered {status}", after_s=_retry_after_s(response.headers.get("Retry-After", "")))
         if status in _OUR_MISTAKE:
-            return CannotContinue(f"{self._url} answered {status}: {_OUR_MISTAKE[status]} (model {self._model!r})")
+            return CannotContinue(f"{without_user(self._url)} answered {status}: {_OUR_MISTAKE[status]} (model {self._model!r})")
         return Refused(f"the endpoint answered {status}")
 
 

@@ -16,6 +16,7 @@ from infra.checkpoints import verify_checkpoint
 from infra.errors import BadSetting, CannotContinue
 from infra.lifecycle import mark_ready
 from infra.settings import Settings
+from infra.urls import without_user
 from schemas.responses import ModelVersion
 from workers.endpoint.gathering import GatheringBackend
 from workers.engines.backend import Backend
@@ -75,7 +76,7 @@ def address(settings: Settings) -> tuple[str, int]:
     """Host and port of `base.url`, which must be one that this server can answer."""
     parts = urlsplit(settings.base.url or "")
     if parts.scheme != "http" or not parts.hostname or parts.path.rstrip("/") != "/v1":
-        raise BadSetting(f"base.url={settings.base.url!r}: the base endpoint serves http://HOST:PORT/v1")
+        raise BadSetting(f"base.url={without_user(settings.base.url or '')!r}: the base endpoint serves http://HOST:PORT/v1")
     return parts.hostname, parts.port or 80
 
 

@@ -32,7 +32,7 @@ def test_the_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ("variable", "value", "words"),
     [
         ("RETOUCH_KAFKA__PARTITIONS", "0", ["kafka.partitions='0'", "greater than 0"]),
-        ("RETOUCH_KAFKA__PARTITONS", "4", ["kafka.partitons='4'", "not permitted"]),
+        ("RETOUCH_KAFKA__PARTITONS", "4", ["kafka.partitons: ", "not permitted"]),
         ("RETOUCH_KAKFA__PARTITIONS", "4", ["RETOUCH_KAKFA__PARTITIONS", "no such setting"]),
         ("RETOUCH_BASE__TIMEOUT_S", "nan", ["base.timeout_s"]),
         ("RETOUCH_TENANT", "a/b", ["tenant='a/b'", "without '/'"]),
@@ -90,6 +90,33 @@ def test_a_bad_secret_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadSetting) as raised:
         load()
     assert "sasl_mechanism" in str(raised.value) and "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("RETOUCH_KAFKA__SASL_PASSWD", "hunter2"),
+        ("RETOUCH_KAFKA", '"sasl_password=hunter2"'),
+        ("RETOUCH_KAFKA", "sasl_password=hunter2"),
+        ("RETOUCH_TRAINER__SFT", "hunter2"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "ada:hunter2@broker:9092"),
+    ],
+)
+def test_what_may_be_a_misplaced_secret_is_not_repeated(variable: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(BadSetting) as raised:
+        load()
+    assert "hunter2" not in str(raised.value)
+
+
+def test_urls_are_listed_without_their_users() -> None:
+    made = {
+        "registry": {"tracking_uri": "postgresql://ada:hunter2@db/mlflow"},
+        "base": {"url": "http://ada:hunter2@b/v1"},
+        "index": {"url": "http://hunter2@q"},
+    }
+    found = {setting.key: setting.value for setting in sources(load(**made))}
+    assert (found["registry.tracking_uri"], found["base.url"], found["index.url"]) == ("postgresql://db/mlflow", "http://b/v1", "http://q")
 
 
 def test_secrets_never_show(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,6 +53,12 @@ async def test_a_wrong_key_path_or_model_stops_the_process_and_says_so(status: i
         await ask(server.url)
 
 
+async def test_the_text_of_an_error_does_not_say_who_asks() -> None:
+    with serving(scripted(failure(401))) as server, pytest.raises(CannotContinue) as caught:
+        await ask(server.url.replace("//", "//ada:hunter2@"))
+    assert "http://127.0.0.1:" in str(caught.value) and "hunter2" not in str(caught.value)
+
+
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", {"choices": []}, {"choices": [{"message": None}]}])
 async def test_an_answer_of_another_shape_is_for_later(body: object) -> None:
     with serving(scripted(Answer(body))) as server, pytest.raises(RetryLater, match="not a chat completion"):

@@ -1,0 +1,14 @@
+"""URLs as they may be shown: in logs, errors and `config print`."""
+
+from __future__ import annotations
+
+import re
+
+#: RFC 3986 ends the authority at the first of `/?#`; in a database's URL SQLAlchemy also takes a password with slashes.
+_WEB_USER = re.compile(r"(?<=://)[^/?#\s]*@")
+_DATABASE_USER = re.compile(r"(?<=://)[^:/@\s]*(:[^\s]*)?@")
+
+
+def without_user(url: str) -> str:
+    """`url` without `user:password@`; any other text as it is."""
+    return (_WEB_USER if url.lower().startswith("http") else _DATABASE_USER).sub("", url)
