@@ -64,6 +64,7 @@ class Follower:
         self._clock = clock or SystemClock()
         self.serving = serving
         self._refused: str | None = None  # a version that did not go in; looked at again when the alias has moved
+        self._put_off: str | None = None  # a version that could not go in yet; said once
         self._away = False
 
     async def follow(self) -> None:
@@ -84,8 +85,10 @@ class Follower:
             self._refused = champion.version
             log.error("version refused; the old one keeps serving", extra=self._from_to(champion) | {"reason": str(error)})
             return None
-        except RetryLater as error:
-            log.warning("swap put off", extra=self._from_to(champion) | {"reason": str(error)})
+        except (RetryLater, OSError) as error:  # a full disk, too, is no reason to take the old version away
+            if champion.version != self._put_off:
+                log.warning("swap put off", extra=self._from_to(champion) | {"reason": str(error)})
+            self._put_off = champion.version
             return None
         await self._record(champion, swap, event)
         return swap
@@ -112,7 +115,7 @@ class Follower:
             **vars(swap),
             "event_to_swap_ms": self._since(event.occurred_at) if event and event.version == champion.version else None,
         }
-        self.serving = champion
+        self.serving, self._put_off = champion, None
         log.info("version swapped", extra=record)
         await asyncio.to_thread(self._append, record)
 
@@ -123,6 +126,9 @@ class Follower:
         return (self._clock.now() - moment).total_seconds() * 1000
 
     def _append(self, record: dict[str, object]) -> None:
-        """One JSON line a swap, for the demo's report."""
-        with (self._settings.stack.dir / "swaps.jsonl").open("a") as file:
-            file.write(json.dumps(record) + "\n")
+        """One JSON line a swap, for the demo's report: serving does not depend on it."""
+        try:
+            with (self._settings.stack.dir / "swaps.jsonl").open("a") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            log.warning("the swap is not listed in swaps.jsonl", extra={"to": record["to"], "reason": str(error)})

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import threading
@@ -34,6 +35,7 @@ class TableRegistry:
         self.champion = champion
         self.away = False
         self.unsound: set[str] = set()
+        self.full = False  # the disk
         self.fetched: list[str] = []
 
     def resolve(self, alias: Alias) -> RegisteredVersion | None:
@@ -43,6 +45,8 @@ class TableRegistry:
 
     def fetch(self, version: str, into: Path) -> Path:
         self.fetched.append(version)
+        if self.full:
+            raise OSError(errno.ENOSPC, "No space left on device")
         if version in self.unsound:
             raise BadCheckpoint(f"{into / version / 'config.json'}: missing")
         return into / version
@@ -130,6 +134,26 @@ async def test_a_failed_swap_is_final_and_a_late_one_is_tried_again(following: F
     await follower.look()
     await follower.look()
     assert (registry.fetched, follower.serving.version) == (fetched, "1")
+
+
+async def test_a_full_disk_puts_a_swap_off_and_is_said_once(following: Following, caplog: pytest.LogCaptureFixture) -> None:
+    registry, engine = TableRegistry("2"), SwappingEngine()
+    registry.full = True
+    follower = following(registry, engine)
+    for _ in range(3):
+        assert await follower.look() is None
+    assert [record.message for record in caplog.records] == ["swap put off"]
+    registry.full = False
+    await follower.look()
+    assert (engine.served, follower.serving.version) == (["2"], "2")
+
+
+async def test_a_swap_that_cannot_be_listed_counts_all_the_same(following: Following, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "swaps.jsonl").mkdir()  # nobody, not even root, can append to it
+    follower = following(TableRegistry("2"), SwappingEngine())
+    assert await follower.look() is not None
+    assert follower.serving.version == "2"
+    assert [record.message for record in caplog.records] == ["the swap is not listed in swaps.jsonl"]
 
 
 async def test_a_registry_that_is_away_is_reported_once(following: Following, caplog: pytest.LogCaptureFixture) -> None:
