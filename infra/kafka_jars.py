@@ -5,16 +5,14 @@ A complete set appears by one rename, so a directory that exists was complete an
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from infra.errors import CannotContinue
+from infra.errors import CannotContinue, RetryLater
+from infra.locks import locked
 
 VERSION = "4.3.1"
 #: slf4j-simple writes the broker's log to standard error; without a binding it would log nothing.
@@ -39,9 +37,11 @@ def ensure_jars(cache_dir: Path) -> Path:
     target = home / VERSION
     try:
         home.mkdir(parents=True, exist_ok=True)
-        with _locked(home / "lock"):
+        with locked(home / "lock", LOCK_TIMEOUT_S):
             if not target.is_dir():
                 _fetch(home, target)
+    except RetryLater as error:
+        raise CannotContinue(f"Kafka's jars: {error}") from None
     except OSError as error:
         raise CannotContinue(f"cannot write Kafka's jars to {home}: {error.strerror or error}") from error
     verify(target)
@@ -59,22 +59,6 @@ def verify(directory: Path) -> None:
             digest = hashlib.file_digest(jar, "sha256").hexdigest()
         if digest != expected[name]:
             raise CannotContinue(f"{path} has sha256 {digest[:12]}..., expected {expected[name][:12]}...: remove {directory} to fetch it again")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file; the system frees it when the holder dies. Raises CannotContinue when somebody else holds it for too long."""
-    deadline = time.monotonic() + LOCK_TIMEOUT_S
-    with path.open("w") as lock:
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise CannotContinue(f"another process has been fetching Kafka's jars for {LOCK_TIMEOUT_S:.0f} s ({path})") from None
-                time.sleep(0.2)
-        yield
 
 
 def _fetch(home: Path, target: Path) -> None:

@@ -8,7 +8,6 @@ file, 2026-11-20), which the first call does.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
@@ -23,6 +22,7 @@ from typing import Any
 
 from infra.checkpoints import BadCheckpoint, verify_checkpoint
 from infra.errors import RetouchError, RetryLater
+from infra.locks import locked
 from infra.settings import Settings
 from schemas.model_events import Alias
 from schemas.responses import ModelVersion
@@ -31,6 +31,8 @@ from schemas.responses import ModelVersion
 DIGEST, PARENT, DATASET, LOGGED_MODEL = "sha256", "parent", "dataset", "logged_model"
 #: MLflow's own limit for a data set's digest; the whole digest stands in the version's tag.
 _MLFLOW_DIGEST_CHARS = 36
+#: A new SQLite file takes 9 s; on a busy machine, and behind other processes, several times that.
+OPEN_WITHIN_S = 120.0
 
 
 class NoSuchVersion(RetouchError):
@@ -230,8 +232,7 @@ class Registry:
             return
         database = Path(self._uri.removeprefix("sqlite:///"))
         database.parent.mkdir(parents=True, exist_ok=True)
-        with Path(f"{database}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # released by the kernel if this process dies
+        with locked(Path(f"{database}.lock"), OPEN_WITHIN_S):
             yield
 
 

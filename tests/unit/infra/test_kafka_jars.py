@@ -11,6 +11,7 @@ import pytest
 
 from infra import kafka_jars
 from infra.errors import CannotContinue
+from infra.locks import locked
 
 REFUSED = "http://127.0.0.1:9"  # the discard port: nothing answers
 
@@ -27,6 +28,13 @@ def test_a_changed_jar_is_refused(tmp_path: Path) -> None:
     for name in kafka_jars.checksums():
         (target / name).write_bytes(b"not what was listed")
     with pytest.raises(CannotContinue, match=r"\.jar has sha256 .*, expected .*: remove"):
+        kafka_jars.ensure_jars(tmp_path)
+
+
+def test_a_fetch_by_another_process_is_not_waited_for_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_jars, "LOCK_TIMEOUT_S", 0.05)
+    (tmp_path / "kafka").mkdir()
+    with locked(tmp_path / "kafka" / "lock", timeout_s=1), pytest.raises(CannotContinue, match=r"Kafka's jars: another process has held .*/kafka/lock"):
         kafka_jars.ensure_jars(tmp_path)
 
 
