@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import threading
 from pathlib import Path
 
 from infra.errors import BadSetting
@@ -27,8 +28,11 @@ def engine_kind(settings: Settings) -> EngineKind:
     return wanted
 
 
-def start_engine(settings: Settings, checkpoint: Path, model: ModelVersion) -> ServingEngine:
-    """Load `checkpoint` and serve it as `model`. Blocks: a second with transformers, 20 to 40 s with vLLM. Raises EngineDied."""
+def start_engine(settings: Settings, checkpoint: Path, model: ModelVersion, stop: threading.Event | None = None) -> ServingEngine:
+    """Load `checkpoint` and serve it as `model`. Blocks: a second with transformers, 20 to 40 s with vLLM.
+
+    Raises EngineDied, or StartStopped when `stop` is set first.
+    """
     wanted = settings.reflection
     kind = engine_kind(settings)
 
@@ -39,4 +43,4 @@ def start_engine(settings: Settings, checkpoint: Path, model: ModelVersion) -> S
 
     prepare_process(wanted.threads)
     limits = Limits(max_model_len=wanted.max_model_len, in_flight=wanted.concurrency, drain_s=wanted.timeout_s)
-    return ServingEngine.start(make_backend, ChatTemplate(checkpoint), checkpoint, model, limits)
+    return ServingEngine.start(make_backend, ChatTemplate(checkpoint), checkpoint, model, limits, stop)

@@ -56,6 +56,10 @@ class SwapFailed(RetouchError):
     """The new weights did not go in; the old version keeps serving."""
 
 
+class StartStopped(RetouchError):
+    """Told to stop before the model was loaded. The load goes on in a daemon thread and ends with the process, or closes by itself."""
+
+
 class EngineDied(CannotContinue):
     """The engine is gone: every request that waited got this, and every later one does."""
 

@@ -15,7 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError
+from concurrent.futures import Future, InvalidStateError, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +26,14 @@ from infra.errors import RetouchError, RetryLater
 from schemas.responses import ModelVersion
 from workers.engines.backend import Backend, Completion
 from workers.engines.chat import Template
-from workers.engines.engine import EngineDied, Generation, GenerationFailed, Sampling, Swap, SwapFailed
+from workers.engines.engine import EngineDied, Generation, GenerationFailed, Sampling, StartStopped, Swap, SwapFailed
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+#: How often a start that waits for its model looks whether it should stop.
+LOOK_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -88,10 +91,22 @@ class ServingEngine:
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     @classmethod
-    def start(cls, make_backend: Callable[[Path], Backend], template: Template, checkpoint: Path, model: ModelVersion, limits: Limits) -> ServingEngine:
-        """Load `checkpoint`. Raises EngineDied with the cause when that fails."""
+    def start(
+        cls,
+        make_backend: Callable[[Path], Backend],
+        template: Template,
+        checkpoint: Path,
+        model: ModelVersion,
+        limits: Limits,
+        stop: threading.Event | None = None,
+    ) -> ServingEngine:
+        """Load `checkpoint`. Raises EngineDied with the cause when that fails, StartStopped when `stop` is set first."""
         engine = cls(make_backend, template, checkpoint, model, limits)
         engine._thread.start()
+        while not wait([engine._loaded], timeout=LOOK_S).done:
+            if stop and stop.is_set():
+                engine._post(_Close())
+                raise StartStopped(f"told to stop while {checkpoint} was loading")
         engine._loaded.result()
         return engine
 

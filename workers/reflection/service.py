@@ -11,6 +11,7 @@ from infra.registry import Registry
 from infra.settings import Settings
 from schemas.topics import CONTEXTS
 from workers.engines.choice import engine_kind, start_engine
+from workers.engines.engine import StartStopped
 from workers.reflection.follower import Follower, first_champion, models_dir
 from workers.reflection.hints import KafkaHints
 from workers.reflection.reflector import Reflector
@@ -26,7 +27,12 @@ def run(settings: Settings, stop: threading.Event) -> None:
     champion = first_champion(settings, registry, stop)
     if champion is None:
         return
-    engine = start_engine(settings, registry.fetch(champion.version, models_dir(settings)), champion.model)
+    checkpoint = registry.fetch(champion.version, models_dir(settings))
+    try:
+        engine = start_engine(settings, checkpoint, champion.model, stop)
+    except StartStopped as error:
+        log.info("stopped before the engine had started", extra={"reason": str(error)})
+        return
     log.info("engine started", extra={"engine": kind, "version": champion.version, "digest": champion.digest})
     hints = KafkaHints(settings, stop)
     follower = Follower(settings, registry, engine, champion, hints)

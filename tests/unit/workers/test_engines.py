@@ -14,7 +14,7 @@ from infra.settings import EngineKind, Reflection, Settings
 from schemas.responses import ModelVersion
 from tests.unit.infra.checkpoint_files import write_checkpoint
 from workers.engines import choice
-from workers.engines.engine import EngineDied, GenerationFailed, Sampling, SwapFailed
+from workers.engines.engine import EngineDied, GenerationFailed, Sampling, StartStopped, SwapFailed
 from workers.engines.fake import CharTemplate, FakeBackend
 from workers.engines.serving import Limits, ServingEngine
 
@@ -138,6 +138,24 @@ async def test_closing_answers_those_who_wait_and_ends_the_thread(tmp_path: Path
     with pytest.raises(GenerationFailed, match="closed"):
         await waiting
     assert "engine" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_stop_does_not_wait_for_a_model_that_is_loading(tmp_path: Path) -> None:
+    checkpoint, loaded, stop = write_checkpoint(tmp_path / "1"), threading.Event(), threading.Event()
+    backend = FakeBackend(checkpoint, lambda prompt, _: prompt)
+
+    def load_slowly(path: Path) -> FakeBackend:
+        loaded.wait(10)
+        return backend
+
+    threading.Timer(0.05, stop.set).start()
+    with pytest.raises(StartStopped):
+        ServingEngine.start(load_slowly, CharTemplate(), checkpoint, version("1"), Limits(max_model_len=40, in_flight=4, drain_s=5.0), stop)
+    loaded.set()
+    for thread in threading.enumerate():
+        if thread.name == "engine":
+            thread.join(10)
+            assert not thread.is_alive(), "a load that nobody waits for any more closes by itself"
 
 
 def test_auto_is_vllm_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
