@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from infra.errors import BadSetting, CannotContinue, RetryLater
 from infra.settings import Index
+from infra.urls import without_user
 from schemas.contexts import HistoryItem
 from streams.index.history import DOMAIN, OCCURRED_AT, TENANT, USER, Point, Scope, Selection, Vector, best_first
 
@@ -35,7 +36,7 @@ class ServerIndex:
         try:
             client = AsyncQdrantClient(url=settings.url, api_key=api_key, timeout=max(1, round(settings.timeout_s)), check_compatibility=False)
         except ValueError as error:
-            raise BadSetting(f"index.url={settings.url!r}: {error}") from error
+            raise BadSetting(f"index.url={without_user(settings.url or '')!r}: {error}") from error
         return await cls.open(client, settings.collection, dimension=dimension, embedder=embedder)
 
     @classmethod

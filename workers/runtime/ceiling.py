@@ -1,4 +1,5 @@
-"""The ceiling of handlers' bugs: when most records meet one, the fault is ours, and the process stops instead of setting everything aside.
+"""The ceiling of failures that are ours: a handler's bug, or something away for longer than all retries. When most records meet one, the process stops
+instead of setting everything aside.
 
 Records that nobody could handle (malformed, poison) count as handled well: they are their writers' fault, and stopping would only bring them back.
 """
@@ -20,13 +21,13 @@ class Ceiling:
         self._at_least = at_least
         self._share = share
 
-    def saw(self, *, bug: bool) -> None:
+    def saw(self, *, our_fault: bool) -> None:
         """Count one finished record."""
-        self._last.append(bug)
+        self._last.append(our_fault)
 
     @property
     def is_reached(self) -> bool:
-        """Whether more than `share` of the window met a bug."""
+        """Whether more than `share` of the window failed through our fault."""
         return len(self._last) >= self._at_least and sum(self._last) > self._share * len(self._last)
 
     def check(self) -> None:

@@ -68,5 +68,5 @@ class Finished:
     delivery: Delivery
     outputs: tuple[Outbound, ...]
     set_aside: bool = False
-    bug: bool = False  # the handler's, not the record's
+    our_fault: bool = False  # a handler's bug or something long away, not the record's own
     retries: int = 0

@@ -5,7 +5,7 @@ A handler is an async function of one record. It returns what to produce, in ord
 - `RetryLater`: the same record again, after a growing pause, up to a bound; then it is set aside;
 - `PoisonMessage`: set aside on the dead-letter topic now;
 - `CannotContinue`: the process stops and leaves the offset uncommitted;
-- anything else is a bug: the record is set aside, and when most records of a window end so, the process stops behind them.
+- anything else is a bug: the record is set aside. When most records of a window end so, or run out of retries, the process stops behind them.
 
 Handling a record twice must do what handling it once did: ids of outputs are derived from the input, and a handler keeps no count of calls.
 All handlers run on one event loop, in a thread of its own, up to `concurrency` at once and in any order. A call is cancelled when its

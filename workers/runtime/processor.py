@@ -82,7 +82,7 @@ class Processor(Generic[M]):
         origin = delivery.origin
         fields = {"topic": origin.topic, "partition": origin.partition, "offset": origin.offset, "reason": str(error), "retries": retries}
         log.warning("record set aside", extra=fields)
-        return Finished(delivery, (delivery.set_aside(error),), set_aside=True, bug=isinstance(error, HandlerFailed), retries=retries)
+        return Finished(delivery, (delivery.set_aside(error),), set_aside=True, our_fault=isinstance(error, HandlerFailed | RetryLater), retries=retries)
 
 
 def _place(error: Exception) -> str:

@@ -144,7 +144,7 @@ class Worker(Generic[M]):
             self._membership.pause(False)
         self._poll(room)
         self._collect()
-        # Dead letters and positions first: a restart goes on behind the records that met a bug instead of meeting it again for ever.
+        # Dead letters and positions first: a restart goes on behind the records that failed instead of failing on them for ever.
         if self._is_due() or self._ceiling.is_reached:
             self._commit()
         self._ceiling.check()
@@ -160,7 +160,7 @@ class Worker(Generic[M]):
     def _collect(self) -> None:
         for finished in self._pool.collect():
             if finished.delivery in self._held:
-                self._ceiling.saw(bug=finished.bug)
+                self._ceiling.saw(our_fault=finished.our_fault)
                 self._finished.append(finished)
 
     def _is_due(self) -> bool:

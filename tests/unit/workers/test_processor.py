@@ -66,7 +66,7 @@ async def test_handling_a_record_twice_gives_the_same_bytes() -> None:
 async def test_a_malformed_record_is_set_aside_byte_for_byte(value: bytes) -> None:
     handler = Scripted()
     finished = await processor(handler).process(make_delivery(value=value, offset=7))
-    assert finished.set_aside and not finished.bug
+    assert finished.set_aside and not finished.our_fault
     assert (finished.outputs[0].topic, finished.outputs[0].value) == ("queries-dlt", value)
     assert dict(finished.outputs[0].headers)["kafka_dlt-original-offset"] == (7).to_bytes(8, "big")
     assert handler.calls == 0
@@ -75,7 +75,7 @@ async def test_a_malformed_record_is_set_aside_byte_for_byte(value: bytes) -> No
 async def test_poison_is_set_aside_without_another_try() -> None:
     handler = Scripted(PoisonMessage("never"))
     finished = await processor(handler).process(make_delivery())
-    assert finished.set_aside and not finished.bug
+    assert finished.set_aside and not finished.our_fault
     assert reason(finished)[1] == "never"
     assert handler.calls == 1
 
@@ -83,7 +83,7 @@ async def test_poison_is_set_aside_without_another_try() -> None:
 async def test_a_bug_in_a_handler_sets_the_record_aside_without_quoting_it() -> None:
     finished = await processor(Scripted(ValueError("what the user wrote"))).process(make_delivery())
     kind, text = reason(finished)
-    assert finished.bug
+    assert finished.our_fault
     assert kind.endswith("HandlerFailed")
     assert text.startswith("ValueError at test_processor.py:")
     assert "user wrote" not in text
@@ -139,7 +139,7 @@ async def test_retry_later_ends_as_a_dead_letter() -> None:
         await settle()
         await clock.advance(20)
     finished = await asyncio.wait_for(task, 5)
-    assert finished.set_aside
+    assert finished.set_aside and finished.our_fault
     assert handler.calls == BACKOFF.attempts
     assert reason(finished)[0] == "infra.errors.RetryLater"
 

@@ -45,7 +45,7 @@ def test_a_pause_grows_obeys_the_other_side_and_is_bounded(failures: int, after_
 
 def seeing(ceiling: Ceiling, *bugs: bool) -> bool:
     for bug in bugs:
-        ceiling.saw(bug=bug)
+        ceiling.saw(our_fault=bug)
     return ceiling.is_reached
 
 
