@@ -173,7 +173,8 @@ class Worker(Generic[M]):
         positions = self._positions()
         if self._committer.commit(outputs, positions):
             for partition, position in positions.items():
-                self._trackers[partition].committed(position)
+                if tracker := self._trackers.get(partition):  # it may have gone away while the commit waited
+                    tracker.committed(position)
             self.counts.commits += 1
         self._committed_at = time.monotonic()
 
