@@ -132,13 +132,18 @@ def _range(options: Sequence[str]) -> tuple[float, float]:
 
 
 def _common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
-    """Length of the longest common subsequence, one row of the table at a time."""
-    row = [0] * (len(right) + 1)
-    for token in left:
-        diagonal = 0
-        for column, other in enumerate(right, 1):
-            diagonal, row[column] = row[column], diagonal + 1 if token == other else max(row[column], row[column - 1])
-    return row[-1]
+    """Length of the longest common subsequence, a row of the table in the bits of one integer.
+
+    Hyyrö (2004), "Bit-parallel LCS-length computation revisited": two texts of 16,000 tokens, the longest a message holds, take well under a second.
+    """
+    places: dict[str, int] = {}
+    for place, token in enumerate(left):
+        places[token] = places.get(token, 0) | 1 << place
+    row = everything = (1 << len(left)) - 1
+    for token in right:
+        matches = row & places.get(token, 0)
+        row = (row + matches | row - matches) & everything
+    return len(left) - row.bit_count()
 
 
 @cache

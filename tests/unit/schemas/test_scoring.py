@@ -2,9 +2,27 @@ import subprocess
 import sys
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.scoring import Pair, is_valid, metrics, paired_bootstrap, rating_error, rouge, score, style_f1
 from schemas.tasks import MOVIE_TAGS, STARS, Task
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=12), st.lists(st.sampled_from("abc"), max_size=12))
+def test_style_counts_the_longest_common_subsequence(answer: list[str], truth: list[str]) -> None:
+    table = [[0] * (len(truth) + 1) for _ in range(len(answer) + 1)]
+    for i, left in enumerate(answer):
+        for j, right in enumerate(truth):
+            table[i + 1][j + 1] = table[i][j] + 1 if left == right else max(table[i][j + 1], table[i + 1][j])
+    shared = sum(min(answer.count(token), truth.count(token)) for token in "abc")
+    expected = (shared + table[-1][-1]) / (len(answer) + len(truth)) if answer and truth else float(answer == truth)
+    assert style_f1(" ".join(answer), " ".join(truth)) == pytest.approx(expected)
+
+
+def test_style_of_the_longest_texts_is_found_at_once() -> None:
+    text = " ".join("abcdefgh"[place % 8] for place in range(16_000))
+    assert style_f1(text, text) == 1.0
 
 
 @pytest.mark.parametrize(
