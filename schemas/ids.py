@@ -6,15 +6,13 @@ Every id of an effect is a UUIDv5 of its cause, so handling a record twice produ
 from __future__ import annotations
 
 import hashlib
-from typing import Annotated, NewType
+from typing import Annotated
 from uuid import UUID, uuid5
 
 from pydantic import AfterValidator, StringConstraints
 
 #: Namespace of every derived id; written out because ids are part of the wire contract.
 NAMESPACE = UUID("6f7d1a52-4d0e-5b0f-9f0e-2f1f4c1b7a11")
-
-QueryId = NewType("QueryId", UUID)
 
 
 def _plain(value: str) -> str:

@@ -6,7 +6,6 @@ Within a version fields are only added, with a default.
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Self
 
@@ -75,10 +74,6 @@ class Message(Record):
             return cls.model_validate_json(value)
         except ValidationError as error:
             raise Malformed(f"{cls.ce_type()}: {_summary(error)}") from None
-
-    @classmethod
-    def json_schema(cls) -> str:
-        return json.dumps(cls.model_json_schema(), sort_keys=True)
 
 
 def message_type(ce_type: str) -> type[Message]:
