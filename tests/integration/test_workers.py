@@ -370,7 +370,7 @@ def process(settings: Settings, folder: Path, worker: str, *, base_url: str, **m
 def drafts_of(settings: Settings, queries: Sequence[Query]) -> list[Any]:
     wanted = draft_ids(queries)
     found = records(settings, DRAFTS.name, lambda seen: wanted <= set(ce_ids(seen)))
-    return [record for record in found if dict(record.headers)["ce_id"].decode() in wanted]
+    return [record for record in found if dict(record.headers).get("ce_id", b"").decode() in wanted]
 
 
 def slowly(body: dict[str, Any]) -> Answer:
