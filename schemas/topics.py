@@ -62,6 +62,11 @@ TOPICS = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, RESPONSES, FEEDBACK, OUTCOMES
 DEAD_LETTERED = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES, MODEL_EVENTS)
 
 
+def consumer_group(reader: str) -> str:
+    """The group that `reader` commits in, such as `retouch-streams`: whoever waits for it needs its name too."""
+    return f"retouch-{reader}"
+
+
 def dead_letter_topic(name: str) -> str:
     """The topic that takes `name`'s unusable records (Spring Kafka's suffix)."""
     return name + DEAD_LETTER_SUFFIX

@@ -10,11 +10,11 @@ from schemas.contexts import Source
 from schemas.dead_letters import Origin, dead_letter
 from schemas.envelope import Envelope, Headers, read, seal
 from schemas.messages import Malformed, Message
-from schemas.topics import MAX_MESSAGE_BYTES, Topic
+from schemas.topics import MAX_MESSAGE_BYTES, Topic, consumer_group
 
 M = TypeVar("M", bound=Message)
 
-GROUP = "retouch-streams"
+GROUP = consumer_group("streams")
 SOURCE = "/streams"
 #: What Kafka's framing and the headers may add to a value.
 FRAMING_BYTES = 4_096

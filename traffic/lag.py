@@ -15,10 +15,10 @@ from kafka import TopicPartition
 from infra.errors import RetryLater
 from infra.kafka import admin, reader
 from infra.settings import Settings
-from schemas.topics import Topic
+from schemas.topics import Topic, consumer_group
 
 #: The consumer group of the streams process: history, outcomes and retrieval.
-STREAMS_GROUP = "retouch-streams"
+STREAMS_GROUP = consumer_group("streams")
 POLL_S = 0.25
 
 

@@ -19,11 +19,11 @@ from infra.registry import Registry
 from infra.settings import Settings
 from infra.stack import Stack
 from schemas.ids import is_held_out
-from schemas.topics import OUTCOMES
+from schemas.topics import OUTCOMES, consumer_group
 from traffic.lag import GroupLag
 from traffic.plan import Plan as Traffic
 
-TEACHER_GROUP = "retouch-teacher"
+TEACHER_GROUP = consumer_group("teacher")
 #: Bounds of waiting, each several times what was measured.
 PHASE_TIMEOUT_S = 900.0
 STALL_S = 90.0

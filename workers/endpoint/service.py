@@ -31,7 +31,7 @@ THREADS = 1
 #: The model's thread and the HTTP thread share the interpreter: each of a request's system calls waits up to this long to get it back while
 #: the model computes. Python's own 5 ms made 250 requests a second of 64 concurrent ones, this 450 (two busy cores, 2026-11-21).
 SWITCH_INTERVAL_S = 0.0005
-#: Longer than clients keep an idle connection (httpx: 5 s), so that no request meets a closing one.
+#: Longer than clients keep an idle connection (ours: aiohttp, 15 s), so that no request meets a closing one.
 KEEP_ALIVE_S = 65
 START_WITHIN_S = 60.0
 

@@ -34,9 +34,7 @@ class Delivery:
     def set_aside(self, error: BaseException) -> Outbound:
         """This record for its dead-letter topic, byte for byte, with the reason."""
         letter = dead_letter(self.origin, self.key, self.value, self.headers, error)
-        # kafka-python writes no record without both key and value (3.0.12); such a one is set aside with an empty value.
-        value = b"" if letter.key is None and letter.value is None else letter.value
-        return Outbound(letter.topic, letter.key, value, letter.headers)
+        return Outbound(letter.topic, letter.key, letter.value, letter.headers)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from infra.errors import CannotContinue
 from infra.kafka import client_options
 from infra.settings import Settings
 from schemas.dead_letters import Origin
+from schemas.topics import consumer_group
 from workers.runtime.delivery import Delivery
 
 log = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class Membership:
     """
 
     def __init__(self, settings: Settings, name: str, topic: str, on_revoked: Revoked) -> None:
-        self.group = f"retouch-{name}"
+        self.group = consumer_group(name)
         self._topic = topic
         self._paused = False
         timeout_ms = settings.kafka.session_timeout_ms
