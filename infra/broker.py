@@ -36,12 +36,12 @@ JVM_OPTIONS = (
     "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
 )
 
+PROTOCOLS = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
 #: One node with little memory and few threads: it shares two cores with everything else. Tried on 2026-11-20.
 FIXED = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
-    "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
     "auto.create.topics.enable": "false",
     "offsets.topic.replication.factor": "1",
     "offsets.topic.num.partitions": "4",
@@ -70,10 +70,16 @@ FIXED = {
 
 
 class Broker:
-    """One Kafka node. The directory keeps its ports, so a restarted broker is found at the same address."""
+    """One Kafka node. The directory keeps its ports, so a restarted broker is found at the same address.
 
-    def __init__(self, settings: Settings) -> None:
+    Clients go where a broker says that it is. With `proxy_port` it has a second listener, on `proxied_port`, that sends whoever comes through it
+    to `proxy_port` of the same host: a proxy that listens there stays between that client and the broker.
+    """
+
+    def __init__(self, settings: Settings, *, proxy_port: int = 0) -> None:
         self._settings = settings.stack
+        self._proxy_port = proxy_port
+        self.proxied_port = free_port(settings.stack.host) if proxy_port else 0
         self.dir = (settings.stack.dir / "kafka").resolve()
         self.child = Child("broker", [], settings.stack.dir.resolve() / "logs" / "broker.log")
         self.port = 0
@@ -178,9 +184,15 @@ class Broker:
 
     def _properties(self, controller: int, data: Path) -> dict[str, str]:
         host = self._settings.host
+        listeners, advertised, protocols = f"PLAINTEXT://{host}:{self.port},CONTROLLER://{host}:{controller}", f"PLAINTEXT://{host}:{self.port}", PROTOCOLS
+        if self._proxy_port:
+            listeners += f",PROXIED://{host}:{self.proxied_port}"
+            advertised += f",PROXIED://{host}:{self._proxy_port}"
+            protocols += ",PROXIED:PLAINTEXT"
         return FIXED | {
-            "listeners": f"PLAINTEXT://{host}:{self.port},CONTROLLER://{host}:{controller}",
-            "advertised.listeners": f"PLAINTEXT://{host}:{self.port}",
+            "listeners": listeners,
+            "advertised.listeners": advertised,
+            "listener.security.protocol.map": protocols,
             "controller.quorum.bootstrap.servers": f"{host}:{controller}",
             "log.dirs": str(data),
         }
@@ -212,7 +224,7 @@ def _ports(properties: Path) -> tuple[int, int] | None:
         return None
     for line in properties.read_text().splitlines():
         if line.startswith("listeners="):
-            client, controller = (int(listener.rsplit(":", 1)[1]) for listener in line.split(","))
+            client, controller = (int(listener.rsplit(":", 1)[1]) for listener in line.split(",")[:2])
             return client, controller
     return None
 

@@ -57,6 +57,19 @@ class Child:
         if self._process:
             self._process.send_signal(signum)
 
+    def pause(self) -> None:
+        """SIGSTOP to the process and what it started, as if its machine stood still."""
+        self._signal_group(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT to the same; nothing happens where nothing is paused."""
+        self._signal_group(signal.SIGCONT)
+
+    def terminate(self) -> None:
+        """SIGTERM. A paused process is resumed, for it could not end in order otherwise."""
+        self.signal(signal.SIGTERM)
+        self.resume()
+
     def wait(self, timeout_s: float) -> bool:
         """Whether the process ended within the bound. Blocks in short steps, so that a signal handler gets its turn."""
         deadline = time.monotonic() + timeout_s
@@ -70,7 +83,7 @@ class Child:
         """SIGTERM, wait, then SIGKILL to the whole session, which also ends what the process itself left behind."""
         if self._process is None:
             return
-        self.signal(signal.SIGTERM)
+        self.terminate()
         self.wait(timeout_s)
         self.kill()
 
@@ -81,6 +94,11 @@ class Child:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+    def _signal_group(self, signum: int) -> None:
+        if self._process is not None and self.is_running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signum)
 
     def last_lines(self, count: int = 12) -> str:
         """The end of the log, for an error message."""

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +21,7 @@ from infra.environment import environment
 from infra.errors import CannotContinue, RetouchError
 from infra.ports import free_port
 from infra.settings import Settings
+from infra.stack.detour import Detour
 from infra.stack.lock import StackLock
 from infra.stack.progress import StartProgress
 from infra.stack.record import ProcessRecord, StackRecord, StackState, lock_path, record_path, with_addresses
@@ -35,14 +37,15 @@ STEP_S = 0.1
 class Stack:
     """`with Stack(settings) as stack:` serves inside the block; `stack.settings` points to it. Holds the state directory's lock.
 
-    `trainer` adds the trainer's service. With `kafka.bootstrap_servers` set no broker is started, with `base.url` set no base model.
+    `trainer` adds the trainer's service, `detour` leads the processes through somebody's proxies. With `kafka.bootstrap_servers` set no broker is started, with `base.url` set no base model.
     """
 
-    def __init__(self, settings: Settings, *, trainer: bool = False) -> None:
+    def __init__(self, settings: Settings, *, trainer: bool = False, detour: Detour | None = None) -> None:
         self._directory = settings.stack.dir.resolve()
         paths = {"dir": self._directory, "cache_dir": settings.stack.cache_dir.resolve()}
         self._given = settings.model_copy(update={"stack": settings.stack.model_copy(update=paths), "ready_file": None})
         self._with_trainer = trainer
+        self._detour = detour or Detour()
         self._lock = StackLock(lock_path(self._directory))
         self._broker: Broker | None = None
         self._base_url: str | None = None
@@ -59,6 +62,16 @@ class Stack:
         """The given settings with the addresses of what the stack runs itself."""
         bootstrap_servers = self._broker.bootstrap_servers if self._broker and self._broker.port else None
         return with_addresses(self._given, bootstrap_servers, self._base_url)
+
+    @property
+    def proxied_broker_port(self) -> int:
+        """Where a proxy on `detour.broker_port` finds the broker; 0 without one, and before the start."""
+        return self._broker.proxied_port if self._broker else 0
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether every process serves at this moment, as far as its supervisor knows: a paused one does not show."""
+        return self._supervisor.is_ready
 
     @property
     def processes(self) -> tuple[ProcessRecord, ...]:
@@ -109,10 +122,19 @@ class Stack:
         """SIGKILL one process; it is started again, as after any crash. Raises KeyError for an unknown name."""
         self._supervisor.service(name).child.kill()
 
-    def restart(self, name: str) -> None:
-        """Stop one process in order, start it again, and block until it serves."""
+    def pause(self, name: str) -> None:
+        """SIGSTOP one process; to its supervisor it runs on. Raises KeyError for an unknown name."""
+        self._supervisor.service(name).child.pause()
+
+    def resume(self, name: str) -> None:
+        """SIGCONT one process. Raises KeyError for an unknown name."""
+        self._supervisor.service(name).child.resume()
+
+    def restart(self, name: str, *, wait: bool = True) -> None:
+        """Stop one process in order and start it again; with `wait`, block until everything serves. Raises KeyError for an unknown name."""
         self._supervisor.ask_restart(name)
-        self.await_ready()
+        if wait:
+            self.await_ready()
 
     def await_ready(self) -> None:
         """Block until everything serves, as again after `kill`. Raises CannotContinue after `stack.start_timeout_s`."""
@@ -139,7 +161,7 @@ class Stack:
         """In the order of starting; each starts as soon as its needs are met, so imports overlap."""
         services: list[Service] = []
         if not self._given.kafka.bootstrap_servers:
-            self._broker = Broker(self._given)
+            self._broker = Broker(self._given, proxy_port=self._detour.broker_port)
             services.append(BrokerService(self._broker, lambda: self.settings))
         if not self._given.base.url:
             self._base_url = f"http://{self._given.stack.host}:{free_port(self._given.stack.host)}/v1"
@@ -156,10 +178,10 @@ class Stack:
         return services
 
     def _process(self, name: str, *module: str, needs: tuple[str, ...] = (), is_task: bool = False) -> ProcessService:
-        return ProcessService(name, [sys.executable, "-m", *module], self._directory, self._environment, needs, is_task)
+        return ProcessService(name, [sys.executable, "-m", *module], self._directory, partial(self._environment, name), needs, is_task)
 
-    def _environment(self, ready_file: Path) -> Mapping[str, str]:
-        return environment(self.settings.model_copy(update={"ready_file": ready_file}))
+    def _environment(self, name: str, ready_file: Path) -> Mapping[str, str]:
+        return environment(self._detour.of(self.settings, name).model_copy(update={"ready_file": ready_file}))
 
     def _supervise(self) -> None:
         """The thread: the only place that starts processes."""

@@ -6,7 +6,6 @@ It has no thread and no clock of its own: whoever owns it calls `step` often, al
 from __future__ import annotations
 
 import logging
-import signal
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -100,7 +99,7 @@ class Supervisor:
     def _stop_group(self, group: Sequence[Watched], timeout_s: float, hurry: Callable[[], bool]) -> None:
         deadline = time.monotonic() + timeout_s
         for watched in group:
-            watched.service.child.signal(signal.SIGTERM)
+            watched.service.child.terminate()
         for watched in group:
             while not watched.service.child.wait(0.1) and time.monotonic() < deadline and not hurry():
                 pass

@@ -60,6 +60,30 @@ def test_one_that_ignores_sigterm_is_killed_with_its_own_children(children: list
     assert not alive or grandchild.status() == psutil.STATUS_ZOMBIE
 
 
+def test_a_pause_stops_it_with_its_own_children_until_it_is_resumed(children: list[Child], tmp_path: Path) -> None:
+    child = start(children, tmp_path, f"import subprocess; p = subprocess.Popen(['sleep', '60']); print(p.pid, flush=True); {READY} time.sleep(60)")
+    group = [psutil.Process(child.pid), *psutil.Process(child.pid).children()]
+    child.pause()
+    _await_status(group, {psutil.STATUS_STOPPED})
+    child.resume()
+    _await_status(group, {psutil.STATUS_SLEEPING, psutil.STATUS_RUNNING})
+
+
+def test_a_paused_one_still_ends_in_order(children: list[Child], tmp_path: Path) -> None:
+    polite = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit(7));"
+    child = start(children, tmp_path, f"{polite} {READY} time.sleep(60)")
+    child.pause()
+    child.stop(30)
+    assert child.exit_code == 7
+
+
+def _await_status(processes: list[psutil.Process], wanted: set[str]) -> None:
+    deadline = time.monotonic() + 10
+    while not all(process.status() in wanted for process in processes):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def test_it_can_be_started_again(children: list[Child], tmp_path: Path) -> None:
     child = start(children, tmp_path, f"{READY} time.sleep(60)")
     first = child.pid
