@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from infra.commands.frame import EXIT_CODES, INTERRUPTED, Json, run
+from infra.commands.lab import lab
 
 app = typer.Typer(
     name="retouch",
@@ -27,6 +28,7 @@ config = typer.Typer(help="Settings and where they come from.", no_args_is_help=
 app.add_typer(models, name="models")
 app.add_typer(topics, name="topics")
 app.add_typer(config, name="config")
+app.add_typer(lab, name="lab")
 
 
 class DataFormat(StrEnum):

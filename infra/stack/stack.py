@@ -37,7 +37,8 @@ STEP_S = 0.1
 class Stack:
     """`with Stack(settings) as stack:` serves inside the block; `stack.settings` points to it. Holds the state directory's lock.
 
-    `trainer` adds the trainer's service, `detour` leads the processes through somebody's proxies. With `kafka.bootstrap_servers` set no broker is started, with `base.url` set no base model.
+    `trainer` adds the trainer's service, `detour` leads the processes through somebody's proxies. With `kafka.bootstrap_servers` set no broker
+    is started, with `base.url` set no base model.
     """
 
     def __init__(self, settings: Settings, *, trainer: bool = False, detour: Detour | None = None) -> None:

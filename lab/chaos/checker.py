@@ -1,0 +1,209 @@
+"""The verdict over what was sent, what was seen and what the log says: pure functions, which know the messages' ids and nothing of the system.
+
+In Jepsen's words:
+
+- lost-write    an acknowledged query without a response, or an acknowledged record that is not on its topic
+- duplicate     more than one draft or response of a query at read_committed, by offset: a reader that gets one record twice is not the system's fault
+- unseen        an acknowledged query whose response was not visible `bound_s` after healing, or after its own acknowledgement; lost ones included
+- aborted-read  a record that a reader at read_committed was given although the log says that it was aborted, or never committed
+- unread        a committed draft or response that no reader at read_committed was given
+- phantom       a draft or response of a query that nobody sent
+- out-of-order  a user's response before the response to an earlier query of the same user; counted always, an anomaly only where order was asked for
+
+Contexts come from the streams, at least once with equal ids: repeats are counted and are no anomaly. A response made twice from a context that came twice
+still is one; `causes` tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from lab.chaos.history import Outcome, Seen, Sent
+from lab.chaos.segments import Fate
+from schemas.topics import CONTEXTS, DEAD_LETTER_SUFFIX, DRAFTS, QUERIES, RESPONSES
+
+#: The log's word on every record: by topic and partition, by offset.
+Fates = Mapping[tuple[str, int], Mapping[int, Fate]]
+#: What must be there once and only once for each query.
+ONCE = (DRAFTS.name, RESPONSES.name)
+
+
+class Kind(StrEnum):
+    LOST_WRITE = "lost-write"
+    DUPLICATE = "duplicate"
+    UNSEEN = "unseen"
+    ABORTED_READ = "aborted-read"
+    UNREAD = "unread"
+    PHANTOM = "phantom"
+    OUT_OF_ORDER = "out-of-order"
+
+
+@dataclass(frozen=True)
+class Anomaly:
+    """`id` is the query's, or the record's where it has none; `where` names records as topic-partition@offset."""
+
+    kind: Kind
+    topic: str
+    id: str
+    where: str = ""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    anomalies: tuple[Anomaly, ...]
+    counts: dict[str, int]  # by kind of anomaly, out-of-order even where it is none
+    causes: dict[str, int]  # of duplicated responses: what came twice before them
+    observed: dict[str, int] = field(default_factory=dict)  # figures that judge nothing
+
+    @property
+    def is_valid(self) -> bool:
+        return not self.anomalies
+
+
+def check(sent: Sequence[Sent], seen: Iterable[Seen], fates: Fates, *, healed_s: float | None, bound_s: float, ordered: bool = False) -> Verdict:
+    """`seen` may hold a record several times, as when two readers read the same topics. `healed_s` None: the system never was whole again."""
+    places = _first_of_each_place(seen)
+    records = _Records(sent, list(places.values()))
+    disorder = _out_of_order(records)
+    anomalies = [
+        *_lost(records),
+        *_duplicates(records),
+        *_unseen(records, healed_s, bound_s),
+        *_aborted_reads(places, fates),
+        *_unread(places, fates),
+        *_phantoms(records),
+        *(disorder if ordered else ()),
+    ]
+    counts = Counter(anomaly.kind for anomaly in anomalies)
+    counts[Kind.OUT_OF_ORDER] = len(disorder)
+    return Verdict(tuple(anomalies), {kind.value: counts[kind] for kind in Kind}, _causes(records), _observed(records))
+
+
+class _Records:
+    """Both sides by query."""
+
+    def __init__(self, sent: Sequence[Sent], seen: Sequence[Seen]) -> None:
+        self.sent = sent
+        self.seen = seen
+        self.queries = {one.id: one for one in sent if one.topic == QUERIES.name}
+        self.ids_on: dict[str, set[str]] = defaultdict(set)
+        self.of_query: dict[str, dict[str, list[Seen]]] = defaultdict(lambda: defaultdict(list))
+        for one in sorted(seen, key=lambda one: (one.partition, one.offset)):
+            self.ids_on[one.topic].add(one.id)
+            if one.query_id is not None:
+                self.of_query[one.topic][one.query_id].append(one)
+
+    @property
+    def acknowledged(self) -> list[Sent]:
+        return [query for query in self.queries.values() if query.outcome is Outcome.OK]
+
+    def repeats(self, topic: str) -> dict[str, list[Seen]]:
+        """The records of each query beyond one for every time that the query itself is on its topic."""
+        asked = self.of_query[QUERIES.name]
+        found = {id: ones[max(1, len(asked.get(id, ()))) :] for id, ones in self.of_query[topic].items()}
+        return {id: ones for id, ones in found.items() if ones}
+
+
+def _first_of_each_place(seen: Iterable[Seen]) -> dict[tuple[str, int, int], Seen]:
+    places: dict[tuple[str, int, int], Seen] = {}
+    for one in seen:
+        known = places.get(one.place)
+        if known is None or one.seen_s < known.seen_s:
+            places[one.place] = one
+    return places
+
+
+def _lost(records: _Records) -> list[Anomaly]:
+    unanswered = [query for query in records.acknowledged if query.id not in records.of_query[RESPONSES.name]]
+    forgotten = [one for one in records.sent if one.outcome is Outcome.OK and one.id not in records.ids_on[one.topic]]
+    return [Anomaly(Kind.LOST_WRITE, RESPONSES.name, query.id) for query in unanswered] + [
+        Anomaly(Kind.LOST_WRITE, one.topic, one.id, f"{one.topic}-{one.partition}@{one.offset}") for one in forgotten
+    ]
+
+
+def _duplicates(records: _Records) -> list[Anomaly]:
+    return [Anomaly(Kind.DUPLICATE, topic, id, _where(records.of_query[topic][id])) for topic in ONCE for id in records.repeats(topic)]
+
+
+def _unseen(records: _Records, healed_s: float | None, bound_s: float) -> list[Anomaly]:
+    found = []
+    for query in records.acknowledged:
+        responses = records.of_query[RESPONSES.name].get(query.id)
+        known_s = query.settled_s if query.settled_s is not None else query.sent_s
+        by_s = None if healed_s is None else max(healed_s, known_s) + bound_s
+        if not responses or (by_s is not None and min(one.seen_s for one in responses) > by_s):
+            found.append(Anomaly(Kind.UNSEEN, RESPONSES.name, query.id, _where(responses or [])))
+    return found
+
+
+def _aborted_reads(places: Mapping[tuple[str, int, int], Seen], fates: Fates) -> list[Anomaly]:
+    found = []
+    for (topic, partition, offset), one in places.items():
+        if (topic, partition) not in fates:
+            continue
+        fate = fates[topic, partition].get(offset)
+        if fate is not Fate.COMMITTED:
+            found.append(Anomaly(Kind.ABORTED_READ, topic, one.query_id or one.id, f"{_where([one])} {fate or 'not in the log'}"))
+    return found
+
+
+def _unread(places: Mapping[tuple[str, int, int], Seen], fates: Fates) -> list[Anomaly]:
+    return [
+        Anomaly(Kind.UNREAD, topic, "", f"{topic}-{partition}@{offset}")
+        for (topic, partition), by_offset in fates.items()
+        if topic in ONCE
+        for offset, fate in by_offset.items()
+        if fate is Fate.COMMITTED and (topic, partition, offset) not in places
+    ]
+
+
+def _phantoms(records: _Records) -> list[Anomaly]:
+    known = {id for id, query in records.queries.items() if query.outcome is not Outcome.FAIL}
+    return [Anomaly(Kind.PHANTOM, topic, id, _where(ones)) for topic in ONCE for id, ones in records.of_query[topic].items() if id not in known]
+
+
+def _out_of_order(records: _Records) -> list[Anomaly]:
+    """Of each key, in the order of the log: a first response whose query stands before one that was answered already."""
+    asked_at = {id: ones[0].offset for id, ones in records.of_query[QUERIES.name].items()}
+    answered = sorted((ones[0] for id, ones in records.of_query[RESPONSES.name].items() if id in asked_at), key=lambda one: (one.partition, one.offset))
+    latest: dict[str, int] = {}
+    found = []
+    for one in answered:
+        assert one.query_id is not None
+        offset = asked_at[one.query_id]
+        if offset < latest.get(one.key, -1):
+            found.append(Anomaly(Kind.OUT_OF_ORDER, one.topic, one.query_id, _where([one])))
+        latest[one.key] = max(offset, latest.get(one.key, -1))
+    return found
+
+
+def _causes(records: _Records) -> dict[str, int]:
+    """Where the doubling of a response began. `made-here`: the reflection worker answered one context twice."""
+    drafts, contexts = records.repeats(DRAFTS.name), records.repeats(CONTEXTS.name)
+    causes = Counter("draft-twice" if id in drafts else "context-twice" if id in contexts else "made-here" for id in records.repeats(RESPONSES.name))
+    return {cause: causes[cause] for cause in ("draft-twice", "context-twice", "made-here")}
+
+
+def _observed(records: _Records) -> dict[str, int]:
+    outcomes = Counter(query.outcome for query in records.queries.values())
+    by_topic = Counter(one.topic for one in records.seen)
+    repeats = [*records.repeats(DRAFTS.name).values(), *records.repeats(RESPONSES.name).values()]
+    different = sum(len({one.id for one in records.of_query[ones[0].topic][ones[0].query_id or ""]}) > 1 for ones in repeats)
+    return {
+        "queries_ok": outcomes[Outcome.OK],
+        "queries_fail": outcomes[Outcome.FAIL],
+        "queries_info": outcomes[Outcome.INFO],
+        "queries_on_topic_twice": sum(len(ones) > 1 for ones in records.of_query[QUERIES.name].values()),
+        "contexts_repeated": len(records.repeats(CONTEXTS.name)),
+        "repeats_with_another_id": different,
+        "keys_out_of_order": len({records.queries[one.id].key for one in _out_of_order(records) if one.id in records.queries}),
+        "dead_letters": sum(count for topic, count in by_topic.items() if topic.endswith(DEAD_LETTER_SUFFIX)),
+        **{f"records_{topic}": count for topic, count in sorted(by_topic.items()) if not topic.endswith(DEAD_LETTER_SUFFIX)},
+    }
+
+
+def _where(records: Sequence[Seen]) -> str:
+    return " ".join(f"{one.topic}-{one.partition}@{one.offset}" for one in records)

@@ -1,0 +1,80 @@
+"""One picture of a run: asked and answered each second, latency, and the faults as bars below."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lab.chaos.faults import Done
+from lab.chaos.plan import BASE_LINK, BROKER_LINK, PROCESSES, Kind
+from lab.chaos.report import Evidence
+from lab.chaos.timeline import Answered, answered, per_second
+from traffic.observer import percentile
+
+COLOURS = {
+    Kind.KILL: "#c0392b",
+    Kind.PAUSE: "#e08e0b",
+    Kind.RESTART: "#2e86c1",
+    Kind.SLOW_BASE: "#b7950b",
+    Kind.FAILING_BASE: "#7d3c98",
+    Kind.DELAY: "#148f77",
+    Kind.HOLD: "#34495e",
+    Kind.CUT: "#c2185b",
+}
+ROWS = (*PROCESSES, BROKER_LINK, BASE_LINK)
+#: Latency is shown by answers of so many seconds together: single seconds hold too few for a 99th percentile.
+BIN_S = 5
+
+
+def draw(evidence: Evidence, path: Path) -> None:
+    """Write a PNG."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    answers = answered(evidence.sent, evidence.seen)
+    figure, (rates, waits, bars) = plt.subplots(3, 1, sharex=True, figsize=(14, 9), height_ratios=(2, 2, 3), layout="constrained")
+    try:
+        _rates(rates, evidence, answers)
+        _waits(waits, answers)
+        _bars(bars, evidence.done)
+        for axes in (rates, waits, bars):
+            if evidence.healed_s is not None:
+                axes.axvline(evidence.healed_s, color="#27ae60", linestyle="--", linewidth=1)
+        bars.set_xlabel("seconds since the load began; dashed: healed")
+        figure.savefig(path, dpi=110)
+    finally:
+        plt.close(figure)
+
+
+def _rates(axes: Any, evidence: Evidence, answers: Sequence[Answered]) -> None:
+    counted = per_second(one.seen_s for one in answers)
+    seconds = range(max((*counted, int(evidence.load_s)), default=0) + 1)
+    axes.fill_between(seconds, [counted.get(second, 0) for second in seconds], step="mid", color="#5dade2", label="answered each second")
+    asked = per_second(one.sent_s for one in answers)
+    axes.plot(seconds, [asked.get(second, 0) for second in seconds], color="#333333", linewidth=0.8, label="asked each second")
+    axes.legend(loc="upper right", fontsize=8)
+
+
+def _waits(axes: Any, answers: Sequence[Answered]) -> None:
+    bins: dict[int, list[float]] = defaultdict(list)
+    for one in answers:
+        bins[int(one.seen_s) // BIN_S].append(one.latency_ms / 1000)
+    at = sorted(bins)
+    for name, share, colour in (("p50", 0.5, "#2e86c1"), ("p99", 0.99, "#c0392b")):
+        axes.plot([(bin + 0.5) * BIN_S for bin in at], [percentile(bins[bin], share) for bin in at], color=colour, label=f"{name}, s")
+    axes.set_yscale("log")
+    axes.legend(loc="upper right", fontsize=8)
+
+
+def _bars(axes: Any, done: Sequence[Done]) -> None:
+    for kind, colour in COLOURS.items():
+        ones = [one for one in done if one.fault.kind is kind]
+        at = [ROWS.index(one.fault.target) for one in ones]
+        axes.barh(at, [max(0.6, one.ended_s - one.began_s) for one in ones], left=[one.began_s for one in ones], height=0.6, color=colour, label=kind.value)
+    axes.set_yticks(range(len(ROWS)), ROWS)
+    axes.invert_yaxis()
+    axes.legend(loc="upper right", fontsize=8, ncols=len(COLOURS))

@@ -1,0 +1,132 @@
+"""What is done to the system and when: drawn from a seed alone, so that the same seed gives the same plan.
+
+Kills and pauses are dealt from shuffled decks with every process in them, so each gets its share. A process that was hit is left alone for a while:
+the supervisor gives up on one that ends too often (`infra.stack.service.RestartCeiling`), and it is not this laboratory's wish to test that.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+#: The processes of the stack that live on; its registry is a task that ends.
+PROCESSES = ("broker", "base-endpoint", "streams", "base", "teacher", "reflection")
+#: The proxies' connections: of every process to the broker, and of the base worker to the base model.
+BROKER_LINK, BASE_LINK = "broker-link", "base-link"
+
+KILLS_AND_PAUSES_A_MINUTE = 4.5
+#: Of each kind of fault that neither kills nor pauses.
+OTHERS_A_MINUTE = 0.5
+#: The load begins alone and ends alone: the last stretch shows whether the system answers as before.
+WARM_UP_S, QUIET_S = 5.0, 30.0
+LEAST_REST_S = 20.0
+
+
+class Kind(StrEnum):
+    KILL = "kill"  # SIGKILL; the supervisor starts it again
+    PAUSE = "pause"  # SIGSTOP, then SIGCONT: shorter or longer than the group's session timeout
+    RESTART = "restart"  # SIGTERM, and started again
+    SLOW_BASE = "slow-base"  # every byte to and from the base model is `delay_s` late
+    FAILING_BASE = "failing-base"  # each request gets `status`, or a closed connection where it is 0
+    DELAY = "delay"  # every byte between the processes and the broker is `delay_s` late
+    HOLD = "hold"  # nothing passes; what was sent arrives when it is over, as after lost packets
+    CUT = "cut"  # connections are reset and new ones refused
+
+
+KILLS_AND_PAUSES = (Kind.KILL, Kind.PAUSE)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """`at_s` seconds after the load began, for `for_s` seconds; 0 where it is over at once."""
+
+    kind: Kind
+    target: str
+    at_s: float
+    for_s: float = 0.0
+    delay_s: float = 0.0
+    status: int = 0
+
+    @property
+    def ends_s(self) -> float:
+        return self.at_s + self.for_s
+
+
+@dataclass(frozen=True)
+class Plan:
+    seed: int
+    load_s: float
+    faults: tuple[Fault, ...]  # by `at_s`
+
+    @property
+    def kills_and_pauses(self) -> int:
+        return sum(fault.kind in KILLS_AND_PAUSES for fault in self.faults)
+
+
+def draw(seed: int, load_s: float, session_timeout_s: float) -> Plan:
+    """A plan for `load_s` seconds of load: faults from `WARM_UP_S` on, none in the last 30 s, or the last quarter of a short run."""
+    rng = random.Random(f"chaos/{seed}")  # noqa: S311  # a plan that can be repeated, no secret
+    minutes = load_s / 60
+    cards = _cards(rng, round(minutes * KILLS_AND_PAUSES_A_MINUTE), max(1, round(minutes * OTHERS_A_MINUTE)))
+    end_s = load_s - min(QUIET_S, load_s / 4)
+    slot_s = max(0.0, end_s - WARM_UP_S) / len(cards)
+    faults: list[Fault] = []
+    for number in range(len(cards)):
+        at_s = round(WARM_UP_S + slot_s * (number + rng.uniform(0.1, 0.9)), 2)
+        kind, target = cards.pop(_rested(cards, faults, at_s))
+        faults.append(_bounded(_fault(rng, kind, target, at_s, session_timeout_s), end_s))
+    return Plan(seed, load_s, tuple(faults))
+
+
+def _cards(rng: random.Random, hits: int, others: int) -> list[tuple[Kind, str]]:
+    """`hits` kills and pauses, and the other faults evenly among them."""
+    deck = _decks(rng, [(kind, name) for kind in KILLS_AND_PAUSES for name in PROCESSES])
+    cards = [next(deck) for _ in range(max(1, hits))]
+    restarts = _decks(rng, [(Kind.RESTART, name) for name in PROCESSES])
+    rest = [next(restarts) for _ in range(others)]
+    rest += [(Kind(kind), BASE_LINK) for kind in (Kind.SLOW_BASE, Kind.FAILING_BASE) for _ in range(others)]
+    rest += [(Kind(kind), BROKER_LINK) for kind in (Kind.DELAY, Kind.HOLD, Kind.CUT) for _ in range(others)]
+    rng.shuffle(rest)
+    for number, card in enumerate(rest):
+        cards.insert(round((number + 0.5) * len(cards) / len(rest)), card)
+    return cards
+
+
+def _decks(rng: random.Random, cards: Sequence[tuple[Kind, str]]) -> Iterator[tuple[Kind, str]]:
+    """One shuffled deck after another: nobody is dealt twice before everybody was dealt once."""
+    while True:
+        yield from rng.sample(cards, len(cards))
+
+
+def _rested(cards: Sequence[tuple[Kind, str]], before: Sequence[Fault], at_s: float) -> int:
+    """The first card whose target has had its rest; where none has, the one whose target rests the longest. Broker and its link are one target."""
+
+    def rest(card: tuple[Kind, str]) -> float:
+        return min((at_s - fault.ends_s for fault in before if _same(fault.target, card[1])), default=LEAST_REST_S)
+
+    ready = (number for number, card in enumerate(cards) if rest(card) >= LEAST_REST_S)
+    return next(ready, max(range(len(cards)), key=lambda number: rest(cards[number])))
+
+
+def _same(one: str, other: str) -> bool:
+    return one == other or {one, other} == {"broker", BROKER_LINK} or {one, other} == {"base-endpoint", BASE_LINK}
+
+
+def _fault(rng: random.Random, kind: Kind, target: str, at_s: float, session_timeout_s: float) -> Fault:
+    if kind is Kind.PAUSE:
+        short = rng.random() < 0.5
+        return Fault(kind, target, at_s, round(rng.uniform(1.0, 5.0) if short else session_timeout_s + rng.uniform(1.0, 4.0), 2))
+    if kind in (Kind.DELAY, Kind.SLOW_BASE):
+        return Fault(kind, target, at_s, round(rng.uniform(4.0, 12.0), 2), delay_s=round(rng.uniform(0.05, 0.5 if kind is Kind.DELAY else 3.0), 3))
+    if kind is Kind.FAILING_BASE:
+        return Fault(kind, target, at_s, round(rng.uniform(2.0, 8.0), 2), status=rng.choice((0, 429, 500, 503)))
+    if kind in (Kind.HOLD, Kind.CUT):
+        return Fault(kind, target, at_s, round(rng.uniform(1.0, 8.0), 2))
+    return Fault(kind, target, at_s)
+
+
+def _bounded(fault: Fault, end_s: float) -> Fault:
+    """Over when the quiet stretch begins."""
+    return Fault(fault.kind, fault.target, fault.at_s, round(min(fault.for_s, max(0.0, end_s - fault.at_s)), 2), fault.delay_s, fault.status)

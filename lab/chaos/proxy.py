@@ -1,0 +1,210 @@
+"""A TCP proxy on loopback whose connections can be hurt: late, held, cut, or answered by the proxy itself.
+
+One thread with an event loop. It knows no protocol but for `Answer`, which speaks just enough HTTP/1.1 to refuse a request.
+What it leaves out: losing single bytes. TCP would send them again, so a lost packet is a late one: `Hold`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import threading
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Self
+
+from infra.ports import free_port
+
+CHUNK_BYTES = 65_536
+#: Chunks of one direction that wait for their time: more, and the sender feels it as it would on a slow line.
+WAITING_CHUNKS = 256
+CLOSE_WITHIN_S = 5.0
+#: How long a refused client may take to read its refusal.
+REFUSAL_S = 2.0
+RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends RST
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Nothing is hurt."""
+
+
+@dataclass(frozen=True)
+class Late:
+    """Every byte arrives `by_s` later, in order, as on a longer line."""
+
+    by_s: float
+
+
+@dataclass(frozen=True)
+class Hold:
+    """Nothing arrives, in either direction, until it is over; then everything does. New connections are accepted and held too."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Connections are reset when it begins, and new ones as soon as they are made."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a client sends is answered with this HTTP status and never passed on."""
+
+    status: int
+
+
+Mode = Pass | Late | Hold | Cut | Answer
+Pump = Coroutine[Any, Any, None]
+
+
+class Proxy:
+    """From `port` to whatever `target()` names when a connection is made. Use as a context manager; `set` may be called from any thread."""
+
+    def __init__(self, host: str, target: Callable[[], int]) -> None:
+        self.host = host
+        self.port = free_port(host)
+        self._target = target
+        self._mode: Mode = Pass()
+        self._changed = asyncio.Event()
+        self._connections: set[Connection] = set()
+        self._loop = asyncio.new_event_loop()
+        self._server: asyncio.Server | None = None
+        self._thread = threading.Thread(target=self._loop.run_forever, name=f"proxy-{self.port}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._call(self._listen())
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        try:
+            self._call(self._close())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join(CLOSE_WITHIN_S)
+            self._loop.close()
+
+    @property
+    def mode(self) -> Mode:
+        return self._mode
+
+    def set(self, mode: Mode) -> None:
+        """Hurt all connections this way from now on. Returns when it is so."""
+        self._call(self._set(mode))
+
+    def _call(self, work: Pump) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(CLOSE_WITHIN_S)
+
+    async def _listen(self) -> None:
+        self._server = await asyncio.start_server(self._serve, self.host, self.port)
+
+    async def _set(self, mode: Mode) -> None:
+        self._mode = mode
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+        if isinstance(mode, Cut):
+            for connection in list(self._connections):
+                connection.reset()
+
+    async def _close(self) -> None:
+        assert self._server is not None
+        self._server.close()
+        for connection in list(self._connections):
+            connection.reset()
+        tasks = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = Connection(self, reader, writer)
+        self._connections.add(connection)
+        try:
+            if not isinstance(self._mode, Cut):
+                await connection.run(self._target())
+        except (OSError, asyncio.CancelledError):
+            pass  # the other side is away, or this proxy closes: the client sees a connection that ended
+        finally:
+            self._connections.discard(connection)
+            connection.reset()
+
+    async def let_through(self) -> None:
+        """Returns when nothing is held."""
+        while isinstance(self._mode, Hold):
+            await self._changed.wait()
+
+
+class Connection:
+    """One client with its own connection to the target."""
+
+    def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._proxy = proxy
+        self._client = reader, writer
+        self._writers = [writer]
+
+    async def run(self, port: int) -> None:
+        """Until both sides have said their last, or the connection is reset. Raises OSError where a side is away."""
+        upstream_reader, upstream_writer = await asyncio.open_connection(self._proxy.host, port)
+        self._writers.append(upstream_writer)
+        reader, writer = self._client
+        ways = [self._carry(reader, upstream_writer, is_request=True), self._carry(upstream_reader, writer, is_request=False)]
+        await _all_or_none(ways)
+
+    def reset(self) -> None:
+        for writer in self._writers:
+            with suppress(OSError):
+                raw = writer.get_extra_info("socket")
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            writer.transport.abort()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_request: bool) -> None:
+        """One direction: reading and delivering are two tasks, so that a late byte makes no later byte wait for more than its own time."""
+        line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(WAITING_CHUNKS)
+        await _all_or_none([self._read(reader, line, is_request), self._deliver(line, writer)])
+
+    async def _read(self, reader: asyncio.StreamReader, line: asyncio.Queue[tuple[float, bytes]], is_request: bool) -> None:
+        while True:
+            chunk = await reader.read(CHUNK_BYTES)
+            mode = self._proxy.mode
+            if is_request and chunk and isinstance(mode, Answer):
+                await self._refuse(mode.status)
+            late_s = mode.by_s if isinstance(mode, Late) else 0.0
+            await line.put((asyncio.get_running_loop().time() + late_s, chunk))
+            if not chunk:
+                return
+
+    async def _deliver(self, line: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+        while True:
+            due, chunk = await line.get()
+            await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
+            await self._proxy.let_through()
+            if not chunk:
+                with suppress(OSError):
+                    writer.write_eof()
+                return
+            writer.write(chunk)
+            await writer.drain()
+
+    async def _refuse(self, status: int) -> None:
+        """Answer instead of the target, let the client read that, and end. Raises ConnectionAbortedError, which ends the connection."""
+        reader, writer = self._client
+        writer.write(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(REFUSAL_S):
+                while await reader.read(CHUNK_BYTES):
+                    pass
+        raise ConnectionAbortedError
+
+
+async def _all_or_none(work: list[Pump]) -> None:
+    """Run all to their end; when one fails the others are cancelled. Raises the first failure."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,106 @@
+"""The fate of every offset, read from the broker's own log files: committed, aborted, or left open by a transaction that never ended.
+
+This is the truth that readers at read_committed are held to, so no Kafka client takes part. Record batches of format 2 and their control records
+are as in "Message Format" of the Kafka documentation (section 5.3); records themselves, which may be compressed, are not opened.
+Read a partition when its broker has stopped.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+#: baseOffset, batchLength, partitionLeaderEpoch, magic, crc, attributes, lastOffsetDelta, two timestamps, producerId, producerEpoch, baseSequence, records.
+HEADER = struct.Struct(">qiibIhiqqqhii")
+#: `batchLength` counts from behind itself.
+BEFORE_LENGTH = 12
+TRANSACTIONAL, CONTROL = 0x10, 0x20
+ABORT, COMMIT = 0, 1
+_MARKER = struct.Struct(">hh")  # version, type
+
+
+class Fate(StrEnum):
+    COMMITTED = "committed"
+    ABORTED = "aborted"
+    OPEN = "open"  # no end of its transaction is in the log: nobody at read_committed may see it
+
+
+@dataclass(frozen=True)
+class Batch:
+    """`marker` is ABORT or COMMIT of a control batch that ends a transaction, and None of one with records."""
+
+    first: int
+    last: int
+    producer_id: int
+    is_transactional: bool
+    marker: int | None
+
+
+def fates(partition: Path) -> dict[int, Fate]:
+    """Offset to fate, for every record of a partition's directory; control records have none."""
+    found: dict[int, Fate] = {}
+    open_of: dict[int, list[int]] = {}
+    for batch in batches(partition):
+        if batch.marker is not None:
+            fate = Fate.COMMITTED if batch.marker == COMMIT else Fate.ABORTED
+            found.update(dict.fromkeys(open_of.pop(batch.producer_id, []), fate))
+            continue
+        offsets = range(batch.first, batch.last + 1)
+        found.update(dict.fromkeys(offsets, Fate.OPEN if batch.is_transactional else Fate.COMMITTED))
+        if batch.is_transactional:
+            open_of.setdefault(batch.producer_id, []).extend(offsets)
+    return found
+
+
+def batches(partition: Path) -> Iterator[Batch]:
+    """In order. A batch that is cut off at the end of a file, as after a kill, was never acknowledged and ends that file."""
+    for segment in sorted(partition.glob("*.log")):
+        yield from _batches(segment.read_bytes())
+
+
+def partitions(data: Path, topic: str) -> dict[int, Path]:
+    """The directories of a topic below `log.dirs`, by partition. `a-b-3` is partition 3 of topic `a-b`."""
+    found = {}
+    for directory in data.glob(f"{topic}-*"):
+        number = directory.name.removeprefix(f"{topic}-")
+        if number.isdigit():
+            found[int(number)] = directory
+    return dict(sorted(found.items()))
+
+
+def _batches(content: bytes) -> Iterator[Batch]:
+    at = 0
+    while at + HEADER.size <= len(content):
+        first, length, _, magic, _, attributes, last_delta, _, _, producer_id, _, _, _ = HEADER.unpack_from(content, at)
+        end = at + BEFORE_LENGTH + length
+        if length <= 0 or end > len(content):
+            return
+        if magic != 2:
+            raise ValueError(f"a record batch of format {magic}: only format 2 is known")
+        marker = _marker(content, at + HEADER.size) if attributes & CONTROL else None
+        yield Batch(first, first + last_delta, producer_id, bool(attributes & TRANSACTIONAL), marker)
+        at = end
+
+
+def _marker(content: bytes, at: int) -> int | None:
+    """The type in the key of a control batch's only record; None of types that end no transaction."""
+    _, at = _varint(content, at)  # length
+    at += 1  # attributes
+    for _ in range(3):  # timestamp delta, offset delta, key length
+        _, at = _varint(content, at)
+    _, kind = _MARKER.unpack_from(content, at)
+    return int(kind) if kind in (ABORT, COMMIT) else None
+
+
+def _varint(content: bytes, at: int) -> tuple[int, int]:
+    """A zigzag varint and where the next field begins."""
+    value = shift = 0
+    while True:
+        byte = content[at]
+        value |= (byte & 0x7F) << shift
+        at, shift = at + 1, shift + 7
+        if not byte & 0x80:
+            return (value >> 1) ^ -(value & 1), at

@@ -1,0 +1,160 @@
+"""Readers at read_committed that note what they are given: one all the time, for the moment at which a record became visible, and a fresh one
+at the end that reads everything once more, so that a reader which lost its way hides nothing.
+
+They go straight to the broker, join no group and believe only ids: messages are opened as plain JSON, for the query that each belongs to.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, Self
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from infra.errors import CannotContinue
+from infra.kafka import reader
+from infra.settings import Settings
+from lab.chaos.history import Clock, Seen
+from schemas.topics import CONTEXTS, DEAD_LETTERED, DRAFTS, FEEDBACK, INTERACTIONS, OUTCOMES, QUERIES, RESPONSES, TRAJECTORIES, dead_letter_topic
+
+log = logging.getLogger(__name__)
+
+#: Where a message keeps the id of its query.
+QUERY_IN = {
+    QUERIES.name: ("query_id",),
+    DRAFTS.name: ("query", "query_id"),
+    CONTEXTS.name: ("draft", "query", "query_id"),
+    RESPONSES.name: ("query_id",),
+    FEEDBACK.name: ("query_id",),
+    OUTCOMES.name: ("response", "query_id"),
+    TRAJECTORIES.name: ("outcome", "response", "query_id"),
+}
+WATCHED = (*QUERY_IN, INTERACTIONS.name, *(dead_letter_topic(topic.name) for topic in DEAD_LETTERED))
+POLL_MS = 100
+CLOSE_S = 10.0
+#: A new reader is made when the one in use fails: a broker that was killed may take its connection along.
+PAUSE_S = 0.2
+
+
+class Watcher:
+    """The reader that is there all the time, on a thread of its own. `answered` are the queries whose response is visible."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._seen: dict[tuple[str, int, int], Seen] = {}
+        self._answered: set[str] = set()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
+
+    @property
+    def seen(self) -> list[Seen]:
+        with self._lock:
+            return list(self._seen.values())
+
+    @property
+    def answered(self) -> set[str]:
+        with self._lock:
+            return set(self._answered)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        self._thread.join(CLOSE_S)
+
+    def _run(self) -> None:
+        positions: dict[TopicPartition, int] = {}
+        while not self._stop.is_set():
+            consumer = None
+            try:
+                consumer = _assigned(self._settings, positions)
+                while not self._stop.is_set():
+                    for record in _poll(consumer):
+                        positions[TopicPartition(record.topic, record.partition)] = record.offset + 1
+                        self._note(_sight(record, self._clock.now()))
+            except KafkaError as error:
+                log.info("the watcher starts again", extra={"reason": type(error).__name__})
+                self._stop.wait(PAUSE_S)
+            finally:
+                if consumer is not None:
+                    with suppress(KafkaError):
+                        consumer.close()
+
+    def _note(self, one: Seen) -> None:
+        with self._lock:
+            self._seen.setdefault(one.place, one)
+            if one.topic == RESPONSES.name and one.query_id:
+                self._answered.add(one.query_id)
+
+
+def read_everything(settings: Settings, clock: Clock, timeout_s: float) -> list[Seen]:
+    """Every watched topic from its beginning to where it ends now. Raises CannotContinue when that takes longer than `timeout_s`."""
+    give_up_at = time.monotonic() + timeout_s
+    found: list[Seen] = []
+    try:
+        consumer = _assigned(settings, {})
+        try:
+            ends = consumer.end_offsets(list(consumer.assignment()))
+            while any(consumer.position(partition) < end for partition, end in ends.items()):
+                if time.monotonic() > give_up_at:
+                    raise CannotContinue(f"the topics could not be read to their ends within {timeout_s:g} s")
+                found += [_sight(record, clock.now()) for record in _poll(consumer)]
+        finally:
+            consumer.close()
+    except KafkaError as error:
+        raise CannotContinue(f"the topics could not be read to their ends: {type(error).__name__}") from error
+    return found
+
+
+def _assigned(settings: Settings, positions: dict[TopicPartition, int]) -> KafkaConsumer:
+    """A reader of all partitions, from the beginning or behind what was read. Raises KafkaError."""
+    consumer = reader(settings, "retouch-lab-watcher", fetch_max_wait_ms=POLL_MS)
+    try:
+        partitions = [TopicPartition(name, number) for name in WATCHED for number in sorted(consumer.partitions_for_topic(name) or ())]
+        consumer.assign(partitions)
+        for partition in partitions:
+            if partition in positions:
+                consumer.seek(partition, positions[partition])
+            else:
+                consumer.seek_to_beginning(partition)
+    except BaseException:
+        consumer.close()
+        raise
+    return consumer
+
+
+def _poll(consumer: KafkaConsumer) -> Iterator[Any]:
+    for records in consumer.poll(timeout_ms=POLL_MS).values():
+        yield from records
+
+
+def _sight(record: Any, at_s: float) -> Seen:
+    headers = {name: value for name, value in record.headers or () if value is not None}
+    key = (record.key or b"").decode(errors="replace")
+    query_id, status = _contents(record.topic, record.value)
+    return Seen(record.topic, record.partition, record.offset, key, headers.get("ce_id", b"").decode(errors="replace"), query_id, at_s, status)
+
+
+def _contents(topic: str, value: bytes | None) -> tuple[str | None, str | None]:
+    """The query's id, and a response's status; None where the value does not say."""
+    path = QUERY_IN.get(topic)
+    if path is None or value is None:
+        return None, None
+    try:
+        message = found = json.loads(value)
+        for name in path:
+            found = found[name]
+    except (ValueError, LookupError, TypeError):
+        return None, None
+    status = message.get("status") if topic == RESPONSES.name else None
+    return str(found), status
