@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
@@ -30,6 +31,15 @@ class HistoryItem(Record):
     source: Source
 
 
+class RetrievalStatus(StrEnum):
+    """Whether the user's history was asked, and if not why the context goes out without items (DESIGN rule 4)."""
+
+    SEARCHED = "searched"  # `items` is what there is
+    NOT_NEEDED = "not_needed"  # there is no base answer to rewrite
+    DEADLINE_PASSED = "deadline_passed"
+    INDEX_AWAY = "index_away"
+
+
 class Context(Message, wire="retouch.context", version=1):
     """The user's top items for `q + A_base`, best first, all before `asked_at`. Topic: contexts. Key: tenant/user."""
 
@@ -37,6 +47,7 @@ class Context(Message, wire="retouch.context", version=1):
     items: tuple[HistoryItem, ...]
     k_max: Annotated[int, Field(ge=0)]  # how many were asked for
     retrieve_ms: Milliseconds
+    retrieval: RetrievalStatus = RetrievalStatus.SEARCHED
 
     @property
     def key(self) -> bytes:

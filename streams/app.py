@@ -25,15 +25,12 @@ from streams.halves import CHANGELOG
 from streams.processors import Processor
 from streams.records import GROUP, Arrival, Outgoing
 from streams.topology import CHANGELOG_BYTES
-from streams.transport import Transport, credentials
+from streams.transport import BUFFERED, POLLED, Transport, credentials
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Prefetched records a topic; twice what a poll brings, so that a slow topic never blocks the poll for the others.
-BUFFERED = 1_024
-POLLED = 200
 FIRST_RETRY_S, LAST_RETRY_S = 0.1, 5.0
 
 
@@ -77,11 +74,17 @@ def state_table(app: faust.App, partitions: int) -> Any:
 
 
 class Runner:
-    """Feeds one processor from its topics. `busy_since` (monotonic) is set while a batch is in hand; `failed` gets what ended it."""
+    """Feeds one processor from its topics; `failed` gets what ended it.
+
+    `busy` while a batch is in hand. `trying_since` (monotonic) while something is under way that must end by itself: one call of the processor,
+    or the delivery of what followed from it with all its repeats, since a producer that stays broken is cured by a restart. The pauses between
+    calls of a processor whose store is away are neither progress nor a stall, and may go on for as long as the store is away.
+    """
 
     def __init__(self, app: faust.App, processor: Processor, failed: Callable[[BaseException], None]) -> None:
         self.processor = processor
-        self.busy_since: float | None = None
+        self.busy = False
+        self.trying_since: float | None = None
         self._app = app
         self._failed = failed
         self._draining = asyncio.Event()
@@ -91,7 +94,7 @@ class Runner:
         app.agent(topic, name=f"streams.{processor.name}")(self._run)
 
     async def drain(self) -> None:
-        """Take no further batch, and wait for the one in hand."""
+        """Take no further batch, and wait for the one in hand, unless it waits for a store itself: nobody knows for how long."""
         self._draining.set()
         await self._idle.wait()
 
@@ -100,11 +103,11 @@ class Runner:
             async for events in batches(stream.noack().events(), self.processor.batch, self.processor.linger_s):
                 if self._draining.is_set():
                     return
-                self._idle.clear()
-                self.busy_since = time.monotonic()
+                self.busy = True
+                self._begin()
                 await self._handle(events)
-                self.busy_since = None
-                self._idle.set()
+                self._end()
+                self.busy = False
         except Exception as error:
             # Faust would start the agent again and go on behind the batch that failed; ending the process reads it again.
             self._failed(error)
@@ -113,10 +116,24 @@ class Runner:
 
     async def _handle(self, events: Sequence[Any]) -> None:
         arrivals = [arrival_of(event.message) for event in events]
-        produced = await patiently(lambda: self.processor.handle(arrivals), self.processor.name)
+        produced = await patiently(lambda: self.processor.handle(arrivals), self.processor.name, self._wait)
+        self._begin()
         await patiently(lambda: deliver(self._app, produced), self.processor.name)
         for event in events:
             event.ack()
+
+    async def _wait(self, pause_s: float) -> None:
+        self._end()
+        await asyncio.sleep(pause_s)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.trying_since = time.monotonic()
+        self._idle.clear()
+
+    def _end(self) -> None:
+        self.trying_since = None
+        self._idle.set()
 
 
 async def batches(events: AsyncIterator[Any], most: int, linger_s: float) -> AsyncIterator[list[Any]]:
@@ -143,15 +160,15 @@ async def batches(events: AsyncIterator[Any], most: int, linger_s: float) -> Asy
             following.cancel()
 
 
-async def patiently(attempt: Callable[[], Awaitable[T]], name: str) -> T:
-    """Try until it works, with growing pauses; the supervisor of `streams.service` bounds how long."""
+async def patiently(attempt: Callable[[], Awaitable[T]], name: str, wait: Callable[[float], Awaitable[None]] = asyncio.sleep) -> T:
+    """Try until it works, with growing pauses; the supervisor of `streams.service` bounds how long, see `Runner`."""
     pause = FIRST_RETRY_S
     while True:
         try:
             return await attempt()
         except RetryLater as error:
             log.warning("try again later", extra={"processor": name, "reason": str(error), "pause_s": pause})
-            await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311  # spreads retries, guards nothing
+            await wait(pause * random.uniform(0.8, 1.2))  # noqa: S311  # spreads retries, guards nothing
             pause = min(2 * pause, LAST_RETRY_S)
 
 

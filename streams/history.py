@@ -21,9 +21,18 @@ class History:
         self._embedder = embedder
         self._index = index
         self.batch = batch
+        self._embedded: tuple[Sequence[Arrival], list[Point], list[Outgoing]] | None = None
 
     async def handle(self, arrivals: Sequence[Arrival]) -> list[Outgoing]:
-        """Index every readable interaction; dead letters for the others."""
+        """Index every readable interaction; dead letters for the others. A batch that comes again is not embedded again."""
+        if self._embedded is None or self._embedded[0] is not arrivals:
+            self._embedded = (arrivals, *await self._embed(arrivals))
+        _, points, letters = self._embedded
+        await self._index.upsert(points)
+        self._embedded = None
+        return letters
+
+    async def _embed(self, arrivals: Sequence[Arrival]) -> tuple[list[Point], list[Outgoing]]:
         done: list[tuple[Arrival, Interaction]] = []
         letters: list[Outgoing] = []
         for arrival in arrivals:
@@ -32,8 +41,7 @@ class History:
             except Malformed as error:
                 letters.append(set_aside(arrival, error))
         vectors = await self._embedder.embed([text_of(interaction) for _, interaction in done])
-        await self._index.upsert([Point(interaction, arrival.source, vector) for (arrival, interaction), vector in zip(done, vectors, strict=True)])
-        return letters
+        return [Point(interaction, arrival.source, vector) for (arrival, interaction), vector in zip(done, vectors, strict=True)], letters
 
 
 def text_of(interaction: Interaction) -> str:

@@ -1,7 +1,8 @@
 """The streams process from start to stop: model, index, topics, then the Faust app under a supervisor.
 
-The supervisor ends the process for a processor that failed, a Faust service that crashed, a batch or a rebalance that does not end, and a
+The supervisor ends the process for a processor that failed, a Faust service that crashed, a call or a rebalance that does not end, and a
 fetcher that stands still before records; it never lets one of them hang unseen. Offsets stay uncommitted, a restart reads on from there.
+A store that is away ends nothing: its processor tries again for as long as that lasts, the others go on.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from streams.index.history import HistoryIndex
 from streams.index.server import ServerIndex
 from streams.outcomes import Outcomes
 from streams.retrieval import Retrieval
-from streams.topology import CONSUMED, prepare
+from streams.topology import prepare
 
 if TYPE_CHECKING:
     from streams.app import Runner
@@ -50,7 +51,11 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
 
 async def _serve(settings: Settings, stop: threading.Event, embedder: Embedder) -> None:
-    index = await open_index(settings, embedder)
+    await serve(settings, stop, embedder, await open_index(settings, embedder))
+
+
+async def serve(settings: Settings, stop: threading.Event, embedder: Embedder, index: HistoryIndex) -> None:
+    """Serve with these parts until `stop` is set; closes the index. Raises RetouchError when it cannot begin or go on."""
     try:
         partitions = await asyncio.to_thread(prepare, settings, reread_history=await index.is_empty())
         service = Service(settings, embedder, index, partitions)
@@ -129,32 +134,33 @@ class Service:
             raise CannotContinue("Faust stopped by itself")
         now, bound = time.monotonic(), self._settings.streams.stall_timeout_s
         for runner in self._runners:
-            if runner.busy_since is not None and now - runner.busy_since > bound:
+            if runner.trying_since is not None and now - runner.trying_since > bound:
                 raise CannotContinue(f"{runner.processor.name} made no progress for {bound:g} s")
         if self._is_serving():
             self._calm_at = now
             self._check_fetching(now, bound)
-        elif now - self._calm_at > bound:
+            return
+        self._fetching.clear()
+        if now - self._calm_at > bound:
             raise CannotContinue(f"the consumer group did not settle within {bound:g} s")
 
     def _check_fetching(self, now: float, bound: float) -> None:
-        """Raises CannotContinue for a partition with records ahead whose position does not move while nobody is busy with any."""
-        if any(runner.busy_since is not None for runner in self._runners):
-            self._fetching.clear()
-            return
+        """Raises CannotContinue for a partition with records ahead whose position does not move while its processor has nothing to do."""
         consumer = self._app.consumer._thread._consumer  # Faust has no public way to a partition's position
         subscription = consumer._subscription.subscription
         assignment = subscription.assignment if subscription else None
         if assignment is None:
             return
+        waiting = {topic for runner in self._runners if not runner.busy for topic in runner.processor.topics}
+        before, self._fetching = self._fetching, {}
         for partition in assignment.tps:
             state = assignment.state_value(partition)
-            if partition.topic not in CONSUMED or not state.has_valid_position or state.highwater is None:
+            if partition.topic not in waiting or not state.has_valid_position or state.highwater is None:
                 continue
-            position, since = self._fetching.get(partition, (-1, now))
-            if state.position != position or state.highwater <= position:
-                self._fetching[partition] = (state.position, now)
-            elif now - since > bound:
+            position, since = before.get(partition, (-1, now))
+            moves = state.position != position or state.highwater <= position
+            self._fetching[partition] = (state.position, now if moves else since)
+            if not moves and now - since > bound:
                 raise CannotContinue(f"{partition.topic}-{partition.partition} is not read any more: offset {position} of {state.highwater}")
 
     def _is_serving(self) -> bool:

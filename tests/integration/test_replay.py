@@ -18,6 +18,7 @@ import pytest
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
+from infra.broker import Broker
 from infra.errors import RetryLater
 from infra.kafka import producer, reader, send
 from infra.settings import Settings
@@ -28,6 +29,7 @@ from schemas.ids import derive
 from schemas.queries import Query
 from schemas.responses import Response
 from schemas.topics import FEEDBACK, INTERACTIONS, QUERIES, RESPONSES
+from tests.integration.brokers import own_broker
 from tests.unit.traffic.datasets.folders import paper, write_jsonl, write_lamp
 from tests.unit.traffic.echo import echo
 from traffic import replay
@@ -110,6 +112,14 @@ class EchoSystem(threading.Thread):
             origin=Origin.FEEDBACK,
         )
         send(self._producer, INTERACTIONS, words, id=words.interaction_id, source="/echo")
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker of its own. EchoSystem commits as the streams' group, which a broker refuses while a member of it lives, as one does for its session
+    timeout after tests of the streams themselves; and it reads all records, of which other tests make some unusable on purpose."""
+    with own_broker(tmp_path_factory.mktemp("replay")) as running:
+        yield running
 
 
 @contextmanager

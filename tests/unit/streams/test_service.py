@@ -33,7 +33,7 @@ async def test_a_processor_that_failed_ends_the_service(settings: Settings) -> N
 
 async def test_a_batch_that_does_not_end_ends_the_service(settings: Settings) -> None:
     service = Service(settings, WordEmbedder(), ListIndex(), partitions=2)
-    service._runners[1].busy_since = time.monotonic() - 1
+    service._runners[1].trying_since = time.monotonic() - 1
     with pytest.raises(CannotContinue, match="retrieval made no progress"):
         await supervised(service)
 

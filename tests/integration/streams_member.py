@@ -1,0 +1,78 @@
+"""`python -m tests.integration.streams_member`: the streams process with a small embedder and an index in a file that several members share.
+
+Files beside it are faults: `away` (the index asks to be tried later), `hangs` (a write never returns), `breaks` (a write raises), `still` (nothing is fetched).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+import threading
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from infra.errors import RetryLater
+from infra.lifecycle import run_process
+from infra.settings import Settings
+from schemas.contexts import HistoryItem
+from streams.index.history import Point, Scope, Vector
+from tests.unit.streams.fakes import ListIndex, WordEmbedder
+
+
+class FileIndex(ListIndex):
+    """Finds what this member wrote; `points.jsonl` holds what all of them wrote, a line each, in one write a batch."""
+
+    def __init__(self, directory: Path, member: str) -> None:
+        super().__init__()
+        self._member = member
+        self._directory = directory
+        self._file = os.open(directory / "points.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        self._is_there()
+        if self._has("hangs"):
+            await asyncio.Event().wait()
+        if self._has("breaks"):
+            raise ValueError("a bug")
+        await super().upsert(points)
+        rows = ({"id": str(point.interaction.interaction_id), "by": self._member} for point in points)
+        os.write(self._file, b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+
+    async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
+        self._is_there()
+        return await super().search(scope, vector, before, domain, limit)
+
+    async def is_empty(self) -> bool:
+        return False  # the group's offsets stand
+
+    def _is_there(self) -> None:
+        if self._has("away"):
+            raise RetryLater("the index is away")
+
+    def _has(self, fault: str) -> bool:
+        return (self._directory / fault).exists()
+
+
+def run(settings: Settings, stop: threading.Event) -> None:
+    from streams.service import serve
+    from streams.transport import Consumer
+
+    directory = settings.stack.dir.parent
+    getmany = Consumer._getmany
+
+    async def nothing_while_still(self: Any, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
+        if (directory / "still").exists():
+            await asyncio.sleep(timeout)
+            return {}
+        return await getmany(self, active_partitions, timeout)
+
+    Consumer._getmany = nothing_while_still
+    asyncio.run(serve(settings, stop, WordEmbedder(), FileIndex(directory, settings.kafka.instance or "")))
+
+
+if __name__ == "__main__":
+    sys.exit(run_process("streams-member", run))

@@ -1,0 +1,171 @@
+"""What tests of the streams process share: who writes and watches its topics, and the process itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from infra.kafka import producer, reader, send
+from infra.settings import Settings
+from schemas.contexts import Context
+from schemas.drafts import Draft
+from schemas.envelope import read
+from schemas.feedback import Feedback
+from schemas.history import Interaction
+from schemas.ids import derive
+from schemas.messages import Message
+from schemas.queries import Query, Strategy
+from schemas.responses import Provenance, Response, ResponseStatus
+from schemas.topics import CONTEXTS, DRAFTS, INTERACTIONS, OUTCOMES, Topic
+
+NOW = datetime.now(UTC).replace(microsecond=0)
+START_S, WAIT_S, STOP_S = 240.0, 90.0, 60.0
+
+
+class Platform:
+    """Writes what a platform and the workers write, and watches what comes out from where it began."""
+
+    def __init__(self, settings: Settings) -> None:
+        from kafka import TopicPartition
+
+        self.user = f"user-{uuid.uuid4().hex[:8]}"
+        self._producer = producer(settings, "test-platform")
+        self._reader = reader(settings, "test-reader")
+        watched = (CONTEXTS.name, OUTCOMES.name, INTERACTIONS.name, "interactions-dlt", "drafts-dlt", "feedback-dlt")
+        partitions = [TopicPartition(topic, n) for topic in watched for n in self._reader.partitions_for_topic(topic)]
+        self._reader.assign(partitions)
+        for partition, offset in self._reader.end_offsets(partitions).items():
+            self._reader.seek(partition, offset)
+        self.seen: list[Any] = []
+
+    def send(self, topic: Topic, *messages: Message) -> None:
+        for message in messages:
+            send(self._producer, topic, message, id=uuid.uuid4(), source="/test")
+        self._producer.flush()
+
+    def send_raw(self, topic: str, value: bytes, headers: list[tuple[str, bytes]]) -> None:
+        self._producer.send(topic, key=b"odd key", value=value, headers=headers)
+        self._producer.flush()
+
+    def look(self) -> None:
+        for records in self._reader.poll(timeout_ms=200).values():
+            self.seen += records
+
+    def wait_for(self, topic: str, wanted: Callable[[Any], bool], timeout_s: float = WAIT_S) -> Any:
+        """The first record of `topic` that is wanted, from all that was seen since the start."""
+        until = time.monotonic() + timeout_s
+        while True:
+            for record in self.seen:
+                if record.topic == topic and wanted(record):
+                    return record
+            assert time.monotonic() < until, f"nothing wanted on {topic} within {timeout_s} s"
+            self.look()
+
+    def context_of(self, query: Query) -> Context:
+        record = self.wait_for(CONTEXTS.name, lambda r: Context.from_bytes(r.value).draft.query.query_id == query.query_id)
+        assert record.key == query.key
+        context, envelope = read(Context, record.headers, record.value)
+        assert envelope.id == str(derive("context", query.query_id))
+        return context
+
+    def query(self, text: str, *, user: str | None = None) -> Query:
+        options = ("comedy", "drama")
+        return Query(query_id=uuid.uuid4(), tenant="acme", user=user or self.user, domain="movie_tag", text=text, options=options, asked_at=NOW)
+
+    def did(self, content: str, *, user: str | None = None, at: datetime = NOW - timedelta(days=1)) -> Interaction:
+        who = user or self.user
+        return Interaction.observed(tenant="acme", user=who, source_id=content, domain="movie_tag", content=content, response="comedy", occurred_at=at)
+
+    def said(self, query: Query, truth: str, *, user: str | None = None) -> Feedback:
+        ids = {"feedback_id": uuid.uuid4(), "query_id": query.query_id}
+        return Feedback(**ids, tenant=query.tenant, user=user or query.user, truth=truth, occurred_at=NOW + timedelta(minutes=1))
+
+    def context_with(self, query: Query, items: int) -> Context:
+        """Ask until the index has caught up: history and retrieval are two streams."""
+        until = time.monotonic() + WAIT_S
+        while True:
+            again = query.model_copy(update={"query_id": uuid.uuid4()})
+            self.send(DRAFTS, draft(again))
+            context = self.context_of(again)
+            if len(context.items) >= items:
+                return context
+            assert time.monotonic() < until, f"the index shows {len(context.items)} items, not {items}, after {WAIT_S} s"
+
+    def close(self) -> None:
+        self._producer.close()
+        self._reader.close()
+
+
+def draft(query: Query) -> Draft:
+    return Draft(query=query, answer="drama", base_model="base", base_ms=1)
+
+
+def response(query: Query) -> Response:
+    provenance = Provenance(
+        model=None, base_model="base", strategy=Strategy.RPO, k=0, history_ids=(), prompt_digest=None, base_ms=1, retrieve_ms=1, reflect_ms=1
+    )
+    context = Context(draft=draft(query), items=(), k_max=6, retrieve_ms=1)
+    made = {"answer": "model words", "reasoning": "", "status": ResponseStatus.NO_HISTORY, "answered_at": NOW}
+    return Response(query_id=query.query_id, context=context, provenance=provenance, **made)
+
+
+class Streams:
+    """The process under test; its log goes to a file that a failing test shows. `more` are further environment variables."""
+
+    def __init__(self, settings: Settings, module: str = "streams", **more: str) -> None:
+        self._command = [sys.executable, "-m", module]
+        self._log = settings.stack.dir / "streams.log"
+        self._ready = settings.stack.dir / "ready"
+        self._env = os.environ | {
+            "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers(),
+            "RETOUCH_STACK__DIR": str(settings.stack.dir),
+            "RETOUCH_READY_FILE": str(self._ready),
+            **more,
+        }
+        settings.stack.dir.mkdir(parents=True, exist_ok=True)
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self._ready.unlink(missing_ok=True)
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stdout=log, stderr=log, env=self._env)
+        until = time.monotonic() + START_S
+        while not self._ready.exists():
+            assert self.process.poll() is None, f"exit code {self.process.returncode}: {self.log()}"
+            assert time.monotonic() < until, f"not ready within {START_S} s: {self.log()}"
+            time.sleep(0.05)
+
+    def is_running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def wait(self, timeout_s: float = STOP_S) -> int:
+        """The exit code of a process that ends by itself."""
+        assert self.process is not None
+        return self.process.wait(timeout_s)
+
+    def stop(self, signum: signal.Signals = signal.SIGTERM) -> int:
+        assert self.process is not None
+        self.process.send_signal(signum)
+        return self.process.wait(STOP_S)
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+
+@contextmanager
+def running(settings: Settings, module: str = "streams", **more: str) -> Iterator[Streams]:
+    streams = Streams(settings, module, **more)
+    try:
+        streams.start()
+        yield streams
+    finally:
+        if streams.process and streams.process.poll() is None:
+            streams.stop(signal.SIGKILL)

@@ -1,0 +1,131 @@
+"""What the streams process keeps when something goes wrong, on a real Kafka: its index goes away, a processor fails or hangs, it is killed, members join."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from infra.broker import Broker
+from schemas.contexts import RetrievalStatus
+from streams.transport import BUFFERED, POLLED
+from tests.integration.brokers import own_broker
+from tests.integration.streams_site import STALL_S, Site
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+
+#: A whole buffer, and a poll of every partition on top.
+MORE_THAN_BUFFERED = BUFFERED + 5 * POLLED
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """A broker of its own: these tests leave members of the streams' group behind."""
+    with own_broker(tmp_path_factory.mktemp("faults")) as running:
+        yield running
+
+
+@pytest.fixture
+def site(broker: Broker, tmp_path: Path) -> Iterator[Site]:
+    opened = Site(broker, tmp_path)
+    yield opened
+    opened.platform.close()
+
+
+@contextmanager
+def under_load(site: Site) -> Iterator[None]:
+    """A little of everything, all the time, until the block ends."""
+    ended = threading.Event()
+
+    def feed() -> None:
+        while not ended.wait(0.05):
+            site.tell(8)
+            site.ask(8)
+            site.rate(site.answer(8))
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def test_while_the_index_is_away_everything_else_goes_on_and_nothing_is_lost(site: Site) -> None:
+    with site.member() as member:
+        with site.fault("away"):
+            site.tell(MORE_THAN_BUFFERED)
+            site.until(lambda: member.log().count("try again later") > 0, "history meets the index that is away")
+            began = time.monotonic()
+            while time.monotonic() < began + 2 * STALL_S:
+                waiting = site.ask(40, deadline_s=30)
+                site.rate(site.answer(40))
+                assert {context.retrieval for context in site.contexts_of(waiting)} == {RetrievalStatus.INDEX_AWAY}
+                site.until(lambda: not site.rated - site.outcomes().keys(), "outcomes go on")
+            assert member.is_running() and not site.indexed()
+        site.nothing_is_missing()
+        assert site.repeats() == 0
+        (context,) = site.contexts_of(site.ask(1))
+        assert context.retrieval is RetrievalStatus.SEARCHED and context.items
+
+
+def test_a_stop_while_the_index_is_away_loses_nothing(site: Site) -> None:
+    with site.member() as member:
+        with site.fault("away"):
+            site.tell(300)
+            site.until(lambda: "try again later" in member.log(), "history meets the index that is away")
+            assert member.stop() == 0
+        member.start()
+        site.nothing_is_missing()
+
+
+def test_a_processor_that_raises_ends_the_process_and_acknowledges_nothing(site: Site) -> None:
+    with site.member() as member:
+        with site.fault("breaks"):
+            site.tell(300)
+            assert member.wait() == 1
+            assert site.unhandled() == 300
+        assert "streaming failed: ValueError" in member.log()
+        member.start()
+        site.nothing_is_missing()
+
+
+@pytest.mark.parametrize(("fault", "said"), [("hangs", "history made no progress"), ("still", "is not read any more")])
+def test_a_standstill_ends_the_process_and_a_restart_goes_on(site: Site, fault: str, said: str) -> None:
+    with site.member() as member:
+        with site.fault(fault):
+            site.tell(300)
+            assert member.wait() == 1
+        assert said in member.log()
+        member.start()
+        site.nothing_is_missing()
+
+
+def test_kills_under_load_lose_nothing_and_repeat_under_equal_ids(site: Site) -> None:
+    with site.member() as member, under_load(site):
+        for _ in range(3):
+            before = len(site.indexed())
+            site.until(lambda before=before: len(site.indexed()) > before + 40, "records flow")  # type: ignore[misc]
+            assert member.stop(signal.SIGKILL) == -signal.SIGKILL
+            member.start()
+
+    with site.member():
+        site.nothing_is_missing()
+
+
+def test_members_that_join_and_leave_repeat_at_most(site: Site) -> None:
+    with site.member("one"):
+        halves = site.answer(200)  # joined after their partitions have moved
+        with under_load(site), site.member("two") as second:
+            site.until(lambda: site.writers() == {"one", "two"}, "both members write")
+            site.rate(halves)
+            assert second.stop() == 0
+            second.start()
+            assert second.stop(signal.SIGKILL) == -signal.SIGKILL
+        site.nothing_is_missing()
