@@ -27,6 +27,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+):(\d{1,5})")
+_WEB_ADDRESS = re.compile(r"https?://[^\s/?#]+(/[^\s?#]*)?", re.IGNORECASE)
 
 #: Names the ecosystem already uses, and the setting each fills. Our own names win over them.
 USUAL_NAMES = {
@@ -36,6 +37,7 @@ USUAL_NAMES = {
     "MLFLOW_TRACKING_URI": ("registry", "tracking_uri"),
     "OPENAI_BASE_URL": ("base", "url"),
     "OPENAI_API_KEY": ("base", "api_key"),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("telemetry", "otlp_endpoint"),
 }
 
 
@@ -110,8 +112,10 @@ class Base(Section):
     prompt_style: PromptStyle = PromptStyle.COMPACT  # `paper` for real models
     max_new_tokens: Positive = 64
     timeout_s: Seconds = 30.0  # of one call
-    attempts: Positive = 3
+    attempts: Positive = 6  # at one query, with growing pauses; then its draft says that there is no answer
     concurrency: Positive = 64
+    breaker_failures: Positive = 5  # calls that fail in a row before the endpoint is left alone
+    breaker_open_s: Seconds = 3.0  # how long; then one call tries it
     checkpoint: Path = Path("pico/checkpoints/base")  # the tiny model that `workers base-endpoint` serves; relative to the project
 
 
@@ -224,6 +228,43 @@ class Registry(Section):
     model_name: str = "retouch-reflector"
 
 
+class DeliveryMode(StrEnum):
+    EXACTLY_ONCE = "exactly_once"  # results and offsets in one transaction
+    AT_LEAST_ONCE = "at_least_once"  # for brokers without transactions: a crash repeats results, under equal ids
+
+
+class KeyOrder(StrEnum):
+    NONE = "none"  # records finish in any order
+    KEY = "key"  # one record of a key at a time, in the order of the partition
+
+
+class Workers(Section):
+    """The runtime of the base, reflection and teacher workers (docs/runtime.md)."""
+
+    delivery: DeliveryMode = DeliveryMode.EXACTLY_ONCE
+    order: KeyOrder = KeyOrder.NONE
+    commit_every_ms: Annotated[int, Field(ge=1)] = 50  # finished results wait this long for company
+    remember: Annotated[int, Field(ge=0)] = 1_000  # ids of the last records of each partition: a repeat among them is not answered again; 0: every record is
+    metadata_bytes: Annotated[int, Field(ge=64)] = 4_096  # at most the broker's offset.metadata.max.bytes
+    stall_timeout_s: Seconds = 120.0  # lag and no progress for this long ends the process, so that its supervisor starts it again
+
+
+class Telemetry(Section):
+    """Metrics and traces. Without `otlp_endpoint` totals go to the log and spans nowhere."""
+
+    otlp_endpoint: str | None = None  # OTLP over HTTP, such as http://127.0.0.1:4318; /v1/metrics and /v1/traces are added
+    every_s: Seconds = 10.0  # how often metrics go out; spans go out in batches, at most 5 s old
+    timeout_s: Seconds = 5.0  # of one export, retries included; what is late is dropped
+    end_within_s: Seconds = 2.0  # how long a process that ends waits for the last metrics and spans to be taken
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _is_a_web_address(cls, endpoint: str | None) -> str | None:
+        if endpoint and not _WEB_ADDRESS.fullmatch(endpoint):
+            raise ValueError("must be http://HOST:PORT or https://HOST, of a collector that takes OTLP over HTTP (usually port 4318)")
+        return endpoint
+
+
 class Stack(Section):
     """The local stack: where it keeps its data and how its processes run."""
 
@@ -250,8 +291,10 @@ class Settings(BaseSettings):
     base: Base = Base()
     reflection: Reflection = Reflection()
     teacher: Teacher = Teacher()
+    workers: Workers = Workers()
     trainer: Trainer = Trainer()
     registry: Registry = Registry()
+    telemetry: Telemetry = Telemetry()
     stack: Stack = Stack()
     ready_file: Path | None = None  # created by a process when it serves; set by whoever starts and waits for it
 

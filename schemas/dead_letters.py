@@ -50,3 +50,12 @@ def dead_letter(origin: Origin, key: bytes | None, value: bytes | None, headers:
     original = [(name, b"" if content is None else content) for name, content in headers]
     written = b"" if key is None and value is None else value
     return DeadLetter(dead_letter_topic(origin.topic), key, written, [*original, *reason.items()])
+
+
+def original_place(headers: Iterable[tuple[str, bytes | None]]) -> tuple[str, int, int] | None:
+    """Topic, partition and offset that a dead letter was set aside from; the last one's where it was set aside twice. None for anything else."""
+    found = dict(headers)
+    topic, partition, offset = (found.get(f"kafka_dlt-original-{part}") for part in ("topic", "partition", "offset"))
+    if not topic or partition is None or offset is None:
+        return None
+    return topic.decode(errors="replace"), int.from_bytes(partition, "big", signed=True), int.from_bytes(offset, "big", signed=True)

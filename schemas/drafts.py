@@ -20,7 +20,8 @@ class Usage(Record):
 
 class DraftStatus(StrEnum):
     DRAFTED = "drafted"
-    BASE_FAILED = "base_failed"  # the base endpoint could not answer in time; `answer` is empty
+    BASE_FAILED = "base_failed"  # no try at the base endpoint succeeded; `answer` is empty
+    EXPIRED = "expired"  # the query's deadline passed before there was an answer; `answer` is empty
 
 
 class Draft(Message, wire="retouch.draft", version=1):

@@ -19,8 +19,9 @@ class ResponseStatus(StrEnum):
     UNPARSABLE = "unparsable"  # the reflection model's output had no single <personalized> body
     REFLECTION_FAILED = "reflection_failed"
     PROMPT_TOO_LONG = "prompt_too_long"  # not even one history item fits the model's context
-    DEADLINE_NEAR = "deadline_near"
+    DEADLINE_NEAR = "deadline_near"  # near, or passed
     BASE_FAILED = "base_failed"  # there is no base answer to fall back to; `answer` is empty
+    EXPIRED = "expired"  # the deadline passed before there was a base answer; `answer` is empty
 
 
 class ModelVersion(Record):

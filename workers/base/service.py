@@ -10,7 +10,10 @@ from infra.settings import Settings
 from schemas.queries import Query
 from schemas.topics import QUERIES
 from workers.base.answerer import Answerer
+from workers.base.breaker import Breaker
 from workers.endpoint.client import ChatEndpoint
+from workers.runtime.handler import Work
+from workers.runtime.retry import Backoff
 from workers.runtime.worker import Worker
 
 
@@ -25,4 +28,7 @@ def worker(settings: Settings) -> Worker[Query]:
         raise BadSetting("base.url is empty: set OPENAI_BASE_URL=http://HOST:PORT/v1, or start the local stack with `retouch up`")
     key = base.api_key.get_secret_value() if base.api_key else None
     endpoint = ChatEndpoint(base.url, base.model, api_key=key, timeout_s=base.timeout_s, concurrency=base.concurrency)
-    return Worker(settings, name="base", topic=QUERIES, handler=Answerer(endpoint, base), concurrency=base.concurrency, lifespan=lambda: endpoint)
+    answerer = Answerer(endpoint, base, Breaker(base.breaker_failures, base.breaker_open_s))
+    work = Work(QUERIES, answerer, deadline=lambda query: query.deadline, degrade=answerer.degraded)
+    backoff = Backoff(attempts=base.attempts, first_s=0.2, longest_s=30.0)
+    return Worker(settings, name="base", work=work, concurrency=base.concurrency, lifespan=lambda: endpoint, backoff=backoff)

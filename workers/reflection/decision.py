@@ -14,8 +14,8 @@ from schemas.tasks import choose_option
 
 def without_model(context: Context, strategy: Strategy) -> ResponseStatus | None:
     """Why the base answer goes out as it is, or None where the model is to be asked."""
-    if context.draft.status is DraftStatus.BASE_FAILED:
-        return ResponseStatus.BASE_FAILED
+    if context.draft.status is not DraftStatus.DRAFTED:
+        return ResponseStatus.EXPIRED if context.draft.status is DraftStatus.EXPIRED else ResponseStatus.BASE_FAILED
     if strategy is Strategy.ZERO_SHOT:
         return ResponseStatus.ZERO_SHOT
     if not context.items:

@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from infra.errors import CannotContinue
 from infra.settings import Reflection
@@ -17,12 +18,13 @@ from infra.telemetry import RESPONSES_SENT
 from schemas.contexts import Context, HistoryItem
 from schemas.ids import derive
 from schemas.prompts import reflection_prompt, template_digest
+from schemas.queries import Strategy
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
 from schemas.topics import RESPONSES
 from workers.engines.engine import Engine, Generation, Sampling
 from workers.reflection.decision import accepted, shown_items, without_model
 from workers.runtime.clock import Clock, SystemClock
-from workers.runtime.handler import Incoming, Outgoing
+from workers.runtime.handler import Incoming, Outgoing, Why
 
 log = logging.getLogger(__name__)
 
@@ -49,21 +51,39 @@ class Reflector:
         self._prompt_digest = template_digest(settings.prompt_style)
 
     async def __call__(self, incoming: Incoming[Context]) -> Sequence[Outgoing]:
-        response = await self.respond(incoming.message)
-        RESPONSES_SENT.add(status=response.status, strategy=response.provenance.strategy)
-        return [Outgoing(RESPONSES, response, derive("response", response.query_id))]
+        return self._outgoing(await self.respond(incoming.message))
+
+    def deadline(self, context: Context) -> datetime | None:
+        """When the base answer goes out: the query's deadline, less the reserve."""
+        deadline = context.draft.query.deadline
+        return None if deadline is None else deadline - timedelta(seconds=self._settings.deadline_reserve_s)
+
+    def degraded(self, incoming: Incoming[Context], why: Why) -> Sequence[Outgoing]:
+        """The base answer, or word that not even that came in time."""
+        context = incoming.message
+        status = without_model(context, self._strategy(context)) or ResponseStatus.DEADLINE_NEAR
+        return self._outgoing(self._response(context, _Attempt(status, context.draft.answer), self._clock.monotonic()))
 
     async def respond(self, context: Context) -> Response:
         """Raises CannotContinue when the engine is gone."""
         began = self._clock.monotonic()
+        status = without_model(context, self._strategy(context))
+        attempt = _Attempt(status, context.draft.answer) if status else await self._rewrite(context)
+        return self._response(context, attempt, began)
+
+    def _strategy(self, context: Context) -> Strategy:
+        return context.draft.query.strategy or self._settings.strategy
+
+    def _outgoing(self, response: Response) -> Sequence[Outgoing]:
+        RESPONSES_SENT.add(status=response.status, strategy=response.provenance.strategy)
+        return [Outgoing(RESPONSES, response, derive("response", response.query_id))]
+
+    def _response(self, context: Context, attempt: _Attempt, began: float) -> Response:
         draft = context.draft
-        strategy = draft.query.strategy or self._settings.strategy
-        status = without_model(context, strategy)
-        attempt = _Attempt(status, draft.answer) if status else await self._rewrite(context)
         provenance = Provenance(
             model=attempt.model,
             base_model=draft.base_model,
-            strategy=strategy,
+            strategy=self._strategy(context),
             k=len(attempt.shown),
             history_ids=tuple(item.interaction_id for item in attempt.shown),
             prompt_digest=self._prompt_digest if attempt.shown else None,
@@ -119,7 +139,5 @@ class Reflector:
 
     def _left_s(self, context: Context) -> float:
         """Until the base answer must go out; without a deadline there is no end."""
-        deadline = context.draft.query.deadline
-        if deadline is None:
-            return float("inf")
-        return (deadline - self._clock.now()).total_seconds() - self._settings.deadline_reserve_s
+        deadline = self.deadline(context)
+        return float("inf") if deadline is None else (deadline - self._clock.now()).total_seconds()

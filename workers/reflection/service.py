@@ -15,6 +15,7 @@ from workers.engines.engine import StartStopped
 from workers.reflection.follower import Follower, first_champion, models_dir
 from workers.reflection.hints import KafkaHints
 from workers.reflection.reflector import Reflector
+from workers.runtime.handler import Work
 from workers.runtime.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -36,11 +37,11 @@ def run(settings: Settings, stop: threading.Event) -> None:
     log.info("engine started", extra={"engine": kind, "version": champion.version, "digest": champion.digest})
     hints = KafkaHints(settings, stop)
     follower = Follower(settings, registry, engine, champion, hints)
+    reflector = Reflector(settings.reflection, engine)
     worker = Worker(
         settings,
         name="reflection",
-        topic=CONTEXTS,
-        handler=Reflector(settings.reflection, engine),
+        work=Work(CONTEXTS, reflector, reflector.deadline, reflector.degraded),
         concurrency=settings.reflection.concurrency,
         background=[follower.follow],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TypeVar
 
 from schemas.contexts import Source
@@ -25,6 +26,16 @@ class Delivery:
     key: bytes | None
     value: bytes | None
     headers: Headers
+
+    @property
+    def id(self) -> str | None:
+        """The record's `ce_id`; None where it has none that can be read."""
+        value = next((value for name, value in self.headers if name == "ce_id"), None)
+        return value.decode(errors="replace") if value else None
+
+    @property
+    def size_bytes(self) -> int:
+        return len(self.key or b"") + len(self.value or b"") + OVERHEAD_BYTES
 
     def open(self, expected: type[M]) -> Incoming[M]:
         """Raises Malformed for anything but a record of the expected type."""
@@ -59,12 +70,27 @@ class Outbound:
         return len(self.key or b"") + len(self.value or b"") + headers + OVERHEAD_BYTES
 
 
+class Outcome(StrEnum):
+    """How a record ended."""
+
+    PRODUCED = "produced"  # with all that its handler returned, which may be nothing
+    DEGRADED = "degraded"  # no try succeeded; it got the lesser answer
+    EXPIRED = "expired"  # its deadline had passed; it got the lesser answer
+    SET_ASIDE = "set_aside"  # on the dead-letter topic
+    REPEAT = "repeat"  # it had been handled before under the same id
+
+
 @dataclass(frozen=True)
 class Finished:
-    """A delivery whose outcome is known but not yet durable."""
+    """What a record turned into, not yet durable."""
 
-    delivery: Delivery
     outputs: tuple[Outbound, ...]
-    set_aside: bool = False
+    outcome: Outcome = Outcome.PRODUCED
     our_fault: bool = False  # a handler's bug or something long away, not the record's own
-    retries: int = 0
+
+
+@dataclass(frozen=True)
+class TryAgain:
+    """The record's next try may begin after this pause."""
+
+    pause_s: float

@@ -1,127 +1,127 @@
-"""Handlers at work: one event loop in a thread of its own, beside the blocking Kafka client.
+"""Handlers at work on the worker's loop: a bounded number of tries at once, fair between keys, in order within a key where asked.
 
-The thread that owns the client submits deliveries and collects what has finished; everything else happens on the loop.
+A record that waits for its next try holds no place; when its pause is over it goes before records that have not begun.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
-import threading
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Hashable
+from dataclasses import dataclass
 
-from infra.errors import CannotContinue
-from workers.runtime.delivery import Delivery, Finished
+from workers.runtime.clock import Clock
+from workers.runtime.delivery import Delivery, Finished, TryAgain
+from workers.runtime.schedule import Schedule
 
-log = logging.getLogger(__name__)
+Attempt = Callable[[Delivery, int], Awaitable[Finished | TryAgain]]
 
-Process = Callable[[Delivery], Awaitable[Finished]]
-Lifespan = Callable[[], contextlib.AbstractAsyncContextManager[object]]
-Background = Callable[[], Awaitable[None]]
+
+@dataclass(eq=False)
+class Flight:
+    """A record on its way, from reading to durable. Each reading of a record is a flight of its own."""
+
+    delivery: Delivery
+    failures: int = 0
+    has_place: bool = False
+    finished: Finished | None = None
 
 
 class Pool:
-    """`lifespan` is entered on the loop before the first delivery and left after the last; `background` runs beside them.
+    """`landed` is called for each flight that has finished. A failure that is no record's is kept for `failure`."""
 
-    A failure anywhere on the loop, background included, is raised by the next `check`. A background task that merely returns is done.
-    """
+    def __init__(self, attempt: Attempt, concurrency: int, *, ordered: bool, clock: Clock, landed: Callable[[Flight], None]) -> None:
+        self._attempt = attempt
+        self._concurrency = concurrency
+        self._ordered = ordered
+        self._clock = clock
+        self._landed = landed
+        self._schedule: Schedule[Flight] = Schedule(ordered=ordered)
+        self._returning: deque[tuple[Flight, asyncio.Future[None]]] = deque()
+        self._tasks: dict[Flight, asyncio.Task[None]] = {}
+        self._running = 0
+        self.retries = 0
+        self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def __init__(self, process: Process, lifespan: Lifespan = contextlib.nullcontext, background: Sequence[Background] = ()) -> None:
-        self._process = process
-        self._lifespan = lifespan
-        self._background = background
-        self._finished: deque[Finished] = deque()
-        self._tasks: dict[Delivery, asyncio.Task[None]] = {}
-        self._failure: BaseException | None = None
-        self._ready = threading.Event()
-        self._closing = asyncio.Event()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread = threading.Thread(target=self._run, name="handlers", daemon=True)
+    @property
+    def running(self) -> int:
+        """Tries under way."""
+        return self._running
 
-    def start(self, timeout_s: float) -> None:
-        """Blocks until the lifespan has begun. Raises what it raised, or CannotContinue when it takes longer than `timeout_s`."""
-        self._thread.start()
-        if not self._ready.wait(timeout_s):
-            raise CannotContinue(f"the worker's own start-up did not end within {timeout_s:g} s")
-        self.check()
+    @property
+    def depth(self) -> int:
+        """Records that wait for a place and could begin soon."""
+        return self._schedule.depth + len(self._returning)
 
-    def submit(self, delivery: Delivery) -> None:
-        self._call(self._begin, delivery)
+    def submit(self, flight: Flight) -> None:
+        self._schedule.add(self._key(flight), flight)
+        self._pump()
 
-    def collect(self) -> list[Finished]:
-        """What has finished since the last call."""
-        done = []
-        while self._finished:
-            done.append(self._finished.popleft())
-        return done
-
-    def abandon(self, unwanted: Callable[[Delivery], bool]) -> None:
-        """Cancel deliveries; they never show up in `collect` unless they had finished already. Does not wait."""
-
-        def cancel() -> None:
-            for delivery, task in self._tasks.items():
-                if unwanted(delivery):
-                    task.cancel()
-
-        self._call(cancel)
-
-    def check(self) -> None:
-        """Raises the first failure on the loop, if there was one."""
-        if self._failure is not None:
-            raise self._failure
-
-    def close(self, timeout_s: float) -> None:
-        """Cancel what is left, leave the lifespan, end the loop. Gives up after `timeout_s`; the thread is a daemon. Safe to call twice."""
-        if self._thread.is_alive():
-            self._call(self._closing.set)
-            self._thread.join(timeout_s)
-            if self._thread.is_alive():
-                log.warning("handlers did not end in time", extra={"timeout_s": timeout_s})
-
-    def _call(self, function: Callable[..., object], *arguments: object) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended; `check` says why
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(function, *arguments)
-
-    def _run(self) -> None:
-        try:
-            asyncio.run(self._live())
-        except BaseException as error:
-            self._fail(error)
-        finally:
-            self._ready.set()
-
-    async def _live(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        async with self._lifespan():
-            background = [asyncio.ensure_future(self._watched(work)) for work in self._background]
-            self._ready.set()
-            await self._closing.wait()
-            tasks = [*background, *self._tasks.values()]
-            for task in tasks:
+    def abandon(self, unwanted: Callable[[Flight], bool]) -> None:
+        """Forget those that wait and cancel those under way; neither ever lands."""
+        self._schedule.discard(unwanted)
+        for flight, task in list(self._tasks.items()):
+            if unwanted(flight):
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _watched(self, work: Background) -> None:
+    def keep_running(self) -> None:
+        """Hand back all that have no place: those that have not begun and those between two tries."""
+        self._concurrency = 0
+        self._schedule.discard(lambda flight: True)
+
+    def _key(self, flight: Flight) -> Hashable:
+        """Records without a key have no order and no owner: each is its own."""
+        key = flight.delivery.key
+        return flight if key is None else (flight.delivery.origin.partition, key)
+
+    def _pump(self) -> None:
+        while self._running < self._concurrency:
+            while self._returning:
+                returning, place = self._returning.popleft()
+                if not place.done():  # abandoned
+                    self._running += 1
+                    returning.has_place = True
+                    place.set_result(None)
+                    break
+            else:
+                if (turn := self._schedule.take()) is None:
+                    return
+                self._begin(*turn)
+
+    def _begin(self, key: Hashable, flight: Flight) -> None:
+        self._running += 1
+        flight.has_place = True
+        task = self._tasks[flight] = asyncio.ensure_future(self._fly(flight))
+        task.add_done_callback(lambda _: self._ended(key, flight))  # a task that is cancelled before its first step runs no code of its own
+
+    def _ended(self, key: Hashable, flight: Flight) -> None:
+        del self._tasks[flight]
+        self._give_back(flight)
+        self._schedule.release(key)
+        self._pump()
+
+    def _give_back(self, flight: Flight) -> None:
+        self._running -= flight.has_place
+        flight.has_place = False
+
+    async def _fly(self, flight: Flight) -> None:
         try:
-            await work()
+            while isinstance(outcome := await self._attempt(flight.delivery, flight.failures), TryAgain):
+                flight.failures += 1
+                self.retries += 1
+                self._give_back(flight)
+                self._pump()
+                await self._clock.sleep(outcome.pause_s)
+                await self._place(flight)
+            flight.finished = outcome
+            self._landed(flight)
         except Exception as error:
-            self._fail(error)
+            if not self.failure.done():
+                self.failure.set_exception(error)
 
-    def _begin(self, delivery: Delivery) -> None:
-        if not self._closing.is_set():
-            task = asyncio.ensure_future(self._one(delivery))
-            self._tasks[delivery] = task
-            task.add_done_callback(lambda _: self._tasks.pop(delivery))
-
-    async def _one(self, delivery: Delivery) -> None:
-        try:
-            self._finished.append(await self._process(delivery))
-        except Exception as error:
-            self._fail(error)
-
-    def _fail(self, error: BaseException) -> None:
-        if self._failure is None:
-            self._failure = error
+    async def _place(self, flight: Flight) -> None:
+        """Wait for a place, before those that have not begun."""
+        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._returning.append((flight, place))
+        self._pump()
+        await place

@@ -1,4 +1,4 @@
-"""One record from bytes to what should be produced: reading, the handler, retries, and setting aside.
+"""One try of one record, from bytes to what should be produced: reading, deadline, the handler, and what its errors mean.
 
 Knows no broker. What the handler's errors mean is written in `workers.runtime.handler`.
 """
@@ -9,14 +9,16 @@ import asyncio
 import logging
 import random
 import traceback
+from collections.abc import Sequence
+from datetime import datetime
 from typing import Generic, TypeVar
 
 from infra.errors import CannotContinue, PoisonMessage, RetryLater
 from schemas.messages import Malformed, Message
-from schemas.topics import MAX_MESSAGE_BYTES, Topic
+from schemas.topics import MAX_MESSAGE_BYTES
 from workers.runtime.clock import Clock, SystemClock
-from workers.runtime.delivery import Delivery, Finished, Outbound
-from workers.runtime.handler import Handler, Incoming
+from workers.runtime.delivery import Delivery, Finished, Outbound, Outcome, TryAgain
+from workers.runtime.handler import Incoming, Outgoing, Why, Work
 from workers.runtime.retry import Backoff
 
 log = logging.getLogger(__name__)
@@ -29,60 +31,78 @@ class HandlerFailed(PoisonMessage):
 
 
 class Processor(Generic[M]):
-    """`concurrency` handlers run at once; a record that waits for its next try holds no place among them."""
-
-    def __init__(
-        self,
-        name: str,
-        topic: Topic,
-        handler: Handler[M],
-        concurrency: int,
-        backoff: Backoff | None = None,
-        clock: Clock | None = None,
-    ) -> None:
+    def __init__(self, name: str, work: Work[M], backoff: Backoff | None = None, clock: Clock | None = None, rng: random.Random | None = None) -> None:
         self._source = f"/workers/{name}"
-        self._topic = topic
-        self._handler = handler
-        self._places = asyncio.Semaphore(concurrency)
+        self._work = work
         self._backoff = backoff or Backoff()
         self._clock = clock or SystemClock()
-        self._rng = random.Random()  # noqa: S311  # jitter, no secret
+        self._rng = rng or random.Random()  # noqa: S311  # jitter, no secret
 
-    async def process(self, delivery: Delivery) -> Finished:
-        """Never fails because of the record. Raises CannotContinue when the handler does."""
-        retries = 0
-        while True:
-            try:
-                async with self._places:
-                    return Finished(delivery, await self._attempt(delivery), retries=retries)
-            except RetryLater as error:
-                retries += 1
-                if retries >= self._backoff.attempts:
-                    return self._set_aside(delivery, error, retries)
-                await self._clock.sleep(self._backoff.pause_s(retries, error.after_s, self._rng))
-            except (Malformed, PoisonMessage) as error:
-                return self._set_aside(delivery, error, retries)
-
-    async def _attempt(self, delivery: Delivery) -> tuple[Outbound, ...]:
-        incoming: Incoming[M] = delivery.open(self._topic.message)  # type: ignore[arg-type]  # a topic does not carry its message's type
+    async def attempt(self, delivery: Delivery, failures: int) -> Finished | TryAgain:
+        """Never fails because of the record. `failures`: tries before this one. Raises CannotContinue when the handler does."""
         try:
-            outputs = await self._handler(incoming)
+            incoming: Incoming[M] = delivery.open(self._work.topic.message)  # type: ignore[arg-type]  # a topic does not carry its message's type
+            deadline = self._work.deadline(incoming.message)
+            try:
+                return await self._handled(incoming, deadline)
+            except RetryLater as error:
+                return self._after(delivery, incoming, deadline, error, failures + 1)
+        except (Malformed, PoisonMessage) as error:
+            return self._set_aside(delivery, error, failures)
+
+    async def _handled(self, incoming: Incoming[M], deadline: datetime | None) -> Finished:
+        left_s = self._left_s(deadline)
+        if left_s <= 0 and self._work.degrade:
+            return self._degraded(incoming, Why.EXPIRED)
+        try:
+            async with asyncio.timeout(left_s if self._work.degrade and deadline else None) as bound:
+                outputs = await self._work.handle(incoming)
         except (RetryLater, PoisonMessage, CannotContinue):
             raise
         except Exception as error:
-            # Neither the text of the error nor its traceback may be shown: both can hold users' words.
-            raise HandlerFailed(f"{type(error).__name__} at {_place(error)}") from error
+            if bound.expired():
+                return self._degraded(incoming, Why.EXPIRED)
+            raise self._bug(error) from error
+        return Finished(self._sealed(incoming, outputs))
+
+    def _after(self, delivery: Delivery, incoming: Incoming[M], deadline: datetime | None, error: RetryLater, failures: int) -> Finished | TryAgain:
+        """What follows a failed try."""
+        pause_s = self._backoff.pause_s(failures, error.after_s, self._rng)
+        too_late = pause_s >= self._left_s(deadline)
+        if failures < self._backoff.attempts and not too_late:
+            return TryAgain(pause_s)
+        if self._work.degrade:
+            return self._degraded(incoming, Why.EXHAUSTED)
+        return self._set_aside(delivery, error, failures)
+
+    def _degraded(self, incoming: Incoming[M], why: Why) -> Finished:
+        assert self._work.degrade
+        try:
+            outputs = self._work.degrade(incoming, why)
+        except Exception as error:
+            raise self._bug(error) from error
+        log.info("degraded", extra={"offset": incoming.source.offset, "partition": incoming.source.partition, "topic": incoming.source.topic, "why": why})
+        return Finished(self._sealed(incoming, outputs), Outcome.EXPIRED if why is Why.EXPIRED else Outcome.DEGRADED)
+
+    def _sealed(self, incoming: Incoming[M], outputs: Sequence[Outgoing]) -> tuple[Outbound, ...]:
         sealed = tuple(Outbound.sealed(output, source=self._source, traceparent=incoming.envelope.traceparent) for output in outputs)
         for outbound in sealed:
             if outbound.size_bytes > MAX_MESSAGE_BYTES:
                 raise PoisonMessage(f"its output for {outbound.topic} has {outbound.size_bytes} bytes, the topic takes {MAX_MESSAGE_BYTES}")
         return sealed
 
-    def _set_aside(self, delivery: Delivery, error: Exception, retries: int) -> Finished:
+    def _set_aside(self, delivery: Delivery, error: Exception, failures: int) -> Finished:
         origin = delivery.origin
-        fields = {"topic": origin.topic, "partition": origin.partition, "offset": origin.offset, "reason": str(error), "retries": retries}
+        fields = {"topic": origin.topic, "partition": origin.partition, "offset": origin.offset, "reason": str(error), "failures": failures}
         log.warning("record set aside", extra=fields)
-        return Finished(delivery, (delivery.set_aside(error),), set_aside=True, our_fault=isinstance(error, HandlerFailed | RetryLater), retries=retries)
+        return Finished((delivery.set_aside(error),), Outcome.SET_ASIDE, our_fault=isinstance(error, HandlerFailed | RetryLater))
+
+    def _bug(self, error: Exception) -> HandlerFailed:
+        """Neither the text of the error nor its traceback may be shown: both can hold users' words."""
+        return HandlerFailed(f"{type(error).__name__} at {_place(error)}")
+
+    def _left_s(self, deadline: datetime | None) -> float:
+        return float("inf") if deadline is None else (deadline - self._clock.now()).total_seconds()
 
 
 def _place(error: Exception) -> str:

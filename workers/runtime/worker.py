@@ -1,50 +1,61 @@
-"""A worker: reads one topic in a group, keeps many records in flight at once, and commits only behind durable results.
+"""A worker: reads one topic in a group, keeps many records in flight at once, and makes results and positions durable together.
 
-What it promises: every record is handled at least once, and its results are on the broker before its offset is committed. Records
-finish in any order; one that is slow or waits for its next try holds up nothing but the watermark. It reads no more than it can hold.
-What it leaves out: exactly-once, order per key.
+What it promises (docs/runtime.md says it with limits and tests): every record is answered, and readers of committed records see each answer
+once, whatever dies. Records finish in any order, or in order per key; one that is slow or waits for its next try holds up nothing but
+the watermark; no key starves another. It reads no more than it can hold.
 
-The thread that calls `run` owns the Kafka clients; handlers run on the pool's loop. Rebalance callbacks come on the client's thread
-while the owner waits inside the client, so the state below needs no lock.
+One event loop runs everything; the Kafka clients block threads of their own (`workers.runtime.kafka`). Reading, committing and watching are
+three tasks; the first that fails, or a background task that does, ends the worker with nothing more committed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import random
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from infra.settings import Settings
+from infra.errors import CannotContinue
+from infra.settings import DeliveryMode, KeyOrder, Settings
 from schemas.messages import Message
-from schemas.topics import Topic
+from workers.runtime.books import Books
+from workers.runtime.broker import Broker, Membership, NotTaken, Producer
 from workers.runtime.ceiling import Ceiling
-from workers.runtime.committer import AtLeastOnce, Committer
-from workers.runtime.delivery import Delivery, Finished, Outbound
-from workers.runtime.handler import Handler
-from workers.runtime.membership import Membership
-from workers.runtime.offsets import OffsetTracker
-from workers.runtime.pool import Background, Lifespan, Pool
+from workers.runtime.clock import Clock, SystemClock
+from workers.runtime.delivery import Outcome
+from workers.runtime.handler import Work
+from workers.runtime.pool import Flight, Pool
 from workers.runtime.processor import Processor
 from workers.runtime.retry import Backoff
+from workers.runtime.watchdog import Watchdog
 
 log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
 
-#: Finished records wait this long for company before they are committed.
-COMMIT_EVERY_S = 0.05
+Lifespan = Callable[[], contextlib.AbstractAsyncContextManager[object]]
+Background = Callable[[], Awaitable[None]]
+
+#: A commit does not wait for its time once so many have finished, and takes no more than so many.
 COMMIT_AT = 500
-#: How long a poll may block: with results under way, and with nothing to do.
-BUSY_POLL_S, IDLE_POLL_S = 0.02, 0.2
-#: Reading stops at this many records per handler and goes on at half of it: a pause makes the client fetch again.
-HELD_PER_HANDLER = 4
+POLL_RECORDS = 500
+#: How long a poll waits for records.
+POLL_S = 0.2
+#: With enough at hand the group is still served this often.
+FULL_S = 0.02
+#: Records that wait for a place, as a multiple of places: more of them are not read.
+AHEAD = 2
+MOST_HELD = 20_000
+MOST_HELD_BYTES = 128 << 20
 TOPIC_WITHIN_S = 30.0
-LIFESPAN_WITHIN_S = 600.0
-CLOSE_WITHIN_S = 10.0
+#: One transaction; then its outcome is in doubt.
+COMMIT_WITHIN_S = 5.0
+#: How long a broker may be away before the process stops; nothing is lost by waiting or by stopping.
+RECOVER_WITHIN_S = 60.0
 
 
 @dataclass
@@ -53,178 +64,314 @@ class Counts:
 
     read: int = 0
     produced: int = 0
+    degraded: int = 0
+    expired: int = 0
     set_aside: int = 0
+    repeats: int = 0
+    skipped: int = 0  # read again, and finished already by what the commit's metadata says
     retries: int = 0
     abandoned: int = 0
     commits: int = 0
+    not_taken: int = 0  # commits that the broker refused or left in doubt
 
 
 class Worker(Generic[M]):
-    """`lifespan` and `background` are entered and run on the handlers' loop; a background task that fails stops the process."""
+    """`lifespan` is entered before the first record and left after the last; `background` runs beside them, and a failure there ends the worker.
+
+    `broker` makes the two ends from inside the loop; None connects to Kafka.
+    """
 
     def __init__(
         self,
         settings: Settings,
         *,
         name: str,
-        topic: Topic,
-        handler: Handler[M],
+        work: Work[M],
         concurrency: int = 64,
         lifespan: Lifespan = contextlib.nullcontext,
         background: Sequence[Background] = (),
         backoff: Backoff | None = None,
+        broker: Broker | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
     ) -> None:
         self._settings = settings
         self._name = name
-        self._topic = topic
-        self._most_held = HELD_PER_HANDLER * concurrency
+        self._topic = work.topic.name
+        self._concurrency = concurrency
+        self._lifespan = lifespan
+        self._background = background
+        self._broker = broker
+        self._clock = clock or SystemClock()
+        self._rng = rng or random.Random()  # noqa: S311  # jitter, no secret
+        self._attempt = Processor(name, work, backoff, self._clock, self._rng).attempt
         self._grace_s = settings.stack.stop_timeout_s / 2
-        self._pool = Pool(Processor(name, topic, handler, concurrency, backoff).process, lifespan, background)
-        self._ceiling = Ceiling(topic.name)
-        self._trackers: dict[int, OffsetTracker] = {}
-        self._held: dict[Delivery, OffsetTracker] = {}  # read, and not yet durable
-        self._finished: list[Finished] = []
-        self._committed_at = 0.0
-        self._aborted = False
-        self.counts = Counts()
+        self._every_s = settings.workers.commit_every_ms / 1000
+        self._books = Books(remember=settings.workers.remember, metadata_bytes=settings.workers.metadata_bytes)
+        self._ceiling = Ceiling(self._topic)
+        self._watchdog: Watchdog
+        self._stopping = False
+        self._failed = False
+        self._counts = Counts()
+        self._pool: Pool
         self._membership: Membership
-        self._committer: Committer
+        self._producer: Producer
+
+    @property
+    def counts(self) -> Counts:
+        seen = self._books.outcomes
+        counts = self._counts
+        counts.retries = self._pool.retries if hasattr(self, "_pool") else 0
+        counts.produced, counts.degraded, counts.expired = seen[Outcome.PRODUCED], seen[Outcome.DEGRADED], seen[Outcome.EXPIRED]
+        counts.set_aside, counts.repeats, counts.skipped = seen[Outcome.SET_ASIDE], seen[Outcome.REPEAT], self._books.skipped
+        return counts
 
     def run(self, stop: threading.Event, on_ready: Callable[[], None]) -> None:
         """Blocks until `stop` is set, then finishes what is in flight within half of `stack.stop_timeout_s`.
 
         `on_ready` is called once the group is joined. Raises CannotContinue, or whatever failed; then nothing more is committed.
         """
-        ready = False
-        with self._connected():
-            while not stop.is_set():
-                self._turn()
-                if not ready and self._membership.joined:
-                    ready = True
-                    on_ready()
+
+        async def asked_to_stop() -> None:
+            while not stop.is_set():  # noqa: ASYNC110  # it is set by a signal handler, outside the loop
+                await asyncio.sleep(0.05)
+
+        asyncio.run(self.serve(asked_to_stop, on_ready))
 
     def drain(self, timeout_s: float = 60.0) -> Counts:
         """Run to the end of what the topic holds now, and return what was done. Raises TimeoutError."""
-        deadline = time.monotonic() + timeout_s
-        with self._connected():
-            ends = self._membership.ends()
-            while self._held or not self._membership.has_read_to(ends):
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"worker {self._name} had not drained {self._topic.name} after {timeout_s:g} s: {self.counts}")
-                self._turn()
+
+        async def drained() -> None:
+            ends = await self._membership.ends()
+            while self._books.held or not self._has_read_to(ends):  # noqa: ASYNC110  # two conditions of two tasks
+                await asyncio.sleep(0.01)
+
+        async def bounded() -> None:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self.serve(drained)
+            except TimeoutError:
+                raise TimeoutError(f"worker {self._name} had not drained {self._topic} after {timeout_s:g} s: {self.counts}") from None
+
+        asyncio.run(bounded())
         return self.counts
 
-    @contextlib.contextmanager
-    def _connected(self) -> Iterator[None]:
-        with contextlib.ExitStack() as parts:
-            parts.callback(self._pool.close, CLOSE_WITHIN_S)
-            self._pool.start(LIFESPAN_WITHIN_S)
-            self._membership = Membership(self._settings, self._name, self._topic.name, self._revoked)
-            with contextlib.ExitStack() as group:  # left before the committer closes: leaving may still commit
-                group.callback(self._membership.close)
-                self._committer = AtLeastOnce(self._settings, self._membership)
-                parts.callback(self._committer.close)
-                self._membership.subscribe(TOPIC_WITHIN_S)
-                try:
-                    yield
-                    self._finish()
-                except BaseException:
-                    self._aborted = True
-                    raise
-        self._pool.check()
+    async def serve(self, until: Callable[[], Awaitable[None]], on_ready: Callable[[], None] = lambda: None) -> None:
+        """Work until `until` returns, on the running loop; see `run`."""
+        async with self._lifespan():
+            await self._connect()
+            try:
+                await self._until_ended(until, on_ready)
+                await self._finish()
+            except BaseException:
+                self._failed = True
+                await self._part(for_good=False)
+                raise
+            else:
+                await self._part(for_good=True)
         log.info("worker ended", extra={"worker": self._name, **vars(self.counts)})
 
-    def _turn(self) -> None:
-        """Read, hand over, collect, commit."""
-        self._pool.check()
-        room = self._most_held - len(self._held)
-        if room <= 0:
-            self._membership.pause(True)
-        elif room >= self._most_held // 2:
-            self._membership.pause(False)
-        self._poll(room)
-        self._collect()
-        # Dead letters and positions first: a restart goes on behind the records that failed instead of failing on them for ever.
-        if self._is_due() or self._ceiling.is_reached:
-            self._commit()
+    async def _connect(self) -> None:
+        if self._broker is None:
+            from workers.runtime.kafka.broker import KafkaBroker
+
+            self._broker = KafkaBroker(self._settings)
+        workers = self._settings.workers
+        self._pool = Pool(self._attempt, self._concurrency, ordered=workers.order is KeyOrder.KEY, clock=self._clock, landed=self._landed)
+        self._watchdog = Watchdog(self._name, self._topic, self._books, workers.stall_timeout_s, self._clock)
+        exactly = workers.delivery is DeliveryMode.EXACTLY_ONCE
+        self._producer = self._broker.transactions(self._name) if exactly else self._broker.repeating(self._name)
+        self._membership = self._broker.membership(self._name, self._topic, workers.remember)
+        self._has_finished = asyncio.Event()
+        self._is_full = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._committing = asyncio.Lock()
+        self._committed_at = float("-inf")
+        self._read_to: dict[int, int] = {}
+        try:
+            await asyncio.gather(self._start_producer(), self._membership.join(self, TOPIC_WITHIN_S))
+        except BaseException:
+            await self._part(for_good=False)
+            raise
+
+    async def _until_ended(self, until: Callable[[], Awaitable[None]], on_ready: Callable[[], None]) -> None:
+        """Raises the first failure of any task; what is left of the others is cancelled, reading goes on until the worker parts."""
+        self._reading = asyncio.ensure_future(self._read(on_ready))
+        own = [asyncio.ensure_future(work) for work in (self._commit_in_time(), self._watchdog.watch(self._membership, self._pool, self._read_to))]
+        self._tasks = [self._reading, *own]
+        beside = [asyncio.ensure_future(work()) for work in self._background]
+        asked = asyncio.ensure_future(until())
+        waiting: set[asyncio.Future[None]] = {*self._tasks, *beside, asked, self._pool.failure}
+        try:
+            while not asked.done():
+                ended, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                for task in ended:
+                    task.result()
+        finally:
+            for task in (asked, *beside):
+                task.cancel()
+            await asyncio.gather(asked, *beside, return_exceptions=True)
+
+    async def _finish(self) -> None:
+        """Begin nothing more, give what is under way its time, commit."""
+        self._stopping = True
+        self._pool.keep_running()
+        deadline = self._clock.monotonic() + self._grace_s
+        while self._pool.running and self._clock.monotonic() < deadline:
+            _raise_failures([*self._tasks, self._pool.failure])
+            await self._clock.sleep(0.01)
+        await self._commit()
+
+    async def _part(self, *, for_good: bool) -> None:
+        """Cancel what is left and close both ends. A place that is given up moves its partitions at once; after a failure they wait for us."""
+        self._abandon(set(self._books.partitions))
+        tasks = getattr(self, "_tasks", [])
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._pool.failure.done():
+            self._pool.failure.exception()
+        await self._membership.leave(for_good=for_good)
+        await self._producer.close()
+
+    # Reading
+
+    async def _read(self, on_ready: Callable[[], None]) -> None:
+        ready = False
+        while True:
+            room = self._room()
+            polled = await self._membership.poll(room, POLL_S, self._books.far_ahead)
+            for number, assigned in polled.assigned.items():
+                self._books.assign(number, assigned)
+                self._watchdog.progress()
+            for delivery in polled.records:
+                self._counts.read += 1
+                flight = self._books.admit(delivery)
+                if flight is not None:
+                    self._pool.submit(flight)
+            self._books.read_to(polled.read_to)
+            self._read_to = {**polled.read_to}
+            self._watchdog.read_to = self._read_to
+            self._tell_committer()
+            if not ready and self._membership.joined:
+                ready = True
+                on_ready()
+            if not room:
+                await self._wait_for_room()
+
+    def _room(self) -> int:
+        """How many records to read now."""
+        if self._stopping or self._books.held >= MOST_HELD or self._books.held_bytes >= MOST_HELD_BYTES:
+            return 0
+        return max(0, min(POLL_RECORDS, AHEAD * self._concurrency - self._pool.depth))
+
+    async def _wait_for_room(self) -> None:
+        self._has_room.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FULL_S):
+                await self._has_room.wait()
+
+    def _has_read_to(self, ends: Mapping[int, int]) -> bool:
+        return set(ends) <= self._books.partitions and all(self._read_to.get(number, 0) >= end for number, end in ends.items())
+
+    # Committing
+
+    def _landed(self, flight: Flight) -> None:
+        self._watchdog.progress()
+        if self._books.land(flight):
+            self._ceiling.saw(our_fault=bool(flight.finished and flight.finished.our_fault))
+            self._tell_committer()
+        if self._ceiling.is_reached:  # commit what was set aside, so that a restart goes on behind it, and begin nothing more
+            self._pool.keep_running()
+            self._is_full.set()
+        if self._pool.depth <= self._concurrency:
+            self._has_room.set()
+
+    def _tell_committer(self) -> None:
+        if self._books.finished or self._books.is_behind:
+            self._has_finished.set()
+        if self._books.finished >= COMMIT_AT:
+            self._is_full.set()
+
+    async def _commit_in_time(self) -> None:
+        """One commit every `commit_every_ms`, counted from start to start, as long as there is something to commit."""
+        while True:
+            await self._has_finished.wait()
+            left_s = self._committed_at + self._every_s - self._clock.monotonic()
+            if left_s > 0 and not self._is_full.is_set():
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(left_s):
+                        await self._is_full.wait()
+            self._has_finished.clear()
+            self._is_full.clear()
+            await self._commit()
+            self._tell_committer()
+
+    async def _commit(self) -> None:
+        """Make durable what has finished, and stop behind it where too much of it has failed through our fault."""
+        async with self._committing:
+            self._committed_at = self._clock.monotonic()
+            batch = self._books.batch(COMMIT_AT)
+            if batch.is_empty:
+                return
+            try:
+                await self._producer.commit(batch.outputs, batch.positions, self._membership, COMMIT_WITHIN_S)
+            except NotTaken as error:
+                self._counts.not_taken += 1
+                log.warning("a commit was not taken", extra={"worker": self._name, "reason": str(error), "records": len(batch.flights)})
+                await self._recover()
+            else:
+                self._books.settle(batch)
+                self._counts.commits += 1
+                self._watchdog.committed(batch, self._clock.monotonic() - self._committed_at)
         self._ceiling.check()
 
-    def _poll(self, room: int) -> None:
-        for delivery in self._membership.poll(max(1, room), BUSY_POLL_S if self._held else IDLE_POLL_S):
-            tracker = self._trackers.setdefault(delivery.origin.partition, OffsetTracker(delivery.origin.offset))
-            tracker.admit(delivery.origin.offset)
-            self._held[delivery] = tracker
-            self.counts.read += 1
-            self._pool.submit(delivery)
+    async def _recover(self) -> None:
+        """A new producer, which ends the transaction in doubt, and then the truth from the broker."""
+        began = self._clock.monotonic()
+        await self._start_producer()
+        while True:
+            try:
+                self._books.learn(await self._membership.committed(set(self._books.partitions), COMMIT_WITHIN_S))
+            except NotTaken as error:
+                await self._pause_or_stop(began, error)
+            else:
+                return
 
-    def _collect(self) -> None:
-        for finished in self._pool.collect():
-            if finished.delivery in self._held:
-                self._ceiling.saw(our_fault=finished.our_fault)
-                self._finished.append(finished)
+    async def _start_producer(self) -> None:
+        began = self._clock.monotonic()
+        while True:
+            try:
+                await self._producer.start(2 * COMMIT_WITHIN_S)
+            except NotTaken as error:
+                await self._pause_or_stop(began, error)
+            else:
+                return
 
-    def _is_due(self) -> bool:
-        waited = time.monotonic() - self._committed_at >= COMMIT_EVERY_S
-        return len(self._finished) >= COMMIT_AT or (waited and (bool(self._finished) or bool(self._positions())))
+    async def _pause_or_stop(self, began: float, error: NotTaken) -> None:
+        """Raises CannotContinue when the broker has been away for too long."""
+        if self._clock.monotonic() - began > RECOVER_WITHIN_S:
+            raise CannotContinue(f"the broker took no results for {RECOVER_WITHIN_S:g} s: {error}") from error
+        await self._clock.sleep(0.1 + self._rng.random() / 10)
 
-    def _commit(self) -> None:
-        outputs = self._settle(self._finished)
-        self._finished = []
-        positions = self._positions()
-        if self._committer.commit(outputs, positions):
-            for partition, position in positions.items():
-                if tracker := self._trackers.get(partition):  # it may have gone away while the commit waited
-                    tracker.committed(position)
-            self.counts.commits += 1
-        self._committed_at = time.monotonic()
+    # Rebalances
 
-    def _settle(self, done: Sequence[Finished]) -> list[Outbound]:
-        """Take what has finished off the books, and return what must be durable before the positions that follow are."""
-        outputs: list[Outbound] = []
-        for finished in done:
-            tracker = self._held.pop(finished.delivery, None)
-            if tracker is None:
-                continue  # its partition went away meanwhile
-            tracker.finish(finished.delivery.origin.offset)
-            outputs += finished.outputs
-            self.counts.set_aside += finished.set_aside
-            self.counts.produced += 0 if finished.set_aside else len(finished.outputs)
-            self.counts.retries += finished.retries
-        return outputs
-
-    def _positions(self) -> dict[int, int]:
-        positions = {partition: tracker.position() for partition, tracker in self._trackers.items()}
-        return {partition: position for partition, position in positions.items() if position is not None}
-
-    async def _revoked(self, partitions: set[int], lost: bool) -> None:
-        """Commit what has finished, unless it is too late for that, and drop the rest of these partitions.
-
-        The other partitions' results wait for the next turn: here a produce that fails is forgotten, and would be forgotten for them too.
-        """
-        if not lost and not self._aborted:
-            self._collect()
-            outputs = self._settle([finished for finished in self._finished if finished.delivery.origin.partition in partitions])
-            self._finished = [finished for finished in self._finished if finished.delivery.origin.partition not in partitions]
-            await self._committer.commit_on_revoke(outputs, {p: at for p, at in self._positions().items() if p in partitions})
+    async def revoked(self, partitions: Set[int]) -> None:
+        """Commit what has finished, and drop the rest: their next owner does it."""
+        if not self._failed:
+            await self._commit()
         self._abandon(partitions)
 
-    def _abandon(self, partitions: set[int]) -> None:
-        dropped = {delivery for delivery in self._held if delivery.origin.partition in partitions}
-        self._pool.abandon(dropped.__contains__)
-        for delivery in dropped:
-            del self._held[delivery]
-        for partition in partitions:
-            self._trackers.pop(partition, None)
-        self.counts.abandoned += len(dropped)
+    def lost(self, partitions: Set[int]) -> None:
+        self._abandon(partitions)
 
-    def _finish(self) -> None:
-        """Read nothing more, give what is in flight its time, commit."""
-        deadline = time.monotonic() + self._grace_s
-        self._membership.pause(True)
-        while len(self._held) > len(self._finished) and time.monotonic() < deadline:
-            self._pool.check()
-            self._poll(1)
-            self._collect()
-        self._collect()
-        self._commit()
-        self._abandon(set(self._trackers))
+    def _abandon(self, partitions: Set[int]) -> None:
+        dropped = self._books.drop(set(partitions))
+        self._counts.abandoned += len(dropped)
+        self._pool.abandon(dropped.__contains__)
+
+
+def _raise_failures(tasks: Sequence[asyncio.Future[None]]) -> None:
+    for task in tasks:
+        if task.done():
+            task.result()

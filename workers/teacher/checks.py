@@ -36,7 +36,7 @@ def why_not_taught(outcome: Outcome, holdout_share: float) -> Reason | None:
         return Reason.HELD_OUT
     if not (outcome.truth and outcome.truth.strip()):
         return Reason.NO_TRUTH
-    if context.draft.status is DraftStatus.BASE_FAILED:
+    if context.draft.status is not DraftStatus.DRAFTED:
         return Reason.BASE_FAILED
     return None if context.items else Reason.NO_HISTORY
 

@@ -12,8 +12,8 @@ from infra.telemetry import TEACHER_REJECTED
 from schemas.outcomes import Outcome
 from schemas.topics import OUTCOMES
 from workers.endpoint.client import ChatEndpoint
-from workers.runtime.pool import Lifespan
-from workers.runtime.worker import Worker
+from workers.runtime.handler import Work
+from workers.runtime.worker import Lifespan, Worker
 from workers.teacher.instruction import Instruction
 from workers.teacher.llm import LlmTeacher
 from workers.teacher.teaching import Teacher
@@ -34,7 +34,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
 def worker(settings: Settings) -> Worker[Outcome]:
     teacher, lifespan = choose(settings)
     handler = Instruction(teacher, settings.trainer.holdout_share, settings.teacher.max_reasoning_chars)
-    return Worker(settings, name="teacher", topic=OUTCOMES, handler=handler, concurrency=settings.teacher.concurrency, lifespan=lifespan)
+    return Worker(settings, name="teacher", work=Work(OUTCOMES, handler), concurrency=settings.teacher.concurrency, lifespan=lifespan)
 
 
 def choose(settings: Settings) -> tuple[Teacher, Lifespan]:

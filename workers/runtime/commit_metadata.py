@@ -1,0 +1,124 @@
+"""Which offsets beyond a committed position are finished already: a map that travels in the commit's metadata.
+
+Without it, whoever reads on after the position would do again everything that had finished out of order. The text is
+`rt1` + kind + base64url; the kind is the shorter of two encodings of `[position, end)`:
+
+- `b`, a bitmap: one bit an offset, most significant first, 1 where it is finished;
+- `r`, run lengths: varints, alternately unfinished and finished, beginning with unfinished.
+
+The idea is that of Confluent's Parallel Consumer; the text is our own. Offsets that hold no record (transaction markers, compacted ones)
+count as finished. A bitmap takes a sixth of a byte an offset, so Kafka's default `offset.metadata.max.bytes` of 4,096 holds any map of
+up to 24,500 offsets, and far longer ones whose runs are long.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable
+
+PREFIX = "rt1"
+BITMAP, RUNS = "b", "r"
+#: A map that claims to be longer than this was not written by us: no worker reads that far ahead.
+LONGEST = 10_000_000
+
+
+class Unreadable(ValueError):
+    """Metadata that something else has written, or that is damaged."""
+
+
+def encode(position: int, end: int, unfinished: Iterable[int]) -> str:
+    """`unfinished`: ascending offsets in `[position, end)`; all others there are finished. Empty when nothing is."""
+    if end <= position:
+        return ""
+    holes = [offset - position for offset in unfinished]
+    span = end - position
+    if len(holes) == span:
+        return ""
+    bits = _bitmap(span, holes)
+    runs = _runs(span, holes, at_most=len(bits))
+    kind, content = (BITMAP, bits) if runs is None else (RUNS, runs)
+    return PREFIX + kind + base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+def decode(position: int, text: str) -> tuple[int, tuple[int, ...]]:
+    """`(end, unfinished)` as given to `encode`; without a map `end` is the position. Raises Unreadable."""
+    if not text:
+        return position, ()
+    kind = text[len(PREFIX) : len(PREFIX) + 1]
+    if not text.startswith(PREFIX) or kind not in (BITMAP, RUNS):
+        raise Unreadable("it does not begin as ours does")
+    encoded = text[len(PREFIX) + 1 :]
+    try:
+        content = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Unreadable("it is not base64") from error
+    span, holes = _from_bitmap(content) if kind == BITMAP else _from_runs(content)
+    return position + span, tuple(position + hole for hole in holes)
+
+
+def _bitmap(span: int, holes: Iterable[int]) -> bytes:
+    """A last 1 behind the end says where the map ends; the rest of its byte is 0."""
+    bits = bytearray(b"\xff") * (span // 8 + 1)
+    for hole in holes:
+        bits[hole >> 3] &= 0xFF ^ (0x80 >> (hole & 7))
+    bits[-1] &= (0xFF00 >> (span % 8 + 1)) & 0xFF
+    return bytes(bits)
+
+
+def _from_bitmap(content: bytes) -> tuple[int, list[int]]:
+    if not content or not content[-1]:
+        raise Unreadable("its bitmap has no end")
+    trailing = (content[-1] & -content[-1]).bit_length() - 1
+    span = 8 * len(content) - trailing - 1
+    return span, [index for index in range(span) if not content[index >> 3] & (0x80 >> (index & 7))]
+
+
+def _runs(span: int, holes: list[int], at_most: int) -> bytes | None:
+    """None where it would not be shorter than `at_most` bytes."""
+    out = bytearray()
+    at = 0  # everything before it is written
+    index = 0
+    while at < span:
+        first = index
+        while index < len(holes) and holes[index] == at + index - first:
+            index += 1
+        unfinished = index - first
+        following = holes[index] if index < len(holes) else span
+        _put(out, unfinished)
+        _put(out, following - at - unfinished)
+        if len(out) >= at_most:
+            return None
+        at = following
+    return bytes(out)
+
+
+def _from_runs(content: bytes) -> tuple[int, list[int]]:
+    at = 0
+    holes: list[int] = []
+    for index, length in enumerate(_varints(content)):
+        if at + length > LONGEST:
+            raise Unreadable("its runs are longer than any worker's")
+        if index % 2 == 0:
+            holes.extend(range(at, at + length))
+        at += length
+    return at, holes
+
+
+def _put(out: bytearray, value: int) -> None:
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+
+
+def _varints(content: bytes) -> Iterable[int]:
+    value = shift = 0
+    for byte in content:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if not byte & 0x80:
+            yield value
+            value = shift = 0
+    if shift:
+        raise Unreadable("it ends in the middle of a number")

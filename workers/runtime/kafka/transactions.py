@@ -1,0 +1,171 @@
+"""Results and positions on Kafka: in one transaction, or one after the other. The only module that knows kafka-python's producer.
+
+No Python client implements KIP-890 in full, and a blocked call of this one cannot be taken back. So a transaction has a deadline, and after
+anything but success its producer is never used again: the next `start` takes a new one with the same transactional id, whose
+initialization ends what the old one left open, and the worker asks for the committed positions before it goes on.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kafka import KafkaProducer
+from kafka import errors as kafka_errors
+
+from infra.errors import CannotContinue
+from infra.kafka import producer
+from infra.settings import Settings
+from infra.topology import DEAD_LETTER_ROOM
+from schemas.topics import MAX_MESSAGE_BYTES, consumer_group
+from workers.runtime.broker import Membership, NotTaken
+from workers.runtime.delivery import Outbound
+from workers.runtime.kafka.lane import Lane
+from workers.runtime.kafka.membership import FENCED, kafka_offsets
+from workers.runtime.offsets import Position
+
+log = logging.getLogger(__name__)
+
+#: A transaction that a dead worker leaves open holds up readers of its results for this long, unless the worker comes back.
+TRANSACTION_TIMEOUT_MS = 10_000
+NEEDS = "exactly once needs transactions (Kafka 2.5 or newer with KIP-447); set workers.delivery=at_least_once, or use another broker"
+REFUSED = (
+    kafka_errors.TransactionalIdAuthorizationFailedError,
+    kafka_errors.ClusterAuthorizationFailedError,
+    kafka_errors.UnsupportedVersionError,
+    kafka_errors.IncompatibleBrokerVersion,
+    kafka_errors.InvalidTransactionTimeoutError,
+)
+
+
+class _Client:
+    """One producer and its thread; used until something goes wrong."""
+
+    def __init__(self, name: str) -> None:
+        self.lane = Lane(name)
+        self.producer: KafkaProducer | None = None
+
+    def drop(self) -> None:
+        """Close it beside everything else: it may hang."""
+        self.lane.end()
+        if self.producer is not None:
+            threading.Thread(target=_close, args=(self.producer, 0.0), daemon=True).start()
+
+
+class _KafkaProducer:
+    def __init__(self, settings: Settings, name: str, instance: str) -> None:
+        self._settings = settings
+        self._name = f"{consumer_group(name)}-{instance}"
+        self._client: _Client | None = None
+
+    async def start(self, timeout_s: float) -> None:
+        self._drop()
+        client = self._client = _Client(f"{self._name}-producer")
+        try:
+            await client.lane.call(lambda: self._open(client, timeout_s), timeout_s + 1)
+        except REFUSED as error:
+            raise CannotContinue(f"the broker refuses our producer ({type(error).__name__}): {NEEDS}") from error
+        except (TimeoutError, kafka_errors.KafkaError) as error:
+            self._drop()
+            raise NotTaken(f"no producer within {timeout_s:g} s: {type(error).__name__}") from error
+
+    async def commit(self, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
+        if self._client is None:
+            raise NotTaken("there is no producer")
+        try:
+            await self._make_durable(self._client, outputs, positions, membership, timeout_s)
+        except kafka_errors.FencedInstanceIdError as error:
+            raise CannotContinue(FENCED) from error
+        except (TimeoutError, kafka_errors.KafkaError) as error:
+            self._drop()
+            raise NotTaken(type(error).__name__) from error
+
+    async def close(self) -> None:
+        client, self._client = self._client, None
+        if client is not None and client.producer is not None:
+            open_one = client.producer
+            try:
+                await client.lane.call(lambda: _close(open_one, 2.0), 5.0)
+            except TimeoutError:
+                log.warning("the producer did not close in time", extra={"producer": self._name})
+            client.lane.end()
+
+    def _drop(self) -> None:
+        if self._client is not None:
+            self._client.drop()
+            self._client = None
+
+    def _open(self, client: _Client, timeout_s: float) -> None:
+        raise NotImplementedError
+
+    async def _make_durable(
+        self, client: _Client, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: Membership, timeout_s: float
+    ) -> None:
+        raise NotImplementedError
+
+    def _make(self, timeout_s: float, **options: Any) -> KafkaProducer:
+        room = MAX_MESSAGE_BYTES + DEAD_LETTER_ROOM
+        timeout_ms = int(timeout_s * 1000)
+        batching = {"linger_ms": 0, "batch_size": 262_144, "retry_backoff_ms": 5}
+        return producer(self._settings, self._name, max_request_size=room, max_block_ms=timeout_ms, bootstrap_timeout_ms=timeout_ms, **batching, **options)
+
+
+class KafkaTransactions(_KafkaProducer):
+    """Exactly once: what is produced is seen if and only if its positions are committed, by the membership they rest on (KIP-447)."""
+
+    def _open(self, client: _Client, timeout_s: float) -> None:
+        client.producer = self._make(timeout_s, transactional_id=self._name, transaction_timeout_ms=TRANSACTION_TIMEOUT_MS)
+        if client.producer.config["api_version"] < (2, 5):
+            version = ".".join(map(str, client.producer.config["api_version"]))
+            raise CannotContinue(f"the broker speaks the protocol of Kafka {version}: {NEEDS}")
+        client.producer.init_transactions()
+
+    async def _make_durable(
+        self, client: _Client, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: Membership, timeout_s: float
+    ) -> None:
+        topic, generation, made = membership.topic, membership.generation, client.producer
+        offsets = kafka_offsets(topic, positions)
+
+        def transaction() -> None:
+            assert made is not None
+            made.begin_transaction()
+            for output in outputs:
+                made.send(output.topic, key=output.key, value=output.value, headers=output.headers)
+            if offsets:
+                made.send_offsets_to_transaction(offsets, generation)
+            made.commit_transaction()
+
+        await client.lane.call(transaction, timeout_s)
+
+
+class KafkaRepeating(_KafkaProducer):
+    """At least once: results first, on all replicas, then the positions behind them."""
+
+    def _open(self, client: _Client, timeout_s: float) -> None:
+        client.producer = self._make(timeout_s)
+
+    async def _make_durable(
+        self, client: _Client, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: Membership, timeout_s: float
+    ) -> None:
+        made = client.producer
+
+        def produce() -> None:
+            assert made is not None
+            sent = [made.send(o.topic, key=o.key, value=o.value, headers=o.headers) for o in outputs]
+            made.flush(timeout=timeout_s)
+            for future in sent:
+                future.get(timeout=0)
+
+        if outputs:
+            await client.lane.call(produce, timeout_s + 1)
+        if positions:
+            await membership.commit(positions, timeout_s)
+
+
+def _close(made: KafkaProducer, timeout_s: float) -> None:
+    try:
+        made.close(timeout=timeout_s)
+    except Exception as error:  # it is of no more use either way
+        log.debug("a producer did not close", extra={"kind": type(error).__name__})

@@ -1,0 +1,271 @@
+"""The in-memory broker as a worker meets it. One event loop, time is the loop's.
+
+`Faults` is asked at every step between poll and commit: it may wait, raise NotTaken for a request or an answer that was lost, or never return.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence, Set
+from typing import Protocol
+
+from infra.errors import CannotContinue
+from schemas.dead_letters import Origin, original_place
+from schemas.topics import consumer_group, dead_letter_topic
+from workers.runtime.broker import REVOKE_WITHIN_S, Assigned, Listener, Membership, NotTaken, Polled, Producer
+from workers.runtime.delivery import Delivery, Outbound
+from workers.runtime.memory.group import Generation, Group
+from workers.runtime.memory.log import Log
+from workers.runtime.offsets import Position
+
+
+class Faults(Protocol):
+    async def at(self, step: str) -> None:
+        """`step`: poll, committed, init, begin, produce, offsets, end (each before the broker acts on it), and ended (before its answer)."""
+        ...
+
+
+class NoFaults:
+    async def at(self, step: str) -> None:
+        await asyncio.sleep(0)
+
+
+class Cluster:
+    """What the brokers of all processes share. `transactions` False: a broker that has none."""
+
+    def __init__(self, topics: Mapping[str, int], *, session_timeout_s: float = 10.0, transactions: bool = True, metadata_bytes: int = 4096) -> None:
+        self.log = Log(topics, metadata_bytes=metadata_bytes)
+        self.transactions = transactions
+        self._session_timeout_s = session_timeout_s
+        self._groups: dict[str, Group] = {}
+
+    def group(self, name: str, topic: str) -> Group:
+        if name not in self._groups:
+            self._groups[name] = Group(set(self.log.partitions(topic)), self._session_timeout_s)
+        return self._groups[name]
+
+
+class MemoryBroker:
+    """One process's way to the cluster."""
+
+    def __init__(self, cluster: Cluster, instance: str = "one", faults: Faults | None = None) -> None:
+        self._cluster = cluster
+        self._instance = instance
+        self._faults = faults or NoFaults()
+
+    def membership(self, name: str, topic: str, remember: int) -> Membership:
+        return MemoryMembership(self._cluster, consumer_group(name), f"{consumer_group(name)}-{self._instance}", topic, remember, self._faults)
+
+    def transactions(self, name: str) -> Producer:
+        return MemoryTransactions(self._cluster, f"{consumer_group(name)}-{self._instance}", consumer_group(name), self._faults)
+
+    def repeating(self, name: str) -> Producer:
+        return MemoryRepeating(self._cluster, self._faults)
+
+
+class MemoryMembership:
+    def __init__(self, cluster: Cluster, group: str, instance: str, topic: str, remember: int, faults: Faults) -> None:
+        self.topic = topic
+        self.generation: Generation | None = None
+        self._cluster, self._log = cluster, cluster.log
+        self._group_name, self._instance = group, instance
+        self._remember = remember
+        self._faults = faults
+        self._member = 0
+        self._positions: dict[int, int] = {}  # of partitions whose reading has begun
+        self._fresh: set[int] = set()
+        self._group: Group
+        self._listener: Listener
+
+    @property
+    def joined(self) -> bool:
+        return self.generation is not None
+
+    async def join(self, listener: Listener, timeout_s: float) -> None:
+        self._listener = listener
+        if not self._log.has(self.topic):
+            await asyncio.sleep(timeout_s)
+            if not self._log.has(self.topic):
+                raise CannotContinue(f"topic {self.topic} does not exist: run `retouch topics apply`")
+        self._group = self._cluster.group(self._group_name, self.topic)
+
+    async def poll(self, most: int, timeout_s: float, paused: Set[int]) -> Polled:
+        await self._faults.at("poll")
+        await self._serve()
+        assigned = self._begin_reading()
+        records = self._fetch(most, paused)
+        if not records and not assigned and most:
+            await self._log.changed(timeout_s)
+            if self._group.hear(self._instance, self._member):
+                records = self._fetch(most, paused)
+        return Polled(assigned, records, dict(self._positions))
+
+    async def committed(self, partitions: Set[int], timeout_s: float) -> Mapping[int, Position | None]:
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        await self._faults.at("committed")
+        while not all(self._log.is_stable(self._group_name, number) for number in partitions):
+            if asyncio.get_running_loop().time() > deadline:
+                raise NotTaken("UnstableOffsetCommit")
+            await asyncio.sleep(0.05)
+        return {number: self._log.committed(self._group_name, number) for number in partitions}
+
+    async def commit(self, positions: Mapping[int, Position], timeout_s: float) -> None:
+        await self._faults.at("offsets")
+        self.check(self.generation)
+        self._log.commit(self._group_name, positions)
+        await self._faults.at("ended")
+
+    async def ends(self) -> Mapping[int, int]:
+        return {number: self._log.end(self.topic, number) for number in self._log.partitions(self.topic)}
+
+    async def leave(self, *, for_good: bool) -> None:
+        if not self._member:
+            return
+        if self._positions or self._fresh:
+            await self._listener.revoked(self._positions.keys() | self._fresh)
+        if for_good:
+            self._group.leave(self._instance, self._member)
+
+    def check(self, generation: Generation | None) -> None:
+        """Raises NotTaken where a commit may not rest on this generation."""
+        self._group.check(generation)
+
+    async def _serve(self) -> None:
+        """Join, notice what has gone, give up what moves, take what is free."""
+        if not self._member:
+            self._member = self._group.join(self._instance)
+            self._fresh |= self._group.owned(self._instance)
+        elif not self._group.hear(self._instance, self._member):
+            self._forget(lost := self._positions.keys() | self._fresh)
+            if lost:
+                self._listener.lost(lost)
+            self._member = self._group.join(self._instance)
+        if not self._group.has_entered(self._instance) or self._group.to_revoke(self._instance):
+            revoked = self._group.to_revoke(self._instance)
+            self._forget(revoked)
+            if revoked:
+                await self._give_up(revoked)
+            if not self._group.hear(self._instance, self._member):
+                return
+            self._group.enter(self._instance, revoked)
+        self._fresh |= self._group.take(self._instance)
+        self.generation = Generation(self._member, self._instance, self._group.generation)
+
+    async def _give_up(self, revoked: Set[int]) -> None:
+        said = asyncio.ensure_future(self._listener.revoked(revoked))
+        done, _ = await asyncio.wait([said], timeout=REVOKE_WITHIN_S)
+        if not done:
+            self._listener.lost(revoked)
+
+    def _begin_reading(self) -> dict[int, Assigned]:
+        begun: dict[int, Assigned] = {}
+        for number in sorted(self._fresh):
+            if self._log.is_stable(self._group_name, number):
+                position = self._log.committed(self._group_name, number)
+                self._fresh.remove(number)
+                self._positions[number] = position.offset if position else 0
+                begun[number] = Assigned(position, self._recalled(number, self._positions[number]))
+        return begun
+
+    def _fetch(self, most: int, paused: Set[int]) -> list[Delivery]:
+        found: list[Delivery] = []
+        for number in sorted(self._positions.keys() - paused):
+            entries, self._positions[number] = self._log.read(self.topic, number, self._positions[number], most - len(found))
+            found += [
+                Delivery(Origin(self.topic, number, entry.offset, entry.timestamp_ms, self._group_name), entry.key, entry.value, list(entry.headers))
+                for entry in entries
+            ]
+        return found
+
+    def _recalled(self, number: int, before: int) -> dict[int, str]:
+        if not self._remember:
+            return {}
+        letters = self._log.committed_records(dead_letter_topic(self.topic)) if self._log.has(dead_letter_topic(self.topic)) else []
+        aside = {original_place(letter.headers) for letter in letters}
+        start = max(0, before - self._remember)
+        entries = self._log.read(self.topic, number, start, before - start)[0]
+        ids = {entry.offset: dict(entry.headers).get("ce_id", b"").decode(errors="replace") for entry in entries if entry.offset < before}
+        return {offset: id for offset, id in ids.items() if id and (self.topic, number, offset) not in aside}
+
+    def _forget(self, numbers: Set[int]) -> None:
+        self._fresh -= numbers
+        for number in list(numbers):
+            self._positions.pop(number, None)
+
+
+class MemoryTransactions:
+    def __init__(self, cluster: Cluster, transactional_id: str, group: str, faults: Faults) -> None:
+        self._cluster, self._log = cluster, cluster.log
+        self._id, self._group = transactional_id, group
+        self._faults = faults
+        self._epoch: int | None = None
+
+    async def start(self, timeout_s: float) -> None:
+        if not self._cluster.transactions:
+            raise CannotContinue("the broker refuses our producer: exactly once needs transactions; set workers.delivery=at_least_once, or use another broker")
+        self._epoch = None
+        await _bounded(self._start(), timeout_s)
+
+    async def commit(self, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
+        if self._epoch is None:
+            raise NotTaken("there is no producer")
+        epoch, self._epoch = self._epoch, None
+        assert isinstance(membership, MemoryMembership)
+        await _bounded(self._transaction(epoch, outputs, positions, membership, membership.generation), timeout_s)
+        self._epoch = epoch
+
+    async def close(self) -> None:
+        self._epoch = None
+
+    async def _start(self) -> None:
+        await self._faults.at("init")
+        self._epoch = self._log.begin_producer(self._id)
+
+    async def _transaction(
+        self, epoch: int, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: MemoryMembership, generation: Generation | None
+    ) -> None:
+        await self._faults.at("begin")
+        for output in outputs:
+            await self._faults.at("produce")
+            self._log.produce(self._id, epoch, output.topic, output.key, output.value, output.headers)
+        await self._faults.at("offsets")
+        if positions:
+            membership.check(generation)
+            self._log.add_offsets(self._id, epoch, self._group, positions)
+        await self._faults.at("end")
+        self._log.end_transaction(self._id, epoch)
+        await self._faults.at("ended")
+
+
+class MemoryRepeating:
+    def __init__(self, cluster: Cluster, faults: Faults) -> None:
+        self._log = cluster.log
+        self._faults = faults
+
+    async def start(self, timeout_s: float) -> None:
+        await _bounded(self._faults.at("init"), timeout_s)
+
+    async def commit(self, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
+        for output in outputs:
+            await self._faults.at("produce")
+            self._log.append(output.topic, output.key, output.value, output.headers)
+        if positions:
+            await membership.commit(positions, timeout_s)
+
+    async def close(self) -> None:
+        pass
+
+
+async def _bounded(request: Awaitable[None], timeout_s: float) -> None:
+    """The broker goes on with what the client has stopped waiting for."""
+    under_way = asyncio.ensure_future(request)
+    done, _ = await asyncio.wait([under_way], timeout=timeout_s)
+    if not done:
+        under_way.add_done_callback(_forget)
+        raise NotTaken("no answer in time")
+    under_way.result()
+
+
+def _forget(late: asyncio.Future[None]) -> None:
+    if not late.cancelled():
+        late.exception()

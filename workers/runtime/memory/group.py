@@ -1,0 +1,145 @@
+"""Consumer groups in memory: generations, static members, and assignments that move only what must move.
+
+As in Kafka: a member that comes back under its instance's name within the session timeout keeps its partitions and fences its former self; one
+that is silent for longer loses them; every change of the membership begins a generation, and commits of another one are refused. A partition
+that moves is free only after its owner, in its next poll, has given it up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Set
+from dataclasses import dataclass
+
+from infra.errors import CannotContinue
+from workers.runtime.broker import NotTaken
+
+FENCED = "another process has taken this one's place in the group: give each its own kafka.instance"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """What a commit rests on."""
+
+    member: int
+    instance: str
+    number: int
+
+
+@dataclass
+class _Member:
+    id: int
+    heard_at: float
+    generation: int = -1  # the last one it has joined
+
+
+class Group:
+    """One group over the partitions of one topic."""
+
+    def __init__(self, partitions: Set[int], session_timeout_s: float) -> None:
+        self._session_timeout_s = session_timeout_s
+        self._members: dict[str, _Member] = {}  # by instance
+        self._owner: dict[int, str | None] = dict.fromkeys(sorted(partitions))
+        self._target: dict[int, str] = {}
+        self._ids = itertools.count(1)
+        self.generation = 0
+
+    def join(self, instance: str) -> int:
+        """A process begins under this name. Returns its member id."""
+        self._expire()
+        known = self._members.get(instance)
+        self._members[instance] = _Member(next(self._ids), self._now())
+        if known is None:
+            self._rebalance()
+        else:
+            self._members[instance].generation = known.generation
+        return self._members[instance].id
+
+    def leave(self, instance: str, member: int) -> None:
+        if (known := self._members.get(instance)) and known.id == member:
+            self._remove(instance)
+
+    def hear(self, instance: str, member: int) -> bool:
+        """A heartbeat. False for a member that was silent for too long: it has lost everything and must join again.
+
+        Raises CannotContinue where another process has its name.
+        """
+        self._expire()
+        known = self._members.get(instance)
+        if known is None:
+            return False
+        if known.id != member:
+            raise CannotContinue(FENCED)
+        known.heard_at = self._now()
+        return True
+
+    def owned(self, instance: str) -> set[int]:
+        return {number for number, owner in self._owner.items() if owner == instance}
+
+    def to_revoke(self, instance: str) -> set[int]:
+        return {number for number in self.owned(instance) if self._target.get(number) != instance}
+
+    def enter(self, instance: str, revoked: Set[int]) -> None:
+        """The member gives up what it must and joins the present generation."""
+        for number in revoked:
+            self._owner[number] = None
+        self._members[instance].generation = self.generation
+        if revoked:  # the second round of a cooperative rebalance
+            self.generation += 1
+
+    def has_entered(self, instance: str) -> bool:
+        return self._members[instance].generation == self.generation
+
+    def take(self, instance: str) -> set[int]:
+        """The free partitions that are meant for this member are its own from now on."""
+        free = {number for number, owner in self._owner.items() if owner is None and self._target.get(number) == instance}
+        for number in free:
+            self._owner[number] = instance
+        return free
+
+    def check(self, generation: Generation | None) -> None:
+        """Raises NotTaken unless a commit may rest on this generation, CannotContinue where another process has the name."""
+        self._expire()
+        known = self._members.get(generation.instance) if generation else None
+        if generation is None or known is None:
+            raise NotTaken("UnknownMemberId")
+        if known.id != generation.member:
+            raise CannotContinue(FENCED)
+        if generation.number != self.generation:
+            raise NotTaken("IllegalGeneration")
+
+    def _expire(self) -> None:
+        now = self._now()
+        for instance, member in list(self._members.items()):
+            if now - member.heard_at > self._session_timeout_s:
+                self._remove(instance)
+
+    def _remove(self, instance: str) -> None:
+        del self._members[instance]
+        for number in self.owned(instance):
+            self._owner[number] = None
+        self._rebalance()
+
+    def _rebalance(self) -> None:
+        """An even share for each, moving as little as possible."""
+        self.generation += 1
+        instances = sorted(self._members)
+        self._target = {}
+        if not instances:
+            return
+        least, more = divmod(len(self._owner), len(instances))
+        by_owned = sorted(instances, key=lambda instance: -len(self.owned(instance)))
+        room = {instance: least + (index < more) for index, instance in enumerate(by_owned)}
+        for number, owner in self._owner.items():
+            if room.get(owner):
+                self._target[number] = owner
+                room[owner] -= 1
+        for number in self._owner:
+            if number not in self._target:
+                instance = max(instances, key=lambda each: room[each])
+                self._target[number] = instance
+                room[instance] -= 1
+
+    def _now(self) -> float:
+        return asyncio.get_running_loop().time()

@@ -1,0 +1,185 @@
+"""Partitions and transactions in memory: what a reader of committed records may see, and what a commit makes of open records.
+
+As in Kafka: records of a transaction take their offsets when they are produced, a marker takes one at its end; a reader of committed records
+stops at the first record of an open transaction (the last stable offset) and never sees aborted ones; a new producer under a transactional
+id fences every earlier one and aborts what it left open. What it leaves out: replication, retention, sizes, and everything about bytes on a wire.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from workers.runtime.broker import NotTaken
+from workers.runtime.offsets import METADATA_BYTES, Position
+
+
+class State(Enum):
+    PLAIN = auto()  # written outside any transaction
+    OPEN = auto()
+    COMMITTED = auto()
+    ABORTED = auto()
+    MARKER = auto()
+
+
+@dataclass
+class Entry:
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+    timestamp_ms: int
+    state: State
+
+
+@dataclass
+class Transaction:
+    """One transactional id: its producer's epoch, and what that producer has open."""
+
+    epoch: int = 0
+    since: float = 0.0
+    entries: list[tuple[str, int, Entry]] = field(default_factory=list)
+    offsets: list[tuple[str, Mapping[int, Position]]] = field(default_factory=list)
+
+    @property
+    def is_open(self) -> bool:
+        return bool(self.entries or self.offsets)
+
+
+class Log:
+    """All topics, all transactions, and the groups' committed positions. `timeout_s` bounds an open transaction."""
+
+    def __init__(self, topics: Mapping[str, int], *, metadata_bytes: int = METADATA_BYTES, timeout_s: float = 10.0) -> None:
+        self._partitions: dict[str, list[list[Entry]]] = {name: [[] for _ in range(count)] for name, count in topics.items()}
+        self._transactions: dict[str, Transaction] = {}
+        self._committed: dict[str, dict[int, Position]] = {}
+        self._metadata_bytes = metadata_bytes
+        self._timeout_s = timeout_s
+        self._waiting: set[asyncio.Future[None]] = set()
+
+    def has(self, topic: str) -> bool:
+        return topic in self._partitions
+
+    def partitions(self, topic: str) -> range:
+        return range(len(self._partitions[topic]))
+
+    def append(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = (), partition: int | None = None) -> Entry:
+        """Outside any transaction. Raises KeyError for an unknown topic."""
+        return self._append(topic, self._partition_of(topic, key) if partition is None else partition, key, value, headers, State.PLAIN)
+
+    def end(self, topic: str, partition: int) -> int:
+        """The last stable offset: where a reader of committed records ends."""
+        self._expire()
+        entries = self._partitions[topic][partition]
+        return next((entry.offset for entry in entries if entry.state is State.OPEN), len(entries))
+
+    def read(self, topic: str, partition: int, start: int, most: int) -> tuple[list[Entry], int]:
+        """Committed records from `start` on, and the offset behind everything that was looked at."""
+        entries = self._partitions[topic][partition]
+        found: list[Entry] = []
+        at, end = start, self.end(topic, partition)
+        while at < end and len(found) < most:
+            if entries[at].state in (State.PLAIN, State.COMMITTED):
+                found.append(entries[at])
+            at += 1
+        return found, at
+
+    def committed_records(self, topic: str) -> list[Entry]:
+        return [entry for partition in self.partitions(topic) for entry in self.read(topic, partition, 0, 1 << 30)[0]]
+
+    async def changed(self, timeout_s: float) -> None:
+        """Until somebody appends or ends a transaction, or the time is over."""
+        waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiting)
+        await asyncio.wait([waiting], timeout=timeout_s)
+        self._waiting.discard(waiting)
+
+    # Positions of groups
+
+    def committed(self, group: str, partition: int) -> Position | None:
+        return self._committed.get(group, {}).get(partition)
+
+    def is_stable(self, group: str, partition: int) -> bool:
+        """Whether no open transaction holds a position of this partition."""
+        self._expire()
+        held = (offsets for t in self._transactions.values() for name, offsets in t.offsets if name == group)
+        return not any(partition in offsets for offsets in held)
+
+    def commit(self, group: str, positions: Mapping[int, Position]) -> None:
+        """Outside any transaction. Raises NotTaken for metadata that is too large."""
+        if any(len(position.metadata.encode()) > self._metadata_bytes for position in positions.values()):
+            raise NotTaken("OffsetMetadataTooLarge")
+        self._committed.setdefault(group, {}).update(positions)
+
+    # Transactions: each call may raise NotTaken for a producer that was fenced
+
+    def begin_producer(self, transactional_id: str) -> int:
+        """Returns the epoch of a new producer."""
+        transaction = self._transactions.setdefault(transactional_id, Transaction())
+        self._end(transaction, State.ABORTED)
+        transaction.epoch += 1
+        return transaction.epoch
+
+    def produce(self, transactional_id: str, epoch: int, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> None:
+        transaction = self._current(transactional_id, epoch)
+        if topic not in self._partitions:
+            raise NotTaken(f"UnknownTopicOrPartition {topic}")
+        partition = self._partition_of(topic, key)
+        transaction.entries.append((topic, partition, self._append(topic, partition, key, value, headers, State.OPEN)))
+
+    def add_offsets(self, transactional_id: str, epoch: int, group: str, positions: Mapping[int, Position]) -> None:
+        if any(len(position.metadata.encode()) > self._metadata_bytes for position in positions.values()):
+            raise NotTaken("OffsetMetadataTooLarge")
+        self._current(transactional_id, epoch).offsets.append((group, dict(positions)))
+
+    def end_transaction(self, transactional_id: str, epoch: int) -> None:
+        """Commit it."""
+        transaction = self._current(transactional_id, epoch)
+        for group, positions in transaction.offsets:
+            self._committed.setdefault(group, {}).update(positions)
+        self._end(transaction, State.COMMITTED)
+
+    def _current(self, transactional_id: str, epoch: int) -> Transaction:
+        self._expire()
+        transaction = self._transactions[transactional_id]
+        if transaction.epoch != epoch:
+            raise NotTaken("ProducerFenced")
+        if not transaction.is_open:
+            transaction.since = asyncio.get_running_loop().time()
+        return transaction
+
+    def _expire(self) -> None:
+        """The coordinator aborts what has been open for too long, and fences its producer."""
+        for transaction in self._transactions.values():
+            if transaction.is_open and asyncio.get_running_loop().time() - transaction.since > self._timeout_s:
+                self._end(transaction, State.ABORTED)
+                transaction.epoch += 1
+
+    def _end(self, transaction: Transaction, state: State) -> None:
+        touched = {(topic, partition) for topic, partition, _ in transaction.entries}
+        for _, _, entry in transaction.entries:
+            entry.state = state
+        transaction.entries.clear()
+        transaction.offsets.clear()
+        for topic, partition in sorted(touched):
+            self._append(topic, partition, None, None, (), State.MARKER)
+        self._wake()
+
+    def _append(self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]], state: State) -> Entry:
+        entries = self._partitions[topic][partition]
+        entry = Entry(len(entries), key, value, tuple(headers), int(asyncio.get_running_loop().time() * 1000), state)
+        entries.append(entry)
+        if state is State.PLAIN:
+            self._wake()
+        return entry
+
+    def _partition_of(self, topic: str, key: bytes | None) -> int:
+        return zlib.crc32(key or b"") % len(self._partitions[topic])
+
+    def _wake(self) -> None:
+        for waiting in self._waiting:
+            if not waiting.done():
+                waiting.set_result(None)

@@ -1,0 +1,85 @@
+"""Which waiting record begins next: in turn between keys, and in order within a key where that is asked for.
+
+One user with 10,000 records gets every n-th free place while n users wait, wherever in the partition the records stand.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+#: A key's waiting records count up to this many in `depth`: reading goes on past one user's flood until other users' records are found.
+COUNTED_PER_KEY = 8
+
+
+class Schedule(Generic[T]):
+    """Waiting records by key. With `ordered`, a key whose record was taken is closed until `release`."""
+
+    def __init__(self, *, ordered: bool) -> None:
+        self._ordered = ordered
+        self._counted = 1 if ordered else COUNTED_PER_KEY
+        self._waiting: dict[Hashable, deque[T]] = {}
+        self._turns: deque[Hashable] = deque()  # keys whose next record may begin
+        self._closed: set[Hashable] = set()
+        self._size = 0
+        self._depth = 0
+
+    def __len__(self) -> int:
+        """All that wait."""
+        return self._size
+
+    @property
+    def depth(self) -> int:
+        """Those that wait and could begin soon: of one key no more than a few count."""
+        return self._depth
+
+    def add(self, key: Hashable, item: T) -> None:
+        queue = self._waiting.get(key)
+        if queue is None:
+            queue = self._waiting[key] = deque()
+            if key not in self._closed:
+                self._turns.append(key)
+        queue.append(item)
+        self._size += 1
+        self._depth += len(queue) <= self._counted
+
+    def take(self) -> tuple[Hashable, T] | None:
+        """The next record in turn; None when no key has one that may begin."""
+        if not self._turns:
+            return None
+        key = self._turns.popleft()
+        queue = self._waiting[key]
+        self._depth -= len(queue) <= self._counted
+        item = queue.popleft()
+        self._size -= 1
+        if self._ordered:
+            self._closed.add(key)
+        if not queue:
+            del self._waiting[key]
+        elif not self._ordered:
+            self._turns.append(key)
+        return key, item
+
+    def release(self, key: Hashable) -> None:
+        """The record that was taken under this key has ended: its next may begin."""
+        if key in self._closed:
+            self._closed.remove(key)
+            if key in self._waiting:
+                self._turns.append(key)
+
+    def discard(self, unwanted: Callable[[T], bool]) -> int:
+        """Forget waiting records; returns how many."""
+        before = self._size
+        for key, queue in list(self._waiting.items()):
+            kept = deque(item for item in queue if not unwanted(item))
+            self._size -= len(queue) - len(kept)
+            self._depth -= min(len(queue), self._counted) - min(len(kept), self._counted)
+            if kept:
+                self._waiting[key] = kept
+            else:
+                del self._waiting[key]
+        self._turns = deque(key for key in self._turns if key in self._waiting)
+        return before - self._size
