@@ -12,9 +12,10 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import CannotContinue, RetouchError
+from infra.errors import CannotContinue, RetouchError, RetryLater
 from infra.lifecycle import FAILED, mark_ready
 from infra.settings import Settings
 from streams.embedder import Embedder, SentenceEmbedder
@@ -22,6 +23,7 @@ from streams.halves import Halves
 from streams.history import History
 from streams.index.edge import EdgeIndex
 from streams.index.history import HistoryIndex
+from streams.index.late import LateIndex
 from streams.index.server import ServerIndex
 from streams.outcomes import Outcomes
 from streams.retrieval import Retrieval
@@ -51,7 +53,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
 
 async def _serve(settings: Settings, stop: threading.Event, embedder: Embedder) -> None:
-    await serve(settings, stop, embedder, await open_index(settings, embedder))
+    await serve(settings, stop, embedder, await index_or_late(lambda: open_index(settings, embedder)))
 
 
 async def serve(settings: Settings, stop: threading.Event, embedder: Embedder, index: HistoryIndex) -> None:
@@ -66,6 +68,15 @@ async def serve(settings: Settings, stop: threading.Event, embedder: Embedder, i
             await service.close()
     finally:
         await index.close()
+
+
+async def index_or_late(opening: Callable[[], Awaitable[HistoryIndex]]) -> HistoryIndex:
+    """The index, or what stands for it until it is there."""
+    try:
+        return await opening()
+    except RetryLater as error:
+        log.warning("the index is away; everything else begins", extra={"reason": str(error)})
+        return LateIndex(opening)
 
 
 async def open_index(settings: Settings, embedder: Embedder) -> HistoryIndex:

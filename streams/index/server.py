@@ -37,7 +37,11 @@ class ServerIndex:
             client = AsyncQdrantClient(url=settings.url, api_key=api_key, timeout=max(1, round(settings.timeout_s)), check_compatibility=False)
         except ValueError as error:
             raise BadSetting(f"index.url={without_user(settings.url or '')!r}: {error}") from error
-        return await cls.open(client, settings.collection, dimension=dimension, embedder=embedder)
+        try:
+            return await cls.open(client, settings.collection, dimension=dimension, embedder=embedder)
+        except BaseException:
+            await client.close()
+            raise
 
     @classmethod
     async def open(cls, client: AsyncQdrantClient, collection: str, *, dimension: int, embedder: str) -> Self:

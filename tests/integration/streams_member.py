@@ -20,6 +20,8 @@ from infra.lifecycle import run_process
 from infra.settings import Settings
 from schemas.contexts import HistoryItem
 from streams.index.history import Point, Scope, Vector
+from streams.service import index_or_late, serve
+from streams.transport import Consumer
 from tests.unit.streams.fakes import ListIndex, WordEmbedder
 
 
@@ -30,6 +32,7 @@ class FileIndex(ListIndex):
         super().__init__()
         self._member = member
         self._directory = directory
+        self._is_there()
         self._file = os.open(directory / "points.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     async def upsert(self, points: Sequence[Point]) -> None:
@@ -58,9 +61,6 @@ class FileIndex(ListIndex):
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
-    from streams.service import serve
-    from streams.transport import Consumer
-
     directory = settings.stack.dir.parent
     getmany = Consumer._getmany
 
@@ -70,8 +70,15 @@ def run(settings: Settings, stop: threading.Event) -> None:
             return {}
         return await getmany(self, active_partitions, timeout)
 
-    Consumer._getmany = nothing_while_still
-    asyncio.run(serve(settings, stop, WordEmbedder(), FileIndex(directory, settings.kafka.instance or "")))
+    Consumer._getmany = nothing_while_still  # type: ignore[method-assign]
+    asyncio.run(_serve(settings, stop, directory))
+
+
+async def _serve(settings: Settings, stop: threading.Event, directory: Path) -> None:
+    async def opening() -> FileIndex:
+        return FileIndex(directory, settings.kafka.instance or "")
+
+    await serve(settings, stop, WordEmbedder(), await index_or_late(opening))
 
 
 if __name__ == "__main__":

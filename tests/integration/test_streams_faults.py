@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -75,13 +75,16 @@ def test_while_the_index_is_away_everything_else_goes_on_and_nothing_is_lost(sit
         assert context.retrieval is RetrievalStatus.SEARCHED and context.items
 
 
-def test_a_stop_while_the_index_is_away_loses_nothing(site: Site) -> None:
+def test_a_restart_while_the_index_is_away_loses_nothing_and_begins_without_it(site: Site) -> None:
     with site.member() as member:
         with site.fault("away"):
             site.tell(300)
             site.until(lambda: "try again later" in member.log(), "history meets the index that is away")
             assert member.stop() == 0
-        member.start()
+            member.start()
+            site.rate(site.answer(40))
+            assert site.contexts_of(site.ask(1))[0].retrieval is RetrievalStatus.INDEX_AWAY
+            site.until(lambda: not site.rated - site.outcomes().keys(), "outcomes go on")
         site.nothing_is_missing()
 
 
@@ -109,12 +112,13 @@ def test_a_standstill_ends_the_process_and_a_restart_goes_on(site: Site, fault: 
 
 def test_kills_under_load_lose_nothing_and_repeat_under_equal_ids(site: Site) -> None:
     with site.member() as member, under_load(site):
-        for _ in range(3):
+        for away in (True, False, False):
             before = len(site.indexed())
             site.until(lambda before=before: len(site.indexed()) > before + 40, "records flow")  # type: ignore[misc]
-            assert member.stop(signal.SIGKILL) == -signal.SIGKILL
+            with site.fault("away") if away else nullcontext():
+                time.sleep(1.5 if away else 0)  # longer than the time between two commits
+                assert member.stop(signal.SIGKILL) == -signal.SIGKILL
             member.start()
-
     with site.member():
         site.nothing_is_missing()
 

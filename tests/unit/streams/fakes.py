@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
+from infra.errors import RetryLater
 from schemas.contexts import Context, HistoryItem
 from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import seal
@@ -67,6 +69,30 @@ class ListIndex:
         return [p for p in self.points.values() if (p.interaction.tenant, p.interaction.user) == (scope.tenant, scope.user)]
 
 
+class AwayIndex(ListIndex):
+    """Away for so many uses, then there. `hangs`: while it is away it does not even answer."""
+
+    def __init__(self, times: int, *, hangs: bool = False) -> None:
+        super().__init__()
+        self.left, self.uses, self._hangs = times, 0, hangs
+
+    async def upsert(self, points: Sequence[Point]) -> None:
+        await self._is_there()
+        await super().upsert(points)
+
+    async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
+        await self._is_there()
+        return await super().search(scope, vector, before, domain, limit)
+
+    async def _is_there(self) -> None:
+        self.uses += 1
+        if self.left:
+            self.left -= 1
+            if self._hangs:
+                await asyncio.Event().wait()
+            raise RetryLater("the index is away")
+
+
 def arrive(topic: str, message: Message, *, partition: int = 1, offset: int = 0) -> Arrival:
     """The record as its topic brings it."""
     headers = seal(message, id="any", source="/test", traceparent=TRACE)
@@ -86,9 +112,10 @@ def interaction(name: str, *, user: str = "alice", at: datetime = NOON, domain: 
     )
 
 
-def query(text: str = "a film about the sea", *, user: str = "alice", query_id: uuid.UUID | None = None) -> Query:
-    asked_at = NOON + timedelta(days=1)
-    return Query(query_id=query_id or uuid.uuid4(), tenant="acme", user=user, domain="movie_tag", text=text, options=("comedy", "drama"), asked_at=asked_at)
+def query(text: str = "a film about the sea", *, user: str = "alice", query_id: uuid.UUID | None = None, deadline: datetime | None = None) -> Query:
+    asked_at, options = NOON + timedelta(days=1), ("comedy", "drama")
+    who = {"tenant": "acme", "user": user, "domain": "movie_tag"}
+    return Query(query_id=query_id or uuid.uuid4(), **who, text=text, options=options, asked_at=asked_at, deadline=deadline)
 
 
 def draft(asked: Query, answer: str = "drama", status: DraftStatus = DraftStatus.DRAFTED) -> Draft:

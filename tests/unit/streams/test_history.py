@@ -6,11 +6,12 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
+from infra.errors import RetryLater
 from schemas.history import Interaction
 from schemas.topics import INTERACTIONS
 from streams.history import History, text_of
 from streams.index.history import Point, Scope, best_first
-from tests.unit.streams.fakes import ListIndex, WordEmbedder, arrive, interaction
+from tests.unit.streams.fakes import AwayIndex, ListIndex, WordEmbedder, arrive, interaction
 
 
 async def test_interactions_reach_the_index_with_their_place_in_the_log() -> None:
@@ -30,6 +31,19 @@ async def test_a_batch_is_one_background_call_and_a_repeat_adds_nothing() -> Non
     await history.handle(batch)
     assert await index.count(Scope("acme", "alice")) == 2
     assert [urgent for _, urgent in embedder.asked] == [False, False]
+
+
+async def test_a_batch_that_comes_again_after_a_failed_write_is_not_embedded_again() -> None:
+    index, embedder = AwayIndex(times=2), WordEmbedder()
+    history = History(embedder, index, batch=8)
+    batch = [arrive(INTERACTIONS.name, interaction("sea"))]
+    for _ in range(2):
+        with pytest.raises(RetryLater):
+            await history.handle(batch)
+    await history.handle(batch)
+    await history.handle([arrive(INTERACTIONS.name, interaction("war"))])
+    assert [texts for texts, _ in embedder.asked] == [["about sea\ncomedy"], ["about war\ncomedy"]]
+    assert await index.count(Scope("acme", "alice")) == 2
 
 
 async def test_a_bad_record_is_set_aside_and_the_rest_of_its_batch_is_indexed() -> None:

@@ -1,17 +1,19 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
-from schemas.contexts import Context
+from schemas.contexts import Context, RetrievalStatus
 from schemas.drafts import DraftStatus
 from schemas.envelope import read
 from schemas.ids import derive
 from schemas.topics import DRAFTS, INTERACTIONS
+from streams.breaker import LAST_PAUSE_S, Breaker
 from streams.history import History
 from streams.records import Outgoing
-from streams.retrieval import CONTEXT_BYTES, Retrieval, query_text
-from tests.unit.streams.fakes import NOON, TRACE, ListIndex, WordEmbedder, arrive, draft, interaction, query
+from streams.retrieval import CONTEXT_BYTES, TRIES, Retrieval, context_of, query_text
+from tests.unit.streams.fakes import NOON, TRACE, AwayIndex, ListIndex, WordEmbedder, arrive, draft, interaction, query
 
 
 def context(record: Outgoing) -> Context:
@@ -94,6 +96,59 @@ async def test_items_too_large_for_a_context_are_left_out_worst_first() -> None:
     items = context(record).items
     assert 0 < len(items) < 9
     assert [item.interaction_id for item in items] == [each.interaction_id for each in huge[: len(items)]]
+
+
+async def test_a_query_past_its_deadline_costs_neither_embedding_nor_search() -> None:
+    index, embedder = AwayIndex(times=0), WordEmbedder()
+    late = draft(query(deadline=NOON))
+    (record,) = await Retrieval(embedder, index, k_max=6, now=lambda: NOON).handle([arrive(DRAFTS.name, late)])
+    assert (context(record).items, context(record).retrieval) == ((), RetrievalStatus.DEADLINE_PASSED)
+    assert (embedder.asked, index.uses) == ([], 0)
+
+
+async def test_a_draft_without_an_answer_costs_neither_embedding_nor_search() -> None:
+    index, embedder = AwayIndex(times=0), WordEmbedder()
+    (record,) = await Retrieval(embedder, index, k_max=6).handle([arrive(DRAFTS.name, draft(query(), answer="", status=DraftStatus.BASE_FAILED))])
+    assert context(record).retrieval is RetrievalStatus.NOT_NEEDED
+    assert (embedder.asked, index.uses) == ([], 0)
+
+
+async def test_one_failed_search_is_repeated_at_once_and_nobody_notices() -> None:
+    index = AwayIndex(times=1)
+    (record,) = await Retrieval(WordEmbedder(), index, k_max=6).handle([arrive(DRAFTS.name, draft(query()))])
+    assert (context(record).retrieval, index.uses) == (RetrievalStatus.SEARCHED, 2)
+
+
+async def test_while_the_index_is_away_contexts_go_out_without_items_and_it_is_left_alone() -> None:
+    index, embedder, clock = AwayIndex(times=99), WordEmbedder(), [0.0]
+    index.points = (await indexed(interaction("sea"))).points
+    retrieval = Retrieval(embedder, index, k_max=6, breaker=Breaker(lambda: clock[0]))
+    records = await retrieval.handle([arrive(DRAFTS.name, draft(query())) for _ in range(5)])
+    assert [(context(r).items, context(r).retrieval) for r in records] == [((), RetrievalStatus.INDEX_AWAY)] * 5
+    assert index.uses == TRIES, "the first query of a batch asks for all of them"
+    embedder.asked.clear()
+    (record,) = await retrieval.handle([arrive(DRAFTS.name, draft(query()))])
+    assert (context(record).retrieval, index.uses, embedder.asked) == (RetrievalStatus.INDEX_AWAY, TRIES, [])
+    index.left = 0
+    clock[0] += LAST_PAUSE_S
+    (record,) = await retrieval.handle([arrive(DRAFTS.name, draft(query()))])
+    assert context(record).retrieval is RetrievalStatus.SEARCHED and len(context(record).items) == 1
+
+
+async def test_an_index_that_does_not_answer_is_not_waited_for_beyond_the_deadline() -> None:
+    index, breaker = AwayIndex(times=1, hangs=True), Breaker()
+    near = draft(query(deadline=NOON + timedelta(milliseconds=20)))
+    records = await Retrieval(WordEmbedder(), index, k_max=6, now=lambda: NOON, breaker=breaker).handle(
+        [arrive(DRAFTS.name, near), arrive(DRAFTS.name, draft(query()))]
+    )
+    assert [context(r).retrieval for r in records] == [RetrievalStatus.DEADLINE_PASSED, RetrievalStatus.SEARCHED]
+    assert not breaker.is_open
+
+
+def test_a_context_written_before_there_was_a_reason_was_searched() -> None:
+    sample = json.loads(context_of(draft(query()), (), 6, RetrievalStatus.INDEX_AWAY, 1).to_bytes())
+    del sample["retrieval"]
+    assert Context.from_bytes(json.dumps(sample).encode()).retrieval is RetrievalStatus.SEARCHED
 
 
 def test_what_is_embedded_of_a_query_is_the_question_and_the_base_answer() -> None:
