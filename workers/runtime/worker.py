@@ -311,6 +311,7 @@ class Worker(Generic[M]):
         """Make durable what has finished, and stop behind it where too much of it has failed through our fault."""
         async with self._committing:
             self._committed_at = self._clock.monotonic()
+            too_much_failed = self._ceiling.is_reached
             batch = self._books.batch(COMMIT_AT)
             if batch.is_empty:
                 return
@@ -324,7 +325,8 @@ class Worker(Generic[M]):
                 self._books.settle(batch)
                 self._counts.commits += 1
                 self._watchdog.committed(batch, self._clock.monotonic() - self._committed_at)
-        self._ceiling.check()
+        if too_much_failed:
+            self._ceiling.check()
 
     async def _recover(self) -> None:
         """A new producer, which ends the transaction in doubt, and then the truth from the broker."""

@@ -1,75 +1,121 @@
+"""Whatever the order of finishing, committing and dying: nothing finished is done again, nothing unfinished is skipped."""
+
 from __future__ import annotations
+
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.runtime.offsets import OffsetTracker
+from workers.runtime.commit_metadata import Unreadable
+from workers.runtime.offsets import OffsetTracker, Position
 
 
-def test_the_watermark_waits_for_the_slowest_record() -> None:
-    tracker = OffsetTracker(10)
-    for offset in (10, 11, 12):
-        tracker.admit(offset)
-    tracker.finish(11)
-    tracker.finish(12)
-    assert tracker.position() is None
-    tracker.finish(10)
-    assert tracker.position() == 13
+def read(tracker: OffsetTracker, *offsets: int) -> list[int]:
+    """The offsets that are left to do."""
+    return [offset for offset in offsets if tracker.admit(offset)]
 
 
-def test_a_committed_position_is_not_given_again() -> None:
-    tracker = OffsetTracker(0)
-    tracker.admit(0)
-    tracker.finish(0)
-    assert tracker.position() == 1
-    tracker.committed(1)
-    assert tracker.position() is None
+def commit(tracker: OffsetTracker, *offsets: int) -> Position:
+    position = tracker.position(sorted(offsets))
+    tracker.committed(position, offsets)
+    return position
 
 
-def test_gaps_between_offsets_are_passed_over() -> None:
-    tracker = OffsetTracker(5)
-    tracker.admit(5)
-    tracker.admit(9)
-    tracker.finish(5)
-    assert tracker.position() == 9
+def test_the_position_is_the_first_unfinished_offset() -> None:
+    tracker = OffsetTracker(None)
+    read(tracker, 3, 4, 5)
+    assert commit(tracker, 4).offset == 3
+    assert commit(tracker, 3) == Position(5)
+    assert commit(tracker, 5) == Position(6)
 
 
-def test_an_offset_read_again_is_refused() -> None:
-    tracker = OffsetTracker(0)
-    tracker.admit(3)
-    with pytest.raises(ValueError, match="read again"):
-        tracker.admit(3)
+def test_what_finished_beyond_the_position_is_not_done_again() -> None:
+    tracker = OffsetTracker(None)
+    read(tracker, 0, 1, 2, 3)
+    position = commit(tracker, 1, 3)
+    assert read(OffsetTracker(position), 0, 1, 2, 3, 4) == [0, 2, 4]
 
 
-def test_finishing_what_is_not_in_flight_is_refused() -> None:
-    with pytest.raises(KeyError):
-        OffsetTracker(0).finish(0)
+def test_offsets_without_a_record_count_as_finished() -> None:
+    tracker = OffsetTracker(None)
+    read(tracker, 10, 14)
+    assert commit(tracker, 10) == Position(14)
+    tracker.read_to(20)
+    assert commit(tracker, 14) == Position(20)
 
 
-@given(data=st.data(), gaps=st.lists(st.integers(1, 4), min_size=1, max_size=40))
-def test_no_position_ever_passes_an_unfinished_offset(data: st.DataObject, gaps: list[int]) -> None:
-    """Whatever the order of reading, finishing and committing."""
-    tracker = OffsetTracker(7)
-    to_read = [7 + sum(gaps[:index]) for index in range(len(gaps))]
-    unfinished: set[int] = set()
-    finished: set[int] = set()
-    last = 7
-    while to_read or unfinished:
-        if to_read and (not unfinished or data.draw(st.booleans())):
-            tracker.admit(to_read[0])
-            unfinished.add(to_read.pop(0))
-        else:
-            offset = data.draw(st.sampled_from(sorted(unfinished)))
-            tracker.finish(offset)
-            unfinished.remove(offset)
-            finished.add(offset)
-        position = tracker.position()
-        if position is not None and data.draw(st.booleans()):
-            assert all(offset >= position for offset in unfinished)
-            assert all(offset in finished for offset in range(7, position) if offset in finished | unfinished)
-            assert position >= last
-            tracker.committed(position)
-            last = position
-    assert tracker.watermark() == 7 + sum(gaps[:-1]) + 1
-    assert tracker.unfinished == 0
+def test_an_unfinished_record_that_was_compacted_away_holds_nothing_up() -> None:
+    tracker = OffsetTracker(None)
+    read(tracker, 0, 1, 2)
+    again = OffsetTracker(commit(tracker, 2))
+    assert read(again, 1) == [1]
+    assert commit(again, 1) == Position(3)
+    gone = OffsetTracker(tracker.position())
+    gone.read_to(3)
+    assert gone.position() == Position(3)
+
+
+def test_a_consumer_that_goes_back_is_a_mistake() -> None:
+    tracker = OffsetTracker(None)
+    read(tracker, 5)
+    with pytest.raises(ValueError, match="offset 5 was read again"):
+        tracker.admit(5)
+
+
+def test_foreign_metadata_is_refused() -> None:
+    with pytest.raises(Unreadable):
+        OffsetTracker(Position(5, "consumer-1"))
+
+
+def test_finished_records_wait_where_the_map_would_not_fit() -> None:
+    tracker = OffsetTracker(None, metadata_bytes=64)
+    read(tracker, *range(2000))
+    wanted = list(range(1, 2000, 2))
+    fitting = tracker.fitting(wanted)
+    assert 0 < len(fitting) < len(wanted)
+    assert fitting == wanted[: len(fitting)]
+    assert len(tracker.position(fitting).metadata) <= 64
+    assert len(tracker.position(wanted[: len(fitting) + 1]).metadata) > 64
+    commit(tracker, *fitting)
+    assert tracker.fitting([0]) == [0], "the watermark itself can always move"
+
+
+def test_a_commit_in_doubt_is_learned_from_the_broker() -> None:
+    tracker = OffsetTracker(None)
+    read(tracker, 0, 1, 2)
+    taken = tracker.position([1])
+    assert tracker.learn(taken) == {1}
+    assert tracker.learn(None) == frozenset()
+    assert commit(tracker, 0, 2) == Position(3)
+
+
+@given(st.integers(0, 2**32))
+def test_no_history_loses_or_repeats_an_offset(seed: int) -> None:
+    """Records with gaps are read, finished in any order, committed or lost with their reader, again and again."""
+    rng = random.Random(seed)
+    log = sorted(rng.sample(range(400), 120))
+    done: list[int] = []
+    committed: Position | None = None
+    while len(done) < len(log):
+        tracker = OffsetTracker(committed, metadata_bytes=rng.choice((64, 4096)))
+        start = committed.offset if committed else 0
+        ahead = iter([offset for offset in log if offset >= start])
+        flying: list[int] = []
+        for _ in range(rng.randint(1, 60)):
+            if (offset := next(ahead, None)) is not None and tracker.admit(offset):
+                flying.append(offset)
+            if flying and rng.random() < 0.4:
+                finishing = tracker.fitting(rng.sample(flying, rng.randint(1, len(flying))))
+                position = tracker.position(finishing)
+                if rng.random() < 0.8:  # taken, and known to be
+                    tracker.committed(position, finishing)
+                elif rng.random() < 0.5:  # taken, and learned later
+                    assert set(tracker.learn(position)) == set(finishing)
+                else:
+                    continue
+                committed = position
+                done += finishing
+                flying = [each for each in flying if each not in set(finishing)]
+    assert sorted(done) == log

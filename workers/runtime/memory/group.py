@@ -132,7 +132,7 @@ class Group:
         by_owned = sorted(instances, key=lambda instance: -len(self.owned(instance)))
         room = {instance: least + (index < more) for index, instance in enumerate(by_owned)}
         for number, owner in self._owner.items():
-            if room.get(owner):
+            if owner is not None and room.get(owner):
                 self._target[number] = owner
                 room[owner] -= 1
         for number in self._owner:

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from workers.runtime.commit_metadata import Unreadable, decode, encode
+
+
+@given(st.integers(0, 10**12), st.integers(1, 3000), st.data())
+def test_what_is_encoded_is_decoded(position: int, span: int, data: st.DataObject) -> None:
+    holes = {0} | data.draw(st.sets(st.integers(0, span - 1)))  # the position itself is unfinished
+    unfinished = tuple(sorted(position + hole for hole in holes))
+    text = encode(position, position + span, unfinished)
+    end, left = decode(position, text)
+    if len(unfinished) == span:
+        assert (text, end, left) == ("", position, ())
+    else:
+        assert (end, left) == (position + span, unfinished)
+
+
+def test_long_runs_take_few_bytes() -> None:
+    assert len(encode(0, 1_000_000, range(0, 500_000))) < 20
+
+
+def test_the_worst_map_of_24_500_offsets_fits_kafkas_limit() -> None:
+    assert len(encode(0, 24_500, range(0, 24_500, 2))) <= 4096
+
+
+@pytest.mark.parametrize("text", ["hello", "rt1", "rt1x", "rt1bAAAA", "rt1b", "rt1r" + "gICA", "rt1b!!!!", "rt2bgA", "rt1r_____w8", "rt1bé"])
+def test_what_something_else_wrote_is_unreadable(text: str) -> None:
+    with pytest.raises(Unreadable):
+        decode(5, text)
+
+
+@given(st.text(max_size=40) | st.text("rt1bAgIC_-", max_size=60).map(lambda rest: "rt1" + rest))
+def test_any_text_is_read_or_refused(text: str) -> None:
+    try:
+        end, unfinished = decode(7, text)
+    except Unreadable:
+        return
+    assert all(7 <= offset < end for offset in unfinished)
