@@ -21,7 +21,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from lab.chaos.history import Outcome, Seen, Sent
+from lab.chaos.history import Outcome, Seen, Sent, first_of_each_place
 from lab.chaos.segments import Fate
 from schemas.topics import CONTEXTS, DEAD_LETTER_SUFFIX, DRAFTS, QUERIES, RESPONSES
 
@@ -65,7 +65,7 @@ class Verdict:
 
 def check(sent: Sequence[Sent], seen: Iterable[Seen], fates: Fates, *, healed_s: float | None, bound_s: float, ordered: bool = False) -> Verdict:
     """`seen` may hold a record several times, as when two readers read the same topics. `healed_s` None: the system never was whole again."""
-    places = _first_of_each_place(seen)
+    places = {one.place: one for one in first_of_each_place(seen)}
     records = _Records(sent, list(places.values()))
     disorder = _out_of_order(records)
     anomalies = [
@@ -105,15 +105,6 @@ class _Records:
         asked = self.of_query[QUERIES.name]
         found = {id: ones[max(1, len(asked.get(id, ()))) :] for id, ones in self.of_query[topic].items()}
         return {id: ones for id, ones in found.items() if ones}
-
-
-def _first_of_each_place(seen: Iterable[Seen]) -> dict[tuple[str, int, int], Seen]:
-    places: dict[tuple[str, int, int], Seen] = {}
-    for one in seen:
-        known = places.get(one.place)
-        if known is None or one.seen_s < known.seen_s:
-            places[one.place] = one
-    return places
 
 
 def _lost(records: _Records) -> list[Anomaly]:

@@ -55,6 +55,16 @@ class Seen:
         return self.topic, self.partition, self.offset
 
 
+def first_of_each_place(seen: Iterable[Seen]) -> list[Seen]:
+    """Each record once, as of the moment at which the first of its readers was given it."""
+    places: dict[tuple[str, int, int], Seen] = {}
+    for one in seen:
+        known = places.get(one.place)
+        if known is None or one.seen_s < known.seen_s:
+            places[one.place] = one
+    return list(places.values())
+
+
 class Clock:
     """Seconds since `begin`; before that, since it was made."""
 

@@ -77,4 +77,4 @@ def _bars(axes: Any, done: Sequence[Done]) -> None:
         axes.barh(at, [max(0.6, one.ended_s - one.began_s) for one in ones], left=[one.began_s for one in ones], height=0.6, color=colour, label=kind.value)
     axes.set_yticks(range(len(ROWS)), ROWS)
     axes.invert_yaxis()
-    axes.legend(loc="upper right", fontsize=8, ncols=len(COLOURS))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), fontsize=8, ncols=len(COLOURS))

@@ -10,6 +10,9 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypeVar
+
+T = TypeVar("T")
 
 #: The processes of the stack that live on; its registry is a task that ends.
 PROCESSES = ("broker", "base-endpoint", "streams", "base", "teacher", "reflection")
@@ -17,8 +20,8 @@ PROCESSES = ("broker", "base-endpoint", "streams", "base", "teacher", "reflectio
 BROKER_LINK, BASE_LINK = "broker-link", "base-link"
 
 KILLS_AND_PAUSES_A_MINUTE = 4.5
-#: Of each kind of fault that neither kills nor pauses.
-OTHERS_A_MINUTE = 0.5
+#: Faults that neither kill nor pause, evenly of each kind.
+OTHERS_A_MINUTE = 3.0
 #: The load begins alone and ends alone: the last stretch shows whether the system answers as before.
 WARM_UP_S, QUIET_S = 5.0, 30.0
 LEAST_REST_S = 20.0
@@ -36,6 +39,15 @@ class Kind(StrEnum):
 
 
 KILLS_AND_PAUSES = (Kind.KILL, Kind.PAUSE)
+#: What the other kinds hurt; None: a process, one after the other.
+TARGETS = {
+    Kind.RESTART: None,
+    Kind.SLOW_BASE: BASE_LINK,
+    Kind.FAILING_BASE: BASE_LINK,
+    Kind.DELAY: BROKER_LINK,
+    Kind.HOLD: BROKER_LINK,
+    Kind.CUT: BROKER_LINK,
+}
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,7 @@ def draw(seed: int, load_s: float, session_timeout_s: float) -> Plan:
     """A plan for `load_s` seconds of load: faults from `WARM_UP_S` on, none in the last 30 s, or the last quarter of a short run."""
     rng = random.Random(f"chaos/{seed}")  # noqa: S311  # a plan that can be repeated, no secret
     minutes = load_s / 60
-    cards = _cards(rng, round(minutes * KILLS_AND_PAUSES_A_MINUTE), max(1, round(minutes * OTHERS_A_MINUTE)))
+    cards = _cards(rng, max(1, round(minutes * KILLS_AND_PAUSES_A_MINUTE)), round(minutes * OTHERS_A_MINUTE))
     end_s = load_s - min(QUIET_S, load_s / 4)
     slot_s = max(0.0, end_s - WARM_UP_S) / len(cards)
     faults: list[Fault] = []
@@ -83,18 +95,15 @@ def draw(seed: int, load_s: float, session_timeout_s: float) -> Plan:
 def _cards(rng: random.Random, hits: int, others: int) -> list[tuple[Kind, str]]:
     """`hits` kills and pauses, and the other faults evenly among them."""
     deck = _decks(rng, [(kind, name) for kind in KILLS_AND_PAUSES for name in PROCESSES])
-    cards = [next(deck) for _ in range(max(1, hits))]
-    restarts = _decks(rng, [(Kind.RESTART, name) for name in PROCESSES])
-    rest = [next(restarts) for _ in range(others)]
-    rest += [(Kind(kind), BASE_LINK) for kind in (Kind.SLOW_BASE, Kind.FAILING_BASE) for _ in range(others)]
-    rest += [(Kind(kind), BROKER_LINK) for kind in (Kind.DELAY, Kind.HOLD, Kind.CUT) for _ in range(others)]
-    rng.shuffle(rest)
-    for number, card in enumerate(rest):
-        cards.insert(round((number + 0.5) * len(cards) / len(rest)), card)
+    cards = [next(deck) for _ in range(hits)]
+    kinds, restarted = _decks(rng, list(TARGETS)), _decks(rng, PROCESSES)
+    for number in range(others):
+        kind = next(kinds)
+        cards.insert(round((number + 0.5) * len(cards) / others), (kind, TARGETS[kind] or next(restarted)))
     return cards
 
 
-def _decks(rng: random.Random, cards: Sequence[tuple[Kind, str]]) -> Iterator[tuple[Kind, str]]:
+def _decks(rng: random.Random, cards: Sequence[T]) -> Iterator[T]:
     """One shuffled deck after another: nobody is dealt twice before everybody was dealt once."""
     while True:
         yield from rng.sample(cards, len(cards))

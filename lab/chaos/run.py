@@ -16,7 +16,7 @@ from infra.stack import Stack
 from infra.stack.detour import Detour
 from lab.chaos.checker import Fates
 from lab.chaos.faults import Diary, Hands, links
-from lab.chaos.history import Clock, Ledger, Outcome, Seen, write_seen
+from lab.chaos.history import Clock, Ledger, Outcome, Seen, first_of_each_place, write_seen
 from lab.chaos.load import Load, Manners
 from lab.chaos.plan import Plan
 from lab.chaos.proxy import Proxy
@@ -100,7 +100,7 @@ class Experiment:
             finally:
                 at_once = watcher.seen
                 self._read_at_end = len({one.place for one in self._seen} - {one.place for one in at_once})
-                self._seen = [*at_once, *self._seen]
+                self._seen = first_of_each_place([*at_once, *self._seen])
         write_seen(self._out / "seen.jsonl", self._seen)
 
     def evidence(self) -> tuple[Evidence, Fates]:

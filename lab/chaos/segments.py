@@ -30,13 +30,14 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True)
 class Batch:
-    """`marker` is ABORT or COMMIT of a control batch that ends a transaction, and None of one with records."""
+    """A control batch holds no records; its `marker` is ABORT or COMMIT where it ends a transaction."""
 
     first: int
     last: int
     producer_id: int
     is_transactional: bool
-    marker: int | None
+    is_control: bool
+    marker: int | None = None
 
 
 def fates(partition: Path) -> dict[int, Fate]:
@@ -44,9 +45,10 @@ def fates(partition: Path) -> dict[int, Fate]:
     found: dict[int, Fate] = {}
     open_of: dict[int, list[int]] = {}
     for batch in batches(partition):
-        if batch.marker is not None:
-            fate = Fate.COMMITTED if batch.marker == COMMIT else Fate.ABORTED
-            found.update(dict.fromkeys(open_of.pop(batch.producer_id, []), fate))
+        if batch.is_control:
+            if batch.marker is not None:
+                fate = Fate.COMMITTED if batch.marker == COMMIT else Fate.ABORTED
+                found.update(dict.fromkeys(open_of.pop(batch.producer_id, []), fate))
             continue
         offsets = range(batch.first, batch.last + 1)
         found.update(dict.fromkeys(offsets, Fate.OPEN if batch.is_transactional else Fate.COMMITTED))
@@ -80,8 +82,9 @@ def _batches(content: bytes) -> Iterator[Batch]:
             return
         if magic != 2:
             raise ValueError(f"a record batch of format {magic}: only format 2 is known")
-        marker = _marker(content, at + HEADER.size) if attributes & CONTROL else None
-        yield Batch(first, first + last_delta, producer_id, bool(attributes & TRANSACTIONAL), marker)
+        is_control = bool(attributes & CONTROL)
+        marker = _marker(content, at + HEADER.size) if is_control else None
+        yield Batch(first, first + last_delta, producer_id, bool(attributes & TRANSACTIONAL), is_control, marker)
         at = end
 
 

@@ -16,7 +16,10 @@ from infra.errors import BadSetting, CannotContinue
 from infra.settings import Settings
 from schemas.queries import Strategy
 
-COMMANDS = ("demo", "up", "status", "down", "replay", "ask", "train", "models list", "topics apply", "topics describe", "config check", "config print")
+COMMANDS = (
+    *("demo", "up", "status", "down", "replay", "ask", "train", "models list", "topics apply", "topics describe"),
+    *("config check", "config print", "lab chaos"),
+)
 
 
 def run(*arguments: str) -> tuple[int, str, str]:

@@ -1,0 +1,128 @@
+"""The failure laboratory on the real stack: it finds what was put there to be found, and it leaves nothing behind. Needs what the demo needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from kafka import KafkaConsumer, TopicPartition
+
+from infra import kafka
+from infra.settings import Settings, load
+from infra.stack.lock import holder
+from infra.stack.record import lock_path
+from lab.chaos.checker import Kind
+from lab.chaos.command import PICTURE, REPORT, experiment
+from lab.chaos.history import read_seen, read_sent
+from lab.chaos.load import Manners
+from lab.chaos.run import Options
+from schemas.topics import RESPONSES
+
+ROOT = Path(__file__).parents[2]
+RUN_TIMEOUT_S = 600
+STOP_TIMEOUT_S = 90
+#: What marks this test's processes among all others.
+MARK = "CHAOS_TEST_MARK"
+#: Its first fault is a pause of more than ten seconds.
+PAUSES_FIRST = 25
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(RUN_TIMEOUT_S + STOP_TIMEOUT_S)]
+
+
+@pytest.fixture
+def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A value in the environment of everything the test starts; whatever is left at the end is ended, so a failure spoils no other test."""
+    monkeypatch.setenv(MARK, str(tmp_path))
+    monkeypatch.chdir(ROOT)
+    yield str(tmp_path)
+    for process in marked(str(tmp_path)):
+        process.kill()
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Every other living process with this mark in its environment."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def test_a_short_run_finds_the_anomalies_that_were_put_there(tmp_path: Path, mark: str) -> None:
+    doubled: list[str] = []
+
+    def repeat_a_response(settings: Settings) -> None:
+        doubled.append(repeat_last_response(settings))
+
+    options = Options(manners=Manners(users=8, queries_per_s=5.0), meddle=repeat_a_response)
+    report = experiment(load(stack={"start_timeout_s": RUN_TIMEOUT_S / 2}), tmp_path, minutes=0.3, seed=0, options=options)
+    assert marked(mark) == []
+    assert report["failure"] is None
+    assert not report["valid"]
+    assert report["anomalies"][Kind.LOST_WRITE.value] == 0
+    assert report["anomalies"][Kind.ABORTED_READ.value] == report["anomalies"][Kind.PHANTOM.value] == 0
+    assert report["observed"]["queries_ok"] > 0
+    assert doubled[0] in {one["id"] for one in report["listed"][Kind.DUPLICATE.value]}
+    assert_files_tell_the_same(tmp_path, report)
+
+
+def repeat_last_response(settings: Settings) -> str:
+    """Write one response again, byte for byte, and return its query."""
+    consumer = kafka.reader(settings, "test-meddler")
+    partition, deadline = _with_records(consumer), time.monotonic() + 60
+    consumer.assign([partition])
+    consumer.seek_to_beginning(partition)
+    records: list[Any] = []
+    while not records and time.monotonic() < deadline:
+        records = [record for batch in consumer.poll(timeout_ms=500).values() for record in batch]
+    consumer.close()
+    producer = kafka.producer(settings, "test-meddler")
+    producer.send(RESPONSES.name, key=records[0].key, value=records[0].value, headers=list(records[0].headers), partition=partition.partition)
+    producer.flush(timeout=60)
+    producer.close(timeout=10)
+    return str(json.loads(records[0].value)["query_id"])
+
+
+def _with_records(consumer: KafkaConsumer) -> TopicPartition:
+    partitions = [TopicPartition(RESPONSES.name, number) for number in consumer.partitions_for_topic(RESPONSES.name)]
+    return next(partition for partition, end in consumer.end_offsets(partitions).items() if end > 0)
+
+
+def assert_files_tell_the_same(out: Path, report: dict[str, Any]) -> None:
+    written = json.loads((out / REPORT).read_text())
+    assert written["anomalies"] == report["anomalies"]
+    assert (out / PICTURE).stat().st_size > 10_000
+    assert sum(one.topic == "queries" and one.outcome == "ok" for one in read_sent(out / "ledger.jsonl")) == report["observed"]["queries_ok"]
+    assert sum(one.topic == RESPONSES.name for one in read_seen(out / "seen.jsonl")) == report["observed"]["records_responses"]
+
+
+def test_ctrl_c_while_a_process_is_paused_leaves_no_process_and_no_lock(tmp_path: Path, mark: str) -> None:
+    command = [str(Path(sys.executable).parent / "retouch"), "lab", "chaos", "--minutes", "1", "--seed", str(PAUSES_FIRST), "--out", str(tmp_path)]
+    with (tmp_path / "output").open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
+        deadline = time.monotonic() + RUN_TIMEOUT_S
+        while not any(_is_stopped(one) for one in marked(mark)):
+            assert process.poll() is None and time.monotonic() < deadline, (tmp_path / "output").read_text()
+            time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(STOP_TIMEOUT_S) == 130, (tmp_path / "output").read_text()
+    assert marked(mark) == []
+    assert holder(lock_path(tmp_path / "state")) is None
+
+
+def _is_stopped(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_STOPPED)
+    except psutil.Error:
+        return False

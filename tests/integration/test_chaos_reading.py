@@ -1,0 +1,161 @@
+"""The laboratory's readers against a real broker: what a client is given, what the log says, and that the checker sees the difference."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from kafka import KafkaProducer, TopicPartition
+
+from infra import kafka
+from infra.broker import Broker
+from infra.settings import Settings, load
+from infra.topology import apply
+from lab.chaos.checker import Kind, check
+from lab.chaos.history import Clock, Outcome, Seen, Sent
+from lab.chaos.proxy import Cut, Pass, Proxy
+from lab.chaos.segments import Fate, fates, partitions
+from lab.chaos.watcher import Watcher, read_everything
+from schemas.ids import derive
+from schemas.topics import DRAFTS, QUERIES, RESPONSES
+
+pytestmark = pytest.mark.integration
+
+BOUND_S = 30.0
+KEY = b"t/ada"
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[Broker]:
+    """A broker that a test may stop, with every topic in one partition."""
+    broker = Broker(load(stack={"dir": tmp_path}))
+    broker.start()
+    apply(here(broker))
+    yield broker
+    broker.kill()
+
+
+def here(broker: Broker) -> Settings:
+    return load(kafka={"bootstrap_servers": broker.bootstrap_servers, "partitions": 1})
+
+
+def write(producer: KafkaProducer, topic: str, query: UUID) -> None:
+    value = f'{{"query": {{"query_id": "{query}"}}, "query_id": "{query}", "status": "personalized"}}'
+    producer.send(topic, key=KEY, value=value.encode(), headers=[("ce_id", str(derive(topic, query) if topic != QUERIES.name else query).encode())])
+
+
+def transact(producer: KafkaProducer, topic: str, queries: list[UUID], *, commit: bool) -> None:
+    producer.begin_transaction()
+    for query in queries:
+        write(producer, topic, query)
+    producer.flush(timeout=BOUND_S)
+    if commit:
+        producer.commit_transaction()
+    else:
+        producer.abort_transaction()
+
+
+def seen_on(seen: list[Seen], topic: str) -> list[int]:
+    return [one.offset for one in seen if one.topic == topic]
+
+
+def test_the_log_and_a_reader_at_read_committed_agree_and_a_reader_that_saw_more_is_caught(own_broker: Broker) -> None:
+    settings = here(own_broker)
+    q1, q2, q3 = uuid4(), uuid4(), uuid4()
+    plain = kafka.producer(settings, "test-load")
+    for query in (q1, q2, q3):
+        write(plain, QUERIES.name, query)
+    plain.close(timeout=BOUND_S)
+    workers = kafka.producer(settings, "test-worker", transactional_id="test-worker")
+    workers.init_transactions()
+    transact(workers, DRAFTS.name, [q1, q2, q3], commit=True)
+    transact(workers, RESPONSES.name, [q1, q2], commit=False)
+    transact(workers, RESPONSES.name, [q1, q2], commit=True)
+    transact(workers, RESPONSES.name, [q2], commit=True)
+    workers.close(timeout=BOUND_S)
+    seen = read_everything(settings, Clock(), BOUND_S)
+    aborted = uncommitted(settings, RESPONSES.name)
+    own_broker.stop()
+
+    data = own_broker.dir / "data"
+    log = {(topic, number): fates(path) for topic in (DRAFTS.name, RESPONSES.name) for number, path in partitions(data, topic).items()}
+    committed = [offset for offset, fate in log[RESPONSES.name, 0].items() if fate is Fate.COMMITTED]
+    assert committed == seen_on(seen, RESPONSES.name) == [3, 4, 6]
+    assert [offset for offset, fate in log[RESPONSES.name, 0].items() if fate is Fate.ABORTED] == [0, 1]
+    sent = [Sent(QUERIES.name, str(query), KEY.decode(), 0.0, Outcome.OK, 0.0, 0, offset) for offset, query in enumerate((q1, q2, q3))]
+    found = check(sent, seen, log, healed_s=0.0, bound_s=BOUND_S)
+    assert {(one.kind, one.id) for one in found.anomalies} == {(Kind.DUPLICATE, str(q2)), (Kind.LOST_WRITE, str(q3)), (Kind.UNSEEN, str(q3))}
+    careless = [Seen(RESPONSES.name, 0, offset, KEY.decode(), "", str(q1), 0.0) for offset in aborted]
+    assert [one.where for one in check(sent, [*seen, *careless], log, healed_s=0.0, bound_s=BOUND_S).anomalies if one.kind is Kind.ABORTED_READ] == [
+        "responses-0@0 aborted",
+        "responses-0@1 aborted",
+    ]
+
+
+def uncommitted(settings: Settings, topic: str) -> list[int]:
+    """Offsets that only a reader at read_uncommitted is given."""
+    found: dict[str, set[int]] = {}
+    for level in ("read_uncommitted", "read_committed"):
+        consumer = kafka.reader(settings, "test-reader", isolation_level=level)
+        partition = TopicPartition(topic, 0)
+        consumer.assign([partition])
+        consumer.seek_to_beginning(partition)
+        end, deadline = consumer.end_offsets([partition])[partition], time.monotonic() + BOUND_S
+        found[level] = set()
+        while consumer.position(partition) < end and time.monotonic() < deadline:
+            found[level] |= {record.offset for records in consumer.poll(timeout_ms=200).values() for record in records}
+        consumer.close()
+    return sorted(found["read_uncommitted"] - found["read_committed"])
+
+
+def test_the_watcher_goes_on_after_the_broker_was_killed(own_broker: Broker) -> None:
+    settings, first, second = here(own_broker), uuid4(), uuid4()
+    with Watcher(settings, Clock()) as watcher:
+        ask(settings, first)
+        until_seen(watcher, first)
+        own_broker.kill()
+        own_broker.start()
+        ask(settings, second)
+        until_seen(watcher, second)
+        assert seen_on(watcher.seen, RESPONSES.name) == [0, 1]
+
+
+def ask(settings: Settings, query: UUID) -> None:
+    producer = kafka.producer(settings, "test-load")
+    write(producer, RESPONSES.name, query)
+    producer.flush(timeout=BOUND_S)
+    producer.close(timeout=BOUND_S)
+
+
+def until_seen(watcher: Watcher, query: UUID) -> None:
+    deadline = time.monotonic() + BOUND_S
+    while str(query) not in watcher.answered:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_client_that_comes_through_the_proxy_stays_on_it(tmp_path: Path) -> None:
+    with Proxy("127.0.0.1", lambda: broker.proxied_port) as proxy:
+        broker = Broker(load(stack={"dir": tmp_path}), proxy_port=proxy.port)
+        try:
+            broker.start()
+            apply(here(broker))
+            through = load(kafka={"bootstrap_servers": f"{proxy.host}:{proxy.port}"})
+            consumer = kafka.reader(through, "test-reader")
+            ask(through, uuid4())
+            consumer.assign([TopicPartition(RESPONSES.name, 0)])
+            proxy.set(Cut())
+            ask(here(broker), uuid4())  # nothing is in the way of whoever goes straight to the broker
+            assert not consumer.poll(timeout_ms=500)
+            proxy.set(Pass())
+            records: list[object] = []
+            deadline = time.monotonic() + BOUND_S
+            while len(records) < 2 and time.monotonic() < deadline:
+                records += [record for batch in consumer.poll(timeout_ms=200).values() for record in batch]
+            consumer.close()
+            assert len(records) == 2
+        finally:
+            broker.kill()

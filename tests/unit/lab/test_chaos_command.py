@@ -1,0 +1,45 @@
+"""The command around a run: its own addresses and state, and what it refuses to remove."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.errors import CannotContinue
+from infra.settings import load
+from infra.stack.lock import StackLock
+from infra.stack.record import lock_path
+from lab.chaos.command import fresh_state, own_settings
+
+
+def test_nobody_s_broker_base_model_index_or_registry_is_touched(tmp_path: Path) -> None:
+    given = load(
+        kafka={"bootstrap_servers": "prod:9092"}, base={"url": "http://prod/v1"}, index={"url": "http://prod"}, registry={"tracking_uri": "http://prod"}
+    )
+    own = own_settings(given, tmp_path)
+    assert (own.kafka.bootstrap_servers, own.base.url, own.index.url, own.registry.tracking_uri) == (None, None, None, None)
+    assert own.stack.dir == tmp_path
+
+
+def test_the_state_of_an_earlier_run_is_removed(tmp_path: Path) -> None:
+    (fresh_state(tmp_path) / "left-over").touch()
+    assert not (fresh_state(tmp_path) / "left-over").exists()
+
+
+def test_a_state_that_no_run_made_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / "thesis.tex").touch()
+    with pytest.raises(CannotContinue, match="move it away"):
+        fresh_state(tmp_path)
+    assert (tmp_path / "state" / "thesis.tex").exists()
+
+
+def test_a_state_in_which_a_stack_runs_is_left_alone(tmp_path: Path) -> None:
+    lock = StackLock(lock_path(fresh_state(tmp_path)))
+    lock.acquire()
+    try:
+        with pytest.raises(CannotContinue, match="a stack runs in"):
+            fresh_state(tmp_path)
+    finally:
+        lock.release()
