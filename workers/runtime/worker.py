@@ -46,7 +46,7 @@ POLL_RECORDS = 500
 #: How long a poll waits for records.
 POLL_S = 0.2
 #: With enough at hand the group is still served this often.
-FULL_S = 0.02
+FULL_S = 0.1
 #: Records that wait for a place, as a multiple of places: more of them are not read.
 AHEAD = 2
 MOST_HELD = 20_000

@@ -21,7 +21,7 @@ from workers.runtime.offsets import Position
 
 class Faults(Protocol):
     async def at(self, step: str) -> None:
-        """`step`: poll, committed, init, begin, produce, offsets, end (each before the broker acts on it), and ended (before its answer)."""
+        """`step`: poll, committed, init, begin, produce, offsets, end, leave (each before the broker acts on it), and ended (before its answer)."""
         ...
 
 
@@ -121,6 +121,10 @@ class MemoryMembership:
     async def leave(self, *, for_good: bool) -> None:
         if not self._member:
             return
+        try:
+            await self._faults.at("leave")
+        except NotTaken:
+            return  # the session timeout will tell
         if self._positions or self._fresh:
             await self._listener.revoked(self._positions.keys() | self._fresh)
         if for_good:
@@ -153,6 +157,7 @@ class MemoryMembership:
 
     async def _give_up(self, revoked: Set[int]) -> None:
         said = asyncio.ensure_future(self._listener.revoked(revoked))
+        said.add_done_callback(_forget)
         done, _ = await asyncio.wait([said], timeout=REVOKE_WITHIN_S)
         if not done:
             self._listener.lost(revoked)
@@ -259,9 +264,9 @@ class MemoryRepeating:
 async def _bounded(request: Awaitable[None], timeout_s: float) -> None:
     """The broker goes on with what the client has stopped waiting for."""
     under_way = asyncio.ensure_future(request)
+    under_way.add_done_callback(_forget)  # whoever waits may be cancelled
     done, _ = await asyncio.wait([under_way], timeout=timeout_s)
     if not done:
-        under_way.add_done_callback(_forget)
         raise NotTaken("no answer in time")
     under_way.result()
 

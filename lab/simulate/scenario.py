@@ -1,0 +1,90 @@
+"""What one seed means: the records, the settings of the workers, and how often what goes wrong."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Fate(StrEnum):
+    """What becomes of a record in the handler. All but the first end in a lesser answer or in a dead letter, once each too."""
+
+    FINE = "fine"
+    RETRIED = "retried"  # RetryLater at first, then fine
+    AWAY = "away"  # RetryLater for ever: degraded
+    POISON = "poison"
+    BUG = "bug"
+    MALFORMED = "malformed"
+    EXPIRED = "expired"  # its deadline has passed when it is read
+
+
+@dataclass(frozen=True)
+class Question:
+    """One record of the input. `repeats`: the same id comes again later."""
+
+    number: int
+    user: str
+    at_s: float
+    fate: Fate
+    call_s: float
+    repeats: int = 0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    seed: int
+    partitions: int
+    workers: int
+    concurrency: int
+    ordered: bool
+    exactly_once: bool
+    metadata_bytes: int
+    commit_every_ms: int
+    session_timeout_s: float
+    questions: tuple[Question, ...]
+    faults_until_s: float
+    #: Of each step between poll and commit: a delay, a long delay, a lost request or answer, a kill, a pause.
+    delay: float
+    long_delay: float
+    lost: float
+    kill: float
+    pause: float
+    #: Seconds between outages of the whole broker, and between workers that join or leave for good; 0: none.
+    outage_every_s: float
+    moves_every_s: float
+
+
+def scenario(seed: int) -> Scenario:
+    rng = random.Random(seed)
+    spread_s = rng.uniform(2, 12)
+    users = [f"u{number}" for number in range(rng.randint(1, 12))]
+    weights = [1 / (rank + 1) for rank in range(len(users))]
+    questions = tuple(_question(rng, number, rng.choices(users, weights)[0], spread_s) for number in range(rng.randint(20, 90)))
+    harsh = rng.random()
+    return Scenario(
+        seed=seed,
+        partitions=rng.choice((1, 2, 4)),
+        workers=rng.choice((1, 1, 2, 3)),
+        concurrency=rng.choice((1, 4, 16, 64)),
+        ordered=rng.random() < 0.5,
+        exactly_once=rng.random() < 0.85,
+        metadata_bytes=rng.choice((64, 72, 128, 4096)),
+        commit_every_ms=rng.choice((5, 50, 200)),
+        session_timeout_s=rng.choice((3.0, 6.0, 10.0)),
+        questions=questions,
+        faults_until_s=spread_s + rng.uniform(2, 15),
+        delay=0.2 * harsh,
+        long_delay=0.01 * harsh,
+        lost=0.03 * harsh,
+        kill=0.01 * harsh,
+        pause=0.005 * harsh,
+        outage_every_s=rng.choice((0.0, 0.0, 5.0, 15.0)),
+        moves_every_s=rng.choice((0.0, 0.0, 4.0, 10.0)),
+    )
+
+
+def _question(rng: random.Random, number: int, user: str, spread_s: float) -> Question:
+    fates = [Fate.FINE, Fate.RETRIED, Fate.AWAY, Fate.POISON, Fate.BUG, Fate.MALFORMED, Fate.EXPIRED]
+    fate = rng.choices(fates, (80, 8, 2, 3, 1, 2, 4))[0]
+    return Question(number, user, rng.uniform(0, spread_s), fate, rng.uniform(0.05, 0.5), rng.choices((0, 1, 2), (90, 8, 2))[0])
