@@ -8,9 +8,11 @@ import sys
 import threading
 from collections.abc import Callable
 
-from infra import logs, telemetry
+from infra import logs
 from infra.errors import BadSetting, RetouchError
 from infra.settings import Settings, load
+from infra.telemetry.export import exporting
+from infra.telemetry.log import logged
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ def stop_on_signals() -> threading.Event:
 
 
 def run_process(name: str, body: Callable[[Settings, threading.Event], None]) -> int:
-    """The outermost frame of every `__main__`: settings, logs, metrics, signals, and one place that turns errors into exit codes.
+    """The outermost frame of every `__main__`: settings, logs, metrics, spans, signals, and one place that turns errors into exit codes.
 
     Returns 0 after a clean stop, 2 for an impossible setting (one line on standard error), 1 for anything else (logged once).
     """
@@ -51,7 +53,7 @@ def run_process(name: str, body: Callable[[Settings, threading.Event], None]) ->
     logs.configure(settings.log_level)
     stop = stop_on_signals()
     try:
-        with telemetry.logged():
+        with logged(), exporting(settings, name):
             body(settings, stop)
     except BadSetting as error:
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201

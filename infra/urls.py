@@ -1,8 +1,9 @@
-"""URLs as they may be shown: in logs, errors and `config print`."""
+"""URLs as they may be shown, in logs, errors and `config print`; and where they lead."""
 
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 #: RFC 3986 ends the authority at the first of `/?#`; in a database's URL SQLAlchemy also takes a password with slashes.
 _WEB_USER = re.compile(r"(?<=://)[^/?#\s]*@")
@@ -12,3 +13,9 @@ _DATABASE_USER = re.compile(r"(?<=://)[^:/@\s]*(:[^\s]*)?@")
 def without_user(url: str) -> str:
     """`url` without `user:password@`; any other text as it is."""
     return (_WEB_USER if url.lower().startswith("http") else _DATABASE_USER).sub("", url)
+
+
+def is_loopback(url: str) -> bool:
+    """Whether it leads to this machine: then no proxy does."""
+    host = urlsplit(url).hostname or ""
+    return host in ("localhost", "::1") or host.startswith("127.")

@@ -13,12 +13,12 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 import aiohttp
 
 from infra.errors import CannotContinue, RetouchError, RetryLater
-from infra.urls import without_user
+from infra.telemetry.tracing import current_traceparent
+from infra.urls import is_loopback, without_user
 from schemas.drafts import Usage
 
 #: An answer longer than a message's text field can hold is refused.
@@ -58,7 +58,7 @@ class ChatEndpoint:
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
             connector=aiohttp.TCPConnector(limit=self._concurrency),
-            trust_env=not _is_loopback(self._url),  # a proxy for the world is none for this machine
+            trust_env=not is_loopback(self._url),  # a proxy for the world is none for this machine
         )
         return self
 
@@ -76,8 +76,10 @@ class ChatEndpoint:
         body: dict[str, Any] = {"model": self._model, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": max_tokens}
         if schema is not None:
             body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
+        traceparent = current_traceparent()
+        headers = {"traceparent": traceparent} if traceparent else {}
         try:
-            async with self._session.post(self._url, json=body, allow_redirects=False) as response:
+            async with self._session.post(self._url, json=body, headers=headers, allow_redirects=False) as response:
                 if response.status != HTTPStatus.OK:
                     raise self._failure(response)
                 return _read(await response.read())
@@ -116,8 +118,3 @@ def _retry_after_s(value: str) -> float:
     except ValueError:
         return 0.0
     return max(0.0, (at - datetime.now(UTC)).total_seconds()) if at.tzinfo else 0.0
-
-
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    return host in ("localhost", "::1") or host.startswith("127.")

@@ -17,6 +17,7 @@ from infra.checkpoints import BadCheckpoint
 from infra.errors import CannotContinue, RetryLater
 from infra.registry import NoSuchVersion, RegisteredVersion
 from infra.settings import Settings
+from infra.telemetry.metrics import REFLECTION_VERSION
 from schemas.model_events import Alias, ModelEvent
 from workers.engines.engine import Engine, Swap, SwapFailed
 from workers.reflection.hints import Hints
@@ -26,6 +27,8 @@ log = logging.getLogger(__name__)
 
 #: The first look imports MLflow and may wait for the trainer to register a first version.
 CHAMPION_WITHIN_S = 180.0
+#: Characters of a digest in metrics: enough to tell versions apart.
+DIGEST_SHOWN = 12
 
 
 class Versions(Protocol):
@@ -63,6 +66,7 @@ class Follower:
         self._hints = hints
         self._clock = clock or SystemClock()
         self.serving = serving
+        _show(serving)
         self._refused: str | None = None  # a version that did not go in; looked at again when the alias has moved
         self._put_off: str | None = None  # a version that could not go in yet; said once
         self._away = False
@@ -116,6 +120,7 @@ class Follower:
             "event_to_swap_ms": self._since(event.occurred_at) if event and event.version == champion.version else None,
         }
         self.serving, self._put_off = champion, None
+        _show(champion)
         log.info("version swapped", extra=record)
         await asyncio.to_thread(self._append, record)
 
@@ -132,3 +137,7 @@ class Follower:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             log.warning("the swap is not listed in swaps.jsonl", extra={"to": record["to"], "reason": str(error)})
+
+
+def _show(serving: RegisteredVersion) -> None:
+    REFLECTION_VERSION.only(1, version=serving.version, digest=serving.digest[:DIGEST_SHOWN])

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 
 from infra.errors import CannotContinue
 from infra.settings import Reflection
-from infra.telemetry import RESPONSES_SENT
+from infra.telemetry.metrics import RESPONSES_SENT
 from schemas.contexts import Context, HistoryItem
 from schemas.ids import derive
 from schemas.prompts import reflection_prompt, template_digest

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from infra.telemetry import TEACHER_REJECTED, TEACHER_TAUGHT
+from infra.telemetry.metrics import TEACHER_REJECTED, TEACHER_TAUGHT
 from schemas.contexts import HistoryItem
 from schemas.ids import derive
 from schemas.outcomes import Outcome

@@ -8,7 +8,7 @@ import threading
 
 from infra.lifecycle import mark_ready
 from infra.settings import Settings, TeacherKind
-from infra.telemetry import TEACHER_REJECTED
+from infra.telemetry.metrics import TEACHER_REJECTED
 from schemas.outcomes import Outcome
 from schemas.topics import OUTCOMES
 from workers.endpoint.client import ChatEndpoint

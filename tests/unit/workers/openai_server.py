@@ -34,7 +34,7 @@ Respond = Callable[[dict[str, Any]], Answer]
 
 
 class OpenAiServer(ThreadingHTTPServer):
-    """`requests` holds the bodies seen, `keys` the Authorization headers, in order of arrival."""
+    """`requests` holds the bodies seen, `keys` the Authorization headers and `traceparents` those, in order of arrival."""
 
     daemon_threads = True
     request_queue_size = 256
@@ -44,6 +44,7 @@ class OpenAiServer(ThreadingHTTPServer):
         self.respond = respond
         self.requests: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
+        self.traceparents: list[str | None] = []
 
     @property
     def url(self) -> str:
@@ -61,6 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.server.requests.append(body)
         self.server.keys.append(self.headers.get("Authorization"))
+        self.server.traceparents.append(self.headers.get("traceparent"))
         answer = self.server.respond(body)
         content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
         self.send_response(answer.status)

@@ -8,6 +8,8 @@ from email.utils import format_datetime
 import pytest
 
 from infra.errors import CannotContinue, RetryLater
+from infra.telemetry.tracing import span
+from schemas.envelope import new_traceparent
 from tests.unit.workers.openai_server import Answer, completion, failure, scripted, serving
 from workers.endpoint.client import ChatEndpoint, Completion, Refused
 
@@ -24,6 +26,15 @@ async def test_one_user_turn_is_sent_greedily_and_its_answer_and_usage_come_back
     assert (made.usage.prompt_tokens, made.usage.completion_tokens) == (7, 3)
     assert server.keys == ["Bearer k"]
     assert server.requests == [{"model": "m", "messages": [{"role": "user", "content": "what is it"}], "temperature": 0, "max_tokens": 9}]
+
+
+async def test_a_request_carries_the_trace_it_is_made_in() -> None:
+    traceparent = new_traceparent()
+    with serving(scripted(completion("a"))) as server:
+        with span("process queries", traceparent):
+            await ask(server.url)
+        await ask(server.url)
+    assert server.traceparents == [traceparent, None]
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])

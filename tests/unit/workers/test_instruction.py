@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from infra.telemetry import TEACHER_REJECTED
+from infra.telemetry.metrics import TEACHER_REJECTED
 from schemas.contexts import HistoryItem, Source
 from schemas.drafts import DraftStatus
 from schemas.envelope import open_envelope, seal

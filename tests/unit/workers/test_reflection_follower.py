@@ -14,6 +14,7 @@ from infra.checkpoints import BadCheckpoint
 from infra.errors import CannotContinue, RetryLater
 from infra.registry import RegisteredVersion
 from infra.settings import Reflection, Settings, Stack
+from infra.telemetry.metrics import REFLECTION_VERSION
 from schemas.ids import derive
 from schemas.model_events import Alias, ModelEvent
 from schemas.responses import ModelVersion
@@ -110,6 +111,13 @@ async def test_a_moved_alias_is_followed_and_recorded(following: Following, tmp_
         "at": NOW.isoformat(), "from": "1", "to": "2", "in_flight": 7, "dropped": 0, "waited_ms": 12.5, "load_ms": 30.0, "event_to_swap_ms": 1000.0
     }  # fmt: skip
     assert (second["from"], second["to"], second["event_to_swap_ms"]) == ("2", "1", None)
+
+
+async def test_the_version_being_served_is_the_only_one_shown(following: Following) -> None:
+    follower = following(TableRegistry("2"), SwappingEngine())
+    assert REFLECTION_VERSION.values() == {(("digest", "digest 1"), ("version", "1")): 1}
+    await follower.look()
+    assert REFLECTION_VERSION.values() == {(("digest", "digest 2"), ("version", "2")): 1}
 
 
 async def test_an_unsound_version_is_refused_once_and_tried_again_only_after_the_alias_moved(following: Following, caplog: pytest.LogCaptureFixture) -> None:

@@ -5,28 +5,37 @@ import time
 
 import pytest
 
-from infra.telemetry import METRICS, Counter, logged, totals
+from infra.telemetry.instruments import Counter, Gauge, Histogram
+from infra.telemetry.log import logged, totals
 
 
 def counted() -> Counter:
-    counter = Counter("retouch_tests_total", "tests", "by `status`")
+    counter = Counter("retouch_tests", "{test}", "tests", ["strategy", "status"])
     counter.add(2, status="fine", strategy="rpo")
     counter.add(status="poor", strategy="rpo")
     return counter
 
 
 def test_totals_name_each_combination_of_labels() -> None:
-    assert totals([counted()]) == {"retouch_tests_total{status=fine,strategy=rpo}": 2, "retouch_tests_total{status=poor,strategy=rpo}": 1}
+    assert totals([counted()]) == {"retouch_tests{status=fine,strategy=rpo}": 2, "retouch_tests{status=poor,strategy=rpo}": 1}
+
+
+def test_totals_of_a_histogram_are_its_count_and_mean_and_a_gauge_at_zero_is_left_out() -> None:
+    spread, empty = Histogram("retouch_tests_ms", "ms", "", bounds=[1]), Gauge("retouch_tests_left", "1", "")
+    for value in (1, 2):
+        spread.record(value)
+    empty.set(0)
+    assert totals([spread, empty]) == {"retouch_tests_ms_count{}": 2, "retouch_tests_ms_mean{}": 1.5}
 
 
 def test_the_totals_are_logged_at_the_end_even_of_a_failure(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    counter = Counter("retouch_tests_total", "tests", "")
+    counter = Counter("retouch_tests", "{test}", "")
     counter.add()
     with pytest.raises(KeyError), logged([counter]):
         raise KeyError
     (record,) = caplog.records
-    assert record.message == "metrics" and vars(record)["totals"] == {"retouch_tests_total{}": 1}
+    assert record.message == "metrics" and vars(record)["totals"] == {"retouch_tests{}": 1}
 
 
 def test_the_totals_are_logged_meanwhile(caplog: pytest.LogCaptureFixture) -> None:
@@ -40,10 +49,6 @@ def test_the_totals_are_logged_meanwhile(caplog: pytest.LogCaptureFixture) -> No
 
 def test_a_process_that_counted_nothing_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with logged([Counter("retouch_tests_total", "tests", "")], every_s=0.001):
+    with logged([Counter("retouch_tests", "{test}", "")], every_s=0.001):
         pass
     assert not caplog.records
-
-
-def test_metric_names_are_declared_once() -> None:
-    assert len({metric.name for metric in METRICS}) == len(METRICS)

@@ -1,0 +1,155 @@
+"""OTLP over HTTP: our metrics every few seconds, spans in batches, each from a thread of its own. Imports the SDK.
+
+Metrics are our own classes turned into OpenTelemetry's data model (`points`): the SDK's observable instruments have no histogram. Nothing
+is registered globally, so libraries that trace by themselves (MLflow, vLLM) keep their spans to themselves.
+The exporters also read the usual `OTEL_EXPORTER_OTLP_HEADERS`, `_COMPRESSION`, `_CERTIFICATE` and `OTEL_RESOURCE_ATTRIBUTES`.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+
+import requests
+from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.metrics.export import MetricExportResult
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from infra.settings import Telemetry
+from infra.telemetry.instruments import AnyMetric
+from infra.telemetry.metrics import METRICS
+from infra.telemetry.points import metrics_data
+from infra.telemetry.tracing import Attributes, Here, Kind
+from infra.urls import is_loopback, without_user
+
+log = logging.getLogger(__name__)
+
+#: Spans that wait to be sent, at most; later ones are dropped.
+QUEUE = 4_096
+BATCH = 512
+SPANS_EVERY_MS = 5_000
+#: Trouble with a collector is said once in this time.
+QUIET_S = 600.0
+#: Trouble is ours to report; the libraries would write a line for every batch.
+_CHATTY = {"opentelemetry.exporter": logging.CRITICAL, "opentelemetry.sdk": logging.WARNING}
+
+_W3C = TraceContextTextMapPropagator()
+_KINDS = {Kind.INTERNAL: SpanKind.INTERNAL, Kind.CONSUMER: SpanKind.CONSUMER, Kind.PRODUCER: SpanKind.PRODUCER, Kind.CLIENT: SpanKind.CLIENT}
+
+
+class Otlp:
+    """Exports from its making until `end`, which gives the last metrics and spans `end_within_s` and then lets go."""
+
+    def __init__(self, settings: Telemetry, process: str, instance: str | None, metrics: Iterable[AnyMetric] = METRICS) -> None:
+        endpoint = (settings.otlp_endpoint or "").rstrip("/")
+        resource = Resource.create({"service.name": f"retouch-{process.replace(' ', '-')}", "service.instance.id": instance or str(uuid.uuid4())})
+        for name, level in _CHATTY.items():
+            logging.getLogger(name).setLevel(level)
+        self._end_within_s = settings.end_within_s
+        self._metrics = _Metrics(endpoint, settings, resource, tuple(metrics))
+        exporter = OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=settings.timeout_s, session=_session(endpoint))
+        self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(BatchSpanProcessor(_Reporting(exporter, _Trouble("spans", endpoint)), QUEUE, SPANS_EVERY_MS, BATCH))
+        self._tracer = self._provider.get_tracer("retouch")
+
+    def start(self, name: str, parent: str | None, kind: Kind, attributes: Attributes) -> Here:
+        context = _W3C.extract({"traceparent": parent} if parent else {})
+        return _Recorded(self._tracer.start_span(name, context, _KINDS[kind], dict(attributes)))  # type: ignore[arg-type]  # its values are str and int
+
+    def end(self) -> None:
+        deadline = time.monotonic() + self._end_within_s
+        spans = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)  # by itself it would wait 30 s
+        spans.start()
+        self._metrics.end(self._end_within_s)
+        spans.join(max(0.0, deadline - time.monotonic()))
+
+
+class _Recorded:
+    """A span of the SDK, or, where the parent was not sampled, one that only carries its ids."""
+
+    def __init__(self, span: Span) -> None:
+        self._span = span
+        here = span.get_span_context()
+        self.traceparent = f"00-{here.trace_id:032x}-{here.span_id:016x}-{here.trace_flags:02x}"
+
+    def add(self, attributes: Attributes) -> None:
+        self._span.set_attributes(dict(attributes))  # type: ignore[arg-type]  # its values are str and int
+
+    def end(self, error: BaseException | None) -> None:
+        if error is not None:
+            self._span.set_attribute("error.type", type(error).__qualname__)
+        if isinstance(error, Exception):  # being cancelled is no failure
+            self._span.set_status(Status(StatusCode.ERROR))
+        self._span.end()
+
+
+class _Metrics:
+    def __init__(self, endpoint: str, settings: Telemetry, resource: Resource, metrics: tuple[AnyMetric, ...]) -> None:
+        self._exporter = OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=settings.timeout_s, session=_session(endpoint))
+        self._trouble = _Trouble("metrics", endpoint)
+        self._resource, self._metrics, self._every_s = resource, metrics, settings.every_s
+        self._since_ns = time.time_ns()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._repeat, name="metrics export", daemon=True)
+        self._thread.start()
+
+    def end(self, within_s: float) -> None:
+        self._ended.set()
+        self._thread.join(within_s)
+
+    def _repeat(self) -> None:
+        while not self._ended.wait(self._every_s):
+            self._send()
+        self._send()
+        self._exporter.shutdown()
+
+    def _send(self) -> None:
+        try:
+            data = metrics_data(self._metrics, self._resource, InstrumentationScope("retouch"), self._since_ns, time.time_ns())
+            if self._exporter.export(data) is not MetricExportResult.SUCCESS:
+                self._trouble.say()
+        except Exception as error:  # the outermost frame of this thread: the work goes on, whatever it was
+            self._trouble.say(type(error).__name__)
+
+
+class _Reporting(SpanExporter):
+    """`inner`, whose trouble becomes one line."""
+
+    def __init__(self, inner: SpanExporter, trouble: _Trouble) -> None:
+        self._inner, self._trouble = inner, trouble
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._inner.export(spans)
+        if result is not SpanExportResult.SUCCESS:
+            self._trouble.say()
+        return result
+
+    def shutdown(self) -> None:
+        self._inner.shutdown()
+
+
+class _Trouble:
+    def __init__(self, what: str, endpoint: str) -> None:
+        self._fields = {"what": what, "endpoint": without_user(endpoint)}
+        self._said_at: float | None = None
+
+    def say(self, kind: str = "not taken") -> None:
+        now = time.monotonic()
+        if self._said_at is None or now - self._said_at >= QUIET_S:
+            self._said_at = now
+            log.warning("the collector does not get what this process sends; the work goes on", extra=self._fields | {"kind": kind})
+
+
+def _session(endpoint: str) -> requests.Session:
+    session = requests.Session()
+    session.trust_env = not is_loopback(endpoint)  # a proxy for the world is none for this machine
+    return session

@@ -1,0 +1,45 @@
+"""Our metrics in OpenTelemetry's data model. Imports the SDK: only for whoever exports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from opentelemetry.sdk.metrics import export as otel
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+
+from infra.telemetry.instruments import AnyMetric, Counter, Histogram
+
+_CUMULATIVE = otel.AggregationTemporality.CUMULATIVE
+
+
+def metrics_data(metrics: Iterable[AnyMetric], resource: Resource, scope: InstrumentationScope, since_ns: int, now_ns: int) -> otel.MetricsData:
+    """Everything that has a value. Sums and histograms count from `since_ns`."""
+    found = [
+        otel.Metric(metric.name, metric.meaning, metric.unit, _data(metric, since_ns, now_ns))
+        for metric in metrics
+        if metric.values()  # a metric without series says nothing
+    ]
+    return otel.MetricsData([otel.ResourceMetrics(resource, [otel.ScopeMetrics(scope, found, "")], "")])
+
+
+def _data(metric: AnyMetric, since_ns: int, now_ns: int) -> otel.Sum | otel.Gauge | otel.Histogram:
+    if isinstance(metric, Histogram):
+        return otel.Histogram(list(_spreads(metric, since_ns, now_ns)), _CUMULATIVE)
+    points = [otel.NumberDataPoint(dict(labels), since_ns, now_ns, value) for labels, value in metric.values().items()]
+    return otel.Sum(points, _CUMULATIVE, is_monotonic=True) if isinstance(metric, Counter) else otel.Gauge(points)
+
+
+def _spreads(metric: Histogram, since_ns: int, now_ns: int) -> Iterator[otel.HistogramDataPoint]:
+    for labels, spread in metric.values().items():
+        yield otel.HistogramDataPoint(
+            attributes=dict(labels),
+            start_time_unix_nano=since_ns,
+            time_unix_nano=now_ns,
+            count=spread.count,
+            sum=spread.sum,
+            bucket_counts=spread.buckets,
+            explicit_bounds=metric.bounds,
+            min=spread.least,
+            max=spread.most,
+        )

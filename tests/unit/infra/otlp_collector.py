@@ -1,0 +1,86 @@
+"""A collector on loopback that takes OTLP over HTTP and keeps what it decoded."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.common.v1.common_pb2 import KeyValue
+from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
+
+
+class Collector(ThreadingHTTPServer):
+    """`status` is what every request gets; None: no answer until the test ends."""
+
+    daemon_threads = True
+
+    def __init__(self, status: int | None) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.status = status
+        self.over = threading.Event()
+        self.asked = 0
+        self.metrics: dict[str, Metric] = {}
+        self.spans: list[Span] = []
+        self.services: set[str] = set()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that hung up is part of the tests."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Collector
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.asked += 1
+        if self.server.status is None:
+            self.server.over.wait(30)
+            return
+        content = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+        {"/v1/metrics": self._keep_metrics, "/v1/traces": self._keep_spans}[self.path](content)
+        self.send_response(self.server.status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _keep_metrics(self, content: bytes) -> None:
+        for found in ExportMetricsServiceRequest.FromString(content).resource_metrics:
+            self.server.services.add(attributes(found.resource.attributes)["service.name"])
+            self.server.metrics |= {metric.name: metric for scope in found.scope_metrics for metric in scope.metrics}
+
+    def _keep_spans(self, content: bytes) -> None:
+        for found in ExportTraceServiceRequest.FromString(content).resource_spans:
+            self.server.services.add(attributes(found.resource.attributes)["service.name"])
+            self.server.spans += [span for scope in found.scope_spans for span in scope.spans]
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Silent: pytest shows what matters."""
+
+
+@contextmanager
+def collecting(status: int | None = 200) -> Iterator[Collector]:
+    server = Collector(status)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.over.set()
+        server.shutdown()
+        server.server_close()
+        thread.join(5)
+
+
+def attributes(found: object) -> dict[str, str]:
+    """Of a span, a point or a resource, as text."""
+    pairs: list[KeyValue] = list(found)  # type: ignore[call-overload]  # a repeated field
+    return {pair.key: pair.value.string_value or str(pair.value.int_value) for pair in pairs}

@@ -1,0 +1,109 @@
+"""What arrives at a collector, and what happens when none is there."""
+
+from __future__ import annotations
+
+import logging
+import threading
+
+import pytest
+
+from infra.ports import free_port
+from infra.settings import Kafka, Settings, Telemetry
+from infra.telemetry.export import exporting
+from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_LAG, WORKER_RECORDS
+from infra.telemetry.tracing import Kind, messaging, span
+from schemas.envelope import new_traceparent
+from tests.unit.infra.otlp_collector import attributes, collecting
+
+
+def settings(url: str, **telemetry: float) -> Settings:
+    given = {"every_s": 60.0, "timeout_s": 10.0, "end_within_s": 10.0} | telemetry
+    return Settings(telemetry=Telemetry(otlp_endpoint=url, **given), kafka=Kafka(instance="one"))
+
+
+def test_metrics_arrive_with_names_units_labels_and_values() -> None:
+    with collecting() as collector, exporting(settings(collector.url), "workers base"):
+        WORKER_RECORDS.add(3, worker="exported", outcome="produced")
+        WORKER_LAG.set(7, topic="exported", partition="0")
+        WORKER_CALLS_MS.record(30, worker="exported")
+        WORKER_CALLS_MS.record(90_000, worker="exported")
+    assert collector.services == {"retouch-workers-base"}
+    records, lag, calls = (collector.metrics[metric.name] for metric in (WORKER_RECORDS, WORKER_LAG, WORKER_CALLS_MS))
+    assert (records.unit, lag.unit, calls.unit) == ("{record}", "{record}", "ms")
+    assert records.sum.is_monotonic and records.description == WORKER_RECORDS.meaning
+    (counted,) = [p for p in records.sum.data_points if attributes(p.attributes)["worker"] == "exported"]
+    assert counted.as_int == 3 and attributes(counted.attributes)["outcome"] == "produced"
+    (behind,) = [p for p in lag.gauge.data_points if attributes(p.attributes)["topic"] == "exported"]
+    assert behind.as_int == 7
+    (spread,) = [p for p in calls.histogram.data_points if attributes(p.attributes)["worker"] == "exported"]
+    assert tuple(spread.explicit_bounds) == WORKER_CALLS_MS.bounds
+    assert (spread.count, spread.sum, spread.bucket_counts[-1], spread.bucket_counts[5]) == (2, 90_030, 1, 1)
+
+
+def test_a_span_is_the_child_of_its_record_s_and_the_parent_of_what_it_causes() -> None:
+    incoming = new_traceparent()
+    with collecting() as collector, exporting(settings(collector.url), "workers base"):  # noqa: SIM117  # the line would be too long
+        with span("process queries", incoming, Kind.CONSUMER, messaging("process", "queries", group="g", partition=2, offset=9)) as outer:
+            outer.add({"retouch.outcome": "produced"})
+            with span("chat", kind=Kind.CLIENT) as inner:
+                pass
+    chat, process = collector.spans
+    trace_id, parent_id = incoming.split("-")[1:3]
+    assert {s.trace_id.hex() for s in collector.spans} == {trace_id}
+    assert process.parent_span_id.hex() == parent_id and chat.parent_span_id == process.span_id
+    assert outer.traceparent == f"00-{trace_id}-{process.span_id.hex()}-01"
+    assert inner.traceparent == f"00-{trace_id}-{chat.span_id.hex()}-01"
+    assert (process.name, process.kind, chat.kind) == ("process queries", process.SPAN_KIND_CONSUMER, chat.SPAN_KIND_CLIENT)
+    expected = {**messaging("process", "queries", group="g", partition=2), "messaging.kafka.offset": "9", "retouch.outcome": "produced"}
+    assert attributes(process.attributes) == expected
+
+
+def test_what_was_not_sampled_is_not_sent_and_says_so_to_what_follows() -> None:
+    incoming = new_traceparent()[:-2] + "00"
+    with collecting() as collector, exporting(settings(collector.url), "workers base"), span("process queries", incoming) as here, span("inner") as inner:
+        pass
+    assert not collector.spans
+    assert {t.split("-")[1] for t in (here.traceparent, inner.traceparent)} == {incoming.split("-")[1]}
+    assert here.traceparent.endswith("-00") and inner.traceparent.endswith("-00")
+
+
+@pytest.mark.parametrize("incoming", [None, "nonsense", "00-" + "0" * 32 + "-" + "0" * 16 + "-01"])
+def test_without_a_valid_context_a_trace_begins(incoming: str | None) -> None:
+    with collecting() as collector, exporting(settings(collector.url), "streams"), span("process events", incoming):
+        pass
+    (found,) = collector.spans
+    assert found.trace_id.hex().strip("0") and not found.parent_span_id
+
+
+def test_an_error_is_recorded_by_its_type_and_never_by_its_text() -> None:
+    with collecting() as collector, exporting(settings(collector.url), "streams"), pytest.raises(ValueError, match="secret"), span("process events"):
+        raise ValueError("a user's secret")
+    (found,) = collector.spans
+    assert attributes(found.attributes) == {"error.type": "ValueError"} and found.status.code == found.status.STATUS_CODE_ERROR
+    assert not found.events and b"secret" not in found.SerializeToString()
+
+
+@pytest.mark.parametrize("trouble", ["nobody listens", "no answer", "refused", "overloaded"])
+def test_a_collector_in_trouble_costs_one_line_each_and_no_work(trouble: str, caplog: pytest.LogCaptureFixture) -> None:
+    status = {"no answer": None, "refused": 400, "overloaded": 503}.get(trouble)
+    with collecting(status) as collector:
+        url = f"http://127.0.0.1:{free_port('127.0.0.1')}" if trouble == "nobody listens" else collector.url
+        done = threading.Event()
+
+        def work() -> None:
+            with exporting(settings(url, every_s=0.05, timeout_s=0.3, end_within_s=2.0), "workers base"):
+                for _ in range(10_000):  # more than the queue holds
+                    with span("process queries"):
+                        WORKER_RECORDS.add(worker="exported", outcome="produced")
+            done.set()
+
+        threading.Thread(target=work, daemon=True).start()
+        assert done.wait(60)
+    lines = [record for record in caplog.records if record.name.startswith("infra.telemetry")]
+    assert 1 <= len(lines) <= 2 and {vars(line)["what"] for line in lines} <= {"metrics", "spans"}
+    assert all(record.levelno < logging.ERROR for record in caplog.records)
+
+
+def test_nothing_is_exported_where_no_collector_is_set() -> None:
+    with exporting(Settings(), "workers base"), span("process queries", incoming := new_traceparent()) as here:
+        assert here.traceparent == incoming
