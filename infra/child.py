@@ -66,7 +66,7 @@ class Child:
         self._signal_group(signal.SIGCONT)
 
     def terminate(self) -> None:
-        """SIGTERM. A paused process is resumed, for it could not end in order otherwise."""
+        """SIGTERM, without waiting. A paused process is resumed, for it could not end in order otherwise."""
         self.signal(signal.SIGTERM)
         self.resume()
 

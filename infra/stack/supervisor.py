@@ -31,6 +31,7 @@ class Watched:
     restarts: int = 0
     has_served: bool = False
     restart_wanted: bool = False
+    kill_at: float | None = None  # while it is being stopped for a restart
     ceiling: RestartCeiling = field(default_factory=RestartCeiling)
 
     @property
@@ -70,19 +71,17 @@ class Supervisor:
         return self._watched[name].service
 
     def ask_restart(self, name: str) -> None:
-        """The next steps stop the process within its bound and start it again. May be called from any thread."""
+        """The next steps stop the process within its bound and start it again; the others are looked after meanwhile. May be called from any thread."""
         self._watched[name].restart_wanted = True
 
     def step(self, stop_timeout_s: float) -> None:
-        """Start what may start, notice what is ready or has ended. Blocks only for asked restarts and for the broker's format.
+        """Start what may start, notice what is ready or has ended. Blocks only for the broker's format.
 
         Raises CannotContinue, with exit code and the end of the log, for a process that ends before it served or too often.
         """
         for watched in self._watched.values():
             if watched.restart_wanted:
-                watched.service.child.stop(stop_timeout_s)
-                self._start_again(watched)
-                watched.restart_wanted = False
+                self._restart(watched, stop_timeout_s)
             elif watched.state is State.WAITING and self._needs_met(watched):
                 watched.service.start()
                 watched.state = State.STARTING
@@ -118,6 +117,15 @@ class Supervisor:
         elif watched.state is State.STARTING and not service.is_task and service.is_ready():
             watched.state = State.READY
             watched.has_served = True
+
+    def _restart(self, watched: Watched, stop_timeout_s: float) -> None:
+        child = watched.service.child
+        if watched.kill_at is None:
+            child.terminate()
+            watched.kill_at = self._now() + stop_timeout_s
+        elif not child.is_running or self._now() >= watched.kill_at:
+            self._start_again(watched)
+            watched.restart_wanted, watched.kill_at = False, None
 
     def _ended(self, watched: Watched) -> None:
         child = watched.service.child

@@ -102,6 +102,20 @@ def test_a_restart_that_was_asked_for_is_in_order(stage: Stage) -> None:
     assert stage.supervisor.processes[0].pid != before
 
 
+def test_while_one_takes_its_time_to_stop_for_a_restart_the_others_are_looked_after(stage: Stage) -> None:
+    stage.add("stubborn", f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); {SERVE}")
+    stage.add("worker", SERVE)
+    stage.start()
+    stage.supervisor.ask_restart("stubborn")
+    stage.run_until(lambda: stage.supervisor.service("stubborn").child.is_running)
+    stage.supervisor.service("worker").child.kill()
+    stage.run_until(lambda: stage.restarts("worker") == 1 and stage.states()["worker"] is State.READY)
+    assert stage.restarts("stubborn") == 0
+    stage.now = 100.0
+    stage.run_until(lambda: stage.supervisor.is_ready)
+    assert stage.restarts("stubborn") == 1
+
+
 def test_one_that_keeps_dying_makes_the_stack_fail(stage: Stage) -> None:
     stage.add("worker", f"{SERVE.replace('60', '0.01')}; print('again'); raise SystemExit(1)")
     stage.start()
