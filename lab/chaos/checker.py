@@ -23,7 +23,7 @@ from enum import StrEnum
 
 from lab.chaos.history import Outcome, Seen, Sent, first_of_each_place
 from lab.chaos.segments import Fate
-from schemas.topics import CONTEXTS, DEAD_LETTER_SUFFIX, DRAFTS, QUERIES, RESPONSES
+from schemas.topics import CONTEXTS, DEAD_LETTER_SUFFIX, DRAFTS, FEEDBACK, OUTCOMES, QUERIES, RESPONSES, TRAJECTORIES
 
 #: The log's word on every record: by topic and partition, by offset.
 Fates = Mapping[tuple[str, int], Mapping[int, Fate]]
@@ -99,6 +99,10 @@ class _Records:
     @property
     def acknowledged(self) -> list[Sent]:
         return [query for query in self.queries.values() if query.outcome is Outcome.OK]
+
+    def equal_ids(self, topic: str) -> int:
+        """Records beyond one of each id."""
+        return sum(one.topic == topic for one in self.seen) - len(self.ids_on[topic])
 
     def repeats(self, topic: str) -> dict[str, list[Seen]]:
         """The records of each query beyond one for every time that the query itself is on its topic."""
@@ -189,6 +193,9 @@ def _observed(records: _Records) -> dict[str, int]:
         "queries_info": outcomes[Outcome.INFO],
         "queries_on_topic_twice": sum(len(ones) > 1 for ones in records.of_query[QUERIES.name].values()),
         "contexts_repeated": len(records.repeats(CONTEXTS.name)),
+        "outcomes_repeated": records.equal_ids(OUTCOMES.name),
+        "trajectories_repeated": records.equal_ids(TRAJECTORIES.name),
+        "feedback_without_outcome": len(records.of_query[FEEDBACK.name].keys() - records.of_query[OUTCOMES.name].keys()),
         "repeats_with_another_id": different,
         "keys_out_of_order": len({records.queries[one.id].key for one in _out_of_order(records) if one.id in records.queries}),
         "dead_letters": sum(count for topic, count in by_topic.items() if topic.endswith(DEAD_LETTER_SUFFIX)),

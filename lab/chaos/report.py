@@ -105,6 +105,7 @@ def lines(report: dict[str, Any]) -> list[str]:
         f"all answered at {healing['all_answered_s']} s; unseen counts from {healing['healed_s']} s and allows {healing['bound_s']:g} s",
         f"latency ms: {_words(report['latency_ms']['all'])}; before the first fault: {_words(report['latency_ms']['before_faults'])}",
         "longest standstill by partition: " + ", ".join(f"{one['partition']}: {one['for_s']} s" for one in report["standstill"]),
+        f"slowest return of a process, s: {_words({name: max(ones) for name, ones in report['processes']['recoveries_s'].items()})}",
         f"processes that ended by themselves: {_words(report['processes']['ended_by_themselves']) or 'none'}",
     ]
     return said + [f"{kind}: {' '.join(one['id'] or one['where'] for one in ones[:3])}" for kind, ones in report["listed"].items()]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lab.chaos.checker import Fates, Kind, Verdict, check
 from lab.chaos.history import Outcome
 from lab.chaos.segments import Fate
-from schemas.topics import CONTEXTS, DRAFTS, OUTCOMES, QUERIES, RESPONSES
+from schemas.topics import CONTEXTS, DRAFTS, FEEDBACK, OUTCOMES, QUERIES, RESPONSES
 from tests.unit.lab.histories import Tale, clean
 
 HEALED_S, BOUND_S = 10.0, 30.0
@@ -117,6 +117,17 @@ def test_a_repeat_with_another_id_is_counted() -> None:
     tale = clean()
     tale.record(RESPONSES.name, "q1", id="made up")
     assert judged(tale).observed["repeats_with_another_id"] == 1
+
+
+def test_what_became_of_feedback_is_counted() -> None:
+    tale = clean()
+    for query in ("q1", "q2"):
+        tale.record(FEEDBACK.name, query)
+    for _ in range(3):
+        tale.record(OUTCOMES.name, "q1")
+    verdict = judged(tale)
+    assert verdict.is_valid
+    assert (verdict.observed["feedback_without_outcome"], verdict.observed["outcomes_repeated"]) == (1, 2)
 
 
 def test_a_response_that_comes_too_late_after_healing_is_unseen() -> None:
