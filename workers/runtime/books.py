@@ -29,6 +29,7 @@ BATCH_BYTES = 8 << 20
 class Partition:
     """One partition during one assignment."""
 
+    number: int
     tracker: OffsetTracker
     ids: dict[str, None]  # of the last records read or recalled, oldest first
     held: dict[int, Flight] = field(default_factory=dict)  # by offset: read, and not yet durable
@@ -91,13 +92,18 @@ class Books:
     def assign(self, number: int, assigned: Assigned) -> None:
         """A partition is ours. Positions that somebody else's metadata belongs to are read on from, as if it were empty."""
         ids = dict.fromkeys(assigned.recalled[offset] for offset in sorted(assigned.recalled))
-        self._partitions[number] = Partition(self._tracker(number, assigned.committed), ids)
+        self._partitions[number] = Partition(number, self._tracker(number, assigned.committed), ids)
 
-    def drop(self, numbers: Iterable[int]) -> Set[Flight]:
-        """Partitions are no longer ours. Returns the flights that are of no more use."""
+    def assignments(self, numbers: Iterable[int]) -> list[Partition]:
+        """These partitions as they are assigned now: a later assignment of the same numbers is another."""
+        return [self._partitions[number] for number in numbers if number in self._partitions]
+
+    def drop(self, assignments: Iterable[Partition]) -> Set[Flight]:
+        """These assignments are over, where they are not already. Returns the flights that are of no more use."""
         dropped: set[Flight] = set()
-        for number in numbers:
-            if partition := self._partitions.pop(number, None):
+        for partition in assignments:
+            if self._partitions.get(partition.number) is partition:
+                del self._partitions[partition.number]
                 dropped.update(partition.held.values())
                 self.held_bytes -= sum(flight.delivery.size_bytes for flight in partition.held.values())
         self.held -= len(dropped)

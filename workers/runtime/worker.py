@@ -22,7 +22,7 @@ from typing import Generic, TypeVar
 from infra.errors import CannotContinue
 from infra.settings import DeliveryMode, KeyOrder, Settings
 from schemas.messages import Message
-from workers.runtime.books import Books
+from workers.runtime.books import Books, Partition
 from workers.runtime.broker import Broker, Membership, NotTaken, Producer
 from workers.runtime.ceiling import Ceiling
 from workers.runtime.clock import Clock, SystemClock
@@ -224,7 +224,7 @@ class Worker(Generic[M]):
 
     async def _part(self, *, for_good: bool) -> None:
         """Cancel what is left and close both ends. A place that is given up moves its partitions at once; after a failure they wait for us."""
-        self._abandon(set(self._books.partitions))
+        self._abandon(self._books.assignments(self._books.partitions))
         tasks = getattr(self, "_tasks", [])
         for task in tasks:
             task.cancel()
@@ -360,15 +360,16 @@ class Worker(Generic[M]):
 
     async def revoked(self, partitions: Set[int]) -> None:
         """Commit what has finished, and drop the rest: their next owner does it."""
+        given_up = self._books.assignments(partitions)
         if not self._failed:
-            await self._commit()
-        self._abandon(partitions)
+            await self._commit()  # this may take longer than the group waits, and the partitions may have come back by then
+        self._abandon(given_up)
 
     def lost(self, partitions: Set[int]) -> None:
-        self._abandon(partitions)
+        self._abandon(self._books.assignments(partitions))
 
-    def _abandon(self, partitions: Set[int]) -> None:
-        dropped = self._books.drop(set(partitions))
+    def _abandon(self, assignments: Sequence[Partition]) -> None:
+        dropped = self._books.drop(assignments)
         self._counts.abandoned += len(dropped)
         self._pool.abandon(dropped.__contains__)
 
