@@ -21,6 +21,7 @@ from yarl import URL
 
 from infra.errors import CannotContinue, RetryLater
 from infra.settings import Settings
+from infra.telemetry.metrics import STREAMS_BATCH_MS, STREAMS_RETRIES, RetryReason
 from streams.halves import CHANGELOG
 from streams.processors import Processor
 from streams.records import GROUP, Arrival, Outgoing
@@ -116,11 +117,13 @@ class Runner:
 
     async def _handle(self, events: Sequence[Any]) -> None:
         arrivals = [arrival_of(event.message) for event in events]
-        produced = await patiently(lambda: self.processor.handle(arrivals), self.processor.name, self._wait)
+        name, began = self.processor.name, time.monotonic()
+        produced = await patiently(lambda: self.processor.handle(arrivals), name, RetryReason.INDEX, self._wait)
         self._begin()
-        await patiently(lambda: deliver(self._app, produced), self.processor.name)
+        await patiently(lambda: deliver(self._app, produced), name, RetryReason.BROKER)
         for event in events:
             event.ack()
+        STREAMS_BATCH_MS.record((time.monotonic() - began) * 1000, processor=name)
 
     async def _wait(self, pause_s: float) -> None:
         self._end()
@@ -160,13 +163,14 @@ async def batches(events: AsyncIterator[Any], most: int, linger_s: float) -> Asy
             following.cancel()
 
 
-async def patiently(attempt: Callable[[], Awaitable[T]], name: str, wait: Callable[[float], Awaitable[None]] = asyncio.sleep) -> T:
+async def patiently(attempt: Callable[[], Awaitable[T]], name: str, away: RetryReason, wait: Callable[[float], Awaitable[None]] = asyncio.sleep) -> T:
     """Try until it works, with growing pauses; the supervisor of `streams.service` bounds how long, see `Runner`."""
     pause = FIRST_RETRY_S
     while True:
         try:
             return await attempt()
         except RetryLater as error:
+            STREAMS_RETRIES.add(processor=name, reason=away)
             log.warning("try again later", extra={"processor": name, "reason": str(error), "pause_s": pause})
             await wait(pause * random.uniform(0.8, 1.2))  # noqa: S311  # spreads retries, guards nothing
             pause = min(2 * pause, LAST_RETRY_S)

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from infra.errors import CannotContinue, RetryLater
+from infra.telemetry.metrics import RetryReason
 from streams.app import batches, patiently
 
 
@@ -44,7 +45,7 @@ async def test_an_attempt_is_repeated_until_it_works() -> None:
             raise left.pop()
         return "done"
 
-    assert await patiently(attempt, "test") == "done"
+    assert await patiently(attempt, "test", RetryReason.OTHER) == "done"
 
 
 async def test_what_cannot_continue_is_not_repeated() -> None:
@@ -52,4 +53,4 @@ async def test_what_cannot_continue_is_not_repeated() -> None:
         raise CannotContinue("broken")
 
     with pytest.raises(CannotContinue):
-        await patiently(attempt, "test")
+        await patiently(attempt, "test", RetryReason.OTHER)
