@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from infra.commands.dlq import dlq
 from infra.commands.frame import EXIT_CODES, INTERRUPTED, Json, run
 from infra.commands.lab import lab
 
@@ -28,6 +29,7 @@ config = typer.Typer(help="Settings and where they come from.", no_args_is_help=
 app.add_typer(models, name="models")
 app.add_typer(topics, name="topics")
 app.add_typer(config, name="config")
+app.add_typer(dlq, name="dlq")
 app.add_typer(lab, name="lab")
 
 
