@@ -144,15 +144,19 @@ class MemoryMembership:
             if lost:
                 self._listener.lost(lost)
             self._member = self._group.join(self._instance)
-        if not self._group.has_entered(self._instance) or self._group.to_revoke(self._instance):
-            revoked = self._group.to_revoke(self._instance)
+        if not self._group.has_entered(self._instance):
+            self._enter()
+        if revoked := self._group.to_revoke(self._instance):
             self._forget(revoked)
-            if revoked:
-                await self._give_up(revoked)
+            await self._give_up(revoked)
             if not self._group.hear(self._instance, self._member):
                 return
-            self._group.enter(self._instance, revoked)
+            self._group.give_up(self._instance, revoked)
         self._fresh |= self._group.take(self._instance)
+        self._enter()
+
+    def _enter(self) -> None:
+        self._group.enter(self._instance)
         self.generation = Generation(self._member, self._instance, self._group.generation)
 
     async def _give_up(self, revoked: Set[int]) -> None:
@@ -253,6 +257,8 @@ class MemoryRepeating:
     async def commit(self, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
         for output in outputs:
             await self._faults.at("produce")
+            if not self._log.has(output.topic):
+                raise NotTaken(f"UnknownTopicOrPartition {output.topic}")
             self._log.append(output.topic, output.key, output.value, output.headers)
         if positions:
             await membership.commit(positions, timeout_s)

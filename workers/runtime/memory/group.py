@@ -1,8 +1,8 @@
 """Consumer groups in memory: generations, static members, and assignments that move only what must move.
 
 As in Kafka: a member that comes back under its instance's name within the session timeout keeps its partitions and fences its former self; one
-that is silent for longer loses them; every change of the membership begins a generation, and commits of another one are refused. A partition
-that moves is free only after its owner, in its next poll, has given it up.
+that is silent for longer loses them; every change of the membership begins a generation, which a member enters in its next poll. Its commits may
+rest on the one it has entered last and on no other. A partition that moves is free only after its owner has given it up.
 """
 
 from __future__ import annotations
@@ -80,13 +80,16 @@ class Group:
     def to_revoke(self, instance: str) -> set[int]:
         return {number for number in self.owned(instance) if self._target.get(number) != instance}
 
-    def enter(self, instance: str, revoked: Set[int]) -> None:
-        """The member gives up what it must and joins the present generation."""
+    def enter(self, instance: str) -> None:
+        """The member joins the present generation. What it must give up is its own until it does."""
+        self._members[instance].generation = self.generation
+
+    def give_up(self, instance: str, revoked: Set[int]) -> None:
+        """The second round of a cooperative rebalance begins."""
         for number in revoked:
             self._owner[number] = None
-        self._members[instance].generation = self.generation
-        if revoked:  # the second round of a cooperative rebalance
-            self.generation += 1
+        self.generation += 1
+        self.enter(instance)
 
     def has_entered(self, instance: str) -> bool:
         return self._members[instance].generation == self.generation
@@ -106,7 +109,7 @@ class Group:
             raise NotTaken("UnknownMemberId")
         if known.id != generation.member:
             raise CannotContinue(FENCED)
-        if generation.number != self.generation:
+        if generation.number != known.generation:
             raise NotTaken("IllegalGeneration")
 
     def _expire(self) -> None:
