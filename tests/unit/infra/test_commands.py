@@ -18,7 +18,7 @@ from schemas.queries import Strategy
 
 COMMANDS = (
     *("demo", "up", "status", "down", "replay", "ask", "train", "models list", "topics apply", "topics describe"),
-    *("config check", "config print", "lab chaos"),
+    *("config check", "config print", "lab chaos", "dlq list", "dlq show", "dlq redrive"),
 )
 
 

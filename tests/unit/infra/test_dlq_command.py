@@ -1,0 +1,76 @@
+"""`retouch dlq` before it connects: wrong use is one line, and how letters are shown."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from infra.commands.app import app
+from infra.commands.dead_letters import parse_time
+from infra.commands.letters import detail, encoded, printable, summary
+from infra.dead_letters import Mark, Place, read_letter
+from infra.errors import BadSetting
+from schemas.dead_letters import Origin, dead_letter
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["redrive"], "--all"),
+        (["redrive", "--limit", "3"], "--all"),
+        (["redrive", "a-dlt/0/1", "--topic", "a"], "exclude each other"),
+        (["redrive", "a-dlt/0/1", "--all"], "exclude each other"),
+        (["redrive", "nonsense"], "TOPIC-dlt/PARTITION/OFFSET"),
+        (["show", "a-dlt/x/1"], "TOPIC-dlt/PARTITION/OFFSET"),
+        (["list", "--since", "yesterday"], "--since 'yesterday'"),
+        (["list", "--until", "2026-11-20T12:00:00"], "with a zone"),
+        (["list", "--since", "1h", "--until", "2h"], "--since must be before --until"),
+        (["list"], "retouch up"),
+    ],
+)
+def test_wrong_use_is_2_and_one_line(arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, ["dlq", *arguments])
+    assert result.exit_code == 2 and says in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["list", "--limit", "-1"], ["redrive", "--all", "--limit", "0"], ["show"]])
+def test_impossible_options_are_2(arguments: list[str]) -> None:
+    assert CliRunner().invoke(app, ["dlq", *arguments]).exit_code == 2
+
+
+def test_times() -> None:
+    assert parse_time("--since", "1970-01-01T00:00:01Z") == parse_time("--since", "1970-01-01T01:00:01+01:00") == 1000
+    ago = parse_time("--since", "2h")
+    assert ago is not None and ago < datetime.now(UTC).timestamp() * 1000 - 7_199_000
+    assert parse_time("--since", None) is None
+
+
+@pytest.mark.parametrize("text", ["", "2w", "h", "-1h", "999999d", "9999999h", "1970-01-01"])
+def test_impossible_times(text: str) -> None:
+    with pytest.raises(BadSetting, match="must be ISO 8601 with a zone"):
+        parse_time("--until", text)
+
+
+def test_a_summary_holds_no_words_of_users() -> None:
+    written = dead_letter(Origin("queries", 1, 2, 3, "g"), b"tenant/ada", b"secret", [("h", b"private")], ValueError("bad shape"))
+    letter = read_letter(Place("queries-dlt", 0, 9), 1000, written.key, written.value, written.headers)
+    shown = summary(letter, {"queries-dlt/0/9": Mark(1000, 2000, Place("queries", 1, 77))})
+    assert not any(word in str(shown) for word in ("ada", "secret", "private"))
+    assert (shown["set_aside_at"], shown["redriven_at"], shown["sent_as"]) == ("1970-01-01T00:00:01.000+00:00", "1970-01-01T00:00:02.000+00:00", "queries/1/77")
+    whole = detail(letter, {})
+    assert whole["original_headers"] == [{"name": "h", "encoding": "utf-8", "content": "private"}]
+    assert [h["content"] for h in whole["dead_letter_headers"]] == ["queries", 1, 2, 3, "g", "builtins.ValueError", "bad shape"]
+
+
+def test_a_foreign_letter_with_null_headers_is_shown() -> None:
+    whole = detail(read_letter(Place("a-dlt", 0, 0), -1, None, b"\xff", [("n", None)]), {})
+    assert whole["original_headers"] == [{"name": "n", "encoding": None, "content": None}]
+    assert (whole["key"], whole["value"], whole["set_aside_at"], whole["dead_letter_headers"]) == (None, encoded(b"\xff"), "unknown", [])
+
+
+def test_nothing_in_a_record_steers_the_terminal() -> None:
+    assert printable("a\x1b[31mé\n\x9b\u202e") == "a\\x1b[31mé\n\\x9b\\u202e"
