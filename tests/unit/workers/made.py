@@ -63,8 +63,15 @@ def make_incoming(query: Query) -> Incoming[Query]:
     return Incoming(query, open_envelope(seal(query, id=query.query_id, source="/test")), Source(topic="queries", partition=0, offset=0))
 
 
-def make_delivery(query: Query | None = None, *, value: bytes | None = None, offset: int = 0) -> Delivery:
+def make_delivery(query: Query | None = None, *, value: bytes | None = None, offset: int = 0, partition: int = 0) -> Delivery:
     """A record as the broker would give it; `value` instead of the query's own bytes."""
     query = query or make_query()
     headers = seal(query, id=query.query_id, source="/test")
-    return Delivery(Origin("queries", 0, offset, 1_700_000_000_000, "retouch-test"), query.key, query.to_bytes() if value is None else value, headers)
+    origin = Origin("queries", partition, offset, 1_700_000_000_000, "retouch-test")
+    return Delivery(origin, query.key, query.to_bytes() if value is None else value, headers)
+
+
+def make_bare(offset: int, *, key: bytes | None = b"k", id: str | None = None, partition: int = 0) -> Delivery:
+    """A record that nobody will open. It has the id given, or none."""
+    headers = [("ce_id", id.encode())] if id else []
+    return Delivery(Origin("queries", partition, offset, 1_700_000_000_000 + offset, "retouch-test"), key, b"content", headers)
