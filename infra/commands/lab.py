@@ -32,3 +32,17 @@ def chaos(
 
     command = importlib.import_module("lab.chaos.command")
     run(lambda settings: int(command.run(settings, minutes=minutes, seed=seed, out=out, ordered=ordered, as_json=as_json)))
+
+
+@lab.command(epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 no anomaly, 1 anomalies or failed"))
+def simulate(
+    seeds: Annotated[int, typer.Option(min=1, help="How many, one after the other from `--seed` on.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="The first.")] = 0,
+    trace: Annotated[bool, typer.Option("--trace", help="Print every step of the first seed, and its verdict.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the worker runtime on an in-memory broker in virtual time, with faults at every step between poll and commit."""
+    import importlib
+
+    command = importlib.import_module("lab.simulate.command")
+    run(lambda settings: int(command.run(first=seed, seeds=seeds, trace=trace, as_json=as_json)))

@@ -54,7 +54,7 @@ def simulate(seed: int) -> Result:
 class Simulation:
     def __init__(self, of: Scenario) -> None:
         self._of = of
-        self._rng = random.Random(of.seed + 1)
+        self._rng = random.Random(of.seed + 1)  # noqa: S311  # a simulation, no secret
         self._trace: list[str] = []
         self._outage_until = 0.0
         self._calm = False
@@ -90,7 +90,7 @@ class Simulation:
         return self._result()
 
     def _start(self, name: str) -> asyncio.Future[None]:
-        rng = random.Random(f"{self._of.seed}/{name}")
+        rng = random.Random(f"{self._of.seed}/{name}")  # noqa: S311  # a simulation, no secret
         supervised = Supervised(name, lambda life: self._worker(name, life, rng), lambda: self._life(name, rng), rng, self._note)
         self._supervised.append(supervised)
         return asyncio.ensure_future(supervised.live())
@@ -204,6 +204,4 @@ class Simulation:
         found += [f"crash: {type(error).__name__}: {error}" for each in self._supervised for error in each.failures]
         trace = "\n".join(self._trace)
         starts = sum(each.lives for each in self._supervised)
-        return Result(
-            of.seed, found, hashlib.sha256(trace.encode()).hexdigest()[:16], len(self._trace), starts, asyncio.get_running_loop().time(), self._trace
-        )
+        return Result(of.seed, found, hashlib.sha256(trace.encode()).hexdigest()[:16], len(self._trace), starts, asyncio.get_running_loop().time(), self._trace)

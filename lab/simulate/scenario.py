@@ -56,7 +56,7 @@ class Scenario:
 
 
 def scenario(seed: int) -> Scenario:
-    rng = random.Random(seed)
+    rng = random.Random(seed)  # noqa: S311  # a simulation, no secret
     spread_s = rng.uniform(2, 12)
     users = [f"u{number}" for number in range(rng.randint(1, 12))]
     weights = [1 / (rank + 1) for rank in range(len(users))]
@@ -75,10 +75,10 @@ def scenario(seed: int) -> Scenario:
         questions=questions,
         faults_until_s=spread_s + rng.uniform(2, 15),
         delay=0.2 * harsh,
-        long_delay=0.01 * harsh,
-        lost=0.03 * harsh,
-        kill=0.01 * harsh,
-        pause=0.005 * harsh,
+        long_delay=0.015 * harsh,
+        lost=0.05 * harsh,
+        kill=0.025 * harsh,
+        pause=0.01 * harsh,
         outage_every_s=rng.choice((0.0, 0.0, 5.0, 15.0)),
         moves_every_s=rng.choice((0.0, 0.0, 4.0, 10.0)),
     )
