@@ -8,11 +8,12 @@ class RetouchError(Exception):
 
 
 class RetryLater(RetouchError):
-    """Something is briefly away; the same record may succeed after `after_s` seconds."""
+    """Something is briefly away; the same record may succeed after `after_s` seconds. `reason` names it in metrics (`infra.telemetry.metrics.RetryReason`)."""
 
-    def __init__(self, message: str, after_s: float = 1.0) -> None:
+    def __init__(self, message: str, after_s: float = 1.0, reason: str = "other") -> None:
         super().__init__(message)
         self.after_s = after_s
+        self.reason = reason
 
 
 class PoisonMessage(RetouchError):

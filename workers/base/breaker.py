@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from infra.errors import RetryLater
+from infra.telemetry.metrics import BREAKER_STATE, RetryReason
 from workers.runtime.clock import Clock, SystemClock
 
 #: A breaker that stays open doubles its time up to this multiple.
@@ -18,7 +19,8 @@ LONGEST = 8
 class Breaker:
     """Closed, it lets everything through; `failures` in a row open it for `open_s`; then one call at a time tries, and a success closes it."""
 
-    def __init__(self, failures: int, open_s: float, clock: Clock | None = None) -> None:
+    def __init__(self, failures: int, open_s: float, clock: Clock | None = None, *, endpoint: str = "base") -> None:
+        self._endpoint = endpoint
         self._limit = failures
         self._first_open_s = self._open_s = open_s
         self._clock = clock or SystemClock()
@@ -57,8 +59,9 @@ class Breaker:
             return False
         left_s = self._open_until - self._clock.monotonic()
         if left_s > 0 or self._trying:
-            raise RetryLater("the endpoint failed too often and is left alone", after_s=max(left_s, self._first_open_s / 4))
+            raise RetryLater("the endpoint failed too often and is left alone", max(left_s, self._first_open_s / 4), RetryReason.BREAKER)
         self._trying = True
+        BREAKER_STATE.set(0.5, endpoint=self._endpoint)
         return True
 
     def _fail(self, *, tried: bool) -> None:
@@ -67,8 +70,11 @@ class Breaker:
             self._open_s = min(2 * self._open_s, LONGEST * self._first_open_s)
         if tried or (self._open_until is None and self._failed >= self._limit):
             self._open_until = self._clock.monotonic() + self._open_s
+            BREAKER_STATE.set(1, endpoint=self._endpoint)
 
     def _succeed(self) -> None:
+        if self._open_until is not None:
+            BREAKER_STATE.set(0, endpoint=self._endpoint)
         self._failed = 0
         self._open_until = None
         self._open_s = self._first_open_s

@@ -17,6 +17,7 @@ from typing import Any, Self
 import aiohttp
 
 from infra.errors import CannotContinue, RetouchError, RetryLater
+from infra.telemetry.metrics import RetryReason
 from infra.telemetry.tracing import current_traceparent
 from infra.urls import is_loopback, without_user
 from schemas.drafts import Usage
@@ -84,12 +85,12 @@ class ChatEndpoint:
                     raise self._failure(response)
                 return _read(await response.read())
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise RetryLater(f"the endpoint did not answer: {type(error).__name__}", after_s=0.0) from None
+            raise RetryLater(f"the endpoint did not answer: {type(error).__name__}", after_s=0.0, reason=RetryReason.ENDPOINT) from None
 
     def _failure(self, response: aiohttp.ClientResponse) -> RetouchError:
         status = response.status
         if status in (408, 409, 429) or status >= 500:
-            return RetryLater(f"the endpoint answered {status}", after_s=_retry_after_s(response.headers.get("Retry-After", "")))
+            return RetryLater(f"the endpoint answered {status}", _retry_after_s(response.headers.get("Retry-After", "")), RetryReason.ENDPOINT)
         if status in _OUR_MISTAKE:
             return CannotContinue(f"{without_user(self._url)} answered {status}: {_OUR_MISTAKE[status]} (model {self._model!r})")
         return Refused(f"the endpoint answered {status}")
@@ -101,7 +102,7 @@ def _read(content: bytes) -> Completion:
         text = body["choices"][0]["message"]["content"]
         usage = Usage.model_validate(body.get("usage") or {})
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise RetryLater("the endpoint's answer is not a chat completion") from None
+        raise RetryLater("the endpoint's answer is not a chat completion", reason=RetryReason.ENDPOINT) from None
     if not isinstance(text, str) or len(text) > MAX_ANSWER_CHARS:
         raise Refused("the endpoint's answer has no text, or too much of it")
     return Completion(text, usage)

@@ -89,6 +89,11 @@ class Books:
         firsts = (next(iter(p.held.values()), None) for p in self._partitions.values())
         return min((flight.delivery.origin.timestamp_ms for flight in firsts if flight), default=None)
 
+    def held_of(self, number: int) -> int:
+        """Records of one partition that were read and are not durable."""
+        partition = self._partitions.get(number)
+        return len(partition.held) if partition else 0
+
     def assign(self, number: int, assigned: Assigned) -> None:
         """A partition is ours. Positions that somebody else's metadata belongs to are read on from, as if it were empty."""
         ids = dict.fromkeys(assigned.recalled[offset] for offset in sorted(assigned.recalled))

@@ -14,6 +14,8 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from infra.errors import CannotContinue, PoisonMessage, RetryLater
+from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_RETRIES
+from infra.telemetry.tracing import Attributes, Kind, current_traceparent, messaging, span
 from schemas.messages import Malformed, Message
 from schemas.topics import MAX_MESSAGE_BYTES
 from workers.runtime.clock import Clock, SystemClock
@@ -32,7 +34,9 @@ class HandlerFailed(PoisonMessage):
 
 class Processor(Generic[M]):
     def __init__(self, name: str, work: Work[M], backoff: Backoff | None = None, clock: Clock | None = None, rng: random.Random | None = None) -> None:
+        self._name = name
         self._source = f"/workers/{name}"
+        self._span = f"process {work.topic.name}"
         self._work = work
         self._backoff = backoff or Backoff()
         self._clock = clock or SystemClock()
@@ -42,13 +46,27 @@ class Processor(Generic[M]):
         """Never fails because of the record. `failures`: tries before this one. Raises CannotContinue when the handler does."""
         try:
             incoming: Incoming[M] = delivery.open(self._work.topic.message)  # type: ignore[arg-type]  # a topic does not carry its message's type
-            deadline = self._work.deadline(incoming.message)
-            try:
-                return await self._handled(incoming, deadline)
-            except RetryLater as error:
-                return self._after(delivery, incoming, deadline, error, failures + 1)
+            with span(self._span, incoming.envelope.traceparent, Kind.CONSUMER, self._attributes(delivery)) as here:
+                outcome = await self._tried(delivery, incoming, failures)
+                here.add({"retouch.retries": failures, "retouch.outcome": outcome.outcome if isinstance(outcome, Finished) else "try_again"})
+                return outcome
         except (Malformed, PoisonMessage) as error:
             return self._set_aside(delivery, error, failures)
+
+    async def _tried(self, delivery: Delivery, incoming: Incoming[M], failures: int) -> Finished | TryAgain:
+        deadline = self._work.deadline(incoming.message)
+        began = self._clock.monotonic()
+        try:
+            return await self._handled(incoming, deadline)
+        except RetryLater as error:
+            WORKER_RETRIES.add(worker=self._name, reason=error.reason)
+            return self._after(delivery, incoming, deadline, error, failures + 1)
+        finally:
+            WORKER_CALLS_MS.record((self._clock.monotonic() - began) * 1000, worker=self._name)
+
+    def _attributes(self, delivery: Delivery) -> Attributes:
+        origin = delivery.origin
+        return messaging("process", origin.topic, group=origin.group, partition=origin.partition, offset=origin.offset)
 
     async def _handled(self, incoming: Incoming[M], deadline: datetime | None) -> Finished:
         left_s = self._left_s(deadline)
@@ -85,7 +103,8 @@ class Processor(Generic[M]):
         return Finished(self._sealed(incoming, outputs), Outcome.EXPIRED if why is Why.EXPIRED else Outcome.DEGRADED)
 
     def _sealed(self, incoming: Incoming[M], outputs: Sequence[Outgoing]) -> tuple[Outbound, ...]:
-        sealed = tuple(Outbound.sealed(output, source=self._source, traceparent=incoming.envelope.traceparent) for output in outputs)
+        traceparent = current_traceparent() or incoming.envelope.traceparent
+        sealed = tuple(Outbound.sealed(output, source=self._source, traceparent=traceparent) for output in outputs)
         for outbound in sealed:
             if outbound.size_bytes > MAX_MESSAGE_BYTES:
                 raise PoisonMessage(f"its output for {outbound.topic} has {outbound.size_bytes} bytes, the topic takes {MAX_MESSAGE_BYTES}")

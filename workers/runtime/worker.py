@@ -31,7 +31,7 @@ from workers.runtime.handler import Work
 from workers.runtime.pool import Flight, Pool
 from workers.runtime.processor import Processor
 from workers.runtime.retry import Backoff
-from workers.runtime.watchdog import Watchdog
+from workers.runtime.watchdog import Watchdog, guarded_loop
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,11 @@ class Worker(Generic[M]):
             while not stop.is_set():  # noqa: ASYNC110  # it is set by a signal handler, outside the loop
                 await asyncio.sleep(0.05)
 
-        asyncio.run(self.serve(asked_to_stop, on_ready))
+        async def guarded() -> None:
+            with guarded_loop(self._settings.workers.stall_timeout_s):
+                await self.serve(asked_to_stop, on_ready)
+
+        asyncio.run(guarded())
 
     def drain(self, timeout_s: float = 60.0) -> Counts:
         """Run to the end of what the topic holds now, and return what was done. Raises TimeoutError."""
@@ -187,7 +191,6 @@ class Worker(Generic[M]):
         self._has_room = asyncio.Event()
         self._committing = asyncio.Lock()
         self._committed_at = float("-inf")
-        self._read_to: dict[int, int] = {}
         try:
             await asyncio.gather(self._start_producer(), self._membership.join(self, TOPIC_WITHIN_S))
         except BaseException:
@@ -197,7 +200,7 @@ class Worker(Generic[M]):
     async def _until_ended(self, until: Callable[[], Awaitable[None]], on_ready: Callable[[], None]) -> None:
         """Raises the first failure of any task; what is left of the others is cancelled, reading goes on until the worker parts."""
         self._reading = asyncio.ensure_future(self._read(on_ready))
-        own = [asyncio.ensure_future(work) for work in (self._commit_in_time(), self._watchdog.watch(self._membership, self._pool, self._read_to))]
+        own = [asyncio.ensure_future(work) for work in (self._commit_in_time(), self._watchdog.watch(self._membership, self._pool))]
         self._tasks = [self._reading, *own]
         beside = [asyncio.ensure_future(work()) for work in self._background]
         asked = asyncio.ensure_future(until())
@@ -229,6 +232,7 @@ class Worker(Generic[M]):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._watchdog.forget()
         if self._pool.failure.done():
             self._pool.failure.exception()
         await self._membership.leave(for_good=for_good)
@@ -250,8 +254,7 @@ class Worker(Generic[M]):
                 if flight is not None:
                     self._pool.submit(flight)
             self._books.read_to(polled.read_to)
-            self._read_to = {**polled.read_to}
-            self._watchdog.read_to = self._read_to
+            self._watchdog.read_to = polled.read_to
             self._tell_committer()
             if not ready and self._membership.joined:
                 ready = True
@@ -272,7 +275,7 @@ class Worker(Generic[M]):
                 await self._has_room.wait()
 
     def _has_read_to(self, ends: Mapping[int, int]) -> bool:
-        return set(ends) <= self._books.partitions and all(self._read_to.get(number, 0) >= end for number, end in ends.items())
+        return set(ends) <= self._books.partitions and all(self._watchdog.read_to.get(number, 0) >= end for number, end in ends.items())
 
     # Committing
 
@@ -319,12 +322,12 @@ class Worker(Generic[M]):
                 await self._producer.commit(batch.outputs, batch.positions, self._membership, COMMIT_WITHIN_S)
             except NotTaken as error:
                 self._counts.not_taken += 1
+                self._watchdog.not_taken(error)
                 log.warning("a commit was not taken", extra={"worker": self._name, "reason": str(error), "records": len(batch.flights)})
                 await self._recover()
             else:
-                self._books.settle(batch)
                 self._counts.commits += 1
-                self._watchdog.committed(batch, self._clock.monotonic() - self._committed_at)
+                self._watchdog.committed(self._books.settle(batch), self._clock.monotonic() - self._committed_at)
         if too_much_failed:
             self._ceiling.check()
 
@@ -334,7 +337,7 @@ class Worker(Generic[M]):
         await self._start_producer()
         while True:
             try:
-                self._books.learn(await self._membership.committed(set(self._books.partitions), COMMIT_WITHIN_S))
+                self._watchdog.durable(self._books.learn(await self._membership.committed(set(self._books.partitions), COMMIT_WITHIN_S)))
             except NotTaken as error:
                 await self._pause_or_stop(began, error)
             else:
