@@ -45,6 +45,8 @@ JOIN_S = 3.0
 #: A client that has not come back from a call by then never will.
 HANGS_S = 60.0
 RESOLVE_S = 5.0
+#: How long a broker may be away while a process starts.
+CONNECT_S = 60.0
 CLOSE_S = 5.0
 
 
@@ -73,7 +75,7 @@ class KafkaMembership:
 
     async def join(self, listener: Listener, timeout_s: float) -> None:
         self._listener = listener
-        await self._lane.call(lambda: self._subscribe(timeout_s), timeout_s + HANGS_S)
+        await self._lane.call(lambda: self._subscribe(timeout_s), timeout_s + CONNECT_S + HANGS_S)
 
     async def poll(self, most: int, timeout_s: float, paused: Set[int]) -> Polled:
         try:
@@ -138,8 +140,29 @@ class KafkaMembership:
     # From here on: the lane's thread.
 
     def _subscribe(self, timeout_s: float) -> None:
+        self._consumer = self._connected()
+        deadline = time.monotonic() + timeout_s
+        while not self._consumer.partitions_for_topic(self._topic):
+            if time.monotonic() > deadline:  # a group formed before its topic elects a leader that knows no partitions
+                raise CannotContinue(f"topic {self._topic} does not exist: run `retouch topics apply`")
+            time.sleep(0.2)
+        self._consumer.subscribe([self._topic], listener=_Rebalances(self))
+
+    def _connected(self) -> Any:
+        """Raises CannotContinue when the broker has been away for too long."""
+        deadline = time.monotonic() + CONNECT_S
+        while True:
+            try:
+                return self._make_consumer()
+            except kafka_errors.KafkaError as error:
+                if time.monotonic() > deadline:
+                    address = self._settings.bootstrap_servers()
+                    raise CannotContinue(f"the broker at {address} does not answer ({type(error).__name__}): is it up, and is the address right?") from error
+                time.sleep(0.5)
+
+    def _make_consumer(self) -> Any:
         timeout_ms = self._settings.kafka.session_timeout_ms
-        self._consumer = KafkaConsumer(
+        return KafkaConsumer(
             client_id=self._client_id,
             group_id=self.group,
             group_instance_id=self._client_id,
@@ -150,15 +173,10 @@ class KafkaMembership:
             auto_offset_reset="earliest",
             isolation_level="read_committed",
             fetch_max_wait_ms=250,
+            bootstrap_timeout_ms=10_000,
             retry_backoff_ms=20,
             **client_options(self._settings),
         )
-        deadline = time.monotonic() + timeout_s
-        while not self._consumer.partitions_for_topic(self._topic):
-            if time.monotonic() > deadline:  # a group formed before its topic elects a leader that knows no partitions
-                raise CannotContinue(f"topic {self._topic} does not exist: run `retouch topics apply`")
-            time.sleep(0.2)
-        self._consumer.subscribe([self._topic], listener=_Rebalances(self))
 
     def _is_stable(self) -> bool:
         return bool(self._consumer.group_metadata().state == STABLE)
