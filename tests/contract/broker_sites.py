@@ -25,6 +25,7 @@ ALL = frozenset(range(PARTITIONS))
 #: Everything here happens long before a silent member would be given up, so nothing can rest on that.
 SESSION_TIMEOUT_S = 60.0
 WAIT_S = 20.0
+STEADY_POLLS = 6
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -152,6 +153,9 @@ class Member:
         self.read_to: dict[int, int] = {}
         self.gone: list[tuple[str, frozenset[int]]] = []
         self.at_revoked: Callable[[Set[int]], Awaitable[None]] | None = None
+        self._has_left = False
+        self._seen = ""
+        self._steady = 0
 
     async def revoked(self, partitions: Set[int]) -> None:
         if self.at_revoked:
@@ -171,16 +175,24 @@ class Member:
 
     async def poll(self, most: int = 500, timeout_s: float = 0.05, paused: Set[int] = frozenset()) -> Polled:
         polled = await self.place.poll(most, timeout_s, paused)
+        generation = str(self.place.generation)
+        self._steady = self._steady + 1 if generation == self._seen and self.place.joined else 0
+        self._seen = generation
         self.assigned |= polled.assigned
         self.records += polled.records
         self.read_to = {**polled.read_to}
         return polled
 
     async def joined(self) -> Member:
-        """Join and read until every partition is ours: for a member that is alone."""
+        """Join and read until every partition is ours, and the group stands: for a member that is alone."""
         await self.join()
-        await polling(lambda: set(self.assigned) == ALL, self)
+        await polling(lambda: set(self.assigned) == ALL and self.is_steady, self)
         return self
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether the group has stood for a while. A client may join twice before it does, and a commit between the two is refused, rightly."""
+        return self._steady >= STEADY_POLLS
 
     async def commit(self, positions: Mapping[int, Position], *outputs: Outbound) -> None:
         await self.producer.commit(outputs, positions, self.place, WAIT_S)
@@ -188,8 +200,13 @@ class Member:
     async def committed(self, *partitions: int) -> Mapping[int, Position | None]:
         return await self.place.committed(set(partitions), WAIT_S)
 
+    async def leave(self, *, for_good: bool) -> None:
+        self._has_left = True
+        await self.place.leave(for_good=for_good)
+
     async def close(self) -> None:
-        await self.place.leave(for_good=True)
+        if not self._has_left:
+            await self.leave(for_good=True)
         await self.producer.close()
 
 

@@ -209,7 +209,7 @@ async def test_a_partition_is_read_on_only_when_no_open_transaction_holds_its_po
     before = await member().joined()
     await before.place.commit({0: Position(1)}, WAIT_S)
     await site.leave_open("one", output(site, b"open"), {0: Position(2)}, before.place.generation)
-    await before.place.leave(for_good=False)
+    await before.leave(for_good=False)
     after = member()
     await after.join()
     for _ in range(10):
@@ -234,7 +234,7 @@ async def test_a_member_that_comes_back_reads_on_where_it_committed(site: Site, 
     first = await member().joined()
     await polling(lambda: len(first.records) == 3, first)
     await first.place.commit({0: Position(1, "rt1bgA")}, WAIT_S)
-    await first.place.leave(for_good=True)
+    await first.leave(for_good=True)
     again = await member().joined()
     assert again.assigned[0].committed == Position(1, "rt1bgA")
     await polling(lambda: len(again.records) >= 2, again)
@@ -245,7 +245,7 @@ async def shared(member: Members) -> tuple[Member, Member]:
     """Two members with two partitions each."""
     one, two = await member("one").joined(), member("two")
     await two.join()
-    await polling(lambda: len(one.assigned) == len(two.assigned) == 2, one, two)
+    await polling(lambda: len(one.assigned) == len(two.assigned) == 2 and one.is_steady and two.is_steady, one, two)
     assert set(one.assigned) | set(two.assigned) == ALL
     return one, two
 
@@ -296,7 +296,7 @@ async def test_a_commit_that_rests_on_an_outdated_generation_is_refused(site: Si
 
 async def test_a_member_that_leaves_for_good_frees_its_partitions_at_once(site: Site, member: Members) -> None:
     one, two = await shared(member)
-    await one.place.leave(for_good=True)
+    await one.leave(for_good=True)
     await polling(lambda: set(two.assigned) == ALL, two)
     assert two.gone == []
 
@@ -304,7 +304,7 @@ async def test_a_member_that_leaves_for_good_frees_its_partitions_at_once(site: 
 async def test_a_member_that_comes_back_under_its_name_finds_its_partitions_unmoved(site: Site, member: Members) -> None:
     one, two = await shared(member)
     had = set(one.assigned)
-    await one.place.leave(for_good=False)
+    await one.leave(for_good=False)
     for _ in range(10):
         await two.poll()
     back = member("one")
@@ -336,7 +336,7 @@ async def test_the_ids_below_the_position_are_recalled_without_those_that_were_s
     await site.append(dead_letter_topic(site.name), 0, [letter.value or b""], letter.headers)
     first = await member().joined()
     await first.place.commit({1: Position(8), 2: Position(0)}, WAIT_S)
-    await first.place.leave(for_good=True)
+    await first.leave(for_good=True)
     again = await member(remember=4).joined()
     assert again.assigned[1].recalled == {4: "id-4", 5: "id-5", 7: "id-7"}
     assert [again.assigned[number].recalled for number in (0, 2, 3)] == [{}, {}, {}]

@@ -189,10 +189,13 @@ class Books:
         return settled
 
     def _chosen(self, most: int) -> list[Flight]:
-        """The first to have finished, up to `most` of them and to `BATCH_BYTES`."""
+        """The first to have finished, up to `most` of them and to `BATCH_BYTES`. Those too far beyond their watermark to fit hold up no other."""
         chosen: list[Flight] = []
         size = 0
+        within = {number: p.tracker.watermark() + self._metadata_bytes * SPAN_PER_BYTE for number, p in self._partitions.items()}
         for flight in self._finished:
+            if flight.delivery.origin.offset >= within[flight.delivery.origin.partition]:
+                continue
             size += sum(output.size_bytes for output in flight.finished.outputs) if flight.finished else 0
             if chosen and (len(chosen) >= most or size > BATCH_BYTES):
                 break

@@ -85,11 +85,14 @@ class OffsetTracker:
         return max(self._next or 0, self._end)
 
     def fitting(self, offsets: Iterable[int]) -> list[int]:
-        """As many of these pending offsets, lowest first, as may be finished together: their map fits into a commit."""
+        """As many of these pending offsets, lowest first, as may be finished together: their map fits into a commit.
+
+        The first pending one always may: what is left of a map that was taken before is no longer than it was.
+        """
         wanted = sorted(offsets)
         if len(self.position(wanted).metadata) <= self._metadata_bytes:
             return wanted
-        fits, fails = 0, len(wanted)
+        fits, fails = int(wanted[0] == self.watermark()), len(wanted)
         while fails - fits > 1:
             middle = (fits + fails) // 2
             if len(self.position(wanted[:middle]).metadata) <= self._metadata_bytes:
@@ -135,6 +138,7 @@ class OffsetTracker:
         still = frozenset(left)
         finished = {offset for offset in self._pending if offset < end and offset not in still}
         self.committed(committed, finished)
+        self._awaited = deque(offset for offset in self._awaited if offset not in finished)
         return finished
 
     def _vanish_below(self, offset: int) -> None:

@@ -91,6 +91,30 @@ def test_a_commit_in_doubt_is_learned_from_the_broker() -> None:
     assert commit(tracker, 0, 2) == Position(3)
 
 
+def test_where_less_may_be_said_than_before_the_watermark_moves_on() -> None:
+    tracker = OffsetTracker(None)
+    read(tracker, *range(2000))
+    long = commit(tracker, *range(1, 2000, 2))
+    again = OffsetTracker(long, metadata_bytes=64)
+    left = read(again, *range(2000))
+    assert again.fitting(left[1::2]) == []
+    while left:
+        finishing = again.fitting(left)
+        assert finishing
+        commit(again, *finishing)
+        left = [offset for offset in left if offset not in finishing]
+    assert again.position() == Position(2000)
+
+
+def test_what_turns_out_to_be_finished_before_it_was_read_again_is_not_done_again() -> None:
+    tracker = OffsetTracker(None)
+    read(tracker, 0, 1, 2)
+    late = OffsetTracker(commit(tracker, 2))
+    assert late.learn(Position(3)) == {0, 1}
+    assert read(late, 0, 1, 3) == [3]
+    assert commit(late, 3) == Position(4)
+
+
 @given(st.integers(0, 2**32))
 def test_no_history_loses_or_repeats_an_offset(seed: int) -> None:
     """Records with gaps are read, finished in any order, committed or lost with their reader, again and again."""
