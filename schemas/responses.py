@@ -16,6 +16,7 @@ class ResponseStatus(StrEnum):
     PERSONALIZED = "personalized"
     ZERO_SHOT = "zero_shot"  # the query asked for the base answer
     NO_HISTORY = "no_history"
+    INDEX_AWAY = "index_away"  # the history could not be asked
     UNPARSABLE = "unparsable"  # the reflection model's output had no single <personalized> body
     REFLECTION_FAILED = "reflection_failed"
     PROMPT_TOO_LONG = "prompt_too_long"  # not even one history item fits the model's context

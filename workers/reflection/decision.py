@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from schemas.contexts import Context, HistoryItem
+from schemas.contexts import Context, HistoryItem, RetrievalStatus
 from schemas.drafts import DraftStatus
 from schemas.queries import Query, Strategy
 from schemas.responses import ResponseStatus
@@ -18,6 +18,10 @@ def without_model(context: Context, strategy: Strategy) -> ResponseStatus | None
         return ResponseStatus.EXPIRED if context.draft.status is DraftStatus.EXPIRED else ResponseStatus.BASE_FAILED
     if strategy is Strategy.ZERO_SHOT:
         return ResponseStatus.ZERO_SHOT
+    if context.retrieval is RetrievalStatus.DEADLINE_PASSED:
+        return ResponseStatus.DEADLINE_NEAR
+    if context.retrieval is RetrievalStatus.INDEX_AWAY:
+        return ResponseStatus.INDEX_AWAY
     if not context.items:
         return ResponseStatus.NO_HISTORY
     return None
