@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from workers.runtime.clock import Clock
 from workers.runtime.delivery import Delivery, Finished, TryAgain
-from workers.runtime.schedule import Schedule
+from workers.runtime.schedule import COUNTED_PER_KEY, Schedule
 
 Attempt = Callable[[Delivery, int], Awaitable[Finished | TryAgain]]
 
@@ -36,7 +36,8 @@ class Pool:
         self._ordered = ordered
         self._clock = clock
         self._landed = landed
-        self._schedule: Schedule[Flight] = Schedule(ordered=ordered)
+        # With few places the flood of one key must not look like enough to do either.
+        self._schedule: Schedule[Flight] = Schedule(ordered=ordered, counted=max(1, min(COUNTED_PER_KEY, concurrency // 8)))
         self._returning: deque[tuple[Flight, asyncio.Future[None]]] = deque()
         self._tasks: dict[Flight, asyncio.Task[None]] = {}
         self._running = 0

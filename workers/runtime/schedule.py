@@ -16,11 +16,11 @@ COUNTED_PER_KEY = 8
 
 
 class Schedule(Generic[T]):
-    """Waiting records by key. With `ordered`, a key whose record was taken is closed until `release`."""
+    """Waiting records by key. With `ordered`, a key whose record was taken is closed until `release`, and one record of each counts."""
 
-    def __init__(self, *, ordered: bool) -> None:
+    def __init__(self, *, ordered: bool, counted: int = COUNTED_PER_KEY) -> None:
         self._ordered = ordered
-        self._counted = 1 if ordered else COUNTED_PER_KEY
+        self._counted = 1 if ordered else counted
         self._waiting: dict[Hashable, deque[T]] = {}
         self._turns: deque[Hashable] = deque()  # keys whose next record may begin
         self._closed: set[Hashable] = set()

@@ -22,7 +22,7 @@ from typing import Generic, TypeVar
 from infra.errors import CannotContinue
 from infra.settings import DeliveryMode, KeyOrder, Settings
 from schemas.messages import Message
-from workers.runtime.books import Books, Partition
+from workers.runtime.books import Batch, Books, Partition
 from workers.runtime.broker import Broker, Membership, NotTaken, Producer
 from workers.runtime.ceiling import Ceiling
 from workers.runtime.clock import Clock, SystemClock
@@ -223,7 +223,8 @@ class Worker(Generic[M]):
         while self._pool.running and self._clock.monotonic() < deadline:
             _raise_failures([*self._tasks, self._pool.failure])
             await self._clock.sleep(0.01)
-        await self._commit()
+        while await self._commit() and self._books.finished and self._clock.monotonic() < deadline:
+            pass
 
     async def _part(self, *, for_good: bool) -> None:
         """Cancel what is left and close both ends. A place that is given up moves its partitions at once; after a failure they wait for us."""
@@ -243,6 +244,7 @@ class Worker(Generic[M]):
     async def _read(self, on_ready: Callable[[], None]) -> None:
         ready = False
         while True:
+            self._has_room.clear()
             room = self._room()
             polled = await self._membership.poll(room, POLL_S, self._books.far_ahead)
             for number, assigned in polled.assigned.items():
@@ -269,7 +271,6 @@ class Worker(Generic[M]):
         return max(0, min(POLL_RECORDS, AHEAD * self._concurrency - self._pool.depth))
 
     async def _wait_for_room(self) -> None:
-        self._has_room.clear()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(FULL_S):
                 await self._has_room.wait()
@@ -307,29 +308,32 @@ class Worker(Generic[M]):
                         await self._is_full.wait()
             self._has_finished.clear()
             self._is_full.clear()
-            await self._commit()
-            self._tell_committer()
+            if await self._commit():  # else what has finished does not fit, and the next landing tells
+                self._tell_committer()
 
-    async def _commit(self) -> None:
-        """Make durable what has finished, and stop behind it where too much of it has failed through our fault."""
+    async def _commit(self) -> bool:
+        """Make durable what has finished, and stop behind it where too much of it has failed through our fault. False where nothing could be."""
         async with self._committing:
             self._committed_at = self._clock.monotonic()
             too_much_failed = self._ceiling.is_reached
             batch = self._books.batch(COMMIT_AT)
-            if batch.is_empty:
-                return
-            try:
-                await self._producer.commit(batch.outputs, batch.positions, self._membership, COMMIT_WITHIN_S)
-            except NotTaken as error:
-                self._counts.not_taken += 1
-                self._watchdog.not_taken(error)
-                log.warning("a commit was not taken", extra={"worker": self._name, "reason": str(error), "records": len(batch.flights)})
-                await self._recover()
-            else:
-                self._counts.commits += 1
-                self._watchdog.committed(self._books.settle(batch), self._clock.monotonic() - self._committed_at)
-        if too_much_failed:
+            if not batch.is_empty:
+                await self._make_durable(batch)
+        if too_much_failed and (batch.is_empty or not self._books.finished):  # else the next commit has the rest
             self._ceiling.check()
+        return not batch.is_empty
+
+    async def _make_durable(self, batch: Batch) -> None:
+        try:
+            await self._producer.commit(batch.outputs, batch.positions, self._membership, COMMIT_WITHIN_S)
+        except NotTaken as error:
+            self._counts.not_taken += 1
+            self._watchdog.not_taken(error)
+            log.warning("a commit was not taken", extra={"worker": self._name, "reason": str(error), "records": len(batch.flights)})
+            await self._recover()
+        else:
+            self._counts.commits += 1
+            self._watchdog.committed(self._books.settle(batch), self._clock.monotonic() - self._committed_at)
 
     async def _recover(self) -> None:
         """A new producer, which ends the transaction in doubt, and then the truth from the broker."""
@@ -364,9 +368,11 @@ class Worker(Generic[M]):
     async def revoked(self, partitions: Set[int]) -> None:
         """Commit what has finished, and drop the rest: their next owner does it."""
         given_up = self._books.assignments(partitions)
-        if not self._failed:
-            await self._commit()  # this may take longer than the group waits, and the partitions may have come back by then
-        self._abandon(given_up)
+        try:
+            if not self._failed:
+                await self._commit()  # this may take longer than the group waits, and the partitions may have come back by then
+        finally:
+            self._abandon(given_up)
 
     def lost(self, partitions: Set[int]) -> None:
         self._abandon(self._books.assignments(partitions))

@@ -67,7 +67,7 @@ class Made:
 
 async def test_no_more_begin_at_once_than_there_are_places() -> None:
     made = Made(2)
-    await made.submit(0, 1, 2, 3)
+    await made.submit(0, 1, 2, 3, key=None)
     assert (made.handler.begun, made.pool.running, made.pool.depth) == ([0, 1], 2, 2)
     await made.handler.end(1)
     assert (made.handler.begun, made.landed) == ([0, 1, 2], [1])
@@ -159,7 +159,7 @@ async def test_what_is_abandoned_between_two_tries_gives_back_what_it_holds(when
         await made.clock.advance(5.0)
     if when == "given a place":
         made.handler.running[1].set_result(DONE)
-        while not flight.has_place:
+        while not flight.has_place:  # noqa: ASYNC110  # the very turn between having a place and running on
             await asyncio.sleep(0)
     made.pool.abandon(lambda each: each is flight)
     await settle()

@@ -1,0 +1,121 @@
+"""A broker in memory, workers on it, and what readers of committed records see."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Any
+
+from infra.settings import Workers, load
+from schemas.drafts import Draft
+from schemas.envelope import seal
+from schemas.ids import derive
+from schemas.queries import Query
+from schemas.topics import DRAFTS, QUERIES, consumer_group, dead_letter_topic
+from tests.unit.workers.made import make_query
+from workers.runtime.handler import Handler, Incoming, Outgoing, Why, Work
+from workers.runtime.memory.broker import Cluster, Faults, MemoryBroker
+from workers.runtime.offsets import Position
+from workers.runtime.worker import Worker
+
+#: Nothing here takes a tenth of it.
+WAIT_S = 20.0
+
+
+class Site:
+    """Queries come in, drafts go out. Made on a running loop or not; `ask` needs one."""
+
+    def __init__(self, partitions: int = 4, **cluster: Any) -> None:
+        self.cluster = Cluster(dict.fromkeys((QUERIES.name, DRAFTS.name, dead_letter_topic(QUERIES.name)), partitions), **cluster)
+
+    def ask(self, *queries: Query, partition: int | None = None) -> None:
+        for query in queries:
+            headers = seal(query, id=query.query_id, source="/test")
+            self.cluster.log.append(QUERIES.name, query.key, query.to_bytes(), headers, partition)
+
+    def worker(self, handle: Handler[Query], *, instance: str = "one", faults: Faults | None = None, concurrency: int = 16, **options: Any) -> Worker[Query]:
+        """`options` of the settings' section `workers`, of the work, or of the worker itself."""
+        section = {"commit_every_ms": 5} | {name: options.pop(name) for name in Workers.model_fields if name in options}
+        work = Work(QUERIES, handle, **{name: options.pop(name) for name in ("deadline", "degrade") if name in options})
+        broker = MemoryBroker(self.cluster, instance, faults)
+        return Worker(load(workers=section, stack={"stop_timeout_s": 4.0}), name="base", work=work, concurrency=concurrency, broker=broker, **options)
+
+    def answers(self) -> list[Draft]:
+        return [Draft.from_bytes(entry.value or b"") for entry in self.cluster.log.committed_records(DRAFTS.name)]
+
+    def answered(self) -> Counter[str]:
+        """How often each text was answered."""
+        return Counter(draft.query.text for draft in self.answers())
+
+    def letters(self) -> int:
+        return len(self.cluster.log.committed_records(dead_letter_topic(QUERIES.name)))
+
+    def committed(self, partition: int) -> Position | None:
+        return self.cluster.log.committed(consumer_group("base"), partition)
+
+    def commit(self, partition: int, position: Position) -> None:
+        self.cluster.log.commit(consumer_group("base"), {partition: position})
+
+
+def numbered(count: int, *, users: int = 20, first: int = 0, deadline: datetime | None = None) -> list[Query]:
+    """Queries whose texts are their numbers."""
+    return [make_query(number, user=f"u{number % users}", text=str(number), deadline=deadline) for number in range(first, first + count)]
+
+
+def once(queries: Sequence[Query]) -> Counter[str]:
+    return Counter(query.text for query in queries)
+
+
+def draft(incoming: Incoming[Query]) -> Sequence[Outgoing]:
+    query = incoming.message
+    return [Outgoing(DRAFTS, Draft(query=query, answer="a", base_model="m", base_ms=1.0), derive("draft", query.query_id))]
+
+
+async def answer(incoming: Incoming[Query]) -> Sequence[Outgoing]:
+    return draft(incoming)
+
+
+def no_answer(incoming: Incoming[Query], why: Why) -> Sequence[Outgoing]:
+    return draft(incoming)
+
+
+class Script:
+    """A handler that does what it is told for one text, and answers all others."""
+
+    def __init__(self, **steps: Callable[[], Awaitable[None]]) -> None:
+        self._steps = {name.removeprefix("on"): step for name, step in steps.items()}
+        self.seen: list[str] = []
+
+    async def __call__(self, incoming: Incoming[Query]) -> Sequence[Outgoing]:
+        self.seen.append(incoming.message.text)
+        if step := self._steps.get(incoming.message.text):
+            await step()
+        return draft(incoming)
+
+
+async def so(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        await asyncio.sleep(0.005)
+
+
+async def until(worker: Worker[Query], condition: Callable[[], bool]) -> None:
+    """Serve until something is so, then stop as when told to."""
+    async with asyncio.timeout(WAIT_S):
+        await worker.serve(lambda: so(condition))
+
+
+async def killed(worker: Worker[Query], condition: Callable[[], bool], faults: Faults | None = None) -> None:
+    """Serve until something is so, and end there with nothing put in order."""
+    serving = asyncio.ensure_future(worker.serve(asyncio.Event().wait))  # type: ignore[arg-type]  # what it returns does not matter
+    await so(condition)
+    serving.cancel()
+    await asyncio.wait([serving], timeout=WAIT_S)
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
