@@ -19,10 +19,9 @@ from infra.dead_letters import Letter, Mark, Marks, Place, read_letter
 from infra.errors import CannotContinue
 from infra.kafka import admin, producer, reader
 from infra.settings import Settings
-from infra.topology import DEAD_LETTER_ROOM
+from infra.topology import DEAD_LETTER_ROOM, REDRIVEN
 from schemas.topics import DEAD_LETTER_SUFFIX, MAX_MESSAGE_BYTES
 
-MARKS_TOPIC = "dlq-redriven"
 TRANSACTIONAL_ID = "retouch-dlq"
 #: After a killed redrive, readers of its topics wait this long for the broker to give the open transaction up.
 TRANSACTION_TIMEOUT_MS = 15_000
@@ -66,7 +65,7 @@ class DeadLetterTopics:
     def marks(self) -> Marks:
         self._topics = frozenset(self._consumer.topics())
         found: dict[str, Mark] = {}
-        for record in self._read(self._ranges([MARKS_TOPIC])):
+        for record in self._read(self._ranges([REDRIVEN])):
             mark = Mark.from_bytes(record.value) if record.key and record.value else None
             if mark:
                 found[record.key.decode(errors="replace")] = mark
@@ -183,7 +182,7 @@ class TransactionalOutbox:
             place = Place(taken.topic, taken.partition, taken.offset)
             for marked in (letter, *repeats):
                 mark = Mark(marked.set_aside_ms, now_ms, place)
-                marks.append(self.producer.send(MARKS_TOPIC, key=str(marked.place).encode(), value=mark.to_bytes()))
+                marks.append(self.producer.send(REDRIVEN, key=str(marked.place).encode(), value=mark.to_bytes()))
         self.producer.flush(timeout=COMMIT_WITHIN_S)
         for future in marks:
             future.get(timeout=0)
@@ -211,14 +210,14 @@ def _quietly(call: Any) -> None:
 def _make_marks_topic(settings: Settings) -> None:
     client = admin(settings, bootstrap_timeout_ms=TIMEOUT_MS)
     try:
-        if MARKS_TOPIC in client.list_topics():
+        if REDRIVEN in client.list_topics():
             return
         config = {"cleanup.policy": "compact"}
-        new = {MARKS_TOPIC: {"num_partitions": 1, "replication_factor": settings.kafka.replication_factor, "configs": config}}
+        new = {REDRIVEN: {"num_partitions": 1, "replication_factor": settings.kafka.replication_factor, "configs": config}}
         for result in client.create_topics(new, raise_errors=False)["topics"]:
             if result["error_code"] not in (0, TopicAlreadyExistsError.errno):
-                raise CannotContinue(f"the broker refuses topic {MARKS_TOPIC}, which the marks need: {result['error_message']}")
-        client.wait_for_topics([MARKS_TOPIC], timeout_ms=TIMEOUT_MS)
+                raise CannotContinue(f"the broker refuses topic {REDRIVEN}, which the marks need: {result['error_message']}")
+        client.wait_for_topics([REDRIVEN], timeout_ms=TIMEOUT_MS)
     finally:
         client.close()
 

@@ -20,6 +20,8 @@ from schemas.topics import DEAD_LETTER_SUFFIX, DEAD_LETTERED, FOREVER, MAX_MESSA
 #: What the dead-letter headers may add to a record that was as large as its topic takes.
 DEAD_LETTER_ROOM = 65_536
 TIMEOUT_MS = 15_000
+#: Which dead letters `retouch dlq redrive` has sent again; compacted, one mark a letter (infra.dead_letter_topics).
+REDRIVEN = "dlq-redriven"
 #: Made by whoever keeps its state in it, with as many partitions as it needs; `streams.halves` says the same name.
 CHANGELOGS = frozenset({"retouch-streams-halves-changelog"})
 
@@ -86,9 +88,10 @@ class Applied:
 
 
 def declared_topics(settings: Settings) -> tuple[Declared, ...]:
-    """Every topic, then its dead-letter topic, with the partitions that new topics get."""
+    """Every topic, then its dead-letter topic, with the partitions that new topics get, then the marks of redriven letters."""
     dead_letters = [Topic(dead_letter_topic(t.name), t.message, t.key, "whoever failed", "dead-letter tools", FOREVER) for t in DEAD_LETTERED]
-    return tuple(Declared(t.name, settings.kafka.partitions, settings.kafka.replication_factor, _config(t)) for t in (*TOPICS, *dead_letters))
+    ours = [Declared(t.name, settings.kafka.partitions, settings.kafka.replication_factor, _config(t)) for t in (*TOPICS, *dead_letters)]
+    return (*ours, Declared(REDRIVEN, 1, settings.kafka.replication_factor, {"cleanup.policy": "compact"}))
 
 
 def apply(settings: Settings) -> Applied:

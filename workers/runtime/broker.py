@@ -13,6 +13,7 @@ from typing import Any, Protocol
 from workers.runtime.delivery import Delivery, Outbound
 from workers.runtime.offsets import Position
 
+FENCED = "this one's place in the group is gone: another process has its name (give each its own kafka.instance), or it stood still for too long"
 #: How long a group waits for us when partitions go away.
 REVOKE_WITHIN_S = 3.0
 

@@ -25,7 +25,7 @@ def test_the_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert settings.kafka.bootstrap_servers == "ours:9092"
     assert settings.base.url == "http://usual/v1"
     assert (settings.base.model, settings.kafka.partitions) == ("file", 9)
-    assert settings.base.attempts == 3
+    assert settings.base.attempts == 6
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ from infra.kafka import client_options
 from infra.settings import Settings
 from schemas.dead_letters import Origin
 from schemas.topics import consumer_group
-from workers.runtime.broker import REVOKE_WITHIN_S, Assigned, Listener, NotTaken, Polled
+from workers.runtime.broker import FENCED, REVOKE_WITHIN_S, Assigned, Listener, NotTaken, Polled
 from workers.runtime.delivery import Delivery
 from workers.runtime.kafka.lane import Lane
 from workers.runtime.kafka.recall import recall
@@ -39,7 +39,6 @@ from workers.runtime.offsets import Position
 log = logging.getLogger(__name__)
 
 STABLE = "<stable>"
-FENCED = "another process has taken this one's place in the group: give each its own kafka.instance"
 #: How long one attempt to join may block: heartbeats and other members' joins go on meanwhile.
 JOIN_S = 3.0
 #: A client that has not come back from a call by then never will.
@@ -174,7 +173,7 @@ class KafkaMembership:
             isolation_level="read_committed",
             fetch_max_wait_ms=250,
             bootstrap_timeout_ms=10_000,
-            retry_backoff_ms=20,
+            retry_backoff_ms=50,
             **client_options(self._settings),
         )
 
@@ -182,6 +181,7 @@ class KafkaMembership:
         return bool(self._consumer.group_metadata().state == STABLE)
 
     def _poll(self, most: int, timeout_s: float, paused: Set[int]) -> Polled:
+        assigned: dict[int, Assigned] = {}
         try:
             coordinator = self._consumer._coordinator
             if not self._is_stable() or coordinator.need_rejoin():
@@ -192,6 +192,10 @@ class KafkaMembership:
             batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=most) if most else coordinator.poll(timeout_ms=0) and {}
         except kafka_errors.FencedInstanceIdError:
             raise CannotContinue(FENCED) from None
+        except kafka_errors.RetriableError as error:  # a connection that breaks while the coordinator is looked up comes out of the client's poll
+            log.info("the coordinator is away", extra={"group": self.group, "reason": type(error).__name__})
+            time.sleep(min(timeout_s, 0.1))
+            return Polled(assigned, [], self._positions())
         if self._is_stable():
             self.generation = self._consumer.group_metadata()
         records = [self._delivery(r) for partition, batch in (batches or {}).items() if partition.partition not in self._fresh for r in batch]

@@ -20,10 +20,10 @@ from infra.kafka import producer
 from infra.settings import Settings
 from infra.topology import DEAD_LETTER_ROOM
 from schemas.topics import MAX_MESSAGE_BYTES, consumer_group
-from workers.runtime.broker import Membership, NotTaken
+from workers.runtime.broker import FENCED, Membership, NotTaken
 from workers.runtime.delivery import Outbound
 from workers.runtime.kafka.lane import Lane
-from workers.runtime.kafka.membership import FENCED, kafka_offsets
+from workers.runtime.kafka.membership import kafka_offsets
 from workers.runtime.offsets import Position
 
 log = logging.getLogger(__name__)

@@ -13,9 +13,7 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from infra.errors import CannotContinue
-from workers.runtime.broker import NotTaken
-
-FENCED = "another process has taken this one's place in the group: give each its own kafka.instance"
+from workers.runtime.broker import FENCED, NotTaken
 
 
 @dataclass(frozen=True)
