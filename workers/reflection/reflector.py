@@ -10,7 +10,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from infra.errors import CannotContinue
 from infra.settings import Reflection
@@ -56,7 +56,10 @@ class Reflector:
     def deadline(self, context: Context) -> datetime | None:
         """When the base answer goes out: the query's deadline, less the reserve."""
         deadline = context.draft.query.deadline
-        return None if deadline is None else deadline - timedelta(seconds=self._settings.deadline_reserve_s)
+        if deadline is None:
+            return None
+        reserve = timedelta(seconds=self._settings.deadline_reserve_s)
+        return deadline - min(reserve, deadline - datetime.min.replace(tzinfo=UTC))  # at the beginning of time there is no before
 
     def degraded(self, incoming: Incoming[Context], why: Why) -> Sequence[Outgoing]:
         """The base answer, or word that not even that came in time."""

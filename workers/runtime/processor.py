@@ -52,6 +52,10 @@ class Processor(Generic[M]):
                 return outcome
         except (Malformed, PoisonMessage) as error:
             return self._set_aside(delivery, error, failures)
+        except CannotContinue:
+            raise
+        except Exception as error:  # around the handler: a deadline that cannot be reckoned, an output that cannot be written
+            return self._set_aside(delivery, self._bug(error), failures)
 
     async def _tried(self, delivery: Delivery, incoming: Incoming[M], failures: int) -> Finished | TryAgain:
         deadline = self._work.deadline(incoming.message)

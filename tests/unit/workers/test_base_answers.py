@@ -1,8 +1,6 @@
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from collections.abc import Sequence
 
 import pytest
 
@@ -11,11 +9,17 @@ from infra.settings import Base
 from schemas.drafts import Draft, DraftStatus, Usage
 from schemas.ids import derive
 from schemas.queries import Query
-from tests.unit.workers.made import NOON, make_incoming, make_query
+from schemas.topics import DRAFTS, QUERIES
+from tests.unit.workers.made import NOON, make_delivery, make_incoming, make_query
 from tests.unit.workers.openai_server import Answer, completion, failure, scripted, serving
 from workers.base.answerer import Answerer, Asks
+from workers.base.breaker import Breaker
 from workers.endpoint.client import ChatEndpoint, Completion, Refused
-from workers.runtime.clock import HandClock, settle
+from workers.runtime.clock import HandClock
+from workers.runtime.delivery import Finished, TryAgain
+from workers.runtime.handler import Outgoing, Why, Work
+from workers.runtime.processor import Processor
+from workers.runtime.retry import Backoff
 
 SETTINGS = Base(attempts=3, timeout_s=5.0)
 
@@ -30,36 +34,33 @@ class Scripted:
     async def complete(self, prompt: str, *, max_tokens: int) -> Completion:
         self.prompts.append(prompt)
         if self._call_s:
-            await self._clock.sleep(self._call_s)
+            await self._clock.advance(self._call_s)
         step = self._steps.pop(0)
         if isinstance(step, Exception):
             raise step
         return Completion(step, Usage(prompt_tokens=4, completion_tokens=2))
 
 
-async def draft_of(answerer: Answerer, query: Query) -> Draft:
-    [outgoing] = await answerer(make_incoming(query))
-    assert isinstance(outgoing.message, Draft)
-    assert outgoing.id == derive("draft", query.query_id)
-    return outgoing.message
+def answerer(endpoint: Asks, clock: HandClock) -> Answerer:
+    return Answerer(endpoint, SETTINGS, Breaker(SETTINGS.breaker_failures, SETTINGS.breaker_open_s, clock), clock)
 
 
-async def running(clock: HandClock, work: Awaitable[Draft], step_s: float = 0.5) -> Draft:
-    """Move the clock until the work is done."""
-    task = asyncio.ensure_future(work)
-    for _ in range(200):
-        await settle()
-        if task.done():
-            return task.result()
-        await clock.advance(step_s)
-    raise AssertionError("never ended")
+def only_draft(outgoing: Sequence[Outgoing], query: Query) -> Draft:
+    [draft] = outgoing
+    assert isinstance(draft.message, Draft)
+    assert (draft.topic, draft.id) == (DRAFTS, derive("draft", query.query_id))
+    return draft.message
+
+
+async def draft_of(endpoint: Asks, clock: HandClock, query: Query) -> Draft:
+    return only_draft(await answerer(endpoint, clock)(make_incoming(query)), query)
 
 
 async def test_a_draft_is_the_stripped_answer_to_the_task_alone() -> None:
     clock = HandClock(NOON)
     endpoint = Scripted(clock, "  Comedy\n", call_s=0.25)
     query = make_query(user="secret-user", text="a film")
-    draft = await running(clock, draft_of(Answerer(endpoint, SETTINGS, clock), query), step_s=0.25)
+    draft = await draft_of(endpoint, clock, query)
     assert (draft.answer, draft.status, draft.base_model) == ("Comedy", DraftStatus.DRAFTED, "pico-base")
     assert draft.usage == Usage(prompt_tokens=4, completion_tokens=2)
     assert draft.base_ms == pytest.approx(250)
@@ -67,54 +68,57 @@ async def test_a_draft_is_the_stripped_answer_to_the_task_alone() -> None:
     assert endpoint.prompts == ["tag : a film"]
 
 
-async def test_only_the_call_that_succeeded_is_measured() -> None:
+async def test_a_query_that_the_endpoint_refuses_gets_an_empty_draft() -> None:
     clock = HandClock(NOON)
-    endpoint = Scripted(clock, RetryLater("away", after_s=0.0), "yes", call_s=0.5)
-    draft = await running(clock, draft_of(Answerer(endpoint, SETTINGS, clock), make_query()))
-    assert draft.answer == "yes"
-    assert draft.base_ms == pytest.approx(500)
-
-
-@pytest.mark.parametrize("steps", [[RetryLater("away", after_s=0.0)] * 3, [Refused("too long")]])
-async def test_a_base_that_cannot_answer_gives_an_empty_draft(steps: list[Exception]) -> None:
-    clock = HandClock(NOON)
-    endpoint = Scripted(clock, *steps)
-    draft = await running(clock, draft_of(Answerer(endpoint, SETTINGS, clock), make_query()))
+    draft = await draft_of(Scripted(clock, Refused("too long")), clock, make_query())
     assert (draft.answer, draft.status, draft.base_ms) == ("", DraftStatus.BASE_FAILED, 0.0)
-    assert len(endpoint.prompts) == len(steps)
 
 
-async def test_a_query_past_its_deadline_is_not_worked_on() -> None:
+@pytest.mark.parametrize(("why", "status"), [(Why.EXPIRED, DraftStatus.EXPIRED), (Why.EXHAUSTED, DraftStatus.BASE_FAILED)])
+def test_a_query_that_gets_no_answer_goes_on_with_an_empty_draft_that_says_why(why: Why, status: DraftStatus) -> None:
+    query, clock = make_query(), HandClock(NOON)
+    draft = only_draft(answerer(Scripted(clock), clock).degraded(make_incoming(query), why), query)
+    assert (draft.query, draft.answer, draft.status, draft.usage) == (query, "", status, Usage())
+
+
+@pytest.mark.parametrize("error", [RetryLater("away", after_s=3.0), CannotContinue("401")])
+async def test_what_stands_for_all_queries_is_the_runtimes_affair(error: Exception) -> None:
     clock = HandClock(NOON)
-    endpoint = Scripted(clock, "late")
-    draft = await draft_of(Answerer(endpoint, SETTINGS, clock), make_query(deadline=NOON - timedelta(seconds=1)))
-    assert draft.status is DraftStatus.BASE_FAILED
-    assert endpoint.prompts == []
+    with pytest.raises(type(error)) as raised:
+        await draft_of(Scripted(clock, error), clock, make_query())
+    assert raised.value is error
 
 
-async def test_no_pause_outlasts_the_deadline() -> None:
+async def test_an_endpoint_that_fails_again_and_again_is_left_alone() -> None:
     clock = HandClock(NOON)
-    endpoint = Scripted(clock, RetryLater("busy", after_s=4.0), "late")
-    draft = await draft_of(Answerer(endpoint, SETTINGS, clock), make_query(deadline=NOON + timedelta(seconds=3)))
-    assert draft.status is DraftStatus.BASE_FAILED
-    assert len(endpoint.prompts) == 1
+    endpoint = Scripted(clock, *[RetryLater("away")] * SETTINGS.breaker_failures, "back")
+    shared = answerer(endpoint, clock)
+    for _ in range(SETTINGS.breaker_failures + 5):
+        with pytest.raises(RetryLater):
+            await shared(make_incoming(make_query()))
+    assert len(endpoint.prompts) == SETTINGS.breaker_failures
+    await clock.advance(SETTINGS.breaker_open_s)
+    assert only_draft(await shared(make_incoming(make_query())), make_query()).answer == "back"
 
 
-async def test_a_misconfigured_endpoint_fails_no_query() -> None:
-    clock = HandClock(NOON)
-    with pytest.raises(CannotContinue):
-        await draft_of(Answerer(Scripted(clock, CannotContinue("401")), SETTINGS, clock), make_query())
-
-
-async def over_http(answer: Callable[[Asks], Awaitable[Draft]], *answers: Answer) -> tuple[Draft, int]:
+async def over_http(query: Query, *answers: Answer, tries: int) -> tuple[list[Finished | TryAgain], int]:
+    """The endpoint, the breaker and the runtime's tries together."""
+    base = Base(attempts=2, timeout_s=2.0)
     with serving(scripted(*answers)) as server:
         async with ChatEndpoint(server.url, "m", api_key=None, timeout_s=2.0, concurrency=2) as endpoint:
-            return await answer(endpoint), len(server.requests)
+            asked = Answerer(endpoint, base, Breaker(base.breaker_failures, base.breaker_open_s))
+            processor = Processor("base", Work(QUERIES, asked, degrade=asked.degraded), Backoff(attempts=base.attempts))
+            return [await processor.attempt(make_delivery(query), failures) for failures in range(tries)], len(server.requests)
+
+
+def answer_of(outcome: Finished | TryAgain) -> Draft:
+    assert isinstance(outcome, Finished)
+    return Draft.from_bytes(outcome.outputs[0].value or b"")
 
 
 async def test_over_http_a_failing_endpoint_is_asked_again_and_then_given_up() -> None:
-    settings = Base(attempts=2, timeout_s=2.0)
-    recovered, calls = await over_http(lambda e: draft_of(Answerer(e, settings), make_query()), failure(503), completion("ok"))
-    assert (recovered.answer, calls) == ("ok", 2)
-    given_up, calls = await over_http(lambda e: draft_of(Answerer(e, settings), make_query()), failure(503))
-    assert (given_up.status, calls) == (DraftStatus.BASE_FAILED, 2)
+    (first, second), calls = await over_http(make_query(), failure(503), completion("ok"), tries=2)
+    assert isinstance(first, TryAgain)
+    assert (answer_of(second).answer, calls) == ("ok", 2)
+    (_, given_up), calls = await over_http(make_query(), failure(503), tries=2)
+    assert (answer_of(given_up).status, calls) == (DraftStatus.BASE_FAILED, 2)

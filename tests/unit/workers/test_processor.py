@@ -3,6 +3,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
@@ -12,9 +14,9 @@ from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES
 from tests.unit.workers.made import make_delivery, make_query
-from workers.runtime.clock import HandClock, settle
-from workers.runtime.delivery import Finished
-from workers.runtime.handler import Incoming, Outgoing
+from workers.runtime.clock import HandClock
+from workers.runtime.delivery import Delivery, Finished, Outcome, TryAgain
+from workers.runtime.handler import Handler, Incoming, Outgoing, Why, Work
 from workers.runtime.processor import Processor
 from workers.runtime.retry import Backoff
 
@@ -37,8 +39,14 @@ class Scripted:
         return [Outgoing(DRAFTS, draft, derive("draft", incoming.message.query_id))] * self.copies
 
 
-def processor(handler: Scripted, clock: HandClock | None = None, concurrency: int = 4) -> Processor[Query]:
-    return Processor("base", QUERIES, handler, concurrency, BACKOFF, clock or HandClock())
+def processor(handler: Handler[Query], clock: HandClock | None = None, **work: Any) -> Processor[Query]:
+    return Processor("base", Work(QUERIES, handler, **work), BACKOFF, clock or HandClock())
+
+
+async def finish(processor: Processor[Query], delivery: Delivery | None = None, failures: int = 0) -> Finished:
+    outcome = await processor.attempt(delivery or make_delivery(), failures)
+    assert isinstance(outcome, Finished)
+    return outcome
 
 
 def reason(finished: Finished) -> tuple[str, str]:
@@ -48,7 +56,7 @@ def reason(finished: Finished) -> tuple[str, str]:
 
 async def test_an_output_keeps_the_trace_and_names_its_worker() -> None:
     delivery = make_delivery()
-    finished = await processor(Scripted()).process(delivery)
+    finished = await finish(processor(Scripted()), delivery)
     headers = dict(finished.outputs[0].headers)
     assert headers["traceparent"] == dict(delivery.headers)["traceparent"]
     assert headers["ce_source"] == b"/workers/base"
@@ -57,7 +65,7 @@ async def test_an_output_keeps_the_trace_and_names_its_worker() -> None:
 
 
 async def test_handling_a_record_twice_gives_the_same_bytes() -> None:
-    first, second = [await processor(Scripted()).process(make_delivery()) for _ in range(2)]
+    first, second = [await finish(processor(Scripted()), make_delivery()) for _ in range(2)]
     assert first.outputs[0].value == second.outputs[0].value
     assert dict(first.outputs[0].headers)["ce_id"] == dict(second.outputs[0].headers)["ce_id"]
 
@@ -65,8 +73,8 @@ async def test_handling_a_record_twice_gives_the_same_bytes() -> None:
 @pytest.mark.parametrize("value", [b"no json", b"{}", b"\xff\xfe", b'{"query_id": 1}'])
 async def test_a_malformed_record_is_set_aside_byte_for_byte(value: bytes) -> None:
     handler = Scripted()
-    finished = await processor(handler).process(make_delivery(value=value, offset=7))
-    assert finished.set_aside and not finished.our_fault
+    finished = await finish(processor(handler), make_delivery(value=value, offset=7))
+    assert finished.outcome is Outcome.SET_ASIDE and not finished.our_fault
     assert (finished.outputs[0].topic, finished.outputs[0].value) == ("queries-dlt", value)
     assert dict(finished.outputs[0].headers)["kafka_dlt-original-offset"] == (7).to_bytes(8, "big")
     assert handler.calls == 0
@@ -74,14 +82,14 @@ async def test_a_malformed_record_is_set_aside_byte_for_byte(value: bytes) -> No
 
 async def test_poison_is_set_aside_without_another_try() -> None:
     handler = Scripted(PoisonMessage("never"))
-    finished = await processor(handler).process(make_delivery())
-    assert finished.set_aside and not finished.our_fault
+    finished = await finish(processor(handler), make_delivery())
+    assert finished.outcome is Outcome.SET_ASIDE and not finished.our_fault
     assert reason(finished)[1] == "never"
     assert handler.calls == 1
 
 
 async def test_a_bug_in_a_handler_sets_the_record_aside_without_quoting_it() -> None:
-    finished = await processor(Scripted(ValueError("what the user wrote"))).process(make_delivery())
+    finished = await finish(processor(Scripted(ValueError("what the user wrote"))), make_delivery())
     kind, text = reason(finished)
     assert finished.our_fault
     assert kind.endswith("HandlerFailed")
@@ -91,17 +99,16 @@ async def test_a_bug_in_a_handler_sets_the_record_aside_without_quoting_it() -> 
 
 async def test_cannot_continue_is_not_caught() -> None:
     with pytest.raises(CannotContinue):
-        await processor(Scripted(CannotContinue("stop"))).process(make_delivery())
+        await finish(processor(Scripted(CannotContinue("stop"))), make_delivery())
 
 
 async def test_an_output_too_large_for_its_topic_sets_its_source_aside() -> None:
     query = make_query(text="é" * 32_000)
     handler = Scripted(answer="\x01" * 32_000)  # six bytes each in JSON
-    small = await processor(handler).process(make_delivery(query))
-    assert not small.set_aside
-    monstrous = Processor("base", QUERIES, _monstrous, 4, BACKOFF, HandClock())
-    finished = await monstrous.process(make_delivery(query))
-    assert finished.set_aside
+    small = await finish(processor(handler), make_delivery(query))
+    assert small.outcome is Outcome.PRODUCED
+    finished = await finish(processor(_monstrous), make_delivery(query))
+    assert finished.outcome is Outcome.SET_ASIDE
     assert "bytes" in reason(finished)[1]
 
 
@@ -113,51 +120,112 @@ async def _monstrous(incoming: Incoming[Query]) -> Sequence[Outgoing]:
     return [Outgoing(DRAFTS, huge, "id")]
 
 
-async def test_retry_later_pauses_longer_each_time_and_then_succeeds() -> None:
-    clock = HandClock()
-    handler = Scripted(*(RetryLater("away", after_s=0.0) for _ in range(3)))
-    task = asyncio.ensure_future(processor(handler, clock).process(make_delivery()))
-    pauses = []
-    for _ in range(3):
-        await settle()
-        pause_s = clock.next_wake_s()
-        assert pause_s is not None
-        pauses.append(pause_s)
-        await clock.advance(pause_s)
-    finished = await asyncio.wait_for(task, 5)
-    assert not finished.set_aside
-    assert finished.retries == 3
-    for pause_s, least_s in zip(pauses, (1.0, 2.0, 4.0), strict=True):
-        assert least_s <= pause_s <= least_s * 1.25
+@pytest.mark.parametrize(("failures", "least_s"), [(0, 1.0), (1, 2.0), (2, 4.0)])
+async def test_retry_later_asks_for_a_longer_pause_each_time(failures: int, least_s: float) -> None:
+    outcome = await processor(Scripted(RetryLater("away", after_s=0.0))).attempt(make_delivery(), failures)
+    assert isinstance(outcome, TryAgain)
+    assert least_s <= outcome.pause_s <= least_s * 1.25
 
 
-async def test_retry_later_ends_as_a_dead_letter() -> None:
-    clock = HandClock()
-    handler = Scripted(*(RetryLater("away") for _ in range(10)))
-    task = asyncio.ensure_future(processor(handler, clock).process(make_delivery()))
-    for _ in range(4):
-        await settle()
-        await clock.advance(20)
-    finished = await asyncio.wait_for(task, 5)
-    assert finished.set_aside and finished.our_fault
-    assert handler.calls == BACKOFF.attempts
+async def test_the_last_try_that_fails_ends_as_a_dead_letter() -> None:
+    finished = await finish(processor(Scripted(RetryLater("away"))), failures=BACKOFF.attempts - 1)
+    assert finished.outcome is Outcome.SET_ASIDE and finished.our_fault
     assert reason(finished)[0] == "infra.errors.RetryLater"
-
-
-async def test_a_record_waiting_for_its_next_try_holds_up_no_other() -> None:
-    clock = HandClock()
-    handler = Scripted(RetryLater("away", after_s=9.0))
-    shared = processor(handler, clock, concurrency=1)
-    waiting = asyncio.ensure_future(shared.process(make_delivery(offset=0)))
-    await settle()
-    other = await asyncio.wait_for(shared.process(make_delivery(offset=1)), 5)
-    assert not other.set_aside
-    assert not waiting.done()
-    await clock.advance(15)
-    assert not (await asyncio.wait_for(waiting, 5)).set_aside
 
 
 async def test_a_record_of_nothing_at_all_can_be_set_aside() -> None:
     delivery = dataclasses.replace(make_delivery(), key=None, value=None)
-    finished = await processor(Scripted()).process(delivery)
+    finished = await finish(processor(Scripted()), delivery)
     assert (finished.outputs[0].key, finished.outputs[0].value) == (None, b"")
+
+
+# Deadlines, and the lesser answer
+
+
+class Lesser:
+    """Says why in the answer."""
+
+    def __init__(self) -> None:
+        self.whys: list[Why] = []
+
+    def __call__(self, incoming: Incoming[Query], why: Why) -> Sequence[Outgoing]:
+        self.whys.append(why)
+        draft = Draft(query=incoming.message, answer=why, base_model="m", base_ms=0.0)
+        return [Outgoing(DRAFTS, draft, derive("draft", incoming.message.query_id))]
+
+
+def due(clock: HandClock, left_s: float) -> Delivery:
+    return make_delivery(make_query(deadline=clock.now() + timedelta(seconds=left_s)))
+
+
+def deadline(query: Query) -> datetime | None:
+    return query.deadline
+
+
+@pytest.mark.parametrize("left_s", [0.0, -1.0, -1e9])
+async def test_a_record_past_its_deadline_gets_the_lesser_answer_and_no_work(left_s: float) -> None:
+    clock, handler, lesser = HandClock(), Scripted(), Lesser()
+    finished = await finish(processor(handler, clock, deadline=deadline, degrade=lesser), due(clock, left_s))
+    assert (finished.outcome, finished.our_fault, lesser.whys, handler.calls) == (Outcome.EXPIRED, False, [Why.EXPIRED], 0)
+    assert Draft.from_bytes(finished.outputs[0].value or b"").answer == "expired"
+
+
+async def test_work_that_reaches_its_deadline_is_cut_off() -> None:
+    clock, lesser, cleaned = HandClock(), Lesser(), list[str]()
+
+    async def slow(incoming: Incoming[Query]) -> Sequence[Outgoing]:
+        try:
+            await asyncio.sleep(60)
+        finally:
+            cleaned.append("up")
+        raise AssertionError
+
+    finished = await finish(processor(slow, clock, deadline=deadline, degrade=lesser), due(clock, 0.02))
+    assert (finished.outcome, lesser.whys, cleaned) == (Outcome.EXPIRED, [Why.EXPIRED], ["up"])
+
+
+async def test_a_handlers_own_timeout_before_its_deadline_is_a_bug() -> None:
+    clock = HandClock()
+    finished = await finish(processor(Scripted(TimeoutError()), clock, deadline=deadline, degrade=Lesser()), due(clock, 60))
+    assert finished.outcome is Outcome.SET_ASIDE and finished.our_fault
+
+
+@pytest.mark.parametrize(("failures", "left_s"), [(BACKOFF.attempts - 1, 3600.0), (0, 4.0)])
+async def test_no_try_left_or_no_time_for_the_next_gives_the_lesser_answer(failures: int, left_s: float) -> None:
+    clock, lesser = HandClock(), Lesser()
+    away = Scripted(RetryLater("away", after_s=4.0))
+    finished = await finish(processor(away, clock, deadline=deadline, degrade=lesser), due(clock, left_s), failures)
+    assert (finished.outcome, finished.our_fault, lesser.whys) == (Outcome.DEGRADED, False, [Why.EXHAUSTED])
+
+
+async def test_poison_is_set_aside_though_there_is_a_lesser_answer() -> None:
+    lesser = Lesser()
+    finished = await finish(processor(Scripted(PoisonMessage("never")), degrade=lesser))
+    assert (finished.outcome, lesser.whys) == (Outcome.SET_ASIDE, [])
+
+
+def _unreckonable(query: Query) -> datetime | None:
+    raise OverflowError("date value out of range")
+
+
+def _no_lesser(incoming: Incoming[Query], why: Why) -> Sequence[Outgoing]:
+    raise KeyError("what the user wrote")
+
+
+async def _unwritable(incoming: Incoming[Query]) -> Sequence[Outgoing]:
+    return ["no outgoing"]  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        processor(Scripted(), deadline=_unreckonable),
+        processor(Scripted(RetryLater("away")), degrade=_no_lesser, deadline=lambda query: datetime.min.replace(tzinfo=UTC)),
+        processor(_unwritable),
+    ],
+    ids=["deadline", "degrade", "output"],
+)
+async def test_a_bug_around_the_handler_sets_the_record_aside_too(broken: Processor[Query]) -> None:
+    finished = await finish(broken)
+    assert finished.outcome is Outcome.SET_ASIDE and finished.our_fault
+    assert "user wrote" not in reason(finished)[1]

@@ -20,7 +20,7 @@ from workers.engines.engine import EngineDied, FinishReason, Generation, Generat
 from workers.reflection.decision import accepted
 from workers.reflection.reflector import Reflector
 from workers.runtime.clock import HandClock
-from workers.runtime.handler import Incoming
+from workers.runtime.handler import Incoming, Why
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 MODEL = ModelVersion(name="m", version="3", digest="d")
@@ -72,7 +72,8 @@ def context(
     query = Query(
         query_id=uuid5(NAMESPACE, "q"), tenant="t", user="u", domain="tag", text="a film", options=options, asked_at=NOW, deadline=deadline, strategy=strategy
     )
-    draft = Draft(query=query, answer="action", base_model="base", status=status, base_ms=5)
+    answer = "action" if status is DraftStatus.DRAFTED else ""
+    draft = Draft(query=query, answer=answer, base_model="base", status=status, base_ms=5)
     return Context(draft=draft, items=tuple(map(item, range(items))), k_max=6, retrieve_ms=2)
 
 
@@ -91,11 +92,13 @@ async def test_a_rewrite_goes_out_with_everything_it_was_made_from() -> None:
     assert (made_from.base_ms, made_from.retrieve_ms) == (5, 2)
 
 
+def incoming(asked: Context) -> Incoming[Context]:
+    return Incoming(asked, open_envelope(seal(asked, id="c", source="/tests")), Source(topic="contexts", partition=0, offset=0))
+
+
 async def test_the_response_has_an_id_that_follows_from_its_query() -> None:
     asked = context()
-    headers = seal(asked, id="c", source="/tests")
-    incoming = Incoming(asked, open_envelope(headers), Source(topic="contexts", partition=0, offset=0))
-    (outgoing,) = await Reflector(Reflection(), AnsweringEngine(), HandClock(NOW))(incoming)
+    (outgoing,) = await Reflector(Reflection(), AnsweringEngine(), HandClock(NOW))(incoming(asked))
     assert (outgoing.topic, outgoing.id) == (RESPONSES, derive("response", asked.draft.query.query_id))
 
 
@@ -115,7 +118,7 @@ FALLBACKS: dict[str, tuple[Context, str | Exception, ResponseStatus]] = {
 async def test_the_base_answer_goes_out_with_the_reason_when(why: str) -> None:
     asked, answer, status = FALLBACKS[why]
     response = await respond(AnsweringEngine(answer), asked)
-    assert (response.status, response.answer, response.reasoning) == (status, "action", "")
+    assert (response.status, response.answer, response.reasoning) == (status, asked.draft.answer, "")
     assert (response.provenance.model is not None) == (status is ResponseStatus.UNPARSABLE)
 
 
@@ -130,6 +133,46 @@ async def test_a_deadline_that_comes_near_during_the_rewrite_sends_the_base_answ
     await asyncio.sleep(0)
     await clock.advance(0.05)
     assert (await asked).status is ResponseStatus.DEADLINE_NEAR
+
+
+def degraded(asked: Context, why: Why) -> Response:
+    (outgoing,) = Reflector(Reflection(), AnsweringEngine(), HandClock(NOW)).degraded(incoming(asked), why)
+    assert isinstance(outgoing.message, Response)
+    assert (outgoing.topic, outgoing.id) == (RESPONSES, derive("response", asked.draft.query.query_id))
+    return outgoing.message
+
+
+DEGRADED: dict[str, tuple[Context, str, ResponseStatus]] = {
+    "there is a base answer": (context(deadline_s=-1), "action", ResponseStatus.DEADLINE_NEAR),
+    "nothing was asked of the model": (context(deadline_s=-1, strategy=Strategy.ZERO_SHOT), "action", ResponseStatus.ZERO_SHOT),
+    "the base model failed": (context(deadline_s=-1, status=DraftStatus.BASE_FAILED), "", ResponseStatus.BASE_FAILED),
+    "not even a base answer came in time": (context(deadline_s=-1, status=DraftStatus.EXPIRED), "", ResponseStatus.EXPIRED),
+}
+
+
+@pytest.mark.parametrize("when", DEGRADED)
+def test_past_the_deadline_the_base_answer_goes_out_or_word_that_there_is_none(when: str) -> None:
+    asked, answer, status = DEGRADED[when]
+    response = degraded(asked, Why.EXPIRED)
+    assert (response.status, response.answer, response.reasoning) == (status, answer, "")
+    assert response.provenance.model is None
+
+
+@pytest.mark.parametrize(("deadline_s", "reserve_s", "due_s"), [(None, 0.5, None), (10.0, 0.5, 9.5), (10.0, 0.0, 10.0)])
+def test_the_runtime_is_told_to_end_by_the_querys_deadline_less_the_reserve(deadline_s: float | None, reserve_s: float, due_s: float | None) -> None:
+    reflector = Reflector(Reflection(deadline_reserve_s=reserve_s), AnsweringEngine(), HandClock(NOW))
+    due = reflector.deadline(context(deadline_s=deadline_s))
+    assert due == (None if due_s is None else NOW + timedelta(seconds=due_s))
+
+
+@pytest.mark.parametrize(("end", "status"), [(datetime.min, ResponseStatus.DEADLINE_NEAR), (datetime.max, ResponseStatus.PERSONALIZED)])
+async def test_a_deadline_at_either_end_of_time_is_one_like_any_other(end: datetime, status: ResponseStatus) -> None:
+    asked = context()
+    query = asked.draft.query.model_copy(update={"deadline": end.replace(tzinfo=UTC)})
+    asked = asked.model_copy(update={"draft": asked.draft.model_copy(update={"query": query})})
+    due = Reflector(Reflection(), AnsweringEngine(), HandClock(NOW)).deadline(asked)
+    assert due is not None and due.year == end.year
+    assert (await respond(AnsweringEngine(), asked)).status is status
 
 
 async def test_a_dead_engine_stops_the_process() -> None:
