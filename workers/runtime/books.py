@@ -33,6 +33,8 @@ class Partition:
     tracker: OffsetTracker
     ids: dict[str, None]  # of the last records read or recalled, oldest first
     held: dict[int, Flight] = field(default_factory=dict)  # by offset: read, and not yet durable
+    recalled: Mapping[int, str] = field(default_factory=dict)  # by offset
+    recalled_to: int = 0  # what is finished below this offset and not recalled was set aside
 
 
 @dataclass(frozen=True)
@@ -96,8 +98,10 @@ class Books:
 
     def assign(self, number: int, assigned: Assigned) -> None:
         """A partition is ours. Positions that somebody else's metadata belongs to are read on from, as if it were empty."""
-        ids = dict.fromkeys(assigned.recalled[offset] for offset in sorted(assigned.recalled))
-        self._partitions[number] = Partition(number, self._tracker(number, assigned.committed), ids)
+        begin = assigned.committed.offset if assigned.committed else 0
+        ids = dict.fromkeys(assigned.recalled[offset] for offset in sorted(assigned.recalled) if offset < begin)
+        tracker = self._tracker(number, assigned.committed)
+        self._partitions[number] = Partition(number, tracker, ids, recalled=assigned.recalled, recalled_to=begin + self._remember)
 
     def assignments(self, numbers: Iterable[int]) -> list[Partition]:
         """These partitions as they are assigned now: a later assignment of the same numbers is another."""
@@ -121,11 +125,12 @@ class Books:
         partition = self._partitions.get(origin.partition)
         if partition is None:
             return None
-        new = partition.tracker.admit(origin.offset)
-        repeat = self._is_repeat(partition, delivery.id)
-        if not new:
+        if not partition.tracker.admit(origin.offset):
             self.skipped += 1
+            if origin.offset in partition.recalled or origin.offset >= partition.recalled_to:
+                self._is_repeat(partition, delivery.id)
             return None
+        repeat = self._is_repeat(partition, delivery.id)
         flight = Flight(delivery)
         partition.held[origin.offset] = flight
         self.held += 1

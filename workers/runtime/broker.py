@@ -26,8 +26,9 @@ class NotTaken(Exception):  # an outcome, not a failure of ours
 class Assigned:
     """A partition that is ours from now on.
 
-    `committed` is where the group stands in it, None where it never committed. `recalled`: the ids (`ce_id`) of the last records before
-    that, by offset, without those that were set aside since; what comes again under one of them has been answered already.
+    `committed` is where the group stands in it, None where it never committed. `recalled`: the ids (`ce_id`) of the records around that
+    (`offsets.recallable`), by offset, without those that were set aside since; what comes again under the id of one that is finished has been
+    answered already.
     """
 
     committed: Position | None

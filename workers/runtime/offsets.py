@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
-from workers.runtime.commit_metadata import decode, encode
+from workers.runtime.commit_metadata import Unreadable, decode, encode
 
 #: Kafka's default of `offset.metadata.max.bytes`.
 METADATA_BYTES = 4096
@@ -24,6 +24,15 @@ class Position:
 
     offset: int
     metadata: str = ""
+
+
+def recallable(committed: Position, most: int) -> range:
+    """The offsets whose ids are worth knowing after a restart: up to `most` on either side of the position, where records may be finished."""
+    try:
+        end, _ = decode(committed.offset, committed.metadata)
+    except Unreadable:
+        end = committed.offset
+    return range(max(0, committed.offset - most), min(end, committed.offset + most))
 
 
 class OffsetTracker:

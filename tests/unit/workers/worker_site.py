@@ -89,6 +89,10 @@ class Script:
         self._steps = {name.removeprefix("on"): step for name, step in steps.items()}
         self.seen: list[str] = []
 
+    def forget(self, text: str) -> None:
+        """Answer this one too from now on."""
+        del self._steps[text]
+
     async def __call__(self, incoming: Incoming[Query]) -> Sequence[Outgoing]:
         self.seen.append(incoming.message.text)
         if step := self._steps.get(incoming.message.text):

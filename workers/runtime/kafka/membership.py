@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import dataclasses
 import logging
 import time
 from collections.abc import Mapping, Set
@@ -34,7 +35,7 @@ from workers.runtime.broker import FENCED, REVOKE_WITHIN_S, Assigned, Listener, 
 from workers.runtime.delivery import Delivery
 from workers.runtime.kafka.lane import Lane
 from workers.runtime.kafka.recall import recall
-from workers.runtime.offsets import Position
+from workers.runtime.offsets import Position, recallable
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +66,8 @@ class KafkaMembership:
         self._consumer: Any = None
         self._listener: Listener
         self._fresh: dict[int, object] = {}  # assigned, and not yet known where to read on; a token for each assignment
+        self._ours: dict[int, object] = {}  # every partition that is assigned, with its token
+        self._begun: dict[int, object] = {}  # those whose reading the last poll began
         self._resolved: dict[int, tuple[object, Assigned]] = {}
         self._resolving: asyncio.Task[None] | None = None
 
@@ -81,9 +84,16 @@ class KafkaMembership:
             polled = await self._lane.call(lambda: self._poll(most, timeout_s, paused), HANGS_S)
         except TimeoutError:
             raise CannotContinue(f"the Kafka client did not come back from a poll within {HANGS_S:g} s") from None
+        if self._resolving is not None and self._resolving.done():
+            resolved, self._resolving = self._resolving, None
+            resolved.result()
         if self._fresh and self._resolving is None:
             self._resolving = asyncio.ensure_future(self._resolve(dict(self._fresh)))
-        return polled
+        return dataclasses.replace(polled, assigned=self._still_ours(polled.assigned))
+
+    def _still_ours(self, begun: Mapping[int, Assigned]) -> dict[int, Assigned]:
+        """Without what was taken away, or assigned anew, since reading began: the worker has been told already, and would take it for its own again."""
+        return {number: assigned for number, assigned in begun.items() if self._ours.get(number) is self._begun[number]}
 
     async def committed(self, partitions: Set[int], timeout_s: float) -> Mapping[int, Position | None]:
         wanted = [TopicPartition(self._topic, number) for number in partitions]
@@ -128,13 +138,11 @@ class KafkaMembership:
         """Learn where to read on in fresh partitions. What fails is tried again by a later poll."""
         try:
             committed = await self.committed(fresh.keys(), RESOLVE_S)
-            before = {partition: position.offset for partition, position in committed.items() if position}
-            found = await self._ask(lambda: recall(self._settings, self._client_id, self._topic, before, self._remember), 2 * RESOLVE_S)
+            wanted = {number: recallable(position, self._remember) for number, position in committed.items() if position}
+            found = await self._ask(lambda: recall(self._settings, self._client_id, self._topic, wanted, self._remember), 2 * RESOLVE_S)
             self._resolved |= {number: (token, Assigned(committed[number], found.get(number, {}))) for number, token in fresh.items()}
         except NotTaken as error:
             log.warning("the group's positions are not known yet", extra={"group": self.group, "reason": str(error)})
-        finally:
-            self._resolving = None
 
     # From here on: the lane's thread.
 
@@ -215,7 +223,8 @@ class KafkaMembership:
 
     def _begin_reading(self) -> dict[int, Assigned]:
         """Seek in fresh partitions that are resolved, unless they have been taken away or assigned anew meanwhile."""
-        begun = {}
+        begun: dict[int, Assigned] = {}
+        self._begun = {}
         for number, (token, assigned) in list(self._resolved.items()):
             del self._resolved[number]
             if self._fresh.get(number) is token:
@@ -225,7 +234,7 @@ class KafkaMembership:
                 else:
                     self._consumer.seek_to_beginning(partition)
                 del self._fresh[number]
-                begun[number] = assigned
+                begun[number], self._begun[number] = assigned, token
         return begun
 
     def _apply_pauses(self, paused: Set[int]) -> None:
@@ -254,7 +263,7 @@ class KafkaMembership:
     def assigned(self, numbers: Set[int]) -> None:
         for number in numbers:
             partition = TopicPartition(self._topic, number)
-            self._fresh[number] = object()
+            self._ours[number] = self._fresh[number] = object()
             self._consumer.pause(partition)
             self._consumer.seek(partition, 0)  # any position keeps the client from blocking polls until it has found one
 
@@ -284,6 +293,7 @@ class KafkaMembership:
     def _forget(self, numbers: Set[int]) -> None:
         for number in numbers:
             self._fresh.pop(number, None)
+            self._ours.pop(number, None)
 
 
 class _Rebalances(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the client is untyped

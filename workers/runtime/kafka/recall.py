@@ -17,19 +17,20 @@ from schemas.topics import dead_letter_topic
 WITHIN_S = 8.0
 
 
-def recall(settings: Settings, client_id: str, topic: str, before: Mapping[int, int], most: int) -> dict[int, dict[int, str]]:
-    """By partition and offset, the `ce_id` of records among the last `most` offsets below `before`.
+def recall(settings: Settings, client_id: str, topic: str, wanted: Mapping[int, range], most: int) -> dict[int, dict[int, str]]:
+    """By partition and offset, the `ce_id` of the records that are wanted.
 
-    Left out are records that stand on the dead-letter topic: they were not answered, and whoever sends them again wants them handled.
+    Left out are records that stand among the last `most` on a partition of the dead-letter topic: they were not answered, and whoever sends
+    them again wants them handled.
     Blocks. Raises KafkaTimeoutError.
     """
-    if not most or not any(before.values()):
+    if not any(wanted.values()):
         return {}
     deadline = time.monotonic() + WITHIN_S
     found: dict[int, dict[int, str]] = {}
     client = reader(settings, f"{client_id}-recall", max_poll_records=most)
     try:
-        ranges = {TopicPartition(topic, number): (offset - most, offset) for number, offset in before.items()}
+        ranges = {TopicPartition(topic, number): (offsets.start, offsets.stop) for number, offsets in wanted.items()}
         for record in _records(client, ranges, deadline):
             if name := next((value for header, value in record.headers if header == "ce_id" and value), None):
                 found.setdefault(record.partition, {})[record.offset] = name.decode(errors="replace")

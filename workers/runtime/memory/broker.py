@@ -16,7 +16,7 @@ from workers.runtime.broker import REVOKE_WITHIN_S, Assigned, Listener, Membersh
 from workers.runtime.delivery import Delivery, Outbound
 from workers.runtime.memory.group import Generation, Group
 from workers.runtime.memory.log import Log
-from workers.runtime.offsets import Position
+from workers.runtime.offsets import Position, recallable
 
 
 class Faults(Protocol):
@@ -173,7 +173,7 @@ class MemoryMembership:
                 position = self._log.committed(self._group_name, number)
                 self._fresh.remove(number)
                 self._positions[number] = position.offset if position else 0
-                begun[number] = Assigned(position, self._recalled(number, self._positions[number]))
+                begun[number] = Assigned(position, self._recalled(number, position) if position and self._remember else {})
         return begun
 
     def _fetch(self, most: int, paused: Set[int]) -> list[Delivery]:
@@ -186,14 +186,12 @@ class MemoryMembership:
             ]
         return found
 
-    def _recalled(self, number: int, before: int) -> dict[int, str]:
-        if not self._remember:
-            return {}
+    def _recalled(self, number: int, position: Position) -> dict[int, str]:
         letters = self._log.committed_records(dead_letter_topic(self.topic)) if self._log.has(dead_letter_topic(self.topic)) else []
         aside = {original_place(letter.headers) for letter in letters}
-        start = max(0, before - self._remember)
-        entries = self._log.read(self.topic, number, start, before - start)[0]
-        ids = {entry.offset: dict(entry.headers).get("ce_id", b"").decode(errors="replace") for entry in entries if entry.offset < before}
+        wanted = recallable(position, self._remember)
+        entries = self._log.read(self.topic, number, wanted.start, len(wanted))[0]
+        ids = {entry.offset: dict(entry.headers).get("ce_id", b"").decode(errors="replace") for entry in entries if entry.offset in wanted}
         return {offset: id for offset, id in ids.items() if id and (self.topic, number, offset) not in aside}
 
     def _forget(self, numbers: Set[int]) -> None:
