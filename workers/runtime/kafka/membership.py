@@ -131,6 +131,7 @@ class KafkaMembership:
             raise CannotContinue(FENCED) from None
         except (TimeoutError, kafka_errors.KafkaError) as error:
             if isinstance(error, TimeoutError):
+                self._questions.end()  # once it comes back from what it hangs in
                 self._questions = Lane(f"{self.group}-questions")
             raise NotTaken(type(error).__name__) from error
 
