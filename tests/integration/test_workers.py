@@ -23,9 +23,11 @@ import httpx
 import pytest
 from kafka import TopicPartition
 
+from infra.broker import FIXED, Broker
 from infra.errors import CannotContinue, RetryLater
 from infra.kafka import admin, producer, reader, send
-from infra.settings import Settings
+from infra.settings import Settings, load
+from infra.topology import apply
 from schemas.drafts import Draft, DraftStatus
 from schemas.ids import derive
 from schemas.queries import Query
@@ -452,3 +454,16 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
         return port
+
+
+def test_a_broker_that_begins_no_transactions_is_refused_at_the_start_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One broker whose transactions want three: it answers everything else."""
+    monkeypatch.setitem(FIXED, "transaction.state.log.replication.factor", "3")
+    monkeypatch.setattr("workers.runtime.worker.RECOVER_WITHIN_S", 1.0)
+    monkeypatch.setattr("workers.runtime.worker.COMMIT_WITHIN_S", 1.0)
+    with Broker(load(stack={"dir": tmp_path / "broker"})) as broker:
+        settings = load(kafka={"bootstrap_servers": broker.bootstrap_servers})
+        apply(settings)
+        worker: Worker[Query] = Worker(settings, name="none", work=Work(QUERIES, drafting(DRAFTS)))
+        with pytest.raises(CannotContinue, match=r"begins no transaction.*transaction\.state\.log\.replication\.factor"):
+            worker.drain(WAIT_S)

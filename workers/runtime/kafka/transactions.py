@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 #: A transaction that a dead worker leaves open holds up readers of its results for this long, unless the worker comes back.
 TRANSACTION_TIMEOUT_MS = 10_000
 NEEDS = "exactly once needs transactions (Kafka 2.5 or newer with KIP-447); set workers.delivery=at_least_once, or use another broker"
+BEGINS_NONE = "it answers but begins no transaction: compare transaction.state.log.replication.factor and .min.isr with the brokers there are"
 REFUSED = (
     kafka_errors.TransactionalIdAuthorizationFailedError,
     kafka_errors.ClusterAuthorizationFailedError,
@@ -68,8 +69,9 @@ class _KafkaProducer:
         except REFUSED as error:
             raise CannotContinue(f"the broker refuses our producer ({type(error).__name__}): {NEEDS}") from error
         except (TimeoutError, kafka_errors.KafkaError) as error:
+            answers = client.producer is not None
             self._drop()
-            raise NotTaken(f"no producer within {timeout_s:g} s: {type(error).__name__}") from error
+            raise NotTaken(f"{BEGINS_NONE if answers else 'it does not answer'} ({type(error).__name__} within {timeout_s:g} s)") from error
 
     async def commit(self, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
         if self._client is None:
