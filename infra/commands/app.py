@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from infra.commands.bench import bench
 from infra.commands.dlq import dlq
 from infra.commands.frame import EXIT_CODES, INTERRUPTED, Json, run
 from infra.commands.lab import lab
@@ -31,6 +32,7 @@ app.add_typer(topics, name="topics")
 app.add_typer(config, name="config")
 app.add_typer(dlq, name="dlq")
 app.add_typer(lab, name="lab")
+app.add_typer(bench, name="bench")
 
 
 class DataFormat(StrEnum):

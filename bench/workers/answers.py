@@ -1,0 +1,150 @@
+"""What a reader of committed records was given, and the figures that follow from it. Pure.
+
+Times are seconds since the epoch, of one machine's clock.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from traffic.observer import percentile
+
+
+@dataclass(frozen=True)
+class Raw:
+    """One record as it was read."""
+
+    visible_s: float
+    partition: int
+    offset: int
+    value: bytes
+
+
+@dataclass(frozen=True)
+class Answer:
+    id: str  # of the query
+    user: str
+    partition: int
+    offset: int
+    asked_s: float  # when the query was due to be sent
+    began_s: float  # the try that succeeded
+    ended_s: float
+    call_s: float  # the time drawn for the call
+    visible_s: float  # when the reader had the answer
+
+    @property
+    def total_ms(self) -> float:
+        return (self.visible_s - self.asked_s) * 1000
+
+    @property
+    def added_ms(self) -> float:
+        return self.total_ms - self.call_s * 1000
+
+
+def read(raw: Raw) -> Answer:
+    """A draft of the simulated call."""
+    draft = json.loads(raw.value)
+    query = draft["query"]
+    began, ended = map(float, draft["answer"].split())
+    asked = datetime.fromisoformat(query["asked_at"]).timestamp()
+    return Answer(query["query_id"], query["user"], raw.partition, raw.offset, asked, began, ended, draft["base_ms"] / 1000, raw.visible_s)
+
+
+def repeats(answers: Iterable[Answer]) -> int:
+    """Answers beyond the first of each query."""
+    return sum(times - 1 for times in Counter(answer.id for answer in answers).values())
+
+
+@dataclass(frozen=True)
+class Rate:
+    records: int
+    seconds: float
+    per_s: float
+
+
+def steady_rate(visible_s: Sequence[float], begin_s: float, end_s: float) -> Rate:
+    """Of the answers in [begin, end): from the first moment at which some became visible to the last, those of the first not counted.
+
+    Answers come in batches, one a commit, so a window cut at any other moment would count one too many or too few.
+    """
+    inside = sorted(at for at in visible_s if begin_s <= at < end_s)
+    if not inside or inside[0] == inside[-1]:
+        return Rate(len(inside), 0.0, 0.0)
+    records = sum(at > inside[0] for at in inside)
+    seconds = inside[-1] - inside[0]
+    return Rate(records, seconds, records / seconds)
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Milliseconds."""
+
+    count: int
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+    max: float
+
+
+def spread(values: Sequence[float]) -> Spread | None:
+    """None of nothing."""
+    if not values:
+        return None
+    p50, p90, p99 = (percentile(values, share) or 0.0 for share in (0.5, 0.9, 0.99))
+    return Spread(len(values), round(sum(values) / len(values), 2), round(p50, 2), round(p90, 2), round(p99, 2), round(max(values), 2))
+
+
+def parts(answers: Sequence[Answer]) -> dict[str, Spread | None]:
+    """Where the added time goes: before the handler, in it beyond the time drawn, and from its end until a reader has the answer."""
+    return {
+        "asked to begun": spread([(a.began_s - a.asked_s) * 1000 for a in answers]),
+        "begun to ended, less the call": spread([(a.ended_s - a.began_s - a.call_s) * 1000 for a in answers]),
+        "ended to visible": spread([(a.visible_s - a.ended_s) * 1000 for a in answers]),
+    }
+
+
+@dataclass(frozen=True)
+class Standstill:
+    """Nothing of this partition became visible although somebody waited."""
+
+    partition: int
+    from_s: float
+    to_s: float
+
+    @property
+    def seconds(self) -> float:
+        return self.to_s - self.from_s
+
+
+def standstills(answers: Iterable[Answer]) -> list[Standstill]:
+    """Of each partition, the times between one moment at which answers became visible and the next, counted from when one was waited for."""
+    found: list[Standstill] = []
+    by_partition: dict[int, list[Answer]] = defaultdict(list)
+    for answer in answers:
+        by_partition[answer.partition].append(answer)
+    for number, ones in sorted(by_partition.items()):
+        ones.sort(key=lambda answer: answer.visible_s)
+        waited_since = list(itertools.accumulate((answer.asked_s for answer in reversed(ones)), min))[::-1]
+        last = float("-inf")
+        for answer, since in zip(ones, waited_since, strict=True):
+            if answer.visible_s > last:
+                found.append(Standstill(number, max(last, since), answer.visible_s))
+                last = answer.visible_s
+    return found
+
+
+def out_of_order(answers: Iterable[Answer]) -> int:
+    """Answers that stand on the log behind one of the same user that was asked later. For queries sent in the order of `asked_s`."""
+    latest: dict[str, float] = {}
+    count = 0
+    for answer in sorted(answers, key=lambda answer: (answer.partition, answer.offset)):
+        before = latest.get(answer.user, float("-inf"))
+        count += answer.asked_s < before
+        latest[answer.user] = max(before, answer.asked_s)
+    return count

@@ -1,0 +1,139 @@
+"""What two workers add to their calls under a steady load, and how long a partition stands still when one of them is killed."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from bench.workers import load
+from bench.workers.answers import Answer, Standstill, parts, read, repeats, spread, standstills
+from bench.workers.cpu import Meter
+from bench.workers.plan import WORKERS, Plan
+from bench.workers.site import Kind, Site
+from bench.workers.watch import Watch
+from infra.child import Child
+
+#: Between the start of the load's process and its first query: imports, and queries made beforehand.
+LEAD_S = 2.5
+#: After the last query, for what is still under way; more where a worker was killed.
+DRAIN_S = 30.0
+#: The first answers of a load are not counted: connections are made, code is warmed.
+SKIP_S = 3.0
+#: Of the picture's timeline.
+BIN_S = 0.1
+
+
+def added(site: Site, name: str, rate: float, plan: Plan) -> dict[str, Any]:
+    """Added latency at `rate` per second."""
+    kind = Kind(name, name, plan.latency_in_flight)
+    site.make_line(kind)
+    skip_s = min(SKIP_S, plan.latency_s / 3)
+    count = int(rate * (plan.latency_s + skip_s))
+    asking = load.Plan(name, count, rate, plan.users)
+    with Watch(site.settings, kind.out) as watch, site.workers(kind, WORKERS) as workers:
+        asking = replace(asking, begin_at=time.time() + LEAD_S)
+        with site.loading(asking) as sending:
+            _sleep_until(asking.begin_at + skip_s)
+            meter = _meter(site, workers, sending)
+            _sleep_until(asking.begin_at + asking.seconds)
+            cpu = meter.read()
+            came = watch.wait_for(count, DRAIN_S)
+        time.sleep(0.2)  # one too many shows up too
+        answers = [read(raw) for raw in watch.raws(kind.out)]
+    counted = [answer for answer in answers if answer.asked_s >= asking.begin_at + skip_s]
+    end_s = asking.begin_at + asking.seconds
+    visible = sum(answer.visible_s < end_s for answer in answers)
+    return {
+        "arm": name,
+        "rate_per_s": round(rate, 1),
+        "asked": count,
+        "lost": count - len({answer.id for answer in answers}),
+        "repeats": repeats(answers),
+        "in_time": came,
+        "waiting_at_the_end": count - visible,
+        "added_ms": _json(spread([answer.added_ms for answer in counted])),
+        "total_ms": _json(spread([answer.total_ms for answer in counted])),
+        "parts_ms": {part: _json(values) for part, values in parts(counted).items()},
+        "histogram_added_ms": histogram([answer.added_ms for answer in counted]),
+        "cpu": cpu.to_json(),
+    }
+
+
+def killed(site: Site, rate: float, plan: Plan) -> dict[str, Any]:
+    """SIGKILL to one of two workers, started again at once, several times; the two take turns."""
+    kind = Kind("kill", "kill", plan.latency_in_flight)
+    site.make_line(kind)
+    count = int(rate * plan.kill_every_s * (plan.kills + 1))
+    asking = load.Plan(kind.topic, count, rate, plan.users)
+    kills: list[tuple[str, float]] = []
+    with Watch(site.settings, kind.out) as watch, site.workers(kind, WORKERS) as workers:
+        asking = replace(asking, begin_at=time.time() + LEAD_S)
+        with site.loading(asking):
+            for number in range(plan.kills):
+                _sleep_until(asking.begin_at + plan.kill_every_s * (number + 1))
+                victim = workers[number % WORKERS]
+                kills.append((victim.name, time.time()))
+                victim.kill()
+                victim.start()
+            watch.wait_for(count, plan.kill_every_s + DRAIN_S)
+        time.sleep(0.2)
+        answers = [read(raw) for raw in watch.raws(kind.out)]
+    return kill_figures(asking, kills, answers)
+
+
+def kill_figures(asking: load.Plan, kills: Sequence[tuple[str, float]], answers: Sequence[Answer]) -> dict[str, Any]:
+    """A standstill belongs to the last kill before its end."""
+    begin = asking.begin_at
+    still = [one for one in standstills(answers) if one.from_s >= begin]
+    moments = [at for _, at in kills]
+    longest = [_longest(still, at, until) for at, until in zip(moments, [*moments[1:], float("inf")], strict=True)]
+    undisturbed = _longest(still, begin, moments[0])
+    return {
+        "rate_per_s": round(asking.rate, 1),
+        "asked": asking.count,
+        "lost": asking.count - len({answer.id for answer in answers}),
+        "repeats": repeats(answers),
+        "kills": [{"killed": name, "at_s": round(at - begin, 3), "longest_standstill_s": of} for (name, at), of in zip(kills, longest, strict=True)],
+        "longest_standstill_s": max((seconds for of in longest for seconds in of.values()), default=0.0),
+        "longest_before_any_kill_s": max(undisturbed.values(), default=0.0),
+        "total_ms": _json(spread([answer.total_ms for answer in answers])),
+        "timeline": timeline(answers, begin),
+    }
+
+
+def _longest(still: Sequence[Standstill], from_s: float, until_s: float) -> dict[str, float]:
+    """By partition."""
+    found: dict[str, float] = {}
+    for one in still:
+        if from_s < one.to_s <= until_s:
+            found[f"{one.partition}"] = max(found.get(f"{one.partition}", 0.0), round(one.seconds, 3))
+    return found
+
+
+def timeline(answers: Sequence[Answer], begin_s: float) -> dict[str, Any]:
+    """Visible answers of each partition in bins of `BIN_S`."""
+    counted = Counter((answer.partition, int((answer.visible_s - begin_s) / BIN_S)) for answer in answers if answer.visible_s >= begin_s)
+    bins = max((at for _, at in counted), default=-1) + 1
+    return {"bin_s": BIN_S, "by_partition": {f"{number}": [counted[number, at] for at in range(bins)] for number in sorted({p for p, _ in counted})}}
+
+
+def histogram(values: Sequence[float], width: float = 5.0) -> dict[str, Any]:
+    """Counts in bins of `width`, from 0 on; what lies below 0 counts as 0."""
+    counted = Counter(int(max(0.0, value) / width) for value in values)
+    return {"width": width, "counts": [counted[at] for at in range(max(counted, default=-1) + 1)]}
+
+
+def _meter(site: Site, workers: Sequence[Child], sending: Child) -> Meter:
+    return Meter({"broker": site.broker.child.pid, "load": sending.pid, "reader": os.getpid()} | {child.name: child.pid for child in workers})
+
+
+def _sleep_until(at_s: float) -> None:
+    time.sleep(max(0.0, at_s - time.time()))
+
+
+def _json(values: Any) -> dict[str, float] | None:
+    return asdict(values) if values else None

@@ -1,0 +1,136 @@
+"""What one user's trouble costs the others: windows of load with and without it, in turn, through the same two workers.
+
+The others' latency is arrival to visible, the call included; what was added to the call is reported beside it. Each repetition is a whole round
+of all variants, and every round begins with another one, so that a drift of the machine falls on all alike.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from bench.workers import load
+from bench.workers.answers import Answer, read, repeats, spread
+from bench.workers.latency import LEAD_S, SKIP_S
+from bench.workers.marks import Mark, Marked
+from bench.workers.plan import WORKERS, Plan
+from bench.workers.site import Kind, Site
+from bench.workers.watch import Watch
+from infra.errors import CannotContinue
+from schemas.topics import dead_letter_topic
+
+NAME = "poison"
+#: Between two windows: the first has drained, the second's sender has made its connection.
+DRAIN_S = 60.0
+
+
+class Variant(StrEnum):
+    WITHOUT = "without"
+    RETRY = "retry"  # each of the user's records raises RetryLater, for ever
+    POISON = "poison"  # each raises PoisonMessage
+    FLOOD = "flood"  # the user sends thousands of records at once
+
+
+@dataclass(frozen=True)
+class Window:
+    variant: Variant
+    repetition: int
+    begin_s: float
+    end_s: float
+
+
+def order(repetitions: int) -> list[tuple[int, Variant]]:
+    """Every variant once a repetition, each repetition beginning with the next one."""
+    variants = list(Variant)
+    return [(round, variants[(round + place) % len(variants)]) for round in range(repetitions) for place in range(len(variants))]
+
+
+def measure(site: Site, rate: float, plan: Plan) -> dict[str, Any]:
+    """`rate` is of all users together, without the flood."""
+    kind = Kind(NAME, NAME, plan.latency_in_flight)
+    site.make_line(kind)
+    asked = 0
+    windows: list[Window] = []
+    with Watch(site.settings, kind.out, dead_letter_topic(kind.topic)) as watch, site.workers(kind, WORKERS):
+        asked += _window(site, plan, rate, Variant.WITHOUT, min(SKIP_S, plan.poison_s))[1]  # not counted: connections are made, code is warmed
+        for repetition, variant in order(plan.repetitions):
+            _drain(watch, asked)
+            asking, count = _window(site, plan, rate, variant, plan.poison_s)
+            asked += count
+            windows.append(Window(variant, repetition, asking.begin_at, asking.begin_at + asking.seconds))
+        _drain(watch, asked)
+        time.sleep(0.2)
+        answers, letters = [read(raw) for raw in watch.raws(kind.out)], len(watch.raws(dead_letter_topic(kind.topic)))
+    figures = compare(windows, answers)
+    return (
+        {"rate_per_s": round(rate, 1), "users": plan.users, "flood": plan.flood, "asked": asked, "set_aside": letters}
+        | figures
+        | _lost(asked, answers, letters)
+    )
+
+
+def _window(site: Site, plan: Plan, rate: float, variant: Variant, seconds: float) -> tuple[load.Plan, int]:
+    """Send one window's load, and return when it has been sent."""
+    begin_at = time.time() + LEAD_S
+    until_s = begin_at + seconds
+    mark = {Variant.RETRY: Mark.RETRY, Variant.POISON: Mark.POISON}.get(variant, Mark.NONE)
+    asking = load.Plan(NAME, int(rate * seconds), rate, plan.users, begin_at=begin_at, marked=Marked(mark, until_s))
+    count = asking.count
+    with ExitStack() as stack:
+        senders = [stack.enter_context(site.loading(asking))]
+        if variant is Variant.FLOOD:
+            flood = replace(asking, count=plan.flood, rate=0.0, users=1, marked=Marked(Mark.FLOOD, until_s))
+            senders.append(stack.enter_context(site.loading(flood)))
+            count += plan.flood
+        for sender in senders:
+            if not sender.wait(LEAD_S + seconds + DRAIN_S) or sender.exit_code:
+                raise CannotContinue(f"{sender.name} did not send its queries; end of {sender.log}:\n{sender.last_lines()}")
+    return asking, count
+
+
+def _drain(watch: Watch, asked: int) -> None:
+    """Every record ends as an answer or as a dead letter."""
+    if not watch.wait_for(asked, DRAIN_S):
+        raise CannotContinue(f"only {watch.count} of {asked} queries were answered or set aside within {DRAIN_S:g} s")
+
+
+def compare(windows: Sequence[Window], answers: Sequence[Answer]) -> dict[str, Any]:
+    """The others' figures: of each window, and of all windows of a variant together."""
+    others = [answer for answer in answers if answer.user != load.MARKED_USER]
+    by_variant: dict[Variant, list[Answer]] = {variant: [] for variant in Variant}
+    rows = []
+    for window in windows:
+        ones = [answer for answer in others if window.begin_s <= answer.asked_s < window.end_s]
+        by_variant[window.variant] += ones
+        rows.append({"variant": window.variant.value, "repetition": window.repetition} | _figures(ones))
+    pooled = {variant.value: _figures(ones) for variant, ones in by_variant.items()}
+    return {"windows": rows, "pooled": pooled, "p99_change": changes(pooled), "without_spread": noise(rows)}
+
+
+def changes(pooled: Mapping[str, Mapping[str, Any]]) -> dict[str, float | None]:
+    """How much more the others' p99 is than without: 0.1 is a tenth more."""
+    base = pooled[Variant.WITHOUT.value]["total_ms"]
+    found: dict[str, float | None] = {}
+    for variant in (Variant.RETRY, Variant.POISON, Variant.FLOOD):
+        total = pooled[variant.value]["total_ms"]
+        found[variant.value] = round(total["p99"] / base["p99"] - 1, 4) if base and total else None
+    return found
+
+
+def noise(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """How far the p99s of the windows without trouble lie apart, as a share of the lowest."""
+    p99s = [row["total_ms"]["p99"] for row in rows if row["variant"] == Variant.WITHOUT.value and row["total_ms"]]
+    return round(max(p99s) / min(p99s) - 1, 4) if p99s else None
+
+
+def _figures(ones: Sequence[Answer]) -> dict[str, Any]:
+    total, added = spread([answer.total_ms for answer in ones]), spread([answer.added_ms for answer in ones])
+    return {"total_ms": asdict(total) if total else None, "added_ms": asdict(added) if added else None}
+
+
+def _lost(asked: int, answers: Sequence[Answer], letters: int) -> dict[str, int]:
+    return {"lost": max(0, asked - len({answer.id for answer in answers}) - letters), "repeats": repeats(answers)}

@@ -1,0 +1,90 @@
+"""What is promised, against what was measured. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+OF_IDEAL = 0.9
+OF_AT_LEAST_ONCE = 0.8
+P50_MS, P99_MS = 60.0, 130.0
+STANDSTILL_S = 3.0
+POISON_CHANGE = 0.1
+
+
+class Bound(StrEnum):
+    AT_LEAST = "at least"
+    BELOW = "below"
+    AT_MOST = "at most"
+
+
+@dataclass(frozen=True)
+class Target:
+    name: str
+    bound: Bound
+    limit: float
+    measured: float | None  # None: the run did not get that far
+
+    @property
+    def met(self) -> bool:
+        if self.measured is None:
+            return False
+        if self.bound is Bound.AT_LEAST:
+            return self.measured >= self.limit
+        return self.measured < self.limit if self.bound is Bound.BELOW else self.measured <= self.limit
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"met": self.met}
+
+    @classmethod
+    def of(cls, one: Mapping[str, Any]) -> Target:
+        """From `to_json`."""
+        return cls(one["name"], Bound(one["bound"]), one["limit"], one["measured"])
+
+    def line(self) -> str:
+        measured = "not measured" if self.measured is None else f"{self.measured:.3f}".rstrip("0").rstrip(".")
+        return f"{'ok    ' if self.met else 'MISSED'}  {self.name}: {measured} ({self.bound} {self.limit:g})"
+
+
+def targets(figures: Mapping[str, Any]) -> list[Target]:
+    return [*_throughput(figures["throughput"]), *_latency(figures["latency"]), *_trouble(figures["kill"], figures["poison"]), *_correctness(figures)]
+
+
+def _throughput(arms: list[Mapping[str, Any]]) -> Iterator[Target]:
+    by_name = {arm["arm"]: arm for arm in arms}
+    for name, arm in by_name.items():
+        kind, _, most = name.partition("-")
+        if kind != "eos" or not most.isdigit():
+            continue
+        yield Target(f"throughput at {most} in flight, share of in flight / mean call", Bound.AT_LEAST, OF_IDEAL, arm["of_ideal"])
+        repeating = by_name[f"alo-{most}"]["per_s"]
+        yield Target(f"exactly-once at {most} in flight, share of at-least-once", Bound.AT_LEAST, OF_AT_LEAST_ONCE, _ratio(arm["per_s"], repeating))
+
+
+def _latency(runs: list[Mapping[str, Any]]) -> Iterator[Target]:
+    """The first run is at the rate that is asked for."""
+    added = runs[0]["added_ms"] if runs else None
+    at = f"at {runs[0]['rate_per_s']:g}/s" if runs else ""
+    yield Target(f"added latency p50 {at}, ms", Bound.BELOW, P50_MS, added["p50"] if added else None)
+    yield Target(f"added latency p99 {at}, ms", Bound.BELOW, P99_MS, added["p99"] if added else None)
+
+
+def _trouble(kill: Mapping[str, Any], poison: Mapping[str, Any]) -> Iterator[Target]:
+    yield Target("longest standstill of a partition after a kill, s", Bound.AT_MOST, STANDSTILL_S, kill["longest_standstill_s"])
+    for variant, change in poison["p99_change"].items():
+        yield Target(f"one poison user ({variant}): change of the others' p99", Bound.AT_MOST, POISON_CHANGE, change)
+
+
+def _correctness(figures: Mapping[str, Any]) -> Iterator[Target]:
+    watched = [*figures["latency"], figures["kill"], figures["poison"]]
+    yield Target("lost, all runs under load", Bound.AT_MOST, 0, sum(run["lost"] for run in watched))
+    exactly = [arm for arm in figures["throughput"] if arm["delivery"] == "exactly_once"]
+    yield Target("answered twice at read_committed, all exactly-once runs", Bound.AT_MOST, 0, sum(run["repeats"] for run in [*watched, *exactly]))
+    ordered = [arm["out_of_order"] for arm in figures["throughput"] if arm["order"] == "key"]
+    yield Target("out of order with order per key", Bound.AT_MOST, 0, sum(ordered) if ordered else None)
+
+
+def _ratio(over: float, under: float) -> float | None:
+    return round(over / under, 4) if under else None
