@@ -398,6 +398,20 @@ def test_a_killed_base_worker_loses_nothing_and_answers_once(settings: Settings,
     assert Counter(draft.query.query_id for draft in drafts) == Counter(query.query_id for query in queries)
 
 
+def test_a_base_worker_that_was_stopped_beyond_its_session_goes_on_and_repeats_nothing(settings: Settings, tmp_path: Path) -> None:
+    """The group has given its partitions up meanwhile; what it held is answered once, by whoever comes first."""
+    with serving(slowly) as endpoint, process(settings, tmp_path, "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8") as running:
+        queries = ask(settings, QUERIES, 40)
+        drafts_of(settings, queries[:1])
+        running.send_signal(signal.SIGSTOP)
+        time.sleep(8.0)
+        running.send_signal(signal.SIGCONT)
+        queries += ask(settings, QUERIES, 20)
+        found = drafts_of(settings, queries)
+        assert running.poll() is None
+    assert Counter(Draft.from_bytes(record.value).query.query_id for record in found) == Counter(query.query_id for query in queries)
+
+
 def test_a_base_worker_told_to_stop_finishes_and_exits_with_zero(settings: Settings, tmp_path: Path) -> None:
     with serving(slowly) as endpoint, process(settings, tmp_path, "base", base_url=endpoint.url) as running:
         queries = ask(settings, QUERIES, 10)

@@ -112,7 +112,11 @@ class Producer(Protocol):
         ...
 
     async def commit(self, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
-        """Results and positions, together. Raises NotTaken: then this producer is done with, and `start` begins a new one."""
+        """Results and positions, together. Raises NotTaken: then this producer is done with, and `start` begins a new one.
+
+        A membership that is out of date is refused so too, under whatever name: whether our place is gone, only `poll` can tell. A process that
+        joins again after a long stop is a new member under its old instance's name, and what it sent as the old one comes back as fenced.
+        """
         ...
 
     async def close(self) -> None:

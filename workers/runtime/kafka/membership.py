@@ -124,11 +124,9 @@ class KafkaMembership:
         self._questions.end()
 
     async def _ask(self, question: Any, timeout_s: float) -> Any:
-        """Raises NotTaken, CannotContinue when the place is gone."""
+        """Raises NotTaken."""
         try:
             return await self._questions.call(question, timeout_s + 1)
-        except kafka_errors.FencedInstanceIdError:
-            raise CannotContinue(FENCED) from None
         except (TimeoutError, kafka_errors.KafkaError) as error:
             if isinstance(error, TimeoutError):
                 self._questions.end()  # once it comes back from what it hangs in

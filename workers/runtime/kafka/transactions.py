@@ -20,7 +20,7 @@ from infra.kafka import producer
 from infra.settings import Settings
 from infra.topology import DEAD_LETTER_ROOM
 from schemas.topics import MAX_MESSAGE_BYTES, consumer_group
-from workers.runtime.broker import FENCED, Membership, NotTaken
+from workers.runtime.broker import Membership, NotTaken
 from workers.runtime.delivery import Outbound
 from workers.runtime.kafka.lane import Lane
 from workers.runtime.kafka.membership import kafka_offsets
@@ -78,8 +78,6 @@ class _KafkaProducer:
             raise NotTaken("there is no producer")
         try:
             await self._make_durable(self._client, outputs, positions, membership, timeout_s)
-        except kafka_errors.FencedInstanceIdError as error:
-            raise CannotContinue(FENCED) from error
         except (TimeoutError, kafka_errors.KafkaError) as error:
             self._drop()
             raise NotTaken(type(error).__name__) from error

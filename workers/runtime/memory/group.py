@@ -100,13 +100,13 @@ class Group:
         return free
 
     def check(self, generation: Generation | None) -> None:
-        """Raises NotTaken unless a commit may rest on this generation, CannotContinue where another process has the name."""
+        """Raises NotTaken unless a commit may rest on this generation."""
         self._expire()
         known = self._members.get(generation.instance) if generation else None
         if generation is None or known is None:
             raise NotTaken("UnknownMemberId")
         if known.id != generation.member:
-            raise CannotContinue(FENCED)
+            raise NotTaken("FencedInstanceId")
         if generation.number != known.generation:
             raise NotTaken("IllegalGeneration")
 
