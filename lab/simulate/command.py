@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from infra.commands.frame import FAILED, OK, show, show_json
 from lab.simulate.run import Result, simulate
+from lab.simulate.virtual import Stuck
 
 #: Shown of a failing seed; its whole trace comes with `--trace`.
 SHOWN = 5
@@ -72,7 +73,10 @@ def _verdicts(seeds: Iterable[int]) -> Iterator[Verdict]:
 
 
 def _verdict(seed: int) -> Verdict:
-    result: Result = simulate(seed)
+    try:
+        result: Result = simulate(seed)
+    except Stuck as error:
+        return Verdict(seed, (f"stuck: {error}",), "", 0, 0, 0.0)
     return Verdict(seed, tuple(result.anomalies), result.digest, result.steps, result.starts, result.virtual_s)
 
 

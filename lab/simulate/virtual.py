@@ -13,8 +13,12 @@ T = TypeVar("T")
 EPOCH = datetime(2026, 11, 21, tzinfo=UTC)
 
 
+#: So many turns of the loop without a moment passing: something runs in circles.
+CIRCLES = 100_000
+
+
 class Stuck(RuntimeError):
-    """Everything waits and nothing is due: in real life this would hang for ever."""
+    """Everything waits and nothing is due, or time stands still while the loop turns: in real life this would hang, or burn a core, for ever."""
 
 
 class _Leaping(selectors.SelectSelector):
@@ -23,10 +27,15 @@ class _Leaping(selectors.SelectSelector):
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
+        self._turns = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         if timeout is None:
             raise Stuck("all tasks wait and no timer is set")
+        self._turns = self._turns + 1 if timeout <= 0 else 0
+        if self._turns > CIRCLES:
+            self._turns = 0
+            raise Stuck(f"{CIRCLES} turns without a moment passing")
         self.now += max(0.0, timeout)
         return []
 

@@ -39,7 +39,7 @@ def test_the_same_seed_gives_the_same_trace() -> None:
     assert simulate(7).digest != simulate(8).digest
 
 
-def test_an_idle_hour_passes_at_once_and_a_deadlock_is_named() -> None:
+def test_an_idle_hour_passes_at_once_and_what_would_hang_is_named() -> None:
     async def hour() -> float:
         await asyncio.sleep(3600)
         return asyncio.get_running_loop().time()
@@ -47,7 +47,13 @@ def test_an_idle_hour_passes_at_once_and_a_deadlock_is_named() -> None:
     async def deadlock() -> None:
         await asyncio.Event().wait()
 
+    async def circles() -> None:
+        while True:
+            await asyncio.sleep(0)
+
     assert run(hour()) == 3600
+    with pytest.raises(Stuck, match="without a moment"):
+        run(circles())
     with pytest.raises(Stuck):
         run(deadlock())
 
