@@ -35,10 +35,14 @@ def encode(position: int, end: int, unfinished: Iterable[int]) -> str:
     span = end - position
     if len(holes) == span:
         return ""
-    bits = _bitmap(span, holes)
-    runs = _runs(span, holes, at_most=len(bits))
-    kind, content = (BITMAP, bits) if runs is None else (RUNS, runs)
+    runs = _runs(span, holes, at_most=_bitmap_bytes(span))
+    kind, content = (BITMAP, _bitmap(span, holes)) if runs is None else (RUNS, runs)
     return PREFIX + kind + base64.urlsafe_b64encode(content).rstrip(b"=").decode()
+
+
+def longest(span: int) -> int:
+    """No map of so many offsets has a longer text."""
+    return len(PREFIX) + 1 + (_bitmap_bytes(span) * 4 + 2) // 3
 
 
 def decode(position: int, text: str) -> tuple[int, tuple[int, ...]]:
@@ -57,9 +61,13 @@ def decode(position: int, text: str) -> tuple[int, tuple[int, ...]]:
     return position + span, tuple(position + hole for hole in holes)
 
 
+def _bitmap_bytes(span: int) -> int:
+    return span // 8 + 1
+
+
 def _bitmap(span: int, holes: Iterable[int]) -> bytes:
     """A last 1 behind the end says where the map ends; the rest of its byte is 0."""
-    bits = bytearray(b"\xff") * (span // 8 + 1)
+    bits = bytearray(b"\xff") * _bitmap_bytes(span)
     for hole in holes:
         bits[hole >> 3] &= 0xFF ^ (0x80 >> (hole & 7))
     bits[-1] &= (0xFF00 >> (span % 8 + 1)) & 0xFF

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
-from workers.runtime.commit_metadata import Unreadable, decode, encode
+from workers.runtime.commit_metadata import Unreadable, decode, encode, longest
 
 #: Kafka's default of `offset.metadata.max.bytes`.
 METADATA_BYTES = 4096
@@ -99,6 +99,9 @@ class OffsetTracker:
         The first pending one always may: what is left of a map that was taken before is no longer than it was.
         """
         wanted = sorted(offsets)
+        end = max(self._end, wanted[-1] + 1 if wanted else 0)
+        if longest(end - self.watermark()) <= self._metadata_bytes:  # no need to write it to see that
+            return wanted
         if len(self.position(wanted).metadata) <= self._metadata_bytes:
             return wanted
         fits, fails = int(wanted[0] == self.watermark()), len(wanted)

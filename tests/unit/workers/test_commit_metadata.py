@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.runtime.commit_metadata import Unreadable, decode, encode
+from workers.runtime.commit_metadata import Unreadable, decode, encode, longest
 
 
 @given(st.integers(0, 10**12), st.integers(1, 3000), st.data())
@@ -17,6 +17,12 @@ def test_what_is_encoded_is_decoded(position: int, span: int, data: st.DataObjec
         assert (text, end, left) == ("", position, ())
     else:
         assert (end, left) == (position + span, unfinished)
+
+
+@given(st.integers(1, 300), st.data())
+def test_no_map_is_longer_than_the_longest_of_its_span(span: int, data: st.DataObject) -> None:
+    holes = sorted(data.draw(st.sets(st.integers(0, span - 1))))
+    assert len(encode(7, 7 + span, [7 + hole for hole in holes])) <= longest(span)
 
 
 def test_long_runs_take_few_bytes() -> None:
