@@ -171,6 +171,15 @@ async def test_a_broker_that_is_away_for_too_long_ends_the_worker(monkeypatch: p
         await until(site.worker(answer, faults=Loses("init", times=float("inf"))), lambda: False)
 
 
+async def test_a_stop_does_not_try_again_and_again_what_the_broker_refuses() -> None:
+    site = Site()
+    site.ask(*numbered(5))
+    worker = site.worker(answer, faults=Loses("end", times=float("inf")), commit_every_ms=60_000)
+    await until(worker, lambda: worker.counts.read == 5)
+    assert worker.counts.not_taken <= 2
+    await until(site.worker(answer), lambda: len(site.answers()) == 5)
+
+
 # Repeats
 
 
