@@ -31,7 +31,8 @@ class Answer:
     user: str
     partition: int
     offset: int
-    asked_s: float  # when the query was due to be sent
+    due_s: float  # when the load meant to send the query
+    asked_s: float  # when it did: the arrival
     began_s: float  # the try that succeeded
     ended_s: float
     call_s: float  # the time drawn for the call
@@ -50,9 +51,9 @@ def read(raw: Raw) -> Answer:
     """A draft of the simulated call."""
     draft = json.loads(raw.value)
     query = draft["query"]
-    began, ended = map(float, draft["answer"].split())
-    asked = datetime.fromisoformat(query["asked_at"]).timestamp()
-    return Answer(query["query_id"], query["user"], raw.partition, raw.offset, asked, began, ended, draft["base_ms"] / 1000, raw.visible_s)
+    sent, began, ended = map(float, draft["answer"].split())
+    due = datetime.fromisoformat(query["asked_at"]).timestamp()
+    return Answer(query["query_id"], query["user"], raw.partition, raw.offset, due, sent, began, ended, draft["base_ms"] / 1000, raw.visible_s)
 
 
 def repeats(answers: Iterable[Answer]) -> int:
@@ -101,8 +102,12 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 def parts(answers: Sequence[Answer]) -> dict[str, Spread | None]:
-    """Where the added time goes: before the handler, in it beyond the time drawn, and from its end until a reader has the answer."""
+    """Where the added time goes: before the handler, in it beyond the time drawn, and from its end until a reader has the answer.
+
+    `due to asked` is the load's own lateness, and no part of what is added.
+    """
     return {
+        "due to asked": spread([(a.asked_s - a.due_s) * 1000 for a in answers]),
         "asked to begun": spread([(a.began_s - a.asked_s) * 1000 for a in answers]),
         "begun to ended, less the call": spread([(a.ended_s - a.began_s - a.call_s) * 1000 for a in answers]),
         "ended to visible": spread([(a.visible_s - a.ended_s) * 1000 for a in answers]),

@@ -1,8 +1,8 @@
 """The load: queries of so many users at a rate, or as fast as the broker takes them. `python -m bench.workers.load` is a process of its own, so that
 what it costs delays neither the reader nor the workers through a shared interpreter.
 
-Gaps are drawn from an exponential distribution (Poisson arrivals). A query's `asked_at` is the moment at which it was due, not the moment at which
-the sender got round to it: a sender that is held up hides nothing.
+Gaps are drawn from an exponential distribution (Poisson arrivals). A query's `asked_at` is the moment at which it was due, its envelope's time the
+moment at which it was sent: how late the load itself was is seen, and laid at nobody else's door.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from bench.workers import load
-from bench.workers.answers import Answer, read, repeats, spread
+from bench.workers.answers import Answer, parts, read, repeats, spread
 from bench.workers.latency import LEAD_S, SKIP_S
 from bench.workers.marks import Mark, Marked
 from bench.workers.plan import WORKERS, Plan
@@ -24,8 +24,10 @@ from infra.errors import CannotContinue
 from schemas.topics import dead_letter_topic
 
 NAME = "poison"
-#: Between two windows: the first has drained, the second's sender has made its connection.
+#: For all that a window has left behind.
 DRAIN_S = 60.0
+#: The trouble outlasts the window by this much: its last queries are still being answered when it has been sent.
+AFTER_S = 1.5
 
 
 class Variant(StrEnum):
@@ -76,7 +78,7 @@ def measure(site: Site, rate: float, plan: Plan) -> dict[str, Any]:
 def _window(site: Site, plan: Plan, rate: float, variant: Variant, seconds: float) -> tuple[load.Plan, int]:
     """Send one window's load, and return when it has been sent."""
     begin_at = time.time() + LEAD_S
-    until_s = begin_at + seconds
+    until_s = begin_at + seconds + AFTER_S
     mark = {Variant.RETRY: Mark.RETRY, Variant.POISON: Mark.POISON}.get(variant, Mark.NONE)
     asking = load.Plan(NAME, int(rate * seconds), rate, plan.users, begin_at=begin_at, marked=Marked(mark, until_s))
     count = asking.count
@@ -129,7 +131,11 @@ def noise(rows: Sequence[Mapping[str, Any]]) -> float | None:
 
 def _figures(ones: Sequence[Answer]) -> dict[str, Any]:
     total, added = spread([answer.total_ms for answer in ones]), spread([answer.added_ms for answer in ones])
-    return {"total_ms": asdict(total) if total else None, "added_ms": asdict(added) if added else None}
+    return {"total_ms": asdict(total) if total else None, "added_ms": asdict(added) if added else None, "parts_ms": _parts(ones)}
+
+
+def _parts(ones: Sequence[Answer]) -> dict[str, dict[str, float] | None]:
+    return {part: asdict(values) if values else None for part, values in parts(ones).items()}
 
 
 def _lost(asked: int, answers: Sequence[Answer], letters: int) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """One worker process of the measurement: `python -m bench.workers.process`, the real runtime around a call that only takes time.
 
 The call's time is drawn from the query's id, so a query costs the same in every arm and at every repetition. A draft's `base_ms` is the time
-drawn and its answer says when the try began and ended, so a reader of drafts can tell what the runtime added, and where.
+drawn and its answer says when the query was sent and when the try began and ended, so a reader of drafts can tell what the runtime added, and where.
 Nothing is imported beyond what a worker needs: the time of a restart is one of the things measured.
 """
 
@@ -52,7 +52,7 @@ class Call:
             raise PoisonMessage("its user is marked")
         if mark.kind is Mark.RETRY and began < mark.until_s:
             raise RetryLater("its user is marked", after_s=0.0)
-        draft = Draft(query=query, answer=f"{began:.6f} {time.time():.6f}", base_model=MODEL, base_ms=call_s * 1000)
+        draft = Draft(query=query, answer=f"{incoming.envelope.time.timestamp():.6f} {began:.6f} {time.time():.6f}", base_model=MODEL, base_ms=call_s * 1000)
         return [Outgoing(self.out, draft, derive("draft", query.query_id))]
 
     def draw_s(self, query_id: UUID) -> float:

@@ -1,0 +1,58 @@
+"""The pieces of `retouch bench workers` on a broker of their own, in small. Says that they work, never how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from bench.workers import latency, poison, throughput
+from bench.workers.plan import QUICK
+from bench.workers.site import Kind, Site, site
+from infra.settings import DeliveryMode, KeyOrder, load
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(180)]
+
+PLAN = replace(QUICK, throughput_s=1.0, latency_s=1.5, kill_every_s=2.5, poison_s=1.0, flood=100)
+RATE = 30.0
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    state = tmp_path_factory.mktemp("bench")
+    with site(load(), state / "state", state / "logs") as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def backlog(place: Site) -> Site:
+    throughput.prepare(place, PLAN)
+    return place
+
+
+@pytest.mark.parametrize(("delivery", "order"), [(DeliveryMode.AT_LEAST_ONCE, KeyOrder.NONE), (DeliveryMode.EXACTLY_ONCE, KeyOrder.KEY)])
+def test_an_arm_tells_its_rate_and_what_it_could_have_been(backlog: Site, delivery: DeliveryMode, order: KeyOrder) -> None:
+    found = throughput.measure(backlog, Kind(f"arm-{delivery.value}", throughput.BACKLOG, 16, delivery=delivery, order=order), PLAN)
+    assert found["per_s"] > 0
+    assert 50 <= found["mean_call_ms"] <= 500
+    assert (found["repeats"], found["out_of_order"] if order is KeyOrder.KEY else 0) == (0, 0)
+
+
+def test_every_query_of_a_steady_load_is_seen_once(place: Site) -> None:
+    found = latency.added(place, "steady", RATE, PLAN)
+    assert (found["lost"], found["repeats"], found["in_time"]) == (0, 0, True)
+    assert found["added_ms"]["p50"] > 0
+
+
+def test_a_killed_worker_comes_back_and_nothing_is_lost(place: Site) -> None:
+    found = latency.killed(place, RATE, PLAN)
+    assert (found["lost"], found["repeats"], len(found["kills"])) == (0, 0, 1)
+    assert found["kills"][0]["longest_standstill_s"]
+
+
+def test_what_a_poison_user_costs_is_told_for_each_kind_of_trouble(place: Site) -> None:
+    found = poison.measure(place, RATE, PLAN)
+    assert (found["lost"], found["repeats"]) == (0, 0)
+    assert found["set_aside"] > 0
+    assert all(change is not None for change in found["p99_change"].values())
