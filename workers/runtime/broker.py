@@ -72,6 +72,11 @@ class Membership(Protocol):
         ...
 
     @property
+    def awaited(self) -> Set[int]:
+        """Partitions that are ours, and whose position is not known yet."""
+        ...
+
+    @property
     def generation(self) -> Any:
         """Which membership a commit rests on: a broker refuses an outdated one (KIP-447). Opaque."""
         ...

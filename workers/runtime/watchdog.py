@@ -80,20 +80,19 @@ class Watchdog:
             except NotTaken:
                 continue  # the broker is away: nothing to do, and nothing wrong with us
             self._publish(lags, pool)
-            self._bite(sum(lags.values()))
+            self._bite(sum(lags.values()), len(membership.awaited))
 
     def forget(self) -> None:
         """The worker has ended: what it last said of its partitions is true no longer."""
         self._publish_lags({})
 
-    def _bite(self, lag: int) -> None:
-        if not lag and not self._books.held:
+    def _bite(self, lag: int, awaited: int) -> None:
+        if not lag and not awaited and not self._books.held:
             self.progress()
         stood_s = self._clock.monotonic() - self._progress_at
         if stood_s > self._stall_timeout_s:
-            raise CannotContinue(
-                f"worker {self._name} stands still: {lag} records of {self._topic} unread, {self._books.held} in hand, no progress for {stood_s:.0f} s"
-            )
+            seen = f"{lag} records of {self._topic} unread, {self._books.held} in hand, {awaited} partitions not begun"
+            raise CannotContinue(f"worker {self._name} stands still: {seen}, no progress for {stood_s:.0f} s")
 
     def _lags(self, ends: Mapping[int, int]) -> dict[int, int]:
         """Offsets of each of our partitions that were not read yet."""

@@ -223,10 +223,14 @@ class Worker(Generic[M]):
         while self._pool.running and self._clock.monotonic() < deadline:
             _raise_failures([*self._tasks, self._pool.failure])
             await self._clock.sleep(0.01)
-        before = self._books.finished + 1
-        while self._books.finished < before:  # a batch at a time, and no second try for one that is refused
-            before = self._books.finished
-            await self._commit()
+        try:
+            async with asyncio.timeout(COMMIT_WITHIN_S + 1):
+                before = self._books.finished + 1
+                while self._books.finished < before:  # a batch at a time, and no second try for one that is refused
+                    before = self._books.finished
+                    await self._commit()
+        except TimeoutError:
+            log.warning("stopped without a last commit: the broker is away", extra={"worker": self._name, "records": self._books.finished})
 
     async def _part(self, *, for_good: bool) -> None:
         """Cancel what is left and close both ends. A place that is given up moves its partitions at once; after a failure they wait for us."""

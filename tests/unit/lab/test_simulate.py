@@ -107,7 +107,7 @@ def test_a_memory_for_ids_that_does_not_outlive_the_process_answers_repeats(monk
 
 def test_a_schedule_that_closes_no_key_answers_out_of_order(monkeypatch: pytest.MonkeyPatch) -> None:
     init = schedule.Schedule.__init__
-    monkeypatch.setattr(schedule.Schedule, "__init__", lambda self, *, ordered: init(self, ordered=False))
+    monkeypatch.setattr(schedule.Schedule, "__init__", lambda self, *, ordered, counted: init(self, ordered=False, counted=counted))
     assert first_found("out-of-order")
 
 

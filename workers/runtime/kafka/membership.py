@@ -47,7 +47,7 @@ HANGS_S = 60.0
 RESOLVE_S = 5.0
 #: How long a broker may be away while a process starts.
 CONNECT_S = 60.0
-CLOSE_S = 5.0
+CLOSE_S = 2.5
 
 
 class KafkaMembership:
@@ -74,6 +74,10 @@ class KafkaMembership:
     @property
     def joined(self) -> bool:
         return self._consumer is not None and self._is_stable()
+
+    @property
+    def awaited(self) -> Set[int]:
+        return set(self._fresh)
 
     async def join(self, listener: Listener, timeout_s: float) -> None:
         self._listener = listener

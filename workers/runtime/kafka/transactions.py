@@ -87,7 +87,7 @@ class _KafkaProducer:
         if client is not None and client.producer is not None:
             open_one = client.producer
             try:
-                await client.lane.call(lambda: _close(open_one, 2.0), 5.0)
+                await client.lane.call(lambda: _close(open_one, 2.0), 3.0)
             except TimeoutError:
                 log.warning("the producer did not close in time", extra={"producer": self._name})
             client.lane.end()

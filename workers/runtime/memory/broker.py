@@ -81,6 +81,10 @@ class MemoryMembership:
     def joined(self) -> bool:
         return self.generation is not None
 
+    @property
+    def awaited(self) -> Set[int]:
+        return set(self._fresh)
+
     async def join(self, listener: Listener, timeout_s: float) -> None:
         self._listener = listener
         if not self._log.has(self.topic):

@@ -58,7 +58,7 @@ class Log:
         self._committed: dict[str, dict[int, Position]] = {}
         self._metadata_bytes = metadata_bytes
         self._timeout_s = timeout_s
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._waiting: dict[asyncio.Future[None], None] = {}  # in order: the simulation repeats itself
 
     def has(self, topic: str) -> bool:
         return topic in self._partitions
@@ -93,9 +93,9 @@ class Log:
     async def changed(self, timeout_s: float) -> None:
         """Until somebody appends or ends a transaction, or the time is over."""
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.add(waiting)
+        self._waiting[waiting] = None
         await asyncio.wait([waiting], timeout=timeout_s)
-        self._waiting.discard(waiting)
+        self._waiting.pop(waiting, None)
 
     # Positions of groups
 
