@@ -47,8 +47,14 @@ class Result:
 
 
 def simulate(seed: int) -> Result:
-    logging.getLogger("workers.runtime").setLevel(logging.CRITICAL)  # faults on purpose, thousands of them
-    return run(Simulation(scenario(seed)).play())
+    """Raises Stuck for a seed that hangs or runs in circles."""
+    runtime = logging.getLogger("workers.runtime")
+    before = runtime.level
+    runtime.setLevel(logging.CRITICAL)  # faults on purpose, thousands of them
+    try:
+        return run(Simulation(scenario(seed)).play())
+    finally:
+        runtime.setLevel(before)
 
 
 class Simulation:
