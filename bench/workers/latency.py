@@ -73,6 +73,7 @@ def killed(site: Site, rate: float, plan: Plan) -> dict[str, Any]:
     with Watch(site.settings, kind.out) as watch, site.workers(kind, WORKERS) as workers:
         asking = replace(asking, begin_at=time.time() + LEAD_S)
         with site.loading(asking):
+            meter = Meter({"broker": site.broker.child.pid})
             for number in range(plan.kills):
                 _sleep_until(asking.begin_at + plan.kill_every_s * (number + 1))
                 victim = workers[number % WORKERS]
@@ -80,9 +81,10 @@ def killed(site: Site, rate: float, plan: Plan) -> dict[str, Any]:
                 victim.kill()
                 victim.start()
             watch.wait_for(count, plan.kill_every_s + DRAIN_S)
+            cpu = meter.read()
         time.sleep(0.2)
         answers = [read(raw) for raw in watch.raws(kind.out)]
-    return kill_figures(asking, kills, answers)
+    return kill_figures(asking, kills, answers) | {"cpu": cpu.to_json()}  # workers that come and go count among the others
 
 
 def kill_figures(asking: load.Plan, kills: Sequence[tuple[str, float]], answers: Sequence[Answer]) -> dict[str, Any]:

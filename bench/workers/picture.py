@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.workers.poison import Variant
+from bench.workers.poison import Variant, p99s
 from bench.workers.targets import OF_IDEAL, P50_MS, P99_MS, POISON_CHANGE
 
 EOS, ALO, GREY, RED = "#0072b2", "#e69f00", "#666666", "#c0392b"
@@ -79,19 +80,18 @@ def _kills(axes: Any, kill: Mapping[str, Any]) -> None:
 
 
 def _others(axes: Any, poison: Mapping[str, Any]) -> None:
+    medians = {variant: statistics.median(ones) for variant in Variant if (ones := p99s(poison["windows"], variant))}
     for place, variant in enumerate(Variant):
-        pooled = poison["pooled"][variant.value]["total_ms"]
-        if pooled:
-            axes.bar(place, pooled["p99"], 0.6, color=GREY if variant is Variant.WITHOUT else EOS)
+        if variant in medians:
+            axes.bar(place, medians[variant], 0.6, color=GREY if variant is Variant.WITHOUT else EOS)
             change = poison["p99_change"].get(variant.value)
-            text = f"{pooled['p99']:.0f} ms" + (f"\n{change:+.1%}" if change is not None else "")
-            axes.annotate(text, (place, pooled["p99"] / 2), ha="center", color="white")
-        ones = [row["total_ms"]["p99"] for row in poison["windows"] if row["variant"] == variant.value and row["total_ms"]]
+            text = f"{medians[variant]:.0f} ms" + (f"\n{change:+.1%}" if change is not None else "")
+            axes.annotate(text, (place, medians[variant] / 2), ha="center", color="white")
+        ones = p99s(poison["windows"], variant)
         axes.plot([place] * len(ones), ones, "o", color="black", markersize=4)
-    without = poison["pooled"][Variant.WITHOUT.value]["total_ms"]
-    if without:
-        axes.axhline((1 + POISON_CHANGE) * without["p99"], color=RED, linestyle=":", label="target")
+    if Variant.WITHOUT in medians:
+        axes.axhline((1 + POISON_CHANGE) * medians[Variant.WITHOUT], color=RED, linestyle=":", label="target")
         axes.legend(fontsize=8, loc="lower right")
     axes.set_xticks(range(len(Variant)), [variant.value for variant in Variant])
     axes.set_ylabel("ms, the call included")
-    axes.set_title("p99 of the 99 other users (dots: single windows)", fontsize=10)
+    axes.set_title("p99 of the 99 other users (bars: medians of the windows, the dots)", fontsize=10)
