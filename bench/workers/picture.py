@@ -57,7 +57,7 @@ def _waits(axes: Any, run: Mapping[str, Any]) -> None:
             axes.axvline(limit, color=GREY, linestyle=style, linewidth=0.8)
     if added:
         axes.set_xlim(0, max(1.6 * P99_MS, 1.2 * added["p99"]))
-    axes.set_xlabel("ms from due to visible at read_committed, less the call")
+    axes.set_xlabel("ms from sent to visible at read_committed, less the call")
     axes.legend(fontsize=9)
     axes.set_title(f"Added latency, two workers, {run['rate_per_s']:g}/s", fontsize=10)
 
