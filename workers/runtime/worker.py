@@ -47,8 +47,10 @@ POLL_RECORDS = 500
 POLL_S = 0.2
 #: With enough at hand the group is still served this often.
 FULL_S = 0.1
-#: Records that wait for a place, as a multiple of places: more of them are not read.
+#: Records that wait for a place, as a multiple of places: with more of them nothing is read.
 AHEAD = 2
+#: One poll's records, as a multiple of places: a poll begins with one partition's records, and a small one holds only those.
+POLLED = 8
 MOST_HELD = 20_000
 MOST_HELD_BYTES = 128 << 20
 TOPIC_WITHIN_S = 30.0
@@ -274,7 +276,7 @@ class Worker(Generic[M]):
         """How many records to read now."""
         if self._stopping or self._books.held >= MOST_HELD or self._books.held_bytes >= MOST_HELD_BYTES:
             return 0
-        return max(0, min(POLL_RECORDS, AHEAD * self._concurrency - self._pool.depth))
+        return min(POLL_RECORDS, POLLED * self._concurrency) if self._pool.depth < AHEAD * self._concurrency else 0
 
     async def _wait_for_room(self) -> None:
         with contextlib.suppress(TimeoutError):
