@@ -69,10 +69,14 @@ class Work(Generic[M]):
     """One kind of work: the records of `topic`, one by one.
 
     `deadline` is the moment by which the handler must have ended. `degrade` makes what goes out when it has not, or when no try succeeded;
-    without it such a record is set aside. It must not fail.
+    without it a record that ran out of tries is set aside. It must not fail. Raises ValueError for a deadline without it.
     """
 
     topic: Topic
     handle: Handler[M]
     deadline: Callable[[M], datetime | None] = _no_deadline
     degrade: Callable[[Incoming[M], Why], Sequence[Outgoing]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.deadline is not _no_deadline and self.degrade is None:
+            raise ValueError("work with a deadline needs degrade: what goes out for a record whose deadline has passed")

@@ -219,7 +219,7 @@ async def _unwritable(incoming: Incoming[Query]) -> Sequence[Outgoing]:
 @pytest.mark.parametrize(
     "broken",
     [
-        processor(Scripted(), deadline=_unreckonable),
+        processor(Scripted(), deadline=_unreckonable, degrade=_no_lesser),
         processor(Scripted(RetryLater("away")), degrade=_no_lesser, deadline=lambda query: datetime.min.replace(tzinfo=UTC)),
         processor(_unwritable),
     ],
@@ -229,3 +229,8 @@ async def test_a_bug_around_the_handler_sets_the_record_aside_too(broken: Proces
     finished = await finish(broken)
     assert finished.outcome is Outcome.SET_ASIDE and finished.our_fault
     assert "user wrote" not in reason(finished)[1]
+
+
+def test_work_with_a_deadline_says_what_goes_out_when_it_has_passed() -> None:
+    with pytest.raises(ValueError, match="needs degrade"):
+        Work(QUERIES, Scripted(), deadline)
