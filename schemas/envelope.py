@@ -66,6 +66,12 @@ def open_envelope(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
     return Envelope(fields["ce_id"], fields["ce_source"], fields["ce_type"], time, traceparent if valid else new_traceparent())
 
 
+def record_id(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
+    """A record's `ce_id` alone; None where it has none. For whoever needs to know a record again without reading it."""
+    value = next((value for name, value in headers if name == "ce_id" and value), None)
+    return value.decode(errors="replace") if value else None
+
+
 def read(expected: type[M], headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> tuple[M, Envelope]:
     """One record of a topic that carries `expected`. Raises Malformed for anything else, a newer major type included."""
     envelope = open_envelope(headers)

@@ -6,30 +6,27 @@ The state directory is `OUT/state`: made anew by each run, kept afterwards with 
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import psutil
 from pydantic import ValidationError
 
+import infra.stack.fresh
 from bench.demo.plan import FULL, SHORT, Plan
 from bench.demo.progress import Progress
 from bench.demo.report import Report
 from bench.demo.usage import tree_cpu_s
 from infra import outputs
-from infra.errors import BadSetting, CannotContinue, RetouchError
+from infra.errors import BadSetting, RetouchError
 from infra.lifecycle import FAILED, INTERRUPTED, OK
 from infra.settings import Section, Settings
-from infra.stack.lock import holder
-from infra.stack.record import StackRecord, lock_path, record_path
-
-#: Written into a state directory when it is made: a directory without it may be anybody's, and is never removed.
-MARKER = ".retouch-state"
+from infra.stack.record import StackRecord, record_path
 
 
 def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_json: bool = False) -> int:
@@ -80,31 +77,16 @@ def _demonstrate(settings: Settings, plan: Plan, out: Path, short: bool, seed: i
         return report, page.render(report)
 
 
-def fresh_state(out: Path) -> Path:
-    """An empty `out/state`. Raises CannotContinue when a stack runs in it, when it is not ours to remove, or when it cannot be written."""
-    state = out.resolve() / "state"
-    try:
-        if pid := holder(lock_path(state)):
-            raise CannotContinue(f"a stack runs in {state} (pid {pid}); `retouch down` stops it, or choose another --out")
-        if not _is_ours(state):
-            raise CannotContinue(f"{state} is not from an earlier demonstration and would be removed; move it away, or choose another --out")
-        shutil.rmtree(state, ignore_errors=True)
-        state.mkdir(parents=True)
-        (state / MARKER).write_text("`retouch demo` removes this directory when it runs again.\n")
-    except OSError as error:
-        raise CannotContinue(f"cannot write to {state}: {error.strerror or error}; choose another --out") from None
-    return state
-
-
-def _is_ours(state: Path) -> bool:
-    """Whether it may go: absent, empty, marked, or with the record of a stack, as state directories were before there was a marker."""
-    if not state.exists() or (state / MARKER).is_file():
-        return True
+def _has_stack_record(state: Path) -> bool:
+    """State directories had one before there was a marker."""
     try:
         StackRecord.model_validate_json(record_path(state).read_bytes())
     except (FileNotFoundError, ValidationError):
-        return not any(state.iterdir())
+        return False
     return True
+
+
+fresh_state = partial(infra.stack.fresh.fresh_state, command="retouch demo", run="demonstration", is_ours=_has_stack_record)
 
 
 def prepared(settings: Settings, plan: Plan, state: Path, seed: int) -> Settings:

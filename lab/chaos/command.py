@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import infra.stack.fresh
 from infra import outputs
-from infra.errors import CannotContinue
 from infra.lifecycle import FAILED, OK
 from infra.settings import Settings
-from infra.stack.lock import holder
-from infra.stack.record import lock_path
 from lab.chaos import picture
 from lab.chaos.checker import check
 from lab.chaos.plan import draw
 from lab.chaos.report import compile_report, lines
 from lab.chaos.run import BOUND_S, Options, perform
 
-#: Written into a state directory when it is made: one without it may be anybody's, and is never removed.
-MARKER = ".retouch-state"
 REPORT, PICTURE = "report.json", "chaos.png"
+
+fresh_state = partial(infra.stack.fresh.fresh_state, command="retouch lab chaos", run="run")
 
 
 def run(settings: Settings, *, minutes: float, seed: int, out: Path | None = None, ordered: bool = False, as_json: bool = False) -> int:
@@ -64,22 +62,6 @@ def own_settings(settings: Settings, state: Path) -> Settings:
         "stack": settings.stack.model_copy(update={"dir": state, "broker_port": 0}),
     }
     return settings.model_copy(update=changes)
-
-
-def fresh_state(place: Path) -> Path:
-    """An empty `place/state`. Raises CannotContinue when a stack runs in it, when it is not ours to remove, or when it cannot be written."""
-    state = place.resolve() / "state"
-    try:
-        if pid := holder(lock_path(state)):
-            raise CannotContinue(f"a stack runs in {state} (pid {pid}); `retouch down` stops it, or choose another --out")
-        if state.exists() and any(state.iterdir()) and not (state / MARKER).is_file():
-            raise CannotContinue(f"{state} is not from an earlier run and would be removed; move it away, or choose another --out")
-        shutil.rmtree(state, ignore_errors=True)
-        state.mkdir(parents=True)
-        (state / MARKER).write_text("`retouch lab chaos` removes this directory when it runs again.\n")
-    except OSError as error:
-        raise CannotContinue(f"cannot write to {state}: {error.strerror or error}; choose another --out") from None
-    return state
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from schemas.contexts import Source
 from schemas.dead_letters import Origin, dead_letter
-from schemas.envelope import Headers, read, seal
+from schemas.envelope import Headers, read, record_id, seal
 from schemas.messages import Message
 from workers.runtime.handler import Incoming, Outgoing
 
@@ -30,8 +30,7 @@ class Delivery:
     @property
     def id(self) -> str | None:
         """The record's `ce_id`; None where it has none that can be read."""
-        value = next((value for name, value in self.headers if name == "ce_id"), None)
-        return value.decode(errors="replace") if value else None
+        return record_id(self.headers)
 
     @property
     def size_bytes(self) -> int:

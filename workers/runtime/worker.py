@@ -115,6 +115,12 @@ class Worker(Generic[M]):
         self._stopping = False
         self._failed = False
         self._counts = Counts()
+        self._has_finished = asyncio.Event()
+        self._is_full = asyncio.Event()
+        self._has_room = asyncio.Event()
+        self._committing = asyncio.Lock()
+        self._committed_at = float("-inf")
+        self._tasks: list[asyncio.Future[None]] = []
         self._pool: Pool
         self._membership: Membership
         self._producer: Producer
@@ -188,11 +194,6 @@ class Worker(Generic[M]):
         exactly = workers.delivery is DeliveryMode.EXACTLY_ONCE
         self._producer = self._broker.transactions(self._name) if exactly else self._broker.repeating(self._name)
         self._membership = self._broker.membership(self._name, self._topic, workers.remember)
-        self._has_finished = asyncio.Event()
-        self._is_full = asyncio.Event()
-        self._has_room = asyncio.Event()
-        self._committing = asyncio.Lock()
-        self._committed_at = float("-inf")
         try:
             await asyncio.gather(self._start_producer(), self._membership.join(self, TOPIC_WITHIN_S))
         except BaseException:
@@ -201,9 +202,8 @@ class Worker(Generic[M]):
 
     async def _until_ended(self, until: Callable[[], Awaitable[None]], on_ready: Callable[[], None]) -> None:
         """Raises the first failure of any task; what is left of the others is cancelled, reading goes on until the worker parts."""
-        self._reading = asyncio.ensure_future(self._read(on_ready))
-        own = [asyncio.ensure_future(work) for work in (self._commit_in_time(), self._watchdog.watch(self._membership, self._pool))]
-        self._tasks = [self._reading, *own]
+        own = (self._read(on_ready), self._commit_in_time(), self._watchdog.watch(self._membership, self._pool))
+        self._tasks = [asyncio.ensure_future(work) for work in own]
         beside = [asyncio.ensure_future(work()) for work in self._background]
         asked = asyncio.ensure_future(until())
         waiting: set[asyncio.Future[None]] = {*self._tasks, *beside, asked, self._pool.failure}
@@ -237,10 +237,9 @@ class Worker(Generic[M]):
     async def _part(self, *, for_good: bool) -> None:
         """Cancel what is left and close both ends. A place that is given up moves its partitions at once; after a failure they wait for us."""
         self._abandon(self._books.assignments(self._books.partitions))
-        tasks = getattr(self, "_tasks", [])
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._watchdog.forget()
         if self._pool.failure.done():
             self._pool.failure.exception()

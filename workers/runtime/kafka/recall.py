@@ -12,6 +12,7 @@ from kafka import errors as kafka_errors
 from infra.kafka import reader
 from infra.settings import Settings
 from schemas.dead_letters import original_place
+from schemas.envelope import record_id
 from schemas.topics import dead_letter_topic
 
 WITHIN_S = 8.0
@@ -32,8 +33,8 @@ def recall(settings: Settings, client_id: str, topic: str, wanted: Mapping[int, 
     try:
         ranges = {TopicPartition(topic, number): (offsets.start, offsets.stop) for number, offsets in wanted.items()}
         for record in _records(client, ranges, deadline):
-            if name := next((value for header, value in record.headers if header == "ce_id" and value), None):
-                found.setdefault(record.partition, {})[record.offset] = name.decode(errors="replace")
+            if id := record_id(record.headers):
+                found.setdefault(record.partition, {})[record.offset] = id
         letters = [TopicPartition(dead_letter_topic(topic), number) for number in client.partitions_for_topic(dead_letter_topic(topic)) or ()]
         ends = client.end_offsets(letters) if letters else {}
         for record in _records(client, {letter: (end - most, end) for letter, end in ends.items()}, deadline):

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from infra.errors import CannotContinue
 from schemas.dead_letters import Origin, original_place
+from schemas.envelope import record_id
 from schemas.topics import consumer_group, dead_letter_topic
 from workers.runtime.broker import REVOKE_WITHIN_S, Assigned, Listener, Membership, NotTaken, Polled, Producer
 from workers.runtime.delivery import Delivery, Outbound
@@ -195,7 +196,7 @@ class MemoryMembership:
         aside = {original_place(letter.headers) for letter in letters}
         wanted = recallable(position, self._remember)
         entries = self._log.read(self.topic, number, wanted.start, len(wanted))[0]
-        ids = {entry.offset: dict(entry.headers).get("ce_id", b"").decode(errors="replace") for entry in entries if entry.offset in wanted}
+        ids = {entry.offset: record_id(entry.headers) for entry in entries if entry.offset in wanted}
         return {offset: id for offset, id in ids.items() if id and (self.topic, number, offset) not in aside}
 
     def _forget(self, numbers: Set[int]) -> None:
