@@ -56,6 +56,8 @@ async def test_records_and_commits_are_counted_by_their_outcome() -> None:
 
 
 async def test_foreign_metadata_lag_and_what_is_in_hand_are_published_and_forgotten() -> None:
+    for gauge in (WORKER_LAG, WORKER_HELD, WORKER_IN_FLIGHT, WORKER_OLDEST):
+        gauge.forget()  # what workers of other tests said last
     unreadable = total(WORKER_METADATA_UNREADABLE)
     site = Site(partitions=1)
     site.ask(*numbered(2))
