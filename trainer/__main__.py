@@ -30,15 +30,17 @@ def main() -> int:
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from trainer import service
+        from trainer.bootstrap import bootstrap
         from trainer.interruption import Interrupted
+        from trainer.run import run
 
         with suppress(Interrupted):
             if flags.bootstrap:
-                service.bootstrap(settings)
+                bootstrap(settings)
             elif flags.dry_run:
                 sys.stdout.write(json.dumps(service.describe(settings, stop), indent=1) + "\n")
             elif flags.once:
-                service.run(settings, stop)
+                run(settings, stop)
             else:
                 service.serve(settings, stop)
 

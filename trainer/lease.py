@@ -12,6 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from infra.errors import CannotContinue
+from infra.settings import Settings
+
+
+def lease_path(settings: Settings) -> Path:
+    """Where the one trainer of a state directory holds its lease."""
+    return settings.stack.dir / "trainer.lock"
 
 
 @contextmanager

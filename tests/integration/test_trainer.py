@@ -19,9 +19,11 @@ from schemas.topics import MODEL_EVENTS, OUTCOMES, TRAJECTORIES
 from tests.tiny_model import make_checkpoint
 from tests.unit.trainer.made import make_outcome, make_trajectory
 from trainer import service
+from trainer.bootstrap import bootstrap
 from trainer.collect import collect, ranges_json
 from trainer.interruption import Interrupted
 from trainer.models import list_versions
+from trainer.run import run
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
@@ -87,7 +89,7 @@ def events(settings: Settings) -> list[ModelEvent]:
 
 
 def test_a_run_registers_a_version_with_its_lineage_and_announces_it(settings: Settings, traffic: int) -> None:
-    report = service.run(settings, threading.Event())
+    report = run(settings, threading.Event())
     data = json.loads(report.path.read_text())
     assert data["status"] == "trained", data["reason"]
     first, second = Registry(settings).versions()
@@ -110,13 +112,13 @@ def test_a_run_registers_a_version_with_its_lineage_and_announces_it(settings: S
 
     again = collect(settings, threading.Event())
     assert again.digest == data["dataset_digest"] and ranges_json(again.ranges) == data["offset_ranges"]
-    idle = service.run(settings, threading.Event(), only_if_new=True)
+    idle = run(settings, threading.Event(), only_if_new=True)
     assert idle.data["status"] == "nothing_to_train" and idle.data["reason"].startswith("0 new trajectory records since version 2")
 
 
 def test_too_little_data_trains_nothing_and_says_so(settings: Settings, traffic: int) -> None:
     careful = settings.model_copy(update={"trainer": settings.trainer.model_copy(update={"min_trajectories": 10**6})})
-    report = service.run(careful, threading.Event())
+    report = run(careful, threading.Event())
     assert report.data["status"] == "nothing_to_train" and "trainer.min_trajectories is 1000000" in report.data["reason"]
     assert [version.version for version in Registry(settings).versions()] == ["1"]
     described = service.describe(settings, threading.Event())
@@ -124,11 +126,11 @@ def test_too_little_data_trains_nothing_and_says_so(settings: Settings, traffic:
 
 
 def test_a_stopped_run_registers_nothing_and_leaves_no_lock(settings: Settings, traffic: int) -> None:
-    service.bootstrap(settings)
+    bootstrap(settings)
     stop = threading.Event()
     stop.set()
     with pytest.raises(Interrupted):
-        service.run(settings, stop)
+        run(settings, stop)
     assert len(Registry(settings).versions()) == 1
     (report,) = (settings.stack.dir / "runs").glob("*/report.json")
     assert json.loads(report.read_text())["status"] == "interrupted"
@@ -136,6 +138,6 @@ def test_a_stopped_run_registers_nothing_and_leaves_no_lock(settings: Settings, 
 
 
 def test_bootstrap_registers_the_shipped_checkpoint_once(settings: Settings) -> None:
-    assert service.bootstrap(settings).version == "1"
-    again = service.bootstrap(settings)
+    assert bootstrap(settings).version == "1"
+    again = bootstrap(settings)
     assert again.version == "1" and Alias.CHAMPION in again.aliases

@@ -11,7 +11,7 @@ from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
 from trainer.cases import Lesson, lesson_of
 from trainer.collect import assemble
 from trainer.holdout import HOLDOUT_SHARE, untouched_share
-from trainer.service import plan
+from trainer.planning import plan
 
 
 def version(parent: str | None, **tags: str) -> RegisteredVersion:
