@@ -9,17 +9,13 @@ have their own dead-letter path and are only counted here.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 from infra.errors import CannotContinue
 from infra.kafka import reader
@@ -33,45 +29,14 @@ from schemas.topics import OUTCOMES, TRAJECTORIES, Topic
 from schemas.trajectories import Trajectory
 from trainer.cases import Case, Lesson, Unusable, case_of, lesson_of
 from trainer.interruption import check
+from trainer.snapshot import Ranges, Row, Snapshot, code_version, digest_of, load, offsets_beyond, ranges_json, write
+
+__all__ = ["Ranges", "Row", "Snapshot", "code_version", "digest_of", "load", "offsets_beyond", "ranges_json", "write"]
 
 log = logging.getLogger(__name__)
 
-#: topic -> partition -> (start, end), end exclusive.
-Ranges = Mapping[str, Mapping[int, tuple[int, int]]]
-
 #: A reader that hears nothing for this long while records are still due gives up.
 SILENCE_S = 60.0
-
-
-@dataclass(frozen=True)
-class Row:
-    """One record of the snapshot, as it is stored and digested. `message` is the canonical JSON of the whole message."""
-
-    kind: Literal["outcome", "trajectory"]
-    row_id: str
-    held_out: bool
-    message: str
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What one run trains on and is judged by."""
-
-    ranges: Ranges
-    rows: Sequence[Row]
-    training: Sequence[Case]  # outcomes of training users: RL prompts
-    heldout: Sequence[Case]  # outcomes of held-out users below `judged_share`: evaluation
-    lessons: Sequence[Lesson]  # trajectories of training users: SFT
-    counts: Mapping[str, int]
-    judged_share: float  # the smaller of today's share and the parent's: nobody below it ever trained
-    digest: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", digest_of(self.rows))
-
-    @property
-    def heldout_users(self) -> int:
-        return len({case.user for case in self.heldout})
 
 
 def collect(settings: Settings, stop: threading.Event, untouched_share: float = 1.0) -> Snapshot:
@@ -162,53 +127,6 @@ def assemble(ranges: Ranges, found: Iterable[Any], holdout_share: float, untouch
     counts |= {"heldout_outcomes": len(heldout), "heldout_users": len({case.user for case in heldout})}
     counts["training_users"] = len({case.user for case in training} | {lesson.case.user for lesson in lessons})
     return Snapshot(ranges, rows, training, heldout, lessons, dict(sorted(counts.items())), judged_share)
-
-
-def digest_of(rows: Iterable[Row]) -> str:
-    """sha256 over the rows in their order. Whether a user is held out is part of a row: it decides what is trained on."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(f"{row.kind} {row.row_id} {int(row.held_out)} {row.message}\n".encode())
-    return digest.hexdigest()
-
-
-def write(snapshot: Snapshot, settings: Settings, code_version: str) -> Path:
-    """Store the rows as Parquet with a manifest under `stack.dir/snapshots/<digest>`; an equal snapshot is there already."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    directory = settings.stack.dir / "snapshots" / snapshot.digest
-    directory.mkdir(parents=True, exist_ok=True)
-    columns = {name: [getattr(row, name) for row in snapshot.rows] for name in ("kind", "row_id", "held_out", "message")}
-    types = {"kind": pa.string(), "row_id": pa.string(), "held_out": pa.bool_(), "message": pa.string()}
-    pq.write_table(pa.table({name: pa.array(values, types[name]) for name, values in columns.items()}), directory / "rows.parquet")
-    manifest = {
-        "digest": snapshot.digest,
-        "ranges": ranges_json(snapshot.ranges),
-        "counts": dict(snapshot.counts),
-        "judged_share": snapshot.judged_share,
-        "code_version": code_version,
-        "seed": settings.trainer.seed,
-        "trainer": settings.trainer.model_dump(mode="json"),
-    }
-    (directory / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
-    return directory
-
-
-def ranges_json(ranges: Ranges) -> dict[str, dict[str, list[int]]]:
-    """Ranges as JSON has them: partition numbers are text."""
-    return {topic: {str(number): list(ends) for number, ends in sorted(parts.items())} for topic, parts in sorted(ranges.items())}
-
-
-def offsets_beyond(ranges: Ranges, before: Mapping[str, Mapping[str, Sequence[int]]], topic: Topic) -> int:
-    """How many offsets of a topic `ranges` covers that the earlier ranges (as JSON) did not."""
-    seen = before.get(topic.name, {})
-    return sum(max(0, end - max(start, seen.get(str(number), (0, start))[1])) for number, (start, end) in ranges.get(topic.name, {}).items())
-
-
-def code_version() -> str:
-    """The release this code is; a snapshot and a version name it."""
-    return version("retouch")
 
 
 def _keep(topic: str, headers: Headers, value: bytes | None, outcomes: dict[str, tuple[str, Outcome]], trajectories: dict[str, tuple[str, Trajectory]]) -> None:

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from infra.errors import CannotContinue
+from infra.settings import Settings
+from infra.settings import load as settings_of
+from tests.unit.trainer.test_collect import MESSAGES, snapshot
+from trainer.collect import Snapshot, load, write
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return settings_of(stack={"dir": tmp_path})
+
+
+@pytest.fixture
+def written(settings: Settings) -> Snapshot:
+    found = snapshot(MESSAGES)
+    write(found, settings, "1.2.3")
+    return found
+
+
+def test_a_snapshot_is_read_back_as_it_was_written(settings: Settings, written: Snapshot) -> None:
+    again = load(settings, written.digest)
+    assert again.digest == written.digest and again.counts == written.counts and again.ranges == written.ranges
+    assert list(again.training) == list(written.training) and list(again.lessons) == list(written.lessons) and list(again.heldout) == list(written.heldout)
+    assert again.judged_share == written.judged_share and again.heldout_users == written.heldout_users == 1
+
+
+def test_a_truncated_file_is_named(settings: Settings, written: Snapshot) -> None:
+    path = settings.stack.dir / "snapshots" / written.digest / "rows.parquet"
+    whole = path.read_bytes()
+    for end in (0, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:end])
+        with pytest.raises(CannotContinue, match=r"rows\.parquet: not the Parquet file of a snapshot, or truncated"):
+            load(settings, written.digest)
+
+
+def test_rows_of_another_snapshot_are_told_from_these(settings: Settings, written: Snapshot) -> None:
+    other = write(snapshot(MESSAGES[2:]), settings, "1.2.3")
+    directory = settings.stack.dir / "snapshots" / written.digest
+    shutil.copy(other / "rows.parquet", directory / "rows.parquet")
+    with pytest.raises(CannotContinue, match=rf"rows\.parquet: its rows have the digest {other.name}, not {written.digest}"):
+        load(settings, written.digest)
+    shutil.copy(other / "manifest.json", directory / "manifest.json")
+    with pytest.raises(CannotContinue, match=rf"manifest\.json: describes the snapshot {other.name}"):
+        load(settings, written.digest)
+
+
+def test_what_is_missing_is_named(settings: Settings, written: Snapshot) -> None:
+    directory = settings.stack.dir / "snapshots" / written.digest
+    (directory / "rows.parquet").unlink()
+    with pytest.raises(CannotContinue, match=r"rows\.parquet: missing"):
+        load(settings, written.digest)
+    for broken in ("", "[]", json.dumps({"digest": written.digest})):
+        (directory / "manifest.json").write_text(broken)
+        with pytest.raises(CannotContinue, match=r"manifest\.json: not the manifest of a snapshot"):
+            load(settings, written.digest)
+    with pytest.raises(CannotContinue, match=r"manifest\.json: cannot be read"):
+        load(settings, "0" * 64)
