@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -9,6 +11,7 @@ from schemas.contexts import HistoryItem
 from schemas.drafts import DraftStatus
 from schemas.outcomes import Outcome
 from schemas.queries import Query
+from schemas.sameness import normalized
 from schemas.scoring import is_valid
 from schemas.tasks import Task
 from schemas.trajectories import Trajectory
@@ -77,3 +80,13 @@ def lesson_of(trajectory: Trajectory) -> Lesson | Unusable:
         return Unusable.EMPTY_REASONING
     others = (item for item in case.items if item.interaction_id != example.interaction_id)
     return Lesson(case, (example, *others), trajectory.reasoning)
+
+
+def lesson_key(lesson: Lesson) -> bytes:
+    """Lessons with the same key teach the same: one user, domain, query text and truth, whoever wrote the reasoning and whenever.
+
+    16 bytes, so that a snapshot can remember the keys of all it holds. Texts are compared as `schemas.sameness.normalized` sees them.
+    """
+    case = lesson.case
+    said = json.dumps([case.user, case.domain, normalized(case.query.text), normalized(case.truth)])
+    return hashlib.blake2b(said.encode(), digest_size=16).digest()

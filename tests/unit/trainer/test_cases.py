@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tests.unit.trainer.made import make_outcome, make_trajectory
+from trainer.cases import Lesson, lesson_key, lesson_of
+
+
+def lesson(number: int = 0, *, user: str = "u", truth: str = "b", reasoning: str = "they like b") -> Lesson:
+    made = lesson_of(make_trajectory(make_outcome(number, user=user, truth=truth), reasoning))
+    assert isinstance(made, Lesson)
+    return made
+
+
+def asking(text: str, truth: str = "b") -> Lesson:
+    made = lesson()
+    return replace(made, case=replace(made.case, query=made.case.query.model_copy(update={"text": text}), truth=truth))
+
+
+def test_the_same_question_with_the_same_truth_is_one_lesson_whoever_explains_it() -> None:
+    assert lesson_key(lesson()) == lesson_key(lesson(reasoning="b it is"))
+    assert lesson_key(asking("a  question\n")) == lesson_key(asking("“a question”"))
+
+
+def test_another_user_question_or_truth_is_another_lesson() -> None:
+    lessons = [lesson(), lesson(1), lesson(user="v"), lesson(truth="a"), asking("x y", "z"), asking("x", "y z")]
+    assert len({lesson_key(one) for one in lessons}) == len(lessons)
