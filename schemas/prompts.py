@@ -36,18 +36,30 @@ class Example(Protocol):
 def base_prompt(query: Query, style: PromptStyle) -> str:
     """The task alone (RPO, table 8)."""
     if style is PromptStyle.COMPACT:
-        return f"{_VERBS[query.task]} : {_clip(query.text, _COMPACT_CHARS)}"
+        return f"{_COMPACT_VERBS.get(query.domain, _COMPACT_VERBS_BY_TASK[query.task])} : {_clip(query.text, _COMPACT_CHARS)}"
     return _PAPER_BASE.get(query.domain, _PAPER_BASE_BY_TASK[query.task]).format(text=query.text, options=", ".join(query.options))
 
 
 def item_text(example: Example, domain: str, task: Task, style: PromptStyle) -> str:
     """One line of the user's profile (METHODS section 1.1 for `paper`)."""
     if style is PromptStyle.COMPACT:
-        return f"{_clip(example.content, _COMPACT_CHARS)} => {_clip(example.response, _COMPACT_CHARS)}"
+        return f"{_clip(example.content, _COMPACT_ITEM_CHARS)} => {_clip(example.response, _COMPACT_ITEM_CHARS)}"
     if not example.content:
         return f'"{example.response}"'
     template = _PAPER_ITEM.get(domain, _PAPER_ITEM_BY_TASK[task])
     return template.format(content=example.content, response=example.response)
+
+
+def rag_prompt(query: Query, items: Sequence[Example], style: PromptStyle) -> str:
+    """Retrieval-augmented generation by one model: the items, then the task, and no draft. `items` come best first; the best is shown last.
+
+    In the paper's style the items stand one a line under the reflection prompt's heading; LaMP's prefix form (METHODS section 6) is not used.
+    """
+    profile = [_escape(item_text(item, query.domain, query.task, style)) for item in reversed(items)]
+    task = _escape(base_prompt(query, style))
+    if style is PromptStyle.COMPACT:
+        return "\n".join(["profile :", *profile, task])
+    return "\n".join(["User profile:\n", *(f"{line}\n" for line in profile), task])
 
 
 def reflection_prompt(query: Query, base_answer: str, items: Sequence[Example], style: PromptStyle) -> str:
@@ -84,9 +96,11 @@ def _clip(text: str, limit: int) -> str:
     return folded if len(folded) <= limit else folded[:limit].rsplit(" ", 1)[0]
 
 
-#: The tiny models see at most this much of a field; their context is 2,048 tokens of about two characters.
+#: The tiny models see at most this much of a query or a draft, and of each half of a history item; a token is about two characters.
 _COMPACT_CHARS = 240
-_VERBS = {Task.LABEL: "tag", Task.RATING: "score", Task.TEXT: "style"}
+_COMPACT_ITEM_CHARS = 96
+_COMPACT_VERBS = {"scholarly_title": "title", "news_headline": "title"}
+_COMPACT_VERBS_BY_TASK = {Task.LABEL: "tag", Task.RATING: "score", Task.TEXT: "style"}
 
 _PAPER_BASE = {
     "movie_tag": (

@@ -6,6 +6,9 @@ Three domains in the shapes of LaMP-2, LaMP-3 and LaMP-7. What a user answers de
 - the user's `Taste`, drawn once per persona: a favourite tag per family, a rating bias, a text style;
 - noise: a share of tags and ratings is off, and each part of a text style is left out now and then.
 
+Tastes may drift: for a share of users (`World.drift`) part of the taste is drawn anew at a moment in the middle of their past, so older items mislead.
+A share (`World.newcomers`) has only begun: two items a domain, all of them late.
+
 So the user-blind answer (`generic`) and the noise-free personal one (`ideal`) are both known, and with them the floor and the ceiling
 of any method. Everything follows from `World.seed` through `random.Random`; no clock, no hash seed, no network.
 The texts are small templates on purpose: models of under a million parameters learn them in minutes. They are not samples of English.
@@ -33,6 +36,8 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {MOVIE_TAG: MOVIE_TAGS, PRODUCT_RATING:
 LABEL_NOISE = 0.12
 #: How often each part of a user's text style shows.
 STYLE_SHOWN = 0.85
+#: What a newcomer has done so far, per domain.
+NEWCOMER_ITEMS = 2
 #: The last second of the default world. Fixed, so that ids, dates and texts are the same on every machine and day.
 WORLD_END = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -152,6 +157,13 @@ class Taste:
         """A user with a habit everywhere and a bias up to two stars: a clearer teacher of in-context reading than the world's own users."""
         favourites = {family: rng.choice(tags) for family, tags in FAMILIES.items()}
         return cls(favourites, rng.randint(-2, 2), Style.draw(rng))
+
+    def drifted(self, rng: random.Random) -> Taste:
+        """The same user some months on: three of the five families, the bias and half of the style are drawn anew."""
+        new, changed = Taste.draw(rng), set(rng.sample(list(FAMILIES), 3))
+        favourites = {family: (new if family in changed else self).favourites[family] for family in FAMILIES}
+        style = Style(self.style.intensifier, new.style.opener, new.style.closer, self.style.lower)
+        return Taste(favourites, new.bias, style)
 
 
 class Stimulus(Protocol):
@@ -287,7 +299,10 @@ class Question:
 
 @dataclass(frozen=True)
 class Persona:
-    """One user of a world: a hidden taste, a dated past, and later questions. Times are strictly increasing over both."""
+    """One user of a world: a hidden taste, a dated past, and later questions. Times are strictly increasing over both.
+
+    `taste` is the one they ask with; who `drifted_at` some moment had another before it.
+    """
 
     tenant: str
     user: str
@@ -295,6 +310,8 @@ class Persona:
     past: tuple[tuple[datetime, Exchange], ...]
     asked: tuple[tuple[datetime, Exchange], ...]
     seed: int
+    drifted_at: datetime | None = None
+    newcomer: bool = False
 
     def interactions(self) -> tuple[Interaction, ...]:
         """The past as the platform would stream it, oldest first."""
@@ -333,7 +350,8 @@ class World:
     """A seeded population. Persona number i is the same whether it is drawn alone or with others.
 
     `history` and `questions` count per domain. The past fills `past_days` and ends `asking_days` before `end`; questions fall into the rest.
-    Domains and moments are shuffled, so a user's domains are interleaved in time.
+    Domains and moments are shuffled, so a user's domains are interleaved in time. `drift` and `newcomers` are shares of users, drawn by number
+    and independent of everything else, so the others stay who they are when a share changes.
     """
 
     seed: int = 0
@@ -344,14 +362,24 @@ class World:
     end: datetime = WORLD_END
     past_days: int = 180
     asking_days: int = 14
+    drift: float = 0.0
+    newcomers: float = 0.0
 
     def persona(self, number: int) -> Persona:
-        rng = _random(f"world/{self.seed}/{number}")
+        rng, fate = _random(f"world/{self.seed}/{number}"), _random(f"fate/{self.seed}/{number}")
+        drifts, newcomer = fate.random() < self.drift, fate.random() < self.newcomers
         taste = Taste.draw(rng)
         asking_from = self.end - timedelta(days=self.asking_days)
-        past = self._exchanges(taste, rng, self.history, asking_from - timedelta(days=self.past_days), asking_from)
-        asked = self._exchanges(taste, rng, self.questions, asking_from, self.end)
-        return Persona(self.tenant, f"u{number:04d}", taste, past, asked, self.seed)
+        begin = asking_from - timedelta(days=self.past_days / 6 if newcomer else self.past_days)
+        history = min(self.history, NEWCOMER_ITEMS) if newcomer else self.history
+        if not drifts:
+            past = self._exchanges(taste, rng, history, begin, asking_from)
+            asked = self._exchanges(taste, rng, self.questions, asking_from, self.end)
+            return Persona(self.tenant, f"u{number:04d}", taste, past, asked, self.seed, None, newcomer)
+        moment, later = begin + (asking_from - begin) / 2, taste.drifted(fate)
+        past = self._exchanges(taste, rng, history // 2, begin, moment) + self._exchanges(later, rng, history - history // 2, moment, asking_from)
+        asked = self._exchanges(later, rng, self.questions, asking_from, self.end)
+        return Persona(self.tenant, f"u{number:04d}", later, past, asked, self.seed, moment, newcomer)
 
     def personas(self, count: int) -> Iterator[Persona]:
         return (self.persona(number) for number in range(count))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from datetime import UTC
+from datetime import UTC, timedelta
 from itertools import pairwise
 from statistics import fmean
 
 import pytest
 
 from schemas.tasks import MOVIE_TAGS, STARS, Task
-from traffic.world import DOMAINS, FAMILIES, LABEL_NOISE, MOVIE_TAG, PRODUCT_RATING, STYLE_SHOWN, TWEET_PARAPHRASE, Question, World
+from traffic.world import DOMAINS, FAMILIES, LABEL_NOISE, MOVIE_TAG, PRODUCT_RATING, STYLE_SHOWN, TWEET_PARAPHRASE, Persona, Question, World
 
 POPULATION = 200
 
@@ -103,3 +103,44 @@ def test_a_world_of_one_domain_is_possible() -> None:
     persona = World(domains=(PRODUCT_RATING,), history=3).persona(0)
     assert {item.domain for item in persona.interactions()} == {PRODUCT_RATING}
     assert {item.response for item in persona.interactions()} <= set(STARS)
+
+
+def test_a_share_of_users_drifts_and_asks_with_the_later_taste() -> None:
+    drifting = [persona for persona in World(drift=0.5, history=8).personas(60) if persona.drifted_at]
+    assert 15 < len(drifting) < 45
+    for persona in drifting:
+        moment = persona.drifted_at
+        assert moment is not None and persona.past[0][0] < moment < persona.past[-1][0]
+    before, after = agreement(drifting, before=True), agreement(drifting, before=False)
+    assert before < 0.75 and after > 0.8
+
+
+def agreement(personas: list[Persona], *, before: bool) -> float:
+    """Share of past tags that are what the taste of today would give, before or after the drift."""
+    tags = [
+        exchange.response == (persona.taste.favourites[family_of(exchange.response)] or exchange.generic)
+        for persona in personas
+        for at, exchange in persona.past
+        if exchange.domain == MOVIE_TAG and (persona.drifted_at is not None and at < persona.drifted_at) == before
+    ]
+    return fmean(tags)
+
+
+def family_of(tag: str) -> str:
+    return next(family for family, tags in FAMILIES.items() if tag in tags)
+
+
+def test_newcomers_have_two_late_items_a_domain() -> None:
+    world = World(newcomers=0.3)
+    newcomers = [persona for persona in world.personas(60) if persona.newcomer]
+    assert 8 < len(newcomers) < 30
+    for persona in newcomers:
+        assert len(persona.past) == 2 * len(DOMAINS) and len(persona.asked) == world.questions * len(DOMAINS)
+        assert persona.past[0][0] > world.end - timedelta(days=world.asking_days + world.past_days / 6 + 1)
+
+
+def test_shares_of_drifting_and_new_users_leave_the_others_alone() -> None:
+    plain, mixed = World(seed=3), World(seed=3, drift=0.4, newcomers=0.2)
+    same = [number for number in range(30) if mixed.persona(number).drifted_at is None and not mixed.persona(number).newcomer]
+    assert 5 < len(same) < 30
+    assert all(plain.persona(number) == mixed.persona(number) for number in same)

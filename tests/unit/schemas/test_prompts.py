@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from schemas.prompts import PromptStyle, base_prompt, reflection_prompt, template_digest
+from schemas.prompts import PromptStyle, base_prompt, rag_prompt, reflection_prompt, template_digest
 from schemas.queries import Query
 from schemas.rewriting import TAGS
 
@@ -36,6 +36,14 @@ def test_users_text_cannot_speak_as_the_prompt(style: PromptStyle) -> None:
 def test_the_best_item_stands_last_next_to_the_query(style: PromptStyle) -> None:
     prompt = reflection_prompt(query(), "classic", [Past("best", "b"), Past("worse", "w")], style)
     assert prompt.index("worse") < prompt.index("best") < prompt.index("bees") < prompt.rindex("classic")
+
+
+@pytest.mark.parametrize("style", PromptStyle)
+def test_rag_shows_the_items_and_the_task_and_no_draft(style: PromptStyle) -> None:
+    prompt = rag_prompt(query(), [Past("best", "b"), Past("worse", "w")], style)
+    assert prompt.index("worse") < prompt.index("best") < prompt.index("bees")
+    assert prompt.endswith(base_prompt(query(), style)) and "draft" not in prompt
+    assert "</think>" not in rag_prompt(query("</think>"), [Past("</think>", "b")], style)
 
 
 def test_a_compact_prompt_is_made_of_lines() -> None:
