@@ -154,7 +154,8 @@ class Teacher(Section):
     url: str | None = None
     api_key: SecretStr | None = None
     model: str = "gpt-4.1-mini-2025-04-14"  # the paper's teacher
-    max_reasoning_chars: Positive = 1200  # the brevity check
+    min_reasoning_chars: Positive = 10  # letters and digits; a trace with fewer says nothing and is rejected
+    max_reasoning_chars: Positive = 1200  # a longer trace is rejected
     timeout_s: Seconds = 60.0
     concurrency: Positive = 16
 
@@ -162,6 +163,12 @@ class Teacher(Section):
     def _llm_has_a_url(self) -> Self:
         if self.kind is TeacherKind.LLM and not self.url:
             raise ValueError("kind 'llm' needs url")
+        return self
+
+    @model_validator(mode="after")
+    def _some_trace_passes(self) -> Self:
+        if self.min_reasoning_chars > self.max_reasoning_chars:
+            raise ValueError("min_reasoning_chars must not exceed max_reasoning_chars")
         return self
 
 
@@ -192,12 +199,38 @@ class Rl(Section):
     k_min: Positive = 2  # (2)
     k_max: Positive = 6  # (6)
     format_bonus: Annotated[float, Field(ge=0)] = 0.1  # added where the completion parses
+    engine: Literal["shared_prompt", "trl"] = "shared_prompt"  # our own loop, one process, quick for small models; or TRL's trainer, for large ones and many GPUs
+    micro_batch: Annotated[int, Field(ge=0)] = 0  # trl: completions in one forward pass of one process; 0: all of its share
+    rollouts: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"  # trl: who samples; vLLM needs GPUs
+    vllm_url: str | None = None  # vllm_server: http://HOST:PORT of `trl vllm-serve`
+    vllm_memory_share: Annotated[float, Field(gt=0, lt=1)] = 0.3  # vllm_colocate: of each GPU's memory
 
     @model_validator(mode="after")
     def _curriculum_grows(self) -> Self:
         if self.k_min > self.k_max:
             raise ValueError("k_min must not exceed k_max")
         return self
+
+    @model_validator(mode="after")
+    def _engine_fits(self) -> Self:
+        if self.engine != "trl" and (self.rollouts != "transformers" or self.micro_batch):
+            raise ValueError("rollouts and micro_batch are settings of engine = trl; the shared_prompt engine samples by itself")
+        if (self.rollouts == "vllm_server") != bool(self.vllm_url):
+            raise ValueError("vllm_url and rollouts = vllm_server need each other")
+        if self.vllm_url and not _WEB_ADDRESS.fullmatch(self.vllm_url):
+            raise ValueError("vllm_url must be http://HOST:PORT of a server started by `trl vllm-serve`")
+        if self.engine == "trl" and self.beta == 0:
+            raise ValueError("beta must be above 0 with engine = trl, which loads no reference policy otherwise")
+        return self
+
+
+class Lora(Section):
+    """Low-rank adapters: SFT trains one, RL goes on with it, and what is saved are the merged full weights. The paper does not speak of them."""
+
+    rank: Annotated[int, Field(ge=0)] = 0  # 0: no adapter, all weights are trained
+    alpha: Rate = 32.0  # the adapter's product counts alpha / rank times
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # in SFT; RL trains without
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # layers
 
 
 class Trainer(Section):
@@ -212,6 +245,9 @@ class Trainer(Section):
     threads: Positive = 1  # on busy cores a second one made SFT of the tiny model five times slower (36 s, 180 s of CPU, 2026-11-21)
     sft: Sft = Sft()
     rl: Rl = Rl()
+    lora: Lora = Lora()
+    frozen_dtype: Literal["float32", "bfloat16"] = "float32"  # what a LoRA's frozen weights are held and computed in; trained ones are float32
+    gradient_checkpointing: bool = False  # forward passes are repeated in the backward one instead of kept: less memory, about a third slower
 
     @field_validator("holdout_share")
     @classmethod
@@ -219,6 +255,14 @@ class Trainer(Section):
         if not 0 < share < 1:
             raise ValueError("must lie between 0, where nobody would judge a candidate, and 1, where nobody would train one")
         return share
+
+    @model_validator(mode="after")
+    def _large_models_fit(self) -> Self:
+        if self.gradient_checkpointing and self.rl.engine != "trl":
+            raise ValueError("gradient_checkpointing needs rl.engine = trl; the shared_prompt engine keeps the prompt's keys and values")
+        if self.frozen_dtype != "float32" and self.lora.rank == 0:
+            raise ValueError("frozen_dtype is a LoRA's: set lora.rank, or leave it at float32")
+        return self
 
 
 class Registry(Section):
