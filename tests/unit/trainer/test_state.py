@@ -1,0 +1,82 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from trainer.state import FACTS, TENSORS, State, newest, save
+
+PURPOSE = {"seed": 1, "steps": 40}
+
+
+def saved(directory: Path, *numbers: int) -> None:
+    for number in numbers:
+        tensors = {"weight": torch.full((3, 2), float(number)), "rng": torch.arange(4, dtype=torch.uint8)}
+        save(directory, State(number, {"step": number, "curve": [0.5, None]}, tensors), PURPOSE)
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def test_a_state_comes_back_as_it_was_saved_and_the_one_before_it_stays(tmp_path: Path) -> None:
+    saved(tmp_path, 10, 20, 30)
+    found = newest(tmp_path, PURPOSE)
+    assert found is not None and found.number == 30 and found.facts == {"step": 30, "curve": [0.5, None]}
+    assert torch.equal(found.tensors["weight"], torch.full((3, 2), 30.0)) and found.tensors["rng"].dtype == torch.uint8
+    assert names(tmp_path) == ["00000020", "00000030"]
+
+
+def test_where_nothing_was_saved_there_is_no_state(tmp_path: Path) -> None:
+    assert newest(tmp_path / "nowhere", PURPOSE) is None and newest(tmp_path, PURPOSE) is None
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def change_a_fact(path: Path) -> None:
+    path.write_text(path.read_text().replace('"step": 20', '"step": 99'))
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "reason"),
+    [
+        (TENSORS, truncate, "tensors.safetensors differs from its digest"),
+        (TENSORS, flip, "tensors.safetensors differs from its digest"),
+        (TENSORS, Path.unlink, "unreadable: FileNotFoundError"),
+        (FACTS, truncate, "unreadable: JSONDecodeError"),
+        (FACTS, change_a_fact, "state.json differs from its digest"),
+        (FACTS, lambda path: path.write_text("[]"), "unreadable: TypeError"),
+    ],
+)
+def test_a_broken_state_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, damage: Any, reason: str) -> None:
+    saved(tmp_path, 10, 20)
+    damage(tmp_path / "00000020" / file)
+    found = newest(tmp_path, PURPOSE)
+    assert found is not None and found.number == 10
+    assert [vars(record)["reason"] for record in caplog.records] == [reason]
+    saved(tmp_path, 20)
+    again = newest(tmp_path, PURPOSE)
+    assert again is not None and again.number == 20 and names(tmp_path) == ["00000010", "00000020"]
+
+
+def test_a_state_of_another_purpose_is_not_taken(tmp_path: Path) -> None:
+    saved(tmp_path, 10)
+    assert newest(tmp_path, PURPOSE | {"seed": 2}) is None
+
+
+def test_what_a_kill_left_half_written_is_not_a_state(tmp_path: Path) -> None:
+    saved(tmp_path, 10)
+    (tmp_path / ".new").mkdir()
+    (tmp_path / ".new" / TENSORS).write_bytes(b"half")
+    found = newest(tmp_path, PURPOSE)
+    assert found is not None and found.number == 10
+    saved(tmp_path, 20)
+    assert names(tmp_path) == ["00000010", "00000020"]

@@ -1,0 +1,118 @@
+"""States: what a stage needs to go on after a kill, as folders that are there whole or not at all.
+
+A state is `<directory>/<number>/tensors.safetensors` with `state.json` beside it, which holds plain facts and the digests of both. It is written
+under another name, synced, and renamed; the one before it stays until the next is written, so a state that turns out broken (a full disk,
+a bad sector) costs the steps since the one before and not the run. Numbers rise; a state made for another purpose is never picked up.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+TENSORS, FACTS = "tensors.safetensors", "state.json"
+#: A state and the one before it.
+KEPT = 2
+_NEW = ".new"
+
+
+class Broken(ValueError):
+    """A state's files are not what its digests say, or were made for another purpose."""
+
+
+@dataclass(frozen=True)
+class State:
+    """One state as it was saved."""
+
+    number: int
+    facts: Mapping[str, Any]
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+def save(directory: Path, state: State, purpose: Mapping[str, Any]) -> None:
+    """Make `state` the newest of `directory` and drop all but the one before it. `purpose` (plain JSON) says for what it is good. Blocks for the disk."""
+    from safetensors.torch import save_file
+
+    scratch = directory / _NEW
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.tensors.items()}, scratch / TENSORS)
+    body = {"facts": state.facts, "purpose": _digest_of(purpose), "tensors": _digest_of_file(scratch / TENSORS)}
+    (scratch / FACTS).write_text(json.dumps(body | {"digest": _digest_of(body)}))
+    for path in (scratch / TENSORS, scratch / FACTS, scratch):
+        _sync(path)
+    target = directory / f"{state.number:08d}"
+    shutil.rmtree(target, ignore_errors=True)  # a broken one, else nobody would have made this step again
+    scratch.rename(target)
+    _sync(directory)
+    for old in _numbered(directory)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def newest(directory: Path, purpose: Mapping[str, Any]) -> State | None:
+    """The newest sound state that was made for `purpose`, or None. One that is broken is logged and the one before it is tried."""
+    for path in reversed(_numbered(directory)):
+        try:
+            return _read(path, purpose)
+        except Broken as error:
+            log.warning("state set aside", extra={"state": str(path), "reason": str(error)})
+    return None
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
+    """Write whole or not at all, and on the disk when this returns."""
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps(value, indent=indent) + "\n")
+    _sync(scratch)
+    scratch.replace(path)
+
+
+def _read(path: Path, purpose: Mapping[str, Any]) -> State:
+    from safetensors.torch import load_file
+
+    try:
+        body = json.loads((path / FACTS).read_text())
+        digest = body.pop("digest")
+        tensors = _digest_of_file(path / TENSORS)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Broken(f"unreadable: {type(error).__name__}") from None
+    if digest != _digest_of(body):
+        raise Broken(f"{FACTS} differs from its digest")
+    if tensors != body["tensors"]:
+        raise Broken(f"{TENSORS} differs from its digest")
+    if body["purpose"] != _digest_of(purpose):
+        raise Broken("made with other settings, data or weights")
+    return State(int(path.name), body["facts"], load_file(path / TENSORS))
+
+
+def _numbered(directory: Path) -> list[Path]:
+    return sorted(path for path in directory.glob("*") if path.name.isdigit()) if directory.is_dir() else []
+
+
+def _digest_of(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _digest_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
