@@ -59,7 +59,17 @@ def _simulate(given: argparse.Namespace) -> Body:
 
 def _replay(given: argparse.Namespace) -> Body:
     def body(settings: Settings, stop: threading.Event) -> None:
-        code = replay.run(settings, given.path, format=given.format, limit=given.limit, out=given.out, as_json=given.json, timeout_s=given.timeout_s, stop=stop)
+        code = replay.run(
+            settings,
+            given.path,
+            format=given.format,
+            limit=given.limit,
+            last=given.last,
+            out=given.out,
+            as_json=given.json,
+            timeout_s=given.timeout_s,
+            stop=stop,
+        )
         if code:
             raise Unanswered("some questions stayed without an answer")
 
@@ -69,7 +79,7 @@ def _replay(given: argparse.Namespace) -> Body:
 def _convert(given: argparse.Namespace) -> Body:
     def body(settings: Settings, stop: threading.Event) -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is a way to look at it
-        for step in open_dataset(given.path, given.format).steps(settings.tenant):
+        for step in open_dataset(given.path, given.format, given.last).steps(settings.tenant):
             if stop.is_set():
                 return
             sys.stdout.writelines(f"{line}\n" for line in to_lines(step))
@@ -102,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     again.add_argument("path", type=Path)
     again.add_argument("--format", default="auto", choices=["auto", *FORMATS])
     again.add_argument("--limit", type=int, help="the first so many users alone")
+    again.add_argument("--last", type=_count, help="each user's latest so many entries are questions; default 3")
     again.add_argument("--out", type=Path, help="write the report to this file, as JSON")
     again.add_argument("--json", action="store_true", help="print JSON instead of a table")
     again.add_argument("--timeout-s", type=_positive, default=300.0, help="an answer later than this is lost; default 300")
@@ -109,7 +120,14 @@ def _parser() -> argparse.ArgumentParser:
     convert = commands.add_parser("convert", help="print a data set as JSON Lines of events")
     convert.add_argument("path", type=Path)
     convert.add_argument("--format", default="auto", choices=["auto", *FORMATS])
+    convert.add_argument("--last", type=_count, help="each user's latest so many entries are questions; default 3")
     return parser
+
+
+def _count(text: str) -> int:
+    if (value := int(text)) < 1:
+        raise ValueError
+    return value
 
 
 def _positive(text: str) -> float:

@@ -91,13 +91,14 @@ def run(
     *,
     format: str = "auto",
     limit: int | None = None,
+    last: int | None = None,
     out: Path | str | None = None,
     as_json: bool = False,
     timeout_s: float = 300.0,
     max_in_flight: int = 16,
     stop: threading.Event | None = None,
 ) -> int:
-    """Replay the data set at `path`, the first `limit` users of it, and report. Blocks.
+    """Replay the data set at `path`, the first `limit` users of it, and report. Blocks. `last`: each user's latest entries that are questions.
 
     `timeout_s` bounds each answer; an index without progress is waited for as long, two minutes at most. The report goes to standard output, as a table or
     with `as_json` as JSON, and as JSON to the file `out`. Returns 0 when everything asked was answered, 1 otherwise.
@@ -106,7 +107,7 @@ def run(
     stop = stop or threading.Event()
     if out:
         outputs.check_writable(Path(out))
-    dataset = open_dataset(Path(path), format)
+    dataset = open_dataset(Path(path), format, last)
     script = Script.read(dataset, settings.tenant, limit)
     display = Display(as_json)
     try:

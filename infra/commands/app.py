@@ -99,13 +99,14 @@ def replay(
     path: Annotated[Path, typer.Argument(help="A LaMP folder, a JSON Lines file, or a folder of one of the other formats.")],
     format: Annotated[DataFormat, typer.Option(help="What PATH holds.")] = DataFormat.AUTO,
     limit: Annotated[int | None, typer.Option(min=1, help="Only this many users.")] = None,
+    last: Annotated[int | None, typer.Option(min=1, help="Each user's latest so many entries are questions. Default: 3.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the report to this file too.")] = None,
     as_json: Json = False,
 ) -> None:
     """Stream a data set through the running stack and report per-user metrics."""
     from infra.commands import work
 
-    run(lambda settings: work.replay(settings, path, format.value, limit, out, as_json))
+    run(lambda settings: work.replay(settings, path, format.value, limit, last, out, as_json))
 
 
 @app.command(epilog=EXIT_CODES.replace("1 failed", "1 no response in time, or failed"))

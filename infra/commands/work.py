@@ -18,12 +18,12 @@ def demo(settings: Settings, out: Path, short: bool, seed: int, as_json: bool) -
     return code
 
 
-def replay(settings: Settings, path: Path, format: str, limit: int | None, out: Path | None, as_json: bool) -> int:
+def replay(settings: Settings, path: Path, format: str, limit: int | None, last: int | None, out: Path | None, as_json: bool) -> int:
     if not path.exists():
         complain(f"{path}: no such file or folder")
         return USAGE
     running = _running(settings)
-    code: int = importlib.import_module("traffic.replay").run(running, path, format=format, limit=limit, out=out, as_json=as_json)
+    code: int = importlib.import_module("traffic.replay").run(running, path, format=format, limit=limit, last=last, out=out, as_json=as_json)
     return code
 
 

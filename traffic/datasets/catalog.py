@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Protocol, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from traffic.datasets.arxiv import ArxivAuthors
 from traffic.datasets.events import Events
@@ -37,8 +38,13 @@ FORMATS: Mapping[str, type[Converter]] = {
 }
 
 
-def open_dataset(path: Path, format: str = "auto") -> Dataset:
-    """The data set at `path`. Raises BadData that lists what was looked for."""
+def open_dataset(path: Path, format: str = "auto", last: int | None = None) -> Dataset:
+    """The data set at `path`; the latest `last` entries of each user are its questions. Raises BadData that lists what was looked for."""
+    found = _open(path, format)
+    return found if last is None else _with_last(found, last)
+
+
+def _open(path: Path, format: str) -> Dataset:
     if format == "auto":
         return detect(path)
     if format not in FORMATS:
@@ -58,6 +64,13 @@ def detect(path: Path) -> Dataset:
             return found
     looked_for = "; ".join(f"{name}: {converter.LOOKS_FOR}" for name, converter in FORMATS.items())
     raise BadData(f"{path}: no data set that can be read here. Looked for {looked_for}")
+
+
+def _with_last(found: Any, last: int) -> Dataset:
+    if not hasattr(found, "last"):
+        raise BadData(f"last={last}: {found.title} says itself what is a question; leave it out")
+    changed: Dataset = dataclasses.replace(found, last=last)
+    return changed
 
 
 def _exists(path: Path) -> None:

@@ -9,7 +9,7 @@ from traffic.datasets.catalog import FORMATS, detect, open_dataset
 from traffic.datasets.events import Events
 from traffic.datasets.rows import BadData
 
-from .folders import paper, write_jsonl
+from .folders import paper, questions, write_jsonl
 
 
 def test_a_folder_is_told_by_what_its_files_hold(tmp_path: Path) -> None:
@@ -37,3 +37,14 @@ def test_a_folder_of_nothing_known_lists_what_was_looked_for(tmp_path: Path) -> 
 def test_a_wrong_path_or_format_says_so(tmp_path: Path, path: str, format: str, message: str) -> None:
     with pytest.raises(BadData, match=message):
         open_dataset(tmp_path / path, format)
+
+
+def test_how_many_entries_are_questions_can_be_chosen(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "b.jsonl", [paper("Ann", number, f"200{number}-01-01") for number in range(6)])
+    assert [len(questions(open_dataset(file, last=last).steps("t"))) for last in (1, 4)] == [1, 4]
+
+
+def test_a_data_set_that_says_what_is_a_question_takes_no_number_of_them(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "1.jsonl", [{"type": "retouch.query.v1", "data": {}}])
+    with pytest.raises(BadData, match="last=4: .* says itself what is a question"):
+        open_dataset(file, last=4)
