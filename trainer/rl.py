@@ -10,13 +10,14 @@ Axes: P prompts, G candidates of each, T completion tokens.
 from __future__ import annotations
 
 import copy
+import hashlib
 import logging
 import math
-import random
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -25,10 +26,11 @@ from infra.errors import CannotContinue
 from infra.settings import Rl
 from trainer.cases import Case
 from trainer.curriculum import k_of, stage_of
-from trainer.interruption import check
+from trainer.interruption import Interrupted, check
 from trainer.policy import Policy
 from trainer.prompts import Prompter
 from trainer.rewards import Reward, reward_of
+from trainer.rl_state import Deck, Keeper, trained
 from trainer.rollout import Completion, Sampling, generate, log_probabilities
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ VARIANCE_FLOOR = 1e-8
 #: Learning rate: linear warm-up over this share of the steps, then linear decay to the floor.
 WARMUP_SHARE, FLOOR = 0.1, 0.1
 GRADIENT_NORM = 1.0
+LOG_EVERY_STEPS = 5
 
 
 class Diverged(CannotContinue):
@@ -74,34 +77,79 @@ class Batch:
     rewards: Sequence[Sequence[Reward]]
 
 
-def train(policy: Policy, cases: Sequence[Case], prompter: Prompter, rl: Rl, max_new_tokens: int, seed: int, stop: threading.Event) -> list[Step]:
+def train(
+    policy: Policy,
+    cases: Sequence[Case],
+    prompter: Prompter,
+    rl: Rl,
+    max_new_tokens: int,
+    seed: int,
+    stop: threading.Event,
+    state_dir: Path | None = None,
+    progress: Callable[[Step], None] | None = None,
+    checkpoint_every: int = 10,
+) -> list[Step]:
     """Train `policy` in place; the KL anchor is a copy of it as it comes in. Returns one record per step.
 
-    `cases` without history are never asked. Raises Diverged, and Interrupted between any two tokens.
+    With `state_dir` its state is stored there every `checkpoint_every` steps, at the end and when it is stopped, and a state found there that was
+    made from the same weights, cases and settings is continued: on a CPU bit for bit as if it had never stopped. `progress` hears of
+    each step once, those of an earlier process first. `cases` without history are never asked. Raises Diverged, and Interrupted between any two tokens.
     """
     pool = [case for case in cases if case.items]
     if not pool or rl.steps == 0:
         return []
-    reference = copy.deepcopy(policy.model).requires_grad_(False).eval()
-    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=rl.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, rate_schedule(rl.steps))
-    sampling = Sampling(max_new_tokens, rl.temperature, rl.top_p)
-    anchor = Policy(reference, policy.tokenizer, policy.origin, policy.end_ids, policy.pad_id)
-    draw = _Deck(pool, random.Random(seed))  # noqa: S311  # repeatable on purpose
+    anchor = Policy(copy.deepcopy(policy.model).requires_grad_(False).eval(), policy.tokenizer, policy.origin, policy.end_ids, policy.pad_id)
+    optimizer = torch.optim.AdamW(trained(policy.model).values(), lr=rl.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    rate = rate_schedule(rl.steps)
+    deck = Deck(len(pool), seed)
     torch.manual_seed(seed)
-    steps: list[Step] = []
-    for number in range(rl.steps):
-        check(stop)
-        began = time.monotonic()
-        k = k_of(number, rl.steps, rl.k_min, rl.k_max)
-        batch = roll_out(policy, draw.cards(rl.prompts_per_step), prompter, k, rl.candidates, sampling, stop)
-        loss, kl, entropy = learn(policy, anchor, batch, rl, optimizer)
-        schedule.step()
-        stage = stage_of(number, rl.steps, rl.k_min, rl.k_max)
-        steps.append(_describe(number, stage, k, batch, loss, kl, entropy, time.monotonic() - began))
-        if number % 5 == 4 or number + 1 == rl.steps:
-            log.info("rl step", extra={**asdict(steps[-1]), "of": rl.steps})
+    keeper = Keeper(state_dir, policy.model, optimizer, deck, _purpose(pool, rl, max_new_tokens, seed))
+    steps = [Step(**step) for step in keeper.restore()]
+    tell = progress or (lambda step: None)
+    for step in steps:
+        tell(step)
+    while len(steps) < rl.steps:
+        moment = keeper.moment()
+        optimizer.param_groups[0]["lr"] = rl.learning_rate * rate(len(steps))
+        try:
+            step = _step(len(steps), policy, anchor, pool, deck, prompter, rl, max_new_tokens, optimizer, stop)
+        except Interrupted:
+            keeper.save([asdict(step) for step in steps], moment)
+            raise
+        steps.append(step)
+        if len(steps) % LOG_EVERY_STEPS == 0 or len(steps) == rl.steps:
+            log.info("rl step", extra={**asdict(step), "of": rl.steps})
+        if len(steps) % checkpoint_every == 0 or len(steps) == rl.steps:
+            keeper.save([asdict(step) for step in steps], keeper.moment())
+        tell(step)
     return steps
+
+
+def _step(
+    number: int,
+    policy: Policy,
+    anchor: Policy,
+    pool: Sequence[Case],
+    deck: Deck,
+    prompter: Prompter,
+    rl: Rl,
+    max_new_tokens: int,
+    optimizer: torch.optim.Optimizer,
+    stop: threading.Event,
+) -> Step:
+    check(stop)
+    began = time.monotonic()
+    k = k_of(number, rl.steps, rl.k_min, rl.k_max)
+    sampling = Sampling(max_new_tokens, rl.temperature, rl.top_p)
+    batch = roll_out(policy, [pool[place] for place in deck.cards(rl.prompts_per_step)], prompter, k, rl.candidates, sampling, stop)
+    loss, kl, entropy = learn(policy, anchor, batch, rl, optimizer)
+    return _describe(number, stage_of(number, rl.steps, rl.k_min, rl.k_max), k, batch, loss, kl, entropy, time.monotonic() - began)
+
+
+def _purpose(pool: Sequence[Case], rl: Rl, max_new_tokens: int, seed: int) -> dict[str, object]:
+    """What a state must have been made with to be continued."""
+    cases = hashlib.sha256("\n".join(case.case_id for case in pool).encode()).hexdigest()
+    return {"rl": rl.model_dump(mode="json"), "max_new_tokens": max_new_tokens, "seed": seed, "cases": cases}
 
 
 def roll_out(policy: Policy, cases: Sequence[Case], prompter: Prompter, k: int, candidates: int, sampling: Sampling, stop: threading.Event) -> Batch:
@@ -178,21 +226,6 @@ def rate_schedule(steps: int) -> Callable[[int], float]:
     """The factor of the learning rate at a step (from 0)."""
     warmup = max(1, round(WARMUP_SHARE * steps))
     return lambda step: min(1.0, (step + 1) / warmup) * max(FLOOR, 1 - step / steps)
-
-
-class _Deck:
-    """Draws cases without repeats until all were drawn, then shuffles anew."""
-
-    def __init__(self, cases: Sequence[Case], rng: random.Random) -> None:
-        self._cases, self._rng, self._left = cases, rng, list[Case]()
-
-    def cards(self, count: int) -> list[Case]:
-        drawn: list[Case] = []
-        while len(drawn) < count:
-            if not self._left:
-                self._left = self._rng.sample(self._cases, len(self._cases))
-            drawn.append(self._left.pop())
-        return drawn
 
 
 def _describe(number: int, stage: int, k: int, batch: Batch, loss: float, kl: float, entropy: float, seconds: float) -> Step:

@@ -1,0 +1,111 @@
+"""RL that is stopped or killed between steps, and continued by another process: the same weights, bit for bit, as if nothing had happened."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from infra.settings import Rl
+from schemas.prompts import PromptStyle
+from tests.unit.trainer.made import make_case
+from trainer.interruption import Interrupted
+from trainer.policy import Policy
+from trainer.prompts import Prompter
+from trainer.rl import Step, train
+from trainer.rl_state import Deck, trained, weights_digest
+
+RL = Rl(steps=7, prompts_per_step=2, candidates=4, learning_rate=1e-2, beta=0.1, k_min=1, k_max=3)
+EVERY = 3
+
+
+class Killed(BaseException):
+    """As if the process ended there."""
+
+
+def run(checkpoint: Path, state_dir: Path | None, *, rl: Rl = RL, at_step: Callable[[Step, threading.Event], None] | None = None) -> tuple[Policy, list[Step]]:
+    policy, stop = Policy.load(checkpoint), threading.Event()
+    told: list[Step] = []
+
+    def progress(step: Step) -> None:
+        told.append(step)
+        if at_step:
+            at_step(step, stop)
+
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    steps = train(policy, [make_case(n) for n in range(5)], prompter, rl, 6, 3, stop, state_dir, progress, EVERY)
+    assert told == steps
+    return policy, steps
+
+
+def figures(steps: list[Step]) -> list[dict[str, Any]]:
+    return [asdict(replace(step, seconds=0.0)) for step in steps]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_checkpoint: Path) -> tuple[str, list[dict[str, Any]]]:
+    policy, steps = run(tiny_checkpoint, None)
+    return weights_digest(trained(policy.model)), figures(steps)
+
+
+def kill(step: Step, stop: threading.Event) -> None:
+    raise Killed
+
+
+def ask_to_stop(step: Step, stop: threading.Event) -> None:
+    stop.set()
+
+
+@pytest.mark.parametrize("number", [0, 2, 4, 6])
+@pytest.mark.parametrize("end", [kill, ask_to_stop])
+def test_a_run_cut_short_ends_like_one_that_was_not(
+    tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, list[dict[str, Any]]], number: int, end: Callable[[Step, threading.Event], None]
+) -> None:
+    if end is kill or number < RL.steps - 1:
+        with pytest.raises((Killed, Interrupted)):
+            run(tiny_checkpoint, tmp_path, at_step=lambda step, stop: end(step, stop) if step.step == number else None)
+    done: list[int] = []
+    policy, steps = run(tiny_checkpoint, tmp_path, at_step=lambda step, stop: done.append(step.step))
+    assert done == list(range(RL.steps))
+    assert figures(steps) == uninterrupted[1]
+    assert weights_digest(trained(policy.model)) == uninterrupted[0]
+
+
+def test_a_finished_run_is_restored_without_another_step(tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, list[dict[str, Any]]]) -> None:
+    first, made = run(tiny_checkpoint, tmp_path)
+    again, restored = run(tiny_checkpoint, tmp_path)
+    assert restored == made  # their seconds, too: nothing was done again
+    assert weights_digest(trained(again.model)) == weights_digest(trained(first.model)) == uninterrupted[0]
+
+
+def test_a_broken_state_costs_the_steps_since_the_one_before(tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, list[dict[str, Any]]]) -> None:
+    run(tiny_checkpoint, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["00000006", "00000007"]
+    (tmp_path / "00000007" / "tensors.safetensors").write_bytes(b"")
+    policy, steps = run(tiny_checkpoint, tmp_path)
+    assert figures(steps) == uninterrupted[1] and weights_digest(trained(policy.model)) == uninterrupted[0]
+
+
+def test_a_state_of_other_settings_or_weights_is_not_continued(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    run(tiny_checkpoint, tmp_path, rl=RL.model_copy(update={"steps": 1}))
+    _, steps = run(tiny_checkpoint, tmp_path, rl=RL.model_copy(update={"steps": 2}))
+    assert len(steps) == 2
+    other, fresh = Policy.load(tiny_checkpoint), Policy.load(tiny_checkpoint)
+    with torch.no_grad():
+        for policy in (other, fresh):
+            next(policy.model.parameters()).mul_(1.5)
+    prompter, cases, rl = Prompter(other.tokenizer, PromptStyle.COMPACT, 512), [make_case(n) for n in range(5)], RL.model_copy(update={"steps": 2})
+    first, second = (train(policy, cases, prompter, rl, 6, 3, threading.Event(), folder) for policy, folder in ((other, tmp_path), (fresh, None)))
+    assert figures(first) == figures(second)
+
+
+def test_a_deck_deals_every_case_once_a_round_and_goes_on_from_its_facts() -> None:
+    deck, twin = Deck(5, 1), Deck(5, 2)
+    drawn = deck.cards(5)
+    assert sorted(drawn) == [0, 1, 2, 3, 4]
+    deck.cards(3)
+    twin.restore(deck.facts())
+    assert twin.cards(9) == deck.cards(9)
