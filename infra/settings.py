@@ -199,7 +199,7 @@ class Rl(Section):
     k_min: Positive = 2  # (2)
     k_max: Positive = 6  # (6)
     format_bonus: Annotated[float, Field(ge=0)] = 0.1  # added where the completion parses
-    engine: Literal["shared_prompt", "trl"] = "shared_prompt"  # our own loop, one process, quick for small models; or TRL's trainer, for large ones and many GPUs
+    engine: Literal["shared_prompt", "trl"] = "shared_prompt"  # our own loop, one process, quick; or TRL, for large models and many GPUs
     micro_batch: Annotated[int, Field(ge=0)] = 0  # trl: completions in one forward pass of one process; 0: all of its share
     rollouts: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"  # trl: who samples; vLLM needs GPUs
     vllm_url: str | None = None  # vllm_server: http://HOST:PORT of `trl vllm-serve`
@@ -232,6 +232,13 @@ class Lora(Section):
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # in SFT; RL trains without
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # layers
 
+    @field_validator("targets")
+    @classmethod
+    def _never_embeddings(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        if bad := {"lm_head", "embed_tokens"} & set(targets):
+            raise ValueError(f"{', '.join(sorted(bad))} may be one tensor with another layer's, which an adapter would silently leave alone")
+        return targets
+
 
 class Trainer(Section):
     """The trainer service."""
@@ -239,6 +246,11 @@ class Trainer(Section):
     holdout_share: Share = 0.3  # of users, by hash; they never train and judge every candidate
     min_trajectories: Positive = 50  # fewer: nothing is trained
     min_heldout_users: Positive = 5
+    min_users: Positive = 10  # of whom there are trajectories; fewer are no crowd, and what they do may be made up
+    min_domains: Positive = 2  # of trajectories: one kind of task alone makes a model forget the others; a platform that has but one sets 1
+    user_share: Share = 0.1  # of what is trained on that one user may make up; of the rest the latest is kept
+    replay_share: Share = 0.5  # of what is trained on that the parent's data may make up; 0: only what is new, 1: all there is
+    judge_after: Share = 0.5  # held-out outcomes from before this quantile of the trained times do not judge, where enough are later; 0: all judge
     eval_queries: Positive = 600  # held-out outcomes judged at most, spread over users
     every_s: Seconds = 3600.0  # the schedule of the service
     seed: int = 0
@@ -247,7 +259,7 @@ class Trainer(Section):
     rl: Rl = Rl()
     lora: Lora = Lora()
     frozen_dtype: Literal["float32", "bfloat16"] = "float32"  # what a LoRA's frozen weights are held and computed in; trained ones are float32
-    gradient_checkpointing: bool = False  # forward passes are repeated in the backward one instead of kept: less memory, about a third slower
+    gradient_checkpointing: bool = False  # forward passes are repeated in the backward one instead of kept: less memory, slower
 
     @field_validator("holdout_share")
     @classmethod
