@@ -59,17 +59,8 @@ def _simulate(given: argparse.Namespace) -> Body:
 
 def _replay(given: argparse.Namespace) -> Body:
     def body(settings: Settings, stop: threading.Event) -> None:
-        code = replay.run(
-            settings,
-            given.path,
-            format=given.format,
-            limit=given.limit,
-            last=given.last,
-            out=given.out,
-            as_json=given.json,
-            timeout_s=given.timeout_s,
-            stop=stop,
-        )
+        options = {name: getattr(given, name) for name in ("format", "limit", "last", "out", "timeout_s")}
+        code = replay.run(settings, given.path, **options, as_json=given.json, stop=stop)
         if code:
             raise Unanswered("some questions stayed without an answer")
 
