@@ -9,10 +9,11 @@ from schemas.outcomes import Outcome
 
 
 class Teacher(Record):
-    """Who wrote the reasoning: `template` or an LLM's model name, and the sha256 of the prompt template it was given."""
+    """Who wrote the reasoning."""
 
-    name: str
-    prompt_digest: str | None = None
+    name: str  # `template` or `llm`; before `model` there was, an LLM's model
+    model: str | None = None  # the LLM's
+    prompt_digest: str | None = None  # sha256 of the prompt template the LLM was given
 
 
 class Trajectory(Message, wire="retouch.trajectory", version=1):
@@ -23,6 +24,7 @@ class Trajectory(Message, wire="retouch.trajectory", version=1):
     example_id: UUID  # the history item p* that the reasoning rests on
     reasoning: Text
     teacher: Teacher
+    checks_digest: str | None = None  # of the checks it passed, bounds included
 
     @property
     def key(self) -> bytes:

@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 
-from infra.errors import CannotContinue, RetryLater
+from infra.errors import BadSetting, CannotContinue, RetryLater
 from infra.settings import Settings, load
 from schemas.outcomes import Outcome
 from schemas.rewriting import Rewrite, parse
 from tests.unit.workers.made import STARS, make_outcome
 from tests.unit.workers.openai_server import Answer, OpenAiServer, completion, failure, scripted, serving
 from workers.endpoint.client import ChatEndpoint
-from workers.teacher.checks import flaw
+from workers.teacher.checks import Brevity, flaw
 from workers.teacher.llm import LlmTeacher
 from workers.teacher.service import choose
 from workers.teacher.teaching import Reason, Rejected, Teacher
 from workers.teacher.template import TemplateTeacher
 
-MAX_CHARS = 300
+BREVITY = Brevity(10, 300)
 EXPLAINABLE = [
     make_outcome(draft="comedy", shown="dark comedy", truth="dark comedy"),
     make_outcome(draft="action", shown="fantasy", truth="action"),
@@ -32,8 +32,17 @@ EXPLAINABLE = [
 ]
 
 
-def reasons(body: dict[str, Any]) -> Answer:
-    return completion(json.dumps({"reasoning": "Their film was darker than its plot, so the draft leans darker."}))
+REASONING = "Their film was darker than its plot, so the draft leans darker."
+
+
+def says(reasoning: str, personalized: str) -> Answer:
+    return completion(json.dumps({"reasoning": reasoning, "personalized": personalized}))
+
+
+def obeys(body: dict[str, Any]) -> Answer:
+    """Reads the rewrite out of its prompt, as an LLM does that follows it."""
+    prompt: str = body["messages"][0]["content"]
+    return says(REASONING, prompt.partition("must lead to:\n")[2].partition("\n")[0])
 
 
 @pytest.fixture(params=["template", "llm"])
@@ -41,25 +50,25 @@ async def teacher(request: pytest.FixtureRequest) -> AsyncIterator[Teacher]:
     if request.param == "template":
         yield TemplateTeacher()
         return
-    with serving(reasons) as server:
+    with serving(obeys) as server:
         async with endpoint(server) as opened:
-            yield LlmTeacher(opened, "m", MAX_CHARS)
+            yield LlmTeacher(opened, "m", BREVITY)
 
 
 def endpoint(server: OpenAiServer) -> ChatEndpoint:
     return ChatEndpoint(server.url, "m", api_key="k", timeout_s=2.0, concurrency=2)
 
 
-async def explain(teacher: Teacher, outcome: Outcome) -> str | Rejected:
+async def explain(teacher: Teacher, outcome: Outcome) -> Rewrite | Rejected:
     return await teacher.explain(outcome, outcome.response.context.items[0])
 
 
 @pytest.mark.parametrize("outcome", EXPLAINABLE)
 async def test_reasoning_passes_the_checks_and_survives_the_rewrite_format(teacher: Teacher, outcome: Outcome) -> None:
-    reasoning = await explain(teacher, outcome)
-    assert isinstance(reasoning, str)
-    assert flaw(reasoning, MAX_CHARS) is None
-    assert parse(Rewrite(reasoning, outcome.truth or "").to_text()) == Rewrite(reasoning, outcome.truth or "")
+    taught = await explain(teacher, outcome)
+    assert isinstance(taught, Rewrite)
+    assert flaw(taught, outcome, BREVITY) is None
+    assert parse(taught.to_text()) == taught == Rewrite(taught.reasoning, outcome.truth or "")
 
 
 async def test_the_same_outcome_gets_the_same_reasoning(teacher: Teacher) -> None:
@@ -76,17 +85,17 @@ async def test_a_teacher_signs(teacher: Teacher) -> None:
 
 
 async def test_the_llm_is_shown_query_draft_example_and_truth_and_held_to_a_schema() -> None:
-    with serving(reasons) as server:
+    with serving(obeys) as server:
         async with endpoint(server) as opened:
             await explain(
-                LlmTeacher(opened, "m", MAX_CHARS), make_outcome(text="a long plot", draft="comedy", content="old film", shown="action", truth="action")
+                LlmTeacher(opened, "m", BREVITY), make_outcome(text="a long plot", draft="comedy", content="old film", shown="action", truth="action")
             )
     [body] = server.requests
     prompt = body["messages"][0]["content"]
     assert all(part in prompt for part in ("a long plot", "comedy", 'The tag for the movie: "old film" is action'))
     schema = body["response_format"]["json_schema"]
     assert schema["strict"] is True
-    assert schema["schema"]["required"] == ["reasoning"]
+    assert schema["schema"]["required"] == ["reasoning", "personalized"]
     assert schema["schema"]["additionalProperties"] is False
 
 
@@ -95,16 +104,34 @@ async def test_the_llm_is_shown_query_draft_example_and_truth_and_held_to_a_sche
     [
         (completion("no json"), Reason.UNREADABLE),
         (completion('{"thought": "x"}'), Reason.UNREADABLE),
-        (completion('{"reasoning": 3}'), Reason.UNREADABLE),
-        (completion(None), Reason.UNREADABLE),
-        (failure(400), Reason.UNREADABLE),
-        (completion('{"reasoning": ""}'), Reason.UNSUPPORTED),
+        (completion('{"reasoning": 3, "personalized": "x"}'), Reason.UNREADABLE),
+        (completion('{"reasoning": "x"}'), Reason.UNREADABLE),
+        (completion('{"reasoning": "x", "personalized": "x", "also": "x"}'), Reason.UNREADABLE),
+        (completion(None), Reason.REFUSED),
+        (failure(400), Reason.REFUSED),
+        (says("", "dark comedy"), Reason.UNSUPPORTED),
+        (says(" ", "comedy"), Reason.UNSUPPORTED),
     ],
 )
 async def test_an_llm_without_reasoning_rejects_the_outcome(answer: Answer, reason: Reason) -> None:
     with serving(scripted(answer)) as server:
         async with endpoint(server) as opened:
-            assert await explain(LlmTeacher(opened, "m", MAX_CHARS), EXPLAINABLE[0]) == Rejected(reason)
+            assert await explain(LlmTeacher(opened, "m", BREVITY), EXPLAINABLE[0]) == Rejected(reason)
+
+
+async def test_what_an_llm_would_answer_instead_of_the_truth_is_left_to_the_checks() -> None:
+    with serving(scripted(says(REASONING, "comedy"))) as server:
+        async with endpoint(server) as opened:
+            taught = await explain(LlmTeacher(opened, "m", BREVITY), EXPLAINABLE[0])
+    assert isinstance(taught, Rewrite)
+    assert flaw(taught, EXPLAINABLE[0], BREVITY) is Reason.WRONG_BODY
+
+
+async def test_a_long_truth_gets_room_in_the_answer() -> None:
+    with serving(obeys) as server:
+        async with endpoint(server) as opened:
+            await explain(LlmTeacher(opened, "m", BREVITY), make_outcome(options=(), truth="word " * 1000))
+    assert server.requests[0]["max_tokens"] > 5000
 
 
 @pytest.mark.parametrize(("status", "error"), [(429, RetryLater), (500, RetryLater), (401, CannotContinue)])
@@ -112,7 +139,7 @@ async def test_an_unwell_llm_rejects_nothing(status: int, error: type[Exception]
     with serving(scripted(failure(status))) as server:
         async with endpoint(server) as opened:
             with pytest.raises(error):
-                await explain(LlmTeacher(opened, "m", MAX_CHARS), EXPLAINABLE[0])
+                await explain(LlmTeacher(opened, "m", BREVITY), EXPLAINABLE[0])
 
 
 def test_the_settings_choose_the_teacher() -> None:
@@ -120,5 +147,10 @@ def test_the_settings_choose_the_teacher() -> None:
     assert isinstance(template, TemplateTeacher)
     settings: Settings = load(teacher={"kind": "llm", "url": "http://127.0.0.1:1/v1", "model": "big"})
     llm, _ = choose(settings)
-    assert llm.signature.name == "big"
+    assert (llm.signature.name, llm.signature.model) == ("llm", "big")
     assert llm.signature.prompt_digest
+
+
+def test_bounds_that_no_trace_can_meet_are_refused() -> None:
+    with pytest.raises(BadSetting, match="min_reasoning_chars must not exceed max_reasoning_chars"):
+        load(teacher={"max_reasoning_chars": 5})

@@ -1,17 +1,27 @@
-"""Which outcomes are worth a teacher's time, and which reasoning may train: the paper's "consistency and brevity checks", made explicit.
+"""Which outcomes are worth a teacher's time, and which teaching may train: the paper's "strict consistency and brevity checks", made explicit.
 
 A trace that speaks of the truth as something it was shown teaches the model to wait for what it will not have (METHODS, pitfall 7).
 """
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import re
+import sys
+from typing import NamedTuple
 
 from schemas.drafts import DraftStatus
 from schemas.ids import is_held_out
 from schemas.outcomes import Outcome
-from schemas.rewriting import TAGS
-from workers.teacher.teaching import Reason
+from schemas.rewriting import TAGS, Rewrite
+from schemas.sameness import folded, normalized
+from schemas.scoring import is_valid
+from schemas.tasks import Task, choose_option
+from workers.teacher.teaching import Reason, best_example, truth_of
+
+#: A shorter text, some three words, may turn up in a trace without being quoted.
+FEW_CHARS = 24
 
 _GIVEN = re.compile(
     r"""
@@ -28,6 +38,13 @@ _GIVEN = re.compile(
 )
 
 
+class Brevity(NamedTuple):
+    """How long a trace may be."""
+
+    least: int  # letters and digits
+    most: int  # characters
+
+
 def why_not_taught(outcome: Outcome, holdout_share: float) -> Reason | None:
     """Why this outcome gets no reasoning, or None. Asked before the teacher is, which saves its cost."""
     context = outcome.response.context
@@ -36,17 +53,44 @@ def why_not_taught(outcome: Outcome, holdout_share: float) -> Reason | None:
         return Reason.HELD_OUT
     if not (outcome.truth and outcome.truth.strip()):
         return Reason.NO_TRUTH
-    if context.draft.status is not DraftStatus.DRAFTED:
+    if not is_valid(query.task, outcome.truth, query.options):
+        return Reason.TRUTH_OUTSIDE_OPTIONS
+    if context.draft.status is not DraftStatus.DRAFTED or not context.draft.answer.strip():
         return Reason.BASE_FAILED
     return None if context.items else Reason.NO_HISTORY
 
 
-def flaw(reasoning: str, max_chars: int) -> Reason | None:
-    """What is wrong with a trace, or None."""
-    if not reasoning.strip():
-        return Reason.EMPTY
-    if len(reasoning) > max_chars:
+def flaw(taught: Rewrite, outcome: Outcome, brevity: Brevity) -> Reason | None:
+    """The first thing that is wrong with what a teacher wrote, or None. The outcome is one that `why_not_taught` lets through."""
+    if not _gives_the_truth(taught.answer, outcome):
+        return Reason.WRONG_BODY
+    if sum(map(str.isalnum, taught.reasoning)) < brevity.least:
+        return Reason.TOO_SHORT
+    if len(taught.reasoning) > brevity.most:
         return Reason.TOO_LONG
-    if any(tag in reasoning.lower() for tag in TAGS):
+    if any(tag in taught.reasoning.lower() for tag in TAGS):
         return Reason.TAGGED
-    return Reason.TRUTH_GIVEN if _GIVEN.search(reasoning) else None
+    if _GIVEN.search(taught.reasoning):
+        return Reason.TRUTH_GIVEN
+    return Reason.TRUTH_QUOTED if _quotes_the_truth(taught.reasoning, outcome) else None
+
+
+def digest(brevity: Brevity) -> str:
+    """sha256 over this module's source and the bounds: two trajectories with the same digest passed the same checks."""
+    source = inspect.getsource(sys.modules[__name__])
+    return hashlib.sha256(f"{tuple(brevity)}\n{source}".encode()).hexdigest()
+
+
+def _gives_the_truth(answer: str, outcome: Outcome) -> bool:
+    """Whether the body that the reasoning leads to is the user's own answer."""
+    chosen = choose_option(normalized(answer), outcome.response.context.draft.query.options)
+    return chosen is not None and normalized(chosen) == normalized(truth_of(outcome))
+
+
+def _quotes_the_truth(reasoning: str, outcome: Outcome) -> bool:
+    """Whether the trace holds the whole of a longer free text that the model could not have read in its prompt."""
+    draft, truth = outcome.response.context.draft, folded(truth_of(outcome))
+    if draft.query.task is not Task.TEXT or len(truth) <= FEW_CHARS or truth not in folded(reasoning):
+        return False
+    example = best_example(outcome)
+    return not any(truth in folded(seen) for seen in (draft.query.text, draft.answer, example.content, example.response))

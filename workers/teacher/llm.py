@@ -1,25 +1,28 @@
 """The LLM teacher: any OpenAI-compatible endpoint writes the reasoning, as strict structured output.
 
-It is given what the paper gives it (METHODS 1.2): query, base answer, one example, and the truth. Its prompt asks for what the checks
-look for; the checks stand all the same.
+It is given what the paper gives it (METHODS 1.2): query, base answer, one example, and the truth. It answers with the reasoning and with the
+rewrite this leads to. Its prompt asks for what the checks look for; the checks stand all the same.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any, Protocol
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.contexts import HistoryItem
 from schemas.outcomes import Outcome
 from schemas.prompts import PromptStyle, base_prompt, item_text
+from schemas.rewriting import Rewrite
 from schemas.trajectories import Teacher as Signature
 from workers.endpoint.client import Completion, Refused
+from workers.teacher.checks import Brevity
 from workers.teacher.teaching import Reason, Rejected, truth_of
 
-MAX_TOKENS = 512
+NAME = "llm"
+#: What the reasoning may take; the rewrite's own length comes on top.
+REASONING_TOKENS = 512
 
 PROMPT = """\
 A model rewrites draft answers so that they fit one user. You write the thinking that should come before its rewrite.
@@ -36,17 +39,19 @@ One item of the user's own history:
 The rewrite that the thinking must lead to:
 {truth}
 
-Write one to three short sentences: name the evidence in the user's item, say what habit it shows, and say how the draft changes because of it \
+In `reasoning` write one to three short sentences: name the evidence in the user's item, say what habit it shows, and say how the draft changes because of it \
 (or why it stays). Reason only from the task, the draft and the item, as the model will have to: it does not see the rewrite, so never write \
 that an answer is correct, given, true or known. Do not quote the rewrite unless it is a single label or score that the evidence leads to. \
-Write at most {max_chars} characters, no tags, no lists.
-If the item does not support the rewrite at all, answer with an empty string.
+Write from {min_chars} to {max_chars} characters, no tags, no lists.
+In `personalized` write the answer that your reasoning leads to. It must be the rewrite above, character for character.
+If the item does not support the rewrite at all, leave `reasoning` empty.
 """
 
 
 class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
     reasoning: str
+    personalized: str
 
 
 class Asks(Protocol):
@@ -56,18 +61,23 @@ class Asks(Protocol):
 
 
 class LlmTeacher:
-    def __init__(self, endpoint: Asks, model: str, max_chars: int) -> None:
+    def __init__(self, endpoint: Asks, model: str, brevity: Brevity) -> None:
         self._endpoint = endpoint
-        self._max_chars = max_chars
-        self.signature = Signature(name=model, prompt_digest=hashlib.sha256(PROMPT.encode()).hexdigest())
+        self._brevity = brevity
+        self.signature = Signature(name=NAME, model=model, prompt_digest=hashlib.sha256(PROMPT.encode()).hexdigest())
 
-    async def explain(self, outcome: Outcome, example: HistoryItem) -> str | Rejected:
-        prompt = self._prompt(outcome, example)
+    async def explain(self, outcome: Outcome, example: HistoryItem) -> Rewrite | Rejected:
+        prompt, max_tokens = self._prompt(outcome, example), REASONING_TOKENS + len(truth_of(outcome))
         try:
-            completion = await self._endpoint.complete(prompt, max_tokens=MAX_TOKENS, schema=_Answer.model_json_schema())
-            return _Answer.model_validate(json.loads(completion.text)).reasoning.strip() or Rejected(Reason.UNSUPPORTED)
-        except (Refused, ValueError):
+            completion = await self._endpoint.complete(prompt, max_tokens=max_tokens, schema=_Answer.model_json_schema())
+        except Refused:
+            return Rejected(Reason.REFUSED)
+        try:
+            answer = _Answer.model_validate_json(completion.text)
+        except ValidationError:
             return Rejected(Reason.UNREADABLE)
+        reasoning = answer.reasoning.strip()
+        return Rewrite(reasoning, answer.personalized) if reasoning else Rejected(Reason.UNSUPPORTED)
 
     def _prompt(self, outcome: Outcome, example: HistoryItem) -> str:
         draft = outcome.response.context.draft
@@ -76,5 +86,6 @@ class LlmTeacher:
             draft=draft.answer,
             example=item_text(example, draft.query.domain, draft.query.task, PromptStyle.PAPER),
             truth=truth_of(outcome),
-            max_chars=self._max_chars,
+            min_chars=self._brevity.least,
+            max_chars=self._brevity.most,
         )

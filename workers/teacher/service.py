@@ -8,12 +8,13 @@ import threading
 
 from infra.lifecycle import mark_ready
 from infra.settings import Settings, TeacherKind
-from infra.telemetry.metrics import TEACHER_REJECTED
+from infra.telemetry.metrics import TEACHER_REJECTED, TEACHER_TAUGHT
 from schemas.outcomes import Outcome
 from schemas.topics import OUTCOMES
 from workers.endpoint.client import ChatEndpoint
 from workers.runtime.handler import Work
 from workers.runtime.worker import Lifespan, Worker
+from workers.teacher.checks import Brevity
 from workers.teacher.instruction import Instruction
 from workers.teacher.llm import LlmTeacher
 from workers.teacher.teaching import Teacher
@@ -28,13 +29,14 @@ def run(settings: Settings, stop: threading.Event) -> None:
         worker(settings).run(stop, lambda: mark_ready(settings))
     finally:
         rejected = {dict(labels)["reason"]: int(count) for labels, count in TEACHER_REJECTED.values().items()}
-        log.info("outcomes without a trajectory", extra={"by_reason": rejected})
+        log.info("outcomes taught", extra={"taught": int(sum(TEACHER_TAUGHT.values().values())), "rejected_by_reason": rejected})
 
 
 def worker(settings: Settings) -> Worker[Outcome]:
+    wanted = settings.teacher
     teacher, lifespan = choose(settings)
-    handler = Instruction(teacher, settings.trainer.holdout_share, settings.teacher.max_reasoning_chars)
-    return Worker(settings, name="teacher", work=Work(OUTCOMES, handler), concurrency=settings.teacher.concurrency, lifespan=lifespan)
+    handler = Instruction(teacher, settings.trainer.holdout_share, wanted.max_reasoning_chars, wanted.min_reasoning_chars)
+    return Worker(settings, name="teacher", work=Work(OUTCOMES, handler), concurrency=wanted.concurrency, lifespan=lifespan)
 
 
 def choose(settings: Settings) -> tuple[Teacher, Lifespan]:
@@ -44,4 +46,4 @@ def choose(settings: Settings) -> tuple[Teacher, Lifespan]:
         return TemplateTeacher(), contextlib.nullcontext
     key = wanted.api_key.get_secret_value() if wanted.api_key else None
     endpoint = ChatEndpoint(wanted.url or "", wanted.model, api_key=key, timeout_s=wanted.timeout_s, concurrency=wanted.concurrency)
-    return LlmTeacher(endpoint, wanted.model, wanted.max_reasoning_chars), lambda: endpoint
+    return LlmTeacher(endpoint, wanted.model, Brevity(wanted.min_reasoning_chars, wanted.max_reasoning_chars)), lambda: endpoint

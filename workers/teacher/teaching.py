@@ -8,22 +8,27 @@ from typing import Protocol
 
 from schemas.contexts import HistoryItem
 from schemas.outcomes import Outcome
+from schemas.rewriting import Rewrite
 from schemas.trajectories import Teacher as Signature
 
 
 class Reason(StrEnum):
     """Why an outcome gives no trajectory. Each is counted; none is an error."""
 
+    HELD_OUT = "held_out"  # the user judges models and never trains them
     NO_TRUTH = "no_truth"
+    TRUTH_OUTSIDE_OPTIONS = "truth_outside_options"
     BASE_FAILED = "base_failed"
     NO_HISTORY = "no_history"
-    HELD_OUT = "held_out"  # the user judges models and never trains them
     UNSUPPORTED = "unsupported"  # the example does not lead to the truth
-    UNREADABLE = "unreadable"  # the teacher's answer had no reasoning in it
-    EMPTY = "empty"
+    REFUSED = "refused"  # the teacher's endpoint will not answer this
+    UNREADABLE = "unreadable"  # the teacher's answer is not of the form asked for
+    WRONG_BODY = "wrong_body"  # what its reasoning leads to is not the truth
+    TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
-    TAGGED = "tagged"  # it holds a tag of the rewrite's format
-    TRUTH_GIVEN = "truth_given"  # it says that the truth was shown
+    TAGGED = "tagged"  # the trace holds a tag of the rewrite's format
+    TRUTH_GIVEN = "truth_given"  # the trace says that the truth was shown
+    TRUTH_QUOTED = "truth_quoted"  # the trace holds a truth that could not be known yet
 
 
 @dataclass(frozen=True)
@@ -37,13 +42,18 @@ class Teacher(Protocol):
         """Who this is, as a trajectory names it."""
         ...
 
-    async def explain(self, outcome: Outcome, example: HistoryItem) -> str | Rejected:
-        """Reasoning for an outcome that has a truth. Raises RetryLater or CannotContinue when the teacher itself is unwell."""
+    async def explain(self, outcome: Outcome, example: HistoryItem) -> Rewrite | Rejected:
+        """Reasoning for an outcome that has a truth, and the answer it leads to. Raises RetryLater or CannotContinue when the teacher itself is unwell."""
         ...
 
 
 def truth_of(outcome: Outcome) -> str:
-    """The user's own answer. Raises ValueError where there is none: `eligible` comes first."""
+    """The user's own answer. Raises ValueError where there is none: `checks.why_not_taught` comes first."""
     if not outcome.truth or not outcome.truth.strip():
         raise ValueError("the outcome has no truth")
     return outcome.truth.strip()
+
+
+def best_example(outcome: Outcome) -> HistoryItem:
+    """p*: what retrieval ranked first. The outcome has a history: `checks.why_not_taught` comes first."""
+    return outcome.response.context.items[0]

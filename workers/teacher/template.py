@@ -19,8 +19,10 @@ from __future__ import annotations
 import re
 
 from schemas.contexts import HistoryItem
+from schemas.drafts import Draft
 from schemas.outcomes import Outcome
 from schemas.queries import Query
+from schemas.rewriting import Rewrite
 from schemas.tasks import Task
 from schemas.trajectories import Teacher as Signature
 from workers.teacher.teaching import Reason, Rejected, truth_of
@@ -34,27 +36,34 @@ WORDS_CHARS = 80
 class TemplateTeacher:
     signature = Signature(name=NAME)
 
-    async def explain(self, outcome: Outcome, example: HistoryItem) -> str | Rejected:
-        draft = outcome.response.context.draft
-        shown, truth = example.response.strip(), truth_of(outcome)
-        if draft.query.task is Task.LABEL:
-            return _label(draft.query, draft.answer.strip(), shown, truth)
-        if draft.query.task is Task.RATING:
-            return _rating(draft.query, draft.answer.strip(), shown, truth)
-        return _text(draft.query, draft.answer.strip(), example, truth)
+    async def explain(self, outcome: Outcome, example: HistoryItem) -> Rewrite | Rejected:
+        truth = truth_of(outcome)
+        reasoning = _reasoning(outcome.response.context.draft, example, truth)
+        return UNSUPPORTED if reasoning is None else Rewrite(reasoning, truth)
 
 
-def _label(query: Query, draft: str, shown: str, truth: str) -> str | Rejected:
+def _reasoning(draft: Draft, example: HistoryItem, truth: str) -> str | None:
+    query, answer, shown = draft.query, draft.answer.strip(), example.response.strip()
+    match query.task:
+        case Task.LABEL:
+            return _label(query, answer, shown, truth)
+        case Task.RATING:
+            return _rating(query, answer, shown, truth)
+        case Task.TEXT:
+            return _text(query, answer, example, truth)
+
+
+def _label(query: Query, draft: str, shown: str, truth: str) -> str | None:
     if truth not in query.options:
-        return UNSUPPORTED
+        return None
     if truth == shown:
         return f"like one was {shown} so {'keep' if draft == shown else 'use'} {truth}"
-    return f"other one was {shown} so keep {truth}" if truth == draft else UNSUPPORTED
+    return f"other one was {shown} so keep {truth}" if truth == draft else None
 
 
-def _rating(query: Query, draft: str, shown: str, truth: str) -> str | Rejected:
+def _rating(query: Query, draft: str, shown: str, truth: str) -> str | None:
     if not {draft, shown, truth} <= set(query.options):
-        return UNSUPPORTED
+        return None
     low, high = min(map(int, query.options)), max(map(int, query.options))
     shift = int(truth) - int(draft)
     if shift == 0 and int(draft) in (low, high):
@@ -62,19 +71,19 @@ def _rating(query: Query, draft: str, shown: str, truth: str) -> str | Rejected:
     worth = int(shown) - shift
     hidden = (shift > 0 and int(shown) == high) or (shift < 0 and int(shown) == low)
     if hidden or not low <= worth <= high:
-        return UNSUPPORTED
+        return None
     return f"words of {worth} scored {shown} so {'keep ' + draft if shift == 0 else f'{draft} becomes {truth}'}"
 
 
-def _text(query: Query, draft: str, example: HistoryItem, truth: str) -> str | Rejected:
+def _text(query: Query, draft: str, example: HistoryItem, truth: str) -> str | None:
     shown = example.response.strip()
     habits = _manner(shown, example.content)
     plain = _manner(draft, query.text)
     changed = _manner(truth, query.text) ^ plain  # what the user adds to the draft or leaves out of it
     if changed and not changed & (habits ^ plain):
-        return UNSUPPORTED
+        return None
     if not changed and habits != plain:
-        return UNSUPPORTED
+        return None
     return f"their words : {_clip(shown)} . copy the manner"
 
 

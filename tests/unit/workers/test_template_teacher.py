@@ -9,8 +9,11 @@ from workers.teacher.template import TemplateTeacher
 
 
 async def explained(outcome: Outcome) -> str | None:
-    reasoning = await TemplateTeacher().explain(outcome, outcome.response.context.items[0])
-    return None if isinstance(reasoning, Rejected) else reasoning
+    taught = await TemplateTeacher().explain(outcome, outcome.response.context.items[0])
+    if isinstance(taught, Rejected):
+        return None
+    assert taught.answer == outcome.truth
+    return taught.reasoning
 
 
 @pytest.mark.parametrize(
