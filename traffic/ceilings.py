@@ -1,25 +1,120 @@
 """What any method can reach in the persona world: the floor without the user, the best simple rule that sees k items, the answer without noise.
 
-A learned model is judged by how far it goes from the first to the second. The rules know the world's templates, as a model has to learn them:
+Learning is measured by how far it goes from the first to the second. All three rules take, part by part, what most of the seen items show; the item nearest
+to the query decides a tie:
 
-- *tags*: the tag that most of the seen items of the film's family have; of tags seen equally often the one seen on the item nearest to the query;
-- *ratings*: what the review's words are worth, plus the median of the seen items' shifts (of two middle ones the mean, rounded half to even). Items whose
-  score stands at an end of the scale hide how far the user leans, so they count only where all do;
-- *texts*: opener, intensifier, closer and letter case of most of the seen items, each by itself; the nearest item decides a tie.
+- *tags*: the tag, among the items of the film's family; without one, anybody's answer;
+- *ratings*: the shift between an item's score and what its words are worth, added to what the query's words are worth. Praise that got the highest score, and
+  blame that got the lowest, hide a shift beyond the scale and count only where nothing else was seen;
+- *texts*: opener, intensifier, closer and letter case.
 
-They are good rules, not proven optima: a method may lie above one by seeing more in k items than a majority.
+The rules know the world's templates, as a model has to learn them. They are good rules, not proven optima: a method may do a little better.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, median
+from statistics import fmean
 from typing import TypeVar
 
-from schemas.prompts import Example
 from schemas.scoring import score
-from traffic.world import FAMILIES, MOVIE_TAG, PRODUCT_RATING, Note, Question, Style, closer_of, intensifier_of, note_of, opener_of, worth_of
+from schemas.tasks import STARS
+from traffic.world import FAMILIES, MOVIE_TAG, PRODUCT_RATING, Exchange, Note, Question, Style
 
 T = TypeVar("T", bound=Hashable)
+
+#: The mean over domains, beside the domains' names.
+OVERALL = "overall"
+_FAMILY_OF = {tag: family for family, tags in FAMILIES.items() for tag in tags}
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A question with the user's own items that retrieval found for it, nearest first."""
+
+    question: Question
+    items: Sequence[Exchange]
+
+
+@dataclass(frozen=True)
+class Ceiling:
+    """Scores in [0, 1], each the mean over users. `rule` is by the number of items seen."""
+
+    blind: float
+    rule: Mapping[int, float]
+    ideal: float
+
+
+def measure(seen: Iterable[Seen], ks: Sequence[int] = (1, 2, 4, 6)) -> dict[str, Ceiling]:
+    """By domain, and over all of them. Raises ValueError without questions."""
+    by_domain: dict[str, list[Seen]] = defaultdict(list)
+    for one in seen:
+        by_domain[one.question.query.domain].append(one)
+    if not by_domain:
+        raise ValueError("no question to measure the ceilings by")
+    found = {domain: _ceiling(ones, ks) for domain, ones in sorted(by_domain.items())}
+    over = found.values()
+    rule = {k: fmean(one.rule[k] for one in over) for k in ks}
+    return found | {OVERALL: Ceiling(fmean(one.blind for one in over), rule, fmean(one.ideal for one in over))}
+
+
+def best_rule(question: Question, items: Sequence[Exchange]) -> str:
+    """What the domain's rule answers after these items, nearest first; anybody's answer without any."""
+    if not items:
+        return question.generic
+    if question.query.domain == MOVIE_TAG:
+        return _tag(question, items)
+    return _rating(question, items) if question.query.domain == PRODUCT_RATING else _text(question, items)
+
+
+def _ceiling(ones: Sequence[Seen], ks: Sequence[int]) -> Ceiling:
+    blind = _mean_over_users(ones, [one.question.generic for one in ones])
+    rule = {k: _mean_over_users(ones, [best_rule(one.question, one.items[:k]) for one in ones]) for k in ks}
+    return Ceiling(blind, rule, _mean_over_users(ones, [one.question.ideal for one in ones]))
+
+
+def _mean_over_users(ones: Sequence[Seen], answers: Sequence[str]) -> float:
+    by_user: dict[str, list[float]] = defaultdict(list)
+    for one, answer in zip(ones, answers, strict=True):
+        query = one.question.query
+        by_user[query.user].append(score(query.task, answer, one.question.truth, query.options))
+    return fmean(fmean(scores) for scores in by_user.values())
+
+
+def _tag(question: Question, items: Sequence[Exchange]) -> str:
+    family = _FAMILY_OF[question.generic]
+    return _most([item.response for item in items if _FAMILY_OF[item.response] == family] or [question.generic])
+
+
+def _rating(question: Question, items: Sequence[Exchange]) -> str:
+    shifts = [int(item.response) - int(item.generic) for item in items if not (item.response == item.generic and item.generic in (STARS[0], STARS[-1]))]
+    lowest, highest = int(STARS[0]), int(STARS[-1])
+    return str(min(highest, max(lowest, int(question.generic) + (_most(shifts) if shifts else 0))))
+
+
+def _text(question: Question, items: Sequence[Exchange]) -> str:
+    styles = [_style(item) for item in items]
+    shown = Style(
+        _most([style.intensifier for style in styles]),
+        _most([style.opener for style in styles]),
+        _most([style.closer for style in styles]),
+        _most([style.lower for style in styles]),
+    )
+    subject, _, rest = question.query.text.partition(" is ")
+    adjective, _, time = rest.partition(" ")
+    return Note(subject, adjective, time).dressed(shown)
+
+
+def _style(item: Exchange) -> Style:
+    """Read off the text: opener, the note's subject, `is`, intensifier, the rest of the note, closer."""
+    subject, _, rest = item.content.partition(" is ")
+    opener, _, after = item.response.lower().partition(f"{subject} is ")
+    intensifier, _, closer = after.partition(rest)
+    return Style(intensifier.strip(), opener.strip(), closer.strip(), lower=item.response[0].islower())
+
+
+def _most(values: Sequence[T]) -> T:
+    """The most frequent; of several the one that comes first."""
+    return Counter(values).most_common(1)[0][0]

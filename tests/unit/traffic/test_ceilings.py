@@ -1,0 +1,81 @@
+"""Ceilings of the persona world: they stand in order, and the rules read what is to be read."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from traffic.ceilings import OVERALL, Ceiling, Seen, best_rule, measure
+from traffic.world import DOMAINS, MOVIE_TAG, PRODUCT_RATING, TWEET_PARAPHRASE, Exchange, Persona, Question, World
+
+KS = (1, 2, 4, 6)
+
+
+def like_first(question: Question, persona: Persona) -> list[Exchange]:
+    """Items of the domain, those of the same plain answer first: a crude retrieval."""
+    past = [exchange for _, exchange in persona.past if exchange.domain == question.query.domain]
+    words = set(question.query.text.split())
+    return sorted(past, key=lambda item: -len(words & set(item.content.split())))
+
+
+@pytest.fixture(scope="module")
+def found() -> dict[str, Ceiling]:
+    personas = World(history=24, questions=6).personas(150)
+    return measure((Seen(question, like_first(question, persona)) for persona in personas for question in persona.questions()), KS)
+
+
+@pytest.mark.parametrize("domain", [*DOMAINS, OVERALL])
+def test_who_sees_more_knows_more(found: dict[str, Ceiling], domain: str) -> None:
+    one = found[domain]
+    steps = [one.blind, *(one.rule[k] for k in KS), one.ideal]
+    assert all(later > earlier - 0.015 for earlier, later in pairwise(steps))
+    assert one.rule[1] > one.blind + 0.05 and one.rule[6] > one.rule[1] + 0.01
+
+
+def test_the_mean_weighs_domains_alike(found: dict[str, Ceiling]) -> None:
+    assert found[OVERALL].blind == pytest.approx(sum(found[domain].blind for domain in DOMAINS) / 3)
+
+
+def exchange(domain: str, content: str, generic: str, response: str) -> Exchange:
+    return Exchange(domain, content, generic, response, response)
+
+
+def asked(domain: str, generic: str, text: str = "the bus is slow today") -> Question:
+    question = next(one for one in World(domains=(domain,)).persona(0).questions())
+    return Question(question.query.model_copy(update={"text": text}), truth=generic, generic=generic, ideal=generic)
+
+
+def test_a_tag_is_what_most_films_of_the_family_have_and_the_nearest_decides_a_tie() -> None:
+    seen = [exchange(MOVIE_TAG, "", "comedy", tag) for tag in ("dark comedy", "violence", "social commentary", "violence")]
+    assert best_rule(asked(MOVIE_TAG, "comedy"), seen) == "dark comedy"
+    assert best_rule(asked(MOVIE_TAG, "action"), seen) == "violence"
+    assert best_rule(asked(MOVIE_TAG, "fantasy"), seen) == "fantasy"
+
+
+def test_a_rating_shifts_as_most_items_do_and_the_scales_ends_say_little() -> None:
+    hidden = exchange(PRODUCT_RATING, "", "5", "5")
+    shifted = exchange(PRODUCT_RATING, "", "3", "4")
+    assert best_rule(asked(PRODUCT_RATING, "2"), [hidden, hidden, shifted]) == "3"
+    assert best_rule(asked(PRODUCT_RATING, "5"), [shifted]) == "5"
+    assert best_rule(asked(PRODUCT_RATING, "2"), [hidden]) == "2"
+
+
+def test_a_text_takes_each_part_of_the_manner_by_itself() -> None:
+    seen = [
+        exchange(TWEET_PARAPHRASE, "my phone is new again", "", "ok so my phone is totally new again"),
+        exchange(TWEET_PARAPHRASE, "the gym is cold tonight", "", "the gym is totally cold tonight :)"),
+        exchange(TWEET_PARAPHRASE, "my dog is loud again", "", "ok so my dog is very loud again :)"),
+    ]
+    assert best_rule(asked(TWEET_PARAPHRASE, ""), seen) == "ok so the bus is totally slow today :)"
+
+
+def test_an_ideal_answer_of_a_user_without_noise_is_what_the_rule_reads() -> None:
+    persona = World(domains=(TWEET_PARAPHRASE,)).persona(3)
+    seen = [exchange(TWEET_PARAPHRASE, item.content, item.generic, item.ideal) for _, item in persona.past]
+    assert all(best_rule(question, seen) == question.ideal for question in persona.questions())
+
+
+def test_without_questions_there_is_no_ceiling() -> None:
+    with pytest.raises(ValueError, match="no question"):
+        measure([])
