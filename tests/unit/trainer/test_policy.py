@@ -1,11 +1,14 @@
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
-from infra.checkpoints import checkpoint_digest, differences, verify_checkpoint
+from infra.checkpoints import BadCheckpoint, checkpoint_digest, differences, verify_checkpoint
 from infra.errors import CannotContinue
 from trainer.policy import Policy, tensor_dtypes
 
@@ -43,4 +46,62 @@ def test_a_tokenizer_that_hides_the_tags_is_refused(tiny_checkpoint: Path, tmp_p
         token["special"] = True
     (copy / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(CannotContinue, match="special tokens"):
+        Policy.load(copy)
+
+
+def _broken(tiny_checkpoint: Path, tmp_path: Path, name: str, change: Callable[[dict[str, Any]], None]) -> Path:
+    """A copy whose JSON file `name` is changed."""
+    copy = tmp_path / "broken"
+    shutil.copytree(tiny_checkpoint, copy)
+    content = json.loads((copy / name).read_text())
+    change(content)
+    (copy / name).write_text(json.dumps(content))
+    return copy
+
+
+def test_a_tokenizer_without_a_chat_template_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "wordless"
+    shutil.copytree(tiny_checkpoint, copy, ignore=shutil.ignore_patterns("chat_template.jinja"))
+    with pytest.raises(CannotContinue, match="no chat template"):
+        Policy.load(copy)
+
+
+def test_an_architecture_that_transformers_does_not_know_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    copy = _broken(tiny_checkpoint, tmp_path, "config.json", lambda config: config.update(model_type="abacus"))
+    with pytest.raises(CannotContinue, match="abacus"):
+        Policy.load(copy)
+
+
+def test_a_config_that_asks_for_more_layers_than_the_files_hold_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    def deepen(config: dict[str, Any]) -> None:
+        config.update(num_hidden_layers=3)
+        config["layer_types"] = ["full_attention"] * 3
+
+    with pytest.raises(CannotContinue, match=r"lack: model\.layers\.2"):
+        Policy.load(_broken(tiny_checkpoint, tmp_path, "config.json", deepen))
+
+
+def test_a_checkpoint_that_cannot_replace_its_parent_is_refused_by_name_of_what_differs(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    copy = _broken(tiny_checkpoint, tmp_path, "config.json", lambda config: config.update(rms_norm_eps=0.5))
+    assert Policy.load(copy, parent=copy)
+    with pytest.raises(CannotContinue, match="rms_norm_eps differs"):
+        Policy.load(copy, parent=tiny_checkpoint)
+
+
+def test_code_and_pickles_in_a_checkpoint_are_refused_before_anything_is_loaded(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    copy = _broken(tiny_checkpoint, tmp_path, "config.json", lambda config: config.update(auto_map={"AutoModel": "model.Mine"}))
+    with pytest.raises(BadCheckpoint, match="auto_map"):
+        Policy.load(copy)
+    (copy / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(BadCheckpoint, match=r"pytorch_model\.bin"):
+        Policy.load(copy)
+
+
+def test_weights_that_are_not_finite_are_not_trained_on(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "spoilt"
+    shutil.copytree(tiny_checkpoint, copy)
+    weights = load_file(copy / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CannotContinue, match=r"model\.norm\.weight is not finite"):
         Policy.load(copy)

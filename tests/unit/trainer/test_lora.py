@@ -1,0 +1,91 @@
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from infra.checkpoints import differences
+from infra.errors import BadSetting
+from infra.settings import Lora, Rl, Sft, Trainer
+from schemas.prompts import PromptStyle
+from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
+from trainer import rl, sft
+from trainer.cases import Lesson, lesson_of
+from trainer.lora import trainable, with_adapter, without_dropout
+from trainer.policy import Policy, tensor_dtypes
+from trainer.prompts import Prompter
+from trainer.rewards import Reward
+from trainer.rollout import Sampling, generate
+
+LORA = Lora(rank=4, alpha=8.0)
+
+
+@pytest.fixture
+def policy(tiny_checkpoint: Path) -> Policy:
+    return trainable(tiny_checkpoint, Trainer(lora=LORA))
+
+
+def prompter_of(policy: Policy) -> Prompter:
+    return Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+
+
+def lessons(count: int) -> list[Lesson]:
+    return [lesson for n in range(count) if isinstance(lesson := lesson_of(make_trajectory(make_outcome(n))), Lesson)]
+
+
+def frozen(policy: Policy) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().clone() for name, weight in policy.model.named_parameters() if not weight.requires_grad}
+
+
+def test_a_fresh_adapter_changes_nothing_and_trains_alone(policy: Policy, tiny_checkpoint: Path) -> None:
+    plain = Policy.load(tiny_checkpoint).weights()
+    assert all(torch.equal(weight, plain[name]) for name, weight in policy.weights().items())
+    assert {name.split(".")[-2] for name, weight in policy.model.named_parameters() if weight.requires_grad} == {"default"}
+
+
+def test_sft_and_rl_train_the_adapter_and_the_saved_weights_are_merged(
+    policy: Policy, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.rl.reward_of", lambda text, ended, case: Reward(sum(text.encode()) % 7 / 6, usable=True))
+    before = frozen(policy)
+    sft.train(policy, lessons(4), prompter_of(policy), Sft(batch_size=4, epochs=2.0), 0, threading.Event())
+    learnt = policy.weights()["model.layers.0.self_attn.q_proj.weight"].clone()
+    steps = rl.train(policy, [make_case(n) for n in range(2)], prompter_of(policy), Rl(steps=2, prompts_per_step=2, candidates=4), 4, 0, threading.Event())
+    assert len(steps) == 2
+    assert all(torch.equal(weight, before[name]) for name, weight in frozen(policy).items())
+    assert not torch.equal(policy.weights()["model.layers.0.self_attn.q_proj.weight"], learnt)
+
+    saved = policy.save(tmp_path / "candidate")
+    assert differences(tiny_checkpoint, saved) == ()
+    assert tensor_dtypes(saved) == tensor_dtypes(tiny_checkpoint)
+    again = Policy.load(saved)
+    for name, weight in again.weights().items():
+        assert torch.allclose(weight, policy.weights()[name], atol=2e-3)
+    prompts = [[5, 6, 7, 8], [9, 10]]
+    policy.model.eval()
+    with torch.no_grad():
+        logits, merged = (one.model(torch.tensor(prompts[:1])).logits for one in (policy, again))
+    assert torch.allclose(logits, merged, atol=1e-2)
+    assert len(generate(policy, prompts, 2, Sampling(3, 1.0), threading.Event())) == 2
+
+
+def test_frozen_weights_may_be_bfloat16_while_the_adapter_is_float32(tiny_checkpoint: Path) -> None:
+    policy = trainable(tiny_checkpoint, Trainer(lora=LORA, frozen_dtype="bfloat16"))
+    assert {weight.dtype for weight in policy.model.parameters() if weight.requires_grad} == {torch.float32}
+    assert {weight.dtype for weight in policy.model.parameters() if not weight.requires_grad} == {torch.bfloat16}
+
+
+def test_targets_that_the_model_does_not_have_are_refused(tiny_checkpoint: Path) -> None:
+    with pytest.raises(BadSetting, match=r"trainer\.lora\.targets"):
+        with_adapter(Policy.load(tiny_checkpoint), Lora(rank=4, targets=("wings",)), 0)
+
+
+def test_rank_zero_trains_all_weights(tiny_checkpoint: Path) -> None:
+    policy = trainable(tiny_checkpoint, Trainer())
+    assert policy.peft is None and all(weight.requires_grad for weight in policy.model.parameters())
+
+
+def test_rl_runs_without_dropout(tiny_checkpoint: Path) -> None:
+    policy = trainable(tiny_checkpoint, Trainer(lora=Lora(rank=4, dropout=0.5)))
+    without_dropout(policy.model)
+    assert all(module.p == 0 for module in policy.model.modules() if isinstance(module, torch.nn.Dropout))
