@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -28,6 +28,10 @@ BOOTSTRAP_SEED = 0
 
 #: arm -> one answer per case.
 Answers = Mapping[str, Sequence[str]]
+#: Names of the arms that a difference is taken of.
+Pairs = Sequence[tuple[str, str]]
+#: What a completion answers, or None where it cannot be used.
+Read = Callable[[str, Case], str | None]
 
 
 @dataclass(frozen=True)
@@ -63,29 +67,48 @@ def choose(heldout: Sequence[Case], limit: int) -> list[Case]:
     return sorted(chosen, key=lambda case: case.case_id)
 
 
+@dataclass(frozen=True)
+class Rewrites:
+    """One answer per case. `texts` are the completions as they were written, None where the model was not asked."""
+
+    answers: list[str]
+    texts: list[str | None]
+    fallen_back: float  # share of the cases with history where no usable answer was written, so the base answer went out
+
+
 def rewrite(policy: Policy, cases: Sequence[Case], prompter: Prompter, k: int, max_new_tokens: int, stop: threading.Event) -> tuple[list[str], float]:
     """The answers serving would give with this policy, and the share of cases with history that fell back to the base answer."""
-    texts = {index: text for index, case in enumerate(cases) if case.items and (text := prompter.text(case, case.items[:k])) is not None}
-    groups = generate(policy, [prompter.encode(text) for text in texts.values()], 1, Sampling(max_new_tokens), stop)
+    prompts = [prompter.text(case, case.items[:k]) if case.items else None for case in cases]
+    found = respond(policy, cases, [None if text is None else prompter.encode(text) for text in prompts], answer_of, max_new_tokens, stop)
+    return found.answers, found.fallen_back
+
+
+def respond(policy: Policy, cases: Sequence[Case], prompts: Sequence[list[int] | None], read: Read, max_new_tokens: int, stop: threading.Event) -> Rewrites:
+    """Greedy completions, read by `read`. A case without a prompt, or whose completion cannot be read, keeps its base answer."""
+    asked = {index: prompt for index, prompt in enumerate(prompts) if prompt is not None}
+    groups = generate(policy, list(asked.values()), 1, Sampling(max_new_tokens), stop)
+    texts: list[str | None] = [None] * len(cases)
     answers = [case.base_answer for case in cases]
     usable = 0
-    for index, (completion,) in zip(texts, groups, strict=True):
-        answer = answer_of(policy.tokenizer.decode(completion.token_ids, skip_special_tokens=True), cases[index])
+    for index, (completion,) in zip(asked, groups, strict=True):
+        text = texts[index] = policy.tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+        answer = read(text, cases[index])
         if answer is not None:
             answers[index] = answer
             usable += 1
     with_history = sum(bool(case.items) for case in cases)
-    return answers, 1 - usable / with_history if with_history else 0.0
+    return Rewrites(answers, texts, 1 - usable / with_history if with_history else 0.0)
 
 
-def compare(cases: Sequence[Case], answers: Answers, fallen_back: Mapping[str, float]) -> Evaluation:
-    """Score every arm's answers. Raises ValueError without cases."""
+def compare(cases: Sequence[Case], answers: Answers, fallen_back: Mapping[str, float], pairs: Pairs = COMPARISONS) -> Evaluation:
+    """Score every arm's answers, and the differences of those (after, before) `pairs` that both answered. Raises ValueError without cases."""
     if not cases:
         raise ValueError("no held-out case to judge by")
     domains = _domains(cases)
     by_user = {domain: {arm: _by_user(cases, given, places) for arm, given in answers.items()} for domain, places in domains.items()}
-    compared = {domain: _domain(places, cases, answers, by_user[domain]) for domain, places in domains.items()}
-    return Evaluation(compared, _overall(by_user, len(cases)), dict(fallen_back))
+    made = [(after, before) for after, before in pairs if {after, before} <= answers.keys()]
+    compared = {domain: _domain(places, cases, answers, by_user[domain], made) for domain, places in domains.items()}
+    return Evaluation(compared, _overall(by_user, len(cases), made), dict(fallen_back))
 
 
 def _domains(cases: Sequence[Case]) -> dict[str, list[int]]:
@@ -106,20 +129,20 @@ def _by_user(cases: Sequence[Case], answers: Sequence[str], places: Iterable[int
     return {user: fmean(values) for user, values in scores.items()}
 
 
-def _domain(places: Sequence[int], cases: Sequence[Case], answers: Answers, by_user: Mapping[str, Mapping[str, float]]) -> Comparison:
+def _domain(places: Sequence[int], cases: Sequence[Case], answers: Answers, by_user: Mapping[str, Mapping[str, float]], pairs: Pairs) -> Comparison:
     task = cases[places[0]].task
     measured = {arm: metrics(task, (Pair(given[i], cases[i].truth, cases[i].query.options) for i in places)) for arm, given in answers.items()}
     users = next(iter(by_user.values()))
-    intervals = {f"{after}_minus_{before}": paired_bootstrap(by_user[before], by_user[after], BOOTSTRAP_SEED) for after, before in _made(by_user)}
+    intervals = {f"{after}_minus_{before}": paired_bootstrap(by_user[before], by_user[after], BOOTSTRAP_SEED) for after, before in pairs}
     return Comparison(METRIC[task], len(users), len(places), {arm: fmean(scores.values()) for arm, scores in by_user.items()}, measured, intervals)
 
 
-def _overall(by_user: Mapping[str, Mapping[str, Mapping[str, float]]], cases: int) -> Comparison:
+def _overall(by_user: Mapping[str, Mapping[str, Mapping[str, float]]], cases: int, pairs: Pairs) -> Comparison:
     """The mean over domains, each domain the mean over its users; users are resampled whole, with all their domains."""
     arms = next(iter(by_user.values()))
-    users = sorted({user for scores in by_user.values() for user in scores[ZERO_SHOT]})
+    users = sorted({user for scores in by_user.values() for user in next(iter(scores.values()))})
     intervals = {}
-    for after, before in _made(arms):
+    for after, before in pairs:
         differences = [{domain: scores[after][user] - scores[before][user] for domain, scores in by_user.items() if user in scores[after]} for user in users]
         intervals[f"{after}_minus_{before}"] = bootstrap(differences, _mean_over_domains, BOOTSTRAP_SEED)
     scores = {arm: fmean(fmean(domain[arm].values()) for domain in by_user.values()) for arm in arms}
@@ -132,9 +155,3 @@ def _mean_over_domains(differences: Sequence[Mapping[str, float]]) -> float:
         for domain, difference in of_user.items():
             by_domain[domain].append(difference)
     return fmean(map(fmean, by_domain.values()))
-
-
-def _made(arms: Iterable[str]) -> list[tuple[str, str]]:
-    """The comparisons whose two arms both answered."""
-    known = set(arms)
-    return [(after, before) for after, before in COMPARISONS if {after, before} <= known]

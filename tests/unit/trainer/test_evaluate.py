@@ -123,3 +123,9 @@ def test_an_invalid_rating_earns_nothing_in_rl_although_lamp_gives_it_the_far_en
     case = make_case(options=("1", "2", "3", "4", "5"), base="3", truth="3")
     assert reward_of("<think>x</think><personalized>7</personalized>", True, case).score == 0.0
     assert answer_of("<think>x</think><personalized>7</personalized>", case) is None
+
+
+def test_any_arms_can_be_compared_and_only_those_that_answered() -> None:
+    judged = cases(4, 1)
+    found = compare(judged, {"one": ["a"] * 4, "two": ["b"] * 4}, {}, [("two", "one"), ("three", "one")])
+    assert found.overall.intervals == {"two_minus_one": (1.0, 1.0, 1.0)}

@@ -1,0 +1,84 @@
+"""The data of one measurement: lessons and cases that train, cases that choose, cases that judge.
+
+Trajectories come from the template teacher through the teacher worker's own handler, so its checks are the live ones.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bench.train.context import answer
+from bench.train.material import Known, Material, Part
+from infra.errors import CannotContinue
+from infra.settings import Settings
+from schemas.contexts import HistoryItem, Source
+from schemas.envelope import open_envelope, seal
+from schemas.outcomes import Outcome
+from schemas.topics import OUTCOMES
+from schemas.trajectories import Trajectory
+from trainer.cases import Case, Lesson, Unusable, case_of, lesson_key, lesson_of
+from workers.runtime.handler import Incoming
+from workers.teacher.instruction import Instruction
+from workers.teacher.template import TemplateTeacher
+
+
+@dataclass(frozen=True)
+class Data:
+    """`by_query` and `known` are keyed by case id; `known` is empty for real data."""
+
+    title: str
+    lessons: list[Lesson]
+    training: list[Case]
+    dev: list[Case]
+    heldout: list[Case]
+    by_query: Mapping[str, tuple[HistoryItem, ...]]
+    known: Mapping[str, Known]
+    counts: Mapping[str, int]
+
+
+def build(material: Material, settings: Settings, stop: threading.Event) -> Data:
+    """Everything trains and judges as `schemas.ids.is_held_out` and the material's parts say. Raises CannotContinue where a part is empty."""
+    answered = answer(material, settings, stop)
+    cases: dict[Part, list[Case]] = {part: [] for part in Part}
+    teachable: list[Outcome] = []
+    by_query: dict[str, tuple[HistoryItem, ...]] = {}
+    known: dict[str, Known] = {}
+    counts: Counter[str] = Counter()
+    for one in answered:
+        case = case_of(one.outcome)
+        if isinstance(case, Unusable):
+            counts[f"unusable.{case}"] += 1
+            continue
+        cases[one.ask.part].append(case)
+        by_query[case.case_id] = one.by_query
+        if one.ask.known is not None:
+            known[case.case_id] = one.ask.known
+        if one.ask.part is Part.TRAINING:
+            teachable.append(one.outcome)
+    lessons = _lessons(teachable, material.holdout_share, settings)
+    counts |= {"interactions": len(material.interactions), "lessons": len(lessons)} | {part.value: len(cases[part]) for part in Part}
+    counts |= {f"{part.value}_users": len({case.user for case in cases[part]}) for part in Part}
+    if not lessons or not all(cases.values()):
+        raise CannotContinue(f"nothing to measure with: {dict(counts)}")
+    return Data(material.title, lessons, cases[Part.TRAINING], cases[Part.DEV], cases[Part.HELDOUT], by_query, known, dict(counts))
+
+
+def _lessons(outcomes: Sequence[Outcome], holdout_share: float, settings: Settings) -> list[Lesson]:
+    taught = asyncio.run(
+        _teach(outcomes, Instruction(TemplateTeacher(), holdout_share, settings.teacher.max_reasoning_chars, settings.teacher.min_reasoning_chars))
+    )
+    found = (lesson_of(trajectory) for trajectory in taught)
+    return list({lesson_key(lesson): lesson for lesson in found if not isinstance(lesson, Unusable)}.values())
+
+
+async def _teach(outcomes: Iterable[Outcome], instruction: Instruction) -> list[Trajectory]:
+    taught = []
+    for offset, outcome in enumerate(outcomes):
+        envelope = open_envelope(seal(outcome, id=outcome.outcome_id, source="/bench/train"))
+        produced = await instruction(Incoming(outcome, envelope, Source(topic=OUTCOMES.name, partition=0, offset=offset)))
+        taught += [one.message for one in produced if isinstance(one.message, Trajectory)]
+    return taught
