@@ -10,13 +10,12 @@ from them, there is no trace (`unsupported`), and noise in users' behaviour trai
   words were worth its score less the shift (`words of 3 scored 4 so 2 becomes 3`): a value the model can read off the example's text. At
   an end of the scale a score hides how far the user leans: an example there explains no shift towards that end, and a draft that stays
   there is only kept.
-- *Texts*: the truth must share with the example a habit that the draft lacks: words of the user's own (in neither query nor draft), a mark, or
-  letter case. The trace repeats the example's words, and the manner is copied from them.
+- *Texts*: the truth must share with the example a habit that the draft lacks (`workers.teacher.manner`): words of the user's own, a mark or letter
+  case where it rewords the draft; a class of form (case, opening, closing, colon, question, length) where it says things anew. The trace repeats
+  the example's words, and the manner is copied from them.
 """
 
 from __future__ import annotations
-
-import re
 
 from schemas.contexts import HistoryItem
 from schemas.drafts import Draft
@@ -25,6 +24,7 @@ from schemas.queries import Query
 from schemas.rewriting import Rewrite
 from schemas.tasks import Task
 from schemas.trajectories import Teacher as Signature
+from workers.teacher.manner import is_supported
 from workers.teacher.teaching import Reason, Rejected, truth_of
 
 NAME = "template"
@@ -77,28 +77,8 @@ def _rating(query: Query, draft: str, shown: str, truth: str) -> str | None:
 
 def _text(query: Query, draft: str, example: HistoryItem, truth: str) -> str | None:
     shown = example.response.strip()
-    habits = _manner(shown, example.content)
-    plain = _manner(draft, query.text)
-    changed = _manner(truth, query.text) ^ plain  # what the user adds to the draft or leaves out of it
-    if changed and not changed & (habits ^ plain):
-        return None
-    if not changed and habits != plain:
-        return None
-    return f"their words : {_clip(shown)} . copy the manner"
-
-
-def _manner(text: str, source: str) -> frozenset[str]:
-    """How a text is written, apart from what it is about: words that its source lacks, marks, and letter case."""
-    known = set(_words(source))
-    own = {word for word in _words(text) if word not in known}
-    letters = [character for character in text if character.isalpha()]
-    case = "upper" if text.isupper() else "lower" if text.islower() else "capital" if letters and letters[0].isupper() else "mixed"
-    return frozenset({*own, f"<{case}>"})
-
-
-def _words(text: str) -> list[str]:
-    """Words with their hash or apostrophe, and runs of marks, folded to lower case."""
-    return re.findall(r"[\w#'-]+|[^\s\w]+", text.lower())
+    supported = is_supported(query.text, draft, truth, example.content, shown)
+    return f"their words : {_clip(shown)} . copy the manner" if supported else None
 
 
 def _clip(text: str) -> str:
