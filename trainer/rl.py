@@ -30,8 +30,9 @@ from trainer.interruption import Interrupted, check
 from trainer.policy import Policy
 from trainer.prompts import Prompter
 from trainer.rewards import Reward, reward_of
-from trainer.rl_state import Deck, Keeper, trained
+from trainer.rl_state import Deck, Keeper
 from trainer.rollout import Completion, Sampling, generate, log_probabilities
+from trainer.weights import trained
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,6 @@ step's number; nothing else is drawn. Only what is trained is stored, so with ad
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from trainer import state
 from trainer.state import State
+from trainer.weights import trained, weights_digest
 
 
 class Deck:
@@ -95,19 +95,6 @@ class Keeper:
             weight = self._trained[name]
             # AdamW counts its steps on the CPU.
             self._optimizer.state[weight] = {key: value if key == "step" else value.to(weight.device) for key, value in of_weight.items()}
-
-
-def trained(model: Any) -> dict[str, Tensor]:
-    """The weights that training changes, by name; a tied one is there once."""
-    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-
-
-def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, weight in sorted(weights.items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _streams() -> dict[str, Tensor]:

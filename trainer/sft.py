@@ -10,17 +10,22 @@ import math
 import random
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from infra.errors import CannotContinue
 from infra.settings import Sft
 from schemas.rewriting import Rewrite
+from trainer import sft_state
 from trainer.cases import Lesson
 from trainer.interruption import Interrupted
 from trainer.policy import Policy
 from trainer.prompts import Prompter
+from trainer.state import digest_of
+from trainer.weights import trained, weights_digest
 
 log = logging.getLogger(__name__)
 
@@ -36,8 +41,32 @@ class Fit:
     left_out: int
 
 
-def train(policy: Policy, lessons: Sequence[Lesson], prompter: Prompter, sft: Sft, seed: int, stop: threading.Event) -> Fit:
-    """Train `policy` in place on its lessons. Raises CannotContinue when the loss goes non-finite."""
+@dataclass(frozen=True)
+class FitStep:
+    """One optimizer step, numbered from 1."""
+
+    step: int
+    of: int
+    loss: float
+
+
+def train(
+    policy: Policy,
+    lessons: Sequence[Lesson],
+    prompter: Prompter,
+    sft: Sft,
+    seed: int,
+    stop: threading.Event,
+    state_dir: Path | None = None,
+    progress: Callable[[FitStep], None] | None = None,
+    checkpoint_every: int = 10,
+) -> Fit:
+    """Train `policy` in place on its lessons.
+
+    With `state_dir` checkpoints are stored there every `checkpoint_every` steps and when it is stopped, and a sound one found there that was made
+    from the same weights, lessons and settings is continued: the same batches in the same order. `progress` hears of each step
+    once, those of an earlier process first. Raises Interrupted between two steps, CannotContinue when a loss or gradient is not finite.
+    """
     from datasets import Dataset
     from transformers import PrinterCallback
     from trl import SFTTrainer
@@ -45,23 +74,38 @@ def train(policy: Policy, lessons: Sequence[Lesson], prompter: Prompter, sft: Sf
     rows = examples(lessons, prompter, sft, seed)
     if not rows:
         raise CannotContinue("no trajectory fits trainer.sft.max_length; raise it")
+    steps = _steps(sft, len(rows))
+    purpose = {"sft": sft.model_dump(mode="json"), "seed": seed, "rows": digest_of(rows), "start": weights_digest(trained(policy.model))}
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SFTTrainer(
             model=policy.model,
             processing_class=policy.tokenizer,
             train_dataset=Dataset.from_list(rows),
-            args=_arguments(sft, len(rows), seed, scratch),
-            callbacks=[_watch(stop)],
+            args=_arguments(sft, steps, seed, state_dir or Path(scratch), checkpoint_every if state_dir else 0),
+            callbacks=[_watch(stop, purpose if state_dir else None, progress or (lambda step: None))],
         )
         trainer.remove_callback(PrinterCallback)  # our log says the same, as JSON
         check_labels(trainer, policy)
-        trainer.train()
-    if stop.is_set():
+        # The whole order of training is laid out beforehand: then a run that is continued needs no random stream to find its place.
+        trainer.train_dataset = trainer.train_dataset.select(order([len(row) for row in trainer.train_dataset["input_ids"]], steps, sft.batch_size, seed))
+        found = sft_state.newest(state_dir, purpose) if state_dir else None
+        trainer.train(resume_from_checkpoint=str(found) if found else None)
+    if trainer.state.global_step < steps:
         raise Interrupted("asked to stop during SFT")
-    losses = [float(entry["loss"]) for entry in trainer.state.log_history if "loss" in entry]
-    if not all(math.isfinite(loss) for loss in losses):
-        raise CannotContinue("the SFT loss went non-finite; lower trainer.sft.learning_rate")
-    return Fit(trainer.state.global_step, losses, len(lessons) - len(rows))
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return Fit(steps, _means(losses), len(lessons) - len(rows))
+
+
+def order(lengths: Sequence[int], steps: int, batch_size: int, seed: int) -> list[int]:
+    """The rows of `steps` batches one after another: epoch by epoch in a new order, rows of like length together."""
+    import torch
+    from transformers.trainer_pt_utils import get_length_grouped_indices
+
+    generator = torch.Generator().manual_seed(seed)
+    rows: list[int] = []
+    while len(rows) < steps * batch_size:
+        rows += get_length_grouped_indices(lengths, batch_size, generator=generator)
+    return rows[: steps * batch_size]
 
 
 def examples(lessons: Sequence[Lesson], prompter: Prompter, sft: Sft, seed: int) -> list[dict[str, str]]:
@@ -90,14 +134,23 @@ def check_labels(trainer: Any, policy: Policy) -> None:
         raise CannotContinue("SFT labels are not exactly one completion and its end token; check the tokenizer's chat template and end token")
 
 
-def _arguments(sft: Sft, rows: int, seed: int, scratch: str) -> Any:
+def _steps(sft: Sft, rows: int) -> int:
+    """Batches are always full: one at the end of an epoch is filled from the next."""
+    steps = math.ceil(sft.epochs * rows / sft.batch_size)
+    return min(steps, sft.max_steps) if sft.max_steps > 0 else steps
+
+
+def _means(losses: Sequence[float]) -> list[float]:
+    whole = len(losses) // LOG_EVERY_STEPS * LOG_EVERY_STEPS or len(losses)
+    return [fmean(losses[start : min(start + LOG_EVERY_STEPS, whole)]) for start in range(0, whole, LOG_EVERY_STEPS)]
+
+
+def _arguments(sft: Sft, steps: int, seed: int, directory: Path, save_every: int) -> Any:
     import torch
     from trl import SFTConfig
 
-    steps = math.ceil(sft.epochs * math.ceil(rows / sft.batch_size))
-    steps = min(steps, sft.max_steps) if sft.max_steps > 0 else steps
     return SFTConfig(
-        output_dir=scratch,
+        output_dir=str(directory),
         max_steps=steps,
         per_device_train_batch_size=sft.batch_size,
         learning_rate=sft.learning_rate,
@@ -108,30 +161,51 @@ def _arguments(sft: Sft, rows: int, seed: int, scratch: str) -> Any:
         max_grad_norm=1.0,
         max_length=sft.max_length,
         completion_only_loss=True,
-        train_sampling_strategy="group_by_length",
+        train_sampling_strategy="sequential",
         use_cpu=not torch.cuda.is_available(),
         bf16=False,
         gradient_checkpointing=False,
         dataloader_pin_memory=False,
         seed=seed,
-        logging_steps=LOG_EVERY_STEPS,
-        save_strategy="no",
+        logging_steps=1,
+        logging_nan_inf_filter=False,  # it would show the mean of earlier losses in place of one that is not finite
+        save_strategy="steps" if save_every else "no",
+        save_steps=save_every or steps,
+        save_total_limit=2,
         report_to=[],
         disable_tqdm=True,
     )
 
 
-def _watch(stop: threading.Event) -> Any:
+def _watch(stop: threading.Event, purpose: dict[str, Any] | None, progress: Callable[[FitStep], None]) -> Any:
+    """`purpose` where checkpoints are kept."""
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-        """Ends training between two steps when asked to, and says how it goes."""
+        """Ends training between two steps when asked to, marks whole checkpoints, and says how it goes."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            for entry in state.log_history:
+                if "loss" in entry:
+                    progress(FitStep(entry["step"], state.max_steps, entry["loss"]))
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            control.should_training_stop = control.should_training_stop or stop.is_set()
+            if stop.is_set():
+                control.should_training_stop = True
+                control.should_save = purpose is not None
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if purpose is not None:
+                sft_state.mark(Path(args.output_dir) / f"checkpoint-{state.global_step}", purpose)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-            if logs and "loss" in logs:
-                log.info("sft step", extra={"step": state.global_step, "of": state.max_steps, "loss": float(logs["loss"])})
+            if not logs or "loss" not in logs:
+                return
+            step = FitStep(state.global_step, state.max_steps, float(logs["loss"]))
+            if not math.isfinite(step.loss) or not math.isfinite(float(logs.get("grad_norm", 0.0))):
+                raise CannotContinue(f"SFT step {step.step}: loss {step.loss}, gradient {logs.get('grad_norm')}: not finite; lower trainer.sft.learning_rate")
+            if step.step % LOG_EVERY_STEPS == 0 or step.step == step.of:
+                log.info("sft step", extra={"step": step.step, "of": step.of, "loss": step.loss})
+            progress(step)
 
     return Watch()

@@ -49,8 +49,8 @@ def save(directory: Path, state: State, purpose: Mapping[str, Any]) -> None:
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
     save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.tensors.items()}, scratch / TENSORS)
-    body = {"facts": state.facts, "purpose": _digest_of(purpose), "tensors": _digest_of_file(scratch / TENSORS)}
-    (scratch / FACTS).write_text(json.dumps(body | {"digest": _digest_of(body)}))
+    body = {"facts": state.facts, "purpose": digest_of(purpose), "tensors": digest_of_file(scratch / TENSORS)}
+    (scratch / FACTS).write_text(json.dumps(body | {"digest": digest_of(body)}))
     for path in (scratch / TENSORS, scratch / FACTS, scratch):
         _sync(path)
     target = directory / f"{state.number:08d}"
@@ -79,35 +79,36 @@ def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
     scratch.replace(path)
 
 
+def digest_of(value: Any) -> str:
+    """sha256 of plain JSON, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _read(path: Path, purpose: Mapping[str, Any]) -> State:
     from safetensors.torch import load_file
 
     try:
         body = json.loads((path / FACTS).read_text())
         digest = body.pop("digest")
-        tensors = _digest_of_file(path / TENSORS)
+        tensors = digest_of_file(path / TENSORS)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Broken(f"unreadable: {type(error).__name__}") from None
-    if digest != _digest_of(body):
+    if digest != digest_of(body):
         raise Broken(f"{FACTS} differs from its digest")
     if tensors != body["tensors"]:
         raise Broken(f"{TENSORS} differs from its digest")
-    if body["purpose"] != _digest_of(purpose):
+    if body["purpose"] != digest_of(purpose):
         raise Broken("made with other settings, data or weights")
     return State(int(path.name), body["facts"], load_file(path / TENSORS))
 
 
 def _numbered(directory: Path) -> list[Path]:
     return sorted(path for path in directory.glob("*") if path.name.isdigit()) if directory.is_dir() else []
-
-
-def _digest_of(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-def _digest_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:

@@ -1,0 +1,97 @@
+"""SFT that is stopped or killed between steps and continued: the same batches, losses and weights as without."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from infra.errors import CannotContinue
+from infra.settings import Sft
+from schemas.prompts import PromptStyle
+from tests.unit.trainer.made import make_outcome, make_trajectory
+from trainer.cases import Lesson, lesson_of
+from trainer.interruption import Interrupted
+from trainer.policy import Policy
+from trainer.prompts import Prompter
+from trainer.sft import Fit, FitStep, order, train
+from trainer.weights import trained, weights_digest
+
+pytestmark = pytest.mark.timeout(300)
+
+SFT = Sft(batch_size=3, max_steps=7, epochs=50, learning_rate=1e-2, k=1, k_max=3)
+EVERY = 3
+
+
+class Killed(BaseException):
+    """As if the process ended there."""
+
+
+def lessons() -> list[Lesson]:
+    found = [lesson_of(make_trajectory(make_outcome(number), reasoning="they like b " * number or "b")) for number in range(5)]
+    return [lesson for lesson in found if isinstance(lesson, Lesson)]
+
+
+def run(
+    checkpoint: Path, state_dir: Path | None, *, sft: Sft = SFT, at_step: Callable[[FitStep, threading.Event], None] | None = None
+) -> tuple[str, Fit, list[FitStep]]:
+    policy, stop = Policy.load(checkpoint), threading.Event()
+    told: list[FitStep] = []
+
+    def progress(step: FitStep) -> None:
+        told.append(step)
+        if at_step:
+            at_step(step, stop)
+
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    fit = train(policy, lessons(), prompter, sft, 3, stop, state_dir, progress, EVERY)
+    return weights_digest(trained(policy.model)), fit, told
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tiny_checkpoint: Path) -> tuple[str, Fit, list[FitStep]]:
+    return run(tiny_checkpoint, None)
+
+
+def kill(step: FitStep, stop: threading.Event) -> None:
+    raise Killed
+
+
+def ask_to_stop(step: FitStep, stop: threading.Event) -> None:
+    stop.set()
+
+
+@pytest.mark.parametrize(("number", "end"), [(2, kill), (5, kill), (5, ask_to_stop), (7, kill)])
+def test_sft_cut_short_ends_like_one_that_was_not(
+    tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, Fit, list[FitStep]], number: int, end: Callable[[FitStep, threading.Event], None]
+) -> None:
+    with pytest.raises((Killed, Interrupted)):
+        run(tiny_checkpoint, tmp_path, at_step=lambda step, stop: end(step, stop) if step.step == number else None)
+    assert run(tiny_checkpoint, tmp_path) == uninterrupted
+    assert [step.step for step in uninterrupted[2]] == list(range(1, 8)) and uninterrupted[1].steps == 7
+
+
+def test_all_steps_done_are_not_done_again_and_a_broken_checkpoint_costs_those_since_the_one_before(
+    tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, Fit, list[FitStep]]
+) -> None:
+    assert run(tiny_checkpoint, tmp_path) == run(tiny_checkpoint, tmp_path) == uninterrupted
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-6", "checkpoint-7"]
+    (tmp_path / "checkpoint-7" / "optimizer.pt").write_bytes(b"")
+    assert run(tiny_checkpoint, tmp_path) == uninterrupted
+
+
+def test_a_checkpoint_of_other_settings_is_not_continued(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    run(tiny_checkpoint, tmp_path, sft=SFT.model_copy(update={"max_steps": 2}))
+    other = SFT.model_copy(update={"max_steps": 3})
+    assert run(tiny_checkpoint, tmp_path, sft=other) == run(tiny_checkpoint, None, sft=other)
+
+
+def test_a_loss_that_is_not_finite_stops_sft_at_that_step(tiny_checkpoint: Path) -> None:
+    with pytest.raises(CannotContinue, match=r"SFT step \d+: loss .*not finite; lower trainer.sft.learning_rate"):
+        run(tiny_checkpoint, None, sft=SFT.model_copy(update={"learning_rate": 1e30}))
+
+
+def test_the_order_gives_every_row_once_an_epoch_and_fills_the_last_batch_from_the_next() -> None:
+    rows = order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=0)
+    assert len(rows) == 12 and sorted(rows[:5]) == sorted(rows[5:10]) == [0, 1, 2, 3, 4]
+    assert rows == order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=0) != order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=1)

@@ -1,0 +1,23 @@
+"""The weights that training changes: which they are, and a digest that tells whether two models start alike."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def trained(model: Any) -> dict[str, Tensor]:
+    """The weights that training changes, by name; a tied one is there once."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, weight in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
