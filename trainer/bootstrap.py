@@ -9,8 +9,8 @@ from infra.registry import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
 from trainer.announcement import point_and_announce
-from trainer.collect import code_version
 from trainer.lease import lease, lease_path
+from trainer.snapshot import code_version
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,50 +1,58 @@
-"""Snapshots: exactly which records a training run sees, by offset ranges, with a digest that the same ranges always give.
+"""Collection: which records a training run reads, by offset ranges that always give the same snapshot and digest.
 
 A range is [start, end) of one partition; `end` is the last stable offset when the run starts, so open transactions are left out.
-Records are read once, de-duplicated by their derived ids and sorted by them, so neither the order of reading nor repeats matter.
-Held-out users train nothing: of them only outcomes are kept, to judge by, and only where no ancestor trained on the user while
-`trainer.holdout_share` was smaller. What cannot be used is counted by reason; malformed records
-have their own dead-letter path and are only counted here.
+Records are read once, de-duplicated by their derived ids and sorted by them, so neither the order of reading nor repeats matter; what
+a run then uses of them is `selection`'s to say. `erasures` is read like the others: who asked to be forgotten neither trains nor judges.
+Malformed records have their own dead-letter path and are only counted here.
+
+Memory: some hundred bytes a record. Texts go to a spool on disk, messages are dropped as soon as they are looked at.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-import logging
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from infra.errors import CannotContinue
 from infra.kafka import reader
-from infra.settings import Settings
-from schemas.envelope import Headers, read
-from schemas.ids import is_held_out
+from infra.settings import Settings, Trainer
+from schemas.envelope import read
+from schemas.erasures import ErasureRequest
 from schemas.messages import Malformed
 from schemas.outcomes import Outcome
-from schemas.queries import Query
-from schemas.topics import OUTCOMES, TRAJECTORIES, Topic
+from schemas.topics import ERASURES, OUTCOMES, TRAJECTORIES, Topic
 from schemas.trajectories import Trajectory
-from trainer.cases import Case, Lesson, Unusable, case_of, lesson_of
+from trainer.cases import Lesson, Unusable, case_of, lesson_key, lesson_of
 from trainer.interruption import check
-from trainer.snapshot import Ranges, Row, Snapshot, code_version, digest_of, load, offsets_beyond, ranges_json, write
+from trainer.selection import TOPIC, Entry, Kind, select
+from trainer.snapshot import Ranges, Row, Snapshot, canonical, code_version, load, ranges_json, write
+from trainer.spool import Spool
 
-__all__ = ["Ranges", "Row", "Snapshot", "code_version", "digest_of", "load", "offsets_beyond", "ranges_json", "write"]
+__all__ = ["Ranges", "Snapshot", "assemble", "code_version", "collect", "load", "offset_ranges", "ranges_json", "records", "write"]
 
-log = logging.getLogger(__name__)
-
+#: What a run reads.
+READ = (OUTCOMES, TRAJECTORIES, ERASURES)
 #: A reader that hears nothing for this long while records are still due gives up.
 SILENCE_S = 60.0
 
 
-def collect(settings: Settings, stop: threading.Event, untouched_share: float = 1.0) -> Snapshot:
-    """Read everything that is committed now; `untouched_share` of users never trained the parent. Blocks until the ends of the ranges are reached."""
+def collect(settings: Settings, stop: threading.Event, untouched_share: float = 1.0, before: Ranges | None = None) -> Snapshot:
+    """Read everything that is committed now and select from it. Blocks until the ends of the ranges are reached.
+
+    `untouched_share` of users never trained the parent; `before` are the ranges the parent was trained on, older data that is replayed only in part.
+    """
     consumer = reader(settings, "retouch-trainer", max_poll_records=2000, fetch_max_bytes=16_000_000)
     try:
-        ranges = offset_ranges(consumer, (OUTCOMES, TRAJECTORIES))
-        return assemble(ranges, records(consumer, ranges, stop), settings.trainer.holdout_share, untouched_share)
+        ranges = offset_ranges(consumer, READ)
+        return assemble(ranges, records(consumer, ranges, stop), settings.trainer, untouched_share, before, settings.stack.dir / "snapshots")
     finally:
         consumer.close()
 
@@ -87,65 +95,90 @@ def records(consumer: Any, ranges: Ranges, stop: threading.Event) -> Iterator[An
             raise CannotContinue(f"no records for {SILENCE_S:.0f} s although {len(due)} partitions hold more; is the broker up?")
 
 
-def assemble(ranges: Ranges, found: Iterable[Any], holdout_share: float, untouched_share: float = 1.0) -> Snapshot:
-    """De-duplicate, sort and split what was read. Pure: the same records in any order give the same snapshot."""
-    counts: Counter[str] = Counter()
-    judged_share = min(holdout_share, untouched_share)
-    outcomes: dict[str, tuple[str, Outcome]] = {}
-    trajectories: dict[str, tuple[str, Trajectory]] = {}
+def assemble(
+    ranges: Ranges, found: Iterable[Any], trainer: Trainer, untouched_share: float = 1.0, before: Ranges | None = None, directory: Path | None = None
+) -> Snapshot:
+    """De-duplicate, sort and select what was read: the same records in any order give the same snapshot. `directory` is for the spool."""
+    gathered = Gathered(before or {}, directory)
     for record in found:
-        counts[f"{record.topic}.read"] += 1
+        gathered.take(record)
+    salt = hashlib.blake2b(json.dumps(ranges_json(before or {})).encode(), digest_size=16).digest()
+    selected = select(gathered.entries.values(), gathered.erased, trainer, untouched_share, salt)
+    rows = [
+        Row(entry.kind, str(UUID(bytes=entry.row_id)), held_out, entry.span)
+        for part, held_out in ((selected.training, False), (selected.heldout, True), (selected.lessons, False))
+        for entry in part
+    ]
+    # By kind and id, wherever a row belongs.
+    rows.sort(key=lambda row: (row.kind, row.row_id))
+    return Snapshot(ranges, gathered.spool, rows, dict(sorted({**gathered.counts, **selected.counts}.items())), selected.judged_share)
+
+
+class Gathered:
+    """What was read so far: an entry for each record, its text in the spool, and who asked to be forgotten when."""
+
+    def __init__(self, before: Ranges, directory: Path | None) -> None:
+        self.entries: dict[tuple[Kind, bytes], Entry] = {}
+        self.erased: dict[str, float] = {}
+        self.counts: Counter[str] = Counter(dict.fromkeys(TOPIC.values(), 0))
+        self.spool = Spool(directory)
+        self._before = before
+
+    def take(self, record: Any) -> None:
+        self.counts[f"{record.topic}.read"] += 1
+        if record.topic == ERASURES.name:
+            self._forget(record)
+            return
+        expected: type[Outcome | Trajectory] = Outcome if record.topic == OUTCOMES.name else Trajectory
         try:
-            _keep(record.topic, record.headers, record.value, outcomes, trajectories)
+            message, _ = read(expected, record.headers, record.value)
         except Malformed:
-            counts[f"{record.topic}.malformed"] += 1
-    rows: list[Row] = []
-    training: list[Case] = []
-    heldout: list[Case] = []
-    lessons: list[Lesson] = []
-    for row_id, (text, outcome) in sorted(outcomes.items()):
-        case = case_of(outcome)
-        if isinstance(case, Unusable):
-            counts[f"outcomes.{case}"] += 1
-            continue
-        held_out = _held_out(case.query, holdout_share)
-        if held_out and not _held_out(case.query, judged_share):
-            counts["outcomes.trained_an_ancestor"] += 1
-            continue
-        (heldout if held_out else training).append(case)
-        rows.append(Row("outcome", row_id, held_out, text))
-    for row_id, (text, trajectory) in sorted(trajectories.items()):
-        lesson = lesson_of(trajectory)
-        if isinstance(lesson, Unusable):
-            counts[f"trajectories.{lesson}"] += 1
-        elif _held_out(lesson.case.query, holdout_share):
-            counts["trajectories.held_out"] += 1
+            self.counts[f"{record.topic}.malformed"] += 1
         else:
-            lessons.append(lesson)
-            rows.append(Row("trajectory", row_id, held_out=False, message=text))
-    counts |= {"outcomes": len(outcomes), "trajectories": len(trajectories), "training_outcomes": len(training), "lessons": len(lessons)}
-    counts |= {"heldout_outcomes": len(heldout), "heldout_users": len({case.user for case in heldout})}
-    counts["training_users"] = len({case.user for case in training} | {lesson.case.user for lesson in lessons})
-    return Snapshot(ranges, rows, training, heldout, lessons, dict(sorted(counts.items())), judged_share)
+            start, end = self._before.get(record.topic, {}).get(record.partition, (0, 0))
+            self._keep(message, is_old=start <= record.offset < end)
 
+    def _keep(self, message: Outcome | Trajectory, is_old: bool) -> None:
+        """Of records with the same id the first in text order stays: a repeat may differ in a measured millisecond. One that is old makes it old."""
+        text, kind = canonical(message), Kind.OUTCOME if isinstance(message, Outcome) else Kind.TRAJECTORY
+        row_id = (message.outcome_id if isinstance(message, Outcome) else message.trajectory_id).bytes
+        known = self.entries.get((kind, row_id))
+        if known is None:
+            self.counts[TOPIC[kind]] += 1
+        else:
+            is_old = is_old or known.is_old
+            if self.spool.get(known.span) <= text:
+                self.entries[kind, row_id] = known._replace(is_old=is_old)
+                return
+        self.entries[kind, row_id] = self._entry(message, kind, row_id, text, is_old)
 
-def _keep(topic: str, headers: Headers, value: bytes | None, outcomes: dict[str, tuple[str, Outcome]], trajectories: dict[str, tuple[str, Trajectory]]) -> None:
-    """Of records with the same id the first in text order stays: a repeat may differ in a measured millisecond."""
-    if topic == OUTCOMES.name:
-        outcome, _ = read(Outcome, headers, value)
-        row_id, text = str(outcome.outcome_id), _canonical(outcome)
-        if row_id not in outcomes or text < outcomes[row_id][0]:
-            outcomes[row_id] = (text, outcome)
-    else:
-        trajectory, _ = read(Trajectory, headers, value)
-        row_id, text = str(trajectory.trajectory_id), _canonical(trajectory)
-        if row_id not in trajectories or text < trajectories[row_id][0]:
-            trajectories[row_id] = (text, trajectory)
+    def _entry(self, message: Outcome | Trajectory, kind: Kind, row_id: bytes, text: bytes, is_old: bool) -> Entry:
+        outcome = message if isinstance(message, Outcome) else message.outcome
+        made = case_of(message) if isinstance(message, Outcome) else lesson_of(message)
+        context = outcome.response.context
+        query = context.draft.query
+        return Entry(
+            kind,
+            row_id,
+            user=sys.intern(outcome.key.decode()),
+            domain=sys.intern(query.domain),
+            asked_at=query.asked_at.timestamp(),
+            earliest=min(query.asked_at, outcome.occurred_at, *(item.occurred_at for item in context.items)).timestamp(),
+            lesson=lesson_key(made) if isinstance(made, Lesson) else None,
+            has_history=bool(context.items),
+            is_old=is_old,
+            unusable=made if isinstance(made, Unusable) else None,
+            span=self.spool.put(text),
+        )
 
-
-def _canonical(message: Outcome | Trajectory) -> str:
-    return json.dumps(message.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-
-
-def _held_out(query: Query, share: float) -> bool:
-    return is_held_out(query.tenant, query.user, share)
+    def _forget(self, record: Any) -> None:
+        """Note a request. One that cannot be read still names its user by its key: rather too much is left out than what had to be forgotten."""
+        if record.value is None:
+            return
+        try:
+            request, _ = read(ErasureRequest, record.headers, record.value)
+            user, at = request.key.decode(), request.requested_at.timestamp()
+        except Malformed:
+            self.counts[f"{ERASURES.name}.malformed"] += 1
+            user, at = (record.key or b"").decode(errors="replace"), record.timestamp / 1000
+        self.erased[user] = max(at, self.erased.get(user, at))

@@ -14,7 +14,7 @@ from typing import Any
 
 from infra.registry import RegisteredVersion
 from infra.settings import Settings
-from trainer.collect import Snapshot, ranges_json
+from trainer.snapshot import Snapshot, ranges_json
 
 TRAINED, NOTHING_TO_TRAIN, INTERRUPTED, FAILED, RUNNING = "trained", "nothing_to_train", "interrupted", "failed", "running"
 

@@ -17,12 +17,13 @@ from infra.settings import Settings
 from schemas.model_events import Alias
 from trainer.announcement import point_and_announce
 from trainer.bootstrap import register_shipped
-from trainer.collect import Snapshot, code_version, collect, write
+from trainer.collect import collect
 from trainer.holdout import HOLDOUT_SHARE, untouched_share
 from trainer.interruption import Interrupted, check
 from trainer.lease import lease, lease_path
 from trainer.planning import if_new, plan
 from trainer.report import FAILED, INTERRUPTED, NOTHING_TO_TRAIN, TRAINED, Report
+from trainer.snapshot import Snapshot, code_version, write
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ def run(settings: Settings, stop: threading.Event, registry: Registry | None = N
 def _run(settings: Settings, stop: threading.Event, registry: Registry, report: Report, only_if_new: bool) -> None:
     with report.stage("collect"):
         champion = registry.resolve(Alias.CHAMPION) or register_shipped(settings, registry)
-        snapshot = collect(settings, stop, untouched_share(champion))
+        snapshot = collect(settings, stop, untouched_share(champion), champion.dataset.ranges if champion.dataset else None)
         report.tell_snapshot(snapshot, code_version())
         planned = plan(snapshot, settings)
         if planned.train and only_if_new:

@@ -11,11 +11,12 @@ from infra.lifecycle import mark_ready
 from infra.registry import Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
-from trainer.collect import collect, ranges_json
+from trainer.collect import collect
 from trainer.holdout import untouched_share
 from trainer.interruption import Interrupted
 from trainer.planning import plan
 from trainer.run import run
+from trainer.snapshot import ranges_json
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 def describe(settings: Settings, stop: threading.Event) -> dict[str, Any]:
     """The dry run: what would be trained on, from which version, and why or why not."""
     champion = Registry(settings).resolve(Alias.CHAMPION)
-    snapshot = collect(settings, stop, untouched_share(champion))
+    snapshot = collect(settings, stop, untouched_share(champion), champion.dataset.ranges if champion and champion.dataset else None)
     planned = plan(snapshot, settings)
     return {
         "train": planned.train,

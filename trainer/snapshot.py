@@ -1,78 +1,108 @@
-"""Snapshots on disk: the rows a run trains on and is judged by, as Parquet with a manifest under their digest, and how they are read back."""
+"""Snapshots: the rows one run trains on and is judged by, under a digest; stored as Parquet with a manifest, and read back.
+
+A row is the canonical JSON of a whole message. Rows wait in a spool on disk, sorted by kind and id; cases and lessons are made from them when
+asked for and never all at once, so that memory grows by some hundred bytes a row.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, NamedTuple, TypeVar
 
 from infra.errors import CannotContinue
 from infra.settings import Settings
-from schemas.messages import Malformed
+from schemas.messages import Message
 from schemas.outcomes import Outcome
 from schemas.topics import Topic
 from schemas.trajectories import Trajectory
 from trainer.cases import Case, Lesson, Unusable, case_of, lesson_of
+from trainer.selection import Kind
+from trainer.spool import Span, Spool, Spooled
+
+T = TypeVar("T")
 
 #: topic -> partition -> (start, end), end exclusive.
 Ranges = Mapping[str, Mapping[int, tuple[int, int]]]
 
+#: Rows of one row group of the Parquet file: some megabytes.
+GROUP = 2_000
 
-@dataclass(frozen=True)
-class Row:
-    """One record of the snapshot, as it is stored and digested. `message` is the canonical JSON of the whole message."""
 
-    kind: Literal["outcome", "trajectory"]
+class Row(NamedTuple):
+    """One record of a snapshot. Its text, the canonical JSON of the message, stands in the spool."""
+
+    kind: Kind
     row_id: str
     held_out: bool
-    message: str
+    span: Span
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Snapshot:
-    """What one run trains on and is judged by."""
+    """What one run trains on and is judged by. The sequences make their elements anew each time: keep what is needed, and no more."""
 
     ranges: Ranges
+    spool: Spool
     rows: Sequence[Row]
-    training: Sequence[Case]  # outcomes of training users: RL prompts
-    heldout: Sequence[Case]  # outcomes of held-out users below `judged_share`: evaluation
-    lessons: Sequence[Lesson]  # trajectories of training users: SFT
     counts: Mapping[str, int]
     judged_share: float  # the smaller of today's share and the parent's: nobody below it ever trained
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", digest_of(self.rows))
+        digest = hashlib.sha256()
+        for row in self.rows:
+            # Whether a user is held out is part of a row: it decides what is trained on.
+            digest.update(f"{row.kind} {row.row_id} {int(row.held_out)} ".encode() + self.spool.get(row.span) + b"\n")
+        object.__setattr__(self, "digest", digest.hexdigest())
+
+    @property
+    def training(self) -> Sequence[Case]:
+        """Outcomes of training users, all with history: RL's prompts."""
+        return self._made(Kind.OUTCOME, False, _case)
+
+    @property
+    def heldout(self) -> Sequence[Case]:
+        """Outcomes of held-out users below `judged_share`: evaluation."""
+        return self._made(Kind.OUTCOME, True, _case)
+
+    @property
+    def lessons(self) -> Sequence[Lesson]:
+        """Trajectories of training users: SFT."""
+        return self._made(Kind.TRAJECTORY, False, _lesson)
 
     @property
     def heldout_users(self) -> int:
-        return len({case.user for case in self.heldout})
+        return self.counts["heldout_users"]
 
-
-def digest_of(rows: Iterable[Row]) -> str:
-    """sha256 over the rows in their order. Whether a user is held out is part of a row: it decides what is trained on."""
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(f"{row.kind} {row.row_id} {int(row.held_out)} {row.message}\n".encode())
-    return digest.hexdigest()
+    def _made(self, kind: Kind, held_out: bool, make: Any) -> Spooled[Any]:
+        return Spooled(self.spool, [row.span for row in self.rows if row.kind is kind and row.held_out is held_out], make)
 
 
 def write(snapshot: Snapshot, settings: Settings, code_version: str) -> Path:
-    """Store the rows as Parquet with a manifest under `stack.dir/snapshots/<digest>`; an equal snapshot is there already."""
+    """Store a snapshot under `stack.dir/snapshots/<digest>`: each file whole or not at all, the manifest last."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     directory = settings.stack.dir / "snapshots" / snapshot.digest
     directory.mkdir(parents=True, exist_ok=True)
-    columns = {name: [getattr(row, name) for row in snapshot.rows] for name in ("kind", "row_id", "held_out", "message")}
-    types = {"kind": pa.string(), "row_id": pa.string(), "held_out": pa.bool_(), "message": pa.string()}
-    pq.write_table(pa.table({name: pa.array(values, types[name]) for name, values in columns.items()}), directory / "rows.parquet")
+    schema = pa.schema([("kind", pa.string()), ("row_id", pa.string()), ("held_out", pa.bool_()), ("message", pa.string())])
+    scratch = directory / "rows.tmp"
+    with pq.ParquetWriter(scratch, schema, compression="zstd") as parquet:
+        for first in range(0, len(snapshot.rows), GROUP):
+            rows = snapshot.rows[first : first + GROUP]
+            kinds, ids, held_out, spans = zip(*rows, strict=True)
+            texts = [snapshot.spool.get(span).decode() for span in spans]
+            parquet.write_table(pa.table([[str(kind) for kind in kinds], ids, held_out, texts], schema=schema))
+    _publish(scratch, directory / "rows.parquet")
     manifest = {
         "digest": snapshot.digest,
+        "rows": len(snapshot.rows),
         "ranges": ranges_json(snapshot.ranges),
         "counts": dict(snapshot.counts),
         "judged_share": snapshot.judged_share,
@@ -80,8 +110,29 @@ def write(snapshot: Snapshot, settings: Settings, code_version: str) -> Path:
         "seed": settings.trainer.seed,
         "trainer": settings.trainer.model_dump(mode="json"),
     }
-    (directory / "manifest.json").write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    scratch = directory / "manifest.tmp"
+    scratch.write_text(json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    _publish(scratch, directory / "manifest.json")
     return directory
+
+
+def load(settings: Settings, digest: str) -> Snapshot:
+    """A stored snapshot, verified against its digest. Raises CannotContinue naming the file and what is wrong with it."""
+    directory = settings.stack.dir / "snapshots" / digest
+    manifest = _manifest(directory / "manifest.json", digest)
+    path = directory / "rows.parquet"
+    spool = Spool(settings.stack.dir / "snapshots")
+    rows = [Row(kind, row_id, held_out, spool.put(text)) for kind, row_id, held_out, text in _stored(path)]
+    ranges = {topic: {int(number): (ends[0], ends[1]) for number, ends in parts.items()} for topic, parts in manifest["ranges"].items()}
+    snapshot = Snapshot(ranges, spool, rows, manifest["counts"], manifest["judged_share"])
+    if snapshot.digest != digest:
+        raise CannotContinue(f"{path}: its rows have the digest {snapshot.digest}, not {digest}; the file was changed")
+    return snapshot
+
+
+def canonical(message: Message) -> bytes:
+    """The text of a row: the same for equal messages."""
+    return json.dumps(message.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def ranges_json(ranges: Ranges) -> dict[str, dict[str, list[int]]]:
@@ -100,32 +151,25 @@ def code_version() -> str:
     return version("retouch")
 
 
-def load(settings: Settings, digest: str) -> Snapshot:
-    """A stored snapshot, verified against its digest. Raises CannotContinue naming the file and what is wrong with it."""
-    directory = settings.stack.dir / "snapshots" / digest
-    manifest = _manifest(directory / "manifest.json", digest)
-    path = directory / "rows.parquet"
-    rows: list[Row] = []
-    training: list[Case] = []
-    heldout: list[Case] = []
-    lessons: list[Lesson] = []
-    for row in _rows(path):
-        rows.append(row)
-        try:
-            found = case_of(Outcome.from_bytes(row.message.encode())) if row.kind == "outcome" else lesson_of(Trajectory.from_bytes(row.message.encode()))
-        except Malformed as error:
-            raise CannotContinue(f"{path}: row {row.row_id} cannot be read: {error}") from None
-        if isinstance(found, Unusable):
-            raise CannotContinue(f"{path}: row {row.row_id} trains nothing ({found}); was it stored by another version of the code?")
-        if isinstance(found, Lesson):
-            lessons.append(found)
-        else:
-            (heldout if row.held_out else training).append(found)
-    ranges = {topic: {int(number): (ends[0], ends[1]) for number, ends in parts.items()} for topic, parts in manifest["ranges"].items()}
-    snapshot = Snapshot(ranges, rows, training, heldout, lessons, manifest["counts"], manifest["judged_share"])
-    if snapshot.digest != digest:
-        raise CannotContinue(f"{path}: its rows have the digest {snapshot.digest}, not {digest}; the file was changed")
-    return snapshot
+def _publish(scratch: Path, path: Path) -> None:
+    with scratch.open("rb") as written:
+        os.fsync(written.fileno())
+    scratch.replace(path)
+
+
+def _case(text: bytes) -> Case:
+    return _usable(case_of(Outcome.from_bytes(text)))
+
+
+def _lesson(text: bytes) -> Lesson:
+    return _usable(lesson_of(Trajectory.from_bytes(text)))
+
+
+def _usable(found: T | Unusable) -> T:
+    """Rows were usable when they were stored; other code may see it otherwise."""
+    if isinstance(found, Unusable):
+        raise CannotContinue(f"a row of the snapshot cannot be used ({found}): it was stored by other code; collect it again")
+    return found
 
 
 def _manifest(path: Path, digest: str) -> dict[str, Any]:
@@ -141,15 +185,16 @@ def _manifest(path: Path, digest: str) -> dict[str, Any]:
     return manifest
 
 
-def _rows(path: Path) -> Iterator[Row]:
+def _stored(path: Path) -> Iterator[tuple[Kind, str, bool, bytes]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as stored:
-            for batch in stored.iter_batches(256):
-                yield from (Row(**row) for row in batch.to_pylist())
+            for batch in stored.iter_batches(GROUP, columns=["kind", "row_id", "held_out", "message"]):
+                for kind, row_id, held_out, message in zip(*(column.to_pylist() for column in batch.columns), strict=True):
+                    yield Kind(kind), row_id, held_out, message.encode()
     except FileNotFoundError:
         raise CannotContinue(f"{path}: missing; the snapshot must be collected again") from None
-    except (pa.ArrowException, OSError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise CannotContinue(f"{path}: not the Parquet file of a snapshot, or truncated: {type(error).__name__}; it must be collected again") from None

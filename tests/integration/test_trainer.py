@@ -41,6 +41,10 @@ def settings(broker: Broker, checkpoint: Path, tmp_path: Path) -> Settings:
     trainer = {
         "min_trajectories": 4,
         "min_heldout_users": 1,
+        "min_users": 1,
+        "min_domains": 1,
+        "user_share": 1.0,
+        "replay_share": 1.0,
         "eval_queries": 4,
         "threads": 1,
         "sft": {"max_steps": 2, "batch_size": 2},

@@ -1,34 +1,51 @@
 import json
 import random
 from collections.abc import Iterable
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from infra.settings import load
+from infra.settings import Trainer, load
 from schemas.envelope import seal
-from schemas.ids import bucket, is_held_out
+from schemas.erasures import ErasureRequest
+from schemas.ids import bucket, derive, is_held_out
 from schemas.outcomes import Outcome
-from schemas.topics import OUTCOMES, TRAJECTORIES
+from schemas.topics import ERASURES, OUTCOMES, TRAJECTORIES
 from schemas.trajectories import Trajectory
-from tests.unit.trainer.made import make_outcome, make_trajectory
-from trainer.collect import Snapshot, assemble, offsets_beyond, ranges_json, write
+from tests.unit.trainer.made import NOON, make_outcome, make_trajectory
+from trainer.collect import assemble
+from trainer.snapshot import Snapshot, offsets_beyond, ranges_json, write
 
 RANGES = {"outcomes": {0: (0, 9), 1: (3, 5)}, "trajectories": {0: (0, 4)}}
 TRAINING = next(f"u{n}" for n in range(99) if not is_held_out("t", f"u{n}", 0.3))
 HELD_OUT = next(f"u{n}" for n in range(99) if is_held_out("t", f"u{n}", 0.3))
 
 
-def record(message: Outcome | Trajectory) -> Any:
+#: Selects nothing by share: that is `selection`'s own test.
+OPEN = Trainer(holdout_share=0.3, user_share=1.0, replay_share=1.0, judge_after=0.0)
+
+
+def record(message: Outcome | Trajectory, offset: int = 0) -> Any:
     topic = OUTCOMES.name if isinstance(message, Outcome) else TRAJECTORIES.name
     message_id = message.outcome_id if isinstance(message, Outcome) else message.trajectory_id
-    return SimpleNamespace(topic=topic, headers=seal(message, id=message_id, source="/test"), value=message.to_bytes())
+    return SimpleNamespace(topic=topic, partition=0, offset=offset, headers=seal(message, id=message_id, source="/test"), value=message.to_bytes())
 
 
-def snapshot(messages: Iterable[Outcome | Trajectory]) -> Snapshot:
-    return assemble(RANGES, [record(message) for message in messages], 0.3)
+def erasure(user: str, at: datetime, **fields: Any) -> Any:
+    request = ErasureRequest(request_id=derive("erasure", user, at), tenant="t", user=user, requested_at=at)
+    sealed = {"headers": seal(request, id=request.request_id, source="/test"), "value": request.to_bytes(), "key": request.key}
+    return SimpleNamespace(topic=ERASURES.name, partition=0, offset=0, timestamp=int(at.timestamp() * 1000), **(sealed | fields))
+
+
+def snapshot(messages: Iterable[Outcome | Trajectory], trainer: Trainer = OPEN) -> Snapshot:
+    return assemble(RANGES, [record(message) for message in messages], trainer)
+
+
+def texts(found: Snapshot) -> list[tuple[str, str, bool, bytes]]:
+    return [(row.kind, row.row_id, row.held_out, found.spool.get(row.span)) for row in found.rows]
 
 
 OUTCOMES_MADE = [make_outcome(n, user=user) for n in range(4) for user in (TRAINING, HELD_OUT)]
@@ -39,8 +56,8 @@ def test_order_and_repeats_change_nothing() -> None:
     shuffled = MESSAGES * 2
     random.Random(3).shuffle(shuffled)
     again, first = snapshot(shuffled), snapshot(MESSAGES)
-    assert again.digest == first.digest and again.rows == first.rows
-    assert again.training == first.training and again.lessons == first.lessons
+    assert again.digest == first.digest and texts(again) == texts(first)
+    assert list(again.training) == list(first.training) and list(again.lessons) == list(first.lessons)
     assert again.counts["outcomes.read"] == 2 * first.counts["outcomes.read"]
 
 
@@ -52,7 +69,7 @@ def test_a_repeat_that_differs_gives_the_same_snapshot_in_either_order() -> None
 def test_other_records_or_another_holdout_give_another_digest() -> None:
     found = snapshot(MESSAGES)
     assert snapshot(MESSAGES[1:]).digest != found.digest
-    assert assemble(RANGES, map(record, MESSAGES), 0.0).digest != found.digest
+    assert snapshot(MESSAGES, OPEN.model_copy(update={"holdout_share": 0.0})).digest != found.digest
 
 
 def test_held_out_users_judge_and_never_train() -> None:
@@ -67,15 +84,16 @@ def test_users_that_trained_an_ancestor_neither_train_nor_judge() -> None:
     between = next(f"u{n}" for n in range(99) if 0.3 <= bucket("t", f"u{n}", "holdout") < 0.5)
     made = [make_outcome(n, user=between) for n in range(2)]
     messages: list[Outcome | Trajectory] = [*OUTCOMES_MADE, *made, *map(make_trajectory, made)]
-    found = assemble(RANGES, map(record, messages), 0.5, untouched_share=0.3)
+    half = OPEN.model_copy(update={"holdout_share": 0.5})
+    found = assemble(RANGES, map(record, messages), half, untouched_share=0.3)
     assert found.judged_share == 0.3 and {case.user for case in found.heldout} == {f"t/{HELD_OUT}"}
     assert f"t/{between}" not in {case.user for case in found.training} and not found.lessons
     assert found.counts["outcomes.trained_an_ancestor"] == 2
-    assert {case.user for case in assemble(RANGES, map(record, messages), 0.5).heldout} == {f"t/{HELD_OUT}", f"t/{between}"}
+    assert {case.user for case in snapshot(messages, half).heldout} == {f"t/{HELD_OUT}", f"t/{between}"}
 
 
 def test_a_smaller_share_than_the_parent_s_counts_itself() -> None:
-    assert assemble(RANGES, [], 0.1, untouched_share=0.3).judged_share == 0.1
+    assert assemble(RANGES, [], OPEN.model_copy(update={"holdout_share": 0.1}), untouched_share=0.3).judged_share == 0.1
 
 
 def test_what_cannot_be_used_is_counted_by_reason() -> None:
@@ -89,7 +107,7 @@ def test_what_cannot_be_used_is_counted_by_reason() -> None:
         make_trajectory(make_outcome(5, user=TRAINING), reasoning=" "),
     ]
     found = snapshot(bad)
-    assert (found.training, found.heldout, found.lessons) == ([], [], [])
+    assert not found.rows
     reasons = {name: count for name, count in found.counts.items() if name.count(".") and not name.endswith(".read")}
     assert reasons == {
         "outcomes.no_truth": 2,
@@ -107,8 +125,32 @@ def test_malformed_records_are_counted_and_skipped() -> None:
         SimpleNamespace(topic="outcomes", headers=[], value=sound.value),
         SimpleNamespace(topic="trajectories", headers=sound.headers, value=sound.value),
     ]
-    found = assemble(RANGES, [*broken, sound], 0.3)
+    found = assemble(RANGES, [*broken, sound], OPEN)
     assert found.counts["outcomes.malformed"] == 2 and found.counts["trajectories.malformed"] == 1 and found.counts["outcomes"] == 1
+
+
+def test_who_asked_to_be_forgotten_neither_trains_nor_judges_with_what_came_before() -> None:
+    later = make_outcome(999, user=TRAINING)
+    records = [*map(record, MESSAGES), record(later)]
+    found = assemble(RANGES, [*records, *(erasure(user, NOON + timedelta(hours=1)) for user in (TRAINING, HELD_OUT))], OPEN)
+    assert not found.rows  # what was asked later shows items from before
+    assert (found.counts["outcomes.erased"], found.counts["trajectories.erased"], found.counts["erasures.read"]) == (9, 8, 2)
+    bare = make_outcome(999, user=HELD_OUT, items=0)
+    kept = assemble(RANGES, [*records, record(bare), erasure(HELD_OUT, NOON + timedelta(hours=1)), erasure(HELD_OUT, NOON)], OPEN)
+    assert [case.case_id for case in kept.heldout] == [str(bare.outcome_id)] and len(kept.training) == 5
+
+
+def test_an_erasure_that_cannot_be_read_still_forgets_the_user_its_key_names() -> None:
+    at = NOON + timedelta(hours=1)
+    found = assemble(RANGES, [*map(record, MESSAGES), erasure(TRAINING, at, value=b"{"), erasure(HELD_OUT, at, value=None)], OPEN)
+    assert not found.training and not found.lessons and len(found.heldout) == 4 and found.counts["erasures.malformed"] == 1
+
+
+def test_what_the_parent_s_ranges_hold_is_old_however_it_is_repeated() -> None:
+    def replayed(offsets: list[int]) -> int:
+        return assemble(RANGES, [record(MESSAGES[-2], offset) for offset in offsets], OPEN, before={"trajectories": {0: (0, 5)}}).counts["replayed"]
+
+    assert [replayed([4]), replayed([5]), replayed([4, 5]), replayed([5, 4])] == [1, 0, 1, 1]
 
 
 def test_the_example_of_the_reasoning_leads_the_lesson() -> None:

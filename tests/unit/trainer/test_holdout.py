@@ -1,14 +1,14 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from infra.registry import RegisteredVersion
 from infra.settings import load
-from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
-from trainer.cases import Lesson, lesson_of
+from schemas.ids import bucket, is_held_out
+from tests.unit.trainer.made import make_outcome, make_trajectory
+from tests.unit.trainer.test_collect import record
 from trainer.collect import assemble
 from trainer.holdout import HOLDOUT_SHARE, untouched_share
 from trainer.planning import plan
@@ -34,10 +34,11 @@ def test_a_version_says_whom_it_never_saw(found: RegisteredVersion | None, share
 
 @pytest.mark.parametrize("judges", [False, True])
 def test_a_plan_says_when_fewer_users_judge_than_are_held_out(judges: bool) -> None:
-    settings = load(trainer={"holdout_share": 0.5, "min_trajectories": 1, "min_heldout_users": 1})
-    lesson, case = lesson_of(make_trajectory(make_outcome())), make_case()
-    assert isinstance(lesson, Lesson)
-    narrowed = replace(assemble({}, [], 0.5, untouched_share=0.3), lessons=[lesson], heldout=[case] * judges, counts={"training_users": 1})
-    found = plan(narrowed, settings)
+    settings = load(trainer={"holdout_share": 0.5, "min_trajectories": 1, "min_heldout_users": 1, "min_users": 1, "min_domains": 1})
+    between = next(f"u{n}" for n in range(99) if 0.3 <= bucket("t", f"u{n}", "holdout") < 0.5)
+    below = next(f"u{n}" for n in range(99) if is_held_out("t", f"u{n}", 0.3))
+    trains = next(f"u{n}" for n in range(99) if not is_held_out("t", f"u{n}", 0.5))
+    records = [record(message) for message in (make_trajectory(make_outcome(user=trains)), make_outcome(user=below if judges else between))]
+    found = plan(assemble({}, records, settings.trainer, untouched_share=0.3), settings)
     assert found.train is judges and "judged by users below 0.3 only, not trainer.holdout_share 0.5" in found.reason
-    assert "judged by" not in plan(replace(narrowed, judged_share=0.5), settings).reason
+    assert "judged by" not in plan(assemble({}, records, settings.trainer), settings).reason

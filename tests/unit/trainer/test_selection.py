@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from infra.settings import Trainer
+from schemas.ids import derive, is_held_out
+from trainer.cases import Unusable
+from trainer.selection import Entry, Kind, Selected, capped, select
+from trainer.spool import Span
+
+OPEN = Trainer(user_share=1.0, replay_share=1.0, judge_after=0.0)
+TRAINING = [name for name in (f"u{n}" for n in range(60)) if not is_held_out("t", name, 0.3)]
+HELD_OUT = [name for name in (f"u{n}" for n in range(60)) if is_held_out("t", name, 0.3)]
+
+
+def entry(number: int, user: str = TRAINING[0], kind: Kind = Kind.TRAJECTORY, **fields: Any) -> Entry:
+    row_id = derive("row", kind, user, number).bytes
+    made = Entry(kind, row_id, f"t/{user}", "d", float(number), float(number), row_id, has_history=True, is_old=False, unusable=None, span=Span(0, 0))
+    return made._replace(**fields)
+
+
+def shares(**fields: float) -> Trainer:
+    return OPEN.model_copy(update=fields)
+
+
+def by_user(found: Selected) -> Counter[str]:
+    return Counter(kept.user for kept in found.lessons)
+
+
+def test_no_user_makes_up_more_than_their_share_and_the_latest_stay() -> None:
+    crowd = [entry(n, user) for user in TRAINING[:10] for n in range(3)]
+    flood = [entry(n, TRAINING[10]) for n in range(1000)]
+    found = select([*crowd, *flood], {}, shares(user_share=0.2))
+    assert by_user(found)[f"t/{TRAINING[10]}"] == 7  # 7 / 37 is 0.19, 8 / 38 would be 0.21
+    assert sorted(kept.asked_at for kept in found.lessons if kept.user == f"t/{TRAINING[10]}") == [float(n) for n in range(993, 1000)]
+    assert found.counts["trajectories.over_user_share"] == 993
+
+
+def test_too_few_users_for_the_share_keep_one_each() -> None:
+    found = select([entry(n, user) for user in TRAINING[:3] for n in range(50)], {}, shares(user_share=0.1))
+    assert len(found.lessons) == 3
+
+
+@given(st.lists(st.integers(0, 30), max_size=12), st.floats(0, 1))
+def test_the_cap_is_the_largest_that_holds_the_share(sizes: list[int], share: float) -> None:
+    most = capped(sizes, share)
+    fits = [m for m in range(1, max([1, *sizes]) + 1) if m <= share * sum(min(size, m) for size in sizes)]
+    assert most == max([1, *fits])
+
+
+def test_old_data_makes_up_its_share_and_no_more() -> None:
+    old, new = [entry(n, is_old=True) for n in range(300)], [entry(n) for n in range(300, 330)]
+    for share, kept in ((0.0, 0), (0.25, 10), (0.5, 30), (1.0, 300)):
+        found = select([*old, *new], {}, shares(replay_share=share))
+        assert found.counts["replayed"] == kept and len(found.lessons) == kept + 30
+        assert found.counts.get("trajectories.replay_left_out", 0) == 300 - kept
+
+
+def test_the_next_version_replays_others_and_the_same_one_the_same() -> None:
+    entries = [entry(n, is_old=n < 100) for n in range(110)]
+    first, again, other = (select(entries, {}, shares(replay_share=0.5), salt=salt).lessons for salt in (b"1", b"1", b"2"))
+    assert first == again != other and len(first) == len(other) == 20
+
+
+def test_without_anything_new_nothing_is_replayed() -> None:
+    found = select([entry(n, is_old=True) for n in range(100)], {}, shares(replay_share=0.5))
+    assert not found.lessons and found.counts["trajectories.replay_left_out"] == 100
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=60), st.floats(0.05, 0.95), st.floats(0.3, 1))
+def test_both_shares_hold_at_once_where_there_are_users_enough(made: list[tuple[int, bool]], replay: float, user: float) -> None:
+    entries = [entry(n, TRAINING[which], is_old=old) for n, (which, old) in enumerate(made)]
+    found = select(entries, {}, shares(replay_share=replay, user_share=user))
+    counted = by_user(found)
+    assert sum(kept.is_old for kept in found.lessons) <= replay * len(found.lessons) + 1e-9
+    assert max(counted.values(), default=0) <= max(1, user * len(found.lessons))
+    assert found == select(reversed(entries), {}, shares(replay_share=replay, user_share=user))
+
+
+def test_a_lesson_taught_before_is_not_news() -> None:
+    old, new = entry(1, lesson=b"same", is_old=True), entry(2, lesson=b"same")
+    found = select([new, old, entry(3)], {}, OPEN)
+    assert found.counts["trajectories.repeated"] == 1 and old in found.lessons and new not in found.lessons
+
+
+def test_outcomes_that_look_alike_all_stay() -> None:
+    assert len(select([entry(n, kind=Kind.OUTCOME, lesson=None) for n in range(5)], {}, OPEN).training) == 5
+
+
+@pytest.mark.parametrize(("earliest", "kept"), [(9.0, 0), (10.0, 1)])
+def test_only_what_is_from_before_the_request_is_forgotten(earliest: float, kept: int) -> None:
+    found = select([entry(20, earliest=earliest)], {f"t/{TRAINING[0]}": 10.0, "t/other": 99.0}, OPEN)
+    assert len(found.lessons) == kept and found.counts.get("trajectories.erased", 0) == 1 - kept
+
+
+def test_what_cannot_be_used_is_counted_by_topic_and_reason() -> None:
+    entries = [
+        entry(1, unusable=Unusable.NO_TRUTH),
+        entry(2, kind=Kind.OUTCOME, unusable=Unusable.NO_TRUTH),
+        entry(3, kind=Kind.OUTCOME, has_history=False),
+        entry(4, HELD_OUT[0]),
+    ]
+    found = select([*entries, entry(5, HELD_OUT[0], Kind.OUTCOME, has_history=False)], {}, OPEN)
+    reasons = {name: count for name, count in found.counts.items() if "." in name}
+    assert reasons == {"trajectories.no_truth": 1, "outcomes.no_truth": 1, "outcomes.no_history": 1, "trajectories.held_out": 1}
+    assert len(found.heldout) == 1 and not found.training  # serving falls back where there is no history, so it is judged
+
+
+def test_held_out_outcomes_from_before_most_of_the_training_judge_only_where_the_later_are_too_few() -> None:
+    lessons = [entry(n, TRAINING[n % 20]) for n in range(100)]
+    heldout = [entry(n, HELD_OUT[n % 10], Kind.OUTCOME) for n in range(100)]
+    found = select([*lessons, *heldout], {}, shares(judge_after=0.8, eval_queries=20))
+    assert {kept.asked_at for kept in found.heldout} == {float(n) for n in range(80, 100)} and found.counts["outcomes.asked_early"] == 80
+    few = select([*lessons, *heldout], {}, shares(judge_after=0.8, eval_queries=21))
+    assert len(few.heldout) == 100 and few.counts["heldout_later"] == 20 and "outcomes.asked_early" not in few.counts
+    alone = select([*lessons, *heldout], {}, shares(judge_after=0.8, eval_queries=20, min_heldout_users=11))
+    assert len(alone.heldout) == 100
