@@ -18,6 +18,7 @@ class Bound(StrEnum):
     AT_LEAST = "at least"
     BELOW = "below"
     AT_MOST = "at most"
+    ABOVE = "above"
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Target:
             return False
         if self.bound is Bound.AT_LEAST:
             return self.measured >= self.limit
+        if self.bound is Bound.ABOVE:
+            return self.measured > self.limit
         return self.measured < self.limit if self.bound is Bound.BELOW else self.measured <= self.limit
 
     def to_json(self) -> dict[str, Any]:

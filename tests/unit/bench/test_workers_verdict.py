@@ -40,6 +40,8 @@ def figures(**more: Any) -> dict[str, Any]:
         (Bound.BELOW, 0.9, True),
         (Bound.AT_MOST, 1.0, True),
         (Bound.AT_MOST, 1.1, False),
+        (Bound.ABOVE, 1.0, False),
+        (Bound.ABOVE, 1.1, True),
         (Bound.AT_MOST, None, False),
     ],
 )
