@@ -9,30 +9,25 @@ file, 2026-11-20), which the first call does.
 from __future__ import annotations
 
 import json
-import logging
-import os
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from infra.checkpoints import BadCheckpoint, verify_checkpoint
-from infra.errors import RetouchError, RetryLater
-from infra.locks import locked
+from infra.errors import RetouchError
+from infra.mlflow_store import Store, answers, mlflow, or_none
 from infra.settings import Settings
+from infra.tracking import Tracking
 from schemas.model_events import Alias
 from schemas.responses import ModelVersion
 
 #: Our tags on a version; callers' tags must not use these names.
 DIGEST, PARENT, DATASET, LOGGED_MODEL = "sha256", "parent", "dataset", "logged_model"
-#: MLflow's own limit for a data set's digest; the whole digest stands in the version's tag.
-_MLFLOW_DIGEST_CHARS = 36
-#: A new SQLite file takes 9 s; on a busy machine, and behind other processes, several times that.
-OPEN_WITHIN_S = 120.0
+#: The caller's tag that names the training run a version is of.
+RUN_ID = "run_id"
 
 
 class NoSuchVersion(RetouchError):
@@ -83,37 +78,44 @@ class Registry:
 
     def __init__(self, settings: Settings) -> None:
         self.name = settings.registry.model_name
-        self._uri = settings.tracking_uri
-        self._artifact_root = settings.artifact_root
+        self._store = Store(settings)
+        self.tracking = Tracking(self._store)
 
     def resolve(self, alias: Alias) -> RegisteredVersion | None:
         """The version that `alias` names now, or None where it names none."""
-        with _store_answers():
-            found = _or_none(lambda: self._client.get_model_version_by_alias(self.name, alias.value))
+        with answers():
+            found = or_none(lambda: self._store.client.get_model_version_by_alias(self.name, alias.value))
             return self._read(found) if found else None
 
     def get(self, version: str) -> RegisteredVersion:
         """One version. Raises NoSuchVersion."""
-        with _store_answers():
+        with answers():
             return self._read(self._get(version))
 
     def versions(self) -> list[RegisteredVersion]:
         """All versions, oldest first."""
-        with _store_answers():
+        with answers():
             found: list[Any] = []
             token = None
             while True:
-                page = self._client.search_model_versions(f"name = '{self.name}'", page_token=token)
+                page = self._store.client.search_model_versions(f"name = '{self.name}'", page_token=token)
                 found += page
                 token = page.token
                 if not token:
                     # A search leaves aliases out.
                     return [self._read(self._get(version)) for version in sorted((str(v.version) for v in found), key=int)]
 
+    def of_run(self, run_id: str) -> RegisteredVersion | None:
+        """The version whose tag `run_id` says this, or None: whether a run that was cut short had registered its own."""
+        with answers():
+            found = self._store.client.search_model_versions(f"name = '{self.name}' and tags.`{RUN_ID}` = '{run_id}'")
+            return self._read(self._get(str(found[0].version))) if found else None
+
     def register(
         self,
         checkpoint: Path,
         *,
+        tracked: str | None = None,
         parent: str | None = None,
         tags: Mapping[str, str] | None = None,
         metrics: Mapping[str, float] | None = None,
@@ -122,32 +124,31 @@ class Registry:
     ) -> RegisteredVersion:
         """Copy a checkpoint into the registry as the next version; no alias moves. `parent` is the version it was trained from.
 
+        The version hangs on the tracked run `tracked`, and on a new one without it. What an earlier call for the same run left half done is done again.
         Raises BadCheckpoint for one that no worker would load.
         """
         own = {DIGEST: verify_checkpoint(checkpoint)}
         own |= {PARENT: parent} if parent else {}
         own |= {DATASET: dataset.to_json()} if dataset else {}
-        with _store_answers():
-            run_id = self._log_run(params or {}, dataset)
-            model = self._client.create_logged_model(
-                self._experiment_id, name=self.name, source_run_id=run_id, params={k: str(v) for k, v in (params or {}).items()}
-            )
-            self._client.log_model_artifacts(model.model_id, str(checkpoint))
-            self._client.finalize_logged_model(model.model_id, "READY")
+        with answers():
+            run_id = tracked or self.tracking.begin(None, params or {}, dataset)
+            model = self._logged_model(run_id, params or {})
+            self._store.client.log_model_artifacts(model.model_id, str(checkpoint))
+            self._store.client.finalize_logged_model(model.model_id, "READY")
             own[LOGGED_MODEL] = model.model_id  # MLflow's SQL store keeps no other link from a version to its model
             for key, value in (metrics or {}).items():
-                self._client.log_metric(run_id, key, value, model_id=model.model_id)
-            version = self._client.create_model_version(
+                self._store.client.log_metric(run_id, key, value, model_id=model.model_id)
+            version = self._store.client.create_model_version(
                 self.name, model.artifact_location, run_id, tags={**(tags or {}), **own}, model_id=model.model_id
             ).version
-            self._client.set_terminated(run_id)
+            self.tracking.end(run_id, "FINISHED")
             return self._read(self._get(str(version)))
 
     def point(self, alias: Alias, version: str) -> None:
         """Let `alias` name `version` and no other. Raises NoSuchVersion."""
-        with _store_answers():
+        with answers():
             self._get(version)
-            self._client.set_registered_model_alias(self.name, alias.value, version)
+            self._store.client.set_registered_model_alias(self.name, alias.value, version)
 
     def fetch(self, version: str, into: Path) -> Path:
         """Download a version to `into/<version>`, whole or not at all, and check it against its digest. Reuses what is there and sound.
@@ -160,9 +161,9 @@ class Registry:
             return target
         into.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=into, prefix=f".{version}-") as scratch:
-            with _store_answers():
+            with answers():
                 source = self._get(version).source
-                fetched = Path(_mlflow().artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=self._uri))
+                fetched = Path(mlflow().artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=self._store.uri))
             verify_checkpoint(fetched, digest)
             if target.exists() and not _is_sound(target, digest):
                 target.rename(Path(scratch) / "unsound")
@@ -172,8 +173,16 @@ class Registry:
                 verify_checkpoint(target, digest)
         return target
 
+    def _logged_model(self, run_id: str, params: Mapping[str, object]) -> Any:
+        """The model of a tracked run: the one that an earlier call began, or a new one."""
+        client = self._store.client
+        found = client.search_logged_models([self._store.experiment_id], f"source_run_id = '{run_id}'", max_results=1)
+        if found:
+            return found[0]
+        return client.create_logged_model(self._store.experiment_id, name=self.name, source_run_id=run_id, params={k: str(v) for k, v in params.items()})
+
     def _get(self, version: str) -> Any:
-        found = _or_none(lambda: self._client.get_model_version(self.name, version))
+        found = or_none(lambda: self._store.client.get_model_version(self.name, version))
         if found is None:
             raise NoSuchVersion(f"{self.name} has no version {version!r}")
         return found
@@ -181,7 +190,7 @@ class Registry:
     def _read(self, found: Any) -> RegisteredVersion:
         tags = dict(found.tags)
         digest, parent, dataset, model_id = (tags.pop(name, None) for name in (DIGEST, PARENT, DATASET, LOGGED_MODEL))
-        logged = self._client.get_logged_model(model_id) if model_id else None
+        logged = self._store.client.get_logged_model(model_id) if model_id else None
         return RegisteredVersion(
             name=found.name,
             version=str(found.version),
@@ -194,61 +203,6 @@ class Registry:
             dataset=DatasetLineage.from_json(dataset) if dataset else None,
         )
 
-    def _log_run(self, params: Mapping[str, object], dataset: DatasetLineage | None) -> str:
-        entities = _mlflow().entities
-        run_id: str = self._client.create_run(self._experiment_id).info.run_id
-        for key, value in params.items():
-            self._client.log_param(run_id, key, value)
-        if dataset:
-            lineage = entities.Dataset(dataset.name, dataset.digest[:_MLFLOW_DIGEST_CHARS], "kafka", dataset.to_json())
-            self._client.log_inputs(run_id, [entities.DatasetInput(lineage, [entities.InputTag("mlflow.data.context", "training")])])
-        return run_id
-
-    @cached_property
-    def _client(self) -> Any:
-        with self._only_opener():
-            client = _mlflow().MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
-            if _or_none(lambda: client.get_registered_model(self.name)) is None:
-                client.create_registered_model(self.name)
-        return client
-
-    @cached_property
-    def _experiment_id(self) -> str:
-        client = self._client
-        with self._only_opener():
-            found = client.get_experiment_by_name(self.name)
-            location = self._artifact_root.as_uri() if self._is_sqlite else None
-            return str(found.experiment_id if found else client.create_experiment(self.name, artifact_location=location))
-
-    @property
-    def _is_sqlite(self) -> bool:
-        return self._uri.startswith("sqlite:///")
-
-    @contextmanager
-    def _only_opener(self) -> Iterator[None]:
-        """Two processes that open a new SQLite file at once would both run its migrations, and one would fail."""
-        if not self._is_sqlite:
-            yield
-            return
-        database = Path(self._uri.removeprefix("sqlite:///"))
-        database.parent.mkdir(parents=True, exist_ok=True)
-        with locked(Path(f"{database}.lock"), OPEN_WITHIN_S):
-            yield
-
-
-@cache
-def _mlflow() -> Any:
-    # MLflow reads these while it is imported: no usage reports, no handlers of its own, no minutes of retries.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    import mlflow
-
-    for chatty in ("mlflow", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    return mlflow
-
 
 def _is_sound(checkpoint: Path, digest: str) -> bool:
     if not checkpoint.is_dir():
@@ -258,22 +212,3 @@ def _is_sound(checkpoint: Path, digest: str) -> bool:
     except BadCheckpoint:
         return False
     return True
-
-
-def _or_none(read: Any) -> Any:
-    """What `read` finds, or None where MLflow says there is no such thing."""
-    try:
-        return read()
-    except _mlflow().exceptions.MlflowException as error:
-        # A missing alias is INVALID_PARAMETER_VALUE in MLflow's SQL store.
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST" or ("alias" in str(error) and "not found" in str(error)):
-            return None
-        raise
-
-
-@contextmanager
-def _store_answers() -> Iterator[None]:
-    try:
-        yield
-    except _mlflow().exceptions.MlflowException as error:
-        raise RetryLater(f"the model registry does not answer: {error.error_code}") from error

@@ -10,6 +10,7 @@ import pytest
 from infra.checkpoints import BadCheckpoint
 from infra.registry import DatasetLineage, NoSuchVersion, RegisteredVersion, Registry
 from infra.settings import Settings, Stack
+from infra.tracking import Point
 from schemas.model_events import Alias
 from tests.unit.infra.checkpoint_files import write_checkpoint
 
@@ -50,6 +51,28 @@ def test_an_alias_names_nothing_until_it_is_pointed_and_then_one_version_only(re
         assert found and (found.version, found.digest, found.aliases) == (version.version, version.digest, (Alias.CHAMPION,))
     assert registry.get(registered.version).aliases == ()
     assert [(version.version, version.aliases) for version in registry.versions()] == [("1", ()), ("2", (Alias.CHAMPION,))]
+
+
+def test_a_run_cut_short_while_registering_goes_on_with_what_it_had_made(settings: Settings, registry: Registry, tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "fourth", weights=b"\x05" * 16)
+    tracked = registry.tracking.begin("run-4", {"seed": 7}, LINEAGE)
+    begun = registry._logged_model(tracked, {"seed": 7})
+    assert registry.of_run("run-4") is None
+    version = registry.register(checkpoint, tracked=tracked, tags={"run_id": "run-4"}, params={"seed": 7}, dataset=LINEAGE)
+    assert registry._logged_model(tracked, {}).model_id == begun.model_id
+    assert registry.of_run("run-4") == version == registry.get(version.version)
+
+
+def test_a_tracked_run_is_found_again_by_its_key_and_keeps_its_metrics_by_step(registry: Registry) -> None:
+    tracking = registry.tracking
+    tracked = tracking.begin("run-5", {f"param.{number}": number for number in range(150)}, LINEAGE)
+    tracking.log(tracked, [Point("rl/reward", step / 10, step) for step in range(1500)])
+    assert tracking.begin("run-5", {"param.0": 0}, LINEAGE) == tracked != tracking.begin("run-6", {}, None)
+    assert tracking.steps(tracked, "rl/reward") == list(range(1500)) and tracking.steps(tracked, "rl/kl") == []
+    found = registry._store.client.get_run(tracked)
+    assert len(found.data.params) == 150 and found.data.metrics == {"rl/reward": 149.9} and found.info.status == "RUNNING"
+    tracking.end(tracked, "KILLED")
+    assert registry._store.client.get_run(tracked).info.status == "KILLED"
 
 
 def test_resolving_an_alias_takes_milliseconds(registry: Registry, registered: RegisteredVersion) -> None:
