@@ -21,7 +21,7 @@ class Instruction:
     Every outcome that is handled is counted once, as taught or as rejected for one reason: the share rejected is of their sum.
     """
 
-    def __init__(self, teacher: Teacher, holdout_share: float, max_reasoning_chars: int, min_reasoning_chars: int = 1) -> None:
+    def __init__(self, teacher: Teacher, holdout_share: float, max_reasoning_chars: int, min_reasoning_chars: int) -> None:
         self._teacher = teacher
         self._holdout_share = holdout_share
         self._brevity = Brevity(min_reasoning_chars, max_reasoning_chars)
