@@ -1,0 +1,174 @@
+# axes are capital letters: P prompts, G candidates
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from infra.errors import BadSetting, CannotContinue
+from infra.settings import Lora, Rl, Trainer
+from schemas.prompts import PromptStyle
+from tests.unit.trainer.made import make_case
+from trainer import grpo, reinforce
+from trainer import rl as own
+from trainer.grpo_trainer import Reinforce
+from trainer.interruption import Interrupted
+from trainer.lora import trainable
+from trainer.policy import Policy
+from trainer.prompts import Prompter
+from trainer.rewards import Reward
+from trainer.rollout import Completion
+
+RL = Rl(engine="trl", steps=4, prompts_per_step=2, candidates=8, learning_rate=2e-2, beta=0.05, k_min=1, k_max=2, top_p=1.0)
+CASES = [make_case(n) for n in range(4)]
+WHOLE, ADAPTER = Trainer(), Trainer(lora=Lora(rank=4, alpha=8.0))
+
+
+@pytest.fixture(autouse=True)
+def small_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reward is the share of small letters, a tenth of what a random model writes."""
+    for module in ("trainer.rl", "trainer.grpo_trainer"):
+        monkeypatch.setattr(f"{module}.reward_of", lambda text, ended, case: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=ended))
+
+
+@pytest.fixture(params=[WHOLE, ADAPTER], ids=["full weights", "LoRA"])
+def policy(tiny_checkpoint: Path, request: pytest.FixtureRequest) -> Policy:
+    return trainable(tiny_checkpoint, request.param)
+
+
+def prompter_of(policy: Policy) -> Prompter:
+    return Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+
+
+def train(policy: Policy, rl: Rl, **more: Any) -> list[own.Step]:
+    return reinforce.train(policy, CASES, prompter_of(policy), rl, 6, 0, more.pop("stop", threading.Event()), **more)
+
+
+def copied(weights: Any) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().clone() for name, weight in weights.items()}
+
+
+def completions(rows: int, width: int) -> list[list[int]]:
+    """Of unlike lengths, some ended by the end token."""
+    generator = torch.Generator().manual_seed(1)
+    return [torch.randint(0, 250, (1 + row % width,), generator=generator).tolist() + ([258] if row % 3 else []) for row in range(rows)]
+
+
+@pytest.mark.parametrize("micro_batch", [0, 4])
+def test_both_engines_make_the_same_steps_of_the_same_completions(policy: Policy, monkeypatch: pytest.MonkeyPatch, micro_batch: int) -> None:
+    rl = RL.model_copy(update={"steps": 3, "micro_batch": micro_batch})
+    fixed = completions(rl.prompts_per_step * rl.candidates, 5)
+    assert policy.end_ids == (258,)
+    monkeypatch.setattr("trl.GRPOTrainer._generate_single_turn", lambda self, prompts, *rest: (fixed, None))
+    twin = trainable(policy.origin, WHOLE if policy.peft is None else ADAPTER)
+    start = copied(policy.weights())
+    steps = train(policy, rl)
+
+    plan = grpo.plan_of(CASES, prompter_of(twin), rl, 0)
+    anchor = trainable(policy.origin, WHOLE if policy.peft is None else ADAPTER)
+    optimizer = torch.optim.AdamW([w for w in twin.model.parameters() if w.requires_grad], betas=(0.9, 0.95), weight_decay=0.0)
+    for step, rows in zip(steps, plan.rows, strict=True):
+        groups = [[Completion(ids, ids[-1] == 258) for ids in fixed[n : n + rl.candidates]] for n in range(0, len(fixed), rl.candidates)]
+        rewards = [[own.reward_of(twin.tokenizer.decode(one.token_ids, skip_special_tokens=True), one.ended, CASES[0]) for one in group] for group in groups]
+        prompts = [prompter_of(twin).encode(row.prompt) for row in rows]
+        optimizer.param_groups[0]["lr"] = rl.learning_rate * own.rate_schedule(rl.steps)(step.step)
+        _, kl, entropy = own.learn(twin, anchor, own.Batch([CASES[0]], prompts, groups, rewards), rl, optimizer)
+        assert (step.kl, step.entropy) == (pytest.approx(kl, abs=2e-3), pytest.approx(entropy, rel=1e-3))
+    assert steps[-1].kl != 0.0
+    made, expected = (torch.cat([(w - start[name]).flatten() for name, w in one.weights().items() if name in start]) for one in (policy, twin))
+    assert float(expected.norm()) > 0.1
+    assert float(torch.cosine_similarity(made, expected, 0)) > 0.999
+
+
+def test_the_reward_rises_and_the_steps_tell_the_curriculum(tiny_checkpoint: Path) -> None:
+    steps = train(Policy.load(tiny_checkpoint), RL.model_copy(update={"steps": 20, "candidates": 16, "beta": 0.001}))
+    assert [step.k for step in steps] == [1] * 10 + [2] * 10 and [step.stage for step in steps] == [0] * 10 + [1] * 10
+    assert [step.step for step in steps] == list(range(20))
+    assert all(step.shown == step.k for step in steps)
+    assert steps[0].kl == pytest.approx(0.0, abs=1e-4)
+    assert steps[-1].reward > steps[0].reward + 0.2
+
+
+class Seen(Reinforce):
+    """Notes what the anchor holds behind each step."""
+
+    anchors: list[dict[str, torch.Tensor]] = []
+
+    def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
+        if self.ref_model is not None:
+            Seen.anchors.append(copied(self.ref_model.state_dict()))
+        else:
+            found = {name: w for name, w in self._policy.model.named_parameters() if ".ref." in name}
+            assert not any(weight.requires_grad for weight in found.values())
+            Seen.anchors.append(copied({name.replace(".ref.", ".default."): weight for name, weight in found.items()}))
+        super().log(logs, start_time)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
+    Seen.anchors.clear()
+    monkeypatch.setattr("trainer.grpo.Reinforce", Seen)
+    return Seen.anchors
+
+
+def test_the_anchor_stays_the_policy_that_came_in(policy: Policy, seen: list[dict[str, torch.Tensor]], tmp_path: Path) -> None:
+    with torch.no_grad():  # as SFT would have left it, unlike the file it was read from
+        for weight in policy.model.parameters():
+            if weight.requires_grad:
+                weight.add_(0.01)
+    came_in = copied(policy.model.state_dict())
+    train(policy, RL, state_dir=tmp_path / "rl")
+    assert len(seen) > RL.steps and all(seen)
+    for anchor in seen:
+        assert all(torch.equal(weight, came_in[name]) for name, weight in anchor.items())
+    if policy.peft is None:
+        assert all(torch.equal(weight, came_in[name]) for name, weight in load_file(tmp_path / "rl" / "anchor" / "model.safetensors").items())
+    assert policy.model.state_dict().keys() == came_in.keys()
+    assert any(not torch.equal(weight, came_in[name]) for name, weight in policy.model.state_dict().items())
+
+
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(policy: Policy, tiny_checkpoint: Path, tmp_path: Path) -> None:
+    twin = trainable(tiny_checkpoint, WHOLE if policy.peft is None else ADAPTER)
+    expected = train(twin, RL, state_dir=tmp_path / "whole", checkpoint_every=1)
+    stop = threading.Event()
+    with pytest.raises(Interrupted):
+        train(policy, RL, state_dir=tmp_path / "cut", checkpoint_every=10, stop=stop, progress=lambda step: stop.set() if step.step == 1 else None)
+    (tmp_path / "cut" / "states" / "checkpoint-4").mkdir()  # a kill while the next state was being written
+    again = trainable(tiny_checkpoint, WHOLE if policy.peft is None else ADAPTER)
+    told: list[own.Step] = []
+    steps = train(again, RL, state_dir=tmp_path / "cut", progress=told.append)
+    assert told == steps and len(steps) == RL.steps
+    for step, other in zip(steps, expected, strict=True):
+        assert asdict(step) | {"seconds": 0} == pytest.approx(asdict(other) | {"seconds": 0}, abs=1e-5)
+    assert all(torch.allclose(weight, twin.weights()[name], atol=1e-5) for name, weight in again.weights().items())
+    done = trainable(tiny_checkpoint, WHOLE if policy.peft is None else ADAPTER)
+    assert train(done, RL, state_dir=tmp_path / "cut") == steps
+    assert all(torch.equal(weight, again.weights()[name]) for name, weight in done.weights().items())
+
+
+def test_a_state_of_other_settings_is_not_continued(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    train(Policy.load(tiny_checkpoint), RL, state_dir=tmp_path / "rl")
+    other = RL.model_copy(update={"beta": 0.2, "steps": 2})
+    assert [step.step for step in train(Policy.load(tiny_checkpoint), other, state_dir=tmp_path / "rl")] == [0, 1]
+
+
+def test_what_cannot_be_trained_so_is_refused_by_name(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Policy.load(tiny_checkpoint)
+    with pytest.raises(BadSetting, match="multiple of 1 processes times 3 rows"):
+        train(policy, RL.model_copy(update={"micro_batch": 3}))
+    with pytest.raises(BadSetting, match="needs a GPU"):
+        train(policy, RL.model_copy(update={"rollouts": "vllm_colocate"}))
+    with pytest.raises(CannotContinue, match="no prompt fits"):
+        reinforce.train(policy, CASES, Prompter(policy.tokenizer, PromptStyle.COMPACT, 4), RL, 6, 0, threading.Event())
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(BadSetting, match="trains in one process"):
+        train(policy, RL.model_copy(update={"engine": "shared_prompt"}))
+
+
+def test_a_reward_that_is_not_finite_stops_the_run(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.grpo_trainer.reward_of", lambda text, ended, case: Reward(float("nan"), usable=True))
+    with pytest.raises(own.Diverged):
+        train(Policy.load(tiny_checkpoint), RL)
