@@ -1,0 +1,197 @@
+"""What a trajectory costs before anything is trained: collected, selected and digested, stored as Parquet, read back, and made into lessons.
+
+Each size is measured in a process of its own, so that its peak memory is its own. Every trajectory comes with its outcome, both of about
+2.3 kB with six items shown, from one user in fifty; a third of the users is held out. Records are made from a template while they are
+consumed; the time that takes is measured by itself and taken off.
+
+    python -m bench.train.collection            1,000, 10,000 and 100,000 trajectories, as JSON
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+from infra.errors import CannotContinue
+from infra.settings import Settings
+from schemas.contexts import Context, HistoryItem, Source
+from schemas.drafts import Draft
+from schemas.envelope import seal
+from schemas.feedback import Feedback
+from schemas.ids import derive
+from schemas.outcomes import Outcome
+from schemas.queries import Query, Strategy
+from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
+from schemas.topics import OUTCOMES, TRAJECTORIES
+from schemas.trajectories import Teacher, Trajectory
+
+SIZES = (1_000, 10_000, 100_000)
+#: Of one size; the largest takes half a minute on an idle core.
+WITHIN_S = 900.0
+WARM_UP = 2_000
+ITEMS, USERS_PER, PARTITIONS = 6, 50, 4
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+#: Stands in the template where a record has its own number; the fifth digit of its group keeps ids apart.
+MARK = "7777777777"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One size. Times are microseconds a trajectory, its outcome included; memory is what the process held at most beyond what it began with."""
+
+    trajectories: int
+    lessons: int
+    collect_us: float  # read, checked, spooled, selected and digested
+    write_us: float
+    load_us: float  # verified
+    lessons_us: float  # of one lesson, when it is asked for
+    total_us: float  # of the first three
+    text_bytes: float  # a trajectory, of what was selected; on disk, not in memory
+    memory_bytes: float  # a trajectory
+    peak_rss_mb: float
+
+
+@dataclass(frozen=True)
+class Collection:
+    """All sizes. `growth` is the cost of a trajectory at the largest size over that at the smallest; flat is about 1."""
+
+    costs: tuple[Cost, ...]
+    growth: float
+
+
+def measure(sizes: Sequence[int] = SIZES) -> Collection:
+    """Blocks, for half a minute with 100,000. Raises CannotContinue where a measuring process fails."""
+    costs = tuple(_apart(size) for size in sizes)
+    return Collection(costs, round(costs[-1].total_us / costs[0].total_us, 3))
+
+
+def measure_here(size: int) -> Cost:
+    """One size in this process, after a small one that pays for what is paid once. Its memory means something only in a fresh process."""
+    from trainer.collect import assemble
+    from trainer.snapshot import load, write
+
+    making_s = _seconds(lambda: sum(1 for _ in records(size)))
+    with tempfile.TemporaryDirectory() as scratch:
+        settings = Settings().model_copy(update={"stack": Settings().stack.model_copy(update={"dir": Path(scratch)})})
+        load(settings, write(assemble({}, records(WARM_UP), settings.trainer, directory=Path(scratch)), settings, "bench").name)
+        before = _rss()
+        began = time.perf_counter()
+        snapshot = assemble({}, records(size), settings.trainer, directory=Path(scratch))
+        collect_s = time.perf_counter() - began - making_s
+        write_s = _seconds(lambda: write(snapshot, settings, "bench"))
+        load_s = _seconds(lambda: load(settings, snapshot.digest))
+        lessons = snapshot.lessons
+        lessons_s = _seconds(lambda: [len(lesson.items) for lesson in lessons[:1000]])
+    micro = 1e6 / size
+    return Cost(
+        trajectories=size,
+        lessons=len(lessons),
+        collect_us=round(collect_s * micro, 1),
+        write_us=round(write_s * micro, 1),
+        load_us=round(load_s * micro, 1),
+        lessons_us=round(lessons_s * 1e6 / min(1000, len(lessons)), 1),
+        total_us=round((collect_s + write_s + load_s) * micro, 1),
+        text_bytes=round(sum(row.span.length for row in snapshot.rows) / size),
+        memory_bytes=round((_rss() - before) / size),
+        peak_rss_mb=round(_rss() / 2**20, 1),
+    )
+
+
+def records(size: int) -> Iterator[Any]:
+    """`size` outcomes and their trajectories, as a consumer gives them."""
+    outcome = _outcome()
+    trajectory = Trajectory(
+        trajectory_id=UUID(f"{2:08x}-0000-5000-8000-00{MARK}"),
+        outcome=outcome,
+        example_id=outcome.response.context.items[0].interaction_id,
+        reasoning=f"They keep it short and end with a full stop, as in item {MARK}.",
+        teacher=Teacher(name="template"),
+    )
+    made = [(topic.name, seal(message, id=1, source="/bench"), message.to_bytes()) for topic, message in ((OUTCOMES, outcome), (TRAJECTORIES, trajectory))]
+    mark, users = MARK.encode(), max(20, size // USERS_PER)
+    for number in range(size):
+        user = b'"user":"u%d"' % (number * 7919 % users)
+        for topic, headers, template in made:
+            value = template.replace(mark, b"%010d" % number).replace(b'"user":"u"', user)
+            yield SimpleNamespace(topic=topic, partition=number % PARTITIONS, offset=number // PARTITIONS, headers=headers, value=value)
+
+
+def _outcome() -> Outcome:
+    query_id = derive("query", "bench")
+    query = Query(
+        query_id=query_id,
+        tenant="bench",
+        user="u",
+        domain="movie_tag",
+        text=f"A film about {MARK} and what came of it.",
+        options=("a", "b"),
+        asked_at=NOON,
+    )
+    items = tuple(
+        HistoryItem(
+            interaction_id=derive("item", index),
+            content=f"A film about something else, which item {index} of {MARK} tells in a line or two.",
+            response="b",
+            occurred_at=NOON - timedelta(days=index + 1),
+            score=0.9 - index / 10,
+            source=Source(topic="interactions", partition=0, offset=index),
+        )
+        for index in range(ITEMS)
+    )
+    model = ModelVersion(name="retouch-reflector", version="1", digest="0" * 64)
+    made = dict.fromkeys(("base_ms", "retrieve_ms", "reflect_ms"), 1.0)
+    provenance = Provenance(model=model, base_model="m", strategy=Strategy.RPO, k=4, history_ids=(), prompt_digest=None, **made)
+    response = Response(
+        query_id=query_id,
+        context=Context(draft=Draft(query=query, answer="a", base_model="m", base_ms=1.0), items=items, k_max=ITEMS, retrieve_ms=1.0),
+        answer="a",
+        reasoning="",
+        status=ResponseStatus.PERSONALIZED,
+        provenance=provenance,
+        answered_at=NOON,
+    )
+    feedback = Feedback(feedback_id=query_id, query_id=query_id, tenant="bench", user="u", truth="b", occurred_at=NOON + timedelta(minutes=1))
+    joined = Outcome.joined(response, feedback)
+    return joined.model_copy(update={"outcome_id": UUID(f"{1:08x}-0000-5000-8000-00{MARK}")})
+
+
+def _apart(size: int) -> Cost:
+    command = [sys.executable, "-m", "bench.train.collection", "--size", str(size)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S, check=False)
+    if done.returncode:
+        raise CannotContinue(f"measuring the collection of {size} trajectories failed: {(done.stderr.strip().splitlines() or ['no output'])[-1]}")
+    return Cost(**json.loads(done.stdout))
+
+
+def _seconds(body: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    body()
+    return time.perf_counter() - began
+
+
+def _rss() -> int:
+    """The most this process ever held, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.train.collection", description="The cost of a trajectory, as JSON.")
+    parser.add_argument("--size", type=int, help="this one only, in this process")
+    size = parser.parse_args().size
+    sys.stdout.write(json.dumps(asdict(measure_here(size) if size else measure()), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
