@@ -6,7 +6,7 @@ advantages by token from `trainer.rl.advantages`, over the whole batch of all pr
 log-probabilities from the trainer's own forward pass, never the sampler's. The loss is the mean over all tokens of the batch ("dapo").
 Where it differs from `trainer.rl`: log-probabilities are taken at the sampling temperature, and a stop is heeded between two steps.
 
-Axes: B completions of this process, N of all processes, P prompts, G candidates of each, T completion tokens.
+Axes: B completions of this process, N of all processes, P prompts, G candidates of each, T completion tokens, C figures of a reward.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from trl import GRPOTrainer
 from trainer.cases import Case
 from trainer.policy import Policy
 from trainer.prompts import Prompter
-from trainer.rewards import Reward, reward_of
+from trainer.rewards import reward_of
 from trainer.rl import Diverged, Step, advantages, rate_schedule
 
 
@@ -61,7 +61,7 @@ class Reinforce(GRPOTrainer):  # type: ignore[misc]  # trl is untyped here
 
     def __init__(self, policy: Policy, plan: Plan, prompter: Prompter, format_bonus: float, **kwargs: Any) -> None:
         self._policy, self._plan, self._prompter, self._format_bonus = policy, plan, prompter, format_bonus
-        self._rewards: list[Reward] = []  # of this process's newest completions
+        self._rewards_BC = torch.empty(0, 3)  # score, usable, total of this process's newest completions
         self._figures: dict[str, float] = {}
         self._began = 0.0
         super().__init__(model=policy.peft or policy.model, processing_class=policy.tokenizer, reward_funcs=self._reward, **kwargs)
@@ -80,14 +80,15 @@ class Reinforce(GRPOTrainer):  # type: ignore[misc]  # trl is untyped here
 
     def _reward(self, *, completion_ids: Sequence[list[int]], case: Sequence[int], **_: Any) -> list[float]:
         decode = self._policy.tokenizer.decode
-        self._rewards = [
+        rewards = [
             reward_of(decode(ids, skip_special_tokens=True), ids[-1] in self._policy.end_ids, self._plan.cases[place])
             for ids, place in zip(completion_ids, case, strict=True)
         ]
-        totals = [reward.total(self._format_bonus) for reward in self._rewards]
-        if not all(map(math.isfinite, totals)):  # TRL would leave them out, and log their prompts
+        rows = [[reward.score, float(reward.usable), reward.total(self._format_bonus)] for reward in rewards]
+        if not all(math.isfinite(total) for _, _, total in rows):  # TRL would leave them out, and log their prompts
             raise Diverged("a reward is not finite")
-        return totals
+        self._rewards_BC = torch.tensor(rows, device=self.accelerator.device)
+        return [total for _, _, total in rows]
 
     def _generate_and_score_completions(self, inputs: Any) -> dict[str, Any]:
         self._began = time.monotonic()
@@ -96,12 +97,12 @@ class Reinforce(GRPOTrainer):  # type: ignore[misc]  # trl is untyped here
         mask_BT = output["completion_mask"].bool()
         whole = [self._gathered(x_BT) for x_BT in (old_BT, output["ref_per_token_logps"], mask_BT, entropy_BT)]
         old, reference, mask, entropy = (x_NT.view(-1, self.num_generations, x_NT.shape[-1]) for x_NT in whole)
-        scores_PG, usable_PG = (self._of_rewards(figure).view(-1, self.num_generations) for figure in ("score", "usable"))
-        found_NT = advantages(scores_PG + self._format_bonus * usable_PG, old, reference, mask, self.beta).flatten(0, 1)
+        scores_PG, usable_PG, totals_PG = self._gathered(self._rewards_BC).view(-1, self.num_generations, 3).unbind(-1)
+        found_NT = advantages(totals_PG, old, reference, mask, self.beta).flatten(0, 1)
         own = slice(self.accelerator.process_index * len(mask_BT), (self.accelerator.process_index + 1) * len(mask_BT))
         output["advantages"] = found_NT[own, : mask_BT.shape[1]]
         output["old_per_token_logps"] = old_BT
-        self._figures = _figures(scores_PG, usable_PG, ((old - reference) * mask).sum(-1), mask, entropy)
+        self._figures = _figures(scores_PG, usable_PG, totals_PG, ((old - reference) * mask).sum(-1), mask, entropy)
         return output
 
     def _look(self, output: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -114,13 +115,8 @@ class Reinforce(GRPOTrainer):  # type: ignore[misc]  # trl is untyped here
             )
         return logp_BT, entropy_BT
 
-    def _of_rewards(self, figure: str) -> Tensor:
-        local_B = torch.tensor([float(getattr(reward, figure)) for reward in self._rewards], device=self.accelerator.device)
-        gathered_N: Tensor = self.accelerator.gather(local_B)
-        return gathered_N
-
     def _gathered(self, x_BT: Tensor) -> Tensor:
-        """Of all processes, in the order of their prompts, zero where another's completions are longer."""
+        """Of all processes, in the order of their prompts, zero behind where another's completions are longer."""
         padded: Tensor = self.accelerator.pad_across_processes(x_BT, dim=1)
         gathered: Tensor = self.accelerator.gather(padded)
         return gathered
@@ -137,8 +133,8 @@ class Reinforce(GRPOTrainer):  # type: ignore[misc]  # trl is untyped here
         """Adds the step's record, which the trainer's state keeps and a resumed run finds again."""
         if "loss" in logs:
             number = self.state.global_step - 1
-            if not all(math.isfinite(logs[name]) for name in ("loss", "grad_norm")):
-                raise Diverged(f"loss {logs['loss']}, gradient norm {logs['grad_norm']}: not finite; lower trainer.rl.learning_rate")
+            if not all(math.isfinite(logs.get(name, 0.0)) for name in ("loss", "grad_norm")):
+                raise Diverged(f"loss {logs['loss']}, gradient norm {logs.get('grad_norm')}: not finite; lower trainer.rl.learning_rate")
             shown = [row.shown for row in self._plan.rows[number]]
             record = Step(
                 step=number,
@@ -182,8 +178,8 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
             self.tell(Step(**logs["record"]))
 
 
-def _figures(scores_PG: Tensor, usable_PG: Tensor, kl_PG: Tensor, mask_PGT: Tensor, entropy_PGT: Tensor) -> dict[str, float]:
-    differ_P = ((scores_PG != scores_PG[:, :1]) | (usable_PG != usable_PG[:, :1])).any(1)
+def _figures(scores_PG: Tensor, usable_PG: Tensor, totals_PG: Tensor, kl_PG: Tensor, mask_PGT: Tensor, entropy_PGT: Tensor) -> dict[str, float]:
+    differ_P = (totals_PG != totals_PG[:, :1]).any(1)
     figures = {
         "reward": scores_PG.mean(),
         "usable_share": usable_PG.mean(),

@@ -28,7 +28,7 @@ from trainer.snapshot import Snapshot, code_version, write
 log = logging.getLogger(__name__)
 
 #: Slow to import, so they are loaded once it is clear that something will be trained.
-_LIBRARIES = ("torch", "transformers", "datasets", "trl.trainer.sft_trainer", "trainer.policy", "trainer.sft", "trainer.rl", "trainer.evaluate")
+_LIBRARIES = ("torch", "transformers", "datasets", "trl.trainer.sft_trainer", "trainer.policy", "trainer.sft", "trainer.reinforce", "trainer.evaluate")
 
 
 def run(settings: Settings, stop: threading.Event, registry: Registry | None = None, *, only_if_new: bool = False) -> Report:
@@ -86,7 +86,8 @@ def _train(settings: Settings, stop: threading.Event, registry: Registry, report
     """SFT, RL and evaluation; returns the candidate's folder, and leaves curve, evaluation and decision in the report."""
     import torch
 
-    from trainer import evaluate, rl, sft
+    from trainer import evaluate, reinforce, sft
+    from trainer.lora import trainable
     from trainer.policy import Policy
     from trainer.promotion import decide
     from trainer.prompts import Prompter
@@ -94,7 +95,7 @@ def _train(settings: Settings, stop: threading.Event, registry: Registry, report
     trainer, reflection = settings.trainer, settings.reflection
     torch.set_num_threads(trainer.threads)
     with report.stage("load"):
-        policy = Policy.load(registry.fetch(champion.version, settings.stack.dir / "trainer" / "checkpoints"))
+        policy = trainable(registry.fetch(champion.version, settings.stack.dir / "trainer" / "checkpoints"), trainer)
     prompter = Prompter.of(settings, policy.tokenizer)
     judged = evaluate.choose(snapshot.heldout, trainer.eval_queries)
     fallen_back = {}
@@ -105,7 +106,7 @@ def _train(settings: Settings, stop: threading.Event, registry: Registry, report
         fit = sft.train(policy, snapshot.lessons, prompter, trainer.sft, trainer.seed, stop)
         report.data |= {"sft": {"steps": fit.steps, "left_out": fit.left_out}, "sft_losses": fit.losses}
     with report.stage("rl"):
-        steps = rl.train(policy, snapshot.training, prompter, trainer.rl, reflection.max_new_tokens, trainer.seed, stop)
+        steps = reinforce.train(policy, snapshot.training, prompter, trainer.rl, reflection.max_new_tokens, trainer.seed, stop)
         report.data["reward_curve"] = steps
     with report.stage("save"):
         candidate = policy.save(report.path.parent / "checkpoint")

@@ -14,6 +14,7 @@ from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case
 from trainer import grpo, reinforce
 from trainer import rl as own
+from trainer.cases import Case
 from trainer.grpo_trainer import Reinforce
 from trainer.interruption import Interrupted
 from trainer.lora import trainable
@@ -27,11 +28,15 @@ CASES = [make_case(n) for n in range(4)]
 WHOLE, ADAPTER = Trainer(), Trainer(lora=Lora(rank=4, alpha=8.0))
 
 
+def reward_of(text: str, ended: bool, case: Case) -> Reward:
+    """The share of small letters, a tenth of what a random model writes."""
+    return Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=ended)
+
+
 @pytest.fixture(autouse=True)
 def small_letters(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The reward is the share of small letters, a tenth of what a random model writes."""
     for module in ("trainer.rl", "trainer.grpo_trainer"):
-        monkeypatch.setattr(f"{module}.reward_of", lambda text, ended, case: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=ended))
+        monkeypatch.setattr(f"{module}.reward_of", reward_of)
 
 
 @pytest.fixture(params=[WHOLE, ADAPTER], ids=["full weights", "LoRA"])
@@ -72,11 +77,12 @@ def test_both_engines_make_the_same_steps_of_the_same_completions(policy: Policy
     optimizer = torch.optim.AdamW([w for w in twin.model.parameters() if w.requires_grad], betas=(0.9, 0.95), weight_decay=0.0)
     for step, rows in zip(steps, plan.rows, strict=True):
         groups = [[Completion(ids, ids[-1] == 258) for ids in fixed[n : n + rl.candidates]] for n in range(0, len(fixed), rl.candidates)]
-        rewards = [[own.reward_of(twin.tokenizer.decode(one.token_ids, skip_special_tokens=True), one.ended, CASES[0]) for one in group] for group in groups]
+        rewards = [[reward_of(twin.tokenizer.decode(one.token_ids, skip_special_tokens=True), one.ended, CASES[0]) for one in group] for group in groups]
         prompts = [prompter_of(twin).encode(row.prompt) for row in rows]
         optimizer.param_groups[0]["lr"] = rl.learning_rate * own.rate_schedule(rl.steps)(step.step)
         _, kl, entropy = own.learn(twin, anchor, own.Batch([CASES[0]], prompts, groups, rewards), rl, optimizer)
-        assert (step.kl, step.entropy) == (pytest.approx(kl, abs=2e-3), pytest.approx(entropy, rel=1e-3))
+        assert step.kl == pytest.approx(kl, abs=2e-3)
+        assert step.entropy == pytest.approx(entropy, rel=1e-3)
     assert steps[-1].kl != 0.0
     made, expected = (torch.cat([(w - start[name]).flatten() for name, w in one.weights().items() if name in start]) for one in (policy, twin))
     assert float(expected.norm()) > 0.1
