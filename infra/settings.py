@@ -254,6 +254,8 @@ class Trainer(Section):
     eval_queries: Positive = 600  # held-out outcomes judged at most, spread over users
     every_s: Seconds = 3600.0  # the schedule of the service
     seed: int = 0
+    start_from: Literal["champion", "shipped"] = "champion"  # what a run trains further: the version that serves, or the newest without a parent
+    checkpoint_every: Positive = 10  # steps of SFT and RL between two stored states: what a kill costs at most
     threads: Positive = 1  # on busy cores a second one made SFT of the tiny model five times slower (36 s, 180 s of CPU, 2026-11-21)
     sft: Sft = Sft()
     rl: Rl = Rl()
