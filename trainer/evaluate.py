@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from schemas.scoring import METRIC, Interval, Pair, bootstrap, metrics, paired_bootstrap, score
+from trainer.behaviour import Row, behaviour
 from trainer.cases import Case
 from trainer.policy import Policy
 from trainer.prompts import Prompter
@@ -30,6 +31,7 @@ BOOTSTRAP_SEED = 0
 Answers = Mapping[str, Sequence[str]]
 #: Names of the arms that a difference is taken of.
 Pairs = Sequence[tuple[str, str]]
+NO_TEXTS: Mapping[str, Sequence[str | None]] = {}
 #: What a completion answers, or None where it cannot be used.
 Read = Callable[[str, Case], str | None]
 
@@ -51,6 +53,7 @@ class Evaluation:
     domains: Mapping[str, Comparison]  # by domain; by `domain/task` where a domain's queries ask for several kinds of answer
     overall: Comparison
     fallen_back: Mapping[str, float]  # arm -> share of cases with history where no usable rewrite was made
+    behaviour: Mapping[str, Mapping[str, float]]  # arm -> figures that the reward never sees (trainer.behaviour)
 
 
 def choose(heldout: Sequence[Case], limit: int) -> list[Case]:
@@ -100,15 +103,27 @@ def respond(policy: Policy, cases: Sequence[Case], prompts: Sequence[list[int] |
     return Rewrites(answers, texts, 1 - usable / with_history if with_history else 0.0)
 
 
-def compare(cases: Sequence[Case], answers: Answers, fallen_back: Mapping[str, float], pairs: Pairs = COMPARISONS) -> Evaluation:
-    """Score every arm's answers, and the differences of those (after, before) `pairs` that both answered. Raises ValueError without cases."""
+def compare(
+    cases: Sequence[Case], answers: Answers, fallen_back: Mapping[str, float], pairs: Pairs = COMPARISONS, texts: Mapping[str, Sequence[str | None]] = NO_TEXTS
+) -> Evaluation:
+    """Score every arm's answers, and the differences of those (after, before) `pairs` that both answered.
+
+    `texts` are an arm's completions as they were written; without them its behaviour says nothing of reasoning. Raises ValueError without cases.
+    """
+    unseen: list[str | None] = [None] * len(cases)
     if not cases:
         raise ValueError("no held-out case to judge by")
     domains = _domains(cases)
     by_user = {domain: {arm: _by_user(cases, given, places) for arm, given in answers.items()} for domain, places in domains.items()}
     made = [(after, before) for after, before in pairs if {after, before} <= answers.keys()]
     compared = {domain: _domain(places, cases, answers, by_user[domain], made) for domain, places in domains.items()}
-    return Evaluation(compared, _overall(by_user, len(cases), made), dict(fallen_back))
+    how = {arm: behaviour([Row(case, text, answer) for case, text, answer in zip(cases, texts.get(arm, unseen), answers[arm], strict=True)]) for arm in answers}
+    return Evaluation(compared, _overall(by_user, len(cases), made), dict(fallen_back), how)
+
+
+def mean_score(cases: Sequence[Case], answers: Sequence[str]) -> float:
+    """One arm's overall score: domains alike, and users alike within a domain."""
+    return fmean(fmean(_by_user(cases, answers, places).values()) for places in _domains(cases).values())
 
 
 def _domains(cases: Sequence[Case]) -> dict[str, list[int]]:

@@ -28,3 +28,32 @@ def workers(
 
     command = importlib.import_module("bench.workers.command")
     run(lambda settings: int(command.run(settings, out, quick=quick, as_json=as_json)))
+
+
+@bench.command(epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 every target met, 1 one was missed, or failed"))
+def train(
+    out: Annotated[Path, typer.Option(help="Where train.json, train.md and train.png go.")] = Path("bench-out"),
+    quick: Annotated[bool, typer.Option("--quick", help="A little of everything, to see that it works; such figures say nothing.")] = False,
+    minutes: Annotated[float, typer.Option(min=2, help="Of training, for each arm with RL; sets its number of steps.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Of the world and of training.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Arms at once, each a process with one thread.")] = 2,
+    arms: Annotated[str, typer.Option(help="Some arms only, by name and comma; what they start from is added.")] = "",
+    regime: Annotated[
+        str, typer.Option(help="RL against the strongest SFT where trajectories are few, noisy or silent, or users drift: plain, few, noisy, drift, silent.")
+    ] = "",
+    data: Annotated[
+        Path | None, typer.Option(exists=True, help="Free text of real authors instead of the persona world, as `retouch replay` reads it.")
+    ] = None,
+    parts: Annotated[str, typer.Option(help="Some of: arms, speed, collection.")] = "arms",
+    as_json: Json = False,
+) -> None:
+    """Measure what learning is worth on users it never saw: every arm against the ceilings, with intervals. About half an hour on two cores."""
+    import importlib
+
+    command = importlib.import_module("bench.train.command")
+    options = {"quick": quick, "minutes": minutes, "seed": seed, "jobs": jobs, "regime": regime or None, "data": data}
+    run(lambda settings: int(command.run(settings, command.Options(out, arms=_names(arms), parts=_names(parts), **options), as_json)))
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())

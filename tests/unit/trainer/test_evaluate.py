@@ -5,7 +5,7 @@ import pytest
 
 from tests.unit.trainer.made import make_case
 from trainer.cases import Case
-from trainer.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, choose, compare
+from trainer.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, choose, compare, mean_score
 from trainer.rewards import answer_of, reward_of
 
 
@@ -123,6 +123,18 @@ def test_an_invalid_rating_earns_nothing_in_rl_although_lamp_gives_it_the_far_en
     case = make_case(options=("1", "2", "3", "4", "5"), base="3", truth="3")
     assert reward_of("<think>x</think><personalized>7</personalized>", True, case).score == 0.0
     assert answer_of("<think>x</think><personalized>7</personalized>", case) is None
+
+
+def test_the_mean_score_is_the_overall_one() -> None:
+    judged, answers = [*cases(1, 9), make_case(0, user="quiet"), *cases(2, 1, "other")], ["a"] * 9 + ["b", "a", "b"]
+    assert mean_score(judged, answers) == compare(judged, {"it": answers}, {}, []).overall.scores["it"] == 0.5
+
+
+def test_behaviour_is_told_by_arm() -> None:
+    judged = cases(2, 1)
+    found = compare(judged, {"kept": ["a", "a"], "changed": ["b", "b"]}, {}, [], {"changed": ["<think>so b</think><personalized>b</personalized>"] * 2})
+    assert found.behaviour["kept"]["draft_share"] == 1.0 and "consistent_share" not in found.behaviour["kept"]
+    assert (found.behaviour["changed"]["draft_share"], found.behaviour["changed"]["consistent_share"]) == (0.0, 1.0)
 
 
 def test_any_arms_can_be_compared_and_only_those_that_answered() -> None:

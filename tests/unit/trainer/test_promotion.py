@@ -25,5 +25,5 @@ def comparison(against_champion: Interval, against_zero_shot: Interval) -> Compa
 )
 def test_a_candidate_must_win_overall_and_lose_nowhere(overall: Interval, domains: list[tuple[Interval, Interval]], promote: bool, reason: str) -> None:
     named = {f"d{number}": comparison(*pair) for number, pair in enumerate(domains)}
-    decision = decide(Evaluation(named, comparison(overall, UP), {}))
+    decision = decide(Evaluation(named, comparison(overall, UP), {}, {}))
     assert decision.promote is promote and reason in decision.reason

@@ -1,0 +1,93 @@
+"""The arms of a measurement: what each starts from, what trains it, and how it is asked.
+
+Arms that begin with the same SFT name it as their `start`, so they share one checkpoint: two SFT runs differ by more than many effects do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from bench.train.plan import Plan
+from infra.settings import Rl, Sft, Trainer
+from pico.checkpoints import BASE, REFLECTOR
+
+#: What the baseline shows (METHODS section 1.1).
+RAG_K = 4
+#: Steps are set by the plan alone, never by how much data there is.
+_MANY_EPOCHS = 1e6
+
+ZERO_SHOT, RAG_BASE, RAG_REFLECTOR = "zero_shot", "rag_base", "rag_reflector"
+SFT_TOP1, SFT_MIXED, SFT_LONGER, RL_ALONE = "sft_top1", "sft_mixed", "sft_mixed_longer", "rl_alone"
+RL_FIXED, RL_PROGRESSIVE, RL_MIXED = "sft_top1_rl_fixed", "sft_top1_rl_progressive", "sft_mixed_rl"
+
+#: Of real data: authors are too few to tell more arms apart.
+REAL = (RAG_BASE, RAG_REFLECTOR, SFT_MIXED, RL_MIXED)
+
+TITLES = {
+    ZERO_SHOT: "zero-shot",
+    RAG_BASE: "RAG by the base",
+    RAG_REFLECTOR: "RAG by the reflector",
+    SFT_TOP1: "SFT top-1",
+    SFT_MIXED: "SFT mixed k",
+    SFT_LONGER: "SFT mixed k, as long as RL",
+    RL_ALONE: "RL without SFT",
+    RL_FIXED: "SFT top-1 + RL, k = 4",
+    RL_PROGRESSIVE: "SFT top-1 + RL, k 2 to 6",
+    RL_MIXED: "SFT mixed k + RL",
+}
+
+
+class Asked(StrEnum):
+    REWRITE = "rewrite"  # the reflection prompt, over items that query and draft find
+    RAG = "rag"  # items that the query alone finds, then the task
+
+
+@dataclass(frozen=True)
+class Arm:
+    """`start` is the checkpoint to begin with, or the arm whose result is."""
+
+    name: str
+    start: Path | str
+    asked: Asked = Asked.REWRITE
+    sft: Sft | None = None
+    rl: Rl | None = None
+
+
+def arms(plan: Plan, trainer: Trainer) -> list[Arm]:
+    """All of them but zero-shot, which nothing has to be done for."""
+    longest = plan.rl_steps * plan.sft_steps_per_rl_step
+    progressive = rl(trainer, plan, plan.k_min, plan.k_max)
+    return [
+        Arm(RAG_BASE, BASE, Asked.RAG),
+        Arm(RAG_REFLECTOR, REFLECTOR, Asked.RAG),
+        Arm(SFT_TOP1, REFLECTOR, sft=sft(trainer, plan.sft_steps)),
+        Arm(SFT_MIXED, REFLECTOR, sft=sft(trainer, plan.sft_steps, plan.k_max)),
+        Arm(RL_MIXED, SFT_MIXED, rl=progressive),
+        Arm(RL_PROGRESSIVE, SFT_TOP1, rl=progressive),
+        Arm(RL_FIXED, SFT_TOP1, rl=rl(trainer, plan, plan.k, plan.k)),
+        Arm(RL_ALONE, REFLECTOR, rl=progressive),
+        Arm(SFT_LONGER, REFLECTOR, sft=sft(trainer, plan.sft_steps + longest, plan.k_max)),
+    ]
+
+
+def chosen(all_arms: Sequence[Arm], names: Sequence[str]) -> list[Arm]:
+    """The named arms and what they start from; all for no names. Raises KeyError for a name there is not."""
+    by_name = {arm.name: arm for arm in all_arms}
+    wanted = set(names) or set(by_name)
+    for name in [*wanted]:
+        if name != ZERO_SHOT and isinstance(start := by_name[name].start, str):
+            wanted.add(start)
+    return [arm for arm in all_arms if arm.name in wanted]
+
+
+def sft(trainer: Trainer, steps: int, k_max: int = 0) -> Sft:
+    """The user's settings of SFT over one item, or over one to `k_max`, for exactly so many steps."""
+    return trainer.sft.model_copy(update={"k": 1, "k_max": k_max, "epochs": _MANY_EPOCHS, "max_steps": steps})
+
+
+def rl(trainer: Trainer, plan: Plan, k_min: int, k_max: int) -> Rl:
+    changes = {"steps": plan.rl_steps, "k_min": k_min, "k_max": k_max, "prompts_per_step": plan.prompts_per_step, "candidates": plan.candidates}
+    return trainer.rl.model_copy(update=changes)

@@ -1,0 +1,161 @@
+"""`retouch bench train`: what learning is worth on users it never saw, in one run, against its targets.
+
+`OUT` gets `train.json` (`report.py` is its shape), `train.md` and `train.png`. Checkpoints live there while the run lasts.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.demo import machine
+from bench.train import arms, judge, picture, plan, regimes, tables
+from bench.train.data import Data, build
+from bench.train.jobs import Jobs, jobs
+from bench.train.material import Material, of_dataset, of_world
+from bench.train.plan import Plan
+from bench.train.report import KIND, Measurement
+from bench.train.targets import targets
+from bench.train.work import Work
+from bench.workers.targets import Target
+from infra import outputs
+from infra.errors import BadSetting
+from infra.lifecycle import FAILED, OK
+from infra.settings import Settings
+from trainer.evaluate import choose
+
+REPORT, TABLE, PICTURE = "train.json", "train.md", "train.png"
+PARTS = ("arms", "speed", "collection")
+
+
+@dataclass(frozen=True)
+class Options:
+    """As the command line has them."""
+
+    out: Path
+    quick: bool = False
+    minutes: float = 5.0
+    seed: int = 0
+    jobs: int = 2
+    arms: tuple[str, ...] = ()
+    regime: str | None = None
+    data: Path | None = None
+    parts: tuple[str, ...] = ("arms",)
+
+    def plan(self) -> Plan:
+        whole = plan.QUICK if self.quick else plan.planned(self.minutes)
+        return plan.real(whole) if self.data and not self.quick else whole
+
+
+def run(settings: Settings, options: Options, as_json: bool = False) -> int:
+    """Blocks for as long as the arms take. Exit codes: 0 every target met, 1 one was missed.
+
+    Raises BadSetting for names there are not, CannotContinue where something failed, before anything starts when `out` cannot be written.
+    """
+    _check(settings, options)
+    for name in (REPORT, TABLE, PICTURE):
+        outputs.check_writable(options.out / name)
+    report = measure(settings, options)
+    found = report["found"]
+    shown = {name: value for name, value in report.items() if name != "found"}
+    outputs.write(options.out / REPORT, json.dumps(shown, indent=1) + "\n")
+    table = tables.markdown(found, report)
+    outputs.write(options.out / TABLE, table)
+    for name, one in found.items():
+        path = options.out / (PICTURE if len(found) == 1 else f"train-{name}.png")
+        picture.draw(one, options.plan(), path, f"{report['started_at'][:10]}, seed {options.seed}")
+    sys.stdout.write(json.dumps(shown, indent=1) + "\n" if as_json else table)
+    return OK if report["ok"] else FAILED
+
+
+def measure(settings: Settings, options: Options) -> dict[str, Any]:
+    """The whole report, and under `found` the measurements as they were made."""
+    began, load_before = time.monotonic(), os.getloadavg()[0]
+    chosen = options.plan()
+    found = _measurements(settings, options, chosen) if "arms" in options.parts else {}
+    judged = _judged(found, options, chosen)
+    wanted = ("retouch", "python", "torch", "transformers", "trl", "sentence-transformers")
+    return {
+        "kind": KIND,
+        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(time.monotonic() - began, 1),
+        "load_average_before": round(load_before, 2),
+        "machine": machine.describe().model_dump(),
+        "versions": {name: version for name, version in machine.versions().items() if name in wanted},
+        "options": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()},
+        "plan": asdict(chosen),
+        "settings": settings.trainer.model_dump(mode="json"),
+        "measurements": {name: asdict(one) for name, one in found.items()},
+        "parts": {},
+        "targets": [target.to_json() for target in judged],
+        "ok": all(target.met for target in judged),
+        "found": found,
+    }
+
+
+def _check(settings: Settings, options: Options) -> None:
+    known = [arms.ZERO_SHOT, *(arm.name for arm in arms.arms(options.plan(), settings.trainer))]
+    for name, given, allowed in (("--arms", options.arms, known), ("--parts", options.parts, PARTS)):
+        if unknown := sorted(set(given) - set(allowed)):
+            raise BadSetting(f"{name} {','.join(unknown)}: not known; expected some of {','.join(allowed)}")
+    if options.regime and (options.data or options.arms):
+        raise BadSetting("--regime has arms and a world of its own; leave out --data and --arms")
+    if options.regime:
+        regimes.named(options.regime)
+
+
+def _measurements(settings: Settings, options: Options, chosen: Plan) -> dict[str, Measurement]:
+    if not options.regime:
+        return {"real" if options.data else "plain": _measured(settings, options, chosen)}
+    built: dict[Any, Data] = {}
+    found = {}
+    for regime in regimes.named(options.regime):
+        people = regimes.population(regime, chosen.population)
+        if people not in built:
+            built[people] = _prepared(of_world(people, options.seed, settings.trainer.holdout_share), settings, chosen)
+        data = regimes.spoiled(built[people], regime, options.seed)
+        with _working(data, settings, options, chosen) as running:
+            regimes.run(running, chosen, settings.trainer)
+        found[regime.name] = judge.judge(data, running.done, chosen, regimes.pairs)
+    return found
+
+
+def _measured(settings: Settings, options: Options, chosen: Plan) -> Measurement:
+    """All arms on one world or data set."""
+    if options.data:
+        material = of_dataset(options.data, chosen.authors_last, chosen.authors_each)
+    else:
+        material = of_world(chosen.population, options.seed, settings.trainer.holdout_share)
+    data = _prepared(material, settings, chosen)
+    with _working(data, settings, options, chosen) as running:
+        running.run(arms.chosen(arms.arms(chosen, settings.trainer), options.arms or (arms.REAL if options.data else ())))
+    return judge.judge(data, running.done, chosen)
+
+
+def _prepared(material: Material, settings: Settings, chosen: Plan) -> Data:
+    began = time.monotonic()
+    data = build(material, settings, threading.Event())
+    sys.stderr.write(f"bench train: data took {time.monotonic() - began:.0f} s\n")
+    return replace(data, heldout=choose(data.heldout, chosen.judged), dev=choose(data.dev, chosen.dev))
+
+
+@contextmanager
+def _working(data: Data, settings: Settings, options: Options, chosen: Plan) -> Iterator[Jobs]:
+    place = tempfile.TemporaryDirectory(prefix="checkpoints-", dir=options.out)
+    with place as name, jobs(Work(data, chosen, settings, options.seed, Path(name)), options.jobs) as running:
+        yield running
+
+
+def _judged(found: Mapping[str, Measurement], options: Options, chosen: Plan) -> list[Target]:
+    """Targets are of the plain world with all its arms; other runs are questions, not promises."""
+    return targets(found["plain"], chosen) if "plain" in found and not options.regime and not options.arms else []

@@ -1,0 +1,171 @@
+"""What the arms' answers are worth: scores, slices, differences with their intervals, and how far each went towards the ceiling. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from statistics import fmean
+
+from bench.train import arms as names
+from bench.train import report
+from bench.train.data import Data
+from bench.train.plan import Plan
+from bench.train.work import Done
+from schemas.scoring import Interval, bootstrap, paired_bootstrap, rouge, score
+from schemas.tasks import Task
+from traffic.ceilings import best_rule
+from trainer.cases import Case
+from trainer.evaluate import BOOTSTRAP_SEED, Comparison, Pairs, compare, mean_score
+
+BLIND, RULE, IDEAL = "blind", "rule", "ideal"
+#: Items in a domain's past that count as few and as many.
+FEW, MANY = 6, 20
+RL_ARMS = (names.RL_MIXED, names.RL_PROGRESSIVE, names.RL_FIXED)
+
+Answers = Mapping[str, Sequence[str]]
+
+
+def judge(data: Data, done: Mapping[str, Done], plan: Plan, pairs: Callable[[report.Measurement], Pairs] | None = None) -> report.Measurement:
+    """The whole measurement. `pairs` says which answerers are compared, from a measurement without differences; by default those the issue asks for."""
+    answers = {names.ZERO_SHOT: [case.base_answer for case in data.heldout], **_known_answers(data, plan)}
+    answers |= {f"{arm}@{k}": found.answers for arm, one in done.items() for k, found in one.held_out.items()}
+    places = slices(data)
+    plain = _compared(data, answers, done, places)
+    arms = {name: _arm(one) for name, one in done.items()}
+    users = {name: len({data.heldout[place].user for place in within}) for name, within in places.items()}
+    found = report.Measurement(data.title, data.counts, users, plain, arms, [])
+    made = list((pairs or usual_pairs)(found))
+    differences = list(_differences(data, answers, places, [pair for pair in made if {*pair} <= answers.keys()]))
+    return report.Measurement(data.title, data.counts, users, plain, arms, differences)
+
+
+def usual_pairs(found: report.Measurement) -> list[tuple[str, str]]:
+    """Every arm over zero-shot; RL over RAG, over SFT top-1 at the k that favours it, and over the controls; the curriculum over a fixed k."""
+    best = {arm: f"{arm}@{one.best_k}" for arm, one in found.arms.items()}
+    pairs = [(mine, names.ZERO_SHOT) for mine in best.values()]
+    against = [
+        f"{names.RAG_BASE}@{names.RAG_K}",
+        f"{names.RAG_REFLECTOR}@{names.RAG_K}",
+        found.best_on_test(names.SFT_TOP1),
+        best.get(names.SFT_MIXED),
+        best.get(names.SFT_LONGER),
+    ]
+    pairs += [(best[arm], other) for arm in (*RL_ARMS, names.SFT_MIXED) if arm in best for other in against if other not in (None, best[arm])]
+    progressive, fixed = best.get(names.RL_PROGRESSIVE), best.get(names.RL_FIXED)
+    return [*pairs, (progressive, fixed)] if progressive and fixed else pairs
+
+
+def slices(data: Data) -> dict[str, list[int]]:
+    """Places of held-out cases by what is special about their users; the past's length is the domain's own."""
+    found: dict[str, list[int]] = {"few_items": [], "many_items": [], "drifted": [], "newcomers": []}
+    for place, case in enumerate(data.heldout):
+        if (known := data.known.get(case.case_id)) is None:
+            continue
+        past = sum(exchange.domain == case.domain for exchange in known.past.values())
+        belongs = {"few_items": past <= FEW, "many_items": past >= MANY, "drifted": known.drifted, "newcomers": known.newcomer}
+        for name, does in belongs.items():
+            if does:
+                found[name].append(place)
+    return {name: within for name, within in found.items() if within}
+
+
+def _known_answers(data: Data, plan: Plan) -> dict[str, list[str]]:
+    """The floor and the ceilings as answerers, where the world knows them."""
+    known = [data.known.get(case.case_id) for case in data.heldout]
+    if None in known:
+        return {}
+    pairs = [(one, case) for one, case in zip(known, data.heldout, strict=True) if one is not None]
+    found = {BLIND: [one.question.generic for one, _ in pairs], IDEAL: [one.question.ideal for one, _ in pairs]}
+    for k in plan.ks:
+        found[f"{RULE}@{k}"] = [best_rule(one.question, [one.past[str(item.interaction_id)] for item in case.items[:k]]) for one, case in pairs]
+    return found
+
+
+def _compared(data: Data, answers: Answers, done: Mapping[str, Done], places: Mapping[str, Sequence[int]]) -> dict[str, report.Answerer]:
+    texts = {f"{arm}@{k}": found.texts for arm, one in done.items() for k, found in one.held_out.items()}
+    whole = compare(data.heldout, answers, {}, [], texts)
+    within = {name: {one: mean_score(*_at(data.heldout, given, place)) for one, given in answers.items()} for name, place in places.items()}
+    ways = dict(_ways(data.heldout, answers))
+    found = {}
+    for name in answers:
+        arm, _, shown = name.partition("@")
+        one = done.get(arm)
+        found[name] = report.Answerer(
+            overall=whole.overall.scores[name],
+            domains={domain: by.scores[name] for domain, by in whole.domains.items()},
+            metrics={domain: by.metrics[name] for domain, by in whole.domains.items()},
+            slices={part: scores[name] for part, scores in within.items()},
+            fallen_back=one.held_out[int(shown)].fallen_back if one else None,
+            dev=one.dev[int(shown)] if one else None,
+            way=ways.get(name),
+            behaviour=whole.behaviour[name],
+        )
+    return found
+
+
+def _at(cases: Sequence[Case], answers: Sequence[str], places: Sequence[int]) -> tuple[list[Case], list[str]]:
+    return [cases[place] for place in places], [answers[place] for place in places]
+
+
+def _arm(done: Done) -> report.Arm:
+    best_k = max(done.dev, key=lambda k: (round(done.dev[k], 3), -k))
+    return report.Arm(names.TITLES.get(done.arm, done.arm), best_k, done.sft_steps, done.sft_losses, done.steps, done.curve, done.costs)
+
+
+def _differences(data: Data, answers: Answers, places: Mapping[str, Sequence[int]], pairs: Pairs) -> Iterator[report.Difference]:
+    asked = {name: answers[name] for pair in pairs for name in pair}
+    whole = compare(data.heldout, asked, {}, pairs)
+    within: dict[str, Comparison] = {}
+    for name, place in places.items():
+        cases = [data.heldout[one] for one in place]
+        within[name] = compare(cases, {arm: [given[one] for one in place] for arm, given in asked.items()}, {}, pairs).overall
+    for after, before in pairs:
+        key = f"{after}_minus_{before}"
+        yield report.Difference(
+            after,
+            before,
+            whole.overall.intervals[key],
+            {domain: by.intervals[key] for domain, by in whole.domains.items()},
+            {name: by.intervals[key] for name, by in within.items()},
+            _rouge_differences(data.heldout, asked[after], asked[before]) if not data.known else {},
+        )
+
+
+def _rouge_differences(cases: Sequence[Case], after: Sequence[str], before: Sequence[str]) -> dict[str, Interval]:
+    """LaMP's metrics over authors: the mean of each author's answers to free text."""
+    texts = [place for place, case in enumerate(cases) if case.task is Task.TEXT]
+    by_user: dict[str, list[list[tuple[float, float]]]] = defaultdict(lambda: [[], []])
+    for place in texts:
+        for side, answers in enumerate((before, after)):
+            by_user[cases[place].user][side].append(rouge(answers[place], cases[place].truth))
+    found = {}
+    for metric, name in enumerate(("rouge_1", "rouge_l")):
+        sides = [{user: fmean(one[metric] for one in both[side]) for user, both in by_user.items()} for side in (0, 1)]
+        found[name] = paired_bootstrap(sides[0], sides[1], BOOTSTRAP_SEED)
+    return found
+
+
+def _ways(cases: Sequence[Case], answers: Answers) -> Iterator[tuple[str, Interval]]:
+    """(score - blind) / (rule - blind) for every arm at a k, users resampled whole."""
+    for name, given in answers.items():
+        arm, _, shown = name.partition("@")
+        if shown and arm != RULE and f"{RULE}@{shown}" in answers:
+            rows = _scores_by_user(cases, (given, answers[BLIND], answers[f"{RULE}@{shown}"]))
+            yield name, bootstrap(rows, _way, BOOTSTRAP_SEED, 500)
+
+
+def _scores_by_user(cases: Sequence[Case], answerers: Sequence[Sequence[str]]) -> list[dict[str, tuple[float, ...]]]:
+    """For each user, by domain, the mean score of each answerer."""
+    found: dict[str, dict[str, list[tuple[float, ...]]]] = defaultdict(lambda: defaultdict(list))
+    for place, case in enumerate(cases):
+        found[case.user][case.domain].append(tuple(score(case.task, given[place], case.truth, case.query.options) for given in answerers))
+    return [{domain: tuple(map(fmean, zip(*rows, strict=True))) for domain, rows in domains.items()} for _, domains in sorted(found.items())]
+
+
+def _way(rows: Sequence[Mapping[str, tuple[float, ...]]]) -> float:
+    by_domain: dict[str, list[tuple[float, ...]]] = defaultdict(list)
+    for row in rows:
+        for domain, scores in row.items():
+            by_domain[domain].append(scores)
+    reached, blind, rule = (fmean(fmean(scores[place] for scores in of) for of in by_domain.values()) for place in range(3))
+    return (reached - blind) / (rule - blind) if rule > blind else 0.0

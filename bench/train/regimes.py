@@ -1,0 +1,110 @@
+"""Where does RL earn its place? Worlds and data in which it might, each with the same two runs: the best SFT over one to six items, and RL from it.
+
+The control is strong on purpose: SFT with several numbers of steps, of which training users' later outcomes choose the best (early stopping). RL starts from
+that very checkpoint and sees the same training users' outcomes. So RL wins only by what outcomes hold and trajectories do not.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from bench.train.arms import ZERO_SHOT, Arm, rl, sft
+from bench.train.data import Data
+from bench.train.jobs import Jobs
+from bench.train.material import Population
+from bench.train.plan import Plan
+from bench.train.report import Measurement
+from infra.errors import BadSetting
+from infra.settings import Trainer
+from pico.checkpoints import REFLECTOR
+from traffic.world import MOVIE_TAG, PRODUCT_RATING, TWEET_PARAPHRASE
+from trainer.cases import Lesson
+
+SFT, RL = "sft_mixed_", "rl_from_best_sft"
+
+
+@dataclass(frozen=True)
+class Regime:
+    """A change of the plain world. Outcomes stay as they are in all of them: only what the teacher wrote becomes less or worse."""
+
+    name: str
+    title: str
+    lessons: int | None = None  # trajectories kept, by a draw; None: all
+    noise: float = 0.0  # share of a domain's trajectories that have the reasoning and the body of another
+    silent: str | None = None  # the domain whose outcomes the teacher never explains
+    drift: float | None = None  # share of users whose taste changed in their past
+
+
+REGIMES = (
+    Regime("plain", "the plain world"),
+    Regime("few-60", "60 trajectories, all outcomes", lessons=60),
+    Regime("few-150", "150 trajectories, all outcomes", lessons=150),
+    Regime("few-400", "400 trajectories, all outcomes", lessons=400),
+    Regime("noisy-30", "30 % of trajectories of another truth", noise=0.3),
+    Regime("noisy-60", "60 % of trajectories of another truth", noise=0.6),
+    Regime("drift", "60 % of users drifted", drift=0.6),
+    Regime("silent-tags", "no trajectory of movie tags", silent=MOVIE_TAG),
+    Regime("silent-ratings", "no trajectory of ratings", silent=PRODUCT_RATING),
+    Regime("silent-texts", "no trajectory of texts", silent=TWEET_PARAPHRASE),
+)
+
+
+def named(name: str) -> list[Regime]:
+    """The regime of this name, or all of a family (`few`). Raises BadSetting."""
+    found = [regime for regime in REGIMES if name in (regime.name, regime.name.partition("-")[0])]
+    if not found:
+        raise BadSetting(f"--regime {name}: no such regime; expected one of {', '.join(regime.name for regime in REGIMES)}, or few, noisy, silent")
+    return found
+
+
+def population(regime: Regime, plain: Population) -> Population:
+    return plain if regime.drift is None else replace(plain, drift=regime.drift)
+
+
+def spoiled(data: Data, regime: Regime, seed: int) -> Data:
+    """The data of a regime. The draw is the same for the same data, regime and seed. Raises BadSetting where nothing is left to teach."""
+    rng = random.Random(f"{regime.name}/{seed}")  # noqa: S311  # repeatable on purpose
+    lessons = [lesson for lesson in data.lessons if lesson.case.domain != regime.silent]
+    if regime.lessons is not None:
+        lessons = rng.sample(lessons, min(regime.lessons, len(lessons)))
+    lessons = list(_mixed_up(lessons, regime.noise, rng))
+    if not lessons:
+        raise BadSetting(f"--regime {regime.name}: no trajectory is left")
+    return replace(data, title=f"{data.title}; {regime.title}", lessons=lessons, counts={**data.counts, "lessons": len(lessons)})
+
+
+def _mixed_up(lessons: Sequence[Lesson], share: float, rng: random.Random) -> Iterator[Lesson]:
+    """A share of each domain's lessons pass reasoning and truth on in a ring."""
+    for domain in sorted({lesson.case.domain for lesson in lessons}):
+        own = [lesson for lesson in lessons if lesson.case.domain == domain]
+        rng.shuffle(own)
+        count = round(share * len(own))
+        wrong = own[:count]
+        for lesson, other in zip(wrong, wrong[1:] + wrong[:1], strict=True):
+            yield replace(lesson, case=replace(lesson.case, truth=other.case.truth), reasoning=other.reasoning)
+        yield from own[count:]
+
+
+def run(jobs: Jobs, plan: Plan, trainer: Trainer) -> None:
+    """SFT with each number of steps, then RL from the one that training users' later outcomes choose."""
+    tried = [Arm(f"{SFT}{steps}", REFLECTOR, sft=sft(trainer, steps, plan.k_max)) for steps in plan.grid]
+    jobs.run(tried)
+    best = max(tried, key=lambda arm: max(jobs.done[arm.name].dev.values()))
+    jobs.run([Arm(RL, best.name, rl=rl(trainer, plan, plan.k_min, plan.k_max))])
+
+
+def pairs(found: Measurement) -> list[tuple[str, str]]:
+    """RL against the control, each at the k that training users chose, and at every same k."""
+    control = start_of(found)
+    ours, theirs = found.best(RL), found.best(control)
+    assert ours and theirs
+    same = [(f"{RL}@{shown}", f"{control}@{shown}") for name in found.answerers if name.startswith(f"{RL}@") and (shown := name.rpartition("@")[2])]
+    return list(dict.fromkeys([(ours, theirs), (ours, ZERO_SHOT), (theirs, ZERO_SHOT), *same]))
+
+
+def start_of(found: Measurement) -> str:
+    """The control that RL began with: `run` chose it in the same way."""
+    tried = [name for name in found.arms if name.startswith(SFT)]
+    return max(tried, key=lambda name: max(one.dev or 0.0 for key, one in found.answerers.items() if key.rpartition("@")[0] == name))

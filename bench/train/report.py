@@ -1,0 +1,84 @@
+"""The shape of `train.json`. Scores are in [0, 1], higher is better; every interval is a 95 % paired bootstrap over held-out users.
+
+An answerer is an arm at a number of items, `sft_mixed@4`, or `zero_shot`; in the persona world also `blind` (anybody's best answer), `rule@4` (the best
+simple rule) and `ideal` (the user's answer without noise).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bench.train.work import Cost
+from schemas.scoring import Interval
+from trainer.rl import Step
+
+KIND = "retouch.bench-train.v1"
+
+
+@dataclass(frozen=True)
+class Answerer:
+    """`domains` and `overall` are means over users; `metrics` the tasks' own by domain; `way` the share of the way from `blind` to `rule` at the same k."""
+
+    overall: float
+    domains: Mapping[str, float]
+    metrics: Mapping[str, Mapping[str, float]]
+    slices: Mapping[str, float]  # overall, among the slice's cases
+    fallen_back: float | None = None
+    dev: float | None = None
+    way: Interval | None = None
+    behaviour: Mapping[str, float] = field(default_factory=dict)  # of what was written; the reward sees none of it
+
+
+@dataclass(frozen=True)
+class Arm:
+    """`best_k` is chosen on training users' later outcomes. `steps` and `curve` are of RL: (steps, mean dev score at the plan's k)."""
+
+    title: str
+    best_k: int
+    sft_steps: int
+    sft_losses: Sequence[float]
+    steps: Sequence[Step]
+    curve: Sequence[tuple[int, float]]
+    costs: Mapping[str, Cost]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`after` less `before`; of real data also by metric."""
+
+    after: str
+    before: str
+    overall: Interval
+    domains: Mapping[str, Interval]
+    slices: Mapping[str, Interval]
+    metrics: Mapping[str, Interval]
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One world, or one data set."""
+
+    title: str
+    counts: Mapping[str, int]
+    slices: Mapping[str, int]  # users in each
+    answerers: Mapping[str, Answerer]
+    arms: Mapping[str, Arm]
+    differences: Sequence[Difference]
+
+    def difference(self, after: str, before: str) -> Difference | None:
+        return next((one for one in self.differences if (one.after, one.before) == (after, before)), None)
+
+    def best(self, arm: str) -> str | None:
+        """The arm's answerer at the k that training users chose."""
+        return f"{arm}@{self.arms[arm].best_k}" if arm in self.arms else None
+
+    def best_on_test(self, arm: str) -> str | None:
+        """The arm's answerer that held-out users score highest: chosen in its favour on the very cases that judge it."""
+        own = [name for name in self.answerers if name.rpartition("@")[0] == arm]
+        return max(own, key=lambda name: self.answerers[name].overall) if own else None
+
+
+def to_json(found: Measurement) -> dict[str, Any]:
+    return asdict(found)

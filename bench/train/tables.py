@@ -1,0 +1,94 @@
+"""`train.md`: the figures as tables for people. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bench.train.report import Answerer, Measurement
+from bench.workers.targets import Target
+from schemas.scoring import Interval
+
+
+def markdown(found: Mapping[str, Measurement], report: Mapping[str, Any]) -> str:
+    return "\n".join(_lines(found, report)) + "\n"
+
+
+def _lines(found: Mapping[str, Measurement], report: Mapping[str, Any]) -> Iterator[str]:
+    machine = report["machine"]
+    yield f"# Learning, {report['started_at'][:10]}"
+    yield ""
+    yield f"{machine['cores']} cores, load average {report['load_average_before']} before the run, {report['seconds']:.0f} s, seed {report['options']['seed']}."
+    yield "Scores are means over held-out users, in [0, 1]; brackets are 95 % intervals by paired bootstrap over them. `arm@k` sees k items."
+    for name, one in found.items():
+        yield from _measurement(name, one)
+    for name, part in report["parts"].items():
+        yield from ["", f"## {name}", "", *(f"- {key}: {value}" for key, value in part.items() if not isinstance(value, list | dict))]
+    yield from ["", "## Targets", "", *(f"    {Target.of(target).line()}" for target in report["targets"])]
+
+
+def _measurement(name: str, one: Measurement) -> Iterator[str]:
+    domains = list(next(iter(one.answerers.values())).domains)
+    yield from ["", f"## {name}: {one.title}", ""]
+    yield ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in one.counts.items() if "." not in what) + "."
+    slices = list(one.slices)
+    if slices:
+        yield "Users in slices: " + ", ".join(f"{slice.replace('_', ' ')} {one.slices[slice]}" for slice in slices) + "."
+    columns = ["answers", "mean", *domains, *slices, "of the way", "dev"]
+    yield from ["", _row(columns), _row(["---"] * len(columns))]
+    for answerer, scores in one.answerers.items():
+        yield _row([_marked(answerer, one), *_scores(scores, domains, slices)])
+    yield from ["", "Bold: at the k that training users' later outcomes chose."]
+    yield from _metrics(one)
+    yield from ["", _row(["difference", "mean", *domains, *slices]), _row(["---"] * (2 + len(domains) + len(slices)))]
+    for difference in one.differences:
+        parts = [difference.domains[domain] for domain in domains] + [difference.slices[slice] for slice in slices]
+        yield _row([f"{difference.after} - {difference.before}", _interval(difference.overall), *map(_interval, parts)])
+        for metric, interval in difference.metrics.items():
+            yield _row([f"... {metric}", _interval(interval), *[""] * len(parts)])
+    yield from _costs(one)
+    yield from _behaviour(one)
+
+
+def _scores(one: Answerer, domains: list[str], slices: list[str]) -> list[str]:
+    scores = [one.overall, *(one.domains[domain] for domain in domains), *(one.slices[slice] for slice in slices)]
+    return [*(f"{score:.3f}" for score in scores), f"{one.way.mean:.0%}" if one.way else "", "" if one.dev is None else f"{one.dev:.3f}"]
+
+
+def _marked(answerer: str, one: Measurement) -> str:
+    arm, _, shown = answerer.partition("@")
+    return f"**{answerer}**" if arm in one.arms and shown == str(one.arms[arm].best_k) else answerer
+
+
+def _metrics(one: Measurement) -> Iterator[str]:
+    """The tasks' own metrics, of every arm at its chosen k."""
+    shown = [name for name in one.answerers if "@" not in name or name in {one.best(arm) for arm in one.arms}]
+    columns = [(domain, metric) for domain, found in one.answerers[shown[0]].metrics.items() for metric in found]
+    yield from ["", _row(["answers", *(f"{domain} {metric}" for domain, metric in columns)]), _row(["---"] * (1 + len(columns)))]
+    for name in shown:
+        yield _row([name, *(f"{one.answerers[name].metrics[domain][metric]:.3f}" for domain, metric in columns)])
+
+
+def _costs(one: Measurement) -> Iterator[str]:
+    yield from ["", _row(["arm", "SFT steps", "RL steps", "stage", "seconds", "CPU seconds", "peak MB"]), _row(["---"] * 7)]
+    for name, arm in one.arms.items():
+        for stage, cost in arm.costs.items():
+            yield _row([name, str(arm.sft_steps), str(len(arm.steps)), stage, f"{cost.seconds:.1f}", f"{cost.cpu_seconds:.1f}", str(cost.peak_mb or "")])
+
+
+def _behaviour(one: Measurement) -> Iterator[str]:
+    """What the reward never sees."""
+    shown = {name: found.behaviour for name, found in one.answerers.items() if found.behaviour}
+    columns = list(dict.fromkeys(key for found in shown.values() for key in found))
+    if columns:
+        yield from ["", _row(["behaviour", *columns]), _row(["---"] * (1 + len(columns)))]
+        for name, found in shown.items():
+            yield _row([name, *(f"{found[key]:.3f}" if key in found else "" for key in columns)])
+
+
+def _interval(one: Interval) -> str:
+    return f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]"
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,34 @@
+"""What is promised of learning, against what was measured. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from bench.train import arms
+from bench.train.plan import Plan
+from bench.train.report import Measurement
+from bench.workers.targets import Bound, Target
+
+#: The share of the way from the user-blind answer to the best rule at k, by the minutes of training from which it is due.
+WAY = ((15.0, 0.8), (0.0, 0.6))
+
+
+def targets(found: Measurement, plan: Plan, arm: str = arms.RL_MIXED) -> list[Target]:
+    """Of one arm with SFT and RL. `over` is met when the whole interval lies above 0: what is measured is its lower end."""
+    return list(_targets(found, plan, arm))
+
+
+def _targets(found: Measurement, plan: Plan, arm: str) -> Iterator[Target]:
+    mine = found.best(arm)
+    rivals = {
+        "zero-shot": arms.ZERO_SHOT,
+        f"RAG by the base at k = {arms.RAG_K}": f"{arms.RAG_BASE}@{arms.RAG_K}",
+        "SFT top-1 at the k that favours it on the test": found.best_on_test(arms.SFT_TOP1),
+    }
+    title = arms.TITLES[arm]
+    for words, rival in rivals.items():
+        difference = found.difference(mine, rival) if mine and rival else None
+        yield Target(f"{title} over {words}, lower end of the interval", Bound.ABOVE, 0.0, difference.overall.low if difference else None)
+    way = found.answerers[mine].way if mine else None
+    due = next(share for minutes, share in WAY if plan.minutes >= minutes)
+    yield Target(f"{title}: share of the way from user-blind to the best rule at its k", Bound.AT_LEAST, due, way.mean if way else None)
