@@ -252,7 +252,11 @@ class Trainer(Section):
     replay_share: Share = 0.5  # of what is trained on that the parent's data may make up; 0: only what is new, 1: all there is
     judge_after: Share = 0.5  # held-out outcomes from before this quantile of the trained times do not judge, where enough are later; 0: all judge
     eval_queries: Positive = 600  # held-out outcomes judged at most, spread over users
-    every_s: Seconds = 3600.0  # the schedule of the service
+    every_s: Seconds = 3600.0  # the schedule of the service, where min_trajectories are new; also how long it waits after a run that failed
+    new_outcomes: Annotated[int, Field(ge=0)] = 1000  # since the newest version: so many begin a run at once; 0: never
+    drift_window: Positive = 500  # answers: the first of the version that serves, and the latest, are compared
+    drift_drop: Share = 0.05  # of the mean score in [0, 1]: so much, and more than chance explains, begins a run at once; 1: never
+    poll_s: Seconds = 10.0  # how often the service looks what is new
     seed: int = 0
     start_from: Literal["champion", "shipped"] = "champion"  # what a run trains further: the version that serves, or the newest without a parent
     checkpoint_every: Positive = 10  # steps of SFT and RL between two stored states: what a kill costs at most
