@@ -18,12 +18,15 @@ SOURCE = "/trainer"
 DELIVERY_S = 30.0
 
 
-def point_and_announce(settings: Settings, registry: Registry, alias: Alias, version: RegisteredVersion, reason: str) -> ModelEvent:
-    """Let `alias` name `version`, and produce the event where a broker is configured.
+def point_and_announce(settings: Settings, registry: Registry, alias: Alias, version: RegisteredVersion, reason: str) -> ModelEvent | None:
+    """Let `alias` name `version`, and produce the event where a broker is configured. Nothing happens where it names it already.
 
-    The alias stands even if the broker is away: workers poll the registry, the event only makes them look sooner.
+    The alias stands even if the broker is away, or the process is killed before the event is out: workers poll the registry, the event only
+    makes them look sooner.
     """
     previous = registry.resolve(alias)
+    if previous and previous.version == version.version:
+        return None
     registry.point(alias, version.version)
     now = datetime.now(UTC)
     event = ModelEvent(

@@ -1,4 +1,4 @@
-"""Interruption: a run that is asked to stop ends between two steps, and whatever it had made so far is dropped."""
+"""Interruption: a run that is asked to stop stores where it is and ends, between two steps or two tokens; the next start takes it up."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from infra.errors import RetouchError
 
 
 class Interrupted(RetouchError):
-    """The process was asked to stop; nothing is registered."""
+    """The process was asked to stop; nothing is registered yet."""
 
 
 def check(stop: threading.Event) -> None:

@@ -1,18 +1,17 @@
-"""One run: collect, SFT, RL, evaluate, register, promote. A run that ends early registers nothing."""
+"""One run: collect, SFT, RL, evaluate, register, promote. Whenever it is cut short, the next one takes it up (`trainer.resumption`)."""
 
 from __future__ import annotations
 
 import importlib
 import logging
-import shutil
 import threading
 from collections.abc import Mapping
-from dataclasses import asdict
-from pathlib import Path
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
-from infra.errors import RetouchError
-from infra.registry import DatasetLineage, RegisteredVersion, Registry
+from infra.errors import RetouchError, RetryLater
+from infra.registry import RUN_ID, DatasetLineage, RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
 from trainer.announcement import point_and_announce
@@ -23,121 +22,128 @@ from trainer.interruption import Interrupted, check
 from trainer.lease import lease, lease_path
 from trainer.planning import if_new, plan
 from trainer.report import FAILED, INTERRUPTED, NOTHING_TO_TRAIN, TRAINED, Report
-from trainer.snapshot import Snapshot, code_version, write
+from trainer.resumption import clear, parent_of_run, take_up
+from trainer.snapshot import Snapshot, code_version, load, write
 
 log = logging.getLogger(__name__)
 
 #: Slow to import, so they are loaded once it is clear that something will be trained.
-_LIBRARIES = ("torch", "transformers", "datasets", "trl.trainer.sft_trainer", "trainer.policy", "trainer.sft", "trainer.reinforce", "trainer.evaluate")
+_LIBRARIES = ("torch", "transformers", "datasets", "trl.trainer.sft_trainer", "trainer.stages")
 
 
 def run(settings: Settings, stop: threading.Event, registry: Registry | None = None, *, only_if_new: bool = False) -> Report:
-    """One run from collection to promotion. `only_if_new` asks for `min_trajectories` new records since the newest version as well.
+    """One run from collection to promotion, or the rest of one that was cut short. `only_if_new` asks a new one for `min_trajectories` new records
+    since the newest version as well.
 
-    Raises Interrupted when stopped, CannotContinue when it cannot go on; the report on disk says so too.
+    Raises Interrupted when stopped and RetryLater when a store is away, after which the run can be taken up; CannotContinue when it cannot go on.
+    The report on disk says so too.
     """
     registry = registry or Registry(settings)
     with lease(lease_path(settings)):
-        report = Report.begin(settings)
+        champion = registry.resolve(Alias.CHAMPION) or register_shipped(settings, registry)
+        parent = parent_of_run(settings, registry, champion)
+        report = take_up(settings, registry, champion, parent)
         try:
-            _run(settings, stop, registry, report, only_if_new)
-        except Interrupted as error:
+            _Run(settings, stop, registry, report, champion, parent).complete(only_if_new)
+        except (Interrupted, RetryLater) as error:
             report.finish(INTERRUPTED, str(error))
-            log.info("run interrupted", extra={"run_id": report.run_id})
+            log.info("run interrupted", extra={"run_id": report.run_id, "reason": str(error)})
             raise
         except Exception as error:
             report.finish(FAILED, str(error) if isinstance(error, RetouchError) else type(error).__name__)
+            _give_up(report, registry)
             raise
-        finally:
-            shutil.rmtree(report.path.parent / "checkpoint", ignore_errors=True)
+        clear(report)
         log.info("run finished", extra={"run_id": report.run_id, "status": report.data["status"], "reason": report.data["reason"]})
         return report
 
 
-def _run(settings: Settings, stop: threading.Event, registry: Registry, report: Report, only_if_new: bool) -> None:
-    with report.stage("collect"):
-        champion = registry.resolve(Alias.CHAMPION) or register_shipped(settings, registry)
-        snapshot = collect(settings, stop, untouched_share(champion), champion.dataset.ranges if champion.dataset else None)
-        report.tell_snapshot(snapshot, code_version())
-        planned = plan(snapshot, settings)
-        if planned.train and only_if_new:
-            planned = if_new(snapshot, registry, settings, planned)
-    if not planned.train:
-        report.finish(NOTHING_TO_TRAIN, planned.reason)
-        return
-    log.info("run starts", extra={"run_id": report.run_id, "reason": planned.reason, "parent": champion.version, "dataset_digest": snapshot.digest})
-    with report.stage("collect"):
-        write(snapshot, settings, code_version())
-    with report.stage("load"):
-        _import(stop)
-    candidate = _train(settings, stop, registry, report, champion, snapshot)
-    check(stop)  # the last moment: from here on the version exists
-    with report.stage("register"):
-        version = _register(settings, registry, report, champion, snapshot, candidate)
-    decision = report.data["decision"]
-    point_and_announce(settings, registry, Alias.CHALLENGER, version, decision["reason"])
-    if decision["promote"]:
-        point_and_announce(settings, registry, Alias.CHAMPION, version, decision["reason"])
-    report.tell_version(version, [Alias.CHALLENGER, *([Alias.CHAMPION] if decision["promote"] else [])])
-    report.finish(TRAINED, decision["reason"])
+@dataclass(frozen=True)
+class _Run:
+    """What every step of a run needs to know."""
+
+    settings: Settings
+    stop: threading.Event
+    registry: Registry
+    report: Report
+    champion: RegisteredVersion
+    parent: RegisteredVersion
+
+    def complete(self, only_if_new: bool) -> None:
+        """Go through all steps; those that an earlier process has done are found done."""
+        report = self.report
+        version = self.registry.of_run(report.run_id)
+        if version is None:
+            snapshot = self._snapshot(only_if_new)
+            if snapshot is None:
+                return
+            with report.stage("load"):
+                _import(self.stop)
+            version = self._train_and_register(snapshot)
+        decision = report.data["decision"]
+        aliases = [Alias.CHALLENGER, *([Alias.CHAMPION] if decision["promote"] else [])]
+        for alias in aliases:
+            point_and_announce(self.settings, self.registry, alias, version, decision["reason"])
+        report.tell_version(version, aliases)
+        report.finish(TRAINED, decision["reason"])
+
+    def _snapshot(self, only_if_new: bool) -> Snapshot | None:
+        """The run's data: what it pinned before it was cut short, else what is collected now. None, and the report ended, where nothing is trained."""
+        settings, report, parent = self.settings, self.report, self.parent
+        with report.stage("collect"):
+            if report.data.get("pinned"):
+                return load(settings, report.data["dataset_digest"])
+            snapshot = collect(settings, self.stop, untouched_share(self.champion), parent.dataset.ranges if parent.dataset else None)
+            report.tell_snapshot(snapshot, code_version())
+            planned = plan(snapshot, settings)
+            if planned.train and only_if_new:
+                planned = if_new(snapshot, self.registry, settings, planned)
+            if planned.train:
+                write(snapshot, settings, code_version())
+                report.data["pinned"] = True
+        if not planned.train:
+            report.finish(NOTHING_TO_TRAIN, planned.reason)
+            return None
+        log.info("run starts", extra={"run_id": report.run_id, "reason": planned.reason, "parent": parent.version, "dataset_digest": snapshot.digest})
+        return snapshot
+
+    def _train_and_register(self, snapshot: Snapshot) -> RegisteredVersion:
+        from trainer.progress import Progress
+        from trainer.stages import Stages
+
+        registry, report, parent, trainer = self.registry, self.report, self.parent, self.settings.trainer
+        params = _flat("sft", trainer.sft.model_dump()) | _flat("rl", trainer.rl.model_dump()) | _flat("lora", trainer.lora.model_dump())
+        params |= {"seed": trainer.seed, "eval.k": self.settings.reflection.k, "start_from": trainer.start_from}
+        dataset = DatasetLineage(f"{self.settings.registry.model_name}-snapshot", snapshot.digest, snapshot.ranges)
+        with report.stage("load"):
+            tracked = report.data["tracked"] = registry.tracking.begin(report.run_id, params, dataset)
+            progress = Progress(report, registry.tracking, tracked)
+            checkpoints = self.settings.stack.dir / "trainer" / "checkpoints"
+            fetched = {version: registry.fetch(version, checkpoints) for version in (parent.version, self.champion.version)}
+        candidate = Stages(self.settings, report, progress, snapshot, self.stop).candidate(fetched[parent.version], fetched[self.champion.version])
+        check(self.stop)  # the last moment: from here on the version exists
+        tags = {"code_version": code_version(), "seed": str(trainer.seed), RUN_ID: report.run_id, "decision": report.data["decision"]["reason"]}
+        tags |= {HOLDOUT_SHARE: str(snapshot.judged_share), "start_from": trainer.start_from}
+        with report.stage("register"):
+            return registry.register(candidate, parent=parent.version, tracked=tracked, tags=tags, metrics=_metrics(report), params=params, dataset=dataset)
 
 
-def _train(settings: Settings, stop: threading.Event, registry: Registry, report: Report, champion: RegisteredVersion, snapshot: Snapshot) -> Path:
-    """SFT, RL and evaluation; returns the candidate's folder, and leaves curve, evaluation and decision in the report."""
-    import torch
-
-    from trainer import evaluate, reinforce, sft
-    from trainer.lora import trainable
-    from trainer.policy import Policy
-    from trainer.promotion import decide
-    from trainer.prompts import Prompter
-
-    trainer, reflection = settings.trainer, settings.reflection
-    torch.set_num_threads(trainer.threads)
-    with report.stage("load"):
-        policy = trainable(registry.fetch(champion.version, settings.stack.dir / "trainer" / "checkpoints"), trainer)
-    prompter = Prompter.of(settings, policy.tokenizer)
-    judged = evaluate.choose(snapshot.heldout, trainer.eval_queries)
-    fallen_back = {}
-    answers: dict[str, list[str]] = {evaluate.ZERO_SHOT: [case.base_answer for case in judged]}
-    with report.stage("evaluate"):
-        answers[evaluate.CHAMPION], fallen_back[evaluate.CHAMPION] = evaluate.rewrite(policy, judged, prompter, reflection.k, reflection.max_new_tokens, stop)
-    with report.stage("sft"):
-        fit = sft.train(policy, snapshot.lessons, prompter, trainer.sft, trainer.seed, stop)
-        report.data |= {"sft": {"steps": fit.steps, "left_out": fit.left_out}, "sft_losses": fit.losses}
-    with report.stage("rl"):
-        steps = reinforce.train(policy, snapshot.training, prompter, trainer.rl, reflection.max_new_tokens, trainer.seed, stop)
-        report.data["reward_curve"] = steps
-    with report.stage("save"):
-        candidate = policy.save(report.path.parent / "checkpoint")
-    with report.stage("evaluate"):
-        # Judged as it will be served: read back from the files, in their dtype's precision.
-        answers[evaluate.CANDIDATE], fallen_back[evaluate.CANDIDATE] = evaluate.rewrite(
-            Policy.load(candidate), judged, prompter, reflection.k, reflection.max_new_tokens, stop
-        )
-        found = evaluate.compare(judged, answers, fallen_back)
-        decision = decide(found)
-        report.data |= {"evaluation": asdict(found) | {"k": reflection.k}, "decision": asdict(decision)}
-    log.info("judged", extra={"promote": decision.promote, "reason": decision.reason, **{arm: found.overall.scores[arm] for arm in answers}})
-    return candidate
-
-
-def _register(settings: Settings, registry: Registry, report: Report, champion: RegisteredVersion, snapshot: Snapshot, candidate: Path) -> RegisteredVersion:
-    data = report.data
-    tags = {"code_version": code_version(), "seed": str(settings.trainer.seed), "run_id": report.run_id, "decision": data["decision"]["reason"]}
-    tags |= {HOLDOUT_SHARE: str(snapshot.judged_share)}
+def _metrics(report: Report) -> dict[str, float]:
     metrics = {f"seconds/{stage}": seconds for stage, seconds in report.seconds.items()}
-    for name, found in {**data["evaluation"]["domains"], "overall": data["evaluation"]["overall"]}.items():
+    for kind in ("peak_rss_bytes", "peak_gpu_bytes"):
+        metrics |= {f"{kind}/{stage}": float(peak) for stage, peak in report.data[kind].items()}
+    evaluation = report.data["evaluation"]
+    for name, found in {**evaluation["domains"], "overall": evaluation["overall"]}.items():
         metrics |= {f"eval/{name}/{arm}": value for arm, value in found["scores"].items()}
-    params = _flat("sft", settings.trainer.sft.model_dump()) | _flat("rl", settings.trainer.rl.model_dump())
-    return registry.register(
-        candidate,
-        parent=champion.version,
-        tags=tags,
-        metrics=metrics,
-        params=params | {"seed": settings.trainer.seed, "eval.k": settings.reflection.k},
-        dataset=DatasetLineage(f"{settings.registry.model_name}-snapshot", snapshot.digest, snapshot.ranges),
-    )
+    return metrics
+
+
+def _give_up(report: Report, registry: Registry) -> None:
+    """A run that failed is not taken up: it would fail again."""
+    if tracked := report.data.get("tracked"):
+        with suppress(RetryLater):
+            registry.tracking.end(tracked, "FAILED")
+    clear(report)
 
 
 def _import(stop: threading.Event) -> None:

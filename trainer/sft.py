@@ -10,8 +10,9 @@ import math
 import random
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -43,11 +44,12 @@ class Fit:
 
 @dataclass(frozen=True)
 class FitStep:
-    """One optimizer step, numbered from 1."""
+    """One optimizer step, numbered from 1. An earlier process's has no seconds."""
 
     step: int
     of: int
     loss: float
+    seconds: float = field(default=0.0, compare=False)
 
 
 def train(
@@ -184,10 +186,15 @@ def _watch(stop: threading.Event, purpose: dict[str, Any] | None, progress: Call
     class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
         """Ends training between two steps when asked to, marks whole checkpoints, and says how it goes."""
 
+        began = 0.0
+
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             for entry in state.log_history:
                 if "loss" in entry:
                     progress(FitStep(entry["step"], state.max_steps, entry["loss"]))
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            self.began = time.monotonic()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if stop.is_set():
@@ -201,7 +208,7 @@ def _watch(stop: threading.Event, purpose: dict[str, Any] | None, progress: Call
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
             if not logs or "loss" not in logs:
                 return
-            step = FitStep(state.global_step, state.max_steps, float(logs["loss"]))
+            step = FitStep(state.global_step, state.max_steps, float(logs["loss"]), time.monotonic() - self.began)
             if not math.isfinite(step.loss) or not math.isfinite(float(logs.get("grad_norm", 0.0))):
                 raise CannotContinue(f"SFT step {step.step}: loss {step.loss}, gradient {logs.get('grad_norm')}: not finite; lower trainer.sft.learning_rate")
             if step.step % LOG_EVERY_STEPS == 0 or step.step == step.of:

@@ -71,11 +71,12 @@ def newest(directory: Path, purpose: Mapping[str, Any]) -> State | None:
     return None
 
 
-def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
-    """Write whole or not at all, and on the disk when this returns."""
+def write_json(path: Path, value: Any, *, indent: int | None = None, sync: bool = True) -> None:
+    """Write whole or not at all; with `sync` it outlives the machine's power, too."""
     scratch = path.with_suffix(".tmp")
     scratch.write_text(json.dumps(value, indent=indent) + "\n")
-    _sync(scratch)
+    if sync:
+        _sync(scratch)
     scratch.replace(path)
 
 
