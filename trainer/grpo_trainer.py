@@ -94,9 +94,10 @@ class Reinforce(GRPOTrainer):  # type: ignore[misc]  # trl is untyped here
         self._began = time.monotonic()
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         old_BT, entropy_BT = self._look(output)
-        mask_BT = output["completion_mask"].bool()
-        whole = [self._gathered(x_BT) for x_BT in (old_BT, output["ref_per_token_logps"], mask_BT, entropy_BT)]
-        old, reference, mask, entropy = (x_NT.view(-1, self.num_generations, x_NT.shape[-1]) for x_NT in whole)
+        mask_BT = output["completion_mask"]
+        whole = [self._gathered(x_BT) for x_BT in (old_BT, output["ref_per_token_logps"], entropy_BT, mask_BT)]
+        old, reference, entropy, mask = (x_NT.view(-1, self.num_generations, x_NT.shape[-1]) for x_NT in whole)
+        mask = mask.bool()
         scores_PG, usable_PG, totals_PG = self._gathered(self._rewards_BC).view(-1, self.num_generations, 3).unbind(-1)
         found_NT = advantages(totals_PG, old, reference, mask, self.beta).flatten(0, 1)
         own = slice(self.accelerator.process_index * len(mask_BT), (self.accelerator.process_index + 1) * len(mask_BT))
@@ -116,7 +117,7 @@ class Reinforce(GRPOTrainer):  # type: ignore[misc]  # trl is untyped here
         return logp_BT, entropy_BT
 
     def _gathered(self, x_BT: Tensor) -> Tensor:
-        """Of all processes, in the order of their prompts, zero behind where another's completions are longer."""
+        """Of all processes, in the order of their prompts, zero behind where another's are longer. Not of booleans: padding makes them integers."""
         padded: Tensor = self.accelerator.pad_across_processes(x_BT, dim=1)
         gathered: Tensor = self.accelerator.gather(padded)
         return gathered

@@ -1,0 +1,54 @@
+"""What `test_distributed` runs in one process or in several: three steps of RL on given completions. Arguments: checkpoint, state directory, result."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import trl
+from safetensors.torch import save_file
+
+from infra.settings import Lora, Rl, Trainer
+from schemas.prompts import PromptStyle
+from tests.unit.trainer.made import make_case
+from trainer import grpo_trainer, reinforce
+from trainer.cases import Case
+from trainer.distributed import is_main, processes
+from trainer.lora import trainable
+from trainer.prompts import Prompter
+from trainer.rewards import Reward
+
+RL = Rl(engine="trl", steps=3, prompts_per_step=3, candidates=4, learning_rate=2e-2, beta=0.05, k_min=1, k_max=1, top_p=1.0)
+
+
+def reward_of(text: str, ended: bool, case: Case) -> Reward:
+    return Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=ended)
+
+
+def given(trainer: Any, prompts: list[list[int]], *rest: Any) -> tuple[list[list[int]], None]:
+    """This process's share of completions, the longest of which belong to the last process. Twelve over two: a group is parted."""
+    generator = torch.Generator().manual_seed(1)
+    whole = [torch.randint(0, 250, (1 + row,), generator=generator).tolist() + ([258] if row % 3 else []) for row in range(12)]
+    first = trainer.accelerator.process_index * len(prompts)
+    return whole[first : first + len(prompts)], None
+
+
+def main(checkpoint: Path, state_dir: Path, result: Path) -> None:
+    torch.set_num_threads(1)
+    vars(grpo_trainer)["reward_of"] = reward_of
+    trl.GRPOTrainer._generate_single_turn = given
+    policy = trainable(checkpoint, Trainer(lora=Lora(rank=4)))
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    steps = reinforce.train(policy, [make_case(n) for n in range(4)], prompter, RL, 16, 0, threading.Event(), state_dir, checkpoint_every=2)
+    if is_main():
+        save_file({name: weight.clone() for name, weight in policy.weights().items()}, result.with_suffix(".safetensors"))
+        result.write_text(json.dumps({"processes": processes(), "steps": [asdict(step) for step in steps]}))
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

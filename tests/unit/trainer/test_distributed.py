@@ -1,0 +1,59 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from infra.errors import BadSetting
+from trainer.distributed import divided, is_main, processes
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def test_one_process_is_the_main_one_unless_a_launcher_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert is_main() and processes() == 1
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert not is_main() and processes() == 4
+
+
+def test_a_batch_is_divided_over_processes_and_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert divided(256, 0, "rows") == (256, 1)
+    assert divided(256, 32, "rows") == (32, 8)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert divided(256, 0, "rows") == (64, 1)
+    assert divided(256, 16, "rows") == (16, 4)
+    for total, micro_batch in ((255, 0), (256, 48), (2, 0), (256, 128)):
+        with pytest.raises(BadSetting, match=f"rows={total} is not a multiple of 4 processes"):
+            divided(total, micro_batch, "rows")
+
+
+def _run(launcher: list[str], checkpoint: Path, folder: Path) -> dict[str, Any]:
+    folder.mkdir()
+    command = [*launcher, "-m", "tests.unit.trainer.launched", str(checkpoint), str(folder / "state"), str(folder / "result.json")]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return found | {"weights": load_file(folder / "result.safetensors")}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_two_processes_train_on_the_statistics_of_the_whole_batch(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    # `accelerate launch --cpu` starts one process, whatever --num_processes says; on GPUs it starts them by this same module.
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    one = _run([sys.executable], tiny_checkpoint, tmp_path / "one")
+    two = _run(launch, tiny_checkpoint, tmp_path / "two")
+    assert (one["processes"], two["processes"]) == (1, 2)
+    for step, other in zip(two["steps"], one["steps"], strict=True):
+        assert step | {"seconds": 0} == pytest.approx(other | {"seconds": 0}, abs=1e-3)
+    start = load_file(tiny_checkpoint / "model.safetensors")
+    made, expected = (torch.cat([(weight - start[name]).flatten() for name, weight in run["weights"].items() if name in start]) for run in (two, one))
+    assert float(expected.norm()) > 0.1
+    assert float(torch.cosine_similarity(made, expected, 0)) > 0.999
