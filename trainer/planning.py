@@ -10,10 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from infra.registry import Registry
 from infra.settings import Settings
-from schemas.topics import TRAJECTORIES
-from trainer.snapshot import Snapshot, offsets_beyond, ranges_json
+from trainer.snapshot import Snapshot
 
 
 @dataclass(frozen=True)
@@ -71,14 +69,3 @@ def _narrowing(snapshot: Snapshot, settings: Settings) -> str:
     if snapshot.judged_share >= share:
         return ""
     return f"; judged by users below {snapshot.judged_share:g} only, not trainer.holdout_share {share:g}: an ancestor may have trained on the others"
-
-
-def if_new(snapshot: Snapshot, registry: Registry, settings: Settings, planned: Plan) -> Plan:
-    """`planned`, unless too little is new since the newest version."""
-    newest = registry.versions()[-1]
-    before = ranges_json(newest.dataset.ranges) if newest.dataset else {}
-    new = offsets_beyond(snapshot.ranges, before, TRAJECTORIES)
-    if new < settings.trainer.min_trajectories:
-        reason = f"{new} new trajectory records since version {newest.version}, trainer.min_trajectories is {settings.trainer.min_trajectories}"
-        return Plan(False, reason)
-    return planned

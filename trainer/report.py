@@ -8,6 +8,7 @@ The file is replaced whole. It names no user and quotes nobody. What is not know
     stage, progress                 progress is {step, of, eta_s, and what the stage tells: loss; k, reward, kl, entropy, ...}, of the last step done
     seconds, peak_rss_bytes, peak_gpu_bytes     by stage: collect, load, sft, rl, save, evaluate, register
     seed, settings, start_from, parent, champion, tracked      what it trains from and with; tracked is its MLflow run
+    triggers                        why it began: `trainer.triggers.Trigger`s, fired or not
     counts, judged_share, offset_ranges, dataset_digest, code_version, pinned   pinned: the snapshot is stored, a resumed run reads it and not the topics
     sft, sft_losses, reward_curve   one entry per RL step (`trainer.rl.Step`); a loss is the mean over ten steps
     evaluation, decision            `trainer.evaluate.Evaluation` with k, `trainer.promotion.Decision`

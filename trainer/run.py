@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from infra.errors import RetouchError, RetryLater
@@ -20,10 +20,11 @@ from trainer.collect import collect
 from trainer.holdout import HOLDOUT_SHARE, untouched_share
 from trainer.interruption import Interrupted, check
 from trainer.lease import lease, lease_path
-from trainer.planning import if_new, plan
+from trainer.planning import plan
 from trainer.report import FAILED, INTERRUPTED, NOTHING_TO_TRAIN, TRAINED, Report
 from trainer.resumption import clear, parent_of_run, take_up
 from trainer.snapshot import Snapshot, code_version, load, write
+from trainer.triggers import BY_HAND, Trigger
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +32,8 @@ log = logging.getLogger(__name__)
 _LIBRARIES = ("torch", "transformers", "datasets", "trl.trainer.sft_trainer", "trainer.stages")
 
 
-def run(settings: Settings, stop: threading.Event, registry: Registry | None = None, *, only_if_new: bool = False) -> Report:
-    """One run from collection to promotion, or the rest of one that was cut short. `only_if_new` asks a new one for `min_trajectories` new records
-    since the newest version as well.
+def run(settings: Settings, stop: threading.Event, registry: Registry | None = None, triggers: Sequence[Trigger] = (BY_HAND,)) -> Report:
+    """One run from collection to promotion, or the rest of one that was cut short. `triggers` are why, and all others that were asked; the report keeps them.
 
     Raises Interrupted when stopped and RetryLater when a store is away, after which the run can be taken up; CannotContinue when it cannot go on.
     The report on disk says so too.
@@ -43,8 +43,9 @@ def run(settings: Settings, stop: threading.Event, registry: Registry | None = N
         champion = registry.resolve(Alias.CHAMPION) or register_shipped(settings, registry)
         parent = parent_of_run(settings, registry, champion)
         report = take_up(settings, registry, champion, parent)
+        report.data.setdefault("triggers", [asdict(trigger) for trigger in triggers])
         try:
-            _Run(settings, stop, registry, report, champion, parent).complete(only_if_new)
+            _Run(settings, stop, registry, report, champion, parent).complete()
         except (Interrupted, RetryLater) as error:
             report.finish(INTERRUPTED, str(error))
             log.info("run interrupted", extra={"run_id": report.run_id, "reason": str(error)})
@@ -69,17 +70,18 @@ class _Run:
     champion: RegisteredVersion
     parent: RegisteredVersion
 
-    def complete(self, only_if_new: bool) -> None:
+    def complete(self) -> None:
         """Go through all steps; those that an earlier process has done are found done."""
         report = self.report
         version = self.registry.of_run(report.run_id)
         if version is None:
-            snapshot = self._snapshot(only_if_new)
+            snapshot = self._snapshot()
             if snapshot is None:
                 return
             with report.stage("load"):
                 _import(self.stop)
             version = self._train_and_register(snapshot)
+            log.info("version registered", extra={"run_id": report.run_id, "version": version.version, "digest": version.digest})
         decision = report.data["decision"]
         aliases = [Alias.CHALLENGER, *([Alias.CHAMPION] if decision["promote"] else [])]
         for alias in aliases:
@@ -87,7 +89,7 @@ class _Run:
         report.tell_version(version, aliases)
         report.finish(TRAINED, decision["reason"])
 
-    def _snapshot(self, only_if_new: bool) -> Snapshot | None:
+    def _snapshot(self) -> Snapshot | None:
         """The run's data: what it pinned before it was cut short, else what is collected now. None, and the report ended, where nothing is trained."""
         settings, report, parent = self.settings, self.report, self.parent
         with report.stage("collect"):
@@ -96,8 +98,6 @@ class _Run:
             snapshot = collect(settings, self.stop, untouched_share(self.champion), parent.dataset.ranges if parent.dataset else None)
             report.tell_snapshot(snapshot, code_version())
             planned = plan(snapshot, settings)
-            if planned.train and only_if_new:
-                planned = if_new(snapshot, self.registry, settings, planned)
             if planned.train:
                 write(snapshot, settings, code_version())
                 report.data["pinned"] = True

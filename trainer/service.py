@@ -1,35 +1,47 @@
-"""The trainer service: a run when started and then on a schedule, and the dry run that says what one would do."""
+"""The trainer service: it watches what is new and runs when a trigger fires; and the dry run that says what a run would do now."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from dataclasses import asdict
 from typing import Any
+
+from kafka.errors import KafkaError
 
 from infra.errors import RetouchError
 from infra.lifecycle import mark_ready
 from infra.registry import Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
+from trainer.bootstrap import bootstrap
 from trainer.collect import collect
 from trainer.holdout import untouched_share
 from trainer.interruption import Interrupted
+from trainer.lease import is_held, lease_path
 from trainer.planning import plan
+from trainer.resumption import parent_of_run
 from trainer.run import run
 from trainer.snapshot import ranges_json
+from trainer.watch import Watch
 
 log = logging.getLogger(__name__)
 
 
 def describe(settings: Settings, stop: threading.Event) -> dict[str, Any]:
-    """The dry run: what would be trained on, from which version, and why or why not."""
-    champion = Registry(settings).resolve(Alias.CHAMPION)
-    snapshot = collect(settings, stop, untouched_share(champion), champion.dataset.ranges if champion and champion.dataset else None)
+    """The dry run: what would be trained on, from which version, and why or why not. `triggers` are the service's, were it asked now."""
+    registry = Registry(settings)
+    champion = registry.resolve(Alias.CHAMPION)
+    with Watch(settings, registry) as watch:
+        triggers = watch.look(stop)
+    parent = parent_of_run(settings, registry, champion) if champion else None
+    snapshot = collect(settings, stop, untouched_share(champion), parent.dataset.ranges if parent and parent.dataset else None)
     planned = plan(snapshot, settings)
     return {
         "train": planned.train,
         "reason": planned.reason,
-        "parent": champion.version if champion else None,
+        "triggers": [asdict(trigger) for trigger in triggers],
+        "parent": parent.version if parent else None,
         "counts": dict(snapshot.counts),
         "judged_share": snapshot.judged_share,
         "offset_ranges": ranges_json(snapshot.ranges),
@@ -38,14 +50,32 @@ def describe(settings: Settings, stop: threading.Event) -> dict[str, Any]:
 
 
 def serve(settings: Settings, stop: threading.Event) -> None:
-    """Run when started and then every `trainer.every_s`, each time only if enough is new. A run that fails is logged; the next may succeed."""
+    """Look every `trainer.poll_s`, run where a trigger fires. A run or a look that fails is logged; the next may succeed."""
     registry = Registry(settings)
     mark_ready(settings)
     while not stop.is_set():
         try:
-            run(settings, stop, registry, only_if_new=True)
+            bootstrap(settings)
+            with Watch(settings, registry) as watch:
+                _watch(settings, stop, registry, watch)
         except Interrupted:
             return
-        except RetouchError as error:
-            log.error("run failed", extra={"reason": str(error)})
-        stop.wait(settings.trainer.every_s)
+        except (RetouchError, KafkaError) as error:
+            log.error("trainer cannot look", extra={"reason": str(error)})
+        stop.wait(settings.trainer.poll_s)
+
+
+def _watch(settings: Settings, stop: threading.Event, registry: Registry, watch: Watch) -> None:
+    while not stop.is_set():
+        triggers = watch.look(stop)
+        fired = [trigger for trigger in triggers if trigger.fired]
+        if fired and not is_held(lease_path(settings)):  # else somebody runs one by hand; look again when it is over
+            log.info("triggered", extra={"triggers": [trigger.kind for trigger in fired], "reason": "; ".join(trigger.reason for trigger in fired)})
+            try:
+                run(settings, stop, registry, triggers)
+            except RetouchError as error:
+                log.error("run failed", extra={"reason": str(error)})
+                stop.wait(settings.trainer.every_s)  # what made it fail may be over by then; the same trigger fires again
+                continue
+            watch.attempted()
+        stop.wait(settings.trainer.poll_s)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,10 +22,13 @@ from tests.tiny_model import make_checkpoint
 from tests.unit.trainer.made import make_outcome, make_trajectory
 from trainer import service
 from trainer.bootstrap import bootstrap
-from trainer.collect import collect, ranges_json
+from trainer.collect import collect
 from trainer.interruption import Interrupted
 from trainer.models import list_versions
 from trainer.run import run
+from trainer.snapshot import ranges_json
+from trainer.status import status
+from trainer.watch import Watch
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
@@ -92,6 +97,15 @@ def events(settings: Settings) -> list[ModelEvent]:
         consumer.close()
 
 
+def within(seconds: float, holds: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.2)
+    return True
+
+
 def test_a_run_registers_a_version_with_its_lineage_and_announces_it(settings: Settings, traffic: int) -> None:
     report = run(settings, threading.Event())
     data = json.loads(report.path.read_text())
@@ -116,8 +130,27 @@ def test_a_run_registers_a_version_with_its_lineage_and_announces_it(settings: S
 
     again = collect(settings, threading.Event())
     assert again.digest == data["dataset_digest"] and ranges_json(again.ranges) == data["offset_ranges"]
-    idle = run(settings, threading.Event(), only_if_new=True)
-    assert idle.data["status"] == "nothing_to_train" and idle.data["reason"].startswith("0 new trajectory records since version 2")
+    with Watch(settings, Registry(settings)) as watch:
+        seen = watch.look(threading.Event())
+    assert not [trigger for trigger in seen if trigger.fired] and seen[1].numbers["new"] == seen[2].numbers["new"] == 0
+    told = status(settings)
+    assert told is not None and (told["run_id"], told["status"], told["version"]) == (data["run_id"], "trained", "2") and told["triggers"] == ["by_hand"]
+
+
+def test_the_service_runs_when_something_is_new_and_then_waits(settings: Settings, traffic: int) -> None:
+    quick = settings.model_copy(update={"trainer": settings.trainer.model_copy(update={"poll_s": 0.1})})
+    stop = threading.Event()
+    serving = threading.Thread(target=service.serve, args=(quick, stop), daemon=True)
+    serving.start()
+    try:
+        assert within(300, lambda: (told := status(quick)) is not None and told["status"] == "trained")
+        stop.wait(1.0)  # several more looks
+    finally:
+        stop.set()
+        serving.join(60)
+    (report,) = (quick.stack.dir / "runs").glob("*/report.json")
+    assert [trigger["kind"] for trigger in json.loads(report.read_text())["triggers"] if trigger["fired"]] == ["schedule"]
+    assert not serving.is_alive() and len(Registry(quick).versions()) == 2
 
 
 def test_too_little_data_trains_nothing_and_says_so(settings: Settings, traffic: int) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue
-from trainer.lease import lease
+from trainer.lease import is_held, lease
 
 
 def test_a_second_trainer_is_told_who_holds_the_lease(tmp_path: Path) -> None:
@@ -23,3 +23,12 @@ def test_the_lease_of_a_killed_trainer_is_free_again(tmp_path: Path) -> None:
     assert path.exists()
     with lease(path):
         assert path.read_text() == f"{os.getpid()}\n"
+
+
+def test_anybody_may_ask_whether_the_lease_is_held(tmp_path: Path) -> None:
+    path = tmp_path / "trainer.lock"
+    assert not is_held(path)
+    with lease(path):
+        assert is_held(path)
+    path.touch()
+    assert not is_held(path)
