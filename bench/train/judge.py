@@ -28,10 +28,10 @@ Answers = Mapping[str, Sequence[str]]
 def judge(data: Data, done: Mapping[str, Done], plan: Plan, pairs: Callable[[report.Measurement], Pairs] | None = None) -> report.Measurement:
     """The whole measurement. `pairs` says which answerers are compared, from a measurement without differences; by default those the issue asks for."""
     answers = {names.ZERO_SHOT: [case.base_answer for case in data.heldout], **_known_answers(data, plan)}
-    answers |= {f"{arm}@{k}": found.answers for arm, one in done.items() for k, found in one.held_out.items()}
+    answers |= {f"{arm}@{k}": found.answers for arm in sorted(done, key=_place) for k, found in done[arm].held_out.items()}
     places = slices(data)
     plain = _compared(data, answers, done, places)
-    arms = {name: _arm(one) for name, one in done.items()}
+    arms = {name: _arm(done[name]) for name in sorted(done, key=_place)}
     users = {name: len({data.heldout[place].user for place in within}) for name, within in places.items()}
     found = report.Measurement(data.title, data.counts, users, plain, arms, [])
     made = list((pairs or usual_pairs)(found))
@@ -105,6 +105,11 @@ def _compared(data: Data, answers: Answers, done: Mapping[str, Done], places: Ma
 
 def _at(cases: Sequence[Case], answers: Sequence[str], places: Sequence[int]) -> tuple[list[Case], list[str]]:
     return [cases[place] for place in places], [answers[place] for place in places]
+
+
+def _place(arm: str) -> int:
+    """Arms stand in the order of their titles; those without one come last, in the order in which they were done."""
+    return [*names.TITLES].index(arm) if arm in names.TITLES else len(names.TITLES)
 
 
 def _arm(done: Done) -> report.Arm:

@@ -65,23 +65,13 @@ def _quality(axes: Any, found: Measurement, plan: Plan, domain: str | None, titl
             shown = name.partition("@")[2]
             mark = MARKS[plan.ks.index(int(shown))] if shown else "x"
             best = not shown or (arm in found.arms and int(shown) == found.arms[arm].best_k)
-            axes.scatter(
-                value(name), place, marker=mark, s=46, zorder=2, color=_colour(found, arm), facecolors=None if best else "white", edgecolors=_colour(found, arm)
-            )
+            colour = _colour(found, arm)
+            axes.scatter(value(name), place, marker=mark, s=46, zorder=2, color=colour, **({} if best else {"facecolors": "white", "edgecolors": colour}))
     for name, style, words in ((BLIND, ":", "user-blind"), (f"{RULE}@{plan.k}", "--", f"best rule, k = {plan.k}"), (IDEAL, "-", "no noise")):
         if name in found.answerers:
-            axes.axvline(value(name), color=GREY, linestyle=style, linewidth=1.2, zorder=0)
-            axes.annotate(
-                words,
-                (value(name), 1.0),
-                (3, -2),
-                xycoords=("data", "axes fraction"),
-                textcoords="offset points",
-                fontsize=8,
-                color=GREY,
-                rotation=90,
-                va="top",
-            )
+            axes.axvline(value(name), color=GREY, linestyle=style, linewidth=1.2, zorder=0, label=words)
+    if domain is None:
+        axes.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.06))
     axes.set_yticks(range(len(rows)), [arms.TITLES.get(arm, arm) for arm in reversed(rows)] if named else [""] * len(rows))
     marks = ", ".join(f"{mark} k = {k}" for mark, k in zip(("circle", "square", "diamond", "triangle"), plan.ks, strict=False))
     axes.set_title(f"{title} ({marks}; filled: chosen on training users)" if domain is None else title, fontsize=10, loc="left")
