@@ -1,0 +1,110 @@
+"""A run that is killed in every one of its stages, one after another, ends as one that was never killed: data, steps, weights, one version."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.broker import Broker
+from infra.kafka import producer, send
+from infra.registry import Registry
+from infra.settings import Settings, load
+from schemas.ids import is_held_out
+from schemas.model_events import Alias
+from schemas.topics import OUTCOMES, TRAJECTORIES
+from tests.integration.trainer_process import Moment, train_once
+from tests.tiny_model import make_checkpoint
+from tests.unit.trainer.made import make_outcome, make_trajectory
+
+# MLflow and what it imports warn about themselves.
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore")]
+
+USERS = [f"survivor{number}" for number in range(12)]
+SFT_STEPS, RL_STEPS, EVERY = 25, 12, 4
+
+#: Where the run is killed, in the order of its stages; every process does the rest up to the next.
+MOMENTS = (
+    Moment("stage begins", "stage", "collect"),
+    Moment("run starts", "parent", "1"),  # its data is pinned
+    Moment("sft step", "step", "20"),  # its last state is that of step 16
+    Moment("stage begins", "stage", "rl"),
+    Moment("rl step", "step", "9"),  # the tenth; its last state is that of eight
+    Moment("stage begins", "stage", "evaluate", 2),  # the champion was asked before SFT
+    Moment("stage begins", "stage", "register"),
+    Moment("version registered", "version", "2"),
+    Moment("alias moved", "alias", "challenger"),
+)
+
+
+def settings_of(broker: Broker, checkpoint: Path, directory: Path) -> Settings:
+    trainer = {
+        "min_trajectories": 4,
+        "min_heldout_users": 1,
+        "min_users": 1,
+        "min_domains": 1,
+        "user_share": 1.0,
+        "checkpoint_every": EVERY,
+        "sft": {"max_steps": SFT_STEPS, "epochs": 50, "batch_size": 2},
+        "rl": {"steps": RL_STEPS, "prompts_per_step": 2, "candidates": 2, "k_min": 1, "k_max": 3},
+    }
+    return load(
+        kafka={"bootstrap_servers": broker.bootstrap_servers},
+        stack={"dir": directory},
+        reflection={"checkpoint": checkpoint, "max_new_tokens": 8},
+        registry={"model_name": f"reflector-{directory.name}"},
+        trainer=trainer,
+    )
+
+
+def send_traffic(settings: Settings) -> None:
+    to = producer(settings, "test")
+    for user in USERS:
+        outcome = make_outcome(user=user)
+        send(to, OUTCOMES, outcome, id=outcome.outcome_id, source="/test")
+        if not is_held_out("t", user, settings.trainer.holdout_share):
+            trajectory = make_trajectory(outcome)
+            send(to, TRAJECTORIES, trajectory, id=trajectory.trajectory_id, source="/test")
+    to.close()
+
+
+def report_of(settings: Settings) -> dict[str, Any]:
+    (path,) = (settings.stack.dir / "runs").glob("*/report.json")
+    report: dict[str, Any] = json.loads(path.read_text())
+    return report
+
+
+def learnt(report: dict[str, Any]) -> dict[str, Any]:
+    """What must not depend on kills."""
+    curve = [{name: value for name, value in step.items() if name != "seconds"} for step in report["reward_curve"]]
+    return {name: report[name] for name in ("dataset_digest", "counts", "sft", "sft_losses", "evaluation", "digest", "version")} | {"curve": curve}
+
+
+def test_a_run_killed_in_each_stage_ends_as_one_that_was_not(broker: Broker, tmp_path: Path) -> None:
+    checkpoint = make_checkpoint(tmp_path / "parent", seed=1)
+    killed, whole = (settings_of(broker, checkpoint, tmp_path / name) for name in ("killed", "whole"))
+    send_traffic(killed)
+    for moment in MOMENTS:
+        assert train_once(killed, moment) == -signal.SIGKILL, f"{moment}: {(killed.stack.dir / 'trainer.log').read_text()[-4000:]}"
+        assert report_of(killed)["status"] == "running"
+    for settings in (killed, whole):
+        assert train_once(settings) == 0, (settings.stack.dir / "trainer.log").read_text()[-4000:]
+
+    report = report_of(killed)
+    assert (report["status"], report["starts"]) == ("trained", len(MOMENTS) + 1), report["reason"]
+    assert [step["step"] for step in report["reward_curve"]] == list(range(RL_STEPS)) and report["sft"]["steps"] == SFT_STEPS
+    assert learnt(report) == learnt(report_of(whole))
+    assert {path.name for path in (killed.stack.dir / "runs" / report["run_id"]).iterdir()} == {"report.json"}
+
+    registry = Registry(killed)
+    assert [(version.version, version.parent) for version in registry.versions()] == [("1", None), ("2", "1")]
+    second = registry.get("2")
+    assert (second.tags["run_id"], second.digest) == (report["run_id"], report["digest"])
+    assert second.dataset is not None and second.dataset.digest == report["dataset_digest"]
+    challenger = registry.resolve(Alias.CHALLENGER)
+    assert challenger is not None and challenger.version == "2"
+    assert list(registry.tracking.steps(report["tracked"], "rl/reward")) == list(range(RL_STEPS))
+    assert list(registry.tracking.steps(report["tracked"], "sft/loss")) == list(range(1, SFT_STEPS + 1))
