@@ -17,7 +17,7 @@ from infra.settings import Settings
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m trainer", description="Without a flag: run on a schedule until SIGTERM.")
+    parser = argparse.ArgumentParser(prog="python -m trainer", description="Without a flag: the service, which runs when a trigger fires, until SIGTERM.")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--once", action="store_true", help="one run, then exit")
     what.add_argument("--bootstrap", action="store_true", help="register the shipped checkpoint as champion where the registry is empty, then exit")

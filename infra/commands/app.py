@@ -15,6 +15,7 @@ from infra.commands.bench import bench
 from infra.commands.dlq import dlq
 from infra.commands.frame import EXIT_CODES, INTERRUPTED, Json, run
 from infra.commands.lab import lab
+from infra.commands.train import train
 
 app = typer.Typer(
     name="retouch",
@@ -33,6 +34,7 @@ app.add_typer(config, name="config")
 app.add_typer(dlq, name="dlq")
 app.add_typer(lab, name="lab")
 app.add_typer(bench, name="bench")
+app.add_typer(train, name="train")
 
 
 class DataFormat(StrEnum):
@@ -123,20 +125,6 @@ def ask(
     from infra.commands import work
 
     run(lambda settings: work.ask(settings, user, text, domain, tuple(option or ()), strategy.value if strategy else None, timeout, as_json))
-
-
-@app.command(epilog=EXIT_CODES)
-def train(
-    once: Annotated[bool, typer.Option("--once", help="One run, then exit; otherwise on a schedule until interrupted.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say as JSON what would be trained on, and why; train nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Log lines and the dry run are JSON anyway; accepted like everywhere.")] = False,
-) -> None:
-    """Run the trainer on the running stack's topics."""
-    from infra.commands import work
-
-    if once and dry_run:
-        raise typer.BadParameter("--once and --dry-run exclude each other")
-    run(lambda settings: work.train(settings, once, dry_run))
 
 
 @models.command("list", epilog=EXIT_CODES)

@@ -1,4 +1,4 @@
-"""`retouch demo`, `replay`, `ask`, `train`, `models`: what the other packages do, reached by name so that `infra` imports none of them."""
+"""`retouch demo`, `replay`, `ask`, `models`: what the other packages do, reached by name so that `infra` imports none of them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from infra.commands.frame import FAILED, OK, USAGE, complain, show, show_json, show_table
+from infra.commands.frame import OK, USAGE, complain, show, show_json, show_table
 
 if TYPE_CHECKING:
     from infra.settings import Settings
@@ -45,23 +45,6 @@ def ask(settings: Settings, user: str, text: str, domain: str, options: tuple[st
     else:
         _show_response(response)
     return OK
-
-
-def train(settings: Settings, once: bool, dry_run: bool) -> int:
-    """The trainer in a process of its own, as deployed; an interrupt reaches it through the terminal, and its end is waited for."""
-    import subprocess
-    import sys
-
-    from infra.environment import environment
-
-    flags = [flag for flag, wanted in (("--once", once), ("--dry-run", dry_run)) if wanted]
-    trainer = subprocess.Popen([sys.executable, "-m", "trainer", *flags], env=environment(_running(settings)))
-    try:
-        return FAILED if (code := trainer.wait()) < 0 else code
-    except BaseException:
-        trainer.terminate()
-        trainer.wait()
-        raise
 
 
 def list_models(settings: Settings, as_json: bool) -> int:

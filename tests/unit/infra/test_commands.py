@@ -17,7 +17,7 @@ from infra.settings import Settings
 from schemas.queries import Strategy
 
 COMMANDS = (
-    *("demo", "up", "status", "down", "replay", "ask", "train", "models list", "topics apply", "topics describe"),
+    *("demo", "up", "status", "down", "replay", "ask", "train", "train status", "models list", "topics apply", "topics describe"),
     *("config check", "config print", "lab chaos", "dlq list", "dlq show", "dlq redrive"),
 )
 
@@ -39,7 +39,10 @@ def test_every_command_takes_json_and_documents_its_exit_codes(command: str) -> 
     assert "--json" in output and "Exit codes: 0 " in " ".join(output.split())
 
 
-@pytest.mark.parametrize("arguments", [["bogus"], ["ask"], ["ask", "x"], ["replay"], ["replay", "x", "--format", "csv"], ["train", "--once", "--dry-run"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["bogus"], ["ask"], ["ask", "x"], ["replay"], ["replay", "x", "--format", "csv"], ["train", "--once", "--dry-run"], ["train", "--once", "status"]],
+)
 def test_wrong_usage_is_2(arguments: list[str]) -> None:
     assert run(*arguments)[0] == 2
 
