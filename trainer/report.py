@@ -53,7 +53,7 @@ class Report:
     @classmethod
     def begin(cls, settings: Settings) -> Self:
         began = datetime.now(UTC)
-        run_id = f"{began:%Y%m%dT%H%M%S}-{os.getpid()}"
+        run_id = f"{began:%Y%m%dT%H%M%S%f}-{os.getpid()}"  # in the order of time
         directory = settings.stack.dir / "runs" / run_id
         directory.mkdir(parents=True)
         data = {

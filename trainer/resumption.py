@@ -109,7 +109,7 @@ def _abandon(report: Report, registry: Registry, reason: str) -> None:
 
 
 def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The names of the settings that differ, an indifferent one aside."""
+    """The names of the settings that differ, indifferent ones aside."""
     flat_before, flat_now = dict(_flat(before)), dict(_flat(now))
     names = sorted(flat_before.keys() | flat_now.keys())
     return [name for name in names if flat_before.get(name) != flat_now.get(name) and name not in INDIFFERENT]

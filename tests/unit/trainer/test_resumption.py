@@ -1,0 +1,137 @@
+"""Which run goes on and which is closed, against a real registry."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from infra.registry import RegisteredVersion, Registry
+from infra.settings import Settings, load
+from schemas.model_events import Alias
+from tests.unit.infra.checkpoint_files import write_checkpoint
+from trainer.bootstrap import SHIPPED, register_shipped
+from trainer.report import TRAINED, Report
+from trainer.resumption import STARTS, parent_of_run, take_up
+
+# MLflow and what it imports warn about themselves.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
+
+
+def settings_of(directory: Path, registry_of: Path, **trainer: Any) -> Settings:
+    uri = f"sqlite:///{registry_of}/mlflow.db"
+    return load(stack={"dir": directory}, registry={"model_name": "m", "tracking_uri": uri}, trainer=trainer)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture(scope="module")
+def registry(store: Path) -> Registry:
+    return Registry(settings_of(store, store))
+
+
+@pytest.fixture(scope="module")
+def versions(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> tuple[RegisteredVersion, RegisteredVersion]:
+    """The shipped one, whose process was killed before it was champion, and its child, which a run `done` made."""
+    checkpoints = tmp_path_factory.mktemp("checkpoints")
+    settings = settings_of(checkpoints, checkpoints)
+    registry.register(write_checkpoint(checkpoints / "first"), tags={"decision": SHIPPED})
+    assert registry.resolve(Alias.CHAMPION) is None
+    shipped = register_shipped(settings, registry)
+    assert shipped.version == "1" and registry.resolve(Alias.CHAMPION) is not None
+    return shipped, registry.register(write_checkpoint(checkpoints / "second", weights=b"\x01" * 16), parent="1", tags={"run_id": "done"})
+
+
+Begin = Callable[..., Report]
+
+
+@pytest.fixture
+def begin(registry: Registry, versions: tuple[RegisteredVersion, RegisteredVersion], store: Path, tmp_path: Path) -> Begin:
+    """Take up a run: `champion` and `parent` are numbers of versions, the rest settings of the trainer."""
+
+    def take(champion: int = 0, parent: int = 0, **trainer: Any) -> Report:
+        return take_up(settings_of(tmp_path, store, **trainer), registry, versions[champion], versions[parent])
+
+    return take
+
+
+def change(report: Report, **data: Any) -> None:
+    report.data |= data
+    report.save()
+
+
+def test_a_run_that_was_killed_or_stopped_goes_on_under_its_own_id(begin: Begin) -> None:
+    again = first = begin()
+    for status in ("running", "interrupted"):
+        change(again, status=status, dataset_digest="d", reason="whatever")
+        again = begin(every_s=7.0, poll_s=1.0, checkpoint_every=3)  # matters to no weight
+        assert again.run_id == first.run_id and again.data["dataset_digest"] == "d"
+        assert (again.data["status"], again.data["reason"]) == ("running", None)
+    assert again.data["starts"] == 3 and json.loads(again.path.read_text()) == again.data
+
+
+@pytest.mark.parametrize(
+    ("today", "reason"),
+    [
+        ({"rl": {"steps": 7}, "seed": 3}, "settings changed since: rl.steps, seed"),
+        ({"champion": 1}, "the champion is version 2 by now, it was 1"),
+        ({"parent": 1}, "the parent would be version 2 by now, it was 1"),
+    ],
+)
+def test_a_run_that_would_be_another_today_is_abandoned_with_the_reason(begin: Begin, registry: Registry, today: dict[str, Any], reason: str) -> None:
+    first = begin()
+    tracked = registry.tracking.begin(first.run_id, {}, None)
+    (first.directory / "checkpoint").mkdir()
+    change(first, tracked=tracked)
+    second = begin(**today)
+    closed = Report.read(first.path)
+    assert second.run_id != first.run_id and second.data["starts"] == 1
+    assert (closed.data["status"], closed.data["reason"]) == ("abandoned", reason) and closed.data["finished_at"]
+    assert [path.name for path in first.directory.iterdir()] == ["report.json"]
+    assert registry._store.client.get_run(tracked).info.status == "KILLED"
+
+
+def test_a_run_of_other_code_or_that_never_ends_is_abandoned(begin: Begin) -> None:
+    for data, reason in (({"code_version": "0"}, "made by version 0 of the code"), ({"starts": STARTS}, f"started {STARTS} times without an end")):
+        report = begin()
+        change(report, **data)
+        begin()
+        assert Report.read(report.path).data["status"] == "abandoned" and reason in Report.read(report.path).data["reason"]
+
+
+def test_a_run_whose_version_is_champion_already_only_has_to_end(begin: Begin) -> None:
+    report = begin()
+    change(report, run_id="done")
+    assert begin(champion=1, parent=1).path == report.path
+
+
+def test_of_several_unfinished_runs_the_newest_goes_on(begin: Begin, tmp_path: Path) -> None:
+    newest = begin()
+    older = tmp_path / "runs" / "20200101T000000-1"
+    (older / "state").mkdir(parents=True)
+    (older / "report.json").write_text(json.dumps(newest.data | {"run_id": older.name}))
+    assert begin().run_id == newest.run_id
+    assert Report.read(older / "report.json").data["reason"] == "a newer run goes on"
+
+
+def test_ended_runs_are_cleared_and_unreadable_ones_left(begin: Begin, tmp_path: Path) -> None:
+    ended = begin()
+    ended.finish(TRAINED, "better")
+    broken = tmp_path / "runs" / "20200101T000000-1"
+    (broken / "state").mkdir(parents=True)
+    (broken / "report.json").write_text("{")
+    new = begin()
+    assert new.run_id != ended.run_id and new.data["starts"] == 1
+    assert [path.name for folder in (ended.directory, broken) for path in folder.iterdir()] == ["report.json", "report.json"]
+
+
+def test_a_run_starts_from_the_champion_or_from_the_newest_version_without_a_parent(
+    registry: Registry, versions: tuple[RegisteredVersion, RegisteredVersion], store: Path
+) -> None:
+    shipped, trained = versions
+    assert parent_of_run(settings_of(store, store), registry, trained) is trained
+    assert parent_of_run(settings_of(store, store, start_from="shipped"), registry, trained).version == shipped.version
