@@ -1,0 +1,233 @@
+"""RL completions per second: our own loop against TRL's GRPOTrainer as shipped, with the same weights, prompts, sizes and threads, in one process.
+
+The two take turns step by step, so that whatever else the machine does slows both. A learning rate of nearly zero keeps both at the weights they
+began with, so completions stay of like length; figures per completion token are there for what difference is left. TRL has its own defaults but for:
+the batch in one piece and no gradient checkpointing (both make it faster here), beta above 0 as ours (so that it runs the reference too),
+num_iterations 1, one step per generation, float32, transformers' own sampling (vLLM is for GPUs) and the same nucleus, temperature and reward.
+
+    python -m bench.train.speed     a small persona world, a short SFT of the shipped reflector, then the race; JSON on stdout
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.errors import CannotContinue
+from infra.settings import Rl, Settings, load
+from trainer.cases import Case
+
+#: So small that no weight moves, and more than nothing, which an optimizer might skip.
+NO_MOTION = 1e-12
+SFT_STEPS = 60
+TARGET = 1.5
+
+
+@dataclass(frozen=True)
+class Pace:
+    """One engine. Medians over the steps; `seconds` are of each."""
+
+    seconds: Sequence[float]
+    tokens: float  # per completion
+    completions_per_s: float
+    tokens_per_s: float
+
+
+@dataclass(frozen=True)
+class Speed:
+    """`ratio` is ours over TRL's in completions per second, `ratio_by_token` in completion tokens per second: medians over pairs of steps."""
+
+    prompts: int
+    candidates: int
+    max_new_tokens: int
+    threads: int
+    load_average: float
+    ours: Pace
+    trl: Pace
+    trl_settings: Mapping[str, object]
+    ratio: float
+    ratio_by_token: float
+
+    @property
+    def met(self) -> bool:
+        return min(self.ratio, self.ratio_by_token) >= TARGET
+
+
+def measure(checkpoint: Path, cases: Sequence[Case], settings: Settings, rounds: int = 5, rl: Rl | None = None) -> Speed:
+    """`rounds` steps of each engine behind one that warms up. Both hold `checkpoint`; `cases` have histories. Blocks for about 7 s a round on one core.
+
+    Raises CannotContinue for fewer cases than one step asks.
+    """
+    import torch
+    from transformers import PrinterCallback
+
+    rl = (rl or settings.trainer.rl).model_copy(update={"learning_rate": NO_MOTION})
+    torch.set_num_threads(settings.trainer.threads)
+    race = _Race(checkpoint, cases, settings, rl)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = race.grpo_trainer(Path(scratch), rounds + 1)
+        trainer.remove_callback(PrinterCallback)
+        load_average = os.getloadavg()[0]
+        trainer.train()
+    ours, trl = race.ours.pace(), race.trl.pace()
+    shown = ("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation", "num_iterations", "num_generations", "beta", "loss_type")
+    return Speed(
+        prompts=rl.prompts_per_step,
+        candidates=rl.candidates,
+        max_new_tokens=settings.reflection.max_new_tokens,
+        threads=settings.trainer.threads,
+        load_average=round(load_average, 2),
+        ours=ours,
+        trl=trl,
+        trl_settings={name: getattr(trainer.args, name) for name in (*shown, "gradient_checkpointing", "bf16", "use_vllm")},
+        ratio=statistics.median(theirs / own for own, theirs in zip(ours.seconds, trl.seconds, strict=True)),
+        ratio_by_token=statistics.median(own / theirs for own, theirs in zip(race.ours.tokens_per_s(), race.trl.tokens_per_s(), strict=True)),
+    )
+
+
+class _Clock:
+    def __init__(self, completions: int) -> None:
+        self._completions = completions
+        self.seconds: list[float] = []
+        self.tokens: list[float] = []  # per completion, by step
+
+    def pace(self) -> Pace:
+        """The first step warms up and does not count."""
+        seconds = self.seconds[1:]
+        rate = self._completions / statistics.median(seconds)
+        return Pace([round(spent, 3) for spent in seconds], statistics.fmean(self.tokens[1:]), rate, statistics.median(self.tokens_per_s()))
+
+    def tokens_per_s(self) -> list[float]:
+        return [length * self._completions / spent for length, spent in zip(self.tokens[1:], self.seconds[1:], strict=True)]
+
+
+class _Race:
+    """Both engines. TRL's trainer drives; before each of its steps ours makes the same one."""
+
+    def __init__(self, checkpoint: Path, cases: Sequence[Case], settings: Settings, rl: Rl) -> None:
+        from trainer.grpo import plan_of
+        from trainer.policy import Policy
+        from trainer.prompts import Prompter
+
+        if len(cases) < rl.prompts_per_step:
+            raise CannotContinue(f"{len(cases)} cases are fewer than the {rl.prompts_per_step} prompts of a step; make the world larger")
+        self.checkpoint, self.rl, self.max_new_tokens, self.seed = checkpoint, rl, settings.reflection.max_new_tokens, settings.trainer.seed
+        self.policy, self.anchor = Policy.load(checkpoint), Policy.load(checkpoint)
+        self.prompter = Prompter.of(settings, self.policy.tokenizer)
+        k = settings.reflection.k
+        steps = rl.model_copy(update={"steps": max(1, len(cases) // rl.prompts_per_step), "k_min": k, "k_max": k})
+        self.plan = plan_of([case for case in cases if case.items], self.prompter, steps, self.seed)
+        self.ours, self.trl = (_Clock(rl.prompts_per_step * rl.candidates) for _ in range(2))
+        self.own_step = self._own_stepper(k)
+
+    def _own_stepper(self, k: int) -> Any:
+        import torch
+
+        from trainer.rl import learn, roll_out
+        from trainer.rollout import Sampling
+
+        optimizer = torch.optim.AdamW(self.policy.model.parameters(), lr=self.rl.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+        sampling, stop = Sampling(self.max_new_tokens, self.rl.temperature, self.rl.top_p), threading.Event()
+
+        def step(number: int) -> None:
+            cases = [self.plan.cases[row.case] for row in self.plan.rows[number % len(self.plan.rows)]]
+            began = time.monotonic()
+            batch = roll_out(self.policy, cases, self.prompter, k, self.rl.candidates, sampling, stop)
+            learn(self.policy, self.anchor, batch, self.rl, optimizer)
+            self.ours.seconds.append(time.monotonic() - began)
+            self.ours.tokens.append(statistics.fmean(len(one.token_ids) for group in batch.groups for one in group))
+
+        return step
+
+    def grpo_trainer(self, scratch: Path, steps: int) -> Any:
+        import torch
+        from datasets import Dataset
+        from transformers import AutoModelForCausalLM, TrainerCallback
+        from trl import GRPOConfig, GRPOTrainer
+
+        from trainer.rewards import reward_of
+
+        race = self
+
+        class Turns(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+            def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                race.own_step(state.global_step)
+                self.began = time.monotonic()
+
+            def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+                race.trl.seconds.append(time.monotonic() - self.began)
+
+        def reward(*, completions: list[str], completion_ids: list[list[int]], case: list[int], **_: Any) -> list[float]:
+            self.trl.tokens.append(statistics.fmean(map(len, completion_ids)))
+            ended = [ids[-1] in self.policy.end_ids for ids in completion_ids]
+            made = zip(completions, ended, case, strict=True)
+            return [reward_of(text, done, self.plan.cases[place]).total(self.rl.format_bonus) for text, done, place in made]
+
+        rows = [self.plan.rows[number % len(self.plan.rows)] for number in range(steps)]
+        batch = self.rl.prompts_per_step * self.rl.candidates
+        return GRPOTrainer(
+            model=AutoModelForCausalLM.from_pretrained(self.checkpoint, dtype=torch.float32, local_files_only=True),
+            reward_funcs=reward,
+            processing_class=self.policy.tokenizer,
+            train_dataset=Dataset.from_list([asdict(row) for of_step in rows for row in of_step]),
+            callbacks=[Turns()],
+            args=GRPOConfig(
+                output_dir=str(scratch),
+                max_steps=steps,
+                per_device_train_batch_size=batch,
+                gradient_accumulation_steps=1,
+                num_generations=self.rl.candidates,
+                max_completion_length=self.max_new_tokens,
+                temperature=self.rl.temperature,
+                top_p=self.rl.top_p,
+                beta=self.rl.beta,
+                learning_rate=self.rl.learning_rate,
+                gradient_checkpointing=False,
+                bf16=False,
+                use_cpu=not torch.cuda.is_available(),
+                shuffle_dataset=False,  # the same prompts as ours, step by step
+                dataloader_pin_memory=False,
+                seed=self.seed,
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+            ),
+        )
+
+
+def prepared(settings: Settings, scratch: Path) -> tuple[Path, list[Case]]:
+    """The shipped reflector behind a short SFT, so that it writes what RL samples, and the cases of a small world."""
+    from bench.train.data import build
+    from bench.train.material import Population, of_world
+    from trainer import sft
+    from trainer.bootstrap import ROOT
+    from trainer.policy import Policy
+    from trainer.prompts import Prompter
+
+    data = build(of_world(Population(users=30, questions=6), 0, settings.trainer.holdout_share), settings, threading.Event())
+    policy = Policy.load(ROOT / settings.reflection.checkpoint)
+    short = settings.trainer.sft.model_copy(update={"max_steps": SFT_STEPS, "epochs": 100.0})
+    sft.train(policy, data.lessons, Prompter.of(settings, policy.tokenizer), short, settings.trainer.seed, threading.Event())
+    return policy.save(scratch / "sft"), data.training
+
+
+def main() -> int:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    settings = load()
+    with tempfile.TemporaryDirectory() as scratch:
+        found = measure(*prepared(settings, Path(scratch)), settings)
+    sys.stdout.write(json.dumps(asdict(found) | {"target": TARGET, "met": found.met}, indent=1) + "\n")
+    return 0 if found.met else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

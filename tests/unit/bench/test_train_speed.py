@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import pytest
+
+from bench.train.speed import measure
+from infra.errors import CannotContinue
+from infra.settings import Rl, load
+from tests.tiny_model import make_checkpoint
+from tests.unit.trainer.made import make_case
+
+RL = Rl(steps=1, prompts_per_step=2, candidates=3)
+
+
+def test_both_engines_make_the_same_steps_in_turns_and_nothing_is_learnt(tmp_path: Path) -> None:
+    settings = load(reflection={"max_new_tokens": 5, "k": 2})
+    found = measure(make_checkpoint(tmp_path / "model", seed=0), [make_case(n) for n in range(4)], settings, rounds=2, rl=RL)
+    assert len(found.ours.seconds) == len(found.trl.seconds) == 2
+    assert 0 < found.ours.tokens <= 5 and 0 < found.trl.tokens <= 5
+    assert found.ratio > 0 and found.ratio_by_token > 0
+    assert (found.prompts, found.candidates, found.max_new_tokens) == (2, 3, 5)
+    assert found.trl_settings["per_device_train_batch_size"] == 6 and found.trl_settings["beta"] == RL.beta
+
+
+def test_too_few_cases_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CannotContinue, match="1 cases are fewer than the 2 prompts of a step"):
+        measure(make_checkpoint(tmp_path / "model", seed=0), [make_case()], load(), rl=RL)
