@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.demo import machine
-from bench.train import arms, judge, picture, plan, regimes, tables
+from bench.train import arms, judge, parts, picture, plan, regimes, tables
 from bench.train.data import Data, build
 from bench.train.jobs import Jobs, jobs
 from bench.train.material import Material, of_dataset, of_world
@@ -35,7 +35,8 @@ from infra.settings import Settings
 from trainer.evaluate import choose
 
 REPORT, TABLE, PICTURE = "train.json", "train.md", "train.png"
-PARTS = ("arms", "speed", "collection")
+ARMS = "arms"
+PARTS = (ARMS, parts.SPEED, parts.COLLECTION)
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Options:
     arms: tuple[str, ...] = ()
     regime: str | None = None
     data: Path | None = None
-    parts: tuple[str, ...] = ("arms",)
+    parts: tuple[str, ...] = (ARMS,)
 
     def plan(self) -> Plan:
         whole = plan.QUICK if self.quick else plan.planned(self.minutes)
@@ -82,8 +83,9 @@ def measure(settings: Settings, options: Options) -> dict[str, Any]:
     """The whole report, and under `found` the measurements as they were made."""
     began, load_before = time.monotonic(), os.getloadavg()[0]
     chosen = options.plan()
-    found = _measurements(settings, options, chosen) if "arms" in options.parts else {}
-    judged = _judged(found, options, chosen)
+    found = _measurements(settings, options, chosen) if ARMS in options.parts else {}
+    others = {name: parts.measure(name, settings, options.quick) for name in options.parts if name != ARMS}
+    judged = [*_judged(found, options, chosen), *(target for part in others.values() for target in part.targets)]
     wanted = ("retouch", "python", "torch", "transformers", "trl", "sentence-transformers")
     return {
         "kind": KIND,
@@ -96,7 +98,7 @@ def measure(settings: Settings, options: Options) -> dict[str, Any]:
         "plan": asdict(chosen),
         "settings": settings.trainer.model_dump(mode="json"),
         "measurements": {name: asdict(one) for name, one in found.items()},
-        "parts": {},
+        "parts": {name: part.figures for name, part in others.items()},
         "targets": [target.to_json() for target in judged],
         "ok": all(target.met for target in judged),
         "found": found,
@@ -151,6 +153,9 @@ def _prepared(material: Material, settings: Settings, chosen: Plan) -> Data:
 
 @contextmanager
 def _working(data: Data, settings: Settings, options: Options, chosen: Plan) -> Iterator[Jobs]:
+    reflection = settings.reflection
+    longer = reflection.model_copy(update={"max_new_tokens": max(reflection.max_new_tokens, chosen.max_new_tokens)})
+    settings = settings.model_copy(update={"reflection": longer})
     place = tempfile.TemporaryDirectory(prefix="checkpoints-", dir=options.out)
     with place as name, jobs(Work(data, chosen, settings, options.seed, Path(name)), options.jobs) as running:
         yield running

@@ -36,6 +36,7 @@ class Plan:
     grid: tuple[int, ...] = (50, 100, 200, 400, 800)  # SFT steps that a regime chooses from
     authors_last: int = 6  # real data: each author's latest entries that judge
     authors_each: int = 40  # real data: each author's earlier entries that train, at most
+    max_new_tokens: int = 0  # more than `reflection.max_new_tokens`, where completions need it
 
 
 def planned(minutes: float) -> Plan:
@@ -44,8 +45,11 @@ def planned(minutes: float) -> Plan:
 
 
 def real(plan: Plan) -> Plan:
-    """The same for real texts: prompts are many times as long and authors few."""
-    return replace(plan, rl_steps=max(1, plan.rl_steps // 4), prompts_per_step=8, ks=(1, 4), k_max=4, judged=400, dev=90, curve=45)
+    """The same for real texts: prompts and completions are several times as long, and authors few.
+
+    A headline and the reasoning before it take the tiny tokenizer 100 to 190 tokens, so 96 would cut most of them off.
+    """
+    return replace(plan, rl_steps=max(1, plan.rl_steps // 4), prompts_per_step=8, ks=(1, 4), k_max=4, judged=400, dev=90, curve=45, max_new_tokens=192)
 
 
 QUICK = Plan(

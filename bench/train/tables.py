@@ -23,7 +23,7 @@ def _lines(found: Mapping[str, Measurement], report: Mapping[str, Any]) -> Itera
     for name, one in found.items():
         yield from _measurement(name, one)
     for name, part in report["parts"].items():
-        yield from ["", f"## {name}", "", *(f"- {key}: {value}" for key, value in part.items() if not isinstance(value, list | dict))]
+        yield from ["", f"## {name}", "", *_figures(part)]
     yield from ["", "## Targets", "", *(f"    {Target.of(target).line()}" for target in report["targets"])]
 
 
@@ -48,6 +48,21 @@ def _measurement(name: str, one: Measurement) -> Iterator[str]:
             yield _row([f"... {metric}", _interval(interval), *[""] * len(parts)])
     yield from _costs(one)
     yield from _behaviour(one)
+
+
+def _figures(part: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each figure; of a list of records, a line for each of them."""
+    for name, value in part.items():
+        if isinstance(value, Mapping):
+            yield f"- {name}: " + ", ".join(f"{key} {_short(one)}" for key, one in value.items())
+        elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
+            yield from ("- " + ", ".join(f"{key} {_short(one)}" for key, one in row.items()) for row in value)
+        else:
+            yield f"- {name}: {_short(value)}"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _scores(one: Answerer, domains: list[str], slices: list[str]) -> list[str]:

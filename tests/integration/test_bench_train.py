@@ -1,0 +1,41 @@
+"""`retouch bench train` in small: all of it works. Says nothing of how much is learnt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bench.train import arms
+from infra.commands.app import app
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+def bench(*arguments: str) -> tuple[int, str]:
+    done = CliRunner().invoke(app, ["bench", "train", "--quick", *arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.stderr
+
+
+def test_arms_that_share_a_start_are_measured_side_by_side_and_reported(tmp_path: Path) -> None:
+    code, said = bench("--out", str(tmp_path), "--arms", f"{arms.RAG_BASE},{arms.RL_MIXED}")
+    report = json.loads((tmp_path / "train.json").read_text())
+    found = report["measurements"]["plain"]
+    assert (code, report["kind"], report["targets"]) == (0, "retouch.bench-train.v1", [])  # targets are of all arms
+    assert {*found["arms"]} == {arms.RAG_BASE, arms.SFT_MIXED, arms.RL_MIXED}
+    assert [len(found["arms"][name]["steps"]) for name in (arms.SFT_MIXED, arms.RL_MIXED)] == [0, report["plan"]["rl_steps"]]
+    assert found["answerers"]["blind"]["overall"] <= found["answerers"]["ideal"]["overall"]
+    assert [steps for steps, _ in found["arms"][arms.RL_MIXED]["curve"]] == [0, 1, 2]
+    assert f"bench train: {arms.RL_MIXED}: rl" in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["train.json", "train.md", "train.png"]  # no checkpoint is left
+
+
+def test_a_regime_sets_rl_against_the_best_of_several_sfts(tmp_path: Path) -> None:
+    code, _ = bench("--out", str(tmp_path), "--regime", "few-60", "--jobs", "1")
+    found = json.loads((tmp_path / "train.json").read_text())["measurements"]["few-60"]
+    assert code == 0 and {*found["arms"]} == {"sft_mixed_2", "sft_mixed_4", "rl_from_best_sft"}
+    first = found["differences"][0]
+    assert first["after"].startswith("rl_from_best_sft@") and first["before"].startswith("sft_mixed_")
