@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from bench.train.command import Options, run
+from infra.commands.app import app
 from infra.errors import BadSetting, CannotContinue
 from infra.settings import Settings
 
@@ -35,3 +37,8 @@ def test_an_out_that_cannot_be_written_is_said_before_anything_starts(tmp_path: 
 def test_real_texts_get_fewer_and_smaller_steps(tmp_path: Path) -> None:
     world, real = Options(tmp_path).plan(), Options(tmp_path, data=tmp_path).plan()
     assert real.rl_steps < world.rl_steps and real.k_max < world.k_max
+
+
+def test_the_command_takes_json_and_documents_its_exit_codes() -> None:
+    said = " ".join(CliRunner().invoke(app, ["bench", "train", "--help"]).stdout.split())
+    assert "--json" in said and "Exit codes: 0 every target met" in said
