@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from infra.errors import RetryLater
-from infra.tracking import Point, Tracking
+from infra.tracking import Point
 from trainer.report import Report
 
 if TYPE_CHECKING:
@@ -31,11 +31,19 @@ RL_METRICS = ("reward", "kl", "entropy", "loss", "k", "shown", "signal_share", "
 RECENT = 10
 
 
+class Metrics(Protocol):
+    """`infra.tracking.Tracking`, as far as it is used here."""
+
+    def log(self, tracked: str, points: Sequence[Point]) -> None: ...
+
+    def steps(self, tracked: str, name: str) -> Sequence[int]: ...
+
+
 class Progress:
     """Of one run. Steps of an earlier process come again when the run is continued; MLflow gets only those it lacks."""
 
-    def __init__(self, report: Report, tracking: Tracking, tracked: str) -> None:
-        self._report, self._tracking, self._tracked = report, tracking, tracked
+    def __init__(self, report: Report, tracking: Metrics, tracked: str, flush_s: float = FLUSH_S) -> None:
+        self._report, self._tracking, self._tracked, self._flush_s = report, tracking, tracked, flush_s
         self._logged = {kind: frozenset(tracking.steps(tracked, f"{kind}/loss")) for kind in ("sft", "rl")}
         self._waiting: list[Point] = []
         self._flushed = time.monotonic()
@@ -71,7 +79,7 @@ class Progress:
     def _log(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         if step not in self._logged[kind]:
             self._waiting += [Point(f"{kind}/{name}", float(value), step) for name, value in values.items()]
-        if time.monotonic() - self._flushed >= FLUSH_S:
+        if time.monotonic() - self._flushed >= self._flush_s:
             self.flush()
 
     def _eta_s(self, step: int, of: int, seconds: float) -> float | None:

@@ -1,0 +1,83 @@
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from infra.errors import RetryLater
+from infra.settings import load
+from infra.tracking import Point
+from trainer.progress import Progress
+from trainer.report import Report
+from trainer.rl import Step
+from trainer.sft import FitStep
+
+
+class Store:
+    """A tracking store in memory that can be away."""
+
+    def __init__(self) -> None:
+        self.points: list[Point] = []
+        self.is_away = False
+
+    def log(self, tracked: str, points: Sequence[Point]) -> None:
+        if self.is_away:
+            raise RetryLater("the model registry does not answer")
+        self.points += points
+
+    def steps(self, tracked: str, name: str) -> list[int]:
+        return [point.step for point in self.points if point.name == name]
+
+
+def step(number: int) -> Step:
+    return Step(number, 0, 2, 2.0, 0.5, 1.0, 0.5, 0.1, 0.2, 9.0, 0.0, 2.0)
+
+
+def begin(tmp_path: Path, store: Store, flush_s: float = 1e9) -> tuple[Progress, Report]:
+    report = Report.begin(load(stack={"dir": tmp_path}))
+    return Progress(report, store, "run", flush_s), report
+
+
+def test_steps_reach_the_report_with_how_long_the_rest_will_take(tmp_path: Path) -> None:
+    progress, report = begin(tmp_path, Store())
+    with report.stage("sft"):
+        progress.sft(FitStep(1, 10, 3.0))
+        assert report.data["progress"] == {"step": 1, "of": 10, "eta_s": None, "loss": 3.0}
+        progress.sft(FitStep(2, 10, 2.0, seconds=0.5))
+        assert report.data["progress"]["eta_s"] == 4.0
+    with report.stage("rl"):
+        progress.rl(step(0), 6)
+        progress.rl(step(1), 6)
+        told = report.data["progress"]
+    assert (told["step"], told["of"], told["eta_s"], told["k"], told["reward"]) == (2, 6, 8.0, 2, 0.5)
+    assert [point["step"] for point in report.data["reward_curve"]] == [0, 1]
+
+
+def test_metrics_wait_for_each_other_and_a_store_that_is_away_loses_none(tmp_path: Path) -> None:
+    store = Store()
+    patient, report = begin(tmp_path, store)
+    with report.stage("rl"):
+        patient.rl(step(0), 3)
+    assert store.points == []
+
+    eager, report = begin(tmp_path, store, flush_s=0.0)
+    with report.stage("rl"):
+        store.is_away = True
+        eager.rl(step(0), 3)
+        store.is_away = False
+        eager.rl(step(1), 3)
+    assert store.steps("run", "rl/reward") == store.steps("run", "rl/k") == [0, 1]
+
+
+def test_steps_of_an_earlier_process_make_the_curve_anew_and_reach_mlflow_once(tmp_path: Path) -> None:
+    store = Store()
+    for _ in range(2):
+        progress, report = begin(tmp_path, store)
+        with report.stage("rl"):
+            for number in range(3):
+                progress.rl(step(number), 5)
+        progress.flush()
+    with report.stage("rl"):
+        progress.rl(step(3), 5)
+    progress.flush()
+    assert store.steps("run", "rl/loss") == [0, 1, 2, 3]
+    curve: list[dict[str, Any]] = report.data["reward_curve"]
+    assert [point["step"] for point in curve] == [0, 1, 2, 3]

@@ -1,0 +1,50 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from infra.settings import load
+from trainer.report import INTERRUPTED, Report
+
+
+def begin(directory: Path) -> Report:
+    return Report.begin(load(stack={"dir": directory}))
+
+
+def on_disk(report: Report) -> dict[str, object]:
+    found: dict[str, object] = json.loads(report.path.read_text())
+    return found
+
+
+def test_a_report_tells_its_stage_and_step_while_it_runs(tmp_path: Path) -> None:
+    report = begin(tmp_path)
+    with report.stage("rl"):
+        assert on_disk(report)["stage"] == "rl" and on_disk(report)["progress"] is None
+        report.tell_step(60, 60, 0.0, {"reward": 0.7, "k": 6})
+        found = on_disk(report)
+        assert found["progress"] == {"step": 60, "of": 60, "eta_s": 0.0, "reward": 0.7, "k": 6}
+        assert "rl" in report.seconds and report.data["peak_rss_bytes"]["rl"] > 1_000_000
+    report.finish(INTERRUPTED, "asked to stop")
+    assert (on_disk(report)["status"], on_disk(report)["stage"], on_disk(report)["progress"]) == ("interrupted", None, None)
+
+
+def test_the_parts_of_a_stage_add_up_over_processes_and_its_highest_peak_counts(tmp_path: Path) -> None:
+    report = begin(tmp_path)
+    report.data |= {"seconds": {"sft": 100.0}, "peak_rss_bytes": {"sft": 10**15}}
+    report.save()
+    again = Report.read(report.path)
+    with again.stage("sft"):
+        pass
+    assert 100.0 <= again.seconds["sft"] < 200.0 and again.data["peak_rss_bytes"]["sft"] == 10**15
+
+
+def test_a_file_that_is_no_report_is_refused(tmp_path: Path) -> None:
+    for text in ("[]", "{}", "not JSON"):
+        (tmp_path / "report.json").write_text(text)
+        with pytest.raises(ValueError):  # noqa: PT011  # JSON's own error is one
+            Report.read(tmp_path / "report.json")
+
+
+def test_reports_of_the_same_second_have_folders_of_their_own_in_order(tmp_path: Path) -> None:
+    names = [begin(tmp_path).run_id for _ in range(3)]
+    assert len(set(names)) == 3 and names == sorted(names)
