@@ -1,7 +1,7 @@
 """RL inside TRL: the same interface and figures as `trainer.rl`, by `trainer.grpo_trainer`, for LoRA, several devices and vLLM rollouts.
 
 The curriculum is one data set in the order of its steps and one call of train(), so that anchor, moments and learning rate live through it.
-A run's directory holds what it was begun with, the KL anchor where all weights train, and the states of transformers' Trainer. Every
+A run's directory holds what it was begun with, the KL anchor where all weights train, and the marked states of transformers' Trainer. Every
 process of a launch calls `train` with the same arguments; the main one writes.
 """
 
@@ -27,6 +27,7 @@ from trl import GRPOConfig
 
 from infra.errors import BadSetting, CannotContinue
 from infra.settings import Rl
+from trainer import sft_state
 from trainer.cases import Case
 from trainer.curriculum import k_of, stage_of
 from trainer.distributed import divided, is_main
@@ -67,8 +68,9 @@ def train(
         raise BadSetting(f"trainer.rl.rollouts={rl.rollouts} needs a GPU; without one use transformers")
     check(stop)
     plan = plan_of(pool, prompter, rl, seed)
-    with _home(state_dir, _purpose(policy, plan, rl, max_new_tokens, seed)) as home:
-        watch = Watch(stop, _tell(progress, rl.steps))
+    purpose = _purpose(policy, plan, rl, max_new_tokens, seed)
+    with _home(state_dir, purpose) as home:
+        watch = Watch(stop, purpose, _tell(progress, rl.steps))
         with _anchored(policy, home, shared=state_dir is not None):
             trainer = Reinforce(
                 policy,
@@ -80,7 +82,7 @@ def train(
                 callbacks=[watch],
             )
         trainer.remove_callback(PrinterCallback)  # our log says the same, as JSON
-        newest = newest_state(home)
+        newest = sft_state.newest(home / "states", purpose)
         for step in records(newest):
             watch.tell(step)
         try:
@@ -109,23 +111,10 @@ def _row(cases: Sequence[Case], place: int, k: int, prompter: Prompter) -> Row:
     return Row(prompt, place, min(k, len(cases[place].items)))
 
 
-def newest_state(home: Path) -> Path | None:
-    """The newest state that is whole. Trainer writes its own JSON last, so a state without it was cut off."""
-    found = sorted(home.glob("states/checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
-    return next((path for path in found if _state(path)), None)
-
-
 def records(state: Path | None) -> list[Step]:
     """The steps that a state stands behind."""
-    return [Step(**entry["record"]) for entry in (_state(state) if state else {}).get("log_history", []) if "record" in entry]
-
-
-def _state(path: Path) -> dict[str, Any]:
-    try:
-        state: dict[str, Any] = json.loads((path / "trainer_state.json").read_bytes())
-    except (FileNotFoundError, ValueError):
-        return {}
-    return state
+    history = json.loads((state / "trainer_state.json").read_bytes())["log_history"] if state else []
+    return [Step(**entry["record"]) for entry in history if "record" in entry]
 
 
 def _purpose(policy: Policy, plan: Plan, rl: Rl, max_new_tokens: int, seed: int) -> dict[str, object]:

@@ -14,12 +14,13 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from accelerate.utils import gather
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
@@ -27,6 +28,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
+from trainer import sft_state
 from trainer.cases import Case
 from trainer.policy import Policy
 from trainer.prompts import Prompter
@@ -158,12 +160,12 @@ class Reinforce(GRPOTrainer):  # type: ignore[misc]  # trl is untyped here
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Tells each step, and ends training behind a step, its state saved, when any process was asked to stop."""
+    """Tells each step, marks whole states, and ends training behind a step, its state saved, when any process was asked to stop."""
 
-    def __init__(self, stop: threading.Event, progress: Callable[[Step], None]) -> None:
+    def __init__(self, stop: threading.Event, purpose: Mapping[str, Any], progress: Callable[[Step], None]) -> None:
         self.stopped = False
         self.told: list[Step] = []
-        self._stop, self._progress = stop, progress
+        self._stop, self._purpose, self._progress = stop, purpose, progress
 
     def tell(self, step: Step) -> None:
         self.told.append(step)
@@ -172,7 +174,13 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         # Processes hear a signal at different times, and one that left alone would leave the others waiting for it.
         if bool(gather(torch.tensor([self._stop.is_set()], device=args.device)).any()):
-            self.stopped = control.should_training_stop = control.should_save = True
+            self.stopped = control.should_training_stop = True
+            control.should_save = args.save_strategy != "no"
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        PartialState().wait_for_everyone()  # each process writes its own random streams
+        if state.is_world_process_zero:
+            sft_state.mark(Path(args.output_dir) / f"checkpoint-{state.global_step}", self._purpose)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if logs and "record" in logs:

@@ -1,4 +1,5 @@
 # axes are capital letters: P prompts, G candidates
+import shutil
 import threading
 from dataclasses import asdict
 from pathlib import Path
@@ -142,7 +143,8 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(policy: Policy, ti
     stop = threading.Event()
     with pytest.raises(Interrupted):
         train(policy, RL, state_dir=tmp_path / "cut", checkpoint_every=10, stop=stop, progress=lambda step: stop.set() if step.step == 1 else None)
-    (tmp_path / "cut" / "states" / "checkpoint-4").mkdir()  # a kill while the next state was being written
+    shutil.copytree(tmp_path / "cut" / "states" / "checkpoint-3", tmp_path / "cut" / "states" / "checkpoint-4")
+    (tmp_path / "cut" / "states" / "checkpoint-4" / "retouch.json").unlink()  # a kill while the next state was being written
     again = trainable(tiny_checkpoint, WHOLE if policy.peft is None else ADAPTER)
     told: list[own.Step] = []
     steps = train(again, RL, state_dir=tmp_path / "cut", progress=told.append)
