@@ -33,10 +33,8 @@ from schemas.trajectories import Trajectory
 from trainer.cases import Lesson, Unusable, case_of, lesson_key, lesson_of
 from trainer.interruption import check
 from trainer.selection import TOPIC, Entry, Kind, select
-from trainer.snapshot import Ranges, Row, Snapshot, canonical, code_version, load, ranges_json, write
+from trainer.snapshot import Ranges, Row, Snapshot, canonical, ranges_json
 from trainer.spool import Spool
-
-__all__ = ["Ranges", "Snapshot", "assemble", "code_version", "collect", "load", "offset_ranges", "ranges_json", "records", "write"]
 
 #: What a run reads.
 READ = (OUTCOMES, TRAJECTORIES, ERASURES)
@@ -55,6 +53,22 @@ def collect(settings: Settings, stop: threading.Event, untouched_share: float = 
         return assemble(ranges, records(consumer, ranges, stop), settings.trainer, untouched_share, before, settings.stack.dir / "snapshots")
     finally:
         consumer.close()
+
+
+def check_erasures(settings: Settings, snapshot: Snapshot, stop: threading.Event) -> None:
+    """For whoever takes up a stored snapshot. Raises CannotContinue where one of its users asked to be forgotten since it was collected."""
+    consumer = reader(settings, "retouch-trainer")
+    try:
+        before = snapshot.ranges.get(ERASURES.name, {})
+        now = offset_ranges(consumer, (ERASURES,))[ERASURES.name]
+        since = {number: (max(start, before.get(number, (0, start))[1]), end) for number, (start, end) in now.items()}
+        gathered = Gathered({}, settings.stack.dir / "snapshots")
+        for record in records(consumer, {ERASURES.name: since}, stop):
+            gathered.take(record)
+    finally:
+        consumer.close()
+    if gathered.erased.keys() & (snapshot.users() if gathered.erased else set()):
+        raise CannotContinue("a user of this run's data asked to be forgotten since it was collected; the next run collects anew")
 
 
 def offset_ranges(consumer: Any, topics: Iterable[Topic]) -> Ranges:

@@ -16,7 +16,7 @@ from infra.settings import Settings
 from schemas.model_events import Alias
 from trainer.announcement import point_and_announce
 from trainer.bootstrap import register_shipped
-from trainer.collect import collect
+from trainer.collect import check_erasures, collect
 from trainer.holdout import HOLDOUT_SHARE, untouched_share
 from trainer.interruption import Interrupted, check
 from trainer.lease import lease, lease_path
@@ -94,7 +94,9 @@ class _Run:
         settings, report, parent = self.settings, self.report, self.parent
         with report.stage("collect"):
             if report.data.get("pinned"):
-                return load(settings, report.data["dataset_digest"])
+                snapshot = load(settings, report.data["dataset_digest"])
+                check_erasures(settings, snapshot, self.stop)
+                return snapshot
             snapshot = collect(settings, self.stop, untouched_share(self.champion), parent.dataset.ranges if parent.dataset else None)
             report.tell_snapshot(snapshot, code_version())
             planned = plan(snapshot, settings)

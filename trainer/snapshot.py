@@ -80,6 +80,10 @@ class Snapshot:
     def heldout_users(self) -> int:
         return self.counts["heldout_users"]
 
+    def users(self) -> set[str]:
+        """Everybody in it, as tenant/user. Reads every row."""
+        return {case.user for part in (self.training, self.heldout) for case in part} | {lesson.case.user for lesson in self.lessons}
+
     def _made(self, kind: Kind, held_out: bool, make: Any) -> Spooled[Any]:
         return Spooled(self.spool, [row.span for row in self.rows if row.kind is kind and row.held_out is held_out], make)
 

@@ -5,6 +5,7 @@ Each size is measured in a process of its own, so that its peak memory is its ow
 consumed; the time that takes is measured by itself and taken off.
 
     python -m bench.train.collection            1,000, 10,000 and 100,000 trajectories, as JSON
+    python -m bench.train.collection --broker --size 10000      with the reading from Kafka, on a broker of its own
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -25,7 +27,7 @@ from typing import Any
 from uuid import UUID
 
 from infra.errors import CannotContinue
-from infra.settings import Settings
+from infra.settings import load
 from schemas.contexts import Context, HistoryItem, Source
 from schemas.drafts import Draft
 from schemas.envelope import seal
@@ -79,19 +81,19 @@ def measure(sizes: Sequence[int] = SIZES) -> Collection:
 
 def measure_here(size: int) -> Cost:
     """One size in this process, after a small one that pays for what is paid once. Its memory means something only in a fresh process."""
+    from trainer import snapshot as stored
     from trainer.collect import assemble
-    from trainer.snapshot import load, write
 
     making_s = _seconds(lambda: sum(1 for _ in records(size)))
     with tempfile.TemporaryDirectory() as scratch:
-        settings = Settings().model_copy(update={"stack": Settings().stack.model_copy(update={"dir": Path(scratch)})})
-        load(settings, write(assemble({}, records(WARM_UP), settings.trainer, directory=Path(scratch)), settings, "bench").name)
+        settings = load(stack={"dir": scratch})
+        stored.load(settings, stored.write(assemble({}, records(WARM_UP), settings.trainer, directory=Path(scratch)), settings, "bench").name)
         before = _rss()
         began = time.perf_counter()
         snapshot = assemble({}, records(size), settings.trainer, directory=Path(scratch))
         collect_s = time.perf_counter() - began - making_s
-        write_s = _seconds(lambda: write(snapshot, settings, "bench"))
-        load_s = _seconds(lambda: load(settings, snapshot.digest))
+        write_s = _seconds(lambda: stored.write(snapshot, settings, "bench"))
+        load_s = _seconds(lambda: stored.load(settings, snapshot.digest))
         lessons = snapshot.lessons
         lessons_s = _seconds(lambda: [len(lesson.items) for lesson in lessons[:1000]])
     micro = 1e6 / size
@@ -107,6 +109,23 @@ def measure_here(size: int) -> Cost:
         memory_bytes=round((_rss() - before) / size),
         peak_rss_mb=round(_rss() / 2**20, 1),
     )
+
+
+def measure_broker(size: int) -> float:
+    """Microseconds a trajectory, with its outcome, from a local broker with `PARTITIONS` partitions to the digest. Blocks for the broker's start too."""
+    from infra.broker import Broker
+    from infra.kafka import producer
+    from infra.topology import apply
+    from trainer.collect import collect
+
+    with tempfile.TemporaryDirectory() as scratch, Broker(load(stack={"dir": scratch})) as broker:
+        settings = load(stack={"dir": scratch}, kafka={"bootstrap_servers": broker.bootstrap_servers, "partitions": PARTITIONS})
+        apply(settings)
+        to = producer(settings, "retouch-bench")
+        for record in records(size):
+            to.send(record.topic, value=record.value, headers=record.headers, partition=record.partition)
+        to.close()
+        return _seconds(lambda: collect(settings, threading.Event())) * 1e6 / size
 
 
 def records(size: int) -> Iterator[Any]:
@@ -189,8 +208,14 @@ def _rss() -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.train.collection", description="The cost of a trajectory, as JSON.")
     parser.add_argument("--size", type=int, help="this one only, in this process")
-    size = parser.parse_args().size
-    sys.stdout.write(json.dumps(asdict(measure_here(size) if size else measure()), indent=1) + "\n")
+    parser.add_argument("--broker", action="store_true", help="the collection alone, read from a local broker")
+    flags = parser.parse_args()
+    if flags.broker:
+        size = flags.size or SIZES[1]
+        found: dict[str, Any] = {"trajectories": size, "broker_collect_us": round(measure_broker(size), 1)}
+    else:
+        found = asdict(measure_here(flags.size) if flags.size else measure())
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,107 @@
+"""What the trainer sees on real topics: who asked to be forgotten, and what is new since it last looked."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from infra.broker import Broker
+from infra.errors import CannotContinue
+from infra.kafka import producer, send
+from infra.registry import Registry
+from infra.settings import Settings, load
+from schemas.erasures import ErasureRequest
+from schemas.ids import derive, is_held_out
+from schemas.outcomes import Outcome
+from schemas.responses import ModelVersion
+from schemas.topics import ERASURES, OUTCOMES, TRAJECTORIES
+from tests.integration.brokers import own_broker
+from tests.tiny_model import make_checkpoint
+from tests.unit.trainer.made import NOON, make_outcome, make_trajectory
+from trainer.bootstrap import bootstrap
+from trainer.collect import check_erasures, collect
+from trainer.snapshot import load as load_snapshot
+from trainer.snapshot import write
+from trainer.triggers import Trigger, TriggerKind
+from trainer.watch import Watch
+
+# MLflow and what it imports warn about themselves.
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
+
+USERS = [name for name in (f"u{n}" for n in range(40)) if not is_held_out("t", name, 0.3)][:10]
+WINDOW = 40
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    with own_broker(tmp_path_factory.mktemp("broker")) as broker:
+        yield broker
+
+
+@pytest.fixture
+def settings(running: Broker, tmp_path: Path) -> Settings:
+    return load(
+        kafka={"bootstrap_servers": running.bootstrap_servers},
+        stack={"dir": tmp_path / "state"},
+        reflection={"checkpoint": make_checkpoint(tmp_path / "parent", seed=1)},
+        trainer={"drift_window": WINDOW, "new_outcomes": 3 * WINDOW, "user_share": 1.0},
+    )
+
+
+def answered(number: int, right: bool) -> Outcome:
+    outcome = make_outcome(number, user=USERS[number % len(USERS)])
+    provenance = outcome.response.provenance.model_copy(update={"model": ModelVersion(name="m", version="1", digest="d")})
+    return outcome.model_copy(update={"response": outcome.response.model_copy(update={"provenance": provenance, "answer": "b" if right else "a"})})
+
+
+def tell(settings: Settings, *outcomes: Outcome) -> None:
+    to = producer(settings, "test")
+    for outcome in outcomes:
+        send(to, OUTCOMES, outcome, id=outcome.outcome_id, source="/test")
+    to.close()
+
+
+def by_kind(found: list[Trigger]) -> dict[TriggerKind, Trigger]:
+    return {trigger.kind: trigger for trigger in found}
+
+
+def test_the_watch_sees_what_is_new_and_that_answers_got_worse(settings: Settings) -> None:
+    bootstrap(settings)
+    stop = threading.Event()
+    with Watch(settings, Registry(settings)) as watch:
+        tell(settings, *(answered(n, right=True) for n in range(WINDOW)))
+        first = by_kind(watch.look(stop))
+        assert not any(trigger.fired for trigger in first.values()) and first[TriggerKind.NEW_OUTCOMES].numbers["new"] == WINDOW
+        tell(settings, *(answered(n, right=n % 4 == 0) for n in range(WINDOW, 2 * WINDOW)))
+        worse = by_kind(watch.look(stop))
+        assert worse[TriggerKind.DRIFT].fired and worse[TriggerKind.DRIFT].numbers["drop"] == 0.75
+        watch.attempted()
+        after = by_kind(watch.look(stop))
+        assert not after[TriggerKind.DRIFT].fired and after[TriggerKind.NEW_OUTCOMES].numbers["new"] == 0
+        tell(settings, *(answered(n, right=True) for n in range(3 * WINDOW)))
+        assert by_kind(watch.look(stop))[TriggerKind.NEW_OUTCOMES].fired
+
+
+def test_who_asked_to_be_forgotten_is_left_out_and_ends_a_run_that_holds_them(settings: Settings) -> None:
+    stop, to = threading.Event(), producer(settings, "test")
+    for user in USERS[:2]:
+        trajectory = make_trajectory(make_outcome(1000, user=user))
+        send(to, TRAJECTORIES, trajectory, id=trajectory.trajectory_id, source="/test")
+    to.flush()
+    whole = collect(settings, stop)
+    write(whole, settings, "test")
+    stored = load_snapshot(settings, whole.digest)
+    check_erasures(settings, stored, stop)
+    for user in (USERS[0], "a-stranger"):
+        request = ErasureRequest(request_id=derive("erasure", user), tenant="t", user=user, requested_at=NOON.replace(year=NOON.year + 1))
+        send(to, ERASURES, request, id=request.request_id, source="/test")
+    to.close()
+    fewer = collect(settings, stop)
+    assert f"t/{USERS[0]}" in whole.users() and f"t/{USERS[0]}" not in fewer.users() and fewer.counts["trajectories.erased"] == 1
+    assert set(fewer.ranges) == {"outcomes", "trajectories", "erasures"} and sum(end for _, end in fewer.ranges["erasures"].values()) == 2
+    check_erasures(settings, fewer, stop)
+    with pytest.raises(CannotContinue, match="asked to be forgotten since it was collected"):
+        check_erasures(settings, stored, stop)
