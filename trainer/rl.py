@@ -198,13 +198,13 @@ def advantages(rewards_PG: Tensor, old_logp_PGT: Tensor, reference_logp_PGT: Ten
     The task reward, less the mean of its group (itself included), clipped to +-10, stands on a completion's last token; every token pays
     beta * k1, k1 = log pi_old - log pi_ref; a token's return is the undiscounted sum from it to the end. Returns are then
     normalized by population mean and variance over all valid tokens of the batch, so long completions weigh more.
-    `mask_PGT` is boolean, true on a completion's tokens (a prefix of each row). Returns P by G by T, zero off the mask.
+    `mask_PGT` is boolean, true on a completion's tokens (a prefix of each row); what stands off it is never looked at. Returns P by G by T, zero off the mask.
     Raises ValueError for groups of one: they carry no signal and would silently train on nothing.
     """
     if rewards_PG.shape[1] < 2:
         raise ValueError(f"a group needs at least two candidates, got {rewards_PG.shape[1]}")
     centred_PG = (rewards_PG - rewards_PG.mean(1, keepdim=True)).clamp(-REWARD_CLIP, REWARD_CLIP)
-    cost_PGT = beta * (old_logp_PGT - reference_logp_PGT).clamp(-REWARD_CLIP, REWARD_CLIP) * mask_PGT
+    cost_PGT = beta * (old_logp_PGT - reference_logp_PGT).clamp(-REWARD_CLIP, REWARD_CLIP).masked_fill(~mask_PGT, 0.0)
     # What is still to be paid from each token on; padding pays nothing, so summing over the whole row is right.
     to_pay_PGT = cost_PGT.flip(-1).cumsum(-1).flip(-1)
     returns_PGT = (centred_PG[..., None] - to_pay_PGT) * mask_PGT
@@ -220,7 +220,7 @@ def policy_loss(logp_PGT: Tensor, old_logp_PGT: Tensor, advantages_PGT: Tensor, 
     ratio_PGT = (logp_PGT - old_logp_PGT).clamp(-RATIO_LOG_CLIP, RATIO_LOG_CLIP).exp()
     clipped_PGT = ratio_PGT.clamp(1 - clip, 1 + clip)
     gain_PGT = torch.minimum(ratio_PGT * advantages_PGT, clipped_PGT * advantages_PGT)
-    return -(gain_PGT * mask_PGT).sum() / mask_PGT.sum()
+    return -gain_PGT.masked_fill(~mask_PGT, 0.0).sum() / mask_PGT.sum()
 
 
 def rate_schedule(steps: int) -> Callable[[int], float]:

@@ -68,6 +68,53 @@ def test_scaling_and_shifting_all_rewards_of_a_group_changes_nothing() -> None:
     assert torch.allclose(advantages(rewards, zero, zero, mask, 0.0), advantages(3 * rewards + 5, zero, zero, mask, 0.0), atol=1e-5)
 
 
+def by_the_book(rewards: Tensor, old: Tensor, reference: Tensor, mask: Tensor, beta: float) -> Tensor:
+    """METHODS section 9.1, a token at a time: rewards of tokens, sums to the end, then one normalization over all tokens there are."""
+    returns: dict[tuple[int, int, int], float] = {}
+    for p, group in enumerate(rewards.tolist()):
+        for g, reward in enumerate(group):
+            length = int(mask[p, g].sum())
+            kl = [min(10.0, max(-10.0, float(old[p, g, t] - reference[p, g, t]))) for t in range(length)]
+            of_tokens = [-beta * k1 for k1 in kl]
+            of_tokens[-1] += min(10.0, max(-10.0, reward - sum(group) / len(group)))
+            returns |= {(p, g, t): sum(of_tokens[t:]) for t in range(length)}
+    mean = sum(returns.values()) / len(returns)
+    variance = sum((value - mean) ** 2 for value in returns.values()) / len(returns)
+    found = torch.zeros(mask.shape)
+    for place, value in returns.items():
+        found[place] = (value - mean) / max(variance, 1e-8) ** 0.5
+    return found
+
+
+@pytest.mark.parametrize(
+    ("name", "lengths", "rewards", "beta"),
+    [
+        ("unequal lengths", [[4, 1, 2], [3, 5, 1]], [[1.0, 0.2, 0.0], [0.4, 0.9, 0.1]], 0.1),
+        ("equal rewards in a group", [[4, 1], [2, 3]], [[0.7, 0.7], [1.0, 0.0]], 0.05),
+        ("equal rewards everywhere: KL alone speaks", [[4, 1], [2, 3]], [[0.7, 0.7], [0.1, 0.1]], 0.2),
+        ("completions of one token", [[1, 1, 1], [1, 1, 1]], [[1.0, 0.0, 0.5], [0.0, 0.0, 1.0]], 0.3),
+        ("no KL", [[2, 6], [1, 1]], [[1.0, 0.0], [0.5, 0.5]], 0.0),
+        ("rewards beyond the clip", [[2, 1], [3, 3]], [[100.0, 0.0], [1.0, 0.0]], 0.1),
+    ],
+)
+def test_advantages_are_those_of_the_definition(name: str, lengths: list[list[int]], rewards: list[list[float]], beta: float) -> None:
+    torch.manual_seed(len(name))
+    mask = mask_of(lengths)
+    old, reference = (torch.randn(mask.shape) * 8 for _ in range(2))  # some differences are beyond the clip
+    found = advantages(torch.tensor(rewards), old, reference, mask, beta)
+    assert torch.allclose(found, by_the_book(torch.tensor(rewards), old, reference, mask, beta), atol=1e-5)
+    garbage = torch.where(mask, old, float("nan"))
+    assert torch.equal(advantages(torch.tensor(rewards), garbage, reference, mask, beta), found)
+
+
+def test_a_policy_surer_than_the_reference_pays_and_only_up_to_that_token() -> None:
+    mask = mask_of([[3, 3]])
+    old, reference = torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)
+    reference[0, 0, 1] = -2.0  # k1 is 2 at the middle token of the first
+    first, second = advantages(torch.tensor([[0.5, 0.5]]), old, reference, mask, beta=0.1)[0]
+    assert first[0] == first[1] < first[2] and torch.allclose(second, first[2].expand(3))
+
+
 def test_a_group_of_one_is_refused() -> None:
     with pytest.raises(ValueError, match="two candidates"):
         advantages(torch.zeros(3, 1), torch.zeros(3, 1, 2), torch.zeros(3, 1, 2), torch.ones(3, 1, 2, dtype=torch.bool), 0.0)
@@ -83,6 +130,22 @@ def test_the_loss_is_a_token_mean_and_the_clip_stops_the_gain() -> None:
     loss.backward()
     assert torch.isclose(loss.detach(), torch.tensor(-1.2))
     assert moved.grad is not None and (moved.grad == 0).all()
+
+
+@pytest.mark.parametrize(("moved", "advantage", "loss", "moves"), [(1.0, -1.0, 2.71828, True), (-1.0, -1.0, 0.8, False), (-1.0, 1.0, -0.36788, True)])
+def test_the_clip_only_stops_what_has_gone_far_enough_in_the_wanted_direction(moved: float, advantage: float, loss: float, moves: bool) -> None:
+    mask = mask_of([[1, 1]])
+    new = torch.full((1, 2, 1), moved, requires_grad=True)
+    found = policy_loss(new, torch.zeros(1, 2, 1), torch.full((1, 2, 1), advantage), mask, 0.2)
+    found.backward()
+    assert float(found.detach()) == pytest.approx(loss, rel=1e-4)
+    assert new.grad is not None and bool((new.grad != 0).all()) is moves
+
+
+def test_the_loss_weighs_every_token_of_the_batch_alike() -> None:
+    mask = mask_of([[3, 1]])
+    zero, advantage = torch.zeros(1, 2, 3), torch.tensor([[[1.0, 1.0, 1.0], [5.0, 9.0, 9.0]]])
+    assert float(policy_loss(zero, zero, advantage, mask, 0.2)) == pytest.approx(-(1 + 1 + 1 + 5) / 4)
 
 
 def test_the_rate_warms_up_and_decays_to_a_floor() -> None:
