@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from bench.train.material import Ask, Material
+from bench.train.material import Ask, Material, Part
 from infra.settings import Settings
 from pico.checkpoints import BASE
 from schemas.contexts import HistoryItem, RetrievalStatus, Source
@@ -38,7 +38,7 @@ FEEDBACK_AFTER = timedelta(minutes=1)
 
 @dataclass(frozen=True)
 class Answered:
-    """A question with what the system made of it. `by_query` are the items that the query alone finds: baselines retrieve without the draft."""
+    """A question with what the system made of it. `by_query` are the items that the query alone finds, as baselines retrieve; they do not train."""
 
     ask: Ask
     outcome: Outcome
@@ -50,13 +50,15 @@ def answer(material: Material, settings: Settings, stop: threading.Event) -> lis
     base_model = settings.base.model
     answers = drafts([ask.query for ask in material.asks], settings, stop)
     made = [Draft(query=ask.query, answer=answers[ask.query.domain, ask.query.text], base_model=base_model, base_ms=0.0) for ask in material.asks]
-    texts = {text_of(done) for done in material.interactions} | {query_text(draft) for draft in made} | {ask.query.text for ask in material.asks}
+    baselines = {ask.query.query_id: ask.query.text for ask in material.asks if ask.part is not Part.TRAINING}
+    texts = {text_of(done) for done in material.interactions} | {query_text(draft) for draft in made} | {*baselines.values()}
     vectors = _Vectors(sorted(texts), settings)
     history = _History(material.interactions, vectors)
     found = []
     for ask, draft in zip(material.asks, made, strict=True):
         nearest = history.nearest(ask.query, vectors[query_text(draft)], settings.retrieval.k_max)
-        by_query = history.nearest(ask.query, vectors[ask.query.text], settings.retrieval.k_max)
+        alone = baselines.get(ask.query.query_id)
+        by_query = () if alone is None else history.nearest(ask.query, vectors[alone], settings.retrieval.k_max)
         found.append(Answered(ask, outcome_of(ask, draft, nearest, settings), by_query))
     return found
 

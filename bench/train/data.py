@@ -28,7 +28,7 @@ from workers.teacher.template import TemplateTeacher
 
 @dataclass(frozen=True)
 class Data:
-    """`by_query` and `known` are keyed by case id; `known` is empty for real data."""
+    """`by_query` (of cases that do not train) and `known` are keyed by case id; `known` is empty for real data."""
 
     title: str
     lessons: list[Lesson]
@@ -54,7 +54,8 @@ def build(material: Material, settings: Settings, stop: threading.Event) -> Data
             counts[f"unusable.{case}"] += 1
             continue
         cases[one.ask.part].append(case)
-        by_query[case.case_id] = one.by_query
+        if one.ask.part is not Part.TRAINING:
+            by_query[case.case_id] = one.by_query
         if one.ask.known is not None:
             known[case.case_id] = one.ask.known
         if one.ask.part is Part.TRAINING:

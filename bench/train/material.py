@@ -71,8 +71,8 @@ class Population:
     questions: int = 12
     history: int = 24
     short: int = 6
-    drift: float = 0.15
-    newcomers: float = 0.1
+    drift: float = 0.25
+    newcomers: float = 0.15
 
 
 def of_world(population: Population, seed: int, holdout_share: float) -> Material:

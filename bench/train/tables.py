@@ -24,7 +24,8 @@ def _lines(found: Mapping[str, Measurement], report: Mapping[str, Any]) -> Itera
         yield from _measurement(name, one)
     for name, part in report["parts"].items():
         yield from ["", f"## {name}", "", *_figures(part)]
-    yield from ["", "## Targets", "", *(f"    {Target.of(target).line()}" for target in report["targets"])]
+    if report["targets"]:
+        yield from ["", "## Targets", "", *(f"    {Target.of(target).line()}" for target in report["targets"])]
 
 
 def _measurement(name: str, one: Measurement) -> Iterator[str]:

@@ -40,11 +40,15 @@ def test_a_question_sees_only_older_items_of_its_user_and_domain(data: Data) -> 
     own = {str(done.interaction_id): done for done in material.interactions}
     for case in (*data.training, *data.heldout):
         assert case.items
-        for item in (*case.items, *data.by_query[case.case_id]):
+        for item in (*case.items, *data.by_query.get(case.case_id, ())):
             done = own[str(item.interaction_id)]
             assert (done.key.decode(), done.domain) == (case.user, case.domain) and item.occurred_at < case.query.asked_at
         scores = [item.score for item in case.items]
         assert scores == sorted(scores, reverse=True)
+
+
+def test_baselines_have_their_own_items_wherever_they_are_asked(data: Data) -> None:
+    assert {*data.by_query} == {case.case_id for case in (*data.dev, *data.heldout)} and all(data.by_query.values())
 
 
 def test_newcomers_have_two_items_and_every_fourth_user_a_short_past(data: Data) -> None:
