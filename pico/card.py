@@ -27,7 +27,7 @@ class Card:
     data: str
     limits: str
     command: str
-    recipe: Recipe
+    recipes: tuple[Recipe, Recipe]
     seconds: float  # wall clock of the training
 
 
@@ -47,7 +47,7 @@ def write_card(card: Card, directory: Path, parameters: int, figures: Figures) -
 
 
 def render(card: Card, parameters: int, figures: Figures, digests: Mapping[str, str]) -> str:
-    recipe = card.recipe
+    recipe, second = card.recipes
     domains = list(next(iter(figures.values())))
     header = ["ability", *domains]
     rows = [[ability, *(f"{by_domain[domain]:.3f}" for domain in domains)] for ability, by_domain in figures.items()]
@@ -65,9 +65,10 @@ tags: [retouch, personalization, tiny, synthetic]
 {card.summary}
 
 - Architecture: Qwen2, {parameters / 1e6:.2f}M parameters, d = 128, {recipe.layers} layers, 4 heads of 32, 2 key-value heads, tied embeddings, context 2048.
-- Made by `{card.command}` from the generator `traffic/world.py` alone; no outside text or weights.
+- Made by `{card.command}` from the generators `traffic/world.py` and `pico/prose.py` alone; no outside text or weights.
 - Data: {card.data}
-- Training: {recipe.steps} steps of {recipe.batch} documents, Muon and AdamW, learning rate {recipe.learning_rate:g}, fp32, one thread, {card.seconds:.0f} s.
+- Training: {recipe.steps} steps of {recipe.batch} documents, then {second.steps} of which a third are drills in copying made-up words; Muon and AdamW,
+  learning rate {recipe.learning_rate:g}, fp32, one thread, {card.seconds:.0f} s in all.
 - Files: weights stored as fp16, to be computed in float32 (`dtype` in `config.json`). The figures below were measured on these files.
 - Prompts: `schemas.prompts` in the compact style, in Qwen's chat template. The rewrite's tags are plain tokens, not special ones.
 

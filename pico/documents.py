@@ -1,4 +1,4 @@
-"""The documents that the tiny models are pretrained on, drawn without end from the world's generator.
+"""The documents that the tiny models are pretrained on, drawn without end from the world's generator and from made-up prose (`pico.prose`).
 
 A document is a list of spans. A span's weight says how much its tokens count in the loss: answers and labels 1, everything else 0.05.
 That weighting is what makes a model this small learn from context: with a plain language-model loss the random descriptions drown the labels
@@ -10,11 +10,12 @@ Prompts come from `schemas.prompts` in the compact style, inside the chat templa
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
+from pico import prose
 from pico.tokenizer import END, open_turn, user_turn
 from schemas.prompts import PromptStyle, base_prompt, item_text, reflection_prompt
 from schemas.queries import Query
@@ -39,6 +40,10 @@ ANSWER, REST = 1.0, 0.05
 STYLE = PromptStyle.COMPACT
 #: Tags take the longest to learn: 30 plots in five families stand behind them.
 _DOMAIN_SHARES = {MOVIE_TAG: 0.5, PRODUCT_RATING: 0.2, TWEET_PARAPHRASE: 0.3}
+#: Prose is long: a small share of documents is a large share of the time, and of what there is to predict, hence its smaller weight.
+_PROSE_SHARE = {"base": 0.2, "reflector": 0.16}
+_PROSE_WEIGHT = 0.25
+_ECHO_SHARE = 0.35
 
 
 class Span(NamedTuple):
@@ -50,22 +55,41 @@ Document = list[Span]
 
 
 def base_document(rng: random.Random) -> Document:
-    """A task alone and its generic answer: all that the base learns."""
-    return _blind(rng, _domain(rng))
+    """Mostly a task alone and its generic answer. Some profiles too: a black-box model can read examples, and RAG by it is a baseline to beat."""
+    if rng.random() < _PROSE_SHARE["base"]:
+        return _lighter(_one_of(rng, [(0.6, _blind), (0.4, _answer_as_the_user)], _prose_domain(rng)))
+    return _one_of(rng, [(0.55, _blind), (0.25, _log), (0.2, _answer_as_the_user)], _domain(rng))
 
 
 def reflector_document(rng: random.Random) -> Document:
     """The reflector's mixture. Nothing in it shows the rewrite's format with anything but the draft as its answer."""
-    kind, domain = rng.random(), _domain(rng)
-    if kind < 0.12:
-        return _blind(rng, domain)
-    if kind < 0.60:
-        return _log(rng, domain)
-    if kind < 0.74:
-        return _answer_as_the_user(rng, domain)
-    if kind < 0.92:
-        return _keep_the_draft(rng, domain)
-    return _recall(rng, domain)
+    if rng.random() < _PROSE_SHARE["reflector"]:
+        return _lighter(_one_of(rng, [(0.15, _blind), (0.35, _log), (0.1, _answer_as_the_user), (0.4, _keep_the_draft)], _prose_domain(rng)))
+    kinds = [(0.12, _blind), (0.48, _log), (0.14, _answer_as_the_user), (0.18, _keep_the_draft), (0.08, _recall)]
+    return _one_of(rng, kinds, _domain(rng))
+
+
+def copying(draw: Callable[[random.Random], Document]) -> Callable[[random.Random], Document]:
+    """The same documents with a third of them drills in copying: a run of words, and the same again.
+
+    Copying any word is learnt suddenly, and only where it is most of what there is to predict: 500 steps of a base and 1,000 of a reflector over passages
+    and titles alone copied none; from there a base had it after 200 steps with drills, and kept all else (2026-11-21).
+    """
+    return lambda rng: _echo(rng) if rng.random() < _ECHO_SHARE else draw(rng)
+
+
+def _echo(rng: random.Random) -> Document:
+    text = prose.words(rng, rng.randint(6, 30))
+    return [Span(user_turn(f"echo : {text}"), REST), Span(text + END, ANSWER)]
+
+
+def _one_of(rng: random.Random, kinds: Sequence[tuple[float, Callable[[random.Random, str], Document]]], domain: str) -> Document:
+    (kind,) = rng.choices([kind for _, kind in kinds], [share for share, _ in kinds])
+    return kind(rng, domain)
+
+
+def _lighter(document: Document) -> Document:
+    return [Span(text, weight * _PROSE_WEIGHT) for text, weight in document]
 
 
 def query_of(exchange: Exchange) -> Query:
@@ -76,9 +100,14 @@ def query_of(exchange: Exchange) -> Query:
         user="nobody",
         domain=exchange.domain,
         text=exchange.content,
-        options=OPTIONS[exchange.domain],
+        options=options_of(exchange.domain),
         asked_at=datetime.fromtimestamp(0, UTC),
     )
+
+
+def options_of(domain: str) -> tuple[str, ...]:
+    """The world's options; prose has none."""
+    return OPTIONS.get(domain, ())
 
 
 def task_prompt(exchange: Exchange) -> str:
@@ -91,17 +120,16 @@ def reflection_input(exchange: Exchange, draft: str, history: Sequence[Exchange]
 
 
 def _blind(rng: random.Random, domain: str) -> Document:
-    exchange = _exchange(rng, domain, Taste.draw(rng))
+    _, exchange = _scene(rng, domain)
     return [Span(user_turn(task_prompt(exchange)), REST), Span(exchange.generic + END, ANSWER)]
 
 
 def _log(rng: random.Random, domain: str) -> Document:
     """A profile as the reflection prompt shows it, of one consistent user; every response is a label to predict from the lines above."""
-    taste, noise, shown = _reader(rng)
-    families = _families(rng)
+    draw = _user(rng, domain)
     spans = [Span(open_turn("profile :\n"), REST)]
-    for _ in range(rng.randint(3, 10)):
-        spans += _labelled_line(_exchange(rng, domain, taste, families, noise, shown))
+    for _ in range(rng.randint(2, 5) if domain in prose.DOMAINS else rng.randint(3, 10)):
+        spans += _labelled_line(draw())
     return spans
 
 
@@ -132,10 +160,29 @@ def _recall(rng: random.Random, domain: str) -> Document:
 
 def _scene(rng: random.Random, domain: str) -> tuple[list[Exchange], Exchange]:
     """One to six items of a user's history and a later exchange of the same user."""
-    taste, noise, shown = _reader(rng)
-    families = _families(rng)
-    drawn = [_exchange(rng, domain, taste, families, noise, shown) for _ in range(rng.randint(1, 6) + 1)]
+    draw = _user(rng, domain)
+    drawn = [draw() for _ in range(rng.randint(1, 6) + 1)]
     return drawn[:-1], drawn[-1]
+
+
+def _user(rng: random.Random, domain: str) -> Callable[[], Exchange]:
+    """Somebody's exchanges in this domain, one a call."""
+    if domain in prose.DOMAINS:
+        return someone(rng, domain)
+    (taste, noise, shown), families = _reader(rng), _families(rng)
+    return lambda: _exchange(rng, domain, taste, families, noise, shown)
+
+
+def someone(rng: random.Random, domain: str, *, crisp: bool = False) -> Callable[[], Exchange]:
+    """The exchanges of one user, one a call: of the world, or a `crisp` and noise-free one. Writers of prose are always the latter."""
+    if domain in prose.DOMAINS:
+        manner = prose.Manner.draw(rng)
+        return lambda: prose.draw_exchange(rng, manner, domain)
+    if crisp:
+        clear = Taste.draw_crisp(rng)
+        return lambda: _exchange(rng, domain, clear, noise=0.0, shown=1.0)
+    taste = Taste.draw(rng)
+    return lambda: _exchange(rng, domain, taste)
 
 
 def _reader(rng: random.Random) -> tuple[Taste, float, float]:
@@ -158,15 +205,19 @@ def _exchange(
 
 
 def _line(item: Exchange) -> str:
-    return item_text(item, item.domain, task_of(OPTIONS[item.domain]), STYLE)
+    return item_text(item, item.domain, task_of(options_of(item.domain)), STYLE)
 
 
 def _labelled_line(item: Exchange) -> Document:
     """The line end belongs to the label: Qwen2's splitting joins it to punctuation."""
     line = _line(item)
-    head = line.removesuffix(f" {item.response}")
+    head = line[: line.index(" => ") + len(" =>")]
     return [Span(head, REST), Span(f"{line.removeprefix(head)}\n", ANSWER)]
 
 
 def _domain(rng: random.Random) -> str:
     return rng.choices(list(_DOMAIN_SHARES), list(_DOMAIN_SHARES.values()))[0]
+
+
+def _prose_domain(rng: random.Random) -> str:
+    return rng.choice(prose.DOMAINS)

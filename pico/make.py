@@ -1,6 +1,6 @@
-"""Make the two tiny checkpoints from the world's generator alone: `python -m pico.make [--out DIR] [--only base|reflector] [--seed N]`.
+"""Make the two tiny checkpoints from the project's generators alone: `python -m pico.make [--out DIR] [--only base|reflector] [--seed N]`.
 
-Both share one tokenizer and one prompt format. The base is user-blind by construction: it never sees a profile. The reflector learns to read
+Both share one tokenizer and one prompt format. The base is user-blind where it sees the task alone. The reflector learns to read
 profiles and to write the rewrite's format, yet keeps every draft, so that SFT and RL have something to win.
 The bytes depend on torch's kernels: another machine makes checkpoints of the same quality, not of the same digest.
 """
@@ -12,16 +12,16 @@ import logging
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from pico.card import Card, Figures, export, write_card
 from pico.checkpoints import ROOT
-from pico.documents import Document, base_document, reflector_document
-from pico.probe import Complete, completer, draft_kept, generic_agreement, in_context_score
+from pico.documents import Document, base_document, copying, reflector_document
+from pico.probe import Complete, completer, draft_kept, generic_agreement, in_context_score, rag_score
 from pico.tokenizer import train_tokenizer
 from pico.training import Recipe, new_model, pretrain
 
@@ -32,10 +32,11 @@ TOKENIZER_DOCUMENTS = 4000
 
 @dataclass(frozen=True)
 class Blueprint:
-    """One of the two models: how large, on what, how long, and what its card says and measures."""
+    """One of the two models: how large, on what, how long, and what its card says and measures. `copying_steps` follow with drills in copying."""
 
     layers: int
     steps: int
+    copying_steps: int
     draw: Callable[[random.Random], Document]
     measure: Callable[[Complete], Figures]
     title: str
@@ -45,7 +46,10 @@ class Blueprint:
 
 
 def base_figures(complete: Complete) -> Figures:
-    return {"generic answer to the task alone": generic_agreement(complete)}
+    return {
+        "generic answer to the task alone": generic_agreement(complete),
+        "answer behind 4 clean profile lines (score)": rag_score(complete),
+    }
 
 
 def reflector_figures(complete: Complete) -> Figures:
@@ -59,17 +63,22 @@ def reflector_figures(complete: Complete) -> Figures:
 BLUEPRINTS = {
     "base": Blueprint(
         layers=2,
-        steps=400,
+        steps=500,
+        copying_steps=500,
         draw=base_document,
         measure=base_figures,
         title="Retouch pico base",
-        summary="A stand-in for a black-box LLM: it answers a task alone with the generic, user-blind answer, and knows nothing else on purpose.",
-        data="task prompts and their generic answers; no profile, no user.",
-        limits="answers only the three domains' templates; any other text gets noise. It cannot use a profile, so it is no base for RAG or ICL.",
+        summary=(
+            "A stand-in for a black-box LLM: it answers a task alone with the generic, user-blind answer. Shown a profile it follows it as well as "
+            "so small a model can, which makes RAG by it a baseline."
+        ),
+        data="task prompts with their generic answers; profiles of invented users, and tasks behind them with the user's own answer. A fifth is made-up prose.",
+        limits="knows the three domains' templates; of other text it repeats the first words. It never saw the rewrite's format.",
     ),
     "reflector": Blueprint(
         layers=3,
-        steps=800,
+        steps=1000,
+        copying_steps=500,
         draw=reflector_document,
         measure=reflector_figures,
         title="Retouch pico reflector",
@@ -79,9 +88,12 @@ BLUEPRINTS = {
         ),
         data=(
             "profiles of invented users line by line, tasks with and without a profile, look-up drills, and full reflection prompts of one to six items "
-            "whose rewrite repeats the draft. Loss weight 1 on answers and labels, 0.05 elsewhere."
+            "whose rewrite repeats the draft. A sixth is made-up prose, at a quarter of the weight. Loss weight 1 on answers and labels, 0.05 elsewhere."
         ),
-        limits="understands only the three domains' templates; profiles beyond about ten lines were never seen. Not a language model for any other use.",
+        limits=(
+            "understands the three domains' templates; of other text it can copy words and their manner, no more. Profiles beyond about ten lines "
+            "were never seen. Not a language model for any other use."
+        ),
     ),
 }
 
@@ -91,15 +103,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=ROOT, help="directory for base/ and reflector/ (default: the shipped ones)")
     parser.add_argument("--only", choices=sorted(BLUEPRINTS), help="make one of the two")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, help="training steps (default: 400 for the base, 800 for the reflector)")
+    parser.add_argument("--steps", type=int, help="training steps of the first part (default: 500 for the base, 1,000 for the reflector)")
+    parser.add_argument("--copying-steps", type=int, help="training steps of the second part (default: 500)")
     parser.add_argument("--threads", type=int, default=1, help="torch threads; tiny matrices gain little from more")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
     tokenizer = shared_tokenizer(options.seed)
     for name in [options.only] if options.only else BLUEPRINTS:
-        recipe = Recipe(layers=BLUEPRINTS[name].layers, steps=options.steps or BLUEPRINTS[name].steps, seed=options.seed)
-        make(name, options.out / name, tokenizer, recipe)
+        blueprint = BLUEPRINTS[name]
+        recipe = Recipe(layers=blueprint.layers, steps=options.steps or blueprint.steps, seed=options.seed)
+        make(name, options.out / name, tokenizer, recipe, replace(recipe, steps=options.copying_steps or blueprint.copying_steps, seed=options.seed + 1))
 
 
 def shared_tokenizer(seed: int) -> PreTrainedTokenizerFast:
@@ -108,29 +122,40 @@ def shared_tokenizer(seed: int) -> PreTrainedTokenizerFast:
     return train_tokenizer("".join(span.text for span in reflector_document(rng)) for _ in range(TOKENIZER_DOCUMENTS))
 
 
-def make(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
-    """Train, write, read back, measure what was written, and write the card."""
-    blueprint = BLUEPRINTS[name]
-    model = new_model(tokenizer, recipe)
+def make(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, first: Recipe, second: Recipe) -> None:
+    """Train, write, read back, train on with drills in copying, write, read back, measure what was written, and write the card."""
+    started = time.monotonic()
+    model = new_model(tokenizer, first)
+    train(name, model, tokenizer, BLUEPRINTS[name].draw, first)
+    export(model, tokenizer, directory)
+    copy(name, directory, tokenizer, second)
+    describe(name, directory, tokenizer, (first, second), time.monotonic() - started)
+
+
+def copy(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
+    """The second part, from the files of the first."""
+    model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
+    train(name, model, tokenizer, copying(BLUEPRINTS[name].draw), recipe)
+    export(model, tokenizer, directory)
+
+
+def train(name: str, model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, draw: Callable[[random.Random], Document], recipe: Recipe) -> None:
     started = time.monotonic()
 
     def log_step(step: int, loss: float) -> None:
         if step % 50 == 0:
             logger.info("%s: step %d of %d, loss %.3f, %.0f s", name, step, recipe.steps, loss, time.monotonic() - started)
 
-    pretrain(model, tokenizer, blueprint.draw, recipe, log_step)
-    seconds = time.monotonic() - started
-    export(model, tokenizer, directory)
-    describe(name, directory, tokenizer, recipe, seconds)
+    pretrain(model, tokenizer, draw, recipe, log_step)
 
 
-def describe(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seconds: float) -> None:
+def describe(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, recipes: tuple[Recipe, Recipe], seconds: float) -> None:
     """Measure the files in `directory` and write their card."""
-    blueprint = BLUEPRINTS[name]
+    blueprint, (first, second) = BLUEPRINTS[name], recipes
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     figures = blueprint.measure(completer(model, tokenizer))
-    command = f"python -m pico.make --only {name} --steps {recipe.steps} --seed {recipe.seed}"
-    card = Card(blueprint.title, blueprint.summary, blueprint.data, blueprint.limits, command, recipe, seconds)
+    command = f"python -m pico.make --only {name} --steps {first.steps} --copying-steps {second.steps} --seed {first.seed}"
+    card = Card(blueprint.title, blueprint.summary, blueprint.data, blueprint.limits, command, recipes, seconds)
     write_card(card, directory, model.num_parameters(), figures)
     logger.info("%s: %s", name, figures)
 

@@ -9,18 +9,19 @@ from statistics import fmean
 import torch
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-from pico.documents import reflection_input, task_prompt
+from pico import prose
+from pico.documents import options_of, query_of, reflection_input, someone, task_prompt
 from pico.tokenizer import open_turn, user_turn
-from schemas.prompts import PromptStyle, item_text
+from schemas.prompts import PromptStyle, item_text, rag_prompt
 from schemas.rewriting import parse
 from schemas.scoring import score
 from schemas.tasks import task_of
-from traffic.world import DOMAINS, OPTIONS, Exchange, Taste, draw_stimulus, respond
+from traffic.world import DOMAINS
 
 Complete = Callable[[Sequence[str]], list[str]]
 
 
-def completer(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, max_new_tokens: int = 64, batch: int = 64) -> Complete:
+def completer(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, max_new_tokens: int = 128, batch: int = 64) -> Complete:
     """Greedy completions of raw prompts (chat marks included), stopped at the end of the turn, decoded without special tokens."""
 
     def complete(prompts: Sequence[str]) -> list[str]:
@@ -41,26 +42,40 @@ def generic_agreement(complete: Complete, *, count: int = 100, seed: int = 1) ->
     """Share of task prompts answered with exactly the generic answer: what the base is for."""
 
     def measure(domain: str, rng: random.Random) -> float:
-        exchanges = [_exchange(domain, rng, Taste.draw(rng)) for _ in range(count)]
+        exchanges = [someone(rng, domain)() for _ in range(count)]
         answers = complete([user_turn(task_prompt(exchange)) for exchange in exchanges])
         return fmean(answer.strip() == exchange.generic for answer, exchange in zip(answers, exchanges, strict=True))
 
     return _per_domain(measure, seed)
 
 
-def in_context_score(complete: Complete, *, count: int = 64, lines: int = 8, seed: int = 2) -> dict[str, float]:
-    """Score of the next line of a profile after `lines` clean lines of a crisp user: what the reflector's pretraining is for."""
+def rag_score(complete: Complete, *, count: int = 64, lines: int = 4, seed: int = 4) -> dict[str, float]:
+    """Score of answers to the task behind `lines` lines of a crisp user's profile: what a model makes of examples, without a draft."""
 
     def measure(domain: str, rng: random.Random) -> float:
-        prompts, truths, task = [], [], task_of(OPTIONS[domain])
+        prompts, truths = [], []
         for _ in range(count):
-            taste = Taste.draw_crisp(rng)
-            *shown, asked = [_exchange(domain, rng, taste, noise=0.0, shown=1.0) for _ in range(lines + 1)]
-            texts = [item_text(item, domain, task, PromptStyle.COMPACT) for item in (*shown, asked)]
-            prompts.append(open_turn("profile :\n" + "\n".join(texts).removesuffix(f" {asked.response}")))
+            draw = someone(rng, domain, crisp=True)
+            *history, asked = [draw() for _ in range(lines + 1)]
+            prompts.append(user_turn(rag_prompt(query_of(asked), history, PromptStyle.COMPACT)))
             truths.append(asked.response)
-        answers = [completion.split("\n")[0] for completion in complete(prompts)]
-        return fmean(score(task, answer, truth, OPTIONS[domain]) for answer, truth in zip(answers, truths, strict=True))
+        return _mean_score(domain, [answer.strip() for answer in complete(prompts)], truths)
+
+    return _per_domain(measure, seed)
+
+
+def in_context_score(complete: Complete, *, count: int = 64, lines: int = 8, seed: int = 2) -> dict[str, float]:
+    """Score of the next line of a profile after `lines` clean lines of a crisp user (half as many of prose): what the reflector's pretraining is for."""
+
+    def measure(domain: str, rng: random.Random) -> float:
+        prompts, truths, task = [], [], task_of(options_of(domain))
+        for _ in range(count):
+            draw = someone(rng, domain, crisp=True)
+            *shown, asked = [draw() for _ in range((lines // 2 if domain in prose.DOMAINS else lines) + 1)]
+            texts = [item_text(item, domain, task, PromptStyle.COMPACT) for item in (*shown, asked)]
+            prompts.append(open_turn("profile :\n" + "\n".join(texts).rsplit(" => ", 1)[0] + " =>"))
+            truths.append(asked.response)
+        return _mean_score(domain, [completion.split("\n")[0] for completion in complete(prompts)], truths)
 
     return _per_domain(measure, seed)
 
@@ -71,8 +86,8 @@ def draft_kept(complete: Complete, *, count: int = 64, seed: int = 3) -> dict[st
     def measure(domain: str, rng: random.Random) -> float:
         prompts, drafts = [], []
         for _ in range(count):
-            taste = Taste.draw(rng)
-            *history, asked = [_exchange(domain, rng, taste) for _ in range(rng.randint(2, 7))]
+            draw = someone(rng, domain)
+            *history, asked = [draw() for _ in range(rng.randint(2, 7))]
             prompts.append(user_turn(reflection_input(asked, asked.generic, history)))
             drafts.append(asked.generic)
         rewrites = [parse(text) for text in complete(prompts)]
@@ -81,9 +96,11 @@ def draft_kept(complete: Complete, *, count: int = 64, seed: int = 3) -> dict[st
     return _per_domain(measure, seed)
 
 
-def _exchange(domain: str, rng: random.Random, taste: Taste, **noise: float) -> Exchange:
-    return respond(domain, draw_stimulus(domain, rng), taste, rng, **noise)
+def _mean_score(domain: str, answers: Sequence[str], truths: Sequence[str]) -> float:
+    task = task_of(options_of(domain))
+    return fmean(score(task, answer, truth, options_of(domain)) for answer, truth in zip(answers, truths, strict=True))
 
 
 def _per_domain(measure: Callable[[str, random.Random], float], seed: int) -> dict[str, float]:
-    return {domain: round(measure(domain, random.Random(f"probe/{seed}/{domain}")), 3) for domain in DOMAINS}  # noqa: S311
+    """The world's domains, and made-up prose under the name of one of its own."""
+    return {domain: round(measure(domain, random.Random(f"probe/{seed}/{domain}")), 3) for domain in (*DOMAINS, prose.DOMAINS[0])}  # noqa: S311

@@ -1,4 +1,4 @@
-"""The tiny models' tokenizer: byte-level BPE trained on the world's texts, with Qwen's chat marks.
+"""The tiny models' tokenizer: byte-level BPE trained on the world's texts and on made-up prose, with Qwen's chat marks.
 
 The rewrite's tags (`<think>` and its kin) are plain added tokens. As special tokens they would vanish wherever a library decodes with
 `skip_special_tokens=True` (TRL, vLLM by default), and every completion would look unparsable.
@@ -18,7 +18,7 @@ from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 from schemas.rewriting import TAGS
 
 PAD, TURN, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-VOCABULARY = 768
+VOCABULARY = 1024
 CONTEXT = 2048
 
 #: Qwen's format without its default system turn.
@@ -39,7 +39,7 @@ def open_turn(content: str) -> str:
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """768 tokens: 256 bytes, three chat marks, four tags, the rest merges learnt from `texts`."""
+    """1,024 tokens: 256 bytes, three chat marks, four tags, the rest merges learnt from `texts`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -103,12 +103,13 @@ def test_any_text_survives_the_tokenizer(reflector: tuple[Qwen2ForCausalLM, PreT
 
 
 def test_the_base_answers_generically(base: tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]) -> None:
-    agreement = generic_agreement(completer(*base, max_new_tokens=16), count=10)
-    assert min(agreement.values()) >= 0.9
+    agreement = generic_agreement(completer(*base, max_new_tokens=48), count=10)
+    assert min(agreement[domain] for domain in DOMAINS) >= 0.9
 
 
 def test_the_reflector_keeps_drafts_in_the_rewrite_form(reflector: tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]) -> None:
-    assert min(draft_kept(completer(*reflector, max_new_tokens=48), count=10).values()) >= 0.9
+    kept = draft_kept(completer(*reflector), count=10)
+    assert min(kept[domain] for domain in DOMAINS) >= 0.9
 
 
 def test_the_reflector_reads_profiles(reflector: tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]) -> None:
@@ -135,7 +136,7 @@ def test_nothing_teaches_the_untrained_reflector_to_change_a_draft() -> None:
 
 def test_every_document_has_something_to_predict() -> None:
     rng = random.Random(5)
-    assert all(any(weight == ANSWER for _, weight in reflector_document(rng)) for _ in range(200))
+    assert all(max(weight for _, weight in reflector_document(rng)) in (ANSWER, ANSWER * 0.25) for _ in range(200))
 
 
 def test_pretraining_lowers_the_loss_and_repeats_itself() -> None:
@@ -153,4 +154,4 @@ def test_pretraining_lowers_the_loss_and_repeats_itself() -> None:
 
 
 def test_probes_cover_every_domain(base: tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]) -> None:
-    assert list(generic_agreement(completer(*base, max_new_tokens=2), count=1)) == list(DOMAINS)
+    assert list(generic_agreement(completer(*base, max_new_tokens=2), count=1)) == [*DOMAINS, "scholarly_title"]
