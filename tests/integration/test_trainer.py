@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import logging
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infra.broker import Broker
+from infra.errors import CannotContinue
 from infra.kafka import producer, reader, send
 from infra.registry import Registry
 from infra.settings import Settings, load
@@ -25,6 +28,7 @@ from trainer.bootstrap import bootstrap
 from trainer.collect import collect
 from trainer.interruption import Interrupted
 from trainer.models import list_versions
+from trainer.report import Report
 from trainer.run import run
 from trainer.snapshot import ranges_json
 from trainer.status import status
@@ -172,6 +176,61 @@ def test_a_stopped_run_registers_nothing_and_leaves_no_lock(settings: Settings, 
     (report,) = (settings.stack.dir / "runs").glob("*/report.json")
     assert json.loads(report.read_text())["status"] == "interrupted"
     assert not (settings.stack.dir / "trainer.lock").exists()
+
+
+class StopAt(logging.Handler):
+    """Asks to stop as SIGTERM does, when a stage begins."""
+
+    def __init__(self, stage: str, stop: threading.Event) -> None:
+        super().__init__()
+        self._stage, self._stop = stage, stop
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage() == "stage begins" and vars(record)["stage"] == self._stage:
+            self._stop.set()
+
+
+def stopped_in(stage: str, settings: Settings) -> Report:
+    stop = threading.Event()
+    handler, log = StopAt(stage, stop), logging.getLogger("trainer")
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        with pytest.raises(Interrupted):
+            run(settings, stop)
+    finally:
+        log.removeHandler(handler)
+    return Report.read(max((settings.stack.dir / "runs").glob("*/report.json")))
+
+
+def with_trainer(settings: Settings, **trainer: Any) -> Settings:
+    return settings.model_copy(update={"trainer": settings.trainer.model_copy(update=trainer)})
+
+
+def test_a_stopped_run_goes_on_unless_it_would_be_another_and_may_start_from_the_shipped_version(settings: Settings, traffic: int) -> None:
+    stopped = stopped_in("rl", settings)
+    assert stopped.data["status"] == "interrupted" and (stopped.directory / "state" / "sft").is_dir()
+    finished = run(settings, threading.Event())
+    assert (finished.run_id, finished.data["status"], finished.data["starts"]) == (stopped.run_id, "trained", 2)
+    assert (finished.data["version"], finished.data["parent"], finished.data["champion"]) == ("2", "1", "1")
+    registry = Registry(settings)
+    registry.point(Alias.CHAMPION, "2")
+
+    stopped = stopped_in("sft", settings)
+    other = run(with_trainer(settings, seed=5, start_from="shipped"), threading.Event())
+    assert Report.read(stopped.path).data["reason"] == "settings changed since: seed, start_from"
+    assert (other.data["version"], other.data["parent"], other.data["champion"]) == ("3", "1", "2")
+    assert (registry.get("3").parent, registry.get("3").tags["start_from"]) == ("1", "shipped")
+
+
+def test_a_run_whose_loss_is_not_finite_registers_nothing_and_is_not_taken_up(settings: Settings, traffic: int) -> None:
+    with pytest.raises(CannotContinue, match=r"not finite; lower trainer\.sft\.learning_rate"):
+        run(with_trainer(settings, sft=settings.trainer.sft.model_copy(update={"learning_rate": 1e30, "max_steps": 3})), threading.Event())
+    (path,) = (settings.stack.dir / "runs").glob("*/report.json")
+    report = Report.read(path)
+    assert report.data["status"] == "failed" and "SFT step" in report.data["reason"]
+    assert [found.name for found in path.parent.iterdir()] == ["report.json"]
+    assert [version.version for version in Registry(settings).versions()] == ["1"]
 
 
 def test_bootstrap_registers_the_shipped_checkpoint_once(settings: Settings) -> None:
