@@ -15,8 +15,8 @@ CHAT_TEMPLATE = (
 SPREAD = 4.0
 
 
-def make_checkpoint(folder: Path, *, seed: int, layers: int = 2) -> Path:
-    """A Qwen2 of about 0.3M parameters, head_dim 32 (vLLM's CPU attention refuses 24), and a byte-level tokenizer of 512."""
+def make_checkpoint(folder: Path, *, seed: int, layers: int = 2, heads: int = 4, head_size: int = 32, spread: float = SPREAD) -> Path:
+    """A Qwen2, of about 0.3M parameters unless told otherwise, and a byte-level tokenizer of 512. vLLM's CPU attention refuses a head of 24."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
@@ -24,11 +24,11 @@ def make_checkpoint(folder: Path, *, seed: int, layers: int = 2) -> Path:
     torch.manual_seed(seed)
     config = Qwen2Config(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=256,
+        hidden_size=heads * head_size,
+        intermediate_size=2 * heads * head_size,
         num_hidden_layers=layers,
-        num_attention_heads=4,
-        num_key_value_heads=2,
+        num_attention_heads=heads,
+        num_key_value_heads=heads // 2,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         bos_token_id=None,
@@ -39,7 +39,7 @@ def make_checkpoint(folder: Path, *, seed: int, layers: int = 2) -> Path:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.dim() == 2 and "embed" not in name:
-                parameter.mul_(SPREAD)
+                parameter.mul_(spread)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -19,6 +19,11 @@ def is_main() -> bool:
     return int(os.environ.get("RANK", "0")) == 0
 
 
+def in_bfloat16() -> bool:
+    """Whether the launcher asks for mixed precision: computing in bfloat16, with weights and moments in float32."""
+    return os.environ.get("ACCELERATE_MIXED_PRECISION", "no") == "bf16"
+
+
 def local_device() -> Any:
     """This process's own device: the CPU, or the GPU with its local rank."""
     import torch

@@ -30,7 +30,7 @@ from infra.settings import Rl
 from trainer import sft_state
 from trainer.cases import Case
 from trainer.curriculum import k_of, stage_of
-from trainer.distributed import divided, is_main
+from trainer.distributed import divided, in_bfloat16, is_main
 from trainer.grpo_trainer import Plan, Reinforce, Row, Watch
 from trainer.interruption import Interrupted, check
 from trainer.policy import Policy
@@ -201,7 +201,7 @@ def _arguments(policy: Policy, prompter: Prompter, rl: Rl, max_new_tokens: int, 
         weight_decay=0.0,
         max_grad_norm=GRADIENT_NORM,
         use_cpu=not torch.cuda.is_available(),
-        bf16=False,
+        bf16=in_bfloat16(),
         gradient_checkpointing=policy.model.is_gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         ddp_find_unused_parameters=False,

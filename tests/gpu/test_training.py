@@ -1,0 +1,91 @@
+"""The path of `docs/real-models.md` on a GPU: a random model of a few hundred million parameters, SFT and RL by each engine.
+
+Writes memory and tokens per second to `bench-out/gpu-training.json`. The weights are random, so nothing is said of learning.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+import time
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import pytest
+
+from infra.checkpoints import differences
+from infra.settings import Lora, Rl, Sft, Trainer
+from schemas.prompts import PromptStyle
+from tests.tiny_model import make_checkpoint
+from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
+from trainer.cases import Lesson, lesson_of
+
+OUT = Path(__file__).resolve().parents[2] / "bench-out" / "gpu-training.json"
+MAX_NEW_TOKENS = 128
+LORA = Lora(rank=16, dropout=0.05)
+WAYS = {
+    "full weights, our loop": Trainer(rl=Rl(steps=3)),
+    "LoRA, our loop": Trainer(lora=LORA, frozen_dtype="bfloat16", rl=Rl(steps=3)),
+    "full weights, TRL": Trainer(rl=Rl(engine="trl", steps=3, micro_batch=64)),
+    "LoRA, TRL": Trainer(lora=LORA, frozen_dtype="bfloat16", gradient_checkpointing=True, rl=Rl(engine="trl", steps=3, micro_batch=64)),
+}
+
+
+def lessons(count: int) -> list[Lesson]:
+    return [lesson for n in range(count) if isinstance(lesson := lesson_of(make_trajectory(make_outcome(n))), Lesson)]
+
+
+def trained(checkpoint: Path, trainer: Trainer, folder: Path) -> dict[str, Any]:
+    """One run of the stages, with what it cost."""
+    from trainer import memory, reinforce, sft
+    from trainer.lora import trainable
+    from trainer.prompts import Prompter
+
+    stop = threading.Event()
+    memory.reset()
+    policy = trainable(checkpoint, trainer)
+    prompter = Prompter(policy.tokenizer, PromptStyle.PAPER, 1024)
+    found: dict[str, Any] = {"parameters": sum(weight.numel() for weight in policy.model.parameters())}
+    found["trained_parameters"] = sum(weight.numel() for weight in policy.model.parameters() if weight.requires_grad)
+
+    rows = sft.examples(taught := lessons(64), prompter, trainer.sft, 0)
+    began = time.monotonic()
+    fit = sft.train(policy, taught, prompter, trainer.sft.model_copy(update={"max_steps": 4}), 0, stop)
+    tokens = sum(len(prompter.encode(row["prompt"] + row["completion"])) for row in rows) / len(rows) * trainer.sft.batch_size * fit.steps
+    found["sft"] = _cost(tokens / (time.monotonic() - began))
+
+    memory.reset()
+    steps = reinforce.train(policy, [make_case(n) for n in range(32)], prompter, trainer.rl, MAX_NEW_TOKENS, 0, stop, folder / "rl")
+    assert len(steps) == trainer.rl.steps and all(math.isfinite(step.kl) and math.isfinite(step.entropy) for step in steps)
+    completions = trainer.rl.prompts_per_step * trainer.rl.candidates
+    rate = median(step.length * completions / step.seconds for step in steps[1:])
+    found["rl"] = _cost(rate) | {"completions_per_s": median(completions / step.seconds for step in steps[1:])}
+
+    assert differences(checkpoint, policy.save(folder / "candidate")) == ()
+    return found
+
+
+def _cost(tokens_per_s: float) -> dict[str, Any]:
+    from trainer import memory
+
+    return {"tokens_per_s": tokens_per_s, "peak_gpu_bytes": memory.peak_gpu_bytes(), "peak_rss_bytes": memory.peak_rss_bytes()}
+
+
+@pytest.mark.gpu
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_sft_and_rl_run_on_the_gpu_by_every_way_and_their_cost_is_recorded(tmp_path: Path) -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, and torch sees none")
+    checkpoint = make_checkpoint(tmp_path / "model", seed=0, layers=24, heads=16, head_size=64, spread=1.0)
+    found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "max_new_tokens": MAX_NEW_TOKENS}
+    for number, (name, trainer) in enumerate(WAYS.items()):
+        found[name] = trained(checkpoint, trainer.model_copy(update={"sft": Sft(batch_size=8)}), tmp_path / str(number))
+        torch.cuda.empty_cache()
+    assert found["LoRA, TRL"]["trained_parameters"] < found["LoRA, TRL"]["parameters"] / 10
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps(found, indent=1) + "\n")

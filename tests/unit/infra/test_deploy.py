@@ -1,0 +1,38 @@
+"""Every example file of infra/deploy is loaded."""
+
+from pathlib import Path
+
+import pytest
+
+from infra.settings import load
+
+DEPLOY = Path(__file__).resolve().parents[3] / "infra" / "deploy"
+SETTINGS = sorted(DEPLOY.glob("*.toml"))
+LAUNCHERS = sorted(DEPLOY.glob("*.yaml"))
+
+
+def test_no_example_is_left_out() -> None:
+    assert SETTINGS and LAUNCHERS
+    assert sorted(DEPLOY.iterdir()) == sorted([*SETTINGS, *LAUNCHERS])
+
+
+@pytest.mark.parametrize("file", SETTINGS, ids=lambda file: file.name)
+def test_example_settings_are_possible_and_divide_their_batch(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from trainer.distributed import divided
+
+    monkeypatch.setenv("RETOUCH_CONFIG", str(file))
+    monkeypatch.setenv("WORLD_SIZE", "4" if "four" in file.name else "1")
+    trainer = load().trainer
+    assert trainer.lora.rank and trainer.rl.engine == "trl"
+    assert divided(trainer.rl.prompts_per_step * trainer.rl.candidates, trainer.rl.micro_batch, "rows")[0] == trainer.rl.micro_batch
+    assert divided(trainer.sft.batch_size, 0, "rows")
+
+
+@pytest.mark.parametrize("file", LAUNCHERS, ids=lambda file: file.name)
+def test_example_launches_are_read_by_accelerate(file: Path) -> None:
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(file))
+    assert config.num_processes > 1 and config.num_machines == 1 and not config.use_cpu
+    if "zero2" in file.name:
+        assert config.deepspeed_config["zero_stage"] == 2 and config.mixed_precision == "bf16"
