@@ -66,30 +66,29 @@ def run(settings: Settings, options: Options, as_json: bool = False) -> int:
     _check(settings, options)
     for name in (REPORT, TABLE, PICTURE):
         outputs.check_writable(options.out / name)
-    report = measure(settings, options)
-    found = report["found"]
-    shown = {name: value for name, value in report.items() if name != "found"}
-    outputs.write(options.out / REPORT, json.dumps(shown, indent=1) + "\n")
+    report, found = measure(settings, options)
+    text = json.dumps(report, indent=1) + "\n"
+    outputs.write(options.out / REPORT, text)
     table = tables.markdown(found, report)
     outputs.write(options.out / TABLE, table)
     for name, one in found.items():
         path = options.out / (PICTURE if len(found) == 1 else f"train-{name}.png")
         picture.draw(one, options.plan(), path, f"{report['started_at'][:10]}, seed {options.seed}")
-    sys.stdout.write(json.dumps(shown, indent=1) + "\n" if as_json else table)
+    sys.stdout.write(text if as_json else table)
     return OK if report["ok"] else FAILED
 
 
-def measure(settings: Settings, options: Options) -> dict[str, Any]:
-    """The whole report, and under `found` the measurements as they were made."""
-    began, load_before = time.monotonic(), os.getloadavg()[0]
+def measure(settings: Settings, options: Options) -> tuple[dict[str, Any], dict[str, Measurement]]:
+    """The whole report as JSON has it, and the measurements in it."""
+    started_at, began, load_before = datetime.now(UTC), time.monotonic(), os.getloadavg()[0]
     chosen = options.plan()
     found = _measurements(settings, options, chosen) if ARMS in options.parts else {}
     others = {name: parts.measure(name, settings, options.quick) for name in options.parts if name != ARMS}
     judged = [*_judged(found, options, chosen), *(target for part in others.values() for target in part.targets)]
     wanted = ("retouch", "python", "torch", "transformers", "trl", "sentence-transformers")
-    return {
+    report = {
         "kind": KIND,
-        "started_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "started_at": started_at.isoformat(timespec="seconds"),
         "seconds": round(time.monotonic() - began, 1),
         "load_average_before": round(load_before, 2),
         "machine": machine.describe().model_dump(),
@@ -101,8 +100,8 @@ def measure(settings: Settings, options: Options) -> dict[str, Any]:
         "parts": {name: part.figures for name, part in others.items()},
         "targets": [target.to_json() for target in judged],
         "ok": all(target.met for target in judged),
-        "found": found,
     }
+    return report, found
 
 
 def _check(settings: Settings, options: Options) -> None:
@@ -145,6 +144,9 @@ def _measured(settings: Settings, options: Options, chosen: Plan) -> Measurement
 
 
 def _prepared(material: Material, settings: Settings, chosen: Plan) -> Data:
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
     began = time.monotonic()
     data = build(material, settings, threading.Event())
     sys.stderr.write(f"bench train: data took {time.monotonic() - began:.0f} s\n")

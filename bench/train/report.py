@@ -7,8 +7,7 @@ simple rule) and `ideal` (the user's answer without noise).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from dataclasses import dataclass, field
 
 from bench.train.work import Cost
 from schemas.scoring import Interval
@@ -78,7 +77,3 @@ class Measurement:
         """The arm's answerer that held-out users score highest: chosen in its favour on the very cases that judge it."""
         own = [name for name in self.answerers if name.rpartition("@")[0] == arm]
         return max(own, key=lambda name: self.answerers[name].overall) if own else None
-
-
-def to_json(found: Measurement) -> dict[str, Any]:
-    return asdict(found)

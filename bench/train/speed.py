@@ -34,9 +34,10 @@ TARGET = 1.5
 
 @dataclass(frozen=True)
 class Pace:
-    """One engine. Medians over the steps; `seconds` are of each."""
+    """One engine. Medians over the steps; `seconds` are of each, `cpu_seconds` what it used of the processor."""
 
     seconds: Sequence[float]
+    cpu_seconds: Sequence[float]
     tokens: float  # per completion
     completions_per_s: float
     tokens_per_s: float
@@ -44,7 +45,10 @@ class Pace:
 
 @dataclass(frozen=True)
 class Speed:
-    """`ratio` is ours over TRL's in completions per second, `ratio_by_token` in completion tokens per second: medians over pairs of steps."""
+    """`ratio` is ours over TRL's in completions per second, `ratio_by_token` in completion tokens per second: medians over pairs of steps.
+
+    `cpu_ratio` is `ratio` in seconds of the processor, which other work on the machine disturbs least.
+    """
 
     prompts: int
     candidates: int
@@ -56,6 +60,7 @@ class Speed:
     trl_settings: Mapping[str, object]
     ratio: float
     ratio_by_token: float
+    cpu_ratio: float
 
     @property
     def met(self) -> bool:
@@ -90,6 +95,7 @@ def measure(checkpoint: Path, cases: Sequence[Case], settings: Settings, rounds:
         trl=trl,
         trl_settings={name: getattr(trainer.args, name) for name in (*shown, "gradient_checkpointing", "bf16", "use_vllm")},
         ratio=statistics.median(theirs / own for own, theirs in zip(ours.seconds, trl.seconds, strict=True)),
+        cpu_ratio=statistics.median(theirs / own for own, theirs in zip(ours.cpu_seconds, trl.cpu_seconds, strict=True)),
         ratio_by_token=statistics.median(own / theirs for own, theirs in zip(race.ours.tokens_per_s(), race.trl.tokens_per_s(), strict=True)),
     )
 
@@ -97,14 +103,22 @@ def measure(checkpoint: Path, cases: Sequence[Case], settings: Settings, rounds:
 class _Clock:
     def __init__(self, completions: int) -> None:
         self._completions = completions
+        self._began = (0.0, 0.0)
         self.seconds: list[float] = []
+        self.cpu_seconds: list[float] = []
         self.tokens: list[float] = []  # per completion, by step
+
+    def start(self) -> None:
+        self._began = time.monotonic(), time.process_time()
+
+    def stop(self) -> None:
+        self.seconds.append(time.monotonic() - self._began[0])
+        self.cpu_seconds.append(time.process_time() - self._began[1])
 
     def pace(self) -> Pace:
         """The first step warms up and does not count."""
-        seconds = self.seconds[1:]
-        rate = self._completions / statistics.median(seconds)
-        return Pace([round(spent, 3) for spent in seconds], statistics.fmean(self.tokens[1:]), rate, statistics.median(self.tokens_per_s()))
+        rate = self._completions / statistics.median(self.seconds[1:])
+        return Pace(self.seconds[1:], self.cpu_seconds[1:], statistics.fmean(self.tokens[1:]), rate, statistics.median(self.tokens_per_s()))
 
     def tokens_per_s(self) -> list[float]:
         return [length * self._completions / spent for length, spent in zip(self.tokens[1:], self.seconds[1:], strict=True)]
@@ -140,10 +154,10 @@ class _Race:
 
         def step(number: int) -> None:
             cases = [self.plan.cases[row.case] for row in self.plan.rows[number % len(self.plan.rows)]]
-            began = time.monotonic()
+            self.ours.start()
             batch = roll_out(self.policy, cases, self.prompter, k, self.rl.candidates, sampling, stop)
             learn(self.policy, self.anchor, batch, self.rl, optimizer)
-            self.ours.seconds.append(time.monotonic() - began)
+            self.ours.stop()
             self.ours.tokens.append(statistics.fmean(len(one.token_ids) for group in batch.groups for one in group))
 
         return step
@@ -161,10 +175,10 @@ class _Race:
         class Turns(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
             def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 race.own_step(state.global_step)
-                self.began = time.monotonic()
+                race.trl.start()
 
             def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                race.trl.seconds.append(time.monotonic() - self.began)
+                race.trl.stop()
 
         def reward(*, completions: list[str], completion_ids: list[list[int]], case: list[int], **_: Any) -> list[float]:
             self.trl.tokens.append(statistics.fmean(map(len, completion_ids)))

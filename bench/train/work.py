@@ -73,8 +73,8 @@ class Work:
             policy = Policy.load(policy.save(self.place / arm.name))  # judged as it would be served
         with done.stage("evaluate"):
             for k in self.plan.ks:
-                done.held_out[k] = self._respond(arm, policy, self.data.heldout, k, stop)
-                done.dev[k] = evaluate.mean_score(self.data.dev, self._respond(arm, policy, self.data.dev, k, stop).answers)
+                done.held_out[k] = self.respond(arm, policy, self.data.heldout, k, stop)
+                done.dev[k] = evaluate.mean_score(self.data.dev, self.respond(arm, policy, self.data.dev, k, stop).answers)
         return done
 
     def _train(self, arm: Arm, policy: Policy, done: Done, stop: threading.Event) -> None:
@@ -90,7 +90,7 @@ class Work:
                 done.steps = reinforce.train(policy, self.data.training, prompter, arm.rl, max_new_tokens, self.seed, stop, progress=watch)
             done.costs["rl"] = watch.without(done.costs.pop("rl_with_curve"))
 
-    def _respond(self, arm: Arm, policy: Policy, cases: Sequence[Case], k: int, stop: threading.Event) -> evaluate.Rewrites:
+    def respond(self, arm: Arm, policy: Policy, cases: Sequence[Case], k: int, stop: threading.Event) -> evaluate.Rewrites:
         prompter, reflection = Prompter.of(self.settings, policy.tokenizer), self.settings.reflection
         if arm.asked is Asked.RAG:
             texts = [self._rag(case, prompter, k) for case in cases]
@@ -123,7 +123,7 @@ class _Curve:
 
     def look(self, steps: int) -> None:
         began, cpu = time.monotonic(), time.process_time()
-        found = self._work._respond(self._arm, self._policy, self._cases, self._work.plan.k, self._stop)
+        found = self._work.respond(self._arm, self._policy, self._cases, self._work.plan.k, self._stop)
         self._done.curve.append((steps, evaluate.mean_score(self._cases, found.answers)))
         self._seconds += time.monotonic() - began
         self._cpu += time.process_time() - cpu
