@@ -49,7 +49,8 @@ def real(plan: Plan) -> Plan:
 
     A headline and the reasoning before it take the tiny tokenizer 100 to 190 tokens, so 96 would cut most of them off.
     """
-    return replace(plan, rl_steps=max(1, plan.rl_steps // 4), prompts_per_step=8, ks=(1, 4), k_max=4, judged=400, dev=90, curve=45, max_new_tokens=192)
+    smaller = replace(plan, sft_steps=80, rl_steps=max(1, plan.rl_steps // 4), prompts_per_step=8, judged=400, dev=90, curve=45)
+    return replace(smaller, ks=(1, 4), k_max=4, max_new_tokens=192)
 
 
 QUICK = Plan(
