@@ -70,7 +70,7 @@ def _quality(axes: Any, found: Measurement, plan: Plan, domain: str | None, titl
     for name, style, words in ((BLIND, ":", "user-blind"), (f"{RULE}@{plan.k}", "--", f"best rule, k = {plan.k}"), (IDEAL, "-", "no noise")):
         if name in found.answerers:
             axes.axvline(value(name), color=GREY, linestyle=style, linewidth=1.2, zorder=0, label=words)
-    if domain is None:
+    if domain is None and axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.06))
     axes.set_yticks(range(len(rows)), [arms.TITLES.get(arm, arm) for arm in reversed(rows)] if named else [""] * len(rows))
     marks = ", ".join(f"{mark} k = {k}" for mark, k in zip(("circle", "square", "diamond", "triangle"), plan.ks, strict=False))

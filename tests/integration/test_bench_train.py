@@ -39,3 +39,14 @@ def test_a_regime_sets_rl_against_the_best_of_several_sfts(tmp_path: Path) -> No
     assert code == 0 and {*found["arms"]} == {"sft_mixed_2", "sft_mixed_4", "rl_from_best_sft"}
     first = found["differences"][0]
     assert first["after"].startswith("rl_from_best_sft@") and first["before"].startswith("sft_mixed_")
+
+
+def test_authors_of_real_texts_are_judged_by_metric_too(tmp_path: Path) -> None:
+    row = '{{"user_id": "a{0}", "paper_id": "{0}-{1}", "date": "2001-01-0{2}", "title": "A Title of {1}", "abstract": "the abstract of {1} by {0}"}}\n'
+    (tmp_path / "papers.jsonl").write_text("".join(row.format(author, number, number + 1) for author in range(40) for number in range(5)))
+    code, _ = bench("--out", str(tmp_path / "out"), "--data", str(tmp_path / "papers.jsonl"), "--arms", arms.SFT_MIXED)
+    report = json.loads((tmp_path / "out" / "train.json").read_text())
+    found = report["measurements"]["real"]
+    assert code == 0 and found["counts"]["heldout_users"] >= 10
+    (difference,) = found["differences"]
+    assert {*difference["metrics"]} == {"rouge_1", "rouge_l"} and "blind" not in found["answerers"]

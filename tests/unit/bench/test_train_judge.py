@@ -89,13 +89,14 @@ def test_slices_are_by_past_drift_and_newness(found: Measurement) -> None:
     assert found.slices["drifted"] == 15
 
 
-def test_real_data_has_no_ceiling_and_its_differences_come_by_metric() -> None:
+def test_real_data_has_no_ceiling_and_its_differences_come_by_metric(tmp_path: Path) -> None:
     texts = [make_case(0, user=f"u{number}", options=(), base="plain words here", truth="Their Own Words") for number in range(3)]
     answers = {k: Rewrites(["Their Own Words"] * 3, [None] * 3, 0.0) for k in (1, 4)}
     found = judge(replace(DATA, heldout=texts, known={}), {arms.SFT_MIXED: Done(arms.SFT_MIXED, answers, {1: 0.5, 4: 0.6})}, QUICK)
     assert "blind" not in found.answerers and found.answerers[f"{arms.SFT_MIXED}@4"].way is None
     difference = found.difference(f"{arms.SFT_MIXED}@4", arms.ZERO_SHOT)
     assert difference is not None and difference.metrics["rouge_1"].mean == pytest.approx(2 / 3)
+    picture.draw(found, QUICK, tmp_path / "train.png", "today")
 
 
 def test_targets_ask_for_whole_intervals_above_zero_and_for_more_of_the_way_with_more_time(found: Measurement) -> None:
