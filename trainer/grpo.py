@@ -16,6 +16,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -95,19 +96,29 @@ def train(
 
 
 def plan_of(pool: Sequence[Case], prompter: Prompter, rl: Rl, seed: int) -> Plan:
-    """The prompts of every step. Cases of which not even one item fits are never asked. Raises CannotContinue where that is all of them."""
-    fitting = [case for case in pool if prompter.text(case, case.items[:1]) is not None]
-    if not fitting:
-        raise CannotContinue("no prompt fits reflection.max_model_len - reflection.max_new_tokens; raise the first")
-    deck = Deck(len(fitting), seed)
+    """The prompts of every step. A case of which not even one item fits is passed over. Raises CannotContinue where that is all of them."""
     ks = [k_of(step, rl.steps, rl.k_min, rl.k_max) for step in range(rl.steps)]
-    rows = [[_row(fitting, place, k, prompter) for place in deck.cards(rl.prompts_per_step)] for k in ks]
-    return Plan(fitting, ks, [stage_of(step, rl.steps, rl.k_min, rl.k_max) for step in range(rl.steps)], rows)
+    places = _fitting(pool, prompter, Deck(len(pool), seed))
+    rows = [[_row(pool, place, k, prompter) for place in islice(places, rl.prompts_per_step)] for k in ks]
+    return Plan(pool, ks, [stage_of(step, rl.steps, rl.k_min, rl.k_max) for step in range(rl.steps)], rows)
+
+
+def _fitting(pool: Sequence[Case], prompter: Prompter, deck: Deck) -> Iterator[int]:
+    """Places of cases that fit, for ever."""
+    passed_over = 0
+    while passed_over < len(pool):
+        (place,) = deck.cards(1)
+        if prompter.text(pool[place], pool[place].items[:1]) is None:
+            passed_over += 1
+        else:
+            passed_over = 0
+            yield place
+    raise CannotContinue("no prompt fits reflection.max_model_len - reflection.max_new_tokens; raise the first")
 
 
 def _row(cases: Sequence[Case], place: int, k: int, prompter: Prompter) -> Row:
     prompt = prompter.text(cases[place], cases[place].items[:k])
-    assert prompt is not None
+    assert prompt is not None  # with fewer items it would fit
     return Row(prompt, place, min(k, len(cases[place].items)))
 
 

@@ -163,6 +163,15 @@ def test_a_state_of_other_settings_is_not_continued(tiny_checkpoint: Path, tmp_p
     assert [step.step for step in train(Policy.load(tiny_checkpoint), other, state_dir=tmp_path / "rl")] == [0, 1]
 
 
+def test_cases_that_do_not_fit_are_passed_over(tiny_checkpoint: Path) -> None:
+    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, PromptStyle.COMPACT, 200)
+    vast = make_case(9, base="a" * 2000)
+    plan = grpo.plan_of([vast, *CASES], prompter, RL, 0)
+    assert [len(rows) for rows in plan.rows] == [RL.prompts_per_step] * RL.steps
+    assert {row.case for rows in plan.rows for row in rows} == {1, 2, 3, 4}
+    assert [row.shown for rows in plan.rows for row in rows] == [1] * 4 + [2] * 4
+
+
 def test_what_cannot_be_trained_so_is_refused_by_name(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = Policy.load(tiny_checkpoint)
     with pytest.raises(BadSetting, match="multiple of 1 processes times 3 rows"):
