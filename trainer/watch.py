@@ -26,7 +26,6 @@ class Watch:
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._settings, self._trainer, self._registry = settings, settings.trainer, registry
-        self._consumer: Any = reader(settings, "retouch-trainer-watch", max_poll_records=2000)
         newest = next(reversed(registry.versions()), None)
         trained = newest if newest and newest.dataset else None
         self._since: Ranges = trained.dataset.ranges if trained and trained.dataset else {}
@@ -34,6 +33,7 @@ class Watch:
         self._ends: Ranges = {}
         self._seen: dict[int, int] = {}
         self._rewards = Rewards(None, self._trainer.drift_window)
+        self._consumer: Any = reader(settings, "retouch-trainer-watch", max_poll_records=2000)
 
     def __enter__(self) -> Self:
         return self
