@@ -25,7 +25,7 @@ from bench.train.jobs import Jobs, jobs
 from bench.train.material import Material, of_dataset, of_world
 from bench.train.plan import Plan
 from bench.train.report import KIND, Measurement
-from bench.train.targets import targets
+from bench.train.targets import NEEDED, targets
 from bench.train.work import Work
 from bench.workers.targets import Target
 from infra import outputs
@@ -164,5 +164,6 @@ def _working(data: Data, settings: Settings, options: Options, chosen: Plan) -> 
 
 
 def _judged(found: Mapping[str, Measurement], options: Options, chosen: Plan) -> list[Target]:
-    """Targets are of the plain world with all its arms; other runs are questions, not promises."""
-    return targets(found["plain"], chosen) if "plain" in found and not options.regime and not options.arms else []
+    """Targets are of the plain world, where the arms they speak of were run; other runs are questions, not promises."""
+    told = "plain" in found and not options.regime and NEEDED <= {*found["plain"].arms}
+    return targets(found["plain"], chosen) if told else []

@@ -9,6 +9,8 @@ from bench.train.plan import Plan
 from bench.train.report import Measurement
 from bench.workers.targets import Bound, Target
 
+#: Arms without which nothing can be said.
+NEEDED = frozenset({arms.RL_MIXED, arms.RAG_BASE, arms.SFT_TOP1})
 #: The share of the way from the user-blind answer to the best rule at k, by the minutes of training from which it is due.
 WAY = ((15.0, 0.8), (0.0, 0.6))
 
