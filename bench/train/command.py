@@ -165,5 +165,5 @@ def _working(data: Data, settings: Settings, options: Options, chosen: Plan) -> 
 
 def _judged(found: Mapping[str, Measurement], options: Options, chosen: Plan) -> list[Target]:
     """Targets are of the plain world, where the arms they speak of were run; other runs are questions, not promises."""
-    told = "plain" in found and not options.regime and NEEDED <= {*found["plain"].arms}
+    told = "plain" in found and not options.regime and {*found["plain"].arms} >= NEEDED
     return targets(found["plain"], chosen) if told else []
