@@ -105,3 +105,20 @@ def test_weights_that_are_not_finite_are_not_trained_on(tiny_checkpoint: Path, t
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(CannotContinue, match=r"model\.norm\.weight is not finite"):
         Policy.load(copy)
+
+
+def test_a_tokenizer_without_an_end_token_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(CannotContinue, match="no end token"):
+        Policy.load(_broken(tiny_checkpoint, tmp_path, "tokenizer_config.json", lambda config: config.update(eos_token=None)))
+
+
+def test_a_tokenizer_of_another_model_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "smaller"
+    shutil.copytree(tiny_checkpoint, copy)
+    config = json.loads((copy / "config.json").read_text())
+    weights = load_file(copy / "model.safetensors")
+    rows = weights["model.embed_tokens.weight"][: config["vocab_size"] - 5].contiguous()
+    save_file(weights | {"model.embed_tokens.weight": rows}, copy / "model.safetensors", metadata={"format": "pt"})
+    (copy / "config.json").write_text(json.dumps(config | {"vocab_size": len(rows)}))
+    with pytest.raises(CannotContinue, match=f"knows {config['vocab_size']} tokens, the model {len(rows)}"):
+        Policy.load(copy)
