@@ -32,7 +32,7 @@ class Plan:
     judged: int = 900  # held-out cases at most
     dev: int = 240  # of training users, later: they choose k and step counts
     curve: int = 120  # of dev: reward at k over the steps of RL
-    curve_every: int = 10
+    curve_every: int = 10  # steps; the first and the last state are always looked at
     grid: tuple[int, ...] = (50, 100, 200, 400, 800)  # SFT steps that a regime chooses from
     authors_last: int = 6  # real data: each author's latest entries that judge
     authors_each: int = 40  # real data: each author's earlier entries that train, at most

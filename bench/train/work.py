@@ -88,6 +88,8 @@ class Work:
             with done.stage("rl_with_curve"):
                 watch.look(0)
                 done.steps = reinforce.train(policy, self.data.training, prompter, arm.rl, max_new_tokens, self.seed, stop, progress=watch)
+                if done.curve[-1][0] < len(done.steps):
+                    watch.look(len(done.steps))
             done.costs["rl"] = watch.without(done.costs.pop("rl_with_curve"))
 
     def respond(self, arm: Arm, policy: Policy, cases: Sequence[Case], k: int, stop: threading.Event) -> evaluate.Rewrites:
