@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -82,13 +81,14 @@ def measure(sizes: Sequence[int] = SIZES) -> Collection:
 def measure_here(size: int) -> Cost:
     """One size in this process, after a small one that pays for what is paid once. Its memory means something only in a fresh process."""
     from trainer import snapshot as stored
-    from trainer.collect import assemble
+    from trainer.memory import peak_rss_bytes
+from trainer.collect import assemble
 
     making_s = _seconds(lambda: sum(1 for _ in records(size)))
     with tempfile.TemporaryDirectory() as scratch:
         settings = load(stack={"dir": scratch})
         stored.load(settings, stored.write(assemble({}, records(WARM_UP), settings.trainer, directory=Path(scratch)), settings, "bench").name)
-        before = _rss()
+        before = peak_rss_bytes()
         began = time.perf_counter()
         snapshot = assemble({}, records(size), settings.trainer, directory=Path(scratch))
         collect_s = time.perf_counter() - began - making_s
@@ -106,8 +106,8 @@ def measure_here(size: int) -> Cost:
         lessons_us=round(lessons_s * 1e6 / min(1000, len(lessons)), 1),
         total_us=round((collect_s + write_s + load_s) * micro, 1),
         text_bytes=round(sum(row.span.length for row in snapshot.rows) / size),
-        memory_bytes=round((_rss() - before) / size),
-        peak_rss_mb=round(_rss() / 2**20, 1),
+        memory_bytes=round((peak_rss_bytes() - before) / size),
+        peak_rss_mb=round(peak_rss_bytes() / 2**20, 1),
     )
 
 
@@ -198,11 +198,6 @@ def _seconds(body: Callable[[], object]) -> float:
     began = time.perf_counter()
     body()
     return time.perf_counter() - began
-
-
-def _rss() -> int:
-    """The most this process ever held, in bytes."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main() -> None:
