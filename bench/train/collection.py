@@ -81,8 +81,8 @@ def measure(sizes: Sequence[int] = SIZES) -> Collection:
 def measure_here(size: int) -> Cost:
     """One size in this process, after a small one that pays for what is paid once. Its memory means something only in a fresh process."""
     from trainer import snapshot as stored
+    from trainer.collect import assemble
     from trainer.memory import peak_rss_bytes
-from trainer.collect import assemble
 
     making_s = _seconds(lambda: sum(1 for _ in records(size)))
     with tempfile.TemporaryDirectory() as scratch:
