@@ -10,7 +10,9 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from infra.errors import RetouchError, RetryLater
+from kafka.errors import KafkaError
+
+from infra.errors import BadSetting, RetouchError, RetryLater
 from infra.registry import RUN_ID, DatasetLineage, RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
@@ -35,8 +37,8 @@ _LIBRARIES = ("torch", "transformers", "datasets", "trl.trainer.sft_trainer", "t
 def run(settings: Settings, stop: threading.Event, registry: Registry | None = None, triggers: Sequence[Trigger] = (BY_HAND,)) -> Report:
     """One run from collection to promotion, or the rest of one that was cut short. `triggers` are why, and all others that were asked; the report keeps them.
 
-    Raises Interrupted when stopped and RetryLater when a store is away, after which the run can be taken up; CannotContinue when it cannot go on.
-    The report on disk says so too.
+    Raises Interrupted when stopped, RetryLater when broker, registry or disk fail it, and BadSetting for a setting that cannot be worked with: after
+    these the run can be taken up. After anything else, such as CannotContinue, it is over. The report on disk says so too.
     """
     registry = registry or Registry(settings)
     with lease(lease_path(settings)):
@@ -46,10 +48,13 @@ def run(settings: Settings, stop: threading.Event, registry: Registry | None = N
         report.data.setdefault("triggers", [asdict(trigger) for trigger in triggers])
         try:
             _Run(settings, stop, registry, report, champion, parent).complete()
-        except (Interrupted, RetryLater) as error:
-            report.finish(INTERRUPTED, str(error))
-            log.info("run interrupted", extra={"run_id": report.run_id, "reason": str(error)})
+        except (Interrupted, RetryLater, BadSetting) as error:
+            _interrupt(report, str(error))
             raise
+        except (KafkaError, OSError) as error:  # the world's fault and not the run's
+            reason = f"{type(error).__name__}: {error}"
+            _interrupt(report, reason)
+            raise RetryLater(reason) from error
         except Exception as error:
             report.finish(FAILED, str(error) if isinstance(error, RetouchError) else type(error).__name__)
             _give_up(report, registry)
@@ -138,6 +143,11 @@ def _metrics(report: Report) -> dict[str, float]:
     for name, found in {**evaluation["domains"], "overall": evaluation["overall"]}.items():
         metrics |= {f"eval/{name}/{arm}": value for arm, value in found["scores"].items()}
     return metrics
+
+
+def _interrupt(report: Report, reason: str) -> None:
+    report.finish(INTERRUPTED, reason)
+    log.info("run interrupted", extra={"run_id": report.run_id, "reason": reason})
 
 
 def _give_up(report: Report, registry: Registry) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from infra.broker import Broker
-from infra.errors import CannotContinue
+from infra.errors import CannotContinue, RetryLater
 from infra.kafka import producer, reader, send
 from infra.registry import Registry
 from infra.settings import Settings, load
@@ -210,8 +210,11 @@ def with_trainer(settings: Settings, **trainer: Any) -> Settings:
 def test_a_stopped_run_goes_on_unless_it_would_be_another_and_may_start_from_the_shipped_version(settings: Settings, traffic: int) -> None:
     stopped = stopped_in("rl", settings)
     assert stopped.data["status"] == "interrupted" and (stopped.directory / "state" / "sft").is_dir()
+    nowhere = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:9"})})
+    with pytest.raises(RetryLater, match="KafkaTimeoutError"):
+        run(nowhere, threading.Event())
     finished = run(settings, threading.Event())
-    assert (finished.run_id, finished.data["status"], finished.data["starts"]) == (stopped.run_id, "trained", 2)
+    assert (finished.run_id, finished.data["status"], finished.data["starts"]) == (stopped.run_id, "trained", 3)
     assert (finished.data["version"], finished.data["parent"], finished.data["champion"]) == ("2", "1", "1")
     registry = Registry(settings)
     registry.point(Alias.CHAMPION, "2")
