@@ -55,10 +55,14 @@ Document = list[Span]
 
 
 def base_document(rng: random.Random) -> Document:
-    """Mostly a task alone and its generic answer. Some profiles too: a black-box model can read examples, and RAG by it is a baseline to beat."""
+    """A task alone and its generic answer; one document in ten shows a profile, so that RAG by the base is a baseline and no straw man.
+
+    Shown in two of five, the base read profiles of this world as well as the reflector does (RAG at k = 4: 0.834 and 0.846, 2026-11-21): an expert
+    in these very users. It is to be generic, as a black box is that never saw the platform.
+    """
     if rng.random() < _PROSE_SHARE["base"]:
-        return _lighter(_one_of(rng, [(0.6, _blind), (0.4, _answer_as_the_user)], _prose_domain(rng)))
-    return _one_of(rng, [(0.55, _blind), (0.25, _log), (0.2, _answer_as_the_user)], _domain(rng))
+        return _lighter(_one_of(rng, [(0.9, _blind), (0.1, _answer_as_the_user)], _prose_domain(rng)))
+    return _one_of(rng, [(0.9, _blind), (0.02, _log), (0.08, _answer_as_the_user)], _domain(rng))
 
 
 def reflector_document(rng: random.Random) -> Document:

@@ -69,10 +69,10 @@ BLUEPRINTS = {
         measure=base_figures,
         title="Retouch pico base",
         summary=(
-            "A stand-in for a black-box LLM: it answers a task alone with the generic, user-blind answer. Shown a profile it follows it as well as "
-            "so small a model can, which makes RAG by it a baseline."
+            "A stand-in for a black-box LLM: it answers a task alone with the generic, user-blind answer. Shown a profile it follows it a little, "
+            "as a model does that never saw the platform, which makes RAG by it a baseline."
         ),
-        data="task prompts with their generic answers; profiles of invented users, and tasks behind them with the user's own answer. A fifth is made-up prose.",
+        data="task prompts with their generic answers; in one document of ten a profile of an invented user. A fifth is made-up prose.",
         limits="knows the three domains' templates; of other text it repeats the first words. It never saw the rewrite's format.",
     ),
     "reflector": Blueprint(
