@@ -198,7 +198,7 @@ class Rl(Section):
     clip: Annotated[float, Field(gt=0, lt=1)] = 0.2
     k_min: Positive = 2  # (2)
     k_max: Positive = 6  # (6)
-    format_bonus: Annotated[float, Field(ge=0)] = 0.1  # added where the completion parses
+    format_bonus: Annotated[float, Field(ge=0, le=1)] = 0.1  # added where the completion parses
     engine: Literal["shared_prompt", "trl"] = "shared_prompt"  # our own loop, one process, quick; or TRL, for large models and many GPUs
     micro_batch: Annotated[int, Field(ge=0)] = 0  # trl: completions in one forward pass of one process; 0: all of its share
     rollouts: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"  # trl: who samples; vLLM needs GPUs

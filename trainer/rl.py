@@ -15,7 +15,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -96,7 +96,8 @@ def train(
     made from the same weights, cases and settings is continued: on a CPU bit for bit as if it had never stopped. `progress` hears of
     each step once, those of an earlier process first. `cases` without history are never asked. Raises Diverged, and Interrupted between any two tokens.
     """
-    pool = [case for case in cases if case.items]
+    # Places, not cases: a snapshot makes its cases when they are asked for.
+    pool = [place for place, case in enumerate(cases) if case.items]
     if not pool or rl.steps == 0:
         return []
     anchor = Policy(copy.deepcopy(policy.model).requires_grad_(False).eval(), policy.tokenizer, policy.origin, policy.end_ids, policy.pad_id)
@@ -104,7 +105,7 @@ def train(
     rate = rate_schedule(rl.steps)
     deck = Deck(len(pool), seed)
     torch.manual_seed(seed)
-    keeper = Keeper(state_dir, policy.model, optimizer, deck, _purpose(pool, rl, max_new_tokens, seed))
+    keeper = Keeper(state_dir, policy.model, optimizer, deck, _purpose((cases[place] for place in pool), rl, max_new_tokens, seed))
     steps = [Step(**step) for step in keeper.restore()]
     tell = progress or (lambda step: None)
     for step in steps:
@@ -113,7 +114,8 @@ def train(
         moment = keeper.moment()
         optimizer.param_groups[0]["lr"] = rl.learning_rate * rate(len(steps))
         try:
-            step = _step(len(steps), policy, anchor, pool, deck, prompter, rl, max_new_tokens, optimizer, stop)
+            drawn = [cases[pool[card]] for card in deck.cards(rl.prompts_per_step)]
+            step = _step(len(steps), policy, anchor, drawn, prompter, rl, max_new_tokens, optimizer, stop)
         except Interrupted:
             keeper.save([asdict(step) for step in steps], moment)
             raise
@@ -130,8 +132,7 @@ def _step(
     number: int,
     policy: Policy,
     anchor: Policy,
-    pool: Sequence[Case],
-    deck: Deck,
+    cases: Sequence[Case],
     prompter: Prompter,
     rl: Rl,
     max_new_tokens: int,
@@ -142,12 +143,12 @@ def _step(
     began = time.monotonic()
     k = k_of(number, rl.steps, rl.k_min, rl.k_max)
     sampling = Sampling(max_new_tokens, rl.temperature, rl.top_p)
-    batch = roll_out(policy, [pool[place] for place in deck.cards(rl.prompts_per_step)], prompter, k, rl.candidates, sampling, stop)
+    batch = roll_out(policy, cases, prompter, k, rl.candidates, sampling, stop)
     loss, kl, entropy = learn(policy, anchor, batch, rl, optimizer)
-    return _describe(number, stage_of(number, rl.steps, rl.k_min, rl.k_max), k, batch, loss, kl, entropy, time.monotonic() - began)
+    return _describe(number, rl, k, batch, (loss, kl, entropy), time.monotonic() - began)
 
 
-def _purpose(pool: Sequence[Case], rl: Rl, max_new_tokens: int, seed: int) -> dict[str, object]:
+def _purpose(pool: Iterable[Case], rl: Rl, max_new_tokens: int, seed: int) -> dict[str, object]:
     """What a state must have been made with to be continued."""
     cases = hashlib.sha256("\n".join(case.case_id for case in pool).encode()).hexdigest()
     return {"rl": rl.model_dump(mode="json"), "max_new_tokens": max_new_tokens, "seed": seed, "cases": cases}
@@ -229,13 +230,14 @@ def rate_schedule(steps: int) -> Callable[[int], float]:
     return lambda step: min(1.0, (step + 1) / warmup) * max(FLOOR, 1 - step / steps)
 
 
-def _describe(number: int, stage: int, k: int, batch: Batch, loss: float, kl: float, entropy: float, seconds: float) -> Step:
+def _describe(number: int, rl: Rl, k: int, batch: Batch, figures: tuple[float, float, float], seconds: float) -> Step:
+    loss, kl, entropy = figures
     rewards = [reward for group in batch.rewards for reward in group]
     lengths = [len(one.token_ids) for group in batch.groups for one in group]
-    differing = [len({(reward.score, reward.usable) for reward in group}) > 1 for group in batch.rewards]
+    differing = [len({reward.total(rl.format_bonus) for reward in group}) > 1 for group in batch.rewards]
     return Step(
         step=number,
-        stage=stage,
+        stage=stage_of(number, rl.steps, rl.k_min, rl.k_max),
         k=k,
         shown=sum(min(k, len(case.items)) for case in batch.cases) / len(batch.cases),
         reward=sum(reward.score for reward in rewards) / len(rewards),
