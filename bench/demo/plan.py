@@ -19,7 +19,7 @@ class Plan:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-#: SFT draws the number of items for each prompt, which teaches most per second (trainer/README.md); the paper's top-1 is the default elsewhere.
+#: SFT draws the number of items for each prompt, which teaches most per second (docs/learning.md); the paper's top-1 is the default elsewhere.
 FULL = Plan(
     users=150,
     history=10,
