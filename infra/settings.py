@@ -180,6 +180,7 @@ class Sft(Section):
     epochs: Rate = 2.0  # (1)
     max_steps: Annotated[int, Field(ge=0)] = 200  # stops earlier when reached; 0: no bound
     batch_size: Positive = 32  # (8)
+    micro_batch: Annotated[int, Field(ge=0)] = 0  # rows in one forward pass of one process; 0: all of its share
     learning_rate: Rate = 1e-3  # (5e-6)
     warmup_share: Share = 0.05  # (0.05)
     max_length: Positive = 2048  # tokens (2048)
@@ -265,6 +266,7 @@ class Trainer(Section):
     rl: Rl = Rl()
     lora: Lora = Lora()
     frozen_dtype: Literal["float32", "bfloat16"] = "float32"  # what a LoRA's frozen weights are held and computed in; trained ones are float32
+    processes_wait_s: Seconds = 3600.0  # several processes: one that hears nothing of the others for so long gives up; collecting and judging must fit in
     gradient_checkpointing: bool = False  # forward passes are repeated in the backward one instead of kept: less memory, slower
 
     @field_validator("holdout_share")
