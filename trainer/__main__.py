@@ -1,5 +1,6 @@
 """`python -m trainer`: the service, or with a flag one of its parts.
 
+Launched in several processes (`trainer.distributed`) it is one run, --once: the main one runs, the others train along.
 Exit codes: 0 trained, or nothing to train (the log says why), or stopped by a signal; 1 failed; 2 an impossible setting or flag.
 """
 
@@ -12,6 +13,7 @@ import sys
 import threading
 from contextlib import suppress
 
+from infra.errors import BadSetting
 from infra.lifecycle import run_process
 from infra.settings import Settings
 
@@ -31,16 +33,23 @@ def main() -> int:
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         from trainer import service
         from trainer.bootstrap import bootstrap
+        from trainer.distributed import check_launch, is_main, processes
+        from trainer.follow import follow
         from trainer.interruption import Interrupted
         from trainer.run import run
 
+        check_launch(settings.trainer)
+        if processes() > 1 and not flags.once:
+            raise BadSetting(f"{processes()} processes were launched, which only one run divides among them: add --once, or start one process")
         with suppress(Interrupted):
             if flags.bootstrap:
                 bootstrap(settings)
             elif flags.dry_run:
                 sys.stdout.write(json.dumps(service.describe(settings, stop), indent=1) + "\n")
-            elif flags.once:
+            elif flags.once and is_main():
                 run(settings, stop)
+            elif flags.once:
+                follow(settings, stop)
             else:
                 service.serve(settings, stop)
 

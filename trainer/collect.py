@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from infra.errors import CannotContinue
+from infra.errors import CannotContinue, RetryLater
 from infra.kafka import reader
 from infra.settings import Settings, Trainer
 from schemas.envelope import read
@@ -84,7 +84,7 @@ def offset_ranges(consumer: Any, topics: Iterable[Topic]) -> Ranges:
 
 
 def records(consumer: Any, ranges: Ranges, stop: threading.Event) -> Iterator[Any]:
-    """Every record inside the ranges, in any order between partitions. Raises CannotContinue when the broker falls silent."""
+    """Every record inside the ranges, in any order between partitions. Raises RetryLater when the broker falls silent."""
     from kafka import TopicPartition
 
     due = {TopicPartition(topic, number): end for topic, parts in ranges.items() for number, (start, end) in parts.items() if start < end}
@@ -106,7 +106,7 @@ def records(consumer: Any, ranges: Ranges, stop: threading.Event) -> Iterator[An
         if polled or finished:
             heard = time.monotonic()
         elif time.monotonic() - heard > SILENCE_S:
-            raise CannotContinue(f"no records for {SILENCE_S:.0f} s although {len(due)} partitions hold more; is the broker up?")
+            raise RetryLater(f"no records for {SILENCE_S:.0f} s although {len(due)} partitions hold more; is the broker up?")
 
 
 def assemble(

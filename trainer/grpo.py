@@ -31,9 +31,9 @@ from infra.settings import Rl
 from trainer import sft_state
 from trainer.cases import Case
 from trainer.curriculum import k_of, stage_of
-from trainer.distributed import divided, in_bfloat16, is_main
+from trainer.distributed import any_process, divided, in_bfloat16, is_main
 from trainer.grpo_trainer import Plan, Reinforce, Row, Watch
-from trainer.interruption import Interrupted, check
+from trainer.interruption import Interrupted
 from trainer.policy import Policy
 from trainer.prompts import Prompter
 from trainer.rl import GRADIENT_NORM, LOG_EVERY_STEPS, Step
@@ -67,7 +67,8 @@ def train(
         return []
     if rl.rollouts != "transformers" and not torch.cuda.is_available():
         raise BadSetting(f"trainer.rl.rollouts={rl.rollouts} needs a GPU; without one use transformers")
-    check(stop)
+    if any_process(stop.is_set()):
+        raise Interrupted("asked to stop before RL")
     plan = plan_of(pool, prompter, rl, seed)
     purpose = _purpose(policy, plan, rl, max_new_tokens, seed)
     with _home(state_dir, purpose) as home:

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import gather
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
@@ -30,6 +29,7 @@ from trl import GRPOTrainer
 
 from trainer import sft_state
 from trainer.cases import Case
+from trainer.distributed import any_process
 from trainer.policy import Policy
 from trainer.prompts import Prompter
 from trainer.rewards import reward_of
@@ -172,8 +172,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
         self._progress(step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        # Processes hear a signal at different times, and one that left alone would leave the others waiting for it.
-        if bool(gather(torch.tensor([self._stop.is_set()], device=args.device)).any()):
+        if any_process(self._stop.is_set()):  # they hear a signal at different times
             self.stopped = control.should_training_stop = True
             control.should_save = args.save_strategy != "no"
 

@@ -19,6 +19,7 @@ from schemas.model_events import Alias
 from trainer.announcement import point_and_announce
 from trainer.bootstrap import register_shipped
 from trainer.collect import check_erasures, collect
+from trainer.distributed import Launch, heeding, launched
 from trainer.holdout import HOLDOUT_SHARE, untouched_share
 from trainer.interruption import Interrupted, check
 from trainer.lease import lease, lease_path
@@ -37,17 +38,18 @@ _LIBRARIES = ("torch", "transformers", "datasets", "trl.trainer.sft_trainer", "t
 def run(settings: Settings, stop: threading.Event, registry: Registry | None = None, triggers: Sequence[Trigger] = (BY_HAND,)) -> Report:
     """One run from collection to promotion, or the rest of one that was cut short. `triggers` are why, and all others that were asked; the report keeps them.
 
-    Raises Interrupted when stopped, RetryLater when broker, registry or disk fail it, and BadSetting for a setting that cannot be worked with: after
-    these the run can be taken up. After anything else, such as CannotContinue, it is over. The report on disk says so too.
+    Raises Interrupted when stopped, RetryLater when broker, registry, disk or another process of the launch fail it, and BadSetting for a setting that
+    cannot be worked with: after these the run can be taken up. After anything else, such as CannotContinue, it is over. The report on disk says so too.
     """
     registry = registry or Registry(settings)
-    with lease(lease_path(settings)):
+    with launched(settings.trainer.processes_wait_s) as launch, lease(lease_path(settings)):
         champion = registry.resolve(Alias.CHAMPION) or register_shipped(settings, registry)
         parent = parent_of_run(settings, registry, champion)
         report = take_up(settings, registry, champion, parent)
         report.data.setdefault("triggers", [asdict(trigger) for trigger in triggers])
         try:
-            _Run(settings, stop, registry, report, champion, parent).complete()
+            with heeding(settings.trainer.processes_wait_s):
+                _Run(settings, stop, registry, report, champion, parent, launch).complete()
         except (Interrupted, RetryLater, BadSetting) as error:
             _interrupt(report, str(error))
             raise
@@ -74,6 +76,7 @@ class _Run:
     report: Report
     champion: RegisteredVersion
     parent: RegisteredVersion
+    launch: Launch
 
     def complete(self) -> None:
         """Go through all steps; those that an earlier process has done are found done."""
@@ -127,7 +130,8 @@ class _Run:
             progress = Progress(report, registry.tracking, tracked)
             checkpoints = self.settings.stack.dir / "trainer" / "checkpoints"
             fetched = {version: registry.fetch(version, checkpoints) for version in (parent.version, self.champion.version)}
-        candidate = Stages(self.settings, report, progress, snapshot, self.stop).candidate(fetched[parent.version], fetched[self.champion.version])
+        stages = Stages(self.settings, report, progress, snapshot, self.stop, self.launch)
+        candidate = stages.candidate(fetched[parent.version], fetched[self.champion.version])
         check(self.stop)  # the last moment: from here on the version exists
         tags = {"code_version": code_version(), "seed": str(trainer.seed), RUN_ID: report.run_id, "decision": report.data["decision"]["reason"]}
         tags |= {HOLDOUT_SHARE: str(snapshot.judged_share), "start_from": trainer.start_from}

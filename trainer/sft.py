@@ -1,6 +1,7 @@
 """SFT by TRL: the model learns to write the reasoning and the user's own answer after the reflection prompt (RPO, section 3.2).
 
 Loss on the completion only, the end token included; prompts that do not fit the context with their completion are left out and counted.
+Every process of a launch calls `train` with the same arguments and takes its share of each batch; the main one writes.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from infra.settings import Sft
 from schemas.rewriting import Rewrite
 from trainer import sft_state
 from trainer.cases import Lesson
+from trainer.distributed import any_process, divided, in_bfloat16, is_main
 from trainer.interruption import Interrupted
 from trainer.policy import Policy
 from trainer.prompts import Prompter
@@ -67,7 +69,8 @@ def train(
 
     With `state_dir` checkpoints are stored there every `checkpoint_every` steps and when it is stopped, and a sound one found there that was made
     from the same weights, lessons and settings is continued: the same batches in the same order. `progress` hears of each step
-    once, those of an earlier process first. Raises Interrupted between two steps, CannotContinue when a loss or gradient is not finite.
+    once, those of an earlier process first. Raises Interrupted between two steps, CannotContinue when a loss or gradient is not finite, BadSetting
+    where the batch cannot be divided.
     """
     from datasets import Dataset
     from transformers import PrinterCallback
@@ -80,7 +83,7 @@ def train(
     purpose = {"sft": sft.model_dump(mode="json"), "seed": seed, "rows": digest_of(rows), "start": weights_digest(trained(policy.model))}
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SFTTrainer(
-            model=policy.model,
+            model=policy.peft or policy.model,  # of the first a checkpoint holds the adapter alone
             processing_class=policy.tokenizer,
             train_dataset=Dataset.from_list(rows),
             args=_arguments(sft, steps, seed, state_dir or Path(scratch), checkpoint_every if state_dir else 0),
@@ -151,10 +154,12 @@ def _arguments(sft: Sft, steps: int, seed: int, directory: Path, save_every: int
     import torch
     from trl import SFTConfig
 
+    size, passes = divided(sft.batch_size, sft.micro_batch, "trainer.sft.batch_size")
     return SFTConfig(
         output_dir=str(directory),
         max_steps=steps,
-        per_device_train_batch_size=sft.batch_size,
+        per_device_train_batch_size=size,
+        gradient_accumulation_steps=passes,
         learning_rate=sft.learning_rate,
         lr_scheduler_type="linear",
         warmup_steps=math.ceil(sft.warmup_share * steps),
@@ -165,8 +170,9 @@ def _arguments(sft: Sft, steps: int, seed: int, directory: Path, save_every: int
         completion_only_loss=True,
         train_sampling_strategy="sequential",
         use_cpu=not torch.cuda.is_available(),
-        bf16=False,
-        gradient_checkpointing=False,
+        bf16=in_bfloat16(),
+        gradient_checkpointing=False,  # the policy is as `trainer.lora.trainable` made it
+        ddp_find_unused_parameters=False,
         dataloader_pin_memory=False,
         seed=seed,
         logging_steps=1,
@@ -181,6 +187,7 @@ def _arguments(sft: Sft, steps: int, seed: int, directory: Path, save_every: int
 
 def _watch(stop: threading.Event, purpose: dict[str, Any] | None, progress: Callable[[FitStep], None]) -> Any:
     """`purpose` where checkpoints are kept."""
+    from accelerate import PartialState
     from transformers import TrainerCallback
 
     class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
@@ -197,12 +204,13 @@ def _watch(stop: threading.Event, purpose: dict[str, Any] | None, progress: Call
             self.began = time.monotonic()
 
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if stop.is_set():
+            if any_process(stop.is_set()):
                 control.should_training_stop = True
                 control.should_save = purpose is not None
 
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-            if purpose is not None:
+            PartialState().wait_for_everyone()  # each process writes its own random streams
+            if purpose is not None and state.is_world_process_zero:
                 sft_state.mark(Path(args.output_dir) / f"checkpoint-{state.global_step}", purpose)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -211,7 +219,7 @@ def _watch(stop: threading.Event, purpose: dict[str, Any] | None, progress: Call
             step = FitStep(state.global_step, state.max_steps, float(logs["loss"]), time.monotonic() - self.began)
             if not math.isfinite(step.loss) or not math.isfinite(float(logs.get("grad_norm", 0.0))):
                 raise CannotContinue(f"SFT step {step.step}: loss {step.loss}, gradient {logs.get('grad_norm')}: not finite; lower trainer.sft.learning_rate")
-            if step.step % LOG_EVERY_STEPS == 0 or step.step == step.of:
+            if is_main() and (step.step % LOG_EVERY_STEPS == 0 or step.step == step.of):
                 log.info("sft step", extra={"step": step.step, "of": step.of, "loss": step.loss})
             progress(step)
 
