@@ -14,8 +14,6 @@ from bench.train.plan import Plan
 from infra.settings import Rl, Sft, Trainer
 from pico.checkpoints import BASE, REFLECTOR
 
-#: What the baseline shows (METHODS section 1.1).
-RAG_K = 4
 #: Steps are set by the plan alone, never by how much data there is.
 _MANY_EPOCHS = 1e6
 

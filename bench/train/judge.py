@@ -40,12 +40,12 @@ def judge(data: Data, done: Mapping[str, Done], plan: Plan, pairs: Callable[[rep
 
 
 def usual_pairs(found: report.Measurement) -> list[tuple[str, str]]:
-    """Every arm over zero-shot; RL over RAG, over SFT top-1 at the k that favours it, and over the controls; the curriculum over a fixed k."""
+    """Every arm over zero-shot; RL over RAG and SFT top-1, each at the k that favours it, and over the controls; the curriculum over a fixed k."""
     best = {arm: f"{arm}@{one.best_k}" for arm, one in found.arms.items()}
     pairs = [(mine, names.ZERO_SHOT) for mine in best.values()]
     against = [
-        f"{names.RAG_BASE}@{names.RAG_K}",
-        f"{names.RAG_REFLECTOR}@{names.RAG_K}",
+        found.best_on_test(names.RAG_BASE),
+        found.best_on_test(names.RAG_REFLECTOR),
         found.best_on_test(names.SFT_TOP1),
         best.get(names.SFT_MIXED),
         best.get(names.SFT_LONGER),

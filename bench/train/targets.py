@@ -24,7 +24,7 @@ def _targets(found: Measurement, plan: Plan, arm: str) -> Iterator[Target]:
     mine = found.best(arm)
     rivals = {
         "zero-shot": arms.ZERO_SHOT,
-        f"RAG by the base at k = {arms.RAG_K}": f"{arms.RAG_BASE}@{arms.RAG_K}",
+        "RAG by the base at the k that favours it on the test": found.best_on_test(arms.RAG_BASE),
         "SFT top-1 at the k that favours it on the test": found.best_on_test(arms.SFT_TOP1),
     }
     title = arms.TITLES[arm]
@@ -34,3 +34,6 @@ def _targets(found: Measurement, plan: Plan, arm: str) -> Iterator[Target]:
     way = found.answerers[mine].way if mine else None
     due = next(share for minutes, share in WAY if plan.minutes >= minutes)
     yield Target(f"{title}: share of the way from user-blind to the best rule at its k", Bound.AT_LEAST, due, way.mean if way else None)
+    spent = [found.arms[name].costs.get(stage) for name, stage in ((arms.SFT_MIXED, "sft"), (arm, "rl")) if name in found.arms]
+    seconds = sum(cost.seconds for cost in spent if cost) if len(spent) == 2 and all(spent) else None
+    yield Target(f"{title}: seconds of SFT and RL, of the minutes that were planned", Bound.AT_MOST, 60 * plan.minutes, seconds)

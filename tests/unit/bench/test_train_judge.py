@@ -14,7 +14,7 @@ from bench.train.material import Known
 from bench.train.plan import QUICK, planned
 from bench.train.report import Measurement
 from bench.train.targets import targets
-from bench.train.work import Done
+from bench.train.work import Cost, Done
 from tests.unit.trainer.made import make_case
 from traffic.world import MOVIE_TAG, Exchange, Question
 from trainer.cases import Case
@@ -54,7 +54,19 @@ def done(arm: str, right: int, dev: dict[int, float] | None = None, **more: obje
     return Done(arm, {k: Rewrites(given, texts, 0.0) for k, given in answers.items()}, dev or {1: 0.5, 4: 0.6}, **more)  # type: ignore[arg-type]
 
 
-ALL = {one.arm: one for one in (done(arms.RL_MIXED, 27, steps=[STEP] * 3, curve=[(0, 0.5), (3, 0.6)]), done(arms.SFT_TOP1, 10), done(arms.RAG_BASE, 4))}
+def cost(stage: str, seconds: float) -> dict[str, Cost]:
+    return {stage: Cost(seconds, seconds, 900)}
+
+
+ALL = {
+    one.arm: one
+    for one in (
+        done(arms.RL_MIXED, 27, steps=[STEP] * 3, curve=[(0, 0.5), (3, 0.6)], costs=cost("rl", 220)),
+        done(arms.SFT_MIXED, 12, costs=cost("sft", 60)),
+        done(arms.SFT_TOP1, 10),
+        done(arms.RAG_BASE, 4),
+    )
+}
 
 
 @pytest.fixture(scope="module")
@@ -101,9 +113,9 @@ def test_real_data_has_no_ceiling_and_its_differences_come_by_metric(tmp_path: P
 
 def test_targets_ask_for_whole_intervals_above_zero_and_for_more_of_the_way_with_more_time(found: Measurement) -> None:
     assert all(target.met for target in targets(found, planned(15)))
-    assert [target.limit for target in targets(found, planned(5))] == [0.0, 0.0, 0.0, 0.6]
-    worse = judge(DATA, ALL | {arms.RL_MIXED: done(arms.RL_MIXED, 11)}, QUICK)
-    assert [target.met for target in targets(worse, planned(5))] == [True, True, False, False]
+    assert [target.limit for target in targets(found, planned(5))] == [0.0, 0.0, 0.0, 0.6, 300]
+    worse = judge(DATA, ALL | {arms.RL_MIXED: done(arms.RL_MIXED, 11, costs=cost("rl", 241))}, QUICK)
+    assert [target.met for target in targets(worse, planned(5))] == [True, True, False, False, False]
 
 
 def test_an_arm_that_did_not_run_meets_no_target() -> None:
@@ -112,7 +124,7 @@ def test_an_arm_that_did_not_run_meets_no_target() -> None:
 
 
 def test_table_and_picture_hold_every_arm(found: Measurement, tmp_path: Path) -> None:
-    judged = [target.to_json() for target in targets(found, QUICK)]
+    judged = [target.to_json() for target in targets(found, planned(5))]
     head = {
         "started_at": "2026-11-21",
         "machine": {"cores": 2},
