@@ -38,6 +38,7 @@ from trainer.policy import Policy
 from trainer.prompts import Prompter
 from trainer.rl import GRADIENT_NORM, LOG_EVERY_STEPS, Step
 from trainer.rl_state import Deck
+from trainer.state import writing
 from trainer.weights import trained, weights_digest
 
 log = logging.getLogger(__name__)
@@ -164,7 +165,8 @@ def _anchored(policy: Policy, home: Path, *, shared: bool) -> Iterator[None]:
     anchor, part = home / "anchor", home / "anchor.part"
     if not anchor.is_dir() and (is_main() or not shared):
         shutil.rmtree(part, ignore_errors=True)
-        policy.model.save_pretrained(part)
+        with writing(part):
+            policy.model.save_pretrained(part)
         part.rename(anchor)
     PartialState().wait_for_everyone()
     config = policy.model.config

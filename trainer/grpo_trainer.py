@@ -34,6 +34,7 @@ from trainer.policy import Policy
 from trainer.prompts import Prompter
 from trainer.rewards import reward_of
 from trainer.rl import Diverged, Step, advantages, rate_schedule
+from trainer.state import writing
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,10 @@ class Reinforce(GRPOTrainer):  # type: ignore[misc]  # trl is untyped here
             )
             logs["record"] = asdict(record)
         super().log(logs, start_time)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with writing(Path(self.args.output_dir)):
+            super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         """With a second adapter beside it transformers 5.17 would load the anchor's alone and go on from SFT."""

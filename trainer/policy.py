@@ -22,6 +22,7 @@ from infra.errors import CannotContinue
 from schemas.rewriting import TAGS
 from trainer.distributed import local_device
 from trainer.shared_prompt import NAME
+from trainer.state import writing
 
 _NOT_COPIED = (MODEL_CARD, "model.safetensors.index.json")
 
@@ -66,7 +67,8 @@ class Policy:
     def save(self, directory: Path) -> Path:
         """Write a checkpoint with the parent's tensors, each in the parent's dtype, and the parent's other files.
 
-        Tied weights are one tensor in the parent's file and stay one. Raises CannotContinue when a weight is not finite in its dtype.
+        Tied weights are one tensor in the parent's file and stay one. Raises CannotContinue when a weight is not finite in its dtype,
+        OSError where the disk does not take it.
         """
         directory.mkdir(parents=True)
         trained = self.weights()
@@ -74,7 +76,8 @@ class Policy:
         for name, tensor in weights.items():
             if not torch.isfinite(tensor).all():
                 raise CannotContinue(f"weight {name} is not finite in {tensor.dtype}; nothing is saved")
-        save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+        with writing(directory):
+            save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
         for path in sorted(self.origin.iterdir()):
             if path.is_file() and path.suffix != ".safetensors" and path.name not in _NOT_COPIED:
                 shutil.copyfile(path, directory / path.name)

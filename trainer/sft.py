@@ -27,7 +27,7 @@ from trainer.distributed import any_process, divided, in_bfloat16, is_main
 from trainer.interruption import Interrupted
 from trainer.policy import Policy
 from trainer.prompts import Prompter
-from trainer.state import digest_of
+from trainer.state import digest_of, writing
 from trainer.weights import trained, weights_digest
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ def train(
             args=_arguments(sft, steps, seed, state_dir or Path(scratch), checkpoint_every if state_dir else 0),
             callbacks=[_watch(stop, purpose if state_dir else None, progress or (lambda step: None))],
         )
+        trainer._save_checkpoint = writing(state_dir or Path(scratch))(trainer._save_checkpoint)
         trainer.remove_callback(PrinterCallback)  # our log says the same, as JSON
         check_labels(trainer, policy)
         # The whole order of training is laid out beforehand: then a run that is continued needs no random stream to find its place.

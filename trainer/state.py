@@ -12,7 +12,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,8 @@ TENSORS, FACTS = "tensors.safetensors", "state.json"
 #: A state and the one before it.
 KEPT = 2
 _NEW = ".new"
+#: How torch.save's RuntimeErrors read where the disk is to blame.
+_TORCH_WRITES = ("inline_container.cc", "PytorchStreamWriter", "iostream error")
 
 
 class Broken(ValueError):
@@ -42,13 +45,17 @@ class State:
 
 
 def save(directory: Path, state: State, purpose: Mapping[str, Any]) -> None:
-    """Make `state` the newest of `directory` and drop all but the one before it. `purpose` (plain JSON) says for what it is good. Blocks for the disk."""
+    """Make `state` the newest of `directory` and drop all but the one before it. `purpose` (plain JSON) says for what it is good. Blocks for the disk.
+
+    Raises OSError where it cannot be written.
+    """
     from safetensors.torch import save_file
 
     scratch = directory / _NEW
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.tensors.items()}, scratch / TENSORS)
+    with writing(directory):
+        save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.tensors.items()}, scratch / TENSORS)
     body = {"facts": state.facts, "purpose": digest_of(purpose), "tensors": digest_of_file(scratch / TENSORS)}
     (scratch / FACTS).write_text(json.dumps(body | {"digest": digest_of(body)}))
     for path in (scratch / TENSORS, scratch / FACTS, scratch):
@@ -69,6 +76,21 @@ def newest(directory: Path, purpose: Mapping[str, Any]) -> State | None:
         except Broken as error:
             log.warning("state set aside", extra={"state": str(path), "reason": str(error)})
     return None
+
+
+@contextmanager
+def writing(directory: Path) -> Iterator[None]:
+    """Around writes by safetensors and torch, whose errors for a full disk are of their own types. Raises OSError for those."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{directory}: {error}") from error
+    except RuntimeError as error:
+        if not any(mark in str(error) for mark in _TORCH_WRITES):
+            raise
+        raise OSError(f"{directory}: {str(error).splitlines()[0]}") from error
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = None, sync: bool = True) -> None:

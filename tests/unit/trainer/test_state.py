@@ -1,10 +1,13 @@
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from trainer.state import FACTS, TENSORS, State, newest, save
+from trainer.state import FACTS, TENSORS, State, newest, save, writing
 
 PURPOSE = {"seed": 1, "steps": 40}
 
@@ -80,3 +83,29 @@ def test_what_a_kill_left_half_written_is_not_a_state(tmp_path: Path) -> None:
     assert found is not None and found.number == 10
     saved(tmp_path, 20)
     assert names(tmp_path) == ["00000010", "00000020"]
+
+
+@contextmanager
+def files_up_to(size: int) -> Iterator[None]:
+    """Python ignores the signal that would come with it, so a larger file is an error of its write."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_disk_that_takes_no_more_is_the_worlds_fault_and_the_state_before_stays(tmp_path: Path) -> None:
+    saved(tmp_path, 10)
+    with files_up_to(10_000), pytest.raises(OSError, match=str(tmp_path)):
+        save(tmp_path, State(20, {}, {"weight": torch.zeros(100_000)}), PURPOSE)
+    found = newest(tmp_path, PURPOSE)
+    assert found is not None and found.number == 10
+
+
+def test_what_torch_cannot_write_is_the_disks_fault_and_other_errors_are_not(tmp_path: Path) -> None:
+    with files_up_to(10_000), pytest.raises(OSError, match=str(tmp_path)), writing(tmp_path):
+        torch.save(torch.zeros(100_000), tmp_path / "optimizer.pt")
+    with pytest.raises(RuntimeError, match="shape"), writing(tmp_path):
+        raise RuntimeError("shape mismatch")
