@@ -51,6 +51,7 @@ def test_the_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("RETOUCH_TRAINER__HOLDOUT_SHARE", "0", ["trainer.holdout_share='0'", "nobody would judge"]),
         ("RETOUCH_TRAINER__HOLDOUT_SHARE", "1", ["trainer.holdout_share='1'", "nobody would train"]),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318", ["telemetry.otlp_endpoint='localhost:4318'", "http://HOST:PORT", "4318"]),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:hunter2@host:4318", ["telemetry.otlp_endpoint: ", "without user:password@"]),
         ("RETOUCH_TELEMETRY__EVERY_S", "0", ["telemetry.every_s='0'", "greater than 0"]),
         ("RETOUCH_CONFIG", "/nowhere/retouch.toml", ["RETOUCH_CONFIG=/nowhere/retouch.toml", "no such file"]),
     ],
