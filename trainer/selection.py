@@ -9,7 +9,8 @@ In this order, each left out counted by its reason:
 - `replay_left_out`: of what the parent's ranges hold, as much as keeps it at `replay_share` of what is trained on; which is a matter of hashes;
 - `over_user_share`: of a user who would make up more than `user_share`, the oldest;
 - `asked_early`: held-out outcomes from before the `judge_after` quantile of the times that train, where the later ones alone are enough
-  (`eval_queries` of them, of `min_heldout_users`): judged by users *and* times that training did not see.
+  (`ENOUGH` of them, or `eval_queries` where that is less, of `min_heldout_users`): judged by users *and* times that training did not see.
+  Where they are too few all judge; then there is no such count, and `heldout_later` says how many they are.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from schemas.ids import is_held_out
 from schemas.topics import OUTCOMES, TRAJECTORIES
 from trainer.cases import Unusable
 from trainer.spool import Span
+
+#: Later outcomes that judge alone.
+ENOUGH = 100
 
 
 class Kind(StrEnum):
@@ -159,7 +163,7 @@ def _later(heldout: Sequence[Entry], trained_at: Collection[float], trainer: Tra
     cut = times[min(len(times) - 1, int(trainer.judge_after * len(times)))] if times else -float("inf")
     later = [entry for entry in heldout if entry.asked_at >= cut]
     counts["heldout_later"] = len(later)
-    if len(later) < trainer.eval_queries or _users(later) < trainer.min_heldout_users:
+    if len(later) < min(ENOUGH, trainer.eval_queries) or _users(later) < trainer.min_heldout_users:
         return heldout
     _count(counts, "asked_early", heldout, later)
     return later

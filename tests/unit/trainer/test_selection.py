@@ -118,5 +118,7 @@ def test_held_out_outcomes_from_before_most_of_the_training_judge_only_where_the
     assert {kept.asked_at for kept in found.heldout} == {float(n) for n in range(80, 100)} and found.counts["outcomes.asked_early"] == 80
     few = select([*lessons, *heldout], {}, shares(judge_after=0.8, eval_queries=21))
     assert len(few.heldout) == 100 and few.counts["heldout_later"] == 20 and "outcomes.asked_early" not in few.counts
+    many = select([*lessons, *(entry(n, HELD_OUT[n % 10], Kind.OUTCOME) for n in range(200))], {}, shares(judge_after=0.5, eval_queries=600))
+    assert len(many.heldout) == 150 and many.counts["outcomes.asked_early"] == 50  # they need not fill eval_queries
     alone = select([*lessons, *heldout], {}, shares(judge_after=0.8, eval_queries=20, min_heldout_users=11))
     assert len(alone.heldout) == 100
