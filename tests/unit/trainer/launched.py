@@ -1,4 +1,4 @@
-"""What `test_distributed` runs in one process or in several: three steps of RL on given completions. Arguments: checkpoint, state directory, result."""
+"""What `test_distributed` runs in one process or in several: SFT, then RL on given completions. Arguments: checkpoint, state directory, result."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ import torch
 import trl
 from safetensors.torch import save_file
 
-from infra.settings import Lora, Rl, Trainer
+from infra.settings import Lora, Rl, Sft, Trainer
 from schemas.prompts import PromptStyle
-from tests.unit.trainer.made import make_case
-from trainer import grpo_trainer, reinforce
-from trainer.cases import Case
+from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
+from trainer import grpo_trainer, reinforce, sft
+from trainer.cases import Case, Lesson, lesson_of
 from trainer.distributed import is_main, processes
 from trainer.lora import trainable
 from trainer.prompts import Prompter
 from trainer.rewards import Reward
 
+SFT = Sft(batch_size=4, micro_batch=1, max_steps=3, epochs=9)
 RL = Rl(engine="trl", steps=3, prompts_per_step=3, candidates=4, learning_rate=2e-2, beta=0.05, k_min=1, k_max=1, top_p=1.0)
 
 
@@ -44,10 +45,13 @@ def main(checkpoint: Path, state_dir: Path, result: Path) -> None:
     trl.GRPOTrainer._generate_single_turn = given
     policy = trainable(checkpoint, Trainer(lora=Lora(rank=4)))
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    steps = reinforce.train(policy, [make_case(n) for n in range(4)], prompter, RL, 16, 0, threading.Event(), state_dir, checkpoint_every=2)
+    made = [lesson_of(make_trajectory(make_outcome(n), reasoning="they like b " * n or "b")) for n in range(5)]
+    lessons = [lesson for lesson in made if isinstance(lesson, Lesson)]
+    fit = sft.train(policy, lessons, prompter, SFT, 0, threading.Event(), state_dir / "sft", checkpoint_every=2)
+    steps = reinforce.train(policy, [make_case(n) for n in range(4)], prompter, RL, 16, 0, threading.Event(), state_dir / "rl", checkpoint_every=2)
     if is_main():
         save_file({name: weight.clone() for name, weight in policy.weights().items()}, result.with_suffix(".safetensors"))
-        result.write_text(json.dumps({"processes": processes(), "steps": [asdict(step) for step in steps]}))
+        result.write_text(json.dumps({"processes": processes(), "losses": fit.losses, "steps": [asdict(step) for step in steps]}))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 import json
 import random
+import threading
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from infra.errors import RetryLater
 from infra.settings import Trainer, load
 from schemas.envelope import seal
 from schemas.erasures import ErasureRequest
@@ -16,7 +18,7 @@ from schemas.outcomes import Outcome
 from schemas.topics import ERASURES, OUTCOMES, TRAJECTORIES
 from schemas.trajectories import Trajectory
 from tests.unit.trainer.made import NOON, make_outcome, make_trajectory
-from trainer.collect import assemble
+from trainer.collect import assemble, records
 from trainer.snapshot import Snapshot, offsets_beyond, ranges_json, write
 
 RANGES = {"outcomes": {0: (0, 9), 1: (3, 5)}, "trajectories": {0: (0, 4)}}
@@ -180,3 +182,10 @@ def test_offsets_beyond_earlier_ranges(before: dict[str, dict[str, list[int]]], 
     ranges = {"outcomes": {0: (5, 9), 1: (3, 5)}} if not before else RANGES
     assert offsets_beyond(ranges, before, OUTCOMES) == new
     assert offsets_beyond(RANGES, ranges_json(RANGES), TRAJECTORIES) == 0
+
+
+def test_a_broker_that_falls_silent_is_one_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.collect.SILENCE_S", 0.0)
+    silent = SimpleNamespace(assign=lambda due: None, seek=lambda place, offset: None, poll=lambda timeout_ms: {}, position=lambda place: 3)
+    with pytest.raises(RetryLater, match="2 partitions hold more; is the broker up"):
+        list(records(silent, {"outcomes": {0: (0, 9), 1: (3, 5), 2: (4, 4)}}, threading.Event()))

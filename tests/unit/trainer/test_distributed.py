@@ -10,7 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from infra.errors import BadSetting
-from trainer.distributed import divided, is_main, processes
+from infra.ports import free_port
+from infra.settings import Rl, Sft, Trainer
+from trainer.distributed import check_launch, divided, is_main, processes
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -33,24 +35,59 @@ def test_a_batch_is_divided_over_processes_and_micro_batches(monkeypatch: pytest
             divided(total, micro_batch, "rows")
 
 
+def test_a_launch_that_cannot_divide_its_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_launch(Trainer())
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    check_launch(Trainer(rl=Rl(engine="trl")))
+    check_launch(Trainer(rl=Rl(steps=0)))
+    with pytest.raises(BadSetting, match=r"trainer\.rl\.engine=shared_prompt trains in one process, but 4 were launched; set it to trl"):
+        check_launch(Trainer())
+    with pytest.raises(BadSetting, match=r"trainer\.rl\.prompts_per_step \* candidates=18 is not a multiple of 4"):
+        check_launch(Trainer(rl=Rl(engine="trl", prompts_per_step=9, candidates=2)))
+    with pytest.raises(BadSetting, match=r"trainer\.sft\.batch_size=32 is not a multiple of 4 processes times 3 rows"):
+        check_launch(Trainer(sft=Sft(micro_batch=3), rl=Rl(engine="trl")))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(700)
+@pytest.mark.parametrize(
+    ("deed", "code", "said"),
+    [("tell", 0, "{'run_id': 'ü'}"), ("fail", 1, "{}"), ("die", -9, "another process of this launch died, or was silent for")],
+)
+def test_the_others_hear_a_word_and_that_there_is_none_and_outlive_nobody(deed: str, code: int, said: str) -> None:
+    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port("127.0.0.1")), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "tests.unit.trainer.joined", deed]
+    begun = [
+        subprocess.Popen(command, cwd=ROOT, env=os.environ | together | {"RANK": rank, "LOCAL_RANK": rank}, stdout=subprocess.PIPE, text=True) for rank in "01"
+    ]
+    try:
+        (_, other) = [process.communicate(timeout=300)[0] for process in begun]
+    finally:
+        for process in begun:
+            process.kill()
+    assert begun[0].returncode == code and begun[1].returncode == 0
+    assert other.startswith(said)
+
+
 def _run(launcher: list[str], checkpoint: Path, folder: Path) -> dict[str, Any]:
     folder.mkdir()
     command = [*launcher, "-m", "tests.unit.trainer.launched", str(checkpoint), str(folder / "state"), str(folder / "result.json")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=110, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found: dict[str, Any] = json.loads((folder / "result.json").read_text())
     return found | {"weights": load_file(folder / "result.safetensors")}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(700)
 def test_two_processes_train_on_the_statistics_of_the_whole_batch(tiny_checkpoint: Path, tmp_path: Path) -> None:
     # `accelerate launch --cpu` starts one process, whatever --num_processes says; on GPUs it starts them by this same module.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     one = _run([sys.executable], tiny_checkpoint, tmp_path / "one")
     two = _run(launch, tiny_checkpoint, tmp_path / "two")
     assert (one["processes"], two["processes"]) == (1, 2)
+    assert two["losses"] == pytest.approx(one["losses"], abs=1e-4)
     for step, other in zip(two["steps"], one["steps"], strict=True):
         assert step | {"seconds": 0} == pytest.approx(other | {"seconds": 0}, abs=1e-3)
     start = load_file(tiny_checkpoint / "model.safetensors")

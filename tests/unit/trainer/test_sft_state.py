@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue
-from infra.settings import Sft
+from infra.settings import Lora, Sft
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_outcome, make_trajectory
 from trainer.cases import Lesson, lesson_of
 from trainer.interruption import Interrupted
+from trainer.lora import with_adapter
 from trainer.policy import Policy
 from trainer.prompts import Prompter
 from trainer.sft import Fit, FitStep, order, train
@@ -33,9 +34,9 @@ def lessons() -> list[Lesson]:
 
 
 def run(
-    checkpoint: Path, state_dir: Path | None, *, sft: Sft = SFT, at_step: Callable[[FitStep, threading.Event], None] | None = None
+    checkpoint: Path, state_dir: Path | None, *, sft: Sft = SFT, rank: int = 0, at_step: Callable[[FitStep, threading.Event], None] | None = None
 ) -> tuple[str, Fit, list[FitStep]]:
-    policy, stop = Policy.load(checkpoint), threading.Event()
+    policy, stop = with_adapter(Policy.load(checkpoint), Lora(rank=rank, dropout=0.1 if rank else 0.0), 0), threading.Event()
     told: list[FitStep] = []
 
     def progress(step: FitStep) -> None:
@@ -95,3 +96,15 @@ def test_the_order_gives_every_row_once_an_epoch_and_fills_the_last_batch_from_t
     rows = order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=0)
     assert len(rows) == 12 and sorted(rows[:5]) == sorted(rows[5:10]) == [0, 1, 2, 3, 4]
     assert rows == order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=0) != order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=1)
+
+
+def test_a_lora_is_continued_from_checkpoints_of_the_adapter_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        run(tiny_checkpoint, tmp_path, rank=2, at_step=lambda step, stop: ask_to_stop(step, stop) if step.step == 4 else None)
+    assert {path.name for path in tmp_path.glob("checkpoint-*/*.safetensors")} == {"adapter_model.safetensors"}
+    assert run(tiny_checkpoint, tmp_path, rank=2) == run(tiny_checkpoint, None, rank=2)
+
+
+def test_micro_batches_make_the_same_steps(tiny_checkpoint: Path, uninterrupted: tuple[str, Fit, list[FitStep]]) -> None:
+    _, fit, _ = run(tiny_checkpoint, None, sft=SFT.model_copy(update={"micro_batch": 1}))
+    assert fit.losses == pytest.approx(uninterrupted[1].losses, abs=1e-3)
