@@ -56,7 +56,10 @@ def collect(settings: Settings, stop: threading.Event, untouched_share: float = 
 
 
 def check_erasures(settings: Settings, snapshot: Snapshot, stop: threading.Event) -> None:
-    """For whoever takes up a stored snapshot. Raises CannotContinue where one of its users asked to be forgotten since it was collected."""
+    """For whoever takes up a stored snapshot or registers what it trained.
+
+    Raises CannotContinue where one of its users asked to be forgotten since it was collected.
+    """
     consumer = reader(settings, "retouch-trainer")
     try:
         before = snapshot.ranges.get(ERASURES.name, {})

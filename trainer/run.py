@@ -90,6 +90,8 @@ class _Run:
                 _import(self.stop)
             version = self._train_and_register(snapshot)
             log.info("version registered", extra={"run_id": report.run_id, "version": version.version, "digest": version.digest})
+        elif tracked := report.data.get("tracked"):  # a kill may have come between the version and the end of its MLflow run
+            self.registry.tracking.end(tracked, "FINISHED")
         decision = report.data["decision"]
         aliases = [Alias.CHALLENGER, *([Alias.CHAMPION] if decision["promote"] else [])]
         for alias in aliases:
@@ -132,6 +134,7 @@ class _Run:
             fetched = {version: registry.fetch(version, checkpoints) for version in (parent.version, self.champion.version)}
         stages = Stages(self.settings, report, progress, snapshot, self.stop, self.launch)
         candidate = stages.candidate(fetched[parent.version], fetched[self.champion.version])
+        check_erasures(self.settings, snapshot, self.stop)  # hours may have passed
         check(self.stop)  # the last moment: from here on the version exists
         tags = {"code_version": code_version(), "seed": str(trainer.seed), RUN_ID: report.run_id, "decision": report.data["decision"]["reason"]}
         tags |= {HOLDOUT_SHARE: str(snapshot.judged_share), "start_from": trainer.start_from}

@@ -106,5 +106,6 @@ def test_a_run_killed_in_each_stage_ends_as_one_that_was_not(broker: Broker, tmp
     assert second.dataset is not None and second.dataset.digest == report["dataset_digest"]
     challenger = registry.resolve(Alias.CHALLENGER)
     assert challenger is not None and challenger.version == "2"
+    assert registry._store.client.get_run(report["tracked"]).info.status == "FINISHED"
     assert list(registry.tracking.steps(report["tracked"], "rl/reward")) == list(range(RL_STEPS))
     assert list(registry.tracking.steps(report["tracked"], "sft/loss")) == list(range(1, SFT_STEPS + 1))
