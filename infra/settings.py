@@ -254,7 +254,7 @@ class Trainer(Section):
     judge_after: Share = 0.5  # held-out outcomes from before this quantile of the trained times do not judge, where 100 are later; 0: all judge
     # Half the questions of every held-out user stay judges then. At 0.8 a fifth would: 216 of the demo's 1,080, fewer than it judges by.
     eval_queries: Positive = 600  # held-out outcomes judged at most, spread over users
-    every_s: Seconds = 3600.0  # the schedule of the service, where min_trajectories are new; also how long it waits after a run that failed
+    every_s: Seconds = 3600.0  # the schedule of the service, where min_trajectories are new; also the wait after a run that failed (after a RetryLater: poll_s)
     new_outcomes: Annotated[int, Field(ge=0)] = 1000  # since the newest version: so many begin a run at once; 0: never
     drift_window: Positive = 500  # answers: the first of the version that serves, and the latest, are compared
     drift_drop: Share = 0.05  # of the mean score in [0, 1]: so much, and more than chance explains, begins a run at once; 1: never

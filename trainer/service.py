@@ -9,10 +9,10 @@ from typing import Any
 
 from kafka.errors import KafkaError
 
-from infra.errors import RetouchError
+from infra.errors import RetouchError, RetryLater
 from infra.lifecycle import mark_ready
 from infra.registry import Registry
-from infra.settings import Settings
+from infra.settings import Settings, Trainer
 from schemas.model_events import Alias
 from trainer.bootstrap import bootstrap
 from trainer.collect import collect
@@ -73,9 +73,16 @@ def _watch(settings: Settings, stop: threading.Event, registry: Registry, watch:
             log.info("triggered", extra={"triggers": [trigger.kind for trigger in fired], "reason": "; ".join(trigger.reason for trigger in fired)})
             try:
                 run(settings, stop, registry, triggers)
+            except Interrupted:
+                raise
             except RetouchError as error:
                 log.error("run failed", extra={"reason": str(error)})
-                stop.wait(settings.trainer.every_s)  # what made it fail may be over by then; the same trigger fires again
+                stop.wait(pause_s(error, settings.trainer))  # what made it fail may be over by then; the same trigger fires again
                 continue
             watch.attempted()
         stop.wait(settings.trainer.poll_s)
+
+
+def pause_s(error: RetouchError, trainer: Trainer) -> float:
+    """How long to leave a run alone that ended so: what is briefly away may be back at the next look, anything else waits for the schedule."""
+    return trainer.poll_s if isinstance(error, RetryLater) else trainer.every_s
