@@ -21,15 +21,15 @@ def status(settings: Settings) -> dict[str, Any] | None:
     runs = sorted((settings.stack.dir / "runs").glob("*/report.json"))
     if not runs:
         return None
-    try:
-        data = Report.read(runs[-1]).data
-    except (OSError, ValueError) as error:
-        raise CannotContinue(f"{runs[-1]}: not the report of a run ({type(error).__name__})") from None
-    at_work = is_held(lease_path(settings))
+    data = _read(runs[-1])
+    killed = data["status"] == RUNNING and not is_held(lease_path(settings))
+    if killed:  # or it ended just now: it says so before it gives the lease back
+        data = _read(runs[-1])
+        killed = data["status"] == RUNNING
     progress = data.get("progress") or {}
     return {
         "run_id": data["run_id"],
-        "status": KILLED if data["status"] == RUNNING and not at_work else data["status"],
+        "status": KILLED if killed else data["status"],
         "reason": data.get("reason"),
         "triggers": [trigger["kind"] for trigger in data.get("triggers", ()) if trigger["fired"]],
         "stage": data.get("stage"),
@@ -41,6 +41,13 @@ def status(settings: Settings) -> dict[str, Any] | None:
         "lessons": data.get("counts", {}).get("lessons"),
         "report": str(runs[-1]),
     }
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return Report.read(path).data
+    except (OSError, ValueError) as error:
+        raise CannotContinue(f"{path}: not the report of a run ({type(error).__name__})") from None
 
 
 def unfinished(settings: Settings) -> list[str]:
