@@ -134,7 +134,8 @@ def _purpose(policy: Policy, plan: Plan, rl: Rl, max_new_tokens: int, seed: int)
     """What a state must have been made with to be continued."""
     cases = hashlib.sha256("\n".join(case.case_id for case in plan.cases).encode()).hexdigest()
     start = weights_digest(trained(policy.model))
-    return {"rl": rl.model_dump(mode="json"), "max_new_tokens": max_new_tokens, "seed": seed, "cases": cases, "start": start}
+    told = rl.model_dump(mode="json", exclude={"vllm_url", "vllm_memory_share"})
+    return {"rl": told, "max_new_tokens": max_new_tokens, "seed": seed, "cases": cases, "start": start}
 
 
 @contextmanager

@@ -26,7 +26,9 @@ CHECKPOINT = "checkpoint"
 #: Whatever ended a run so often would end it again.
 STARTS = 20
 #: Settings that change when a run happens or what a kill costs, not what is trained.
-INDIFFERENT = frozenset({"every_s", "new_outcomes", "drift_window", "drift_drop", "poll_s", "checkpoint_every"})
+INDIFFERENT = frozenset(
+    {"every_s", "new_outcomes", "drift_window", "drift_drop", "poll_s", "checkpoint_every", "processes_wait_s", "rl.vllm_url", "rl.vllm_memory_share"}
+)
 
 
 def parent_of_run(settings: Settings, registry: Registry, champion: RegisteredVersion) -> RegisteredVersion:

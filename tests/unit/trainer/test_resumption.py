@@ -68,7 +68,7 @@ def test_a_run_that_was_killed_or_stopped_goes_on_under_its_own_id(begin: Begin)
     again = first = begin()
     for status in ("running", "interrupted"):
         change(again, status=status, dataset_digest="d", reason="whatever")
-        again = begin(every_s=7.0, poll_s=1.0, checkpoint_every=3)  # matters to no weight
+        again = begin(every_s=7.0, poll_s=1.0, checkpoint_every=3, processes_wait_s=60.0)  # matters to no weight
         assert again.run_id == first.run_id and again.data["dataset_digest"] == "d"
         assert (again.data["status"], again.data["reason"]) == ("running", None)
     assert again.data["starts"] == 3 and json.loads(again.path.read_text()) == again.data
