@@ -10,7 +10,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from infra.errors import RetryLater
+from infra.errors import CannotContinue, RetryLater
 from infra.locks import locked
 from infra.settings import Settings
 
@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 #: A new SQLite file takes 9 s; on a busy machine, and behind other processes, several times that.
 OPEN_WITHIN_S = 120.0
+#: Errors that asking again does not mend. Access is not among them: who runs the store may grant it, and a version that serves need not stop for that.
+REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST", "ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"})
 
 
 class Store:
@@ -88,8 +90,10 @@ def or_none(read: Callable[[], T]) -> T | None:
 
 @contextmanager
 def answers() -> Iterator[None]:
-    """Around every question to the store. Raises RetryLater when it does not answer."""
+    """Around every question to the store. Raises RetryLater when it does not answer, CannotContinue when it will never take what it was asked."""
     try:
         yield
     except mlflow().exceptions.MlflowException as error:
+        if error.error_code in REFUSED:
+            raise CannotContinue(f"the model registry refuses what it is asked: {error.error_code}") from error
         raise RetryLater(f"the model registry does not answer: {error.error_code}") from error

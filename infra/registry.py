@@ -74,7 +74,7 @@ class RegisteredVersion:
 
 
 class Registry:
-    """All versions of `settings.registry.model_name`. Raises RetryLater from any method when the store does not answer."""
+    """All versions of `settings.registry.model_name`. From any method: RetryLater when the store does not answer, CannotContinue when it refuses."""
 
     def __init__(self, settings: Settings) -> None:
         self.name = settings.registry.model_name

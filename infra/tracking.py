@@ -31,18 +31,19 @@ class Point(NamedTuple):
 
 
 class Tracking:
-    """The runs of one experiment. Raises RetryLater from any method when the store does not answer."""
+    """The runs of one experiment. From any method: RetryLater when the store does not answer, CannotContinue when it refuses."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def begin(self, key: str | None, params: Mapping[str, object], dataset: DatasetLineage | None) -> str:
-        """MLflow's id of the run of `key`; a new one where there is none, and where the key is None. Repeating it changes nothing."""
+        """MLflow's id of the run of `key`; a new one where there is none, and where the key is None. Repeating it changes nothing, nor do other values."""
         entities, client, experiment = mlflow().entities, self._store.client, self._store.experiment_id
         with answers():
             found = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", max_results=1) if key else []
             tracked: str = (found[0] if found else client.create_run(experiment, tags={KEY: key} if key else {}, run_name=key)).info.run_id
-            for some in _slices(list(params.items()), _PARAMS):
+            known = found[0].data.params if found else {}
+            for some in _slices([(name, value) for name, value in params.items() if name not in known], _PARAMS):
                 client.log_batch(tracked, params=[entities.Param(name, str(value)) for name, value in some])
             if dataset:
                 lineage = entities.Dataset(dataset.name, dataset.digest[:_DIGEST_CHARS], "kafka", dataset.to_json())

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from infra.checkpoints import BadCheckpoint
+from infra.errors import CannotContinue, RetryLater
 from infra.registry import DatasetLineage, NoSuchVersion, RegisteredVersion, Registry
+from infra.settings import Registry as RegistrySettings
 from infra.settings import Settings, Stack
 from infra.tracking import Point
 from schemas.model_events import Alias
@@ -67,12 +69,21 @@ def test_a_tracked_run_is_found_again_by_its_key_and_keeps_its_metrics_by_step(r
     tracking = registry.tracking
     tracked = tracking.begin("run-5", {f"param.{number}": number for number in range(150)}, LINEAGE)
     tracking.log(tracked, [Point("rl/reward", step / 10, step) for step in range(1500)])
-    assert tracking.begin("run-5", {"param.0": 0}, LINEAGE) == tracked != tracking.begin("run-6", {}, None)
+    assert tracking.begin("run-5", {"param.0": 9}, LINEAGE) == tracked != tracking.begin("run-6", {}, None)
     assert tracking.steps(tracked, "rl/reward") == list(range(1500)) and tracking.steps(tracked, "rl/kl") == []
     found = registry._store.client.get_run(tracked)
     assert len(found.data.params) == 150 and found.data.metrics == {"rl/reward": 149.9} and found.info.status == "RUNNING"
     tracking.end(tracked, "KILLED")
     assert registry._store.client.get_run(tracked).info.status == "KILLED"
+
+
+def test_what_the_store_will_never_take_is_not_asked_again_and_what_is_away_is(registry: Registry) -> None:
+    tracked = registry.tracking.begin("run-7", {}, None)
+    with pytest.raises(CannotContinue, match="INVALID_PARAMETER_VALUE"):
+        registry.tracking.log(tracked, [Point("a name\nthat is none", 1.0, 0)])
+    nowhere = Registry(Settings(registry=RegistrySettings(tracking_uri="http://127.0.0.1:9")))
+    with pytest.raises(RetryLater, match="INTERNAL_ERROR"):
+        nowhere.versions()
 
 
 def test_resolving_an_alias_takes_milliseconds(registry: Registry, registered: RegisteredVersion) -> None:
