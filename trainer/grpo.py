@@ -63,14 +63,13 @@ def train(
 
     Raises Diverged, Interrupted between two steps, BadSetting where the batch cannot be divided or vLLM has no GPU.
     """
-    pool = [case for case in cases if case.items]
-    if not pool or rl.steps == 0:
+    if rl.steps == 0 or not any(case.items for case in cases):
         return []
     if rl.rollouts != "transformers" and not torch.cuda.is_available():
         raise BadSetting(f"trainer.rl.rollouts={rl.rollouts} needs a GPU; without one use transformers")
     if any_process(stop.is_set()):
         raise Interrupted("asked to stop before RL")
-    plan = plan_of(pool, prompter, rl, seed)
+    plan = plan_of(cases, prompter, rl, seed)
     purpose = _purpose(policy, plan, rl, max_new_tokens, seed)
     with _home(state_dir, purpose) as home:
         watch = Watch(stop, purpose, _tell(progress, rl.steps))
@@ -97,20 +96,25 @@ def train(
     return watch.told
 
 
-def plan_of(pool: Sequence[Case], prompter: Prompter, rl: Rl, seed: int) -> Plan:
-    """The prompts of every step. A case of which not even one item fits is passed over. Raises CannotContinue where that is all of them."""
+def plan_of(cases: Sequence[Case], prompter: Prompter, rl: Rl, seed: int) -> Plan:
+    """The prompts of every step, of cases with history. One of which not even one item fits is passed over. Raises CannotContinue where that is all of them.
+
+    It holds places and the prompts drawn, not the cases: a snapshot makes its cases when they are asked for.
+    """
     ks = [k_of(step, rl.steps, rl.k_min, rl.k_max) for step in range(rl.steps)]
-    places = _fitting(pool, prompter, Deck(len(pool), seed))
-    rows = [[_row(pool, place, k, prompter) for place in islice(places, rl.prompts_per_step)] for k in ks]
-    return Plan(pool, ks, [stage_of(step, rl.steps, rl.k_min, rl.k_max) for step in range(rl.steps)], rows)
+    places = _fitting(cases, prompter, seed)
+    rows = [[_row(cases, place, k, prompter) for place in islice(places, rl.prompts_per_step)] for k in ks]
+    return Plan(cases, ks, [stage_of(step, rl.steps, rl.k_min, rl.k_max) for step in range(rl.steps)], rows)
 
 
-def _fitting(pool: Sequence[Case], prompter: Prompter, deck: Deck) -> Iterator[int]:
+def _fitting(cases: Sequence[Case], prompter: Prompter, seed: int) -> Iterator[int]:
     """Places of cases that fit, for ever."""
-    passed_over = 0
+    pool = [place for place, case in enumerate(cases) if case.items]
+    deck, passed_over = Deck(len(pool), seed), 0
     while passed_over < len(pool):
-        (place,) = deck.cards(1)
-        if prompter.text(pool[place], pool[place].items[:1]) is None:
+        (card,) = deck.cards(1)
+        case = cases[place := pool[card]]
+        if prompter.text(case, case.items[:1]) is None:
             passed_over += 1
         else:
             passed_over = 0
@@ -119,9 +123,10 @@ def _fitting(pool: Sequence[Case], prompter: Prompter, deck: Deck) -> Iterator[i
 
 
 def _row(cases: Sequence[Case], place: int, k: int, prompter: Prompter) -> Row:
-    prompt = prompter.text(cases[place], cases[place].items[:k])
+    case = cases[place]
+    prompt = prompter.text(case, case.items[:k])
     assert prompt is not None  # with fewer items it would fit
-    return Row(prompt, place, min(k, len(cases[place].items)))
+    return Row(prompt, place, min(k, len(case.items)))
 
 
 def records(state: Path | None) -> list[Step]:
