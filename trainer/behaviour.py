@@ -1,6 +1,8 @@
-"""How an arm answers, beside how well: figures that the reward never sees, so that a model which games the reward shows.
+"""How an arm answers, beside how well, so that a model which games the reward shows.
 
-They are plain means over an arm's answers, for reading next to `schemas.scoring.metrics` (which has ROUGE for texts); none decides a promotion.
+The reward never sees `reasoning_chars`, `consistent_share`, `distinct_share` and ROUGE. `copied_share` and `length_ratio` see finer than its guards:
+near copies, and length within the limit. `draft_share` and `flattery_share` count what the guards act on, and fall-backs. All are plain means
+over an arm's answers, for reading next to `schemas.scoring.metrics` (which has ROUGE for texts); none decides a promotion.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ Records are read once, de-duplicated by their derived ids and sorted by them, so
 a run then uses of them is `selection`'s to say. `erasures` is read like the others: who asked to be forgotten neither trains nor judges.
 Malformed records have their own dead-letter path and are only counted here.
 
-Memory: some hundred bytes a record. Texts go to a spool on disk, messages are dropped as soon as they are looked at.
+Memory while collecting: some hundred bytes a record. Texts go to a spool on disk, messages are dropped as soon as they are looked at.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Checkpoints of SFT: transformers' own format, with a mark of ours that says whole, what for, and with which digests.
 
 transformers writes a checkpoint file by file, so a kill can leave half of one; only a marked one whose files are as they were is continued.
+Besides safetensors it holds torch's own pickles (optimizer.pt, scheduler.pt, rng_state.pth, training_args.bin): transformers reads the first three with
+`weights_only`, which runs no code, and the last never. They stay in the run's folder and go with it; what is registered or served has none.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Snapshots: the rows one run trains on and is judged by, under a digest; stored as Parquet with a manifest, and read back.
 
 A row is the canonical JSON of a whole message. Rows wait in a spool on disk, sorted by kind and id; cases and lessons are made from them when
-asked for and never all at once, so that memory grows by some hundred bytes a row.
+asked for and not all kept, so that a snapshot itself takes some hundred bytes a row. Its readers keep what they need: SFT the texts and tokens of
+all lessons, RL places of cases and what a step draws (by TRL the prompts of all steps), evaluation the held-out cases.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ class Answerer:
     fallen_back: float | None = None
     dev: float | None = None
     way: Interval | None = None
-    behaviour: Mapping[str, float] = field(default_factory=dict)  # of what was written; the reward sees none of it
+    behaviour: Mapping[str, float] = field(default_factory=dict)  # of what was written; `trainer.behaviour` says what of it the reward sees
 
 
 @dataclass(frozen=True)
