@@ -1,7 +1,7 @@
-"""What any method can reach in the persona world: the floor without the user, the best simple rule that sees k items, the answer without noise.
+"""The best simple rule that sees k of a user's items, as a ceiling of what learning can reach in the persona world.
 
-Learning is measured by how far it goes from the first to the second. All three rules take, part by part, what most of the seen items show; the item nearest
-to the query decides a tie:
+The world itself knows the floor without the user (`generic`) and the answer without noise (`ideal`); learning is measured by how far it goes from the
+floor to the rule. The rule takes, part by part, what most of the seen items show; the item nearest to the query decides a tie:
 
 - *tags*: the tag, among the items of the film's family; without one, anybody's answer;
 - *ratings*: the shift between an item's score and what its words are worth, added to what the query's words are worth. Praise that got the highest score, and
@@ -13,51 +13,16 @@ The rules know the world's templates, as a model has to learn them. They are goo
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
-from schemas.scoring import score
 from schemas.tasks import STARS
 from traffic.world import FAMILIES, MOVIE_TAG, PRODUCT_RATING, Exchange, Note, Question, Style
 
 T = TypeVar("T", bound=Hashable)
 
-#: The mean over domains, beside the domains' names.
-OVERALL = "overall"
 _FAMILY_OF = {tag: family for family, tags in FAMILIES.items() for tag in tags}
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A question with the user's own items that retrieval found for it, nearest first."""
-
-    question: Question
-    items: Sequence[Exchange]
-
-
-@dataclass(frozen=True)
-class Ceiling:
-    """Scores in [0, 1], each the mean over users. `rule` is by the number of items seen."""
-
-    blind: float
-    rule: Mapping[int, float]
-    ideal: float
-
-
-def measure(seen: Iterable[Seen], ks: Sequence[int] = (1, 2, 4, 6)) -> dict[str, Ceiling]:
-    """By domain, and over all of them. Raises ValueError without questions."""
-    by_domain: dict[str, list[Seen]] = defaultdict(list)
-    for one in seen:
-        by_domain[one.question.query.domain].append(one)
-    if not by_domain:
-        raise ValueError("no question to measure the ceilings by")
-    found = {domain: _ceiling(ones, ks) for domain, ones in sorted(by_domain.items())}
-    over = found.values()
-    rule = {k: fmean(one.rule[k] for one in over) for k in ks}
-    return found | {OVERALL: Ceiling(fmean(one.blind for one in over), rule, fmean(one.ideal for one in over))}
 
 
 def best_rule(question: Question, items: Sequence[Exchange]) -> str:
@@ -67,20 +32,6 @@ def best_rule(question: Question, items: Sequence[Exchange]) -> str:
     if question.query.domain == MOVIE_TAG:
         return _tag(question, items)
     return _rating(question, items) if question.query.domain == PRODUCT_RATING else _text(question, items)
-
-
-def _ceiling(ones: Sequence[Seen], ks: Sequence[int]) -> Ceiling:
-    blind = _mean_over_users(ones, [one.question.generic for one in ones])
-    rule = {k: _mean_over_users(ones, [best_rule(one.question, one.items[:k]) for one in ones]) for k in ks}
-    return Ceiling(blind, rule, _mean_over_users(ones, [one.question.ideal for one in ones]))
-
-
-def _mean_over_users(ones: Sequence[Seen], answers: Sequence[str]) -> float:
-    by_user: dict[str, list[float]] = defaultdict(list)
-    for one, answer in zip(ones, answers, strict=True):
-        query = one.question.query
-        by_user[query.user].append(score(query.task, answer, one.question.truth, query.options))
-    return fmean(fmean(scores) for scores in by_user.values())
 
 
 def _tag(question: Question, items: Sequence[Exchange]) -> str:
