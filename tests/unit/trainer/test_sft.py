@@ -5,6 +5,7 @@ import pytest
 
 from infra.settings import Sft
 from schemas.prompts import PromptStyle
+from tests.unit.trainer.disk import files_up_to
 from tests.unit.trainer.made import make_outcome, make_trajectory
 from trainer.cases import Lesson, lesson_of
 from trainer.interruption import Interrupted
@@ -34,6 +35,13 @@ def test_a_stop_ends_sft_between_two_steps(tiny_checkpoint: Path) -> None:
     stop.set()
     with pytest.raises(Interrupted):
         train(policy, lessons(4), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), Sft(batch_size=2, max_steps=50, epochs=50), seed=0, stop=stop)
+
+
+def test_a_disk_that_takes_no_checkpoint_is_the_worlds_fault(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    policy, sft = Policy.load(tiny_checkpoint), Sft(batch_size=2, max_steps=2, epochs=50)
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    with files_up_to(10_000), pytest.raises(OSError, match=f"{tmp_path}: "):
+        train(policy, lessons(4), prompter, sft, 0, threading.Event(), tmp_path, checkpoint_every=1)
 
 
 def test_examples_show_k_items_and_leave_out_what_does_not_fit(tiny_checkpoint: Path) -> None:

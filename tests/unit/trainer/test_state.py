@@ -1,12 +1,10 @@
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.unit.trainer.disk import files_up_to
 from trainer.state import FACTS, TENSORS, State, newest, save, writing
 
 PURPOSE = {"seed": 1, "steps": 40}
@@ -83,17 +81,6 @@ def test_what_a_kill_left_half_written_is_not_a_state(tmp_path: Path) -> None:
     assert found is not None and found.number == 10
     saved(tmp_path, 20)
     assert names(tmp_path) == ["00000010", "00000020"]
-
-
-@contextmanager
-def files_up_to(size: int) -> Iterator[None]:
-    """Python ignores the signal that would come with it, so a larger file is an error of its write."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_a_disk_that_takes_no_more_is_the_worlds_fault_and_the_state_before_stays(tmp_path: Path) -> None:
