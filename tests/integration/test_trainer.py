@@ -16,11 +16,12 @@ from infra.broker import Broker
 from infra.errors import CannotContinue, RetryLater
 from infra.kafka import producer, reader, send
 from infra.registry import Registry
-from infra.settings import Settings, load
+from infra.settings import Settings
 from schemas.envelope import read
 from schemas.ids import is_held_out
 from schemas.model_events import Alias, ModelEvent
 from schemas.topics import MODEL_EVENTS, OUTCOMES, TRAJECTORIES
+from tests.integration.trainer_site import settings_of
 from tests.tiny_model import make_checkpoint
 from tests.unit.trainer.made import make_outcome, make_trajectory
 from trainer import service
@@ -47,24 +48,15 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def settings(broker: Broker, checkpoint: Path, tmp_path: Path) -> Settings:
-    trainer = {
-        "min_trajectories": 4,
-        "min_heldout_users": 1,
-        "min_users": 1,
-        "min_domains": 1,
-        "user_share": 1.0,
-        "replay_share": 1.0,
-        "eval_queries": 4,
-        "threads": 1,
-        "sft": {"max_steps": 2, "batch_size": 2},
-        "rl": {"steps": 2, "prompts_per_step": 1, "candidates": 2, "k_min": 1, "k_max": 2},
-    }
-    return load(
-        kafka={"bootstrap_servers": broker.bootstrap_servers},
-        stack={"dir": tmp_path / "state"},
-        reflection={"checkpoint": checkpoint, "max_new_tokens": 8},
-        registry={"model_name": f"reflector-{tmp_path.name}"},
-        trainer=trainer,
+    return settings_of(
+        broker,
+        checkpoint,
+        tmp_path / "state",
+        f"reflector-{tmp_path.name}",
+        replay_share=1.0,
+        eval_queries=4,
+        sft={"max_steps": 2, "batch_size": 2},
+        rl={"steps": 2, "prompts_per_step": 1, "candidates": 2, "k_min": 1, "k_max": 2},
     )
 
 

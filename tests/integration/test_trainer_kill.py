@@ -10,15 +10,12 @@ from typing import Any
 import pytest
 
 from infra.broker import Broker
-from infra.kafka import producer, send
 from infra.registry import Registry
-from infra.settings import Settings, load
-from schemas.ids import is_held_out
+from infra.settings import Settings
 from schemas.model_events import Alias
-from schemas.topics import OUTCOMES, TRAJECTORIES
 from tests.integration.trainer_process import Moment, train_once
+from tests.integration.trainer_site import send_traffic, settings_of
 from tests.tiny_model import make_checkpoint
-from tests.unit.trainer.made import make_outcome, make_trajectory
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore")]
@@ -40,35 +37,16 @@ MOMENTS = (
 )
 
 
-def settings_of(broker: Broker, checkpoint: Path, directory: Path) -> Settings:
-    trainer = {
-        "min_trajectories": 4,
-        "min_heldout_users": 1,
-        "min_users": 1,
-        "min_domains": 1,
-        "user_share": 1.0,
-        "checkpoint_every": EVERY,
-        "sft": {"max_steps": SFT_STEPS, "epochs": 50, "batch_size": 2},
-        "rl": {"steps": RL_STEPS, "prompts_per_step": 2, "candidates": 2, "k_min": 1, "k_max": 3},
-    }
-    return load(
-        kafka={"bootstrap_servers": broker.bootstrap_servers},
-        stack={"dir": directory},
-        reflection={"checkpoint": checkpoint, "max_new_tokens": 8},
-        registry={"model_name": f"reflector-{directory.name}"},
-        trainer=trainer,
+def settings_in(broker: Broker, checkpoint: Path, directory: Path) -> Settings:
+    return settings_of(
+        broker,
+        checkpoint,
+        directory,
+        f"reflector-{directory.name}",
+        checkpoint_every=EVERY,
+        sft={"max_steps": SFT_STEPS, "epochs": 50, "batch_size": 2},
+        rl={"steps": RL_STEPS, "prompts_per_step": 2, "candidates": 2, "k_min": 1, "k_max": 3},
     )
-
-
-def send_traffic(settings: Settings) -> None:
-    to = producer(settings, "test")
-    for user in USERS:
-        outcome = make_outcome(user=user)
-        send(to, OUTCOMES, outcome, id=outcome.outcome_id, source="/test")
-        if not is_held_out("t", user, settings.trainer.holdout_share):
-            trajectory = make_trajectory(outcome)
-            send(to, TRAJECTORIES, trajectory, id=trajectory.trajectory_id, source="/test")
-    to.close()
 
 
 def report_of(settings: Settings) -> dict[str, Any]:
@@ -85,8 +63,8 @@ def learnt(report: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_run_killed_in_each_stage_ends_as_one_that_was_not(broker: Broker, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "parent", seed=1)
-    killed, whole = (settings_of(broker, checkpoint, tmp_path / name) for name in ("killed", "whole"))
-    send_traffic(killed)
+    killed, whole = (settings_in(broker, checkpoint, tmp_path / name) for name in ("killed", "whole"))
+    send_traffic(killed, USERS)
     for moment in MOMENTS:
         assert train_once(killed, moment) == -signal.SIGKILL, f"{moment}: {(killed.stack.dir / 'trainer.log').read_text()[-4000:]}"
         assert report_of(killed)["status"] == "running"

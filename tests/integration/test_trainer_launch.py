@@ -12,13 +12,10 @@ from pathlib import Path
 import pytest
 
 from infra.broker import Broker
-from infra.kafka import producer, send
 from infra.registry import Registry
-from infra.settings import Settings, load
-from schemas.ids import is_held_out
-from schemas.topics import OUTCOMES, TRAJECTORIES
+from infra.settings import Settings
+from tests.integration.trainer_site import send_traffic, settings_of
 from tests.tiny_model import make_checkpoint
-from tests.unit.trainer.made import make_outcome, make_trajectory
 from trainer.collect import collect
 
 # MLflow and what it imports warn about themselves.
@@ -32,35 +29,16 @@ RUN_S = 400.0
 
 @pytest.fixture
 def settings(broker: Broker, tmp_path: Path) -> Settings:
-    trainer = {
-        "min_trajectories": 4,
-        "min_heldout_users": 1,
-        "min_users": 1,
-        "min_domains": 1,
-        "user_share": 1.0,
-        "eval_queries": 4,
-        "sft": {"max_steps": 2, "batch_size": 4, "micro_batch": 1},
-        "rl": {"engine": "trl", "steps": 2, "prompts_per_step": 2, "candidates": 2, "k_min": 1, "k_max": 2},
-        "lora": {"rank": 2},
-    }
-    return load(
-        kafka={"bootstrap_servers": broker.bootstrap_servers},
-        stack={"dir": tmp_path / "state"},
-        reflection={"checkpoint": make_checkpoint(tmp_path / "parent", seed=1), "max_new_tokens": 8},
-        registry={"model_name": f"reflector-{tmp_path.name}"},
-        trainer=trainer,
+    return settings_of(
+        broker,
+        make_checkpoint(tmp_path / "parent", seed=1),
+        tmp_path / "state",
+        f"reflector-{tmp_path.name}",
+        eval_queries=4,
+        sft={"max_steps": 2, "batch_size": 4, "micro_batch": 1},
+        rl={"engine": "trl", "steps": 2, "prompts_per_step": 2, "candidates": 2, "k_min": 1, "k_max": 2},
+        lora={"rank": 2},
     )
-
-
-def send_traffic(settings: Settings) -> None:
-    to = producer(settings, "test")
-    for user in USERS:
-        outcome = make_outcome(user=user)
-        send(to, OUTCOMES, outcome, id=outcome.outcome_id, source="/test")
-        if not is_held_out("t", user, settings.trainer.holdout_share):
-            trajectory = make_trajectory(outcome)
-            send(to, TRAJECTORIES, trajectory, id=trajectory.trajectory_id, source="/test")
-    to.close()
 
 
 def launch(settings: Settings) -> subprocess.CompletedProcess[str]:
@@ -78,7 +56,7 @@ def launch(settings: Settings) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_processes_make_one_version_of_the_data_that_one_would_train_on(settings: Settings) -> None:
-    send_traffic(settings)
+    send_traffic(settings, USERS)
     done = launch(settings)
     assert done.returncode == 0, done.stderr[-3000:]
     (report,) = (json.loads(path.read_text()) for path in (settings.stack.dir / "runs").glob("*/report.json"))

@@ -1,0 +1,38 @@
+"""Where the trainer's tests take place: settings for a model too small to learn anything, and what a few users did."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from infra.broker import Broker
+from infra.kafka import producer, send
+from infra.settings import Settings, load
+from schemas.ids import is_held_out
+from schemas.topics import OUTCOMES, TRAJECTORIES
+from tests.unit.trainer.made import make_outcome, make_trajectory
+
+
+def settings_of(broker: Broker, checkpoint: Path, directory: Path, model_name: str, **trainer: Any) -> Settings:
+    """A dozen users of one domain are enough to train on."""
+    enough = {"min_trajectories": 4, "min_heldout_users": 1, "min_users": 1, "min_domains": 1, "user_share": 1.0}
+    return load(
+        kafka={"bootstrap_servers": broker.bootstrap_servers},
+        stack={"dir": directory},
+        reflection={"checkpoint": checkpoint, "max_new_tokens": 8},
+        registry={"model_name": model_name},
+        trainer=enough | trainer,
+    )
+
+
+def send_traffic(settings: Settings, users: Iterable[str]) -> None:
+    """An outcome of every user, a trajectory of everyone who trains."""
+    to = producer(settings, "test")
+    for user in users:
+        outcome = make_outcome(user=user)
+        send(to, OUTCOMES, outcome, id=outcome.outcome_id, source="/test")
+        if not is_held_out("t", user, settings.trainer.holdout_share):
+            trajectory = make_trajectory(outcome)
+            send(to, TRAJECTORIES, trajectory, id=trajectory.trajectory_id, source="/test")
+    to.close()
