@@ -121,13 +121,13 @@ def _ask(settings: Settings, count: int) -> set[uuid.UUID]:
 
 def _context(user: str) -> Context:
     now = datetime.now(UTC)
-    query = Query(query_id=uuid4(), tenant="test", user=user, domain="post", text="a film about a quiet lighthouse", asked_at=now)
-    draft = Draft(query=query, answer="a quiet lighthouse film", base_model="base", base_ms=1)
+    query = Query(query_id=uuid4(), tenant="test", user=user, domain="tweet_paraphrase", text="the bus is slow today", asked_at=now)
+    draft = Draft(query=query, answer="The bus is very slow today", base_model="base", base_ms=1)
     items = tuple(
         HistoryItem(
             interaction_id=uuid4(),
-            content=f"a film about a storm {place}",
-            response=f"wow , a storm film {place} !!",
+            content="the coffee is cold again",
+            response="honestly the coffee is so cold again !!",
             occurred_at=now - timedelta(days=1),
             score=0.5,
             source=Source(topic="interactions", partition=0, offset=place),
