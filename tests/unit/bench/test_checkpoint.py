@@ -41,13 +41,14 @@ def completion() -> Completion:
 
     item = HistoryItem(
         interaction_id=derive("item"),
-        content="a quiet monk breaks into a vault lightly",
+        content="a woman hunts armed robbers lightly",
         response="violence",
         occurred_at=NOON,
         score=1,
         source=Source(topic="interactions", partition=0, offset=0),
     )
-    prompt = reflection_prompt(query(1).message, "action", [item], PromptStyle.COMPACT)
+    asked_about = query(1).message.model_copy(update={"text": "a man fights a hired killer sharply"})
+    prompt = reflection_prompt(asked_about, "action", [item], PromptStyle.COMPACT)
     tokenizer: Any = AutoTokenizer.from_pretrained(SHIPPED)
     model: Any = AutoModelForCausalLM.from_pretrained(SHIPPED, dtype=torch.float32)
     asked = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
