@@ -53,7 +53,7 @@ class Evaluation:
     domains: Mapping[str, Comparison]  # by domain; by `domain/task` where a domain's queries ask for several kinds of answer
     overall: Comparison
     fallen_back: Mapping[str, float]  # arm -> share of cases with history where no usable rewrite was made
-    behaviour: Mapping[str, Mapping[str, float]]  # arm -> figures that the reward never sees (trainer.behaviour)
+    behaviour: Mapping[str, Mapping[str, float]]  # arm -> how it answers; no target of training (trainer.behaviour)
 
 
 def choose(heldout: Sequence[Case], limit: int) -> list[Case]:
@@ -79,11 +79,10 @@ class Rewrites:
     fallen_back: float  # share of the cases with history where no usable answer was written, so the base answer went out
 
 
-def rewrite(policy: Policy, cases: Sequence[Case], prompter: Prompter, k: int, max_new_tokens: int, stop: threading.Event) -> tuple[list[str], float]:
-    """The answers serving would give with this policy, and the share of cases with history that fell back to the base answer."""
+def rewrite(policy: Policy, cases: Sequence[Case], prompter: Prompter, k: int, max_new_tokens: int, stop: threading.Event) -> Rewrites:
+    """The answers serving would give with this policy at this k."""
     prompts = [prompter.text(case, case.items[:k]) if case.items else None for case in cases]
-    found = respond(policy, cases, [None if text is None else prompter.encode(text) for text in prompts], answer_of, max_new_tokens, stop)
-    return found.answers, found.fallen_back
+    return respond(policy, cases, [None if text is None else prompter.encode(text) for text in prompts], answer_of, max_new_tokens, stop)
 
 
 def respond(policy: Policy, cases: Sequence[Case], prompts: Sequence[list[int] | None], read: Read, max_new_tokens: int, stop: threading.Event) -> Rewrites:

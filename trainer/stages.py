@@ -94,9 +94,9 @@ class Stages:
         asked = fallen_back = 0.0
         size = at_once(policy.model.config, prompter.max_tokens + reflection.max_new_tokens)
         for cases in (judged[first : first + size] for first in range(0, len(judged), size)):
-            given, share = evaluate.rewrite(policy, cases, prompter, reflection.k, reflection.max_new_tokens, self.stop)
+            given = evaluate.rewrite(policy, cases, prompter, reflection.k, reflection.max_new_tokens, self.stop)
             with_history = sum(bool(case.items) for case in cases)
-            answers, asked, fallen_back = answers + given, asked + with_history, fallen_back + share * with_history
+            answers, asked, fallen_back = answers + given.answers, asked + with_history, fallen_back + given.fallen_back * with_history
         told = fallen_back / asked if asked else 0.0
         state.save(learning.folder / arm, State(1, {"answers": answers, "fallen_back": told}), learning.purpose)
         return answers, told

@@ -20,7 +20,6 @@ from trainer import evaluate, reinforce, sft
 from trainer.cases import Case
 from trainer.policy import Policy
 from trainer.prompts import Prompter
-from trainer.rewards import answer_of
 from trainer.rl import Step
 
 
@@ -97,9 +96,7 @@ class Work:
         if arm.asked is Asked.RAG:
             texts = [self._rag(case, prompter, k) for case in cases]
             return evaluate.respond(policy, cases, texts, _plain, reflection.max_new_tokens, stop)
-        found = [prompter.text(case, case.items[:k]) if case.items else None for case in cases]
-        prompts = [None if text is None else prompter.encode(text) for text in found]
-        return evaluate.respond(policy, cases, prompts, answer_of, reflection.max_new_tokens, stop)
+        return evaluate.rewrite(policy, cases, prompter, k, reflection.max_new_tokens, stop)
 
     def _rag(self, case: Case, prompter: Prompter, k: int) -> list[int] | None:
         items = self.data.by_query[case.case_id][:k]
