@@ -17,15 +17,18 @@ from pathlib import Path
 from typing import Any
 
 from infra.checkpoints import BadCheckpoint, verify_checkpoint
-from infra.errors import RetouchError
+from infra.errors import CannotContinue, RetouchError
 from infra.mlflow_store import Store, answers, mlflow, or_none
 from infra.settings import Settings
 from infra.tracking import Tracking
 from schemas.model_events import Alias
+from schemas.promotion import CanaryPrompt, State, Transition
 from schemas.responses import ModelVersion
 
 #: Our tags on a version; callers' tags must not use these names.
 DIGEST, PARENT, DATASET, LOGGED_MODEL = "sha256", "parent", "dataset", "logged_model"
+#: The tags of a version's transitions: promotion.0001, promotion.0002, ...
+TRANSITION = "promotion."
 #: The caller's tag that names the training run a version is of.
 RUN_ID = "run_id"
 
@@ -66,6 +69,17 @@ class RegisteredVersion:
     metrics: Mapping[str, float] = field(default_factory=dict)
     aliases: tuple[Alias, ...] = ()
     dataset: DatasetLineage | None = None
+    transitions: tuple[Transition, ...] = ()  # its promotion so far, oldest first
+
+    @property
+    def state(self) -> State:
+        """Where its own log leaves it. A champion that another has replaced since still says champion here (`trainer.promotion` knows better)."""
+        return self.transitions[-1].after if self.transitions else State.REGISTERED
+
+    @property
+    def canary_prompts(self) -> tuple[CanaryPrompt, ...]:
+        """What its last gate registered; empty for a version that passed none, as the shipped one."""
+        return next((step.canary_prompts for step in reversed(self.transitions) if step.canary_prompts), ())
 
     @property
     def model(self) -> ModelVersion:
@@ -150,6 +164,25 @@ class Registry:
             self._get(version)
             self._store.client.set_registered_model_alias(self.name, alias.value, version)
 
+    def unpoint(self, alias: Alias) -> None:
+        """Let `alias` name no version; nothing happens where it names none."""
+        with answers():
+            self._store.client.delete_registered_model_alias(self.name, alias.value)
+
+    def record(self, version: str, transition: Transition) -> None:
+        """Append to a version's log, in one call: afterwards the step is taken. Repeating it changes nothing.
+
+        Raises NoSuchVersion, and CannotContinue where the log holds another transition of this number: a second writer is at work.
+        """
+        with answers():
+            key, value = f"{TRANSITION}{transition.seq:04d}", transition.model_dump_json()
+            known = dict(self._get(version).tags)
+            if known.get(key, value) != value:
+                raise CannotContinue(f"{self.name} version {version}: transition {transition.seq} is taken already; only one promoter may run")
+            if transition.seq > 1 and f"{TRANSITION}{transition.seq - 1:04d}" not in known:
+                raise CannotContinue(f"{self.name} version {version}: transition {transition.seq} comes before {transition.seq - 1}")
+            self._store.client.set_model_version_tag(self.name, version, key, value)
+
     def fetch(self, version: str, into: Path) -> Path:
         """Download a version to `into/<version>`, whole or not at all, and check it against its digest. Reuses what is there and sound.
 
@@ -189,6 +222,7 @@ class Registry:
 
     def _read(self, found: Any) -> RegisteredVersion:
         tags = dict(found.tags)
+        log = [tags.pop(name) for name in sorted(tags) if name.startswith(TRANSITION)]
         digest, parent, dataset, model_id = (tags.pop(name, None) for name in (DIGEST, PARENT, DATASET, LOGGED_MODEL))
         logged = self._store.client.get_logged_model(model_id) if model_id else None
         return RegisteredVersion(
@@ -201,6 +235,7 @@ class Registry:
             metrics={metric.key: metric.value for metric in logged.metrics or ()} if logged else {},
             aliases=tuple(Alias(alias) for alias in sorted(found.aliases) if alias in set(Alias)),
             dataset=DatasetLineage.from_json(dataset) if dataset else None,
+            transitions=tuple(Transition.model_validate_json(entry) for entry in log),
         )
 
 

@@ -138,7 +138,8 @@ class Reflection(Section):
     threads: Positive = 1
     deadline_reserve_s: Annotated[float, Field(ge=0)] = 0.5  # with less than this left the base answer goes out
     timeout_s: Seconds = 60.0  # of one rewrite
-    poll_s: Seconds = 2.0  # how often the registry's alias is read; events only make it sooner
+    poll_s: Seconds = 2.0  # how often the registry's aliases are read; events only make it sooner
+    versions: Annotated[int, Field(ge=1, le=8)] = 2  # held in memory at once: with one there is no shadow and no canary, and a swap waits for answers under way
     checkpoint: Path = Path("pico/checkpoints/reflector")  # what an empty registry starts from; relative to the project's root
 
 
@@ -293,6 +294,56 @@ class Registry(Section):
     model_name: str = "retouch-reflector"
 
 
+class Quality(Section):
+    """Online quality: figures of the answers given, made from the stream (schemas.quality)."""
+
+    window_s: Seconds = 60.0  # figures over time are made of windows this long
+    every_s: Seconds = 1.0  # cells that changed are told this often
+    waiting: Positive = 20_000  # shadow answers of a partition that wait for their user's word; beyond that the oldest are given up
+
+
+class Promotion(Section):
+    """The promoter: from a registered version to the champion, or not (docs/promotion.md)."""
+
+    approval: Literal["automatic", "person"] = "automatic"  # who lets a version that passed everything become champion
+    poll_s: Seconds = 1.0  # how often versions and figures are looked at
+    gate_timeout_s: Seconds = 3600.0  # of judging one version offline; then its gate is tried again, three times in all
+    slice_drop: Share = 0.0  # a domain or slice may lose this much to the champion before it counts; only what chance does not explain does
+    shadow_share: Share = 0.1  # of questions that the challenger answers unseen
+    shadow_answers: Annotated[int, Field(ge=0)] = 200  # scored ones needed; 0: no shadow stage
+    shadow_max_s: Seconds = 86_400.0  # then it is inconclusive
+    canary_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1  # of users whom the challenger answers; as many more are the baseline
+    canary_answers: Annotated[int, Field(ge=0)] = 20_000  # scored ones of each group at most; without a verdict by then it is inconclusive. 0: no canary
+    canary_max_s: Seconds = 604_800.0  # likewise
+    min_answers: Positive = 100  # scored ones of each group before anything is decided
+    min_users: Annotated[int, Field(ge=2)] = 30  # likewise: below, errors over users say little
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05  # of all wrong verdicts about two equal versions, however often one looks
+    guardrail_alpha_share: Annotated[float, Field(gt=0, lt=1)] = 0.4  # of alpha, divided among the guardrails; the reward has the rest
+    max_fallback_rise: Share = 0.05  # of answers, canary less baseline; a guardrail trips when the difference is more for certain
+    max_unparsable_rise: Share = 0.05
+    max_latency_ratio: Annotated[float, Field(ge=1)] = 1.5  # of mean times
+    max_length_ratio: Annotated[float, Field(ge=1)] = 1.5  # of mean lengths relative to the base answer
+    max_drift_rise: Share = 0.2  # of the mean distance from the base answer
+    rollback_on_refusal: bool = True  # a champion that a worker refuses to load gives way to the one before
+    host: str = "127.0.0.1"  # of the page and its API
+    port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: a free one; `retouch status` names it
+    url: str | None = None  # where the command line finds the promoter; otherwise the one of the local stack
+    operator_token: SecretStr | None = None  # whoever has it may promote, reject and roll back; the local stack makes one, in its directory
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_web_address(cls, url: str | None) -> str | None:
+        if url and not _WEB_ADDRESS.fullmatch(url):
+            raise ValueError("must be http://HOST:PORT or https://HOST of a promoter, without user:password@")
+        return url
+
+    @model_validator(mode="after")
+    def _others_hear_no_token(self) -> Self:
+        if self.operator_token is not None and len(self.operator_token.get_secret_value()) < 16:
+            raise ValueError("operator_token must have at least 16 characters")
+        return self
+
+
 class DeliveryMode(StrEnum):
     EXACTLY_ONCE = "exactly_once"  # results and offsets in one transaction
     AT_LEAST_ONCE = "at_least_once"  # for brokers without transactions: a crash repeats results, under equal ids
@@ -359,6 +410,8 @@ class Settings(BaseSettings):
     workers: Workers = Workers()
     trainer: Trainer = Trainer()
     registry: Registry = Registry()
+    quality: Quality = Quality()
+    promotion: Promotion = Promotion()
     telemetry: Telemetry = Telemetry()
     stack: Stack = Stack()
     ready_file: Path | None = None  # created by a process when it serves; set by whoever starts and waits for it
@@ -456,4 +509,4 @@ def _may_be_secret(key: str, error: Any) -> bool:
     """An unknown key may be a misspelled secret, a text where a section belongs may hold one, and so may anything with an `@`."""
     value = error["input"]
     whole = error["type"] in ("extra_forbidden", "model_type", "model_attributes_type") or not isinstance(value, str | int | float)
-    return whole or "@" in str(value) or any(word in key for word in ("password", "api_key"))
+    return whole or "@" in str(value) or any(word in key for word in ("password", "api_key", "token"))

@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from schemas.messages import AwareDatetime, Message
+from schemas.promotion import State
 
 
 class Alias(StrEnum):
@@ -16,14 +17,17 @@ class Alias(StrEnum):
 
 
 class ModelEvent(Message, wire="retouch.model-event", version=1):
-    """An alias points to another version. Topic: model-events, compacted. Key: model name."""
+    """A version took a step of its promotion, and an alias may have moved with it. Topic: model-events, compacted. Key: model name."""
 
     event_id: UUID
     name: str
     version: str
-    alias: Alias
+    alias: Alias | None = None  # the one that names the version now, if any
     digest: str
     previous: str | None  # the version the alias pointed to before
+    seq: int | None = None  # of the transition (schemas.promotion)
+    before: State | None = None
+    after: State | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     reason: str
     occurred_at: AwareDatetime

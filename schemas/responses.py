@@ -6,6 +6,7 @@ from enum import StrEnum
 from uuid import UUID
 
 from schemas.contexts import Context
+from schemas.experiments import Assignment
 from schemas.messages import AwareDatetime, Message, Milliseconds, Record, Text
 from schemas.queries import Strategy
 
@@ -45,6 +46,7 @@ class Provenance(Record):
     base_ms: Milliseconds
     retrieve_ms: Milliseconds
     reflect_ms: Milliseconds
+    assignment: Assignment | None = None  # what the answer was meant to be made by; None for answers from before there were experiments
 
 
 class Response(Message, wire="retouch.response", version=1):

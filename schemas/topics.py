@@ -13,11 +13,14 @@ from schemas.history import Interaction
 from schemas.messages import Message
 from schemas.model_events import ModelEvent
 from schemas.outcomes import Outcome
+from schemas.quality import Quality
 from schemas.queries import Query
 from schemas.responses import Response
+from schemas.serving import ServingReport
+from schemas.shadows import Shadow
 from schemas.trajectories import Trajectory
 
-DAYS = timedelta(days=7)
+DAYS, MONTHS = timedelta(days=7), timedelta(days=90)
 FOREVER = None
 #: The largest record a topic takes, in bytes; producers check it before the broker does.
 MAX_MESSAGE_BYTES = 1_048_576
@@ -26,7 +29,7 @@ DEAD_LETTER_SUFFIX = "-dlt"
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic. `retention` None keeps records for ever; `compacted` keeps the last record of each key instead."""
+    """One topic. `retention` None keeps records for ever; `compacted` keeps the last record of each key, and that for `retention`."""
 
     name: str
     message: type[Message]
@@ -42,7 +45,8 @@ class Topic:
         config = {"cleanup.policy": "delete", "retention.ms": str(retention_ms), "max.message.bytes": str(MAX_MESSAGE_BYTES)}
         if self.compacted:
             # Tombstones outlive the slowest consumer: seven days.
-            config |= {"cleanup.policy": "compact", "delete.retention.ms": str(int(DAYS.total_seconds() * 1000))}
+            policy = "compact" if self.retention is None else "compact,delete"
+            config |= {"cleanup.policy": policy, "delete.retention.ms": str(int(DAYS.total_seconds() * 1000))}
         return config
 
 
@@ -50,14 +54,17 @@ INTERACTIONS = Topic("interactions", Interaction, "tenant/user", "platform, outc
 QUERIES = Topic("queries", Query, "tenant/user", "platform", "base worker", DAYS)
 DRAFTS = Topic("drafts", Draft, "tenant/user", "base worker", "retrieval", DAYS)
 CONTEXTS = Topic("contexts", Context, "tenant/user", "retrieval", "reflection worker", DAYS)
-RESPONSES = Topic("responses", Response, "tenant/user", "reflection worker", "platform, outcomes", DAYS)
+RESPONSES = Topic("responses", Response, "tenant/user", "reflection worker", "platform, outcomes, quality", DAYS)
 FEEDBACK = Topic("feedback", Feedback, "tenant/user", "platform", "outcomes")
-OUTCOMES = Topic("outcomes", Outcome, "tenant/user", "outcomes", "teacher, trainer")
+OUTCOMES = Topic("outcomes", Outcome, "tenant/user", "outcomes", "teacher, trainer, quality")
 TRAJECTORIES = Topic("trajectories", Trajectory, "tenant/user", "teacher", "trainer")
-MODEL_EVENTS = Topic("model-events", ModelEvent, "model name", "trainer", "reflection worker", compacted=True)
+SHADOWS = Topic("shadows", Shadow, "tenant/user", "reflection worker", "quality", DAYS)
+QUALITY = Topic("quality", Quality, "cell", "quality", "promoter, trainer", MONTHS, compacted=True)
+MODEL_EVENTS = Topic("model-events", ModelEvent, "model name", "promoter", "reflection worker", compacted=True)
+SERVING = Topic("serving", ServingReport, "worker", "reflection worker", "promoter", compacted=True)
 ERASURES = Topic("erasures", ErasureRequest, "tenant/user", "command line", "every store", compacted=True)
 
-TOPICS = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES, MODEL_EVENTS, ERASURES)
+TOPICS = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES, SHADOWS, QUALITY, MODEL_EVENTS, SERVING, ERASURES)
 #: Topics that somebody consumes with a dead-letter path.
 DEAD_LETTERED = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES, MODEL_EVENTS)
 

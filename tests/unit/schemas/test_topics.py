@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.topics import DAYS, DEAD_LETTERED, ERASURES, INTERACTIONS, MODEL_EVENTS, QUERIES, TOPICS, Topic, dead_letter_topic
+from schemas.topics import DAYS, DEAD_LETTERED, ERASURES, INTERACTIONS, MODEL_EVENTS, QUERIES, SERVING, TOPICS, Topic, dead_letter_topic
 
 
-def test_the_design_names_ten_topics() -> None:
-    names = "interactions queries drafts contexts responses feedback outcomes trajectories model-events erasures"
+def test_the_topics_are_the_designs_and_three_for_promotion() -> None:
+    names = "interactions queries drafts contexts responses feedback outcomes trajectories shadows quality model-events serving erasures"
     assert [topic.name for topic in TOPICS] == names.split()
 
 
-@pytest.mark.parametrize("topic", [MODEL_EVENTS, ERASURES], ids=lambda topic: topic.name)
+@pytest.mark.parametrize("topic", [MODEL_EVENTS, SERVING, ERASURES], ids=lambda topic: topic.name)
 def test_compacted_topics_keep_the_last_record_and_tombstones_for_a_week(topic: Topic) -> None:
     config = topic.config()
     assert config["cleanup.policy"] == "compact"
