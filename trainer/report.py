@@ -11,7 +11,7 @@ The file is replaced whole. It names no user and quotes nobody. What is not know
     triggers                        why it began: `trainer.triggers.Trigger`s, fired or not
     counts, judged_share, offset_ranges, dataset_digest, code_version, pinned   pinned: the snapshot is stored, a resumed run reads it and not the topics
     sft, sft_losses, reward_curve   one entry per RL step (`trainer.rl.Step`); a loss is the mean over ten steps
-    evaluation, decision            `trainer.evaluate.Evaluation` with k, `trainer.promotion.Decision`
+    evaluation, decision            `trainer.evaluate.Evaluation` with k, `trainer.promotion.offline.Decision`
     name, version, digest, aliases  what was registered
 """
 

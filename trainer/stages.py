@@ -23,7 +23,7 @@ from trainer.distributed import Launch
 from trainer.learning import Learning
 from trainer.policy import Policy
 from trainer.progress import Progress
-from trainer.promotion import decide
+from trainer.promotion.offline import decide
 from trainer.prompts import Prompter
 from trainer.report import Report
 from trainer.resumption import CHECKPOINT, STATE
