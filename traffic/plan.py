@@ -30,6 +30,9 @@ FEEDBACK_AFTER = timedelta(milliseconds=500)
 #: Exams and background questions are asked after everything that any user ever did, and always at the same moment.
 EXAM_AFTER = timedelta(hours=1)
 
+#: The phases in which users say what they did instead.
+ANSWERED_FOR = ("learn", "trial")
+
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -112,7 +115,7 @@ class Plan(BaseModel):
         return found
 
     def background(self, phase: str, round: str) -> Iterator[Posed]:
-        """Endless questions without feedback, over users and domains in turn, asked at the exams' moment."""
+        """Endless questions over users and domains in turn, asked at the exams' moment: what follows from them changes no exam."""
         personas, at = list(self._personas()), self.world.end + EXAM_AFTER
         for number in count():
             persona = personas[number % len(personas)]
@@ -149,5 +152,5 @@ class Plan(BaseModel):
             truth=exchange.response,
             occurred_at=at + FEEDBACK_AFTER,
         )
-        told = (feedback,) if phase == "learn" else ()
+        told = (feedback,) if phase in ANSWERED_FOR else ()
         return Posed(query, exchange.response, told, phase=phase, round=round, generic=exchange.generic, ideal=exchange.ideal)

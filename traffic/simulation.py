@@ -1,7 +1,8 @@
 """The simulated platform: plays a plan against a running system, one phase at a time, and sums up each phase.
 
 `history` tells the users' past. `learn` asks, and passes on what the users did instead. `probe` asks the exam, without feedback: rounds before and
-after a promotion see the very same history. `steady` and `burst` keep questions under way while something else happens.
+after a promotion see the very same history. `steady` and `burst` keep questions under way while something else happens;
+`trial` does so with feedback, by which a new version is judged on users.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Phase(StrEnum):
     PROBE = "probe"
     STEADY = "steady"
     BURST = "burst"
+    TRIAL = "trial"
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Conduct:
 
     round: str = "0"
     manners: Manners = field(default_factory=Manners)
-    seconds: float | None = None  # steady: None runs until it is stopped
+    seconds: float | None = None  # steady, trial: None runs until it is stopped
     count: int = 16  # burst: how many at once
     only: Collection[str] = ()  # probe: these users alone
     settle: bool = False  # history, learn: wait until the streams have handled what was sent

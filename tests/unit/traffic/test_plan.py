@@ -78,3 +78,8 @@ def test_an_impossible_plan_names_the_key(tmp_path: Path, text: str, message: st
         Plan.read(tmp_path / "plan.json")
     with pytest.raises(BadSetting, match=r"nowhere.json: No such file"):
         Plan.read(tmp_path / "nowhere.json")
+
+
+def test_users_speak_for_themselves_in_a_trial_and_not_beside_it() -> None:
+    told = {phase: {len(one.feedback) for one in islice(PLAN.background(phase, "0"), 9)} for phase in ("trial", "steady", "burst")}
+    assert told == {"trial": {1}, "steady": {0}, "burst": {0}}
