@@ -32,17 +32,18 @@ class State(StrEnum):
     INCONCLUSIVE = "inconclusive"  # neither better nor worse within its bounds: an answer, not a failure
 
 
-#: What may follow what. A person may promote a gated version past the rest, and bring a retired one back; nobody serves who was not gated.
+#: What may follow what. A person may promote a gated version past the rest, and bring a retired one back; nobody serves who was not gated. Who was
+#: compared with a champion that gave way meanwhile is registered again, and judged against the new one.
 TRANSITIONS: Mapping[State, frozenset[State]] = {
     State.REGISTERED: frozenset({State.GATED, State.REJECTED, State.INCONCLUSIVE}),
-    State.GATED: frozenset({State.SHADOW, State.CANARY, State.APPROVAL, State.CHAMPION, State.REJECTED, State.INCONCLUSIVE}),
-    State.SHADOW: frozenset({State.CANARY, State.APPROVAL, State.CHAMPION, State.REJECTED, State.INCONCLUSIVE}),
-    State.CANARY: frozenset({State.APPROVAL, State.CHAMPION, State.REJECTED, State.INCONCLUSIVE}),
-    State.APPROVAL: frozenset({State.CHAMPION, State.REJECTED, State.INCONCLUSIVE}),
+    State.GATED: frozenset({State.REGISTERED, State.SHADOW, State.CANARY, State.APPROVAL, State.CHAMPION, State.REJECTED}),
+    State.SHADOW: frozenset({State.REGISTERED, State.CANARY, State.APPROVAL, State.CHAMPION, State.REJECTED, State.INCONCLUSIVE}),
+    State.CANARY: frozenset({State.REGISTERED, State.APPROVAL, State.CHAMPION, State.REJECTED, State.INCONCLUSIVE}),
+    State.APPROVAL: frozenset({State.REGISTERED, State.CHAMPION, State.REJECTED}),
     State.CHAMPION: frozenset({State.RETIRED, State.REJECTED}),
     State.RETIRED: frozenset({State.CHAMPION, State.REJECTED}),
     State.REJECTED: frozenset(),
-    State.INCONCLUSIVE: frozenset({State.GATED, State.REJECTED}),
+    State.INCONCLUSIVE: frozenset({State.REJECTED}),
 }
 #: The states in which `challenger` names a version, and reflection workers hold it beside the champion.
 CHALLENGING = frozenset({State.SHADOW, State.CANARY, State.APPROVAL})
