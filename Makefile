@@ -23,6 +23,7 @@ lint: setup
 
 # PYTEST_ARGS narrows the tests, such as PYTEST_ARGS='-m "not slow"'.
 test: lint
+	@scripts/test-programs.sh
 	.venv/bin/pytest $(PYTEST_ARGS)
 	@echo "make test: lint, types, import layers and tests passed"
 
