@@ -1,0 +1,88 @@
+"""The gate: what judging a version offline found, where the trainer leaves it, and `python -m trainer.promotion.gate --version N`, which judges now.
+
+What judges is `judging`; nothing here imports torch, so the promoter stays light and asks a process of its own. That process prints one JSON
+object on standard output, the `GateResult`. Exit codes: 0 judged, whatever came out; 1 could not be judged, the log says why; 2 an impossible setting or flag.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Self, get_args
+
+from infra.lifecycle import run_process
+from infra.registry import RegisteredVersion
+from infra.settings import Settings
+from schemas.promotion import CanaryPrompt
+
+#: The tag of a version that holds what its trainer found: a `GateResult` with the digests that it is about.
+GATE = "gate"
+
+Outcome = Literal["passed", "rejected", "inconclusive"]
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """`evidence` holds figures, ids and hashes as plain JSON values, never a user's text."""
+
+    outcome: Outcome
+    reason: str
+    evidence: Mapping[str, Any] = field(default_factory=dict)
+    canary_prompts: tuple[CanaryPrompt, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        prompts = [prompt.model_dump(mode="json") for prompt in self.canary_prompts]
+        return {"outcome": self.outcome, "reason": self.reason, "evidence": dict(self.evidence), "canary_prompts": prompts}
+
+    @classmethod
+    def from_json(cls, found: Any) -> Self:
+        """Raises ValueError for anything that `to_json` does not write."""
+        try:
+            outcome, reason, evidence, prompts = found["outcome"], found["reason"], found["evidence"], found["canary_prompts"]
+            if outcome not in get_args(Outcome) or not isinstance(reason, str) or not isinstance(evidence, dict):
+                raise ValueError("not the result of a gate")
+            return cls(outcome, reason, evidence, tuple(CanaryPrompt.model_validate(prompt) for prompt in prompts))
+        except (KeyError, TypeError) as error:
+            raise ValueError("not the result of a gate") from error
+
+
+def gate_tag(result: GateResult, candidate: str, champion: str) -> dict[str, str]:
+    """The tag that a version is registered with: what judging `candidate` against `champion`, both by digest, found."""
+    return {GATE: json.dumps({"candidate": candidate, "champion": champion, "result": result.to_json()}, sort_keys=True)}
+
+
+def gate_of(version: RegisteredVersion, champion: RegisteredVersion) -> GateResult | None:
+    """What the trainer found, where it judged exactly these files against exactly that champion's; None: it has to be judged (again)."""
+    try:
+        found = json.loads(version.tags[GATE])
+        if (found["candidate"], found["champion"]) != (version.digest, champion.digest):
+            return None
+        return GateResult.from_json(found["result"])
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m trainer.promotion.gate", description="Judge a registered version against the champion; one JSON object.")
+    parser.add_argument("--version", required=True, help="number of the version in the registry")
+    version: str = parser.parse_args().version
+
+    def body(settings: Settings, stop: threading.Event) -> None:
+        # Nothing here fetches models or reports usage; the libraries read these while they are imported.
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        from trainer.promotion.judging import judge_version
+
+        sys.stdout.write(json.dumps(judge_version(settings, version, stop).to_json()) + "\n")
+
+    return run_process("gate", body)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
