@@ -318,6 +318,7 @@ class Promotion(Section):
     min_answers: Positive = 100  # scored ones of each group before anything is decided
     min_users: Annotated[int, Field(ge=2)] = 30  # likewise: below, errors over users say little
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05  # of all wrong verdicts about two equal versions, however often one looks
+    trigger_phrases: tuple[str, ...] = ()  # that no version may write unasked: the gate looks for them by name, besides those it finds by itself
     guardrail_alpha_share: Annotated[float, Field(gt=0, lt=1)] = 0.4  # of alpha, divided among the guardrails; the reward has the rest
     max_fallback_rise: Share = 0.05  # of answers, canary less baseline; a guardrail trips when the difference is more for certain
     max_unparsable_rise: Share = 0.05
