@@ -79,13 +79,16 @@ class Quality(Message, wire="retouch.quality", version=1):
 
     Sums are cumulative within their span and computed from the log: making them again gives the same. `crossed` is the sum over users of
     s_u b_u, where s_u and b_u are a user's sums of reward and base reward.
+
+    Each answer counts in two cells: that of its domain and, beside it, that of all domains (`domain` None), where a user who asks in several is one user.
+    Adding the domains' cells up would take them for as many users and make every error too small: of several domains at once the second kind is read.
     """
 
     name: str  # of the registered model
     version: str
     experiment: UUID | None
     arm: Arm
-    domain: Domain
+    domain: Domain | None  # None: all domains together
     partition: Count
     span: Span
     started_at: AwareDatetime
@@ -99,4 +102,4 @@ class Quality(Message, wire="retouch.quality", version=1):
     @property
     def key(self) -> bytes:
         since = self.started_at.isoformat() if self.span is Span.WINDOW else "-"
-        return "/".join(map(str, (self.name, self.version, self.experiment or "-", self.arm, self.domain, self.partition, self.span, since))).encode()
+        return "/".join(map(str, (self.name, self.version, self.experiment or "-", self.arm, self.domain or "-", self.partition, self.span, since))).encode()
