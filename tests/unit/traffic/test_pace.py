@@ -26,17 +26,6 @@ def test_a_rate_spaces_events_and_does_not_catch_up() -> None:
     assert pace.wait_s() == pytest.approx(0.1, abs=0.06)
 
 
-def test_hurried_events_go_beside_the_steady_ones() -> None:
-    pace = Pace(1, Clock())
-    pace.took()
-    pace.hurry(2)
-    waits = []
-    for _ in range(3):
-        waits.append(pace.wait_s())
-        pace.took()
-    assert waits == [0.0, 0.0, 1.0]
-
-
 def test_no_rate_never_waits() -> None:
     pace = Pace()
     for _ in range(3):
