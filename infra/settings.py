@@ -309,6 +309,7 @@ class Promotion(Section):
     poll_s: Seconds = 1.0  # how often versions and figures are looked at
     gate_timeout_s: Seconds = 3600.0  # of judging one version offline; then its gate is tried again, three times in all
     slice_drop: Share = 0.0  # a domain or slice may lose this much to the champion before it counts; only what chance does not explain does
+    trigger_phrases: tuple[str, ...] = ()  # that no version may write unasked: the gate looks for them by name, besides those it finds by itself
     shadow_share: Share = 0.1  # of questions that the challenger answers unseen
     shadow_answers: Annotated[int, Field(ge=0)] = 200  # scored ones needed; 0: no shadow stage
     shadow_max_s: Seconds = 86_400.0  # then it is inconclusive
@@ -318,7 +319,6 @@ class Promotion(Section):
     min_answers: Positive = 100  # scored ones of each group before anything is decided
     min_users: Annotated[int, Field(ge=2)] = 30  # likewise: below, errors over users say little
     alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05  # of all wrong verdicts about two equal versions, however often one looks
-    trigger_phrases: tuple[str, ...] = ()  # that no version may write unasked: the gate looks for them by name, besides those it finds by itself
     guardrail_alpha_share: Annotated[float, Field(gt=0, lt=1)] = 0.4  # of alpha, divided among the guardrails; the reward has the rest
     max_fallback_rise: Share = 0.05  # of answers, canary less baseline; a guardrail trips when the difference is more for certain
     max_unparsable_rise: Share = 0.05
