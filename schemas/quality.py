@@ -78,7 +78,11 @@ class Quality(Message, wire="retouch.quality", version=1):
     """One cell: one version's answers in one arm and domain on one partition. Topic: quality, compacted. Key: all of that, so the last record counts.
 
     Sums are cumulative within their span and computed from the log: making them again gives the same. `crossed` is the sum over users of
-    s_u b_u, where s_u and b_u are a user's sums of reward and base reward.
+    s_u b_u, where s_u and b_u are a user's sums of reward and base reward; it is of use where both metrics have the same `n`, as feedback by score alone
+    has no base reward.
+
+    A window cell is told once its window is over and whenever late answers change it, an experiment's while it fills. `started_at` and `ended_at` of an
+    experiment are those of its first and last record.
 
     Each answer counts in two cells: that of its domain and, beside it, that of all domains (`domain` None), where a user who asks in several is one user.
     Adding the domains' cells up would take them for as many users and make every error too small: of several domains at once the second kind is read.

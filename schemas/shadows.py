@@ -21,6 +21,7 @@ class Shadow(Message, wire="retouch.shadow", version=1):
     assignment: Assignment
     model: ModelVersion
     status: ResponseStatus
+    base_answer: Text  # what was rewritten: how far the answer goes from it is known without feedback
     answer: Text  # what would have gone out: the base answer where the rewrite could not be used
     reflect_ms: Milliseconds
     answered_at: AwareDatetime

@@ -20,8 +20,11 @@ from schemas.serving import ServingReport
 from schemas.shadows import Shadow
 from schemas.trajectories import Trajectory
 
-DAYS, MONTHS = timedelta(days=7), timedelta(days=90)
+#: WEEKS is what online quality needs: after a restart it reads an experiment again from its beginning, and a canary may take `promotion.canary_max_s`.
+DAYS, WEEKS, MONTHS = timedelta(days=7), timedelta(days=14), timedelta(days=90)
 FOREVER = None
+#: Of a compacted topic's segments: only closed ones are compacted, and who reads such a topic from its beginning reads all of the open one.
+SEGMENT_BYTES = 16_777_216
 #: The largest record a topic takes, in bytes; producers check it before the broker does.
 MAX_MESSAGE_BYTES = 1_048_576
 DEAD_LETTER_SUFFIX = "-dlt"
@@ -46,7 +49,7 @@ class Topic:
         if self.compacted:
             # Tombstones outlive the slowest consumer: seven days.
             policy = "compact" if self.retention is None else "compact,delete"
-            config |= {"cleanup.policy": policy, "delete.retention.ms": str(int(DAYS.total_seconds() * 1000))}
+            config |= {"cleanup.policy": policy, "delete.retention.ms": str(int(DAYS.total_seconds() * 1000)), "segment.bytes": str(SEGMENT_BYTES)}
         return config
 
 
@@ -54,11 +57,11 @@ INTERACTIONS = Topic("interactions", Interaction, "tenant/user", "platform, outc
 QUERIES = Topic("queries", Query, "tenant/user", "platform", "base worker", DAYS)
 DRAFTS = Topic("drafts", Draft, "tenant/user", "base worker", "retrieval", DAYS)
 CONTEXTS = Topic("contexts", Context, "tenant/user", "retrieval", "reflection worker", DAYS)
-RESPONSES = Topic("responses", Response, "tenant/user", "reflection worker", "platform, outcomes, quality", DAYS)
+RESPONSES = Topic("responses", Response, "tenant/user", "reflection worker", "platform, outcomes, quality", WEEKS)
 FEEDBACK = Topic("feedback", Feedback, "tenant/user", "platform", "outcomes")
 OUTCOMES = Topic("outcomes", Outcome, "tenant/user", "outcomes", "teacher, trainer, quality")
 TRAJECTORIES = Topic("trajectories", Trajectory, "tenant/user", "teacher", "trainer")
-SHADOWS = Topic("shadows", Shadow, "tenant/user", "reflection worker", "quality", DAYS)
+SHADOWS = Topic("shadows", Shadow, "tenant/user", "reflection worker", "quality", WEEKS)
 QUALITY = Topic("quality", Quality, "cell", "quality", "promoter, trainer", MONTHS, compacted=True)
 MODEL_EVENTS = Topic("model-events", ModelEvent, "model name", "promoter", "reflection worker", compacted=True)
 SERVING = Topic("serving", ServingReport, "worker", "reflection worker", "promoter", compacted=True)
