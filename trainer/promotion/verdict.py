@@ -1,0 +1,228 @@
+"""What the figures of an experiment say about the challenger. Pure; may be asked as often as one likes (`sequential`).
+
+`promotion.alpha` is spent once per version: a part on the shadow stage, the rest on the canary, and in each `guardrail_alpha_share` on the guardrails in
+equal parts and the remainder on the reward. So two equal versions are told apart wrongly, in whichever way and at whichever look, with at most that
+probability.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any, Literal
+
+from infra.settings import Promotion
+from schemas.experiments import Arm
+from schemas.quality import Metric, Moments, Quality
+from trainer.promotion.comparison import Gain, Group, gain
+from trainer.promotion.sequential import Estimate, difference, mean_of, strays
+
+#: The part of alpha that the shadow stage may spend: it sees few answers and only looks for harm.
+SHADOW_ALPHA_SHARE = 0.2
+#: True differences that are found soonest: of rewards, of rises beyond a limit, of ratios beyond a limit (relative to the baseline).
+REWARD_TAU, RISE_TAU, RATIO_TAU = 0.04, 0.05, 0.25
+#: Of calling groups uneven that are not. Such an end is inconclusive, so it is no part of alpha.
+SPLIT_ALPHA = 0.001
+
+RATIOS = frozenset({Metric.LATENCY_MS, Metric.LENGTH})
+
+
+class Outcome(StrEnum):
+    RUNNING = "running"  # not decided yet
+    BETTER = "better"  # than the baseline: canary only
+    HARMFUL = "harmful"
+    PASSED = "passed"  # shadow only: answers enough, and no harm found
+    INCONCLUSIVE = "inconclusive"  # as many answers, or as much time, as there may be
+
+
+@dataclass(frozen=True)
+class Verdict:
+    outcome: Outcome
+    reason: str  # for people
+    evidence: Mapping[str, Any]  # every figure it rests on, as plain JSON values
+
+
+@dataclass(frozen=True)
+class Guardrail:
+    """One metric of the challenger (`canary`) against the champion's (`baseline`), both None without answers.
+
+    `difference`, `low`, `high` and `limit` are differences, for latency and length ratios. Infinite bounds are None.
+    """
+
+    metric: Metric
+    canary: float | None
+    baseline: float | None
+    difference: float | None
+    low: float | None
+    high: float | None
+    limit: float
+    state: Literal["ok", "watching", "tripped"]  # watching: beyond the limit, by what may still be chance
+
+
+def canary_verdict(cells: Sequence[Quality], promotion: Promotion, since_s: float) -> Verdict:
+    """On the experiment's cells so far, `since_s` after the canary began. Never PASSED.
+
+    BETTER or HARMFUL when the whole interval of the reward's difference lies beyond 0; HARMFUL, too, when a guardrail trips, which needs no feedback.
+    INCONCLUSIVE at `canary_answers` scored answers of each group, after `canary_max_s`, or when the groups' users are no even split.
+    """
+    canary, baseline = Group.of(cells, Arm.CANARY), Group.of(cells, Arm.BASELINE)
+    rails = _rails(canary, baseline, promotion, (1 - SHADOW_ALPHA_SHARE) * promotion.alpha, *Metric)
+    found, alpha = gain(canary, baseline), (1 - SHADOW_ALPHA_SHARE) * promotion.alpha * (1 - promotion.guardrail_alpha_share)
+    low, high = found.estimate.interval(alpha, REWARD_TAU)
+    one, other = canary.whole[Metric.REWARD], baseline.whole[Metric.REWARD]
+    split = _users(canary), _users(baseline)
+    evidence = {
+        "reward": _reward(found, (low, high), alpha),
+        "arms": {Arm.CANARY.value: _arm(canary), Arm.BASELINE.value: _arm(baseline)},
+        "guardrails": [_plain(rail) for rail in rails],
+        "uneven": (uneven := strays(*split, SPLIT_ALPHA)),
+        "since_s": round(since_s, 1),
+    }
+    enough = _enough((one, other), promotion)
+    words = f"reward {_signed(found.estimate.value, low, high)} against the baseline, {_counted(one, other)}"
+    if tripped := _tripped(rails):
+        return Verdict(Outcome.HARMFUL, tripped, evidence)
+    if uneven:
+        return Verdict(
+            Outcome.INCONCLUSIVE, f"{split[0]:,} users in the canary and {split[1]:,} in the baseline are no even split: nothing can be compared", evidence
+        )
+    if enough and high < 0:
+        return Verdict(Outcome.HARMFUL, f"worse: {words}", evidence)
+    if enough and low > 0:
+        return Verdict(Outcome.BETTER, f"better: {words}", evidence)
+    if min(one.n, other.n) >= promotion.canary_answers:
+        return Verdict(Outcome.INCONCLUSIVE, f"neither better nor worse within promotion.canary_answers={promotion.canary_answers:,}: {words}", evidence)
+    if since_s >= promotion.canary_max_s:
+        return Verdict(Outcome.INCONCLUSIVE, f"neither better nor worse within promotion.canary_max_s={promotion.canary_max_s:g}: {words}", evidence)
+    return Verdict(Outcome.RUNNING, words if enough else _waiting((one, other), promotion), evidence)
+
+
+def shadow_verdict(cells: Sequence[Quality], promotion: Promotion, since_s: float) -> Verdict:
+    """On the experiment's cells so far, `since_s` after the shadow stage began. Never BETTER: it looks for harm alone.
+
+    The gain is over the answer shown to the same question; guardrails are against all answers that the champion gave meanwhile, the same users' among them, and
+    leave latency out, since unseen answers wait for a quiet moment.
+    """
+    shadow, shown = Group.of(cells, Arm.SHADOW), Group.of(cells, Arm.CHAMPION)
+    budget = SHADOW_ALPHA_SHARE * promotion.alpha
+    rails = _rails(shadow, shown, promotion, budget, *(metric for metric in Metric if metric is not Metric.LATENCY_MS))
+    scored, alpha = shadow.whole[Metric.GAIN], budget * (1 - promotion.guardrail_alpha_share)
+    estimate = mean_of(scored)
+    low, high = estimate.bounds(alpha, REWARD_TAU)
+    evidence = {
+        "gain": {"difference": estimate.value, "low": _finite(low), "high": _finite(high), "alpha": alpha},
+        "arms": {Arm.SHADOW.value: _arm(shadow), Arm.CHAMPION.value: _arm(shown)},
+        "guardrails": [_plain(rail) for rail in rails],
+        "since_s": round(since_s, 1),
+    }
+    words = f"gain {_signed(estimate.value, low, high)} over the answers shown, {_counted(scored)}"
+    if tripped := _tripped(rails):
+        return Verdict(Outcome.HARMFUL, tripped, evidence)
+    if _enough((scored,), promotion) and high < 0:
+        return Verdict(Outcome.HARMFUL, f"worse: {words}", evidence)
+    if scored.n >= promotion.shadow_answers and scored.users >= promotion.min_users:
+        return Verdict(Outcome.PASSED, f"no harm found: {words}", evidence)
+    if since_s >= promotion.shadow_max_s:
+        return Verdict(Outcome.INCONCLUSIVE, f"too little was seen within promotion.shadow_max_s={promotion.shadow_max_s:g}: {words}", evidence)
+    return Verdict(Outcome.RUNNING, f"{scored.n:,} of {promotion.shadow_answers:,} scored answers, {scored.users:,} of {promotion.min_users:,} users", evidence)
+
+
+def guardrails(cells: Sequence[Quality], promotion: Promotion) -> list[Guardrail]:
+    """As the verdict of the stage that the cells are of sees them: the canary's once there is one."""
+    if any(cell.arm is Arm.CANARY for cell in cells):
+        evidence = canary_verdict(cells, promotion, 0.0).evidence
+    else:
+        evidence = shadow_verdict(cells, promotion, 0.0).evidence
+    return [Guardrail(**{**rail, "metric": Metric(rail["metric"])}) for rail in evidence["guardrails"]]
+
+
+def _rails(one: Group, other: Group, promotion: Promotion, budget: float, *among: Metric) -> list[Guardrail]:
+    """Those of `among` that have a limit."""
+    limits = {
+        Metric.FALLBACK: promotion.max_fallback_rise,
+        Metric.UNPARSABLE: promotion.max_unparsable_rise,
+        Metric.LATENCY_MS: promotion.max_latency_ratio,
+        Metric.LENGTH: promotion.max_length_ratio,
+        Metric.DRIFT: promotion.max_drift_rise,
+    }
+    watched = [metric for metric in limits if metric in among]
+    alpha = budget * promotion.guardrail_alpha_share / len(watched)
+    return [_rail(metric, limits[metric], one.whole[metric], other.whole[metric], promotion.min_users, alpha) for metric in watched]
+
+
+def _rail(metric: Metric, limit: float, one: Moments, other: Moments, min_users: int, alpha: float) -> Guardrail:
+    """Answers of `min_users` users of each group are enough: a guardrail is there to be quick, and its error says how little they are."""
+    is_ratio = metric in RATIOS
+    means = (one.mean if one.n else None, other.mean if other.n else None)
+    if not one.n or not other.n or (is_ratio and other.mean <= 0):
+        return Guardrail(metric, *means, None, None, None, limit, "ok")
+    if is_ratio:  # (one - limit * other) / other, plus the limit: the ratio, with an interval that passes the limit when the difference passes 0
+        found, tau = difference(one, other, limit).scaled(1 / other.mean), RATIO_TAU
+    else:
+        apart = difference(one, other)
+        found, tau = Estimate(apart.value - limit, apart.variance, apart.users), RISE_TAU
+    low, high = found.bounds(alpha, tau)
+    tripped = low > 0 and min(one.users, other.users) >= min_users
+    state: Literal["ok", "watching", "tripped"] = "tripped" if tripped else "watching" if found.value > 0 else "ok"
+    return Guardrail(metric, *means, found.value + limit, _finite(low + limit), _finite(high + limit), limit, state)
+
+
+def _tripped(rails: Sequence[Guardrail]) -> str:
+    return "; ".join(
+        f"guardrail {rail.metric.value}: {rail.canary:.4g} against {rail.baseline:.4g}, beyond the limit of {rail.limit:g} (at least {rail.low:.3g})"
+        for rail in rails
+        if rail.state == "tripped"
+    )
+
+
+def _enough(groups: Sequence[Moments], promotion: Promotion) -> bool:
+    return all(group.n >= promotion.min_answers and group.users >= promotion.min_users for group in groups)
+
+
+def _waiting(groups: Sequence[Moments], promotion: Promotion) -> str:
+    answers, users = min(group.n for group in groups), min(group.users for group in groups)
+    return f"too few to say anything: {answers:,} of {promotion.min_answers:,} scored answers, {users:,} of {promotion.min_users:,} users in the smaller group"
+
+
+def _users(group: Group) -> int:
+    """Everybody with an answer, scored or not."""
+    return max((moments.users for moments in group.whole.metrics.values()), default=0)
+
+
+def _reward(found: Gain, interval: tuple[float, float], alpha: float) -> dict[str, Any]:
+    low, high = interval
+    return {
+        "difference": found.estimate.value,
+        "low": _finite(low),
+        "high": _finite(high),
+        "alpha": alpha,
+        "effective_users": round(found.estimate.users, 1),
+        "raw": found.raw,
+        "theta": found.theta,
+        "variance_kept": found.variance_kept,
+        "domains": dict(found.domains),
+    }
+
+
+def _arm(group: Group) -> dict[str, Any]:
+    """Figures of one arm by metric, each with its number of answers and users."""
+    metrics = {metric.value: {"mean": one.mean, "answers": one.n, "users": one.users} for metric, one in group.whole.metrics.items() if one.n}
+    return {"users": _users(group), "metrics": metrics}
+
+
+def _plain(rail: Guardrail) -> dict[str, Any]:
+    return asdict(rail) | {"metric": rail.metric.value}
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _signed(value: float, low: float, high: float) -> str:
+    return f"{value:+.3f} [{low:+.3f}, {high:+.3f}]"
+
+
+def _counted(*groups: Moments) -> str:
+    return f"{' and '.join(f'{group.n:,}' for group in groups)} scored answers of {' and '.join(f'{group.users:,}' for group in groups)} users"
