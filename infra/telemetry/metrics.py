@@ -46,6 +46,13 @@ class StreamOutcome(StrEnum):
     REPEAT = "repeat"
 
 
+class QualityOutcome(StrEnum):
+    COUNTED = "counted"
+    REPEAT = "repeat"  # of an answer that was counted before
+    UNUSED = "unused"  # says nothing of a version, or is feedback of which nothing can be scored
+    MALFORMED = "malformed"
+
+
 TEACHER_TAUGHT = Counter("retouch_teacher_taught_total", "{outcome}", "outcomes that became a trajectory", ["teacher"])
 TEACHER_REJECTED = Counter("retouch_teacher_rejected_total", "{outcome}", "outcomes that became none", ["teacher", "reason"])
 RESPONSES_SENT = Counter("retouch_responses_total", "{response}", "answers that went out", ["status", "strategy"])
@@ -72,6 +79,13 @@ STREAMS_BATCH_MS = Histogram("retouch_streams_batch_ms", "ms", "one batch, until
 STREAMS_RECORDS = Counter("retouch_streams_records_total", "{record}", "records acknowledged", ["processor", "outcome"], {"outcome": StreamOutcome})
 STREAMS_RETRIES = Counter("retouch_streams_retries_total", "{retry}", "batches put off", ["processor", "reason"], {"reason": RetryReason})
 
+QUALITY_REWARD = Gauge(
+    "retouch_quality_reward", "1", "mean reward of the last whole window's answers, on this process's partitions", ["version", "arm", "domain"]
+)
+QUALITY_SCORED = Counter("retouch_quality_scored_total", "{answer}", "answers that feedback gave a reward", ["version", "arm", "domain"])
+QUALITY_SHADOWS_GIVEN_UP = Counter("retouch_quality_shadows_given_up_total", "{answer}", "shadow answers that no feedback judged in time")
+QUALITY_RECORDS = Counter("retouch_quality_records_total", "{record}", "records read", ["topic", "outcome"], {"outcome": QualityOutcome})
+
 METRICS: tuple[AnyMetric, ...] = (
     TEACHER_TAUGHT,
     TEACHER_REJECTED,
@@ -91,4 +105,8 @@ METRICS: tuple[AnyMetric, ...] = (
     STREAMS_BATCH_MS,
     STREAMS_RECORDS,
     STREAMS_RETRIES,
+    QUALITY_REWARD,
+    QUALITY_SCORED,
+    QUALITY_SHADOWS_GIVEN_UP,
+    QUALITY_RECORDS,
 )
