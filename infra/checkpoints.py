@@ -1,7 +1,8 @@
 """Checkpoints on disk: what they may hold, their digest, and whether one can take another's place.
 
 A checkpoint is a folder as `save_pretrained` writes it: config, tokenizer, weights as safetensors. Only kinds of files that carry no code
-are let in, so nothing read from a checkpoint can run (DESIGN rule 8). Reads files; loads no weights and imports no torch.
+are let in, so nothing read from a checkpoint can run (DESIGN rule 8); what its JSON files and chat templates may say is in
+`infra.checkpoint_contents`. Reads files; loads no weights and imports no torch.
 """
 
 from __future__ import annotations
@@ -9,10 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from infra.chat_templates import why_refused
+from infra.checkpoint_contents import why_json_refused
 from infra.errors import RetouchError
 
 #: The model card is prose about the checkpoint and may name the digest itself, so the digest leaves it out.
@@ -26,6 +29,8 @@ REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 _CONFIG_NOTES = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
 #: State of the last call that the tokenizers library writes along.
 _TOKENIZER_NOTES = ("padding", "truncation")
+#: What the safetensors library takes at most; a header is read into memory.
+_HEADER_BYTES = 100_000_000
 _TOKENIZER_CONFIG_NOTES = ("name_or_path", "transformers_version", "tokenizer_class", "backend", "is_local", "padding_side", "truncation_side")
 
 
@@ -33,28 +38,43 @@ class BadCheckpoint(RetouchError):
     """A checkpoint must not be loaded: the text names the file and what is wrong with it."""
 
 
-def checkpoint_digest(checkpoint: Path) -> str:
-    """sha256 hex over all files but the model card: each relative name, length and content, in order of names.
+class Sums(NamedTuple):
+    """What identifies a checkpoint: `digest` stands for it as a whole, `files` is the sha256 of each file by its relative name, the model card included."""
+
+    digest: str
+    files: Mapping[str, str]
+
+
+def checkpoint_sums(checkpoint: Path) -> Sums:
+    """The digest is the sha256 hex over all files but the model card: each relative name, length and content, in order of names.
 
     Raises BadCheckpoint for a missing folder or a symbolic link: a link's target is not part of the checkpoint.
     """
-    digest = hashlib.sha256()
+    digest, files = hashlib.sha256(), {}
     for name, path in _files(checkpoint):
-        if name == MODEL_CARD:
-            continue
-        encoded = name.encode()
-        digest.update(struct.pack(">Q", len(encoded)) + encoded + struct.pack(">Q", path.stat().st_size))
+        of_file = hashlib.sha256()
+        counted = [of_file] if name == MODEL_CARD else [of_file, digest]
+        if name != MODEL_CARD:
+            encoded = name.encode()
+            digest.update(struct.pack(">Q", len(encoded)) + encoded + struct.pack(">Q", path.stat().st_size))
         with path.open("rb") as file:
             while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+                for each in counted:
+                    each.update(block)
+        files[name] = of_file.hexdigest()
+    return Sums(digest.hexdigest(), files)
 
 
-def verify_checkpoint(checkpoint: Path, digest: str | None = None) -> str:
-    """Check everything that can be checked without loading weights; `digest` is what the registry says. Returns the digest.
+def checkpoint_digest(checkpoint: Path) -> str:
+    """See `checkpoint_sums`."""
+    return checkpoint_sums(checkpoint).digest
 
-    Raises BadCheckpoint: a file of another kind, a link, `auto_map` (code named by a config), a missing part, a cut-off
-    safetensors file, an index that points elsewhere, or another digest than expected.
+
+def inspect_checkpoint(checkpoint: Path) -> Sums:
+    """Check everything that can be checked without loading weights.
+
+    Raises BadCheckpoint: a file of another kind, a link, a config that names code or other folders, a chat template that is more than one, a missing
+    part, a cut-off file, an index that points elsewhere.
     """
     names = {name for name, path in _files(checkpoint) if _checked_kind(name, path)}
     for name in REQUIRED:
@@ -64,10 +84,22 @@ def verify_checkpoint(checkpoint: Path, digest: str | None = None) -> str:
         raise BadCheckpoint(f"{checkpoint}: no .safetensors file")
     for name in sorted(names):
         _check_content(checkpoint, name, names)
-    found = checkpoint_digest(checkpoint)
-    if digest is not None and found != digest:
-        raise BadCheckpoint(f"{checkpoint}: digest is {found}, the registry says {digest}")
-    return found
+    return checkpoint_sums(checkpoint)
+
+
+def verify_checkpoint(checkpoint: Path, digest: str | None = None, files: Mapping[str, str] | None = None) -> str:
+    """Inspect it and compare it with what the registry says: its digest, and the sha256 of every file. Returns the digest.
+
+    Raises BadCheckpoint as `inspect_checkpoint` does, and for a file or a digest that differs.
+    """
+    found = inspect_checkpoint(checkpoint)
+    expected = files or found.files
+    for name in sorted(found.files.keys() | expected.keys()):
+        if found.files.get(name) != expected.get(name):
+            raise BadCheckpoint(f"{checkpoint / name}: sha256 is {found.files.get(name, 'none')}, the registry says {expected.get(name, 'none')}")
+    if digest is not None and found.digest != digest:
+        raise BadCheckpoint(f"{checkpoint}: digest is {found.digest}, the registry says {digest}")
+    return found.digest
 
 
 def differences(serving: Path, candidate: Path) -> tuple[str, ...]:
@@ -114,13 +146,27 @@ def _checked_kind(name: str, path: Path) -> bool:
 def _check_content(checkpoint: Path, name: str, names: set[str]) -> None:
     if name.endswith(".safetensors"):
         _check_safetensors(checkpoint / name)
-    elif name.endswith("config.json") and _mentions(_read(checkpoint, name), "auto_map"):
-        raise BadCheckpoint(f"{checkpoint / name}: auto_map names code to run")
+    elif name.endswith(".jinja"):
+        _refuse(checkpoint / name, why_refused(_template(checkpoint / name)))
     elif name.endswith(".safetensors.index.json"):
         shards = _read(checkpoint, name).get("weight_map", {})
         for shard in set(shards.values()) if isinstance(shards, dict) else ():
             if shard not in names:
                 raise BadCheckpoint(f"{checkpoint / name}: points to {shard!r}, which is not in the checkpoint")
+    elif name.endswith(".json"):
+        _refuse(checkpoint / name, why_json_refused(Path(name).name, _json(checkpoint / name)))
+
+
+def _refuse(path: Path, reason: str | None) -> None:
+    if reason:
+        raise BadCheckpoint(f"{path}: {reason}")
+
+
+def _template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise BadCheckpoint(f"{path}: not UTF-8") from None
 
 
 def _check_safetensors(path: Path) -> None:
@@ -142,9 +188,11 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or length > size - 8:
             raise BadCheckpoint(f"{path}: cut off within the header ({size} bytes)")
+        if length > _HEADER_BYTES:
+            raise BadCheckpoint(f"{path}: a header of {length} bytes, {_HEADER_BYTES} at most")
         try:
             header = json.loads(file.read(length))
-        except ValueError:
+        except (ValueError, RecursionError):
             header = None
     if not isinstance(header, dict):
         raise BadCheckpoint(f"{path}: not a safetensors file")
@@ -161,22 +209,20 @@ def _different_tensors(serving: dict[str, Any], candidate: dict[str, Any]) -> li
     return [f"tensors differ in name or shape: {', '.join(different[:3])}"] if different else []
 
 
-def _mentions(value: object, key: str) -> bool:
-    if isinstance(value, dict):
-        return key in value or any(_mentions(part, key) for part in value.values())
-    return isinstance(value, list) and any(_mentions(part, key) for part in value)
-
-
 def _read(checkpoint: Path, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads((checkpoint / name).read_bytes())
-    except FileNotFoundError:
-        raise BadCheckpoint(f"{checkpoint / name}: missing") from None
-    except ValueError:
-        raise BadCheckpoint(f"{checkpoint / name}: not JSON") from None
+    content = _json(checkpoint / name)
     if not isinstance(content, dict):
         raise BadCheckpoint(f"{checkpoint / name}: not a JSON object")
     return content
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BadCheckpoint(f"{path}: missing") from None
+    except (ValueError, RecursionError):  # cut off, something else, or nested without end
+        raise BadCheckpoint(f"{path}: not JSON") from None
 
 
 def _different_keys(a: dict[str, Any], b: dict[str, Any], notes: tuple[str, ...]) -> list[str]:

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from infra.checkpoints import BadCheckpoint, checkpoint_digest, compatible, differences, verify_checkpoint
+from infra.checkpoints import BadCheckpoint, checkpoint_digest, compatible, differences, inspect_checkpoint, verify_checkpoint
 from tests.unit.infra.checkpoint_files import write_checkpoint
 
 
@@ -42,6 +44,13 @@ def _auto_map(folder: Path) -> None:
     (folder / "config.json").write_text(json.dumps({"text_config": {"auto_map": {"AutoModel": "code.Model"}}}))
 
 
+def _json(folder: Path, name: str, **content: object) -> None:
+    path = folder / name
+    path.write_text(json.dumps((json.loads(path.read_text()) if path.exists() else {}) | content))
+
+
+CODE = "{{ ''.__class__ }}"
+
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a pickle": (lambda f: (f / "pytorch_model.bin").write_bytes(b""), r"pytorch_model\.bin: a file of this kind"),
     "training arguments": (lambda f: (f / "training_args.pt").write_bytes(b""), r"training_args\.pt: a file of this kind"),
@@ -57,6 +66,30 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights that are none": (lambda f: (f / "model.safetensors").write_bytes(b"\x04" + b"\x00" * 7 + b"oops"), "not a safetensors file"),
     "an index that leaves the folder": (_index, r"points to '\.\./other"),
     "a config that is not JSON": (lambda f: (f / "config.json").write_text("{"), r"config\.json: not JSON"),
+    "a config nested without end": (lambda f: (f / "config.json").write_text("[" * 100_000), r"config\.json: not JSON"),
+    "a config nested deeply": (lambda f: (f / "config.json").write_text('{"a":' * 900 + "1" + "}" * 900), r"config\.json: n"),
+    "a cut-off tokenizer": (lambda f: (f / "tokenizer.json").write_text('{"model": {"vocab": {"a"'), r"tokenizer\.json: not JSON"),
+    "code by name in the tokenizer": (lambda f: _json(f, "tokenizer_config.json", auto_map={}), r"tokenizer_config\.json: auto_map"),
+    "attention fetched from a hub": (lambda f: _json(f, "config.json", text_config={"attn_implementation": "a/b"}), r"config\.json: attn_impl.*'a/b'"),
+    "a template with code": (lambda f: (f / "chat_template.jinja").write_text(CODE), r"chat_template\.jinja: line 1: the attribute '__class__'"),
+    "another template with code": (lambda f: (f / "more.jinja").write_text(CODE), r"more\.jinja: line 1"),
+    "a tokenizer's template": (
+        lambda f: _json(f, "tokenizer_config.json", chat_template=CODE),
+        r"tokenizer_config\.json: chat_template: line 1",
+    ),
+    "one of several templates": (
+        lambda f: _json(f, "tokenizer_config.json", chat_template=[{"name": "default", "template": "{{ messages }}"}, {"name": "tools", "template": CODE}]),
+        r"tokenizer_config\.json: chat_template: line 1",
+    ),
+    "a processor's template": (lambda f: _json(f, "chat_template.json", chat_template={"default": CODE}), r"chat_template\.json: chat_template: line 1"),
+    "a template that is not text": (lambda f: (f / "chat_template.jinja").write_bytes(b"\xff"), r"chat_template\.jinja: not UTF-8"),
+    "an adapter on other weights": (lambda f: _json(f, "adapter_config.json", base_model_name_or_path="a/b"), r"adapter_config\.json: base_model_name_or_path"),
+    "an adapter that imports": (lambda f: _json(f, "adapter_config.json", auto_mapping={"parent_library": "os"}), r"adapter_config\.json: auto_mapping"),
+    "an adapter leaving": (
+        lambda f: _json(f, "adapter_config.json", lora={"cache": "x/../../y"}),
+        r"adapter_config\.json: cache leaves .* 'x/\.\./\.\./y'",
+    ),
+    "a pipe": (lambda f: os.mkfifo(f / "merges.txt"), r"merges\.txt: neither a file nor a folder"),
 }
 
 
@@ -72,6 +105,25 @@ def test_a_broken_checkpoint_is_refused_with_file_and_reason(tmp_path: Path, nam
 def test_another_digest_than_the_registrys_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadCheckpoint, match="the registry says 0000"):
         verify_checkpoint(write_checkpoint(tmp_path / "a"), "0000")
+
+
+def test_every_file_has_a_sum_of_its_own_and_the_model_card_too(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "a")
+    digest, files = inspect_checkpoint(checkpoint)
+    assert files["README.md"] == sha256(b"a card").hexdigest() and len(files) == 5
+    assert verify_checkpoint(checkpoint, digest, files) == digest
+    (checkpoint / "README.md").write_text("another card")
+    with pytest.raises(BadCheckpoint, match=r"README\.md: sha256 is \w{64}, the registry says"):
+        verify_checkpoint(checkpoint, digest, files)
+    (checkpoint / "README.md").unlink()
+    with pytest.raises(BadCheckpoint, match=r"README\.md: sha256 is none"):
+        verify_checkpoint(checkpoint, digest, files)
+
+
+def test_an_adapter_beside_its_weights_is_let_in(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "a")
+    _json(checkpoint, "adapter_config.json", base_model_name_or_path="", auto_mapping=None, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    assert verify_checkpoint(checkpoint)
 
 
 def test_other_weights_are_compatible_and_notes_do_not_matter(tmp_path: Path) -> None:

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from infra.chat_templates import MAX_CHARS, why_refused
+
+ROOT = Path(__file__).resolve().parents[3]
+
+#: As Qwen2.5 writes its own, shortened to every construct that it uses.
+QWEN = """
+{%- if tools %}
+    {{- '<|im_start|>system\\n' }}
+    {%- if messages[0]['role'] == 'system' %}{{- messages[0]['content'] }}{%- else %}{{- 'You are Qwen.' }}{%- endif %}
+    {%- for tool in tools %}{{- "\\n" }}{{- tool | tojson }}{%- endfor %}
+{%- endif %}
+{%- for message in messages %}
+    {%- if (message.role == "user") or (message.role == "assistant" and not message.tool_calls) %}
+        {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}
+    {%- elif message.role == "tool" and (loop.index0 == 0 or messages[loop.index0 - 1].role != "tool") %}
+        {%- set tool_call = message.function %}{{- '{"name": "' }}{{- tool_call.name }}{{- tool_call.arguments | tojson }}
+    {%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
+"""
+
+
+def _installed() -> list[Path]:
+    """Real templates: our own, and those that come with what we install."""
+    trl = find_spec("trl")
+    assert trl and trl.origin
+    return sorted([*(ROOT / "pico").rglob("*.jinja"), *(Path(trl.origin).parent / "chat_templates").glob("*.jinja")])
+
+
+def test_templates_of_real_models_pass() -> None:
+    found = _installed()
+    assert len(found) > 20
+    assert {path.name: why for path in found if (why := why_refused(path.read_text()))} == {}
+    assert why_refused(QWEN) is None
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("\n{{ messages.__class__ }}", "line 2: the attribute '__class__'"),
+        ("{{ messages['__class__'] }}", "line 1: '__class__', which names what is hidden"),
+        ("{{ messages | map(attribute='x.__init__') | list }}", "line 1: 'x.__init__', which names what is hidden"),
+        ("{{ messages | attr('x') }}", "line 1: the filter 'attr'"),
+        ("{{ ('%999999999d' | format(1)) }}", "line 1: the filter 'format'"),
+        ("{{ '%999999999d' % 1 }}", "line 1: formatting by %"),
+        ("{{ '{0.x}'.format(messages) }}", "line 1: a call of .format()"),
+        ("{{ 'a' * 1000000000 }}", "line 1: a multiplication is not let in"),
+        ("{{ 9 ** 9 ** 9 }}", "line 1: a power is not let in"),
+        ("{% import '/etc/passwd' as x %}", "line 1: import is not let in"),
+        ("{% from 'x' import y %}", "line 1: import is not let in"),
+        ("{% include 'x' %}", "line 1: include is not let in"),
+        ("{% extends 'x' %}", "line 1: extends is not let in"),
+        ("{% set ns = cycler %}", "line 1: the name 'cycler'"),
+        ("{{ lipsum.x }}", "line 1: the name 'lipsum'"),
+        ("{{ open('/etc/passwd') }}", "line 1: a call of 'open'"),
+        ("{{ messages.pop() }}", "line 1: a call of .pop()"),
+        ("{{ messages[0]() }}", "line 1: a call of what it computes"),
+        ("{% if %}", "not a Jinja template: Expected an expression, got 'end of statement block'"),
+        ("{{ " + "(" * 5000 + " }}", "nested too deeply"),
+        (" " * (MAX_CHARS + 1), f"{MAX_CHARS + 1} characters, {MAX_CHARS} at most"),
+    ],
+)
+def test_what_no_conversation_needs_is_refused(template: str, reason: str) -> None:
+    assert why_refused(template) == reason
+
+
+def test_macros_and_marks_for_training_are_let_in() -> None:
+    template = "{% macro show(m) %}{{ m.content | trim }}{% endmacro %}{% for m in messages %}{% generation %}{{ show(m) }}{% endgeneration %}{% endfor %}"
+    assert why_refused(template) is None
