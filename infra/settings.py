@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, f
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
 
 from infra.errors import BadSetting
+from infra.urls import without_user
 from schemas.ids import Identifier
 from schemas.prompts import PromptStyle
 from schemas.queries import Strategy
@@ -39,6 +40,15 @@ USUAL_NAMES = {
     "OPENAI_API_KEY": ("base", "api_key"),
     "OTEL_EXPORTER_OTLP_ENDPOINT": ("telemetry", "otlp_endpoint"),
 }
+
+
+_DATABASE_FILE = re.compile(r"sqlite:///[^?#]+")
+
+
+def _refuse_user(url: str | None, instead: str) -> str | None:
+    if url and without_user(url) != url:
+        raise ValueError(f"must not hold user:password@, which reports and logs would show; use {instead} instead")
+    return url
 
 
 class Section(BaseModel):
@@ -118,6 +128,11 @@ class Base(Section):
     breaker_open_s: Seconds = 3.0  # how long; then one call tries it
     checkpoint: Path = Path("pico/checkpoints/base")  # the tiny model that `workers base-endpoint` serves; relative to the project
 
+    @field_validator("url")
+    @classmethod
+    def _names_nobody(cls, url: str | None) -> str | None:
+        return _refuse_user(url, "base.api_key")
+
 
 class EngineKind(StrEnum):
     AUTO = "auto"  # vLLM where it is installed, else transformers
@@ -159,6 +174,11 @@ class Teacher(Section):
     max_reasoning_chars: Positive = 1200  # a longer trace is rejected
     timeout_s: Seconds = 60.0
     concurrency: Positive = 16
+
+    @field_validator("url")
+    @classmethod
+    def _names_nobody(cls, url: str | None) -> str | None:
+        return _refuse_user(url, "teacher.api_key")
 
     @model_validator(mode="after")
     def _llm_has_a_url(self) -> Self:
@@ -288,10 +308,18 @@ class Trainer(Section):
 
 
 class Registry(Section):
-    """MLflow. Without `tracking_uri`: SQLite and local artifacts in the state directory."""
+    """MLflow. Without `tracking_uri`: SQLite and local artifacts in the state directory. A server's user: MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN."""
 
-    tracking_uri: str | None = None
+    tracking_uri: str | None = None  # http(s)://HOST of an MLflow server that serves its artifacts itself, or sqlite:///FILE
     model_name: str = "retouch-reflector"
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _is_a_server_or_a_file(cls, uri: str | None) -> str | None:
+        _refuse_user(uri, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+        if uri and not _WEB_ADDRESS.fullmatch(uri) and not _DATABASE_FILE.fullmatch(uri):
+            raise ValueError("must be http(s)://HOST of an MLflow server, or sqlite:///FILE; only the server talks to another database")
+        return uri
 
 
 class Quality(Section):

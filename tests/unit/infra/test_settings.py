@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -113,13 +114,24 @@ def test_what_may_be_a_misplaced_secret_is_not_repeated(variable: str, value: st
 
 
 def test_urls_are_listed_without_their_users() -> None:
-    made = {
-        "registry": {"tracking_uri": "postgresql://ada:hunter2@db/mlflow"},
-        "base": {"url": "http://ada:hunter2@b/v1"},
-        "index": {"url": "http://hunter2@q"},
-    }
-    found = {setting.key: setting.value for setting in sources(load(**made))}
-    assert (found["registry.tracking_uri"], found["base.url"], found["index.url"]) == ("postgresql://db/mlflow", "http://b/v1", "http://q")
+    found = {setting.key: setting.value for setting in sources(load(index={"url": "http://hunter2@q"}))}
+    assert found["index.url"] == "http://q"
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "instead"),
+    [
+        ("registry", "tracking_uri", "https://ada:hunter2@mlflow:5000", "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"),
+        ("registry", "tracking_uri", "postgresql://ada:hunter2@db/mlflow", "MLFLOW_TRACKING_USERNAME"),
+        ("registry", "tracking_uri", "postgresql://db/hunter2@mlflow", "http(s)://HOST of an MLflow server, or sqlite:///FILE"),
+        ("base", "url", "http://ada:hunter2@b/v1", "base.api_key"),
+        ("teacher", "url", "http://hunter2@t/v1", "teacher.api_key"),
+    ],
+)
+def test_a_url_that_names_its_user_is_refused_and_not_repeated(section: str, field: str, value: str, instead: str) -> None:
+    with pytest.raises(BadSetting, match=re.escape(instead)) as raised:
+        load(**{section: {field: value}})
+    assert f"{section}.{field}" in str(raised.value) and "hunter2" not in str(raised.value)
 
 
 def test_secrets_never_show(monkeypatch: pytest.MonkeyPatch) -> None:
