@@ -179,6 +179,7 @@ users = st.builds(Scope, st.sampled_from(["acme", "globex", "*"]), st.sampled_fr
 rows = st.lists(st.tuples(users, st.integers(0, 20), st.sampled_from(["movie_tag", "tweet"]), st.floats(-1, 1, width=32)), max_size=30)
 
 
+@pytest.mark.timeout(400)  # each example waits for the disk several times, which others may be using
 @pytest.mark.parametrize("kind", ["edge", "local"])
 @given(rows=rows, scope=users, wall=st.integers(0, 21), limit=st.integers(1, 10))
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
