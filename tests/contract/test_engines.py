@@ -14,6 +14,7 @@ import pytest_asyncio
 
 from infra.checkpoints import BadCheckpoint
 from infra.settings import EngineKind, Reflection, Settings
+from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from tests.tiny_model import make_checkpoint
 from workers.engines.choice import start_engine
@@ -24,10 +25,9 @@ from workers.engines.serving import ServingEngine
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(400)]
 
 VLLM_MISSING = importlib.util.find_spec("vllm") is None
-KINDS = [
-    EngineKind.TRANSFORMERS,
-    pytest.param(EngineKind.VLLM, marks=[pytest.mark.slow, pytest.mark.skipif(VLLM_MISSING, reason="vLLM is not installed")]),
-]
+ON_VLLM = [pytest.mark.slow, pytest.mark.skipif(VLLM_MISSING, reason="vLLM is not installed")]
+#: And with room for how many versions.
+KINDS = [(EngineKind.TRANSFORMERS, 1), (EngineKind.TRANSFORMERS, 2), pytest.param((EngineKind.VLLM, 2), marks=ON_VLLM)]
 SAMPLING = Sampling(max_new_tokens=24)
 FIRST, SECOND = (ModelVersion(name="tiny", version=version, digest=version * 64) for version in "12")
 CANDIDATES = [f"tag : a film about {'the sea ' * (i % 5)} number {i} => draft : action" for i in range(24)]
@@ -43,6 +43,10 @@ class Models:
     second: Path
     stranger: Path
     texts: dict[str, dict[str, str]]
+    tokens: dict[str, dict[str, tuple[int, ...]]]
+
+    def canary_prompts(self, version: str) -> list[CanaryPrompt]:
+        return [CanaryPrompt(prompt=prompt, token_ids=self.tokens[version][prompt]) for prompt in self.prompts[:3]]
 
     @property
     def prompts(self) -> list[str]:
@@ -57,11 +61,13 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     by_version = {"1": _references(first), "2": _references(second)}
     sure = [prompt for prompt in CANDIDATES if prompt in by_version["1"] and prompt in by_version["2"]]
     assert len(sure) >= 8
-    return Models(first, second, stranger, {version: {prompt: texts[prompt] for prompt in sure} for version, texts in by_version.items()})
+    texts = {version: {prompt: found[prompt][0] for prompt in sure} for version, found in by_version.items()}
+    tokens = {version: {prompt: found[prompt][1] for prompt in sure} for version, found in by_version.items()}
+    return Models(first, second, stranger, texts, tokens)
 
 
-def _references(checkpoint: Path) -> dict[str, str]:
-    """Greedy texts one prompt at a time, without padding or batches; prompts whose text hangs on rounding are left out."""
+def _references(checkpoint: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Greedy texts and tokens one prompt at a time, without padding or batches; prompts whose text hangs on rounding are left out."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -75,14 +81,16 @@ def _references(checkpoint: Path) -> dict[str, str]:
         out = model.generate(**ids, max_new_tokens=SAMPLING.max_new_tokens, do_sample=False, output_scores=True, return_dict_in_generate=True)
         best = torch.stack(out.scores).topk(2).values
         if ((best[..., 0] - best[..., 1]) / torch.stack(out.scores).abs().mean()).min() > MARGIN:
-            texts[prompt] = _whole(tokenizer.decode(out.sequences[0, ids["input_ids"].shape[1] :], skip_special_tokens=True))
+            made = out.sequences[0, ids["input_ids"].shape[1] :]
+            texts[prompt] = _whole(tokenizer.decode(made, skip_special_tokens=True)), tuple(made.tolist())
     return texts
 
 
 @pytest.fixture(scope="module", params=KINDS)
 def started(request: pytest.FixtureRequest, models: Models) -> Iterator[ServingEngine]:
-    settings = Settings(reflection=Reflection(engine=request.param, max_model_len=512, concurrency=32, timeout_s=60))
-    engine = start_engine(settings, models.first, FIRST)
+    kind, versions = request.param
+    settings = Settings(reflection=Reflection(engine=kind, max_model_len=512, concurrency=32, timeout_s=60, versions=versions))
+    engine = start_engine(settings, models.first, FIRST, canary_prompts=models.canary_prompts("1"))
     yield engine
     asyncio.run(engine.close())
 
@@ -90,7 +98,7 @@ def started(request: pytest.FixtureRequest, models: Models) -> Iterator[ServingE
 @pytest_asyncio.fixture
 async def engine(started: ServingEngine, models: Models) -> AsyncIterator[ServingEngine]:
     yield started
-    await started.swap(models.first, FIRST)
+    await started.swap(models.first, FIRST, models.canary_prompts("1"))
 
 
 def _whole(text: str) -> str:
@@ -98,8 +106,8 @@ def _whole(text: str) -> str:
     return text.rstrip("\ufffd")
 
 
-async def _ask(engine: ServingEngine, prompts: list[str]) -> list[Generation]:
-    return await asyncio.gather(*[engine.generate(prompt, SAMPLING) for prompt in prompts])
+async def _ask(engine: ServingEngine, prompts: list[str], version: str | None = None) -> list[Generation]:
+    return await asyncio.gather(*[engine.generate(prompt, SAMPLING, version) for prompt in prompts])
 
 
 async def test_greedy_text_is_the_models_own(engine: ServingEngine, models: Models) -> None:
@@ -129,13 +137,15 @@ async def test_a_swap_under_load_drops_nothing_and_mixes_nothing(engine: Serving
     await asyncio.sleep(0.05)
     swapping = asyncio.create_task(engine.swap(models.second, SECOND))
     await asyncio.sleep(0)
-    after = [asyncio.create_task(engine.generate(prompt, SAMPLING)) for prompt in (models.prompts * 16)[:16]]
+    during = [asyncio.create_task(engine.generate(prompt, SAMPLING)) for prompt in (models.prompts * 16)[:16]]
     swap = await swapping
-    answers = await asyncio.gather(*before, *after)
-    prompts = (models.prompts * 48)[:48] + (models.prompts * 16)[:16]
+    after = await _ask(engine, models.prompts[:8])
+    answers = [*await asyncio.gather(*before, *during), *after]
+    prompts = (models.prompts * 48)[:48] + (models.prompts * 16)[:16] + models.prompts[:8]
     assert [_whole(answer.text) for answer in answers] == [models.texts[answer.model.version][prompt] for prompt, answer in zip(prompts, answers, strict=True)]
     assert swap.dropped == 0 < swap.in_flight
     assert {answer.model for answer in answers} == {FIRST, SECOND}
+    assert {answer.model for answer in after} == {SECOND}
 
 
 async def test_a_prompt_seen_before_the_swap_is_answered_by_the_new_weights(engine: ServingEngine, models: Models) -> None:
@@ -143,6 +153,26 @@ async def test_a_prompt_seen_before_the_swap_is_answered_by_the_new_weights(engi
     await engine.swap(models.second, SECOND)
     answers = await _ask(engine, models.prompts)
     assert [_whole(answer.text) for answer in answers] == list(models.texts["2"].values()) != list(models.texts["1"].values())
+
+
+async def test_two_versions_answer_side_by_side_each_by_itself(engine: ServingEngine, models: Models) -> None:
+    if engine.displaces == FIRST.version:
+        pytest.skip("room for one version")
+    before = [asyncio.create_task(engine.generate(prompt, SAMPLING)) for prompt in models.prompts]
+    await engine.load(models.second, SECOND, models.canary_prompts("2"))
+    by_second, by_champion = await asyncio.gather(_ask(engine, models.prompts, SECOND.version), _ask(engine, models.prompts))
+    assert [_whole(answer.text) for answer in by_second] == list(models.texts["2"].values())
+    assert [_whole(answer.text) for answer in [*await asyncio.gather(*before), *by_champion]] == list(models.texts["1"].values()) * 2
+    assert {answer.model for answer in by_second} == {SECOND}
+
+
+async def test_other_tokens_than_registered_keep_a_version_out(engine: ServingEngine, models: Models) -> None:
+    right, wrong = models.canary_prompts("2"), models.canary_prompts("1")
+    with pytest.raises(SwapFailed, match=r"canary prompt 2 of 2: token \d+ is not the registered one"):
+        await engine.swap(models.second, SECOND, [right[0], wrong[1]])
+    answers = await _ask(engine, models.prompts)
+    assert [_whole(answer.text) for answer in answers] == list(models.texts["1"].values())
+    assert (await engine.swap(models.second, SECOND, right)).check_ms > 0
 
 
 async def test_another_architecture_is_refused_and_the_old_version_keeps_serving(engine: ServingEngine, models: Models) -> None:
@@ -159,8 +189,10 @@ async def test_weights_that_do_not_load_are_taken_back(engine: ServingEngine, mo
     weights.write_bytes(content[: len(content) // 2])
     with pytest.raises(SwapFailed):
         await engine.swap(broken, SECOND)
-    answers = await _ask(engine, models.prompts)
-    assert [_whole(answer.text) for answer in answers] == list(models.texts["1"].values())
+    for checkpoint, model in ((models.first, FIRST), (models.second, SECOND)):
+        await engine.swap(checkpoint, model, models.canary_prompts(model.version))
+        answers = await _ask(engine, models.prompts)
+        assert [_whole(answer.text) for answer in answers] == list(models.texts[model.version].values())
 
 
 async def test_a_caller_that_gives_up_frees_its_place(engine: ServingEngine, models: Models) -> None:

@@ -21,7 +21,9 @@ from schemas.responses import ModelVersion
 from workers.endpoint.gathering import GatheringBackend
 from workers.engines.backend import Backend
 from workers.engines.chat import ChatTemplate
-from workers.engines.serving import Limits, ServingEngine
+from workers.engines.room import Limits
+from workers.engines.serving import ServingEngine
+from workers.engines.slots import Held
 from workers.engines.transformers_engine import TransformersBackend, TransformersOptions
 
 log = logging.getLogger(__name__)
@@ -93,7 +95,7 @@ def load_engine(settings: Settings) -> ServingEngine:
     def make_backend(path: Path) -> Backend:
         return GatheringBackend(TransformersBackend(path, options), full=options.max_batch)
 
-    return ServingEngine.start(make_backend, ChatTemplate(checkpoint), checkpoint, model, limits)
+    return ServingEngine.start(make_backend, ChatTemplate(checkpoint), Held(model, checkpoint), limits)
 
 
 def _listen(host: str, port: int) -> socket.socket:

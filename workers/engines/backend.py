@@ -16,12 +16,16 @@ class Completion:
 
     request_id: int
     text: str
-    completion_tokens: int
+    token_ids: tuple[int, ...]  # all that were generated, an end token included
     finish_reason: FinishReason
 
 
 class Backend(Protocol):
-    """A loaded model. One thread makes it and makes every call; nothing here is awaited or locked. An error from `step` is final."""
+    """Room for one version of a model. One thread makes it and makes every call; nothing here is awaited or locked. An error from `step` is final.
+
+    An engine has as many as it holds versions. Request ids are unique among them, so backends that share one model below (`workers.engines.lora`) may
+    return each other's completions.
+    """
 
     def admit(self, request_id: int, token_ids: list[int], sampling: Sampling) -> None:
         """Take a request in; an error refuses this request only."""
@@ -36,7 +40,7 @@ class Backend(Protocol):
         ...
 
     def load(self, checkpoint: Path) -> None:
-        """Replace the weights and clear every cache made with the old ones. Called only while no request is admitted."""
+        """Replace the weights and clear every cache made with the old ones. Called only while no request is admitted here."""
         ...
 
     def close(self) -> None: ...

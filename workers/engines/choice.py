@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from infra.errors import BadSetting
 from infra.settings import EngineKind, Settings
+from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from workers.engines.backend import Backend
 from workers.engines.chat import ChatTemplate
 from workers.engines.process import prepare_process
-from workers.engines.serving import Limits, ServingEngine
+from workers.engines.room import Limits
+from workers.engines.serving import ServingEngine
+from workers.engines.slots import Held
 from workers.engines.transformers_engine import TransformersBackend, TransformersOptions
 from workers.engines.vllm_engine import VllmBackend, VllmOptions
 
@@ -28,8 +32,10 @@ def engine_kind(settings: Settings) -> EngineKind:
     return wanted
 
 
-def start_engine(settings: Settings, checkpoint: Path, model: ModelVersion, stop: threading.Event | None = None) -> ServingEngine:
-    """Load `checkpoint` and serve it as `model`. Blocks: a second with transformers, 20 to 40 s with vLLM.
+def start_engine(
+    settings: Settings, checkpoint: Path, model: ModelVersion, stop: threading.Event | None = None, canary_prompts: Sequence[CanaryPrompt] = ()
+) -> ServingEngine:
+    """Load `checkpoint` and serve it as `model`, with room for `reflection.versions`. Blocks: a second with transformers, 20 to 40 s with vLLM.
 
     Raises EngineDied, or StartStopped when `stop` is set first.
     """
@@ -38,9 +44,10 @@ def start_engine(settings: Settings, checkpoint: Path, model: ModelVersion, stop
 
     def make_backend(path: Path) -> Backend:
         if kind is EngineKind.VLLM:
-            return VllmBackend(path, VllmOptions(wanted.max_model_len, wanted.concurrency, wanted.threads))
+            return VllmBackend(path, VllmOptions(wanted.max_model_len, wanted.concurrency, wanted.threads, wanted.versions))
         return TransformersBackend(path, TransformersOptions(wanted.concurrency, wanted.threads))
 
     prepare_process(wanted.threads)
-    limits = Limits(max_model_len=wanted.max_model_len, in_flight=wanted.concurrency, drain_s=wanted.timeout_s)
-    return ServingEngine.start(make_backend, ChatTemplate(checkpoint), checkpoint, model, limits, stop)
+    limits = Limits(max_model_len=wanted.max_model_len, in_flight=wanted.concurrency, drain_s=wanted.timeout_s, versions=wanted.versions)
+    first = Held(model, checkpoint, tuple(canary_prompts))
+    return ServingEngine.start(make_backend, ChatTemplate(checkpoint), first, limits, stop)

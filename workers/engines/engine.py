@@ -1,13 +1,18 @@
-"""What a reflection engine promises, whatever runs below it: text in, text out, every answer by exactly one version of the model."""
+"""What a reflection engine promises, whatever runs below it: text in, text out, every answer by exactly one version of the model.
+
+It holds one version or several. One of them is the *champion*: it answers whoever names no version.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from infra.errors import CannotContinue, RetouchError
+from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from schemas.rewriting import ANSWER_CLOSE
 
@@ -40,20 +45,25 @@ class Generation:
 
 @dataclass(frozen=True)
 class Swap:
-    """What a swap did. `in_flight` requests were running when it began; `dropped` of them got no answer through it."""
+    """What putting a version in took. `in_flight` requests were running when it began; `dropped` of them got no answer through it."""
 
     in_flight: int
     dropped: int
-    waited_ms: float  # until the last of them had finished
-    load_ms: float
+    waited_ms: float  # until the place it went to was empty of requests; nobody waits for that but where it is the champion's own
+    load_ms: float  # 0 where it was there already
+    check_ms: float = 0.0  # until it was warm and had written what was registered
 
 
 class GenerationFailed(RetouchError):
     """This one request got no completion; others are not affected."""
 
 
+class NotLoaded(GenerationFailed):
+    """The version that was asked for is not in memory, or no longer; the champion may be asked."""
+
+
 class SwapFailed(RetouchError):
-    """The new weights did not go in; the old version keeps serving."""
+    """The new weights did not go in, or write other tokens than registered; what served before keeps serving."""
 
 
 class StartStopped(RetouchError):
@@ -65,12 +75,25 @@ class EngineDied(CannotContinue):
 
 
 class Engine(Protocol):
-    """One model in memory. Calls may come from any thread's event loop; callers bound how many they have in flight."""
+    """Versions of one model in memory. Calls may come from any thread's event loop; callers bound how many they have in flight."""
 
-    async def generate(self, prompt: str, sampling: Sampling) -> Generation:
-        """Complete one user turn; the checkpoint's chat template goes around `prompt`. Cancelling frees what it holds.
+    @property
+    def champion(self) -> ModelVersion: ...
 
-        Raises GenerationFailed for this request alone, EngineDied when nothing will ever answer again.
+    @property
+    def loaded(self) -> tuple[ModelVersion, ...]:
+        """Every version that can be asked, the champion among them."""
+        ...
+
+    @property
+    def displaces(self) -> str | None:
+        """The version that the next one to be loaded will take the place of; None where there is a free one. The champion's only where it is alone."""
+        ...
+
+    async def generate(self, prompt: str, sampling: Sampling, version: str | None = None) -> Generation:
+        """Complete one user turn, by `version` or by the champion of the moment of admission; the checkpoint's chat template goes around `prompt`.
+
+        Cancelling frees what it holds. Raises NotLoaded, or GenerationFailed for this request alone, EngineDied when nothing will ever answer again.
         """
         ...
 
@@ -78,11 +101,23 @@ class Engine(Protocol):
         """Length of the prompt with its chat template, in tokens."""
         ...
 
-    async def swap(self, checkpoint: Path, model: ModelVersion) -> Swap:
-        """Serve another version of the same architecture: requests in flight finish on the old weights, later ones wait and get the new.
+    async def load(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> Swap:
+        """Hold a version of the same architecture beside the champion, warm and checked: it greedily writes what `canary_prompts` say.
 
-        Raises BadCheckpoint for one that does not fit, SwapFailed when loading it fails, RetryLater when the requests in flight do not end
-        in time; all three leave the old version serving. Raises EngineDied when nothing serves any more.
+        It takes a free place, or that of the version least lately needed. Nobody's request waits meanwhile; those that run on the version that
+        goes are finished first. Raises BadCheckpoint for one that does not fit, SwapFailed when it does not load or writes otherwise, RetryLater when the
+        requests in flight do not end in time. Raises EngineDied when nothing serves any more.
+        """
+        ...
+
+    async def serve(self, version: str) -> Swap:
+        """Make a loaded version the champion, at once: requests in flight finish where they are, later ones go to it. Raises NotLoaded."""
+        ...
+
+    async def swap(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> Swap:
+        """`load`, then `serve`. With room for one version only: requests in flight finish on the old weights, later ones wait and get the new.
+
+        Raises as `load` does; the old version keeps serving.
         """
         ...
 

@@ -57,4 +57,4 @@ class FakeBackend:
     def _finish(self, request_id: int) -> Completion:
         del self.left[request_id]
         text = self.answer(self.prompts.pop(request_id), self.checkpoint.name)
-        return Completion(request_id, text, len(text), FinishReason.STOP)
+        return Completion(request_id, text, tuple(map(ord, text)), FinishReason.STOP)

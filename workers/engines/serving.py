@@ -1,57 +1,37 @@
-"""The engine around a backend: one thread owns the model, admits requests, stamps them with the version they run on, and swaps.
+"""The engine around its backends: one thread owns the models and everything that runs on them (`workers.engines.room`).
 
-Requests reach the thread through a queue. A swap stops admission, steps until nothing is in flight, loads, and admits again: a request
-is stamped when it is admitted, and no admitted request lives across a load, so no answer is made by two versions and none is lost.
-During a swap later requests wait; their number is bounded by the callers, the time by the longest answer.
+Requests reach the thread through a queue and are answered through futures. During a swap in place later requests wait in it; their number is bounded by the
+callers, the time by the longest answer.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import logging
 import queue
 import threading
-import time
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import Future, InvalidStateError, wait
-from contextlib import suppress
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
 from infra.checkpoints import BadCheckpoint, differences
-from infra.errors import RetouchError, RetryLater
+from infra.errors import RetouchError
+from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
-from workers.engines.backend import Backend, Completion
+from workers.engines.backend import Backend
 from workers.engines.chat import Template
 from workers.engines.engine import EngineDied, Generation, GenerationFailed, Sampling, StartStopped, Swap, SwapFailed
+from workers.engines.room import Limits, Request, Room, Serve, fail
+from workers.engines.slots import Held, Loading
 
 log = logging.getLogger(__name__)
 
-T = TypeVar("T")
+Misfits = Callable[[Path, Path], Sequence[str]]
 
 #: How often a start that waits for its model looks whether it should stop.
 LOOK_S = 0.2
-
-
-@dataclass(frozen=True)
-class Limits:
-    """`in_flight` requests run at once; a swap gives up when they have not finished within `drain_s`."""
-
-    max_model_len: int
-    in_flight: int
-    drain_s: float
-
-
-@dataclass
-class _Request:
-    id: int
-    token_ids: list[int]
-    sampling: Sampling
-    answer: Future[Generation] = field(default_factory=Future)
-    model: ModelVersion | None = None  # set at admission
 
 
 @dataclass(frozen=True)
@@ -59,35 +39,28 @@ class _Abort:
     request_id: int
 
 
-@dataclass
-class _Swapping:
-    checkpoint: Path
-    model: ModelVersion
-    in_flight: int
-    asked_at: float = field(default_factory=time.perf_counter)
-    result: Future[Swap] = field(default_factory=Future)
-
-
 class _Close:
     pass
 
 
-class ServingEngine:
-    """An Engine (workers.engines.engine) over any backend. `start` blocks until the model is loaded."""
+_Item = Request | _Abort | Serve | Loading | _Close
 
-    def __init__(self, make_backend: Callable[[Path], Backend], template: Template, checkpoint: Path, model: ModelVersion, limits: Limits) -> None:
-        self._make_backend = make_backend
+
+class ServingEngine:
+    """An Engine (workers.engines.engine) over any backend. `start` blocks until the first version is loaded and checked, and all places are made.
+
+    `misfits(first, other)` says what keeps a checkpoint from being served by an engine that was started with the first.
+    """
+
+    def __init__(self, make_backend: Callable[[Path], Backend], template: Template, first: Held, limits: Limits, misfits: Misfits = differences) -> None:
         self._template = template
-        self._checkpoint, self._model, self._limits = checkpoint, model, limits
-        self._ids = itertools.count()
-        self._inbox: queue.SimpleQueue[_Request | _Abort | _Swapping | _Close] = queue.SimpleQueue()
-        self._waiting: deque[_Request] = deque()
-        self._running: dict[int, _Request] = {}
-        self._unanswered = 0  # admitted, neither answered nor given up by their callers; counted apart from `_running`, which a bug could empty
-        self._swapping: _Swapping | None = None
+        self._first, self._limits, self._misfits = first, limits, misfits
+        self._room = Room(make_backend, template, limits)
+        self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
+        self._waiting: deque[Request] = deque()
         self._closing = False
         self._ended: RetouchError | None = None  # why nothing will be answered any more
-        self._loaded: Future[None] = Future()
+        self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
     @classmethod
@@ -95,29 +68,41 @@ class ServingEngine:
         cls,
         make_backend: Callable[[Path], Backend],
         template: Template,
-        checkpoint: Path,
-        model: ModelVersion,
+        first: Held,
         limits: Limits,
         stop: threading.Event | None = None,
+        misfits: Misfits = differences,
     ) -> ServingEngine:
-        """Load `checkpoint`. Raises EngineDied with the cause when that fails, StartStopped when `stop` is set first."""
-        engine = cls(make_backend, template, checkpoint, model, limits)
+        """Load and check `first`. Raises EngineDied with the cause when that fails, StartStopped when `stop` is set first."""
+        engine = cls(make_backend, template, first, limits, misfits)
         engine._thread.start()
-        while not wait([engine._loaded], timeout=LOOK_S).done:
+        while not wait([engine._started], timeout=LOOK_S).done:
             if stop and stop.is_set():
                 engine._post(_Close())
-                raise StartStopped(f"told to stop while {checkpoint} was loading")
-        engine._loaded.result()
+                raise StartStopped(f"told to stop while {first.checkpoint} was loading")
+        engine._started.result()
         return engine
+
+    @property
+    def champion(self) -> ModelVersion:
+        return self._room.champion
+
+    @property
+    def loaded(self) -> tuple[ModelVersion, ...]:
+        return self._room.loaded
+
+    @property
+    def displaces(self) -> str | None:
+        return self._room.displaces
 
     def count_tokens(self, prompt: str) -> int:
         return len(self._template.encode(prompt))
 
-    async def generate(self, prompt: str, sampling: Sampling) -> Generation:
+    async def generate(self, prompt: str, sampling: Sampling, version: str | None = None) -> Generation:
         token_ids = self._template.encode(prompt)
         if len(token_ids) + sampling.max_new_tokens > self._limits.max_model_len:
             raise GenerationFailed(f"{len(token_ids)} prompt tokens and {sampling.max_new_tokens} new ones exceed {self._limits.max_model_len}")
-        request = _Request(next(self._ids), token_ids, sampling)
+        request = Request(next(self._room.ids), token_ids, sampling, version)
         self._post(request)
         try:
             return await asyncio.wrap_future(request.answer)
@@ -125,19 +110,32 @@ class ServingEngine:
             self._post(_Abort(request.id))
             raise
 
-    async def swap(self, checkpoint: Path, model: ModelVersion) -> Swap:
-        found = differences(self._checkpoint, checkpoint)
-        if found:
-            raise BadCheckpoint(f"{checkpoint}: cannot take the place of {self._checkpoint}: {'; '.join(found)}")
-        swapping = _Swapping(checkpoint, model, in_flight=len(self._running))
-        self._post(swapping)
-        return await asyncio.wrap_future(swapping.result)
+    async def load(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> Swap:
+        if self._limits.versions == 1:
+            raise SwapFailed(f"version {model.version}: there is room for one version only; set reflection.versions to 2 or more")
+        return await self._put(Held(model, checkpoint, tuple(canary_prompts)), serve=False)
+
+    async def swap(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> Swap:
+        return await self._put(Held(model, checkpoint, tuple(canary_prompts)), serve=True)
+
+    async def serve(self, version: str) -> Swap:
+        asked = Serve(version, in_flight=len(self._room.running))
+        self._post(asked)
+        return await asyncio.wrap_future(asked.result)
 
     async def close(self) -> None:
         self._post(_Close())
         await asyncio.to_thread(self._thread.join, self._limits.drain_s)
 
-    def _post(self, item: _Request | _Abort | _Swapping | _Close) -> None:
+    async def _put(self, wanted: Held, *, serve: bool) -> Swap:
+        found = await asyncio.to_thread(self._misfits, self._first.checkpoint, wanted.checkpoint)
+        if found:
+            raise BadCheckpoint(f"{wanted.checkpoint}: cannot be served in place of {self._first.checkpoint}: {'; '.join(found)}")
+        loading = Loading(wanted, serve, in_flight=len(self._room.running))
+        self._post(loading)
+        return await asyncio.wrap_future(loading.result)
+
+    def _post(self, item: _Item) -> None:
         self._inbox.put(item)
         if self._ended:
             self._fail_everything(self._ended)
@@ -146,131 +144,65 @@ class ServingEngine:
 
     def _run(self) -> None:
         try:
-            backend = self._make_backend(self._checkpoint)
-            self._warm_up(backend)
+            self._room.open(self._first)
         except Exception as error:
-            self._end(EngineDied(f"the engine did not start from {self._checkpoint}: {type(error).__name__}: {error}"), error)
+            self._end(EngineDied(f"the engine did not start from {self._first.checkpoint}: {type(error).__name__}: {error}"), error)
+            self._room.close()
             return
-        self._loaded.set_result(None)
+        self._started.set_result(None)
         try:
-            self._serve(backend)
-            backend.close()
+            self._work()
+            self._room.close()
         except Exception as error:
-            log.exception("engine died", extra={"in_flight": len(self._running), "waiting": len(self._waiting)})
+            log.exception("engine died", extra={"in_flight": len(self._room.running), "waiting": len(self._waiting)})
             self._end(EngineDied(f"the engine died: {type(error).__name__}"), error)
         else:
             self._end(GenerationFailed("the engine is closed"))
-
-    def _warm_up(self, backend: Backend) -> None:
-        """The first generation compiles kernels, 4 s with vLLM: no user waits for it."""
-        backend.admit(next(self._ids), self._template.encode("ready ?"), Sampling(max_new_tokens=2, stop=()))
-        while not backend.step():
-            pass
 
     def _end(self, reason: RetouchError, cause: Exception | None = None) -> None:
         reason.__cause__ = cause
         self._ended = reason  # before the last look into the inbox: whoever posts later sees it
         self._fail_everything(reason)
-        _fail(self._loaded, reason)
+        fail(self._started, reason)
 
-    def _serve(self, backend: Backend) -> None:
+    def _work(self) -> None:
         while not self._closing:
-            self._receive(backend)
-            self._admit(backend)
-            if self._running:
-                for completion in backend.step():
-                    self._answer(completion)
-            if self._swapping:
-                self._advance_swap(self._swapping, backend)
+            self._receive()
+            while self._waiting and self._room.admits:
+                request = self._waiting.popleft()
+                if not request.answer.cancelled():
+                    self._room.admit(request)
+            self._room.step()
 
-    def _receive(self, backend: Backend) -> None:
+    def _receive(self) -> None:
         """Take everything that was posted; blocks only when there is nothing else to do."""
-        idle = not (self._running or self._waiting or self._swapping)
+        idle = not (self._room.running or self._waiting or self._room.loading)
         while not self._inbox.empty() or idle:
             item = self._inbox.get()
             idle = False
             match item:
-                case _Request():
+                case Request():
                     self._waiting.append(item)
                 case _Abort():
-                    self._give_up(item.request_id, backend)
-                case _Swapping() if self._swapping:
-                    _fail(item.result, RetryLater("another swap is under way"))
-                case _Swapping():
-                    self._swapping = item
+                    self._room.give_up(item.request_id)
+                case Serve():
+                    self._room.serve(item)
+                case Loading():
+                    self._room.put(item)
                 case _Close():
                     self._closing = True
 
-    def _admit(self, backend: Backend) -> None:
-        while self._waiting and not self._swapping and len(self._running) < self._limits.in_flight:
-            request = self._waiting.popleft()
-            if request.answer.cancelled():
-                continue
-            try:
-                backend.admit(request.id, request.token_ids, request.sampling)
-            except Exception as error:
-                log.warning("request refused", extra={"kind": type(error).__name__, "prompt_tokens": len(request.token_ids)})
-                _fail(request.answer, GenerationFailed(f"refused by the backend: {type(error).__name__}"))
-            else:
-                request.model = self._model
-                self._running[request.id] = request
-                self._unanswered += 1
-
-    def _answer(self, completion: Completion) -> None:
-        request = self._running.pop(completion.request_id, None)
-        if request is None or request.model is None:
-            return
-        self._unanswered -= 1
-        tokens = len(request.token_ids)
-        generation = Generation(completion.text, tokens, completion.completion_tokens, completion.finish_reason, request.model)
-        _settle(request.answer, generation)
-
-    def _give_up(self, request_id: int, backend: Backend) -> None:
-        if self._running.pop(request_id, None):
-            backend.abort(request_id)
-            self._unanswered -= 1
-
-    def _advance_swap(self, swapping: _Swapping, backend: Backend) -> None:
-        waited_s = time.perf_counter() - swapping.asked_at
-        if self._running:
-            if waited_s > self._limits.drain_s:
-                self._swapping = None
-                _fail(swapping.result, RetryLater(f"{len(self._running)} requests were still in flight after {waited_s:.1f} s"))
-            return
-        loading_at = time.perf_counter()
-        self._swapping = None
-        try:
-            backend.load(swapping.checkpoint)
-        except Exception as error:
-            log.exception("weights did not load; going back", extra={"version": swapping.model.version, "serving": self._model.version})
-            backend.load(self._checkpoint)  # an error here ends the engine: nobody knows what is in memory
-            _fail(swapping.result, SwapFailed(f"{swapping.checkpoint}: loading failed: {type(error).__name__}: {error}"))
-            return
-        self._checkpoint, self._model = swapping.checkpoint, swapping.model
-        load_s = time.perf_counter() - loading_at
-        _settle(swapping.result, Swap(swapping.in_flight, self._unanswered, waited_s * 1000, load_s * 1000))
-
     def _fail_everything(self, error: Exception) -> None:
-        for request in [*self._waiting, *self._running.values()]:
-            _fail(request.answer, error)
-        if self._swapping:
-            _fail(self._swapping.result, error)
+        for request in [*self._waiting, *self._room.running.values()]:
+            fail(request.answer, error)
+        if self._room.loading:
+            fail(self._room.loading.result, error)
         while True:
             try:
                 item = self._inbox.get_nowait()
             except queue.Empty:
                 return
-            if isinstance(item, _Request):
-                _fail(item.answer, error)
-            elif isinstance(item, _Swapping):
-                _fail(item.result, error)
-
-
-def _settle(future: Future[T], result: T) -> None:
-    with suppress(InvalidStateError):  # the caller is gone
-        future.set_result(result)
-
-
-def _fail(future: Future[T], error: Exception) -> None:
-    with suppress(InvalidStateError):
-        future.set_exception(error)
+            if isinstance(item, Request):
+                fail(item.answer, error)
+            elif isinstance(item, Serve | Loading):
+                fail(item.result, error)

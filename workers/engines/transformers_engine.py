@@ -100,9 +100,9 @@ class TransformersBackend:
 
     def _completion(self, request_id: int, row: list[int], sampling: Sampling) -> Completion:
         ends = [place for place, token_id in enumerate(row) if token_id in self._end_ids()]
-        row = row[: ends[0]] if ends else row
-        text = self._tokenizer.decode(row, skip_special_tokens=True)
+        row = row[: ends[0] + 1] if ends else row
+        text = self._tokenizer.decode(row[: ends[0]] if ends else row, skip_special_tokens=True)
         stops = [text.index(stop) + len(stop) for stop in sampling.stop if stop in text]
         if stops:
-            return Completion(request_id, text[: min(stops)], len(row), FinishReason.STOP)
-        return Completion(request_id, text, len(row), FinishReason.STOP if ends else FinishReason.LENGTH)
+            return Completion(request_id, text[: min(stops)], tuple(row), FinishReason.STOP)
+        return Completion(request_id, text, tuple(row), FinishReason.STOP if ends else FinishReason.LENGTH)

@@ -18,6 +18,8 @@ from workers.engines.engine import FinishReason, Sampling
 
 #: vLLM touches all of its cache at start, so this is resident memory.
 CPU_KV_CACHE_BYTES = 1 << 30
+#: Of a GPU, for all versions together.
+GPU_MEMORY_SHARE = 0.9
 #: vLLM hands out the cache in blocks; on CPU they hold 128 tokens.
 BLOCK_TOKENS = 128
 
@@ -27,14 +29,16 @@ class VllmOptions:
     max_model_len: int
     max_num_seqs: int
     threads: int
+    engines: int = 1  # that share a GPU
 
 
 class VllmBackend:
-    """A Backend (workers.engines.backend). Import and load take 20 to 40 s together."""
+    """A Backend (workers.engines.backend). Import and load take 20 to 40 s together; another one beside it 0.3 s, and a cache of its own."""
 
     def __init__(self, checkpoint: Path, options: VllmOptions) -> None:
         import torch
         from vllm.engine.arg_utils import EngineArgs
+        from vllm.model_executor.layers import rotary_embedding
         from vllm.v1.engine.llm_engine import LLMEngine
 
         logging.getLogger("vllm").setLevel(logging.ERROR)  # its warnings are advice about hardware we did not ask for
@@ -52,9 +56,13 @@ class VllmBackend:
             generation_config="vllm",  # sampling comes from the request, never from the checkpoint
             disable_log_stats=True,
             use_tqdm_on_load=False,
+            gpu_memory_utilization=GPU_MEMORY_SHARE / options.engines,
             kv_cache_memory_bytes=None if on_gpu else _kv_cache_bytes(checkpoint, options),
             seed=0,  # of the engine, not of requests
         )
+        # vLLM 0.31 shares rotary embeddings among all models of a process. A load that fails half way leaves them without data, and would take the
+        # engine beside it along (2026-11-21).
+        rotary_embedding._ROPE_DICT.clear()
         self._engine: Any = LLMEngine.from_engine_args(arguments)
         self._names: dict[int, str] = {}  # our request id -> vLLM's
 
@@ -96,7 +104,7 @@ class VllmBackend:
         self._names.pop(request_id, None)
         first = output.outputs[0]
         reason = FinishReason.LENGTH if first.finish_reason == "length" else FinishReason.STOP
-        return Completion(request_id, first.text, len(first.token_ids), reason)
+        return Completion(request_id, first.text, tuple(first.token_ids), reason)
 
 
 def _repack_tied_head(model: Any) -> None:

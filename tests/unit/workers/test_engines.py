@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,35 +10,14 @@ import pytest
 from infra.checkpoints import BadCheckpoint
 from infra.errors import BadSetting, RetryLater
 from infra.settings import EngineKind, Reflection, Settings
-from schemas.responses import ModelVersion
 from tests.unit.infra.checkpoint_files import write_checkpoint
+from tests.unit.workers.served import SAMPLING, Served, version
 from workers.engines import choice
-from workers.engines.engine import EngineDied, GenerationFailed, Sampling, StartStopped, SwapFailed
+from workers.engines.engine import EngineDied, GenerationFailed, StartStopped, SwapFailed
 from workers.engines.fake import CharTemplate, FakeBackend
-from workers.engines.serving import Limits, ServingEngine
-
-SAMPLING = Sampling(max_new_tokens=10)
-
-
-def version(number: str) -> ModelVersion:
-    return ModelVersion(name="m", version=number, digest=number)
-
-
-class Served:
-    """An engine over a fake backend that answers `prompt@checkpoint`."""
-
-    def __init__(self, folder: Path, *, in_flight: int = 4, drain_s: float = 5.0, answer: Callable[[str, str], str] | None = None) -> None:
-        self.first, self.second = write_checkpoint(folder / "1"), write_checkpoint(folder / "2", weights=b"\x01" * 16)
-        self.stranger = write_checkpoint(folder / "3", hidden_size=16)
-        self.backend = FakeBackend(self.first, answer or (lambda prompt, checkpoint: f"{prompt}@{checkpoint}"), steps=3, step_s=0.01)
-        limits = Limits(max_model_len=40, in_flight=in_flight, drain_s=drain_s)
-        self.engine = ServingEngine.start(lambda _: self.backend, CharTemplate(), self.first, version("1"), limits)
-
-    async def running(self, requests: int) -> None:
-        """Wait until so many are in flight."""
-        async with asyncio.timeout(10):
-            while len(self.backend.left) < requests:  # noqa: ASYNC110  # another thread fills it
-                await asyncio.sleep(0.001)
+from workers.engines.room import Limits
+from workers.engines.serving import ServingEngine
+from workers.engines.slots import Held
 
 
 async def test_answers_carry_the_version_they_were_admitted_under_through_a_swap(tmp_path: Path) -> None:
@@ -150,7 +128,7 @@ def test_a_stop_does_not_wait_for_a_model_that_is_loading(tmp_path: Path) -> Non
 
     threading.Timer(0.05, stop.set).start()
     with pytest.raises(StartStopped):
-        ServingEngine.start(load_slowly, CharTemplate(), checkpoint, version("1"), Limits(max_model_len=40, in_flight=4, drain_s=5.0), stop)
+        ServingEngine.start(load_slowly, CharTemplate(), Held(version("1"), checkpoint), Limits(max_model_len=40, in_flight=4, drain_s=5.0), stop)
     loaded.set()
     for thread in threading.enumerate():
         if thread.name == "engine":

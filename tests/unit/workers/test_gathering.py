@@ -24,7 +24,7 @@ class Batches:
         self.admitted.remove(request_id)
 
     def step(self) -> Sequence[Completion]:
-        done = [Completion(request_id, "", 1, FinishReason.STOP) for request_id in self.admitted]
+        done = [Completion(request_id, "", (1,), FinishReason.STOP) for request_id in self.admitted]
         self.sizes.append(len(done))
         self.admitted.clear()
         return done
