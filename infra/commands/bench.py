@@ -55,5 +55,19 @@ def train(
     run(lambda settings: int(command.run(settings, command.Options(out, arms=_names(arms), parts=_names(parts), **options), as_json)))
 
 
+@bench.command(epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 every target met, 1 one was missed, or failed"))
+def promotion(
+    out: Annotated[Path, typer.Option(help="Where promotion.json and promotion.png go.")] = Path("bench-out"),
+    short: Annotated[bool, typer.Option("--short", help="A little of everything, to see that it works; such figures say little.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Processes at once; figures do not depend on it.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Measure the promoter's verdicts on simulated canaries: equal versions, planted losses and gains, guardrails. About ten minutes on two cores."""
+    import importlib
+
+    command = importlib.import_module("bench.promotion.command")
+    run(lambda settings: int(command.run(settings, out, short=short, jobs=jobs, as_json=as_json)))
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -1,0 +1,217 @@
+# ruff: noqa: N815  # axes are capital letters, see below
+"""One simulated canary: users ask, answers are scored, and the verdict is asked at every look, on cells as the stream makes them.
+
+Users have a persona, a pace, a mix of domains, an arm by chance and a first moment: half are there from the start, the others arrive over the first seven
+tenths. Over time all answers get a little worse and the mix of domains shifts, in both arms alike. Half of the answers are scored. Seeds fix everything.
+
+Axes: U users (the canary's first), D domains, V values of an answer, M answers between two looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
+
+from bench.promotion.population import Pool
+from bench.promotion.scenarios import Harm, Scenario
+from infra.settings import Promotion
+from schemas.experiments import Arm
+from schemas.quality import Metric, Moments, Quality, Span
+from trainer.promotion.verdict import Outcome, Verdict, canary_verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Whole = NDArray[np.int64]
+
+SCORED = 0.5
+#: Of all answers: how much worse they get until the end, and how often they fall back or cannot be read anyway.
+WORSE, FALLBACK, UNPARSABLE = 0.06, 0.02, 0.01
+OPERATIONAL = (Metric.FALLBACK, Metric.UNPARSABLE, Metric.LATENCY_MS, Metric.LENGTH, Metric.DRIFT)
+_FIRST_SCORED = 60
+_AT, _ID = datetime(2026, 11, 1, tzinfo=UTC), UUID(int=1)
+
+
+@dataclass(frozen=True)
+class Result:
+    outcome: str
+    cause: str  # what decided: reward, a guardrail's metric, split, or bounds
+    scored: int  # answers of both groups
+    answers: int  # scored or not
+    shown: int  # of them the challenger's own: who was hurt
+    users: int  # who got one of those
+    variance_kept: float
+
+
+def simulate(scenario: Scenario, pool: Pool, promotion: Promotion, looks: int, seed: tuple[int, ...]) -> Result:
+    """One experiment to its verdict."""
+    import numpy as np
+
+    bounded = scenario.bounded(promotion)
+    crowd = _Crowd(scenario, pool, np.random.default_rng(seed))
+    for end in _looks(bounded.canary_answers, looks):
+        crowd.answer(end)
+        verdict = canary_verdict(crowd.cells(), bounded, 0.0)
+        if verdict.outcome is not Outcome.RUNNING:
+            return _result(verdict, crowd)
+    raise AssertionError("the last look lies behind canary_answers")
+
+
+def _looks(canary_answers: int, count: int) -> Iterator[tuple[int, float]]:
+    """How many scored answers of both groups there are at each look, by growing gaps, and how far the experiment is. Ends well behind `canary_answers`."""
+    last = 2 * canary_answers
+    for number in range(count):
+        scored = _FIRST_SCORED * (last / _FIRST_SCORED) ** (number / (count - 1))
+        yield int(scored), scored / last
+    for more in range(1, 40):
+        yield int(last * (1 + more / 40)), 1.0
+
+
+@dataclass
+class _Crowd:
+    scenario: Scenario
+    pool: Pool
+    rng: np.random.Generator
+    answered: int = 0
+    _all_UV: Floats = field(init=False)  # answers, then sums of OPERATIONAL
+    _scored_UDV: Floats = field(init=False)  # scored answers, rewards, base rewards
+
+    def __post_init__(self) -> None:
+        import numpy as np
+
+        users, rng, domains = self.scenario.users, self.rng, len(self.pool.domains)
+        self.canary = int(rng.binomial(users, 0.5))
+        offset, exponent = self.scenario.activity
+        self._pace_U = rng.permutation((offset + 1 + np.arange(users)) ** -exponent)
+        self._since_U = np.maximum(0, rng.uniform(-0.7, 0.7, users))
+        self._persona_U = rng.integers(len(self.pool.reward_PDQ), size=users)
+        self._mix_UD = rng.dirichlet(np.ones(domains), users)
+        self._hurt_U = rng.random(users) < 0.2
+        self._fallback_U = rng.beta(1, 1 / FALLBACK - 1, users)
+        self._latency_U, self._length_U, self._drift_U = rng.lognormal(0, 0.3, users), rng.lognormal(0, 0.2, users), rng.beta(6, 14, users)
+        self._all_UV = np.zeros((users, 1 + len(OPERATIONAL)))
+        self._scored_UDV = np.zeros((users, domains, 3))
+
+    def answer(self, end: tuple[int, float]) -> None:
+        """Go on until there are about so many scored answers."""
+        import numpy as np
+
+        scored, progress = end
+        count = int(scored / SCORED) - self.answered
+        self.answered += count
+        paces = np.cumsum(self._pace_U * (self._since_U <= progress))
+        user_M = np.searchsorted(paces, self.rng.random(count) * paces[-1], side="right")
+        domain_M = self._domains(user_M, progress)
+        reward_M, base_M = self._rewards(user_M, domain_M, progress)
+        values = [np.ones(count), *self._operational(user_M, reward_M, base_M)]
+        for place, value_M in enumerate(values):
+            self._all_UV[:, place] += np.bincount(user_M, value_M, self.scenario.users)
+        counts = self.rng.random(count) < SCORED
+        spot_M, shape = (user_M * len(self.pool.domains) + domain_M)[counts], self._scored_UDV.shape
+        for place, value_M in enumerate((values[0], reward_M, base_M)):
+            self._scored_UDV[:, :, place] += np.bincount(spot_M, value_M[counts], shape[0] * shape[1]).reshape(shape[:2])
+
+    def _domains(self, user_M: Whole, progress: float) -> Whole:
+        import numpy as np
+
+        mix_UD = self._mix_UD.copy()
+        mix_UD[:, 0] *= 1 - 0.5 * progress
+        cumulative = np.cumsum(mix_UD / mix_UD.sum(axis=1, keepdims=True), axis=1)[user_M]
+        domain_M: Whole = (self.rng.random(len(user_M))[:, None] > cumulative).sum(axis=1)
+        return np.minimum(domain_M, len(self.pool.domains) - 1)
+
+    def _rewards(self, user_M: Whole, domain_M: Whole, progress: float) -> tuple[Floats, Floats]:
+        import numpy as np
+
+        scenario, rng, count = self.scenario, self.rng, len(user_M)
+        place = (self._persona_U[user_M], domain_M, rng.integers(self.pool.reward_PDQ.shape[2], size=count))
+        reward_M, base_M = self.pool.reward_PDQ[place] * (rng.random(count) >= WORSE * progress), self.pool.base_PDQ[place]
+        if scenario.gain:
+            better = rng.random(count) < scenario.gain * self.pool.mean / (1 - self.pool.mean)
+            reward_M = np.where(better & (user_M < self.canary), 1.0, reward_M)
+        if scenario.loss:
+            hurt = rng.random(count) < self._hurting(user_M, domain_M)
+            reward_M = np.where(hurt & (user_M < self.canary), 0.0, reward_M)
+        return reward_M, base_M
+
+    def _hurting(self, user_M: Whole, domain_M: Whole) -> Floats:
+        """The probability of each answer's being hurt, so that `loss` of the mean is lost over all."""
+        import numpy as np
+
+        match self.scenario.harm:
+            case Harm.ANYWHERE:
+                where = np.ones(len(user_M))
+            case Harm.USERS:
+                where = self._hurt_U[user_M] / 0.2
+            case Harm.DOMAIN:
+                rewards = self.pool.reward_PDQ.mean(axis=(0, 2))
+                where = (domain_M == 1) * rewards.sum() / rewards[1]
+        return self.scenario.loss * where
+
+    def _operational(self, user_M: Whole, reward_M: Floats, base_M: Floats) -> Iterator[Floats]:
+        """Values of OPERATIONAL. Where the base answer goes out, its reward is the answer's, too: `reward_M` is changed."""
+        import numpy as np
+
+        scenario, rng, count, mine = self.scenario, self.rng, len(user_M), user_M < self.canary
+        unparsable = rng.random(count) < UNPARSABLE + scenario.unparsable * mine
+        fallback = unparsable | (rng.random(count) < self._fallback_U[user_M] + scenario.fallback * mine)
+        np.copyto(reward_M, base_M, where=fallback)
+        yield fallback.astype(float)
+        yield unparsable.astype(float)
+        yield 400 * self._latency_U[user_M] * rng.lognormal(0, 0.5, count) * np.where(mine, scenario.slower, 1.0)
+        yield np.where(fallback, 1.0, self._length_U[user_M] * rng.lognormal(0, 0.3, count) * np.where(mine, scenario.longer, 1.0))
+        yield np.where(fallback, 0.0, np.clip(self._drift_U[user_M] + rng.normal(0, 0.1, count) + scenario.drifting * mine, 0, 1))
+
+    def cells(self) -> list[Quality]:
+        return [cell for arm in (Arm.CANARY, Arm.BASELINE) for cell in self._of_arm(arm)]
+
+    def shown(self) -> tuple[int, int]:
+        """The challenger's own answers, and who got one."""
+        counts = self._all_UV[: self.canary, 0]
+        return int(counts.sum()), int((counts > 0).sum())
+
+    def scored(self) -> int:
+        return int(self._scored_UDV[:, :, 0].sum())
+
+    def _of_arm(self, arm: Arm) -> Iterator[Quality]:
+        part = slice(None, self.canary) if arm is Arm.CANARY else slice(self.canary, None)
+        all_UV, scored_UDV = self._all_UV[part], self._scored_UDV[part]
+        sums = {metric: _moments(all_UV[:, 0], all_UV[:, 1 + place]) for place, metric in enumerate(OPERATIONAL)}
+        yield self._cell(arm, None, scored_UDV.sum(axis=1), sums)
+        if not self.scenario.is_plain:
+            for place, domain in enumerate(self.pool.domains):
+                yield self._cell(arm, domain, scored_UDV[:, place], {})
+
+    def _cell(self, arm: Arm, domain: str | None, scored_UV: Floats, sums: dict[Metric, Moments]) -> Quality:
+        counts, rewards, bases = scored_UV.T
+        sums |= {Metric.REWARD: _moments(counts, rewards)}
+        if not self.scenario.is_plain:
+            sums |= {Metric.BASE_REWARD: _moments(counts, bases)}
+        where: dict[str, Any] = {"name": "simulated", "version": "2" if arm is Arm.CANARY else "1", "experiment": _ID, "arm": arm, "domain": domain}
+        times = {"started_at": _AT, "ended_at": _AT, "computed_at": _AT}
+        answers = next(iter(sums.values())).n
+        return Quality(**where, **times, partition=0, span=Span.EXPERIMENT, answers=answers, metrics=sums, crossed=float(rewards @ bases))
+
+
+def _moments(counts: Floats, sums: Floats) -> Moments:
+    return Moments(users=int((counts > 0).sum()), n=int(counts.sum()), s=sums.sum(), nn=counts @ counts, ss=sums @ sums, ns=counts @ sums)
+
+
+def _result(verdict: Verdict, crowd: _Crowd) -> Result:
+    shown, users = crowd.shown()
+    kept = verdict.evidence["reward"]["variance_kept"]
+    return Result(verdict.outcome.value, _cause(verdict), crowd.scored(), crowd.answered, shown, users, kept)
+
+
+def _cause(verdict: Verdict) -> str:
+    tripped = [rail["metric"] for rail in verdict.evidence["guardrails"] if rail["state"] == "tripped"]
+    if tripped:
+        return str(tripped[0])
+    if verdict.evidence["uneven"]:
+        return "split"
+    return "bounds" if verdict.outcome is Outcome.INCONCLUSIVE else "reward"

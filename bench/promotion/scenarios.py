@@ -1,0 +1,75 @@
+"""What is simulated: who the users are, and what is different about the challenger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bench.promotion.plan import Plan
+from bench.promotion.population import Kind
+from infra.settings import Promotion
+from trainer.promotion.verdict import Outcome
+
+
+class Harm(StrEnum):
+    """Where a planted loss falls. An answer that is hurt is worth nothing."""
+
+    ANYWHERE = "anywhere"  # any answer with the same probability
+    USERS = "a fifth of the users"
+    DOMAIN = "one domain"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`loss` and `gain` are relative to the mean reward. Rises are of probabilities, `slower` and `longer` factors."""
+
+    name: str
+    title: str
+    expected: Outcome
+    experiments: int
+    population: Kind = "personas"
+    users: int = 4_000  # of both groups
+    canary_answers: int | None = None  # None: as the settings say
+    activity: tuple[float, float] = (20.0, 0.8)  # (offset, exponent): user number r asks in proportion to (offset + r) ** -exponent
+    loss: float = 0.0
+    harm: Harm = Harm.ANYWHERE
+    gain: float = 0.0
+    fallback: float = 0.0
+    unparsable: float = 0.0
+    slower: float = 1.0
+    longer: float = 1.0
+    drifting: float = 0.0
+    is_plain: bool = False  # without what adjusts: base rewards and domains are kept from the verdict
+
+    def bounded(self, promotion: Promotion) -> Promotion:
+        return promotion if self.canary_answers is None else promotion.model_copy(update={"canary_answers": self.canary_answers})
+
+
+def scenarios(plan: Plan) -> list[Scenario]:
+    return [*_equal(plan.equal), *_unequal(plan.unequal), *_guarded(plan.unequal)]
+
+
+def _equal(count: int) -> Iterator[Scenario]:
+    """Two equal versions: any verdict but none is wrong."""
+    yield Scenario("equal", "A/A, personas", Outcome.INCONCLUSIVE, count)
+    yield Scenario("equal-levels", "A/A, users better or worse off in all domains", Outcome.INCONCLUSIVE, count, "levels")
+    yield Scenario("equal-few", "A/A, 120 users", Outcome.INCONCLUSIVE, count, "levels", users=120, canary_answers=2_000)
+    yield Scenario("equal-heavy", "A/A, few users ask most (Zipf 1)", Outcome.INCONCLUSIVE, count, "levels", activity=(0.0, 1.0))
+
+
+def _unequal(count: int) -> Iterator[Scenario]:
+    for harm in Harm:
+        yield Scenario(f"loss-{harm.name.lower()}", f"-5 %, {harm.value}", Outcome.HARMFUL, count, loss=0.05, harm=harm)
+    yield Scenario("loss-levels", "-5 %, users better or worse off", Outcome.HARMFUL, count, "levels", loss=0.05)
+    yield Scenario("loss-plain", "-5 %, anywhere, without adjusting", Outcome.HARMFUL, count, loss=0.05, is_plain=True)
+    for gain in (0.02, 0.05, 0.1):
+        yield Scenario(f"gain-{gain:g}", f"+{gain * 100:g} %", Outcome.BETTER, count, gain=gain)
+
+
+def _guarded(count: int) -> Iterator[Scenario]:
+    yield Scenario("slower", "latency x 2", Outcome.HARMFUL, count, slower=2.0)
+    yield Scenario("longer", "length x 2", Outcome.HARMFUL, count, longer=2.0)
+    yield Scenario("fallback", "fallback +10 points", Outcome.HARMFUL, count, fallback=0.1)
+    yield Scenario("unparsable", "unparsable +10 points", Outcome.HARMFUL, count, unparsable=0.1)
+    yield Scenario("drifting", "drift +0.3", Outcome.HARMFUL, count, drifting=0.3)

@@ -1,0 +1,77 @@
+"""What the experiments of a scenario came to, and what is promised. Pure."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from statistics import fmean, quantiles
+from typing import Any
+
+from bench.promotion.experiment import Result
+from bench.promotion.scenarios import Scenario
+from bench.workers.targets import Bound, Target
+from trainer.promotion.verdict import Outcome
+
+#: Of two equal versions told apart, and of versions planted 5 % worse that are found out within the bounds.
+FALSE, FOUND = 0.05, 0.95
+DECIDED = frozenset({Outcome.BETTER.value, Outcome.HARMFUL.value})
+
+
+def summary(scenario: Scenario, results: Sequence[Result]) -> dict[str, Any]:
+    """Plain values. `found` are the experiments that ended as they should, `wrong` those told apart the other way, or at all where nothing is to be told."""
+    outcomes = Counter(result.outcome for result in results)
+    found = [result for result in results if result.outcome == scenario.expected]
+    wrong = sum(result.outcome in DECIDED and result.outcome != scenario.expected for result in results)
+    return {
+        **asdict(scenario),
+        "experiments": len(results),
+        "outcomes": dict(outcomes),
+        "causes": dict(Counter(f"{result.outcome} by {result.cause}" for result in results)),
+        "found": _share(len(found), len(results)),
+        "wrong": _share(wrong, len(results)),
+        "to_verdict": {name: _spread([getattr(result, name) for result in found]) for name in ("scored", "answers", "shown", "users")},
+        "scored_when_found": sorted(result.scored for result in found),
+        "variance_kept": round(fmean(result.variance_kept for result in results), 3),
+    }
+
+
+def targets(scenarios: Sequence[Mapping[str, Any]]) -> list[Target]:
+    return list(_targets(scenarios))
+
+
+def _targets(scenarios: Sequence[Mapping[str, Any]]) -> Iterator[Target]:
+    for one in scenarios:
+        if one["expected"] == Outcome.INCONCLUSIVE:
+            yield Target(f"{one['title']}: promoted or rolled back, share", Bound.AT_MOST, FALSE, one["wrong"]["share"])
+    for one in scenarios:
+        if one["expected"] == Outcome.HARMFUL and not one["is_plain"]:
+            yield Target(f"{one['title']}: rolled back within the bounds, share", Bound.AT_LEAST, FOUND, one["found"]["share"])
+
+
+def line(one: Mapping[str, Any]) -> str:
+    """One scenario for a person."""
+    share = one["wrong"] if one["expected"] == Outcome.INCONCLUSIVE else one["found"]
+    word = "told apart" if one["expected"] == Outcome.INCONCLUSIVE else one["expected"]
+    text = f"{one['title']:<48} {word} {share['share']:7.2%} [{share['low']:.2%}, {share['high']:.2%}] of {one['experiments']}"
+    if one["expected"] == Outcome.INCONCLUSIVE or not (scored := one["to_verdict"]["scored"]):
+        return text
+    shown, users = one["to_verdict"]["shown"], one["to_verdict"]["users"]
+    return (
+        f"{text}; median {scored['median']:,} scored answers of both groups (90 %: {scored['p90']:,}), {shown['median']:,} shown to {users['median']:,} users"
+    )
+
+
+def _share(count: int, of: int) -> dict[str, float]:
+    """With Wilson's 95 % interval."""
+    share, z = count / of, 1.96
+    middle, reach = (share + z * z / 2 / of) / (1 + z * z / of), z * math.sqrt(share * (1 - share) / of + z * z / 4 / of**2) / (1 + z * z / of)
+    return {"share": round(share, 5), "low": round(max(0.0, middle - reach), 5), "high": round(min(1.0, middle + reach), 5)}
+
+
+def _spread(values: Sequence[int]) -> dict[str, int] | None:
+    if len(values) < 2:
+        return None
+    cuts = quantiles(values, n=20, method="inclusive")
+    return {"p5": round(cuts[0]), "median": round(cuts[9]), "p90": round(cuts[17]), "p95": round(cuts[18])}
