@@ -21,23 +21,27 @@ TAIL_BYTES = 4096
 
 
 class Child:
-    """One process at a time under one name; it may be started again after it ended. Start it from a thread that outlives it (see `infra.leash`)."""
+    """One process at a time under one name; it may be started again after it ended. Start it from a thread that outlives it (see `infra.leash`).
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> None:
+    Standard output goes to the log too, or to `output`, which every start empties.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, output: Path | None = None) -> None:
         self.name = name
         self.command = list(command)
         self.log = log
+        self.output = output
         self.env = dict(env) if env is not None else None
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the process; output is appended to `log`. Raises OSError when the log cannot be written."""
+        """Start the process; its log is appended to. Raises OSError when the log cannot be written."""
         if self.is_running:
             raise RuntimeError(f"{self.name} is running already")
         self.log.parent.mkdir(parents=True, exist_ok=True)
         leashed = [sys.executable, "-I", "-S", str(Path(leash.__file__)), str(os.getpid()), *self.command]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(leashed, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.env, start_new_session=True)
+        with self.log.open("ab") as log, self.output.open("wb") if self.output else contextlib.nullcontext(log) as output:
+            self._process = subprocess.Popen(leashed, stdin=subprocess.DEVNULL, stdout=output, stderr=log, env=self.env, start_new_session=True)
 
     @property
     def pid(self) -> int | None:

@@ -1,8 +1,8 @@
-"""The lease: one trainer at a time in a state directory.
+"""Leases: one trainer and one promoter at a time in a state directory.
 
 The kernel holds the lock on the file and drops it when its process dies, so a stale file never blocks anybody; the pid inside is for people.
 
-It binds the processes that share the directory, on one machine or on a file system whose `flock` reaches across them. Trainers with
+It binds the processes that share the directory, on one machine or on a file system whose `flock` reaches across them. Processes with
 directories of their own but one registry are not kept apart: MLflow has no compare-and-set to build that on, so deploy one (`infra.registry`).
 """
 
@@ -18,6 +18,11 @@ from pathlib import Path
 from infra.errors import CannotContinue
 from infra.settings import Settings
 
+
+class Held(CannotContinue):
+    """Another process holds the lease."""
+
+
 #: Whoever asks whether the lease is held holds it for a moment.
 TRIES, RETRY_S = 5, 0.02
 
@@ -27,9 +32,14 @@ def lease_path(settings: Settings) -> Path:
     return settings.stack.dir / "trainer.lock"
 
 
+def promoter_lease_path(settings: Settings) -> Path:
+    """Where whoever writes transitions and moves aliases holds the lease: the promoter, or a command where none runs."""
+    return settings.stack.dir / "promoter.lock"
+
+
 @contextmanager
 def lease(path: Path) -> Iterator[None]:
-    """Hold `path` for the block. Raises CannotContinue with the holder's pid when another process holds it."""
+    """Hold `path`, named after the part that holds it, for the block. Raises Held with the holder's pid when another process does."""
     path.parent.mkdir(parents=True, exist_ok=True)
     tries = 0
     while True:
@@ -43,7 +53,7 @@ def lease(path: Path) -> Iterator[None]:
             if tries < TRIES:
                 time.sleep(RETRY_S)
                 continue
-            raise CannotContinue(f"another trainer is at work (pid {holder}, {path}); wait for it or stop it") from None
+            raise Held(f"another {path.stem} is at work (pid {holder}, {path}); wait for it or stop it") from None
         if _still_there(descriptor, path):
             break
         os.close(descriptor)  # its holder removed it between our open and our lock
@@ -57,7 +67,7 @@ def lease(path: Path) -> Iterator[None]:
 
 
 def is_held(path: Path) -> bool:
-    """Whether a trainer is at work now."""
+    """Whether somebody holds it now."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except FileNotFoundError:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any, Protocol
 
-from infra.errors import RetouchError
+from infra.errors import RetouchError, RetryLater
+from infra.settings import Settings
+from trainer.lease import is_held, promoter_lease_path
 
 
 class Refused(RetouchError):
@@ -19,7 +23,7 @@ class Desk(Protocol):
         ...
 
     def promote(self, version: str, operator: str, reason: str) -> dict[str, Any]:
-        """Make `version` champion now; the transition, as plain JSON values. Raises Refused."""
+        """Make `version` champion now; the transition with its version, as plain JSON values. Raises Refused."""
         ...
 
     def reject(self, version: str, operator: str, reason: str) -> dict[str, Any]:
@@ -29,3 +33,41 @@ class Desk(Protocol):
     def rollback(self, to: str | None, operator: str, reason: str) -> dict[str, Any]:
         """Let a former champion serve again, the last one where `to` is None, and give up the present one; the transition. Raises Refused."""
         ...
+
+
+def desk(settings: Settings) -> Desk:
+    """The promoter that `promotion.url` names or that runs in the state directory, otherwise one that writes itself while it is asked.
+
+    Raises RetryLater where a promoter has the lease and does not say yet where it listens.
+    """
+    from trainer.promotion.client import Client
+    from trainer.promotion.local import LocalDesk
+
+    if settings.promotion.url:
+        return Client(settings.promotion.url, _token(settings))
+    if not is_held(promoter_lease_path(settings)):
+        return LocalDesk(settings)
+    try:
+        url = json.loads(promoter_path(settings).read_text())["url"]
+    except (OSError, ValueError, KeyError) as error:
+        raise RetryLater("a promoter is starting, or a command is at work; ask again in some seconds") from error
+    return Client(url, _token(settings))
+
+
+def promoter_path(settings: Settings) -> Path:
+    """Where a running promoter says where it listens: {"url", "pid"}."""
+    return settings.stack.dir / "promoter.json"
+
+
+def token_path(settings: Settings) -> Path:
+    """The operator token that a promoter makes where the settings have none; readable by its user alone."""
+    return settings.stack.dir / "operator-token"
+
+
+def _token(settings: Settings) -> str | None:
+    if settings.promotion.operator_token:
+        return settings.promotion.operator_token.get_secret_value()
+    try:
+        return token_path(settings).read_text().strip()
+    except OSError:
+        return None

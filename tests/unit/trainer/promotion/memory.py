@@ -1,0 +1,70 @@
+"""A registry in memory, whose process may be killed right before or after any of its writes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from infra.errors import CannotContinue
+from infra.registry import RegisteredVersion
+from schemas.model_events import Alias
+from schemas.promotion import Transition
+
+CREATED = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class Killed(BaseException):
+    """The process is gone: nothing catches this."""
+
+
+class MemoryRegistry:
+    """What of `infra.registry.Registry` the promoter uses. `kill_at` boundaries from now on (two for each write) the process dies."""
+
+    def __init__(self, on_write: Callable[[], None] = lambda: None) -> None:
+        self._versions: dict[str, RegisteredVersion] = {}
+        self._aliases: dict[Alias, str] = {}
+        self._on_write = on_write
+        self.kill_at: int | None = None
+        self.writes = 0
+
+    def register(self, *, tags: dict[str, str] | None = None) -> RegisteredVersion:
+        name = str(len(self._versions) + 1)
+        self._versions[name] = RegisteredVersion("reflector", name, f"sha256-{name}", None, CREATED, tags=tags or {})
+        return self._versions[name]
+
+    def versions(self) -> list[RegisteredVersion]:
+        return [self.get(name) for name in self._versions]
+
+    def get(self, version: str) -> RegisteredVersion:
+        return replace(self._versions[version], aliases=tuple(alias for alias in Alias if self._aliases.get(alias) == version))
+
+    def record(self, version: str, transition: Transition) -> None:
+        found = self._versions[version]
+        if transition.seq != len(found.transitions) + 1:
+            raise CannotContinue(f"version {version}: transition {transition.seq} is taken already")
+        again = Transition.model_validate_json(transition.model_dump_json())
+        self._write(lambda: self._versions.update({version: replace(found, transitions=(*found.transitions, again))}))
+
+    def point(self, alias: Alias, version: str) -> None:
+        self._write(lambda: self._aliases.update({alias: version}))
+
+    def unpoint(self, alias: Alias) -> None:
+        self._write(lambda: self._aliases.pop(alias, None))
+
+    def aliased(self, alias: Alias) -> str | None:
+        return self._aliases.get(alias)
+
+    def _write(self, write: Callable[[], object]) -> None:
+        self._boundary()
+        write()
+        self.writes += 1
+        self._on_write()
+        self._boundary()
+
+    def _boundary(self) -> None:
+        if self.kill_at is not None:
+            self.kill_at -= 1
+            if self.kill_at < 0:
+                self.kill_at = None
+                raise Killed

@@ -1,0 +1,437 @@
+"""The promoter over a registry in memory: every edge by itself, then everything at random, with a kill between any two effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from infra.errors import CannotContinue
+from infra.settings import Promotion
+from lab.promotion.script import PROMOTION, Script, Told
+from schemas.model_events import Alias, ModelEvent
+from schemas.promotion import CHALLENGING, TRANSITIONS, CanaryPrompt, State
+from tests.unit.trainer.promotion.memory import Killed, MemoryRegistry
+from trainer.promotion import machine, wishes
+from trainer.promotion.gate import GateResult
+from trainer.promotion.log import Ledger, Step
+from trainer.promotion.operations import Refused
+from trainer.promotion.promoter import Promoter, verdict_of
+
+PROMPT = CanaryPrompt(prompt="Say something.", token_ids=(1, 2, 3))
+PASSED = GateResult("passed", "significantly better", {"gain": 0.1}, (PROMPT,))
+Wish = Callable[[Ledger, datetime], Step]
+
+
+class World:
+    """A registry, what its promoter is told, and the promoter of the present life."""
+
+    def __init__(self, promotion: Promotion = PROMOTION) -> None:
+        self.registry = MemoryRegistry(self.check)
+        self.script = Script()
+        self.promotion = promotion
+        self.said: list[ModelEvent] = []
+        self.had_a_champion = False
+        first = self.registry.register()
+        for _ in range(2):
+            step = machine.first_champion(Ledger((self.registry.get("1"),)), self.registry.get("1"), "bootstrap", "shipped", self.script.now)
+            assert step
+            self.registry.record(first.version, step.transition)
+        self.registry.point(Alias.CHAMPION, "1")
+        self.live()
+
+    def live(self) -> None:
+        self.promoter = Promoter(self.registry, self.promotion, feed=self.script, gates=self.script, announce=self.said.append, clock=lambda: self.script.now)
+
+    def register(self, gate: GateResult | None = PASSED) -> str:
+        version = self.registry.register().version
+        if gate:
+            self.script.gates[version] = gate
+        return version
+
+    def quiet(self, kill_at: int | None = None) -> bool:
+        """Look until nothing is left to do; whether a kill came in between."""
+        return self.survive(lambda: [None for _ in iter(self.look, False)], kill_at)
+
+    def look(self) -> bool:
+        self.script.now += timedelta(seconds=1)
+        self.script.versions = {version.version: version for version in self.registry.versions()}
+        return self.promoter.look()
+
+    def survive(self, act: Callable[[], object], kill_at: int | None) -> bool:
+        self.registry.kill_at = kill_at
+        try:
+            act()
+        except Killed:
+            self.live()
+            return True
+        finally:
+            self.registry.kill_at = None
+        return False
+
+    def obey(self, wish: Wish, kill_at: int | None = None) -> None:
+        """As an operator does: who is cut off looks, and asks again where the champion, or the version, is as it was."""
+        before = self.shape()
+        if self.survive(lambda: self.promoter.obey(wish), kill_at) and self.shape()["logs"] == before["logs"]:
+            self.promoter.obey(wish)
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(tuple(self.registry.versions()))
+
+    def state(self, version: str) -> State:
+        ledger = self.ledger
+        found = ledger.get(version)
+        assert found
+        return ledger.state(found)
+
+    def shape(self) -> dict[str, Any]:
+        """Everything but when it was."""
+        logs = {
+            version.version: [step.model_dump(mode="json", exclude={"at", "evidence"}) for step in version.transitions] for version in self.registry.versions()
+        }
+        return {"logs": logs, "aliases": {alias: self.registry.aliased(alias) for alias in Alias}}
+
+    def check(self) -> None:
+        """What holds after every single write, whoever is killed then."""
+        ledger = self.ledger
+        champions = ledger.in_state(State.CHAMPION)
+        assert len(champions) <= 1 and (champions or not self.had_a_champion)
+        self.had_a_champion = self.had_a_champion or bool(champions)
+        assert sum(ledger.state(version) in CHALLENGING for version in ledger.versions) <= 1
+        for version in ledger.versions:
+            assert [step.seq for step in version.transitions] == list(range(1, len(version.transitions) + 1))
+            state = State.REGISTERED
+            for step in version.transitions:
+                assert step.before is state and step.after in TRANSITIONS[state]
+                state = step.after
+        for alias in Alias:
+            if name := self.registry.aliased(alias):
+                named = ledger.get(name)
+                needed = State.CHAMPION if alias is Alias.CHAMPION else State.GATED
+                assert named and any(step.after is needed for step in named.transitions)
+        stamps = [step.at for version in ledger.versions for step in version.transitions]
+        assert len(set(stamps)) == len(stamps)
+
+    def check_quiet(self) -> None:
+        """What holds once there is nothing left to do."""
+        ledger = self.ledger
+        assert ledger.champion and self.registry.aliased(Alias.CHAMPION) == ledger.champion.version
+        assert self.registry.aliased(Alias.CHALLENGER) == (ledger.challenger.version if ledger.challenger else None)
+        assert all(version.state is ledger.state(version) for version in ledger.versions)
+        assert {(event.version, event.seq) for event in self.said} == {(v.version, step.seq) for v in ledger.versions for step in v.transitions}
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_a_good_version_goes_from_gate_to_champion_and_the_old_one_retires(world: World) -> None:
+    world.register()
+    world.quiet()
+    assert world.state("2") is State.SHADOW
+    world.script.told = {"shadow": "better"}
+    world.quiet()
+    assert world.state("2") is State.CANARY
+    world.script.told = {"canary": "better"}
+    world.quiet()
+    world.check_quiet()
+    second, first = world.registry.get("2"), world.registry.get("1")
+    assert [step.after for step in second.transitions] == [State.GATED, State.SHADOW, State.CANARY, State.CHAMPION]
+    assert second.transitions[-1].replaces == "1" and first.state is State.RETIRED and second.canary_prompts == (PROMPT,)
+    shadow, canary = second.transitions[1:3]
+    assert shadow.experiment and canary.experiment and shadow.experiment != canary.experiment
+    assert (shadow.share, canary.share) == (PROMOTION.shadow_share, PROMOTION.canary_share)
+    assert canary.evidence["gain"] and second.transitions[-1].evidence["reward"]
+
+
+def test_stages_that_the_settings_leave_out_are_passed_over() -> None:
+    world = World(PROMOTION.model_copy(update={"shadow_answers": 0, "canary_answers": 0}))
+    world.register()
+    world.quiet()
+    assert [step.after for step in world.registry.get("2").transitions] == [State.GATED, State.CHAMPION]
+
+
+@pytest.mark.parametrize(("outcome", "state"), [("rejected", State.REJECTED), ("inconclusive", State.INCONCLUSIVE)])
+def test_the_gate_turns_down_what_is_worse_and_what_is_not_better(world: World, outcome: Any, state: State) -> None:
+    world.register(GateResult(outcome, "as the gate says"))
+    world.quiet()
+    assert world.state("2") is state and world.registry.get("2").transitions[-1].reason == "as the gate says"
+
+
+@pytest.mark.parametrize("stage", ["shadow", "canary"])
+@pytest.mark.parametrize(("told", "state"), [("harmful", State.REJECTED), ("nothing", State.INCONCLUSIVE)])
+def test_a_version_that_harms_its_users_is_rejected_and_one_that_nobody_can_tell_is_inconclusive(world: World, stage: str, told: Told, state: State) -> None:
+    world.register()
+    world.script.told = {"shadow": "better"} if stage == "canary" else {}
+    world.quiet()
+    world.script.told = {stage: told}
+    world.script.now += timedelta(days=30)
+    world.quiet()
+    world.check_quiet()
+    assert world.state("2") is state and world.registry.aliased(Alias.CHALLENGER) is None
+
+
+def test_with_approval_by_a_person_a_better_version_waits_serves_on_and_is_still_watched() -> None:
+    world = World(PROMOTION.model_copy(update={"approval": "person"}))
+    world.register()
+    world.script.told = {"shadow": "better", "canary": "better"}
+    world.quiet()
+    canary, approval = world.registry.get("2").transitions[-2:]
+    assert world.state("2") is State.APPROVAL and (approval.experiment, approval.share) == (canary.experiment, canary.share)
+    world.script.now += timedelta(days=30)
+    world.quiet()
+    assert world.state("2") is State.APPROVAL
+    world.script.told = {"canary": "harmful"}
+    world.quiet()
+    assert world.state("2") is State.REJECTED
+
+
+def test_one_version_is_tried_at_a_time_the_oldest_first(world: World) -> None:
+    for _ in range(3):
+        world.register()
+    world.quiet()
+    assert [world.state(name) for name in "234"] == [State.SHADOW, State.GATED, State.GATED]
+    world.script.told = {"shadow": "harmful"}
+    world.look()
+    world.script.told = {}
+    world.quiet()
+    assert [world.state(name) for name in "234"] == [State.REJECTED, State.SHADOW, State.GATED]
+
+
+def test_a_comparison_with_a_champion_that_gave_way_is_void_and_the_version_is_gated_anew(world: World) -> None:
+    for _ in range(2):
+        world.register()
+    world.quiet()
+    world.promoter.obey(partial(wishes.promote, version="3", operator="ada", reason="now"))
+    assert [world.state(name) for name in "123"] == [State.RETIRED, State.REGISTERED, State.CHAMPION]
+    assert world.registry.aliased(Alias.CHALLENGER) is None
+    world.quiet()
+    assert [step.after for step in world.registry.get("2").transitions[-2:]] == [State.GATED, State.SHADOW]
+
+
+def test_a_champion_that_a_worker_refuses_gives_way_to_the_one_before(world: World) -> None:
+    world.register()
+    world.quiet()
+    world.promoter.obey(partial(wishes.promote, version="2", operator="ada", reason="now"))
+    world.script.refused = {"2"}
+    world.quiet()
+    world.check_quiet()
+    assert [world.state(name) for name in "12"] == [State.CHAMPION, State.REJECTED]
+    assert "model.safetensors" in world.registry.get("1").transitions[-1].reason
+
+
+def test_a_refused_first_champion_serves_on_where_others_do_and_so_does_a_refused_one_where_the_settings_say_so(world: World) -> None:
+    world.quiet()
+    world.script.refused = {"1"}
+    world.quiet()
+    assert world.state("1") is State.CHAMPION
+    other = World(PROMOTION.model_copy(update={"rollback_on_refusal": False}))
+    other.register()
+    other.quiet()
+    other.promoter.obey(partial(wishes.promote, version="2", operator="ada", reason="now"))
+    other.script.refused = {"2"}
+    other.quiet()
+    assert other.state("2") is State.CHAMPION
+
+
+def test_a_challenger_that_a_worker_refuses_is_rejected(world: World) -> None:
+    world.register()
+    world.quiet()
+    world.script.refused = {"2"}
+    world.quiet()
+    assert world.state("2") is State.REJECTED
+
+
+def test_rolling_back_goes_from_champion_to_champion_and_no_further_than_the_first(world: World) -> None:
+    for name in "23":
+        world.register()
+        world.quiet()
+        world.promoter.obey(partial(wishes.promote, version=name, operator="ada", reason="now"))
+    back = partial(wishes.rollback, to=None, operator="ada", reason="users complain")
+    for expected in "21":
+        world.promoter.obey(back)
+        assert world.registry.aliased(Alias.CHAMPION) == expected
+    with pytest.raises(Refused, match="no former champion"):
+        world.promoter.obey(back)
+    assert [world.state(name) for name in "123"] == [State.CHAMPION, State.REJECTED, State.REJECTED]
+    assert world.registry.get("3").transitions[-1].actor == "ada"
+
+
+def test_a_former_champion_may_be_promoted_again_or_be_the_aim_of_a_rollback(world: World) -> None:
+    for name in "23":
+        world.register()
+        world.quiet()
+        world.promoter.obey(partial(wishes.promote, version=name, operator="ada", reason="now"))
+    world.promoter.obey(partial(wishes.rollback, to="1", operator="ada", reason="both are bad"))
+    assert [world.state(name) for name in "123"] == [State.CHAMPION, State.RETIRED, State.REJECTED]
+    world.promoter.obey(partial(wishes.promote, version="2", operator="ada", reason="not that bad"))
+    assert [world.state(name) for name in "123"] == [State.RETIRED, State.CHAMPION, State.REJECTED]
+
+
+@pytest.mark.parametrize(
+    ("wish", "told"),
+    [
+        (partial(wishes.promote, version="9"), "there is no version '9'; there are 1, 2, 3"),
+        (partial(wishes.promote, version="1"), "champion already"),
+        (partial(wishes.promote, version="2"), "was not gated"),
+        (partial(wishes.promote, version="3"), "is rejected, which is final; promote one that is approval, canary, gated, retired, shadow"),
+        (partial(wishes.reject, version="1"), "roll back"),
+        (partial(wishes.reject, version="3"), "rejected already"),
+        (partial(wishes.rollback, to=None), "no former champion"),
+    ],
+)
+def test_what_the_state_machine_does_not_allow_is_refused_with_what_would_be_right(world: World, wish: Any, told: str) -> None:
+    world.register(gate=None)
+    world.register()
+    world.promoter.obey(partial(wishes.reject, version="3", operator="ada", reason=""))
+    before = world.shape()
+    with pytest.raises(Refused, match=told):
+        world.promoter.obey(partial(wish, operator="ada", reason=""))
+    assert world.shape() == before
+
+
+@pytest.mark.parametrize(("operator", "reason"), [("", "x"), ("a" * 65, "x"), ("ada\n", "x"), (" ada", "x"), ("ada", "x" * 2_001)])
+def test_a_wish_is_signed_with_a_name_that_can_be_shown(world: World, operator: str, reason: str) -> None:
+    with pytest.raises(Refused, match=r"1 to 64 printable|at most 2000"):
+        world.promoter.obey(partial(wishes.rollback, to=None, operator=operator, reason=reason))
+
+
+def test_a_registry_from_before_transitions_were_recorded_is_adopted_with_its_champion() -> None:
+    world = World()
+    world.registry = MemoryRegistry()
+    for _ in range(3):
+        world.registry.register()
+    world.registry._aliases = {Alias.CHAMPION: "2", Alias.CHALLENGER: "3"}
+    world.script.gates = dict.fromkeys("123", PASSED)
+    world.live()
+    world.quiet()
+    world.check_quiet()
+    assert [world.state(name) for name in "123"] == [State.REGISTERED, State.CHAMPION, State.SHADOW]
+    assert world.registry.get("2").transitions[-1].reason == machine.ADOPTED
+
+
+def test_a_second_writer_is_noticed_before_anything_is_written(world: World) -> None:
+    version = world.register()
+    ledger = world.ledger
+    other = Promoter(world.registry, PROMOTION, feed=world.script, gates=world.script, announce=world.said.append)
+    other.look()
+    found = ledger.get(version)
+    assert found
+    with pytest.raises(CannotContinue, match="only one promoter"):
+        world.promoter._write(ledger, ledger.step(found, State.GATED, "promoter", "x", world.script.now))
+
+
+def test_a_clock_that_is_set_back_does_not_change_who_is_champion(world: World) -> None:
+    world.register()
+    world.quiet()
+    world.script.now -= timedelta(days=3)
+    world.promoter.obey(partial(wishes.promote, version="2", operator="ada", reason="now"))
+    assert world.registry.aliased(Alias.CHAMPION) == "2" and world.state("1") is State.RETIRED
+
+
+def test_old_figures_and_those_of_another_experiment_decide_nothing(world: World) -> None:
+    world.register()
+    world.quiet()
+    ledger = world.ledger
+    world.script.told = {"shadow": "better"}
+    seen = world.script.seen(ledger.experiment)
+    assert verdict_of(ledger, seen, PROMOTION, world.script.now) is not None
+    assert verdict_of(ledger, replace(seen, is_current=False), PROMOTION, world.script.now) is None
+    assert verdict_of(ledger, replace(seen, experiment=None), PROMOTION, world.script.now) is None
+
+
+#: Two boundaries for each write. A handover with what follows from it is some five writes.
+KILL_AT = st.sampled_from([None, *range(9)])
+
+TOLD = st.sampled_from(["better", "better", "nothing", "harmful", "equal"])
+
+
+class Promotions(RuleBasedStateMachine):
+    """Two worlds see the same; in one of them the promoter is killed again and again. They end alike."""
+
+    @initialize(approval=st.sampled_from(["automatic", "person"]), shadow=st.booleans(), canary=st.booleans())
+    def begin(self, approval: str, shadow: bool, canary: bool) -> None:
+        left_out = {"shadow_answers": 200 if shadow else 0, "canary_answers": 400 if canary else 0}
+        promotion = PROMOTION.model_copy(update={"approval": approval, **left_out})
+        self.calm, self.killed = World(promotion), World(promotion)
+        self.both(lambda world, kill: world.quiet(kill), None)
+
+    def both(self, act: Callable[[World, int | None], object], kill_at: int | None) -> None:
+        act(self.calm, None)
+        act(self.killed, kill_at)
+        for world in (self.calm, self.killed):
+            world.quiet()
+
+    def living(self, which: int) -> str:
+        """A version; one in ten is given up already, where there are such."""
+        versions = self.calm.ledger.versions
+        living = [version for version in versions if version.state not in (State.REJECTED, State.INCONCLUSIVE)]
+        among = living if which % 10 else versions
+        return among[which % len(among)].version
+
+    @rule(outcome=st.sampled_from(["passed", "passed", "passed", "rejected", "inconclusive", None]), kill_at=KILL_AT)
+    def register(self, outcome: Any, kill_at: int | None) -> None:
+        gate = None if outcome is None else GateResult(outcome, "said the gate", {}, (PROMPT,) if outcome == "passed" else ())
+        for world in (self.calm, self.killed):
+            world.register(gate)
+        self.both(lambda world, kill: world.quiet(kill), kill_at)
+
+    @rule(shadow=TOLD, canary=TOLD, kill_at=KILL_AT)
+    def users_tell(self, shadow: Told, canary: Told, kill_at: int | None) -> None:
+        for world in (self.calm, self.killed):
+            world.script.told = {"shadow": shadow, "canary": canary}
+        self.both(lambda world, kill: world.quiet(kill), kill_at)
+        for world in (self.calm, self.killed):
+            world.script.told = {}
+
+    @rule(kill_at=KILL_AT)
+    def time_passes(self, kill_at: int | None) -> None:
+        for world in (self.calm, self.killed):
+            world.script.now += timedelta(days=30)
+        self.both(lambda world, kill: world.quiet(kill), kill_at)
+
+    @rule(which=st.integers(0, 99), kill_at=KILL_AT)
+    def workers_refuse(self, which: int, kill_at: int | None) -> None:
+        name = self.living(which)
+        for world in (self.calm, self.killed):
+            world.script.refused = {name}
+        self.both(lambda world, kill: world.quiet(kill), kill_at)
+        for world in (self.calm, self.killed):
+            world.script.refused = set()
+
+    @rule(kind=st.sampled_from(["promote", "promote", "reject", "rollback", "rollback to"]), which=st.integers(0, 99), kill_at=KILL_AT)
+    def operator_asks(self, kind: str, which: int, kill_at: int | None) -> None:
+        name = self.living(which)
+        wish = {
+            "promote": partial(wishes.promote, version=name),
+            "reject": partial(wishes.reject, version=name),
+            "rollback": partial(wishes.rollback, to=None),
+            "rollback to": partial(wishes.rollback, to=name),
+        }[kind]
+
+        def act(world: World, kill: int | None) -> None:
+            with suppress(Refused):
+                world.obey(partial(wish, operator="ada", reason="because"), kill)
+
+        self.both(act, kill_at)
+
+    @precondition(lambda self: hasattr(self, "calm"))
+    @invariant()
+    def both_end_alike(self) -> None:
+        for world in (self.calm, self.killed):
+            world.check_quiet()
+        assert self.killed.shape() == self.calm.shape()
+
+
+TestPromotions = Promotions.TestCase
+TestPromotions.settings = hypothesis_settings(max_examples=60, stateful_step_count=25, deadline=None)

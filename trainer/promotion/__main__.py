@@ -1,0 +1,78 @@
+"""`python -m trainer.promotion`: the promoter. One process in a state directory; it serves the page and the operators' API too.
+
+Exit codes: 0 stopped by a signal; 1 failed, as where another promoter runs; 2 an impossible setting.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import threading
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from infra.lifecycle import mark_ready, run_process
+from infra.registry import Registry
+from infra.settings import Settings
+from trainer.announcement import Announcer
+from trainer.bootstrap import register_shipped
+from trainer.lease import lease, promoter_lease_path
+from trainer.promotion.feed import NoFeed
+from trainer.promotion.jobs import GateJobs
+from trainer.promotion.operations import promoter_path, token_path
+from trainer.promotion.promoter import Promoter
+from trainer.promotion.reading import TopicFeed
+from trainer.promotion.service import Service
+from trainer.promotion.web import serve
+
+
+def main() -> int:
+    return run_process("promoter", body)
+
+
+def body(settings: Settings, stop: threading.Event) -> None:
+    with ExitStack() as closing:
+        closing.enter_context(lease(promoter_lease_path(settings)))
+        registry, announcer = Registry(settings), Announcer(settings)
+        closing.callback(announcer.close)
+        topics = closing.enter_context(TopicFeed(settings)) if settings.kafka.bootstrap_servers else None
+        gates = closing.enter_context(GateJobs(settings, lambda: topics is not None and topics.is_current))
+        promoter = Promoter(registry, settings.promotion, feed=topics or NoFeed(), gates=gates, announce=announcer.announce)
+        service = Service(settings, promoter, lambda: register_shipped(settings, registry))
+        page = closing.enter_context(serve(with_token(settings), service, stop))
+        closing.callback(promoter_path(settings).unlink, missing_ok=True)
+        write_privately(promoter_path(settings), json.dumps({"url": page.url, "pid": os.getpid()}))
+        service.run(stop, lambda: mark_ready(settings))
+
+
+def with_token(settings: Settings) -> Settings:
+    """The same with the operator token of the state directory, which is made where neither has one."""
+    if settings.promotion.operator_token:
+        return settings
+    path = token_path(settings)
+    with suppress(FileNotFoundError):
+        if token := path.read_text().strip():
+            return _knowing(settings, token)
+    token = secrets.token_urlsafe(32)
+    write_privately(path, token + "\n")
+    return _knowing(settings, token)
+
+
+def _knowing(settings: Settings, token: str) -> Settings:
+    return settings.model_copy(update={"promotion": settings.promotion.model_copy(update={"operator_token": SecretStr(token)})})
+
+
+def write_privately(path: Path, text: str) -> None:
+    """Whole or not at all, for this user's eyes."""
+    temporary = path.with_name(path.name + ".new")
+    temporary.unlink(missing_ok=True)
+    with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    temporary.replace(path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,95 @@
+"""Gate jobs: versions are judged offline by a process of its own (`gate`), one at a time, bounded, while the promoter goes on looking."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from infra.child import Child
+from infra.environment import environment
+from infra.registry import RegisteredVersion
+from infra.settings import Settings
+from trainer.promotion.gate import GateResult, gate_of
+
+log = logging.getLogger(__name__)
+
+#: How often a version is tried whose judge fails, and how long is waited before a try: what made it fail may be over by then.
+TRIES, PAUSES_S = 3, (0.0, 10.0, 60.0)
+STOP_S = 5.0
+COULD_NOT = "could not be judged"
+
+
+class GateJobs:
+    """`promoter.Gates`. Start it from a thread that outlives it; `can_judge` says whether the topics that a judge reads are there."""
+
+    def __init__(self, settings: Settings, can_judge: Callable[[], bool], module: str = "trainer.promotion.gate") -> None:
+        self._settings = settings.model_copy(update={"ready_file": None})
+        self._can_judge, self._module = can_judge, module
+        self._pair: tuple[str, str, str] | None = None
+        self._job: Child | None = None
+        self._tries, self._not_before, self._until = 0, 0.0, 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._turn_to(None)
+
+    def judge(self, version: RegisteredVersion | None, champion: RegisteredVersion | None) -> GateResult | None:
+        """What the trainer left of judging these two, else a job's word; after TRIES failures that it is rejected, for nobody could judge it."""
+        if version is None or champion is None:
+            self._turn_to(None)
+            return None
+        if left := gate_of(version, champion):
+            self._turn_to(None)
+            return left
+        self._turn_to((version.version, version.digest, champion.digest))
+        if self._job is None:
+            return self._begun(version.version)
+        if self._job.is_running and time.monotonic() < self._until:
+            return None
+        return self._ended(version.version, self._job)
+
+    def _begun(self, version: str) -> GateResult | None:
+        if self._tries >= TRIES:
+            return GateResult("rejected", f"{COULD_NOT} in {TRIES} tries; logs/gate.log says why")
+        if time.monotonic() < self._not_before or not self._can_judge():
+            return None
+        logs = self._settings.stack.dir / "logs"
+        command = [sys.executable, "-m", self._module, "--version", version]
+        self._job = Child("gate", command, logs / "gate.log", environment(self._settings), self._settings.stack.dir / "gate.json")
+        self._job.start()
+        self._until = time.monotonic() + self._settings.promotion.gate_timeout_s
+        self._tries += 1
+        log.info("gate begins", extra={"version": version, "tries": self._tries})
+        return None
+
+    def _ended(self, version: str, job: Child) -> GateResult | None:
+        result = result_of(job.output) if job.output and job.exit_code == 0 else None
+        if result is None:
+            how = "not within promotion.gate_timeout_s" if job.is_running else f"exit code {job.exit_code}"
+            log.warning("gate failed", extra={"version": version, "tries": self._tries, "reason": how})
+            job.stop(STOP_S)
+            self._not_before = time.monotonic() + PAUSES_S[min(self._tries, len(PAUSES_S) - 1)]
+            self._job = None
+        return result
+
+    def _turn_to(self, pair: tuple[str, str, str] | None) -> None:
+        """From here on this is what is judged."""
+        if pair != self._pair:
+            if self._job is not None:
+                self._job.stop(STOP_S)
+            self._pair, self._job, self._tries, self._not_before = pair, None, 0, 0.0
+
+
+def result_of(output: Path) -> GateResult | None:
+    """What a judge printed, or None where that is no result."""
+    try:
+        return GateResult.from_json(json.loads(output.read_text()))
+    except (OSError, ValueError):
+        return None

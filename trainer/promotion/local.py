@@ -1,0 +1,57 @@
+"""The desk of a machine on which no promoter runs: each wish takes the promoter's lease, is written, and announced where a broker answers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from infra.registry import RegisteredVersion, Registry
+from infra.settings import Settings
+from trainer.announcement import Announcer
+from trainer.lease import lease, promoter_lease_path
+from trainer.promotion import wishes
+from trainer.promotion.feed import NoFeed
+from trainer.promotion.gate import GateResult
+from trainer.promotion.log import Ledger, Step
+from trainer.promotion.promoter import Promoter, Sight
+from trainer.promotion.view import view_of
+
+
+class NoGates:
+    """Nobody is judged meanwhile."""
+
+    def judge(self, version: RegisteredVersion | None, champion: RegisteredVersion | None) -> GateResult | None:
+        return None
+
+
+class LocalDesk:
+    """`operations.Desk`. Holds nothing between two calls. Raises `lease.Held` where a promoter, or another command, begins at the same moment."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._registry = Registry(settings)
+
+    def view(self) -> dict[str, Any]:
+        """Without figures of answers, which only a running promoter reads."""
+        sight = Sight(Ledger(tuple(self._registry.versions())))
+        return view_of(sight, self._settings, datetime.now(UTC))
+
+    def promote(self, version: str, operator: str, reason: str) -> dict[str, Any]:
+        return self._obey(partial(wishes.promote, version=version, operator=operator, reason=reason))
+
+    def reject(self, version: str, operator: str, reason: str) -> dict[str, Any]:
+        return self._obey(partial(wishes.reject, version=version, operator=operator, reason=reason))
+
+    def rollback(self, to: str | None, operator: str, reason: str) -> dict[str, Any]:
+        return self._obey(partial(wishes.rollback, to=to, operator=operator, reason=reason))
+
+    def _obey(self, wish: Callable[[Ledger, datetime], Step]) -> dict[str, Any]:
+        with lease(promoter_lease_path(self._settings)):
+            announcer = Announcer(self._settings)
+            try:
+                promoter = Promoter(self._registry, self._settings.promotion, feed=NoFeed(), gates=NoGates(), announce=announcer.announce)
+                return promoter.obey(wish)
+            finally:
+                announcer.close()

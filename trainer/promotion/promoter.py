@@ -1,0 +1,164 @@
+"""The promoter: one look after another, each of which makes registry and logs agree and then takes at most one step (`machine`).
+
+A step is one tag. Aliases follow it, then events; whoever is killed between two of these leaves something that the next look, in whichever process,
+finds and completes. It runs in one thread, operators' wishes too; only `view` may be asked from others. The caller holds the promoter's lease.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+from infra.errors import CannotContinue
+from infra.registry import RegisteredVersion
+from infra.settings import Promotion
+from schemas.model_events import Alias, ModelEvent
+from schemas.promotion import State, Transition
+from schemas.serving import ServingReport
+from trainer.announcement import event_of
+from trainer.promotion import machine
+from trainer.promotion.feed import Feed, Seen
+from trainer.promotion.gate import GateResult
+from trainer.promotion.log import Ledger, Step
+from trainer.promotion.machine import Findings
+from trainer.promotion.verdict import Verdict, canary_verdict, shadow_verdict
+
+log = logging.getLogger(__name__)
+
+#: What a worker said longer ago counts no more: it says it again every few seconds.
+REPORT_S = 60.0
+
+
+class Versions(Protocol):
+    """What of `infra.registry.Registry` is needed."""
+
+    def versions(self) -> list[RegisteredVersion]: ...
+    def get(self, version: str) -> RegisteredVersion: ...
+    def record(self, version: str, transition: Transition) -> None: ...
+    def point(self, alias: Alias, version: str) -> None: ...
+    def unpoint(self, alias: Alias) -> None: ...
+
+
+class Gates(Protocol):
+    """Who judges versions offline."""
+
+    def judge(self, version: RegisteredVersion | None, champion: RegisteredVersion | None) -> GateResult | None:
+        """What came of judging `version` against `champion`, or None while that goes on. Returns at once; whatever else was being judged is stopped."""
+        ...
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the last look saw."""
+
+    ledger: Ledger
+    seen: Seen = field(default_factory=Seen)
+    verdict: Verdict | None = None
+
+
+class Promoter:
+    """Holds no state that the registry does not hold too, but for which events went out."""
+
+    def __init__(
+        self,
+        registry: Versions,
+        promotion: Promotion,
+        *,
+        feed: Feed,
+        gates: Gates,
+        announce: Callable[[ModelEvent], None],
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._registry, self._promotion, self._feed, self._gates = registry, promotion, feed, gates
+        self._announce, self._clock = announce, clock
+        self._announced: dict[str, int] = {}
+        self.sight: Sight | None = None
+
+    def look(self) -> bool:
+        """Whether a step was taken: then there may be another. Raises RetryLater where the registry does not answer, CannotContinue for a second writer."""
+        ledger = self._settled(Ledger(tuple(self._registry.versions())))
+        now = self._clock()
+        seen = self._feed.seen(ledger.experiment)
+        verdict = verdict_of(ledger, seen, self._promotion, now)
+        self.sight = Sight(ledger, seen, verdict)
+        judged = machine.to_judge(ledger)
+        result = self._gates.judge(judged, ledger.champion)
+        gate = (judged.version, result) if judged and result else None
+        step = machine.advance(ledger, Findings(gate, verdict, refusals(ledger, seen.reports, now)), self._promotion, now)
+        if step:
+            self._take(ledger, step)
+        return step is not None
+
+    def obey(self, wish: Callable[[Ledger, datetime], Step]) -> dict[str, Any]:
+        """Do what an operator asks (`wishes`) and return the transition as plain JSON values. Raises Refused, and what `look` raises."""
+        ledger = self._settled(Ledger(tuple(self._registry.versions())))
+        step = wish(ledger, self._clock())
+        self._take(ledger, step)
+        return {"version": step.version, **step.transition.model_dump(mode="json")}
+
+    def _take(self, ledger: Ledger, step: Step) -> None:
+        ledger = self._settled(self._write(ledger, step))
+        self.sight = replace(self.sight, ledger=ledger, verdict=None) if self.sight else Sight(ledger)
+
+    def _settled(self, ledger: Ledger) -> Ledger:
+        """Registry and logs agree afterwards, and every transition is announced."""
+        while step := machine.settle(ledger, self._clock()):
+            ledger = self._write(ledger, step)
+        ledger = self._aligned(ledger)
+        for version in ledger.versions:
+            for transition in version.transitions[self._announced.get(version.version, 0) :]:
+                self._announce(event_of(version, transition))
+            self._announced[version.version] = len(version.transitions)
+        return ledger
+
+    def _write(self, ledger: Ledger, step: Step) -> Ledger:
+        for name in (step.version, step.transition.replaces):
+            known = ledger.get(name) if name else None
+            if known and self._registry.get(known.version).transitions != known.transitions:
+                raise CannotContinue(f"the log of version {known.version} changed under our hands: only one promoter may run")
+        self._registry.record(step.version, step.transition)
+        taken = step.transition
+        told = {"version": step.version, "before": taken.before, "after": taken.after, "seq": taken.seq, "actor": taken.actor, "reason": taken.reason}
+        log.info("transition", extra=told)
+        return ledger.replacing(self._registry.get(step.version))
+
+    def _aligned(self, ledger: Ledger) -> Ledger:
+        """Aliases follow the logs; the champion's first, so that there is always one."""
+        meant = {Alias.CHAMPION: ledger.champion, Alias.CHALLENGER: ledger.challenger}
+        for alias, version in meant.items():
+            named = [found.version for found in ledger.versions if alias in found.aliases]
+            if version is not None and named != [version.version]:
+                self._registry.point(alias, version.version)
+                log.info("alias moved", extra={"alias": str(alias), "version": version.version})
+            elif version is None and named and alias is Alias.CHALLENGER:
+                self._registry.unpoint(alias)
+                log.info("alias removed", extra={"alias": str(alias), "version": named[0]})
+        return ledger.naming(meant)
+
+
+def verdict_of(ledger: Ledger, seen: Seen, promotion: Promotion, now: datetime) -> Verdict | None:
+    """About the version that is tried; None where none is, where no figures could tell, and where they are not current."""
+    version = ledger.challenger
+    if version is None or not seen.is_current or ledger.experiment is None or seen.experiment != ledger.experiment:
+        return None
+    last = version.transitions[-1]
+    since_s = (now - last.at).total_seconds()
+    if last.after is State.SHADOW:
+        return shadow_verdict(seen.cells, promotion, since_s)
+    return canary_verdict(seen.cells, promotion, since_s) if last.share > 0 else None
+
+
+def refusals(ledger: Ledger, reports: Sequence[ServingReport], now: datetime) -> Mapping[str, str]:
+    """Versions that a worker does not serve now, by its own word of late, with its reason. What it said of other files under the same number is no word."""
+    told: dict[str, str] = {}
+    for report in reports:
+        for refusal in report.refused:
+            version = ledger.get(refusal.model.version)
+            if version is None or version.digest != refusal.model.digest or not version.transitions:
+                continue
+            if report.at >= max(version.transitions[-1].at, now - timedelta(seconds=REPORT_S)):
+                told.setdefault(version.version, f"{refusal.reason} ({report.worker})")
+    return told
