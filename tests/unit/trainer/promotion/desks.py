@@ -1,0 +1,199 @@
+"""A desk without a registry, and something to see on it: two days of a platform on which version 5 is tried while version 4 serves."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from infra.errors import RetouchError
+from schemas.ids import derive
+from schemas.promotion import CHALLENGING, State
+from trainer.promotion.operations import Refused
+
+NOW = datetime(2026, 11, 21, 14, 30, 5, tzinfo=UTC)
+EXPERIMENT = str(derive("experiment", "example"))
+
+
+class MemoryDesk:
+    """Promotes, rejects and rolls back in a view that it keeps. `trouble` is raised by whatever is asked, `looks` counts what was."""
+
+    def __init__(self, view: dict[str, Any]) -> None:
+        self.state = view
+        self.trouble: RetouchError | None = None
+        self.looks = 0
+
+    def view(self) -> dict[str, Any]:
+        self.looks += 1
+        if self.trouble:
+            raise self.trouble
+        return self.state
+
+    def promote(self, version: str, operator: str, reason: str) -> dict[str, Any]:
+        return self._crown(version, operator, reason, rolls_back=False)
+
+    def reject(self, version: str, operator: str, reason: str) -> dict[str, Any]:
+        return self._step(version, State.REJECTED, operator, reason)
+
+    def rollback(self, to: str | None, operator: str, reason: str) -> dict[str, Any]:
+        former = [version["version"] for version in self.state["versions"] if version["state"] == State.RETIRED]
+        if not former or (to is not None and to not in former):
+            raise Refused("there is no such former champion")
+        return self._crown(to or former[-1], operator, reason, rolls_back=True)
+
+    def _crown(self, version: str, operator: str, reason: str, *, rolls_back: bool) -> dict[str, Any]:
+        before = self.state["champion"]
+        made = self._step(version, State.CHAMPION, operator, reason, replaces=before, rolls_back=rolls_back)
+        if before:
+            self._step(before, State.REJECTED if rolls_back else State.RETIRED, operator, f"gave way to version {version}")
+        self.state |= {"champion": version}
+        return made
+
+    def _step(self, version: str, after: State, operator: str, reason: str, **facts: Any) -> dict[str, Any]:
+        if self.trouble:
+            raise self.trouble
+        found = next((known for known in self.state["versions"] if known["version"] == version), None)
+        if found is None:
+            raise Refused(f"there is no version {version!r}")
+        if found["state"] in (after, State.REJECTED):
+            raise Refused(f"version {version} is {found['state']} already")
+        made = step(found, after, datetime.fromisoformat(self.state["at"]), operator, reason, **facts)
+        if self.state["challenger"] == version:
+            self.state |= {"challenger": None, "experiment": None, "guardrails": []}
+        self.state["transitions"].insert(0, {"version": version, **made})
+        return made
+
+
+def step(version: dict[str, Any], after: State, at: datetime, actor: str, reason: str, **facts: Any) -> dict[str, Any]:
+    """Append a transition to a version of a view."""
+    log = version["transitions"]
+    plain: dict[str, Any] = {"experiment": None, "share": 0.0, "replaces": None, "rolls_back": False, "canary_prompts": [], "evidence": {}}
+    made = {"seq": len(log) + 1, "before": version["state"], "after": after.value, "at": at.isoformat(), "actor": actor, "reason": reason, **plain, **facts}
+    log.append(made)
+    version["state"] = after.value
+    return made
+
+
+def nothing() -> dict[str, Any]:
+    """The view of an empty registry."""
+    lists: dict[str, Any] = {name: [] for name in ("versions", "quality", "windows", "guardrails", "workers", "transitions")}
+    return {"name": "retouch-reflector", "at": NOW.isoformat(), "champion": None, "challenger": None, "approval": "automatic", "experiment": None, **lists}
+
+
+def board(now: datetime = NOW) -> dict[str, Any]:
+    """Seven versions in every state that people look for."""
+
+    def ago(hours: float) -> datetime:
+        return now - timedelta(hours=hours)
+
+    one, two, three, four, five, _six = versions = [version(str(number), ago(hours)) for number, hours in enumerate((47, 40, 31, 22, 7, 0.4), start=1)]
+    gain = {"mean": 0.0312, "low": 0.0141, "high": 0.0488}
+    passed = "significantly better than the champion: +0.031 [+0.014, +0.049] over 214 held-out users"
+    gate = {"users": 214, "overall": gain, "domains": {"movie-tags": gain, "reviews": {"mean": 0.021, "low": -0.004, "high": 0.046}}, "probes": {"leaks": 0}}
+    prompts = [{"prompt": "Question: what next?", "token_ids": [17, 4, 902, 11, 3]}]
+    step(one, State.GATED, ago(46.9), "bootstrap", "shipped with the project")
+    step(one, State.CHAMPION, ago(46.9), "bootstrap", "shipped with the project")
+    step(two, State.REJECTED, ago(39.8), "promoter", "significantly worse than the champion in reviews: -0.052 [-0.081, -0.023]", evidence=gate)
+    for found, begun, replaced in ((three, 30.8, one), (four, 21.7, three)):
+        step(found, State.GATED, ago(begun), "promoter", passed, evidence=gate, canary_prompts=prompts)
+        step(found, State.SHADOW, ago(begun - 0.01), "promoter", "its turn", experiment=EXPERIMENT, share=0.1)
+        step(found, State.CANARY, ago(begun - 1), "promoter", "200 unseen answers scored, no harm found", experiment=EXPERIMENT, share=0.1)
+        step(found, State.CHAMPION, ago(begun - 4.5), "promoter", "better than the baseline for certain", replaces=replaced["version"], evidence=gate)
+        step(replaced, State.RETIRED, ago(begun - 4.5), "promoter", f"gave way to version {found['version']}")
+    step(five, State.GATED, ago(6.8), "promoter", passed, evidence=gate, canary_prompts=prompts)
+    step(five, State.SHADOW, ago(6.79), "promoter", "its turn", experiment=EXPERIMENT, share=0.1)
+    step(five, State.CANARY, ago(4.2), "promoter", "204 unseen answers scored, no harm found", experiment=EXPERIMENT, share=0.1)
+    four["aliases"], five["aliases"] = ["champion"], ["challenger"]
+    newest = sorted(((found["version"], made) for found in versions for made in found["transitions"]), key=lambda pair: str(pair[1]["at"]), reverse=True)
+    arms = {
+        "canary": {"version": "5", "answers": 4210, "scored": 1873, "users": 412},
+        "baseline": {"version": "4", "answers": 4388, "scored": 1920, "users": 428},
+    }
+    verdict = {"outcome": "running", "reason": "reward +0.014 [-0.009, +0.037] over 840 users: neither better nor worse for certain yet"}
+    assert State.CANARY in CHALLENGING
+    return nothing() | {
+        "at": now.isoformat(),
+        "champion": "4",
+        "challenger": "5",
+        "experiment": {"id": EXPERIMENT, "version": "5", "stage": "canary", "share": 0.1, "since": ago(4.2).isoformat(), "arms": arms, "verdict": verdict},
+        "versions": versions,
+        "quality": qualities(),
+        "windows": windows(now),
+        "guardrails": rails(),
+        "workers": [worker(now, number) for number in (1, 2)],
+        "transitions": [{"version": found, **made} for found, made in newest[:20]],
+    }
+
+
+def version(number: str, created_at: datetime) -> dict[str, Any]:
+    return {
+        "version": number,
+        "digest": hashlib.sha256(number.encode()).hexdigest(),
+        "parent": str(int(number) - 1) if int(number) > 1 else None,
+        "created_at": created_at.isoformat(),
+        "state": State.REGISTERED.value,
+        "aliases": [],
+        "metrics": {"candidate.score": 0.8123, "champion.score": 0.7811},
+        "code_version": "3f1c9aa",
+        "dataset_digest": hashlib.sha256(f"data {number}".encode()).hexdigest(),
+        "transitions": [],
+    }
+
+
+def qualities() -> list[dict[str, Any]]:
+    means = {("5", "canary"): (0.812, 1873, 412), ("4", "baseline"): (0.798, 1920, 428), ("4", "champion"): (0.801, 15204, 3390)}
+    return [
+        {
+            "version": number,
+            "arm": arm,
+            "domain": domain,
+            "scored": scored // parts,
+            "users": users,
+            "mean": mean + shift,
+            "low": mean - 0.011,
+            "high": mean + 0.014,
+        }
+        for domain, parts, shift in ((None, 1, 0.0), ("movie-tags", 3, -0.004), ("reviews", 2, 0.006))
+        for (number, arm), (mean, scored, users) in means.items()
+    ]
+
+
+def windows(now: datetime) -> list[dict[str, Any]]:
+    """Ten minutes each, as noisy as such figures are."""
+    noise = random.Random(6)
+    lived = [
+        ("4", "champion", 17.0, 0.0, 0.795, 0.006),
+        ("4", "baseline", 4.2, 0.0, 0.794, 0.02),
+        ("5", "canary", 4.2, 0.0, 0.81, 0.02),
+        ("5", "shadow", 6.7, 4.2, 0.806, 0.024),
+    ]
+    found = []
+    for number, arm, begun, ended, mean, spread in lived:
+        for place in range(int((begun - ended) * 6)):
+            start = now - timedelta(hours=begun) + timedelta(minutes=10 * place)
+            middle = mean + 0.006 * math.sin(place / 9) + noise.gauss(0, spread / 3)
+            cell = {"started_at": start.isoformat(), "ended_at": (start + timedelta(minutes=10)).isoformat(), "scored": 80}
+            found.append({"version": number, "arm": arm, **cell, "mean": middle, "low": middle - spread, "high": middle + spread})
+    return found
+
+
+def rails() -> list[dict[str, Any]]:
+    rows = [
+        ("fallback", 0.012, 0.010, 0.002, -0.006, 0.011, 0.05, "ok"),
+        ("unparsable", 0.004, 0.003, 0.001, -0.004, 0.006, 0.05, "ok"),
+        ("latency_ms", 186.0, 171.0, 1.09, 0.98, 1.2, 1.5, "ok"),
+        ("length", 1.62, 1.05, 1.54, 1.41, 1.68, 1.5, "watching"),
+        ("drift", 0.41, 0.38, 0.03, None, None, 0.2, "ok"),
+    ]
+    return [dict(zip(("metric", "canary", "baseline", "difference", "low", "high", "limit", "state"), row, strict=True)) for row in rows]
+
+
+def worker(now: datetime, number: int) -> dict[str, Any]:
+    def model(found: str) -> dict[str, str]:
+        return {"name": "retouch-reflector", "version": found, "digest": hashlib.sha256(found.encode()).hexdigest()}
+
+    refused = [{"model": model("2"), "reason": "version 2: model.safetensors has another digest than registered"}] if number == 2 else []
+    told = {"worker": f"reflection-host-{number}", "at": (now - timedelta(seconds=2 * number)).isoformat(), "experiment": EXPERIMENT, "swaps": 5 + number}
+    return {**told, "champion": model("4"), "challenger": model("5"), "loaded": [model("4"), model("5")], "refused": refused}

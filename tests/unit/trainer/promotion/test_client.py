@@ -1,0 +1,90 @@
+"""The desk over HTTP does what the desk itself does, and says what to do where it cannot."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from infra.errors import CannotContinue, RetryLater
+from infra.ports import free_port
+from infra.settings import load
+from tests.unit.trainer.promotion.desks import MemoryDesk, board, nothing
+from trainer.promotion.client import Client
+from trainer.promotion.operations import Desk, Refused
+from trainer.promotion.web import serve
+
+TOKEN = "an operator's token"
+
+
+@pytest.fixture
+def desk() -> MemoryDesk:
+    return MemoryDesk(board())
+
+
+@pytest.fixture
+def url(desk: MemoryDesk) -> Iterator[str]:
+    with serve(load(promotion={"operator_token": TOKEN}), desk, threading.Event()) as server:
+        yield server.url
+
+
+def test_what_the_desk_can_do_can_be_done_over_http(url: str, desk: MemoryDesk) -> None:
+    client: Desk = Client(url + "/", TOKEN)
+    assert client.view() == desk.state
+    assert client.promote("5", "ada", "better")["after"] == "champion"
+    assert client.rollback(None, "ada", "worse after all")["rolls_back"] and desk.state["champion"] == "4"
+    assert client.reject("6", "ada", "")["after"] == "rejected"
+    assert client.rollback("1", "ada", "")["replaces"] == "4"
+
+
+def test_what_the_desk_refuses_is_refused_in_its_words(url: str) -> None:
+    client = Client(url, TOKEN)
+    with pytest.raises(Refused, match="version 2 is rejected already"):
+        client.promote("2", "ada", "")
+    with pytest.raises(Refused, match="versions are numbers"):
+        client.promote("../rollback", "ada", "")
+
+
+def test_with_a_wrong_token_one_can_look_and_is_told_where_the_right_one_is(url: str) -> None:
+    client = Client(url, "wrong")
+    assert client.view()["champion"] == "4"
+    with pytest.raises(CannotContinue, match=r"promotion\.operator_token"):
+        client.promote("5", "ada", "")
+
+
+def test_without_a_champion_there_is_nothing_to_roll_back(url: str, desk: MemoryDesk) -> None:
+    desk.state = nothing()
+    with pytest.raises(Refused, match="nothing to roll back"):
+        Client(url, TOKEN).rollback(None, "ada", "")
+
+
+def test_a_registry_that_is_away_can_be_asked_again_later(url: str, desk: MemoryDesk) -> None:
+    desk.trouble = RetryLater("the registry is away")
+    with pytest.raises(RetryLater, match="the registry is away"):
+        Client(url, TOKEN).view()
+
+
+def test_a_promoter_that_is_away_or_hangs_is_named_within_a_bound() -> None:
+    with pytest.raises(RetryLater, match="does not answer"):
+        Client(f"http://127.0.0.1:{free_port('127.0.0.1')}", TOKEN).view()
+    with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(RetryLater, match="does not answer"):
+        Client(f"http://127.0.0.1:{silent.getsockname()[1]}", TOKEN, wait_s=0.2).view()
+
+
+def test_another_kind_of_server_is_recognised() -> None:
+    answer = b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 2\r\n\r\n[]"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer_once() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+        thread = threading.Thread(target=answer_once)
+        thread.start()
+        with pytest.raises(CannotContinue, match=r"is no promoter: check promotion\.url"):
+            Client(f"http://127.0.0.1:{other.getsockname()[1]}", TOKEN).view()
+        thread.join(5)

@@ -1,0 +1,54 @@
+"""One look at the desk for all who look: a page open in a hundred browsers costs the registry no more than one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import time
+from typing import Any
+
+from infra.errors import RetryLater
+from trainer.promotion.operations import Desk
+
+FRESH_S, WITHIN_S = 0.5, 10.0
+
+
+class Glance:
+    """The desk's view as JSON: asked for once by all who wait, and kept for FRESH_S."""
+
+    def __init__(self, desk: Desk) -> None:
+        self._desk = desk
+        self._made, self._until = b"", -math.inf
+        self._making: asyncio.Task[bytes] | None = None
+
+    def forget(self) -> None:
+        """What was made, or is being made, is out of date."""
+        self._until, self._making = -math.inf, None
+
+    async def state(self) -> bytes:
+        """Raises RetryLater where the desk does not answer in time."""
+        if time.monotonic() < self._until:
+            return self._made
+        if self._making is None or self._making.done():
+            self._making = asyncio.create_task(self._make())
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._making), WITHIN_S)
+        except TimeoutError:
+            raise RetryLater(f"the registry did not answer within {WITHIN_S:.0f} s") from None
+
+    async def _make(self) -> bytes:
+        view = await asyncio.to_thread(self._desk.view)
+        made = json.dumps(finite(view), allow_nan=False).encode()
+        if self._making is asyncio.current_task():
+            self._made, self._until = made, time.monotonic() + FRESH_S
+        return made
+
+
+def finite(value: Any) -> Any:
+    """JSON has no infinity: the interval of a mean that is not known yet has none as its end."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,103 @@
+"""Serves the page and its API (`api`) from a thread of the promoter's process."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import time
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from infra.errors import BadSetting, CannotContinue
+from infra.settings import Settings
+from infra.urls import is_loopback
+from trainer.promotion.api import create_app, hostname
+from trainer.promotion.operations import Desk
+
+log = logging.getLogger(__name__)
+
+START_WITHIN_S, CLOSE_WITHIN_S = 20.0, 5.0
+MAX_CONNECTIONS = 128
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # addresses to listen on, and where this machine then finds it
+
+
+def serve(settings: Settings, desk: Desk, stop: threading.Event) -> Server:
+    """Serve at promotion.host and port; returns when requests are answered. Sets `stop` should the server ever end by itself: operators would be locked out.
+
+    Raises BadSetting where others than this machine could connect and there is no operator token, CannotContinue for a taken port.
+    """
+    import uvicorn
+
+    host, secret = settings.promotion.host, settings.promotion.operator_token
+    here_only = is_loopback(_url(host, 0))
+    if secret is None and not here_only:
+        raise BadSetting(f"promotion.host={host!r}: others could promote: set promotion.operator_token, or 127.0.0.1")
+    token = secret.get_secret_value() if secret else None
+    app = create_app(desk, token=token, hosts=allowed_hosts(settings), readers_need_token=not here_only)
+    listening = _listen(host, settings.promotion.port)
+    config = uvicorn.Config(
+        app, log_config=None, access_log=False, server_header=False, lifespan="off", ws="none", limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=2
+    )
+    server = Server(uvicorn.Server(config), listening, stop)
+    server.start()
+    return server
+
+
+class Server:
+    """A server that runs until `close`."""
+
+    def __init__(self, server: Any, listening: socket.socket, stop: threading.Event) -> None:
+        host, port = listening.getsockname()[:2]
+        self.url = _url(EVERYWHERE.get(host, host), port)
+        self._server, self._listening, self._stop = server, listening, stop
+        self._thread = threading.Thread(target=self._run, name="page", daemon=True)
+
+    def start(self) -> None:
+        """Raises CannotContinue when it does not come up in time."""
+        self._thread.start()
+        deadline = time.monotonic() + START_WITHIN_S
+        while not self._server.started:
+            if not self._thread.is_alive() or time.monotonic() > deadline:
+                self.close()
+                raise CannotContinue(f"the page could not be served at {self.url}")
+            time.sleep(0.01)
+        log.info("page is served", extra={"url": self.url})
+
+    def close(self) -> None:
+        """Finish what is being answered, within a bound. May be called again."""
+        self._server.should_exit = True
+        self._thread.join(CLOSE_WITHIN_S)
+        self._listening.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _run(self) -> None:
+        try:
+            self._server.run(sockets=[self._listening])
+        finally:
+            if not self._server.should_exit:
+                log.error("the page's server ended by itself", extra={"url": self.url})
+                self._stop.set()
+
+
+def allowed_hosts(settings: Settings) -> frozenset[str]:
+    """What a request's `Host` may name: loopback, the bound address, and where operators are told to go (promotion.url)."""
+    told = hostname(urlsplit(settings.promotion.url or "").netloc)
+    return frozenset({"localhost", "127.0.0.1", "::1", settings.promotion.host.lower(), told} - {""})
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=128)
+    except OSError as error:
+        raise CannotContinue(f"promotion.port: cannot listen on {host}:{port}: {error.strerror or error}") from None
