@@ -40,6 +40,12 @@ class RetryReason(StrEnum):
     OTHER = "other"
 
 
+class ShadowOutcome(StrEnum):
+    SENT = "sent"
+    DROPPED = "dropped"  # no room, no quiet moment, or the challenger had gone
+    FAILED = "failed"
+
+
 class StreamOutcome(StrEnum):
     DONE = "done"
     SET_ASIDE = "set_aside"
@@ -73,6 +79,9 @@ WORKER_CALLS_MS = Histogram("retouch_worker_calls_ms", "ms", "one try of a handl
 WORKER_COMMIT_MS = Histogram("retouch_worker_commit_ms", "ms", "one commit, from the first send to the broker's word", ["worker"], bounds=COMMIT_BOUNDS_MS)
 
 REFLECTION_VERSION = Gauge("retouch_reflection_version", "1", "1 for the version being served; others have no series", ["version", "digest"])
+REFLECTION_REFUSED = Counter("retouch_reflection_refused_total", "{version}", "versions that were not let in, by the alias that named them", ["alias"])
+REFLECTION_UNSAID = Counter("retouch_reflection_unsaid_total", "{message}", "messages beside the answers that were lost", ["topic"])
+SHADOWS = Counter("retouch_shadows_total", "{answer}", "unseen answers", ["outcome"], {"outcome": ShadowOutcome})
 BREAKER_STATE = Gauge("retouch_breaker_state", "1", "0 closed, 0.5 trying one call, 1 open", ["endpoint"])
 
 STREAMS_BATCH_MS = Histogram("retouch_streams_batch_ms", "ms", "one batch, until the index has it", ["processor"], bounds=CALL_BOUNDS_MS)
@@ -101,6 +110,9 @@ METRICS: tuple[AnyMetric, ...] = (
     WORKER_CALLS_MS,
     WORKER_COMMIT_MS,
     REFLECTION_VERSION,
+    REFLECTION_REFUSED,
+    REFLECTION_UNSAID,
+    SHADOWS,
     BREAKER_STATE,
     STREAMS_BATCH_MS,
     STREAMS_RECORDS,
