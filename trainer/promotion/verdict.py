@@ -65,7 +65,7 @@ def canary_verdict(cells: Sequence[Quality], promotion: Promotion, since_s: floa
     """On the experiment's cells so far, `since_s` after the canary began. Never PASSED.
 
     BETTER or HARMFUL when the whole interval of the reward's difference lies beyond 0; HARMFUL, too, when a guardrail trips, which needs no feedback.
-    INCONCLUSIVE at `canary_answers` scored answers of each group, after `canary_max_s`, or when the groups' users are no even split.
+    While one is watched nothing is BETTER. INCONCLUSIVE at `canary_answers` scored answers of each group, after `canary_max_s`, or when the groups' users are no even split.
     """
     canary, baseline = Group.of(cells, Arm.CANARY), Group.of(cells, Arm.BASELINE)
     rails = _rails(canary, baseline, promotion, (1 - SHADOW_ALPHA_SHARE) * promotion.alpha, *Metric)
@@ -81,7 +81,9 @@ def canary_verdict(cells: Sequence[Quality], promotion: Promotion, since_s: floa
         "since_s": round(since_s, 1),
     }
     enough = _enough((one, other), promotion)
-    words = f"reward {_signed(found.estimate.value, low, high)} against the baseline, {_counted(one, other)}"
+    watched = ", ".join(rail.metric.value for rail in rails if rail.state == "watching")
+    doubt = f"; beyond the limit, perhaps by chance: {watched}" if watched else ""
+    words = f"reward {_signed(found.estimate.value, low, high)} against the baseline, {_counted(one, other)}{doubt}"
     if tripped := _tripped(rails):
         return Verdict(Outcome.HARMFUL, tripped, evidence)
     if uneven:
@@ -90,12 +92,12 @@ def canary_verdict(cells: Sequence[Quality], promotion: Promotion, since_s: floa
         )
     if enough and high < 0:
         return Verdict(Outcome.HARMFUL, f"worse: {words}", evidence)
-    if enough and low > 0:
+    if enough and low > 0 and not watched:
         return Verdict(Outcome.BETTER, f"better: {words}", evidence)
     if min(one.n, other.n) >= promotion.canary_answers:
-        return Verdict(Outcome.INCONCLUSIVE, f"neither better nor worse within promotion.canary_answers={promotion.canary_answers:,}: {words}", evidence)
+        return Verdict(Outcome.INCONCLUSIVE, f"undecided within promotion.canary_answers={promotion.canary_answers:,}: {words}", evidence)
     if since_s >= promotion.canary_max_s:
-        return Verdict(Outcome.INCONCLUSIVE, f"neither better nor worse within promotion.canary_max_s={promotion.canary_max_s:g}: {words}", evidence)
+        return Verdict(Outcome.INCONCLUSIVE, f"undecided within promotion.canary_max_s={promotion.canary_max_s:g}: {words}", evidence)
     return Verdict(Outcome.RUNNING, words if enough else _waiting((one, other), promotion), evidence)
 
 
