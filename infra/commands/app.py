@@ -15,6 +15,7 @@ from infra.commands.bench import bench
 from infra.commands.dlq import dlq
 from infra.commands.frame import EXIT_CODES, INTERRUPTED, Json, run
 from infra.commands.lab import lab
+from infra.commands.models import models
 from infra.commands.train import train
 
 app = typer.Typer(
@@ -25,7 +26,6 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-models = typer.Typer(help="The registry's model versions.", no_args_is_help=True)
 topics = typer.Typer(help="The topics on the broker.", no_args_is_help=True)
 config = typer.Typer(help="Settings and where they come from.", no_args_is_help=True)
 app.add_typer(models, name="models")
@@ -125,14 +125,6 @@ def ask(
     from infra.commands import work
 
     run(lambda settings: work.ask(settings, user, text, domain, tuple(option or ()), strategy.value if strategy else None, timeout, as_json))
-
-
-@models.command("list", epilog=EXIT_CODES)
-def list_models(as_json: Json = False) -> None:
-    """List the registered versions, their aliases and where they come from."""
-    from infra.commands import work
-
-    run(lambda settings: work.list_models(settings, as_json))
 
 
 @topics.command("apply", epilog=EXIT_CODES)

@@ -1,4 +1,4 @@
-"""`retouch demo`, `replay`, `ask`, `models`: what the other packages do, reached by name so that `infra` imports none of them."""
+"""`retouch demo`, `replay`, `ask`: what the other packages do, reached by name so that `infra` imports none of them."""
 
 from __future__ import annotations
 
@@ -44,18 +44,6 @@ def ask(settings: Settings, user: str, text: str, domain: str, options: tuple[st
         show_json(asking.as_data(response))
     else:
         _show_response(response)
-    return OK
-
-
-def list_models(settings: Settings, as_json: bool) -> int:
-    versions = importlib.import_module("trainer.models").list_versions(settings)
-    if as_json:
-        show_json(versions)
-    elif versions:
-        rows = [(v["name"], v["version"], ", ".join(v["aliases"]), v["digest"][:12], str(v["parent"] or ""), v["created_at"]) for v in versions]
-        show_table(("name", "version", "aliases", "digest", "parent", "created"), rows)
-    else:
-        show("no version is registered")
     return OK
 
 

@@ -17,7 +17,8 @@ from infra.settings import Settings
 from schemas.queries import Strategy
 
 COMMANDS = (
-    *("demo", "up", "status", "down", "replay", "ask", "train", "train status", "models list", "topics apply", "topics describe"),
+    *("demo", "up", "status", "down", "replay", "ask", "train", "train status", "topics apply", "topics describe"),
+    *(f"models {name}" for name in ("list", "show", "promote", "reject", "rollback", "diff", "history", "watch")),
     *("config check", "config print", "lab chaos", "dlq list", "dlq show", "dlq redrive"),
 )
 

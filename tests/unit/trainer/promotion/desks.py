@@ -24,6 +24,7 @@ class MemoryDesk:
         self.state = view
         self.trouble: RetouchError | None = None
         self.looks = 0
+        self.workers_follow = True
 
     def view(self) -> dict[str, Any]:
         self.looks += 1
@@ -49,6 +50,8 @@ class MemoryDesk:
         if before:
             self._step(before, State.REJECTED if rolls_back else State.RETIRED, operator, f"gave way to version {version}")
         self.state |= {"champion": version}
+        for told in self.state["workers"] if self.workers_follow else ():
+            told["champion"] = told["champion"] | {"version": version}
         return made
 
     def _step(self, version: str, after: State, operator: str, reason: str, **facts: Any) -> dict[str, Any]:

@@ -1,0 +1,173 @@
+"""`retouch models` against a promoter that serves a desk in memory: what it prints, asks for and returns."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from infra.commands import board
+from infra.commands.app import app
+from infra.commands.versions import wait_until_served
+from infra.errors import RetryLater
+from infra.ports import free_port
+from infra.settings import load
+from tests.unit.trainer.promotion import desks
+from trainer.promotion.web import serve
+
+TOKEN = "an operator's token"
+
+
+def models(*arguments: str) -> tuple[int, str, str]:
+    result = CliRunner().invoke(app, ["models", *arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[desks.MemoryDesk]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RETOUCH_PROMOTION__OPERATOR_TOKEN", TOKEN)
+    desk = desks.MemoryDesk(desks.board())
+    with serve(load(), desk, threading.Event()) as server:
+        monkeypatch.setenv("RETOUCH_PROMOTION__URL", server.url)
+        yield desk
+
+
+def test_the_list_names_state_gate_and_what_users_say(desk: desks.MemoryDesk) -> None:
+    code, output, _ = models("list")
+    rows = {line.split()[0]: line for line in output.splitlines()}
+    assert code == 0 and "champion" in rows["4"] and "rejected: significantly worse" in rows["2"] and "not judged yet" in rows["6"]
+    assert "0.812 [0.801, 0.826] canary" in rows["5"]
+    found = json.loads(models("list", "--json")[1])
+    assert [version["version"] for version in found] == ["1", "2", "3", "4", "5", "6"]
+    assert (found[4]["name"], found[4]["state"], found[4]["online"][0]["arm"]) == ("retouch-reflector", "canary", "canary")
+
+
+def test_a_version_is_shown_with_all_that_happened_to_it(desk: desks.MemoryDesk) -> None:
+    code, output, _ = models("show", "5")
+    assert (
+        code == 0
+        and "gated -> shadow" in output
+        and "candidate.score" in output
+        and "ef2d127de37b942baad06145e54b0c619a1f22327b2ebbcfbec78f5564afe39d" in output
+    )
+    assert len(json.loads(models("show", "5", "--json")[1])["transitions"]) == 3
+
+
+def test_history_is_in_the_order_in_which_things_happened(desk: desks.MemoryDesk) -> None:
+    steps = json.loads(models("history", "--json")[1])
+    assert [step["at"] for step in steps] == sorted(step["at"] for step in steps) and steps[0]["actor"] == "bootstrap"
+    code, output, _ = models("history", "2")
+    assert code == 0 and "registered -> rejected" in output and "users 214" in output
+    assert models("history", "6")[1] == "nothing has happened to version 6 yet\n"
+
+
+def test_a_promotion_says_what_will_happen_and_what_did(desk: desks.MemoryDesk) -> None:
+    code, output, _ = models("promote", "--version", "5", "--operator", "ada", "--reason", "better")
+    assert code == 0 and output.splitlines() == [
+        "version 5 is to answer everybody in place of version 4, which retires",
+        "version 5: canary -> champion, by ada",
+    ]
+    assert desk.state["transitions"][1]["reason"] == "better" and desk.state["champion"] == "5"
+
+
+def test_a_rejection_is_told_as_the_transition(desk: desks.MemoryDesk) -> None:
+    code, output, _ = models("reject", "--version", "6", "--json")
+    told = json.loads(output)
+    assert code == 0 and (told["version"], told["before"], told["after"]) == ("6", "registered", "rejected") and told["actor"]
+
+
+def test_a_rollback_waits_until_the_workers_serve_the_old_version(desk: desks.MemoryDesk) -> None:
+    code, output, _ = models("rollback", "--reason", "complaints", "--json")
+    told = json.loads(output)
+    assert code == 0 and (told["version"], told["rolls_back"], desk.state["champion"]) == ("3", True, "3")
+    assert told["served"]["workers"] == told["served"]["serving"] == 2 and told["served"]["first_s"] is not None
+    code, output, _ = models("rollback", "--to", "1")
+    assert code == 0 and "version 1 served again" in output and output.splitlines()[0].startswith("version 3 is to be given up for good")
+
+
+def test_a_rollback_that_no_worker_follows_is_known_within_a_bound(desk: desks.MemoryDesk) -> None:
+    desk.workers_follow = False
+    desk.rollback(None, "ada", "")
+    told = wait_until_served(desk, "3", time.monotonic(), within_s=0.3)
+    assert told["first_s"] is None and told["all_s"] is None and (told["serving"], told["workers"]) == (0, 2)
+
+
+def test_where_no_worker_reports_none_is_waited_for(desk: desks.MemoryDesk) -> None:
+    desk.state["workers"] = []
+    code, output, _ = models("rollback")
+    assert code == 0 and "no worker reports" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["promote", "--version", "2"], 1, "version 2 is rejected already"),
+        (["show", "9"], 1, "retouch-reflector has no version 9; there are 1, 2, 3, 4, 5, 6"),
+        (["history", "9"], 1, "has no version 9"),
+        (["rollback", "--to", "2"], 1, "no such former champion"),
+        (["promote", "--version", "5", "--operator", "x" * 65], 1, "operator: "),
+    ],
+)
+def test_what_cannot_be_is_one_line(desk: desks.MemoryDesk, arguments: list[str], code: int, words: str) -> None:
+    found, _, error = models(*arguments)
+    assert found == code and words in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "arguments", [["promote"], ["promote", "--version", "x"], ["reject", "--version", "0"], ["show"], ["diff", "1"], ["rollback", "--to", "-1"]]
+)
+def test_wrong_usage_is_2(arguments: list[str]) -> None:
+    assert models(*arguments)[0] == 2
+
+
+def test_with_a_wrong_token_nothing_changes(desk: desks.MemoryDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETOUCH_PROMOTION__OPERATOR_TOKEN", "not the operator's one")
+    code, _, error = models("promote", "--version", "5")
+    assert code == 1 and "promotion.operator_token" in error and error.count("\n") == 1 and desk.state["champion"] == "4"
+
+
+def test_a_promoter_that_is_away_is_one_line(desk: desks.MemoryDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RETOUCH_PROMOTION__URL", f"http://127.0.0.1:{free_port('127.0.0.1')}")
+    for command in ("list", "watch"):
+        code, output, error = models(command)
+        assert code == 1 and not output and "does not answer" in error and error.count("\n") == 1
+
+
+def test_nothing_registered_is_said(desk: desks.MemoryDesk) -> None:
+    desk.state = desks.nothing()
+    assert models("list")[1].startswith("no version is registered") and json.loads(models("list", "--json")[1]) == []
+    assert models("history") == (0, "nothing has happened yet\n", "")
+    assert "no version is champion yet; none is tried" in models("watch")[1]
+    assert models("show", "1")[2] == "retouch: retouch-reflector has no version 1; none is registered\n"
+
+
+def test_what_is_watched_outside_a_terminal_is_shown_once(desk: desks.MemoryDesk) -> None:
+    code, output, _ = models("watch")
+    assert code == 0 and "version 4 serves; version 5 is in canary: running" in output
+    for part in ("canary of version 5, 10%", "guardrails", "x1.540 [1.410, 1.680]", "reflection-host-2", "transitions"):
+        assert part in output
+    code, output, _ = models("watch", "--json")
+    assert code == 0 and json.loads(output) == desk.state and output.count("\n") == 1
+
+
+def test_what_others_wrote_commands_no_terminal(desk: desks.MemoryDesk) -> None:
+    desk.state["versions"][1]["transitions"][0]["reason"] = desk.state["workers"][0]["worker"] = "\x1b[2J\x1b]0;title\x07 gone"
+    for command in ("list", "history", "watch"):
+        output = models(command)[1]
+        assert "gone" in output and "\x1b" not in output and "\x07" not in output
+
+
+def test_a_registry_that_is_away_is_one_line(desk: desks.MemoryDesk) -> None:
+    desk.trouble = RetryLater("the registry does not answer")
+    code, _, error = models("history")
+    assert code == 1 and "the registry does not answer" in error and error.count("\n") == 1
+
+
+def test_figures_that_are_not_known_are_dashes() -> None:
+    assert board.interval({"mean": None, "low": None, "high": None}) == "-" and board.number(float("inf")) == "-"
