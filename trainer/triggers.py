@@ -11,22 +11,23 @@ Counts are of offsets: where writers use transactions, their markers count too.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from math import sqrt
-from statistics import fmean
-from typing import NamedTuple
 
 from infra.settings import Trainer
-from schemas.outcomes import Outcome
-from schemas.scoring import score
-from trainer.cases import Unusable, case_of
+from schemas.experiments import Arm
+from schemas.quality import Metric, Moments, Quality, Span
 
 #: One-sided, 1 %: every window is one more chance for a false alarm. 1.5 % of 400 simulated pairs without a fall raised one, at `drift_drop` 0
 #: (200 answers of 40 users who differ, 2026-11-21); a fall of 0.15 was seen in 84 %.
 Z = 2.33
+
+
+#: Whose answers a champion is judged by: those to everybody, and to the group that a canary is compared with.
+SHOWN = frozenset({Arm.CHAMPION, Arm.BASELINE})
 
 
 class TriggerKind(StrEnum):
@@ -70,77 +71,78 @@ def schedule(since_s: float | None, new_trajectories: int, trainer: Trainer) -> 
     return Trigger(TriggerKind.SCHEDULE, due and enough, reason, numbers)
 
 
-class Scored(NamedTuple):
-    """How good one answer was. `score` is evaluation's own, in [0, 1]."""
-
-    user: str
-    domain: str
-    score: float
+Block = dict[str | None, Moments]  # rewards by domain, and of all together under None
 
 
 class Rewards:
-    """Scores of one version's answers: the first window after it began to serve, and the latest whole one after that.
+    """Rewards of one version's answers, from the windows of online quality: the first `answers` after it began to serve, and the latest so many after those.
 
-    Windows do not overlap, so that each answer counts once; memory is two windows and the one that fills.
+    Blocks are made of whole windows, so that each answer counts in one. A window is added when it is settled, two windows after its end: what online
+    quality learns of it later, as after an outage, is left out. Memory is two blocks, the one that fills, and the windows that are not settled.
     """
 
-    def __init__(self, version: str | None, window: int) -> None:
-        self.version = version
-        self.first: list[Scored] = []
-        self.recent: Sequence[Scored] = ()
-        self._filling: list[Scored] = []
-        self._window = window
+    def __init__(self, version: str | None, answers: int, since: datetime | None = None) -> None:
+        self.version, self.since = version, since
+        self.first: Block = {}
+        self.recent: Block = {}
+        self._filling: Block = {}
+        self._answers = answers
+        self._open: dict[tuple[datetime, Arm, int, str | None], Quality] = {}
+        self._settled = since or datetime.min.replace(tzinfo=UTC)
 
-    def add(self, outcome: Outcome) -> None:
-        """Count an outcome in, if this version answered it and its truth can be scored."""
-        model, case = outcome.response.provenance.model, case_of(outcome)
-        if isinstance(case, Unusable) or model is None or model.version != self.version:
-            return
-        scored = Scored(case.user, case.domain, score(case.task, outcome.response.answer, case.truth, case.query.options))
-        if len(self.first) < self._window:
-            self.first.append(scored)
-            return
-        self._filling.append(scored)
-        if len(self._filling) == self._window:
-            self.recent, self._filling = self._filling, []
+    def add(self, cell: Quality) -> None:
+        """Note a window of this version's as it is known now, if it began after the version did and users were shown its answers as the champion's."""
+        if cell.span is Span.WINDOW and cell.version == self.version and cell.arm in SHOWN and cell.started_at >= self._settled:
+            self._open[cell.started_at, cell.arm, cell.partition, cell.domain] = cell
+
+    def settle(self) -> None:
+        """Add the windows that are settled, oldest first."""
+        newest = max((cell.ended_at for cell in self._open.values()), default=self._settled)
+        for started in sorted({cell.started_at for cell in self._open.values() if cell.ended_at + 2 * (cell.ended_at - cell.started_at) <= newest}):
+            for place in [place for place in self._open if place[0] == started]:
+                cell = self._open.pop(place)
+                self._filling[cell.domain] = self._filling.get(cell.domain, Moments()) + cell.metrics.get(Metric.REWARD, Moments())
+                self._settled = max(self._settled, cell.ended_at)
+            if _answers(self._filling) < self._answers:
+                continue
+            if self.first:
+                self.recent = self._filling
+            else:
+                self.first = self._filling
+            self._filling = {}
 
     def forget_recent(self) -> None:
-        """Let only answers from now on raise the next alarm."""
-        self.recent, self._filling = (), []
+        """Let only windows that are not over yet raise the next alarm."""
+        self._settled = max((cell.ended_at for cell in self._open.values()), default=self._settled)
+        self._open.clear()
+        self.recent, self._filling = {}, {} if self.first else self._filling
 
 
 def drift(rewards: Rewards, trainer: Trainer) -> Trigger:
-    """Whether the latest window scores lower than the first: by at least `trainer.drift_drop`, and more than chance explains.
+    """Whether the latest answers score lower than the first: by at least `trainer.drift_drop`, and more than chance explains.
 
-    Compared domain by domain, weighted as the latest window has them, so that other questions are no drift. The standard error is over
-    users, because answers of one are not independent: each user's influence on the difference, both windows together.
+    Compared domain by domain, weighted as the latest have them, so that other questions are no drift. Errors are over users, because answers of one are
+    not independent; one who comes in several windows counts as several, since windows name nobody.
     """
-    numbers: dict[str, float] = {"window": trainer.drift_window, "needed": trainer.drift_drop, "seen": len(rewards.first)}
-    if not rewards.recent:
-        return Trigger(TriggerKind.DRIFT, False, f"no whole window of {trainer.drift_window} answers to compare with the first", numbers)
-    first, recent = _by_domain(rewards.first), _by_domain(rewards.recent)
-    shared = first.keys() & recent.keys()
-    answers = sum(len(recent[domain]) for domain in shared)
-    drop, influence = 0.0, defaultdict[str, float](float)
-    for domain in sorted(shared):
-        weight = len(recent[domain]) / answers
-        for window, sign in ((first[domain], 1.0), (recent[domain], -1.0)):
-            mean = fmean(one.score for one in window)
-            drop += sign * weight * mean
-            for one in window:
-                influence[one.user] += sign * weight * (one.score - mean) / len(window)
-    users = len(influence)
+    first, recent = rewards.first, rewards.recent
+    numbers: dict[str, float] = {"window": trainer.drift_window, "needed": trainer.drift_drop, "seen": _answers(first)}
+    if not recent:
+        return Trigger(TriggerKind.DRIFT, False, f"no {trainer.drift_window} answers to compare with the first", numbers)
+    users = min(first[None].users, recent[None].users)
     numbers["users"] = users
     if users < max(2, trainer.min_users):
         return Trigger(TriggerKind.DRIFT, False, f"answers to {users} users only, trainer.min_users is {trainer.min_users}", numbers)
-    error = sqrt(users / (users - 1) * sum(value**2 for value in influence.values()))
+    shared = [domain for domain in first.keys() & recent.keys() if domain is not None and min(first[domain].users, recent[domain].users) > 1]
+    answers = sum(recent[domain].n for domain in shared)
+    if not answers:
+        return Trigger(TriggerKind.DRIFT, False, "no domain of the first answers is among the latest", numbers)
+    weights = {domain: recent[domain].n / answers for domain in sorted(shared)}
+    drop = sum(weight * (first[domain].mean - recent[domain].mean) for domain, weight in weights.items())
+    error = sqrt(sum(weight**2 * (first[domain].variance + recent[domain].variance) for domain, weight in weights.items()))
     numbers |= {"drop": round(drop, 4), "standard_error": round(error, 4)}
     reason = f"scores fell by {drop:.3f} (standard error {error:.3f}) since version {rewards.version} began, trainer.drift_drop is {trainer.drift_drop:g}"
     return Trigger(TriggerKind.DRIFT, drop >= trainer.drift_drop and drop > Z * error, reason, numbers)
 
 
-def _by_domain(window: Sequence[Scored]) -> dict[str, list[Scored]]:
-    domains: dict[str, list[Scored]] = defaultdict(list)
-    for one in window:
-        domains[one.domain].append(one)
-    return domains
+def _answers(block: Block) -> int:
+    return block[None].n if None in block else 0

@@ -1,4 +1,4 @@
-"""The watch: what is new since the last run, asked cheaply. A look costs a few requests for offsets, and reads only outcomes not seen before."""
+"""The watch: what is new since the last run, asked cheaply. A look costs a few requests for offsets, and reads only figures not seen before."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from typing import Any, Self
 from infra.kafka import reader
 from infra.registry import RegisteredVersion, Registry
 from infra.settings import Settings
-from schemas.envelope import read
-from schemas.messages import Malformed
 from schemas.model_events import Alias
-from schemas.outcomes import Outcome
+from schemas.promotion import State
+from schemas.quality import Quality
 from schemas.topics import OUTCOMES, TRAJECTORIES
 from trainer import status, triggers
-from trainer.collect import offset_ranges, records
+from trainer.collect import offset_ranges
+from trainer.interruption import check
+from trainer.quality import QualityReader
 from trainer.snapshot import Ranges, offsets_beyond, ranges_json
 from trainer.triggers import Rewards, Trigger
+
+LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class Watch:
@@ -31,15 +34,16 @@ class Watch:
         self._since: Ranges = trained.dataset.ranges if trained and trained.dataset else {}
         self._last = time.monotonic() - (datetime.now(UTC) - trained.created_at).total_seconds() if trained else None
         self._ends: Ranges = {}
-        self._seen: dict[int, int] = {}
         self._rewards = Rewards(None, self._trainer.drift_window)
-        self._consumer: Any = reader(settings, "retouch-trainer-watch", max_poll_records=2000)
+        self._consumer: Any = reader(settings, "retouch-trainer-watch")
+        self._quality = QualityReader(settings, self._on_cell)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._consumer.close()
+        self._quality.close()
 
     def look(self, stop: threading.Event) -> list[Trigger]:
         """Every trigger but the one by hand, fired or not. Raises Interrupted, and what the broker's and the registry's clients raise."""
@@ -60,18 +64,22 @@ class Watch:
         self._rewards.forget_recent()
 
     def _read_rewards(self, champion: RegisteredVersion | None, stop: threading.Event) -> None:
-        """Read outcomes up to the ends: all of a champion's are after those it was trained on."""
-        version = champion.version if champion else None
-        if version != self._rewards.version:
-            self._rewards = Rewards(version, self._trainer.drift_window)
-            trained_on = champion.dataset.ranges.get(OUTCOMES.name, {}) if champion and champion.dataset else {}
-            self._seen = {number: end for number, (_, end) in trained_on.items()}
-        ends = self._ends[OUTCOMES.name]
-        due = {number: (max(start, self._seen.get(number, start)), end) for number, (start, end) in ends.items()}
-        for record in records(self._consumer, {OUTCOMES.name: due}, stop):
-            try:
-                outcome, _ = read(Outcome, record.headers, record.value)
-            except Malformed:
-                continue  # the run counts it
-            self._rewards.add(outcome)
-        self._seen = {number: end for number, (_, end) in ends.items()}
+        """Up to what online quality has told. Where another version serves, from what the reader keeps: that is more than two looks."""
+        version, since = (champion.version, served_since(champion)) if champion else (None, None)
+        if (version, since) != (self._rewards.version, self._rewards.since):
+            self._rewards = Rewards(version, self._trainer.drift_window, since)
+            for cell in self._quality.windows(version, since or LONG_AGO):
+                self._rewards.add(cell)
+        self._quality.poll()
+        while not self._quality.is_current:
+            check(stop)
+            self._quality.poll()
+        self._rewards.settle()
+
+    def _on_cell(self, cell: Quality) -> None:
+        self._rewards.add(cell)
+
+
+def served_since(champion: RegisteredVersion) -> datetime | None:
+    """When it became champion last; None for one from before that was written down."""
+    return next((step.at for step in reversed(champion.transitions) if step.after is State.CHAMPION), None)

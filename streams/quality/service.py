@@ -32,7 +32,7 @@ from streams.quality.mark import Mark
 log = logging.getLogger(__name__)
 
 POLL_S = 0.2
-COMMIT_EVERY_S = 5.0
+COMMIT_EVERY_S = 1.0
 FLUSH_S = 60.0
 #: A topic waits while another one of its partition has records that are older by so much: what is kept open is bounded, however far behind we are.
 AHEAD_S = 600.0

@@ -118,10 +118,10 @@ def response(query: Query) -> Response:
 
 
 class Streams:
-    """The process under test; its log goes to a file that a failing test shows. `more` are further environment variables."""
+    """The process under test, a module with its arguments; its log goes to a file that a failing test shows. `more` are further environment variables."""
 
     def __init__(self, settings: Settings, module: str = "streams", **more: str) -> None:
-        self._command = [sys.executable, "-m", module]
+        self._command = [sys.executable, "-m", *module.split()]
         self._log = settings.stack.dir / "streams.log"
         self._ready = settings.stack.dir / "ready"
         self._env = os.environ | {

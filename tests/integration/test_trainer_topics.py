@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -14,15 +15,17 @@ from infra.kafka import producer, send
 from infra.registry import Registry
 from infra.settings import Settings, load
 from schemas.erasures import ErasureRequest
+from schemas.experiments import Arm
 from schemas.ids import derive, is_held_out
-from schemas.outcomes import Outcome
-from schemas.responses import ModelVersion
-from schemas.topics import ERASURES, OUTCOMES, TRAJECTORIES
+from schemas.messages import Message
+from schemas.quality import Metric, Moments, Quality, Span
+from schemas.topics import ERASURES, OUTCOMES, QUALITY, TRAJECTORIES, Topic
 from tests.integration.brokers import own_broker
 from tests.tiny_model import make_checkpoint
 from tests.unit.trainer.made import NOON, make_outcome, make_trajectory
 from trainer.bootstrap import bootstrap
 from trainer.collect import check_erasures, collect
+from trainer.quality import QualityReader
 from trainer.snapshot import load as load_snapshot
 from trainer.snapshot import write
 from trainer.triggers import Trigger, TriggerKind
@@ -51,16 +54,20 @@ def settings(running: Broker, tmp_path: Path) -> Settings:
     )
 
 
-def answered(number: int, right: bool) -> Outcome:
-    outcome = make_outcome(number, user=USERS[number % len(USERS)])
-    provenance = outcome.response.provenance.model_copy(update={"model": ModelVersion(name="m", version="1", digest="d")})
-    return outcome.model_copy(update={"response": outcome.response.model_copy(update={"provenance": provenance, "answer": "b" if right else "a"})})
+def window(begin: datetime, number: int, right: float) -> list[Quality]:
+    """Of online quality: an answer to each user, so many of them right; and some that are no answer of the champion's."""
+    n, s = len(USERS), right * len(USERS)
+    moments = Moments(users=n, n=n, s=s, nn=n, ss=s, ns=s)
+    started = begin + timedelta(minutes=number)
+    times = {"started_at": started, "ended_at": started + timedelta(minutes=1), "computed_at": started}
+    made = {"name": "m", "version": "1", "experiment": None, "partition": 0, "span": Span.WINDOW, "answers": n, "metrics": {Metric.REWARD: moments}}
+    return [Quality(**made, **times, arm=arm, domain=domain) for arm in (Arm.CHAMPION, Arm.CANARY) for domain in ("letters", None)]
 
 
-def tell(settings: Settings, *outcomes: Outcome) -> None:
+def tell(settings: Settings, topic: Topic, *messages: Message) -> None:
     to = producer(settings, "test")
-    for outcome in outcomes:
-        send(to, OUTCOMES, outcome, id=outcome.outcome_id, source="/test")
+    for message in messages:
+        send(to, topic, message, id=derive("told", message.to_bytes()), source="/test")
     to.close()
 
 
@@ -70,19 +77,42 @@ def by_kind(found: list[Trigger]) -> dict[TriggerKind, Trigger]:
 
 def test_the_watch_sees_what_is_new_and_that_answers_got_worse(settings: Settings) -> None:
     bootstrap(settings)
-    stop = threading.Event()
+    stop, blocks = threading.Event(), range(3 * WINDOW // len(USERS))
+    begin = datetime.now(UTC)
     with Watch(settings, Registry(settings)) as watch:
-        tell(settings, *(answered(n, right=True) for n in range(WINDOW)))
+        tell(settings, OUTCOMES, *(make_outcome(n, user=USERS[n % len(USERS)]) for n in range(WINDOW)))
+        tell(settings, QUALITY, *(cell for n in blocks for cell in window(begin, n, right=1.0)))
         first = by_kind(watch.look(stop))
         assert not any(trigger.fired for trigger in first.values()) and first[TriggerKind.NEW_OUTCOMES].numbers["new"] == WINDOW
-        tell(settings, *(answered(n, right=n % 4 == 0) for n in range(WINDOW, 2 * WINDOW)))
+        tell(settings, QUALITY, *(cell for n in blocks for cell in window(begin, n + len(blocks), right=0.2)))
         worse = by_kind(watch.look(stop))
-        assert worse[TriggerKind.DRIFT].fired and worse[TriggerKind.DRIFT].numbers["drop"] == 0.75
+        assert worse[TriggerKind.DRIFT].fired and worse[TriggerKind.DRIFT].numbers["drop"] == 0.8
         watch.attempted()
         after = by_kind(watch.look(stop))
         assert not after[TriggerKind.DRIFT].fired and after[TriggerKind.NEW_OUTCOMES].numbers["new"] == 0
-        tell(settings, *(answered(n, right=True) for n in range(3 * WINDOW)))
+        tell(settings, OUTCOMES, *(make_outcome(n, user=USERS[n % len(USERS)]) for n in range(3 * WINDOW)))
         assert by_kind(watch.look(stop))[TriggerKind.NEW_OUTCOMES].fired
+
+
+def test_the_last_word_on_each_cell_is_kept_and_strange_records_are_passed_over(settings: Settings) -> None:
+    experiment = derive("experiment", settings.stack.dir)
+    with QualityReader(settings) as quality:
+        for answers in (1, 2):
+            cells = [cell.model_copy(update={"experiment": experiment, "span": Span.EXPERIMENT, "answers": answers}) for cell in window(NOON, 0, 1.0)]
+            tell(settings, QUALITY, *cells)
+            to = producer(settings, "test")
+            to.send(QUALITY.name, key=b"m/1", value=b"not JSON")
+            to.close()
+            quality.poll()
+            assert quality.is_current
+            assert {(cell.arm, cell.domain, cell.answers) for cell in quality.experiment(experiment)} == {
+                (arm, domain, answers) for arm in (Arm.CHAMPION, Arm.CANARY) for domain in ("letters", None)
+            }
+        tell(settings, QUALITY, *window(NOON, 10, 1.0), *(cell.model_copy(update={"version": "2"}) for cell in window(NOON, 11, 1.0)))
+        quality.poll()
+        since = NOON + timedelta(minutes=10)
+        assert {cell.started_at for cell in quality.windows("1", since)} >= {since}
+        assert {cell.version for cell in quality.windows(None, since)} == {"1", "2"} and not quality.experiment(derive("experiment", "another"))
 
 
 def test_who_asked_to_be_forgotten_is_left_out_and_ends_a_run_that_holds_them(settings: Settings) -> None:

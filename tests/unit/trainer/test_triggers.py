@@ -3,36 +3,61 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
-from statistics import fmean
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from infra.settings import Trainer
-from schemas.outcomes import Outcome
-from schemas.responses import ModelVersion
-from tests.unit.trainer.made import make_outcome
+from schemas.experiments import Arm
+from schemas.quality import Metric, Moments, Quality, Span
 from trainer.triggers import Rewards, TriggerKind, drift, new_outcomes, schedule, unfinished
 
 TRAINER = Trainer(new_outcomes=100, every_s=60, min_trajectories=50, drift_window=200, drift_drop=0.1, min_users=10)
 
 
-def answered(number: int, right: bool, version: str = "3", domain: str = "letters", truth: str | None = "b") -> Outcome:
-    """One of 20 users' outcomes, its answer right or wrong."""
-    outcome = make_outcome(number, user=f"u{number % 20}", truth=truth, domain=domain)
-    model = ModelVersion(name="m", version=version, digest="d")
-    provenance = outcome.response.provenance.model_copy(update={"model": model})
-    return outcome.model_copy(update={"response": outcome.response.model_copy(update={"provenance": provenance, "answer": "b" if right else "a"})})
+WINDOWS = 10  # of time, that a block of answers is spread over
+BEGIN = datetime(2026, 5, 1, tzinfo=UTC)
+
+
+def cell(window: int, earned: Mapping[str, Sequence[float]], domain: str | None = None, *, minutes: int = 1, **fields: Any) -> Quality:
+    """A window's rewards, by user."""
+    totals = [(len(ones), sum(ones)) for ones in earned.values()]
+    sums = {"n": sum(n for n, _ in totals), "s": sum(s for _, s in totals), "nn": sum(n * n for n, _ in totals)}
+    moments = Moments(users=len(totals), **sums, ss=sum(s * s for _, s in totals), ns=sum(n * s for n, s in totals))
+    started = BEGIN + timedelta(minutes=window)
+    made = {"name": "m", "version": "3", "experiment": None, "arm": Arm.CHAMPION, "partition": 0, "span": Span.WINDOW} | fields
+    times = {"started_at": started, "ended_at": started + timedelta(minutes=minutes), "computed_at": started}
+    return Quality(**made, **times, domain=domain, answers=0, metrics={Metric.REWARD: moments})
+
+
+def add(to: Rewards, window: int, earned: Mapping[str, Mapping[str, Sequence[float]]], **fields: Any) -> None:
+    """Cells of each domain, and of all together."""
+    everybody: dict[str, list[float]] = defaultdict(list)
+    for domain, users in earned.items():
+        to.add(cell(window, users, domain, **fields))
+        for user, ones in users.items():
+            everybody[user] += ones
+    to.add(cell(window, everybody, **fields))
+
+
+def settled(rewards: Rewards, windows: int) -> Rewards:
+    """With two later windows, in which nobody said anything."""
+    for later in (2, 3):
+        rewards.add(cell(windows + later, {}))
+    rewards.settle()
+    return rewards
 
 
 def rewards(*rates: float, **fields: Any) -> Rewards:
-    """Whole windows, each with its share of right answers."""
+    """Blocks of 200 answers to 20 users, each with its share of right ones."""
     found, rng = Rewards("3", TRAINER.drift_window), random.Random(0)
-    for rate in rates:
-        for number in range(TRAINER.drift_window):
-            found.add(answered(number, rng.random() < rate, **fields))
-    return found
+    for window in range(len(rates) * WINDOWS):
+        rate = rates[window // WINDOWS]
+        add(found, window, {"letters": {f"u{user}": [float(rng.random() < rate)] for user in range(20)}}, **fields)
+    return settled(found, len(rates) * WINDOWS)
 
 
 @pytest.mark.parametrize(("new", "fired"), [(99, False), (100, True)])
@@ -60,33 +85,51 @@ def test_drift_is_a_fall_of_the_latest_window_below_the_first(rates: tuple[float
 def test_a_fall_that_chance_explains_is_no_drift() -> None:
     noisy = TRAINER.model_copy(update={"drift_window": 20, "min_users": 2})
     found = Rewards("3", 20)
-    for number in range(40):
-        found.add(answered(number, right=number not in (21, 25, 33)))
-    assert drift(found, noisy).numbers["drop"] == 0.15 and not drift(found, noisy).fired
+    add(found, 0, {"letters": {f"u{user}": [1.0] for user in range(20)}})
+    add(found, 1, {"letters": {f"u{user}": [float(user not in (1, 5, 13))] for user in range(20)}})
+    decided = drift(settled(found, 2), noisy)
+    assert decided.numbers["drop"] == 0.15 and not decided.fired
 
 
 def test_harder_questions_are_no_drift() -> None:
-    found, asked = Rewards("3", TRAINER.drift_window), Counter[str]()
-    for number in range(2 * TRAINER.drift_window):
-        domain = "hard" if number % 10 < (2 if number < TRAINER.drift_window else 8) else "easy"
-        right = asked[domain] % 10 < (3 if domain == "hard" else 9)
-        asked[domain] += 1
-        found.add(answered(number, right, domain=domain))
-    assert fmean(one.score for one in found.first) > fmean(one.score for one in found.recent) + 0.3
+    found = Rewards("3", TRAINER.drift_window)
+    for window in range(2 * WINDOWS):
+        hard = 4 if window < WINDOWS else 16
+        earned = {"hard": {f"u{n}": [0.3] for n in range(hard)}, "easy": {f"u{n}": [0.9] for n in range(hard, 20)}}
+        add(found, window, earned)
+    settled(found, 2 * WINDOWS)
+    assert found.first[None].mean > found.recent[None].mean + 0.3
     assert drift(found, TRAINER).numbers["drop"] == pytest.approx(0, abs=1e-9)
 
 
 def test_few_users_raise_no_alarm() -> None:
-    found = drift(rewards(0.9, 0.1), TRAINER.model_copy(update={"min_users": 21}))
-    assert not found.fired and "20 users only" in found.reason
+    found = drift(rewards(0.9, 0.1), TRAINER.model_copy(update={"min_users": 201}))
+    assert not found.fired and "200 users only" in found.reason
 
 
-def test_other_versions_and_outcomes_without_truth_do_not_count() -> None:
-    assert not rewards(1.0, version="2").first and not rewards(1.0, truth=None).first
+@pytest.mark.parametrize("fields", [{"version": "2"}, {"arm": Arm.CANARY}, {"arm": Arm.SHADOW}, {"span": Span.EXPERIMENT}])
+def test_only_what_the_version_showed_as_champion_counts(fields: dict[str, Any]) -> None:
+    assert not rewards(1.0, **fields).first
+
+
+def test_windows_from_before_the_version_began_do_not_count() -> None:
+    found = Rewards("3", 2, since=BEGIN + timedelta(minutes=1))
+    for window in range(3):
+        add(found, window, {"letters": {"u1": [1.0], "u2": [float(window)]}})
+    assert settled(found, 3).first[None].s == 2.0
+
+
+def test_a_window_counts_as_it_is_told_last_and_once() -> None:
+    found = Rewards("3", 2)
+    for told in (0.0, 1.0):
+        add(found, 0, {"letters": {"u1": [told], "u2": [told]}})
+    settled(found, 1)
+    add(found, 0, {"letters": {"u1": [0.0], "u2": [0.0]}})
+    assert settled(found, 10).first[None].mean == 1.0 and not found.recent
 
 
 def test_after_a_run_only_later_answers_raise_the_next_alarm() -> None:
     found = rewards(0.8, 0.4)
     assert drift(found, TRAINER).fired
     found.forget_recent()
-    assert not drift(found, TRAINER).fired and len(found.first) == TRAINER.drift_window
+    assert not drift(settled(found, 3 * WINDOWS), TRAINER).fired and found.first[None].n == TRAINER.drift_window

@@ -26,7 +26,7 @@ class Partition:
 
     def __init__(self, **settings: float) -> None:
         self.now = BEGIN
-        self.settings = QualitySettings(**settings)  # type: ignore[arg-type]  # pydantic takes a float for a whole number
+        self.settings = QualitySettings(**settings)
         self.ends = dict.fromkeys(TOPICS, 0)
         self.reopen({})
 
