@@ -65,10 +65,11 @@ def canary_verdict(cells: Sequence[Quality], promotion: Promotion, since_s: floa
     """On the experiment's cells so far, `since_s` after the canary began. Never PASSED.
 
     BETTER or HARMFUL when the whole interval of the reward's difference lies beyond 0; HARMFUL, too, when a guardrail trips, which needs no feedback.
-    While one is watched nothing is BETTER. INCONCLUSIVE at `canary_answers` scored answers of each group, after `canary_max_s`, or when the groups' users are no even split.
+    While one is watched nothing is BETTER. INCONCLUSIVE at `canary_answers` scored answers of each group, after `canary_max_s`, or when the groups' users
+    are no even split.
     """
     canary, baseline = Group.of(cells, Arm.CANARY), Group.of(cells, Arm.BASELINE)
-    rails = _rails(canary, baseline, promotion, (1 - SHADOW_ALPHA_SHARE) * promotion.alpha, *Metric)
+    rails = _canary_rails(canary, baseline, promotion)
     found, alpha = gain(canary, baseline), (1 - SHADOW_ALPHA_SHARE) * promotion.alpha * (1 - promotion.guardrail_alpha_share)
     low, high = found.estimate.interval(alpha, REWARD_TAU)
     one, other = canary.whole[Metric.REWARD], baseline.whole[Metric.REWARD]
@@ -108,9 +109,8 @@ def shadow_verdict(cells: Sequence[Quality], promotion: Promotion, since_s: floa
     leave latency out, since unseen answers wait for a quiet moment.
     """
     shadow, shown = Group.of(cells, Arm.SHADOW), Group.of(cells, Arm.CHAMPION)
-    budget = SHADOW_ALPHA_SHARE * promotion.alpha
-    rails = _rails(shadow, shown, promotion, budget, *(metric for metric in Metric if metric is not Metric.LATENCY_MS))
-    scored, alpha = shadow.whole[Metric.GAIN], budget * (1 - promotion.guardrail_alpha_share)
+    rails = _shadow_rails(shadow, shown, promotion)
+    scored, alpha = shadow.whole[Metric.GAIN], SHADOW_ALPHA_SHARE * promotion.alpha * (1 - promotion.guardrail_alpha_share)
     estimate = mean_of(scored)
     low, high = estimate.bounds(alpha, REWARD_TAU)
     evidence = {
@@ -134,13 +134,19 @@ def shadow_verdict(cells: Sequence[Quality], promotion: Promotion, since_s: floa
 def guardrails(cells: Sequence[Quality], promotion: Promotion) -> list[Guardrail]:
     """As the verdict of the stage that the cells are of sees them: the canary's once there is one."""
     if any(cell.arm is Arm.CANARY for cell in cells):
-        evidence = canary_verdict(cells, promotion, 0.0).evidence
-    else:
-        evidence = shadow_verdict(cells, promotion, 0.0).evidence
-    return [Guardrail(**{**rail, "metric": Metric(rail["metric"])}) for rail in evidence["guardrails"]]
+        return _canary_rails(Group.of(cells, Arm.CANARY), Group.of(cells, Arm.BASELINE), promotion)
+    return _shadow_rails(Group.of(cells, Arm.SHADOW), Group.of(cells, Arm.CHAMPION), promotion)
 
 
-def _rails(one: Group, other: Group, promotion: Promotion, budget: float, *among: Metric) -> list[Guardrail]:
+def _canary_rails(canary: Group, baseline: Group, promotion: Promotion) -> list[Guardrail]:
+    return _rails(canary, baseline, promotion, (1 - SHADOW_ALPHA_SHARE) * promotion.alpha, frozenset(Metric))
+
+
+def _shadow_rails(shadow: Group, shown: Group, promotion: Promotion) -> list[Guardrail]:
+    return _rails(shadow, shown, promotion, SHADOW_ALPHA_SHARE * promotion.alpha, frozenset(Metric) - {Metric.LATENCY_MS})
+
+
+def _rails(one: Group, other: Group, promotion: Promotion, budget: float, among: frozenset[Metric]) -> list[Guardrail]:
     """Those of `among` that have a limit."""
     limits = {
         Metric.FALLBACK: promotion.max_fallback_rise,
