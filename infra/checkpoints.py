@@ -51,7 +51,7 @@ def checkpoint_sums(checkpoint: Path) -> Sums:
     Raises BadCheckpoint for a missing folder or a symbolic link: a link's target is not part of the checkpoint.
     """
     digest, files = hashlib.sha256(), {}
-    for name, path in _files(checkpoint):
+    for name, path in checkpoint_files(checkpoint):
         of_file = hashlib.sha256()
         counted = [of_file] if name == MODEL_CARD else [of_file, digest]
         if name != MODEL_CARD:
@@ -76,7 +76,7 @@ def inspect_checkpoint(checkpoint: Path) -> Sums:
     Raises BadCheckpoint: a file of another kind, a link, a config that names code or other folders, a chat template that is more than one, a missing
     part, a cut-off file, an index that points elsewhere.
     """
-    names = {name for name, path in _files(checkpoint) if _checked_kind(name, path)}
+    names = {name for name, path in checkpoint_files(checkpoint) if _checked_kind(name, path)}
     for name in REQUIRED:
         if name not in names:
             raise BadCheckpoint(f"{checkpoint / name}: missing")
@@ -123,7 +123,8 @@ def compatible(serving: Path, candidate: Path) -> bool:
     return not differences(serving, candidate)
 
 
-def _files(checkpoint: Path) -> Iterator[tuple[str, Path]]:
+def checkpoint_files(checkpoint: Path) -> Iterator[tuple[str, Path]]:
+    """Each file's relative name and path, in order of names. Raises BadCheckpoint for a missing folder, a link, and what is neither file nor folder."""
     if checkpoint.is_symlink() or not checkpoint.is_dir():
         raise BadCheckpoint(f"{checkpoint}: not a folder")
     found = []
@@ -201,7 +202,9 @@ def _header(path: Path) -> tuple[dict[str, Any], int]:
 
 
 def _tensors(checkpoint: Path) -> dict[str, Any]:
-    return {name: tensor.get("shape") for name, path in _files(checkpoint) if path.suffix == ".safetensors" for name, tensor in _header(path)[0].items()}
+    return {
+        name: tensor.get("shape") for name, path in checkpoint_files(checkpoint) if path.suffix == ".safetensors" for name, tensor in _header(path)[0].items()
+    }
 
 
 def _different_tensors(serving: dict[str, Any], candidate: dict[str, Any]) -> list[str]:

@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 #: A new SQLite file takes 9 s; on a busy machine, and behind other processes, several times that.
 OPEN_WITHIN_S = 120.0
+#: A server that is silent for so long, while we connect and again while it answers, is away. SQLite waits 20 s for another process's writes.
+ANSWER_WITHIN_S = 10
 #: Errors that asking again does not mend. Access is not among them: who runs the store may grant it, and a version that serves need not stop for that.
 REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST", "ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"})
 
@@ -43,17 +45,23 @@ class Store:
         client = self.client
         with self._only_opener():
             found = client.get_experiment_by_name(self.name)
-            location = self._artifact_root.as_uri() if self._is_sqlite else None
+            location = self._artifact_root.as_uri() if self.is_sqlite else None
             return str(found.experiment_id if found else client.create_experiment(self.name, artifact_location=location))
 
+    @cached_property
+    def artifact_location(self) -> str:
+        """The URI below which the experiment's files lie."""
+        return str(self.client.get_experiment(self.experiment_id).artifact_location)
+
     @property
-    def _is_sqlite(self) -> bool:
+    def is_sqlite(self) -> bool:
+        """Whether this process reads database and files itself; otherwise a server does."""
         return self.uri.startswith("sqlite:///")
 
     @contextmanager
     def _only_opener(self) -> Iterator[None]:
         """Two processes that open a new SQLite file at once would both run its migrations, and one would fail."""
-        if not self._is_sqlite:
+        if not self.is_sqlite:
             yield
             return
         database = Path(self.uri.removeprefix("sqlite:///"))
@@ -65,11 +73,14 @@ class Store:
 @cache
 def mlflow() -> Any:
     """The module, imported at the first call."""
-    # MLflow reads these while it is imported: no usage reports, no handlers of its own, no minutes of retries.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    # Some are read while it is imported: no usage reports, no handlers of its own, nothing on stdout, which belongs to commands.
+    for name in ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"):
+        os.environ.setdefault(name, "true")
+    for name in ("MLFLOW_CONFIGURE_LOGGING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"):
+        os.environ.setdefault(name, "false")
+    # No retries: what was asked may have been done, and a version that is created again would be there twice. Callers of RetryLater look first.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(ANSWER_WITHIN_S))
     import mlflow as module
 
     for chatty in ("mlflow", "alembic"):
@@ -97,3 +108,5 @@ def answers() -> Iterator[None]:
         if error.error_code in REFUSED:
             raise CannotContinue(f"the model registry refuses what it is asked: {error.error_code}") from error
         raise RetryLater(f"the model registry does not answer: {error.error_code}") from error
+    except OSError as error:  # of a disk; also of `requests`, where artifacts go over HTTP
+        raise RetryLater(f"the model registry does not answer: {type(error).__name__}") from error

@@ -1,36 +1,34 @@
 """The model registry: versions of the reflection model, where they come from, and which of them an alias names.
 
-A thin layer over MLflow: one registered model, a LoggedModel for each version (metrics, parameters and data sets hang on it), aliases moved
-in one call. MLflow has no compare-and-set: one process moves aliases. SQLite with local files, or an MLflow server, by settings alone.
+A thin layer over MLflow: one registered model, a LoggedModel for each version (settings, metrics, parent, code version and data hang on it), aliases
+moved in one call. MLflow has no compare-and-set: one process moves aliases. SQLite with local files, or an MLflow server, by settings alone.
 All methods block; reading takes milliseconds once MLflow is imported (4 s, 170 MiB) and its store is open (2 s; 7 to 9 s for a new SQLite
-file, 2026-11-20), which the first call does.
+file, 2026-11-20), which the first call does. One that asks a store which is away gives up within `infra.mlflow_store.ANSWER_WITHIN_S` twice.
 """
 
 from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from infra.checkpoints import BadCheckpoint, verify_checkpoint
+from infra.artifacts import download
+from infra.checkpoints import BadCheckpoint, inspect_checkpoint, verify_checkpoint
 from infra.errors import CannotContinue, RetouchError
 from infra.mlflow_store import Store, answers, mlflow, or_none
 from infra.settings import Settings
-from infra.tracking import Tracking
+from infra.tracking import Point, Tracking
+from infra.version_tags import DATASET, DIGEST, FILES, LOGGED_MODEL, PARENT, RUN_ID, TRANSITION, file_sums, parsed, transition_tag, transitions
 from schemas.model_events import Alias
 from schemas.promotion import CanaryPrompt, State, Transition
 from schemas.responses import ModelVersion
 
-#: Our tags on a version; callers' tags must not use these names.
-DIGEST, PARENT, DATASET, LOGGED_MODEL = "sha256", "parent", "dataset", "logged_model"
-#: The tags of a version's transitions: promotion.0001, promotion.0002, ...
-TRANSITION = "promotion."
-#: The caller's tag that names the training run a version is of.
-RUN_ID = "run_id"
+#: MLflow's own limit for a LoggedModel's tag; the version's tags hold what is longer.
+_MODEL_TAG_CHARS = 8_000
 
 
 class NoSuchVersion(RetouchError):
@@ -58,7 +56,7 @@ class DatasetLineage:
 
 @dataclass(frozen=True)
 class RegisteredVersion:
-    """One version. `aliases` is how they stood when it was read; `tags` are the caller's own."""
+    """One version. `aliases` is how they stood when it was read; `tags` are the caller's own; `files` is the sha256 of each file by its name."""
 
     name: str
     version: str
@@ -69,7 +67,8 @@ class RegisteredVersion:
     metrics: Mapping[str, float] = field(default_factory=dict)
     aliases: tuple[Alias, ...] = ()
     dataset: DatasetLineage | None = None
-    transitions: tuple[Transition, ...] = ()  # its promotion so far, oldest first
+    transitions: tuple[Transition, ...] = ()  # its promotion so far, oldest first; an UnreadableLog where that cannot be read
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def state(self) -> State:
@@ -93,6 +92,7 @@ class Registry:
     def __init__(self, settings: Settings) -> None:
         self.name = settings.registry.model_name
         self._store = Store(settings)
+        self._metrics: dict[str, Mapping[str, float]] = {}  # by LoggedModel; they are written before the version and never again
         self.tracking = Tracking(self._store)
 
     def resolve(self, alias: Alias) -> RegisteredVersion | None:
@@ -107,17 +107,18 @@ class Registry:
             return self._read(self._get(version))
 
     def versions(self) -> list[RegisteredVersion]:
-        """All versions, oldest first."""
+        """All versions, oldest first: two questions for all, and one for the metrics of each version that was not met before."""
         with answers():
             found: list[Any] = []
             token = None
             while True:
-                page = self._store.client.search_model_versions(f"name = '{self.name}'", page_token=token)
+                page = self._store.client.search_model_versions(f"name = '{self.name}'", order_by=["version_number ASC"], page_token=token)
                 found += page
                 token = page.token
                 if not token:
-                    # A search leaves aliases out.
-                    return [self._read(self._get(version)) for version in sorted((str(v.version) for v in found), key=int)]
+                    break
+            named = self._store.client.get_registered_model(self.name).aliases  # a search leaves aliases out
+            return [self._read(version, [alias for alias, of in named.items() if str(of) == str(version.version)]) for version in found]
 
     def of_run(self, run_id: str) -> RegisteredVersion | None:
         """The version whose tag `run_id` says this, or None: whether a run that was cut short had registered its own."""
@@ -141,7 +142,8 @@ class Registry:
         The version hangs on the tracked run `tracked`, and on a new one without it. What an earlier call for the same run left half done is done again.
         Raises BadCheckpoint for one that no worker would load.
         """
-        own = {DIGEST: verify_checkpoint(checkpoint)}
+        sums = inspect_checkpoint(checkpoint)
+        own = {DIGEST: sums.digest, FILES: json.dumps(sums.files)}
         own |= {PARENT: parent} if parent else {}
         own |= {DATASET: dataset.to_json()} if dataset else {}
         with answers():
@@ -149,11 +151,13 @@ class Registry:
             model = self._logged_model(run_id, params or {})
             self._store.client.log_model_artifacts(model.model_id, str(checkpoint))
             self._store.client.finalize_logged_model(model.model_id, "READY")
+            lineage = {key: value for key, value in {**(tags or {}), **own}.items() if len(value) <= _MODEL_TAG_CHARS}
+            self._store.client.set_logged_model_tags(model.model_id, lineage)
+            self._store.client.log_outputs(run_id, [mlflow().entities.LoggedModelOutput(model.model_id, 0)])
+            self.tracking.log(run_id, [Point(key, value, 0) for key, value in (metrics or {}).items()], model.model_id)
             own[LOGGED_MODEL] = model.model_id  # MLflow's SQL store keeps no other link from a version to its model
-            for key, value in (metrics or {}).items():
-                self._store.client.log_metric(run_id, key, value, model_id=model.model_id)
             version = self._store.client.create_model_version(
-                self.name, model.artifact_location, run_id, tags={**(tags or {}), **own}, model_id=model.model_id
+                self.name, model.artifact_location, run_id, tags={**(tags or {}), **own}, model_id=model.model_id, await_creation_for=None
             ).version
             self.tracking.end(run_id, "FINISHED")
             return self._read(self._get(str(version)))
@@ -175,35 +179,42 @@ class Registry:
         Raises NoSuchVersion, and CannotContinue where the log holds another transition of this number: a second writer is at work.
         """
         with answers():
-            key, value = f"{TRANSITION}{transition.seq:04d}", transition.model_dump_json()
+            key, value = transition_tag(transition.seq), transition.model_dump_json()
             known = dict(self._get(version).tags)
             if known.get(key, value) != value:
                 raise CannotContinue(f"{self.name} version {version}: transition {transition.seq} is taken already; only one promoter may run")
-            if transition.seq > 1 and f"{TRANSITION}{transition.seq - 1:04d}" not in known:
+            if transition.seq > 1 and transition_tag(transition.seq - 1) not in known:
                 raise CannotContinue(f"{self.name} version {version}: transition {transition.seq} comes before {transition.seq - 1}")
             self._store.client.set_model_version_tag(self.name, version, key, value)
 
     def fetch(self, version: str, into: Path) -> Path:
-        """Download a version to `into/<version>`, whole or not at all, and check it against its digest. Reuses what is there and sound.
+        """Download a version to `into/<version>`, whole or not at all, and check it against its digest and sums. Reuses what is there and sound.
 
-        Raises BadCheckpoint when the registry's files are not what its digest says, NoSuchVersion for an unknown one.
+        Raises BadCheckpoint, naming version and file, where the registry's files are not what it says or no worker would load them; NoSuchVersion for
+        an unknown one; RetryLater also where `into` cannot be written.
         """
-        digest = self.get(version).digest
-        target = into / version
-        if _is_sound(target, digest):
-            return target
-        into.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=into, prefix=f".{version}-") as scratch:
-            with answers():
-                source = self._get(version).source
-                fetched = Path(mlflow().artifacts.download_artifacts(source, dst_path=scratch, tracking_uri=self._store.uri))
-            verify_checkpoint(fetched, digest)
-            if target.exists() and not _is_sound(target, digest):
-                target.rename(Path(scratch) / "unsound")
-            try:
-                fetched.rename(target)
-            except OSError:  # another process put it there first
-                verify_checkpoint(target, digest)
+        with answers():
+            found = self._get(version)
+            known = self._read(found)
+            target = into / known.version
+            if _is_sound(target, known):
+                return target
+            into.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=into, prefix=f".{known.version}-") as scratch:
+                fetched = Path(scratch)
+                try:
+                    if not known.digest:
+                        raise BadCheckpoint(f"it has no tag {DIGEST}: only what Retouch registered is loaded")
+                    fetched = download(self._store, str(found.source), fetched)
+                    verify_checkpoint(fetched, known.digest, known.files)
+                except BadCheckpoint as error:
+                    raise BadCheckpoint(f"{self.name} version {version}: {str(error).replace(f'{fetched}/', '')}") from error
+                if target.exists() and not _is_sound(target, known):
+                    target.rename(Path(scratch) / "unsound")
+                try:
+                    fetched.rename(target)
+                except OSError:  # another process put it there first
+                    verify_checkpoint(target, known.digest, known.files)
         return target
 
     def _logged_model(self, run_id: str, params: Mapping[str, object]) -> Any:
@@ -215,16 +226,15 @@ class Registry:
         return client.create_logged_model(self._store.experiment_id, name=self.name, source_run_id=run_id, params={k: str(v) for k, v in params.items()})
 
     def _get(self, version: str) -> Any:
-        found = or_none(lambda: self._store.client.get_model_version(self.name, version))
+        found = or_none(lambda: self._store.client.get_model_version(self.name, version)) if version.isdecimal() else None
         if found is None:
             raise NoSuchVersion(f"{self.name} has no version {version!r}")
         return found
 
-    def _read(self, found: Any) -> RegisteredVersion:
+    def _read(self, found: Any, aliases: Sequence[str] | None = None) -> RegisteredVersion:
         tags = dict(found.tags)
-        log = [tags.pop(name) for name in sorted(tags) if name.startswith(TRANSITION)]
-        digest, parent, dataset, model_id = (tags.pop(name, None) for name in (DIGEST, PARENT, DATASET, LOGGED_MODEL))
-        logged = self._store.client.get_logged_model(model_id) if model_id else None
+        log = {name: tags.pop(name) for name in list(tags) if name.startswith(TRANSITION)}
+        digest, files, parent, dataset, model_id = (tags.pop(name, None) for name in (DIGEST, FILES, PARENT, DATASET, LOGGED_MODEL))
         return RegisteredVersion(
             name=found.name,
             version=str(found.version),
@@ -232,18 +242,25 @@ class Registry:
             parent=parent,
             created_at=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC),
             tags=tags,
-            metrics={metric.key: metric.value for metric in logged.metrics or ()} if logged else {},
-            aliases=tuple(Alias(alias) for alias in sorted(found.aliases) if alias in set(Alias)),
-            dataset=DatasetLineage.from_json(dataset) if dataset else None,
-            transitions=tuple(Transition.model_validate_json(entry) for entry in log),
+            metrics=self._metrics_of(model_id) if model_id else {},
+            aliases=tuple(Alias(alias) for alias in sorted(found.aliases if aliases is None else aliases) if alias in set(Alias)),
+            dataset=parsed(DatasetLineage.from_json, dataset),
+            transitions=transitions(log, f"{self.name} version {found.version}"),
+            files=file_sums(files),
         )
 
+    def _metrics_of(self, model_id: str) -> Mapping[str, float]:
+        if model_id not in self._metrics:
+            logged = self._store.client.get_logged_model(model_id)
+            self._metrics[model_id] = {metric.key: metric.value for metric in logged.metrics or ()}
+        return self._metrics[model_id]
 
-def _is_sound(checkpoint: Path, digest: str) -> bool:
+
+def _is_sound(checkpoint: Path, version: RegisteredVersion) -> bool:
     if not checkpoint.is_dir():
         return False
     try:
-        verify_checkpoint(checkpoint, digest)
+        verify_checkpoint(checkpoint, version.digest, version.files)
     except BadCheckpoint:
         return False
     return True

@@ -38,8 +38,8 @@ class Tracking:
 
     def begin(self, key: str | None, params: Mapping[str, object], dataset: DatasetLineage | None) -> str:
         """MLflow's id of the run of `key`; a new one where there is none, and where the key is None. Repeating it changes nothing, nor do other values."""
-        entities, client, experiment = mlflow().entities, self._store.client, self._store.experiment_id
         with answers():
+            entities, client, experiment = mlflow().entities, self._store.client, self._store.experiment_id
             found = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", max_results=1) if key else []
             tracked: str = (found[0] if found else client.create_run(experiment, tags={KEY: key} if key else {}, run_name=key)).info.run_id
             known = found[0].data.params if found else {}
@@ -50,12 +50,13 @@ class Tracking:
                 client.log_inputs(tracked, [entities.DatasetInput(lineage, [entities.InputTag("mlflow.data.context", "training")])])
         return tracked
 
-    def log(self, tracked: str, points: Sequence[Point]) -> None:
-        """Add values; MLflow keeps every one, also of a step that has one already."""
+    def log(self, tracked: str, points: Sequence[Point], model_id: str | None = None) -> None:
+        """Add values, of the run and of its model where one is named; MLflow keeps every one, also of a step that has one already."""
         metric, now = mlflow().entities.Metric, time.time_ns() // 1_000_000
         with answers():
             for some in _slices(points, _METRICS):
-                self._store.client.log_batch(tracked, metrics=[metric(point.name, point.value, now, point.step) for point in some])
+                metrics = [metric(point.name, point.value, now, point.step, model_id=model_id) for point in some]
+                self._store.client.log_batch(tracked, metrics=metrics)
 
     def steps(self, tracked: str, name: str) -> Sequence[int]:
         """The steps that a metric has values of."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-import time
+import os
+import socket
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -8,23 +10,26 @@ from pathlib import Path
 import pytest
 
 from infra.checkpoints import BadCheckpoint
-from infra.errors import CannotContinue, RetryLater
-from infra.registry import DatasetLineage, NoSuchVersion, RegisteredVersion, Registry
-from infra.settings import Registry as RegistrySettings
-from infra.settings import Settings, Stack
-from infra.tracking import Point
+from infra.errors import RetryLater
+from infra.mlflow_store import mlflow
+from infra.registry import Registry
+from infra.settings import Settings, Stack, load
 from schemas.model_events import Alias
+from tests.contract.registry_contract import GATED, RegistryContract
 from tests.unit.infra.checkpoint_files import write_checkpoint
 
 #: MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 
-LINEAGE = DatasetLineage("outcomes", "d" * 64, {"outcomes": {0: (0, 120), 3: (5, 90)}})
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("registry")
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings(stack=Stack(dir=tmp_path_factory.mktemp("stack")))
+def settings(folder: Path) -> Settings:
+    return Settings(stack=Stack(dir=folder / "stack"))
 
 
 @pytest.fixture(scope="module")
@@ -32,87 +37,72 @@ def registry(settings: Settings) -> Registry:
     return Registry(settings)
 
 
-@pytest.fixture(scope="module")
-def registered(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> RegisteredVersion:
-    checkpoint = write_checkpoint(tmp_path_factory.mktemp("checkpoints") / "first")
-    return registry.register(checkpoint, parent="0", tags={"stage": "rl"}, metrics={"eval/tag": 0.5}, params={"seed": 7}, dataset=LINEAGE)
+class TestOnSqlite(RegistryContract):
+    """SQLite and local artifacts."""
 
 
-def test_a_version_comes_back_with_everything_it_was_registered_with(registry: Registry, registered: RegisteredVersion) -> None:
-    found = registry.get(registered.version)
-    assert found == registered
-    assert (found.parent, found.tags, found.metrics, found.dataset) == ("0", {"stage": "rl"}, {"eval/tag": 0.5}, LINEAGE)
-
-
-def test_an_alias_names_nothing_until_it_is_pointed_and_then_one_version_only(registry: Registry, registered: RegisteredVersion, tmp_path: Path) -> None:
-    second = registry.register(write_checkpoint(tmp_path / "second", weights=b"\x02" * 16), parent=registered.version)
-    assert registry.resolve(Alias.CHALLENGER) is None
-    for version in (registered, second):
-        registry.point(Alias.CHAMPION, version.version)
-        found = registry.resolve(Alias.CHAMPION)
-        assert found and (found.version, found.digest, found.aliases) == (version.version, version.digest, (Alias.CHAMPION,))
-    assert registry.get(registered.version).aliases == ()
-    assert [(version.version, version.aliases) for version in registry.versions()] == [("1", ()), ("2", (Alias.CHAMPION,))]
-
-
-def test_a_run_cut_short_while_registering_goes_on_with_what_it_had_made(settings: Settings, registry: Registry, tmp_path: Path) -> None:
-    checkpoint = write_checkpoint(tmp_path / "fourth", weights=b"\x05" * 16)
-    tracked = registry.tracking.begin("run-4", {"seed": 7}, LINEAGE)
-    begun = registry._logged_model(tracked, {"seed": 7})
-    assert registry.of_run("run-4") is None
-    version = registry.register(checkpoint, tracked=tracked, tags={"run_id": "run-4"}, params={"seed": 7}, dataset=LINEAGE)
-    assert registry._logged_model(tracked, {}).model_id == begun.model_id
-    assert registry.of_run("run-4") == version == registry.get(version.version)
-
-
-def test_a_tracked_run_is_found_again_by_its_key_and_keeps_its_metrics_by_step(registry: Registry) -> None:
-    tracking = registry.tracking
-    tracked = tracking.begin("run-5", {f"param.{number}": number for number in range(150)}, LINEAGE)
-    tracking.log(tracked, [Point("rl/reward", step / 10, step) for step in range(1500)])
-    assert tracking.begin("run-5", {"param.0": 9}, LINEAGE) == tracked != tracking.begin("run-6", {}, None)
-    assert tracking.steps(tracked, "rl/reward") == list(range(1500)) and tracking.steps(tracked, "rl/kl") == []
-    found = registry._store.client.get_run(tracked)
-    assert len(found.data.params) == 150 and found.data.metrics == {"rl/reward": 149.9} and found.info.status == "RUNNING"
-    tracking.end(tracked, "KILLED")
-    assert registry._store.client.get_run(tracked).info.status == "KILLED"
-
-
-def test_what_the_store_will_never_take_is_not_asked_again_and_what_is_away_is(registry: Registry) -> None:
-    tracked = registry.tracking.begin("run-7", {}, None)
-    with pytest.raises(CannotContinue, match="INVALID_PARAMETER_VALUE"):
-        registry.tracking.log(tracked, [Point("a name\nthat is none", 1.0, 0)])
-    nowhere = Registry(Settings(registry=RegistrySettings(tracking_uri="http://127.0.0.1:9")))
-    with pytest.raises(RetryLater, match="INTERNAL_ERROR"):
-        nowhere.versions()
-
-
-def test_resolving_an_alias_takes_milliseconds(registry: Registry, registered: RegisteredVersion) -> None:
-    registry.point(Alias.CHAMPION, registered.version)
-    started = time.perf_counter()
-    for _ in range(10):
-        registry.resolve(Alias.CHAMPION)
-    assert (time.perf_counter() - started) / 10 < 0.2  # 10 ms on an idle machine
-
-
-def test_fetching_twice_downloads_once_and_a_damaged_copy_is_replaced(registry: Registry, registered: RegisteredVersion, tmp_path: Path) -> None:
-    fetched = registry.fetch(registered.version, tmp_path)
+def test_fetching_twice_downloads_once_and_a_damaged_copy_is_replaced(registry: Registry, tmp_path: Path) -> None:
+    version = registry.register(write_checkpoint(tmp_path / "checkpoint")).version
+    fetched = registry.fetch(version, tmp_path / "models")
     written = (fetched / "config.json").stat().st_mtime_ns
-    assert registry.fetch(registered.version, tmp_path) == fetched
+    assert registry.fetch(version, tmp_path / "models") == fetched
     assert (fetched / "config.json").stat().st_mtime_ns == written
-    (fetched / "model.safetensors").write_bytes(b"")
-    registry.fetch(registered.version, tmp_path)
-    assert (fetched / "model.safetensors").stat().st_size > 0
-    assert [path.name for path in tmp_path.iterdir()] == [registered.version]
-
-
-def test_files_changed_inside_the_registry_are_refused(settings: Settings, registry: Registry, tmp_path: Path) -> None:
-    version = registry.register(write_checkpoint(tmp_path / "third", weights=b"\x03" * 16)).version
-    for path in settings.artifact_root.rglob("model.safetensors"):
-        content = path.read_bytes()
-        path.write_bytes(content.replace(b"\x03" * 16, b"\x04" * 16))
-    with pytest.raises(BadCheckpoint, match="the registry says"):
+    for name in ("model.safetensors", "README.md"):
+        (fetched / name).write_bytes(b"")
         registry.fetch(version, tmp_path / "models")
-    assert not (tmp_path / "models" / version).exists()
+        assert (fetched / name).stat().st_size > 0
+    assert [path.name for path in (tmp_path / "models").iterdir()] == [version]
+
+
+def _append(path: Path) -> None:
+    path.write_bytes(path.read_bytes() + b" ")
+
+
+def _cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _flip(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1] + b"\x09")
+
+
+def _link(path: Path) -> None:
+    path.rename(path.parent.parent / "elsewhere")
+    path.symlink_to(path.parent.parent / "elsewhere")
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def _code(path: Path) -> None:
+    path.with_name("chat_template.jinja").write_text("{{ ''.__class__ }}")
+
+
+SPOILED: dict[str, tuple[str, Callable[[Path], None], str]] = {
+    "other weights": ("model.safetensors", _flip, r"model\.safetensors: sha256 is \w{64}, the registry says \w{64}"),
+    "cut-off weights": ("model.safetensors", _cut, r"model\.safetensors: \d+ bytes, its header promises \d+"),
+    "a cut-off tokenizer": ("tokenizer.json", _cut, r"tokenizer\.json: not JSON"),
+    "an edited config": ("config.json", _append, r"config\.json: sha256 is"),
+    "another model card": ("README.md", _append, r"README\.md: sha256 is"),
+    "a missing file": ("README.md", Path.unlink, r"README\.md: sha256 is none"),
+    "a link": ("config.json", _link, r"config\.json: a symbolic link"),
+    "a pipe": ("README.md", _pipe, r"README\.md: neither a file nor a folder"),
+    "a pickle": ("config.json", lambda path: path.with_name("model.bin").touch(), r"model\.bin: a file of this kind"),
+    "a template with code": ("config.json", _code, r"chat_template\.jinja: line 1: the attribute '__class__'"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_files_spoiled_inside_the_registry_are_refused_by_version_and_name(registry: Registry, tmp_path: Path, name: str) -> None:
+    file, spoil, reason = SPOILED[name]
+    version = registry.register(write_checkpoint(tmp_path / "checkpoint")).version
+    spoil(Path(registry._get(version).source.removeprefix("file://")) / file)
+    with pytest.raises(BadCheckpoint, match=f"^retouch-reflector version {version}: ") as raised:
+        registry.fetch(version, tmp_path / "models")
+    assert raised.match(reason)
+    assert not list((tmp_path / "models").iterdir())
 
 
 def test_a_checkpoint_no_worker_would_load_is_not_registered(registry: Registry, tmp_path: Path) -> None:
@@ -122,9 +112,48 @@ def test_a_checkpoint_no_worker_would_load_is_not_registered(registry: Registry,
         registry.register(checkpoint)
 
 
-def test_an_unknown_version_has_a_name_of_its_own(registry: Registry, tmp_path: Path) -> None:
-    for ask in (lambda: registry.get("99"), lambda: registry.point(Alias.CHAMPION, "99"), lambda: registry.fetch("99", tmp_path)):
-        with pytest.raises(NoSuchVersion, match="'99'"):
+@pytest.mark.parametrize(
+    "source",
+    ["{elsewhere}", "file://{elsewhere}", "{root}/../{name}", "file://{root}/%2e%2e/{name}", "{root}/link", "{root}", "file://host{root}/x", "http://h/x", "x"],
+)
+def test_a_source_outside_the_artifact_root_is_refused(settings: Settings, registry: Registry, tmp_path: Path, source: str) -> None:
+    digest = registry.register(write_checkpoint(tmp_path / "sound")).digest
+    root = settings.artifact_root
+    elsewhere = write_checkpoint(root.parent / "elsewhere") if not (root.parent / "elsewhere").exists() else root.parent / "elsewhere"
+    if not (root / "link").exists():
+        (root / "link").symlink_to(elsewhere)
+    leading = source.format(elsewhere=elsewhere, root=root, name="elsewhere")
+    version = str(registry._store.client.create_model_version(registry.name, leading, tags={"sha256": digest}).version)
+    with pytest.raises(BadCheckpoint, match=f"version {version}: its source .* leaves the registry's artifacts"):
+        registry.fetch(version, tmp_path / "models")
+
+
+def test_a_folder_that_cannot_be_written_is_for_later(registry: Registry, tmp_path: Path) -> None:
+    version = registry.register(write_checkpoint(tmp_path / "checkpoint")).version
+    (tmp_path / "models").write_text("a file where a folder belongs")
+    with pytest.raises(RetryLater, match="FileExistsError"):
+        registry.fetch(version, tmp_path / "models")
+
+
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a server that takes every connection and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.mark.parametrize("kind", ["silent", "refused"])
+def test_a_registry_that_is_away_is_for_later(kind: str, silent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlflow()  # sets its bounds, which are long for a test
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    away = Registry(load(registry={"tracking_uri": f"http://127.0.0.1:{silent if kind == 'silent' else 9}"}))
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    asks: list[Callable[[], object]] = [lambda: away.resolve(Alias.CHAMPION), lambda: away.tracking.begin("run", {}, None)]
+    if kind == "refused":
+        asks += [away.versions, lambda: away.get("1"), lambda: away.of_run("r"), lambda: away.register(checkpoint), lambda: away.fetch("1", tmp_path)]
+        asks += [lambda: away.point(Alias.CHAMPION, "1"), lambda: away.unpoint(Alias.CHAMPION), lambda: away.record("1", GATED)]
+    for ask in asks:
+        with pytest.raises(RetryLater, match="the model registry does not answer"):
             ask()
 
 

@@ -1,0 +1,54 @@
+"""The files of a version, from where the registry keeps them to a folder of ours: from nowhere else, and without following links."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from infra.checkpoints import BadCheckpoint, checkpoint_files
+from infra.mlflow_store import Store, mlflow
+
+#: What an MLflow server names its own store of artifacts; it is read through the server alone.
+PROXIED = "mlflow-artifacts"
+
+
+def download(store: Store, source: str, into: Path) -> Path:
+    """Copy what a version's `source` names into a new folder below `into`; returns that. Blocks as long as the files take.
+
+    Raises BadCheckpoint for a source outside the experiment's artifacts, and for links and pipes among local files; MLflow's errors and OSError come
+    as they are.
+    """
+    if not store.is_sqlite:
+        _check_proxied(source, store.artifact_location)
+        try:
+            return Path(mlflow().artifacts.download_artifacts(source, dst_path=str(into), tracking_uri=store.uri))
+        except mlflow().exceptions.MlflowException as error:
+            if error.error_code == "INVALID_PARAMETER_VALUE":  # as MLflow says of a listing with `..` in it
+                raise BadCheckpoint(f"the server's list of the files of {source!r} leaves their folder") from error
+            raise
+    folder = _local(source, store.artifact_location)
+    for _ in checkpoint_files(folder):
+        pass  # a pipe would be read without end
+    return Path(shutil.copytree(folder, into / "files", symlinks=True))
+
+
+def _local(source: str, root: str) -> Path:
+    """The folder, with every link on the way resolved."""
+    folder, within = (_path(uri) for uri in (source, root))
+    if folder is None or within is None or not folder.is_relative_to(within) or folder == within:
+        raise BadCheckpoint(f"its source {source!r} leaves the registry's artifacts, {root}")
+    return folder
+
+
+def _path(uri: str) -> Path | None:
+    parts = urlsplit(uri)
+    known = parts.scheme in ("", "file") and parts.netloc in ("", "localhost") and not parts.query and not parts.fragment
+    return Path(unquote(parts.path)).resolve() if known and parts.path.startswith("/") and "\0" not in unquote(parts.path) else None
+
+
+def _check_proxied(source: str, root: str) -> None:
+    path, within = (urlsplit(uri).path.rstrip("/") for uri in (source, root))
+    strange = "%" in source or "\\" in source or "?" in source or "#" in source or {"..", "."} & set(path.split("/"))
+    if source != f"{PROXIED}:{path}" or root.rstrip("/") != f"{PROXIED}:{within}" or strange or not path.startswith(f"{within}/"):
+        raise BadCheckpoint(f"its source {source!r} leaves the registry's artifacts, {root}; the server must serve them itself ({PROXIED}:)")

@@ -1,0 +1,148 @@
+"""What the registry keeps, wherever MLflow keeps it. Who inherits has the fixtures `registry`, open and empty at first, and `folder`, for the module."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from infra.checkpoints import BadCheckpoint
+from infra.errors import CannotContinue, RetryLater
+from infra.registry import DatasetLineage, NoSuchVersion, RegisteredVersion, Registry
+from infra.tracking import Point
+from schemas.model_events import Alias
+from schemas.promotion import CanaryPrompt, State, Transition
+from tests.unit.infra.checkpoint_files import write_checkpoint
+
+LINEAGE = DatasetLineage("outcomes", "d" * 64, {"outcomes": {0: (0, 120), 3: (5, 90)}})
+TAGS = {"stage": "rl", "code_version": "abc"}
+NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
+GATED = Transition(
+    seq=1, before=State.REGISTERED, after=State.GATED, at=NOON, actor="promoter", reason="better", canary_prompts=(CanaryPrompt(prompt="p", token_ids=(1, 2)),)
+)
+SHADOW = Transition(
+    seq=2, before=State.GATED, after=State.SHADOW, at=NOON + timedelta(seconds=1), actor="promoter", reason="next", experiment=UUID(int=7), share=0.1
+)
+
+
+class RegistryContract:
+    @pytest.fixture(scope="class")
+    def registered(self, registry: Registry, folder: Path) -> RegisteredVersion:
+        checkpoint = write_checkpoint(folder / "first")
+        (checkpoint / "more").mkdir()
+        (checkpoint / "more" / "notes.txt").write_text("in a folder of its own")
+        return registry.register(checkpoint, parent="0", tags=TAGS, metrics={"eval/tag": 0.5}, params={"seed": 7}, dataset=LINEAGE)
+
+    def test_a_version_comes_back_with_everything_it_was_registered_with(self, registry: Registry, registered: RegisteredVersion) -> None:
+        found = registry.get(registered.version)
+        assert found == registered
+        assert (found.parent, found.tags, found.metrics, found.dataset) == ("0", TAGS, {"eval/tag": 0.5}, LINEAGE)
+        assert (found.state, found.transitions, found.canary_prompts) == (State.REGISTERED, (), ())
+        assert set(found.files) == {"README.md", "config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "more/notes.txt"}
+
+    def test_a_logged_model_holds_the_lineage(self, registry: Registry, registered: RegisteredVersion) -> None:
+        client = registry._store.client
+        version = client.get_model_version(registry.name, registered.version)
+        model = client.get_logged_model(version.tags["logged_model"])
+        assert {metric.key: metric.value for metric in model.metrics} == {"eval/tag": 0.5} and model.params == {"seed": "7"}
+        assert {**TAGS, "parent": "0", "sha256": registered.digest, "dataset": LINEAGE.to_json()}.items() <= model.tags.items()
+        run = client.get_run(model.source_run_id)
+        assert [given.dataset.name for given in run.inputs.dataset_inputs] == ["outcomes"]
+        assert [made.model_id for made in run.outputs.model_outputs] == [model.model_id]
+
+    def test_an_alias_names_one_version_or_none(self, registry: Registry, registered: RegisteredVersion, tmp_path: Path) -> None:
+        second = registry.register(write_checkpoint(tmp_path / "second", weights=b"\x02" * 16), parent=registered.version)
+        assert registry.resolve(Alias.CHALLENGER) is None
+        registry.unpoint(Alias.CHALLENGER)
+        for version in (registered, second):
+            registry.point(Alias.CHAMPION, version.version)
+            found = registry.resolve(Alias.CHAMPION)
+            assert found and (found.version, found.digest, found.aliases) == (version.version, version.digest, (Alias.CHAMPION,))
+        assert registry.get(registered.version).aliases == ()
+        listed = {version.version: version for version in registry.versions()}
+        assert list(listed) == sorted(listed, key=int) and listed[second.version].aliases == (Alias.CHAMPION,)
+        assert listed[registered.version] == registered
+        for _ in range(2):
+            registry.unpoint(Alias.CHAMPION)
+            assert registry.resolve(Alias.CHAMPION) is None
+
+    def test_a_transition_is_taken_once_in_its_turn_and_for_good(self, registry: Registry, tmp_path: Path) -> None:
+        version = registry.register(write_checkpoint(tmp_path / "judged")).version
+        with pytest.raises(CannotContinue, match=f"version {version}: transition 2 comes before 1"):
+            registry.record(version, SHADOW)
+        for step in (GATED, GATED, SHADOW, GATED):
+            registry.record(version, step)
+        with pytest.raises(CannotContinue, match=f"version {version}: transition 2 is taken already"):
+            registry.record(version, SHADOW.model_copy(update={"share": 0.2}))
+        found = registry.get(version)
+        assert (found.transitions, found.state, found.canary_prompts) == ((GATED, SHADOW), State.SHADOW, GATED.canary_prompts)
+        assert found.tags == {} and registry.versions()[-1] == found
+
+    @pytest.mark.parametrize("text", ["{", "{}", SHADOW.model_dump_json()])
+    def test_a_tag_edited_by_hand_stops_who_reads_that_log_and_nobody_else(self, registry: Registry, tmp_path: Path, text: str) -> None:
+        version = registry.register(write_checkpoint(tmp_path / "edited")).version
+        registry.record(version, GATED)
+        for tag, value in (("promotion.0001", text), ("dataset", "{"), ("files", "[")):
+            registry._store.client.set_model_version_tag(registry.name, version, tag, value)
+        registry.point(Alias.CHALLENGER, version)
+        found = next(found for found in registry.versions() if found.version == version)
+        assert found.aliases == (Alias.CHALLENGER,) and registry.fetch(version, tmp_path / "models")
+        for look in (lambda: found.state, lambda: list(found.transitions), lambda: found.transitions[-1], lambda: bool(found.canary_prompts)):
+            with pytest.raises(RetryLater, match=rf"version {version}: its tag promotion\.0001"):
+                look()
+        registry._store.client.set_model_version_tag(registry.name, version, "promotion.0001", GATED.model_dump_json())
+        assert registry.get(version).state is State.GATED
+
+    def test_a_run_cut_short_while_registering_goes_on_with_what_it_had_made(self, registry: Registry, tmp_path: Path) -> None:
+        checkpoint = write_checkpoint(tmp_path / "fourth", weights=b"\x05" * 16)
+        tracked = registry.tracking.begin("run-4", {"seed": 7}, LINEAGE)
+        begun = registry._logged_model(tracked, {"seed": 7})
+        assert registry.of_run("run-4") is None
+        version = registry.register(checkpoint, tracked=tracked, tags={"run_id": "run-4"}, params={"seed": 7}, dataset=LINEAGE)
+        assert registry._logged_model(tracked, {}).model_id == begun.model_id
+        assert registry.of_run("run-4") == version == registry.get(version.version)
+
+    def test_a_tracked_run_is_found_again_by_its_key_and_keeps_its_metrics_by_step(self, registry: Registry) -> None:
+        tracking = registry.tracking
+        tracked = tracking.begin("run-5", {f"param.{number}": number for number in range(150)}, LINEAGE)
+        tracking.log(tracked, [Point("rl/reward", step / 10, step) for step in range(1500)])
+        assert tracking.begin("run-5", {"param.0": 9}, LINEAGE) == tracked != tracking.begin("run-6", {}, None)
+        assert tracking.steps(tracked, "rl/reward") == list(range(1500)) and tracking.steps(tracked, "rl/kl") == []
+        found = registry._store.client.get_run(tracked)
+        assert len(found.data.params) == 150 and found.data.metrics == {"rl/reward": 149.9} and found.info.status == "RUNNING"
+        tracking.end(tracked, "KILLED")
+        assert registry._store.client.get_run(tracked).info.status == "KILLED"
+
+    def test_files_come_back_byte_for_byte(self, registry: Registry, registered: RegisteredVersion, folder: Path, tmp_path: Path) -> None:
+        fetched = registry.fetch(registered.version, tmp_path)
+        assert fetched == tmp_path / registered.version
+        assert _content(fetched) == _content(folder / "first") and [path.name for path in tmp_path.iterdir()] == [registered.version]
+
+    def test_nothing_is_written_to_the_terminal(self, registry: Registry, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        version = registry.register(write_checkpoint(tmp_path / "quiet")).version
+        registry.fetch(version, tmp_path / "models")
+        assert capfd.readouterr() == ("", "")
+
+    def test_what_the_store_will_never_take_is_not_asked_again(self, registry: Registry) -> None:
+        tracked = registry.tracking.begin("run-7", {}, None)
+        with pytest.raises(CannotContinue, match="INVALID_PARAMETER_VALUE"):
+            registry.tracking.log(tracked, [Point("a name\nthat is none", 1.0, 0)])
+
+    def test_a_version_that_retouch_did_not_register_is_not_loaded(self, registry: Registry, registered: RegisteredVersion, tmp_path: Path) -> None:
+        client = registry._store.client
+        source = client.get_model_version(registry.name, registered.version).source
+        version = str(client.create_model_version(registry.name, source).version)
+        with pytest.raises(BadCheckpoint, match=f"version {version}: it has no tag sha256"):
+            registry.fetch(version, tmp_path)
+
+    def test_an_unknown_version_has_a_name_of_its_own(self, registry: Registry, tmp_path: Path) -> None:
+        for name in ("99", "../1", ""):
+            for ask in (lambda n: registry.get(n), lambda n: registry.point(Alias.CHAMPION, n), lambda n: registry.fetch(n, tmp_path)):
+                with pytest.raises(NoSuchVersion, match=f"'{name}'"):
+                    ask(name)
+
+
+def _content(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
