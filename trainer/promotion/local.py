@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -36,7 +36,7 @@ class LocalDesk:
     def view(self) -> dict[str, Any]:
         """Without figures of answers, which only a running promoter reads."""
         sight = Sight(Ledger(tuple(self._registry.versions())))
-        return view_of(sight, self._settings, datetime.now(UTC))
+        return view_of(sight, self._settings)
 
     def promote(self, version: str, operator: str, reason: str) -> dict[str, Any]:
         return self._obey(partial(wishes.promote, version=version, operator=operator, reason=reason))

@@ -57,6 +57,7 @@ class Sight:
     ledger: Ledger
     seen: Seen = field(default_factory=Seen)
     verdict: Verdict | None = None
+    at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 class Promoter:
@@ -101,7 +102,7 @@ class Promoter:
 
     def _take(self, ledger: Ledger, step: Step) -> None:
         ledger = self._settled(self._write(ledger, step))
-        self.sight = replace(self.sight, ledger=ledger, verdict=None) if self.sight else Sight(ledger)
+        self.sight = replace(self.sight, ledger=ledger, verdict=None, at=datetime.now(UTC)) if self.sight else Sight(ledger)
 
     def _settled(self, ledger: Ledger) -> Ledger:
         """Registry and logs agree afterwards, and every transition is announced."""

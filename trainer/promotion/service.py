@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as Late
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 from typing import Any
 
@@ -42,7 +42,7 @@ class Service:
     def view(self) -> dict[str, Any]:
         if self._promoter.sight is None:
             raise RetryLater("the promoter has not seen the registry yet")
-        return view_of(self._promoter.sight, self._settings, datetime.now(UTC))
+        return view_of(self._promoter.sight, self._settings)
 
     def promote(self, version: str, operator: str, reason: str) -> dict[str, Any]:
         return self._ask(partial(wishes.promote, version=version, operator=operator, reason=reason))

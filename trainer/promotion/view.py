@@ -6,16 +6,17 @@ one looks. Rows of `quality` are of the experiment under way, or else of the las
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from typing import Any
 
 from infra.registry import RegisteredVersion
 from infra.settings import Promotion, Settings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality
+from trainer.promotion.gate import GATE
 from trainer.promotion.log import Ledger
 from trainer.promotion.promoter import Sight
 from trainer.promotion.verdict import guardrails
@@ -25,13 +26,14 @@ Z = 1.96
 NEWEST = 20
 
 
-def view_of(sight: Sight, settings: Settings, now: datetime) -> dict[str, Any]:
+def view_of(sight: Sight, settings: Settings) -> dict[str, Any]:
+    """As the last look saw it: `at` says when, so that whoever shows it can say how old it is while the registry is away."""
     ledger, seen = sight.ledger, sight.seen
     champion, challenger = ledger.champion, ledger.challenger
     cells = seen.cells if ledger.experiment and seen.experiment == ledger.experiment else ()
     return {
         "name": settings.registry.model_name,
-        "at": now.isoformat(),
+        "at": sight.at.isoformat(),
         "champion": champion.version if champion else None,
         "challenger": challenger.version if challenger else None,
         "approval": settings.promotion.approval,
@@ -57,6 +59,8 @@ def version_json(ledger: Ledger, version: RegisteredVersion) -> dict[str, Any]:
         "metrics": dict(version.metrics),
         "code_version": version.tags.get("code_version"),
         "dataset_digest": version.dataset.digest if version.dataset else None,
+        "offset_ranges": json.loads(version.dataset.to_json())["ranges"] if version.dataset else {},
+        "tags": {name: value for name, value in version.tags.items() if name != GATE},
         "transitions": [transition.model_dump(mode="json") for transition in version.transitions],
     }
 
