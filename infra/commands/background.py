@@ -53,3 +53,5 @@ def _show(record: StackRecord, as_json: bool) -> None:
     rows = [(p.name, p.state.value, str(p.pid or ""), str(p.restarts), str(p.log)) for p in record.processes]
     show_table(("process", "state", "pid", "restarts", "log"), rows)
     show(f"{record.state.value}, supervisor {record.pid}, broker {record.bootstrap_servers}, base model {record.base_url}")
+    if record.promoter_url:
+        show(f"promotion is watched at {record.promoter_url}")

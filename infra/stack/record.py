@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 
@@ -49,6 +51,7 @@ class StackRecord(BaseModel):
     bootstrap_servers: str | None
     base_url: str | None
     processes: tuple[ProcessRecord, ...]
+    promoter_url: str | None = None  # of its page, while it serves
     failure: str | None = None
 
     @property
@@ -68,6 +71,16 @@ def record_path(directory: Path) -> Path:
 
 def lock_path(directory: Path) -> Path:
     return directory / "lock"
+
+
+def promoter_url(directory: Path, processes: Sequence[ProcessRecord]) -> str | None:
+    """Where the promoter says that its page is; None while it does not serve."""
+    if not any(process.name == "promoter" and process.state is State.READY for process in processes):
+        return None
+    try:
+        return str(json.loads((directory / "promoter.json").read_bytes())["url"])
+    except (OSError, ValueError, KeyError):  # it is just being restarted
+        return None
 
 
 def read_record(directory: Path) -> StackRecord | None:

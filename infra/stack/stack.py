@@ -1,4 +1,4 @@
-"""The local stack: the broker, the streams process, the workers and the tiny base model, run as one.
+"""The local stack: the broker, the streams process, the workers, the tiny base model, online quality and the promoter, run as one.
 
 A thread of its own starts, watches and stops the processes, so that whoever uses the stack may do something else meanwhile and the processes
 have a parent thread as long-lived as they are. What it leaves out: more than one process of a kind, which a cluster is for.
@@ -24,7 +24,7 @@ from infra.settings import Settings
 from infra.stack.detour import Detour
 from infra.stack.lock import StackLock
 from infra.stack.progress import StartProgress
-from infra.stack.record import ProcessRecord, StackRecord, StackState, lock_path, record_path, with_addresses
+from infra.stack.record import ProcessRecord, StackRecord, StackState, lock_path, promoter_url, record_path, with_addresses
 from infra.stack.service import BrokerService, ProcessService, Service
 from infra.stack.supervisor import Supervisor
 from infra.topology import apply
@@ -173,6 +173,8 @@ class Stack:
             self._process("base", "workers", "base", needs=("broker",)),
             self._process("teacher", "workers", "teacher", needs=("broker",)),
             self._process("reflection", "workers", "reflection", needs=("broker", "registry")),
+            self._process("quality", "streams", "quality", needs=("broker",)),
+            self._process("promoter", "trainer.promotion", needs=("broker", "registry")),
         ]
         if self._with_trainer:
             services.append(self._process("trainer", "trainer", needs=("broker", "registry")))
@@ -233,5 +235,6 @@ class Stack:
             bootstrap_servers=settings.kafka.bootstrap_servers,
             base_url=settings.base.url,
             processes=self.processes,
+            promoter_url=promoter_url(self._directory, self.processes),
             failure=str(self._failure) if self._failure else None,
         )

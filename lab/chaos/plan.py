@@ -14,7 +14,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: The processes of the stack that live on; its registry is a task that ends.
+#: The processes of the stack that answers and lessons rest on. Its registry is a task that ends; quality and promoter watch (`lab.promotion` hurts those).
 PROCESSES = ("broker", "base-endpoint", "streams", "base", "teacher", "reflection")
 #: The proxies' connections: of every process to the broker, and of the base worker to the base model.
 BROKER_LINK, BASE_LINK = "broker-link", "base-link"

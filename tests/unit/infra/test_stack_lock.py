@@ -12,7 +12,7 @@ import pytest
 from infra.errors import CannotContinue
 from infra.settings import load
 from infra.stack.lock import StackLock, holder
-from infra.stack.record import StackRecord, StackState, lock_path, read_record, running_settings
+from infra.stack.record import ProcessRecord, StackRecord, StackState, State, lock_path, promoter_url, read_record, running_settings
 
 HOLD = """
 import sys, time
@@ -85,3 +85,17 @@ def test_a_failed_stacks_record_tells_why_and_leads_nowhere(tmp_path: Path) -> N
 def test_a_record_that_cannot_be_read_counts_for_nothing(tmp_path: Path) -> None:
     (tmp_path / "stack.json").write_text("{half")
     assert read_record(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    ("state", "said", "url"),
+    [
+        (State.READY, '{"url": "http://127.0.0.1:9", "pid": 1}', "http://127.0.0.1:9"),
+        (State.STARTING, '{"url": "http://127.0.0.1:9", "pid": 1}', None),
+        (State.READY, "", None),
+    ],
+)
+def test_the_promoters_page_is_shown_while_it_serves(tmp_path: Path, state: State, said: str, url: str | None) -> None:
+    (tmp_path / "promoter.json").write_text(said)
+    promoter = ProcessRecord(name="promoter", state=state, pid=1, restarts=0, log=tmp_path)
+    assert promoter_url(tmp_path, [promoter]) == url
