@@ -1,6 +1,8 @@
-"""Following the registry: the version that `champion` names is fetched, checked and swapped in; anything unsound leaves the old one serving.
+"""Following the registry: what its aliases name is fetched, checked, loaded and routed to; anything unsound leaves what is there serving.
 
-The alias is polled; events only make the next poll sooner. So a worker that starts late or misses events converges all the same.
+`champion` answers everybody; `challenger` is held beside it while its newest transition says shadow, canary or approval. Aliases and transitions are
+polled; events only make the next look sooner. So a worker that starts late or misses events converges all the same. A version is loaded before anybody
+is routed to it, and nobody is routed to one that goes.
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import threading
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
@@ -17,59 +19,59 @@ from infra.checkpoints import BadCheckpoint
 from infra.errors import CannotContinue, RetryLater
 from infra.registry import NoSuchVersion, RegisteredVersion
 from infra.settings import Settings
-from infra.telemetry.metrics import REFLECTION_VERSION
+from infra.telemetry.metrics import REFLECTION_REFUSED, REFLECTION_VERSION
 from schemas.model_events import Alias, ModelEvent
+from schemas.promotion import CHALLENGING
+from schemas.serving import ServingReport
 from workers.engines.engine import Engine, Swap, SwapFailed
+from workers.reflection.files import models_dir, prune
 from workers.reflection.hints import Hints
+from workers.reflection.refusals import Refusals
+from workers.reflection.routes import Routes
 from workers.runtime.clock import Clock, SystemClock
 
 log = logging.getLogger(__name__)
 
-#: The first look imports MLflow and may wait for the trainer to register a first version.
-CHAMPION_WITHIN_S = 180.0
 #: Characters of a digest in metrics: enough to tell versions apart.
 DIGEST_SHOWN = 12
 
 
 class Versions(Protocol):
-    """What is needed of the registry (infra.registry). Both block."""
+    """What is needed of the registry (infra.registry). All of it blocks."""
 
     def resolve(self, alias: Alias) -> RegisteredVersion | None: ...
+    def versions(self) -> list[RegisteredVersion]: ...
     def fetch(self, version: str, into: Path) -> Path: ...
 
 
-def models_dir(settings: Settings) -> Path:
-    return settings.stack.dir / "models"
-
-
-def first_champion(settings: Settings, registry: Versions, stop: threading.Event, within_s: float = CHAMPION_WITHIN_S) -> RegisteredVersion | None:
-    """Wait until `champion` names a version; None when told to stop. Blocks. Raises CannotContinue after `within_s`."""
-    looks = max(1, round(within_s / settings.reflection.poll_s))
-    for _ in range(looks):
-        try:
-            if champion := registry.resolve(Alias.CHAMPION):
-                return champion
-        except RetryLater as error:
-            log.warning("waiting for the registry", extra={"reason": str(error)})
-        if stop.wait(settings.reflection.poll_s):
-            return None
-    raise CannotContinue(f"{settings.registry.model_name} has had no champion for {within_s:g} s: register a version and point the alias to it")
+Put = Callable[[Path], Awaitable[Swap]]
 
 
 class Follower:
-    """Keeps `engine` on the champion. `serving` is what it was started with."""
+    """Keeps `engine` and `routes` on what the registry says. `serving` is what the engine was started with."""
 
-    def __init__(self, settings: Settings, registry: Versions, engine: Engine, serving: RegisteredVersion, hints: Hints, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Versions,
+        engine: Engine,
+        serving: RegisteredVersion,
+        hints: Hints,
+        clock: Clock | None = None,
+        refusals: Refusals | None = None,
+    ) -> None:
         self._settings = settings
         self._registry = registry
         self._engine = engine
         self._hints = hints
         self._clock = clock or SystemClock()
         self.serving = serving
-        _show(serving)
-        self._refused: str | None = None  # a version that did not go in; looked at again when the alias has moved
+        self.routes = Routes(serving.model)
+        self._refusals = refusals or Refusals()
         self._put_off: str | None = None  # a version that could not go in yet; said once
         self._away = False
+        self._swaps = 0
+        _show(serving)
 
     async def follow(self) -> None:
         """Runs until cancelled. Raises CannotContinue when the engine is gone."""
@@ -78,40 +80,114 @@ class Follower:
             await self.look(event)
 
     async def look(self, event: ModelEvent | None = None) -> Swap | None:
-        """Compare the alias with what is served, once, and swap where they differ."""
-        champion = await self._champion()
-        if champion is None or not self._is_news(champion.version):
+        """Compare the aliases with what is served, once, and change what differs. Returns what a change of champion took."""
+        found = await self._read()
+        if found is None:
             return None
-        try:
-            checkpoint = await asyncio.to_thread(self._registry.fetch, champion.version, models_dir(self._settings))
-            swap = await self._engine.swap(checkpoint, champion.model)
-        except (BadCheckpoint, NoSuchVersion, SwapFailed) as error:
-            self._refused = champion.version
-            log.error("version refused; the old one keeps serving", extra=self._from_to(champion) | {"reason": str(error)})
-            return None
-        except (RetryLater, OSError) as error:  # a full disk, too, is no reason to take the old version away
-            if champion.version != self._put_off:
-                log.warning("swap put off", extra=self._from_to(champion) | {"reason": str(error)})
-            self._put_off = champion.version
-            return None
-        await self._record(champion, swap, event)
+        champion, challenger = found
+        before = self._engine.loaded
+        swap = await self._follow_champion(champion, event) if champion else None
+        await self._follow_challenger(challenger)
+        if self._engine.loaded != before:
+            await asyncio.to_thread(self._prune, {version.version for version in found if version})
         return swap
 
-    async def _champion(self) -> RegisteredVersion | None:
+    def report(self, worker: str) -> ServingReport:
+        """What this worker serves now."""
+        return ServingReport(
+            worker=worker,
+            at=self._clock.now(),
+            champion=self.routes.champion,
+            challenger=self.routes.challenger,
+            experiment=self.routes.experiment,
+            loaded=self._engine.loaded,
+            refused=self._refusals.all(),
+            swaps=self._swaps,
+        )
+
+    async def _read(self) -> tuple[RegisteredVersion | None, RegisteredVersion | None] | None:
         try:
-            champion = await asyncio.to_thread(self._registry.resolve, Alias.CHAMPION)
-        except RetryLater as error:
+            found = await asyncio.to_thread(lambda: (self._registry.resolve(Alias.CHAMPION), self._registry.resolve(Alias.CHALLENGER)))
+        except Exception as error:
+            # Away, refusing, or holding what this worker cannot read: none of it is a reason to stop serving.
             if not self._away:
                 log.warning("the registry is away; the old version keeps serving", extra={"version": self.serving.version, "reason": str(error)})
             self._away = True
             return None
         self._away = False
-        return champion
+        for alias, version in zip((Alias.CHAMPION, Alias.CHALLENGER), found, strict=True):
+            self._refusals.forget_unless(alias, version)
+        return found
 
-    def _is_news(self, version: str) -> bool:
-        if version != self._refused:
-            self._refused = None
-        return version not in (self.serving.version, self._refused)
+    async def _follow_champion(self, champion: RegisteredVersion, event: ModelEvent | None) -> Swap | None:
+        if champion.model == self.serving.model:
+            return None
+        if champion.model in self._engine.loaded:
+            swap: Swap | None = await self._engine.serve(champion.version)
+        else:
+            challenger = self.routes.challenger
+            if challenger and self._engine.displaces == challenger.version:
+                self.routes = Routes(self.routes.champion)
+            swap = await self._put(Alias.CHAMPION, champion, lambda checkpoint: self._engine.swap(checkpoint, champion.model, champion.canary_prompts))
+        if swap is None:
+            return None
+        await self._record(champion, swap, event)
+        return swap
+
+    async def _follow_challenger(self, challenger: RegisteredVersion | None) -> None:
+        wanted = self._routed(challenger)
+        if wanted.challenger is None or challenger is None:
+            self.routes = wanted
+            return
+        if wanted.challenger not in self._engine.loaded:
+            self.routes = Routes(wanted.champion)
+            load: Put = lambda checkpoint: self._engine.load(checkpoint, challenger.model, challenger.canary_prompts)  # noqa: E731
+            loaded = await self._put(Alias.CHALLENGER, challenger, load)
+            if loaded is None:
+                return
+            log.info("challenger loaded", extra={"version": challenger.version, "stage": wanted.stage, **vars(loaded)})
+        self.routes = wanted
+
+    def _routed(self, challenger: RegisteredVersion | None) -> Routes:
+        """The routes that the registry asks for. With room for one version there is no experiment here."""
+        champion = self.serving.model
+        if challenger is None or challenger.model == champion or challenger.state not in CHALLENGING or self._settings.reflection.versions == 1:
+            return Routes(champion)
+        step = challenger.transitions[-1]
+        return Routes(champion, challenger.model, step.after, step.experiment, step.share)
+
+    async def _put(self, alias: Alias, wanted: RegisteredVersion, put: Put) -> Swap | None:
+        """Fetch and load. None where it was refused, once, or has to wait."""
+        if self._refusals.holds(alias, wanted):
+            return None
+        try:
+            checkpoint = await asyncio.to_thread(self._registry.fetch, wanted.version, models_dir(self._settings))
+        except (RetryLater, CannotContinue, OSError) as error:  # a full disk, too, is no reason to take the old version away
+            self._wait(wanted, error)
+            return None
+        except (BadCheckpoint, NoSuchVersion) as error:
+            self._refuse(alias, wanted, error)
+            return None
+        try:
+            swap = await put(checkpoint)
+        except RetryLater as error:
+            self._wait(wanted, error)
+            return None
+        except (BadCheckpoint, SwapFailed) as error:
+            self._refuse(alias, wanted, error)
+            return None
+        self._put_off = None
+        return swap
+
+    def _refuse(self, alias: Alias, wanted: RegisteredVersion, error: Exception) -> None:
+        self._refusals.add(alias, wanted, str(error))
+        REFLECTION_REFUSED.add(alias=alias)
+        log.error("version refused; the old one keeps serving", extra=self._from_to(wanted) | {"alias": alias, "reason": str(error)})
+
+    def _wait(self, wanted: RegisteredVersion, error: Exception) -> None:
+        if wanted.version != self._put_off:
+            log.warning("swap put off", extra=self._from_to(wanted) | {"reason": str(error)})
+        self._put_off = wanted.version
 
     async def _record(self, champion: RegisteredVersion, swap: Swap, event: ModelEvent | None) -> None:
         record = self._from_to(champion) | {
@@ -119,7 +195,10 @@ class Follower:
             **vars(swap),
             "event_to_swap_ms": self._since(event.occurred_at) if event and event.version == champion.version else None,
         }
-        self.serving, self._put_off = champion, None
+        self.serving = champion
+        # Its experiment is over; another challenger's goes on against the new champion, where that is what the registry says (`_follow_challenger`).
+        self.routes = Routes(champion.model)
+        self._swaps += 1
         _show(champion)
         log.info("version swapped", extra=record)
         await asyncio.to_thread(self._append, record)
@@ -137,6 +216,11 @@ class Follower:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
             log.warning("the swap is not listed in swaps.jsonl", extra={"to": record["to"], "reason": str(error)})
+
+    def _prune(self, named: set[str]) -> None:
+        folder = models_dir(self._settings)
+        if folder.is_dir():
+            prune(folder, named | {model.version for model in self._engine.loaded})
 
 
 def _show(serving: RegisteredVersion) -> None:

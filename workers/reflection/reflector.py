@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -16,13 +16,17 @@ from infra.errors import CannotContinue
 from infra.settings import Reflection
 from infra.telemetry.metrics import RESPONSES_SENT
 from schemas.contexts import Context, HistoryItem
+from schemas.experiments import Arm, Assignment
 from schemas.ids import derive
 from schemas.prompts import reflection_prompt, template_digest
 from schemas.queries import Strategy
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
+from schemas.shadows import Shadow
 from schemas.topics import RESPONSES
-from workers.engines.engine import Engine, Generation, Sampling
+from workers.engines.engine import Engine, Generation, NotLoaded, Sampling
 from workers.reflection.decision import accepted, shown_items, without_model
+from workers.reflection.routes import Routes, outside
+from workers.reflection.shadowing import Unseen
 from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.handler import Incoming, Outgoing, Why
 
@@ -41,17 +45,28 @@ class _Attempt:
 
 
 class Reflector:
-    """The reflection worker's handler."""
+    """The reflection worker's handler. `after` is told, when an answer is ready, which questions the challenger answers unseen."""
 
-    def __init__(self, settings: Reflection, engine: Engine, clock: Clock | None = None) -> None:
+    def __init__(
+        self, settings: Reflection, engine: Engine, routes: Callable[[], Routes], clock: Clock | None = None, after: Callable[[Unseen], None] | None = None
+    ) -> None:
         self._settings = settings
         self._engine = engine
+        self._routes = routes
         self._clock = clock or SystemClock()
+        self.after = after
+        self.in_flight = 0
         self._sampling = Sampling(max_new_tokens=settings.max_new_tokens)
         self._prompt_digest = template_digest(settings.prompt_style)
 
     async def __call__(self, incoming: Incoming[Context]) -> Sequence[Outgoing]:
-        return self._outgoing(await self.respond(incoming.message))
+        self.in_flight += 1
+        try:
+            response = await self.respond(incoming.message)
+        finally:
+            self.in_flight -= 1
+        self._tell(response)
+        return self._outgoing(response)
 
     def deadline(self, context: Context) -> datetime | None:
         """When the base answer goes out: the query's deadline, less the reserve."""
@@ -65,14 +80,57 @@ class Reflector:
         """The base answer, or word that not even that came in time."""
         context = incoming.message
         status = without_model(context, self._strategy(context)) or ResponseStatus.DEADLINE_NEAR
-        return self._outgoing(self._response(context, _Attempt(status, context.draft.answer), self._clock.monotonic()))
+        assignment = self._routes().assignment(context.draft.query)
+        return self._outgoing(self._response(context, _Attempt(status, context.draft.answer), assignment, self._clock.monotonic()))
 
     async def respond(self, context: Context) -> Response:
         """Raises CannotContinue when the engine is gone."""
+        routes = self._routes()
+        try:
+            return await self._respond(context, routes.assignment(context.draft.query))
+        except NotLoaded:  # the challenger has gone meanwhile
+            return await self._respond(context, outside(self._routes().champion))
+
+    async def unseen(self, asked: Unseen) -> Shadow | None:
+        """What the challenger says; None where it has gone. Raises CannotContinue when the engine is gone, TimeoutError, and GenerationFailed."""
+        context, query = asked.context, asked.context.draft.query
+        began = self._clock.monotonic()
+        try:
+            async with asyncio.timeout(self._settings.timeout_s):
+                generation = await self._engine.generate(self._prompt(context, asked.shown), self._sampling, asked.assignment.version)
+        except NotLoaded:
+            return None
+        rewrite = accepted(query, generation.text)
+        return Shadow(
+            shadow_id=derive("shadow", asked.assignment.experiment, query.query_id),
+            query_id=query.query_id,
+            tenant=query.tenant,
+            user=query.user,
+            domain=query.domain,
+            assignment=asked.assignment,
+            model=generation.model,
+            status=ResponseStatus.PERSONALIZED if rewrite else ResponseStatus.UNPARSABLE,
+            answer=rewrite.answer if rewrite else context.draft.answer,
+            base_answer=context.draft.answer,
+            reflect_ms=(self._clock.monotonic() - began) * 1000,
+            answered_at=self._clock.now(),
+        )
+
+    def _tell(self, response: Response) -> None:
+        """Of a question that the model was asked: others have no unseen answer either."""
+        context, shown = response.context, response.provenance.history_ids
+        assignment = self._routes().shadow(context.draft.query)
+        if self.after and shown and assignment:
+            self.after(Unseen(context, [item for item in context.items if item.interaction_id in shown], assignment))
+
+    async def _respond(self, context: Context, assignment: Assignment) -> Response:
         began = self._clock.monotonic()
         status = without_model(context, self._strategy(context))
-        attempt = _Attempt(status, context.draft.answer) if status else await self._rewrite(context)
-        return self._response(context, attempt, began)
+        attempt = _Attempt(status, context.draft.answer) if status else await self._rewrite(context, assignment)
+        if attempt.model and attempt.model.version != assignment.version:
+            # The champion has changed since: an answer by another version than its arm's counts in no experiment.
+            assignment = outside(attempt.model)
+        return self._response(context, attempt, assignment, began)
 
     def _strategy(self, context: Context) -> Strategy:
         return context.draft.query.strategy or self._settings.strategy
@@ -81,7 +139,7 @@ class Reflector:
         RESPONSES_SENT.add(status=response.status, strategy=response.provenance.strategy)
         return [Outgoing(RESPONSES, response, derive("response", response.query_id))]
 
-    def _response(self, context: Context, attempt: _Attempt, began: float) -> Response:
+    def _response(self, context: Context, attempt: _Attempt, assignment: Assignment, began: float) -> Response:
         draft = context.draft
         provenance = Provenance(
             model=attempt.model,
@@ -93,6 +151,7 @@ class Reflector:
             base_ms=draft.base_ms,
             retrieve_ms=context.retrieve_ms,
             reflect_ms=(self._clock.monotonic() - began) * 1000,
+            assignment=assignment,
         )
         return Response(
             query_id=draft.query.query_id,
@@ -104,7 +163,7 @@ class Reflector:
             answered_at=self._clock.now(),
         )
 
-    async def _rewrite(self, context: Context) -> _Attempt:
+    async def _rewrite(self, context: Context, assignment: Assignment) -> _Attempt:
         base = context.draft.answer
         left_s = self._left_s(context)
         if left_s <= 0:
@@ -112,7 +171,8 @@ class Reflector:
         shown = shown_items(context.items, self._settings.k, lambda items: self._fits(context, items))
         if not shown:
             return _Attempt(ResponseStatus.PROMPT_TOO_LONG, base)
-        generation = await self._generate(context, shown, min(left_s, self._settings.timeout_s))
+        version = assignment.version if assignment.arm is Arm.CANARY else None
+        generation = await self._generate(context, shown, version, min(left_s, self._settings.timeout_s))
         if generation is None:
             late = self._left_s(context) <= 0
             return _Attempt(ResponseStatus.DEADLINE_NEAR if late else ResponseStatus.REFLECTION_FAILED, base, shown=shown)
@@ -121,11 +181,12 @@ class Reflector:
             return _Attempt(ResponseStatus.UNPARSABLE, base, model=generation.model, shown=shown)
         return _Attempt(ResponseStatus.PERSONALIZED, rewrite.answer, rewrite.reasoning, generation.model, shown)
 
-    async def _generate(self, context: Context, shown: Sequence[HistoryItem], timeout_s: float) -> Generation | None:
+    async def _generate(self, context: Context, shown: Sequence[HistoryItem], version: str | None, timeout_s: float) -> Generation | None:
+        """None where it failed. Raises NotLoaded, which only a named version can meet, and CannotContinue."""
         try:
             async with asyncio.timeout(timeout_s):
-                return await self._engine.generate(self._prompt(context, shown), self._sampling)
-        except CannotContinue:
+                return await self._engine.generate(self._prompt(context, shown), self._sampling, version)
+        except (CannotContinue, NotLoaded):
             raise
         except Exception as error:
             # Whatever one rewrite runs into, its user still gets the base answer.

@@ -1,20 +1,25 @@
-"""`python -m workers reflection`: contexts to responses, by the registry's champion."""
+"""`python -m workers reflection`: contexts to responses, by the versions that the registry's aliases name."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import threading
 
 from infra.lifecycle import mark_ready
 from infra.registry import Registry
 from infra.settings import Settings
 from schemas.topics import CONTEXTS
-from workers.engines.choice import engine_kind, start_engine
+from workers.engines.choice import engine_kind
 from workers.engines.engine import StartStopped
-from workers.reflection.follower import Follower, first_champion, models_dir
+from workers.reflection.follower import Follower
 from workers.reflection.hints import KafkaHints
+from workers.reflection.messages import KafkaMessages
 from workers.reflection.reflector import Reflector
+from workers.reflection.reporting import Reporting
+from workers.reflection.shadowing import Shadowing
+from workers.reflection.start import Started, start
 from workers.runtime.handler import Work
 from workers.runtime.worker import Worker
 
@@ -22,31 +27,36 @@ log = logging.getLogger(__name__)
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
-    """Blocks until `stop` is set. Raises CannotContinue without a champion, EngineDied when the engine does not start or dies."""
+    """Blocks until `stop` is set. Raises CannotContinue without a version to serve, EngineDied when the engine dies."""
     kind = engine_kind(settings)
     registry = Registry(settings)
-    champion = first_champion(settings, registry, stop)
-    if champion is None:
-        return
-    checkpoint = registry.fetch(champion.version, models_dir(settings))
     try:
-        engine = start_engine(settings, checkpoint, champion.model, stop)
+        started = start(settings, registry, stop)
     except StartStopped as error:
         log.info("stopped before the engine had started", extra={"reason": str(error)})
         return
-    log.info("engine started", extra={"engine": kind, "version": champion.version, "digest": champion.digest})
-    hints = KafkaHints(settings, stop)
-    follower = Follower(settings, registry, engine, champion, hints)
-    reflector = Reflector(settings.reflection, engine)
+    log.info("engine started", extra={"engine": kind, "version": started.serving.version, "digest": started.serving.digest})
+    _work(settings, registry, started, stop)
+
+
+def _work(settings: Settings, registry: Registry, started: Started, stop: threading.Event) -> None:
+    hints, messages = KafkaHints(settings, stop), KafkaMessages(settings)
+    follower = Follower(settings, registry, started.engine, started.serving, hints, refusals=started.refusals)
+    reflector = Reflector(settings.reflection, started.engine, lambda: follower.routes)
+    shadowing = Shadowing(reflector.unseen, messages, lambda: reflector.in_flight, settings.reflection.concurrency)
+    reflector.after = shadowing.offer
+    name = f"reflection-{settings.kafka.instance or socket.gethostname()}"
+    reporting = Reporting(lambda: follower.report(name), messages)
     worker = Worker(
         settings,
         name="reflection",
         work=Work(CONTEXTS, reflector, reflector.deadline, reflector.degraded),
         concurrency=settings.reflection.concurrency,
-        background=[follower.follow],
+        background=[follower.follow, shadowing.work, reporting.work],
     )
     try:
         worker.run(stop, lambda: mark_ready(settings))
     finally:
-        asyncio.run(engine.close())
+        asyncio.run(started.engine.close())
+        messages.close()
         hints.close()

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,34 +9,28 @@ import pytest
 from infra.errors import BadSetting
 from infra.settings import load
 from schemas.responses import ModelVersion
+from tests.unit.workers.engine_stub import StubEngine
 from workers.endpoint.server import create_app
 from workers.endpoint.service import address
-from workers.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, Sampling, Swap
+from workers.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, Sampling
 
 MODEL = ModelVersion(name="m", version="1", digest="d")
 ONE_TURN: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 
 
-class Echo:
+class Echo(StubEngine):
     """An engine that answers with its prompt, unless it has a failure to raise."""
 
     def __init__(self) -> None:
+        super().__init__(MODEL)
         self.asked: list[tuple[str, Sampling]] = []
         self.failure: Exception | None = None
 
-    async def generate(self, prompt: str, sampling: Sampling) -> Generation:
+    async def generate(self, prompt: str, sampling: Sampling, version: str | None = None) -> Generation:
         self.asked.append((prompt, sampling))
         if self.failure:
             raise self.failure
         return Generation(prompt, 5, 2, FinishReason.STOP, MODEL)
-
-    def count_tokens(self, prompt: str) -> int:
-        return len(prompt)
-
-    async def swap(self, checkpoint: Path, model: ModelVersion) -> Swap:
-        raise NotImplementedError
-
-    async def close(self) -> None: ...
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from uuid import UUID, uuid5
 
 import pytest
@@ -11,14 +11,19 @@ from infra.settings import Reflection
 from schemas.contexts import Context, HistoryItem, Source
 from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import open_envelope, seal
+from schemas.experiments import Arm, Assignment, arm_of, is_shadowed
 from schemas.ids import NAMESPACE, derive
+from schemas.promotion import State
 from schemas.prompts import PromptStyle, template_digest
 from schemas.queries import Query, Strategy
 from schemas.responses import ModelVersion, Response, ResponseStatus
 from schemas.topics import RESPONSES
-from workers.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, Sampling, Swap
+from tests.unit.workers.engine_stub import StubEngine
+from workers.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, NotLoaded, Sampling
 from workers.reflection.decision import accepted
 from workers.reflection.reflector import Reflector
+from workers.reflection.routes import Routes
+from workers.reflection.shadowing import Unseen
 from workers.runtime.clock import HandClock
 from workers.runtime.handler import Incoming, Why
 
@@ -27,28 +32,31 @@ MODEL = ModelVersion(name="m", version="3", digest="d")
 GOOD = "<think>they like comedies</think><personalized>comedy</personalized>"
 
 
-class AnsweringEngine:
-    """Answers one text or raises one error, after `takes_s`; a prompt's length in tokens is its number of lines."""
+class AnsweringEngine(StubEngine):
+    """Answers one text or raises one error, after `takes_s`; a prompt's length in tokens is its number of lines. Stamps the version asked for."""
 
-    def __init__(self, answer: str | Exception = GOOD, takes_s: float = 0.0) -> None:
+    def __init__(self, answer: str | Exception = GOOD, takes_s: float = 0.0, loaded: tuple[ModelVersion, ...] = (MODEL,)) -> None:
+        super().__init__(loaded[0])
+        self.loaded = loaded
         self.answer, self.takes_s = answer, takes_s
         self.prompts: list[str] = []
 
-    async def generate(self, prompt: str, sampling: Sampling) -> Generation:
+    async def generate(self, prompt: str, sampling: Sampling, version: str | None = None) -> Generation:
+        model = next((model for model in self.loaded if model.version == version), None) if version else self.champion
+        if model is None:
+            raise NotLoaded(version)
         self.prompts.append(prompt)
         await asyncio.sleep(self.takes_s)
         if isinstance(self.answer, Exception):
             raise self.answer
-        return Generation(self.answer, 1, 1, FinishReason.STOP, MODEL)
+        return Generation(self.answer, 1, 1, FinishReason.STOP, model)
 
     def count_tokens(self, prompt: str) -> int:
         return len(prompt.splitlines())
 
-    async def swap(self, checkpoint: Path, model: ModelVersion) -> Swap:
-        raise NotImplementedError
 
-    async def close(self) -> None:
-        raise NotImplementedError
+def reflector(settings: Reflection, engine: AnsweringEngine, clock: HandClock | None = None, routes: Routes | None = None) -> Reflector:
+    return Reflector(settings, engine, lambda: routes or Routes(MODEL), clock or HandClock(NOW))
 
 
 def item(number: int) -> HistoryItem:
@@ -79,7 +87,7 @@ def context(
 
 async def respond(engine: AnsweringEngine, asked: Context, **settings: object) -> Response:
     wanted = Reflection.model_validate({"k": 4, "max_model_len": 100, "max_new_tokens": 10} | settings)
-    return await Reflector(wanted, engine, HandClock(NOW)).respond(asked)
+    return await reflector(wanted, engine).respond(asked)
 
 
 async def test_a_rewrite_goes_out_with_everything_it_was_made_from() -> None:
@@ -98,7 +106,7 @@ def incoming(asked: Context) -> Incoming[Context]:
 
 async def test_the_response_has_an_id_that_follows_from_its_query() -> None:
     asked = context()
-    (outgoing,) = await Reflector(Reflection(), AnsweringEngine(), HandClock(NOW))(incoming(asked))
+    (outgoing,) = await reflector(Reflection(), AnsweringEngine())(incoming(asked))
     assert (outgoing.topic, outgoing.id) == (RESPONSES, derive("response", asked.draft.query.query_id))
 
 
@@ -128,15 +136,14 @@ async def test_a_slow_engine_is_not_waited_for_beyond_its_time() -> None:
 
 async def test_a_deadline_that_comes_near_during_the_rewrite_sends_the_base_answer() -> None:
     clock = HandClock(NOW)
-    reflector = Reflector(Reflection(), AnsweringEngine(takes_s=5), clock)
-    asked = asyncio.create_task(reflector.respond(context(deadline_s=0.55)))  # 0.5 s are kept in reserve
+    asked = asyncio.create_task(reflector(Reflection(), AnsweringEngine(takes_s=5), clock).respond(context(deadline_s=0.55)))  # 0.5 s are kept in reserve
     await asyncio.sleep(0)
     await clock.advance(0.05)
     assert (await asked).status is ResponseStatus.DEADLINE_NEAR
 
 
 def degraded(asked: Context, why: Why) -> Response:
-    (outgoing,) = Reflector(Reflection(), AnsweringEngine(), HandClock(NOW)).degraded(incoming(asked), why)
+    (outgoing,) = reflector(Reflection(), AnsweringEngine()).degraded(incoming(asked), why)
     assert isinstance(outgoing.message, Response)
     assert (outgoing.topic, outgoing.id) == (RESPONSES, derive("response", asked.draft.query.query_id))
     return outgoing.message
@@ -160,8 +167,7 @@ def test_past_the_deadline_the_base_answer_goes_out_or_word_that_there_is_none(w
 
 @pytest.mark.parametrize(("deadline_s", "reserve_s", "due_s"), [(None, 0.5, None), (10.0, 0.5, 9.5), (10.0, 0.0, 10.0)])
 def test_the_runtime_is_told_to_end_by_the_querys_deadline_less_the_reserve(deadline_s: float | None, reserve_s: float, due_s: float | None) -> None:
-    reflector = Reflector(Reflection(deadline_reserve_s=reserve_s), AnsweringEngine(), HandClock(NOW))
-    due = reflector.deadline(context(deadline_s=deadline_s))
+    due = reflector(Reflection(deadline_reserve_s=reserve_s), AnsweringEngine()).deadline(context(deadline_s=deadline_s))
     assert due == (None if due_s is None else NOW + timedelta(seconds=due_s))
 
 
@@ -170,7 +176,7 @@ async def test_a_deadline_at_either_end_of_time_is_one_like_any_other(end: datet
     asked = context()
     query = asked.draft.query.model_copy(update={"deadline": end.replace(tzinfo=UTC)})
     asked = asked.model_copy(update={"draft": asked.draft.model_copy(update={"query": query})})
-    due = Reflector(Reflection(), AnsweringEngine(), HandClock(NOW)).deadline(asked)
+    due = reflector(Reflection(), AnsweringEngine()).deadline(asked)
     assert due is not None and due.year == end.year
     assert (await respond(AnsweringEngine(), asked)).status is status
 
@@ -207,3 +213,75 @@ async def test_not_even_one_item_fits() -> None:
 def test_only_options_count_as_answers_where_there_are_options(options: tuple[str, ...], body: str, answer: str | None) -> None:
     rewrite = accepted(context(options=options).draft.query, f"<think>x</think><personalized>{body}</personalized>")
     assert (rewrite.answer if rewrite else None) == answer
+
+
+OTHER = ModelVersion(name="m", version="4", digest="e")
+EXPERIMENT = derive("experiment", "4")
+CANARY = Routes(MODEL, OTHER, State.CANARY, EXPERIMENT, 0.3)
+
+
+def asked_by(user: str) -> Context:
+    asked = context()
+    query = asked.draft.query.model_copy(update={"user": user, "query_id": uuid5(NAMESPACE, user)})
+    return asked.model_copy(update={"draft": asked.draft.model_copy(update={"query": query})})
+
+
+def user_in(arm: Arm) -> str:
+    return next(user for user in map(str, range(100)) if arm_of(EXPERIMENT, 0.3, "t", user) is arm)
+
+
+@pytest.mark.parametrize(("arm", "version"), [(Arm.CANARY, "4"), (Arm.BASELINE, "3"), (Arm.CHAMPION, "3")])
+@pytest.mark.parametrize("stage", [State.CANARY, State.APPROVAL])
+async def test_in_a_canary_each_user_is_answered_by_the_version_of_his_arm(arm: Arm, version: str, stage: State) -> None:
+    made = await reflector(Reflection(), AnsweringEngine(loaded=(MODEL, OTHER)), routes=replace(CANARY, stage=stage)).respond(asked_by(user_in(arm)))
+    assert made.provenance.assignment == Assignment(experiment=EXPERIMENT, arm=arm, version=version)
+    assert made.provenance.model and made.provenance.model.version == version
+
+
+async def test_a_fallback_carries_what_it_was_meant_to_be() -> None:
+    made = await reflector(Reflection(), AnsweringEngine(GenerationFailed("no"), loaded=(MODEL, OTHER)), routes=CANARY).respond(asked_by(user_in(Arm.CANARY)))
+    assert (made.status, made.provenance.model) == (ResponseStatus.REFLECTION_FAILED, None)
+    assert made.provenance.assignment == Assignment(experiment=EXPERIMENT, arm=Arm.CANARY, version="4")
+
+
+@pytest.mark.parametrize("routes", [Routes(MODEL), CANARY], ids=["none is under way", "the challenger has just gone"])
+async def test_an_answer_outside_every_experiment_is_the_champions(routes: Routes) -> None:
+    made = await reflector(Reflection(), AnsweringEngine(), routes=routes).respond(asked_by(user_in(Arm.CANARY)))
+    assert made.provenance.assignment == Assignment(experiment=None, arm=Arm.CHAMPION, version="3")
+    assert made.status is ResponseStatus.PERSONALIZED
+
+
+async def test_an_answer_by_a_champion_that_came_meanwhile_counts_in_no_experiment() -> None:
+    made = await reflector(Reflection(), AnsweringEngine(loaded=(OTHER,)), routes=CANARY).respond(asked_by(user_in(Arm.BASELINE)))
+    assert made.provenance.assignment == Assignment(experiment=None, arm=Arm.CHAMPION, version="4")
+
+
+async def test_questions_of_the_shadow_are_handed_on_behind_their_answer() -> None:
+    found: list[Unseen] = []
+    routes = replace(CANARY, stage=State.SHADOW)
+    engine = AnsweringEngine(loaded=(MODEL, OTHER))
+    made = Reflector(Reflection(), engine, lambda: routes, HandClock(NOW), found.append)
+    asked = [asked_by(str(number)) for number in range(40)]
+    for one in asked:
+        (outgoing,) = await made(incoming(one))
+        assert isinstance(outgoing.message, Response)
+        assert outgoing.message.provenance.assignment == Assignment(experiment=EXPERIMENT, arm=Arm.CHAMPION, version="3")
+    wanted = [one for one in asked if is_shadowed(EXPERIMENT, 0.3, one.draft.query.query_id)]
+    assert 0 < len(wanted) < len(asked)
+    assert [unseen.context for unseen in found] == wanted
+    shadow = await made.unseen(found[0])
+    assert shadow and (shadow.model, shadow.assignment.arm, shadow.answer) == (OTHER, Arm.SHADOW, "comedy")
+    assert shadow.shadow_id == derive("shadow", EXPERIMENT, shadow.query_id)
+    assert engine.prompts[-1] in engine.prompts[:-1], "it is asked what the champion was"
+
+
+async def test_a_question_that_no_model_is_asked_has_no_unseen_answer() -> None:
+    found: list[Unseen] = []
+    routes = Routes(MODEL, OTHER, State.SHADOW, EXPERIMENT, 1.0)
+    await Reflector(Reflection(), AnsweringEngine(), lambda: routes, HandClock(NOW), found.append)(incoming(context(items=0)))
+    assert not found
+
+
+async def test_a_challenger_that_has_gone_says_nothing() -> None:
+    unseen = Unseen(context(), (item(0),), Assignment(experiment=EXPERIMENT, arm=Arm.SHADOW, version="4"))
+    assert await reflector(Reflection(), AnsweringEngine()).unseen(unseen) is None

@@ -25,7 +25,7 @@ def loaded(served: Served) -> list[str]:
 async def test_a_second_version_answers_those_who_name_it_and_the_champion_the_rest(tmp_path: Path) -> None:
     served = Served(tmp_path, versions=2)
     await served.engine.load(served.second, version("2"))
-    assert await asyncio.gather(served.ask("a"), served.ask("b", "2"), served.ask("c", "1")) == [("a@1", "1"), ("b@2", "2"), ("c@1", "1")]
+    assert list(await asyncio.gather(served.ask("a"), served.ask("b", "2"), served.ask("c", "1"))) == [("a@1", "1"), ("b@2", "2"), ("c@1", "1")]
     assert (loaded(served), served.engine.champion.version) == (["1", "2"], "1")
     await served.engine.close()
 

@@ -1,0 +1,60 @@
+"""An engine without a model, for tests of what stands on one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from schemas.promotion import CanaryPrompt
+from schemas.responses import ModelVersion
+from workers.engines.engine import Generation, NotLoaded, Sampling, Swap
+
+
+class StubEngine:
+    """Holds versions by name and generates nothing; with `error` nothing goes in. `done` lists what was asked for."""
+
+    def __init__(self, champion: ModelVersion, *, room: int = 2, error: Exception | None = None) -> None:
+        self.champion, self.room, self.error = champion, room, error
+        self.loaded: tuple[ModelVersion, ...] = (champion,)
+        self.done: list[str] = []
+        self.canary_prompts: Sequence[CanaryPrompt] = ()
+
+    @property
+    def displaces(self) -> str | None:
+        if len(self.loaded) < self.room:
+            return None
+        return next((model.version for model in self.loaded if model != self.champion), self.champion.version)
+
+    async def generate(self, prompt: str, sampling: Sampling, version: str | None = None) -> Generation:
+        raise NotImplementedError
+
+    def count_tokens(self, prompt: str) -> int:
+        return len(prompt)
+
+    async def load(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> Swap:
+        self.done.append(f"load {model.version}")
+        return self._put(model, canary_prompts)
+
+    async def swap(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> Swap:
+        self.done.append(f"swap {model.version}")
+        made = self._put(model, canary_prompts)
+        self.champion = model
+        return made
+
+    async def serve(self, version: str) -> Swap:
+        self.done.append(f"serve {version}")
+        found = next((model for model in self.loaded if model.version == version), None)
+        if found is None:
+            raise NotLoaded(version)
+        self.champion = found
+        return Swap(in_flight=7, dropped=0, waited_ms=0, load_ms=0)
+
+    async def close(self) -> None: ...
+
+    def _put(self, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt]) -> Swap:
+        if self.error:
+            raise self.error
+        gone = self.displaces
+        self.loaded = (*(held for held in self.loaded if held.version != gone), model)
+        self.canary_prompts = canary_prompts
+        return Swap(in_flight=7, dropped=0, waited_ms=12.5, load_ms=30.0, check_ms=5.0)

@@ -1,0 +1,114 @@
+"""Following `challenger`: held beside the champion while an experiment is under way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from infra.settings import Reflection, Settings, Stack
+from schemas.promotion import CanaryPrompt, State
+from schemas.responses import ModelVersion
+from tests.unit.workers.engine_stub import StubEngine
+from tests.unit.workers.table_registry import EXPERIMENT, NOW, NoHints, TableRegistry, registered, step
+from workers.engines.engine import Swap, SwapFailed
+from workers.reflection.files import KEPT
+from workers.reflection.follower import Follower
+from workers.reflection.routes import Routes
+from workers.runtime.clock import HandClock
+
+ONE, TWO, THREE = (registered(version).model for version in "123")
+
+
+class Site:
+    def __init__(self, folder: Path, *, room: int = 2, state: State = State.SHADOW) -> None:
+        self.registry = TableRegistry("1", challenger="2")
+        self.registry.logs["2"] = [step(State.GATED, 1, canary_prompts=(CanaryPrompt(prompt="p", token_ids=(1,)),)), step(state, 2)]
+        self.engine = StubEngine(ONE, room=room)
+        settings = Settings(stack=Stack(dir=folder), reflection=Reflection(versions=room))
+        self.follower = Follower(settings, self.registry, self.engine, registered("1"), NoHints(), HandClock(NOW))
+
+    async def look(self) -> Routes:
+        await self.follower.look()
+        return self.follower.routes
+
+
+async def test_a_challenger_is_loaded_checked_and_then_routed_to(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    assert await site.look() == Routes(ONE, TWO, State.SHADOW, EXPERIMENT, 0.2)
+    assert (site.engine.done, site.engine.canary_prompts) == (["load 2"], (CanaryPrompt(prompt="p", token_ids=(1,)),))
+
+
+async def test_its_stage_and_share_are_those_of_its_newest_transition(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    await site.look()
+    site.registry.logs["2"].append(step(State.CANARY, 3, share=0.1))
+    assert await site.look() == Routes(ONE, TWO, State.CANARY, EXPERIMENT, 0.1)
+    assert site.engine.done == ["load 2"]
+
+
+@pytest.mark.parametrize("ended", [State.REJECTED, State.INCONCLUSIVE])
+async def test_nobody_is_routed_to_one_whose_experiment_has_ended(tmp_path: Path, ended: State) -> None:
+    site = Site(tmp_path)
+    await site.look()
+    site.registry.logs["2"].append(step(ended, 3))
+    assert await site.look() == Routes(ONE)
+    site.registry.challenger = None
+    assert await site.look() == Routes(ONE)
+
+
+async def test_a_challenger_that_becomes_champion_is_not_loaded_again_nor_is_the_old_one_at_a_rollback(tmp_path: Path) -> None:
+    site = Site(tmp_path, state=State.CANARY)
+    await site.look()
+    site.registry.champion = "2"  # the alias of the challenger goes a moment later
+    assert await site.look() == Routes(TWO)
+    site.registry.champion, site.registry.challenger = "1", None
+    assert await site.look() == Routes(ONE)
+    assert site.engine.done == ["load 2", "serve 2", "serve 1"]
+    assert site.follower.report("w").swaps == 2
+
+
+async def test_with_room_for_one_there_is_no_experiment(tmp_path: Path) -> None:
+    site = Site(tmp_path, room=1)
+    assert (await site.look(), site.engine.done) == (Routes(ONE), [])
+
+
+async def test_a_refused_challenger_is_reported_and_tried_again_when_its_record_has_changed(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.engine.error = SwapFailed("canary prompt 1 of 3")
+    assert await site.look() == await site.look() == Routes(ONE)
+    report = site.follower.report("w")
+    assert [(refusal.model, refusal.reason) for refusal in report.refused] == [(TWO, "canary prompt 1 of 3")]
+    assert (report.challenger, report.loaded, site.engine.done) == (None, (ONE,), ["load 2"])
+    site.engine.error = None
+    site.registry.logs["2"].append(step(State.CANARY, 3))
+    assert (await site.look()).challenger == TWO
+    assert site.follower.report("w").refused == ()
+
+
+async def test_another_champion_takes_the_challengers_place_only_once_nobody_is_routed_there(tmp_path: Path) -> None:
+    site = Site(tmp_path, state=State.CANARY)
+    await site.look()
+    routed: list[Routes] = []
+    swap = site.engine.swap
+
+    async def watched(checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> Swap:
+        routed.append(site.follower.routes)
+        return await swap(checkpoint, model, canary_prompts)
+
+    site.engine.swap = watched  # type: ignore[method-assign]  # the stub's own, seen from outside
+    site.registry.champion = "3"
+    assert await site.look() == Routes(THREE, TWO, State.CANARY, EXPERIMENT, 0.2)
+    assert routed == [Routes(ONE)]
+    assert site.engine.done == ["load 2", "swap 3", "load 2"]
+
+
+async def test_checkpoints_that_nobody_uses_go_from_the_disk_but_the_newest(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    for version in range(1, 10):
+        (tmp_path / "models" / str(version)).mkdir(parents=True)
+    (tmp_path / "models" / "notes").mkdir()
+    await site.look()
+    newest = [str(version) for version in range(10 - KEPT, 10)]
+    assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["1", "2", *newest, "notes"]

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from infra.errors import CannotContinue, RetryLater
+from infra.settings import EngineKind, Reflection, Settings, Stack
+from schemas.promotion import State, Transition
+from tests.unit.workers.table_registry import NOW, TableRegistry, registered, step
+from workers.engines.engine import StartStopped
+from workers.reflection.start import champions_before, first_champion, start
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(stack=Stack(dir=tmp_path), reflection=Reflection(poll_s=0.01, engine=EngineKind.TRANSFORMERS))
+
+
+def crowned(day: int, replaces: str | None = None, *, rolls_back: bool = False) -> Transition:
+    return step(State.CHAMPION, 1, replaces=replaces, rolls_back=rolls_back, at=NOW + timedelta(days=day))
+
+
+def test_a_worker_waits_for_the_first_champion_but_not_for_ever(settings: Settings) -> None:
+    assert first_champion(settings, TableRegistry("4"), threading.Event()).version == "4"
+    with pytest.raises(CannotContinue, match=r"no champion for 0\.05 s"):
+        first_champion(settings, TableRegistry(None), threading.Event(), within_s=0.05)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(StartStopped):
+        first_champion(settings, TableRegistry(None), stop)
+
+
+def test_a_download_is_waited_for_but_not_for_ever(settings: Settings) -> None:
+    registry = TableRegistry("1")
+    registry.trouble = RetryLater("no answer")
+    with pytest.raises(CannotContinue, match=r"version 1 could not be fetched for 0\.05 s: no answer"):
+        start(settings, registry, threading.Event(), within_s=0.05)
+    assert registry.fetched == ["1"] * 5
+
+
+def test_the_last_champion_before_that_was_not_given_up_is_served_instead() -> None:
+    versions = [
+        registered("1", crowned(1)),
+        registered("2", crowned(2, "1")),
+        registered("3", crowned(3, "2")),
+        registered("4", step(State.REJECTED)),
+        registered("5", crowned(4, "3", rolls_back=True)),
+        registered("6", crowned(5, "5")),
+    ]
+    assert [version.version for version in champions_before(versions[-1], versions)] == ["5", "2", "1"]
+
+
+def test_where_nothing_can_be_served_the_error_says_so(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    registry = TableRegistry("2")
+    registry.logs = {"1": [crowned(1)], "2": [crowned(2, "1")]}
+    registry.unsound = {"1", "2"}
+    with pytest.raises(CannotContinue, match=r"neither the champion, version 2, nor one before it can be served: .*1/config\.json: missing"):
+        start(settings, registry, threading.Event(), within_s=0.05)
+    assert registry.fetched == ["2", "1"]
+    assert len(caplog.records) == 2
