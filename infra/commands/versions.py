@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Within which a rollback must have reached the workers, and how often they are asked.
 SERVED_WITHIN_S, ASK_EVERY_S = 10.0, 0.2
+#: Longer tags are for --json.
+SHORT = 100
 
 
 def desk(settings: Settings) -> Any:
@@ -43,9 +45,11 @@ def show_version(settings: Settings, number: str, as_json: bool) -> int:
     if as_json:
         show_json({"name": view["name"], **version, "quality": [cell for cell in view["quality"] if cell["version"] == number]})
         return OK
-    named = ("state", "parent", "digest", "created_at", "code_version", "dataset_digest")
+    named = ("state", "parent", "digest", "created_at", "dataset_digest")
     rows = [(name.replace("_", " "), str(version[name])) for name in named if version[name]]
     rows += [("aliases", ", ".join(version["aliases"])), ("gate", board.plain(board.gate(version))), ("online reward", board.online(view, number))]
+    rows += [(f"trained on {topic}", _ranges(spans)) for topic, spans in version["offset_ranges"].items()]
+    rows += [(name, board.plain(value)) for name, value in sorted(version["tags"].items()) if len(value) <= SHORT]
     show_table((view["name"], f"version {number}"), [row for row in rows if row[1]])
     if version["metrics"]:
         show_table(("metric", "value"), [(name, board.number(value)) for name, value in sorted(version["metrics"].items())])
@@ -156,6 +160,10 @@ def _version(view: dict[str, Any], number: str) -> dict[str, Any]:
         raise CannotContinue(f"{view['name']} has no version {number}; " + (f"there are {', '.join(known)}" if known else "none is registered"))
     found: dict[str, Any] = known[number]
     return found
+
+
+def _ranges(spans: dict[str, list[int]]) -> str:
+    return ", ".join(f"partition {partition} from {start} to {end}" for partition, (start, end) in spans.items())
 
 
 def _operator(name: str | None) -> str:

@@ -4,6 +4,7 @@
 |---|---|
 | `GET /` and its files | the page: plain HTML, CSS and JavaScript, nothing from elsewhere |
 | `GET /api/state` | `Desk.view`, made at most every half second however many look |
+| `GET /api/page` | the same without what the page does not show (`glance.brief`) |
 | `POST /api/versions/{n}/promote`, `.../reject` | `{"operator", "reason", "confirm"}`; `confirm` repeats the version |
 | `POST /api/rollback` | the same, with `to` or without; `confirm` is the champion that is given up |
 | `GET /health` | this process answers |
@@ -29,7 +30,7 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from infra.errors import RetouchError, RetryLater
-from trainer.promotion.glance import Glance, finite
+from trainer.promotion.glance import Glance, brief, finite
 from trainer.promotion.operations import Desk, Refused
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Denied(Exception):
 def create_app(desk: Desk, *, token: str | None, hosts: frozenset[str], readers_need_token: bool) -> FastAPI:
     """`hosts`: what `Host` may name. Without a token nobody writes."""
     app = FastAPI(openapi_url=None)
-    glance = Glance(desk)
+    state, page = Glance(desk.view), Glance(lambda: brief(desk.view()))
 
     def check(request: Request) -> None:
         if token is None:
@@ -93,13 +94,21 @@ def create_app(desk: Desk, *, token: str | None, hosts: frozenset[str], readers_
         try:
             return _json(200, await asyncio.to_thread(done, wish))
         finally:
-            glance.forget()
+            state.forget()
+            page.forget()
 
-    @app.get("/api/state")
-    async def state(request: Request) -> Response:
+    async def read(request: Request, glance: Glance) -> Response:
         if readers_need_token:
             check(request)
-        return Response(await glance.state(), media_type="application/json")
+        return Response(await glance.text(), media_type="application/json")
+
+    @app.get("/api/state")
+    async def get_state(request: Request) -> Response:
+        return await read(request, state)
+
+    @app.get("/api/page")
+    async def get_page(request: Request) -> Response:
+        return await read(request, page)
 
     @app.post("/api/versions/{version}/promote")
     async def promote(request: Request, version: str) -> Response:

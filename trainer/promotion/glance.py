@@ -1,4 +1,4 @@
-"""One look at the desk for all who look: a page open in a hundred browsers costs the registry no more than one."""
+"""One look at the desk for all who look: a page open in a hundred browsers costs the promoter no more than one."""
 
 from __future__ import annotations
 
@@ -6,19 +6,21 @@ import asyncio
 import json
 import math
 import time
+from collections.abc import Callable
 from typing import Any
 
 from infra.errors import RetryLater
-from trainer.promotion.operations import Desk
 
 FRESH_S, WITHIN_S = 0.5, 10.0
+#: A page shows so many versions, the newest.
+SHOWN = 60
 
 
 class Glance:
-    """The desk's view as JSON: asked for once by all who wait, and kept for FRESH_S."""
+    """What `look` returns as JSON: asked for once by all who wait, and kept for FRESH_S."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, look: Callable[[], dict[str, Any]]) -> None:
+        self._look = look
         self._made, self._until = b"", -math.inf
         self._making: asyncio.Task[bytes] | None = None
 
@@ -26,7 +28,7 @@ class Glance:
         """What was made, or is being made, is out of date."""
         self._until, self._making = -math.inf, None
 
-    async def state(self) -> bytes:
+    async def text(self) -> bytes:
         """Raises RetryLater where the desk does not answer in time."""
         if time.monotonic() < self._until:
             return self._made
@@ -38,11 +40,22 @@ class Glance:
             raise RetryLater(f"the registry did not answer within {WITHIN_S:.0f} s") from None
 
     async def _make(self) -> bytes:
-        view = await asyncio.to_thread(self._desk.view)
+        view = await asyncio.to_thread(self._look)
         made = json.dumps(finite(view), allow_nan=False).encode()
         if self._making is asyncio.current_task():
             self._made, self._until = made, time.monotonic() + FRESH_S
         return made
+
+
+def brief(view: dict[str, Any]) -> dict[str, Any]:
+    """What a page needs every second: it must not grow with every version ever trained. Evidence is that of the newest transitions alone."""
+    return view | {"versions": [_brief(version) for version in view["versions"][-SHOWN:]]}
+
+
+def _brief(version: dict[str, Any]) -> dict[str, Any]:
+    kept = ("version", "digest", "parent", "created_at", "state", "aliases")
+    steps = [{name: step[name] for name in ("seq", "before", "after", "at", "reason")} for step in version["transitions"]]
+    return {name: version[name] for name in kept} | {"transitions": steps}
 
 
 def finite(value: Any) -> Any:

@@ -6,12 +6,13 @@ import * as sections from "./sections.js";
 
 const EVERY_MS = 1000;
 const WITHIN_MS = 15_000;
+const OLD_MS = 10_000; // a promoter looks every second: an older view is that of a registry which is away
 const RANGES = { "15 minutes": 15, "1 hour": 60, "6 hours": 360, "1 day": 1440, "7 days": 10_080, everything: null };
 const place = (id) => document.getElementById(id);
 
 let token = "";
 let view = null;
-let seenAt = 0; // when `view` came, by performance.now()
+let seenAt = 0; // when a view of another time than the one before came, by performance.now()
 let newest = null; // the newest transition that was said aloud
 let wish = null; // what the dialog asks about
 
@@ -25,11 +26,12 @@ async function call(path, body) {
 
 async function look() {
   try {
-    view = await call("/api/state");
-    seenAt = performance.now();
+    const found = await call("/api/page");
+    if (found.at !== view?.at) seenAt = performance.now();
+    view = found;
     place("reader").hidden = true;
     draw();
-    tell(null);
+    tell(performance.now() - seenAt > OLD_MS ? "The promoter answers, but the registry has not." : null);
   } catch (error) {
     if (error.code === "invalid_token") place("reader").hidden = place("ask").open;
     tell(error.code ? error.message : "The promoter does not answer.");

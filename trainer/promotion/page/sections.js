@@ -1,4 +1,4 @@
-// Each part of the page as elements made from the state that /api/state tells. Pure: nothing is fetched or kept here.
+// Each part of the page as elements made from what /api/page tells. Pure: nothing is fetched or kept here.
 
 import { whisker } from "./charts.js";
 import { h } from "./dom.js";
@@ -48,7 +48,7 @@ function experimentCard({ experiment, at, approval, versions }) {
   }
   const { version, stage, share, since, arms, verdict } = experiment;
   const of = stage === "shadow" ? "of questions" : "of users";
-  const rows = Object.entries(arms).map(([arm, { version, answers, scored, users }]) => [h("span", { class: `arm ${arm}` }, arm), `v${version}`, number(answers), number(scored), number(users)]);
+  const rows = Object.entries(arms).map(([arm, { version, answers, scored, users }]) => [h("span", { class: `arm ${arm}` }, arm), version ? `v${version}` : "–", number(answers), number(scored), number(users)]);
   return card(
     stage,
     "Challenger",
@@ -153,16 +153,25 @@ function evidence(facts) {
 }
 
 const fine = (value) => (value === null ? "–" : String(+value.toPrecision(4)));
+const isPlain = (value) => typeof value !== "object" || value === null;
 
 function figure(value) {
   if (typeof value === "number") return fine(value);
-  if (typeof value !== "object" || value === null) return String(value ?? "–");
+  if (isPlain(value)) return String(value ?? "–");
   if (Array.isArray(value)) {
-    if (value.every((item) => typeof item !== "object" || item === null)) return value.map(figure).join(", ") || "none";
-    return value.map((item) => h("div", { class: "item" }, figure(item)));
+    if (value.every(isPlain)) return value.map(figure).join(", ") || "none";
+    return value.every((item) => !Array.isArray(item) && Object.values(item).every(isPlain)) ? records(value) : value.map((item) => h("div", { class: "item" }, figure(item)));
   }
-  if ("low" in value && "high" in value && "mean" in value && Object.keys(value).length <= 4) return `${fine(value.mean)} ${interval(value.low, value.high, fine)}`;
-  return evidence(value);
+  const { mean, difference, value: middle, low, high, ...rest } = value;
+  if (low === undefined || high === undefined) return evidence(value);
+  const others = Object.entries(rest).map(([name, item]) => `, ${name.replaceAll("_", " ")} ${figure(item)}`);
+  return Object.values(rest).every(isPlain) ? `${figure(mean ?? difference ?? middle ?? null)} ${interval(low, high, fine)}${others.join("")}` : evidence(value);
+}
+
+/** Objects of one kind below one another. */
+function records(found) {
+  const columns = [...new Set(found.flatMap((item) => Object.keys(item)))];
+  return table(columns.map((name) => name.replaceAll("_", " ")), found.map((item) => columns.map((name) => figure(item[name] ?? null))), { label: "Evidence" });
 }
 
 function action(kind, version, label) {

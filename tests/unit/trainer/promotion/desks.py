@@ -95,6 +95,8 @@ def board(now: datetime = NOW) -> dict[str, Any]:
     gain = {"mean": 0.0312, "low": 0.0141, "high": 0.0488}
     passed = "significantly better than the champion: +0.031 [+0.014, +0.049] over 214 held-out users"
     gate = {"users": 214, "overall": gain, "domains": {"movie-tags": gain, "reviews": {"mean": 0.021, "low": -0.004, "high": 0.046}}, "probes": {"leaks": 0}}
+    reward = {"difference": 0.0312, "low": 0.0041, "high": 0.0588, "alpha": 0.024}
+    canary = {"reward": reward, "arms": {"canary": {"answers": 4210, "scored": 1873}, "baseline": {"answers": 4388, "scored": 1920}}, "guardrails": rails()}
     prompts = [{"prompt": "Question: what next?", "token_ids": [17, 4, 902, 11, 3]}]
     step(one, State.GATED, ago(46.9), "bootstrap", "shipped with the project")
     step(one, State.CHAMPION, ago(46.9), "bootstrap", "shipped with the project")
@@ -103,7 +105,7 @@ def board(now: datetime = NOW) -> dict[str, Any]:
         step(found, State.GATED, ago(begun), "promoter", passed, evidence=gate, canary_prompts=prompts)
         step(found, State.SHADOW, ago(begun - 0.01), "promoter", "its turn", experiment=EXPERIMENT, share=0.1)
         step(found, State.CANARY, ago(begun - 1), "promoter", "200 unseen answers scored, no harm found", experiment=EXPERIMENT, share=0.1)
-        step(found, State.CHAMPION, ago(begun - 4.5), "promoter", "better than the baseline for certain", replaces=replaced["version"], evidence=gate)
+        step(found, State.CHAMPION, ago(begun - 4.5), "promoter", "better than the baseline for certain", replaces=replaced["version"], evidence=canary)
         step(replaced, State.RETIRED, ago(begun - 4.5), "promoter", f"gave way to version {found['version']}")
     step(five, State.GATED, ago(6.8), "promoter", passed, evidence=gate, canary_prompts=prompts)
     step(five, State.SHADOW, ago(6.79), "promoter", "its turn", experiment=EXPERIMENT, share=0.1)
@@ -141,6 +143,8 @@ def version(number: str, created_at: datetime) -> dict[str, Any]:
         "metrics": {"candidate.score": 0.8123, "champion.score": 0.7811},
         "code_version": "3f1c9aa",
         "dataset_digest": hashlib.sha256(f"data {number}".encode()).hexdigest(),
+        "offset_ranges": {"trajectories": {"0": [0, 812], "1": [0, 790]}} if int(number) > 1 else {},
+        "tags": {"code_version": "3f1c9aa", "seed": "7"},
         "transitions": [],
     }
 

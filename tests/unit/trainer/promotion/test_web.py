@@ -82,6 +82,15 @@ def test_the_state_is_the_desks_view_and_many_viewers_cost_one_look(fresh: httpx
     assert desk.looks < 20
 
 
+def test_what_the_page_asks_for_every_second_does_not_grow_with_every_version(fresh: httpx.Client, desk: MemoryDesk) -> None:
+    whole, page = fresh.get("/api/state").json(), fresh.get("/api/page").json()
+    assert page["transitions"] == whole["transitions"] and "evidence" not in page["versions"][1]["transitions"][0]
+    assert [version["state"] for version in page["versions"]] == [version["state"] for version in whole["versions"]]
+    many = MemoryDesk(board() | {"versions": board()["versions"] * 200})
+    with serve(settings(), many, threading.Event()) as server:
+        assert len(httpx.get(f"{server.url}/api/page").content) < 200_000
+
+
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "[", "0.0.0.0"])
 def test_a_name_that_somebody_elses_dns_could_answer_to_is_turned_away(http: httpx.Client, host: str) -> None:
     assert http.get("/api/state", headers={"host": host}).status_code in (400, 403)
