@@ -32,8 +32,7 @@ class UnreadableLog(tuple[Transition, ...]):
     def _raise(self, *_: object) -> Never:
         raise RetryLater(self.reason)
 
-    __len__ = __iter__ = __reversed__ = _raise
-    __getitem__ = __contains__ = _raise  # type: ignore[assignment]  # every way to look fails alike
+    __len__ = __iter__ = __getitem__ = __reversed__ = __contains__ = _raise
 
 
 def transition_tag(seq: int) -> str:

@@ -132,8 +132,8 @@ class RegistryContract:
 
     def test_a_version_that_retouch_did_not_register_is_not_loaded(self, registry: Registry, registered: RegisteredVersion, tmp_path: Path) -> None:
         client = registry._store.client
-        source = client.get_model_version(registry.name, registered.version).source
-        version = str(client.create_model_version(registry.name, source).version)
+        known = client.get_model_version(registry.name, registered.version)
+        version = str(client.create_model_version(registry.name, known.source, known.run_id, model_id=known.tags["logged_model"]).version)
         with pytest.raises(BadCheckpoint, match=f"version {version}: it has no tag sha256"):
             registry.fetch(version, tmp_path)
 

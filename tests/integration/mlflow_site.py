@@ -1,0 +1,109 @@
+"""An MLflow server as a platform runs it: PostgreSQL behind it, artifacts through it. Started for tests, on this machine alone."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from infra.child import Child
+from infra.ports import free_port
+
+HOST = "127.0.0.1"
+START_S, STOP_S = 100.0, 10.0
+#: PostgreSQL refuses to run as root; Debian's package brings this user.
+UNPRIVILEGED = "postgres"
+#: As docs/promotion.md says that a server is run.
+HARDENED = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+
+
+def programs() -> Path | None:
+    """The folder of PostgreSQL's programs, the newest where there are several; None without any."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3].split(".")[0]))
+    if found:
+        return found[-1].parent
+    return Path(initdb).resolve().parent if (initdb := shutil.which("initdb")) else None
+
+
+def why_not() -> str:
+    """Why no PostgreSQL can be started here; empty where one can."""
+    if programs() is None:
+        return "PostgreSQL is not installed (scripts/test-programs.sh)"
+    if os.geteuid() == 0 and not (shutil.which("setpriv") and any(entry.pw_name == UNPRIVILEGED for entry in pwd.getpwall())):
+        return f"PostgreSQL does not run as root: there is no setpriv, or no user {UNPRIVILEGED!r}"
+    return ""
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """A new PostgreSQL behind a socket in a folder that only its user may enter; yields its URI for SQLAlchemy."""
+    folder = Path(tempfile.mkdtemp(prefix="retouch-postgres-"))  # not below pytest's own, which another user may not enter
+    other = ["setpriv", f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups", "--pdeathsig=KILL"] if os.geteuid() == 0 else []
+    if other:
+        shutil.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
+    bin_dir = programs()
+    assert bin_dir is not None
+    initdb = [str(bin_dir / "initdb"), "-D", str(folder / "data"), "-U", "mlflow", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
+    options = ["-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=16MB", "-k", str(folder)]
+    server = Child("postgres", [*other, str(bin_dir / "postgres"), "-D", str(folder / "data"), *options], folder / "log")
+    try:
+        subprocess.run([*other, *initdb], cwd="/", check=True, capture_output=True, timeout=START_S)
+        server.start()
+        _wait(server, (folder / ".s.PGSQL.5432").exists)
+        yield f"postgresql+psycopg2://mlflow@/postgres?host={folder}"
+    finally:
+        server.signal(signal.SIGINT)  # its fast shutdown; at SIGTERM it waits for its clients
+        server.wait(STOP_S)
+        server.kill()
+        shutil.rmtree(folder)
+
+
+@dataclass
+class MlflowServer:
+    """One that may be killed and started again on its port."""
+
+    child: Child
+    url: str
+
+    def start(self) -> None:
+        self.child.start()
+        _wait(self.child, self._answers)
+
+    def _answers(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/health", timeout=1) as answer:
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+
+@contextmanager
+def mlflow_server(database: str, folder: Path) -> Iterator[MlflowServer]:
+    """Proxied artifacts below `folder`."""
+    port = free_port(HOST)
+    stores = ["--backend-store-uri", database, "--serve-artifacts", "--artifacts-destination", (folder / "artifacts").as_uri()]
+    address = ["--host", HOST, "--port", str(port), "--allowed-hosts", f"{HOST}:{port}", "--workers", "1"]
+    child = Child("mlflow", [sys.executable, "-m", "mlflow", "server", *stores, *address], folder / "mlflow.log", {**os.environ, **HARDENED})
+    server = MlflowServer(child, f"http://{HOST}:{port}")
+    try:
+        server.start()
+        yield server
+    finally:
+        child.stop(STOP_S)
+
+
+def _wait(child: Child, is_ready: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_S
+    while not is_ready():
+        assert child.is_running and time.monotonic() < deadline, f"{child.name} does not start:\n{child.last_lines()}"
+        time.sleep(0.05)
