@@ -34,6 +34,8 @@ SCORED = 0.5
 WORSE, FALLBACK, UNPARSABLE = 0.06, 0.02, 0.01
 OPERATIONAL = (Metric.FALLBACK, Metric.UNPARSABLE, Metric.LATENCY_MS, Metric.LENGTH, Metric.DRIFT)
 _FIRST_SCORED = 60
+#: Time is no bound here: answers are.
+SINCE_S = 3_600.0
 _AT, _ID = datetime(2026, 11, 1, tzinfo=UTC), UUID(int=1)
 
 
@@ -56,7 +58,7 @@ def simulate(scenario: Scenario, pool: Pool, promotion: Promotion, looks: int, s
     crowd = _Crowd(scenario, pool, np.random.default_rng(seed))
     for end in _looks(bounded.canary_answers, looks):
         crowd.answer(end)
-        verdict = canary_verdict(crowd.cells(), bounded, 0.0)
+        verdict = canary_verdict(crowd.cells(), bounded, SINCE_S)
         if verdict.outcome is not Outcome.RUNNING:
             return _result(verdict, crowd)
     raise AssertionError("the last look lies behind canary_answers")

@@ -23,8 +23,8 @@ from trainer.promotion.sequential import Estimate, difference, mean_of, strays
 SHADOW_ALPHA_SHARE = 0.2
 #: True differences that are found soonest: of rewards, of rises beyond a limit, of ratios beyond a limit (relative to the baseline).
 REWARD_TAU, RISE_TAU, RATIO_TAU = 0.04, 0.05, 0.25
-#: Of calling groups uneven that are not. Such an end is inconclusive, so it is no part of alpha.
-SPLIT_ALPHA = 0.001
+#: Of calling groups uneven that are not. Such an end is inconclusive, so it is no part of alpha. Not at once: figures of one group may be told a moment later.
+SPLIT_ALPHA, SPLIT_AFTER_S = 0.001, 60.0
 
 RATIOS = frozenset({Metric.LATENCY_MS, Metric.LENGTH})
 
@@ -78,7 +78,7 @@ def canary_verdict(cells: Sequence[Quality], promotion: Promotion, since_s: floa
         "reward": _reward(found, (low, high), alpha),
         "arms": {Arm.CANARY.value: _arm(canary), Arm.BASELINE.value: _arm(baseline)},
         "guardrails": [_plain(rail) for rail in rails],
-        "uneven": (uneven := strays(*split, SPLIT_ALPHA)),
+        "uneven": (uneven := since_s >= SPLIT_AFTER_S and strays(*split, SPLIT_ALPHA)),
         "since_s": round(since_s, 1),
     }
     enough = _enough((one, other), promotion)

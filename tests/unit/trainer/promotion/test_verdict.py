@@ -1,0 +1,172 @@
+"""Verdicts: what is better, harmful, undecided, and in which order findings count."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from infra.settings import Promotion
+from schemas.experiments import Arm
+from schemas.quality import Metric, Quality
+from tests.unit.trainer.promotion.answered import Answer, cells
+from trainer.promotion.verdict import Outcome, canary_verdict, guardrails, shadow_verdict
+
+PROMOTION = Promotion(shadow_answers=200, canary_answers=2_000)
+USUAL: Mapping[Metric, float] = {Metric.FALLBACK: 0.02, Metric.UNPARSABLE: 0.01, Metric.LATENCY_MS: 400.0, Metric.LENGTH: 1.2, Metric.DRIFT: 0.3}
+
+
+def answers(seed: int, count: int = 600, users: int = 100, reward: float | None = 0.8, gain: float | None = None, **changed: float) -> list[Answer]:
+    """Of users who are much alike. `changed` are other means than the usual ones, by metric."""
+    rng = random.Random(seed)
+    means = {**USUAL, **{Metric(name): mean for name, mean in changed.items()}}
+    return [Answer(number % users, dict(_values(rng, reward, gain, means)), rng.choice(("movie_tag", "product_rating"))) for number in range(count)]
+
+
+def _values(rng: random.Random, reward: float | None, gain: float | None, means: Mapping[Metric, float]) -> list[tuple[Metric, float]]:
+    found = [(metric, float(rng.random() < means[metric])) for metric in (Metric.FALLBACK, Metric.UNPARSABLE)]
+    found += [(metric, means[metric] * rng.uniform(0.5, 1.5)) for metric in (Metric.LATENCY_MS, Metric.LENGTH, Metric.DRIFT)]
+    if reward is not None:
+        base = rng.random()
+        found += [(Metric.REWARD, reward + 0.3 * (base - 0.5) + rng.gauss(0, 0.1)), (Metric.BASE_REWARD, base)]
+    return found if gain is None else [*found, (Metric.GAIN, gain + rng.gauss(0, 0.2))]
+
+
+def canary(mine: Sequence[Answer], others: Sequence[Answer] | None = None) -> list[Quality]:
+    """The baseline's users are others than the canary's."""
+    others = answers(1) if others is None else others
+    return [*cells(Arm.CANARY, mine, 2), *cells(Arm.BASELINE, others, 2), *cells(Arm.CHAMPION, answers(5, reward=0.1))]
+
+
+def shadow(mine: Sequence[Answer], shown: Sequence[Answer] | None = None) -> list[Quality]:
+    return [*cells(Arm.SHADOW, mine, 2), *cells(Arm.CHAMPION, answers(1) if shown is None else shown, 2)]
+
+
+def outcome(found: Sequence[Quality], since_s: float = 60.0, promotion: Promotion = PROMOTION) -> Outcome:
+    return canary_verdict(found, promotion, since_s).outcome
+
+
+def test_a_better_canary_is_better_and_a_worse_one_harmful() -> None:
+    assert outcome(canary(answers(2, reward=0.9))) is Outcome.BETTER
+    assert outcome(canary(answers(2, reward=0.7))) is Outcome.HARMFUL
+    assert outcome(canary(answers(2))) is Outcome.RUNNING
+
+
+def test_swapping_the_groups_turns_better_into_harmful() -> None:
+    one, other = answers(2, reward=0.85), answers(3, reward=0.8)
+    first, second = (canary_verdict(canary(*pair), PROMOTION, 60.0) for pair in ((one, other), (other, one)))
+    assert (first.outcome, second.outcome) == (Outcome.BETTER, Outcome.HARMFUL)
+    assert first.evidence["reward"]["low"] == pytest.approx(-second.evidence["reward"]["high"])
+
+
+@pytest.mark.parametrize("few", [{"count": 99}, {"count": 600, "users": 29}])
+def test_nothing_is_said_of_rewards_before_there_are_answers_and_users_enough(few: dict[str, int]) -> None:
+    found = canary_verdict(canary(answers(2, reward=0.2, **few), answers(1, **few)), PROMOTION, 60.0)
+    assert found.outcome is Outcome.RUNNING
+    assert found.reason.startswith("too few to say anything: ")
+
+
+def test_a_canary_without_a_verdict_is_inconclusive_at_its_bounds() -> None:
+    full = canary_verdict(canary(answers(2, 2_000), answers(1, 2_000)), PROMOTION, 60.0)
+    assert full.outcome is Outcome.INCONCLUSIVE and "promotion.canary_answers=2,000" in full.reason
+    assert outcome(canary(answers(2, 2_000), answers(1, 1_999))) is Outcome.RUNNING
+    late = canary_verdict(canary(answers(2)), PROMOTION, PROMOTION.canary_max_s)
+    assert late.outcome is Outcome.INCONCLUSIVE and "promotion.canary_max_s=604800" in late.reason
+
+
+def test_a_verdict_at_the_bounds_is_still_a_verdict() -> None:
+    assert outcome(canary(answers(2, 2_000, reward=0.9), answers(1, 2_000)), PROMOTION.canary_max_s) is Outcome.BETTER
+
+
+@pytest.mark.parametrize(
+    ("metric", "mean"), [("fallback", 0.3), ("unparsable", 0.3), ("latency_ms", 1_000.0), ("length", 2.4), ("drift", 0.7)], ids=lambda value: str(value)
+)
+def test_a_guardrail_stops_a_canary_that_nobody_has_judged(metric: str, mean: float) -> None:
+    bad = [*canary(answers(2, 200, reward=None, **{metric: mean}), answers(1, 200, reward=None))]
+    found = canary_verdict(bad, PROMOTION, 60.0)
+    assert found.outcome is Outcome.HARMFUL
+    assert f"guardrail {metric}" in found.reason
+
+
+def test_a_guardrail_goes_before_a_better_reward() -> None:
+    assert outcome(canary(answers(2, reward=0.95, latency_ms=1_000.0))) is Outcome.HARMFUL
+
+
+def test_nothing_is_better_while_a_guardrail_is_watched() -> None:
+    found = canary_verdict(canary(answers(2, reward=0.95, latency_ms=615.0)), PROMOTION, 60.0)
+    assert {rail["metric"]: rail["state"] for rail in found.evidence["guardrails"]}["latency_ms"] == "watching"
+    assert found.outcome is Outcome.RUNNING
+    assert found.reason.endswith("; beyond the limit, perhaps by chance: latency_ms")
+
+
+def test_a_rise_below_its_limit_is_no_trouble() -> None:
+    found = guardrails(canary(answers(2, fallback=0.05, latency_ms=500.0, length=1.6, drift=0.4)), PROMOTION)
+    assert {rail.state for rail in found} == {"ok"}
+    latency = next(rail for rail in found if rail.metric is Metric.LATENCY_MS)
+    assert latency.difference == pytest.approx(1.25, abs=0.05)
+    assert latency.low is not None and latency.high is not None and latency.low < latency.difference < latency.high
+
+
+def test_a_guardrail_waits_for_users() -> None:
+    assert outcome(canary(answers(2, users=29, fallback=1.0), answers(1, users=29))) is Outcome.RUNNING
+
+
+def test_metrics_that_are_missing_or_nothing_trip_no_guardrail() -> None:
+    rewards = [Answer(answer.user, {Metric.REWARD: answer.values[Metric.REWARD]}) for answer in answers(2)]
+    rails = guardrails(canary(rewards), PROMOTION)
+    assert {(rail.state, rail.difference, rail.canary) for rail in rails} == {("ok", None, None)}
+    empty = guardrails(canary(answers(2), answers(1, length=0.0, latency_ms=0.0)), PROMOTION)
+    assert {rail.metric for rail in empty if rail.difference is None} == {Metric.LENGTH, Metric.LATENCY_MS}
+
+
+def test_groups_that_are_no_even_split_are_not_compared() -> None:
+    found = canary_verdict(canary(answers(2, 900, users=300, reward=0.9)), PROMOTION, 60.0)
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.reason == "300 users in the canary and 100 in the baseline are no even split: nothing can be compared"
+    assert outcome(canary(answers(2, users=40), []), 59.0) is Outcome.RUNNING
+    assert outcome(canary(answers(2, users=40), []), 60.0) is Outcome.INCONCLUSIVE
+
+
+def test_equal_answers_everywhere_are_no_difference() -> None:
+    same = [Answer(number % 100, {Metric.REWARD: 0.9, Metric.BASE_REWARD: 0.9, **USUAL}) for number in range(700)]
+    assert outcome(canary(same, same)) is Outcome.RUNNING
+
+
+@pytest.mark.parametrize("found", [[], canary([], []), canary(answers(2, 20), []), canary([], answers(1, 15))])
+def test_without_answers_it_goes_on_until_its_time_is_up(found: list[Quality]) -> None:
+    assert outcome(found, 60.0) is Outcome.RUNNING
+    assert outcome(found, PROMOTION.canary_max_s) is Outcome.INCONCLUSIVE
+    assert shadow_verdict(found, PROMOTION, 60.0).outcome is Outcome.RUNNING
+
+
+def test_evidence_is_plain_json_with_the_figures_that_decided() -> None:
+    for found in (canary_verdict([], PROMOTION, 1.0), canary_verdict(canary(answers(2)), PROMOTION, 1.0), shadow_verdict(shadow(answers(2)), PROMOTION, 1.0)):
+        assert json.loads(json.dumps(found.evidence, allow_nan=False)) == found.evidence
+    evidence = canary_verdict(canary(answers(2)), PROMOTION, 1.0).evidence
+    assert evidence["arms"]["canary"]["users"] == 100
+    assert evidence["arms"]["baseline"]["metrics"]["reward"]["answers"] == 600
+    assert evidence["reward"]["low"] < evidence["reward"]["difference"] < evidence["reward"]["high"]
+
+
+def test_alpha_is_spent_once() -> None:
+    stages = [canary_verdict([], PROMOTION, 0.0).evidence["reward"]["alpha"], shadow_verdict([], PROMOTION, 0.0).evidence["gain"]["alpha"]]
+    assert math.fsum(stages) == pytest.approx(PROMOTION.alpha * (1 - PROMOTION.guardrail_alpha_share))
+
+
+def test_a_shadow_passes_with_answers_and_users_enough_unless_it_does_harm() -> None:
+    assert shadow_verdict(shadow(answers(2, 200, gain=0.0)), PROMOTION, 60.0).outcome is Outcome.PASSED
+    assert shadow_verdict(shadow(answers(2, 200, gain=0.3)), PROMOTION, 60.0).outcome is Outcome.PASSED
+    assert shadow_verdict(shadow(answers(2, 200, gain=-0.2)), PROMOTION, 60.0).outcome is Outcome.HARMFUL
+    waiting = shadow_verdict(shadow(answers(2, 199, users=25, gain=0.0)), PROMOTION, 60.0)
+    assert (waiting.outcome, waiting.reason) == (Outcome.RUNNING, "199 of 200 scored answers, 25 of 30 users")
+    assert shadow_verdict(shadow(answers(2, 199, gain=0.0)), PROMOTION, PROMOTION.shadow_max_s).outcome is Outcome.INCONCLUSIVE
+
+
+def test_a_shadow_is_held_to_the_guardrails_but_not_to_latency() -> None:
+    assert shadow_verdict(shadow(answers(2, 200, gain=0.0, unparsable=0.4)), PROMOTION, 60.0).outcome is Outcome.HARMFUL
+    slow = shadow(answers(2, 200, gain=0.0, latency_ms=4_000.0))
+    assert shadow_verdict(slow, PROMOTION, 60.0).outcome is Outcome.PASSED
+    assert Metric.LATENCY_MS not in {rail.metric for rail in guardrails(slow, PROMOTION)}
