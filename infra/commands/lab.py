@@ -46,3 +46,16 @@ def simulate(
 
     command = importlib.import_module("lab.simulate.command")
     run(lambda settings: int(command.run(first=seed, seeds=seeds, trace=trace, as_json=as_json)))
+
+
+@lab.command(epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 no anomaly, 1 anomalies or failed"))
+def promotion(
+    kills: Annotated[int, typer.Option(min=1, max=10_000, help="How many; a hundred or so cover every boundary between two writes once.")] = 100,
+    out: Annotated[Path | None, typer.Option(help="Write report.json to this folder too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Kill promoters right before and after each of their writes, and see whether promotion ends as it does without."""
+    import importlib
+
+    command = importlib.import_module("lab.promotion.command")
+    run(lambda settings: int(command.run(settings, kills=kills, out=out, as_json=as_json)))

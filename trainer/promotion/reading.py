@@ -94,11 +94,9 @@ class Reports:
     def __init__(self, settings: Settings) -> None:
         self._consumer: Any = reader(settings, "retouch-promoter-reports")
         self._last: dict[str, ServingReport] = {}
+        self._places: list[Any] = []
 
     def __enter__(self) -> Self:
-        numbers = self._consumer.partitions_for_topic(SERVING.name) or ()
-        self._consumer.assign([TopicPartition(SERVING.name, number) for number in numbers])
-        self._consumer.seek_to_beginning()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -109,6 +107,12 @@ class Reports:
         return sorted(self._last.values(), key=lambda report: report.worker)
 
     def poll(self) -> None:
+        """Take what has come. Partitions are looked for anew: the topic may be younger than we are."""
+        places = [TopicPartition(SERVING.name, number) for number in sorted(self._consumer.partitions_for_topic(SERVING.name) or ())]
+        if places != self._places:
+            self._places = places
+            self._consumer.assign(places)
+            self._consumer.seek_to_beginning(*places)
         for records in self._consumer.poll(timeout_ms=0).values():
             for record in records:
                 try:

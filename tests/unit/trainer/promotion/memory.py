@@ -23,7 +23,7 @@ class MemoryRegistry:
 
     def __init__(self, on_write: Callable[[], None] = lambda: None) -> None:
         self._versions: dict[str, RegisteredVersion] = {}
-        self._aliases: dict[Alias, str] = {}
+        self.aliases: dict[Alias, str] = {}
         self._on_write = on_write
         self.kill_at: int | None = None
         self.writes = 0
@@ -37,7 +37,7 @@ class MemoryRegistry:
         return [self.get(name) for name in self._versions]
 
     def get(self, version: str) -> RegisteredVersion:
-        return replace(self._versions[version], aliases=tuple(alias for alias in Alias if self._aliases.get(alias) == version))
+        return replace(self._versions[version], aliases=tuple(alias for alias in Alias if self.aliases.get(alias) == version))
 
     def record(self, version: str, transition: Transition) -> None:
         found = self._versions[version]
@@ -47,13 +47,10 @@ class MemoryRegistry:
         self._write(lambda: self._versions.update({version: replace(found, transitions=(*found.transitions, again))}))
 
     def point(self, alias: Alias, version: str) -> None:
-        self._write(lambda: self._aliases.update({alias: version}))
+        self._write(lambda: self.aliases.update({alias: version}))
 
     def unpoint(self, alias: Alias) -> None:
-        self._write(lambda: self._aliases.pop(alias, None))
-
-    def aliased(self, alias: Alias) -> str | None:
-        return self._aliases.get(alias)
+        self._write(lambda: self.aliases.pop(alias, None))
 
     def _write(self, write: Callable[[], object]) -> None:
         self._boundary()

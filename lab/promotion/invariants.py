@@ -1,0 +1,60 @@
+"""What must hold of the registry after every single write, whoever was killed then. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from schemas.model_events import Alias
+from schemas.promotion import CHALLENGING, TRANSITIONS, State
+from trainer.promotion.log import Ledger
+
+
+def anomalies(ledger: Ledger) -> list[str]:
+    """Of a registry that has had a champion. Empty: all is well."""
+    return [*_of_states(ledger), *_of_logs(ledger), *_of_aliases(ledger)]
+
+
+def shape(ledger: Ledger) -> dict[str, Any]:
+    """Everything that a run with kills must have in common with one without: not when it was, which the figures' ages are of, too."""
+    return {
+        version.version: {
+            "state": ledger.state(version).value,
+            "aliases": [alias.value for alias in version.aliases],
+            "log": [step.model_dump(mode="json", exclude={"at", "evidence"}) for step in version.transitions],
+        }
+        for version in ledger.versions
+    }
+
+
+def _of_states(ledger: Ledger) -> Iterator[str]:
+    champions = [version.version for version in ledger.in_state(State.CHAMPION)]
+    if len(champions) != 1:
+        yield f"champions: {champions}"
+    tried = [version.version for version in ledger.versions if ledger.state(version) in CHALLENGING]
+    if len(tried) > 1:
+        yield f"tried at once: {tried}"
+
+
+def _of_logs(ledger: Ledger) -> Iterator[str]:
+    for version in ledger.versions:
+        if [step.seq for step in version.transitions] != list(range(1, len(version.transitions) + 1)):
+            yield f"version {version.version}: its log has gaps"
+        state = State.REGISTERED
+        for step in version.transitions:
+            if step.before is not state or step.after not in TRANSITIONS[state]:
+                yield f"version {version.version}: transition {step.seq} leads from {step.before} to {step.after}, and it was {state}"
+            state = step.after
+    stamps = [step.at for version in ledger.versions for step in version.transitions]
+    if len(set(stamps)) < len(stamps):
+        yield "two transitions of the same moment"
+
+
+def _of_aliases(ledger: Ledger) -> Iterator[str]:
+    for alias, needed in ((Alias.CHAMPION, State.CHAMPION), (Alias.CHALLENGER, State.GATED)):
+        named = [version for version in ledger.versions if alias in version.aliases]
+        if len(named) > 1 or (alias is Alias.CHAMPION and not named):
+            yield f"{alias} names {[version.version for version in named]}"
+        for version in named:
+            if all(step.after is not needed for step in version.transitions):
+                yield f"{alias} names version {version.version}, which never was {needed}"

@@ -1,0 +1,59 @@
+"""The ways that promotions go, each as what is told at which point: a function of the registry alone, so that every life of a promoter is told the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+
+from infra.settings import Promotion
+from lab.promotion.script import PROMOTION, Told
+from schemas.promotion import CanaryPrompt, State
+from trainer.promotion import wishes
+from trainer.promotion.gate import GateResult
+from trainer.promotion.log import Ledger
+from trainer.promotion.service import Wish
+
+PASSED = GateResult("passed", "significantly better", {}, (CanaryPrompt(prompt="Say something.", token_ids=(1, 2, 3)),))
+GOOD: Mapping[str, Told] = {"shadow": "better", "canary": "better"}
+#: The version that comes; version 1 is champion.
+COMING = "2"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """`refuses`: workers do not serve the coming version once it is champion; `rolls_back` and `approves`: an operator then, and one before."""
+
+    name: str
+    gate: GateResult = PASSED
+    told: Mapping[str, Told] = field(default_factory=lambda: GOOD)
+    refuses: bool = False
+    rolls_back: bool = False
+    approves: bool = False
+    ends: State = State.CHAMPION
+
+    @property
+    def promotion(self) -> Promotion:
+        return PROMOTION.model_copy(update={"approval": "person"}) if self.approves else PROMOTION
+
+    def refused(self, ledger: Ledger) -> set[str]:
+        return {COMING} if self.refuses and ledger.champion and ledger.champion.version == COMING else set()
+
+    def wish(self, ledger: Ledger) -> Wish | None:
+        """What an operator asks now. One who was cut off looks first, as the commands do, and asks again where it was not done."""
+        if self.rolls_back and ledger.champion and ledger.champion.version == COMING:
+            return partial(wishes.rollback, to=None, operator="ada", reason="users complain")
+        if self.approves and ledger.challenger and ledger.challenger.state is State.APPROVAL:
+            return partial(wishes.promote, version=COMING, operator="ada", reason="looks good")
+        return None
+
+
+SCENARIOS = (
+    Scenario("good"),
+    Scenario("approved", approves=True),
+    Scenario("rejected", GateResult("rejected", "worse"), ends=State.REJECTED),
+    Scenario("inconclusive", told={"shadow": "better", "canary": "equal"}, ends=State.INCONCLUSIVE),
+    Scenario("harmful", told={"shadow": "better", "canary": "harmful"}, ends=State.REJECTED),
+    Scenario("rollback", rolls_back=True, ends=State.REJECTED),
+    Scenario("refusal", refuses=True, ends=State.REJECTED),
+)
