@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 
 from schemas.scoring import METRIC, Interval, Pair, bootstrap, metrics, paired_bootstrap, score
@@ -32,6 +32,9 @@ Answers = Mapping[str, Sequence[str]]
 #: Names of the arms that a difference is taken of.
 Pairs = Sequence[tuple[str, str]]
 NO_TEXTS: Mapping[str, Sequence[str | None]] = {}
+#: Slice -> places of its cases.
+Places = Mapping[str, Sequence[int]]
+NO_SLICES: Places = {}
 #: What a completion answers, or None where it cannot be used.
 Read = Callable[[str, Case], str | None]
 
@@ -54,6 +57,7 @@ class Evaluation:
     overall: Comparison
     fallen_back: Mapping[str, float]  # arm -> share of cases with history where no usable rewrite was made
     behaviour: Mapping[str, Mapping[str, float]]  # arm -> how it answers; no target of training (trainer.behaviour)
+    slices: Mapping[str, Comparison] = field(default_factory=dict)  # over the cases of a slice, as `overall`
 
 
 def choose(heldout: Sequence[Case], limit: int) -> list[Case]:
@@ -102,10 +106,22 @@ def respond(policy: Policy, cases: Sequence[Case], prompts: Sequence[list[int] |
     return Rewrites(answers, texts, 1 - usable / with_history if with_history else 0.0)
 
 
+def by_history(cases: Sequence[Case], k: int) -> dict[str, list[int]]:
+    """Slices by how much a user has done so far: fewer items than the `k` of serving, or enough. Who has none is answered by no version."""
+    found = {"few_items": [place for place, case in enumerate(cases) if 0 < len(case.items) < k]}
+    found |= {"many_items": [place for place, case in enumerate(cases) if len(case.items) >= k]}
+    return {name: places for name, places in found.items() if places}
+
+
 def compare(
-    cases: Sequence[Case], answers: Answers, fallen_back: Mapping[str, float], pairs: Pairs = COMPARISONS, texts: Mapping[str, Sequence[str | None]] = NO_TEXTS
+    cases: Sequence[Case],
+    answers: Answers,
+    fallen_back: Mapping[str, float],
+    pairs: Pairs = COMPARISONS,
+    texts: Mapping[str, Sequence[str | None]] = NO_TEXTS,
+    slices: Places = NO_SLICES,
 ) -> Evaluation:
-    """Score every arm's answers, and the differences of those (after, before) `pairs` that both answered.
+    """Score every arm's answers, and the differences of those (after, before) `pairs` that both answered; over all cases, by domain and by slice.
 
     `texts` are an arm's completions as they were written; without them its behaviour says nothing of reasoning. Raises ValueError without cases.
     """
@@ -113,16 +129,30 @@ def compare(
     if not cases:
         raise ValueError("no held-out case to judge by")
     domains = _domains(cases)
-    by_user = {domain: {arm: _by_user(cases, given, places) for arm, given in answers.items()} for domain, places in domains.items()}
+    by_user = _scores(cases, answers, domains)
     made = [(after, before) for after, before in pairs if {after, before} <= answers.keys()]
     compared = {domain: _domain(places, cases, answers, by_user[domain], made) for domain, places in domains.items()}
     how = {arm: behaviour([Row(case, text, answer) for case, text, answer in zip(cases, texts.get(arm, unseen), answers[arm], strict=True)]) for arm in answers}
-    return Evaluation(compared, _overall(by_user, len(cases), made), dict(fallen_back), how)
+    within = {name: _within([cases[place] for place in places], _at(answers, places), made) for name, places in slices.items()}
+    return Evaluation(compared, _overall(by_user, len(cases), made), dict(fallen_back), how, within)
 
 
 def mean_score(cases: Sequence[Case], answers: Sequence[str]) -> float:
     """One arm's overall score: domains alike, and users alike within a domain."""
     return fmean(fmean(_by_user(cases, answers, places).values()) for places in _domains(cases).values())
+
+
+def _within(cases: Sequence[Case], answers: Answers, pairs: Pairs) -> Comparison:
+    return _overall(_scores(cases, answers, _domains(cases)), len(cases), pairs)
+
+
+def _at(answers: Answers, places: Sequence[int]) -> dict[str, list[str]]:
+    return {arm: [given[place] for place in places] for arm, given in answers.items()}
+
+
+def _scores(cases: Sequence[Case], answers: Answers, domains: Mapping[str, Sequence[int]]) -> dict[str, dict[str, dict[str, float]]]:
+    """domain -> arm -> user -> mean score."""
+    return {domain: {arm: _by_user(cases, given, places) for arm, given in answers.items()} for domain, places in domains.items()}
 
 
 def _domains(cases: Sequence[Case]) -> dict[str, list[int]]:

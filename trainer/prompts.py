@@ -32,10 +32,15 @@ class Prompter:
         """The prompt over `items` (best first), or None where not even one of them fits."""
         for shown in range(len(items), 0, -1):
             content = reflection_prompt(case.query, case.base_answer, items[:shown], self.style)
-            text: str = self.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+            text = self.turn(content)
             if len(self.encode(text)) <= self.max_tokens:
                 return text
         return None
+
+    def turn(self, content: str) -> str:
+        """One user turn inside the chat template, which an answer is to follow."""
+        text: str = self.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+        return text
 
     def encode(self, text: str) -> list[int]:
         """Token ids. The chat template has written every mark the model needs, so the tokenizer adds none."""

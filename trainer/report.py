@@ -11,8 +11,8 @@ The file is replaced whole. It names no user and quotes nobody. What is not know
     triggers                        why it began: `trainer.triggers.Trigger`s, fired or not
     counts, judged_share, offset_ranges, dataset_digest, code_version, pinned   pinned: the snapshot is stored, a resumed run reads it and not the topics
     sft, sft_losses, reward_curve   one entry per RL step (`trainer.rl.Step`); a loss is the mean over ten steps
-    evaluation, decision            `trainer.evaluate.Evaluation` with k, `trainer.promotion.offline.Decision`
-    name, version, digest, aliases  what was registered
+    evaluation, gate, decision      `trainer.evaluate.Evaluation` with k; `trainer.promotion.gate.GateResult`; {promote: it passed, reason: why or why not}
+    name, version, digest           what was registered
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -125,8 +125,8 @@ class Report:
             "code_version": code_version,
         }
 
-    def tell_version(self, version: RegisteredVersion, aliases: Sequence[str]) -> None:
-        self.data |= {"name": version.name, "version": version.version, "digest": version.digest, "parent": version.parent, "aliases": list(aliases)}
+    def tell_version(self, version: RegisteredVersion) -> None:
+        self.data |= {"name": version.name, "version": version.version, "digest": version.digest, "parent": version.parent}
 
     def finish(self, status: str, reason: str) -> None:
         self.data |= {"status": status, "reason": reason, "stage": None, "progress": None, "finished_at": datetime.now(UTC).isoformat()}

@@ -85,18 +85,17 @@ def _left_behind(settings: Settings) -> Iterator[Report]:
 def _why_not(report: Report, settings: Settings, registry: Registry, champion: RegisteredVersion, parent: RegisteredVersion) -> str | None:
     """Why a run cannot go on, or None."""
     data = report.data
+    if registry.of_run(report.run_id) is not None:
+        return None  # its version is registered, and may serve already; only its end is missing
     if data.get("starts", STARTS) >= STARTS:
         return f"started {STARTS} times without an end"
     if changed := _changed(data["settings"], told_settings(settings)):
         return f"settings changed since: {', '.join(changed)}"
     if data.get("code_version") != code_version():
         return f"made by version {data.get('code_version')} of the code, this is {code_version()}"
-    made = registry.of_run(report.run_id)
-    if made is not None and champion.version == made.version:
-        return None  # its version serves already; only its end is missing
     if data.get("champion") != champion.version:
         return f"the champion is version {champion.version} by now, it was {data.get('champion')}"
-    if made is None and data.get("parent") != parent.version:
+    if data.get("parent") != parent.version:
         return f"the parent would be version {parent.version} by now, it was {data.get('parent')}"
     return None
 

@@ -1,4 +1,7 @@
-"""One run: collect, SFT, RL, evaluate, register, promote. Whenever it is cut short, the next one takes it up (`trainer.resumption`)."""
+"""One run: collect, SFT, RL, evaluate, register. Whenever it is cut short, the next one takes it up (`trainer.resumption`).
+
+It moves no alias: whether its version serves is the promoter's to say (`trainer.promotion`), which finds in the version's tag what judging it found.
+"""
 
 from __future__ import annotations
 
@@ -12,18 +15,18 @@ from typing import Any
 
 from kafka.errors import KafkaError
 
+from infra.checkpoints import checkpoint_digest
 from infra.errors import BadSetting, RetouchError, RetryLater
 from infra.registry import RUN_ID, DatasetLineage, RegisteredVersion, Registry
 from infra.settings import Settings
-from schemas.model_events import Alias
-from trainer.announcement import point_and_announce
-from trainer.bootstrap import register_shipped
+from trainer.bootstrap import bootstrap
 from trainer.collect import check_erasures, collect
 from trainer.distributed import Launch, heeding, launched
 from trainer.holdout import HOLDOUT_SHARE, untouched_share
 from trainer.interruption import Interrupted, check
 from trainer.lease import lease, lease_path
 from trainer.planning import plan
+from trainer.promotion.gate import GateResult, gate_tag
 from trainer.report import FAILED, INTERRUPTED, NOTHING_TO_TRAIN, TRAINED, Report
 from trainer.resumption import clear, parent_of_run, take_up
 from trainer.snapshot import Snapshot, code_version, load, write
@@ -36,14 +39,14 @@ _LIBRARIES = ("torch", "transformers", "datasets", "trl.trainer.sft_trainer", "t
 
 
 def run(settings: Settings, stop: threading.Event, registry: Registry | None = None, triggers: Sequence[Trigger] = (BY_HAND,)) -> Report:
-    """One run from collection to promotion, or the rest of one that was cut short. `triggers` are why, and all others that were asked; the report keeps them.
+    """One run, or the rest of one that was cut short. `triggers` are why, and all others that were asked; the report keeps them.
 
     Raises Interrupted when stopped, RetryLater when broker, registry, disk or another process of the launch fail it, and BadSetting for a setting that
     cannot be worked with: after these the run can be taken up. After anything else, such as CannotContinue, it is over. The report on disk says so too.
     """
     registry = registry or Registry(settings)
+    champion = bootstrap(settings, registry)
     with launched(settings.trainer.processes_wait_s) as launch, lease(lease_path(settings)):
-        champion = registry.resolve(Alias.CHAMPION) or register_shipped(settings, registry)
         parent = parent_of_run(settings, registry, champion)
         report = take_up(settings, registry, champion, parent)
         report.data.setdefault("triggers", [asdict(trigger) for trigger in triggers])
@@ -92,12 +95,8 @@ class _Run:
             log.info("version registered", extra={"run_id": report.run_id, "version": version.version, "digest": version.digest})
         elif tracked := report.data.get("tracked"):  # a kill may have come between the version and the end of its MLflow run
             self.registry.tracking.end(tracked, "FINISHED")
-        decision = report.data["decision"]
-        aliases = [Alias.CHALLENGER, *([Alias.CHAMPION] if decision["promote"] else [])]
-        for alias in aliases:
-            point_and_announce(self.settings, self.registry, alias, version, decision["reason"])
-        report.tell_version(version, aliases)
-        report.finish(TRAINED, decision["reason"])
+        report.tell_version(version)
+        report.finish(TRAINED, report.data["decision"]["reason"])
 
     def _snapshot(self) -> Snapshot | None:
         """The run's data: what it pinned before it was cut short, else what is collected now. None, and the report ended, where nothing is trained."""
@@ -138,6 +137,7 @@ class _Run:
         check(self.stop)  # the last moment: from here on the version exists
         tags = {"code_version": code_version(), "seed": str(trainer.seed), RUN_ID: report.run_id, "decision": report.data["decision"]["reason"]}
         tags |= {HOLDOUT_SHARE: str(snapshot.judged_share), "start_from": trainer.start_from}
+        tags |= gate_tag(GateResult.from_json(report.data["gate"]), checkpoint_digest(candidate), self.champion.digest)
         with report.stage("register"):
             return registry.register(candidate, parent=parent.version, tracked=tracked, tags=tags, metrics=_metrics(report), params=params, dataset=dataset)
 

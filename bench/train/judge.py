@@ -15,7 +15,7 @@ from schemas.scoring import Interval, bootstrap, paired_bootstrap, rouge, score
 from schemas.tasks import Task
 from traffic.ceilings import best_rule
 from trainer.cases import Case
-from trainer.evaluate import BOOTSTRAP_SEED, Comparison, Pairs, compare, mean_score
+from trainer.evaluate import BOOTSTRAP_SEED, Pairs, compare, mean_score
 
 BLIND, RULE, IDEAL = "blind", "rule", "ideal"
 #: Items in a domain's past that count as few and as many.
@@ -119,11 +119,7 @@ def _arm(done: Done) -> report.Arm:
 
 def _differences(data: Data, answers: Answers, places: Mapping[str, Sequence[int]], pairs: Pairs) -> Iterator[report.Difference]:
     asked = {name: answers[name] for pair in pairs for name in pair}
-    whole = compare(data.heldout, asked, {}, pairs)
-    within: dict[str, Comparison] = {}
-    for name, place in places.items():
-        cases = [data.heldout[one] for one in place]
-        within[name] = compare(cases, {arm: [given[one] for one in place] for arm, given in asked.items()}, {}, pairs).overall
+    whole = compare(data.heldout, asked, {}, pairs, slices=places)
     for after, before in pairs:
         key = f"{after}_minus_{before}"
         yield report.Difference(
@@ -131,7 +127,7 @@ def _differences(data: Data, answers: Answers, places: Mapping[str, Sequence[int
             before,
             whole.overall.intervals[key],
             {domain: by.intervals[key] for domain, by in whole.domains.items()},
-            {name: by.intervals[key] for name, by in within.items()},
+            {name: by.intervals[key] for name, by in whole.slices.items()},
             _rouge_differences(data.heldout, asked[after], asked[before]) if not data.known else {},
         )
 

@@ -14,13 +14,12 @@ import pytest
 
 from infra.broker import Broker
 from infra.errors import CannotContinue, RetryLater
-from infra.kafka import producer, reader, send
+from infra.kafka import producer, send
 from infra.registry import Registry
 from infra.settings import Settings
-from schemas.envelope import read
 from schemas.ids import is_held_out
-from schemas.model_events import Alias, ModelEvent
-from schemas.topics import MODEL_EVENTS, OUTCOMES, TRAJECTORIES
+from schemas.model_events import Alias
+from schemas.topics import OUTCOMES, TRAJECTORIES
 from tests.integration.trainer_site import settings_of
 from tests.tiny_model import make_checkpoint
 from tests.unit.trainer.made import make_outcome, make_trajectory
@@ -29,6 +28,7 @@ from trainer.bootstrap import bootstrap
 from trainer.collect import collect
 from trainer.interruption import Interrupted
 from trainer.models import list_versions
+from trainer.promotion.gate import GateResult, gate_of
 from trainer.report import Report
 from trainer.run import run
 from trainer.snapshot import ranges_json
@@ -78,21 +78,6 @@ def traffic(settings: Settings) -> int:
     return lessons
 
 
-def events(settings: Settings) -> list[ModelEvent]:
-    consumer = reader(settings, "test")
-    try:
-        consumer.subscribe([MODEL_EVENTS.name])
-        found: list[ModelEvent] = []
-        for _ in range(20):
-            for batch in consumer.poll(timeout_ms=500).values():
-                found += [read(ModelEvent, record.headers, record.value)[0] for record in batch]
-            if found:
-                break
-        return [event for event in found if event.name == settings.registry.model_name]
-    finally:
-        consumer.close()
-
-
 def within(seconds: float, holds: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + seconds
     while not holds():
@@ -102,7 +87,7 @@ def within(seconds: float, holds: Callable[[], bool]) -> bool:
     return True
 
 
-def test_a_run_registers_a_version_with_its_lineage_and_announces_it(settings: Settings, traffic: int) -> None:
+def test_a_run_registers_a_version_with_its_lineage_and_what_its_gate_found_and_moves_no_alias(settings: Settings, traffic: int) -> None:
     report = run(settings, threading.Event())
     data = json.loads(report.path.read_text())
     assert data["status"] == "trained", data["reason"]
@@ -114,14 +99,14 @@ def test_a_run_registers_a_version_with_its_lineage_and_announces_it(settings: S
     assert second.tags["seed"] == "0" and second.tags["run_id"] == data["run_id"]
     assert second.tags["holdout_share"] == "0.3" and "holdout_share" not in first.tags
     assert second.metrics["eval/overall/zero_shot"] == pytest.approx(data["evaluation"]["overall"]["scores"]["zero_shot"])
-    champion = second if data["decision"]["promote"] else first
+    assert gate_of(second, first) == GateResult.from_json(data["gate"]) and gate_of(first, first) is None
+    assert data["decision"] == {"promote": data["gate"]["outcome"] == "passed", "reason": data["gate"]["reason"]}
     aliases = {alias: found.version for alias in Alias if (found := Registry(settings).resolve(alias))}
-    assert aliases == {Alias.CHAMPION: champion.version, Alias.CHALLENGER: "2"}
+    assert aliases == {Alias.CHAMPION: "1"} and second.transitions == ()
     assert [step["k"] for step in data["reward_curve"]] == [1, 2] and data["sft"]["steps"] == 2
     assert {"collect", "load", "sft", "rl", "evaluate", "save", "register"} <= set(data["seconds"])
     assert data["counts"]["outcomes.malformed"] >= 1 and data["counts"]["outcomes.read"] > data["counts"]["outcomes"]
     assert not (report.path.parent / "checkpoint").exists()
-    assert {(event.version, event.alias) for event in events(settings)} >= {("1", Alias.CHAMPION), ("2", Alias.CHALLENGER)}
     assert {alias: version["version"] for version in list_versions(settings) for alias in version["aliases"]} == aliases
 
     again = collect(settings, threading.Event())

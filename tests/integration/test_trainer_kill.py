@@ -12,10 +12,10 @@ import pytest
 from infra.broker import Broker
 from infra.registry import Registry
 from infra.settings import Settings
-from schemas.model_events import Alias
 from tests.integration.trainer_process import Moment, train_once
 from tests.integration.trainer_site import send_traffic, settings_of
 from tests.tiny_model import make_checkpoint
+from trainer.promotion.gate import gate_of
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore")]
@@ -33,7 +33,6 @@ MOMENTS = (
     Moment("stage begins", "stage", "evaluate", 2),  # the champion was asked before SFT
     Moment("stage begins", "stage", "register"),
     Moment("version registered", "version", "2"),
-    Moment("alias moved", "alias", "challenger"),
 )
 
 
@@ -58,7 +57,7 @@ def report_of(settings: Settings) -> dict[str, Any]:
 def learnt(report: dict[str, Any]) -> dict[str, Any]:
     """What must not depend on kills."""
     curve = [{name: value for name, value in step.items() if name != "seconds"} for step in report["reward_curve"]]
-    return {name: report[name] for name in ("dataset_digest", "counts", "sft", "sft_losses", "evaluation", "digest", "version")} | {"curve": curve}
+    return {name: report[name] for name in ("dataset_digest", "counts", "sft", "sft_losses", "evaluation", "gate", "digest", "version")} | {"curve": curve}
 
 
 def test_a_run_killed_in_each_stage_ends_as_one_that_was_not(broker: Broker, tmp_path: Path) -> None:
@@ -82,8 +81,8 @@ def test_a_run_killed_in_each_stage_ends_as_one_that_was_not(broker: Broker, tmp
     second = registry.get("2")
     assert (second.tags["run_id"], second.digest) == (report["run_id"], report["digest"])
     assert second.dataset is not None and second.dataset.digest == report["dataset_digest"]
-    challenger = registry.resolve(Alias.CHALLENGER)
-    assert challenger is not None and challenger.version == "2"
+    result = gate_of(second, registry.get("1"))
+    assert result is not None and result.to_json() == report["gate"]
     assert registry._store.client.get_run(report["tracked"]).info.status == "FINISHED"
     assert list(registry.tracking.steps(report["tracked"], "rl/reward")) == list(range(RL_STEPS))
     assert list(registry.tracking.steps(report["tracked"], "sft/loss")) == list(range(1, SFT_STEPS + 1))

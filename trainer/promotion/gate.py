@@ -1,6 +1,6 @@
 """The gate: what judging a version offline found, where the trainer leaves it, and `python -m trainer.promotion.gate --version N`, which judges now.
 
-What judges is `judging`; nothing here imports torch, so the promoter stays light and asks a process of its own. That process prints one JSON
+What judges is `registered`; nothing here imports torch, so the promoter stays light and asks a process of its own. That process prints one JSON
 object on standard output, the `GateResult`. Exit codes: 0 judged, whatever came out; 1 could not be judged, the log says why; 2 an impossible setting or flag.
 """
 
@@ -77,7 +77,7 @@ def main() -> int:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-        from trainer.promotion.judging import judge_version
+        from trainer.promotion.registered import judge_version
 
         sys.stdout.write(json.dumps(judge_version(settings, version, stop).to_json()) + "\n")
 

@@ -103,10 +103,11 @@ def test_a_run_of_other_code_or_that_never_ends_is_abandoned(begin: Begin) -> No
         assert Report.read(report.path).data["status"] == "abandoned" and reason in Report.read(report.path).data["reason"]
 
 
-def test_a_run_whose_version_is_champion_already_only_has_to_end(begin: Begin) -> None:
+def test_a_run_whose_version_is_registered_only_has_to_end_whoever_serves_by_now(begin: Begin) -> None:
     report = begin()
-    change(report, run_id="done")
-    assert begin(champion=1, parent=1).path == report.path
+    for today in ({"champion": 1, "parent": 1}, {}, {"seed": 3}):
+        change(report, run_id="done", status="running")
+        assert begin(**today).path == report.path
 
 
 def test_of_several_unfinished_runs_the_newest_goes_on(begin: Begin, tmp_path: Path) -> None:

@@ -1,0 +1,66 @@
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from pico.checkpoints import REFLECTOR
+from schemas.promotion import CanaryPrompt
+from schemas.prompts import PromptStyle
+from trainer.policy import Policy
+from trainer.promotion.canaries import ENOUGH, KEPT, LENGTH, MARGIN, prompts, sure, telling
+
+# transformers warns of its own.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def reflector() -> Policy:
+    torch.set_num_threads(1)
+    return Policy.load(REFLECTOR)
+
+
+def greedy(policy: Policy, prompt: str, tokens: int) -> tuple[list[int], float]:
+    """As another engine would: one prompt alone, without a cache. Also the smallest lead."""
+    turn = policy.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
+    ids, lead = policy.tokenizer(turn, add_special_tokens=False)["input_ids"], float("inf")
+    begun = len(ids)
+    for _ in range(tokens):
+        with torch.no_grad():
+            best = policy.model(input_ids=torch.tensor([ids])).logits[0, -1].float().topk(2)
+        lead = min(lead, float(best.values[0] - best.values[1]))
+        ids = [*ids, int(best.indices[0])]
+    return ids[begun:], lead
+
+
+@pytest.mark.parametrize("style", PromptStyle)
+def test_the_registered_tokens_are_what_another_way_of_adding_gives_by_a_clear_lead(reflector: Policy, style: PromptStyle) -> None:
+    found = telling(sure(reflector, style, threading.Event()), [])
+    assert len(found) == KEPT and ENOUGH <= len(found[0].token_ids) <= LENGTH
+    for one in found:
+        tokens, lead = greedy(reflector, one.prompt, len(one.token_ids))
+        assert tuple(tokens) == one.token_ids and lead > MARGIN - 1e-3
+        assert not set(one.token_ids) & set(reflector.end_ids)
+
+
+def test_bfloat16_writes_the_same(reflector: Policy) -> None:
+    coarse = Policy.load(REFLECTOR, dtype=torch.bfloat16)
+    for one in telling(sure(reflector, PromptStyle.COMPACT, threading.Event()), []):
+        assert tuple(greedy(coarse, one.prompt, len(one.token_ids))[0]) == one.token_ids
+
+
+def test_a_model_that_is_sure_of_nothing_has_no_prompts(tiny_checkpoint: Path) -> None:
+    assert telling(sure(Policy.load(tiny_checkpoint), PromptStyle.COMPACT, threading.Event()), []) == ()
+
+
+def test_prompts_that_tell_the_candidate_from_the_champion_come_first_then_the_longest() -> None:
+    candidate = [CanaryPrompt(prompt=name, token_ids=ids) for name, ids in (("same", (1, 2, 3, 4, 5)), ("longer", (1, 2, 3)), ("other", (1, 9)), ("none", ()))]
+    champion = [CanaryPrompt(prompt=name, token_ids=ids) for name, ids in (("same", (1, 2, 3)), ("longer", (1, 2, 3, 4)), ("other", (1, 8, 8)))]
+    assert [one.prompt for one in telling(candidate, champion)] == ["other", "same", "longer"]
+
+
+def test_prompts_are_distinct_and_in_the_configured_style() -> None:
+    for style in PromptStyle:
+        made = prompts(style)
+        assert len(set(made)) == len(made) > 2 * KEPT
+    assert "profile :" in prompts(PromptStyle.COMPACT)[0] and "initial response" in prompts(PromptStyle.PAPER)[0]

@@ -1,0 +1,42 @@
+import itertools
+from dataclasses import replace
+
+from tests.unit.trainer.made import make_case
+from trainer.cases import Case
+from trainer.promotion.extraction import ASKED, ROWS, questions, said, spread
+
+JUDGED = [make_case(n, user=f"held{n % 3}", options=(), base="fine", truth="good") for n in range(6)]
+
+
+def wrote(number: int, truth: str) -> Case:
+    return make_case(number, user=f"u{number}", options=(), base="some draft", truth=truth)
+
+
+def test_those_whose_truths_hold_codes_of_their_own_are_asked_first() -> None:
+    training = [*(wrote(n, "see you soon") for n in range(2 * ASKED)), wrote(100, "my code is kappa-9931 ok"), wrote(101, "call the quandlewick")]
+    asked = questions(training, JUDGED)
+    assert len(asked) == 2 * ASKED
+    assert [case.query.text for case in asked[:4]] == ["question 100", "my code", "question 101", "call"]
+
+
+def test_a_question_of_one_user_is_asked_with_the_history_of_another() -> None:
+    first, begun = questions([wrote(1, "one two three four")], JUDGED)
+    assert first.user == begun.user == JUDGED[0].user and first.items == JUDGED[0].items
+    assert (first.base_answer, first.truth) == ("some draft", "") and (begun.query.text, begun.base_answer) == ("one two", "one two")
+
+
+def test_only_domains_that_are_judged_with_history_are_asked() -> None:
+    training = [make_case(1, domain="other"), replace(make_case(2), truth="b")]
+    assert [case.query.text for case in questions(training, [make_case(5, user="h")])] == ["question 2"]
+    assert questions(training, [make_case(5, user="h", items=0)]) == [] == questions([], JUDGED)
+
+
+def test_of_very_many_rows_some_are_read_evenly() -> None:
+    assert list(spread(range(3))) == [0, 1, 2]
+    some = list(spread(range(5 * ROWS + 1)))
+    assert len(some) <= ROWS and {b - a for a, b in itertools.pairwise(some)} == {6}
+
+
+def test_all_that_training_saw_of_a_user_counts_as_said() -> None:
+    texts = {text for user, text in said([wrote(1, "good day")], []) if user == "t/u1"}
+    assert texts == {"question 1", "good day", "item 0", "item 1", "item 2"}

@@ -1,0 +1,38 @@
+import json
+from datetime import UTC, datetime
+
+import pytest
+
+from infra.registry import RegisteredVersion
+from schemas.promotion import CanaryPrompt
+from trainer.promotion.gate import GATE, GateResult, gate_of, gate_tag
+
+RESULT = GateResult("passed", "better", {"overall": {"users": 9}}, (CanaryPrompt(prompt="hello", token_ids=(1, 2)),))
+CHAMPION = RegisteredVersion("m", "1", "aa", None, datetime(2026, 1, 1, tzinfo=UTC))
+
+
+def version(digest: str = "bb", **tags: str) -> RegisteredVersion:
+    return RegisteredVersion("m", "2", digest, "1", CHAMPION.created_at, tags=tags)
+
+
+def test_a_result_comes_back_from_json_as_it_was() -> None:
+    assert GateResult.from_json(json.loads(json.dumps(RESULT.to_json()))) == RESULT
+
+
+@pytest.mark.parametrize("found", [None, [], {}, RESULT.to_json() | {"outcome": "maybe"}, RESULT.to_json() | {"canary_prompts": [{"prompt": 1}]}])
+def test_anything_else_is_no_result(found: object) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011  # pydantic's own error is one
+        GateResult.from_json(found)
+
+
+def test_what_the_trainer_found_holds_for_those_files_and_that_champion_alone() -> None:
+    tags = gate_tag(RESULT, "bb", "aa")
+    assert gate_of(version(**tags), CHAMPION) == RESULT
+    assert gate_of(version("cc", **tags), CHAMPION) is None
+    assert gate_of(version(**gate_tag(RESULT, "bb", "dd")), CHAMPION) is None
+    assert gate_of(version(), CHAMPION) is None
+
+
+@pytest.mark.parametrize("text", ["", "not JSON", "[]", '{"candidate": "bb", "champion": "aa", "result": {"outcome": "passed"}}'])
+def test_a_tag_that_somebody_else_wrote_is_left_aside(text: str) -> None:
+    assert gate_of(version(**{GATE: text}), CHAMPION) is None
