@@ -132,12 +132,12 @@ def test_an_operator_watches_promotes_and_rolls_back(site: tuple[Site, Server], 
     page.write(confirm="2")
     page.field("do").click()
     page.wait(lambda: "token is missing or wrong" in page.text("ask-error"))
-    assert promoting.state("2") is State.CANARY and promoting.registry.aliased(Alias.CHAMPION) == "1"
+    assert promoting.state("2") is State.CANARY and promoting.registry.aliases[Alias.CHAMPION] == "1"
 
     page.write(token=TOKEN)
     page.field("do").click()
     page.wait(lambda: "Version 2" in page.text("now") and "canary → champion" in page.text("transitions"))
-    assert promoting.state("2") is State.CHAMPION and promoting.registry.aliased(Alias.CHAMPION) == "2"
+    assert promoting.state("2") is State.CHAMPION and promoting.registry.aliases[Alias.CHAMPION] == "2"
     assert browser.find_elements(By.CSS_SELECTOR, "#transitions details[open]")
     assert TOKEN not in browser.page_source and not browser.execute_script("return localStorage.length + sessionStorage.length")
 
