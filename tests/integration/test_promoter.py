@@ -1,0 +1,125 @@
+"""The promoter's own process over a real registry and broker, and operators who ask it, or act where none runs."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from infra.broker import Broker
+from infra.child import Child
+from infra.environment import environment
+from infra.kafka import reader
+from infra.registry import Registry
+from infra.settings import Settings, load
+from schemas.envelope import read
+from schemas.model_events import Alias, ModelEvent
+from schemas.promotion import State
+from schemas.topics import MODEL_EVENTS
+from tests.unit.infra.checkpoint_files import write_checkpoint
+from trainer.bootstrap import bootstrap
+from trainer.promotion.client import Client
+from trainer.promotion.local import LocalDesk
+from trainer.promotion.log import Ledger
+from trainer.promotion.operations import Refused, desk, promoter_path, token_path
+
+# MLflow and what it imports warn about themselves.
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
+
+WITHIN_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def settings(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Version 1 serves, version 2 is gated."""
+    place = tmp_path_factory.mktemp("promoter")
+    first, second = (write_checkpoint(place / name, weights=bytes([number]) * 16) for number, name in enumerate(("first", "second")))
+    settings = load(
+        kafka={"bootstrap_servers": broker.bootstrap_servers},
+        stack={"dir": place / "state"},
+        registry={"model_name": f"reflector-{place.name}"},
+        reflection={"checkpoint": first},
+        promotion={"shadow_max_s": 600.0},
+    )
+    bootstrap(settings)
+    registry = Registry(settings)
+    registry.register(second, parent="1")
+    return settings
+
+
+def command(settings: Settings) -> Child:
+    return Child("promoter", [sys.executable, "-m", "trainer.promotion"], settings.stack.dir / "promoter.log", environment(settings))
+
+
+@pytest.fixture(scope="module")
+def promoter(settings: Settings) -> Iterator[Child]:
+    child = command(settings.model_copy(update={"ready_file": settings.stack.dir / "ready"}))
+    child.start()
+    try:
+        deadline = time.monotonic() + WITHIN_S
+        while not (settings.stack.dir / "ready").exists():
+            assert child.is_running and time.monotonic() < deadline, child.last_lines()
+            time.sleep(0.05)
+        yield child
+    finally:
+        child.stop(WITHIN_S)
+
+
+def test_where_no_promoter_runs_an_operators_command_writes_itself(settings: Settings) -> None:
+    registry, asked = Registry(settings), desk(settings)
+    assert isinstance(asked, LocalDesk) and asked.view()["champion"] == "1"
+    with pytest.raises(Refused, match="was not gated"):
+        asked.promote("2", "ada", "looks good")
+    ledger = Ledger(tuple(registry.versions()))
+    registry.record("2", ledger.step(registry.get("2"), State.GATED, "promoter", "better", datetime.now(UTC)).transition)
+    told = asked.promote("2", "ada", "looks good")
+    assert (told["version"], told["after"], told["actor"], told["replaces"]) == ("2", "champion", "ada", "1")
+    champion = registry.resolve(Alias.CHAMPION)
+    assert champion and champion.version == "2" and registry.get("1").state is State.RETIRED
+
+
+def test_a_running_promoter_rolls_back_when_it_is_asked_and_lets_no_second_one_run(settings: Settings, promoter: Child) -> None:
+    second = subprocess.run(
+        [sys.executable, "-m", "trainer.promotion"], env=environment(settings), capture_output=True, text=True, timeout=WITHIN_S, check=False
+    )
+    assert second.returncode == 1 and f"another promoter is at work (pid {promoter.pid}" in second.stderr
+    asked = desk(settings)
+    assert isinstance(asked, Client) and json.loads(promoter_path(settings).read_text())["pid"] == promoter.pid
+    assert stat.S_IMODE(token_path(settings).stat().st_mode) == 0o600
+    told = asked.rollback(None, "ada", "users complain")
+    assert (told["version"], told["rolls_back"], told["replaces"]) == ("1", True, "2")
+    registry = Registry(settings)
+    champion = registry.resolve(Alias.CHAMPION)
+    assert champion and champion.version == "1" and registry.get("2").state is State.REJECTED
+    assert asked.view()["champion"] == "1"
+    with pytest.raises(Refused, match="no former champion"):
+        asked.rollback(None, "ada", "again")
+
+
+def test_every_transition_is_said_on_model_events(settings: Settings, promoter: Child) -> None:
+    versions = Registry(settings).versions()
+    expected = {(version.version, step.seq) for version in versions for step in version.transitions}
+    said: set[tuple[str, int | None]] = set()
+    with reader(settings, "test") as consumer:
+        consumer.subscribe([MODEL_EVENTS.name])
+        deadline = time.monotonic() + WITHIN_S
+        while not said >= expected and time.monotonic() < deadline:
+            for records in consumer.poll(timeout_ms=200).values():
+                events = [read(ModelEvent, record.headers, record.value)[0] for record in records]
+                said |= {(event.version, event.seq) for event in events if event.name == settings.registry.model_name}
+    assert said == expected
+
+
+def test_a_promoter_that_is_asked_to_stop_leaves_nothing_behind(settings: Settings, promoter: Child) -> None:
+    promoter.stop(WITHIN_S)
+    assert promoter.exit_code == 0, promoter.last_lines()
+    assert not promoter_path(settings).exists() and isinstance(desk(settings), LocalDesk)
+    log: Path = promoter.log
+    assert '"level": "ERROR"' not in log.read_text()
