@@ -55,9 +55,9 @@ def simulate(scenario: Scenario, pool: Pool, promotion: Promotion, looks: int, s
     import numpy as np
 
     bounded = scenario.bounded(promotion)
-    crowd = _Crowd(scenario, pool, np.random.default_rng(seed))
-    for end in _looks(bounded.canary_answers, looks):
-        crowd.answer(end)
+    crowd = Crowd(scenario, pool, np.random.default_rng(seed))
+    for scored, progress in _looks(bounded.canary_answers, looks):
+        crowd.answer(scored, progress)
         verdict = canary_verdict(crowd.cells(), bounded, SINCE_S)
         if verdict.outcome is not Outcome.RUNNING:
             return _result(verdict, crowd)
@@ -75,7 +75,7 @@ def _looks(canary_answers: int, count: int) -> Iterator[tuple[int, float]]:
 
 
 @dataclass
-class _Crowd:
+class Crowd:
     scenario: Scenario
     pool: Pool
     rng: np.random.Generator
@@ -99,11 +99,10 @@ class _Crowd:
         self._all_UV = np.zeros((users, 1 + len(OPERATIONAL)))
         self._scored_UDV = np.zeros((users, domains, 3))
 
-    def answer(self, end: tuple[int, float]) -> None:
-        """Go on until there are about so many scored answers."""
+    def answer(self, scored: int, progress: float) -> None:
+        """Go on until there are about `scored` scored answers; `progress` is how far the experiment is by then, from 0 to 1."""
         import numpy as np
 
-        scored, progress = end
         count = int(scored / SCORED) - self.answered
         self.answered += count
         paces = np.cumsum(self._pace_U * (self._since_U <= progress))
@@ -204,7 +203,7 @@ def _moments(counts: Floats, sums: Floats) -> Moments:
     return Moments(users=int((counts > 0).sum()), n=int(counts.sum()), s=sums.sum(), nn=counts @ counts, ss=sums @ sums, ns=counts @ sums)
 
 
-def _result(verdict: Verdict, crowd: _Crowd) -> Result:
+def _result(verdict: Verdict, crowd: Crowd) -> Result:
     shown, users = crowd.shown()
     kept = verdict.evidence["reward"]["variance_kept"]
     return Result(verdict.outcome.value, _cause(verdict), crowd.scored(), crowd.answered, shown, users, kept)

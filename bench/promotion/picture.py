@@ -21,12 +21,13 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     from matplotlib import pyplot as plt
 
     scenarios: list[Mapping[str, Any]] = report["scenarios"]
+    most: int = report["settings"]["canary_answers"]
     figure, ((equal, losses), (gains, rails)) = plt.subplots(2, 2, figsize=(15, 9), layout="constrained")
     try:
         _equal(equal, [one for one in scenarios if one["expected"] == Outcome.INCONCLUSIVE])
-        _found(losses, "Planted loss: rolled back", [one for one in scenarios if one["loss"]])
-        _found(gains, "Planted gain: promoted", [one for one in scenarios if one["gain"]])
-        _found(rails, "Guardrails: rolled back", [one for one in scenarios if one["expected"] == Outcome.HARMFUL and not one["loss"]])
+        _found(losses, most, "Planted loss: rolled back", [one for one in scenarios if one["loss"]])
+        _found(gains, most, "Planted gain: promoted", [one for one in scenarios if one["gain"]])
+        _found(rails, most, "Guardrails: rolled back", [one for one in scenarios if one["expected"] == Outcome.HARMFUL and not one["loss"]])
         for axes in (equal, losses, gains, rails):
             axes.spines[["top", "right"]].set_visible(False)
         figure.suptitle(f"Verdicts of simulated canaries ({report['started_at'][:10]}, seed {report['plan']['seed']})", fontsize=12)
@@ -49,13 +50,14 @@ def _equal(axes: Any, scenarios: Sequence[Mapping[str, Any]]) -> None:
     axes.set_title("Two equal versions told apart, share with 95 % interval", fontsize=10)
 
 
-def _found(axes: Any, title: str, scenarios: Sequence[Mapping[str, Any]]) -> None:
+def _found(axes: Any, most: int, title: str, scenarios: Sequence[Mapping[str, Any]]) -> None:
     for one, colour in zip(scenarios, COLOURS, strict=False):
         scored = one["scored_when_found"]
         shares = [(place + 1) / one["experiments"] for place in range(len(scored))]
         axes.step(scored, shares, where="post", color=colour, linestyle=":" if one["is_plain"] else "-", label=f"{one['title']} ({one['found']['share']:.0%})")
     axes.axhline(FOUND, color=GREY, linestyle="--", linewidth=0.8)
     axes.set_xscale("log")
+    axes.set_xlim(50, 2.1 * most)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("scored answers of both groups until the verdict")
     axes.legend(fontsize=8, loc="lower right")

@@ -6,6 +6,7 @@ import json
 import math
 import random
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
@@ -85,8 +86,8 @@ def test_a_verdict_at_the_bounds_is_still_a_verdict() -> None:
     ("metric", "mean"), [("fallback", 0.3), ("unparsable", 0.3), ("latency_ms", 1_000.0), ("length", 2.4), ("drift", 0.7)], ids=lambda value: str(value)
 )
 def test_a_guardrail_stops_a_canary_that_nobody_has_judged(metric: str, mean: float) -> None:
-    bad = [*canary(answers(2, 200, reward=None, **{metric: mean}), answers(1, 200, reward=None))]
-    found = canary_verdict(bad, PROMOTION, 60.0)
+    changed: dict[str, Any] = {metric: mean}
+    found = canary_verdict(canary(answers(2, 200, reward=None, **changed), answers(1, 200, reward=None)), PROMOTION, 60.0)
     assert found.outcome is Outcome.HARMFUL
     assert f"guardrail {metric}" in found.reason
 
@@ -107,7 +108,7 @@ def test_a_rise_below_its_limit_is_no_trouble() -> None:
     assert {rail.state for rail in found} == {"ok"}
     latency = next(rail for rail in found if rail.metric is Metric.LATENCY_MS)
     assert latency.difference == pytest.approx(1.25, abs=0.05)
-    assert latency.low is not None and latency.high is not None and latency.low < latency.difference < latency.high
+    assert (latency.low or 9) < 1.25 < (latency.high or 0)
 
 
 def test_a_guardrail_waits_for_users() -> None:
