@@ -94,6 +94,11 @@ class Service:
         if self._told_at - self._committed_at >= COMMIT_EVERY_S:
             self._commit()
 
+    @property
+    def has_caught_up(self) -> bool:
+        """Whether all that was on our partitions at the last look is counted."""
+        return bool(self._books) and all(len(self._caught_up(number)) == len(TOPICS) for number in self._books)
+
     def close(self) -> None:
         with contextlib.suppress(KafkaError):
             self._producer.close(timeout=1)
@@ -163,8 +168,7 @@ class Service:
     def _watch(self) -> None:
         """Raises CannotContinue where records are ahead and none is read."""
         positions, now = {number: self._group.positions(number) for number in self._books}, time.monotonic()
-        is_behind = any(len(self._caught_up(number)) < len(TOPICS) for number in self._books)
-        if positions != self._moved or not is_behind:
+        if positions != self._moved or self.has_caught_up:
             self._moved, self._moved_at = positions, now
         if now - self._moved_at > self._settings.streams.stall_timeout_s:
             raise CannotContinue(f"online quality reads nothing although records are ahead, for {self._settings.streams.stall_timeout_s:g} s")
