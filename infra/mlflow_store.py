@@ -110,3 +110,12 @@ def answers() -> Iterator[None]:
         raise RetryLater(f"the model registry does not answer: {error.error_code}") from error
     except OSError as error:  # of a disk; also of `requests`, where artifacts go over HTTP
         raise RetryLater(f"the model registry does not answer: {type(error).__name__}") from error
+    except _database_errors() as error:  # while the store is opened; later MLflow wraps them
+        raise RetryLater(f"the model registry's database cannot be read: {type(error).__name__}") from error
+
+
+@cache
+def _database_errors() -> type[Exception]:
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return SQLAlchemyError

@@ -157,6 +157,12 @@ def test_a_registry_that_is_away_is_for_later(kind: str, silent: int, tmp_path: 
             ask()
 
 
+def test_a_file_that_is_no_database_is_told_from_a_registry(tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").write_text("anything else" * 100)
+    with pytest.raises(RetryLater, match="the model registry's database cannot be read: DatabaseError"):
+        Registry(load(registry={"tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}"})).versions()
+
+
 def _open(stack_dir: Path) -> bool:
     return Registry(Settings(stack=Stack(dir=stack_dir))).resolve(Alias.CHAMPION) is None
 
