@@ -21,8 +21,9 @@ from infra.settings import Trainer
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality, Span
 
-#: One-sided, 1 %: every block is one more chance for a false alarm. At `drift_drop` 0, with 200 answers of 40 users who differ, over ten windows, 0.8 % of
-#: 1,000 simulated pairs without a fall raised one where the same users came again and 3.7 % where all were others; a fall of 0.15 was seen in 78 % (2026-11-21).
+#: One-sided, 1 %: every block is one more chance for a false alarm. At `drift_drop` 0, with 200 answers of 40 users who differ, over ten windows, 0.8 %
+#: of 1,000 simulated pairs without a fall raised one where the same users came again and 3.7 % where all were others; a fall of 0.15 was seen in 78 %
+#: (2026-11-21).
 Z = 2.33
 
 
