@@ -80,8 +80,8 @@ class Crowd:
     pool: Pool
     rng: np.random.Generator
     answered: int = 0
-    _all_UV: Floats = field(init=False)  # answers, then sums of OPERATIONAL
-    _scored_UDV: Floats = field(init=False)  # scored answers, rewards, base rewards
+    _all_VU: Floats = field(init=False)  # answers, then sums of OPERATIONAL
+    _scored_VDU: Floats = field(init=False)  # scored answers, rewards, base rewards
 
     def __post_init__(self) -> None:
         import numpy as np
@@ -96,8 +96,8 @@ class Crowd:
         self._hurt_U = rng.random(users) < 0.2
         self._fallback_U = rng.beta(1, 1 / FALLBACK - 1, users)
         self._latency_U, self._length_U, self._drift_U = rng.lognormal(0, 0.3, users), rng.lognormal(0, 0.2, users), rng.beta(6, 14, users)
-        self._all_UV = np.zeros((users, 1 + len(OPERATIONAL)))
-        self._scored_UDV = np.zeros((users, domains, 3))
+        self._all_VU = np.zeros((1 + len(OPERATIONAL), users))
+        self._scored_VDU = np.zeros((3, domains, users))
 
     def answer(self, scored: int, progress: float) -> None:
         """Go on until there are about `scored` scored answers; `progress` is how far the experiment is by then, from 0 to 1."""
@@ -111,20 +111,21 @@ class Crowd:
         reward_M, base_M = self._rewards(user_M, domain_M, progress)
         values = [np.ones(count), *self._operational(user_M, reward_M, base_M)]
         for place, value_M in enumerate(values):
-            self._all_UV[:, place] += np.bincount(user_M, value_M, self.scenario.users)
+            self._all_VU[place] += np.bincount(user_M, value_M, self.scenario.users)
         counts = self.rng.random(count) < SCORED
-        spot_M, shape = (user_M * len(self.pool.domains) + domain_M)[counts], self._scored_UDV.shape
+        spot_M, shape = (domain_M * self.scenario.users + user_M)[counts], self._scored_VDU.shape[1:]
         for place, value_M in enumerate((values[0], reward_M, base_M)):
-            self._scored_UDV[:, :, place] += np.bincount(spot_M, value_M[counts], shape[0] * shape[1]).reshape(shape[:2])
+            self._scored_VDU[place] += np.bincount(spot_M, value_M[counts], shape[0] * shape[1]).reshape(shape)
 
     def _domains(self, user_M: Whole, progress: float) -> Whole:
         import numpy as np
 
         mix_UD = self._mix_UD.copy()
         mix_UD[:, 0] *= 1 - 0.5 * progress
-        cumulative = np.cumsum(mix_UD / mix_UD.sum(axis=1, keepdims=True), axis=1)[user_M]
-        domain_M: Whole = (self.rng.random(len(user_M))[:, None] > cumulative).sum(axis=1)
-        return np.minimum(domain_M, len(self.pool.domains) - 1)
+        bounds_UD = np.cumsum(mix_UD / mix_UD.sum(axis=1, keepdims=True), axis=1)
+        place_M = self.rng.random(len(user_M))
+        domain_M: Whole = sum(place_M > bounds_U[user_M] for bounds_U in bounds_UD.T[:-1])
+        return domain_M
 
     def _rewards(self, user_M: Whole, domain_M: Whole, progress: float) -> tuple[Floats, Floats]:
         import numpy as np
@@ -173,34 +174,38 @@ class Crowd:
 
     def shown(self) -> tuple[int, int]:
         """The challenger's own answers, and who got one."""
-        counts = self._all_UV[: self.canary, 0]
+        counts = self._all_VU[0, : self.canary]
         return int(counts.sum()), int((counts > 0).sum())
 
     def scored(self) -> int:
-        return int(self._scored_UDV[:, :, 0].sum())
+        return int(self._scored_VDU[0].sum())
 
     def _of_arm(self, arm: Arm) -> Iterator[Quality]:
         part = slice(None, self.canary) if arm is Arm.CANARY else slice(self.canary, None)
-        all_UV, scored_UDV = self._all_UV[part], self._scored_UDV[part]
-        sums = {metric: _moments(all_UV[:, 0], all_UV[:, 1 + place]) for place, metric in enumerate(OPERATIONAL)}
-        yield self._cell(arm, None, scored_UDV.sum(axis=1), sums)
+        all_VU, scored_VDU = self._all_VU[:, part], self._scored_VDU[:, :, part]
+        sums = dict(zip(OPERATIONAL, _moments(*all_VU), strict=True))
+        yield self._cell(arm, None, scored_VDU.sum(axis=1), sums)
         if not self.scenario.is_plain:
             for place, domain in enumerate(self.pool.domains):
-                yield self._cell(arm, domain, scored_UDV[:, place], {})
+                yield self._cell(arm, domain, scored_VDU[:, place], {})
 
-    def _cell(self, arm: Arm, domain: str | None, scored_UV: Floats, sums: dict[Metric, Moments]) -> Quality:
-        counts, rewards, bases = scored_UV.T
-        sums |= {Metric.REWARD: _moments(counts, rewards)}
-        if not self.scenario.is_plain:
-            sums |= {Metric.BASE_REWARD: _moments(counts, bases)}
+    def _cell(self, arm: Arm, domain: str | None, scored_VU: Floats, sums: dict[Metric, Moments]) -> Quality:
+        counts, rewards, bases = scored_VU
+        scored = (rewards,) if self.scenario.is_plain else (rewards, bases)
+        sums |= dict(zip((Metric.REWARD, Metric.BASE_REWARD), _moments(counts, *scored), strict=False))
         where: dict[str, Any] = {"name": "simulated", "version": "2" if arm is Arm.CANARY else "1", "experiment": _ID, "arm": arm, "domain": domain}
         times = {"started_at": _AT, "ended_at": _AT, "computed_at": _AT}
         answers = next(iter(sums.values())).n
         return Quality(**where, **times, partition=0, span=Span.EXPERIMENT, answers=answers, metrics=sums, crossed=float(rewards @ bases))
 
 
-def _moments(counts: Floats, sums: Floats) -> Moments:
-    return Moments(users=int((counts > 0).sum()), n=int(counts.sum()), s=sums.sum(), nn=counts @ counts, ss=sums @ sums, ns=counts @ sums)
+def _moments(counts: Floats, *sums: Floats) -> Iterator[Moments]:
+    """Of several values of the same answers."""
+    import numpy as np
+
+    users, n, nn = int(np.count_nonzero(counts)), int(counts.sum()), float(counts @ counts)
+    for one in sums:
+        yield Moments(users=users, n=n, s=one.sum(), nn=nn, ss=one @ one, ns=counts @ one)
 
 
 def _result(verdict: Verdict, crowd: Crowd) -> Result:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Plan:
     equal: int = 1_000  # experiments with two equal versions, of each kind of users
-    unequal: int = 400  # of each planted difference
+    unequal: int = 300  # of each planted difference
     looks: int = 100  # at each, if no verdict comes before
     personas: int = 1_000  # users of the population, drawn from again and again
     seed: int = 0

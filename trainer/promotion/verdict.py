@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -221,7 +221,7 @@ def _arm(group: Group) -> dict[str, Any]:
 
 
 def _plain(rail: Guardrail) -> dict[str, Any]:
-    return asdict(rail) | {"metric": rail.metric.value}
+    return vars(rail) | {"metric": rail.metric.value}
 
 
 def _finite(value: float) -> float | None:
