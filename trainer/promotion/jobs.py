@@ -14,12 +14,12 @@ from infra.child import Child
 from infra.environment import environment
 from infra.registry import RegisteredVersion
 from infra.settings import Settings
-from trainer.promotion.gate import GateResult, gate_of
+from trainer.promotion.gate import GateResult, gate_of, is_about
 
 log = logging.getLogger(__name__)
 
-#: How often a version is tried whose judge fails, and how long is waited before a try: what made it fail may be over by then.
-TRIES, PAUSES_S = 3, (0.0, 10.0, 60.0)
+#: How often a version is tried whose judge fails, and how long is waited after each: what made it fail may be over by then.
+TRIES, PAUSES_S = 3, (10.0, 60.0)
 STOP_S = 5.0
 COULD_NOT = "could not be judged"
 
@@ -27,9 +27,11 @@ COULD_NOT = "could not be judged"
 class GateJobs:
     """`promoter.Gates`. Start it from a thread that outlives it; `can_judge` says whether the topics that a judge reads are there."""
 
-    def __init__(self, settings: Settings, can_judge: Callable[[], bool], module: str = "trainer.promotion.gate") -> None:
+    def __init__(
+        self, settings: Settings, can_judge: Callable[[], bool], module: str = "trainer.promotion.gate", pauses_s: tuple[float, ...] = PAUSES_S
+    ) -> None:
         self._settings = settings.model_copy(update={"ready_file": None})
-        self._can_judge, self._module = can_judge, module
+        self._can_judge, self._module, self._pauses_s = can_judge, module, pauses_s
         self._pair: tuple[str, str, str] | None = None
         self._job: Child | None = None
         self._tries, self._not_before, self._until = 0, 0.0, 0.0
@@ -53,7 +55,7 @@ class GateJobs:
             return self._begun(version.version)
         if self._job.is_running and time.monotonic() < self._until:
             return None
-        return self._ended(version.version, self._job)
+        return self._ended(version, champion, self._job)
 
     def _begun(self, version: str) -> GateResult | None:
         if self._tries >= TRIES:
@@ -69,13 +71,14 @@ class GateJobs:
         log.info("gate begins", extra={"version": version, "tries": self._tries})
         return None
 
-    def _ended(self, version: str, job: Child) -> GateResult | None:
+    def _ended(self, version: RegisteredVersion, champion: RegisteredVersion, job: Child) -> GateResult | None:
         result = result_of(job.output) if job.output and job.exit_code == 0 else None
-        if result is None:
-            how = "not within promotion.gate_timeout_s" if job.is_running else f"exit code {job.exit_code}"
-            log.warning("gate failed", extra={"version": version, "tries": self._tries, "reason": how})
+        if result is None or not is_about(result.evidence, version, champion):
+            how = "not within promotion.gate_timeout_s" if job.is_running else f"exit code {job.exit_code}, and no result about these two"
+            log.warning("gate failed", extra={"version": version.version, "tries": self._tries, "reason": how})
             job.stop(STOP_S)
-            self._not_before = time.monotonic() + PAUSES_S[min(self._tries, len(PAUSES_S) - 1)]
+            result = None
+            self._not_before = time.monotonic() + self._pauses_s[min(self._tries, len(self._pauses_s)) - 1]
             self._job = None
         return result
 

@@ -32,9 +32,10 @@ Wish = Callable[[Ledger, datetime], Step]
 class Service:
     """`operations.Desk` for the threads that serve operators; `run` is the thread that acts."""
 
-    def __init__(self, settings: Settings, promoter: Promoter, establish: Callable[[], object]) -> None:
+    def __init__(self, settings: Settings, promoter: Promoter, establish: Callable[[], object], wait_s: float = WAIT_S) -> None:
         """`establish` makes the first champion; it is called until it succeeds."""
         self._settings, self._promoter, self._establish = settings, promoter, establish
+        self._wait_s = wait_s
         self._wishes: queue.Queue[tuple[Wish, Future[dict[str, Any]]]] = queue.Queue()
         self._was_away = False
         self.is_established = threading.Event()
@@ -104,7 +105,7 @@ class Service:
         answer: Future[dict[str, Any]] = Future()
         self._wishes.put((wish, answer))
         try:
-            return answer.result(WAIT_S)
+            return answer.result(self._wait_s)
         except Late:
             answer.cancel()
-            raise RetryLater(f"the registry did not answer within {WAIT_S:.0f} s: look at the version before asking again") from None
+            raise RetryLater(f"the registry did not answer within {self._wait_s:.0f} s: look at the version before asking again") from None

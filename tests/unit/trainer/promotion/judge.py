@@ -1,0 +1,17 @@
+"""A judge for tests: version 2 is better than version 1, of version 3 it knows nothing, and over version 4 it never comes to an end."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+if __name__ == "__main__":
+    version = sys.argv[-1]
+    if version == "3":
+        sys.exit("no such thing")
+    if version == "4":
+        time.sleep(600)
+    evidence = {"candidate": f"sha256-{version}", "champion": "sha256-1"}
+    # Written by hand: importing what makes it would take most of the test's time.
+    sys.stdout.write(json.dumps({"outcome": "passed", "reason": f"version {version} is better", "evidence": evidence, "canary_prompts": []}))

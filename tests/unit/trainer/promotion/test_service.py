@@ -1,0 +1,118 @@
+"""The promoter's service over a registry in memory: wishes come from other threads, and a registry that is away is waited for."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from infra.errors import CannotContinue, RetryLater
+from infra.registry import RegisteredVersion
+from infra.settings import load
+from lab.promotion.script import PROMOTION, Script
+from schemas.model_events import Alias
+from schemas.promotion import State, Transition
+from tests.unit.trainer.promotion.memory import MemoryRegistry
+from trainer.promotion.operations import Refused
+from trainer.promotion.promoter import Promoter
+from trainer.promotion.service import Service
+
+WITHIN_S = 20.0
+
+
+class Trouble(MemoryRegistry):
+    """Raises `trouble` at every look and write, and adopts version 1."""
+
+    trouble: Exception | None = None
+
+    def versions(self) -> list[RegisteredVersion]:
+        if self.trouble:
+            raise self.trouble
+        return super().versions()
+
+    def record(self, version: str, transition: Transition) -> None:
+        if self.trouble:
+            raise self.trouble
+        super().record(version, transition)
+
+
+@pytest.fixture
+def registry() -> Trouble:
+    found = Trouble()
+    found.register()
+    found.aliases[Alias.CHAMPION] = "1"
+    return found
+
+
+@contextmanager
+def serving(registry: Trouble, tmp_path: Path) -> Iterator[tuple[Service, list[BaseException]]]:
+    promoter = Promoter(registry, PROMOTION, feed=Script(), gates=Script(), announce=lambda event: None)
+    service = Service(load(stack={"dir": tmp_path}, promotion={"poll_s": 0.02}), promoter, lambda: None)
+    stop, ready = threading.Event(), threading.Event()
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            service.run(stop, ready.set)
+        except CannotContinue as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        assert registry.trouble or ready.wait(WITHIN_S)
+        yield service, failed
+    finally:
+        stop.set()
+        thread.join(WITHIN_S)
+        assert not thread.is_alive()
+
+
+def until(holds: object) -> None:
+    deadline = time.monotonic() + WITHIN_S
+    while not (callable(holds) and holds()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_wishes_of_other_threads_are_done_and_seen_at_once(registry: Trouble, tmp_path: Path) -> None:
+    with serving(registry, tmp_path) as (service, _):
+        registry.register()
+        told = service.reject("2", "ada", "not needed")
+        assert (told["version"], told["after"], told["actor"]) == ("2", "rejected", "ada")
+        view = service.view()
+        assert (view["champion"], view["versions"][1]["state"]) == ("1", State.REJECTED)
+        with pytest.raises(Refused, match="rejected already"):
+            service.reject("2", "ada", "again")
+
+
+def test_a_registry_that_is_away_is_waited_for_and_what_was_asked_meanwhile_fails_with_that(registry: Trouble, tmp_path: Path) -> None:
+    registry.trouble = RetryLater("the registry is away", after_s=0.02)
+    with serving(registry, tmp_path) as (service, _):
+        with pytest.raises(RetryLater, match="not seen the registry yet"):
+            service.view()
+        with pytest.raises(RetryLater, match="the registry is away"):
+            service.rollback(None, "ada", "users complain")
+        registry.trouble = None
+        until(service.is_established.is_set)
+        assert service.view()["champion"] == "1"
+
+
+def test_a_second_writer_ends_the_service_and_whoever_asked_is_told(registry: Trouble, tmp_path: Path) -> None:
+    with serving(registry, tmp_path) as (_, failed):
+        registry.trouble = CannotContinue("only one promoter may run")
+        until(lambda: failed)
+        assert "only one promoter" in str(failed[0])
+
+
+def test_a_wish_that_nobody_has_time_for_is_not_done_later(registry: Trouble, tmp_path: Path) -> None:
+    promoter = Promoter(registry, PROMOTION, feed=Script(), gates=Script(), announce=lambda event: None)
+    service = Service(load(stack={"dir": tmp_path}, promotion={"poll_s": 0.02}), promoter, lambda: None, wait_s=0.05)
+    with pytest.raises(RetryLater, match="did not answer within"):
+        service.reject("1", "ada", "x")
+    ((_, answer),) = list(service._wishes.queue)
+    assert answer.cancelled() and not answer.set_running_or_notify_cancel()
