@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -63,7 +64,7 @@ class Gain:
     estimate: Estimate
     raw: float  # without any adjustment
     theta: float  # of the base answer's reward that the reward goes along with; 0: not adjusted
-    variance_kept: float  # by adjusting: of the variance of the plain difference, between 0 and about 1
+    variance_kept: float  # of the plain difference's variance, by regression: 0.5 means half the answers do
     domains: Mapping[str, float]  # differences by domain, adjusted; small domains are one, named ""
 
 
@@ -87,8 +88,8 @@ def gain(one: Group, other: Group) -> Gain:
         return Gain(Estimate(raw, variance, users), raw, theta, 1.0, {})
     value = sum(weights[domain] * found for domain, found in differences.items()) / total
     within = sum((weights[domain] / total) ** 2 * joined(*_errors(pair, theta))[0] for domain, pair in strata.items())
-    kept = variance / plain if plain else 1.0
-    return Gain(Estimate(value, max(variance, within), users), raw, theta, kept if kept == kept else 1.0, differences)
+    kept = variance / plain if plain and math.isfinite(plain) else 1.0
+    return Gain(Estimate(value, max(variance, within), users), raw, theta, kept, differences)
 
 
 def _strata(one: Group, other: Group) -> dict[str, tuple[Sums, Sums]]:
