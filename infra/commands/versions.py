@@ -76,8 +76,7 @@ def history(settings: Settings, number: str | None, as_json: bool) -> int:
 
 def promote(settings: Settings, number: str, operator: str | None, reason: str, as_json: bool) -> int:
     at = desk(settings)
-    if not as_json:
-        champion = at.view()["champion"]
+    if not as_json and (champion := at.view()["champion"]) != number:
         show(f"version {number} is to answer everybody" + (f" in place of version {champion}, which retires" if champion else ""))
     return _told(number, at.promote(number, _operator(operator), reason), as_json)
 
@@ -106,9 +105,14 @@ def rollback(settings: Settings, to: str | None, operator: str | None, reason: s
 
 
 def diff(settings: Settings, one: str, other: str, samples: int, as_json: bool) -> int:
+    from infra.commands import differing
     from infra.stack import running_settings
 
-    show_json(importlib.import_module("trainer.promotion.difference").difference(running_settings(settings), one, other, samples))
+    found = importlib.import_module("trainer.promotion.difference").difference(running_settings(settings), one, other, samples)
+    if as_json:
+        show_json(found)
+    else:
+        differing.show_difference(found)
     return OK
 
 

@@ -37,9 +37,9 @@ def serve(settings: Settings, desk: Desk, stop: threading.Event) -> Server:
     token = secret.get_secret_value() if secret else None
     app = create_app(desk, token=token, hosts=allowed_hosts(settings), readers_need_token=not here_only)
     listening = _listen(host, settings.promotion.port)
-    config = uvicorn.Config(
-        app, log_config=None, access_log=False, server_header=False, lifespan="off", ws="none", limit_concurrency=MAX_CONNECTIONS, timeout_graceful_shutdown=2
-    )
+    quiet = {"log_config": None, "log_level": "warning", "access_log": False}
+    bounds = {"limit_concurrency": MAX_CONNECTIONS, "timeout_graceful_shutdown": 2}
+    config = uvicorn.Config(app, server_header=False, lifespan="off", ws="none", **quiet, **bounds)
     server = Server(uvicorn.Server(config), listening, stop)
     server.start()
     return server

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 from infra.commands import board
 from infra.commands.app import app
+from infra.commands.differing import show_difference
 from infra.commands.versions import wait_until_served
 from infra.errors import RetryLater
 from infra.ports import free_port
@@ -167,6 +168,21 @@ def test_a_registry_that_is_away_is_one_line(desk: desks.MemoryDesk) -> None:
     desk.trouble = RetryLater("the registry does not answer")
     code, _, error = models("history")
     assert code == 1 and "the registry does not answer" in error and error.count("\n") == 1
+
+
+def test_a_difference_names_what_is_better_and_shows_answers_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
+    one = {"metric": "rouge", "users": 40, "cases": 160, "a": 0.71, "b": 0.74, "difference": [0.03, 0.01, 0.05]}
+    few = one | {"difference": [-0.01, -0.04, 0.02]}
+    sample = {"domain": "reviews", "question": "q\x1b[2J", "draft": "fine", "truth": "superb!", "items": 4, "a": "good", "b": "superb", "k": 4}
+    told = {name: {"name": "r", "version": number, "digest": "d", "state": state} for name, number, state in (("a", "4", "champion"), ("b", "5", "canary"))}
+    figures = {"way": "gate", "k": 4, "overall": one, "domains": {"reviews": few}, "slices": {"few items": one}, "fallen_back": {"a": 0.01, "b": 0.02}}
+    show_difference(told | figures | {"samples": [sample]})
+    output = capsys.readouterr().out
+    rows = {line.split("  ")[0]: line for line in output.splitlines()}
+    assert "version 4 (champion) and version 5 (canary), by the gate" in output and "\x1b" not in output
+    assert "+0.030 [+0.010, +0.050]" in rows["all"] and rows["all"].rstrip().endswith("better")
+    assert "not told apart" in rows["reviews"] and "better" in rows["slice few items"]
+    assert "superb!" in rows["the user's own"] and "superb" in rows["version 5"]
 
 
 def test_figures_that_are_not_known_are_dashes() -> None:

@@ -88,10 +88,11 @@ export function quality({ quality: found }) {
   const from = Math.min(...cells.map(({ low, mean }) => low ?? mean));
   const to = Math.max(...cells.map(({ high, mean }) => high ?? mean));
   const rows = cells.map(({ version, arm, domain, scored, users, mean, low, high }) => [
-    `v${version}`, h("span", { class: `arm ${arm}` }, arm), domain ?? h("strong", {}, "all"), number(scored), number(users),
+    `v${version}`, h("span", { class: `arm ${arm}` }, arm), domain ?? h("strong", {}, "all"),
     h("span", { class: "figure" }, whisker({ middle: mean, low, high, from, to, kind: arm }), `${number(mean)} `, h("span", { class: "quiet" }, interval(low, high))),
+    number(scored), number(users),
   ]);
-  return table(["version", "arm", "domain", "scored", "users", "reward"], rows, { label: "Reward by version, arm and domain" });
+  return table(["version", "arm", "domain", "reward", "scored", "users"], rows, { label: "Reward by version, arm and domain" });
 }
 
 export function versions({ versions: found, at }) {
