@@ -65,7 +65,7 @@ class Gain:
     raw: float  # without any adjustment
     theta: float  # of the base answer's reward that the reward goes along with; 0: not adjusted
     variance_kept: float  # of the plain difference's variance, by regression: 0.5 means half the answers do
-    domains: Mapping[str, float]  # differences by domain, adjusted; small domains are one, named ""
+    domains: Mapping[str, float]  # differences by domain, adjusted; small domains are one, named "", and so is everything where no domain can be
 
 
 def gain(one: Group, other: Group) -> Gain:
@@ -77,36 +77,35 @@ def gain(one: Group, other: Group) -> Gain:
     """
     groups = (one.whole, other.whole)
     theta = _theta(groups) if all(group.is_paired for group in groups) else 0.0
-    raw = one.whole[Metric.REWARD].mean - other.whole[Metric.REWARD].mean
-    plain, _ = joined(*_errors(groups, 0.0))
-    variance, users = joined(*_errors(groups, theta))
-    strata = _strata(one, other)
+    strata = _strata(one, other) or {"": groups}
     weights = {domain: _weight(pair, groups) for domain, pair in strata.items()}
-    total = sum(weights.values())
+    total = sum(weights.values()) or 1.0
     differences = {domain: _level(mine, theta) - _level(others, theta) for domain, (mine, others) in strata.items()}
-    if not total:
-        return Gain(Estimate(raw, variance, users), raw, theta, 1.0, {})
     value = sum(weights[domain] * found for domain, found in differences.items()) / total
     within = sum((weights[domain] / total) ** 2 * joined(*_errors(pair, theta))[0] for domain, pair in strata.items())
+    plain, _ = joined(*_errors(groups, 0.0))
+    variance, users = joined(*_errors(groups, theta))
     kept = variance / plain if plain and math.isfinite(plain) else 1.0
+    raw = one.whole[Metric.REWARD].mean - other.whole[Metric.REWARD].mean
     return Gain(Estimate(value, max(variance, within), users), raw, theta, kept, differences)
 
 
 def _strata(one: Group, other: Group) -> dict[str, tuple[Sums, Sums]]:
-    """Domains in which both arms have answers enough, and the rest together. What only one of them has is in none: there is nothing to hold it against."""
+    """Domains in which both arms have answers enough, and the others that both have together. What one of them lacks has nothing to be held against."""
     strata, rest = dict[str, tuple[Sums, Sums]](), (Sums(), Sums())
-    for domain in sorted(one.domains.keys() | other.domains.keys()):
-        pair = (one.domains.get(domain, Sums()), other.domains.get(domain, Sums()))
-        if min(sums[Metric.REWARD].n for sums in pair) >= SMALL:
+    for domain in sorted(one.domains.keys() & other.domains.keys()):
+        pair = (one.domains[domain], other.domains[domain])
+        fewest = min(sums[Metric.REWARD].n for sums in pair)
+        if fewest >= SMALL:
             strata[domain] = pair
-        else:
+        elif fewest:
             rest = (rest[0] + pair[0], rest[1] + pair[1])
     return strata | ({"": rest} if all(sums[Metric.REWARD].users > 1 for sums in rest) else {})
 
 
 def _weight(pair: tuple[Sums, Sums], groups: tuple[Sums, Sums]) -> float:
     """The mean of a domain's share of scored answers in both arms."""
-    return sum(sums[Metric.REWARD].n / group[Metric.REWARD].n for sums, group in zip(pair, groups, strict=True)) / 2
+    return sum(sums[Metric.REWARD].n / max(1, group[Metric.REWARD].n) for sums, group in zip(pair, groups, strict=True)) / 2
 
 
 def _level(sums: Sums, theta: float) -> float:

@@ -92,8 +92,12 @@ def test_small_domains_are_compared_together_and_lonely_ones_not_at_all() -> Non
     rare = [scored(user, 0.5, 0.5, f"rare_{user % 5}") for user in range(10)]
     found = compared([*crowd(1), *rare, scored(900, 0.1, 0.1, "only_here")], [*crowd(2), *rare])
     assert set(found.domains) == {"movie_tag", "product_rating", ""}
-    lonely = compared([scored(user, 0.5, domain="movie_tag") for user in range(30)], [scored(user, 0.9, domain="product_rating") for user in range(30)])
-    assert lonely.domains.keys() == {""}
+
+
+def test_where_no_domain_is_in_both_arms_everything_is_compared() -> None:
+    canary = [scored(user, 0.5, domain="movie_tag") for user in range(30)]
+    found = compared(canary, [scored(user, 0.9, domain="product_rating") for user in range(30)])
+    assert found.domains == pytest.approx({"": -0.4})
 
 
 @pytest.mark.parametrize("answers", [[], [scored(1, 0.5)]])
