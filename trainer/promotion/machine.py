@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
 from infra.registry import RegisteredVersion
 from infra.settings import Promotion
@@ -79,10 +80,10 @@ def advance(ledger: Ledger, findings: Findings, promotion: Promotion, now: datet
     )
 
 
-def crown(ledger: Ledger, version: RegisteredVersion, actor: str, reason: str, now: datetime, *, rolls_back: bool = False, **facts: object) -> Step:
-    """The one write that makes `version` champion and retires, or with `rolls_back` rejects, the present one."""
+def crown(ledger: Ledger, version: RegisteredVersion, actor: str, reason: str, now: datetime, **facts: Any) -> Step:
+    """The one write that makes `version` champion and retires, or with `rolls_back=True` rejects, the present one."""
     assert ledger.champion is not None
-    return ledger.step(version, State.CHAMPION, actor, reason, now, replaces=ledger.champion.version, rolls_back=rolls_back, **facts)
+    return ledger.step(version, State.CHAMPION, actor, reason, now, replaces=ledger.champion.version, **facts)
 
 
 def stage_after(state: State, promotion: Promotion) -> State:
@@ -140,7 +141,7 @@ def _begun(ledger: Ledger, promotion: Promotion, now: datetime) -> Step | None:
     return _onward(ledger, waiting[0], promotion, "its turn", now) if waiting and ledger.challenger is None else None
 
 
-def _onward(ledger: Ledger, version: RegisteredVersion, promotion: Promotion, reason: str, now: datetime, **facts: object) -> Step:
+def _onward(ledger: Ledger, version: RegisteredVersion, promotion: Promotion, reason: str, now: datetime, **facts: Any) -> Step:
     stage = stage_after(version.state, promotion)
     if stage is State.CHAMPION:
         return crown(ledger, version, ACTOR, reason, now, **facts)

@@ -1,17 +1,56 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from infra.errors import CannotContinue
-from infra.settings import load
-from trainer.bootstrap import register_shipped
+from infra.settings import Settings, load
+from schemas.model_events import Alias
+from schemas.promotion import State
+from tests.unit.trainer.promotion.memory import Killed, MemoryRegistry
+from trainer.bootstrap import ACTOR, SHIPPED, register_shipped
 
 
-def test_versions_without_a_champion_are_left_to_a_person_with_what_to_do(tmp_path: Path) -> None:
-    registry: Any = SimpleNamespace(name="m", versions=lambda: [SimpleNamespace(tags={})])
+class Empty(MemoryRegistry):
+    """Registers and resolves as `infra.registry.Registry` does."""
+
+    name = "m"
+
+    def register(self, checkpoint: Path | None = None, *, tags: dict[str, str] | None = None) -> Any:
+        return super().register(tags=tags)
+
+    def resolve(self, alias: Alias) -> Any:
+        return self.get(self.aliases[alias]) if alias in self.aliases else None
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load(stack={"dir": tmp_path})
+
+
+def test_the_first_champion_comes_from_the_project_and_its_log_says_so(settings: Settings) -> None:
+    registry: Any = Empty()
+    for _ in range(2):
+        version = register_shipped(settings, registry)
+        assert version.aliases == (Alias.CHAMPION,) and version.tags["decision"] == SHIPPED
+        assert [(step.after, step.actor, step.reason) for step in version.transitions] == [(State.GATED, ACTOR, SHIPPED), (State.CHAMPION, ACTOR, SHIPPED)]
+    assert len(registry.versions()) == 1
+
+
+@pytest.mark.parametrize("boundary", range(6))
+def test_a_bootstrap_that_is_killed_is_completed(settings: Settings, boundary: int) -> None:
+    registry: Any = Empty()
+    registry.kill_at = boundary
+    with pytest.raises(Killed):
+        register_shipped(settings, registry)
+    version = register_shipped(settings, registry)
+    assert (version.version, version.state, version.aliases, len(version.transitions)) == ("1", State.CHAMPION, (Alias.CHAMPION,), 2)
+
+
+def test_versions_without_a_champion_are_left_to_a_person_with_what_to_do(settings: Settings) -> None:
+    registry: Any = Empty()
+    registry.register()
     with pytest.raises(CannotContinue, match=r"none is champion; point the alias with .*set_registered_model_alias\('m', 'champion', VERSION\)"):
-        register_shipped(load(stack={"dir": tmp_path}), registry)
+        register_shipped(settings, registry)

@@ -5,15 +5,20 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import CannotContinue
-from trainer.lease import is_held, lease
+from trainer.lease import Held, is_held, lease
 
 
 def test_a_second_trainer_is_told_who_holds_the_lease(tmp_path: Path) -> None:
     path = tmp_path / "state" / "trainer.lock"
-    with lease(path), pytest.raises(CannotContinue, match=f"pid {os.getpid()}"), lease(path):
+    with lease(path), pytest.raises(Held, match=f"pid {os.getpid()}"), lease(path):
         pass
     assert not path.exists()
+
+
+def test_the_lease_says_which_part_holds_it(tmp_path: Path) -> None:
+    path = tmp_path / "promoter.lock"
+    with lease(path), pytest.raises(Held, match="another promoter is at work"), lease(path):
+        pass
 
 
 def test_the_lease_of_a_killed_trainer_is_free_again(tmp_path: Path) -> None:

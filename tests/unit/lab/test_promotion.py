@@ -1,0 +1,31 @@
+"""Promoters killed by SIGKILL over a real registry, a few of them: `retouch lab promotion` kills at every boundary."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.settings import load
+from lab.promotion.command import cases, experiment
+from lab.promotion.scenarios import SCENARIOS
+
+ROLLBACK = next(scenario for scenario in SCENARIOS if scenario.name == "rollback")
+GOOD = next(scenario for scenario in SCENARIOS if scenario.name == "good")
+
+
+def test_few_kills_are_spread_over_all_boundaries_and_many_come_twice_in_a_run() -> None:
+    boundaries = {"good": 4, "rollback": 6}
+    few = list(cases((GOOD, ROLLBACK), boundaries, 5))
+    assert [(case.scenario.name, case.kills) for case in few] == [("good", (0,)), ("good", (2,)), ("rollback", (0,)), ("rollback", (2,)), ("rollback", (4,))]
+    many = list(cases((GOOD, ROLLBACK), boundaries, 99))
+    assert [case.kills for case in many[:10]] == [(0,), (1,), (2,), (3,), (0,), (1,), (2,), (3,), (4,), (5,)]
+    assert len(many[10].kills) == 2 and len({(case.scenario.name, case.kills) for case in many}) == len(many)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_promoters_that_are_killed_end_where_one_ends_that_is_not(tmp_path: Path) -> None:
+    report = experiment(load(), tmp_path, 12, (GOOD, ROLLBACK))
+    assert report["anomalies"] == [] and report["kills"] == {"promoter": 12}
+    assert {name: found["ends"] for name, found in report["scenarios"].items()} == {"good": "champion", "rollback": "rejected"}
