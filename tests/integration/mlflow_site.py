@@ -23,8 +23,8 @@ HOST = "127.0.0.1"
 START_S, STOP_S = 100.0, 10.0
 #: PostgreSQL refuses to run as root; Debian's package brings this user.
 UNPRIVILEGED = "postgres"
-#: As docs/promotion.md says that a server is run.
-HARDENED = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+#: Who may ask the server.
+USER, PASSWORD = "retouch", "a password of this test alone"
 
 
 def programs() -> Path | None:
@@ -93,7 +93,19 @@ def mlflow_server(database: str, folder: Path) -> Iterator[MlflowServer]:
     port = free_port(HOST)
     stores = ["--backend-store-uri", database, "--serve-artifacts", "--artifacts-destination", (folder / "artifacts").as_uri()]
     address = ["--host", HOST, "--port", str(port), "--allowed-hosts", f"{HOST}:{port}", "--workers", "1"]
-    child = Child("mlflow", [sys.executable, "-m", "mlflow", "server", *stores, *address], folder / "mlflow.log", {**os.environ, **HARDENED})
+    users = folder / "users.ini"
+    users.write_text(f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{folder / 'users.db'}\nauth_cache_ttl_seconds = 60\n")
+    # As docs/promotion.md says that a server is run.
+    hardened = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(users),
+        "MLFLOW_AUTH_ADMIN_USERNAME": USER,
+        "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "a key of this test alone",
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+    }
+    command = [sys.executable, "-m", "mlflow", "server", *stores, *address, "--app-name", "basic-auth"]
+    child = Child("mlflow", command, folder / "mlflow.log", {**os.environ, **hardened})
     server = MlflowServer(child, f"http://{HOST}:{port}")
     try:
         server.start()

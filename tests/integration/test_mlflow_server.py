@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,7 +24,7 @@ from infra.registry import Registry
 from infra.settings import load
 from schemas.model_events import Alias
 from tests.contract.registry_contract import GATED, RegistryContract
-from tests.integration.mlflow_site import MlflowServer, mlflow_server, postgres, why_not
+from tests.integration.mlflow_site import PASSWORD, USER, MlflowServer, mlflow_server, postgres, why_not
 from tests.unit.infra.checkpoint_files import write_checkpoint
 
 pytestmark = [
@@ -51,12 +53,29 @@ def server(database: str, folder: Path) -> Iterator[MlflowServer]:
 
 
 @pytest.fixture(scope="module")
-def registry(server: MlflowServer) -> Registry:
-    return Registry(load(registry={"tracking_uri": server.url}))
+def registry(server: MlflowServer) -> Iterator[Registry]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_USERNAME", USER)
+        patch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+        yield Registry(load(registry={"tracking_uri": server.url}))
 
 
 class TestOnAServer(RegistryContract):
     """PostgreSQL and proxied artifacts."""
+
+
+def test_a_stranger_is_told_to_wait_for_access(registry: Registry, server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another password")
+    with pytest.raises(RetryLater, match="the model registry does not answer"):
+        Registry(load(registry={"tracking_uri": server.url})).versions()
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", PASSWORD)
+    assert registry.versions()
+
+
+def test_a_name_that_is_not_the_servers_is_refused_by_it(server: MlflowServer) -> None:
+    asked = urllib.request.Request(f"{server.url}/api/2.0/mlflow/registered-models/search", headers={"Host": "elsewhere.example"})
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        urllib.request.urlopen(asked, timeout=10)
 
 
 @pytest.mark.parametrize(
