@@ -352,7 +352,7 @@ class Promotion(Section):
     max_unparsable_rise: Share = 0.05
     max_latency_ratio: Annotated[float, Field(ge=1)] = 1.5  # of mean times
     max_length_ratio: Annotated[float, Field(ge=1)] = 1.5  # of mean lengths relative to the base answer
-    max_drift_rise: Share = 0.2  # of the mean distance from the base answer
+    max_drift_rise: Share = 0.5  # of the mean distance from the base answer: over one that repeats drafts, personal answers rise by a third
     rollback_on_refusal: bool = True  # a champion that a worker refuses to load gives way to the one before
     host: str = "127.0.0.1"  # of the page and its API
     port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: a free one; `retouch status` names it
