@@ -33,8 +33,9 @@ async function look() {
     draw();
     tell(performance.now() - seenAt > OLD_MS ? "The promoter answers, but the registry has not." : null);
   } catch (error) {
-    if (error.code === "invalid_token") place("reader").hidden = place("ask").open;
-    tell(error.code ? error.message : "The promoter does not answer.");
+    const asks = error.code === "invalid_token";
+    if (asks) place("reader").hidden = place("ask").open;
+    tell(asks && !token ? "" : error.code ? error.message : "The promoter does not answer.");
   }
 }
 
@@ -43,15 +44,18 @@ async function keepLooking() {
   setTimeout(keepLooking, EVERY_MS);
 }
 
+/** `trouble` is null while all is well, and empty where the page says elsewhere what it needs. */
 function tell(trouble) {
   const age = performance.now() - seenAt;
+  const isLive = trouble === null;
   fill(place("banner"), sections.banner(trouble, view && new Date(view.at), age));
   const live = place("live");
-  live.dataset.state = trouble ? "away" : "live";
-  fill(live, trouble ? "not current" : `live, ${new Date(view.at).toLocaleTimeString("en-GB")}`);
+  live.dataset.state = isLive ? "live" : "away";
+  fill(live, !isLive ? "not current" : `live, ${new Date(view.at).toLocaleTimeString("en-GB")}`);
 }
 
 function draw() {
+  place("main").hidden = false;
   fill(place("name"), view.name);
   document.title = `${view.name}: ${view.experiment ? `version ${view.experiment.version} in ${view.experiment.stage}` : `version ${view.champion ?? "none"}`}`;
   for (const part of ["now", "guardrails", "quality", "versions", "workers", "transitions"]) fill(place(part), sections[part](view));

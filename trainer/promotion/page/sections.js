@@ -23,7 +23,7 @@ export function now(view) {
 function championCard({ champion, versions, at }) {
   const version = versions.find(({ version }) => version === champion);
   if (!version) {
-    return card("champion", "Champion", h("p", { class: "big" }, "none yet"), h("p", { class: "quiet" }, "The first version is bootstrapped by the trainer."));
+    return card("champion", "Champion", h("p", { class: "big" }, "none yet"), h("p", { class: "quiet" }, "The promoter registers the shipped version when it starts."));
   }
   const begun = version.transitions.findLast(({ after }) => after === "champion");
   const former = versions.some(({ state }) => state === "retired");
@@ -31,7 +31,7 @@ function championCard({ champion, versions, at }) {
     "champion",
     "Champion",
     h("p", { class: "big" }, `Version ${champion}`),
-    h("p", { class: "quiet" }, begun ? `answers everybody for ${duration(Date.parse(at) - Date.parse(begun.at))}: ${begun.reason}` : "answers everybody"),
+    h("p", { class: "quiet" }, begun ? `serves for ${duration(Date.parse(at) - Date.parse(begun.at))}: ${begun.reason}` : "serves"),
     former ? action("rollback", champion, "Roll back…") : h("p", { class: "quiet" }, "There is no former champion to roll back to."),
   );
 }
@@ -57,7 +57,7 @@ function experimentCard({ experiment, at, approval, versions }) {
       approval === "person" ? "A person lets it become champion." : "Becomes champion by itself once it is better for certain."),
     table(["arm", "version", "answers", "scored", "users"], rows, { label: "Arms" }),
     verdict ? h("p", { class: "verdict" }, h("span", { class: `chip verdict-${verdict.outcome}` }, verdict.outcome), ` ${verdict.reason}`) : h("p", { class: "quiet" }, "No figures yet."),
-    h("div", { class: "buttons" }, action("promote", version, `Promote version ${version}…`), action("reject", version, "Reject…")),
+    h("div", { class: "buttons" }, action("promote", version, `Promote version ${version}…`, stage === "approval"), action("reject", version, "Reject…")),
   );
 }
 
@@ -175,8 +175,8 @@ function records(found) {
   return table(columns.map((name) => name.replaceAll("_", " ")), found.map((item) => columns.map((name) => figure(item[name] ?? null))), { label: "Evidence" });
 }
 
-function action(kind, version, label) {
-  return h("button", { type: "button", "data-action": kind, "data-version": version, "aria-label": `${label.replace("…", "")}${label.includes(version) ? "" : ` version ${version}`}` }, label);
+function action(kind, version, label, strong = false) {
+  return h("button", { type: "button", class: strong ? "strong" : null, "data-action": kind, "data-version": version, "aria-label": `${label.replace("…", "")}${label.includes(version) ? "" : ` version ${version}`}` }, label);
 }
 
 /** A table that scrolls in its own box where it is too wide, for a keyboard too; on a phone `stacks` sets its cells below one another. */
