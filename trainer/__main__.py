@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import threading
 from contextlib import suppress
@@ -16,6 +15,7 @@ from contextlib import suppress
 from infra.errors import BadSetting
 from infra.lifecycle import run_process
 from infra.settings import Settings
+from trainer.libraries import quiet
 
 
 def main() -> int:
@@ -27,10 +27,7 @@ def main() -> int:
     flags = parser.parse_args()
 
     def body(settings: Settings, stop: threading.Event) -> None:
-        # Nothing here fetches models or reports usage; the libraries read these while they are imported.
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        quiet()
         from trainer import service
         from trainer.bootstrap import bootstrap
         from trainer.distributed import check_launch, is_main, processes

@@ -17,8 +17,9 @@ from kafka.errors import KafkaError
 
 from infra.checkpoints import checkpoint_digest
 from infra.errors import BadSetting, RetouchError, RetryLater
-from infra.registry import RUN_ID, DatasetLineage, RegisteredVersion, Registry
+from infra.registry import DatasetLineage, RegisteredVersion, Registry
 from infra.settings import Settings
+from infra.version_tags import RUN_ID
 from trainer.bootstrap import bootstrap
 from trainer.collect import check_erasures, collect
 from trainer.distributed import Launch, heeding, launched
@@ -137,7 +138,7 @@ class _Run:
         check(self.stop)  # the last moment: from here on the version exists
         tags = {"code_version": code_version(), "seed": str(trainer.seed), RUN_ID: report.run_id, "decision": report.data["decision"]["reason"]}
         tags |= {HOLDOUT_SHARE: str(snapshot.judged_share), "start_from": trainer.start_from}
-        tags |= gate_tag(GateResult.from_json(report.data["gate"]), checkpoint_digest(candidate), self.champion.digest)
+        tags |= gate_tag(GateResult.from_json(report.data["gate"]).about(checkpoint_digest(candidate), self.champion.digest))
         with report.stage("register"):
             return registry.register(candidate, parent=parent.version, tracked=tracked, tags=tags, metrics=_metrics(report), params=params, dataset=dataset)
 

@@ -99,7 +99,7 @@ def test_a_run_registers_a_version_with_its_lineage_and_what_its_gate_found_and_
     assert second.tags["seed"] == "0" and second.tags["run_id"] == data["run_id"]
     assert second.tags["holdout_share"] == "0.3" and "holdout_share" not in first.tags
     assert second.metrics["eval/overall/zero_shot"] == pytest.approx(data["evaluation"]["overall"]["scores"]["zero_shot"])
-    assert gate_of(second, first) == GateResult.from_json(data["gate"]) and gate_of(first, first) is None
+    assert gate_of(second, first) == GateResult.from_json(data["gate"]).about(second.digest, first.digest) and gate_of(first, first) is None
     assert data["decision"] == {"promote": data["gate"]["outcome"] == "passed", "reason": data["gate"]["reason"]}
     aliases = {alias: found.version for alias in Alias if (found := Registry(settings).resolve(alias))}
     assert aliases == {Alias.CHAMPION: "1"} and second.transitions == ()

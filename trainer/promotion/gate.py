@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
 from infra.lifecycle import run_process
 from infra.registry import RegisteredVersion
 from infra.settings import Settings
 from schemas.promotion import CanaryPrompt
+from trainer.libraries import quiet
 
 #: The tag of a version that holds what its trainer found: a `GateResult` with the digests that it is about.
 GATE = "gate"
@@ -50,21 +50,28 @@ class GateResult:
         except (KeyError, TypeError) as error:
             raise ValueError("not the result of a gate") from error
 
+    def about(self, candidate: str, champion: str) -> GateResult:
+        """The same, with the digests of the two that were compared in its evidence."""
+        return replace(self, evidence={**self.evidence, "candidate": candidate, "champion": champion})
 
-def gate_tag(result: GateResult, candidate: str, champion: str) -> dict[str, str]:
-    """The tag that a version is registered with: what judging `candidate` against `champion`, both by digest, found."""
-    return {GATE: json.dumps({"candidate": candidate, "champion": champion, "result": result.to_json()}, sort_keys=True)}
+
+def gate_tag(result: GateResult) -> dict[str, str]:
+    """The tag that a version is registered with."""
+    return {GATE: json.dumps(result.to_json(), sort_keys=True)}
 
 
 def gate_of(version: RegisteredVersion, champion: RegisteredVersion) -> GateResult | None:
     """What the trainer found, where it judged exactly these files against exactly that champion's; None: it has to be judged (again)."""
     try:
-        found = json.loads(version.tags[GATE])
-        if (found["candidate"], found["champion"]) != (version.digest, champion.digest):
-            return None
-        return GateResult.from_json(found["result"])
-    except (KeyError, TypeError, ValueError):
+        result = GateResult.from_json(json.loads(version.tags[GATE]))
+    except (KeyError, ValueError):
         return None
+    return result if is_about(result.evidence, version, champion) else None
+
+
+def is_about(evidence: Mapping[str, Any], candidate: RegisteredVersion, champion: RegisteredVersion) -> bool:
+    """Whether these figures compare those two."""
+    return (evidence.get("candidate"), evidence.get("champion")) == (candidate.digest, champion.digest)
 
 
 def main() -> int:
@@ -73,10 +80,7 @@ def main() -> int:
     version: str = parser.parse_args().version
 
     def body(settings: Settings, stop: threading.Event) -> None:
-        # Nothing here fetches models or reports usage; the libraries read these while they are imported.
-        os.environ.setdefault("HF_HUB_OFFLINE", "1")
-        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        quiet()
         from trainer.promotion.registered import judge_version
 
         sys.stdout.write(json.dumps(judge_version(settings, version, stop).to_json()) + "\n")

@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from infra.checkpoints import BadCheckpoint, differences
 from infra.errors import CannotContinue
@@ -26,30 +27,10 @@ def judge_version(settings: Settings, version: str, stop: threading.Event) -> Ga
     or it is that version; NoSuchVersion; and RetryLater and CannotContinue as `collect` and `Registry.fetch` do.
     """
     registry = Registry(settings)
-    candidate = registry.get(version)
-    champion = registry.resolve(Alias.CHAMPION)
-    if champion is None or champion.version == version:
+    candidate, champion = registry.get(version), registry.resolve(Alias.CHAMPION)
+    if champion is None or champion.version == candidate.version:
         raise CannotContinue(f"{registry.name}: {'there is no champion' if champion is None else f'version {version} is the champion'}; a gate compares two")
-    torch.set_num_threads(settings.trainer.threads)
-    serving = fetched(settings, registry, champion)
-    try:
-        files = registry.fetch(version, _folder(settings))
-        different = differences(serving, files)
-    except BadCheckpoint as error:
-        return GateResult("rejected", f"version {version}: {_brief(settings, error)}")
-    if different:
-        return GateResult("rejected", f"version {version} cannot take the place of version {champion.version}: {'; '.join(different)}")
-    snapshot = heldout(settings, (champion, candidate), stop)
-    if few := _too_few(settings, snapshot):
-        return GateResult("inconclusive", few, {"heldout_users": snapshot.heldout_users, "judged_share": snapshot.judged_share})
-    questions = Questions.of(settings, snapshot)
-    by_champion = answered(settings, serving, questions, stop)
-    try:
-        by_candidate = answered(settings, files, questions, stop)
-    except (BadCheckpoint, CannotContinue) as error:
-        return GateResult("rejected", f"version {version}: {_brief(settings, error)}")
-    result, _ = judge(settings, snapshot, questions, by_champion, by_candidate)
-    return result
+    return _judged(settings, registry, candidate, champion, stop).about(candidate.digest, champion.digest)
 
 
 def fetched(settings: Settings, registry: Registry, version: RegisteredVersion) -> Path:
@@ -57,7 +38,35 @@ def fetched(settings: Settings, registry: Registry, version: RegisteredVersion) 
     try:
         return registry.fetch(version.version, _folder(settings))
     except BadCheckpoint as error:
-        raise CannotContinue(f"version {version.version}: {_brief(settings, error)}") from error
+        raise CannotContinue(str(error)) from error
+
+
+def _judged(settings: Settings, registry: Registry, candidate: RegisteredVersion, champion: RegisteredVersion, stop: threading.Event) -> GateResult:
+    prepare(settings)
+    serving = fetched(settings, registry, champion)
+    try:
+        files = registry.fetch(candidate.version, _folder(settings))
+    except BadCheckpoint as error:
+        return GateResult("rejected", str(error))
+    if different := differences(serving, files):
+        return GateResult("rejected", f"version {candidate.version} cannot take the place of version {champion.version}: {'; '.join(different)}")
+    snapshot = heldout(settings, (champion, candidate), stop)
+    if few := _too_few(settings, snapshot):
+        return GateResult("inconclusive", few, {"heldout_users": snapshot.heldout_users, "judged_share": snapshot.judged_share})
+    questions = Questions.of(settings, snapshot)
+    by_champion = answered(settings, serving, questions, stop)
+    try:
+        by_candidate = answered(settings, files, questions, stop)
+    except CannotContinue as error:  # such as weights that are missing or not finite
+        return GateResult("rejected", str(error).replace(f"{files}", f"version {candidate.version}"))
+    result, _ = judge(settings, snapshot, questions, by_champion, by_candidate)
+    return result
+
+
+def prepare(settings: Settings) -> None:
+    """For a process that loads models: so many threads as the trainer has, and no bars between our lines."""
+    torch.set_num_threads(settings.trainer.threads)
+    disable_progress_bar()
 
 
 def heldout(settings: Settings, versions: tuple[RegisteredVersion, ...], stop: threading.Event) -> Snapshot:
@@ -77,8 +86,3 @@ def _too_few(settings: Settings, snapshot: Snapshot) -> str | None:
 
 def _folder(settings: Settings) -> Path:
     return settings.stack.dir / "trainer" / "checkpoints"
-
-
-def _brief(settings: Settings, error: Exception) -> str:
-    """Without the folder, which tells nothing to who reads it elsewhere."""
-    return str(error).replace(f"{_folder(settings)}/", "")

@@ -26,13 +26,14 @@ def test_anything_else_is_no_result(found: object) -> None:
 
 
 def test_what_the_trainer_found_holds_for_those_files_and_that_champion_alone() -> None:
-    tags = gate_tag(RESULT, "bb", "aa")
-    assert gate_of(version(**tags), CHAMPION) == RESULT
-    assert gate_of(version("cc", **tags), CHAMPION) is None
-    assert gate_of(version(**gate_tag(RESULT, "bb", "dd")), CHAMPION) is None
+    told = RESULT.about("bb", "aa")
+    assert gate_of(version(**gate_tag(told)), CHAMPION) == told and told.evidence["overall"] == {"users": 9}
+    assert gate_of(version("cc", **gate_tag(told)), CHAMPION) is None
+    assert gate_of(version(**gate_tag(RESULT.about("bb", "dd"))), CHAMPION) is None
+    assert gate_of(version(**gate_tag(RESULT)), CHAMPION) is None
     assert gate_of(version(), CHAMPION) is None
 
 
-@pytest.mark.parametrize("text", ["", "not JSON", "[]", '{"candidate": "bb", "champion": "aa", "result": {"outcome": "passed"}}'])
+@pytest.mark.parametrize("text", ["", "not JSON", "[]", '{"outcome": "passed", "evidence": {"candidate": "bb", "champion": "aa"}}'])
 def test_a_tag_that_somebody_else_wrote_is_left_aside(text: str) -> None:
     assert gate_of(version(**{GATE: text}), CHAMPION) is None

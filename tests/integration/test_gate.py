@@ -1,0 +1,96 @@
+"""The gate and the comparison of two versions, of checkpoints that somebody registered by hand, on a real broker and registry."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from infra.broker import Broker
+from infra.errors import CannotContinue
+from infra.registry import Registry
+from infra.settings import Settings
+from tests.integration.trainer_site import send_traffic, settings_of
+from tests.tiny_model import make_checkpoint
+from trainer.bootstrap import bootstrap
+from trainer.promotion.difference import difference
+from trainer.promotion.gate import GateResult
+from trainer.promotion.registered import judge_version
+
+# MLflow and what it imports warn about themselves.
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
+
+STOP = threading.Event()
+GATE_S = 120.0
+
+
+@pytest.fixture(scope="module")
+def settings(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    """Version 1 serves; 2 has other weights; 3 is larger; of 4 nobody knows whom it trained on; 5 has a weight that is no number."""
+    folder = tmp_path_factory.mktemp("gate")
+    made = settings_of(broker, make_checkpoint(folder / "first", seed=1), folder / "state", f"gate-{folder.name}", eval_queries=2)
+    send_traffic(made, [f"gated{number}" for number in range(12)])
+    bootstrap(made)
+    registry = Registry(made)
+    registry.register(other := make_checkpoint(folder / "second", seed=2))
+    registry.register(make_checkpoint(folder / "third", seed=2, layers=3))
+    registry.register(other, parent="1")
+    broken = make_checkpoint(folder / "fifth", seed=3)
+    weights = load_file(broken / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
+    registry.register(broken)
+    return made
+
+
+def test_a_process_judges_a_version_that_somebody_registered_and_prints_one_object(settings: Settings) -> None:
+    environment = os.environ | {
+        "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers(),
+        "RETOUCH_STACK__DIR": str(settings.stack.dir),
+        "RETOUCH_REGISTRY__MODEL_NAME": settings.registry.model_name,
+        "RETOUCH_REFLECTION__MAX_NEW_TOKENS": "8",
+        "RETOUCH_TRAINER": json.dumps(settings.trainer.model_dump(mode="json")),
+    }
+    command = [sys.executable, "-m", "trainer.promotion.gate", "--version", "2"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=GATE_S, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    result = GateResult.from_json(json.loads(done.stdout))
+    assert result.outcome in ("passed", "rejected", "inconclusive") and result.evidence["overall"]["cases"] == 2
+    registry = Registry(settings)
+    assert (result.evidence["candidate"], result.evidence["champion"]) == (registry.get("2").digest, registry.get("1").digest)
+    assert "question" not in json.dumps(result.evidence)
+
+
+@pytest.mark.parametrize(
+    ("version", "outcome", "reason"),
+    [
+        ("3", "rejected", "version 3 cannot take the place of version 1: config.json: layer_types differs; config.json: num_hidden_layers differs"),
+        ("4", "inconclusive", "0 held-out users with outcomes, trainer.min_heldout_users is 1 (only users below 0 may judge"),
+        ("5", "rejected", "version 5: weight model.norm.weight is not finite"),
+    ],
+)
+def test_what_cannot_be_judged_says_why_without_a_score(settings: Settings, version: str, outcome: str, reason: str) -> None:
+    result = judge_version(settings, version, STOP)
+    assert result.outcome == outcome and reason in result.reason
+
+
+def test_the_champion_is_not_judged_against_itself(settings: Settings) -> None:
+    with pytest.raises(CannotContinue, match="version 1 is the champion"):
+        judge_version(settings, "1", STOP)
+
+
+def test_two_versions_are_compared_by_what_they_answer_now(settings: Settings) -> None:
+    found = difference(settings, "1", "2", 2)
+    assert (found["way"], found["a"]["version"], found["b"]["version"], found["overall"]["cases"]) == ("now", "1", "2", 2)
+    assert set(found["domains"]) == {"letters"} and {"a", "b", "zero_shot", "difference"} <= set(found["domains"]["letters"])
+    assert [set(sample) for sample in found["samples"]] == 2 * [{"domain", "question", "draft", "truth", "items", "a", "b"}]
+    json.dumps(found)
+    with pytest.raises(CannotContinue, match="nothing to compare them by"):
+        difference(settings, "1", "4", 0)
+    with pytest.raises(CannotContinue, match="name two"):
+        difference(settings, "1", "1", 0)
