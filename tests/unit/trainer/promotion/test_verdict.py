@@ -83,7 +83,7 @@ def test_a_verdict_at_the_bounds_is_still_a_verdict() -> None:
 
 
 @pytest.mark.parametrize(
-    ("metric", "mean"), [("fallback", 0.3), ("unparsable", 0.3), ("latency_ms", 1_000.0), ("length", 2.4), ("drift", 0.7)], ids=lambda value: str(value)
+    ("metric", "mean"), [("fallback", 0.3), ("unparsable", 0.3), ("latency_ms", 1_000.0), ("length", 2.4), ("drift", 0.95)], ids=lambda value: str(value)
 )
 def test_a_guardrail_stops_a_canary_that_nobody_has_judged(metric: str, mean: float) -> None:
     changed: dict[str, Any] = {metric: mean}
