@@ -69,5 +69,18 @@ def promotion(
     run(lambda settings: int(command.run(settings, out, short=short, jobs=jobs, as_json=as_json)))
 
 
+@bench.command(epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 every target met, 1 one was missed, or failed"))
+def swap(
+    out: Annotated[Path, typer.Option(help="Where swap.json and swap.png go.")] = Path("bench-out"),
+    short: Annotated[bool, typer.Option("--short", help="A little of everything, to see that it works; such figures say little.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure hot swaps of the reflection engine under steady load: dropped, mixed and wrong answers, p99, event to first answer. About ten minutes."""
+    import importlib
+
+    command = importlib.import_module("bench.swap.command")
+    run(lambda settings: int(command.run(settings, out, short=short, as_json=as_json)))
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())

@@ -60,13 +60,17 @@ class Reflector:
         self._prompt_digest = template_digest(settings.prompt_style)
 
     async def __call__(self, incoming: Incoming[Context]) -> Sequence[Outgoing]:
+        return self._outgoing(await self.answer(incoming.message))
+
+    async def answer(self, context: Context) -> Response:
+        """`respond`, counted while it is under way and handed to `after` when it is done."""
         self.in_flight += 1
         try:
-            response = await self.respond(incoming.message)
+            response = await self.respond(context)
         finally:
             self.in_flight -= 1
         self._tell(response)
-        return self._outgoing(response)
+        return response
 
     def deadline(self, context: Context) -> datetime | None:
         """When the base answer goes out: the query's deadline, less the reserve."""

@@ -1,0 +1,215 @@
+"""`retouch bench swap`: versions of the reflector replace one another under steady load; every answer is held against its version alone.
+
+The run has a broker and a registry of its own in a temporary directory; `OUT` gets `swap.json` and `swap.png`. The load, the engine and the follower share
+one process and one event loop, as follower and engine do in a worker; answers go to nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.demo import machine
+from bench.swap import picture
+from bench.swap.figures import Observed, dropped, latencies, overlapping, percentiles
+from bench.swap.judge import judge, reference, telling
+from bench.swap.load import Answer, Load
+from bench.swap.plan import FULL, SHORT, Plan
+from bench.swap.questions import contexts
+from bench.swap.site import Inside, inside
+from bench.swap.targets import targets
+from bench.swap.versions import register
+from bench.workers.site import site
+from bench.workers.targets import Target
+from infra import outputs
+from infra.errors import CannotContinue
+from infra.lifecycle import FAILED, OK
+from infra.registry import RegisteredVersion, Registry
+from infra.settings import Settings
+from schemas.ids import derive
+from schemas.promotion import State
+from schemas.topics import MODEL_EVENTS
+from workers.engines.process import prepare_process
+from workers.reflection.files import models_dir
+from workers.reflection.routes import Routes
+
+KIND = "retouch.bench-swap.v1"
+REPORT, PICTURE = "swap.json", "swap.png"
+#: Swaps before those that count: the first ones import, connect and fetch.
+WARM_SWAPS = 3
+
+
+def run(settings: Settings, out: Path, *, short: bool = False, as_json: bool = False) -> int:
+    """Blocks for minutes. Exit codes: 0 every target met, 1 one was missed. Raises CannotContinue where something failed."""
+    for name in (REPORT, PICTURE):
+        outputs.check_writable(out / name)
+    report = measure(settings, SHORT if short else FULL)
+    outputs.write(out / REPORT, json.dumps(report, indent=1) + "\n")
+    picture.draw(report, out / PICTURE)
+    sys.stdout.write(json.dumps(report, indent=1) + "\n" if as_json else "\n".join(lines(report, out)) + "\n")
+    return OK if report["ok"] else FAILED
+
+
+def measure(settings: Settings, plan: Plan) -> dict[str, Any]:
+    """The whole report."""
+    began, started_at, load_before = time.monotonic(), datetime.now(UTC), os.getloadavg()[0]
+    with tempfile.TemporaryDirectory(prefix="retouch-bench-") as name, site(settings, Path(name) / "state", Path(name) / "logs") as place:
+        place.make_topics([MODEL_EVENTS.name])
+        own = _settings(place.settings, plan)
+        figures = _figures(own, plan, Path(name))
+    judged = targets(figures, plan.swaps)
+    return {
+        "kind": KIND,
+        "started_at": started_at.isoformat(timespec="seconds"),
+        "load_average_before": round(load_before, 2),
+        "machine": machine.describe().model_dump(),
+        "versions_of": {part: found for part, found in machine.versions().items() if part in ("retouch", "python", "vllm", "transformers", "torch", "mlflow")},
+        "plan": asdict(plan),
+        "settings": own.reflection.model_dump(mode="json"),
+        **figures,
+        "targets": [target.to_json() for target in judged],
+        "ok": all(target.met for target in judged),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+
+
+def lines(report: dict[str, Any], out: Path) -> list[str]:
+    """For a person."""
+    named = [("steady", "steady_ms"), ("overlapping a swap", "during_ms"), ("with unseen answers", "shadow_ms"), ("event to answer", "event_to_answer_ms")]
+    told = [
+        f"{label}: p50 {found['p50']:.0f}, p99 {found['p99']:.0f}, max {found['max']:.0f} ms of {found['n']}" for label, key in named if (found := report[key])
+    ]
+    head = f"capacity {report['capacity_per_s']:.0f}/s, load {report['rate_per_s']:.0f}/s; versions differ in {100 * report['telling']:.0f} % of answers"
+    judged = [Target.of(one).line() for one in report["targets"]]
+    calm = f"{report['machine']['cores']} cores, load average {report['load_average_before']} before the run"
+    return [head, *told, "", *judged, "", f"{calm}, {report['seconds']:.0f} s; {out / REPORT}, {out / PICTURE}"]
+
+
+def _settings(settings: Settings, plan: Plan) -> Settings:
+    own = settings.reflection.model_copy(update={"versions": plan.places, "concurrency": plan.in_flight})
+    registry = settings.registry.model_copy(update={"tracking_uri": None})
+    return settings.model_copy(update={"reflection": own, "registry": registry})
+
+
+def _figures(settings: Settings, plan: Plan, folder: Path) -> dict[str, Any]:
+    prepare_process(settings.reflection.threads)
+    registry = Registry(settings)
+    versions = _told("versions", lambda: register(settings, registry, plan, folder))
+    asked = contexts(plan.questions, plan.seed)
+    found = _told("load", lambda: asyncio.run(_under_load(settings, registry, versions, plan)))
+    checkpoints = {version.version: registry.fetch(version.version, models_dir(settings)) for version in versions}
+    references = {
+        version.version: _told(f"reference of version {version.version}", lambda v=version: reference(settings, checkpoints[v.version], v.model, asked))
+        for version in versions
+    }
+    answers: Sequence[Answer] = found.pop("answers")
+
+    def scorers() -> dict[str, Any]:
+        from bench.demo.checkpoint import Checkpoint
+
+        return {version: Checkpoint(path) for version, path in checkpoints.items()}
+
+    return found | {"telling": round(telling(references), 3), "judged": _told("judging", lambda: judge(answers, references, asked, settings, scorers))}
+
+
+async def _under_load(settings: Settings, registry: Registry, versions: Sequence[RegisteredVersion], plan: Plan) -> dict[str, Any]:
+    async with inside(settings, registry) as place:
+        load = Load(place.reflector, contexts(plan.questions, plan.seed), plan.seed)
+        await load.capacity(plan.in_flight, plan.capacity_s / 3)  # warm
+        capacity = await load.capacity(plan.in_flight, plan.capacity_s)
+        rate = plan.load_share * capacity
+        _say(f"capacity {capacity:.1f}/s")
+        steady = await _for(load, rate, plan.steady_s)
+        swaps, during = await _swapping(settings, place, load, versions, plan, rate)
+        _say(f"{len(swaps)} swaps")
+        place.routes = _shadow(place, plan)
+        shadow = await _for(load, rate, plan.shadow_s)
+        place.routes = None
+        steady += await _for(load, rate, plan.steady_s)
+    overlaps = overlapping(during, swaps)
+    return {
+        "capacity_per_s": round(capacity, 1),
+        "rate_per_s": round(rate, 1),
+        "steady_ms": percentiles(latencies(steady)),
+        "during_ms": percentiles(latencies(overlaps)),
+        "shadow_ms": percentiles(latencies(shadow)),
+        "shadows": place.shadows.sent,
+        "event_to_answer_ms": percentiles([(swap.answered_s - swap.event_s) * 1000 for swap in swaps]),
+        "dropped": dropped(load.answers, swaps),
+        "asked": len(load.answers),
+        "swaps": [swap.to_json() for swap in swaps],
+        "answers": load.answers,
+    }
+
+
+async def _for(load: Load, rate: float, seconds: float) -> list[Answer]:
+    over = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, over.set)
+    return await load.steady(rate, over)
+
+
+def _shadow(place: Inside, plan: Plan) -> Routes:
+    """The champion with another version beside it, in shadow."""
+    champion = place.engine.champion
+    other = next((model for model in place.engine.loaded if model != champion), None)
+    return Routes(champion, other, State.SHADOW, derive("bench-swap"), plan.shadow_share)
+
+
+async def _swapping(
+    settings: Settings, place: Inside, load: Load, versions: Sequence[RegisteredVersion], plan: Plan, rate: float
+) -> tuple[list[Observed], list[Answer]]:
+    """Swaps back and forth under load; those that count, and what was asked meanwhile."""
+    over, chance = asyncio.Event(), random.Random(plan.seed)  # noqa: S311  # of a measurement
+    asking = asyncio.create_task(load.steady(rate, over))
+    found = []
+    try:
+        for _ in range(WARM_SWAPS + plan.swaps):
+            others = [version for version in versions if version.version != place.follower.serving.version]
+            found.append(await _swap(settings, place, load, chance.choice(others), plan))
+            await asyncio.sleep(plan.pause_s)
+    finally:
+        over.set()
+        answers = await asyncio.wait_for(asking, plan.swap_within_s + settings.reflection.timeout_s)
+    return found[WARM_SWAPS:], answers
+
+
+async def _swap(settings: Settings, place: Inside, load: Load, version: RegisteredVersion, plan: Plan) -> Observed:
+    before, first = place.follower.serving.version, len(load.answers)
+    alias_s = time.perf_counter()
+    event_s = await asyncio.to_thread(place.promoter.promote, version, before)
+    served_s = answered_s = 0.0
+    while not answered_s:
+        if time.perf_counter() - alias_s > plan.swap_within_s:
+            raise CannotContinue(f"no answer by version {version.version} within {plan.swap_within_s:g} s of its alias")
+        await asyncio.sleep(0.002)
+        if not served_s and place.engine.champion == version.model:
+            served_s = time.perf_counter()
+        answered_s = next((answer.done_s for answer in load.answers[first:] if answer.version == version.version), 0.0)
+        first = len(load.answers)
+    while place.follower.serving.version != version.version:  # noqa: ASYNC110  # its record of the swap follows within milliseconds
+        await asyncio.sleep(0.002)
+    told = json.loads((settings.stack.dir / "swaps.jsonl").read_text().splitlines()[-1])
+    return Observed(before, version.version, alias_s, event_s, served_s or answered_s, answered_s, told)
+
+
+def _told(name: str, body: Any) -> Any:
+    """One line a part, with its time, on standard error."""
+    began = time.monotonic()
+    made = body()
+    _say(f"{name} took {time.monotonic() - began:.1f} s")
+    return made
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"bench swap: {text}\n")
+    sys.stderr.flush()

@@ -1,0 +1,91 @@
+"""Right, or not: every answer against what its stamped version answers alone, in an engine that serves nothing else.
+
+Equal words are right. Others are traced token by token, as the demonstration does (`bench.demo.mixing`): two kernels may add in another order and decide a
+tie otherwise, which is right too; what another version explains in part is mixed; what nothing explains is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.demo.mixing import Completion, Origin, Scorer, check
+from bench.swap.load import Answer, kept
+from infra.settings import Settings
+from schemas.contexts import Context
+from schemas.prompts import reflection_prompt
+from schemas.responses import ModelVersion, ResponseStatus
+from schemas.rewriting import Rewrite
+from workers.engines.choice import start_engine
+from workers.reflection.reflector import Reflector
+from workers.reflection.routes import Routes
+
+#: Of a version: what it says to each question, by number.
+Reference = Sequence[Answer]
+
+
+def reference(settings: Settings, checkpoint: Path, model: ModelVersion, contexts: Sequence[Context]) -> Reference:
+    """One question at a time, one version in memory. Blocks."""
+    alone = settings.model_copy(update={"reflection": settings.reflection.model_copy(update={"versions": 1})})
+    engine = start_engine(alone, checkpoint, model)
+
+    async def ask() -> list[Answer]:
+        reflector = Reflector(alone.reflection, engine, lambda: Routes(model))
+        found = [kept(number, time.perf_counter(), await reflector.answer(context)) for number, context in enumerate(contexts)]
+        await engine.close()
+        return found
+
+    return asyncio.run(ask())
+
+
+def judge(
+    answers: Sequence[Answer], references: Mapping[str, Reference], contexts: Sequence[Context], settings: Settings, scorers: Callable[[], Mapping[str, Scorer]]
+) -> dict[str, Any]:
+    """Counts. `scorers` makes one for each version, and is asked only where words differ."""
+    asked = [answer for answer in answers if answer.is_the_models and answer.version in references]
+    differing = Counter(answer for answer in map(_words, asked) if answer != _words(references[str(answer.version)][answer.question]))
+    found: Counter[Origin] = Counter()
+    if differing:
+        judges = scorers()
+        traced = functools.partial(_trace, contexts=contexts, settings=settings, scorers=judges)
+        for answer, times in differing.items():
+            found[traced(answer)] += times
+    return {
+        "compared": len(asked),
+        "equal": len(asked) - differing.total(),
+        "tied": found[Origin.SAME],
+        "mixed": found[Origin.MIXED],
+        "wrong": found[Origin.UNEXPLAINED],
+        "unstamped": sum(answer.is_the_models for answer in answers) - len(asked),
+    }
+
+
+def telling(references: Mapping[str, Reference]) -> float:
+    """The share of pairs of versions and questions that differ in words: the others could be mixed without anybody seeing it."""
+    names = sorted(references)
+    pairs = [(a, b) for place, a in enumerate(names) for b in names[place + 1 :]]
+    told = [_said(x) != _said(y) for a, b in pairs for x, y in zip(references[a], references[b], strict=True)]
+    return sum(told) / len(told) if told else 0.0
+
+
+def _trace(answer: Answer, *, contexts: Sequence[Context], settings: Settings, scorers: Mapping[str, Scorer]) -> Origin:
+    if answer.status is not ResponseStatus.PERSONALIZED:
+        return Origin.UNEXPLAINED  # what could not be read was not kept
+    context = contexts[answer.question]
+    prompt = reflection_prompt(context.draft.query, context.draft.answer, context.items, settings.reflection.prompt_style)
+    (origin,) = check([(str(answer.version), Completion(prompt, Rewrite(answer.reasoning, answer.text).to_text()))], scorers)
+    return origin
+
+
+def _said(answer: Answer) -> tuple[object, ...]:
+    return answer.status, answer.reasoning, answer.text
+
+
+def _words(answer: Answer) -> Answer:
+    """Without times: equal for equal words of one version to one question."""
+    return Answer(answer.question, 0.0, 0.0, answer.status, answer.version, answer.reasoning, answer.text)

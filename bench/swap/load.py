@@ -1,0 +1,106 @@
+"""Load on a reflector: as much as it takes, or so many questions a second whatever comes back; what each got, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from bench.swap.questions import ask_again
+from schemas.contexts import Context
+from schemas.responses import Response, ResponseStatus
+from workers.reflection.reflector import Reflector
+
+#: A question is given up after this time, and counts as dropped.
+WITHIN_S = 120.0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of question number `question`. Times are of one monotonic clock. `status` is None where no response came."""
+
+    question: int
+    due_s: float
+    done_s: float
+    status: ResponseStatus | None = None
+    version: str | None = None
+    reasoning: str = ""
+    text: str = ""
+
+    @property
+    def ms(self) -> float:
+        return (self.done_s - self.due_s) * 1000
+
+    @property
+    def is_the_models(self) -> bool:
+        """Whether a model answered, in whatever words."""
+        return self.status in (ResponseStatus.PERSONALIZED, ResponseStatus.UNPARSABLE)
+
+
+@dataclass
+class Load:
+    """`answers` has all that were asked by `steady`, as they came."""
+
+    reflector: Reflector
+    contexts: Sequence[Context]
+    seed: int
+    answers: list[Answer] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._numbers = itertools.count()
+        self._chance = random.Random(self.seed)  # noqa: S311  # of a measurement
+
+    async def capacity(self, in_flight: int, seconds: float) -> float:
+        """Answers a second with so many always under way."""
+        until = time.perf_counter() + seconds
+        done: list[Answer] = []
+
+        async def keep_asking() -> None:
+            while time.perf_counter() < until:
+                done.append(await self._ask(time.perf_counter()))
+
+        began = time.perf_counter()
+        await asyncio.gather(*[keep_asking() for _ in range(in_flight)])
+        return len(done) / (time.perf_counter() - began)
+
+    async def steady(self, rate_per_s: float, until: asyncio.Event) -> list[Answer]:
+        """Poisson arrivals until told to stop; returns when each has its answer. Latency counts from when a question was due."""
+        asked: list[asyncio.Task[Answer]] = []
+        for due_s in self._arrivals(rate_per_s):
+            pause_s = due_s - time.perf_counter()
+            if pause_s > 0:
+                await asyncio.sleep(pause_s)
+            if until.is_set():
+                break
+            asked.append(asyncio.create_task(self._ask_and_keep(due_s)))
+        return list(await asyncio.gather(*asked))
+
+    async def _ask_and_keep(self, due_s: float) -> Answer:
+        answer = await self._ask(due_s)
+        self.answers.append(answer)
+        return answer
+
+    def _arrivals(self, rate_per_s: float) -> Iterator[float]:
+        at = time.perf_counter()
+        while True:
+            at += self._chance.expovariate(rate_per_s)
+            yield at
+
+    async def _ask(self, due_s: float) -> Answer:
+        question = self._chance.randrange(len(self.contexts))
+        context = ask_again(self.contexts[question], next(self._numbers))
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                response = await self.reflector.answer(context)
+        except Exception:  # whatever it was: a question without an answer is what is counted here
+            return Answer(question, due_s, time.perf_counter())
+        return kept(question, due_s, response)
+
+
+def kept(question: int, due_s: float, response: Response) -> Answer:
+    """What is needed of a response that has just come."""
+    model = response.provenance.model
+    return Answer(question, due_s, time.perf_counter(), response.status, model.version if model else None, response.reasoning, response.answer)

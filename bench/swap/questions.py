@@ -1,0 +1,42 @@
+"""Contexts to be answered: texts of the world's users, each with the user's own past."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from schemas.contexts import Context, HistoryItem, Source
+from schemas.drafts import Draft
+from schemas.ids import derive
+from traffic.world import TWEET_PARAPHRASE, World
+
+SHOWN = 4
+
+
+def contexts(count: int, seed: int) -> list[Context]:
+    """One question of each of `count` users."""
+    world = World(seed=seed, tenant="bench", history=SHOWN, questions=1, domains=(TWEET_PARAPHRASE,))
+    return [_context(world, number) for number in range(count)]
+
+
+def ask_again(context: Context, number: int) -> Context:
+    """The same question as another query."""
+    query = context.draft.query
+    again: UUID = derive("bench", query.query_id, number)
+    return context.model_copy(update={"draft": context.draft.model_copy(update={"query": query.model_copy(update={"query_id": again})})})
+
+
+def _context(world: World, number: int) -> Context:
+    persona = world.persona(number)
+    (question,) = persona.questions()
+    items = tuple(
+        HistoryItem(
+            interaction_id=past.interaction_id,
+            content=past.content,
+            response=past.response,
+            occurred_at=past.occurred_at,
+            score=0.5,
+            source=Source(topic="interactions", partition=0, offset=place),
+        )
+        for place, past in enumerate(persona.interactions()[-SHOWN:])
+    )
+    return Context(draft=Draft(query=question.query, answer=question.generic, base_model="bench", base_ms=1), items=items, k_max=SHOWN, retrieve_ms=1)

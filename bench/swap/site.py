@@ -1,0 +1,97 @@
+"""The reflection worker's inside on a broker and a registry of its own: engine, follower, hints, reflector and unseen answers, on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from infra.kafka import producer, send
+from infra.registry import RegisteredVersion, Registry
+from infra.settings import Settings
+from schemas.messages import Message
+from schemas.model_events import Alias, ModelEvent
+from schemas.topics import MODEL_EVENTS, Topic
+from workers.engines.engine import Engine
+from workers.reflection.follower import Follower
+from workers.reflection.hints import KafkaHints
+from workers.reflection.reflector import Reflector
+from workers.reflection.routes import Routes
+from workers.reflection.shadowing import Shadowing
+from workers.reflection.start import start
+
+
+class Counted:
+    """Messages go nowhere and are counted: what is measured is what unseen answers cost the shown ones."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    async def send(self, topic: Topic, message: Message, id: object) -> None:
+        self.sent += 1
+
+
+@dataclass
+class Inside:
+    engine: Engine
+    follower: Follower
+    reflector: Reflector
+    shadows: Counted
+    promoter: Promoter
+    routes: Routes | None = None  # instead of the follower's, where an experiment is played
+
+
+class Promoter:
+    """Moves the alias and says so, as the real one does: alias, then event."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self._registry = registry
+        self._producer: Any = producer(settings, "bench-promoter")
+
+    def promote(self, version: RegisteredVersion, previous: str) -> float:
+        """Blocks until the broker has the event; returns when it was sent, in the clock of `time.perf_counter`."""
+        self._registry.point(Alias.CHAMPION, version.version)
+        said_s = time.perf_counter()
+        self._say(version, previous)
+        return said_s
+
+    def _say(self, version: RegisteredVersion, previous: str) -> None:
+        event = ModelEvent(
+            event_id=uuid4(), name=version.name, version=version.version, alias=Alias.CHAMPION, digest=version.digest, previous=previous, reason="bench",
+            occurred_at=datetime.now(UTC),
+        )  # fmt: skip
+        send(self._producer, MODEL_EVENTS, event, id=event.event_id, source="/bench/swap").get(timeout=10)
+
+    def close(self) -> None:
+        self._producer.close(timeout=5)
+
+
+@asynccontextmanager
+async def inside(settings: Settings, registry: Registry) -> AsyncIterator[Inside]:
+    """Started and following when the block begins. The registry's and the broker's clients run in threads, as in the worker."""
+    stop = threading.Event()
+    started = await asyncio.to_thread(start, settings, registry, stop)
+    hints, shadows = KafkaHints(settings, stop), Counted()
+    follower = Follower(settings, registry, started.engine, started.serving, hints)
+    reflector = Reflector(settings.reflection, started.engine, lambda: found.routes or follower.routes)
+    shadowing = Shadowing(reflector.unseen, shadows, lambda: reflector.in_flight, settings.reflection.concurrency)
+    reflector.after = shadowing.offer
+    promoter = await asyncio.to_thread(Promoter, settings, registry)
+    found = Inside(started.engine, follower, reflector, shadows, promoter)
+    tasks = [asyncio.create_task(work()) for work in (follower.follow, shadowing.work)]
+    try:
+        yield found
+    finally:
+        stop.set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await started.engine.close()
+        promoter.close()
+        hints.close()

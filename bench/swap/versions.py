@@ -1,0 +1,50 @@
+"""Several versions of the shipped reflector, made by a little noise, in a registry of their own, each with what it must write after a load."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bench.swap.plan import Plan
+from infra.registry import RegisteredVersion, Registry
+from infra.settings import Settings
+from schemas.model_events import Alias
+from schemas.promotion import State, Transition
+
+PROJECT = Path(__file__).parents[2]
+
+
+def register(settings: Settings, registry: Registry, plan: Plan, folder: Path) -> list[RegisteredVersion]:
+    """All of them gated; the first is the champion."""
+    from trainer.policy import Policy
+    from trainer.promotion.canaries import sure, telling
+
+    shipped = PROJECT / settings.reflection.checkpoint
+    checkpoints = [shipped, *(_noisy(shipped, folder / f"noisy-{number}", plan, number) for number in range(1, plan.versions))]
+    never = threading.Event()
+    surely = [sure(Policy.load(checkpoint), settings.reflection.prompt_style, never) for checkpoint in checkpoints]
+    made = []
+    for number, checkpoint in enumerate(checkpoints):
+        version = registry.register(checkpoint).version
+        prompts = telling(surely[number], surely[number - 1])
+        gated = Transition(
+            seq=1, before=State.REGISTERED, after=State.GATED, at=datetime.now(UTC), actor="bench", reason="made for a measurement", canary_prompts=prompts
+        )
+        registry.record(version, gated)
+        made.append(registry.get(version))
+    registry.point(Alias.CHAMPION, made[0].version)
+    return made
+
+
+def _noisy(source: Path, folder: Path, plan: Plan, number: int) -> Path:
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    shutil.copytree(source, folder)
+    chance = torch.Generator().manual_seed(plan.seed * 1000 + number)
+    tensors = load_file(source / "model.safetensors")
+    noisy = {name: tensor * (1 + plan.noise * torch.randn(tensor.shape, generator=chance)).to(tensor.dtype) for name, tensor in tensors.items()}
+    save_file(noisy, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
