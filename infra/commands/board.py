@@ -39,8 +39,8 @@ def everything(view: View) -> Iterator[Rows]:
     """The parts of the page that hold anything, in its order. The newest versions and transitions stand for all."""
     if view["experiment"]:
         yield arms(view["experiment"])
-    newest = versions(view)
-    yield Rows("versions", newest.columns, newest.rows[-8:])
+    whole = versions(view)
+    yield Rows("versions", _without_gate(whole.columns), [_without_gate(row) for row in whole.rows[-8:]])
     if view["quality"]:
         yield rewards(view)
     if view["guardrails"]:
@@ -49,6 +49,11 @@ def everything(view: View) -> Iterator[Rows]:
         yield workers(view)
     if view["transitions"]:
         yield transitions([(step["version"], step) for step in reversed(view["transitions"][:6])])
+
+
+def _without_gate(row: Sequence[str]) -> Sequence[str]:
+    """Transitions say the same."""
+    return (*row[:5], row[6])
 
 
 def arms(experiment: View) -> Rows:
