@@ -125,19 +125,23 @@ def _read_us(messages: Sequence[Read]) -> float:
 
 
 def _count_us(book: Book, topic: str, messages: Sequence[Read]) -> float:
+    return _cpu_us(lambda: _count(book, topic, messages), len(messages))
+
+
+def _count(book: Book, topic: str, messages: Sequence[Read]) -> None:
     now = time.time()
-    return _cpu_us(lambda: [book.take(message, Place(topic, offset, now)) for offset, message in enumerate(messages)], len(messages))
+    for offset, message in enumerate(messages):
+        book.take(message, Place(topic, offset, now))
 
 
 def _user_bytes(size: int) -> int:
     """Of a user in one window and one experiment, by domain and over all, with one answer and its outcome, and their ids."""
     answers = [_answer(number, size) for number in range(size)]
-    outcomes, book, now = [_judged(answer) for answer in answers], Book(0, MODEL.name, Settings().quality), time.time()
+    outcomes, book = [_judged(answer) for answer in answers], Book(0, MODEL.name, Settings().quality)
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
-    for topic, messages in ((RESPONSES.name, answers), (OUTCOMES.name, outcomes)):
-        for offset, message in enumerate(messages):
-            book.take(message, Place(topic, offset, now))
+    _count(book, RESPONSES.name, answers)
+    _count(book, OUTCOMES.name, outcomes)
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return round((after - before) / size)

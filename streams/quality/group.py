@@ -25,6 +25,7 @@ from streams.quality.mark import Mark
 
 GROUP = consumer_group("quality")
 STABLE = "<stable>"
+FENCED = f"another process took this one's place in group {GROUP}: two of a kind on one host need two names (kafka.instance)"
 JOIN_S = 3.0
 CONNECT_S = 60.0
 ASK_MS = 15_000
@@ -38,7 +39,7 @@ class Group:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._consumer = self._connected()
-        self._check_topics()
+        check_partitions({topic: len(self._consumer.partitions_for_topic(topic) or ()) for topic in TOPICS})
         self._consumer.subscribe(list(TOPICS))
 
     @property
@@ -52,10 +53,10 @@ class Group:
             if not self.is_member or coordinator.need_rejoin():
                 self._join(coordinator)
             if self.is_member and not coordinator._heartbeat_enabled and not coordinator.rejoining and not coordinator.need_rejoin():
-                raise CannotContinue(f"another process took this one's place in group {GROUP}: two of a kind on one host need two names (kafka.instance)")
+                raise CannotContinue(FENCED)
             polled = self._consumer.poll(timeout_ms=round(timeout_s * 1000), max_records=POLLED)
         except FencedInstanceIdError:
-            raise CannotContinue(f"another process took this one's place in group {GROUP}: two of a kind on one host need two names (kafka.instance)") from None
+            raise CannotContinue(FENCED) from None
         except RetriableError:
             time.sleep(timeout_s)
             return []
@@ -146,12 +147,12 @@ class Group:
             **client_options(self._settings),
         )
 
-    def _check_topics(self) -> None:
-        """A user's records must lie on the partition of one number in all three."""
-        counts = {topic: len(self._consumer.partitions_for_topic(topic) or ()) for topic in TOPICS}
-        missing = [topic for topic, count in counts.items() if not count]
-        if missing:
-            raise CannotContinue(f"the broker lacks topics {', '.join(missing)}: create them with `retouch topics apply`")
-        if len(set(counts.values())) > 1:
-            found = ", ".join(f"{topic} {count}" for topic, count in counts.items())
-            raise CannotContinue(f"topics {', '.join(TOPICS)} must have equally many partitions, not {found}")
+
+def check_partitions(counts: Mapping[str, int]) -> None:
+    """A user's records must lie on the partition of one number in all topics. Raises CannotContinue."""
+    missing = [topic for topic, count in counts.items() if not count]
+    if missing:
+        raise CannotContinue(f"the broker lacks topics {', '.join(missing)}: create them with `retouch topics apply`")
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{topic} {count}" for topic, count in counts.items())
+        raise CannotContinue(f"topics {', '.join(counts)} must have equally many partitions, not {found}")

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from kafka.errors import KafkaError
@@ -156,14 +156,8 @@ class Service:
         return {topic for topic in TOPICS if topic in positions and topic in ends and positions[topic] >= ends[topic]}
 
     def _hold(self) -> None:
-        """Let topics that are far ahead of another one of their partition wait for it."""
-        held: list[tuple[str, int]] = []
-        for number, book in self._books.items():
-            clocks = {topic: clock for topic in TOPICS if (clock := book.clock(topic)) is not None}
-            behind = min((clock for topic, clock in clocks.items() if topic not in self._caught_up(number)), default=None)
-            if behind is not None:
-                held += [(topic, number) for topic, clock in clocks.items() if clock > behind + AHEAD_S]
-        self._group.hold(held)
+        clocks = {number: {topic: clock for topic in TOPICS if (clock := book.clock(topic)) is not None} for number, book in self._books.items()}
+        self._group.hold([(topic, number) for number, times in clocks.items() for topic in far_ahead(times, self._caught_up(number))])
 
     def _watch(self) -> None:
         """Raises CannotContinue where records are ahead and none is read."""
@@ -188,6 +182,12 @@ class Service:
         QUALITY_REWARD.forget()
         for (version, arm, domain), moments in found.items():
             QUALITY_REWARD.set(moments.mean, version=version, arm=arm, domain=domain)
+
+
+def far_ahead(clocks: Mapping[str, float], caught_up: Collection[str]) -> set[str]:
+    """Topics of one partition that wait for another one of it, whose newest record is older by more than AHEAD_S while more are to come."""
+    behind = min((clock for topic, clock in clocks.items() if topic not in caught_up), default=float("inf"))
+    return {topic for topic, clock in clocks.items() if clock > behind + AHEAD_S}
 
 
 @contextlib.contextmanager

@@ -154,6 +154,15 @@ def test_an_experiment_that_is_over_is_not_begun_anew_by_a_straggler() -> None:
     assert not on.told()
 
 
+def test_the_reward_of_a_window_is_shown_by_domain() -> None:
+    on = Partition(window_s=60)
+    for number, arm in enumerate((Arm.CANARY, Arm.CANARY, Arm.BASELINE)):
+        response = answered(number, user=f"u{number}", arm=arm, experiment=EXPERIMENT)
+        on.take(response, judged(response, ("comedy", "drama")[number % 2]))
+    found = {(cell.arm, cell.domain): (moments.n, moments.mean) for cell, moments in on.book.rewards(BEGIN)}
+    assert found == {(Arm.CANARY, "movie_tag"): (2, 0.5), (Arm.BASELINE, "movie_tag"): (1, 1.0)} and not list(on.book.rewards(BEGIN + 60))
+
+
 def test_figures_are_not_told_before_they_are_made_again() -> None:
     on = Partition()
     on.reopen({RESPONSES.name: Mark(read_to=5), OUTCOMES.name: Mark(read_to=2)})

@@ -1,0 +1,42 @@
+"""What the process decides around its books."""
+
+from __future__ import annotations
+
+import pytest
+
+from infra.errors import CannotContinue
+from schemas.topics import OUTCOMES, RESPONSES, SHADOWS
+from streams.__main__ import main
+from streams.quality.book import TOPICS
+from streams.quality.group import check_partitions
+from streams.quality.service import AHEAD_S, far_ahead
+
+NOW = 1_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("clocks", "caught_up", "held"),
+    [
+        ({}, set(), set()),
+        ({RESPONSES.name: NOW, OUTCOMES.name: NOW - AHEAD_S - 1}, set(), {RESPONSES.name}),
+        ({RESPONSES.name: NOW, OUTCOMES.name: NOW - AHEAD_S}, set(), set()),
+        ({RESPONSES.name: NOW, OUTCOMES.name: NOW - AHEAD_S - 1}, {OUTCOMES.name}, set()),
+        ({RESPONSES.name: NOW, OUTCOMES.name: NOW, SHADOWS.name: NOW - 2 * AHEAD_S}, {RESPONSES.name}, {RESPONSES.name, OUTCOMES.name}),
+    ],
+)
+def test_a_topic_far_ahead_waits_for_one_that_has_records_to_come(clocks: dict[str, float], caught_up: set[str], held: set[str]) -> None:
+    assert far_ahead(clocks, caught_up) == held
+
+
+def test_topics_that_cannot_be_read_side_by_side_are_an_error_at_the_start() -> None:
+    check_partitions(dict.fromkeys(TOPICS, 4))
+    with pytest.raises(CannotContinue, match="equally many partitions, not responses 4, outcomes 8, shadows 4"):
+        check_partitions(dict(zip(TOPICS, (4, 8, 4), strict=True)))
+    with pytest.raises(CannotContinue, match="lacks topics shadows: create them with `retouch topics apply`"):
+        check_partitions(dict(zip(TOPICS, (4, 4, 0), strict=True)))
+
+
+def test_an_unknown_process_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["qualities"])
+    assert ended.value.code == 2 and "qualities" in capsys.readouterr().err
