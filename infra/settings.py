@@ -155,6 +155,7 @@ class Reflection(Section):
     timeout_s: Seconds = 60.0  # of one rewrite
     poll_s: Seconds = 2.0  # how often the registry's aliases are read; events only make it sooner
     versions: Annotated[int, Field(ge=1, le=8)] = 2  # held in memory at once: with one there is no shadow and no canary, and a swap waits for answers under way
+    adapters: bool = False  # versions are low-rank adapters over `checkpoint`, held beside each other in one vLLM; for GPUs. Takes effect at a start
     checkpoint: Path = Path("pico/checkpoints/reflector")  # what an empty registry starts from; relative to the project's root
 
 
