@@ -171,14 +171,14 @@ class Book:
         truth, query_id = truth_of(outcome), outcome.response.query_id
         if truth is None or assignment.arm is not Arm.CHAMPION or not self._is_live(assignment.experiment):
             return
-        judged = Judged(place.at, outcome.response.context.draft.query, truth, shown[Metric.REWARD], shown[Metric.BASE_REWARD])
+        judged = Judged(place.at, outcome.response.context.draft.query.options, truth, shown[Metric.REWARD], shown[Metric.BASE_REWARD])
         unjudged = self._pairs.with_word(query_id, judged, is_awaited=query_id not in self._seen[SHADOWS.name])
         if unjudged:
             self._join(unjudged, judged, place)
 
     def _join(self, unjudged: Unjudged, judged: Judged, place: Place) -> None:
         """In the window of the later of the two, which no topic has left before both are read."""
-        earned = reward(judged.query, unjudged.answer, judged.truth)
+        earned = reward(judged.options, unjudged.answer, judged.truth)
         values = {Metric.REWARD: earned, Metric.BASE_REWARD: judged.base_reward, Metric.GAIN: earned - judged.shown_reward}
         self._count(unjudged.whose, place._replace(at=max(unjudged.at, judged.at)), values)
         QUALITY_SCORED.add(version=unjudged.whose.assignment.version, arm=Arm.SHADOW, domain=unjudged.whose.domain)

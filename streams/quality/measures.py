@@ -9,13 +9,15 @@ truth decides: training and the gate judge by it too, and a score cannot be had 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from schemas.experiments import Arm, Assignment
 from schemas.outcomes import Outcome
 from schemas.quality import LATENCY_LIMIT_MS, LENGTH_LIMIT, Metric
-from schemas.queries import Query
 from schemas.responses import Response, ResponseStatus
 from schemas.scoring import is_valid, score, style_f1
 from schemas.shadows import Shadow
+from schemas.tasks import task_of
 
 Values = dict[Metric, float]
 
@@ -64,14 +66,14 @@ def of_outcome(outcome: Outcome) -> Values:
     draft, truth = outcome.response.context.draft, truth_of(outcome)
     if truth is not None:
         return {
-            Metric.REWARD: reward(draft.query, outcome.response.answer, truth),
-            Metric.BASE_REWARD: reward(draft.query, draft.answer, truth),
+            Metric.REWARD: reward(draft.query.options, outcome.response.answer, truth),
+            Metric.BASE_REWARD: reward(draft.query.options, draft.answer, truth),
         }
     return {} if outcome.score is None else {Metric.REWARD: outcome.score}
 
 
-def reward(query: Query, answer: str, truth: str) -> float:
-    return score(query.task, answer, truth, query.options)
+def reward(options: Sequence[str], answer: str, truth: str) -> float:
+    return score(task_of(options), answer, truth, options)
 
 
 def _of_answer(status: ResponseStatus, answer: str, base: str, reflect_ms: float) -> Values:

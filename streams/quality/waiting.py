@@ -9,7 +9,6 @@ from uuid import UUID
 
 from infra.telemetry.metrics import QUALITY_SHADOWS_GIVEN_UP
 from schemas.experiments import Assignment
-from schemas.queries import Query
 
 T = TypeVar("T")
 
@@ -35,7 +34,7 @@ class Judged(NamedTuple):
     """What a user said of a question that may have a shadow answer, and what it made of the answer shown and of the base answer."""
 
     at: float
-    query: Query
+    options: tuple[str, ...]
     truth: str
     shown_reward: float
     base_reward: float
