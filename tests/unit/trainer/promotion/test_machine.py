@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from infra.errors import CannotContinue
+from infra.settings import Promotion
+from schemas.promotion import TRANSITIONS, State
+from tests.unit.trainer.promotion.memory import MemoryRegistry
+from trainer.promotion.log import Ledger
+from trainer.promotion.machine import Findings, advance, stage_after, to_judge
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+PICTURE = Path(__file__).resolve().parents[4] / "docs" / "promotion.svg"
+
+
+def test_the_picture_shows_every_step_that_there_is_and_no_other() -> None:
+    drawn = set(re.findall(r'<path id="([a-z]+-[a-z]+)"', PICTURE.read_text()))
+    assert drawn == {f"{before}-{after}" for before, afters in TRANSITIONS.items() for after in afters}
+
+
+@pytest.mark.parametrize(
+    ("state", "shadow", "canary", "approval", "after"),
+    [
+        (State.GATED, 200, 400, "automatic", State.SHADOW),
+        (State.GATED, 0, 400, "automatic", State.CANARY),
+        (State.GATED, 0, 0, "person", State.APPROVAL),
+        (State.GATED, 0, 0, "automatic", State.CHAMPION),
+        (State.SHADOW, 200, 0, "person", State.APPROVAL),
+        (State.SHADOW, 200, 0, "automatic", State.CHAMPION),
+        (State.CANARY, 200, 400, "person", State.APPROVAL),
+        (State.CANARY, 200, 400, "automatic", State.CHAMPION),
+        (State.APPROVAL, 200, 400, "automatic", State.CHAMPION),
+    ],
+)
+def test_the_next_stage_is_the_first_that_the_settings_do_not_leave_out(state: State, shadow: int, canary: int, approval: str, after: State) -> None:
+    assert stage_after(state, Promotion(shadow_answers=shadow, canary_answers=canary, approval=approval)) is after  # type: ignore[arg-type]  # a literal
+
+
+def test_a_step_that_is_no_edge_is_never_made() -> None:
+    registry = MemoryRegistry()
+    version = registry.register()
+    with pytest.raises(CannotContinue, match="version 1 is registered: it cannot become champion"):
+        Ledger((version,)).step(version, State.CHAMPION, "promoter", "x", NOW)
+
+
+def test_steps_are_stamped_in_their_order_and_reasons_are_cut_to_what_a_tag_holds() -> None:
+    registry = MemoryRegistry()
+    version = registry.register()
+    registry.record("1", Ledger((version,)).step(version, State.GATED, "promoter", "x" * 3000, NOW).transition)
+    version = registry.get("1")
+    step = Ledger((version,)).step(version, State.CHAMPION, "promoter", "x", NOW - timedelta(days=1)).transition
+    assert step.at > version.transitions[0].at == NOW and len(version.transitions[0].reason) == 2_000
+
+
+def test_without_a_champion_nobody_is_judged_and_nothing_is_done() -> None:
+    registry = MemoryRegistry()
+    ledger = Ledger((registry.register(),))
+    assert to_judge(ledger) is None and advance(ledger, Findings(), Promotion(), NOW) is None
