@@ -18,7 +18,7 @@ from typing import Any
 
 from infra.artifacts import download
 from infra.checkpoints import BadCheckpoint, inspect_checkpoint, verify_checkpoint
-from infra.errors import CannotContinue, RetouchError
+from infra.errors import CannotContinue, RetouchError, RetryLater
 from infra.mlflow_store import Store, answers, mlflow, or_none
 from infra.settings import Settings
 from infra.tracking import Point, Tracking
@@ -26,9 +26,6 @@ from infra.version_tags import DATASET, DIGEST, FILES, LOGGED_MODEL, PARENT, RUN
 from schemas.model_events import Alias
 from schemas.promotion import CanaryPrompt, State, Transition
 from schemas.responses import ModelVersion
-
-#: MLflow's own limit for the tag of a LoggedModel; the version's tags hold what is longer.
-_MODEL_TAG_CHARS = 8_000
 
 
 class NoSuchVersion(RetouchError):
@@ -154,8 +151,7 @@ class Registry:
             model = self._logged_model(run_id, params or {})
             self._store.client.log_model_artifacts(model.model_id, str(checkpoint))
             self._store.client.finalize_logged_model(model.model_id, "READY")
-            lineage = {key: value for key, value in {**(tags or {}), **own}.items() if len(value) <= _MODEL_TAG_CHARS}
-            self._store.client.set_logged_model_tags(model.model_id, lineage)
+            self._store.client.set_logged_model_tags(model.model_id, {**(tags or {}), **own})
             self._store.client.log_outputs(run_id, [mlflow().entities.LoggedModelOutput(model.model_id, 0)])
             self.tracking.log(run_id, [Point(key, value, 0) for key, value in (metrics or {}).items()], model.model_id)
             own[LOGGED_MODEL] = model.model_id  # MLflow's SQL store keeps no other link from a version to its model
@@ -199,25 +195,32 @@ class Registry:
         with answers():
             found = self._get(version)
             known = self._read(found)
-            target = into / known.version
-            if _is_sound(target, known):
-                return target
-            into.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=into, prefix=f".{known.version}-") as scratch:
-                fetched = Path(scratch)
-                try:
-                    if not known.digest:
-                        raise BadCheckpoint(f"it has no tag {DIGEST}: only what Retouch registered is loaded")
-                    fetched = download(self._store, str(found.source), fetched)
-                    verify_checkpoint(fetched, known.digest, known.files)
-                except BadCheckpoint as error:
-                    raise BadCheckpoint(f"{self.name} version {version}: {str(error).replace(f'{fetched}/', '')}") from error
-                if target.exists() and not _is_sound(target, known):
-                    target.rename(Path(scratch) / "unsound")
-                try:
-                    fetched.rename(target)
-                except OSError:  # another process put it there first
-                    verify_checkpoint(target, known.digest, known.files)
+            try:
+                return self._fetched(known, str(found.source), into)
+            except BadCheckpoint as error:
+                raise BadCheckpoint(f"{self.name} version {version}: {error}") from error
+            except OSError as error:
+                raise RetryLater(f"{self.name} version {version} cannot be fetched into {into}: {type(error).__name__}") from error
+
+    def _fetched(self, version: RegisteredVersion, source: str, into: Path) -> Path:
+        target = into / version.version
+        if _is_sound(target, version):
+            return target
+        if not version.digest:
+            raise BadCheckpoint(f"it has no tag {DIGEST}: only what Retouch registered is loaded")
+        into.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=into, prefix=f".{version.version}-") as scratch:
+            fetched = download(self._store, source, Path(scratch))
+            try:
+                verify_checkpoint(fetched, version.digest, version.files)
+            except BadCheckpoint as error:
+                raise BadCheckpoint(str(error).replace(f"{fetched}/", "").removeprefix(f"{fetched}: ")) from error  # the folder goes
+            if target.exists() and not _is_sound(target, version):
+                target.rename(Path(scratch) / "unsound")
+            try:
+                fetched.rename(target)
+            except OSError:  # another process put it there first
+                verify_checkpoint(target, version.digest, version.files)
         return target
 
     def _logged_model(self, run_id: str, params: Mapping[str, object]) -> Any:

@@ -17,7 +17,7 @@ from schemas.promotion import CanaryPrompt, State, Transition
 from tests.unit.infra.checkpoint_files import write_checkpoint
 
 LINEAGE = DatasetLineage("outcomes", "d" * 64, {"outcomes": {0: (0, 120), 3: (5, 90)}})
-TAGS = {"stage": "rl", "code_version": "abc"}
+TAGS = {"stage": "rl", "code_version": "abc", "gate": "x" * 9_000}
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 GATED = Transition(
     seq=1, before=State.REGISTERED, after=State.GATED, at=NOON, actor="promoter", reason="better", canary_prompts=(CanaryPrompt(prompt="p", token_ids=(1, 2)),)
