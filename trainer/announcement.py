@@ -74,7 +74,7 @@ class Announcer:
         to: Any = None
         was_away = False
         while not self._stop.is_set():
-            self._come.wait()
+            self._come.wait(RETRY_S)
             self._come.clear()
             while self._waiting and not self._stop.is_set():
                 event = self._waiting[0]

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from infra.errors import CannotContinue
 from infra.registry import RegisteredVersion
 from infra.settings import Promotion
+from infra.telemetry.metrics import PROMOTION_TRANSITIONS
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import State, Transition
 from schemas.serving import ServingReport
@@ -124,6 +125,7 @@ class Promoter:
         taken = step.transition
         told = {"version": step.version, "before": taken.before, "after": taken.after, "seq": taken.seq, "actor": taken.actor, "reason": taken.reason}
         log.info("transition", extra=told)
+        PROMOTION_TRANSITIONS.add(after=taken.after.value)
         return ledger.replacing(self._registry.get(step.version))
 
     def _aligned(self, ledger: Ledger) -> Ledger:

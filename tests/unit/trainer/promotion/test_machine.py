@@ -37,7 +37,7 @@ def test_the_picture_shows_every_step_that_there_is_and_no_other() -> None:
     ],
 )
 def test_the_next_stage_is_the_first_that_the_settings_do_not_leave_out(state: State, shadow: int, canary: int, approval: str, after: State) -> None:
-    assert stage_after(state, Promotion(shadow_answers=shadow, canary_answers=canary, approval=approval)) is after  # type: ignore[arg-type]  # a literal
+    assert stage_after(state, Promotion(shadow_answers=shadow, canary_answers=canary, approval=approval)) is after
 
 
 def test_a_step_that_is_no_edge_is_never_made() -> None:

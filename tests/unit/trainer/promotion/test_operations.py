@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from infra.errors import RetryLater
+from infra.settings import Settings, load
+from trainer.lease import lease, promoter_lease_path
+from trainer.promotion.__main__ import with_token
+from trainer.promotion.client import Client
+from trainer.promotion.local import LocalDesk
+from trainer.promotion.operations import desk, promoter_path, token_path
+
+TOKEN = "sixteen characters, or more"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load(stack={"dir": tmp_path})
+
+
+def test_who_is_asked_is_the_promoter_that_runs_and_else_nobody_but_the_registry(settings: Settings) -> None:
+    assert isinstance(desk(settings), LocalDesk)
+    with lease(promoter_lease_path(settings)):
+        with pytest.raises(RetryLater, match="starting"):
+            desk(settings)
+        promoter_path(settings).write_text(json.dumps({"url": "http://127.0.0.1:9", "pid": 1}))
+        assert isinstance(desk(settings), Client)
+    assert isinstance(desk(settings), LocalDesk)
+
+
+def test_a_promoter_elsewhere_is_asked_where_the_settings_name_one(tmp_path: Path) -> None:
+    assert isinstance(desk(load(stack={"dir": tmp_path}, promotion={"url": "http://promoter:8080"})), Client)
+
+
+def test_the_operator_token_is_made_once_for_one_pair_of_eyes_where_none_is_set(settings: Settings) -> None:
+    secrets = [with_token(settings).promotion.operator_token for _ in range(2)]
+    assert secrets[0] and secrets[0] == secrets[1] and len(secrets[0].get_secret_value()) >= 32
+    assert stat.S_IMODE(token_path(settings).stat().st_mode) == 0o600
+    given = settings.model_copy(update={"promotion": load(promotion={"operator_token": TOKEN}).promotion})
+    assert with_token(given) is given
