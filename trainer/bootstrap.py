@@ -10,7 +10,6 @@ from infra.errors import CannotContinue
 from infra.registry import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
-from schemas.promotion import State
 from trainer.lease import Held, lease, promoter_lease_path
 from trainer.promotion.log import Ledger
 from trainer.promotion.machine import first_champion
@@ -44,7 +43,8 @@ def bootstrap(settings: Settings, registry: Registry | None = None) -> Registere
 
 
 def register_shipped(settings: Settings, registry: Registry) -> RegisteredVersion:
-    """Register the shipped checkpoint and make it champion; where a kill came between, the rest is done. The caller holds the promoter's lease.
+    """Register the shipped checkpoint and make it champion; where a kill came between, the rest is done. An alias that somebody removed is put back
+    to the champion by the logs. The caller holds the promoter's lease.
 
     Raises CannotContinue where versions exist but none is champion.
     """
@@ -54,14 +54,14 @@ def register_shipped(settings: Settings, registry: Registry) -> RegisteredVersio
     versions = registry.versions()
     if not versions:
         versions = [registry.register(ROOT / settings.reflection.checkpoint, tags={"code_version": code_version(), "decision": SHIPPED})]
-    first = versions[0]
-    if first.tags.get("decision") != SHIPPED or any(version.transitions for version in versions[1:]):
-        how = f"MlflowClient.set_registered_model_alias({registry.name!r}, {Alias.CHAMPION.value!r}, VERSION)"
-        raise CannotContinue(f"{registry.name} has versions but none is champion; point the alias with MLflow's {how}, or name another registry.model_name")
-    while first.state is not State.CHAMPION:
-        step = first_champion(Ledger((first,)), first, ACTOR, SHIPPED, datetime.now(UTC))
-        assert step is not None  # a registered version is gated, a gated one becomes champion
-        registry.record(first.version, step.transition)
-        first = registry.get(first.version)
-    registry.point(Alias.CHAMPION, first.version)
-    return registry.get(first.version)
+    ledger = Ledger(tuple(versions))
+    while ledger.champion is None:
+        first = ledger.versions[0]
+        step = first_champion(ledger, first, ACTOR, SHIPPED, datetime.now(UTC)) if first.tags.get("decision") == SHIPPED else None
+        if step is None:
+            how = f"MlflowClient.set_registered_model_alias({registry.name!r}, {Alias.CHAMPION.value!r}, VERSION)"
+            raise CannotContinue(f"{registry.name} has versions but none is champion; point the alias with MLflow's {how}, or name another registry.model_name")
+        registry.record(step.version, step.transition)
+        ledger = ledger.replacing(registry.get(step.version))
+    registry.point(Alias.CHAMPION, ledger.champion.version)
+    return registry.get(ledger.champion.version)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -16,19 +16,24 @@ import pytest
 from infra.broker import Broker
 from infra.child import Child
 from infra.environment import environment
-from infra.kafka import reader
+from infra.kafka import producer, reader, send
 from infra.registry import Registry
 from infra.settings import Settings, load
+from lab.promotion.script import shadow_cells
 from schemas.envelope import read
+from schemas.ids import derive
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import State
-from schemas.topics import MODEL_EVENTS
+from schemas.responses import ModelVersion
+from schemas.serving import ServingReport
+from schemas.topics import MODEL_EVENTS, QUALITY, SERVING
 from tests.unit.infra.checkpoint_files import write_checkpoint
 from trainer.bootstrap import bootstrap
 from trainer.promotion.client import Client
 from trainer.promotion.local import LocalDesk
 from trainer.promotion.log import Ledger
 from trainer.promotion.operations import Refused, desk, promoter_path, token_path
+from trainer.promotion.reading import TopicFeed
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -115,6 +120,23 @@ def test_every_transition_is_said_on_model_events(settings: Settings, promoter: 
                 events = [read(ModelEvent, record.headers, record.value)[0] for record in records]
                 said |= {(event.version, event.seq) for event in events if event.name == settings.registry.model_name}
     assert said == expected
+
+
+def test_the_feed_tells_figures_and_reports_once_it_has_read_them_to_their_end(settings: Settings) -> None:
+    experiment = derive("experiment", settings.registry.model_name)
+    cell = shadow_cells(experiment, "better")[0]
+    model = ModelVersion(name=settings.registry.model_name, version="1", digest="d")
+    to = producer(settings, "test")
+    send(to, QUALITY, cell, id=cell.key.decode(), source="/test")
+    for worker, at in (("of-now", datetime.now(UTC)), ("of-yesterday", datetime.now(UTC) - timedelta(days=1))):
+        send(to, SERVING, ServingReport(worker=f"{experiment}-{worker}", at=at, champion=model), id=worker, source="/test")
+    to.close()
+    with TopicFeed(settings) as feed:
+        deadline = time.monotonic() + WITHIN_S
+        while not ((seen := feed.seen(experiment)).is_current and seen.cells and seen.reports) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert (seen.experiment, seen.cells) == (experiment, (cell,))
+    assert [report.worker for report in seen.reports if report.worker.startswith(str(experiment))] == [f"{experiment}-of-now"]
 
 
 def test_a_promoter_that_is_asked_to_stop_leaves_nothing_behind(settings: Settings, promoter: Child) -> None:

@@ -113,7 +113,7 @@ class Reports:
             self._places = places
             self._consumer.assign(places)
             self._consumer.seek_to_beginning(*places)
-        for records in self._consumer.poll(timeout_ms=0).values():
+        for records in self._consumer.poll(timeout_ms=100).values():
             for record in records:
                 try:
                     report, _ = read(ServingReport, record.headers, record.value)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from schemas.model_events import Alias
 from schemas.promotion import State
 from tests.unit.trainer.promotion.memory import Killed, MemoryRegistry
 from trainer.bootstrap import ACTOR, SHIPPED, register_shipped
+from trainer.promotion.log import Ledger
+
+NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 
 class Empty(MemoryRegistry):
@@ -47,6 +51,17 @@ def test_a_bootstrap_that_is_killed_is_completed(settings: Settings, boundary: i
         register_shipped(settings, registry)
     version = register_shipped(settings, registry)
     assert (version.version, version.state, version.aliases, len(version.transitions)) == ("1", State.CHAMPION, (Alias.CHAMPION,), 2)
+
+
+def test_an_alias_that_somebody_removed_is_put_back_to_the_champion_by_the_logs(settings: Settings) -> None:
+    registry: Any = Empty()
+    register_shipped(settings, registry)
+    second = registry.register()
+    for state, facts in ((State.GATED, {}), (State.CHAMPION, {"replaces": "1"})):
+        ledger = Ledger(tuple(registry.versions()))
+        registry.record("2", ledger.step(registry.get("2"), state, "promoter", "better", NOW, **facts).transition)
+    registry.aliases.clear()
+    assert register_shipped(settings, registry).version == second.version == registry.aliases[Alias.CHAMPION]
 
 
 def test_versions_without_a_champion_are_left_to_a_person_with_what_to_do(settings: Settings) -> None:
