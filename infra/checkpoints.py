@@ -102,10 +102,11 @@ def verify_checkpoint(checkpoint: Path, digest: str | None = None, files: Mappin
     return found.digest
 
 
-def differences(serving: Path, candidate: Path) -> tuple[str, ...]:
+def differences(serving: Path, candidate: Path, *, with_tensors: bool = True) -> tuple[str, ...]:
     """Why `candidate`'s weights cannot be loaded into the engine that serves `serving`: files and keys that differ.
 
-    Architecture, vocabulary, tokenizer, chat template and the tensors' names and shapes must be equal; precision on disk may differ.
+    Architecture, vocabulary, tokenizer, chat template and the tensors' names and shapes must be equal; precision on disk may differ. An adapter has
+    other tensors than its base: leave them out.
     """
     found = [f"config.json: {key} differs" for key in _different_keys(_read(serving, "config.json"), _read(candidate, "config.json"), _CONFIG_NOTES)]
     found += [
@@ -115,7 +116,7 @@ def differences(serving: Path, candidate: Path) -> tuple[str, ...]:
     found += [f"tokenizer_config.json: {key} differs" for key in _different_keys(a, b, _TOKENIZER_CONFIG_NOTES)]
     if _text(serving / "chat_template.jinja") != _text(candidate / "chat_template.jinja"):
         found.append("chat_template.jinja differs")
-    return (*found, *_different_tensors(_tensors(serving), _tensors(candidate)))
+    return (*found, *(_different_tensors(_tensors(serving), _tensors(candidate)) if with_tensors else ()))
 
 
 def compatible(serving: Path, candidate: Path) -> bool:

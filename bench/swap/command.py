@@ -13,16 +13,16 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bench.demo import machine
 from bench.swap import picture
 from bench.swap.figures import Observed, dropped, latencies, overlapping, percentiles
-from bench.swap.judge import judge, reference, telling
+from bench.swap.judge import Reference, judge, reference, telling
 from bench.swap.load import Answer, Load
 from bench.swap.plan import FULL, SHORT, Plan
 from bench.swap.questions import contexts
@@ -42,6 +42,8 @@ from schemas.topics import MODEL_EVENTS
 from workers.engines.process import prepare_process
 from workers.reflection.files import models_dir
 from workers.reflection.routes import Routes
+
+T = TypeVar("T")
 
 KIND = "retouch.bench-swap.v1"
 REPORT, PICTURE = "swap.json", "swap.png"
@@ -108,11 +110,13 @@ def _figures(settings: Settings, plan: Plan, folder: Path) -> dict[str, Any]:
     asked = contexts(plan.questions, plan.seed)
     found = _told("load", lambda: asyncio.run(_under_load(settings, registry, versions, plan)))
     checkpoints = {version.version: registry.fetch(version.version, models_dir(settings)) for version in versions}
-    references = {
-        version.version: _told(f"reference of version {version.version}", lambda v=version: reference(settings, checkpoints[v.version], v.model, asked))
-        for version in versions
-    }
     answers: Sequence[Answer] = found.pop("answers")
+
+    def alone(version: RegisteredVersion) -> Reference:
+        wanted = {answer.question for answer in answers if answer.version == version.version}
+        return _told(f"version {version.version} alone", lambda: reference(settings, checkpoints[version.version], version.model, asked, wanted))
+
+    references = {version.version: alone(version) for version in versions}
 
     def scorers() -> dict[str, Any]:
         from bench.demo.checkpoint import Checkpoint
@@ -202,7 +206,7 @@ async def _swap(settings: Settings, place: Inside, load: Load, version: Register
     return Observed(before, version.version, alias_s, event_s, served_s or answered_s, answered_s, told)
 
 
-def _told(name: str, body: Any) -> Any:
+def _told(name: str, body: Callable[[], T]) -> T:
     """One line a part, with its time, on standard error."""
     began = time.monotonic()
     made = body()

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import itertools
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,26 @@ from workers.engines.choice import start_engine
 from workers.reflection.reflector import Reflector
 from workers.reflection.routes import Routes
 
-#: Of a version: what it says to each question, by number.
-Reference = Sequence[Answer]
+#: Of a version: what it says to questions, by number.
+Reference = Mapping[int, Answer]
 
 
-def reference(settings: Settings, checkpoint: Path, model: ModelVersion, contexts: Sequence[Context]) -> Reference:
-    """One question at a time, one version in memory. Blocks."""
+def reference(settings: Settings, checkpoint: Path, model: ModelVersion, contexts: Sequence[Context], wanted: Iterable[int]) -> Reference:
+    """What this version alone says to the questions that are wanted; it is the only one in memory. Blocks."""
     alone = settings.model_copy(update={"reflection": settings.reflection.model_copy(update={"versions": 1})})
     engine = start_engine(alone, checkpoint, model)
 
-    async def ask() -> list[Answer]:
+    async def ask() -> dict[int, Answer]:
         reflector = Reflector(alone.reflection, engine, lambda: Routes(model))
-        found = [kept(number, time.perf_counter(), await reflector.answer(context)) for number, context in enumerate(contexts)]
+        places = asyncio.Semaphore(alone.reflection.concurrency)
+
+        async def one(number: int) -> Answer:
+            async with places:
+                return kept(number, time.perf_counter(), await reflector.answer(contexts[number]))
+
+        found = await asyncio.gather(*[one(number) for number in wanted])
         await engine.close()
-        return found
+        return {answer.question: answer for answer in found}
 
     return asyncio.run(ask())
 
@@ -66,10 +73,9 @@ def judge(
 
 
 def telling(references: Mapping[str, Reference]) -> float:
-    """The share of pairs of versions and questions that differ in words: the others could be mixed without anybody seeing it."""
-    names = sorted(references)
-    pairs = [(a, b) for place, a in enumerate(names) for b in names[place + 1 :]]
-    told = [_said(x) != _said(y) for a, b in pairs for x, y in zip(references[a], references[b], strict=True)]
+    """The share of questions that two versions answer in different words: others could be mixed without anybody seeing it."""
+    pairs = itertools.combinations(sorted(references), 2)
+    told = [_said(references[a][number]) != _said(references[b][number]) for a, b in pairs for number in references[a].keys() & references[b].keys()]
     return sum(told) / len(told) if told else 0.0
 
 

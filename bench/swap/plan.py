@@ -11,7 +11,7 @@ class Plan:
 
     versions: int = 4
     noise: float = 0.25  # of each weight, relative: half of the answers come out in other words, nine in ten can still be read
-    questions: int = 96
+    questions: int = 2_000  # so many that hardly any is found in the engine's cache of prefixes, as in life
     places: int = 2  # versions in memory at once (`reflection.versions`)
     in_flight: int = 64
     capacity_s: float = 15.0
@@ -26,4 +26,4 @@ class Plan:
 
 
 FULL = Plan()
-SHORT = Plan(versions=3, questions=24, in_flight=16, capacity_s=2.0, steady_s=3.0, shadow_s=2.0, swaps=6, pause_s=0.2)
+SHORT = Plan(versions=3, questions=300, in_flight=16, capacity_s=2.0, steady_s=3.0, shadow_s=2.0, swaps=6, pause_s=0.2)

@@ -7,18 +7,22 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from infra.checkpoints import BadCheckpoint
 from infra.errors import BadSetting
 from infra.settings import EngineKind, Settings
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from workers.engines.backend import Backend
 from workers.engines.chat import ChatTemplate
+from workers.engines.lora import MOST_RANK, AdapterPlaces, misfits
 from workers.engines.process import prepare_process
 from workers.engines.room import Limits
 from workers.engines.serving import ServingEngine
 from workers.engines.slots import Held
 from workers.engines.transformers_engine import TransformersBackend, TransformersOptions
 from workers.engines.vllm_engine import VllmBackend, VllmOptions
+
+PROJECT = Path(__file__).parents[2]
 
 
 def engine_kind(settings: Settings) -> EngineKind:
@@ -37,17 +41,32 @@ def start_engine(
 ) -> ServingEngine:
     """Load `checkpoint` and serve it as `model`, with room for `reflection.versions`. Blocks: a second with transformers, 20 to 40 s with vLLM.
 
-    Raises EngineDied, or StartStopped when `stop` is set first.
+    Raises EngineDied, BadCheckpoint for one that the settings cannot serve, or StartStopped when `stop` is set first.
     """
     wanted = settings.reflection
     kind = engine_kind(settings)
+    prepare_process(wanted.threads)
+    limits = Limits(max_model_len=wanted.max_model_len, in_flight=wanted.concurrency, drain_s=wanted.timeout_s, versions=wanted.versions)
+    first = Held(model, checkpoint, tuple(canary_prompts))
+    if wanted.adapters:
+        return _start_adapters(settings, kind, first, limits, stop)
 
     def make_backend(path: Path) -> Backend:
         if kind is EngineKind.VLLM:
             return VllmBackend(path, VllmOptions(wanted.max_model_len, wanted.concurrency, wanted.threads, wanted.versions))
         return TransformersBackend(path, TransformersOptions(wanted.concurrency, wanted.threads))
 
-    prepare_process(wanted.threads)
-    limits = Limits(max_model_len=wanted.max_model_len, in_flight=wanted.concurrency, drain_s=wanted.timeout_s, versions=wanted.versions)
-    first = Held(model, checkpoint, tuple(canary_prompts))
     return ServingEngine.start(make_backend, ChatTemplate(checkpoint), first, limits, stop)
+
+
+def _start_adapters(settings: Settings, kind: EngineKind, first: Held, limits: Limits, stop: threading.Event | None) -> ServingEngine:
+    """All versions are adapters over `reflection.checkpoint`, or are it. Raises BadCheckpoint for a first one that is neither."""
+    wanted = settings.reflection
+    if kind is not EngineKind.VLLM:
+        raise BadSetting("reflection.adapters=true: only vLLM holds adapters beside each other; set reflection.engine=vllm, or adapters=false")
+    base = PROJECT / wanted.checkpoint
+    if found := misfits(base, first.checkpoint):
+        raise BadCheckpoint(f"{first.checkpoint}: cannot be served over {base}: {'; '.join(found)}")
+    options = VllmOptions(wanted.max_model_len, wanted.concurrency, wanted.threads, adapters=wanted.versions, adapter_rank=MOST_RANK)
+    places = AdapterPlaces(base, options)
+    return ServingEngine.start(places, ChatTemplate(base), first, limits, stop, lambda _, other: misfits(base, other))

@@ -168,11 +168,14 @@ class ServingEngine:
     def _work(self) -> None:
         while not self._closing:
             self._receive()
-            while self._waiting and self._room.admits:
-                request = self._waiting.popleft()
-                if not request.answer.cancelled():
-                    self._room.admit(request)
+            self._admit()
             self._room.step()
+
+    def _admit(self) -> None:
+        while self._waiting and self._room.admits:
+            request = self._waiting.popleft()
+            if not request.answer.cancelled():
+                self._room.admit(request)
 
     def _receive(self) -> None:
         """Take everything that was posted; blocks only when there is nothing else to do."""
@@ -186,8 +189,10 @@ class ServingEngine:
                 case _Abort():
                     self._room.give_up(item.request_id)
                 case Serve():
+                    self._admit()  # who came before is answered as things were
                     self._room.serve(item)
                 case Loading():
+                    self._admit()
                     self._room.put(item)
                 case _Close():
                     self._closing = True

@@ -30,6 +30,8 @@ class VllmOptions:
     max_num_seqs: int
     threads: int
     engines: int = 1  # that share a GPU
+    adapters: int = 0  # versions held as adapters over the one model (workers.engines.lora); 0: none
+    adapter_rank: int = 64
 
 
 class VllmBackend:
@@ -59,6 +61,7 @@ class VllmBackend:
             gpu_memory_utilization=GPU_MEMORY_SHARE / options.engines,
             kv_cache_memory_bytes=None if on_gpu else _kv_cache_bytes(checkpoint, options),
             seed=0,  # of the engine, not of requests
+            **_adapter_arguments(options),
         )
         # vLLM 0.31 shares rotary embeddings among all models of a process. A load that fails half way leaves them without data, and would take the
         # engine beside it along (2026-11-21).
@@ -66,7 +69,7 @@ class VllmBackend:
         self._engine: Any = LLMEngine.from_engine_args(arguments)
         self._names: dict[int, str] = {}  # our request id -> vLLM's
 
-    def admit(self, request_id: int, token_ids: list[int], sampling: Sampling) -> None:
+    def admit(self, request_id: int, token_ids: list[int], sampling: Sampling, adapter: Any = None) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -78,7 +81,7 @@ class VllmBackend:
             include_stop_str_in_output=True,
             output_kind=RequestOutputKind.FINAL_ONLY,
         )
-        self._names[request_id] = self._engine.add_request(str(request_id), {"type": "token", "prompt_token_ids": token_ids}, params)
+        self._names[request_id] = self._engine.add_request(str(request_id), {"type": "token", "prompt_token_ids": token_ids}, params, lora_request=adapter)
 
     def abort(self, request_id: int) -> None:
         if name := self._names.pop(request_id, None):
@@ -95,8 +98,22 @@ class VllmBackend:
         if not self._engine.reset_prefix_cache():
             raise RuntimeError("vLLM did not clear its prefix cache")
 
+    def add_adapter(self, name: str, number: int, folder: Path) -> Any:
+        """What `admit` takes for a request of this adapter. `number` must be new."""
+        from vllm.lora.request import LoRARequest
+
+        adapter = LoRARequest(name, number, str(folder))
+        if not self._engine.add_lora(adapter):
+            raise RuntimeError(f"vLLM did not take the adapter {folder}")
+        return adapter
+
+    def remove_adapter(self, adapter: Any) -> None:
+        self._engine.remove_lora(adapter.lora_int_id)
+
     def close(self) -> None:
-        self._engine.engine_core.shutdown()
+        """May be called again."""
+        if self._engine is not None:
+            self._engine.engine_core.shutdown()
         self._engine = None
 
     def _completion(self, output: Any) -> Completion:
@@ -105,6 +122,13 @@ class VllmBackend:
         first = output.outputs[0]
         reason = FinishReason.LENGTH if first.finish_reason == "length" else FinishReason.STOP
         return Completion(request_id, first.text, tuple(first.token_ids), reason)
+
+
+def _adapter_arguments(options: VllmOptions) -> dict[str, Any]:
+    if not options.adapters:
+        return {}
+    # One more than are held: the next one is loaded before the one it replaces goes.
+    return {"enable_lora": True, "max_loras": options.adapters + 1, "max_cpu_loras": options.adapters + 1, "max_lora_rank": options.adapter_rank}
 
 
 def _repack_tied_head(model: Any) -> None:

@@ -52,6 +52,12 @@ class Served:
             while len(self.backends[place].left) < requests:  # noqa: ASYNC110  # another thread fills it
                 await asyncio.sleep(0.001)
 
+    async def loading(self) -> None:
+        """Wait until a version is on its way in."""
+        async with asyncio.timeout(10):
+            while self.engine._room.loading is None:  # noqa: ASYNC110  # another thread sets it
+                await asyncio.sleep(0.001)
+
     def _backend(self, checkpoint: Path) -> FakeBackend:
         self.backends.append(FakeBackend(checkpoint, self.answer, steps=3, step_s=0.01))
         return self.backends[-1]

@@ -35,10 +35,11 @@ async def test_answers_carry_the_version_they_were_admitted_under_through_a_swap
 
 async def test_requests_that_come_during_a_swap_wait_for_the_new_version(tmp_path: Path) -> None:
     served = Served(tmp_path)
+    served.backend.steps = 20
     running = asyncio.create_task(served.engine.generate("a", SAMPLING))
     await served.running(1)
     swapping = asyncio.create_task(served.engine.swap(served.second, version("2")))
-    await asyncio.sleep(0)
+    await served.loading()
     late = asyncio.create_task(served.engine.generate("b", SAMPLING))
     assert [(await running).text, (await late).text] == ["a@1", "b@2"]
     assert (await swapping).waited_ms > 0

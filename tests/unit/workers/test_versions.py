@@ -59,10 +59,11 @@ async def test_the_version_least_lately_needed_gives_way_once_its_requests_have_
     served = Served(tmp_path, versions=2)
     await served.engine.swap(served.second, version("2"))
     assert served.engine.displaces == "1"
+    served.backend.steps = 20
     last = asyncio.create_task(served.ask("a", "1"))
     await served.running(1)
     loading = asyncio.create_task(served.engine.load(served.third, version("3")))
-    await asyncio.sleep(0.02)
+    await served.loading()
     with pytest.raises(NotLoaded):
         await served.ask("b", "1")
     assert (await last, (await loading).waited_ms > 0, loaded(served)) == (("a@1", "1"), True, ["3", "2"])
