@@ -19,7 +19,7 @@ from schemas.queries import Strategy
 COMMANDS = (
     *("demo", "up", "status", "down", "replay", "ask", "train", "train status", "topics apply", "topics describe"),
     *(f"models {name}" for name in ("list", "show", "promote", "reject", "rollback", "diff", "history", "watch")),
-    *("config check", "config print", "lab chaos", "dlq list", "dlq show", "dlq redrive"),
+    *("config check", "config print", "lab chaos", "lab promotion", "dlq list", "dlq show", "dlq redrive"),
 )
 
 

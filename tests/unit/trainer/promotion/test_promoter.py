@@ -1,113 +1,25 @@
-"""The promoter over a registry in memory: every edge by itself, then everything at random, with a kill between any two effects."""
+"""The promoter over a registry in memory: every edge by itself."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from infra.errors import CannotContinue
-from infra.settings import Promotion
-from lab.promotion.invariants import anomalies, shape
-from lab.promotion.script import PROMOTION, Script, Told
-from schemas.model_events import Alias, ModelEvent
-from schemas.promotion import CanaryPrompt, State, Transition
-from tests.unit.trainer.promotion.memory import Killed, MemoryRegistry
+from lab.promotion.invariants import shape
+from lab.promotion.script import PROMOTION, Told
+from schemas.model_events import Alias
+from schemas.promotion import State
+from tests.unit.trainer.promotion.memory import MemoryRegistry
+from tests.unit.trainer.promotion.world import PASSED, PROMPT, World
 from trainer.promotion import machine, wishes
 from trainer.promotion.gate import GateResult
-from trainer.promotion.log import Ledger, Step
 from trainer.promotion.operations import Refused
 from trainer.promotion.promoter import Promoter, verdict_of
-
-PROMPT = CanaryPrompt(prompt="Say something.", token_ids=(1, 2, 3))
-PASSED = GateResult("passed", "significantly better", {"gain": 0.1}, (PROMPT,))
-Wish = Callable[[Ledger, datetime], Step]
-
-
-class World:
-    """A registry, what its promoter is told, and the promoter of the present life."""
-
-    def __init__(self, promotion: Promotion = PROMOTION) -> None:
-        self.registry = MemoryRegistry(self.check)
-        self.script = Script()
-        self.promotion = promotion
-        self.said: list[ModelEvent] = []
-        first = self.registry.register()
-        for _ in range(2):
-            step = machine.first_champion(Ledger((self.registry.get("1"),)), self.registry.get("1"), "bootstrap", "shipped", self.script.now)
-            assert step
-            self.registry.record(first.version, step.transition)
-        self.registry.point(Alias.CHAMPION, "1")
-        self.live()
-
-    def live(self) -> None:
-        self.promoter = Promoter(self.registry, self.promotion, feed=self.script, gates=self.script, announce=self.said.append, clock=lambda: self.script.now)
-
-    def register(self, gate: GateResult | None = PASSED) -> str:
-        version = self.registry.register().version
-        if gate:
-            self.script.gates[version] = gate
-        return version
-
-    def quiet(self, kill_at: int | None = None) -> bool:
-        """Look until nothing is left to do; whether a kill came in between."""
-        return self.survive(lambda: [None for _ in iter(self.look, False)], kill_at)
-
-    def look(self) -> bool:
-        self.script.now += timedelta(seconds=1)
-        self.script.versions = {version.version: version for version in self.registry.versions()}
-        return self.promoter.look()
-
-    def survive(self, act: Callable[[], object], kill_at: int | None) -> bool:
-        self.registry.kill_at = kill_at
-        try:
-            act()
-        except Killed:
-            self.live()
-            return True
-        finally:
-            self.registry.kill_at = None
-        return False
-
-    def obey(self, wish: Wish, kill_at: int | None = None) -> None:
-        """As an operator does: who is cut off looks, and asks again where the champion, or the version, is as it was."""
-        before = [step for _, step in self.steps()]
-        if self.survive(lambda: self.promoter.obey(wish), kill_at) and [step for _, step in self.steps()] == before:
-            self.promoter.obey(wish)
-
-    @property
-    def ledger(self) -> Ledger:
-        return Ledger(tuple(self.registry.versions()))
-
-    def steps(self) -> list[tuple[str, Transition]]:
-        return [(version.version, step) for version in self.registry.versions() for step in version.transitions]
-
-    def state(self, version: str) -> State:
-        ledger = self.ledger
-        found = ledger.get(version)
-        assert found
-        return ledger.state(found)
-
-    def check(self) -> None:
-        """What holds after every single write, whoever is killed then."""
-        if Alias.CHAMPION in self.registry.aliases:
-            assert anomalies(self.ledger) == []
-
-    def check_quiet(self) -> None:
-        """What holds once there is nothing left to do."""
-        ledger = self.ledger
-        assert ledger.champion and self.registry.aliases.get(Alias.CHAMPION) == ledger.champion.version
-        assert self.registry.aliases.get(Alias.CHALLENGER) == (ledger.challenger.version if ledger.challenger else None)
-        assert all(version.state is ledger.state(version) for version in ledger.versions)
-        assert {(event.version, event.seq) for event in self.said} == {(version, step.seq) for version, step in self.steps()}
 
 
 @pytest.fixture
@@ -328,100 +240,3 @@ def test_old_figures_and_those_of_another_experiment_decide_nothing(world: World
     assert verdict_of(ledger, seen, PROMOTION, world.script.now) is not None
     assert verdict_of(ledger, replace(seen, is_current=False), PROMOTION, world.script.now) is None
     assert verdict_of(ledger, replace(seen, experiment=None), PROMOTION, world.script.now) is None
-
-
-#: Two boundaries for each write. A handover with what follows from it is some five writes.
-KILL_AT = st.sampled_from([None, *range(9)])
-
-TOLD = st.sampled_from(["better", "better", "nothing", "harmful", "equal"])
-
-
-class Promotions(RuleBasedStateMachine):
-    """Two worlds see the same; in one of them the promoter is killed again and again. They end alike."""
-
-    @initialize(approval=st.sampled_from(["automatic", "person"]), shadow=st.booleans(), canary=st.booleans())
-    def begin(self, approval: str, shadow: bool, canary: bool) -> None:
-        left_out = {"shadow_answers": 200 if shadow else 0, "canary_answers": 400 if canary else 0}
-        promotion = PROMOTION.model_copy(update={"approval": approval, **left_out})
-        self.calm, self.killed = World(promotion), World(promotion)
-        self.both(lambda world, kill: world.quiet(kill), None)
-
-    def both(self, act: Callable[[World, int | None], object], kill_at: int | None) -> None:
-        act(self.calm, None)
-        act(self.killed, kill_at)
-        for world in (self.calm, self.killed):
-            world.quiet()
-
-    def living(self, which: int) -> str:
-        """A version; one in ten is given up already, where there are such."""
-        versions = self.calm.ledger.versions
-        living = [version for version in versions if version.state not in (State.REJECTED, State.INCONCLUSIVE)]
-        among = living if which % 10 else versions
-        return among[which % len(among)].version
-
-    @rule(outcome=st.sampled_from(["passed", "passed", "passed", "rejected", "inconclusive", None]), kill_at=KILL_AT)
-    def register(self, outcome: Any, kill_at: int | None) -> None:
-        gate = None if outcome is None else GateResult(outcome, "said the gate", {}, (PROMPT,) if outcome == "passed" else ())
-        for world in (self.calm, self.killed):
-            world.script.gates = {version.version: PASSED for version in world.registry.versions()} | world.script.gates
-            world.register(gate)
-        self.both(lambda world, kill: world.quiet(kill), kill_at)
-
-    @rule(kill_at=st.sampled_from([None, *range(25)]))
-    def a_good_version_comes(self, kill_at: int | None) -> None:
-        for world in (self.calm, self.killed):
-            world.register()
-            world.script.told = {"shadow": "better", "canary": "better"}
-        self.both(lambda world, kill: world.quiet(kill), kill_at)
-        for world in (self.calm, self.killed):
-            world.script.told = {}
-
-    @rule(shadow=TOLD, canary=TOLD, kill_at=KILL_AT)
-    def users_tell(self, shadow: Told, canary: Told, kill_at: int | None) -> None:
-        for world in (self.calm, self.killed):
-            world.script.told = {"shadow": shadow, "canary": canary}
-        self.both(lambda world, kill: world.quiet(kill), kill_at)
-        for world in (self.calm, self.killed):
-            world.script.told = {}
-
-    @rule(kill_at=KILL_AT)
-    def time_passes(self, kill_at: int | None) -> None:
-        for world in (self.calm, self.killed):
-            world.script.now += timedelta(days=30)
-        self.both(lambda world, kill: world.quiet(kill), kill_at)
-
-    @rule(which=st.integers(0, 99), kill_at=KILL_AT)
-    def workers_refuse(self, which: int, kill_at: int | None) -> None:
-        name = self.living(which)
-        for world in (self.calm, self.killed):
-            world.script.refused = {name}
-        self.both(lambda world, kill: world.quiet(kill), kill_at)
-        for world in (self.calm, self.killed):
-            world.script.refused = set()
-
-    @rule(kind=st.sampled_from(["promote", "promote", "reject", "rollback", "rollback to"]), which=st.integers(0, 99), kill_at=KILL_AT)
-    def operator_asks(self, kind: str, which: int, kill_at: int | None) -> None:
-        name = self.living(which)
-        wish = {
-            "promote": partial(wishes.promote, version=name),
-            "reject": partial(wishes.reject, version=name),
-            "rollback": partial(wishes.rollback, to=None),
-            "rollback to": partial(wishes.rollback, to=name),
-        }[kind]
-
-        def act(world: World, kill: int | None) -> None:
-            with suppress(Refused):
-                world.obey(partial(wish, operator="ada", reason="because"), kill)
-
-        self.both(act, kill_at)
-
-    @precondition(lambda self: hasattr(self, "calm"))
-    @invariant()
-    def both_end_alike(self) -> None:
-        for world in (self.calm, self.killed):
-            world.check_quiet()
-        assert shape(self.killed.ledger) == shape(self.calm.ledger)
-
-
-TestPromotions = Promotions.TestCase
-TestPromotions.settings = hypothesis_settings(max_examples=80, stateful_step_count=20, deadline=None)

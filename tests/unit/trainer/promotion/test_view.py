@@ -8,7 +8,7 @@ from infra.settings import load
 from lab.promotion.script import PROMOTION, Script, moments
 from schemas.experiments import Arm
 from schemas.quality import Metric, Span
-from tests.unit.trainer.promotion.test_promoter import World
+from tests.unit.trainer.promotion.world import World
 from trainer.promotion.promoter import Sight, verdict_of
 from trainer.promotion.view import view_of
 

@@ -1,0 +1,117 @@
+"""The promoter over a registry in memory: everything at random, with a kill between any two effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from lab.promotion.invariants import shape
+from lab.promotion.script import PROMOTION, Told
+from schemas.promotion import State
+from tests.unit.trainer.promotion.world import PASSED, PROMPT, World
+from trainer.promotion import wishes
+from trainer.promotion.gate import GateResult
+from trainer.promotion.operations import Refused
+
+#: Two boundaries for each write. A handover with what follows from it is some five writes.
+KILL_AT = st.sampled_from([None, *range(9)])
+
+TOLD = st.sampled_from(["better", "better", "nothing", "harmful", "equal"])
+
+
+class Promotions(RuleBasedStateMachine):
+    """Two worlds see the same; in one of them the promoter is killed again and again. They end alike."""
+
+    @initialize(approval=st.sampled_from(["automatic", "person"]), shadow=st.booleans(), canary=st.booleans())
+    def begin(self, approval: str, shadow: bool, canary: bool) -> None:
+        left_out = {"shadow_answers": 200 if shadow else 0, "canary_answers": 400 if canary else 0}
+        promotion = PROMOTION.model_copy(update={"approval": approval, **left_out})
+        self.calm, self.killed = World(promotion), World(promotion)
+        self.both(lambda world, kill: world.quiet(kill), None)
+
+    def both(self, act: Callable[[World, int | None], object], kill_at: int | None) -> None:
+        act(self.calm, None)
+        act(self.killed, kill_at)
+        for world in (self.calm, self.killed):
+            world.quiet()
+
+    def living(self, which: int) -> str:
+        """A version; one in ten is given up already, where there are such."""
+        versions = self.calm.ledger.versions
+        living = [version for version in versions if version.state not in (State.REJECTED, State.INCONCLUSIVE)]
+        among = living if which % 10 else versions
+        return among[which % len(among)].version
+
+    @rule(outcome=st.sampled_from(["passed", "passed", "passed", "rejected", "inconclusive", None]), kill_at=KILL_AT)
+    def register(self, outcome: Any, kill_at: int | None) -> None:
+        gate = None if outcome is None else GateResult(outcome, "said the gate", {}, (PROMPT,) if outcome == "passed" else ())
+        for world in (self.calm, self.killed):
+            world.script.gates = {version.version: PASSED for version in world.registry.versions()} | world.script.gates
+            world.register(gate)
+        self.both(lambda world, kill: world.quiet(kill), kill_at)
+
+    @rule(kill_at=st.sampled_from([None, *range(25)]))
+    def a_good_version_comes(self, kill_at: int | None) -> None:
+        for world in (self.calm, self.killed):
+            world.register()
+            world.script.told = {"shadow": "better", "canary": "better"}
+        self.both(lambda world, kill: world.quiet(kill), kill_at)
+        for world in (self.calm, self.killed):
+            world.script.told = {}
+
+    @rule(shadow=TOLD, canary=TOLD, kill_at=KILL_AT)
+    def users_tell(self, shadow: Told, canary: Told, kill_at: int | None) -> None:
+        for world in (self.calm, self.killed):
+            world.script.told = {"shadow": shadow, "canary": canary}
+        self.both(lambda world, kill: world.quiet(kill), kill_at)
+        for world in (self.calm, self.killed):
+            world.script.told = {}
+
+    @rule(kill_at=KILL_AT)
+    def time_passes(self, kill_at: int | None) -> None:
+        for world in (self.calm, self.killed):
+            world.script.now += timedelta(days=30)
+        self.both(lambda world, kill: world.quiet(kill), kill_at)
+
+    @rule(which=st.integers(0, 99), kill_at=KILL_AT)
+    def workers_refuse(self, which: int, kill_at: int | None) -> None:
+        name = self.living(which)
+        for world in (self.calm, self.killed):
+            world.script.refused = {name}
+        self.both(lambda world, kill: world.quiet(kill), kill_at)
+        for world in (self.calm, self.killed):
+            world.script.refused = set()
+
+    @rule(kind=st.sampled_from(["promote", "promote", "reject", "rollback", "rollback to"]), which=st.integers(0, 99), kill_at=KILL_AT)
+    def operator_asks(self, kind: str, which: int, kill_at: int | None) -> None:
+        name = self.living(which)
+        wish = {
+            "promote": partial(wishes.promote, version=name),
+            "reject": partial(wishes.reject, version=name),
+            "rollback": partial(wishes.rollback, to=None),
+            "rollback to": partial(wishes.rollback, to=name),
+        }[kind]
+
+        def act(world: World, kill: int | None) -> None:
+            with suppress(Refused):
+                world.obey(partial(wish, operator="ada", reason="because"), kill)
+
+        self.both(act, kill_at)
+
+    @precondition(lambda self: hasattr(self, "calm"))
+    @invariant()
+    def both_end_alike(self) -> None:
+        for world in (self.calm, self.killed):
+            world.check_quiet()
+        assert shape(self.killed.ledger) == shape(self.calm.ledger)
+
+
+TestPromotions = Promotions.TestCase
+TestPromotions.settings = hypothesis_settings(max_examples=80, stateful_step_count=20, deadline=None)
