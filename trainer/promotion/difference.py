@@ -115,8 +115,8 @@ def _samples(asked: _Asked, samples: int) -> list[dict[str, Any]]:
     from trainer.evaluate import choose
 
     shown = {case.case_id for case in choose(asked.cases, samples)}
-    rows = [(case, *both) for case, *both in zip(asked.cases, asked.a.answers, asked.b.answers, strict=True) if case.case_id in shown]
     return [
         {"domain": case.domain, "question": case.query.text, "draft": case.base_answer, "truth": case.truth, "items": len(case.items), "a": a, "b": b}
-        for case, a, b in rows
+        for case, a, b in zip(asked.cases, asked.a.answers, asked.b.answers, strict=True)
+        if case.case_id in shown
     ]
