@@ -10,10 +10,11 @@ import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
@@ -23,11 +24,18 @@ from infra.registry import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.contexts import Context, HistoryItem, Source
 from schemas.drafts import Draft
+from schemas.experiments import Arm, Assignment
 from schemas.ids import derive
+from schemas.messages import Message
 from schemas.model_events import Alias, ModelEvent
+from schemas.promotion import State, Transition
 from schemas.queries import Query
 from schemas.responses import Response, ResponseStatus
-from schemas.topics import CONTEXTS, MODEL_EVENTS, RESPONSES
+from schemas.serving import ServingReport
+from schemas.shadows import Shadow
+from schemas.topics import CONTEXTS, MODEL_EVENTS, RESPONSES, SERVING, SHADOWS, Topic
+
+M = TypeVar("M", bound=Message)
 
 #: MLflow and torch warn about themselves.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.filterwarnings("ignore")]
@@ -53,6 +61,10 @@ def test_a_promoted_version_takes_over_under_load_and_nothing_is_lost(settings: 
         _wait_for_swap(settings)
         asked |= _ask(settings, 20)
         answers = _answers(settings, asked)
+        experiment = _challenge(settings, registry, first, second)
+        tried = _ask(settings, 20)
+        shadows = _shadows(settings, experiment, 20)
+        arms = {answer.provenance.assignment for answer in _answers(settings, tried)}
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0, (tmp_path / "worker.log").read_text()
     assert Counter(answer.query_id for answer in answers) == Counter(asked)
@@ -62,7 +74,10 @@ def test_a_promoted_version_takes_over_under_load_and_nothing_is_lost(settings: 
     assert sum(answer.status is ResponseStatus.PERSONALIZED for answer in answers) > 60
     (swap,) = map(json.loads, (settings.stack.dir / "swaps.jsonl").read_text().splitlines())
     assert (swap["from"], swap["to"], swap["dropped"]) == (first.version, second.version, 0)
-    assert "quiet lighthouse" not in (tmp_path / "worker.log").read_text()  # users' text
+    assert arms == {Assignment(experiment=experiment, arm=Arm.CHAMPION, version=second.version)}
+    assert {shadow.query_id for shadow in shadows} == tried
+    assert {(shadow.model, shadow.assignment.arm, shadow.assignment.version) for shadow in shadows} == {(first.model, Arm.SHADOW, first.version)}
+    assert "the bus is slow" not in (tmp_path / "worker.log").read_text()  # users' text
 
 
 def _other_weights(folder: Path) -> Path:
@@ -138,8 +153,25 @@ def _context(user: str) -> Context:
 
 
 def _promote(settings: Settings, registry: Registry, before: RegisteredVersion, after: RegisteredVersion) -> None:
-    """Move the alias, then say so, as the trainer does."""
+    """Move the alias, then say so, as the promoter does."""
     registry.point(Alias.CHAMPION, after.version)
+    _say(settings, before, after)
+
+
+def _challenge(settings: Settings, registry: Registry, challenger: RegisteredVersion, champion: RegisteredVersion) -> uuid.UUID:
+    """Put a version into shadow for every question, and wait until the worker holds it beside the champion. Returns the experiment."""
+    experiment = uuid4()
+    given: dict[str, Any] = {"at": datetime.now(UTC), "actor": "tests", "reason": "test"}
+    registry.record(challenger.version, Transition(seq=1, before=State.REGISTERED, after=State.GATED, **given))
+    registry.record(challenger.version, Transition(seq=2, before=State.GATED, after=State.SHADOW, experiment=experiment, share=1.0, **given))
+    registry.point(Alias.CHALLENGER, challenger.version)
+    _say(settings, champion, challenger)
+    (report,) = _read(settings, SERVING, ServingReport, lambda report: report.experiment == experiment, 1)
+    assert (report.champion, report.challenger, report.refused, report.swaps) == (champion.model, challenger.model, (), 1)
+    return experiment
+
+
+def _say(settings: Settings, before: RegisteredVersion, after: RegisteredVersion) -> None:
     event = ModelEvent(
         event_id=uuid4(),
         name=after.name,
@@ -165,13 +197,21 @@ def _wait_for_swap(settings: Settings) -> None:
 
 def _answers(settings: Settings, asked: set[uuid.UUID]) -> list[Response]:
     """Every response to what was asked, repeats included."""
-    found: list[Response] = []
+    return _read(settings, RESPONSES, Response, lambda answer: answer.query_id in asked, len(asked), lambda answer: answer.query_id)
+
+
+def _shadows(settings: Settings, experiment: uuid.UUID, count: int) -> list[Shadow]:
+    return _read(settings, SHADOWS, Shadow, lambda shadow: shadow.assignment.experiment == experiment, count)
+
+
+def _read(settings: Settings, topic: Topic, kind: type[M], wanted: Callable[[M], bool], count: int, identity: Callable[[M], object] = id) -> list[M]:
+    """What is wanted of a topic, until there are `count` different ones."""
+    found: list[M] = []
     consumer = reader(settings, "tests")
-    consumer.subscribe([RESPONSES.name])
+    consumer.subscribe([topic.name])
     until = time.monotonic() + WAIT_S
-    while {answer.query_id for answer in found} != asked and time.monotonic() < until:
+    while len(set(map(identity, found))) < count and time.monotonic() < until:
         for records in consumer.poll(timeout_ms=200).values():
-            read = [Response.from_bytes(record.value) for record in records]
-            found += [answer for answer in read if answer.query_id in asked]
+            found += [message for record in records if wanted(message := kind.from_bytes(record.value))]
     consumer.close()
     return found
