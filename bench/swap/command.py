@@ -179,7 +179,7 @@ async def _swapping(
     try:
         for _ in range(WARM_SWAPS + plan.swaps):
             others = [version for version in versions if version.version != place.follower.serving.version]
-            found.append(await _swap(settings, place, load, chance.choice(others), plan))
+            found.append(await _swap(settings, place, load, chance.choice(others), plan, found[-1].served_s if found else 0.0))
             await asyncio.sleep(plan.pause_s)
     finally:
         over.set()
@@ -187,7 +187,8 @@ async def _swapping(
     return found[WARM_SWAPS:], answers
 
 
-async def _swap(settings: Settings, place: Inside, load: Load, version: RegisteredVersion, plan: Plan) -> Observed:
+async def _swap(settings: Settings, place: Inside, load: Load, version: RegisteredVersion, plan: Plan, since_s: float) -> Observed:
+    """`since_s` is when the version before took over: an answer to an older question may be by an earlier reign of this one."""
     before, first = place.follower.serving.version, len(load.answers)
     alias_s = time.perf_counter()
     event_s = await asyncio.to_thread(place.promoter.promote, version, before)
@@ -198,7 +199,8 @@ async def _swap(settings: Settings, place: Inside, load: Load, version: Register
         await asyncio.sleep(0.002)
         if not served_s and place.engine.champion == version.model:
             served_s = time.perf_counter()
-        answered_s = next((answer.done_s for answer in load.answers[first:] if answer.version == version.version), 0.0)
+        new = (answer.done_s for answer in load.answers[first:] if answer.version == version.version and answer.due_s > since_s)
+        answered_s = next(new, 0.0)
         first = len(load.answers)
     while place.follower.serving.version != version.version:  # noqa: ASYNC110  # its record of the swap follows within milliseconds
         await asyncio.sleep(0.002)

@@ -20,7 +20,7 @@ class Plan:
     shadow_s: float = 40.0  # with unseen answers beside
     shadow_share: float = 0.1
     swaps: int = 100
-    pause_s: float = 0.5  # from the first answer by the new version to the next swap
+    pause_s: float = 1.0  # from the first answer by the new version to the next swap
     swap_within_s: float = 30.0
     seed: int = 0
 

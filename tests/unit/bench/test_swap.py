@@ -86,7 +86,7 @@ def test_what_no_model_answered_is_dropped_whoever_says_so() -> None:
 def test_targets_are_missed_by_what_was_not_measured() -> None:
     good = {"mixed": 0, "wrong": 0, "unstamped": 0}
     times = percentiles([100.0, 200.0])
-    figures = {"judged": good, "steady_ms": times, "during_ms": times, "event_to_answer_ms": times, "swaps": [{}, {}], "dropped": 0}
+    figures: dict[str, Any] = {"judged": good, "steady_ms": times, "during_ms": times, "event_to_answer_ms": times, "swaps": [{}, {}], "dropped": 0}
     assert all(target.met for target in targets(figures, 2))
     missed = [target.name for target in targets(figures | {"during_ms": None, "event_to_answer_ms": None}, 3) if not target.met]
     assert missed == [
