@@ -1,7 +1,8 @@
 """Chat templates of checkpoints: Jinja programs that run wherever a conversation becomes a prompt, so only what conversations need is let in.
 
 Libraries render them in Jinja's sandbox; this is the lock before that one: a template is parsed, never run, and refused for the first thing in it
-that has no place in a conversation. Checked against the templates that TRL and vLLM ship (tests). Loops over long ranges are not found out.
+that has no place in a conversation. Checked against the templates that TRL ships (tests). Loops over long ranges, and texts that grow in a loop, are not
+found out.
 """
 
 from __future__ import annotations
@@ -25,10 +26,12 @@ METHODS = frozenset(
 )
 FILTERS = frozenset(
     _words(
-        "abs batch capitalize count d default dictsort e escape first float groupby indent int items join last length list lower map max min reject "
-        "rejectattr replace reverse round safe select selectattr slice sort string sum title tojson trim unique upper wordcount"
+        "abs capitalize count d default dictsort e escape first float groupby indent int items join last length list lower map max min reject "
+        "rejectattr replace reverse round safe select selectattr sort string sum title tojson trim unique upper wordcount"
     )
 )
+#: Filters whose first argument is the name of another one, and those that write as many blanks as an argument says.
+_BY_NAME, _WIDE, MAX_WIDTH = frozenset({"map"}), frozenset({"indent", "tojson"}), 16
 #: Jinja's own globals that make objects with methods of their own, or texts of any length.
 _NAMES = frozenset({"cycler", "joiner", "lipsum", "self"})
 #: Other files, other templates, powers: nothing a conversation needs.
@@ -54,6 +57,8 @@ def why_refused(template: str) -> str | None:
         return f"not a Jinja template: {error}"
     except RecursionError:
         return "nested too deeply"
+    except ValueError:  # more digits than Python takes for a number
+        return "not a Jinja template: a number is too long"
 
 
 class _Generation(Extension):
@@ -85,6 +90,10 @@ def _wrong(node: nodes.Node, macros: set[str]) -> str | None:
             return "formatting by %"
         case nodes.Filter(name=name) if name not in FILTERS:
             return f"the filter {name!r}"
+        case nodes.Filter(name=name) if name in _BY_NAME and (other := _applied(node)) not in FILTERS - _BY_NAME - _WIDE:
+            return f"{name} of {other}"
+        case nodes.Filter(name=name) if name in _WIDE and not _is_narrow(node):
+            return f"a width of {name} other than a number up to {MAX_WIDTH}"
         case nodes.Call(node=nodes.Name(name=name)) if name not in FUNCTIONS | macros:
             return f"a call of {name!r}"
         case nodes.Call(node=nodes.Getattr(attr=name)) if name not in METHODS:
@@ -94,3 +103,23 @@ def _wrong(node: nodes.Node, macros: set[str]) -> str | None:
         case _:
             found = _REFUSED.get(type(node))
             return f"{found} is not let in" if found else None
+
+
+def _applied(call: nodes.Filter) -> str:
+    """The filter that `map` applies by its name; `string`, which is let in, where it takes an attribute."""
+    if call.dyn_args is not None or call.dyn_kwargs is not None:
+        return "what it computes"
+    if not call.args:
+        return "string"
+    named = call.args[0]
+    return str(named.value) if isinstance(named, nodes.Const) else "what it computes"
+
+
+def _is_narrow(call: nodes.Filter) -> bool:
+    given = [*call.args, *(named.value for named in call.kwargs)]
+    parts = [part for value in given for part in (value.items if isinstance(value, nodes.Tuple) else [value])]
+    return call.dyn_args is None and call.dyn_kwargs is None and all(isinstance(part, nodes.Const) and _width(part.value) <= MAX_WIDTH for part in parts)
+
+
+def _width(value: object) -> int:
+    return value if isinstance(value, int) else len(value) if isinstance(value, str) else 0

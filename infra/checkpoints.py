@@ -27,6 +27,7 @@ REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
 #: Notes of the library that wrote the file; they do not change what the model computes.
 _CONFIG_NOTES = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+_GENERATION_NOTES = ("_from_model_config", "transformers_version")
 #: State of the last call that the tokenizers library writes along.
 _TOKENIZER_NOTES = ("padding", "truncation")
 #: What the safetensors library takes at most; a header is read into memory.
@@ -34,8 +35,15 @@ _HEADER_BYTES = 100_000_000
 _TOKENIZER_CONFIG_NOTES = ("name_or_path", "transformers_version", "tokenizer_class", "backend", "is_local", "padding_side", "truncation_side")
 
 
+#: Of what a BadCheckpoint says: a checkpoint's own words are in it, and it goes to logs, tags, terminals and a page.
+_MOST_CHARACTERS = 1_000
+
+
 class BadCheckpoint(RetouchError):
-    """A checkpoint must not be loaded: the text names the file and what is wrong with it."""
+    """A checkpoint must not be loaded: the text names the file and what is wrong with it, in one line of printable characters."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("".join(letter if letter.isprintable() else "?" for letter in text[:_MOST_CHARACTERS]))
 
 
 class Sums(NamedTuple):
@@ -73,8 +81,8 @@ def checkpoint_digest(checkpoint: Path) -> str:
 def inspect_checkpoint(checkpoint: Path) -> Sums:
     """Check everything that can be checked without loading weights.
 
-    Raises BadCheckpoint: a file of another kind, a link, a config that names code or other folders, a chat template that is more than one, a missing
-    part, a cut-off file, an index that points elsewhere.
+    Raises BadCheckpoint: a file of another kind, a link, a name of more than printable letters, a config that names code or other folders, a chat
+    template that is more than one, a missing part, a cut-off file, an index that points elsewhere.
     """
     names = {name for name, path in checkpoint_files(checkpoint) if _checked_kind(name, path)}
     for name in REQUIRED:
@@ -105,8 +113,8 @@ def verify_checkpoint(checkpoint: Path, digest: str | None = None, files: Mappin
 def differences(serving: Path, candidate: Path, *, with_tensors: bool = True) -> tuple[str, ...]:
     """Why `candidate`'s weights cannot be loaded into the engine that serves `serving`: files and keys that differ.
 
-    Architecture, vocabulary, tokenizer, chat template and the tensors' names and shapes must be equal; precision on disk may differ. An adapter has
-    other tensors than its base: leave them out.
+    Architecture, vocabulary, tokenizer, chat template, what ends and shapes an answer, and the tensors' names and shapes must be equal; precision on disk
+    may differ. An adapter has other tensors than its base: leave them out.
     """
     found = [f"config.json: {key} differs" for key in _different_keys(_read(serving, "config.json"), _read(candidate, "config.json"), _CONFIG_NOTES)]
     found += [
@@ -114,6 +122,9 @@ def differences(serving: Path, candidate: Path, *, with_tensors: bool = True) ->
     ]
     a, b = _read(serving, "tokenizer_config.json"), _read(candidate, "tokenizer_config.json")
     found += [f"tokenizer_config.json: {key} differs" for key in _different_keys(a, b, _TOKENIZER_CONFIG_NOTES)]
+    name = "generation_config.json"  # transformers fills from it what a call leaves open: with other weights in place nobody would read the new one
+    a, b = (_read(folder, name) if (folder / name).is_file() else {} for folder in (serving, candidate))
+    found += [f"{name}: {key} differs" for key in _different_keys(a, b, _GENERATION_NOTES)]
     if _text(serving / "chat_template.jinja") != _text(candidate / "chat_template.jinja"):
         found.append("chat_template.jinja differs")
     return (*found, *(_different_tensors(_tensors(serving), _tensors(candidate)) if with_tensors else ()))
@@ -125,13 +136,18 @@ def compatible(serving: Path, candidate: Path) -> bool:
 
 
 def checkpoint_files(checkpoint: Path) -> Iterator[tuple[str, Path]]:
-    """Each file's relative name and path, in order of names. Raises BadCheckpoint for a missing folder, a link, and what is neither file nor folder."""
+    """Each file's relative name and path, in order of names.
+
+    Raises BadCheckpoint for a missing folder, a link, what is neither file nor folder, and a name that could not be shown or written as UTF-8.
+    """
     if checkpoint.is_symlink() or not checkpoint.is_dir():
         raise BadCheckpoint(f"{checkpoint}: not a folder")
     found = []
     for path in checkpoint.rglob("*"):
         if path.is_symlink():
             raise BadCheckpoint(f"{path}: a symbolic link")
+        if not path.name.isprintable():
+            raise BadCheckpoint(f"{path.parent / ascii(path.name)}: a name has printable letters only")
         if path.is_file():
             found.append((path.relative_to(checkpoint).as_posix(), path))
         elif not path.is_dir():
@@ -152,8 +168,10 @@ def _check_content(checkpoint: Path, name: str, names: set[str]) -> None:
         _refuse(checkpoint / name, why_refused(_template(checkpoint / name)))
     elif name.endswith(".safetensors.index.json"):
         shards = _read(checkpoint, name).get("weight_map", {})
-        for shard in set(shards.values()) if isinstance(shards, dict) else ():
-            if shard not in names:
+        if not isinstance(shards, dict):
+            raise BadCheckpoint(f"{checkpoint / name}: its weight_map is no JSON object")
+        for shard in shards.values():
+            if not isinstance(shard, str) or shard not in names:
                 raise BadCheckpoint(f"{checkpoint / name}: points to {shard!r}, which is not in the checkpoint")
     elif name.endswith(".json"):
         _refuse(checkpoint / name, why_json_refused(Path(name).name, _json(checkpoint / name)))

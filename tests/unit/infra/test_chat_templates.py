@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.chat_templates import MAX_CHARS, why_refused
+from infra.chat_templates import MAX_CHARS, MAX_WIDTH, why_refused
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -51,6 +51,11 @@ def test_templates_of_real_models_pass() -> None:
         ("{{ ('%999999999d' | format(1)) }}", "line 1: the filter 'format'"),
         ("{{ '%999999999d' % 1 }}", "line 1: formatting by %"),
         ("{{ '{0.x}'.format(messages) }}", "line 1: a call of .format()"),
+        ("{{ ['%999999999d'] | map('format', 1) | list }}", "line 1: map of format"),
+        ("{{ messages | map('_' ~ 'x') | list }}", "line 1: map of what it computes"),
+        ("{{ messages | map(*x) | list }}", "line 1: map of what it computes"),
+        ("{{ 'a' | indent(999999999, true) }}", f"line 1: a width of indent other than a number up to {MAX_WIDTH}"),
+        ("{{ messages | tojson(indent=x) }}", f"line 1: a width of tojson other than a number up to {MAX_WIDTH}"),
         ("{{ 'a' * 1000000000 }}", "line 1: a multiplication is not let in"),
         ("{{ 9 ** 9 ** 9 }}", "line 1: a power is not let in"),
         ("{% import '/etc/passwd' as x %}", "line 1: import is not let in"),
@@ -64,6 +69,7 @@ def test_templates_of_real_models_pass() -> None:
         ("{{ messages[0]() }}", "line 1: a call of what it computes"),
         ("{% if %}", "not a Jinja template: Expected an expression, got 'end of statement block'"),
         ("{{ " + "(" * 5000 + " }}", "nested too deeply"),
+        ("{{ " + "9" * 5000 + " }}", "not a Jinja template: a number is too long"),
         (" " * (MAX_CHARS + 1), f"{MAX_CHARS + 1} characters, {MAX_CHARS} at most"),
     ],
 )
@@ -73,4 +79,9 @@ def test_what_no_conversation_needs_is_refused(template: str, reason: str) -> No
 
 def test_macros_and_marks_for_training_are_let_in() -> None:
     template = "{% macro show(m) %}{{ m.content | trim }}{% endmacro %}{% for m in messages %}{% generation %}{{ show(m) }}{% endgeneration %}{% endfor %}"
+    assert why_refused(template) is None
+
+
+def test_attributes_filters_and_layout_that_conversations_use_are_let_in() -> None:
+    template = "{{ messages | map(attribute='role') | map('upper') | join }}{{ tools | tojson(indent=4, separators=(',', ': ')) | indent(2, true) }}"
     assert why_refused(template) is None

@@ -65,6 +65,11 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a cut-off header": (lambda f: (f / "model.safetensors").write_bytes(b"\xff\x00"), r"model\.safetensors: cut off"),
     "weights that are none": (lambda f: (f / "model.safetensors").write_bytes(b"\x04" + b"\x00" * 7 + b"oops"), "not a safetensors file"),
     "an index that leaves the folder": (_index, r"points to '\.\./other"),
+    "an index of what are no files": (
+        lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": {"w": []}}'),
+        r"points to \[\], which is not in the checkpoint",
+    ),
+    "an index without files": (lambda f: (f / "model.safetensors.index.json").write_text('{"weight_map": []}'), "weight_map is no JSON object"),
     "a config that is not JSON": (lambda f: (f / "config.json").write_text("{"), r"config\.json: not JSON"),
     "a config nested without end": (lambda f: (f / "config.json").write_text("[" * 100_000), r"config\.json: not JSON"),
     "a config nested deeply": (lambda f: (f / "config.json").write_text('{"a":' * 900 + "1" + "}" * 900), r"config\.json: n"),
@@ -88,6 +93,12 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "an adapter leaving": (
         lambda f: _json(f, "adapter_config.json", lora={"cache": "x/../../y"}),
         r"adapter_config\.json: cache leaves .* 'x/\.\./\.\./y'",
+    ),
+    "a name that commands terminals": (lambda f: (f / "a\x1b[2J\n.json").write_text("{}"), r"'a\\x1b\[2J\\n\.json': a name has printable letters only"),
+    "a name that is not UTF-8": (lambda f: (f / "\udcff.json").write_text("{}"), r"'\\udcff\.json': a name has printable letters only"),
+    "a key that commands terminals": (
+        lambda f: (f / "config.json").write_text('{"\\ud800\\u001b[2J attn_implementation": "a/b"}'),
+        r"config\.json: \?\?\[2J attn_implementation names code to fetch: 'a/b'$",
     ),
     "a pipe": (lambda f: os.mkfifo(f / "merges.txt"), r"merges\.txt: neither a file nor a folder"),
 }
@@ -140,6 +151,23 @@ def test_another_architecture_vocabulary_or_template_is_not_compatible(tmp_path:
     (candidate / "tokenizer.json").write_text(json.dumps({"model": {"vocab": {"b": 0}}, "padding": None}))
     (candidate / "chat_template.jinja").write_text("{{ messages }}")
     assert differences(serving, candidate) == ("config.json: hidden_size differs", "tokenizer.json: model differs", "chat_template.jinja differs")
+
+
+def test_what_ends_an_answer_must_be_equal_and_who_wrote_that_down_must_not(tmp_path: Path) -> None:
+    serving, candidate, other = (write_checkpoint(tmp_path / name) for name in "abc")
+    _json(serving, "generation_config.json", eos_token_id=2, transformers_version="4")
+    _json(candidate, "generation_config.json", eos_token_id=2, transformers_version="5")
+    _json(other, "generation_config.json", eos_token_id=[2, 7])
+    assert compatible(serving, candidate)
+    assert differences(serving, other) == ("generation_config.json: eos_token_id differs",)
+
+
+def test_what_a_checkpoint_says_of_itself_does_not_fill_a_log(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "a")
+    _json(checkpoint, "config.json", attn_implementation="a/" + "x" * 100_000)
+    with pytest.raises(BadCheckpoint) as raised:
+        verify_checkpoint(checkpoint)
+    assert len(str(raised.value)) == 1_000
 
 
 def test_a_missing_tensor_is_not_compatible(tmp_path: Path) -> None:
