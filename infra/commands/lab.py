@@ -50,12 +50,16 @@ def simulate(
 
 @lab.command(epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 no anomaly, 1 anomalies or failed"))
 def promotion(
-    kills: Annotated[int, typer.Option(min=1, max=10_000, help="How many; a hundred or so cover every boundary between two writes once.")] = 100,
-    out: Annotated[Path | None, typer.Option(help="Write report.json to this folder too.")] = None,
+    kills: Annotated[int, typer.Option(min=0, max=10_000, help="At boundaries between two writes; a hundred or so cover each once. 0: none.")] = 100,
+    live: Annotated[
+        int, typer.Option(min=0, max=10_000, help="On a running system, in turn of promoter, worker and registry; 51 cover each transition. 0: none.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Of the plan of live kills, and of what users ask.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Write report.json to this folder too, and keep logs and registries there.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Kill promoters right before and after each of their writes, and see whether promotion ends as it does without."""
+    """Kill promoters right before and after each of their writes, and processes of a running system at its transitions; compare with what goes unharmed."""
     import importlib
 
     command = importlib.import_module("lab.promotion.command")
-    run(lambda settings: int(command.run(settings, kills=kills, out=out, as_json=as_json)))
+    run(lambda settings: int(command.run(settings, kills=kills, live=live, seed=seed, out=out, as_json=as_json)))

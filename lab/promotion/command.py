@@ -1,129 +1,84 @@
-"""`retouch lab promotion`: promoters killed at every boundary between two writes, in every scenario, and what came of it."""
+"""`retouch lab promotion`: promoters killed at every boundary between two writes, and promoter, worker and registry on a running system; what came of it."""
 
 from __future__ import annotations
 
-import itertools
 import json
-import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from infra import outputs
 from infra.lifecycle import FAILED, OK
 from infra.settings import Settings
-from lab.promotion.lives import Life, database, live, make_registry, prepare
-from lab.promotion.scenarios import COMING, SCENARIOS, Scenario
+from infra.stack.fresh import fresh_state
+from lab.promotion import boundaries
+from lab.promotion.live import experiment as running
+from lab.promotion.live.scenarios import cases
 
 REPORT = "report.json"
 #: Shown of what went wrong.
 SHOWN = 5
 
 
-class Case(NamedTuple):
-    """One run: the promoter's lives end at these boundaries, one after another; the last goes on to the end."""
-
-    scenario: Scenario
-    kills: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Course:
-    """How a scenario goes without kills."""
-
-    life: Life
-
-    @property
-    def boundaries(self) -> int:
-        return 2 * self.life.writes
-
-
-def run(settings: Settings, *, kills: int, out: Path | None, as_json: bool) -> int:
+def run(settings: Settings, *, kills: int, live: int, seed: int, out: Path | None, as_json: bool) -> int:
     """Exit code 0 where every run ends as the one without kills and nothing was wrong in between, else 1."""
     if out:
         outputs.check_writable(out / REPORT)
-    with tempfile.TemporaryDirectory(prefix="retouch-promotion-") as made:
-        report = experiment(settings, Path(made), kills)
+    with _workplace(out) as place:
+        report = measure(settings, place, kills=kills, live=live, seed=seed)
     if out:
         outputs.write(out / REPORT, json.dumps(report, indent=1) + "\n")
-    sys.stdout.write(json.dumps(report, indent=1) + "\n" if as_json else _told(report))
+    sys.stdout.write(json.dumps(report, indent=1) + "\n" if as_json else "\n".join(lines(report)) + "\n")
     return FAILED if report["anomalies"] else OK
 
 
-def experiment(settings: Settings, place: Path, kills: int, scenarios: Sequence[Scenario] = SCENARIOS) -> dict[str, Any]:
-    """At least `kills` of them where the scenarios have a boundary at all, spread over all scenarios. Its registries lie in `place`."""
+def measure(settings: Settings, place: Path, *, kills: int, live: int, seed: int) -> dict[str, Any]:
+    """Both parts; one that is to have no kills is left out. Their registries and logs lie in `place`."""
     began = time.monotonic()
-    prepare()
-    own = _settings_in(settings, place)
-    make_registry(own)
-    template = place / "template.db"
-    database(own).rename(template)
-    anomalies: list[str] = []
-    courses = {scenario.name: Course(_run(own, template, Case(scenario, ()), anomalies)[0]) for scenario in scenarios}
-    for scenario in scenarios:
-        if (state := courses[scenario.name].life.left[COMING]["state"]) != scenario.ends:
-            anomalies.append(f"{scenario.name}: ends {state} without kills, not {scenario.ends}")
-    done = dict.fromkeys(courses, 0)
-    for case in _shown(cases(scenarios, {name: course.boundaries for name, course in courses.items()}, kills), kills):
-        life, killed = _run(own, template, case, anomalies)
-        done[case.scenario.name] += killed
-        if life.left != courses[case.scenario.name].life.left:
-            anomalies.append(f"{case.scenario.name}, killed at {case.kills}: ends otherwise than without kills")
-        if sum(done.values()) >= kills:
-            break
-    return {
-        "kills": {"promoter": sum(done.values())},
-        "anomalies": anomalies,
-        "scenarios": {name: {"kills": done[name], "writes": course.life.writes, "ends": course.life.left[COMING]["state"]} for name, course in courses.items()},
-        "seconds": round(time.monotonic() - began, 1),
-    }
+    parts: dict[str, dict[str, Any]] = {}
+    if kills:
+        (place / "boundaries").mkdir()
+        parts["boundaries"] = boundaries.experiment(settings, place / "boundaries", kills)
+    if live:
+        parts["live"] = running.live(settings, place / "live", cases(live, seed), seed, _tell)
+    total = Counter[str]()
+    for part in parts.values():
+        total.update(part["kills"])
+    anomalies = [told for part in parts.values() for told in part["anomalies"]]
+    return {"seed": seed, "kills": dict(total), "anomalies": anomalies, **parts, "seconds": round(time.monotonic() - began, 1)}
 
 
-def cases(scenarios: Sequence[Scenario], boundaries: dict[str, int], kills: int) -> Iterator[Case]:
-    """Every boundary once, or so many as are wanted, evenly spread; beyond that, runs that are killed twice."""
-    single = [Case(scenario, (at,)) for scenario in scenarios for at in range(boundaries[scenario.name])]
-    if kills < len(single):
-        yield from (single[number * len(single) // kills] for number in range(kills))
+def lines(report: dict[str, Any]) -> list[str]:
+    """For a person."""
+    told = []
+    if part := report.get("boundaries"):
+        told += [f"{name}: {found['kills']} kills, {found['writes']} writes, ends {found['ends']}" for name, found in part["scenarios"].items()]
+    if part := report.get("live"):
+        answers, recoveries = part["answers"], part["recoveries_s"]
+        told.append(f"running system: {len(part['cases'])} versions, {answers['asked']} questions, {answers['shown']} answers, {answers['unseen']} unseen ones")
+        told += [f"{name}: {kills} kills" + _back(recoveries.get(name)) for name, kills in part["kills"].items()]
+    told += [f"  {anomaly}" for anomaly in report["anomalies"][:SHOWN]]
+    kills = ", ".join(f"{count} {name}" for name, count in report["kills"].items())
+    return [*told, f"{sum(report['kills'].values())} kills ({kills}) in {report['seconds']:g} s: {len(report['anomalies'])} anomalies"]
+
+
+def _back(recovery: dict[str, float] | None) -> str:
+    return f", back in {recovery['median']:.1f} s, at most {recovery['max']:.1f} s" if recovery else ""
+
+
+@contextmanager
+def _workplace(out: Path | None) -> Iterator[Path]:
+    if out is not None:
+        yield fresh_state(out, command="retouch lab promotion", run="run")
         return
-    yield from single
-    for again in itertools.count():
-        yield from (Case(case.scenario, (*case.kills, again)) for case in single if case.kills[0] + again < boundaries[case.scenario.name])
-        if again > max(boundaries.values(), default=0):
-            return
+    with tempfile.TemporaryDirectory(prefix="retouch-promotion-") as made:
+        yield Path(made)
 
 
-def _run(settings: Settings, template: Path, case: Case, anomalies: list[str]) -> tuple[Life, int]:
-    """The last life, and how many were killed."""
-    shutil.copyfile(template, database(settings))
-    killed = 0
-    for kill_at in (*case.kills, None):
-        life = live(settings, case.scenario, kill_at)
-        anomalies += [f"{case.scenario.name}, killed at {case.kills}: {told}" for told in life.found]
-        if not life.was_killed:
-            break
-        killed += 1
-    return life, killed
-
-
-def _settings_in(settings: Settings, place: Path) -> Settings:
-    registry = settings.registry.model_copy(update={"tracking_uri": None})
-    kafka = settings.kafka.model_copy(update={"bootstrap_servers": None})
-    return settings.model_copy(update={"stack": settings.stack.model_copy(update={"dir": place}), "registry": registry, "kafka": kafka})
-
-
-def _told(report: dict[str, Any]) -> str:
-    lines = [f"{name}: {found['kills']} kills, {found['writes']} writes, ends {found['ends']}" for name, found in report["scenarios"].items()]
-    lines += [f"  {told}" for told in report["anomalies"][:SHOWN]]
-    done = f"{report['kills']['promoter']} promoters killed in {report['seconds']:g} s"
-    return "\n".join([*lines, f"{done}: {len(report['anomalies'])} anomalies", ""])
-
-
-def _shown(found: Iterable[Case], kills: int) -> Iterator[Case]:
-    """A progress bar, on a terminal."""
-    from rich.progress import track
-
-    yield from track(found, "killing", total=kills) if sys.stdout.isatty() else found
+def _tell(line: str) -> None:
+    sys.stderr.write(f"promotion: {line}\n")

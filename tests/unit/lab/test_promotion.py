@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import load
-from lab.promotion.command import cases, experiment
+from lab.promotion.boundaries import cases, experiment
 from lab.promotion.scenarios import SCENARIOS
 
 ROLLBACK = next(scenario for scenario in SCENARIOS if scenario.name == "rollback")

@@ -1,0 +1,23 @@
+"""Promotion on a running system whose processes are killed, a few of them: `retouch lab promotion --live` kills each process at every transition."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from infra.settings import load
+from lab.promotion.live.experiment import live
+from lab.promotion.live.scenarios import PROMOTER, REGISTRY, UNSOUND, WORKER, Case, Kill
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore")  # MLflow and what it imports warn about themselves
+def test_promoter_worker_and_registry_are_killed_and_a_refused_version_is_rejected_all_the_same(tmp_path: Path) -> None:
+    kills = (Kill(REGISTRY, 0.0), Kill(PROMOTER, 0.2), Kill(WORKER, 0.4))
+    report = live(load(), tmp_path / "live", [Case(UNSOUND, kills)], seed=1)
+    assert report["anomalies"] == [] and report["kills"] == {PROMOTER: 1, WORKER: 1, REGISTRY: 1}
+    answers = report["answers"]
+    assert answers["asked"] == answers["shown"] == answers["by_champion"] > 0
