@@ -10,7 +10,7 @@ import multiprocessing
 import sys
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
@@ -39,14 +39,16 @@ BATCH, BATCH_S = 20, 600.0
 _common: tuple[Mapping[Kind, Pool], Promotion, Plan] | None = None
 
 
-def run(settings: Settings, out: Path, *, short: bool = False, jobs: int = 2, as_json: bool = False) -> int:
+def run(settings: Settings, out: Path, *, short: bool = False, jobs: int = 2, only: Collection[str] = (), as_json: bool = False) -> int:
     """Blocks for minutes. Exit codes: 0 every target met, 1 one was missed.
 
-    Raises CannotContinue before anything starts when `out` cannot be written, and where a process dies.
+    Raises BadSetting for a scenario there is not, CannotContinue before anything starts when `out` cannot be written, and where a process dies.
     """
+    plan = SHORT if short else FULL
+    chosen = scenarios(plan, only)
     for name in (REPORT, PICTURE):
         outputs.check_writable(out / name)
-    report = measure(settings.promotion, SHORT if short else FULL, jobs)
+    report = measure(settings.promotion, plan, chosen, jobs)
     text = json.dumps(report, indent=1) + "\n"
     outputs.write(out / REPORT, text)
     picture.draw(report, out / PICTURE)
@@ -54,11 +56,11 @@ def run(settings: Settings, out: Path, *, short: bool = False, jobs: int = 2, as
     return OK if report["ok"] else FAILED
 
 
-def measure(promotion: Promotion, plan: Plan, jobs: int) -> dict[str, Any]:
+def measure(promotion: Promotion, plan: Plan, chosen: Sequence[Scenario], jobs: int) -> dict[str, Any]:
     """The whole report."""
     began, started_at = time.monotonic(), datetime.now(UTC)
     pools: dict[Kind, Pool] = {kind: pool(kind, plan.personas, plan.seed) for kind in ("personas", "levels")}
-    summaries = [summary.summary(scenario, results) for scenario, results in _results(pools, promotion, plan, jobs)]
+    summaries = [summary.summary(scenario, results) for scenario, results in _results(pools, promotion, plan, chosen, jobs)]
     judged = summary.targets(summaries)
     return {
         "kind": KIND,
@@ -80,11 +82,11 @@ def lines(report: Mapping[str, Any], out: Path) -> list[str]:
     return [*map(summary.line, report["scenarios"]), "", *judged, "", f"{report['seconds']:.0f} s; {out / REPORT}, {out / PICTURE}"]
 
 
-def _results(pools: Mapping[Kind, Pool], promotion: Promotion, plan: Plan, jobs: int) -> Iterator[tuple[Scenario, list[Result]]]:
+def _results(pools: Mapping[Kind, Pool], promotion: Promotion, plan: Plan, chosen: Sequence[Scenario], jobs: int) -> Iterator[tuple[Scenario, list[Result]]]:
     """Scenario by scenario, each told on standard error."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, _begin, (pools, promotion, plan)) as processes:
-        errands = [(scenario, [processes.submit(_batch, scenario, start) for start in range(0, scenario.experiments, BATCH)]) for scenario in scenarios(plan)]
+        errands = [(scenario, [processes.submit(_batch, scenario, start) for start in range(0, scenario.experiments, BATCH)]) for scenario in chosen]
         try:
             for scenario, batches in errands:
                 results = [result for batch in batches for result in batch.result(timeout=BATCH_S)]

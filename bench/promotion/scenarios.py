@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
 from bench.promotion.plan import Plan
 from bench.promotion.population import Kind
+from infra.errors import BadSetting
 from infra.settings import Promotion
 from trainer.promotion.verdict import Outcome
 
@@ -46,8 +47,12 @@ class Scenario:
         return promotion if self.canary_answers is None else promotion.model_copy(update={"canary_answers": self.canary_answers})
 
 
-def scenarios(plan: Plan) -> list[Scenario]:
-    return [*_equal(plan.equal), *_unequal(plan.unequal), *_guarded(plan.unequal)]
+def scenarios(plan: Plan, only: Collection[str] = ()) -> list[Scenario]:
+    """All of them, or those named. Raises BadSetting for a name there is not."""
+    found = [*_equal(plan.equal), *_unequal(plan.unequal), *_guarded(plan.unequal)]
+    if unknown := sorted({*only} - {scenario.name for scenario in found}):
+        raise BadSetting(f"no scenario {', '.join(unknown)}; there are {', '.join(scenario.name for scenario in found)}")
+    return [scenario for scenario in found if scenario.name in only or not only]
 
 
 def _equal(count: int) -> Iterator[Scenario]:
@@ -72,4 +77,4 @@ def _guarded(count: int) -> Iterator[Scenario]:
     yield Scenario("longer", "length x 2", Outcome.HARMFUL, count, longer=2.0)
     yield Scenario("fallback", "fallback +10 points", Outcome.HARMFUL, count, fallback=0.1)
     yield Scenario("unparsable", "unparsable +10 points", Outcome.HARMFUL, count, unparsable=0.1)
-    yield Scenario("drifting", "drift +0.3", Outcome.HARMFUL, count, drifting=0.3)
+    yield Scenario("drifting", "drift +0.65", Outcome.HARMFUL, count, drifting=0.65)

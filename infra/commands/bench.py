@@ -59,6 +59,7 @@ def train(
 def promotion(
     out: Annotated[Path, typer.Option(help="Where promotion.json and promotion.png go.")] = Path("bench-out"),
     short: Annotated[bool, typer.Option("--short", help="A little of everything, to see that it works; such figures say little.")] = False,
+    only: Annotated[str, typer.Option(help="Some scenarios only, by name and comma, as the report names them.")] = "",
     jobs: Annotated[int, typer.Option(min=1, help="Processes at once; figures do not depend on it.")] = 2,
     as_json: Json = False,
 ) -> None:
@@ -66,7 +67,7 @@ def promotion(
     import importlib
 
     command = importlib.import_module("bench.promotion.command")
-    run(lambda settings: int(command.run(settings, out, short=short, jobs=jobs, as_json=as_json)))
+    run(lambda settings: int(command.run(settings, out, short=short, jobs=jobs, only=_names(only), as_json=as_json)))
 
 
 @bench.command(epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 every target met, 1 one was missed, or failed"))

@@ -14,6 +14,7 @@ from bench.promotion.experiment import Crowd, Result, simulate
 from bench.promotion.plan import Plan
 from bench.promotion.population import Pool
 from bench.promotion.scenarios import Harm, Scenario, scenarios
+from infra.errors import BadSetting
 from infra.settings import Promotion
 from schemas.experiments import Arm
 from schemas.quality import Metric
@@ -51,7 +52,7 @@ def test_a_great_gain_is_better(pool: Pool) -> None:
     assert {result.outcome for result in ran(replace(EQUAL, experiments=5, gain=0.15), pool)} == {Outcome.BETTER}
 
 
-@pytest.mark.parametrize(("change", "cause"), [({"slower": 3.0}, "latency_ms"), ({"longer": 3.0}, "length"), ({"drifting": 0.5}, "drift")])
+@pytest.mark.parametrize(("change", "cause"), [({"slower": 3.0}, "latency_ms"), ({"longer": 3.0}, "length"), ({"drifting": 0.65}, "drift")])
 def test_a_guardrail_is_what_stops_it(change: dict[str, float], cause: str, pool: Pool) -> None:
     results = ran(replace(EQUAL, experiments=3, **change), pool)  # type: ignore[arg-type]  # fields of the scenario, all floats
     assert {(result.outcome, result.cause) for result in results} == {(Outcome.HARMFUL, cause)}
@@ -94,9 +95,15 @@ def test_a_summary_counts_what_was_found_and_what_was_wrong() -> None:
     assert [(target.measured, target.met) for target in summary.targets([found])] == [(0.9, False)]
 
 
+def test_scenarios_are_chosen_by_name() -> None:
+    assert [scenario.name for scenario in scenarios(Plan(), ("slower", "equal"))] == ["equal", "slower"]
+    with pytest.raises(BadSetting, match="no scenario slow; there are equal, "):
+        scenarios(Plan(), ("slow",))
+
+
 def test_a_run_writes_every_figure_and_a_picture(tmp_path: Path) -> None:
     plan = Plan(equal=2, unequal=2, looks=4, personas=12)
-    report = command.measure(Promotion(canary_answers=200), plan, jobs=1)
+    report = command.measure(Promotion(canary_answers=200), plan, scenarios(plan), jobs=1)
     assert [one["name"] for one in report["scenarios"]] == [scenario.name for scenario in scenarios(plan)]
     assert "operator_token" not in report["settings"]
     assert len(json.loads(json.dumps(report, allow_nan=False))["targets"]) == 13
