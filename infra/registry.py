@@ -256,8 +256,11 @@ class Registry:
         )
 
     def _metrics_of(self, model_id: str) -> Mapping[str, float]:
+        """Empty where somebody deleted the LoggedModel, or edited the tag that names it: the version can be served all the same, and others go on."""
         if model_id not in self._metrics:
-            logged = self._store.client.get_logged_model(model_id)
+            logged = or_none(lambda: self._store.client.get_logged_model(model_id))
+            if logged is None:
+                return {}
             self._metrics[model_id] = {metric.key: metric.value for metric in logged.metrics or ()}
         return self._metrics[model_id]
 

@@ -63,7 +63,7 @@ def parsed(parse: Callable[[str], T], text: str | None) -> T | None:
     """What `parse` makes of a tag; None where there is none, or nothing can be made of it."""
     try:
         return parse(text) if text else None
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
 
 

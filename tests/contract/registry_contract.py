@@ -84,11 +84,13 @@ class RegistryContract:
     def test_a_tag_edited_by_hand_stops_who_reads_that_log_and_nobody_else(self, registry: Registry, tmp_path: Path, text: str) -> None:
         version = registry.register(write_checkpoint(tmp_path / "edited")).version
         registry.record(version, GATED)
-        for tag, value in (("promotion.0001", text), ("dataset", "{"), ("files", "[")):
+        for tag, value in (("promotion.0001", text), ("dataset", "{"), ("files", "[" * 50_000), ("logged_model", "m-deleted")):
             registry._store.client.set_model_version_tag(registry.name, version, tag, value)
         registry.point(Alias.CHALLENGER, version)
         found = next(found for found in registry.versions() if found.version == version)
-        assert found.aliases == (Alias.CHALLENGER,) and registry.fetch(version, tmp_path / "models")
+        assert (found.aliases, found.metrics, found.dataset, found.files) == ((Alias.CHALLENGER,), {}, None, {}) and registry.fetch(
+            version, tmp_path / "models"
+        )
         for look in (lambda: found.state, lambda: list(found.transitions), lambda: found.transitions[-1], lambda: bool(found.canary_prompts)):
             with pytest.raises(RetryLater, match=rf"version {version}: its tag promotion\.0001"):
                 look()
