@@ -64,7 +64,7 @@ def _words(settings: Settings, play: Play) -> dict[str, Words]:
     """Of every checkpoint that answered."""
     stamped = {answer.model.digest for answer in play.users.answers if answer.model}
     checkpoints = {inspect_checkpoint(path).digest: path for path in (ROOT / settings.reflection.checkpoint, play.checkpoint)}
-    return {digest: spoken(play.system.settings, checkpoints[digest], digest, play.users.contexts) for digest in stamped}
+    return {digest: spoken(play.system.settings, checkpoints[digest], digest, play.users.contexts) for digest in sorted(stamped & checkpoints.keys())}
 
 
 def _ends(done: list[Played]) -> list[str]:

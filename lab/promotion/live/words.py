@@ -47,8 +47,10 @@ def compare(answers: Sequence[Answer], words: Mapping[str, Words]) -> tuple[dict
         if answer.model is None or answer.status not in WRITTEN:
             continue
         found["compared"] += 1
-        said = (answer.status, answer.words)
-        if said == words[answer.model.digest][answer.question]:
+        said, own = (answer.status, answer.words), words.get(answer.model.digest)
+        if own is None:
+            told.append(f"{answer.query_id}: stamped version {answer.model.version}, with a digest that nobody registered")
+        elif said == own[answer.question]:
             found["equal"] += 1
         elif any(said == others[answer.question] for others in words.values()):
             told.append(f"{answer.query_id}: stamped version {answer.model.version}, in the words of another")

@@ -1,0 +1,186 @@
+"""The judges of promotion on a running system: each finds what it is there for, on small histories made up for it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from infra.registry import RegisteredVersion
+from infra.version_tags import transition_tag
+from lab.promotion.live.checker import GRACE_S, Checker
+from lab.promotion.live.kills import Kills
+from lab.promotion.live.scenarios import BAD, GOOD, SCENARIOS, VICTIMS, Kill, cases, course
+from lab.promotion.live.system import Absence
+from lab.promotion.live.users import Answer, contexts
+from lab.promotion.live.watch import Watch
+from lab.promotion.live.words import compare
+from schemas.experiments import Arm, Assignment, arm_of
+from schemas.promotion import State, Transition
+from schemas.responses import ModelVersion, ResponseStatus
+from trainer.promotion.log import Ledger
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+SHADOW, CANARY = UUID(int=1), UUID(int=2)
+USERS = {arm: next(f"u{number}" for number in range(99) if arm_of(CANARY, 0.5, "lab", f"u{number}") is arm) for arm in (Arm.CANARY, Arm.BASELINE)}
+
+
+def step(seq: int, before: State, after: State, at_s: float, experiment: UUID | None = None, replaces: str | None = None) -> Transition:
+    share = 0.5 if experiment else 0.0
+    at = NOW + timedelta(seconds=at_s)
+    return Transition(seq=seq, before=before, after=after, at=at, actor="promoter", reason="", experiment=experiment, share=share, replaces=replaces)
+
+
+FIRST = (step(1, State.REGISTERED, State.GATED, 0), step(2, State.GATED, State.CHAMPION, 1))
+SECOND = (
+    step(1, State.REGISTERED, State.GATED, 10),
+    step(2, State.GATED, State.SHADOW, 20, SHADOW),
+    step(3, State.SHADOW, State.CANARY, 30, CANARY),
+    step(4, State.CANARY, State.REJECTED, 40),
+)
+
+
+def version(name: str, log: Sequence[Transition]) -> RegisteredVersion:
+    return RegisteredVersion("reflector", name, f"sha-{name}", None, NOW, transitions=tuple(log))
+
+
+LEDGER = Ledger((version("1", FIRST), version("2", SECOND)))
+SAID = {(found.version, one.seq) for found in LEDGER.versions for one in found.transitions}
+
+
+def answer(name: str, at_s: float, arm: Arm = Arm.CHAMPION, experiment: UUID | None = None, user: str = "u0") -> Answer:
+    model = ModelVersion(name="reflector", version=name, digest=f"sha-{name}")
+    assignment = Assignment(experiment=experiment, arm=arm, version=name)
+    return Answer(UUID(int=9), 0, ("lab", user), NOW + timedelta(seconds=at_s), assignment, model, ResponseStatus.PERSONALIZED)
+
+
+def found(shown: Sequence[Answer] = (), shadows: Sequence[Answer] = (), absences: Sequence[Absence] = ()) -> list[str]:
+    return Checker(LEDGER, absences).anomalies({one.query_id for one in shown}, shown, shadows, SAID)
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        answer("1", 5),
+        answer("1", 25, Arm.CHAMPION, SHADOW),
+        answer("2", 35, Arm.CANARY, CANARY, USERS[Arm.CANARY]),
+        answer("1", 35, Arm.BASELINE, CANARY, USERS[Arm.BASELINE]),
+        answer("2", 40 + GRACE_S, Arm.CANARY, CANARY, USERS[Arm.CANARY]),
+    ],
+)
+def test_an_answer_by_who_may_serve_then_in_its_users_arm_is_fine(good: Answer) -> None:
+    assert found([good]) == []
+
+
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (answer("2", 5), "when it must not"),  # before anybody let it
+        (answer("2", 25, Arm.CANARY, CANARY, USERS[Arm.CANARY]), "when it must not"),  # in shadow nobody is shown its answers
+        (answer("2", 41 + GRACE_S, Arm.CANARY, CANARY, USERS[Arm.CANARY]), "when it must not"),
+        (answer("2", 35, Arm.CANARY, CANARY, USERS[Arm.BASELINE]), "arm canary, not baseline"),
+        (answer("1", 25, Arm.BASELINE, SHADOW), "arm baseline, not champion"),
+        (answer("1", 35, Arm.CHAMPION, UUID(int=7)), "arm champion, not None"),
+        (answer("1", 35, Arm.CANARY), "without an experiment"),
+        (replace(answer("1", 5), assignment=None), "no assignment"),
+        (replace(answer("1", 5), model=ModelVersion(name="reflector", version="2", digest="sha-2")), "meant for version 1, answered by 2"),
+    ],
+)
+def test_an_answer_that_must_not_be_is_told(bad: Answer, why: str) -> None:
+    assert why in "\n".join(found([bad]))
+
+
+def test_unseen_answers_belong_to_the_shadow_stage_and_to_the_version_in_it() -> None:
+    assert found(shadows=[answer("2", 25, Arm.SHADOW, SHADOW)]) == []
+    assert "when it must not" in found(shadows=[answer("2", 36 + GRACE_S, Arm.SHADOW, SHADOW)])[0]
+    assert "assigned" in found(shadows=[answer("2", 25, Arm.CHAMPION, SHADOW)])[0]
+
+
+def test_the_time_in_which_the_registry_was_away_does_not_count() -> None:
+    late = answer("2", 45 + GRACE_S, Arm.CANARY, CANARY, USERS[Arm.CANARY])
+    away = Absence(NOW.timestamp() + 38, NOW.timestamp() + 50)
+    assert found([late]) and not found([late], absences=[away])
+
+
+def test_questions_without_an_answer_or_with_two_and_steps_that_nobody_announced_are_told() -> None:
+    one = answer("1", 5)
+    told = Checker(LEDGER, ()).anomalies({one.query_id, UUID(int=8)}, [one, one], [], SAID - {("2", 3)})
+    assert sorted(line.split(": ")[1] for line in told) == ["answered 0 times", "answered 2 times", "transition 3 was never announced"]
+    assert "nobody asked" in Checker(LEDGER, ()).anomalies(set(), [one], [], SAID)[0]
+
+
+def test_words_of_another_version_are_told_and_other_words_counted() -> None:
+    status = ResponseStatus.PERSONALIZED
+    words = {"sha-1": [(status, ("", "one"))], "sha-2": [(status, ("", "two"))]}
+    said = [replace(answer("1", 5), words=("", text)) for text in ("one", "two", "three")]
+    figures, told = compare([*said, answer("3", 5)], words)
+    assert figures == {"compared": 4, "equal": 1, "other_words": 1, "telling_percent": 100}
+    assert [line.split(", ")[1] for line in told] == ["in the words of another", "with a digest that nobody registered"]
+
+
+def test_in_three_rounds_each_process_is_killed_at_every_transition() -> None:
+    drawn = [case for case in cases(51, 0) if case.kills]
+    at = {(case.scenario.name, number, kill.victim) for case in drawn for number, kill in enumerate(case.kills)}
+    assert len(at) == 51 == sum(len(case.kills) for case in drawn) and len(list(cases(51, 0))) == len(drawn) + len(SCENARIOS)
+    assert {victim: sum(victim == one for _, _, one in at) for victim in VICTIMS} == dict.fromkeys(VICTIMS, 17)
+    assert [case.kills for case in cases(5, 3)] == [case.kills for case in cases(5, 3)] and sum(len(case.kills) for case in cases(5, 3)) == 5
+
+
+def test_a_kill_comes_so_long_after_its_transition_as_is_planned_or_when_there_is_somebody_to_kill() -> None:
+    now, running, killed = [0.0], [False], list[str]()
+
+    def kill(name: str) -> bool:
+        killed.extend([name] * running[0])
+        return running[0]
+
+    before = Ledger((LEDGER.versions[0], version("2", SECOND[:1])))
+    kills = Kills([Kill("worker", 0.5), Kill("promoter", 0.0)], before, kill, lambda: now[0])
+    kills.step(before)
+    now[0] = 9.0
+    kills.step(LEDGER)
+    assert not killed
+    running[0] = True
+    kills.step(LEDGER)
+    assert killed == ["promoter"] and not kills.are_done
+    now[0] = 9.5
+    kills.step(LEDGER)
+    assert killed == ["promoter", "worker"] and kills.are_done and [one.after for one in kills.done] == [State.CANARY, State.SHADOW]
+
+
+def test_cases_are_compared_without_times_and_numbers() -> None:
+    before = Ledger((LEDGER.versions[0],))
+    again = tuple(one.model_copy(update={"at": one.at + timedelta(hours=1), "reason": "other figures"}) for one in SECOND)
+    later = Ledger((*LEDGER.versions, version("3", again)))
+    assert course(before, LEDGER, "2") == course(LEDGER, later, "3")
+    shorter = Ledger((*LEDGER.versions, version("3", again[:3])))
+    assert course(before, LEDGER, "2") != course(LEDGER, shorter, "3")
+    assert BAD.way == tuple(one.after for one in SECOND) and GOOD.ends is State.REJECTED
+
+
+def test_a_look_into_the_registrys_database_finds_an_alias_that_nobody_may_have(tmp_path: Path) -> None:
+    path = tmp_path / "mlflow.db"
+    watch = Watch(path, "reflector")
+    assert not watch.look() and watch.missed == 1
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("CREATE TABLE model_versions (name TEXT, version INTEGER, creation_time INTEGER)")
+        database.execute("CREATE TABLE model_version_tags (name TEXT, version INTEGER, key TEXT, value TEXT)")
+        database.execute("CREATE TABLE registered_model_aliases (name TEXT, version INTEGER, alias TEXT)")
+        database.executemany("INSERT INTO model_versions VALUES ('reflector', ?, 0)", [(1,), (2,)])
+        tags = [(transition_tag(one.seq), one.model_dump_json()) for one in FIRST]
+        database.executemany("INSERT INTO model_version_tags VALUES ('reflector', 1, ?, ?)", tags)
+        database.execute("INSERT INTO registered_model_aliases VALUES ('reflector', 1, 'champion')")
+    assert watch.look() and not watch.look() and watch.found == []
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("INSERT INTO registered_model_aliases VALUES ('reflector', 2, 'challenger')")
+    assert watch.look() and watch.found == ["challenger names version 2, which never was gated"]
+
+
+def test_users_ask_with_a_past_of_their_own() -> None:
+    asked = contexts(3, 0)
+    assert len({context.draft.query.user for context in asked}) == 3 and all(len(context.items) == 2 for context in asked)
