@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from infra import outputs
+from infra.errors import BadSetting
 from infra.lifecycle import FAILED, OK
 from infra.settings import Settings
 from infra.stack.fresh import fresh_state
@@ -26,7 +27,9 @@ SHOWN = 5
 
 
 def run(settings: Settings, *, kills: int, live: int, seed: int, out: Path | None, as_json: bool) -> int:
-    """Exit code 0 where every run ends as the one without kills and nothing was wrong in between, else 1."""
+    """Exit code 0 where every run ends as the one without kills and nothing was wrong in between, else 1. Raises BadSetting where nobody is to be killed."""
+    if not kills and not live:
+        raise BadSetting("--kills and --live are both 0: nobody would be killed, and nothing shown")
     if out:
         outputs.check_writable(out / REPORT)
     with _workplace(out) as place:

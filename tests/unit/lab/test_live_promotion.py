@@ -12,8 +12,11 @@ from uuid import UUID
 
 import pytest
 
+from infra.errors import BadSetting
 from infra.registry import RegisteredVersion
+from infra.settings import load
 from infra.version_tags import transition_tag
+from lab.promotion import command
 from lab.promotion.live.checker import GRACE_S, Checker
 from lab.promotion.live.kills import Kills
 from lab.promotion.live.scenarios import BAD, GOOD, SCENARIOS, VICTIMS, Kill, cases, course
@@ -179,6 +182,25 @@ def test_a_look_into_the_registrys_database_finds_an_alias_that_nobody_may_have(
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("INSERT INTO registered_model_aliases VALUES ('reflector', 2, 'challenger')")
     assert watch.look() and watch.found == ["challenger names version 2, which never was gated"]
+
+
+def test_a_run_without_kills_is_refused() -> None:
+    with pytest.raises(BadSetting, match="nobody would be killed"):
+        command.run(load(), kills=0, live=0, seed=0, out=None, as_json=False)
+
+
+def test_a_report_tells_kills_by_process_and_what_went_wrong() -> None:
+    answers = {"asked": 7, "shown": 7, "unseen": 2}
+    live = {"kills": {"promoter": 1, "worker": 2}, "cases": [{}], "answers": answers, "recoveries_s": {"worker": {"median": 8.0, "max": 9.5}}}
+    parts = {"boundaries": {"scenarios": {"good": {"kills": 4, "writes": 9, "ends": "champion"}}}, "live": live}
+    assert command.lines({"kills": {"promoter": 5, "worker": 2}, "anomalies": ["two champions"], "seconds": 61.5, **parts}) == [
+        "good: 4 kills, 9 writes, ends champion",
+        "running system: 1 versions, 7 questions, 7 answers, 2 unseen ones",
+        "promoter: 1 kills",
+        "worker: 2 kills, back in 8.0 s, at most 9.5 s",
+        "  two champions",
+        "7 kills (5 promoter, 2 worker) in 61.5 s: 1 anomalies",
+    ]
 
 
 def test_users_ask_with_a_past_of_their_own() -> None:
