@@ -10,10 +10,11 @@ from collections.abc import Callable
 from typing import Any
 
 from infra.errors import RetryLater
+from schemas.promotion import State
 
 FRESH_S, WITHIN_S = 0.5, 10.0
-#: A page shows so many versions, the newest.
-SHOWN = 60
+#: A page shows so many versions, the newest; besides them who serves, who is tried, and so many who served last and may again, however old.
+SHOWN, FORMER = 60, 5
 
 
 class Glance:
@@ -49,7 +50,10 @@ class Glance:
 
 def brief(view: dict[str, Any]) -> dict[str, Any]:
     """What a page needs every second: it must not grow with every version ever trained. Evidence is that of the newest transitions alone."""
-    return view | {"versions": [_brief(version) for version in view["versions"][-SHOWN:]]}
+    versions = view["versions"]
+    former = [version["version"] for version in versions if version["state"] == State.RETIRED][-FORMER:]
+    kept = {view["champion"], view["challenger"], *former, *(version["version"] for version in versions[-SHOWN:])}
+    return view | {"versions": [_brief(version) for version in versions if version["version"] in kept]}
 
 
 def _brief(version: dict[str, Any]) -> dict[str, Any]:

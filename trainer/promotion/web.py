@@ -23,12 +23,15 @@ MAX_CONNECTIONS = 128
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # addresses to listen on, and where this machine then finds it
 
 
-def serve(settings: Settings, desk: Desk, stop: threading.Event) -> Server:
+def serve(settings: Settings, desk: Desk, stop: threading.Event, request_within_s: float | None = None) -> Server:
     """Serve at promotion.host and port; returns when requests are answered. Sets `stop` should the server ever end by itself: operators would be locked out.
+    `request_within_s` is how long a connection may stay open without a new request (`connections`).
 
     Raises BadSetting where others than this machine could connect and there is no operator token, CannotContinue for a taken port.
     """
     import uvicorn
+
+    from trainer.promotion.connections import REQUEST_WITHIN_S, patient
 
     host, secret = settings.promotion.host, settings.promotion.operator_token
     here_only = is_loopback(_url(host, 0))
@@ -39,7 +42,8 @@ def serve(settings: Settings, desk: Desk, stop: threading.Event) -> Server:
     listening = _listen(host, settings.promotion.port)
     quiet = {"log_config": None, "log_level": "warning", "access_log": False}
     bounds = {"limit_concurrency": MAX_CONNECTIONS, "timeout_graceful_shutdown": 2}
-    config = uvicorn.Config(app, server_header=False, lifespan="off", ws="none", **quiet, **bounds)
+    protocol = patient(request_within_s or REQUEST_WITHIN_S)
+    config = uvicorn.Config(app, http=protocol, server_header=False, lifespan="off", ws="none", **quiet, **bounds)
     server = Server(uvicorn.Server(config), listening, stop)
     server.start()
     return server

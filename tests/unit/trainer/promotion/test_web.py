@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import math
+import socket
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import httpx
@@ -17,7 +19,7 @@ from infra.settings import Settings, load
 from tests.unit.trainer.promotion.desks import MemoryDesk, board
 from trainer.promotion import api
 from trainer.promotion.operations import Refused
-from trainer.promotion.web import Server, serve
+from trainer.promotion.web import MAX_CONNECTIONS, Server, serve
 
 TOKEN = "an operator's token"
 WISH = {"operator": "ada", "reason": "looks good", "confirm": "5"}
@@ -86,9 +88,14 @@ def test_what_the_page_asks_for_every_second_does_not_grow_with_every_version(fr
     whole, page = fresh.get("/api/state").json(), fresh.get("/api/page").json()
     assert page["transitions"] == whole["transitions"] and "evidence" not in page["versions"][1]["transitions"][0]
     assert [version["state"] for version in page["versions"]] == [version["state"] for version in whole["versions"]]
-    many = MemoryDesk(board() | {"versions": board()["versions"] * 200})
-    with serve(settings(), many, threading.Event()) as server:
-        assert len(httpx.get(f"{server.url}/api/page").content) < 200_000
+
+
+def test_of_many_versions_the_page_shows_the_newest_and_those_that_serve_or_may_again(desk: MemoryDesk) -> None:
+    newer = [board()["versions"][1] | {"version": str(number)} for number in range(7, 1_000)]
+    with serve(settings(), MemoryDesk(board() | {"versions": board()["versions"] + newer}), threading.Event()) as server:
+        found = httpx.get(f"{server.url}/api/page")
+    assert [version["version"] for version in found.json()["versions"]] == ["1", "3", "4", "5", *map(str, range(940, 1_000))]
+    assert len(found.content) < 200_000
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "", "[", "0.0.0.0"])
@@ -190,3 +197,31 @@ def test_no_log_line_holds_the_token_or_what_was_written(http: httpx.Client, cap
         http.post("/api/versions/5/promote", json=WISH, headers=signed("a wrong token, too"))
     told = "\n".join(json.dumps(record.__dict__, default=str) for record in caplog.records if not record.name.startswith("http"))
     assert TOKEN not in told and "a wrong token" not in told and "for my eyes" not in told
+
+
+def _slow(head: bytes, url: str) -> socket.socket:
+    connection = socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])))
+    connection.settimeout(10)
+    connection.sendall(head)
+    return connection
+
+
+def _read_to_its_end(connection: socket.socket) -> None:
+    with suppress(ConnectionResetError):  # one of the ways in which a connection ends that is given up
+        while connection.recv(65_536):
+            pass
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"GET / HTTP/1.1\r\nhost: ", b"GET / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n"], ids=["silent", "head", "body"]
+)
+def test_a_connection_that_says_no_more_is_given_up(desk: MemoryDesk, head: bytes) -> None:
+    with serve(settings(), desk, threading.Event(), request_within_s=0.2) as server, _slow(head, server.url) as connection:
+        _read_to_its_end(connection)
+
+
+def test_silent_connections_lock_operators_out_for_a_moment_only(desk: MemoryDesk) -> None:
+    with serve(settings(), desk, threading.Event(), request_within_s=0.5) as server, ExitStack() as closing:
+        for connection in [closing.enter_context(_slow(b"", server.url)) for _ in range(MAX_CONNECTIONS)]:
+            _read_to_its_end(connection)
+        assert httpx.post(f"{server.url}/api/versions/5/promote", json=WISH, headers=signed()).status_code == 200
