@@ -4,37 +4,78 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
+from bench.demo.plan import SHORT, TRIAL
 from bench.demo.report import Report
+from infra.environment import environment
+from infra.registry import RegisteredVersion, Registry
+from infra.settings import load
+from infra.stack import Stack
 from infra.stack.lock import holder
 from infra.stack.record import lock_path
+from schemas.model_events import Alias
+from schemas.promotion import State
+from trainer.holdout import HOLDOUT_SHARE
+from trainer.promotion.gate import GateResult, gate_tag
 
 ROOT = Path(__file__).parents[2]
 #: A run and its end are bounded; a machine that is busy with other tests takes several times the usual minutes.
 RUN_TIMEOUT_S = 900
 STOP_TIMEOUT_S = 60
+SETTLED_WITHIN_S = 300
 #: What marks this test's processes among all others.
 MARK = "E2E_TEST_MARK"
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
+@contextmanager
+def cleared(mark: Path) -> Iterator[str]:
+    """A value in the environment of everything a test starts; whatever is left at the end is ended, so a failure spoils no other test."""
+    yield str(mark)
+    for process in marked(str(mark)):
+        process.kill()
+
+
 @pytest.fixture
 def mark(tmp_path: Path) -> Iterator[str]:
-    """A value in the environment of everything the test starts; whatever is left at the end is ended, so a failure spoils no other test."""
-    yield str(tmp_path)
-    for process in marked(str(tmp_path)):
-        process.kill()
+    with cleared(tmp_path) as mark:
+        yield mark
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A demonstration that came to its end."""
+
+    out: Path
+    mark: str
+    said: str
+    exit_code: int
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
+    """One run for all tests that look at its report or go on with its state."""
+    directory = tmp_path_factory.mktemp("demo")
+    with cleared(directory) as mark:
+        process = start(directory / "report", mark)
+        said, _ = process.communicate(timeout=RUN_TIMEOUT_S)
+        yield Finished(directory / "report", mark, said.decode(), process.returncode)
 
 
 def start(out: Path, mark: str) -> subprocess.Popen[bytes]:
@@ -62,12 +103,10 @@ def assert_nothing_is_left(out: Path, mark: str) -> None:
 
 
 @pytest.mark.timeout(RUN_TIMEOUT_S + STOP_TIMEOUT_S)
-def test_the_short_demo_closes_the_loop_and_loses_nothing(tmp_path: Path, mark: str) -> None:
-    out = tmp_path / "report"
-    process = start(out, mark)
-    said, _ = process.communicate(timeout=RUN_TIMEOUT_S)
-    assert process.returncode == 0, said.decode()
-    assert_nothing_is_left(out, mark)
+def test_the_short_demo_closes_the_loop_and_loses_nothing(finished: Finished) -> None:
+    out = finished.out
+    assert finished.exit_code == 0, finished.said
+    assert_nothing_is_left(out, finished.mark)
     report = Report.model_validate_json((out / "report.json").read_bytes())
     assert report.ok
     assert (report.counts.lost, report.counts.duplicated, report.counts.unreadable) == (0, 0, 0)
@@ -103,6 +142,83 @@ def assert_the_trained_version_went_live(report: Report) -> None:
     assert swap.event_to_first_answer_s is not None
     assert trained.alias
     assert "champion" in trained.alias
+    way = [step.after for step in report.promotion if step.version == trained.version]
+    assert way == ["gated", "shadow", "canary", "champion"]
+
+
+@pytest.mark.timeout(RUN_TIMEOUT_S)
+@pytest.mark.filterwarnings("ignore")  # MLflow and what it imports warn about themselves
+def test_who_must_not_serve_does_not_and_a_rollback_is_quick(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the state that the demonstration left: a damaged challenger, one that only its users can tell to be worse, and a champion taken back by hand."""
+    assert finished.exit_code == 0, finished.said
+    monkeypatch.setenv(MARK, finished.mark)
+    monkeypatch.chdir(ROOT)
+    state = finished.out / "state"
+    settings = load(stack={"dir": state}, promotion=TRIAL | {"shadow_answers": 0}, trainer=SHORT.settings["trainer"])
+    with Stack(settings) as stack, traffic(stack, state):
+        registry = Registry(stack.settings)
+        champion, shipped = registry.resolve(Alias.CHAMPION), registry.get("1")
+        assert champion is not None
+        unseen = {HOLDOUT_SHARE: champion.tags[HOLDOUT_SHARE]}  # who may judge what a hand registers
+        damaged = registry.register(with_noise(registry.fetch(champion.version, state / "models"), state / "damaged"), parent=champion.version, tags=unseen)
+        assert [step.after for step in settled(stack, registry, damaged.version).transitions] == [State.REJECTED]
+
+        # The shipped checkpoint repeats drafts: worse than the champion, whatever is said of it here.
+        passed = gate_tag(GateResult("passed", "planted by a test").about(shipped.digest, champion.digest))
+        harmful = registry.register(registry.fetch("1", state / "models"), parent=champion.version, tags=unseen | passed)
+        log = settled(stack, registry, harmful.version).transitions
+        assert [step.after for step in log] == [State.GATED, State.CANARY, State.REJECTED]
+        assert log[-1].evidence["reward"]["high"] < 0
+        serving = registry.resolve(Alias.CHAMPION)
+        assert serving is not None
+        assert serving.version == champion.version
+        assert registry.resolve(Alias.CHALLENGER) is None
+
+        told = retouch(state, "models", "rollback", "--json")
+        assert told.returncode == 0, told.stderr
+        back = registry.resolve(Alias.CHAMPION)
+        assert back is not None
+        assert back.version == "1"
+    assert_nothing_is_left(finished.out, finished.mark)
+
+
+@contextmanager
+def traffic(stack: Stack, state: Path) -> Iterator[None]:
+    """Users who ask and say what they would have said, while the block runs."""
+    command = [sys.executable, "-m", "traffic", "simulate", "trial", "--plan", str(state / "plan.json"), "--round", "again", "--in-flight", "16"]
+    with (state / "logs" / "again.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment(stack.settings), stdout=log, stderr=log)
+        try:
+            yield
+            assert process.poll() is None, "traffic ended by itself"
+        finally:
+            process.terminate()
+            process.wait(STOP_TIMEOUT_S)
+
+
+def settled(stack: Stack, registry: Registry, version: str) -> RegisteredVersion:
+    """The version once its way has ended."""
+    deadline = time.monotonic() + SETTLED_WITHIN_S
+    while (found := registry.get(version)).state not in (State.CHAMPION, State.REJECTED, State.INCONCLUSIVE):
+        stack.check()
+        assert time.monotonic() < deadline, f"version {version} is still {found.state}"
+        time.sleep(0.2)
+    return found
+
+
+def with_noise(checkpoint: Path, into: Path) -> Path:
+    """A checkpoint of the same shape whose weights are damaged."""
+    shutil.copytree(checkpoint, into)
+    generator = torch.Generator().manual_seed(0)
+    for file in into.glob("*.safetensors"):
+        weights = {name: tensor + 0.3 * tensor.std() * torch.randn(tensor.shape, generator=generator) for name, tensor in load_file(file).items()}
+        save_file(weights, file, metadata={"format": "pt"})
+    return into
+
+
+def retouch(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "retouch"), *arguments]
+    return subprocess.run(command, env=os.environ | {"RETOUCH_STACK__DIR": str(state)}, capture_output=True, text=True, timeout=STOP_TIMEOUT_S, check=False)
 
 
 @pytest.mark.timeout(RUN_TIMEOUT_S)

@@ -80,7 +80,9 @@ def _too_few(settings: Settings, snapshot: Snapshot) -> str | None:
         return None
     found = f"{snapshot.heldout_users} held-out users with outcomes, trainer.min_heldout_users is {trainer.min_heldout_users}"
     if snapshot.judged_share < trainer.holdout_share:
-        found += f" (only users below {snapshot.judged_share:g} may judge, an ancestor may have trained on the others)"
+        found += (
+            f" (only users below {snapshot.judged_share:g} may judge, an ancestor may have trained on the others; the tag holdout_share says whom it never saw)"
+        )
     return f"{found}; register it again when more of them have told what they think"
 
 
