@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import sys
+
+#: The model's thread shares the interpreter with the event loop and with Kafka's and the registry's clients. Each of its many calls a step waits up to this
+#: long to get it back while one of them computes: with Python's own 5 ms a look at the registry stands in the way of everybody's answer.
+SWITCH_INTERVAL_S = 0.0005
 
 
 def prepare_process(threads: int) -> None:
@@ -10,6 +15,7 @@ def prepare_process(threads: int) -> None:
 
     Two OpenMP threads on two busy cores wait for each other at every kernel: on a shared machine one is the fastest.
     """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     for name, value in {
         "OMP_NUM_THREADS": str(threads),
         "HF_HUB_OFFLINE": "1",
