@@ -175,7 +175,7 @@ async def _swapping(
     """Swaps back and forth under load; those that count, and what was asked meanwhile."""
     over, chance = asyncio.Event(), random.Random(plan.seed)  # noqa: S311  # of a measurement
     asking = asyncio.create_task(load.steady(rate, over))
-    found = []
+    found: list[Observed] = []
     try:
         for _ in range(WARM_SWAPS + plan.swaps):
             others = [version for version in versions if version.version != place.follower.serving.version]
