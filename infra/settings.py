@@ -369,8 +369,9 @@ class Promotion(Section):
 
     @model_validator(mode="after")
     def _others_hear_no_token(self) -> Self:
-        if self.operator_token is not None and len(self.operator_token.get_secret_value()) < 16:
-            raise ValueError("operator_token must have at least 16 characters")
+        token = self.operator_token.get_secret_value() if self.operator_token else "a token of the state directory"
+        if len(token) < 16 or not (token.isascii() and token.isprintable() and token.strip() == token):
+            raise ValueError("operator_token must have at least 16 printable characters of ASCII, without blanks around")  # as HTTP carries it
         return self
 
 

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -42,13 +47,14 @@ class Client:
         connection = kind(parts.hostname or "", parts.port, timeout=self._wait_s)
         headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {self._token}"} if self._token else {})
         try:
-            connection.request(method, parts.path + path, None if body is None else json.dumps(body), headers)
-            answer = connection.getresponse()
-            status, text = answer.status, answer.read(MAX_ANSWER_BYTES)
+            with _ending(connection, self._wait_s):
+                connection.request(method, parts.path + path, None if body is None else json.dumps(body), headers)
+                answer = connection.getresponse()
+                status, text = answer.status, answer.read(MAX_ANSWER_BYTES)
         except (OSError, http.client.HTTPException) as error:
-            raise RetryLater(f"the promoter at {self._url} does not answer: {error or type(error).__name__}") from error
-        finally:
-            connection.close()
+            raise RetryLater(f"the promoter at {self._url} does not answer: {str(error) or type(error).__name__}") from error
+        except ValueError:  # its text would show the token
+            raise CannotContinue("the operator token has characters that HTTP does not carry: it is letters, digits and signs of ASCII") from None
         found = _parsed(text)
         if status == 200 and found is not None:
             return found
@@ -66,6 +72,29 @@ class Client:
         if status < 500:
             return Refused(message)
         return CannotContinue(f"the promoter at {self._url} failed: {message}")
+
+
+@contextmanager
+def _ending(connection: http.client.HTTPConnection, within_s: float) -> Iterator[None]:
+    """Connect, and close after the block; what is not over by `within_s` fails with a TimeoutError, also where an answer trickles in without end."""
+    deadline = time.monotonic() + within_s
+    try:
+        connection.connect()
+        late = threading.Timer(within_s, _cut, [connection.sock])
+        late.start()
+        try:
+            yield
+        finally:
+            late.cancel()
+            if time.monotonic() >= deadline:
+                raise TimeoutError(f"not within {within_s:g} s")
+    finally:
+        connection.close()
+
+
+def _cut(connected: socket.socket) -> None:
+    with suppress(OSError):  # it ended by itself
+        socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 
 def _parsed(text: bytes) -> dict[str, Any] | None:

@@ -54,6 +54,9 @@ def test_the_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "localhost:4318", ["telemetry.otlp_endpoint='localhost:4318'", "http://HOST:PORT", "4318"]),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://me:hunter2@host:4318", ["telemetry.otlp_endpoint: ", "without user:password@"]),
         ("RETOUCH_TELEMETRY__EVERY_S", "0", ["telemetry.every_s='0'", "greater than 0"]),
+        ("RETOUCH_PROMOTION__OPERATOR_TOKEN", "short", ["promotion", "at least 16 printable characters of ASCII"]),
+        ("RETOUCH_PROMOTION__OPERATOR_TOKEN", "x" * 16 + "\n", ["promotion", "without blanks around"]),
+        ("RETOUCH_PROMOTION__OPERATOR_TOKEN", "ключ" * 8, ["promotion", "of ASCII"]),
         ("RETOUCH_CONFIG", "/nowhere/retouch.toml", ["RETOUCH_CONFIG=/nowhere/retouch.toml", "no such file"]),
     ],
 )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -71,6 +73,33 @@ def test_a_promoter_that_is_away_or_hangs_is_named_within_a_bound() -> None:
         Client(f"http://127.0.0.1:{free_port('127.0.0.1')}", TOKEN).view()
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(RetryLater, match="does not answer"):
         Client(f"http://127.0.0.1:{silent.getsockname()[1]}", TOKEN, wait_s=0.2).view()
+
+
+@pytest.mark.parametrize("begun", [b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n"], ids=["head", "body"])
+def test_an_answer_that_trickles_in_without_end_is_given_up(begun: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def trickle() -> None:
+            connection, _ = server.accept()
+            with connection, suppress(OSError):
+                connection.sendall(begun)
+                for _ in range(100):
+                    connection.sendall(b"x")
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        with pytest.raises(RetryLater, match=r"does not answer: not within 0\.3 s"):
+            Client(f"http://127.0.0.1:{server.getsockname()[1]}", TOKEN, wait_s=0.3).view()
+        thread.join(5)
+        assert not thread.is_alive()
+
+
+def test_a_token_that_no_header_carries_is_not_shown(url: str) -> None:
+    for token in ("secret\nsecret", "тайна", "\udcff"):
+        with pytest.raises(CannotContinue, match="characters that HTTP does not carry") as raised:
+            Client(url, token).view()
+        assert token not in str(raised.value) and raised.value.__suppress_context__
 
 
 def test_another_kind_of_server_is_recognised() -> None:
