@@ -1,6 +1,6 @@
 """What `retouch models` says, made from the view that a desk gives (`trainer.promotion.view`). Pure.
 
-Names and reasons come from people and machines elsewhere; what a terminal would take for a command is taken out of them.
+Names and reasons come from people and machines elsewhere: whoever shows them makes them `printable` (`infra.commands.frame`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Rows:
 def versions(view: View) -> Rows:
     columns = ("version", "state", "aliases", "parent", "created", "gate", "online reward")
     rows = [
-        (v["version"], v["state"], ", ".join(v["aliases"]), v["parent"] or "", _time(v["created_at"]), plain(gate(v)), online(view, v["version"]))
+        (v["version"], v["state"], ", ".join(v["aliases"]), v["parent"] or "", _time(v["created_at"]), gate(v), online(view, v["version"]))
         for v in view["versions"]
     ]
     return Rows("versions", columns, rows)
@@ -82,15 +82,13 @@ def workers(view: View) -> Rows:
         loaded = ", ".join(model["version"] for model in told["loaded"])
         challenger = told["challenger"]["version"] if told["challenger"] else ""
         refused = "; ".join(f"version {refusal['model']['version']}: {refusal['reason']}" for refusal in told["refused"])
-        rows.append(
-            (plain(told["worker"]), told["champion"]["version"], challenger, loaded, str(told["swaps"]), plain(refused), f"{age_s(view, told):.0f} s ago")
-        )
+        rows.append((told["worker"], told["champion"]["version"], challenger, loaded, str(told["swaps"]), refused, f"{age_s(view, told):.0f} s ago"))
     return Rows("workers", ("worker", "champion", "challenger", "loaded", "swaps", "refuses", "reported"), rows)
 
 
 def transitions(steps: Sequence[tuple[str, View]]) -> Rows:
     """Oldest first as given; `steps` are versions with what happened to them."""
-    rows = [(_time(s["at"]), version, f"{s['before']} -> {s['after']}", plain(s["actor"]), plain(s["reason"])) for version, s in steps]
+    rows = [(_time(s["at"]), version, f"{s['before']} -> {s['after']}", s["actor"], s["reason"]) for version, s in steps]
     return Rows("transitions", ("at", "version", "step", "by", "why"), rows)
 
 
@@ -101,7 +99,7 @@ def headline(view: View) -> str:
     if not found:
         return f"{serves}; none is tried"
     verdict = found["verdict"]
-    return f"{serves}; version {found['version']} is in {found['stage']}: {verdict['outcome']}, {plain(verdict['reason'])}" if verdict else serves
+    return f"{serves}; version {found['version']} is in {found['stage']}: {verdict['outcome']}, {verdict['reason']}" if verdict else serves
 
 
 def gate(version: View) -> str:
@@ -130,10 +128,6 @@ def number(value: float | None) -> str:
     if value is None or not math.isfinite(value):
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.0f}" if abs(value) >= 100 else f"{value:.3f}"
-
-
-def plain(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 def age_s(view: View, told: View) -> float:

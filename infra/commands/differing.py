@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from infra.commands.board import number, plain
+from infra.commands.board import number
 from infra.commands.frame import show, show_table
 
 WAYS = {"gate": "by the gate that compared them", "now": "by what both answered now to held-out users' questions"}
@@ -31,9 +31,9 @@ def _row(name: str, one: Mapping[str, Any]) -> Sequence[str]:
     mean, low, high = one["difference"]
     words = "better" if low > 0 else "worse" if high < 0 else "not told apart"
     shown = f"{mean:+.3f} [{low:+.3f}, {high:+.3f}]"
-    return plain(name), one["metric"], str(one["users"]), number(one["a"]), number(one["b"]), shown, words
+    return name, one["metric"], str(one["users"]), number(one["a"]), number(one["b"]), shown, words
 
 
 def _cut(text: Any) -> str:
-    words = plain(str(text))
+    words = " ".join(str(text).split())
     return words if len(words) <= CHARS else f"{words[:CHARS]}..."

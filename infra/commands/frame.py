@@ -41,7 +41,12 @@ def exit_code_of(body: Callable[[Settings], int]) -> int:
 
 
 def complain(line: str) -> None:
-    print(f"retouch: {line}", file=sys.stderr)  # noqa: T201  # standard error of a command is for its user
+    print(f"retouch: {printable(line)}", file=sys.stderr)  # noqa: T201  # standard error of a command is for its user
+
+
+def printable(text: str) -> str:
+    """Nothing that others wrote steers the terminal that shows it."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def show(text: str) -> None:
@@ -55,7 +60,7 @@ def show_json(value: Any) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """As wide as the terminal; wide enough to search and cut where the output goes elsewhere."""
+    """As wide as the terminal; wide enough to search and cut where the output goes elsewhere. Cells are made printable."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -64,5 +69,5 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     Console(width=None if sys.stdout.isatty() else 240).print(table)

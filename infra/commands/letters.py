@@ -74,11 +74,6 @@ def flat(content: dict[str, Any] | None) -> str:
     return f"base64 {content['content']}" if content["encoding"] == "base64" else str(content["content"])
 
 
-def printable(text: str) -> str:
-    """Nothing in a record steers the terminal that shows it."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
-
-
 def show_whole(found: dict[str, Any]) -> None:
     """`detail` as text."""
     names = ("id", "set_aside_at", "group", "exception", "message", "redriven_at", "sent_as", "problem", "size_bytes")
@@ -87,14 +82,14 @@ def show_whole(found: dict[str, Any]) -> None:
     added = [(f"added {header['name']}", flat(header)) for header in found["dead_letter_headers"]]
     bytes_of = [("key", flat(found["key"])), ("value", flat(found["value"]))]
     rows = [*facts, *headers, *added, *(("note", note) for note in found["notes"]), *bytes_of]
-    show_table(("", ""), [(printable(name), printable(text)) for name, text in rows])
+    show_table(("", ""), rows)
 
 
 def show_list(counts: Counter[tuple[str, str]], rows: Sequence[dict[str, Any]]) -> None:
     if not counts:
         show("no dead letters")
         return
-    show_table(("letters", "topic", "reason"), [(str(n), topic, printable(reason)) for (topic, reason), n in counts.most_common(REASONS_SHOWN)])
+    show_table(("letters", "topic", "reason"), [(str(n), topic, reason) for (topic, reason), n in counts.most_common(REASONS_SHOWN)])
     if len(counts) > REASONS_SHOWN:
         show(f"and {len(counts) - REASONS_SHOWN} further reasons; --json has all")
     if rows:
@@ -105,8 +100,7 @@ def show_list(counts: Counter[tuple[str, str]], rows: Sequence[dict[str, Any]]) 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
     came = "/".join(map(str, row["original"].values())) if row["original"] else "foreign"
     message = row["message"] if row["original"] else row["problem"]
-    texts = (row["id"], row["set_aside_at"], came, row["group"] or "", row["exception"], message, str(row["size_bytes"]), row["redriven_at"] or "")
-    return tuple(printable(text) for text in texts)
+    return (row["id"], row["set_aside_at"], came, row["group"] or "", row["exception"], message, str(row["size_bytes"]), row["redriven_at"] or "")
 
 
 def show_redriven(planned: Plan, dry_run: bool, as_json: bool) -> None:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from infra.commands import board
-from infra.commands.frame import FAILED, OK, show, show_json, show_table
+from infra.commands.frame import FAILED, OK, printable, show, show_json, show_table
 from infra.errors import CannotContinue, RetryLater
 
 if TYPE_CHECKING:
@@ -47,9 +47,9 @@ def show_version(settings: Settings, number: str, as_json: bool) -> int:
         return OK
     named = ("state", "parent", "digest", "created_at", "dataset_digest")
     rows = [(name.replace("_", " "), str(version[name])) for name in named if version[name]]
-    rows += [("aliases", ", ".join(version["aliases"])), ("gate", board.plain(board.gate(version))), ("online reward", board.online(view, number))]
+    rows += [("aliases", ", ".join(version["aliases"])), ("gate", board.gate(version)), ("online reward", board.online(view, number))]
     rows += [(f"trained on {topic}", _ranges(spans)) for topic, spans in version["offset_ranges"].items()]
-    rows += [(name, board.plain(value)) for name, value in sorted(version["tags"].items()) if len(value) <= SHORT]
+    rows += [(name, value) for name, value in sorted(version["tags"].items()) if len(value) <= SHORT]
     show_table((view["name"], f"version {number}"), [row for row in rows if row[1]])
     if version["metrics"]:
         show_table(("metric", "value"), [(name, board.number(value)) for name, value in sorted(version["metrics"].items())])
@@ -148,7 +148,7 @@ def _told(number: str, made: dict[str, Any], as_json: bool) -> int:
     if as_json:
         show_json({"version": number, **made})
     else:
-        show(f"version {number}: {made['before']} -> {made['after']}, by {board.plain(made['actor'])}")
+        show(f"version {number}: {made['before']} -> {made['after']}, by {printable(made['actor'])}")
     return OK
 
 

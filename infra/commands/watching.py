@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from infra.commands import board
-from infra.commands.frame import OK, show
+from infra.commands.frame import OK, printable, show
 from infra.commands.versions import desk
 from infra.errors import RetryLater
 
@@ -75,14 +75,14 @@ def _drawn(view: dict[str, Any], trouble: str | None) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    parts: list[RenderableType] = [Text(f"{view['name']}, {view['at'][:19]}Z", style="dim"), Text(board.headline(view), style="bold")]
+    parts: list[RenderableType] = [Text(f"{printable(view['name'])}, {view['at'][:19]}Z", style="dim"), Text(printable(board.headline(view)), style="bold")]
     if trouble:
-        parts.append(Text(f"not of now: {board.plain(trouble)}", style="red"))
+        parts.append(Text(f"not of now: {printable(trouble)}", style="red"))
     for found in board.everything(view):
         table = Table(title=found.title, title_justify="left", title_style="bold", box=None, header_style="dim", pad_edge=False)
         for column in found.columns:
             table.add_column(column, overflow="fold")
         for row in found.rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(printable(cell)) for cell in row))
         parts += [Text(""), table]
     return Group(*parts)

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from infra.commands.app import app
 from infra.commands.dead_letters import parse_time
-from infra.commands.letters import detail, encoded, printable, summary
+from infra.commands.frame import printable
+from infra.commands.letters import detail, encoded, summary
 from infra.dead_letters import Mark, Place, read_letter
 from infra.errors import BadSetting
 from schemas.dead_letters import Origin, dead_letter

@@ -158,10 +158,17 @@ def test_what_is_watched_outside_a_terminal_is_shown_once(desk: desks.MemoryDesk
 
 
 def test_what_others_wrote_commands_no_terminal(desk: desks.MemoryDesk) -> None:
-    desk.state["versions"][1]["transitions"][0]["reason"] = desk.state["workers"][0]["worker"] = "\x1b[2J\x1b]0;title\x07 gone"
-    for command in ("list", "history", "watch"):
-        output = models(command)[1]
-        assert "gone" in output and "\x1b" not in output and "\x07" not in output
+    hostile = "\x1b[2J\x1b]0;title\x07\x9b2J gone"
+    odd, told = desk.state["versions"][1], desk.state["workers"][0]
+    odd["transitions"][0]["reason"] = odd["parent"] = odd["digest"] = odd["dataset_digest"] = odd["tags"]["note"] = told["worker"] = hostile
+    odd["offset_ranges"] = {hostile: {"0": [0, hostile]}}
+    desk.state["quality"][0]["domain"] = desk.state["experiment"]["verdict"]["reason"] = told["loaded"][0]["version"] = hostile
+    for command in (["list"], ["history"], ["watch"], ["show", "2"]):
+        output = models(*command)[1]
+        assert "gone" in output and not {"\x1b", "\x07", "\x9b"} & set(output), command
+    desk.trouble = RetryLater(hostile)
+    error = models("promote", "--version", "5", "--json")[2]
+    assert "gone" in error and not {"\x1b", "\x07", "\x9b"} & set(error)
 
 
 def test_a_registry_that_is_away_is_one_line(desk: desks.MemoryDesk) -> None:
