@@ -31,6 +31,8 @@ pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and 
 
 TOKEN = "an operator's token"
 HOSTILE = "<script>document.title = 'taken over'</script><img src=x onerror=alert(1)>"
+#: Figures, and domains whose names are words of the page's own.
+EVIDENCE = {"gain": {"mean": 0.03, "low": 0.01, "high": 0.05}, "domains": {"low": {"users": 3}, "high": {"users": 4}}, "constructor": HOSTILE, HOSTILE: [None]}
 WAIT_S = 10.0
 
 
@@ -40,7 +42,7 @@ class Site:
     def __init__(self) -> None:
         self.registry = MemoryRegistry()
         now = datetime.now(UTC)
-        script = Script(gates={"2": GateResult("passed", HOSTILE, {"gain": {"mean": 0.03, "low": 0.01, "high": 0.05}}, ())}, now=now)
+        script = Script(gates={"2": GateResult("passed", HOSTILE, EVIDENCE, ())}, now=now)
         script.told = {"shadow": "better", "canary": "equal"}
         self.registry.register()
         while step := machine.first_champion(Ledger(()), self.registry.get("1"), "bootstrap", "shipped", now):

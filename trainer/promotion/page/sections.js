@@ -155,6 +155,7 @@ function evidence(facts) {
 
 const fine = (value) => (value === null ? "–" : String(+value.toPrecision(4)));
 const isPlain = (value) => typeof value !== "object" || value === null;
+const isBound = (value) => value === null || typeof value === "number";
 
 function figure(value) {
   if (typeof value === "number") return fine(value);
@@ -164,7 +165,7 @@ function figure(value) {
     return value.every((item) => !Array.isArray(item) && Object.values(item).every(isPlain)) ? records(value) : value.map((item) => h("div", { class: "item" }, figure(item)));
   }
   const { mean, difference, value: middle, low, high, ...rest } = value;
-  if (low === undefined || high === undefined) return evidence(value);
+  if (!isBound(low) || !isBound(high)) return evidence(value); // a platform may call its domains low and high
   const others = Object.entries(rest).map(([name, item]) => `, ${name.replaceAll("_", " ")} ${figure(item)}`);
   return Object.values(rest).every(isPlain) ? `${figure(mean ?? difference ?? middle ?? null)} ${interval(low, high, fine)}${others.join("")}` : evidence(value);
 }
