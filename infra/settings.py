@@ -352,6 +352,7 @@ class Promotion(Section):
     max_fallback_rise: Share = 0.05  # of answers, canary less baseline; a guardrail trips when the difference is more for certain
     max_unparsable_rise: Share = 0.05
     max_latency_ratio: Annotated[float, Field(ge=1)] = 1.5  # of mean times
+    free_latency_rise_ms: Annotated[float, Field(ge=0)] = 250.0  # of the mean time: so much is never too much, whatever the ratio
     max_length_ratio: Annotated[float, Field(ge=1)] = 1.5  # of mean lengths relative to the base answer
     max_drift_rise: Share = 0.5  # of the mean distance from the base answer: over one that repeats drafts, personal answers rise by a third
     rollback_on_refusal: bool = True  # a champion that a worker refuses to load gives way to the one before

@@ -151,13 +151,18 @@ def _rails(one: Group, other: Group, promotion: Promotion, budget: float, among:
     limits = {
         Metric.FALLBACK: promotion.max_fallback_rise,
         Metric.UNPARSABLE: promotion.max_unparsable_rise,
-        Metric.LATENCY_MS: promotion.max_latency_ratio,
+        Metric.LATENCY_MS: _latency_ratio(other.whole[Metric.LATENCY_MS].mean, promotion),
         Metric.LENGTH: promotion.max_length_ratio,
         Metric.DRIFT: promotion.max_drift_rise,
     }
     watched = [metric for metric in limits if metric in among]
     alpha = budget * promotion.guardrail_alpha_share / len(watched)
     return [_rail(metric, limits[metric], one.whole[metric], other.whole[metric], promotion.min_users, alpha) for metric in watched]
+
+
+def _latency_ratio(baseline_ms: float, promotion: Promotion) -> float:
+    """What is twice as slow as next to nothing is still quick: the limit is a ratio or a rise, whichever allows more."""
+    return max(promotion.max_latency_ratio, 1 + promotion.free_latency_rise_ms / baseline_ms) if baseline_ms > 0 else promotion.max_latency_ratio
 
 
 def _rail(metric: Metric, limit: float, one: Moments, other: Moments, min_users: int, alpha: float) -> Guardrail:
@@ -179,7 +184,7 @@ def _rail(metric: Metric, limit: float, one: Moments, other: Moments, min_users:
 
 def _tripped(rails: Sequence[Guardrail]) -> str:
     return "; ".join(
-        f"guardrail {rail.metric.value}: {rail.canary:.4g} against {rail.baseline:.4g}, beyond the limit of {rail.limit:g} (at least {rail.low:.3g})"
+        f"guardrail {rail.metric.value}: {rail.canary:.4g} against {rail.baseline:.4g}, beyond the limit of {rail.limit:.4g} (at least {rail.low:.3g})"
         for rail in rails
         if rail.state == "tripped"
     )

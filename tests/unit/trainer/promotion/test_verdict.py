@@ -97,10 +97,16 @@ def test_a_guardrail_goes_before_a_better_reward() -> None:
 
 
 def test_nothing_is_better_while_a_guardrail_is_watched() -> None:
-    found = canary_verdict(canary(answers(2, reward=0.95, latency_ms=615.0)), PROMOTION, 60.0)
+    found = canary_verdict(canary(answers(2, reward=0.95, latency_ms=670.0)), PROMOTION, 60.0)
     assert {rail["metric"]: rail["state"] for rail in found.evidence["guardrails"]}["latency_ms"] == "watching"
     assert found.outcome is Outcome.RUNNING
     assert found.reason.endswith("; beyond the limit, perhaps by chance: latency_ms")
+
+
+@pytest.mark.parametrize(("baseline_ms", "limit"), [(40.0, 7.25), (250.0, 2.0), (500.0, 1.5), (2_000.0, 1.5)])
+def test_quick_answers_may_become_slower_by_a_ratio_that_slow_ones_may_not(baseline_ms: float, limit: float) -> None:
+    found = guardrails(canary(answers(2, latency_ms=baseline_ms), answers(1, latency_ms=baseline_ms)), PROMOTION)
+    assert next(rail.limit for rail in found if rail.metric is Metric.LATENCY_MS) == pytest.approx(limit, rel=0.1)
 
 
 def test_a_rise_below_its_limit_is_no_trouble() -> None:
