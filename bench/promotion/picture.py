@@ -60,5 +60,6 @@ def _found(axes: Any, most: int, title: str, scenarios: Sequence[Mapping[str, An
     axes.set_xlim(50, 2.1 * most)
     axes.set_ylim(0, 1.02)
     axes.set_xlabel("scored answers of both groups until the verdict")
-    axes.legend(fontsize=8)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize=8)
     axes.set_title(f"{title}, share of experiments", fontsize=10)
