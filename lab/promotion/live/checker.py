@@ -19,7 +19,7 @@ from schemas.promotion import State, Transition
 from trainer.promotion.log import Ledger
 
 #: One look of a worker, a version it fetches and loads meanwhile, and the answers under way, on a machine that is busy.
-GRACE_S = 15.0
+GRACE_S = 10.0
 #: Where a version answers users.
 SHOWN = frozenset({State.CANARY, State.APPROVAL, State.CHAMPION})
 

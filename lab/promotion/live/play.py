@@ -28,7 +28,7 @@ from trainer.promotion.log import Ledger
 from trainer.promotion.operations import desk
 
 #: A case must have ended so long after it began, and the system must answer everything so long after the last one.
-CASE_S, DRAIN_S, OPERATOR_S = 150.0, 90.0, 60.0
+CASE_S, DRAIN_S, OPERATOR_S = 300.0, 120.0, 90.0
 AGAIN_S = 0.5
 #: Of each weight of the versions that come, relative: other words in part of the answers, nearly all of which can still be read.
 NOISE = 0.25
