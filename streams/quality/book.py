@@ -42,12 +42,21 @@ Read = Response | Outcome | Shadow
 Span = float | UUID  # a window by its start, or an experiment
 
 
+#: The last day that a datetime holds.
+_LAST_AT = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
+
+
 class Place(NamedTuple):
     """Where a record stands, and when it was written."""
 
     topic: str
     offset: int
     at: float
+
+    @classmethod
+    def of(cls, topic: str, offset: int, timestamp_ms: int) -> Place:
+        """A broker takes any number for a timestamp: one that is no instant is held to the nearest."""
+        return cls(topic, offset, min(max(timestamp_ms / 1000, 0.0), _LAST_AT))
 
 
 class Book:

@@ -123,7 +123,7 @@ class Service:
         book = self._books[record.partition]
         if not book.is_new(record.topic, record.offset):
             return
-        place = Place(record.topic, record.offset, record.timestamp / 1000)
+        place = Place.of(record.topic, record.offset, record.timestamp)
         try:
             message, _ = read(_MESSAGE[record.topic], record.headers, record.value)
         except Malformed:  # its own readers set it aside

@@ -195,3 +195,12 @@ def test_the_same_records_in_any_order_of_topics_make_the_same_cells() -> None:
         return {cell.key: cell.model_dump(exclude={"computed_at"}) for cell in on.book.take_changed()}
 
     assert cells(1) == cells(2) == cells(3)
+
+
+@pytest.mark.parametrize("timestamp_ms", [-(2**62), -1, 0, 253_402_300_800_000, 2**62])
+def test_a_timestamp_that_is_no_instant_stops_nobody(timestamp_ms: int) -> None:
+    partition = Partition()
+    partition.take(answered(1, experiment=EXPERIMENT, arm=Arm.CANARY), at=Place.of("", 0, timestamp_ms).at)
+    partition.take(answered(2, experiment=EXPERIMENT, arm=Arm.CANARY))
+    cells = partition.book.take_changed()
+    assert {cell.answers for cell in cells if cell.span is Span.EXPERIMENT} == {2}
