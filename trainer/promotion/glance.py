@@ -13,12 +13,14 @@ from infra.errors import RetryLater
 from schemas.promotion import State
 
 FRESH_S, WITHIN_S = 0.5, 10.0
+#: With many versions a look costs more, and is kept for longer: one that took a time is good for so many times that, at most MOST_S.
+WORTH, MOST_S = 4, 5.0
 #: A page shows so many versions, the newest; besides them who serves, who is tried, and so many who served last and may again, however old.
 SHOWN, FORMER = 60, 5
 
 
 class Glance:
-    """What `look` returns as JSON: asked for once by all who wait, and kept for FRESH_S."""
+    """What `look` returns as JSON: asked for once by all who wait, and kept for FRESH_S or longer."""
 
     def __init__(self, look: Callable[[], dict[str, Any]]) -> None:
         self._look = look
@@ -41,11 +43,16 @@ class Glance:
             raise RetryLater(f"the registry did not answer within {WITHIN_S:.0f} s") from None
 
     async def _make(self) -> bytes:
-        view = await asyncio.to_thread(self._look)
-        made = json.dumps(finite(view), allow_nan=False).encode()
+        begun = time.monotonic()
+        made = await asyncio.to_thread(self._dumped)
         if self._making is asyncio.current_task():
-            self._made, self._until = made, time.monotonic() + FRESH_S
+            now = time.monotonic()
+            self._made, self._until = made, now + max(FRESH_S, min(MOST_S, WORTH * (now - begun)))
         return made
+
+    def _dumped(self) -> bytes:
+        """Not on the server's own thread: with many versions this takes a second, in which nobody else would be answered."""
+        return json.dumps(finite(self._look()), allow_nan=False).encode()
 
 
 def brief(view: dict[str, Any]) -> dict[str, Any]:
