@@ -42,9 +42,12 @@ class Client:
         return self._ask("POST", "/api/rollback", {"operator": operator, "reason": reason, "confirm": champion, "to": to and _number(to)})
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
-        parts = urlsplit(self._url)
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(parts.hostname or "", parts.port, timeout=self._wait_s)
+        try:
+            parts = urlsplit(self._url)
+            kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+            connection = kind(parts.hostname or "", parts.port, timeout=self._wait_s)
+        except ValueError as error:
+            raise CannotContinue(f"{self._url} is no promoter's address: {error}") from None
         headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {self._token}"} if self._token else {})
         try:
             with _ending(connection, self._wait_s):

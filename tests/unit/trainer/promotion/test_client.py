@@ -102,6 +102,12 @@ def test_a_token_that_no_header_carries_is_not_shown(url: str) -> None:
         assert token not in str(raised.value) and raised.value.__suppress_context__
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://[::1"])
+def test_an_address_that_is_none_is_named(url: str) -> None:
+    with pytest.raises(CannotContinue, match="is no promoter's address"):
+        Client(url, TOKEN).view()
+
+
 def test_another_kind_of_server_is_recognised() -> None:
     answer = b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 2\r\n\r\n[]"
     with socket.create_server(("127.0.0.1", 0)) as other:
