@@ -173,6 +173,8 @@ def _check_content(checkpoint: Path, name: str, names: set[str]) -> None:
         for shard in shards.values():
             if not isinstance(shard, str) or shard not in names:
                 raise BadCheckpoint(f"{checkpoint / name}: points to {shard!r}, which is not in the checkpoint")
+    elif name == "tokenizer.json":
+        _read(checkpoint, name)
     elif name.endswith(".json"):
         _refuse(checkpoint / name, why_json_refused(Path(name).name, _json(checkpoint / name)))
 

@@ -74,6 +74,7 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "a config nested without end": (lambda f: (f / "config.json").write_text("[" * 100_000), r"config\.json: not JSON"),
     "a config nested deeply": (lambda f: (f / "config.json").write_text('{"a":' * 900 + "1" + "}" * 900), r"config\.json: n"),
     "a cut-off tokenizer": (lambda f: (f / "tokenizer.json").write_text('{"model": {"vocab": {"a"'), r"tokenizer\.json: not JSON"),
+    "a tokenizer that is a list": (lambda f: (f / "tokenizer.json").write_text("[]"), r"tokenizer\.json: not a JSON object"),
     "code by name in the tokenizer": (lambda f: _json(f, "tokenizer_config.json", auto_map={}), r"tokenizer_config\.json: auto_map"),
     "attention fetched from a hub": (lambda f: _json(f, "config.json", text_config={"attn_implementation": "a/b"}), r"config\.json: attn_impl.*'a/b'"),
     "a template with code": (lambda f: (f / "chat_template.jinja").write_text(CODE), r"chat_template\.jinja: line 1: the attribute '__class__'"),
