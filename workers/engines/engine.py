@@ -106,7 +106,7 @@ class Engine(Protocol):
 
         It takes a free place, or that of the version least lately needed. Nobody's request waits meanwhile; those that run on the version that
         goes are finished first. Raises BadCheckpoint for one that does not fit, SwapFailed when it does not load or writes otherwise, RetryLater when the
-        requests in flight do not end in time. Raises EngineDied when nothing serves any more.
+        requests in flight do not end in time, or every place but the champion's has broken. Raises EngineDied when nothing serves any more.
         """
         ...
 

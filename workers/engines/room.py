@@ -174,8 +174,12 @@ class Room:
                 self._crown(same)
             settle(loading.result, Swap(loading.in_flight, self._dropped(), 0.0, 0.0))
             return
-        loading.slot = same if same and same is not self._champion else spare(self._slots, self._champion)
-        if loading.slot is self._champion:
+        slot = same if same and same is not self._champion else spare(self._slots, self._champion)
+        if slot is self._champion and not loading.serve:  # its place is for who is to be champion
+            fail(loading.result, RetryLater("no place is left beside the champion's: the others broke, a restart makes them anew"))
+            return
+        loading.slot = slot
+        if slot is self._champion:
             loading.before = loading.slot.held
         else:
             loading.slot.held = None

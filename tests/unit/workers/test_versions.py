@@ -119,6 +119,9 @@ async def test_a_version_that_breaks_while_it_is_checked_takes_only_its_place_al
     with pytest.raises(SwapFailed, match="generating failed"):
         await served.engine.load(served.second, version("2"))
     assert await served.ask("a") == ("a@1", "1")
+    with pytest.raises(RetryLater, match="no place is left"):  # a challenger does not push the champion out
+        await served.engine.load(served.third, version("3"))
+    assert (loaded(served), await served.ask("a")) == (["1"], ("a@1", "1"))
     await served.engine.swap(served.third, version("3"))  # in the one place that is left
     assert (loaded(served), await served.ask("a")) == (["3"], ("a@3", "3"))
     await served.engine.close()
