@@ -53,6 +53,11 @@ def transitions(log: Mapping[str, str], version: str) -> tuple[Transition, ...]:
     return tuple(found)
 
 
+def unreadable(log: tuple[Transition, ...]) -> str | None:
+    """Why a version's log cannot be read; None where it can."""
+    return log.reason if isinstance(log, UnreadableLog) else None
+
+
 def file_sums(text: str | None) -> Mapping[str, str]:
     """sha256 by file name; empty where none are recorded. The digest, which covers every file but the model card, holds in any case."""
     found = parsed(json.loads, text)

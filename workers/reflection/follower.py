@@ -20,6 +20,7 @@ from infra.errors import CannotContinue, RetryLater
 from infra.registry import NoSuchVersion, RegisteredVersion
 from infra.settings import Settings
 from infra.telemetry.metrics import REFLECTION_REFUSED, REFLECTION_VERSION
+from infra.version_tags import unreadable
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import CHALLENGING
 from schemas.serving import ServingReport
@@ -69,6 +70,7 @@ class Follower:
         self.routes = Routes(serving.model)
         self._refusals = refusals or Refusals()
         self._put_off: str | None = None  # a version that could not go in yet; said once
+        self._unread: str | None = None  # why a version was left alone; said once
         self._away = False
         self._swaps = 0
         _show(serving)
@@ -87,7 +89,8 @@ class Follower:
         champion, challenger = found
         before = self._engine.loaded
         swap = await self._follow_champion(champion, event) if champion else None
-        await self._follow_challenger(challenger)
+        # Elsewhere the challenger is compared with a champion that this worker does not have (yet): its users are in no experiment meanwhile.
+        await self._follow_challenger(challenger if champion is None or champion.model == self.serving.model else None)
         if self._engine.loaded != before:
             await asyncio.to_thread(self._prune, {version.version for version in found if version})
         return swap
@@ -107,7 +110,7 @@ class Follower:
 
     async def _read(self) -> tuple[RegisteredVersion | None, RegisteredVersion | None] | None:
         try:
-            found = await asyncio.to_thread(lambda: (self._registry.resolve(Alias.CHAMPION), self._registry.resolve(Alias.CHALLENGER)))
+            found = await asyncio.to_thread(lambda: (self._named(Alias.CHAMPION), self._named(Alias.CHALLENGER)))
         except Exception as error:
             # Away, refusing, or holding what this worker cannot read: none of it is a reason to stop serving.
             if not self._away:
@@ -118,6 +121,15 @@ class Follower:
         for alias, version in zip((Alias.CHAMPION, Alias.CHALLENGER), found, strict=True):
             self._refusals.forget_unless(alias, version)
         return found
+
+    def _named(self, alias: Alias) -> RegisteredVersion | None:
+        """None, too, for a version whose log cannot be read: what it asks for nobody knows, and what serves goes on. Blocks."""
+        version = self._registry.resolve(alias)
+        reason = unreadable(version.transitions) if version else None
+        if reason and reason != self._unread:
+            log.warning("a version is left alone", extra={"alias": str(alias), "reason": reason})
+        self._unread = reason or self._unread
+        return None if reason else version
 
     async def _follow_champion(self, champion: RegisteredVersion, event: ModelEvent | None) -> Swap | None:
         if champion.model == self.serving.model:
@@ -149,9 +161,10 @@ class Follower:
         self.routes = wanted
 
     def _routed(self, challenger: RegisteredVersion | None) -> Routes:
-        """The routes that the registry asks for. With room for one version there is no experiment here."""
+        """The routes that the registry asks for. Where there is room for one version only, or left, there is no experiment here."""
         champion = self.serving.model
-        if challenger is None or challenger.model == champion or challenger.state not in CHALLENGING or self._settings.reflection.versions == 1:
+        has_room = self._engine.displaces != champion.version
+        if challenger is None or challenger.model == champion or challenger.state not in CHALLENGING or not has_room:
             return Routes(champion)
         step = challenger.transitions[-1]
         return Routes(champion, challenger.model, step.after, step.experiment, step.share)

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from uuid import UUID
 
 from infra.errors import CannotContinue
 from infra.settings import Reflection
@@ -31,6 +32,9 @@ from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.handler import Incoming, Outgoing, Why
 
 log = logging.getLogger(__name__)
+
+#: So many questions that were given up are remembered; each is asked for at once, or never.
+CUT_SHORT = 256
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Reflector:
         self._clock = clock or SystemClock()
         self.after = after
         self.in_flight = 0
+        self._cut_short: dict[UUID, Sequence[HistoryItem]] = {}  # questions that were given up while the model was at work, and what it was shown
         self._sampling = Sampling(max_new_tokens=settings.max_new_tokens)
         self._prompt_digest = template_digest(settings.prompt_style)
 
@@ -84,8 +89,10 @@ class Reflector:
         """The base answer, or word that not even that came in time."""
         context = incoming.message
         status = without_model(context, self._strategy(context)) or ResponseStatus.DEADLINE_NEAR
+        # Whoever judges versions must know that the model was asked, and was too slow.
+        shown = self._cut_short.pop(context.draft.query.query_id, ())
         assignment = self._routes().assignment(context.draft.query)
-        return self._outgoing(self._response(context, _Attempt(status, context.draft.answer), assignment, self._clock.monotonic()))
+        return self._outgoing(self._response(context, _Attempt(status, context.draft.answer, shown=shown), assignment, self._clock.monotonic()))
 
     async def respond(self, context: Context) -> Response:
         """Raises CannotContinue when the engine is gone."""
@@ -191,6 +198,11 @@ class Reflector:
             async with asyncio.timeout(timeout_s):
                 return await self._engine.generate(self._prompt(context, shown), self._sampling, version)
         except (CannotContinue, NotLoaded):
+            raise
+        except asyncio.CancelledError:  # the runtime's own deadline comes a moment before ours; `degraded` follows, but not where the partition went away
+            self._cut_short[context.draft.query.query_id] = shown
+            while len(self._cut_short) > CUT_SHORT:
+                del self._cut_short[next(iter(self._cut_short))]
             raise
         except Exception as error:
             # Whatever one rewrite runs into, its user still gets the base answer.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from infra.registry import RegisteredVersion
+from infra.version_tags import unreadable
 from schemas.model_events import Alias
 from schemas.serving import Refusal
 
@@ -32,4 +33,4 @@ class Refusals:
 
 
 def _record(version: RegisteredVersion) -> tuple[str, int]:
-    return version.version, len(version.transitions)
+    return version.version, -1 if unreadable(version.transitions) else len(version.transitions)

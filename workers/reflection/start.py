@@ -13,8 +13,9 @@ from infra.errors import CannotContinue, RetryLater
 from infra.registry import NoSuchVersion, RegisteredVersion
 from infra.settings import Settings
 from infra.telemetry.metrics import REFLECTION_REFUSED
+from infra.version_tags import unreadable
 from schemas.model_events import Alias
-from schemas.promotion import State
+from schemas.promotion import CanaryPrompt, State
 from workers.engines.choice import start_engine
 from workers.engines.engine import Engine, EngineDied, StartStopped
 from workers.reflection.files import models_dir
@@ -41,7 +42,7 @@ def start(settings: Settings, registry: Versions, stop: threading.Event, within_
     for version in _candidates(registry, champion):
         try:
             checkpoint = _fetch(settings, registry, version, stop, within_s)
-            engine = start_engine(settings, checkpoint, version.model, stop, version.canary_prompts)
+            engine = start_engine(settings, checkpoint, version.model, stop, _prompts(version))
         except (BadCheckpoint, NoSuchVersion, EngineDied) as error:
             last = str(error)
             log.exception("a version cannot be served; trying the champion before it", extra={"version": version.version, "reason": last})
@@ -86,9 +87,17 @@ def _looks(settings: Settings, stop: threading.Event, within_s: float) -> Iterat
 def _candidates(registry: Versions, champion: RegisteredVersion) -> Iterator[RegisteredVersion]:
     yield champion
     try:
-        yield from champions_before(champion, registry.versions())
+        yield from champions_before(champion, [version for version in registry.versions() if not unreadable(version.transitions)])
     except RetryLater as error:
         log.warning("the registry does not say who was champion before", extra={"reason": str(error)})
+
+
+def _prompts(version: RegisteredVersion) -> tuple[CanaryPrompt, ...]:
+    """None where the version's log cannot be read: its files have their sums all the same, and without it nobody would answer."""
+    reason = unreadable(version.transitions)
+    if reason:
+        log.warning("a version is served without its canary prompts", extra={"version": version.version, "reason": reason})
+    return () if reason else version.canary_prompts
 
 
 def champions_before(champion: RegisteredVersion, versions: list[RegisteredVersion]) -> list[RegisteredVersion]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from infra.checkpoints import BadCheckpoint
 from infra.registry import RegisteredVersion
+from infra.version_tags import transition_tag, transitions
 from schemas.ids import derive
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import State, Transition
@@ -25,6 +27,10 @@ def step(after: State, seq: int = 1, *, share: float = 0.2, **more: Any) -> Tran
     return Transition.model_validate({"seq": seq, "after": after, "share": share} | given)
 
 
+def spoiled(version: str) -> tuple[Transition, ...]:
+    return transitions({transition_tag(1): "{"}, f"m version {version}")
+
+
 class TableRegistry:
     """Aliases that tests move; `unsound` versions do not pass their checks."""
 
@@ -33,11 +39,13 @@ class TableRegistry:
         self.logs: dict[str, list[Transition]] = {}
         self.away: Exception | None = None
         self.unsound: set[str] = set()
+        self.unreadable: set[str] = set()  # versions with a tag that somebody edited
         self.trouble: Exception | None = None  # in the way of a download
         self.fetched: list[str] = []
 
     def get(self, version: str) -> RegisteredVersion:
-        return registered(version, *self.logs.get(version, ()))
+        found = registered(version, *self.logs.get(version, ()))
+        return replace(found, transitions=spoiled(version)) if version in self.unreadable else found
 
     def resolve(self, alias: Alias) -> RegisteredVersion | None:
         if self.away:

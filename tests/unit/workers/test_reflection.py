@@ -18,6 +18,7 @@ from schemas.prompts import PromptStyle, template_digest
 from schemas.queries import Query, Strategy
 from schemas.responses import ModelVersion, Response, ResponseStatus
 from schemas.topics import RESPONSES
+from streams.quality.measures import is_measured
 from tests.unit.workers.engine_stub import StubEngine
 from workers.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, NotLoaded, Sampling
 from workers.reflection.decision import accepted
@@ -102,6 +103,19 @@ async def test_a_rewrite_goes_out_with_everything_it_was_made_from() -> None:
 
 def incoming(asked: Context) -> Incoming[Context]:
     return Incoming(asked, open_envelope(seal(asked, id="c", source="/tests")), Source(topic="contexts", partition=0, offset=0))
+
+
+async def test_an_answer_that_the_runtime_cuts_short_counts_as_one_that_the_model_was_too_slow_for() -> None:
+    asked, working = incoming(context()), reflector(Reflection(k=4), AnsweringEngine(takes_s=60))
+    for tried in (True, False):  # what is known of a question goes with its answer
+        if tried:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.01):
+                    await working(asked)
+        (outgoing,) = working.degraded(asked, Why.EXPIRED)
+        assert isinstance(outgoing.message, Response)
+        assert (outgoing.message.status, outgoing.message.provenance.k) == (ResponseStatus.DEADLINE_NEAR, 4 if tried else 0)
+        assert is_measured(outgoing.message) is tried
 
 
 async def test_the_response_has_an_id_that_follows_from_its_query() -> None:

@@ -74,6 +74,33 @@ async def test_with_room_for_one_there_is_no_experiment(tmp_path: Path) -> None:
     assert (await site.look(), site.engine.done) == (Routes(ONE), [])
 
 
+async def test_who_lost_the_place_for_a_challenger_is_in_no_experiment_and_fetches_none(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.engine.room = 1  # the other place broke
+    assert (await site.look(), site.registry.fetched) == (Routes(ONE), [])
+
+
+async def test_who_does_not_serve_the_champion_is_in_no_experiment_against_it(tmp_path: Path) -> None:
+    site = Site(tmp_path, state=State.CANARY)
+    assert (await site.look()).challenger == TWO
+    site.registry.champion, site.registry.unsound = "3", {"3"}
+    assert await site.look() == Routes(ONE)
+    site.registry.unsound = set()
+    site.registry.logs["3"] = [step(State.CHAMPION)]
+    assert await site.look() == Routes(THREE, TWO, State.CANARY, EXPERIMENT, 0.2)
+
+
+async def test_a_challenger_whose_log_cannot_be_read_is_left_alone_and_the_champion_is_followed(tmp_path: Path) -> None:
+    site = Site(tmp_path, state=State.CANARY)
+    await site.look()
+    site.registry.unreadable = {"2"}
+    site.registry.champion = "3"
+    assert await site.look() == Routes(THREE)
+    site.registry.unreadable = {"1"}
+    site.registry.champion = "1"
+    assert (await site.look()).champion == THREE
+
+
 async def test_a_refused_challenger_is_reported_and_tried_again_when_its_record_has_changed(tmp_path: Path) -> None:
     site = Site(tmp_path)
     site.engine.error = SwapFailed("canary prompt 1 of 3")

@@ -11,7 +11,7 @@ from infra.settings import EngineKind, Reflection, Settings, Stack
 from schemas.promotion import State, Transition
 from tests.unit.workers.table_registry import NOW, TableRegistry, registered, step
 from workers.engines.engine import StartStopped
-from workers.reflection.start import champions_before, first_champion, start
+from workers.reflection.start import _prompts, champions_before, first_champion, start
 
 
 @pytest.fixture
@@ -61,3 +61,13 @@ def test_where_nothing_can_be_served_the_error_says_so(settings: Settings, caplo
         start(settings, registry, threading.Event(), within_s=0.05)
     assert registry.fetched == ["2", "1"]
     assert len(caplog.records) == 2
+
+
+def test_a_log_that_cannot_be_read_keeps_no_worker_from_starting_on_another_version(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    registry = TableRegistry("2")
+    registry.logs = {"1": [crowned(1)], "2": [], "3": []}
+    registry.unreadable, registry.unsound = {"2", "3"}, {"1", "2"}
+    with pytest.raises(CannotContinue, match="neither the champion, version 2, nor one before it"):
+        start(settings, registry, threading.Event(), within_s=0.05)
+    assert registry.fetched == ["2", "1"]
+    assert _prompts(registry.get("2")) == () and "its tag promotion.0001 is no transition" in caplog.records[-1].__dict__["reason"]
