@@ -1,19 +1,22 @@
 """The gate: what judging a version offline found, where the trainer leaves it, and `python -m trainer.promotion.gate --version N`, which judges now.
 
 What judges is `registered`; nothing here imports torch, so the promoter stays light and asks a process of its own. That process prints one JSON
-object on standard output, the `GateResult`. Exit codes: 0 judged, whatever came out; 1 could not be judged, the log says why; 2 an impossible setting or flag.
+object on standard output, the `GateResult`. Exit codes: 0 judged, whatever came out; 1 could not be judged, the log says why; 2 an impossible setting or flag;
+75 not now: broker or registry are away.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
+from infra.errors import RetryLater
 from infra.lifecycle import run_process
 from infra.registry import RegisteredVersion
 from infra.settings import Settings
@@ -22,6 +25,10 @@ from trainer.libraries import quiet
 
 #: The tag of a version that holds what its trainer found: a `GateResult` with the digests that it is about.
 GATE = "gate"
+#: Exit code of a judge that broker or registry kept from judging: the version is not to blame.
+LATER = 75
+
+log = logging.getLogger(__name__)
 
 Outcome = Literal["passed", "rejected", "inconclusive"]
 
@@ -64,7 +71,7 @@ def gate_of(version: RegisteredVersion, champion: RegisteredVersion) -> GateResu
     """What the trainer found, where it judged exactly these files against exactly that champion's; None: it has to be judged (again)."""
     try:
         result = GateResult.from_json(json.loads(version.tags[GATE]))
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):  # whoever may write tags may nest them
         return None
     return result if is_about(result.evidence, version, champion) else None
 
@@ -83,7 +90,12 @@ def main() -> int:
         quiet()
         from trainer.promotion.registered import judge_version
 
-        sys.stdout.write(json.dumps(judge_version(settings, version, stop).to_json()) + "\n")
+        try:
+            result = judge_version(settings, version, stop)
+        except RetryLater as error:
+            log.warning("cannot be judged now", extra={"version": version, "reason": str(error)})
+            raise SystemExit(LATER) from error
+        sys.stdout.write(json.dumps(result.to_json()) + "\n")
 
     return run_process("gate", body)
 

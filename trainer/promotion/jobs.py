@@ -14,12 +14,14 @@ from infra.child import Child
 from infra.environment import environment
 from infra.registry import RegisteredVersion
 from infra.settings import Settings
-from trainer.promotion.gate import GateResult, gate_of, is_about
+from trainer.promotion.gate import LATER, GateResult, gate_of, is_about
 
 log = logging.getLogger(__name__)
 
 #: How often a version is tried whose judge fails, and how long is waited after each: what made it fail may be over by then.
 TRIES, PAUSES_S = 3, (10.0, 60.0)
+#: A judge whom broker or registry keep waiting is no failure so often, LATER_S apart: then a version that blocks all others is one.
+WAITS, LATER_S = 30, 60.0
 STOP_S = 5.0
 COULD_NOT = "could not be judged"
 
@@ -28,13 +30,18 @@ class GateJobs:
     """`promoter.Gates`. Start it from a thread that outlives it; `can_judge` says whether the topics that a judge reads are there."""
 
     def __init__(
-        self, settings: Settings, can_judge: Callable[[], bool], module: str = "trainer.promotion.gate", pauses_s: tuple[float, ...] = PAUSES_S
+        self,
+        settings: Settings,
+        can_judge: Callable[[], bool],
+        module: str = "trainer.promotion.gate",
+        pauses_s: tuple[float, ...] = PAUSES_S,
+        later_s: float = LATER_S,
     ) -> None:
         self._settings = settings.model_copy(update={"ready_file": None})
-        self._can_judge, self._module, self._pauses_s = can_judge, module, pauses_s
+        self._can_judge, self._module, self._pauses_s, self._later_s = can_judge, module, pauses_s, later_s
         self._pair: tuple[str, str, str] | None = None
         self._job: Child | None = None
-        self._tries, self._not_before, self._until = 0, 0.0, 0.0
+        self._tries, self._waits, self._not_before, self._until = 0, 0, 0.0, 0.0
 
     def __enter__(self) -> Self:
         return self
@@ -65,7 +72,12 @@ class GateJobs:
         logs = self._settings.stack.dir / "logs"
         command = [sys.executable, "-m", self._module, "--version", version]
         self._job = Child("gate", command, logs / "gate.log", environment(self._settings), self._settings.stack.dir / "gate.json")
-        self._job.start()
+        try:
+            self._job.start()
+        except OSError as error:  # a full disk, say: the version is not to blame, and operators are served on
+            log.warning("gate cannot begin", extra={"version": version, "reason": str(error)})
+            self._job, self._not_before = None, time.monotonic() + self._pauses_s[0]
+            return None
         self._until = time.monotonic() + self._settings.promotion.gate_timeout_s
         self._tries += 1
         log.info("gate begins", extra={"version": version, "tries": self._tries})
@@ -76,10 +88,13 @@ class GateJobs:
         if result is None or not is_about(result.evidence, version, champion):
             how = "not within promotion.gate_timeout_s" if job.is_running else f"exit code {job.exit_code}, and no result about these two"
             log.warning("gate failed", extra={"version": version.version, "tries": self._tries, "reason": how})
+            is_later = job.exit_code == LATER
             job.stop(STOP_S)
             result = None
-            self._not_before = time.monotonic() + self._pauses_s[min(self._tries, len(self._pauses_s)) - 1]
-            self._job = None
+            pause_s = self._pauses_s[min(self._tries, len(self._pauses_s)) - 1]
+            if is_later and self._waits < WAITS:
+                self._waits, self._tries, pause_s = self._waits + 1, self._tries - 1, self._later_s
+            self._job, self._not_before = None, time.monotonic() + pause_s
         return result
 
     def _turn_to(self, pair: tuple[str, str, str] | None) -> None:
@@ -87,7 +102,7 @@ class GateJobs:
         if pair != self._pair:
             if self._job is not None:
                 self._job.stop(STOP_S)
-            self._pair, self._job, self._tries, self._not_before = pair, None, 0, 0.0
+            self._pair, self._job, self._tries, self._waits, self._not_before = pair, None, 0, 0, 0.0
 
 
 def result_of(output: Path) -> GateResult | None:

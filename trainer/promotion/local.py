@@ -35,7 +35,7 @@ class LocalDesk:
 
     def view(self) -> dict[str, Any]:
         """Without figures of answers, which only a running promoter reads."""
-        sight = Sight(Ledger(tuple(self._registry.versions())))
+        sight = Sight(Ledger.of(self._registry.versions()))
         return view_of(sight, self._settings)
 
     def promote(self, version: str, operator: str, reason: str) -> dict[str, Any]:

@@ -6,15 +6,16 @@ champion is the newest of all, whatever the others' own logs still say; a promot
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 from uuid import UUID
 
-from infra.errors import CannotContinue
+from infra.errors import CannotContinue, RetryLater
 from infra.registry import RegisteredVersion
+from infra.version_tags import unreadable
 from schemas.model_events import Alias
 from schemas.promotion import CHALLENGING, TRANSITIONS, State, Transition
 
@@ -35,6 +36,20 @@ class Ledger:
     """All versions of one model, oldest first, as they were read."""
 
     versions: tuple[RegisteredVersion, ...]
+
+    @classmethod
+    def of(cls, versions: Iterable[RegisteredVersion]) -> Ledger:
+        """Without versions whose log cannot be read: they wait until it is mended, and hold up nobody else.
+
+        Raises RetryLater where that could hide who is champion or challenger: where such a version has an alias, or the aliases are behind the logs.
+        """
+        found = tuple(versions)
+        ledger = cls(tuple(version for version in found if not unreadable(version.transitions)))
+        for version in found:
+            reason = unreadable(version.transitions)
+            if reason and (version.aliases or not ledger.champion or Alias.CHAMPION not in ledger.champion.aliases):
+                raise RetryLater(reason)
+        return ledger
 
     def get(self, version: str) -> RegisteredVersion | None:
         return next((found for found in self.versions if found.version == version), None)

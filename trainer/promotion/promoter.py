@@ -16,6 +16,7 @@ from infra.errors import CannotContinue
 from infra.registry import RegisteredVersion
 from infra.settings import Promotion
 from infra.telemetry.metrics import PROMOTION_TRANSITIONS
+from infra.version_tags import unreadable
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import State, Transition
 from schemas.serving import ServingReport
@@ -77,11 +78,12 @@ class Promoter:
         self._registry, self._promotion, self._feed, self._gates = registry, promotion, feed, gates
         self._announce, self._clock = announce, clock
         self._announced: dict[str, int] = {}
+        self._unread: dict[str, str] = {}  # versions whose log cannot be read, and why; said when that changes
         self.sight: Sight | None = None
 
     def look(self) -> bool:
         """Whether a step was taken: then there may be another. Raises RetryLater where the registry does not answer, CannotContinue for a second writer."""
-        ledger = self._settled(Ledger(tuple(self._registry.versions())))
+        ledger = self._settled(self._read())
         now = self._clock()
         seen = self._feed.seen(ledger.experiment)
         verdict = verdict_of(ledger, seen, self._promotion, now)
@@ -96,10 +98,18 @@ class Promoter:
 
     def obey(self, wish: Callable[[Ledger, datetime], Step]) -> dict[str, Any]:
         """Do what an operator asks (`wishes`) and return the transition as plain JSON values. Raises Refused, and what `look` raises."""
-        ledger = self._settled(Ledger(tuple(self._registry.versions())))
+        ledger = self._settled(self._read())
         step = wish(ledger, self._clock())
         self._take(ledger, step)
         return {"version": step.version, **step.transition.model_dump(mode="json")}
+
+    def _read(self) -> Ledger:
+        versions = self._registry.versions()
+        unread = {version.version: reason for version in versions if (reason := unreadable(version.transitions))}
+        if unread != self._unread:
+            log.warning("versions whose log cannot be read wait", extra={"reasons": unread})
+        self._unread = unread
+        return Ledger.of(versions)
 
     def _take(self, ledger: Ledger, step: Step) -> None:
         ledger = self._settled(self._write(ledger, step))

@@ -1,4 +1,5 @@
-"""A judge for tests: version 2 is better than version 1, of version 3 it knows nothing, and over version 4 it never comes to an end."""
+"""A judge for tests: version 2 is better than version 1, of version 3 it knows nothing, over version 4 it never comes
+to an end, and for version 5 it has no broker."""
 
 from __future__ import annotations
 
@@ -12,6 +13,9 @@ if __name__ == "__main__":
         sys.exit("no such thing")
     if version == "4":
         time.sleep(600)
+    if version == "5":
+        sys.stderr.write("no broker")
+        sys.exit(75)
     evidence = {"candidate": f"sha256-{version}", "champion": "sha256-1"}
     # Written by hand: importing what makes it would take most of the test's time.
     sys.stdout.write(json.dumps({"outcome": "passed", "reason": f"version {version} is better", "evidence": evidence, "canary_prompts": []}))

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 from infra.errors import CannotContinue
 from infra.registry import RegisteredVersion
+from infra.version_tags import transition_tag, transitions
 from schemas.model_events import Alias
 from schemas.promotion import Transition
 
@@ -27,6 +28,7 @@ class MemoryRegistry:
         self._on_write = on_write
         self.kill_at: int | None = None
         self.writes = 0
+        self._spoiled: set[str] = set()
 
     def register(self, *, tags: dict[str, str] | None = None) -> RegisteredVersion:
         name = str(len(self._versions) + 1)
@@ -37,7 +39,15 @@ class MemoryRegistry:
         return [self.get(name) for name in self._versions]
 
     def get(self, version: str) -> RegisteredVersion:
-        return replace(self._versions[version], aliases=tuple(alias for alias in Alias if self.aliases.get(alias) == version))
+        found = replace(self._versions[version], aliases=tuple(alias for alias in Alias if self.aliases.get(alias) == version))
+        return replace(found, transitions=transitions({transition_tag(1): "{"}, f"version {version}")) if version in self._spoiled else found
+
+    def spoil(self, version: str) -> None:
+        """Somebody edits a tag of its log by hand."""
+        self._spoiled.add(version)
+
+    def mend(self, version: str) -> None:
+        self._spoiled.discard(version)
 
     def record(self, version: str, transition: Transition) -> None:
         found = self._versions[version]

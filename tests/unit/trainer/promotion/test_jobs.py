@@ -24,13 +24,13 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def versions() -> list[RegisteredVersion]:
-    """A champion, one that is judged in time, one whose judge fails, and one whose judge never ends (`judge`)."""
+    """A champion, one that is judged in time, one whose judge fails, one whose judge never ends, and one whose judge has no broker (`judge`)."""
     registry = MemoryRegistry()
-    return [registry.register() for _ in range(4)]
+    return [registry.register() for _ in range(5)]
 
 
 def jobs(settings: Settings, can_judge: bool = True) -> GateJobs:
-    return GateJobs(settings, lambda: can_judge, "tests.unit.trainer.promotion.judge", pauses_s=(0.0,))
+    return GateJobs(settings, lambda: can_judge, "tests.unit.trainer.promotion.judge", pauses_s=(0.0,), later_s=0.0)
 
 
 def judged(gates: GateJobs, version: RegisteredVersion, champion: RegisteredVersion) -> GateResult:
@@ -55,6 +55,15 @@ def test_what_nobody_can_judge_is_rejected_after_three_tries(settings: Settings,
     assert (settings.stack.dir / "logs" / "gate.log").read_text().count("no such thing") == 3
 
 
+def test_a_judge_whom_the_broker_keeps_waiting_is_no_failure_but_not_for_ever(
+    settings: Settings, versions: list[RegisteredVersion], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.promotion.jobs.WAITS", 2)
+    with jobs(settings) as gates:
+        assert "could not be judged in 3 tries" in judged(gates, versions[4], versions[0]).reason
+    assert (settings.stack.dir / "logs" / "gate.log").read_text().count("no broker") == 2 + 3
+
+
 def test_a_job_that_takes_too_long_is_stopped_and_so_is_one_that_nobody_wants_any_more(settings: Settings, versions: list[RegisteredVersion]) -> None:
     short = settings.model_copy(update={"promotion": settings.promotion.model_copy(update={"gate_timeout_s": 0.2})})
     with jobs(short) as gates:
@@ -65,6 +74,16 @@ def test_a_job_that_takes_too_long_is_stopped_and_so_is_one_that_nobody_wants_an
         assert job and job.is_running
         assert gates.judge(None, versions[0]) is None
         assert not job.is_running
+
+
+def test_a_judge_that_cannot_begin_is_waited_for_and_no_try(settings: Settings, versions: list[RegisteredVersion]) -> None:
+    output = settings.stack.dir / "gate.json"
+    output.mkdir(parents=True)  # as a full disk would, it keeps the process from having its output
+    with jobs(settings) as gates:
+        for _ in range(5):
+            assert gates.judge(versions[1], versions[0]) is None
+        output.rmdir()
+        assert judged(gates, versions[1], versions[0]).outcome == "passed"
 
 
 def test_a_judge_that_compared_with_another_champion_has_said_nothing(settings: Settings, versions: list[RegisteredVersion]) -> None:

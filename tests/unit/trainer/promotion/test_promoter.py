@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from infra.errors import CannotContinue
+from infra.errors import CannotContinue, RetryLater
 from lab.promotion.invariants import shape
 from lab.promotion.script import PROMOTION, Told
 from schemas.model_events import Alias
 from schemas.promotion import State
-from tests.unit.trainer.promotion.memory import MemoryRegistry
+from tests.unit.trainer.promotion.memory import Killed, MemoryRegistry
 from tests.unit.trainer.promotion.world import PASSED, PROMPT, World
 from trainer.promotion import machine, wishes
 from trainer.promotion.gate import GateResult
@@ -109,6 +109,41 @@ def test_a_comparison_with_a_champion_that_gave_way_is_void_and_the_version_is_g
     assert world.registry.aliases.get(Alias.CHALLENGER) is None
     world.quiet()
     assert [step.after for step in world.registry.get("2").transitions[-2:]] == [State.GATED, State.SHADOW]
+
+
+def test_a_version_whose_log_cannot_be_read_waits_alone_unless_an_alias_names_it(world: World) -> None:
+    for _ in range(2):
+        world.register()
+    world.registry.spoil("2")
+    world.quiet()
+    assert world.registry.get("3").state is State.SHADOW
+    world.promoter.obey(partial(wishes.promote, version="3", operator="ada", reason="now"))
+    assert world.registry.aliases[Alias.CHAMPION] == "3"
+    world.registry.mend("2")
+    world.quiet()
+    assert world.state("2") is State.SHADOW
+    for version in "23":  # challenger, champion
+        world.registry.spoil(version)
+        with pytest.raises(RetryLater, match=f"version {version}: its tag promotion.0001 is no transition"):
+            world.look()
+        world.registry.mend(version)
+
+
+def test_nobody_stays_champion_because_the_log_of_the_next_one_cannot_be_read(world: World) -> None:
+    world.register()
+    world.quiet()
+    world.registry.kill_at = 1  # right after the handover, before any alias
+    with pytest.raises(Killed):
+        world.promoter.obey(partial(wishes.promote, version="2", operator="ada", reason="now"))
+    world.registry.kill_at = None
+    world.live()
+    world.registry.spoil("2")
+    with pytest.raises(RetryLater):
+        world.promoter.look()
+    world.registry.mend("2")
+    world.quiet()
+    world.check_quiet()
+    assert world.registry.aliases[Alias.CHAMPION] == "2"
 
 
 def test_a_champion_that_a_worker_refuses_gives_way_to_the_one_before(world: World) -> None:
