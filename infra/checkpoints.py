@@ -110,11 +110,11 @@ def verify_checkpoint(checkpoint: Path, digest: str | None = None, files: Mappin
     return found.digest
 
 
-def differences(serving: Path, candidate: Path, *, with_tensors: bool = True) -> tuple[str, ...]:
+def differences(serving: Path, candidate: Path, *, adapter: bool = False) -> tuple[str, ...]:
     """Why `candidate`'s weights cannot be loaded into the engine that serves `serving`: files and keys that differ.
 
     Architecture, vocabulary, tokenizer, chat template, what ends and shapes an answer, and the tensors' names and shapes must be equal; precision on disk
-    may differ. An adapter has other tensors than its base: leave them out.
+    may differ. An `adapter` over the serving weights has tensors of its own, and its base's generation_config.json where it has none (PEFT saves none).
     """
     found = [f"config.json: {key} differs" for key in _different_keys(_read(serving, "config.json"), _read(candidate, "config.json"), _CONFIG_NOTES)]
     found += [
@@ -123,11 +123,12 @@ def differences(serving: Path, candidate: Path, *, with_tensors: bool = True) ->
     a, b = _read(serving, "tokenizer_config.json"), _read(candidate, "tokenizer_config.json")
     found += [f"tokenizer_config.json: {key} differs" for key in _different_keys(a, b, _TOKENIZER_CONFIG_NOTES)]
     name = "generation_config.json"  # transformers fills from it what a call leaves open: with other weights in place nobody would read the new one
-    a, b = (_read(folder, name) if (folder / name).is_file() else {} for folder in (serving, candidate))
-    found += [f"{name}: {key} differs" for key in _different_keys(a, b, _GENERATION_NOTES)]
+    if not adapter or (candidate / name).is_file():
+        a, b = (_read(folder, name) if (folder / name).is_file() else {} for folder in (serving, candidate))
+        found += [f"{name}: {key} differs" for key in _different_keys(a, b, _GENERATION_NOTES)]
     if _text(serving / "chat_template.jinja") != _text(candidate / "chat_template.jinja"):
         found.append("chat_template.jinja differs")
-    return (*found, *(_different_tensors(_tensors(serving), _tensors(candidate)) if with_tensors else ()))
+    return (*found, *(() if adapter else _different_tensors(_tensors(serving), _tensors(candidate))))
 
 
 def compatible(serving: Path, candidate: Path) -> bool:

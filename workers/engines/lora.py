@@ -78,7 +78,7 @@ def misfits(base: Path, candidate: Path) -> Sequence[str]:
     if not (candidate / WEIGHTS).is_file():
         raise BadCheckpoint(f"{candidate / WEIGHTS}: missing")
     config = json.loads((candidate / CONFIG).read_text(encoding="utf-8"))
-    found = list(differences(base, candidate, with_tensors=False))
+    found = list(differences(base, candidate, adapter=True))
     if config.get("peft_type") != "LORA":
         found.append(f"{CONFIG}: peft_type is {config.get('peft_type')!r}, not 'LORA'")
     if not isinstance(rank := config.get("r"), int) or not 0 < rank <= MOST_RANK:

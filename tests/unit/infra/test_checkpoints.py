@@ -160,7 +160,14 @@ def test_what_ends_an_answer_must_be_equal_and_who_wrote_that_down_must_not(tmp_
     _json(candidate, "generation_config.json", eos_token_id=2, transformers_version="5")
     _json(other, "generation_config.json", eos_token_id=[2, 7])
     assert compatible(serving, candidate)
-    assert differences(serving, other) == ("generation_config.json: eos_token_id differs",)
+    assert differences(serving, other) == differences(serving, other, adapter=True) == ("generation_config.json: eos_token_id differs",)
+
+
+def test_an_adapter_without_a_generation_config_has_its_base_s(tmp_path: Path) -> None:
+    serving, candidate = (write_checkpoint(tmp_path / name) for name in "ab")
+    _json(serving, "generation_config.json", eos_token_id=2)
+    assert differences(serving, candidate) == ("generation_config.json: eos_token_id differs",)
+    assert not differences(serving, candidate, adapter=True)
 
 
 def test_what_a_checkpoint_says_of_itself_does_not_fill_a_log(tmp_path: Path) -> None:
