@@ -10,6 +10,7 @@ import asyncio
 import json
 import os
 import random
+import statistics
 import sys
 import tempfile
 import time
@@ -21,7 +22,7 @@ from typing import Any, TypeVar
 
 from bench.demo import machine
 from bench.swap import picture
-from bench.swap.figures import Observed, dropped, latencies, overlapping, percentiles
+from bench.swap.figures import Observed, asked_during, dropped, latencies, percentiles
 from bench.swap.judge import Reference, judge, reference, telling
 from bench.swap.load import Answer, Load
 from bench.swap.plan import FULL, SHORT, Plan
@@ -87,7 +88,7 @@ def measure(settings: Settings, plan: Plan) -> dict[str, Any]:
 
 def lines(report: dict[str, Any], out: Path) -> list[str]:
     """For a person."""
-    named = [("steady", "steady_ms"), ("overlapping a swap", "during_ms"), ("with unseen answers", "shadow_ms"), ("event to answer", "event_to_answer_ms")]
+    named = [("steady", "steady_ms"), ("during a swap", "during_ms"), ("with unseen answers", "shadow_ms"), ("event to answer", "event_to_answer_ms")]
     told = [
         f"{label}: p50 {found['p50']:.0f}, p99 {found['p99']:.0f}, max {found['max']:.0f} ms of {found['n']}" for label, key in named if (found := report[key])
     ]
@@ -129,23 +130,23 @@ def _figures(settings: Settings, plan: Plan, folder: Path) -> dict[str, Any]:
 async def _under_load(settings: Settings, registry: Registry, versions: Sequence[RegisteredVersion], plan: Plan) -> dict[str, Any]:
     async with inside(settings, registry) as place:
         load = Load(place.reflector, contexts(plan.questions, plan.seed), plan.seed)
-        await load.capacity(plan.in_flight, plan.capacity_s / 3)  # warm
-        capacity = await load.capacity(plan.in_flight, plan.capacity_s)
+        capacities = [await _capacity(place, load, version, plan) for version in versions]
+        capacity = statistics.harmonic_mean(capacities)  # of as many questions to each
         rate = plan.load_share * capacity
         _say(f"capacity {capacity:.1f}/s")
-        steady = await _for(load, rate, plan.steady_s)
+        steady = await _steady(place, load, versions, plan, rate)
         swaps, during = await _swapping(settings, place, load, versions, plan, rate)
         _say(f"{len(swaps)} swaps")
         place.routes = _shadow(place, plan)
         shadow = await _for(load, rate, plan.shadow_s)
         place.routes = None
-        steady += await _for(load, rate, plan.steady_s)
-    overlaps = overlapping(during, swaps)
+        steady += await _steady(place, load, versions, plan, rate)
     return {
         "capacity_per_s": round(capacity, 1),
+        "capacity_by_version_per_s": {version.version: round(found, 1) for version, found in zip(versions, capacities, strict=True)},
         "rate_per_s": round(rate, 1),
         "steady_ms": percentiles(latencies(steady)),
-        "during_ms": percentiles(latencies(overlaps)),
+        "during_ms": percentiles(latencies(asked_during(during, swaps, plan.settle_s))),
         "shadow_ms": percentiles(latencies(shadow)),
         "shadows": place.shadows.sent,
         "event_to_answer_ms": percentiles([(swap.answered_s - swap.event_s) * 1000 for swap in swaps]),
@@ -154,6 +155,29 @@ async def _under_load(settings: Settings, registry: Registry, versions: Sequence
         "swaps": [swap.to_json() for swap in swaps],
         "answers": load.answers,
     }
+
+
+async def _capacity(place: Inside, load: Load, version: RegisteredVersion, plan: Plan) -> float:
+    await _reign(place, version, plan)
+    await load.capacity(plan.in_flight, plan.capacity_s / 3)  # warm
+    return await load.capacity(plan.in_flight, plan.capacity_s)
+
+
+async def _steady(place: Inside, load: Load, versions: Sequence[RegisteredVersion], plan: Plan, rate: float) -> list[Answer]:
+    """Each version for as long: some write more than others, and those that take turns in the swaps are the same."""
+    found = []
+    for version in versions:
+        await _reign(place, version, plan)
+        found += await _for(load, rate, plan.steady_s)
+    return found
+
+
+async def _reign(place: Inside, version: RegisteredVersion, plan: Plan) -> None:
+    """Let it serve, while nobody asks."""
+    await asyncio.to_thread(place.promoter.promote, version, place.follower.serving.version)
+    async with asyncio.timeout(plan.swap_within_s):
+        while place.follower.serving.version != version.version:  # noqa: ASYNC110  # a look every few milliseconds is all that is needed
+            await asyncio.sleep(0.01)
 
 
 async def _for(load: Load, rate: float, seconds: float) -> list[Answer]:

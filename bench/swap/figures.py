@@ -48,9 +48,9 @@ def latencies(answers: Sequence[Answer]) -> list[float]:
     return [answer.ms for answer in answers if answer.status is not None]
 
 
-def overlapping(answers: Sequence[Answer], swaps: Sequence[Observed]) -> list[Answer]:
-    """Those that waited at some moment between the alias's move and the worker's."""
-    return [answer for answer in answers if any(answer.due_s <= swap.served_s and answer.done_s >= swap.alias_s for swap in swaps)]
+def asked_during(answers: Sequence[Answer], swaps: Sequence[Observed], settle_s: float) -> list[Answer]:
+    """Those asked from the alias's move until `settle_s` after the worker's. By when they were asked: of all that wait at a moment most are long ones."""
+    return [answer for answer in answers if any(swap.alias_s <= answer.due_s <= swap.served_s + settle_s for swap in swaps)]
 
 
 def dropped(answers: Sequence[Answer], swaps: Sequence[Observed]) -> int:

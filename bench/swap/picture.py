@@ -9,7 +9,7 @@ from typing import Any
 from bench.swap.targets import EVENT_S, P99_RATIO
 
 STEADY, DURING, GREY, RED = "#0072b2", "#e69f00", "#666666", "#c0392b"
-NAMES = (("steady_ms", "steady", STEADY), ("during_ms", "overlapping a swap", DURING), ("shadow_ms", "unseen answers beside", "#009e73"))
+NAMES = (("steady_ms", "steady", STEADY), ("during_ms", "during a swap", DURING), ("shadow_ms", "unseen answers beside", "#009e73"))
 
 
 def draw(report: Mapping[str, Any], path: Path) -> None:

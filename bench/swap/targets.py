@@ -21,6 +21,6 @@ def targets(figures: Mapping[str, Any], swaps: int) -> list[Target]:
         Target("questions dropped", Bound.AT_MOST, 0, figures["dropped"]),
         Target("answers of mixed versions", Bound.AT_MOST, 0, judged["mixed"]),
         Target("wrong answers, against each version alone", Bound.AT_MOST, 0, judged["wrong"] + judged["unstamped"]),
-        Target("p99 of questions that overlap a swap, times the steady p99", Bound.AT_MOST, P99_RATIO, round(ratio, 3) if ratio else None),
+        Target("p99 of questions asked during a swap, times the steady p99", Bound.AT_MOST, P99_RATIO, round(ratio, 3) if ratio else None),
         Target("model event to the first answer by the new version, worst, s", Bound.BELOW, EVENT_S, events["max"] / 1000 if events else None),
     ]

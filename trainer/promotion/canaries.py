@@ -31,7 +31,7 @@ from trainer.shared_prompt import SharedPrompt
 #: Between the likeliest token and the next, in logits: bfloat16 moved single ones of the shipped reflector by at most 0.28 (2026-11-21).
 MARGIN = 1.0
 #: Tokens of a prompt at most; of one of the prompts at least, or the version cannot be told from another by them.
-LENGTH, ENOUGH = 24, 4
+LENGTH, ENOUGH = 16, 4
 KEPT = 6
 
 

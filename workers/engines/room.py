@@ -27,8 +27,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: While users' requests run, a version that is being checked has a step after so many of theirs: at 70 % of capacity one for one would be too much.
-STEPS_PER_CHECK = 3
+#: While users' requests run, a version that is being checked has a step after so many of theirs. At 70 % of capacity its first answer took up to 2.7 s with 3,
+#: and with 1 the others waited longer (`retouch bench swap`, 2026-11-21).
+STEPS_PER_CHECK = 2
 
 
 @dataclass(frozen=True)
