@@ -110,25 +110,40 @@ def verify_checkpoint(checkpoint: Path, digest: str | None = None, files: Mappin
     return found.digest
 
 
-def differences(serving: Path, candidate: Path, *, adapter: bool = False) -> tuple[str, ...]:
+class Traits(NamedTuple):
+    """What a checkpoint must have in common with the one whose place it takes."""
+
+    config: Mapping[str, Any]
+    tokenizer: Mapping[str, Any]
+    tokenizer_config: Mapping[str, Any]
+    generation: Mapping[str, Any] | None  # None without a generation_config.json
+    template: str | None
+    tensors: Mapping[str, Any]  # shapes by name
+
+
+def traits(checkpoint: Path) -> Traits:
+    """Read them; the files are not needed afterwards. Raises BadCheckpoint for files that are missing or no JSON."""
+    generation = _read(checkpoint, "generation_config.json") if (checkpoint / "generation_config.json").is_file() else None
+    config, tokenizer, tokenizer_config = (_read(checkpoint, name) for name in REQUIRED)
+    return Traits(config, tokenizer, tokenizer_config, generation, _text(checkpoint / "chat_template.jinja"), _tensors(checkpoint))
+
+
+def differences(serving: Path | Traits, candidate: Path, *, adapter: bool = False) -> tuple[str, ...]:
     """Why `candidate`'s weights cannot be loaded into the engine that serves `serving`: files and keys that differ.
 
     Architecture, vocabulary, tokenizer, chat template, what ends and shapes an answer, and the tensors' names and shapes must be equal; precision on disk
     may differ. An `adapter` over the serving weights has tensors of its own, and its base's generation_config.json where it has none (PEFT saves none).
     """
-    found = [f"config.json: {key} differs" for key in _different_keys(_read(serving, "config.json"), _read(candidate, "config.json"), _CONFIG_NOTES)]
-    found += [
-        f"tokenizer.json: {key} differs" for key in _different_keys(_read(serving, "tokenizer.json"), _read(candidate, "tokenizer.json"), _TOKENIZER_NOTES)
-    ]
-    a, b = _read(serving, "tokenizer_config.json"), _read(candidate, "tokenizer_config.json")
-    found += [f"tokenizer_config.json: {key} differs" for key in _different_keys(a, b, _TOKENIZER_CONFIG_NOTES)]
-    name = "generation_config.json"  # transformers fills from it what a call leaves open: with other weights in place nobody would read the new one
-    if not adapter or (candidate / name).is_file():
-        a, b = (_read(folder, name) if (folder / name).is_file() else {} for folder in (serving, candidate))
-        found += [f"{name}: {key} differs" for key in _different_keys(a, b, _GENERATION_NOTES)]
-    if _text(serving / "chat_template.jinja") != _text(candidate / "chat_template.jinja"):
+    a, b = serving if isinstance(serving, Traits) else traits(serving), traits(candidate)
+    found = [f"config.json: {key} differs" for key in _different_keys(a.config, b.config, _CONFIG_NOTES)]
+    found += [f"tokenizer.json: {key} differs" for key in _different_keys(a.tokenizer, b.tokenizer, _TOKENIZER_NOTES)]
+    found += [f"tokenizer_config.json: {key} differs" for key in _different_keys(a.tokenizer_config, b.tokenizer_config, _TOKENIZER_CONFIG_NOTES)]
+    # transformers fills from it what a call leaves open: with other weights in place nobody would read the new one
+    if not adapter or b.generation is not None:
+        found += [f"generation_config.json: {key} differs" for key in _different_keys(a.generation or {}, b.generation or {}, _GENERATION_NOTES)]
+    if a.template != b.template:
         found.append("chat_template.jinja differs")
-    return (*found, *(() if adapter else _different_tensors(_tensors(serving), _tensors(candidate))))
+    return (*found, *(() if adapter else _different_tensors(a.tensors, b.tensors)))
 
 
 def compatible(serving: Path, candidate: Path) -> bool:
@@ -229,7 +244,7 @@ def _tensors(checkpoint: Path) -> dict[str, Any]:
     }
 
 
-def _different_tensors(serving: dict[str, Any], candidate: dict[str, Any]) -> list[str]:
+def _different_tensors(serving: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[str]:
     different = [name for name in sorted(serving.keys() | candidate.keys()) if serving.get(name) != candidate.get(name)]
     return [f"tensors differ in name or shape: {', '.join(different[:3])}"] if different else []
 
@@ -250,7 +265,7 @@ def _json(path: Path) -> Any:
         raise BadCheckpoint(f"{path}: not JSON") from None
 
 
-def _different_keys(a: dict[str, Any], b: dict[str, Any], notes: tuple[str, ...]) -> list[str]:
+def _different_keys(a: Mapping[str, Any], b: Mapping[str, Any], notes: tuple[str, ...]) -> list[str]:
     return [key for key in sorted(a.keys() | b.keys()) if key not in notes and a.get(key) != b.get(key)]
 
 

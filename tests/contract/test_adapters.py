@@ -19,7 +19,7 @@ from schemas.responses import ModelVersion
 from tests.tiny_model import make_checkpoint
 from workers.engines.choice import start_engine
 from workers.engines.engine import Generation, Sampling
-from workers.engines.lora import CONFIG, misfits
+from workers.engines.lora import CONFIG, Base
 from workers.engines.serving import ServingEngine
 
 #: torch, transformers, PEFT and vLLM warn about themselves.
@@ -110,13 +110,14 @@ async def test_adapters_answer_beside_one_another_and_take_each_others_place(eng
 
 def test_only_the_base_and_adapters_over_it_are_served(folder: Path, tmp_path: Path) -> None:
     verify_checkpoint(folder / "adapter-1")
-    assert not misfits(folder / "base", folder / "base")
-    assert not misfits(folder / "base", folder / "adapter-1")
+    base = Base(folder / "base")
+    assert not base.misfits(folder / "base")
+    assert not base.misfits(folder / "adapter-1")
     other = make_checkpoint(tmp_path / "other", seed=5)
     with pytest.raises(BadCheckpoint, match="full weights other than the base's"):
         start_engine(_settings(folder), other, FIRST)
     strange = Path(shutil.copytree(folder / "adapter-1", tmp_path / "strange"))
     (strange / CONFIG).write_text(json.dumps({"peft_type": "LORA", "r": 4096}))
-    assert misfits(folder / "base", strange) == ["adapter_config.json: r is 4096, not 1 to 64"]
+    assert base.misfits(strange) == ["adapter_config.json: r is 4096, not 1 to 64"]
     with pytest.raises(BadSetting, match="only vLLM"):
         start_engine(_settings(folder, EngineKind.TRANSFORMERS), folder / "base", BASE)

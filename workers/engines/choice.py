@@ -14,7 +14,7 @@ from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from workers.engines.backend import Backend
 from workers.engines.chat import ChatTemplate
-from workers.engines.lora import MOST_RANK, AdapterPlaces, misfits
+from workers.engines.lora import MOST_RANK, AdapterPlaces, Base
 from workers.engines.process import prepare_process
 from workers.engines.room import Limits
 from workers.engines.serving import ServingEngine
@@ -64,9 +64,10 @@ def _start_adapters(settings: Settings, kind: EngineKind, first: Held, limits: L
     wanted = settings.reflection
     if kind is not EngineKind.VLLM:
         raise BadSetting("reflection.adapters=true: only vLLM holds adapters beside each other; set reflection.engine=vllm, or adapters=false")
-    base = PROJECT / wanted.checkpoint
-    if found := misfits(base, first.checkpoint):
-        raise BadCheckpoint(f"{first.checkpoint}: cannot be served over {base}: {'; '.join(found)}")
+    folder = PROJECT / wanted.checkpoint
+    base = Base(folder)
+    if found := base.misfits(first.checkpoint):
+        raise BadCheckpoint(f"{first.checkpoint}: cannot be served over {folder}: {'; '.join(found)}")
     options = VllmOptions(wanted.max_model_len, wanted.concurrency, wanted.threads, adapters=wanted.versions, adapter_rank=MOST_RANK)
-    places = AdapterPlaces(base, options)
-    return ServingEngine.start(places, ChatTemplate(base), first, limits, stop, lambda _, other: misfits(base, other))
+    places = AdapterPlaces(folder, options)
+    return ServingEngine.start(places, ChatTemplate(folder), first, limits, stop, lambda _: base.misfits)

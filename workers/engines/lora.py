@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from infra.checkpoints import BadCheckpoint, checkpoint_digest, differences
+from infra.checkpoints import BadCheckpoint, checkpoint_digest, differences, traits
 from workers.engines.backend import Backend, Completion
 from workers.engines.engine import Sampling
 from workers.engines.vllm_engine import VllmBackend, VllmOptions
@@ -70,17 +70,23 @@ class _Place:
         return self._shared.add_adapter(f"{checkpoint.name}-{number}", number, checkpoint)
 
 
-def misfits(base: Path, candidate: Path) -> Sequence[str]:
-    """Why `candidate` cannot be served as an adapter over `base`. Raises BadCheckpoint for files that are missing or no JSON."""
-    if not (candidate / CONFIG).is_file():
-        same = checkpoint_digest(candidate) == checkpoint_digest(base)
-        return () if same else (f"full weights other than the base's; reflection.adapters serves {base.name} and adapters over it",)
-    if not (candidate / WEIGHTS).is_file():
-        raise BadCheckpoint(f"{candidate / WEIGHTS}: missing")
-    config = json.loads((candidate / CONFIG).read_text(encoding="utf-8"))
-    found = list(differences(base, candidate, adapter=True))
-    if config.get("peft_type") != "LORA":
-        found.append(f"{CONFIG}: peft_type is {config.get('peft_type')!r}, not 'LORA'")
-    if not isinstance(rank := config.get("r"), int) or not 0 < rank <= MOST_RANK:
-        found.append(f"{CONFIG}: r is {rank!r}, not 1 to {MOST_RANK}")
-    return found
+class Base:
+    """What adapters lie over, as it was when this was made. Raises BadCheckpoint for files that are missing or no JSON."""
+
+    def __init__(self, checkpoint: Path) -> None:
+        self._name, self._digest, self._traits = checkpoint.name, checkpoint_digest(checkpoint), traits(checkpoint)
+
+    def misfits(self, candidate: Path) -> Sequence[str]:
+        """Why `candidate` cannot be served as an adapter over it. Raises as `Base` does."""
+        if not (candidate / CONFIG).is_file():
+            same = checkpoint_digest(candidate) == self._digest
+            return () if same else (f"full weights other than the base's; reflection.adapters serves {self._name} and adapters over it",)
+        if not (candidate / WEIGHTS).is_file():
+            raise BadCheckpoint(f"{candidate / WEIGHTS}: missing")
+        config = json.loads((candidate / CONFIG).read_text(encoding="utf-8"))
+        found = list(differences(self._traits, candidate, adapter=True))
+        if config.get("peft_type") != "LORA":
+            found.append(f"{CONFIG}: peft_type is {config.get('peft_type')!r}, not 'LORA'")
+        if not isinstance(rank := config.get("r"), int) or not 0 < rank <= MOST_RANK:
+            found.append(f"{CONFIG}: r is {rank!r}, not 1 to {MOST_RANK}")
+        return found

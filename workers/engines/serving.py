@@ -14,10 +14,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from infra.checkpoints import BadCheckpoint, differences
-from infra.errors import RetouchError
+from infra.checkpoints import BadCheckpoint, differences, traits
+from infra.errors import RetouchError, RetryLater
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from workers.engines.backend import Backend
@@ -28,7 +29,8 @@ from workers.engines.slots import Held, Loading
 
 log = logging.getLogger(__name__)
 
-Misfits = Callable[[Path, Path], Sequence[str]]
+#: Says what keeps a checkpoint from being served.
+Misfits = Callable[[Path], Sequence[str]]
 
 #: How often a start that waits for its model looks whether it should stop.
 LOOK_S = 0.2
@@ -46,15 +48,24 @@ class _Close:
 _Item = Request | _Abort | Serve | Loading | _Close
 
 
+def fitting(first: Path) -> Misfits:
+    """In an engine that was started with `first`, whose files may go afterwards."""
+    return partial(differences, traits(first))
+
+
 class ServingEngine:
     """An Engine (workers.engines.engine) over any backend. `start` blocks until the first version is loaded and checked, and all places are made.
 
-    `misfits(first, other)` says what keeps a checkpoint from being served by an engine that was started with the first.
+    `make_misfits` is called once, with the first version's checkpoint.
     """
 
-    def __init__(self, make_backend: Callable[[Path], Backend], template: Template, first: Held, limits: Limits, misfits: Misfits = differences) -> None:
+    _misfits: Misfits  # set before the start is over
+
+    def __init__(
+        self, make_backend: Callable[[Path], Backend], template: Template, first: Held, limits: Limits, make_misfits: Callable[[Path], Misfits] = fitting
+    ) -> None:
         self._template = template
-        self._first, self._limits, self._misfits = first, limits, misfits
+        self._first, self._limits, self._make_misfits = first, limits, make_misfits
         self._room = Room(make_backend, template, limits)
         self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._waiting: deque[Request] = deque()
@@ -71,10 +82,10 @@ class ServingEngine:
         first: Held,
         limits: Limits,
         stop: threading.Event | None = None,
-        misfits: Misfits = differences,
+        make_misfits: Callable[[Path], Misfits] = fitting,
     ) -> ServingEngine:
         """Load and check `first`. Raises EngineDied with the cause when that fails, StartStopped when `stop` is set first."""
-        engine = cls(make_backend, template, first, limits, misfits)
+        engine = cls(make_backend, template, first, limits, make_misfits)
         engine._thread.start()
         while not wait([engine._started], timeout=LOOK_S).done:
             if stop and stop.is_set():
@@ -128,12 +139,19 @@ class ServingEngine:
         await asyncio.to_thread(self._thread.join, self._limits.drain_s)
 
     async def _put(self, wanted: Held, *, serve: bool) -> Swap:
-        found = await asyncio.to_thread(self._misfits, self._first.checkpoint, wanted.checkpoint)
-        if found:
-            raise BadCheckpoint(f"{wanted.checkpoint}: cannot be served in place of {self._first.checkpoint}: {'; '.join(found)}")
+        await asyncio.to_thread(self._check, wanted.checkpoint)
         loading = Loading(wanted, serve, in_flight=len(self._room.running))
         self._post(loading)
         return await asyncio.wrap_future(loading.result)
+
+    def _check(self, checkpoint: Path) -> None:
+        try:
+            if found := self._misfits(checkpoint):
+                raise BadCheckpoint(f"{checkpoint}: cannot be served in place of {self._first.checkpoint}: {'; '.join(found)}")
+        except (BadCheckpoint, OSError) as error:
+            if checkpoint.is_dir():
+                raise
+            raise RetryLater(f"{checkpoint} has gone since it was fetched") from error
 
     def _post(self, item: _Item) -> None:
         self._inbox.put(item)
@@ -144,6 +162,7 @@ class ServingEngine:
 
     def _run(self) -> None:
         try:
+            self._misfits = self._make_misfits(self._first.checkpoint)
             self._room.open(self._first)
         except Exception as error:
             self._end(EngineDied(f"the engine did not start from {self._first.checkpoint}: {type(error).__name__}: {error}"), error)

@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from infra.errors import RetouchError, RetryLater
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from workers.engines.backend import Backend, Completion
@@ -90,7 +91,10 @@ class Loading:
             same = next((place for place, pair in enumerate(zip(found, expected, strict=False)) if pair[0] != pair[1]), min(len(found), len(expected)))
             self.failure = f"canary prompt {number} of {len(self.wanted.canary_prompts)}: token {same + 1} is not the registered one"
 
-    def failed(self, reason: str) -> SwapFailed:
+    def failed(self, reason: str) -> RetouchError:
+        """Of a version that fails; one whose files have gone meanwhile may be fetched again."""
+        if not self.wanted.checkpoint.is_dir():
+            return RetryLater(f"version {self.wanted.model.version}: {self.wanted.checkpoint} has gone since it was fetched; {reason}")
         return SwapFailed(f"version {self.wanted.model.version}, {self.wanted.checkpoint}: {reason}")
 
     def done(self, dropped: int) -> Swap:

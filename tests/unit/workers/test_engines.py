@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import shutil
 import threading
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from infra.checkpoints import BadCheckpoint
 from infra.errors import BadSetting, RetryLater
 from infra.settings import EngineKind, Reflection, Settings
+from schemas.promotion import CanaryPrompt
 from tests.unit.infra.checkpoint_files import write_checkpoint
 from tests.unit.workers.served import SAMPLING, Served, version
 from workers.engines import choice
@@ -55,6 +57,32 @@ async def test_weights_that_fail_to_load_leave_the_old_version_serving(tmp_path:
         await served.engine.swap(served.stranger, version("3"))
     answer = await served.engine.generate("a", SAMPLING)
     assert (answer.text, answer.model.version) == ("a@1", "1")
+    await served.engine.close()
+
+
+async def test_versions_fit_or_not_when_the_first_ones_files_have_gone(tmp_path: Path) -> None:
+    served = Served(tmp_path)
+    shutil.rmtree(served.first)
+    with pytest.raises(BadCheckpoint, match="hidden_size differs"):
+        await served.engine.swap(served.stranger, version("4"))
+    await served.engine.swap(served.second, version("2"))
+    assert await served.ask("a") == ("a@2", "2")
+    await served.engine.close()
+
+
+async def test_a_version_whose_files_go_after_they_were_fetched_is_for_later(tmp_path: Path) -> None:
+    def remove(prompt: str, checkpoint: str) -> str:
+        if checkpoint == "3":
+            shutil.rmtree(served.third, ignore_errors=True)  # before the first of two checks ends
+        return prompt
+
+    served = Served(tmp_path, answer=remove)
+    shutil.rmtree(served.second)
+    with pytest.raises(RetryLater, match=r"/2 has gone since it was fetched"):
+        await served.engine.swap(served.second, version("2"))
+    with pytest.raises(RetryLater, match=r"/3 has gone since it was fetched"):
+        await served.engine.swap(served.third, version("3"), [CanaryPrompt(prompt="a", token_ids=(1,))])
+    assert await served.ask("a") == ("a", "1")
     await served.engine.close()
 
 
