@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from heapq import heappop, heappush
 from typing import Any, Self
 from uuid import UUID
 
@@ -19,8 +19,8 @@ from schemas.topics import QUALITY
 #: One `poll` at most; on a topic that is long the first takes several.
 POLL_S = 5.0
 ASK_MS = 15_000
-#: What is kept: windows that ended so long before the newest, at most so many of their cells, and the experiments that had a record last.
-KEEP, WINDOW_CELLS, EXPERIMENTS = timedelta(days=1), 20_000, 8
+#: What is kept: windows that ended so long before the newest, at most so many of their cells, and the experiments that were told last.
+KEEP, WINDOW_CELLS, EXPERIMENTS = timedelta(days=1), 20_000, 32
 
 
 class QualityReader:
@@ -31,8 +31,11 @@ class QualityReader:
 
     def __init__(self, settings: Settings, on_cell: Callable[[Quality], None] = lambda cell: None) -> None:
         self._on_cell = on_cell
-        self._experiments: OrderedDict[UUID, dict[bytes, Quality]] = OrderedDict()
-        self._windows: OrderedDict[bytes, Quality] = OrderedDict()
+        self._experiments: dict[UUID, dict[bytes, Quality]] = {}
+        self._forgotten: set[UUID] = set()  # experiments of which cells were given up: of them nothing is kept, since a part would pass for the whole
+        self._wanted: UUID | None = None  # the experiment asked for last: it is never given up
+        self._windows: dict[bytes, Quality] = {}
+        self._oldest: list[tuple[datetime, bytes]] = []  # a heap of the same windows, by their end
         self._newest: datetime | None = None
         self._places: list[Any] = []
         self.is_current = False  # whether the last poll reached the end of the topic
@@ -61,7 +64,15 @@ class QualityReader:
         self.is_current = self._has_reached(ends)
 
     def experiment(self, experiment: UUID) -> list[Quality]:
-        """All cells of one experiment: of every arm, domain and partition, and of all domains together."""
+        """All cells of one experiment: of every arm, domain and partition, and of all domains together.
+
+        One that was given up is read again from the topic's beginning: then there are none, and `is_current` is false, until a later poll has come to the end.
+        """
+        self._wanted = experiment
+        if experiment in self._forgotten:
+            self._forgotten.clear()
+            self._experiments.clear()
+            self._places, self.is_current = [], False  # the next poll begins anew
         return list(self._experiments.get(experiment, {}).values())
 
     def windows(self, version: str | None, since: datetime) -> list[Quality]:
@@ -89,14 +100,23 @@ class QualityReader:
         self._on_cell(cell)
         if cell.span is Span.WINDOW:
             self._take_window(cell)
-        elif cell.experiment is not None:
-            self._experiments.setdefault(cell.experiment, {})[cell.key] = cell
-            self._experiments.move_to_end(cell.experiment)
-            if len(self._experiments) > EXPERIMENTS:
-                self._experiments.popitem(last=False)
+        elif cell.experiment is not None and cell.experiment not in self._forgotten:
+            self._take_experiment(cell.experiment, cell)
+
+    def _take_experiment(self, experiment: UUID, cell: Quality) -> None:
+        """Partitions are read one after the other, so an experiment that looks old by the first may have its newest cells in the last."""
+        self._experiments.setdefault(experiment, {})[cell.key] = cell
+        if len(self._experiments) > EXPERIMENTS:
+            told = {of: max(known.computed_at for known in cells.values()) for of, cells in self._experiments.items() if of != self._wanted}
+            given_up = min(told, key=lambda of: told[of])
+            del self._experiments[given_up]
+            self._forgotten.add(given_up)
 
     def _take_window(self, cell: Quality) -> None:
-        self._newest = max(self._newest or cell.ended_at, cell.ended_at)
-        self._windows[cell.key] = cell
-        while len(self._windows) > WINDOW_CELLS or next(iter(self._windows.values())).ended_at < self._newest - KEEP:
-            self._windows.popitem(last=False)
+        """In whatever order they come: one partition's may all be older than what another has told already."""
+        self._newest, key = max(self._newest or cell.ended_at, cell.ended_at), cell.key
+        if key not in self._windows:
+            heappush(self._oldest, (cell.ended_at, key))
+        self._windows[key] = cell
+        while self._oldest and (len(self._windows) > WINDOW_CELLS or self._oldest[0][0] < self._newest - KEEP):
+            del self._windows[heappop(self._oldest)[1]]

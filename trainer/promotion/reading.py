@@ -8,8 +8,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Self
 from uuid import UUID
 
@@ -72,9 +74,9 @@ class TopicFeed:
                     while not self._stop.wait(EVERY_S):
                         self._look(quality, reports)
                         was_away = False
-            except (KafkaError, RetouchError, OSError, ValueError) as error:  # the client raises ValueError for a connection that was closed under it
+            except Exception as error:  # whatever it is: without this thread there are no gates, verdicts and rollbacks until somebody notices
                 if not was_away:
-                    log.warning("topics cannot be read", extra={"reason": str(error) or type(error).__name__})
+                    log.warning("topics cannot be read", extra={"reason": _reason(error)})
                 was_away = True
                 self._stop.wait(RETRY_S)
 
@@ -86,6 +88,14 @@ class TopicFeed:
         told = [report for report in reports.latest if report.at > now - FORGOTTEN]
         self._latest = Seen(quality.is_current, wanted, tuple(cells), tuple(quality.windows(None, now - SHOWN)), told)
         self._heard_at = time.monotonic()
+
+
+def _reason(error: Exception) -> str:
+    """What brokers and our own errors say; of anything else its kind and place alone, since its words may be of a record."""
+    if isinstance(error, KafkaError | RetouchError | OSError) and str(error):
+        return str(error)
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else type(error).__name__
 
 
 class Reports:

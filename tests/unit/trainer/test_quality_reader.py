@@ -1,0 +1,141 @@
+"""What the reader keeps of a topic of several partitions, which come one after the other, each from its oldest record."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+from uuid import UUID
+
+import pytest
+from kafka import TopicPartition
+
+from infra.settings import load
+from schemas.envelope import seal
+from schemas.experiments import Arm
+from schemas.quality import Quality, Span
+from trainer import quality
+from trainer.quality import EXPERIMENTS, KEEP, WINDOW_CELLS, QualityReader
+
+NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
+LIVE = UUID(int=0)
+
+
+@dataclass
+class Topic:
+    """A consumer of records in memory: `at_once` of the first partition that has any ahead, at each poll."""
+
+    cells: dict[int, list[Quality]] = field(default_factory=lambda: defaultdict(list))
+    at_once: int = 2_000
+    places: Sequence[TopicPartition] = ()
+    positions: dict[TopicPartition, int] = field(default_factory=dict)
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        return set(self.cells)
+
+    def assign(self, places: Sequence[TopicPartition]) -> None:
+        self.places = places
+
+    def seek_to_beginning(self, *places: TopicPartition) -> None:
+        self.positions |= dict.fromkeys(places, 0)
+
+    def end_offsets(self, places: Sequence[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
+        return {place: len(self.cells[place.partition]) for place in places}
+
+    def position(self, place: TopicPartition, timeout_ms: int) -> int:
+        return self.positions[place]
+
+    def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        for place in self.places:
+            begin = self.positions[place]
+            if chunk := self.cells[place.partition][begin : begin + self.at_once]:
+                self.positions[place] += len(chunk)
+                return {place: [SimpleNamespace(headers=seal(cell, id="x", source="/test"), value=cell.to_bytes()) for cell in chunk]}
+        return {}
+
+
+@pytest.fixture
+def topic(monkeypatch: pytest.MonkeyPatch) -> Topic:
+    topic = Topic()
+    monkeypatch.setattr(quality, "reader", lambda *args, **options: topic)
+    return topic
+
+
+def cell(experiment: UUID | None, partition: int, at: datetime, span: Span = Span.EXPERIMENT) -> Quality:
+    began = at - timedelta(minutes=1) if span is Span.WINDOW else at
+    facts = {"name": "reflector", "version": "2", "experiment": experiment, "arm": Arm.CANARY, "domain": None, "partition": partition}
+    return Quality(**facts, span=span, started_at=began, ended_at=at, answers=1, computed_at=at)
+
+
+def tried_before(topic: Topic, count: int, partitions: int = 4) -> None:
+    """So many ended experiments, a day apart, and a live one that was told last."""
+    for day in range(count, -1, -1):
+        for partition in range(partitions):
+            topic.cells[partition].append(cell(UUID(int=day), partition, NOW - timedelta(days=day)))
+
+
+@pytest.mark.parametrize("ended", [0, EXPERIMENTS - 1, EXPERIMENTS, 3 * EXPERIMENTS])
+def test_the_experiment_told_last_is_whole_however_many_ended_before(topic: Topic, ended: int) -> None:
+    tried_before(topic, ended)
+    reader = QualityReader(load())
+    reader.poll()
+    assert reader.is_current and {known.partition for known in reader.experiment(LIVE)} == {0, 1, 2, 3}
+    assert reader.is_current
+
+
+def test_an_experiment_that_was_given_up_is_read_again_and_decides_nothing_until_then(topic: Topic) -> None:
+    tried_before(topic, 3 * EXPERIMENTS)
+    oldest = UUID(int=3 * EXPERIMENTS)
+    topic.cells[3].append(replaced := cell(oldest, 3, NOW))  # somebody's late feedback: its last partition has the newest record of all
+    reader = QualityReader(load())
+    reader.poll()
+    assert reader.is_current and reader.experiment(oldest) == [] and not reader.is_current
+    reader.poll()
+    found = reader.experiment(oldest)
+    assert reader.is_current and {known.partition for known in found} == {0, 1, 2, 3} and replaced in found
+
+
+def test_the_experiment_that_is_asked_for_is_kept_whatever_comes_later(topic: Topic) -> None:
+    topic.cells[0].append(cell(LIVE, 0, NOW - timedelta(days=30)))
+    reader = QualityReader(load())
+    reader.poll()
+    assert reader.experiment(LIVE)
+    topic.cells[0] += [cell(UUID(int=number), 0, NOW) for number in range(1, 3 * EXPERIMENTS)]
+    reader.poll()
+    assert reader.is_current and len(reader.experiment(LIVE)) == 1 and reader.is_current
+
+
+def windows(partition: int, days: float, every: timedelta) -> Iterator[Quality]:
+    at = NOW - timedelta(days=days)
+    while at < NOW:
+        at += every
+        yield cell(None, partition, at, Span.WINDOW)
+
+
+def test_the_newest_windows_of_all_partitions_are_kept_in_whatever_order_they_come(topic: Topic) -> None:
+    for partition in (0, 1, 2):
+        topic.cells[partition] += windows(partition, days=3, every=timedelta(minutes=30))
+    reader = QualityReader(load())
+    reader.poll(60.0)
+    kept = reader.windows(None, NOW - timedelta(days=90))
+    assert min(known.ended_at for known in kept) == NOW - KEEP
+    assert {partition: sum(known.partition == partition for known in kept) for partition in (0, 1, 2)} == {0: 49, 1: 49, 2: 49}
+
+
+def test_more_windows_than_are_kept_that_are_all_too_old_leave_the_new_ones(topic: Topic) -> None:
+    reader = QualityReader(load())
+    reader._take_window(new := cell(None, 0, NOW, Span.WINDOW))
+    for number in range(WINDOW_CELLS + 1):
+        reader._take_window(cell(None, 1, NOW - KEEP - timedelta(seconds=number + 1), Span.WINDOW))
+    assert reader.windows(None, NOW - timedelta(days=90)) == [new]
+
+
+def test_a_window_that_is_told_again_replaces_what_was_told(topic: Topic) -> None:
+    first = cell(None, 0, NOW, Span.WINDOW)
+    topic.cells[0] += [first, Quality(**(vars(first) | {"answers": 2}))]
+    reader = QualityReader(load())
+    reader.poll()
+    assert [known.answers for known in reader.windows(None, NOW - timedelta(hours=1))] == [2]
