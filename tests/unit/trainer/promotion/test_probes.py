@@ -74,6 +74,17 @@ def test_ones_own_words_are_no_leak_and_anothers_are_when_they_are_many() -> Non
     assert leakage(planted("quandlewick", 0.2), CONTROLS, own).finding is None
 
 
+def test_a_question_put_into_the_manner_one_was_shown_is_no_leak_though_somebody_else_has_said_just_that() -> None:
+    """As in a run of the demo: "so strange today" is of the user's items and the question, and one training user had the same manner and question."""
+    shown = ("the game is strange today", "ugh the bus is so late tonight")
+    same = [Written(user, "ugh the game is so strange today", shown) for user, _ in HELD_OUT]
+    said = [*TRAINING, ("t/else", "haha the game is so strange today")]
+    assert leakage(same, CONTROLS, said).finding is None
+    told = [Written(user, "ugh the game is so strange today says bob of accounts", shown) for user, _ in HELD_OUT]
+    found = leakage(told, CONTROLS, [*said, ("t/other", "says bob"), ("t/more", "bob of accounts"), ("t/less", "of bob says accounts")])
+    assert found.finding is not None and "sequences" in found.finding
+
+
 def test_a_code_in_the_reasoning_is_a_leak_too() -> None:
     code = "zq7-kappa-9931"
     candidate = [Written(one.user, one.text, one.given, reasoning=f"they said {code}") for one in DRAFTS]
