@@ -9,8 +9,10 @@ file, 2026-11-20), which the first call does. One that asks a store which is awa
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -189,6 +191,7 @@ class Registry:
     def fetch(self, version: str, into: Path) -> Path:
         """Download a version to `into/<version>`, whole or not at all, and check it against its digest and sums. Reuses what is there and sound.
 
+        The folder's modification time is then now: whoever removes what is not used can tell.
         Raises BadCheckpoint, naming version and file, where the registry's files are not what it says or no worker would load them; NoSuchVersion for
         an unknown one; RetryLater also where `into` cannot be written.
         """
@@ -204,6 +207,8 @@ class Registry:
 
     def _fetched(self, version: RegisteredVersion, source: str, into: Path) -> Path:
         target = into / version.version
+        with suppress(OSError):
+            os.utime(target)
         if _is_sound(target, version):
             return target
         if not version.digest:
@@ -215,12 +220,14 @@ class Registry:
                 verify_checkpoint(fetched, version.digest, version.files)
             except BadCheckpoint as error:
                 raise BadCheckpoint(str(error).replace(f"{fetched}/", "").removeprefix(f"{fetched}: ")) from error  # the folder goes
+            os.utime(fetched)
             if target.exists() and not _is_sound(target, version):
                 target.rename(Path(scratch) / "unsound")
             try:
                 fetched.rename(target)
-            except OSError:  # another process put it there first
-                verify_checkpoint(target, version.digest, version.files)
+            except OSError:
+                if not _is_sound(target, version):  # as it is where another process put it there first
+                    raise
         return target
 
     def _logged_model(self, run_id: str, params: Mapping[str, object]) -> Any:

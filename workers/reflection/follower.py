@@ -25,7 +25,7 @@ from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import CHALLENGING
 from schemas.serving import ServingReport
 from workers.engines.engine import Engine, Swap, SwapFailed
-from workers.reflection.files import models_dir, prune
+from workers.reflection.files import models_dir, prune, touch
 from workers.reflection.hints import Hints
 from workers.reflection.refusals import Refusals
 from workers.reflection.routes import Routes
@@ -67,6 +67,7 @@ class Follower:
         self._hints = hints
         self._clock = clock or SystemClock()
         self.serving = serving
+        self._first = serving.version
         self.routes = Routes(serving.model)
         self._refusals = refusals or Refusals()
         self._put_off: str | None = None  # a version that could not go in yet; said once
@@ -83,6 +84,7 @@ class Follower:
 
     async def look(self, event: ModelEvent | None = None) -> Swap | None:
         """Compare the aliases with what is served, once, and change what differs. Returns what a change of champion took."""
+        await asyncio.to_thread(touch, models_dir(self._settings), self._used())
         found = await self._read()
         if found is None:
             return None
@@ -233,7 +235,11 @@ class Follower:
     def _prune(self, named: set[str]) -> None:
         folder = models_dir(self._settings)
         if folder.is_dir():
-            prune(folder, named | {model.version for model in self._engine.loaded})
+            prune(folder, named | self._used())
+
+    def _used(self) -> set[str]:
+        """Versions whose files this worker may read again."""
+        return {self._first, *(model.version for model in self._engine.loaded)}
 
 
 def _show(serving: RegisteredVersion) -> None:

@@ -54,6 +54,16 @@ def test_fetching_twice_downloads_once_and_a_damaged_copy_is_replaced(registry: 
     assert [path.name for path in (tmp_path / "models").iterdir()] == [version]
 
 
+def test_a_fetched_folder_says_when_it_was_last_wanted(registry: Registry, tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path / "checkpoint")
+    version = registry.register(checkpoint).version
+    os.utime(registry._get(version).source.removeprefix("file://"), (0, 0))
+    fetched = registry.fetch(version, tmp_path / "models")
+    assert fetched.stat().st_mtime > 0
+    os.utime(fetched, (0, 0))
+    assert registry.fetch(version, tmp_path / "models").stat().st_mtime > 0
+
+
 def _append(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b" ")
 

@@ -11,6 +11,7 @@ from infra.settings import Reflection, Settings, Stack
 from schemas.promotion import CanaryPrompt, State
 from schemas.responses import ModelVersion
 from tests.unit.workers.engine_stub import StubEngine
+from tests.unit.workers.old_files import untouched
 from tests.unit.workers.table_registry import EXPERIMENT, NOW, NoHints, TableRegistry, registered, step
 from workers.engines.engine import Swap, SwapFailed
 from workers.reflection.files import KEPT
@@ -134,7 +135,7 @@ async def test_another_champion_takes_the_challengers_place_only_once_nobody_is_
 async def test_checkpoints_that_nobody_uses_go_from_the_disk_but_the_newest(tmp_path: Path) -> None:
     site = Site(tmp_path)
     for version in range(1, 10):
-        (tmp_path / "models" / str(version)).mkdir(parents=True)
+        untouched(tmp_path / "models" / str(version))
     (tmp_path / "models" / "notes").mkdir()
     await site.look()
     newest = [str(version) for version in range(10 - KEPT, 10)]

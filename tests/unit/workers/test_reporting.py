@@ -1,12 +1,10 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 
 from schemas.responses import ModelVersion
 from schemas.serving import ServingReport
 from tests.unit.workers.test_shadowing import Said
-from workers.reflection.files import KEPT, prune
 from workers.reflection.reporting import EVERY_S, LOOK_S, Reporting
 from workers.runtime.clock import HandClock, settle
 
@@ -26,10 +24,3 @@ async def test_a_report_goes_out_when_something_has_changed_and_every_few_second
     task.cancel()
     reports = [message for topic, message in said.messages if topic == "serving" and isinstance(message, ServingReport)]
     assert [report.champion for report in reports] == [ONE, TWO, TWO]
-
-
-def test_files_that_are_used_stay_however_old(tmp_path: Path) -> None:
-    for version in range(1, 9):
-        (tmp_path / str(version)).mkdir()
-    prune(tmp_path, {"2"})
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["2", *map(str, range(9 - KEPT, 9))]
