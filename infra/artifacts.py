@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from infra.checkpoints import BadCheckpoint, checkpoint_files
+from infra.errors import RetryLater
 from infra.mlflow_store import Store, mlflow
 
 #: What an MLflow server names its own store of artifacts; it is read through the server alone.
@@ -16,20 +17,25 @@ PROXIED = "mlflow-artifacts"
 def download(store: Store, source: str, into: Path) -> Path:
     """Copy what a version's `source` names into a new folder below `into`; returns that. Blocks as long as the files take.
 
-    Raises BadCheckpoint for a source outside the experiment's artifacts, and for links and pipes among local files; MLflow's errors and OSError come
-    as they are.
+    Raises BadCheckpoint for a source outside the experiment's artifacts, and for links and pipes among local files; RetryLater where there are no files
+    at all, as before a disk is mounted, and for a server's list of them that makes no sense; MLflow's errors and OSError come as they are.
     """
     if not store.is_sqlite:
         _check_proxied(source, store.artifact_location)
         try:
-            return Path(mlflow().artifacts.download_artifacts(source, dst_path=str(into), tracking_uri=store.uri))
+            fetched = Path(mlflow().artifacts.download_artifacts(source, dst_path=str(into), tracking_uri=store.uri))
         except mlflow().exceptions.MlflowException as error:
             if error.error_code == "INVALID_PARAMETER_VALUE":  # as MLflow says of a listing with `..` in it
                 raise BadCheckpoint(f"the server's list of the files of {source!r} leaves their folder") from error
             raise
+        except (TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:  # MLflow takes what the server says as it comes
+            raise RetryLater(f"the server's list of the files of {source!r} cannot be read: {type(error).__name__}") from error
+        if not any(path.is_file() for path in fetched.rglob("*")):
+            raise RetryLater(f"the server has no files below {source!r}")
+        return fetched
     folder = _local(source, store.artifact_location)
-    for _ in checkpoint_files(folder):
-        pass  # a pipe would be read without end
+    if not folder.exists() or not list(checkpoint_files(folder)):  # all are looked at: a pipe would be read without end
+        raise RetryLater(f"there are no files below {source!r}")
     return Path(shutil.copytree(folder, into / "files", symlinks=True))
 
 

@@ -242,9 +242,13 @@ class Registry:
         found = or_none(lambda: self._store.client.get_model_version(self.name, version)) if version.isdecimal() else None
         if found is None:
             raise NoSuchVersion(f"{self.name} has no version {version!r}")
+        if str(found.version) != version:
+            raise RetryLater(f"{self.name}: asked for version {version}, the model registry answers with {str(found.version)[:40]!r}")
         return found
 
     def _read(self, found: Any, aliases: Sequence[str] | None = None) -> RegisteredVersion:
+        if not str(found.version).isdecimal():  # it becomes part of paths
+            raise RetryLater(f"{self.name}: the model registry names a version {str(found.version)[:40]!r}")
         tags = dict(found.tags)
         log = {name: tags.pop(name) for name in list(tags) if name.startswith(TRANSITION)}
         digest, files, parent, dataset, model_id = (tags.pop(name, None) for name in (DIGEST, FILES, PARENT, DATASET, LOGGED_MODEL))

@@ -185,7 +185,7 @@ class Follower:
             return None
         try:
             swap = await put(checkpoint)
-        except RetryLater as error:
+        except (RetryLater, OSError) as error:
             self._wait(wanted, error)
             return None
         except (BadCheckpoint, SwapFailed) as error:

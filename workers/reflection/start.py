@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from infra.checkpoints import BadCheckpoint
-from infra.errors import CannotContinue, RetryLater
+from infra.errors import CannotContinue, RetouchError, RetryLater
 from infra.registry import NoSuchVersion, RegisteredVersion
 from infra.settings import Settings
 from infra.telemetry.metrics import REFLECTION_REFUSED
@@ -35,18 +35,22 @@ class Started:
     refusals: Refusals  # the champion, where it is not what is served
 
 
+class _NotFetched(RetouchError):
+    """The registry does not hand it out, which is not the version's fault."""
+
+
 def start(settings: Settings, registry: Versions, stop: threading.Event, within_s: float = WITHIN_S) -> Started:
     """Blocks. Raises StartStopped when told to stop, CannotContinue without a champion or any version that can be served."""
     champion = first_champion(settings, registry, stop, within_s)
     refusals, last = Refusals(), ""
     for version in _candidates(registry, champion):
         try:
-            checkpoint = _fetch(settings, registry, version, stop, within_s)
+            checkpoint = _fetch(settings, registry, version, stop, within_s if version is champion else 0.0)
             engine = start_engine(settings, checkpoint, version.model, stop, _prompts(version))
-        except (BadCheckpoint, NoSuchVersion, EngineDied) as error:
+        except (BadCheckpoint, NoSuchVersion, EngineDied, _NotFetched) as error:
             last = str(error)
             log.exception("a version cannot be served; trying the champion before it", extra={"version": version.version, "reason": last})
-            if version is champion:
+            if version is champion and not isinstance(error, _NotFetched):  # one that could not be fetched is asked for again
                 REFLECTION_REFUSED.add(alias=Alias.CHAMPION)
                 refusals.add(Alias.CHAMPION, champion, last)
             continue
@@ -70,10 +74,10 @@ def _fetch(settings: Settings, registry: Versions, version: RegisteredVersion, s
     for _ in _looks(settings, stop, within_s):
         try:
             return registry.fetch(version.version, models_dir(settings))
-        except (RetryLater, OSError) as error:
+        except (RetryLater, CannotContinue, OSError) as error:
             reason = str(error)
             log.warning("waiting for the registry", extra={"version": version.version, "reason": reason})
-    raise CannotContinue(f"version {version.version} could not be fetched for {within_s:g} s: {reason}")
+    raise _NotFetched(f"version {version.version} could not be fetched for {within_s:g} s: {reason}")
 
 
 def _looks(settings: Settings, stop: threading.Event, within_s: float) -> Iterator[None]:

@@ -17,6 +17,7 @@ from infra.settings import Settings, Stack, load
 from schemas.model_events import Alias
 from tests.contract.registry_contract import GATED, RegistryContract
 from tests.unit.infra.checkpoint_files import write_checkpoint
+from tests.unit.infra.odd_server import SOURCE, OddServer, odd_server
 
 #: MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
@@ -171,6 +172,57 @@ def test_a_file_that_is_no_database_is_told_from_a_registry(tmp_path: Path) -> N
     (tmp_path / "mlflow.db").write_text("anything else" * 100)
     with pytest.raises(RetryLater, match="the model registry's database cannot be read: DatabaseError"):
         Registry(load(registry={"tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}"})).versions()
+
+
+@pytest.fixture
+def odd() -> Iterator[OddServer]:
+    with odd_server() as server:
+        yield server
+
+
+@pytest.mark.parametrize(
+    "listing",
+    [
+        "[]",
+        "<html>",
+        '{"files": null}',
+        '{"files": [{"is_dir": false}]}',
+        '{"files": [{"path": "config.json"}]}',
+        '{"files": [{"path": 7, "is_dir": false}]}',
+        '{"files": [{"path": "a", "is_dir": false, "file_size": "x"}]}',
+    ],
+)
+def test_a_list_of_files_that_makes_no_sense_is_for_later(odd: OddServer, tmp_path: Path, listing: str) -> None:
+    odd.listing = listing
+    with pytest.raises(RetryLater, match=f"the server's list of the files of '{SOURCE}' cannot be read: "):
+        Registry(load(registry={"tracking_uri": odd.url, "model_name": "m"})).fetch("7", tmp_path)
+
+
+def test_files_that_are_not_there_at_all_are_for_later(registry: Registry, odd: OddServer, tmp_path: Path) -> None:
+    with pytest.raises(RetryLater, match="the server has no files below"):
+        Registry(load(registry={"tracking_uri": odd.url, "model_name": "m"})).fetch("7", tmp_path)
+    version = registry.register(write_checkpoint(tmp_path / "checkpoint")).version
+    source = Path(registry._get(version).source.removeprefix("file://"))
+    source.rename(tmp_path / "unmounted")
+    for mounted in (False, True):
+        if mounted:
+            source.mkdir()
+        with pytest.raises(RetryLater, match="there are no files below"):
+            registry.fetch(version, tmp_path / "models")
+
+
+def test_a_server_that_names_another_version_than_it_was_asked_for_is_not_believed(odd: OddServer, tmp_path: Path) -> None:
+    asked = Registry(load(registry={"tracking_uri": odd.url, "model_name": "m"}))
+    reads: list[Callable[[], object]] = [lambda: asked.get("7"), lambda: asked.fetch("7", tmp_path / "models")]
+    for answered in ("8", "07", "./../state"):
+        odd.version = answered
+        for read in reads:
+            with pytest.raises(RetryLater, match="asked for version 7, the model registry answers with"):
+                read()
+    for read in (lambda: asked.resolve(Alias.CHAMPION), asked.versions):
+        with pytest.raises(RetryLater, match=r"the model registry names a version '\./\.\./state'"):
+            read()
+    assert list(tmp_path.iterdir()) == []
 
 
 def _open(stack_dir: Path) -> bool:

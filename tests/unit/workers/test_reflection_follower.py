@@ -78,7 +78,7 @@ async def test_an_unsound_version_is_refused_once_and_tried_again_only_after_the
     assert serving.done == ["swap 2"]
 
 
-@pytest.mark.parametrize(("error", "fetched"), [(SwapFailed("no"), ["2"]), (RetryLater("busy"), ["2", "2"])])
+@pytest.mark.parametrize(("error", "fetched"), [(SwapFailed("no"), ["2"]), (RetryLater("busy"), ["2", "2"]), (OSError("no disk"), ["2", "2"])])
 async def test_a_failed_swap_is_final_and_a_late_one_is_tried_again(following: Following, error: Exception, fetched: list[str]) -> None:
     registry = TableRegistry("2")
     follower = following(registry, engine(error))

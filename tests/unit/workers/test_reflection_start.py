@@ -8,6 +8,7 @@ import pytest
 
 from infra.errors import CannotContinue, RetryLater
 from infra.settings import EngineKind, Reflection, Settings, Stack
+from infra.telemetry.metrics import REFLECTION_REFUSED
 from schemas.promotion import State, Transition
 from tests.unit.workers.table_registry import NOW, TableRegistry, registered, step
 from workers.engines.engine import StartStopped
@@ -39,6 +40,21 @@ def test_a_download_is_waited_for_but_not_for_ever(settings: Settings) -> None:
     with pytest.raises(CannotContinue, match=r"version 1 could not be fetched for 0\.05 s: no answer"):
         start(settings, registry, threading.Event(), within_s=0.05)
     assert registry.fetched == ["1"] * 5
+
+
+def test_a_champion_that_cannot_be_fetched_leaves_its_place_to_the_one_before_and_is_not_refused(settings: Settings) -> None:
+    class Unmounted(TableRegistry):
+        def fetch(self, version: str, into: Path) -> Path:
+            self.trouble = {"2": CannotContinue("it is refused"), "3": RetryLater("there are no files")}.get(version)
+            return super().fetch(version, into)
+
+    registry, refused = Unmounted("3"), REFLECTION_REFUSED.values()
+    registry.logs = {"1": [crowned(1)], "2": [crowned(2, "1")], "3": [crowned(3, "2")]}
+    registry.unsound = {"1"}
+    with pytest.raises(CannotContinue, match=r"neither the champion, version 3, nor one before it"):
+        start(settings, registry, threading.Event(), within_s=0.05)
+    assert registry.fetched == ["3"] * 5 + ["2", "1"]
+    assert REFLECTION_REFUSED.values() == refused
 
 
 def test_the_last_champion_before_that_was_not_given_up_is_served_instead() -> None:
