@@ -93,7 +93,7 @@ def rollback(settings: Settings, to: str | None, operator: str | None, reason: s
     before = at.view()
     if not as_json and before["champion"]:
         show(f"version {before['champion']} is to be given up for good, and {f'version {to}' if to else 'the last champion'} to answer everybody again")
-    made = at.rollback(to, _operator(operator), reason)
+    made = at.rollback(to, before["champion"], _operator(operator), reason)
     champion = at.view()["champion"]
     waited = wait_until_served(at, champion, begun) if wait and before["workers"] else None
     if as_json:

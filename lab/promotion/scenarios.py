@@ -42,7 +42,7 @@ class Scenario:
     def wish(self, ledger: Ledger) -> Wish | None:
         """What an operator asks now. One who was cut off looks first, as the commands do, and asks again where it was not done."""
         if self.rolls_back and ledger.champion and ledger.champion.version == COMING:
-            return partial(wishes.rollback, to=None, operator="ada", reason="users complain")
+            return partial(wishes.rollback, to=None, champion=COMING, operator="ada", reason="users complain")
         if self.approves and ledger.challenger and ledger.challenger.state is State.APPROVAL:
             return partial(wishes.promote, version=COMING, operator="ada", reason="looks good")
         return None

@@ -98,14 +98,14 @@ def test_a_running_promoter_rolls_back_when_it_is_asked_and_lets_no_second_one_r
     asked = desk(settings)
     assert isinstance(asked, Client) and json.loads(promoter_path(settings).read_text())["pid"] == promoter.pid
     assert stat.S_IMODE(token_path(settings).stat().st_mode) == 0o600
-    told = asked.rollback(None, "ada", "users complain")
+    told = asked.rollback(None, "2", "ada", "users complain")
     assert (told["version"], told["rolls_back"], told["replaces"]) == ("1", True, "2")
     registry = Registry(settings)
     champion = registry.resolve(Alias.CHAMPION)
     assert champion and champion.version == "1" and registry.get("2").state is State.REJECTED
     assert asked.view()["champion"] == "1"
     with pytest.raises(Refused, match="no former champion"):
-        asked.rollback(None, "ada", "again")
+        asked.rollback(None, "1", "ada", "again")
 
 
 def test_every_transition_is_said_on_model_events(settings: Settings, promoter: Child) -> None:

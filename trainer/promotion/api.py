@@ -85,7 +85,7 @@ def create_app(desk: Desk, *, token: str | None, hosts: frozenset[str], readers_
             raise Denied(401, "the operator token is missing or wrong; it is promotion.operator_token, or in the stack's directory", "invalid_token")
 
     async def act(request: Request, named: Callable[[Wish], str | None], done: Callable[[Wish], dict[str, Any]]) -> Response:
-        """Let the desk do what is asked, if `confirm` is the version that `named` finds at stake."""
+        """Let the desk do what is asked, if `confirm` is the version that `named` finds at stake, as far as was seen last."""
         check(request)
         wish = await _wish(request)
         at_stake = await asyncio.to_thread(named, wish)
@@ -120,7 +120,7 @@ def create_app(desk: Desk, *, token: str | None, hosts: frozenset[str], readers_
 
     @app.post("/api/rollback")
     async def rollback(request: Request) -> Response:
-        return await act(request, lambda _: desk.view()["champion"], lambda wish: desk.rollback(wish.to, wish.operator, wish.reason))
+        return await act(request, lambda _: desk.view()["champion"], lambda wish: desk.rollback(wish.to, wish.confirm, wish.operator, wish.reason))
 
     @app.get("/health")
     async def health() -> dict[str, str]:

@@ -34,9 +34,7 @@ class Client:
     def reject(self, version: str, operator: str, reason: str) -> dict[str, Any]:
         return self._ask("POST", f"/api/versions/{_number(version)}/reject", {"operator": operator, "reason": reason, "confirm": version})
 
-    def rollback(self, to: str | None, operator: str, reason: str) -> dict[str, Any]:
-        """Names the champion it saw, so that one who came meanwhile is not given up by mistake."""
-        champion = self.view()["champion"]
+    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> dict[str, Any]:
         if champion is None:
             raise Refused("no version is champion: there is nothing to roll back")
         return self._ask("POST", "/api/rollback", {"operator": operator, "reason": reason, "confirm": champion, "to": to and _number(to)})

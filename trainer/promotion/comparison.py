@@ -10,7 +10,7 @@ from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality
 from trainer.promotion.sequential import Estimate, joined
 
-#: Domains with fewer scored answers in either arm are compared together: a mean of a few answers is no stratum.
+#: Domains with fewer scored answers in either arm, or those of one user, are compared together: a mean of a few is no stratum, one user's has no error.
 SMALL = 20
 
 
@@ -91,12 +91,15 @@ def gain(one: Group, other: Group) -> Gain:
 
 
 def _strata(one: Group, other: Group) -> dict[str, tuple[Sums, Sums]]:
-    """Domains in which both arms have answers enough, and the others that both have together. What one of them lacks has nothing to be held against."""
+    """Domains in which both arms have answers and users enough, and the others that both have together, unless one arm has them of a single user.
+
+    What one of them lacks has nothing to be held against. So no stratum is without a finite variance, which would be that of all.
+    """
     strata, rest = dict[str, tuple[Sums, Sums]](), (Sums(), Sums())
     for domain in sorted(one.domains.keys() & other.domains.keys()):
         pair = (one.domains[domain], other.domains[domain])
         fewest = min(sums[Metric.REWARD].n for sums in pair)
-        if fewest >= SMALL:
+        if fewest >= SMALL and all(sums[Metric.REWARD].users > 1 for sums in pair):
             strata[domain] = pair
         elif fewest:
             rest = (rest[0] + pair[0], rest[1] + pair[1])

@@ -20,11 +20,14 @@ from infra.errors import RetryLater
 from infra.lifecycle import run_process
 from infra.registry import RegisteredVersion
 from infra.settings import Settings
-from schemas.promotion import CanaryPrompt
+from schemas.promotion import CanaryPrompt, State, Transition
 from trainer.libraries import quiet
+from trainer.promotion.log import REASON_CHARS
 
 #: The tag of a version that holds what its trainer found: a `GateResult` with the digests that it is about.
 GATE = "gate"
+#: Longer tags the registry does not take.
+TAG_CHARS = 100_000
 #: Exit code of a judge that broker or registry kept from judging: the version is not to blame.
 LATER = 75
 
@@ -71,14 +74,27 @@ def gate_of(version: RegisteredVersion, champion: RegisteredVersion) -> GateResu
     """What the trainer found, where it judged exactly these files against exactly that champion's; None: it has to be judged (again)."""
     try:
         result = GateResult.from_json(json.loads(version.tags[GATE]))
+        if not is_about(result.evidence, version, champion):
+            return None
+        _try_to_record(result, version)
     except (KeyError, ValueError, RecursionError):  # whoever may write tags may nest them
         return None
-    return result if is_about(result.evidence, version, champion) else None
+    return result
 
 
 def is_about(evidence: Mapping[str, Any], candidate: RegisteredVersion, champion: RegisteredVersion) -> bool:
     """Whether these figures compare those two."""
     return (evidence.get("candidate"), evidence.get("champion")) == (candidate.digest, champion.digest)
+
+
+def _try_to_record(result: GateResult, version: RegisteredVersion) -> None:
+    """Raises ValueError where the transition that it leads to could not be written, or not be read again."""
+    facts: dict[str, Any] = {"evidence": result.evidence, "canary_prompts": result.canary_prompts}
+    at, reason = version.created_at, result.reason[:REASON_CHARS]
+    step = Transition(seq=1, before=State.REGISTERED, after=State.INCONCLUSIVE, at=at, actor="promoter", reason=reason, **facts)
+    if len(text := step.model_dump_json()) > TAG_CHARS - 100:  # another time and number may take more
+        raise ValueError("longer than a tag of the registry")
+    Transition.model_validate_json(text)
 
 
 def main() -> int:

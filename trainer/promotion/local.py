@@ -44,8 +44,8 @@ class LocalDesk:
     def reject(self, version: str, operator: str, reason: str) -> dict[str, Any]:
         return self._obey(partial(wishes.reject, version=version, operator=operator, reason=reason))
 
-    def rollback(self, to: str | None, operator: str, reason: str) -> dict[str, Any]:
-        return self._obey(partial(wishes.rollback, to=to, operator=operator, reason=reason))
+    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> dict[str, Any]:
+        return self._obey(partial(wishes.rollback, to=to, champion=champion, operator=operator, reason=reason))
 
     def _obey(self, wish: Callable[[Ledger, datetime], Step]) -> dict[str, Any]:
         with lease(promoter_lease_path(self._settings)):

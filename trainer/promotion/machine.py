@@ -117,7 +117,11 @@ def _tried(ledger: Ledger, findings: Findings, promotion: Promotion, now: dateti
     if verdict and verdict.outcome is Outcome.HARMFUL:
         return ledger.step(version, State.REJECTED, ACTOR, verdict.reason, now, **facts)
     if version.state is State.APPROVAL:
-        return None if promotion.approval == "person" else crown(ledger, version, ACTOR, "approval is automatic now", now, **facts)
+        is_better = verdict is not None and verdict.outcome is Outcome.BETTER
+        never_tried = not version.transitions[-1].share and not promotion.canary_answers  # the settings want no figures, so none will come
+        if promotion.approval == "person" or not (is_better or never_tried):
+            return None
+        return crown(ledger, version, ACTOR, "approval is automatic now", now, **facts)
     if verdict is None or verdict.outcome is Outcome.RUNNING:
         return None
     if verdict.outcome is Outcome.INCONCLUSIVE:

@@ -30,8 +30,11 @@ class Desk(Protocol):
         """Give `version` up for good; the transition. Raises Refused."""
         ...
 
-    def rollback(self, to: str | None, operator: str, reason: str) -> dict[str, Any]:
-        """Let a former champion serve again, the last one where `to` is None, and give up the present one; the transition. Raises Refused."""
+    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> dict[str, Any]:
+        """Let a former champion serve again, the last one where `to` is None, and give up the present one; the transition.
+
+        `champion` is the one that whoever asks saw and means to give up. Raises Refused, also where another is champion when it is done.
+        """
         ...
 
 

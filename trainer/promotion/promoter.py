@@ -172,6 +172,7 @@ def refusals(ledger: Ledger, reports: Sequence[ServingReport], now: datetime) ->
             version = ledger.get(refusal.model.version)
             if version is None or version.digest != refusal.model.digest or not version.transitions:
                 continue
-            if report.at >= max(version.transitions[-1].at, now - timedelta(seconds=REPORT_S)):
+            since = (version.transitions[-1].at, now - timedelta(seconds=REPORT_S))
+            if report.at >= max(at for at in since if at <= now):  # a clock set right leaves steps ahead of now
                 told.setdefault(version.version, f"{refusal.reason} ({report.worker})")
     return told

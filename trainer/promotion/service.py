@@ -51,8 +51,8 @@ class Service:
     def reject(self, version: str, operator: str, reason: str) -> dict[str, Any]:
         return self._ask(partial(wishes.reject, version=version, operator=operator, reason=reason))
 
-    def rollback(self, to: str | None, operator: str, reason: str) -> dict[str, Any]:
-        return self._ask(partial(wishes.rollback, to=to, operator=operator, reason=reason))
+    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> dict[str, Any]:
+        return self._ask(partial(wishes.rollback, to=to, champion=champion, operator=operator, reason=reason))
 
     def run(self, stop: threading.Event, ready: Callable[[], None]) -> None:
         """Until `stop`; calls `ready` after the first look. A registry that is away is waited for, and said once. Raises CannotContinue for a second writer."""

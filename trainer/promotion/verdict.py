@@ -23,6 +23,8 @@ from trainer.promotion.sequential import Estimate, difference, mean_of, strays
 SHADOW_ALPHA_SHARE = 0.2
 #: True differences that are found soonest: of rewards, of rises beyond a limit, of ratios beyond a limit (relative to the baseline).
 REWARD_TAU, RISE_TAU, RATIO_TAU = 0.04, 0.05, 0.25
+#: Domains in the evidence of a verdict, those first where the challenger does worst: a transition is one tag. As many as the gate tells.
+TOLD = 50
 #: Of calling groups uneven that are not. Such an end is inconclusive, so it is no part of alpha. Not at once: figures of one group may be told a moment later.
 SPLIT_ALPHA, SPLIT_AFTER_S = 0.001, 60.0
 
@@ -66,7 +68,7 @@ def canary_verdict(cells: Sequence[Quality], promotion: Promotion, since_s: floa
 
     BETTER or HARMFUL when the whole interval of the reward's difference lies beyond 0; HARMFUL, too, when a guardrail trips, which needs no feedback.
     While one is watched nothing is BETTER. INCONCLUSIVE at `canary_answers` scored answers of each group, after `canary_max_s`, or when the groups' users
-    are no even split.
+    are no even split, unless there is harm: at every look its interval has alpha for it already, and a version that awaits a person is ended by harm alone.
     """
     canary, baseline = Group.of(cells, Arm.CANARY), Group.of(cells, Arm.BASELINE)
     rails = _canary_rails(canary, baseline, promotion)
@@ -87,12 +89,12 @@ def canary_verdict(cells: Sequence[Quality], promotion: Promotion, since_s: floa
     words = f"reward {_signed(found.estimate.value, low, high)} against the baseline, {_counted(one, other)}{doubt}"
     if tripped := _tripped(rails):
         return Verdict(Outcome.HARMFUL, tripped, evidence)
+    if enough and high < 0:
+        return Verdict(Outcome.HARMFUL, f"worse: {words}", evidence)
     if uneven:
         return Verdict(
             Outcome.INCONCLUSIVE, f"{split[0]:,} users in the canary and {split[1]:,} in the baseline are no even split: nothing can be compared", evidence
         )
-    if enough and high < 0:
-        return Verdict(Outcome.HARMFUL, f"worse: {words}", evidence)
     if enough and low > 0 and not watched:
         return Verdict(Outcome.BETTER, f"better: {words}", evidence)
     if min(one.n, other.n) >= promotion.canary_answers:
@@ -206,6 +208,7 @@ def _users(group: Group) -> int:
 
 def _reward(found: Gain, interval: tuple[float, float], alpha: float) -> dict[str, Any]:
     low, high = interval
+    domains = sorted(found.domains.items(), key=lambda item: (item[1], item[0]))
     return {
         "difference": found.estimate.value,
         "low": _finite(low),
@@ -215,7 +218,8 @@ def _reward(found: Gain, interval: tuple[float, float], alpha: float) -> dict[st
         "raw": found.raw,
         "theta": found.theta,
         "variance_kept": found.variance_kept,
-        "domains": dict(found.domains),
+        "domains": dict(domains[:TOLD]),
+        "domains_left_out": max(0, len(domains) - TOLD),
     }
 
 

@@ -39,9 +39,13 @@ def reject(ledger: Ledger, now: datetime, *, version: str, operator: str, reason
     return ledger.step(found, State.REJECTED, operator, reason, now)
 
 
-def rollback(ledger: Ledger, now: datetime, *, to: str | None, operator: str, reason: str) -> Step:
-    """Raises Refused."""
+def rollback(ledger: Ledger, now: datetime, *, to: str | None, champion: str | None, operator: str, reason: str) -> Step:
+    """Gives up `champion` and no other: one asked for twice, or while another is promoted, is Refused, as is what cannot be."""
     _signed(operator, reason)
+    serving = ledger.champion.version if ledger.champion else None
+    if serving != champion:
+        now_is = f"version {serving} is champion now" if serving else "no version is champion now"
+        raise Refused(f"{f'version {champion}' if champion else 'no version'} was to be given up, but {now_is}: look at what happened before asking again")
     former = {version.version: version for version in ledger.former}
     if not former:
         raise Refused("there is no former champion to roll back to")

@@ -153,7 +153,7 @@ class Play:
             if champion is None or champion.version != version:
                 return
             try:
-                desk(self.system.settings).rollback(None, "ada", "users complain")
+                desk(self.system.settings).rollback(None, version, "ada", "users complain")
             except RetouchError:
                 time.sleep(AGAIN_S)
 

@@ -19,6 +19,7 @@ from infra.errors import RetryLater
 from infra.ports import free_port
 from infra.settings import load
 from tests.unit.trainer.promotion import desks
+from trainer.promotion import difference
 from trainer.promotion.web import serve
 
 TOKEN = "an operator's token"
@@ -94,7 +95,7 @@ def test_a_rollback_waits_until_the_workers_serve_the_old_version(desk: desks.Me
 
 def test_a_rollback_that_no_worker_follows_is_known_within_a_bound(desk: desks.MemoryDesk) -> None:
     desk.workers_follow = False
-    desk.rollback(None, "ada", "")
+    desk.rollback(None, "4", "ada", "")
     told = wait_until_served(desk, "3", time.monotonic(), within_s=0.3)
     assert told["first_s"] is None and told["all_s"] is None and (told["serving"], told["workers"]) == (0, 2)
 
@@ -175,6 +176,18 @@ def test_a_registry_that_is_away_is_one_line(desk: desks.MemoryDesk) -> None:
     desk.trouble = RetryLater("the registry does not answer")
     code, _, error = models("history")
     assert code == 1 and "the registry does not answer" in error and error.count("\n") == 1
+
+
+def test_a_difference_is_text_and_with_json_all_that_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = {"metric": "rouge", "users": 40, "cases": 160, "a": 0.71, "b": 0.74, "difference": [0.03, 0.01, 0.05]}
+    told = {name: {"version": number, "state": "gated"} for name, number in (("a", "4"), ("b", "5"))}
+    found = told | {"way": "gate", "k": 4, "overall": one, "domains": {}, "slices": {}, "fallen_back": {}, "samples": []}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(difference, "difference", lambda settings, a, b, samples: found | {"asked": [a, b, samples]})
+    code, output, _ = models("diff", "4", "5", "--samples", "0", "--json")
+    assert code == 0 and json.loads(output) == found | {"asked": ["4", "5", 0]}
+    code, output, _ = models("diff", "4", "5")
+    assert code == 0 and output.startswith("version 4 (gated) and version 5 (gated), by the gate") and "+0.030 [+0.010, +0.050]" in output
 
 
 def test_a_difference_names_what_is_better_and_shows_answers_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,9 @@ class MemoryDesk:
     def reject(self, version: str, operator: str, reason: str) -> dict[str, Any]:
         return self._step(version, State.REJECTED, operator, reason)
 
-    def rollback(self, to: str | None, operator: str, reason: str) -> dict[str, Any]:
+    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> dict[str, Any]:
+        if champion != self.state["champion"]:
+            raise Refused(f"version {self.state['champion']} is champion now")
         former = [version["version"] for version in self.state["versions"] if version["state"] == State.RETIRED]
         if not former or (to is not None and to not in former):
             raise Refused("there is no such former champion")

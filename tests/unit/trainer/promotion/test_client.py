@@ -36,15 +36,17 @@ def test_what_the_desk_can_do_can_be_done_over_http(url: str, desk: MemoryDesk) 
     client: Desk = Client(url + "/", TOKEN)
     assert client.view() == desk.state
     assert client.promote("5", "ada", "better")["after"] == "champion"
-    assert client.rollback(None, "ada", "worse after all")["rolls_back"] and desk.state["champion"] == "4"
+    assert client.rollback(None, "5", "ada", "worse after all")["rolls_back"] and desk.state["champion"] == "4"
     assert client.reject("6", "ada", "")["after"] == "rejected"
-    assert client.rollback("1", "ada", "")["replaces"] == "4"
+    assert client.rollback("1", "4", "ada", "")["replaces"] == "4"
 
 
 def test_what_the_desk_refuses_is_refused_in_its_words(url: str) -> None:
     client = Client(url, TOKEN)
     with pytest.raises(Refused, match="version 2 is rejected already"):
         client.promote("2", "ada", "")
+    with pytest.raises(Refused, match="3 was confirmed, 4 is at stake"):
+        client.rollback(None, "3", "ada", "")
     with pytest.raises(Refused, match="versions are numbers"):
         client.promote("../rollback", "ada", "")
 
@@ -59,7 +61,7 @@ def test_with_a_wrong_token_one_can_look_and_is_told_where_the_right_one_is(url:
 def test_without_a_champion_there_is_nothing_to_roll_back(url: str, desk: MemoryDesk) -> None:
     desk.state = nothing()
     with pytest.raises(Refused, match="nothing to roll back"):
-        Client(url, TOKEN).rollback(None, "ada", "")
+        Client(url, TOKEN).rollback(None, None, "ada", "")
 
 
 def test_a_registry_that_is_away_can_be_asked_again_later(url: str, desk: MemoryDesk) -> None:

@@ -94,6 +94,17 @@ def test_small_domains_are_compared_together_and_lonely_ones_not_at_all() -> Non
     assert set(found.domains) == {"movie_tag", "product_rating", ""}
 
 
+@pytest.mark.parametrize("lonely", ["canary", "baseline"])
+def test_a_domain_of_one_user_leaves_the_error_finite(lonely: str) -> None:
+    """However much the user asked there: alone it is no stratum, nor is the rest where nobody else is in it."""
+    one, few = [scored(3, 0.5, 0.5, "rare")] * 20, [scored(user, 0.5, 0.5, "rare") for user in range(10) for _ in range(3)]
+    mine, others = (one, few) if lonely == "canary" else (few, one)
+    found = compared([*crowd(1, rise=-0.3), *mine], [*crowd(2), *others])
+    assert found.estimate.interval(0.05, 0.04)[1] < 0 and set(found.domains) == {"movie_tag", "product_rating"}
+    both = [scored(user, 0.5, 0.5, "odd") for user in range(5)]
+    assert set(compared([*crowd(1), *mine, *both], [*crowd(2), *others, *both]).domains) == {"movie_tag", "product_rating", ""}
+
+
 def test_where_no_domain_is_in_both_arms_everything_is_compared() -> None:
     canary = [scored(user, 0.5, domain="movie_tag") for user in range(30)]
     found = compared(canary, [scored(user, 0.9, domain="product_rating") for user in range(30)])

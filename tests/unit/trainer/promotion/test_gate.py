@@ -5,7 +5,7 @@ import pytest
 
 from infra.registry import RegisteredVersion
 from schemas.promotion import CanaryPrompt
-from trainer.promotion.gate import GATE, GateResult, gate_of, gate_tag
+from trainer.promotion.gate import GATE, GateResult, gate_of, gate_tag, is_about
 
 RESULT = GateResult("passed", "better", {"overall": {"users": 9}}, (CanaryPrompt(prompt="hello", token_ids=(1, 2)),))
 CHAMPION = RegisteredVersion("m", "1", "aa", None, datetime(2026, 1, 1, tzinfo=UTC))
@@ -36,4 +36,21 @@ def test_what_the_trainer_found_holds_for_those_files_and_that_champion_alone() 
 
 @pytest.mark.parametrize("text", ["", "not JSON", "[]", '{"outcome": "passed", "evidence": {"candidate": "bb", "champion": "aa"}}'])
 def test_a_tag_that_somebody_else_wrote_is_left_aside(text: str) -> None:
+    assert gate_of(version(**{GATE: text}), CHAMPION) is None
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        pytest.param('"reason": "\\ud800", "evidence": {}', id="half a character"),
+        pytest.param('"reason": "x", "evidence": {"x": "\\ud800"}', id="half a character among the figures"),
+        pytest.param('"reason": "x", "evidence": {"x": ' + "[" * 400 + "]" * 400 + "}", id="too deep to be written"),
+        pytest.param('"reason": "x", "evidence": {"x": ' + "[" * 220 + "]" * 220 + "}", id="too deep to be read again"),
+        pytest.param('"reason": "x", "evidence": {"x": "' + "x" * 99_800 + '"}', id="too long"),
+    ],
+)
+def test_a_tag_that_no_log_could_hold_is_left_aside(odd: str) -> None:
+    ours = '"evidence": {"candidate": "bb", "champion": "aa", '
+    text = '{"outcome": "passed", "canary_prompts": [], ' + odd.replace('"evidence": {', ours).replace(", }", "}") + "}"
+    assert is_about(json.loads(text)["evidence"], version(), CHAMPION)
     assert gate_of(version(**{GATE: text}), CHAMPION) is None

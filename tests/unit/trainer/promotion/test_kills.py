@@ -92,11 +92,13 @@ class Promotions(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(["promote", "promote", "reject", "rollback", "rollback to"]), which=st.integers(0, 99), kill_at=KILL_AT)
     def operator_asks(self, kind: str, which: int, kill_at: int | None) -> None:
         name = self.living(which)
+        champion = self.calm.ledger.champion
+        confirmed = champion.version if champion else None
         wish = {
             "promote": partial(wishes.promote, version=name),
             "reject": partial(wishes.reject, version=name),
-            "rollback": partial(wishes.rollback, to=None),
-            "rollback to": partial(wishes.rollback, to=name),
+            "rollback": partial(wishes.rollback, to=None, champion=confirmed),
+            "rollback to": partial(wishes.rollback, to=name, champion=confirmed),
         }[kind]
 
         def act(world: World, kill: int | None) -> None:

@@ -8,11 +8,14 @@ import pytest
 
 from infra.errors import RetryLater
 from infra.settings import Settings, load
+from schemas.promotion import State
+from tests.unit.trainer.promotion.world import World
 from trainer.lease import lease, promoter_lease_path
+from trainer.promotion import local
 from trainer.promotion.__main__ import with_token
 from trainer.promotion.client import Client
 from trainer.promotion.local import LocalDesk
-from trainer.promotion.operations import desk, promoter_path, token_path
+from trainer.promotion.operations import Refused, desk, promoter_path, token_path
 
 TOKEN = "sixteen characters, or more"
 
@@ -30,6 +33,21 @@ def test_who_is_asked_is_the_promoter_that_runs_and_else_nobody_but_the_registry
         promoter_path(settings).write_text(json.dumps({"url": "http://127.0.0.1:9", "pid": 1}))
         assert isinstance(desk(settings), Client)
     assert isinstance(desk(settings), LocalDesk)
+
+
+def test_without_a_promoter_a_rollback_gives_up_the_champion_that_was_seen(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World()
+    for _ in range(2):
+        world.register()
+        world.script.told = {"shadow": "better", "canary": "better"}
+        world.quiet()
+    monkeypatch.setattr(local, "Registry", lambda settings: world.registry)
+    at = desk(settings)
+    seen = at.view()["champion"]
+    assert at.rollback(None, seen, "ada", "users complain")["replaces"] == seen == "3"
+    with pytest.raises(Refused, match="version 2 is champion now"):
+        at.rollback(None, seen, "ada", "users complain")
+    assert [world.state(name) for name in "123"] == [State.RETIRED, State.CHAMPION, State.REJECTED]
 
 
 def test_a_promoter_elsewhere_is_asked_where_the_settings_name_one(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from schemas.promotion import State
 from tests.unit.trainer.promotion.memory import Killed, MemoryRegistry
 from tests.unit.trainer.promotion.world import PASSED, PROMPT, World
 from trainer.promotion import machine, wishes
+from trainer.promotion.feed import Seen
 from trainer.promotion.gate import GateResult
 from trainer.promotion.operations import Refused
-from trainer.promotion.promoter import Promoter, verdict_of
+from trainer.promotion.promoter import Promoter, refusals, verdict_of
 
 
 @pytest.fixture
@@ -86,6 +87,38 @@ def test_with_approval_by_a_person_a_better_version_waits_serves_on_and_is_still
     world.script.told = {"canary": "harmful"}
     world.quiet()
     assert world.state("2") is State.REJECTED
+
+
+def test_a_version_that_waits_for_approval_when_it_becomes_automatic_is_crowned_by_figures_of_now_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(PROMOTION.model_copy(update={"approval": "person"}))
+    world.register()
+    world.script.told = {"shadow": "better", "canary": "better"}
+    world.quiet()
+    world.promotion = PROMOTION
+    world.live()
+    with monkeypatch.context() as patch:
+        patch.setattr(world.script, "seen", lambda experiment: Seen(False, None))
+        world.quiet()
+        assert world.state("2") is State.APPROVAL
+    world.script.told = {"canary": "equal"}
+    world.quiet()
+    assert world.state("2") is State.APPROVAL
+    world.script.told = {"canary": "better"}
+    world.quiet()
+    assert world.state("2") is State.CHAMPION and world.registry.get("2").transitions[-1].evidence["reward"]
+
+
+@pytest.mark.parametrize(("canary_answers", "state"), [(0, State.CHAMPION), (400, State.APPROVAL)])
+def test_a_version_that_waits_without_a_canary_is_crowned_where_the_settings_want_none(canary_answers: int, state: State) -> None:
+    world = World(PROMOTION.model_copy(update={"approval": "person", "canary_answers": 0}))
+    world.register()
+    world.script.told = {"shadow": "better"}
+    world.quiet()
+    assert world.state("2") is State.APPROVAL
+    world.promotion = PROMOTION.model_copy(update={"canary_answers": canary_answers})
+    world.live()
+    world.quiet()
+    assert world.state("2") is state
 
 
 def test_one_version_is_tried_at_a_time_the_oldest_first(world: World) -> None:
@@ -185,13 +218,37 @@ def test_rolling_back_goes_from_champion_to_champion_and_no_further_than_the_fir
         world.quiet()
         world.promoter.obey(partial(wishes.promote, version=name, operator="ada", reason="now"))
     back = partial(wishes.rollback, to=None, operator="ada", reason="users complain")
-    for expected in "21":
-        world.promoter.obey(back)
+    for champion, expected in ("32", "21"):
+        world.promoter.obey(partial(back, champion=champion))
         assert world.registry.aliases.get(Alias.CHAMPION) == expected
     with pytest.raises(Refused, match="no former champion"):
-        world.promoter.obey(back)
+        world.promoter.obey(partial(back, champion="1"))
     assert [world.state(name) for name in "123"] == [State.CHAMPION, State.REJECTED, State.REJECTED]
     assert world.registry.get("3").transitions[-1].actor == "ada"
+
+
+def test_a_rollback_gives_up_the_champion_that_was_meant_and_no_other(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in "23":
+        world.register()
+        world.quiet()
+        world.promoter.obey(partial(wishes.promote, version=name, operator="ada", reason="now"))
+    back = partial(wishes.rollback, to=None, champion="3", operator="ada", reason="users complain")
+
+    def away(*_: object) -> None:
+        raise RetryLater("the registry does not answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.registry, "point", away)  # the log is written, and the operator does not know
+        with pytest.raises(RetryLater):
+            world.promoter.obey(back)
+    with pytest.raises(Refused, match="version 3 was to be given up, but version 2 is champion now"):
+        world.promoter.obey(back)
+    world.register()
+    world.script.told = {"shadow": "better", "canary": "better"}
+    world.quiet()
+    with pytest.raises(Refused, match="version 4 is champion now"):
+        world.promoter.obey(partial(back, champion="2"))
+    assert [world.state(name) for name in "1234"] == [State.RETIRED, State.RETIRED, State.REJECTED, State.CHAMPION]
 
 
 def test_a_former_champion_may_be_promoted_again_or_be_the_aim_of_a_rollback(world: World) -> None:
@@ -199,7 +256,7 @@ def test_a_former_champion_may_be_promoted_again_or_be_the_aim_of_a_rollback(wor
         world.register()
         world.quiet()
         world.promoter.obey(partial(wishes.promote, version=name, operator="ada", reason="now"))
-    world.promoter.obey(partial(wishes.rollback, to="1", operator="ada", reason="both are bad"))
+    world.promoter.obey(partial(wishes.rollback, to="1", champion="3", operator="ada", reason="both are bad"))
     assert [world.state(name) for name in "123"] == [State.CHAMPION, State.RETIRED, State.REJECTED]
     world.promoter.obey(partial(wishes.promote, version="2", operator="ada", reason="not that bad"))
     assert [world.state(name) for name in "123"] == [State.RETIRED, State.CHAMPION, State.REJECTED]
@@ -214,7 +271,8 @@ def test_a_former_champion_may_be_promoted_again_or_be_the_aim_of_a_rollback(wor
         (partial(wishes.promote, version="3"), "is rejected, which is final; promote one that is approval, canary, gated, retired, shadow"),
         (partial(wishes.reject, version="1"), "roll back"),
         (partial(wishes.reject, version="3"), "rejected already"),
-        (partial(wishes.rollback, to=None), "no former champion"),
+        (partial(wishes.rollback, to=None, champion="1"), "no former champion"),
+        (partial(wishes.rollback, to=None, champion="2"), "version 2 was to be given up, but version 1 is champion now"),
     ],
 )
 def test_what_the_state_machine_does_not_allow_is_refused_with_what_would_be_right(world: World, wish: Any, told: str) -> None:
@@ -230,7 +288,7 @@ def test_what_the_state_machine_does_not_allow_is_refused_with_what_would_be_rig
 @pytest.mark.parametrize(("operator", "reason"), [("", "x"), ("a" * 65, "x"), ("ada\n", "x"), (" ada", "x"), ("ada", "x" * 2_001)])
 def test_a_wish_is_signed_with_a_name_that_can_be_shown(world: World, operator: str, reason: str) -> None:
     with pytest.raises(Refused, match=r"1 to 64 printable|at most 2000"):
-        world.promoter.obey(partial(wishes.rollback, to=None, operator=operator, reason=reason))
+        world.promoter.obey(partial(wishes.rollback, to=None, champion="1", operator=operator, reason=reason))
 
 
 def test_a_registry_from_before_transitions_were_recorded_is_adopted_with_its_champion() -> None:
@@ -264,6 +322,17 @@ def test_a_clock_that_is_set_back_does_not_change_who_is_champion(world: World) 
     world.script.now -= timedelta(days=3)
     world.promoter.obey(partial(wishes.promote, version="2", operator="ada", reason="now"))
     assert world.registry.aliases.get(Alias.CHAMPION) == "2" and world.state("1") is State.RETIRED
+
+
+def test_a_refusal_counts_after_a_clock_that_was_ahead_is_set_right(world: World) -> None:
+    world.register()
+    world.script.now += timedelta(hours=1)
+    world.quiet()
+    world.script.now -= timedelta(hours=1)
+    world.script.refused = {"2"}
+    reports = world.script.seen(None).reports
+    assert set(refusals(world.ledger, reports, world.script.now + timedelta(seconds=5))) == {"2"}
+    assert not refusals(world.ledger, reports, world.script.now + timedelta(seconds=61))
 
 
 def test_old_figures_and_those_of_another_experiment_decide_nothing(world: World) -> None:

@@ -96,7 +96,7 @@ def test_a_registry_that_is_away_is_waited_for_and_what_was_asked_meanwhile_fail
         with pytest.raises(RetryLater, match="not seen the registry yet"):
             service.view()
         with pytest.raises(RetryLater, match="the registry is away"):
-            service.rollback(None, "ada", "users complain")
+            service.rollback(None, "1", "ada", "users complain")
         registry.trouble = None
         until(service.is_established.is_set)
         assert service.view()["champion"] == "1"

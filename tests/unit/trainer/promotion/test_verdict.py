@@ -137,6 +137,22 @@ def test_groups_that_are_no_even_split_are_not_compared() -> None:
     assert outcome(canary(answers(2, users=40), []), 60.0) is Outcome.INCONCLUSIVE
 
 
+def test_harm_by_reward_is_harm_in_uneven_groups_too() -> None:
+    """Figures of one group are lost at times; a version that awaits a person is rejected for nothing else."""
+    found = canary_verdict(canary(answers(2, 900, users=300, reward=0.5)), PROMOTION, 60.0)
+    assert found.evidence["uneven"] and (found.outcome, found.reason[:6]) == (Outcome.HARMFUL, "worse:")
+
+
+def test_of_many_domains_the_worst_are_told() -> None:
+    """A transition is one tag of the registry, which takes 100,000 characters."""
+
+    def asked(reward: float) -> list[Answer]:
+        return [Answer(user, {Metric.REWARD: reward * number / 60 + user / 100}, f"domain_{number}") for number in range(60) for user in range(20)]
+
+    reward = canary_verdict([*cells(Arm.CANARY, asked(0.9)), *cells(Arm.BASELINE, asked(0.5))], PROMOTION, 60.0).evidence["reward"]
+    assert list(reward["domains"]) == [f"domain_{number}" for number in range(50)] and reward["domains_left_out"] == 10
+
+
 def test_equal_answers_everywhere_are_no_difference() -> None:
     same = [Answer(number % 100, {Metric.REWARD: 0.9, Metric.BASE_REWARD: 0.9, **USUAL}) for number in range(700)]
     assert outcome(canary(same, same)) is Outcome.RUNNING

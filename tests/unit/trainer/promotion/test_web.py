@@ -161,6 +161,14 @@ def test_a_rollback_gives_up_the_champion_that_was_confirmed(http: httpx.Client,
     assert (made.status_code, made.json()["rolls_back"], desk.state["champion"]) == (200, True, "1")
 
 
+def test_a_champion_who_came_after_the_last_look_is_not_given_up(http: httpx.Client, desk: MemoryDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = dict(desk.state)
+    desk.promote("5", "promoter", "better")
+    monkeypatch.setattr(desk, "view", lambda: seen)
+    answer = http.post("/api/rollback", json=WISH | {"confirm": "4"}, headers=signed())
+    assert (answer.status_code, answer.json()["error"]["code"], desk.state["champion"]) == (409, "refused", "5")
+
+
 @pytest.mark.parametrize(("trouble", "status"), [(RetryLater("the registry is away"), 503), (Refused("no"), 409), (CannotContinue("a second writer"), 500)])
 def test_the_desks_trouble_has_a_status_and_its_own_words(fresh: httpx.Client, desk: MemoryDesk, trouble: Exception, status: int) -> None:
     desk.trouble = trouble  # type: ignore[assignment]  # one of ours

@@ -68,9 +68,8 @@ class World:
         return False
 
     def obey(self, wish: Wish, kill_at: int | None = None) -> None:
-        """As an operator does: who is cut off looks, and asks again where the champion, or the version, is as it was."""
-        before = [step for _, step in self.steps()]
-        if self.survive(lambda: self.promoter.obey(wish), kill_at) and [step for _, step in self.steps()] == before:
+        """As an operator does: who is cut off asks the same again, whether it was done or not."""
+        if self.survive(lambda: self.promoter.obey(wish), kill_at):
             self.promoter.obey(wish)
 
     @property
