@@ -60,7 +60,8 @@ class Reflector:
         self._clock = clock or SystemClock()
         self.after = after
         self.in_flight = 0
-        self._cut_short: dict[UUID, Sequence[HistoryItem]] = {}  # questions that were given up while the model was at work, and what it was shown
+        # Questions that were given up while the model was at work: what it was shown, and who was meant to answer.
+        self._cut_short: dict[UUID, tuple[Sequence[HistoryItem], Assignment]] = {}
         self._sampling = Sampling(max_new_tokens=settings.max_new_tokens)
         self._prompt_digest = template_digest(settings.prompt_style)
 
@@ -89,9 +90,9 @@ class Reflector:
         """The base answer, or word that not even that came in time."""
         context = incoming.message
         status = without_model(context, self._strategy(context)) or ResponseStatus.DEADLINE_NEAR
-        # Whoever judges versions must know that the model was asked, and was too slow.
-        shown = self._cut_short.pop(context.draft.query.query_id, ())
-        assignment = self._routes().assignment(context.draft.query)
+        query = context.draft.query
+        # Whoever judges versions must know that the model was asked, which one, and that it was too slow.
+        shown, assignment = self._cut_short.pop(query.query_id, None) or ((), self._routes().assignment(query))
         return self._outgoing(self._response(context, _Attempt(status, context.draft.answer, shown=shown), assignment, self._clock.monotonic()))
 
     async def respond(self, context: Context) -> Response:
@@ -182,8 +183,7 @@ class Reflector:
         shown = shown_items(context.items, self._settings.k, lambda items: self._fits(context, items))
         if not shown:
             return _Attempt(ResponseStatus.PROMPT_TOO_LONG, base)
-        version = assignment.version if assignment.arm is Arm.CANARY else None
-        generation = await self._generate(context, shown, version, min(left_s, self._settings.timeout_s))
+        generation = await self._generate(context, shown, assignment, min(left_s, self._settings.timeout_s))
         if generation is None:
             late = self._left_s(context) <= 0
             return _Attempt(ResponseStatus.DEADLINE_NEAR if late else ResponseStatus.REFLECTION_FAILED, base, shown=shown)
@@ -192,15 +192,16 @@ class Reflector:
             return _Attempt(ResponseStatus.UNPARSABLE, base, model=generation.model, shown=shown)
         return _Attempt(ResponseStatus.PERSONALIZED, rewrite.answer, rewrite.reasoning, generation.model, shown)
 
-    async def _generate(self, context: Context, shown: Sequence[HistoryItem], version: str | None, timeout_s: float) -> Generation | None:
+    async def _generate(self, context: Context, shown: Sequence[HistoryItem], assignment: Assignment, timeout_s: float) -> Generation | None:
         """None where it failed. Raises NotLoaded, which only a named version can meet, and CannotContinue."""
+        version = assignment.version if assignment.arm is Arm.CANARY else None
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._engine.generate(self._prompt(context, shown), self._sampling, version)
         except (CannotContinue, NotLoaded):
             raise
         except asyncio.CancelledError:  # the runtime's own deadline comes a moment before ours; `degraded` follows, but not where the partition went away
-            self._cut_short[context.draft.query.query_id] = shown
+            self._cut_short[context.draft.query.query_id] = shown, assignment
             while len(self._cut_short) > CUT_SHORT:
                 del self._cut_short[next(iter(self._cut_short))]
             raise

@@ -258,6 +258,20 @@ async def test_a_fallback_carries_what_it_was_meant_to_be() -> None:
     assert made.provenance.assignment == Assignment(experiment=EXPERIMENT, arm=Arm.CANARY, version="4")
 
 
+@pytest.mark.parametrize("arm", [Arm.BASELINE, Arm.CANARY])
+@pytest.mark.parametrize(("before", "after"), [(Routes(MODEL), CANARY), (CANARY, Routes(OTHER))], ids=["a canary begins", "a canary wins"])
+async def test_an_answer_cut_short_counts_for_who_was_asked_whatever_the_routes_say_by_then(arm: Arm, before: Routes, after: Routes) -> None:
+    asked, routes = incoming(asked_by(user_in(arm))), [before]
+    working = Reflector(Reflection(), AnsweringEngine(takes_s=60, loaded=(MODEL, OTHER)), lambda: routes[0], HandClock(NOW))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await working(asked)
+    routes[0] = after
+    (outgoing,) = working.degraded(asked, Why.EXPIRED)
+    assert isinstance(outgoing.message, Response)
+    assert outgoing.message.provenance.assignment == before.assignment(asked.message.draft.query)
+
+
 @pytest.mark.parametrize("routes", [Routes(MODEL), CANARY], ids=["none is under way", "the challenger has just gone"])
 async def test_an_answer_outside_every_experiment_is_the_champions(routes: Routes) -> None:
     made = await reflector(Reflection(), AnsweringEngine(), routes=routes).respond(asked_by(user_in(Arm.CANARY)))
