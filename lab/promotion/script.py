@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
@@ -33,10 +33,14 @@ class Script:
     refused: set[str] = field(default_factory=set)
     versions: Mapping[str, RegisteredVersion] = field(default_factory=dict)  # those that workers know of
     now: datetime = START
+    uncounted: timedelta = timedelta()  # how long ago the last answer of the experiment was counted
+    is_asked: bool = True  # whether other answers are counted up to now
 
     def seen(self, experiment: UUID | None) -> Seen:
         cells = (*shadow_cells(experiment, self.told.get("shadow", "nothing")), *canary_cells(experiment, self.told.get("canary", "nothing")))
-        return Seen(True, experiment, cells, (), [self._report()] if self.refused else [])
+        cells = tuple(cell.model_copy(update={"ended_at": self.now - self.uncounted}) for cell in cells)
+        windows = (window(self.now),) if self.is_asked else ()
+        return Seen(True, experiment, cells, windows, [self._report()] if self.refused else [])
 
     def judge(self, version: RegisteredVersion | None, champion: RegisteredVersion | None) -> GateResult | None:
         return self.gates.get(version.version) if version and champion else None
@@ -82,3 +86,10 @@ def cell(experiment: UUID, arm: Arm, metrics: Mapping[Metric, Moments]) -> Quali
         metrics=metrics,
         computed_at=START,
     )
+
+
+def window(ended_at: datetime) -> Quality:
+    """Of an answer by the champion, in no experiment."""
+    answered = cell(UUID(int=0), Arm.CHAMPION, {})
+    times = {"started_at": ended_at - timedelta(minutes=1), "ended_at": ended_at, "computed_at": ended_at}
+    return answered.model_copy(update={"version": "1", "experiment": None, "span": Span.WINDOW, **times})

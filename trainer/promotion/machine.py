@@ -22,6 +22,8 @@ from trainer.promotion.verdict import Outcome, Verdict
 
 #: Who acts where no person does.
 ACTOR = "promoter"
+#: So often a version whose answers nobody counted is tried anew.
+TRIES = 3
 ADOPTED = "serves already; from before transitions were recorded"
 #: The way to the champion, in order.
 WAY = (State.GATED, State.SHADOW, State.CANARY, State.APPROVAL, State.CHAMPION)
@@ -34,6 +36,7 @@ class Findings:
     gate: tuple[str, GateResult] | None = None  # the version that was judged against the champion of now, and how it went
     verdict: Verdict | None = None  # about the challenger, where figures are current
     refused: Mapping[str, str] = field(default_factory=dict)  # versions that a worker would not serve, with its reason
+    uncounted_s: float | None = None  # for so long nobody counted an answer of the challenger's experiment: too long for a verdict
 
 
 def settle(ledger: Ledger, now: datetime) -> Step | None:
@@ -116,6 +119,8 @@ def _tried(ledger: Ledger, findings: Findings, promotion: Promotion, now: dateti
     facts = {"evidence": verdict.evidence} if verdict else {}
     if verdict and verdict.outcome is Outcome.HARMFUL:
         return ledger.step(version, State.REJECTED, ACTOR, verdict.reason, now, **facts)
+    if findings.uncounted_s is not None:
+        return _uncounted(ledger, version, findings.uncounted_s, now)
     if version.state is State.APPROVAL:
         is_better = verdict is not None and verdict.outcome is Outcome.BETTER
         never_tried = not version.transitions[-1].share and not promotion.canary_answers  # the settings want no figures, so none will come
@@ -127,6 +132,14 @@ def _tried(ledger: Ledger, findings: Findings, promotion: Promotion, now: dateti
     if verdict.outcome is Outcome.INCONCLUSIVE:
         return ledger.step(version, State.INCONCLUSIVE, ACTOR, verdict.reason, now, **facts)
     return _onward(ledger, version, promotion, verdict.reason, now, **facts)
+
+
+def _uncounted(ledger: Ledger, version: RegisteredVersion, uncounted_s: float, now: datetime) -> Step:
+    """Who cannot be judged is registered again and tried anew, in an experiment that is counted; who was so TRIES times is undecided for good."""
+    before = sum("uncounted_s" in step.evidence for step in version.transitions)
+    after = State.INCONCLUSIVE if before >= TRIES and version.state is not State.APPROVAL else State.REGISTERED
+    reason = f"no answer of its experiment was counted for {uncounted_s / 3600:.1f} hours" + (f"; it was tried anew {before} times" if before else "")
+    return ledger.step(version, after, ACTOR, reason, now, evidence={"uncounted_s": round(uncounted_s, 1)})
 
 
 def _judged(ledger: Ledger, findings: Findings, now: datetime) -> Step | None:

@@ -26,12 +26,14 @@ from trainer.promotion.feed import Feed, Seen
 from trainer.promotion.gate import GateResult
 from trainer.promotion.log import Ledger, Step
 from trainer.promotion.machine import Findings
-from trainer.promotion.verdict import Verdict, canary_verdict, shadow_verdict
+from trainer.promotion.verdict import Outcome, Verdict, canary_verdict, shadow_verdict
 
 log = logging.getLogger(__name__)
 
 #: What a worker said longer ago counts no more: it says it again every few seconds.
 REPORT_S = 60.0
+#: So long without an answer of its own an experiment says nothing any more. Online quality forgets it after two days, and counts no later answer of it.
+UNCOUNTED_S = 129_600.0
 
 
 class Versions(Protocol):
@@ -91,7 +93,8 @@ class Promoter:
         judged = machine.to_judge(ledger)
         result = self._gates.judge(judged, ledger.champion)
         gate = (judged.version, result) if judged and result else None
-        step = machine.advance(ledger, Findings(gate, verdict, refusals(ledger, seen.reports, now)), self._promotion, now)
+        findings = Findings(gate, verdict, refusals(ledger, seen.reports, now), uncounted_s(ledger, seen, verdict, now))
+        step = machine.advance(ledger, findings, self._promotion, now)
         if step:
             self._take(ledger, step)
         return step is not None
@@ -153,15 +156,37 @@ class Promoter:
 
 
 def verdict_of(ledger: Ledger, seen: Seen, promotion: Promotion, now: datetime) -> Verdict | None:
-    """About the version that is tried; None where none is, where no figures could tell, and where they are not current."""
+    """About the version that is tried; None where none is, where no figures could tell, and where they are not current.
+
+    Its time runs as far as answers are counted, its own or others': while nobody asks, or nobody counts, no time is up.
+    """
     version = ledger.challenger
     if version is None or not seen.is_current or ledger.experiment is None or seen.experiment != ledger.experiment:
         return None
     last = version.transitions[-1]
-    since_s = (now - last.at).total_seconds()
+    counted_to = max((cell.ended_at for cell in (*seen.cells, *seen.windows)), default=last.at)
+    since_s = max(0.0, (min(now, counted_to) - last.at).total_seconds())
     if last.after is State.SHADOW:
         return shadow_verdict(seen.cells, promotion, since_s)
     return canary_verdict(seen.cells, promotion, since_s) if last.share > 0 else None
+
+
+def uncounted_s(ledger: Ledger, seen: Seen, verdict: Verdict | None, now: datetime) -> float | None:
+    """How long no answer of the challenger's experiment has been counted, where that is too long for a verdict; else None.
+
+    In shadow that can wait for somebody's answers to be counted, since nobody is shown anything. What was decided by figures stays so.
+    """
+    version = ledger.challenger
+    if version is None or verdict is None:
+        return None
+    last = version.transitions[-1]
+    if last.after is not State.APPROVAL and verdict.outcome not in (Outcome.RUNNING, Outcome.INCONCLUSIVE):
+        return None
+    if last.after is State.SHADOW and not seen.windows:
+        return None
+    quiet_s = (now - max([last.at, *(cell.ended_at for cell in seen.cells)])).total_seconds()
+    never_counted = not seen.cells and verdict.outcome is Outcome.INCONCLUSIVE
+    return quiet_s if quiet_s > UNCOUNTED_S or never_counted else None
 
 
 def refusals(ledger: Ledger, reports: Sequence[ServingReport], now: datetime) -> Mapping[str, str]:

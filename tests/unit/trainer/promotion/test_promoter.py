@@ -62,8 +62,9 @@ def test_the_gate_turns_down_what_is_worse_and_what_is_not_better(world: World, 
 
 
 @pytest.mark.parametrize("stage", ["shadow", "canary"])
-@pytest.mark.parametrize(("told", "state"), [("harmful", State.REJECTED), ("nothing", State.INCONCLUSIVE)])
-def test_a_version_that_harms_its_users_is_rejected_and_one_that_nobody_can_tell_is_inconclusive(world: World, stage: str, told: Told, state: State) -> None:
+@pytest.mark.parametrize(("told", "state"), [("harmful", State.REJECTED), ("equal", State.INCONCLUSIVE)])
+def test_a_version_that_harms_its_users_is_rejected_and_one_that_nobody_can_tell_is_inconclusive(stage: str, told: Told, state: State) -> None:
+    world = World(PROMOTION.model_copy(update={"shadow_answers": 100_000} if stage == "shadow" else {"canary_answers": 100_000}))
     world.register()
     world.script.told = {"shadow": "better"} if stage == "canary" else {}
     world.quiet()
@@ -72,6 +73,73 @@ def test_a_version_that_harms_its_users_is_rejected_and_one_that_nobody_can_tell
     world.quiet()
     world.check_quiet()
     assert world.state("2") is state and world.registry.aliases.get(Alias.CHALLENGER) is None
+
+
+@pytest.mark.parametrize("stage", ["shadow", "canary"])
+def test_a_version_whose_answers_nobody_counts_is_tried_anew_three_times_and_then_inconclusive(world: World, stage: str) -> None:
+    world.register()
+    experiments = set()
+    for _ in range(4):
+        world.script.told = {"shadow": "better"} if stage == "canary" else {}
+        world.quiet()
+        assert world.state("2") is State(stage)
+        experiments.add(world.ledger.experiment)
+        world.script.told = {}
+        world.script.now += timedelta(days=30)
+        assert world.look()
+    back = next(step for step in world.registry.get("2").transitions if step.after is State.REGISTERED)
+    assert len(experiments) == 4 and back.reason == f"no answer of its experiment was counted for {back.evidence['uncounted_s'] / 3600:.1f} hours"
+    world.quiet()
+    world.check_quiet()
+    assert world.state("2") is State.INCONCLUSIVE and "anew 3 times" in world.registry.get("2").transitions[-1].reason
+
+
+@pytest.mark.parametrize(("told", "state"), [("equal", State.SHADOW), ("harmful", State.REJECTED), ("better", State.CHAMPION)])
+def test_a_canary_whose_figures_stand_still_is_taken_back_unless_they_decide(told: Told, state: State) -> None:
+    world = World(PROMOTION.model_copy(update={"canary_answers": 100_000}))
+    world.register()
+    world.script.told = {"shadow": "better"}
+    world.quiet()
+    world.script.told, world.script.is_asked = {"canary": told}, False
+    world.script.now += (quiet := timedelta(hours=35))
+    world.script.uncounted = quiet
+    if told == "equal":
+        world.quiet()
+        assert world.state("2") is State.CANARY
+    world.script.now += timedelta(hours=2)
+    world.script.uncounted += timedelta(hours=2)
+    world.quiet()
+    world.check_quiet()
+    assert world.state("2") is state
+
+
+def test_a_version_that_waits_for_a_person_is_taken_back_once_nobody_counts_what_it_does() -> None:
+    world = World(PROMOTION.model_copy(update={"approval": "person"}))
+    world.register()
+    world.script.told = {"shadow": "better", "canary": "better"}
+    world.quiet()
+    world.script.told = {"canary": "better"}
+    world.script.uncounted = timedelta(hours=35)
+    world.script.now += timedelta(days=3)
+    world.quiet()
+    assert world.state("2") is State.APPROVAL
+    world.script.uncounted += timedelta(hours=2)
+    world.quiet()
+    world.check_quiet()
+    assert [step.after for step in world.registry.get("2").transitions[-4:]] == [State.APPROVAL, State.REGISTERED, State.GATED, State.SHADOW]
+
+
+def test_while_nobody_asks_no_time_is_up_and_nothing_is_written(world: World) -> None:
+    world.register()
+    world.quiet()
+    world.script.is_asked = False
+    for _ in range(3):
+        world.script.now += timedelta(days=30)
+        assert not world.look() and world.state("2") is State.SHADOW
+    world.script.is_asked = True
+    before = world.ledger.experiment
+    world.quiet()
+    assert world.state("2") is State.SHADOW and world.ledger.experiment != before
 
 
 def test_with_approval_by_a_person_a_better_version_waits_serves_on_and_is_still_watched() -> None:
