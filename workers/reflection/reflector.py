@@ -92,7 +92,7 @@ class Reflector:
         status = without_model(context, self._strategy(context)) or ResponseStatus.DEADLINE_NEAR
         query = context.draft.query
         # Whoever judges versions must know that the model was asked, which one, and that it was too slow.
-        shown, assignment = self._cut_short.pop(query.query_id, None) or ((), self._routes().assignment(query))
+        shown, assignment = self._cut_short.pop(query.query_id, ((), self._routes().assignment(query)))
         return self._outgoing(self._response(context, _Attempt(status, context.draft.answer, shown=shown), assignment, self._clock.monotonic()))
 
     async def respond(self, context: Context) -> Response:
