@@ -17,8 +17,10 @@ from schemas.topics import MODEL_EVENTS
 
 log = logging.getLogger(__name__)
 
-#: Both the stop signal and a new event are seen within this time.
+#: Both the stop signal and a new event are seen within this time, but while a broker is sought.
 SLICE_S = 0.1
+#: An attempt to reach the broker takes so long at most, 30 s by kafka-python's own default: the registry is not polled meanwhile.
+CONNECT_MS = 1000
 
 
 class Hints(Protocol):
@@ -35,13 +37,18 @@ class KafkaHints:
     def __init__(self, settings: Settings, stop: threading.Event) -> None:
         self._name = settings.registry.model_name
         self._stop = stop
-        self._connect: Callable[[], Any] = lambda: reader(settings, "reflection-follower", auto_offset_reset="latest")
+        self._connect: Callable[[], Any] = lambda: reader(settings, "reflection-follower", auto_offset_reset="latest", bootstrap_timeout_ms=CONNECT_MS)
         self._consumer: Any = None
+        self._away = False
 
     def wait(self, timeout_s: float) -> ModelEvent | None:
         until = time.monotonic() + timeout_s
         while not self._stop.is_set() and (left_s := until - time.monotonic()) > 0:
-            for event in self._poll(min(SLICE_S, left_s)):
+            events = self._poll(min(SLICE_S, left_s))
+            if events is None:  # one attempt a wait
+                self._stop.wait(max(0.0, until - time.monotonic()))
+                return None
+            for event in events:
                 if event.name == self._name:
                     return event
         return None
@@ -50,16 +57,19 @@ class KafkaHints:
         if self._consumer is not None:
             self._consumer.close()
 
-    def _poll(self, timeout_s: float) -> list[ModelEvent]:
+    def _poll(self, timeout_s: float) -> list[ModelEvent] | None:
+        """None where the broker cannot be read, which is said once."""
         try:
             if self._consumer is None:
                 self._consumer = self._connect()
                 self._consumer.subscribe([MODEL_EVENTS.name])
             batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
         except Exception as error:
-            log.warning("model events cannot be read; polling the registry alone", extra={"kind": type(error).__name__})
-            self._stop.wait(timeout_s)
-            return []
+            if not self._away:
+                log.warning("model events cannot be read; polling the registry alone", extra={"kind": type(error).__name__})
+            self._away = True
+            return None
+        self._away = False
         return [event for records in batches.values() for record in records if (event := _event(record))]
 
 
