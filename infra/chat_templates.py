@@ -7,6 +7,7 @@ found out.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from jinja2 import Environment, TemplateError, nodes
@@ -17,7 +18,7 @@ _words = str.split
 MAX_CHARS = 200_000
 #: What may be called by name; a template's own macros come on top.
 FUNCTIONS = frozenset({"raise_exception", "namespace", "range", "strftime_now", "dict", "caller"})
-#: What may be called on a value. Not `format`, which reaches attributes, nor what makes texts of any length, such as `ljust`.
+#: What may be called on a value. Not `format`, which reaches attributes, nor what makes texts of any length.
 METHODS = frozenset(
     _words(
         "strip lstrip rstrip split rsplit splitlines partition rpartition startswith endswith removeprefix removesuffix upper lower title capitalize "
@@ -32,6 +33,11 @@ FILTERS = frozenset(
 )
 #: Filters whose first argument is the name of another one, and those that write as many blanks as an argument says.
 _BY_NAME, _WIDE, MAX_WIDTH = frozenset({"map"}), frozenset({"indent", "tojson"}), 16
+#: Methods of texts that must not even be handed on, to be called by another name.
+_FORMATS = frozenset({"format", "format_map"})
+_LONG = frozenset(_words("ljust rjust center zfill expandtabs"))
+#: A width for `%`, or the beginning of one that is put together.
+_PERCENT = re.compile(r"%(\([^)]*\))?[-#0+ .]*([\d*]|\Z)")
 #: Jinja's own globals that make objects with methods of their own, or texts of any length.
 _NAMES = frozenset({"cycler", "joiner", "lipsum", "self"})
 #: Other files, other templates, powers: nothing a conversation needs.
@@ -52,7 +58,8 @@ def why_refused(template: str) -> str | None:
     try:
         parsed = Environment(autoescape=True, extensions=[_Generation, loopcontrols]).parse(template)
         macros = {macro.name for macro in parsed.find_all(nodes.Macro)}
-        return next((f"line {node.lineno}: {found}" for node in _walk(parsed) if (found := _wrong(node, macros))), None)
+        has_mod = parsed.find(nodes.Mod) is not None
+        return next((f"line {node.lineno}: {found}" for node in _walk(parsed) if (found := _wrong(node, macros) or (has_mod and _width_of(node)))), None)
     except TemplateError as error:
         return f"not a Jinja template: {error}"
     except RecursionError:
@@ -84,6 +91,10 @@ def _wrong(node: nodes.Node, macros: set[str]) -> str | None:
             return f"the attribute {name!r}"
         case nodes.Const(value=str(text)) if any(part.startswith("_") and part.strip("_") for part in text.split(".")):
             return f"{text!r}, which names what is hidden"  # x["__class__"], map(attribute="y.__class__")
+        case nodes.Const(value=str(text)) if _LONG & set(text.split(".")):
+            return f"{text!r}, which makes texts of any length"
+        case nodes.Name(name=name, ctx="store" | "param") | nodes.Macro(name=name) if name in FUNCTIONS or (name in macros and isinstance(node, nodes.Name)):
+            return f"another meaning of {name!r}"
         case nodes.Name(name=name) if name in _NAMES or name.startswith("__"):
             return f"the name {name!r}"
         case nodes.Mod(left=nodes.Const(value=str())):
@@ -98,11 +109,22 @@ def _wrong(node: nodes.Node, macros: set[str]) -> str | None:
             return f"a call of {name!r}"
         case nodes.Call(node=nodes.Getattr(attr=name)) if name not in METHODS:
             return f"a call of .{name}()"
+        case nodes.Getattr(attr=name) if name in _FORMATS | _LONG:
+            return f"the attribute {name!r}"
         case nodes.Call(node=target) if not isinstance(target, nodes.Name | nodes.Getattr):
             return "a call of what it computes"
         case _:
             found = _REFUSED.get(type(node))
             return f"{found} is not let in" if found else None
+
+
+def _width_of(node: nodes.Node) -> str | None:
+    """Of a text that could be formatted by `%`, which cannot always be told from a remainder."""
+    match node:
+        case nodes.Const(value=str(text)) | nodes.TemplateData(data=text) if found := _PERCENT.search(text):
+            return f"{found[0]!r} in a template that uses %"
+        case _:
+            return None
 
 
 def _applied(call: nodes.Filter) -> str:

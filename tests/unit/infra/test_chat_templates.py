@@ -50,6 +50,17 @@ def test_templates_of_real_models_pass() -> None:
         ("{{ messages | attr('x') }}", "line 1: the filter 'attr'"),
         ("{{ ('%999999999d' | format(1)) }}", "line 1: the filter 'format'"),
         ("{{ '%999999999d' % 1 }}", "line 1: formatting by %"),
+        ("{% set x = '%400000000d' %}{{ x % 1 }}", "line 1: '%4' in a template that uses %"),
+        ("{% set x %}%*d{% endset %}{{ x % (400000000, 1) }}", "line 1: '%*' in a template that uses %"),
+        ("{{ ('%' ~ '400000000d') % 1 }}", "line 1: '%' in a template that uses %"),
+        ("{% set x = '%(n)-400000000d' %}{{ x % messages[0] }}", "line 1: '%(n)-4' in a template that uses %"),
+        ("{% set range = 'a'.ljust %}{{ range(400000000) }}", "line 1: another meaning of 'range'"),
+        ("{% for dict in ['a'.ljust] %}{{ dict(400000000) }}{% endfor %}", "line 1: another meaning of 'dict'"),
+        ("{% macro range(x) %}{% endmacro %}", "line 1: another meaning of 'range'"),
+        ("{% macro show(range) %}{{ range(400000000) }}{% endmacro %}{{ show(x) }}", "line 1: another meaning of 'range'"),
+        ("{% macro show() %}{% endmacro %}{% set show = x %}{{ show(400000000) }}", "line 1: another meaning of 'show'"),
+        ("{{ {'upper': 'a'.ljust}.upper(400000000) }}", "line 1: the attribute 'ljust'"),
+        ("{{ {'upper': 'a'['ljust']}.upper(400000000) }}", "line 1: 'ljust', which makes texts of any length"),
         ("{{ '{0.x}'.format(messages) }}", "line 1: a call of .format()"),
         ("{{ ['%999999999d'] | map('format', 1) | list }}", "line 1: map of format"),
         ("{{ messages | map('_' ~ 'x') | list }}", "line 1: map of what it computes"),
@@ -75,6 +86,11 @@ def test_templates_of_real_models_pass() -> None:
 )
 def test_what_no_conversation_needs_is_refused(template: str, reason: str) -> None:
     assert why_refused(template) == reason
+
+
+def test_percent_signs_and_remainders_each_by_itself_are_let_in() -> None:
+    assert why_refused("{{ strftime_now('%d %b %Y') }}{% if loop.index0 % 2 == 0 %}{{ ns.index % 2 }}{% endif %}") is None
+    assert why_refused("{{ 'Be 100% sure' }} and 50%") is None
 
 
 def test_macros_and_marks_for_training_are_let_in() -> None:
