@@ -95,10 +95,10 @@ def test_the_watch_sees_what_is_new_and_that_answers_got_worse(settings: Setting
 
 
 def test_the_last_word_on_each_cell_is_kept_and_strange_records_are_passed_over(settings: Settings) -> None:
-    experiment = derive("experiment", settings.stack.dir)
+    experiment, begin = derive("experiment", settings.stack.dir), datetime.now(UTC)
     with QualityReader(settings) as quality:
         for answers in (1, 2):
-            cells = [cell.model_copy(update={"experiment": experiment, "span": Span.EXPERIMENT, "answers": answers}) for cell in window(NOON, 0, 1.0)]
+            cells = [cell.model_copy(update={"experiment": experiment, "span": Span.EXPERIMENT, "answers": answers}) for cell in window(begin, 0, 1.0)]
             tell(settings, QUALITY, *cells)
             to = producer(settings, "test")
             to.send(QUALITY.name, key=b"m/1", value=b"not JSON")
@@ -108,11 +108,28 @@ def test_the_last_word_on_each_cell_is_kept_and_strange_records_are_passed_over(
             assert {(cell.arm, cell.domain, cell.answers) for cell in quality.experiment(experiment)} == {
                 (arm, domain, answers) for arm in (Arm.CHAMPION, Arm.CANARY) for domain in ("letters", None)
             }
-        tell(settings, QUALITY, *window(NOON, 10, 1.0), *(cell.model_copy(update={"version": "2"}) for cell in window(NOON, 11, 1.0)))
+        tell(settings, QUALITY, *window(begin, 10, 1.0), *(cell.model_copy(update={"version": "2"}) for cell in window(begin, 11, 1.0)))
         quality.poll()
-        since = NOON + timedelta(minutes=10)
+        since = begin + timedelta(minutes=10)
         assert {cell.started_at for cell in quality.windows("1", since)} >= {since}
         assert {cell.version for cell in quality.windows(None, since)} == {"1", "2"} and not quality.experiment(derive("experiment", "another"))
+
+
+def test_an_experiment_that_was_given_up_is_read_again_from_the_beginning(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.quality.EXPERIMENTS", 1)
+    older, newer = (derive("experiment", settings.stack.dir, name) for name in ("older", "newer"))
+    begin = datetime.now(UTC)
+    cells = [
+        cell.model_copy(update={"experiment": experiment, "span": Span.EXPERIMENT})
+        for minute, experiment in enumerate((older, newer))
+        for cell in window(begin, minute, 1.0)
+    ]
+    tell(settings, QUALITY, *cells)
+    with QualityReader(settings) as quality:
+        quality.poll()
+        assert quality.is_current and not quality.experiment(older) and not quality.is_current
+        quality.poll()
+        assert quality.is_current and sorted(cell.key for cell in quality.experiment(older)) == sorted(cell.key for cell in cells[:4])
 
 
 def test_who_asked_to_be_forgotten_is_left_out_and_ends_a_run_that_holds_them(settings: Settings) -> None:
