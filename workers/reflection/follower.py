@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol
 
 from infra.checkpoints import BadCheckpoint
-from infra.errors import CannotContinue, RetryLater
+from infra.errors import RetryLater
 from infra.registry import NoSuchVersion, RegisteredVersion
 from infra.settings import Settings
 from infra.telemetry.metrics import REFLECTION_REFUSED, REFLECTION_VERSION
@@ -177,11 +177,11 @@ class Follower:
             return None
         try:
             checkpoint = await asyncio.to_thread(self._registry.fetch, wanted.version, models_dir(self._settings))
-        except (RetryLater, CannotContinue, OSError) as error:  # a full disk, too, is no reason to take the old version away
-            self._wait(wanted, error)
-            return None
         except (BadCheckpoint, NoSuchVersion) as error:
             self._refuse(alias, wanted, error)
+            return None
+        except Exception as error:  # as in `_read`; a full disk, too, is no reason to take the old version away
+            self._wait(wanted, error)
             return None
         try:
             swap = await put(checkpoint)

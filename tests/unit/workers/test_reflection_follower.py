@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.errors import RetryLater
+from infra.errors import CannotContinue, RetryLater
 from infra.settings import Settings, Stack
 from infra.telemetry.metrics import REFLECTION_VERSION
 from schemas.ids import derive
@@ -87,9 +87,10 @@ async def test_a_failed_swap_is_final_and_a_late_one_is_tried_again(following: F
     assert (registry.fetched, follower.serving.version) == (fetched, "1")
 
 
-async def test_a_full_disk_puts_a_swap_off_and_is_said_once(following: Following, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("trouble", [OSError(errno.ENOSPC, "No space left on device"), CannotContinue("refused"), KeyError("path")])
+async def test_a_full_disk_or_an_odd_answer_puts_a_swap_off_once(following: Following, caplog: pytest.LogCaptureFixture, trouble: Exception) -> None:
     registry, serving = TableRegistry("2"), engine()
-    registry.trouble = OSError(errno.ENOSPC, "No space left on device")
+    registry.trouble = trouble
     follower = following(registry, serving)
     for _ in range(3):
         assert await follower.look() is None
