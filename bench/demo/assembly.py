@@ -196,8 +196,11 @@ def promotion(clock: Clock, evidence: Evidence) -> tuple[Step, ...]:
 
 def moments(clock: Clock, evidence: Evidence, swaps: Sequence[Swap]) -> tuple[Moment, ...]:
     """The steps of what was trained in this run, and the swaps."""
+    trained = {version.version for version in evidence.versions if version.parent}
     steps = [
-        Moment(name=f"version {step.version}: {step.after}", at_s=step.at_s) for step in promotion(clock, evidence) if step.at_s > 0 and step.after in SHOWN
+        Moment(name=f"version {step.version}: {step.after}", at_s=step.at_s)
+        for step in promotion(clock, evidence)
+        if step.version in trained and step.after in SHOWN
     ]
     swapped = [Moment(name=f"swap to version {swap.to_version}", at_s=round(clock.since_start(swap.at), 2)) for swap in swaps]
     return tuple(sorted(steps + swapped, key=lambda moment: moment.at_s))

@@ -130,9 +130,9 @@ def test_the_steps_of_all_versions_are_told_in_the_order_of_time_and_the_timelin
             Transition(seq=seq, before=before, after=after, at=at(seconds), actor="promoter", reason="so")
             for seq, (before, after, seconds) in enumerate(steps, 1)
         )
-        return RegisteredVersion("m", number, "d", None, NOON, transitions=log)
+        return RegisteredVersion("m", number, "d", "1" if number == "2" else None, NOON, transitions=log)
 
-    shipped = version("1", (State.REGISTERED, State.GATED, -3.0), (State.GATED, State.CHAMPION, -2.0), (State.CHAMPION, State.RETIRED, 10.5))
+    shipped = version("1", (State.REGISTERED, State.GATED, 3.0), (State.GATED, State.CHAMPION, 4.0), (State.CHAMPION, State.RETIRED, 10.5))
     trained = version("2", (State.REGISTERED, State.GATED, 6.0), (State.GATED, State.CANARY, 7.0), (State.CANARY, State.CHAMPION, 9.0))
     report = assemble(run(around_the_swap(), [], [SWAP], versions=[shipped, trained]), all_same)
     assert [(step.version, step.after) for step in report.promotion] == [
