@@ -39,7 +39,7 @@ def prune(folder: Path, used: Set[str]) -> None:
     """Remove versions that nobody uses and that are not among the newest, and what killed downloads left. What cannot be removed stays, and is logged."""
     versions = sorted((path for path in folder.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
     for path in folder.glob(".*"):
-        if _is_untouched(path, *path.rglob("*")):
+        if _is_untouched(path, below=True):
             shutil.rmtree(path, ignore_errors=True)
     for path in versions[:-KEPT]:
         if path.name in used or not _is_untouched(path):
@@ -52,8 +52,10 @@ def prune(folder: Path, used: Set[str]) -> None:
             log.warning("an unused version stays on disk", extra={"version": path.name, "reason": str(error)})
 
 
-def _is_untouched(*paths: Path) -> bool:
+def _is_untouched(folder: Path, *, below: bool = False) -> bool:
+    """For long; `below`: nor anything in it."""
     try:
-        return max(path.lstat().st_mtime for path in paths) < time.time() - UNTOUCHED_S
-    except OSError:  # gone, or at work
+        touched_at: float = max(path.lstat().st_mtime for path in (folder, *(folder.rglob("*") if below else ())))
+    except OSError:  # another worker is at it
         return False
+    return touched_at < time.time() - UNTOUCHED_S
