@@ -33,7 +33,7 @@ TOKEN = "an operator's token"
 HOSTILE = "<script>document.title = 'taken over'</script><img src=x onerror=alert(1)>"
 #: Figures, and domains whose names are words of the page's own.
 EVIDENCE = {"gain": {"mean": 0.03, "low": 0.01, "high": 0.05}, "domains": {"low": {"users": 3}, "high": {"users": 4}}, "constructor": HOSTILE, HOSTILE: [None]}
-WAIT_S = 10.0
+WAIT_S = 30.0
 
 
 class Site:
@@ -158,3 +158,29 @@ def test_a_promoter_that_is_away_is_said_with_the_age_of_what_is_shown(site: tup
     server.close()
     page.wait(lambda: "does not answer. Shown is how things stood at" in page.text("banner"))
     assert "Version 1" in page.text("now") and page.complaints() == []
+
+
+#: Holds the next answer about the page back until it is let go.
+HOLD = """
+const real = window.fetch;
+window.fetch = (path, ...rest) => {
+  if (path !== "/api/page" || window.held) return real(path, ...rest);
+  window.held = real(path, ...rest);
+  return window.held.then((answer) => new Promise((resolve) => { window.letGo = () => resolve(answer); }));
+};
+"""
+#: What stands there once that answer has been read; the page looks again a second later.
+LET_GO = "const tell = arguments[0]; window.letGo(); setTimeout(() => tell(document.getElementById('transitions').textContent), 300);"
+
+
+def test_an_answer_that_comes_late_does_not_undo_what_was_seen_since(site: tuple[Site, Server], browser: webdriver.Chrome) -> None:
+    _, server = site
+    page = Page(browser, server.url)
+    page.wait(lambda: browser.find_elements(By.CSS_SELECTOR, "#versions [data-action=promote][data-version='2']"))
+    browser.execute_script(HOLD)
+    page.wait(lambda: browser.execute_script("return Boolean(window.letGo)"))
+    page.ask("promote", "2")
+    page.write(operator="ada", reason="good", confirm="2", token=TOKEN)
+    page.field("do").click()
+    page.wait(lambda: "canary → champion" in page.text("transitions"))
+    assert "canary → champion" in str(browser.execute_async_script(LET_GO))

@@ -13,6 +13,8 @@ const place = (id) => document.getElementById(id);
 let token = "";
 let view = null;
 let seenAt = 0; // when a view of another time than the one before came, by performance.now()
+let looks = 0; // how often it was asked
+let answered = 0; // the latest of those that was answered: an operator's act looks, too, and what was asked for before is older
 let newest = null; // the newest transition that was said aloud
 let wish = null; // what the dialog asks about
 
@@ -25,14 +27,18 @@ async function call(path, body) {
 }
 
 async function look() {
+  const turn = ++looks;
   try {
     const found = await call("/api/page");
+    if (turn < answered) return;
+    answered = turn;
     if (found.at !== view?.at) seenAt = performance.now();
     view = found;
     place("reader").hidden = true;
     draw();
     tell(performance.now() - seenAt > OLD_MS ? "The promoter answers, but the registry has not." : null);
   } catch (error) {
+    if (turn < answered) return;
     const asks = error.code === "invalid_token";
     if (asks) place("reader").hidden = place("ask").open;
     tell(asks && !token ? "" : error.code ? error.message : "The promoter does not answer.");
