@@ -23,8 +23,8 @@ from workers.runtime.offsets import Position
 PARTITIONS = 4
 ALL = frozenset(range(PARTITIONS))
 #: Everything here happens long before a silent member would be given up, so nothing can rest on that.
-SESSION_TIMEOUT_S = 60.0
-WAIT_S = 20.0
+SESSION_TIMEOUT_S = 180.0
+WAIT_S = 45.0
 STEADY_POLLS = 6
 
 Headers = Sequence[tuple[str, bytes]]
@@ -88,7 +88,7 @@ class KafkaSite:
         client = admin(settings)
         names = [self.name, f"{self.name}-out", dead_letter_topic(self.name)]
         client.create_topics({each: {"num_partitions": PARTITIONS, "replication_factor": 1} for each in names})
-        client.wait_for_topics(names)
+        client.wait_for_topics(names, timeout_ms=int(WAIT_S * 1000))
         client.close()
 
     def broker(self, instance: str) -> Broker:

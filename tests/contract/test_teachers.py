@@ -56,7 +56,7 @@ async def teacher(request: pytest.FixtureRequest) -> AsyncIterator[Teacher]:
 
 
 def endpoint(server: OpenAiServer) -> ChatEndpoint:
-    return ChatEndpoint(server.url, "m", api_key="k", timeout_s=2.0, concurrency=2)
+    return ChatEndpoint(server.url, "m", api_key="k", timeout_s=60.0, concurrency=2)
 
 
 async def explain(teacher: Teacher, outcome: Outcome) -> Rewrite | Rejected:

@@ -20,7 +20,7 @@ from infra.child import Child
 from infra.ports import free_port
 
 HOST = "127.0.0.1"
-START_S, STOP_S = 100.0, 10.0
+START_S, STOP_S = 100.0, 30.0
 #: PostgreSQL refuses to run as root; Debian's package brings this user.
 UNPRIVILEGED = "postgres"
 #: Who may ask the server.

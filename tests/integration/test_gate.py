@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file, save_file
@@ -15,6 +17,7 @@ from infra.broker import Broker
 from infra.errors import CannotContinue
 from infra.registry import Registry
 from infra.settings import Settings
+from tests.integration.brokers import own_broker
 from tests.integration.trainer_site import send_traffic, settings_of
 from tests.tiny_model import make_checkpoint
 from trainer.bootstrap import bootstrap
@@ -23,16 +26,24 @@ from trainer.promotion.gate import GateResult
 from trainer.promotion.registered import judge_version
 
 # MLflow and what it imports warn about themselves.
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.filterwarnings("ignore")]
 
 STOP = threading.Event()
-GATE_S = 120.0
+GATE_S = 240.0
 
 
 @pytest.fixture(scope="module")
-def settings(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    """Version 1 serves; 2 has other weights; 3 is larger; of 4 nobody knows whom it trained on; 5 has a weight that is no number."""
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
+    """Version 1 serves; 2 has other weights; 3 is larger; of 4 nobody knows whom it trained on; 5 has a weight that is no number.
+
+    On a broker of its own: whoever else has outcomes there judges, too.
+    """
     folder = tmp_path_factory.mktemp("gate")
+    with own_broker(folder / "broker") as broker:
+        yield registered(broker, folder)
+
+
+def registered(broker: Broker, folder: Path) -> Settings:
     made = settings_of(broker, make_checkpoint(folder / "first", seed=1), folder / "state", f"gate-{folder.name}", eval_queries=2)
     send_traffic(made, [f"gated{number}" for number in range(12)])
     bootstrap(made)

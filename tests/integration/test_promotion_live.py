@@ -13,7 +13,7 @@ from lab.promotion.live.scenarios import PROMOTER, REGISTRY, UNSOUND, WORKER, Ca
 
 @pytest.mark.integration
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)  # what the system may take to start, to play the case and to answer what is left, each has a bound of its own
 @pytest.mark.filterwarnings("ignore")  # MLflow and what it imports warn about themselves
 def test_promoter_worker_and_registry_are_killed_and_a_refused_version_is_rejected_all_the_same(tmp_path: Path) -> None:
     kills = (Kill(REGISTRY, 0.0), Kill(PROMOTER, 0.2), Kill(WORKER, 0.4))

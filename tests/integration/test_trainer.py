@@ -117,7 +117,7 @@ def test_a_run_registers_a_version_with_its_lineage_and_what_its_gate_found_and_
 
 
 def test_the_service_runs_when_something_is_new_and_then_waits(settings: Settings, traffic: int) -> None:
-    quick = settings.model_copy(update={"trainer": settings.trainer.model_copy(update={"poll_s": 0.1})})
+    quick = with_trainer(settings, poll_s=0.1, new_outcomes=0)  # outcomes of other tests are on this broker, too
     stop = threading.Event()
     serving = threading.Thread(target=service.serve, args=(quick, stop), daemon=True)
     serving.start()
