@@ -21,12 +21,12 @@ lint: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-# Unit and contract tests share the cores, a file at a time; what starts whole systems has the machine to itself.
+# Tests share the cores, a file at a time, those with few long tests first; what starts the whole stack has the machine to itself.
 # PYTEST_ARGS narrows the tests, such as PYTEST_ARGS='-m "not slow"'.
 test: lint
 	@scripts/test-programs.sh
-	.venv/bin/pytest -n 2 --dist loadfile tests/unit tests/contract $(PYTEST_ARGS)
-	.venv/bin/pytest tests/integration tests/e2e tests/gpu $(PYTEST_ARGS)
+	.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/integration tests/contract tests/unit $(PYTEST_ARGS)
+	.venv/bin/pytest tests/e2e tests/gpu $(PYTEST_ARGS)
 	@echo "make test: lint, types, import layers and tests passed"
 
 # The environment, the broker's jars, local state and reports: everything that is made, nothing that is written.
