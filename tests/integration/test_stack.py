@@ -18,7 +18,7 @@ from infra.settings import load
 from infra.stack.lock import holder
 from infra.stack.record import lock_path, read_record
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 BOUND_S = 90.0
 

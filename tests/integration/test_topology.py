@@ -74,6 +74,6 @@ def _alter(settings: Settings, topic: str, configs: dict[str, str]) -> None:
     client = kafka.admin(settings)
     client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=configs)])
     client.close()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while _state(settings, topic).as_declared and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from tests.unit.infra.checkpoint_files import write_checkpoint
+from workers.engines.backend import Completion
 from workers.engines.engine import Sampling
 from workers.engines.fake import CharTemplate, FakeBackend
 from workers.engines.room import Limits
@@ -16,10 +18,23 @@ from workers.engines.serving import ServingEngine
 from workers.engines.slots import Held
 
 SAMPLING = Sampling(max_new_tokens=10)
+WAIT_S = 30.0
 
 
 def version(number: str) -> ModelVersion:
     return ModelVersion(name="m", version=number, digest=number)
+
+
+class HaltingBackend(FakeBackend):
+    """Nothing that it was given comes to its end while it is `halted`."""
+
+    halted = False
+
+    def step(self) -> Sequence[Completion]:
+        if self.halted:
+            time.sleep(self.step_s)
+            return ()
+        return super().step()
 
 
 class Served:
@@ -28,13 +43,13 @@ class Served:
     def __init__(self, folder: Path, *, versions: int = 1, in_flight: int = 4, drain_s: float = 5.0, answer: Callable[[str, str], str] | None = None) -> None:
         self.first, self.second, self.third = (write_checkpoint(folder / f"{n}", weights=bytes([n]) * 16) for n in (1, 2, 3))
         self.stranger = write_checkpoint(folder / "4", hidden_size=16)
-        self.backends: list[FakeBackend] = []
+        self.backends: list[HaltingBackend] = []
         self.answer = answer or (lambda prompt, checkpoint: f"{prompt}@{checkpoint}")
         limits = Limits(max_model_len=40, in_flight=in_flight, drain_s=drain_s, versions=versions)
         self.engine = ServingEngine.start(self._backend, CharTemplate(), Held(version("1"), self.first), limits)
 
     @property
-    def backend(self) -> FakeBackend:
+    def backend(self) -> HaltingBackend:
         return self.backends[0]
 
     def canary_prompt(self, number: str) -> CanaryPrompt:
@@ -48,16 +63,19 @@ class Served:
 
     async def running(self, requests: int, place: int = 0) -> None:
         """Wait until so many are in flight there."""
-        async with asyncio.timeout(10):
-            while len(self.backends[place].left) < requests:  # noqa: ASYNC110  # another thread fills it
+        async with asyncio.timeout(WAIT_S):
+            while self._in_flight(self.backends[place]) < requests:  # noqa: ASYNC110  # another thread takes them in
                 await asyncio.sleep(0.001)
 
     async def loading(self) -> None:
         """Wait until a version is on its way in."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(WAIT_S):
             while self.engine._room.loading is None:  # noqa: ASYNC110  # another thread sets it
                 await asyncio.sleep(0.001)
 
-    def _backend(self, checkpoint: Path) -> FakeBackend:
-        self.backends.append(FakeBackend(checkpoint, self.answer, steps=3, step_s=0.01))
+    def _in_flight(self, backend: HaltingBackend) -> int:
+        return sum(request.slot is not None and request.slot.backend is backend for request in list(self.engine._room.running.values()))
+
+    def _backend(self, checkpoint: Path) -> HaltingBackend:
+        self.backends.append(HaltingBackend(checkpoint, self.answer, steps=3, step_s=0.01))
         return self.backends[-1]

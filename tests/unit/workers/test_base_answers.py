@@ -103,9 +103,9 @@ async def test_an_endpoint_that_fails_again_and_again_is_left_alone() -> None:
 
 async def over_http(query: Query, *answers: Answer, tries: int) -> tuple[list[Finished | TryAgain], int]:
     """The endpoint, the breaker and the runtime's tries together."""
-    base = Base(attempts=2, timeout_s=2.0)
+    base = Base(attempts=2, timeout_s=30.0)
     with serving(scripted(*answers)) as server:
-        async with ChatEndpoint(server.url, "m", api_key=None, timeout_s=2.0, concurrency=2) as endpoint:
+        async with ChatEndpoint(server.url, "m", api_key=None, timeout_s=30.0, concurrency=2) as endpoint:
             asked = Answerer(endpoint, base, Breaker(base.breaker_failures, base.breaker_open_s))
             processor = Processor("base", Work(QUERIES, asked, degrade=asked.degraded), Backoff(attempts=base.attempts))
             return [await processor.attempt(make_delivery(query), failures) for failures in range(tries)], len(server.requests)

@@ -9,13 +9,16 @@ from infra.ports import free_port
 from infra.settings import Kafka, Settings
 from workers.reflection.hints import CONNECT_MS, KafkaHints
 
+#: The client by itself would take half a minute.
+SLACK_S = 15.0
+
 
 def test_while_the_broker_is_away_the_registry_is_polled_as_ever_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
     hints = KafkaHints(Settings(kafka=Kafka(bootstrap_servers=f"127.0.0.1:{free_port('127.0.0.1')}")), threading.Event())
     for wait_s in (0.1, 1.5):
         began = time.monotonic()
         assert hints.wait(wait_s) is None
-        assert wait_s <= time.monotonic() - began < wait_s + CONNECT_MS / 1000 + 2.0
+        assert wait_s <= time.monotonic() - began < wait_s + CONNECT_MS / 1000 + SLACK_S
     assert [record.message for record in caplog.records if record.name == "workers.reflection.hints"] == [
         "model events cannot be read; polling the registry alone"
     ]

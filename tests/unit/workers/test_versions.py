@@ -10,7 +10,7 @@ import pytest
 from infra.checkpoints import BadCheckpoint
 from infra.errors import RetryLater
 from schemas.promotion import CanaryPrompt
-from tests.unit.workers.served import SAMPLING, Served, version
+from tests.unit.workers.served import SAMPLING, WAIT_S, Served, version
 from workers.engines.engine import NotLoaded, SwapFailed
 from workers.engines.fake import CharTemplate, FakeBackend
 from workers.engines.room import Limits
@@ -45,9 +45,11 @@ async def test_nobody_waits_while_a_version_is_loaded_warmed_up_and_checked(tmp_
 async def test_the_version_before_stays_and_serving_it_again_loads_nothing(tmp_path: Path) -> None:
     served = Served(tmp_path, versions=2)
     await served.engine.swap(served.second, version("2"))
+    served.backends[1].halted = True
     running = asyncio.create_task(served.ask("a"))
     await served.running(1, place=1)
     back = await served.engine.serve("1")
+    served.backends[1].halted = False
     assert (back.load_ms, back.dropped, (await running)[0]) == (0, 0, "a@2")
     assert await served.ask("b") == ("b@1", "1")
     with pytest.raises(NotLoaded, match="version 3 is not loaded"):
@@ -59,13 +61,14 @@ async def test_the_version_least_lately_needed_gives_way_once_its_requests_have_
     served = Served(tmp_path, versions=2)
     await served.engine.swap(served.second, version("2"))
     assert served.engine.displaces == "1"
-    served.backend.steps = 20
+    served.backend.halted = True
     last = asyncio.create_task(served.ask("a", "1"))
     await served.running(1)
     loading = asyncio.create_task(served.engine.load(served.third, version("3")))
     await served.loading()
     with pytest.raises(NotLoaded):
         await served.ask("b", "1")
+    served.backend.halted = False
     assert (await last, (await loading).waited_ms > 0, loaded(served)) == (("a@1", "1"), True, ["3", "2"])
     await served.engine.close()
 
@@ -129,7 +132,10 @@ async def test_a_version_that_breaks_while_it_is_checked_takes_only_its_place_al
 
 async def test_one_version_is_loaded_at_a_time(tmp_path: Path) -> None:
     served = Served(tmp_path, versions=2)
-    loads = [served.engine.load(served.second, version("2")), served.engine.load(served.third, version("3"))]
+    served.backends[1].halted = True
+    loads = [asyncio.create_task(served.engine.load(*wanted)) for wanted in ((served.second, version("2")), (served.third, version("3")))]
+    await asyncio.wait(loads, return_when=asyncio.FIRST_COMPLETED, timeout=WAIT_S)
+    served.backends[1].halted = False
     ends = await asyncio.gather(*loads, return_exceptions=True)
     assert [type(end) for end in ends].count(RetryLater) == 1
     await served.engine.close()

@@ -19,7 +19,7 @@ from infra.logs import configure
 from workers.runtime.watchdog import guarded_loop
 
 async def handler():
-    with guarded_loop(0.3):
+    with guarded_loop({within_s}):
         time.sleep({seconds})
 
 configure("INFO")
@@ -37,13 +37,13 @@ def run(script: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_loop_that_hangs_ends_the_process_and_says_why() -> None:
-    ended = run(HANGING.format(seconds=30))
+    ended = run(HANGING.format(within_s=0.3, seconds=50))
     assert ended.returncode == 1
     assert "the worker's loop hangs" in ended.stderr
 
 
 def test_a_loop_that_is_slow_for_a_moment_goes_on() -> None:
-    assert run(HANGING.format(seconds=0.01)).returncode == 0
+    assert run(HANGING.format(within_s=10, seconds=0.01)).returncode == 0
 
 
 async def test_records_and_commits_are_counted_by_their_outcome() -> None:
@@ -69,9 +69,8 @@ async def test_foreign_metadata_lag_and_what_is_in_hand_are_published_and_forgot
         now = (total(WORKER_LAG), total(WORKER_HELD), total(WORKER_IN_FLIGHT), total(WORKER_OLDEST))
         if total(WORKER_LAG):
             seen.append(now)
-        return bool(seen)
+        return bool(seen) and seen[-1][:3] == (1, 1, 1)  # a first look may come before the other one is answered
 
     await until(worker, published)
-    assert seen[0][:3] == (1, 1, 1)
     assert total(WORKER_METADATA_UNREADABLE) == unreadable + 1
     assert total(WORKER_LAG) == 0, "partitions that are no longer ours have no lag"

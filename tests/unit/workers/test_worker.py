@@ -13,7 +13,7 @@ import pytest
 from infra.errors import CannotContinue, RetryLater
 from schemas.queries import Query
 from tests.unit.workers.made import make_query
-from tests.unit.workers.worker_site import Script, Site, answer, draft, for_ever, no_answer, numbered, once, until
+from tests.unit.workers.worker_site import WAIT_S, Script, Site, answer, draft, for_ever, no_answer, numbered, once, until
 from workers.runtime.handler import Incoming, Outgoing
 from workers.runtime.offsets import Position
 from workers.runtime.retry import Backoff
@@ -31,10 +31,10 @@ def test_a_drained_worker_has_answered_everything_once_and_says_so() -> None:
         site.ask(*queries)
 
     asyncio.run(ask())
-    counts = site.worker(at_random).drain(20)
+    counts = site.worker(at_random).drain(WAIT_S)
     assert (counts.read, counts.produced, counts.set_aside, counts.abandoned) == (300, 300, 0, 0)
     assert site.answered() == once(queries)
-    assert site.worker(at_random).drain(20).read == 0
+    assert site.worker(at_random).drain(WAIT_S).read == 0
 
 
 def test_a_drain_that_does_not_end_in_time_says_what_was_done() -> None:
@@ -44,8 +44,8 @@ def test_a_drain_that_does_not_end_in_time_says_what_was_done() -> None:
         site.ask(*numbered(3))
 
     asyncio.run(ask())
-    with pytest.raises(TimeoutError, match=r"worker base had not drained queries after 0.3 s: .*read=3"):
-        site.worker(Script(on1=for_ever)).drain(0.3)
+    with pytest.raises(TimeoutError, match=r"worker base had not drained queries after 1.5 s: .*read=3"):
+        site.worker(Script(on1=for_ever)).drain(1.5)
 
 
 @pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])
@@ -101,7 +101,7 @@ async def test_a_user_with_thousands_of_records_starves_nobody(concurrency: int)
 async def test_a_record_past_its_deadline_gets_the_lesser_answer_and_no_work() -> None:
     site, handler = Site(), Script(on1=for_ever)
     late = numbered(1, deadline=datetime.now(UTC) - timedelta(seconds=1))
-    site.ask(*late, *numbered(1, first=1, deadline=datetime.now(UTC) + timedelta(seconds=0.3)), *numbered(1, first=2))
+    site.ask(*late, *numbered(1, first=1, deadline=datetime.now(UTC) + timedelta(seconds=2)), *numbered(1, first=2))
     worker = site.worker(handler, deadline=lambda query: query.deadline, degrade=no_answer)
     await until(worker, lambda: len(site.answers()) == 3)
     assert sorted(handler.seen) == ["1", "2"]
@@ -113,15 +113,14 @@ async def test_one_that_is_tried_again_holds_up_no_other() -> None:
     site.ask(*queries)
     answered_before: list[int] = []
 
-    async def twice_away() -> None:
+    async def away_until_all_others_are_answered() -> None:
         answered_before.append(len(site.answers()))
-        if len(answered_before) < 3:
+        if len(answered_before) < 3 or answered_before[-1] < 39:
             raise RetryLater("away", after_s=0.1)
 
-    worker = site.worker(Script(on0=twice_away), concurrency=2, backoff=Backoff(attempts=5, first_s=0.1))
+    worker = site.worker(Script(on0=away_until_all_others_are_answered), concurrency=2, backoff=Backoff(attempts=500, first_s=0.1, longest_s=0.1))
     await until(worker, lambda: len(site.answers()) == 40)
-    assert answered_before[-1] == 39
-    assert (worker.counts.retries, worker.counts.produced) == (2, 40)
+    assert (worker.counts.retries, worker.counts.produced) == (len(answered_before) - 1, 40)
 
 
 async def test_metadata_that_something_else_has_written_is_read_on_from_as_if_empty(caplog: pytest.LogCaptureFixture) -> None:
@@ -137,13 +136,13 @@ async def test_a_worker_that_stands_still_ends() -> None:
     site = Site()
     site.ask(*numbered(3))
     with pytest.raises(CannotContinue, match="worker base stands still: 0 records of queries unread, 1 in hand"):
-        await until(site.worker(Script(on1=for_ever), stall_timeout_s=0.4), lambda: False)
+        await until(site.worker(Script(on1=for_ever), stall_timeout_s=2.0), lambda: False)
     assert site.answered() == {"0": 1, "2": 1}
 
 
 async def test_a_worker_without_records_does_not_stand_still() -> None:
-    looked_until = asyncio.get_running_loop().time() + 0.6
-    await until(Site().worker(answer, stall_timeout_s=0.1), lambda: asyncio.get_running_loop().time() > looked_until)
+    looked_until = asyncio.get_running_loop().time() + 2.0
+    await until(Site().worker(answer, stall_timeout_s=1.0), lambda: asyncio.get_running_loop().time() > looked_until)
 
 
 async def broken(incoming: Incoming[Query]) -> Sequence[Outgoing]:
@@ -192,7 +191,7 @@ async def test_what_does_not_fit_into_a_commit_waits_and_holds_up_nothing_else()
 
     worker = site.worker(every_other_waits, concurrency=4_000, metadata_bytes=64)
     asyncio.get_running_loop().call_later(0.5, go.set)
-    await until(worker, lambda: len(site.answers()) == 4_000)
+    await until(worker, lambda: worker.counts.produced == 4_000)  # to read so many answers at every look takes longer than all else
     assert site.answered() == once(queries)
 
 

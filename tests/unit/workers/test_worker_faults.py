@@ -11,7 +11,7 @@ import pytest
 
 from infra.errors import CannotContinue, PoisonMessage
 from schemas.queries import Query
-from tests.unit.workers.worker_site import Script, Site, answer, draft, for_ever, killed, numbered, once, so, until
+from tests.unit.workers.worker_site import WAIT_S, Script, Site, answer, draft, for_ever, killed, numbered, once, so, until
 from workers.runtime.broker import NotTaken
 from workers.runtime.handler import Incoming, Outgoing
 
@@ -123,7 +123,7 @@ async def test_what_a_partition_takes_along_when_it_moves_is_done_by_its_next_ow
     assert 0 < len(cancelled) < 40
     assert set(cancelled) == set(site.answered())
     enough.set()
-    await asyncio.wait_for(stuck, 10)
+    await asyncio.wait_for(stuck, WAIT_S)
 
 
 async def test_a_worker_that_was_silent_for_too_long_commits_nothing_of_what_it_held() -> None:
@@ -154,13 +154,15 @@ async def test_a_worker_that_was_silent_for_too_long_commits_nothing_of_what_it_
 
 async def test_two_processes_of_one_name_do_not_both_go_on() -> None:
     site = Site()
+    queries = numbered(6)
+    site.ask(*queries[:1])
     first = asyncio.ensure_future(until(site.worker(answer, instance="same"), lambda: False))
-    await asyncio.sleep(0.1)
-    site.ask(*numbered(5))
-    await until(site.worker(answer, instance="same"), lambda: first.done() and len(site.answers()) == 5)
+    await so(lambda: len(site.answers()) == 1)
+    site.ask(*queries[1:])
+    await until(site.worker(answer, instance="same"), lambda: first.done() and len(site.answers()) == 6)
     with pytest.raises(CannotContinue, match=r"kafka\.instance"):
         await first
-    assert site.answered() == once(numbered(5))
+    assert site.answered() == once(queries)
 
 
 async def test_a_broker_that_is_away_for_too_long_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:

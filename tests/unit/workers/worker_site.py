@@ -22,7 +22,7 @@ from workers.runtime.offsets import Position
 from workers.runtime.worker import Worker
 
 #: Nothing here takes a tenth of it.
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class Site:

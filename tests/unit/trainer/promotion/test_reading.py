@@ -16,7 +16,7 @@ from schemas.serving import ServingReport
 from trainer.promotion import reading
 from trainer.promotion.reading import TopicFeed
 
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 
 
 class Reader:
@@ -70,13 +70,13 @@ def test_whatever_breaks_it_the_feed_says_so_once_and_reads_on(
     monkeypatch.setattr(reading, "Reports", lambda settings: Reader(lambda: None))
     monkeypatch.setattr(reading, "EVERY_S", 0.001)
     monkeypatch.setattr(reading, "RETRY_S", 0.05)
-    threads = threading.active_count()
+    threads = set(threading.enumerate())
     with caplog.at_level(logging.WARNING), TopicFeed(load()) as feed:
         deadline = time.monotonic() + WITHIN_S
         while len(looks) < 8 and time.monotonic() < deadline:
             time.sleep(0.01)
         assert len(looks) >= 8 and feed.is_current
-    assert threading.active_count() == threads
+    assert set(threading.enumerate()) <= threads
     assert looks[5] - looks[2] >= 3 * 0.05
     reasons = [getattr(record, "reason", "") for record in caplog.records if record.name == reading.log.name]
     assert len(reasons) == 1 and said in reasons[0] and "user" not in reasons[0]

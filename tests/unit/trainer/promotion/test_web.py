@@ -209,7 +209,7 @@ def test_no_log_line_holds_the_token_or_what_was_written(http: httpx.Client, cap
 
 def _slow(head: bytes, url: str) -> socket.socket:
     connection = socket.create_connection(("127.0.0.1", int(url.rsplit(":", 1)[1])))
-    connection.settimeout(10)
+    connection.settimeout(30)
     connection.sendall(head)
     return connection
 
@@ -224,12 +224,12 @@ def _read_to_its_end(connection: socket.socket) -> None:
     "head", [b"", b"GET / HTTP/1.1\r\nhost: ", b"GET / HTTP/1.1\r\nhost: localhost\r\ncontent-length: 9\r\n\r\n"], ids=["silent", "head", "body"]
 )
 def test_a_connection_that_says_no_more_is_given_up(desk: MemoryDesk, head: bytes) -> None:
-    with serve(settings(), desk, threading.Event(), request_within_s=0.2) as server, _slow(head, server.url) as connection:
+    with serve(settings(), desk, threading.Event(), request_within_s=1.0) as server, _slow(head, server.url) as connection:
         _read_to_its_end(connection)
 
 
 def test_silent_connections_lock_operators_out_for_a_moment_only(desk: MemoryDesk) -> None:
-    with serve(settings(), desk, threading.Event(), request_within_s=0.5) as server, ExitStack() as closing:
+    with serve(settings(), desk, threading.Event(), request_within_s=2.0) as server, ExitStack() as closing:
         for connection in [closing.enter_context(_slow(b"", server.url)) for _ in range(MAX_CONNECTIONS)]:
             _read_to_its_end(connection)
         assert httpx.post(f"{server.url}/api/versions/5/promote", json=WISH, headers=signed()).status_code == 200
