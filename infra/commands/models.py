@@ -63,6 +63,7 @@ def reject(version: Version, reason: Reason = "", operator: Operator = None, as_
 
 @models.command(epilog=EXIT_CODES.replace("1 failed", "1 refused, failed, or no worker served the old version in time"))
 def rollback(
+    version: Annotated[int | None, typer.Option("--version", metavar="N", min=1, help="Give up this champion and no other. Default: the present one.")] = None,
     to: Annotated[int | None, typer.Option("--to", metavar="N", min=1, help="This former champion. Default: the last one.")] = None,
     reason: Reason = "",
     operator: Operator = None,
@@ -72,7 +73,8 @@ def rollback(
     """Let a former champion serve again, and give up the present one for good."""
     from infra.commands import versions
 
-    run(lambda settings: versions.rollback(settings, str(to) if to else None, operator, reason, wait, as_json))
+    given_up, again = (str(number) if number else None for number in (version, to))
+    run(lambda settings: versions.rollback(settings, given_up, again, operator, reason, wait, as_json))
 
 
 @models.command(epilog=UNKNOWN)

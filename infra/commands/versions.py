@@ -87,13 +87,18 @@ def reject(settings: Settings, number: str, operator: str | None, reason: str, a
     return _told(number, desk(settings).reject(number, _operator(operator), reason), as_json)
 
 
-def rollback(settings: Settings, to: str | None, operator: str | None, reason: str, wait: bool, as_json: bool) -> int:
+def rollback(settings: Settings, version: str | None, to: str | None, operator: str | None, reason: str, wait: bool, as_json: bool) -> int:
     begun = time.monotonic()
     at = desk(settings)
     before = at.view()
-    if not as_json and before["champion"]:
-        show(f"version {before['champion']} is to be given up for good, and {f'version {to}' if to else 'the last champion'} to answer everybody again")
-    made = at.rollback(to, before["champion"], _operator(operator), reason)
+    given_up = version or before["champion"]
+    if not as_json and given_up:
+        show(f"version {given_up} is to be given up for good, and {f'version {to}' if to else 'the last champion'} to answer everybody again")
+    try:
+        made = at.rollback(to, given_up, _operator(operator), reason)
+    except RetryLater as error:
+        again = f"`retouch models rollback --version {given_up}` gives up that one and no other, however often it is asked"
+        raise RetryLater(f"{error}; it may have been done all the same: {again}") from error
     champion = at.view()["champion"]
     waited = wait_until_served(at, champion, begun) if wait and before["workers"] else None
     if as_json:

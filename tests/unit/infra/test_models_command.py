@@ -93,6 +93,21 @@ def test_a_rollback_waits_until_the_workers_serve_the_old_version(desk: desks.Me
     assert code == 0 and "version 1 served again" in output and output.splitlines()[0].startswith("version 3 is to be given up for good")
 
 
+def test_a_rollback_that_is_asked_for_again_gives_up_no_second_version(desk: desks.MemoryDesk, monkeypatch: pytest.MonkeyPatch) -> None:
+    def done_unheard(*asked: str) -> dict[str, object]:
+        unpatched(*asked)
+        raise RetryLater("the registry does not answer")
+
+    unpatched = desk.rollback
+    monkeypatch.setattr(desk, "rollback", done_unheard)
+    code, _, error = models("rollback")
+    assert code == 1 and "may have been done all the same" in error and "--version 4" in error and desk.state["champion"] == "3"
+    monkeypatch.setattr(desk, "rollback", unpatched)
+    code, _, error = models("rollback", "--version", "4")
+    assert code == 1 and "4 was confirmed, 3 is at stake" in error and desk.state["champion"] == "3"
+    assert models("rollback", "--version", "3")[0] == 0 and desk.state["champion"] == "1"
+
+
 def test_a_rollback_that_no_worker_follows_is_known_within_a_bound(desk: desks.MemoryDesk) -> None:
     desk.workers_follow = False
     desk.rollback(None, "4", "ada", "")
