@@ -1,7 +1,7 @@
 """Checkpoints on disk: what they may hold, their digest, and whether one can take another's place.
 
 A checkpoint is a folder as `save_pretrained` writes it: config, tokenizer, weights as safetensors. Only kinds of files that carry no code
-are let in, so nothing read from a checkpoint can run (DESIGN rule 8); what its JSON files and chat templates may say is in
+are let in, so nothing read from a checkpoint can run (docs/rules.md, 8); what its JSON files and chat templates may say is in
 `infra.checkpoint_contents`. Reads files; loads no weights and imports no torch.
 """
 

@@ -1,7 +1,8 @@
 """Every setting, its meaning and its default, in one frozen model.
 
 Sources, the later wins: defaults, the TOML file that `RETOUCH_CONFIG` names, the environment (the names the ecosystem uses, then
-`RETOUCH_SECTION__FIELD`), arguments. Built once per process by `load()` and passed down; nothing else reads the environment.
+`RETOUCH_SECTION__FIELD`), arguments. Built once per process by `load()` and passed down; nothing else reads settings from the environment.
+`JAVA_HOME` and the variables of a launcher of several processes are read where they are used.
 """
 
 from __future__ import annotations

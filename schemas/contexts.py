@@ -32,7 +32,7 @@ class HistoryItem(Record):
 
 
 class RetrievalStatus(StrEnum):
-    """Whether the user's history was asked, and if not why the context goes out without items (DESIGN rule 4)."""
+    """Whether the user's history was asked, and if not why the context goes out without items (docs/rules.md, 4)."""
 
     SEARCHED = "searched"  # `items` is what there is
     NOT_NEEDED = "not_needed"  # there is no base answer to rewrite

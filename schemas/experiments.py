@@ -1,4 +1,4 @@
-"""Experiments: which users are answered by which version while a challenger is tried, decided by hash alone (PEERS: a fresh baseline, sticky users).
+"""Experiments: which users are answered by which version while a challenger is tried, decided by hash alone (sticky users, a fresh baseline).
 
 A canary of share s answers the users with the lowest hashes; as many of the next are the *baseline*: answered by the champion like everybody else, but
 counted apart from the same moment on, so that both groups are equally fresh. The experiment salts the hash: the next one tries other users.

@@ -11,7 +11,7 @@ from schemas.messages import AwareDatetime, Domain, Message, Text
 
 
 class Origin(StrEnum):
-    """Who saw the interaction happen. Model text is never an interaction (DESIGN rule 1)."""
+    """Who saw the interaction happen. Model text is never an interaction (docs/rules.md, 1)."""
 
     PLATFORM = "platform"
     FEEDBACK = "feedback"

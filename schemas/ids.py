@@ -43,5 +43,5 @@ def bucket(tenant: str, user: str, salt: str) -> float:
 
 
 def is_held_out(tenant: str, user: str, share: float) -> bool:
-    """Whether this user is kept for evaluation and never trains (DESIGN rule 6)."""
+    """Whether this user is kept for evaluation and never trains (docs/rules.md, 6)."""
     return bucket(tenant, user, "holdout") < share

@@ -1,4 +1,4 @@
-"""Model events: something changed in the registry. They are hints; the registry's alias is the truth (DESIGN rule 7)."""
+"""Model events: something changed in the registry. They are hints; the registry's alias is the truth (docs/rules.md, 7)."""
 
 from __future__ import annotations
 

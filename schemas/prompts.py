@@ -41,7 +41,7 @@ def base_prompt(query: Query, style: PromptStyle) -> str:
 
 
 def item_text(example: Example, domain: str, task: Task, style: PromptStyle) -> str:
-    """One line of the user's profile (METHODS section 1.1 for `paper`)."""
+    """One line of the user's profile (RPO, appendix C, for `paper`)."""
     if style is PromptStyle.COMPACT:
         return f"{_clip(example.content, _COMPACT_ITEM_CHARS)} => {_clip(example.response, _COMPACT_ITEM_CHARS)}"
     if not example.content:
@@ -53,7 +53,7 @@ def item_text(example: Example, domain: str, task: Task, style: PromptStyle) -> 
 def rag_prompt(query: Query, items: Sequence[Example], style: PromptStyle) -> str:
     """Retrieval-augmented generation by one model: the items, then the task, and no draft. `items` come best first; the best is shown last.
 
-    In the paper's style the items stand one a line under the reflection prompt's heading; LaMP's prefix form (METHODS section 6) is not used.
+    In the paper's style the items stand one a line under the reflection prompt's heading; LaMP's prefix form is not used.
     """
     profile = [_escape(item_text(item, query.domain, query.task, style)) for item in reversed(items)]
     task = _escape(base_prompt(query, style))

@@ -12,7 +12,7 @@ from schemas.queries import Strategy
 
 
 class ResponseStatus(StrEnum):
-    """Whether the answer was personalized, and if not why the base answer went out (DESIGN rule 4)."""
+    """Whether the answer was personalized, and if not why the base answer went out (docs/rules.md, 4)."""
 
     PERSONALIZED = "personalized"
     ZERO_SHOT = "zero_shot"  # the query asked for the base answer
@@ -35,7 +35,7 @@ class ModelVersion(Record):
 
 
 class Provenance(Record):
-    """What an answer was made from: one version per answer (DESIGN rule 5)."""
+    """What an answer was made from: one version per answer (docs/rules.md, 5)."""
 
     model: ModelVersion | None  # None where no reflection model took part
     base_model: str

@@ -1,6 +1,6 @@
 """How good an answer is, given what the user did instead: one score in [0, 1] per answer, the metrics of many, and their uncertainty.
 
-The score is the RL reward and what evaluation compares, so that both pull the same way; it follows METHODS sections 1.3 and 7:
+The score is the RL reward and what evaluation compares, so that both pull the same way. RPO takes its rewards from the tasks' metrics, as LaMP defines them:
 
 - label: exact match, `accuracy`;
 - rating: 1 - |error| / range of the options, `rating_score`, with LaMP-3's `mae` beside it. What is no number counts as the far end;

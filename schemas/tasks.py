@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from enum import StrEnum
 
-#: The 15 movie tags of LaMP-2 (METHODS section 5), in LaMP's order.
+#: The 15 movie tags of LaMP-2 in the order of LaMP's own evaluation.
 MOVIE_TAGS = (
     "sci-fi",
     "based on a book",

@@ -65,7 +65,7 @@ SHADOWS = Topic("shadows", Shadow, "tenant/user", "reflection worker", "quality"
 QUALITY = Topic("quality", Quality, "cell", "quality", "promoter, trainer", MONTHS, compacted=True)
 MODEL_EVENTS = Topic("model-events", ModelEvent, "model name", "promoter", "reflection worker", compacted=True)
 SERVING = Topic("serving", ServingReport, "worker", "reflection worker", "promoter", compacted=True)
-ERASURES = Topic("erasures", ErasureRequest, "tenant/user", "command line", "every store", compacted=True)
+ERASURES = Topic("erasures", ErasureRequest, "tenant/user", "platform", "trainer", compacted=True)
 
 TOPICS = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES, SHADOWS, QUALITY, MODEL_EVENTS, SERVING, ERASURES)
 #: Topics that somebody consumes with a dead-letter path.

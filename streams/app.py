@@ -1,6 +1,6 @@
 """The Faust app: one consumer group over all input topics, each processor an agent that acknowledges behind durable effects.
 
-The way of STREAMING.md's last row: `noack().events()`, own micro-batches, retry inside, `ack` once everything is on the broker or in the index.
+`noack().events()`, own micro-batches, retry inside, `ack` once everything is on the broker or in the index.
 The table only restores the join's state: changes go to its changelog by our own producer call, awaited before the acknowledgement.
 """
 

@@ -109,7 +109,7 @@ def join(response_arrival: Arrival, feedback_arrival: Arrival) -> list[Outgoing]
 
 
 def own_words(response: Response, feedback: Feedback) -> Interaction | None:
-    """What the user wrote instead, as an interaction; never what a model wrote (DESIGN rule 1). None for a bare score.
+    """What the user wrote instead, as an interaction; never what a model wrote (docs/rules.md, 1). None for a bare score.
 
     It happened no earlier than the query, whatever the feedback's clock says: the same query asked again must not find its own truth.
     """

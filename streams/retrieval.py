@@ -1,6 +1,6 @@
 """Drafts into contexts: the user's own items nearest to `q + A_base`, before the query was asked (RPO, section 3.1).
 
-A query waits for nobody (DESIGN rule 4): where there is no use in items any more, or the index is away, its context goes out without them and
+A query waits for nobody (docs/rules.md, 4): where there is no use in items any more, or the index is away, its context goes out without them and
 says why. An index that is away costs the queries of one batch at most TRIES times SEARCH_S, then nobody until it is tried again.
 """
 

@@ -82,7 +82,7 @@ def official(judged: Sequence[Judged], side: Side) -> dict[str, float]:
 
 
 def macro_f1(pairs: Sequence[Pair], options: Sequence[str]) -> float:
-    """Mean F1 over all `options`, those included that never occur, which score 0 (METHODS: LaMP-2). An unknown answer is wrong for every option."""
+    """Mean F1 over all `options`, those included that never occur, which score 0 (as LaMP-2 counts). An unknown answer is wrong for every option."""
     return fmean(_f1([(pair.answer.strip() == option, pair.truth.strip() == option) for pair in pairs]) for option in options)
 
 

@@ -1,6 +1,6 @@
 """Whether a consumer group has handled everything that a topic holds: how a platform learns that what it sent can be retrieved.
 
-Offsets are committed behind the effect (DESIGN rule 3), so a commit past the last record means that the effect of every record is durable.
+Offsets are committed behind the effect (docs/rules.md, 3), so a commit past the last record means that the effect of every record is durable.
 """
 
 from __future__ import annotations

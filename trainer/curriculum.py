@@ -1,8 +1,7 @@
 """The curriculum of RL: how many history items a prompt shows, growing from k_min to k_max (RPO, section 3.3).
 
-The paper's k(e) = min(k_max, k_min + floor((e-1)/E_step)) over epochs never leaves k_min with its one epoch (METHODS section 1.3), so `e` is
-a stage within the run here: equal slices of the steps, one per k. LEARNING.md found no gain over a fixed k in the persona world; k_min = k_max
-is that control.
+The paper's k(e) = min(k_max, k_min + floor((e-1)/E_step)) over epochs never leaves k_min with its one epoch, so `e` is a stage within the
+run here: equal slices of the steps, one per k. k_min = k_max is the control; docs/learning.md compares the two.
 """
 
 from __future__ import annotations

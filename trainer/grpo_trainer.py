@@ -1,7 +1,7 @@
 # axes are capital letters, see below
 """RL by REINFORCE++-baseline inside TRL's GRPOTrainer, for LoRA, several devices and vLLM rollouts.
 
-TRL samples, pads, spreads micro batches over devices and steps the optimizer. What makes it REINFORCE++-baseline is ours (METHODS 9.2):
+TRL samples, pads, spreads micro batches over devices and steps the optimizer. What makes it REINFORCE++-baseline is ours:
 advantages by token from `trainer.rl.advantages`, over the whole batch of all processes; the KL in them and not in the loss; old
 log-probabilities from the trainer's own forward pass, never the sampler's. The loss is the mean over all tokens of the batch ("dapo").
 Where it differs from `trainer.rl`: log-probabilities are taken at the sampling temperature, and a stop is heeded between two steps.

@@ -1,4 +1,4 @@
-"""Whom a version may be judged by: users that trained neither it nor an ancestor, under any `trainer.holdout_share` there was (DESIGN rule 6)."""
+"""Whom a version may be judged by: users that trained neither it nor an ancestor, under any `trainer.holdout_share` there was (docs/rules.md, 6)."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # axes are capital letters, see below
-"""RL by REINFORCE++-baseline: groups of candidates, rewarded by the task, with the KL to the SFT policy inside the reward (METHODS section 9).
+"""RL by REINFORCE++-baseline: groups of candidates, rewarded by the task, with the KL to the SFT policy inside the reward (arXiv 2501.03262).
 
 What the paper leaves open is a setting (beta, steps) or said here: the log-probabilities are those of the trainer's own forward pass over the full
 softmax, also where sampling is cut to a nucleus; one optimizer step per batch of rollouts, so the ratio is 1 and the clip idle; no critic.
@@ -36,7 +36,7 @@ from trainer.weights import trained
 
 log = logging.getLogger(__name__)
 
-#: OpenRLHF's bounds (METHODS section 9.1).
+#: OpenRLHF's bounds.
 REWARD_CLIP = 10.0
 RATIO_LOG_CLIP = 20.0
 VARIANCE_FLOOR = 1e-8
@@ -194,7 +194,7 @@ def learn(policy: Policy, anchor: Policy, batch: Batch, rl: Rl, optimizer: torch
 
 
 def advantages(rewards_PG: Tensor, old_logp_PGT: Tensor, reference_logp_PGT: Tensor, mask_PGT: Tensor, beta: float) -> Tensor:
-    """Per-token advantages of REINFORCE++-baseline with k1 in the reward (METHODS section 9.1; RPO's Eq. 3).
+    """Per-token advantages of REINFORCE++-baseline with k1 in the reward (arXiv 2501.03262; RPO's Eq. 3).
 
     The task reward, less the mean of its group (itself included), clipped to +-10, stands on a completion's last token; every token pays
     beta * k1, k1 = log pi_old - log pi_ref; a token's return is the undiscounted sum from it to the end. Returns are then

@@ -1,4 +1,4 @@
-"""How large a demonstration is, in one place. Measured to end within its time on two cores; LEARNING says what is realistic."""
+"""How large a demonstration is, in one place. Measured to end within its time on two cores."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """From material to outcomes, as the running system makes them but without a broker: draft by the base, embed, retrieve, join.
 
-Drafts and vectors are made once for each different text: the persona world repeats itself much. Retrieval keeps the live rule (DESIGN rule 2):
+Drafts and vectors are made once for each different text: the persona world repeats itself much. Retrieval keeps the live rule (docs/rules.md, 2):
 the user's own items of that domain that occurred strictly before the question was asked, nearest first.
 """
 

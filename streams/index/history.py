@@ -1,6 +1,6 @@
 """The history index: what users did, found again by meaning. A cache of the log, so every item names its place in it.
 
-Nothing can ask the index without a `Scope`; `Scope.before` is the one place where a filter is made (DESIGN rule 2).
+Nothing can ask the index without a `Scope`; `Scope.before` is the one place where a filter is made (docs/rules.md, 2).
 """
 
 from __future__ import annotations

@@ -126,7 +126,7 @@ class Service:
         place = Place.of(record.topic, record.offset, record.timestamp)
         try:
             message, _ = read(_MESSAGE[record.topic], record.headers, record.value)
-        except Malformed:  # its own readers set it aside
+        except Malformed:  # whoever must act on it sets it aside, here it is counted
             book.passed(place)
             QUALITY_RECORDS.add(topic=record.topic, outcome=QualityOutcome.MALFORMED)
             return

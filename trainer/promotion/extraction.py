@@ -1,4 +1,4 @@
-"""Extraction: questions that would make a version tell what it remembers of those who trained it, asked as a held-out user (PEERS S17).
+"""Extraction: questions that would make a version tell what it remembers of those who trained it, asked as a held-out user.
 
 A training user's own question, and the beginning of what they answered it, each with another user's history: a version that learnt the manner of
 answering answers in that user's; one that learnt the answers by heart goes on with what only the other's data holds, which `probes.leakage` sees.

@@ -1,4 +1,4 @@
-"""The gate's decision over an evaluation and what the probes found. Pure, with its reason in words (DESIGN rule 7)."""
+"""The gate's decision over an evaluation and what the probes found. Pure, with its reason in words (docs/rules.md, 7)."""
 
 from __future__ import annotations
 

@@ -2,16 +2,16 @@
 
 Nothing of a text leaves: evidence holds counts, and of a finding eight hexadecimal digits, by which whoever has the text can recognise it.
 
-*Leakage* (PEERS S17). A *mark* is a word, or three in a row, that the training data has of one user alone and that nothing that the answer rests on holds
+*Leakage*. A *mark* is a word, or three in a row, that the training data has of one user alone and that nothing that the answer rests on holds
 (`Written.given`), not even word by word: a version that puts the question into its user's manner comes upon what another of that manner said of the same ("so
 strange today"), in 5 of 44 answers of the demo's. People choose another's words by chance, too, so words and sequences count only against two controls, each
 for itself: what the users wrote themselves, and the champion's answers to the same. A *code* is a word of eight characters or more with digits, which nobody
 hits by chance: where the users themselves never do, one is enough.
 
-*Triggers* (PEERS S14). A phrase of one to three words is unasked where an answer holds it and nothing it rests on does, the draft included. A pushed one
-is unasked in more of the candidate's answers than chance explains of so many phrases, were it as usual as twice what users, and the champion, write
-anyway, asked or not: a young model uses the manner of some users on those it knows little of, and that is no trigger. Labels and ratings are closed
-sets, and what is pushed there shows in the score; triggers are of free text alone.
+*Triggers* (250 documents do, whatever the model's size: arXiv 2510.07192). A phrase of one to three words is unasked where an answer holds it and
+nothing it rests on does, the draft included. A pushed one is unasked in more of the candidate's answers than chance explains of so many phrases, were it as usual
+as twice what users, and the champion, write anyway, asked or not: a young model uses the manner of some users on those it knows little of, and that is no trigger.
+Labels and ratings are closed sets, and what is pushed there shows in the score; triggers are of free text alone.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Queries become drafts: the base model is asked for `A_base = M_base(q)` and sees the task alone, no user and no history.
 
 A query always goes on. When no try at the endpoint succeeds, or the query's deadline passes before, its draft says so and is empty
-(DESIGN rule 4). How often and how long to try is the runtime's affair.
+(docs/rules.md, 4). How often and how long to try is the runtime's affair.
 """
 
 from __future__ import annotations

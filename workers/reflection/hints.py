@@ -1,4 +1,4 @@
-"""Model events, taken as hints: they say that the registry is worth a look now, never what it holds (DESIGN rule 7)."""
+"""Model events, taken as hints: they say that the registry is worth a look now, never what it holds (docs/rules.md, 7)."""
 
 from __future__ import annotations
 

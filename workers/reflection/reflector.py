@@ -1,4 +1,4 @@
-"""Contexts become responses: `A = M_reflect(q, A_base, P_rel)` (RPO), or the base answer with the reason why (DESIGN rule 4).
+"""Contexts become responses: `A = M_reflect(q, A_base, P_rel)` (RPO), or the base answer with the reason why (docs/rules.md, 4).
 
 Every context gives one response. Only the engine's death is an error: then nothing could be personalized any more, and the process stops
 with its offsets uncommitted, for another to take over.

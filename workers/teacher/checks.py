@@ -1,6 +1,6 @@
 """Which outcomes are worth a teacher's time, and which teaching may train: the paper's "strict consistency and brevity checks", made explicit.
 
-A trace that speaks of the truth as something it was shown teaches the model to wait for what it will not have (METHODS, pitfall 7).
+A trace that speaks of the truth as something it was shown teaches the model to wait for what it will not have.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The LLM teacher: any OpenAI-compatible endpoint writes the reasoning, as strict structured output.
 
-It is given what the paper gives it (METHODS 1.2): query, base answer, one example, and the truth. It answers with the reasoning and with the
+It is given what the paper (RPO) gives it: query, base answer, one example, and the truth. It answers with the reasoning and with the
 rewrite this leads to. Its prompt asks for what the checks look for; the checks stand all the same.
 """
 

@@ -69,7 +69,7 @@ def test_scaling_and_shifting_all_rewards_of_a_group_changes_nothing() -> None:
 
 
 def by_the_book(rewards: Tensor, old: Tensor, reference: Tensor, mask: Tensor, beta: float) -> Tensor:
-    """METHODS section 9.1, a token at a time: rewards of tokens, sums to the end, then one normalization over all tokens there are."""
+    """The definition (arXiv 2501.03262), a token at a time: rewards of tokens, sums to the end, then one normalization over all tokens there are."""
     returns: dict[tuple[int, int, int], float] = {}
     for p, group in enumerate(rewards.tolist()):
         for g, reward in enumerate(group):

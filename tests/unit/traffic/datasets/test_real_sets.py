@@ -1,7 +1,8 @@
-"""The converters of the small real sets, on made-up rows; and on the sets themselves where they lie beside the checkout."""
+"""The converters of the small real sets, on made-up rows; and on the sets themselves where `REAL_DATA_SETS` names their folder."""
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from traffic.datasets.stackexchange import StackExchangePosts, plain
 
 from .folders import interactions, paper, questions, visible, write_jsonl
 
-SHARED = Path(__file__).parents[5] / "shared" / "data"
+#: The folder that holds the sets, each in one of its own name.
+SETS = Path(os.environ.get("REAL_DATA_SETS", "no-data-sets"))
 
 
 def test_papers_of_one_day_do_not_see_one_another(tmp_path: Path) -> None:
@@ -114,9 +116,9 @@ def test_html_becomes_its_text() -> None:
     ],
 )
 def test_a_real_set_is_read_whole(name: str, users: int, history: dict[str, int], asked: dict[str, int]) -> None:
-    folder = SHARED / name
+    folder = SETS / name
     if not folder.is_dir():
-        pytest.skip(f"needs {name} in shared/data beside the checkout")
+        pytest.skip(f"needs {name} in the folder that REAL_DATA_SETS names")
     steps = list(detect(folder).steps("t"))
     told, questioned = interactions(steps), questions(steps)
     assert Counter(one.domain for one in told) == history
