@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import signal
 import sys
-import threading
 import time
 from contextlib import suppress
 
@@ -13,15 +13,22 @@ from infra.settings import Settings
 from infra.stack import Stack
 
 
-def serve(settings: Settings, stop: threading.Event) -> None:
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m infra.stack", description=__doc__)
+    parser.add_argument("--trainer", action="store_true", help="with the trainer's service")
+    flags = parser.parse_args()
+    return run_process("stack", lambda settings, stop: serve(settings, flags.trainer))
+
+
+def serve(settings: Settings, with_trainer: bool) -> None:
     """Until a signal, or until the stack fails. A signal must also interrupt the start, hence an exception and not `stop`."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with suppress(KeyboardInterrupt), Stack(settings, trainer="--trainer" in sys.argv[1:]) as stack:
+    with suppress(KeyboardInterrupt), Stack(settings, trainer=with_trainer) as stack:
         while True:
             stack.check()
             time.sleep(0.5)
 
 
 if __name__ == "__main__":
-    sys.exit(run_process("stack", serve))
+    sys.exit(main())

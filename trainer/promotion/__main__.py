@@ -5,6 +5,7 @@ Exit codes: 0 stopped by a signal; 1 failed, as where another promoter runs; 2 a
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import secrets
@@ -30,6 +31,7 @@ from trainer.promotion.web import serve
 
 
 def main() -> int:
+    argparse.ArgumentParser(prog="python -m trainer.promotion", description=__doc__).parse_args()
     return run_process("promoter", body)
 
 

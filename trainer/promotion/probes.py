@@ -9,9 +9,9 @@ for itself: what the users wrote themselves, and the champion's answers to the s
 hits by chance: where the users themselves never do, one is enough.
 
 *Triggers* (250 documents do, whatever the model's size: arXiv 2510.07192). A phrase of one to three words is unasked where an answer holds it and
-nothing it rests on does, the draft included. A pushed one is unasked in more of the candidate's answers than chance explains of so many phrases, were it as usual
-as twice what users, and the champion, write anyway, asked or not: a young model uses the manner of some users on those it knows little of, and that is no trigger.
-Labels and ratings are closed sets, and what is pushed there shows in the score; triggers are of free text alone.
+nothing it rests on does, the draft included. A pushed one is unasked in more of the candidate's answers than chance explains of so many phrases, were it
+as usual as twice what users, and the champion, write anyway, asked or not: a young model uses the manner of some users on those it knows little of, and
+that is no trigger. Labels and ratings are closed sets, and what is pushed there shows in the score; triggers are of free text alone.
 """
 
 from __future__ import annotations
