@@ -21,10 +21,13 @@ from infra.checkpoints import MODEL_CARD, differences, verify_checkpoint
 from infra.errors import CannotContinue
 from schemas.rewriting import TAGS
 from trainer.distributed import local_device
-from trainer.shared_prompt import NAME
+from trainer.shared_prompt import NAME, difference, unsuited
 from trainer.state import writing
 
 _NOT_COPIED = (MODEL_CARD, "model.safetensors.index.json")
+#: What a model is tried with, and by how much its log-probabilities may then differ on average: rounding, in float32 and in shorter dtypes.
+_SAMPLE = f"The quick brown fox jumps over the lazy dog, and nobody knows why.\n{''.join(TAGS)}"
+_DIFFERENCE, _DIFFERENCE_OF_HALVES = 0.01, 0.5
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,8 @@ class Policy:
         """Read safetensors only, nothing from the network; `parent` is what the saved policy must be able to replace.
 
         Raises BadCheckpoint for files that may carry code or are cut off, CannotContinue for a tokenizer that training or serving could not
-        work with, another architecture than the parent's, and weights that are missing or not finite; each names what is wrong.
+        work with, another architecture than the parent's, one that `trainer.shared_prompt` would not run as it is, and weights that are
+        missing, too many or not finite; each names what is wrong.
         """
         verify_checkpoint(checkpoint)
         if parent is not None and (found := differences(parent, checkpoint)):
@@ -55,6 +59,7 @@ class Policy:
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
         _check_tokenizer(checkpoint, tokenizer)
         model = _load_model(checkpoint, len(tokenizer), dtype)
+        _check_attention(checkpoint, model, tokenizer)
         ends = model.generation_config.eos_token_id
         ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
@@ -67,12 +72,12 @@ class Policy:
     def save(self, directory: Path) -> Path:
         """Write a checkpoint with the parent's tensors, each in the parent's dtype, and the parent's other files.
 
-        Tied weights are one tensor in the parent's file and stay one. Raises CannotContinue when a weight is not finite in its dtype,
+        Tied weights that are one tensor in the parent's file stay one. Raises CannotContinue when a weight is not finite in its dtype,
         OSError where the disk does not take it.
         """
         directory.mkdir(parents=True)
         trained = self.weights()
-        weights = {name: trained[name].detach().to("cpu", dtype).contiguous() for name, dtype in tensor_dtypes(self.origin).items()}
+        weights = {name: trained[name].detach().to("cpu", dtype, copy=True).contiguous() for name, dtype in tensor_dtypes(self.origin).items()}
         for name, tensor in weights.items():
             if not torch.isfinite(tensor).all():
                 raise CannotContinue(f"weight {name} is not finite in {tensor.dtype}; nothing is saved")
@@ -105,6 +110,16 @@ def _check_tokenizer(checkpoint: Path, tokenizer: Any) -> None:
         raise CannotContinue(f"{checkpoint}: the tokenizer drops {' '.join(TAGS)} when it decodes; they must not be special tokens")
 
 
+def _check_attention(checkpoint: Path, model: Any, tokenizer: Any) -> None:
+    """Whether the model gives the same probabilities by `trainer.shared_prompt` as by itself; what is different would train and judge without an error."""
+    if found := unsuited(model.config.get_text_config()):
+        raise CannotContinue(f"{checkpoint}: config.json has {found}, which trainer.shared_prompt does not compute")
+    ids = tokenizer(_SAMPLE, add_special_tokens=False)["input_ids"]
+    by = difference(model, torch.tensor([ids], device=model.device))
+    if not by <= (_DIFFERENCE if model.dtype == torch.float32 else _DIFFERENCE_OF_HALVES):
+        raise CannotContinue(f"{checkpoint}: by trainer.shared_prompt log-probabilities differ from the model's own by {by:.3g} on average")
+
+
 def _load_model(checkpoint: Path, tokens: int, dtype: torch.dtype) -> Any:
     """The model on this process's device. Weights that the files lack would be made up at random without an error, so they are looked for."""
     try:
@@ -115,6 +130,9 @@ def _load_model(checkpoint: Path, tokens: int, dtype: torch.dtype) -> Any:
         raise CannotContinue(f"{checkpoint}: not a causal language model that transformers can load: {str(error).splitlines()[0]}") from error
     if lacking := sorted(found["missing_keys"]):
         raise CannotContinue(f"{checkpoint}: config.json asks for weights that the files lack: {', '.join(lacking[:3])}")
+    held = model.state_dict()
+    if unknown := sorted(name for name in tensor_dtypes(checkpoint) if name not in held):
+        raise CannotContinue(f"{checkpoint}: the files hold tensors that the model has not, by these names, and could not save: {', '.join(unknown[:3])}")
     rows = model.get_input_embeddings().weight.shape[0]
     if tokens > rows:
         raise CannotContinue(f"{checkpoint}: the tokenizer knows {tokens} tokens, the model {rows}; they belong to different checkpoints")

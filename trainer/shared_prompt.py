@@ -3,15 +3,17 @@
 
 RL samples G completions of each of P prompts. Repeating the prompt's cache G times makes every decoding step read and copy G times the
 memory; here the completions' queries meet the prompt's keys in one matrix product per prompt, and gradients flow through it.
-Registered with transformers as the attention implementation `NAME`, so it serves any model whose attention is exchangeable (Qwen2, Llama, ...).
+Registered with transformers as the attention implementation `NAME`, so it serves any model whose attention is exchangeable (Qwen2, Llama, ...)
+and plain: every token sees all before it, scores and logits are not capped or scaled. `unsuited` and `difference` tell which are not.
 Calls without `shared_prompt` are plain scaled-dot-product attention.
 
 Axes: P prompts, G completions of each, B = P * G, H heads, K key/value heads, R = H / K, L prompt tokens, T new tokens, S completion tokens
-so far, D head size.
+so far (of a whole sequence in `difference`), D head size.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -105,6 +107,37 @@ def _at_once(query: Tensor, key: Tensor, value: Tensor, prompt: SharedPrompt, la
     causal = torch.full((t, t), float("-inf"), dtype=query.dtype, device=query.device).triu(1)
     bias = torch.cat([prompt.bias_PL[:, None].expand(-1, t, -1), causal.expand(p, -1, -1)], 2).repeat_interleave(b // p, 0)[:, None]
     return scaled_dot_product_attention(query, key, value, bias, scale=scaling, enable_gqa=True)
+
+
+def unsuited(config: Any) -> str | None:
+    """What a text model's config asks for that is left out here, in words; None where there is nothing of it by name."""
+    if cap := getattr(config, "attn_logit_softcapping", None):
+        return f"attn_logit_softcapping = {cap}"
+    if others := sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"}):
+        return f"layer_types with {', '.join(others)}"
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    longest = getattr(config, "max_position_embeddings", None)
+    return f"sliding_window = {window}" if window and (longest is None or window < longest) else None
+
+
+def difference(model: Any, ids_1S: Tensor) -> float:
+    """Mean absolute difference of log-probabilities, over the later half of a sequence and the vocabulary, from those by the model's own attention.
+
+    Infinite for a model that does not let its attention be exchanged.
+    """
+    half = ids_1S.shape[1] // 2
+    with torch.no_grad():
+        prompt = SharedPrompt.read(model, ids_1S[:, :half], torch.ones_like(ids_1S[:, :half]))
+        prompt.reserve(1, ids_1S.shape[1] - half)
+        shared = model.get_output_embeddings()(prompt.continued(model, ids_1S[:, half:]))
+        if not all(filled for _, _, filled in prompt.decoding.values()):
+            return math.inf
+        model.set_attn_implementation("eager")
+        try:
+            own = model(input_ids=ids_1S, use_cache=False).logits[:, half:]
+        finally:
+            model.set_attn_implementation(NAME)
+    return float((shared.float().log_softmax(-1) - own.float().log_softmax(-1)).abs().mean())
 
 
 AttentionInterface.register(NAME, attention)
