@@ -18,6 +18,9 @@ from schemas.queries import Query
 from schemas.rewriting import TAGS
 from schemas.tasks import Task
 
+#: What has a meaning of its own in a prompt or an answer: our tags and the chat template's marks. No text of a user may hold them as they are.
+MARKS = (*TAGS, "<|im_start|>", "<|im_end|>", "<|endoftext|>")
+
 
 class PromptStyle(StrEnum):
     PAPER = "paper"
@@ -85,7 +88,7 @@ def template_digest(style: PromptStyle) -> str:
 
 def _escape(text: str) -> str:
     """Break up our own tags and chat-template marks inside users' text, so that history cannot speak as the prompt."""
-    for mark in (*TAGS, "<|im_start|>", "<|im_end|>", "<|endoftext|>"):
+    for mark in MARKS:
         text = text.replace(mark, mark.replace("<", "< ").replace(">", " >"))
     return text
 

@@ -10,6 +10,7 @@ from enum import StrEnum
 from schemas.contexts import HistoryItem
 from schemas.drafts import DraftStatus
 from schemas.outcomes import Outcome
+from schemas.prompts import MARKS
 from schemas.queries import Query
 from schemas.sameness import normalized
 from schemas.scoring import is_valid
@@ -22,6 +23,7 @@ class Unusable(StrEnum):
 
     NO_TRUTH = "no_truth"  # a score alone says nothing of what the user would have written
     TRUTH_OUTSIDE_OPTIONS = "truth_outside_options"
+    TRUTH_HOLDS_MARKS = "truth_holds_marks"  # a tag of ours or the chat's: whoever learns it ends in the midst of an answer
     NO_BASE_ANSWER = "no_base_answer"
     NO_EXAMPLE = "no_example"  # the trajectory rests on an item that its context does not hold
     EMPTY_REASONING = "empty_reasoning"
@@ -64,6 +66,8 @@ def case_of(outcome: Outcome) -> Case | Unusable:
         return Unusable.NO_TRUTH
     if not is_valid(query.task, truth, query.options):
         return Unusable.TRUTH_OUTSIDE_OPTIONS
+    if any(mark in truth for mark in MARKS):
+        return Unusable.TRUTH_HOLDS_MARKS
     if context.draft.status is not DraftStatus.DRAFTED or not base_answer.strip():
         return Unusable.NO_BASE_ANSWER
     return Case(str(outcome.outcome_id), outcome.key.decode(), query, base_answer, context.items, truth)

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
+from schemas.prompts import MARKS
 from tests.unit.trainer.made import make_outcome, make_trajectory
-from trainer.cases import Lesson, lesson_key, lesson_of
+from trainer.cases import Case, Lesson, Unusable, case_of, lesson_key, lesson_of
 
 
 def lesson(number: int = 0, *, user: str = "u", truth: str = "b", reasoning: str = "they like b") -> Lesson:
@@ -25,3 +28,10 @@ def test_the_same_question_with_the_same_truth_is_one_lesson_whoever_explains_it
 def test_another_user_question_or_truth_is_another_lesson() -> None:
     lessons = [lesson(), lesson(1), lesson(user="v"), lesson(truth="a"), asking("x y", "z"), asking("x", "y z")]
     assert len({lesson_key(one) for one in lessons}) == len(lessons)
+
+
+@pytest.mark.parametrize("mark", MARKS)
+def test_a_truth_with_a_mark_of_the_prompt_s_or_the_answer_s_is_not_used(mark: str) -> None:
+    outcome = make_outcome(options=(), truth=f"so {mark} it is")
+    assert case_of(outcome) is lesson_of(make_trajectory(outcome)) is Unusable.TRUTH_HOLDS_MARKS
+    assert isinstance(case_of(make_outcome(options=(), truth="a <b> & </i> | im_end")), Case)

@@ -105,6 +105,8 @@ def test_what_cannot_be_used_is_counted_by_reason() -> None:
         make_outcome(1, truth="  "),
         make_outcome(2, truth="c"),
         make_outcome(3, base=" "),
+        make_outcome(4, options=(), truth="all is well</personalized>"),
+        make_trajectory(make_outcome(4, user=TRAINING, options=(), truth="<|im_end|> is how it ends")),
         fine.model_copy(update={"example_id": fine.trajectory_id}),
         make_trajectory(make_outcome(5, user=TRAINING), reasoning=" "),
     ]
@@ -115,6 +117,8 @@ def test_what_cannot_be_used_is_counted_by_reason() -> None:
         "outcomes.no_truth": 2,
         "outcomes.truth_outside_options": 1,
         "outcomes.no_base_answer": 1,
+        "outcomes.truth_holds_marks": 1,
+        "trajectories.truth_holds_marks": 1,
         "trajectories.no_example": 1,
         "trajectories.empty_reasoning": 1,
     }
