@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from datasets import Dataset
 from transformers import PrinterCallback
 from trl import GRPOConfig
 
-from infra.errors import BadSetting, CannotContinue
+from infra.errors import BadSetting
 from infra.settings import Rl
 from trainer import sft_state
 from trainer.cases import Case
@@ -36,7 +35,7 @@ from trainer.grpo_trainer import Plan, Reinforce, Row, Watch
 from trainer.interruption import Interrupted
 from trainer.policy import Policy
 from trainer.prompts import Prompter
-from trainer.rl import GRADIENT_NORM, LOG_EVERY_STEPS, Step
+from trainer.rl import GRADIENT_NORM, LOG_EVERY_STEPS, Step, draw
 from trainer.rl_state import Deck
 from trainer.state import writing
 from trainer.weights import trained, weights_digest
@@ -102,31 +101,18 @@ def plan_of(cases: Sequence[Case], prompter: Prompter, rl: Rl, seed: int) -> Pla
     It holds places and the prompts drawn, not the cases: a snapshot makes its cases when they are asked for.
     """
     ks = [k_of(step, rl.steps, rl.k_min, rl.k_max) for step in range(rl.steps)]
-    places = _fitting(cases, prompter, seed)
-    rows = [[_row(cases, place, k, prompter) for place in islice(places, rl.prompts_per_step)] for k in ks]
-    return Plan(cases, ks, [stage_of(step, rl.steps, rl.k_min, rl.k_max) for step in range(rl.steps)], rows)
-
-
-def _fitting(cases: Sequence[Case], prompter: Prompter, seed: int) -> Iterator[int]:
-    """Places of cases that fit, for ever."""
     pool = [place for place, case in enumerate(cases) if case.items]
-    deck, passed_over = Deck(len(pool), seed), 0
-    while passed_over < len(pool):
-        (card,) = deck.cards(1)
-        case = cases[place := pool[card]]
-        if prompter.text(case, case.items[:1]) is None:
-            passed_over += 1
-        else:
-            passed_over = 0
-            yield place
-    raise CannotContinue("no prompt fits reflection.max_model_len - reflection.max_new_tokens; raise the first")
+    deck = Deck(len(pool), seed)
+    drawn = [draw(deck, pool, cases, prompter, rl.prompts_per_step) for _ in ks]
+    rows = [[_row(cases, place, k, prompter) for place in places] for k, (places, _) in zip(ks, drawn, strict=True)]
+    return Plan(cases, ks, [stage_of(step, rl.steps, rl.k_min, rl.k_max) for step in range(rl.steps)], rows, [left_out for _, left_out in drawn])
 
 
 def _row(cases: Sequence[Case], place: int, k: int, prompter: Prompter) -> Row:
     case = cases[place]
-    prompt = prompter.text(case, case.items[:k])
+    prompt = prompter.fitting(case, case.items[:k])
     assert prompt is not None  # with fewer items it would fit
-    return Row(prompt, place, min(k, len(case.items)))
+    return Row(prompt.text, place, prompt.shown)
 
 
 def records(state: Path | None) -> list[Step]:

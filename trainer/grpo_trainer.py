@@ -54,6 +54,7 @@ class Plan:
     ks: Sequence[int]  # by step
     stages: Sequence[int]  # by step
     rows: Sequence[Sequence[Row]]  # by step, `prompts_per_step` each
+    left_out: Sequence[int]  # by step, prompts passed over because not even one item fits
 
 
 class Reinforce(GRPOTrainer):  # type: ignore[misc]  # trl is untyped here
@@ -147,6 +148,7 @@ class Reinforce(GRPOTrainer):  # type: ignore[misc]  # trl is untyped here
                 shown=sum(shown) / len(shown),
                 loss=logs["loss"],
                 seconds=time.monotonic() - self._began,
+                left_out=self._plan.left_out[number],
                 **self._figures,
             )
             logs["record"] = asdict(record)

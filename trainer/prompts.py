@@ -7,12 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from infra.settings import Settings
 from schemas.contexts import HistoryItem
 from schemas.prompts import PromptStyle, reflection_prompt
 from trainer.cases import Case
+
+
+class Fitting(NamedTuple):
+    """A prompt that fits, and how many items it shows."""
+
+    text: str
+    shown: int
 
 
 @dataclass(frozen=True)
@@ -22,19 +29,25 @@ class Prompter:
     tokenizer: Any
     style: PromptStyle
     max_tokens: int
+    max_new_tokens: int | None = None  # of a served answer, its end token included; None: as many as it likes
 
     @classmethod
     def of(cls, settings: Settings, tokenizer: Any) -> Prompter:
         reflection = settings.reflection
-        return cls(tokenizer, reflection.prompt_style, reflection.max_model_len - reflection.max_new_tokens)
+        return cls(tokenizer, reflection.prompt_style, reflection.max_model_len - reflection.max_new_tokens, reflection.max_new_tokens)
 
     def text(self, case: Case, items: Sequence[HistoryItem]) -> str | None:
         """The prompt over `items` (best first), or None where not even one of them fits."""
+        found = self.fitting(case, items)
+        return found.text if found else None
+
+    def fitting(self, case: Case, items: Sequence[HistoryItem]) -> Fitting | None:
+        """As `text`, with the number of items shown."""
         for shown in range(len(items), 0, -1):
             content = reflection_prompt(case.query, case.base_answer, items[:shown], self.style)
             text = self.turn(content)
             if len(self.encode(text)) <= self.max_tokens:
-                return text
+                return Fitting(text, shown)
         return None
 
     def turn(self, content: str) -> str:

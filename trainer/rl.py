@@ -16,7 +16,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -57,7 +57,7 @@ class Step:
     step: int
     stage: int
     k: int  # items a prompt should show
-    shown: float  # items it did show on average: a history may have fewer
+    shown: float  # items it did show on average: a history may have fewer, and not all may fit
     reward: float
     usable_share: float
     signal_share: float  # groups whose rewards differ; the others teach nothing
@@ -66,6 +66,7 @@ class Step:
     length: float  # tokens per completion
     loss: float
     seconds: float
+    left_out: int = 0  # prompts drawn and passed over, because not even one item fits
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Batch:
     prompts: Sequence[list[int]]
     groups: Sequence[Sequence[Completion]]
     rewards: Sequence[Sequence[Reward]]
+    shown: Sequence[int]  # items in each prompt
 
 
 def train(
@@ -114,8 +116,9 @@ def train(
         moment = keeper.moment()
         optimizer.param_groups[0]["lr"] = rl.learning_rate * rate(len(steps))
         try:
-            drawn = [cases[pool[card]] for card in deck.cards(rl.prompts_per_step)]
-            step = _step(len(steps), policy, anchor, drawn, prompter, rl, max_new_tokens, optimizer, stop)
+            places, left_out = draw(deck, pool, cases, prompter, rl.prompts_per_step)
+            step = _step(len(steps), policy, anchor, [cases[place] for place in places], prompter, rl, max_new_tokens, optimizer, stop)
+            step = replace(step, left_out=left_out)
         except Interrupted:
             keeper.save([asdict(step) for step in steps], moment)
             raise
@@ -126,6 +129,23 @@ def train(
             keeper.save([asdict(step) for step in steps], keeper.moment())
         tell(step)
     return steps
+
+
+def draw(deck: Deck, pool: Sequence[int], cases: Sequence[Case], prompter: Prompter, count: int) -> tuple[list[int], int]:
+    """Places of the next `count` cases that fit, of those in `pool`, and how many were passed over. Raises CannotContinue where none of them fits."""
+    places: list[int] = []
+    left_out = in_a_row = 0
+    while len(places) < count:
+        if in_a_row == 2 * len(pool):  # a whole deck among them, wherever it began
+            raise CannotContinue("no prompt fits reflection.max_model_len - reflection.max_new_tokens; raise the first")
+        (card,) = deck.cards(1)
+        case = cases[pool[card]]
+        if prompter.text(case, case.items[:1]) is None:
+            left_out, in_a_row = left_out + 1, in_a_row + 1
+        else:
+            places.append(pool[card])
+            in_a_row = 0
+    return places, left_out
 
 
 def _step(
@@ -156,17 +176,17 @@ def _purpose(pool: Iterable[Case], rl: Rl, max_new_tokens: int, seed: int) -> di
 
 def roll_out(policy: Policy, cases: Sequence[Case], prompter: Prompter, k: int, candidates: int, sampling: Sampling, stop: threading.Event) -> Batch:
     """Sample the candidates of each case with its k best items, and reward them. A case whose prompt never fits is left out."""
-    texts = [(case, prompter.text(case, case.items[:k])) for case in cases]
-    fitting = [(case, prompter.encode(text)) for case, text in texts if text is not None]
+    found = [(case, prompter.fitting(case, case.items[:k])) for case in cases]
+    fitting = [(case, prompt) for case, prompt in found if prompt is not None]
     if not fitting:
         raise CannotContinue("no prompt of the batch fits reflection.max_model_len - reflection.max_new_tokens; raise the first")
-    prompts = [ids for _, ids in fitting]
+    prompts = [prompter.encode(prompt.text) for _, prompt in fitting]
     groups = generate(policy, prompts, candidates, sampling, stop)
     decode = policy.tokenizer.decode
     rewards = [
         [reward_of(decode(one.token_ids, skip_special_tokens=True), one.ended, case) for one in group] for (case, _), group in zip(fitting, groups, strict=True)
     ]
-    return Batch([case for case, _ in fitting], prompts, groups, rewards)
+    return Batch([case for case, _ in fitting], prompts, groups, rewards, [prompt.shown for _, prompt in fitting])
 
 
 def learn(policy: Policy, anchor: Policy, batch: Batch, rl: Rl, optimizer: torch.optim.Optimizer) -> tuple[float, float, float]:
@@ -239,7 +259,7 @@ def _describe(number: int, rl: Rl, k: int, batch: Batch, figures: tuple[float, f
         step=number,
         stage=stage_of(number, rl.steps, rl.k_min, rl.k_max),
         k=k,
-        shown=sum(min(k, len(case.items)) for case in batch.cases) / len(batch.cases),
+        shown=sum(batch.shown) / len(batch.shown),
         reward=sum(reward.score for reward in rewards) / len(rewards),
         usable_share=sum(reward.usable for reward in rewards) / len(rewards),
         signal_share=sum(differing) / len(differing),

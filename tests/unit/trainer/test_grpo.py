@@ -1,7 +1,7 @@
 # axes are capital letters: P prompts, G candidates
 import shutil
 import threading
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +81,7 @@ def test_both_engines_make_the_same_steps_of_the_same_completions(policy: Policy
         rewards = [[reward_of(twin.tokenizer.decode(one.token_ids, skip_special_tokens=True), one.ended, CASES[0]) for one in group] for group in groups]
         prompts = [prompter_of(twin).encode(row.prompt) for row in rows]
         optimizer.param_groups[0]["lr"] = rl.learning_rate * own.rate_schedule(rl.steps)(step.step)
-        _, kl, entropy = own.learn(twin, anchor, own.Batch([CASES[0]], prompts, groups, rewards), rl, optimizer)
+        _, kl, entropy = own.learn(twin, anchor, own.Batch([CASES[0]], prompts, groups, rewards, [row.shown for row in rows]), rl, optimizer)
         assert step.kl == pytest.approx(kl, abs=2e-3)
         assert step.entropy == pytest.approx(entropy, rel=1e-3)
     assert steps[-1].kl != 0.0
@@ -170,6 +170,25 @@ def test_cases_that_do_not_fit_are_passed_over(tiny_checkpoint: Path) -> None:
     assert [len(rows) for rows in plan.rows] == [RL.prompts_per_step] * RL.steps
     assert {row.case for rows in plan.rows for row in rows} == {1, 2, 3, 4}
     assert [row.shown for rows in plan.rows for row in rows] == [1] * 4 + [2] * 4
+    assert sum(plan.left_out) in (1, 2)  # once in each round of the deck: eight of four that fit
+    longest = max(len(prompter.encode(row.prompt)) for rows in plan.rows[:2] for row in rows)  # of one item
+    tight = grpo.plan_of(CASES, replace(prompter, max_tokens=longest), RL, 0)
+    assert [row.shown for rows in tight.rows for row in rows] == [1] * 8
+
+
+def test_the_record_says_what_was_passed_over(tiny_checkpoint: Path) -> None:
+    policy = Policy.load(tiny_checkpoint)
+    prompter, vast = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200), make_case(9, base="a" * 2000)
+    plan = grpo.plan_of([vast, *CASES], prompter, RL, 0)
+    steps = reinforce.train(policy, [vast, *CASES], prompter, RL, 6, 0, threading.Event())
+    assert [step.left_out for step in steps] == plan.left_out and sum(plan.left_out)
+
+
+def test_one_prompt_that_fits_is_enough(tiny_checkpoint: Path) -> None:
+    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, PromptStyle.COMPACT, 200)
+    vast = [make_case(n, base="a" * 2000) for n in range(10, 15)]
+    plan = grpo.plan_of([*vast, CASES[0]], prompter, RL, 0)
+    assert {row.case for rows in plan.rows for row in rows} == {5}
 
 
 def test_what_cannot_be_trained_so_is_refused_by_name(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,13 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from infra.errors import CannotContinue
 from infra.settings import Rl
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case
 from trainer.policy import Policy
 from trainer.prompts import Prompter
 from trainer.rewards import Reward
-from trainer.rl import Diverged, advantages, learn, policy_loss, rate_schedule, roll_out, train
+from trainer.rl import Diverged, advantages, draw, learn, policy_loss, rate_schedule, roll_out, train
+from trainer.rl_state import Deck
 from trainer.rollout import Sampling
 
 
@@ -203,3 +205,37 @@ def test_seeds_repeat_a_run(tiny_checkpoint: Path) -> None:
         return [step.length for step in steps] + [step.entropy for step in steps]
 
     assert rewards() == pytest.approx(rewards(), rel=1e-4)
+
+
+def prompter_of(policy: Policy, max_tokens: int) -> Prompter:
+    return Prompter(policy.tokenizer, PromptStyle.COMPACT, max_tokens)
+
+
+VAST = make_case(9, base="a" * 2000)  # fits no context of 200 tokens
+
+
+def test_a_prompt_that_does_not_fit_makes_room_for_the_next_and_is_counted(policy: Policy) -> None:
+    prompter, rl = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200), RL.model_copy(update={"steps": 6, "prompts_per_step": 1, "candidates": 2})
+    steps = train(policy, [VAST, make_case(1), make_case(2)], prompter, rl, max_new_tokens=2, seed=0, stop=threading.Event())
+    assert len(steps) == 6 and sum(step.left_out for step in steps) == 3  # six that fit are three rounds of the deck, but for what is left of the last
+    with pytest.raises(CannotContinue, match="no prompt fits"):
+        train(policy, [VAST, VAST], prompter, rl, max_new_tokens=2, seed=0, stop=threading.Event())
+
+
+def test_draws_are_the_deck_s_where_all_fits_and_one_that_fits_is_always_found(policy: Policy) -> None:
+    prompter, cases = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200), [VAST, VAST, *(make_case(n) for n in range(5)), VAST]
+    fitting, deck, twin = [2, 3, 4, 5, 6], Deck(5, 3), Deck(5, 3)
+    for count in (2, 7, 1, 3):
+        assert draw(deck, fitting, cases, prompter, count) == ([fitting[card] for card in twin.cards(count)], 0)
+    assert deck.facts() == twin.facts()
+    places, left_out = draw(Deck(4, 0), [0, 1, 7, 4], cases, prompter, 20)
+    assert places == [4] * 20 and 57 <= left_out <= 60
+
+
+def test_shown_are_the_items_that_fit(policy: Policy) -> None:
+    case = make_case(0)
+    two = len(prompter_of(policy, 512).encode(prompter_of(policy, 512).text(case, case.items[:2]) or ""))
+    found = prompter_of(policy, two).fitting(case, case.items[:3])
+    assert found is not None and found.shown == 2 and "item 1" in found.text and "item 2" not in found.text
+    rl = RL.model_copy(update={"steps": 1, "k_min": 3, "candidates": 2})
+    assert train(policy, [case], prompter_of(policy, two), rl, max_new_tokens=2, seed=0, stop=threading.Event())[0].shown == 2.0

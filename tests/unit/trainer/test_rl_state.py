@@ -1,7 +1,7 @@
 """RL that is stopped or killed between steps, and continued by another process: the same weights, bit for bit, as if nothing had happened."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from infra.settings import Rl
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case
+from trainer.cases import Case
 from trainer.interruption import Interrupted
 from trainer.policy import Policy
 from trainer.prompts import Prompter
@@ -27,7 +28,18 @@ class Killed(BaseException):
     """As if the process ended there."""
 
 
-def run(checkpoint: Path, state_dir: Path | None, *, rl: Rl = RL, at_step: Callable[[Step, threading.Event], None] | None = None) -> tuple[Policy, list[Step]]:
+CASES = [make_case(n) for n in range(5)]
+
+
+def run(
+    checkpoint: Path,
+    state_dir: Path | None,
+    *,
+    rl: Rl = RL,
+    at_step: Callable[[Step, threading.Event], None] | None = None,
+    cases: Sequence[Case] = CASES,
+    context: int = 512,
+) -> tuple[Policy, list[Step]]:
     policy, stop = Policy.load(checkpoint), threading.Event()
     told: list[Step] = []
 
@@ -36,8 +48,8 @@ def run(checkpoint: Path, state_dir: Path | None, *, rl: Rl = RL, at_step: Calla
         if at_step:
             at_step(step, stop)
 
-    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    steps = train(policy, [make_case(n) for n in range(5)], prompter, rl, 6, 3, stop, state_dir, progress, EVERY)
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, context)
+    steps = train(policy, cases, prompter, rl, 6, 3, stop, state_dir, progress, EVERY)
     assert told == steps
     return policy, steps
 
@@ -73,6 +85,19 @@ def test_a_run_cut_short_ends_like_one_that_was_not(
     assert done == list(range(RL.steps))
     assert figures(steps) == uninterrupted[1]
     assert weights_digest(trained(policy.model)) == uninterrupted[0]
+
+
+@pytest.mark.parametrize("end", [kill, ask_to_stop])
+def test_prompts_that_do_not_fit_are_passed_over_alike_by_a_run_cut_short(
+    tiny_checkpoint: Path, tmp_path: Path, end: Callable[[Step, threading.Event], None]
+) -> None:
+    some = [*CASES, *(make_case(n, base="a" * 2000) for n in (7, 8, 9))]
+    whole, steps = run(tiny_checkpoint, None, cases=some, context=200)
+    with pytest.raises((Killed, Interrupted)):
+        run(tiny_checkpoint, tmp_path, cases=some, context=200, at_step=lambda step, stop: end(step, stop) if step.step == 4 else None)
+    policy, again = run(tiny_checkpoint, tmp_path, cases=some, context=200)
+    assert sum(step.left_out for step in again) >= 3 and figures(again) == figures(steps)
+    assert weights_digest(trained(policy.model)) == weights_digest(trained(whole.model))
 
 
 def test_a_finished_run_is_restored_without_another_step(tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, list[dict[str, Any]]]) -> None:
