@@ -1,6 +1,7 @@
 """SFT by TRL: the model learns to write the reasoning and the user's own answer after the reflection prompt (RPO, section 3.2).
 
-Loss on the completion only, the end token included; prompts that do not fit the context with their completion are left out and counted.
+Loss on the completion only, the end token included; what does not fit, and what serving would never let the model say, is left out and counted.
+Prompts are encoded as serving encodes them, without the marks that a tokenizer would add by itself.
 Every process of a launch calls `train` with the same arguments and takes its share of each batch; the main one writes.
 """
 
@@ -12,7 +13,7 @@ import random
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -37,7 +38,7 @@ LOG_EVERY_STEPS = 10
 
 @dataclass(frozen=True)
 class Fit:
-    """What SFT did. A loss is the mean over `LOG_EVERY_STEPS` steps; `left_out` counts lessons that did not fit."""
+    """What SFT did. A loss is the mean over `LOG_EVERY_STEPS` steps; `left_out` counts the lessons that `examples` left out."""
 
     steps: int
     losses: list[float]
@@ -76,16 +77,16 @@ def train(
     from transformers import PrinterCallback
     from trl import SFTTrainer
 
-    rows = examples(lessons, prompter, sft, seed)
+    rows = examples(lessons, prompter, sft, seed, policy.end_ids)
     if not rows:
-        raise CannotContinue("no trajectory fits trainer.sft.max_length; raise it")
+        raise CannotContinue("no trajectory fits trainer.sft.max_length and reflection.max_new_tokens; raise them")
     steps = _steps(sft, len(rows))
     purpose = {"sft": sft.model_dump(mode="json"), "seed": seed, "rows": digest_of(rows), "start": weights_digest(trained(policy.model))}
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SFTTrainer(
             model=policy.peft or policy.model,  # of the first a checkpoint holds the adapter alone
             processing_class=policy.tokenizer,
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=Dataset.from_list(rows).map(tokens, fn_kwargs={"prompter": prompter}, remove_columns=["prompt", "completion"]),
             args=_arguments(sft, steps, seed, state_dir or Path(scratch), checkpoint_every if state_dir else 0),
             callbacks=[_watch(stop, purpose if state_dir else None, progress or (lambda step: None))],
         )
@@ -114,16 +115,35 @@ def order(lengths: Sequence[int], steps: int, batch_size: int, seed: int) -> lis
     return rows[: steps * batch_size]
 
 
-def examples(lessons: Sequence[Lesson], prompter: Prompter, sft: Sft, seed: int) -> list[dict[str, str]]:
-    """Prompt and completion texts over `sft.k` items, or a number drawn up to `sft.k_max`; the reasoning's own example is always among them."""
+def examples(lessons: Sequence[Lesson], prompter: Prompter, sft: Sft, seed: int, end_ids: Collection[int] = ()) -> list[dict[str, str]]:
+    """Prompt and completion texts over `sft.k` items, or a number drawn up to `sft.k_max`; the reasoning's own example is always among them.
+
+    Left out is what does not fit, a completion that serving would cut off, and one with an end token inside, the tokenizer's or one of `end_ids`.
+    """
     rng = random.Random(seed)  # noqa: S311  # repeatable on purpose
+    ends = {prompter.tokenizer.eos_token_id, *end_ids}
     rows = []
     for lesson in lessons:
         prompt = prompter.text(lesson.case, lesson.items[: rng.randint(sft.k, max(sft.k, sft.k_max))])
         completion = Rewrite(lesson.reasoning, lesson.case.truth).to_text()
-        if prompt is not None and len(prompter.encode(prompt + completion)) < sft.max_length:  # room for the end token
-            rows.append({"prompt": prompt, "completion": completion})
+        if prompt is None:
+            continue
+        row = {"prompt": prompt, "completion": completion}
+        found = tokens(row, prompter)
+        length, answer = len(found["input_ids"]), found["input_ids"][found["completion_mask"].index(1) :]
+        if length <= sft.max_length and len(answer) <= (prompter.max_new_tokens or length) and ends.isdisjoint(answer[:-1]):
+            rows.append(row)
     return rows
+
+
+def tokens(row: Mapping[str, str], prompter: Prompter) -> dict[str, list[int]]:
+    """What is trained on: the prompt's ids as serving asks them, then the completion's and the end token.
+
+    TRL encodes texts with the marks that a tokenizer adds by itself, of which the chat template has written those that belong there.
+    """
+    prompt, completion = (prompter.encode(row[part]) for part in ("prompt", "completion"))
+    completion = [*completion, prompter.tokenizer.eos_token_id]
+    return {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
 
 
 def check_labels(trainer: Any, policy: Policy) -> None:

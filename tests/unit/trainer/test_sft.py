@@ -1,5 +1,9 @@
+import json
+import shutil
 import threading
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +15,7 @@ from trainer.cases import Lesson, lesson_of
 from trainer.interruption import Interrupted
 from trainer.policy import Policy
 from trainer.prompts import Prompter
-from trainer.sft import examples, train
+from trainer.sft import check_labels, examples, tokens, train
 
 
 def lessons(count: int) -> list[Lesson]:
@@ -54,3 +58,76 @@ def test_examples_show_k_items_and_leave_out_what_does_not_fit(tiny_checkpoint: 
     assert examples(lessons(1), prompter, Sft(max_length=40), 0) == []
     mixed = examples(lessons(30), prompter, Sft(k_max=3), 0)
     assert {row["prompt"].count("=>") for row in mixed} == {1, 2, 3}
+
+
+def answering(reasoning: str) -> Lesson:
+    lesson = lesson_of(make_trajectory(make_outcome(), reasoning=reasoning))
+    assert isinstance(lesson, Lesson)
+    return lesson
+
+
+def test_what_serving_would_cut_off_is_left_out_and_counted(tiny_checkpoint: Path) -> None:
+    policy = Policy.load(tiny_checkpoint)
+    row = examples(lessons(1), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), Sft(), 0)[0]
+    answer = len(policy.tokenizer(row["completion"])["input_ids"]) + 1  # with its end token
+    for most, kept in ((answer, [row]), (answer - 1, [])):
+        assert examples(lessons(1), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512, most), Sft(), 0) == kept
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512, answer)
+    fit = train(policy, [*lessons(3), answering("they like b most of all")], prompter, Sft(batch_size=1, max_steps=1), 0, threading.Event())
+    assert fit.left_out == 1
+
+
+def test_an_answer_with_an_end_token_inside_is_left_out_and_counted(tiny_checkpoint: Path) -> None:
+    policy = Policy.load(tiny_checkpoint)
+    prompter, own, other = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), answering("so<|im_end|>"), answering("so<|endoftext|>")
+    assert examples([own], prompter, Sft(), 0) == []
+    assert len(examples([other], prompter, Sft(), 0)) == 1 and examples([other], prompter, Sft(), 0, [256]) == []
+    stopping = replace(policy, end_ids=(258, 256))
+    assert train(stopping, [*lessons(2), own, other], prompter, Sft(batch_size=1, max_steps=1), 0, threading.Event()).left_out == 2
+
+
+def test_the_longest_example_that_fits_keeps_its_end_token(tiny_checkpoint: Path) -> None:
+    policy = Policy.load(tiny_checkpoint)
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    length = len(tokens(examples(lessons(1), prompter, Sft(), 0)[0], prompter)["input_ids"])
+    assert examples(lessons(1), prompter, Sft(max_length=length - 1), 0) == []
+    assert train(policy, lessons(1), prompter, Sft(max_length=length, batch_size=1, max_steps=1), 0, threading.Event()).left_out == 0
+
+
+@pytest.fixture
+def with_a_beginning(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy whose tokenizer begins every text with a mark, as Llama's and Mistral's do, unless it is told not to."""
+    copy = tmp_path / "beginning"
+    shutil.copytree(tiny_checkpoint, copy)
+    content = json.loads((copy / "tokenizer.json").read_text())
+    beginning = {"SpecialToken": {"id": "<|endoftext|>", "type_id": 0}}
+    content["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [beginning, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [beginning, {"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|endoftext|>": {"id": "<|endoftext|>", "ids": [256], "tokens": ["<|endoftext|>"]}},
+    }
+    (copy / "tokenizer.json").write_text(json.dumps(content))
+    return copy
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny_checkpoint", "with_a_beginning"])
+def test_what_is_trained_on_begins_as_serving_asks(checkpoint: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy = Policy.load(request.getfixturevalue(checkpoint))
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    assert (policy.tokenizer("a")["input_ids"][0] == 256) is (checkpoint == "with_a_beginning")
+    seen: list[dict[str, Any]] = []
+
+    def looked(trainer: Any, of: Policy) -> None:
+        seen.extend(trainer.train_dataset)
+        check_labels(trainer, of)
+
+    monkeypatch.setattr("trainer.sft.check_labels", looked)
+    train(policy, lessons(3), prompter, Sft(batch_size=1, max_steps=1), 0, threading.Event())
+    rows = examples(lessons(3), prompter, Sft(), 0)
+    assert len(seen) == len(rows) == 3
+    for one, row in zip(seen, rows, strict=True):
+        asked = prompter.encode(row["prompt"])
+        assert one["input_ids"] == [*prompter.encode(row["prompt"] + row["completion"]), 258]
+        assert one["input_ids"][: len(asked)] == asked
+        assert one["labels"] == [-100] * len(asked) + one["input_ids"][len(asked) :]
