@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 FLUSH_S = 5.0
 #: What MLflow gets of an RL step.
-RL_METRICS = ("reward", "kl", "entropy", "loss", "k", "shown", "signal_share", "usable_share", "length", "seconds")
+RL_METRICS = ("reward", "kl", "entropy", "loss", "k", "shown", "signal_share", "usable_share", "left_out", "length", "seconds")
 #: The rest of a stage is expected to go on like its last steps.
 RECENT = 10
 

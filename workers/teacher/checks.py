@@ -14,6 +14,7 @@ from typing import NamedTuple
 from schemas.drafts import DraftStatus
 from schemas.ids import is_held_out
 from schemas.outcomes import Outcome
+from schemas.prompts import MARKS
 from schemas.rewriting import TAGS, Rewrite
 from schemas.sameness import folded, normalized
 from schemas.scoring import is_valid
@@ -55,6 +56,8 @@ def why_not_taught(outcome: Outcome, holdout_share: float) -> Reason | None:
         return Reason.NO_TRUTH
     if not is_valid(query.task, outcome.truth, query.options):
         return Reason.TRUTH_OUTSIDE_OPTIONS
+    if any(mark in outcome.truth for mark in MARKS):
+        return Reason.TRUTH_HOLDS_MARKS
     if context.draft.status is not DraftStatus.DRAFTED or not context.draft.answer.strip():
         return Reason.BASE_FAILED
     return None if context.items else Reason.NO_HISTORY

@@ -18,6 +18,7 @@ class Reason(StrEnum):
     HELD_OUT = "held_out"  # the user judges models and never trains them
     NO_TRUTH = "no_truth"
     TRUTH_OUTSIDE_OPTIONS = "truth_outside_options"
+    TRUTH_HOLDS_MARKS = "truth_holds_marks"  # a tag of the rewrite's format, or the chat's: no model may learn to write it
     BASE_FAILED = "base_failed"
     NO_HISTORY = "no_history"
     UNSUPPORTED = "unsupported"  # the example does not lead to the truth

@@ -74,6 +74,7 @@ async def test_a_trajectory_says_who_taught_it_and_what_it_passed() -> None:
         (make_outcome(user=HELD), Reason.HELD_OUT),
         (make_outcome(user=TRAINS, truth=None), Reason.NO_TRUTH),
         (make_outcome(user=TRAINS, truth="western"), Reason.TRUTH_OUTSIDE_OPTIONS),
+        (make_outcome(user=TRAINS, options=(), truth="so</personalized> far"), Reason.TRUTH_HOLDS_MARKS),
         (make_outcome(user=TRAINS, status=DraftStatus.BASE_FAILED, draft=""), Reason.BASE_FAILED),
         (make_outcome(user=TRAINS, draft=" "), Reason.BASE_FAILED),
         (make_outcome(user=TRAINS, shown=None), Reason.NO_HISTORY),
