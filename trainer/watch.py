@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, Self
 
@@ -25,32 +26,45 @@ LONG_AGO = datetime.min.replace(tzinfo=UTC)
 
 
 class Watch:
-    """Looks at topics and registry for one service. Blocks on the broker; not safe between threads."""
+    """`with watch:` looks at topics and registry for one service. Blocks on the broker; not safe between threads.
+
+    What it knows of attempts outlives the block: after a look that failed it is entered again.
+    """
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._settings, self._trainer, self._registry = settings, settings.trainer, registry
-        newest = next(reversed(registry.versions()), None)
-        trained = newest if newest and newest.dataset else None
-        self._since: Ranges = trained.dataset.ranges if trained and trained.dataset else {}
-        self._last = time.monotonic() - (datetime.now(UTC) - trained.created_at).total_seconds() if trained else None
+        self._attempt: Ranges = {}
+        self._attempted_at: float | None = None
+        self._newest: str | None = None  # of the versions that were trained
         self._ends: Ranges = {}
         self._rewards = Rewards(None, self._trainer.drift_window)
-        self._consumer: Any = reader(settings, "retouch-trainer-watch")
-        self._quality = QualityReader(settings, self._on_cell)
+        self._opened = ExitStack()
 
     def __enter__(self) -> Self:
+        with ExitStack() as opened:
+            self._consumer: Any = reader(self._settings, "retouch-trainer-watch")
+            opened.callback(self._consumer.close)
+            self._quality = opened.enter_context(QualityReader(self._settings, self._on_cell))
+            self._opened = opened.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._consumer.close()
-        self._quality.close()
+        self._opened.close()
 
     def look(self, stop: threading.Event) -> list[Trigger]:
-        """Every trigger but the one by hand, fired or not. Raises Interrupted, and what the broker's and the registry's clients raise."""
+        """Every trigger but the one by hand, fired or not. Raises Interrupted, and what the broker's and the registry's clients raise.
+
+        The registry is asked once, for all versions: another process may have trained one meanwhile.
+        """
         self._ends = offset_ranges(self._consumer, (OUTCOMES, TRAJECTORIES))
-        self._read_rewards(self._registry.resolve(Alias.CHAMPION), stop)
-        before = ranges_json(self._since)
-        since_s = None if self._last is None else time.monotonic() - self._last
+        versions = self._registry.versions()
+        trained = next((version for version in reversed(versions) if version.dataset), None)
+        if trained and trained.version != self._newest:
+            self._newest = trained.version
+            self._rewards.forget_recent()
+        self._read_rewards(next((version for version in versions if Alias.CHAMPION in version.aliases), None), stop)
+        before = ranges_json(_further(trained.dataset.ranges if trained and trained.dataset else {}, self._attempt))
+        since_s = self._since_s(trained)
         return [
             triggers.unfinished(status.unfinished(self._settings)),
             triggers.new_outcomes(offsets_beyond(self._ends, before, OUTCOMES), self._trainer),
@@ -60,8 +74,15 @@ class Watch:
 
     def attempted(self) -> None:
         """What the last look found has had its run, whatever came of it: only what comes later is new."""
-        self._since, self._last = self._ends, time.monotonic()
+        self._attempt, self._attempted_at = self._ends, time.monotonic()
         self._rewards.forget_recent()
+
+    def _since_s(self, trained: RegisteredVersion | None) -> float | None:
+        """Since the newest trained version or the last attempt, whichever came later; None where there was neither."""
+        ages = [(datetime.now(UTC) - trained.created_at).total_seconds()] if trained else []
+        if self._attempted_at is not None:
+            ages.append(time.monotonic() - self._attempted_at)
+        return min(ages, default=None)
 
     def _read_rewards(self, champion: RegisteredVersion | None, stop: threading.Event) -> None:
         """Up to what online quality has told. Where another version serves, from what the reader keeps: that is more than two looks."""
@@ -78,6 +99,16 @@ class Watch:
 
     def _on_cell(self, cell: Quality) -> None:
         self._rewards.add(cell)
+
+
+def _further(one: Ranges, other: Ranges) -> Ranges:
+    """Partition by partition, the range that ends later."""
+    found: dict[str, dict[int, tuple[int, int]]] = {}
+    for topic, parts in (*one.items(), *other.items()):
+        known = found.setdefault(topic, {})
+        for number, span in parts.items():
+            known[number] = max(span, known.get(number, span), key=lambda ends: ends[1])
+    return found
 
 
 def served_since(champion: RegisteredVersion) -> datetime | None:

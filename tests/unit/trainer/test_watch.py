@@ -1,0 +1,131 @@
+"""What the watch counts as new, whoever trained on it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from kafka import TopicPartition
+from kafka.errors import KafkaError
+
+from infra.registry import DatasetLineage, RegisteredVersion
+from infra.settings import load
+from schemas.topics import OUTCOMES, QUALITY, TRAJECTORIES
+from trainer import quality, watch
+from trainer.triggers import TriggerKind
+from trainer.watch import Watch
+
+STOP = threading.Event()
+
+
+class Topics:
+    """A consumer of topics that have offsets and hold nothing."""
+
+    def __init__(self, ends: dict[str, list[int]]) -> None:
+        self.ends, self.closed = ends, 0
+
+    def partitions_for_topic(self, topic: str) -> set[int]:
+        return set(range(len(self.ends.get(topic, ()))))
+
+    def beginning_offsets(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+        return dict.fromkeys(places, 0)
+
+    def end_offsets(self, places: Sequence[TopicPartition], timeout_ms: int = 0) -> dict[TopicPartition, int]:
+        return {place: self.ends[place.topic][place.partition] for place in places}
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Versions:
+    def __init__(self) -> None:
+        self.found: list[RegisteredVersion] = []
+
+    def versions(self) -> list[RegisteredVersion]:
+        return self.found
+
+    def add(self, ranges: dict[str, dict[int, tuple[int, int]]] | None = None, age_s: float = 0.0) -> None:
+        made = RegisteredVersion("m", str(len(self.found) + 1), "d", None, datetime.now(UTC) - timedelta(seconds=age_s))
+        self.found.append(replace(made, dataset=DatasetLineage("s", "d", ranges)) if ranges else made)
+
+
+@pytest.fixture
+def topics(monkeypatch: pytest.MonkeyPatch) -> Topics:
+    topics = Topics({OUTCOMES.name: [100, 50], TRAJECTORIES.name: [80]})
+    for module in (watch, quality):
+        monkeypatch.setattr(module, "reader", lambda *args, **options: topics)
+    return topics
+
+
+def numbers(looking: Watch) -> tuple[float, float, float]:
+    """New outcomes, new trajectories, and the age of the last training."""
+    found = {trigger.kind: trigger.numbers for trigger in looking.look(STOP)}
+    return found[TriggerKind.NEW_OUTCOMES]["new"], found[TriggerKind.SCHEDULE]["new"], found[TriggerKind.SCHEDULE]["since_s"]
+
+
+def test_a_run_by_hand_beside_the_service_leaves_nothing_new(topics: Topics) -> None:
+    registry: Any = Versions()
+    with Watch(load(), registry) as looking:
+        assert numbers(looking)[:2] == (150, 80)
+        registry.add({OUTCOMES.name: {0: (0, 100), 1: (0, 50)}, TRAJECTORIES.name: {0: (0, 80)}}, age_s=3.0)
+        new_outcomes, new_trajectories, since_s = numbers(looking)
+        assert (new_outcomes, new_trajectories) == (0, 0) and 3 <= since_s < 60
+
+
+def test_a_version_that_an_operator_registered_makes_nothing_new(topics: Topics) -> None:
+    registry: Any = Versions()
+    registry.add({OUTCOMES.name: {0: (0, 90), 1: (0, 50)}, TRAJECTORIES.name: {0: (0, 80)}}, age_s=500.0)
+    registry.add()
+    with Watch(load(), registry) as looking:
+        new_outcomes, new_trajectories, since_s = numbers(looking)
+    assert (new_outcomes, new_trajectories) == (10, 0) and 500 <= since_s < 600
+
+
+def test_of_version_and_attempt_the_one_that_went_further_counts_in_each_partition(topics: Topics) -> None:
+    registry: Any = Versions()
+    with Watch(load(), registry) as looking:
+        looking.look(STOP)
+        looking.attempted()
+        topics.ends[OUTCOMES.name] = [130, 70]
+        registry.add({OUTCOMES.name: {0: (0, 120), 1: (0, 10)}, TRAJECTORIES.name: {0: (0, 10)}}, age_s=500.0)
+        new_outcomes, new_trajectories, since_s = numbers(looking)
+    assert (new_outcomes, new_trajectories) == (10 + 20, 0) and since_s < 60
+
+
+def test_a_watch_that_is_entered_again_knows_its_attempts(topics: Topics) -> None:
+    registry: Any = Versions()
+    looking = Watch(load(), registry)
+    with looking:
+        looking.look(STOP)
+        looking.attempted()
+    with looking:
+        assert numbers(looking)[:2] == (0, 0)
+    assert topics.closed == 4
+
+
+def test_a_run_by_hand_answers_a_drift_too(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry: Any = Versions()
+    forgotten: list[int] = []
+    with Watch(load(), registry) as looking:
+        looking.look(STOP)
+        monkeypatch.setattr(looking._rewards, "forget_recent", lambda: forgotten.append(1))
+        looking.look(STOP)
+        registry.add({OUTCOMES.name: {0: (0, 100)}})
+        for _ in range(3):
+            looking.look(STOP)
+    assert forgotten == [1]
+
+
+def test_no_consumer_stays_open_where_another_cannot_be_opened(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*args: object, **options: object) -> None:
+        raise KafkaError(QUALITY.name)
+
+    monkeypatch.setattr(quality, "reader", away)
+    registry: Any = Versions()
+    with pytest.raises(KafkaError), Watch(load(), registry):
+        pass
+    assert topics.closed == 1
