@@ -40,7 +40,7 @@ def main() -> int:
             raise BadSetting(f"{processes()} processes were launched, which only one run divides among them: add --once, or start one process")
         with suppress(Interrupted):
             if flags.bootstrap:
-                bootstrap(settings)
+                bootstrap(settings, stop=stop)
             elif flags.dry_run:
                 sys.stdout.write(json.dumps(service.describe(settings, stop), indent=1) + "\n")
             elif flags.once and is_main():

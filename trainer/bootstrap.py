@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ from infra.errors import CannotContinue
 from infra.registry import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
+from trainer.interruption import check
 from trainer.lease import Held, lease, promoter_lease_path
 from trainer.promotion.log import Ledger
 from trainer.promotion.machine import first_champion
@@ -22,12 +24,12 @@ SHIPPED, ACTOR = "shipped with the project", "bootstrap"
 WAIT_S, POLL_S = 120.0, 0.2
 
 
-def bootstrap(settings: Settings, registry: Registry | None = None) -> RegisteredVersion:
+def bootstrap(settings: Settings, registry: Registry | None = None, stop: threading.Event | None = None) -> RegisteredVersion:
     """The champion; where there is none, the shipped checkpoint becomes it. Takes the promoter's lease for that, and waits for a promoter that holds it.
 
-    Raises what `register_shipped` raises, and Held where whoever holds the lease makes no champion in WAIT_S.
+    Raises what `register_shipped` raises, Held where whoever holds the lease makes no champion in WAIT_S, and Interrupted where `stop` ends the wait.
     """
-    registry = registry or Registry(settings)
+    registry, stop = registry or Registry(settings), stop or threading.Event()
     deadline = time.monotonic() + WAIT_S
     while True:
         champion = registry.resolve(Alias.CHAMPION)
@@ -39,7 +41,8 @@ def bootstrap(settings: Settings, registry: Registry | None = None) -> Registere
         except Held:
             if time.monotonic() > deadline:
                 raise
-        time.sleep(POLL_S)
+        stop.wait(POLL_S)
+        check(stop)
 
 
 def register_shipped(settings: Settings, registry: Registry) -> RegisteredVersion:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from infra.settings import Settings, load
 from schemas.model_events import Alias
 from schemas.promotion import State
 from tests.unit.trainer.promotion.memory import Killed, MemoryRegistry
-from trainer.bootstrap import ACTOR, SHIPPED, register_shipped
+from trainer.bootstrap import ACTOR, SHIPPED, bootstrap, register_shipped
+from trainer.interruption import Interrupted
+from trainer.lease import lease, promoter_lease_path
 from trainer.promotion.log import Ledger
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -41,6 +44,16 @@ def test_the_first_champion_comes_from_the_project_and_its_log_says_so(settings:
         assert version.aliases == (Alias.CHAMPION,) and version.tags["decision"] == SHIPPED
         assert [(step.after, step.actor, step.reason) for step in version.transitions] == [(State.GATED, ACTOR, SHIPPED), (State.CHAMPION, ACTOR, SHIPPED)]
     assert len(registry.versions()) == 1
+
+
+def test_the_wait_for_a_promoter_ends_with_a_stop(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.bootstrap.WAIT_S", 5.0)
+    registry: Any = Empty()
+    stop = Event()
+    stop.set()
+    with lease(promoter_lease_path(settings)), pytest.raises(Interrupted):
+        bootstrap(settings, registry, stop)
+    assert bootstrap(settings, registry, stop).version == "1"  # nothing is waited for
 
 
 @pytest.mark.parametrize("boundary", range(6))
