@@ -93,12 +93,11 @@ def writing(directory: Path) -> Iterator[None]:
         raise OSError(f"{directory}: {str(error).splitlines()[0]}") from error
 
 
-def write_json(path: Path, value: Any, *, indent: int | None = None, sync: bool = True) -> None:
-    """Write whole or not at all; with `sync` it outlives the machine's power, too."""
+def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
+    """Write whole or not at all, synced before it takes its name."""
     scratch = path.with_suffix(".tmp")
     scratch.write_text(json.dumps(value, indent=indent) + "\n")
-    if sync:
-        _sync(scratch)
+    _sync(scratch)
     scratch.replace(path)
 
 

@@ -1,9 +1,13 @@
 import json
+import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from infra.settings import load
+from tests.unit.trainer.disk import files_up_to
+from trainer.interruption import Interrupted
 from trainer.report import INTERRUPTED, Report
 
 
@@ -36,6 +40,32 @@ def test_the_parts_of_a_stage_add_up_over_processes_and_its_highest_peak_counts(
     with again.stage("sft"):
         pass
     assert 100.0 <= again.seconds["sft"] < 200.0 and again.data["peak_rss_bytes"]["sft"] == 10**15
+
+
+def test_a_full_disk_does_not_hide_what_ended_a_stage(tmp_path: Path) -> None:
+    report = begin(tmp_path)
+    disk = ExitStack()
+
+    def stopped() -> None:
+        disk.enter_context(files_up_to(0))
+        raise Interrupted("asked to stop")
+
+    with pytest.raises(Interrupted), disk, report.stage("sft"):
+        stopped()
+    assert on_disk(report)["seconds"] == {} and "sft" in report.seconds
+
+
+def test_what_a_step_tells_outlives_the_machines_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report, synced, sync = begin(tmp_path), list[str](), os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+        sync(descriptor)
+
+    with report.stage("rl"):
+        monkeypatch.setattr("os.fsync", note)
+        report.tell_step(60, 60, 0.0, {"k": 6})
+        assert synced == ["report.tmp"]
 
 
 def test_a_file_that_is_no_report_is_refused(tmp_path: Path) -> None:

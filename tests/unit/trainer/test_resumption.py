@@ -7,13 +7,14 @@ from typing import Any
 
 import pytest
 
+from infra.errors import RetryLater
 from infra.registry import RegisteredVersion, Registry
 from infra.settings import Settings, load
 from schemas.model_events import Alias
 from tests.unit.infra.checkpoint_files import write_checkpoint
 from trainer.bootstrap import SHIPPED, register_shipped
 from trainer.report import TRAINED, Report
-from trainer.resumption import STARTS, parent_of_run, take_up
+from trainer.resumption import KILLS, UNREADABLE, parent_of_run, take_up
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
@@ -95,12 +96,35 @@ def test_a_run_that_would_be_another_today_is_abandoned_with_the_reason(begin: B
     assert registry._store.client.get_run(tracked).info.status == "KILLED"
 
 
-def test_a_run_of_other_code_or_that_never_ends_is_abandoned(begin: Begin) -> None:
-    for data, reason in (({"code_version": "0"}, "made by version 0 of the code"), ({"starts": STARTS}, f"started {STARTS} times without an end")):
-        report = begin()
-        change(report, **data)
-        begin()
-        assert Report.read(report.path).data["status"] == "abandoned" and reason in Report.read(report.path).data["reason"]
+def test_a_run_of_other_code_is_abandoned(begin: Begin) -> None:
+    report = begin()
+    change(report, code_version="0")
+    begin()
+    assert Report.read(report.path).data["status"] == "abandoned" and "made by version 0 of the code" in Report.read(report.path).data["reason"]
+
+
+def test_a_run_that_is_killed_again_and_again_is_abandoned_unless_it_stores_something_more(begin: Begin) -> None:
+    first = begin()
+    for place in ("sft-steps/checkpoint-9", "sft-steps/checkpoint-10", "sft/00000000", "rl/00000004"):
+        for _ in range(KILLS - 1):  # with what comes next, one kill too few
+            assert begin().run_id == first.run_id
+        (first.directory / "state" / place).mkdir(parents=True)
+    for _ in range(KILLS):
+        again = begin()
+        assert again.run_id == first.run_id
+    assert (again.data["starts"], again.data["kills"]) == (4 * (KILLS - 1) + KILLS + 1, KILLS - 1)
+    assert again.data["stored"] == {"sft-steps": 10, "sft": 0, "rl": 4}
+    assert begin().run_id != first.run_id
+    assert Report.read(first.path).data["reason"] == f"killed {KILLS} times with nothing more stored in between"
+
+
+def test_a_run_that_was_stopped_or_kept_waiting_goes_on_however_often(begin: Begin) -> None:
+    first = begin()
+    for _ in range(KILLS + 2):
+        again = begin()
+        assert again.run_id == first.run_id
+        change(again, status="interrupted")
+    assert (again.data["starts"], again.data["kills"]) == (KILLS + 3, 1)  # the first was killed
 
 
 def test_a_run_whose_version_is_registered_only_has_to_end_whoever_serves_by_now(begin: Begin) -> None:
@@ -119,15 +143,28 @@ def test_of_several_unfinished_runs_the_newest_goes_on(begin: Begin, tmp_path: P
     assert Report.read(older / "report.json").data["reason"] == "a newer run goes on"
 
 
-def test_ended_runs_are_cleared_and_unreadable_ones_left(begin: Begin, tmp_path: Path) -> None:
+def test_ended_runs_are_cleared_and_the_state_of_unreadable_ones_is_set_aside(begin: Begin, tmp_path: Path) -> None:
     ended = begin()
     ended.finish(TRAINED, "better")
-    broken = tmp_path / "runs" / "20200101T000000-1"
-    (broken / "state").mkdir(parents=True)
+    broken, bare = (tmp_path / "runs" / f"20200101T000000-{number}" for number in (1, 2))
+    for folder in (broken, bare):
+        (folder / "state" / "sft" / "00000025").mkdir(parents=True)
     (broken / "report.json").write_text("{")
     new = begin()
     assert new.run_id != ended.run_id and new.data["starts"] == 1
-    assert [path.name for folder in (ended.directory, broken) for path in folder.iterdir()] == ["report.json", "report.json"]
+    assert [path.name for path in ended.directory.iterdir()] == ["report.json"] and not list(bare.iterdir())
+    assert {path.name for path in broken.iterdir()} == {"report.json", UNREADABLE} and (broken / UNREADABLE / "sft" / "00000025").is_dir()
+
+
+def test_a_run_whose_report_cannot_be_read_now_is_waited_for(begin: Begin) -> None:
+    report = begin()
+    report.path.rename(report.path.with_name("elsewhere"))
+    report.path.mkdir()  # reading it is an OSError, as where a process has too many files open
+    with pytest.raises(RetryLater, match=f"{report.run_id} cannot be read"):
+        begin()
+    report.path.rmdir()
+    report.path.with_name("elsewhere").rename(report.path)
+    assert begin().run_id == report.run_id and (report.directory / "state").is_dir()
 
 
 def test_a_run_starts_from_the_champion_or_from_the_newest_version_without_a_parent(
