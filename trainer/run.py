@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 import threading
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from infra.errors import BadSetting, RetouchError, RetryLater
 from infra.registry import DatasetLineage, RegisteredVersion, Registry
 from infra.settings import Settings
 from infra.version_tags import RUN_ID
+from trainer import leftovers
 from trainer.bootstrap import bootstrap
 from trainer.collect import check_erasures, collect
 from trainer.distributed import Launch, heeding, launched
@@ -42,32 +44,35 @@ _LIBRARIES = ("torch", "transformers", "datasets", "trl.trainer.sft_trainer", "t
 def run(settings: Settings, stop: threading.Event, registry: Registry | None = None, triggers: Sequence[Trigger] = (BY_HAND,)) -> Report:
     """One run, or the rest of one that was cut short. `triggers` are why, and all others that were asked; the report keeps them.
 
-    Raises Interrupted when stopped, RetryLater when broker, registry, disk or another process of the launch fail it, and BadSetting for a setting that
-    cannot be worked with: after these the run can be taken up. After anything else, such as CannotContinue, it is over. The report on disk says so too.
+    Raises Interrupted when stopped, RetryLater when broker, registry, disk or another process of the launch fail it, BadSetting for a setting that cannot
+    be worked with, and torch's OutOfMemoryError: after these the run can be taken up. After anything else, such as CannotContinue, it is over. The
+    report on disk says so too, unless it is the disk that fails.
     """
-    registry = registry or Registry(settings)
-    champion = bootstrap(settings, registry)
-    with launched(settings.trainer.processes_wait_s) as launch, lease(lease_path(settings)):
-        parent = parent_of_run(settings, registry, champion)
-        report = take_up(settings, registry, champion, parent)
-        report.data.setdefault("triggers", [asdict(trigger) for trigger in triggers])
-        try:
-            with heeding(settings.trainer.processes_wait_s):
-                _Run(settings, stop, registry, report, champion, parent, launch).complete()
-        except (Interrupted, RetryLater, BadSetting) as error:
-            _interrupt(report, str(error))
-            raise
-        except (KafkaError, OSError) as error:  # the world's fault and not the run's
-            reason = f"{type(error).__name__}: {error}"
-            _interrupt(report, reason)
-            raise RetryLater(reason) from error
-        except Exception as error:
-            report.finish(FAILED, str(error) if isinstance(error, RetouchError) else type(error).__name__)
-            _give_up(report, registry)
-            raise
-        clear(report)
-        log.info("run finished", extra={"run_id": report.run_id, "status": report.data["status"], "reason": report.data["reason"]})
-        return report
+    with _worldly():
+        registry = registry or Registry(settings)
+        champion = bootstrap(settings, registry, stop)
+        with launched(settings.trainer.processes_wait_s) as launch, lease(lease_path(settings)):
+            parent = parent_of_run(settings, registry, champion)
+            report = take_up(settings, registry, champion, parent)
+            report.data.setdefault("triggers", [asdict(trigger) for trigger in triggers])
+            try:
+                with heeding(settings.trainer.processes_wait_s), _worldly():
+                    _Run(settings, stop, registry, report, champion, parent, launch).complete()
+            except (Interrupted, RetryLater, BadSetting) as error:
+                _interrupt(report, str(error))
+                raise
+            except Exception as error:
+                if _is_out_of_memory(error):
+                    report.data["kills"] = report.data.get("kills", 0) + 1  # it ends as a kill by the system would
+                    _interrupt(report, type(error).__name__)
+                else:
+                    _give_up(report, registry, str(error) if isinstance(error, RetouchError) else type(error).__name__)
+                raise
+            clear(report)
+            log.info("run finished", extra={"run_id": report.run_id, "status": report.data["status"], "reason": report.data["reason"]})
+            digests = {version.dataset.digest for version in (champion, parent) if version.dataset} | {report.data.get("dataset_digest", "")}
+            leftovers.remove(settings, {champion.version, parent.version}, digests)
+            return report
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,7 @@ class _Run:
         with report.stage("load"):
             tracked = report.data["tracked"] = registry.tracking.begin(report.run_id, params, dataset)
             progress = Progress(report, registry.tracking, tracked)
-            checkpoints = self.settings.stack.dir / "trainer" / "checkpoints"
+            checkpoints = leftovers.checkpoints_dir(self.settings)
             fetched = {version: registry.fetch(version, checkpoints) for version in (parent.version, self.champion.version)}
         stages = Stages(self.settings, report, progress, snapshot, self.stop, self.launch)
         candidate = stages.candidate(fetched[parent.version], fetched[self.champion.version])
@@ -153,13 +158,31 @@ def _metrics(report: Report) -> dict[str, float]:
     return metrics
 
 
+@contextmanager
+def _worldly() -> Iterator[None]:
+    """Broker, network and disk are the world's fault and not the run's. Raises RetryLater for what they raise."""
+    try:
+        yield
+    except (KafkaError, OSError) as error:
+        raise RetryLater(f"{type(error).__name__}: {error}") from error
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Of the GPU, or of the process. Who did not load torch cannot have its error."""
+    torch = sys.modules.get("torch")
+    return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
+
+
 def _interrupt(report: Report, reason: str) -> None:
-    report.finish(INTERRUPTED, reason)
+    with suppress(OSError):  # left as it is, it reads as one that was killed, and is taken up all the same
+        report.finish(INTERRUPTED, reason)
     log.info("run interrupted", extra={"run_id": report.run_id, "reason": reason})
 
 
-def _give_up(report: Report, registry: Registry) -> None:
+def _give_up(report: Report, registry: Registry, reason: str) -> None:
     """A run that failed is not taken up: it would fail again."""
+    with suppress(OSError):
+        report.finish(FAILED, reason)
     if tracked := report.data.get("tracked"):
         with suppress(RetryLater):
             registry.tracking.end(tracked, "FAILED")

@@ -1,0 +1,104 @@
+"""How a run ends that the machine does not let go on; no broker is reached."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from infra.errors import CannotContinue, RetryLater
+from infra.registry import RegisteredVersion
+from infra.settings import Settings, load
+from schemas.model_events import Alias
+from tests.unit.trainer.disk import files_up_to
+from tests.unit.trainer.promotion.memory import MemoryRegistry
+from trainer.interruption import Interrupted
+from trainer.report import Report
+from trainer.run import run
+
+
+class OneVersion(MemoryRegistry):
+    """Its first version is champion. `step` is what happens when a run asks for its own version, which is its first step."""
+
+    def __init__(self, step: Callable[[], object]) -> None:
+        super().__init__()
+        self.register()
+        self._step = step
+
+    def resolve(self, alias: Alias) -> RegisteredVersion:
+        return self.get("1")
+
+    def of_run(self, run_id: str) -> None:
+        self._step()
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return load(stack={"dir": tmp_path})
+
+
+def runs(settings: Settings) -> list[Path]:
+    return sorted((settings.stack.dir / "runs").glob("*"))
+
+
+def fail_with(error: Exception) -> Callable[[], None]:
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def test_a_run_for_which_the_disk_has_no_room_can_be_asked_for_again_and_leaves_no_folder(settings: Settings) -> None:
+    registry: Any = OneVersion(lambda: None)
+    with files_up_to(0), pytest.raises(RetryLater, match="OSError"):  # the lease cannot be written
+        run(settings, threading.Event(), registry)
+    with files_up_to(100), pytest.raises(RetryLater, match="OSError"):  # nor the report
+        run(settings, threading.Event(), registry)
+    assert runs(settings) == []
+
+
+def test_a_run_on_a_disk_that_fills_up_can_be_taken_up(settings: Settings) -> None:
+    disk = ExitStack()
+    registry: Any = OneVersion(lambda: disk.enter_context(files_up_to(100)))
+    with disk, pytest.raises(RetryLater, match="OSError"):  # it cannot say that its first stage begins
+        run(settings, threading.Event(), registry)
+    (folder,) = runs(settings)
+    assert Report.read(folder / "report.json").data["status"] == "running" and (folder / "state").is_dir()
+    registry = OneVersion(fail_with(RetryLater("the registry is away")))
+    with pytest.raises(RetryLater, match="the registry is away"):
+        run(settings, threading.Event(), registry)
+    assert runs(settings) == [folder]
+
+
+@pytest.mark.parametrize("error", [Interrupted("asked to stop"), CannotContinue("the loss is not finite")])
+def test_a_full_disk_does_not_hide_how_a_run_ended(settings: Settings, error: Exception) -> None:
+    disk = ExitStack()
+
+    def fail() -> None:
+        disk.enter_context(files_up_to(100))
+        raise error
+
+    registry: Any = OneVersion(fail)
+    with disk, pytest.raises(type(error), match=str(error)):
+        run(settings, threading.Event(), registry)
+    (folder,) = runs(settings)
+    assert (folder / "state").exists() is isinstance(error, Interrupted)
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(torch.OutOfMemoryError("CUDA out of memory"), "interrupted"), (MemoryError(), "interrupted"), (KeyError("x"), "failed")]
+)
+def test_a_run_that_is_out_of_memory_keeps_its_state_and_another_error_ends_it(settings: Settings, error: Exception, status: str) -> None:
+    registry: Any = OneVersion(fail_with(error))
+    with pytest.raises(type(error)):
+        run(settings, threading.Event(), registry)
+    (folder,) = runs(settings)
+    told = json.loads((folder / "report.json").read_text())
+    assert (told["status"], told["reason"], told["kills"]) == (status, type(error).__name__, int(status == "interrupted"))
+    assert (folder / "state").exists() is (status == "interrupted")
