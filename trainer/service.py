@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import threading
+import traceback
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from kafka.errors import KafkaError
@@ -18,7 +20,7 @@ from trainer.bootstrap import bootstrap
 from trainer.collect import collect
 from trainer.holdout import untouched_share
 from trainer.interruption import Interrupted
-from trainer.lease import is_held, lease_path
+from trainer.lease import Held, is_held, lease_path
 from trainer.planning import plan
 from trainer.resumption import parent_of_run
 from trainer.run import run
@@ -50,19 +52,23 @@ def describe(settings: Settings, stop: threading.Event) -> dict[str, Any]:
 
 
 def serve(settings: Settings, stop: threading.Event) -> None:
-    """Look every `trainer.poll_s`, run where a trigger fires. A run or a look that fails is logged; the next may succeed."""
+    """Look every `trainer.poll_s`, run where a trigger fires. A run or a look that fails, however it does, is logged; the next may succeed."""
     registry = Registry(settings)
+    watch = Watch(settings, registry)
     mark_ready(settings)
     while not stop.is_set():
         try:
-            bootstrap(settings)
-            with Watch(settings, registry) as watch:
+            bootstrap(settings, registry, stop)
+            with watch:
                 _watch(settings, stop, registry, watch)
         except Interrupted:
             return
-        except (RetouchError, KafkaError) as error:
+        except (RetouchError, KafkaError, OSError) as error:
             log.error("trainer cannot look", extra={"reason": str(error)})
-        stop.wait(settings.trainer.poll_s)
+            stop.wait(settings.trainer.poll_s)
+        except Exception as error:  # the outermost frame: a process that ended here would be started anew at once, and fail again
+            log.error("trainer cannot look", extra=_unforeseen(error))
+            stop.wait(settings.trainer.every_s)
 
 
 def _watch(settings: Settings, stop: threading.Event, registry: Registry, watch: Watch) -> None:
@@ -79,10 +85,20 @@ def _watch(settings: Settings, stop: threading.Event, registry: Registry, watch:
                 log.error("run failed", extra={"reason": str(error)})
                 stop.wait(pause_s(error, settings.trainer))  # what made it fail may be over by then; the same trigger fires again
                 continue
+            except Exception as error:
+                log.error("run failed", extra=_unforeseen(error))
+                stop.wait(pause_s(error, settings.trainer))
+                continue
             watch.attempted()
         stop.wait(settings.trainer.poll_s)
 
 
-def pause_s(error: RetouchError, trainer: Trainer) -> float:
-    """How long to leave a run alone that ended so: what is briefly away may be back at the next look, anything else waits for the schedule."""
-    return trainer.poll_s if isinstance(error, RetryLater) else trainer.every_s
+def pause_s(error: Exception, trainer: Trainer) -> float:
+    """How long to leave a run alone that ended so: what is briefly away, or at work, may be back at the next look; anything else waits for the schedule."""
+    return trainer.poll_s if isinstance(error, RetryLater | Held) else trainer.every_s
+
+
+def _unforeseen(error: Exception) -> dict[str, Any]:
+    """Kind and places alone: its words may be a user's."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return {"reason": type(error).__name__, "frames": [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames]}

@@ -1,10 +1,105 @@
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from pathlib import Path
+from typing import Any
+
 import pytest
+from kafka.errors import KafkaError
 
-from infra.errors import BadSetting, CannotContinue, RetouchError, RetryLater
-from infra.settings import Trainer
-from trainer.service import pause_s
+from infra.errors import BadSetting, CannotContinue, RetryLater
+from infra.logs import JsonLines
+from infra.settings import Trainer, load
+from trainer import service
+from trainer.lease import Held
+from trainer.service import pause_s, serve
+from trainer.triggers import BY_HAND, Trigger
+
+POLL_S, EVERY_S = 2.0, 90.0
 
 
-@pytest.mark.parametrize(("error", "pause"), [(RetryLater("away"), 2.0), (CannotContinue("diverged"), 90.0), (BadSetting("no GPU"), 90.0)])
-def test_what_is_briefly_away_is_looked_for_soon_and_what_failed_waits_for_the_schedule(error: RetouchError, pause: float) -> None:
-    assert pause_s(error, Trainer(poll_s=2.0, every_s=90.0)) == pause
+@pytest.mark.parametrize(
+    ("error", "pause"),
+    [
+        (RetryLater("away"), POLL_S),
+        (Held("another trainer is at work"), POLL_S),
+        (CannotContinue("diverged"), EVERY_S),
+        (BadSetting("no GPU"), EVERY_S),
+        (KeyError("unforeseen"), EVERY_S),
+    ],
+)
+def test_what_is_briefly_away_is_looked_for_soon_and_what_failed_waits_for_the_schedule(error: Exception, pause: float) -> None:
+    assert pause_s(error, Trainer(poll_s=POLL_S, every_s=EVERY_S)) == pause
+
+
+class Waits(threading.Event):
+    """Asked to stop in the wait of this number; notes how long each would have been."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.seconds: list[float | None] = []
+        self._count = count
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.seconds.append(timeout)
+        if len(self.seconds) == self._count:
+            self.set()
+        return self.is_set()
+
+
+class Looks:
+    """A watch whose looks end one after the other so; after an attempt nothing fires."""
+
+    def __init__(self, *looks: Exception | None) -> None:
+        self._looks, self._attempted = list(looks), False
+
+    def __enter__(self) -> Looks:
+        return self
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def look(self, stop: threading.Event) -> list[Trigger]:
+        if error := self._looks.pop(0) if self._looks else None:
+            raise error
+        return [] if self._attempted else [BY_HAND]
+
+    def attempted(self) -> None:
+        self._attempted = True
+
+
+def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waits: int, looks: list[Exception | None], runs: list[Exception | None]) -> list[float | None]:
+    """How long the service waited each time."""
+    monkeypatch.setattr(service, "Registry", lambda settings: None)
+    monkeypatch.setattr(service, "bootstrap", lambda *args: None)
+    monkeypatch.setattr(service, "Watch", lambda *args: Looks(*looks))
+
+    def run(*args: Any) -> None:
+        if error := runs.pop(0):
+            raise error
+
+    monkeypatch.setattr(service, "run", run)
+    stop = Waits(waits)
+    serve(load(stack={"dir": tmp_path}, trainer={"poll_s": POLL_S, "every_s": EVERY_S}), stop)
+    assert not runs
+    return stop.seconds
+
+
+def test_an_error_that_nobody_foresaw_ends_neither_service_nor_schedule_and_quotes_nobody(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    words = KeyError("a user's words")
+    assert served(monkeypatch, tmp_path, 3, [words], [ValueError("a user's words"), None]) == [EVERY_S, EVERY_S, POLL_S]
+    lines = [json.loads(JsonLines().format(record)) for record in caplog.records if record.levelno == logging.ERROR]
+    assert [(line["text"], line["reason"]) for line in lines] == [("trainer cannot look", "KeyError"), ("run failed", "ValueError")]
+    assert any(frame.startswith("test_service.py:") and frame.endswith(" run") for frame in lines[1]["frames"])
+    assert "words" not in json.dumps(lines)
+
+
+def test_a_look_that_fails_forgets_no_attempt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert served(monkeypatch, tmp_path, 4, [None, KafkaError(), OSError("no more files"), None], [None]) == [POLL_S] * 4
+
+
+def test_a_service_beside_a_run_by_hand_looks_again_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert served(monkeypatch, tmp_path, 2, [], [Held("pid 7"), None]) == [POLL_S] * 2
