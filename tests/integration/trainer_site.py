@@ -20,7 +20,7 @@ def settings_of(broker: Broker, checkpoint: Path, directory: Path, model_name: s
     return load(
         kafka={"bootstrap_servers": broker.bootstrap_servers},
         stack={"dir": directory},
-        reflection={"checkpoint": checkpoint, "max_new_tokens": 8},
+        reflection={"checkpoint": checkpoint, "max_new_tokens": 64},
         registry={"model_name": model_name},
         trainer=enough | trainer,
     )
