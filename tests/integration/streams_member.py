@@ -43,7 +43,7 @@ class FileIndex(ListIndex):
             raise ValueError("a bug")
         await super().upsert(points)
         rows = ({"id": str(point.interaction.interaction_id), "by": self._member} for point in points)
-        os.write(self._file, b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+        os.write(self._file, b"".join(b"\n" + json.dumps(row).encode() for row in rows) + b"\n")  # a kill may cut it, and then this ends the line
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
         self._is_there()

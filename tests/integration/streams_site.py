@@ -8,7 +8,7 @@ import time
 import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -138,9 +138,13 @@ class Site:
         self._looked_at = len(self.platform.seen)
 
     def _rows(self) -> list[dict[str, str]]:
+        """Whole rows: one that a kill cut short was not written, and its batch is handled again."""
         file = self._directory / "points.jsonl"
-        lines = file.read_text().splitlines(keepends=True) if file.exists() else []
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+        rows = []
+        for line in file.read_text().splitlines() if file.exists() else ():
+            with suppress(ValueError):
+                rows.append(json.loads(line))
+        return rows
 
     def _settings(self, instance: str) -> Settings:
         return load(kafka={"bootstrap_servers": self._address, "instance": instance}, stack={"dir": self._directory / instance})
