@@ -33,7 +33,7 @@ from schemas.trajectories import Trajectory
 from trainer.cases import Lesson, Unusable, case_of, lesson_key, lesson_of
 from trainer.interruption import check
 from trainer.selection import TOPIC, Entry, Kind, select
-from trainer.snapshot import Ranges, Row, Snapshot, canonical, ranges_json
+from trainer.snapshot import Ranges, Row, Snapshot, canonical, ranges_json, snapshots_dir
 from trainer.spool import Spool
 
 #: What a run reads.
@@ -50,7 +50,7 @@ def collect(settings: Settings, stop: threading.Event, untouched_share: float = 
     consumer = reader(settings, "retouch-trainer", max_poll_records=2000, fetch_max_bytes=16_000_000)
     try:
         ranges = offset_ranges(consumer, READ)
-        return assemble(ranges, records(consumer, ranges, stop), settings.trainer, untouched_share, before, settings.stack.dir / "snapshots")
+        return assemble(ranges, records(consumer, ranges, stop), settings.trainer, untouched_share, before, snapshots_dir(settings))
     finally:
         consumer.close()
 
@@ -65,7 +65,7 @@ def check_erasures(settings: Settings, snapshot: Snapshot, stop: threading.Event
         before = snapshot.ranges.get(ERASURES.name, {})
         now = offset_ranges(consumer, (ERASURES,))[ERASURES.name]
         since = {number: (max(start, before.get(number, (0, start))[1]), end) for number, (start, end) in now.items()}
-        gathered = Gathered({}, settings.stack.dir / "snapshots")
+        gathered = Gathered({}, snapshots_dir(settings))
         for record in records(consumer, {ERASURES.name: since}, stop):
             gathered.take(record)
     finally:

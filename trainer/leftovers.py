@@ -16,6 +16,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from infra.settings import Settings
+from trainer.snapshot import snapshots_dir
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +37,7 @@ def remove(settings: Settings, versions: Collection[str], digests: Collection[st
     What cannot be removed stays, and is logged.
     """
     before = time.time() - max(UNTOUCHED_S, 2 * settings.promotion.gate_timeout_s)
-    for folder, needed in ((checkpoints_dir(settings), versions), (settings.stack.dir / "snapshots", digests)):
+    for folder, needed in ((checkpoints_dir(settings), versions), (snapshots_dir(settings), digests)):
         for path in sorted(folder.glob("*")):
             if path.name not in needed and _OURS.fullmatch(path.name):
                 _remove(path, before)

@@ -89,12 +89,17 @@ class Snapshot:
         return Spooled(self.spool, [row.span for row in self.rows if row.kind is kind and row.held_out is held_out], make)
 
 
+def snapshots_dir(settings: Settings) -> Path:
+    """Where snapshots are stored, each in a folder of its digest."""
+    return settings.stack.dir / "snapshots"
+
+
 def write(snapshot: Snapshot, settings: Settings, code_version: str) -> Path:
     """Store a snapshot under `stack.dir/snapshots/<digest>`: each file whole or not at all, the manifest last."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    directory = settings.stack.dir / "snapshots" / snapshot.digest
+    directory = snapshots_dir(settings) / snapshot.digest
     directory.mkdir(parents=True, exist_ok=True)
     schema = pa.schema([("kind", pa.string()), ("row_id", pa.string()), ("held_out", pa.bool_()), ("message", pa.string())])
     scratch = directory / "rows.tmp"
@@ -123,10 +128,10 @@ def write(snapshot: Snapshot, settings: Settings, code_version: str) -> Path:
 
 def load(settings: Settings, digest: str) -> Snapshot:
     """A stored snapshot, verified against its digest. Raises CannotContinue naming the file and what is wrong with it."""
-    directory = settings.stack.dir / "snapshots" / digest
+    directory = snapshots_dir(settings) / digest
     manifest = _manifest(directory / "manifest.json", digest)
     path = directory / "rows.parquet"
-    spool = Spool(settings.stack.dir / "snapshots")
+    spool = Spool(snapshots_dir(settings))
     rows = [Row(kind, row_id, held_out, spool.put(text)) for kind, row_id, held_out, text in _stored(path)]
     ranges = {topic: {int(number): (ends[0], ends[1]) for number, ends in parts.items()} for topic, parts in manifest["ranges"].items()}
     snapshot = Snapshot(ranges, spool, rows, manifest["counts"], manifest["judged_share"])

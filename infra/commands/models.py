@@ -73,8 +73,8 @@ def rollback(
     """Let a former champion serve again, and give up the present one for good."""
     from infra.commands import versions
 
-    given_up, again = (str(number) if number else None for number in (version, to))
-    run(lambda settings: versions.rollback(settings, given_up, again, operator, reason, wait, as_json))
+    given_up, back = (str(number) if number else None for number in (version, to))
+    run(lambda settings: versions.rollback(settings, given_up, back, operator, reason, wait, as_json))
 
 
 @models.command(epilog=UNKNOWN)

@@ -15,6 +15,7 @@ from infra.settings import Settings
 from schemas.model_events import Alias
 from trainer.collect import collect
 from trainer.holdout import untouched_share
+from trainer.leftovers import checkpoints_dir
 from trainer.promotion.gate import GateResult
 from trainer.promotion.judging import Questions, answered, judge
 from trainer.snapshot import Snapshot
@@ -36,7 +37,7 @@ def judge_version(settings: Settings, version: str, stop: threading.Event) -> Ga
 def fetched(settings: Settings, registry: Registry, version: RegisteredVersion) -> Path:
     """The files of a version that is relied on. Raises CannotContinue where they are not what was registered."""
     try:
-        return registry.fetch(version.version, _folder(settings))
+        return registry.fetch(version.version, checkpoints_dir(settings))
     except BadCheckpoint as error:
         raise CannotContinue(str(error)) from error
 
@@ -45,7 +46,7 @@ def _judged(settings: Settings, registry: Registry, candidate: RegisteredVersion
     prepare(settings)
     serving = fetched(settings, registry, champion)
     try:
-        files = registry.fetch(candidate.version, _folder(settings))
+        files = registry.fetch(candidate.version, checkpoints_dir(settings))
     except BadCheckpoint as error:
         return GateResult("rejected", str(error))
     if different := differences(serving, files):
@@ -84,7 +85,3 @@ def _too_few(settings: Settings, snapshot: Snapshot) -> str | None:
             f" (only users below {snapshot.judged_share:g} may judge, an ancestor may have trained on the others; the tag holdout_share says whom it never saw)"
         )
     return f"{found}; register it again when more of them have told what they think"
-
-
-def _folder(settings: Settings) -> Path:
-    return settings.stack.dir / "trainer" / "checkpoints"
