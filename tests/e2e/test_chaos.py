@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -26,13 +25,11 @@ from lab.chaos.history import read_seen, read_sent
 from lab.chaos.load import Manners
 from lab.chaos.run import Options
 from schemas.topics import RESPONSES
+from tests.e2e.processes import MARK, marked, until_nothing_is_left
 
 ROOT = Path(__file__).parents[2]
 RUN_TIMEOUT_S = 600
 STOP_TIMEOUT_S = 90
-GONE_WITHIN_S = 20
-#: What marks this test's processes among all others.
-MARK = "CHAOS_TEST_MARK"
 #: Its first fault is a pause of more than ten seconds.
 PAUSES_FIRST = 25
 #: Its answers do not matter here, its start does.
@@ -50,25 +47,6 @@ def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     yield str(tmp_path)
     for process in marked(str(tmp_path)):
         process.kill()
-
-
-def marked(mark: str) -> list[psutil.Process]:
-    """Every other living process with this mark in its environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.pid != os.getpid() and process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
-def until_nothing_is_left(mark: str) -> None:
-    deadline = time.monotonic() + GONE_WITHIN_S
-    while left := marked(mark):  # what dies with its parent does so a moment after it
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
 
 
 def test_a_short_run_finds_the_anomalies_that_were_put_there(tmp_path: Path, mark: str) -> None:

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -30,6 +29,7 @@ from infra.stack.lock import holder
 from infra.stack.record import lock_path
 from schemas.model_events import Alias
 from schemas.promotion import State
+from tests.e2e.processes import MARK, marked, until_nothing_is_left
 from trainer.holdout import HOLDOUT_SHARE
 from trainer.promotion.gate import GateResult, gate_tag
 
@@ -38,10 +38,7 @@ ROOT = Path(__file__).parents[2]
 RUN_TIMEOUT_S = 900
 STOP_TIMEOUT_S = 60
 SETTLED_WITHIN_S = 300
-GONE_WITHIN_S = 20
 START_TIMEOUT_S = 600
-#: What marks this test's processes among all others.
-MARK = "E2E_TEST_MARK"
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
@@ -86,23 +83,8 @@ def start(out: Path, mark: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def marked(mark: str) -> list[psutil.Process]:
-    """Every living process with this mark in its environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
 def assert_nothing_is_left(out: Path, mark: str) -> None:
-    deadline = time.monotonic() + GONE_WITHIN_S
-    while left := marked(mark):  # what dies with its parent does so a moment after it
-        assert time.monotonic() < deadline, left
-        time.sleep(0.1)
+    until_nothing_is_left(mark)
     assert holder(lock_path(out / "state")) is None
     assert not lock_path(out / "state").exists()
 
