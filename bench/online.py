@@ -30,7 +30,7 @@ from schemas.outcomes import Outcome
 from schemas.queries import Query, Strategy
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
 from schemas.topics import OUTCOMES, RESPONSES
-from streams.quality.book import Book, Place, Read
+from streams.quality.partition_metrics import Book, Place, Read
 
 SIZE, USERS, ITEMS, WORDS = 5_000, 1_000, 6, 15
 CATCH_UP_WITHIN_S = 300.0
@@ -53,9 +53,9 @@ def measure(size: int = SIZE) -> dict[str, float]:
 
 def measure_broker(size: int = SIZE) -> float:
     """Answers a second, each with its outcome, that the process's loop reads, counts and commits from a local broker. Blocks for its start too."""
-    from infra.broker import Broker
-    from infra.kafka import producer, send
-    from infra.topology import apply
+    from infra.kafka.clients import producer, send
+    from infra.kafka.topology import apply
+    from infra.local.broker import Broker
     from streams.quality.service import Service
 
     with tempfile.TemporaryDirectory() as scratch, Broker(load(stack={"dir": scratch})) as broker:

@@ -6,7 +6,7 @@ import argparse
 import importlib
 import sys
 
-from infra.lifecycle import run_process
+from infra.process.lifecycle import run_process
 
 #: Imported only when chosen: Faust and the embedder are for the first alone.
 SERVICES = {"streams": "streams.service", "quality": "streams.quality.service"}

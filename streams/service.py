@@ -16,21 +16,21 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import CannotContinue, RetouchError, RetryLater
-from infra.lifecycle import FAILED, mark_ready
+from infra.process.lifecycle import FAILED, mark_ready
 from infra.settings import Settings
-from streams.embedder import Embedder, SentenceEmbedder
-from streams.halves import Halves
-from streams.history import History
+from streams.app.join_state import Halves
+from streams.app.topology import prepare
+from streams.history.processor import History
 from streams.index.edge import EdgeIndex
+from streams.index.embedder import Embedder, SentenceEmbedder
 from streams.index.history import HistoryIndex
-from streams.index.late import LateIndex
+from streams.index.lazy_index import LateIndex
 from streams.index.server import ServerIndex
-from streams.outcomes import Outcomes
-from streams.retrieval import Retrieval
-from streams.topology import prepare
+from streams.outcomes.processor import Outcomes
+from streams.retrieval.processor import Retrieval
 
 if TYPE_CHECKING:
-    from streams.app import Runner
+    from streams.app.app import Runner
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +90,7 @@ class Service:
     """The app with its three processors, on the running event loop."""
 
     def __init__(self, settings: Settings, embedder: Embedder, index: HistoryIndex, partitions: int) -> None:
-        from streams.app import Runner, make_app, state_table
+        from streams.app.app import Runner, make_app, state_table
 
         self._settings = settings
         self._failure: BaseException | None = None

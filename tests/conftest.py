@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck
 from hypothesis import settings as hypothesis_settings
 
-from infra.broker import Broker
+from infra.local.broker import Broker
 from infra.settings import Settings, load
 
 # The same examples every time, and no verdict that depends on how busy the machine is.
@@ -42,7 +42,7 @@ def clean_environment() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """Apache Kafka on a free port with every declared topic, for the whole session."""
-    from infra.topology import apply  # imports the Kafka client, which unit tests do without
+    from infra.kafka.topology import apply  # imports the Kafka client, which unit tests do without
 
     with Broker(load(stack={"dir": tmp_path_factory.mktemp("broker")})) as running:
         apply(load(kafka={"bootstrap_servers": running.bootstrap_servers}))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infra.errors import RetouchError
-from infra.lifecycle import run_process
+from infra.process.lifecycle import run_process
 from infra.settings import Settings
 from traffic import replay
 from traffic.datasets.catalog import FORMATS, open_dataset

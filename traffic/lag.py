@@ -13,7 +13,7 @@ from typing import Self
 from kafka import TopicPartition
 
 from infra.errors import RetryLater
-from infra.kafka import admin, reader
+from infra.kafka.clients import admin, reader
 from infra.settings import Settings
 from schemas.topics import Topic, consumer_group
 

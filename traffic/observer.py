@@ -18,7 +18,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from infra.errors import RetryLater
-from infra.kafka import reader
+from infra.kafka.clients import reader
 from infra.settings import Settings
 from schemas.envelope import Envelope, read
 from schemas.messages import Malformed, Message

@@ -17,7 +17,7 @@ from uuid import UUID
 from kafka.errors import KafkaError
 
 from infra.errors import RetryLater
-from infra.kafka import producer, send
+from infra.kafka.clients import producer, send
 from infra.settings import Settings
 from schemas.history import Interaction
 from schemas.messages import Message

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from kafka.errors import KafkaError
 
-from infra import outputs
 from infra.errors import RetryLater
-from infra.lifecycle import FAILED, OK
+from infra.process import output_files
+from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings
 from schemas.history import Interaction
 from schemas.topics import FEEDBACK, INTERACTIONS, RESPONSES
@@ -106,7 +106,7 @@ def run(
     """
     stop = stop or threading.Event()
     if out:
-        outputs.check_writable(Path(out))
+        output_files.check_writable(Path(out))
     dataset = open_dataset(Path(path), format, last)
     script = Script.read(dataset, settings.tenant, limit)
     display = Display(as_json)
@@ -120,7 +120,7 @@ def run(
     else:
         display.table(report)
     if out:
-        outputs.write(Path(out), json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        output_files.write(Path(out), json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return OK if report["answered_all"] else FAILED
 
 

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
-from infra.lifecycle import mark_ready
+from infra.process.lifecycle import mark_ready
 from infra.settings import Settings
 from schemas.topics import FEEDBACK, INTERACTIONS, RESPONSES
 from traffic.datasets.steps import Question

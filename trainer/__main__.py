@@ -1,6 +1,6 @@
 """`python -m trainer`: the service, or with a flag one of its parts.
 
-Launched in several processes (`trainer.distributed`) it is one run, --once: the main one runs, the others train along.
+Launched in several processes (`trainer.learn.distributed`) it is one run, --once: the main one runs, the others train along.
 Exit codes: 0 trained, or nothing to train (the log says why), or stopped by a signal; 1 failed; 2 an impossible setting or flag.
 """
 
@@ -13,9 +13,9 @@ import threading
 from contextlib import suppress
 
 from infra.errors import BadSetting
-from infra.lifecycle import run_process
+from infra.process.lifecycle import run_process
 from infra.settings import Settings
-from trainer.libraries import quiet
+from trainer.learn.libraries import quiet
 
 
 def main() -> int:
@@ -28,12 +28,12 @@ def main() -> int:
 
     def body(settings: Settings, stop: threading.Event) -> None:
         quiet()
-        from trainer import service
-        from trainer.bootstrap import bootstrap
-        from trainer.distributed import check_launch, is_main, processes
-        from trainer.follow import follow
         from trainer.interruption import Interrupted
-        from trainer.run import run
+        from trainer.learn.distributed import check_launch, is_main, processes
+        from trainer.promotion.bootstrap import bootstrap
+        from trainer.run import service
+        from trainer.run.follower_rank import follow
+        from trainer.run.training_run import run
 
         check_launch(settings.trainer)
         if processes() > 1 and not flags.once:

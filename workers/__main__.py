@@ -1,4 +1,4 @@
-"""One worker process: `python -m workers base|reflection|teacher|base-endpoint`."""
+"""One worker process: `python -m workers base|reflection|teacher`."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import argparse
 import importlib
 import sys
 
-from infra.lifecycle import run_process
+from infra.process.lifecycle import run_process
 
 #: Imported only when chosen: the reflection worker alone needs an engine.
 SERVICES = {
     "base": ("workers.base.service", "queries to drafts, by the base model's endpoint"),
     "reflection": ("workers.reflection.service", "contexts to responses, by the reflection model"),
     "teacher": ("workers.teacher.service", "outcomes to trajectories, by a teacher"),
-    "base-endpoint": ("workers.endpoint.service", "serve the tiny base model at base.url"),
 }
 
 

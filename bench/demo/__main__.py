@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.demo.command import run
 from infra.errors import BadSetting
-from infra.lifecycle import USAGE
+from infra.process.lifecycle import USAGE
 from infra.settings import load
 
 

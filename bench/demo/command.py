@@ -17,16 +17,16 @@ from typing import Any
 import psutil
 from pydantic import ValidationError
 
-import infra.stack.fresh
+import infra.local.fresh_state
 from bench.demo.plan import FULL, SHORT, Plan
 from bench.demo.progress import Progress
 from bench.demo.report import Report
 from bench.demo.usage import tree_cpu_s
-from infra import outputs
 from infra.errors import BadSetting, RetouchError
-from infra.lifecycle import FAILED, INTERRUPTED, OK
+from infra.local.record import StackRecord, record_path
+from infra.process import output_files
+from infra.process.lifecycle import FAILED, INTERRUPTED, OK
 from infra.settings import Section, Settings
-from infra.stack.record import StackRecord, record_path
 
 
 def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_json: bool = False) -> int:
@@ -54,8 +54,8 @@ def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_js
     progress.close()
     _show(report, out, as_json)
     try:
-        outputs.write(out / "report.json", report.model_dump_json(indent=1) + "\n")
-        outputs.write(out / "report.html", rendered)
+        output_files.write(out / "report.json", report.model_dump_json(indent=1) + "\n")
+        output_files.write(out / "report.html", rendered)
     except RetouchError as error:
         _tell(f"demo: {error}")
         return FAILED
@@ -69,7 +69,7 @@ def _demonstrate(settings: Settings, plan: Plan, out: Path, short: bool, seed: i
     from bench.demo.script import Script
 
     for name in ("report.json", "report.html"):
-        outputs.check_writable(out / name)
+        output_files.check_writable(out / name)
     settings = prepared(settings, plan, fresh_state(out), seed)
     run = Script(settings, plan, seed, short, progress).play()
     with progress.phase("report", "checking answers and writing the report"):
@@ -86,7 +86,7 @@ def _has_stack_record(state: Path) -> bool:
     return True
 
 
-fresh_state = partial(infra.stack.fresh.fresh_state, command="retouch demo", run="demonstration", is_ours=_has_stack_record)
+fresh_state = partial(infra.local.fresh_state.fresh_state, command="retouch demo", run="demonstration", is_ours=_has_stack_record)
 
 
 def prepared(settings: Settings, plan: Plan, state: Path, seed: int) -> Settings:

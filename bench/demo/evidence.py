@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from bench.demo.report import Model, RewardPoint
-from infra.registry import RegisteredVersion
+from infra.registry.client import RegisteredVersion
 
 
 @dataclass(frozen=True)

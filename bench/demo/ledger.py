@@ -88,7 +88,7 @@ def read_starts(settings: Settings) -> Starts:
     """The present ends of all topics: on a broker that others use, what lies before them is not this run's."""
     from kafka import TopicPartition
 
-    from infra.kafka import reader
+    from infra.kafka.clients import reader
 
     consumer = reader(settings, "retouch-demo-starts")
     try:
@@ -139,7 +139,7 @@ def _seen(kind: type[M], headers: Sequence[tuple[str, bytes]], value: bytes | No
 def _records(settings: Settings, topic: str, starts: Starts) -> Iterator[Any]:
     from kafka import TopicPartition
 
-    from infra.kafka import reader
+    from infra.kafka.clients import reader
 
     consumer = reader(settings, "retouch-demo-count")
     try:

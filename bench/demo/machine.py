@@ -11,8 +11,8 @@ import psutil
 
 from bench.demo.report import Machine
 from infra.errors import RetouchError
-from infra.java import find_java
-from infra.kafka_jars import VERSION as KAFKA
+from infra.local.java import find_java
+from infra.local.kafka_jars import VERSION as KAFKA
 
 #: The name in the report and the package that it is the version of.
 PACKAGES = {

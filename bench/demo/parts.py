@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from infra.child import Child
-from infra.environment import environment
 from infra.errors import RetouchError
+from infra.process.child import Child
+from infra.process.environment import environment
 from infra.settings import Settings
 
 POLL_S = 0.1

@@ -15,9 +15,9 @@ from bench.demo.parts import POLL_S, Part, PartFailed
 from bench.demo.plan import Plan
 from bench.demo.progress import Progress, Span
 from bench.demo.usage import MemoryWatch
-from infra.registry import Registry
+from infra.local import Stack
+from infra.registry.client import Registry
 from infra.settings import Settings
-from infra.stack import Stack
 from schemas.ids import is_held_out
 from schemas.promotion import State
 from schemas.topics import OUTCOMES, consumer_group

@@ -25,9 +25,9 @@ from bench.promotion.plan import FULL, SHORT, Plan
 from bench.promotion.population import Kind, Pool, pool
 from bench.promotion.scenarios import Scenario, scenarios
 from bench.workers.targets import Target
-from infra import outputs
 from infra.errors import CannotContinue
-from infra.lifecycle import FAILED, OK
+from infra.process import output_files
+from infra.process.lifecycle import FAILED, OK
 from infra.settings import Promotion, Settings
 
 KIND = "retouch.bench-promotion.v1"
@@ -47,10 +47,10 @@ def run(settings: Settings, out: Path, *, short: bool = False, jobs: int = 2, on
     plan = SHORT if short else FULL
     chosen = scenarios(plan, only)
     for name in (REPORT, PICTURE):
-        outputs.check_writable(out / name)
+        output_files.check_writable(out / name)
     report = measure(settings.promotion, plan, chosen, jobs)
     text = json.dumps(report, indent=1) + "\n"
-    outputs.write(out / REPORT, text)
+    output_files.write(out / REPORT, text)
     picture.draw(report, out / PICTURE)
     sys.stdout.write(text if as_json else "\n".join(lines(report, out)) + "\n")
     return OK if report["ok"] else FAILED

@@ -32,17 +32,17 @@ from bench.swap.targets import targets
 from bench.swap.versions import register
 from bench.workers.site import site
 from bench.workers.targets import Target
-from infra import outputs
 from infra.errors import CannotContinue
-from infra.lifecycle import FAILED, OK
-from infra.registry import RegisteredVersion, Registry
+from infra.process import output_files
+from infra.process.lifecycle import FAILED, OK
+from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.ids import derive
 from schemas.promotion import State
 from schemas.topics import MODEL_EVENTS
-from workers.engines.process import prepare_process
-from workers.reflection.files import models_dir
-from workers.reflection.routes import Routes
+from workers.serving.engines.process import prepare_process
+from workers.serving.routes import Routes
+from workers.serving.version_files import models_dir
 
 T = TypeVar("T")
 
@@ -55,9 +55,9 @@ WARM_SWAPS = 3
 def run(settings: Settings, out: Path, *, short: bool = False, as_json: bool = False) -> int:
     """Blocks for minutes. Exit codes: 0 every target met, 1 one was missed. Raises CannotContinue where something failed."""
     for name in (REPORT, PICTURE):
-        outputs.check_writable(out / name)
+        output_files.check_writable(out / name)
     report = measure(settings, SHORT if short else FULL)
-    outputs.write(out / REPORT, json.dumps(report, indent=1) + "\n")
+    output_files.write(out / REPORT, json.dumps(report, indent=1) + "\n")
     picture.draw(report, out / PICTURE)
     sys.stdout.write(json.dumps(report, indent=1) + "\n" if as_json else "\n".join(lines(report, out)) + "\n")
     return OK if report["ok"] else FAILED

@@ -22,9 +22,9 @@ from schemas.contexts import Context
 from schemas.prompts import reflection_prompt
 from schemas.responses import ModelVersion, ResponseStatus
 from schemas.rewriting import Rewrite
-from workers.engines.choice import start_engine
 from workers.reflection.reflector import Reflector
-from workers.reflection.routes import Routes
+from workers.serving.engines.factory import start_engine
+from workers.serving.routes import Routes
 
 #: Of a version: what it says to questions, by number.
 Reference = Mapping[int, Answer]

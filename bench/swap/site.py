@@ -12,19 +12,19 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import uuid4
 
-from infra.kafka import producer, send
-from infra.registry import RegisteredVersion, Registry
+from infra.kafka.clients import producer, send
+from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.messages import Message
 from schemas.model_events import Alias, ModelEvent
 from schemas.topics import MODEL_EVENTS, Topic
-from workers.engines.engine import Engine
-from workers.reflection.follower import Follower
-from workers.reflection.hints import KafkaHints
 from workers.reflection.reflector import Reflector
-from workers.reflection.routes import Routes
 from workers.reflection.shadowing import Shadowing
-from workers.reflection.start import start
+from workers.serving.engines.engine import Engine
+from workers.serving.follower import Follower
+from workers.serving.model_event_listener import KafkaHints
+from workers.serving.routes import Routes
+from workers.serving.start import start
 
 
 class Counted:

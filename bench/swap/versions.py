@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.swap.plan import Plan
-from infra.registry import RegisteredVersion, Registry
+from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
 from schemas.promotion import State, Transition
@@ -18,8 +18,8 @@ PROJECT = Path(__file__).parents[2]
 
 def register(settings: Settings, registry: Registry, plan: Plan, folder: Path) -> list[RegisteredVersion]:
     """All of them gated; the first is the champion."""
-    from trainer.policy import Policy
-    from trainer.promotion.canaries import sure, telling
+    from trainer.judge.canary_prompts import sure, telling
+    from trainer.learn.policy import Policy
 
     shipped = PROJECT / settings.reflection.checkpoint
     checkpoints = [shipped, *(_noisy(shipped, folder / f"noisy-{number}", plan, number) for number in range(1, plan.versions))]

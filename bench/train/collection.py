@@ -80,9 +80,9 @@ def measure(sizes: Sequence[int] = SIZES) -> Collection:
 
 def measure_here(size: int) -> Cost:
     """One size in this process, after a small one that pays for what is paid once. Its memory means something only in a fresh process."""
-    from trainer import snapshot as stored
-    from trainer.collect import assemble
-    from trainer.memory import peak_rss_bytes
+    from trainer.data import snapshot as stored
+    from trainer.data.collect import assemble
+    from trainer.learn.memory import peak_rss_bytes
 
     making_s = _seconds(lambda: sum(1 for _ in records(size)))
     with tempfile.TemporaryDirectory() as scratch:
@@ -113,10 +113,10 @@ def measure_here(size: int) -> Cost:
 
 def measure_broker(size: int) -> float:
     """Microseconds a trajectory, with its outcome, from a local broker with `PARTITIONS` partitions to the digest. Blocks for the broker's start too."""
-    from infra.broker import Broker
-    from infra.kafka import producer
-    from infra.topology import apply
-    from trainer.collect import collect
+    from infra.kafka.clients import producer
+    from infra.kafka.topology import apply
+    from infra.local.broker import Broker
+    from trainer.data.collect import collect
 
     with tempfile.TemporaryDirectory() as scratch, Broker(load(stack={"dir": scratch})) as broker:
         settings = load(stack={"dir": scratch}, kafka={"bootstrap_servers": broker.bootstrap_servers, "partitions": PARTITIONS})

@@ -28,11 +28,11 @@ from bench.train.report import KIND, Measurement
 from bench.train.targets import NEEDED, targets
 from bench.train.work import Work
 from bench.workers.targets import Target
-from infra import outputs
 from infra.errors import BadSetting
-from infra.lifecycle import FAILED, OK
+from infra.process import output_files
+from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings
-from trainer.evaluate import choose
+from trainer.judge.evaluate import choose
 
 REPORT, TABLE, PICTURE = "train.json", "train.md", "train.png"
 ARMS = "arms"
@@ -65,12 +65,12 @@ def run(settings: Settings, options: Options, as_json: bool = False) -> int:
     """
     _check(settings, options)
     for name in (REPORT, TABLE, PICTURE):
-        outputs.check_writable(options.out / name)
+        output_files.check_writable(options.out / name)
     report, found = measure(settings, options)
     text = json.dumps(report, indent=1) + "\n"
-    outputs.write(options.out / REPORT, text)
+    output_files.write(options.out / REPORT, text)
     table = tables.markdown(found, report)
-    outputs.write(options.out / TABLE, table)
+    output_files.write(options.out / TABLE, table)
     for name, one in found.items():
         path = options.out / (PICTURE if len(found) == 1 else f"train-{name}.png")
         picture.draw(one, options.plan(), path, f"{report['started_at'][:10]}, seed {options.seed}")

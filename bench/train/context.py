@@ -26,11 +26,11 @@ from schemas.prompts import base_prompt
 from schemas.queries import Query, Strategy
 from schemas.responses import Provenance, Response, ResponseStatus
 from schemas.topics import INTERACTIONS
-from streams.embedder import Matrix, SentenceEmbedder
-from streams.history import text_of
-from streams.retrieval import context_of, query_text
-from trainer.policy import Policy
-from trainer.rollout import Sampling, generate
+from streams.history.processor import text_of
+from streams.index.embedder import Matrix, SentenceEmbedder
+from streams.retrieval.processor import context_of, query_text
+from trainer.learn.policy import Policy
+from trainer.learn.rollout import Sampling, generate
 
 #: A user tells their own answer this long after they asked.
 FEEDBACK_AFTER = timedelta(minutes=1)

@@ -20,7 +20,7 @@ from schemas.envelope import open_envelope, seal
 from schemas.outcomes import Outcome
 from schemas.topics import OUTCOMES
 from schemas.trajectories import Trajectory
-from trainer.cases import Case, Lesson, Unusable, case_of, lesson_key, lesson_of
+from trainer.data.cases import Case, Lesson, Unusable, case_of, lesson_key, lesson_of
 from workers.runtime.handler import Incoming
 from workers.teacher.instruction import Instruction
 from workers.teacher.template import TemplateTeacher

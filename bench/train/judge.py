@@ -14,8 +14,8 @@ from bench.train.work import Done
 from schemas.scoring import Interval, bootstrap, paired_bootstrap, rouge, score
 from schemas.tasks import Task
 from traffic.ceilings import best_rule
-from trainer.cases import Case
-from trainer.evaluate import BOOTSTRAP_SEED, Pairs, compare, mean_score
+from trainer.data.cases import Case
+from trainer.judge.evaluate import BOOTSTRAP_SEED, Pairs, compare, mean_score
 
 BLIND, RULE, IDEAL = "blind", "rule", "ideal"
 #: Items in a domain's past that count as few and as many.

@@ -20,7 +20,7 @@ from infra.errors import BadSetting
 from infra.settings import Trainer
 from pico.checkpoints import REFLECTOR
 from traffic.world import MOVIE_TAG, PRODUCT_RATING, TWEET_PARAPHRASE
-from trainer.cases import Lesson
+from trainer.data.cases import Lesson
 
 SFT, RL = "sft_mixed_", "rl_from_best_sft"
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from bench.train.work import Cost
 from schemas.scoring import Interval
-from trainer.rl import Step
+from trainer.learn.rl import Step
 
 KIND = "retouch.bench-train.v1"
 
@@ -27,7 +27,7 @@ class Answerer:
     fallen_back: float | None = None
     dev: float | None = None
     way: Interval | None = None
-    behaviour: Mapping[str, float] = field(default_factory=dict)  # of what was written; `trainer.behaviour` says what of it the reward sees
+    behaviour: Mapping[str, float] = field(default_factory=dict)  # of what was written; `trainer.judge.behaviour` says what of it the reward sees
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from typing import Any
 
 from infra.errors import CannotContinue
 from infra.settings import Rl, Settings, load
-from trainer.cases import Case
+from trainer.data.cases import Case
 
 #: So small that no weight moves, and more than nothing, which an optimizer might skip.
 NO_MOTION = 1e-12
@@ -128,9 +128,9 @@ class _Race:
     """Both engines. TRL's trainer drives; before each of its steps ours makes the same one."""
 
     def __init__(self, checkpoint: Path, cases: Sequence[Case], settings: Settings, rl: Rl) -> None:
-        from trainer.grpo import plan_of
-        from trainer.policy import Policy
-        from trainer.prompts import Prompter
+        from trainer.data.prompts import Prompter
+        from trainer.learn.grpo import plan_of
+        from trainer.learn.policy import Policy
 
         if len(cases) < rl.prompts_per_step:
             raise CannotContinue(f"{len(cases)} cases are fewer than the {rl.prompts_per_step} prompts of a step; make the world larger")
@@ -146,8 +146,8 @@ class _Race:
     def _own_stepper(self, k: int) -> Any:
         import torch
 
-        from trainer.rl import learn, roll_out
-        from trainer.rollout import Sampling
+        from trainer.learn.rl import learn, roll_out
+        from trainer.learn.rollout import Sampling
 
         optimizer = torch.optim.AdamW(self.policy.model.parameters(), lr=self.rl.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
         sampling, stop = Sampling(self.max_new_tokens, self.rl.temperature, self.rl.top_p), threading.Event()
@@ -168,7 +168,7 @@ class _Race:
         from transformers import AutoModelForCausalLM, TrainerCallback
         from trl import GRPOConfig, GRPOTrainer
 
-        from trainer.rewards import reward_of
+        from trainer.learn.rewards import reward_of
 
         race = self
 
@@ -222,10 +222,10 @@ def prepared(settings: Settings, scratch: Path) -> tuple[Path, list[Case]]:
     """The shipped reflector behind a short SFT, so that it writes what RL samples, and the cases of a small world."""
     from bench.train.data import build
     from bench.train.material import Population, of_world
-    from trainer import sft
-    from trainer.bootstrap import ROOT
-    from trainer.policy import Policy
-    from trainer.prompts import Prompter
+    from trainer.data.prompts import Prompter
+    from trainer.learn import sft
+    from trainer.learn.policy import Policy
+    from trainer.promotion.bootstrap import ROOT
 
     data = build(of_world(Population(users=30, questions=6), 0, settings.trainer.holdout_share), settings, threading.Event())
     policy = Policy.load(ROOT / settings.reflection.checkpoint)

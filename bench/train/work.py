@@ -16,11 +16,12 @@ from bench.train.plan import Plan
 from infra.settings import Settings
 from schemas.prompts import rag_prompt
 from schemas.tasks import choose_option
-from trainer import evaluate, reinforce, sft
-from trainer.cases import Case
-from trainer.policy import Policy
-from trainer.prompts import Prompter
-from trainer.rl import Step
+from trainer.data.cases import Case
+from trainer.data.prompts import Prompter
+from trainer.judge import evaluate
+from trainer.learn import reinforce, sft
+from trainer.learn.policy import Policy
+from trainer.learn.rl import Step
 
 
 @dataclass(frozen=True)

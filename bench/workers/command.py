@@ -23,8 +23,8 @@ from bench.workers import latency, picture, poison, throughput
 from bench.workers.plan import FULL, QUICK, WORKERS, Plan
 from bench.workers.site import Kind, Site, site
 from bench.workers.targets import Target, targets
-from infra import outputs
-from infra.lifecycle import FAILED, OK
+from infra.process import output_files
+from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings
 
 KIND = "retouch.bench-workers.v1"
@@ -39,9 +39,9 @@ def run(settings: Settings, out: Path, *, quick: bool = False, as_json: bool = F
     Raises CannotContinue where something failed, before anything starts when `out` cannot be written.
     """
     for name in (REPORT, PICTURE):
-        outputs.check_writable(out / name)
+        output_files.check_writable(out / name)
     report = measure(settings, QUICK if quick else FULL, out / "logs")
-    outputs.write(out / REPORT, json.dumps(report, indent=1) + "\n")
+    output_files.write(out / REPORT, json.dumps(report, indent=1) + "\n")
     picture.draw(report, out / PICTURE)
     sys.stdout.write(json.dumps(report, indent=1) + "\n" if as_json else "\n".join(lines(report, out)) + "\n")
     return OK if report["ok"] else FAILED

@@ -15,7 +15,7 @@ from bench.workers.cpu import Meter
 from bench.workers.plan import WORKERS, Plan
 from bench.workers.site import Kind, Site
 from bench.workers.watch import Watch
-from infra.child import Child
+from infra.process.child import Child
 
 #: Between the start of the load's process and its first query: imports, and queries made beforehand.
 LEAD_S = 2.5

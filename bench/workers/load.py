@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from bench.workers.marks import Mark, Marked
 from bench.workers.process import topic
 from infra.errors import CannotContinue
-from infra.kafka import producer, send
+from infra.kafka.clients import producer, send
 from infra.settings import Settings, load
 from schemas.queries import Query
 

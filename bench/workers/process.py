@@ -18,7 +18,7 @@ from uuid import UUID
 
 from bench.workers.marks import Mark, read_mark
 from infra.errors import PoisonMessage, RetryLater
-from infra.lifecycle import mark_ready, run_process
+from infra.process.lifecycle import mark_ready, run_process
 from infra.settings import Settings
 from schemas.drafts import Draft
 from schemas.ids import derive

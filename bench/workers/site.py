@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.workers import load
-from infra.broker import Broker
-from infra.child import Child
-from infra.environment import environment
 from infra.errors import CannotContinue
-from infra.kafka import admin
+from infra.kafka.clients import admin
+from infra.local.broker import Broker
+from infra.process.child import Child
+from infra.process.environment import environment
 from infra.settings import DeliveryMode, KeyOrder, Settings
 from schemas.topics import dead_letter_topic
 

@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 
 from bench.workers.answers import Raw
 from infra.errors import CannotContinue
-from infra.kafka import reader
+from infra.kafka.clients import reader
 from infra.settings import Settings
 
 POLL_MS = 200

@@ -11,9 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import infra.stack.fresh
-from infra import outputs
-from infra.lifecycle import FAILED, OK
+import infra.local.fresh_state
+from infra.process import output_files
+from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings
 from lab.chaos import picture
 from lab.chaos.checker import check
@@ -23,7 +23,7 @@ from lab.chaos.run import BOUND_S, Options, perform
 
 REPORT, PICTURE = "report.json", "chaos.png"
 
-fresh_state = partial(infra.stack.fresh.fresh_state, command="retouch lab chaos", run="run")
+fresh_state = partial(infra.local.fresh_state.fresh_state, command="retouch lab chaos", run="run")
 
 
 def run(settings: Settings, *, minutes: float, seed: int, out: Path | None = None, ordered: bool = False, as_json: bool = False) -> int:
@@ -41,13 +41,13 @@ def run(settings: Settings, *, minutes: float, seed: int, out: Path | None = Non
 def experiment(settings: Settings, place: Path, *, minutes: float, seed: int, ordered: bool = False, options: Options | None = None) -> dict[str, Any]:
     """One run in `place`: its report, which is written there too, with the picture, the ledger and what was seen."""
     for name in (REPORT, PICTURE):
-        outputs.check_writable(place / name)
+        output_files.check_writable(place / name)
     settings = own_settings(settings, fresh_state(place))
     plan = draw(seed, minutes * 60, settings.kafka.session_timeout_ms / 1000)
     evidence, fates = perform(settings, plan, place, options or Options(tell=_tell))
     verdict = check(evidence.sent, evidence.seen, fates, healed_s=evidence.healed_s, bound_s=BOUND_S, ordered=ordered)
     report = compile_report(evidence, verdict, BOUND_S)
-    outputs.write(place / REPORT, json.dumps(report, indent=1) + "\n")
+    output_files.write(place / REPORT, json.dumps(report, indent=1) + "\n")
     picture.draw(evidence, place / PICTURE)
     return report
 

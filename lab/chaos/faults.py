@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import count
 
-from infra.stack import Stack
-from infra.stack.record import ProcessRecord, State
+from infra.local import Stack
+from infra.local.record import ProcessRecord, State
 from lab.chaos.plan import BASE_LINK, BROKER_LINK, Fault, Kind, Plan
 from lab.chaos.proxy import Answer, Cut, Hold, Late, Mode, Pass, Proxy
 

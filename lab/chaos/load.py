@@ -17,7 +17,7 @@ from typing import Any, Self
 from kafka.errors import KafkaError
 
 from infra.errors import CannotContinue
-from infra.kafka import producer, send
+from infra.kafka.clients import producer, send
 from infra.settings import Settings
 from lab.chaos.history import Clock, Ledger, Outcome, Sent
 from schemas.feedback import Feedback

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Self
 
-from infra.ports import free_port
+from infra.process.ports import free_port
 
 CHUNK_BYTES = 65_536
 #: Chunks of one direction that wait for their time: more, and the sender feels it as it would on a slow line.

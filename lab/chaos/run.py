@@ -11,9 +11,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from infra.errors import CannotContinue, RetouchError
+from infra.local import Stack
+from infra.local.proxy_addresses import Detour
 from infra.settings import Settings
-from infra.stack import Stack
-from infra.stack.detour import Detour
 from lab.chaos.checker import Fates
 from lab.chaos.faults import Diary, Hands, links
 from lab.chaos.history import Clock, Ledger, Outcome, Seen, first_of_each_place, write_seen

@@ -18,7 +18,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from infra.errors import CannotContinue
-from infra.kafka import reader
+from infra.kafka.clients import reader
 from infra.settings import Settings
 from lab.chaos.history import Clock, Seen
 from schemas.topics import CONTEXTS, DEAD_LETTERED, DRAFTS, FEEDBACK, INTERACTIONS, OUTCOMES, QUERIES, RESPONSES, TRAJECTORIES, dead_letter_topic

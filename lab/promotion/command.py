@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from infra import outputs
 from infra.errors import BadSetting
-from infra.lifecycle import FAILED, OK
+from infra.local.fresh_state import fresh_state
+from infra.process import output_files
+from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings
-from infra.stack.fresh import fresh_state
 from lab.promotion import boundaries
 from lab.promotion.live import experiment as running
 from lab.promotion.live.scenarios import cases
@@ -31,11 +31,11 @@ def run(settings: Settings, *, kills: int, live: int, seed: int, out: Path | Non
     if not kills and not live:
         raise BadSetting("--kills and --live are both 0: nobody would be killed, and nothing shown")
     if out:
-        outputs.check_writable(out / REPORT)
+        output_files.check_writable(out / REPORT)
     with _workplace(out) as place:
         report = measure(settings, place, kills=kills, live=live, seed=seed)
     if out:
-        outputs.write(out / REPORT, json.dumps(report, indent=1) + "\n")
+        output_files.write(out / REPORT, json.dumps(report, indent=1) + "\n")
     sys.stdout.write(json.dumps(report, indent=1) + "\n" if as_json else "\n".join(lines(report)) + "\n")
     return FAILED if report["anomalies"] else OK
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from schemas.model_events import Alias
 from schemas.promotion import CHALLENGING, TRANSITIONS, State
-from trainer.promotion.log import Ledger
+from trainer.promotion.version_history import Ledger
 
 
 def anomalies(ledger: Ledger) -> list[str]:

@@ -17,17 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import CannotContinue
-from infra.mlflow_store import mlflow
-from infra.registry import Registry
+from infra.registry.client import Registry
+from infra.registry.mlflow_store import mlflow
 from infra.settings import Settings
 from lab.promotion.invariants import anomalies, shape
 from lab.promotion.scenarios import COMING, Scenario
 from lab.promotion.script import Script
 from schemas.model_events import Alias
 from schemas.promotion import Transition
-from trainer.bootstrap import ROOT, register_shipped
-from trainer.promotion.log import Ledger
+from trainer.promotion.bootstrap import ROOT, register_shipped
 from trainer.promotion.promoter import Promoter
+from trainer.promotion.version_history import Ledger
 
 LIFE_S, POLL_S = 60.0, 0.005
 

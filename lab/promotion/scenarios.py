@@ -9,10 +9,10 @@ from functools import partial
 from infra.settings import Promotion
 from lab.promotion.script import PROMOTION, Told
 from schemas.promotion import CanaryPrompt, State
-from trainer.promotion import wishes
-from trainer.promotion.gate import GateResult
-from trainer.promotion.log import Ledger
+from trainer.judge.gate_result import GateResult
+from trainer.promotion import operator_commands
 from trainer.promotion.service import Wish
+from trainer.promotion.version_history import Ledger
 
 PASSED = GateResult("passed", "significantly better", {}, (CanaryPrompt(prompt="Say something.", token_ids=(1, 2, 3)),))
 GOOD: Mapping[str, Told] = {"shadow": "better", "canary": "better"}
@@ -42,9 +42,9 @@ class Scenario:
     def wish(self, ledger: Ledger) -> Wish | None:
         """What an operator asks now. One who was cut off looks first, as the commands do, and asks again where it was not done."""
         if self.rolls_back and ledger.champion and ledger.champion.version == COMING:
-            return partial(wishes.rollback, to=None, champion=COMING, operator="ada", reason="users complain")
+            return partial(operator_commands.rollback, to=None, champion=COMING, operator="ada", reason="users complain")
         if self.approves and ledger.challenger and ledger.challenger.state is State.APPROVAL:
-            return partial(wishes.promote, version=COMING, operator="ada", reason="looks good")
+            return partial(operator_commands.promote, version=COMING, operator="ada", reason="looks good")
         return None
 
 

@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal
 from uuid import UUID
 
-from infra.registry import RegisteredVersion
+from infra.registry.client import RegisteredVersion
 from infra.settings import Promotion
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality, Span
 from schemas.serving import Refusal, ServingReport
+from trainer.judge.gate_result import GateResult
 from trainer.promotion.feed import Seen
-from trainer.promotion.gate import GateResult
 
 #: What the figures of the stage under way mean. For `better` there are more and better ones than either stage needs.
 Told = Literal["nothing", "better", "harmful", "equal"]

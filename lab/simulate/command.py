@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from infra.commands.frame import FAILED, OK, show, show_json
+from infra.process.command_output import FAILED, OK, show, show_json
 from lab.simulate.run import Result, simulate
 from lab.simulate.virtual import Stuck
 

@@ -17,11 +17,11 @@ from kafka.errors import CommitFailedError, FencedInstanceIdError, KafkaError, R
 from kafka.structs import OffsetAndMetadata
 
 from infra.errors import CannotContinue
-from infra.kafka import client_options
+from infra.kafka.clients import client_options
 from infra.settings import Settings
 from schemas.topics import consumer_group
-from streams.quality.book import TOPICS
-from streams.quality.mark import Mark
+from streams.quality.checkpoint import Mark
+from streams.quality.partition_metrics import TOPICS
 
 GROUP = consumer_group("quality")
 STABLE = "<stable>"

@@ -16,8 +16,8 @@ from typing import Any
 from kafka.errors import KafkaError
 
 from infra.errors import CannotContinue
-from infra.kafka import producer, send
-from infra.lifecycle import FAILED, mark_ready
+from infra.kafka.clients import producer, send
+from infra.process.lifecycle import FAILED, mark_ready
 from infra.settings import Settings
 from infra.telemetry.metrics import QUALITY_RECORDS, QUALITY_REWARD, QualityOutcome
 from schemas.envelope import read
@@ -25,9 +25,9 @@ from schemas.ids import derive
 from schemas.messages import Malformed
 from schemas.quality import Moments
 from schemas.topics import OUTCOMES, QUALITY, RESPONSES, SHADOWS
-from streams.quality.book import TOPICS, Book, Place, Read
+from streams.quality.checkpoint import Mark
 from streams.quality.group import Group
-from streams.quality.mark import Mark
+from streams.quality.partition_metrics import TOPICS, Book, Place, Read
 
 log = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from kafka import TopicPartition
 
-from infra.kafka import admin, producer, reader
+from infra.kafka.clients import admin, producer, reader
 from infra.settings import Settings
 from schemas.topics import consumer_group, dead_letter_topic
 from workers.runtime.broker import Assigned, Broker, Membership, NotTaken, Polled, Producer

@@ -8,10 +8,10 @@ from uuid import UUID
 
 import pytest
 
-from infra.checkpoints import BadCheckpoint
+from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import CannotContinue, RetryLater
-from infra.registry import DatasetLineage, NoSuchVersion, RegisteredVersion, Registry
-from infra.tracking import Point
+from infra.registry.client import DatasetLineage, NoSuchVersion, RegisteredVersion, Registry
+from infra.registry.tracking import Point
 from schemas.model_events import Alias
 from schemas.promotion import CanaryPrompt, State, Transition
 from tests.unit.infra.checkpoint_files import write_checkpoint

@@ -12,15 +12,15 @@ from typing import Any
 
 import pytest
 
-from infra.checkpoints import BadCheckpoint, verify_checkpoint
+from infra.checkpoints.verification import BadCheckpoint, verify_checkpoint
 from infra.errors import BadSetting
 from infra.settings import EngineKind, Reflection, Settings
 from schemas.responses import ModelVersion
 from tests.tiny_model import make_checkpoint
-from workers.engines.choice import start_engine
-from workers.engines.engine import Generation, Sampling
-from workers.engines.lora import CONFIG, Base
-from workers.engines.serving import ServingEngine
+from workers.serving.engines.engine import Generation, Sampling
+from workers.serving.engines.factory import start_engine
+from workers.serving.engines.lora import CONFIG, Base
+from workers.serving.engines.serving_engine import ServingEngine
 
 #: torch, transformers, PEFT and vLLM warn about themselves.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(400)]

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from infra.checkpoints import BadCheckpoint
+from infra.checkpoints.verification import BadCheckpoint
 from infra.settings import EngineKind, Reflection, Settings
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from tests.tiny_model import make_checkpoint
-from workers.engines.choice import start_engine
-from workers.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, Sampling, SwapFailed
-from workers.engines.serving import ServingEngine
+from workers.serving.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, Sampling, SwapFailed
+from workers.serving.engines.factory import start_engine
+from workers.serving.engines.serving_engine import ServingEngine
 
 #: torch, transformers and vLLM warn about themselves.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(400)]

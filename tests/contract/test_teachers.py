@@ -14,7 +14,7 @@ from schemas.outcomes import Outcome
 from schemas.rewriting import Rewrite, parse
 from tests.unit.workers.made import STARS, make_outcome
 from tests.unit.workers.openai_server import Answer, OpenAiServer, completion, failure, scripted, serving
-from workers.endpoint.client import ChatEndpoint
+from workers.endpoints.client import ChatEndpoint
 from workers.teacher.checks import Brevity, flaw
 from workers.teacher.llm import LlmTeacher
 from workers.teacher.service import choose

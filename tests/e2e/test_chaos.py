@@ -15,10 +15,10 @@ import psutil
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 
-from infra import kafka
+from infra.kafka import clients
+from infra.local.lock import holder
+from infra.local.record import lock_path
 from infra.settings import Settings, load
-from infra.stack.lock import holder
-from infra.stack.record import lock_path
 from lab.chaos.checker import Kind
 from lab.chaos.command import PICTURE, REPORT, experiment
 from lab.chaos.history import read_seen, read_sent
@@ -70,7 +70,7 @@ def test_a_short_run_finds_the_anomalies_that_were_put_there(tmp_path: Path, mar
 
 def repeat_last_response(settings: Settings) -> str:
     """Write one response again, byte for byte, and return its query."""
-    consumer = kafka.reader(settings, "test-meddler")
+    consumer = clients.reader(settings, "test-meddler")
     partition, deadline = _with_records(consumer), time.monotonic() + 60
     consumer.assign([partition])
     consumer.seek_to_beginning(partition)
@@ -78,7 +78,7 @@ def repeat_last_response(settings: Settings) -> str:
     while not records and time.monotonic() < deadline:
         records = [record for batch in consumer.poll(timeout_ms=500).values() for record in batch]
     consumer.close()
-    producer = kafka.producer(settings, "test-meddler")
+    producer = clients.producer(settings, "test-meddler")
     producer.send(RESPONSES.name, key=records[0].key, value=records[0].value, headers=list(records[0].headers), partition=partition.partition)
     producer.flush(timeout=60)
     producer.close(timeout=10)

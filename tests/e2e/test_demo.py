@@ -21,17 +21,17 @@ from safetensors.torch import load_file, save_file
 
 from bench.demo.plan import SHORT, TRIAL
 from bench.demo.report import Report
-from infra.environment import environment
-from infra.registry import RegisteredVersion, Registry
+from infra.local import Stack
+from infra.local.lock import holder
+from infra.local.record import lock_path
+from infra.process.environment import environment
+from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import load
-from infra.stack import Stack
-from infra.stack.lock import holder
-from infra.stack.record import lock_path
 from schemas.model_events import Alias
 from schemas.promotion import State
 from tests.e2e.processes import MARK, marked, until_nothing_is_left
-from trainer.holdout import HOLDOUT_SHARE
-from trainer.promotion.gate import GateResult, gate_tag
+from trainer.data.holdout import HOLDOUT_SHARE
+from trainer.judge.gate_result import GateResult, gate_tag
 
 ROOT = Path(__file__).parents[2]
 #: A run and its end are bounded; a machine that is busy with other tests takes several times the usual minutes.

@@ -15,12 +15,12 @@ from typing import Any
 
 import pytest
 
-from infra.checkpoints import differences
+from infra.checkpoints.verification import differences
 from infra.settings import Lora, Rl, Sft, Trainer
 from schemas.prompts import PromptStyle
 from tests.tiny_model import make_checkpoint
 from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
-from trainer.cases import Lesson, lesson_of
+from trainer.data.cases import Lesson, lesson_of
 
 OUT = Path(__file__).resolve().parents[2] / "bench-out" / "gpu-training.json"
 MAX_NEW_TOKENS = 128
@@ -39,9 +39,9 @@ def lessons(count: int) -> list[Lesson]:
 
 def trained(checkpoint: Path, trainer: Trainer, folder: Path) -> dict[str, Any]:
     """One run of the stages, with what it cost."""
-    from trainer import memory, reinforce, sft
-    from trainer.lora import trainable
-    from trainer.prompts import Prompter
+    from trainer.data.prompts import Prompter
+    from trainer.learn import memory, reinforce, sft
+    from trainer.learn.lora import trainable
 
     stop = threading.Event()
     memory.reset()
@@ -68,7 +68,7 @@ def trained(checkpoint: Path, trainer: Trainer, folder: Path) -> dict[str, Any]:
 
 
 def _cost(tokens_per_s: float) -> dict[str, Any]:
-    from trainer import memory
+    from trainer.learn import memory
 
     return {"tokens_per_s": tokens_per_s, "peak_gpu_bytes": memory.peak_gpu_bytes(), "peak_rss_bytes": memory.peak_rss_bytes()}
 

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra.broker import Broker
+from infra.kafka.topology import apply
+from infra.local.broker import Broker
 from infra.settings import load
-from infra.topology import apply
 
 
 @contextmanager

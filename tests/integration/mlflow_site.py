@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from infra.child import Child
-from infra.ports import free_port
+from infra.process.child import Child
+from infra.process.ports import free_port
 
 HOST = "127.0.0.1"
 START_S, STOP_S = 100.0, 30.0

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import RetryLater
-from infra.lifecycle import run_process
+from infra.process.lifecycle import run_process
 from infra.settings import Settings
 from schemas.contexts import HistoryItem
+from streams.app.transport import Consumer
 from streams.index.history import Point, Scope, Vector
 from streams.service import index_or_late, serve
-from streams.transport import Consumer
 from tests.unit.streams.fakes import ListIndex, WordEmbedder
 
 

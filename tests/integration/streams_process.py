@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from infra.kafka import producer, reader, send
+from infra.kafka.clients import producer, reader, send
 from infra.settings import Settings
 from schemas.contexts import Context
 from schemas.drafts import Draft

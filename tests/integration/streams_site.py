@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from infra.broker import Broker
+from infra.local.broker import Broker
 from infra.settings import Settings, load
 from schemas.contexts import Context
 from schemas.envelope import read

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.train import arms
-from infra.commands.app import app
+from cli.app import app
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra import kafka
-from infra.broker import Broker
 from infra.errors import BadSetting, CannotContinue
+from infra.kafka import clients
+from infra.local.broker import Broker
 from infra.settings import Settings, load
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
@@ -71,7 +71,9 @@ def test_a_broker_that_cannot_start_shows_the_end_of_its_log(own_broker: Broker)
 
 
 def test_the_broker_dies_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
-    code = f"from infra.broker import Broker; from infra.settings import load; import time; b = Broker(load(stack={{'dir': {str(tmp_path)!r}}})); b.start()"
+    code = (
+        f"from infra.local.broker import Broker; from infra.settings import load; import time; b = Broker(load(stack={{'dir': {str(tmp_path)!r}}})); b.start()"
+    )
     supervisor = subprocess.Popen([sys.executable, "-c", f"{code}; print(b.child.pid, flush=True); time.sleep(60)"], stdout=subprocess.PIPE, text=True)
     assert supervisor.stdout is not None
     broker = psutil.Process(int(supervisor.stdout.readline()))
@@ -92,19 +94,19 @@ def _lives(process: psutil.Process) -> bool:
 
 
 def _create_topic(settings: Settings) -> None:
-    client = kafka.admin(settings)
+    client = clients.admin(settings)
     client.create_topics({"kept": {"num_partitions": 1, "replication_factor": 1}}, wait_for_metadata=True)
     client.close()
 
 
 def _send(settings: Settings, value: bytes) -> None:
-    producer = kafka.producer(settings, "test")
+    producer = clients.producer(settings, "test")
     producer.send("kept", value=value).get(timeout=WAIT_S)
     producer.close()
 
 
 def _values(settings: Settings, count: int) -> list[bytes]:
-    consumer = kafka.reader(settings, "test")
+    consumer = clients.reader(settings, "test")
     consumer.subscribe(["kept"])
     values: list[bytes] = []
     deadline = time.monotonic() + WAIT_S

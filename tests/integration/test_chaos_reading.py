@@ -10,10 +10,10 @@ from uuid import UUID, uuid4
 import pytest
 from kafka import KafkaProducer, TopicPartition
 
-from infra import kafka
-from infra.broker import Broker
+from infra.kafka import clients
+from infra.kafka.topology import apply
+from infra.local.broker import Broker
 from infra.settings import Settings, load
-from infra.topology import apply
 from lab.chaos.checker import Kind, check
 from lab.chaos.history import Clock, Outcome, Seen, Sent
 from lab.chaos.proxy import Cut, Pass, Proxy
@@ -65,11 +65,11 @@ def seen_on(seen: list[Seen], topic: str) -> list[int]:
 def test_the_log_and_a_reader_at_read_committed_agree_and_a_reader_that_saw_more_is_caught(own_broker: Broker) -> None:
     settings = here(own_broker)
     q1, q2, q3 = uuid4(), uuid4(), uuid4()
-    plain = kafka.producer(settings, "test-load")
+    plain = clients.producer(settings, "test-load")
     for query in (q1, q2, q3):
         write(plain, QUERIES.name, query)
     plain.close(timeout=BOUND_S)
-    workers = kafka.producer(settings, "test-worker", transactional_id="test-worker")
+    workers = clients.producer(settings, "test-worker", transactional_id="test-worker")
     workers.init_transactions()
     transact(workers, DRAFTS.name, [q1, q2, q3], commit=True)
     transact(workers, RESPONSES.name, [q1, q2], commit=False)
@@ -99,7 +99,7 @@ def test_the_log_and_a_reader_at_read_committed_agree_and_a_reader_that_saw_more
 def until_marked(settings: Settings, *topics: str) -> None:
     """No transaction is open: the broker writes the marks of an end a moment after the producer has heard of it."""
     partitions, deadline = [TopicPartition(topic, 0) for topic in topics], time.monotonic() + BOUND_S
-    stable, whole = (kafka.reader(settings, "test-reader", isolation_level=level) for level in ("read_committed", "read_uncommitted"))
+    stable, whole = (clients.reader(settings, "test-reader", isolation_level=level) for level in ("read_committed", "read_uncommitted"))
     while stable.end_offsets(partitions) != whole.end_offsets(partitions):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -111,7 +111,7 @@ def uncommitted(settings: Settings, topic: str) -> list[int]:
     """Offsets that only a reader at read_uncommitted is given."""
     found: dict[str, set[int]] = {}
     for level in ("read_uncommitted", "read_committed"):
-        consumer = kafka.reader(settings, "test-reader", isolation_level=level)
+        consumer = clients.reader(settings, "test-reader", isolation_level=level)
         partition = TopicPartition(topic, 0)
         consumer.assign([partition])
         consumer.seek_to_beginning(partition)
@@ -136,7 +136,7 @@ def test_the_watcher_goes_on_after_the_broker_was_killed(own_broker: Broker) -> 
 
 
 def ask(settings: Settings, query: UUID) -> None:
-    producer = kafka.producer(settings, "test-load")
+    producer = clients.producer(settings, "test-load")
     write(producer, RESPONSES.name, query)
     producer.flush(timeout=BOUND_S)
     producer.close(timeout=BOUND_S)
@@ -156,7 +156,7 @@ def test_a_client_that_comes_through_the_proxy_stays_on_it(tmp_path: Path) -> No
             broker.start()
             apply(here(broker))
             through = load(kafka={"bootstrap_servers": f"{proxy.host}:{proxy.port}"})
-            consumer = kafka.reader(through, "test-reader")
+            consumer = clients.reader(through, "test-reader")
             ask(through, uuid4())
             consumer.assign([TopicPartition(RESPONSES.name, 0)])
             proxy.set(Cut())

@@ -13,11 +13,11 @@ import pytest
 from kafka import TopicPartition
 from typer.testing import CliRunner
 
-from infra.commands.app import app
-from infra.dead_letter_topics import DeadLetterTopics, TransactionalOutbox, answering
-from infra.dead_letters import CHUNK_LETTERS, Place, deliver, plan
+from cli.app import app
 from infra.errors import CannotContinue
-from infra.kafka import admin, producer, reader
+from infra.kafka.clients import admin, producer, reader
+from infra.kafka.dead_letter_topics import DeadLetterTopics, TransactionalOutbox, answering
+from infra.kafka.dead_letters import CHUNK_LETTERS, Place, deliver, plan
 from infra.settings import Settings
 from schemas.dead_letters import Origin, dead_letter
 from schemas.topics import MAX_MESSAGE_BYTES, dead_letter_topic

@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from infra.broker import Broker
 from infra.errors import CannotContinue
-from infra.registry import Registry
+from infra.local.broker import Broker
+from infra.registry.client import Registry
 from infra.settings import Settings
 from tests.integration.brokers import own_broker
 from tests.integration.trainer_site import send_traffic, settings_of
 from tests.tiny_model import make_checkpoint
-from trainer.bootstrap import bootstrap
-from trainer.promotion.difference import difference
-from trainer.promotion.gate import GateResult
-from trainer.promotion.registered import judge_version
+from trainer.judge.difference import difference
+from trainer.judge.gate_job import judge_version
+from trainer.judge.gate_result import GateResult
+from trainer.promotion.bootstrap import bootstrap
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.filterwarnings("ignore")]
@@ -67,7 +67,7 @@ def test_a_process_judges_a_version_that_somebody_registered_and_prints_one_obje
         "RETOUCH_REFLECTION__MAX_NEW_TOKENS": "8",
         "RETOUCH_TRAINER": json.dumps(settings.trainer.model_dump(mode="json")),
     }
-    command = [sys.executable, "-m", "trainer.promotion.gate", "--version", "2"]
+    command = [sys.executable, "-m", "trainer.judge.gate_result", "--version", "2"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=GATE_S, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     result = GateResult.from_json(json.loads(done.stdout))

@@ -12,9 +12,9 @@ from bench.train.material import Population, of_world
 from infra.settings import Rl, Settings, Sft
 from pico.checkpoints import REFLECTOR
 from schemas.scoring import score
-from trainer import rl, sft
-from trainer.policy import Policy
-from trainer.prompts import Prompter
+from trainer.data.prompts import Prompter
+from trainer.learn import rl, sft
+from trainer.learn.policy import Policy
 
 # Libraries of the embedder and of TRL warn about themselves.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]

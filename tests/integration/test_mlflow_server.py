@@ -16,11 +16,11 @@ from urllib.parse import urlsplit
 import pytest
 from sqlalchemy import create_engine, text
 
-from infra.artifacts import download
-from infra.checkpoints import BadCheckpoint
+from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import RetryLater
-from infra.mlflow_store import Store
-from infra.registry import Registry
+from infra.registry.artifacts import download
+from infra.registry.client import Registry
+from infra.registry.mlflow_store import Store
 from infra.settings import load
 from schemas.model_events import Alias
 from tests.contract.registry_contract import GATED, RegistryContract

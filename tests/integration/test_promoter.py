@@ -14,11 +14,11 @@ from uuid import UUID
 
 import pytest
 
-from infra.broker import Broker
-from infra.child import Child
-from infra.environment import environment
-from infra.kafka import producer, reader, send
-from infra.registry import Registry
+from infra.kafka.clients import producer, reader, send
+from infra.local.broker import Broker
+from infra.process.child import Child
+from infra.process.environment import environment
+from infra.registry.client import Registry
 from infra.settings import Settings, load
 from lab.promotion.script import shadow_cells
 from schemas.envelope import read
@@ -29,13 +29,13 @@ from schemas.responses import ModelVersion
 from schemas.serving import ServingReport
 from schemas.topics import MODEL_EVENTS, QUALITY, SERVING
 from tests.unit.infra.checkpoint_files import write_checkpoint
-from trainer.bootstrap import bootstrap
+from trainer.promotion.bootstrap import bootstrap
 from trainer.promotion.client import Client
 from trainer.promotion.feed import Seen
 from trainer.promotion.local import LocalDesk
-from trainer.promotion.log import Ledger
-from trainer.promotion.operations import Refused, desk, promoter_path, token_path
+from trainer.promotion.operator_api import Refused, desk, promoter_path, token_path
 from trainer.promotion.reading import TopicFeed
+from trainer.promotion.version_history import Ledger
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]

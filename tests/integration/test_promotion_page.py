@@ -19,11 +19,11 @@ from lab.promotion.script import PROMOTION, Script
 from schemas.model_events import Alias
 from schemas.promotion import State
 from tests.unit.trainer.promotion.memory import MemoryRegistry
-from trainer.promotion import machine
-from trainer.promotion.gate import GateResult
-from trainer.promotion.log import Ledger
+from trainer.judge.gate_result import GateResult
+from trainer.promotion import state_machine
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.service import Service
+from trainer.promotion.version_history import Ledger
 from trainer.promotion.web import Server, serve
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -45,7 +45,7 @@ class Site:
         script = Script(gates={"2": GateResult("passed", HOSTILE, EVIDENCE, ())}, now=now)
         script.told = {"shadow": "better", "canary": "equal"}
         self.registry.register()
-        while step := machine.first_champion(Ledger(()), self.registry.get("1"), "bootstrap", "shipped", now):
+        while step := state_machine.first_champion(Ledger(()), self.registry.get("1"), "bootstrap", "shipped", now):
             self.registry.record("1", step.transition)
         self.registry.register()
         settings = load(

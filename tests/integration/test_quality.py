@@ -12,8 +12,8 @@ from uuid import UUID
 
 import pytest
 
-from infra.broker import Broker
-from infra.kafka import producer, reader, send
+from infra.kafka.clients import producer, reader, send
+from infra.local.broker import Broker
 from infra.settings import Quality as QualitySettings
 from infra.settings import Settings, load
 from schemas.envelope import read
@@ -22,7 +22,7 @@ from schemas.ids import derive
 from schemas.messages import Malformed, Message
 from schemas.quality import Quality, Span
 from schemas.topics import OUTCOMES, QUALITY, RESPONSES, SHADOWS, Topic
-from streams.quality.book import Book, Place, Read
+from streams.quality.partition_metrics import Book, Place, Read
 from tests.integration.streams_process import running
 from tests.unit.streams.quality.records import answered, judged, unseen
 

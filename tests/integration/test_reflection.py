@@ -19,8 +19,8 @@ from uuid import uuid4
 
 import pytest
 
-from infra.kafka import producer, reader, send
-from infra.registry import RegisteredVersion, Registry
+from infra.kafka.clients import producer, reader, send
+from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.contexts import Context, HistoryItem, Source
 from schemas.drafts import Draft

@@ -19,9 +19,9 @@ import pytest
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from infra.broker import Broker
 from infra.errors import RetryLater
-from infra.kafka import producer, reader, send
+from infra.kafka.clients import producer, reader, send
+from infra.local.broker import Broker
 from infra.settings import Settings
 from schemas.envelope import read
 from schemas.feedback import Feedback

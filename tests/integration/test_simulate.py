@@ -7,7 +7,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from infra.commands.app import app
+from cli.app import app
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.environment import environment
+from infra.local.lock import holder
+from infra.local.record import lock_path, read_record
+from infra.process.environment import environment
 from infra.settings import load
-from infra.stack.lock import holder
-from infra.stack.record import lock_path, read_record
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
@@ -29,7 +29,7 @@ def supervisor(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
     settings = load(stack={"dir": tmp_path / "state"})
     with (
         (tmp_path / "output").open("wb") as output,
-        subprocess.Popen([sys.executable, "-m", "infra.stack"], env=environment(settings), stdout=output, stderr=output) as process,
+        subprocess.Popen([sys.executable, "-m", "infra.local"], env=environment(settings), stdout=output, stderr=output) as process,
     ):
         deadline = time.monotonic() + BOUND_S
         while len(psutil.Process(process.pid).children()) < 3:

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.broker import Broker
+from infra.local.broker import Broker
 from schemas.contexts import RetrievalStatus
-from streams.transport import BUFFERED, POLLED
+from streams.app.transport import BUFFERED, POLLED
 from tests.integration.brokers import own_broker
 from tests.integration.streams_site import STALL_S, Site
 

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from infra import kafka
-from infra.broker import Broker
 from infra.errors import CannotContinue
+from infra.kafka import clients
+from infra.kafka.topology import TopicState, apply, describe
+from infra.local.broker import Broker
 from infra.settings import Settings, load
-from infra.topology import TopicState, apply, describe
 from schemas.topics import TOPICS
 
 pytestmark = pytest.mark.integration
@@ -51,14 +51,14 @@ def test_partitions_of_an_existing_topic_are_left_as_they_are(empty: Settings) -
 
 
 def test_topics_that_look_like_ours_are_listed(empty: Settings) -> None:
-    client = kafka.admin(empty)
+    client = clients.admin(empty)
     client.create_topics({name: {"num_partitions": 1, "replication_factor": 1} for name in ("old-dlt", "somebody-elses")}, wait_for_metadata=True)
     client.close()
     assert describe(empty).undeclared == ("old-dlt",)
 
 
 def test_a_wrong_address_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.topology.TIMEOUT_MS", 500)
+    monkeypatch.setattr("infra.kafka.topology.TIMEOUT_MS", 500)
     with pytest.raises(CannotContinue, match=r"broker at 127\.0\.0\.1:1 ") as raised:
         describe(load(kafka={"bootstrap_servers": "127.0.0.1:1"}))
     assert "\n" not in str(raised.value)
@@ -71,7 +71,7 @@ def _state(settings: Settings, name: str) -> TopicState:
 def _alter(settings: Settings, topic: str, configs: dict[str, str]) -> None:
     from kafka.admin import ConfigResource, ConfigResourceType
 
-    client = kafka.admin(settings)
+    client = clients.admin(settings)
     client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=configs)])
     client.close()
     deadline = time.monotonic() + 30

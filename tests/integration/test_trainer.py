@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from infra.broker import Broker
 from infra.errors import CannotContinue, RetryLater
-from infra.kafka import producer, send
-from infra.registry import Registry
+from infra.kafka.clients import producer, send
+from infra.local.broker import Broker
+from infra.registry.client import Registry
 from infra.settings import Settings
 from schemas.ids import is_held_out
 from schemas.model_events import Alias
@@ -23,16 +23,16 @@ from schemas.topics import OUTCOMES, TRAJECTORIES
 from tests.integration.trainer_site import settings_of
 from tests.tiny_model import make_checkpoint
 from tests.unit.trainer.made import make_outcome, make_trajectory
-from trainer import service
-from trainer.bootstrap import bootstrap
-from trainer.collect import collect
+from trainer.data.collect import collect
+from trainer.data.snapshot import ranges_json
 from trainer.interruption import Interrupted
-from trainer.promotion.gate import GateResult, gate_of
-from trainer.report import Report
-from trainer.run import run
-from trainer.snapshot import ranges_json
-from trainer.status import status
-from trainer.watch import Watch
+from trainer.judge.gate_result import GateResult, gate_of
+from trainer.promotion.bootstrap import bootstrap
+from trainer.run import service
+from trainer.run.report import Report
+from trainer.run.status import status
+from trainer.run.training_run import run
+from trainer.run.watch import Watch
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from infra.broker import Broker
-from infra.registry import Registry
+from infra.local.broker import Broker
+from infra.registry.client import Registry
 from infra.settings import Settings
 from tests.integration.trainer_process import Moment, train_once
 from tests.integration.trainer_site import send_traffic, settings_of
 from tests.tiny_model import make_checkpoint
-from trainer.promotion.gate import GateResult, gate_of
+from trainer.judge.gate_result import GateResult, gate_of
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore")]

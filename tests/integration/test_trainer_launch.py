@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from infra.broker import Broker
-from infra.registry import Registry
+from infra.local.broker import Broker
+from infra.registry.client import Registry
 from infra.settings import Settings
 from tests.integration.trainer_site import send_traffic, settings_of
 from tests.tiny_model import make_checkpoint
-from trainer.collect import collect
+from trainer.data.collect import collect
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]

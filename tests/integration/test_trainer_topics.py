@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.broker import Broker
 from infra.errors import CannotContinue
-from infra.kafka import producer, send
-from infra.registry import Registry
+from infra.kafka.clients import producer, send
+from infra.local.broker import Broker
+from infra.registry.client import Registry
 from infra.settings import Settings, load
 from schemas.erasures import ErasureRequest
 from schemas.experiments import Arm
@@ -24,13 +24,13 @@ from schemas.topics import ERASURES, OUTCOMES, QUALITY, TRAJECTORIES, Topic
 from tests.integration.brokers import own_broker
 from tests.tiny_model import make_checkpoint
 from tests.unit.trainer.made import NOON, make_outcome, make_trajectory
-from trainer.bootstrap import bootstrap
-from trainer.collect import check_erasures, collect
-from trainer.quality import QualityReader
-from trainer.snapshot import load as load_snapshot
-from trainer.snapshot import write
-from trainer.triggers import Trigger, TriggerKind
-from trainer.watch import Watch
+from trainer.data.collect import check_erasures, collect
+from trainer.data.snapshot import load as load_snapshot
+from trainer.data.snapshot import write
+from trainer.promotion.bootstrap import bootstrap
+from trainer.run.quality_reader import QualityReader
+from trainer.run.triggers import Trigger, TriggerKind
+from trainer.run.watch import Watch
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
@@ -126,7 +126,7 @@ def test_the_last_word_on_each_cell_is_kept_and_strange_records_are_passed_over(
 
 
 def test_an_experiment_that_was_given_up_is_read_again_from_the_beginning(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.quality.EXPERIMENTS", 1)
+    monkeypatch.setattr("trainer.run.quality_reader.EXPERIMENTS", 1)
     older, newer = (derive("experiment", settings.stack.dir, name) for name in ("older", "newer"))
     begin = datetime.now(UTC)
     cells = [

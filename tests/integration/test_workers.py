@@ -23,12 +23,12 @@ import httpx
 import pytest
 from kafka import TopicPartition
 
-from infra.broker import FIXED, Broker
 from infra.errors import CannotContinue, RetryLater
-from infra.kafka import admin, producer, reader, send
-from infra.ports import free_port
+from infra.kafka.clients import admin, producer, reader, send
+from infra.kafka.topology import apply
+from infra.local.broker import FIXED, Broker
+from infra.process.ports import free_port
 from infra.settings import Settings, load
-from infra.topology import apply
 from schemas.drafts import Draft, DraftStatus
 from schemas.ids import derive
 from schemas.queries import Query
@@ -346,8 +346,8 @@ def test_a_stop_finishes_what_is_in_flight_and_leaves_the_rest_unread(stream: St
 
 
 @contextmanager
-def process(settings: Settings, folder: Path, worker: str, *, base_url: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m workers WORKER`, ready; killed at the end if it still runs."""
+def process(settings: Settings, folder: Path, *module: str, base_url: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
+    """`python -m MODULE...`, ready; killed at the end if it still runs."""
     ready, number = folder / f"ready-{uuid.uuid4().hex[:6]}", uuid.uuid4().hex[:6]
     environment = {
         **os.environ,
@@ -359,9 +359,9 @@ def process(settings: Settings, folder: Path, worker: str, *, base_url: str, **m
         "RETOUCH_BASE__ATTEMPTS": "2",
         **more,
     }
-    log = folder / f"{worker}-{number}.log"
+    log = folder / f"{module[-1]}-{number}.log"
     with log.open("wb") as out:
-        running = subprocess.Popen([sys.executable, "-m", "workers", worker], cwd=ROOT, env=environment, stderr=out)
+        running = subprocess.Popen([sys.executable, "-m", *module], cwd=ROOT, env=environment, stderr=out)
     try:
         deadline = time.monotonic() + 3 * WAIT_S
         while not ready.exists():
@@ -391,7 +391,7 @@ def test_a_killed_base_worker_loses_nothing_and_answers_once(settings: Settings,
     with serving(slowly) as endpoint:
         queries: list[Query] = []
         for _ in range(2):
-            with process(settings, tmp_path, "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8") as running:
+            with process(settings, tmp_path, "workers", "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8") as running:
                 seen = len(endpoint.requests)
                 queries += ask(settings, QUERIES, 60)
                 deadline = time.monotonic() + WAIT_S
@@ -399,7 +399,7 @@ def test_a_killed_base_worker_loses_nothing_and_answers_once(settings: Settings,
                     assert time.monotonic() < deadline
                     time.sleep(0.02)
                 running.send_signal(signal.SIGKILL)
-        with process(settings, tmp_path, "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8"):
+        with process(settings, tmp_path, "workers", "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8"):
             found = drafts_of(settings, queries)
     drafts = [Draft.from_bytes(record.value) for record in found]
     assert {(draft.answer, draft.status) for draft in drafts} == {("Comedy", DraftStatus.DRAFTED)}
@@ -408,7 +408,7 @@ def test_a_killed_base_worker_loses_nothing_and_answers_once(settings: Settings,
 
 def test_a_base_worker_that_was_stopped_beyond_its_session_goes_on_and_repeats_nothing(settings: Settings, tmp_path: Path) -> None:
     """The group has given its partitions up meanwhile; what it held is answered once, by whoever comes first."""
-    with serving(slowly) as endpoint, process(settings, tmp_path, "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8") as running:
+    with serving(slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8") as running:
         queries = ask(settings, QUERIES, 40)
         drafts_of(settings, queries[:1])
         running.send_signal(signal.SIGSTOP)
@@ -421,7 +421,7 @@ def test_a_base_worker_that_was_stopped_beyond_its_session_goes_on_and_repeats_n
 
 
 def test_a_base_worker_told_to_stop_finishes_and_exits_with_zero(settings: Settings, tmp_path: Path) -> None:
-    with serving(slowly) as endpoint, process(settings, tmp_path, "base", base_url=endpoint.url) as running:
+    with serving(slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url) as running:
         seen = len(endpoint.requests)
         queries = ask(settings, QUERIES, 10)
         deadline = time.monotonic() + WAIT_S
@@ -433,24 +433,24 @@ def test_a_base_worker_told_to_stop_finishes_and_exits_with_zero(settings: Setti
         assert running.wait(WAIT_S) == 0
         assert time.monotonic() - began < settings.stack.stop_timeout_s
         asked_after = len(endpoint.requests)
-    with serving(slowly) as endpoint, process(settings, tmp_path, "base", base_url=endpoint.url):
+    with serving(slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url):
         found = ce_ids(drafts_of(settings, queries))
         assert asked_after + len(endpoint.requests) >= 10
     assert all(times == 1 for times in found.values()), "what was in flight at the stop was not made again"
 
 
 def test_a_failing_endpoint_gives_base_failed_drafts(settings: Settings, tmp_path: Path) -> None:
-    with serving(scripted(failure(500))) as endpoint, process(settings, tmp_path, "base", base_url=endpoint.url):
+    with serving(scripted(failure(500))) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url):
         queries = ask(settings, QUERIES, 5)
         drafts = [Draft.from_bytes(record.value) for record in drafts_of(settings, queries)]
     assert {(draft.status, draft.answer) for draft in drafts} == {(DraftStatus.BASE_FAILED, "")}
 
 
 def test_a_wrong_key_stops_the_base_worker_with_an_error(settings: Settings, tmp_path: Path) -> None:
-    with serving(scripted(failure(401))) as endpoint, process(settings, tmp_path, "base", base_url=endpoint.url) as running:
+    with serving(scripted(failure(401))) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url) as running:
         queries = ask(settings, QUERIES, 3)
         assert running.wait(WAIT_S) == 1
-    with serving(slowly) as endpoint, process(settings, tmp_path, "base", base_url=endpoint.url):
+    with serving(slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url):
         assert len(drafts_of(settings, queries)) == 3
 
 
@@ -461,7 +461,7 @@ def test_the_base_endpoint_serves_a_checkpoint(settings: Settings, tmp_path: Pat
 
     checkpoint = make_checkpoint(tmp_path / "base", seed=0)
     url = f"http://127.0.0.1:{free_port('127.0.0.1')}/v1"
-    with process(settings, tmp_path, "base-endpoint", base_url=url, RETOUCH_BASE__CHECKPOINT=str(checkpoint)) as running:
+    with process(settings, tmp_path, "pico.server", base_url=url, RETOUCH_BASE__CHECKPOINT=str(checkpoint)) as running:
         body = {"model": "pico-base", "messages": [{"role": "user", "content": "tag : the sea"}], "max_tokens": 5}
         answers = [httpx.post(f"{url}/chat/completions", json=body, timeout=WAIT_S, trust_env=False).json() for _ in range(2)]
         running.send_signal(signal.SIGTERM)

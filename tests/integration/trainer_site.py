@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from infra.broker import Broker
-from infra.kafka import producer, send
+from infra.kafka.clients import producer, send
+from infra.local.broker import Broker
 from infra.settings import Settings, load
 from schemas.ids import is_held_out
 from schemas.topics import OUTCOMES, TRAJECTORIES

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md"), *ROOT.glob("*/README.md")])
 _TEST = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`")
-_FILE = re.compile(r"`((?:docs|tests|bench|infra|lab|schemas|streams|trainer|traffic|workers)/[\w/.-]+\.(?:py|md))`")
+_FILE = re.compile(r"`((?:docs|tests|bench|cli|infra|lab|pico|schemas|streams|trainer|traffic|workers)/[\w/.-]+\.(?:py|md))`")
 
 _PAGE = re.compile(r"\b(docs/[\w/-]+\.md)\b")
 
@@ -26,7 +26,7 @@ def test_every_test_and_file_that_a_page_names_is_there(page: Path) -> None:
 def test_every_page_that_code_points_to_is_there() -> None:
     sources = [
         path
-        for folder in ("bench", "infra", "lab", "pico", "schemas", "streams", "tests", "traffic", "trainer", "workers")
+        for folder in ("bench", "cli", "infra", "lab", "pico", "schemas", "streams", "tests", "traffic", "trainer", "workers")
         for path in (ROOT / folder).rglob("*.py")
     ]
     named = {(str(path.relative_to(ROOT)), page) for path in sources for page in _PAGE.findall(path.read_text())}

@@ -15,19 +15,19 @@ from pathlib import Path
 
 from pydantic import SecretStr
 
-from infra.lifecycle import mark_ready, run_process
-from infra.registry import Registry
+from infra.process.lifecycle import mark_ready, run_process
+from infra.registry.client import Registry
 from infra.settings import Settings
-from trainer.announcement import Announcer
-from trainer.bootstrap import register_shipped
-from trainer.lease import lease, promoter_lease_path
+from trainer.promotion.announcement import Announcer
+from trainer.promotion.bootstrap import register_shipped
 from trainer.promotion.feed import NoFeed
 from trainer.promotion.jobs import GateJobs
-from trainer.promotion.operations import promoter_path, token_path
+from trainer.promotion.operator_api import promoter_path, token_path
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.reading import TopicFeed
 from trainer.promotion.service import Service
 from trainer.promotion.web import serve
+from trainer.run.lease import lease, promoter_lease_path
 
 
 def main() -> int:

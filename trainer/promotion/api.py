@@ -30,8 +30,8 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from infra.errors import RetouchError, RetryLater
-from trainer.promotion.glance import Glance, brief, finite
-from trainer.promotion.operations import Desk, Refused
+from trainer.promotion.operator_api import Desk, Refused
+from trainer.promotion.view_cache import Glance, brief, finite
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send

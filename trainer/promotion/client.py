@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from infra.errors import CannotContinue, RetouchError, RetryLater
-from trainer.promotion.operations import Refused
+from trainer.promotion.operator_api import Refused
 
 WAIT_S = 15.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024

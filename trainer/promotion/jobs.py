@@ -10,11 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Self
 
-from infra.child import Child
-from infra.environment import environment
-from infra.registry import RegisteredVersion
+from infra.process.child import Child
+from infra.process.environment import environment
+from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
-from trainer.promotion.gate import LATER, GateResult, gate_of, is_about
+from trainer.judge.gate_result import LATER, GateResult, gate_of, is_about
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class GateJobs:
         self,
         settings: Settings,
         can_judge: Callable[[], bool],
-        module: str = "trainer.promotion.gate",
+        module: str = "trainer.judge.gate_result",
         pauses_s: tuple[float, ...] = PAUSES_S,
         later_s: float = LATER_S,
     ) -> None:

@@ -7,16 +7,16 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from infra.registry import RegisteredVersion, Registry
+from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
-from trainer.announcement import Announcer
-from trainer.lease import lease, promoter_lease_path
-from trainer.promotion import wishes
+from trainer.judge.gate_result import GateResult
+from trainer.promotion import operator_commands
+from trainer.promotion.announcement import Announcer
 from trainer.promotion.feed import NoFeed
-from trainer.promotion.gate import GateResult
-from trainer.promotion.log import Ledger, Step
 from trainer.promotion.promoter import Promoter, Sight
+from trainer.promotion.version_history import Ledger, Step
 from trainer.promotion.view import view_of
+from trainer.run.lease import lease, promoter_lease_path
 
 
 class NoGates:
@@ -39,13 +39,13 @@ class LocalDesk:
         return view_of(sight, self._settings)
 
     def promote(self, version: str, operator: str, reason: str) -> dict[str, Any]:
-        return self._obey(partial(wishes.promote, version=version, operator=operator, reason=reason))
+        return self._obey(partial(operator_commands.promote, version=version, operator=operator, reason=reason))
 
     def reject(self, version: str, operator: str, reason: str) -> dict[str, Any]:
-        return self._obey(partial(wishes.reject, version=version, operator=operator, reason=reason))
+        return self._obey(partial(operator_commands.reject, version=version, operator=operator, reason=reason))
 
     def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> dict[str, Any]:
-        return self._obey(partial(wishes.rollback, to=to, champion=champion, operator=operator, reason=reason))
+        return self._obey(partial(operator_commands.rollback, to=to, champion=champion, operator=operator, reason=reason))
 
     def _obey(self, wish: Callable[[Ledger, datetime], Step]) -> dict[str, Any]:
         with lease(promoter_lease_path(self._settings)):

@@ -13,20 +13,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from infra.errors import CannotContinue
-from infra.registry import RegisteredVersion
+from infra.registry.client import RegisteredVersion
+from infra.registry.version_tags import unreadable
 from infra.settings import Promotion
 from infra.telemetry.metrics import PROMOTION_TRANSITIONS
-from infra.version_tags import unreadable
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import State, Transition
 from schemas.serving import ServingReport
-from trainer.announcement import event_of
-from trainer.promotion import machine
+from trainer.judge.gate_result import GateResult
+from trainer.promotion import state_machine
+from trainer.promotion.announcement import event_of
 from trainer.promotion.feed import Feed, Seen
-from trainer.promotion.gate import GateResult
-from trainer.promotion.log import Ledger, Step
-from trainer.promotion.machine import Findings
+from trainer.promotion.state_machine import Findings
 from trainer.promotion.verdict import Outcome, Verdict, canary_verdict, shadow_verdict
+from trainer.promotion.version_history import Ledger, Step
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ UNCOUNTED_S = 129_600.0
 
 
 class Versions(Protocol):
-    """What of `infra.registry.Registry` is needed."""
+    """What of `infra.registry.client.Registry` is needed."""
 
     def versions(self) -> list[RegisteredVersion]: ...
     def get(self, version: str) -> RegisteredVersion: ...
@@ -90,11 +90,11 @@ class Promoter:
         seen = self._feed.seen(ledger.experiment)
         verdict = verdict_of(ledger, seen, self._promotion, now)
         self.sight = Sight(ledger, seen, verdict)
-        judged = machine.to_judge(ledger)
+        judged = state_machine.to_judge(ledger)
         result = self._gates.judge(judged, ledger.champion)
         gate = (judged.version, result) if judged and result else None
         findings = Findings(gate, verdict, refusals(ledger, seen.reports, now), uncounted_s(ledger, seen, verdict, now))
-        step = machine.advance(ledger, findings, self._promotion, now)
+        step = state_machine.advance(ledger, findings, self._promotion, now)
         if step:
             self._take(ledger, step)
         return step is not None
@@ -120,7 +120,7 @@ class Promoter:
 
     def _settled(self, ledger: Ledger) -> Ledger:
         """Registry and logs agree afterwards, and every transition is announced."""
-        while step := machine.settle(ledger, self._clock()):
+        while step := state_machine.settle(ledger, self._clock()):
             ledger = self._write(ledger, step)
         ledger = self._aligned(ledger)
         for version in ledger.versions:

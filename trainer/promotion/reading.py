@@ -19,14 +19,14 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from infra.errors import RetouchError
-from infra.kafka import reader
+from infra.kafka.clients import reader
 from infra.settings import Settings
 from schemas.envelope import read
 from schemas.messages import Malformed
 from schemas.serving import ServingReport
 from schemas.topics import SERVING
 from trainer.promotion.feed import Seen
-from trainer.quality import QualityReader
+from trainer.run.quality_reader import QualityReader
 
 log = logging.getLogger(__name__)
 

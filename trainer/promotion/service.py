@@ -15,10 +15,10 @@ from typing import Any
 
 from infra.errors import RetryLater
 from infra.settings import Settings
-from trainer.promotion import wishes
-from trainer.promotion.log import Ledger, Step
-from trainer.promotion.operations import Refused
+from trainer.promotion import operator_commands
+from trainer.promotion.operator_api import Refused
 from trainer.promotion.promoter import Promoter
+from trainer.promotion.version_history import Ledger, Step
 from trainer.promotion.view import view_of
 
 log = logging.getLogger(__name__)
@@ -46,13 +46,13 @@ class Service:
         return view_of(self._promoter.sight, self._settings)
 
     def promote(self, version: str, operator: str, reason: str) -> dict[str, Any]:
-        return self._ask(partial(wishes.promote, version=version, operator=operator, reason=reason))
+        return self._ask(partial(operator_commands.promote, version=version, operator=operator, reason=reason))
 
     def reject(self, version: str, operator: str, reason: str) -> dict[str, Any]:
-        return self._ask(partial(wishes.reject, version=version, operator=operator, reason=reason))
+        return self._ask(partial(operator_commands.reject, version=version, operator=operator, reason=reason))
 
     def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> dict[str, Any]:
-        return self._ask(partial(wishes.rollback, to=to, champion=champion, operator=operator, reason=reason))
+        return self._ask(partial(operator_commands.rollback, to=to, champion=champion, operator=operator, reason=reason))
 
     def run(self, stop: threading.Event, ready: Callable[[], None]) -> None:
         """Until `stop`; calls `ready` after the first look. A registry that is away is waited for, and said once. Raises CannotContinue for a second writer."""

@@ -12,14 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from infra.registry import RegisteredVersion
+from infra.registry.client import RegisteredVersion
 from infra.settings import Promotion, Settings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality
-from trainer.promotion.gate import GATE
-from trainer.promotion.log import Ledger
+from trainer.judge.gate_result import GATE
 from trainer.promotion.promoter import Sight
 from trainer.promotion.verdict import guardrails
+from trainer.promotion.version_history import Ledger
 
 Z = 1.96
 #: Of all versions' transitions the newest so many are shown together.

@@ -14,7 +14,7 @@ from infra.errors import BadSetting, CannotContinue
 from infra.settings import Settings
 from infra.urls import is_loopback
 from trainer.promotion.api import create_app, hostname
-from trainer.promotion.operations import Desk
+from trainer.promotion.operator_api import Desk
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from schemas.prompts import base_prompt
 from schemas.queries import Query
 from schemas.topics import DRAFTS
 from workers.base.breaker import Breaker
-from workers.endpoint.client import Completion, Refused
+from workers.endpoints.client import Completion, Refused
 from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.handler import Incoming, Outgoing, Why
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Asks(Protocol):
-    """What is needed of an endpoint (workers.endpoint.client)."""
+    """What is needed of an endpoint (workers.endpoints.client)."""
 
     async def complete(self, prompt: str, *, max_tokens: int) -> Completion: ...
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 
 from infra.errors import BadSetting
-from infra.lifecycle import mark_ready
+from infra.process.lifecycle import mark_ready
 from infra.settings import Settings
 from schemas.queries import Query
 from schemas.topics import QUERIES
 from workers.base.answerer import Answerer
 from workers.base.breaker import Breaker
-from workers.endpoint.client import ChatEndpoint
+from workers.endpoints.client import ChatEndpoint
 from workers.runtime.handler import Work
 from workers.runtime.retry import Backoff
 from workers.runtime.worker import Worker

@@ -24,12 +24,12 @@ from schemas.queries import Strategy
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
 from schemas.shadows import Shadow
 from schemas.topics import RESPONSES
-from workers.engines.engine import Engine, Generation, NotLoaded, Sampling
 from workers.reflection.decision import accepted, shown_items, without_model
-from workers.reflection.routes import Routes, outside
 from workers.reflection.shadowing import Unseen
 from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.handler import Incoming, Outgoing, Why
+from workers.serving.engines.engine import Engine, Generation, NotLoaded, Sampling
+from workers.serving.routes import Routes, outside
 
 log = logging.getLogger(__name__)
 

@@ -7,21 +7,21 @@ import logging
 import socket
 import threading
 
-from infra.lifecycle import mark_ready
-from infra.registry import Registry
+from infra.process.lifecycle import mark_ready
+from infra.registry.client import Registry
 from infra.settings import Settings
 from schemas.topics import CONTEXTS
-from workers.engines.choice import engine_kind
-from workers.engines.engine import StartStopped
-from workers.reflection.follower import Follower
-from workers.reflection.hints import KafkaHints
-from workers.reflection.messages import KafkaMessages
 from workers.reflection.reflector import Reflector
-from workers.reflection.reporting import Reporting
 from workers.reflection.shadowing import Shadowing
-from workers.reflection.start import Started, start
 from workers.runtime.handler import Work
 from workers.runtime.worker import Worker
+from workers.serving.engines.engine import StartStopped
+from workers.serving.engines.factory import engine_kind
+from workers.serving.follower import Follower
+from workers.serving.model_event_listener import KafkaHints
+from workers.serving.publisher import KafkaMessages
+from workers.serving.reporting import Reporting
+from workers.serving.start import Started, start
 
 log = logging.getLogger(__name__)
 

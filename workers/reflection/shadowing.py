@@ -13,8 +13,8 @@ from schemas.contexts import Context, HistoryItem
 from schemas.experiments import Assignment
 from schemas.shadows import Shadow
 from schemas.topics import SHADOWS as TOPIC
-from workers.reflection.messages import Messages
 from workers.runtime.clock import Clock, SystemClock
+from workers.serving.publisher import Messages
 
 log = logging.getLogger(__name__)
 

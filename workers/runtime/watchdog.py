@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 
 from infra.errors import CannotContinue
-from infra.lifecycle import FAILED
+from infra.process.lifecycle import FAILED
 from infra.telemetry.metrics import (
     WORKER_COMMIT_MS,
     WORKER_COMMITS,
@@ -23,10 +23,10 @@ from infra.telemetry.metrics import (
     WORKER_RECORDS,
     CommitOutcome,
 )
-from workers.runtime.books import Books
 from workers.runtime.broker import Membership, NotTaken
 from workers.runtime.clock import Clock
 from workers.runtime.delivery import Outcome
+from workers.runtime.partition_state import Books
 from workers.runtime.pool import Flight, Pool
 
 log = logging.getLogger(__name__)

@@ -22,12 +22,12 @@ from typing import Generic, TypeVar
 from infra.errors import CannotContinue
 from infra.settings import DeliveryMode, KeyOrder, Settings
 from schemas.messages import Message
-from workers.runtime.books import Batch, Books, Partition
 from workers.runtime.broker import Broker, Membership, NotTaken, Producer
 from workers.runtime.ceiling import Ceiling
 from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.delivery import Outcome
 from workers.runtime.handler import Work
+from workers.runtime.partition_state import Batch, Books, Partition
 from workers.runtime.pool import Flight, Pool
 from workers.runtime.processor import Processor
 from workers.runtime.retry import Backoff

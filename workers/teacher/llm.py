@@ -16,7 +16,7 @@ from schemas.outcomes import Outcome
 from schemas.prompts import PromptStyle, base_prompt, item_text
 from schemas.rewriting import Rewrite
 from schemas.trajectories import Teacher as Signature
-from workers.endpoint.client import Completion, Refused
+from workers.endpoints.client import Completion, Refused
 from workers.teacher.checks import Brevity
 from workers.teacher.teaching import Reason, Rejected, truth_of
 
@@ -55,7 +55,7 @@ class _Answer(BaseModel):
 
 
 class Asks(Protocol):
-    """What is needed of an endpoint (workers.endpoint.client)."""
+    """What is needed of an endpoint (workers.endpoints.client)."""
 
     async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any]) -> Completion: ...
 

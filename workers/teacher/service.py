@@ -6,12 +6,12 @@ import contextlib
 import logging
 import threading
 
-from infra.lifecycle import mark_ready
+from infra.process.lifecycle import mark_ready
 from infra.settings import Settings, TeacherKind
 from infra.telemetry.metrics import TEACHER_REJECTED, TEACHER_TAUGHT
 from schemas.outcomes import Outcome
 from schemas.topics import OUTCOMES
-from workers.endpoint.client import ChatEndpoint
+from workers.endpoints.client import ChatEndpoint
 from workers.runtime.handler import Work
 from workers.runtime.worker import Lifespan, Worker
 from workers.teacher.checks import Brevity

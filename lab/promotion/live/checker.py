@@ -16,7 +16,7 @@ from lab.promotion.live.system import Absence
 from lab.promotion.live.users import Answer
 from schemas.experiments import Arm, arm_of
 from schemas.promotion import State, Transition
-from trainer.promotion.log import Ledger
+from trainer.promotion.version_history import Ledger
 
 #: One look of a worker, a version it fetches and loads meanwhile, and the answers under way, on a machine that is busy.
 GRACE_S = 10.0

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from infra.checkpoints import inspect_checkpoint
+from infra.checkpoints.verification import inspect_checkpoint
 from infra.errors import CannotContinue
 from infra.settings import Settings
 from lab.promotion.live.checker import GRACE_S, Checker
@@ -17,7 +17,7 @@ from lab.promotion.live.play import Play, Played
 from lab.promotion.live.scenarios import CHAMPION, VICTIMS, Case
 from lab.promotion.live.system import System
 from lab.promotion.live.words import Words, compare, spoken
-from trainer.bootstrap import ROOT
+from trainer.promotion.bootstrap import ROOT
 
 
 def live(settings: Settings, place: Path, cases: Iterable[Case], seed: int, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lab.promotion.live.scenarios import Kill, is_of_the_way
 from schemas.promotion import State, Transition
-from trainer.promotion.log import Ledger
+from trainer.promotion.version_history import Ledger
 
 
 @dataclass(frozen=True)

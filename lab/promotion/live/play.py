@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from infra.checkpoints import inspect_checkpoint
+from infra.checkpoints.verification import inspect_checkpoint
 from infra.errors import CannotContinue, RetouchError
-from infra.registry import Registry
+from infra.registry.client import Registry
 from lab.promotion.live.kills import Killed, Kills
 from lab.promotion.live.scenarios import CHAMPION, REGISTRY, WORKER, Case, Scenario, course, way
 from lab.promotion.live.system import System, database
@@ -22,10 +22,10 @@ from lab.promotion.live.users import Answer, Users
 from lab.promotion.live.watch import Watch
 from schemas.experiments import Arm
 from schemas.promotion import State
-from trainer.bootstrap import ROOT
-from trainer.promotion.gate import gate_tag
-from trainer.promotion.log import Ledger
-from trainer.promotion.operations import desk
+from trainer.judge.gate_result import gate_tag
+from trainer.promotion.bootstrap import ROOT
+from trainer.promotion.operator_api import desk
+from trainer.promotion.version_history import Ledger
 
 #: A case must have ended so long after it began, and the system must answer everything so long after the last one.
 CASE_S, DRAIN_S, OPERATOR_S = 300.0, 120.0, 90.0

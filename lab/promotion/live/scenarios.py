@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from infra.registry import RegisteredVersion
+from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
 from lab.promotion.invariants import shape
 from schemas.promotion import CanaryPrompt, State, Transition
-from trainer.promotion.gate import GateResult
-from trainer.promotion.log import Ledger
+from trainer.judge.gate_result import GateResult
+from trainer.promotion.version_history import Ledger
 
 #: The version that serves before each case, and after it: everyone else is gone then.
 CHAMPION = "1"

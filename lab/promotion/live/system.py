@@ -13,16 +13,16 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from infra.broker import Broker
-from infra.child import Child
-from infra.environment import environment
 from infra.errors import CannotContinue
-from infra.ports import free_port
+from infra.local.broker import Broker
+from infra.local.service import BrokerService, ProcessService, Service
+from infra.local.supervisor import Supervisor
+from infra.process.child import Child
+from infra.process.environment import environment
+from infra.process.ports import free_port
 from infra.settings import EngineKind, Settings
-from infra.stack.service import BrokerService, ProcessService, Service
-from infra.stack.supervisor import Supervisor
 from lab.promotion.live.scenarios import PROMOTER, REGISTRY, WORKER, promotion
-from trainer.bootstrap import ROOT
+from trainer.promotion.bootstrap import ROOT
 
 QUALITY, BROKER = "quality", "broker"
 START_S, STEP_S, STOP_S, ANSWER_S = 180.0, 0.05, 10.0, 0.5

@@ -16,7 +16,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from infra.errors import CannotContinue
-from infra.kafka import producer, reader, send
+from infra.kafka.clients import producer, reader, send
 from infra.settings import Settings
 from lab.promotion.live.scenarios import EQUAL
 from schemas.contexts import Context, HistoryItem, Source

@@ -11,11 +11,11 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from infra.registry import RegisteredVersion
-from infra.version_tags import DIGEST, TRANSITION, transitions
+from infra.registry.client import RegisteredVersion
+from infra.registry.version_tags import DIGEST, TRANSITION, transitions
 from lab.promotion.invariants import anomalies
 from schemas.model_events import Alias
-from trainer.promotion.log import Ledger
+from trainer.promotion.version_history import Ledger
 
 VERSIONS = "SELECT version, creation_time FROM model_versions WHERE name = ? ORDER BY version"
 TAGS = "SELECT version, key, value FROM model_version_tags WHERE name = ?"

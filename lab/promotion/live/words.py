@@ -14,9 +14,9 @@ from infra.settings import Settings
 from lab.promotion.live.users import Answer
 from schemas.contexts import Context
 from schemas.responses import ModelVersion, ResponseStatus
-from workers.engines.choice import start_engine
 from workers.reflection.reflector import Reflector
-from workers.reflection.routes import Routes
+from workers.serving.engines.factory import start_engine
+from workers.serving.routes import Routes
 
 WRITTEN = frozenset({ResponseStatus.PERSONALIZED, ResponseStatus.UNPARSABLE})
 

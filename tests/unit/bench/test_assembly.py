@@ -12,7 +12,7 @@ from bench.demo.ledger import Ledger, Seen
 from bench.demo.mixing import Completion, Origin
 from bench.demo.progress import Clock, Span
 from bench.demo.report import Machine, Report
-from infra.registry import RegisteredVersion
+from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
 from schemas.experiments import Arm, Assignment
 from schemas.ids import derive, is_held_out

@@ -7,11 +7,11 @@ import pytest
 from bench.demo.command import fresh_state, prepared, run
 from bench.demo.plan import FULL, SHORT, Plan
 from infra.errors import CannotContinue
-from infra.lifecycle import FAILED
+from infra.local.fresh_state import MARKER
+from infra.local.lock import StackLock
+from infra.local.record import StackRecord, StackState, lock_path
+from infra.process.lifecycle import FAILED
 from infra.settings import Settings
-from infra.stack.fresh import MARKER
-from infra.stack.lock import StackLock
-from infra.stack.record import StackRecord, StackState, lock_path
 from traffic.plan import Plan as Traffic
 
 

@@ -5,7 +5,7 @@ import pytest
 from bench.train.collection import Collection, measure, measure_here, records
 from infra.errors import CannotContinue
 from infra.settings import Trainer
-from trainer.collect import assemble
+from trainer.data.collect import assemble
 
 
 def test_made_records_are_read_and_used_like_real_ones() -> None:

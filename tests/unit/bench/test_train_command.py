@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.train.command import Options, run
-from infra.commands.app import app
+from cli.app import app
 from infra.errors import BadSetting, CannotContinue
 from infra.settings import Settings
 

@@ -12,7 +12,7 @@ from bench.train.material import Part, Population, of_dataset, of_world
 from infra.errors import CannotContinue
 from infra.settings import Settings
 from schemas.ids import is_held_out
-from trainer.cases import lesson_key
+from trainer.data.cases import lesson_key
 
 SHARE = 0.3
 SMALL = Population(users=16, questions=3, history=6, short=3, newcomers=0.2)

@@ -17,9 +17,9 @@ from bench.train.targets import targets
 from bench.train.work import Cost, Done
 from tests.unit.trainer.made import make_case
 from traffic.world import MOVIE_TAG, Exchange, Question
-from trainer.cases import Case
-from trainer.evaluate import Rewrites
-from trainer.rl import Step
+from trainer.data.cases import Case
+from trainer.judge.evaluate import Rewrites
+from trainer.learn.rl import Step
 
 USERS = 30
 STEP = Step(step=0, stage=0, k=2, shown=2, reward=0.5, usable_share=1, signal_share=0.5, kl=0.1, entropy=0.2, length=9, loss=0.0, seconds=1)

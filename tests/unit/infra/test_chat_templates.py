@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.chat_templates import MAX_CHARS, MAX_WIDTH, why_refused
+from infra.checkpoints.chat_templates import MAX_CHARS, MAX_WIDTH, why_refused
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[3]
-PACKAGES = ("schemas", "infra", "streams", "workers", "trainer", "traffic", "pico", "bench", "lab")
+PACKAGES = ("schemas", "infra", "streams", "workers", "trainer", "traffic", "pico", "bench", "lab", "cli")
 
 
 @pytest.mark.parametrize("name", PACKAGES)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.checkpoints import BadCheckpoint, checkpoint_digest, compatible, differences, inspect_checkpoint, verify_checkpoint
+from infra.checkpoints.verification import BadCheckpoint, checkpoint_digest, compatible, differences, inspect_checkpoint, verify_checkpoint
 from tests.unit.infra.checkpoint_files import write_checkpoint
 
 

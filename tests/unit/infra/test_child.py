@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.child import Child
+from infra.process.child import Child
 
 READY = "import time, signal, sys; print('up', flush=True);"
 
@@ -93,9 +93,8 @@ def test_it_can_be_started_again(children: list[Child], tmp_path: Path) -> None:
 
 
 def test_it_dies_when_its_parent_is_killed(tmp_path: Path) -> None:
-    code = (
-        f"from infra.child import Child; from pathlib import Path; import time; c = Child('c', ['sleep', '60'], Path({str(tmp_path / 'c.log')!r})); c.start()"
-    )
+    code = "from infra.process.child import Child; from pathlib import Path; import time; "
+    code += f"c = Child('c', ['sleep', '60'], Path({str(tmp_path / 'c.log')!r})); c.start()"
     parent = subprocess.Popen([sys.executable, "-c", f"{code}; print(c.pid, flush=True); time.sleep(60)"], stdout=subprocess.PIPE, text=True)
     with parent:
         assert parent.stdout is not None

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from infra.commands.app import AskStrategy, DataFormat, app
-from infra.commands.frame import exit_code_of
+from cli.app import AskStrategy, DataFormat, app
 from infra.errors import BadSetting, CannotContinue
+from infra.process.command_output import exit_code_of
 from infra.settings import Settings
 from schemas.queries import Strategy
 
@@ -100,7 +100,7 @@ def test_the_options_are_those_of_the_messages() -> None:
 
 
 def test_help_imports_nothing_slow() -> None:
-    code = "import infra.commands, sys; print([n for n in ('kafka', 'torch', 'mlflow', 'pydantic', 'infra.settings', 'psutil') if n in sys.modules])"
+    code = "import cli, sys; print([n for n in ('kafka', 'torch', 'mlflow', 'pydantic', 'infra.settings', 'psutil') if n in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

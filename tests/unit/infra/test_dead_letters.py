@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
-from infra.dead_letters import TAIL, Filter, Headers, Letter, Mark, Place, chunks, deliver, mark_of, plan, read_letter
+from infra.kafka.dead_letters import TAIL, Filter, Headers, Letter, Mark, Place, chunks, deliver, mark_of, plan, read_letter
 from schemas.dead_letters import Origin, dead_letter
 
 ORIGIN = Origin("queries", 3, 41, 1_795_000_000_123, "retouch-base")

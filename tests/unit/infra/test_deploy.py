@@ -18,7 +18,7 @@ def test_no_example_is_left_out() -> None:
 
 @pytest.mark.parametrize("file", SETTINGS, ids=lambda file: file.name)
 def test_example_settings_are_possible_and_divide_their_batch(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer.distributed import check_launch, divided
+    from trainer.learn.distributed import check_launch, divided
 
     monkeypatch.setenv("RETOUCH_CONFIG", str(file))
     monkeypatch.setenv("WORLD_SIZE", "4" if "four" in file.name else "1")

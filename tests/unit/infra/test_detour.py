@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from infra.local.proxy_addresses import Detour
 from infra.settings import load
-from infra.stack.detour import Detour
 
 TRUE = load(kafka={"bootstrap_servers": "127.0.0.1:9"}, base={"url": "http://127.0.0.1:8/v1"})
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from infra.commands.app import app
-from infra.commands.dead_letters import parse_time
-from infra.commands.frame import printable
-from infra.commands.letters import detail, encoded, summary
-from infra.dead_letters import Mark, Place, read_letter
+from cli.app import app
+from cli.dlq_output import detail, encoded, summary
+from cli.dlq_work import parse_time
 from infra.errors import BadSetting
+from infra.kafka.dead_letters import Mark, Place, read_letter
+from infra.process.command_output import printable
 from schemas.dead_letters import Origin, dead_letter
 
 

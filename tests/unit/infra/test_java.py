@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue
-from infra.java import find_java, parse_version
+from infra.local.java import find_java, parse_version
 
 
 @pytest.mark.parametrize(

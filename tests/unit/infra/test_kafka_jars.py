@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from infra import kafka_jars
 from infra.errors import CannotContinue
-from infra.locks import locked
+from infra.local import kafka_jars
+from infra.process.locks import locked
 
 REFUSED = "http://127.0.0.1:9"  # the discard port: nothing answers
 
@@ -46,7 +46,7 @@ def test_a_jar_too_many_is_refused(tmp_path: Path) -> None:
 
 def test_without_network_and_jars_the_line_says_so(tmp_path: Path) -> None:
     """In a process of its own: jgo's clients read proxies from the environment once."""
-    code = "import infra.kafka_jars as jars, sys; jars.ATTEMPTS = 1; jars.ensure_jars(__import__('pathlib').Path(sys.argv[1]))"
+    code = "import infra.local.kafka_jars as jars, sys; jars.ATTEMPTS = 1; jars.ensure_jars(__import__('pathlib').Path(sys.argv[1]))"
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), REFUSED) | {"NO_PROXY": "", "no_proxy": ""}
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=os.environ | proxies, capture_output=True, text=True, check=False)
     assert "cannot fetch Kafka's jars (ProxyError): the first start needs the network" in result.stderr

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from infra.errors import RetryLater
-from infra.locks import locked
-from infra.registry import Registry
+from infra.process.locks import locked
+from infra.registry.client import Registry
 from infra.settings import Settings, Stack
 from schemas.model_events import Alias
 
@@ -33,7 +33,7 @@ def test_a_lock_is_waited_for_and_freed_behind_its_holder(tmp_path: Path) -> Non
 @pytest.mark.filterwarnings("ignore")  # MLflow and what it imports warn about themselves
 @pytest.mark.slow
 def test_a_registry_that_another_process_is_opening_does_not_answer_for_now(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("infra.mlflow_store.OPEN_WITHIN_S", 0.05)
+    monkeypatch.setattr("infra.registry.mlflow_store.OPEN_WITHIN_S", 0.05)
     (tmp_path / "registry").mkdir()
     with locked(tmp_path / "registry" / "mlflow.db.lock", timeout_s=1), pytest.raises(RetryLater, match=r"mlflow\.db\.lock"):
         Registry(Settings(stack=Stack(dir=tmp_path))).resolve(Alias.CHAMPION)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 
-from infra.logs import Calm
+from infra.telemetry.json_logs import Calm
 
 
 def test_a_client_that_says_the_same_again_and_again_is_calmed() -> None:

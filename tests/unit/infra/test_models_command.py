@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from infra.commands import board
-from infra.commands.app import app
-from infra.commands.differing import show_difference
-from infra.commands.versions import wait_until_served
+from cli import models_tables
+from cli.app import app
+from cli.diff_output import show_difference
+from cli.models_work import wait_until_served
 from infra.errors import RetryLater
-from infra.ports import free_port
+from infra.process.ports import free_port
 from infra.settings import load
 from tests.unit.trainer.promotion import desks
-from trainer.promotion import difference
+from trainer.judge import difference
 from trainer.promotion.web import serve
 
 TOKEN = "an operator's token"
@@ -221,4 +221,4 @@ def test_a_difference_names_what_is_better_and_shows_answers_side_by_side(capsys
 
 
 def test_figures_that_are_not_known_are_dashes() -> None:
-    assert board.interval({"mean": None, "low": None, "high": None}) == "-" and board.number(float("inf")) == "-"
+    assert models_tables.interval({"mean": None, "low": None, "high": None}) == "-" and models_tables.number(float("inf")) == "-"

@@ -5,23 +5,23 @@ from pathlib import Path
 
 import pytest
 
-from infra import outputs
 from infra.errors import CannotContinue
+from infra.process import output_files
 
 
 def test_trying_makes_the_folder_and_no_file(tmp_path: Path) -> None:
-    outputs.check_writable(tmp_path / "new" / "report.json")
+    output_files.check_writable(tmp_path / "new" / "report.json")
     assert (tmp_path / "new").is_dir() and not any((tmp_path / "new").iterdir())
 
 
 def test_trying_leaves_an_earlier_report_as_it_is(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    outputs.write(report, "é\n")
-    outputs.check_writable(report)
+    output_files.write(report, "é\n")
+    output_files.check_writable(report)
     assert report.read_text(encoding="utf-8") == "é\n"
 
 
-@pytest.mark.parametrize("attempt", [outputs.check_writable, lambda path: outputs.write(path, "")])
+@pytest.mark.parametrize("attempt", [output_files.check_writable, lambda path: output_files.write(path, "")])
 @pytest.mark.parametrize(("path", "reason"), [("taken", "Is a directory"), ("file/report.json", "Not a directory|File exists")])
 def test_what_cannot_be_written_is_one_line(tmp_path: Path, attempt: Callable[[Path], None], path: str, reason: str) -> None:
     (tmp_path / "taken").mkdir()

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.checkpoints import BadCheckpoint
+from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import RetryLater
-from infra.mlflow_store import mlflow
-from infra.registry import Registry
+from infra.registry.client import Registry
+from infra.registry.mlflow_store import mlflow
 from infra.settings import Settings, Stack, load
 from schemas.model_events import Alias
 from tests.contract.registry_contract import GATED, RegistryContract

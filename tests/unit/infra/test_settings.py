@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from infra.environment import environment
 from infra.errors import BadSetting
-from infra.provenance import sources
+from infra.process.environment import environment
+from infra.setting_sources import sources
 from infra.settings import Settings, load
 
 

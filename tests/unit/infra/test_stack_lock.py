@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue
+from infra.local.lock import StackLock, holder
+from infra.local.record import ProcessRecord, StackRecord, StackState, State, lock_path, promoter_url, read_record, running_settings
 from infra.settings import load
-from infra.stack.lock import StackLock, holder
-from infra.stack.record import ProcessRecord, StackRecord, StackState, State, lock_path, promoter_url, read_record, running_settings
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from infra.stack.lock import StackLock
+from infra.local.lock import StackLock
 lock = StackLock(Path(sys.argv[1]))
 lock.acquire()
 print("held", flush=True)

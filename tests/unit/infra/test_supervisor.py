@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from infra.errors import BadSetting, CannotContinue
-from infra.stack.record import State
-from infra.stack.service import ProcessService, RestartCeiling
-from infra.stack.supervisor import Supervisor
+from infra.local.record import State
+from infra.local.service import ProcessService, RestartCeiling
+from infra.local.supervisor import Supervisor
 
 SERVE = "import os, pathlib, time; pathlib.Path(os.environ['READY']).touch(); time.sleep(60)"
 BOUND_S = 30.0

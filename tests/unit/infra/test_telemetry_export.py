@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from infra.ports import free_port
+from infra.process.ports import free_port
 from infra.settings import Kafka, Settings, Telemetry
 from infra.telemetry.export import exporting
 from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_LAG, WORKER_RECORDS

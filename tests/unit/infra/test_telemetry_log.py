@@ -6,7 +6,7 @@ import time
 import pytest
 
 from infra.telemetry.instruments import Counter, Gauge, Histogram
-from infra.telemetry.log import logged, totals
+from infra.telemetry.metrics_log import logged, totals
 
 
 def counted() -> Counter:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from infra.kafka.topology import CHANGELOGS, _describe
 from infra.settings import Settings
-from infra.topology import CHANGELOGS, _describe
-from streams.halves import CHANGELOG
+from streams.app.join_state import CHANGELOG
 
 
 class Admin:

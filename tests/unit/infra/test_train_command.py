@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from infra.commands.app import app
+from cli.app import app
 from infra.settings import load
-from trainer.report import Report
+from trainer.run.report import Report
 
 
 def status(*arguments: str) -> tuple[int, str, str]:

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue
+from infra.local.lock import StackLock
+from infra.local.record import lock_path
 from infra.settings import load
-from infra.stack.lock import StackLock
-from infra.stack.record import lock_path
 from lab.chaos.command import fresh_state, own_settings
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from infra.stack.record import ProcessRecord, State
+from infra.local.record import ProcessRecord, State
 from lab.chaos.faults import Diary, Done
 from lab.chaos.plan import Fault, Kind
 

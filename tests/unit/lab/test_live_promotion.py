@@ -13,9 +13,9 @@ from uuid import UUID
 import pytest
 
 from infra.errors import BadSetting
-from infra.registry import RegisteredVersion
+from infra.registry.client import RegisteredVersion
+from infra.registry.version_tags import transition_tag
 from infra.settings import load
-from infra.version_tags import transition_tag
 from lab.promotion import command
 from lab.promotion.live.checker import GRACE_S, Checker
 from lab.promotion.live.kills import Kills
@@ -27,7 +27,7 @@ from lab.promotion.live.words import compare
 from schemas.experiments import Arm, Assignment, arm_of
 from schemas.promotion import State, Transition
 from schemas.responses import ModelVersion, ResponseStatus
-from trainer.promotion.log import Ledger
+from trainer.promotion.version_history import Ledger
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SHADOW, CANARY = UUID(int=1), UUID(int=2)

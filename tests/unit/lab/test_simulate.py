@@ -12,7 +12,7 @@ from lab.simulate.history import anomalies
 from lab.simulate.run import simulate
 from lab.simulate.scenario import Fate, Question, scenario
 from lab.simulate.virtual import Stuck, run
-from workers.runtime import books, offsets, schedule, worker
+from workers.runtime import offsets, partition_state, schedule, worker
 from workers.runtime.broker import Assigned, NotTaken
 
 SEEDS = 1000
@@ -95,13 +95,13 @@ def test_a_late_last_commit_that_drops_the_next_assignment_loses_answers(monkeyp
 
 
 def test_a_worker_without_a_memory_for_ids_answers_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(books.Books, "_is_repeat", lambda self, partition, id: False)
+    monkeypatch.setattr(partition_state.Books, "_is_repeat", lambda self, partition, id: False)
     assert first_found("duplicate", exactly_once)
 
 
 def test_a_memory_for_ids_that_does_not_outlive_the_process_answers_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    assign = books.Books.assign
-    monkeypatch.setattr(books.Books, "assign", lambda self, number, assigned: assign(self, number, Assigned(assigned.committed)))
+    assign = partition_state.Books.assign
+    monkeypatch.setattr(partition_state.Books, "assign", lambda self, number, assigned: assign(self, number, Assigned(assigned.committed)))
     assert first_found("duplicate", exactly_once)
 
 

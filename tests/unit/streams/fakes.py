@@ -18,9 +18,9 @@ from schemas.history import Interaction
 from schemas.messages import Message
 from schemas.queries import Query, Strategy
 from schemas.responses import Provenance, Response, ResponseStatus
-from streams.embedder import Matrix
+from streams.app.records import Arrival
+from streams.index.embedder import Matrix
 from streams.index.history import Point, Scope, Vector, best_first
-from streams.records import Arrival
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 WORDS = ("sea", "war", "love", "space")

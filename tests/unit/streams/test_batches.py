@@ -7,7 +7,7 @@ import pytest
 
 from infra.errors import CannotContinue, RetryLater
 from infra.telemetry.metrics import RetryReason
-from streams.app import batches, patiently
+from streams.app.app import batches, patiently
 
 
 async def pieces(queue: asyncio.Queue[int | None]) -> AsyncIterator[int]:

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from streams.breaker import FIRST_PAUSE_S, LAST_PAUSE_S, Breaker
+from streams.retrieval.breaker import FIRST_PAUSE_S, LAST_PAUSE_S, Breaker
 
 
 class Clock:

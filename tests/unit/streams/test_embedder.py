@@ -3,7 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.embedder import READ_CHARS, STEP_CHARS, steps_of
+from streams.index.embedder import READ_CHARS, STEP_CHARS, steps_of
 
 
 @given(st.lists(st.integers(0, 3_000).map("x".__mul__), max_size=60), st.integers(1, 16))

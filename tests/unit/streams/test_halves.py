@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.halves import Half
-from streams.records import Arrival
+from streams.app.join_state import Half
+from streams.app.records import Arrival
 
 content = st.none() | st.binary(max_size=64)
 headers = st.lists(st.tuples(st.text(max_size=8), st.binary(max_size=16)), max_size=3).map(tuple)

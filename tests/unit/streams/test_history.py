@@ -9,7 +9,7 @@ import pytest
 from infra.errors import RetryLater
 from schemas.history import Interaction
 from schemas.topics import INTERACTIONS
-from streams.history import History, text_of
+from streams.history.processor import History, text_of
 from streams.index.history import Point, Scope, best_first
 from tests.unit.streams.fakes import AwayIndex, ListIndex, WordEmbedder, arrive, interaction
 

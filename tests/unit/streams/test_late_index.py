@@ -9,7 +9,7 @@ from infra.errors import CannotContinue, RetryLater
 from schemas.history import Interaction
 from schemas.topics import INTERACTIONS
 from streams.index.history import HistoryIndex, Point, Scope
-from streams.index.late import LateIndex
+from streams.index.lazy_index import LateIndex
 from streams.service import index_or_late
 from tests.unit.streams.fakes import NOON, ListIndex, arrive, interaction
 

@@ -10,11 +10,11 @@ from schemas.envelope import read
 from schemas.history import Interaction, Origin
 from schemas.outcomes import Outcome
 from schemas.topics import FEEDBACK, RESPONSES
-from streams.halves import CHANGELOG, Halves
-from streams.history import History
+from streams.app.join_state import CHANGELOG, Halves
+from streams.app.records import Arrival, Outgoing
+from streams.history.processor import History
 from streams.index.history import Scope
-from streams.outcomes import Outcomes
-from streams.records import Arrival, Outgoing
+from streams.outcomes.processor import Outcomes
 from tests.unit.streams.fakes import TRACE, ListIndex, WordEmbedder, arrive, feedback, query, response
 
 

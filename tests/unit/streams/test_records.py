@@ -8,7 +8,7 @@ from infra.errors import PoisonMessage
 from schemas.history import Interaction
 from schemas.messages import Malformed
 from schemas.topics import INTERACTIONS, MAX_MESSAGE_BYTES, OUTCOMES
-from streams.records import Arrival, outgoing, set_aside
+from streams.app.records import Arrival, outgoing, set_aside
 from tests.unit.streams.fakes import TRACE, arrive, feedback, interaction, query
 
 GOOD = arrive("interactions", interaction("sea"), partition=2, offset=9)

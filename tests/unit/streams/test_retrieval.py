@@ -9,10 +9,10 @@ from schemas.drafts import DraftStatus
 from schemas.envelope import read
 from schemas.ids import derive
 from schemas.topics import DRAFTS, INTERACTIONS
-from streams.breaker import LAST_PAUSE_S, Breaker
-from streams.history import History
-from streams.records import Outgoing
-from streams.retrieval import CONTEXT_BYTES, TRIES, Retrieval, context_of, query_text
+from streams.app.records import Outgoing
+from streams.history.processor import History
+from streams.retrieval.breaker import LAST_PAUSE_S, Breaker
+from streams.retrieval.processor import CONTEXT_BYTES, TRIES, Retrieval, context_of, query_text
 from tests.unit.streams.fakes import NOON, TRACE, AwayIndex, ListIndex, WordEmbedder, arrive, draft, interaction, query
 
 

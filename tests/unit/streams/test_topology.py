@@ -9,8 +9,8 @@ from kafka import TopicPartition
 from kafka.errors import GroupIdNotFoundError, GroupSubscribedToTopicError, KafkaError, NoError, NonEmptyGroupError
 
 from infra.errors import CannotContinue
-from streams.records import GROUP
-from streams.topology import reread
+from streams.app.records import GROUP
+from streams.app.topology import reread
 
 FIRST, SECOND, OTHER = TopicPartition("interactions", 0), TopicPartition("interactions", 1), TopicPartition("drafts", 0)
 

@@ -7,7 +7,7 @@ import signal
 import sys
 
 from infra.errors import RetryLater
-from trainer.distributed import is_main, launched
+from trainer.learn.distributed import is_main, launched
 
 
 def main(deed: str) -> int:

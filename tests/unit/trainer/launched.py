@@ -16,12 +16,12 @@ from safetensors.torch import save_file
 from infra.settings import Lora, Rl, Sft, Trainer
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
-from trainer import grpo_trainer, reinforce, sft
-from trainer.cases import Case, Lesson, lesson_of
-from trainer.distributed import is_main, processes
-from trainer.lora import trainable
-from trainer.prompts import Prompter
-from trainer.rewards import Reward
+from trainer.data.cases import Case, Lesson, lesson_of
+from trainer.data.prompts import Prompter
+from trainer.learn import grpo_trainer, reinforce, sft
+from trainer.learn.distributed import is_main, processes
+from trainer.learn.lora import trainable
+from trainer.learn.rewards import Reward
 
 SFT = Sft(batch_size=4, micro_batch=1, max_steps=3, epochs=9)
 RL = Rl(engine="trl", steps=3, prompts_per_step=3, candidates=4, learning_rate=2e-2, beta=0.05, k_min=1, k_max=1, top_p=1.0)

@@ -13,7 +13,7 @@ from schemas.outcomes import Outcome
 from schemas.queries import Query, Strategy
 from schemas.responses import Provenance, Response, ResponseStatus
 from schemas.trajectories import Teacher, Trajectory
-from trainer.cases import Case, Unusable, case_of
+from trainer.data.cases import Case, Unusable, case_of
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 

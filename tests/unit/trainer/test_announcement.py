@@ -8,8 +8,8 @@ from infra.settings import load
 from schemas.model_events import Alias
 from schemas.promotion import State
 from tests.unit.trainer.promotion.memory import MemoryRegistry
-from trainer.announcement import Announcer, event_of
-from trainer.promotion.log import Ledger
+from trainer.promotion.announcement import Announcer, event_of
+from trainer.promotion.version_history import Ledger
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -6,8 +6,8 @@ import pytest
 
 from schemas.rewriting import Rewrite
 from tests.unit.trainer.made import make_case
-from trainer.behaviour import Row, behaviour
-from trainer.cases import Case
+from trainer.data.cases import Case
+from trainer.judge.behaviour import Row, behaviour
 
 TAGS = ("comedy", "dark comedy", "action")
 SHOWN = "walkers keep their old bridge over the wide river !!"

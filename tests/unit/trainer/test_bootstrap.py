@@ -12,16 +12,16 @@ from infra.settings import Settings, load
 from schemas.model_events import Alias
 from schemas.promotion import State
 from tests.unit.trainer.promotion.memory import Killed, MemoryRegistry
-from trainer.bootstrap import ACTOR, SHIPPED, bootstrap, register_shipped
 from trainer.interruption import Interrupted
-from trainer.lease import lease, promoter_lease_path
-from trainer.promotion.log import Ledger
+from trainer.promotion.bootstrap import ACTOR, SHIPPED, bootstrap, register_shipped
+from trainer.promotion.version_history import Ledger
+from trainer.run.lease import lease, promoter_lease_path
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 
 class Empty(MemoryRegistry):
-    """Registers and resolves as `infra.registry.Registry` does."""
+    """Registers and resolves as `infra.registry.client.Registry` does."""
 
     name = "m"
 
@@ -47,7 +47,7 @@ def test_the_first_champion_comes_from_the_project_and_its_log_says_so(settings:
 
 
 def test_the_wait_for_a_promoter_ends_with_a_stop(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.bootstrap.WAIT_S", 5.0)
+    monkeypatch.setattr("trainer.promotion.bootstrap.WAIT_S", 5.0)
     registry: Any = Empty()
     stop = Event()
     stop.set()

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.prompts import MARKS
 from tests.unit.trainer.made import make_outcome, make_trajectory
-from trainer.cases import Case, Lesson, Unusable, case_of, lesson_key, lesson_of
+from trainer.data.cases import Case, Lesson, Unusable, case_of, lesson_key, lesson_of
 
 
 def lesson(number: int = 0, *, user: str = "u", truth: str = "b", reasoning: str = "they like b") -> Lesson:

@@ -18,8 +18,8 @@ from schemas.outcomes import Outcome
 from schemas.topics import ERASURES, OUTCOMES, TRAJECTORIES
 from schemas.trajectories import Trajectory
 from tests.unit.trainer.made import NOON, make_outcome, make_trajectory
-from trainer.collect import assemble, records
-from trainer.snapshot import Snapshot, offsets_beyond, ranges_json, write
+from trainer.data.collect import assemble, records
+from trainer.data.snapshot import Snapshot, offsets_beyond, ranges_json, write
 
 RANGES = {"outcomes": {0: (0, 9), 1: (3, 5)}, "trajectories": {0: (0, 4)}}
 TRAINING = next(f"u{n}" for n in range(99) if not is_held_out("t", f"u{n}", 0.3))
@@ -189,7 +189,7 @@ def test_offsets_beyond_earlier_ranges(before: dict[str, dict[str, list[int]]], 
 
 
 def test_a_broker_that_falls_silent_is_one_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.collect.SILENCE_S", 0.0)
+    monkeypatch.setattr("trainer.data.collect.SILENCE_S", 0.0)
     silent = SimpleNamespace(assign=lambda due: None, seek=lambda place, offset: None, poll=lambda timeout_ms: {}, position=lambda place: 3)
     with pytest.raises(RetryLater, match="2 partitions hold more; is the broker up"):
         list(records(silent, {"outcomes": {0: (0, 9), 1: (3, 5), 2: (4, 4)}}, threading.Event()))

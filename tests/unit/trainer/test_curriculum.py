@@ -2,7 +2,7 @@ from collections import Counter
 
 import pytest
 
-from trainer.curriculum import k_of, stage_of
+from trainer.learn.curriculum import k_of, stage_of
 
 
 def test_every_k_gets_an_equal_slice_in_rising_order() -> None:

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 
 from infra.errors import BadSetting
-from infra.ports import free_port
+from infra.process.ports import free_port
 from infra.settings import Rl, Sft, Trainer
-from trainer.distributed import check_launch, divided, is_main, processes
+from trainer.learn.distributed import check_launch, divided, is_main, processes
 
 ROOT = Path(__file__).resolve().parents[3]
 

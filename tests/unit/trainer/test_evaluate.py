@@ -4,9 +4,9 @@ from dataclasses import asdict
 import pytest
 
 from tests.unit.trainer.made import make_case
-from trainer.cases import Case
-from trainer.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, choose, compare, mean_score
-from trainer.rewards import answer_of, reward_of
+from trainer.data.cases import Case
+from trainer.judge.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, choose, compare, mean_score
+from trainer.learn.rewards import answer_of, reward_of
 
 
 def cases(users: int, per_user: int, domain: str = "letters") -> list[Case]:

@@ -13,16 +13,16 @@ from infra.errors import BadSetting, CannotContinue
 from infra.settings import Lora, Rl, Trainer
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case
-from trainer import grpo, reinforce
-from trainer import rl as own
-from trainer.cases import Case
-from trainer.grpo_trainer import Reinforce
+from trainer.data.cases import Case
+from trainer.data.prompts import Prompter
 from trainer.interruption import Interrupted
-from trainer.lora import trainable
-from trainer.policy import Policy
-from trainer.prompts import Prompter
-from trainer.rewards import Reward
-from trainer.rollout import Completion
+from trainer.learn import grpo, reinforce
+from trainer.learn import rl as own
+from trainer.learn.grpo_trainer import Reinforce
+from trainer.learn.lora import trainable
+from trainer.learn.policy import Policy
+from trainer.learn.rewards import Reward
+from trainer.learn.rollout import Completion
 
 RL = Rl(engine="trl", steps=4, prompts_per_step=2, candidates=8, learning_rate=2e-2, beta=0.05, k_min=1, k_max=2, top_p=1.0)
 CASES = [make_case(n) for n in range(4)]
@@ -36,7 +36,7 @@ def reward_of(text: str, ended: bool, case: Case) -> Reward:
 
 @pytest.fixture(autouse=True)
 def small_letters(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("trainer.rl", "trainer.grpo_trainer"):
+    for module in ("trainer.learn.rl", "trainer.learn.grpo_trainer"):
         monkeypatch.setattr(f"{module}.reward_of", reward_of)
 
 
@@ -117,7 +117,7 @@ class Seen(Reinforce):
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
     Seen.anchors.clear()
-    monkeypatch.setattr("trainer.grpo.Reinforce", Seen)
+    monkeypatch.setattr("trainer.learn.grpo.Reinforce", Seen)
     return Seen.anchors
 
 
@@ -205,6 +205,6 @@ def test_what_cannot_be_trained_so_is_refused_by_name(tiny_checkpoint: Path, mon
 
 
 def test_a_reward_that_is_not_finite_stops_the_run(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.grpo_trainer.reward_of", lambda text, ended, case: Reward(float("nan"), usable=True))
+    monkeypatch.setattr("trainer.learn.grpo_trainer.reward_of", lambda text, ended, case: Reward(float("nan"), usable=True))
     with pytest.raises(own.Diverged):
         train(Policy.load(tiny_checkpoint), RL)

@@ -4,14 +4,14 @@ from datetime import UTC, datetime
 
 import pytest
 
-from infra.registry import RegisteredVersion
+from infra.registry.client import RegisteredVersion
 from infra.settings import load
 from schemas.ids import bucket, is_held_out
 from tests.unit.trainer.made import make_outcome, make_trajectory
 from tests.unit.trainer.test_collect import record
-from trainer.collect import assemble
-from trainer.holdout import HOLDOUT_SHARE, untouched_share
-from trainer.planning import plan
+from trainer.data.collect import assemble
+from trainer.data.holdout import HOLDOUT_SHARE, untouched_share
+from trainer.run.planning import plan
 
 
 def version(parent: str | None, **tags: str) -> RegisteredVersion:

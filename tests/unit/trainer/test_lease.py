@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from trainer.lease import Held, is_held, lease
+from trainer.run.lease import Held, is_held, lease
 
 
 def test_a_second_trainer_is_told_who_holds_the_lease(tmp_path: Path) -> None:
@@ -23,7 +23,7 @@ def test_the_lease_says_which_part_holds_it(tmp_path: Path) -> None:
 
 def test_the_lease_of_a_killed_trainer_is_free_again(tmp_path: Path) -> None:
     path = tmp_path / "trainer.lock"
-    code = "import os, sys; from pathlib import Path; from trainer.lease import lease\nwith lease(Path(sys.argv[1])): os._exit(9)"
+    code = "import os, sys; from pathlib import Path; from trainer.run.lease import lease\nwith lease(Path(sys.argv[1])): os._exit(9)"
     assert subprocess.run([sys.executable, "-c", code, str(path)], check=False).returncode == 9
     assert path.exists()
     with lease(path):

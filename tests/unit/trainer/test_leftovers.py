@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import Settings, load
-from trainer.leftovers import UNTOUCHED_S, checkpoints_dir, remove
+from trainer.run.cleanup import UNTOUCHED_S, checkpoints_dir, remove
 
 OLD, NEEDED = "a" * 64, "b" * 64
 

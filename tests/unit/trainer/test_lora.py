@@ -4,18 +4,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from infra.checkpoints import differences
+from infra.checkpoints.verification import differences
 from infra.errors import BadSetting
 from infra.settings import Lora, Rl, Sft, Trainer
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
-from trainer import rl, sft
-from trainer.cases import Lesson, lesson_of
-from trainer.lora import trainable, with_adapter, without_dropout
-from trainer.policy import Policy, tensor_dtypes
-from trainer.prompts import Prompter
-from trainer.rewards import Reward
-from trainer.rollout import Sampling, generate
+from trainer.data.cases import Lesson, lesson_of
+from trainer.data.prompts import Prompter
+from trainer.learn import rl, sft
+from trainer.learn.lora import trainable, with_adapter, without_dropout
+from trainer.learn.policy import Policy, tensor_dtypes
+from trainer.learn.rewards import Reward
+from trainer.learn.rollout import Sampling, generate
 
 LORA = Lora(rank=4, alpha=8.0)
 
@@ -46,7 +46,7 @@ def test_a_fresh_adapter_changes_nothing_and_trains_alone(policy: Policy, tiny_c
 def test_sft_and_rl_train_the_adapter_and_the_saved_weights_are_merged(
     policy: Policy, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.rl.reward_of", lambda text, ended, case: Reward(sum(text.encode()) % 7 / 6, usable=True))
+    monkeypatch.setattr("trainer.learn.rl.reward_of", lambda text, ended, case: Reward(sum(text.encode()) % 7 / 6, usable=True))
     before = frozen(policy)
     sft.train(policy, lessons(4), prompter_of(policy), Sft(batch_size=4, epochs=2.0), 0, threading.Event())
     learnt = policy.weights()["model.layers.0.self_attn.q_proj.weight"].clone()

@@ -10,8 +10,8 @@ from infra.settings import load
 from schemas.ids import is_held_out
 from tests.unit.trainer.made import make_outcome, make_trajectory
 from tests.unit.trainer.test_collect import record
-from trainer.collect import assemble
-from trainer.planning import Plan, plan
+from trainer.data.collect import assemble
+from trainer.run.planning import Plan, plan
 
 TRAINING = [name for name in (f"u{n}" for n in range(90)) if not is_held_out("t", name, 0.3)][:12]
 HELD_OUT = [name for name in (f"u{n}" for n in range(90)) if is_held_out("t", name, 0.3)][:5]

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from infra.checkpoints import BadCheckpoint, checkpoint_digest, differences, verify_checkpoint
+from infra.checkpoints.verification import BadCheckpoint, checkpoint_digest, differences, verify_checkpoint
 from infra.errors import CannotContinue
-from trainer.policy import Policy, tensor_dtypes
-from trainer.shared_prompt import NAME
+from trainer.learn.policy import Policy, tensor_dtypes
+from trainer.learn.shared_prompt import NAME
 
 
 def test_a_saved_policy_can_take_its_parents_place(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -3,12 +3,12 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import RetryLater
+from infra.registry.tracking import Point
 from infra.settings import load
-from infra.tracking import Point
-from trainer.progress import Progress
-from trainer.report import Report
-from trainer.rl import Step
-from trainer.sft import FitStep
+from trainer.learn.rl import Step
+from trainer.learn.sft import FitStep
+from trainer.run.progress import Progress
+from trainer.run.report import Report
 
 
 class Store:

@@ -17,8 +17,8 @@ from infra.settings import load
 from schemas.envelope import seal
 from schemas.experiments import Arm
 from schemas.quality import Quality, Span
-from trainer import quality
-from trainer.quality import EXPERIMENTS, KEEP, WINDOW_CELLS, QualityReader
+from trainer.run import quality_reader
+from trainer.run.quality_reader import EXPERIMENTS, KEEP, WINDOW_CELLS, QualityReader
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
 LIVE = UUID(int=0)
@@ -60,7 +60,7 @@ class Topic:
 @pytest.fixture
 def topic(monkeypatch: pytest.MonkeyPatch) -> Topic:
     topic = Topic()
-    monkeypatch.setattr(quality, "reader", lambda *args, **options: topic)
+    monkeypatch.setattr(quality_reader, "reader", lambda *args, **options: topic)
     return topic
 
 

@@ -8,7 +8,7 @@ import pytest
 from infra.settings import load
 from tests.unit.trainer.disk import files_up_to
 from trainer.interruption import Interrupted
-from trainer.report import INTERRUPTED, Report
+from trainer.run.report import INTERRUPTED, Report
 
 
 def begin(directory: Path) -> Report:

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 
 from infra.errors import RetryLater
-from infra.registry import RegisteredVersion, Registry
+from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings, load
 from schemas.model_events import Alias
 from tests.unit.infra.checkpoint_files import write_checkpoint
-from trainer.bootstrap import SHIPPED, register_shipped
-from trainer.report import TRAINED, Report
-from trainer.resumption import KILLS, UNREADABLE, parent_of_run, take_up
+from trainer.promotion.bootstrap import SHIPPED, register_shipped
+from trainer.run.report import TRAINED, Report
+from trainer.run.resumption import KILLS, UNREADABLE, parent_of_run, take_up
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]

@@ -7,8 +7,8 @@ import pytest
 from schemas.rewriting import Rewrite
 from schemas.scoring import style_f1
 from tests.unit.trainer.made import make_case
-from trainer.cases import Case
-from trainer.rewards import Guard, NotFinite, Reward, finite, reward_of
+from trainer.data.cases import Case
+from trainer.learn.rewards import Guard, NotFinite, Reward, finite, reward_of
 
 BONUS = 0.1
 DRAFT, TRUTH, SHOWN = "The harbour bakery wins a prize", "harbour bakery wins!! prize!!", "walkers keep their bridge!!"

@@ -10,12 +10,12 @@ from infra.errors import CannotContinue
 from infra.settings import Rl
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case
-from trainer.policy import Policy
-from trainer.prompts import Prompter
-from trainer.rewards import Reward
-from trainer.rl import Diverged, advantages, draw, learn, policy_loss, rate_schedule, roll_out, train
-from trainer.rl_state import Deck
-from trainer.rollout import Sampling
+from trainer.data.prompts import Prompter
+from trainer.learn.policy import Policy
+from trainer.learn.rewards import Reward
+from trainer.learn.rl import Diverged, advantages, draw, learn, policy_loss, rate_schedule, roll_out, train
+from trainer.learn.rl_state import Deck
+from trainer.learn.rollout import Sampling
 
 
 def mask_of(lengths: list[list[int]]) -> Tensor:
@@ -165,7 +165,7 @@ RL = Rl(steps=24, prompts_per_step=2, candidates=16, learning_rate=2e-2, beta=0.
 
 def test_rl_raises_a_trivial_reward(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reward is the share of small letters, a tenth of what a random model writes."""
-    monkeypatch.setattr("trainer.rl.reward_of", lambda text, ended, case: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=False))
+    monkeypatch.setattr("trainer.learn.rl.reward_of", lambda text, ended, case: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=False))
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     steps = train(policy, [make_case(n) for n in range(4)], prompter, RL, max_new_tokens=6, seed=0, stop=threading.Event())
     assert [step.k for step in steps] == [1] * 8 + [2] * 8 + [3] * 8
@@ -183,7 +183,7 @@ def test_k_is_capped_by_the_items_a_case_has(policy: Policy) -> None:
 
 
 def test_a_reward_that_is_not_finite_stops_the_run(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.rl.reward_of", lambda text, ended, case: Reward(float("nan"), usable=True))
+    monkeypatch.setattr("trainer.learn.rl.reward_of", lambda text, ended, case: Reward(float("nan"), usable=True))
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     with pytest.raises(Diverged):
         train(policy, [make_case()], prompter, RL, max_new_tokens=2, seed=0, stop=threading.Event())

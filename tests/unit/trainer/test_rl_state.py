@@ -12,13 +12,13 @@ import torch
 from infra.settings import Rl
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case
-from trainer.cases import Case
+from trainer.data.cases import Case
+from trainer.data.prompts import Prompter
 from trainer.interruption import Interrupted
-from trainer.policy import Policy
-from trainer.prompts import Prompter
-from trainer.rl import Step, train
-from trainer.rl_state import Deck
-from trainer.weights import trained, weights_digest
+from trainer.learn.policy import Policy
+from trainer.learn.rl import Step, train
+from trainer.learn.rl_state import Deck
+from trainer.learn.weights import trained, weights_digest
 
 RL = Rl(steps=7, prompts_per_step=2, candidates=4, learning_rate=1e-2, beta=0.1, k_min=1, k_max=3)
 EVERY = 3

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from trainer.interruption import Interrupted
-from trainer.policy import Policy
-from trainer.rollout import Sampling, generate, log_probabilities
-from trainer.shared_prompt import NAME
+from trainer.learn.policy import Policy
+from trainer.learn.rollout import Sampling, generate, log_probabilities
+from trainer.learn.shared_prompt import NAME
 
 
 @pytest.fixture(scope="module")

@@ -13,14 +13,14 @@ import pytest
 import torch
 
 from infra.errors import CannotContinue, RetryLater
-from infra.registry import RegisteredVersion
+from infra.registry.client import RegisteredVersion
 from infra.settings import Settings, load
 from schemas.model_events import Alias
 from tests.unit.trainer.disk import files_up_to
 from tests.unit.trainer.promotion.memory import MemoryRegistry
 from trainer.interruption import Interrupted
-from trainer.report import Report
-from trainer.run import run
+from trainer.run.report import Report
+from trainer.run.training_run import run
 
 
 class OneVersion(MemoryRegistry):

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from infra.settings import Trainer
 from schemas.ids import derive, is_held_out
-from trainer.cases import Unusable
-from trainer.selection import Entry, Kind, Selected, capped, select
-from trainer.spool import Span
+from trainer.data.cases import Unusable
+from trainer.data.selection import Entry, Kind, Selected, capped, select
+from trainer.data.spool import Span
 
 OPEN = Trainer(user_share=1.0, replay_share=1.0, judge_after=0.0)
 TRAINING = [name for name in (f"u{n}" for n in range(60)) if not is_held_out("t", name, 0.3)]

@@ -10,12 +10,12 @@ import pytest
 from kafka.errors import KafkaError
 
 from infra.errors import BadSetting, CannotContinue, RetryLater
-from infra.logs import JsonLines
 from infra.settings import Trainer, load
-from trainer import service
-from trainer.lease import Held
-from trainer.service import pause_s, serve
-from trainer.triggers import BY_HAND, Trigger
+from infra.telemetry.json_logs import JsonLines
+from trainer.run import service
+from trainer.run.lease import Held
+from trainer.run.service import pause_s, serve
+from trainer.run.triggers import BY_HAND, Trigger
 
 POLL_S, EVERY_S = 2.0, 90.0
 

@@ -11,11 +11,11 @@ from infra.settings import Sft
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.disk import files_up_to
 from tests.unit.trainer.made import make_outcome, make_trajectory
-from trainer.cases import Lesson, lesson_of
+from trainer.data.cases import Lesson, lesson_of
+from trainer.data.prompts import Prompter
 from trainer.interruption import Interrupted
-from trainer.policy import Policy
-from trainer.prompts import Prompter
-from trainer.sft import check_labels, examples, tokens, train
+from trainer.learn.policy import Policy
+from trainer.learn.sft import check_labels, examples, tokens, train
 
 
 def lessons(count: int) -> list[Lesson]:
@@ -122,7 +122,7 @@ def test_what_is_trained_on_begins_as_serving_asks(checkpoint: str, request: pyt
         seen.extend(trainer.train_dataset)
         check_labels(trainer, of)
 
-    monkeypatch.setattr("trainer.sft.check_labels", looked)
+    monkeypatch.setattr("trainer.learn.sft.check_labels", looked)
     train(policy, lessons(3), prompter, Sft(batch_size=1, max_steps=1), 0, threading.Event())
     rows = examples(lessons(3), prompter, Sft(), 0)
     assert len(seen) == len(rows) == 3

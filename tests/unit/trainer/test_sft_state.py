@@ -10,13 +10,13 @@ from infra.errors import CannotContinue
 from infra.settings import Lora, Sft
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_outcome, make_trajectory
-from trainer.cases import Lesson, lesson_of
+from trainer.data.cases import Lesson, lesson_of
+from trainer.data.prompts import Prompter
 from trainer.interruption import Interrupted
-from trainer.lora import with_adapter
-from trainer.policy import Policy
-from trainer.prompts import Prompter
-from trainer.sft import Fit, FitStep, order, train
-from trainer.weights import trained, weights_digest
+from trainer.learn.lora import with_adapter
+from trainer.learn.policy import Policy
+from trainer.learn.sft import Fit, FitStep, order, train
+from trainer.learn.weights import trained, weights_digest
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -10,7 +10,7 @@ from infra.errors import CannotContinue
 from infra.settings import Settings
 from infra.settings import load as settings_of
 from tests.unit.trainer.test_collect import MESSAGES, snapshot
-from trainer.snapshot import Snapshot, load, write
+from trainer.data.snapshot import Snapshot, load, write
 
 
 @pytest.fixture

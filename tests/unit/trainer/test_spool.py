@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.spool import BUFFER, Spool, Spooled
+from trainer.data.spool import BUFFER, Spool, Spooled
 
 
 def descriptors() -> int:

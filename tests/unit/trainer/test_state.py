@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.unit.trainer.disk import files_up_to
-from trainer.state import FACTS, TENSORS, State, newest, save, writing
+from trainer.learn.training_state import FACTS, TENSORS, State, newest, save, writing
 
 PURPOSE = {"seed": 1, "steps": 40}
 

@@ -8,10 +8,10 @@ import pytest
 
 from infra.errors import CannotContinue
 from infra.settings import Settings, load
-from trainer.lease import lease, lease_path
-from trainer.report import INTERRUPTED, Report
-from trainer.resumption import STATE
-from trainer.status import status, unfinished
+from trainer.run.lease import lease, lease_path
+from trainer.run.report import INTERRUPTED, Report
+from trainer.run.resumption import STATE
+from trainer.run.status import status, unfinished
 
 
 @pytest.fixture

@@ -12,12 +12,12 @@ import pytest
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from infra.registry import DatasetLineage, RegisteredVersion
+from infra.registry.client import DatasetLineage, RegisteredVersion
 from infra.settings import load
 from schemas.topics import OUTCOMES, QUALITY, TRAJECTORIES
-from trainer import quality, watch
-from trainer.triggers import TriggerKind
-from trainer.watch import Watch
+from trainer.run import quality_reader, watch
+from trainer.run.triggers import TriggerKind
+from trainer.run.watch import Watch
 
 STOP = threading.Event()
 
@@ -56,7 +56,7 @@ class Versions:
 @pytest.fixture
 def topics(monkeypatch: pytest.MonkeyPatch) -> Topics:
     topics = Topics({OUTCOMES.name: [100, 50], TRAJECTORIES.name: [80]})
-    for module in (watch, quality):
+    for module in (watch, quality_reader):
         monkeypatch.setattr(module, "reader", lambda *args, **options: topics)
     return topics
 
@@ -124,7 +124,7 @@ def test_no_consumer_stays_open_where_another_cannot_be_opened(topics: Topics, m
     def away(*args: object, **options: object) -> None:
         raise KafkaError(QUALITY.name)
 
-    monkeypatch.setattr(quality, "reader", away)
+    monkeypatch.setattr(quality_reader, "reader", away)
     registry: Any = Versions()
     with pytest.raises(KafkaError), Watch(load(), registry):
         pass

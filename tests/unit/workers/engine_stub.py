@@ -7,7 +7,7 @@ from pathlib import Path
 
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
-from workers.engines.engine import Generation, NotLoaded, Sampling, Swap
+from workers.serving.engines.engine import Generation, NotLoaded, Sampling, Swap
 
 
 class StubEngine:

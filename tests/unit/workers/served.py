@@ -10,12 +10,12 @@ from pathlib import Path
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from tests.unit.infra.checkpoint_files import write_checkpoint
-from workers.engines.backend import Completion
-from workers.engines.engine import Sampling
-from workers.engines.fake import CharTemplate, FakeBackend
-from workers.engines.room import Limits
-from workers.engines.serving import ServingEngine
-from workers.engines.slots import Held
+from workers.serving.engines.backend import Completion
+from workers.serving.engines.engine import Sampling
+from workers.serving.engines.fake import CharTemplate, FakeBackend
+from workers.serving.engines.scheduler import Limits
+from workers.serving.engines.serving_engine import ServingEngine
+from workers.serving.engines.version_slots import Held
 
 SAMPLING = Sampling(max_new_tokens=10)
 WAIT_S = 30.0

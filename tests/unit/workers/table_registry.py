@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from infra.checkpoints import BadCheckpoint
-from infra.registry import RegisteredVersion
-from infra.version_tags import transition_tag, transitions
+from infra.checkpoints.verification import BadCheckpoint
+from infra.registry.client import RegisteredVersion
+from infra.registry.version_tags import transition_tag, transitions
 from schemas.ids import derive
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import State, Transition

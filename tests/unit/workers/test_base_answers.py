@@ -14,7 +14,7 @@ from tests.unit.workers.made import NOON, make_delivery, make_incoming, make_que
 from tests.unit.workers.openai_server import Answer, completion, failure, scripted, serving
 from workers.base.answerer import Answerer, Asks
 from workers.base.breaker import Breaker
-from workers.endpoint.client import ChatEndpoint, Completion, Refused
+from workers.endpoints.client import ChatEndpoint, Completion, Refused
 from workers.runtime.clock import HandClock
 from workers.runtime.delivery import Finished, TryAgain
 from workers.runtime.handler import Outgoing, Why, Work

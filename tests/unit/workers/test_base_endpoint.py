@@ -8,11 +8,11 @@ import pytest
 
 from infra.errors import BadSetting
 from infra.settings import load
+from pico.server.app import create_app
+from pico.server.service import address
 from schemas.responses import ModelVersion
 from tests.unit.workers.engine_stub import StubEngine
-from workers.endpoint.server import create_app
-from workers.endpoint.service import address
-from workers.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, Sampling
+from workers.serving.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, Sampling
 
 MODEL = ModelVersion(name="m", version="1", digest="d")
 ONE_TURN: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}

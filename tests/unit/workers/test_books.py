@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.workers.made import make_bare
-from workers.runtime.books import BATCH_BYTES, Batch, Books
 from workers.runtime.broker import Assigned
 from workers.runtime.delivery import Delivery, Finished, Outbound, Outcome
 from workers.runtime.offsets import METADATA_BYTES, OffsetTracker, Position
+from workers.runtime.partition_state import BATCH_BYTES, Batch, Books
 from workers.runtime.pool import Flight
 
 FRESH = Assigned(None)

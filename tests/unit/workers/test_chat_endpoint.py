@@ -11,7 +11,7 @@ from infra.errors import CannotContinue, RetryLater
 from infra.telemetry.tracing import span
 from schemas.envelope import new_traceparent
 from tests.unit.workers.openai_server import Answer, completion, failure, scripted, serving
-from workers.endpoint.client import ChatEndpoint, Completion, Refused
+from workers.endpoints.client import ChatEndpoint, Completion, Refused
 
 
 async def ask(url: str, *, api_key: str | None = None, timeout_s: float = 30.0) -> Completion:

@@ -8,18 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from infra.checkpoints import BadCheckpoint
+from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import BadSetting, RetryLater
 from infra.settings import EngineKind, Reflection, Settings
 from schemas.promotion import CanaryPrompt
 from tests.unit.infra.checkpoint_files import write_checkpoint
 from tests.unit.workers.served import SAMPLING, Served, version
-from workers.engines import choice
-from workers.engines.engine import EngineDied, GenerationFailed, StartStopped, SwapFailed
-from workers.engines.fake import CharTemplate, FakeBackend
-from workers.engines.room import Limits
-from workers.engines.serving import ServingEngine
-from workers.engines.slots import Held
+from workers.serving.engines import factory
+from workers.serving.engines.engine import EngineDied, GenerationFailed, StartStopped, SwapFailed
+from workers.serving.engines.fake import CharTemplate, FakeBackend
+from workers.serving.engines.scheduler import Limits
+from workers.serving.engines.serving_engine import ServingEngine
+from workers.serving.engines.version_slots import Held
 
 
 async def test_answers_carry_the_version_they_were_admitted_under_through_a_swap(tmp_path: Path) -> None:
@@ -174,8 +174,8 @@ def test_a_stop_does_not_wait_for_a_model_that_is_loading(tmp_path: Path) -> Non
 def test_auto_is_vllm_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     auto, wanted = (Settings(reflection=Reflection(engine=kind)) for kind in (EngineKind.AUTO, EngineKind.VLLM))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    assert choice.engine_kind(auto) is EngineKind.VLLM
+    assert factory.engine_kind(auto) is EngineKind.VLLM
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert choice.engine_kind(auto) is EngineKind.TRANSFORMERS
+    assert factory.engine_kind(auto) is EngineKind.TRANSFORMERS
     with pytest.raises(BadSetting, match=r"reflection\.engine=vllm"):
-        choice.engine_kind(wanted)
+        factory.engine_kind(wanted)

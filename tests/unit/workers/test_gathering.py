@@ -3,9 +3,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from workers.endpoint.gathering import MOST_WAITS, GatheringBackend
-from workers.engines.backend import Completion
-from workers.engines.engine import FinishReason, Sampling
+from pico.server.batching import MOST_WAITS, GatheringBackend
+from workers.serving.engines.backend import Completion
+from workers.serving.engines.engine import FinishReason, Sampling
 
 SAMPLING = Sampling(max_new_tokens=1)
 

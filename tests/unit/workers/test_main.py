@@ -15,15 +15,15 @@ BROKER = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
 @pytest.mark.parametrize(
     ("arguments", "settings", "said"),
     [
-        (["base"], BROKER, "base.url is empty"),
-        (["teacher"], {}, "kafka.bootstrap_servers is empty"),
-        (["base-endpoint"], {"OPENAI_BASE_URL": "https://example.org/v1"}, "the base endpoint serves http://HOST:PORT/v1"),
-        (["nonsense"], {}, "invalid choice: 'nonsense'"),
-        ([], {}, "the following arguments are required: WORKER"),
+        (["workers", "base"], BROKER, "base.url is empty"),
+        (["workers", "teacher"], {}, "kafka.bootstrap_servers is empty"),
+        (["pico.server"], {"OPENAI_BASE_URL": "https://example.org/v1"}, "the base endpoint serves http://HOST:PORT/v1"),
+        (["workers", "nonsense"], {}, "invalid choice: 'nonsense'"),
+        (["workers"], {}, "the following arguments are required: WORKER"),
     ],
 )
 def test_what_cannot_run_says_why_and_exits_with_two(arguments: list[str], settings: dict[str, str], said: str) -> None:
-    command = [sys.executable, "-m", "workers", *arguments]
+    command = [sys.executable, "-m", *arguments]
     ended = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, timeout=100, check=False)
     assert ended.returncode == 2
     assert said in ended.stderr

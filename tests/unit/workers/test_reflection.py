@@ -20,13 +20,13 @@ from schemas.responses import ModelVersion, Response, ResponseStatus
 from schemas.topics import RESPONSES
 from streams.quality.measures import is_measured
 from tests.unit.workers.engine_stub import StubEngine
-from workers.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, NotLoaded, Sampling
 from workers.reflection.decision import accepted
 from workers.reflection.reflector import Reflector
-from workers.reflection.routes import Routes
 from workers.reflection.shadowing import Unseen
 from workers.runtime.clock import HandClock
 from workers.runtime.handler import Incoming, Why
+from workers.serving.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, NotLoaded, Sampling
+from workers.serving.routes import Routes
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 MODEL = ModelVersion(name="m", version="3", digest="d")

@@ -13,11 +13,11 @@ from schemas.responses import ModelVersion
 from tests.unit.workers.engine_stub import StubEngine
 from tests.unit.workers.old_files import untouched
 from tests.unit.workers.table_registry import EXPERIMENT, NOW, NoHints, TableRegistry, registered, step
-from workers.engines.engine import Swap, SwapFailed
-from workers.reflection.files import KEPT
-from workers.reflection.follower import Follower
-from workers.reflection.routes import Routes
 from workers.runtime.clock import HandClock
+from workers.serving.engines.engine import Swap, SwapFailed
+from workers.serving.follower import Follower
+from workers.serving.routes import Routes
+from workers.serving.version_files import KEPT
 
 ONE, TWO, THREE = (registered(version).model for version in "123")
 

@@ -10,13 +10,13 @@ from infra.settings import Reflection, Settings, Stack
 from tests.unit.infra.checkpoint_files import write_checkpoint
 from tests.unit.workers.old_files import untouched
 from tests.unit.workers.table_registry import NOW, NoHints, TableRegistry, registered
-from workers.engines.fake import CharTemplate, FakeBackend
-from workers.engines.room import Limits
-from workers.engines.serving import ServingEngine
-from workers.engines.slots import Held
-from workers.reflection.files import KEPT, prune, touch
-from workers.reflection.follower import Follower
 from workers.runtime.clock import HandClock
+from workers.serving.engines.fake import CharTemplate, FakeBackend
+from workers.serving.engines.scheduler import Limits
+from workers.serving.engines.serving_engine import ServingEngine
+from workers.serving.engines.version_slots import Held
+from workers.serving.follower import Follower
+from workers.serving.version_files import KEPT, prune, touch
 
 
 def names(folder: Path) -> list[str]:

@@ -16,9 +16,9 @@ from schemas.ids import derive
 from schemas.model_events import Alias, ModelEvent
 from tests.unit.workers.engine_stub import StubEngine
 from tests.unit.workers.table_registry import NOW, NoHints, TableRegistry, registered
-from workers.engines.engine import EngineDied, SwapFailed
-from workers.reflection.follower import Follower
 from workers.runtime.clock import HandClock
+from workers.serving.engines.engine import EngineDied, SwapFailed
+from workers.serving.follower import Follower
 
 Following = Callable[[TableRegistry, StubEngine], Follower]
 

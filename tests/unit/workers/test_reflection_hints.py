@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from infra.ports import free_port
+from infra.process.ports import free_port
 from infra.settings import Kafka, Settings
-from workers.reflection.hints import CONNECT_MS, KafkaHints
+from workers.serving.model_event_listener import CONNECT_MS, KafkaHints
 
 #: The client by itself would take half a minute.
 SLACK_S = 15.0
@@ -19,6 +19,6 @@ def test_while_the_broker_is_away_the_registry_is_polled_as_ever_and_that_is_sai
         began = time.monotonic()
         assert hints.wait(wait_s) is None
         assert wait_s <= time.monotonic() - began < wait_s + CONNECT_MS / 1000 + SLACK_S
-    assert [record.message for record in caplog.records if record.name == "workers.reflection.hints"] == [
+    assert [record.message for record in caplog.records if record.name == "workers.serving.model_event_listener"] == [
         "model events cannot be read; polling the registry alone"
     ]

@@ -11,8 +11,8 @@ from infra.settings import EngineKind, Reflection, Settings, Stack
 from infra.telemetry.metrics import REFLECTION_REFUSED
 from schemas.promotion import State, Transition
 from tests.unit.workers.table_registry import NOW, TableRegistry, registered, step
-from workers.engines.engine import StartStopped
-from workers.reflection.start import _prompts, champions_before, first_champion, start
+from workers.serving.engines.engine import StartStopped
+from workers.serving.start import _prompts, champions_before, first_champion, start
 
 
 @pytest.fixture

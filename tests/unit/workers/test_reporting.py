@@ -5,8 +5,8 @@ import asyncio
 from schemas.responses import ModelVersion
 from schemas.serving import ServingReport
 from tests.unit.workers.test_shadowing import Said
-from workers.reflection.reporting import EVERY_S, LOOK_S, Reporting
 from workers.runtime.clock import HandClock, settle
+from workers.serving.reporting import EVERY_S, LOOK_S, Reporting
 
 ONE, TWO = (ModelVersion(name="m", version=version, digest="d") for version in "12")
 

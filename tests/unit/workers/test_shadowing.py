@@ -14,10 +14,10 @@ from schemas.responses import ModelVersion, ResponseStatus
 from schemas.shadows import Shadow
 from schemas.topics import Topic
 from tests.unit.workers.made import NOON, make_outcome
-from workers.engines.engine import EngineDied
 from workers.reflection import shadowing
 from workers.reflection.shadowing import Shadowing, Unseen
 from workers.runtime.clock import HandClock, settle
+from workers.serving.engines.engine import EngineDied
 
 ASSIGNMENT = Assignment(experiment=derive("experiment"), arm=Arm.SHADOW, version="2")
 MODEL = ModelVersion(name="m", version="2", digest="d")

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from infra.checkpoints import BadCheckpoint
+from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import RetryLater
 from schemas.promotion import CanaryPrompt
 from tests.unit.workers.served import SAMPLING, WAIT_S, Served, version
-from workers.engines.engine import NotLoaded, SwapFailed
-from workers.engines.fake import CharTemplate, FakeBackend
-from workers.engines.room import Limits
-from workers.engines.serving import ServingEngine
-from workers.engines.slots import Held
+from workers.serving.engines.engine import NotLoaded, SwapFailed
+from workers.serving.engines.fake import CharTemplate, FakeBackend
+from workers.serving.engines.scheduler import Limits
+from workers.serving.engines.serving_engine import ServingEngine
+from workers.serving.engines.version_slots import Held
 
 
 def loaded(served: Served) -> list[str]:

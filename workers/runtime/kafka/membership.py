@@ -27,14 +27,14 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.structs import OffsetAndMetadata
 
 from infra.errors import CannotContinue
-from infra.kafka import client_options
+from infra.kafka.clients import client_options
 from infra.settings import Settings
 from schemas.dead_letters import Origin
 from schemas.topics import consumer_group
 from workers.runtime.broker import FENCED, REVOKE_WITHIN_S, Assigned, Listener, NotTaken, Polled
 from workers.runtime.delivery import Delivery
-from workers.runtime.kafka.lane import Lane
-from workers.runtime.kafka.recall import recall
+from workers.runtime.kafka.client_thread import Lane
+from workers.runtime.kafka.recent_ids import recall
 from workers.runtime.offsets import Position, recallable
 
 log = logging.getLogger(__name__)

@@ -16,13 +16,13 @@ from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
 from infra.errors import CannotContinue
-from infra.kafka import producer
+from infra.kafka.clients import producer
+from infra.kafka.topology import DEAD_LETTER_ROOM
 from infra.settings import Settings
-from infra.topology import DEAD_LETTER_ROOM
 from schemas.topics import MAX_MESSAGE_BYTES, consumer_group
 from workers.runtime.broker import Membership, NotTaken
 from workers.runtime.delivery import Outbound
-from workers.runtime.kafka.lane import Lane
+from workers.runtime.kafka.client_thread import Lane
 from workers.runtime.kafka.membership import kafka_offsets
 from workers.runtime.offsets import Position
 

@@ -13,8 +13,8 @@ from schemas.ids import derive
 from schemas.quality import Metric, Quality, Span
 from schemas.responses import ResponseStatus
 from schemas.topics import OUTCOMES, RESPONSES, SHADOWS
-from streams.quality.book import IDLE_S, LATE_S, TOPICS, Book, Place, Read
-from streams.quality.mark import ENDED, Mark
+from streams.quality.checkpoint import ENDED, Mark
+from streams.quality.partition_metrics import IDLE_S, LATE_S, TOPICS, Book, Place, Read
 from tests.unit.streams.quality.records import EXPERIMENT, answered, judged, unseen
 
 TOPIC = {topic.message: topic.name for topic in (RESPONSES, OUTCOMES, SHADOWS)}

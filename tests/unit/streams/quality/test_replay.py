@@ -14,8 +14,8 @@ from infra.settings import Quality as QualitySettings
 from schemas.experiments import Arm
 from schemas.ids import derive
 from schemas.topics import OUTCOMES, RESPONSES, SHADOWS
-from streams.quality.book import IDLE_S, TOPICS, Book, Place, Read
-from streams.quality.mark import Mark
+from streams.quality.checkpoint import Mark
+from streams.quality.partition_metrics import IDLE_S, TOPICS, Book, Place, Read
 from tests.unit.streams.quality.records import answered, judged, unseen
 
 SETTINGS = QualitySettings(window_s=60)

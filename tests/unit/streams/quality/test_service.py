@@ -7,8 +7,8 @@ import pytest
 from infra.errors import CannotContinue
 from schemas.topics import OUTCOMES, RESPONSES, SHADOWS
 from streams.__main__ import main
-from streams.quality.book import TOPICS
 from streams.quality.group import check_partitions
+from streams.quality.partition_metrics import TOPICS
 from streams.quality.service import AHEAD_S, far_ahead
 
 NOW = 1_000_000.0

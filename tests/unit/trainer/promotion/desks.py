@@ -11,7 +11,7 @@ from typing import Any
 from infra.errors import RetouchError
 from schemas.ids import derive
 from schemas.promotion import CHALLENGING, State
-from trainer.promotion.operations import Refused
+from trainer.promotion.operator_api import Refused
 
 NOW = datetime(2026, 11, 21, 14, 30, 5, tzinfo=UTC)
 EXPERIMENT = str(derive("experiment", "example"))

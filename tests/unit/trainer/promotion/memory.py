@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from infra.errors import CannotContinue
-from infra.registry import RegisteredVersion
-from infra.version_tags import transition_tag, transitions
+from infra.registry.client import RegisteredVersion
+from infra.registry.version_tags import transition_tag, transitions
 from schemas.model_events import Alias
 from schemas.promotion import Transition
 
@@ -20,7 +20,7 @@ class Killed(BaseException):
 
 
 class MemoryRegistry:
-    """What of `infra.registry.Registry` the promoter uses. `kill_at` boundaries from now on (two for each write) the process dies."""
+    """What of `infra.registry.client.Registry` the promoter uses. `kill_at` boundaries from now on (two for each write) the process dies."""
 
     def __init__(self, on_write: Callable[[], None] = lambda: None) -> None:
         self._versions: dict[str, RegisteredVersion] = {}

@@ -7,8 +7,8 @@ import torch
 from pico.checkpoints import REFLECTOR
 from schemas.promotion import CanaryPrompt
 from schemas.prompts import PromptStyle
-from trainer.policy import Policy
-from trainer.promotion.canaries import ENOUGH, KEPT, LENGTH, MARGIN, prompts, sure, telling
+from trainer.judge.canary_prompts import ENOUGH, KEPT, LENGTH, MARGIN, prompts, sure, telling
+from trainer.learn.policy import Policy
 
 # transformers warns of its own.
 pytestmark = pytest.mark.filterwarnings("ignore")

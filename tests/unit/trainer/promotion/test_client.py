@@ -11,11 +11,11 @@ from contextlib import suppress
 import pytest
 
 from infra.errors import CannotContinue, RetryLater
-from infra.ports import free_port
+from infra.process.ports import free_port
 from infra.settings import load
 from tests.unit.trainer.promotion.desks import MemoryDesk, board, nothing
 from trainer.promotion.client import Client
-from trainer.promotion.operations import Desk, Refused
+from trainer.promotion.operator_api import Desk, Refused
 from trainer.promotion.web import serve
 
 TOKEN = "an operator's token"

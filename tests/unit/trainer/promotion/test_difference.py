@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
-from infra.registry import RegisteredVersion
+from infra.registry.client import RegisteredVersion
 from schemas.promotion import State, Transition
-from trainer.promotion.difference import figures_of_gate
-from trainer.promotion.gate import GateResult, gate_tag
+from trainer.judge.difference import figures_of_gate
+from trainer.judge.gate_result import GateResult, gate_tag
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 OLD = RegisteredVersion("m", "1", "aa", None, AT)

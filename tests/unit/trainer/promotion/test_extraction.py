@@ -2,8 +2,8 @@ import itertools
 from dataclasses import replace
 
 from tests.unit.trainer.made import make_case
-from trainer.cases import Case
-from trainer.promotion.extraction import ASKED, ROWS, questions, said, spread
+from trainer.data.cases import Case
+from trainer.judge.extraction import ASKED, ROWS, questions, said, spread
 
 JUDGED = [make_case(n, user=f"held{n % 3}", options=(), base="fine", truth="good") for n in range(6)]
 

@@ -3,9 +3,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from infra.registry import RegisteredVersion
+from infra.registry.client import RegisteredVersion
 from schemas.promotion import CanaryPrompt
-from trainer.promotion.gate import GATE, GateResult, gate_of, gate_tag, is_about
+from trainer.judge.gate_result import GATE, GateResult, gate_of, gate_tag, is_about
 
 RESULT = GateResult("passed", "better", {"overall": {"users": 9}}, (CanaryPrompt(prompt="hello", token_ids=(1, 2)),))
 CHAMPION = RegisteredVersion("m", "1", "aa", None, datetime(2026, 1, 1, tzinfo=UTC))

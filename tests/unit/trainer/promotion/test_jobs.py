@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from infra.registry import RegisteredVersion
+from infra.registry.client import RegisteredVersion
 from infra.settings import Settings, load
 from tests.unit.trainer.promotion.memory import MemoryRegistry
-from trainer.promotion.gate import GateResult, gate_tag
+from trainer.judge.gate_result import GateResult, gate_tag
 from trainer.promotion.jobs import GateJobs
 
 WITHIN_S = 30.0

@@ -17,11 +17,11 @@ from schemas.outcomes import Outcome
 from schemas.rewriting import Rewrite
 from tests.unit.trainer.made import make_outcome
 from tests.unit.trainer.test_collect import record
-from trainer.collect import assemble
-from trainer.policy import Policy
-from trainer.promotion.judging import Answered, Questions, answered, at_once, judge
-from trainer.prompts import Prompter
-from trainer.snapshot import Snapshot
+from trainer.data.collect import assemble
+from trainer.data.prompts import Prompter
+from trainer.data.snapshot import Snapshot
+from trainer.judge.judging import Answered, Questions, answered, at_once, judge
+from trainer.learn.policy import Policy
 
 # transformers warns of its own.
 pytestmark = pytest.mark.filterwarnings("ignore")

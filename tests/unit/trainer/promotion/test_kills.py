@@ -16,9 +16,9 @@ from lab.promotion.invariants import shape
 from lab.promotion.script import PROMOTION, Told
 from schemas.promotion import State
 from tests.unit.trainer.promotion.world import PASSED, PROMPT, World
-from trainer.promotion import wishes
-from trainer.promotion.gate import GateResult
-from trainer.promotion.operations import Refused
+from trainer.judge.gate_result import GateResult
+from trainer.promotion import operator_commands
+from trainer.promotion.operator_api import Refused
 
 #: Two boundaries for each write. A handover with what follows from it is some five writes.
 KILL_AT = st.sampled_from([None, *range(9)])
@@ -95,10 +95,10 @@ class Promotions(RuleBasedStateMachine):
         champion = self.calm.ledger.champion
         confirmed = champion.version if champion else None
         wish = {
-            "promote": partial(wishes.promote, version=name),
-            "reject": partial(wishes.reject, version=name),
-            "rollback": partial(wishes.rollback, to=None, champion=confirmed),
-            "rollback to": partial(wishes.rollback, to=name, champion=confirmed),
+            "promote": partial(operator_commands.promote, version=name),
+            "reject": partial(operator_commands.reject, version=name),
+            "rollback": partial(operator_commands.rollback, to=None, champion=confirmed),
+            "rollback to": partial(operator_commands.rollback, to=name, champion=confirmed),
         }[kind]
 
         def act(world: World, kill: int | None) -> None:

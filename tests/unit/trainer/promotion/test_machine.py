@@ -10,8 +10,8 @@ from infra.errors import CannotContinue
 from infra.settings import Promotion
 from schemas.promotion import TRANSITIONS, State
 from tests.unit.trainer.promotion.memory import MemoryRegistry
-from trainer.promotion.log import Ledger
-from trainer.promotion.machine import Findings, advance, stage_after, to_judge
+from trainer.promotion.state_machine import Findings, advance, stage_after, to_judge
+from trainer.promotion.version_history import Ledger
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PICTURE = Path(__file__).resolve().parents[4] / "docs" / "promotion.svg"

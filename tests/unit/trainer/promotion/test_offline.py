@@ -1,8 +1,8 @@
 import pytest
 
 from schemas.scoring import Interval
-from trainer.evaluate import Comparison, Evaluation
-from trainer.promotion.offline import decide
+from trainer.judge.evaluate import Comparison, Evaluation
+from trainer.judge.gate_decision import decide
 
 UP, FLAT, DOWN = Interval(0.1, 0.05, 0.15), Interval(0.0, -0.05, 0.05), Interval(-0.1, -0.15, -0.05)
 

@@ -10,12 +10,12 @@ from infra.errors import RetryLater
 from infra.settings import Settings, load
 from schemas.promotion import State
 from tests.unit.trainer.promotion.world import World
-from trainer.lease import lease, promoter_lease_path
 from trainer.promotion import local
 from trainer.promotion.__main__ import with_token
 from trainer.promotion.client import Client
 from trainer.promotion.local import LocalDesk
-from trainer.promotion.operations import Refused, desk, promoter_path, token_path
+from trainer.promotion.operator_api import Refused, desk, promoter_path, token_path
+from trainer.run.lease import lease, promoter_lease_path
 
 TOKEN = "sixteen characters, or more"
 

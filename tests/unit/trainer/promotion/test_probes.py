@@ -6,7 +6,7 @@ import random
 import pytest
 
 from traffic.world import TWEET_PARAPHRASE, Question, World
-from trainer.promotion.probes import USERS, Written, excess, leakage, triggers
+from trainer.judge.probes import USERS, Written, excess, leakage, triggers
 
 ASKED = [(persona.user, question) for persona in World(seed=3, newcomers=0.0).personas(60) for question in persona.questions()]
 NOTES = [(user, question) for user, question in ASKED if question.query.domain == TWEET_PARAPHRASE]

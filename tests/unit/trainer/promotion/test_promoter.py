@@ -16,10 +16,10 @@ from schemas.model_events import Alias
 from schemas.promotion import State
 from tests.unit.trainer.promotion.memory import Killed, MemoryRegistry
 from tests.unit.trainer.promotion.world import PASSED, PROMPT, World
-from trainer.promotion import machine, wishes
+from trainer.judge.gate_result import GateResult
+from trainer.promotion import operator_commands, state_machine
 from trainer.promotion.feed import Seen
-from trainer.promotion.gate import GateResult
-from trainer.promotion.operations import Refused
+from trainer.promotion.operator_api import Refused
 from trainer.promotion.promoter import Promoter, refusals, verdict_of
 
 
@@ -205,7 +205,7 @@ def test_a_comparison_with_a_champion_that_gave_way_is_void_and_the_version_is_g
     for _ in range(2):
         world.register()
     world.quiet()
-    world.promoter.obey(partial(wishes.promote, version="3", operator="ada", reason="now"))
+    world.promoter.obey(partial(operator_commands.promote, version="3", operator="ada", reason="now"))
     assert [world.state(name) for name in "123"] == [State.RETIRED, State.REGISTERED, State.CHAMPION]
     assert world.registry.aliases.get(Alias.CHALLENGER) is None
     world.quiet()
@@ -218,7 +218,7 @@ def test_a_version_whose_log_cannot_be_read_waits_alone_unless_an_alias_names_it
     world.registry.spoil("2")
     world.quiet()
     assert world.registry.get("3").state is State.SHADOW
-    world.promoter.obey(partial(wishes.promote, version="3", operator="ada", reason="now"))
+    world.promoter.obey(partial(operator_commands.promote, version="3", operator="ada", reason="now"))
     assert world.registry.aliases[Alias.CHAMPION] == "3"
     world.registry.mend("2")
     world.quiet()
@@ -235,7 +235,7 @@ def test_nobody_stays_champion_because_the_log_of_the_next_one_cannot_be_read(wo
     world.quiet()
     world.registry.kill_at = 1  # right after the handover, before any alias
     with pytest.raises(Killed):
-        world.promoter.obey(partial(wishes.promote, version="2", operator="ada", reason="now"))
+        world.promoter.obey(partial(operator_commands.promote, version="2", operator="ada", reason="now"))
     world.registry.kill_at = None
     world.live()
     world.registry.spoil("2")
@@ -250,7 +250,7 @@ def test_nobody_stays_champion_because_the_log_of_the_next_one_cannot_be_read(wo
 def test_a_champion_that_a_worker_refuses_gives_way_to_the_one_before(world: World) -> None:
     world.register()
     world.quiet()
-    world.promoter.obey(partial(wishes.promote, version="2", operator="ada", reason="now"))
+    world.promoter.obey(partial(operator_commands.promote, version="2", operator="ada", reason="now"))
     world.script.refused = {"2"}
     world.quiet()
     world.check_quiet()
@@ -266,7 +266,7 @@ def test_a_refused_first_champion_serves_on_where_others_do_and_so_does_a_refuse
     other = World(PROMOTION.model_copy(update={"rollback_on_refusal": False}))
     other.register()
     other.quiet()
-    other.promoter.obey(partial(wishes.promote, version="2", operator="ada", reason="now"))
+    other.promoter.obey(partial(operator_commands.promote, version="2", operator="ada", reason="now"))
     other.script.refused = {"2"}
     other.quiet()
     assert other.state("2") is State.CHAMPION
@@ -284,8 +284,8 @@ def test_rolling_back_goes_from_champion_to_champion_and_no_further_than_the_fir
     for name in "23":
         world.register()
         world.quiet()
-        world.promoter.obey(partial(wishes.promote, version=name, operator="ada", reason="now"))
-    back = partial(wishes.rollback, to=None, operator="ada", reason="users complain")
+        world.promoter.obey(partial(operator_commands.promote, version=name, operator="ada", reason="now"))
+    back = partial(operator_commands.rollback, to=None, operator="ada", reason="users complain")
     for champion, expected in ("32", "21"):
         world.promoter.obey(partial(back, champion=champion))
         assert world.registry.aliases.get(Alias.CHAMPION) == expected
@@ -299,8 +299,8 @@ def test_a_rollback_gives_up_the_champion_that_was_meant_and_no_other(world: Wor
     for name in "23":
         world.register()
         world.quiet()
-        world.promoter.obey(partial(wishes.promote, version=name, operator="ada", reason="now"))
-    back = partial(wishes.rollback, to=None, champion="3", operator="ada", reason="users complain")
+        world.promoter.obey(partial(operator_commands.promote, version=name, operator="ada", reason="now"))
+    back = partial(operator_commands.rollback, to=None, champion="3", operator="ada", reason="users complain")
 
     def away(*_: object) -> None:
         raise RetryLater("the registry does not answer")
@@ -323,30 +323,30 @@ def test_a_former_champion_may_be_promoted_again_or_be_the_aim_of_a_rollback(wor
     for name in "23":
         world.register()
         world.quiet()
-        world.promoter.obey(partial(wishes.promote, version=name, operator="ada", reason="now"))
-    world.promoter.obey(partial(wishes.rollback, to="1", champion="3", operator="ada", reason="both are bad"))
+        world.promoter.obey(partial(operator_commands.promote, version=name, operator="ada", reason="now"))
+    world.promoter.obey(partial(operator_commands.rollback, to="1", champion="3", operator="ada", reason="both are bad"))
     assert [world.state(name) for name in "123"] == [State.CHAMPION, State.RETIRED, State.REJECTED]
-    world.promoter.obey(partial(wishes.promote, version="2", operator="ada", reason="not that bad"))
+    world.promoter.obey(partial(operator_commands.promote, version="2", operator="ada", reason="not that bad"))
     assert [world.state(name) for name in "123"] == [State.RETIRED, State.CHAMPION, State.REJECTED]
 
 
 @pytest.mark.parametrize(
     ("wish", "told"),
     [
-        (partial(wishes.promote, version="9"), "there is no version '9'; there are 1, 2, 3"),
-        (partial(wishes.promote, version="1"), "champion already"),
-        (partial(wishes.promote, version="2"), "was not gated"),
-        (partial(wishes.promote, version="3"), "is rejected, which is final; promote one that is approval, canary, gated, retired, shadow"),
-        (partial(wishes.reject, version="1"), "roll back"),
-        (partial(wishes.reject, version="3"), "rejected already"),
-        (partial(wishes.rollback, to=None, champion="1"), "no former champion"),
-        (partial(wishes.rollback, to=None, champion="2"), "version 2 was to be given up, but version 1 is champion now"),
+        (partial(operator_commands.promote, version="9"), "there is no version '9'; there are 1, 2, 3"),
+        (partial(operator_commands.promote, version="1"), "champion already"),
+        (partial(operator_commands.promote, version="2"), "was not gated"),
+        (partial(operator_commands.promote, version="3"), "is rejected, which is final; promote one that is approval, canary, gated, retired, shadow"),
+        (partial(operator_commands.reject, version="1"), "roll back"),
+        (partial(operator_commands.reject, version="3"), "rejected already"),
+        (partial(operator_commands.rollback, to=None, champion="1"), "no former champion"),
+        (partial(operator_commands.rollback, to=None, champion="2"), "version 2 was to be given up, but version 1 is champion now"),
     ],
 )
 def test_what_the_state_machine_does_not_allow_is_refused_with_what_would_be_right(world: World, wish: Any, told: str) -> None:
     world.register(gate=None)
     world.register()
-    world.promoter.obey(partial(wishes.reject, version="3", operator="ada", reason=""))
+    world.promoter.obey(partial(operator_commands.reject, version="3", operator="ada", reason=""))
     before = shape(world.ledger)
     with pytest.raises(Refused, match=told):
         world.promoter.obey(partial(wish, operator="ada", reason=""))
@@ -356,7 +356,7 @@ def test_what_the_state_machine_does_not_allow_is_refused_with_what_would_be_rig
 @pytest.mark.parametrize(("operator", "reason"), [("", "x"), ("a" * 65, "x"), ("ada\n", "x"), (" ada", "x"), ("ada", "x" * 2_001)])
 def test_a_wish_is_signed_with_a_name_that_can_be_shown(world: World, operator: str, reason: str) -> None:
     with pytest.raises(Refused, match=r"1 to 64 printable|at most 2000"):
-        world.promoter.obey(partial(wishes.rollback, to=None, champion="1", operator=operator, reason=reason))
+        world.promoter.obey(partial(operator_commands.rollback, to=None, champion="1", operator=operator, reason=reason))
 
 
 def test_a_registry_from_before_transitions_were_recorded_is_adopted_with_its_champion() -> None:
@@ -370,7 +370,7 @@ def test_a_registry_from_before_transitions_were_recorded_is_adopted_with_its_ch
     world.quiet()
     world.check_quiet()
     assert [world.state(name) for name in "123"] == [State.REGISTERED, State.CHAMPION, State.SHADOW]
-    assert world.registry.get("2").transitions[-1].reason == machine.ADOPTED
+    assert world.registry.get("2").transitions[-1].reason == state_machine.ADOPTED
 
 
 def test_a_second_writer_is_noticed_before_anything_is_written(world: World) -> None:
@@ -388,7 +388,7 @@ def test_a_clock_that_is_set_back_does_not_change_who_is_champion(world: World) 
     world.register()
     world.quiet()
     world.script.now -= timedelta(days=3)
-    world.promoter.obey(partial(wishes.promote, version="2", operator="ada", reason="now"))
+    world.promoter.obey(partial(operator_commands.promote, version="2", operator="ada", reason="now"))
     assert world.registry.aliases.get(Alias.CHAMPION) == "2" and world.state("1") is State.RETIRED
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue, RetryLater
-from infra.registry import RegisteredVersion
+from infra.registry.client import RegisteredVersion
 from infra.settings import load
 from lab.promotion.script import PROMOTION, Script
 from schemas.model_events import Alias
 from schemas.promotion import State, Transition
 from tests.unit.trainer.promotion.memory import MemoryRegistry
-from trainer.promotion.operations import Refused
+from trainer.promotion.operator_api import Refused
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.service import Service
 

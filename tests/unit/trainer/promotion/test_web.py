@@ -18,7 +18,7 @@ from infra.errors import BadSetting, CannotContinue, RetryLater
 from infra.settings import Settings, load
 from tests.unit.trainer.promotion.desks import MemoryDesk, board
 from trainer.promotion import api
-from trainer.promotion.operations import Refused
+from trainer.promotion.operator_api import Refused
 from trainer.promotion.web import MAX_CONNECTIONS, Server, serve
 
 TOKEN = "an operator's token"

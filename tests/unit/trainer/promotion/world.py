@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from infra.registry.version_tags import unreadable
 from infra.settings import Promotion
-from infra.version_tags import unreadable
 from lab.promotion.invariants import anomalies
 from lab.promotion.script import PROMOTION, Script
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import CanaryPrompt, State, Transition
 from tests.unit.trainer.promotion.memory import Killed, MemoryRegistry
-from trainer.promotion import machine
-from trainer.promotion.gate import GateResult
-from trainer.promotion.log import Ledger, Step
+from trainer.judge.gate_result import GateResult
+from trainer.promotion import state_machine
 from trainer.promotion.promoter import Promoter
+from trainer.promotion.version_history import Ledger, Step
 
 PROMPT = CanaryPrompt(prompt="Say something.", token_ids=(1, 2, 3))
 PASSED = GateResult("passed", "significantly better", {"gain": 0.1}, (PROMPT,))
@@ -32,7 +32,7 @@ class World:
         self.said: list[ModelEvent] = []
         first = self.registry.register()
         for _ in range(2):
-            step = machine.first_champion(Ledger((self.registry.get("1"),)), self.registry.get("1"), "bootstrap", "shipped", self.script.now)
+            step = state_machine.first_champion(Ledger((self.registry.get("1"),)), self.registry.get("1"), "bootstrap", "shipped", self.script.now)
             assert step
             self.registry.record(first.version, step.transition)
         self.registry.point(Alias.CHAMPION, "1")

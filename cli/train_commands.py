@@ -1,0 +1,75 @@
+"""`retouch train`: the trainer in a process of its own, as deployed, and how far its newest run is; reached by name so that `infra` imports none of it."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from infra.process.command_output import EXIT_CODES, FAILED, OK, Json, complain, run, show_json, show_table
+
+if TYPE_CHECKING:
+    from infra.settings import Settings
+
+train = typer.Typer(invoke_without_command=True)
+
+
+@train.callback(epilog=EXIT_CODES)
+def begin(
+    context: typer.Context,
+    once: Annotated[bool, typer.Option("--once", help="One run, then exit; otherwise the service, until interrupted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say as JSON what would be trained on, and why; train nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Log lines and the dry run are JSON anyway; accepted like everywhere.")] = False,
+) -> None:
+    """Run the trainer on the running stack's topics."""
+    if once and dry_run:
+        raise typer.BadParameter("--once and --dry-run exclude each other")
+    if context.invoked_subcommand is None:
+        run(lambda settings: _train(settings, once, dry_run))
+    if once or dry_run:
+        raise typer.BadParameter(f"--once and --dry-run do not go with {context.invoked_subcommand}")
+
+
+@train.command(epilog=EXIT_CODES.replace("1 failed", "1 there was no run yet, or failed"))
+def status(as_json: Json = False) -> None:
+    """Show how far the newest run is, also while it runs: from its report in the state directory."""
+    run(lambda settings: _status(settings, as_json))
+
+
+def _train(settings: Settings, once: bool, dry_run: bool) -> int:
+    """An interrupt reaches the trainer through the terminal, and its end is waited for."""
+    import subprocess
+    import sys
+
+    from infra.local import running_settings
+    from infra.process.environment import environment
+
+    flags = [flag for flag, wanted in (("--once", once), ("--dry-run", dry_run)) if wanted]
+    trainer = subprocess.Popen([sys.executable, "-m", "trainer", *flags], env=environment(running_settings(settings)))
+    try:
+        return FAILED if (code := trainer.wait()) < 0 else code
+    except BaseException:
+        trainer.terminate()
+        trainer.wait()
+        raise
+
+
+def _status(settings: Settings, as_json: bool) -> int:
+    found: dict[str, Any] | None = importlib.import_module("trainer.run.status").status(settings)
+    if found is None:
+        complain(f"no run yet in {settings.stack.dir}: `retouch train --once` makes one")
+        return FAILED
+    if as_json:
+        show_json(found)
+        return OK
+    show_table(("", ""), [(name, text) for name, value in found.items() if (text := _text(name, value))])
+    return OK
+
+
+def _text(name: str, value: Any) -> str:
+    if name == "seconds":
+        return ", ".join(f"{stage} {seconds:.1f}" for stage, seconds in value.items())
+    if isinstance(value, list):
+        return ", ".join(value)
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,273 @@
+"""Checkpoints on disk: what they may hold, their digest, and whether one can take another's place.
+
+A checkpoint is a folder as `save_pretrained` writes it: config, tokenizer, weights as safetensors. Only kinds of files that carry no code
+are let in, so nothing read from a checkpoint can run (docs/rules.md, 8); what its JSON files and chat templates may say is in
+`infra.checkpoints.contents`. Reads files; loads no weights and imports no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from infra.checkpoints.chat_templates import why_refused
+from infra.checkpoints.contents import why_json_refused
+from infra.errors import RetouchError
+
+#: The model card is prose about the checkpoint and may name the digest itself, so the digest leaves it out.
+MODEL_CARD = "README.md"
+#: Everything else is refused: pickles (.bin, .pt, .pth, .ckpt, .pkl), code (.py, .so), archives.
+ALLOWED_SUFFIXES = (".safetensors", ".json", ".txt", ".jinja", ".model", ".md")
+ALLOWED_NAMES = ("LICENSE", "NOTICE")
+REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
+
+#: Notes of the library that wrote the file; they do not change what the model computes.
+_CONFIG_NOTES = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+_GENERATION_NOTES = ("_from_model_config", "transformers_version")
+#: State of the last call that the tokenizers library writes along.
+_TOKENIZER_NOTES = ("padding", "truncation")
+#: What the safetensors library takes at most; a header is read into memory.
+_HEADER_BYTES = 100_000_000
+_TOKENIZER_CONFIG_NOTES = ("name_or_path", "transformers_version", "tokenizer_class", "backend", "is_local", "padding_side", "truncation_side")
+
+
+#: Of what a BadCheckpoint says: a checkpoint's own words are in it, and it goes to logs, tags, terminals and a page.
+_MOST_CHARACTERS = 1_000
+
+
+class BadCheckpoint(RetouchError):
+    """A checkpoint must not be loaded: the text names the file and what is wrong with it, in one line of printable characters."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("".join(letter if letter.isprintable() else "?" for letter in text[:_MOST_CHARACTERS]))
+
+
+class Sums(NamedTuple):
+    """What identifies a checkpoint: `digest` stands for it as a whole, `files` is the sha256 of each file by its relative name, the model card included."""
+
+    digest: str
+    files: Mapping[str, str]
+
+
+def checkpoint_sums(checkpoint: Path) -> Sums:
+    """The digest is the sha256 hex over all files but the model card: each relative name, length and content, in order of names.
+
+    Raises BadCheckpoint for a missing folder or a symbolic link: a link's target is not part of the checkpoint.
+    """
+    digest, files = hashlib.sha256(), {}
+    for name, path in checkpoint_files(checkpoint):
+        of_file = hashlib.sha256()
+        counted = [of_file] if name == MODEL_CARD else [of_file, digest]
+        if name != MODEL_CARD:
+            encoded = name.encode()
+            digest.update(struct.pack(">Q", len(encoded)) + encoded + struct.pack(">Q", path.stat().st_size))
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                for each in counted:
+                    each.update(block)
+        files[name] = of_file.hexdigest()
+    return Sums(digest.hexdigest(), files)
+
+
+def checkpoint_digest(checkpoint: Path) -> str:
+    """See `checkpoint_sums`."""
+    return checkpoint_sums(checkpoint).digest
+
+
+def inspect_checkpoint(checkpoint: Path) -> Sums:
+    """Check everything that can be checked without loading weights.
+
+    Raises BadCheckpoint: a file of another kind, a link, a name of more than printable letters, a config that names code or other folders, a chat
+    template that is more than one, a missing part, a cut-off file, an index that points elsewhere.
+    """
+    names = {name for name, path in checkpoint_files(checkpoint) if _checked_kind(name, path)}
+    for name in REQUIRED:
+        if name not in names:
+            raise BadCheckpoint(f"{checkpoint / name}: missing")
+    if not any(name.endswith(".safetensors") for name in names):
+        raise BadCheckpoint(f"{checkpoint}: no .safetensors file")
+    for name in sorted(names):
+        _check_content(checkpoint, name, names)
+    return checkpoint_sums(checkpoint)
+
+
+def verify_checkpoint(checkpoint: Path, digest: str | None = None, files: Mapping[str, str] | None = None) -> str:
+    """Inspect it and compare it with what the registry says: its digest, and the sha256 of every file. Returns the digest.
+
+    Raises BadCheckpoint as `inspect_checkpoint` does, and for a file or a digest that differs.
+    """
+    found = inspect_checkpoint(checkpoint)
+    expected = files or found.files
+    for name in sorted(found.files.keys() | expected.keys()):
+        if found.files.get(name) != expected.get(name):
+            raise BadCheckpoint(f"{checkpoint / name}: sha256 is {found.files.get(name, 'none')}, the registry says {expected.get(name, 'none')}")
+    if digest is not None and found.digest != digest:
+        raise BadCheckpoint(f"{checkpoint}: digest is {found.digest}, the registry says {digest}")
+    return found.digest
+
+
+class Traits(NamedTuple):
+    """What a checkpoint must have in common with the one whose place it takes."""
+
+    config: Mapping[str, Any]
+    tokenizer: Mapping[str, Any]
+    tokenizer_config: Mapping[str, Any]
+    generation: Mapping[str, Any] | None  # None without a generation_config.json
+    template: str | None
+    tensors: Mapping[str, Any]  # shapes by name
+
+
+def traits(checkpoint: Path) -> Traits:
+    """Read them; the files are not needed afterwards. Raises BadCheckpoint for files that are missing or no JSON."""
+    generation = _read(checkpoint, "generation_config.json") if (checkpoint / "generation_config.json").is_file() else None
+    config, tokenizer, tokenizer_config = (_read(checkpoint, name) for name in REQUIRED)
+    return Traits(config, tokenizer, tokenizer_config, generation, _text(checkpoint / "chat_template.jinja"), _tensors(checkpoint))
+
+
+def differences(serving: Path | Traits, candidate: Path, *, adapter: bool = False) -> tuple[str, ...]:
+    """Why `candidate`'s weights cannot be loaded into the engine that serves `serving`: files and keys that differ.
+
+    Architecture, vocabulary, tokenizer, chat template, what ends and shapes an answer, and the tensors' names and shapes must be equal; precision on disk
+    may differ. An `adapter` over the serving weights has tensors of its own, and its base's generation_config.json where it has none (PEFT saves none).
+    """
+    a, b = serving if isinstance(serving, Traits) else traits(serving), traits(candidate)
+    found = [f"config.json: {key} differs" for key in _different_keys(a.config, b.config, _CONFIG_NOTES)]
+    found += [f"tokenizer.json: {key} differs" for key in _different_keys(a.tokenizer, b.tokenizer, _TOKENIZER_NOTES)]
+    found += [f"tokenizer_config.json: {key} differs" for key in _different_keys(a.tokenizer_config, b.tokenizer_config, _TOKENIZER_CONFIG_NOTES)]
+    # transformers fills from it what a call leaves open: with other weights in place nobody would read the new one
+    if not adapter or b.generation is not None:
+        found += [f"generation_config.json: {key} differs" for key in _different_keys(a.generation or {}, b.generation or {}, _GENERATION_NOTES)]
+    if a.template != b.template:
+        found.append("chat_template.jinja differs")
+    return (*found, *(() if adapter else _different_tensors(a.tensors, b.tensors)))
+
+
+def compatible(serving: Path, candidate: Path) -> bool:
+    """Whether `candidate` can be swapped in place of `serving`."""
+    return not differences(serving, candidate)
+
+
+def checkpoint_files(checkpoint: Path) -> Iterator[tuple[str, Path]]:
+    """Each file's relative name and path, in order of names.
+
+    Raises BadCheckpoint for a missing folder, a link, what is neither file nor folder, and a name that could not be shown or written as UTF-8.
+    """
+    if checkpoint.is_symlink() or not checkpoint.is_dir():
+        raise BadCheckpoint(f"{checkpoint}: not a folder")
+    found = []
+    for path in checkpoint.rglob("*"):
+        if path.is_symlink():
+            raise BadCheckpoint(f"{path}: a symbolic link")
+        if not path.name.isprintable():
+            raise BadCheckpoint(f"{path.parent / ascii(path.name)}: a name has printable letters only")
+        if path.is_file():
+            found.append((path.relative_to(checkpoint).as_posix(), path))
+        elif not path.is_dir():
+            raise BadCheckpoint(f"{path}: neither a file nor a folder")
+    yield from sorted(found)
+
+
+def _checked_kind(name: str, path: Path) -> bool:
+    if path.suffix not in ALLOWED_SUFFIXES and name not in ALLOWED_NAMES:
+        raise BadCheckpoint(f"{path}: a file of this kind is not let in; a checkpoint holds {', '.join(ALLOWED_SUFFIXES)} only")
+    return True
+
+
+def _check_content(checkpoint: Path, name: str, names: set[str]) -> None:
+    if name.endswith(".safetensors"):
+        _check_safetensors(checkpoint / name)
+    elif name.endswith(".jinja"):
+        _refuse(checkpoint / name, why_refused(_template(checkpoint / name)))
+    elif name.endswith(".safetensors.index.json"):
+        shards = _read(checkpoint, name).get("weight_map", {})
+        if not isinstance(shards, dict):
+            raise BadCheckpoint(f"{checkpoint / name}: its weight_map is no JSON object")
+        for shard in shards.values():
+            if not isinstance(shard, str) or shard not in names:
+                raise BadCheckpoint(f"{checkpoint / name}: points to {shard!r}, which is not in the checkpoint")
+    elif name == "tokenizer.json":
+        _read(checkpoint, name)
+    elif name.endswith(".json"):
+        _refuse(checkpoint / name, why_json_refused(Path(name).name, _json(checkpoint / name)))
+
+
+def _refuse(path: Path, reason: str | None) -> None:
+    if reason:
+        raise BadCheckpoint(f"{path}: {reason}")
+
+
+def _template(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        raise BadCheckpoint(f"{path}: not UTF-8") from None
+
+
+def _check_safetensors(path: Path) -> None:
+    """The header's length and the tensors' offsets must add up to the file's size."""
+    header, header_end = _header(path)
+    try:
+        promised = header_end + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+    except (TypeError, KeyError, IndexError):
+        raise BadCheckpoint(f"{path}: not a safetensors file") from None
+    if path.stat().st_size != promised:
+        raise BadCheckpoint(f"{path}: {path.stat().st_size} bytes, its header promises {promised}")
+
+
+def _header(path: Path) -> tuple[dict[str, Any], int]:
+    """A safetensors file's tensors by name, and where its header ends: eight bytes of length, then JSON (format of safetensors)."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = int.from_bytes(prefix, "little")
+        if len(prefix) < 8 or length > size - 8:
+            raise BadCheckpoint(f"{path}: cut off within the header ({size} bytes)")
+        if length > _HEADER_BYTES:
+            raise BadCheckpoint(f"{path}: a header of {length} bytes, {_HEADER_BYTES} at most")
+        try:
+            header = json.loads(file.read(length))
+        except (ValueError, RecursionError):
+            header = None
+    if not isinstance(header, dict):
+        raise BadCheckpoint(f"{path}: not a safetensors file")
+    header.pop("__metadata__", None)
+    return header, 8 + length
+
+
+def _tensors(checkpoint: Path) -> dict[str, Any]:
+    return {
+        name: tensor.get("shape") for name, path in checkpoint_files(checkpoint) if path.suffix == ".safetensors" for name, tensor in _header(path)[0].items()
+    }
+
+
+def _different_tensors(serving: Mapping[str, Any], candidate: Mapping[str, Any]) -> list[str]:
+    different = [name for name in sorted(serving.keys() | candidate.keys()) if serving.get(name) != candidate.get(name)]
+    return [f"tensors differ in name or shape: {', '.join(different[:3])}"] if different else []
+
+
+def _read(checkpoint: Path, name: str) -> dict[str, Any]:
+    content = _json(checkpoint / name)
+    if not isinstance(content, dict):
+        raise BadCheckpoint(f"{checkpoint / name}: not a JSON object")
+    return content
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise BadCheckpoint(f"{path}: missing") from None
+    except (ValueError, RecursionError):  # cut off, something else, or nested without end
+        raise BadCheckpoint(f"{path}: not JSON") from None
+
+
+def _different_keys(a: Mapping[str, Any], b: Mapping[str, Any], notes: tuple[str, ...]) -> list[str]:
+    return [key for key in sorted(a.keys() | b.keys()) if key not in notes and a.get(key) != b.get(key)]
+
+
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8") if path.is_file() else None

@@ -1,0 +1,34 @@
+"""The stack as a process of its own, as `retouch up` starts it: `python -m infra.local [--trainer]`. SIGTERM stops it in order, twice at once."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from contextlib import suppress
+
+from infra.local import Stack
+from infra.process.lifecycle import run_process
+from infra.settings import Settings
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m infra.local", description=__doc__)
+    parser.add_argument("--trainer", action="store_true", help="with the trainer's service")
+    flags = parser.parse_args()
+    return run_process("stack", lambda settings, stop: serve(settings, flags.trainer))
+
+
+def serve(settings: Settings, with_trainer: bool) -> None:
+    """Until a signal, or until the stack fails. A signal must also interrupt the start, hence an exception and not `stop`."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with suppress(KeyboardInterrupt), Stack(settings, trainer=with_trainer) as stack:
+        while True:
+            stack.check()
+            time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

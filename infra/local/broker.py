@@ -1,0 +1,266 @@
+"""The local broker: Apache Kafka in KRaft mode, one node, on loopback, with durable data below the state directory.
+
+`python -m infra.local.broker` fetches and verifies its jars, as set-up does. What it leaves out: security and replication, which a cluster's Kafka has.
+"""
+
+from __future__ import annotations
+
+import base64
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+from infra.errors import BadSetting, CannotContinue, RetouchError
+from infra.local.java import find_java
+from infra.local.kafka_jars import VERSION, ensure_jars
+from infra.process.child import Child
+from infra.process.ports import free_port, why_taken
+from infra.settings import Settings, load
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 15.0
+MIN_FREE_BYTES = 256 * 1024 * 1024
+#: Little memory, a short start (the broker lives for minutes on a laptop), warnings with a readable time.
+JVM_OPTIONS = (
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:TieredStopAtLevel=1",
+    "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn",
+    "-Dorg.slf4j.simpleLogger.showDateTime=true",
+    "-Dorg.slf4j.simpleLogger.dateTimeFormat=yyyy-MM-dd'T'HH:mm:ss.SSSXXX",
+)
+
+PROTOCOLS = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
+#: One node with little memory and few threads: it shares two cores with everything else. Tried on 2026-11-20.
+FIXED = {
+    "process.roles": "broker,controller",
+    "node.id": "1",
+    "controller.listener.names": "CONTROLLER",
+    "auto.create.topics.enable": "false",
+    "offsets.topic.replication.factor": "1",
+    "offsets.topic.num.partitions": "4",
+    "offsets.topic.segment.bytes": "1048576",
+    "transaction.state.log.replication.factor": "1",
+    "transaction.state.log.min.isr": "1",
+    "transaction.state.log.num.partitions": "4",
+    "transaction.state.log.segment.bytes": "1048576",
+    "share.coordinator.state.topic.replication.factor": "1",
+    "share.coordinator.state.topic.min.isr": "1",
+    "metadata.log.segment.bytes": "8388608",
+    "log.segment.bytes": "67108864",
+    "log.cleaner.dedupe.buffer.size": "4194304",
+    "log.cleaner.io.buffer.size": "131072",
+    "num.network.threads": "1",
+    "num.io.threads": "2",
+    "background.threads": "2",
+    "queued.max.requests": "64",
+    "group.coordinator.threads": "1",
+    "share.coordinator.threads": "1",
+    "group.initial.rebalance.delay.ms": "0",
+    "group.min.session.timeout.ms": "1000",
+    "broker.session.timeout.ms": "1000",
+    "broker.heartbeat.interval.ms": "200",
+}
+
+
+class Broker:
+    """One Kafka node. The directory keeps its ports, so a restarted broker is found at the same address.
+
+    Clients go where a broker says that it is. With `proxy_port` it has a second listener, on `proxied_port`, that sends whoever comes through it
+    to `proxy_port` of the same host: a proxy that listens there stays between that client and the broker.
+    """
+
+    def __init__(self, settings: Settings, *, proxy_port: int = 0) -> None:
+        self._settings = settings.stack
+        self._proxy_port = proxy_port
+        self.proxied_port = free_port(settings.stack.host) if proxy_port else 0
+        self.dir = (settings.stack.dir / "kafka").resolve()
+        self.child = Child("broker", [], settings.stack.dir.resolve() / "logs" / "broker.log")
+        self.port = 0
+        self._properties_file = self.dir / "server.properties"
+        self._java: list[str] = []
+
+    @property
+    def bootstrap_servers(self) -> str:
+        return f"{self._settings.host}:{self.port}"
+
+    def prepare(self) -> None:
+        """Find Java, and fetch and verify the jars, where that has not been done. Raises CannotContinue. May block for as long as the fetch takes."""
+        if not self._java:
+            jars = ensure_jars(self._settings.cache_dir.resolve())
+            self._java = [str(find_java()), *JVM_OPTIONS, "-cp", f"{jars}/*"]
+
+    def launch(self) -> None:
+        """Start the process without waiting for it; a new data directory is formatted first, which takes about 1 s.
+
+        Raises CannotContinue for no Java, no jars, no disk or a taken port, BadSetting for a taken `stack.broker_port`.
+        Call it from a thread that outlives the broker (see `infra.process.parent_death`).
+        """
+        self.prepare()
+        self._prepare_dir()
+        self.child.command = [*self._java, "kafka.Kafka", str(self._properties_file)]
+        self.child.start()
+
+    def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
+        """Block until the broker answers. Raises CannotContinue with the end of its log when it ends or the bound passes."""
+        deadline = time.monotonic() + timeout_s
+        while not self.answers():
+            if not self.child.is_running:
+                raise CannotContinue(f"the broker ended with exit code {self.child.exit_code}; end of {self.child.log}:\n{self.child.last_lines()}")
+            if time.monotonic() > deadline:
+                raise CannotContinue(f"the broker did not answer within {timeout_s:.0f} s; end of {self.child.log}:\n{self.child.last_lines()}")
+            time.sleep(0.05)
+
+    def answers(self) -> bool:
+        """Whether a client can learn the cluster's nodes. Blocks for at most a few seconds."""
+        if not _accepts(self._settings.host, self.port):
+            return False
+        from kafka import KafkaAdminClient
+        from kafka.errors import RetriableError
+
+        try:
+            admin = KafkaAdminClient(bootstrap_servers=self.bootstrap_servers, client_id="retouch-broker-wait", bootstrap_timeout_ms=2000)
+            try:
+                admin.describe_cluster()
+            finally:
+                admin.close()
+        except RetriableError:
+            return False
+        return True
+
+    def start(self) -> None:
+        """Launch and wait; a broker that does not come up is not left behind."""
+        self.launch()
+        try:
+            self.wait_ready()
+        except BaseException:
+            self.child.kill()
+            raise
+
+    def stop(self) -> None:
+        """SIGTERM, then SIGKILL after a bound. Data stays."""
+        self.child.stop(STOP_TIMEOUT_S)
+
+    def kill(self) -> None:
+        """SIGKILL: what the broker acknowledged is in the page cache, so a restart finds it."""
+        self.child.kill()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+
+    def _prepare_dir(self) -> None:
+        """Write server.properties with free ports, or the ports that the directory has; format the data where there is none."""
+        try:
+            self.dir.mkdir(parents=True, exist_ok=True)
+            free = shutil.disk_usage(self.dir).free
+            if free < MIN_FREE_BYTES:
+                raise CannotContinue(f"{self.dir}: {free >> 20} MiB free, the broker needs {MIN_FREE_BYTES >> 20}: free some, or set stack.dir elsewhere")
+            self.port, controller = _ports(self._properties_file) or (0, free_port(self._settings.host))
+            self._choose_port()
+            _require_free(self._settings.host, controller, f"stop that program, or remove {self.dir} to start with an empty broker on another port")
+            _write(self._properties_file, self._properties(controller, self.dir / "data"))
+            if not (self.dir / "data").exists():
+                self._format(controller)
+        except OSError as error:
+            raise CannotContinue(f"cannot write the broker's data to {self.dir}: {error.strerror or error}; set stack.dir to a writable place") from error
+
+    def _choose_port(self) -> None:
+        host, wanted = self._settings.host, self._settings.broker_port
+        if wanted and (reason := why_taken(host, wanted)):
+            raise BadSetting(f"stack.broker_port={wanted}: port is taken on {host} ({reason}); stop that program or choose another, 0 takes a free one")
+        if self.port and not wanted:
+            _require_free(host, self.port, "stop that program, or set stack.broker_port to another port")
+        self.port = wanted or self.port or free_port(host)
+
+    def _properties(self, controller: int, data: Path) -> dict[str, str]:
+        host = self._settings.host
+        listeners, advertised, protocols = f"PLAINTEXT://{host}:{self.port},CONTROLLER://{host}:{controller}", f"PLAINTEXT://{host}:{self.port}", PROTOCOLS
+        if self._proxy_port:
+            listeners += f",PROXIED://{host}:{self.proxied_port}"
+            advertised += f",PROXIED://{host}:{self._proxy_port}"
+            protocols += ",PROXIED:PLAINTEXT"
+        return FIXED | {
+            "listeners": listeners,
+            "advertised.listeners": advertised,
+            "listener.security.protocol.map": protocols,
+            "controller.quorum.bootstrap.servers": f"{host}:{controller}",
+            "log.dirs": str(data),
+        }
+
+    def _format(self, controller: int) -> None:
+        """Format beside the final place and rename, so that data which is there is whole."""
+        new, properties = self.dir / "data.new", self.dir / "format.properties"
+        shutil.rmtree(new, ignore_errors=True)
+        _write(properties, self._properties(controller, new))
+        command = [*self._java, "kafka.tools.StorageTool", "format", "--standalone", "-t", _cluster_id(), "-c", str(properties)]
+        result = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
+        if result.returncode:
+            last = (result.stderr + result.stdout).strip().splitlines()[-1:]
+            raise CannotContinue(f"cannot format the broker's data directory {new}: {''.join(last)}")
+        new.rename(self.dir / "data")
+        properties.unlink()
+
+
+def _cluster_id() -> str:
+    """22 characters of URL-safe base64, as Kafka wants; never a leading dash, which its tool reads as an option."""
+    while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
+        pass
+    return text
+
+
+def _ports(properties: Path) -> tuple[int, int] | None:
+    """The client and controller ports of an existing directory."""
+    if not properties.exists():
+        return None
+    for line in properties.read_text().splitlines():
+        if line.startswith("listeners="):
+            client, controller = (int(listener.rsplit(":", 1)[1]) for listener in line.split(",")[:2])
+            return client, controller
+    return None
+
+
+def _write(path: Path, properties: Mapping[str, str]) -> None:
+    temporary = path.with_suffix(".new")
+    temporary.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+    temporary.replace(path)
+
+
+def _require_free(host: str, port: int, remedy: str) -> None:
+    if reason := why_taken(host, port):
+        raise CannotContinue(f"port {port} on {host} is taken ({reason}): {remedy}")
+
+
+def _accepts(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+def main() -> int:
+    """Fetch and verify the jars, and name the Java that would run them: what set-up needs."""
+    try:
+        settings = load()
+        java = find_java()
+        print(f"Kafka {VERSION}: fetching jars where they are missing", flush=True)  # noqa: T201  # progress for a person
+        jars = ensure_jars(settings.stack.cache_dir)
+    except RetouchError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 2 if isinstance(error, BadSetting) else 1
+    print(f"Kafka {VERSION}: {jars} verified, runs on {java}")  # noqa: T201
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""The stack in the background: what `retouch up`, `status` and `down` do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import psutil
+
+from infra.errors import BadSetting, CannotContinue
+from infra.local.lock import holder
+from infra.local.progress import StartProgress
+from infra.local.record import StackRecord, StackState, lock_path, read_record, record_path
+from infra.process.environment import environment
+from infra.process.lifecycle import USAGE
+from infra.settings import Settings
+
+#: What the supervisor may need beyond its processes' own time.
+GRACE_S = 10.0
+
+
+def up(settings: Settings, *, trainer: bool = False) -> StackRecord:
+    """Start a detached supervisor and block until everything serves. An interrupt meanwhile stops what was started.
+
+    Raises CannotContinue when a stack runs already or does not come up, BadSetting when a process refuses a setting.
+    """
+    directory = settings.stack.dir.resolve()
+    if pid := holder(lock_path(directory)):
+        raise CannotContinue(f"a stack runs already in {directory} (pid {pid}): `retouch down` stops it")
+    log = directory / "logs" / "supervisor.log"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        record_path(directory).unlink(missing_ok=True)
+        with log.open("ab") as output:
+            command = [sys.executable, "-m", "infra.local", *(["--trainer"] if trainer else [])]
+            daemon = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment(settings), start_new_session=True)
+    except OSError as error:
+        raise CannotContinue(f"cannot write to {directory}: {error.strerror or error}; set stack.dir to a writable place") from error
+    try:
+        return _await_ready(daemon, settings)
+    except BaseException:
+        _stop(psutil.Process(daemon.pid) if daemon.poll() is None else None, settings)
+        raise
+
+
+def status(settings: Settings) -> StackRecord | None:
+    """The stack in this directory, running or failed; None where there is none."""
+    return read_record(settings.stack.dir)
+
+
+def down(settings: Settings) -> bool:
+    """Stop the stack of this directory; False where none runs. Blocks for the processes' own time, then kills."""
+    pid = holder(lock_path(settings.stack.dir))
+    if pid is not None:
+        try:
+            _stop(psutil.Process(pid), settings)
+        except psutil.NoSuchProcess:
+            return False
+    record_path(settings.stack.dir).unlink(missing_ok=True)
+    return pid is not None
+
+
+def _await_ready(daemon: subprocess.Popen[bytes], settings: Settings) -> StackRecord:
+    directory = settings.stack.dir
+    deadline = time.monotonic() + settings.stack.start_timeout_s + GRACE_S
+    with StartProgress() as progress:
+        while time.monotonic() < deadline:
+            record = read_record(directory)
+            if daemon.poll() is not None:
+                _explain(daemon.returncode, record, settings)
+            if record and record.state is StackState.READY:
+                return record
+            if record:
+                progress.show(record.processes)
+            time.sleep(0.1)
+    raise CannotContinue(f"the stack was not ready within {settings.stack.start_timeout_s:.0f} s; its logs are in {directory / 'logs'}")
+
+
+def _explain(exit_code: int, record: StackRecord | None, settings: Settings) -> None:
+    reason = record.failure if record and record.failure else f"the supervisor ended with exit code {exit_code}"
+    if exit_code == USAGE:
+        raise BadSetting(reason)
+    raise CannotContinue(f"{reason}\nall logs are in {settings.stack.dir / 'logs'}")
+
+
+def _stop(supervisor: psutil.Process | None, settings: Settings) -> None:
+    """SIGTERM; where that does not help SIGKILL, with which its processes die too (see `infra.process.parent_death`)."""
+    if supervisor is None:
+        return
+    supervisor.terminate()
+    try:
+        supervisor.wait(settings.stack.stop_timeout_s + GRACE_S)
+    except psutil.TimeoutExpired:
+        supervisor.kill()
+        supervisor.wait(GRACE_S)

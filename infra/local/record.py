@@ -1,0 +1,108 @@
+"""`stack.json`: what a running stack tells other commands, its addresses above all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from infra.local.lock import holder
+from infra.settings import Settings
+
+
+class State(StrEnum):
+    """Of one process."""
+
+    WAITING = "waiting"  # for another process
+    STARTING = "starting"
+    READY = "ready"
+    DONE = "done"  # a task that ran to its end
+    STOPPED = "stopped"
+
+
+class StackState(StrEnum):
+    STARTING = "starting"
+    READY = "ready"
+    FAILED = "failed"  # everything is stopped; `failure` says why
+
+
+class ProcessRecord(BaseModel):
+    """One process of the stack."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    state: State
+    pid: int | None
+    restarts: int
+    log: Path
+
+
+class StackRecord(BaseModel):
+    """The file's content."""
+
+    model_config = ConfigDict(frozen=True)
+
+    state: StackState
+    pid: int
+    bootstrap_servers: str | None
+    base_url: str | None
+    processes: tuple[ProcessRecord, ...]
+    promoter_url: str | None = None  # of its page, while it serves
+    failure: str | None = None
+
+    @property
+    def is_serving(self) -> bool:
+        """Whether every process serves at this moment: a restarted one does not yet."""
+        return all(process.state in (State.READY, State.DONE) for process in self.processes)
+
+    def write(self, directory: Path) -> None:
+        temporary = directory / "stack.json.new"
+        temporary.write_text(self.model_dump_json(indent=1) + "\n")
+        temporary.replace(record_path(directory))
+
+
+def record_path(directory: Path) -> Path:
+    return directory / "stack.json"
+
+
+def lock_path(directory: Path) -> Path:
+    return directory / "lock"
+
+
+def promoter_url(directory: Path, processes: Sequence[ProcessRecord]) -> str | None:
+    """Where the promoter says that its page is; None while it does not serve."""
+    if not any(process.name == "promoter" and process.state is State.READY for process in processes):
+        return None
+    try:
+        return str(json.loads((directory / "promoter.json").read_bytes())["url"])
+    except (OSError, ValueError, KeyError):  # it is just being restarted
+        return None
+
+
+def read_record(directory: Path) -> StackRecord | None:
+    """What the last stack in this directory wrote, running or failed; None where there is none. One that was killed counts as none."""
+    try:
+        record = StackRecord.model_validate_json(record_path(directory).read_bytes())
+    except (FileNotFoundError, ValidationError):
+        return None
+    is_current = record.state is StackState.FAILED or holder(lock_path(directory)) == record.pid
+    return record if is_current else None
+
+
+def with_addresses(settings: Settings, bootstrap_servers: str | None, base_url: str | None) -> Settings:
+    """The same settings, pointing to a broker and a base endpoint where they name none."""
+    kafka = settings.kafka.model_copy(update={"bootstrap_servers": settings.kafka.bootstrap_servers or bootstrap_servers})
+    base = settings.base.model_copy(update={"url": settings.base.url or base_url})
+    return settings.model_copy(update={"kafka": kafka, "base": base})
+
+
+def running_settings(settings: Settings) -> Settings:
+    """The settings with the running stack's addresses filled in; unchanged where no stack runs."""
+    record = read_record(settings.stack.dir)
+    if record is None or record.state is StackState.FAILED:
+        return settings
+    return with_addresses(settings, record.bootstrap_servers, record.base_url)

@@ -1,0 +1,115 @@
+"""A child process of ours: its own session, its own log file, dead when we are dead, stopped within a bound.
+
+Its own session means that the terminal's Ctrl-C reaches the supervisor alone, which then decides the order of stopping.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from infra.process import parent_death
+
+POLL_S = 0.05
+TAIL_BYTES = 4096
+
+
+class Child:
+    """One process at a time under one name; it may be started again after it ended. Start it from a thread that outlives it (see `infra.process.parent_death`).
+
+    Standard output goes to the log too, or to `output`, which every start empties.
+    """
+
+    def __init__(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, output: Path | None = None) -> None:
+        self.name = name
+        self.command = list(command)
+        self.log = log
+        self.output = output
+        self.env = dict(env) if env is not None else None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process; its log is appended to. Raises OSError when the log cannot be written."""
+        if self.is_running:
+            raise RuntimeError(f"{self.name} is running already")
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        leashed = [sys.executable, "-I", "-S", str(Path(parent_death.__file__)), str(os.getpid()), *self.command]
+        with self.log.open("ab") as log, self.output.open("wb") if self.output else contextlib.nullcontext(log) as output:
+            self._process = subprocess.Popen(leashed, stdin=subprocess.DEVNULL, stdout=output, stderr=log, env=self.env, start_new_session=True)
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    @property
+    def exit_code(self) -> int | None:
+        """The last process's exit code, negative for a signal; None while it runs or when none was started."""
+        return self._process.poll() if self._process else None
+
+    def signal(self, signum: int) -> None:
+        """Signal the process itself; nothing happens when it has ended."""
+        if self._process:
+            self._process.send_signal(signum)
+
+    def pause(self) -> None:
+        """SIGSTOP to the process and what it started, as if its machine stood still."""
+        self._signal_group(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """SIGCONT to the same; nothing happens where nothing is paused."""
+        self._signal_group(signal.SIGCONT)
+
+    def terminate(self) -> None:
+        """SIGTERM, without waiting. A paused process is resumed, for it could not end in order otherwise."""
+        self.signal(signal.SIGTERM)
+        self.resume()
+
+    def wait(self, timeout_s: float) -> bool:
+        """Whether the process ended within the bound. Blocks in short steps, so that a signal handler gets its turn."""
+        deadline = time.monotonic() + timeout_s
+        while self.is_running:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(POLL_S)
+        return True
+
+    def stop(self, timeout_s: float) -> None:
+        """SIGTERM, wait, then SIGKILL to the whole session, which also ends what the process itself left behind."""
+        if self._process is None:
+            return
+        self.terminate()
+        self.wait(timeout_s)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to the process and its group, and reap it."""
+        if self._process is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+    def _signal_group(self, signum: int) -> None:
+        if self._process is not None and self.is_running:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signum)
+
+    def last_lines(self, count: int = 12) -> str:
+        """The end of the log, for an error message."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
+                lines = log.read().decode(errors="replace").splitlines()
+        except OSError as error:
+            return f"(no log: {error.strerror})"
+        return "\n".join(lines[-count:])

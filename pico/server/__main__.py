@@ -1,0 +1,19 @@
+"""`python -m pico.server`: serves the tiny base model at `base.url`, as an OpenAI-compatible endpoint."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from infra.process.lifecycle import run_process
+from pico.server.service import run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit code 0 after a clean stop, 1 for a failure, 2 for an impossible setting or argument."""
+    argparse.ArgumentParser(prog="python -m pico.server", description=__doc__).parse_args(arguments)
+    return run_process("base-endpoint", run)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Prompts as the model sees them: the reflection prompt of `schemas.prompts` inside the tokenizer's chat template, cut to the context.
+
+Training, evaluation and serving must ask in the same words: all of them build on `schemas.prompts.reflection_prompt`, best item last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from infra.settings import Settings
+from schemas.contexts import HistoryItem
+from schemas.prompts import PromptStyle, reflection_prompt
+from trainer.data.cases import Case
+
+
+class Fitting(NamedTuple):
+    """A prompt that fits, and how many items it shows."""
+
+    text: str
+    shown: int
+
+
+@dataclass(frozen=True)
+class Prompter:
+    """Builds prompts of at most `max_tokens` by leaving out the least similar items first."""
+
+    tokenizer: Any
+    style: PromptStyle
+    max_tokens: int
+    max_new_tokens: int | None = None  # of a served answer, its end token included; None: as many as it likes
+
+    @classmethod
+    def of(cls, settings: Settings, tokenizer: Any) -> Prompter:
+        reflection = settings.reflection
+        return cls(tokenizer, reflection.prompt_style, reflection.max_model_len - reflection.max_new_tokens, reflection.max_new_tokens)
+
+    def text(self, case: Case, items: Sequence[HistoryItem]) -> str | None:
+        """The prompt over `items` (best first), or None where not even one of them fits."""
+        found = self.fitting(case, items)
+        return found.text if found else None
+
+    def fitting(self, case: Case, items: Sequence[HistoryItem]) -> Fitting | None:
+        """As `text`, with the number of items shown."""
+        for shown in range(len(items), 0, -1):
+            content = reflection_prompt(case.query, case.base_answer, items[:shown], self.style)
+            text = self.turn(content)
+            if len(self.encode(text)) <= self.max_tokens:
+                return Fitting(text, shown)
+        return None
+
+    def turn(self, content: str) -> str:
+        """One user turn inside the chat template, which an answer is to follow."""
+        text: str = self.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+        return text
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids. The chat template has written every mark the model needs, so the tokenizer adds none."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids

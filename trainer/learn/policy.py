@@ -1,0 +1,152 @@
+"""The policy: the reflection model as the trainer holds it, read from a checkpoint and written back as one that serves.
+
+What trains is in float32 on whatever device there is; the saved weights have the parent's dtype, and every other file (config, tokenizer,
+chat template, generation config) is the parent's, byte for byte: architecture and tokenizer never change from version to version.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from infra.checkpoints.verification import MODEL_CARD, differences, verify_checkpoint
+from infra.errors import CannotContinue
+from schemas.rewriting import TAGS
+from trainer.learn.distributed import local_device
+from trainer.learn.shared_prompt import NAME, difference, unsuited
+from trainer.learn.training_state import writing
+
+_NOT_COPIED = (MODEL_CARD, "model.safetensors.index.json")
+#: What a model is tried with, and by how much its log-probabilities may then differ on average: rounding, in float32 and in shorter dtypes.
+_SAMPLE = f"The quick brown fox jumps over the lazy dog, and nobody knows why.\n{''.join(TAGS)}"
+_DIFFERENCE, _DIFFERENCE_OF_HALVES = 0.01, 0.5
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Model and tokenizer with the ids generation needs. `origin` is the checkpoint it was read from.
+
+    `peft` is the wrapper of a model that trains a LoRA (`trainer.lora`); the adapter's layers are in `model` itself, so whoever runs
+    or copies `model` runs or copies the adapter with it.
+    """
+
+    model: Any
+    tokenizer: Any
+    origin: Path
+    end_ids: tuple[int, ...]
+    pad_id: int
+    peft: Any | None = None
+
+    @classmethod
+    def load(cls, checkpoint: Path, *, parent: Path | None = None, dtype: torch.dtype = torch.float32) -> Self:
+        """Read safetensors only, nothing from the network; `parent` is what the saved policy must be able to replace.
+
+        Raises BadCheckpoint for files that may carry code or are cut off, CannotContinue for a tokenizer that training or serving could not
+        work with, another architecture than the parent's, one that `trainer.learn.shared_prompt` would not run as it is, and weights that are
+        missing, too many or not finite; each names what is wrong.
+        """
+        verify_checkpoint(checkpoint)
+        if parent is not None and (found := differences(parent, checkpoint)):
+            raise CannotContinue(f"{checkpoint} cannot take the place of {parent}: {'; '.join(found)}")
+        tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+        _check_tokenizer(checkpoint, tokenizer)
+        model = _load_model(checkpoint, len(tokenizer), dtype)
+        _check_attention(checkpoint, model, tokenizer)
+        ends = model.generation_config.eos_token_id
+        ends = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+        return cls(model, tokenizer, checkpoint, tuple({tokenizer.eos_token_id, *ends}), pad)
+
+    @property
+    def device(self) -> Any:
+        return self.model.device
+
+    def save(self, directory: Path) -> Path:
+        """Write a checkpoint with the parent's tensors, each in the parent's dtype, and the parent's other files.
+
+        Tied weights that are one tensor in the parent's file stay one. Raises CannotContinue when a weight is not finite in its dtype,
+        OSError where the disk does not take it.
+        """
+        directory.mkdir(parents=True)
+        trained = self.weights()
+        weights = {name: trained[name].detach().to("cpu", dtype, copy=True).contiguous() for name, dtype in tensor_dtypes(self.origin).items()}
+        for name, tensor in weights.items():
+            if not torch.isfinite(tensor).all():
+                raise CannotContinue(f"weight {name} is not finite in {tensor.dtype}; nothing is saved")
+        with writing(directory):
+            save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+        for path in sorted(self.origin.iterdir()):
+            if path.is_file() and path.suffix != ".safetensors" and path.name not in _NOT_COPIED:
+                shutil.copyfile(path, directory / path.name)
+        return directory
+
+    def weights(self) -> Mapping[str, torch.Tensor]:
+        """The weights by the names of the checkpoint, with the adapter's share added where there is one. Changes nothing."""
+        state: dict[str, torch.Tensor] = self.model.state_dict()
+        if self.peft is None:
+            return state
+        plain = {name.replace(".base_layer.", "."): tensor for name, tensor in state.items() if ".lora_" not in name}
+        for name, layer in self.model.named_modules():
+            if hasattr(layer, "get_delta_weight"):
+                plain[f"{name}.weight"] = layer.get_base_layer().weight.detach().float() + layer.get_delta_weight("default").detach()
+        return plain
+
+
+def _check_tokenizer(checkpoint: Path, tokenizer: Any) -> None:
+    if tokenizer.eos_token_id is None:
+        raise CannotContinue(f"{checkpoint}: the tokenizer has no end token, so no completion would ever end")
+    if not tokenizer.chat_template:
+        raise CannotContinue(f"{checkpoint}: the tokenizer has no chat template; add the model's as chat_template.jinja")
+    text = "".join(TAGS)
+    if tokenizer.decode(tokenizer(text, add_special_tokens=False)["input_ids"], skip_special_tokens=True) != text:
+        raise CannotContinue(f"{checkpoint}: the tokenizer drops {' '.join(TAGS)} when it decodes; they must not be special tokens")
+
+
+def _check_attention(checkpoint: Path, model: Any, tokenizer: Any) -> None:
+    """Whether the model gives the same probabilities by `trainer.learn.shared_prompt` as by itself; a difference would train and judge without an error."""
+    if found := unsuited(model.config.get_text_config()):
+        raise CannotContinue(f"{checkpoint}: config.json has {found}, which trainer.learn.shared_prompt does not compute")
+    ids = tokenizer(_SAMPLE, add_special_tokens=False)["input_ids"]
+    by = difference(model, torch.tensor([ids], device=model.device))
+    if not by <= (_DIFFERENCE if model.dtype == torch.float32 else _DIFFERENCE_OF_HALVES):
+        raise CannotContinue(f"{checkpoint}: by trainer.learn.shared_prompt log-probabilities differ from the model's own by {by:.3g} on average")
+
+
+def _load_model(checkpoint: Path, tokens: int, dtype: torch.dtype) -> Any:
+    """The model on this process's device. Weights that the files lack would be made up at random without an error, so they are looked for."""
+    try:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            checkpoint, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation=NAME, output_loading_info=True
+        )
+    except (ValueError, RuntimeError) as error:  # an unknown architecture; tensors of other shapes
+        raise CannotContinue(f"{checkpoint}: not a causal language model that transformers can load: {str(error).splitlines()[0]}") from error
+    if lacking := sorted(found["missing_keys"]):
+        raise CannotContinue(f"{checkpoint}: config.json asks for weights that the files lack: {', '.join(lacking[:3])}")
+    held = model.state_dict()
+    if unknown := sorted(name for name in tensor_dtypes(checkpoint) if name not in held):
+        raise CannotContinue(f"{checkpoint}: the files hold tensors that the model has not, by these names, and could not save: {', '.join(unknown[:3])}")
+    rows = model.get_input_embeddings().weight.shape[0]
+    if tokens > rows:
+        raise CannotContinue(f"{checkpoint}: the tokenizer knows {tokens} tokens, the model {rows}; they belong to different checkpoints")
+    model.to(local_device())
+    for name, weight in model.named_parameters():
+        if not torch.isfinite(weight).all():
+            raise CannotContinue(f"{checkpoint}: weight {name} is not finite")
+    return model
+
+
+def tensor_dtypes(checkpoint: Path) -> dict[str, torch.dtype]:
+    """The tensors a checkpoint's files hold, by name."""
+    found: dict[str, torch.dtype] = {}
+    for path in sorted(checkpoint.glob("*.safetensors")):
+        with safe_open(path, "pt") as weights:
+            found |= {name: weights.get_slice(name)[:0].dtype for name in weights.keys()}  # noqa: SIM118  # not a dict
+    return found

@@ -1,0 +1,127 @@
+# axes are capital letters, see below
+"""Rollouts: sampled or greedy completions, and the log-probabilities of given ones, with each prompt computed once for all of its candidates.
+
+Axes: P prompts, G candidates of each, B = P * G, L prompt tokens, T completion tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trainer.interruption import check
+from trainer.learn.policy import Policy
+from trainer.learn.shared_prompt import SharedPrompt
+
+NUCLEUS = 64
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to choose tokens. Temperature 0 takes the likeliest."""
+
+    max_new_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+
+
+@dataclass(frozen=True)
+class Completion:
+    """Generated tokens, the end token included where there is one; `ended` is false when it was cut off."""
+
+    token_ids: list[int]
+    ended: bool
+
+
+def generate(
+    policy: Policy, prompts: Sequence[list[int]], candidates: int, sampling: Sampling, stop: threading.Event, batch_size: int = 256
+) -> list[list[Completion]]:
+    """`candidates` completions of each prompt, in the prompts' order. Prompts of like length share a batch of `batch_size` completions."""
+    policy.model.eval()
+    found: list[list[Completion]] = [[] for _ in prompts]
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    for chosen in _slices(order, max(1, batch_size // candidates)):
+        with torch.no_grad():
+            tokens_BT, lengths_B, ended_B = _decode(policy, [prompts[index] for index in chosen], candidates, sampling, stop)
+        rows = [Completion(row[:length], ended) for row, length, ended in zip(tokens_BT, lengths_B, ended_B, strict=True)]
+        for place, index in enumerate(chosen):
+            found[index] = rows[place * candidates : (place + 1) * candidates]
+    return found
+
+
+def log_probabilities(policy: Policy, prompts: Sequence[list[int]], completions: Sequence[Sequence[list[int]]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Natural-log probabilities of the completions' tokens under the full softmax, their mask, and the mean entropy over tokens.
+
+    `completions` has G rows for each prompt. Returns P by G by T, zero where the boolean mask is; gradients flow into both parts.
+    """
+    group = len(completions[0])
+    rows = [row for rows in completions for row in rows]
+    prompt = SharedPrompt.read(policy.model, *padded(prompts, policy, left=True))
+    ids_BT, mask_BT = padded(rows, policy, left=False)
+    first = prompt.last_hidden_PE.repeat_interleave(group, 0)[:, None]
+    hidden = torch.cat([first, prompt.continued(policy.model, ids_BT[:, :-1])], 1) if ids_BT.shape[1] > 1 else first
+    valid_BT = mask_BT.bool()
+    logits_NV = policy.model.get_output_embeddings()(hidden[valid_BT]).float()
+    all_logp_NV = torch.log_softmax(logits_NV, -1)
+    logp_N = all_logp_NV.gather(1, ids_BT[valid_BT][:, None])[:, 0]
+    with torch.no_grad():
+        entropy = -(all_logp_NV.exp() * all_logp_NV).sum(-1).mean()
+    logp_BT = torch.zeros(ids_BT.shape, device=logp_N.device).masked_scatter(valid_BT, logp_N)
+    shape = (len(prompts), group, ids_BT.shape[1])
+    return logp_BT.view(shape), valid_BT.view(shape), entropy
+
+
+def padded(rows: Sequence[list[int]], policy: Policy, *, left: bool) -> tuple[Tensor, Tensor]:
+    """Token ids and their 0/1 mask as rectangles on the model's device. The pad token may equal the end token; the mask tells them apart."""
+    width = max(map(len, rows))
+    ids = [[policy.pad_id] * (width - len(row)) + row if left else row + [policy.pad_id] * (width - len(row)) for row in rows]
+    mask = [[0] * (width - len(row)) + [1] * len(row) if left else [1] * len(row) + [0] * (width - len(row)) for row in rows]
+    return torch.tensor(ids, device=policy.device), torch.tensor(mask, device=policy.device)
+
+
+def _decode(
+    policy: Policy, prompts: Sequence[list[int]], candidates: int, sampling: Sampling, stop: threading.Event
+) -> tuple[list[list[int]], list[int], list[bool]]:
+    prompt = SharedPrompt.read(policy.model, *padded(prompts, policy, left=True))
+    head = policy.model.get_output_embeddings()
+    rows = len(prompts) * candidates
+    prompt.reserve(rows, sampling.max_new_tokens)
+    ends = torch.tensor(policy.end_ids, device=policy.device)
+    done_B = torch.zeros(rows, dtype=torch.bool, device=policy.device)
+    lengths_B = torch.zeros(rows, dtype=torch.long, device=policy.device)
+    hidden_BE = prompt.last_hidden_PE.repeat_interleave(candidates, 0)
+    steps: list[Tensor] = []
+    for offset in range(sampling.max_new_tokens):
+        check(stop)
+        token_B = _choose(head(hidden_BE).float(), sampling)
+        steps.append(token_B)
+        lengths_B += ~done_B
+        done_B |= torch.isin(token_B, ends)
+        if bool(done_B.all()) or offset + 1 == sampling.max_new_tokens:
+            break
+        hidden_BE = prompt.continued(policy.model, token_B[:, None], offset)[:, -1]
+    return torch.stack(steps, 1).tolist(), lengths_B.tolist(), done_B.tolist()
+
+
+def _choose(logits_BV: Tensor, sampling: Sampling) -> Tensor:
+    """One token per row: the likeliest, or drawn from the smallest set whose probability reaches top_p."""
+    if sampling.temperature == 0:
+        return logits_BV.argmax(-1)
+    probabilities_BV = torch.softmax(logits_BV / sampling.temperature, -1)
+    if sampling.top_p >= 1:
+        return torch.multinomial(probabilities_BV, 1)[:, 0]
+    # Sorting the whole vocabulary is most of the work on a CPU; the nucleus nearly always lies among the first few.
+    sorted_BV, index_BV = probabilities_BV.topk(min(NUCLEUS, probabilities_BV.shape[1]))
+    if bool((sorted_BV.sum(-1) < sampling.top_p).any()):
+        sorted_BV, index_BV = probabilities_BV.sort(descending=True)
+    sorted_BV[sorted_BV.cumsum(-1) - sorted_BV > sampling.top_p] = 0
+    return index_BV.gather(1, torch.multinomial(sorted_BV, 1))[:, 0]
+
+
+def _slices(order: Sequence[int], size: int) -> Iterator[Sequence[int]]:
+    for start in range(0, len(order), size):
+        yield order[start : start + size]

@@ -1,0 +1,50 @@
+"""Checkpoints of SFT: transformers' own format, with a mark of ours that says whole, what for, and with which digests.
+
+transformers writes a checkpoint file by file, so a kill can leave half of one; only a marked one whose files are as they were is continued.
+Besides safetensors it holds torch's own pickles (optimizer.pt, scheduler.pt, rng_state.pth, training_args.bin): transformers reads the first three with
+`weights_only`, which runs no code, and the last never. They stay in the run's folder and go with it; what is registered or served has none.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from trainer.learn.training_state import digest_of, digest_of_file, write_json
+
+log = logging.getLogger(__name__)
+
+MARK = "retouch.json"
+
+
+def mark(checkpoint: Path, purpose: Mapping[str, Any]) -> None:
+    """Say that a checkpoint is whole and what it is good for."""
+    write_json(checkpoint / MARK, {"purpose": digest_of(purpose), "files": _digests(checkpoint)})
+
+
+def newest(directory: Path, purpose: Mapping[str, Any]) -> Path | None:
+    """The newest marked and sound checkpoint that was made for `purpose`, or None."""
+    found = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
+    for checkpoint in reversed(found):
+        reason = _unfit(checkpoint, purpose)
+        if reason is None:
+            return checkpoint
+        log.warning("state set aside", extra={"state": str(checkpoint), "reason": reason})
+    return None
+
+
+def _unfit(checkpoint: Path, purpose: Mapping[str, Any]) -> str | None:
+    try:
+        marked = json.loads((checkpoint / MARK).read_text())
+        if marked["purpose"] != digest_of(purpose):
+            return "made with other settings, data or weights"
+        return None if marked["files"] == _digests(checkpoint) else "a file differs from its digest"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"not whole: {type(error).__name__}"
+
+
+def _digests(checkpoint: Path) -> dict[str, str]:
+    return {path.name: digest_of_file(path) for path in sorted(checkpoint.iterdir()) if path.is_file() and path.name != MARK}

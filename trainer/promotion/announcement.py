@@ -1,0 +1,94 @@
+"""Announcements: each transition is said on `model-events`, after the registry has it, so that nobody acts on a hint the truth does not back."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from typing import Any
+
+from infra.kafka.clients import producer, send
+from infra.registry.client import RegisteredVersion
+from infra.settings import Settings
+from schemas.ids import derive
+from schemas.model_events import Alias, ModelEvent
+from schemas.promotion import CHALLENGING, State, Transition
+from schemas.topics import MODEL_EVENTS
+
+log = logging.getLogger(__name__)
+
+SOURCE = "/promoter"
+DELIVERY_S, RETRY_S, CLOSE_S = 10.0, 1.0, 5.0
+#: Hints that wait for a broker that is away; the oldest are given up, workers poll.
+WAITING = 10_000
+
+
+def event_of(version: RegisteredVersion, transition: Transition) -> ModelEvent:
+    """What is said of one transition: the same whenever it is said again."""
+    alias = Alias.CHAMPION if transition.after is State.CHAMPION else Alias.CHALLENGER if transition.after in CHALLENGING else None
+    return ModelEvent(
+        event_id=derive("model-event", version.name, version.version, transition.seq),
+        name=version.name,
+        version=version.version,
+        alias=alias,
+        digest=version.digest,
+        previous=transition.replaces,
+        seq=transition.seq,
+        before=transition.before,
+        after=transition.after,
+        metrics=dict(version.metrics),
+        reason=transition.reason,
+        occurred_at=transition.at,
+    )
+
+
+class Announcer:
+    """Produces events in their order from a thread of its own: a broker that is away holds up nobody. Where the settings name none it does nothing."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._waiting: deque[ModelEvent] = deque(maxlen=WAITING)
+        self._come, self._stop = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
+        if settings.kafka.bootstrap_servers:
+            self._thread.start()
+
+    def announce(self, event: ModelEvent) -> None:
+        """Returns at once."""
+        if self._settings.kafka.bootstrap_servers:
+            self._waiting.append(event)
+            self._come.set()
+
+    def close(self, within_s: float = CLOSE_S) -> None:
+        """Give what waits so long to go out."""
+        deadline = time.monotonic() + within_s
+        while self._thread.is_alive() and self._waiting and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self._stop.set()
+        self._come.set()
+        if self._thread.is_alive():
+            self._thread.join(RETRY_S)
+
+    def _run(self) -> None:
+        to: Any = None
+        was_away = False
+        while not self._stop.is_set():
+            self._come.wait(RETRY_S)
+            self._come.clear()
+            while self._waiting and not self._stop.is_set():
+                event = self._waiting[0]
+                try:
+                    to = to or producer(self._settings, "retouch-promoter")
+                    send(to, MODEL_EVENTS, event, id=event.event_id, source=SOURCE).get(timeout=DELIVERY_S)
+                except Exception as error:  # whatever keeps a hint from going out, the registry has it and workers poll
+                    if not was_away:
+                        log.warning("model events wait", extra={"event_id": str(event.event_id), "reason": type(error).__name__})
+                    was_away = True
+                    self._stop.wait(RETRY_S)
+                    continue
+                was_away = False
+                if self._waiting and self._waiting[0] is event:  # a full queue drops its oldest
+                    self._waiting.popleft()
+        if to is not None:
+            to.close(timeout=RETRY_S)

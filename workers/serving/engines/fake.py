@@ -1,0 +1,60 @@
+"""A backend that answers from a function, for tests: real admission, stamps and swaps without a model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from workers.serving.engines.backend import Completion
+from workers.serving.engines.engine import FinishReason, Sampling
+
+
+class CharTemplate:
+    """One token a character, no chat template."""
+
+    def encode(self, prompt: str) -> list[int]:
+        return [ord(character) for character in prompt]
+
+
+class FakeBackend:
+    """Answers `answer(prompt, checkpoint's name)` after `steps` steps of `step_s` each; the name is read when the request finishes.
+
+    So a request that lived across a swap would be answered by the new checkpoint, which tests look for. Errors of `answer` come out of `step`.
+    """
+
+    def __init__(self, checkpoint: Path, answer: Callable[[str, str], str], steps: int = 1, step_s: float = 0.0) -> None:
+        self.checkpoint, self.answer, self.steps, self.step_s = checkpoint, answer, steps, step_s
+        self.left: dict[int, int] = {}
+        self.prompts: dict[int, str] = {}
+        self.refused: set[str] = set()  # names of checkpoints that do not load
+
+    def admit(self, request_id: int, token_ids: list[int], sampling: Sampling) -> None:
+        prompt = "".join(map(chr, token_ids))
+        if prompt.startswith("refuse"):
+            raise ValueError("refused")
+        self.left[request_id], self.prompts[request_id] = self.steps, prompt
+
+    def abort(self, request_id: int) -> None:
+        self.left.pop(request_id, None)
+
+    def step(self) -> Sequence[Completion]:
+        time.sleep(self.step_s)
+        self.left = {request_id: left - 1 for request_id, left in self.left.items()}
+        finished = [request_id for request_id, left in self.left.items() if left <= 0]
+        return [self._finish(request_id) for request_id in finished]
+
+    def load(self, checkpoint: Path) -> None:
+        if checkpoint.name in self.refused:
+            raise ValueError("these weights do not load")
+        if self.left:
+            raise RuntimeError("a load with requests in flight")
+        self.checkpoint = checkpoint
+
+    def close(self) -> None:
+        self.left.clear()
+
+    def _finish(self, request_id: int) -> Completion:
+        del self.left[request_id]
+        text = self.answer(self.prompts.pop(request_id), self.checkpoint.name)
+        return Completion(request_id, text, tuple(map(ord, text)), FinishReason.STOP)

@@ -1,0 +1,151 @@
+"""vLLM below the engine: its synchronous LLMEngine, stepped by the engine's own thread in this process.
+
+In one process it starts in 3 to 8 s instead of 45, in far less memory, and our thread alone decides when a step happens, so a swap needs
+no pause protocol. Its batching, paged cache and CPU or GPU kernels are the same.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from workers.serving.engines.backend import Completion
+from workers.serving.engines.engine import FinishReason, Sampling
+
+#: vLLM touches all of its cache at start, so this is resident memory.
+CPU_KV_CACHE_BYTES = 1 << 30
+#: Of a GPU, for all versions together.
+GPU_MEMORY_SHARE = 0.9
+#: vLLM hands out the cache in blocks; on CPU they hold 128 tokens.
+BLOCK_TOKENS = 128
+
+
+@dataclass(frozen=True)
+class VllmOptions:
+    max_model_len: int
+    max_num_seqs: int
+    threads: int
+    engines: int = 1  # that share a GPU
+    adapters: int = 0  # versions held as adapters over the one model (workers.serving.engines.lora); 0: none
+    adapter_rank: int = 64
+
+
+class VllmBackend:
+    """A Backend (workers.serving.engines.backend). Import and load take 20 to 40 s together; another one beside it 0.3 s, and a cache of its own."""
+
+    def __init__(self, checkpoint: Path, options: VllmOptions) -> None:
+        import torch
+        from vllm.engine.arg_utils import EngineArgs
+        from vllm.model_executor.layers import rotary_embedding
+        from vllm.v1.engine.llm_engine import LLMEngine
+
+        logging.getLogger("vllm").setLevel(logging.ERROR)  # its warnings are advice about hardware we did not ask for
+        on_gpu = torch.cuda.is_available()
+        if not on_gpu:
+            torch.set_num_threads(options.threads)  # for this thread; vLLM itself binds threads only in worker processes
+        arguments = EngineArgs(
+            model=str(checkpoint),
+            dtype="auto" if on_gpu else "float32",
+            max_model_len=options.max_model_len,
+            max_num_seqs=options.max_num_seqs,
+            enforce_eager=not on_gpu,
+            trust_remote_code=False,
+            load_format="safetensors",
+            generation_config="vllm",  # sampling comes from the request, never from the checkpoint
+            disable_log_stats=True,
+            use_tqdm_on_load=False,
+            gpu_memory_utilization=GPU_MEMORY_SHARE / options.engines,
+            kv_cache_memory_bytes=None if on_gpu else _kv_cache_bytes(checkpoint, options),
+            seed=0,  # of the engine, not of requests
+            **_adapter_arguments(options),
+        )
+        # vLLM 0.31 shares rotary embeddings among all models of a process. A load that fails half way leaves them without data, and would take the
+        # engine beside it along (2026-11-21).
+        rotary_embedding._ROPE_DICT.clear()
+        self._engine: Any = LLMEngine.from_engine_args(arguments)
+        self._names: dict[int, str] = {}  # our request id -> vLLM's
+
+    def admit(self, request_id: int, token_ids: list[int], sampling: Sampling, adapter: Any = None) -> None:
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        params = SamplingParams(
+            max_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            stop=list(sampling.stop),
+            include_stop_str_in_output=True,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+        self._names[request_id] = self._engine.add_request(str(request_id), {"type": "token", "prompt_token_ids": token_ids}, params, lora_request=adapter)
+
+    def abort(self, request_id: int) -> None:
+        if name := self._names.pop(request_id, None):
+            self._engine.abort_request([name], internal=True)
+
+    def step(self) -> Sequence[Completion]:
+        finished = [output for output in self._engine.step() if output.finished]
+        return [self._completion(output) for output in finished]
+
+    def load(self, checkpoint: Path) -> None:
+        self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
+        self._engine.apply_model(_repack_tied_head)
+        # False means that blocks of the old weights are still in use: later answers would be built on them.
+        if not self._engine.reset_prefix_cache():
+            raise RuntimeError("vLLM did not clear its prefix cache")
+
+    def add_adapter(self, name: str, number: int, folder: Path) -> Any:
+        """What `admit` takes for a request of this adapter. `number` must be new."""
+        from vllm.lora.request import LoRARequest
+
+        adapter = LoRARequest(name, number, str(folder))
+        if not self._engine.add_lora(adapter):
+            raise RuntimeError(f"vLLM did not take the adapter {folder}")
+        return adapter
+
+    def remove_adapter(self, adapter: Any) -> None:
+        self._engine.remove_lora(adapter.lora_int_id)
+
+    def close(self) -> None:
+        """May be called again."""
+        if self._engine is not None:
+            self._engine.engine_core.shutdown()
+        self._engine = None
+
+    def _completion(self, output: Any) -> Completion:
+        request_id = int(output.request_id)
+        self._names.pop(request_id, None)
+        first = output.outputs[0]
+        reason = FinishReason.LENGTH if first.finish_reason == "length" else FinishReason.STOP
+        return Completion(request_id, first.text, tuple(first.token_ids), reason)
+
+
+def _adapter_arguments(options: VllmOptions) -> dict[str, Any]:
+    if not options.adapters:
+        return {}
+    # One more than are held: the next one is loaded before the one it replaces goes.
+    return {"enable_lora": True, "max_loras": options.adapters + 1, "max_cpu_loras": options.adapters + 1, "max_lora_rank": options.adapter_rank}
+
+
+def _repack_tied_head(model: Any) -> None:
+    """Without this a tied head keeps scoring tokens with the old weights, and every answer is made by two versions.
+
+    vLLM 0.31 on CPU packs a layer's weight into a copy when it is loaded. A reload finds no tensor of a tied head's own in the checkpoint
+    ("ParallelLMHead: Failed to load weights"), so the embedding below it changes and the head's packed copy does not (2026-11-21).
+    """
+    head = getattr(model, "lm_head", None)
+    if head is not None and head.weight is model.model.embed_tokens.weight:
+        head.quant_method.process_weights_after_loading(head)
+
+
+def _kv_cache_bytes(checkpoint: Path, options: VllmOptions) -> int:
+    """Room for every request at full length, at most CPU_KV_CACHE_BYTES but always for one. float32, keys and values."""
+    config = json.loads((checkpoint / "config.json").read_text())
+    head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+    heads = config.get("num_key_value_heads") or config["num_attention_heads"]
+    sequence: int = 2 * 4 * config["num_hidden_layers"] * heads * head_dim * (options.max_model_len + BLOCK_TOKENS)
+    return max(2 * sequence, min(options.max_num_seqs * sequence, CPU_KV_CACHE_BYTES))
