@@ -7,7 +7,7 @@ STAMP := .venv/.set-up
 
 setup: $(STAMP)
 
-$(STAMP): requirements.lock requirements-bootstrap.lock pyproject.toml infra/kafka_jars.sha256 scripts/setup.sh
+$(STAMP): requirements.lock requirements-bootstrap.lock pyproject.toml infra/local/kafka_jars.sha256 scripts/setup.sh
 	@scripts/setup.sh
 	@touch $@
 
