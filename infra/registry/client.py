@@ -21,6 +21,7 @@ from typing import Any
 from infra.checkpoints.verification import BadCheckpoint, inspect_checkpoint, verify_checkpoint
 from infra.errors import CannotContinue, RetouchError, RetryLater
 from infra.registry.artifacts import download
+from infra.registry.lineage import DatasetLineage
 from infra.registry.mlflow_store import Store, answers, mlflow, or_none
 from infra.registry.tracking import Point, Tracking
 from infra.registry.version_tags import DATASET, DIGEST, FILES, LOGGED_MODEL, PARENT, RUN_ID, TRANSITION, file_sums, parsed, transition_tag, transitions
@@ -32,25 +33,6 @@ from schemas.responses import ModelVersion
 
 class NoSuchVersion(RetouchError):
     """The registry has no such version of this model."""
-
-
-@dataclass(frozen=True)
-class DatasetLineage:
-    """What a version was trained on: `ranges` is topic -> partition -> [start, end) offsets; the same ranges give the same digest."""
-
-    name: str
-    digest: str
-    ranges: Mapping[str, Mapping[int, tuple[int, int]]]
-
-    def to_json(self) -> str:
-        ranges = {topic: {str(p): list(span) for p, span in spans.items()} for topic, spans in self.ranges.items()}
-        return json.dumps({"name": self.name, "digest": self.digest, "ranges": ranges}, sort_keys=True)
-
-    @classmethod
-    def from_json(cls, text: str) -> DatasetLineage:
-        found = json.loads(text)
-        ranges = {topic: {int(p): (span[0], span[1]) for p, span in spans.items()} for topic, spans in found["ranges"].items()}
-        return cls(found["name"], found["digest"], ranges)
 
 
 @dataclass(frozen=True)

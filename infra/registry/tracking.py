@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
+from infra.registry.lineage import DatasetLineage
 from infra.registry.mlflow_store import Store, answers, mlflow
-
-if TYPE_CHECKING:
-    from infra.registry.client import DatasetLineage
 
 T = TypeVar("T")
 

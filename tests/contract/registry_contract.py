@@ -10,7 +10,8 @@ import pytest
 
 from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import CannotContinue, RetryLater
-from infra.registry.client import DatasetLineage, NoSuchVersion, RegisteredVersion, Registry
+from infra.registry.client import NoSuchVersion, RegisteredVersion, Registry
+from infra.registry.lineage import DatasetLineage
 from infra.registry.tracking import Point
 from schemas.model_events import Alias
 from schemas.promotion import CanaryPrompt, State, Transition

@@ -18,7 +18,8 @@ from kafka.errors import KafkaError
 
 from infra.checkpoints.verification import checkpoint_digest
 from infra.errors import BadSetting, RetouchError, RetryLater
-from infra.registry.client import DatasetLineage, RegisteredVersion, Registry
+from infra.registry.client import RegisteredVersion, Registry
+from infra.registry.lineage import DatasetLineage
 from infra.registry.version_tags import RUN_ID
 from infra.settings import Settings
 from trainer.data.collect import check_erasures, collect

@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.demo.evidence import Evidence, latest_training, models, read_swaps
-from infra.registry.client import DatasetLineage, RegisteredVersion
+from infra.registry.client import RegisteredVersion
+from infra.registry.lineage import DatasetLineage
 from schemas.model_events import Alias
 from schemas.promotion import State, Transition
 

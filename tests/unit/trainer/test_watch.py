@@ -12,7 +12,8 @@ import pytest
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
-from infra.registry.client import DatasetLineage, RegisteredVersion
+from infra.registry.client import RegisteredVersion
+from infra.registry.lineage import DatasetLineage
 from infra.settings import load
 from schemas.topics import OUTCOMES, QUALITY, TRAJECTORIES
 from trainer.run import quality_reader, watch
