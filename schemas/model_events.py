@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field
 
 from schemas.messages import AwareDatetime, Message
-from schemas.promotion import State
+from schemas.promotion import VersionState
 
 
 class Alias(StrEnum):
@@ -26,8 +26,8 @@ class ModelEvent(Message, wire="retouch.model-event", version=1):
     digest: str
     previous: str | None  # the version the alias pointed to before
     seq: int | None = None  # of the transition (schemas.promotion)
-    before: State | None = None
-    after: State | None = None
+    before: VersionState | None = None
+    after: VersionState | None = None
     metrics: dict[str, float] = Field(default_factory=dict)
     reason: str
     occurred_at: AwareDatetime

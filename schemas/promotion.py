@@ -18,7 +18,7 @@ from schemas.messages import AwareDatetime, Record
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class State(StrEnum):
+class VersionState(StrEnum):
     """Where a version stands. A version without transitions is registered."""
 
     REGISTERED = "registered"  # in the registry, judged by nobody
@@ -34,19 +34,23 @@ class State(StrEnum):
 
 #: What may follow what. A person may promote a gated version past the rest, and bring a retired one back; nobody serves who was not gated. Who was
 #: compared with a champion that gave way meanwhile is registered again, and judged against the new one.
-TRANSITIONS: Mapping[State, frozenset[State]] = {
-    State.REGISTERED: frozenset({State.GATED, State.REJECTED, State.INCONCLUSIVE}),
-    State.GATED: frozenset({State.REGISTERED, State.SHADOW, State.CANARY, State.APPROVAL, State.CHAMPION, State.REJECTED}),
-    State.SHADOW: frozenset({State.REGISTERED, State.CANARY, State.APPROVAL, State.CHAMPION, State.REJECTED, State.INCONCLUSIVE}),
-    State.CANARY: frozenset({State.REGISTERED, State.APPROVAL, State.CHAMPION, State.REJECTED, State.INCONCLUSIVE}),
-    State.APPROVAL: frozenset({State.REGISTERED, State.CHAMPION, State.REJECTED}),
-    State.CHAMPION: frozenset({State.RETIRED, State.REJECTED}),
-    State.RETIRED: frozenset({State.CHAMPION, State.REJECTED}),
-    State.REJECTED: frozenset(),
-    State.INCONCLUSIVE: frozenset({State.REJECTED}),
+TRANSITIONS: Mapping[VersionState, frozenset[VersionState]] = {
+    VersionState.REGISTERED: frozenset({VersionState.GATED, VersionState.REJECTED, VersionState.INCONCLUSIVE}),
+    VersionState.GATED: frozenset(
+        {VersionState.REGISTERED, VersionState.SHADOW, VersionState.CANARY, VersionState.APPROVAL, VersionState.CHAMPION, VersionState.REJECTED}
+    ),
+    VersionState.SHADOW: frozenset(
+        {VersionState.REGISTERED, VersionState.CANARY, VersionState.APPROVAL, VersionState.CHAMPION, VersionState.REJECTED, VersionState.INCONCLUSIVE}
+    ),
+    VersionState.CANARY: frozenset({VersionState.REGISTERED, VersionState.APPROVAL, VersionState.CHAMPION, VersionState.REJECTED, VersionState.INCONCLUSIVE}),
+    VersionState.APPROVAL: frozenset({VersionState.REGISTERED, VersionState.CHAMPION, VersionState.REJECTED}),
+    VersionState.CHAMPION: frozenset({VersionState.RETIRED, VersionState.REJECTED}),
+    VersionState.RETIRED: frozenset({VersionState.CHAMPION, VersionState.REJECTED}),
+    VersionState.REJECTED: frozenset(),
+    VersionState.INCONCLUSIVE: frozenset({VersionState.REJECTED}),
 }
 #: The states in which `challenger` names a version, and reflection workers hold it beside the champion.
-CHALLENGING = frozenset({State.SHADOW, State.CANARY, State.APPROVAL})
+CHALLENGING = frozenset({VersionState.SHADOW, VersionState.CANARY, VersionState.APPROVAL})
 
 
 class CanaryPrompt(Record):
@@ -67,8 +71,8 @@ class Transition(Record):
     """
 
     seq: Annotated[int, Field(ge=1)]  # of this version, from 1 without gaps
-    before: State
-    after: State
+    before: VersionState
+    after: VersionState
     at: AwareDatetime
     actor: Annotated[str, Field(min_length=1, max_length=64)]  # `promoter`, or the operator's name
     reason: Annotated[str, Field(max_length=2_000)]  # in words, for people

@@ -23,7 +23,7 @@ from infra.settings import Settings
 from schemas.experiments import Arm
 from schemas.ids import is_held_out
 from schemas.model_events import Alias
-from schemas.promotion import State
+from schemas.promotion import VersionState
 from schemas.queries import Query
 from schemas.responses import Response, ResponseStatus
 
@@ -34,7 +34,7 @@ AROUND = timedelta(seconds=20)
 CHECKED_EACH = 100
 SAMPLES = 6
 #: The steps of a version that the timeline names: a gate takes no time there.
-SHOWN = frozenset({State.SHADOW, State.CANARY, State.CHAMPION, State.REJECTED, State.INCONCLUSIVE})
+SHOWN = frozenset({VersionState.SHADOW, VersionState.CANARY, VersionState.CHAMPION, VersionState.REJECTED, VersionState.INCONCLUSIVE})
 
 #: Traces answers, each given with its stamped version, to who wrote them.
 Check = Callable[[Iterable[tuple[str, Completion]]], Mapping[Origin, int]]

@@ -19,7 +19,7 @@ from infra.local import Stack
 from infra.registry.client import Registry
 from infra.settings import Settings
 from schemas.ids import is_held_out
-from schemas.promotion import State
+from schemas.promotion import VersionState
 from schemas.topics import OUTCOMES, consumer_group
 from traffic.lag import GroupLag
 from traffic.plan import Plan as Traffic
@@ -32,7 +32,7 @@ SWAP_TIMEOUT_S = 60.0
 #: How long traffic goes on behind the swap.
 AFTER_SWAP_S = 3.0
 #: Where a version's way ends.
-SETTLED = frozenset({State.CHAMPION, State.REJECTED, State.INCONCLUSIVE})
+SETTLED = frozenset({VersionState.CHAMPION, VersionState.REJECTED, VersionState.INCONCLUSIVE})
 #: Questions under way at most: what the workers take at once, and enough behind it that they never wait.
 IN_FLIGHT = 128
 
@@ -110,7 +110,7 @@ class Script:
             trial = self._part("trial", "traffic", *self._simulate("trial", *flags))
             self._until(lambda: registry.get(number).state in SETTLED, trial, lambda: self._note(span, f"version {number}: {registry.get(number).state}"))
             version = registry.get(number)
-            if version.state is State.CHAMPION:
+            if version.state is VersionState.CHAMPION:
                 self._until(lambda: number in self._swapped(), trial, timeout_s=SWAP_TIMEOUT_S)
             self._note(span, f"version {number} is {version.state}: {version.transitions[-1].reason}")
             since = time.monotonic()

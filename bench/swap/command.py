@@ -38,7 +38,7 @@ from infra.process.lifecycle import FAILED, OK
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.ids import derive
-from schemas.promotion import State
+from schemas.promotion import VersionState
 from schemas.topics import MODEL_EVENTS
 from workers.serving.engines.process import prepare_process
 from workers.serving.routes import Routes
@@ -190,7 +190,7 @@ def _shadow(place: Inside, plan: Plan) -> Routes:
     """The champion with another version beside it, in shadow."""
     champion = place.engine.champion
     other = next((model for model in place.engine.loaded if model != champion), None)
-    return Routes(champion, other, State.SHADOW, derive("bench-swap"), plan.shadow_share)
+    return Routes(champion, other, VersionState.SHADOW, derive("bench-swap"), plan.shadow_share)
 
 
 async def _swapping(

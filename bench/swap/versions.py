@@ -11,7 +11,7 @@ from bench.swap.plan import Plan
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
-from schemas.promotion import State, Transition
+from schemas.promotion import Transition, VersionState
 
 PROJECT = Path(__file__).parents[2]
 
@@ -30,7 +30,13 @@ def register(settings: Settings, registry: Registry, plan: Plan, folder: Path) -
         version = registry.register(checkpoint).version
         prompts = telling(surely[number], surely[number - 1])
         gated = Transition(
-            seq=1, before=State.REGISTERED, after=State.GATED, at=datetime.now(UTC), actor="bench", reason="made for a measurement", canary_prompts=prompts
+            seq=1,
+            before=VersionState.REGISTERED,
+            after=VersionState.GATED,
+            at=datetime.now(UTC),
+            actor="bench",
+            reason="made for a measurement",
+            canary_prompts=prompts,
         )
         registry.record(version, gated)
         made.append(registry.get(version))

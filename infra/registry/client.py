@@ -27,7 +27,7 @@ from infra.registry.tracking import Point, Tracking
 from infra.registry.version_tags import DATASET, DIGEST, FILES, LOGGED_MODEL, PARENT, RUN_ID, TRANSITION, file_sums, parsed, transition_tag, transitions
 from infra.settings import Settings
 from schemas.model_events import Alias
-from schemas.promotion import CanaryPrompt, State, Transition
+from schemas.promotion import CanaryPrompt, Transition, VersionState
 from schemas.responses import ModelVersion
 
 
@@ -52,9 +52,9 @@ class RegisteredVersion:
     files: Mapping[str, str] = field(default_factory=dict)
 
     @property
-    def state(self) -> State:
+    def state(self) -> VersionState:
         """Where its own log leaves it. A champion that another has replaced since still says champion here (`trainer.promotion` knows better)."""
-        return self.transitions[-1].after if self.transitions else State.REGISTERED
+        return self.transitions[-1].after if self.transitions else VersionState.REGISTERED
 
     @property
     def canary_prompts(self) -> tuple[CanaryPrompt, ...]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from infra.telemetry.instruments import AnyMetric, Counter, Gauge, Histogram
-from schemas.promotion import State
+from schemas.promotion import VersionState
 
 CALL_BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000)
 COMMIT_BOUNDS_MS = (1, 2, 5, 10, 20, 30, 50, 75, 100, 150, 200, 500, 1_000, 5_000, 30_000)
@@ -96,7 +96,7 @@ QUALITY_SCORED = Counter("retouch_quality_scored_total", "{answer}", "answers th
 QUALITY_SHADOWS_GIVEN_UP = Counter("retouch_quality_shadows_given_up_total", "{answer}", "shadow answers that no feedback judged in time")
 QUALITY_RECORDS = Counter("retouch_quality_records_total", "{record}", "records read", ["topic", "outcome"], {"outcome": QualityOutcome})
 
-PROMOTION_TRANSITIONS = Counter("retouch_promotion_transitions_total", "{transition}", "steps taken by versions", ["after"], {"after": State})
+PROMOTION_TRANSITIONS = Counter("retouch_promotion_transitions_total", "{transition}", "steps taken by versions", ["after"], {"after": VersionState})
 
 METRICS: tuple[AnyMetric, ...] = (
     TEACHER_TAUGHT,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from schemas.model_events import Alias
-from schemas.promotion import CHALLENGING, TRANSITIONS, State
+from schemas.promotion import CHALLENGING, TRANSITIONS, VersionState
 from trainer.promotion.version_history import Ledger
 
 
@@ -28,7 +28,7 @@ def shape(ledger: Ledger) -> dict[str, Any]:
 
 
 def _of_states(ledger: Ledger) -> Iterator[str]:
-    champions = [version.version for version in ledger.in_state(State.CHAMPION)]
+    champions = [version.version for version in ledger.in_state(VersionState.CHAMPION)]
     if len(champions) != 1:
         yield f"champions: {champions}"
     tried = [version.version for version in ledger.versions if ledger.state(version) in CHALLENGING]
@@ -40,7 +40,7 @@ def _of_logs(ledger: Ledger) -> Iterator[str]:
     for version in ledger.versions:
         if [step.seq for step in version.transitions] != list(range(1, len(version.transitions) + 1)):
             yield f"version {version.version}: its log has gaps"
-        state = State.REGISTERED
+        state = VersionState.REGISTERED
         for step in version.transitions:
             if step.before is not state or step.after not in TRANSITIONS[state]:
                 yield f"version {version.version}: transition {step.seq} leads from {step.before} to {step.after}, and it was {state}"
@@ -51,7 +51,7 @@ def _of_logs(ledger: Ledger) -> Iterator[str]:
 
 
 def _of_aliases(ledger: Ledger) -> Iterator[str]:
-    for alias, needed in ((Alias.CHAMPION, State.CHAMPION), (Alias.CHALLENGER, State.GATED)):
+    for alias, needed in ((Alias.CHAMPION, VersionState.CHAMPION), (Alias.CHALLENGER, VersionState.GATED)):
         named = [version for version in ledger.versions if alias in version.aliases]
         if len(named) > 1 or (alias is Alias.CHAMPION and not named):
             yield f"{alias} names {[version.version for version in named]}"

@@ -8,7 +8,7 @@ from functools import partial
 
 from infra.settings import Promotion
 from lab.promotion.script import PROMOTION, Told
-from schemas.promotion import CanaryPrompt, State
+from schemas.promotion import CanaryPrompt, VersionState
 from trainer.judge.gate_result import GateResult
 from trainer.promotion import operator_commands
 from trainer.promotion.service import Wish
@@ -30,7 +30,7 @@ class Scenario:
     refuses: bool = False
     rolls_back: bool = False
     approves: bool = False
-    ends: State = State.CHAMPION
+    ends: VersionState = VersionState.CHAMPION
 
     @property
     def promotion(self) -> Promotion:
@@ -43,7 +43,7 @@ class Scenario:
         """What an operator asks now. One who was cut off looks first, as the commands do, and asks again where it was not done."""
         if self.rolls_back and ledger.champion and ledger.champion.version == COMING:
             return partial(operator_commands.rollback, to=None, champion=COMING, operator="ada", reason="users complain")
-        if self.approves and ledger.challenger and ledger.challenger.state is State.APPROVAL:
+        if self.approves and ledger.challenger and ledger.challenger.state is VersionState.APPROVAL:
             return partial(operator_commands.promote, version=COMING, operator="ada", reason="looks good")
         return None
 
@@ -51,9 +51,9 @@ class Scenario:
 SCENARIOS = (
     Scenario("good"),
     Scenario("approved", approves=True),
-    Scenario("rejected", GateResult("rejected", "worse"), ends=State.REJECTED),
-    Scenario("inconclusive", told={"shadow": "better", "canary": "equal"}, ends=State.INCONCLUSIVE),
-    Scenario("harmful", told={"shadow": "better", "canary": "harmful"}, ends=State.REJECTED),
-    Scenario("rollback", rolls_back=True, ends=State.REJECTED),
-    Scenario("refusal", refuses=True, ends=State.REJECTED),
+    Scenario("rejected", GateResult("rejected", "worse"), ends=VersionState.REJECTED),
+    Scenario("inconclusive", told={"shadow": "better", "canary": "equal"}, ends=VersionState.INCONCLUSIVE),
+    Scenario("harmful", told={"shadow": "better", "canary": "harmful"}, ends=VersionState.REJECTED),
+    Scenario("rollback", rolls_back=True, ends=VersionState.REJECTED),
+    Scenario("refusal", refuses=True, ends=VersionState.REJECTED),
 )

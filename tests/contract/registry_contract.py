@@ -14,17 +14,30 @@ from infra.registry.client import NoSuchVersion, RegisteredVersion, Registry
 from infra.registry.lineage import DatasetLineage
 from infra.registry.tracking import Point
 from schemas.model_events import Alias
-from schemas.promotion import CanaryPrompt, State, Transition
+from schemas.promotion import CanaryPrompt, Transition, VersionState
 from tests.unit.infra.checkpoint_files import write_checkpoint
 
 LINEAGE = DatasetLineage("outcomes", "d" * 64, {"outcomes": {0: (0, 120), 3: (5, 90)}})
 TAGS = {"stage": "rl", "code_version": "abc", "gate": "x" * 9_000}
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 GATED = Transition(
-    seq=1, before=State.REGISTERED, after=State.GATED, at=NOON, actor="promoter", reason="better", canary_prompts=(CanaryPrompt(prompt="p", token_ids=(1, 2)),)
+    seq=1,
+    before=VersionState.REGISTERED,
+    after=VersionState.GATED,
+    at=NOON,
+    actor="promoter",
+    reason="better",
+    canary_prompts=(CanaryPrompt(prompt="p", token_ids=(1, 2)),),
 )
 SHADOW = Transition(
-    seq=2, before=State.GATED, after=State.SHADOW, at=NOON + timedelta(seconds=1), actor="promoter", reason="next", experiment=UUID(int=7), share=0.1
+    seq=2,
+    before=VersionState.GATED,
+    after=VersionState.SHADOW,
+    at=NOON + timedelta(seconds=1),
+    actor="promoter",
+    reason="next",
+    experiment=UUID(int=7),
+    share=0.1,
 )
 
 
@@ -40,7 +53,7 @@ class RegistryContract:
         found = registry.get(registered.version)
         assert found == registered
         assert (found.parent, found.tags, found.metrics, found.dataset) == ("0", TAGS, {"eval/tag": 0.5}, LINEAGE)
-        assert (found.state, found.transitions, found.canary_prompts) == (State.REGISTERED, (), ())
+        assert (found.state, found.transitions, found.canary_prompts) == (VersionState.REGISTERED, (), ())
         assert set(found.files) == {"README.md", "config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "more/notes.txt"}
 
     def test_a_logged_model_holds_the_lineage(self, registry: Registry, registered: RegisteredVersion) -> None:
@@ -78,7 +91,7 @@ class RegistryContract:
         with pytest.raises(CannotContinue, match=f"version {version}: transition 2 is taken already"):
             registry.record(version, SHADOW.model_copy(update={"share": 0.2}))
         found = registry.get(version)
-        assert (found.transitions, found.state, found.canary_prompts) == ((GATED, SHADOW), State.SHADOW, GATED.canary_prompts)
+        assert (found.transitions, found.state, found.canary_prompts) == ((GATED, SHADOW), VersionState.SHADOW, GATED.canary_prompts)
         assert found.tags == {} and registry.versions()[-1] == found
 
     @pytest.mark.parametrize("text", ["{", "{}", SHADOW.model_dump_json()])
@@ -96,7 +109,7 @@ class RegistryContract:
             with pytest.raises(RetryLater, match=rf"version {version}: its tag promotion\.0001"):
                 look()
         registry._store.client.set_model_version_tag(registry.name, version, "promotion.0001", GATED.model_dump_json())
-        assert registry.get(version).state is State.GATED
+        assert registry.get(version).state is VersionState.GATED
 
     def test_a_run_cut_short_while_registering_goes_on_with_what_it_had_made(self, registry: Registry, tmp_path: Path) -> None:
         checkpoint = write_checkpoint(tmp_path / "fourth", weights=b"\x05" * 16)

@@ -28,7 +28,7 @@ from infra.process.environment import environment
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import load
 from schemas.model_events import Alias
-from schemas.promotion import State
+from schemas.promotion import VersionState
 from tests.e2e.processes import MARK, marked, until_nothing_is_left
 from trainer.data.holdout import HOLDOUT_SHARE
 from trainer.judge.gate_result import GateResult, gate_tag
@@ -148,13 +148,13 @@ def test_who_must_not_serve_does_not_and_a_rollback_is_quick(finished: Finished,
         assert champion is not None
         unseen = {HOLDOUT_SHARE: champion.tags[HOLDOUT_SHARE]}  # who may judge what a hand registers
         damaged = registry.register(with_noise(registry.fetch(champion.version, state / "models"), state / "damaged"), parent=champion.version, tags=unseen)
-        assert [step.after for step in settled(stack, registry, damaged.version).transitions] == [State.REJECTED]
+        assert [step.after for step in settled(stack, registry, damaged.version).transitions] == [VersionState.REJECTED]
 
         # The shipped checkpoint repeats drafts: worse than the champion, whatever is said of it here.
         passed = gate_tag(GateResult("passed", "planted by a test").about(shipped.digest, champion.digest))
         harmful = registry.register(registry.fetch("1", state / "models"), parent=champion.version, tags=unseen | passed)
         log = settled(stack, registry, harmful.version).transitions
-        assert [step.after for step in log] == [State.GATED, State.CANARY, State.REJECTED]
+        assert [step.after for step in log] == [VersionState.GATED, VersionState.CANARY, VersionState.REJECTED]
         assert log[-1].evidence["reward"]["high"] < 0
         serving = registry.resolve(Alias.CHAMPION)
         assert serving is not None
@@ -186,7 +186,7 @@ def traffic(stack: Stack, state: Path) -> Iterator[None]:
 def settled(stack: Stack, registry: Registry, version: str) -> RegisteredVersion:
     """The version once its way has ended."""
     deadline = time.monotonic() + SETTLED_WITHIN_S
-    while (found := registry.get(version)).state not in (State.CHAMPION, State.REJECTED, State.INCONCLUSIVE):
+    while (found := registry.get(version)).state not in (VersionState.CHAMPION, VersionState.REJECTED, VersionState.INCONCLUSIVE):
         stack.check()
         assert time.monotonic() < deadline, f"version {version} is still {found.state}"
         time.sleep(0.2)

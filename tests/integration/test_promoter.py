@@ -24,7 +24,7 @@ from lab.promotion.script import shadow_cells
 from schemas.envelope import read
 from schemas.ids import derive
 from schemas.model_events import Alias, ModelEvent
-from schemas.promotion import State
+from schemas.promotion import VersionState
 from schemas.responses import ModelVersion
 from schemas.serving import ServingReport
 from schemas.topics import MODEL_EVENTS, QUALITY, SERVING
@@ -85,11 +85,11 @@ def test_where_no_promoter_runs_an_operators_command_writes_itself(settings: Set
     with pytest.raises(Refused, match="was not gated"):
         asked.promote("2", "ada", "looks good")
     ledger = Ledger(tuple(registry.versions()))
-    registry.record("2", ledger.step(registry.get("2"), State.GATED, "promoter", "better", datetime.now(UTC)).transition)
+    registry.record("2", ledger.step(registry.get("2"), VersionState.GATED, "promoter", "better", datetime.now(UTC)).transition)
     told = asked.promote("2", "ada", "looks good")
     assert (told["version"], told["after"], told["actor"], told["replaces"]) == ("2", "champion", "ada", "1")
     champion = registry.resolve(Alias.CHAMPION)
-    assert champion and champion.version == "2" and registry.get("1").state is State.RETIRED
+    assert champion and champion.version == "2" and registry.get("1").state is VersionState.RETIRED
 
 
 def test_a_running_promoter_rolls_back_when_it_is_asked_and_lets_no_second_one_run(settings: Settings, promoter: Child) -> None:
@@ -104,7 +104,7 @@ def test_a_running_promoter_rolls_back_when_it_is_asked_and_lets_no_second_one_r
     assert (told["version"], told["rolls_back"], told["replaces"]) == ("1", True, "2")
     registry = Registry(settings)
     champion = registry.resolve(Alias.CHAMPION)
-    assert champion and champion.version == "1" and registry.get("2").state is State.REJECTED
+    assert champion and champion.version == "1" and registry.get("2").state is VersionState.REJECTED
     assert asked.view()["champion"] == "1"
     with pytest.raises(Refused, match="no former champion"):
         asked.rollback(None, "1", "ada", "again")

@@ -17,7 +17,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 from infra.settings import load
 from lab.promotion.script import PROMOTION, Script
 from schemas.model_events import Alias
-from schemas.promotion import State
+from schemas.promotion import VersionState
 from tests.unit.trainer.promotion.memory import MemoryRegistry
 from trainer.judge.gate_result import GateResult
 from trainer.promotion import state_machine
@@ -55,7 +55,7 @@ class Site:
         self.service = Service(settings, self.promoter, lambda: None)
         self.settings, self.stop = settings, threading.Event()
 
-    def state(self, version: str) -> State:
+    def state(self, version: str) -> VersionState:
         return self.registry.get(version).state
 
 
@@ -134,12 +134,12 @@ def test_an_operator_watches_promotes_and_rolls_back(site: tuple[Site, Server], 
     page.write(confirm="2")
     page.field("do").click()
     page.wait(lambda: "token is missing or wrong" in page.text("ask-error"))
-    assert promoting.state("2") is State.CANARY and promoting.registry.aliases[Alias.CHAMPION] == "1"
+    assert promoting.state("2") is VersionState.CANARY and promoting.registry.aliases[Alias.CHAMPION] == "1"
 
     page.write(token=TOKEN)
     page.field("do").click()
     page.wait(lambda: "Version 2" in page.text("now") and "canary → champion" in page.text("transitions"))
-    assert promoting.state("2") is State.CHAMPION and promoting.registry.aliases[Alias.CHAMPION] == "2"
+    assert promoting.state("2") is VersionState.CHAMPION and promoting.registry.aliases[Alias.CHAMPION] == "2"
     assert browser.find_elements(By.CSS_SELECTOR, "#transitions details[open]")
     assert TOKEN not in browser.page_source and not browser.execute_script("return localStorage.length + sessionStorage.length")
 
@@ -147,7 +147,7 @@ def test_an_operator_watches_promotes_and_rolls_back(site: tuple[Site, Server], 
     page.write(confirm="2", reason="complaints")
     page.field("do").click()
     page.wait(lambda: "Version 1" in page.text("now"))
-    assert promoting.state("2") is State.REJECTED and promoting.state("1") is State.CHAMPION
+    assert promoting.state("2") is VersionState.REJECTED and promoting.state("1") is VersionState.CHAMPION
     assert page.complaints() == []
 
 

@@ -28,7 +28,7 @@ from schemas.experiments import Arm, Assignment
 from schemas.ids import derive
 from schemas.messages import Malformed, Message
 from schemas.model_events import Alias, ModelEvent
-from schemas.promotion import State, Transition
+from schemas.promotion import Transition, VersionState
 from schemas.queries import Query
 from schemas.responses import Response, ResponseStatus
 from schemas.serving import ServingReport
@@ -169,8 +169,8 @@ def _challenge(settings: Settings, registry: Registry, challenger: RegisteredVer
     """Put a version into shadow for every question, and wait until the worker holds it beside the champion. Returns the experiment."""
     experiment = uuid4()
     given: dict[str, Any] = {"at": datetime.now(UTC), "actor": "tests", "reason": "test"}
-    registry.record(challenger.version, Transition(seq=1, before=State.REGISTERED, after=State.GATED, **given))
-    registry.record(challenger.version, Transition(seq=2, before=State.GATED, after=State.SHADOW, experiment=experiment, share=1.0, **given))
+    registry.record(challenger.version, Transition(seq=1, before=VersionState.REGISTERED, after=VersionState.GATED, **given))
+    registry.record(challenger.version, Transition(seq=2, before=VersionState.GATED, after=VersionState.SHADOW, experiment=experiment, share=1.0, **given))
     registry.point(Alias.CHALLENGER, challenger.version)
     _say(settings, champion, challenger)
     report, *_ = _read(settings, SERVING, ServingReport, lambda report: report.experiment == experiment, 1)  # it is said again every few seconds

@@ -20,7 +20,7 @@ from infra.errors import RetryLater
 from infra.process.lifecycle import run_process
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
-from schemas.promotion import CanaryPrompt, State, Transition
+from schemas.promotion import CanaryPrompt, Transition, VersionState
 from trainer.learn.libraries import quiet
 from trainer.promotion.version_history import REASON_CHARS
 
@@ -91,7 +91,7 @@ def _try_to_record(result: GateResult, version: RegisteredVersion) -> None:
     """Raises ValueError where the transition that it leads to could not be written, or not be read again."""
     facts: dict[str, Any] = {"evidence": result.evidence, "canary_prompts": result.canary_prompts}
     at, reason = version.created_at, result.reason[:REASON_CHARS]
-    step = Transition(seq=1, before=State.REGISTERED, after=State.INCONCLUSIVE, at=at, actor="promoter", reason=reason, **facts)
+    step = Transition(seq=1, before=VersionState.REGISTERED, after=VersionState.INCONCLUSIVE, at=at, actor="promoter", reason=reason, **facts)
     if len(text := step.model_dump_json()) > TAG_CHARS - 100:  # another time and number may take more
         raise ValueError("longer than a tag of the registry")
     Transition.model_validate_json(text)

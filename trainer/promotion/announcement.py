@@ -13,7 +13,7 @@ from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
 from schemas.ids import derive
 from schemas.model_events import Alias, ModelEvent
-from schemas.promotion import CHALLENGING, State, Transition
+from schemas.promotion import CHALLENGING, Transition, VersionState
 from schemas.topics import MODEL_EVENTS
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ WAITING = 10_000
 
 def event_of(version: RegisteredVersion, transition: Transition) -> ModelEvent:
     """What is said of one transition: the same whenever it is said again."""
-    alias = Alias.CHAMPION if transition.after is State.CHAMPION else Alias.CHALLENGER if transition.after in CHALLENGING else None
+    alias = Alias.CHAMPION if transition.after is VersionState.CHAMPION else Alias.CHALLENGER if transition.after in CHALLENGING else None
     return ModelEvent(
         event_id=derive("model-event", version.name, version.version, transition.seq),
         name=version.name,

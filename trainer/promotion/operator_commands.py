@@ -5,23 +5,23 @@ from __future__ import annotations
 from datetime import datetime
 
 from infra.registry.client import RegisteredVersion
-from schemas.promotion import CHALLENGING, State
+from schemas.promotion import CHALLENGING, VersionState
 from trainer.promotion.operator_api import Refused
 from trainer.promotion.state_machine import crown
 from trainer.promotion.version_history import REASON_CHARS, Ledger, Step
 
 NAME_CHARS = 64
 #: From where a person may make a version champion: it was gated against the champion of now, or was champion itself.
-PROMOTABLE = frozenset({State.GATED, *CHALLENGING, State.RETIRED})
+PROMOTABLE = frozenset({VersionState.GATED, *CHALLENGING, VersionState.RETIRED})
 
 
 def promote(ledger: Ledger, now: datetime, *, version: str, operator: str, reason: str) -> Step:
     """Raises Refused."""
     found = _wanted(ledger, version, operator, reason)
     state = ledger.state(found)
-    if state is State.CHAMPION:
+    if state is VersionState.CHAMPION:
         raise Refused(f"version {version} is champion already")
-    if state is State.REGISTERED:
+    if state is VersionState.REGISTERED:
         raise Refused(f"version {version} was not gated against the champion of now: wait for its gate")
     if state not in PROMOTABLE:
         raise Refused(f"version {version} is {state}, which is final; promote one that is {', '.join(sorted(PROMOTABLE))}")
@@ -32,11 +32,11 @@ def reject(ledger: Ledger, now: datetime, *, version: str, operator: str, reason
     """Raises Refused."""
     found = _wanted(ledger, version, operator, reason)
     state = ledger.state(found)
-    if state is State.CHAMPION:
+    if state is VersionState.CHAMPION:
         raise Refused(f"version {version} is champion: roll back, which lets another serve and rejects it")
-    if state is State.REJECTED:
+    if state is VersionState.REJECTED:
         raise Refused(f"version {version} is rejected already")
-    return ledger.step(found, State.REJECTED, operator, reason, now)
+    return ledger.step(found, VersionState.REJECTED, operator, reason, now)
 
 
 def rollback(ledger: Ledger, now: datetime, *, to: str | None, champion: str | None, operator: str, reason: str) -> Step:

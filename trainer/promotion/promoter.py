@@ -18,7 +18,7 @@ from infra.registry.version_tags import unreadable
 from infra.settings import Promotion
 from infra.telemetry.metrics import PROMOTION_TRANSITIONS
 from schemas.model_events import Alias, ModelEvent
-from schemas.promotion import State, Transition
+from schemas.promotion import Transition, VersionState
 from schemas.serving import ServingReport
 from trainer.judge.gate_result import GateResult
 from trainer.promotion import state_machine
@@ -166,7 +166,7 @@ def verdict_of(ledger: Ledger, seen: Seen, promotion: Promotion, now: datetime) 
     last = version.transitions[-1]
     counted_to = max((cell.ended_at for cell in (*seen.cells, *seen.windows)), default=last.at)
     since_s = max(0.0, (min(now, counted_to) - last.at).total_seconds())
-    if last.after is State.SHADOW:
+    if last.after is VersionState.SHADOW:
         return shadow_verdict(seen.cells, promotion, since_s)
     return canary_verdict(seen.cells, promotion, since_s) if last.share > 0 else None
 
@@ -180,9 +180,9 @@ def uncounted_s(ledger: Ledger, seen: Seen, verdict: Verdict | None, now: dateti
     if version is None or verdict is None:
         return None
     last = version.transitions[-1]
-    if last.after is not State.APPROVAL and verdict.outcome not in (Outcome.RUNNING, Outcome.INCONCLUSIVE):
+    if last.after is not VersionState.APPROVAL and verdict.outcome not in (Outcome.RUNNING, Outcome.INCONCLUSIVE):
         return None
-    if last.after is State.SHADOW and not seen.windows:
+    if last.after is VersionState.SHADOW and not seen.windows:
         return None
     quiet_s = (now - max([last.at, *(cell.ended_at for cell in seen.cells)])).total_seconds()
     never_counted = not seen.cells and verdict.outcome is Outcome.INCONCLUSIVE

@@ -15,7 +15,7 @@ from infra.registry.client import RegisteredVersion
 from infra.settings import Promotion
 from schemas.ids import derive
 from schemas.model_events import Alias
-from schemas.promotion import CHALLENGING, State
+from schemas.promotion import CHALLENGING, VersionState
 from trainer.judge.gate_result import GateResult
 from trainer.promotion.verdict import Outcome, Verdict
 from trainer.promotion.version_history import Ledger, Step
@@ -26,7 +26,7 @@ ACTOR = "promoter"
 TRIES = 3
 ADOPTED = "serves already; from before transitions were recorded"
 #: The way to the champion, in order.
-WAY = (State.GATED, State.SHADOW, State.CANARY, State.APPROVAL, State.CHAMPION)
+WAY = (VersionState.GATED, VersionState.SHADOW, VersionState.CANARY, VersionState.APPROVAL, VersionState.CHAMPION)
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Findings:
 def settle(ledger: Ledger, now: datetime) -> Step | None:
     """The next write that makes the logs agree with one another, or None: they do."""
     for version in ledger.versions:
-        if version.state is State.CHAMPION and version is not ledger.champion:
+        if version.state is VersionState.CHAMPION and version is not ledger.champion:
             handover, by = ledger.successor(version)
             how = "rolled back, in favour of" if handover.rolls_back else "gave way to"
             return ledger.step(version, ledger.state(version), handover.actor, f"{how} version {by.version}: {handover.reason}", now)
@@ -50,17 +50,17 @@ def settle(ledger: Ledger, now: datetime) -> Step | None:
         aliased = next((version for version in ledger.versions if Alias.CHAMPION in version.aliases), None)
         return first_champion(ledger, aliased, ACTOR, ADOPTED, now) if aliased else None
     for version in ledger.versions:
-        if version.state in (State.GATED, *CHALLENGING) and ledger.is_stale(version):
+        if version.state in (VersionState.GATED, *CHALLENGING) and ledger.is_stale(version):
             reason = f"was compared with a champion that gave way; now it is version {ledger.champion.version}"
-            return ledger.step(version, State.REGISTERED, ACTOR, reason, now)
+            return ledger.step(version, VersionState.REGISTERED, ACTOR, reason, now)
     return None
 
 
 def first_champion(ledger: Ledger, version: RegisteredVersion, actor: str, reason: str, now: datetime) -> Step | None:
     """The next write on the way of the very first champion, which is compared with nobody."""
-    if version.state is State.REGISTERED:
-        return ledger.step(version, State.GATED, actor, reason, now)
-    return ledger.step(version, State.CHAMPION, actor, reason, now) if version.state is State.GATED else None
+    if version.state is VersionState.REGISTERED:
+        return ledger.step(version, VersionState.GATED, actor, reason, now)
+    return ledger.step(version, VersionState.CHAMPION, actor, reason, now) if version.state is VersionState.GATED else None
 
 
 def to_judge(ledger: Ledger) -> RegisteredVersion | None:
@@ -68,7 +68,7 @@ def to_judge(ledger: Ledger) -> RegisteredVersion | None:
     if not ledger.handovers:
         return None
     first = int(ledger.handovers[0][1].version)
-    return next((version for version in ledger.in_state(State.REGISTERED) if int(version.version) > first), None)
+    return next((version for version in ledger.in_state(VersionState.REGISTERED) if int(version.version) > first), None)
 
 
 def advance(ledger: Ledger, findings: Findings, promotion: Promotion, now: datetime) -> Step | None:
@@ -86,15 +86,15 @@ def advance(ledger: Ledger, findings: Findings, promotion: Promotion, now: datet
 def crown(ledger: Ledger, version: RegisteredVersion, actor: str, reason: str, now: datetime, **facts: Any) -> Step:
     """The one write that makes `version` champion and retires, or with `rolls_back=True` rejects, the present one."""
     assert ledger.champion is not None
-    return ledger.step(version, State.CHAMPION, actor, reason, now, replaces=ledger.champion.version, **facts)
+    return ledger.step(version, VersionState.CHAMPION, actor, reason, now, replaces=ledger.champion.version, **facts)
 
 
-def stage_after(state: State, promotion: Promotion) -> State:
+def stage_after(state: VersionState, promotion: Promotion) -> VersionState:
     """The next stage on the way that the settings do not leave out."""
     left_out = {
-        State.SHADOW: promotion.shadow_answers == 0,
-        State.CANARY: promotion.canary_answers == 0,
-        State.APPROVAL: promotion.approval == "automatic",
+        VersionState.SHADOW: promotion.shadow_answers == 0,
+        VersionState.CANARY: promotion.canary_answers == 0,
+        VersionState.APPROVAL: promotion.approval == "automatic",
     }
     return next(stage for stage in WAY[WAY.index(state) + 1 :] if not left_out.get(stage))
 
@@ -114,14 +114,14 @@ def _tried(ledger: Ledger, findings: Findings, promotion: Promotion, now: dateti
     if version is None:
         return None
     if version.version in findings.refused:
-        return ledger.step(version, State.REJECTED, ACTOR, f"a worker does not serve it: {findings.refused[version.version]}", now)
+        return ledger.step(version, VersionState.REJECTED, ACTOR, f"a worker does not serve it: {findings.refused[version.version]}", now)
     verdict = findings.verdict
     facts = {"evidence": verdict.evidence} if verdict else {}
     if verdict and verdict.outcome is Outcome.HARMFUL:
-        return ledger.step(version, State.REJECTED, ACTOR, verdict.reason, now, **facts)
+        return ledger.step(version, VersionState.REJECTED, ACTOR, verdict.reason, now, **facts)
     if findings.uncounted_s is not None:
         return _uncounted(ledger, version, findings.uncounted_s, now)
-    if version.state is State.APPROVAL:
+    if version.state is VersionState.APPROVAL:
         is_better = verdict is not None and verdict.outcome is Outcome.BETTER
         never_tried = not version.transitions[-1].share and not promotion.canary_answers  # the settings want no figures, so none will come
         if promotion.approval == "person" or not (is_better or never_tried):
@@ -130,14 +130,14 @@ def _tried(ledger: Ledger, findings: Findings, promotion: Promotion, now: dateti
     if verdict is None or verdict.outcome is Outcome.RUNNING:
         return None
     if verdict.outcome is Outcome.INCONCLUSIVE:
-        return ledger.step(version, State.INCONCLUSIVE, ACTOR, verdict.reason, now, **facts)
+        return ledger.step(version, VersionState.INCONCLUSIVE, ACTOR, verdict.reason, now, **facts)
     return _onward(ledger, version, promotion, verdict.reason, now, **facts)
 
 
 def _uncounted(ledger: Ledger, version: RegisteredVersion, uncounted_s: float, now: datetime) -> Step:
     """Who cannot be judged is registered again and tried anew, in an experiment that is counted; who was so TRIES times is undecided for good."""
     before = sum("uncounted_s" in step.evidence for step in version.transitions)
-    after = State.INCONCLUSIVE if before >= TRIES and version.state is not State.APPROVAL else State.REGISTERED
+    after = VersionState.INCONCLUSIVE if before >= TRIES and version.state is not VersionState.APPROVAL else VersionState.REGISTERED
     reason = f"no answer of its experiment was counted for {uncounted_s / 3600:.1f} hours" + (f"; it was tried anew {before} times" if before else "")
     return ledger.step(version, after, ACTOR, reason, now, evidence={"uncounted_s": round(uncounted_s, 1)})
 
@@ -148,24 +148,24 @@ def _judged(ledger: Ledger, findings: Findings, now: datetime) -> Step | None:
     if version is None or findings.gate is None or findings.gate[0] != version.version:
         return None
     result = findings.gate[1]
-    after = {"passed": State.GATED, "rejected": State.REJECTED, "inconclusive": State.INCONCLUSIVE}[result.outcome]
+    after = {"passed": VersionState.GATED, "rejected": VersionState.REJECTED, "inconclusive": VersionState.INCONCLUSIVE}[result.outcome]
     return ledger.step(version, after, ACTOR, result.reason, now, evidence=result.evidence, canary_prompts=result.canary_prompts)
 
 
 def _begun(ledger: Ledger, promotion: Promotion, now: datetime) -> Step | None:
     """The next version's turn, oldest first, where none is tried."""
-    waiting = ledger.in_state(State.GATED)
+    waiting = ledger.in_state(VersionState.GATED)
     return _onward(ledger, waiting[0], promotion, "its turn", now) if waiting and ledger.challenger is None else None
 
 
 def _onward(ledger: Ledger, version: RegisteredVersion, promotion: Promotion, reason: str, now: datetime, **facts: Any) -> Step:
     stage = stage_after(version.state, promotion)
-    if stage is State.CHAMPION:
+    if stage is VersionState.CHAMPION:
         return crown(ledger, version, ACTOR, reason, now, **facts)
     last = version.transitions[-1]
-    if stage is State.APPROVAL and version.state is State.CANARY:  # the same users go on, and their figures with them
+    if stage is VersionState.APPROVAL and version.state is VersionState.CANARY:  # the same users go on, and their figures with them
         experiment, share = last.experiment, last.share
     else:
         experiment = derive("experiment", version.name, version.version, version.digest, last.seq + 1)
-        share = {State.SHADOW: promotion.shadow_share, State.CANARY: promotion.canary_share}.get(stage, 0.0)
+        share = {VersionState.SHADOW: promotion.shadow_share, VersionState.CANARY: promotion.canary_share}.get(stage, 0.0)
     return ledger.step(version, stage, ACTOR, reason, now, experiment=experiment, share=share, **facts)

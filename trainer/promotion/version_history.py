@@ -17,7 +17,7 @@ from infra.errors import CannotContinue, RetryLater
 from infra.registry.client import RegisteredVersion
 from infra.registry.version_tags import unreadable
 from schemas.model_events import Alias
-from schemas.promotion import CHALLENGING, TRANSITIONS, State, Transition
+from schemas.promotion import CHALLENGING, TRANSITIONS, Transition, VersionState
 
 #: Longer reasons are cut: a transition is one tag.
 REASON_CHARS = 2_000
@@ -65,7 +65,7 @@ class Ledger:
     @cached_property
     def handovers(self) -> tuple[tuple[Transition, RegisteredVersion], ...]:
         """Every transition to champion, oldest first."""
-        found = [(step, version) for version in self.versions for step in version.transitions if step.after is State.CHAMPION]
+        found = [(step, version) for version in self.versions for step in version.transitions if step.after is VersionState.CHAMPION]
         return tuple(sorted(found, key=lambda handover: (handover[0].at, int(handover[1].version))))
 
     @property
@@ -86,16 +86,16 @@ class Ledger:
     def former(self) -> tuple[RegisteredVersion, ...]:
         """Versions that were champion and may be again, the latest first."""
         found = dict.fromkeys(version.version for _, version in reversed(self.handovers))
-        return tuple(version for name in found if (version := self.get(name)) and self.state(version) is State.RETIRED)
+        return tuple(version for name in found if (version := self.get(name)) and self.state(version) is VersionState.RETIRED)
 
     @cached_property
     def newest_at(self) -> datetime | None:
         return max((step.at for version in self.versions for step in version.transitions), default=None)
 
-    def state(self, version: RegisteredVersion) -> State:
+    def state(self, version: RegisteredVersion) -> VersionState:
         """Where a version stands by all logs together."""
-        if version.state is State.CHAMPION and version is not self.champion:
-            return State.REJECTED if self.successor(version)[0].rolls_back else State.RETIRED
+        if version.state is VersionState.CHAMPION and version is not self.champion:
+            return VersionState.REJECTED if self.successor(version)[0].rolls_back else VersionState.RETIRED
         return version.state
 
     def successor(self, version: RegisteredVersion) -> tuple[Transition, RegisteredVersion]:
@@ -105,14 +105,14 @@ class Ledger:
 
     def is_stale(self, version: RegisteredVersion) -> bool:
         """Whether a gated version was compared with a champion that has given way since."""
-        gated = next((step.at for step in reversed(version.transitions) if step.after is State.GATED), None)
+        gated = next((step.at for step in reversed(version.transitions) if step.after is VersionState.GATED), None)
         return gated is not None and bool(self.handovers) and gated < self.handovers[-1][0].at
 
-    def in_state(self, state: State) -> tuple[RegisteredVersion, ...]:
+    def in_state(self, state: VersionState) -> tuple[RegisteredVersion, ...]:
         """Oldest first."""
         return tuple(version for version in self.versions if self.state(version) is state)
 
-    def step(self, version: RegisteredVersion, after: State, actor: str, reason: str, now: datetime, **facts: Any) -> Step:
+    def step(self, version: RegisteredVersion, after: VersionState, actor: str, reason: str, now: datetime, **facts: Any) -> Step:
         """The next transition of a version, stamped later than every other. Raises CannotContinue where the state machine has no such edge."""
         before = version.state
         if after not in TRANSITIONS[before]:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from infra.errors import RetryLater
-from schemas.promotion import State
+from schemas.promotion import VersionState
 
 FRESH_S, WITHIN_S = 0.5, 10.0
 #: With many versions a look costs more, and is kept for longer: one that took a time is good for so many times that, at most MOST_S.
@@ -58,7 +58,7 @@ class Glance:
 def brief(view: dict[str, Any]) -> dict[str, Any]:
     """What a page needs every second: it must not grow with every version ever trained. Evidence is that of the newest transitions alone."""
     versions = view["versions"]
-    former = [version["version"] for version in versions if version["state"] == State.RETIRED][-FORMER:]
+    former = [version["version"] for version in versions if version["state"] == VersionState.RETIRED][-FORMER:]
     kept = {view["champion"], view["challenger"], *former, *(version["version"] for version in versions[-SHOWN:])}
     return view | {"versions": [_brief(version) for version in versions if version["version"] in kept]}
 

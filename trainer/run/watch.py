@@ -12,7 +12,7 @@ from infra.kafka.clients import reader
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
-from schemas.promotion import State
+from schemas.promotion import VersionState
 from schemas.quality import Quality
 from schemas.topics import OUTCOMES, TRAJECTORIES
 from trainer.data.collect import offset_ranges
@@ -113,4 +113,4 @@ def _further(one: Ranges, other: Ranges) -> Ranges:
 
 def served_since(champion: RegisteredVersion) -> datetime | None:
     """When it became champion last; None for one from before that was written down."""
-    return next((step.at for step in reversed(champion.transitions) if step.after is State.CHAMPION), None)
+    return next((step.at for step in reversed(champion.transitions) if step.after is VersionState.CHAMPION), None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from schemas.experiments import Arm, Assignment, arm_of, is_shadowed
-from schemas.promotion import State
+from schemas.promotion import VersionState
 from schemas.queries import Query
 from schemas.responses import ModelVersion
 
@@ -17,7 +17,7 @@ class Routes:
 
     champion: ModelVersion
     challenger: ModelVersion | None = None
-    stage: State | None = None  # the three of the challenger's newest transition
+    stage: VersionState | None = None  # the three of the challenger's newest transition
     experiment: UUID | None = None
     share: float = 0.0
 
@@ -25,13 +25,18 @@ class Routes:
         """Who is meant to answer."""
         if self.challenger is None or self.experiment is None:
             return outside(self.champion)
-        arm = Arm.CHAMPION if self.stage is State.SHADOW else arm_of(self.experiment, self.share, query.tenant, query.user)
+        arm = Arm.CHAMPION if self.stage is VersionState.SHADOW else arm_of(self.experiment, self.share, query.tenant, query.user)
         answering = self.challenger if arm is Arm.CANARY else self.champion
         return Assignment(experiment=self.experiment, arm=arm, version=answering.version)
 
     def shadow(self, query: Query) -> Assignment | None:
         """Of the unseen answer, where the question gets one."""
-        if self.challenger is None or self.experiment is None or self.stage is not State.SHADOW or not is_shadowed(self.experiment, self.share, query.query_id):
+        if (
+            self.challenger is None
+            or self.experiment is None
+            or self.stage is not VersionState.SHADOW
+            or not is_shadowed(self.experiment, self.share, query.query_id)
+        ):
             return None
         return Assignment(experiment=self.experiment, arm=Arm.SHADOW, version=self.challenger.version)
 

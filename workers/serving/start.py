@@ -15,7 +15,7 @@ from infra.registry.version_tags import unreadable
 from infra.settings import Settings
 from infra.telemetry.metrics import REFLECTION_REFUSED
 from schemas.model_events import Alias
-from schemas.promotion import CanaryPrompt, State
+from schemas.promotion import CanaryPrompt, VersionState
 from workers.serving.engines.engine import Engine, EngineDied, StartStopped
 from workers.serving.engines.factory import start_engine
 from workers.serving.follower import Versions
@@ -106,8 +106,8 @@ def _prompts(version: RegisteredVersion) -> tuple[CanaryPrompt, ...]:
 
 def champions_before(champion: RegisteredVersion, versions: list[RegisteredVersion]) -> list[RegisteredVersion]:
     """Those that were champion and are not rejected, the last one first."""
-    steps = [step for version in versions for step in version.transitions if step.after is State.CHAMPION]
+    steps = [step for version in versions for step in version.transitions if step.after is VersionState.CHAMPION]
     rolled_back = {step.replaces for step in steps if step.rolls_back}
-    reigns = {version.version: [step.at for step in version.transitions if step.after is State.CHAMPION] for version in versions}
-    sound = [version for version in versions if reigns[version.version] and version.state is not State.REJECTED and version.version not in rolled_back]
+    reigns = {version.version: [step.at for step in version.transitions if step.after is VersionState.CHAMPION] for version in versions}
+    sound = [version for version in versions if reigns[version.version] and version.state is not VersionState.REJECTED and version.version not in rolled_back]
     return sorted((version for version in sound if version.version != champion.version), key=lambda version: reigns[version.version][-1], reverse=True)

@@ -15,13 +15,13 @@ from uuid import UUID
 from lab.promotion.live.system import Absence
 from lab.promotion.live.users import Answer
 from schemas.experiments import Arm, arm_of
-from schemas.promotion import State, Transition
+from schemas.promotion import Transition, VersionState
 from trainer.promotion.version_history import Ledger
 
 #: One look of a worker, a version it fetches and loads meanwhile, and the answers under way, on a machine that is busy.
 GRACE_S = 10.0
 #: Where a version answers users.
-SHOWN = frozenset({State.CANARY, State.APPROVAL, State.CHAMPION})
+SHOWN = frozenset({VersionState.CANARY, VersionState.APPROVAL, VersionState.CHAMPION})
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,10 @@ class Checker:
         found = shadow.assignment
         if found is None or found.arm is not Arm.SHADOW or shadow.model is None or shadow.model.version != found.version:
             yield f"shadow of {shadow.query_id}: assigned {found}"
-        elif not self._is_in_time(shadow, found.version, frozenset({State.SHADOW})):
+        elif not self._is_in_time(shadow, found.version, frozenset({VersionState.SHADOW})):
             yield f"shadow of {shadow.query_id}: version {found.version} answered at {shadow.at.isoformat()}, when it must not"
 
-    def _is_in_time(self, answer: Answer, version: str, states: frozenset[State]) -> bool:
+    def _is_in_time(self, answer: Answer, version: str, states: frozenset[VersionState]) -> bool:
         over = [
             overstayed_s(answer.at, reign.until, self._absences)
             for reign in self._reigns
@@ -110,7 +110,7 @@ class Checker:
         reign = next((reign for reign in self._reigns if reign.step.experiment == experiment), None)
         if reign is None:
             return None
-        return Arm.CHAMPION if reign.step.after is State.SHADOW else arm_of(experiment, reign.step.share, *answer.key)
+        return Arm.CHAMPION if reign.step.after is VersionState.SHADOW else arm_of(experiment, reign.step.share, *answer.key)
 
 
 def _counts(asked: Collection[UUID], answers: Sequence[Answer]) -> Iterator[str]:

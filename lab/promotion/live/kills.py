@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lab.promotion.live.scenarios import Kill, is_of_the_way
-from schemas.promotion import State, Transition
+from schemas.promotion import Transition, VersionState
 from trainer.promotion.version_history import Ledger
 
 
@@ -16,7 +16,7 @@ class Killed:
     """One kill as it was done: which transition it followed, and how long after that was seen."""
 
     victim: str
-    after: State
+    after: VersionState
     late_s: float
 
 
@@ -27,7 +27,7 @@ class Kills:
         self._planned, self._kill, self._clock = planned, kill, clock
         self._known = set(_steps(before))
         self._seen = 0  # transitions after which somebody is killed
-        self._due: list[tuple[float, float, Kill, State]] = []
+        self._due: list[tuple[float, float, Kill, VersionState]] = []
         self.done: list[Killed] = []
 
     @property

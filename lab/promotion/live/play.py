@@ -21,7 +21,7 @@ from lab.promotion.live.system import System, database
 from lab.promotion.live.users import Answer, Users
 from lab.promotion.live.watch import Watch
 from schemas.experiments import Arm
-from schemas.promotion import State
+from schemas.promotion import VersionState
 from trainer.judge.gate_result import gate_tag
 from trainer.promotion.bootstrap import ROOT
 from trainer.promotion.operator_api import desk
@@ -43,7 +43,7 @@ class Played:
     kills: Sequence[Killed] = ()
     ended: dict[str, Any] | None = None  # None: not within its time
     seconds: float = 0.0
-    way: tuple[State, ...] = ()
+    way: tuple[VersionState, ...] = ()
 
 
 class Play:
@@ -126,7 +126,7 @@ class Play:
             raise CannotContinue(f"version {found.version} was registered, not {number}: somebody else is at work")
         return number
 
-    def _way(self, version: str) -> tuple[State, ...]:
+    def _way(self, version: str) -> tuple[VersionState, ...]:
         found = self.watch.ledger.get(version)
         return way(found) if found else ()
 
@@ -137,7 +137,7 @@ class Play:
         """The version is where it belongs, the aliases follow, every step was said, and the champion answers everybody again."""
         ledger = self.watch.ledger
         version, champion = ledger.get(played.version), ledger.get(CHAMPION)
-        if version is None or champion is None or version.state is not played.case.scenario.ends or champion.state is not State.CHAMPION:
+        if version is None or champion is None or version.state is not played.case.scenario.ends or champion.state is not VersionState.CHAMPION:
             return False
         named = {alias.value: found.version for found in ledger.versions for alias in found.aliases}
         said = {(found.version, step.seq) for found in (version, champion) for step in found.transitions}

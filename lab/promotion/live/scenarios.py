@@ -10,7 +10,7 @@ from typing import Any
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
 from lab.promotion.invariants import shape
-from schemas.promotion import CanaryPrompt, State, Transition
+from schemas.promotion import CanaryPrompt, Transition, VersionState
 from trainer.judge.gate_result import GateResult
 from trainer.promotion.version_history import Ledger
 
@@ -34,13 +34,13 @@ class Scenario:
     """`way` is what the version must go through, and `ends` where it must be then. An operator who `rolls_back` does so once it answers everybody."""
 
     name: str
-    way: tuple[State, ...]
+    way: tuple[VersionState, ...]
     gate: GateResult = PASSED
     reward: float = BETTER
     rolls_back: bool = False
 
     @property
-    def ends(self) -> State:
+    def ends(self) -> VersionState:
         return self.way[-1]
 
     @property
@@ -49,11 +49,11 @@ class Scenario:
         return len(self.way)
 
 
-GOOD = Scenario("rollback", (State.GATED, State.SHADOW, State.CANARY, State.CHAMPION, State.REJECTED), rolls_back=True)
-BAD = Scenario("harmful", (State.GATED, State.SHADOW, State.CANARY, State.REJECTED), reward=HARMFUL)
-DULL = Scenario("inconclusive", (State.GATED, State.SHADOW, State.CANARY, State.INCONCLUSIVE), reward=EQUAL)
-UNSOUND = Scenario("refused", (State.GATED, State.SHADOW, State.REJECTED), gate=REFUSED)
-WORSE = Scenario("rejected", (State.REJECTED,), gate=GateResult("rejected", "worse"))
+GOOD = Scenario("rollback", (VersionState.GATED, VersionState.SHADOW, VersionState.CANARY, VersionState.CHAMPION, VersionState.REJECTED), rolls_back=True)
+BAD = Scenario("harmful", (VersionState.GATED, VersionState.SHADOW, VersionState.CANARY, VersionState.REJECTED), reward=HARMFUL)
+DULL = Scenario("inconclusive", (VersionState.GATED, VersionState.SHADOW, VersionState.CANARY, VersionState.INCONCLUSIVE), reward=EQUAL)
+UNSOUND = Scenario("refused", (VersionState.GATED, VersionState.SHADOW, VersionState.REJECTED), gate=REFUSED)
+WORSE = Scenario("rejected", (VersionState.REJECTED,), gate=GateResult("rejected", "worse"))
 SCENARIOS = (GOOD, BAD, DULL, UNSOUND, WORSE)
 
 
@@ -89,7 +89,7 @@ def cases(kills: int, seed: int, scenarios: Sequence[Scenario] = SCENARIOS) -> I
 
 def is_of_the_way(step: Transition) -> bool:
     """What follows from another version's handover is not."""
-    return step.before is not State.CHAMPION
+    return step.before is not VersionState.CHAMPION
 
 
 def course(before: Ledger, after: Ledger, version: str) -> dict[str, Any]:
@@ -107,7 +107,7 @@ def course(before: Ledger, after: Ledger, version: str) -> dict[str, Any]:
     }
 
 
-def way(version: RegisteredVersion) -> tuple[State, ...]:
+def way(version: RegisteredVersion) -> tuple[VersionState, ...]:
     return tuple(step.after for step in version.transitions)
 
 

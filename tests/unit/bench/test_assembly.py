@@ -17,7 +17,7 @@ from infra.settings import Settings
 from schemas.experiments import Arm, Assignment
 from schemas.ids import derive, is_held_out
 from schemas.model_events import Alias, ModelEvent
-from schemas.promotion import State, Transition
+from schemas.promotion import Transition, VersionState
 from tests.unit.bench.synthetic import NOON, at, ledger, query, response
 
 SWAP = WorkerSwap(from_version="1", to_version="2", at=at(10).isoformat(), in_flight=3, dropped=0, waited_ms=40, load_ms=5)
@@ -125,15 +125,25 @@ def test_a_mixed_answer_makes_the_report_fail() -> None:
 
 
 def test_the_steps_of_all_versions_are_told_in_the_order_of_time_and_the_timeline_names_those_of_the_run() -> None:
-    def version(number: str, *steps: tuple[State, State, float]) -> RegisteredVersion:
+    def version(number: str, *steps: tuple[VersionState, VersionState, float]) -> RegisteredVersion:
         log = tuple(
             Transition(seq=seq, before=before, after=after, at=at(seconds), actor="promoter", reason="so")
             for seq, (before, after, seconds) in enumerate(steps, 1)
         )
         return RegisteredVersion("m", number, "d", "1" if number == "2" else None, NOON, transitions=log)
 
-    shipped = version("1", (State.REGISTERED, State.GATED, 3.0), (State.GATED, State.CHAMPION, 4.0), (State.CHAMPION, State.RETIRED, 10.5))
-    trained = version("2", (State.REGISTERED, State.GATED, 6.0), (State.GATED, State.CANARY, 7.0), (State.CANARY, State.CHAMPION, 9.0))
+    shipped = version(
+        "1",
+        (VersionState.REGISTERED, VersionState.GATED, 3.0),
+        (VersionState.GATED, VersionState.CHAMPION, 4.0),
+        (VersionState.CHAMPION, VersionState.RETIRED, 10.5),
+    )
+    trained = version(
+        "2",
+        (VersionState.REGISTERED, VersionState.GATED, 6.0),
+        (VersionState.GATED, VersionState.CANARY, 7.0),
+        (VersionState.CANARY, VersionState.CHAMPION, 9.0),
+    )
     report = assemble(run(around_the_swap(), [], [SWAP], versions=[shipped, trained]), all_same)
     assert [(step.version, step.after) for step in report.promotion] == [
         ("1", "gated"),

@@ -8,10 +8,10 @@ from bench.demo.evidence import Evidence, latest_training, models, read_swaps
 from infra.registry.client import RegisteredVersion
 from infra.registry.lineage import DatasetLineage
 from schemas.model_events import Alias
-from schemas.promotion import State, Transition
+from schemas.promotion import Transition, VersionState
 
 CREATED = datetime(2026, 11, 20, tzinfo=UTC)
-PROMOTED = Transition(seq=1, before=State.CANARY, after=State.CHAMPION, at=CREATED, actor="promoter", reason="better for its users")
+PROMOTED = Transition(seq=1, before=VersionState.CANARY, after=VersionState.CHAMPION, at=CREATED, actor="promoter", reason="better for its users")
 
 
 def test_swaps_are_read_as_the_worker_writes_them(tmp_path: Path) -> None:

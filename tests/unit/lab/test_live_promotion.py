@@ -25,7 +25,7 @@ from lab.promotion.live.users import Answer, contexts
 from lab.promotion.live.watch import Watch
 from lab.promotion.live.words import compare
 from schemas.experiments import Arm, Assignment, arm_of
-from schemas.promotion import State, Transition
+from schemas.promotion import Transition, VersionState
 from schemas.responses import ModelVersion, ResponseStatus
 from trainer.promotion.version_history import Ledger
 
@@ -34,18 +34,18 @@ SHADOW, CANARY = UUID(int=1), UUID(int=2)
 USERS = {arm: next(f"u{number}" for number in range(99) if arm_of(CANARY, 0.5, "lab", f"u{number}") is arm) for arm in (Arm.CANARY, Arm.BASELINE)}
 
 
-def step(seq: int, before: State, after: State, at_s: float, experiment: UUID | None = None, replaces: str | None = None) -> Transition:
+def step(seq: int, before: VersionState, after: VersionState, at_s: float, experiment: UUID | None = None, replaces: str | None = None) -> Transition:
     share = 0.5 if experiment else 0.0
     at = NOW + timedelta(seconds=at_s)
     return Transition(seq=seq, before=before, after=after, at=at, actor="promoter", reason="", experiment=experiment, share=share, replaces=replaces)
 
 
-FIRST = (step(1, State.REGISTERED, State.GATED, 0), step(2, State.GATED, State.CHAMPION, 1))
+FIRST = (step(1, VersionState.REGISTERED, VersionState.GATED, 0), step(2, VersionState.GATED, VersionState.CHAMPION, 1))
 SECOND = (
-    step(1, State.REGISTERED, State.GATED, 10),
-    step(2, State.GATED, State.SHADOW, 20, SHADOW),
-    step(3, State.SHADOW, State.CANARY, 30, CANARY),
-    step(4, State.CANARY, State.REJECTED, 40),
+    step(1, VersionState.REGISTERED, VersionState.GATED, 10),
+    step(2, VersionState.GATED, VersionState.SHADOW, 20, SHADOW),
+    step(3, VersionState.SHADOW, VersionState.CANARY, 30, CANARY),
+    step(4, VersionState.CANARY, VersionState.REJECTED, 40),
 )
 
 
@@ -153,7 +153,7 @@ def test_a_kill_comes_so_long_after_its_transition_as_is_planned_or_when_there_i
     assert killed == ["promoter"] and not kills.are_done
     now[0] = 9.5
     kills.step(LEDGER)
-    assert killed == ["promoter", "worker"] and kills.are_done and [one.after for one in kills.done] == [State.CANARY, State.SHADOW]
+    assert killed == ["promoter", "worker"] and kills.are_done and [one.after for one in kills.done] == [VersionState.CANARY, VersionState.SHADOW]
 
 
 def test_cases_are_compared_without_times_and_numbers() -> None:
@@ -163,7 +163,7 @@ def test_cases_are_compared_without_times_and_numbers() -> None:
     assert course(before, LEDGER, "2") == course(LEDGER, later, "3")
     shorter = Ledger((*LEDGER.versions, version("3", again[:3])))
     assert course(before, LEDGER, "2") != course(LEDGER, shorter, "3")
-    assert BAD.way == tuple(one.after for one in SECOND) and GOOD.ends is State.REJECTED
+    assert BAD.way == tuple(one.after for one in SECOND) and GOOD.ends is VersionState.REJECTED
 
 
 def test_a_look_into_the_registrys_database_finds_an_alias_that_nobody_may_have(tmp_path: Path) -> None:

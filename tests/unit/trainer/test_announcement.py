@@ -6,7 +6,7 @@ import pytest
 
 from infra.settings import load
 from schemas.model_events import Alias
-from schemas.promotion import State
+from schemas.promotion import VersionState
 from tests.unit.trainer.promotion.memory import MemoryRegistry
 from trainer.promotion.announcement import Announcer, event_of
 from trainer.promotion.version_history import Ledger
@@ -14,23 +14,23 @@ from trainer.promotion.version_history import Ledger
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-@pytest.mark.parametrize(("after", "alias"), [(State.SHADOW, Alias.CHALLENGER), (State.CHAMPION, Alias.CHAMPION), (State.REJECTED, None)])
-def test_an_event_says_what_the_transition_says_and_has_the_same_id_whenever_it_is_said(after: State, alias: Alias | None) -> None:
+@pytest.mark.parametrize(("after", "alias"), [(VersionState.SHADOW, Alias.CHALLENGER), (VersionState.CHAMPION, Alias.CHAMPION), (VersionState.REJECTED, None)])
+def test_an_event_says_what_the_transition_says_and_has_the_same_id_whenever_it_is_said(after: VersionState, alias: Alias | None) -> None:
     registry = MemoryRegistry()
     registry.register()
-    for state in (State.GATED, after):
+    for state in (VersionState.GATED, after):
         version = registry.get("1")
         registry.record("1", Ledger((version,)).step(version, state, "promoter", "why", NOW).transition)
     version = registry.get("1")
     first, second = (event_of(version, step) for step in version.transitions)
-    assert (second.seq, second.before, second.after, second.alias, second.reason) == (2, State.GATED, after, alias, "why")
+    assert (second.seq, second.before, second.after, second.alias, second.reason) == (2, VersionState.GATED, after, alias, "why")
     assert second == event_of(version, version.transitions[1]) and second.event_id != first.event_id
 
 
 def test_without_a_broker_nothing_is_announced_and_nothing_waits() -> None:
     registry = MemoryRegistry()
     version = registry.register()
-    step = Ledger((version,)).step(version, State.REJECTED, "promoter", "why", NOW)
+    step = Ledger((version,)).step(version, VersionState.REJECTED, "promoter", "why", NOW)
     announcer = Announcer(load())
     announcer.announce(event_of(version, step.transition))
     announcer.close()

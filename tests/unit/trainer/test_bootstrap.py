@@ -10,7 +10,7 @@ import pytest
 from infra.errors import CannotContinue
 from infra.settings import Settings, load
 from schemas.model_events import Alias
-from schemas.promotion import State
+from schemas.promotion import VersionState
 from tests.unit.trainer.promotion.memory import Killed, MemoryRegistry
 from trainer.interruption import Interrupted
 from trainer.promotion.bootstrap import ACTOR, SHIPPED, bootstrap, register_shipped
@@ -42,7 +42,10 @@ def test_the_first_champion_comes_from_the_project_and_its_log_says_so(settings:
     for _ in range(2):
         version = register_shipped(settings, registry)
         assert version.aliases == (Alias.CHAMPION,) and version.tags["decision"] == SHIPPED
-        assert [(step.after, step.actor, step.reason) for step in version.transitions] == [(State.GATED, ACTOR, SHIPPED), (State.CHAMPION, ACTOR, SHIPPED)]
+        assert [(step.after, step.actor, step.reason) for step in version.transitions] == [
+            (VersionState.GATED, ACTOR, SHIPPED),
+            (VersionState.CHAMPION, ACTOR, SHIPPED),
+        ]
     assert len(registry.versions()) == 1
 
 
@@ -63,14 +66,14 @@ def test_a_bootstrap_that_is_killed_is_completed(settings: Settings, boundary: i
     with pytest.raises(Killed):
         register_shipped(settings, registry)
     version = register_shipped(settings, registry)
-    assert (version.version, version.state, version.aliases, len(version.transitions)) == ("1", State.CHAMPION, (Alias.CHAMPION,), 2)
+    assert (version.version, version.state, version.aliases, len(version.transitions)) == ("1", VersionState.CHAMPION, (Alias.CHAMPION,), 2)
 
 
 def test_an_alias_that_somebody_removed_is_put_back_to_the_champion_by_the_logs(settings: Settings) -> None:
     registry: Any = Empty()
     register_shipped(settings, registry)
     second = registry.register()
-    for state, facts in ((State.GATED, {}), (State.CHAMPION, {"replaces": "1"})):
+    for state, facts in ((VersionState.GATED, {}), (VersionState.CHAMPION, {"replaces": "1"})):
         ledger = Ledger(tuple(registry.versions()))
         registry.record("2", ledger.step(registry.get("2"), state, "promoter", "better", NOW, **facts).transition)
     registry.aliases.clear()

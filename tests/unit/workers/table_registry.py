@@ -12,7 +12,7 @@ from infra.registry.client import RegisteredVersion
 from infra.registry.version_tags import transition_tag, transitions
 from schemas.ids import derive
 from schemas.model_events import Alias, ModelEvent
-from schemas.promotion import State, Transition
+from schemas.promotion import Transition, VersionState
 
 EXPERIMENT = derive("experiment")
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -22,8 +22,8 @@ def registered(version: str, *steps: Transition) -> RegisteredVersion:
     return RegisteredVersion(name="m", version=version, digest=f"digest {version}", parent=None, created_at=NOW, transitions=steps)
 
 
-def step(after: State, seq: int = 1, *, share: float = 0.2, **more: Any) -> Transition:
-    given = {"before": State.GATED, "at": NOW, "actor": "promoter", "reason": "", "experiment": EXPERIMENT} | more
+def step(after: VersionState, seq: int = 1, *, share: float = 0.2, **more: Any) -> Transition:
+    given = {"before": VersionState.GATED, "at": NOW, "actor": "promoter", "reason": "", "experiment": EXPERIMENT} | more
     return Transition.model_validate({"seq": seq, "after": after, "share": share} | given)
 
 

@@ -13,7 +13,7 @@ from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import open_envelope, seal
 from schemas.experiments import Arm, Assignment, arm_of, is_shadowed
 from schemas.ids import NAMESPACE, derive
-from schemas.promotion import State
+from schemas.promotion import VersionState
 from schemas.prompts import PromptStyle, template_digest
 from schemas.queries import Query, Strategy
 from schemas.responses import ModelVersion, Response, ResponseStatus
@@ -231,7 +231,7 @@ def test_only_options_count_as_answers_where_there_are_options(options: tuple[st
 
 OTHER = ModelVersion(name="m", version="4", digest="e")
 EXPERIMENT = derive("experiment", "4")
-CANARY = Routes(MODEL, OTHER, State.CANARY, EXPERIMENT, 0.3)
+CANARY = Routes(MODEL, OTHER, VersionState.CANARY, EXPERIMENT, 0.3)
 
 
 def asked_by(user: str) -> Context:
@@ -245,8 +245,8 @@ def user_in(arm: Arm) -> str:
 
 
 @pytest.mark.parametrize(("arm", "version"), [(Arm.CANARY, "4"), (Arm.BASELINE, "3"), (Arm.CHAMPION, "3")])
-@pytest.mark.parametrize("stage", [State.CANARY, State.APPROVAL])
-async def test_in_a_canary_each_user_is_answered_by_the_version_of_his_arm(arm: Arm, version: str, stage: State) -> None:
+@pytest.mark.parametrize("stage", [VersionState.CANARY, VersionState.APPROVAL])
+async def test_in_a_canary_each_user_is_answered_by_the_version_of_his_arm(arm: Arm, version: str, stage: VersionState) -> None:
     made = await reflector(Reflection(), AnsweringEngine(loaded=(MODEL, OTHER)), routes=replace(CANARY, stage=stage)).respond(asked_by(user_in(arm)))
     assert made.provenance.assignment == Assignment(experiment=EXPERIMENT, arm=arm, version=version)
     assert made.provenance.model and made.provenance.model.version == version
@@ -286,7 +286,7 @@ async def test_an_answer_by_a_champion_that_came_meanwhile_counts_in_no_experime
 
 async def test_questions_of_the_shadow_are_handed_on_behind_their_answer() -> None:
     found: list[Unseen] = []
-    routes = replace(CANARY, stage=State.SHADOW)
+    routes = replace(CANARY, stage=VersionState.SHADOW)
     engine = AnsweringEngine(loaded=(MODEL, OTHER))
     made = Reflector(Reflection(), engine, lambda: routes, HandClock(NOW), found.append)
     asked = [asked_by(str(number)) for number in range(40)]
@@ -305,7 +305,7 @@ async def test_questions_of_the_shadow_are_handed_on_behind_their_answer() -> No
 
 async def test_a_question_that_no_model_is_asked_has_no_unseen_answer() -> None:
     found: list[Unseen] = []
-    routes = Routes(MODEL, OTHER, State.SHADOW, EXPERIMENT, 1.0)
+    routes = Routes(MODEL, OTHER, VersionState.SHADOW, EXPERIMENT, 1.0)
     await Reflector(Reflection(), AnsweringEngine(), lambda: routes, HandClock(NOW), found.append)(incoming(context(items=0)))
     assert not found
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import Reflection, Settings, Stack
-from schemas.promotion import CanaryPrompt, State
+from schemas.promotion import CanaryPrompt, VersionState
 from schemas.responses import ModelVersion
 from tests.unit.workers.engine_stub import StubEngine
 from tests.unit.workers.old_files import untouched
@@ -23,9 +23,9 @@ ONE, TWO, THREE = (registered(version).model for version in "123")
 
 
 class Site:
-    def __init__(self, folder: Path, *, room: int = 2, state: State = State.SHADOW) -> None:
+    def __init__(self, folder: Path, *, room: int = 2, state: VersionState = VersionState.SHADOW) -> None:
         self.registry = TableRegistry("1", challenger="2")
-        self.registry.logs["2"] = [step(State.GATED, 1, canary_prompts=(CanaryPrompt(prompt="p", token_ids=(1,)),)), step(state, 2)]
+        self.registry.logs["2"] = [step(VersionState.GATED, 1, canary_prompts=(CanaryPrompt(prompt="p", token_ids=(1,)),)), step(state, 2)]
         self.engine = StubEngine(ONE, room=room)
         settings = Settings(stack=Stack(dir=folder), reflection=Reflection(versions=room))
         self.follower = Follower(settings, self.registry, self.engine, registered("1"), NoHints(), HandClock(NOW))
@@ -37,20 +37,20 @@ class Site:
 
 async def test_a_challenger_is_loaded_checked_and_then_routed_to(tmp_path: Path) -> None:
     site = Site(tmp_path)
-    assert await site.look() == Routes(ONE, TWO, State.SHADOW, EXPERIMENT, 0.2)
+    assert await site.look() == Routes(ONE, TWO, VersionState.SHADOW, EXPERIMENT, 0.2)
     assert (site.engine.done, site.engine.canary_prompts) == (["load 2"], (CanaryPrompt(prompt="p", token_ids=(1,)),))
 
 
 async def test_its_stage_and_share_are_those_of_its_newest_transition(tmp_path: Path) -> None:
     site = Site(tmp_path)
     await site.look()
-    site.registry.logs["2"].append(step(State.CANARY, 3, share=0.1))
-    assert await site.look() == Routes(ONE, TWO, State.CANARY, EXPERIMENT, 0.1)
+    site.registry.logs["2"].append(step(VersionState.CANARY, 3, share=0.1))
+    assert await site.look() == Routes(ONE, TWO, VersionState.CANARY, EXPERIMENT, 0.1)
     assert site.engine.done == ["load 2"]
 
 
-@pytest.mark.parametrize("ended", [State.REJECTED, State.INCONCLUSIVE])
-async def test_nobody_is_routed_to_one_whose_experiment_has_ended(tmp_path: Path, ended: State) -> None:
+@pytest.mark.parametrize("ended", [VersionState.REJECTED, VersionState.INCONCLUSIVE])
+async def test_nobody_is_routed_to_one_whose_experiment_has_ended(tmp_path: Path, ended: VersionState) -> None:
     site = Site(tmp_path)
     await site.look()
     site.registry.logs["2"].append(step(ended, 3))
@@ -60,7 +60,7 @@ async def test_nobody_is_routed_to_one_whose_experiment_has_ended(tmp_path: Path
 
 
 async def test_a_challenger_that_becomes_champion_is_not_loaded_again_nor_is_the_old_one_at_a_rollback(tmp_path: Path) -> None:
-    site = Site(tmp_path, state=State.CANARY)
+    site = Site(tmp_path, state=VersionState.CANARY)
     await site.look()
     site.registry.champion = "2"  # the alias of the challenger goes a moment later
     assert await site.look() == Routes(TWO)
@@ -82,17 +82,17 @@ async def test_who_lost_the_place_for_a_challenger_is_in_no_experiment_and_fetch
 
 
 async def test_who_does_not_serve_the_champion_is_in_no_experiment_against_it(tmp_path: Path) -> None:
-    site = Site(tmp_path, state=State.CANARY)
+    site = Site(tmp_path, state=VersionState.CANARY)
     assert (await site.look()).challenger == TWO
     site.registry.champion, site.registry.unsound = "3", {"3"}
     assert await site.look() == Routes(ONE)
     site.registry.unsound = set()
-    site.registry.logs["3"] = [step(State.CHAMPION)]
-    assert await site.look() == Routes(THREE, TWO, State.CANARY, EXPERIMENT, 0.2)
+    site.registry.logs["3"] = [step(VersionState.CHAMPION)]
+    assert await site.look() == Routes(THREE, TWO, VersionState.CANARY, EXPERIMENT, 0.2)
 
 
 async def test_a_challenger_whose_log_cannot_be_read_is_left_alone_and_the_champion_is_followed(tmp_path: Path) -> None:
-    site = Site(tmp_path, state=State.CANARY)
+    site = Site(tmp_path, state=VersionState.CANARY)
     await site.look()
     site.registry.unreadable = {"2"}
     site.registry.champion = "3"
@@ -110,13 +110,13 @@ async def test_a_refused_challenger_is_reported_and_tried_again_when_its_record_
     assert [(refusal.model, refusal.reason) for refusal in report.refused] == [(TWO, "canary prompt 1 of 3")]
     assert (report.challenger, report.loaded, site.engine.done) == (None, (ONE,), ["load 2"])
     site.engine.error = None
-    site.registry.logs["2"].append(step(State.CANARY, 3))
+    site.registry.logs["2"].append(step(VersionState.CANARY, 3))
     assert (await site.look()).challenger == TWO
     assert site.follower.report("w").refused == ()
 
 
 async def test_another_champion_takes_the_challengers_place_only_once_nobody_is_routed_there(tmp_path: Path) -> None:
-    site = Site(tmp_path, state=State.CANARY)
+    site = Site(tmp_path, state=VersionState.CANARY)
     await site.look()
     routed: list[Routes] = []
     swap = site.engine.swap
@@ -127,7 +127,7 @@ async def test_another_champion_takes_the_challengers_place_only_once_nobody_is_
 
     site.engine.swap = watched  # type: ignore[method-assign]  # the stub's own, seen from outside
     site.registry.champion = "3"
-    assert await site.look() == Routes(THREE, TWO, State.CANARY, EXPERIMENT, 0.2)
+    assert await site.look() == Routes(THREE, TWO, VersionState.CANARY, EXPERIMENT, 0.2)
     assert routed == [Routes(ONE)]
     assert site.engine.done == ["load 2", "swap 3", "load 2"]
 

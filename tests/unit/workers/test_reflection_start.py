@@ -9,7 +9,7 @@ import pytest
 from infra.errors import CannotContinue, RetryLater
 from infra.settings import EngineKind, Reflection, Settings, Stack
 from infra.telemetry.metrics import REFLECTION_REFUSED
-from schemas.promotion import State, Transition
+from schemas.promotion import Transition, VersionState
 from tests.unit.workers.table_registry import NOW, TableRegistry, registered, step
 from workers.serving.engines.engine import StartStopped
 from workers.serving.start import _prompts, champions_before, first_champion, start
@@ -21,7 +21,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def crowned(day: int, replaces: str | None = None, *, rolls_back: bool = False) -> Transition:
-    return step(State.CHAMPION, 1, replaces=replaces, rolls_back=rolls_back, at=NOW + timedelta(days=day))
+    return step(VersionState.CHAMPION, 1, replaces=replaces, rolls_back=rolls_back, at=NOW + timedelta(days=day))
 
 
 def test_a_worker_waits_for_the_first_champion_but_not_for_ever(settings: Settings) -> None:
@@ -62,7 +62,7 @@ def test_the_last_champion_before_that_was_not_given_up_is_served_instead() -> N
         registered("1", crowned(1)),
         registered("2", crowned(2, "1")),
         registered("3", crowned(3, "2")),
-        registered("4", step(State.REJECTED)),
+        registered("4", step(VersionState.REJECTED)),
         registered("5", crowned(4, "3", rolls_back=True)),
         registered("6", crowned(5, "5")),
     ]

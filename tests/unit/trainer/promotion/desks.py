@@ -10,7 +10,7 @@ from typing import Any
 
 from infra.errors import RetouchError
 from schemas.ids import derive
-from schemas.promotion import CHALLENGING, State
+from schemas.promotion import CHALLENGING, VersionState
 from trainer.promotion.operator_api import Refused
 
 NOW = datetime(2026, 11, 21, 14, 30, 5, tzinfo=UTC)
@@ -36,33 +36,33 @@ class MemoryDesk:
         return self._crown(version, operator, reason, rolls_back=False)
 
     def reject(self, version: str, operator: str, reason: str) -> dict[str, Any]:
-        return self._step(version, State.REJECTED, operator, reason)
+        return self._step(version, VersionState.REJECTED, operator, reason)
 
     def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> dict[str, Any]:
         if champion != self.state["champion"]:
             raise Refused(f"version {self.state['champion']} is champion now")
-        former = [version["version"] for version in self.state["versions"] if version["state"] == State.RETIRED]
+        former = [version["version"] for version in self.state["versions"] if version["state"] == VersionState.RETIRED]
         if not former or (to is not None and to not in former):
             raise Refused("there is no such former champion")
         return self._crown(to or former[-1], operator, reason, rolls_back=True)
 
     def _crown(self, version: str, operator: str, reason: str, *, rolls_back: bool) -> dict[str, Any]:
         before = self.state["champion"]
-        made = self._step(version, State.CHAMPION, operator, reason, replaces=before, rolls_back=rolls_back)
+        made = self._step(version, VersionState.CHAMPION, operator, reason, replaces=before, rolls_back=rolls_back)
         if before:
-            self._step(before, State.REJECTED if rolls_back else State.RETIRED, operator, f"gave way to version {version}")
+            self._step(before, VersionState.REJECTED if rolls_back else VersionState.RETIRED, operator, f"gave way to version {version}")
         self.state |= {"champion": version}
         for told in self.state["workers"] if self.workers_follow else ():
             told["champion"] = told["champion"] | {"version": version}
         return made
 
-    def _step(self, version: str, after: State, operator: str, reason: str, **facts: Any) -> dict[str, Any]:
+    def _step(self, version: str, after: VersionState, operator: str, reason: str, **facts: Any) -> dict[str, Any]:
         if self.trouble:
             raise self.trouble
         found = next((known for known in self.state["versions"] if known["version"] == version), None)
         if found is None:
             raise Refused(f"there is no version {version!r}")
-        if found["state"] in (after, State.REJECTED):
+        if found["state"] in (after, VersionState.REJECTED):
             raise Refused(f"version {version} is {found['state']} already")
         made = step(found, after, datetime.fromisoformat(self.state["at"]), operator, reason, **facts)
         if self.state["challenger"] == version:
@@ -71,7 +71,7 @@ class MemoryDesk:
         return made
 
 
-def step(version: dict[str, Any], after: State, at: datetime, actor: str, reason: str, **facts: Any) -> dict[str, Any]:
+def step(version: dict[str, Any], after: VersionState, at: datetime, actor: str, reason: str, **facts: Any) -> dict[str, Any]:
     """Append a transition to a version of a view."""
     log = version["transitions"]
     plain: dict[str, Any] = {"experiment": None, "share": 0.0, "replaces": None, "rolls_back": False, "canary_prompts": [], "evidence": {}}
@@ -100,18 +100,18 @@ def board(now: datetime = NOW) -> dict[str, Any]:
     reward = {"difference": 0.0312, "low": 0.0041, "high": 0.0588, "alpha": 0.024}
     canary = {"reward": reward, "arms": {"canary": {"answers": 4210, "scored": 1873}, "baseline": {"answers": 4388, "scored": 1920}}, "guardrails": rails()}
     prompts = [{"prompt": "Question: what next?", "token_ids": [17, 4, 902, 11, 3]}]
-    step(one, State.GATED, ago(46.9), "bootstrap", "shipped with the project")
-    step(one, State.CHAMPION, ago(46.9), "bootstrap", "shipped with the project")
-    step(two, State.REJECTED, ago(39.8), "promoter", "significantly worse than the champion in reviews: -0.052 [-0.081, -0.023]", evidence=gate)
+    step(one, VersionState.GATED, ago(46.9), "bootstrap", "shipped with the project")
+    step(one, VersionState.CHAMPION, ago(46.9), "bootstrap", "shipped with the project")
+    step(two, VersionState.REJECTED, ago(39.8), "promoter", "significantly worse than the champion in reviews: -0.052 [-0.081, -0.023]", evidence=gate)
     for found, begun, replaced in ((three, 30.8, one), (four, 21.7, three)):
-        step(found, State.GATED, ago(begun), "promoter", passed, evidence=gate, canary_prompts=prompts)
-        step(found, State.SHADOW, ago(begun - 0.01), "promoter", "its turn", experiment=EXPERIMENT, share=0.1)
-        step(found, State.CANARY, ago(begun - 1), "promoter", "200 unseen answers scored, no harm found", experiment=EXPERIMENT, share=0.1)
-        step(found, State.CHAMPION, ago(begun - 4.5), "promoter", "better than the baseline for certain", replaces=replaced["version"], evidence=canary)
-        step(replaced, State.RETIRED, ago(begun - 4.5), "promoter", f"gave way to version {found['version']}")
-    step(five, State.GATED, ago(6.8), "promoter", passed, evidence=gate, canary_prompts=prompts)
-    step(five, State.SHADOW, ago(6.79), "promoter", "its turn", experiment=EXPERIMENT, share=0.1)
-    step(five, State.CANARY, ago(4.2), "promoter", "204 unseen answers scored, no harm found", experiment=EXPERIMENT, share=0.1)
+        step(found, VersionState.GATED, ago(begun), "promoter", passed, evidence=gate, canary_prompts=prompts)
+        step(found, VersionState.SHADOW, ago(begun - 0.01), "promoter", "its turn", experiment=EXPERIMENT, share=0.1)
+        step(found, VersionState.CANARY, ago(begun - 1), "promoter", "200 unseen answers scored, no harm found", experiment=EXPERIMENT, share=0.1)
+        step(found, VersionState.CHAMPION, ago(begun - 4.5), "promoter", "better than the baseline for certain", replaces=replaced["version"], evidence=canary)
+        step(replaced, VersionState.RETIRED, ago(begun - 4.5), "promoter", f"gave way to version {found['version']}")
+    step(five, VersionState.GATED, ago(6.8), "promoter", passed, evidence=gate, canary_prompts=prompts)
+    step(five, VersionState.SHADOW, ago(6.79), "promoter", "its turn", experiment=EXPERIMENT, share=0.1)
+    step(five, VersionState.CANARY, ago(4.2), "promoter", "204 unseen answers scored, no harm found", experiment=EXPERIMENT, share=0.1)
     four["aliases"], five["aliases"] = ["champion"], ["challenger"]
     newest = sorted(((found["version"], made) for found in versions for made in found["transitions"]), key=lambda pair: str(pair[1]["at"]), reverse=True)
     arms = {
@@ -119,7 +119,7 @@ def board(now: datetime = NOW) -> dict[str, Any]:
         "baseline": {"version": "4", "answers": 4388, "scored": 1920, "users": 428},
     }
     verdict = {"outcome": "running", "reason": "reward +0.014 [-0.009, +0.037] over 840 users: neither better nor worse for certain yet"}
-    assert State.CANARY in CHALLENGING
+    assert VersionState.CANARY in CHALLENGING
     return nothing() | {
         "at": now.isoformat(),
         "champion": "4",
@@ -140,7 +140,7 @@ def version(number: str, created_at: datetime) -> dict[str, Any]:
         "digest": hashlib.sha256(number.encode()).hexdigest(),
         "parent": str(int(number) - 1) if int(number) > 1 else None,
         "created_at": created_at.isoformat(),
-        "state": State.REGISTERED.value,
+        "state": VersionState.REGISTERED.value,
         "aliases": [],
         "metrics": {"candidate.score": 0.8123, "champion.score": 0.7811},
         "code_version": "3f1c9aa",

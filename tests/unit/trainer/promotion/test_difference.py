@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 
 from infra.registry.client import RegisteredVersion
-from schemas.promotion import State, Transition
+from schemas.promotion import Transition, VersionState
 from trainer.judge.difference import figures_of_gate
 from trainer.judge.gate_result import GateResult, gate_tag
 
@@ -22,7 +22,7 @@ def by_tag() -> RegisteredVersion:
 
 
 def by_log() -> RegisteredVersion:
-    step = Transition(seq=1, before=State.REGISTERED, after=State.GATED, at=AT, actor="promoter", reason="better", evidence=RESULT.evidence)
+    step = Transition(seq=1, before=VersionState.REGISTERED, after=VersionState.GATED, at=AT, actor="promoter", reason="better", evidence=RESULT.evidence)
     return RegisteredVersion("m", "2", "bb", "1", AT, transitions=(step,))
 
 

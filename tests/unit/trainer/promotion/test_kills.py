@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lab.promotion.invariants import shape
 from lab.promotion.script import PROMOTION, Told
-from schemas.promotion import State
+from schemas.promotion import VersionState
 from tests.unit.trainer.promotion.world import PASSED, PROMPT, World
 from trainer.judge.gate_result import GateResult
 from trainer.promotion import operator_commands
@@ -45,7 +45,7 @@ class Promotions(RuleBasedStateMachine):
     def living(self, which: int) -> str:
         """A version; one in ten is given up already, where there are such."""
         versions = self.calm.ledger.versions
-        living = [version for version in versions if version.state not in (State.REJECTED, State.INCONCLUSIVE)]
+        living = [version for version in versions if version.state not in (VersionState.REJECTED, VersionState.INCONCLUSIVE)]
         among = living if which % 10 else versions
         return among[which % len(among)].version
 

@@ -8,7 +8,7 @@ import pytest
 
 from infra.errors import CannotContinue
 from infra.settings import Promotion
-from schemas.promotion import TRANSITIONS, State
+from schemas.promotion import TRANSITIONS, VersionState
 from tests.unit.trainer.promotion.memory import MemoryRegistry
 from trainer.promotion.state_machine import Findings, advance, stage_after, to_judge
 from trainer.promotion.version_history import Ledger
@@ -25,18 +25,20 @@ def test_the_picture_shows_every_step_that_there_is_and_no_other() -> None:
 @pytest.mark.parametrize(
     ("state", "shadow", "canary", "approval", "after"),
     [
-        (State.GATED, 200, 400, "automatic", State.SHADOW),
-        (State.GATED, 0, 400, "automatic", State.CANARY),
-        (State.GATED, 0, 0, "person", State.APPROVAL),
-        (State.GATED, 0, 0, "automatic", State.CHAMPION),
-        (State.SHADOW, 200, 0, "person", State.APPROVAL),
-        (State.SHADOW, 200, 0, "automatic", State.CHAMPION),
-        (State.CANARY, 200, 400, "person", State.APPROVAL),
-        (State.CANARY, 200, 400, "automatic", State.CHAMPION),
-        (State.APPROVAL, 200, 400, "automatic", State.CHAMPION),
+        (VersionState.GATED, 200, 400, "automatic", VersionState.SHADOW),
+        (VersionState.GATED, 0, 400, "automatic", VersionState.CANARY),
+        (VersionState.GATED, 0, 0, "person", VersionState.APPROVAL),
+        (VersionState.GATED, 0, 0, "automatic", VersionState.CHAMPION),
+        (VersionState.SHADOW, 200, 0, "person", VersionState.APPROVAL),
+        (VersionState.SHADOW, 200, 0, "automatic", VersionState.CHAMPION),
+        (VersionState.CANARY, 200, 400, "person", VersionState.APPROVAL),
+        (VersionState.CANARY, 200, 400, "automatic", VersionState.CHAMPION),
+        (VersionState.APPROVAL, 200, 400, "automatic", VersionState.CHAMPION),
     ],
 )
-def test_the_next_stage_is_the_first_that_the_settings_do_not_leave_out(state: State, shadow: int, canary: int, approval: str, after: State) -> None:
+def test_the_next_stage_is_the_first_that_the_settings_do_not_leave_out(
+    state: VersionState, shadow: int, canary: int, approval: str, after: VersionState
+) -> None:
     assert stage_after(state, Promotion(shadow_answers=shadow, canary_answers=canary, approval=approval)) is after
 
 
@@ -44,15 +46,15 @@ def test_a_step_that_is_no_edge_is_never_made() -> None:
     registry = MemoryRegistry()
     version = registry.register()
     with pytest.raises(CannotContinue, match="version 1 is registered: it cannot become champion"):
-        Ledger((version,)).step(version, State.CHAMPION, "promoter", "x", NOW)
+        Ledger((version,)).step(version, VersionState.CHAMPION, "promoter", "x", NOW)
 
 
 def test_steps_are_stamped_in_their_order_and_reasons_are_cut_to_what_a_tag_holds() -> None:
     registry = MemoryRegistry()
     version = registry.register()
-    registry.record("1", Ledger((version,)).step(version, State.GATED, "promoter", "x" * 3000, NOW).transition)
+    registry.record("1", Ledger((version,)).step(version, VersionState.GATED, "promoter", "x" * 3000, NOW).transition)
     version = registry.get("1")
-    step = Ledger((version,)).step(version, State.CHAMPION, "promoter", "x", NOW - timedelta(days=1)).transition
+    step = Ledger((version,)).step(version, VersionState.CHAMPION, "promoter", "x", NOW - timedelta(days=1)).transition
     assert step.at > version.transitions[0].at == NOW and len(version.transitions[0].reason) == 2_000
 
 

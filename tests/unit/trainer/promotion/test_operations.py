@@ -8,7 +8,7 @@ import pytest
 
 from infra.errors import RetryLater
 from infra.settings import Settings, load
-from schemas.promotion import State
+from schemas.promotion import VersionState
 from tests.unit.trainer.promotion.world import World
 from trainer.promotion import local
 from trainer.promotion.__main__ import with_token
@@ -47,7 +47,7 @@ def test_without_a_promoter_a_rollback_gives_up_the_champion_that_was_seen(setti
     assert at.rollback(None, seen, "ada", "users complain")["replaces"] == seen == "3"
     with pytest.raises(Refused, match="version 2 is champion now"):
         at.rollback(None, seen, "ada", "users complain")
-    assert [world.state(name) for name in "123"] == [State.RETIRED, State.CHAMPION, State.REJECTED]
+    assert [world.state(name) for name in "123"] == [VersionState.RETIRED, VersionState.CHAMPION, VersionState.REJECTED]
 
 
 def test_a_promoter_elsewhere_is_asked_where_the_settings_name_one(tmp_path: Path) -> None:

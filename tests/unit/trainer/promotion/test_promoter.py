@@ -13,7 +13,7 @@ from infra.errors import CannotContinue, RetryLater
 from lab.promotion.invariants import shape
 from lab.promotion.script import PROMOTION, Told
 from schemas.model_events import Alias
-from schemas.promotion import State
+from schemas.promotion import VersionState
 from tests.unit.trainer.promotion.memory import Killed, MemoryRegistry
 from tests.unit.trainer.promotion.world import PASSED, PROMPT, World
 from trainer.judge.gate_result import GateResult
@@ -31,16 +31,16 @@ def world() -> World:
 def test_a_good_version_goes_from_gate_to_champion_and_the_old_one_retires(world: World) -> None:
     world.register()
     world.quiet()
-    assert world.state("2") is State.SHADOW
+    assert world.state("2") is VersionState.SHADOW
     world.script.told = {"shadow": "better"}
     world.quiet()
-    assert world.state("2") is State.CANARY
+    assert world.state("2") is VersionState.CANARY
     world.script.told = {"canary": "better"}
     world.quiet()
     world.check_quiet()
     second, first = world.registry.get("2"), world.registry.get("1")
-    assert [step.after for step in second.transitions] == [State.GATED, State.SHADOW, State.CANARY, State.CHAMPION]
-    assert second.transitions[-1].replaces == "1" and first.state is State.RETIRED and second.canary_prompts == (PROMPT,)
+    assert [step.after for step in second.transitions] == [VersionState.GATED, VersionState.SHADOW, VersionState.CANARY, VersionState.CHAMPION]
+    assert second.transitions[-1].replaces == "1" and first.state is VersionState.RETIRED and second.canary_prompts == (PROMPT,)
     shadow, canary = second.transitions[1:3]
     assert shadow.experiment and canary.experiment and shadow.experiment != canary.experiment
     assert (shadow.share, canary.share) == (PROMOTION.shadow_share, PROMOTION.canary_share)
@@ -51,19 +51,19 @@ def test_stages_that_the_settings_leave_out_are_passed_over() -> None:
     world = World(PROMOTION.model_copy(update={"shadow_answers": 0, "canary_answers": 0}))
     world.register()
     world.quiet()
-    assert [step.after for step in world.registry.get("2").transitions] == [State.GATED, State.CHAMPION]
+    assert [step.after for step in world.registry.get("2").transitions] == [VersionState.GATED, VersionState.CHAMPION]
 
 
-@pytest.mark.parametrize(("outcome", "state"), [("rejected", State.REJECTED), ("inconclusive", State.INCONCLUSIVE)])
-def test_the_gate_turns_down_what_is_worse_and_what_is_not_better(world: World, outcome: Any, state: State) -> None:
+@pytest.mark.parametrize(("outcome", "state"), [("rejected", VersionState.REJECTED), ("inconclusive", VersionState.INCONCLUSIVE)])
+def test_the_gate_turns_down_what_is_worse_and_what_is_not_better(world: World, outcome: Any, state: VersionState) -> None:
     world.register(GateResult(outcome, "as the gate says"))
     world.quiet()
     assert world.state("2") is state and world.registry.get("2").transitions[-1].reason == "as the gate says"
 
 
 @pytest.mark.parametrize("stage", ["shadow", "canary"])
-@pytest.mark.parametrize(("told", "state"), [("harmful", State.REJECTED), ("equal", State.INCONCLUSIVE)])
-def test_a_version_that_harms_its_users_is_rejected_and_one_that_nobody_can_tell_is_inconclusive(stage: str, told: Told, state: State) -> None:
+@pytest.mark.parametrize(("told", "state"), [("harmful", VersionState.REJECTED), ("equal", VersionState.INCONCLUSIVE)])
+def test_a_version_that_harms_its_users_is_rejected_and_one_that_nobody_can_tell_is_inconclusive(stage: str, told: Told, state: VersionState) -> None:
     world = World(PROMOTION.model_copy(update={"shadow_answers": 100_000} if stage == "shadow" else {"canary_answers": 100_000}))
     world.register()
     world.script.told = {"shadow": "better"} if stage == "canary" else {}
@@ -82,20 +82,20 @@ def test_a_version_whose_answers_nobody_counts_is_tried_anew_three_times_and_the
     for _ in range(4):
         world.script.told = {"shadow": "better"} if stage == "canary" else {}
         world.quiet()
-        assert world.state("2") is State(stage)
+        assert world.state("2") is VersionState(stage)
         experiments.add(world.ledger.experiment)
         world.script.told = {}
         world.script.now += timedelta(days=30)
         assert world.look()
-    back = next(step for step in world.registry.get("2").transitions if step.after is State.REGISTERED)
+    back = next(step for step in world.registry.get("2").transitions if step.after is VersionState.REGISTERED)
     assert len(experiments) == 4 and back.reason == f"no answer of its experiment was counted for {back.evidence['uncounted_s'] / 3600:.1f} hours"
     world.quiet()
     world.check_quiet()
-    assert world.state("2") is State.INCONCLUSIVE and "anew 3 times" in world.registry.get("2").transitions[-1].reason
+    assert world.state("2") is VersionState.INCONCLUSIVE and "anew 3 times" in world.registry.get("2").transitions[-1].reason
 
 
-@pytest.mark.parametrize(("told", "state"), [("equal", State.SHADOW), ("harmful", State.REJECTED), ("better", State.CHAMPION)])
-def test_a_canary_whose_figures_stand_still_is_taken_back_unless_they_decide(told: Told, state: State) -> None:
+@pytest.mark.parametrize(("told", "state"), [("equal", VersionState.SHADOW), ("harmful", VersionState.REJECTED), ("better", VersionState.CHAMPION)])
+def test_a_canary_whose_figures_stand_still_is_taken_back_unless_they_decide(told: Told, state: VersionState) -> None:
     world = World(PROMOTION.model_copy(update={"canary_answers": 100_000}))
     world.register()
     world.script.told = {"shadow": "better"}
@@ -105,7 +105,7 @@ def test_a_canary_whose_figures_stand_still_is_taken_back_unless_they_decide(tol
     world.script.uncounted = quiet
     if told == "equal":
         world.quiet()
-        assert world.state("2") is State.CANARY
+        assert world.state("2") is VersionState.CANARY
     world.script.now += timedelta(hours=2)
     world.script.uncounted += timedelta(hours=2)
     world.quiet()
@@ -122,11 +122,16 @@ def test_a_version_that_waits_for_a_person_is_taken_back_once_nobody_counts_what
     world.script.uncounted = timedelta(hours=35)
     world.script.now += timedelta(days=3)
     world.quiet()
-    assert world.state("2") is State.APPROVAL
+    assert world.state("2") is VersionState.APPROVAL
     world.script.uncounted += timedelta(hours=2)
     world.quiet()
     world.check_quiet()
-    assert [step.after for step in world.registry.get("2").transitions[-4:]] == [State.APPROVAL, State.REGISTERED, State.GATED, State.SHADOW]
+    assert [step.after for step in world.registry.get("2").transitions[-4:]] == [
+        VersionState.APPROVAL,
+        VersionState.REGISTERED,
+        VersionState.GATED,
+        VersionState.SHADOW,
+    ]
 
 
 def test_while_nobody_asks_no_time_is_up_and_nothing_is_written(world: World) -> None:
@@ -135,11 +140,11 @@ def test_while_nobody_asks_no_time_is_up_and_nothing_is_written(world: World) ->
     world.script.is_asked = False
     for _ in range(3):
         world.script.now += timedelta(days=30)
-        assert not world.look() and world.state("2") is State.SHADOW
+        assert not world.look() and world.state("2") is VersionState.SHADOW
     world.script.is_asked = True
     before = world.ledger.experiment
     world.quiet()
-    assert world.state("2") is State.SHADOW and world.ledger.experiment != before
+    assert world.state("2") is VersionState.SHADOW and world.ledger.experiment != before
 
 
 def test_with_approval_by_a_person_a_better_version_waits_serves_on_and_is_still_watched() -> None:
@@ -148,13 +153,13 @@ def test_with_approval_by_a_person_a_better_version_waits_serves_on_and_is_still
     world.script.told = {"shadow": "better", "canary": "better"}
     world.quiet()
     canary, approval = world.registry.get("2").transitions[-2:]
-    assert world.state("2") is State.APPROVAL and (approval.experiment, approval.share) == (canary.experiment, canary.share)
+    assert world.state("2") is VersionState.APPROVAL and (approval.experiment, approval.share) == (canary.experiment, canary.share)
     world.script.now += timedelta(days=30)
     world.quiet()
-    assert world.state("2") is State.APPROVAL
+    assert world.state("2") is VersionState.APPROVAL
     world.script.told = {"canary": "harmful"}
     world.quiet()
-    assert world.state("2") is State.REJECTED
+    assert world.state("2") is VersionState.REJECTED
 
 
 def test_a_version_that_waits_for_approval_when_it_becomes_automatic_is_crowned_by_figures_of_now_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,22 +172,22 @@ def test_a_version_that_waits_for_approval_when_it_becomes_automatic_is_crowned_
     with monkeypatch.context() as patch:
         patch.setattr(world.script, "seen", lambda experiment: Seen(False, None))
         world.quiet()
-        assert world.state("2") is State.APPROVAL
+        assert world.state("2") is VersionState.APPROVAL
     world.script.told = {"canary": "equal"}
     world.quiet()
-    assert world.state("2") is State.APPROVAL
+    assert world.state("2") is VersionState.APPROVAL
     world.script.told = {"canary": "better"}
     world.quiet()
-    assert world.state("2") is State.CHAMPION and world.registry.get("2").transitions[-1].evidence["reward"]
+    assert world.state("2") is VersionState.CHAMPION and world.registry.get("2").transitions[-1].evidence["reward"]
 
 
-@pytest.mark.parametrize(("canary_answers", "state"), [(0, State.CHAMPION), (400, State.APPROVAL)])
-def test_a_version_that_waits_without_a_canary_is_crowned_where_the_settings_want_none(canary_answers: int, state: State) -> None:
+@pytest.mark.parametrize(("canary_answers", "state"), [(0, VersionState.CHAMPION), (400, VersionState.APPROVAL)])
+def test_a_version_that_waits_without_a_canary_is_crowned_where_the_settings_want_none(canary_answers: int, state: VersionState) -> None:
     world = World(PROMOTION.model_copy(update={"approval": "person", "canary_answers": 0}))
     world.register()
     world.script.told = {"shadow": "better"}
     world.quiet()
-    assert world.state("2") is State.APPROVAL
+    assert world.state("2") is VersionState.APPROVAL
     world.promotion = PROMOTION.model_copy(update={"canary_answers": canary_answers})
     world.live()
     world.quiet()
@@ -193,12 +198,12 @@ def test_one_version_is_tried_at_a_time_the_oldest_first(world: World) -> None:
     for _ in range(3):
         world.register()
     world.quiet()
-    assert [world.state(name) for name in "234"] == [State.SHADOW, State.GATED, State.GATED]
+    assert [world.state(name) for name in "234"] == [VersionState.SHADOW, VersionState.GATED, VersionState.GATED]
     world.script.told = {"shadow": "harmful"}
     world.look()
     world.script.told = {}
     world.quiet()
-    assert [world.state(name) for name in "234"] == [State.REJECTED, State.SHADOW, State.GATED]
+    assert [world.state(name) for name in "234"] == [VersionState.REJECTED, VersionState.SHADOW, VersionState.GATED]
 
 
 def test_a_comparison_with_a_champion_that_gave_way_is_void_and_the_version_is_gated_anew(world: World) -> None:
@@ -206,10 +211,10 @@ def test_a_comparison_with_a_champion_that_gave_way_is_void_and_the_version_is_g
         world.register()
     world.quiet()
     world.promoter.obey(partial(operator_commands.promote, version="3", operator="ada", reason="now"))
-    assert [world.state(name) for name in "123"] == [State.RETIRED, State.REGISTERED, State.CHAMPION]
+    assert [world.state(name) for name in "123"] == [VersionState.RETIRED, VersionState.REGISTERED, VersionState.CHAMPION]
     assert world.registry.aliases.get(Alias.CHALLENGER) is None
     world.quiet()
-    assert [step.after for step in world.registry.get("2").transitions[-2:]] == [State.GATED, State.SHADOW]
+    assert [step.after for step in world.registry.get("2").transitions[-2:]] == [VersionState.GATED, VersionState.SHADOW]
 
 
 def test_a_version_whose_log_cannot_be_read_waits_alone_unless_an_alias_names_it(world: World) -> None:
@@ -217,12 +222,12 @@ def test_a_version_whose_log_cannot_be_read_waits_alone_unless_an_alias_names_it
         world.register()
     world.registry.spoil("2")
     world.quiet()
-    assert world.registry.get("3").state is State.SHADOW
+    assert world.registry.get("3").state is VersionState.SHADOW
     world.promoter.obey(partial(operator_commands.promote, version="3", operator="ada", reason="now"))
     assert world.registry.aliases[Alias.CHAMPION] == "3"
     world.registry.mend("2")
     world.quiet()
-    assert world.state("2") is State.SHADOW
+    assert world.state("2") is VersionState.SHADOW
     for version in "23":  # challenger, champion
         world.registry.spoil(version)
         with pytest.raises(RetryLater, match=f"version {version}: its tag promotion.0001 is no transition"):
@@ -254,7 +259,7 @@ def test_a_champion_that_a_worker_refuses_gives_way_to_the_one_before(world: Wor
     world.script.refused = {"2"}
     world.quiet()
     world.check_quiet()
-    assert [world.state(name) for name in "12"] == [State.CHAMPION, State.REJECTED]
+    assert [world.state(name) for name in "12"] == [VersionState.CHAMPION, VersionState.REJECTED]
     assert "model.safetensors" in world.registry.get("1").transitions[-1].reason
 
 
@@ -262,14 +267,14 @@ def test_a_refused_first_champion_serves_on_where_others_do_and_so_does_a_refuse
     world.quiet()
     world.script.refused = {"1"}
     world.quiet()
-    assert world.state("1") is State.CHAMPION
+    assert world.state("1") is VersionState.CHAMPION
     other = World(PROMOTION.model_copy(update={"rollback_on_refusal": False}))
     other.register()
     other.quiet()
     other.promoter.obey(partial(operator_commands.promote, version="2", operator="ada", reason="now"))
     other.script.refused = {"2"}
     other.quiet()
-    assert other.state("2") is State.CHAMPION
+    assert other.state("2") is VersionState.CHAMPION
 
 
 def test_a_challenger_that_a_worker_refuses_is_rejected(world: World) -> None:
@@ -277,7 +282,7 @@ def test_a_challenger_that_a_worker_refuses_is_rejected(world: World) -> None:
     world.quiet()
     world.script.refused = {"2"}
     world.quiet()
-    assert world.state("2") is State.REJECTED
+    assert world.state("2") is VersionState.REJECTED
 
 
 def test_rolling_back_goes_from_champion_to_champion_and_no_further_than_the_first(world: World) -> None:
@@ -291,7 +296,7 @@ def test_rolling_back_goes_from_champion_to_champion_and_no_further_than_the_fir
         assert world.registry.aliases.get(Alias.CHAMPION) == expected
     with pytest.raises(Refused, match="no former champion"):
         world.promoter.obey(partial(back, champion="1"))
-    assert [world.state(name) for name in "123"] == [State.CHAMPION, State.REJECTED, State.REJECTED]
+    assert [world.state(name) for name in "123"] == [VersionState.CHAMPION, VersionState.REJECTED, VersionState.REJECTED]
     assert world.registry.get("3").transitions[-1].actor == "ada"
 
 
@@ -316,7 +321,7 @@ def test_a_rollback_gives_up_the_champion_that_was_meant_and_no_other(world: Wor
     world.quiet()
     with pytest.raises(Refused, match="version 4 is champion now"):
         world.promoter.obey(partial(back, champion="2"))
-    assert [world.state(name) for name in "1234"] == [State.RETIRED, State.RETIRED, State.REJECTED, State.CHAMPION]
+    assert [world.state(name) for name in "1234"] == [VersionState.RETIRED, VersionState.RETIRED, VersionState.REJECTED, VersionState.CHAMPION]
 
 
 def test_a_former_champion_may_be_promoted_again_or_be_the_aim_of_a_rollback(world: World) -> None:
@@ -325,9 +330,9 @@ def test_a_former_champion_may_be_promoted_again_or_be_the_aim_of_a_rollback(wor
         world.quiet()
         world.promoter.obey(partial(operator_commands.promote, version=name, operator="ada", reason="now"))
     world.promoter.obey(partial(operator_commands.rollback, to="1", champion="3", operator="ada", reason="both are bad"))
-    assert [world.state(name) for name in "123"] == [State.CHAMPION, State.RETIRED, State.REJECTED]
+    assert [world.state(name) for name in "123"] == [VersionState.CHAMPION, VersionState.RETIRED, VersionState.REJECTED]
     world.promoter.obey(partial(operator_commands.promote, version="2", operator="ada", reason="not that bad"))
-    assert [world.state(name) for name in "123"] == [State.RETIRED, State.CHAMPION, State.REJECTED]
+    assert [world.state(name) for name in "123"] == [VersionState.RETIRED, VersionState.CHAMPION, VersionState.REJECTED]
 
 
 @pytest.mark.parametrize(
@@ -369,7 +374,7 @@ def test_a_registry_from_before_transitions_were_recorded_is_adopted_with_its_ch
     world.live()
     world.quiet()
     world.check_quiet()
-    assert [world.state(name) for name in "123"] == [State.REGISTERED, State.CHAMPION, State.SHADOW]
+    assert [world.state(name) for name in "123"] == [VersionState.REGISTERED, VersionState.CHAMPION, VersionState.SHADOW]
     assert world.registry.get("2").transitions[-1].reason == state_machine.ADOPTED
 
 
@@ -381,7 +386,7 @@ def test_a_second_writer_is_noticed_before_anything_is_written(world: World) -> 
     found = ledger.get(version)
     assert found
     with pytest.raises(CannotContinue, match="only one promoter"):
-        world.promoter._write(ledger, ledger.step(found, State.GATED, "promoter", "x", world.script.now))
+        world.promoter._write(ledger, ledger.step(found, VersionState.GATED, "promoter", "x", world.script.now))
 
 
 def test_a_clock_that_is_set_back_does_not_change_who_is_champion(world: World) -> None:
@@ -389,7 +394,7 @@ def test_a_clock_that_is_set_back_does_not_change_who_is_champion(world: World) 
     world.quiet()
     world.script.now -= timedelta(days=3)
     world.promoter.obey(partial(operator_commands.promote, version="2", operator="ada", reason="now"))
-    assert world.registry.aliases.get(Alias.CHAMPION) == "2" and world.state("1") is State.RETIRED
+    assert world.registry.aliases.get(Alias.CHAMPION) == "2" and world.state("1") is VersionState.RETIRED
 
 
 def test_a_refusal_counts_after_a_clock_that_was_ahead_is_set_right(world: World) -> None:

@@ -15,7 +15,7 @@ from infra.registry.client import RegisteredVersion
 from infra.settings import load
 from lab.promotion.script import PROMOTION, Script
 from schemas.model_events import Alias
-from schemas.promotion import State, Transition
+from schemas.promotion import Transition, VersionState
 from tests.unit.trainer.promotion.memory import MemoryRegistry
 from trainer.promotion.operator_api import Refused
 from trainer.promotion.promoter import Promoter
@@ -85,7 +85,7 @@ def test_wishes_of_other_threads_are_done_and_seen_at_once(registry: Trouble, tm
         told = service.reject("2", "ada", "not needed")
         assert (told["version"], told["after"], told["actor"]) == ("2", "rejected", "ada")
         view = service.view()
-        assert (view["champion"], view["versions"][1]["state"]) == ("1", State.REJECTED)
+        assert (view["champion"], view["versions"][1]["state"]) == ("1", VersionState.REJECTED)
         with pytest.raises(Refused, match="rejected already"):
             service.reject("2", "ada", "again")
 

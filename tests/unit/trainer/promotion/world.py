@@ -10,7 +10,7 @@ from infra.settings import Promotion
 from lab.promotion.invariants import anomalies
 from lab.promotion.script import PROMOTION, Script
 from schemas.model_events import Alias, ModelEvent
-from schemas.promotion import CanaryPrompt, State, Transition
+from schemas.promotion import CanaryPrompt, Transition, VersionState
 from tests.unit.trainer.promotion.memory import Killed, MemoryRegistry
 from trainer.judge.gate_result import GateResult
 from trainer.promotion import state_machine
@@ -79,7 +79,7 @@ class World:
     def steps(self) -> list[tuple[str, Transition]]:
         return [(version.version, step) for version in self.registry.versions() for step in version.transitions]
 
-    def state(self, version: str) -> State:
+    def state(self, version: str) -> VersionState:
         ledger = self.ledger
         found = ledger.get(version)
         assert found
