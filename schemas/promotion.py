@@ -16,6 +16,8 @@ from pydantic import Field
 from schemas.messages import AwareDatetime, Record
 
 Share = Annotated[float, Field(ge=0, le=1)]
+#: Maximum length of a reason, so that a transition fits into one tag.
+REASON_CHARS = 2_000
 
 
 class VersionState(StrEnum):
@@ -75,7 +77,7 @@ class Transition(Record):
     after: VersionState
     at: AwareDatetime
     actor: Annotated[str, Field(min_length=1, max_length=64)]  # `promoter`, or the operator's name
-    reason: Annotated[str, Field(max_length=2_000)]  # in words, for people
+    reason: Annotated[str, Field(max_length=REASON_CHARS)]  # in words, for people
     experiment: UUID | None = None  # of shadow, canary and approval: what answers and figures of this stage are stamped with
     share: Share = 0.0  # of users whom the version answers; in shadow of questions it answers unseen
     replaces: str | None = None  # the champion before

@@ -44,11 +44,11 @@ def main() -> int:
             elif flags.dry_run:
                 sys.stdout.write(json.dumps(service.describe(settings, stop), indent=1) + "\n")
             elif flags.once and is_main():
-                run(settings, stop)
+                run(settings, stop, bootstrap)
             elif flags.once:
                 follow(settings, stop)
             else:
-                service.serve(settings, stop)
+                service.serve(settings, stop, bootstrap)
 
     return run_process("trainer", body)
 

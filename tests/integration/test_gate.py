@@ -67,7 +67,7 @@ def test_a_process_judges_a_version_that_somebody_registered_and_prints_one_obje
         "RETOUCH_REFLECTION__MAX_NEW_TOKENS": "8",
         "RETOUCH_TRAINER": json.dumps(settings.trainer.model_dump(mode="json")),
     }
-    command = [sys.executable, "-m", "trainer.judge.gate_result", "--version", "2"]
+    command = [sys.executable, "-m", "trainer.judge", "--version", "2"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=GATE_S, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     result = GateResult.from_json(json.loads(done.stdout))

@@ -87,7 +87,7 @@ def within(seconds: float, holds: Callable[[], bool]) -> bool:
 
 
 def test_a_run_registers_a_version_with_its_lineage_and_what_its_gate_found_and_moves_no_alias(settings: Settings, traffic: int) -> None:
-    report = run(settings, threading.Event())
+    report = run(settings, threading.Event(), bootstrap)
     data = json.loads(report.path.read_text())
     assert data["status"] == "trained", data["reason"]
     first, second = Registry(settings).versions()
@@ -119,7 +119,7 @@ def test_a_run_registers_a_version_with_its_lineage_and_what_its_gate_found_and_
 def test_the_service_runs_when_something_is_new_and_then_waits(settings: Settings, traffic: int) -> None:
     quick = with_trainer(settings, poll_s=0.1, new_outcomes=0)  # outcomes of other tests are on this broker, too
     stop = threading.Event()
-    serving = threading.Thread(target=service.serve, args=(quick, stop), daemon=True)
+    serving = threading.Thread(target=service.serve, args=(quick, stop, bootstrap), daemon=True)
     serving.start()
     try:
         assert within(300, lambda: (told := status(quick)) is not None and told["status"] == "trained")
@@ -134,7 +134,7 @@ def test_the_service_runs_when_something_is_new_and_then_waits(settings: Setting
 
 def test_too_little_data_trains_nothing_and_says_so(settings: Settings, traffic: int) -> None:
     careful = settings.model_copy(update={"trainer": settings.trainer.model_copy(update={"min_trajectories": 10**6})})
-    report = run(careful, threading.Event())
+    report = run(careful, threading.Event(), bootstrap)
     assert report.data["status"] == "nothing_to_train" and "trainer.min_trajectories is 1000000" in report.data["reason"]
     assert [version.version for version in Registry(settings).versions()] == ["1"]
     described = service.describe(settings, threading.Event())
@@ -146,7 +146,7 @@ def test_a_stopped_run_registers_nothing_and_leaves_no_lock(settings: Settings, 
     stop = threading.Event()
     stop.set()
     with pytest.raises(Interrupted):
-        run(settings, stop)
+        run(settings, stop, bootstrap)
     assert len(Registry(settings).versions()) == 1
     (report,) = (settings.stack.dir / "runs").glob("*/report.json")
     assert json.loads(report.read_text())["status"] == "interrupted"
@@ -172,7 +172,7 @@ def stopped_in(stage: str, settings: Settings) -> Report:
     log.setLevel(logging.INFO)
     try:
         with pytest.raises(Interrupted):
-            run(settings, stop)
+            run(settings, stop, bootstrap)
     finally:
         log.removeHandler(handler)
     return Report.read(max((settings.stack.dir / "runs").glob("*/report.json")))
@@ -187,15 +187,15 @@ def test_a_stopped_run_goes_on_unless_it_would_be_another_and_may_start_from_the
     assert stopped.data["status"] == "interrupted" and (stopped.directory / "state" / "sft").is_dir()
     nowhere = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:9"})})
     with pytest.raises(RetryLater, match="KafkaTimeoutError"):
-        run(nowhere, threading.Event())
-    finished = run(settings, threading.Event())
+        run(nowhere, threading.Event(), bootstrap)
+    finished = run(settings, threading.Event(), bootstrap)
     assert (finished.run_id, finished.data["status"], finished.data["starts"]) == (stopped.run_id, "trained", 3)
     assert (finished.data["version"], finished.data["parent"], finished.data["champion"]) == ("2", "1", "1")
     registry = Registry(settings)
     registry.point(Alias.CHAMPION, "2")
 
     stopped = stopped_in("sft", settings)
-    other = run(with_trainer(settings, seed=5, start_from="shipped"), threading.Event())
+    other = run(with_trainer(settings, seed=5, start_from="shipped"), threading.Event(), bootstrap)
     assert Report.read(stopped.path).data["reason"] == "settings changed since: seed, start_from"
     assert (other.data["version"], other.data["parent"], other.data["champion"]) == ("3", "1", "2")
     assert (registry.get("3").parent, registry.get("3").tags["start_from"]) == ("1", "shipped")
@@ -203,7 +203,7 @@ def test_a_stopped_run_goes_on_unless_it_would_be_another_and_may_start_from_the
 
 def test_a_run_whose_loss_is_not_finite_registers_nothing_and_is_not_taken_up(settings: Settings, traffic: int) -> None:
     with pytest.raises(CannotContinue, match=r"not finite; lower trainer\.sft\.learning_rate"):
-        run(with_trainer(settings, sft=settings.trainer.sft.model_copy(update={"learning_rate": 1e30, "max_steps": 3})), threading.Event())
+        run(with_trainer(settings, sft=settings.trainer.sft.model_copy(update={"learning_rate": 1e30, "max_steps": 3})), threading.Event(), bootstrap)
     (path,) = (settings.stack.dir / "runs").glob("*/report.json")
     report = Report.read(path)
     assert report.data["status"] == "failed" and "SFT step" in report.data["reason"]

@@ -16,9 +16,9 @@ from schemas.model_events import Alias
 from trainer.data.collect import collect
 from trainer.data.holdout import untouched_share
 from trainer.data.snapshot import Snapshot
+from trainer.folders import checkpoints_dir
 from trainer.judge.gate_result import GateResult
 from trainer.judge.judging import Questions, answered, judge
-from trainer.run.cleanup import checkpoints_dir
 
 
 def judge_version(settings: Settings, version: str, stop: threading.Event) -> GateResult:

@@ -1,37 +1,21 @@
-"""The gate: what judging a version offline found, where the trainer leaves it, and `python -m trainer.judge.gate_result --version N`, which judges now.
-
-What judges is `registered`; nothing here imports torch, so the promoter stays light and asks a process of its own. That process prints one JSON
-object on standard output, the `GateResult`. Exit codes: 0 judged, whatever came out; 1 could not be judged, the log says why; 2 an impossible setting or flag;
-75 not now: broker or registry are away.
-"""
+"""Result of a gate: the outcome of judging a version offline, and the registry tag that holds it. Imports no torch, so the promoter can read it."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import logging
-import sys
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
-from infra.errors import RetryLater
-from infra.process.lifecycle import run_process
 from infra.registry.client import RegisteredVersion
-from infra.settings import Settings
-from schemas.promotion import CanaryPrompt, Transition, VersionState
-from trainer.learn.libraries import quiet
-from trainer.promotion.version_history import REASON_CHARS
+from schemas.promotion import REASON_CHARS, CanaryPrompt, Transition, VersionState
 
 #: The tag of a version that holds what its trainer found: a `GateResult` with the digests that it is about.
 GATE = "gate"
 #: Longer tags the registry does not take.
 TAG_CHARS = 100_000
-#: Exit code of a judge that broker or registry kept from judging: the version is not to blame.
-LATER = 75
-
-log = logging.getLogger(__name__)
+#: Exit code of `python -m trainer.judge` if the broker or the registry is unavailable. It says nothing about the version.
+EXIT_TRY_LATER = 75
 
 Outcome = Literal["passed", "rejected", "inconclusive"]
 
@@ -95,28 +79,3 @@ def _try_to_record(result: GateResult, version: RegisteredVersion) -> None:
     if len(text := step.model_dump_json()) > TAG_CHARS - 100:  # another time and number may take more
         raise ValueError("longer than a tag of the registry")
     Transition.model_validate_json(text)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m trainer.judge.gate_result", description="Judge a registered version against the champion; one JSON object."
-    )
-    parser.add_argument("--version", required=True, help="number of the version in the registry")
-    version: str = parser.parse_args().version
-
-    def body(settings: Settings, stop: threading.Event) -> None:
-        quiet()
-        from trainer.judge.gate_job import judge_version
-
-        try:
-            result = judge_version(settings, version, stop)
-        except RetryLater as error:
-            log.warning("cannot be judged now", extra={"version": version, "reason": str(error)})
-            raise SystemExit(LATER) from error
-        sys.stdout.write(json.dumps(result.to_json()) + "\n")
-
-    return run_process("gate", body)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

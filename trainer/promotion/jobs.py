@@ -14,7 +14,7 @@ from infra.process.child import Child
 from infra.process.environment import environment
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
-from trainer.judge.gate_result import LATER, GateResult, gate_of, is_about
+from trainer.judge.gate_result import EXIT_TRY_LATER, GateResult, gate_of, is_about
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ TRIES, PAUSES_S = 3, (10.0, 60.0)
 WAITS, LATER_S = 30, 60.0
 STOP_S = 5.0
 COULD_NOT = "could not be judged"
+#: Arguments of the Python interpreter.
+JUDGE = ("-m", "trainer.judge")
 
 
 class GateJobs:
@@ -33,12 +35,12 @@ class GateJobs:
         self,
         settings: Settings,
         can_judge: Callable[[], bool],
-        module: str = "trainer.judge.gate_result",
+        command: tuple[str, ...] = JUDGE,
         pauses_s: tuple[float, ...] = PAUSES_S,
         later_s: float = LATER_S,
     ) -> None:
         self._settings = settings.model_copy(update={"ready_file": None})
-        self._can_judge, self._module, self._pauses_s, self._later_s = can_judge, module, pauses_s, later_s
+        self._can_judge, self._command, self._pauses_s, self._later_s = can_judge, command, pauses_s, later_s
         self._pair: tuple[str, str, str] | None = None
         self._job: Child | None = None
         self._tries, self._waits, self._not_before, self._until = 0, 0, 0.0, 0.0
@@ -70,7 +72,7 @@ class GateJobs:
         if time.monotonic() < self._not_before or not self._can_judge():
             return None
         logs = self._settings.stack.dir / "logs"
-        command = [sys.executable, "-m", self._module, "--version", version]
+        command = [sys.executable, *self._command, "--version", version]
         self._job = Child("gate", command, logs / "gate.log", environment(self._settings), self._settings.stack.dir / "gate.json")
         try:
             self._job.start()
@@ -88,7 +90,7 @@ class GateJobs:
         if result is None or not is_about(result.evidence, version, champion):
             how = "not within promotion.gate_timeout_s" if job.is_running else f"exit code {job.exit_code}, and no result about these two"
             log.warning("gate failed", extra={"version": version.version, "tries": self._tries, "reason": how})
-            is_later = job.exit_code == LATER
+            is_later = job.exit_code == EXIT_TRY_LATER
             job.stop(STOP_S)
             result = None
             pause_s = self._pauses_s[min(self._tries, len(self._pauses_s)) - 1]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 
 from infra.registry.client import RegisteredVersion
-from schemas.promotion import CHALLENGING, VersionState
+from schemas.promotion import CHALLENGING, REASON_CHARS, VersionState
 from trainer.promotion.operator_api import Refused
 from trainer.promotion.state_machine import crown
-from trainer.promotion.version_history import REASON_CHARS, Ledger, Step
+from trainer.promotion.version_history import Ledger, Step
 
 NAME_CHARS = 64
 #: From where a person may make a version champion: it was gated against the champion of now, or was champion itself.

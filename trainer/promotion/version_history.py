@@ -17,10 +17,7 @@ from infra.errors import CannotContinue, RetryLater
 from infra.registry.client import RegisteredVersion
 from infra.registry.version_tags import unreadable
 from schemas.model_events import Alias
-from schemas.promotion import CHALLENGING, TRANSITIONS, Transition, VersionState
-
-#: Longer reasons are cut: a transition is one tag.
-REASON_CHARS = 2_000
+from schemas.promotion import CHALLENGING, REASON_CHARS, TRANSITIONS, Transition, VersionState
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from infra.settings import Settings
 from trainer.data.snapshot import snapshots_dir
+from trainer.folders import checkpoints_dir
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +25,6 @@ log = logging.getLogger(__name__)
 UNTOUCHED_S = 86_400.0
 #: Versions, digests, and what downloads and removals that were killed left. Nothing else is ours to remove.
 _OURS = re.compile(r"[0-9]+|[0-9a-f]{64}|\.[0-9]+-.+|\.unused-.+")
-
-
-def checkpoints_dir(settings: Settings) -> Path:
-    """Where the trainer's processes fetch versions to."""
-    return settings.stack.dir / "trainer" / "checkpoints"
 
 
 def remove(settings: Settings, versions: Collection[str], digests: Collection[str]) -> None:

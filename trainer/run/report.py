@@ -32,6 +32,7 @@ from typing import Any, Self
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
 from trainer.data.snapshot import Snapshot, ranges_json
+from trainer.folders import runs_dir
 from trainer.learn import memory
 from trainer.learn.training_state import write_json
 
@@ -55,7 +56,7 @@ class Report:
     def begin(cls, settings: Settings) -> Self:
         began = datetime.now(UTC)
         run_id = f"{began:%Y%m%dT%H%M%S%f}-{os.getpid()}"  # in the order of time
-        directory = settings.stack.dir / "runs" / run_id
+        directory = runs_dir(settings) / run_id
         directory.mkdir(parents=True)
         data = {
             "run_id": run_id,

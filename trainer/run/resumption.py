@@ -16,6 +16,7 @@ from infra.errors import CannotContinue, RetryLater
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from trainer.data.snapshot import code_version
+from trainer.folders import runs_dir
 from trainer.run.report import ABANDONED, INTERRUPTED, RUNNING, Report, told_settings
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ def _left_behind(settings: Settings) -> Iterator[Report]:
 
     Only where a report is absent, so that nobody ever began, the state goes. Raises RetryLater where one cannot be read now.
     """
-    for state in sorted((settings.stack.dir / "runs").glob(f"*/{STATE}"), reverse=True):
+    for state in sorted((runs_dir(settings)).glob(f"*/{STATE}"), reverse=True):
         try:
             report = Report.read(state.parent / "report.json")
         except FileNotFoundError:

@@ -20,11 +20,10 @@ from trainer.data.collect import collect
 from trainer.data.holdout import untouched_share
 from trainer.data.snapshot import ranges_json
 from trainer.interruption import Interrupted
-from trainer.promotion.bootstrap import bootstrap
 from trainer.run.lease import Held, is_held, lease_path
 from trainer.run.planning import plan
 from trainer.run.resumption import parent_of_run
-from trainer.run.training_run import run
+from trainer.run.training_run import EnsureChampion, run
 from trainer.run.watch import Watch
 
 log = logging.getLogger(__name__)
@@ -51,16 +50,16 @@ def describe(settings: Settings, stop: threading.Event) -> dict[str, Any]:
     }
 
 
-def serve(settings: Settings, stop: threading.Event) -> None:
+def serve(settings: Settings, stop: threading.Event, ensure_champion: EnsureChampion) -> None:
     """Look every `trainer.poll_s`, run where a trigger fires. A run or a look that fails, however it does, is logged; the next may succeed."""
     registry = Registry(settings)
     watch = Watch(settings, registry)
     mark_ready(settings)
     while not stop.is_set():
         try:
-            bootstrap(settings, registry, stop)
+            ensure_champion(settings, registry, stop)
             with watch:
-                _watch(settings, stop, registry, watch)
+                _watch(settings, stop, ensure_champion, registry, watch)
         except Interrupted:
             return
         except (RetouchError, KafkaError, OSError) as error:
@@ -71,14 +70,14 @@ def serve(settings: Settings, stop: threading.Event) -> None:
             stop.wait(settings.trainer.every_s)
 
 
-def _watch(settings: Settings, stop: threading.Event, registry: Registry, watch: Watch) -> None:
+def _watch(settings: Settings, stop: threading.Event, ensure_champion: EnsureChampion, registry: Registry, watch: Watch) -> None:
     while not stop.is_set():
         triggers = watch.look(stop)
         fired = [trigger for trigger in triggers if trigger.fired]
         if fired and not is_held(lease_path(settings)):  # else somebody runs one by hand; look again when it is over
             log.info("triggered", extra={"triggers": [trigger.kind for trigger in fired], "reason": "; ".join(trigger.reason for trigger in fired)})
             try:
-                run(settings, stop, registry, triggers)
+                run(settings, stop, ensure_champion, registry, triggers)
             except Interrupted:
                 raise
             except RetouchError as error:

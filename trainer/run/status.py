@@ -8,6 +8,7 @@ from typing import Any
 
 from infra.errors import CannotContinue
 from infra.settings import Settings
+from trainer.folders import runs_dir
 from trainer.run.lease import is_held, lease_path
 from trainer.run.report import INTERRUPTED, RUNNING, Report
 from trainer.run.resumption import STATE
@@ -18,7 +19,7 @@ KILLED = "killed"
 
 def status(settings: Settings) -> dict[str, Any] | None:
     """The newest run's state as plain JSON values; None where there was none yet. Raises CannotContinue for a report that cannot be read."""
-    runs = sorted((settings.stack.dir / "runs").glob("*/report.json"))
+    runs = sorted((runs_dir(settings)).glob("*/report.json"))
     if not runs:
         return None
     data = _read(runs[-1])
@@ -52,7 +53,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def unfinished(settings: Settings) -> list[str]:
     """The ids of runs that were cut short and kept what they need to go on; none while a trainer is at work."""
-    return [] if is_held(lease_path(settings)) else sorted(_unfinished(settings.stack.dir / "runs"))
+    return [] if is_held(lease_path(settings)) else sorted(_unfinished(runs_dir(settings)))
 
 
 def _unfinished(runs: Path) -> Iterator[str]:

@@ -9,7 +9,7 @@ import importlib
 import logging
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -25,10 +25,10 @@ from infra.settings import Settings
 from trainer.data.collect import check_erasures, collect
 from trainer.data.holdout import HOLDOUT_SHARE, untouched_share
 from trainer.data.snapshot import Snapshot, code_version, load, write
+from trainer.folders import checkpoints_dir
 from trainer.interruption import Interrupted, check
 from trainer.judge.gate_result import GateResult, gate_tag
 from trainer.learn.distributed import Launch, heeding, launched
-from trainer.promotion.bootstrap import bootstrap
 from trainer.run import cleanup
 from trainer.run.lease import lease, lease_path
 from trainer.run.planning import plan
@@ -42,7 +42,13 @@ log = logging.getLogger(__name__)
 _LIBRARIES = ("torch", "transformers", "datasets", "trl.trainer.sft_trainer", "trainer.run.stages")
 
 
-def run(settings: Settings, stop: threading.Event, registry: Registry | None = None, triggers: Sequence[Trigger] = (BY_HAND,)) -> Report:
+#: Returns the champion; registers the first one if there is none.
+EnsureChampion = Callable[[Settings, Registry, threading.Event], RegisteredVersion]
+
+
+def run(
+    settings: Settings, stop: threading.Event, ensure_champion: EnsureChampion, registry: Registry | None = None, triggers: Sequence[Trigger] = (BY_HAND,)
+) -> Report:
     """One run, or the rest of one that was cut short. `triggers` are why, and all others that were asked; the report keeps them.
 
     Raises Interrupted when stopped, RetryLater when broker, registry, disk or another process of the launch fail it, BadSetting for a setting that cannot
@@ -51,7 +57,7 @@ def run(settings: Settings, stop: threading.Event, registry: Registry | None = N
     """
     with _worldly():
         registry = registry or Registry(settings)
-        champion = bootstrap(settings, registry, stop)
+        champion = ensure_champion(settings, registry, stop)
         with launched(settings.trainer.processes_wait_s) as launch, lease(lease_path(settings)):
             parent = parent_of_run(settings, registry, champion)
             report = take_up(settings, registry, champion, parent)
@@ -136,7 +142,7 @@ class _Run:
         with report.stage("load"):
             tracked = report.data["tracked"] = registry.tracking.begin(report.run_id, params, dataset)
             progress = Progress(report, registry.tracking, tracked)
-            checkpoints = cleanup.checkpoints_dir(self.settings)
+            checkpoints = checkpoints_dir(self.settings)
             fetched = {version: registry.fetch(version, checkpoints) for version in (parent.version, self.champion.version)}
         stages = Stages(self.settings, report, progress, snapshot, self.stop, self.launch)
         candidate = stages.candidate(fetched[parent.version], fetched[self.champion.version])

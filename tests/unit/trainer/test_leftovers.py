@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from infra.settings import Settings, load
-from trainer.run.cleanup import UNTOUCHED_S, checkpoints_dir, remove
+from trainer.folders import checkpoints_dir
+from trainer.run.cleanup import UNTOUCHED_S, remove
 
 OLD, NEEDED = "a" * 64, "b" * 64
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from infra.errors import CannotContinue, RetryLater
-from infra.registry.client import RegisteredVersion
+from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings, load
 from schemas.model_events import Alias
 from tests.unit.trainer.disk import files_up_to
@@ -47,6 +47,10 @@ def runs(settings: Settings) -> list[Path]:
     return sorted((settings.stack.dir / "runs").glob("*"))
 
 
+def first_version(settings: Settings, registry: Registry, stop: threading.Event) -> RegisteredVersion:
+    return registry.get("1")
+
+
 def fail_with(error: Exception) -> Callable[[], None]:
     def fail() -> None:
         raise error
@@ -57,9 +61,9 @@ def fail_with(error: Exception) -> Callable[[], None]:
 def test_a_run_for_which_the_disk_has_no_room_can_be_asked_for_again_and_leaves_no_folder(settings: Settings) -> None:
     registry: Any = OneVersion(lambda: None)
     with files_up_to(0), pytest.raises(RetryLater, match="OSError"):  # the lease cannot be written
-        run(settings, threading.Event(), registry)
+        run(settings, threading.Event(), first_version, registry)
     with files_up_to(100), pytest.raises(RetryLater, match="OSError"):  # nor the report
-        run(settings, threading.Event(), registry)
+        run(settings, threading.Event(), first_version, registry)
     assert runs(settings) == []
 
 
@@ -67,12 +71,12 @@ def test_a_run_on_a_disk_that_fills_up_can_be_taken_up(settings: Settings) -> No
     disk = ExitStack()
     registry: Any = OneVersion(lambda: disk.enter_context(files_up_to(100)))
     with disk, pytest.raises(RetryLater, match="OSError"):  # it cannot say that its first stage begins
-        run(settings, threading.Event(), registry)
+        run(settings, threading.Event(), first_version, registry)
     (folder,) = runs(settings)
     assert Report.read(folder / "report.json").data["status"] == "running" and (folder / "state").is_dir()
     registry = OneVersion(fail_with(RetryLater("the registry is away")))
     with pytest.raises(RetryLater, match="the registry is away"):
-        run(settings, threading.Event(), registry)
+        run(settings, threading.Event(), first_version, registry)
     assert runs(settings) == [folder]
 
 
@@ -86,7 +90,7 @@ def test_a_full_disk_does_not_hide_how_a_run_ended(settings: Settings, error: Ex
 
     registry: Any = OneVersion(fail)
     with disk, pytest.raises(type(error), match=str(error)):
-        run(settings, threading.Event(), registry)
+        run(settings, threading.Event(), first_version, registry)
     (folder,) = runs(settings)
     assert (folder / "state").exists() is isinstance(error, Interrupted)
 
@@ -97,7 +101,7 @@ def test_a_full_disk_does_not_hide_how_a_run_ended(settings: Settings, error: Ex
 def test_a_run_that_is_out_of_memory_keeps_its_state_and_another_error_ends_it(settings: Settings, error: Exception, status: str) -> None:
     registry: Any = OneVersion(fail_with(error))
     with pytest.raises(type(error)):
-        run(settings, threading.Event(), registry)
+        run(settings, threading.Event(), first_version, registry)
     (folder,) = runs(settings)
     told = json.loads((folder / "report.json").read_text())
     assert (told["status"], told["reason"], told["kills"]) == (status, type(error).__name__, int(status == "interrupted"))

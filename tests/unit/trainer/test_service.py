@@ -5,6 +5,7 @@ import logging
 import threading
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from kafka.errors import KafkaError
@@ -72,7 +73,6 @@ class Looks:
 def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waits: int, looks: list[Exception | None], runs: list[Exception | None]) -> list[float | None]:
     """How long the service waited each time."""
     monkeypatch.setattr(service, "Registry", lambda settings: None)
-    monkeypatch.setattr(service, "bootstrap", lambda *args: None)
     monkeypatch.setattr(service, "Watch", lambda *args: Looks(*looks))
 
     def run(*args: Any) -> None:
@@ -81,7 +81,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waits: int, looks: l
 
     monkeypatch.setattr(service, "run", run)
     stop = Waits(waits)
-    serve(load(stack={"dir": tmp_path}, trainer={"poll_s": POLL_S, "every_s": EVERY_S}), stop)
+    serve(load(stack={"dir": tmp_path}, trainer={"poll_s": POLL_S, "every_s": EVERY_S}), stop, Mock())
     assert not runs
     return stop.seconds
 

@@ -30,7 +30,7 @@ def versions() -> list[RegisteredVersion]:
 
 
 def jobs(settings: Settings, can_judge: bool = True) -> GateJobs:
-    return GateJobs(settings, lambda: can_judge, "tests.unit.trainer.promotion.judge", pauses_s=(0.0,), later_s=0.0)
+    return GateJobs(settings, lambda: can_judge, ("-m", "tests.unit.trainer.promotion.judge"), pauses_s=(0.0,), later_s=0.0)
 
 
 def judged(gates: GateJobs, version: RegisteredVersion, champion: RegisteredVersion) -> GateResult:
