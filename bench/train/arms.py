@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from bench.train.plan import Plan
-from infra.settings import Rl, Sft, Trainer
+from infra.settings import RlSettings, SftSettings, TrainerSettings
 from pico.checkpoints import BASE, REFLECTOR
 
 #: Steps are set by the plan alone, never by how much data there is.
@@ -50,11 +50,11 @@ class Arm:
     name: str
     start: Path | str
     asked: Asked = Asked.REWRITE
-    sft: Sft | None = None
-    rl: Rl | None = None
+    sft: SftSettings | None = None
+    rl: RlSettings | None = None
 
 
-def arms(plan: Plan, trainer: Trainer) -> list[Arm]:
+def arms(plan: Plan, trainer: TrainerSettings) -> list[Arm]:
     """All of them but zero-shot, which nothing has to be done for."""
     longest = plan.rl_steps * plan.sft_steps_per_rl_step
     progressive = rl(trainer, plan, plan.k_min, plan.k_max)
@@ -81,11 +81,11 @@ def chosen(all_arms: Sequence[Arm], names: Sequence[str]) -> list[Arm]:
     return [arm for arm in all_arms if arm.name in wanted]
 
 
-def sft(trainer: Trainer, steps: int, k_max: int = 0) -> Sft:
+def sft(trainer: TrainerSettings, steps: int, k_max: int = 0) -> SftSettings:
     """The user's settings of SFT over one item, or over one to `k_max`, for exactly so many steps."""
     return trainer.sft.model_copy(update={"k": 1, "k_max": k_max, "epochs": _MANY_EPOCHS, "max_steps": steps})
 
 
-def rl(trainer: Trainer, plan: Plan, k_min: int, k_max: int) -> Rl:
+def rl(trainer: TrainerSettings, plan: Plan, k_min: int, k_max: int) -> RlSettings:
     changes = {"steps": plan.rl_steps, "k_min": k_min, "k_max": k_max, "prompts_per_step": plan.prompts_per_step, "candidates": plan.candidates}
     return trainer.rl.model_copy(update=changes)

@@ -17,7 +17,7 @@ from bench.train.material import Population
 from bench.train.plan import Plan
 from bench.train.report import Measurement
 from infra.errors import BadSetting
-from infra.settings import Trainer
+from infra.settings import TrainerSettings
 from pico.checkpoints import REFLECTOR
 from traffic.world import MOVIE_TAG, PRODUCT_RATING, TWEET_PARAPHRASE
 from trainer.data.cases import Lesson
@@ -87,7 +87,7 @@ def _mixed_up(lessons: Sequence[Lesson], share: float, rng: random.Random) -> It
         yield from own[count:]
 
 
-def run(jobs: Jobs, plan: Plan, trainer: Trainer) -> None:
+def run(jobs: Jobs, plan: Plan, trainer: TrainerSettings) -> None:
     """SFT with each number of steps, then RL from the one that training users' later outcomes choose."""
     tried = [Arm(f"{SFT}{steps}", REFLECTOR, sft=sft(trainer, steps, plan.k_max)) for steps in plan.grid]
     jobs.run(tried)

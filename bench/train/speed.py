@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import CannotContinue
-from infra.settings import Rl, Settings, load
+from infra.settings import RlSettings, Settings, load
 from trainer.data.cases import Case
 
 #: So small that no weight moves, and more than nothing, which an optimizer might skip.
@@ -67,7 +67,7 @@ class Speed:
         return min(self.ratio, self.ratio_by_token) >= TARGET
 
 
-def measure(checkpoint: Path, cases: Sequence[Case], settings: Settings, rounds: int = 5, rl: Rl | None = None) -> Speed:
+def measure(checkpoint: Path, cases: Sequence[Case], settings: Settings, rounds: int = 5, rl: RlSettings | None = None) -> Speed:
     """`rounds` steps of each engine behind one that warms up. Both hold `checkpoint`; `cases` have histories. Blocks for about 7 s a round on one core.
 
     Raises CannotContinue for fewer cases than one step asks.
@@ -127,7 +127,7 @@ class _Clock:
 class _Race:
     """Both engines. TRL's trainer drives; before each of its steps ours makes the same one."""
 
-    def __init__(self, checkpoint: Path, cases: Sequence[Case], settings: Settings, rl: Rl) -> None:
+    def __init__(self, checkpoint: Path, cases: Sequence[Case], settings: Settings, rl: RlSettings) -> None:
         from trainer.data.prompts import Prompter
         from trainer.learn.grpo import plan_of
         from trainer.learn.policy import Policy

@@ -6,7 +6,7 @@ from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
-from infra.settings import Kafka, Settings
+from infra.settings import KafkaSettings, Settings
 from schemas.envelope import seal
 from schemas.messages import Message
 from schemas.topics import MAX_MESSAGE_BYTES, Topic
@@ -14,7 +14,7 @@ from schemas.topics import MAX_MESSAGE_BYTES, Topic
 
 def client_options(settings: Settings) -> dict[str, Any]:
     """kafka-python's connection options. Raises BadSetting without an address."""
-    kafka: Kafka = settings.kafka
+    kafka: KafkaSettings = settings.kafka
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers().split(","),
         "security_protocol": kafka.security_protocol,

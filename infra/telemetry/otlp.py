@@ -24,7 +24,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from infra.settings import Telemetry
+from infra.settings import TelemetrySettings
 from infra.telemetry.instruments import AnyMetric
 from infra.telemetry.metrics import METRICS
 from infra.telemetry.points import metrics_data
@@ -49,7 +49,7 @@ _KINDS = {Kind.INTERNAL: SpanKind.INTERNAL, Kind.CONSUMER: SpanKind.CONSUMER, Ki
 class Otlp:
     """Exports from its making until `end`, which gives the last metrics and spans `end_within_s` and then lets go."""
 
-    def __init__(self, settings: Telemetry, process: str, instance: str | None, metrics: Iterable[AnyMetric] = METRICS) -> None:
+    def __init__(self, settings: TelemetrySettings, process: str, instance: str | None, metrics: Iterable[AnyMetric] = METRICS) -> None:
         endpoint = (settings.otlp_endpoint or "").rstrip("/")
         resource = Resource.create({"service.name": f"retouch-{process.replace(' ', '-')}", "service.instance.id": instance or str(uuid.uuid4())})
         for name, level in _CHATTY.items():
@@ -93,7 +93,7 @@ class _Recorded:
 
 
 class _Metrics:
-    def __init__(self, endpoint: str, settings: Telemetry, resource: Resource, metrics: tuple[AnyMetric, ...]) -> None:
+    def __init__(self, endpoint: str, settings: TelemetrySettings, resource: Resource, metrics: tuple[AnyMetric, ...]) -> None:
         self._exporter = OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=settings.timeout_s, session=_session(endpoint))
         self._trouble = _Trouble("metrics", endpoint)
         self._resource, self._metrics, self._every_s = resource, metrics, settings.every_s

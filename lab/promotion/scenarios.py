@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from infra.settings import Promotion
+from infra.settings import PromotionSettings
 from lab.promotion.script import PROMOTION, Told
 from schemas.promotion import CanaryPrompt, VersionState
 from trainer.judge.gate_result import GateResult
@@ -33,7 +33,7 @@ class Scenario:
     ends: VersionState = VersionState.CHAMPION
 
     @property
-    def promotion(self) -> Promotion:
+    def promotion(self) -> PromotionSettings:
         return PROMOTION.model_copy(update={"approval": "person"}) if self.approves else PROMOTION
 
     def refused(self, ledger: Ledger) -> set[str]:

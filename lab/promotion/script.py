@@ -9,7 +9,7 @@ from typing import Literal
 from uuid import UUID
 
 from infra.registry.client import RegisteredVersion
-from infra.settings import Promotion
+from infra.settings import PromotionSettings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality, Span
 from schemas.serving import Refusal, ServingReport
@@ -19,7 +19,7 @@ from trainer.promotion.feed import Seen
 #: What the figures of the stage under way mean. For `better` there are more and better ones than either stage needs.
 Told = Literal["nothing", "better", "harmful", "equal"]
 #: Small enough to be reached by the figures below.
-PROMOTION = Promotion(shadow_answers=200, canary_answers=400, min_answers=100, min_users=30)
+PROMOTION = PromotionSettings(shadow_answers=200, canary_answers=400, min_answers=100, min_users=30)
 USERS, ANSWERS = 300, 2
 START = datetime(2026, 1, 1, tzinfo=UTC)
 

@@ -21,7 +21,7 @@ from typing import Any
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
 
-from infra.settings import Kafka
+from infra.settings import KafkaSettings
 
 FETCH_WAIT_MS = 50
 #: Prefetched records a processor, and records a poll.
@@ -86,7 +86,7 @@ class Transport(driver.Transport):  # type: ignore[misc]
     Producer = Producer
 
 
-def credentials(kafka: Kafka) -> Any:
+def credentials(kafka: KafkaSettings) -> Any:
     """What Faust calls broker credentials; None for plain text."""
     context = None
     if kafka.security_protocol.endswith("SSL"):

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from infra.errors import BadSetting, CannotContinue, RetryLater
-from infra.settings import Index
+from infra.settings import IndexSettings
 from infra.urls import without_user
 from schemas.contexts import HistoryItem
 from streams.index.history import DOMAIN, OCCURRED_AT, TENANT, USER, Point, Scope, Selection, Vector, best_first
@@ -29,7 +29,7 @@ class ServerIndex:
         self._collection = collection
 
     @classmethod
-    async def connect(cls, settings: Index, *, dimension: int, embedder: str) -> Self:
+    async def connect(cls, settings: IndexSettings, *, dimension: int, embedder: str) -> Self:
         from qdrant_client import AsyncQdrantClient
 
         api_key = settings.api_key.get_secret_value() if settings.api_key else None

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from infra.settings import Quality as QualitySettings
+from infra.settings import QualitySettings
 from infra.telemetry.metrics import QUALITY_RECORDS, QUALITY_SCORED, QualityOutcome
 from schemas.experiments import Arm, Assignment
 from schemas.outcomes import Outcome

@@ -14,7 +14,7 @@ import pytest
 
 from infra.checkpoints.verification import BadCheckpoint, verify_checkpoint
 from infra.errors import BadSetting
-from infra.settings import EngineKind, Reflection, Settings
+from infra.settings import EngineKind, ReflectionSettings, Settings
 from schemas.responses import ModelVersion
 from tests.tiny_model import make_checkpoint
 from workers.serving.engines.engine import Generation, Sampling
@@ -77,7 +77,7 @@ def _texts(folder: Path) -> Texts:
 
 
 def _settings(folder: Path, kind: EngineKind = EngineKind.VLLM) -> Settings:
-    return Settings(reflection=Reflection(engine=kind, adapters=True, checkpoint=folder / "base", max_model_len=256, concurrency=16, versions=2))
+    return Settings(reflection=ReflectionSettings(engine=kind, adapters=True, checkpoint=folder / "base", max_model_len=256, concurrency=16, versions=2))
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from infra.checkpoints.verification import BadCheckpoint
-from infra.settings import EngineKind, Reflection, Settings
+from infra.settings import EngineKind, ReflectionSettings, Settings
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from tests.tiny_model import make_checkpoint
@@ -89,7 +89,7 @@ def _references(checkpoint: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
 @pytest.fixture(scope="module", params=KINDS)
 def started(request: pytest.FixtureRequest, models: Models) -> Iterator[ServingEngine]:
     kind, versions = request.param
-    settings = Settings(reflection=Reflection(engine=kind, max_model_len=512, concurrency=32, timeout_s=60, versions=versions))
+    settings = Settings(reflection=ReflectionSettings(engine=kind, max_model_len=512, concurrency=32, timeout_s=60, versions=versions))
     engine = start_engine(settings, models.first, FIRST, canary_prompts=models.canary_prompts("1"))
     yield engine
     asyncio.run(engine.close())
@@ -226,4 +226,4 @@ def test_a_checkpoint_that_does_not_load_at_start_says_so(models: Models, tmp_pa
     broken = make_checkpoint(tmp_path / "broken", seed=4)
     (broken / "model.safetensors").write_bytes(b"")
     with pytest.raises(EngineDied, match="did not start"):
-        start_engine(Settings(reflection=Reflection(engine=EngineKind.TRANSFORMERS)), broken, FIRST)
+        start_engine(Settings(reflection=ReflectionSettings(engine=EngineKind.TRANSFORMERS)), broken, FIRST)

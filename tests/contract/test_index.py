@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.errors import CannotContinue
-from infra.settings import Index
+from infra.settings import IndexSettings
 from schemas.contexts import Source
 from schemas.history import Interaction
 from streams.index.edge import EdgeIndex
@@ -50,7 +50,7 @@ async def open_index(kind: str, directory: Path) -> HistoryIndex:
             return await ServerIndex.open(AsyncQdrantClient(location=":memory:"), "history", dimension=DIMENSION, embedder="test")
     if not (url := os.environ.get("QDRANT_URL")):
         pytest.skip("QDRANT_URL is not set: no Qdrant server to test against")
-    settings = Index(url=url, collection=f"{SERVER_COLLECTIONS}{uuid.uuid4().hex}")
+    settings = IndexSettings(url=url, collection=f"{SERVER_COLLECTIONS}{uuid.uuid4().hex}")
     return await ServerIndex.connect(settings, dimension=DIMENSION, embedder="test")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from infra.checkpoints.verification import differences
-from infra.settings import Lora, Rl, Sft, Trainer
+from infra.settings import LoraSettings, RlSettings, SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from tests.tiny_model import make_checkpoint
 from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
@@ -24,12 +24,12 @@ from trainer.data.cases import Lesson, lesson_of
 
 OUT = Path(__file__).resolve().parents[2] / "bench-out" / "gpu-training.json"
 MAX_NEW_TOKENS = 128
-LORA = Lora(rank=16, dropout=0.05)
+LORA = LoraSettings(rank=16, dropout=0.05)
 WAYS = {
-    "full weights, our loop": Trainer(rl=Rl(steps=3)),
-    "LoRA, our loop": Trainer(lora=LORA, frozen_dtype="bfloat16", rl=Rl(steps=3)),
-    "full weights, TRL": Trainer(rl=Rl(engine="trl", steps=3, micro_batch=64)),
-    "LoRA, TRL": Trainer(lora=LORA, frozen_dtype="bfloat16", gradient_checkpointing=True, rl=Rl(engine="trl", steps=3, micro_batch=64)),
+    "full weights, our loop": TrainerSettings(rl=RlSettings(steps=3)),
+    "LoRA, our loop": TrainerSettings(lora=LORA, frozen_dtype="bfloat16", rl=RlSettings(steps=3)),
+    "full weights, TRL": TrainerSettings(rl=RlSettings(engine="trl", steps=3, micro_batch=64)),
+    "LoRA, TRL": TrainerSettings(lora=LORA, frozen_dtype="bfloat16", gradient_checkpointing=True, rl=RlSettings(engine="trl", steps=3, micro_batch=64)),
 }
 
 
@@ -37,7 +37,7 @@ def lessons(count: int) -> list[Lesson]:
     return [lesson for n in range(count) if isinstance(lesson := lesson_of(make_trajectory(make_outcome(n))), Lesson)]
 
 
-def trained(checkpoint: Path, trainer: Trainer, folder: Path) -> dict[str, Any]:
+def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[str, Any]:
     """One run of the stages, with what it cost."""
     from trainer.data.prompts import Prompter
     from trainer.learn import memory, reinforce, sft
@@ -84,7 +84,7 @@ def test_sft_and_rl_run_on_the_gpu_by_every_way_and_their_cost_is_recorded(tmp_p
     checkpoint = make_checkpoint(tmp_path / "model", seed=0, layers=24, heads=16, head_size=64, spread=1.0)
     found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "max_new_tokens": MAX_NEW_TOKENS}
     for number, (name, trainer) in enumerate(WAYS.items()):
-        found[name] = trained(checkpoint, trainer.model_copy(update={"sft": Sft(batch_size=8)}), tmp_path / str(number))
+        found[name] = trained(checkpoint, trainer.model_copy(update={"sft": SftSettings(batch_size=8)}), tmp_path / str(number))
         torch.cuda.empty_cache()
     assert found["LoRA, TRL"]["trained_parameters"] < found["LoRA, TRL"]["parameters"] / 10
     OUT.parent.mkdir(exist_ok=True)

@@ -9,7 +9,7 @@ import torch
 
 from bench.train.data import build
 from bench.train.material import Population, of_world
-from infra.settings import Rl, Settings, Sft
+from infra.settings import RlSettings, Settings, SftSettings
 from pico.checkpoints import REFLECTOR
 from schemas.scoring import score
 from trainer.data.prompts import Prompter
@@ -29,11 +29,11 @@ def test_sft_lowers_the_loss_and_rl_raises_the_reward_of_the_shipped_reflector()
     policy = Policy.load(REFLECTOR)
     prompter = Prompter.of(settings, policy.tokenizer)
 
-    fit = sft.train(policy, data.lessons, prompter, Sft(max_steps=40, epochs=50, batch_size=16), 0, stop)
+    fit = sft.train(policy, data.lessons, prompter, SftSettings(max_steps=40, epochs=50, batch_size=16), 0, stop)
     assert fit.losses[-1] < 0.5 * fit.losses[0]
 
     # Always the same questions, whose base answers leave something to win: so steps differ by what was learnt and not by what was asked.
     asked = [case for case in data.training if case.items and score(case.task, case.base_answer, case.truth, case.query.options) < 0.8][:8]
-    steps = rl.train(policy, asked, prompter, Rl(steps=12, prompts_per_step=8, candidates=16, k_min=4, k_max=4, learning_rate=3e-4), 96, 0, stop)
+    steps = rl.train(policy, asked, prompter, RlSettings(steps=12, prompts_per_step=8, candidates=16, k_min=4, k_max=4, learning_rate=3e-4), 96, 0, stop)
     rewards = [step.reward for step in steps]
     assert sum(rewards[-3:]) / 3 > rewards[0] + 0.08

@@ -14,8 +14,7 @@ import pytest
 
 from infra.kafka.clients import producer, reader, send
 from infra.local.broker import Broker
-from infra.settings import Quality as QualitySettings
-from infra.settings import Settings, load
+from infra.settings import QualitySettings, Settings, load
 from schemas.envelope import read
 from schemas.experiments import Arm
 from schemas.ids import derive

@@ -23,7 +23,7 @@ from uuid import UUID
 
 from infra.errors import CannotContinue, RetryLater
 from infra.kafka.clients import reader
-from infra.settings import Settings, Trainer
+from infra.settings import Settings, TrainerSettings
 from schemas.envelope import read
 from schemas.erasures import ErasureRequest
 from schemas.messages import Malformed
@@ -113,7 +113,7 @@ def records(consumer: Any, ranges: Ranges, stop: threading.Event) -> Iterator[An
 
 
 def assemble(
-    ranges: Ranges, found: Iterable[Any], trainer: Trainer, untouched_share: float = 1.0, before: Ranges | None = None, directory: Path | None = None
+    ranges: Ranges, found: Iterable[Any], trainer: TrainerSettings, untouched_share: float = 1.0, before: Ranges | None = None, directory: Path | None = None
 ) -> Snapshot:
     """De-duplicate, sort and select what was read: the same records in any order give the same snapshot. `directory` is for the spool."""
     gathered = Gathered(before or {}, directory)

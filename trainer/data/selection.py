@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from infra.settings import Trainer
+from infra.settings import TrainerSettings
 from schemas.ids import is_held_out
 from schemas.topics import OUTCOMES, TRAJECTORIES
 from trainer.data.cases import Unusable
@@ -67,7 +67,7 @@ class Selected:
     judged_share: float
 
 
-def select(entries: Iterable[Entry], erased: Mapping[str, float], trainer: Trainer, untouched_share: float = 1.0, salt: bytes = b"") -> Selected:
+def select(entries: Iterable[Entry], erased: Mapping[str, float], trainer: TrainerSettings, untouched_share: float = 1.0, salt: bytes = b"") -> Selected:
     """Select by the rules above. `erased`: user -> when they asked to be forgotten; `salt` changes with the parent, so that each version replays others."""
     judged_share = min(trainer.holdout_share, untouched_share)
     counts: Counter[str] = Counter()
@@ -126,7 +126,7 @@ def _once(lessons: Sequence[Entry], counts: Counter[str]) -> list[Entry]:
     return sorted(first.values(), key=lambda entry: entry.row_id)
 
 
-def _proportioned(entries: Sequence[Entry], trainer: Trainer, salt: bytes, counts: Counter[str]) -> list[Entry]:
+def _proportioned(entries: Sequence[Entry], trainer: TrainerSettings, salt: bytes, counts: Counter[str]) -> list[Entry]:
     """Both shares at once: leaving some out for one may break the other, so each is applied until neither leaves out any more."""
     kept = list(entries)
     while True:
@@ -157,7 +157,7 @@ def _fair(entries: Sequence[Entry], share: float) -> list[Entry]:
     return [entry for theirs in by_user.values() for entry in theirs[:most]]
 
 
-def _later(heldout: Sequence[Entry], trained_at: Collection[float], trainer: Trainer, counts: Counter[str]) -> Sequence[Entry]:
+def _later(heldout: Sequence[Entry], trained_at: Collection[float], trainer: TrainerSettings, counts: Counter[str]) -> Sequence[Entry]:
     """Those asked after most of what trains, where they are enough to judge by; else all."""
     times = sorted(trained_at)
     cut = times[min(len(times) - 1, int(trainer.judge_after * len(times)))] if times else -float("inf")

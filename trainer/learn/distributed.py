@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from infra.errors import BadSetting, RetryLater
-from infra.settings import Trainer
+from infra.settings import TrainerSettings
 
 
 def processes() -> int:
@@ -51,7 +51,7 @@ def divided(total: int, micro_batch: int, what: str) -> tuple[int, int]:
     return size, share // size
 
 
-def check_launch(trainer: Trainer) -> None:
+def check_launch(trainer: TrainerSettings) -> None:
     """Raises BadSetting where what `trainer` asks for cannot be trained by as many processes as were launched."""
     if trainer.rl.steps:
         if processes() > 1 and trainer.rl.engine != "trl":

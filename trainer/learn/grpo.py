@@ -26,7 +26,7 @@ from transformers import PrinterCallback
 from trl import GRPOConfig
 
 from infra.errors import BadSetting
-from infra.settings import Rl
+from infra.settings import RlSettings
 from trainer.data.cases import Case
 from trainer.data.prompts import Prompter
 from trainer.interruption import Interrupted
@@ -50,7 +50,7 @@ def train(
     policy: Policy,
     cases: Sequence[Case],
     prompter: Prompter,
-    rl: Rl,
+    rl: RlSettings,
     max_new_tokens: int,
     seed: int,
     stop: threading.Event,
@@ -95,7 +95,7 @@ def train(
     return watch.told
 
 
-def plan_of(cases: Sequence[Case], prompter: Prompter, rl: Rl, seed: int) -> Plan:
+def plan_of(cases: Sequence[Case], prompter: Prompter, rl: RlSettings, seed: int) -> Plan:
     """The prompts of every step, of cases with history. One of which not even one item fits is passed over. Raises CannotContinue where that is all of them.
 
     It holds places and the prompts drawn, not the cases: a snapshot makes its cases when they are asked for.
@@ -121,7 +121,7 @@ def records(state: Path | None) -> list[Step]:
     return [Step(**entry["record"]) for entry in history if "record" in entry]
 
 
-def _purpose(policy: Policy, plan: Plan, rl: Rl, max_new_tokens: int, seed: int) -> dict[str, object]:
+def _purpose(policy: Policy, plan: Plan, rl: RlSettings, max_new_tokens: int, seed: int) -> dict[str, object]:
     """What a state must have been made with to be continued."""
     cases = hashlib.sha256("\n".join(case.case_id for case in plan.cases).encode()).hexdigest()
     start = weights_digest(trained(policy.model))
@@ -176,7 +176,7 @@ def _released(policy: Policy) -> None:
         policy.peft.delete_adapter("ref")
 
 
-def _arguments(policy: Policy, prompter: Prompter, rl: Rl, max_new_tokens: int, seed: int, home: Path, save_every: int) -> Any:
+def _arguments(policy: Policy, prompter: Prompter, rl: RlSettings, max_new_tokens: int, seed: int, home: Path, save_every: int) -> Any:
     size, passes = divided(rl.prompts_per_step * rl.candidates, rl.micro_batch, "trainer.rl.prompts_per_step * candidates")
     return GRPOConfig(
         output_dir=str(home / "states"),

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 
 from infra.errors import BadSetting
-from infra.settings import Lora, Trainer
+from infra.settings import LoraSettings, TrainerSettings
 from trainer.learn.policy import Policy
 
 
-def trainable(checkpoint: Path, trainer: Trainer, *, parent: Path | None = None) -> Policy:
+def trainable(checkpoint: Path, trainer: TrainerSettings, *, parent: Path | None = None) -> Policy:
     """The policy as `trainer` wants it trained: in full, or with a fresh adapter that changes nothing yet. Raises what `Policy.load` raises."""
     policy = with_adapter(Policy.load(checkpoint, parent=parent, dtype=getattr(torch, trainer.frozen_dtype)), trainer.lora, trainer.seed)
     if trainer.gradient_checkpointing:
@@ -24,7 +24,7 @@ def trainable(checkpoint: Path, trainer: Trainer, *, parent: Path | None = None)
     return policy
 
 
-def with_adapter(policy: Policy, lora: Lora, seed: int) -> Policy:
+def with_adapter(policy: Policy, lora: LoraSettings, seed: int) -> Policy:
     """The same model with an adapter in its layers; all else is frozen. The policy as it is where `lora.rank` is 0.
 
     Raises BadSetting where the model has no layers of the names in `lora.targets`.

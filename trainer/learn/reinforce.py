@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from infra.errors import BadSetting
-from infra.settings import Rl
+from infra.settings import RlSettings
 from trainer.data.cases import Case
 from trainer.data.prompts import Prompter
 from trainer.learn import rl as own
@@ -20,7 +20,7 @@ def train(
     policy: Policy,
     cases: Sequence[Case],
     prompter: Prompter,
-    rl: Rl,
+    rl: RlSettings,
     max_new_tokens: int,
     seed: int,
     stop: threading.Event,

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from infra.errors import CannotContinue
-from infra.settings import Rl
+from infra.settings import RlSettings
 from trainer.data.cases import Case
 from trainer.data.prompts import Prompter
 from trainer.interruption import Interrupted, check
@@ -84,7 +84,7 @@ def train(
     policy: Policy,
     cases: Sequence[Case],
     prompter: Prompter,
-    rl: Rl,
+    rl: RlSettings,
     max_new_tokens: int,
     seed: int,
     stop: threading.Event,
@@ -154,7 +154,7 @@ def _step(
     anchor: Policy,
     cases: Sequence[Case],
     prompter: Prompter,
-    rl: Rl,
+    rl: RlSettings,
     max_new_tokens: int,
     optimizer: torch.optim.Optimizer,
     stop: threading.Event,
@@ -168,7 +168,7 @@ def _step(
     return _describe(number, rl, k, batch, (loss, kl, entropy), time.monotonic() - began)
 
 
-def _purpose(pool: Iterable[Case], rl: Rl, max_new_tokens: int, seed: int) -> dict[str, object]:
+def _purpose(pool: Iterable[Case], rl: RlSettings, max_new_tokens: int, seed: int) -> dict[str, object]:
     """What a state must have been made with to be continued."""
     cases = hashlib.sha256("\n".join(case.case_id for case in pool).encode()).hexdigest()
     return {"rl": rl.model_dump(mode="json"), "max_new_tokens": max_new_tokens, "seed": seed, "cases": cases}
@@ -189,7 +189,7 @@ def roll_out(policy: Policy, cases: Sequence[Case], prompter: Prompter, k: int, 
     return Batch([case for case, _ in fitting], prompts, groups, rewards, [prompt.shown for _, prompt in fitting])
 
 
-def learn(policy: Policy, anchor: Policy, batch: Batch, rl: Rl, optimizer: torch.optim.Optimizer) -> tuple[float, float, float]:
+def learn(policy: Policy, anchor: Policy, batch: Batch, rl: RlSettings, optimizer: torch.optim.Optimizer) -> tuple[float, float, float]:
     """One optimizer step on a batch. Returns loss, KL per completion and entropy per token."""
     policy.model.train()
     rows = [[one.token_ids for one in group] for group in batch.groups]
@@ -250,7 +250,7 @@ def rate_schedule(steps: int) -> Callable[[int], float]:
     return lambda step: min(1.0, (step + 1) / warmup) * max(FLOOR, 1 - step / steps)
 
 
-def _describe(number: int, rl: Rl, k: int, batch: Batch, figures: tuple[float, float, float], seconds: float) -> Step:
+def _describe(number: int, rl: RlSettings, k: int, batch: Batch, figures: tuple[float, float, float], seconds: float) -> Step:
     loss, kl, entropy = figures
     rewards = [reward for group in batch.rewards for reward in group]
     lengths = [len(one.token_ids) for group in batch.groups for one in group]

@@ -20,7 +20,7 @@ from statistics import fmean
 from typing import Any
 
 from infra.errors import CannotContinue
-from infra.settings import Sft
+from infra.settings import SftSettings
 from schemas.rewriting import Rewrite
 from trainer.data.cases import Lesson
 from trainer.data.prompts import Prompter
@@ -59,7 +59,7 @@ def train(
     policy: Policy,
     lessons: Sequence[Lesson],
     prompter: Prompter,
-    sft: Sft,
+    sft: SftSettings,
     seed: int,
     stop: threading.Event,
     state_dir: Path | None = None,
@@ -115,7 +115,7 @@ def order(lengths: Sequence[int], steps: int, batch_size: int, seed: int) -> lis
     return rows[: steps * batch_size]
 
 
-def examples(lessons: Sequence[Lesson], prompter: Prompter, sft: Sft, seed: int, end_ids: Collection[int] = ()) -> list[dict[str, str]]:
+def examples(lessons: Sequence[Lesson], prompter: Prompter, sft: SftSettings, seed: int, end_ids: Collection[int] = ()) -> list[dict[str, str]]:
     """Prompt and completion texts over `sft.k` items, or a number drawn up to `sft.k_max`; the reasoning's own example is always among them.
 
     Left out is what does not fit, a completion that serving would cut off, and one with an end token inside, the tokenizer's or one of `end_ids`.
@@ -160,7 +160,7 @@ def check_labels(trainer: Any, policy: Policy) -> None:
         raise CannotContinue("SFT labels are not exactly one completion and its end token; check the tokenizer's chat template and end token")
 
 
-def _steps(sft: Sft, rows: int) -> int:
+def _steps(sft: SftSettings, rows: int) -> int:
     """Batches are always full: one at the end of an epoch is filled from the next."""
     steps = math.ceil(sft.epochs * rows / sft.batch_size)
     return min(steps, sft.max_steps) if sft.max_steps > 0 else steps
@@ -171,7 +171,7 @@ def _means(losses: Sequence[float]) -> list[float]:
     return [fmean(losses[start : min(start + LOG_EVERY_STEPS, whole)]) for start in range(0, whole, LOG_EVERY_STEPS)]
 
 
-def _arguments(sft: Sft, steps: int, seed: int, directory: Path, save_every: int) -> Any:
+def _arguments(sft: SftSettings, steps: int, seed: int, directory: Path, save_every: int) -> Any:
     import torch
     from trl import SFTConfig
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 from infra.errors import CannotContinue
 from infra.registry.client import RegisteredVersion
 from infra.registry.version_tags import unreadable
-from infra.settings import Promotion
+from infra.settings import PromotionSettings
 from infra.telemetry.metrics import PROMOTION_TRANSITIONS
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import Transition, VersionState
@@ -70,7 +70,7 @@ class Promoter:
     def __init__(
         self,
         registry: Versions,
-        promotion: Promotion,
+        promotion: PromotionSettings,
         *,
         feed: Feed,
         gates: Gates,
@@ -155,7 +155,7 @@ class Promoter:
         return ledger.naming(meant)
 
 
-def verdict_of(ledger: Ledger, seen: Seen, promotion: Promotion, now: datetime) -> Verdict | None:
+def verdict_of(ledger: Ledger, seen: Seen, promotion: PromotionSettings, now: datetime) -> Verdict | None:
     """About the version that is tried; None where none is, where no figures could tell, and where they are not current.
 
     Its time runs as far as answers are counted, its own or others': while nobody asks, or nobody counts, no time is up.

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from infra.registry.client import RegisteredVersion
-from infra.settings import Promotion
+from infra.settings import PromotionSettings
 from schemas.ids import derive
 from schemas.model_events import Alias
 from schemas.promotion import CHALLENGING, VersionState
@@ -71,7 +71,7 @@ def to_judge(ledger: Ledger) -> RegisteredVersion | None:
     return next((version for version in ledger.in_state(VersionState.REGISTERED) if int(version.version) > first), None)
 
 
-def advance(ledger: Ledger, findings: Findings, promotion: Promotion, now: datetime) -> Step | None:
+def advance(ledger: Ledger, findings: Findings, promotion: PromotionSettings, now: datetime) -> Step | None:
     """The next step on settled logs, or None. Harm comes before everything that could wait."""
     if ledger.champion is None:
         return None
@@ -89,7 +89,7 @@ def crown(ledger: Ledger, version: RegisteredVersion, actor: str, reason: str, n
     return ledger.step(version, VersionState.CHAMPION, actor, reason, now, replaces=ledger.champion.version, **facts)
 
 
-def stage_after(state: VersionState, promotion: Promotion) -> VersionState:
+def stage_after(state: VersionState, promotion: PromotionSettings) -> VersionState:
     """The next stage on the way that the settings do not leave out."""
     left_out = {
         VersionState.SHADOW: promotion.shadow_answers == 0,
@@ -99,7 +99,7 @@ def stage_after(state: VersionState, promotion: Promotion) -> VersionState:
     return next(stage for stage in WAY[WAY.index(state) + 1 :] if not left_out.get(stage))
 
 
-def _refused_champion(ledger: Ledger, findings: Findings, promotion: Promotion, now: datetime) -> Step | None:
+def _refused_champion(ledger: Ledger, findings: Findings, promotion: PromotionSettings, now: datetime) -> Step | None:
     champion = ledger.champion
     if champion is None or champion.version not in findings.refused or not promotion.rollback_on_refusal:
         return None
@@ -108,7 +108,7 @@ def _refused_champion(ledger: Ledger, findings: Findings, promotion: Promotion, 
     return crown(ledger, sound, ACTOR, reason, now, rolls_back=True) if sound else None
 
 
-def _tried(ledger: Ledger, findings: Findings, promotion: Promotion, now: datetime) -> Step | None:
+def _tried(ledger: Ledger, findings: Findings, promotion: PromotionSettings, now: datetime) -> Step | None:
     """What follows for the version that is tried on users."""
     version = ledger.challenger
     if version is None:
@@ -152,13 +152,13 @@ def _judged(ledger: Ledger, findings: Findings, now: datetime) -> Step | None:
     return ledger.step(version, after, ACTOR, result.reason, now, evidence=result.evidence, canary_prompts=result.canary_prompts)
 
 
-def _begun(ledger: Ledger, promotion: Promotion, now: datetime) -> Step | None:
+def _begun(ledger: Ledger, promotion: PromotionSettings, now: datetime) -> Step | None:
     """The next version's turn, oldest first, where none is tried."""
     waiting = ledger.in_state(VersionState.GATED)
     return _onward(ledger, waiting[0], promotion, "its turn", now) if waiting and ledger.challenger is None else None
 
 
-def _onward(ledger: Ledger, version: RegisteredVersion, promotion: Promotion, reason: str, now: datetime, **facts: Any) -> Step:
+def _onward(ledger: Ledger, version: RegisteredVersion, promotion: PromotionSettings, reason: str, now: datetime, **facts: Any) -> Step:
     stage = stage_after(version.state, promotion)
     if stage is VersionState.CHAMPION:
         return crown(ledger, version, ACTOR, reason, now, **facts)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Literal
 
-from infra.settings import Promotion
+from infra.settings import PromotionSettings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality
 from trainer.promotion.comparison import Gain, Group, gain
@@ -63,7 +63,7 @@ class Guardrail:
     state: Literal["ok", "watching", "tripped"]  # watching: beyond the limit, by what may still be chance
 
 
-def canary_verdict(cells: Sequence[Quality], promotion: Promotion, since_s: float) -> Verdict:
+def canary_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since_s: float) -> Verdict:
     """On the experiment's cells so far, `since_s` after the canary began. Never PASSED.
 
     BETTER or HARMFUL when the whole interval of the reward's difference lies beyond 0; HARMFUL, too, when a guardrail trips, which needs no feedback.
@@ -104,7 +104,7 @@ def canary_verdict(cells: Sequence[Quality], promotion: Promotion, since_s: floa
     return Verdict(Outcome.RUNNING, words if enough else _waiting((one, other), promotion), evidence)
 
 
-def shadow_verdict(cells: Sequence[Quality], promotion: Promotion, since_s: float) -> Verdict:
+def shadow_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since_s: float) -> Verdict:
     """On the experiment's cells so far, `since_s` after the shadow stage began. Never BETTER: it looks for harm alone.
 
     The gain is over the answer shown to the same question; guardrails are against all answers that the champion gave meanwhile, the same users' among them, and
@@ -133,22 +133,22 @@ def shadow_verdict(cells: Sequence[Quality], promotion: Promotion, since_s: floa
     return Verdict(Outcome.RUNNING, f"{scored.n:,} of {promotion.shadow_answers:,} scored answers, {scored.users:,} of {promotion.min_users:,} users", evidence)
 
 
-def guardrails(cells: Sequence[Quality], promotion: Promotion) -> list[Guardrail]:
+def guardrails(cells: Sequence[Quality], promotion: PromotionSettings) -> list[Guardrail]:
     """As the verdict of the stage that the cells are of sees them: the canary's once there is one."""
     if any(cell.arm is Arm.CANARY for cell in cells):
         return _canary_rails(Group.of(cells, Arm.CANARY), Group.of(cells, Arm.BASELINE), promotion)
     return _shadow_rails(Group.of(cells, Arm.SHADOW), Group.of(cells, Arm.CHAMPION), promotion)
 
 
-def _canary_rails(canary: Group, baseline: Group, promotion: Promotion) -> list[Guardrail]:
+def _canary_rails(canary: Group, baseline: Group, promotion: PromotionSettings) -> list[Guardrail]:
     return _rails(canary, baseline, promotion, (1 - SHADOW_ALPHA_SHARE) * promotion.alpha, frozenset(Metric))
 
 
-def _shadow_rails(shadow: Group, shown: Group, promotion: Promotion) -> list[Guardrail]:
+def _shadow_rails(shadow: Group, shown: Group, promotion: PromotionSettings) -> list[Guardrail]:
     return _rails(shadow, shown, promotion, SHADOW_ALPHA_SHARE * promotion.alpha, frozenset(Metric) - {Metric.LATENCY_MS})
 
 
-def _rails(one: Group, other: Group, promotion: Promotion, budget: float, among: frozenset[Metric]) -> list[Guardrail]:
+def _rails(one: Group, other: Group, promotion: PromotionSettings, budget: float, among: frozenset[Metric]) -> list[Guardrail]:
     """Those of `among` that have a limit."""
     limits = {
         Metric.FALLBACK: promotion.max_fallback_rise,
@@ -162,7 +162,7 @@ def _rails(one: Group, other: Group, promotion: Promotion, budget: float, among:
     return [_rail(metric, limits[metric], one.whole[metric], other.whole[metric], promotion.min_users, alpha) for metric in watched]
 
 
-def _latency_ratio(baseline_ms: float, promotion: Promotion) -> float:
+def _latency_ratio(baseline_ms: float, promotion: PromotionSettings) -> float:
     """What is twice as slow as next to nothing is still quick: the limit is a ratio or a rise, whichever allows more."""
     return max(promotion.max_latency_ratio, 1 + promotion.free_latency_rise_ms / baseline_ms) if baseline_ms > 0 else promotion.max_latency_ratio
 
@@ -192,11 +192,11 @@ def _tripped(rails: Sequence[Guardrail]) -> str:
     )
 
 
-def _enough(groups: Sequence[Moments], promotion: Promotion) -> bool:
+def _enough(groups: Sequence[Moments], promotion: PromotionSettings) -> bool:
     return all(group.n >= promotion.min_answers and group.users >= promotion.min_users for group in groups)
 
 
-def _waiting(groups: Sequence[Moments], promotion: Promotion) -> str:
+def _waiting(groups: Sequence[Moments], promotion: PromotionSettings) -> str:
     answers, users = min(group.n for group in groups), min(group.users for group in groups)
     return f"too few to say anything: {answers:,} of {promotion.min_answers:,} scored answers, {users:,} of {promotion.min_users:,} users in the smaller group"
 

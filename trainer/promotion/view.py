@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from infra.registry.client import RegisteredVersion
-from infra.settings import Promotion, Settings
+from infra.settings import PromotionSettings, Settings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality
 from trainer.judge.gate_result import GATE
@@ -103,7 +103,7 @@ def _windows(cells: Iterable[Quality]) -> list[dict[str, Any]]:
     return rows
 
 
-def _guardrails(cells: Sequence[Quality], promotion: Promotion) -> list[dict[str, Any]]:
+def _guardrails(cells: Sequence[Quality], promotion: PromotionSettings) -> list[dict[str, Any]]:
     return [asdict(rail) | {"metric": rail.metric.value} for rail in guardrails(cells, promotion)] if cells else []
 
 

@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 from infra.errors import RetouchError, RetryLater
 from infra.process.lifecycle import mark_ready
 from infra.registry.client import Registry
-from infra.settings import Settings, Trainer
+from infra.settings import Settings, TrainerSettings
 from schemas.model_events import Alias
 from trainer.data.collect import collect
 from trainer.data.holdout import untouched_share
@@ -92,7 +92,7 @@ def _watch(settings: Settings, stop: threading.Event, ensure_champion: EnsureCha
         stop.wait(settings.trainer.poll_s)
 
 
-def pause_s(error: Exception, trainer: Trainer) -> float:
+def pause_s(error: Exception, trainer: TrainerSettings) -> float:
     """How long to leave a run alone that ended so: what is briefly away, or at work, may be back at the next look; anything else waits for the schedule."""
     return trainer.poll_s if isinstance(error, RetryLater | Held) else trainer.every_s
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from math import sqrt
 
-from infra.settings import Trainer
+from infra.settings import TrainerSettings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality, Span
 
@@ -56,14 +56,14 @@ def unfinished(runs: Sequence[str]) -> Trigger:
     return Trigger(TriggerKind.UNFINISHED, bool(runs), f"cut short: {', '.join(runs) or 'no run'}", {"runs": len(runs)})
 
 
-def new_outcomes(new: int, trainer: Trainer) -> Trigger:
+def new_outcomes(new: int, trainer: TrainerSettings) -> Trigger:
     numbers = {"new": new, "needed": trainer.new_outcomes}
     if not trainer.new_outcomes:
         return Trigger(TriggerKind.NEW_OUTCOMES, False, "trainer.new_outcomes is 0: never", numbers)
     return Trigger(TriggerKind.NEW_OUTCOMES, new >= trainer.new_outcomes, f"{new} new outcomes, trainer.new_outcomes is {trainer.new_outcomes}", numbers)
 
 
-def schedule(since_s: float | None, new_trajectories: int, trainer: Trainer) -> Trigger:
+def schedule(since_s: float | None, new_trajectories: int, trainer: TrainerSettings) -> Trigger:
     """`since_s`: seconds since the newest version or the last attempt; None where there was neither."""
     numbers = {"since_s": round(since_s or 0.0, 1), "every_s": trainer.every_s, "new": new_trajectories, "needed": trainer.min_trajectories}
     enough, due = new_trajectories >= trainer.min_trajectories, since_s is None or since_s >= trainer.every_s
@@ -119,7 +119,7 @@ class Rewards:
         self.recent, self._filling = {}, {} if self.first else self._filling
 
 
-def drift(rewards: Rewards, trainer: Trainer) -> Trigger:
+def drift(rewards: Rewards, trainer: TrainerSettings) -> Trigger:
     """Whether the latest answers score lower than the first: by at least `trainer.drift_drop`, and more than chance explains.
 
     Compared domain by domain, weighted as the latest have them, so that other questions are no drift. Errors are over users, because answers of one are

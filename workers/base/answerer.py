@@ -10,7 +10,7 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from infra.settings import Base
+from infra.settings import BaseModelSettings
 from schemas.drafts import Draft, DraftStatus
 from schemas.ids import derive
 from schemas.prompts import base_prompt
@@ -33,7 +33,7 @@ class Asks(Protocol):
 class Answerer:
     """The base worker's handler."""
 
-    def __init__(self, endpoint: Asks, settings: Base, breaker: Breaker, clock: Clock | None = None) -> None:
+    def __init__(self, endpoint: Asks, settings: BaseModelSettings, breaker: Breaker, clock: Clock | None = None) -> None:
         self._endpoint = endpoint
         self._settings = settings
         self._breaker = breaker

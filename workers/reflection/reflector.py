@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from infra.errors import CannotContinue
-from infra.settings import Reflection
+from infra.settings import ReflectionSettings
 from infra.telemetry.metrics import RESPONSES_SENT
 from schemas.contexts import Context, HistoryItem
 from schemas.experiments import Arm, Assignment
@@ -52,7 +52,12 @@ class Reflector:
     """The reflection worker's handler. `after` is told, when an answer is ready, which questions the challenger answers unseen."""
 
     def __init__(
-        self, settings: Reflection, engine: Engine, routes: Callable[[], Routes], clock: Clock | None = None, after: Callable[[Unseen], None] | None = None
+        self,
+        settings: ReflectionSettings,
+        engine: Engine,
+        routes: Callable[[], Routes],
+        clock: Clock | None = None,
+        after: Callable[[Unseen], None] | None = None,
     ) -> None:
         self._settings = settings
         self._engine = engine

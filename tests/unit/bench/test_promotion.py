@@ -15,14 +15,14 @@ from bench.promotion.plan import Plan
 from bench.promotion.population import Pool
 from bench.promotion.scenarios import Harm, Scenario, scenarios
 from infra.errors import BadSetting
-from infra.settings import Promotion
+from infra.settings import PromotionSettings
 from schemas.experiments import Arm
 from schemas.quality import Metric
 from trainer.promotion.comparison import Group
 from trainer.promotion.verdict import Outcome
 
 LOOKS = 12
-PROMOTION = Promotion(canary_answers=800)
+PROMOTION = PromotionSettings(canary_answers=800)
 EQUAL = Scenario("equal", "A/A", Outcome.INCONCLUSIVE, 60, "levels", users=300)
 
 
@@ -31,7 +31,7 @@ def pool() -> Pool:
     return population.levels(60, seed=0)
 
 
-def ran(scenario: Scenario, pool: Pool, promotion: Promotion = PROMOTION) -> list[Result]:
+def ran(scenario: Scenario, pool: Pool, promotion: PromotionSettings = PROMOTION) -> list[Result]:
     return [simulate(scenario, pool, promotion, LOOKS, (0, number)) for number in range(scenario.experiments)]
 
 
@@ -103,7 +103,7 @@ def test_scenarios_are_chosen_by_name() -> None:
 
 def test_a_run_writes_every_figure_and_a_picture(tmp_path: Path) -> None:
     plan = Plan(equal=2, unequal=2, looks=4, personas=12)
-    report = command.measure(Promotion(canary_answers=200), plan, scenarios(plan), jobs=1)
+    report = command.measure(PromotionSettings(canary_answers=200), plan, scenarios(plan), jobs=1)
     assert [one["name"] for one in report["scenarios"]] == [scenario.name for scenario in scenarios(plan)]
     assert "operator_token" not in report["settings"]
     assert len(json.loads(json.dumps(report, allow_nan=False))["targets"]) == 13

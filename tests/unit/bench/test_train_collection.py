@@ -4,12 +4,12 @@ import pytest
 
 from bench.train.collection import Collection, measure, measure_here, records
 from infra.errors import CannotContinue
-from infra.settings import Trainer
+from infra.settings import TrainerSettings
 from trainer.data.collect import assemble
 
 
 def test_made_records_are_read_and_used_like_real_ones() -> None:
-    found = assemble({}, records(300), Trainer())
+    found = assemble({}, records(300), TrainerSettings())
     assert found.counts["trajectories"] == found.counts["outcomes"] == 300
     assert found.counts["lessons"] + found.counts["trajectories.held_out"] == 300
     assert not [name for name in found.counts if name.endswith((".malformed", ".repeated", ".over_user_share"))]

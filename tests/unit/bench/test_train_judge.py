@@ -145,8 +145,8 @@ def test_the_plan_gives_rl_what_the_minutes_leave_it() -> None:
 
 
 def test_an_arm_brings_what_it_starts_from() -> None:
-    from infra.settings import Trainer
+    from infra.settings import TrainerSettings
 
-    every = arms.arms(QUICK, Trainer())
+    every = arms.arms(QUICK, TrainerSettings())
     assert [arm.name for arm in arms.chosen(every, [arms.RL_FIXED])] == [arms.SFT_TOP1, arms.RL_FIXED]
     assert arms.chosen(every, []) == every and {arm.name for arm in every} | {arms.ZERO_SHOT} == {*arms.TITLES}

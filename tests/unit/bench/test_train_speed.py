@@ -4,11 +4,11 @@ import pytest
 
 from bench.train.speed import measure
 from infra.errors import CannotContinue
-from infra.settings import Rl, load
+from infra.settings import RlSettings, load
 from tests.tiny_model import make_checkpoint
 from tests.unit.trainer.made import make_case
 
-RL = Rl(steps=1, prompts_per_step=2, candidates=3)
+RL = RlSettings(steps=1, prompts_per_step=2, candidates=3)
 
 
 def test_both_engines_make_the_same_steps_in_turns_and_nothing_is_learnt(tmp_path: Path) -> None:

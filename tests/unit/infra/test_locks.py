@@ -8,7 +8,7 @@ import pytest
 from infra.errors import RetryLater
 from infra.process.locks import locked
 from infra.registry.client import Registry
-from infra.settings import Settings, Stack
+from infra.settings import Settings, StackSettings
 from schemas.model_events import Alias
 
 
@@ -36,4 +36,4 @@ def test_a_registry_that_another_process_is_opening_does_not_answer_for_now(tmp_
     monkeypatch.setattr("infra.registry.mlflow_store.OPEN_WITHIN_S", 0.05)
     (tmp_path / "registry").mkdir()
     with locked(tmp_path / "registry" / "mlflow.db.lock", timeout_s=1), pytest.raises(RetryLater, match=r"mlflow\.db\.lock"):
-        Registry(Settings(stack=Stack(dir=tmp_path))).resolve(Alias.CHAMPION)
+        Registry(Settings(stack=StackSettings(dir=tmp_path))).resolve(Alias.CHAMPION)

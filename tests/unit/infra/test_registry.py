@@ -13,7 +13,7 @@ from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import RetryLater
 from infra.registry.client import Registry
 from infra.registry.mlflow_store import mlflow
-from infra.settings import Settings, Stack, load
+from infra.settings import Settings, StackSettings, load
 from schemas.model_events import Alias
 from tests.contract.registry_contract import GATED, RegistryContract
 from tests.unit.infra.checkpoint_files import write_checkpoint
@@ -30,7 +30,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(folder: Path) -> Settings:
-    return Settings(stack=Stack(dir=folder / "stack"))
+    return Settings(stack=StackSettings(dir=folder / "stack"))
 
 
 @pytest.fixture(scope="module")
@@ -226,7 +226,7 @@ def test_a_server_that_names_another_version_than_it_was_asked_for_is_not_believ
 
 
 def _open(stack_dir: Path) -> bool:
-    return Registry(Settings(stack=Stack(dir=stack_dir))).resolve(Alias.CHAMPION) is None
+    return Registry(Settings(stack=StackSettings(dir=stack_dir))).resolve(Alias.CHAMPION) is None
 
 
 def test_processes_that_open_a_new_registry_at_once_all_succeed(tmp_path: Path) -> None:

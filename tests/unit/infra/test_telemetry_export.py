@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from infra.process.ports import free_port
-from infra.settings import Kafka, Settings, Telemetry
+from infra.settings import KafkaSettings, Settings, TelemetrySettings
 from infra.telemetry.export import exporting
 from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_LAG, WORKER_RECORDS
 from infra.telemetry.tracing import Kind, messaging, span
@@ -18,7 +18,7 @@ from tests.unit.infra.otlp_collector import attributes, collecting
 
 def settings(url: str, **telemetry: float) -> Settings:
     given = {"every_s": 60.0, "timeout_s": 10.0, "end_within_s": 10.0} | telemetry
-    return Settings(telemetry=Telemetry(otlp_endpoint=url, **given), kafka=Kafka(instance="one"))
+    return Settings(telemetry=TelemetrySettings(otlp_endpoint=url, **given), kafka=KafkaSettings(instance="one"))
 
 
 def test_metrics_arrive_with_names_units_labels_and_values() -> None:

@@ -13,7 +13,7 @@ import torch
 import trl
 from safetensors.torch import save_file
 
-from infra.settings import Lora, Rl, Sft, Trainer
+from infra.settings import LoraSettings, RlSettings, SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
 from trainer.data.cases import Case, Lesson, lesson_of
@@ -23,8 +23,8 @@ from trainer.learn.distributed import is_main, processes
 from trainer.learn.lora import trainable
 from trainer.learn.rewards import Reward
 
-SFT = Sft(batch_size=4, micro_batch=1, max_steps=3, epochs=9)
-RL = Rl(engine="trl", steps=3, prompts_per_step=3, candidates=4, learning_rate=2e-2, beta=0.05, k_min=1, k_max=1, top_p=1.0)
+SFT = SftSettings(batch_size=4, micro_batch=1, max_steps=3, epochs=9)
+RL = RlSettings(engine="trl", steps=3, prompts_per_step=3, candidates=4, learning_rate=2e-2, beta=0.05, k_min=1, k_max=1, top_p=1.0)
 
 
 def reward_of(text: str, ended: bool, case: Case) -> Reward:
@@ -43,7 +43,7 @@ def main(checkpoint: Path, state_dir: Path, result: Path) -> None:
     torch.set_num_threads(1)
     vars(grpo_trainer)["reward_of"] = reward_of
     trl.GRPOTrainer._generate_single_turn = given
-    policy = trainable(checkpoint, Trainer(lora=Lora(rank=4)))
+    policy = trainable(checkpoint, TrainerSettings(lora=LoraSettings(rank=4)))
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     made = [lesson_of(make_trajectory(make_outcome(n), reasoning="they like b " * n or "b")) for n in range(5)]
     lessons = [lesson for lesson in made if isinstance(lesson, Lesson)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from infra.errors import RetryLater
-from infra.settings import Trainer, load
+from infra.settings import TrainerSettings, load
 from schemas.envelope import seal
 from schemas.erasures import ErasureRequest
 from schemas.ids import bucket, derive, is_held_out
@@ -27,7 +27,7 @@ HELD_OUT = next(f"u{n}" for n in range(99) if is_held_out("t", f"u{n}", 0.3))
 
 
 #: Selects nothing by share: that is `selection`'s own test.
-OPEN = Trainer(holdout_share=0.3, user_share=1.0, replay_share=1.0, judge_after=0.0)
+OPEN = TrainerSettings(holdout_share=0.3, user_share=1.0, replay_share=1.0, judge_after=0.0)
 
 
 def record(message: Outcome | Trajectory, offset: int = 0) -> Any:
@@ -42,7 +42,7 @@ def erasure(user: str, at: datetime, **fields: Any) -> Any:
     return SimpleNamespace(topic=ERASURES.name, partition=0, offset=0, timestamp=int(at.timestamp() * 1000), **(sealed | fields))
 
 
-def snapshot(messages: Iterable[Outcome | Trajectory], trainer: Trainer = OPEN) -> Snapshot:
+def snapshot(messages: Iterable[Outcome | Trajectory], trainer: TrainerSettings = OPEN) -> Snapshot:
     return assemble(RANGES, [record(message) for message in messages], trainer)
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from infra.errors import BadSetting
 from infra.process.ports import free_port
-from infra.settings import Rl, Sft, Trainer
+from infra.settings import RlSettings, SftSettings, TrainerSettings
 from trainer.learn.distributed import check_launch, divided, is_main, processes
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -36,16 +36,16 @@ def test_a_batch_is_divided_over_processes_and_micro_batches(monkeypatch: pytest
 
 
 def test_a_launch_that_cannot_divide_its_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    check_launch(Trainer())
+    check_launch(TrainerSettings())
     monkeypatch.setenv("WORLD_SIZE", "4")
-    check_launch(Trainer(rl=Rl(engine="trl")))
-    check_launch(Trainer(rl=Rl(steps=0)))
+    check_launch(TrainerSettings(rl=RlSettings(engine="trl")))
+    check_launch(TrainerSettings(rl=RlSettings(steps=0)))
     with pytest.raises(BadSetting, match=r"trainer\.rl\.engine=shared_prompt trains in one process, but 4 were launched; set it to trl"):
-        check_launch(Trainer())
+        check_launch(TrainerSettings())
     with pytest.raises(BadSetting, match=r"trainer\.rl\.prompts_per_step \* candidates=18 is not a multiple of 4"):
-        check_launch(Trainer(rl=Rl(engine="trl", prompts_per_step=9, candidates=2)))
+        check_launch(TrainerSettings(rl=RlSettings(engine="trl", prompts_per_step=9, candidates=2)))
     with pytest.raises(BadSetting, match=r"trainer\.sft\.batch_size=32 is not a multiple of 4 processes times 3 rows"):
-        check_launch(Trainer(sft=Sft(micro_batch=3), rl=Rl(engine="trl")))
+        check_launch(TrainerSettings(sft=SftSettings(micro_batch=3), rl=RlSettings(engine="trl")))
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from infra.errors import BadSetting, CannotContinue
-from infra.settings import Lora, Rl, Trainer
+from infra.settings import LoraSettings, RlSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case
 from trainer.data.cases import Case
@@ -24,9 +24,9 @@ from trainer.learn.policy import Policy
 from trainer.learn.rewards import Reward
 from trainer.learn.rollout import Completion
 
-RL = Rl(engine="trl", steps=4, prompts_per_step=2, candidates=8, learning_rate=2e-2, beta=0.05, k_min=1, k_max=2, top_p=1.0)
+RL = RlSettings(engine="trl", steps=4, prompts_per_step=2, candidates=8, learning_rate=2e-2, beta=0.05, k_min=1, k_max=2, top_p=1.0)
 CASES = [make_case(n) for n in range(4)]
-WHOLE, ADAPTER = Trainer(), Trainer(lora=Lora(rank=4, alpha=8.0))
+WHOLE, ADAPTER = TrainerSettings(), TrainerSettings(lora=LoraSettings(rank=4, alpha=8.0))
 
 
 def reward_of(text: str, ended: bool, case: Case) -> Reward:
@@ -49,7 +49,7 @@ def prompter_of(policy: Policy) -> Prompter:
     return Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
 
 
-def train(policy: Policy, rl: Rl, **more: Any) -> list[own.Step]:
+def train(policy: Policy, rl: RlSettings, **more: Any) -> list[own.Step]:
     return reinforce.train(policy, CASES, prompter_of(policy), rl, 6, 0, more.pop("stop", threading.Event()), **more)
 
 

@@ -6,7 +6,7 @@ import torch
 
 from infra.checkpoints.verification import differences
 from infra.errors import BadSetting
-from infra.settings import Lora, Rl, Sft, Trainer
+from infra.settings import LoraSettings, RlSettings, SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
 from trainer.data.cases import Lesson, lesson_of
@@ -17,12 +17,12 @@ from trainer.learn.policy import Policy, tensor_dtypes
 from trainer.learn.rewards import Reward
 from trainer.learn.rollout import Sampling, generate
 
-LORA = Lora(rank=4, alpha=8.0)
+LORA = LoraSettings(rank=4, alpha=8.0)
 
 
 @pytest.fixture
 def policy(tiny_checkpoint: Path) -> Policy:
-    return trainable(tiny_checkpoint, Trainer(lora=LORA))
+    return trainable(tiny_checkpoint, TrainerSettings(lora=LORA))
 
 
 def prompter_of(policy: Policy) -> Prompter:
@@ -48,9 +48,11 @@ def test_sft_and_rl_train_the_adapter_and_the_saved_weights_are_merged(
 ) -> None:
     monkeypatch.setattr("trainer.learn.rl.reward_of", lambda text, ended, case: Reward(sum(text.encode()) % 7 / 6, usable=True))
     before = frozen(policy)
-    sft.train(policy, lessons(4), prompter_of(policy), Sft(batch_size=4, epochs=2.0), 0, threading.Event())
+    sft.train(policy, lessons(4), prompter_of(policy), SftSettings(batch_size=4, epochs=2.0), 0, threading.Event())
     learnt = policy.weights()["model.layers.0.self_attn.q_proj.weight"].clone()
-    steps = rl.train(policy, [make_case(n) for n in range(2)], prompter_of(policy), Rl(steps=2, prompts_per_step=2, candidates=4), 4, 0, threading.Event())
+    steps = rl.train(
+        policy, [make_case(n) for n in range(2)], prompter_of(policy), RlSettings(steps=2, prompts_per_step=2, candidates=4), 4, 0, threading.Event()
+    )
     assert len(steps) == 2
     assert all(torch.equal(weight, before[name]) for name, weight in frozen(policy).items())
     assert not torch.equal(policy.weights()["model.layers.0.self_attn.q_proj.weight"], learnt)
@@ -70,22 +72,22 @@ def test_sft_and_rl_train_the_adapter_and_the_saved_weights_are_merged(
 
 
 def test_frozen_weights_may_be_bfloat16_while_the_adapter_is_float32(tiny_checkpoint: Path) -> None:
-    policy = trainable(tiny_checkpoint, Trainer(lora=LORA, frozen_dtype="bfloat16"))
+    policy = trainable(tiny_checkpoint, TrainerSettings(lora=LORA, frozen_dtype="bfloat16"))
     assert {weight.dtype for weight in policy.model.parameters() if weight.requires_grad} == {torch.float32}
     assert {weight.dtype for weight in policy.model.parameters() if not weight.requires_grad} == {torch.bfloat16}
 
 
 def test_targets_that_the_model_does_not_have_are_refused(tiny_checkpoint: Path) -> None:
     with pytest.raises(BadSetting, match=r"trainer\.lora\.targets"):
-        with_adapter(Policy.load(tiny_checkpoint), Lora(rank=4, targets=("wings",)), 0)
+        with_adapter(Policy.load(tiny_checkpoint), LoraSettings(rank=4, targets=("wings",)), 0)
 
 
 def test_rank_zero_trains_all_weights(tiny_checkpoint: Path) -> None:
-    policy = trainable(tiny_checkpoint, Trainer())
+    policy = trainable(tiny_checkpoint, TrainerSettings())
     assert policy.peft is None and all(weight.requires_grad for weight in policy.model.parameters())
 
 
 def test_rl_runs_without_dropout(tiny_checkpoint: Path) -> None:
-    policy = trainable(tiny_checkpoint, Trainer(lora=Lora(rank=4, dropout=0.5)))
+    policy = trainable(tiny_checkpoint, TrainerSettings(lora=LoraSettings(rank=4, dropout=0.5)))
     without_dropout(policy.model)
     assert all(module.p == 0 for module in policy.model.modules() if isinstance(module, torch.nn.Dropout))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from infra.errors import CannotContinue
-from infra.settings import Rl
+from infra.settings import RlSettings
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case
 from trainer.data.prompts import Prompter
@@ -160,7 +160,7 @@ def policy(tiny_checkpoint: Path) -> Policy:
     return Policy.load(tiny_checkpoint)
 
 
-RL = Rl(steps=24, prompts_per_step=2, candidates=16, learning_rate=2e-2, beta=0.0, k_min=1, k_max=3, top_p=1.0)
+RL = RlSettings(steps=24, prompts_per_step=2, candidates=16, learning_rate=2e-2, beta=0.0, k_min=1, k_max=3, top_p=1.0)
 
 
 def test_rl_raises_a_trivial_reward(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from infra.settings import Rl
+from infra.settings import RlSettings
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case
 from trainer.data.cases import Case
@@ -20,7 +20,7 @@ from trainer.learn.rl import Step, train
 from trainer.learn.rl_state import Deck
 from trainer.learn.weights import trained, weights_digest
 
-RL = Rl(steps=7, prompts_per_step=2, candidates=4, learning_rate=1e-2, beta=0.1, k_min=1, k_max=3)
+RL = RlSettings(steps=7, prompts_per_step=2, candidates=4, learning_rate=1e-2, beta=0.1, k_min=1, k_max=3)
 EVERY = 3
 
 
@@ -35,7 +35,7 @@ def run(
     checkpoint: Path,
     state_dir: Path | None,
     *,
-    rl: Rl = RL,
+    rl: RlSettings = RL,
     at_step: Callable[[Step, threading.Event], None] | None = None,
     cases: Sequence[Case] = CASES,
     context: int = 512,

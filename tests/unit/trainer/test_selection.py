@@ -7,13 +7,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.settings import Trainer
+from infra.settings import TrainerSettings
 from schemas.ids import derive, is_held_out
 from trainer.data.cases import Unusable
 from trainer.data.selection import Entry, Kind, Selected, capped, select
 from trainer.data.spool import Span
 
-OPEN = Trainer(user_share=1.0, replay_share=1.0, judge_after=0.0)
+OPEN = TrainerSettings(user_share=1.0, replay_share=1.0, judge_after=0.0)
 TRAINING = [name for name in (f"u{n}" for n in range(60)) if not is_held_out("t", name, 0.3)]
 HELD_OUT = [name for name in (f"u{n}" for n in range(60)) if is_held_out("t", name, 0.3)]
 
@@ -24,7 +24,7 @@ def entry(number: int, user: str = TRAINING[0], kind: Kind = Kind.TRAJECTORY, **
     return made._replace(**fields)
 
 
-def shares(**fields: float) -> Trainer:
+def shares(**fields: float) -> TrainerSettings:
     return OPEN.model_copy(update=fields)
 
 

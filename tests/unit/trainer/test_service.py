@@ -11,7 +11,7 @@ import pytest
 from kafka.errors import KafkaError
 
 from infra.errors import BadSetting, CannotContinue, RetryLater
-from infra.settings import Trainer, load
+from infra.settings import TrainerSettings, load
 from infra.telemetry.json_logs import JsonLines
 from trainer.run import service
 from trainer.run.lease import Held
@@ -32,7 +32,7 @@ POLL_S, EVERY_S = 2.0, 90.0
     ],
 )
 def test_what_is_briefly_away_is_looked_for_soon_and_what_failed_waits_for_the_schedule(error: Exception, pause: float) -> None:
-    assert pause_s(error, Trainer(poll_s=POLL_S, every_s=EVERY_S)) == pause
+    assert pause_s(error, TrainerSettings(poll_s=POLL_S, every_s=EVERY_S)) == pause
 
 
 class Waits(threading.Event):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from infra.settings import Sft
+from infra.settings import SftSettings
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.disk import files_up_to
 from tests.unit.trainer.made import make_outcome, make_trajectory
@@ -27,7 +27,7 @@ def lessons(count: int) -> list[Lesson]:
 def test_sft_lowers_the_loss_within_seconds(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    sft = Sft(batch_size=4, max_steps=20, epochs=50, learning_rate=1e-2)
+    sft = SftSettings(batch_size=4, max_steps=20, epochs=50, learning_rate=1e-2)
     fit = train(policy, lessons(8), prompter, sft, seed=0, stop=threading.Event())
     assert fit.steps == 20
     assert fit.losses[-1] < 0.6 * fit.losses[0]
@@ -38,11 +38,11 @@ def test_a_stop_ends_sft_between_two_steps(tiny_checkpoint: Path) -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(Interrupted):
-        train(policy, lessons(4), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), Sft(batch_size=2, max_steps=50, epochs=50), seed=0, stop=stop)
+        train(policy, lessons(4), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), SftSettings(batch_size=2, max_steps=50, epochs=50), seed=0, stop=stop)
 
 
 def test_a_disk_that_takes_no_checkpoint_is_the_worlds_fault(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    policy, sft = Policy.load(tiny_checkpoint), Sft(batch_size=2, max_steps=2, epochs=50)
+    policy, sft = Policy.load(tiny_checkpoint), SftSettings(batch_size=2, max_steps=2, epochs=50)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     with files_up_to(10_000), pytest.raises(OSError, match=f"{tmp_path}: "):
         train(policy, lessons(4), prompter, sft, 0, threading.Event(), tmp_path, checkpoint_every=1)
@@ -51,12 +51,12 @@ def test_a_disk_that_takes_no_checkpoint_is_the_worlds_fault(tiny_checkpoint: Pa
 def test_examples_show_k_items_and_leave_out_what_does_not_fit(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    one, two = (examples(lessons(1), prompter, Sft(k=k), 0) for k in (1, 2))
+    one, two = (examples(lessons(1), prompter, SftSettings(k=k), 0) for k in (1, 2))
     assert "item 0 => b" in one[0]["prompt"] and "item 1" not in one[0]["prompt"]
     assert two[0]["prompt"].index("item 1") < two[0]["prompt"].index("item 0")
     assert one[0]["completion"] == "<think>they like b</think><personalized>b</personalized>"
-    assert examples(lessons(1), prompter, Sft(max_length=40), 0) == []
-    mixed = examples(lessons(30), prompter, Sft(k_max=3), 0)
+    assert examples(lessons(1), prompter, SftSettings(max_length=40), 0) == []
+    mixed = examples(lessons(30), prompter, SftSettings(k_max=3), 0)
     assert {row["prompt"].count("=>") for row in mixed} == {1, 2, 3}
 
 
@@ -68,30 +68,30 @@ def answering(reasoning: str) -> Lesson:
 
 def test_what_serving_would_cut_off_is_left_out_and_counted(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
-    row = examples(lessons(1), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), Sft(), 0)[0]
+    row = examples(lessons(1), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), SftSettings(), 0)[0]
     answer = len(policy.tokenizer(row["completion"])["input_ids"]) + 1  # with its end token
     for most, kept in ((answer, [row]), (answer - 1, [])):
-        assert examples(lessons(1), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512, most), Sft(), 0) == kept
+        assert examples(lessons(1), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512, most), SftSettings(), 0) == kept
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512, answer)
-    fit = train(policy, [*lessons(3), answering("they like b most of all")], prompter, Sft(batch_size=1, max_steps=1), 0, threading.Event())
+    fit = train(policy, [*lessons(3), answering("they like b most of all")], prompter, SftSettings(batch_size=1, max_steps=1), 0, threading.Event())
     assert fit.left_out == 1
 
 
 def test_an_answer_with_an_end_token_inside_is_left_out_and_counted(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter, own, other = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), answering("so<|im_end|>"), answering("so<|endoftext|>")
-    assert examples([own], prompter, Sft(), 0) == []
-    assert len(examples([other], prompter, Sft(), 0)) == 1 and examples([other], prompter, Sft(), 0, [256]) == []
+    assert examples([own], prompter, SftSettings(), 0) == []
+    assert len(examples([other], prompter, SftSettings(), 0)) == 1 and examples([other], prompter, SftSettings(), 0, [256]) == []
     stopping = replace(policy, end_ids=(258, 256))
-    assert train(stopping, [*lessons(2), own, other], prompter, Sft(batch_size=1, max_steps=1), 0, threading.Event()).left_out == 2
+    assert train(stopping, [*lessons(2), own, other], prompter, SftSettings(batch_size=1, max_steps=1), 0, threading.Event()).left_out == 2
 
 
 def test_the_longest_example_that_fits_keeps_its_end_token(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    length = len(tokens(examples(lessons(1), prompter, Sft(), 0)[0], prompter)["input_ids"])
-    assert examples(lessons(1), prompter, Sft(max_length=length - 1), 0) == []
-    assert train(policy, lessons(1), prompter, Sft(max_length=length, batch_size=1, max_steps=1), 0, threading.Event()).left_out == 0
+    length = len(tokens(examples(lessons(1), prompter, SftSettings(), 0)[0], prompter)["input_ids"])
+    assert examples(lessons(1), prompter, SftSettings(max_length=length - 1), 0) == []
+    assert train(policy, lessons(1), prompter, SftSettings(max_length=length, batch_size=1, max_steps=1), 0, threading.Event()).left_out == 0
 
 
 @pytest.fixture
@@ -123,8 +123,8 @@ def test_what_is_trained_on_begins_as_serving_asks(checkpoint: str, request: pyt
         check_labels(trainer, of)
 
     monkeypatch.setattr("trainer.learn.sft.check_labels", looked)
-    train(policy, lessons(3), prompter, Sft(batch_size=1, max_steps=1), 0, threading.Event())
-    rows = examples(lessons(3), prompter, Sft(), 0)
+    train(policy, lessons(3), prompter, SftSettings(batch_size=1, max_steps=1), 0, threading.Event())
+    rows = examples(lessons(3), prompter, SftSettings(), 0)
     assert len(seen) == len(rows) == 3
     for one, row in zip(seen, rows, strict=True):
         asked = prompter.encode(row["prompt"])

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue
-from infra.settings import Lora, Sft
+from infra.settings import LoraSettings, SftSettings
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_outcome, make_trajectory
 from trainer.data.cases import Lesson, lesson_of
@@ -20,7 +20,7 @@ from trainer.learn.weights import trained, weights_digest
 
 pytestmark = pytest.mark.timeout(300)
 
-SFT = Sft(batch_size=3, max_steps=7, epochs=50, learning_rate=1e-2, k=1, k_max=3)
+SFT = SftSettings(batch_size=3, max_steps=7, epochs=50, learning_rate=1e-2, k=1, k_max=3)
 EVERY = 3
 
 
@@ -34,9 +34,9 @@ def lessons() -> list[Lesson]:
 
 
 def run(
-    checkpoint: Path, state_dir: Path | None, *, sft: Sft = SFT, rank: int = 0, at_step: Callable[[FitStep, threading.Event], None] | None = None
+    checkpoint: Path, state_dir: Path | None, *, sft: SftSettings = SFT, rank: int = 0, at_step: Callable[[FitStep, threading.Event], None] | None = None
 ) -> tuple[str, Fit, list[FitStep]]:
-    policy, stop = with_adapter(Policy.load(checkpoint), Lora(rank=rank, dropout=0.1 if rank else 0.0), 0), threading.Event()
+    policy, stop = with_adapter(Policy.load(checkpoint), LoraSettings(rank=rank, dropout=0.1 if rank else 0.0), 0), threading.Event()
     told: list[FitStep] = []
 
     def progress(step: FitStep) -> None:

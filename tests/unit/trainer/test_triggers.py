@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from infra.settings import Trainer
+from infra.settings import TrainerSettings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality, Span
 from trainer.run.triggers import Rewards, TriggerKind, drift, new_outcomes, schedule, unfinished
 
-TRAINER = Trainer(new_outcomes=100, every_s=60, min_trajectories=50, drift_window=200, drift_drop=0.1, min_users=10)
+TRAINER = TrainerSettings(new_outcomes=100, every_s=60, min_trajectories=50, drift_window=200, drift_drop=0.1, min_users=10)
 
 
 WINDOWS = 10  # of time, that a block of answers is spread over

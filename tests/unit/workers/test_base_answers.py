@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from infra.errors import CannotContinue, RetryLater
-from infra.settings import Base
+from infra.settings import BaseModelSettings
 from schemas.drafts import Draft, DraftStatus, Usage
 from schemas.ids import derive
 from schemas.queries import Query
@@ -21,7 +21,7 @@ from workers.runtime.handler import Outgoing, Why, Work
 from workers.runtime.processor import Processor
 from workers.runtime.retry import Backoff
 
-SETTINGS = Base(attempts=3, timeout_s=5.0)
+SETTINGS = BaseModelSettings(attempts=3, timeout_s=5.0)
 
 
 class Scripted:
@@ -103,7 +103,7 @@ async def test_an_endpoint_that_fails_again_and_again_is_left_alone() -> None:
 
 async def over_http(query: Query, *answers: Answer, tries: int) -> tuple[list[Finished | TryAgain], int]:
     """The endpoint, the breaker and the runtime's tries together."""
-    base = Base(attempts=2, timeout_s=30.0)
+    base = BaseModelSettings(attempts=2, timeout_s=30.0)
     with serving(scripted(*answers)) as server:
         async with ChatEndpoint(server.url, "m", api_key=None, timeout_s=30.0, concurrency=2) as endpoint:
             asked = Answerer(endpoint, base, Breaker(base.breaker_failures, base.breaker_open_s))

@@ -10,7 +10,7 @@ import pytest
 
 from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import BadSetting, RetryLater
-from infra.settings import EngineKind, Reflection, Settings
+from infra.settings import EngineKind, ReflectionSettings, Settings
 from schemas.promotion import CanaryPrompt
 from tests.unit.infra.checkpoint_files import write_checkpoint
 from tests.unit.workers.served import SAMPLING, Served, version
@@ -172,7 +172,7 @@ def test_a_stop_does_not_wait_for_a_model_that_is_loading(tmp_path: Path) -> Non
 
 
 def test_auto_is_vllm_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    auto, wanted = (Settings(reflection=Reflection(engine=kind)) for kind in (EngineKind.AUTO, EngineKind.VLLM))
+    auto, wanted = (Settings(reflection=ReflectionSettings(engine=kind)) for kind in (EngineKind.AUTO, EngineKind.VLLM))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     assert factory.engine_kind(auto) is EngineKind.VLLM
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -7,7 +7,7 @@ from uuid import UUID, uuid5
 
 import pytest
 
-from infra.settings import Reflection
+from infra.settings import ReflectionSettings
 from schemas.contexts import Context, HistoryItem, Source
 from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import open_envelope, seal
@@ -56,7 +56,7 @@ class AnsweringEngine(StubEngine):
         return len(prompt.splitlines())
 
 
-def reflector(settings: Reflection, engine: AnsweringEngine, clock: HandClock | None = None, routes: Routes | None = None) -> Reflector:
+def reflector(settings: ReflectionSettings, engine: AnsweringEngine, clock: HandClock | None = None, routes: Routes | None = None) -> Reflector:
     return Reflector(settings, engine, lambda: routes or Routes(MODEL), clock or HandClock(NOW))
 
 
@@ -87,7 +87,7 @@ def context(
 
 
 async def respond(engine: AnsweringEngine, asked: Context, **settings: object) -> Response:
-    wanted = Reflection.model_validate({"k": 4, "max_model_len": 100, "max_new_tokens": 10} | settings)
+    wanted = ReflectionSettings.model_validate({"k": 4, "max_model_len": 100, "max_new_tokens": 10} | settings)
     return await reflector(wanted, engine).respond(asked)
 
 
@@ -106,7 +106,7 @@ def incoming(asked: Context) -> Incoming[Context]:
 
 
 async def test_an_answer_that_the_runtime_cuts_short_counts_as_one_that_the_model_was_too_slow_for() -> None:
-    asked, working = incoming(context()), reflector(Reflection(k=4), AnsweringEngine(takes_s=60))
+    asked, working = incoming(context()), reflector(ReflectionSettings(k=4), AnsweringEngine(takes_s=60))
     for tried in (True, False):  # what is known of a question goes with its answer
         if tried:
             with pytest.raises(TimeoutError):
@@ -120,7 +120,7 @@ async def test_an_answer_that_the_runtime_cuts_short_counts_as_one_that_the_mode
 
 async def test_the_response_has_an_id_that_follows_from_its_query() -> None:
     asked = context()
-    (outgoing,) = await reflector(Reflection(), AnsweringEngine())(incoming(asked))
+    (outgoing,) = await reflector(ReflectionSettings(), AnsweringEngine())(incoming(asked))
     assert (outgoing.topic, outgoing.id) == (RESPONSES, derive("response", asked.draft.query.query_id))
 
 
@@ -150,14 +150,16 @@ async def test_a_slow_engine_is_not_waited_for_beyond_its_time() -> None:
 
 async def test_a_deadline_that_comes_near_during_the_rewrite_sends_the_base_answer() -> None:
     clock = HandClock(NOW)
-    asked = asyncio.create_task(reflector(Reflection(), AnsweringEngine(takes_s=5), clock).respond(context(deadline_s=0.55)))  # 0.5 s are kept in reserve
+    asked = asyncio.create_task(
+        reflector(ReflectionSettings(), AnsweringEngine(takes_s=5), clock).respond(context(deadline_s=0.55))
+    )  # 0.5 s are kept in reserve
     await asyncio.sleep(0)
     await clock.advance(0.05)
     assert (await asked).status is ResponseStatus.DEADLINE_NEAR
 
 
 def degraded(asked: Context, why: Why) -> Response:
-    (outgoing,) = reflector(Reflection(), AnsweringEngine()).degraded(incoming(asked), why)
+    (outgoing,) = reflector(ReflectionSettings(), AnsweringEngine()).degraded(incoming(asked), why)
     assert isinstance(outgoing.message, Response)
     assert (outgoing.topic, outgoing.id) == (RESPONSES, derive("response", asked.draft.query.query_id))
     return outgoing.message
@@ -181,7 +183,7 @@ def test_past_the_deadline_the_base_answer_goes_out_or_word_that_there_is_none(w
 
 @pytest.mark.parametrize(("deadline_s", "reserve_s", "due_s"), [(None, 0.5, None), (10.0, 0.5, 9.5), (10.0, 0.0, 10.0)])
 def test_the_runtime_is_told_to_end_by_the_querys_deadline_less_the_reserve(deadline_s: float | None, reserve_s: float, due_s: float | None) -> None:
-    due = reflector(Reflection(deadline_reserve_s=reserve_s), AnsweringEngine()).deadline(context(deadline_s=deadline_s))
+    due = reflector(ReflectionSettings(deadline_reserve_s=reserve_s), AnsweringEngine()).deadline(context(deadline_s=deadline_s))
     assert due == (None if due_s is None else NOW + timedelta(seconds=due_s))
 
 
@@ -190,7 +192,7 @@ async def test_a_deadline_at_either_end_of_time_is_one_like_any_other(end: datet
     asked = context()
     query = asked.draft.query.model_copy(update={"deadline": end.replace(tzinfo=UTC)})
     asked = asked.model_copy(update={"draft": asked.draft.model_copy(update={"query": query})})
-    due = reflector(Reflection(), AnsweringEngine()).deadline(asked)
+    due = reflector(ReflectionSettings(), AnsweringEngine()).deadline(asked)
     assert due is not None and due.year == end.year
     assert (await respond(AnsweringEngine(), asked)).status is status
 
@@ -247,13 +249,15 @@ def user_in(arm: Arm) -> str:
 @pytest.mark.parametrize(("arm", "version"), [(Arm.CANARY, "4"), (Arm.BASELINE, "3"), (Arm.CHAMPION, "3")])
 @pytest.mark.parametrize("stage", [VersionState.CANARY, VersionState.APPROVAL])
 async def test_in_a_canary_each_user_is_answered_by_the_version_of_his_arm(arm: Arm, version: str, stage: VersionState) -> None:
-    made = await reflector(Reflection(), AnsweringEngine(loaded=(MODEL, OTHER)), routes=replace(CANARY, stage=stage)).respond(asked_by(user_in(arm)))
+    made = await reflector(ReflectionSettings(), AnsweringEngine(loaded=(MODEL, OTHER)), routes=replace(CANARY, stage=stage)).respond(asked_by(user_in(arm)))
     assert made.provenance.assignment == Assignment(experiment=EXPERIMENT, arm=arm, version=version)
     assert made.provenance.model and made.provenance.model.version == version
 
 
 async def test_a_fallback_carries_what_it_was_meant_to_be() -> None:
-    made = await reflector(Reflection(), AnsweringEngine(GenerationFailed("no"), loaded=(MODEL, OTHER)), routes=CANARY).respond(asked_by(user_in(Arm.CANARY)))
+    made = await reflector(ReflectionSettings(), AnsweringEngine(GenerationFailed("no"), loaded=(MODEL, OTHER)), routes=CANARY).respond(
+        asked_by(user_in(Arm.CANARY))
+    )
     assert (made.status, made.provenance.model) == (ResponseStatus.REFLECTION_FAILED, None)
     assert made.provenance.assignment == Assignment(experiment=EXPERIMENT, arm=Arm.CANARY, version="4")
 
@@ -262,7 +266,7 @@ async def test_a_fallback_carries_what_it_was_meant_to_be() -> None:
 @pytest.mark.parametrize(("before", "after"), [(Routes(MODEL), CANARY), (CANARY, Routes(OTHER))], ids=["a canary begins", "a canary wins"])
 async def test_an_answer_cut_short_counts_for_who_was_asked_whatever_the_routes_say_by_then(arm: Arm, before: Routes, after: Routes) -> None:
     asked, routes = incoming(asked_by(user_in(arm))), [before]
-    working = Reflector(Reflection(), AnsweringEngine(takes_s=60, loaded=(MODEL, OTHER)), lambda: routes[0], HandClock(NOW))
+    working = Reflector(ReflectionSettings(), AnsweringEngine(takes_s=60, loaded=(MODEL, OTHER)), lambda: routes[0], HandClock(NOW))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await working(asked)
@@ -274,13 +278,13 @@ async def test_an_answer_cut_short_counts_for_who_was_asked_whatever_the_routes_
 
 @pytest.mark.parametrize("routes", [Routes(MODEL), CANARY], ids=["none is under way", "the challenger has just gone"])
 async def test_an_answer_outside_every_experiment_is_the_champions(routes: Routes) -> None:
-    made = await reflector(Reflection(), AnsweringEngine(), routes=routes).respond(asked_by(user_in(Arm.CANARY)))
+    made = await reflector(ReflectionSettings(), AnsweringEngine(), routes=routes).respond(asked_by(user_in(Arm.CANARY)))
     assert made.provenance.assignment == Assignment(experiment=None, arm=Arm.CHAMPION, version="3")
     assert made.status is ResponseStatus.PERSONALIZED
 
 
 async def test_an_answer_by_a_champion_that_came_meanwhile_counts_in_no_experiment() -> None:
-    made = await reflector(Reflection(), AnsweringEngine(loaded=(OTHER,)), routes=CANARY).respond(asked_by(user_in(Arm.BASELINE)))
+    made = await reflector(ReflectionSettings(), AnsweringEngine(loaded=(OTHER,)), routes=CANARY).respond(asked_by(user_in(Arm.BASELINE)))
     assert made.provenance.assignment == Assignment(experiment=None, arm=Arm.CHAMPION, version="4")
 
 
@@ -288,7 +292,7 @@ async def test_questions_of_the_shadow_are_handed_on_behind_their_answer() -> No
     found: list[Unseen] = []
     routes = replace(CANARY, stage=VersionState.SHADOW)
     engine = AnsweringEngine(loaded=(MODEL, OTHER))
-    made = Reflector(Reflection(), engine, lambda: routes, HandClock(NOW), found.append)
+    made = Reflector(ReflectionSettings(), engine, lambda: routes, HandClock(NOW), found.append)
     asked = [asked_by(str(number)) for number in range(40)]
     for one in asked:
         (outgoing,) = await made(incoming(one))
@@ -306,10 +310,10 @@ async def test_questions_of_the_shadow_are_handed_on_behind_their_answer() -> No
 async def test_a_question_that_no_model_is_asked_has_no_unseen_answer() -> None:
     found: list[Unseen] = []
     routes = Routes(MODEL, OTHER, VersionState.SHADOW, EXPERIMENT, 1.0)
-    await Reflector(Reflection(), AnsweringEngine(), lambda: routes, HandClock(NOW), found.append)(incoming(context(items=0)))
+    await Reflector(ReflectionSettings(), AnsweringEngine(), lambda: routes, HandClock(NOW), found.append)(incoming(context(items=0)))
     assert not found
 
 
 async def test_a_challenger_that_has_gone_says_nothing() -> None:
     unseen = Unseen(context(), (item(0),), Assignment(experiment=EXPERIMENT, arm=Arm.SHADOW, version="4"))
-    assert await reflector(Reflection(), AnsweringEngine()).unseen(unseen) is None
+    assert await reflector(ReflectionSettings(), AnsweringEngine()).unseen(unseen) is None

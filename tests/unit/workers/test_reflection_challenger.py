@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.settings import Reflection, Settings, Stack
+from infra.settings import ReflectionSettings, Settings, StackSettings
 from schemas.promotion import CanaryPrompt, VersionState
 from schemas.responses import ModelVersion
 from tests.unit.workers.engine_stub import StubEngine
@@ -27,7 +27,7 @@ class Site:
         self.registry = TableRegistry("1", challenger="2")
         self.registry.logs["2"] = [step(VersionState.GATED, 1, canary_prompts=(CanaryPrompt(prompt="p", token_ids=(1,)),)), step(state, 2)]
         self.engine = StubEngine(ONE, room=room)
-        settings = Settings(stack=Stack(dir=folder), reflection=Reflection(versions=room))
+        settings = Settings(stack=StackSettings(dir=folder), reflection=ReflectionSettings(versions=room))
         self.follower = Follower(settings, self.registry, self.engine, registered("1"), NoHints(), HandClock(NOW))
 
     async def look(self) -> Routes:

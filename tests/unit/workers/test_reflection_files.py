@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from infra.settings import Reflection, Settings, Stack
+from infra.settings import ReflectionSettings, Settings, StackSettings
 from tests.unit.infra.checkpoint_files import write_checkpoint
 from tests.unit.workers.old_files import untouched
 from tests.unit.workers.table_registry import NOW, NoHints, TableRegistry, registered
@@ -41,7 +41,7 @@ class Site:
         first = Held(registered(champion).model, self.registry.fetch(champion, self.models))
         limits = Limits(max_model_len=40, in_flight=4, drain_s=5.0, versions=2)
         self.engine = ServingEngine.start(lambda path: FakeBackend(path, lambda prompt, _: prompt), CharTemplate(), first, limits)
-        settings = Settings(stack=Stack(dir=folder), reflection=Reflection(versions=2))
+        settings = Settings(stack=StackSettings(dir=folder), reflection=ReflectionSettings(versions=2))
         self.follower = Follower(settings, self.registry, self.engine, registered(champion), NoHints(), HandClock(NOW))
 
     async def follow(self, version: str) -> str:

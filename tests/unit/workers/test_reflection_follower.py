@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue, RetryLater
-from infra.settings import Settings, Stack
+from infra.settings import Settings, StackSettings
 from infra.telemetry.metrics import REFLECTION_VERSION
 from schemas.ids import derive
 from schemas.model_events import Alias, ModelEvent
@@ -25,7 +25,7 @@ Following = Callable[[TableRegistry, StubEngine], Follower]
 
 @pytest.fixture
 def following(tmp_path: Path) -> Following:
-    settings = Settings(stack=Stack(dir=tmp_path))
+    settings = Settings(stack=StackSettings(dir=tmp_path))
     return lambda registry, engine: Follower(settings, registry, engine, registered("1"), NoHints(), HandClock(NOW))
 
 

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from infra.process.ports import free_port
-from infra.settings import Kafka, Settings
+from infra.settings import KafkaSettings, Settings
 from workers.serving.model_event_listener import CONNECT_MS, KafkaHints
 
 #: The client by itself would take half a minute.
@@ -14,7 +14,7 @@ SLACK_S = 15.0
 
 
 def test_while_the_broker_is_away_the_registry_is_polled_as_ever_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    hints = KafkaHints(Settings(kafka=Kafka(bootstrap_servers=f"127.0.0.1:{free_port('127.0.0.1')}")), threading.Event())
+    hints = KafkaHints(Settings(kafka=KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port('127.0.0.1')}")), threading.Event())
     for wait_s in (0.1, 1.5):
         began = time.monotonic()
         assert hints.wait(wait_s) is None

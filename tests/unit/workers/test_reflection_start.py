@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue, RetryLater
-from infra.settings import EngineKind, Reflection, Settings, Stack
+from infra.settings import EngineKind, ReflectionSettings, Settings, StackSettings
 from infra.telemetry.metrics import REFLECTION_REFUSED
 from schemas.promotion import Transition, VersionState
 from tests.unit.workers.table_registry import NOW, TableRegistry, registered, step
@@ -17,7 +17,7 @@ from workers.serving.start import _prompts, champions_before, first_champion, st
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(stack=Stack(dir=tmp_path), reflection=Reflection(poll_s=0.01, engine=EngineKind.TRANSFORMERS))
+    return Settings(stack=StackSettings(dir=tmp_path), reflection=ReflectionSettings(poll_s=0.01, engine=EngineKind.TRANSFORMERS))
 
 
 def crowned(day: int, replaces: str | None = None, *, rolls_back: bool = False) -> Transition:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from infra.settings import Workers, load
+from infra.settings import WorkersSettings, load
 from schemas.drafts import Draft
 from schemas.envelope import seal
 from schemas.ids import derive
@@ -38,7 +38,7 @@ class Site:
 
     def worker(self, handle: Handler[Query], *, instance: str = "one", faults: Faults | None = None, concurrency: int = 16, **options: Any) -> Worker[Query]:
         """`options` of the settings' section `workers`, of the work, or of the worker itself."""
-        section = {"commit_every_ms": 5} | {name: options.pop(name) for name in Workers.model_fields if name in options}
+        section = {"commit_every_ms": 5} | {name: options.pop(name) for name in WorkersSettings.model_fields if name in options}
         work = Work(QUERIES, handle, **{name: options.pop(name) for name in ("deadline", "degrade") if name in options})
         broker = MemoryBroker(self.cluster, instance, faults)
         return Worker(load(workers=section, stack={"stop_timeout_s": 4.0}), name="base", work=work, concurrency=concurrency, broker=broker, **options)

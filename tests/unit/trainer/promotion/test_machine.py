@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue
-from infra.settings import Promotion
+from infra.settings import PromotionSettings
 from schemas.promotion import TRANSITIONS, VersionState
 from tests.unit.trainer.promotion.memory import MemoryRegistry
 from trainer.promotion.state_machine import Findings, advance, stage_after, to_judge
@@ -39,7 +39,7 @@ def test_the_picture_shows_every_step_that_there_is_and_no_other() -> None:
 def test_the_next_stage_is_the_first_that_the_settings_do_not_leave_out(
     state: VersionState, shadow: int, canary: int, approval: str, after: VersionState
 ) -> None:
-    assert stage_after(state, Promotion(shadow_answers=shadow, canary_answers=canary, approval=approval)) is after
+    assert stage_after(state, PromotionSettings(shadow_answers=shadow, canary_answers=canary, approval=approval)) is after
 
 
 def test_a_step_that_is_no_edge_is_never_made() -> None:
@@ -61,4 +61,4 @@ def test_steps_are_stamped_in_their_order_and_reasons_are_cut_to_what_a_tag_hold
 def test_without_a_champion_nobody_is_judged_and_nothing_is_done() -> None:
     registry = MemoryRegistry()
     ledger = Ledger((registry.register(),))
-    assert to_judge(ledger) is None and advance(ledger, Findings(), Promotion(), NOW) is None
+    assert to_judge(ledger) is None and advance(ledger, Findings(), PromotionSettings(), NOW) is None

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from infra.settings import Promotion
+from infra.settings import PromotionSettings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Quality
 from tests.unit.trainer.promotion.answered import Answer, cells
 from trainer.promotion.verdict import Outcome, canary_verdict, guardrails, shadow_verdict
 
-PROMOTION = Promotion(shadow_answers=200, canary_answers=2_000)
+PROMOTION = PromotionSettings(shadow_answers=200, canary_answers=2_000)
 USUAL: Mapping[Metric, float] = {Metric.FALLBACK: 0.02, Metric.UNPARSABLE: 0.01, Metric.LATENCY_MS: 400.0, Metric.LENGTH: 1.2, Metric.DRIFT: 0.3}
 
 
@@ -46,7 +46,7 @@ def shadow(mine: Sequence[Answer], shown: Sequence[Answer] | None = None) -> lis
     return [*cells(Arm.SHADOW, mine, 2), *cells(Arm.CHAMPION, answers(1) if shown is None else shown, 2)]
 
 
-def outcome(found: Sequence[Quality], since_s: float = 60.0, promotion: Promotion = PROMOTION) -> Outcome:
+def outcome(found: Sequence[Quality], since_s: float = 60.0, promotion: PromotionSettings = PROMOTION) -> Outcome:
     return canary_verdict(found, promotion, since_s).outcome
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from infra.registry.version_tags import unreadable
-from infra.settings import Promotion
+from infra.settings import PromotionSettings
 from lab.promotion.invariants import anomalies
 from lab.promotion.script import PROMOTION, Script
 from schemas.model_events import Alias, ModelEvent
@@ -25,7 +25,7 @@ Wish = Callable[[Ledger, datetime], Step]
 class World:
     """A registry, what its promoter is told, and the promoter of the present life."""
 
-    def __init__(self, promotion: Promotion = PROMOTION) -> None:
+    def __init__(self, promotion: PromotionSettings = PROMOTION) -> None:
         self.registry = MemoryRegistry(self.check)
         self.script = Script()
         self.promotion = promotion
