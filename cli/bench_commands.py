@@ -1,4 +1,4 @@
-"""`retouch bench`: measurements against their targets, reached by name so that `infra` imports none of it."""
+"""`retouch bench`: measurements against their targets."""
 
 from __future__ import annotations
 
@@ -10,77 +10,71 @@ import typer
 from infra.process.command_output import EXIT_CODES, Json, run
 
 bench = typer.Typer(help="Measurements, each against its targets.", no_args_is_help=True)
+TARGETS = EXIT_CODES.replace("0 ok, 1 failed", "0 every target met, 1 one was missed, or failed")
+Quick = Annotated[bool, typer.Option("--quick", help="A smaller run, to see that it works; its figures mean nothing.")]
+Short = Annotated[bool, typer.Option("--short", help="A smaller run, to see that it works; its figures mean little.")]
 
 
-@bench.callback()
-def measurements() -> None:
-    """Measurements, each against its targets."""  # a group stays one while it has a single command
-
-
-@bench.command(epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 every target met, 1 one was missed, or failed"))
+@bench.command(epilog=TARGETS)
 def workers(
-    out: Annotated[Path, typer.Option(help="Where workers.json, workers.png and the processes' logs go.")] = Path("bench-out"),
-    quick: Annotated[bool, typer.Option("--quick", help="A little of everything, to see that it works; such figures say nothing.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for workers.json, workers.png and the processes' logs.")] = Path("bench-out"),
+    quick: Quick = False,
     as_json: Json = False,
 ) -> None:
-    """Measure the worker runtime: throughput, added latency, a kill, a poison user. About six minutes, on a machine with nothing else to do."""
-    import importlib
+    """Measure the worker runtime: throughput, added latency, a kill, a poison user. About six minutes, on an otherwise idle machine."""
+    from bench.workers import command
 
-    command = importlib.import_module("bench.workers.command")
-    run(lambda settings: int(command.run(settings, out, quick=quick, as_json=as_json)))
+    run(lambda settings: command.run(settings, out, quick=quick, as_json=as_json))
 
 
-@bench.command(epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 every target met, 1 one was missed, or failed"))
+@bench.command(epilog=TARGETS)
 def train(
-    out: Annotated[Path, typer.Option(help="Where train.json, train.md and train.png go.")] = Path("bench-out"),
-    quick: Annotated[bool, typer.Option("--quick", help="A little of everything, to see that it works; such figures say nothing.")] = False,
-    minutes: Annotated[float, typer.Option(min=2, help="Of training, for each arm with RL; sets its number of steps.")] = 5.0,
-    seed: Annotated[int, typer.Option(help="Of the world and of training.")] = 0,
-    jobs: Annotated[int, typer.Option(min=1, help="Arms at once, each a process with one thread.")] = 2,
-    arms: Annotated[str, typer.Option(help="Some arms only, by name and comma; what they start from is added.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder for train.json, train.md and train.png.")] = Path("bench-out"),
+    quick: Quick = False,
+    minutes: Annotated[float, typer.Option(min=2, help="Minutes of training for each arm with RL; sets its number of steps.")] = 5.0,
+    seed: Annotated[int, typer.Option(help="Seed of the world and of training.")] = 0,
+    jobs: Annotated[int, typer.Option(min=1, help="Number of arms at once, each a process with one thread.")] = 2,
+    arms: Annotated[str, typer.Option(help="Only these arms, names separated by commas; the arms that they start from are added.")] = "",
     regime: Annotated[
         str, typer.Option(help="RL against the strongest SFT where trajectories are few, noisy or silent, or users drift: plain, few, noisy, drift, silent.")
     ] = "",
     data: Annotated[
-        Path | None, typer.Option(exists=True, help="Free text of real authors instead of the persona world, as `retouch replay` reads it.")
+        Path | None, typer.Option(exists=True, help="Free text of real authors instead of the persona world, in a format of `retouch replay`.")
     ] = None,
     parts: Annotated[str, typer.Option(help="Some of: arms, speed, collection.")] = "arms",
     as_json: Json = False,
 ) -> None:
-    """Measure what learning is worth on users it never saw: every arm against the ceilings, with intervals. About half an hour on two cores."""
-    import importlib
+    """Measure learning on held-out users: every arm against the ceilings, with intervals. About half an hour on two cores."""
+    from bench.train import command
 
-    command = importlib.import_module("bench.train.command")
-    options = {"quick": quick, "minutes": minutes, "seed": seed, "jobs": jobs, "regime": regime or None, "data": data}
-    run(lambda settings: int(command.run(settings, command.Options(out, arms=_names(arms), parts=_names(parts), **options), as_json)))
+    options = command.Options(out, quick=quick, minutes=minutes, seed=seed, jobs=jobs, arms=_names(arms), regime=regime or None, data=data, parts=_names(parts))
+    run(lambda settings: command.run(settings, options, as_json))
 
 
-@bench.command(epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 every target met, 1 one was missed, or failed"))
+@bench.command(epilog=TARGETS)
 def promotion(
-    out: Annotated[Path, typer.Option(help="Where promotion.json and promotion.png go.")] = Path("bench-out"),
-    short: Annotated[bool, typer.Option("--short", help="A little of everything, to see that it works; such figures say little.")] = False,
-    only: Annotated[str, typer.Option(help="Some scenarios only, by name and comma, as the report names them.")] = "",
-    jobs: Annotated[int, typer.Option(min=1, help="Processes at once; figures do not depend on it.")] = 2,
+    out: Annotated[Path, typer.Option(help="Folder for promotion.json and promotion.png.")] = Path("bench-out"),
+    short: Short = False,
+    only: Annotated[str, typer.Option(help="Only these scenarios, names of the report separated by commas.")] = "",
+    jobs: Annotated[int, typer.Option(min=1, help="Number of processes at once; figures do not depend on it.")] = 2,
     as_json: Json = False,
 ) -> None:
     """Measure the promoter's verdicts on simulated canaries: equal versions, planted losses and gains, guardrails. About ten minutes on two cores."""
-    import importlib
+    from bench.promotion import command
 
-    command = importlib.import_module("bench.promotion.command")
-    run(lambda settings: int(command.run(settings, out, short=short, jobs=jobs, only=_names(only), as_json=as_json)))
+    run(lambda settings: command.run(settings, out, short=short, jobs=jobs, only=_names(only), as_json=as_json))
 
 
-@bench.command(epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 every target met, 1 one was missed, or failed"))
+@bench.command(epilog=TARGETS)
 def swap(
-    out: Annotated[Path, typer.Option(help="Where swap.json and swap.png go.")] = Path("bench-out"),
-    short: Annotated[bool, typer.Option("--short", help="A little of everything, to see that it works; such figures say little.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for swap.json and swap.png.")] = Path("bench-out"),
+    short: Short = False,
     as_json: Json = False,
 ) -> None:
     """Measure hot swaps of the reflection engine under steady load: dropped, mixed and wrong answers, p99, event to first answer. About ten minutes."""
-    import importlib
+    from bench.swap import command
 
-    command = importlib.import_module("bench.swap.command")
-    run(lambda settings: int(command.run(settings, out, short=short, as_json=as_json)))
+    run(lambda settings: command.run(settings, out, short=short, as_json=as_json))
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from infra.process.command_output import OK, show, show_json, show_table
+import typer
+
+from infra.process.command_output import EXIT_CODES, OK, Json, run, show, show_json, show_table
 
 if TYPE_CHECKING:
     from infra.settings import Settings
 
+config = typer.Typer(help="Settings and their sources.", no_args_is_help=True)
 
-def check(settings: Settings, as_json: bool) -> int:
-    """Settings that load are possible: `load` has refused all others."""
+
+@config.command("check", epilog=EXIT_CODES)
+def check_config(as_json: Json = False) -> None:
+    """Check every setting; an impossible one is named with what would be right."""
+    run(lambda settings: _check(settings, as_json))
+
+
+@config.command("print", epilog=EXIT_CODES)
+def print_config(as_json: Json = False) -> None:
+    """Show every setting, its value and its source. Secrets are hidden."""
+    run(lambda settings: _print(settings, as_json))
+
+
+def _check(settings: Settings, as_json: bool) -> int:
+    """Settings that load are valid: `load` refuses all others."""
     from infra.setting_sources import sources
 
     changed = sum(setting.source != "default" for setting in sources(settings))
@@ -22,12 +38,11 @@ def check(settings: Settings, as_json: bool) -> int:
     return OK
 
 
-def show_all(settings: Settings, as_json: bool) -> int:
+def _print(settings: Settings, as_json: bool) -> int:
     from infra.setting_sources import sources
 
-    found = sources(settings)
     if as_json:
-        show_json({setting.key: {"value": setting.value, "source": setting.source} for setting in found})
+        show_json({s.key: {"value": s.value, "source": s.source} for s in sources(settings)})
     else:
-        show_table(("setting", "value", "source"), [(s.key, "" if s.value is None else str(s.value), s.source) for s in found])
+        show_table(("setting", "value", "source"), [(s.key, "" if s.value is None else str(s.value), s.source) for s in sources(settings)])
     return OK

@@ -1,4 +1,4 @@
-"""`retouch dlq list|show|redrive`: the options. What they do is in `cli.dlq_work`, imported when a command runs."""
+"""`retouch dlq list|show|redrive`: the options. What they do is in `cli.dlq_actions`, imported when a command runs."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def list_letters(
     as_json: Json = False,
 ) -> None:
     """Count the dead letters by topic and reason, and show the newest, without any user's words."""
-    from cli import dlq_work
+    from cli import dlq_actions
 
-    run(lambda settings: dlq_work.list_letters(settings, dlq_work.Wanted(topic, reason, since, until), limit, again, as_json))
+    run(lambda settings: dlq_actions.list_letters(settings, dlq_actions.Wanted(topic, reason, since, until), limit, again, as_json))
 
 
 @dlq.command("show", epilog=EXIT_CODES.replace("1 failed", "1 no such letter or failed"))
@@ -39,9 +39,9 @@ def show_letter(
     as_json: Json = False,
 ) -> None:
     """Show one letter whole: the user's words too, as text where they are UTF-8, else as base64."""
-    from cli import dlq_work
+    from cli import dlq_actions
 
-    run(lambda settings: dlq_work.show_letter(settings, id, as_json))
+    run(lambda settings: dlq_actions.show_letter(settings, id, as_json))
 
 
 @dlq.command("redrive", epilog=EXIT_CODES.replace("1 failed", "1 no such letter, not one of ours, or failed"))
@@ -58,7 +58,7 @@ def redrive(
     as_json: Json = False,
 ) -> None:
     """Send letters back to where they came from, byte for byte. Interrupted, the same command goes on with the rest."""
-    from cli import dlq_work
+    from cli import dlq_actions
 
-    wanted = dlq_work.Wanted(topic, reason, since, until, tuple(ids or ()), everything)
-    run(lambda settings: dlq_work.redrive(settings, wanted, limit, again, dry_run, as_json))
+    wanted = dlq_actions.Wanted(topic, reason, since, until, tuple(ids or ()), everything)
+    run(lambda settings: dlq_actions.redrive(settings, wanted, limit, again, dry_run, as_json))

@@ -1,4 +1,4 @@
-"""`retouch models ...`: the options. What they do is in `cli.models_work` and `watching`, imported when a command runs."""
+"""`retouch models ...`: the options. What they do is in `cli.models_actions` and `cli.models_watch`, imported when a command runs."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ UNKNOWN = EXIT_CODES.replace("1 failed", "1 no such version or failed")
 @models.command("list", epilog=EXIT_CODES)
 def list_versions(as_json: Json = False) -> None:
     """List the versions, where they stand, and what their answers are worth to users."""
-    from cli import models_work
+    from cli import models_actions
 
-    run(lambda settings: models_work.list_versions(settings, as_json))
+    run(lambda settings: models_actions.list_versions(settings, as_json))
 
 
 @models.command(epilog=UNKNOWN)
 def show(number: Number, as_json: Json = False) -> None:
     """Show everything that is known of one version."""
-    from cli import models_work
+    from cli import models_actions
 
-    run(lambda settings: models_work.show_version(settings, str(number), as_json))
+    run(lambda settings: models_actions.show_version(settings, str(number), as_json))
 
 
 @models.command(epilog=UNKNOWN)
@@ -40,25 +40,25 @@ def history(
     as_json: Json = False,
 ) -> None:
     """Show what was decided, by whom and why, newest last. With --json all the evidence, too."""
-    from cli import models_work
+    from cli import models_actions
 
-    run(lambda settings: models_work.history(settings, str(number) if number else None, as_json))
+    run(lambda settings: models_actions.history(settings, str(number) if number else None, as_json))
 
 
 @models.command(epilog=REFUSED)
 def promote(version: Version, reason: Reason = "", operator: Operator = None, as_json: Json = False) -> None:
     """Make a version champion now: one that is gated, being tried, waiting for approval, or was champion before."""
-    from cli import models_work
+    from cli import models_actions
 
-    run(lambda settings: models_work.promote(settings, str(version), operator, reason, as_json))
+    run(lambda settings: models_actions.promote(settings, str(version), operator, reason, as_json))
 
 
 @models.command(epilog=REFUSED)
 def reject(version: Version, reason: Reason = "", operator: Operator = None, as_json: Json = False) -> None:
     """Give a version up for good. The champion is not rejected but rolled back."""
-    from cli import models_work
+    from cli import models_actions
 
-    run(lambda settings: models_work.reject(settings, str(version), operator, reason, as_json))
+    run(lambda settings: models_actions.reject(settings, str(version), operator, reason, as_json))
 
 
 @models.command(epilog=EXIT_CODES.replace("1 failed", "1 refused, failed, or no worker served the old version in time"))
@@ -71,10 +71,10 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Let a former champion serve again, and give up the present one for good."""
-    from cli import models_work
+    from cli import models_actions
 
     given_up, back = (str(number) if number else None for number in (version, to))
-    run(lambda settings: models_work.rollback(settings, given_up, back, operator, reason, wait, as_json))
+    run(lambda settings: models_actions.rollback(settings, given_up, back, operator, reason, wait, as_json))
 
 
 @models.command(epilog=UNKNOWN)
@@ -85,9 +85,9 @@ def diff(
     as_json: Json = False,
 ) -> None:
     """Compare two versions by domain and slice with intervals. Shows users' questions and both answers to whoever asks."""
-    from cli import models_work
+    from cli import models_actions
 
-    run(lambda settings: models_work.diff(settings, str(one), str(other), samples, as_json))
+    run(lambda settings: models_actions.diff(settings, str(one), str(other), samples, as_json))
 
 
 @models.command(epilog=EXIT_CODES.replace("130 interrupted", "0 interrupted while it follows"))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from cli import models_tables
-from cli.models_work import desk
+from cli.models_actions import desk
 from infra.errors import RetryLater
 from infra.process.command_output import OK, printable, show
 

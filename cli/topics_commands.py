@@ -4,14 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from infra.process.command_output import FAILED, OK, show, show_json, show_table
+import typer
+
+from infra.process.command_output import EXIT_CODES, FAILED, OK, Json, run, show, show_json, show_table
 
 if TYPE_CHECKING:
     from infra.kafka.topology import TopicState
     from infra.settings import Settings
 
+topics = typer.Typer(help="The topics on the broker.", no_args_is_help=True)
 
-def apply_topics(settings: Settings, as_json: bool) -> int:
+
+@topics.command("apply", epilog=EXIT_CODES)
+def apply_topics(as_json: Json = False) -> None:
+    """Create missing topics and raise limits; nothing is deleted or lowered."""
+    run(lambda settings: _apply(settings, as_json))
+
+
+@topics.command("describe", epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 all as declared, 1 something differs or failed"))
+def describe_topics(as_json: Json = False) -> None:
+    """Compare the topics on the broker with the declared ones."""
+    run(lambda settings: _describe(settings, as_json))
+
+
+def _apply(settings: Settings, as_json: bool) -> int:
     from infra.kafka.topology import apply
     from infra.local import running_settings
 
@@ -23,7 +39,7 @@ def apply_topics(settings: Settings, as_json: bool) -> int:
     return OK
 
 
-def describe_topics(settings: Settings, as_json: bool) -> int:
+def _describe(settings: Settings, as_json: bool) -> int:
     from infra.kafka.topology import describe
     from infra.local import running_settings
 
@@ -31,13 +47,13 @@ def describe_topics(settings: Settings, as_json: bool) -> int:
     if as_json:
         show_json(description.as_data())
     else:
-        show_table(("topic", "partitions", "against the declaration"), [(t.name, str(t.partitions), _verdict(t)) for t in description.topics])
+        show_table(("topic", "partitions", "against the declaration"), [(t.name, str(t.partitions), _comparison(t)) for t in description.topics])
         if description.undeclared:
             show(f"not declared: {', '.join(description.undeclared)}")
     return OK if description.as_declared else FAILED
 
 
-def _verdict(topic: TopicState) -> str:
+def _comparison(topic: TopicState) -> str:
     if not topic.exists:
         return "missing"
     return "; ".join(f"{d.name} is {d.actual}, declared {d.declared}" for d in topic.differences) or "as declared"

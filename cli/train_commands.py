@@ -1,8 +1,7 @@
-"""`retouch train`: the trainer in a process of its own, as deployed, and how far its newest run is; reached by name so that `infra` imports none of it."""
+"""`retouch train`: runs the trainer as a process of its own, as deployed; `retouch train status` shows how far the newest run is."""
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,9 +17,9 @@ train = typer.Typer(invoke_without_command=True)
 @train.callback(epilog=EXIT_CODES)
 def begin(
     context: typer.Context,
-    once: Annotated[bool, typer.Option("--once", help="One run, then exit; otherwise the service, until interrupted.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say as JSON what would be trained on, and why; train nothing.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Log lines and the dry run are JSON anyway; accepted like everywhere.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="One run, then exit. Default: the service, until interrupted.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print as JSON what would be trained on, and why; train nothing.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="No effect: log lines and the dry run are JSON anyway.")] = False,
 ) -> None:
     """Run the trainer on the running stack's topics."""
     if once and dry_run:
@@ -38,14 +37,14 @@ def status(as_json: Json = False) -> None:
 
 
 def _train(settings: Settings, once: bool, dry_run: bool) -> int:
-    """An interrupt reaches the trainer through the terminal, and its end is waited for."""
+    """Blocks until the trainer ends. A terminal sends its interrupts to the trainer too."""
     import subprocess
     import sys
 
     from infra.local import running_settings
     from infra.process.environment import environment
 
-    flags = [flag for flag, wanted in (("--once", once), ("--dry-run", dry_run)) if wanted]
+    flags = [flag for flag, is_set in (("--once", once), ("--dry-run", dry_run)) if is_set]
     trainer = subprocess.Popen([sys.executable, "-m", "trainer", *flags], env=environment(running_settings(settings)))
     try:
         return FAILED if (code := trainer.wait()) < 0 else code
@@ -56,14 +55,16 @@ def _train(settings: Settings, once: bool, dry_run: bool) -> int:
 
 
 def _status(settings: Settings, as_json: bool) -> int:
-    found: dict[str, Any] | None = importlib.import_module("trainer.run.status").status(settings)
-    if found is None:
+    from trainer.run.status import status
+
+    progress = status(settings)
+    if progress is None:
         complain(f"no run yet in {settings.stack.dir}: `retouch train --once` makes one")
         return FAILED
     if as_json:
-        show_json(found)
+        show_json(progress)
         return OK
-    show_table(("", ""), [(name, text) for name, value in found.items() if (text := _text(name, value))])
+    show_table(("", ""), [(name, text) for name, value in progress.items() if (text := _text(name, value))])
     return OK
 
 

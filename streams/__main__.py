@@ -1,15 +1,29 @@
-"""`python -m streams`: history, retrieval and outcomes in one process. `python -m streams quality`: the figures of the answers given."""
+"""`python -m streams`: history, retrieval and outcomes in one process. `python -m streams quality`: quality figures of the answers given."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
+import threading
 
 from infra.process.lifecycle import run_process
+from infra.settings import Settings
 
-#: Imported only when chosen: Faust and the embedder are for the first alone.
-SERVICES = {"streams": "streams.service", "quality": "streams.quality.service"}
+
+def _streams(settings: Settings, stop: threading.Event) -> None:
+    from streams.service import run
+
+    run(settings, stop)
+
+
+def _quality(settings: Settings, stop: threading.Event) -> None:
+    from streams.quality.service import run
+
+    run(settings, stop)
+
+
+#: Each imports its service when it runs: Faust and the embedder are for the first alone.
+SERVICES = {"streams": _streams, "quality": _quality}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -17,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m streams", description=__doc__)
     parser.add_argument("process", nargs="?", choices=SERVICES, default="streams")
     process = parser.parse_args(arguments).process
-    return run_process(process, lambda settings, stop: importlib.import_module(SERVICES[process]).run(settings, stop))
+    return run_process(process, SERVICES[process])
 
 
 if __name__ == "__main__":

@@ -3,16 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import sys
+import threading
 
 from infra.process.lifecycle import run_process
+from infra.settings import Settings
 
-#: Imported only when chosen: the reflection worker alone needs an engine.
+
+def _base(settings: Settings, stop: threading.Event) -> None:
+    from workers.base.service import run
+
+    run(settings, stop)
+
+
+def _reflection(settings: Settings, stop: threading.Event) -> None:
+    from workers.reflection.service import run
+
+    run(settings, stop)
+
+
+def _teacher(settings: Settings, stop: threading.Event) -> None:
+    from workers.teacher.service import run
+
+    run(settings, stop)
+
+
+#: Each imports its worker when it runs: the reflection worker alone needs an engine.
 SERVICES = {
-    "base": ("workers.base.service", "queries to drafts, by the base model's endpoint"),
-    "reflection": ("workers.reflection.service", "contexts to responses, by the reflection model"),
-    "teacher": ("workers.teacher.service", "outcomes to trajectories, by a teacher"),
+    "base": (_base, "queries to drafts, by the base model's endpoint"),
+    "reflection": (_reflection, "contexts to responses, by the reflection model"),
+    "teacher": (_teacher, "outcomes to trajectories, by a teacher"),
 }
 
 
@@ -20,10 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
     """Exit code 0 after a clean stop, 1 for a failure, 2 for an impossible setting or argument."""
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     choices = parser.add_subparsers(dest="worker", required=True, metavar="WORKER")
-    for name, (_, meaning) in SERVICES.items():
-        choices.add_parser(name, help=meaning, description=meaning)
+    for name, (_, help) in SERVICES.items():
+        choices.add_parser(name, help=help, description=help)
     worker = parser.parse_args(arguments).worker
-    return run_process(f"workers {worker}", lambda settings, stop: importlib.import_module(SERVICES[worker][0]).run(settings, stop))
+    return run_process(f"workers {worker}", SERVICES[worker][0])
 
 
 if __name__ == "__main__":

@@ -166,22 +166,22 @@ class Stack:
             services.append(BrokerService(self._broker, lambda: self.settings))
         if not self._given.base.url:
             self._base_url = f"http://{self._given.stack.host}:{free_port(self._given.stack.host)}/v1"
-            services.append(self._process("base-endpoint", "pico.server"))
+            services.append(self._process("base-endpoint", ["-m", "pico.server"]))
         services += [
-            self._process("registry", "trainer", "--bootstrap", is_task=True),
-            self._process("streams", "streams", needs=("broker",)),
-            self._process("base", "workers", "base", needs=("broker",)),
-            self._process("teacher", "workers", "teacher", needs=("broker",)),
-            self._process("reflection", "workers", "reflection", needs=("broker", "registry")),
-            self._process("quality", "streams", "quality", needs=("broker",)),
-            self._process("promoter", "trainer.promotion", needs=("broker", "registry")),
+            self._process("registry", ["-m", "trainer", "--bootstrap"], is_task=True),
+            self._process("streams", ["-m", "streams"], needs=("broker",)),
+            self._process("base", ["-m", "workers", "base"], needs=("broker",)),
+            self._process("teacher", ["-m", "workers", "teacher"], needs=("broker",)),
+            self._process("reflection", ["-m", "workers", "reflection"], needs=("broker", "registry")),
+            self._process("quality", ["-m", "streams", "quality"], needs=("broker",)),
+            self._process("promoter", ["-m", "trainer.promotion"], needs=("broker", "registry")),
         ]
         if self._with_trainer:
-            services.append(self._process("trainer", "trainer", needs=("broker", "registry")))
+            services.append(self._process("trainer", ["-m", "trainer"], needs=("broker", "registry")))
         return services
 
-    def _process(self, name: str, *module: str, needs: tuple[str, ...] = (), is_task: bool = False) -> ProcessService:
-        return ProcessService(name, [sys.executable, "-m", *module], self._directory, partial(self._environment, name), needs, is_task)
+    def _process(self, name: str, arguments: list[str], needs: tuple[str, ...] = (), is_task: bool = False) -> ProcessService:
+        return ProcessService(name, [sys.executable, *arguments], self._directory, partial(self._environment, name), needs, is_task)
 
     def _environment(self, name: str, ready_file: Path) -> Mapping[str, str]:
         return environment(self._detour.of(self.settings, name).model_copy(update={"ready_file": ready_file}))

@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.app import app
+from cli.dlq_actions import parse_time
 from cli.dlq_output import detail, encoded, summary
-from cli.dlq_work import parse_time
 from infra.errors import BadSetting
 from infra.kafka.dead_letters import Mark, Place, read_letter
 from infra.process.command_output import printable

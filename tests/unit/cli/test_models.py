@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from cli import models_tables
 from cli.app import app
 from cli.diff_output import show_difference
-from cli.models_work import wait_until_served
+from cli.models_actions import wait_until_served
 from infra.errors import RetryLater
 from infra.process.ports import free_port
 from infra.settings import load

@@ -1,4 +1,4 @@
-"""One query through the running system: produce it, wait for its response, show where it came from."""
+"""`retouch ask`: produces one query, waits for its response, and shows its provenance."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+from pydantic import ValidationError
+
 from infra.errors import CannotContinue
 from infra.kafka.clients import producer, reader, send
+from infra.local import running_settings
+from infra.process.command_output import OK, USAGE, complain, show, show_json, show_table
 from infra.settings import Settings
 from schemas.envelope import read
 from schemas.messages import Malformed
@@ -20,16 +24,34 @@ SOURCE = "/infra/ask"
 CONNECT_TIMEOUT_S = 10.0
 
 
-def question(settings: Settings, user: str, text: str, domain: str, options: tuple[str, ...], strategy: Strategy | None) -> Query:
-    """A query of the settings' tenant, asked now. Raises pydantic's ValidationError for what no query may be."""
-    now = datetime.now(UTC)
-    return Query(query_id=uuid4(), tenant=settings.tenant, user=user, domain=domain, text=text, options=options, asked_at=now, strategy=strategy)
+def ask(settings: Settings, user: str, text: str, domain: str, options: tuple[str, ...], strategy: str | None, timeout_s: float, as_json: bool) -> int:
+    try:
+        query = Query(
+            query_id=uuid4(),
+            tenant=settings.tenant,
+            user=user,
+            domain=domain,
+            text=text,
+            options=options,
+            asked_at=datetime.now(UTC),
+            strategy=Strategy(strategy) if strategy else None,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        complain(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        return USAGE
+    response = request(running_settings(settings), query, timeout_s)
+    if as_json:
+        show_json(as_data(response))
+    else:
+        _show(response)
+    return OK
 
 
-def ask(settings: Settings, query: Query, timeout_s: float) -> Response:
-    """Send the query and block for its response. Raises CannotContinue when the broker or the answer does not come in time.
+def request(settings: Settings, query: Query, timeout_s: float) -> Response:
+    """Send the query and block for its response. Raises CannotContinue if the broker or the response does not come in time.
 
-    The reader stands at the end of `responses` before the query leaves, so no answer can pass unseen and no old record is read.
+    The reader seeks to the end of `responses` before the query is sent, so it misses no response and reads no old record.
     """
     from kafka import TopicPartition
     from kafka.errors import KafkaError
@@ -54,7 +76,7 @@ def ask(settings: Settings, query: Query, timeout_s: float) -> Response:
 
 
 def as_data(response: Response) -> dict[str, Any]:
-    """For `--json`: the response without the history's text, which the ids name."""
+    """The response for `--json`, with the ids of the history items instead of their text."""
     return {
         "query_id": str(response.query_id),
         "answer": response.answer,
@@ -81,7 +103,26 @@ def _await_response(consumer: Any, query_id: UUID, timeout_s: float) -> Response
                 try:
                     response, _ = read(Response, record.headers, record.value)
                 except Malformed:
-                    continue  # somebody else's bad record; its own readers set it aside
+                    continue  # not ours to handle: the readers of the topic set it aside
                 if response.query_id == query_id:
                     return response
     raise CannotContinue(f"no response within {timeout_s:g} s: is the stack up (`retouch status`), and are its workers keeping up?")
+
+
+def _show(response: Response) -> None:
+    made = response.provenance
+    model = f"{made.model.name} version {made.model.version} ({made.model.digest[:12]})" if made.model else "none"
+    show(response.answer)
+    show_table(
+        ("", ""),
+        [
+            ("status", response.status.value),
+            ("base answer", response.context.draft.answer),
+            ("reasoning", response.reasoning),
+            ("reflection model", model),
+            ("base model", made.base_model),
+            ("strategy", f"{made.strategy.value}, k={made.k}"),
+            ("history", ", ".join(map(str, made.history_ids)) or "none"),
+            ("milliseconds", f"base {made.base_ms:.0f}, retrieve {made.retrieve_ms:.0f}, reflect {made.reflect_ms:.0f}"),
+        ],
+    )

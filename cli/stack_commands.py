@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
-from infra.process.command_output import FAILED, OK, complain, show, show_json, show_table
+import typer
+
+from infra.process.command_output import EXIT_CODES, FAILED, OK, Json, complain, run, show, show_json, show_table
 
 if TYPE_CHECKING:
     from infra.local.record import StackRecord
     from infra.settings import Settings
 
+stack = typer.Typer()
 
-def up(settings: Settings, trainer: bool, as_json: bool) -> int:
+
+@stack.command(epilog=EXIT_CODES)
+def up(
+    trainer: Annotated[bool, typer.Option(help="Run the trainer's service too.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Start the local stack and keep it running. Returns when every process serves."""
+    run(lambda settings: _up(settings, trainer, as_json))
+
+
+@stack.command(epilog=EXIT_CODES.replace("1 failed", "1 not running, not ready, or failed"))
+def status(as_json: Json = False) -> None:
+    """Show the local stack's processes and addresses."""
+    run(lambda settings: _status(settings, as_json))
+
+
+@stack.command(epilog=EXIT_CODES)
+def down(as_json: Json = False) -> None:
+    """Stop the local stack, if one runs. Its data stays."""
+    run(lambda settings: _down(settings, as_json))
+
+
+def _up(settings: Settings, trainer: bool, as_json: bool) -> int:
     from infra.local import daemon
 
     _show(daemon.up(settings, trainer=trainer), as_json)
     return OK
 
 
-def status(settings: Settings, as_json: bool) -> int:
+def _status(settings: Settings, as_json: bool) -> int:
     from infra.local import daemon
     from infra.local.record import StackState
 
@@ -35,7 +60,7 @@ def status(settings: Settings, as_json: bool) -> int:
     return OK if record.state is StackState.READY and record.is_serving else FAILED
 
 
-def down(settings: Settings, as_json: bool) -> int:
+def _down(settings: Settings, as_json: bool) -> int:
     from infra.local import daemon
 
     was_running = daemon.down(settings)
@@ -54,4 +79,4 @@ def _show(record: StackRecord, as_json: bool) -> None:
     show_table(("process", "state", "pid", "restarts", "log"), rows)
     show(f"{record.state.value}, supervisor {record.pid}, broker {record.bootstrap_servers}, base model {record.base_url}")
     if record.promoter_url:
-        show(f"promotion is watched at {record.promoter_url}")
+        show(f"promotion page: {record.promoter_url}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import importlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from infra.process.command_output import FAILED, OK, printable, show, show_json,
 
 if TYPE_CHECKING:
     from infra.settings import Settings
+    from trainer.promotion.operator_api import Desk
 
 #: Within which a rollback must have reached the workers, and how often they are asked.
 SERVED_WITHIN_S, ASK_EVERY_S = 10.0, 0.2
@@ -20,11 +20,11 @@ SERVED_WITHIN_S, ASK_EVERY_S = 10.0, 0.2
 SHORT = 100
 
 
-def desk(settings: Settings) -> Any:
-    """A `trainer.promotion.operator_api.Desk`, reached by name so that `infra` imports none of it."""
+def desk(settings: Settings) -> Desk:
     from infra.local import running_settings
+    from trainer.promotion import operator_api
 
-    return importlib.import_module("trainer.promotion.operator_api").desk(running_settings(settings))
+    return operator_api.desk(running_settings(settings))
 
 
 def list_versions(settings: Settings, as_json: bool) -> int:
@@ -112,8 +112,9 @@ def rollback(settings: Settings, version: str | None, to: str | None, operator: 
 def diff(settings: Settings, one: str, other: str, samples: int, as_json: bool) -> int:
     from cli import diff_output
     from infra.local import running_settings
+    from trainer.judge.difference import difference
 
-    found = importlib.import_module("trainer.judge.difference").difference(running_settings(settings), one, other, samples)
+    found = difference(running_settings(settings), one, other, samples)
     if as_json:
         show_json(found)
     else:
@@ -121,7 +122,7 @@ def diff(settings: Settings, one: str, other: str, samples: int, as_json: bool) 
     return OK
 
 
-def wait_until_served(at: Any, champion: str, begun: float, within_s: float = SERVED_WITHIN_S) -> dict[str, Any]:
+def wait_until_served(at: Desk, champion: str, begun: float, within_s: float = SERVED_WITHIN_S) -> dict[str, Any]:
     """Until every worker that still reports serves `champion`, bounded. `first_s` and `all_s` are since `begun`, None where that did not come."""
     first_s, serving, known = None, 0, 0
     while True:
