@@ -90,8 +90,9 @@ fresh_state = partial(infra.local.fresh_state.fresh_state, command="retouch demo
 
 
 def prepared(settings: Settings, plan: Plan, state: Path, seed: int) -> Settings:
-    """The given settings with the plan's sizes, the run's own state directory and its seed."""
-    return _changed(settings, plan.settings | {"stack": {"dir": state}}, {"trainer": {"seed": seed}})
+    """The given settings with the plan's sizes, the run's own state directory and its seed. Swaps are measured from log lines at level INFO."""
+    level = "DEBUG" if settings.log_level == "DEBUG" else "INFO"
+    return _changed(settings, plan.settings | {"stack": {"dir": state}}, {"trainer": {"seed": seed}}).model_copy(update={"log_level": level})
 
 
 def _changed(settings: Settings, *changes: dict[str, dict[str, Any]]) -> Settings:

@@ -11,6 +11,8 @@ from uuid import UUID
 
 from bench.demo.report import Model, RewardPoint
 from infra.registry.client import RegisteredVersion
+from infra.telemetry.json_logs import json_lines
+from workers.serving.follower import VERSION_SWAPPED
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class WorkerSwap:
-    """A swap as the reflection worker tells it."""
+    """A swap as the reflection worker logs it."""
 
     from_version: str
     to_version: str
@@ -50,11 +52,13 @@ def read_truths(path: Path) -> list[Truth]:
     return [Truth(UUID(line["query_id"]), line["tenant"], line["user"], line["phase"], line["round"], line["truth"]) for line in _lines(path)]
 
 
-def read_swaps(path: Path) -> list[WorkerSwap]:
-    """None happened where the file is not there."""
+def read_swaps(stack_dir: Path) -> list[WorkerSwap]:
+    """The swaps that the reflection worker has logged."""
+    lines = json_lines(stack_dir / "logs" / "reflection.log")
     return [
         WorkerSwap(line["from"], line["to"], line["at"], line["in_flight"], line["dropped"], line["waited_ms"], line["load_ms"])
-        for line in (_lines(path) if path.exists() else ())
+        for line in lines
+        if line.get("text") == VERSION_SWAPPED
     ]
 
 

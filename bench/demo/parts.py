@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from infra.errors import RetouchError
 from infra.process.child import Child
 from infra.process.environment import environment
 from infra.settings import Settings
+from infra.telemetry.json_logs import json_lines
 
 POLL_S = 0.1
 STOP_TIMEOUT_S = 10.0
@@ -58,25 +57,13 @@ class Part:
 
     def summary(self) -> dict[str, Any]:
         """What the platform printed at its end; empty where it printed nothing."""
-        found: dict[str, Any] = next((line for line in reversed(_json_lines(self.child.log)) if "phase" in line and "asked" in line), {})
+        found: dict[str, Any] = next((line for line in reversed(json_lines(self.child.log)) if "phase" in line and "asked" in line), {})
         return found
 
     def reason(self) -> str:
         """The last error that its log tells, or its last line."""
-        lines = _json_lines(self.child.log)
+        lines = json_lines(self.child.log)
         told = [line for line in lines if line.get("level") == "ERROR"]
         if told:
             return str(told[-1].get("reason") or told[-1].get("text"))
         return self.child.last_lines(1) or "it said nothing"
-
-
-def _json_lines(log: Path) -> list[dict[str, Any]]:
-    found = []
-    for line in log.read_text(errors="replace").splitlines() if log.exists() else ():
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            found.append(value)
-    return found

@@ -133,7 +133,7 @@ class Script:
                 truths=evidence.read_truths(self._truths),
                 training=self._training(),
                 versions=Registry(settings).versions(),
-                swaps=evidence.read_swaps(self._dir / "swaps.jsonl"),
+                swaps=evidence.read_swaps(self._dir),
             ),
             machine=machine.describe(),
             versions=machine.versions(),
@@ -168,7 +168,7 @@ class Script:
         return evidence.latest_training(self._dir)
 
     def _swapped(self) -> set[str]:
-        return {swap.to_version for swap in evidence.read_swaps(self._dir / "swaps.jsonl")}
+        return {swap.to_version for swap in evidence.read_swaps(self._dir)}
 
     def _stage(self) -> str:
         """How far the training run is, for a person."""

@@ -203,7 +203,7 @@ async def _swapping(
     try:
         for _ in range(WARM_SWAPS + plan.swaps):
             others = [version for version in versions if version.version != place.follower.serving.version]
-            found.append(await _swap(settings, place, load, chance.choice(others), plan, found[-1].served_s if found else 0.0))
+            found.append(await _swap(place, load, chance.choice(others), plan, found[-1].served_s if found else 0.0))
             await asyncio.sleep(plan.pause_s)
     finally:
         over.set()
@@ -211,9 +211,9 @@ async def _swapping(
     return found[WARM_SWAPS:], answers
 
 
-async def _swap(settings: Settings, place: Inside, load: Load, version: RegisteredVersion, plan: Plan, since_s: float) -> Observed:
+async def _swap(place: Inside, load: Load, version: RegisteredVersion, plan: Plan, since_s: float) -> Observed:
     """`since_s` is when the version before took over: an answer to an older question may be by an earlier reign of this one."""
-    before, first = place.follower.serving.version, len(load.answers)
+    before, first, swapped = place.follower.serving.version, len(load.answers), len(place.swaps)
     alias_s = time.perf_counter()
     event_s = await asyncio.to_thread(place.promoter.promote, version, before)
     served_s = answered_s = 0.0
@@ -226,10 +226,9 @@ async def _swap(settings: Settings, place: Inside, load: Load, version: Register
         new = (answer.done_s for answer in load.answers[first:] if answer.version == version.version and answer.due_s > since_s)
         answered_s = next(new, 0.0)
         first = len(load.answers)
-    while place.follower.serving.version != version.version:  # noqa: ASYNC110  # its record of the swap follows within milliseconds
+    while len(place.swaps) == swapped:  # noqa: ASYNC110  # the follower returns within milliseconds
         await asyncio.sleep(0.002)
-    told = json.loads((settings.stack.dir / "swaps.jsonl").read_text().splitlines()[-1])
-    return Observed(before, version.version, alias_s, event_s, served_s or answered_s, answered_s, told)
+    return Observed(before, version.version, alias_s, event_s, served_s or answered_s, answered_s, place.swaps[-1])
 
 
 def _told(name: str, body: Callable[[], T]) -> T:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.swap.load import Answer
+from workers.serving.engines.engine import Swap
 
 
 @dataclass(frozen=True)
 class Observed:
-    """One swap as the load saw it; all times are of one monotonic clock. What stands in `told` is the worker's own record of it."""
+    """One swap as the load saw it; all times are of one monotonic clock. `swap` is what the follower measured."""
 
     before: str
     after: str
@@ -20,11 +21,7 @@ class Observed:
     event_s: float  # the event is sent
     served_s: float  # the worker routes to the new version
     answered_s: float  # the first answer by it
-    told: dict[str, Any]
-
-    @property
-    def was_loaded(self) -> bool:
-        return bool(self.told["load_ms"] == 0)
+    swap: Swap
 
     def to_json(self) -> dict[str, Any]:
         times = {
@@ -32,7 +29,7 @@ class Observed:
             "event_to_answer_ms": self.answered_s - self.event_s,
             "alias_to_served_ms": self.served_s - self.alias_s,
         }
-        kept = {name: round(self.told[name], 1) for name in ("waited_ms", "load_ms", "check_ms")}
+        kept = {name: round(getattr(self.swap, name), 1) for name in ("waited_ms", "load_ms", "check_ms")}
         return {"from": self.before, "to": self.after} | {name: round(value * 1000, 1) for name, value in times.items()} | kept
 
 
@@ -55,4 +52,4 @@ def asked_during(answers: Sequence[Answer], swaps: Sequence[Observed], settle_s:
 
 def dropped(answers: Sequence[Answer], swaps: Sequence[Observed]) -> int:
     """Questions that no model answered, or what the worker says it dropped, whichever is more."""
-    return max(sum(not answer.is_the_models for answer in answers), sum(int(swap.told["dropped"]) for swap in swaps))
+    return max(sum(not answer.is_the_models for answer in answers), sum(observed.swap.dropped for observed in swaps))

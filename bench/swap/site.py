@@ -20,9 +20,9 @@ from schemas.model_events import Alias, ModelEvent
 from schemas.topics import MODEL_EVENTS, Topic
 from workers.reflection.reflector import Reflector
 from workers.reflection.shadowing import Shadowing
-from workers.serving.engines.engine import Engine
+from workers.serving.engines.engine import Engine, Swap
 from workers.serving.follower import Follower
-from workers.serving.model_event_listener import KafkaHints
+from workers.serving.model_event_listener import Hints, KafkaHints
 from workers.serving.routes import Routes
 from workers.serving.start import start
 
@@ -44,6 +44,7 @@ class Inside:
     reflector: Reflector
     shadows: Counted
     promoter: Promoter
+    swaps: list[Swap]  # of the champion, in order
     routes: Routes | None = None  # instead of the follower's, where an experiment is played
 
 
@@ -72,6 +73,14 @@ class Promoter:
         self._producer.close(timeout=5)
 
 
+async def _follow(follower: Follower, hints: Hints, poll_s: float, swaps: list[Swap]) -> None:
+    """`Follower.follow`, and keeps what each swap took."""
+    while True:
+        event = await asyncio.to_thread(hints.wait, poll_s)
+        if swap := await follower.look(event):
+            swaps.append(swap)
+
+
 @asynccontextmanager
 async def inside(settings: Settings, registry: Registry) -> AsyncIterator[Inside]:
     """Started and following when the block begins. The registry's and the broker's clients run in threads, as in the worker."""
@@ -83,8 +92,9 @@ async def inside(settings: Settings, registry: Registry) -> AsyncIterator[Inside
     shadowing = Shadowing(reflector.unseen, shadows, lambda: reflector.in_flight, settings.reflection.concurrency)
     reflector.after = shadowing.offer
     promoter = await asyncio.to_thread(Promoter, settings, registry)
-    found = Inside(started.engine, follower, reflector, shadows, promoter)
-    tasks = [asyncio.create_task(work()) for work in (follower.follow, shadowing.work)]
+    found = Inside(started.engine, follower, reflector, shadows, promoter, [])
+    following = _follow(follower, hints, settings.reflection.poll_s, found.swaps)
+    tasks = [asyncio.create_task(work) for work in (following, shadowing.work())]
     try:
         yield found
     finally:

@@ -6,6 +6,8 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 CHATTY = ("kafka", "aiokafka", "httpx", "sentence_transformers", "transformers", "faust", "mode", "mlflow", "alembic")
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
@@ -50,6 +52,19 @@ class Calm(logging.Filter):
             began, count = record.created, 0
         self._windows[kind] = (began, count + 1)
         return count < self.MOST
+
+
+def json_lines(log: Path) -> list[dict[str, Any]]:
+    """The JSON objects in a log file, oldest first; other lines are skipped. Empty if there is no file."""
+    found = []
+    for line in log.read_text(errors="replace").splitlines() if log.exists() else ():
+        try:
+            value = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(value, dict):
+            found.append(value)
+    return found
 
 
 def configure(level: str) -> None:

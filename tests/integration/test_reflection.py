@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -22,6 +21,7 @@ import pytest
 from infra.kafka.clients import producer, reader, send
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
+from infra.telemetry.json_logs import json_lines
 from schemas.contexts import Context, HistoryItem, Source
 from schemas.drafts import Draft
 from schemas.experiments import Arm, Assignment
@@ -34,6 +34,7 @@ from schemas.responses import Response, ResponseStatus
 from schemas.serving import ServingReport
 from schemas.shadows import Shadow
 from schemas.topics import CONTEXTS, MODEL_EVENTS, RESPONSES, SERVING, SHADOWS, Topic
+from workers.serving.follower import VERSION_SWAPPED
 
 M = TypeVar("M", bound=Message)
 
@@ -63,7 +64,7 @@ def test_a_promoted_version_takes_over_under_load_and_nothing_is_lost(settings: 
         asked |= _ask(settings, 40)
         _promote(settings, registry, first, second)
         asked |= _ask(settings, 60)
-        _wait_for_swap(settings)
+        _wait_for_swap(tmp_path / "worker.log")
         swapped_s = time.monotonic() - began
         asked |= _ask(settings, 20)
         answers = _answers(settings, asked)
@@ -78,7 +79,7 @@ def test_a_promoted_version_takes_over_under_load_and_nothing_is_lost(settings: 
     assert versions.keys() == {first.version, second.version}
     assert versions[second.version] >= 20
     assert sum(answer.status is ResponseStatus.PERSONALIZED for answer in answers) > 60
-    (swap,) = map(json.loads, (settings.stack.dir / "swaps.jsonl").read_text().splitlines())
+    (swap,) = _swaps(tmp_path / "worker.log")
     assert (swap["from"], swap["to"], swap["dropped"]) == (first.version, second.version, 0)
     assert swap["event_to_swap_ms"] is not None or swapped_s > POLL_S  # by the event, unless that came before the worker listened, or when a poll was due
     assert arms == {Assignment(experiment=experiment, arm=Arm.CHAMPION, version=second.version)}
@@ -195,9 +196,14 @@ def _say(settings: Settings, before: RegisteredVersion, after: RegisteredVersion
     to.close()
 
 
-def _wait_for_swap(settings: Settings) -> None:
+def _swaps(log: Path) -> list[dict[str, Any]]:
+    """The worker's log lines about completed swaps."""
+    return [line for line in json_lines(log) if line.get("text") == VERSION_SWAPPED]
+
+
+def _wait_for_swap(log: Path) -> None:
     until = time.monotonic() + WAIT_S
-    while not (settings.stack.dir / "swaps.jsonl").exists():
+    while not _swaps(log):
         assert time.monotonic() < until, "no swap"
         time.sleep(0.05)
 

@@ -8,7 +8,6 @@ is routed to it, and nobody is routed to one that goes.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -33,6 +32,8 @@ from workers.serving.version_files import models_dir, prune, touch
 
 log = logging.getLogger(__name__)
 
+#: The log line of a completed swap; its fields say what it took. The demo reads them.
+VERSION_SWAPPED = "version swapped"
 #: Characters of a digest in metrics: enough to tell versions apart.
 DIGEST_SHOWN = 12
 
@@ -145,7 +146,7 @@ class Follower:
             swap = await self._put(Alias.CHAMPION, champion, lambda checkpoint: self._engine.swap(checkpoint, champion.model, champion.canary_prompts))
         if swap is None:
             return None
-        await self._record(champion, swap, event)
+        self._record(champion, swap, event)
         return swap
 
     async def _follow_challenger(self, challenger: RegisteredVersion | None) -> None:
@@ -204,7 +205,7 @@ class Follower:
             log.warning("swap put off", extra=self._from_to(wanted) | {"reason": str(error)})
         self._put_off = wanted.version
 
-    async def _record(self, champion: RegisteredVersion, swap: Swap, event: ModelEvent | None) -> None:
+    def _record(self, champion: RegisteredVersion, swap: Swap, event: ModelEvent | None) -> None:
         record = self._from_to(champion) | {
             "at": self._clock.now().isoformat(),
             **vars(swap),
@@ -215,22 +216,13 @@ class Follower:
         self.routes = Routes(champion.model)
         self._swaps += 1
         _show(champion)
-        log.info("version swapped", extra=record)
-        await asyncio.to_thread(self._append, record)
+        log.info(VERSION_SWAPPED, extra=record)
 
     def _from_to(self, champion: RegisteredVersion) -> dict[str, object]:
         return {"from": self.serving.version, "to": champion.version}
 
     def _since(self, moment: datetime) -> float:
         return (self._clock.now() - moment).total_seconds() * 1000
-
-    def _append(self, record: dict[str, object]) -> None:
-        """One JSON line a swap, for the demo's report: serving does not depend on it."""
-        try:
-            with (self._settings.stack.dir / "swaps.jsonl").open("a") as file:
-                file.write(json.dumps(record) + "\n")
-        except OSError as error:
-            log.warning("the swap is not listed in swaps.jsonl", extra={"to": record["to"], "reason": str(error)})
 
     def _prune(self, named: set[str]) -> None:
         folder = models_dir(self._settings)

@@ -73,3 +73,8 @@ def test_a_plan_s_settings_and_sizes_exist(plan: Plan, tmp_path: Path) -> None:
 def test_other_settings_of_the_user_stay(tmp_path: Path) -> None:
     given = Settings.model_validate({"kafka": {"partitions": 2}})
     assert prepared(given, SHORT, tmp_path, 0).kafka.partitions == 2
+
+
+@pytest.mark.parametrize(("given", "used"), [("ERROR", "INFO"), ("DEBUG", "DEBUG")])
+def test_the_log_lines_that_swaps_are_measured_from_are_always_written(given: str, used: str, tmp_path: Path) -> None:
+    assert prepared(Settings.model_validate({"log_level": given}), SHORT, tmp_path, 0).log_level == used

@@ -14,15 +14,25 @@ CREATED = datetime(2026, 11, 20, tzinfo=UTC)
 PROMOTED = Transition(seq=1, before=VersionState.CANARY, after=VersionState.CHAMPION, at=CREATED, actor="promoter", reason="better for its users")
 
 
-def test_swaps_are_read_as_the_worker_writes_them(tmp_path: Path) -> None:
-    line = {"from": "1", "to": "2", "at": "2026-11-20T12:00:00+00:00", "in_flight": 4, "dropped": 0, "waited_ms": 1.5, "load_ms": 2.5, "event_to_swap_ms": None}
-    (tmp_path / "swaps.jsonl").write_text(json.dumps(line) + "\n")
-    [swap] = read_swaps(tmp_path / "swaps.jsonl")
+def test_swaps_are_read_from_the_worker_s_log(tmp_path: Path) -> None:
+    line = {
+        "text": "version swapped",
+        "from": "1",
+        "to": "2",
+        "at": "2026-11-20T12:00:00+00:00",
+        "in_flight": 4,
+        "dropped": 0,
+        "waited_ms": 1.5,
+        "load_ms": 2.5,
+    }
+    (tmp_path / "logs").mkdir()
+    (tmp_path / "logs" / "reflection.log").write_text(f"no JSON\n{json.dumps({'text': 'ready'})}\n{json.dumps(line)}\n")
+    [swap] = read_swaps(tmp_path)
     assert (swap.from_version, swap.to_version, swap.in_flight) == ("1", "2", 4)
 
 
-def test_no_file_means_no_swap(tmp_path: Path) -> None:
-    assert read_swaps(tmp_path / "swaps.jsonl") == []
+def test_no_log_means_no_swap(tmp_path: Path) -> None:
+    assert read_swaps(tmp_path) == []
 
 
 def test_the_newest_training_run_counts(tmp_path: Path) -> None:
