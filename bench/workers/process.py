@@ -24,7 +24,7 @@ from schemas.drafts import Draft
 from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import Topic
-from workers.runtime.handler import Incoming, Outgoing, Work
+from workers.runtime.handler import HandlerSpec, Incoming, Outgoing
 from workers.runtime.retry import Backoff
 from workers.runtime.worker import Worker
 
@@ -79,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
 
     def body(settings: Settings, stop: threading.Event) -> None:
-        work = Work(topic(chosen.topic), Call(out_topic(chosen.out), chosen.low_s, chosen.high_s))
-        Worker(settings, name=chosen.name, work=work, concurrency=chosen.in_flight, backoff=BACKOFF).run(stop, lambda: mark_ready(settings))
+        spec = HandlerSpec(topic(chosen.topic), Call(out_topic(chosen.out), chosen.low_s, chosen.high_s))
+        Worker(settings, name=chosen.name, spec=spec, concurrency=chosen.in_flight, backoff=BACKOFF).run(stop, lambda: mark_ready(settings))
 
     return run_process(f"bench worker {chosen.name}", body)
 

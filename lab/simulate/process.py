@@ -11,7 +11,7 @@ from infra.errors import CannotContinue
 from lab.simulate.scenario import Scenario
 from lab.simulate.virtual import wall_clock
 from schemas.queries import Query
-from workers.runtime.broker import NotTaken
+from workers.runtime.broker import NotConfirmed
 from workers.runtime.worker import Worker
 
 Trace = Callable[[str, str], None]
@@ -41,7 +41,7 @@ class Life:
     # Faults (workers.runtime.memory.broker)
 
     async def at(self, step: str) -> None:
-        """Before each request to the broker, and before its answer. Raises NotTaken for what got lost, Dead for whoever is killed."""
+        """Before each request to the broker, and before its answer. Raises NotConfirmed for what got lost, Dead for whoever is killed."""
         self._trace(self._name, step)
         await self._runs()
         if not self.calm:
@@ -49,7 +49,7 @@ class Life:
         while (left_s := self._outage()) > 0 and not self.is_dead:
             if step not in ("poll", "committed") and self._rng.random() < 0.5:
                 await asyncio.sleep(min(left_s, self._rng.uniform(0, 1)))
-                raise NotTaken("connection lost")
+                raise NotConfirmed("connection lost")
             await asyncio.sleep(left_s)
         await self._runs()
 
@@ -62,7 +62,7 @@ class Life:
             await self._runs()
         elif drawn < s.kill + s.pause + s.lost and step != "poll":
             self._trace(self._name, f"lost {step}")
-            raise NotTaken(f"lost {step}")
+            raise NotConfirmed(f"lost {step}")
         elif drawn < s.kill + s.pause + s.lost + s.long_delay:
             await asyncio.sleep(self._rng.uniform(1, 12))
         elif drawn < s.kill + s.pause + s.lost + s.long_delay + s.delay:

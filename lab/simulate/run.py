@@ -22,8 +22,8 @@ from schemas.envelope import seal
 from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import Topic, dead_letter_topic
-from workers.runtime.handler import Incoming, Outgoing, Why, Work
-from workers.runtime.memory.broker import Cluster, MemoryBroker
+from workers.runtime.handler import DegradeReason, HandlerSpec, Incoming, Outgoing
+from workers.runtime.memory.broker import MemoryBrokerClient, MemoryCluster
 from workers.runtime.retry import Backoff
 from workers.runtime.worker import Worker
 
@@ -80,7 +80,7 @@ class Simulation:
     async def play(self) -> Result:
         of = self._of
         names = (QUESTIONS.name, ANSWERS.name, dead_letter_topic(QUESTIONS.name))
-        self._cluster = Cluster(dict.fromkeys(names, of.partitions), session_timeout_s=of.session_timeout_s, metadata_bytes=of.metadata_bytes)
+        self._cluster = MemoryCluster(dict.fromkeys(names, of.partitions), session_timeout_s=of.session_timeout_s, metadata_bytes=of.metadata_bytes)
         running = [self._start(f"w{number}") for number in range(of.workers)]
         beside = [asyncio.ensure_future(work) for work in (self._ask(), self._outages(), self._moves(running))]
         await asyncio.sleep(of.faults_until_s)
@@ -108,10 +108,10 @@ class Simulation:
         return life
 
     def _worker(self, name: str, life: Life, rng: random.Random) -> Worker[Query]:
-        work = Work(QUESTIONS, lambda incoming: self._handle(incoming, life), lambda query: query.deadline, self._degraded)
-        broker = MemoryBroker(self._cluster, name, life)
+        spec = HandlerSpec(QUESTIONS, lambda incoming: self._handle(incoming, life), lambda query: query.deadline, self._degraded)
+        broker = MemoryBrokerClient(self._cluster, name, life)
         backoff = Backoff(attempts=3, first_s=0.1, longest_s=2.0)
-        return Worker(self._settings, name="simulated", work=work, concurrency=self._of.concurrency, backoff=backoff, broker=broker, clock=life, rng=rng)
+        return Worker(self._settings, name="simulated", spec=spec, concurrency=self._of.concurrency, backoff=backoff, broker=broker, clock=life, rng=rng)
 
     # What happens
 
@@ -180,9 +180,9 @@ class Simulation:
             raise PoisonMessage("poison")
         if question.fate is Fate.BUG:
             raise ZeroDivisionError
-        return self._degraded(incoming, Why.EXHAUSTED)
+        return self._degraded(incoming, DegradeReason.EXHAUSTED)
 
-    def _degraded(self, incoming: Incoming[Query], why: Why) -> Sequence[Outgoing]:
+    def _degraded(self, incoming: Incoming[Query], why: DegradeReason) -> Sequence[Outgoing]:
         draft = Draft(query=incoming.message, answer="a", base_model="m", base_ms=1.0)
         return [Outgoing(ANSWERS, draft, derive("draft", incoming.message.query_id))]
 

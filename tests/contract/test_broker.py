@@ -12,11 +12,11 @@ from infra.errors import CannotContinue
 from infra.settings import Settings
 from schemas.dead_letters import Origin, dead_letter
 from schemas.topics import dead_letter_topic
-from tests.contract.broker_sites import ALL, WAIT_S, KafkaSite, Member, MemorySite, Site, polling, started
-from workers.runtime.broker import NotTaken
+from tests.contract.brokers_under_test import ALL, WAIT_S, KafkaSite, Member, MemorySite, Site, polling, started
+from workers.runtime.broker import NotConfirmed
 from workers.runtime.commit_metadata import encode
-from workers.runtime.delivery import Outbound
-from workers.runtime.memory.broker import Cluster, MemoryBroker
+from workers.runtime.in_flight import ProducerRecord
+from workers.runtime.memory.broker import MemoryBrokerClient, MemoryCluster
 from workers.runtime.offsets import METADATA_BYTES, Position
 
 pytestmark = pytest.mark.timeout(300)
@@ -58,8 +58,8 @@ async def member(site: Site) -> AsyncIterator[Members]:
     await members.close()
 
 
-def output(site: Site, value: bytes, topic: str = "") -> Outbound:
-    return Outbound(topic or f"{site.name}-out", b"k", value, [("ce_id", value)])
+def output(site: Site, value: bytes, topic: str = "") -> ProducerRecord:
+    return ProducerRecord(topic or f"{site.name}-out", b"k", value, [("ce_id", value)])
 
 
 def values(member: Member, partition: int) -> list[bytes | None]:
@@ -149,13 +149,13 @@ async def test_results_and_positions_of_one_commit_become_visible_together(site:
 
 async def test_results_come_before_positions_where_there_are_no_transactions(site: Site, member: Members) -> None:
     one = await member().joined()
-    one.producer = site.broker("one").repeating(site.name)
+    one.producer = site.broker("one").at_least_once(site.name)
     await started(lambda: one.producer.start(WAIT_S))
     await one.commit({0: Position(1)}, output(site, b"a"))
     assert await one.committed(0) == {0: Position(1)}
     await one.place.commit({0: Position(2, "rt1bgA")}, WAIT_S)
     assert await one.committed(0) == {0: Position(2, "rt1bgA")}
-    with pytest.raises(NotTaken):
+    with pytest.raises(NotConfirmed):
         await one.producer.commit([output(site, b"b", "no-such-topic")], {0: Position(9)}, one.place, 1.0)
     assert await one.committed(0) == {0: Position(2, "rt1bgA")}
     assert await site.visible(f"{site.name}-out") == [b"a"]
@@ -166,7 +166,7 @@ async def test_metadata_up_to_the_limit_comes_back_and_beyond_it_nothing_is_take
     await started(lambda: one.producer.start(WAIT_S))
     most = Position(3, "m" * METADATA_BYTES)
     await one.commit({0: most}, output(site, b"taken"))
-    with pytest.raises(NotTaken):
+    with pytest.raises(NotConfirmed):
         await one.commit({0: Position(4, "m" * (METADATA_BYTES + 1)), 1: Position(1)}, output(site, b"refused"))
     await started(lambda: one.producer.start(WAIT_S))
     assert await one.committed(0, 1) == {0: most, 1: None}
@@ -177,9 +177,9 @@ async def test_a_new_producer_fences_every_earlier_one(site: Site, member: Membe
     one = await member().joined()
     await started(lambda: one.producer.start(WAIT_S))
     await one.commit({0: Position(1)}, output(site, b"first"))
-    newer = site.broker("one").transactions(site.name)
+    newer = site.broker("one").exactly_once(site.name)
     await started(lambda: newer.start(WAIT_S))
-    with pytest.raises(NotTaken):
+    with pytest.raises(NotConfirmed):
         await one.commit({0: Position(2)}, output(site, b"fenced"))
     await newer.commit([output(site, b"second")], {0: Position(3)}, one.place, WAIT_S)
     await newer.close()
@@ -189,12 +189,12 @@ async def test_a_new_producer_fences_every_earlier_one(site: Site, member: Membe
 
 async def test_a_producer_that_was_refused_once_takes_nothing_until_it_is_started_again(site: Site, member: Members) -> None:
     one = await member().joined()
-    with pytest.raises(NotTaken):
+    with pytest.raises(NotConfirmed):
         await one.commit({0: Position(1)}, output(site, b"never started"))
     await started(lambda: one.producer.start(WAIT_S))
-    with pytest.raises(NotTaken):
+    with pytest.raises(NotConfirmed):
         await one.commit({0: Position(1, "m" * 2 * METADATA_BYTES)}, output(site, b"refused"))
-    with pytest.raises(NotTaken):
+    with pytest.raises(NotConfirmed):
         await one.commit({0: Position(1)}, output(site, b"not begun"))
     await started(lambda: one.producer.start(WAIT_S))
     await one.commit({0: Position(1)}, output(site, b"taken"))
@@ -205,7 +205,7 @@ async def test_a_transaction_left_open_is_waited_for_and_ended_by_the_next_produ
     one = await member().joined()
     await one.place.commit({0: Position(1)}, WAIT_S)
     await site.leave_open("one", output(site, b"open"), {0: Position(7)}, one.place.generation)
-    with pytest.raises(NotTaken):
+    with pytest.raises(NotConfirmed):
         await one.place.committed({0}, 0.5)
     await started(lambda: one.producer.start(WAIT_S))
     assert await one.committed(0) == {0: Position(1)}
@@ -230,7 +230,7 @@ async def test_a_partition_is_read_on_only_when_no_open_transaction_holds_its_po
 async def test_a_group_that_never_committed_stands_nowhere(site: Site, member: Members) -> None:
     one = await member(remember=10).joined()
     assert await one.committed(*ALL) == dict.fromkeys(ALL)
-    assert {(assigned.committed, len(assigned.recalled)) for assigned in one.assigned.values()} == {(None, 0)}
+    assert {(assigned.committed, len(assigned.recent_ids)) for assigned in one.assigned.values()} == {(None, 0)}
 
 
 # Members that come and go
@@ -306,7 +306,7 @@ async def test_a_commit_that_rests_on_an_outdated_generation_is_refused(site: Si
     [(_, moved)] = one.gone
     await started(lambda: one.producer.start(WAIT_S))
     vars(one.place)["generation"] = outdated  # as in a process that has slept through all this
-    with pytest.raises(NotTaken):
+    with pytest.raises(NotConfirmed):
         await one.commit({number: Position(7) for number in moved}, output(site, b"outdated"))
     await started(lambda: one.producer.start(WAIT_S))
     assert await two.committed(*moved) == dict.fromkeys(moved)
@@ -358,8 +358,8 @@ async def test_the_ids_around_the_position_are_recalled_without_those_that_were_
     await first.place.commit({1: Position(7, encode(7, 10, [7])), 2: Position(0)}, WAIT_S)
     await first.leave(for_good=True)
     again = await member(remember=4).joined()
-    assert again.assigned[1].recalled == {3: "id-3", 4: "id-4", 6: "id-6", 7: "id-7", 9: "id-9"}
-    assert [again.assigned[number].recalled for number in (0, 2, 3)] == [{}, {}, {}]
+    assert again.assigned[1].recent_ids == {3: "id-3", 4: "id-4", 6: "id-6", 7: "id-7", 9: "id-9"}
+    assert [again.assigned[number].recent_ids for number in (0, 2, 3)] == [{}, {}, {}]
 
 
 # What cannot be
@@ -379,6 +379,6 @@ async def test_a_topic_that_does_not_exist_is_named(site: Site) -> None:
 
 async def test_a_broker_without_transactions_is_refused_with_what_is_missing() -> None:
     """In memory alone: every Kafka that our tests can start has transactions."""
-    told: Any = MemoryBroker(Cluster({"asked": 1}, transactions=False)).transactions("asked")
+    told: Any = MemoryBrokerClient(MemoryCluster({"asked": 1}, transactions=False)).exactly_once("asked")
     with pytest.raises(CannotContinue, match=r"needs transactions.*workers\.delivery=at_least_once"):
         await told.start(1.0)

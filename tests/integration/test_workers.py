@@ -34,9 +34,9 @@ from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES, Topic, dead_letter_topic
 from tests.unit.workers.openai_server import Answer, completion, failure, scripted, serving
-from workers.runtime.handler import Handler, Incoming, Outgoing, Work
+from workers.runtime.handler import Handler, HandlerSpec, Incoming, Outgoing
 from workers.runtime.retry import Backoff
-from workers.runtime.worker import Counts, Worker
+from workers.runtime.worker import Worker, WorkerCounts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
@@ -57,7 +57,7 @@ class Stream:
     def worker(self, handler: Handler[Query], *, instance: str = "one", concurrency: int = 16, **options: Any) -> Worker[Query]:
         kafka = self.settings.kafka.model_copy(update={"instance": instance, "session_timeout_ms": 6000})
         settings = self.settings.model_copy(update={"kafka": kafka})
-        return Worker(settings, name=self.name, work=Work(self.queries, handler), concurrency=concurrency, **options)
+        return Worker(settings, name=self.name, spec=HandlerSpec(self.queries, handler), concurrency=concurrency, **options)
 
     def ask(self, count: int) -> list[Query]:
         return ask(self.settings, self.queries, count)
@@ -199,7 +199,7 @@ def test_a_record_as_large_as_its_topic_takes_still_fits_the_dead_letter_topic(s
     value = random.Random(0).randbytes(1_048_000)
     to.send(QUERIES.name, key=b"k", value=value).get(timeout=30)
     to.close()
-    worker: Worker[Query] = Worker(settings, name=f"large-{uuid.uuid4().hex[:6]}", work=Work(QUERIES, drafting(DRAFTS)))
+    worker: Worker[Query] = Worker(settings, name=f"large-{uuid.uuid4().hex[:6]}", spec=HandlerSpec(QUERIES, drafting(DRAFTS)))
     assert worker.drain(WAIT_S).set_aside >= 1
     letters = records(settings, dead_letter_topic(QUERIES.name), lambda found: any(letter.value == value for letter in found))
     assert letters
@@ -271,7 +271,7 @@ def test_a_missing_topic_stops_the_worker_and_says_so(settings: Settings, monkey
     monkeypatch.setattr("workers.runtime.worker.TOPIC_WITHIN_S", 1.0)
     absent = Topic("absent", Query, "", "", "")
     with pytest.raises(CannotContinue, match="topic absent does not exist"):
-        Worker(settings, name="absent", work=Work(absent, drafting(DRAFTS))).drain(WAIT_S)
+        Worker(settings, name="absent", spec=HandlerSpec(absent, drafting(DRAFTS))).drain(WAIT_S)
 
 
 class Running:
@@ -289,7 +289,7 @@ class Running:
         except BaseException as error:
             self.error = error
 
-    def end(self) -> Counts:
+    def end(self) -> WorkerCounts:
         self.stop.set()
         self.thread.join(WAIT_S)
         assert not self.thread.is_alive()
@@ -478,6 +478,6 @@ def test_a_broker_that_begins_no_transactions_is_refused_at_the_start_with_what_
     with Broker(load(stack={"dir": tmp_path / "broker"})) as broker:
         settings = load(kafka={"bootstrap_servers": broker.bootstrap_servers})
         apply(settings)
-        worker: Worker[Query] = Worker(settings, name="none", work=Work(QUERIES, drafting(DRAFTS)))
+        worker: Worker[Query] = Worker(settings, name="none", spec=HandlerSpec(QUERIES, drafting(DRAFTS)))
         with pytest.raises(CannotContinue, match=r"begins no transaction.*transaction\.state\.log\.replication\.factor"):
             worker.drain(WAIT_S)

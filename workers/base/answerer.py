@@ -19,7 +19,7 @@ from schemas.topics import DRAFTS
 from workers.base.breaker import Breaker
 from workers.endpoints.client import Completion, Refused
 from workers.runtime.clock import Clock, SystemClock
-from workers.runtime.handler import Incoming, Outgoing, Why
+from workers.runtime.handler import DegradeReason, Incoming, Outgoing
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,9 @@ class Answerer:
         base_ms = (self._clock.monotonic() - began) * 1000
         return _outgoing(Draft(query=query, answer=completion.text.strip(), base_model=self._settings.model, usage=completion.usage, base_ms=base_ms))
 
-    def degraded(self, incoming: Incoming[Query], why: Why) -> Sequence[Outgoing]:
+    def degraded(self, incoming: Incoming[Query], why: DegradeReason) -> Sequence[Outgoing]:
         """The draft of a query that gets no answer."""
-        return self._failed(incoming.message, DraftStatus.EXPIRED if why is Why.EXPIRED else DraftStatus.BASE_FAILED, why)
+        return self._failed(incoming.message, DraftStatus.EXPIRED if why is DegradeReason.EXPIRED else DraftStatus.BASE_FAILED, why)
 
     def _failed(self, query: Query, status: DraftStatus, reason: str) -> Sequence[Outgoing]:
         log.warning("no base answer", extra={"query_id": str(query.query_id), "reason": reason})

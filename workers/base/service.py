@@ -12,7 +12,7 @@ from schemas.topics import QUERIES
 from workers.base.answerer import Answerer
 from workers.base.breaker import Breaker
 from workers.endpoints.client import ChatEndpoint
-from workers.runtime.handler import Work
+from workers.runtime.handler import HandlerSpec
 from workers.runtime.retry import Backoff
 from workers.runtime.worker import Worker
 
@@ -29,6 +29,6 @@ def worker(settings: Settings) -> Worker[Query]:
     key = base.api_key.get_secret_value() if base.api_key else None
     endpoint = ChatEndpoint(base.url, base.model, api_key=key, timeout_s=base.timeout_s, concurrency=base.concurrency)
     answerer = Answerer(endpoint, base, Breaker(base.breaker_failures, base.breaker_open_s))
-    work = Work(QUERIES, answerer, deadline=lambda query: query.deadline, degrade=answerer.degraded)
+    spec = HandlerSpec(QUERIES, answerer, deadline=lambda query: query.deadline, degrade=answerer.degraded)
     backoff = Backoff(attempts=base.attempts, first_s=0.2, longest_s=30.0)
-    return Worker(settings, name="base", work=work, concurrency=base.concurrency, lifespan=lambda: endpoint, backoff=backoff)
+    return Worker(settings, name="base", spec=spec, concurrency=base.concurrency, lifespan=lambda: endpoint, backoff=backoff)

@@ -27,7 +27,7 @@ from schemas.topics import RESPONSES
 from workers.reflection.decision import accepted, shown_items, without_model
 from workers.reflection.shadowing import Unseen
 from workers.runtime.clock import Clock, SystemClock
-from workers.runtime.handler import Incoming, Outgoing, Why
+from workers.runtime.handler import DegradeReason, Incoming, Outgoing
 from workers.serving.engines.engine import Engine, Generation, NotLoaded, Sampling
 from workers.serving.routes import Routes, outside
 
@@ -91,7 +91,7 @@ class Reflector:
         reserve = timedelta(seconds=self._settings.deadline_reserve_s)
         return deadline - min(reserve, deadline - datetime.min.replace(tzinfo=UTC))  # at the beginning of time there is no before
 
-    def degraded(self, incoming: Incoming[Context], why: Why) -> Sequence[Outgoing]:
+    def degraded(self, incoming: Incoming[Context], why: DegradeReason) -> Sequence[Outgoing]:
         """The base answer, or word that not even that came in time."""
         context = incoming.message
         status = without_model(context, self._strategy(context)) or ResponseStatus.DEADLINE_NEAR

@@ -13,7 +13,7 @@ from infra.settings import Settings
 from schemas.topics import CONTEXTS
 from workers.reflection.reflector import Reflector
 from workers.reflection.shadowing import Shadowing
-from workers.runtime.handler import Work
+from workers.runtime.handler import HandlerSpec
 from workers.runtime.worker import Worker
 from workers.serving.engines.engine import StartStopped
 from workers.serving.engines.factory import engine_kind
@@ -50,7 +50,7 @@ def _work(settings: Settings, registry: Registry, started: Started, stop: thread
     worker = Worker(
         settings,
         name="reflection",
-        work=Work(CONTEXTS, reflector, reflector.deadline, reflector.degraded),
+        spec=HandlerSpec(CONTEXTS, reflector, reflector.deadline, reflector.degraded),
         concurrency=settings.reflection.concurrency,
         background=[follower.follow, shadowing.work, reporting.work],
     )

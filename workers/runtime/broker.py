@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from workers.runtime.delivery import Delivery, Outbound
+from workers.runtime.in_flight import Delivery, ProducerRecord
 from workers.runtime.offsets import Position
 
 FENCED = "this one's place in the group is gone: another process has its name (give each its own kafka.instance), or it stood still for too long"
@@ -18,33 +18,33 @@ FENCED = "this one's place in the group is gone: another process has its name (g
 REVOKE_WITHIN_S = 3.0
 
 
-class NotTaken(Exception):  # an outcome, not a failure of ours
+class NotConfirmed(Exception):  # an outcome, not a failure of ours
     """The broker has refused a commit, or nobody knows what became of it: ask for the committed positions before the next one."""
 
 
 @dataclass(frozen=True)
-class Assigned:
+class ResumePoint:
     """A partition that is ours from now on.
 
-    `committed` is where the group stands in it, None where it never committed. `recalled`: the ids (`ce_id`) of the records around that
+    `committed` is where the group stands in it, None where it never committed. `recent_ids`: the ids (`ce_id`) of the records around that
     (`offsets.recallable`), by offset, without those that were set aside since; what comes again under the id of one that is finished has been
     answered already.
     """
 
     committed: Position | None
-    recalled: Mapping[int, str] = field(default_factory=dict)
+    recent_ids: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Polled:
+class PollResult:
     """What came of one poll. `read_to` is each partition's next offset: everything below it has been delivered, or is no record."""
 
-    assigned: Mapping[int, Assigned] = field(default_factory=dict)
+    assigned: Mapping[int, ResumePoint] = field(default_factory=dict)
     records: Sequence[Delivery] = ()
     read_to: Mapping[int, int] = field(default_factory=dict)
 
 
-class Listener(Protocol):
+class RebalanceListener(Protocol):
     """Told of partitions that go away, while a poll or `leave` is awaited."""
 
     async def revoked(self, partitions: Set[int]) -> None:
@@ -81,11 +81,11 @@ class Membership(Protocol):
         """Which membership a commit rests on: a broker refuses an outdated one (KIP-447). Opaque."""
         ...
 
-    async def join(self, listener: Listener, timeout_s: float) -> None:
+    async def join(self, listener: RebalanceListener, timeout_s: float) -> None:
         """Subscribe. Raises CannotContinue when the topic does not exist within the bound."""
         ...
 
-    async def poll(self, most: int, timeout_s: float, paused: Set[int]) -> Polled:
+    async def poll(self, most: int, timeout_s: float, paused: Set[int]) -> PollResult:
         """Up to `most` records, none from `paused` partitions; 0 serves the group alone. Returns as soon as there is something.
 
         May block longer while the group is being formed. Raises CannotContinue when another process has taken our place.
@@ -93,15 +93,15 @@ class Membership(Protocol):
         ...
 
     async def committed(self, partitions: Set[int], timeout_s: float) -> Mapping[int, Position | None]:
-        """What the group has committed, open transactions waited for. Raises NotTaken when the broker does not say in time."""
+        """What the group has committed, open transactions waited for. Raises NotConfirmed when the broker does not say in time."""
         ...
 
     async def commit(self, positions: Mapping[int, Position], timeout_s: float) -> None:
-        """Commit positions alone, outside a transaction. Raises NotTaken."""
+        """Commit positions alone, outside a transaction. Raises NotConfirmed."""
         ...
 
     async def ends(self) -> Mapping[int, int]:
-        """Where each partition ends now for a reader of committed records. Raises NotTaken when the broker does not say."""
+        """Where each partition ends now for a reader of committed records. Raises NotConfirmed when the broker does not say."""
         ...
 
     async def leave(self, *, for_good: bool) -> None:
@@ -109,15 +109,15 @@ class Membership(Protocol):
         ...
 
 
-class Producer(Protocol):
+class Committer(Protocol):
     """Makes results durable. Under one transactional id a new start fences every earlier one and ends the transaction it left open."""
 
     async def start(self, timeout_s: float) -> None:
-        """Raises CannotContinue for a broker without what is needed, NotTaken when it does not answer in time."""
+        """Raises CannotContinue for a broker without what is needed, NotConfirmed when it does not answer in time."""
         ...
 
-    async def commit(self, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
-        """Results and positions, together. Raises NotTaken: then this producer is done with, and `start` begins a new one.
+    async def commit(self, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
+        """Results and positions, together. Raises NotConfirmed: then this producer is done with, and `start` begins a new one.
 
         A membership that is out of date is refused so too, under whatever name: whether our place is gone, only `poll` can tell. A process that
         joins again after a long stop is a new member under its old instance's name, and what it sent as the old one comes back as fenced.
@@ -129,15 +129,15 @@ class Producer(Protocol):
         ...
 
 
-class Broker(Protocol):
+class BrokerClient(Protocol):
     """Where a worker gets both. `name` is its kind: the group and the transactional id follow from it."""
 
     def membership(self, name: str, topic: str, remember: int) -> Membership:
         """`remember`: how many ids to recall of each partition."""
         ...
 
-    def transactions(self, name: str) -> Producer: ...
+    def exactly_once(self, name: str) -> Committer: ...
 
-    def repeating(self, name: str) -> Producer:
+    def at_least_once(self, name: str) -> Committer:
         """A producer for at least once: a crash between results and positions repeats results."""
         ...

@@ -33,7 +33,7 @@ class SystemClock:
         await asyncio.sleep(seconds)
 
 
-class HandClock:
+class ManualClock:
     """Stands still until `advance`. Sleepers wake in the order of their times."""
 
     def __init__(self, now: datetime = datetime(2026, 11, 20, tzinfo=UTC)) -> None:

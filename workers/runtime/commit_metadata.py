@@ -23,7 +23,7 @@ BITMAP, RUNS = "b", "r"
 LONGEST = 10_000_000
 
 
-class Unreadable(ValueError):
+class UnreadableMetadata(ValueError):
     """Metadata that something else has written, or that is damaged."""
 
 
@@ -46,17 +46,17 @@ def longest(span: int) -> int:
 
 
 def decode(position: int, text: str) -> tuple[int, tuple[int, ...]]:
-    """`(end, unfinished)` as given to `encode`; without a map `end` is the position. Raises Unreadable."""
+    """`(end, unfinished)` as given to `encode`; without a map `end` is the position. Raises UnreadableMetadata."""
     if not text:
         return position, ()
     kind = text[len(PREFIX) : len(PREFIX) + 1]
     if not text.startswith(PREFIX) or kind not in (BITMAP, RUNS):
-        raise Unreadable("it does not begin as ours does")
+        raise UnreadableMetadata("it does not begin as ours does")
     encoded = text[len(PREFIX) + 1 :]
     try:
         content = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError) as error:
-        raise Unreadable("it is not base64") from error
+        raise UnreadableMetadata("it is not base64") from error
     span, holes = _from_bitmap(content) if kind == BITMAP else _from_runs(content)
     return position + span, tuple(position + hole for hole in holes)
 
@@ -76,7 +76,7 @@ def _bitmap(span: int, holes: Iterable[int]) -> bytes:
 
 def _from_bitmap(content: bytes) -> tuple[int, list[int]]:
     if not content or not content[-1]:
-        raise Unreadable("its bitmap has no end")
+        raise UnreadableMetadata("its bitmap has no end")
     trailing = (content[-1] & -content[-1]).bit_length() - 1
     span = 8 * len(content) - trailing - 1
     return span, [index for index in range(span) if not content[index >> 3] & (0x80 >> (index & 7))]
@@ -106,7 +106,7 @@ def _from_runs(content: bytes) -> tuple[int, list[int]]:
     holes: list[int] = []
     for index, length in enumerate(_varints(content)):
         if at + length > LONGEST:
-            raise Unreadable("its runs are longer than any worker's")
+            raise UnreadableMetadata("its runs are longer than any worker's")
         if index % 2 == 0:
             holes.extend(range(at, at + length))
         at += length
@@ -129,4 +129,4 @@ def _varints(content: bytes) -> Iterable[int]:
             yield value
             value = shift = 0
     if shift:
-        raise Unreadable("it ends in the middle of a number")
+        raise UnreadableMetadata("it ends in the middle of a number")

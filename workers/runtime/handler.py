@@ -53,7 +53,7 @@ class Handler(Protocol[M]):
     async def __call__(self, incoming: Incoming[M], /) -> Sequence[Outgoing]: ...
 
 
-class Why(StrEnum):
+class DegradeReason(StrEnum):
     """Why a record gets less than the work it asked for."""
 
     EXPIRED = "expired"  # its deadline has passed
@@ -65,7 +65,7 @@ def _no_deadline(message: Message) -> datetime | None:
 
 
 @dataclass(frozen=True)
-class Work(Generic[M]):
+class HandlerSpec(Generic[M]):
     """One kind of work: the records of `topic`, one by one.
 
     `deadline` is the moment by which the handler must have ended. `degrade` makes what goes out when it has not, or when no try succeeded;
@@ -75,7 +75,7 @@ class Work(Generic[M]):
     topic: Topic
     handle: Handler[M]
     deadline: Callable[[M], datetime | None] = _no_deadline
-    degrade: Callable[[Incoming[M], Why], Sequence[Outgoing]] | None = None
+    degrade: Callable[[Incoming[M], DegradeReason], Sequence[Outgoing]] | None = None
 
     def __post_init__(self) -> None:
         if self.deadline is not _no_deadline and self.degrade is None:

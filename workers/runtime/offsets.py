@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 
-from workers.runtime.commit_metadata import Unreadable, decode, encode, longest
+from workers.runtime.commit_metadata import UnreadableMetadata, decode, encode, longest
 
 #: Kafka's default of `offset.metadata.max.bytes`.
 METADATA_BYTES = 4096
@@ -30,13 +30,13 @@ def recallable(committed: Position, most: int) -> range:
     """The offsets whose ids are worth knowing after a restart: up to `most` on either side of the position, where records may be finished."""
     try:
         end, _ = decode(committed.offset, committed.metadata)
-    except Unreadable:
+    except UnreadableMetadata:
         end = committed.offset
     return range(max(0, committed.offset - most), min(end, committed.offset + most))
 
 
 class OffsetTracker:
-    """Starts from what the group has committed; None where it never has. Raises Unreadable for metadata that is not ours.
+    """Starts from what the group has committed; None where it never has. Raises UnreadableMetadata for metadata that is not ours.
 
     A record is pending from `admit` until `finish`, and `finish` is called when its effect is durable.
     """
@@ -143,7 +143,7 @@ class OffsetTracker:
         self._committed = position
 
     def learn(self, committed: Position | None) -> Set[int]:
-        """What the broker has after a commit in doubt. Returns the pending offsets that turn out to be finished. Raises Unreadable."""
+        """What the broker has after a commit in doubt. Returns the pending offsets that turn out to be finished. Raises UnreadableMetadata."""
         if committed is None:
             return frozenset()
         end, left = decode(committed.offset, committed.metadata)

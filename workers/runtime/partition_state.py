@@ -11,11 +11,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-from workers.runtime.broker import Assigned
-from workers.runtime.commit_metadata import Unreadable
-from workers.runtime.delivery import Delivery, Finished, Outbound, Outcome
+from workers.runtime.broker import ResumePoint
+from workers.runtime.commit_metadata import UnreadableMetadata
+from workers.runtime.in_flight import Delivery, Finished, HandlingOutcome, ProducerRecord
 from workers.runtime.offsets import METADATA_BYTES, OffsetTracker, Position
-from workers.runtime.pool import Flight
+from workers.runtime.pool import InFlight
 
 log = logging.getLogger(__name__)
 
@@ -26,25 +26,25 @@ BATCH_BYTES = 8 << 20
 
 
 @dataclass
-class Partition:
+class PartitionState:
     """One partition during one assignment."""
 
     number: int
     tracker: OffsetTracker
-    ids: dict[str, None]  # of the last records read or recalled, oldest first
-    held: dict[int, Flight] = field(default_factory=dict)  # by offset: read, and not yet durable
-    recalled: Mapping[int, str] = field(default_factory=dict)  # by offset
-    recalled_to: int = 0  # what is finished below this offset and not recalled was set aside
+    ids: dict[str, None]  # of the last records read or recent_ids, oldest first
+    held: dict[int, InFlight] = field(default_factory=dict)  # by offset: read, and not yet durable
+    recent_ids: Mapping[int, str] = field(default_factory=dict)  # by offset
+    recalled_to: int = 0  # what is finished below this offset and not recent_ids was set aside
 
 
 @dataclass(frozen=True)
-class Batch:
+class CommitBatch:
     """What one commit makes durable."""
 
-    flights: Sequence[Flight]
-    outputs: Sequence[Outbound]
+    flights: Sequence[InFlight]
+    outputs: Sequence[ProducerRecord]
     positions: Mapping[int, Position]
-    partitions: Mapping[int, Partition]  # the assignments that it rests on
+    partitions: Mapping[int, PartitionState]  # the assignments that it rests on
     finishing: Mapping[int, Sequence[int]]  # the flights' offsets, by partition
 
     @property
@@ -52,17 +52,17 @@ class Batch:
         return not self.positions
 
 
-class Books:
+class AssignedPartitions:
     """`remember`: how many ids of each partition are kept, 0 for none."""
 
     def __init__(self, *, remember: int, metadata_bytes: int = METADATA_BYTES) -> None:
         self._remember = remember
         self._metadata_bytes = metadata_bytes
-        self._partitions: dict[int, Partition] = {}
-        self._finished: dict[Flight, None] = {}  # in the order of finishing
+        self._partitions: dict[int, PartitionState] = {}
+        self._finished: dict[InFlight, None] = {}  # in the order of finishing
         self.held = 0
         self.held_bytes = 0
-        self.outcomes: Counter[Outcome] = Counter()
+        self.outcomes: Counter[HandlingOutcome] = Counter()
         self.unreadable = 0
         self.skipped = 0  # read again, and finished already by what the metadata says
 
@@ -96,20 +96,20 @@ class Books:
         partition = self._partitions.get(number)
         return len(partition.held) if partition else 0
 
-    def assign(self, number: int, assigned: Assigned) -> None:
+    def assign(self, number: int, assigned: ResumePoint) -> None:
         """A partition is ours. Positions that somebody else's metadata belongs to are read on from, as if it were empty."""
         begin = assigned.committed.offset if assigned.committed else 0
-        ids = dict.fromkeys(assigned.recalled[offset] for offset in sorted(assigned.recalled) if offset < begin)
+        ids = dict.fromkeys(assigned.recent_ids[offset] for offset in sorted(assigned.recent_ids) if offset < begin)
         tracker = self._tracker(number, assigned.committed)
-        self._partitions[number] = Partition(number, tracker, ids, recalled=assigned.recalled, recalled_to=begin + self._remember)
+        self._partitions[number] = PartitionState(number, tracker, ids, recent_ids=assigned.recent_ids, recalled_to=begin + self._remember)
 
-    def assignments(self, numbers: Iterable[int]) -> list[Partition]:
+    def assignments(self, numbers: Iterable[int]) -> list[PartitionState]:
         """These partitions as they are assigned now: a later assignment of the same numbers is another."""
         return [self._partitions[number] for number in numbers if number in self._partitions]
 
-    def drop(self, assignments: Iterable[Partition]) -> Set[Flight]:
+    def drop(self, assignments: Iterable[PartitionState]) -> Set[InFlight]:
         """These assignments are over, where they are not already. Returns the flights that are of no more use."""
-        dropped: set[Flight] = set()
+        dropped: set[InFlight] = set()
         for partition in assignments:
             if self._partitions.get(partition.number) is partition:
                 del self._partitions[partition.number]
@@ -119,7 +119,7 @@ class Books:
         self._finished = {flight: None for flight in self._finished if flight not in dropped}
         return dropped
 
-    def admit(self, delivery: Delivery) -> Flight | None:
+    def admit(self, delivery: Delivery) -> InFlight | None:
         """A record was read. None where there is nothing to do: its partition is not ours, or it is finished, or a repeat."""
         origin = delivery.origin
         partition = self._partitions.get(origin.partition)
@@ -127,16 +127,16 @@ class Books:
             return None
         if not partition.tracker.admit(origin.offset):
             self.skipped += 1
-            if origin.offset in partition.recalled or origin.offset >= partition.recalled_to:
+            if origin.offset in partition.recent_ids or origin.offset >= partition.recalled_to:
                 self._is_repeat(partition, delivery.id)
             return None
         repeat = self._is_repeat(partition, delivery.id)
-        flight = Flight(delivery)
+        flight = InFlight(delivery)
         partition.held[origin.offset] = flight
         self.held += 1
         self.held_bytes += delivery.size_bytes
         if repeat:
-            flight.finished = Finished((), Outcome.REPEAT)
+            flight.finished = Finished((), HandlingOutcome.REPEAT)
             self._finished[flight] = None
             return None
         return flight
@@ -147,7 +147,7 @@ class Books:
             if partition := self._partitions.get(number):
                 partition.tracker.read_to(offset)
 
-    def land(self, flight: Flight) -> bool:
+    def land(self, flight: InFlight) -> bool:
         """A flight has finished. Returns whether it counts: its partition is still ours."""
         partition = self._partitions.get(flight.delivery.origin.partition)
         if partition is None or partition.held.get(flight.delivery.origin.offset) is not flight:
@@ -155,7 +155,7 @@ class Books:
         self._finished[flight] = None
         return True
 
-    def batch(self, most: int) -> Batch:
+    def batch(self, most: int) -> CommitBatch:
         """What can be made durable now: up to `most` flights, as far as each partition's map of finished offsets fits."""
         chosen = self._chosen(most)
         offsets: dict[int, list[int]] = {}
@@ -167,11 +167,11 @@ class Books:
         positions = {number: p.tracker.position(finishing.get(number, ())) for number, p in self._partitions.items()}
         unsaid = {number: position for number, position in positions.items() if self._partitions[number].tracker.unsaid(position)}
         outputs = [output for flight in flights if flight.finished for output in flight.finished.outputs]
-        return Batch(flights, outputs, unsaid, {number: self._partitions[number] for number in unsaid}, finishing)
+        return CommitBatch(flights, outputs, unsaid, {number: self._partitions[number] for number in unsaid}, finishing)
 
-    def settle(self, batch: Batch) -> Sequence[Flight]:
+    def settle(self, batch: CommitBatch) -> Sequence[InFlight]:
         """The batch is durable. Returns the flights that still were ours."""
-        settled: list[Flight] = []
+        settled: list[InFlight] = []
         for number, position in batch.positions.items():
             partition = batch.partitions[number]
             if self._partitions.get(number) is partition:
@@ -180,22 +180,22 @@ class Books:
                 settled += [self._release(partition, offset) for offset in offsets]
         return settled
 
-    def learn(self, committed: Mapping[int, Position | None]) -> Sequence[Flight]:
+    def learn(self, committed: Mapping[int, Position | None]) -> Sequence[InFlight]:
         """What the broker has after a commit in doubt. Returns the flights that turn out to be durable; the others' outputs are sent again."""
-        settled: list[Flight] = []
+        settled: list[InFlight] = []
         for number, position in committed.items():
             if partition := self._partitions.get(number):
                 try:
                     offsets = partition.tracker.learn(position)
-                except Unreadable as error:
+                except UnreadableMetadata as error:
                     self._warn(number, error)
                     continue
                 settled += [self._release(partition, offset) for offset in offsets if offset in partition.held]
         return settled
 
-    def _chosen(self, most: int) -> list[Flight]:
+    def _chosen(self, most: int) -> list[InFlight]:
         """The first to have finished, up to `most` of them and to `BATCH_BYTES`. Those too far beyond their watermark to fit hold up no other."""
-        chosen: list[Flight] = []
+        chosen: list[InFlight] = []
         size = 0
         within = {number: p.tracker.watermark() + self._metadata_bytes * SPAN_PER_BYTE for number, p in self._partitions.items()}
         for flight in self._finished:
@@ -207,18 +207,18 @@ class Books:
             chosen.append(flight)
         return chosen
 
-    def _release(self, partition: Partition, offset: int) -> Flight:
+    def _release(self, partition: PartitionState, offset: int) -> InFlight:
         flight = partition.held.pop(offset)
         self._finished.pop(flight, None)
         self.held -= 1
         self.held_bytes -= flight.delivery.size_bytes
-        outcome = flight.finished.outcome if flight.finished else Outcome.PRODUCED
+        outcome = flight.finished.outcome if flight.finished else HandlingOutcome.PRODUCED
         self.outcomes[outcome] += 1
-        if outcome is Outcome.SET_ASIDE and flight.delivery.id:  # whoever sends it again wants it handled
+        if outcome is HandlingOutcome.SET_ASIDE and flight.delivery.id:  # whoever sends it again wants it handled
             partition.ids.pop(flight.delivery.id, None)
         return flight
 
-    def _is_repeat(self, partition: Partition, id: str | None) -> bool:
+    def _is_repeat(self, partition: PartitionState, id: str | None) -> bool:
         """Whether the id was seen; it is from now on."""
         if not id or not self._remember:
             return False
@@ -232,11 +232,11 @@ class Books:
     def _tracker(self, number: int, committed: Position | None) -> OffsetTracker:
         try:
             return OffsetTracker(committed, self._metadata_bytes)
-        except Unreadable as error:
+        except UnreadableMetadata as error:
             assert committed
             self._warn(number, error)
             return OffsetTracker(Position(committed.offset), self._metadata_bytes)
 
-    def _warn(self, number: int, error: Unreadable) -> None:
+    def _warn(self, number: int, error: UnreadableMetadata) -> None:
         self.unreadable += 1
         log.warning("commit metadata is not ours and is treated as empty", extra={"partition": number, "reason": str(error)})

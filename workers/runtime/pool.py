@@ -11,14 +11,14 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass
 
 from workers.runtime.clock import Clock
-from workers.runtime.delivery import Delivery, Finished, TryAgain
-from workers.runtime.schedule import COUNTED_PER_KEY, Schedule
+from workers.runtime.fair_queue import COUNTED_PER_KEY, FairQueue
+from workers.runtime.in_flight import Delivery, Finished, TryAgain
 
 Attempt = Callable[[Delivery, int], Awaitable[Finished | TryAgain]]
 
 
 @dataclass(eq=False)
-class Flight:
+class InFlight:
     """A record on its way, from reading to durable. Each reading of a record is a flight of its own."""
 
     delivery: Delivery
@@ -27,19 +27,19 @@ class Flight:
     finished: Finished | None = None
 
 
-class Pool:
+class HandlerPool:
     """`landed` is called for each flight that has finished. A failure that is no record's is kept for `failure`."""
 
-    def __init__(self, attempt: Attempt, concurrency: int, *, ordered: bool, clock: Clock, landed: Callable[[Flight], None]) -> None:
+    def __init__(self, attempt: Attempt, concurrency: int, *, ordered: bool, clock: Clock, landed: Callable[[InFlight], None]) -> None:
         self._attempt = attempt
         self._concurrency = concurrency
         self._ordered = ordered
         self._clock = clock
         self._landed = landed
         # With few places the flood of one key must not look like enough to do either.
-        self._schedule: Schedule[Flight] = Schedule(ordered=ordered, counted=max(1, min(COUNTED_PER_KEY, concurrency // 8)))
-        self._returning: deque[tuple[Flight, asyncio.Future[None]]] = deque()
-        self._tasks: dict[Flight, asyncio.Task[None]] = {}
+        self._schedule: FairQueue[InFlight] = FairQueue(ordered=ordered, counted=max(1, min(COUNTED_PER_KEY, concurrency // 8)))
+        self._returning: deque[tuple[InFlight, asyncio.Future[None]]] = deque()
+        self._tasks: dict[InFlight, asyncio.Task[None]] = {}
         self._running = 0
         self.retries = 0
         self.failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -54,11 +54,11 @@ class Pool:
         """Records that wait for a place and could begin soon."""
         return self._schedule.depth + len(self._returning)
 
-    def submit(self, flight: Flight) -> None:
+    def submit(self, flight: InFlight) -> None:
         self._schedule.add(self._key(flight), flight)
         self._pump()
 
-    def abandon(self, unwanted: Callable[[Flight], bool]) -> None:
+    def abandon(self, unwanted: Callable[[InFlight], bool]) -> None:
         """Forget those that wait and cancel those under way; neither ever lands."""
         self._schedule.discard(unwanted)
         for flight, task in list(self._tasks.items()):
@@ -70,7 +70,7 @@ class Pool:
         self._concurrency = 0
         self._schedule.discard(lambda flight: True)
 
-    def _key(self, flight: Flight) -> Hashable:
+    def _key(self, flight: InFlight) -> Hashable:
         """Records without a key have no order and no owner: each is its own."""
         key = flight.delivery.key
         return flight if key is None else (flight.delivery.origin.partition, key)
@@ -89,23 +89,23 @@ class Pool:
                     return
                 self._begin(*turn)
 
-    def _begin(self, key: Hashable, flight: Flight) -> None:
+    def _begin(self, key: Hashable, flight: InFlight) -> None:
         self._running += 1
         flight.has_place = True
         task = self._tasks[flight] = asyncio.ensure_future(self._fly(flight))
         task.add_done_callback(lambda _: self._ended(key, flight))  # a task that is cancelled before its first step runs no code of its own
 
-    def _ended(self, key: Hashable, flight: Flight) -> None:
+    def _ended(self, key: Hashable, flight: InFlight) -> None:
         del self._tasks[flight]
         self._give_back(flight)
         self._schedule.release(key)
         self._pump()
 
-    def _give_back(self, flight: Flight) -> None:
+    def _give_back(self, flight: InFlight) -> None:
         self._running -= flight.has_place
         flight.has_place = False
 
-    async def _fly(self, flight: Flight) -> None:
+    async def _fly(self, flight: InFlight) -> None:
         try:
             while isinstance(outcome := await self._attempt(flight.delivery, flight.failures), TryAgain):
                 flight.failures += 1
@@ -120,7 +120,7 @@ class Pool:
             if not self.failure.done():
                 self.failure.set_exception(error)
 
-    async def _place(self, flight: Flight) -> None:
+    async def _place(self, flight: InFlight) -> None:
         """Wait for a place, before those that have not begun."""
         place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._returning.append((flight, place))

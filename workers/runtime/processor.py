@@ -19,8 +19,8 @@ from infra.telemetry.tracing import Attributes, Kind, current_traceparent, messa
 from schemas.messages import Malformed, Message
 from schemas.topics import MAX_MESSAGE_BYTES
 from workers.runtime.clock import Clock, SystemClock
-from workers.runtime.delivery import Delivery, Finished, Outbound, Outcome, TryAgain
-from workers.runtime.handler import Incoming, Outgoing, Why, Work
+from workers.runtime.handler import DegradeReason, HandlerSpec, Incoming, Outgoing
+from workers.runtime.in_flight import Delivery, Finished, HandlingOutcome, ProducerRecord, TryAgain
 from workers.runtime.retry import Backoff
 
 log = logging.getLogger(__name__)
@@ -32,12 +32,12 @@ class HandlerFailed(PoisonMessage):
     """A bug in a handler met this record."""
 
 
-class Processor(Generic[M]):
-    def __init__(self, name: str, work: Work[M], backoff: Backoff | None = None, clock: Clock | None = None, rng: random.Random | None = None) -> None:
+class RecordProcessor(Generic[M]):
+    def __init__(self, name: str, spec: HandlerSpec[M], backoff: Backoff | None = None, clock: Clock | None = None, rng: random.Random | None = None) -> None:
         self._name = name
         self._source = f"/workers/{name}"
-        self._span = f"process {work.topic.name}"
-        self._work = work
+        self._span = f"process {spec.topic.name}"
+        self._spec = spec
         self._backoff = backoff or Backoff()
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311  # jitter, no secret
@@ -45,7 +45,7 @@ class Processor(Generic[M]):
     async def attempt(self, delivery: Delivery, failures: int) -> Finished | TryAgain:
         """Never fails because of the record. `failures`: tries before this one. Raises CannotContinue when the handler does."""
         try:
-            incoming: Incoming[M] = delivery.open(self._work.topic.message)  # type: ignore[arg-type]  # a topic does not carry its message's type
+            incoming: Incoming[M] = delivery.open(self._spec.topic.message)  # type: ignore[arg-type]  # a topic does not carry its message's type
             with span(self._span, incoming.envelope.traceparent, Kind.CONSUMER, self._attributes(delivery)) as here:
                 outcome = await self._tried(delivery, incoming, failures)
                 here.add({"retouch.retries": failures, "retouch.outcome": outcome.outcome if isinstance(outcome, Finished) else "try_again"})
@@ -58,7 +58,7 @@ class Processor(Generic[M]):
             return self._set_aside(delivery, self._bug(error), failures)
 
     async def _tried(self, delivery: Delivery, incoming: Incoming[M], failures: int) -> Finished | TryAgain:
-        deadline = self._work.deadline(incoming.message)
+        deadline = self._spec.deadline(incoming.message)
         began = self._clock.monotonic()
         try:
             return await self._handled(incoming, deadline)
@@ -74,16 +74,16 @@ class Processor(Generic[M]):
 
     async def _handled(self, incoming: Incoming[M], deadline: datetime | None) -> Finished:
         left_s = self._left_s(deadline)
-        if left_s <= 0 and self._work.degrade:
-            return self._degraded(incoming, Why.EXPIRED)
+        if left_s <= 0 and self._spec.degrade:
+            return self._degraded(incoming, DegradeReason.EXPIRED)
         try:
-            async with asyncio.timeout(left_s if self._work.degrade and deadline else None) as bound:
-                outputs = await self._work.handle(incoming)
+            async with asyncio.timeout(left_s if self._spec.degrade and deadline else None) as bound:
+                outputs = await self._spec.handle(incoming)
         except (RetryLater, PoisonMessage, CannotContinue):
             raise
         except Exception as error:
             if bound.expired():
-                return self._degraded(incoming, Why.EXPIRED)
+                return self._degraded(incoming, DegradeReason.EXPIRED)
             raise self._bug(error) from error
         return Finished(self._sealed(incoming, outputs))
 
@@ -93,22 +93,22 @@ class Processor(Generic[M]):
         too_late = pause_s >= self._left_s(deadline)
         if failures < self._backoff.attempts and not too_late:
             return TryAgain(pause_s)
-        if self._work.degrade:
-            return self._degraded(incoming, Why.EXHAUSTED)
+        if self._spec.degrade:
+            return self._degraded(incoming, DegradeReason.EXHAUSTED)
         return self._set_aside(delivery, error, failures)
 
-    def _degraded(self, incoming: Incoming[M], why: Why) -> Finished:
-        assert self._work.degrade
+    def _degraded(self, incoming: Incoming[M], why: DegradeReason) -> Finished:
+        assert self._spec.degrade
         try:
-            outputs = self._work.degrade(incoming, why)
+            outputs = self._spec.degrade(incoming, why)
         except Exception as error:
             raise self._bug(error) from error
         log.info("degraded", extra={"offset": incoming.source.offset, "partition": incoming.source.partition, "topic": incoming.source.topic, "why": why})
-        return Finished(self._sealed(incoming, outputs), Outcome.EXPIRED if why is Why.EXPIRED else Outcome.DEGRADED)
+        return Finished(self._sealed(incoming, outputs), HandlingOutcome.EXPIRED if why is DegradeReason.EXPIRED else HandlingOutcome.DEGRADED)
 
-    def _sealed(self, incoming: Incoming[M], outputs: Sequence[Outgoing]) -> tuple[Outbound, ...]:
+    def _sealed(self, incoming: Incoming[M], outputs: Sequence[Outgoing]) -> tuple[ProducerRecord, ...]:
         traceparent = current_traceparent() or incoming.envelope.traceparent
-        sealed = tuple(Outbound.sealed(output, source=self._source, traceparent=traceparent) for output in outputs)
+        sealed = tuple(ProducerRecord.sealed(output, source=self._source, traceparent=traceparent) for output in outputs)
         for outbound in sealed:
             if outbound.size_bytes > MAX_MESSAGE_BYTES:
                 raise PoisonMessage(f"its output for {outbound.topic} has {outbound.size_bytes} bytes, the topic takes {MAX_MESSAGE_BYTES}")
@@ -118,7 +118,7 @@ class Processor(Generic[M]):
         origin = delivery.origin
         fields = {"topic": origin.topic, "partition": origin.partition, "offset": origin.offset, "reason": str(error), "failures": failures}
         log.warning("record set aside", extra=fields)
-        return Finished((delivery.set_aside(error),), Outcome.SET_ASIDE, our_fault=isinstance(error, HandlerFailed | RetryLater))
+        return Finished((delivery.set_aside(error),), HandlingOutcome.SET_ASIDE, our_fault=isinstance(error, HandlerFailed | RetryLater))
 
     def _bug(self, error: Exception) -> HandlerFailed:
         """Neither the text of the error nor its traceback may be shown: both can hold users' words."""

@@ -23,11 +23,11 @@ from infra.telemetry.metrics import (
     WORKER_RECORDS,
     CommitOutcome,
 )
-from workers.runtime.broker import Membership, NotTaken
+from workers.runtime.broker import Membership, NotConfirmed
 from workers.runtime.clock import Clock
-from workers.runtime.delivery import Outcome
-from workers.runtime.partition_state import Books
-from workers.runtime.pool import Flight, Pool
+from workers.runtime.in_flight import HandlingOutcome
+from workers.runtime.partition_state import AssignedPartitions
+from workers.runtime.pool import HandlerPool, InFlight
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Watchdog:
     """Progress is a try that has ended, a commit, or a partition that was assigned. A record that is tried again and again is progress too:
     whoever it waits for would be just as far away for a new process."""
 
-    def __init__(self, name: str, topic: str, books: Books, stall_timeout_s: float, clock: Clock) -> None:
+    def __init__(self, name: str, topic: str, books: AssignedPartitions, stall_timeout_s: float, clock: Clock) -> None:
         self._name = name
         self._topic = topic
         self._books = books
@@ -52,21 +52,21 @@ class Watchdog:
     def progress(self) -> None:
         self._progress_at = self._clock.monotonic()
 
-    def committed(self, flights: Sequence[Flight], seconds: float) -> None:
+    def committed(self, flights: Sequence[InFlight], seconds: float) -> None:
         self.progress()
         WORKER_COMMITS.add(worker=self._name, outcome=CommitOutcome.COMMITTED)
         WORKER_COMMIT_MS.record(seconds * 1000, worker=self._name)
         self.durable(flights)
 
-    def not_taken(self, error: NotTaken) -> None:
+    def not_confirmed(self, error: NotConfirmed) -> None:
         outcome = CommitOutcome.UNKNOWN if isinstance(error.__cause__, TimeoutError) else CommitOutcome.ABORTED
         WORKER_COMMITS.add(worker=self._name, outcome=outcome)
 
-    def durable(self, flights: Sequence[Flight]) -> None:
+    def durable(self, flights: Sequence[InFlight]) -> None:
         for flight in flights:
-            WORKER_RECORDS.add(worker=self._name, outcome=flight.finished.outcome if flight.finished else Outcome.PRODUCED)
+            WORKER_RECORDS.add(worker=self._name, outcome=flight.finished.outcome if flight.finished else HandlingOutcome.PRODUCED)
 
-    async def watch(self, membership: Membership, pool: Pool) -> None:
+    async def watch(self, membership: Membership, pool: HandlerPool) -> None:
         """Raises CannotContinue for a worker that stands still before records."""
         every_s = min(LOOK_EVERY_S, self._stall_timeout_s / 4)
         retries = 0
@@ -77,7 +77,7 @@ class Watchdog:
                 self.progress()
             try:
                 lags = self._lags(await membership.ends())
-            except NotTaken:
+            except NotConfirmed:
                 continue  # the broker is away: nothing to do, and nothing wrong with us
             self._publish(lags, pool)
             self._bite(sum(lags.values()), len(membership.awaited))
@@ -98,7 +98,7 @@ class Watchdog:
         """Offsets of each of our partitions that were not read yet."""
         return {number: max(0, ends.get(number, 0) - self.read_to.get(number, 0)) for number in self._books.partitions}
 
-    def _publish(self, lags: Mapping[int, int], pool: Pool) -> None:
+    def _publish(self, lags: Mapping[int, int], pool: HandlerPool) -> None:
         oldest = self._books.oldest_ms
         WORKER_OLDEST.set(max(0.0, datetime.now(UTC).timestamp() - oldest / 1000) if oldest else 0.0, topic=self._topic)
         WORKER_IN_FLIGHT.set(pool.running, worker=self._name)

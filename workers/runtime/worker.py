@@ -22,14 +22,14 @@ from typing import Generic, TypeVar
 from infra.errors import CannotContinue
 from infra.settings import DeliveryMode, KeyOrder, Settings
 from schemas.messages import Message
-from workers.runtime.broker import Broker, Membership, NotTaken, Producer
-from workers.runtime.ceiling import Ceiling
+from workers.runtime.broker import BrokerClient, Committer, Membership, NotConfirmed
 from workers.runtime.clock import Clock, SystemClock
-from workers.runtime.delivery import Outcome
-from workers.runtime.handler import Work
-from workers.runtime.partition_state import Batch, Books, Partition
-from workers.runtime.pool import Flight, Pool
-from workers.runtime.processor import Processor
+from workers.runtime.failure_limit import FailureLimit
+from workers.runtime.handler import HandlerSpec
+from workers.runtime.in_flight import HandlingOutcome
+from workers.runtime.partition_state import AssignedPartitions, CommitBatch, PartitionState
+from workers.runtime.pool import HandlerPool, InFlight
+from workers.runtime.processor import RecordProcessor
 from workers.runtime.retry import Backoff
 from workers.runtime.watchdog import Watchdog, guarded_loop
 
@@ -61,7 +61,7 @@ RECOVER_WITHIN_S = 60.0
 
 
 @dataclass
-class Counts:
+class WorkerCounts:
     """What a worker has done since it started. `abandoned` records were in flight when their partition went away or the process stopped."""
 
     read: int = 0
@@ -74,7 +74,7 @@ class Counts:
     retries: int = 0
     abandoned: int = 0
     commits: int = 0
-    not_taken: int = 0  # commits that the broker refused or left in doubt
+    not_confirmed: int = 0  # commits that the broker refused or left in doubt
 
 
 class Worker(Generic[M]):
@@ -88,50 +88,50 @@ class Worker(Generic[M]):
         settings: Settings,
         *,
         name: str,
-        work: Work[M],
+        spec: HandlerSpec[M],
         concurrency: int = 64,
         lifespan: Lifespan = contextlib.nullcontext,
         background: Sequence[Background] = (),
         backoff: Backoff | None = None,
-        broker: Broker | None = None,
+        broker: BrokerClient | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self._settings = settings
         self._name = name
-        self._topic = work.topic.name
+        self._topic = spec.topic.name
         self._concurrency = concurrency
         self._lifespan = lifespan
         self._background = background
         self._broker = broker
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311  # jitter, no secret
-        self._attempt = Processor(name, work, backoff, self._clock, self._rng).attempt
+        self._attempt = RecordProcessor(name, spec, backoff, self._clock, self._rng).attempt
         self._grace_s = settings.stack.stop_timeout_s / 2
         self._every_s = settings.workers.commit_every_ms / 1000
-        self._books = Books(remember=settings.workers.remember, metadata_bytes=settings.workers.metadata_bytes)
-        self._ceiling = Ceiling(self._topic)
+        self._books = AssignedPartitions(remember=settings.workers.remember, metadata_bytes=settings.workers.metadata_bytes)
+        self._ceiling = FailureLimit(self._topic)
         self._watchdog: Watchdog
         self._stopping = False
         self._failed = False
-        self._counts = Counts()
+        self._counts = WorkerCounts()
         self._has_finished = asyncio.Event()
         self._is_full = asyncio.Event()
         self._has_room = asyncio.Event()
         self._committing = asyncio.Lock()
         self._committed_at = float("-inf")
         self._tasks: list[asyncio.Future[None]] = []
-        self._pool: Pool
+        self._pool: HandlerPool
         self._membership: Membership
-        self._producer: Producer
+        self._producer: Committer
 
     @property
-    def counts(self) -> Counts:
+    def counts(self) -> WorkerCounts:
         seen = self._books.outcomes
         counts = self._counts
         counts.retries = self._pool.retries if hasattr(self, "_pool") else 0
-        counts.produced, counts.degraded, counts.expired = seen[Outcome.PRODUCED], seen[Outcome.DEGRADED], seen[Outcome.EXPIRED]
-        counts.set_aside, counts.repeats, counts.skipped = seen[Outcome.SET_ASIDE], seen[Outcome.REPEAT], self._books.skipped
+        counts.produced, counts.degraded, counts.expired = seen[HandlingOutcome.PRODUCED], seen[HandlingOutcome.DEGRADED], seen[HandlingOutcome.EXPIRED]
+        counts.set_aside, counts.repeats, counts.skipped = seen[HandlingOutcome.SET_ASIDE], seen[HandlingOutcome.REPEAT], self._books.skipped
         return counts
 
     def run(self, stop: threading.Event, on_ready: Callable[[], None]) -> None:
@@ -150,7 +150,7 @@ class Worker(Generic[M]):
 
         asyncio.run(guarded())
 
-    def drain(self, timeout_s: float = 60.0) -> Counts:
+    def drain(self, timeout_s: float = 60.0) -> WorkerCounts:
         """Run to the end of what the topic holds now, and return what was done. Raises TimeoutError."""
 
         async def drained() -> None:
@@ -185,14 +185,14 @@ class Worker(Generic[M]):
 
     async def _connect(self) -> None:
         if self._broker is None:
-            from workers.runtime.kafka.broker import KafkaBroker
+            from workers.runtime.kafka.broker import KafkaBrokerClient
 
-            self._broker = KafkaBroker(self._settings)
+            self._broker = KafkaBrokerClient(self._settings)
         workers = self._settings.workers
-        self._pool = Pool(self._attempt, self._concurrency, ordered=workers.order is KeyOrder.KEY, clock=self._clock, landed=self._landed)
+        self._pool = HandlerPool(self._attempt, self._concurrency, ordered=workers.order is KeyOrder.KEY, clock=self._clock, landed=self._landed)
         self._watchdog = Watchdog(self._name, self._topic, self._books, workers.stall_timeout_s, self._clock)
         exactly = workers.delivery is DeliveryMode.EXACTLY_ONCE
-        self._producer = self._broker.transactions(self._name) if exactly else self._broker.repeating(self._name)
+        self._producer = self._broker.exactly_once(self._name) if exactly else self._broker.at_least_once(self._name)
         self._membership = self._broker.membership(self._name, self._topic, workers.remember)
         try:
             await asyncio.gather(self._start_producer(), self._membership.join(self, TOPIC_WITHIN_S))
@@ -287,7 +287,7 @@ class Worker(Generic[M]):
 
     # Committing
 
-    def _landed(self, flight: Flight) -> None:
+    def _landed(self, flight: InFlight) -> None:
         self._watchdog.progress()
         if self._books.land(flight):
             self._ceiling.saw(our_fault=bool(flight.finished and flight.finished.our_fault))
@@ -330,12 +330,12 @@ class Worker(Generic[M]):
             self._ceiling.check()
         return not batch.is_empty
 
-    async def _make_durable(self, batch: Batch) -> None:
+    async def _make_durable(self, batch: CommitBatch) -> None:
         try:
             await self._producer.commit(batch.outputs, batch.positions, self._membership, COMMIT_WITHIN_S)
-        except NotTaken as error:
-            self._counts.not_taken += 1
-            self._watchdog.not_taken(error)
+        except NotConfirmed as error:
+            self._counts.not_confirmed += 1
+            self._watchdog.not_confirmed(error)
             log.warning("a commit was not taken", extra={"worker": self._name, "reason": str(error), "records": len(batch.flights)})
             await self._recover()
         else:
@@ -349,7 +349,7 @@ class Worker(Generic[M]):
         while True:
             try:
                 self._watchdog.durable(self._books.learn(await self._membership.committed(set(self._books.partitions), COMMIT_WITHIN_S)))
-            except NotTaken as error:
+            except NotConfirmed as error:
                 await self._pause_or_stop(began, error)
             else:
                 return
@@ -359,12 +359,12 @@ class Worker(Generic[M]):
         while True:
             try:
                 await self._producer.start(2 * COMMIT_WITHIN_S)
-            except NotTaken as error:
+            except NotConfirmed as error:
                 await self._pause_or_stop(began, error)
             else:
                 return
 
-    async def _pause_or_stop(self, began: float, error: NotTaken) -> None:
+    async def _pause_or_stop(self, began: float, error: NotConfirmed) -> None:
         """Raises CannotContinue when the broker has been away for too long."""
         if self._clock.monotonic() - began > RECOVER_WITHIN_S:
             raise CannotContinue(f"the broker took no results for {RECOVER_WITHIN_S:g} s: {error}") from error
@@ -384,7 +384,7 @@ class Worker(Generic[M]):
     def lost(self, partitions: Set[int]) -> None:
         self._abandon(self._books.assignments(partitions))
 
-    def _abandon(self, assignments: Sequence[Partition]) -> None:
+    def _abandon(self, assignments: Sequence[PartitionState]) -> None:
         dropped = self._books.drop(assignments)
         self._counts.abandoned += len(dropped)
         self._pool.abandon(dropped.__contains__)

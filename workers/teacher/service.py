@@ -12,7 +12,7 @@ from infra.telemetry.metrics import TEACHER_REJECTED, TEACHER_TAUGHT
 from schemas.outcomes import Outcome
 from schemas.topics import OUTCOMES
 from workers.endpoints.client import ChatEndpoint
-from workers.runtime.handler import Work
+from workers.runtime.handler import HandlerSpec
 from workers.runtime.worker import Lifespan, Worker
 from workers.teacher.checks import Brevity
 from workers.teacher.instruction import Instruction
@@ -36,7 +36,7 @@ def worker(settings: Settings) -> Worker[Outcome]:
     wanted = settings.teacher
     teacher, lifespan = choose(settings)
     handler = Instruction(teacher, settings.trainer.holdout_share, wanted.max_reasoning_chars, wanted.min_reasoning_chars)
-    return Worker(settings, name="teacher", work=Work(OUTCOMES, handler), concurrency=wanted.concurrency, lifespan=lifespan)
+    return Worker(settings, name="teacher", spec=HandlerSpec(OUTCOMES, handler), concurrency=wanted.concurrency, lifespan=lifespan)
 
 
 def choose(settings: Settings) -> tuple[Teacher, Lifespan]:

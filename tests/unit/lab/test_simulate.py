@@ -12,8 +12,8 @@ from lab.simulate.history import anomalies
 from lab.simulate.run import simulate
 from lab.simulate.scenario import Fate, Question, scenario
 from lab.simulate.virtual import Stuck, run
-from workers.runtime import offsets, partition_state, schedule, worker
-from workers.runtime.broker import Assigned, NotTaken
+from workers.runtime import fair_queue, offsets, partition_state, worker
+from workers.runtime.broker import NotConfirmed, ResumePoint
 
 SEEDS = 1000
 
@@ -95,25 +95,25 @@ def test_a_late_last_commit_that_drops_the_next_assignment_loses_answers(monkeyp
 
 
 def test_a_worker_without_a_memory_for_ids_answers_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition_state.Books, "_is_repeat", lambda self, partition, id: False)
+    monkeypatch.setattr(partition_state.AssignedPartitions, "_is_repeat", lambda self, partition, id: False)
     assert first_found("duplicate", exactly_once)
 
 
 def test_a_memory_for_ids_that_does_not_outlive_the_process_answers_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
-    assign = partition_state.Books.assign
-    monkeypatch.setattr(partition_state.Books, "assign", lambda self, number, assigned: assign(self, number, Assigned(assigned.committed)))
+    assign = partition_state.AssignedPartitions.assign
+    monkeypatch.setattr(partition_state.AssignedPartitions, "assign", lambda self, number, assigned: assign(self, number, ResumePoint(assigned.committed)))
     assert first_found("duplicate", exactly_once)
 
 
 def test_a_schedule_that_closes_no_key_answers_out_of_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    init = schedule.Schedule.__init__
-    monkeypatch.setattr(schedule.Schedule, "__init__", lambda self, *, ordered, counted: init(self, ordered=False, counted=counted))
+    init = fair_queue.FairQueue.__init__
+    monkeypatch.setattr(fair_queue.FairQueue, "__init__", lambda self, *, ordered, counted: init(self, ordered=False, counted=counted))
     assert first_found("out-of-order")
 
 
 def test_a_worker_that_dies_of_a_refused_commit_is_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     async def dying(self: Any) -> None:
-        raise NotTaken("seen by nobody")
+        raise NotConfirmed("seen by nobody")
 
     monkeypatch.setattr(worker.Worker, "_recover", dying)
     assert first_found("crash")

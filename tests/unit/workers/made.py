@@ -12,8 +12,8 @@ from schemas.ids import derive
 from schemas.outcomes import Outcome
 from schemas.queries import Query, Strategy
 from schemas.responses import Provenance, Response, ResponseStatus
-from workers.runtime.delivery import Delivery
 from workers.runtime.handler import Incoming
+from workers.runtime.in_flight import Delivery
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 STARS = ("1", "2", "3", "4", "5")

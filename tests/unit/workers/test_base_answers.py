@@ -15,10 +15,10 @@ from tests.unit.workers.openai_server import Answer, completion, failure, script
 from workers.base.answerer import Answerer, Asks
 from workers.base.breaker import Breaker
 from workers.endpoints.client import ChatEndpoint, Completion, Refused
-from workers.runtime.clock import HandClock
-from workers.runtime.delivery import Finished, TryAgain
-from workers.runtime.handler import Outgoing, Why, Work
-from workers.runtime.processor import Processor
+from workers.runtime.clock import ManualClock
+from workers.runtime.handler import DegradeReason, HandlerSpec, Outgoing
+from workers.runtime.in_flight import Finished, TryAgain
+from workers.runtime.processor import RecordProcessor
 from workers.runtime.retry import Backoff
 
 SETTINGS = BaseModelSettings(attempts=3, timeout_s=5.0)
@@ -27,7 +27,7 @@ SETTINGS = BaseModelSettings(attempts=3, timeout_s=5.0)
 class Scripted:
     """An endpoint whose every call takes `call_s` of a clock moved by hand and then does the next of `steps`."""
 
-    def __init__(self, clock: HandClock, *steps: Exception | str, call_s: float = 0.0) -> None:
+    def __init__(self, clock: ManualClock, *steps: Exception | str, call_s: float = 0.0) -> None:
         self._clock, self._steps, self._call_s = clock, list(steps), call_s
         self.prompts: list[str] = []
 
@@ -41,7 +41,7 @@ class Scripted:
         return Completion(step, Usage(prompt_tokens=4, completion_tokens=2))
 
 
-def answerer(endpoint: Asks, clock: HandClock) -> Answerer:
+def answerer(endpoint: Asks, clock: ManualClock) -> Answerer:
     return Answerer(endpoint, SETTINGS, Breaker(SETTINGS.breaker_failures, SETTINGS.breaker_open_s, clock), clock)
 
 
@@ -52,12 +52,12 @@ def only_draft(outgoing: Sequence[Outgoing], query: Query) -> Draft:
     return draft.message
 
 
-async def draft_of(endpoint: Asks, clock: HandClock, query: Query) -> Draft:
+async def draft_of(endpoint: Asks, clock: ManualClock, query: Query) -> Draft:
     return only_draft(await answerer(endpoint, clock)(make_incoming(query)), query)
 
 
 async def test_a_draft_is_the_stripped_answer_to_the_task_alone() -> None:
-    clock = HandClock(NOON)
+    clock = ManualClock(NOON)
     endpoint = Scripted(clock, "  Comedy\n", call_s=0.25)
     query = make_query(user="secret-user", text="a film")
     draft = await draft_of(endpoint, clock, query)
@@ -69,28 +69,28 @@ async def test_a_draft_is_the_stripped_answer_to_the_task_alone() -> None:
 
 
 async def test_a_query_that_the_endpoint_refuses_gets_an_empty_draft() -> None:
-    clock = HandClock(NOON)
+    clock = ManualClock(NOON)
     draft = await draft_of(Scripted(clock, Refused("too long")), clock, make_query())
     assert (draft.answer, draft.status, draft.base_ms) == ("", DraftStatus.BASE_FAILED, 0.0)
 
 
-@pytest.mark.parametrize(("why", "status"), [(Why.EXPIRED, DraftStatus.EXPIRED), (Why.EXHAUSTED, DraftStatus.BASE_FAILED)])
-def test_a_query_that_gets_no_answer_goes_on_with_an_empty_draft_that_says_why(why: Why, status: DraftStatus) -> None:
-    query, clock = make_query(), HandClock(NOON)
+@pytest.mark.parametrize(("why", "status"), [(DegradeReason.EXPIRED, DraftStatus.EXPIRED), (DegradeReason.EXHAUSTED, DraftStatus.BASE_FAILED)])
+def test_a_query_that_gets_no_answer_goes_on_with_an_empty_draft_that_says_why(why: DegradeReason, status: DraftStatus) -> None:
+    query, clock = make_query(), ManualClock(NOON)
     draft = only_draft(answerer(Scripted(clock), clock).degraded(make_incoming(query), why), query)
     assert (draft.query, draft.answer, draft.status, draft.usage) == (query, "", status, Usage())
 
 
 @pytest.mark.parametrize("error", [RetryLater("away", after_s=3.0), CannotContinue("401")])
 async def test_what_stands_for_all_queries_is_the_runtimes_affair(error: Exception) -> None:
-    clock = HandClock(NOON)
+    clock = ManualClock(NOON)
     with pytest.raises(type(error)) as raised:
         await draft_of(Scripted(clock, error), clock, make_query())
     assert raised.value is error
 
 
 async def test_an_endpoint_that_fails_again_and_again_is_left_alone() -> None:
-    clock = HandClock(NOON)
+    clock = ManualClock(NOON)
     endpoint = Scripted(clock, *[RetryLater("away")] * SETTINGS.breaker_failures, "back")
     shared = answerer(endpoint, clock)
     for _ in range(SETTINGS.breaker_failures + 5):
@@ -107,7 +107,7 @@ async def over_http(query: Query, *answers: Answer, tries: int) -> tuple[list[Fi
     with serving(scripted(*answers)) as server:
         async with ChatEndpoint(server.url, "m", api_key=None, timeout_s=30.0, concurrency=2) as endpoint:
             asked = Answerer(endpoint, base, Breaker(base.breaker_failures, base.breaker_open_s))
-            processor = Processor("base", Work(QUERIES, asked, degrade=asked.degraded), Backoff(attempts=base.attempts))
+            processor = RecordProcessor("base", HandlerSpec(QUERIES, asked, degrade=asked.degraded), Backoff(attempts=base.attempts))
             return [await processor.attempt(make_delivery(query), failures) for failures in range(tries)], len(server.requests)
 
 

@@ -6,13 +6,13 @@ import pytest
 
 from infra.errors import RetryLater
 from workers.base.breaker import LONGEST, Breaker
-from workers.runtime.clock import HandClock
+from workers.runtime.clock import ManualClock
 
 OPEN_S = 3.0
 
 
-def made(failures: int = 3) -> tuple[Breaker, HandClock]:
-    clock = HandClock()
+def made(failures: int = 3) -> tuple[Breaker, ManualClock]:
+    clock = ManualClock()
     return Breaker(failures, OPEN_S, clock), clock
 
 

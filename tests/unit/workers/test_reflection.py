@@ -23,8 +23,8 @@ from tests.unit.workers.engine_stub import StubEngine
 from workers.reflection.decision import accepted
 from workers.reflection.reflector import Reflector
 from workers.reflection.shadowing import Unseen
-from workers.runtime.clock import HandClock
-from workers.runtime.handler import Incoming, Why
+from workers.runtime.clock import ManualClock
+from workers.runtime.handler import DegradeReason, Incoming
 from workers.serving.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, NotLoaded, Sampling
 from workers.serving.routes import Routes
 
@@ -56,8 +56,8 @@ class AnsweringEngine(StubEngine):
         return len(prompt.splitlines())
 
 
-def reflector(settings: ReflectionSettings, engine: AnsweringEngine, clock: HandClock | None = None, routes: Routes | None = None) -> Reflector:
-    return Reflector(settings, engine, lambda: routes or Routes(MODEL), clock or HandClock(NOW))
+def reflector(settings: ReflectionSettings, engine: AnsweringEngine, clock: ManualClock | None = None, routes: Routes | None = None) -> Reflector:
+    return Reflector(settings, engine, lambda: routes or Routes(MODEL), clock or ManualClock(NOW))
 
 
 def item(number: int) -> HistoryItem:
@@ -112,7 +112,7 @@ async def test_an_answer_that_the_runtime_cuts_short_counts_as_one_that_the_mode
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.01):
                     await working(asked)
-        (outgoing,) = working.degraded(asked, Why.EXPIRED)
+        (outgoing,) = working.degraded(asked, DegradeReason.EXPIRED)
         assert isinstance(outgoing.message, Response)
         assert (outgoing.message.status, outgoing.message.provenance.k) == (ResponseStatus.DEADLINE_NEAR, 4 if tried else 0)
         assert is_measured(outgoing.message) is tried
@@ -149,7 +149,7 @@ async def test_a_slow_engine_is_not_waited_for_beyond_its_time() -> None:
 
 
 async def test_a_deadline_that_comes_near_during_the_rewrite_sends_the_base_answer() -> None:
-    clock = HandClock(NOW)
+    clock = ManualClock(NOW)
     asked = asyncio.create_task(
         reflector(ReflectionSettings(), AnsweringEngine(takes_s=5), clock).respond(context(deadline_s=0.55))
     )  # 0.5 s are kept in reserve
@@ -158,7 +158,7 @@ async def test_a_deadline_that_comes_near_during_the_rewrite_sends_the_base_answ
     assert (await asked).status is ResponseStatus.DEADLINE_NEAR
 
 
-def degraded(asked: Context, why: Why) -> Response:
+def degraded(asked: Context, why: DegradeReason) -> Response:
     (outgoing,) = reflector(ReflectionSettings(), AnsweringEngine()).degraded(incoming(asked), why)
     assert isinstance(outgoing.message, Response)
     assert (outgoing.topic, outgoing.id) == (RESPONSES, derive("response", asked.draft.query.query_id))
@@ -176,7 +176,7 @@ DEGRADED: dict[str, tuple[Context, str, ResponseStatus]] = {
 @pytest.mark.parametrize("when", DEGRADED)
 def test_past_the_deadline_the_base_answer_goes_out_or_word_that_there_is_none(when: str) -> None:
     asked, answer, status = DEGRADED[when]
-    response = degraded(asked, Why.EXPIRED)
+    response = degraded(asked, DegradeReason.EXPIRED)
     assert (response.status, response.answer, response.reasoning) == (status, answer, "")
     assert response.provenance.model is None
 
@@ -266,12 +266,12 @@ async def test_a_fallback_carries_what_it_was_meant_to_be() -> None:
 @pytest.mark.parametrize(("before", "after"), [(Routes(MODEL), CANARY), (CANARY, Routes(OTHER))], ids=["a canary begins", "a canary wins"])
 async def test_an_answer_cut_short_counts_for_who_was_asked_whatever_the_routes_say_by_then(arm: Arm, before: Routes, after: Routes) -> None:
     asked, routes = incoming(asked_by(user_in(arm))), [before]
-    working = Reflector(ReflectionSettings(), AnsweringEngine(takes_s=60, loaded=(MODEL, OTHER)), lambda: routes[0], HandClock(NOW))
+    working = Reflector(ReflectionSettings(), AnsweringEngine(takes_s=60, loaded=(MODEL, OTHER)), lambda: routes[0], ManualClock(NOW))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await working(asked)
     routes[0] = after
-    (outgoing,) = working.degraded(asked, Why.EXPIRED)
+    (outgoing,) = working.degraded(asked, DegradeReason.EXPIRED)
     assert isinstance(outgoing.message, Response)
     assert outgoing.message.provenance.assignment == before.assignment(asked.message.draft.query)
 
@@ -292,7 +292,7 @@ async def test_questions_of_the_shadow_are_handed_on_behind_their_answer() -> No
     found: list[Unseen] = []
     routes = replace(CANARY, stage=VersionState.SHADOW)
     engine = AnsweringEngine(loaded=(MODEL, OTHER))
-    made = Reflector(ReflectionSettings(), engine, lambda: routes, HandClock(NOW), found.append)
+    made = Reflector(ReflectionSettings(), engine, lambda: routes, ManualClock(NOW), found.append)
     asked = [asked_by(str(number)) for number in range(40)]
     for one in asked:
         (outgoing,) = await made(incoming(one))
@@ -310,7 +310,7 @@ async def test_questions_of_the_shadow_are_handed_on_behind_their_answer() -> No
 async def test_a_question_that_no_model_is_asked_has_no_unseen_answer() -> None:
     found: list[Unseen] = []
     routes = Routes(MODEL, OTHER, VersionState.SHADOW, EXPERIMENT, 1.0)
-    await Reflector(ReflectionSettings(), AnsweringEngine(), lambda: routes, HandClock(NOW), found.append)(incoming(context(items=0)))
+    await Reflector(ReflectionSettings(), AnsweringEngine(), lambda: routes, ManualClock(NOW), found.append)(incoming(context(items=0)))
     assert not found
 
 

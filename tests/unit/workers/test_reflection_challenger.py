@@ -13,7 +13,7 @@ from schemas.responses import ModelVersion
 from tests.unit.workers.engine_stub import StubEngine
 from tests.unit.workers.old_files import untouched
 from tests.unit.workers.table_registry import EXPERIMENT, NOW, NoHints, TableRegistry, registered, step
-from workers.runtime.clock import HandClock
+from workers.runtime.clock import ManualClock
 from workers.serving.engines.engine import Swap, SwapFailed
 from workers.serving.follower import Follower
 from workers.serving.routes import Routes
@@ -28,7 +28,7 @@ class Site:
         self.registry.logs["2"] = [step(VersionState.GATED, 1, canary_prompts=(CanaryPrompt(prompt="p", token_ids=(1,)),)), step(state, 2)]
         self.engine = StubEngine(ONE, room=room)
         settings = Settings(stack=StackSettings(dir=folder), reflection=ReflectionSettings(versions=room))
-        self.follower = Follower(settings, self.registry, self.engine, registered("1"), NoHints(), HandClock(NOW))
+        self.follower = Follower(settings, self.registry, self.engine, registered("1"), NoHints(), ManualClock(NOW))
 
     async def look(self) -> Routes:
         await self.follower.look()

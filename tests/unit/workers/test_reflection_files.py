@@ -10,7 +10,7 @@ from infra.settings import ReflectionSettings, Settings, StackSettings
 from tests.unit.infra.checkpoint_files import write_checkpoint
 from tests.unit.workers.old_files import untouched
 from tests.unit.workers.table_registry import NOW, NoHints, TableRegistry, registered
-from workers.runtime.clock import HandClock
+from workers.runtime.clock import ManualClock
 from workers.serving.engines.fake import CharTemplate, FakeBackend
 from workers.serving.engines.scheduler import Limits
 from workers.serving.engines.serving_engine import ServingEngine
@@ -42,7 +42,7 @@ class Site:
         limits = Limits(max_model_len=40, in_flight=4, drain_s=5.0, versions=2)
         self.engine = ServingEngine.start(lambda path: FakeBackend(path, lambda prompt, _: prompt), CharTemplate(), first, limits)
         settings = Settings(stack=StackSettings(dir=folder), reflection=ReflectionSettings(versions=2))
-        self.follower = Follower(settings, self.registry, self.engine, registered(champion), NoHints(), HandClock(NOW))
+        self.follower = Follower(settings, self.registry, self.engine, registered(champion), NoHints(), ManualClock(NOW))
 
     async def follow(self, version: str) -> str:
         """What is served then."""

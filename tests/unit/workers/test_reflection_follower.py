@@ -17,7 +17,7 @@ from schemas.ids import derive
 from schemas.model_events import Alias, ModelEvent
 from tests.unit.workers.engine_stub import StubEngine
 from tests.unit.workers.table_registry import NOW, NoHints, TableRegistry, registered
-from workers.runtime.clock import HandClock
+from workers.runtime.clock import ManualClock
 from workers.serving.engines.engine import EngineDied, SwapFailed
 from workers.serving.follower import VERSION_SWAPPED, Follower
 
@@ -27,7 +27,7 @@ Following = Callable[[TableRegistry, StubEngine], Follower]
 @pytest.fixture
 def following(tmp_path: Path) -> Following:
     settings = Settings(stack=StackSettings(dir=tmp_path))
-    return lambda registry, engine: Follower(settings, registry, engine, registered("1"), NoHints(), HandClock(NOW))
+    return lambda registry, engine: Follower(settings, registry, engine, registered("1"), NoHints(), ManualClock(NOW))
 
 
 def engine(error: Exception | None = None) -> StubEngine:

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from infra.errors import CannotContinue
-from workers.runtime.ceiling import Ceiling
+from workers.runtime.failure_limit import FailureLimit
 from workers.runtime.retry import Backoff
 
 
@@ -20,14 +20,14 @@ def test_a_pause_grows_obeys_the_other_side_and_is_bounded(failures: int, after_
     assert len(set(pauses)) > 1
 
 
-def seeing(ceiling: Ceiling, *bugs: bool) -> bool:
+def seeing(ceiling: FailureLimit, *bugs: bool) -> bool:
     for bug in bugs:
         ceiling.saw(our_fault=bug)
     return ceiling.is_reached
 
 
 def test_the_ceiling_stops_when_most_records_meet_a_bug_and_names_what_to_read() -> None:
-    ceiling = Ceiling("queries", window=100, at_least=20)
+    ceiling = FailureLimit("queries", window=100, at_least=20)
     assert not seeing(ceiling, *[True] * 19)
     ceiling.check()
     assert seeing(ceiling, True)
@@ -36,11 +36,11 @@ def test_the_ceiling_stops_when_most_records_meet_a_bug_and_names_what_to_read()
 
 
 def test_the_ceiling_lets_a_minority_of_failures_pass() -> None:
-    ceiling = Ceiling("queries", window=100, at_least=20)
+    ceiling = FailureLimit("queries", window=100, at_least=20)
     assert not any(seeing(ceiling, number % 2 == 1) for number in range(1000))
 
 
 def test_the_ceiling_forgets_what_left_the_window() -> None:
-    ceiling = Ceiling("queries", window=40, at_least=20)
+    ceiling = FailureLimit("queries", window=40, at_least=20)
     assert not seeing(ceiling, *[True] * 10, *[False] * 40, *[True] * 20)
     assert seeing(ceiling, True)

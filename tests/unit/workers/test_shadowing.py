@@ -16,7 +16,7 @@ from schemas.topics import Topic
 from tests.unit.workers.made import NOON, make_outcome
 from workers.reflection import shadowing
 from workers.reflection.shadowing import Shadowing, Unseen
-from workers.runtime.clock import HandClock, settle
+from workers.runtime.clock import ManualClock, settle
 from workers.serving.engines.engine import EngineDied
 
 ASSIGNMENT = Assignment(experiment=derive("experiment"), arm=Arm.SHADOW, version="2")
@@ -43,7 +43,7 @@ class Site:
         self.asked = 0
         self.users = 0
         self.release = asyncio.Event()
-        self.clock, self.said = HandClock(NOON), Said()
+        self.clock, self.said = ManualClock(NOON), Said()
         self.shadowing = Shadowing(self._answer, self.said, lambda: self.users, concurrency=8, clock=self.clock)
         self.before = dict(SHADOWS.values())
 

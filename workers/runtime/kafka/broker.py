@@ -5,12 +5,12 @@ from __future__ import annotations
 import socket
 
 from infra.settings import Settings
-from workers.runtime.broker import Membership, Producer
+from workers.runtime.broker import Committer, Membership
 from workers.runtime.kafka.membership import KafkaMembership
-from workers.runtime.kafka.transactions import KafkaRepeating, KafkaTransactions
+from workers.runtime.kafka.transactions import KafkaAtLeastOnce, KafkaExactlyOnce
 
 
-class KafkaBroker:
+class KafkaBrokerClient:
     """Memberships and transactional ids are named after `kafka.instance`, or the host where it is not set."""
 
     def __init__(self, settings: Settings) -> None:
@@ -20,8 +20,8 @@ class KafkaBroker:
     def membership(self, name: str, topic: str, remember: int) -> Membership:
         return KafkaMembership(self._settings, name, self._instance, topic, remember)
 
-    def transactions(self, name: str) -> Producer:
-        return KafkaTransactions(self._settings, name, self._instance)
+    def exactly_once(self, name: str) -> Committer:
+        return KafkaExactlyOnce(self._settings, name, self._instance)
 
-    def repeating(self, name: str) -> Producer:
-        return KafkaRepeating(self._settings, name, self._instance)
+    def at_least_once(self, name: str) -> Committer:
+        return KafkaAtLeastOnce(self._settings, name, self._instance)

@@ -17,7 +17,7 @@ T = TypeVar("T")
 _Call = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 
 
-class Lane:
+class ClientThread:
     def __init__(self, name: str) -> None:
         self._loop = asyncio.get_running_loop()
         self._calls: queue.SimpleQueue[_Call | None] = queue.SimpleQueue()

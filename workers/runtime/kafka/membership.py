@@ -31,9 +31,9 @@ from infra.kafka.clients import client_options
 from infra.settings import Settings
 from schemas.dead_letters import Origin
 from schemas.topics import consumer_group
-from workers.runtime.broker import FENCED, REVOKE_WITHIN_S, Assigned, Listener, NotTaken, Polled
-from workers.runtime.delivery import Delivery
-from workers.runtime.kafka.client_thread import Lane
+from workers.runtime.broker import FENCED, REVOKE_WITHIN_S, NotConfirmed, PollResult, RebalanceListener, ResumePoint
+from workers.runtime.in_flight import Delivery
+from workers.runtime.kafka.client_thread import ClientThread
 from workers.runtime.kafka.recent_ids import recall
 from workers.runtime.offsets import Position, recallable
 
@@ -61,14 +61,14 @@ class KafkaMembership:
         self._remember = remember
         self._client_id = f"{self.group}-{instance}"
         self._loop = asyncio.get_running_loop()
-        self._lane = Lane(f"{self.group}-consumer")
-        self._questions = Lane(f"{self.group}-questions")  # answered by the same client while a poll waits for records
+        self._lane = ClientThread(f"{self.group}-consumer")
+        self._questions = ClientThread(f"{self.group}-questions")  # answered by the same client while a poll waits for records
         self._consumer: Any = None
-        self._listener: Listener
+        self._listener: RebalanceListener
         self._fresh: dict[int, object] = {}  # assigned, and not yet known where to read on; a token for each assignment
         self._ours: dict[int, object] = {}  # every partition that is assigned, with its token
         self._begun: dict[int, object] = {}  # those whose reading the last poll began
-        self._resolved: dict[int, tuple[object, Assigned]] = {}
+        self._resolved: dict[int, tuple[object, ResumePoint]] = {}
         self._resolving: asyncio.Task[None] | None = None
 
     @property
@@ -79,11 +79,11 @@ class KafkaMembership:
     def awaited(self) -> Set[int]:
         return set(self._fresh)
 
-    async def join(self, listener: Listener, timeout_s: float) -> None:
+    async def join(self, listener: RebalanceListener, timeout_s: float) -> None:
         self._listener = listener
         await self._lane.call(lambda: self._subscribe(timeout_s), timeout_s + CONNECT_S + HANGS_S)
 
-    async def poll(self, most: int, timeout_s: float, paused: Set[int]) -> Polled:
+    async def poll(self, most: int, timeout_s: float, paused: Set[int]) -> PollResult:
         try:
             polled = await self._lane.call(lambda: self._poll(most, timeout_s, paused), HANGS_S)
         except TimeoutError:
@@ -95,7 +95,7 @@ class KafkaMembership:
             self._resolving = asyncio.ensure_future(self._resolve(dict(self._fresh)))
         return dataclasses.replace(polled, assigned=self._still_ours(polled.assigned))
 
-    def _still_ours(self, begun: Mapping[int, Assigned]) -> dict[int, Assigned]:
+    def _still_ours(self, begun: Mapping[int, ResumePoint]) -> dict[int, ResumePoint]:
         """Without what was taken away, or assigned anew, since reading began: the worker has been told already, and would take it for its own again."""
         return {number: assigned for number, assigned in begun.items() if self._ours.get(number) is self._begun[number]}
 
@@ -128,14 +128,14 @@ class KafkaMembership:
         self._questions.end()
 
     async def _ask(self, question: Any, timeout_s: float) -> Any:
-        """Raises NotTaken."""
+        """Raises NotConfirmed."""
         try:
             return await self._questions.call(question, timeout_s + 1)
         except (TimeoutError, kafka_errors.KafkaError) as error:
             if isinstance(error, TimeoutError):
                 self._questions.end()  # once it comes back from what it hangs in
-                self._questions = Lane(f"{self.group}-questions")
-            raise NotTaken(type(error).__name__) from error
+                self._questions = ClientThread(f"{self.group}-questions")
+            raise NotConfirmed(type(error).__name__) from error
 
     async def _resolve(self, fresh: Mapping[int, object]) -> None:
         """Learn where to read on in fresh partitions. What fails is tried again by a later poll."""
@@ -143,8 +143,8 @@ class KafkaMembership:
             committed = await self.committed(fresh.keys(), RESOLVE_S)
             wanted = {number: recallable(position, self._remember) for number, position in committed.items() if position}
             found = await self._ask(lambda: recall(self._settings, self._client_id, self._topic, wanted, self._remember), 2 * RESOLVE_S)
-            self._resolved |= {number: (token, Assigned(committed[number], found.get(number, {}))) for number, token in fresh.items()}
-        except NotTaken as error:
+            self._resolved |= {number: (token, ResumePoint(committed[number], found.get(number, {}))) for number, token in fresh.items()}
+        except NotConfirmed as error:
             log.warning("the group's positions are not known yet", extra={"group": self.group, "reason": str(error)})
 
     # From here on: the lane's thread.
@@ -191,8 +191,8 @@ class KafkaMembership:
     def _is_stable(self) -> bool:
         return bool(self._consumer.group_metadata().state == STABLE)
 
-    def _poll(self, most: int, timeout_s: float, paused: Set[int]) -> Polled:
-        assigned: dict[int, Assigned] = {}
+    def _poll(self, most: int, timeout_s: float, paused: Set[int]) -> PollResult:
+        assigned: dict[int, ResumePoint] = {}
         try:
             coordinator = self._consumer._coordinator
             if not self._is_stable() or coordinator.need_rejoin():
@@ -206,11 +206,11 @@ class KafkaMembership:
         except kafka_errors.RetriableError as error:  # a connection that breaks while the coordinator is looked up comes out of the client's poll
             log.info("the coordinator is away", extra={"group": self.group, "reason": type(error).__name__})
             time.sleep(min(timeout_s, 0.1))
-            return Polled(assigned, [], self._positions())
+            return PollResult(assigned, [], self._positions())
         if self._is_stable():
             self.generation = self._consumer.group_metadata()
         records = [self._delivery(r) for partition, batch in (batches or {}).items() if partition.partition not in self._fresh for r in batch]
-        return Polled(assigned, records, self._positions())
+        return PollResult(assigned, records, self._positions())
 
     def _join(self) -> None:
         coordinator = self._consumer._coordinator
@@ -224,9 +224,9 @@ class KafkaMembership:
         if self._is_stable() and not coordinator._heartbeat_enabled and not coordinator.rejoining and not coordinator.need_rejoin():
             raise CannotContinue(FENCED)
 
-    def _begin_reading(self) -> dict[int, Assigned]:
+    def _begin_reading(self) -> dict[int, ResumePoint]:
         """Seek in fresh partitions that are resolved, unless they have been taken away or assigned anew meanwhile."""
-        begun: dict[int, Assigned] = {}
+        begun: dict[int, ResumePoint] = {}
         self._begun = {}
         for number, (token, assigned) in list(self._resolved.items()):
             del self._resolved[number]

@@ -20,9 +20,9 @@ from infra.kafka.clients import producer
 from infra.kafka.topology import DEAD_LETTER_ROOM
 from infra.settings import Settings
 from schemas.topics import MAX_MESSAGE_BYTES, consumer_group
-from workers.runtime.broker import Membership, NotTaken
-from workers.runtime.delivery import Outbound
-from workers.runtime.kafka.client_thread import Lane
+from workers.runtime.broker import Membership, NotConfirmed
+from workers.runtime.in_flight import ProducerRecord
+from workers.runtime.kafka.client_thread import ClientThread
 from workers.runtime.kafka.membership import kafka_offsets
 from workers.runtime.offsets import Position
 
@@ -45,7 +45,7 @@ class _Client:
     """One producer and its thread; used until something goes wrong."""
 
     def __init__(self, name: str) -> None:
-        self.lane = Lane(name)
+        self.lane = ClientThread(name)
         self.producer: KafkaProducer | None = None
 
     def drop(self) -> None:
@@ -71,16 +71,16 @@ class _KafkaProducer:
         except (TimeoutError, kafka_errors.KafkaError) as error:
             answers = client.producer is not None
             self._drop()
-            raise NotTaken(f"{BEGINS_NONE if answers else 'it does not answer'} ({type(error).__name__} within {timeout_s:g} s)") from error
+            raise NotConfirmed(f"{BEGINS_NONE if answers else 'it does not answer'} ({type(error).__name__} within {timeout_s:g} s)") from error
 
-    async def commit(self, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
+    async def commit(self, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
         if self._client is None:
-            raise NotTaken("there is no producer")
+            raise NotConfirmed("there is no producer")
         try:
             await self._make_durable(self._client, outputs, positions, membership, timeout_s)
         except (TimeoutError, kafka_errors.KafkaError) as error:
             self._drop()
-            raise NotTaken(type(error).__name__) from error
+            raise NotConfirmed(type(error).__name__) from error
 
     async def close(self) -> None:
         client, self._client = self._client, None
@@ -101,7 +101,7 @@ class _KafkaProducer:
         raise NotImplementedError
 
     async def _make_durable(
-        self, client: _Client, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: Membership, timeout_s: float
+        self, client: _Client, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float
     ) -> None:
         raise NotImplementedError
 
@@ -112,7 +112,7 @@ class _KafkaProducer:
         return producer(self._settings, self._name, max_request_size=room, max_block_ms=timeout_ms, bootstrap_timeout_ms=timeout_ms, **batching, **options)
 
 
-class KafkaTransactions(_KafkaProducer):
+class KafkaExactlyOnce(_KafkaProducer):
     """Exactly once: what is produced is seen if and only if its positions are committed, by the membership they rest on (KIP-447)."""
 
     def _open(self, client: _Client, timeout_s: float) -> None:
@@ -123,7 +123,7 @@ class KafkaTransactions(_KafkaProducer):
         client.producer.init_transactions()
 
     async def _make_durable(
-        self, client: _Client, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: Membership, timeout_s: float
+        self, client: _Client, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float
     ) -> None:
         topic, generation, made = membership.topic, membership.generation, client.producer
         offsets = kafka_offsets(topic, positions)
@@ -140,14 +140,14 @@ class KafkaTransactions(_KafkaProducer):
         await client.lane.call(transaction, timeout_s)
 
 
-class KafkaRepeating(_KafkaProducer):
+class KafkaAtLeastOnce(_KafkaProducer):
     """At least once: results first, on all replicas, then the positions behind them."""
 
     def _open(self, client: _Client, timeout_s: float) -> None:
         client.producer = self._make(timeout_s)
 
     async def _make_durable(
-        self, client: _Client, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: Membership, timeout_s: float
+        self, client: _Client, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float
     ) -> None:
         made = client.producer
 

@@ -1,6 +1,6 @@
 """The in-memory broker as a worker meets it. One event loop, time is the loop's.
 
-`Faults` is asked at every step between poll and commit: it may wait, raise NotTaken for a request or an answer that was lost, or never return.
+`Faults` is asked at every step between poll and commit: it may wait, raise NotConfirmed for a request or an answer that was lost, or never return.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from infra.errors import CannotContinue
 from schemas.dead_letters import Origin, original_place
 from schemas.envelope import record_id
 from schemas.topics import consumer_group, dead_letter_topic
-from workers.runtime.broker import REVOKE_WITHIN_S, Assigned, Listener, Membership, NotTaken, Polled, Producer
-from workers.runtime.delivery import Delivery, Outbound
-from workers.runtime.memory.group import Generation, Group
+from workers.runtime.broker import REVOKE_WITHIN_S, Committer, Membership, NotConfirmed, PollResult, RebalanceListener, ResumePoint
+from workers.runtime.in_flight import Delivery, ProducerRecord
+from workers.runtime.memory.group import MemberGeneration, MemoryGroup
 from workers.runtime.memory.log import Log
 from workers.runtime.offsets import Position, recallable
 
@@ -31,25 +31,25 @@ class NoFaults:
         await asyncio.sleep(0)
 
 
-class Cluster:
+class MemoryCluster:
     """What the brokers of all processes share. `transactions` False: a broker that has none."""
 
     def __init__(self, topics: Mapping[str, int], *, session_timeout_s: float = 10.0, transactions: bool = True, metadata_bytes: int = 4096) -> None:
         self.log = Log(topics, metadata_bytes=metadata_bytes)
         self.transactions = transactions
         self._session_timeout_s = session_timeout_s
-        self._groups: dict[str, Group] = {}
+        self._groups: dict[str, MemoryGroup] = {}
 
-    def group(self, name: str, topic: str) -> Group:
+    def group(self, name: str, topic: str) -> MemoryGroup:
         if name not in self._groups:
-            self._groups[name] = Group(set(self.log.partitions(topic)), self._session_timeout_s)
+            self._groups[name] = MemoryGroup(set(self.log.partitions(topic)), self._session_timeout_s)
         return self._groups[name]
 
 
-class MemoryBroker:
+class MemoryBrokerClient:
     """One process's way to the cluster."""
 
-    def __init__(self, cluster: Cluster, instance: str = "one", faults: Faults | None = None) -> None:
+    def __init__(self, cluster: MemoryCluster, instance: str = "one", faults: Faults | None = None) -> None:
         self._cluster = cluster
         self._instance = instance
         self._faults = faults or NoFaults()
@@ -57,17 +57,17 @@ class MemoryBroker:
     def membership(self, name: str, topic: str, remember: int) -> Membership:
         return MemoryMembership(self._cluster, consumer_group(name), f"{consumer_group(name)}-{self._instance}", topic, remember, self._faults)
 
-    def transactions(self, name: str) -> Producer:
-        return MemoryTransactions(self._cluster, f"{consumer_group(name)}-{self._instance}", consumer_group(name), self._faults)
+    def exactly_once(self, name: str) -> Committer:
+        return MemoryExactlyOnce(self._cluster, f"{consumer_group(name)}-{self._instance}", consumer_group(name), self._faults)
 
-    def repeating(self, name: str) -> Producer:
-        return MemoryRepeating(self._cluster, self._faults)
+    def at_least_once(self, name: str) -> Committer:
+        return MemoryAtLeastOnce(self._cluster, self._faults)
 
 
 class MemoryMembership:
-    def __init__(self, cluster: Cluster, group: str, instance: str, topic: str, remember: int, faults: Faults) -> None:
+    def __init__(self, cluster: MemoryCluster, group: str, instance: str, topic: str, remember: int, faults: Faults) -> None:
         self.topic = topic
-        self.generation: Generation | None = None
+        self.generation: MemberGeneration | None = None
         self._cluster, self._log = cluster, cluster.log
         self._group_name, self._instance = group, instance
         self._remember = remember
@@ -75,8 +75,8 @@ class MemoryMembership:
         self._member = 0
         self._positions: dict[int, int] = {}  # of partitions whose reading has begun
         self._fresh: set[int] = set()
-        self._group: Group
-        self._listener: Listener
+        self._group: MemoryGroup
+        self._listener: RebalanceListener
 
     @property
     def joined(self) -> bool:
@@ -86,7 +86,7 @@ class MemoryMembership:
     def awaited(self) -> Set[int]:
         return set(self._fresh)
 
-    async def join(self, listener: Listener, timeout_s: float) -> None:
+    async def join(self, listener: RebalanceListener, timeout_s: float) -> None:
         self._listener = listener
         if not self._log.has(self.topic):
             await asyncio.sleep(timeout_s)
@@ -94,7 +94,7 @@ class MemoryMembership:
                 raise CannotContinue(f"topic {self.topic} does not exist: run `retouch topics apply`")
         self._group = self._cluster.group(self._group_name, self.topic)
 
-    async def poll(self, most: int, timeout_s: float, paused: Set[int]) -> Polled:
+    async def poll(self, most: int, timeout_s: float, paused: Set[int]) -> PollResult:
         await self._faults.at("poll")
         await self._serve()
         assigned = self._begin_reading()
@@ -103,14 +103,14 @@ class MemoryMembership:
             await self._log.changed(timeout_s)
             if self._group.hear(self._instance, self._member):
                 records = self._fetch(most, paused)
-        return Polled(assigned, records, dict(self._positions))
+        return PollResult(assigned, records, dict(self._positions))
 
     async def committed(self, partitions: Set[int], timeout_s: float) -> Mapping[int, Position | None]:
         deadline = asyncio.get_running_loop().time() + timeout_s
         await self._faults.at("committed")
         while not all(self._log.is_stable(self._group_name, number) for number in partitions):
             if asyncio.get_running_loop().time() > deadline:
-                raise NotTaken("UnstableOffsetCommit")
+                raise NotConfirmed("UnstableOffsetCommit")
             await asyncio.sleep(0.05)
         return {number: self._log.committed(self._group_name, number) for number in partitions}
 
@@ -128,15 +128,15 @@ class MemoryMembership:
             return
         try:
             await self._faults.at("leave")
-        except NotTaken:
+        except NotConfirmed:
             return  # the session timeout will tell
         if self._positions or self._fresh:
             await self._listener.revoked(self._positions.keys() | self._fresh)
         if for_good:
             self._group.leave(self._instance, self._member)
 
-    def check(self, generation: Generation | None) -> None:
-        """Raises NotTaken where a commit may not rest on this generation."""
+    def check(self, generation: MemberGeneration | None) -> None:
+        """Raises NotConfirmed where a commit may not rest on this generation."""
         self._group.check(generation)
 
     async def _serve(self) -> None:
@@ -162,7 +162,7 @@ class MemoryMembership:
 
     def _enter(self) -> None:
         self._group.enter(self._instance)
-        self.generation = Generation(self._member, self._instance, self._group.generation)
+        self.generation = MemberGeneration(self._member, self._instance, self._group.generation)
 
     async def _give_up(self, revoked: Set[int]) -> None:
         said = asyncio.ensure_future(self._listener.revoked(revoked))
@@ -171,14 +171,14 @@ class MemoryMembership:
         if not done:
             self._listener.lost(revoked)
 
-    def _begin_reading(self) -> dict[int, Assigned]:
-        begun: dict[int, Assigned] = {}
+    def _begin_reading(self) -> dict[int, ResumePoint]:
+        begun: dict[int, ResumePoint] = {}
         for number in sorted(self._fresh):
             if self._log.is_stable(self._group_name, number):
                 position = self._log.committed(self._group_name, number)
                 self._fresh.remove(number)
                 self._positions[number] = position.offset if position else 0
-                begun[number] = Assigned(position, self._recalled(number, position) if position and self._remember else {})
+                begun[number] = ResumePoint(position, self._recalled(number, position) if position and self._remember else {})
         return begun
 
     def _fetch(self, most: int, paused: Set[int]) -> list[Delivery]:
@@ -205,8 +205,8 @@ class MemoryMembership:
             self._positions.pop(number, None)
 
 
-class MemoryTransactions:
-    def __init__(self, cluster: Cluster, transactional_id: str, group: str, faults: Faults) -> None:
+class MemoryExactlyOnce:
+    def __init__(self, cluster: MemoryCluster, transactional_id: str, group: str, faults: Faults) -> None:
         self._cluster, self._log = cluster, cluster.log
         self._id, self._group = transactional_id, group
         self._faults = faults
@@ -218,9 +218,9 @@ class MemoryTransactions:
         self._epoch = None
         await _bounded(self._start(), timeout_s)
 
-    async def commit(self, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
+    async def commit(self, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
         if self._epoch is None:
-            raise NotTaken("there is no producer")
+            raise NotConfirmed("there is no producer")
         epoch, self._epoch = self._epoch, None
         assert isinstance(membership, MemoryMembership)
         await _bounded(self._transaction(epoch, outputs, positions, membership, membership.generation), timeout_s)
@@ -234,7 +234,12 @@ class MemoryTransactions:
         self._epoch = self._log.begin_producer(self._id)
 
     async def _transaction(
-        self, epoch: int, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: MemoryMembership, generation: Generation | None
+        self,
+        epoch: int,
+        outputs: Sequence[ProducerRecord],
+        positions: Mapping[int, Position],
+        membership: MemoryMembership,
+        generation: MemberGeneration | None,
     ) -> None:
         await self._faults.at("begin")
         for output in outputs:
@@ -249,19 +254,19 @@ class MemoryTransactions:
         await self._faults.at("ended")
 
 
-class MemoryRepeating:
-    def __init__(self, cluster: Cluster, faults: Faults) -> None:
+class MemoryAtLeastOnce:
+    def __init__(self, cluster: MemoryCluster, faults: Faults) -> None:
         self._log = cluster.log
         self._faults = faults
 
     async def start(self, timeout_s: float) -> None:
         await _bounded(self._faults.at("init"), timeout_s)
 
-    async def commit(self, outputs: Sequence[Outbound], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
+    async def commit(self, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
         for output in outputs:
             await self._faults.at("produce")
             if not self._log.has(output.topic):
-                raise NotTaken(f"UnknownTopicOrPartition {output.topic}")
+                raise NotConfirmed(f"UnknownTopicOrPartition {output.topic}")
             self._log.append(output.topic, output.key, output.value, output.headers)
         if positions:
             await membership.commit(positions, timeout_s)
@@ -276,7 +281,7 @@ async def _bounded(request: Awaitable[None], timeout_s: float) -> None:
     under_way.add_done_callback(_forget)  # whoever waits may be cancelled
     done, _ = await asyncio.wait([under_way], timeout=timeout_s)
     if not done:
-        raise NotTaken("no answer in time")
+        raise NotConfirmed("no answer in time")
     under_way.result()
 
 

@@ -13,11 +13,11 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from infra.errors import CannotContinue
-from workers.runtime.broker import FENCED, NotTaken
+from workers.runtime.broker import FENCED, NotConfirmed
 
 
 @dataclass(frozen=True)
-class Generation:
+class MemberGeneration:
     """What a commit rests on."""
 
     member: int
@@ -32,7 +32,7 @@ class _Member:
     generation: int = -1  # the last one it has joined
 
 
-class Group:
+class MemoryGroup:
     """One group over the partitions of one topic."""
 
     def __init__(self, partitions: Set[int], session_timeout_s: float) -> None:
@@ -99,16 +99,16 @@ class Group:
             self._owner[number] = instance
         return free
 
-    def check(self, generation: Generation | None) -> None:
-        """Raises NotTaken unless a commit may rest on this generation."""
+    def check(self, generation: MemberGeneration | None) -> None:
+        """Raises NotConfirmed unless a commit may rest on this generation."""
         self._expire()
         known = self._members.get(generation.instance) if generation else None
         if generation is None or known is None:
-            raise NotTaken("UnknownMemberId")
+            raise NotConfirmed("UnknownMemberId")
         if known.id != generation.member:
-            raise NotTaken("FencedInstanceId")
+            raise NotConfirmed("FencedInstanceId")
         if generation.number != known.generation:
-            raise NotTaken("IllegalGeneration")
+            raise NotConfirmed("IllegalGeneration")
 
     def _expire(self) -> None:
         now = self._now()

@@ -13,11 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from workers.runtime.broker import NotTaken
+from workers.runtime.broker import NotConfirmed
 from workers.runtime.offsets import METADATA_BYTES, Position
 
+Headers = Sequence[tuple[str, bytes]]
 
-class State(Enum):
+
+class RecordState(Enum):
     PLAIN = auto()  # written outside any transaction
     OPEN = auto()
     COMMITTED = auto()
@@ -26,13 +28,13 @@ class State(Enum):
 
 
 @dataclass
-class Entry:
+class StoredRecord:
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes]]
+    headers: Headers
     timestamp_ms: int
-    state: State
+    state: RecordState
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Transaction:
 
     epoch: int = 0
     since: float = 0.0
-    entries: list[tuple[str, int, Entry]] = field(default_factory=list)
+    entries: list[tuple[str, int, StoredRecord]] = field(default_factory=list)
     offsets: list[tuple[str, Mapping[int, Position]]] = field(default_factory=list)
 
     @property
@@ -53,7 +55,7 @@ class Log:
     """All topics, all transactions, and the groups' committed positions. `timeout_s` bounds an open transaction."""
 
     def __init__(self, topics: Mapping[str, int], *, metadata_bytes: int = METADATA_BYTES, timeout_s: float = 10.0) -> None:
-        self._partitions: dict[str, list[list[Entry]]] = {name: [[] for _ in range(count)] for name, count in topics.items()}
+        self._partitions: dict[str, list[list[StoredRecord]]] = {name: [[] for _ in range(count)] for name, count in topics.items()}
         self._transactions: dict[str, Transaction] = {}
         self._committed: dict[str, dict[int, Position]] = {}
         self._metadata_bytes = metadata_bytes
@@ -66,28 +68,28 @@ class Log:
     def partitions(self, topic: str) -> range:
         return range(len(self._partitions[topic]))
 
-    def append(self, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]] = (), partition: int | None = None) -> Entry:
+    def append(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None) -> StoredRecord:
         """Outside any transaction. Raises KeyError for an unknown topic."""
-        return self._append(topic, self._partition_of(topic, key) if partition is None else partition, key, value, headers, State.PLAIN)
+        return self._append(topic, self._partition_of(topic, key) if partition is None else partition, key, value, headers, RecordState.PLAIN)
 
     def end(self, topic: str, partition: int) -> int:
         """The last stable offset: where a reader of committed records ends."""
         self._expire()
         entries = self._partitions[topic][partition]
-        return next((entry.offset for entry in entries if entry.state is State.OPEN), len(entries))
+        return next((entry.offset for entry in entries if entry.state is RecordState.OPEN), len(entries))
 
-    def read(self, topic: str, partition: int, start: int, most: int) -> tuple[list[Entry], int]:
+    def read(self, topic: str, partition: int, start: int, most: int) -> tuple[list[StoredRecord], int]:
         """Committed records from `start` on, and the offset behind everything that was looked at."""
         entries = self._partitions[topic][partition]
-        found: list[Entry] = []
+        found: list[StoredRecord] = []
         at, end = start, self.end(topic, partition)
         while at < end and len(found) < most:
-            if entries[at].state in (State.PLAIN, State.COMMITTED):
+            if entries[at].state in (RecordState.PLAIN, RecordState.COMMITTED):
                 found.append(entries[at])
             at += 1
         return found, at
 
-    def committed_records(self, topic: str) -> list[Entry]:
+    def committed_records(self, topic: str) -> list[StoredRecord]:
         return [entry for partition in self.partitions(topic) for entry in self.read(topic, partition, 0, 1 << 30)[0]]
 
     async def changed(self, timeout_s: float) -> None:
@@ -109,30 +111,30 @@ class Log:
         return not any(partition in offsets for offsets in held)
 
     def commit(self, group: str, positions: Mapping[int, Position]) -> None:
-        """Outside any transaction. Raises NotTaken for metadata that is too large."""
+        """Outside any transaction. Raises NotConfirmed for metadata that is too large."""
         if any(len(position.metadata.encode()) > self._metadata_bytes for position in positions.values()):
-            raise NotTaken("OffsetMetadataTooLarge")
+            raise NotConfirmed("OffsetMetadataTooLarge")
         self._committed.setdefault(group, {}).update(positions)
 
-    # Transactions: each call may raise NotTaken for a producer that was fenced
+    # Transactions: each call may raise NotConfirmed for a producer that was fenced
 
     def begin_producer(self, transactional_id: str) -> int:
         """Returns the epoch of a new producer."""
         transaction = self._transactions.setdefault(transactional_id, Transaction())
-        self._end(transaction, State.ABORTED)
+        self._end(transaction, RecordState.ABORTED)
         transaction.epoch += 1
         return transaction.epoch
 
-    def produce(self, transactional_id: str, epoch: int, topic: str, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]]) -> None:
+    def produce(self, transactional_id: str, epoch: int, topic: str, key: bytes | None, value: bytes | None, headers: Headers) -> None:
         transaction = self._current(transactional_id, epoch)
         if topic not in self._partitions:
-            raise NotTaken(f"UnknownTopicOrPartition {topic}")
+            raise NotConfirmed(f"UnknownTopicOrPartition {topic}")
         partition = self._partition_of(topic, key)
-        transaction.entries.append((topic, partition, self._append(topic, partition, key, value, headers, State.OPEN)))
+        transaction.entries.append((topic, partition, self._append(topic, partition, key, value, headers, RecordState.OPEN)))
 
     def add_offsets(self, transactional_id: str, epoch: int, group: str, positions: Mapping[int, Position]) -> None:
         if any(len(position.metadata.encode()) > self._metadata_bytes for position in positions.values()):
-            raise NotTaken("OffsetMetadataTooLarge")
+            raise NotConfirmed("OffsetMetadataTooLarge")
         self._current(transactional_id, epoch).offsets.append((group, dict(positions)))
 
     def end_transaction(self, transactional_id: str, epoch: int) -> None:
@@ -140,13 +142,13 @@ class Log:
         transaction = self._current(transactional_id, epoch)
         for group, positions in transaction.offsets:
             self._committed.setdefault(group, {}).update(positions)
-        self._end(transaction, State.COMMITTED)
+        self._end(transaction, RecordState.COMMITTED)
 
     def _current(self, transactional_id: str, epoch: int) -> Transaction:
         self._expire()
         transaction = self._transactions[transactional_id]
         if transaction.epoch != epoch:
-            raise NotTaken("ProducerFenced")
+            raise NotConfirmed("ProducerFenced")
         if not transaction.is_open:
             transaction.since = asyncio.get_running_loop().time()
         return transaction
@@ -155,24 +157,24 @@ class Log:
         """The coordinator aborts what has been open for too long, and fences its producer."""
         for transaction in self._transactions.values():
             if transaction.is_open and asyncio.get_running_loop().time() - transaction.since > self._timeout_s:
-                self._end(transaction, State.ABORTED)
+                self._end(transaction, RecordState.ABORTED)
                 transaction.epoch += 1
 
-    def _end(self, transaction: Transaction, state: State) -> None:
+    def _end(self, transaction: Transaction, state: RecordState) -> None:
         touched = {(topic, partition) for topic, partition, _ in transaction.entries}
         for _, _, entry in transaction.entries:
             entry.state = state
         transaction.entries.clear()
         transaction.offsets.clear()
         for topic, partition in sorted(touched):
-            self._append(topic, partition, None, None, (), State.MARKER)
+            self._append(topic, partition, None, None, (), RecordState.MARKER)
         self._wake()
 
-    def _append(self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Sequence[tuple[str, bytes]], state: State) -> Entry:
+    def _append(self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Headers, state: RecordState) -> StoredRecord:
         entries = self._partitions[topic][partition]
-        entry = Entry(len(entries), key, value, tuple(headers), int(asyncio.get_running_loop().time() * 1000), state)
+        entry = StoredRecord(len(entries), key, value, tuple(headers), int(asyncio.get_running_loop().time() * 1000), state)
         entries.append(entry)
-        if state is State.PLAIN:
+        if state is RecordState.PLAIN:
             self._wake()
         return entry
 

@@ -11,8 +11,8 @@ import pytest
 
 from infra.errors import CannotContinue, PoisonMessage
 from schemas.queries import Query
-from tests.unit.workers.worker_site import WAIT_S, Script, Site, answer, draft, for_ever, killed, numbered, once, so, until
-from workers.runtime.broker import NotTaken
+from tests.support.worker_harness import WAIT_S, Script, Site, answer, draft, for_ever, killed, numbered, once, so, until
+from workers.runtime.broker import NotConfirmed
 from workers.runtime.handler import Incoming, Outgoing
 
 STEPS = ["begin", "produce", "offsets", "end", "ended"]
@@ -30,7 +30,7 @@ class Hangs:
         if self._left <= 0 or self.hung:
             self.hung = True
             if step == "leave":
-                raise NotTaken("gone")
+                raise NotConfirmed("gone")
             await for_ever()
         await asyncio.sleep(0)
 
@@ -44,7 +44,7 @@ class Loses:
     async def at(self, step: str) -> None:
         if step == self._step and self._left > 0:
             self._left -= 1
-            raise NotTaken(f"lost {step}")
+            raise NotConfirmed(f"lost {step}")
         await asyncio.sleep(0)
 
 
@@ -73,7 +73,7 @@ async def test_a_request_that_gets_lost_is_put_right(step: str) -> None:
     await until(worker, lambda: len(site.answers()) == 60)
     assert site.answered() == once(queries)
     assert worker.counts.produced == 60
-    assert worker.counts.not_taken > 0 or step in ("init", "committed")
+    assert worker.counts.not_confirmed > 0 or step in ("init", "committed")
 
 
 async def test_at_least_once_a_death_between_results_and_positions_repeats_results_and_loses_none() -> None:
@@ -178,7 +178,7 @@ async def test_a_stop_does_not_try_again_and_again_what_the_broker_refuses() -> 
     site.ask(*numbered(5))
     worker = site.worker(answer, faults=Loses("end", times=float("inf")), commit_every_ms=60_000)
     await until(worker, lambda: worker.counts.read == 5)
-    assert worker.counts.not_taken <= 2
+    assert worker.counts.not_confirmed <= 2
     await until(site.worker(answer), lambda: len(site.answers()) == 5)
 
 
@@ -223,7 +223,7 @@ async def test_what_was_set_aside_is_handled_when_it_is_sent_again(restarted: bo
 
 
 async def test_what_was_set_aside_beyond_the_position_is_handled_when_it_is_sent_again_after_a_restart() -> None:
-    """Its place is in the commit's map of finished offsets, above the ids that are recalled."""
+    """Its place is in the commit's map of finished offsets, above the ids that are recent_ids."""
     site, queries = Site(), numbered(4)
     site.ask(*queries, partition=0)
     worker = site.worker(Script(on0=for_ever, on1=poison))

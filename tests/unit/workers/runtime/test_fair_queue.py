@@ -8,18 +8,18 @@ from collections.abc import Hashable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.runtime.schedule import COUNTED_PER_KEY, Schedule
+from workers.runtime.fair_queue import COUNTED_PER_KEY, FairQueue
 
 
-def scheduled(*keys: str, ordered: bool = False) -> Schedule[int]:
+def scheduled(*keys: str, ordered: bool = False) -> FairQueue[int]:
     """One record for each key, numbered in the order given."""
-    schedule: Schedule[int] = Schedule(ordered=ordered)
+    schedule: FairQueue[int] = FairQueue(ordered=ordered)
     for number, key in enumerate(keys):
         schedule.add(key, number)
     return schedule
 
 
-def taken(schedule: Schedule[int], most: int = 1_000) -> list[tuple[Hashable, int]]:
+def taken(schedule: FairQueue[int], most: int = 1_000) -> list[tuple[Hashable, int]]:
     turns = (schedule.take() for _ in range(most))
     return [turn for turn in turns if turn]
 
@@ -91,7 +91,7 @@ class Model:
 
 @given(st.booleans(), st.lists(st.tuples(st.sampled_from(["add", "add", "take", "take", "release", "discard"]), st.sampled_from("abcd")), max_size=80))
 def test_whatever_comes_the_next_is_its_keys_oldest_and_no_key_waits_for_more_than_every_other(ordered: bool, steps: list[tuple[str, str]]) -> None:
-    schedule: Schedule[int] = Schedule(ordered=ordered)
+    schedule: FairQueue[int] = FairQueue(ordered=ordered)
     model = Model(ordered=ordered)
     passed_over: dict[str, int] = {}
     for number, (step, key) in enumerate(steps):

@@ -13,11 +13,11 @@ from kafka import TopicPartition
 from infra.kafka.clients import admin, producer, reader
 from infra.settings import Settings
 from schemas.topics import consumer_group, dead_letter_topic
-from workers.runtime.broker import Assigned, Broker, Membership, NotTaken, Polled, Producer
-from workers.runtime.delivery import Delivery, Outbound
-from workers.runtime.kafka.broker import KafkaBroker
+from workers.runtime.broker import BrokerClient, Committer, Membership, NotConfirmed, PollResult, ResumePoint
+from workers.runtime.in_flight import Delivery, ProducerRecord
+from workers.runtime.kafka.broker import KafkaBrokerClient
 from workers.runtime.kafka.membership import kafka_offsets
-from workers.runtime.memory.broker import Cluster, MemoryBroker
+from workers.runtime.memory.broker import MemoryBrokerClient, MemoryCluster
 from workers.runtime.offsets import Position
 
 PARTITIONS = 4
@@ -35,7 +35,7 @@ class Site(Protocol):
 
     name: str
 
-    def broker(self, instance: str) -> Broker: ...
+    def broker(self, instance: str) -> BrokerClient: ...
 
     async def append(self, topic: str, partition: int, values: Sequence[bytes], headers: Headers = ()) -> None:
         """Records outside any transaction, on disk when this returns."""
@@ -45,7 +45,7 @@ class Site(Protocol):
         """The values that a reader of committed records sees once every transaction has ended. Raises AssertionError when one stays open."""
         ...
 
-    async def leave_open(self, instance: str, output: Outbound, positions: Mapping[int, Position], generation: Any) -> None:
+    async def leave_open(self, instance: str, output: ProducerRecord, positions: Mapping[int, Position], generation: Any) -> None:
         """A transaction under the transactional id of `instance`, begun and left so, as by a process that was killed."""
         ...
 
@@ -56,10 +56,10 @@ class MemorySite:
     def __init__(self) -> None:
         self.name = "asked"
         topics = dict.fromkeys((self.name, f"{self.name}-out", dead_letter_topic(self.name)), PARTITIONS)
-        self._cluster = Cluster(topics, session_timeout_s=SESSION_TIMEOUT_S)
+        self._cluster = MemoryCluster(topics, session_timeout_s=SESSION_TIMEOUT_S)
 
-    def broker(self, instance: str) -> Broker:
-        return MemoryBroker(self._cluster, instance)
+    def broker(self, instance: str) -> BrokerClient:
+        return MemoryBrokerClient(self._cluster, instance)
 
     async def append(self, topic: str, partition: int, values: Sequence[bytes], headers: Headers = ()) -> None:
         for value in values:
@@ -69,7 +69,7 @@ class MemorySite:
         log = self._cluster.log
         return [entry.value or b"" for entry in log.committed_records(topic)]
 
-    async def leave_open(self, instance: str, output: Outbound, positions: Mapping[int, Position], generation: Any) -> None:
+    async def leave_open(self, instance: str, output: ProducerRecord, positions: Mapping[int, Position], generation: Any) -> None:
         log, group = self._cluster.log, consumer_group(self.name)
         epoch = log.begin_producer(f"{group}-{instance}")
         log.produce(f"{group}-{instance}", epoch, output.topic, output.key, output.value, output.headers)
@@ -91,9 +91,9 @@ class KafkaSite:
         client.wait_for_topics(names, timeout_ms=int(WAIT_S * 1000))
         client.close()
 
-    def broker(self, instance: str) -> Broker:
+    def broker(self, instance: str) -> BrokerClient:
         kafka = self._settings.kafka.model_copy(update={"instance": instance, "session_timeout_ms": int(SESSION_TIMEOUT_S * 1000)})
-        return KafkaBroker(self._settings.model_copy(update={"kafka": kafka}))
+        return KafkaBrokerClient(self._settings.model_copy(update={"kafka": kafka}))
 
     async def append(self, topic: str, partition: int, values: Sequence[bytes], headers: Headers = ()) -> None:
         await asyncio.to_thread(self._append, topic, partition, values, headers)
@@ -101,7 +101,7 @@ class KafkaSite:
     async def visible(self, topic: str) -> list[bytes]:
         return await asyncio.to_thread(self._visible, topic)
 
-    async def leave_open(self, instance: str, output: Outbound, positions: Mapping[int, Position], generation: Any) -> None:
+    async def leave_open(self, instance: str, output: ProducerRecord, positions: Mapping[int, Position], generation: Any) -> None:
         def begin() -> None:
             name = f"{consumer_group(self.name)}-{instance}"
             made = producer(self._settings, name, transactional_id=name)
@@ -147,8 +147,8 @@ class Member:
 
     def __init__(self, site: Site, instance: str = "one", remember: int = 0) -> None:
         self.place: Membership = site.broker(instance).membership(site.name, site.name, remember)
-        self.producer: Producer = site.broker(instance).transactions(site.name)
-        self.assigned: dict[int, Assigned] = {}  # those that are ours now
+        self.producer: Committer = site.broker(instance).exactly_once(site.name)
+        self.assigned: dict[int, ResumePoint] = {}  # those that are ours now
         self.records: list[Delivery] = []
         self.read_to: dict[int, int] = {}
         self.gone: list[tuple[str, frozenset[int]]] = []
@@ -173,7 +173,7 @@ class Member:
     async def join(self) -> None:
         await self.place.join(self, WAIT_S)
 
-    async def poll(self, most: int = 500, timeout_s: float = 0.05, paused: Set[int] = frozenset()) -> Polled:
+    async def poll(self, most: int = 500, timeout_s: float = 0.05, paused: Set[int] = frozenset()) -> PollResult:
         polled = await self.place.poll(most, timeout_s, paused)
         generation = str(self.place.generation)
         self._steady = self._steady + 1 if generation == self._seen and self.place.joined else 0
@@ -194,7 +194,7 @@ class Member:
         """Whether the group has stood for a while. A client may join twice before it does, and a commit between the two is refused, rightly."""
         return self._steady >= STEADY_POLLS
 
-    async def commit(self, positions: Mapping[int, Position], *outputs: Outbound) -> None:
+    async def commit(self, positions: Mapping[int, Position], *outputs: ProducerRecord) -> None:
         await self.producer.commit(outputs, positions, self.place, WAIT_S)
 
     async def committed(self, *partitions: int) -> Mapping[int, Position | None]:
@@ -227,5 +227,5 @@ async def started(start: Callable[[], Awaitable[None]]) -> None:
     while True:
         try:
             return await start()
-        except NotTaken:
+        except NotConfirmed:
             assert time.monotonic() < deadline

@@ -8,9 +8,9 @@ import pytest
 
 from infra.errors import CannotContinue
 from tests.unit.workers.made import make_bare
-from workers.runtime.clock import HandClock, settle
-from workers.runtime.delivery import Delivery, Finished, TryAgain
-from workers.runtime.pool import Flight, Pool
+from workers.runtime.clock import ManualClock, settle
+from workers.runtime.in_flight import Delivery, Finished, TryAgain
+from workers.runtime.pool import HandlerPool, InFlight
 
 DONE = Finished(())
 
@@ -45,16 +45,16 @@ class Handler:
 
 class Made:
     def __init__(self, concurrency: int, *, ordered: bool = False) -> None:
-        self.handler, self.clock = Handler(), HandClock()
+        self.handler, self.clock = Handler(), ManualClock()
         self.landed: list[int] = []
-        self.pool = Pool(self.handler.attempt, concurrency, ordered=ordered, clock=self.clock, landed=self._landed)
+        self.pool = HandlerPool(self.handler.attempt, concurrency, ordered=ordered, clock=self.clock, landed=self._landed)
 
-    def _landed(self, flight: Flight) -> None:
+    def _landed(self, flight: InFlight) -> None:
         assert flight.finished
         self.landed.append(flight.delivery.origin.offset)
 
-    async def submit(self, *offsets: int, key: bytes | None = b"k") -> list[Flight]:
-        flights = [Flight(make_bare(offset, key=key)) for offset in offsets]
+    async def submit(self, *offsets: int, key: bytes | None = b"k") -> list[InFlight]:
+        flights = [InFlight(make_bare(offset, key=key)) for offset in offsets]
         for flight in flights:
             self.pool.submit(flight)
         await settle()
@@ -102,9 +102,9 @@ async def test_a_try_is_told_how_many_have_failed() -> None:
         told.append(failures)
         return DONE if failures == 2 else TryAgain(1.0)
 
-    clock = HandClock()
-    pool = Pool(attempt, 1, ordered=False, clock=clock, landed=lambda flight: None)
-    pool.submit(Flight(make_bare(0)))
+    clock = ManualClock()
+    pool = HandlerPool(attempt, 1, ordered=False, clock=clock, landed=lambda flight: None)
+    pool.submit(InFlight(make_bare(0)))
     for _ in range(3):
         await settle()
         await clock.advance(1.0)
@@ -142,7 +142,7 @@ async def test_what_is_abandoned_never_lands_and_its_places_are_free() -> None:
 
 async def test_what_is_abandoned_before_its_first_step_frees_its_place() -> None:
     made = Made(1)
-    flight = Flight(make_bare(0))
+    flight = InFlight(make_bare(0))
     made.pool.submit(flight)  # and nothing has run yet
     made.pool.abandon(lambda each: each is flight)
     await made.submit(1)
@@ -183,11 +183,11 @@ async def test_in_order_a_key_opens_only_when_its_cancelled_record_has_let_go() 
                 await cleaned.wait()
         return DONE
 
-    pool = Pool(attempt, 4, ordered=True, clock=HandClock(), landed=lambda flight: None)
-    pool.submit(Flight(make_bare(0)))
+    pool = HandlerPool(attempt, 4, ordered=True, clock=ManualClock(), landed=lambda flight: None)
+    pool.submit(InFlight(make_bare(0)))
     await settle()
     pool.abandon(lambda flight: True)
-    pool.submit(Flight(make_bare(0)))
+    pool.submit(InFlight(make_bare(0)))
     await settle()
     assert begun == [0]
     cleaned.set()

@@ -12,8 +12,8 @@ import pytest
 
 from infra.errors import CannotContinue, RetryLater
 from schemas.queries import Query
+from tests.support.worker_harness import WAIT_S, Script, Site, answer, draft, for_ever, no_answer, numbered, once, until
 from tests.unit.workers.made import make_query
-from tests.unit.workers.worker_site import WAIT_S, Script, Site, answer, draft, for_ever, no_answer, numbered, once, until
 from workers.runtime.handler import Incoming, Outgoing
 from workers.runtime.offsets import Position
 from workers.runtime.retry import Backoff

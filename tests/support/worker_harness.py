@@ -16,8 +16,8 @@ from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES, consumer_group, dead_letter_topic
 from tests.unit.workers.made import make_query
-from workers.runtime.handler import Handler, Incoming, Outgoing, Why, Work
-from workers.runtime.memory.broker import Cluster, Faults, MemoryBroker
+from workers.runtime.handler import DegradeReason, Handler, HandlerSpec, Incoming, Outgoing
+from workers.runtime.memory.broker import Faults, MemoryBrokerClient, MemoryCluster
 from workers.runtime.offsets import Position
 from workers.runtime.worker import Worker
 
@@ -29,7 +29,7 @@ class Site:
     """Queries come in, drafts go out. Made on a running loop or not; `ask` needs one."""
 
     def __init__(self, partitions: int = 4, **cluster: Any) -> None:
-        self.cluster = Cluster(dict.fromkeys((QUERIES.name, DRAFTS.name, dead_letter_topic(QUERIES.name)), partitions), **cluster)
+        self.cluster = MemoryCluster(dict.fromkeys((QUERIES.name, DRAFTS.name, dead_letter_topic(QUERIES.name)), partitions), **cluster)
 
     def ask(self, *queries: Query, partition: int | None = None) -> None:
         for query in queries:
@@ -39,9 +39,9 @@ class Site:
     def worker(self, handle: Handler[Query], *, instance: str = "one", faults: Faults | None = None, concurrency: int = 16, **options: Any) -> Worker[Query]:
         """`options` of the settings' section `workers`, of the work, or of the worker itself."""
         section = {"commit_every_ms": 5} | {name: options.pop(name) for name in WorkersSettings.model_fields if name in options}
-        work = Work(QUERIES, handle, **{name: options.pop(name) for name in ("deadline", "degrade") if name in options})
-        broker = MemoryBroker(self.cluster, instance, faults)
-        return Worker(load(workers=section, stack={"stop_timeout_s": 4.0}), name="base", work=work, concurrency=concurrency, broker=broker, **options)
+        spec = HandlerSpec(QUERIES, handle, **{name: options.pop(name) for name in ("deadline", "degrade") if name in options})
+        broker = MemoryBrokerClient(self.cluster, instance, faults)
+        return Worker(load(workers=section, stack={"stop_timeout_s": 4.0}), name="base", spec=spec, concurrency=concurrency, broker=broker, **options)
 
     def answers(self) -> list[Draft]:
         return [Draft.from_bytes(entry.value or b"") for entry in self.cluster.log.committed_records(DRAFTS.name)]
@@ -78,7 +78,7 @@ async def answer(incoming: Incoming[Query]) -> Sequence[Outgoing]:
     return draft(incoming)
 
 
-def no_answer(incoming: Incoming[Query], why: Why) -> Sequence[Outgoing]:
+def no_answer(incoming: Incoming[Query], why: DegradeReason) -> Sequence[Outgoing]:
     return draft(incoming)
 
 

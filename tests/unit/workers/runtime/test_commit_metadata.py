@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.runtime.commit_metadata import Unreadable, decode, encode, longest
+from workers.runtime.commit_metadata import UnreadableMetadata, decode, encode, longest
 
 
 @given(st.integers(0, 10**12), st.integers(1, 3000), st.data())
@@ -35,7 +35,7 @@ def test_the_worst_map_of_24_500_offsets_fits_kafkas_limit() -> None:
 
 @pytest.mark.parametrize("text", ["hello", "rt1", "rt1x", "rt1bAAAA", "rt1b", "rt1r" + "gICA", "rt1b!!!!", "rt2bgA", "rt1r_____w8", "rt1bé"])
 def test_what_something_else_wrote_is_unreadable(text: str) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableMetadata):
         decode(5, text)
 
 
@@ -43,6 +43,6 @@ def test_what_something_else_wrote_is_unreadable(text: str) -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     try:
         end, unfinished = decode(7, text)
-    except Unreadable:
+    except UnreadableMetadata:
         return
     assert all(7 <= offset < end for offset in unfinished)

@@ -14,10 +14,10 @@ from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES
 from tests.unit.workers.made import make_delivery, make_query
-from workers.runtime.clock import HandClock
-from workers.runtime.delivery import Delivery, Finished, Outcome, TryAgain
-from workers.runtime.handler import Handler, Incoming, Outgoing, Why, Work
-from workers.runtime.processor import Processor
+from workers.runtime.clock import ManualClock
+from workers.runtime.handler import DegradeReason, Handler, HandlerSpec, Incoming, Outgoing
+from workers.runtime.in_flight import Delivery, Finished, HandlingOutcome, TryAgain
+from workers.runtime.processor import RecordProcessor
 from workers.runtime.retry import Backoff
 
 BACKOFF = Backoff(attempts=4, first_s=1.0, longest_s=10.0)
@@ -39,11 +39,11 @@ class Scripted:
         return [Outgoing(DRAFTS, draft, derive("draft", incoming.message.query_id))] * self.copies
 
 
-def processor(handler: Handler[Query], clock: HandClock | None = None, **work: Any) -> Processor[Query]:
-    return Processor("base", Work(QUERIES, handler, **work), BACKOFF, clock or HandClock())
+def processor(handler: Handler[Query], clock: ManualClock | None = None, **work: Any) -> RecordProcessor[Query]:
+    return RecordProcessor("base", HandlerSpec(QUERIES, handler, **work), BACKOFF, clock or ManualClock())
 
 
-async def finish(processor: Processor[Query], delivery: Delivery | None = None, failures: int = 0) -> Finished:
+async def finish(processor: RecordProcessor[Query], delivery: Delivery | None = None, failures: int = 0) -> Finished:
     outcome = await processor.attempt(delivery or make_delivery(), failures)
     assert isinstance(outcome, Finished)
     return outcome
@@ -74,7 +74,7 @@ async def test_handling_a_record_twice_gives_the_same_bytes() -> None:
 async def test_a_malformed_record_is_set_aside_byte_for_byte(value: bytes) -> None:
     handler = Scripted()
     finished = await finish(processor(handler), make_delivery(value=value, offset=7))
-    assert finished.outcome is Outcome.SET_ASIDE and not finished.our_fault
+    assert finished.outcome is HandlingOutcome.SET_ASIDE and not finished.our_fault
     assert (finished.outputs[0].topic, finished.outputs[0].value) == ("queries-dlt", value)
     assert dict(finished.outputs[0].headers)["kafka_dlt-original-offset"] == (7).to_bytes(8, "big")
     assert handler.calls == 0
@@ -83,7 +83,7 @@ async def test_a_malformed_record_is_set_aside_byte_for_byte(value: bytes) -> No
 async def test_poison_is_set_aside_without_another_try() -> None:
     handler = Scripted(PoisonMessage("never"))
     finished = await finish(processor(handler), make_delivery())
-    assert finished.outcome is Outcome.SET_ASIDE and not finished.our_fault
+    assert finished.outcome is HandlingOutcome.SET_ASIDE and not finished.our_fault
     assert reason(finished)[1] == "never"
     assert handler.calls == 1
 
@@ -106,9 +106,9 @@ async def test_an_output_too_large_for_its_topic_sets_its_source_aside() -> None
     query = make_query(text="é" * 32_000)
     handler = Scripted(answer="\x01" * 32_000)  # six bytes each in JSON
     small = await finish(processor(handler), make_delivery(query))
-    assert small.outcome is Outcome.PRODUCED
+    assert small.outcome is HandlingOutcome.PRODUCED
     finished = await finish(processor(_monstrous), make_delivery(query))
-    assert finished.outcome is Outcome.SET_ASIDE
+    assert finished.outcome is HandlingOutcome.SET_ASIDE
     assert "bytes" in reason(finished)[1]
 
 
@@ -129,7 +129,7 @@ async def test_retry_later_asks_for_a_longer_pause_each_time(failures: int, leas
 
 async def test_the_last_try_that_fails_ends_as_a_dead_letter() -> None:
     finished = await finish(processor(Scripted(RetryLater("away"))), failures=BACKOFF.attempts - 1)
-    assert finished.outcome is Outcome.SET_ASIDE and finished.our_fault
+    assert finished.outcome is HandlingOutcome.SET_ASIDE and finished.our_fault
     assert reason(finished)[0] == "infra.errors.RetryLater"
 
 
@@ -146,15 +146,15 @@ class Lesser:
     """Says why in the answer."""
 
     def __init__(self) -> None:
-        self.whys: list[Why] = []
+        self.whys: list[DegradeReason] = []
 
-    def __call__(self, incoming: Incoming[Query], why: Why) -> Sequence[Outgoing]:
+    def __call__(self, incoming: Incoming[Query], why: DegradeReason) -> Sequence[Outgoing]:
         self.whys.append(why)
         draft = Draft(query=incoming.message, answer=why, base_model="m", base_ms=0.0)
         return [Outgoing(DRAFTS, draft, derive("draft", incoming.message.query_id))]
 
 
-def due(clock: HandClock, left_s: float) -> Delivery:
+def due(clock: ManualClock, left_s: float) -> Delivery:
     return make_delivery(make_query(deadline=clock.now() + timedelta(seconds=left_s)))
 
 
@@ -164,14 +164,14 @@ def deadline(query: Query) -> datetime | None:
 
 @pytest.mark.parametrize("left_s", [0.0, -1.0, -1e9])
 async def test_a_record_past_its_deadline_gets_the_lesser_answer_and_no_work(left_s: float) -> None:
-    clock, handler, lesser = HandClock(), Scripted(), Lesser()
+    clock, handler, lesser = ManualClock(), Scripted(), Lesser()
     finished = await finish(processor(handler, clock, deadline=deadline, degrade=lesser), due(clock, left_s))
-    assert (finished.outcome, finished.our_fault, lesser.whys, handler.calls) == (Outcome.EXPIRED, False, [Why.EXPIRED], 0)
+    assert (finished.outcome, finished.our_fault, lesser.whys, handler.calls) == (HandlingOutcome.EXPIRED, False, [DegradeReason.EXPIRED], 0)
     assert Draft.from_bytes(finished.outputs[0].value or b"").answer == "expired"
 
 
 async def test_work_that_reaches_its_deadline_is_cut_off() -> None:
-    clock, lesser, cleaned = HandClock(), Lesser(), list[str]()
+    clock, lesser, cleaned = ManualClock(), Lesser(), list[str]()
 
     async def slow(incoming: Incoming[Query]) -> Sequence[Outgoing]:
         try:
@@ -181,34 +181,34 @@ async def test_work_that_reaches_its_deadline_is_cut_off() -> None:
         raise AssertionError
 
     finished = await finish(processor(slow, clock, deadline=deadline, degrade=lesser), due(clock, 0.02))
-    assert (finished.outcome, lesser.whys, cleaned) == (Outcome.EXPIRED, [Why.EXPIRED], ["up"])
+    assert (finished.outcome, lesser.whys, cleaned) == (HandlingOutcome.EXPIRED, [DegradeReason.EXPIRED], ["up"])
 
 
 async def test_a_handlers_own_timeout_before_its_deadline_is_a_bug() -> None:
-    clock = HandClock()
+    clock = ManualClock()
     finished = await finish(processor(Scripted(TimeoutError()), clock, deadline=deadline, degrade=Lesser()), due(clock, 60))
-    assert finished.outcome is Outcome.SET_ASIDE and finished.our_fault
+    assert finished.outcome is HandlingOutcome.SET_ASIDE and finished.our_fault
 
 
 @pytest.mark.parametrize(("failures", "left_s"), [(BACKOFF.attempts - 1, 3600.0), (0, 4.0)])
 async def test_no_try_left_or_no_time_for_the_next_gives_the_lesser_answer(failures: int, left_s: float) -> None:
-    clock, lesser = HandClock(), Lesser()
+    clock, lesser = ManualClock(), Lesser()
     away = Scripted(RetryLater("away", after_s=4.0))
     finished = await finish(processor(away, clock, deadline=deadline, degrade=lesser), due(clock, left_s), failures)
-    assert (finished.outcome, finished.our_fault, lesser.whys) == (Outcome.DEGRADED, False, [Why.EXHAUSTED])
+    assert (finished.outcome, finished.our_fault, lesser.whys) == (HandlingOutcome.DEGRADED, False, [DegradeReason.EXHAUSTED])
 
 
 async def test_poison_is_set_aside_though_there_is_a_lesser_answer() -> None:
     lesser = Lesser()
     finished = await finish(processor(Scripted(PoisonMessage("never")), degrade=lesser))
-    assert (finished.outcome, lesser.whys) == (Outcome.SET_ASIDE, [])
+    assert (finished.outcome, lesser.whys) == (HandlingOutcome.SET_ASIDE, [])
 
 
 def _unreckonable(query: Query) -> datetime | None:
     raise OverflowError("date value out of range")
 
 
-def _no_lesser(incoming: Incoming[Query], why: Why) -> Sequence[Outgoing]:
+def _no_lesser(incoming: Incoming[Query], why: DegradeReason) -> Sequence[Outgoing]:
     raise KeyError("what the user wrote")
 
 
@@ -225,12 +225,12 @@ async def _unwritable(incoming: Incoming[Query]) -> Sequence[Outgoing]:
     ],
     ids=["deadline", "degrade", "output"],
 )
-async def test_a_bug_around_the_handler_sets_the_record_aside_too(broken: Processor[Query]) -> None:
+async def test_a_bug_around_the_handler_sets_the_record_aside_too(broken: RecordProcessor[Query]) -> None:
     finished = await finish(broken)
-    assert finished.outcome is Outcome.SET_ASIDE and finished.our_fault
+    assert finished.outcome is HandlingOutcome.SET_ASIDE and finished.our_fault
     assert "user wrote" not in reason(finished)[1]
 
 
 def test_work_with_a_deadline_says_what_goes_out_when_it_has_passed() -> None:
     with pytest.raises(ValueError, match="needs degrade"):
-        Work(QUERIES, Scripted(), deadline)
+        HandlerSpec(QUERIES, Scripted(), deadline)

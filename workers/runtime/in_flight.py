@@ -41,14 +41,14 @@ class Delivery:
         message, envelope = read(expected, self.headers, self.value)
         return Incoming(message, envelope, Source(topic=self.origin.topic, partition=self.origin.partition, offset=self.origin.offset))
 
-    def set_aside(self, error: BaseException) -> Outbound:
+    def set_aside(self, error: BaseException) -> ProducerRecord:
         """This record for its dead-letter topic, byte for byte, with the reason."""
         letter = dead_letter(self.origin, self.key, self.value, self.headers, error)
-        return Outbound(letter.topic, letter.key, letter.value, letter.headers)
+        return ProducerRecord(letter.topic, letter.key, letter.value, letter.headers)
 
 
 @dataclass(frozen=True)
-class Outbound:
+class ProducerRecord:
     """One record to produce, in bytes."""
 
     topic: str
@@ -57,7 +57,7 @@ class Outbound:
     headers: list[tuple[str, bytes]]
 
     @classmethod
-    def sealed(cls, outgoing: Outgoing, *, source: str, traceparent: str) -> Outbound:
+    def sealed(cls, outgoing: Outgoing, *, source: str, traceparent: str) -> ProducerRecord:
         """`outgoing` under its own key, in the trace of the record that caused it."""
         key: bytes = outgoing.message.key  # type: ignore[attr-defined]  # every message on a topic has one
         headers = seal(outgoing.message, id=outgoing.id, source=source, traceparent=traceparent)
@@ -69,7 +69,7 @@ class Outbound:
         return len(self.key or b"") + len(self.value or b"") + headers + OVERHEAD_BYTES
 
 
-class Outcome(StrEnum):
+class HandlingOutcome(StrEnum):
     """How a record ended."""
 
     PRODUCED = "produced"  # with all that its handler returned, which may be nothing
@@ -83,8 +83,8 @@ class Outcome(StrEnum):
 class Finished:
     """What a record turned into, not yet durable."""
 
-    outputs: tuple[Outbound, ...]
-    outcome: Outcome = Outcome.PRODUCED
+    outputs: tuple[ProducerRecord, ...]
+    outcome: HandlingOutcome = HandlingOutcome.PRODUCED
     our_fault: bool = False  # a handler's bug or something long away, not the record's own
 
 

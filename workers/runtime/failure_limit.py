@@ -12,7 +12,7 @@ from infra.errors import CannotContinue
 from schemas.topics import dead_letter_topic
 
 
-class Ceiling:
+class FailureLimit:
     """Watches the last `window` records of `topic`; says nothing before it has seen `at_least` of them."""
 
     def __init__(self, topic: str, window: int = 100, at_least: int = 20, share: float = 0.5) -> None:

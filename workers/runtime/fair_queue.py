@@ -15,7 +15,7 @@ T = TypeVar("T")
 COUNTED_PER_KEY = 8
 
 
-class Schedule(Generic[T]):
+class FairQueue(Generic[T]):
     """Waiting records by key. With `ordered`, a key whose record was taken is closed until `release`, and one record of each counts."""
 
     def __init__(self, *, ordered: bool, counted: int = COUNTED_PER_KEY) -> None:

@@ -5,44 +5,44 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.workers.made import make_bare
-from workers.runtime.broker import Assigned
-from workers.runtime.delivery import Delivery, Finished, Outbound, Outcome
+from workers.runtime.broker import ResumePoint
+from workers.runtime.in_flight import Delivery, Finished, HandlingOutcome, ProducerRecord
 from workers.runtime.offsets import METADATA_BYTES, OffsetTracker, Position
-from workers.runtime.partition_state import BATCH_BYTES, Batch, Books
-from workers.runtime.pool import Flight
+from workers.runtime.partition_state import BATCH_BYTES, AssignedPartitions, CommitBatch
+from workers.runtime.pool import InFlight
 
-FRESH = Assigned(None)
+FRESH = ResumePoint(None)
 
 
-def books(*partitions: int, remember: int = 100, metadata_bytes: int = METADATA_BYTES) -> Books:
-    made = Books(remember=remember, metadata_bytes=metadata_bytes)
+def books(*partitions: int, remember: int = 100, metadata_bytes: int = METADATA_BYTES) -> AssignedPartitions:
+    made = AssignedPartitions(remember=remember, metadata_bytes=metadata_bytes)
     for number in partitions or (0,):
         made.assign(number, FRESH)
     return made
 
 
-def out(text: str, size: int = 1) -> Outbound:
-    return Outbound("out", b"k", text.encode() * size, [])
+def out(text: str, size: int = 1) -> ProducerRecord:
+    return ProducerRecord("out", b"k", text.encode() * size, [])
 
 
-def read(made: Books, *offsets: int, partition: int = 0) -> list[Flight]:
+def read(made: AssignedPartitions, *offsets: int, partition: int = 0) -> list[InFlight]:
     flights = [made.admit(make_bare(offset, partition=partition)) for offset in offsets]
     return [flight for flight in flights if flight]
 
 
-def land(made: Books, *flights: Flight, outcome: Outcome = Outcome.PRODUCED) -> None:
+def land(made: AssignedPartitions, *flights: InFlight, outcome: HandlingOutcome = HandlingOutcome.PRODUCED) -> None:
     for flight in flights:
         flight.finished = Finished((out(str(flight.delivery.origin.offset)),), outcome)
         assert made.land(flight)
 
 
-def commit(made: Books, most: int = 500) -> Batch:
+def commit(made: AssignedPartitions, most: int = 500) -> CommitBatch:
     batch = made.batch(most)
     made.settle(batch)
     return batch
 
 
-def texts(batch: Batch) -> list[bytes | None]:
+def texts(batch: CommitBatch) -> list[bytes | None]:
     return [output.value for output in batch.outputs]
 
 
@@ -54,7 +54,7 @@ def test_a_batch_is_what_has_finished_with_its_outputs_in_that_order() -> None:
     assert texts(batch) == [b"2", b"0"]
     assert batch.positions[0].offset == 1
     made.settle(batch)
-    assert (made.held, made.finished, made.outcomes[Outcome.PRODUCED]) == (1, 0, 2)
+    assert (made.held, made.finished, made.outcomes[HandlingOutcome.PRODUCED]) == (1, 0, 2)
     land(made, second)
     assert commit(made).positions == {0: Position(3)}
     assert commit(made).is_empty
@@ -129,7 +129,7 @@ def test_a_commit_for_an_earlier_assignment_settles_nothing_of_the_later() -> No
     land(made, old)
     batch = made.batch(500)
     made.drop(made.assignments([0]))
-    made.assign(0, Assigned(Position(1)))
+    made.assign(0, ResumePoint(Position(1)))
     made.settle(batch)
     assert made.outcomes.total() == 0
     assert not made.is_behind
@@ -143,12 +143,12 @@ def test_after_a_commit_in_doubt_what_is_not_durable_is_sent_again() -> None:
     assert made.learn({0: batch.positions[0], 1: None}) == [a]
     again = commit(made)
     assert (texts(again), again.positions) == ([b"0"], {1: Position(1)})
-    assert (made.held, made.outcomes[Outcome.PRODUCED]) == (0, 2)
+    assert (made.held, made.outcomes[HandlingOutcome.PRODUCED]) == (0, 2)
 
 
 def test_metadata_that_is_not_ours_is_counted_and_read_on_from_as_if_empty() -> None:
-    made = Books(remember=0)
-    made.assign(0, Assigned(Position(5, "consumer-1-of-another-program")))
+    made = AssignedPartitions(remember=0)
+    made.assign(0, ResumePoint(Position(5, "consumer-1-of-another-program")))
     assert made.unreadable == 1
     flights = read(made, 5, 6)
     land(made, flights[1])
@@ -161,13 +161,13 @@ def test_what_the_metadata_says_is_finished_is_skipped() -> None:
     tracker = OffsetTracker(None)
     for offset in range(4):
         tracker.admit(offset)
-    made = Books(remember=100)
-    made.assign(0, Assigned(tracker.position([1, 3])))
+    made = AssignedPartitions(remember=100)
+    made.assign(0, ResumePoint(tracker.position([1, 3])))
     assert [flight.delivery.origin.offset for flight in read(made, 0, 1, 2, 3, 4)] == [0, 2, 4]
     assert made.skipped == 2
 
 
-def named(made: Books, offset: int, id: str) -> Flight | None:
+def named(made: AssignedPartitions, offset: int, id: str) -> InFlight | None:
     return made.admit(make_bare(offset, id=id))
 
 
@@ -178,7 +178,7 @@ def test_a_repeat_by_id_is_finished_without_output() -> None:
     assert named(made, 2, "a") is None
     land(made, first)
     assert texts(commit(made)) == [b"0"]
-    assert (made.outcomes[Outcome.REPEAT], made.outcomes[Outcome.PRODUCED], made.held) == (1, 1, 1)
+    assert (made.outcomes[HandlingOutcome.REPEAT], made.outcomes[HandlingOutcome.PRODUCED], made.held) == (1, 1, 1)
 
 
 def test_records_without_an_id_are_never_repeats() -> None:
@@ -204,15 +204,15 @@ def test_a_record_that_was_set_aside_may_come_again_once_that_is_durable() -> No
     made = books()
     flight = named(made, 0, "a")
     assert flight
-    land(made, flight, outcome=Outcome.SET_ASIDE)
+    land(made, flight, outcome=HandlingOutcome.SET_ASIDE)
     assert named(made, 1, "a") is None, "not yet"
     commit(made)
     assert named(made, 2, "a")
 
 
 def test_recalled_ids_are_known_from_the_start() -> None:
-    made = Books(remember=2)
-    made.assign(0, Assigned(Position(9), {8: "new", 3: "old"}))
+    made = AssignedPartitions(remember=2)
+    made.assign(0, ResumePoint(Position(9), {8: "new", 3: "old"}))
     assert named(made, 9, "old") is None
     assert named(made, 10, "another")
     assert named(made, 11, "new"), "it was the oldest"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.runtime.commit_metadata import Unreadable
+from workers.runtime.commit_metadata import UnreadableMetadata
 from workers.runtime.offsets import OffsetTracker, Position
 
 
@@ -65,7 +65,7 @@ def test_a_consumer_that_goes_back_is_a_mistake() -> None:
 
 
 def test_foreign_metadata_is_refused() -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableMetadata):
         OffsetTracker(Position(5, "consumer-1"))
 
 

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from infra.telemetry.instruments import Counter, Gauge
 from infra.telemetry.metrics import WORKER_COMMITS, WORKER_HELD, WORKER_IN_FLIGHT, WORKER_LAG, WORKER_METADATA_UNREADABLE, WORKER_OLDEST, WORKER_RECORDS
-from tests.unit.workers.worker_site import Script, Site, answer, for_ever, numbered, until
+from tests.support.worker_harness import Script, Site, answer, for_ever, numbered, until
 from workers.runtime.offsets import Position
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 HANGING = """
 import asyncio, time
-from infra.logs import configure
+from infra.telemetry.json_logs import configure
 from workers.runtime.watchdog import guarded_loop
 
 async def handler():
