@@ -8,13 +8,13 @@ from functools import partial
 
 from infra.settings import PromotionSettings
 from lab.promotion.script import PROMOTION, Told
+from schemas.gate import GateResult
 from schemas.promotion import CanaryPrompt, VersionState
-from trainer.judge.gate_result import GateResult
 from trainer.promotion import operator_commands
 from trainer.promotion.service import Wish
 from trainer.promotion.version_history import Ledger
 
-PASSED = GateResult("passed", "significantly better", {}, (CanaryPrompt(prompt="Say something.", token_ids=(1, 2, 3)),))
+PASSED = GateResult(outcome="passed", reason="significantly better", canary_prompts=(CanaryPrompt(prompt="Say something.", token_ids=(1, 2, 3)),))
 GOOD: Mapping[str, Told] = {"shadow": "better", "canary": "better"}
 #: The version that comes; version 1 is champion.
 COMING = "2"
@@ -51,7 +51,7 @@ class Scenario:
 SCENARIOS = (
     Scenario("good"),
     Scenario("approved", approves=True),
-    Scenario("rejected", GateResult("rejected", "worse"), ends=VersionState.REJECTED),
+    Scenario("rejected", GateResult(outcome="rejected", reason="worse"), ends=VersionState.REJECTED),
     Scenario("inconclusive", told={"shadow": "better", "canary": "equal"}, ends=VersionState.INCONCLUSIVE),
     Scenario("harmful", told={"shadow": "better", "canary": "harmful"}, ends=VersionState.REJECTED),
     Scenario("rollback", rolls_back=True, ends=VersionState.REJECTED),

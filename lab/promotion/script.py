@@ -11,9 +11,9 @@ from uuid import UUID
 from infra.registry.client import RegisteredVersion
 from infra.settings import PromotionSettings
 from schemas.experiments import Arm
+from schemas.gate import GateResult
 from schemas.quality import Metric, Moments, Quality, Span
 from schemas.serving import Refusal, ServingReport
-from trainer.judge.gate_result import GateResult
 from trainer.promotion.feed import Seen
 
 #: What the figures of the stage under way mean. For `better` there are more and better ones than either stage needs.

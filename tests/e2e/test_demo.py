@@ -27,11 +27,12 @@ from infra.local.record import lock_path
 from infra.process.environment import environment
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import load
+from schemas.gate import GateResult
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
 from tests.e2e.processes import MARK, marked, until_nothing_is_left
 from trainer.data.holdout import HOLDOUT_SHARE
-from trainer.judge.gate_result import GateResult, gate_tag
+from trainer.judge.gate_result import gate_tag
 
 ROOT = Path(__file__).parents[2]
 #: A run and its end are bounded; a machine that is busy with other tests takes several times the usual minutes.
@@ -151,7 +152,7 @@ def test_who_must_not_serve_does_not_and_a_rollback_is_quick(finished: Finished,
         assert [step.after for step in settled(stack, registry, damaged.version).transitions] == [VersionState.REJECTED]
 
         # The shipped checkpoint repeats drafts: worse than the champion, whatever is said of it here.
-        passed = gate_tag(GateResult("passed", "planted by a test").about(shipped.digest, champion.digest))
+        passed = gate_tag(GateResult(outcome="passed", reason="planted by a test").about(shipped.digest, champion.digest))
         harmful = registry.register(registry.fetch("1", state / "models"), parent=champion.version, tags=unseen | passed)
         log = settled(stack, registry, harmful.version).transitions
         assert [step.after for step in log] == [VersionState.GATED, VersionState.CANARY, VersionState.REJECTED]

@@ -17,12 +17,12 @@ from infra.errors import CannotContinue
 from infra.local.broker import Broker
 from infra.registry.client import Registry
 from infra.settings import Settings
+from schemas.gate import GateResult
 from tests.integration.brokers import own_broker
 from tests.integration.trainer_site import send_traffic, settings_of
 from tests.tiny_model import make_checkpoint
 from trainer.judge.difference import difference
 from trainer.judge.gate_job import judge_version
-from trainer.judge.gate_result import GateResult
 from trainer.promotion.bootstrap import bootstrap
 
 # MLflow and what it imports warn about themselves.
@@ -70,7 +70,7 @@ def test_a_process_judges_a_version_that_somebody_registered_and_prints_one_obje
     command = [sys.executable, "-m", "trainer.judge", "--version", "2"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=GATE_S, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    result = GateResult.from_json(json.loads(done.stdout))
+    result = GateResult.model_validate(json.loads(done.stdout))
     assert result.outcome in ("passed", "rejected", "inconclusive") and result.evidence["overall"]["cases"] == 2
     registry = Registry(settings)
     assert (result.evidence["candidate"], result.evidence["champion"]) == (registry.get("2").digest, registry.get("1").digest)

@@ -16,10 +16,10 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from infra.settings import load
 from lab.promotion.script import PROMOTION, Script
+from schemas.gate import GateResult
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
 from tests.unit.trainer.promotion.memory import MemoryRegistry
-from trainer.judge.gate_result import GateResult
 from trainer.promotion import state_machine
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.service import Service
@@ -42,7 +42,7 @@ class Site:
     def __init__(self) -> None:
         self.registry = MemoryRegistry()
         now = datetime.now(UTC)
-        script = Script(gates={"2": GateResult("passed", HOSTILE, EVIDENCE, ())}, now=now)
+        script = Script(gates={"2": GateResult(outcome="passed", reason=HOSTILE, evidence=EVIDENCE)}, now=now)
         script.told = {"shadow": "better", "canary": "equal"}
         self.registry.register()
         while step := state_machine.first_champion(Ledger(()), self.registry.get("1"), "bootstrap", "shipped", now):

@@ -17,6 +17,7 @@ from infra.kafka.clients import producer, send
 from infra.local.broker import Broker
 from infra.registry.client import Registry
 from infra.settings import Settings
+from schemas.gate import GateResult
 from schemas.ids import is_held_out
 from schemas.model_events import Alias
 from schemas.topics import OUTCOMES, TRAJECTORIES
@@ -26,7 +27,7 @@ from tests.unit.trainer.made import make_outcome, make_trajectory
 from trainer.data.collect import collect
 from trainer.data.snapshot import ranges_json
 from trainer.interruption import Interrupted
-from trainer.judge.gate_result import GateResult, gate_of
+from trainer.judge.gate_result import gate_of
 from trainer.promotion.bootstrap import bootstrap
 from trainer.run import service
 from trainer.run.report import Report
@@ -98,7 +99,7 @@ def test_a_run_registers_a_version_with_its_lineage_and_what_its_gate_found_and_
     assert second.tags["seed"] == "0" and second.tags["run_id"] == data["run_id"]
     assert second.tags["holdout_share"] == "0.3" and "holdout_share" not in first.tags
     assert second.metrics["eval/overall/zero_shot"] == pytest.approx(data["evaluation"]["overall"]["scores"]["zero_shot"])
-    assert gate_of(second, first) == GateResult.from_json(data["gate"]).about(second.digest, first.digest) and gate_of(first, first) is None
+    assert gate_of(second, first) == GateResult.model_validate(data["gate"]).about(second.digest, first.digest) and gate_of(first, first) is None
     assert data["decision"] == {"promote": data["gate"]["outcome"] == "passed", "reason": data["gate"]["reason"]}
     aliases = {alias: found.version for alias in Alias if (found := Registry(settings).resolve(alias))}
     assert aliases == {Alias.CHAMPION: "1"} and second.transitions == ()

@@ -12,10 +12,11 @@ import pytest
 from infra.local.broker import Broker
 from infra.registry.client import Registry
 from infra.settings import Settings
+from schemas.gate import GateResult
 from tests.integration.trainer_process import Moment, train_once
 from tests.integration.trainer_site import send_traffic, settings_of
 from tests.tiny_model import make_checkpoint
-from trainer.judge.gate_result import GateResult, gate_of
+from trainer.judge.gate_result import gate_of
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore")]
@@ -82,7 +83,7 @@ def test_a_run_killed_in_each_stage_ends_as_one_that_was_not(broker: Broker, tmp
     assert (second.tags["run_id"], second.digest) == (report["run_id"], report["digest"])
     assert second.dataset is not None and second.dataset.digest == report["dataset_digest"]
     result = gate_of(second, registry.get("1"))
-    assert result is not None and result == GateResult.from_json(report["gate"]).about(second.digest, registry.get("1").digest)
+    assert result is not None and result == GateResult.model_validate(report["gate"]).about(second.digest, registry.get("1").digest)
     assert registry._store.client.get_run(report["tracked"]).info.status == "FINISHED"
     assert list(registry.tracking.steps(report["tracked"], "rl/reward")) == list(range(RL_STEPS))
     assert list(registry.tracking.steps(report["tracked"], "sft/loss")) == list(range(1, SFT_STEPS + 1))

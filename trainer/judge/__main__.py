@@ -34,7 +34,7 @@ def main() -> int:
         except RetryLater as error:
             log.warning("cannot be judged now", extra={"version": version, "reason": str(error)})
             raise SystemExit(EXIT_TRY_LATER) from error
-        sys.stdout.write(json.dumps(result.to_json()) + "\n")
+        sys.stdout.write(json.dumps(result.model_dump(mode="json")) + "\n")
 
     return run_process("gate", body)
 

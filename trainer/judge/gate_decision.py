@@ -3,22 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from schemas.gate import GateResult
 from trainer.judge.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, Comparison, Evaluation
-from trainer.judge.gate_result import Outcome
 
 AGAINST_CHAMPION = f"{CANDIDATE}_minus_{CHAMPION}"
 AGAINST_ZERO_SHOT = f"{CANDIDATE}_minus_{ZERO_SHOT}"
 
 
-@dataclass(frozen=True)
-class Decision:
-    outcome: Outcome
-    reason: str
-
-
-def decide(evaluation: Evaluation, findings: Sequence[str] = (), slice_drop: float = 0.0, min_users: int = 1) -> Decision:
+def decide(evaluation: Evaluation, findings: Sequence[str] = (), slice_drop: float = 0.0, min_users: int = 1) -> GateResult:
     """Passed: better than the champion over all domains, worse in no domain and no slice, below the base answers in none, and no probe found anything.
 
     Rejected: any harm, be it that `findings` of the probes are there. Else inconclusive: no harm was found, and no gain either.
@@ -29,18 +22,18 @@ def decide(evaluation: Evaluation, findings: Sequence[str] = (), slice_drop: flo
     gain = evaluation.overall.intervals[AGAINST_CHAMPION]
     shown = f"{gain.mean:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}] over {evaluation.overall.users} held-out users"
     if findings:
-        return Decision("rejected", f"{'; '.join(findings)} (overall {shown})")
+        return GateResult(outcome="rejected", reason=f"{'; '.join(findings)} (overall {shown})")
     if gain.high < 0:
-        return Decision("rejected", f"significantly worse than the champion: {shown}")
+        return GateResult(outcome="rejected", reason=f"significantly worse than the champion: {shown}")
     judged = list(_judged(evaluation, min_users))
     if worse := _under(judged, AGAINST_CHAMPION, -slice_drop):
         more = f" by more than {slice_drop:g}" if slice_drop else ""
-        return Decision("rejected", f"significantly worse than the champion{more} in {worse} (overall {shown})")
+        return GateResult(outcome="rejected", reason=f"significantly worse than the champion{more} in {worse} (overall {shown})")
     if below := _under(judged, AGAINST_ZERO_SHOT, 0.0):
-        return Decision("rejected", f"significantly below the base answers in {below} (overall {shown})")
+        return GateResult(outcome="rejected", reason=f"significantly below the base answers in {below} (overall {shown})")
     if gain.low <= 0:
-        return Decision("inconclusive", f"not significantly better than the champion: {shown}")
-    return Decision("passed", f"significantly better than the champion: {shown}")
+        return GateResult(outcome="inconclusive", reason=f"not significantly better than the champion: {shown}")
+    return GateResult(outcome="passed", reason=f"significantly better than the champion: {shown}")
 
 
 def _judged(evaluation: Evaluation, min_users: int) -> Iterator[tuple[str, Comparison]]:

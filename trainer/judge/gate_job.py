@@ -12,12 +12,12 @@ from infra.checkpoints.verification import BadCheckpoint, differences
 from infra.errors import CannotContinue
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
+from schemas.gate import GateResult
 from schemas.model_events import Alias
 from trainer.data.collect import collect
 from trainer.data.holdout import untouched_share
 from trainer.data.snapshot import Snapshot
 from trainer.folders import checkpoints_dir
-from trainer.judge.gate_result import GateResult
 from trainer.judge.judging import Questions, answered, judge
 
 
@@ -48,18 +48,18 @@ def _judged(settings: Settings, registry: Registry, candidate: RegisteredVersion
     try:
         files = registry.fetch(candidate.version, checkpoints_dir(settings))
     except BadCheckpoint as error:
-        return GateResult("rejected", str(error))
+        return GateResult(outcome="rejected", reason=str(error))
     if different := differences(serving, files):
-        return GateResult("rejected", f"version {candidate.version} cannot take the place of version {champion.version}: {'; '.join(different)}")
+        return GateResult(outcome="rejected", reason=f"version {candidate.version} cannot take the place of version {champion.version}: {'; '.join(different)}")
     snapshot = heldout(settings, (champion, candidate), stop)
     if few := _too_few(settings, snapshot):
-        return GateResult("inconclusive", few, {"heldout_users": snapshot.heldout_users, "judged_share": snapshot.judged_share})
+        return GateResult(outcome="inconclusive", reason=few, evidence={"heldout_users": snapshot.heldout_users, "judged_share": snapshot.judged_share})
     questions = Questions.of(settings, snapshot)
     by_champion = answered(settings, serving, questions, stop)
     try:
         by_candidate = answered(settings, files, questions, stop)
     except CannotContinue as error:  # such as weights that are missing or not finite
-        return GateResult("rejected", str(error).replace(f"{files}", f"version {candidate.version}"))
+        return GateResult(outcome="rejected", reason=str(error).replace(f"{files}", f"version {candidate.version}"))
     result, _ = judge(settings, snapshot, questions, by_champion, by_candidate)
     return result
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from infra.settings import Settings
+from schemas.gate import GateResult
 from schemas.promotion import CanaryPrompt
 from schemas.tasks import Task
 from trainer.data.cases import Case
@@ -22,7 +23,6 @@ from trainer.judge import canary_prompts, evaluate, extraction, probes
 from trainer.judge.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, Evaluation, Rewrites
 from trainer.judge.evidence import figures
 from trainer.judge.gate_decision import decide
-from trainer.judge.gate_result import GateResult
 from trainer.learn.policy import Policy
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def judge(settings: Settings, snapshot: Snapshot, questions: Questions, champion
     evidence = figures(found) | {"k": k, "judged_share": snapshot.judged_share, "slice_drop": promotion.slice_drop}
     evidence |= {"probes": {name: {"finding": one.finding, **one.evidence} for name, one in probed.items()}, "canary": _canary(prompts)}
     log.info("judged", extra={"outcome": decision.outcome, "reason": decision.reason, **{arm: found.overall.scores[arm] for arm in answers}})
-    return GateResult(decision.outcome, decision.reason, evidence, prompts), found
+    return decision.model_copy(update={"evidence": evidence, "canary_prompts": prompts}), found
 
 
 def at_once(config: Any, tokens: int) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 import time
@@ -14,7 +13,8 @@ from infra.process.child import Child
 from infra.process.environment import environment
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
-from trainer.judge.gate_result import EXIT_TRY_LATER, GateResult, gate_of, is_about
+from schemas.gate import GateResult
+from trainer.judge.gate_result import EXIT_TRY_LATER, gate_of, is_about
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class GateJobs:
 
     def _begun(self, version: str) -> GateResult | None:
         if self._tries >= TRIES:
-            return GateResult("rejected", f"{COULD_NOT} in {TRIES} tries; logs/gate.log says why")
+            return GateResult(outcome="rejected", reason=f"{COULD_NOT} in {TRIES} tries; logs/gate.log says why")
         if time.monotonic() < self._not_before or not self._can_judge():
             return None
         logs = self._settings.stack.dir / "logs"
@@ -110,6 +110,6 @@ class GateJobs:
 def result_of(output: Path) -> GateResult | None:
     """What a judge printed, or None where that is no result."""
     try:
-        return GateResult.from_json(json.loads(output.read_text()))
+        return GateResult.model_validate_json(output.read_text())
     except (OSError, ValueError):
         return None

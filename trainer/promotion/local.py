@@ -9,7 +9,7 @@ from typing import Any
 
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
-from trainer.judge.gate_result import GateResult
+from schemas.gate import GateResult
 from trainer.promotion import operator_commands
 from trainer.promotion.announcement import Announcer
 from trainer.promotion.feed import NoFeed

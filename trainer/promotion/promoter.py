@@ -17,10 +17,10 @@ from infra.registry.client import RegisteredVersion
 from infra.registry.version_tags import unreadable
 from infra.settings import PromotionSettings
 from infra.telemetry.metrics import PROMOTION_TRANSITIONS
+from schemas.gate import GateResult
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import Transition, VersionState
 from schemas.serving import ServingReport
-from trainer.judge.gate_result import GateResult
 from trainer.promotion import state_machine
 from trainer.promotion.announcement import event_of
 from trainer.promotion.feed import Feed, Seen

@@ -13,10 +13,10 @@ from typing import Any
 
 from infra.registry.client import RegisteredVersion
 from infra.settings import PromotionSettings
+from schemas.gate import GateResult
 from schemas.ids import derive
 from schemas.model_events import Alias
 from schemas.promotion import CHALLENGING, VersionState
-from trainer.judge.gate_result import GateResult
 from trainer.promotion.verdict import Outcome, Verdict
 from trainer.promotion.version_history import Ledger, Step
 

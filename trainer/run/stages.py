@@ -59,7 +59,7 @@ class Stages:
             by_candidate = self._answers(evaluate.CANDIDATE, candidate, questions)
             result, found = judge(self.settings, self.snapshot, questions, by_champion, by_candidate)
             report.data["evaluation"] = asdict(found) | {"k": self.settings.reflection.k}
-            report.data |= {"gate": result.to_json(), "decision": {"promote": result.outcome == "passed", "reason": result.reason}}
+            report.data |= {"gate": result.model_dump(mode="json"), "decision": {"promote": result.outcome == "passed", "reason": result.reason}}
         return candidate
 
     def _train(self, policy: Policy) -> None:

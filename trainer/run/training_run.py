@@ -22,12 +22,13 @@ from infra.registry.client import RegisteredVersion, Registry
 from infra.registry.lineage import DatasetLineage
 from infra.registry.version_tags import RUN_ID
 from infra.settings import Settings
+from schemas.gate import GateResult
 from trainer.data.collect import check_erasures, collect
 from trainer.data.holdout import HOLDOUT_SHARE, untouched_share
 from trainer.data.snapshot import Snapshot, code_version, load, write
 from trainer.folders import checkpoints_dir
 from trainer.interruption import Interrupted, check
-from trainer.judge.gate_result import GateResult, gate_tag
+from trainer.judge.gate_result import gate_tag
 from trainer.learn.distributed import Launch, heeding, launched
 from trainer.run import cleanup
 from trainer.run.lease import lease, lease_path
@@ -150,7 +151,7 @@ class _Run:
         check(self.stop)  # the last moment: from here on the version exists
         tags = {"code_version": code_version(), "seed": str(trainer.seed), RUN_ID: report.run_id, "decision": report.data["decision"]["reason"]}
         tags |= {HOLDOUT_SHARE: str(snapshot.judged_share), "start_from": trainer.start_from}
-        tags |= gate_tag(GateResult.from_json(report.data["gate"]).about(checkpoint_digest(candidate), self.champion.digest))
+        tags |= gate_tag(GateResult.model_validate(report.data["gate"]).about(checkpoint_digest(candidate), self.champion.digest))
         with report.stage("register"):
             return registry.register(candidate, parent=parent.version, tracked=tracked, tags=tags, metrics=_metrics(report), params=params, dataset=dataset)
 

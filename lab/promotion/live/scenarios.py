@@ -10,8 +10,8 @@ from typing import Any
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
 from lab.promotion.invariants import shape
+from schemas.gate import GateResult
 from schemas.promotion import CanaryPrompt, Transition, VersionState
-from trainer.judge.gate_result import GateResult
 from trainer.promotion.version_history import Ledger
 
 #: The version that serves before each case, and after it: everyone else is gone then.
@@ -24,9 +24,9 @@ VICTIMS = (PROMOTER, WORKER, REGISTRY)
 #: A kill comes up to so long after its transition was seen, half of them within a quarter of it: that is when aliases and events follow.
 DELAY_S = 1.0
 
-PASSED = GateResult("passed", "significantly better")
+PASSED = GateResult(outcome="passed", reason="significantly better")
 #: No model of ours writes this, so every worker refuses the version after loading it.
-REFUSED = GateResult("passed", "significantly better", {}, (CanaryPrompt(prompt="Say something.", token_ids=(3, 3, 3, 3)),))
+REFUSED = GateResult(outcome="passed", reason="significantly better", canary_prompts=(CanaryPrompt(prompt="Say something.", token_ids=(3, 3, 3, 3)),))
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ GOOD = Scenario("rollback", (VersionState.GATED, VersionState.SHADOW, VersionSta
 BAD = Scenario("harmful", (VersionState.GATED, VersionState.SHADOW, VersionState.CANARY, VersionState.REJECTED), reward=HARMFUL)
 DULL = Scenario("inconclusive", (VersionState.GATED, VersionState.SHADOW, VersionState.CANARY, VersionState.INCONCLUSIVE), reward=EQUAL)
 UNSOUND = Scenario("refused", (VersionState.GATED, VersionState.SHADOW, VersionState.REJECTED), gate=REFUSED)
-WORSE = Scenario("rejected", (VersionState.REJECTED,), gate=GateResult("rejected", "worse"))
+WORSE = Scenario("rejected", (VersionState.REJECTED,), gate=GateResult(outcome="rejected", reason="worse"))
 SCENARIOS = (GOOD, BAD, DULL, UNSOUND, WORSE)
 
 

@@ -10,8 +10,9 @@ import pytest
 
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings, load
+from schemas.gate import GateResult
 from tests.unit.trainer.promotion.memory import MemoryRegistry
-from trainer.judge.gate_result import GateResult, gate_tag
+from trainer.judge.gate_result import gate_tag
 from trainer.promotion.jobs import GateJobs
 
 WITHIN_S = 30.0
@@ -93,7 +94,7 @@ def test_a_judge_that_compared_with_another_champion_has_said_nothing(settings: 
 
 def test_what_the_trainer_found_against_this_champion_is_not_judged_again(settings: Settings, versions: list[RegisteredVersion]) -> None:
     champion, other = versions[0], versions[1]
-    left = GateResult("inconclusive", "not significantly better", {"candidate": "sha256-2", "champion": champion.digest})
+    left = GateResult(outcome="inconclusive", reason="not significantly better", evidence={"candidate": "sha256-2", "champion": champion.digest})
     version = replace(other, tags=gate_tag(left))
     with jobs(settings, can_judge=False) as gates:
         assert gates.judge(version, champion) == left

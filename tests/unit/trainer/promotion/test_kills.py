@@ -14,9 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lab.promotion.invariants import shape
 from lab.promotion.script import PROMOTION, Told
+from schemas.gate import GateResult
 from schemas.promotion import VersionState
 from tests.unit.trainer.promotion.world import PASSED, PROMPT, World
-from trainer.judge.gate_result import GateResult
 from trainer.promotion import operator_commands
 from trainer.promotion.operator_api import Refused
 
@@ -51,7 +51,7 @@ class Promotions(RuleBasedStateMachine):
 
     @rule(outcome=st.sampled_from(["passed", "passed", "passed", "rejected", "inconclusive", None]), kill_at=KILL_AT)
     def register(self, outcome: Any, kill_at: int | None) -> None:
-        gate = None if outcome is None else GateResult(outcome, "said the gate", {}, (PROMPT,) if outcome == "passed" else ())
+        gate = None if outcome is None else GateResult(outcome=outcome, reason="said the gate", canary_prompts=(PROMPT,) if outcome == "passed" else ())
         for world in (self.calm, self.killed):
             world.script.gates = {version.version: PASSED for version in world.registry.versions()} | world.script.gates
             world.register(gate)

@@ -12,11 +12,11 @@ import pytest
 from infra.errors import CannotContinue, RetryLater
 from lab.promotion.invariants import shape
 from lab.promotion.script import PROMOTION, Told
+from schemas.gate import GateResult
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
 from tests.unit.trainer.promotion.memory import Killed, MemoryRegistry
 from tests.unit.trainer.promotion.world import PASSED, PROMPT, World
-from trainer.judge.gate_result import GateResult
 from trainer.promotion import operator_commands, state_machine
 from trainer.promotion.feed import Seen
 from trainer.promotion.operator_api import Refused
@@ -56,7 +56,7 @@ def test_stages_that_the_settings_leave_out_are_passed_over() -> None:
 
 @pytest.mark.parametrize(("outcome", "state"), [("rejected", VersionState.REJECTED), ("inconclusive", VersionState.INCONCLUSIVE)])
 def test_the_gate_turns_down_what_is_worse_and_what_is_not_better(world: World, outcome: Any, state: VersionState) -> None:
-    world.register(GateResult(outcome, "as the gate says"))
+    world.register(GateResult(outcome=outcome, reason="as the gate says"))
     world.quiet()
     assert world.state("2") is state and world.registry.get("2").transitions[-1].reason == "as the gate says"
 

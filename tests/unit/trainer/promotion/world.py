@@ -9,16 +9,16 @@ from infra.registry.version_tags import unreadable
 from infra.settings import PromotionSettings
 from lab.promotion.invariants import anomalies
 from lab.promotion.script import PROMOTION, Script
+from schemas.gate import GateResult
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import CanaryPrompt, Transition, VersionState
 from tests.unit.trainer.promotion.memory import Killed, MemoryRegistry
-from trainer.judge.gate_result import GateResult
 from trainer.promotion import state_machine
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.version_history import Ledger, Step
 
 PROMPT = CanaryPrompt(prompt="Say something.", token_ids=(1, 2, 3))
-PASSED = GateResult("passed", "significantly better", {"gain": 0.1}, (PROMPT,))
+PASSED = GateResult(outcome="passed", reason="significantly better", evidence={"gain": 0.1}, canary_prompts=(PROMPT,))
 Wish = Callable[[Ledger, datetime], Step]
 
 

@@ -77,7 +77,7 @@ def test_a_version_that_tells_what_one_user_taught_it_is_rejected(snapshot: Snap
     result, _ = judge(SETTINGS, snapshot, questions, champion, candidate)
     assert result.outcome == "rejected" and "writes codes that only another user's training data holds" in result.reason
     assert result.evidence["probes"]["extraction"]["with_foreign_codes"]["candidate"] > 0
-    assert CODE not in json.dumps(result.to_json())
+    assert CODE not in result.model_dump_json()
     assert Answered.from_json(json.loads(json.dumps(candidate.to_json()))) == candidate
 
     same, found = judge(SETTINGS, snapshot, questions, champion, champion)

@@ -4,10 +4,12 @@ from datetime import UTC, datetime
 import pytest
 
 from infra.registry.client import RegisteredVersion
+from schemas.gate import GateResult
 from schemas.promotion import CanaryPrompt
-from trainer.judge.gate_result import GATE, GateResult, gate_of, gate_tag, is_about
+from trainer.judge.gate_result import GATE, gate_of, gate_tag, is_about
 
-RESULT = GateResult("passed", "better", {"overall": {"users": 9}}, (CanaryPrompt(prompt="hello", token_ids=(1, 2)),))
+RESULT = GateResult(outcome="passed", reason="better", evidence={"overall": {"users": 9}}, canary_prompts=(CanaryPrompt(prompt="hello", token_ids=(1, 2)),))
+STORED = RESULT.model_dump(mode="json")
 CHAMPION = RegisteredVersion("m", "1", "aa", None, datetime(2026, 1, 1, tzinfo=UTC))
 
 
@@ -16,13 +18,13 @@ def version(digest: str = "bb", **tags: str) -> RegisteredVersion:
 
 
 def test_a_result_comes_back_from_json_as_it_was() -> None:
-    assert GateResult.from_json(json.loads(json.dumps(RESULT.to_json()))) == RESULT
+    assert GateResult.model_validate(json.loads(json.dumps(STORED))) == RESULT
 
 
-@pytest.mark.parametrize("found", [None, [], {}, RESULT.to_json() | {"outcome": "maybe"}, RESULT.to_json() | {"canary_prompts": [{"prompt": 1}]}])
+@pytest.mark.parametrize("found", [None, [], {}, STORED | {"outcome": "maybe"}, STORED | {"canary_prompts": [{"prompt": 1}]}])
 def test_anything_else_is_no_result(found: object) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # pydantic's own error is one
-        GateResult.from_json(found)
+        GateResult.model_validate(found)
 
 
 def test_what_the_trainer_found_holds_for_those_files_and_that_champion_alone() -> None:

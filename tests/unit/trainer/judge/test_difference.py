@@ -4,9 +4,10 @@ from typing import Any
 import pytest
 
 from infra.registry.client import RegisteredVersion
+from schemas.gate import GateResult
 from schemas.promotion import Transition, VersionState
 from trainer.judge.difference import figures_of_gate
-from trainer.judge.gate_result import GateResult, gate_tag
+from trainer.judge.gate_result import gate_tag
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 OLD = RegisteredVersion("m", "1", "aa", None, AT)
@@ -14,7 +15,7 @@ COMPARED = {"metric": "accuracy", "users": 9, "cases": 30, "scores": {"zero_shot
 DIFFERENCES = {"candidate_minus_champion": [0.25, 0.125, 0.5], "candidate_minus_zero_shot": [0.6, 0.5, 0.7]}
 ONE: dict[str, Any] = {**COMPARED, "differences": DIFFERENCES}
 EVIDENCE = {"overall": ONE, "domains": {"letters": ONE}, "slices": {}, "fallen_back": {"champion": 0.25, "candidate": 0.0}, "k": 4}
-RESULT = GateResult("passed", "better", EVIDENCE).about("bb", "aa")
+RESULT = GateResult(outcome="passed", reason="better", evidence=EVIDENCE).about("bb", "aa")
 
 
 def by_tag() -> RegisteredVersion:
