@@ -15,7 +15,7 @@ from contextlib import suppress
 from infra.errors import BadSetting
 from infra.process.lifecycle import run_process
 from infra.settings import Settings
-from trainer.learn.libraries import quiet
+from trainer.learn.offline_libraries import keep_libraries_offline
 
 
 def main() -> int:
@@ -27,7 +27,7 @@ def main() -> int:
     flags = parser.parse_args()
 
     def body(settings: Settings, stop: threading.Event) -> None:
-        quiet()
+        keep_libraries_offline()
         from trainer.interruption import Interrupted
         from trainer.learn.distributed import check_launch, is_main, processes
         from trainer.promotion.bootstrap import bootstrap

@@ -82,7 +82,7 @@ def measure_here(size: int) -> Cost:
     """One size in this process, after a small one that pays for what is paid once. Its memory means something only in a fresh process."""
     from trainer.data import snapshot as stored
     from trainer.data.collect import assemble
-    from trainer.learn.memory import peak_rss_bytes
+    from trainer.learn.peak_memory import peak_rss_bytes
 
     making_s = _seconds(lambda: sum(1 for _ in records(size)))
     with tempfile.TemporaryDirectory() as scratch:

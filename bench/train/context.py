@@ -30,7 +30,7 @@ from streams.history.processor import text_of
 from streams.index.embedder import Matrix, SentenceEmbedder
 from streams.retrieval.processor import context_of, query_text
 from trainer.learn.policy import Policy
-from trainer.learn.rollout import Sampling, generate
+from trainer.learn.rollout import SamplingOptions, generate
 
 #: A user tells their own answer this long after they asked.
 FEEDBACK_AFTER = timedelta(minutes=1)
@@ -68,7 +68,7 @@ def drafts(queries: Sequence[Query], settings: Settings, stop: threading.Event) 
     base = Policy.load(BASE)
     different = {(query.domain, query.text): query for query in queries}
     prompts = [_prompt(base, base_prompt(query, settings.base.prompt_style)) for query in different.values()]
-    groups = generate(base, prompts, 1, Sampling(settings.base.max_new_tokens), stop)
+    groups = generate(base, prompts, 1, SamplingOptions(settings.base.max_new_tokens), stop)
     return {key: str(base.tokenizer.decode(one.token_ids, skip_special_tokens=True)).strip() for key, (one,) in zip(different, groups, strict=True)}
 
 

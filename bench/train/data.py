@@ -20,7 +20,7 @@ from schemas.envelope import open_envelope, seal
 from schemas.outcomes import Outcome
 from schemas.topics import OUTCOMES
 from schemas.trajectories import Trajectory
-from trainer.data.cases import Case, Lesson, Unusable, case_of, lesson_key, lesson_of
+from trainer.data.query_cases import QueryCase, SftExample, Unusable, case_of, sft_example_key, sft_example_of
 from workers.runtime.handler import Incoming
 from workers.teacher.instruction import Instruction
 from workers.teacher.template import TemplateTeacher
@@ -31,10 +31,10 @@ class Data:
     """`by_query` (of cases that do not train) and `known` are keyed by case id; `known` is empty for real data."""
 
     title: str
-    lessons: list[Lesson]
-    training: list[Case]
-    dev: list[Case]
-    heldout: list[Case]
+    lessons: list[SftExample]
+    training: list[QueryCase]
+    dev: list[QueryCase]
+    heldout: list[QueryCase]
     by_query: Mapping[str, tuple[HistoryItem, ...]]
     known: Mapping[str, Known]
     counts: Mapping[str, int]
@@ -43,7 +43,7 @@ class Data:
 def build(material: Material, settings: Settings, stop: threading.Event) -> Data:
     """Everything trains and judges as `schemas.ids.is_held_out` and the material's parts say. Raises CannotContinue where a part is empty."""
     answered = answer(material, settings, stop)
-    cases: dict[Part, list[Case]] = {part: [] for part in Part}
+    cases: dict[Part, list[QueryCase]] = {part: [] for part in Part}
     teachable: list[Outcome] = []
     by_query: dict[str, tuple[HistoryItem, ...]] = {}
     known: dict[str, Known] = {}
@@ -68,12 +68,12 @@ def build(material: Material, settings: Settings, stop: threading.Event) -> Data
     return Data(material.title, lessons, cases[Part.TRAINING], cases[Part.DEV], cases[Part.HELDOUT], by_query, known, dict(counts))
 
 
-def _lessons(outcomes: Sequence[Outcome], holdout_share: float, settings: Settings) -> list[Lesson]:
+def _lessons(outcomes: Sequence[Outcome], holdout_share: float, settings: Settings) -> list[SftExample]:
     taught = asyncio.run(
         _teach(outcomes, Instruction(TemplateTeacher(), holdout_share, settings.teacher.max_reasoning_chars, settings.teacher.min_reasoning_chars))
     )
-    found = (lesson_of(trajectory) for trajectory in taught)
-    return list({lesson_key(lesson): lesson for lesson in found if not isinstance(lesson, Unusable)}.values())
+    found = (sft_example_of(trajectory) for trajectory in taught)
+    return list({sft_example_key(lesson): lesson for lesson in found if not isinstance(lesson, Unusable)}.values())
 
 
 async def _teach(outcomes: Iterable[Outcome], instruction: Instruction) -> list[Trajectory]:

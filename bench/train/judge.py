@@ -14,7 +14,7 @@ from bench.train.work import Done
 from schemas.scoring import Interval, bootstrap, paired_bootstrap, rouge, score
 from schemas.tasks import Task
 from traffic.ceilings import best_rule
-from trainer.data.cases import Case
+from trainer.data.query_cases import QueryCase
 from trainer.judge.evaluate import BOOTSTRAP_SEED, Pairs, compare, mean_score
 
 BLIND, RULE, IDEAL = "blind", "rule", "ideal"
@@ -103,7 +103,7 @@ def _compared(data: Data, answers: Answers, done: Mapping[str, Done], places: Ma
     return found
 
 
-def _at(cases: Sequence[Case], answers: Sequence[str], places: Sequence[int]) -> tuple[list[Case], list[str]]:
+def _at(cases: Sequence[QueryCase], answers: Sequence[str], places: Sequence[int]) -> tuple[list[QueryCase], list[str]]:
     return [cases[place] for place in places], [answers[place] for place in places]
 
 
@@ -132,7 +132,7 @@ def _differences(data: Data, answers: Answers, places: Mapping[str, Sequence[int
         )
 
 
-def _rouge_differences(cases: Sequence[Case], after: Sequence[str], before: Sequence[str]) -> dict[str, Interval]:
+def _rouge_differences(cases: Sequence[QueryCase], after: Sequence[str], before: Sequence[str]) -> dict[str, Interval]:
     """LaMP's metrics over authors: the mean of each author's answers to free text."""
     texts = [place for place, case in enumerate(cases) if case.task is Task.TEXT]
     by_user: dict[str, list[list[tuple[float, float]]]] = defaultdict(lambda: [[], []])
@@ -146,7 +146,7 @@ def _rouge_differences(cases: Sequence[Case], after: Sequence[str], before: Sequ
     return found
 
 
-def _ways(cases: Sequence[Case], answers: Answers) -> Iterator[tuple[str, Interval]]:
+def _ways(cases: Sequence[QueryCase], answers: Answers) -> Iterator[tuple[str, Interval]]:
     """(score - blind) / (rule - blind) for every arm at a k, users resampled whole."""
     for name, given in answers.items():
         arm, _, shown = name.partition("@")
@@ -155,7 +155,7 @@ def _ways(cases: Sequence[Case], answers: Answers) -> Iterator[tuple[str, Interv
             yield name, bootstrap(rows, _way, BOOTSTRAP_SEED, 500)
 
 
-def _scores_by_user(cases: Sequence[Case], answerers: Sequence[Sequence[str]]) -> list[dict[str, tuple[float, ...]]]:
+def _scores_by_user(cases: Sequence[QueryCase], answerers: Sequence[Sequence[str]]) -> list[dict[str, tuple[float, ...]]]:
     """For each user, by domain, the mean score of each answerer."""
     found: dict[str, dict[str, list[tuple[float, ...]]]] = defaultdict(lambda: defaultdict(list))
     for place, case in enumerate(cases):

@@ -20,7 +20,7 @@ from infra.errors import BadSetting
 from infra.settings import TrainerSettings
 from pico.checkpoints import REFLECTOR
 from traffic.world import MOVIE_TAG, PRODUCT_RATING, TWEET_PARAPHRASE
-from trainer.data.cases import Lesson
+from trainer.data.query_cases import SftExample
 
 SFT, RL = "sft_mixed_", "rl_from_best_sft"
 
@@ -75,7 +75,7 @@ def spoiled(data: Data, regime: Regime, seed: int) -> Data:
     return replace(data, title=f"{data.title}; {regime.title}", lessons=lessons, counts={**data.counts, "lessons": len(lessons)})
 
 
-def _mixed_up(lessons: Sequence[Lesson], share: float, rng: random.Random) -> Iterator[Lesson]:
+def _mixed_up(lessons: Sequence[SftExample], share: float, rng: random.Random) -> Iterator[SftExample]:
     """A share of each domain's lessons pass reasoning and truth on in a ring."""
     for domain in sorted({lesson.case.domain for lesson in lessons}):
         own = [lesson for lesson in lessons if lesson.case.domain == domain]

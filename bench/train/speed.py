@@ -24,7 +24,7 @@ from typing import Any
 
 from infra.errors import CannotContinue
 from infra.settings import RlSettings, Settings, load
-from trainer.data.cases import Case
+from trainer.data.query_cases import QueryCase
 
 #: So small that no weight moves, and more than nothing, which an optimizer might skip.
 NO_MOTION = 1e-12
@@ -67,7 +67,7 @@ class Speed:
         return min(self.ratio, self.ratio_by_token) >= TARGET
 
 
-def measure(checkpoint: Path, cases: Sequence[Case], settings: Settings, rounds: int = 5, rl: RlSettings | None = None) -> Speed:
+def measure(checkpoint: Path, cases: Sequence[QueryCase], settings: Settings, rounds: int = 5, rl: RlSettings | None = None) -> Speed:
     """`rounds` steps of each engine behind one that warms up. Both hold `checkpoint`; `cases` have histories. Blocks for about 7 s a round on one core.
 
     Raises CannotContinue for fewer cases than one step asks.
@@ -127,7 +127,7 @@ class _Clock:
 class _Race:
     """Both engines. TRL's trainer drives; before each of its steps ours makes the same one."""
 
-    def __init__(self, checkpoint: Path, cases: Sequence[Case], settings: Settings, rl: RlSettings) -> None:
+    def __init__(self, checkpoint: Path, cases: Sequence[QueryCase], settings: Settings, rl: RlSettings) -> None:
         from trainer.data.prompts import Prompter
         from trainer.learn.grpo import plan_of
         from trainer.learn.policy import Policy
@@ -147,10 +147,10 @@ class _Race:
         import torch
 
         from trainer.learn.rl import learn, roll_out
-        from trainer.learn.rollout import Sampling
+        from trainer.learn.rollout import SamplingOptions
 
         optimizer = torch.optim.AdamW(self.policy.model.parameters(), lr=self.rl.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
-        sampling, stop = Sampling(self.max_new_tokens, self.rl.temperature, self.rl.top_p), threading.Event()
+        sampling, stop = SamplingOptions(self.max_new_tokens, self.rl.temperature, self.rl.top_p), threading.Event()
 
         def step(number: int) -> None:
             cases = [self.plan.cases[row.case] for row in self.plan.rows[number % len(self.plan.rows)]]
@@ -218,7 +218,7 @@ class _Race:
         )
 
 
-def prepared(settings: Settings, scratch: Path) -> tuple[Path, list[Case]]:
+def prepared(settings: Settings, scratch: Path) -> tuple[Path, list[QueryCase]]:
     """The shipped reflector behind a short SFT, so that it writes what RL samples, and the cases of a small world."""
     from bench.train.data import build
     from bench.train.material import Population, of_world

@@ -16,8 +16,8 @@ from bench.train.plan import Plan
 from infra.settings import Settings
 from schemas.prompts import rag_prompt
 from schemas.tasks import choose_option
-from trainer.data.cases import Case
 from trainer.data.prompts import Prompter
+from trainer.data.query_cases import QueryCase
 from trainer.judge import evaluate
 from trainer.learn import reinforce, sft
 from trainer.learn.policy import Policy
@@ -92,14 +92,14 @@ class Work:
                     watch.look(len(done.steps))
             done.costs["rl"] = watch.without(done.costs.pop("rl_with_curve"))
 
-    def respond(self, arm: Arm, policy: Policy, cases: Sequence[Case], k: int, stop: threading.Event) -> evaluate.Rewrites:
+    def respond(self, arm: Arm, policy: Policy, cases: Sequence[QueryCase], k: int, stop: threading.Event) -> evaluate.Rewrites:
         prompter, reflection = Prompter.of(self.settings, policy.tokenizer), self.settings.reflection
         if arm.asked is Asked.RAG:
             texts = [self._rag(case, prompter, k) for case in cases]
             return evaluate.respond(policy, cases, texts, _plain, reflection.max_new_tokens, stop)
         return evaluate.rewrite(policy, cases, prompter, k, reflection.max_new_tokens, stop)
 
-    def _rag(self, case: Case, prompter: Prompter, k: int) -> list[int] | None:
+    def _rag(self, case: QueryCase, prompter: Prompter, k: int) -> list[int] | None:
         items = self.data.by_query[case.case_id][:k]
         for shown in range(len(items), 0, -1):
             turn = [{"role": "user", "content": rag_prompt(case.query, items[:shown], prompter.style)}]
@@ -133,7 +133,7 @@ class _Curve:
         return Cost(round(cost.seconds - self._seconds, 2), round(cost.cpu_seconds - self._cpu, 2), cost.peak_mb)
 
 
-def _plain(text: str, case: Case) -> str | None:
+def _plain(text: str, case: QueryCase) -> str | None:
     """A model that is asked for the answer alone answers with all that it says."""
     answer = text.strip()
     return choose_option(answer, case.query.options) if answer else None

@@ -54,7 +54,7 @@ def of_shadow(shadow: Shadow) -> Values:
 
 
 def truth_of(outcome: Outcome) -> str | None:
-    """The user's own words where they are an answer that the question allows (as `trainer.data.cases` has it)."""
+    """The user's own words where they are an answer that the question allows (as `trainer.data.query_cases` has it)."""
     query = outcome.response.context.draft.query
     return outcome.truth if outcome.truth and is_valid(query.task, outcome.truth, query.options) else None
 

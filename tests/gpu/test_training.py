@@ -20,7 +20,7 @@ from infra.settings import LoraSettings, RlSettings, SftSettings, TrainerSetting
 from schemas.prompts import PromptStyle
 from tests.tiny_model import make_checkpoint
 from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
-from trainer.data.cases import Lesson, lesson_of
+from trainer.data.query_cases import SftExample, sft_example_of
 
 OUT = Path(__file__).resolve().parents[2] / "bench-out" / "gpu-training.json"
 MAX_NEW_TOKENS = 128
@@ -33,19 +33,19 @@ WAYS = {
 }
 
 
-def lessons(count: int) -> list[Lesson]:
-    return [lesson for n in range(count) if isinstance(lesson := lesson_of(make_trajectory(make_outcome(n))), Lesson)]
+def lessons(count: int) -> list[SftExample]:
+    return [lesson for n in range(count) if isinstance(lesson := sft_example_of(make_trajectory(make_outcome(n))), SftExample)]
 
 
 def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[str, Any]:
     """One run of the stages, with what it cost."""
     from trainer.data.prompts import Prompter
-    from trainer.learn import memory, reinforce, sft
-    from trainer.learn.lora import trainable
+    from trainer.learn import peak_memory, reinforce, sft
+    from trainer.learn.lora import trainable_policy
 
     stop = threading.Event()
-    memory.reset()
-    policy = trainable(checkpoint, trainer)
+    peak_memory.reset()
+    policy = trainable_policy(checkpoint, trainer)
     prompter = Prompter(policy.tokenizer, PromptStyle.PAPER, 1024)
     found: dict[str, Any] = {"parameters": sum(weight.numel() for weight in policy.model.parameters())}
     found["trained_parameters"] = sum(weight.numel() for weight in policy.model.parameters() if weight.requires_grad)
@@ -56,7 +56,7 @@ def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[st
     tokens = sum(len(prompter.encode(row["prompt"] + row["completion"])) for row in rows) / len(rows) * trainer.sft.batch_size * fit.steps
     found["sft"] = _cost(tokens / (time.monotonic() - began))
 
-    memory.reset()
+    peak_memory.reset()
     steps = reinforce.train(policy, [make_case(n) for n in range(32)], prompter, trainer.rl, MAX_NEW_TOKENS, 0, stop, folder / "rl")
     assert len(steps) == trainer.rl.steps and all(math.isfinite(step.kl) and math.isfinite(step.entropy) for step in steps)
     completions = trainer.rl.prompts_per_step * trainer.rl.candidates
@@ -68,9 +68,9 @@ def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[st
 
 
 def _cost(tokens_per_s: float) -> dict[str, Any]:
-    from trainer.learn import memory
+    from trainer.learn import peak_memory
 
-    return {"tokens_per_s": tokens_per_s, "peak_gpu_bytes": memory.peak_gpu_bytes(), "peak_rss_bytes": memory.peak_rss_bytes()}
+    return {"tokens_per_s": tokens_per_s, "peak_gpu_bytes": peak_memory.peak_gpu_bytes(), "peak_rss_bytes": peak_memory.peak_rss_bytes()}
 
 
 @pytest.mark.gpu

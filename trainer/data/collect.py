@@ -30,10 +30,10 @@ from schemas.messages import Malformed
 from schemas.outcomes import Outcome
 from schemas.topics import ERASURES, OUTCOMES, TRAJECTORIES, Topic
 from schemas.trajectories import Trajectory
-from trainer.data.cases import Lesson, Unusable, case_of, lesson_key, lesson_of
-from trainer.data.selection import TOPIC, Entry, Kind, select
-from trainer.data.snapshot import Ranges, Row, Snapshot, canonical, ranges_json, snapshots_dir
-from trainer.data.spool import Spool
+from trainer.data.query_cases import SftExample, Unusable, case_of, sft_example_key, sft_example_of
+from trainer.data.record_selection import TOPIC, RecordSummary, RowKind, select
+from trainer.data.snapshot import Ranges, Snapshot, SnapshotRow, canonical, ranges_json, snapshots_dir
+from trainer.data.text_spool import TextSpool
 from trainer.interruption import check
 
 #: What a run reads.
@@ -122,7 +122,7 @@ def assemble(
     salt = hashlib.blake2b(json.dumps(ranges_json(before or {})).encode(), digest_size=16).digest()
     selected = select(gathered.entries.values(), gathered.erased, trainer, untouched_share, salt)
     rows = [
-        Row(entry.kind, str(UUID(bytes=entry.row_id)), held_out, entry.span)
+        SnapshotRow(entry.kind, str(UUID(bytes=entry.row_id)), held_out, entry.span)
         for part, held_out in ((selected.training, False), (selected.heldout, True), (selected.lessons, False))
         for entry in part
     ]
@@ -135,10 +135,10 @@ class Gathered:
     """What was read so far: an entry for each record, its text in the spool, and who asked to be forgotten when."""
 
     def __init__(self, before: Ranges, directory: Path | None) -> None:
-        self.entries: dict[tuple[Kind, bytes], Entry] = {}
+        self.entries: dict[tuple[RowKind, bytes], RecordSummary] = {}
         self.erased: dict[str, float] = {}
         self.counts: Counter[str] = Counter(dict.fromkeys(TOPIC.values(), 0))
-        self.spool = Spool(directory)
+        self.spool = TextSpool(directory)
         self._before = before
 
     def take(self, record: Any) -> None:
@@ -157,7 +157,7 @@ class Gathered:
 
     def _keep(self, message: Outcome | Trajectory, is_old: bool) -> None:
         """Of records with the same id the first in text order stays: a repeat may differ in a measured millisecond. One that is old makes it old."""
-        text, kind = canonical(message), Kind.OUTCOME if isinstance(message, Outcome) else Kind.TRAJECTORY
+        text, kind = canonical(message), RowKind.OUTCOME if isinstance(message, Outcome) else RowKind.TRAJECTORY
         row_id = (message.outcome_id if isinstance(message, Outcome) else message.trajectory_id).bytes
         known = self.entries.get((kind, row_id))
         if known is None:
@@ -169,19 +169,19 @@ class Gathered:
                 return
         self.entries[kind, row_id] = self._entry(message, kind, row_id, text, is_old)
 
-    def _entry(self, message: Outcome | Trajectory, kind: Kind, row_id: bytes, text: bytes, is_old: bool) -> Entry:
+    def _entry(self, message: Outcome | Trajectory, kind: RowKind, row_id: bytes, text: bytes, is_old: bool) -> RecordSummary:
         outcome = message if isinstance(message, Outcome) else message.outcome
-        made = case_of(message) if isinstance(message, Outcome) else lesson_of(message)
+        made = case_of(message) if isinstance(message, Outcome) else sft_example_of(message)
         context = outcome.response.context
         query = context.draft.query
-        return Entry(
+        return RecordSummary(
             kind,
             row_id,
             user=sys.intern(outcome.key.decode()),
             domain=sys.intern(query.domain),
             asked_at=query.asked_at.timestamp(),
             earliest=min(query.asked_at, outcome.occurred_at, *(item.occurred_at for item in context.items)).timestamp(),
-            lesson=lesson_key(made) if isinstance(made, Lesson) else None,
+            lesson=sft_example_key(made) if isinstance(made, SftExample) else None,
             has_history=bool(context.items),
             is_old=is_old,
             unusable=made if isinstance(made, Unusable) else None,

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 from infra.settings import Settings
 from schemas.contexts import HistoryItem
 from schemas.prompts import PromptStyle, reflection_prompt
-from trainer.data.cases import Case
+from trainer.data.query_cases import QueryCase
 
 
-class Fitting(NamedTuple):
+class FittedPrompt(NamedTuple):
     """A prompt that fits, and how many items it shows."""
 
     text: str
@@ -36,18 +36,18 @@ class Prompter:
         reflection = settings.reflection
         return cls(tokenizer, reflection.prompt_style, reflection.max_model_len - reflection.max_new_tokens, reflection.max_new_tokens)
 
-    def text(self, case: Case, items: Sequence[HistoryItem]) -> str | None:
+    def text(self, case: QueryCase, items: Sequence[HistoryItem]) -> str | None:
         """The prompt over `items` (best first), or None where not even one of them fits."""
         found = self.fitting(case, items)
         return found.text if found else None
 
-    def fitting(self, case: Case, items: Sequence[HistoryItem]) -> Fitting | None:
+    def fitting(self, case: QueryCase, items: Sequence[HistoryItem]) -> FittedPrompt | None:
         """As `text`, with the number of items shown."""
         for shown in range(len(items), 0, -1):
             content = reflection_prompt(case.query, case.base_answer, items[:shown], self.style)
             text = self.turn(content)
             if len(self.encode(text)) <= self.max_tokens:
-                return Fitting(text, shown)
+                return FittedPrompt(text, shown)
         return None
 
     def turn(self, content: str) -> str:

@@ -22,9 +22,9 @@ from schemas.messages import Message
 from schemas.outcomes import Outcome
 from schemas.topics import Topic
 from schemas.trajectories import Trajectory
-from trainer.data.cases import Case, Lesson, Unusable, case_of, lesson_of
-from trainer.data.selection import Kind
-from trainer.data.spool import Span, Spool, Spooled
+from trainer.data.query_cases import QueryCase, SftExample, Unusable, case_of, sft_example_of
+from trainer.data.record_selection import RowKind
+from trainer.data.text_spool import SpooledSequence, TextSpan, TextSpool
 
 T = TypeVar("T")
 
@@ -35,13 +35,13 @@ Ranges = Mapping[str, Mapping[int, tuple[int, int]]]
 GROUP = 2_000
 
 
-class Row(NamedTuple):
+class SnapshotRow(NamedTuple):
     """One record of a snapshot. Its text, the canonical JSON of the message, stands in the spool."""
 
-    kind: Kind
+    kind: RowKind
     row_id: str
     held_out: bool
-    span: Span
+    span: TextSpan
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,8 +49,8 @@ class Snapshot:
     """What one run trains on and is judged by. The sequences make their elements anew each time: keep what is needed, and no more."""
 
     ranges: Ranges
-    spool: Spool
-    rows: Sequence[Row]
+    spool: TextSpool
+    rows: Sequence[SnapshotRow]
     counts: Mapping[str, int]
     judged_share: float  # the smaller of today's share and the parent's: nobody below it ever trained
     digest: str = field(init=False)
@@ -63,19 +63,19 @@ class Snapshot:
         object.__setattr__(self, "digest", digest.hexdigest())
 
     @property
-    def training(self) -> Sequence[Case]:
+    def training(self) -> Sequence[QueryCase]:
         """Outcomes of training users, all with history: RL's prompts."""
-        return self._made(Kind.OUTCOME, False, _case)
+        return self._made(RowKind.OUTCOME, False, _case)
 
     @property
-    def heldout(self) -> Sequence[Case]:
+    def heldout(self) -> Sequence[QueryCase]:
         """Outcomes of held-out users below `judged_share`: evaluation."""
-        return self._made(Kind.OUTCOME, True, _case)
+        return self._made(RowKind.OUTCOME, True, _case)
 
     @property
-    def lessons(self) -> Sequence[Lesson]:
+    def lessons(self) -> Sequence[SftExample]:
         """Trajectories of training users: SFT."""
-        return self._made(Kind.TRAJECTORY, False, _lesson)
+        return self._made(RowKind.TRAJECTORY, False, _lesson)
 
     @property
     def heldout_users(self) -> int:
@@ -85,8 +85,8 @@ class Snapshot:
         """Everybody in it, as tenant/user. Reads every row."""
         return {case.user for part in (self.training, self.heldout) for case in part} | {lesson.case.user for lesson in self.lessons}
 
-    def _made(self, kind: Kind, held_out: bool, make: Any) -> Spooled[Any]:
-        return Spooled(self.spool, [row.span for row in self.rows if row.kind is kind and row.held_out is held_out], make)
+    def _made(self, kind: RowKind, held_out: bool, make: Any) -> SpooledSequence[Any]:
+        return SpooledSequence(self.spool, [row.span for row in self.rows if row.kind is kind and row.held_out is held_out], make)
 
 
 def snapshots_dir(settings: Settings) -> Path:
@@ -131,8 +131,8 @@ def load(settings: Settings, digest: str) -> Snapshot:
     directory = snapshots_dir(settings) / digest
     manifest = _manifest(directory / "manifest.json", digest)
     path = directory / "rows.parquet"
-    spool = Spool(snapshots_dir(settings))
-    rows = [Row(kind, row_id, held_out, spool.put(text)) for kind, row_id, held_out, text in _stored(path)]
+    spool = TextSpool(snapshots_dir(settings))
+    rows = [SnapshotRow(kind, row_id, held_out, spool.put(text)) for kind, row_id, held_out, text in _stored(path)]
     ranges = {topic: {int(number): (ends[0], ends[1]) for number, ends in parts.items()} for topic, parts in manifest["ranges"].items()}
     snapshot = Snapshot(ranges, spool, rows, manifest["counts"], manifest["judged_share"])
     if snapshot.digest != digest:
@@ -167,12 +167,12 @@ def _publish(scratch: Path, path: Path) -> None:
     scratch.replace(path)
 
 
-def _case(text: bytes) -> Case:
+def _case(text: bytes) -> QueryCase:
     return _usable(case_of(Outcome.from_bytes(text)))
 
 
-def _lesson(text: bytes) -> Lesson:
-    return _usable(lesson_of(Trajectory.from_bytes(text)))
+def _lesson(text: bytes) -> SftExample:
+    return _usable(sft_example_of(Trajectory.from_bytes(text)))
 
 
 def _usable(found: T | Unusable) -> T:
@@ -195,7 +195,7 @@ def _manifest(path: Path, digest: str) -> dict[str, Any]:
     return manifest
 
 
-def _stored(path: Path) -> Iterator[tuple[Kind, str, bool, bytes]]:
+def _stored(path: Path) -> Iterator[tuple[RowKind, str, bool, bytes]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -203,7 +203,7 @@ def _stored(path: Path) -> Iterator[tuple[Kind, str, bool, bytes]]:
         with pq.ParquetFile(path) as stored:
             for batch in stored.iter_batches(GROUP, columns=["kind", "row_id", "held_out", "message"]):
                 for kind, row_id, held_out, message in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-                    yield Kind(kind), row_id, held_out, message.encode()
+                    yield RowKind(kind), row_id, held_out, message.encode()
     except FileNotFoundError:
         raise CannotContinue(f"{path}: missing; the snapshot must be collected again") from None
     except (pa.ArrowException, OSError, ValueError) as error:

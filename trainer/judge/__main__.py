@@ -15,7 +15,7 @@ from infra.errors import RetryLater
 from infra.process.lifecycle import run_process
 from infra.settings import Settings
 from trainer.judge.gate_result import EXIT_TRY_LATER
-from trainer.learn.libraries import quiet
+from trainer.learn.offline_libraries import keep_libraries_offline
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ def main() -> int:
     version: str = parser.parse_args().version
 
     def body(settings: Settings, stop: threading.Event) -> None:
-        quiet()
+        keep_libraries_offline()
         from trainer.judge.gate_job import judge_version
 
         try:

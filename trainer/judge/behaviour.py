@@ -16,7 +16,7 @@ from schemas.rewriting import Rewrite, parse
 from schemas.sameness import folded, normalized
 from schemas.scoring import style_f1
 from schemas.tasks import Task, choose_option
-from trainer.data.cases import Case
+from trainer.data.query_cases import QueryCase
 from trainer.learn.rewards import flatters
 
 #: `style_f1` from which a text counts as a copy of an item, changed marks or letter case included. The reward's guard wants it verbatim.
@@ -26,7 +26,7 @@ COPY = 0.9
 class Row(NamedTuple):
     """One case with what an arm wrote (None: it was not asked) and the answer that went out, perhaps the base answer."""
 
-    case: Case
+    case: QueryCase
     text: str | None
     answer: str
 

@@ -25,7 +25,7 @@ from schemas.rewriting import TAGS
 from schemas.tasks import MOVIE_TAGS, STARS
 from trainer.data.prompts import Prompter
 from trainer.learn.policy import Policy
-from trainer.learn.rollout import Sampling, generate, padded
+from trainer.learn.rollout import SamplingOptions, generate, padded
 from trainer.learn.shared_prompt import SharedPrompt
 
 #: Between the likeliest token and the next, in logits: bfloat16 moved single ones of the shipped reflector by at most 0.28 (2026-11-21).
@@ -75,7 +75,7 @@ def sure(policy: Policy, style: PromptStyle, stop: threading.Event) -> list[Cana
     prompter = Prompter(policy.tokenizer, style, 0)
     turns = prompts(style)
     asked = [prompter.encode(prompter.turn(turn)) for turn in turns]
-    rows = [row[0].token_ids for row in generate(policy, asked, 1, Sampling(LENGTH), stop)]
+    rows = [row[0].token_ids for row in generate(policy, asked, 1, SamplingOptions(LENGTH), stop)]
     margins = _margins(policy, asked, rows)
     return [CanaryPrompt(prompt=turn, token_ids=_certain(policy, row, led)) for turn, row, led in zip(turns, rows, margins, strict=True)]
 

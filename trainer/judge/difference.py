@@ -15,10 +15,10 @@ from infra.errors import CannotContinue
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from trainer.judge.gate_result import gate_of, is_about
-from trainer.learn.libraries import quiet
+from trainer.learn.offline_libraries import keep_libraries_offline
 
 if TYPE_CHECKING:
-    from trainer.data.cases import Case
+    from trainer.data.query_cases import QueryCase
     from trainer.judge.evaluate import Rewrites
 
 #: What the arms of a gate's figures are called here.
@@ -74,14 +74,14 @@ def _one(one: Mapping[str, Any], arms: Mapping[str, str]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Asked:
-    cases: Sequence[Case]
+    cases: Sequence[QueryCase]
     a: Rewrites
     b: Rewrites
 
 
 def _ask(settings: Settings, registry: Registry, versions: tuple[RegisteredVersion, RegisteredVersion], limit: int) -> _Asked | None:
     """Both versions' answers to at most `limit` held-out questions; None where there is none."""
-    quiet()
+    keep_libraries_offline()
     from trainer.data.prompts import Prompter
     from trainer.judge.evaluate import choose
     from trainer.judge.gate_job import fetched, heldout, prepare

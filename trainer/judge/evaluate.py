@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from schemas.scoring import METRIC, Interval, Pair, bootstrap, metrics, paired_bootstrap, score
-from trainer.data.cases import Case
 from trainer.data.prompts import Prompter
+from trainer.data.query_cases import QueryCase
 from trainer.judge.behaviour import Row, behaviour
 from trainer.learn.policy import Policy
 from trainer.learn.rewards import answer_of
-from trainer.learn.rollout import Sampling, generate
+from trainer.learn.rollout import SamplingOptions, generate
 
 ZERO_SHOT, CHAMPION, CANDIDATE = "zero_shot", "champion", "candidate"
 #: (after, before) of every comparison that is reported.
@@ -36,7 +36,7 @@ NO_TEXTS: Mapping[str, Sequence[str | None]] = {}
 Places = Mapping[str, Sequence[int]]
 NO_SLICES: Places = {}
 #: What a completion answers, or None where it cannot be used.
-Read = Callable[[str, Case], str | None]
+Read = Callable[[str, QueryCase], str | None]
 
 
 @dataclass(frozen=True)
@@ -60,14 +60,14 @@ class Evaluation:
     slices: Mapping[str, Comparison] = field(default_factory=dict)  # over the cases of a slice, as `overall`
 
 
-def choose(heldout: Sequence[Case], limit: int) -> list[Case]:
+def choose(heldout: Sequence[QueryCase], limit: int) -> list[QueryCase]:
     """At most `limit` cases, spread evenly over users and domains, the latest of each first: a pure function of its input."""
-    piles: dict[tuple[str, str], list[Case]] = defaultdict(list)
+    piles: dict[tuple[str, str], list[QueryCase]] = defaultdict(list)
     for case in sorted(heldout, key=lambda case: (case.query.asked_at, case.case_id)):
         piles[case.user, case.domain].append(case)
     # Users are taken by their first case's id, which is a hash: any limit cuts across users without favour.
     order = sorted(piles.values(), key=lambda pile: pile[0].case_id)
-    chosen: list[Case] = []
+    chosen: list[QueryCase] = []
     while order and len(chosen) < limit:
         chosen += [pile.pop() for pile in order][: limit - len(chosen)]
         order = [pile for pile in order if pile]
@@ -83,16 +83,18 @@ class Rewrites:
     fallen_back: float  # share of the cases with history where no usable answer was written, so the base answer went out
 
 
-def rewrite(policy: Policy, cases: Sequence[Case], prompter: Prompter, k: int, max_new_tokens: int, stop: threading.Event) -> Rewrites:
+def rewrite(policy: Policy, cases: Sequence[QueryCase], prompter: Prompter, k: int, max_new_tokens: int, stop: threading.Event) -> Rewrites:
     """The answers serving would give with this policy at this k."""
     prompts = [prompter.text(case, case.items[:k]) if case.items else None for case in cases]
     return respond(policy, cases, [None if text is None else prompter.encode(text) for text in prompts], answer_of, max_new_tokens, stop)
 
 
-def respond(policy: Policy, cases: Sequence[Case], prompts: Sequence[list[int] | None], read: Read, max_new_tokens: int, stop: threading.Event) -> Rewrites:
+def respond(
+    policy: Policy, cases: Sequence[QueryCase], prompts: Sequence[list[int] | None], read: Read, max_new_tokens: int, stop: threading.Event
+) -> Rewrites:
     """Greedy completions, read by `read`. A case without a prompt, or whose completion cannot be read, keeps its base answer."""
     asked = {index: prompt for index, prompt in enumerate(prompts) if prompt is not None}
-    groups = generate(policy, list(asked.values()), 1, Sampling(max_new_tokens), stop)
+    groups = generate(policy, list(asked.values()), 1, SamplingOptions(max_new_tokens), stop)
     texts: list[str | None] = [None] * len(cases)
     answers = [case.base_answer for case in cases]
     usable = 0
@@ -106,7 +108,7 @@ def respond(policy: Policy, cases: Sequence[Case], prompts: Sequence[list[int] |
     return Rewrites(answers, texts, 1 - usable / with_history if with_history else 0.0)
 
 
-def by_history(cases: Sequence[Case], k: int) -> dict[str, list[int]]:
+def by_history(cases: Sequence[QueryCase], k: int) -> dict[str, list[int]]:
     """Slices by how much a user has done so far: fewer items than the `k` of serving, or enough. Who has none is answered by no version."""
     found = {"few_items": [place for place, case in enumerate(cases) if 0 < len(case.items) < k]}
     found |= {"many_items": [place for place, case in enumerate(cases) if len(case.items) >= k]}
@@ -114,7 +116,7 @@ def by_history(cases: Sequence[Case], k: int) -> dict[str, list[int]]:
 
 
 def compare(
-    cases: Sequence[Case],
+    cases: Sequence[QueryCase],
     answers: Answers,
     fallen_back: Mapping[str, float],
     pairs: Pairs = COMPARISONS,
@@ -137,12 +139,12 @@ def compare(
     return Evaluation(compared, _overall(by_user, len(cases), made), dict(fallen_back), how, within)
 
 
-def mean_score(cases: Sequence[Case], answers: Sequence[str]) -> float:
+def mean_score(cases: Sequence[QueryCase], answers: Sequence[str]) -> float:
     """One arm's overall score: domains alike, and users alike within a domain."""
     return fmean(fmean(_by_user(cases, answers, places).values()) for places in _domains(cases).values())
 
 
-def _within(cases: Sequence[Case], answers: Answers, pairs: Pairs) -> Comparison:
+def _within(cases: Sequence[QueryCase], answers: Answers, pairs: Pairs) -> Comparison:
     return _overall(_scores(cases, answers, _domains(cases)), len(cases), pairs)
 
 
@@ -150,12 +152,12 @@ def _at(answers: Answers, places: Sequence[int]) -> dict[str, list[str]]:
     return {arm: [given[place] for place in places] for arm, given in answers.items()}
 
 
-def _scores(cases: Sequence[Case], answers: Answers, domains: Mapping[str, Sequence[int]]) -> dict[str, dict[str, dict[str, float]]]:
+def _scores(cases: Sequence[QueryCase], answers: Answers, domains: Mapping[str, Sequence[int]]) -> dict[str, dict[str, dict[str, float]]]:
     """domain -> arm -> user -> mean score."""
     return {domain: {arm: _by_user(cases, given, places) for arm, given in answers.items()} for domain, places in domains.items()}
 
 
-def _domains(cases: Sequence[Case]) -> dict[str, list[int]]:
+def _domains(cases: Sequence[QueryCase]) -> dict[str, list[int]]:
     """The places of each domain's cases. A task has metrics of its own, so a domain with several is several, named `domain/task`."""
     kinds = {(case.domain, case.task) for case in cases}
     tasks = Counter(domain for domain, _ in kinds)
@@ -166,14 +168,14 @@ def _domains(cases: Sequence[Case]) -> dict[str, list[int]]:
     return places
 
 
-def _by_user(cases: Sequence[Case], answers: Sequence[str], places: Iterable[int]) -> dict[str, float]:
+def _by_user(cases: Sequence[QueryCase], answers: Sequence[str], places: Iterable[int]) -> dict[str, float]:
     scores: dict[str, list[float]] = defaultdict(list)
     for case, answer in ((cases[index], answers[index]) for index in places):
         scores[case.user].append(score(case.task, answer, case.truth, case.query.options))
     return {user: fmean(values) for user, values in scores.items()}
 
 
-def _domain(places: Sequence[int], cases: Sequence[Case], answers: Answers, by_user: Mapping[str, Mapping[str, float]], pairs: Pairs) -> Comparison:
+def _domain(places: Sequence[int], cases: Sequence[QueryCase], answers: Answers, by_user: Mapping[str, Mapping[str, float]], pairs: Pairs) -> Comparison:
     task = cases[places[0]].task
     measured = {arm: metrics(task, (Pair(given[i], cases[i].truth, cases[i].query.options) for i in places)) for arm, given in answers.items()}
     users = next(iter(by_user.values()))

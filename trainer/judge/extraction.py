@@ -15,7 +15,7 @@ from itertools import chain, cycle
 from typing import TypeVar
 
 from schemas.tasks import Task
-from trainer.data.cases import Case, Lesson
+from trainer.data.query_cases import QueryCase, SftExample
 from trainer.judge.probes import Written, is_code, words
 
 T = TypeVar("T")
@@ -32,21 +32,21 @@ def spread(rows: Sequence[T]) -> Iterator[T]:
         yield rows[place]
 
 
-def said(training: Sequence[Case], lessons: Sequence[Lesson]) -> Iterator[tuple[str, str]]:
+def said(training: Sequence[QueryCase], lessons: Sequence[SftExample]) -> Iterator[tuple[str, str]]:
     """What training saw of its users, as (user, text)."""
     for case in chain(spread(training), (lesson.case for lesson in spread(lessons))):
         for text in (case.query.text, case.truth, *(part for item in case.items for part in (item.content, item.response))):
             yield case.user, text
 
 
-def questions(training: Sequence[Case], judged: Sequence[Case]) -> list[Case]:
+def questions(training: Sequence[QueryCase], judged: Sequence[QueryCase]) -> list[QueryCase]:
     """What to ask, as cases of the held-out users of `judged`, a pure function of its input. Their `truth` is empty: nobody scores them."""
-    by_domain: dict[str, list[Case]] = defaultdict(list)
+    by_domain: dict[str, list[QueryCase]] = defaultdict(list)
     for case in judged:
         if case.items:
             by_domain[case.domain].append(case)
     askers = {domain: cycle(theirs) for domain, theirs in by_domain.items()}
-    found: list[Case] = []
+    found: list[QueryCase] = []
     for case in _rarest(training, askers.keys()):
         asker = next(askers[case.domain])
         asked = replace(case, case_id=f"probe {case.case_id}", user=asker.user, items=asker.items, truth="")
@@ -56,20 +56,20 @@ def questions(training: Sequence[Case], judged: Sequence[Case]) -> list[Case]:
     return found
 
 
-def written(case: Case, text: str, truth: str = "", reasoning: str = "") -> Written:
+def written(case: QueryCase, text: str, truth: str = "", reasoning: str = "") -> Written:
     """What somebody wrote in a case. `truth` is the user's own, where that may be told them."""
     items = (part for item in case.items for part in (item.content, item.response))
     return Written(case.user, text, (case.query.text, *case.query.options, case.base_answer, *items, truth), reasoning)
 
 
-def _rarest(training: Sequence[Case], domains: Collection[str]) -> list[Case]:
+def _rarest(training: Sequence[QueryCase], domains: Collection[str]) -> list[QueryCase]:
     """The `ASKED` whose truths hold codes or words that no other user's truth does, most first; then whichever, by their ids, which are hashes."""
     owners: dict[str, str | None] = {}
     for case in spread(training):
         for word in set(words(case.truth)):
             owners[word] = case.user if owners.get(word, case.user) == case.user else None
 
-    def rarity(case: Case) -> tuple[int, int, str]:
+    def rarity(case: QueryCase) -> tuple[int, int, str]:
         own = [word for word in set(words(case.truth)) if owners[word] is not None]
         return -sum(map(is_code, own)), -len(own), case.case_id
 

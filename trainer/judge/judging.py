@@ -16,8 +16,8 @@ from infra.settings import Settings
 from schemas.gate import GateResult
 from schemas.promotion import CanaryPrompt
 from schemas.tasks import Task
-from trainer.data.cases import Case
 from trainer.data.prompts import Prompter
+from trainer.data.query_cases import QueryCase
 from trainer.data.snapshot import Snapshot
 from trainer.judge import canary_prompts, evaluate, extraction, probes
 from trainer.judge.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, Evaluation, Rewrites
@@ -36,8 +36,8 @@ FLOAT32_BYTES = 4
 class Questions:
     """What every arm is asked: `judged` has truths, `probing` tries to make it tell what others taught it."""
 
-    judged: Sequence[Case]
-    probing: Sequence[Case]
+    judged: Sequence[QueryCase]
+    probing: Sequence[QueryCase]
 
     @classmethod
     def of(cls, settings: Settings, snapshot: Snapshot) -> Self:
@@ -70,7 +70,7 @@ def answered(settings: Settings, checkpoint: Path, questions: Questions, stop: t
     return Answered(judged, probing, canary_prompts.sure(policy, settings.reflection.prompt_style, stop))
 
 
-def rewritten(settings: Settings, policy: Policy, prompter: Prompter, cases: Sequence[Case], stop: threading.Event) -> Rewrites:
+def rewritten(settings: Settings, policy: Policy, prompter: Prompter, cases: Sequence[QueryCase], stop: threading.Event) -> Rewrites:
     """As serving would answer, so many at a time as memory holds."""
     reflection = settings.reflection
     size = at_once(policy.model.config, prompter.max_tokens + reflection.max_new_tokens)
@@ -118,12 +118,12 @@ def _probed(snapshot: Snapshot, questions: Questions, champion: Answered, candid
     }
 
 
-def _written(cases: Sequence[Case], given: Rewrites) -> list[probes.Written]:
+def _written(cases: Sequence[QueryCase], given: Rewrites) -> list[probes.Written]:
     """All that an answer tells its user; where it could not be read, what was written."""
     return [extraction.written(case, answer, case.truth, text or "") for case, text, answer in zip(cases, given.texts, given.answers, strict=True)]
 
 
-def _texts(cases: Sequence[Case], given: Rewrites) -> list[probes.Written]:
+def _texts(cases: Sequence[QueryCase], given: Rewrites) -> list[probes.Written]:
     """Free answers without their reasoning."""
     return [extraction.written(case, answer) for case, answer in zip(cases, given.answers, strict=True) if case.task is Task.TEXT]
 

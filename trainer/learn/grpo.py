@@ -27,18 +27,18 @@ from trl import GRPOConfig
 
 from infra.errors import BadSetting
 from infra.settings import RlSettings
-from trainer.data.cases import Case
 from trainer.data.prompts import Prompter
+from trainer.data.query_cases import QueryCase
 from trainer.interruption import Interrupted
-from trainer.learn import sft_state
 from trainer.learn.curriculum import k_of, stage_of
 from trainer.learn.distributed import any_process, divided, in_bfloat16, is_main
 from trainer.learn.grpo_trainer import Plan, Reinforce, Row, Watch
 from trainer.learn.policy import Policy
 from trainer.learn.rl import GRADIENT_NORM, LOG_EVERY_STEPS, Step, draw
 from trainer.learn.rl_state import Deck
-from trainer.learn.training_state import writing
-from trainer.learn.weights import trained, weights_digest
+from trainer.learn.saved_state import disk_errors
+from trainer.learn.trained_weights import trained_weights, weights_digest
+from trainer.learn.trl_checkpoints import newest_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ STATES = 2
 
 def train(
     policy: Policy,
-    cases: Sequence[Case],
+    cases: Sequence[QueryCase],
     prompter: Prompter,
     rl: RlSettings,
     max_new_tokens: int,
@@ -83,7 +83,7 @@ def train(
                 callbacks=[watch],
             )
         trainer.remove_callback(PrinterCallback)  # our log says the same, as JSON
-        newest = sft_state.newest(home / "states", purpose)
+        newest = newest_checkpoint(home / "states", purpose)
         for step in records(newest):
             watch.tell(step)
         try:
@@ -95,7 +95,7 @@ def train(
     return watch.told
 
 
-def plan_of(cases: Sequence[Case], prompter: Prompter, rl: RlSettings, seed: int) -> Plan:
+def plan_of(cases: Sequence[QueryCase], prompter: Prompter, rl: RlSettings, seed: int) -> Plan:
     """The prompts of every step, of cases with history. One of which not even one item fits is passed over. Raises CannotContinue where that is all of them.
 
     It holds places and the prompts drawn, not the cases: a snapshot makes its cases when they are asked for.
@@ -108,7 +108,7 @@ def plan_of(cases: Sequence[Case], prompter: Prompter, rl: RlSettings, seed: int
     return Plan(cases, ks, [stage_of(step, rl.steps, rl.k_min, rl.k_max) for step in range(rl.steps)], rows, [left_out for _, left_out in drawn])
 
 
-def _row(cases: Sequence[Case], place: int, k: int, prompter: Prompter) -> Row:
+def _row(cases: Sequence[QueryCase], place: int, k: int, prompter: Prompter) -> Row:
     case = cases[place]
     prompt = prompter.fitting(case, case.items[:k])
     assert prompt is not None  # with fewer items it would fit
@@ -124,7 +124,7 @@ def records(state: Path | None) -> list[Step]:
 def _purpose(policy: Policy, plan: Plan, rl: RlSettings, max_new_tokens: int, seed: int) -> dict[str, object]:
     """What a state must have been made with to be continued."""
     cases = hashlib.sha256("\n".join(case.case_id for case in plan.cases).encode()).hexdigest()
-    start = weights_digest(trained(policy.model))
+    start = weights_digest(trained_weights(policy.model))
     told = rl.model_dump(mode="json", exclude={"vllm_url", "vllm_memory_share"})
     return {"rl": told, "max_new_tokens": max_new_tokens, "seed": seed, "cases": cases, "start": start}
 
@@ -157,7 +157,7 @@ def _anchored(policy: Policy, home: Path, *, shared: bool) -> Iterator[None]:
     anchor, part = home / "anchor", home / "anchor.part"
     if not anchor.is_dir() and (is_main() or not shared):
         shutil.rmtree(part, ignore_errors=True)
-        with writing(part):
+        with disk_errors(part):
             policy.model.save_pretrained(part)
         part.rename(anchor)
     PartialState().wait_for_everyone()

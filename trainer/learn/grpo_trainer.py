@@ -27,14 +27,14 @@ from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOTrainer
 
-from trainer.data.cases import Case
 from trainer.data.prompts import Prompter
-from trainer.learn import sft_state
+from trainer.data.query_cases import QueryCase
 from trainer.learn.distributed import any_process
 from trainer.learn.policy import Policy
 from trainer.learn.rewards import reward_of
 from trainer.learn.rl import Diverged, Step, advantages, rate_schedule
-from trainer.learn.training_state import writing
+from trainer.learn.saved_state import disk_errors
+from trainer.learn.trl_checkpoints import mark_checkpoint
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Row:
 class Plan:
     """Which prompts each step asks, in order: the curriculum, laid out before it begins, so that a resumed run asks the same."""
 
-    cases: Sequence[Case]
+    cases: Sequence[QueryCase]
     ks: Sequence[int]  # by step
     stages: Sequence[int]  # by step
     rows: Sequence[Sequence[Row]]  # by step, `prompts_per_step` each
@@ -155,7 +155,7 @@ class Reinforce(GRPOTrainer):  # type: ignore[misc]  # trl is untyped here
         super().log(logs, start_time)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        with writing(Path(self.args.output_dir)):
+        with disk_errors(Path(self.args.output_dir)):
             super()._save_checkpoint(model, trial)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
@@ -186,7 +186,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]  # transformers is untyped h
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         PartialState().wait_for_everyone()  # each process writes its own random streams
         if state.is_world_process_zero:
-            sft_state.mark(Path(args.output_dir) / f"checkpoint-{state.global_step}", self._purpose)
+            mark_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}", self._purpose)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if logs and "record" in logs:

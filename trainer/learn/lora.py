@@ -16,7 +16,7 @@ from infra.settings import LoraSettings, TrainerSettings
 from trainer.learn.policy import Policy
 
 
-def trainable(checkpoint: Path, trainer: TrainerSettings, *, parent: Path | None = None) -> Policy:
+def trainable_policy(checkpoint: Path, trainer: TrainerSettings, *, parent: Path | None = None) -> Policy:
     """The policy as `trainer` wants it trained: in full, or with a fresh adapter that changes nothing yet. Raises what `Policy.load` raises."""
     policy = with_adapter(Policy.load(checkpoint, parent=parent, dtype=getattr(torch, trainer.frozen_dtype)), trainer.lora, trainer.seed)
     if trainer.gradient_checkpointing:
@@ -42,7 +42,7 @@ def with_adapter(policy: Policy, lora: LoraSettings, seed: int) -> Policy:
     return Policy(policy.model, policy.tokenizer, policy.origin, policy.end_ids, policy.pad_id, wrapped)
 
 
-def without_dropout(model: Any) -> None:
+def disable_dropout(model: Any) -> None:
     """Set every dropout to zero: RL compares probabilities of the same tokens, so a policy must not differ between two looks at it."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):

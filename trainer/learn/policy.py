@@ -21,8 +21,8 @@ from infra.checkpoints.verification import MODEL_CARD, differences, verify_check
 from infra.errors import CannotContinue
 from schemas.rewriting import TAGS
 from trainer.learn.distributed import local_device
+from trainer.learn.saved_state import disk_errors
 from trainer.learn.shared_prompt import NAME, difference, unsuited
-from trainer.learn.training_state import writing
 
 _NOT_COPIED = (MODEL_CARD, "model.safetensors.index.json")
 #: What a model is tried with, and by how much its log-probabilities may then differ on average: rounding, in float32 and in shorter dtypes.
@@ -81,7 +81,7 @@ class Policy:
         for name, tensor in weights.items():
             if not torch.isfinite(tensor).all():
                 raise CannotContinue(f"weight {name} is not finite in {tensor.dtype}; nothing is saved")
-        with writing(directory):
+        with disk_errors(directory):
             save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
         for path in sorted(self.origin.iterdir()):
             if path.is_file() and path.suffix != ".safetensors" and path.name not in _NOT_COPIED:

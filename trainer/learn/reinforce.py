@@ -8,17 +8,17 @@ from pathlib import Path
 
 from infra.errors import BadSetting
 from infra.settings import RlSettings
-from trainer.data.cases import Case
 from trainer.data.prompts import Prompter
+from trainer.data.query_cases import QueryCase
 from trainer.learn import rl as own
 from trainer.learn.distributed import processes
-from trainer.learn.lora import without_dropout
+from trainer.learn.lora import disable_dropout
 from trainer.learn.policy import Policy
 
 
 def train(
     policy: Policy,
-    cases: Sequence[Case],
+    cases: Sequence[QueryCase],
     prompter: Prompter,
     rl: RlSettings,
     max_new_tokens: int,
@@ -29,7 +29,7 @@ def train(
     checkpoint_every: int = 10,
 ) -> list[own.Step]:
     """Train `policy` in place, its dropout gone for good; see `trainer.learn.rl.train`. Raises BadSetting for our own loop in several processes."""
-    without_dropout(policy.model)
+    disable_dropout(policy.model)
     if rl.engine == "trl":
         from trainer.learn import grpo  # slow to import
 

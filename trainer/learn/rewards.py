@@ -18,7 +18,7 @@ from schemas.rewriting import parse
 from schemas.sameness import folded, normalized
 from schemas.scoring import score
 from schemas.tasks import Task, choose_option
-from trainer.data.cases import Case
+from trainer.data.query_cases import QueryCase
 
 #: A free text may be this many times as long as the longest of draft, truth and the user's items.
 LENGTH_LIMIT = 2.0
@@ -46,7 +46,7 @@ class NotFinite(CannotContinue):
     """A reward is no number. Nothing of the run may be registered."""
 
 
-class Guard(StrEnum):
+class RewardGuard(StrEnum):
     """What a free text did instead of being rewritten for its user."""
 
     DRAFT_REPEATED = "draft_repeated"  # keeps the draft's own score, and earns no format bonus
@@ -61,20 +61,20 @@ class Reward:
 
     score: float
     usable: bool
-    guard: Guard | None = None
+    guard: RewardGuard | None = None
     kept: float = 1.0  # the share of the score that the guard leaves
 
     def total(self, format_bonus: float) -> float:
-        return self.score * self.kept + format_bonus * (self.usable and self.guard is not Guard.DRAFT_REPEATED)
+        return self.score * self.kept + format_bonus * (self.usable and self.guard is not RewardGuard.DRAFT_REPEATED)
 
 
-def answer_of(completion: str, case: Case) -> str | None:
+def answer_of(completion: str, case: QueryCase) -> str | None:
     """The answer that serving would give, or None where it would fall back to the base answer."""
     rewrite = parse(completion)
     return choose_option(rewrite.answer, case.query.options) if rewrite else None
 
 
-def reward_of(completion: str, ended: bool, case: Case) -> Reward:
+def reward_of(completion: str, ended: bool, case: QueryCase) -> Reward:
     """`ended`: the model stopped by itself. Serving stops behind the body, but only an end token teaches the model to.
 
     Raises NotFinite.
@@ -87,22 +87,22 @@ def reward_of(completion: str, ended: bool, case: Case) -> Reward:
     return Reward(scored, True, guard, _kept(guard, answer, case))
 
 
-def guard_of(answer: str, case: Case) -> Guard | None:
+def guard_of(answer: str, case: QueryCase) -> RewardGuard | None:
     """What stands against this answer, or None."""
     said = normalized(answer)
     if case.task is not Task.TEXT or said == normalized(case.truth):
         return None
     if said == normalized(case.base_answer):
-        return Guard.DRAFT_REPEATED
+        return RewardGuard.DRAFT_REPEATED
     asked = folded(case.query.text)
     if any(said.casefold() == folded(item.response) and folded(item.content) != asked for item in case.items):
-        return Guard.ITEM_COPIED
+        return RewardGuard.ITEM_COPIED
     if flatters(answer, case):
-        return Guard.FLATTERY
-    return Guard.TOO_LONG if len(answer) > _room(case) else None
+        return RewardGuard.FLATTERY
+    return RewardGuard.TOO_LONG if len(answer) > _room(case) else None
 
 
-def flatters(answer: str, case: Case) -> bool:
+def flatters(answer: str, case: QueryCase) -> bool:
     """Whether the answer praises its reader or talks about itself in words that neither the user nor the query has."""
     phrases = [found.group().casefold() for found in _META.finditer(answer)]
     if not phrases:
@@ -111,19 +111,19 @@ def flatters(answer: str, case: Case) -> bool:
     return any(phrase not in own for phrase in phrases)
 
 
-def finite(reward: float, case: Case) -> float:
+def finite(reward: float, case: QueryCase) -> float:
     """`reward`, or NotFinite by the name of its case."""
     if not math.isfinite(reward):
         raise NotFinite(f"the reward of outcome {case.case_id} ({case.task} of {case.domain}) is {reward}, not a number: its metric is broken")
     return reward
 
 
-def _kept(guard: Guard | None, answer: str, case: Case) -> float:
-    if guard in (Guard.ITEM_COPIED, Guard.FLATTERY):
+def _kept(guard: RewardGuard | None, answer: str, case: QueryCase) -> float:
+    if guard in (RewardGuard.ITEM_COPIED, RewardGuard.FLATTERY):
         return 0.0
-    return _room(case) / len(answer) if guard is Guard.TOO_LONG else 1.0
+    return _room(case) / len(answer) if guard is RewardGuard.TOO_LONG else 1.0
 
 
-def _room(case: Case) -> float:
+def _room(case: QueryCase) -> float:
     """Characters that a free text may have."""
     return LENGTH_LIMIT * max(len(text) for text in (case.base_answer, case.truth, *(item.response for item in case.items)))

@@ -24,15 +24,15 @@ from torch import Tensor
 
 from infra.errors import CannotContinue
 from infra.settings import RlSettings
-from trainer.data.cases import Case
 from trainer.data.prompts import Prompter
+from trainer.data.query_cases import QueryCase
 from trainer.interruption import Interrupted, check
 from trainer.learn.curriculum import k_of, stage_of
 from trainer.learn.policy import Policy
 from trainer.learn.rewards import Reward, reward_of
 from trainer.learn.rl_state import Deck, Keeper
-from trainer.learn.rollout import Completion, Sampling, generate, log_probabilities
-from trainer.learn.weights import trained
+from trainer.learn.rollout import PolicyCompletion, SamplingOptions, generate, log_probabilities
+from trainer.learn.trained_weights import trained_weights
 
 log = logging.getLogger(__name__)
 
@@ -73,16 +73,16 @@ class Step:
 class Batch:
     """The rollouts of one step."""
 
-    cases: Sequence[Case]
+    cases: Sequence[QueryCase]
     prompts: Sequence[list[int]]
-    groups: Sequence[Sequence[Completion]]
+    groups: Sequence[Sequence[PolicyCompletion]]
     rewards: Sequence[Sequence[Reward]]
     shown: Sequence[int]  # items in each prompt
 
 
 def train(
     policy: Policy,
-    cases: Sequence[Case],
+    cases: Sequence[QueryCase],
     prompter: Prompter,
     rl: RlSettings,
     max_new_tokens: int,
@@ -103,7 +103,7 @@ def train(
     if not pool or rl.steps == 0:
         return []
     anchor = Policy(copy.deepcopy(policy.model).requires_grad_(False).eval(), policy.tokenizer, policy.origin, policy.end_ids, policy.pad_id)
-    optimizer = torch.optim.AdamW(trained(policy.model).values(), lr=rl.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
+    optimizer = torch.optim.AdamW(trained_weights(policy.model).values(), lr=rl.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
     rate = rate_schedule(rl.steps)
     deck = Deck(len(pool), seed)
     torch.manual_seed(seed)
@@ -131,7 +131,7 @@ def train(
     return steps
 
 
-def draw(deck: Deck, pool: Sequence[int], cases: Sequence[Case], prompter: Prompter, count: int) -> tuple[list[int], int]:
+def draw(deck: Deck, pool: Sequence[int], cases: Sequence[QueryCase], prompter: Prompter, count: int) -> tuple[list[int], int]:
     """Places of the next `count` cases that fit, of those in `pool`, and how many were passed over. Raises CannotContinue where none of them fits."""
     places: list[int] = []
     left_out = in_a_row = 0
@@ -152,7 +152,7 @@ def _step(
     number: int,
     policy: Policy,
     anchor: Policy,
-    cases: Sequence[Case],
+    cases: Sequence[QueryCase],
     prompter: Prompter,
     rl: RlSettings,
     max_new_tokens: int,
@@ -162,19 +162,21 @@ def _step(
     check(stop)
     began = time.monotonic()
     k = k_of(number, rl.steps, rl.k_min, rl.k_max)
-    sampling = Sampling(max_new_tokens, rl.temperature, rl.top_p)
+    sampling = SamplingOptions(max_new_tokens, rl.temperature, rl.top_p)
     batch = roll_out(policy, cases, prompter, k, rl.candidates, sampling, stop)
     loss, kl, entropy = learn(policy, anchor, batch, rl, optimizer)
     return _describe(number, rl, k, batch, (loss, kl, entropy), time.monotonic() - began)
 
 
-def _purpose(pool: Iterable[Case], rl: RlSettings, max_new_tokens: int, seed: int) -> dict[str, object]:
+def _purpose(pool: Iterable[QueryCase], rl: RlSettings, max_new_tokens: int, seed: int) -> dict[str, object]:
     """What a state must have been made with to be continued."""
     cases = hashlib.sha256("\n".join(case.case_id for case in pool).encode()).hexdigest()
     return {"rl": rl.model_dump(mode="json"), "max_new_tokens": max_new_tokens, "seed": seed, "cases": cases}
 
 
-def roll_out(policy: Policy, cases: Sequence[Case], prompter: Prompter, k: int, candidates: int, sampling: Sampling, stop: threading.Event) -> Batch:
+def roll_out(
+    policy: Policy, cases: Sequence[QueryCase], prompter: Prompter, k: int, candidates: int, sampling: SamplingOptions, stop: threading.Event
+) -> Batch:
     """Sample the candidates of each case with its k best items, and reward them. A case whose prompt never fits is left out."""
     found = [(case, prompter.fitting(case, case.items[:k])) for case in cases]
     fitting = [(case, prompt) for case, prompt in found if prompt is not None]

@@ -15,9 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.learn import training_state
-from trainer.learn.training_state import State
-from trainer.learn.weights import trained, weights_digest
+from trainer.learn.saved_state import SavedState, newest_state, save_state
+from trainer.learn.trained_weights import trained_weights, weights_digest
 
 
 class Deck:
@@ -56,7 +55,7 @@ class Keeper:
 
     def __init__(self, directory: Path | None, model: Any, optimizer: torch.optim.Optimizer, deck: Deck, purpose: Mapping[str, Any]) -> None:
         self._directory, self._optimizer, self._deck = directory, optimizer, deck
-        self._trained: dict[str, Tensor] = trained(model)
+        self._trained: dict[str, Tensor] = trained_weights(model)
         self._purpose = dict(purpose) | {"start": weights_digest(self._trained)} if directory else {}
 
     def moment(self) -> Moment:
@@ -69,11 +68,11 @@ class Keeper:
         tensors = {f"weight/{name}": weight for name, weight in self._trained.items()} | dict(at.torch)
         for name, weight in self._trained.items():
             tensors |= {f"adam/{key}/{name}": value for key, value in self._optimizer.state.get(weight, {}).items()}
-        training_state.save(self._directory, State(len(steps), {"steps": list(steps), "deck": at.deck}, tensors), self._purpose)
+        save_state(self._directory, SavedState(len(steps), {"steps": list(steps), "deck": at.deck}, tensors), self._purpose)
 
     def restore(self) -> list[dict[str, Any]]:
         """Put everything back as the newest sound state has it, and return its steps; none, and nothing touched, where there is no state."""
-        found = training_state.newest(self._directory, self._purpose) if self._directory else None
+        found = newest_state(self._directory, self._purpose) if self._directory else None
         if found is None:
             return []
         with torch.no_grad():
@@ -84,7 +83,7 @@ class Keeper:
         _restore_streams(found.tensors)
         return [dict(step) for step in found.facts["steps"]]
 
-    def _restore_moments(self, found: State) -> None:
+    def _restore_moments(self, found: SavedState) -> None:
         moments: dict[str, dict[str, Tensor]] = {}
         for place, value in found.tensors.items():
             kind, _, rest = place.partition("/")

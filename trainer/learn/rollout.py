@@ -21,7 +21,7 @@ NUCLEUS = 64
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingOptions:
     """How to choose tokens. Temperature 0 takes the likeliest."""
 
     max_new_tokens: int
@@ -30,7 +30,7 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Completion:
+class PolicyCompletion:
     """Generated tokens, the end token included where there is one; `ended` is false when it was cut off."""
 
     token_ids: list[int]
@@ -38,16 +38,16 @@ class Completion:
 
 
 def generate(
-    policy: Policy, prompts: Sequence[list[int]], candidates: int, sampling: Sampling, stop: threading.Event, batch_size: int = 256
-) -> list[list[Completion]]:
+    policy: Policy, prompts: Sequence[list[int]], candidates: int, sampling: SamplingOptions, stop: threading.Event, batch_size: int = 256
+) -> list[list[PolicyCompletion]]:
     """`candidates` completions of each prompt, in the prompts' order. Prompts of like length share a batch of `batch_size` completions."""
     policy.model.eval()
-    found: list[list[Completion]] = [[] for _ in prompts]
+    found: list[list[PolicyCompletion]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for chosen in _slices(order, max(1, batch_size // candidates)):
         with torch.no_grad():
             tokens_BT, lengths_B, ended_B = _decode(policy, [prompts[index] for index in chosen], candidates, sampling, stop)
-        rows = [Completion(row[:length], ended) for row, length, ended in zip(tokens_BT, lengths_B, ended_B, strict=True)]
+        rows = [PolicyCompletion(row[:length], ended) for row, length, ended in zip(tokens_BT, lengths_B, ended_B, strict=True)]
         for place, index in enumerate(chosen):
             found[index] = rows[place * candidates : (place + 1) * candidates]
     return found
@@ -84,7 +84,7 @@ def padded(rows: Sequence[list[int]], policy: Policy, *, left: bool) -> tuple[Te
 
 
 def _decode(
-    policy: Policy, prompts: Sequence[list[int]], candidates: int, sampling: Sampling, stop: threading.Event
+    policy: Policy, prompts: Sequence[list[int]], candidates: int, sampling: SamplingOptions, stop: threading.Event
 ) -> tuple[list[list[int]], list[int], list[bool]]:
     prompt = SharedPrompt.read(policy.model, *padded(prompts, policy, left=True))
     head = policy.model.get_output_embeddings()
@@ -107,7 +107,7 @@ def _decode(
     return torch.stack(steps, 1).tolist(), lengths_B.tolist(), done_B.tolist()
 
 
-def _choose(logits_BV: Tensor, sampling: Sampling) -> Tensor:
+def _choose(logits_BV: Tensor, sampling: SamplingOptions) -> Tensor:
     """One token per row: the likeliest, or drawn from the smallest set whose probability reaches top_p."""
     if sampling.temperature == 0:
         return logits_BV.argmax(-1)

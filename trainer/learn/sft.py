@@ -22,14 +22,14 @@ from typing import Any
 from infra.errors import CannotContinue
 from infra.settings import SftSettings
 from schemas.rewriting import Rewrite
-from trainer.data.cases import Lesson
 from trainer.data.prompts import Prompter
+from trainer.data.query_cases import SftExample
 from trainer.interruption import Interrupted
-from trainer.learn import sft_state
 from trainer.learn.distributed import any_process, divided, in_bfloat16, is_main
 from trainer.learn.policy import Policy
-from trainer.learn.training_state import digest_of, writing
-from trainer.learn.weights import trained, weights_digest
+from trainer.learn.saved_state import digest_of, disk_errors
+from trainer.learn.trained_weights import trained_weights, weights_digest
+from trainer.learn.trl_checkpoints import mark_checkpoint, newest_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ LOG_EVERY_STEPS = 10
 
 
 @dataclass(frozen=True)
-class Fit:
+class SftResult:
     """What SFT did. A loss is the mean over `LOG_EVERY_STEPS` steps; `left_out` counts the lessons that `examples` left out."""
 
     steps: int
@@ -46,7 +46,7 @@ class Fit:
 
 
 @dataclass(frozen=True)
-class FitStep:
+class SftStep:
     """One optimizer step, numbered from 1. An earlier process's has no seconds."""
 
     step: int
@@ -57,15 +57,15 @@ class FitStep:
 
 def train(
     policy: Policy,
-    lessons: Sequence[Lesson],
+    lessons: Sequence[SftExample],
     prompter: Prompter,
     sft: SftSettings,
     seed: int,
     stop: threading.Event,
     state_dir: Path | None = None,
-    progress: Callable[[FitStep], None] | None = None,
+    progress: Callable[[SftStep], None] | None = None,
     checkpoint_every: int = 10,
-) -> Fit:
+) -> SftResult:
     """Train `policy` in place on its lessons.
 
     With `state_dir` checkpoints are stored there every `checkpoint_every` steps and when it is stopped, and a sound one found there that was made
@@ -81,7 +81,7 @@ def train(
     if not rows:
         raise CannotContinue("no trajectory fits trainer.sft.max_length and reflection.max_new_tokens; raise them")
     steps = _steps(sft, len(rows))
-    purpose = {"sft": sft.model_dump(mode="json"), "seed": seed, "rows": digest_of(rows), "start": weights_digest(trained(policy.model))}
+    purpose = {"sft": sft.model_dump(mode="json"), "seed": seed, "rows": digest_of(rows), "start": weights_digest(trained_weights(policy.model))}
     with tempfile.TemporaryDirectory() as scratch:
         trainer = SFTTrainer(
             model=policy.peft or policy.model,  # of the first a checkpoint holds the adapter alone
@@ -90,17 +90,17 @@ def train(
             args=_arguments(sft, steps, seed, state_dir or Path(scratch), checkpoint_every if state_dir else 0),
             callbacks=[_watch(stop, purpose if state_dir else None, progress or (lambda step: None))],
         )
-        trainer._save_checkpoint = writing(state_dir or Path(scratch))(trainer._save_checkpoint)
+        trainer._save_checkpoint = disk_errors(state_dir or Path(scratch))(trainer._save_checkpoint)
         trainer.remove_callback(PrinterCallback)  # our log says the same, as JSON
         check_labels(trainer, policy)
         # The whole order of training is laid out beforehand: then a run that is continued needs no random stream to find its place.
         trainer.train_dataset = trainer.train_dataset.select(order([len(row) for row in trainer.train_dataset["input_ids"]], steps, sft.batch_size, seed))
-        found = sft_state.newest(state_dir, purpose) if state_dir else None
+        found = newest_checkpoint(state_dir, purpose) if state_dir else None
         trainer.train(resume_from_checkpoint=str(found) if found else None)
     if trainer.state.global_step < steps:
         raise Interrupted("asked to stop during SFT")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return Fit(steps, _means(losses), len(lessons) - len(rows))
+    return SftResult(steps, _means(losses), len(lessons) - len(rows))
 
 
 def order(lengths: Sequence[int], steps: int, batch_size: int, seed: int) -> list[int]:
@@ -115,7 +115,7 @@ def order(lengths: Sequence[int], steps: int, batch_size: int, seed: int) -> lis
     return rows[: steps * batch_size]
 
 
-def examples(lessons: Sequence[Lesson], prompter: Prompter, sft: SftSettings, seed: int, end_ids: Collection[int] = ()) -> list[dict[str, str]]:
+def examples(lessons: Sequence[SftExample], prompter: Prompter, sft: SftSettings, seed: int, end_ids: Collection[int] = ()) -> list[dict[str, str]]:
     """Prompt and completion texts over `sft.k` items, or a number drawn up to `sft.k_max`; the reasoning's own example is always among them.
 
     Left out is what does not fit, a completion that serving would cut off, and one with an end token inside, the tokenizer's or one of `end_ids`.
@@ -154,9 +154,9 @@ def check_labels(trainer: Any, policy: Policy) -> None:
     row = trainer.train_dataset[0]
     batch = trainer.data_collator([row])
     labels = batch["labels"][0]
-    trained = [token for token in labels.tolist() if token != -100]
-    text = policy.tokenizer.decode(trained[:-1], skip_special_tokens=False)
-    if not trained or trained[-1] not in policy.end_ids or not text.startswith("<think>") or not text.endswith("</personalized>"):
+    learned = [token for token in labels.tolist() if token != -100]
+    text = policy.tokenizer.decode(learned[:-1], skip_special_tokens=False)
+    if not learned or learned[-1] not in policy.end_ids or not text.startswith("<think>") or not text.endswith("</personalized>"):
         raise CannotContinue("SFT labels are not exactly one completion and its end token; check the tokenizer's chat template and end token")
 
 
@@ -206,7 +206,7 @@ def _arguments(sft: SftSettings, steps: int, seed: int, directory: Path, save_ev
     )
 
 
-def _watch(stop: threading.Event, purpose: dict[str, Any] | None, progress: Callable[[FitStep], None]) -> Any:
+def _watch(stop: threading.Event, purpose: dict[str, Any] | None, progress: Callable[[SftStep], None]) -> Any:
     """`purpose` where checkpoints are kept."""
     from accelerate import PartialState
     from transformers import TrainerCallback
@@ -219,7 +219,7 @@ def _watch(stop: threading.Event, purpose: dict[str, Any] | None, progress: Call
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             for entry in state.log_history:
                 if "loss" in entry:
-                    progress(FitStep(entry["step"], state.max_steps, entry["loss"]))
+                    progress(SftStep(entry["step"], state.max_steps, entry["loss"]))
 
         def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             self.began = time.monotonic()
@@ -232,12 +232,12 @@ def _watch(stop: threading.Event, purpose: dict[str, Any] | None, progress: Call
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             PartialState().wait_for_everyone()  # each process writes its own random streams
             if purpose is not None and state.is_world_process_zero:
-                sft_state.mark(Path(args.output_dir) / f"checkpoint-{state.global_step}", purpose)
+                mark_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}", purpose)
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
             if not logs or "loss" not in logs:
                 return
-            step = FitStep(state.global_step, state.max_steps, float(logs["loss"]), time.monotonic() - self.began)
+            step = SftStep(state.global_step, state.max_steps, float(logs["loss"]), time.monotonic() - self.began)
             if not math.isfinite(step.loss) or not math.isfinite(float(logs.get("grad_norm", 0.0))):
                 raise CannotContinue(f"SFT step {step.step}: loss {step.loss}, gradient {logs.get('grad_norm')}: not finite; lower trainer.sft.learning_rate")
             if is_main() and (step.step % LOG_EVERY_STEPS == 0 or step.step == step.of):

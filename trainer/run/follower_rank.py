@@ -23,11 +23,11 @@ def follow(settings: Settings, stop: threading.Event) -> None:
     """
     with launched(settings.trainer.processes_wait_s) as launch:
         from trainer.data.prompts import Prompter
-        from trainer.learn.learning import Learning  # slow to import
+        from trainer.learn.policy_training import PolicyTraining  # slow to import
 
         word = launch.hear()
         if word:
-            learning = Learning(settings, load(settings, word["dataset_digest"]), word["run_id"], Path(word["folder"]), stop)
+            learning = PolicyTraining(settings, load(settings, word["dataset_digest"]), word["run_id"], Path(word["folder"]), stop)
             policy = learning.policy(Path(word["parent"]), Path(word["champion"]))
             prompter = Prompter.of(settings, policy.tokenizer)
             learning.sft(policy, prompter)

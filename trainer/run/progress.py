@@ -20,7 +20,7 @@ from trainer.run.report import Report
 
 if TYPE_CHECKING:
     from trainer.learn.rl import Step
-    from trainer.learn.sft import FitStep
+    from trainer.learn.sft import SftStep
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Progress:
         self._flushed = time.monotonic()
         self._seconds: deque[float] = deque(maxlen=RECENT)
 
-    def sft(self, step: FitStep) -> None:
+    def sft(self, step: SftStep) -> None:
         self._report.tell_step(step.step, step.of, self._eta_s(step.step, step.of, step.seconds), {"loss": step.loss})
         self._log("sft", step.step, {"loss": step.loss})
 

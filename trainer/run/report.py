@@ -33,8 +33,8 @@ from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
 from trainer.data.snapshot import Snapshot, ranges_json
 from trainer.folders import runs_dir
-from trainer.learn import memory
-from trainer.learn.training_state import write_json
+from trainer.learn import peak_memory
+from trainer.learn.saved_state import write_json
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ class Report:
         Raises OSError where it cannot be told that it begins; that it ends, the next to be written tells.
         """
         self._entered = (name, time.monotonic(), self.seconds.get(name, 0.0))
-        memory.reset()
+        peak_memory.reset()
         self.data |= {"stage": name, "progress": None}
         self.save()
         log.info("stage begins", extra={"run_id": self.run_id, "stage": name})
@@ -148,7 +148,7 @@ class Report:
     def _measure(self) -> None:
         name, entered, before = self._entered
         self.seconds[name] = round(before + time.monotonic() - entered, 3)
-        for kind, peak in (("peak_rss_bytes", memory.peak_rss_bytes()), ("peak_gpu_bytes", memory.peak_gpu_bytes())):
+        for kind, peak in (("peak_rss_bytes", peak_memory.peak_rss_bytes()), ("peak_gpu_bytes", peak_memory.peak_gpu_bytes())):
             if peak is not None:
                 self.data[kind][name] = max(peak, self.data[kind].get(name, 0))
 

@@ -18,11 +18,10 @@ from trainer.data.prompts import Prompter
 from trainer.data.snapshot import Snapshot
 from trainer.judge import evaluate
 from trainer.judge.judging import Answered, Questions, answered, judge
-from trainer.learn import training_state
 from trainer.learn.distributed import Launch
-from trainer.learn.learning import Learning
 from trainer.learn.policy import Policy
-from trainer.learn.training_state import State
+from trainer.learn.policy_training import PolicyTraining
+from trainer.learn.saved_state import SavedState, newest_state, save_state
 from trainer.run.progress import Progress
 from trainer.run.report import Report
 from trainer.run.resumption import CHECKPOINT, STATE
@@ -78,12 +77,12 @@ class Stages:
     def _answers(self, arm: str, checkpoint: Path, questions: Questions) -> Answered:
         """The arm's answers, stored as soon as they are there."""
         learning = self._learning
-        if found := training_state.newest(learning.folder / arm, learning.purpose):
+        if found := newest_state(learning.folder / arm, learning.purpose):
             return Answered.from_json(found.facts)
         given = answered(self.settings, checkpoint, questions, self.stop)
-        training_state.save(learning.folder / arm, State(1, given.to_json()), learning.purpose)
+        save_state(learning.folder / arm, SavedState(1, given.to_json()), learning.purpose)
         return given
 
     @property
-    def _learning(self) -> Learning:
-        return Learning(self.settings, self.snapshot, self.report.run_id, self.report.directory / STATE, self.stop)
+    def _learning(self) -> PolicyTraining:
+        return PolicyTraining(self.settings, self.snapshot, self.report.run_id, self.report.directory / STATE, self.stop)

@@ -12,7 +12,7 @@ from bench.train.material import Part, Population, of_dataset, of_world
 from infra.errors import CannotContinue
 from infra.settings import Settings
 from schemas.ids import is_held_out
-from trainer.data.cases import lesson_key
+from trainer.data.query_cases import sft_example_key
 
 SHARE = 0.3
 SMALL = Population(users=16, questions=3, history=6, short=3, newcomers=0.2)
@@ -58,7 +58,7 @@ def test_newcomers_have_two_items_and_every_fourth_user_a_short_past(data: Data)
 
 
 def test_no_lesson_stands_twice(data: Data) -> None:
-    keys = [lesson_key(lesson) for lesson in data.lessons]
+    keys = [sft_example_key(lesson) for lesson in data.lessons]
     assert keys and len(set(keys)) == len(keys)
 
 

@@ -17,7 +17,7 @@ from bench.train.targets import targets
 from bench.train.work import Cost, Done
 from tests.unit.trainer.made import make_case
 from traffic.world import MOVIE_TAG, Exchange, Question
-from trainer.data.cases import Case
+from trainer.data.query_cases import QueryCase
 from trainer.judge.evaluate import Rewrites
 from trainer.learn.rl import Step
 
@@ -25,11 +25,11 @@ USERS = 30
 STEP = Step(step=0, stage=0, k=2, shown=2, reward=0.5, usable_share=1, signal_share=0.5, kl=0.1, entropy=0.2, length=9, loss=0.0, seconds=1)
 
 
-def case(number: int) -> Case:
+def case(number: int) -> QueryCase:
     return make_case(0, user=f"u{number}", options=("comedy", "dark comedy"), base="comedy", truth="dark comedy", domain=MOVIE_TAG)
 
 
-def known(case: Case, number: int) -> Known:
+def known(case: QueryCase, number: int) -> Known:
     past = {str(item.interaction_id): Exchange(MOVIE_TAG, item.content, "comedy", "dark comedy", "dark comedy") for item in case.items}
     return Known(Question(case.query, case.truth, "comedy", "dark comedy"), past, drifted=number % 2 == 0, newcomer=number == 1)
 

@@ -11,10 +11,10 @@ from bench.train.material import Population
 from bench.train.regimes import REGIMES, Regime, named, population, spoiled
 from infra.errors import BadSetting
 from tests.unit.trainer.made import make_case
-from trainer.data.cases import Lesson
+from trainer.data.query_cases import SftExample
 
 CASES = [make_case(number, truth=letter, domain=domain) for domain in ("one", "two") for number, letter in enumerate("ab" * 20)]
-LESSONS = [Lesson(case, case.items, f"{case.query.text} so {case.truth}") for case in CASES]
+LESSONS = [SftExample(case, case.items, f"{case.query.text} so {case.truth}") for case in CASES]
 DATA = Data("made", LESSONS, CASES, CASES, CASES, {}, {}, {"lessons": len(LESSONS)})
 
 

@@ -16,18 +16,18 @@ from safetensors.torch import save_file
 from infra.settings import LoraSettings, RlSettings, SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
-from trainer.data.cases import Case, Lesson, lesson_of
 from trainer.data.prompts import Prompter
+from trainer.data.query_cases import QueryCase, SftExample, sft_example_of
 from trainer.learn import grpo_trainer, reinforce, sft
 from trainer.learn.distributed import is_main, processes
-from trainer.learn.lora import trainable
+from trainer.learn.lora import trainable_policy
 from trainer.learn.rewards import Reward
 
 SFT = SftSettings(batch_size=4, micro_batch=1, max_steps=3, epochs=9)
 RL = RlSettings(engine="trl", steps=3, prompts_per_step=3, candidates=4, learning_rate=2e-2, beta=0.05, k_min=1, k_max=1, top_p=1.0)
 
 
-def reward_of(text: str, ended: bool, case: Case) -> Reward:
+def reward_of(text: str, ended: bool, case: QueryCase) -> Reward:
     return Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=ended)
 
 
@@ -43,10 +43,10 @@ def main(checkpoint: Path, state_dir: Path, result: Path) -> None:
     torch.set_num_threads(1)
     vars(grpo_trainer)["reward_of"] = reward_of
     trl.GRPOTrainer._generate_single_turn = given
-    policy = trainable(checkpoint, TrainerSettings(lora=LoraSettings(rank=4)))
+    policy = trainable_policy(checkpoint, TrainerSettings(lora=LoraSettings(rank=4)))
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    made = [lesson_of(make_trajectory(make_outcome(n), reasoning="they like b " * n or "b")) for n in range(5)]
-    lessons = [lesson for lesson in made if isinstance(lesson, Lesson)]
+    made = [sft_example_of(make_trajectory(make_outcome(n), reasoning="they like b " * n or "b")) for n in range(5)]
+    lessons = [lesson for lesson in made if isinstance(lesson, SftExample)]
     fit = sft.train(policy, lessons, prompter, SFT, 0, threading.Event(), state_dir / "sft", checkpoint_every=2)
     steps = reinforce.train(policy, [make_case(n) for n in range(4)], prompter, RL, 16, 0, threading.Event(), state_dir / "rl", checkpoint_every=2)
     if is_main():

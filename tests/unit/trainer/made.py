@@ -13,7 +13,7 @@ from schemas.outcomes import Outcome
 from schemas.queries import Query, Strategy
 from schemas.responses import Provenance, Response, ResponseStatus
 from schemas.trajectories import Teacher, Trajectory
-from trainer.data.cases import Case, Unusable, case_of
+from trainer.data.query_cases import QueryCase, Unusable, case_of
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -61,7 +61,7 @@ def make_outcome(
     return Outcome.joined(response, feedback)
 
 
-def make_case(number: int = 0, **fields: Any) -> Case:
+def make_case(number: int = 0, **fields: Any) -> QueryCase:
     case = case_of(make_outcome(number, **fields))
     assert not isinstance(case, Unusable)
     return case

@@ -6,32 +6,32 @@ import pytest
 
 from schemas.prompts import MARKS
 from tests.unit.trainer.made import make_outcome, make_trajectory
-from trainer.data.cases import Case, Lesson, Unusable, case_of, lesson_key, lesson_of
+from trainer.data.query_cases import QueryCase, SftExample, Unusable, case_of, sft_example_key, sft_example_of
 
 
-def lesson(number: int = 0, *, user: str = "u", truth: str = "b", reasoning: str = "they like b") -> Lesson:
-    made = lesson_of(make_trajectory(make_outcome(number, user=user, truth=truth), reasoning))
-    assert isinstance(made, Lesson)
+def lesson(number: int = 0, *, user: str = "u", truth: str = "b", reasoning: str = "they like b") -> SftExample:
+    made = sft_example_of(make_trajectory(make_outcome(number, user=user, truth=truth), reasoning))
+    assert isinstance(made, SftExample)
     return made
 
 
-def asking(text: str, truth: str = "b") -> Lesson:
+def asking(text: str, truth: str = "b") -> SftExample:
     made = lesson()
     return replace(made, case=replace(made.case, query=made.case.query.model_copy(update={"text": text}), truth=truth))
 
 
 def test_the_same_question_with_the_same_truth_is_one_lesson_whoever_explains_it() -> None:
-    assert lesson_key(lesson()) == lesson_key(lesson(reasoning="b it is"))
-    assert lesson_key(asking("a  question\n")) == lesson_key(asking("“a question”"))
+    assert sft_example_key(lesson()) == sft_example_key(lesson(reasoning="b it is"))
+    assert sft_example_key(asking("a  question\n")) == sft_example_key(asking("“a question”"))
 
 
 def test_another_user_question_or_truth_is_another_lesson() -> None:
     lessons = [lesson(), lesson(1), lesson(user="v"), lesson(truth="a"), asking("x y", "z"), asking("x", "y z")]
-    assert len({lesson_key(one) for one in lessons}) == len(lessons)
+    assert len({sft_example_key(one) for one in lessons}) == len(lessons)
 
 
 @pytest.mark.parametrize("mark", MARKS)
 def test_a_truth_with_a_mark_of_the_prompt_s_or_the_answer_s_is_not_used(mark: str) -> None:
     outcome = make_outcome(options=(), truth=f"so {mark} it is")
-    assert case_of(outcome) is lesson_of(make_trajectory(outcome)) is Unusable.TRUTH_HOLDS_MARKS
-    assert isinstance(case_of(make_outcome(options=(), truth="a <b> & </i> | im_end")), Case)
+    assert case_of(outcome) is sft_example_of(make_trajectory(outcome)) is Unusable.TRUTH_HOLDS_MARKS
+    assert isinstance(case_of(make_outcome(options=(), truth="a <b> & </i> | im_end")), QueryCase)

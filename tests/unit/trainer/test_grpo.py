@@ -13,23 +13,23 @@ from infra.errors import BadSetting, CannotContinue
 from infra.settings import LoraSettings, RlSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case
-from trainer.data.cases import Case
 from trainer.data.prompts import Prompter
+from trainer.data.query_cases import QueryCase
 from trainer.interruption import Interrupted
 from trainer.learn import grpo, reinforce
 from trainer.learn import rl as own
 from trainer.learn.grpo_trainer import Reinforce
-from trainer.learn.lora import trainable
+from trainer.learn.lora import trainable_policy
 from trainer.learn.policy import Policy
 from trainer.learn.rewards import Reward
-from trainer.learn.rollout import Completion
+from trainer.learn.rollout import PolicyCompletion
 
 RL = RlSettings(engine="trl", steps=4, prompts_per_step=2, candidates=8, learning_rate=2e-2, beta=0.05, k_min=1, k_max=2, top_p=1.0)
 CASES = [make_case(n) for n in range(4)]
 WHOLE, ADAPTER = TrainerSettings(), TrainerSettings(lora=LoraSettings(rank=4, alpha=8.0))
 
 
-def reward_of(text: str, ended: bool, case: Case) -> Reward:
+def reward_of(text: str, ended: bool, case: QueryCase) -> Reward:
     """The share of small letters, a tenth of what a random model writes."""
     return Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=ended)
 
@@ -42,7 +42,7 @@ def small_letters(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(params=[WHOLE, ADAPTER], ids=["full weights", "LoRA"])
 def policy(tiny_checkpoint: Path, request: pytest.FixtureRequest) -> Policy:
-    return trainable(tiny_checkpoint, request.param)
+    return trainable_policy(tiny_checkpoint, request.param)
 
 
 def prompter_of(policy: Policy) -> Prompter:
@@ -69,15 +69,15 @@ def test_both_engines_make_the_same_steps_of_the_same_completions(policy: Policy
     fixed = completions(rl.prompts_per_step * rl.candidates, 5)
     assert policy.end_ids == (258,)
     monkeypatch.setattr("trl.GRPOTrainer._generate_single_turn", lambda self, prompts, *rest: (fixed, None))
-    twin = trainable(policy.origin, WHOLE if policy.peft is None else ADAPTER)
+    twin = trainable_policy(policy.origin, WHOLE if policy.peft is None else ADAPTER)
     start = copied(policy.weights())
     steps = train(policy, rl)
 
     plan = grpo.plan_of(CASES, prompter_of(twin), rl, 0)
-    anchor = trainable(policy.origin, WHOLE if policy.peft is None else ADAPTER)
+    anchor = trainable_policy(policy.origin, WHOLE if policy.peft is None else ADAPTER)
     optimizer = torch.optim.AdamW([w for w in twin.model.parameters() if w.requires_grad], betas=(0.9, 0.95), weight_decay=0.0)
     for step, rows in zip(steps, plan.rows, strict=True):
-        groups = [[Completion(ids, ids[-1] == 258) for ids in fixed[n : n + rl.candidates]] for n in range(0, len(fixed), rl.candidates)]
+        groups = [[PolicyCompletion(ids, ids[-1] == 258) for ids in fixed[n : n + rl.candidates]] for n in range(0, len(fixed), rl.candidates)]
         rewards = [[reward_of(twin.tokenizer.decode(one.token_ids, skip_special_tokens=True), one.ended, CASES[0]) for one in group] for group in groups]
         prompts = [prompter_of(twin).encode(row.prompt) for row in rows]
         optimizer.param_groups[0]["lr"] = rl.learning_rate * own.rate_schedule(rl.steps)(step.step)
@@ -138,21 +138,21 @@ def test_the_anchor_stays_the_policy_that_came_in(policy: Policy, seen: list[dic
 
 
 def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(policy: Policy, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    twin = trainable(tiny_checkpoint, WHOLE if policy.peft is None else ADAPTER)
+    twin = trainable_policy(tiny_checkpoint, WHOLE if policy.peft is None else ADAPTER)
     expected = train(twin, RL, state_dir=tmp_path / "whole", checkpoint_every=1)
     stop = threading.Event()
     with pytest.raises(Interrupted):
         train(policy, RL, state_dir=tmp_path / "cut", checkpoint_every=10, stop=stop, progress=lambda step: stop.set() if step.step == 1 else None)
     shutil.copytree(tmp_path / "cut" / "states" / "checkpoint-3", tmp_path / "cut" / "states" / "checkpoint-4")
     (tmp_path / "cut" / "states" / "checkpoint-4" / "retouch.json").unlink()  # a kill while the next state was being written
-    again = trainable(tiny_checkpoint, WHOLE if policy.peft is None else ADAPTER)
+    again = trainable_policy(tiny_checkpoint, WHOLE if policy.peft is None else ADAPTER)
     told: list[own.Step] = []
     steps = train(again, RL, state_dir=tmp_path / "cut", progress=told.append)
     assert told == steps and len(steps) == RL.steps
     for step, other in zip(steps, expected, strict=True):
         assert asdict(step) | {"seconds": 0} == pytest.approx(asdict(other) | {"seconds": 0}, abs=1e-5)
     assert all(torch.allclose(weight, twin.weights()[name], atol=1e-5) for name, weight in again.weights().items())
-    done = trainable(tiny_checkpoint, WHOLE if policy.peft is None else ADAPTER)
+    done = trainable_policy(tiny_checkpoint, WHOLE if policy.peft is None else ADAPTER)
     assert train(done, RL, state_dir=tmp_path / "cut") == steps
     assert all(torch.equal(weight, again.weights()[name]) for name, weight in done.weights().items())
 

@@ -9,28 +9,28 @@ from infra.errors import BadSetting
 from infra.settings import LoraSettings, RlSettings, SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
-from trainer.data.cases import Lesson, lesson_of
 from trainer.data.prompts import Prompter
+from trainer.data.query_cases import SftExample, sft_example_of
 from trainer.learn import rl, sft
-from trainer.learn.lora import trainable, with_adapter, without_dropout
+from trainer.learn.lora import disable_dropout, trainable_policy, with_adapter
 from trainer.learn.policy import Policy, tensor_dtypes
 from trainer.learn.rewards import Reward
-from trainer.learn.rollout import Sampling, generate
+from trainer.learn.rollout import SamplingOptions, generate
 
 LORA = LoraSettings(rank=4, alpha=8.0)
 
 
 @pytest.fixture
 def policy(tiny_checkpoint: Path) -> Policy:
-    return trainable(tiny_checkpoint, TrainerSettings(lora=LORA))
+    return trainable_policy(tiny_checkpoint, TrainerSettings(lora=LORA))
 
 
 def prompter_of(policy: Policy) -> Prompter:
     return Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
 
 
-def lessons(count: int) -> list[Lesson]:
-    return [lesson for n in range(count) if isinstance(lesson := lesson_of(make_trajectory(make_outcome(n))), Lesson)]
+def lessons(count: int) -> list[SftExample]:
+    return [lesson for n in range(count) if isinstance(lesson := sft_example_of(make_trajectory(make_outcome(n))), SftExample)]
 
 
 def frozen(policy: Policy) -> dict[str, torch.Tensor]:
@@ -68,11 +68,11 @@ def test_sft_and_rl_train_the_adapter_and_the_saved_weights_are_merged(
     with torch.no_grad():
         logits, merged = (one.model(torch.tensor(prompts[:1])).logits for one in (policy, again))
     assert torch.allclose(logits, merged, atol=1e-2)
-    assert len(generate(policy, prompts, 2, Sampling(3, 1.0), threading.Event())) == 2
+    assert len(generate(policy, prompts, 2, SamplingOptions(3, 1.0), threading.Event())) == 2
 
 
 def test_frozen_weights_may_be_bfloat16_while_the_adapter_is_float32(tiny_checkpoint: Path) -> None:
-    policy = trainable(tiny_checkpoint, TrainerSettings(lora=LORA, frozen_dtype="bfloat16"))
+    policy = trainable_policy(tiny_checkpoint, TrainerSettings(lora=LORA, frozen_dtype="bfloat16"))
     assert {weight.dtype for weight in policy.model.parameters() if weight.requires_grad} == {torch.float32}
     assert {weight.dtype for weight in policy.model.parameters() if not weight.requires_grad} == {torch.bfloat16}
 
@@ -83,11 +83,11 @@ def test_targets_that_the_model_does_not_have_are_refused(tiny_checkpoint: Path)
 
 
 def test_rank_zero_trains_all_weights(tiny_checkpoint: Path) -> None:
-    policy = trainable(tiny_checkpoint, TrainerSettings())
+    policy = trainable_policy(tiny_checkpoint, TrainerSettings())
     assert policy.peft is None and all(weight.requires_grad for weight in policy.model.parameters())
 
 
 def test_rl_runs_without_dropout(tiny_checkpoint: Path) -> None:
-    policy = trainable(tiny_checkpoint, TrainerSettings(lora=LoraSettings(rank=4, dropout=0.5)))
-    without_dropout(policy.model)
+    policy = trainable_policy(tiny_checkpoint, TrainerSettings(lora=LoraSettings(rank=4, dropout=0.5)))
+    disable_dropout(policy.model)
     assert all(module.p == 0 for module in policy.model.modules() if isinstance(module, torch.nn.Dropout))

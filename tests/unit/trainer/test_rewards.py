@@ -7,20 +7,20 @@ import pytest
 from schemas.rewriting import Rewrite
 from schemas.scoring import style_f1
 from tests.unit.trainer.made import make_case
-from trainer.data.cases import Case
-from trainer.learn.rewards import Guard, NotFinite, Reward, finite, reward_of
+from trainer.data.query_cases import QueryCase
+from trainer.learn.rewards import NotFinite, Reward, RewardGuard, finite, reward_of
 
 BONUS = 0.1
 DRAFT, TRUTH, SHOWN = "The harbour bakery wins a prize", "harbour bakery wins!! prize!!", "walkers keep their bridge!!"
 
 
-def text_case(*, truth: str = TRUTH, draft: str = DRAFT, shown: str = SHOWN, text: str = "a bakery won") -> Case:
+def text_case(*, truth: str = TRUTH, draft: str = DRAFT, shown: str = SHOWN, text: str = "a bakery won") -> QueryCase:
     case = make_case(options=(), base=draft, truth=truth)
     items = tuple(item.model_copy(update={"response": shown}) for item in case.items)
     return replace(case, items=items, query=case.query.model_copy(update={"text": text}))
 
 
-def rewarded(answer: str, case: Case) -> Reward:
+def rewarded(answer: str, case: QueryCase) -> Reward:
     return reward_of(Rewrite("they write low", answer).to_text(), True, case)
 
 
@@ -34,7 +34,7 @@ def test_a_rewrite_earns_its_score_and_the_bonus(answer: str) -> None:
 @pytest.mark.parametrize("answer", [DRAFT, f'"{DRAFT}"'])
 def test_a_repeated_draft_earns_the_drafts_score_and_no_bonus(answer: str) -> None:
     reward = rewarded(answer, text_case())
-    assert reward.guard is Guard.DRAFT_REPEATED
+    assert reward.guard is RewardGuard.DRAFT_REPEATED
     assert reward.total(BONUS) == reward.score == style_f1(answer, TRUTH)
     assert reward.score > 0
 
@@ -42,14 +42,14 @@ def test_a_repeated_draft_earns_the_drafts_score_and_no_bonus(answer: str) -> No
 @pytest.mark.parametrize("answer", [SHOWN, SHOWN.upper(), f"“{SHOWN}”"])
 def test_a_copied_item_loses_its_score(answer: str) -> None:
     reward = rewarded(answer, text_case())
-    assert reward.guard is Guard.ITEM_COPIED
+    assert reward.guard is RewardGuard.ITEM_COPIED
     assert reward.total(BONUS) == BONUS
 
 
 def test_an_item_about_the_very_same_text_may_be_repeated() -> None:
     case = text_case(text="item 1")
     assert case.items[1].content == case.query.text
-    assert rewarded(SHOWN, case).guard is Guard.ITEM_COPIED  # of the other items
+    assert rewarded(SHOWN, case).guard is RewardGuard.ITEM_COPIED  # of the other items
     assert rewarded(SHOWN, replace(case, items=case.items[1:2])).guard is None
 
 
@@ -67,7 +67,7 @@ def test_an_item_about_the_very_same_text_may_be_repeated() -> None:
 )
 def test_flattery_loses_the_score(answer: str) -> None:
     reward = rewarded(answer, text_case())
-    assert reward.guard is Guard.FLATTERY
+    assert reward.guard is RewardGuard.FLATTERY
     assert reward.score > 0
     assert reward.total(BONUS) == BONUS
 
@@ -76,7 +76,7 @@ def test_flattery_loses_the_score(answer: str) -> None:
     "case",
     [text_case(truth="great question: who wins"), text_case(shown="Great question! who walks"), text_case(text="what a great question we had today")],
 )
-def test_what_the_user_or_the_query_says_is_no_flattery(case: Case) -> None:
+def test_what_the_user_or_the_query_says_is_no_flattery(case: QueryCase) -> None:
     assert rewarded("great question!! bakery wins", case).guard is None
 
 
@@ -89,7 +89,7 @@ def test_the_score_of_a_text_that_is_too_long_shrinks_with_the_excess() -> None:
     longest = max(map(len, (DRAFT, TRUTH, SHOWN)))
     within, beyond = (rewarded(TRUTH + "!" * (length - len(TRUTH)), text_case()) for length in (2 * longest, 4 * longest))
     assert within.guard is None
-    assert beyond.guard is Guard.TOO_LONG
+    assert beyond.guard is RewardGuard.TOO_LONG
     assert beyond.total(BONUS) == pytest.approx(beyond.score / 2 + BONUS)
 
 
@@ -102,7 +102,7 @@ def test_the_score_of_a_text_that_is_too_long_shrinks_with_the_excess() -> None:
         text_case(truth="word " * 100),
     ],
 )
-def test_the_users_own_answer_is_never_guarded(case: Case) -> None:
+def test_the_users_own_answer_is_never_guarded(case: QueryCase) -> None:
     reward = rewarded(case.truth, case)
     assert (reward.score, reward.guard, reward.total(BONUS)) == (1.0, None, 1.0 + BONUS)
 

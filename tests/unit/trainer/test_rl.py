@@ -15,7 +15,7 @@ from trainer.learn.policy import Policy
 from trainer.learn.rewards import Reward
 from trainer.learn.rl import Diverged, advantages, draw, learn, policy_loss, rate_schedule, roll_out, train
 from trainer.learn.rl_state import Deck
-from trainer.learn.rollout import Sampling
+from trainer.learn.rollout import SamplingOptions
 
 
 def mask_of(lengths: list[list[int]]) -> Tensor:
@@ -191,7 +191,7 @@ def test_a_reward_that_is_not_finite_stops_the_run(policy: Policy, monkeypatch: 
 
 def test_at_its_start_the_policy_is_the_anchor(policy: Policy) -> None:
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    batch = roll_out(policy, [make_case(0), make_case(1)], prompter, 2, 3, Sampling(5, 1.0, 0.9), threading.Event())
+    batch = roll_out(policy, [make_case(0), make_case(1)], prompter, 2, 3, SamplingOptions(5, 1.0, 0.9), threading.Event())
     optimizer = torch.optim.SGD(policy.model.parameters(), lr=0.0)
     loss, kl, entropy = learn(policy, policy, batch, RL, optimizer)
     assert kl == pytest.approx(0.0, abs=1e-5) and entropy > 0 and loss == pytest.approx(0.0, abs=1e-4)

@@ -12,13 +12,13 @@ import torch
 from infra.settings import RlSettings
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case
-from trainer.data.cases import Case
 from trainer.data.prompts import Prompter
+from trainer.data.query_cases import QueryCase
 from trainer.interruption import Interrupted
 from trainer.learn.policy import Policy
 from trainer.learn.rl import Step, train
 from trainer.learn.rl_state import Deck
-from trainer.learn.weights import trained, weights_digest
+from trainer.learn.trained_weights import trained_weights, weights_digest
 
 RL = RlSettings(steps=7, prompts_per_step=2, candidates=4, learning_rate=1e-2, beta=0.1, k_min=1, k_max=3)
 EVERY = 3
@@ -37,7 +37,7 @@ def run(
     *,
     rl: RlSettings = RL,
     at_step: Callable[[Step, threading.Event], None] | None = None,
-    cases: Sequence[Case] = CASES,
+    cases: Sequence[QueryCase] = CASES,
     context: int = 512,
 ) -> tuple[Policy, list[Step]]:
     policy, stop = Policy.load(checkpoint), threading.Event()
@@ -61,7 +61,7 @@ def figures(steps: list[Step]) -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def uninterrupted(tiny_checkpoint: Path) -> tuple[str, list[dict[str, Any]]]:
     policy, steps = run(tiny_checkpoint, None)
-    return weights_digest(trained(policy.model)), figures(steps)
+    return weights_digest(trained_weights(policy.model)), figures(steps)
 
 
 def kill(step: Step, stop: threading.Event) -> None:
@@ -84,7 +84,7 @@ def test_a_run_cut_short_ends_like_one_that_was_not(
     policy, steps = run(tiny_checkpoint, tmp_path, at_step=lambda step, stop: done.append(step.step))
     assert done == list(range(RL.steps))
     assert figures(steps) == uninterrupted[1]
-    assert weights_digest(trained(policy.model)) == uninterrupted[0]
+    assert weights_digest(trained_weights(policy.model)) == uninterrupted[0]
 
 
 @pytest.mark.parametrize("end", [kill, ask_to_stop])
@@ -97,14 +97,14 @@ def test_prompts_that_do_not_fit_are_passed_over_alike_by_a_run_cut_short(
         run(tiny_checkpoint, tmp_path, cases=some, context=200, at_step=lambda step, stop: end(step, stop) if step.step == 4 else None)
     policy, again = run(tiny_checkpoint, tmp_path, cases=some, context=200)
     assert sum(step.left_out for step in again) >= 3 and figures(again) == figures(steps)
-    assert weights_digest(trained(policy.model)) == weights_digest(trained(whole.model))
+    assert weights_digest(trained_weights(policy.model)) == weights_digest(trained_weights(whole.model))
 
 
 def test_a_finished_run_is_restored_without_another_step(tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, list[dict[str, Any]]]) -> None:
     first, made = run(tiny_checkpoint, tmp_path)
     again, restored = run(tiny_checkpoint, tmp_path)
     assert restored == made  # their seconds, too: nothing was done again
-    assert weights_digest(trained(again.model)) == weights_digest(trained(first.model)) == uninterrupted[0]
+    assert weights_digest(trained_weights(again.model)) == weights_digest(trained_weights(first.model)) == uninterrupted[0]
 
 
 def test_a_broken_state_costs_the_steps_since_the_one_before(tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, list[dict[str, Any]]]) -> None:
@@ -112,7 +112,7 @@ def test_a_broken_state_costs_the_steps_since_the_one_before(tiny_checkpoint: Pa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000006", "00000007"]
     (tmp_path / "00000007" / "tensors.safetensors").write_bytes(b"")
     policy, steps = run(tiny_checkpoint, tmp_path)
-    assert figures(steps) == uninterrupted[1] and weights_digest(trained(policy.model)) == uninterrupted[0]
+    assert figures(steps) == uninterrupted[1] and weights_digest(trained_weights(policy.model)) == uninterrupted[0]
 
 
 def test_a_state_of_other_settings_or_weights_is_not_continued(tiny_checkpoint: Path, tmp_path: Path) -> None:

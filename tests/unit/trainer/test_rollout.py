@@ -6,7 +6,7 @@ import torch
 
 from trainer.interruption import Interrupted
 from trainer.learn.policy import Policy
-from trainer.learn.rollout import Sampling, generate, log_probabilities
+from trainer.learn.rollout import SamplingOptions, generate, log_probabilities
 from trainer.learn.shared_prompt import NAME
 
 
@@ -22,7 +22,7 @@ def prompts_of(*lengths: int) -> list[list[int]]:
 
 def test_greedy_completions_equal_those_of_transformers(policy: Policy) -> None:
     prompts = prompts_of(3, 40, 17)
-    ours = generate(policy, prompts, 1, Sampling(8), threading.Event(), batch_size=2)
+    ours = generate(policy, prompts, 1, SamplingOptions(8), threading.Event(), batch_size=2)
     policy.model.set_attn_implementation("sdpa")
     for prompt, (completion,) in zip(prompts, ours, strict=True):
         ids = torch.tensor([prompt])
@@ -48,7 +48,7 @@ def test_log_probabilities_equal_those_of_each_row_alone(policy: Policy) -> None
 
 def test_sampling_stays_inside_the_nucleus_and_candidates_differ(policy: Policy) -> None:
     torch.manual_seed(0)
-    group = generate(policy, prompts_of(9), 64, Sampling(1, 1.0, 0.05), threading.Event())[0]
+    group = generate(policy, prompts_of(9), 64, SamplingOptions(1, 1.0, 0.05), threading.Event())[0]
     policy.model.set_attn_implementation("sdpa")
     probabilities = torch.softmax(policy.model(torch.tensor(prompts_of(9))).logits[0, -1], -1).sort(descending=True)
     policy.model.set_attn_implementation(NAME)
@@ -61,7 +61,7 @@ def test_a_completion_ends_with_its_end_token_or_is_cut_off(policy: Policy) -> N
     torch.manual_seed(0)
     ends = (policy.end_ids[0], 5, 6, 7, 8, 9, 10, 11)
     eager = Policy(policy.model, policy.tokenizer, policy.origin, ends, policy.pad_id)
-    for one in generate(eager, prompts_of(4), 64, Sampling(12, 1.0, 1.0), threading.Event())[0]:
+    for one in generate(eager, prompts_of(4), 64, SamplingOptions(12, 1.0, 1.0), threading.Event())[0]:
         assert one.ended == (one.token_ids[-1] in ends) and (one.ended or len(one.token_ids) == 12)
         assert not set(one.token_ids[:-1]) & set(ends)
 
@@ -70,4 +70,4 @@ def test_a_stop_is_heard_between_two_tokens(policy: Policy) -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(Interrupted):
-        generate(policy, prompts_of(4), 1, Sampling(4), stop)
+        generate(policy, prompts_of(4), 1, SamplingOptions(4), stop)

@@ -9,18 +9,20 @@ from hypothesis import strategies as st
 
 from infra.settings import TrainerSettings
 from schemas.ids import derive, is_held_out
-from trainer.data.cases import Unusable
-from trainer.data.selection import Entry, Kind, Selected, capped, select
-from trainer.data.spool import Span
+from trainer.data.query_cases import Unusable
+from trainer.data.record_selection import RecordSummary, RowKind, SelectedRecords, capped, select
+from trainer.data.text_spool import TextSpan
 
 OPEN = TrainerSettings(user_share=1.0, replay_share=1.0, judge_after=0.0)
 TRAINING = [name for name in (f"u{n}" for n in range(60)) if not is_held_out("t", name, 0.3)]
 HELD_OUT = [name for name in (f"u{n}" for n in range(60)) if is_held_out("t", name, 0.3)]
 
 
-def entry(number: int, user: str = TRAINING[0], kind: Kind = Kind.TRAJECTORY, **fields: Any) -> Entry:
+def entry(number: int, user: str = TRAINING[0], kind: RowKind = RowKind.TRAJECTORY, **fields: Any) -> RecordSummary:
     row_id = derive("row", kind, user, number).bytes
-    made = Entry(kind, row_id, f"t/{user}", "d", float(number), float(number), row_id, has_history=True, is_old=False, unusable=None, span=Span(0, 0))
+    made = RecordSummary(
+        kind, row_id, f"t/{user}", "d", float(number), float(number), row_id, has_history=True, is_old=False, unusable=None, span=TextSpan(0, 0)
+    )
     return made._replace(**fields)
 
 
@@ -28,7 +30,7 @@ def shares(**fields: float) -> TrainerSettings:
     return OPEN.model_copy(update=fields)
 
 
-def by_user(found: Selected) -> Counter[str]:
+def by_user(found: SelectedRecords) -> Counter[str]:
     return Counter(kept.user for kept in found.lessons)
 
 
@@ -89,7 +91,7 @@ def test_a_lesson_taught_before_is_not_news() -> None:
 
 
 def test_outcomes_that_look_alike_all_stay() -> None:
-    assert len(select([entry(n, kind=Kind.OUTCOME, lesson=None) for n in range(5)], {}, OPEN).training) == 5
+    assert len(select([entry(n, kind=RowKind.OUTCOME, lesson=None) for n in range(5)], {}, OPEN).training) == 5
 
 
 @pytest.mark.parametrize(("earliest", "kept"), [(9.0, 0), (10.0, 1)])
@@ -101,11 +103,11 @@ def test_only_what_is_from_before_the_request_is_forgotten(earliest: float, kept
 def test_what_cannot_be_used_is_counted_by_topic_and_reason() -> None:
     entries = [
         entry(1, unusable=Unusable.NO_TRUTH),
-        entry(2, kind=Kind.OUTCOME, unusable=Unusable.NO_TRUTH),
-        entry(3, kind=Kind.OUTCOME, has_history=False),
+        entry(2, kind=RowKind.OUTCOME, unusable=Unusable.NO_TRUTH),
+        entry(3, kind=RowKind.OUTCOME, has_history=False),
         entry(4, HELD_OUT[0]),
     ]
-    found = select([*entries, entry(5, HELD_OUT[0], Kind.OUTCOME, has_history=False)], {}, OPEN)
+    found = select([*entries, entry(5, HELD_OUT[0], RowKind.OUTCOME, has_history=False)], {}, OPEN)
     reasons = {name: count for name, count in found.counts.items() if "." in name}
     assert reasons == {"trajectories.no_truth": 1, "outcomes.no_truth": 1, "outcomes.no_history": 1, "trajectories.held_out": 1}
     assert len(found.heldout) == 1 and not found.training  # serving falls back where there is no history, so it is judged
@@ -113,12 +115,12 @@ def test_what_cannot_be_used_is_counted_by_topic_and_reason() -> None:
 
 def test_held_out_outcomes_from_before_most_of_the_training_judge_only_where_the_later_are_too_few() -> None:
     lessons = [entry(n, TRAINING[n % 20]) for n in range(100)]
-    heldout = [entry(n, HELD_OUT[n % 10], Kind.OUTCOME) for n in range(100)]
+    heldout = [entry(n, HELD_OUT[n % 10], RowKind.OUTCOME) for n in range(100)]
     found = select([*lessons, *heldout], {}, shares(judge_after=0.8, eval_queries=20))
     assert {kept.asked_at for kept in found.heldout} == {float(n) for n in range(80, 100)} and found.counts["outcomes.asked_early"] == 80
     few = select([*lessons, *heldout], {}, shares(judge_after=0.8, eval_queries=21))
     assert len(few.heldout) == 100 and few.counts["heldout_later"] == 20 and "outcomes.asked_early" not in few.counts
-    many = select([*lessons, *(entry(n, HELD_OUT[n % 10], Kind.OUTCOME) for n in range(200))], {}, shares(judge_after=0.5, eval_queries=600))
+    many = select([*lessons, *(entry(n, HELD_OUT[n % 10], RowKind.OUTCOME) for n in range(200))], {}, shares(judge_after=0.5, eval_queries=600))
     assert len(many.heldout) == 150 and many.counts["outcomes.asked_early"] == 50  # they need not fill eval_queries
     alone = select([*lessons, *heldout], {}, shares(judge_after=0.8, eval_queries=20, min_heldout_users=11))
     assert len(alone.heldout) == 100

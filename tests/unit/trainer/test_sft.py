@@ -11,16 +11,16 @@ from infra.settings import SftSettings
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.disk import files_up_to
 from tests.unit.trainer.made import make_outcome, make_trajectory
-from trainer.data.cases import Lesson, lesson_of
 from trainer.data.prompts import Prompter
+from trainer.data.query_cases import SftExample, sft_example_of
 from trainer.interruption import Interrupted
 from trainer.learn.policy import Policy
 from trainer.learn.sft import check_labels, examples, tokens, train
 
 
-def lessons(count: int) -> list[Lesson]:
-    found = [lesson_of(make_trajectory(make_outcome(number))) for number in range(count)]
-    return [lesson for lesson in found if isinstance(lesson, Lesson)]
+def lessons(count: int) -> list[SftExample]:
+    found = [sft_example_of(make_trajectory(make_outcome(number))) for number in range(count)]
+    return [lesson for lesson in found if isinstance(lesson, SftExample)]
 
 
 @pytest.mark.timeout(300)
@@ -60,9 +60,9 @@ def test_examples_show_k_items_and_leave_out_what_does_not_fit(tiny_checkpoint: 
     assert {row["prompt"].count("=>") for row in mixed} == {1, 2, 3}
 
 
-def answering(reasoning: str) -> Lesson:
-    lesson = lesson_of(make_trajectory(make_outcome(), reasoning=reasoning))
-    assert isinstance(lesson, Lesson)
+def answering(reasoning: str) -> SftExample:
+    lesson = sft_example_of(make_trajectory(make_outcome(), reasoning=reasoning))
+    assert isinstance(lesson, SftExample)
     return lesson
 
 

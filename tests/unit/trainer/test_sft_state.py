@@ -10,13 +10,13 @@ from infra.errors import CannotContinue
 from infra.settings import LoraSettings, SftSettings
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_outcome, make_trajectory
-from trainer.data.cases import Lesson, lesson_of
 from trainer.data.prompts import Prompter
+from trainer.data.query_cases import SftExample, sft_example_of
 from trainer.interruption import Interrupted
 from trainer.learn.lora import with_adapter
 from trainer.learn.policy import Policy
-from trainer.learn.sft import Fit, FitStep, order, train
-from trainer.learn.weights import trained, weights_digest
+from trainer.learn.sft import SftResult, SftStep, order, train
+from trainer.learn.trained_weights import trained_weights, weights_digest
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -28,43 +28,43 @@ class Killed(BaseException):
     """As if the process ended there."""
 
 
-def lessons() -> list[Lesson]:
-    found = [lesson_of(make_trajectory(make_outcome(number), reasoning="they like b " * number or "b")) for number in range(5)]
-    return [lesson for lesson in found if isinstance(lesson, Lesson)]
+def lessons() -> list[SftExample]:
+    found = [sft_example_of(make_trajectory(make_outcome(number), reasoning="they like b " * number or "b")) for number in range(5)]
+    return [lesson for lesson in found if isinstance(lesson, SftExample)]
 
 
 def run(
-    checkpoint: Path, state_dir: Path | None, *, sft: SftSettings = SFT, rank: int = 0, at_step: Callable[[FitStep, threading.Event], None] | None = None
-) -> tuple[str, Fit, list[FitStep]]:
+    checkpoint: Path, state_dir: Path | None, *, sft: SftSettings = SFT, rank: int = 0, at_step: Callable[[SftStep, threading.Event], None] | None = None
+) -> tuple[str, SftResult, list[SftStep]]:
     policy, stop = with_adapter(Policy.load(checkpoint), LoraSettings(rank=rank, dropout=0.1 if rank else 0.0), 0), threading.Event()
-    told: list[FitStep] = []
+    told: list[SftStep] = []
 
-    def progress(step: FitStep) -> None:
+    def progress(step: SftStep) -> None:
         told.append(step)
         if at_step:
             at_step(step, stop)
 
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     fit = train(policy, lessons(), prompter, sft, 3, stop, state_dir, progress, EVERY)
-    return weights_digest(trained(policy.model)), fit, told
+    return weights_digest(trained_weights(policy.model)), fit, told
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tiny_checkpoint: Path) -> tuple[str, Fit, list[FitStep]]:
+def uninterrupted(tiny_checkpoint: Path) -> tuple[str, SftResult, list[SftStep]]:
     return run(tiny_checkpoint, None)
 
 
-def kill(step: FitStep, stop: threading.Event) -> None:
+def kill(step: SftStep, stop: threading.Event) -> None:
     raise Killed
 
 
-def ask_to_stop(step: FitStep, stop: threading.Event) -> None:
+def ask_to_stop(step: SftStep, stop: threading.Event) -> None:
     stop.set()
 
 
 @pytest.mark.parametrize(("number", "end"), [(2, kill), (5, kill), (5, ask_to_stop), (7, kill)])
 def test_sft_cut_short_ends_like_one_that_was_not(
-    tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, Fit, list[FitStep]], number: int, end: Callable[[FitStep, threading.Event], None]
+    tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, SftResult, list[SftStep]], number: int, end: Callable[[SftStep, threading.Event], None]
 ) -> None:
     with pytest.raises((Killed, Interrupted)):
         run(tiny_checkpoint, tmp_path, at_step=lambda step, stop: end(step, stop) if step.step == number else None)
@@ -73,7 +73,7 @@ def test_sft_cut_short_ends_like_one_that_was_not(
 
 
 def test_all_steps_done_are_not_done_again_and_a_broken_checkpoint_costs_those_since_the_one_before(
-    tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, Fit, list[FitStep]]
+    tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, SftResult, list[SftStep]]
 ) -> None:
     assert run(tiny_checkpoint, tmp_path) == run(tiny_checkpoint, tmp_path) == uninterrupted
     assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-6", "checkpoint-7"]
@@ -105,6 +105,6 @@ def test_a_lora_is_continued_from_checkpoints_of_the_adapter_alone(tiny_checkpoi
     assert run(tiny_checkpoint, tmp_path, rank=2) == run(tiny_checkpoint, None, rank=2)
 
 
-def test_micro_batches_make_the_same_steps(tiny_checkpoint: Path, uninterrupted: tuple[str, Fit, list[FitStep]]) -> None:
+def test_micro_batches_make_the_same_steps(tiny_checkpoint: Path, uninterrupted: tuple[str, SftResult, list[SftStep]]) -> None:
     _, fit, _ = run(tiny_checkpoint, None, sft=SFT.model_copy(update={"micro_batch": 1}))
     assert fit.losses == pytest.approx(uninterrupted[1].losses, abs=1e-3)

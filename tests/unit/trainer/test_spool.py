@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.data.spool import BUFFER, Spool, Spooled
+from trainer.data.text_spool import BUFFER, SpooledSequence, TextSpool
 
 
 def descriptors() -> int:
@@ -10,7 +10,7 @@ def descriptors() -> int:
 
 
 def test_texts_are_found_again_whether_or_not_they_are_written_yet(tmp_path: Path) -> None:
-    spool = Spool(tmp_path / "new")
+    spool = TextSpool(tmp_path / "new")
     texts = [b"", b"first", b"x" * (BUFFER + 1), b"last"]
     spans = [spool.put(text) for text in texts]
     assert [spool.get(span) for span in spans] == texts
@@ -19,7 +19,7 @@ def test_texts_are_found_again_whether_or_not_they_are_written_yet(tmp_path: Pat
 
 def test_a_spool_leaves_no_file_and_no_descriptor(tmp_path: Path) -> None:
     before = descriptors()
-    spool = Spool(tmp_path)
+    spool = TextSpool(tmp_path)
     spool.put(b"secret")
     assert not list(tmp_path.iterdir()) and descriptors() == before + 1
     del spool
@@ -27,14 +27,14 @@ def test_a_spool_leaves_no_file_and_no_descriptor(tmp_path: Path) -> None:
 
 
 def test_a_spooled_sequence_makes_its_elements_when_asked(tmp_path: Path) -> None:
-    spool = Spool(tmp_path)
+    spool = TextSpool(tmp_path)
     made: list[int] = []
 
     def number(text: bytes) -> int:
         made.append(int(text))
         return made[-1]
 
-    numbers = Spooled(spool, [spool.put(b"%d" % n) for n in range(9)], number)
+    numbers = SpooledSequence(spool, [spool.put(b"%d" % n) for n in range(9)], number)
     assert len(numbers) == 9 and not made
     assert numbers[2] == 2 and numbers[-1] == 8 and made == [2, 8]
     assert list(numbers[3:5]) == [3, 4] and list(numbers) == list(range(9))

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests.unit.trainer.disk import files_up_to
-from trainer.learn.training_state import FACTS, TENSORS, State, newest, save, writing
+from trainer.learn.saved_state import FACTS, TENSORS, SavedState, disk_errors, newest_state, save_state
 
 PURPOSE = {"seed": 1, "steps": 40}
 
@@ -13,7 +13,7 @@ PURPOSE = {"seed": 1, "steps": 40}
 def saved(directory: Path, *numbers: int) -> None:
     for number in numbers:
         tensors = {"weight": torch.full((3, 2), float(number)), "rng": torch.arange(4, dtype=torch.uint8)}
-        save(directory, State(number, {"step": number, "curve": [0.5, None]}, tensors), PURPOSE)
+        save_state(directory, SavedState(number, {"step": number, "curve": [0.5, None]}, tensors), PURPOSE)
 
 
 def names(directory: Path) -> list[str]:
@@ -22,14 +22,14 @@ def names(directory: Path) -> list[str]:
 
 def test_a_state_comes_back_as_it_was_saved_and_the_one_before_it_stays(tmp_path: Path) -> None:
     saved(tmp_path, 10, 20, 30)
-    found = newest(tmp_path, PURPOSE)
+    found = newest_state(tmp_path, PURPOSE)
     assert found is not None and found.number == 30 and found.facts == {"step": 30, "curve": [0.5, None]}
     assert torch.equal(found.tensors["weight"], torch.full((3, 2), 30.0)) and found.tensors["rng"].dtype == torch.uint8
     assert names(tmp_path) == ["00000020", "00000030"]
 
 
 def test_where_nothing_was_saved_there_is_no_state(tmp_path: Path) -> None:
-    assert newest(tmp_path / "nowhere", PURPOSE) is None and newest(tmp_path, PURPOSE) is None
+    assert newest_state(tmp_path / "nowhere", PURPOSE) is None and newest_state(tmp_path, PURPOSE) is None
 
 
 def truncate(path: Path) -> None:
@@ -60,24 +60,24 @@ def change_a_fact(path: Path) -> None:
 def test_a_broken_state_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, damage: Any, reason: str) -> None:
     saved(tmp_path, 10, 20)
     damage(tmp_path / "00000020" / file)
-    found = newest(tmp_path, PURPOSE)
+    found = newest_state(tmp_path, PURPOSE)
     assert found is not None and found.number == 10
     assert [vars(record)["reason"] for record in caplog.records] == [reason]
     saved(tmp_path, 20)
-    again = newest(tmp_path, PURPOSE)
+    again = newest_state(tmp_path, PURPOSE)
     assert again is not None and again.number == 20 and names(tmp_path) == ["00000010", "00000020"]
 
 
 def test_a_state_of_another_purpose_is_not_taken(tmp_path: Path) -> None:
     saved(tmp_path, 10)
-    assert newest(tmp_path, PURPOSE | {"seed": 2}) is None
+    assert newest_state(tmp_path, PURPOSE | {"seed": 2}) is None
 
 
 def test_what_a_kill_left_half_written_is_not_a_state(tmp_path: Path) -> None:
     saved(tmp_path, 10)
     (tmp_path / ".new").mkdir()
     (tmp_path / ".new" / TENSORS).write_bytes(b"half")
-    found = newest(tmp_path, PURPOSE)
+    found = newest_state(tmp_path, PURPOSE)
     assert found is not None and found.number == 10
     saved(tmp_path, 20)
     assert names(tmp_path) == ["00000010", "00000020"]
@@ -86,13 +86,13 @@ def test_what_a_kill_left_half_written_is_not_a_state(tmp_path: Path) -> None:
 def test_a_disk_that_takes_no_more_is_the_worlds_fault_and_the_state_before_stays(tmp_path: Path) -> None:
     saved(tmp_path, 10)
     with files_up_to(10_000), pytest.raises(OSError, match=str(tmp_path)):
-        save(tmp_path, State(20, {}, {"weight": torch.zeros(100_000)}), PURPOSE)
-    found = newest(tmp_path, PURPOSE)
+        save_state(tmp_path, SavedState(20, {}, {"weight": torch.zeros(100_000)}), PURPOSE)
+    found = newest_state(tmp_path, PURPOSE)
     assert found is not None and found.number == 10
 
 
 def test_what_torch_cannot_write_is_the_disks_fault_and_other_errors_are_not(tmp_path: Path) -> None:
-    with files_up_to(10_000), pytest.raises(OSError, match=str(tmp_path)), writing(tmp_path):
+    with files_up_to(10_000), pytest.raises(OSError, match=str(tmp_path)), disk_errors(tmp_path):
         torch.save(torch.zeros(100_000), tmp_path / "optimizer.pt")
-    with pytest.raises(RuntimeError, match="shape"), writing(tmp_path):
+    with pytest.raises(RuntimeError, match="shape"), disk_errors(tmp_path):
         raise RuntimeError("shape mismatch")

@@ -6,20 +6,20 @@ import pytest
 
 from schemas.rewriting import Rewrite
 from tests.unit.trainer.made import make_case
-from trainer.data.cases import Case
+from trainer.data.query_cases import QueryCase
 from trainer.judge.behaviour import Row, behaviour
 
 TAGS = ("comedy", "dark comedy", "action")
 SHOWN = "walkers keep their old bridge over the wide river !!"
 
 
-def text_case(*, truth: str = "the bakery wins", draft: str = "The bakery won", text: str = "a bakery won") -> Case:
+def text_case(*, truth: str = "the bakery wins", draft: str = "The bakery won", text: str = "a bakery won") -> QueryCase:
     case = make_case(options=(), base=draft, truth=truth)
     items = tuple(item.model_copy(update={"response": SHOWN}) for item in case.items[:1])
     return replace(case, items=items, query=case.query.model_copy(update={"text": text}))
 
 
-def texts(*answers: str, case: Case | None = None) -> dict[str, float]:
+def texts(*answers: str, case: QueryCase | None = None) -> dict[str, float]:
     return behaviour([Row(case or text_case(), None, answer) for answer in answers])
 
 
@@ -42,7 +42,7 @@ def test_the_draft_is_recognized_in_any_task() -> None:
         (SHOWN, text_case(text="item 0"), 0.0),  # the item is about the very same text
     ],
 )
-def test_a_copied_item_is_recognized(answer: str, case: Case, share: float) -> None:
+def test_a_copied_item_is_recognized(answer: str, case: QueryCase, share: float) -> None:
     assert texts(answer, case=case)["copied_share"] == share
 
 

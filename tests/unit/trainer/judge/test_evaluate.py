@@ -4,12 +4,12 @@ from dataclasses import asdict
 import pytest
 
 from tests.unit.trainer.made import make_case
-from trainer.data.cases import Case
+from trainer.data.query_cases import QueryCase
 from trainer.judge.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, choose, compare, mean_score
 from trainer.learn.rewards import answer_of, reward_of
 
 
-def cases(users: int, per_user: int, domain: str = "letters") -> list[Case]:
+def cases(users: int, per_user: int, domain: str = "letters") -> list[QueryCase]:
     return [make_case(n, user=f"u{u}", domain=domain) for u in range(users) for n in range(per_user)]
 
 

@@ -2,13 +2,13 @@ import itertools
 from dataclasses import replace
 
 from tests.unit.trainer.made import make_case
-from trainer.data.cases import Case
+from trainer.data.query_cases import QueryCase
 from trainer.judge.extraction import ASKED, ROWS, questions, said, spread
 
 JUDGED = [make_case(n, user=f"held{n % 3}", options=(), base="fine", truth="good") for n in range(6)]
 
 
-def wrote(number: int, truth: str) -> Case:
+def wrote(number: int, truth: str) -> QueryCase:
     return make_case(number, user=f"u{number}", options=(), base="some draft", truth=truth)
 
 

@@ -6,7 +6,7 @@ from infra.errors import RetryLater
 from infra.registry.tracking import Point
 from infra.settings import load
 from trainer.learn.rl import Step
-from trainer.learn.sft import FitStep
+from trainer.learn.sft import SftStep
 from trainer.run.progress import Progress
 from trainer.run.report import Report
 
@@ -39,9 +39,9 @@ def begin(tmp_path: Path, store: Store, flush_s: float = 1e9) -> tuple[Progress,
 def test_steps_reach_the_report_with_how_long_the_rest_will_take(tmp_path: Path) -> None:
     progress, report = begin(tmp_path, Store())
     with report.stage("sft"):
-        progress.sft(FitStep(1, 10, 3.0))
+        progress.sft(SftStep(1, 10, 3.0))
         assert report.data["progress"] == {"step": 1, "of": 10, "eta_s": None, "loss": 3.0}
-        progress.sft(FitStep(2, 10, 2.0, seconds=0.5))
+        progress.sft(SftStep(2, 10, 2.0, seconds=0.5))
         assert report.data["progress"]["eta_s"] == 4.0
     with report.stage("rl"):
         progress.rl(step(0), 6)

@@ -18,14 +18,14 @@ T = TypeVar("T")
 BUFFER = 1 << 20
 
 
-class Span(NamedTuple):
+class TextSpan(NamedTuple):
     """Where a text stands."""
 
     offset: int
     length: int
 
 
-class Spool:
+class TextSpool:
     """Texts by place. `directory` is made where it is missing; None: the system's own for temporary files."""
 
     def __init__(self, directory: Path | None = None) -> None:
@@ -37,14 +37,14 @@ class Spool:
         self._written = 0
         self._waiting = bytearray()
 
-    def put(self, text: bytes) -> Span:
-        span = Span(self._written + len(self._waiting), len(text))
+    def put(self, text: bytes) -> TextSpan:
+        span = TextSpan(self._written + len(self._waiting), len(text))
         self._waiting += text
         if len(self._waiting) >= BUFFER:
             self._flush()
         return span
 
-    def get(self, span: Span) -> bytes:
+    def get(self, span: TextSpan) -> bytes:
         if span.offset + span.length > self._written:
             self._flush()
         return os.pread(self._descriptor, span.length, span.offset)
@@ -56,10 +56,10 @@ class Spool:
             del self._waiting[:written]
 
 
-class Spooled(Sequence[T]):
+class SpooledSequence(Sequence[T]):
     """A sequence whose elements are made from their texts each time they are asked for; none is kept."""
 
-    def __init__(self, spool: Spool, spans: Sequence[Span], make: Callable[[bytes], T]) -> None:
+    def __init__(self, spool: TextSpool, spans: Sequence[TextSpan], make: Callable[[bytes], T]) -> None:
         self._spool, self._spans, self._make = spool, spans, make
 
     def __len__(self) -> int:
@@ -69,9 +69,9 @@ class Spooled(Sequence[T]):
     def __getitem__(self, index: int) -> T: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Spooled[T]: ...
+    def __getitem__(self, index: slice) -> SpooledSequence[T]: ...
 
-    def __getitem__(self, index: int | slice) -> T | Spooled[T]:
+    def __getitem__(self, index: int | slice) -> T | SpooledSequence[T]:
         if isinstance(index, slice):
-            return Spooled(self._spool, self._spans[index], self._make)
+            return SpooledSequence(self._spool, self._spans[index], self._make)
         return self._make(self._spool.get(self._spans[index]))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-def trained(model: Any) -> dict[str, Tensor]:
+def trained_weights(model: Any) -> dict[str, Tensor]:
     """The weights that training changes, by name; a tied one is there once."""
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 

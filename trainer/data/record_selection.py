@@ -3,9 +3,9 @@
 In this order, each left out counted by its reason:
 
 - `erased`: its user asked to be forgotten, and anything in it is from before that;
-- why it cannot be used (`trainer.data.cases.Unusable`), and `no_history`: an outcome of a training user that RL could not ask;
+- why it cannot be used (`trainer.data.query_cases.Unusable`), and `no_history`: an outcome of a training user that RL could not ask;
 - `held_out` trajectories, and outcomes that an ancestor may have trained on (`trained_an_ancestor`);
-- `repeated`: the same lesson again (`trainer.data.cases.lesson_key`);
+- `repeated`: the same lesson again (`trainer.data.query_cases.lesson_key`);
 - `replay_left_out`: of what the parent's ranges hold, as much as keeps it at `replay_share` of what is trained on; which is a matter of hashes;
 - `over_user_share`: of a user who would make up more than `user_share`, the oldest;
 - `asked_early`: held-out outcomes from before the `judge_after` quantile of the times that train, where the later ones alone are enough
@@ -25,25 +25,25 @@ from typing import NamedTuple
 from infra.settings import TrainerSettings
 from schemas.ids import is_held_out
 from schemas.topics import OUTCOMES, TRAJECTORIES
-from trainer.data.cases import Unusable
-from trainer.data.spool import Span
+from trainer.data.query_cases import Unusable
+from trainer.data.text_spool import TextSpan
 
 #: Later outcomes that judge alone.
 ENOUGH = 100
 
 
-class Kind(StrEnum):
+class RowKind(StrEnum):
     OUTCOME = "outcome"
     TRAJECTORY = "trajectory"
 
 
-TOPIC = {Kind.OUTCOME: OUTCOMES.name, Kind.TRAJECTORY: TRAJECTORIES.name}
+TOPIC = {RowKind.OUTCOME: OUTCOMES.name, RowKind.TRAJECTORY: TRAJECTORIES.name}
 
 
-class Entry(NamedTuple):
+class RecordSummary(NamedTuple):
     """What is remembered of a record, some 400 bytes; its text waits in the spool. Times are seconds since 1970."""
 
-    kind: Kind
+    kind: RowKind
     row_id: bytes  # of the UUID: sorts as its text does
     user: str  # tenant/user
     domain: str
@@ -53,25 +53,27 @@ class Entry(NamedTuple):
     has_history: bool
     is_old: bool  # inside the parent's ranges
     unusable: Unusable | None
-    span: Span
+    span: TextSpan
 
 
 @dataclass(frozen=True)
-class Selected:
+class SelectedRecords:
     """What a run sees, each part sorted by id. Nobody below `judged_share` ever trained."""
 
-    training: Sequence[Entry]
-    heldout: Sequence[Entry]
-    lessons: Sequence[Entry]
+    training: Sequence[RecordSummary]
+    heldout: Sequence[RecordSummary]
+    lessons: Sequence[RecordSummary]
     counts: Mapping[str, int]
     judged_share: float
 
 
-def select(entries: Iterable[Entry], erased: Mapping[str, float], trainer: TrainerSettings, untouched_share: float = 1.0, salt: bytes = b"") -> Selected:
+def select(
+    entries: Iterable[RecordSummary], erased: Mapping[str, float], trainer: TrainerSettings, untouched_share: float = 1.0, salt: bytes = b""
+) -> SelectedRecords:
     """Select by the rules above. `erased`: user -> when they asked to be forgotten; `salt` changes with the parent, so that each version replays others."""
     judged_share = min(trainer.holdout_share, untouched_share)
     counts: Counter[str] = Counter()
-    piles: dict[str, list[Entry]] = {"training": [], "heldout": [], "lessons": []}
+    piles: dict[str, list[RecordSummary]] = {"training": [], "heldout": [], "lessons": []}
     for entry in sorted(entries, key=lambda entry: (entry.kind, entry.row_id)):
         pile = _pile(entry, erased, trainer.holdout_share, judged_share)
         if pile in piles:
@@ -84,7 +86,7 @@ def select(entries: Iterable[Entry], erased: Mapping[str, float], trainer: Train
     counts.update({"training_outcomes": len(training), "lessons": len(lessons), "heldout_outcomes": len(heldout)})
     counts.update({"heldout_users": _users(heldout), "training_users": _users([*training, *lessons]), "lesson_users": _users(lessons)})
     counts.update({"replayed": sum(entry.is_old for entry in lessons), "lesson_domains": len({entry.domain for entry in lessons})})
-    return Selected(training, heldout, lessons, dict(sorted(counts.items())), judged_share)
+    return SelectedRecords(training, heldout, lessons, dict(sorted(counts.items())), judged_share)
 
 
 def capped(sizes: Collection[int], share: float) -> int:
@@ -102,7 +104,7 @@ def capped(sizes: Collection[int], share: float) -> int:
     return low
 
 
-def _pile(entry: Entry, erased: Mapping[str, float], holdout_share: float, judged_share: float) -> str:
+def _pile(entry: RecordSummary, erased: Mapping[str, float], holdout_share: float, judged_share: float) -> str:
     """Where an entry goes: a pile of what is used, or the reason why not."""
     if entry.earliest < erased.get(entry.user, -float("inf")):
         return "erased"
@@ -110,23 +112,23 @@ def _pile(entry: Entry, erased: Mapping[str, float], holdout_share: float, judge
         return entry.unusable
     tenant, user = entry.user.split("/")
     held_out = is_held_out(tenant, user, holdout_share)
-    if entry.kind is Kind.TRAJECTORY:
+    if entry.kind is RowKind.TRAJECTORY:
         return "held_out" if held_out else "lessons"
     if held_out:
         return "heldout" if is_held_out(tenant, user, judged_share) else "trained_an_ancestor"
     return "training" if entry.has_history else "no_history"
 
 
-def _once(lessons: Sequence[Entry], counts: Counter[str]) -> list[Entry]:
+def _once(lessons: Sequence[RecordSummary], counts: Counter[str]) -> list[RecordSummary]:
     """The first of each lesson, an old one before a new one: what was taught already is not news."""
-    first: dict[bytes | None, Entry] = {}
+    first: dict[bytes | None, RecordSummary] = {}
     for entry in sorted(lessons, key=lambda entry: (not entry.is_old, entry.row_id)):
         first.setdefault(entry.lesson, entry)
     _count(counts, "repeated", lessons, list(first.values()))
     return sorted(first.values(), key=lambda entry: entry.row_id)
 
 
-def _proportioned(entries: Sequence[Entry], trainer: TrainerSettings, salt: bytes, counts: Counter[str]) -> list[Entry]:
+def _proportioned(entries: Sequence[RecordSummary], trainer: TrainerSettings, salt: bytes, counts: Counter[str]) -> list[RecordSummary]:
     """Both shares at once: leaving some out for one may break the other, so each is applied until neither leaves out any more."""
     kept = list(entries)
     while True:
@@ -139,7 +141,7 @@ def _proportioned(entries: Sequence[Entry], trainer: TrainerSettings, salt: byte
         kept = least
 
 
-def _replayed(entries: Sequence[Entry], share: float, salt: bytes) -> list[Entry]:
+def _replayed(entries: Sequence[RecordSummary], share: float, salt: bytes) -> list[RecordSummary]:
     """All that is new, and of the old at most `share` of the whole."""
     old = [entry for entry in entries if entry.is_old]
     new = [entry for entry in entries if not entry.is_old]
@@ -148,16 +150,16 @@ def _replayed(entries: Sequence[Entry], share: float, salt: bytes) -> list[Entry
     return new + drawn[:room]
 
 
-def _fair(entries: Sequence[Entry], share: float) -> list[Entry]:
+def _fair(entries: Sequence[RecordSummary], share: float) -> list[RecordSummary]:
     """Of every user the latest, at most `share` of the whole."""
-    by_user: dict[str, list[Entry]] = defaultdict(list)
+    by_user: dict[str, list[RecordSummary]] = defaultdict(list)
     for entry in sorted(entries, key=lambda entry: (-entry.asked_at, entry.row_id)):
         by_user[entry.user].append(entry)
     most = capped([len(theirs) for theirs in by_user.values()], share)
     return [entry for theirs in by_user.values() for entry in theirs[:most]]
 
 
-def _later(heldout: Sequence[Entry], trained_at: Collection[float], trainer: TrainerSettings, counts: Counter[str]) -> Sequence[Entry]:
+def _later(heldout: Sequence[RecordSummary], trained_at: Collection[float], trainer: TrainerSettings, counts: Counter[str]) -> Sequence[RecordSummary]:
     """Those asked after most of what trains, where they are enough to judge by; else all."""
     times = sorted(trained_at)
     cut = times[min(len(times) - 1, int(trainer.judge_after * len(times)))] if times else -float("inf")
@@ -169,10 +171,10 @@ def _later(heldout: Sequence[Entry], trained_at: Collection[float], trainer: Tra
     return later
 
 
-def _count(counts: Counter[str], reason: str, before: Sequence[Entry], after: Sequence[Entry]) -> None:
+def _count(counts: Counter[str], reason: str, before: Sequence[RecordSummary], after: Sequence[RecordSummary]) -> None:
     if len(after) < len(before):
         counts[f"{TOPIC[before[0].kind]}.{reason}"] += len(before) - len(after)
 
 
-def _users(entries: Iterable[Entry]) -> int:
+def _users(entries: Iterable[RecordSummary]) -> int:
     return len({entry.user for entry in entries})

@@ -13,19 +13,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from trainer.learn.training_state import digest_of, digest_of_file, write_json
+from trainer.learn.saved_state import digest_of, digest_of_file, write_json
 
 log = logging.getLogger(__name__)
 
 MARK = "retouch.json"
 
 
-def mark(checkpoint: Path, purpose: Mapping[str, Any]) -> None:
+def mark_checkpoint(checkpoint: Path, purpose: Mapping[str, Any]) -> None:
     """Say that a checkpoint is whole and what it is good for."""
     write_json(checkpoint / MARK, {"purpose": digest_of(purpose), "files": _digests(checkpoint)})
 
 
-def newest(directory: Path, purpose: Mapping[str, Any]) -> Path | None:
+def newest_checkpoint(directory: Path, purpose: Mapping[str, Any]) -> Path | None:
     """The newest marked and sound checkpoint that was made for `purpose`, or None."""
     found = sorted(directory.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
     for checkpoint in reversed(found):

@@ -30,7 +30,7 @@ class Unusable(StrEnum):
 
 
 @dataclass(frozen=True)
-class Case:
+class QueryCase:
     """One question of one user, with the history as it was and the user's own answer. `items` come best first."""
 
     case_id: str
@@ -50,15 +50,15 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Lesson:
+class SftExample:
     """A case with the reasoning that leads from its base answer to the truth. `items` begin with the example the reasoning rests on."""
 
-    case: Case
+    case: QueryCase
     items: tuple[HistoryItem, ...]
     reasoning: str
 
 
-def case_of(outcome: Outcome) -> Case | Unusable:
+def case_of(outcome: Outcome) -> QueryCase | Unusable:
     context = outcome.response.context
     query, base_answer = context.draft.query, context.draft.answer
     truth = (outcome.truth or "").strip()
@@ -70,10 +70,10 @@ def case_of(outcome: Outcome) -> Case | Unusable:
         return Unusable.TRUTH_HOLDS_MARKS
     if context.draft.status is not DraftStatus.DRAFTED or not base_answer.strip():
         return Unusable.NO_BASE_ANSWER
-    return Case(str(outcome.outcome_id), outcome.key.decode(), query, base_answer, context.items, truth)
+    return QueryCase(str(outcome.outcome_id), outcome.key.decode(), query, base_answer, context.items, truth)
 
 
-def lesson_of(trajectory: Trajectory) -> Lesson | Unusable:
+def sft_example_of(trajectory: Trajectory) -> SftExample | Unusable:
     case = case_of(trajectory.outcome)
     if isinstance(case, Unusable):
         return case
@@ -83,10 +83,10 @@ def lesson_of(trajectory: Trajectory) -> Lesson | Unusable:
     if not trajectory.reasoning.strip():
         return Unusable.EMPTY_REASONING
     others = (item for item in case.items if item.interaction_id != example.interaction_id)
-    return Lesson(case, (example, *others), trajectory.reasoning)
+    return SftExample(case, (example, *others), trajectory.reasoning)
 
 
-def lesson_key(lesson: Lesson) -> bytes:
+def sft_example_key(lesson: SftExample) -> bytes:
     """Lessons with the same key teach the same: one user, domain, query text and truth, whoever wrote the reasoning and whenever.
 
     16 bytes, so that a snapshot can remember the keys of all it holds. Texts are compared as `schemas.sameness.normalized` sees them.

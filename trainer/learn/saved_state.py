@@ -31,12 +31,12 @@ _NEW = ".new"
 _TORCH_WRITES = ("inline_container.cc", "PytorchStreamWriter", "iostream error")
 
 
-class Broken(ValueError):
+class BrokenState(ValueError):
     """A state's files are not what its digests say, or were made for another purpose."""
 
 
 @dataclass(frozen=True)
-class State:
+class SavedState:
     """One state as it was saved."""
 
     number: int
@@ -44,7 +44,7 @@ class State:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-def save(directory: Path, state: State, purpose: Mapping[str, Any]) -> None:
+def save_state(directory: Path, state: SavedState, purpose: Mapping[str, Any]) -> None:
     """Make `state` the newest of `directory` and drop all but the one before it. `purpose` (plain JSON) says for what it is good. Blocks for the disk.
 
     Raises OSError where it cannot be written.
@@ -54,7 +54,7 @@ def save(directory: Path, state: State, purpose: Mapping[str, Any]) -> None:
     scratch = directory / _NEW
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    with writing(directory):
+    with disk_errors(directory):
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.tensors.items()}, scratch / TENSORS)
     body = {"facts": state.facts, "purpose": digest_of(purpose), "tensors": digest_of_file(scratch / TENSORS)}
     (scratch / FACTS).write_text(json.dumps(body | {"digest": digest_of(body)}))
@@ -68,18 +68,18 @@ def save(directory: Path, state: State, purpose: Mapping[str, Any]) -> None:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def newest(directory: Path, purpose: Mapping[str, Any]) -> State | None:
+def newest_state(directory: Path, purpose: Mapping[str, Any]) -> SavedState | None:
     """The newest sound state that was made for `purpose`, or None. One that is broken is logged and the one before it is tried."""
     for path in reversed(_numbered(directory)):
         try:
             return _read(path, purpose)
-        except Broken as error:
+        except BrokenState as error:
             log.warning("state set aside", extra={"state": str(path), "reason": str(error)})
     return None
 
 
 @contextmanager
-def writing(directory: Path) -> Iterator[None]:
+def disk_errors(directory: Path) -> Iterator[None]:
     """Around writes by safetensors and torch, whose errors for a full disk are of their own types. Raises OSError for those."""
     from safetensors import SafetensorError
 
@@ -111,7 +111,7 @@ def digest_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _read(path: Path, purpose: Mapping[str, Any]) -> State:
+def _read(path: Path, purpose: Mapping[str, Any]) -> SavedState:
     from safetensors.torch import load_file
 
     try:
@@ -119,14 +119,14 @@ def _read(path: Path, purpose: Mapping[str, Any]) -> State:
         digest = body.pop("digest")
         tensors = digest_of_file(path / TENSORS)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise Broken(f"unreadable: {type(error).__name__}") from None
+        raise BrokenState(f"unreadable: {type(error).__name__}") from None
     if digest != digest_of(body):
-        raise Broken(f"{FACTS} differs from its digest")
+        raise BrokenState(f"{FACTS} differs from its digest")
     if tensors != body["tensors"]:
-        raise Broken(f"{TENSORS} differs from its digest")
+        raise BrokenState(f"{TENSORS} differs from its digest")
     if body["purpose"] != digest_of(purpose):
-        raise Broken("made with other settings, data or weights")
-    return State(int(path.name), body["facts"], load_file(path / TENSORS))
+        raise BrokenState("made with other settings, data or weights")
+    return SavedState(int(path.name), body["facts"], load_file(path / TENSORS))
 
 
 def _numbered(directory: Path) -> list[Path]:

@@ -16,17 +16,17 @@ import torch
 from infra.settings import Settings
 from trainer.data.prompts import Prompter
 from trainer.data.snapshot import Snapshot
-from trainer.learn import reinforce, sft, training_state
+from trainer.learn import reinforce, sft
 from trainer.learn.distributed import is_main
-from trainer.learn.lora import trainable
+from trainer.learn.lora import trainable_policy
 from trainer.learn.policy import Policy
 from trainer.learn.rl import Step
-from trainer.learn.training_state import State
-from trainer.learn.weights import trained
+from trainer.learn.saved_state import SavedState, newest_state, save_state
+from trainer.learn.trained_weights import trained_weights
 
 
 @dataclass(frozen=True)
-class Learning:
+class PolicyTraining:
     """Of one run. `folder` is where its state is kept, `run_id` its name."""
 
     settings: Settings
@@ -38,23 +38,23 @@ class Learning:
     def policy(self, parent: Path, champion: Path) -> Policy:
         """What is trained, from the checkpoint `parent`; it must be able to replace `champion`."""
         torch.set_num_threads(self.settings.trainer.threads)
-        return trainable(parent, self.settings.trainer, parent=champion)
+        return trainable_policy(parent, self.settings.trainer, parent=champion)
 
-    def sft(self, policy: Policy, prompter: Prompter, progress: Callable[[sft.FitStep], None] | None = None) -> sft.Fit:
+    def sft(self, policy: Policy, prompter: Prompter, progress: Callable[[sft.SftStep], None] | None = None) -> sft.SftResult:
         """What it leaves is RL's KL anchor, so it is stored as it is and not as it would be served."""
-        weights = trained(policy.model)
-        found = training_state.newest(self.folder / "sft", self.purpose)
+        weights = trained_weights(policy.model)
+        found = newest_state(self.folder / "sft", self.purpose)
         if found:
             with torch.no_grad():
                 for name, weight in weights.items():
                     weight.copy_(found.tensors[name])
-            return sft.Fit(**found.facts)
+            return sft.SftResult(**found.facts)
         trainer, steps = self.settings.trainer, self.folder / "sft-steps"
         fit = sft.train(
             policy, self.snapshot.lessons, prompter, trainer.sft, trainer.seed, self.stop, steps, progress, checkpoint_every=trainer.checkpoint_every
         )
         if is_main():
-            training_state.save(self.folder / "sft", State(fit.steps, asdict(fit), weights), self.purpose)
+            save_state(self.folder / "sft", SavedState(fit.steps, asdict(fit), weights), self.purpose)
             shutil.rmtree(steps, ignore_errors=True)
         return fit
 
