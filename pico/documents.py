@@ -46,12 +46,12 @@ _PROSE_WEIGHT = 0.25
 _ECHO_SHARE = 0.35
 
 
-class Span(NamedTuple):
+class WeightedText(NamedTuple):
     text: str
     weight: float
 
 
-Document = list[Span]
+Document = list[WeightedText]
 
 
 def base_document(rng: random.Random) -> Document:
@@ -84,7 +84,7 @@ def copying(draw: Callable[[random.Random], Document]) -> Callable[[random.Rando
 
 def _echo(rng: random.Random) -> Document:
     text = prose.words(rng, rng.randint(6, 30))
-    return [Span(user_turn(f"echo : {text}"), REST), Span(text + END, ANSWER)]
+    return [WeightedText(user_turn(f"echo : {text}"), REST), WeightedText(text + END, ANSWER)]
 
 
 def _one_of(rng: random.Random, kinds: Sequence[tuple[float, Callable[[random.Random, str], Document]]], domain: str) -> Document:
@@ -93,7 +93,7 @@ def _one_of(rng: random.Random, kinds: Sequence[tuple[float, Callable[[random.Ra
 
 
 def _lighter(document: Document) -> Document:
-    return [Span(text, weight * _PROSE_WEIGHT) for text, weight in document]
+    return [WeightedText(text, weight * _PROSE_WEIGHT) for text, weight in document]
 
 
 def query_of(exchange: Exchange) -> Query:
@@ -125,13 +125,13 @@ def reflection_input(exchange: Exchange, draft: str, history: Sequence[Exchange]
 
 def _blind(rng: random.Random, domain: str) -> Document:
     _, exchange = _scene(rng, domain)
-    return [Span(user_turn(task_prompt(exchange)), REST), Span(exchange.generic + END, ANSWER)]
+    return [WeightedText(user_turn(task_prompt(exchange)), REST), WeightedText(exchange.generic + END, ANSWER)]
 
 
 def _log(rng: random.Random, domain: str) -> Document:
     """A profile as the reflection prompt shows it, of one consistent user; every response is a label to predict from the lines above."""
     draw = _user(rng, domain)
-    spans = [Span(open_turn("profile :\n"), REST)]
+    spans = [WeightedText(open_turn("profile :\n"), REST)]
     for _ in range(rng.randint(2, 5) if domain in prose.DOMAINS else rng.randint(3, 10)):
         spans += _labelled_line(draw())
     return spans
@@ -140,10 +140,10 @@ def _log(rng: random.Random, domain: str) -> Document:
 def _answer_as_the_user(rng: random.Random, domain: str) -> Document:
     """A profile, then the task without a draft; the answer is the user's own."""
     history, exchange = _scene(rng, domain)
-    spans = [Span(open_turn("profile :\n"), REST)]
+    spans = [WeightedText(open_turn("profile :\n"), REST)]
     for item in reversed(history):
         spans += _labelled_line(item)
-    return [*spans, Span(user_turn(task_prompt(exchange)).removeprefix(open_turn("")), REST), Span(exchange.response + END, ANSWER)]
+    return [*spans, WeightedText(user_turn(task_prompt(exchange)).removeprefix(open_turn("")), REST), WeightedText(exchange.response + END, ANSWER)]
 
 
 def _keep_the_draft(rng: random.Random, domain: str) -> Document:
@@ -151,7 +151,7 @@ def _keep_the_draft(rng: random.Random, domain: str) -> Document:
     history, exchange = _scene(rng, domain)
     draft = exchange.generic
     completion = Rewrite(f"draft is {draft}", draft).to_text()
-    return [Span(user_turn(reflection_input(exchange, draft, history)), REST), Span(completion + END, ANSWER)]
+    return [WeightedText(user_turn(reflection_input(exchange, draft, history)), REST), WeightedText(completion + END, ANSWER)]
 
 
 def _recall(rng: random.Random, domain: str) -> Document:
@@ -159,7 +159,7 @@ def _recall(rng: random.Random, domain: str) -> Document:
     history, _ = _scene(rng, domain)
     asked = rng.choice(history)
     lines = "".join(f"{_line(item)}\n" for item in reversed(history))
-    return [Span(user_turn(f"profile :\n{lines}recall : {asked.content}"), REST), Span(asked.response + END, ANSWER)]
+    return [WeightedText(user_turn(f"profile :\n{lines}recall : {asked.content}"), REST), WeightedText(asked.response + END, ANSWER)]
 
 
 def _scene(rng: random.Random, domain: str) -> tuple[list[Exchange], Exchange]:
@@ -180,7 +180,7 @@ def _user(rng: random.Random, domain: str) -> Callable[[], Exchange]:
 def someone(rng: random.Random, domain: str, *, crisp: bool = False) -> Callable[[], Exchange]:
     """The exchanges of one user, one a call: of the world, or a `crisp` and noise-free one. Writers of prose are always the latter."""
     if domain in prose.DOMAINS:
-        manner = prose.Manner.draw(rng)
+        manner = prose.TitleStyle.draw(rng)
         return lambda: prose.draw_exchange(rng, manner, domain)
     if crisp:
         clear = Taste.draw_crisp(rng)
@@ -216,7 +216,7 @@ def _labelled_line(item: Exchange) -> Document:
     """The line end belongs to the label: Qwen2's splitting joins it to punctuation."""
     line = _line(item)
     head = line[: line.index(" => ") + len(" =>")]
-    return [Span(head, REST), Span(f"{line.removeprefix(head)}\n", ANSWER)]
+    return [WeightedText(head, REST), WeightedText(f"{line.removeprefix(head)}\n", ANSWER)]
 
 
 def _domain(rng: random.Random) -> str:

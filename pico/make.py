@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast, Qwen2ForCausalLM
 
-from pico.card import Card, Figures, export, write_card
 from pico.checkpoints import ROOT
 from pico.documents import Document, base_document, copying, reflector_document
+from pico.model_card import Figures, ModelCard, export, write_card
 from pico.probe import Complete, completer, draft_kept, generic_agreement, in_context_score, rag_score
 from pico.tokenizer import train_tokenizer
 from pico.training import Recipe, new_model, pretrain
@@ -155,7 +155,7 @@ def describe(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, rec
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     figures = blueprint.measure(completer(model, tokenizer))
     command = f"python -m pico.make --only {name} --steps {first.steps} --copying-steps {second.steps} --seed {first.seed}"
-    card = Card(blueprint.title, blueprint.summary, blueprint.data, blueprint.limits, command, recipes, seconds)
+    card = ModelCard(blueprint.title, blueprint.summary, blueprint.data, blueprint.limits, command, recipes, seconds)
     write_card(card, directory, model.num_parameters(), figures)
     logger.info("%s: %s", name, figures)
 

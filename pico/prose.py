@@ -56,7 +56,7 @@ _CLOSERS = ("", "", "", "?", "!", "...")
 
 
 @dataclass(frozen=True)
-class Manner:
+class TitleStyle:
     """How somebody writes titles."""
 
     case: str  # as it stands, or "title", "lower", "sentence"
@@ -83,7 +83,7 @@ class Manner:
         return word[0].upper() + word[1:] if self.case == "title" or place == 0 else word
 
 
-def draw_exchange(rng: random.Random, manner: Manner, domain: str) -> Exchange:
+def draw_exchange(rng: random.Random, manner: TitleStyle, domain: str) -> Exchange:
     """A passage, its user-blind title, and the title in this manner."""
     text = passage(rng)
     title = manner.of(text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.swap.load import Answer
-from workers.serving.engines.engine import Swap
+from workers.serving.engines.engine import SwapResult
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Observed:
     event_s: float  # the event is sent
     served_s: float  # the worker routes to the new version
     answered_s: float  # the first answer by it
-    swap: Swap
+    swap: SwapResult
 
     def to_json(self) -> dict[str, Any]:
         times = {

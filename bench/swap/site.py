@@ -19,12 +19,12 @@ from schemas.messages import Message
 from schemas.model_events import Alias, ModelEvent
 from schemas.topics import MODEL_EVENTS, Topic
 from workers.reflection.reflector import Reflector
-from workers.reflection.shadowing import Shadowing
-from workers.serving.engines.engine import Engine, Swap
+from workers.reflection.shadow_queue import ShadowQueue
+from workers.serving.engines.engine import Engine, SwapResult
 from workers.serving.follower import Follower
-from workers.serving.model_event_listener import Hints, KafkaHints
+from workers.serving.model_event_listener import KafkaModelEventListener, ModelEventListener
 from workers.serving.routes import Routes
-from workers.serving.start import start
+from workers.serving.startup import start
 
 
 class Counted:
@@ -44,7 +44,7 @@ class Inside:
     reflector: Reflector
     shadows: Counted
     promoter: Promoter
-    swaps: list[Swap]  # of the champion, in order
+    swaps: list[SwapResult]  # of the champion, in order
     routes: Routes | None = None  # instead of the follower's, where an experiment is played
 
 
@@ -73,7 +73,7 @@ class Promoter:
         self._producer.close(timeout=5)
 
 
-async def _follow(follower: Follower, hints: Hints, poll_s: float, swaps: list[Swap]) -> None:
+async def _follow(follower: Follower, hints: ModelEventListener, poll_s: float, swaps: list[SwapResult]) -> None:
     """`Follower.follow`, and keeps what each swap took."""
     while True:
         event = await asyncio.to_thread(hints.wait, poll_s)
@@ -86,10 +86,10 @@ async def inside(settings: Settings, registry: Registry) -> AsyncIterator[Inside
     """Started and following when the block begins. The registry's and the broker's clients run in threads, as in the worker."""
     stop = threading.Event()
     started = await asyncio.to_thread(start, settings, registry, stop)
-    hints, shadows = KafkaHints(settings, stop), Counted()
+    hints, shadows = KafkaModelEventListener(settings, stop), Counted()
     follower = Follower(settings, registry, started.engine, started.serving, hints)
     reflector = Reflector(settings.reflection, started.engine, lambda: found.routes or follower.routes)
-    shadowing = Shadowing(reflector.unseen, shadows, lambda: reflector.in_flight, settings.reflection.concurrency)
+    shadowing = ShadowQueue(reflector.unseen, shadows, lambda: reflector.in_flight, settings.reflection.concurrency)
     reflector.after = shadowing.offer
     promoter = await asyncio.to_thread(Promoter, settings, registry)
     found = Inside(started.engine, follower, reflector, shadows, promoter, [])

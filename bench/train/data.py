@@ -22,7 +22,7 @@ from schemas.topics import OUTCOMES
 from schemas.trajectories import Trajectory
 from trainer.data.query_cases import QueryCase, SftExample, Unusable, case_of, sft_example_key, sft_example_of
 from workers.runtime.handler import Incoming
-from workers.teacher.instruction import Instruction
+from workers.teacher.handler import TeacherHandler
 from workers.teacher.template import TemplateTeacher
 
 
@@ -70,13 +70,13 @@ def build(material: Material, settings: Settings, stop: threading.Event) -> Data
 
 def _lessons(outcomes: Sequence[Outcome], holdout_share: float, settings: Settings) -> list[SftExample]:
     taught = asyncio.run(
-        _teach(outcomes, Instruction(TemplateTeacher(), holdout_share, settings.teacher.max_reasoning_chars, settings.teacher.min_reasoning_chars))
+        _teach(outcomes, TeacherHandler(TemplateTeacher(), holdout_share, settings.teacher.max_reasoning_chars, settings.teacher.min_reasoning_chars))
     )
     found = (sft_example_of(trajectory) for trajectory in taught)
     return list({sft_example_key(lesson): lesson for lesson in found if not isinstance(lesson, Unusable)}.values())
 
 
-async def _teach(outcomes: Iterable[Outcome], instruction: Instruction) -> list[Trajectory]:
+async def _teach(outcomes: Iterable[Outcome], instruction: TeacherHandler) -> list[Trajectory]:
     taught = []
     for offset, outcome in enumerate(outcomes):
         envelope = open_envelope(seal(outcome, id=outcome.outcome_id, source="/bench/train"))

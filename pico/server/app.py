@@ -11,7 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 
 from pico.server.chat_completions import AssistantTurn, ChatCompletion, ChatRequest, Choice, ModelList, ServedModel, TokenUsage, error_body
-from workers.serving.engines.engine import Engine, EngineDied, GenerationFailed, Sampling
+from workers.serving.engines.engine import Engine, EngineDied, GenerationFailed, SamplingParameters
 
 INVALID = "invalid_request_error"
 
@@ -27,7 +27,7 @@ def create_app(engine: Engine, model: str, default_max_tokens: int, on_death: Ca
             return _error(404, f"the model {request.model!r} does not exist; this server has {model!r}", code="model_not_found", param="model")
         max_tokens = request.max_tokens or request.max_completion_tokens or default_max_tokens
         try:
-            made = await engine.generate(request.messages[0].text, Sampling(max_new_tokens=max_tokens, stop=()))
+            made = await engine.generate(request.messages[0].text, SamplingParameters(max_new_tokens=max_tokens, stop=()))
         except GenerationFailed as error:
             return _error(400, str(error), code="context_length_exceeded", param="messages")
         except EngineDied:

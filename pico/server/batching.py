@@ -10,8 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from workers.serving.engines.backend import Backend, Completion
-from workers.serving.engines.engine import Sampling
+from workers.serving.engines.backend import Backend, BackendCompletion
+from workers.serving.engines.engine import SamplingParameters
 
 #: One wait. While it brings new requests another follows, up to `MOST_WAITS`.
 WAIT_S = 0.005
@@ -29,7 +29,7 @@ class GatheringBackend:
         self._grew = False
         self._waits = 0
 
-    def admit(self, request_id: int, token_ids: list[int], sampling: Sampling) -> None:
+    def admit(self, request_id: int, token_ids: list[int], sampling: SamplingParameters) -> None:
         self._inner.admit(request_id, token_ids, sampling)
         self._gathered.add(request_id)
         self._grew = True
@@ -38,7 +38,7 @@ class GatheringBackend:
         self._inner.abort(request_id)
         self._gathered.discard(request_id)
 
-    def step(self) -> Sequence[Completion]:
+    def step(self) -> Sequence[BackendCompletion]:
         """A wait that returns nothing, as long as waiting brings more; then the inner backend's step."""
         if self._grew and self._waits < MOST_WAITS and len(self._gathered) < self._full:
             self._grew = False

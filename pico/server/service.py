@@ -21,10 +21,10 @@ from pico.server.batching import GatheringBackend
 from schemas.responses import ModelVersion
 from workers.serving.engines.backend import Backend
 from workers.serving.engines.chat import ChatTemplate
-from workers.serving.engines.scheduler import Limits
+from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
 from workers.serving.engines.transformers_engine import TransformersBackend, TransformersOptions
-from workers.serving.engines.version_slots import Held
+from workers.serving.engines.version_slots import VersionCheckpoint
 
 log = logging.getLogger(__name__)
 
@@ -89,13 +89,13 @@ def load_engine(settings: Settings) -> ServingEngine:
         raise BadSetting(f"base.checkpoint={settings.base.checkpoint}: there is no model in {checkpoint}")
     model = ModelVersion(name=settings.base.model, version="local", digest=verify_checkpoint(checkpoint))
     context = int(json.loads((checkpoint / "config.json").read_text())["max_position_embeddings"])
-    limits = Limits(max_model_len=context, in_flight=settings.base.concurrency, drain_s=settings.base.timeout_s)
+    limits = EngineLimits(max_model_len=context, in_flight=settings.base.concurrency, drain_s=settings.base.timeout_s)
     options = TransformersOptions(max_batch=settings.base.concurrency, threads=THREADS)
 
     def make_backend(path: Path) -> Backend:
         return GatheringBackend(TransformersBackend(path, options), full=options.max_batch)
 
-    return ServingEngine.start(make_backend, ChatTemplate(checkpoint), Held(model, checkpoint), limits)
+    return ServingEngine.start(make_backend, ChatTemplate(checkpoint), VersionCheckpoint(model, checkpoint), limits)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -17,15 +17,15 @@ from infra.errors import BadSetting
 from infra.settings import EngineKind, ReflectionSettings, Settings
 from schemas.responses import ModelVersion
 from tests.tiny_model import make_checkpoint
-from workers.serving.engines.engine import Generation, Sampling
+from workers.serving.engines.engine import GenerationResult, SamplingParameters
 from workers.serving.engines.factory import start_engine
-from workers.serving.engines.lora import CONFIG, Base
+from workers.serving.engines.lora import CONFIG, AdapterBase
 from workers.serving.engines.serving_engine import ServingEngine
 
 #: torch, transformers, PEFT and vLLM warn about themselves.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(400)]
 
-SAMPLING = Sampling(max_new_tokens=16)
+SAMPLING = SamplingParameters(max_new_tokens=16)
 BASE, FIRST, SECOND = (ModelVersion(name="tiny", version=version, digest=version * 64) for version in "012")
 PROMPTS = [f"a film about {'the sea ' * (i % 3)} number {i}" for i in range(6)]
 Texts = dict[str, list[str]]
@@ -94,7 +94,7 @@ async def test_adapters_answer_beside_one_another_and_take_each_others_place(eng
     assert texts["0"] != texts["1"] != texts["2"]
 
     async def ask(version: str | None) -> tuple[str | None, list[str]]:
-        made: list[Generation] = await asyncio.gather(*[engine.generate(prompt, SAMPLING, version) for prompt in PROMPTS])
+        made: list[GenerationResult] = await asyncio.gather(*[engine.generate(prompt, SAMPLING, version) for prompt in PROMPTS])
         assert len({generation.model.version for generation in made}) == 1
         return made[0].model.version, [generation.text.rstrip("\ufffd") for generation in made]
 
@@ -110,7 +110,7 @@ async def test_adapters_answer_beside_one_another_and_take_each_others_place(eng
 
 def test_only_the_base_and_adapters_over_it_are_served(folder: Path, tmp_path: Path) -> None:
     verify_checkpoint(folder / "adapter-1")
-    base = Base(folder / "base")
+    base = AdapterBase(folder / "base")
     assert not base.misfits(folder / "base")
     assert not base.misfits(folder / "adapter-1")
     other = make_checkpoint(tmp_path / "other", seed=5)

@@ -17,7 +17,7 @@ from infra.settings import EngineKind, ReflectionSettings, Settings
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from tests.tiny_model import make_checkpoint
-from workers.serving.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, Sampling, SwapFailed
+from workers.serving.engines.engine import EngineDied, FinishReason, GenerationFailed, GenerationResult, SamplingParameters, SwapFailed
 from workers.serving.engines.factory import start_engine
 from workers.serving.engines.serving_engine import ServingEngine
 
@@ -28,7 +28,7 @@ VLLM_MISSING = importlib.util.find_spec("vllm") is None
 ON_VLLM = [pytest.mark.slow, pytest.mark.skipif(VLLM_MISSING, reason="vLLM is not installed")]
 #: And with room for how many versions.
 KINDS = [(EngineKind.TRANSFORMERS, 1), (EngineKind.TRANSFORMERS, 2), pytest.param((EngineKind.VLLM, 2), marks=ON_VLLM)]
-SAMPLING = Sampling(max_new_tokens=24)
+SAMPLING = SamplingParameters(max_new_tokens=24)
 FIRST, SECOND = (ModelVersion(name="tiny", version=version, digest=version * 64) for version in "12")
 CANDIDATES = [f"tag : a film about {'the sea ' * (i % 5)} number {i} => draft : action" for i in range(24)]
 #: Two kernels' rounding decides between tokens whose logits are nearer than this share of the logits' size.
@@ -106,7 +106,7 @@ def _whole(text: str) -> str:
     return text.rstrip("\ufffd")
 
 
-async def _ask(engine: ServingEngine, prompts: list[str], version: str | None = None) -> list[Generation]:
+async def _ask(engine: ServingEngine, prompts: list[str], version: str | None = None) -> list[GenerationResult]:
     return await asyncio.gather(*[engine.generate(prompt, SAMPLING, version) for prompt in prompts])
 
 
@@ -126,14 +126,14 @@ async def test_thirty_two_at_once_get_what_each_would_get_alone(engine: ServingE
 async def test_a_stop_string_ends_the_text_and_stays_in_it(engine: ServingEngine, models: Models) -> None:
     found = ((prompt, text, re.search("[ -~]", text[2:-8])) for prompt, text in models.texts["1"].items())
     prompt, text, stop = next((prompt, text, match.group()) for prompt, text, match in found if match)
-    answer = await engine.generate(prompt, Sampling(max_new_tokens=24, stop=(stop,)))
+    answer = await engine.generate(prompt, SamplingParameters(max_new_tokens=24, stop=(stop,)))
     assert answer.text == text[: text.index(stop) + len(stop)]
     assert answer.finish_reason is FinishReason.STOP
     assert answer.completion_tokens < 24
 
 
 async def test_a_swap_under_load_drops_nothing_and_mixes_nothing(engine: ServingEngine, models: Models) -> None:
-    asked: list[tuple[str, Generation]] = []
+    asked: list[tuple[str, GenerationResult]] = []
     swapped = asyncio.Event()
 
     async def ask_on(prompt: str) -> None:
@@ -219,7 +219,7 @@ async def test_a_caller_that_gives_up_frees_its_place(engine: ServingEngine, mod
 async def test_a_prompt_beyond_the_context_fails_alone(engine: ServingEngine, models: Models) -> None:
     long, fine = await asyncio.gather(engine.generate("sea " * 600, SAMPLING), engine.generate(models.prompts[0], SAMPLING), return_exceptions=True)
     assert isinstance(long, GenerationFailed)
-    assert isinstance(fine, Generation)
+    assert isinstance(fine, GenerationResult)
 
 
 def test_a_checkpoint_that_does_not_load_at_start_says_so(models: Models, tmp_path: Path) -> None:

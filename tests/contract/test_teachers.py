@@ -15,13 +15,13 @@ from schemas.rewriting import Rewrite, parse
 from tests.unit.workers.made import STARS, make_outcome
 from tests.unit.workers.openai_server import Answer, OpenAiServer, completion, failure, scripted, serving
 from workers.endpoints.client import ChatEndpoint
-from workers.teacher.checks import Brevity, flaw
+from workers.teacher.checks import ReasoningLength, flaw
 from workers.teacher.llm import LlmTeacher
+from workers.teacher.reasoning_teacher import ReasoningTeacher, Rejection, RejectionReason
 from workers.teacher.service import choose
-from workers.teacher.teaching import Reason, Rejected, Teacher
 from workers.teacher.template import TemplateTeacher
 
-BREVITY = Brevity(10, 300)
+BREVITY = ReasoningLength(10, 300)
 EXPLAINABLE = [
     make_outcome(draft="comedy", shown="dark comedy", truth="dark comedy"),
     make_outcome(draft="action", shown="fantasy", truth="action"),
@@ -46,7 +46,7 @@ def obeys(body: dict[str, Any]) -> Answer:
 
 
 @pytest.fixture(params=["template", "llm"])
-async def teacher(request: pytest.FixtureRequest) -> AsyncIterator[Teacher]:
+async def teacher(request: pytest.FixtureRequest) -> AsyncIterator[ReasoningTeacher]:
     if request.param == "template":
         yield TemplateTeacher()
         return
@@ -59,28 +59,28 @@ def endpoint(server: OpenAiServer) -> ChatEndpoint:
     return ChatEndpoint(server.url, "m", api_key="k", timeout_s=60.0, concurrency=2)
 
 
-async def explain(teacher: Teacher, outcome: Outcome) -> Rewrite | Rejected:
+async def explain(teacher: ReasoningTeacher, outcome: Outcome) -> Rewrite | Rejection:
     return await teacher.explain(outcome, outcome.response.context.items[0])
 
 
 @pytest.mark.parametrize("outcome", EXPLAINABLE)
-async def test_reasoning_passes_the_checks_and_survives_the_rewrite_format(teacher: Teacher, outcome: Outcome) -> None:
+async def test_reasoning_passes_the_checks_and_survives_the_rewrite_format(teacher: ReasoningTeacher, outcome: Outcome) -> None:
     taught = await explain(teacher, outcome)
     assert isinstance(taught, Rewrite)
     assert flaw(taught, outcome, BREVITY) is None
     assert parse(taught.to_text()) == taught == Rewrite(taught.reasoning, outcome.truth or "")
 
 
-async def test_the_same_outcome_gets_the_same_reasoning(teacher: Teacher) -> None:
+async def test_the_same_outcome_gets_the_same_reasoning(teacher: ReasoningTeacher) -> None:
     assert await explain(teacher, EXPLAINABLE[0]) == await explain(teacher, EXPLAINABLE[0])
 
 
-async def test_an_outcome_without_a_truth_is_a_mistake_of_the_caller(teacher: Teacher) -> None:
+async def test_an_outcome_without_a_truth_is_a_mistake_of_the_caller(teacher: ReasoningTeacher) -> None:
     with pytest.raises(ValueError, match="no truth"):
         await explain(teacher, make_outcome(truth=None))
 
 
-async def test_a_teacher_signs(teacher: Teacher) -> None:
+async def test_a_teacher_signs(teacher: ReasoningTeacher) -> None:
     assert teacher.signature.name
 
 
@@ -102,21 +102,21 @@ async def test_the_llm_is_shown_query_draft_example_and_truth_and_held_to_a_sche
 @pytest.mark.parametrize(
     ("answer", "reason"),
     [
-        (completion("no json"), Reason.UNREADABLE),
-        (completion('{"thought": "x"}'), Reason.UNREADABLE),
-        (completion('{"reasoning": 3, "personalized": "x"}'), Reason.UNREADABLE),
-        (completion('{"reasoning": "x"}'), Reason.UNREADABLE),
-        (completion('{"reasoning": "x", "personalized": "x", "also": "x"}'), Reason.UNREADABLE),
-        (completion(None), Reason.REFUSED),
-        (failure(400), Reason.REFUSED),
-        (says("", "dark comedy"), Reason.UNSUPPORTED),
-        (says(" ", "comedy"), Reason.UNSUPPORTED),
+        (completion("no json"), RejectionReason.UNREADABLE),
+        (completion('{"thought": "x"}'), RejectionReason.UNREADABLE),
+        (completion('{"reasoning": 3, "personalized": "x"}'), RejectionReason.UNREADABLE),
+        (completion('{"reasoning": "x"}'), RejectionReason.UNREADABLE),
+        (completion('{"reasoning": "x", "personalized": "x", "also": "x"}'), RejectionReason.UNREADABLE),
+        (completion(None), RejectionReason.REFUSED),
+        (failure(400), RejectionReason.REFUSED),
+        (says("", "dark comedy"), RejectionReason.UNSUPPORTED),
+        (says(" ", "comedy"), RejectionReason.UNSUPPORTED),
     ],
 )
-async def test_an_llm_without_reasoning_rejects_the_outcome(answer: Answer, reason: Reason) -> None:
+async def test_an_llm_without_reasoning_rejects_the_outcome(answer: Answer, reason: RejectionReason) -> None:
     with serving(scripted(answer)) as server:
         async with endpoint(server) as opened:
-            assert await explain(LlmTeacher(opened, "m", BREVITY), EXPLAINABLE[0]) == Rejected(reason)
+            assert await explain(LlmTeacher(opened, "m", BREVITY), EXPLAINABLE[0]) == Rejection(reason)
 
 
 async def test_what_an_llm_would_answer_instead_of_the_truth_is_left_to_the_checks() -> None:
@@ -124,7 +124,7 @@ async def test_what_an_llm_would_answer_instead_of_the_truth_is_left_to_the_chec
         async with endpoint(server) as opened:
             taught = await explain(LlmTeacher(opened, "m", BREVITY), EXPLAINABLE[0])
     assert isinstance(taught, Rewrite)
-    assert flaw(taught, EXPLAINABLE[0], BREVITY) is Reason.WRONG_BODY
+    assert flaw(taught, EXPLAINABLE[0], BREVITY) is RejectionReason.WRONG_BODY
 
 
 async def test_a_long_truth_gets_room_in_the_answer() -> None:

@@ -17,7 +17,7 @@ from schemas.prompts import base_prompt
 from schemas.queries import Query
 from schemas.topics import DRAFTS
 from workers.base.breaker import Breaker
-from workers.endpoints.client import Completion, Refused
+from workers.endpoints.client import ChatAnswer, PromptRefused
 from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.handler import DegradeReason, Incoming, Outgoing
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 class Asks(Protocol):
     """What is needed of an endpoint (workers.endpoints.client)."""
 
-    async def complete(self, prompt: str, *, max_tokens: int) -> Completion: ...
+    async def complete(self, prompt: str, *, max_tokens: int) -> ChatAnswer: ...
 
 
 class Answerer:
@@ -47,7 +47,7 @@ class Answerer:
         try:
             with self._breaker.call():
                 completion = await self._endpoint.complete(prompt, max_tokens=self._settings.max_new_tokens)
-        except Refused as error:
+        except PromptRefused as error:
             return self._failed(query, DraftStatus.BASE_FAILED, str(error))
         base_ms = (self._clock.monotonic() - began) * 1000
         return _outgoing(Draft(query=query, answer=completion.text.strip(), base_model=self._settings.model, usage=completion.usage, base_ms=base_ms))

@@ -33,12 +33,12 @@ _OUR_MISTAKE = dict.fromkeys((301, 302, 303, 307, 308), _MOVED) | {
 }
 
 
-class Refused(RetouchError):
+class PromptRefused(RetouchError):
     """The endpoint will never answer this request: too long, filtered, malformed, or without a readable answer."""
 
 
 @dataclass(frozen=True)
-class Completion:
+class ChatAnswer:
     text: str
     usage: Usage
 
@@ -67,10 +67,10 @@ class ChatEndpoint:
         if self._session is not None:
             await self._session.close()
 
-    async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any] | None = None) -> Completion:
+    async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any] | None = None) -> ChatAnswer:
         """The answer to one user turn. With `schema`, a JSON text that follows it (strict structured output).
 
-        Raises RetryLater (no connection, timeout, 408, 409, 429, 5xx; `after_s` from Retry-After), Refused for this prompt alone, and
+        Raises RetryLater (no connection, timeout, 408, 409, 429, 5xx; `after_s` from Retry-After), PromptRefused for this prompt alone, and
         CannotContinue where no prompt would be answered.
         """
         assert self._session is not None, "enter the endpoint first"
@@ -93,10 +93,10 @@ class ChatEndpoint:
             return RetryLater(f"the endpoint answered {status}", _retry_after_s(response.headers.get("Retry-After", "")), RetryReason.ENDPOINT)
         if status in _OUR_MISTAKE:
             return CannotContinue(f"{without_user(self._url)} answered {status}: {_OUR_MISTAKE[status]} (model {self._model!r})")
-        return Refused(f"the endpoint answered {status}")
+        return PromptRefused(f"the endpoint answered {status}")
 
 
-def _read(content: bytes) -> Completion:
+def _read(content: bytes) -> ChatAnswer:
     try:
         body = json.loads(content)
         text = body["choices"][0]["message"]["content"]
@@ -104,8 +104,8 @@ def _read(content: bytes) -> Completion:
     except (ValueError, LookupError, TypeError, AttributeError):
         raise RetryLater("the endpoint's answer is not a chat completion", reason=RetryReason.ENDPOINT) from None
     if not isinstance(text, str) or len(text) > MAX_ANSWER_CHARS:
-        raise Refused("the endpoint's answer has no text, or too much of it")
-    return Completion(text, usage)
+        raise PromptRefused("the endpoint's answer has no text, or too much of it")
+    return ChatAnswer(text, usage)
 
 
 def _retry_after_s(value: str) -> float:

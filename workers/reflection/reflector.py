@@ -25,10 +25,10 @@ from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
 from schemas.shadows import Shadow
 from schemas.topics import RESPONSES
 from workers.reflection.decision import accepted, shown_items, without_model
-from workers.reflection.shadowing import Unseen
+from workers.reflection.shadow_queue import ShadowRequest
 from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.handler import DegradeReason, Incoming, Outgoing
-from workers.serving.engines.engine import Engine, Generation, NotLoaded, Sampling
+from workers.serving.engines.engine import Engine, GenerationResult, NotLoaded, SamplingParameters
 from workers.serving.routes import Routes, outside
 
 log = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ class Reflector:
         engine: Engine,
         routes: Callable[[], Routes],
         clock: Clock | None = None,
-        after: Callable[[Unseen], None] | None = None,
+        after: Callable[[ShadowRequest], None] | None = None,
     ) -> None:
         self._settings = settings
         self._engine = engine
@@ -67,7 +67,7 @@ class Reflector:
         self.in_flight = 0
         # Questions that were given up while the model was at work: what it was shown, and who was meant to answer.
         self._cut_short: dict[UUID, tuple[Sequence[HistoryItem], Assignment]] = {}
-        self._sampling = Sampling(max_new_tokens=settings.max_new_tokens)
+        self._sampling = SamplingParameters(max_new_tokens=settings.max_new_tokens)
         self._prompt_digest = template_digest(settings.prompt_style)
 
     async def __call__(self, incoming: Incoming[Context]) -> Sequence[Outgoing]:
@@ -108,7 +108,7 @@ class Reflector:
         except NotLoaded:  # the challenger has gone meanwhile
             return await self._respond(context, outside(self._routes().champion))
 
-    async def unseen(self, asked: Unseen) -> Shadow | None:
+    async def unseen(self, asked: ShadowRequest) -> Shadow | None:
         """What the challenger says; None where it has gone. Raises CannotContinue when the engine is gone, TimeoutError, and GenerationFailed."""
         context, query = asked.context, asked.context.draft.query
         began = self._clock.monotonic()
@@ -138,7 +138,7 @@ class Reflector:
         context, shown = response.context, response.provenance.history_ids
         assignment = self._routes().shadow(context.draft.query)
         if self.after and shown and assignment:
-            self.after(Unseen(context, [item for item in context.items if item.interaction_id in shown], assignment))
+            self.after(ShadowRequest(context, [item for item in context.items if item.interaction_id in shown], assignment))
 
     async def _respond(self, context: Context, assignment: Assignment) -> Response:
         began = self._clock.monotonic()
@@ -197,7 +197,7 @@ class Reflector:
             return _Attempt(ResponseStatus.UNPARSABLE, base, model=generation.model, shown=shown)
         return _Attempt(ResponseStatus.PERSONALIZED, rewrite.answer, rewrite.reasoning, generation.model, shown)
 
-    async def _generate(self, context: Context, shown: Sequence[HistoryItem], assignment: Assignment, timeout_s: float) -> Generation | None:
+    async def _generate(self, context: Context, shown: Sequence[HistoryItem], assignment: Assignment, timeout_s: float) -> GenerationResult | None:
         """None where it failed. Raises NotLoaded, which only a named version can meet, and CannotContinue."""
         version = assignment.version if assignment.arm is Arm.CANARY else None
         try:

@@ -12,16 +12,16 @@ from infra.registry.client import Registry
 from infra.settings import Settings
 from schemas.topics import CONTEXTS
 from workers.reflection.reflector import Reflector
-from workers.reflection.shadowing import Shadowing
+from workers.reflection.shadow_queue import ShadowQueue
 from workers.runtime.handler import HandlerSpec
 from workers.runtime.worker import Worker
 from workers.serving.engines.engine import StartStopped
 from workers.serving.engines.factory import engine_kind
 from workers.serving.follower import Follower
-from workers.serving.model_event_listener import KafkaHints
-from workers.serving.publisher import KafkaMessages
-from workers.serving.reporting import Reporting
-from workers.serving.start import Started, start
+from workers.serving.model_event_listener import KafkaModelEventListener
+from workers.serving.publisher import KafkaPublisher
+from workers.serving.serving_reporter import ServingReporter
+from workers.serving.startup import StartedEngine, start
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +39,14 @@ def run(settings: Settings, stop: threading.Event) -> None:
     _work(settings, registry, started, stop)
 
 
-def _work(settings: Settings, registry: Registry, started: Started, stop: threading.Event) -> None:
-    hints, messages = KafkaHints(settings, stop), KafkaMessages(settings)
+def _work(settings: Settings, registry: Registry, started: StartedEngine, stop: threading.Event) -> None:
+    hints, messages = KafkaModelEventListener(settings, stop), KafkaPublisher(settings)
     follower = Follower(settings, registry, started.engine, started.serving, hints, refusals=started.refusals)
     reflector = Reflector(settings.reflection, started.engine, lambda: follower.routes)
-    shadowing = Shadowing(reflector.unseen, messages, lambda: reflector.in_flight, settings.reflection.concurrency)
+    shadowing = ShadowQueue(reflector.unseen, messages, lambda: reflector.in_flight, settings.reflection.concurrency)
     reflector.after = shadowing.offer
     name = f"reflection-{settings.kafka.instance or socket.gethostname()}"
-    reporting = Reporting(lambda: follower.report(name), messages)
+    reporting = ServingReporter(lambda: follower.report(name), messages)
     worker = Worker(
         settings,
         name="reflection",

@@ -24,8 +24,8 @@ from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import CHALLENGING
 from schemas.serving import ServingReport
 from workers.runtime.clock import Clock, SystemClock
-from workers.serving.engines.engine import Engine, Swap, SwapFailed
-from workers.serving.model_event_listener import Hints
+from workers.serving.engines.engine import Engine, SwapFailed, SwapResult
+from workers.serving.model_event_listener import ModelEventListener
 from workers.serving.refusals import Refusals
 from workers.serving.routes import Routes
 from workers.serving.version_files import models_dir, prune, touch
@@ -38,7 +38,7 @@ VERSION_SWAPPED = "version swapped"
 DIGEST_SHOWN = 12
 
 
-class Versions(Protocol):
+class VersionSource(Protocol):
     """What is needed of the registry (infra.registry.client). All of it blocks."""
 
     def resolve(self, alias: Alias) -> RegisteredVersion | None: ...
@@ -46,7 +46,7 @@ class Versions(Protocol):
     def fetch(self, version: str, into: Path) -> Path: ...
 
 
-Put = Callable[[Path], Awaitable[Swap]]
+Put = Callable[[Path], Awaitable[SwapResult]]
 
 
 class Follower:
@@ -55,10 +55,10 @@ class Follower:
     def __init__(
         self,
         settings: Settings,
-        registry: Versions,
+        registry: VersionSource,
         engine: Engine,
         serving: RegisteredVersion,
-        hints: Hints,
+        hints: ModelEventListener,
         clock: Clock | None = None,
         refusals: Refusals | None = None,
     ) -> None:
@@ -83,7 +83,7 @@ class Follower:
             event = await asyncio.to_thread(self._hints.wait, self._settings.reflection.poll_s)
             await self.look(event)
 
-    async def look(self, event: ModelEvent | None = None) -> Swap | None:
+    async def look(self, event: ModelEvent | None = None) -> SwapResult | None:
         """Compare the aliases with what is served, once, and change what differs. Returns what a change of champion took."""
         await asyncio.to_thread(touch, models_dir(self._settings), self._used())
         found = await self._read()
@@ -134,11 +134,11 @@ class Follower:
         self._unread = reason or self._unread
         return None if reason else version
 
-    async def _follow_champion(self, champion: RegisteredVersion, event: ModelEvent | None) -> Swap | None:
+    async def _follow_champion(self, champion: RegisteredVersion, event: ModelEvent | None) -> SwapResult | None:
         if champion.model == self.serving.model:
             return None
         if champion.model in self._engine.loaded:
-            swap: Swap | None = await self._engine.serve(champion.version)
+            swap: SwapResult | None = await self._engine.serve(champion.version)
         else:
             challenger = self.routes.challenger
             if challenger and self._engine.displaces == challenger.version:
@@ -172,7 +172,7 @@ class Follower:
         step = challenger.transitions[-1]
         return Routes(champion, challenger.model, step.after, step.experiment, step.share)
 
-    async def _put(self, alias: Alias, wanted: RegisteredVersion, put: Put) -> Swap | None:
+    async def _put(self, alias: Alias, wanted: RegisteredVersion, put: Put) -> SwapResult | None:
         """Fetch and load. None where it was refused, once, or has to wait."""
         if self._refusals.holds(alias, wanted):
             return None
@@ -205,7 +205,7 @@ class Follower:
             log.warning("swap put off", extra=self._from_to(wanted) | {"reason": str(error)})
         self._put_off = wanted.version
 
-    def _record(self, champion: RegisteredVersion, swap: Swap, event: ModelEvent | None) -> None:
+    def _record(self, champion: RegisteredVersion, swap: SwapResult, event: ModelEvent | None) -> None:
         record = self._from_to(champion) | {
             "at": self._clock.now().isoformat(),
             **vars(swap),

@@ -23,7 +23,7 @@ SLICE_S = 0.1
 CONNECT_MS = 1000
 
 
-class Hints(Protocol):
+class ModelEventListener(Protocol):
     def wait(self, timeout_s: float) -> ModelEvent | None:
         """The next event of our model, or None after `timeout_s` or when told to stop. Blocks."""
         ...
@@ -31,7 +31,7 @@ class Hints(Protocol):
     def close(self) -> None: ...
 
 
-class KafkaHints:
+class KafkaModelEventListener:
     """Reads `model-events` from its end, without a group: every worker sees every event. Broker trouble costs hints and nothing else."""
 
     def __init__(self, settings: Settings, stop: threading.Event) -> None:

@@ -21,13 +21,13 @@ BLOCK_MS = 2_000
 CLOSE_S = 5
 
 
-class Messages(Protocol):
+class Publisher(Protocol):
     async def send(self, topic: Topic, message: Message, id: object) -> None:
         """Never raises because of the broker."""
         ...
 
 
-class KafkaMessages:
+class KafkaPublisher:
     """Connects when the first message is sent."""
 
     def __init__(self, settings: Settings) -> None:

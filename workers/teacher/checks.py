@@ -19,7 +19,7 @@ from schemas.rewriting import TAGS, Rewrite
 from schemas.sameness import folded, normalized
 from schemas.scoring import is_valid
 from schemas.tasks import Task, choose_option
-from workers.teacher.teaching import Reason, best_example, truth_of
+from workers.teacher.reasoning_teacher import RejectionReason, best_example, truth_of
 
 #: A shorter text, some three words, may turn up in a trace without being quoted.
 FEW_CHARS = 24
@@ -39,46 +39,46 @@ _GIVEN = re.compile(
 )
 
 
-class Brevity(NamedTuple):
+class ReasoningLength(NamedTuple):
     """How long a trace may be."""
 
     least: int  # letters and digits
     most: int  # characters
 
 
-def why_not_taught(outcome: Outcome, holdout_share: float) -> Reason | None:
+def why_not_taught(outcome: Outcome, holdout_share: float) -> RejectionReason | None:
     """Why this outcome gets no reasoning, or None. Asked before the teacher is, which saves its cost."""
     context = outcome.response.context
     query = context.draft.query
     if is_held_out(query.tenant, query.user, holdout_share):
-        return Reason.HELD_OUT
+        return RejectionReason.HELD_OUT
     if not (outcome.truth and outcome.truth.strip()):
-        return Reason.NO_TRUTH
+        return RejectionReason.NO_TRUTH
     if not is_valid(query.task, outcome.truth, query.options):
-        return Reason.TRUTH_OUTSIDE_OPTIONS
+        return RejectionReason.TRUTH_OUTSIDE_OPTIONS
     if any(mark in outcome.truth for mark in MARKS):
-        return Reason.TRUTH_HOLDS_MARKS
+        return RejectionReason.TRUTH_HOLDS_MARKS
     if context.draft.status is not DraftStatus.DRAFTED or not context.draft.answer.strip():
-        return Reason.BASE_FAILED
-    return None if context.items else Reason.NO_HISTORY
+        return RejectionReason.BASE_FAILED
+    return None if context.items else RejectionReason.NO_HISTORY
 
 
-def flaw(taught: Rewrite, outcome: Outcome, brevity: Brevity) -> Reason | None:
+def flaw(taught: Rewrite, outcome: Outcome, brevity: ReasoningLength) -> RejectionReason | None:
     """The first thing that is wrong with what a teacher wrote, or None. The outcome is one that `why_not_taught` lets through."""
     if not _gives_the_truth(taught.answer, outcome):
-        return Reason.WRONG_BODY
+        return RejectionReason.WRONG_BODY
     if sum(map(str.isalnum, taught.reasoning)) < brevity.least:
-        return Reason.TOO_SHORT
+        return RejectionReason.TOO_SHORT
     if len(taught.reasoning) > brevity.most:
-        return Reason.TOO_LONG
+        return RejectionReason.TOO_LONG
     if any(tag in taught.reasoning.lower() for tag in TAGS):
-        return Reason.TAGGED
+        return RejectionReason.TAGGED
     if _GIVEN.search(taught.reasoning):
-        return Reason.TRUTH_GIVEN
-    return Reason.TRUTH_QUOTED if _quotes_the_truth(taught.reasoning, outcome) else None
+        return RejectionReason.TRUTH_GIVEN
+    return RejectionReason.TRUTH_QUOTED if _quotes_the_truth(taught.reasoning, outcome) else None
 
 
-def digest(brevity: Brevity) -> str:
+def digest(brevity: ReasoningLength) -> str:
     """sha256 over this module's source and the bounds: two trajectories with the same digest passed the same checks."""
     source = inspect.getsource(sys.modules[__name__])
     return hashlib.sha256(f"{tuple(brevity)}\n{source}".encode()).hexdigest()

@@ -16,9 +16,9 @@ from schemas.outcomes import Outcome
 from schemas.prompts import PromptStyle, base_prompt, item_text
 from schemas.rewriting import Rewrite
 from schemas.trajectories import Teacher as Signature
-from workers.endpoints.client import Completion, Refused
-from workers.teacher.checks import Brevity
-from workers.teacher.teaching import Reason, Rejected, truth_of
+from workers.endpoints.client import ChatAnswer, PromptRefused
+from workers.teacher.checks import ReasoningLength
+from workers.teacher.reasoning_teacher import Rejection, RejectionReason, truth_of
 
 NAME = "llm"
 #: What the reasoning may take; the rewrite's own length comes on top.
@@ -40,7 +40,7 @@ The rewrite that the thinking must lead to:
 {truth}
 
 In `reasoning` write one to three short sentences: name the evidence in the user's item, say what habit it shows, and say how the draft changes because of it \
-(or why it stays). Reason only from the task, the draft and the item, as the model will have to: it does not see the rewrite, so never write \
+(or why it stays). RejectionReason only from the task, the draft and the item, as the model will have to: it does not see the rewrite, so never write \
 that an answer is correct, given, true or known. Do not quote the rewrite unless it is a single label or score that the evidence leads to. \
 Write from {min_chars} to {max_chars} characters, no tags, no lists.
 In `personalized` write the answer that your reasoning leads to. It must be the rewrite above, character for character.
@@ -57,27 +57,27 @@ class _Answer(BaseModel):
 class Asks(Protocol):
     """What is needed of an endpoint (workers.endpoints.client)."""
 
-    async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any]) -> Completion: ...
+    async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any]) -> ChatAnswer: ...
 
 
 class LlmTeacher:
-    def __init__(self, endpoint: Asks, model: str, brevity: Brevity) -> None:
+    def __init__(self, endpoint: Asks, model: str, brevity: ReasoningLength) -> None:
         self._endpoint = endpoint
         self._brevity = brevity
         self.signature = Signature(name=NAME, model=model, prompt_digest=hashlib.sha256(PROMPT.encode()).hexdigest())
 
-    async def explain(self, outcome: Outcome, example: HistoryItem) -> Rewrite | Rejected:
+    async def explain(self, outcome: Outcome, example: HistoryItem) -> Rewrite | Rejection:
         prompt, max_tokens = self._prompt(outcome, example), REASONING_TOKENS + len(truth_of(outcome))
         try:
             completion = await self._endpoint.complete(prompt, max_tokens=max_tokens, schema=_Answer.model_json_schema())
-        except Refused:
-            return Rejected(Reason.REFUSED)
+        except PromptRefused:
+            return Rejection(RejectionReason.REFUSED)
         try:
             answer = _Answer.model_validate_json(completion.text)
         except ValidationError:
-            return Rejected(Reason.UNREADABLE)
+            return Rejection(RejectionReason.UNREADABLE)
         reasoning = answer.reasoning.strip()
-        return Rewrite(reasoning, answer.personalized) if reasoning else Rejected(Reason.UNSUPPORTED)
+        return Rewrite(reasoning, answer.personalized) if reasoning else Rejection(RejectionReason.UNSUPPORTED)
 
     def _prompt(self, outcome: Outcome, example: HistoryItem) -> str:
         draft = outcome.response.context.draft

@@ -14,10 +14,10 @@ from schemas.topics import OUTCOMES
 from workers.endpoints.client import ChatEndpoint
 from workers.runtime.handler import HandlerSpec
 from workers.runtime.worker import Lifespan, Worker
-from workers.teacher.checks import Brevity
-from workers.teacher.instruction import Instruction
+from workers.teacher.checks import ReasoningLength
+from workers.teacher.handler import TeacherHandler
 from workers.teacher.llm import LlmTeacher
-from workers.teacher.teaching import Teacher
+from workers.teacher.reasoning_teacher import ReasoningTeacher
 from workers.teacher.template import TemplateTeacher
 
 log = logging.getLogger(__name__)
@@ -35,15 +35,15 @@ def run(settings: Settings, stop: threading.Event) -> None:
 def worker(settings: Settings) -> Worker[Outcome]:
     wanted = settings.teacher
     teacher, lifespan = choose(settings)
-    handler = Instruction(teacher, settings.trainer.holdout_share, wanted.max_reasoning_chars, wanted.min_reasoning_chars)
+    handler = TeacherHandler(teacher, settings.trainer.holdout_share, wanted.max_reasoning_chars, wanted.min_reasoning_chars)
     return Worker(settings, name="teacher", spec=HandlerSpec(OUTCOMES, handler), concurrency=wanted.concurrency, lifespan=lifespan)
 
 
-def choose(settings: Settings) -> tuple[Teacher, Lifespan]:
+def choose(settings: Settings) -> tuple[ReasoningTeacher, Lifespan]:
     """The teacher that the settings name, and what must be open while it works."""
     wanted = settings.teacher
     if wanted.kind is TeacherKind.TEMPLATE:
         return TemplateTeacher(), contextlib.nullcontext
     key = wanted.api_key.get_secret_value() if wanted.api_key else None
     endpoint = ChatEndpoint(wanted.url or "", wanted.model, api_key=key, timeout_s=wanted.timeout_s, concurrency=wanted.concurrency)
-    return LlmTeacher(endpoint, wanted.model, Brevity(wanted.min_reasoning_chars, wanted.max_reasoning_chars)), lambda: endpoint
+    return LlmTeacher(endpoint, wanted.model, ReasoningLength(wanted.min_reasoning_chars, wanted.max_reasoning_chars)), lambda: endpoint

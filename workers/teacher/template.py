@@ -10,7 +10,7 @@ from them, there is no trace (`unsupported`), and noise in users' behaviour trai
   words were worth its score less the shift (`words of 3 scored 4 so 2 becomes 3`): a value the model can read off the example's text. At
   an end of the scale a score hides how far the user leans: an example there explains no shift towards that end, and a draft that stays
   there is only kept.
-- *Texts*: the truth must share with the example a habit that the draft lacks (`workers.teacher.manner`): words of the user's own, a mark or letter
+- *Texts*: the truth must share with the example a habit that the draft lacks (`workers.teacher.writing_style`): words of the user's own, a mark or letter
   case where it rewords the draft; a class of form (case, opening, closing, colon, question, length) where it says things anew. The trace repeats
   the example's words, and the manner is copied from them.
 """
@@ -24,11 +24,11 @@ from schemas.queries import Query
 from schemas.rewriting import Rewrite
 from schemas.tasks import Task
 from schemas.trajectories import Teacher as Signature
-from workers.teacher.manner import is_supported
-from workers.teacher.teaching import Reason, Rejected, truth_of
+from workers.teacher.reasoning_teacher import Rejection, RejectionReason, truth_of
+from workers.teacher.writing_style import is_supported
 
 NAME = "template"
-UNSUPPORTED = Rejected(Reason.UNSUPPORTED)
+UNSUPPORTED = Rejection(RejectionReason.UNSUPPORTED)
 #: How much of the example's text a trace repeats.
 WORDS_CHARS = 80
 
@@ -36,7 +36,7 @@ WORDS_CHARS = 80
 class TemplateTeacher:
     signature = Signature(name=NAME)
 
-    async def explain(self, outcome: Outcome, example: HistoryItem) -> Rewrite | Rejected:
+    async def explain(self, outcome: Outcome, example: HistoryItem) -> Rewrite | Rejection:
         truth = truth_of(outcome)
         reasoning = _reasoning(outcome.response.context.draft, example, truth)
         return UNSUPPORTED if reasoning is None else Rewrite(reasoning, truth)

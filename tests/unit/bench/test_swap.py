@@ -14,7 +14,7 @@ from bench.swap.questions import ask_again, contexts
 from bench.swap.targets import targets
 from infra.settings import Settings
 from schemas.responses import ResponseStatus
-from workers.serving.engines.engine import Swap
+from workers.serving.engines.engine import SwapResult
 
 ASKED = contexts(2, seed=0)
 
@@ -67,7 +67,7 @@ def test_it_is_told_how_many_questions_could_show_a_mixture() -> None:
 
 
 def swap(alias_s: float, served_s: float, lost: int = 0) -> Observed:
-    return Observed("1", "2", alias_s, alias_s + 0.1, served_s, served_s + 0.2, Swap(in_flight=0, dropped=lost, waited_ms=0.0, load_ms=3.0, check_ms=5.0))
+    return Observed("1", "2", alias_s, alias_s + 0.1, served_s, served_s + 0.2, SwapResult(in_flight=0, dropped=lost, waited_ms=0.0, load_ms=3.0, check_ms=5.0))
 
 
 def test_a_question_counts_for_a_swap_when_it_was_asked_between_the_alias_s_move_and_when_things_have_settled() -> None:

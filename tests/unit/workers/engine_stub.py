@@ -7,7 +7,7 @@ from pathlib import Path
 
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
-from workers.serving.engines.engine import Generation, NotLoaded, Sampling, Swap
+from workers.serving.engines.engine import GenerationResult, NotLoaded, SamplingParameters, SwapResult
 
 
 class StubEngine:
@@ -25,36 +25,36 @@ class StubEngine:
             return None
         return next((model.version for model in self.loaded if model != self.champion), self.champion.version)
 
-    async def generate(self, prompt: str, sampling: Sampling, version: str | None = None) -> Generation:
+    async def generate(self, prompt: str, sampling: SamplingParameters, version: str | None = None) -> GenerationResult:
         raise NotImplementedError
 
     def count_tokens(self, prompt: str) -> int:
         return len(prompt)
 
-    async def load(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> Swap:
+    async def load(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> SwapResult:
         self.done.append(f"load {model.version}")
         return self._put(model, canary_prompts)
 
-    async def swap(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> Swap:
+    async def swap(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> SwapResult:
         self.done.append(f"swap {model.version}")
         made = self._put(model, canary_prompts)
         self.champion = model
         return made
 
-    async def serve(self, version: str) -> Swap:
+    async def serve(self, version: str) -> SwapResult:
         self.done.append(f"serve {version}")
         found = next((model for model in self.loaded if model.version == version), None)
         if found is None:
             raise NotLoaded(version)
         self.champion = found
-        return Swap(in_flight=7, dropped=0, waited_ms=0, load_ms=0)
+        return SwapResult(in_flight=7, dropped=0, waited_ms=0, load_ms=0)
 
     async def close(self) -> None: ...
 
-    def _put(self, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt]) -> Swap:
+    def _put(self, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt]) -> SwapResult:
         if self.error:
             raise self.error
         gone = self.displaces
         self.loaded = (*(held for held in self.loaded if held.version != gone), model)
         self.canary_prompts = canary_prompts
-        return Swap(in_flight=7, dropped=0, waited_ms=12.5, load_ms=30.0, check_ms=5.0)
+        return SwapResult(in_flight=7, dropped=0, waited_ms=12.5, load_ms=30.0, check_ms=5.0)

@@ -10,14 +10,14 @@ from pathlib import Path
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from tests.unit.infra.checkpoint_files import write_checkpoint
-from workers.serving.engines.backend import Completion
-from workers.serving.engines.engine import Sampling
+from workers.serving.engines.backend import BackendCompletion
+from workers.serving.engines.engine import SamplingParameters
 from workers.serving.engines.fake import CharTemplate, FakeBackend
-from workers.serving.engines.scheduler import Limits
+from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
-from workers.serving.engines.version_slots import Held
+from workers.serving.engines.version_slots import VersionCheckpoint
 
-SAMPLING = Sampling(max_new_tokens=10)
+SAMPLING = SamplingParameters(max_new_tokens=10)
 WAIT_S = 30.0
 
 
@@ -30,7 +30,7 @@ class HaltingBackend(FakeBackend):
 
     halted = False
 
-    def step(self) -> Sequence[Completion]:
+    def step(self) -> Sequence[BackendCompletion]:
         if self.halted:
             time.sleep(self.step_s)
             return ()
@@ -45,8 +45,8 @@ class Served:
         self.stranger = write_checkpoint(folder / "4", hidden_size=16)
         self.backends: list[HaltingBackend] = []
         self.answer = answer or (lambda prompt, checkpoint: f"{prompt}@{checkpoint}")
-        limits = Limits(max_model_len=40, in_flight=in_flight, drain_s=drain_s, versions=versions)
-        self.engine = ServingEngine.start(self._backend, CharTemplate(), Held(version("1"), self.first), limits)
+        limits = EngineLimits(max_model_len=40, in_flight=in_flight, drain_s=drain_s, versions=versions)
+        self.engine = ServingEngine.start(self._backend, CharTemplate(), VersionCheckpoint(version("1"), self.first), limits)
 
     @property
     def backend(self) -> HaltingBackend:

@@ -14,7 +14,7 @@ from tests.unit.workers.made import NOON, make_delivery, make_incoming, make_que
 from tests.unit.workers.openai_server import Answer, completion, failure, scripted, serving
 from workers.base.answerer import Answerer, Asks
 from workers.base.breaker import Breaker
-from workers.endpoints.client import ChatEndpoint, Completion, Refused
+from workers.endpoints.client import ChatAnswer, ChatEndpoint, PromptRefused
 from workers.runtime.clock import ManualClock
 from workers.runtime.handler import DegradeReason, HandlerSpec, Outgoing
 from workers.runtime.in_flight import Finished, TryAgain
@@ -31,14 +31,14 @@ class Scripted:
         self._clock, self._steps, self._call_s = clock, list(steps), call_s
         self.prompts: list[str] = []
 
-    async def complete(self, prompt: str, *, max_tokens: int) -> Completion:
+    async def complete(self, prompt: str, *, max_tokens: int) -> ChatAnswer:
         self.prompts.append(prompt)
         if self._call_s:
             await self._clock.advance(self._call_s)
         step = self._steps.pop(0)
         if isinstance(step, Exception):
             raise step
-        return Completion(step, Usage(prompt_tokens=4, completion_tokens=2))
+        return ChatAnswer(step, Usage(prompt_tokens=4, completion_tokens=2))
 
 
 def answerer(endpoint: Asks, clock: ManualClock) -> Answerer:
@@ -70,7 +70,7 @@ async def test_a_draft_is_the_stripped_answer_to_the_task_alone() -> None:
 
 async def test_a_query_that_the_endpoint_refuses_gets_an_empty_draft() -> None:
     clock = ManualClock(NOON)
-    draft = await draft_of(Scripted(clock, Refused("too long")), clock, make_query())
+    draft = await draft_of(Scripted(clock, PromptRefused("too long")), clock, make_query())
     assert (draft.answer, draft.status, draft.base_ms) == ("", DraftStatus.BASE_FAILED, 0.0)
 
 

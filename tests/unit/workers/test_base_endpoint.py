@@ -12,7 +12,7 @@ from pico.server.app import create_app
 from pico.server.service import address
 from schemas.responses import ModelVersion
 from tests.unit.workers.engine_stub import StubEngine
-from workers.serving.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, Sampling
+from workers.serving.engines.engine import EngineDied, FinishReason, GenerationFailed, GenerationResult, SamplingParameters
 
 MODEL = ModelVersion(name="m", version="1", digest="d")
 ONE_TURN: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
@@ -23,14 +23,14 @@ class Echo(StubEngine):
 
     def __init__(self) -> None:
         super().__init__(MODEL)
-        self.asked: list[tuple[str, Sampling]] = []
+        self.asked: list[tuple[str, SamplingParameters]] = []
         self.failure: Exception | None = None
 
-    async def generate(self, prompt: str, sampling: Sampling, version: str | None = None) -> Generation:
+    async def generate(self, prompt: str, sampling: SamplingParameters, version: str | None = None) -> GenerationResult:
         self.asked.append((prompt, sampling))
         if self.failure:
             raise self.failure
-        return Generation(prompt, 5, 2, FinishReason.STOP, MODEL)
+        return GenerationResult(prompt, 5, 2, FinishReason.STOP, MODEL)
 
 
 @pytest.fixture
@@ -56,13 +56,13 @@ async def test_a_chat_completion_has_openais_shape(client: httpx.AsyncClient, en
     assert body["object"] == "chat.completion"
     assert body["choices"] == [{"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop", "logprobs": None}]
     assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-    assert engine.asked == [("hello", Sampling(max_new_tokens=9, stop=()))]
+    assert engine.asked == [("hello", SamplingParameters(max_new_tokens=9, stop=()))]
 
 
 async def test_text_parts_are_joined_and_the_bound_has_a_default(client: httpx.AsyncClient, engine: Echo) -> None:
     parts = [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]
     await client.post("/v1/chat/completions", json={"model": "m", "messages": [{"role": "user", "content": parts}]})
-    assert engine.asked == [("hello", Sampling(max_new_tokens=64, stop=()))]
+    assert engine.asked == [("hello", SamplingParameters(max_new_tokens=64, stop=()))]
 
 
 @pytest.mark.parametrize(

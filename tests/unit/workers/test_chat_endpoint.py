@@ -11,10 +11,10 @@ from infra.errors import CannotContinue, RetryLater
 from infra.telemetry.tracing import span
 from schemas.envelope import new_traceparent
 from tests.unit.workers.openai_server import Answer, completion, failure, scripted, serving
-from workers.endpoints.client import ChatEndpoint, Completion, Refused
+from workers.endpoints.client import ChatAnswer, ChatEndpoint, PromptRefused
 
 
-async def ask(url: str, *, api_key: str | None = None, timeout_s: float = 30.0) -> Completion:
+async def ask(url: str, *, api_key: str | None = None, timeout_s: float = 30.0) -> ChatAnswer:
     async with ChatEndpoint(url, "m", api_key=api_key, timeout_s=timeout_s, concurrency=4) as endpoint:
         return await endpoint.complete("what is it", max_tokens=9)
 
@@ -54,7 +54,7 @@ async def test_retry_after_may_be_a_date_or_nonsense() -> None:
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 async def test_a_refusal_is_for_this_prompt_alone(status: int) -> None:
-    with serving(scripted(failure(status))) as server, pytest.raises(Refused):
+    with serving(scripted(failure(status))) as server, pytest.raises(PromptRefused):
         await ask(server.url)
 
 
@@ -78,7 +78,7 @@ async def test_an_answer_of_another_shape_is_for_later(body: object) -> None:
 
 @pytest.mark.parametrize("text", [None, "x" * 40_000])
 async def test_no_text_or_endless_text_is_a_refusal(text: str | None) -> None:
-    with serving(scripted(completion(text))) as server, pytest.raises(Refused):
+    with serving(scripted(completion(text))) as server, pytest.raises(PromptRefused):
         await ask(server.url)
 
 

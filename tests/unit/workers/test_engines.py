@@ -17,9 +17,9 @@ from tests.unit.workers.served import SAMPLING, Served, version
 from workers.serving.engines import factory
 from workers.serving.engines.engine import EngineDied, GenerationFailed, StartStopped, SwapFailed
 from workers.serving.engines.fake import CharTemplate, FakeBackend
-from workers.serving.engines.scheduler import Limits
+from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
-from workers.serving.engines.version_slots import Held
+from workers.serving.engines.version_slots import VersionCheckpoint
 
 
 async def test_answers_carry_the_version_they_were_admitted_under_through_a_swap(tmp_path: Path) -> None:
@@ -163,7 +163,9 @@ def test_a_stop_does_not_wait_for_a_model_that_is_loading(tmp_path: Path) -> Non
 
     threading.Timer(0.05, stop.set).start()
     with pytest.raises(StartStopped):
-        ServingEngine.start(load_slowly, CharTemplate(), Held(version("1"), checkpoint), Limits(max_model_len=40, in_flight=4, drain_s=5.0), stop)
+        ServingEngine.start(
+            load_slowly, CharTemplate(), VersionCheckpoint(version("1"), checkpoint), EngineLimits(max_model_len=40, in_flight=4, drain_s=5.0), stop
+        )
     loaded.set()
     for thread in threading.enumerate():
         if thread.name == "engine":

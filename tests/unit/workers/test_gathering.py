@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pico.server.batching import MOST_WAITS, GatheringBackend
-from workers.serving.engines.backend import Completion
-from workers.serving.engines.engine import FinishReason, Sampling
+from workers.serving.engines.backend import BackendCompletion
+from workers.serving.engines.engine import FinishReason, SamplingParameters
 
-SAMPLING = Sampling(max_new_tokens=1)
+SAMPLING = SamplingParameters(max_new_tokens=1)
 
 
 class Batches:
@@ -17,14 +17,14 @@ class Batches:
         self.admitted: list[int] = []
         self.sizes: list[int] = []
 
-    def admit(self, request_id: int, token_ids: list[int], sampling: Sampling) -> None:
+    def admit(self, request_id: int, token_ids: list[int], sampling: SamplingParameters) -> None:
         self.admitted.append(request_id)
 
     def abort(self, request_id: int) -> None:
         self.admitted.remove(request_id)
 
-    def step(self) -> Sequence[Completion]:
-        done = [Completion(request_id, "", (1,), FinishReason.STOP) for request_id in self.admitted]
+    def step(self) -> Sequence[BackendCompletion]:
+        done = [BackendCompletion(request_id, "", (1,), FinishReason.STOP) for request_id in self.admitted]
         self.sizes.append(len(done))
         self.admitted.clear()
         return done

@@ -16,11 +16,11 @@ from schemas.trajectories import Trajectory
 from tests.unit.workers.made import TAGS as TAGS_OF_FILMS
 from tests.unit.workers.made import make_outcome
 from workers.runtime.handler import Incoming
-from workers.teacher.checks import Brevity, flaw, why_not_taught
-from workers.teacher.instruction import Instruction
-from workers.teacher.teaching import Reason, Rejected, truth_of
+from workers.teacher.checks import ReasoningLength, flaw, why_not_taught
+from workers.teacher.handler import TeacherHandler
+from workers.teacher.reasoning_teacher import Rejection, RejectionReason, truth_of
 
-BREVITY = Brevity(8, 100)
+BREVITY = ReasoningLength(8, 100)
 HELD = next(user for user in (f"u{number}" for number in range(1000)) if is_held_out("t", user, 0.3))
 TRAINS = next(user for user in (f"u{number}" for number in range(1000)) if not is_held_out("t", user, 0.3))
 
@@ -30,18 +30,18 @@ class Says:
 
     signature = Signature(name="says")
 
-    def __init__(self, words: str | Rejected, answer: str | None = None) -> None:
+    def __init__(self, words: str | Rejection, answer: str | None = None) -> None:
         self.words, self.answer, self.asked = words, answer, 0
 
-    async def explain(self, outcome: Outcome, example: HistoryItem) -> Rewrite | Rejected:
+    async def explain(self, outcome: Outcome, example: HistoryItem) -> Rewrite | Rejection:
         self.asked += 1
-        return self.words if isinstance(self.words, Rejected) else Rewrite(self.words, self.answer or truth_of(outcome))
+        return self.words if isinstance(self.words, Rejection) else Rewrite(self.words, self.answer or truth_of(outcome))
 
 
 async def taught(teacher: Says, outcome: Outcome, max_chars: int = BREVITY.most) -> list[Trajectory]:
     source = Source(topic="outcomes", partition=0, offset=0)
     envelope = open_envelope(seal(outcome, id=outcome.outcome_id, source="/test"))
-    outputs = await Instruction(teacher, 0.3, max_chars, BREVITY.least)(Incoming(outcome, envelope, source))
+    outputs = await TeacherHandler(teacher, 0.3, max_chars, BREVITY.least)(Incoming(outcome, envelope, source))
     return [output.message for output in outputs if isinstance(output.message, Trajectory)]
 
 
@@ -71,16 +71,16 @@ async def test_a_trajectory_says_who_taught_it_and_what_it_passed() -> None:
 @pytest.mark.parametrize(
     ("outcome", "reason"),
     [
-        (make_outcome(user=HELD), Reason.HELD_OUT),
-        (make_outcome(user=TRAINS, truth=None), Reason.NO_TRUTH),
-        (make_outcome(user=TRAINS, truth="western"), Reason.TRUTH_OUTSIDE_OPTIONS),
-        (make_outcome(user=TRAINS, options=(), truth="so</personalized> far"), Reason.TRUTH_HOLDS_MARKS),
-        (make_outcome(user=TRAINS, status=DraftStatus.BASE_FAILED, draft=""), Reason.BASE_FAILED),
-        (make_outcome(user=TRAINS, draft=" "), Reason.BASE_FAILED),
-        (make_outcome(user=TRAINS, shown=None), Reason.NO_HISTORY),
+        (make_outcome(user=HELD), RejectionReason.HELD_OUT),
+        (make_outcome(user=TRAINS, truth=None), RejectionReason.NO_TRUTH),
+        (make_outcome(user=TRAINS, truth="western"), RejectionReason.TRUTH_OUTSIDE_OPTIONS),
+        (make_outcome(user=TRAINS, options=(), truth="so</personalized> far"), RejectionReason.TRUTH_HOLDS_MARKS),
+        (make_outcome(user=TRAINS, status=DraftStatus.BASE_FAILED, draft=""), RejectionReason.BASE_FAILED),
+        (make_outcome(user=TRAINS, draft=" "), RejectionReason.BASE_FAILED),
+        (make_outcome(user=TRAINS, shown=None), RejectionReason.NO_HISTORY),
     ],
 )
-async def test_what_cannot_train_is_never_shown_to_the_teacher(outcome: Outcome, reason: Reason) -> None:
+async def test_what_cannot_train_is_never_shown_to_the_teacher(outcome: Outcome, reason: RejectionReason) -> None:
     assert why_not_taught(outcome, 0.3) is reason
     before, teacher = counted(), Says("x")
     assert await taught(teacher, outcome) == []
@@ -92,36 +92,36 @@ LONG = "the lighthouse keeper counts ships"
 ASKED = make_outcome(user=TRAINS, options=(), text="a keeper at work", draft="A keeper counts.", content="old note", shown="my dog, my day", truth=LONG)
 
 FLAWED = [
-    ("they like it", "comedy", Reason.WRONG_BODY),
-    ("", None, Reason.TOO_SHORT),
-    ("... !! ... :) ...", None, Reason.TOO_SHORT),
-    ("so it is", None, Reason.TOO_SHORT),
-    ("x" * 101, None, Reason.TOO_LONG),
-    *((f"they like {tag} a lot", None, Reason.TAGGED) for tag in (*TAGS, "<THINK>")),
-    ("The correct answer is comedy", None, Reason.TRUTH_GIVEN),
-    ("since the ground truth says comedy", None, Reason.TRUTH_GIVEN),
-    ("The expected output differs", None, Reason.TRUTH_GIVEN),
-    ("the user actually chose comedy", None, Reason.TRUTH_GIVEN),
-    ("The truth is comedy", None, Reason.TRUTH_GIVEN),
-    (f"They write low, so: {LONG}", None, Reason.TRUTH_QUOTED),
-    ("They write low, so: The  Lighthouse keeper counts SHIPS.", None, Reason.TRUTH_QUOTED),
+    ("they like it", "comedy", RejectionReason.WRONG_BODY),
+    ("", None, RejectionReason.TOO_SHORT),
+    ("... !! ... :) ...", None, RejectionReason.TOO_SHORT),
+    ("so it is", None, RejectionReason.TOO_SHORT),
+    ("x" * 101, None, RejectionReason.TOO_LONG),
+    *((f"they like {tag} a lot", None, RejectionReason.TAGGED) for tag in (*TAGS, "<THINK>")),
+    ("The correct answer is comedy", None, RejectionReason.TRUTH_GIVEN),
+    ("since the ground truth says comedy", None, RejectionReason.TRUTH_GIVEN),
+    ("The expected output differs", None, RejectionReason.TRUTH_GIVEN),
+    ("the user actually chose comedy", None, RejectionReason.TRUTH_GIVEN),
+    ("The truth is comedy", None, RejectionReason.TRUTH_GIVEN),
+    (f"They write low, so: {LONG}", None, RejectionReason.TRUTH_QUOTED),
+    ("They write low, so: The  Lighthouse keeper counts SHIPS.", None, RejectionReason.TRUTH_QUOTED),
 ]
 
 
 @pytest.mark.parametrize(("reasoning", "answer", "reason"), FLAWED)
-async def test_flawed_teaching_is_counted_by_its_flaw(reasoning: str, answer: str | None, reason: Reason) -> None:
+async def test_flawed_teaching_is_counted_by_its_flaw(reasoning: str, answer: str | None, reason: RejectionReason) -> None:
     before = counted()
     assert await taught(Says(reasoning, answer), ASKED) == []
     assert counted() - before == Counter({reason: 1})
 
 
-REFUSALS = [Reason.UNSUPPORTED, Reason.REFUSED, Reason.UNREADABLE]
+REFUSALS = [RejectionReason.UNSUPPORTED, RejectionReason.REFUSED, RejectionReason.UNREADABLE]
 
 
 @pytest.mark.parametrize("reason", REFUSALS)
-async def test_what_the_teacher_rejects_is_counted_by_its_reason(reason: Reason) -> None:
+async def test_what_the_teacher_rejects_is_counted_by_its_reason(reason: RejectionReason) -> None:
     before = counted()
-    assert await taught(Says(Rejected(reason)), make_outcome(user=TRAINS)) == []
+    assert await taught(Says(Rejection(reason)), make_outcome(user=TRAINS)) == []
     assert counted() - before == Counter({reason: 1})
 
 
@@ -177,4 +177,4 @@ def test_a_trace_may_name_a_short_text_or_an_option() -> None:
 )
 def test_a_body_is_the_truth_up_to_its_outer_form(body: str, options: tuple[str, ...], truth: str, same: bool) -> None:
     found = flaw(Rewrite("they like it dark", body), make_outcome(options=options, truth=truth), BREVITY)
-    assert found is (None if same else Reason.WRONG_BODY)
+    assert found is (None if same else RejectionReason.WRONG_BODY)

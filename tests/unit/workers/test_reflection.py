@@ -22,10 +22,10 @@ from streams.quality.measures import is_measured
 from tests.unit.workers.engine_stub import StubEngine
 from workers.reflection.decision import accepted
 from workers.reflection.reflector import Reflector
-from workers.reflection.shadowing import Unseen
+from workers.reflection.shadow_queue import ShadowRequest
 from workers.runtime.clock import ManualClock
 from workers.runtime.handler import DegradeReason, Incoming
-from workers.serving.engines.engine import EngineDied, FinishReason, Generation, GenerationFailed, NotLoaded, Sampling
+from workers.serving.engines.engine import EngineDied, FinishReason, GenerationFailed, GenerationResult, NotLoaded, SamplingParameters
 from workers.serving.routes import Routes
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
@@ -42,7 +42,7 @@ class AnsweringEngine(StubEngine):
         self.answer, self.takes_s = answer, takes_s
         self.prompts: list[str] = []
 
-    async def generate(self, prompt: str, sampling: Sampling, version: str | None = None) -> Generation:
+    async def generate(self, prompt: str, sampling: SamplingParameters, version: str | None = None) -> GenerationResult:
         model = next((model for model in self.loaded if model.version == version), None) if version else self.champion
         if model is None:
             raise NotLoaded(version)
@@ -50,7 +50,7 @@ class AnsweringEngine(StubEngine):
         await asyncio.sleep(self.takes_s)
         if isinstance(self.answer, Exception):
             raise self.answer
-        return Generation(self.answer, 1, 1, FinishReason.STOP, model)
+        return GenerationResult(self.answer, 1, 1, FinishReason.STOP, model)
 
     def count_tokens(self, prompt: str) -> int:
         return len(prompt.splitlines())
@@ -289,7 +289,7 @@ async def test_an_answer_by_a_champion_that_came_meanwhile_counts_in_no_experime
 
 
 async def test_questions_of_the_shadow_are_handed_on_behind_their_answer() -> None:
-    found: list[Unseen] = []
+    found: list[ShadowRequest] = []
     routes = replace(CANARY, stage=VersionState.SHADOW)
     engine = AnsweringEngine(loaded=(MODEL, OTHER))
     made = Reflector(ReflectionSettings(), engine, lambda: routes, ManualClock(NOW), found.append)
@@ -308,12 +308,12 @@ async def test_questions_of_the_shadow_are_handed_on_behind_their_answer() -> No
 
 
 async def test_a_question_that_no_model_is_asked_has_no_unseen_answer() -> None:
-    found: list[Unseen] = []
+    found: list[ShadowRequest] = []
     routes = Routes(MODEL, OTHER, VersionState.SHADOW, EXPERIMENT, 1.0)
     await Reflector(ReflectionSettings(), AnsweringEngine(), lambda: routes, ManualClock(NOW), found.append)(incoming(context(items=0)))
     assert not found
 
 
 async def test_a_challenger_that_has_gone_says_nothing() -> None:
-    unseen = Unseen(context(), (item(0),), Assignment(experiment=EXPERIMENT, arm=Arm.SHADOW, version="4"))
+    unseen = ShadowRequest(context(), (item(0),), Assignment(experiment=EXPERIMENT, arm=Arm.SHADOW, version="4"))
     assert await reflector(ReflectionSettings(), AnsweringEngine()).unseen(unseen) is None

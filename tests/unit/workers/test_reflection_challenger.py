@@ -14,7 +14,7 @@ from tests.unit.workers.engine_stub import StubEngine
 from tests.unit.workers.old_files import untouched
 from tests.unit.workers.table_registry import EXPERIMENT, NOW, NoHints, TableRegistry, registered, step
 from workers.runtime.clock import ManualClock
-from workers.serving.engines.engine import Swap, SwapFailed
+from workers.serving.engines.engine import SwapFailed, SwapResult
 from workers.serving.follower import Follower
 from workers.serving.routes import Routes
 from workers.serving.version_files import KEPT
@@ -121,7 +121,7 @@ async def test_another_champion_takes_the_challengers_place_only_once_nobody_is_
     routed: list[Routes] = []
     swap = site.engine.swap
 
-    async def watched(checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> Swap:
+    async def watched(checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> SwapResult:
         routed.append(site.follower.routes)
         return await swap(checkpoint, model, canary_prompts)
 

@@ -12,9 +12,9 @@ from tests.unit.workers.old_files import untouched
 from tests.unit.workers.table_registry import NOW, NoHints, TableRegistry, registered
 from workers.runtime.clock import ManualClock
 from workers.serving.engines.fake import CharTemplate, FakeBackend
-from workers.serving.engines.scheduler import Limits
+from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
-from workers.serving.engines.version_slots import Held
+from workers.serving.engines.version_slots import VersionCheckpoint
 from workers.serving.follower import Follower
 from workers.serving.version_files import KEPT, prune, touch
 
@@ -38,8 +38,8 @@ class Site:
 
     def __init__(self, folder: Path, champion: str = "1") -> None:
         self.registry, self.models = FilesRegistry(champion), folder / "models"
-        first = Held(registered(champion).model, self.registry.fetch(champion, self.models))
-        limits = Limits(max_model_len=40, in_flight=4, drain_s=5.0, versions=2)
+        first = VersionCheckpoint(registered(champion).model, self.registry.fetch(champion, self.models))
+        limits = EngineLimits(max_model_len=40, in_flight=4, drain_s=5.0, versions=2)
         self.engine = ServingEngine.start(lambda path: FakeBackend(path, lambda prompt, _: prompt), CharTemplate(), first, limits)
         settings = Settings(stack=StackSettings(dir=folder), reflection=ReflectionSettings(versions=2))
         self.follower = Follower(settings, self.registry, self.engine, registered(champion), NoHints(), ManualClock(NOW))

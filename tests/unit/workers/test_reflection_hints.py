@@ -7,14 +7,14 @@ import pytest
 
 from infra.process.ports import free_port
 from infra.settings import KafkaSettings, Settings
-from workers.serving.model_event_listener import CONNECT_MS, KafkaHints
+from workers.serving.model_event_listener import CONNECT_MS, KafkaModelEventListener
 
 #: The client by itself would take half a minute.
 SLACK_S = 15.0
 
 
 def test_while_the_broker_is_away_the_registry_is_polled_as_ever_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
-    hints = KafkaHints(Settings(kafka=KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port('127.0.0.1')}")), threading.Event())
+    hints = KafkaModelEventListener(Settings(kafka=KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port('127.0.0.1')}")), threading.Event())
     for wait_s in (0.1, 1.5):
         began = time.monotonic()
         assert hints.wait(wait_s) is None

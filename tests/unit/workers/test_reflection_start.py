@@ -12,7 +12,7 @@ from infra.telemetry.metrics import REFLECTION_REFUSED
 from schemas.promotion import Transition, VersionState
 from tests.unit.workers.table_registry import NOW, TableRegistry, registered, step
 from workers.serving.engines.engine import StartStopped
-from workers.serving.start import _prompts, champions_before, first_champion, start
+from workers.serving.startup import _prompts, champions_before, first_champion, start
 
 
 @pytest.fixture

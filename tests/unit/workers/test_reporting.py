@@ -6,14 +6,14 @@ from schemas.responses import ModelVersion
 from schemas.serving import ServingReport
 from tests.unit.workers.test_shadowing import Said
 from workers.runtime.clock import ManualClock, settle
-from workers.serving.reporting import EVERY_S, LOOK_S, Reporting
+from workers.serving.serving_reporter import EVERY_S, LOOK_S, ServingReporter
 
 ONE, TWO = (ModelVersion(name="m", version=version, digest="d") for version in "12")
 
 
 async def test_a_report_goes_out_when_something_has_changed_and_every_few_seconds() -> None:
     clock, said, champion = ManualClock(), Said(), [ONE]
-    reporting = Reporting(lambda: ServingReport(worker="w", at=clock.now(), champion=champion[0]), said, clock)
+    reporting = ServingReporter(lambda: ServingReport(worker="w", at=clock.now(), champion=champion[0]), said, clock)
     task = asyncio.create_task(reporting.work())
     await settle()
     await clock.advance(EVERY_S - LOOK_S)

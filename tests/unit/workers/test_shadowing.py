@@ -14,8 +14,8 @@ from schemas.responses import ModelVersion, ResponseStatus
 from schemas.shadows import Shadow
 from schemas.topics import Topic
 from tests.unit.workers.made import NOON, make_outcome
-from workers.reflection import shadowing
-from workers.reflection.shadowing import Shadowing, Unseen
+from workers.reflection import shadow_queue
+from workers.reflection.shadow_queue import ShadowQueue, ShadowRequest
 from workers.runtime.clock import ManualClock, settle
 from workers.serving.engines.engine import EngineDied
 
@@ -33,8 +33,8 @@ class Said:
         self.messages.append((topic.name, message))
 
 
-def unseen(user: str = "u") -> Unseen:
-    return Unseen(make_outcome(user=user).response.context, (), ASSIGNMENT)
+def unseen(user: str = "u") -> ShadowRequest:
+    return ShadowRequest(make_outcome(user=user).response.context, (), ASSIGNMENT)
 
 
 class Site:
@@ -44,7 +44,7 @@ class Site:
         self.users = 0
         self.release = asyncio.Event()
         self.clock, self.said = ManualClock(NOON), Said()
-        self.shadowing = Shadowing(self._answer, self.said, lambda: self.users, concurrency=8, clock=self.clock)
+        self.shadowing = ShadowQueue(self._answer, self.said, lambda: self.users, concurrency=8, clock=self.clock)
         self.before = dict(SHADOWS.values())
 
     def counted(self, outcome: ShadowOutcome) -> float:
@@ -59,7 +59,7 @@ class Site:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
-    async def _answer(self, asked: Unseen) -> Shadow:
+    async def _answer(self, asked: ShadowRequest) -> Shadow:
         self.asked += 1
         await self.release.wait()
         if self.error:
@@ -76,7 +76,7 @@ async def test_a_few_are_made_at_once_and_said_on_their_topic() -> None:
     for number in range(10):
         site.shadowing.offer(unseen(str(number)))
     async with site.working():
-        assert site.asked == shadowing.AT_ONCE
+        assert site.asked == shadow_queue.AT_ONCE
         site.release.set()
         await settle()
     assert (site.asked, {topic for topic, _ in site.said.messages}, site.counted(ShadowOutcome.SENT)) == (10, {"shadows"}, 10)
@@ -96,13 +96,13 @@ async def test_nothing_begins_while_many_users_wait_and_what_waits_too_long_is_d
         site.users = 5
         site.shadowing.offer(unseen())
         await settle()
-        await site.clock.advance(shadowing.PATIENCE_S + 1)
+        await site.clock.advance(shadow_queue.PATIENCE_S + 1)
     assert (site.asked, site.counted(ShadowOutcome.DROPPED)) == (1, 1)
 
 
 async def test_what_does_not_fit_the_queue_is_dropped_and_counted() -> None:
     site = Site()
-    for _ in range(shadowing.WAITING + 3):
+    for _ in range(shadow_queue.WAITING + 3):
         site.shadowing.offer(unseen())
     assert site.counted(ShadowOutcome.DROPPED) == 3
 

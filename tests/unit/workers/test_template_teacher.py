@@ -4,13 +4,13 @@ import pytest
 
 from schemas.outcomes import Outcome
 from tests.unit.workers.made import STARS, make_outcome
-from workers.teacher.teaching import Rejected
+from workers.teacher.reasoning_teacher import Rejection
 from workers.teacher.template import TemplateTeacher
 
 
 async def explained(outcome: Outcome) -> str | None:
     taught = await TemplateTeacher().explain(outcome, outcome.response.context.items[0])
-    if isinstance(taught, Rejected):
+    if isinstance(taught, Rejection):
         return None
     assert taught.answer == outcome.truth
     return taught.reasoning

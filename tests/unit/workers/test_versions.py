@@ -13,9 +13,9 @@ from schemas.promotion import CanaryPrompt
 from tests.unit.workers.served import SAMPLING, WAIT_S, Served, version
 from workers.serving.engines.engine import NotLoaded, SwapFailed
 from workers.serving.engines.fake import CharTemplate, FakeBackend
-from workers.serving.engines.scheduler import Limits
+from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
-from workers.serving.engines.version_slots import Held
+from workers.serving.engines.version_slots import VersionCheckpoint
 
 
 def loaded(served: Served) -> list[str]:
@@ -144,8 +144,8 @@ async def test_one_version_is_loaded_at_a_time(tmp_path: Path) -> None:
 def test_an_engine_does_not_start_on_a_version_that_writes_other_tokens(tmp_path: Path) -> None:
     served = Served(tmp_path)
     asyncio.run(served.engine.close())
-    first = Held(version("1"), served.first, (CanaryPrompt(prompt="a", token_ids=(1, 2, 3)),))
-    limits = Limits(max_model_len=40, in_flight=4, drain_s=5.0)
+    first = VersionCheckpoint(version("1"), served.first, (CanaryPrompt(prompt="a", token_ids=(1, 2, 3)),))
+    limits = EngineLimits(max_model_len=40, in_flight=4, drain_s=5.0)
     with pytest.raises(Exception, match="token 1 is not the registered one"):
         ServingEngine.start(lambda path: FakeBackend(path, served.answer), CharTemplate(), first, limits)
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from workers.serving.engines.engine import FinishReason, Sampling
+from workers.serving.engines.engine import FinishReason, SamplingParameters
 
 
 @dataclass(frozen=True)
-class Completion:
+class BackendCompletion:
     """One finished request."""
 
     request_id: int
@@ -27,7 +27,7 @@ class Backend(Protocol):
     return each other's completions.
     """
 
-    def admit(self, request_id: int, token_ids: list[int], sampling: Sampling) -> None:
+    def admit(self, request_id: int, token_ids: list[int], sampling: SamplingParameters) -> None:
         """Take a request in; an error refuses this request only."""
         ...
 
@@ -35,7 +35,7 @@ class Backend(Protocol):
         """Forget a request whose caller is gone; unknown ids are ignored."""
         ...
 
-    def step(self) -> Sequence[Completion]:
+    def step(self) -> Sequence[BackendCompletion]:
         """Work on what was admitted for a while; returns what finished."""
         ...
 

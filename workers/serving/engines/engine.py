@@ -18,7 +18,7 @@ from schemas.rewriting import ANSWER_CLOSE
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParameters:
     """How to generate. Temperature 0 is greedy. No seed: one in a chunked prefill kills vLLM's CPU engine (0.31, 2026-11-20)."""
 
     max_new_tokens: int
@@ -33,7 +33,7 @@ class FinishReason(StrEnum):
 
 
 @dataclass(frozen=True)
-class Generation:
+class GenerationResult:
     """A completion. `model` served it from the first token to the last."""
 
     text: str
@@ -44,7 +44,7 @@ class Generation:
 
 
 @dataclass(frozen=True)
-class Swap:
+class SwapResult:
     """What putting a version in took. `in_flight` requests were running when it began; `dropped` of them got no answer through it."""
 
     in_flight: int
@@ -90,7 +90,7 @@ class Engine(Protocol):
         """The version that the next one to be loaded will take the place of; None where there is a free one. The champion's only where it is alone."""
         ...
 
-    async def generate(self, prompt: str, sampling: Sampling, version: str | None = None) -> Generation:
+    async def generate(self, prompt: str, sampling: SamplingParameters, version: str | None = None) -> GenerationResult:
         """Complete one user turn, by `version` or by the champion of the moment of admission; the checkpoint's chat template goes around `prompt`.
 
         Cancelling frees what it holds. Raises NotLoaded, or GenerationFailed for this request alone, EngineDied when nothing will ever answer again.
@@ -101,7 +101,7 @@ class Engine(Protocol):
         """Length of the prompt with its chat template, in tokens."""
         ...
 
-    async def load(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> Swap:
+    async def load(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> SwapResult:
         """Hold a version of the same architecture beside the champion, warm and checked: it greedily writes what `canary_prompts` say.
 
         It takes a free place, or that of the version least lately needed. Nobody's request waits meanwhile; those that run on the version that
@@ -110,11 +110,11 @@ class Engine(Protocol):
         """
         ...
 
-    async def serve(self, version: str) -> Swap:
+    async def serve(self, version: str) -> SwapResult:
         """Make a loaded version the champion, at once: requests in flight finish where they are, later ones go to it. Raises NotLoaded."""
         ...
 
-    async def swap(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> Swap:
+    async def swap(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> SwapResult:
         """`load`, then `serve`. With room for one version only: requests in flight finish on the old weights, later ones wait and get the new.
 
         Raises as `load` does; the old version keeps serving.

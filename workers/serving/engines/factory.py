@@ -14,12 +14,12 @@ from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from workers.serving.engines.backend import Backend
 from workers.serving.engines.chat import ChatTemplate
-from workers.serving.engines.lora import MOST_RANK, AdapterPlaces, Base
+from workers.serving.engines.lora import MOST_RANK, AdapterBackends, AdapterBase
 from workers.serving.engines.process import prepare_process
-from workers.serving.engines.scheduler import Limits
+from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
 from workers.serving.engines.transformers_engine import TransformersBackend, TransformersOptions
-from workers.serving.engines.version_slots import Held
+from workers.serving.engines.version_slots import VersionCheckpoint
 from workers.serving.engines.vllm_engine import VllmBackend, VllmOptions
 
 PROJECT = Path(__file__).parents[3]
@@ -46,8 +46,8 @@ def start_engine(
     wanted = settings.reflection
     kind = engine_kind(settings)
     prepare_process(wanted.threads)
-    limits = Limits(max_model_len=wanted.max_model_len, in_flight=wanted.concurrency, drain_s=wanted.timeout_s, versions=wanted.versions)
-    first = Held(model, checkpoint, tuple(canary_prompts))
+    limits = EngineLimits(max_model_len=wanted.max_model_len, in_flight=wanted.concurrency, drain_s=wanted.timeout_s, versions=wanted.versions)
+    first = VersionCheckpoint(model, checkpoint, tuple(canary_prompts))
     if wanted.adapters:
         return _start_adapters(settings, kind, first, limits, stop)
 
@@ -59,15 +59,15 @@ def start_engine(
     return ServingEngine.start(make_backend, ChatTemplate(checkpoint), first, limits, stop)
 
 
-def _start_adapters(settings: Settings, kind: EngineKind, first: Held, limits: Limits, stop: threading.Event | None) -> ServingEngine:
+def _start_adapters(settings: Settings, kind: EngineKind, first: VersionCheckpoint, limits: EngineLimits, stop: threading.Event | None) -> ServingEngine:
     """All versions are adapters over `reflection.checkpoint`, or are it. Raises BadCheckpoint for a first one that is neither."""
     wanted = settings.reflection
     if kind is not EngineKind.VLLM:
         raise BadSetting("reflection.adapters=true: only vLLM holds adapters beside each other; set reflection.engine=vllm, or adapters=false")
     folder = PROJECT / wanted.checkpoint
-    base = Base(folder)
+    base = AdapterBase(folder)
     if found := base.misfits(first.checkpoint):
         raise BadCheckpoint(f"{first.checkpoint}: cannot be served over {folder}: {'; '.join(found)}")
     options = VllmOptions(wanted.max_model_len, wanted.concurrency, wanted.threads, adapters=wanted.versions, adapter_rank=MOST_RANK)
-    places = AdapterPlaces(folder, options)
+    places = AdapterBackends(folder, options)
     return ServingEngine.start(places, ChatTemplate(folder), first, limits, stop, lambda _: base.misfits)

@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from workers.serving.engines.backend import Completion
-from workers.serving.engines.engine import FinishReason, Sampling
+from workers.serving.engines.backend import BackendCompletion
+from workers.serving.engines.engine import FinishReason, SamplingParameters
 
 
 class CharTemplate:
@@ -29,7 +29,7 @@ class FakeBackend:
         self.prompts: dict[int, str] = {}
         self.refused: set[str] = set()  # names of checkpoints that do not load
 
-    def admit(self, request_id: int, token_ids: list[int], sampling: Sampling) -> None:
+    def admit(self, request_id: int, token_ids: list[int], sampling: SamplingParameters) -> None:
         prompt = "".join(map(chr, token_ids))
         if prompt.startswith("refuse"):
             raise ValueError("refused")
@@ -38,7 +38,7 @@ class FakeBackend:
     def abort(self, request_id: int) -> None:
         self.left.pop(request_id, None)
 
-    def step(self) -> Sequence[Completion]:
+    def step(self) -> Sequence[BackendCompletion]:
         time.sleep(self.step_s)
         self.left = {request_id: left - 1 for request_id, left in self.left.items()}
         finished = [request_id for request_id, left in self.left.items() if left <= 0]
@@ -54,7 +54,7 @@ class FakeBackend:
     def close(self) -> None:
         self.left.clear()
 
-    def _finish(self, request_id: int) -> Completion:
+    def _finish(self, request_id: int) -> BackendCompletion:
         del self.left[request_id]
         text = self.answer(self.prompts.pop(request_id), self.checkpoint.name)
-        return Completion(request_id, text, tuple(map(ord, text)), FinishReason.STOP)
+        return BackendCompletion(request_id, text, tuple(map(ord, text)), FinishReason.STOP)

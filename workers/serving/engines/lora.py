@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.checkpoints.verification import BadCheckpoint, checkpoint_digest, differences, traits
-from workers.serving.engines.backend import Backend, Completion
-from workers.serving.engines.engine import Sampling
+from workers.serving.engines.backend import Backend, BackendCompletion
+from workers.serving.engines.engine import SamplingParameters
 from workers.serving.engines.vllm_engine import VllmBackend, VllmOptions
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -23,7 +23,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 MOST_RANK = 64
 
 
-class AdapterPlaces:
+class AdapterBackends:
     """Makes the Backends (workers.serving.engines.backend) of one engine; the first call loads `base`. All calls from the engine's thread."""
 
     def __init__(self, base: Path, options: VllmOptions) -> None:
@@ -46,13 +46,13 @@ class _Place:
         self._shared, self._ids = shared, ids
         self._adapter: Any = None  # None: the base
 
-    def admit(self, request_id: int, token_ids: list[int], sampling: Sampling) -> None:
+    def admit(self, request_id: int, token_ids: list[int], sampling: SamplingParameters) -> None:
         self._shared.admit(request_id, token_ids, sampling, self._adapter)
 
     def abort(self, request_id: int) -> None:
         self._shared.abort(request_id)
 
-    def step(self) -> Sequence[Completion]:
+    def step(self) -> Sequence[BackendCompletion]:
         return self._shared.step()
 
     def load(self, checkpoint: Path) -> None:
@@ -70,14 +70,14 @@ class _Place:
         return self._shared.add_adapter(f"{checkpoint.name}-{number}", number, checkpoint)
 
 
-class Base:
+class AdapterBase:
     """What adapters lie over, as it was when this was made. Raises BadCheckpoint for files that are missing or no JSON."""
 
     def __init__(self, checkpoint: Path) -> None:
         self._name, self._digest, self._traits = checkpoint.name, checkpoint_digest(checkpoint), traits(checkpoint)
 
     def misfits(self, candidate: Path) -> Sequence[str]:
-        """Why `candidate` cannot be served as an adapter over it. Raises as `Base` does."""
+        """Why `candidate` cannot be served as an adapter over it. Raises as `AdapterBase` does."""
         if not (candidate / CONFIG).is_file():
             same = checkpoint_digest(candidate) == self._digest
             return () if same else (f"full weights other than the base's; reflection.adapters serves {self._name} and adapters over it",)

@@ -18,10 +18,10 @@ from typing import TypeVar
 
 from infra.errors import RetryLater
 from schemas.responses import ModelVersion
-from workers.serving.engines.backend import Backend, Completion
+from workers.serving.engines.backend import Backend, BackendCompletion
 from workers.serving.engines.chat import Template
-from workers.serving.engines.engine import Generation, GenerationFailed, NotLoaded, Sampling, Swap
-from workers.serving.engines.version_slots import WARM_UP, Held, Loading, Slot, sampling_of, spare
+from workers.serving.engines.engine import GenerationFailed, GenerationResult, NotLoaded, SamplingParameters, SwapResult
+from workers.serving.engines.version_slots import WARM_UP, VersionCheckpoint, VersionLoad, VersionSlot, sampling_of, spare
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ STEPS_PER_CHECK = 2
 
 
 @dataclass(frozen=True)
-class Limits:
+class EngineLimits:
     """`in_flight` requests run at once, over all versions; a load gives up when those in its way have not finished within `drain_s`."""
 
     max_model_len: int
@@ -46,26 +46,26 @@ class Limits:
 class Request:
     id: int
     token_ids: list[int]
-    sampling: Sampling
+    sampling: SamplingParameters
     version: str | None  # None: whatever is champion at admission
-    answer: Future[Generation] = field(default_factory=Future)
-    slot: Slot | None = None  # both set at admission
+    answer: Future[GenerationResult] = field(default_factory=Future)
+    slot: VersionSlot | None = None  # both set at admission
     model: ModelVersion | None = None
 
 
 @dataclass(frozen=True)
-class Serve:
+class SetChampion:
     """Make a loaded version the champion."""
 
     version: str
     in_flight: int
-    result: Future[Swap] = field(default_factory=Future)
+    result: Future[SwapResult] = field(default_factory=Future)
 
 
-class Room:
+class Scheduler:
     """Places for `limits.versions` versions. `open` makes them; other threads may read `champion`, `loaded` and `displaces` afterwards."""
 
-    def __init__(self, make_backend: Callable[[Path], Backend], template: Template, limits: Limits) -> None:
+    def __init__(self, make_backend: Callable[[Path], Backend], template: Template, limits: EngineLimits) -> None:
         self._make_backend = make_backend
         self._template = template
         self._limits = limits
@@ -73,9 +73,9 @@ class Room:
         self._wants = itertools.count(1)
         self.running: dict[int, Request] = {}
         self._unanswered = 0  # admitted, neither answered nor given up by their callers; counted apart from `running`, which a bug could empty
-        self._slots: list[Slot] = []
-        self._champion: Slot
-        self.loading: Loading | None = None
+        self._slots: list[VersionSlot] = []
+        self._champion: VersionSlot
+        self.loading: VersionLoad | None = None
         self._rounds = 0
 
     @property
@@ -98,15 +98,15 @@ class Room:
         """Whether there is room for a request now."""
         return not (self.loading and self.loading.in_place) and len(self.running) < self._limits.in_flight
 
-    def open(self, first: Held) -> None:
+    def open(self, first: VersionCheckpoint) -> None:
         """Make every place now, so that the memory they take is known at the start and not when the first challenger comes.
 
         `first` is loaded and checked. Raises SwapFailed where it writes other tokens than registered, and whatever the backend does.
         """
         for number in range(self._limits.versions):
-            slot = Slot(self._make_backend(first.checkpoint))
+            slot = VersionSlot(self._make_backend(first.checkpoint))
             self._slots.append(slot)
-            checking = Loading(first if number == 0 else Held(first.model, first.checkpoint), serve=False, in_flight=0, slot=slot)
+            checking = VersionLoad(first if number == 0 else VersionCheckpoint(first.model, first.checkpoint), serve=False, in_flight=0, slot=slot)
             self._check(checking)
             while checking.checks:
                 for completion in slot.backend.step():
@@ -156,15 +156,15 @@ class Room:
         if self.loading:
             self._advance(self.loading)
 
-    def serve(self, asked: Serve) -> None:
+    def serve(self, asked: SetChampion) -> None:
         slot = self._slot_of(asked.version)
         if slot is None:
             fail(asked.result, NotLoaded(f"version {asked.version} is not loaded"))
         else:
             self._crown(slot)
-            settle(asked.result, Swap(asked.in_flight, self._dropped(), 0.0, 0.0))
+            settle(asked.result, SwapResult(asked.in_flight, self._dropped(), 0.0, 0.0))
 
-    def put(self, loading: Loading) -> None:
+    def put(self, loading: VersionLoad) -> None:
         """Begin a load: choose its place, to which nobody is admitted from now on. One at a time."""
         if self.loading:
             fail(loading.result, RetryLater("another version is being loaded"))
@@ -173,7 +173,7 @@ class Room:
         if same and same.held == loading.wanted:  # loaded and checked already
             if loading.serve:
                 self._crown(same)
-            settle(loading.result, Swap(loading.in_flight, self._dropped(), 0.0, 0.0))
+            settle(loading.result, SwapResult(loading.in_flight, self._dropped(), 0.0, 0.0))
             return
         slot = same if same and same is not self._champion else spare(self._slots, self._champion)
         if slot is self._champion and not loading.serve:  # its place is for who is to be champion
@@ -186,12 +186,12 @@ class Room:
             loading.slot.held = None
         self.loading = loading
 
-    def _slot_of(self, version: str | None) -> Slot | None:
+    def _slot_of(self, version: str | None) -> VersionSlot | None:
         if version is None:
             return self._champion
         return next((slot for slot in self._slots if slot.held and slot.held.model.version == version), None)
 
-    def _crown(self, slot: Slot) -> None:
+    def _crown(self, slot: VersionSlot) -> None:
         """The one it takes over from was needed until now."""
         self._champion.needed = next(self._wants)
         self._champion, slot.needed = slot, next(self._wants)
@@ -199,7 +199,7 @@ class Room:
     def _dropped(self) -> int:
         return self._unanswered - len(self.running)
 
-    def _step(self, slot: Slot) -> None:
+    def _step(self, slot: VersionSlot) -> None:
         try:
             completions = slot.backend.step()
         except Exception:
@@ -213,7 +213,7 @@ class Room:
         for completion in completions:
             self._answer(completion)
 
-    def _answer(self, completion: Completion) -> None:
+    def _answer(self, completion: BackendCompletion) -> None:
         if self.loading and self.loading.slot and completion.request_id in self.loading.checks:
             self.loading.passed(completion)
             self.loading.slot.running.discard(completion.request_id)
@@ -224,9 +224,9 @@ class Room:
         request.slot.running.discard(request.id)
         self._unanswered -= 1
         tokens = len(request.token_ids)
-        settle(request.answer, Generation(completion.text, tokens, len(completion.token_ids), completion.finish_reason, request.model))
+        settle(request.answer, GenerationResult(completion.text, tokens, len(completion.token_ids), completion.finish_reason, request.model))
 
-    def _advance(self, loading: Loading) -> None:
+    def _advance(self, loading: VersionLoad) -> None:
         assert loading.slot is not None
         if not loading.is_loaded and loading.failure is None:
             if loading.slot.running:
@@ -242,12 +242,12 @@ class Room:
                 self._crown(loading.slot)
             settle(loading.result, loading.done(self._dropped()))
 
-    def _mind_the_time(self, loading: Loading, in_flight: int) -> None:
+    def _mind_the_time(self, loading: VersionLoad, in_flight: int) -> None:
         if loading.waited_s > self._limits.drain_s:
             self.loading = None  # the place stays empty, or the champion's
             fail(loading.result, RetryLater(f"{in_flight} requests were still in flight after {loading.waited_s:.1f} s"))
 
-    def _load(self, loading: Loading) -> None:
+    def _load(self, loading: VersionLoad) -> None:
         try:
             loading.load()
             self._check(loading)
@@ -255,7 +255,7 @@ class Room:
             log.exception("weights did not load", extra={"version": loading.wanted.model.version, "serving": self.champion.version})
             loading.failure = f"loading failed: {type(error).__name__}: {error}"
 
-    def _check(self, loading: Loading) -> None:
+    def _check(self, loading: VersionLoad) -> None:
         assert loading.slot is not None
         for prompt in (WARM_UP, *loading.wanted.canary_prompts):
             request_id = next(self.ids)
@@ -263,7 +263,7 @@ class Room:
             loading.slot.running.add(request_id)
             loading.checks[request_id] = prompt
 
-    def _take_back(self, loading: Loading, slot: Slot, reason: str) -> None:
+    def _take_back(self, loading: VersionLoad, slot: VersionSlot, reason: str) -> None:
         """What is left of the checks goes; the champion's own place gets its old version back."""
         if slot in self._slots:
             for request_id in loading.checks:

@@ -23,9 +23,9 @@ from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from workers.serving.engines.backend import Backend
 from workers.serving.engines.chat import Template
-from workers.serving.engines.engine import EngineDied, Generation, GenerationFailed, Sampling, StartStopped, Swap, SwapFailed
-from workers.serving.engines.scheduler import Limits, Request, Room, Serve, fail
-from workers.serving.engines.version_slots import Held, Loading
+from workers.serving.engines.engine import EngineDied, GenerationFailed, GenerationResult, SamplingParameters, StartStopped, SwapFailed, SwapResult
+from workers.serving.engines.scheduler import EngineLimits, Request, Scheduler, SetChampion, fail
+from workers.serving.engines.version_slots import VersionCheckpoint, VersionLoad
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class _Close:
     pass
 
 
-_Item = Request | _Abort | Serve | Loading | _Close
+_Item = Request | _Abort | SetChampion | VersionLoad | _Close
 
 
 def fitting(first: Path) -> Misfits:
@@ -62,11 +62,16 @@ class ServingEngine:
     _misfits: Misfits  # set before the start is over
 
     def __init__(
-        self, make_backend: Callable[[Path], Backend], template: Template, first: Held, limits: Limits, make_misfits: Callable[[Path], Misfits] = fitting
+        self,
+        make_backend: Callable[[Path], Backend],
+        template: Template,
+        first: VersionCheckpoint,
+        limits: EngineLimits,
+        make_misfits: Callable[[Path], Misfits] = fitting,
     ) -> None:
         self._template = template
         self._first, self._limits, self._make_misfits = first, limits, make_misfits
-        self._room = Room(make_backend, template, limits)
+        self._room = Scheduler(make_backend, template, limits)
         self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._waiting: deque[Request] = deque()
         self._closing = False
@@ -79,8 +84,8 @@ class ServingEngine:
         cls,
         make_backend: Callable[[Path], Backend],
         template: Template,
-        first: Held,
-        limits: Limits,
+        first: VersionCheckpoint,
+        limits: EngineLimits,
         stop: threading.Event | None = None,
         make_misfits: Callable[[Path], Misfits] = fitting,
     ) -> ServingEngine:
@@ -109,7 +114,7 @@ class ServingEngine:
     def count_tokens(self, prompt: str) -> int:
         return len(self._template.encode(prompt))
 
-    async def generate(self, prompt: str, sampling: Sampling, version: str | None = None) -> Generation:
+    async def generate(self, prompt: str, sampling: SamplingParameters, version: str | None = None) -> GenerationResult:
         token_ids = self._template.encode(prompt)
         if len(token_ids) + sampling.max_new_tokens > self._limits.max_model_len:
             raise GenerationFailed(f"{len(token_ids)} prompt tokens and {sampling.max_new_tokens} new ones exceed {self._limits.max_model_len}")
@@ -121,16 +126,16 @@ class ServingEngine:
             self._post(_Abort(request.id))
             raise
 
-    async def load(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> Swap:
+    async def load(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> SwapResult:
         if self._limits.versions == 1:
             raise SwapFailed(f"version {model.version}: there is room for one version only; set reflection.versions to 2 or more")
-        return await self._put(Held(model, checkpoint, tuple(canary_prompts)), serve=False)
+        return await self._put(VersionCheckpoint(model, checkpoint, tuple(canary_prompts)), serve=False)
 
-    async def swap(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> Swap:
-        return await self._put(Held(model, checkpoint, tuple(canary_prompts)), serve=True)
+    async def swap(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> SwapResult:
+        return await self._put(VersionCheckpoint(model, checkpoint, tuple(canary_prompts)), serve=True)
 
-    async def serve(self, version: str) -> Swap:
-        asked = Serve(version, in_flight=len(self._room.running))
+    async def serve(self, version: str) -> SwapResult:
+        asked = SetChampion(version, in_flight=len(self._room.running))
         self._post(asked)
         return await asyncio.wrap_future(asked.result)
 
@@ -138,9 +143,9 @@ class ServingEngine:
         self._post(_Close())
         await asyncio.to_thread(self._thread.join, self._limits.drain_s)
 
-    async def _put(self, wanted: Held, *, serve: bool) -> Swap:
+    async def _put(self, wanted: VersionCheckpoint, *, serve: bool) -> SwapResult:
         await asyncio.to_thread(self._check, wanted.checkpoint)
-        loading = Loading(wanted, serve, in_flight=len(self._room.running))
+        loading = VersionLoad(wanted, serve, in_flight=len(self._room.running))
         self._post(loading)
         return await asyncio.wrap_future(loading.result)
 
@@ -207,10 +212,10 @@ class ServingEngine:
                     self._waiting.append(item)
                 case _Abort():
                     self._room.give_up(item.request_id)
-                case Serve():
+                case SetChampion():
                     self._admit()  # who came before is answered as things were
                     self._room.serve(item)
-                case Loading():
+                case VersionLoad():
                     self._admit()
                     self._room.put(item)
                 case _Close():
@@ -228,5 +233,5 @@ class ServingEngine:
                 return
             if isinstance(item, Request):
                 fail(item.answer, error)
-            elif isinstance(item, Serve | Loading):
+            elif isinstance(item, SetChampion | VersionLoad):
                 fail(item.result, error)

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.serving.engines.backend import Completion
+from workers.serving.engines.backend import BackendCompletion
 from workers.serving.engines.chat import ChatTemplate
-from workers.serving.engines.engine import FinishReason, Sampling
+from workers.serving.engines.engine import FinishReason, SamplingParameters
 
 
 @dataclass(frozen=True)
@@ -31,16 +31,16 @@ class TransformersBackend:
             torch.set_num_threads(options.threads)
         self._options = options
         self._tokenizer = ChatTemplate(checkpoint).tokenizer
-        self._admitted: dict[int, tuple[list[int], Sampling]] = {}
+        self._admitted: dict[int, tuple[list[int], SamplingParameters]] = {}
         self.load(checkpoint)
 
-    def admit(self, request_id: int, token_ids: list[int], sampling: Sampling) -> None:
+    def admit(self, request_id: int, token_ids: list[int], sampling: SamplingParameters) -> None:
         self._admitted[request_id] = (token_ids, sampling)
 
     def abort(self, request_id: int) -> None:
         self._admitted.pop(request_id, None)
 
-    def step(self) -> Sequence[Completion]:
+    def step(self) -> Sequence[BackendCompletion]:
         """One batch of requests that are sampled alike, oldest first."""
         sampling = next(iter(self._admitted.values()))[1]
         alike = [request_id for request_id, (_, wanted) in self._admitted.items() if wanted == sampling]
@@ -70,7 +70,7 @@ class TransformersBackend:
     def close(self) -> None:
         del self._model
 
-    def _generate(self, prompts: list[list[int]], sampling: Sampling) -> list[list[int]]:
+    def _generate(self, prompts: list[list[int]], sampling: SamplingParameters) -> list[list[int]]:
         """The new token ids of each prompt, padding included."""
         import torch
         from transformers import GenerationConfig
@@ -98,11 +98,11 @@ class TransformersBackend:
         ids = from_config if isinstance(from_config, list) else [from_config]
         return sorted({token_id for token_id in [*ids, self._tokenizer.eos_token_id] if token_id is not None})
 
-    def _completion(self, request_id: int, row: list[int], sampling: Sampling) -> Completion:
+    def _completion(self, request_id: int, row: list[int], sampling: SamplingParameters) -> BackendCompletion:
         ends = [place for place, token_id in enumerate(row) if token_id in self._end_ids()]
         row = row[: ends[0] + 1] if ends else row
         text = self._tokenizer.decode(row[: ends[0]] if ends else row, skip_special_tokens=True)
         stops = [text.index(stop) + len(stop) for stop in sampling.stop if stop in text]
         if stops:
-            return Completion(request_id, text[: min(stops)], tuple(row), FinishReason.STOP)
-        return Completion(request_id, text, tuple(row), FinishReason.STOP if ends else FinishReason.LENGTH)
+            return BackendCompletion(request_id, text[: min(stops)], tuple(row), FinishReason.STOP)
+        return BackendCompletion(request_id, text, tuple(row), FinishReason.STOP if ends else FinishReason.LENGTH)

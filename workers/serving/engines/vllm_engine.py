@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from workers.serving.engines.backend import Completion
-from workers.serving.engines.engine import FinishReason, Sampling
+from workers.serving.engines.backend import BackendCompletion
+from workers.serving.engines.engine import FinishReason, SamplingParameters
 
 #: vLLM touches all of its cache at start, so this is resident memory.
 CPU_KV_CACHE_BYTES = 1 << 30
@@ -69,7 +69,7 @@ class VllmBackend:
         self._engine: Any = LLMEngine.from_engine_args(arguments)
         self._names: dict[int, str] = {}  # our request id -> vLLM's
 
-    def admit(self, request_id: int, token_ids: list[int], sampling: Sampling, adapter: Any = None) -> None:
+    def admit(self, request_id: int, token_ids: list[int], sampling: SamplingParameters, adapter: Any = None) -> None:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
 
@@ -87,7 +87,7 @@ class VllmBackend:
         if name := self._names.pop(request_id, None):
             self._engine.abort_request([name], internal=True)
 
-    def step(self) -> Sequence[Completion]:
+    def step(self) -> Sequence[BackendCompletion]:
         finished = [output for output in self._engine.step() if output.finished]
         return [self._completion(output) for output in finished]
 
@@ -116,12 +116,12 @@ class VllmBackend:
             self._engine.engine_core.shutdown()
         self._engine = None
 
-    def _completion(self, output: Any) -> Completion:
+    def _completion(self, output: Any) -> BackendCompletion:
         request_id = int(output.request_id)
         self._names.pop(request_id, None)
         first = output.outputs[0]
         reason = FinishReason.LENGTH if first.finish_reason == "length" else FinishReason.STOP
-        return Completion(request_id, first.text, tuple(first.token_ids), reason)
+        return BackendCompletion(request_id, first.text, tuple(first.token_ids), reason)
 
 
 def _adapter_arguments(options: VllmOptions) -> dict[str, Any]:

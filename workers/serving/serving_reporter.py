@@ -8,16 +8,16 @@ from schemas.ids import derive
 from schemas.serving import ServingReport
 from schemas.topics import SERVING
 from workers.runtime.clock import Clock, SystemClock
-from workers.serving.publisher import Messages
+from workers.serving.publisher import Publisher
 
 EVERY_S = 5.0
 LOOK_S = 0.2
 
 
-class Reporting:
+class ServingReporter:
     """`report` makes one of now."""
 
-    def __init__(self, report: Callable[[], ServingReport], messages: Messages, clock: Clock | None = None) -> None:
+    def __init__(self, report: Callable[[], ServingReport], messages: Publisher, clock: Clock | None = None) -> None:
         self._report = report
         self._messages = messages
         self._clock = clock or SystemClock()

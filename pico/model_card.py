@@ -19,7 +19,7 @@ Figures = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class Card:
+class ModelCard:
     """The parts of a model card that differ between the two checkpoints."""
 
     name: str
@@ -41,12 +41,12 @@ def export(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, director
     path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
-def write_card(card: Card, directory: Path, parameters: int, figures: Figures) -> None:
+def write_card(card: ModelCard, directory: Path, parameters: int, figures: Figures) -> None:
     """`README.md`, last, because it quotes the other files' digests."""
     (directory / "README.md").write_text(render(card, parameters, figures, file_digests(directory)))
 
 
-def render(card: Card, parameters: int, figures: Figures, digests: Mapping[str, str]) -> str:
+def render(card: ModelCard, parameters: int, figures: Figures, digests: Mapping[str, str]) -> str:
     recipe, second = card.recipes
     domains = list(next(iter(figures.values())))
     header = ["ability", *domains]

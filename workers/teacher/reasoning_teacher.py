@@ -12,7 +12,7 @@ from schemas.rewriting import Rewrite
 from schemas.trajectories import Teacher as Signature
 
 
-class Reason(StrEnum):
+class RejectionReason(StrEnum):
     """Why an outcome gives no trajectory. Each is counted; none is an error."""
 
     HELD_OUT = "held_out"  # the user judges models and never trains them
@@ -33,17 +33,17 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True)
-class Rejected:
-    reason: Reason
+class Rejection:
+    reason: RejectionReason
 
 
-class Teacher(Protocol):
+class ReasoningTeacher(Protocol):
     @property
     def signature(self) -> Signature:
         """Who this is, as a trajectory names it."""
         ...
 
-    async def explain(self, outcome: Outcome, example: HistoryItem) -> Rewrite | Rejected:
+    async def explain(self, outcome: Outcome, example: HistoryItem) -> Rewrite | Rejection:
         """Reasoning for an outcome that has a truth, and the answer it leads to. Raises RetryLater or CannotContinue when the teacher itself is unwell."""
         ...
 

@@ -18,7 +18,7 @@ from schemas.model_events import Alias
 from schemas.promotion import CanaryPrompt, VersionState
 from workers.serving.engines.engine import Engine, EngineDied, StartStopped
 from workers.serving.engines.factory import start_engine
-from workers.serving.follower import Versions
+from workers.serving.follower import VersionSource
 from workers.serving.refusals import Refusals
 from workers.serving.version_files import models_dir
 
@@ -29,7 +29,7 @@ WITHIN_S = 180.0
 
 
 @dataclass(frozen=True)
-class Started:
+class StartedEngine:
     engine: Engine
     serving: RegisteredVersion
     refusals: Refusals  # the champion, where it is not what is served
@@ -39,7 +39,7 @@ class _NotFetched(RetouchError):
     """The registry does not hand it out, which is not the version's fault."""
 
 
-def start(settings: Settings, registry: Versions, stop: threading.Event, within_s: float = WITHIN_S) -> Started:
+def start(settings: Settings, registry: VersionSource, stop: threading.Event, within_s: float = WITHIN_S) -> StartedEngine:
     """Blocks. Raises StartStopped when told to stop, CannotContinue without a champion or any version that can be served."""
     champion = first_champion(settings, registry, stop, within_s)
     refusals, last = Refusals(), ""
@@ -54,11 +54,11 @@ def start(settings: Settings, registry: Versions, stop: threading.Event, within_
                 REFLECTION_REFUSED.add(alias=Alias.CHAMPION)
                 refusals.add(Alias.CHAMPION, champion, last)
             continue
-        return Started(engine, version, refusals)
+        return StartedEngine(engine, version, refusals)
     raise CannotContinue(f"{settings.registry.model_name}: neither the champion, version {champion.version}, nor one before it can be served: {last}")
 
 
-def first_champion(settings: Settings, registry: Versions, stop: threading.Event, within_s: float = WITHIN_S) -> RegisteredVersion:
+def first_champion(settings: Settings, registry: VersionSource, stop: threading.Event, within_s: float = WITHIN_S) -> RegisteredVersion:
     """Wait until `champion` names a version. Raises CannotContinue after `within_s`, StartStopped when told to stop. Blocks."""
     for _ in _looks(settings, stop, within_s):
         try:
@@ -69,7 +69,7 @@ def first_champion(settings: Settings, registry: Versions, stop: threading.Event
     raise CannotContinue(f"{settings.registry.model_name} has had no champion for {within_s:g} s: register a version and point the alias to it")
 
 
-def _fetch(settings: Settings, registry: Versions, version: RegisteredVersion, stop: threading.Event, within_s: float) -> Path:
+def _fetch(settings: Settings, registry: VersionSource, version: RegisteredVersion, stop: threading.Event, within_s: float) -> Path:
     reason = ""
     for _ in _looks(settings, stop, within_s):
         try:
@@ -88,7 +88,7 @@ def _looks(settings: Settings, stop: threading.Event, within_s: float) -> Iterat
             raise StartStopped("told to stop while waiting for the registry")
 
 
-def _candidates(registry: Versions, champion: RegisteredVersion) -> Iterator[RegisteredVersion]:
+def _candidates(registry: VersionSource, champion: RegisteredVersion) -> Iterator[RegisteredVersion]:
     yield champion
     try:
         yield from champions_before(champion, [version for version in registry.versions() if not unreadable(version.transitions)])

@@ -1,4 +1,4 @@
-"""Unseen answers, generated behind the shown ones: a bounded queue, few at a time, and only while few users wait. What does not fit is dropped and counted."""
+"""Shadow answers: the challenger answers after the user has the response. A bounded queue, a few requests at a time, and only under low load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.experiments import Assignment
 from schemas.shadows import Shadow
 from schemas.topics import SHADOWS as TOPIC
 from workers.runtime.clock import Clock, SystemClock
-from workers.serving.publisher import Messages
+from workers.serving.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ LOOK_S = 0.02
 
 
 @dataclass(frozen=True)
-class Unseen:
+class ShadowRequest:
     """A question whose shown answer has gone out, and whom to ask besides."""
 
     context: Context
@@ -36,13 +36,13 @@ class Unseen:
     assignment: Assignment
 
 
-class Shadowing:
+class ShadowQueue:
     """`answer` makes one, or None where the version has gone; `in_flight` is how many users' answers are under way."""
 
     def __init__(
         self,
-        answer: Callable[[Unseen], Awaitable[Shadow | None]],
-        messages: Messages,
+        answer: Callable[[ShadowRequest], Awaitable[Shadow | None]],
+        messages: Publisher,
         in_flight: Callable[[], int],
         concurrency: int,
         clock: Clock | None = None,
@@ -52,9 +52,9 @@ class Shadowing:
         self._in_flight = in_flight
         self._quiet = max(1, int(concurrency * QUIET_SHARE))
         self._clock = clock or SystemClock()
-        self._queue: asyncio.Queue[tuple[Unseen, float]] = asyncio.Queue(WAITING)
+        self._queue: asyncio.Queue[tuple[ShadowRequest, float]] = asyncio.Queue(WAITING)
 
-    def offer(self, unseen: Unseen) -> None:
+    def offer(self, unseen: ShadowRequest) -> None:
         """Never waits."""
         try:
             self._queue.put_nowait((unseen, self._clock.monotonic()))
@@ -81,7 +81,7 @@ class Shadowing:
             else:
                 SHADOWS.add(outcome=await self._one(unseen))
 
-    async def _one(self, unseen: Unseen) -> ShadowOutcome:
+    async def _one(self, unseen: ShadowRequest) -> ShadowOutcome:
         try:
             shadow = await self._answer(unseen)
             if shadow is None:
