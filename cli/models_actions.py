@@ -12,7 +12,7 @@ from infra.process.command_output import FAILED, OK, printable, show, show_json,
 
 if TYPE_CHECKING:
     from infra.settings import Settings
-    from trainer.promotion.operator_api import Desk
+    from trainer.promotion.operator_api import OperatorApi
 
 #: Within which a rollback must have reached the workers, and how often they are asked.
 SERVED_WITHIN_S, ASK_EVERY_S = 10.0, 0.2
@@ -20,15 +20,15 @@ SERVED_WITHIN_S, ASK_EVERY_S = 10.0, 0.2
 SHORT = 100
 
 
-def desk(settings: Settings) -> Desk:
+def find_promoter(settings: Settings) -> OperatorApi:
     from infra.local import running_settings
-    from trainer.promotion import operator_api
+    from trainer.promotion import discovery
 
-    return operator_api.desk(running_settings(settings))
+    return discovery.find_promoter(running_settings(settings))
 
 
 def list_versions(settings: Settings, as_json: bool) -> int:
-    view = desk(settings).view()
+    view = find_promoter(settings).view()
     if as_json:
         show_json([_summary(view, version) for version in view["versions"]])
     elif view["versions"]:
@@ -40,7 +40,7 @@ def list_versions(settings: Settings, as_json: bool) -> int:
 
 
 def show_version(settings: Settings, number: str, as_json: bool) -> int:
-    view = desk(settings).view()
+    view = find_promoter(settings).view()
     version = _version(view, number)
     if as_json:
         show_json({"name": view["name"], **version, "quality": [cell for cell in view["quality"] if cell["version"] == number]})
@@ -60,7 +60,7 @@ def show_version(settings: Settings, number: str, as_json: bool) -> int:
 
 
 def history(settings: Settings, number: str | None, as_json: bool) -> int:
-    view = desk(settings).view()
+    view = find_promoter(settings).view()
     found = [_version(view, number)] if number else view["versions"]
     steps = [(version["version"], step) for version in found for step in version["transitions"]]
     steps.sort(key=lambda pair: (pair[1]["at"], int(pair[0]), pair[1]["seq"]))
@@ -75,7 +75,7 @@ def history(settings: Settings, number: str | None, as_json: bool) -> int:
 
 
 def promote(settings: Settings, number: str, operator: str | None, reason: str, as_json: bool) -> int:
-    at = desk(settings)
+    at = find_promoter(settings)
     if not as_json and (champion := at.view()["champion"]) != number:
         show(f"version {number} is to answer everybody" + (f" in place of version {champion}, which retires" if champion else ""))
     return _told(number, at.promote(number, _operator(operator), reason), as_json)
@@ -84,12 +84,12 @@ def promote(settings: Settings, number: str, operator: str | None, reason: str, 
 def reject(settings: Settings, number: str, operator: str | None, reason: str, as_json: bool) -> int:
     if not as_json:
         show(f"version {number} is to be given up for good")
-    return _told(number, desk(settings).reject(number, _operator(operator), reason), as_json)
+    return _told(number, find_promoter(settings).reject(number, _operator(operator), reason), as_json)
 
 
 def rollback(settings: Settings, version: str | None, to: str | None, operator: str | None, reason: str, wait: bool, as_json: bool) -> int:
     begun = time.monotonic()
-    at = desk(settings)
+    at = find_promoter(settings)
     before = at.view()
     given_up = version or before["champion"]
     if not as_json and given_up:
@@ -122,7 +122,7 @@ def diff(settings: Settings, one: str, other: str, samples: int, as_json: bool) 
     return OK
 
 
-def wait_until_served(at: Desk, champion: str, begun: float, within_s: float = SERVED_WITHIN_S) -> dict[str, Any]:
+def wait_until_served(at: OperatorApi, champion: str, begun: float, within_s: float = SERVED_WITHIN_S) -> dict[str, Any]:
     """Until every worker that still reports serves `champion`, bounded. `first_s` and `all_s` are since `begun`, None where that did not come."""
     first_s, serving, known = None, 0, 0
     while True:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from cli import models_tables
-from cli.models_actions import desk
+from cli.models_actions import find_promoter
 from infra.errors import RetryLater
 from infra.process.command_output import OK, printable, show
 
@@ -25,7 +25,7 @@ EVERY_S = 1.0
 def watch(settings: Settings, follow: bool | None, as_json: bool) -> int:
     """Blocks until interrupted where it follows. A first look that fails is an error; later ones are waited out."""
     follow = sys.stdout.isatty() if follow is None else follow
-    looks = _looks(settings) if follow else iter([(desk(settings).view(), None)])
+    looks = _looks(settings) if follow else iter([(find_promoter(settings).view(), None)])
     try:
         _show_lines(looks) if as_json else _show_tables(looks, follow)
     except KeyboardInterrupt:
@@ -37,14 +37,14 @@ def watch(settings: Settings, follow: bool | None, as_json: bool) -> int:
 
 def _looks(settings: Settings) -> Iterator[tuple[dict[str, Any], str | None]]:
     """The newest view every second, and why it is not of now where that is so."""
-    at = desk(settings)
+    at = find_promoter(settings)
     view, trouble = at.view(), None
     while True:
         yield view, trouble
         time.sleep(EVERY_S)
         try:
             # A promoter that started anew has another address.
-            at = desk(settings) if trouble else at
+            at = find_promoter(settings) if trouble else at
             view, trouble = at.view(), None
         except RetryLater as error:
             trouble = str(error)

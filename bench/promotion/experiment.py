@@ -20,7 +20,7 @@ from bench.promotion.scenarios import Harm, Scenario
 from infra.settings import PromotionSettings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality, Span
-from trainer.promotion.verdict import Outcome, Verdict, canary_verdict
+from trainer.promotion.verdict import ExperimentVerdict, VerdictOutcome, canary_verdict
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,7 +59,7 @@ def simulate(scenario: Scenario, pool: Pool, promotion: PromotionSettings, looks
     for scored, progress in _looks(bounded.canary_answers, looks):
         crowd.answer(scored, progress)
         verdict = canary_verdict(crowd.cells(), bounded, SINCE_S)
-        if verdict.outcome is not Outcome.RUNNING:
+        if verdict.outcome is not VerdictOutcome.RUNNING:
             return _result(verdict, crowd)
     raise AssertionError("the last look lies behind canary_answers")
 
@@ -208,16 +208,16 @@ def _moments(counts: Floats, *sums: Floats) -> Iterator[Moments]:
         yield Moments(users=users, n=n, s=one.sum(), nn=nn, ss=one @ one, ns=counts @ one)
 
 
-def _result(verdict: Verdict, crowd: Crowd) -> Result:
+def _result(verdict: ExperimentVerdict, crowd: Crowd) -> Result:
     shown, users = crowd.shown()
     kept = verdict.evidence["reward"]["variance_kept"]
     return Result(verdict.outcome.value, _cause(verdict), crowd.scored(), crowd.answered, shown, users, kept)
 
 
-def _cause(verdict: Verdict) -> str:
+def _cause(verdict: ExperimentVerdict) -> str:
     tripped = [rail["metric"] for rail in verdict.evidence["guardrails"] if rail["state"] == "tripped"]
     if tripped:
         return str(tripped[0])
     if verdict.evidence["uneven"]:
         return "split"
-    return "bounds" if verdict.outcome is Outcome.INCONCLUSIVE else "reward"
+    return "bounds" if verdict.outcome is VerdictOutcome.INCONCLUSIVE else "reward"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.promotion.summary import FALSE, FOUND
-from trainer.promotion.verdict import Outcome
+from trainer.promotion.verdict import VerdictOutcome
 
 BLUE, GREY, RED = "#0072b2", "#666666", "#c0392b"
 COLOURS = ("#c0392b", "#e69f00", "#cc79a7", "#7f5fb0", "#999999", "#555555")
@@ -24,10 +24,10 @@ def draw(report: Mapping[str, Any], path: Path) -> None:
     most: int = report["settings"]["canary_answers"]
     figure, ((equal, losses), (gains, rails)) = plt.subplots(2, 2, figsize=(15, 9), layout="constrained")
     try:
-        _equal(equal, [one for one in scenarios if one["expected"] == Outcome.INCONCLUSIVE])
+        _equal(equal, [one for one in scenarios if one["expected"] == VerdictOutcome.INCONCLUSIVE])
         _found(losses, most, "Planted loss: rolled back", [one for one in scenarios if one["loss"]])
         _found(gains, most, "Planted gain: promoted", [one for one in scenarios if one["gain"]])
-        _found(rails, most, "Guardrails: rolled back", [one for one in scenarios if one["expected"] == Outcome.HARMFUL and not one["loss"]])
+        _found(rails, most, "Guardrails: rolled back", [one for one in scenarios if one["expected"] == VerdictOutcome.HARMFUL and not one["loss"]])
         for axes in (equal, losses, gains, rails):
             axes.spines[["top", "right"]].set_visible(False)
         figure.suptitle(f"Verdicts of simulated canaries ({report['started_at'][:10]}, seed {report['plan']['seed']})", fontsize=12)

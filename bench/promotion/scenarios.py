@@ -10,7 +10,7 @@ from bench.promotion.plan import Plan
 from bench.promotion.population import Kind
 from infra.errors import BadSetting
 from infra.settings import PromotionSettings
-from trainer.promotion.verdict import Outcome
+from trainer.promotion.verdict import VerdictOutcome
 
 
 class Harm(StrEnum):
@@ -27,7 +27,7 @@ class Scenario:
 
     name: str
     title: str
-    expected: Outcome
+    expected: VerdictOutcome
     experiments: int
     population: Kind = "personas"
     users: int = 4_000  # of both groups
@@ -57,24 +57,24 @@ def scenarios(plan: Plan, only: Collection[str] = ()) -> list[Scenario]:
 
 def _equal(count: int) -> Iterator[Scenario]:
     """Two equal versions: any verdict but none is wrong."""
-    yield Scenario("equal", "A/A, personas", Outcome.INCONCLUSIVE, count)
-    yield Scenario("equal-levels", "A/A, users better or worse off in all domains", Outcome.INCONCLUSIVE, count, "levels")
-    yield Scenario("equal-few", "A/A, 120 users", Outcome.INCONCLUSIVE, count, "levels", users=120, canary_answers=2_000)
-    yield Scenario("equal-heavy", "A/A, few users ask most (Zipf 1)", Outcome.INCONCLUSIVE, count, "levels", activity=(0.0, 1.0))
+    yield Scenario("equal", "A/A, personas", VerdictOutcome.INCONCLUSIVE, count)
+    yield Scenario("equal-levels", "A/A, users better or worse off in all domains", VerdictOutcome.INCONCLUSIVE, count, "levels")
+    yield Scenario("equal-few", "A/A, 120 users", VerdictOutcome.INCONCLUSIVE, count, "levels", users=120, canary_answers=2_000)
+    yield Scenario("equal-heavy", "A/A, few users ask most (Zipf 1)", VerdictOutcome.INCONCLUSIVE, count, "levels", activity=(0.0, 1.0))
 
 
 def _unequal(count: int) -> Iterator[Scenario]:
     for harm in Harm:
-        yield Scenario(f"loss-{harm.name.lower()}", f"-5 %, {harm.value}", Outcome.HARMFUL, count, loss=0.05, harm=harm)
-    yield Scenario("loss-levels", "-5 %, users better or worse off", Outcome.HARMFUL, count, "levels", loss=0.05)
-    yield Scenario("loss-plain", "-5 %, anywhere, without adjusting", Outcome.HARMFUL, count, loss=0.05, is_plain=True)
+        yield Scenario(f"loss-{harm.name.lower()}", f"-5 %, {harm.value}", VerdictOutcome.HARMFUL, count, loss=0.05, harm=harm)
+    yield Scenario("loss-levels", "-5 %, users better or worse off", VerdictOutcome.HARMFUL, count, "levels", loss=0.05)
+    yield Scenario("loss-plain", "-5 %, anywhere, without adjusting", VerdictOutcome.HARMFUL, count, loss=0.05, is_plain=True)
     for gain in (0.02, 0.05, 0.1):
-        yield Scenario(f"gain-{gain:g}", f"+{gain * 100:g} %", Outcome.BETTER, count, gain=gain)
+        yield Scenario(f"gain-{gain:g}", f"+{gain * 100:g} %", VerdictOutcome.BETTER, count, gain=gain)
 
 
 def _guarded(count: int) -> Iterator[Scenario]:
-    yield Scenario("slower", "latency x 2", Outcome.HARMFUL, count, slower=2.0)
-    yield Scenario("longer", "length x 2", Outcome.HARMFUL, count, longer=2.0)
-    yield Scenario("fallback", "fallback +10 points", Outcome.HARMFUL, count, fallback=0.1)
-    yield Scenario("unparsable", "unparsable +10 points", Outcome.HARMFUL, count, unparsable=0.1)
-    yield Scenario("drifting", "drift +0.65", Outcome.HARMFUL, count, drifting=0.65)
+    yield Scenario("slower", "latency x 2", VerdictOutcome.HARMFUL, count, slower=2.0)
+    yield Scenario("longer", "length x 2", VerdictOutcome.HARMFUL, count, longer=2.0)
+    yield Scenario("fallback", "fallback +10 points", VerdictOutcome.HARMFUL, count, fallback=0.1)
+    yield Scenario("unparsable", "unparsable +10 points", VerdictOutcome.HARMFUL, count, unparsable=0.1)
+    yield Scenario("drifting", "drift +0.65", VerdictOutcome.HARMFUL, count, drifting=0.65)

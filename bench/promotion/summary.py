@@ -12,11 +12,11 @@ from typing import Any
 from bench.promotion.experiment import Result
 from bench.promotion.scenarios import Scenario
 from bench.workers.targets import Bound, Target
-from trainer.promotion.verdict import Outcome
+from trainer.promotion.verdict import VerdictOutcome
 
 #: Of two equal versions told apart, and of versions planted 5 % worse that are found out within the bounds.
 FALSE, FOUND = 0.05, 0.95
-DECIDED = frozenset({Outcome.BETTER.value, Outcome.HARMFUL.value})
+DECIDED = frozenset({VerdictOutcome.BETTER.value, VerdictOutcome.HARMFUL.value})
 
 
 def summary(scenario: Scenario, results: Sequence[Result]) -> dict[str, Any]:
@@ -43,19 +43,19 @@ def targets(scenarios: Sequence[Mapping[str, Any]]) -> list[Target]:
 
 def _targets(scenarios: Sequence[Mapping[str, Any]]) -> Iterator[Target]:
     for one in scenarios:
-        if one["expected"] == Outcome.INCONCLUSIVE:
+        if one["expected"] == VerdictOutcome.INCONCLUSIVE:
             yield Target(f"{one['title']}: promoted or rolled back, share", Bound.AT_MOST, FALSE, one["wrong"]["share"])
     for one in scenarios:
-        if one["expected"] == Outcome.HARMFUL and not one["is_plain"]:
+        if one["expected"] == VerdictOutcome.HARMFUL and not one["is_plain"]:
             yield Target(f"{one['title']}: rolled back within the bounds, share", Bound.AT_LEAST, FOUND, one["found"]["share"])
 
 
 def line(one: Mapping[str, Any]) -> str:
     """One scenario for a person."""
-    share = one["wrong"] if one["expected"] == Outcome.INCONCLUSIVE else one["found"]
-    word = "told apart" if one["expected"] == Outcome.INCONCLUSIVE else one["expected"]
+    share = one["wrong"] if one["expected"] == VerdictOutcome.INCONCLUSIVE else one["found"]
+    word = "told apart" if one["expected"] == VerdictOutcome.INCONCLUSIVE else one["expected"]
     text = f"{one['title']:<48} {word} {share['share']:7.2%} [{share['low']:.2%}, {share['high']:.2%}] of {one['experiments']}"
-    if one["expected"] == Outcome.INCONCLUSIVE or not (scored := one["to_verdict"]["scored"]):
+    if one["expected"] == VerdictOutcome.INCONCLUSIVE or not (scored := one["to_verdict"]["scored"]):
         return text
     shown, users = one["to_verdict"]["shown"], one["to_verdict"]["users"]
     return (

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from infra.settings import Settings
-from lab.promotion.lives import Life, database, live, make_registry, prepare
-from lab.promotion.scenarios import COMING, SCENARIOS, Scenario
+from lab.promotion.lives import PromoterRun, database, live, make_registry, prepare
+from lab.promotion.scenarios import COMING, SCENARIOS, PromotionScenario
 
 
-class Case(NamedTuple):
+class KillCase(NamedTuple):
     """One run: the promoter's lives end at these boundaries, one after another; the last goes on to the end."""
 
-    scenario: Scenario
+    scenario: PromotionScenario
     kills: tuple[int, ...]
 
 
@@ -27,14 +27,14 @@ class Case(NamedTuple):
 class Course:
     """How a scenario goes without kills."""
 
-    life: Life
+    life: PromoterRun
 
     @property
     def boundaries(self) -> int:
         return 2 * self.life.writes
 
 
-def experiment(settings: Settings, place: Path, kills: int, scenarios: Sequence[Scenario] = SCENARIOS) -> dict[str, Any]:
+def experiment(settings: Settings, place: Path, kills: int, scenarios: Sequence[PromotionScenario] = SCENARIOS) -> dict[str, Any]:
     """At least `kills` of them where the scenarios have a boundary at all, spread over all scenarios. Its registries lie in `place`."""
     began = time.monotonic()
     prepare()
@@ -43,7 +43,7 @@ def experiment(settings: Settings, place: Path, kills: int, scenarios: Sequence[
     template = place / "template.db"
     database(own).rename(template)
     anomalies: list[str] = []
-    courses = {scenario.name: Course(_run(own, template, Case(scenario, ()), anomalies)[0]) for scenario in scenarios}
+    courses = {scenario.name: Course(_run(own, template, KillCase(scenario, ()), anomalies)[0]) for scenario in scenarios}
     for scenario in scenarios:
         if (state := courses[scenario.name].life.left[COMING]["state"]) != scenario.ends:
             anomalies.append(f"{scenario.name}: ends {state} without kills, not {scenario.ends}")
@@ -63,20 +63,20 @@ def experiment(settings: Settings, place: Path, kills: int, scenarios: Sequence[
     }
 
 
-def cases(scenarios: Sequence[Scenario], boundaries: dict[str, int], kills: int) -> Iterator[Case]:
+def cases(scenarios: Sequence[PromotionScenario], boundaries: dict[str, int], kills: int) -> Iterator[KillCase]:
     """Every boundary once, or so many as are wanted, evenly spread; beyond that, runs that are killed twice."""
-    single = [Case(scenario, (at,)) for scenario in scenarios for at in range(boundaries[scenario.name])]
+    single = [KillCase(scenario, (at,)) for scenario in scenarios for at in range(boundaries[scenario.name])]
     if kills < len(single):
         yield from (single[number * len(single) // kills] for number in range(kills))
         return
     yield from single
     for again in itertools.count():
-        yield from (Case(case.scenario, (*case.kills, again)) for case in single if case.kills[0] + again < boundaries[case.scenario.name])
+        yield from (KillCase(case.scenario, (*case.kills, again)) for case in single if case.kills[0] + again < boundaries[case.scenario.name])
         if again > max(boundaries.values(), default=0):
             return
 
 
-def _run(settings: Settings, template: Path, case: Case, anomalies: list[str]) -> tuple[Life, int]:
+def _run(settings: Settings, template: Path, case: KillCase, anomalies: list[str]) -> tuple[PromoterRun, int]:
     """The last life, and how many were killed."""
     shutil.copyfile(template, database(settings))
     killed = 0
@@ -95,7 +95,7 @@ def _settings_in(settings: Settings, place: Path) -> Settings:
     return settings.model_copy(update={"stack": settings.stack.model_copy(update={"dir": place}), "registry": registry, "kafka": kafka})
 
 
-def _shown(found: Iterable[Case], kills: int) -> Iterator[Case]:
+def _shown(found: Iterable[KillCase], kills: int) -> Iterator[KillCase]:
     """A progress bar, on a terminal."""
     from rich.progress import track
 

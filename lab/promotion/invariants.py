@@ -7,37 +7,37 @@ from typing import Any
 
 from schemas.model_events import Alias
 from schemas.promotion import CHALLENGING, TRANSITIONS, VersionState
-from trainer.promotion.version_history import Ledger
+from trainer.promotion.version_history import VersionHistories
 
 
-def anomalies(ledger: Ledger) -> list[str]:
+def anomalies(histories: VersionHistories) -> list[str]:
     """Of a registry that has had a champion. Empty: all is well."""
-    return [*_of_states(ledger), *_of_logs(ledger), *_of_aliases(ledger)]
+    return [*_of_states(histories), *_of_logs(histories), *_of_aliases(histories)]
 
 
-def shape(ledger: Ledger) -> dict[str, Any]:
+def shape(histories: VersionHistories) -> dict[str, Any]:
     """Everything that a run with kills must have in common with one without: not when it was, which the figures' ages are of, too."""
     return {
         version.version: {
-            "state": ledger.state(version).value,
+            "state": histories.state(version).value,
             "aliases": [alias.value for alias in version.aliases],
             "log": [step.model_dump(mode="json", exclude={"at", "evidence"}) for step in version.transitions],
         }
-        for version in ledger.versions
+        for version in histories.versions
     }
 
 
-def _of_states(ledger: Ledger) -> Iterator[str]:
-    champions = [version.version for version in ledger.in_state(VersionState.CHAMPION)]
+def _of_states(histories: VersionHistories) -> Iterator[str]:
+    champions = [version.version for version in histories.in_state(VersionState.CHAMPION)]
     if len(champions) != 1:
         yield f"champions: {champions}"
-    tried = [version.version for version in ledger.versions if ledger.state(version) in CHALLENGING]
+    tried = [version.version for version in histories.versions if histories.state(version) in CHALLENGING]
     if len(tried) > 1:
         yield f"tried at once: {tried}"
 
 
-def _of_logs(ledger: Ledger) -> Iterator[str]:
-    for version in ledger.versions:
+def _of_logs(histories: VersionHistories) -> Iterator[str]:
+    for version in histories.versions:
         if [step.seq for step in version.transitions] != list(range(1, len(version.transitions) + 1)):
             yield f"version {version.version}: its log has gaps"
         state = VersionState.REGISTERED
@@ -45,14 +45,14 @@ def _of_logs(ledger: Ledger) -> Iterator[str]:
             if step.before is not state or step.after not in TRANSITIONS[state]:
                 yield f"version {version.version}: transition {step.seq} leads from {step.before} to {step.after}, and it was {state}"
             state = step.after
-    stamps = [step.at for version in ledger.versions for step in version.transitions]
+    stamps = [step.at for version in histories.versions for step in version.transitions]
     if len(set(stamps)) < len(stamps):
         yield "two transitions of the same moment"
 
 
-def _of_aliases(ledger: Ledger) -> Iterator[str]:
+def _of_aliases(histories: VersionHistories) -> Iterator[str]:
     for alias, needed in ((Alias.CHAMPION, VersionState.CHAMPION), (Alias.CHALLENGER, VersionState.GATED)):
-        named = [version for version in ledger.versions if alias in version.aliases]
+        named = [version for version in histories.versions if alias in version.aliases]
         if len(named) > 1 or (alias is Alias.CHAMPION and not named):
             yield f"{alias} names {[version.version for version in named]}"
         for version in named:

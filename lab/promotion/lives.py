@@ -21,13 +21,13 @@ from infra.registry.client import Registry
 from infra.registry.mlflow_store import mlflow
 from infra.settings import Settings
 from lab.promotion.invariants import anomalies, shape
-from lab.promotion.scenarios import COMING, Scenario
-from lab.promotion.script import Script
+from lab.promotion.scenarios import COMING, PromotionScenario
+from lab.promotion.script import ScriptedInputs
 from schemas.model_events import Alias
 from schemas.promotion import Transition
 from trainer.promotion.bootstrap import ROOT, register_shipped
 from trainer.promotion.promoter import Promoter
-from trainer.promotion.version_history import Ledger
+from trainer.promotion.version_history import VersionHistories
 
 LIFE_S, POLL_S = 60.0, 0.005
 
@@ -58,7 +58,7 @@ class FragileRegistry(Registry):
 
 
 @dataclass(frozen=True)
-class Life:
+class PromoterRun:
     """How one life went. `found` is what was wrong with what the life before had left, `left` what this one did."""
 
     was_killed: bool
@@ -83,12 +83,12 @@ def make_registry(settings: Settings) -> None:
     _in_a_process(settings, make)
 
 
-def live(settings: Settings, scenario: Scenario, kill_at: int | None = None) -> Life:
+def live(settings: Settings, scenario: PromotionScenario, kill_at: int | None = None) -> PromoterRun:
     """One life, until nothing is left to do or it is killed. Raises CannotContinue for any other end, or none within LIFE_S."""
     told = _in_a_process(settings, lambda: vars(_lived(settings, scenario, kill_at)))
     if told is None and kill_at is None:
         raise CannotContinue(f"a promoter of scenario {scenario.name} was killed by somebody else")
-    return Life(was_killed=True) if told is None else Life(**told)
+    return PromoterRun(was_killed=True) if told is None else PromoterRun(**told)
 
 
 def _in_a_process(settings: Settings, act: Callable[[], Any]) -> Any:
@@ -113,22 +113,22 @@ def _in_a_process(settings: Settings, act: Callable[[], Any]) -> Any:
     return json.loads(told.read_text())
 
 
-def _lived(settings: Settings, scenario: Scenario, kill_at: int | None) -> Life:
-    registry, script = FragileRegistry(settings, kill_at), Script(gates={COMING: scenario.gate}, told=scenario.told)
-    found = anomalies(Ledger(tuple(registry.versions())))
+def _lived(settings: Settings, scenario: PromotionScenario, kill_at: int | None) -> PromoterRun:
+    registry, script = FragileRegistry(settings, kill_at), ScriptedInputs(gates={COMING: scenario.gate}, told=scenario.told)
+    found = anomalies(VersionHistories(tuple(registry.versions())))
     promoter = Promoter(registry, scenario.promotion, feed=script, gates=script, announce=lambda event: None)
     while True:
-        ledger = Ledger(tuple(registry.versions()))
-        script.now, script.versions = datetime.now(UTC), {version.version: version for version in ledger.versions}
-        script.refused = scenario.refused(ledger)
-        if promoter.look():
+        histories = VersionHistories(tuple(registry.versions()))
+        script.now, script.versions = datetime.now(UTC), {version.version: version for version in histories.versions}
+        script.refused = scenario.refused(histories)
+        if promoter.reconcile():
             continue
-        if wish := scenario.wish(Ledger(tuple(registry.versions()))):
-            promoter.obey(wish)
+        if wish := scenario.wish(VersionHistories(tuple(registry.versions()))):
+            promoter.execute(wish)
         else:
             break
-    ledger = Ledger(tuple(registry.versions()))
-    return Life(False, registry.writes, found + anomalies(ledger), shape(ledger))
+    histories = VersionHistories(tuple(registry.versions()))
+    return PromoterRun(False, registry.writes, found + anomalies(histories), shape(histories))
 
 
 def _wait(child: int) -> int:

@@ -14,7 +14,7 @@ from schemas.experiments import Arm
 from schemas.gate import GateResult
 from schemas.quality import Metric, Moments, Quality, Span
 from schemas.serving import Refusal, ServingReport
-from trainer.promotion.feed import Seen
+from trainer.promotion.feed import Observations
 
 #: What the figures of the stage under way mean. For `better` there are more and better ones than either stage needs.
 Told = Literal["nothing", "better", "harmful", "equal"]
@@ -25,7 +25,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @dataclass
-class Script:
+class ScriptedInputs:
     """A feed and a judge at once (`promoter.Feed`, `promoter.Gates`). Mutable: whoever plays turns its pages."""
 
     gates: dict[str, GateResult] = field(default_factory=dict)  # by version; without one it is still being judged
@@ -36,11 +36,11 @@ class Script:
     uncounted: timedelta = timedelta()  # how long ago the last answer of the experiment was counted
     is_asked: bool = True  # whether other answers are counted up to now
 
-    def seen(self, experiment: UUID | None) -> Seen:
+    def observe(self, experiment: UUID | None) -> Observations:
         cells = (*shadow_cells(experiment, self.told.get("shadow", "nothing")), *canary_cells(experiment, self.told.get("canary", "nothing")))
         cells = tuple(cell.model_copy(update={"ended_at": self.now - self.uncounted}) for cell in cells)
         windows = (window(self.now),) if self.is_asked else ()
-        return Seen(True, experiment, cells, windows, [self._report()] if self.refused else [])
+        return Observations(True, experiment, cells, windows, [self._report()] if self.refused else [])
 
     def judge(self, version: RegisteredVersion | None, champion: RegisteredVersion | None) -> GateResult | None:
         return self.gates.get(version.version) if version and champion else None

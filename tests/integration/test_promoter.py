@@ -30,12 +30,13 @@ from schemas.serving import ServingReport
 from schemas.topics import MODEL_EVENTS, QUALITY, SERVING
 from tests.unit.infra.checkpoint_files import write_checkpoint
 from trainer.promotion.bootstrap import bootstrap
-from trainer.promotion.client import Client
-from trainer.promotion.feed import Seen
-from trainer.promotion.local import LocalDesk
-from trainer.promotion.operator_api import Refused, desk, promoter_path, token_path
+from trainer.promotion.client import PromoterClient
+from trainer.promotion.discovery import find_promoter
+from trainer.promotion.feed import Observations
+from trainer.promotion.local import LocalPromoter
+from trainer.promotion.operator_api import CommandRefused, promoter_path, token_path
 from trainer.promotion.reading import TopicFeed
-from trainer.promotion.version_history import Ledger
+from trainer.promotion.version_history import VersionHistories
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
@@ -80,12 +81,12 @@ def promoter(settings: Settings) -> Iterator[Child]:
 
 
 def test_where_no_promoter_runs_an_operators_command_writes_itself(settings: Settings) -> None:
-    registry, asked = Registry(settings), desk(settings)
-    assert isinstance(asked, LocalDesk) and asked.view()["champion"] == "1"
-    with pytest.raises(Refused, match="was not gated"):
+    registry, asked = Registry(settings), find_promoter(settings)
+    assert isinstance(asked, LocalPromoter) and asked.view()["champion"] == "1"
+    with pytest.raises(CommandRefused, match="was not gated"):
         asked.promote("2", "ada", "looks good")
-    ledger = Ledger(tuple(registry.versions()))
-    registry.record("2", ledger.step(registry.get("2"), VersionState.GATED, "promoter", "better", datetime.now(UTC)).transition)
+    histories = VersionHistories(tuple(registry.versions()))
+    registry.record("2", histories.transition(registry.get("2"), VersionState.GATED, "promoter", "better", datetime.now(UTC)).transition)
     told = asked.promote("2", "ada", "looks good")
     assert (told["version"], told["after"], told["actor"], told["replaces"]) == ("2", "champion", "ada", "1")
     champion = registry.resolve(Alias.CHAMPION)
@@ -97,8 +98,8 @@ def test_a_running_promoter_rolls_back_when_it_is_asked_and_lets_no_second_one_r
         [sys.executable, "-m", "trainer.promotion"], env=environment(settings), capture_output=True, text=True, timeout=WITHIN_S, check=False
     )
     assert second.returncode == 1 and f"another promoter is at work (pid {promoter.pid}" in second.stderr
-    asked = desk(settings)
-    assert isinstance(asked, Client) and json.loads(promoter_path(settings).read_text())["pid"] == promoter.pid
+    asked = find_promoter(settings)
+    assert isinstance(asked, PromoterClient) and json.loads(promoter_path(settings).read_text())["pid"] == promoter.pid
     assert stat.S_IMODE(token_path(settings).stat().st_mode) == 0o600
     told = asked.rollback(None, "2", "ada", "users complain")
     assert (told["version"], told["rolls_back"], told["replaces"]) == ("1", True, "2")
@@ -106,7 +107,7 @@ def test_a_running_promoter_rolls_back_when_it_is_asked_and_lets_no_second_one_r
     champion = registry.resolve(Alias.CHAMPION)
     assert champion and champion.version == "1" and registry.get("2").state is VersionState.REJECTED
     assert asked.view()["champion"] == "1"
-    with pytest.raises(Refused, match="no former champion"):
+    with pytest.raises(CommandRefused, match="no former champion"):
         asked.rollback(None, "1", "ada", "again")
 
 
@@ -124,7 +125,7 @@ def test_every_transition_is_said_on_model_events(settings: Settings, promoter: 
     assert said == expected
 
 
-def own(seen: Seen, experiment: UUID) -> list[str]:
+def own(seen: Observations, experiment: UUID) -> list[str]:
     """Workers of this test alone that were heard of: those of others report on this broker, too."""
     return [report.worker for report in seen.reports if report.worker.startswith(str(experiment))]
 
@@ -140,7 +141,7 @@ def test_the_feed_tells_figures_and_reports_once_it_has_read_them_to_their_end(s
     to.close()
     with TopicFeed(settings) as feed:
         deadline = time.monotonic() + WITHIN_S
-        while not ((seen := feed.seen(experiment)).is_current and seen.cells and own(seen, experiment)) and time.monotonic() < deadline:
+        while not ((seen := feed.observe(experiment)).is_current and seen.cells and own(seen, experiment)) and time.monotonic() < deadline:
             time.sleep(0.05)
     assert (seen.experiment, seen.cells) == (experiment, (cell,))
     assert own(seen, experiment) == [f"{experiment}-of-now"]
@@ -149,6 +150,6 @@ def test_the_feed_tells_figures_and_reports_once_it_has_read_them_to_their_end(s
 def test_a_promoter_that_is_asked_to_stop_leaves_nothing_behind(settings: Settings, promoter: Child) -> None:
     promoter.stop(WITHIN_S)
     assert promoter.exit_code == 0, promoter.last_lines()
-    assert not promoter_path(settings).exists() and isinstance(desk(settings), LocalDesk)
+    assert not promoter_path(settings).exists() and isinstance(find_promoter(settings), LocalPromoter)
     log: Path = promoter.log
     assert '"level": "ERROR"' not in log.read_text()

@@ -8,7 +8,7 @@ import pytest
 
 from infra.settings import load
 from lab.promotion.live.experiment import live
-from lab.promotion.live.scenarios import PROMOTER, REGISTRY, UNSOUND, WORKER, Case, Kill
+from lab.promotion.live.scenarios import PROMOTER, REGISTRY, UNSOUND, WORKER, Kill, LiveCase
 
 
 @pytest.mark.integration
@@ -17,7 +17,7 @@ from lab.promotion.live.scenarios import PROMOTER, REGISTRY, UNSOUND, WORKER, Ca
 @pytest.mark.filterwarnings("ignore")  # MLflow and what it imports warn about themselves
 def test_promoter_worker_and_registry_are_killed_and_a_refused_version_is_rejected_all_the_same(tmp_path: Path) -> None:
     kills = (Kill(REGISTRY, 0.0), Kill(PROMOTER, 0.2), Kill(WORKER, 0.4))
-    report = live(load(), tmp_path / "live", [Case(UNSOUND, kills)], seed=1)
+    report = live(load(), tmp_path / "live", [LiveCase(UNSOUND, kills)], seed=1)
     assert report["anomalies"] == [] and report["kills"] == {PROMOTER: 1, WORKER: 1, REGISTRY: 1}
     answers = report["answers"]
     assert answers["asked"] == answers["shown"] == answers["by_champion"] > 0

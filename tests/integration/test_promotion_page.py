@@ -15,15 +15,15 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from infra.settings import load
-from lab.promotion.script import PROMOTION, Script
+from lab.promotion.script import PROMOTION, ScriptedInputs
 from schemas.gate import GateResult
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
 from tests.unit.trainer.promotion.memory import MemoryRegistry
 from trainer.promotion import state_machine
 from trainer.promotion.promoter import Promoter
-from trainer.promotion.service import Service
-from trainer.promotion.version_history import Ledger
+from trainer.promotion.service import PromoterService
+from trainer.promotion.version_history import VersionHistories
 from trainer.promotion.web import Server, serve
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -42,17 +42,17 @@ class Site:
     def __init__(self) -> None:
         self.registry = MemoryRegistry()
         now = datetime.now(UTC)
-        script = Script(gates={"2": GateResult(outcome="passed", reason=HOSTILE, evidence=EVIDENCE)}, now=now)
+        script = ScriptedInputs(gates={"2": GateResult(outcome="passed", reason=HOSTILE, evidence=EVIDENCE)}, now=now)
         script.told = {"shadow": "better", "canary": "equal"}
         self.registry.register()
-        while step := state_machine.first_champion(Ledger(()), self.registry.get("1"), "bootstrap", "shipped", now):
+        while step := state_machine.first_champion(VersionHistories(()), self.registry.get("1"), "bootstrap", "shipped", now):
             self.registry.record("1", step.transition)
         self.registry.register()
         settings = load(
             promotion={"operator_token": TOKEN, "poll_s": 0.1, "canary_answers": 100_000, **PROMOTION.model_dump(include={"shadow_answers", "min_users"})}
         )
         self.promoter = Promoter(self.registry, settings.promotion, feed=script, gates=script, announce=lambda event: None)
-        self.service = Service(settings, self.promoter, lambda: None)
+        self.service = PromoterService(settings, self.promoter, lambda: None)
         self.settings, self.stop = settings, threading.Event()
 
     def state(self, version: str) -> VersionState:

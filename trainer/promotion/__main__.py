@@ -25,7 +25,7 @@ from trainer.promotion.jobs import GateJobs
 from trainer.promotion.operator_api import promoter_path, token_path
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.reading import TopicFeed
-from trainer.promotion.service import Service
+from trainer.promotion.service import PromoterService
 from trainer.promotion.web import serve
 from trainer.run.lease import lease, promoter_lease_path
 
@@ -43,7 +43,7 @@ def body(settings: Settings, stop: threading.Event) -> None:
         topics = closing.enter_context(TopicFeed(settings)) if settings.kafka.bootstrap_servers else None
         gates = closing.enter_context(GateJobs(settings, lambda: topics is not None and topics.is_current))
         promoter = Promoter(registry, settings.promotion, feed=topics or NoFeed(), gates=gates, announce=announcer.announce)
-        service = Service(settings, promoter, lambda: register_shipped(settings, registry))
+        service = PromoterService(settings, promoter, lambda: register_shipped(settings, registry))
         page = closing.enter_context(serve(with_token(settings), service, stop))
         closing.callback(promoter_path(settings).unlink, missing_ok=True)
         write_privately(promoter_path(settings), json.dumps({"url": page.url, "pid": os.getpid()}))

@@ -30,8 +30,8 @@ from pydantic import BaseModel, Field, ValidationError
 from starlette.exceptions import HTTPException
 
 from infra.errors import RetouchError, RetryLater
-from trainer.promotion.operator_api import Desk, Refused
-from trainer.promotion.view_cache import Glance, brief, finite
+from trainer.promotion.operator_api import CommandRefused, OperatorApi
+from trainer.promotion.view_cache import ViewCache, brief, finite
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -55,7 +55,7 @@ Words = Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")
 Version = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,9}$")]
 
 
-class Wish(BaseModel, extra="forbid"):
+class CommandBody(BaseModel, extra="forbid"):
     """The body of a POST. The bounds are those of schemas.promotion.Transition."""
 
     operator: Annotated[str, Field(min_length=1, max_length=64), Words]
@@ -64,7 +64,7 @@ class Wish(BaseModel, extra="forbid"):
     to: Version | None = None  # of a rollback
 
 
-class Denied(Exception):
+class RequestDenied(Exception):
     """A request that is not served, and why."""
 
     def __init__(self, status: int, message: str, code: str, param: str | None = None) -> None:
@@ -72,32 +72,32 @@ class Denied(Exception):
         self.status, self.code, self.param = status, code, param
 
 
-def create_app(desk: Desk, *, token: str | None, hosts: frozenset[str], readers_need_token: bool) -> FastAPI:
+def create_app(desk: OperatorApi, *, token: str | None, hosts: frozenset[str], readers_need_token: bool) -> FastAPI:
     """`hosts`: what `Host` may name. Without a token nobody writes."""
     app = FastAPI(openapi_url=None)
-    state, page = Glance(desk.view), Glance(lambda: brief(desk.view()))
+    state, page = ViewCache(desk.view), ViewCache(lambda: brief(desk.view()))
 
     def check(request: Request) -> None:
         if token is None:
-            raise Denied(403, "this promoter has no operator token: set promotion.operator_token", "no_operator_token")
+            raise RequestDenied(403, "this promoter has no operator token: set promotion.operator_token", "no_operator_token")
         scheme, _, given = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not secrets.compare_digest(given.strip().encode(), token.encode()):
-            raise Denied(401, "the operator token is missing or wrong; it is promotion.operator_token, or in the stack's directory", "invalid_token")
+            raise RequestDenied(401, "the operator token is missing or wrong; it is promotion.operator_token, or in the stack's directory", "invalid_token")
 
-    async def act(request: Request, named: Callable[[Wish], str | None], done: Callable[[Wish], dict[str, Any]]) -> Response:
+    async def act(request: Request, named: Callable[[CommandBody], str | None], done: Callable[[CommandBody], dict[str, Any]]) -> Response:
         """Let the desk do what is asked, if `confirm` is the version that `named` finds at stake, as far as was seen last."""
         check(request)
         wish = await _wish(request)
         at_stake = await asyncio.to_thread(named, wish)
         if wish.confirm != at_stake:
-            raise Denied(409, f"confirm: {wish.confirm} was confirmed, {at_stake or 'nothing'} is at stake", "not_confirmed", "confirm")
+            raise RequestDenied(409, f"confirm: {wish.confirm} was confirmed, {at_stake or 'nothing'} is at stake", "not_confirmed", "confirm")
         try:
             return _json(200, await asyncio.to_thread(done, wish))
         finally:
             state.forget()
             page.forget()
 
-    async def read(request: Request, glance: Glance) -> Response:
+    async def read(request: Request, glance: ViewCache) -> Response:
         if readers_need_token:
             check(request)
         return Response(await glance.text(), media_type="application/json")
@@ -129,11 +129,11 @@ def create_app(desk: Desk, *, token: str | None, hosts: frozenset[str], readers_
     for file in sorted(PAGE.iterdir()):
         app.add_api_route("/" if file.name == "index.html" else f"/{file.name}", _serving(file), methods=["GET"])
     _answer_errors(app)
-    app.add_middleware(Guard, hosts=hosts)
+    app.add_middleware(SecurityHeaders, hosts=hosts)
     return app
 
 
-class Guard:
+class SecurityHeaders:
     """Turns away requests under another host's name, and puts HEADERS on every answer. Probes may ask for /health under any name."""
 
     def __init__(self, app: ASGIApp, hosts: frozenset[str]) -> None:
@@ -150,19 +150,19 @@ class Guard:
         host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
         if scope["path"] == "/health" or hostname(host) in self._hosts:
             return await self._app(scope, receive, send_with_headers)
-        denied = Denied(403, "this address is not served: open the one that `retouch status` names, or set promotion.url", "unknown_host")
+        denied = RequestDenied(403, "this address is not served: open the one that `retouch status` names, or set promotion.url", "unknown_host")
         return await _denial(denied)(scope, receive, send_with_headers)
 
 
-async def _wish(request: Request) -> Wish:
+async def _wish(request: Request) -> CommandBody:
     try:
-        return Wish.model_validate_json(await asyncio.wait_for(_body(request), BODY_WITHIN_S))
+        return CommandBody.model_validate_json(await asyncio.wait_for(_body(request), BODY_WITHIN_S))
     except TimeoutError:
-        raise Denied(408, "the body did not arrive in time", "timeout") from None
+        raise RequestDenied(408, "the body did not arrive in time", "timeout") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
         param = ".".join(map(str, first["loc"])) or None
-        raise Denied(400, f"{param or 'body'}: {first['msg']}", "invalid_body", param) from None
+        raise RequestDenied(400, f"{param or 'body'}: {first['msg']}", "invalid_body", param) from None
 
 
 async def _body(request: Request) -> bytes:
@@ -170,7 +170,7 @@ async def _body(request: Request) -> bytes:
     async for chunk in request.stream():
         body += chunk
         if len(body) > MAX_BODY_BYTES:
-            raise Denied(413, f"a body has at most {MAX_BODY_BYTES} bytes", "too_large")
+            raise RequestDenied(413, f"a body has at most {MAX_BODY_BYTES} bytes", "too_large")
     return body
 
 
@@ -181,23 +181,23 @@ def _answer_errors(app: FastAPI) -> None:
         return _denial(error)
 
     async def refused(request: Request, error: Any) -> Response:
-        return _denial(Denied(409, str(error), "refused"))
+        return _denial(RequestDenied(409, str(error), "refused"))
 
     async def later(request: Request, error: Any) -> Response:
-        return _denial(Denied(503, str(error), "retry_later"))
+        return _denial(RequestDenied(503, str(error), "retry_later"))
 
     async def failed(request: Request, error: Any) -> Response:
         log.error("a request failed", extra={"path": request.url.path, "reason": str(error)})
-        return _denial(Denied(500, str(error), "failed"))
+        return _denial(RequestDenied(500, str(error), "failed"))
 
     async def unknown(request: Request, error: Any) -> Response:
-        return _denial(Denied(error.status_code, "there is no such path or method here", "not_found"))
+        return _denial(RequestDenied(error.status_code, "there is no such path or method here", "not_found"))
 
-    for kind, handler in ((Denied, denied), (Refused, refused), (RetryLater, later), (RetouchError, failed), (HTTPException, unknown)):
+    for kind, handler in ((RequestDenied, denied), (CommandRefused, refused), (RetryLater, later), (RetouchError, failed), (HTTPException, unknown)):
         app.add_exception_handler(kind, handler)
 
 
-def _denial(error: Denied) -> Response:
+def _denial(error: RequestDenied) -> Response:
     kind = "server_error" if error.status >= 500 else "authentication_error" if error.status in (401, 403) else "invalid_request_error"
     headers = {401: {"www-authenticate": "Bearer"}, 503: {"retry-after": "1"}}.get(error.status)
     return _json(error.status, {"error": {"message": str(error), "type": kind, "param": error.param, "code": error.code}}, headers)

@@ -14,7 +14,7 @@ from schemas.model_events import Alias
 from trainer.data.snapshot import code_version
 from trainer.interruption import check
 from trainer.promotion.state_machine import first_champion
-from trainer.promotion.version_history import Ledger
+from trainer.promotion.version_history import VersionHistories
 from trainer.run.lease import Held, lease, promoter_lease_path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -57,14 +57,14 @@ def register_shipped(settings: Settings, registry: Registry) -> RegisteredVersio
     versions = registry.versions()
     if not versions:
         versions = [registry.register(ROOT / settings.reflection.checkpoint, tags={"code_version": code_version(), "decision": SHIPPED})]
-    ledger = Ledger(tuple(versions))
-    while ledger.champion is None:
-        first = ledger.versions[0]
-        step = first_champion(ledger, first, ACTOR, SHIPPED, datetime.now(UTC)) if first.tags.get("decision") == SHIPPED else None
+    histories = VersionHistories(tuple(versions))
+    while histories.champion is None:
+        first = histories.versions[0]
+        step = first_champion(histories, first, ACTOR, SHIPPED, datetime.now(UTC)) if first.tags.get("decision") == SHIPPED else None
         if step is None:
             how = f"MlflowClient.set_registered_model_alias({registry.name!r}, {Alias.CHAMPION.value!r}, VERSION)"
             raise CannotContinue(f"{registry.name} has versions but none is champion; point the alias with MLflow's {how}, or name another registry.model_name")
         registry.record(step.version, step.transition)
-        ledger = ledger.replacing(registry.get(step.version))
-    registry.point(Alias.CHAMPION, ledger.champion.version)
-    return registry.get(ledger.champion.version)
+        histories = histories.replacing(registry.get(step.version))
+    registry.point(Alias.CHAMPION, histories.champion.version)
+    return registry.get(histories.champion.version)

@@ -13,13 +13,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from infra.errors import CannotContinue, RetouchError, RetryLater
-from trainer.promotion.operator_api import Refused
+from trainer.promotion.operator_api import CommandRefused
 
 WAIT_S = 15.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 
 
-class Client:
+class PromoterClient:
     """`url` is the promoter's, `token` the operator's. Redirects are not followed: the token would go along."""
 
     def __init__(self, url: str, token: str | None, wait_s: float = WAIT_S) -> None:
@@ -36,7 +36,7 @@ class Client:
 
     def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> dict[str, Any]:
         if champion is None:
-            raise Refused("no version is champion: there is nothing to roll back")
+            raise CommandRefused("no version is champion: there is nothing to roll back")
         return self._ask("POST", "/api/rollback", {"operator": operator, "reason": reason, "confirm": champion, "to": to and _number(to)})
 
     def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Client:
         if status in (408, 503):
             return RetryLater(f"the promoter at {self._url} says: {message}")
         if status < 500:
-            return Refused(message)
+            return CommandRefused(message)
         return CannotContinue(f"the promoter at {self._url} failed: {message}")
 
 
@@ -109,5 +109,5 @@ def _parsed(text: bytes) -> dict[str, Any] | None:
 def _number(version: str) -> str:
     """Versions are numbers, and anything else would be another path."""
     if not (version.isascii() and version.isdigit()):
-        raise Refused(f"version {version!r}: versions are numbers, such as 4; `retouch models list` shows them")
+        raise CommandRefused(f"version {version!r}: versions are numbers, such as 4; `retouch models list` shows them")
     return version

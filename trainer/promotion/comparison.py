@@ -15,7 +15,7 @@ SMALL = 20
 
 
 @dataclass(frozen=True)
-class Sums:
+class AnswerSums:
     """What a set of answers adds up to. Additive over disjoint users."""
 
     metrics: Mapping[Metric, Moments] = field(default_factory=dict)
@@ -24,9 +24,9 @@ class Sums:
     def __getitem__(self, metric: Metric) -> Moments:
         return self.metrics.get(metric) or Moments()
 
-    def __add__(self, other: Sums) -> Sums:
+    def __add__(self, other: AnswerSums) -> AnswerSums:
         metrics = {metric: self[metric] + other[metric] for metric in Metric if metric in self.metrics or metric in other.metrics}
-        return Sums(metrics, self.crossed + other.crossed)
+        return AnswerSums(metrics, self.crossed + other.crossed)
 
     @property
     def is_paired(self) -> bool:
@@ -36,29 +36,29 @@ class Sums:
 
 
 @dataclass(frozen=True)
-class Group:
+class ArmSums:
     """One arm: all its answers, each user counted once, and those of each domain."""
 
-    whole: Sums
-    domains: Mapping[str, Sums]
+    whole: AnswerSums
+    domains: Mapping[str, AnswerSums]
 
     @classmethod
-    def of(cls, cells: Iterable[Quality], arm: Arm) -> Group:
+    def of(cls, cells: Iterable[Quality], arm: Arm) -> ArmSums:
         """Over versions and partitions: within one experiment an arm has one version."""
-        whole, domains = Sums(), dict[str, Sums]()
+        whole, domains = AnswerSums(), dict[str, AnswerSums]()
         for cell in cells:
             if cell.arm is not arm:
                 continue
-            sums = Sums(cell.metrics, cell.crossed)
+            sums = AnswerSums(cell.metrics, cell.crossed)
             if cell.domain is None:
                 whole += sums
             else:
-                domains[cell.domain] = domains.get(cell.domain, Sums()) + sums
+                domains[cell.domain] = domains.get(cell.domain, AnswerSums()) + sums
         return cls(whole, domains)
 
 
 @dataclass(frozen=True)
-class Gain:
+class RewardDifference:
     """The reward of one group less that of the other."""
 
     estimate: Estimate
@@ -68,7 +68,7 @@ class Gain:
     domains: Mapping[str, float]  # differences by domain, adjusted; small domains are one, named "", and so is everything where no domain can be
 
 
-def gain(one: Group, other: Group) -> Gain:
+def gain(one: ArmSums, other: ArmSums) -> RewardDifference:
     """Adjusted twice: by regression on the base answer's reward, which no arm can change (Deng, Xu, Kohavi and Walker 2013, CUPED), and by domains,
     weighted in both arms as in the mean of both, so that another mix of questions is no difference.
 
@@ -87,15 +87,15 @@ def gain(one: Group, other: Group) -> Gain:
     variance, users = joined(*_errors(groups, theta))
     kept = variance / plain if plain and math.isfinite(plain) else 1.0
     raw = one.whole[Metric.REWARD].mean - other.whole[Metric.REWARD].mean
-    return Gain(Estimate(value, max(variance, within), users), raw, theta, kept, differences)
+    return RewardDifference(Estimate(value, max(variance, within), users), raw, theta, kept, differences)
 
 
-def _strata(one: Group, other: Group) -> dict[str, tuple[Sums, Sums]]:
+def _strata(one: ArmSums, other: ArmSums) -> dict[str, tuple[AnswerSums, AnswerSums]]:
     """Domains in which both arms have answers and users enough, and the others that both have together, unless one arm has them of a single user.
 
     What one of them lacks has nothing to be held against. So no stratum is without a finite variance, which would be that of all.
     """
-    strata, rest = dict[str, tuple[Sums, Sums]](), (Sums(), Sums())
+    strata, rest = dict[str, tuple[AnswerSums, AnswerSums]](), (AnswerSums(), AnswerSums())
     for domain in sorted(one.domains.keys() & other.domains.keys()):
         pair = (one.domains[domain], other.domains[domain])
         fewest = min(sums[Metric.REWARD].n for sums in pair)
@@ -106,27 +106,27 @@ def _strata(one: Group, other: Group) -> dict[str, tuple[Sums, Sums]]:
     return strata | ({"": rest} if all(sums[Metric.REWARD].users > 1 for sums in rest) else {})
 
 
-def _weight(pair: tuple[Sums, Sums], groups: tuple[Sums, Sums]) -> float:
+def _weight(pair: tuple[AnswerSums, AnswerSums], groups: tuple[AnswerSums, AnswerSums]) -> float:
     """The mean of a domain's share of scored answers in both arms."""
     return sum(sums[Metric.REWARD].n / max(1, group[Metric.REWARD].n) for sums, group in zip(pair, groups, strict=True)) / 2
 
 
-def _level(sums: Sums, theta: float) -> float:
+def _level(sums: AnswerSums, theta: float) -> float:
     return sums[Metric.REWARD].mean - theta * sums[Metric.BASE_REWARD].mean
 
 
-def _theta(groups: Sequence[Sums]) -> float:
+def _theta(groups: Sequence[AnswerSums]) -> float:
     """Pooled over both arms, within each: about their own means."""
     together = sum(_products(group)[1] for group in groups)
     base = sum(_products(group)[2] for group in groups)
     return together / base if base > 1e-9 else 0.0
 
 
-def _errors(groups: Sequence[Sums], theta: float) -> list[tuple[Moments, float]]:
+def _errors(groups: Sequence[AnswerSums], theta: float) -> list[tuple[Moments, float]]:
     return [(group[Metric.REWARD], _variance(group, theta)) for group in groups]
 
 
-def _variance(sums: Sums, theta: float) -> float:
+def _variance(sums: AnswerSums, theta: float) -> float:
     """Of the mean of reward - theta * base reward, as `Moments.variance`."""
     reward = sums[Metric.REWARD]
     if not theta or reward.users < 2:
@@ -135,7 +135,7 @@ def _variance(sums: Sums, theta: float) -> float:
     return max(0.0, own - 2 * theta * together + theta**2 * base) * reward.users / (reward.users - 1) / reward.n**2
 
 
-def _products(sums: Sums) -> tuple[float, float, float]:
+def _products(sums: AnswerSums) -> tuple[float, float, float]:
     """Sums over users of products of residuals s_u - n_u mean: of the reward, of reward and base reward, of the base reward."""
     reward, base = sums[Metric.REWARD], sums[Metric.BASE_REWARD]
     r, b = reward.mean, base.mean

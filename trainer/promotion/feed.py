@@ -12,7 +12,7 @@ from schemas.serving import ServingReport
 
 
 @dataclass(frozen=True)
-class Seen:
+class Observations:
     """What the topics told at one moment."""
 
     is_current: bool = False
@@ -22,8 +22,8 @@ class Seen:
     reports: Sequence[ServingReport] = ()  # the last of each worker
 
 
-class Feed(Protocol):
-    def seen(self, experiment: UUID | None) -> Seen:
+class TopicObserver(Protocol):
+    def observe(self, experiment: UUID | None) -> Observations:
         """What is known by now; the cells are of `experiment` from some later call on. Returns at once."""
         ...
 
@@ -31,5 +31,5 @@ class Feed(Protocol):
 class NoFeed:
     """Where no broker is."""
 
-    def seen(self, experiment: UUID | None) -> Seen:
-        return Seen()
+    def observe(self, experiment: UUID | None) -> Observations:
+        return Observations()

@@ -13,8 +13,8 @@ from schemas.gate import GateResult
 from trainer.promotion import operator_commands
 from trainer.promotion.announcement import Announcer
 from trainer.promotion.feed import NoFeed
-from trainer.promotion.promoter import Promoter, Sight
-from trainer.promotion.version_history import Ledger, Step
+from trainer.promotion.promoter import Promoter, PromoterState
+from trainer.promotion.version_history import TransitionWrite, VersionHistories
 from trainer.promotion.view import view_of
 from trainer.run.lease import lease, promoter_lease_path
 
@@ -26,7 +26,7 @@ class NoGates:
         return None
 
 
-class LocalDesk:
+class LocalPromoter:
     """`operations.Desk`. Holds nothing between two calls. Raises `lease.Held` where a promoter, or another command, begins at the same moment."""
 
     def __init__(self, settings: Settings) -> None:
@@ -35,7 +35,7 @@ class LocalDesk:
 
     def view(self) -> dict[str, Any]:
         """Without figures of answers, which only a running promoter reads."""
-        sight = Sight(Ledger.of(self._registry.versions()))
+        sight = PromoterState(VersionHistories.of(self._registry.versions()))
         return view_of(sight, self._settings)
 
     def promote(self, version: str, operator: str, reason: str) -> dict[str, Any]:
@@ -47,11 +47,11 @@ class LocalDesk:
     def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> dict[str, Any]:
         return self._obey(partial(operator_commands.rollback, to=to, champion=champion, operator=operator, reason=reason))
 
-    def _obey(self, wish: Callable[[Ledger, datetime], Step]) -> dict[str, Any]:
+    def _obey(self, wish: Callable[[VersionHistories, datetime], TransitionWrite]) -> dict[str, Any]:
         with lease(promoter_lease_path(self._settings)):
             announcer = Announcer(self._settings)
             try:
                 promoter = Promoter(self._registry, self._settings.promotion, feed=NoFeed(), gates=NoGates(), announce=announcer.announce)
-                return promoter.obey(wish)
+                return promoter.execute(wish)
             finally:
                 announcer.close()

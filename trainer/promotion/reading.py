@@ -25,7 +25,7 @@ from schemas.envelope import read
 from schemas.messages import Malformed
 from schemas.serving import ServingReport
 from schemas.topics import SERVING
-from trainer.promotion.feed import Seen
+from trainer.promotion.feed import Observations
 from trainer.run.quality_reader import QualityReader
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class TopicFeed:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._wanted: UUID | None = None
-        self._latest, self._heard_at = Seen(), -CURRENT_S
+        self._latest, self._heard_at = Observations(), -CURRENT_S
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
@@ -53,10 +53,10 @@ class TopicFeed:
     def is_current(self) -> bool:
         return self._latest.is_current and time.monotonic() - self._heard_at < CURRENT_S
 
-    def seen(self, experiment: UUID | None) -> Seen:
+    def observe(self, experiment: UUID | None) -> Observations:
         self._wanted = experiment
         latest = self._latest
-        return latest if self.is_current else Seen(False, latest.experiment, latest.cells, latest.windows, latest.reports)
+        return latest if self.is_current else Observations(False, latest.experiment, latest.cells, latest.windows, latest.reports)
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -86,7 +86,7 @@ class TopicFeed:
         wanted, now = self._wanted, datetime.now(UTC)
         cells = quality.experiment(wanted) if wanted else ()
         told = [report for report in reports.latest if report.at > now - FORGOTTEN]
-        self._latest = Seen(quality.is_current, wanted, tuple(cells), tuple(quality.windows(None, now - SHOWN)), told)
+        self._latest = Observations(quality.is_current, wanted, tuple(cells), tuple(quality.windows(None, now - SHOWN)), told)
         self._heard_at = time.monotonic()
 
 

@@ -16,9 +16,9 @@ from typing import Any
 from infra.errors import RetryLater
 from infra.settings import Settings
 from trainer.promotion import operator_commands
-from trainer.promotion.operator_api import Refused
+from trainer.promotion.operator_api import CommandRefused
 from trainer.promotion.promoter import Promoter
-from trainer.promotion.version_history import Ledger, Step
+from trainer.promotion.version_history import TransitionWrite, VersionHistories
 from trainer.promotion.view import view_of
 
 log = logging.getLogger(__name__)
@@ -26,24 +26,24 @@ log = logging.getLogger(__name__)
 #: How long an operator waits; the client gives up a little later. And how soon a stop is heeded.
 WAIT_S, HEED_S = 12.0, 0.2
 
-Wish = Callable[[Ledger, datetime], Step]
+OperatorCommand = Callable[[VersionHistories, datetime], TransitionWrite]
 
 
-class Service:
+class PromoterService:
     """`operations.Desk` for the threads that serve operators; `run` is the thread that acts."""
 
     def __init__(self, settings: Settings, promoter: Promoter, establish: Callable[[], object], wait_s: float = WAIT_S) -> None:
         """`establish` makes the first champion; it is called until it succeeds."""
         self._settings, self._promoter, self._establish = settings, promoter, establish
         self._wait_s = wait_s
-        self._wishes: queue.Queue[tuple[Wish, Future[dict[str, Any]]]] = queue.Queue()
+        self._wishes: queue.Queue[tuple[OperatorCommand, Future[dict[str, Any]]]] = queue.Queue()
         self._was_away = False
         self.is_established = threading.Event()
 
     def view(self) -> dict[str, Any]:
-        if self._promoter.sight is None:
+        if self._promoter.state is None:
             raise RetryLater("the promoter has not seen the registry yet")
-        return view_of(self._promoter.sight, self._settings)
+        return view_of(self._promoter.state, self._settings)
 
     def promote(self, version: str, operator: str, reason: str) -> dict[str, Any]:
         return self._ask(partial(operator_commands.promote, version=version, operator=operator, reason=reason))
@@ -65,7 +65,7 @@ class Service:
         try:
             if not self.is_established.is_set():
                 self._establish()
-            took_a_step = self._promoter.look()
+            took_a_step = self._promoter.reconcile()
         except RetryLater as error:
             if not self._was_away:
                 log.warning("the registry is away", extra={"reason": str(error)})
@@ -92,16 +92,16 @@ class Service:
             if answer.set_running_or_notify_cancel():
                 self._obey(wish, answer)
 
-    def _obey(self, wish: Wish, answer: Future[dict[str, Any]]) -> None:
+    def _obey(self, wish: OperatorCommand, answer: Future[dict[str, Any]]) -> None:
         try:
-            answer.set_result(self._promoter.obey(wish))
-        except (Refused, RetryLater) as error:
+            answer.set_result(self._promoter.execute(wish))
+        except (CommandRefused, RetryLater) as error:
             answer.set_exception(error)
         except Exception as error:
             answer.set_exception(error)
             raise
 
-    def _ask(self, wish: Wish) -> dict[str, Any]:
+    def _ask(self, wish: OperatorCommand) -> dict[str, Any]:
         answer: Future[dict[str, Any]] = Future()
         self._wishes.put((wish, answer))
         try:

@@ -17,8 +17,8 @@ from schemas.gate import GateResult
 from schemas.ids import derive
 from schemas.model_events import Alias
 from schemas.promotion import CHALLENGING, VersionState
-from trainer.promotion.verdict import Outcome, Verdict
-from trainer.promotion.version_history import Ledger, Step
+from trainer.promotion.verdict import ExperimentVerdict, VerdictOutcome
+from trainer.promotion.version_history import TransitionWrite, VersionHistories
 
 #: Who acts where no person does.
 ACTOR = "promoter"
@@ -34,59 +34,59 @@ class Findings:
     """What is known at one look besides the logs."""
 
     gate: tuple[str, GateResult] | None = None  # the version that was judged against the champion of now, and how it went
-    verdict: Verdict | None = None  # about the challenger, where figures are current
+    verdict: ExperimentVerdict | None = None  # about the challenger, where figures are current
     refused: Mapping[str, str] = field(default_factory=dict)  # versions that a worker would not serve, with its reason
     uncounted_s: float | None = None  # for so long nobody counted an answer of the challenger's experiment: too long for a verdict
 
 
-def settle(ledger: Ledger, now: datetime) -> Step | None:
+def settle(histories: VersionHistories, now: datetime) -> TransitionWrite | None:
     """The next write that makes the logs agree with one another, or None: they do."""
-    for version in ledger.versions:
-        if version.state is VersionState.CHAMPION and version is not ledger.champion:
-            handover, by = ledger.successor(version)
+    for version in histories.versions:
+        if version.state is VersionState.CHAMPION and version is not histories.champion:
+            handover, by = histories.successor(version)
             how = "rolled back, in favour of" if handover.rolls_back else "gave way to"
-            return ledger.step(version, ledger.state(version), handover.actor, f"{how} version {by.version}: {handover.reason}", now)
-    if ledger.champion is None:
-        aliased = next((version for version in ledger.versions if Alias.CHAMPION in version.aliases), None)
-        return first_champion(ledger, aliased, ACTOR, ADOPTED, now) if aliased else None
-    for version in ledger.versions:
-        if version.state in (VersionState.GATED, *CHALLENGING) and ledger.is_stale(version):
-            reason = f"was compared with a champion that gave way; now it is version {ledger.champion.version}"
-            return ledger.step(version, VersionState.REGISTERED, ACTOR, reason, now)
+            return histories.transition(version, histories.state(version), handover.actor, f"{how} version {by.version}: {handover.reason}", now)
+    if histories.champion is None:
+        aliased = next((version for version in histories.versions if Alias.CHAMPION in version.aliases), None)
+        return first_champion(histories, aliased, ACTOR, ADOPTED, now) if aliased else None
+    for version in histories.versions:
+        if version.state in (VersionState.GATED, *CHALLENGING) and histories.is_stale(version):
+            reason = f"was compared with a champion that gave way; now it is version {histories.champion.version}"
+            return histories.transition(version, VersionState.REGISTERED, ACTOR, reason, now)
     return None
 
 
-def first_champion(ledger: Ledger, version: RegisteredVersion, actor: str, reason: str, now: datetime) -> Step | None:
+def first_champion(histories: VersionHistories, version: RegisteredVersion, actor: str, reason: str, now: datetime) -> TransitionWrite | None:
     """The next write on the way of the very first champion, which is compared with nobody."""
     if version.state is VersionState.REGISTERED:
-        return ledger.step(version, VersionState.GATED, actor, reason, now)
-    return ledger.step(version, VersionState.CHAMPION, actor, reason, now) if version.state is VersionState.GATED else None
+        return histories.transition(version, VersionState.GATED, actor, reason, now)
+    return histories.transition(version, VersionState.CHAMPION, actor, reason, now) if version.state is VersionState.GATED else None
 
 
-def to_judge(ledger: Ledger) -> RegisteredVersion | None:
+def to_judge(histories: VersionHistories) -> RegisteredVersion | None:
     """The version whose gate is next: the oldest that nobody judged. Those older than the first champion are from before, and left alone."""
-    if not ledger.handovers:
+    if not histories.handovers:
         return None
-    first = int(ledger.handovers[0][1].version)
-    return next((version for version in ledger.in_state(VersionState.REGISTERED) if int(version.version) > first), None)
+    first = int(histories.handovers[0][1].version)
+    return next((version for version in histories.in_state(VersionState.REGISTERED) if int(version.version) > first), None)
 
 
-def advance(ledger: Ledger, findings: Findings, promotion: PromotionSettings, now: datetime) -> Step | None:
+def advance(histories: VersionHistories, findings: Findings, promotion: PromotionSettings, now: datetime) -> TransitionWrite | None:
     """The next step on settled logs, or None. Harm comes before everything that could wait."""
-    if ledger.champion is None:
+    if histories.champion is None:
         return None
     return (
-        _refused_champion(ledger, findings, promotion, now)
-        or _tried(ledger, findings, promotion, now)
-        or _judged(ledger, findings, now)
-        or _begun(ledger, promotion, now)
+        _refused_champion(histories, findings, promotion, now)
+        or _tried(histories, findings, promotion, now)
+        or _judged(histories, findings, now)
+        or _begun(histories, promotion, now)
     )
 
 
-def crown(ledger: Ledger, version: RegisteredVersion, actor: str, reason: str, now: datetime, **facts: Any) -> Step:
+def promote(histories: VersionHistories, version: RegisteredVersion, actor: str, reason: str, now: datetime, **facts: Any) -> TransitionWrite:
     """The one write that makes `version` champion and retires, or with `rolls_back=True` rejects, the present one."""
-    assert ledger.champion is not None
-    return ledger.step(version, VersionState.CHAMPION, actor, reason, now, replaces=ledger.champion.version, **facts)
+    assert histories.champion is not None
+    return histories.transition(version, VersionState.CHAMPION, actor, reason, now, replaces=histories.champion.version, **facts)
 
 
 def stage_after(state: VersionState, promotion: PromotionSettings) -> VersionState:
@@ -99,73 +99,73 @@ def stage_after(state: VersionState, promotion: PromotionSettings) -> VersionSta
     return next(stage for stage in WAY[WAY.index(state) + 1 :] if not left_out.get(stage))
 
 
-def _refused_champion(ledger: Ledger, findings: Findings, promotion: PromotionSettings, now: datetime) -> Step | None:
-    champion = ledger.champion
+def _refused_champion(histories: VersionHistories, findings: Findings, promotion: PromotionSettings, now: datetime) -> TransitionWrite | None:
+    champion = histories.champion
     if champion is None or champion.version not in findings.refused or not promotion.rollback_on_refusal:
         return None
-    sound = next((version for version in ledger.former if version.version not in findings.refused), None)
+    sound = next((version for version in histories.former if version.version not in findings.refused), None)
     reason = f"a worker does not serve version {champion.version}: {findings.refused[champion.version]}"
-    return crown(ledger, sound, ACTOR, reason, now, rolls_back=True) if sound else None
+    return promote(histories, sound, ACTOR, reason, now, rolls_back=True) if sound else None
 
 
-def _tried(ledger: Ledger, findings: Findings, promotion: PromotionSettings, now: datetime) -> Step | None:
+def _tried(histories: VersionHistories, findings: Findings, promotion: PromotionSettings, now: datetime) -> TransitionWrite | None:
     """What follows for the version that is tried on users."""
-    version = ledger.challenger
+    version = histories.challenger
     if version is None:
         return None
     if version.version in findings.refused:
-        return ledger.step(version, VersionState.REJECTED, ACTOR, f"a worker does not serve it: {findings.refused[version.version]}", now)
+        return histories.transition(version, VersionState.REJECTED, ACTOR, f"a worker does not serve it: {findings.refused[version.version]}", now)
     verdict = findings.verdict
     facts = {"evidence": verdict.evidence} if verdict else {}
-    if verdict and verdict.outcome is Outcome.HARMFUL:
-        return ledger.step(version, VersionState.REJECTED, ACTOR, verdict.reason, now, **facts)
+    if verdict and verdict.outcome is VerdictOutcome.HARMFUL:
+        return histories.transition(version, VersionState.REJECTED, ACTOR, verdict.reason, now, **facts)
     if findings.uncounted_s is not None:
-        return _uncounted(ledger, version, findings.uncounted_s, now)
+        return _uncounted(histories, version, findings.uncounted_s, now)
     if version.state is VersionState.APPROVAL:
-        is_better = verdict is not None and verdict.outcome is Outcome.BETTER
+        is_better = verdict is not None and verdict.outcome is VerdictOutcome.BETTER
         never_tried = not version.transitions[-1].share and not promotion.canary_answers  # the settings want no figures, so none will come
         if promotion.approval == "person" or not (is_better or never_tried):
             return None
-        return crown(ledger, version, ACTOR, "approval is automatic now", now, **facts)
-    if verdict is None or verdict.outcome is Outcome.RUNNING:
+        return promote(histories, version, ACTOR, "approval is automatic now", now, **facts)
+    if verdict is None or verdict.outcome is VerdictOutcome.RUNNING:
         return None
-    if verdict.outcome is Outcome.INCONCLUSIVE:
-        return ledger.step(version, VersionState.INCONCLUSIVE, ACTOR, verdict.reason, now, **facts)
-    return _onward(ledger, version, promotion, verdict.reason, now, **facts)
+    if verdict.outcome is VerdictOutcome.INCONCLUSIVE:
+        return histories.transition(version, VersionState.INCONCLUSIVE, ACTOR, verdict.reason, now, **facts)
+    return _onward(histories, version, promotion, verdict.reason, now, **facts)
 
 
-def _uncounted(ledger: Ledger, version: RegisteredVersion, uncounted_s: float, now: datetime) -> Step:
+def _uncounted(histories: VersionHistories, version: RegisteredVersion, uncounted_s: float, now: datetime) -> TransitionWrite:
     """Who cannot be judged is registered again and tried anew, in an experiment that is counted; who was so TRIES times is undecided for good."""
     before = sum("uncounted_s" in step.evidence for step in version.transitions)
     after = VersionState.INCONCLUSIVE if before >= TRIES and version.state is not VersionState.APPROVAL else VersionState.REGISTERED
     reason = f"no answer of its experiment was counted for {uncounted_s / 3600:.1f} hours" + (f"; it was tried anew {before} times" if before else "")
-    return ledger.step(version, after, ACTOR, reason, now, evidence={"uncounted_s": round(uncounted_s, 1)})
+    return histories.transition(version, after, ACTOR, reason, now, evidence={"uncounted_s": round(uncounted_s, 1)})
 
 
-def _judged(ledger: Ledger, findings: Findings, now: datetime) -> Step | None:
+def _judged(histories: VersionHistories, findings: Findings, now: datetime) -> TransitionWrite | None:
     """What follows from the gate."""
-    version = to_judge(ledger)
+    version = to_judge(histories)
     if version is None or findings.gate is None or findings.gate[0] != version.version:
         return None
     result = findings.gate[1]
     after = {"passed": VersionState.GATED, "rejected": VersionState.REJECTED, "inconclusive": VersionState.INCONCLUSIVE}[result.outcome]
-    return ledger.step(version, after, ACTOR, result.reason, now, evidence=result.evidence, canary_prompts=result.canary_prompts)
+    return histories.transition(version, after, ACTOR, result.reason, now, evidence=result.evidence, canary_prompts=result.canary_prompts)
 
 
-def _begun(ledger: Ledger, promotion: PromotionSettings, now: datetime) -> Step | None:
+def _begun(histories: VersionHistories, promotion: PromotionSettings, now: datetime) -> TransitionWrite | None:
     """The next version's turn, oldest first, where none is tried."""
-    waiting = ledger.in_state(VersionState.GATED)
-    return _onward(ledger, waiting[0], promotion, "its turn", now) if waiting and ledger.challenger is None else None
+    waiting = histories.in_state(VersionState.GATED)
+    return _onward(histories, waiting[0], promotion, "its turn", now) if waiting and histories.challenger is None else None
 
 
-def _onward(ledger: Ledger, version: RegisteredVersion, promotion: PromotionSettings, reason: str, now: datetime, **facts: Any) -> Step:
+def _onward(histories: VersionHistories, version: RegisteredVersion, promotion: PromotionSettings, reason: str, now: datetime, **facts: Any) -> TransitionWrite:
     stage = stage_after(version.state, promotion)
     if stage is VersionState.CHAMPION:
-        return crown(ledger, version, ACTOR, reason, now, **facts)
+        return promote(histories, version, ACTOR, reason, now, **facts)
     last = version.transitions[-1]
     if stage is VersionState.APPROVAL and version.state is VersionState.CANARY:  # the same users go on, and their figures with them
         experiment, share = last.experiment, last.share
     else:
         experiment = derive("experiment", version.name, version.version, version.digest, last.seq + 1)
         share = {VersionState.SHADOW: promotion.shadow_share, VersionState.CANARY: promotion.canary_share}.get(stage, 0.0)
-    return ledger.step(version, stage, ACTOR, reason, now, experiment=experiment, share=share, **facts)
+    return histories.transition(version, stage, ACTOR, reason, now, experiment=experiment, share=share, **facts)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from infra.settings import PromotionSettings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality
-from trainer.promotion.comparison import Gain, Group, gain
+from trainer.promotion.comparison import ArmSums, RewardDifference, gain
 from trainer.promotion.sequential import Estimate, difference, mean_of, strays
 
 #: The part of alpha that the shadow stage may spend: it sees few answers and only looks for harm.
@@ -31,7 +31,7 @@ SPLIT_ALPHA, SPLIT_AFTER_S = 0.001, 60.0
 RATIOS = frozenset({Metric.LATENCY_MS, Metric.LENGTH})
 
 
-class Outcome(StrEnum):
+class VerdictOutcome(StrEnum):
     RUNNING = "running"  # not decided yet
     BETTER = "better"  # than the baseline: canary only
     HARMFUL = "harmful"
@@ -40,8 +40,8 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True)
-class Verdict:
-    outcome: Outcome
+class ExperimentVerdict:
+    outcome: VerdictOutcome
     reason: str  # for people
     evidence: Mapping[str, Any]  # every figure it rests on, as plain JSON values
 
@@ -63,14 +63,14 @@ class Guardrail:
     state: Literal["ok", "watching", "tripped"]  # watching: beyond the limit, by what may still be chance
 
 
-def canary_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since_s: float) -> Verdict:
+def canary_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since_s: float) -> ExperimentVerdict:
     """On the experiment's cells so far, `since_s` after the canary began. Never PASSED.
 
     BETTER or HARMFUL when the whole interval of the reward's difference lies beyond 0; HARMFUL, too, when a guardrail trips, which needs no feedback.
     While one is watched nothing is BETTER. INCONCLUSIVE at `canary_answers` scored answers of each group, after `canary_max_s`, or when the groups' users
     are no even split, unless there is harm: at every look its interval has alpha for it already, and a version that awaits a person is ended by harm alone.
     """
-    canary, baseline = Group.of(cells, Arm.CANARY), Group.of(cells, Arm.BASELINE)
+    canary, baseline = ArmSums.of(cells, Arm.CANARY), ArmSums.of(cells, Arm.BASELINE)
     rails = _canary_rails(canary, baseline, promotion)
     found, alpha = gain(canary, baseline), (1 - SHADOW_ALPHA_SHARE) * promotion.alpha * (1 - promotion.guardrail_alpha_share)
     low, high = found.estimate.interval(alpha, REWARD_TAU)
@@ -88,29 +88,31 @@ def canary_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since
     doubt = f"; beyond the limit, perhaps by chance: {watched}" if watched else ""
     words = f"reward {_signed(found.estimate.value, low, high)} against the baseline, {_counted(one, other)}{doubt}"
     if tripped := _tripped(rails):
-        return Verdict(Outcome.HARMFUL, tripped, evidence)
+        return ExperimentVerdict(VerdictOutcome.HARMFUL, tripped, evidence)
     if enough and high < 0:
-        return Verdict(Outcome.HARMFUL, f"worse: {words}", evidence)
+        return ExperimentVerdict(VerdictOutcome.HARMFUL, f"worse: {words}", evidence)
     if uneven:
-        return Verdict(
-            Outcome.INCONCLUSIVE, f"{split[0]:,} users in the canary and {split[1]:,} in the baseline are no even split: nothing can be compared", evidence
+        return ExperimentVerdict(
+            VerdictOutcome.INCONCLUSIVE,
+            f"{split[0]:,} users in the canary and {split[1]:,} in the baseline are no even split: nothing can be compared",
+            evidence,
         )
     if enough and low > 0 and not watched:
-        return Verdict(Outcome.BETTER, f"better: {words}", evidence)
+        return ExperimentVerdict(VerdictOutcome.BETTER, f"better: {words}", evidence)
     if min(one.n, other.n) >= promotion.canary_answers:
-        return Verdict(Outcome.INCONCLUSIVE, f"undecided within promotion.canary_answers={promotion.canary_answers:,}: {words}", evidence)
+        return ExperimentVerdict(VerdictOutcome.INCONCLUSIVE, f"undecided within promotion.canary_answers={promotion.canary_answers:,}: {words}", evidence)
     if since_s >= promotion.canary_max_s:
-        return Verdict(Outcome.INCONCLUSIVE, f"undecided within promotion.canary_max_s={promotion.canary_max_s:g}: {words}", evidence)
-    return Verdict(Outcome.RUNNING, words if enough else _waiting((one, other), promotion), evidence)
+        return ExperimentVerdict(VerdictOutcome.INCONCLUSIVE, f"undecided within promotion.canary_max_s={promotion.canary_max_s:g}: {words}", evidence)
+    return ExperimentVerdict(VerdictOutcome.RUNNING, words if enough else _waiting((one, other), promotion), evidence)
 
 
-def shadow_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since_s: float) -> Verdict:
+def shadow_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since_s: float) -> ExperimentVerdict:
     """On the experiment's cells so far, `since_s` after the shadow stage began. Never BETTER: it looks for harm alone.
 
     The gain is over the answer shown to the same question; guardrails are against all answers that the champion gave meanwhile, the same users' among them, and
     leave latency out, since unseen answers wait for a quiet moment.
     """
-    shadow, shown = Group.of(cells, Arm.SHADOW), Group.of(cells, Arm.CHAMPION)
+    shadow, shown = ArmSums.of(cells, Arm.SHADOW), ArmSums.of(cells, Arm.CHAMPION)
     rails = _shadow_rails(shadow, shown, promotion)
     scored, alpha = shadow.whole[Metric.GAIN], SHADOW_ALPHA_SHARE * promotion.alpha * (1 - promotion.guardrail_alpha_share)
     estimate = mean_of(scored)
@@ -123,32 +125,36 @@ def shadow_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since
     }
     words = f"gain {_signed(estimate.value, low, high)} over the answers shown, {_counted(scored)}"
     if tripped := _tripped(rails):
-        return Verdict(Outcome.HARMFUL, tripped, evidence)
+        return ExperimentVerdict(VerdictOutcome.HARMFUL, tripped, evidence)
     if _enough((scored,), promotion) and high < 0:
-        return Verdict(Outcome.HARMFUL, f"worse: {words}", evidence)
+        return ExperimentVerdict(VerdictOutcome.HARMFUL, f"worse: {words}", evidence)
     if scored.n >= promotion.shadow_answers and scored.users >= promotion.min_users:
-        return Verdict(Outcome.PASSED, f"no harm found: {words}", evidence)
+        return ExperimentVerdict(VerdictOutcome.PASSED, f"no harm found: {words}", evidence)
     if since_s >= promotion.shadow_max_s:
-        return Verdict(Outcome.INCONCLUSIVE, f"too little was seen within promotion.shadow_max_s={promotion.shadow_max_s:g}: {words}", evidence)
-    return Verdict(Outcome.RUNNING, f"{scored.n:,} of {promotion.shadow_answers:,} scored answers, {scored.users:,} of {promotion.min_users:,} users", evidence)
+        return ExperimentVerdict(
+            VerdictOutcome.INCONCLUSIVE, f"too little was seen within promotion.shadow_max_s={promotion.shadow_max_s:g}: {words}", evidence
+        )
+    return ExperimentVerdict(
+        VerdictOutcome.RUNNING, f"{scored.n:,} of {promotion.shadow_answers:,} scored answers, {scored.users:,} of {promotion.min_users:,} users", evidence
+    )
 
 
 def guardrails(cells: Sequence[Quality], promotion: PromotionSettings) -> list[Guardrail]:
     """As the verdict of the stage that the cells are of sees them: the canary's once there is one."""
     if any(cell.arm is Arm.CANARY for cell in cells):
-        return _canary_rails(Group.of(cells, Arm.CANARY), Group.of(cells, Arm.BASELINE), promotion)
-    return _shadow_rails(Group.of(cells, Arm.SHADOW), Group.of(cells, Arm.CHAMPION), promotion)
+        return _canary_rails(ArmSums.of(cells, Arm.CANARY), ArmSums.of(cells, Arm.BASELINE), promotion)
+    return _shadow_rails(ArmSums.of(cells, Arm.SHADOW), ArmSums.of(cells, Arm.CHAMPION), promotion)
 
 
-def _canary_rails(canary: Group, baseline: Group, promotion: PromotionSettings) -> list[Guardrail]:
+def _canary_rails(canary: ArmSums, baseline: ArmSums, promotion: PromotionSettings) -> list[Guardrail]:
     return _rails(canary, baseline, promotion, (1 - SHADOW_ALPHA_SHARE) * promotion.alpha, frozenset(Metric))
 
 
-def _shadow_rails(shadow: Group, shown: Group, promotion: PromotionSettings) -> list[Guardrail]:
+def _shadow_rails(shadow: ArmSums, shown: ArmSums, promotion: PromotionSettings) -> list[Guardrail]:
     return _rails(shadow, shown, promotion, SHADOW_ALPHA_SHARE * promotion.alpha, frozenset(Metric) - {Metric.LATENCY_MS})
 
 
-def _rails(one: Group, other: Group, promotion: PromotionSettings, budget: float, among: frozenset[Metric]) -> list[Guardrail]:
+def _rails(one: ArmSums, other: ArmSums, promotion: PromotionSettings, budget: float, among: frozenset[Metric]) -> list[Guardrail]:
     """Those of `among` that have a limit."""
     limits = {
         Metric.FALLBACK: promotion.max_fallback_rise,
@@ -201,12 +207,12 @@ def _waiting(groups: Sequence[Moments], promotion: PromotionSettings) -> str:
     return f"too few to say anything: {answers:,} of {promotion.min_answers:,} scored answers, {users:,} of {promotion.min_users:,} users in the smaller group"
 
 
-def _users(group: Group) -> int:
+def _users(group: ArmSums) -> int:
     """Everybody with an answer, scored or not."""
     return max((moments.users for moments in group.whole.metrics.values()), default=0)
 
 
-def _reward(found: Gain, interval: tuple[float, float], alpha: float) -> dict[str, Any]:
+def _reward(found: RewardDifference, interval: tuple[float, float], alpha: float) -> dict[str, Any]:
     low, high = interval
     domains = sorted(found.domains.items(), key=lambda item: (item[1], item[0]))
     return {
@@ -223,7 +229,7 @@ def _reward(found: Gain, interval: tuple[float, float], alpha: float) -> dict[st
     }
 
 
-def _arm(group: Group) -> dict[str, Any]:
+def _arm(group: ArmSums) -> dict[str, Any]:
     """Figures of one arm by metric, each with its number of answers and users."""
     metrics = {metric.value: {"mean": one.mean, "answers": one.n, "users": one.users} for metric, one in group.whole.metrics.items() if one.n}
     return {"users": _users(group), "metrics": metrics}

@@ -21,7 +21,7 @@ from schemas.promotion import CHALLENGING, REASON_CHARS, TRANSITIONS, Transition
 
 
 @dataclass(frozen=True)
-class Step:
+class TransitionWrite:
     """One write: this transition at the end of this version's log."""
 
     version: str
@@ -29,35 +29,35 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Ledger:
+class VersionHistories:
     """All versions of one model, oldest first, as they were read."""
 
     versions: tuple[RegisteredVersion, ...]
 
     @classmethod
-    def of(cls, versions: Iterable[RegisteredVersion]) -> Ledger:
+    def of(cls, versions: Iterable[RegisteredVersion]) -> VersionHistories:
         """Without versions whose log cannot be read: they wait until it is mended, and hold up nobody else.
 
         Raises RetryLater where that could hide who is champion or challenger: where such a version has an alias, or the aliases are behind the logs.
         """
         found = tuple(versions)
-        ledger = cls(tuple(version for version in found if not unreadable(version.transitions)))
+        histories = cls(tuple(version for version in found if not unreadable(version.transitions)))
         for version in found:
             reason = unreadable(version.transitions)
-            if reason and (version.aliases or not ledger.champion or Alias.CHAMPION not in ledger.champion.aliases):
+            if reason and (version.aliases or not histories.champion or Alias.CHAMPION not in histories.champion.aliases):
                 raise RetryLater(reason)
-        return ledger
+        return histories
 
     def get(self, version: str) -> RegisteredVersion | None:
         return next((found for found in self.versions if found.version == version), None)
 
-    def replacing(self, version: RegisteredVersion) -> Ledger:
+    def replacing(self, version: RegisteredVersion) -> VersionHistories:
         """The same with one version as it was read anew."""
-        return Ledger(tuple(version if found.version == version.version else found for found in self.versions))
+        return VersionHistories(tuple(version if found.version == version.version else found for found in self.versions))
 
-    def naming(self, aliases: Mapping[Alias, RegisteredVersion | None]) -> Ledger:
+    def naming(self, aliases: Mapping[Alias, RegisteredVersion | None]) -> VersionHistories:
         """The same with these aliases."""
-        return Ledger(tuple(replace(found, aliases=tuple(alias for alias in Alias if aliases[alias] is found)) for found in self.versions))
+        return VersionHistories(tuple(replace(found, aliases=tuple(alias for alias in Alias if aliases[alias] is found)) for found in self.versions))
 
     @cached_property
     def handovers(self) -> tuple[tuple[Transition, RegisteredVersion], ...]:
@@ -109,7 +109,7 @@ class Ledger:
         """Oldest first."""
         return tuple(version for version in self.versions if self.state(version) is state)
 
-    def step(self, version: RegisteredVersion, after: VersionState, actor: str, reason: str, now: datetime, **facts: Any) -> Step:
+    def transition(self, version: RegisteredVersion, after: VersionState, actor: str, reason: str, now: datetime, **facts: Any) -> TransitionWrite:
         """The next transition of a version, stamped later than every other. Raises CannotContinue where the state machine has no such edge."""
         before = version.state
         if after not in TRANSITIONS[before]:
@@ -117,4 +117,4 @@ class Ledger:
         # Clocks are set back at times; the order of handovers must not be.
         at = now if self.newest_at is None else max(now, self.newest_at + timedelta(microseconds=1))
         seq = len(version.transitions) + 1
-        return Step(version.version, Transition(seq=seq, before=before, after=after, at=at, actor=actor, reason=reason[:REASON_CHARS], **facts))
+        return TransitionWrite(version.version, Transition(seq=seq, before=before, after=after, at=at, actor=actor, reason=reason[:REASON_CHARS], **facts))

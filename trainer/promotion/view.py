@@ -17,20 +17,20 @@ from infra.settings import PromotionSettings, Settings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality
 from trainer.judge.gate_result import GATE
-from trainer.promotion.promoter import Sight
+from trainer.promotion.promoter import PromoterState
 from trainer.promotion.verdict import guardrails
-from trainer.promotion.version_history import Ledger
+from trainer.promotion.version_history import VersionHistories
 
 Z = 1.96
 #: Of all versions' transitions the newest so many are shown together.
 NEWEST = 20
 
 
-def view_of(sight: Sight, settings: Settings) -> dict[str, Any]:
+def view_of(sight: PromoterState, settings: Settings) -> dict[str, Any]:
     """As the last look saw it: `at` says when, so that whoever shows it can say how old it is while the registry is away."""
-    ledger, seen = sight.ledger, sight.seen
-    champion, challenger = ledger.champion, ledger.challenger
-    cells = seen.cells if ledger.experiment and seen.experiment == ledger.experiment else ()
+    histories, seen = sight.histories, sight.seen
+    champion, challenger = histories.champion, histories.challenger
+    cells = seen.cells if histories.experiment and seen.experiment == histories.experiment else ()
     return {
         "name": settings.registry.model_name,
         "at": sight.at.isoformat(),
@@ -38,23 +38,23 @@ def view_of(sight: Sight, settings: Settings) -> dict[str, Any]:
         "challenger": challenger.version if challenger else None,
         "approval": settings.promotion.approval,
         "experiment": _experiment(challenger, cells, sight) if challenger else None,
-        "versions": [version_json(ledger, version) for version in ledger.versions],
+        "versions": [version_json(histories, version) for version in histories.versions],
         "quality": _rows(cells or seen.windows),
         "windows": _windows(seen.windows),
         "guardrails": _guardrails(cells, settings.promotion),
         "workers": [report.model_dump(mode="json") for report in seen.reports],
-        "transitions": _newest(ledger),
+        "transitions": _newest(histories),
     }
 
 
-def version_json(ledger: Ledger, version: RegisteredVersion) -> dict[str, Any]:
+def version_json(histories: VersionHistories, version: RegisteredVersion) -> dict[str, Any]:
     """One version with its whole log."""
     return {
         "version": version.version,
         "digest": version.digest,
         "parent": version.parent,
         "created_at": version.created_at.isoformat(),
-        "state": ledger.state(version).value,
+        "state": histories.state(version).value,
         "aliases": [alias.value for alias in version.aliases],
         "metrics": dict(version.metrics),
         "code_version": version.tags.get("code_version"),
@@ -65,7 +65,7 @@ def version_json(ledger: Ledger, version: RegisteredVersion) -> dict[str, Any]:
     }
 
 
-def _experiment(challenger: RegisteredVersion, cells: Sequence[Quality], sight: Sight) -> dict[str, Any]:
+def _experiment(challenger: RegisteredVersion, cells: Sequence[Quality], sight: PromoterState) -> dict[str, Any]:
     last = challenger.transitions[-1]
     verdict = {"outcome": sight.verdict.outcome.value, "reason": sight.verdict.reason} if sight.verdict else {"outcome": "running", "reason": "no figures yet"}
     return {
@@ -107,8 +107,8 @@ def _guardrails(cells: Sequence[Quality], promotion: PromotionSettings) -> list[
     return [asdict(rail) | {"metric": rail.metric.value} for rail in guardrails(cells, promotion)] if cells else []
 
 
-def _newest(ledger: Ledger) -> list[dict[str, Any]]:
-    steps = [(step, version.version) for version in ledger.versions for step in version.transitions]
+def _newest(histories: VersionHistories) -> list[dict[str, Any]]:
+    steps = [(step, version.version) for version in histories.versions for step in version.transitions]
     newest = sorted(steps, key=lambda found: (found[0].at, int(found[1])), reverse=True)[:NEWEST]
     return [{"version": version, **step.model_dump(mode="json")} for step, version in newest]
 

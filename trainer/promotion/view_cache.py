@@ -19,7 +19,7 @@ WORTH, MOST_S = 4, 5.0
 SHOWN, FORMER = 60, 5
 
 
-class Glance:
+class ViewCache:
     """What `look` returns as JSON: asked for once by all who wait, and kept for FRESH_S or longer."""
 
     def __init__(self, look: Callable[[], dict[str, Any]]) -> None:

@@ -14,7 +14,7 @@ from infra.errors import BadSetting, CannotContinue
 from infra.settings import Settings
 from infra.urls import is_loopback
 from trainer.promotion.api import create_app, hostname
-from trainer.promotion.operator_api import Desk
+from trainer.promotion.operator_api import OperatorApi
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,7 @@ MAX_CONNECTIONS = 128
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # addresses to listen on, and where this machine then finds it
 
 
-def serve(settings: Settings, desk: Desk, stop: threading.Event, request_within_s: float | None = None) -> Server:
+def serve(settings: Settings, desk: OperatorApi, stop: threading.Event, request_within_s: float | None = None) -> Server:
     """Serve at promotion.host and port; returns when requests are answered. Sets `stop` should the server ever end by itself: operators would be locked out.
     `request_within_s` is how long a connection may stay open without a new request (`connections`).
 

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from lab.promotion.live.system import Absence
-from lab.promotion.live.users import Answer
+from lab.promotion.live.system import Downtime
+from lab.promotion.live.users import ObservedAnswer
 from schemas.experiments import Arm, arm_of
 from schemas.promotion import Transition, VersionState
-from trainer.promotion.version_history import Ledger
+from trainer.promotion.version_history import VersionHistories
 
 #: One look of a worker, a version it fetches and loads meanwhile, and the answers under way, on a machine that is busy.
 GRACE_S = 10.0
@@ -25,7 +25,7 @@ SHOWN = frozenset({VersionState.CANARY, VersionState.APPROVAL, VersionState.CHAM
 
 
 @dataclass(frozen=True)
-class Reign:
+class StageInterval:
     """A stage of a version: from one transition to the next."""
 
     version: str
@@ -33,15 +33,15 @@ class Reign:
     until: datetime | None
 
 
-def reigns(ledger: Ledger) -> list[Reign]:
+def reigns(histories: VersionHistories) -> list[StageInterval]:
     found = []
-    for version in ledger.versions:
+    for version in histories.versions:
         ends = [step.at for step in version.transitions[1:]]
-        found += [Reign(version.version, step, until) for step, until in zip(version.transitions, [*ends, None], strict=True)]
+        found += [StageInterval(version.version, step, until) for step, until in zip(version.transitions, [*ends, None], strict=True)]
     return found
 
 
-def overstayed_s(at: datetime, until: datetime | None, absences: Sequence[Absence]) -> float:
+def overstayed_s(at: datetime, until: datetime | None, absences: Sequence[Downtime]) -> float:
     """How long after `until`, while the registry answered."""
     if until is None or at <= until:
         return 0.0
@@ -50,15 +50,17 @@ def overstayed_s(at: datetime, until: datetime | None, absences: Sequence[Absenc
     return max(0.0, end - begin - away)
 
 
-class Checker:
+class AnswerChecker:
     """`anomalies` of one run; afterwards `slowest_s` is the longest that an answer came behind its version's time."""
 
-    def __init__(self, ledger: Ledger, absences: Sequence[Absence]) -> None:
-        self._ledger, self._absences = ledger, absences
-        self._reigns = reigns(ledger)
+    def __init__(self, histories: VersionHistories, absences: Sequence[Downtime]) -> None:
+        self._histories, self._absences = histories, absences
+        self._reigns = reigns(histories)
         self.slowest_s = 0.0
 
-    def anomalies(self, asked: Collection[UUID], answers: Sequence[Answer], shadows: Sequence[Answer], events: Collection[tuple[str, int]]) -> list[str]:
+    def anomalies(
+        self, asked: Collection[UUID], answers: Sequence[ObservedAnswer], shadows: Sequence[ObservedAnswer], events: Collection[tuple[str, int]]
+    ) -> list[str]:
         told = [*_counts(asked, answers), *self._unsaid(events)]
         for answer in answers:
             told += self._of_shown(answer)
@@ -67,12 +69,12 @@ class Checker:
         return told
 
     def _unsaid(self, events: Collection[tuple[str, int]]) -> Iterator[str]:
-        for version in self._ledger.versions:
+        for version in self._histories.versions:
             for step in version.transitions:
                 if (version.version, step.seq) not in events:
                     yield f"version {version.version}: transition {step.seq} was never announced"
 
-    def _of_shown(self, answer: Answer) -> Iterator[str]:
+    def _of_shown(self, answer: ObservedAnswer) -> Iterator[str]:
         found = answer.assignment
         if found is None:
             yield f"{answer.query_id}: no assignment"
@@ -87,14 +89,14 @@ class Checker:
         elif (meant := self._arm(answer, found.experiment)) is not found.arm:
             yield f"{answer.query_id}: arm {found.arm}, not {meant}"
 
-    def _of_shadow(self, shadow: Answer) -> Iterator[str]:
+    def _of_shadow(self, shadow: ObservedAnswer) -> Iterator[str]:
         found = shadow.assignment
         if found is None or found.arm is not Arm.SHADOW or shadow.model is None or shadow.model.version != found.version:
             yield f"shadow of {shadow.query_id}: assigned {found}"
         elif not self._is_in_time(shadow, found.version, frozenset({VersionState.SHADOW})):
             yield f"shadow of {shadow.query_id}: version {found.version} answered at {shadow.at.isoformat()}, when it must not"
 
-    def _is_in_time(self, answer: Answer, version: str, states: frozenset[VersionState]) -> bool:
+    def _is_in_time(self, answer: ObservedAnswer, version: str, states: frozenset[VersionState]) -> bool:
         over = [
             overstayed_s(answer.at, reign.until, self._absences)
             for reign in self._reigns
@@ -105,7 +107,7 @@ class Checker:
         self.slowest_s = max(self.slowest_s, min(over))
         return True
 
-    def _arm(self, answer: Answer, experiment: UUID) -> Arm | None:
+    def _arm(self, answer: ObservedAnswer, experiment: UUID) -> Arm | None:
         """What the user's arm is by the log alone; None for an experiment that never was."""
         reign = next((reign for reign in self._reigns if reign.step.experiment == experiment), None)
         if reign is None:
@@ -113,7 +115,7 @@ class Checker:
         return Arm.CHAMPION if reign.step.after is VersionState.SHADOW else arm_of(experiment, reign.step.share, *answer.key)
 
 
-def _counts(asked: Collection[UUID], answers: Sequence[Answer]) -> Iterator[str]:
+def _counts(asked: Collection[UUID], answers: Sequence[ObservedAnswer]) -> Iterator[str]:
     times = Counter(answer.query_id for answer in answers)
     for query_id in asked:
         if times[query_id] != 1:

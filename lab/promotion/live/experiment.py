@@ -12,23 +12,23 @@ from typing import Any
 from infra.checkpoints.verification import inspect_checkpoint
 from infra.errors import CannotContinue
 from infra.settings import Settings
-from lab.promotion.live.checker import GRACE_S, Checker
-from lab.promotion.live.play import Play, Played
-from lab.promotion.live.scenarios import CHAMPION, VICTIMS, Case
-from lab.promotion.live.system import System
+from lab.promotion.live.checker import GRACE_S, AnswerChecker
+from lab.promotion.live.play import CaseResult, CaseRunner
+from lab.promotion.live.scenarios import CHAMPION, VICTIMS, LiveCase
+from lab.promotion.live.system import LiveSystem
 from lab.promotion.live.words import Words, compare, spoken
 from trainer.promotion.bootstrap import ROOT
 
 
-def live(settings: Settings, place: Path, cases: Iterable[Case], seed: int, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
+def live(settings: Settings, place: Path, cases: Iterable[LiveCase], seed: int, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
     """The report. Blocks for minutes. Cases must end as the first of their scenario does. Raises CannotContinue where nothing starts."""
     began, load = time.monotonic(), os.getloadavg()[0]
     place.mkdir(parents=True, exist_ok=True)
     told: list[str] = []
-    done: list[Played] = []
-    with System(settings, place) as system:
+    done: list[CaseResult] = []
+    with LiveSystem(settings, place) as system:
         tell("the system serves")
-        play = Play(system, seed)
+        play = CaseRunner(system, seed)
         try:
             play.warm_up()
             for case in cases:
@@ -42,7 +42,7 @@ def live(settings: Settings, place: Path, cases: Iterable[Case], seed: int, tell
             told.append(str(error))
         finally:
             play.close()
-        checker = Checker(play.watch.ledger, system.absences)
+        checker = AnswerChecker(play.watch.histories, system.absences)
         told += [*_ends(done), *play.watch.found, *checker.anomalies(play.users.asked, play.users.answers, play.users.shadows, play.users.events)]
     compared, mixed = compare(play.users.answers, _words(settings, play))
     return {
@@ -60,14 +60,14 @@ def live(settings: Settings, place: Path, cases: Iterable[Case], seed: int, tell
     }
 
 
-def _words(settings: Settings, play: Play) -> dict[str, Words]:
+def _words(settings: Settings, play: CaseRunner) -> dict[str, Words]:
     """Of every checkpoint that answered."""
     stamped = {answer.model.digest for answer in play.users.answers if answer.model}
     checkpoints = {inspect_checkpoint(path).digest: path for path in (ROOT / settings.reflection.checkpoint, play.checkpoint)}
     return {digest: spoken(play.system.settings, checkpoints[digest], digest, play.users.contexts) for digest in sorted(stamped & checkpoints.keys())}
 
 
-def _ends(done: list[Played]) -> list[str]:
+def _ends(done: list[CaseResult]) -> list[str]:
     told, meant = [], dict[str, Any]()
     for number, played in enumerate(done):
         name = played.case.scenario.name
@@ -82,17 +82,17 @@ def _ends(done: list[Played]) -> list[str]:
     return told
 
 
-def _line(played: Played) -> dict[str, Any]:
+def _line(played: CaseResult) -> dict[str, Any]:
     kills = [{"victim": kill.victim, "after": kill.after.value, "late_s": kill.late_s} for kill in played.kills]
     return {"scenario": played.case.scenario.name, "version": played.version, "seconds": played.seconds, "kills": kills}
 
 
-def _told(played: Played) -> str:
+def _told(played: CaseResult) -> str:
     ended = "ended" if played.ended is not None else "did not end"
     return f"version {played.version}, {played.case.scenario.name}: {ended} in {played.seconds:g} s, {len(played.kills)} kills"
 
 
-def _by(play: Play) -> dict[str, int]:
+def _by(play: CaseRunner) -> dict[str, int]:
     """How many answers each side gave."""
     by = Counter("champion" if answer.model.version == CHAMPION else "challenger" for answer in play.users.answers if answer.model)
     return {"by_champion": by["champion"], "by_challenger": by["challenger"], "base": len(play.users.answers) - by.total()}

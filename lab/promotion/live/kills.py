@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from lab.promotion.live.scenarios import Kill, is_of_the_way
 from schemas.promotion import Transition, VersionState
-from trainer.promotion.version_history import Ledger
+from trainer.promotion.version_history import VersionHistories
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Killed:
 class Kills:
     """`kill` ends the process of that name, and says whether there was one."""
 
-    def __init__(self, planned: Sequence[Kill], before: Ledger, kill: Callable[[str], bool], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, planned: Sequence[Kill], before: VersionHistories, kill: Callable[[str], bool], clock: Callable[[], float] = time.monotonic) -> None:
         self._planned, self._kill, self._clock = planned, kill, clock
         self._known = set(_steps(before))
         self._seen = 0  # transitions after which somebody is killed
@@ -34,10 +34,10 @@ class Kills:
     def are_done(self) -> bool:
         return len(self.done) >= len(self._planned)
 
-    def step(self, ledger: Ledger) -> None:
+    def step(self, histories: VersionHistories) -> None:
         """Note what is new in the logs, and kill who is due."""
         now = self._clock()
-        for name, step in _steps(ledger).items():
+        for name, step in _steps(histories).items():
             if name not in self._known and is_of_the_way(step) and self._seen < len(self._planned):
                 kill = self._planned[self._seen]
                 self._due.append((now + kill.delay_s, now, kill, step.after))
@@ -50,7 +50,7 @@ class Kills:
                 self.done.append(Killed(kill.victim, after, round(self._clock() - seen_at, 2)))
 
 
-def _steps(ledger: Ledger) -> dict[tuple[str, int], Transition]:
+def _steps(histories: VersionHistories) -> dict[tuple[str, int], Transition]:
     """Oldest first."""
-    found = [(step, version.version) for version in ledger.versions for step in version.transitions]
+    found = [(step, version.version) for version in histories.versions for step in version.transitions]
     return {(version, step.seq): step for step, version in sorted(found, key=lambda one: one[0].at)}

@@ -16,16 +16,16 @@ from infra.checkpoints.verification import inspect_checkpoint
 from infra.errors import CannotContinue, RetouchError
 from infra.registry.client import Registry
 from lab.promotion.live.kills import Killed, Kills
-from lab.promotion.live.scenarios import CHAMPION, REGISTRY, WORKER, Case, Scenario, course, way
-from lab.promotion.live.system import System, database
-from lab.promotion.live.users import Answer, Users
-from lab.promotion.live.watch import Watch
+from lab.promotion.live.scenarios import CHAMPION, REGISTRY, WORKER, LiveCase, LiveScenario, course, way
+from lab.promotion.live.system import LiveSystem, database
+from lab.promotion.live.users import ObservedAnswer, SimulatedUsers
+from lab.promotion.live.watch import RegistryWatcher
 from schemas.experiments import Arm
 from schemas.promotion import VersionState
 from trainer.judge.gate_result import gate_tag
 from trainer.promotion.bootstrap import ROOT
-from trainer.promotion.operator_api import desk
-from trainer.promotion.version_history import Ledger
+from trainer.promotion.discovery import find_promoter
+from trainer.promotion.version_history import VersionHistories
 
 #: A case must have ended so long after it began, and the system must answer everything so long after the last one.
 CASE_S, DRAIN_S, OPERATOR_S = 300.0, 120.0, 90.0
@@ -35,10 +35,10 @@ NOISE = 0.25
 
 
 @dataclass
-class Played:
+class CaseResult:
     """How a case went."""
 
-    case: Case
+    case: LiveCase
     version: str
     kills: Sequence[Killed] = ()
     ended: dict[str, Any] | None = None  # None: not within its time
@@ -46,14 +46,14 @@ class Played:
     way: tuple[VersionState, ...] = ()
 
 
-class Play:
+class CaseRunner:
     """Use it from the thread that made the system. `reward` tells users what answers of a version are worth."""
 
-    def __init__(self, system: System, seed: int) -> None:
+    def __init__(self, system: LiveSystem, seed: int) -> None:
         self.system = system
-        self.watch = Watch(database(system.place), system.settings.registry.model_name)
-        self._scenarios: dict[str, Scenario] = {}
-        self.users = Users(system.settings, seed, lambda version: self._scenarios[version].reward)
+        self.watch = RegistryWatcher(database(system.place), system.settings.registry.model_name)
+        self._scenarios: dict[str, LiveScenario] = {}
+        self.users = SimulatedUsers(system.settings, seed, lambda version: self._scenarios[version].reward)
         self.registry = Registry(system.settings)
         self.checkpoint = noisy(ROOT / system.settings.reflection.checkpoint, system.place / "noisy", seed)
         self._operator = ThreadPoolExecutor(1, thread_name_prefix="operator")
@@ -66,23 +66,23 @@ class Play:
         """Until the first champion answers."""
         self._until(lambda: any(answer.model for answer in self.users.answers), CASE_S)
 
-    def perform(self, case: Case) -> Played:
+    def perform(self, case: LiveCase) -> CaseResult:
         """Blocks. A case that does not come to its end is a finding; raises CannotContinue only where the system itself does not come back."""
         began = time.monotonic()
         self._until(lambda: self.system.serves(REGISTRY), CASE_S)
-        before = self.watch.ledger
-        played = Played(case, self._register(case.scenario, before))
+        before = self.watch.histories
+        played = CaseResult(case, self._register(case.scenario, before))
         kills = Kills(case.kills, before, self.system.kill)
         asking: Future[None] | None = None
         while time.monotonic() - began < CASE_S:
             self._tick()
-            kills.step(self.watch.ledger)
+            kills.step(self.watch.histories)
             if asking is None and case.scenario.rolls_back and self._answers_everybody(played.version):
                 asking = self._operator.submit(self._roll_back, played.version)
             if asking and asking.done():
                 asking.result()  # raises what nobody expects of an operator's command
             if kills.are_done and self._is_settled(before, played):
-                played.ended = course(before, self.watch.ledger, played.version)
+                played.ended = course(before, self.watch.histories, played.version)
                 break
         played.seconds = round(time.monotonic() - began, 1)
         played.way = self._way(played.version)
@@ -116,7 +116,7 @@ class Play:
         self.watch.look()
         self.users.step(is_asking=is_asking)
 
-    def _register(self, scenario: Scenario, before: Ledger) -> str:
+    def _register(self, scenario: LiveScenario, before: VersionHistories) -> str:
         champion = self.registry.get(CHAMPION)
         tag = gate_tag(scenario.gate.about(inspect_checkpoint(self.checkpoint).digest, champion.digest))
         number = str(len(before.versions) + 1)
@@ -127,19 +127,19 @@ class Play:
         return number
 
     def _way(self, version: str) -> tuple[VersionState, ...]:
-        found = self.watch.ledger.get(version)
+        found = self.watch.histories.get(version)
         return way(found) if found else ()
 
     def _answers_everybody(self, version: str) -> bool:
         return any(_is_by(answer, version) for answer in self.users.answers[-20:])
 
-    def _is_settled(self, before: Ledger, played: Played) -> bool:
+    def _is_settled(self, before: VersionHistories, played: CaseResult) -> bool:
         """The version is where it belongs, the aliases follow, every step was said, and the champion answers everybody again."""
-        ledger = self.watch.ledger
-        version, champion = ledger.get(played.version), ledger.get(CHAMPION)
+        histories = self.watch.histories
+        version, champion = histories.get(played.version), histories.get(CHAMPION)
         if version is None or champion is None or version.state is not played.case.scenario.ends or champion.state is not VersionState.CHAMPION:
             return False
-        named = {alias.value: found.version for found in ledger.versions for alias in found.aliases}
+        named = {alias.value: found.version for found in histories.versions for alias in found.aliases}
         said = {(found.version, step.seq) for found in (version, champion) for step in found.transitions}
         since = max(step.at for found in (version, champion) for step in found.transitions)
         answered = [answer for answer in self.users.answers[-20:] if answer.at > since and _is_by(answer, CHAMPION)]
@@ -149,11 +149,11 @@ class Play:
         """An operator, who was cut off perhaps, looks first and asks again where it was not done."""
         deadline = time.monotonic() + OPERATOR_S
         while time.monotonic() < deadline:
-            champion = self.watch.ledger.champion
+            champion = self.watch.histories.champion
             if champion is None or champion.version != version:
                 return
             try:
-                desk(self.system.settings).rollback(None, version, "ada", "users complain")
+                find_promoter(self.system.settings).rollback(None, version, "ada", "users complain")
             except RetouchError:
                 time.sleep(AGAIN_S)
 
@@ -170,7 +170,7 @@ def noisy(source: Path, folder: Path, seed: int) -> Path:
     return folder
 
 
-def _is_by(answer: Answer, version: str) -> bool:
+def _is_by(answer: ObservedAnswer, version: str) -> bool:
     """By the champion, who then is this version, outside any experiment."""
     found = answer.assignment
     return bool(answer.model and answer.model.version == version and found and found.experiment is None and found.arm is Arm.CHAMPION)

@@ -12,7 +12,7 @@ from infra.settings import Settings
 from lab.promotion.invariants import shape
 from schemas.gate import GateResult
 from schemas.promotion import CanaryPrompt, Transition, VersionState
-from trainer.promotion.version_history import Ledger
+from trainer.promotion.version_history import VersionHistories
 
 #: The version that serves before each case, and after it: everyone else is gone then.
 CHAMPION = "1"
@@ -30,7 +30,7 @@ REFUSED = GateResult(outcome="passed", reason="significantly better", canary_pro
 
 
 @dataclass(frozen=True)
-class Scenario:
+class LiveScenario:
     """`way` is what the version must go through, and `ends` where it must be then. An operator who `rolls_back` does so once it answers everybody."""
 
     name: str
@@ -49,11 +49,11 @@ class Scenario:
         return len(self.way)
 
 
-GOOD = Scenario("rollback", (VersionState.GATED, VersionState.SHADOW, VersionState.CANARY, VersionState.CHAMPION, VersionState.REJECTED), rolls_back=True)
-BAD = Scenario("harmful", (VersionState.GATED, VersionState.SHADOW, VersionState.CANARY, VersionState.REJECTED), reward=HARMFUL)
-DULL = Scenario("inconclusive", (VersionState.GATED, VersionState.SHADOW, VersionState.CANARY, VersionState.INCONCLUSIVE), reward=EQUAL)
-UNSOUND = Scenario("refused", (VersionState.GATED, VersionState.SHADOW, VersionState.REJECTED), gate=REFUSED)
-WORSE = Scenario("rejected", (VersionState.REJECTED,), gate=GateResult(outcome="rejected", reason="worse"))
+GOOD = LiveScenario("rollback", (VersionState.GATED, VersionState.SHADOW, VersionState.CANARY, VersionState.CHAMPION, VersionState.REJECTED), rolls_back=True)
+BAD = LiveScenario("harmful", (VersionState.GATED, VersionState.SHADOW, VersionState.CANARY, VersionState.REJECTED), reward=HARMFUL)
+DULL = LiveScenario("inconclusive", (VersionState.GATED, VersionState.SHADOW, VersionState.CANARY, VersionState.INCONCLUSIVE), reward=EQUAL)
+UNSOUND = LiveScenario("refused", (VersionState.GATED, VersionState.SHADOW, VersionState.REJECTED), gate=REFUSED)
+WORSE = LiveScenario("rejected", (VersionState.REJECTED,), gate=GateResult(outcome="rejected", reason="worse"))
 SCENARIOS = (GOOD, BAD, DULL, UNSOUND, WORSE)
 
 
@@ -66,23 +66,23 @@ class Kill:
 
 
 @dataclass(frozen=True)
-class Case:
+class LiveCase:
     """One version's way, with a kill for each of its transitions; without any it is what the others are held against."""
 
-    scenario: Scenario
+    scenario: LiveScenario
     kills: tuple[Kill, ...] = ()
 
 
-def cases(kills: int, seed: int, scenarios: Sequence[Scenario] = SCENARIOS) -> Iterator[Case]:
+def cases(kills: int, seed: int, scenarios: Sequence[LiveScenario] = SCENARIOS) -> Iterator[LiveCase]:
     """Each scenario without kills, then as many cases as have `kills` together; after three rounds every process was killed at every transition."""
-    yield from map(Case, scenarios)
+    yield from map(LiveCase, scenarios)
     chance = random.Random(f"live/{seed}")  # noqa: S311  # a plan that can be repeated, no secret
     turn = 0
     while kills > 0:
         for place, scenario in enumerate(scenarios):
             drawn = [Kill(VICTIMS[(turn + place + number) % 3], round(DELAY_S * chance.random() ** 2, 2)) for number in range(min(kills, scenario.transitions))]
             if drawn:
-                yield Case(scenario, tuple(drawn))
+                yield LiveCase(scenario, tuple(drawn))
             kills -= len(drawn)
         turn += 1
 
@@ -92,7 +92,7 @@ def is_of_the_way(step: Transition) -> bool:
     return step.before is not VersionState.CHAMPION
 
 
-def course(before: Ledger, after: Ledger, version: str) -> dict[str, Any]:
+def course(before: VersionHistories, after: VersionHistories, version: str) -> dict[str, Any]:
     """What a case did, but for times, figures and numbers: equal for equal cases, whoever was killed meanwhile."""
     was = before.get(CHAMPION)
     known = {CHAMPION: len(was.transitions) if was else 0}
@@ -150,7 +150,7 @@ def _step(step: Transition) -> dict[str, Any]:
     }
 
 
-def _of(ledger: Ledger, version: str) -> RegisteredVersion:
-    found = ledger.get(version)
+def _of(histories: VersionHistories, version: str) -> RegisteredVersion:
+    found = histories.get(version)
     assert found is not None
     return found

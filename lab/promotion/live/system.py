@@ -59,7 +59,7 @@ def database(place: Path) -> Path:
 
 
 @dataclass
-class Absence:
+class Downtime:
     """When the registry was killed, and when it answered again; both are the wall clock's, as in logs and messages."""
 
     from_s: float
@@ -67,12 +67,12 @@ class Absence:
 
 
 @dataclass
-class System:
+class LiveSystem:
     """`with System(settings, place) as system:`; inside, `step` must be called often, from the thread that made it."""
 
     given: Settings
     place: Path
-    absences: list[Absence] = field(default_factory=list)
+    absences: list[Downtime] = field(default_factory=list)
     recoveries_s: dict[str, list[float]] = field(default_factory=dict)
     kills: Counter[str] = field(default_factory=Counter)
 
@@ -142,7 +142,7 @@ class System:
         if name not in self._down:
             self._down[name] = time.time()
             if name == REGISTRY:
-                self.absences.append(Absence(time.time()))
+                self.absences.append(Downtime(time.time()))
         child.kill()
         self.kills[name] += 1
         return True

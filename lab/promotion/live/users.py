@@ -43,7 +43,7 @@ SPREAD = 0.05
 
 
 @dataclass(frozen=True)
-class Answer:
+class ObservedAnswer:
     """A response, or a shadow answer: what is needed to judge it. `at` is the worker's clock, which is ours."""
 
     query_id: UUID
@@ -62,14 +62,14 @@ def contexts(count: int, seed: int) -> list[Context]:
     return [_context(world, number) for number in range(count)]
 
 
-class Users:
+class SimulatedUsers:
     """`step` asks what is due and takes what has come; never blocks for long. `reward` is of an answer by a version in a canary."""
 
     def __init__(self, settings: Settings, seed: int, reward: Callable[[str], float]) -> None:
         self.contexts = contexts(USERS, seed)
         self.asked: set[UUID] = set()
-        self.answers: list[Answer] = []
-        self.shadows: list[Answer] = []
+        self.answers: list[ObservedAnswer] = []
+        self.shadows: list[ObservedAnswer] = []
         self.events: set[tuple[str, int]] = set()  # version and number of each transition that was announced
         self._of = {context.draft.query.user: number for number, context in enumerate(self.contexts)}
         self._seed, self._reward = seed, reward
@@ -122,7 +122,7 @@ class Users:
         elif record.topic == SHADOWS.name:
             shadow, _ = read(Shadow, record.headers, record.value)
             key = (shadow.tenant, shadow.user)
-            self.shadows.append(Answer(shadow.query_id, self._of[shadow.user], key, shadow.answered_at, shadow.assignment, shadow.model, shadow.status))
+            self.shadows.append(ObservedAnswer(shadow.query_id, self._of[shadow.user], key, shadow.answered_at, shadow.assignment, shadow.model, shadow.status))
         else:
             response, _ = read(Response, record.headers, record.value)
             self.answers.append(self._answer(response))
@@ -130,11 +130,13 @@ class Users:
             outcome = self._worth(response)
             send(self._producer, OUTCOMES, outcome, id=outcome.outcome_id, source=SOURCE)
 
-    def _answer(self, response: Response) -> Answer:
+    def _answer(self, response: Response) -> ObservedAnswer:
         query, provenance = response.context.draft.query, response.provenance
         words = (response.reasoning, response.answer)
         key = (query.tenant, query.user)
-        return Answer(response.query_id, self._of[query.user], key, response.answered_at, provenance.assignment, provenance.model, response.status, words)
+        return ObservedAnswer(
+            response.query_id, self._of[query.user], key, response.answered_at, provenance.assignment, provenance.model, response.status, words
+        )
 
     def _worth(self, response: Response) -> Outcome:
         assignment = response.provenance.assignment

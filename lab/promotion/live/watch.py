@@ -15,7 +15,7 @@ from infra.registry.client import RegisteredVersion
 from infra.registry.version_tags import DIGEST, TRANSITION, transitions
 from lab.promotion.invariants import anomalies
 from schemas.model_events import Alias
-from trainer.promotion.version_history import Ledger
+from trainer.promotion.version_history import VersionHistories
 
 VERSIONS = "SELECT version, creation_time FROM model_versions WHERE name = ? ORDER BY version"
 TAGS = "SELECT version, key, value FROM model_version_tags WHERE name = ?"
@@ -25,13 +25,13 @@ BUSY_S = 0.2
 Rows = tuple[list[tuple[int, int]], list[tuple[int, str, str]], list[tuple[str, int]]]
 
 
-class Watch:
+class RegistryWatcher:
     """`ledger` is what the last look saw; `found` what was wrong at any. A database that cannot be read now is left for the next look."""
 
     def __init__(self, database: Path, name: str) -> None:
         self._uri, self._name = f"{database.as_uri()}?mode=ro", name
         self._rows: Rows = ([], [], [])
-        self.ledger = Ledger(())
+        self.histories = VersionHistories(())
         self.found: list[str] = []
         self.looks = self.missed = 0
         self._has_begun = False  # there is a first champion
@@ -46,10 +46,10 @@ class Watch:
         self.looks += 1
         if rows == self._rows:
             return False
-        self._rows, self.ledger = rows, _ledger(rows, self._name)
-        self._has_begun |= any(Alias.CHAMPION in version.aliases for version in self.ledger.versions)
+        self._rows, self.histories = rows, _histories(rows, self._name)
+        self._has_begun |= any(Alias.CHAMPION in version.aliases for version in self.histories.versions)
         if self._has_begun:
-            self.found += [told for told in anomalies(self.ledger) if told not in self.found]
+            self.found += [told for told in anomalies(self.histories) if told not in self.found]
         return True
 
     def _read(self) -> Rows:
@@ -59,12 +59,12 @@ class Watch:
             return versions, tags, aliases
 
 
-def _ledger(rows: Rows, name: str) -> Ledger:
+def _histories(rows: Rows, name: str) -> VersionHistories:
     versions, tags, aliases = rows
     of: dict[int, dict[str, str]] = defaultdict(dict)
     for version, key, value in tags:
         of[version][key] = value
-    return Ledger(
+    return VersionHistories(
         tuple(_version(name, version, created, of[version], [alias for alias, names in aliases if names == version]) for version, created in versions)
     )
 

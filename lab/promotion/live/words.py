@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from infra.settings import Settings
-from lab.promotion.live.users import Answer
+from lab.promotion.live.users import ObservedAnswer
 from schemas.contexts import Context
 from schemas.responses import ModelVersion, ResponseStatus
 from workers.reflection.reflector import Reflector
@@ -39,7 +39,7 @@ def spoken(settings: Settings, checkpoint: Path, digest: str, contexts: Sequence
     return asyncio.run(ask())
 
 
-def compare(answers: Sequence[Answer], words: Mapping[str, Words]) -> tuple[dict[str, int], list[str]]:
+def compare(answers: Sequence[ObservedAnswer], words: Mapping[str, Words]) -> tuple[dict[str, int], list[str]]:
     """Figures, and the answers that another version gave. `words` by digest."""
     found = {"compared": 0, "equal": 0, "other_words": 0}
     told = []

@@ -18,12 +18,12 @@ from infra.errors import BadSetting
 from infra.settings import PromotionSettings
 from schemas.experiments import Arm
 from schemas.quality import Metric
-from trainer.promotion.comparison import Group
-from trainer.promotion.verdict import Outcome
+from trainer.promotion.comparison import ArmSums
+from trainer.promotion.verdict import VerdictOutcome
 
 LOOKS = 12
 PROMOTION = PromotionSettings(canary_answers=800)
-EQUAL = Scenario("equal", "A/A", Outcome.INCONCLUSIVE, 60, "levels", users=300)
+EQUAL = Scenario("equal", "A/A", VerdictOutcome.INCONCLUSIVE, 60, "levels", users=300)
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def ran(scenario: Scenario, pool: Pool, promotion: PromotionSettings = PROMOTION
 
 
 def test_two_equal_versions_are_hardly_ever_told_apart(pool: Pool) -> None:
-    told = [result for result in ran(EQUAL, pool) if result.outcome != Outcome.INCONCLUSIVE]
+    told = [result for result in ran(EQUAL, pool) if result.outcome != VerdictOutcome.INCONCLUSIVE]
     assert len(told) <= 2
     assert all(result.scored >= 2 * PROMOTION.canary_answers for result in ran(replace(EQUAL, experiments=3), pool))
 
@@ -44,18 +44,18 @@ def test_two_equal_versions_are_hardly_ever_told_apart(pool: Pool) -> None:
 @pytest.mark.parametrize("harm", Harm)
 def test_a_great_loss_is_harm_wherever_it_falls(harm: Harm, pool: Pool) -> None:
     results = ran(replace(EQUAL, experiments=8, users=1_000, loss=0.15, harm=harm), pool)
-    assert sum(result.outcome == Outcome.HARMFUL and result.cause == "reward" for result in results) >= 7
+    assert sum(result.outcome == VerdictOutcome.HARMFUL and result.cause == "reward" for result in results) >= 7
     assert all(0 < result.shown < result.answers and result.users <= 1_000 for result in results)
 
 
 def test_a_great_gain_is_better(pool: Pool) -> None:
-    assert {result.outcome for result in ran(replace(EQUAL, experiments=5, gain=0.15), pool)} == {Outcome.BETTER}
+    assert {result.outcome for result in ran(replace(EQUAL, experiments=5, gain=0.15), pool)} == {VerdictOutcome.BETTER}
 
 
 @pytest.mark.parametrize(("change", "cause"), [({"slower": 3.0}, "latency_ms"), ({"longer": 3.0}, "length"), ({"drifting": 0.65}, "drift")])
 def test_a_guardrail_is_what_stops_it(change: dict[str, float], cause: str, pool: Pool) -> None:
     results = ran(replace(EQUAL, experiments=3, **change), pool)  # type: ignore[arg-type]  # fields of the scenario, all floats
-    assert {(result.outcome, result.cause) for result in results} == {(Outcome.HARMFUL, cause)}
+    assert {(result.outcome, result.cause) for result in results} == {(VerdictOutcome.HARMFUL, cause)}
 
 
 def test_a_planted_loss_is_as_great_as_it_says(pool: Pool) -> None:
@@ -69,7 +69,7 @@ def test_a_planted_loss_is_as_great_as_it_says(pool: Pool) -> None:
 def _mean_reward(scenario: Scenario, pool: Pool) -> float:
     crowd = Crowd(scenario, pool, np.random.default_rng(3))
     crowd.answer(20_000, 0.0)
-    return Group.of(crowd.cells(), Arm.CANARY).whole[Metric.REWARD].mean
+    return ArmSums.of(crowd.cells(), Arm.CANARY).whole[Metric.REWARD].mean
 
 
 def test_an_experiment_is_the_same_whenever_it_is_simulated(pool: Pool) -> None:
@@ -87,7 +87,7 @@ def test_personas_answer_better_than_their_base() -> None:
 
 def test_a_summary_counts_what_was_found_and_what_was_wrong() -> None:
     results = [Result("harmful", "reward", 100 * number, 200, 90, 30, 0.5) for number in range(1, 10)] + [Result("better", "reward", 50, 100, 40, 20, 0.5)]
-    found = summary.summary(replace(EQUAL, expected=Outcome.HARMFUL, loss=0.05), results)
+    found = summary.summary(replace(EQUAL, expected=VerdictOutcome.HARMFUL, loss=0.05), results)
     assert (found["found"]["share"], found["wrong"]["share"], found["experiments"]) == (0.9, 0.1, 10)
     assert found["found"]["low"] == pytest.approx(0.596, abs=0.001) and found["found"]["high"] == pytest.approx(0.982, abs=0.001)
     assert found["to_verdict"]["scored"]["median"] == 500

@@ -17,17 +17,17 @@ from infra.registry.client import RegisteredVersion
 from infra.registry.version_tags import transition_tag
 from infra.settings import load
 from lab.promotion import command
-from lab.promotion.live.checker import GRACE_S, Checker
+from lab.promotion.live.checker import GRACE_S, AnswerChecker
 from lab.promotion.live.kills import Kills
 from lab.promotion.live.scenarios import BAD, GOOD, SCENARIOS, VICTIMS, Kill, cases, course
-from lab.promotion.live.system import Absence
-from lab.promotion.live.users import Answer, contexts
-from lab.promotion.live.watch import Watch
+from lab.promotion.live.system import Downtime
+from lab.promotion.live.users import ObservedAnswer, contexts
+from lab.promotion.live.watch import RegistryWatcher
 from lab.promotion.live.words import compare
 from schemas.experiments import Arm, Assignment, arm_of
 from schemas.promotion import Transition, VersionState
 from schemas.responses import ModelVersion, ResponseStatus
-from trainer.promotion.version_history import Ledger
+from trainer.promotion.version_history import VersionHistories
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 SHADOW, CANARY = UUID(int=1), UUID(int=2)
@@ -53,18 +53,18 @@ def version(name: str, log: Sequence[Transition]) -> RegisteredVersion:
     return RegisteredVersion("reflector", name, f"sha-{name}", None, NOW, transitions=tuple(log))
 
 
-LEDGER = Ledger((version("1", FIRST), version("2", SECOND)))
+LEDGER = VersionHistories((version("1", FIRST), version("2", SECOND)))
 SAID = {(found.version, one.seq) for found in LEDGER.versions for one in found.transitions}
 
 
-def answer(name: str, at_s: float, arm: Arm = Arm.CHAMPION, experiment: UUID | None = None, user: str = "u0") -> Answer:
+def answer(name: str, at_s: float, arm: Arm = Arm.CHAMPION, experiment: UUID | None = None, user: str = "u0") -> ObservedAnswer:
     model = ModelVersion(name="reflector", version=name, digest=f"sha-{name}")
     assignment = Assignment(experiment=experiment, arm=arm, version=name)
-    return Answer(UUID(int=9), 0, ("lab", user), NOW + timedelta(seconds=at_s), assignment, model, ResponseStatus.PERSONALIZED)
+    return ObservedAnswer(UUID(int=9), 0, ("lab", user), NOW + timedelta(seconds=at_s), assignment, model, ResponseStatus.PERSONALIZED)
 
 
-def found(shown: Sequence[Answer] = (), shadows: Sequence[Answer] = (), absences: Sequence[Absence] = ()) -> list[str]:
-    return Checker(LEDGER, absences).anomalies({one.query_id for one in shown}, shown, shadows, SAID)
+def found(shown: Sequence[ObservedAnswer] = (), shadows: Sequence[ObservedAnswer] = (), absences: Sequence[Downtime] = ()) -> list[str]:
+    return AnswerChecker(LEDGER, absences).anomalies({one.query_id for one in shown}, shown, shadows, SAID)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def found(shown: Sequence[Answer] = (), shadows: Sequence[Answer] = (), absences
         answer("2", 40 + GRACE_S, Arm.CANARY, CANARY, USERS[Arm.CANARY]),
     ],
 )
-def test_an_answer_by_who_may_serve_then_in_its_users_arm_is_fine(good: Answer) -> None:
+def test_an_answer_by_who_may_serve_then_in_its_users_arm_is_fine(good: ObservedAnswer) -> None:
     assert found([good]) == []
 
 
@@ -95,7 +95,7 @@ def test_an_answer_by_who_may_serve_then_in_its_users_arm_is_fine(good: Answer) 
         (replace(answer("1", 5), model=ModelVersion(name="reflector", version="2", digest="sha-2")), "meant for version 1, answered by 2"),
     ],
 )
-def test_an_answer_that_must_not_be_is_told(bad: Answer, why: str) -> None:
+def test_an_answer_that_must_not_be_is_told(bad: ObservedAnswer, why: str) -> None:
     assert why in "\n".join(found([bad]))
 
 
@@ -107,15 +107,15 @@ def test_unseen_answers_belong_to_the_shadow_stage_and_to_the_version_in_it() ->
 
 def test_the_time_in_which_the_registry_was_away_does_not_count() -> None:
     late = answer("2", 45 + GRACE_S, Arm.CANARY, CANARY, USERS[Arm.CANARY])
-    away = Absence(NOW.timestamp() + 38, NOW.timestamp() + 50)
+    away = Downtime(NOW.timestamp() + 38, NOW.timestamp() + 50)
     assert found([late]) and not found([late], absences=[away])
 
 
 def test_questions_without_an_answer_or_with_two_and_steps_that_nobody_announced_are_told() -> None:
     one = answer("1", 5)
-    told = Checker(LEDGER, ()).anomalies({one.query_id, UUID(int=8)}, [one, one], [], SAID - {("2", 3)})
+    told = AnswerChecker(LEDGER, ()).anomalies({one.query_id, UUID(int=8)}, [one, one], [], SAID - {("2", 3)})
     assert sorted(line.split(": ")[1] for line in told) == ["answered 0 times", "answered 2 times", "transition 3 was never announced"]
-    assert "nobody asked" in Checker(LEDGER, ()).anomalies(set(), [one], [], SAID)[0]
+    assert "nobody asked" in AnswerChecker(LEDGER, ()).anomalies(set(), [one], [], SAID)[0]
 
 
 def test_words_of_another_version_are_told_and_other_words_counted() -> None:
@@ -142,7 +142,7 @@ def test_a_kill_comes_so_long_after_its_transition_as_is_planned_or_when_there_i
         killed.extend([name] * running[0])
         return running[0]
 
-    before = Ledger((LEDGER.versions[0], version("2", SECOND[:1])))
+    before = VersionHistories((LEDGER.versions[0], version("2", SECOND[:1])))
     kills = Kills([Kill("worker", 0.5), Kill("promoter", 0.0)], before, kill, lambda: now[0])
     kills.step(before)
     now[0] = 9.0
@@ -157,18 +157,18 @@ def test_a_kill_comes_so_long_after_its_transition_as_is_planned_or_when_there_i
 
 
 def test_cases_are_compared_without_times_and_numbers() -> None:
-    before = Ledger((LEDGER.versions[0],))
+    before = VersionHistories((LEDGER.versions[0],))
     again = tuple(one.model_copy(update={"at": one.at + timedelta(hours=1), "reason": "other figures"}) for one in SECOND)
-    later = Ledger((*LEDGER.versions, version("3", again)))
+    later = VersionHistories((*LEDGER.versions, version("3", again)))
     assert course(before, LEDGER, "2") == course(LEDGER, later, "3")
-    shorter = Ledger((*LEDGER.versions, version("3", again[:3])))
+    shorter = VersionHistories((*LEDGER.versions, version("3", again[:3])))
     assert course(before, LEDGER, "2") != course(LEDGER, shorter, "3")
     assert BAD.way == tuple(one.after for one in SECOND) and GOOD.ends is VersionState.REJECTED
 
 
 def test_a_look_into_the_registrys_database_finds_an_alias_that_nobody_may_have(tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
-    watch = Watch(path, "reflector")
+    watch = RegistryWatcher(path, "reflector")
     assert not watch.look() and watch.missed == 1
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("CREATE TABLE model_versions (name TEXT, version INTEGER, creation_time INTEGER)")

@@ -9,7 +9,7 @@ from schemas.model_events import Alias
 from schemas.promotion import VersionState
 from tests.unit.trainer.promotion.memory import MemoryRegistry
 from trainer.promotion.announcement import Announcer, event_of
-from trainer.promotion.version_history import Ledger
+from trainer.promotion.version_history import VersionHistories
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -20,7 +20,7 @@ def test_an_event_says_what_the_transition_says_and_has_the_same_id_whenever_it_
     registry.register()
     for state in (VersionState.GATED, after):
         version = registry.get("1")
-        registry.record("1", Ledger((version,)).step(version, state, "promoter", "why", NOW).transition)
+        registry.record("1", VersionHistories((version,)).transition(version, state, "promoter", "why", NOW).transition)
     version = registry.get("1")
     first, second = (event_of(version, step) for step in version.transitions)
     assert (second.seq, second.before, second.after, second.alias, second.reason) == (2, VersionState.GATED, after, alias, "why")
@@ -30,7 +30,7 @@ def test_an_event_says_what_the_transition_says_and_has_the_same_id_whenever_it_
 def test_without_a_broker_nothing_is_announced_and_nothing_waits() -> None:
     registry = MemoryRegistry()
     version = registry.register()
-    step = Ledger((version,)).step(version, VersionState.REJECTED, "promoter", "why", NOW)
+    step = VersionHistories((version,)).transition(version, VersionState.REJECTED, "promoter", "why", NOW)
     announcer = Announcer(load())
     announcer.announce(event_of(version, step.transition))
     announcer.close()

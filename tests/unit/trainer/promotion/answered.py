@@ -14,17 +14,17 @@ from schemas.quality import Metric, Moments, Quality, Span
 AT, EXPERIMENT = datetime(2026, 11, 1, tzinfo=UTC), UUID(int=1)
 
 
-class Answer(NamedTuple):
+class ScoredAnswer(NamedTuple):
     user: int
     values: Mapping[Metric, float]
     domain: str = "movie_tag"
 
 
-def scored(user: int, reward: float, base: float | None = None, domain: str = "movie_tag") -> Answer:
-    return Answer(user, {Metric.REWARD: reward} | ({} if base is None else {Metric.BASE_REWARD: base}), domain)
+def scored(user: int, reward: float, base: float | None = None, domain: str = "movie_tag") -> ScoredAnswer:
+    return ScoredAnswer(user, {Metric.REWARD: reward} | ({} if base is None else {Metric.BASE_REWARD: base}), domain)
 
 
-def cells(arm: Arm, answers: Sequence[Answer], partitions: int = 1) -> list[Quality]:
+def cells(arm: Arm, answers: Sequence[ScoredAnswer], partitions: int = 1) -> list[Quality]:
     """Of every partition and domain, and of all domains together."""
     found = []
     for partition in range(partitions):
@@ -34,7 +34,7 @@ def cells(arm: Arm, answers: Sequence[Answer], partitions: int = 1) -> list[Qual
     return found
 
 
-def moments(answers: Iterable[Answer], metric: Metric) -> Moments:
+def moments(answers: Iterable[ScoredAnswer], metric: Metric) -> Moments:
     values = defaultdict[int, list[float]](list)
     for answer in answers:
         if metric in answer.values:
@@ -46,7 +46,7 @@ def moments(answers: Iterable[Answer], metric: Metric) -> Moments:
     )  # fmt: skip
 
 
-def _cell(arm: Arm, domain: str | None, partition: int, answers: Sequence[Answer]) -> Quality:
+def _cell(arm: Arm, domain: str | None, partition: int, answers: Sequence[ScoredAnswer]) -> Quality:
     metrics = {metric: found for metric in Metric if (found := moments(answers, metric)).n}
     both = {user: _sums(answers, user) for user in {answer.user for answer in answers}}
     crossed = sum(reward * base for reward, base in both.values())
@@ -56,6 +56,6 @@ def _cell(arm: Arm, domain: str | None, partition: int, answers: Sequence[Answer
     )  # fmt: skip
 
 
-def _sums(answers: Iterable[Answer], user: int) -> tuple[float, float]:
+def _sums(answers: Iterable[ScoredAnswer], user: int) -> tuple[float, float]:
     mine = [answer.values for answer in answers if answer.user == user]
     return sum(values.get(Metric.REWARD, 0.0) for values in mine), sum(values.get(Metric.BASE_REWARD, 0.0) for values in mine)

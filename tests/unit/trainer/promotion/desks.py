@@ -11,13 +11,13 @@ from typing import Any
 from infra.errors import RetouchError
 from schemas.ids import derive
 from schemas.promotion import CHALLENGING, VersionState
-from trainer.promotion.operator_api import Refused
+from trainer.promotion.operator_api import CommandRefused
 
 NOW = datetime(2026, 11, 21, 14, 30, 5, tzinfo=UTC)
 EXPERIMENT = str(derive("experiment", "example"))
 
 
-class MemoryDesk:
+class MemoryPromoter:
     """Promotes, rejects and rolls back in a view that it keeps. `trouble` is raised by whatever is asked, `looks` counts what was."""
 
     def __init__(self, view: dict[str, Any]) -> None:
@@ -40,10 +40,10 @@ class MemoryDesk:
 
     def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> dict[str, Any]:
         if champion != self.state["champion"]:
-            raise Refused(f"version {self.state['champion']} is champion now")
+            raise CommandRefused(f"version {self.state['champion']} is champion now")
         former = [version["version"] for version in self.state["versions"] if version["state"] == VersionState.RETIRED]
         if not former or (to is not None and to not in former):
-            raise Refused("there is no such former champion")
+            raise CommandRefused("there is no such former champion")
         return self._crown(to or former[-1], operator, reason, rolls_back=True)
 
     def _crown(self, version: str, operator: str, reason: str, *, rolls_back: bool) -> dict[str, Any]:
@@ -61,9 +61,9 @@ class MemoryDesk:
             raise self.trouble
         found = next((known for known in self.state["versions"] if known["version"] == version), None)
         if found is None:
-            raise Refused(f"there is no version {version!r}")
+            raise CommandRefused(f"there is no version {version!r}")
         if found["state"] in (after, VersionState.REJECTED):
-            raise Refused(f"version {version} is {found['state']} already")
+            raise CommandRefused(f"version {version} is {found['state']} already")
         made = step(found, after, datetime.fromisoformat(self.state["at"]), operator, reason, **facts)
         if self.state["challenger"] == version:
             self.state |= {"challenger": None, "experiment": None, "guardrails": []}

@@ -15,7 +15,7 @@ from schemas.promotion import Transition
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class Killed(BaseException):
+class ProcessKilled(BaseException):
     """The process is gone: nothing catches this."""
 
 
@@ -74,4 +74,4 @@ class MemoryRegistry:
             self.kill_at -= 1
             if self.kill_at < 0:
                 self.kill_at = None
-                raise Killed
+                raise ProcessKilled

@@ -11,10 +11,10 @@ from infra.errors import CannotContinue
 from infra.settings import Settings, load
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
-from tests.unit.trainer.promotion.memory import Killed, MemoryRegistry
+from tests.unit.trainer.promotion.memory import MemoryRegistry, ProcessKilled
 from trainer.interruption import Interrupted
 from trainer.promotion.bootstrap import ACTOR, SHIPPED, bootstrap, register_shipped
-from trainer.promotion.version_history import Ledger
+from trainer.promotion.version_history import VersionHistories
 from trainer.run.lease import lease, promoter_lease_path
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -63,7 +63,7 @@ def test_the_wait_for_a_promoter_ends_with_a_stop(settings: Settings, monkeypatc
 def test_a_bootstrap_that_is_killed_is_completed(settings: Settings, boundary: int) -> None:
     registry: Any = Empty()
     registry.kill_at = boundary
-    with pytest.raises(Killed):
+    with pytest.raises(ProcessKilled):
         register_shipped(settings, registry)
     version = register_shipped(settings, registry)
     assert (version.version, version.state, version.aliases, len(version.transitions)) == ("1", VersionState.CHAMPION, (Alias.CHAMPION,), 2)
@@ -74,8 +74,8 @@ def test_an_alias_that_somebody_removed_is_put_back_to_the_champion_by_the_logs(
     register_shipped(settings, registry)
     second = registry.register()
     for state, facts in ((VersionState.GATED, {}), (VersionState.CHAMPION, {"replaces": "1"})):
-        ledger = Ledger(tuple(registry.versions()))
-        registry.record("2", ledger.step(registry.get("2"), state, "promoter", "better", NOW, **facts).transition)
+        histories = VersionHistories(tuple(registry.versions()))
+        registry.record("2", histories.transition(registry.get("2"), state, "promoter", "better", NOW, **facts).transition)
     registry.aliases.clear()
     assert register_shipped(settings, registry).version == second.version == registry.aliases[Alias.CHAMPION]
 

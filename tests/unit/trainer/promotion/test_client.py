@@ -13,27 +13,27 @@ import pytest
 from infra.errors import CannotContinue, RetryLater
 from infra.process.ports import free_port
 from infra.settings import load
-from tests.unit.trainer.promotion.desks import MemoryDesk, board, nothing
-from trainer.promotion.client import Client
-from trainer.promotion.operator_api import Desk, Refused
+from tests.unit.trainer.promotion.desks import MemoryPromoter, board, nothing
+from trainer.promotion.client import PromoterClient
+from trainer.promotion.operator_api import CommandRefused, OperatorApi
 from trainer.promotion.web import serve
 
 TOKEN = "an operator's token"
 
 
 @pytest.fixture
-def desk() -> MemoryDesk:
-    return MemoryDesk(board())
+def desk() -> MemoryPromoter:
+    return MemoryPromoter(board())
 
 
 @pytest.fixture
-def url(desk: MemoryDesk) -> Iterator[str]:
+def url(desk: MemoryPromoter) -> Iterator[str]:
     with serve(load(promotion={"operator_token": TOKEN}), desk, threading.Event()) as server:
         yield server.url
 
 
-def test_what_the_desk_can_do_can_be_done_over_http(url: str, desk: MemoryDesk) -> None:
-    client: Desk = Client(url + "/", TOKEN)
+def test_what_the_desk_can_do_can_be_done_over_http(url: str, desk: MemoryPromoter) -> None:
+    client: OperatorApi = PromoterClient(url + "/", TOKEN)
     assert client.view() == desk.state
     assert client.promote("5", "ada", "better")["after"] == "champion"
     assert client.rollback(None, "5", "ada", "worse after all")["rolls_back"] and desk.state["champion"] == "4"
@@ -42,39 +42,39 @@ def test_what_the_desk_can_do_can_be_done_over_http(url: str, desk: MemoryDesk) 
 
 
 def test_what_the_desk_refuses_is_refused_in_its_words(url: str) -> None:
-    client = Client(url, TOKEN)
-    with pytest.raises(Refused, match="version 2 is rejected already"):
+    client = PromoterClient(url, TOKEN)
+    with pytest.raises(CommandRefused, match="version 2 is rejected already"):
         client.promote("2", "ada", "")
-    with pytest.raises(Refused, match="3 was confirmed, 4 is at stake"):
+    with pytest.raises(CommandRefused, match="3 was confirmed, 4 is at stake"):
         client.rollback(None, "3", "ada", "")
-    with pytest.raises(Refused, match="versions are numbers"):
+    with pytest.raises(CommandRefused, match="versions are numbers"):
         client.promote("../rollback", "ada", "")
 
 
 def test_with_a_wrong_token_one_can_look_and_is_told_where_the_right_one_is(url: str) -> None:
-    client = Client(url, "wrong")
+    client = PromoterClient(url, "wrong")
     assert client.view()["champion"] == "4"
     with pytest.raises(CannotContinue, match=r"promotion\.operator_token"):
         client.promote("5", "ada", "")
 
 
-def test_without_a_champion_there_is_nothing_to_roll_back(url: str, desk: MemoryDesk) -> None:
+def test_without_a_champion_there_is_nothing_to_roll_back(url: str, desk: MemoryPromoter) -> None:
     desk.state = nothing()
-    with pytest.raises(Refused, match="nothing to roll back"):
-        Client(url, TOKEN).rollback(None, None, "ada", "")
+    with pytest.raises(CommandRefused, match="nothing to roll back"):
+        PromoterClient(url, TOKEN).rollback(None, None, "ada", "")
 
 
-def test_a_registry_that_is_away_can_be_asked_again_later(url: str, desk: MemoryDesk) -> None:
+def test_a_registry_that_is_away_can_be_asked_again_later(url: str, desk: MemoryPromoter) -> None:
     desk.trouble = RetryLater("the registry is away")
     with pytest.raises(RetryLater, match="the registry is away"):
-        Client(url, TOKEN).view()
+        PromoterClient(url, TOKEN).view()
 
 
 def test_a_promoter_that_is_away_or_hangs_is_named_within_a_bound() -> None:
     with pytest.raises(RetryLater, match="does not answer"):
-        Client(f"http://127.0.0.1:{free_port('127.0.0.1')}", TOKEN).view()
+        PromoterClient(f"http://127.0.0.1:{free_port('127.0.0.1')}", TOKEN).view()
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(RetryLater, match="does not answer"):
-        Client(f"http://127.0.0.1:{silent.getsockname()[1]}", TOKEN, wait_s=0.2).view()
+        PromoterClient(f"http://127.0.0.1:{silent.getsockname()[1]}", TOKEN, wait_s=0.2).view()
 
 
 @pytest.mark.parametrize("begun", [b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n"], ids=["head", "body"])
@@ -92,7 +92,7 @@ def test_an_answer_that_trickles_in_without_end_is_given_up(begun: bytes) -> Non
         thread = threading.Thread(target=trickle)
         thread.start()
         with pytest.raises(RetryLater, match=r"does not answer: not within 0\.3 s"):
-            Client(f"http://127.0.0.1:{server.getsockname()[1]}", TOKEN, wait_s=0.3).view()
+            PromoterClient(f"http://127.0.0.1:{server.getsockname()[1]}", TOKEN, wait_s=0.3).view()
         thread.join(5)
         assert not thread.is_alive()
 
@@ -100,14 +100,14 @@ def test_an_answer_that_trickles_in_without_end_is_given_up(begun: bytes) -> Non
 def test_a_token_that_no_header_carries_is_not_shown(url: str) -> None:
     for token in ("secret\nsecret", "тайна", "\udcff"):
         with pytest.raises(CannotContinue, match="characters that HTTP does not carry") as raised:
-            Client(url, token).view()
+            PromoterClient(url, token).view()
         assert token not in str(raised.value) and raised.value.__suppress_context__
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://[::1"])
 def test_an_address_that_is_none_is_named(url: str) -> None:
     with pytest.raises(CannotContinue, match="is no promoter's address"):
-        Client(url, TOKEN).view()
+        PromoterClient(url, TOKEN).view()
 
 
 def test_another_kind_of_server_is_recognised() -> None:
@@ -123,5 +123,5 @@ def test_another_kind_of_server_is_recognised() -> None:
         thread = threading.Thread(target=answer_once)
         thread.start()
         with pytest.raises(CannotContinue, match=r"is no promoter: check promotion\.url"):
-            Client(f"http://127.0.0.1:{other.getsockname()[1]}", TOKEN).view()
+            PromoterClient(f"http://127.0.0.1:{other.getsockname()[1]}", TOKEN).view()
         thread.join(5)

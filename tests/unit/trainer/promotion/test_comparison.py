@@ -9,15 +9,15 @@ import pytest
 
 from schemas.experiments import Arm
 from schemas.quality import Metric
-from tests.unit.trainer.promotion.answered import Answer, cells, scored
-from trainer.promotion.comparison import Gain, Group, gain
+from tests.unit.trainer.promotion.answered import ScoredAnswer, cells, scored
+from trainer.promotion.comparison import ArmSums, RewardDifference, gain
 
 
-def compared(canary: Sequence[Answer], baseline: Sequence[Answer], partitions: int = 1) -> Gain:
-    return gain(Group.of(cells(Arm.CANARY, canary, partitions), Arm.CANARY), Group.of(cells(Arm.BASELINE, baseline, partitions), Arm.BASELINE))
+def compared(canary: Sequence[ScoredAnswer], baseline: Sequence[ScoredAnswer], partitions: int = 1) -> RewardDifference:
+    return gain(ArmSums.of(cells(Arm.CANARY, canary, partitions), Arm.CANARY), ArmSums.of(cells(Arm.BASELINE, baseline, partitions), Arm.BASELINE))
 
 
-def crowd(seed: int, users: int = 60, rise: float = 0.0, domains: Sequence[str] = ("movie_tag", "product_rating")) -> list[Answer]:
+def crowd(seed: int, users: int = 60, rise: float = 0.0, domains: Sequence[str] = ("movie_tag", "product_rating")) -> list[ScoredAnswer]:
     """Answers whose reward goes along with the base answer's."""
     rng = random.Random(seed)
     found = []
@@ -112,11 +112,11 @@ def test_where_no_domain_is_in_both_arms_everything_is_compared() -> None:
 
 
 @pytest.mark.parametrize("answers", [[], [scored(1, 0.5)]])
-def test_nobody_and_one_user_say_nothing(answers: list[Answer]) -> None:
+def test_nobody_and_one_user_say_nothing(answers: list[ScoredAnswer]) -> None:
     assert compared(answers, crowd(2)).estimate.variance == float("inf")
     assert compared(answers, answers).estimate.interval(0.05, 0.04) == (float("-inf"), float("inf"))
 
 
 def test_an_arm_is_found_among_others() -> None:
-    found = Group.of([*cells(Arm.CHAMPION, crowd(3)), *cells(Arm.CANARY, [scored(1, 0.5), scored(2, 1.0)])], Arm.CANARY)
+    found = ArmSums.of([*cells(Arm.CHAMPION, crowd(3)), *cells(Arm.CANARY, [scored(1, 0.5), scored(2, 1.0)])], Arm.CANARY)
     assert (found.whole[Metric.REWARD].n, found.whole[Metric.REWARD].users, found.whole[Metric.GAIN].n) == (2, 2, 0)

@@ -16,9 +16,9 @@ from lab.promotion.invariants import shape
 from lab.promotion.script import PROMOTION, Told
 from schemas.gate import GateResult
 from schemas.promotion import VersionState
-from tests.unit.trainer.promotion.world import PASSED, PROMPT, World
+from tests.unit.trainer.promotion.world import PASSED, PROMPT, PromotionWorld
 from trainer.promotion import operator_commands
-from trainer.promotion.operator_api import Refused
+from trainer.promotion.operator_api import CommandRefused
 
 #: Two boundaries for each write. A handover with what follows from it is some five writes.
 KILL_AT = st.sampled_from([None, *range(9)])
@@ -33,18 +33,18 @@ class Promotions(RuleBasedStateMachine):
     def begin(self, approval: str, shadow: bool, canary: bool) -> None:
         left_out = {"shadow_answers": 200 if shadow else 0, "canary_answers": 400 if canary else 0}
         promotion = PROMOTION.model_copy(update={"approval": approval, **left_out})
-        self.calm, self.killed = World(promotion), World(promotion)
-        self.both(lambda world, kill: world.quiet(kill), None)
+        self.calm, self.killed = PromotionWorld(promotion), PromotionWorld(promotion)
+        self.both(lambda world, kill: world.run_until_idle(kill), None)
 
-    def both(self, act: Callable[[World, int | None], object], kill_at: int | None) -> None:
+    def both(self, act: Callable[[PromotionWorld, int | None], object], kill_at: int | None) -> None:
         act(self.calm, None)
         act(self.killed, kill_at)
         for world in (self.calm, self.killed):
-            world.quiet()
+            world.run_until_idle()
 
     def living(self, which: int) -> str:
         """A version; one in ten is given up already, where there are such."""
-        versions = self.calm.ledger.versions
+        versions = self.calm.histories.versions
         living = [version for version in versions if version.state not in (VersionState.REJECTED, VersionState.INCONCLUSIVE)]
         among = living if which % 10 else versions
         return among[which % len(among)].version
@@ -53,46 +53,46 @@ class Promotions(RuleBasedStateMachine):
     def register(self, outcome: Any, kill_at: int | None) -> None:
         gate = None if outcome is None else GateResult(outcome=outcome, reason="said the gate", canary_prompts=(PROMPT,) if outcome == "passed" else ())
         for world in (self.calm, self.killed):
-            world.script.gates = {version.version: PASSED for version in world.registry.versions()} | world.script.gates
+            world.inputs.gates = {version.version: PASSED for version in world.registry.versions()} | world.inputs.gates
             world.register(gate)
-        self.both(lambda world, kill: world.quiet(kill), kill_at)
+        self.both(lambda world, kill: world.run_until_idle(kill), kill_at)
 
     @rule(kill_at=st.sampled_from([None, *range(25)]))
     def a_good_version_comes(self, kill_at: int | None) -> None:
         for world in (self.calm, self.killed):
             world.register()
-            world.script.told = {"shadow": "better", "canary": "better"}
-        self.both(lambda world, kill: world.quiet(kill), kill_at)
+            world.inputs.told = {"shadow": "better", "canary": "better"}
+        self.both(lambda world, kill: world.run_until_idle(kill), kill_at)
         for world in (self.calm, self.killed):
-            world.script.told = {}
+            world.inputs.told = {}
 
     @rule(shadow=TOLD, canary=TOLD, kill_at=KILL_AT)
     def users_tell(self, shadow: Told, canary: Told, kill_at: int | None) -> None:
         for world in (self.calm, self.killed):
-            world.script.told = {"shadow": shadow, "canary": canary}
-        self.both(lambda world, kill: world.quiet(kill), kill_at)
+            world.inputs.told = {"shadow": shadow, "canary": canary}
+        self.both(lambda world, kill: world.run_until_idle(kill), kill_at)
         for world in (self.calm, self.killed):
-            world.script.told = {}
+            world.inputs.told = {}
 
     @rule(kill_at=KILL_AT)
     def time_passes(self, kill_at: int | None) -> None:
         for world in (self.calm, self.killed):
-            world.script.now += timedelta(days=30)
-        self.both(lambda world, kill: world.quiet(kill), kill_at)
+            world.inputs.now += timedelta(days=30)
+        self.both(lambda world, kill: world.run_until_idle(kill), kill_at)
 
     @rule(which=st.integers(0, 99), kill_at=KILL_AT)
     def workers_refuse(self, which: int, kill_at: int | None) -> None:
         name = self.living(which)
         for world in (self.calm, self.killed):
-            world.script.refused = {name}
-        self.both(lambda world, kill: world.quiet(kill), kill_at)
+            world.inputs.refused = {name}
+        self.both(lambda world, kill: world.run_until_idle(kill), kill_at)
         for world in (self.calm, self.killed):
-            world.script.refused = set()
+            world.inputs.refused = set()
 
     @rule(kind=st.sampled_from(["promote", "promote", "reject", "rollback", "rollback to"]), which=st.integers(0, 99), kill_at=KILL_AT)
     def operator_asks(self, kind: str, which: int, kill_at: int | None) -> None:
         name = self.living(which)
-        champion = self.calm.ledger.champion
+        champion = self.calm.histories.champion
         confirmed = champion.version if champion else None
         wish = {
             "promote": partial(operator_commands.promote, version=name),
@@ -101,9 +101,9 @@ class Promotions(RuleBasedStateMachine):
             "rollback to": partial(operator_commands.rollback, to=name, champion=confirmed),
         }[kind]
 
-        def act(world: World, kill: int | None) -> None:
-            with suppress(Refused):
-                world.obey(partial(wish, operator="ada", reason="because"), kill)
+        def act(world: PromotionWorld, kill: int | None) -> None:
+            with suppress(CommandRefused):
+                world.execute(partial(wish, operator="ada", reason="because"), kill)
 
         self.both(act, kill_at)
 
@@ -111,8 +111,8 @@ class Promotions(RuleBasedStateMachine):
     @invariant()
     def both_end_alike(self) -> None:
         for world in (self.calm, self.killed):
-            world.check_quiet()
-        assert shape(self.killed.ledger) == shape(self.calm.ledger)
+            world.check_idle()
+        assert shape(self.killed.histories) == shape(self.calm.histories)
 
 
 TestPromotions = Promotions.TestCase

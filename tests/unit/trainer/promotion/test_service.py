@@ -13,13 +13,13 @@ import pytest
 from infra.errors import CannotContinue, RetryLater
 from infra.registry.client import RegisteredVersion
 from infra.settings import load
-from lab.promotion.script import PROMOTION, Script
+from lab.promotion.script import PROMOTION, ScriptedInputs
 from schemas.model_events import Alias
 from schemas.promotion import Transition, VersionState
 from tests.unit.trainer.promotion.memory import MemoryRegistry
-from trainer.promotion.operator_api import Refused
+from trainer.promotion.operator_api import CommandRefused
 from trainer.promotion.promoter import Promoter
-from trainer.promotion.service import Service
+from trainer.promotion.service import PromoterService
 
 WITHIN_S = 20.0
 
@@ -49,9 +49,9 @@ def registry() -> Trouble:
 
 
 @contextmanager
-def serving(registry: Trouble, tmp_path: Path) -> Iterator[tuple[Service, list[BaseException]]]:
-    promoter = Promoter(registry, PROMOTION, feed=Script(), gates=Script(), announce=lambda event: None)
-    service = Service(load(stack={"dir": tmp_path}, promotion={"poll_s": 0.02}), promoter, lambda: None)
+def serving(registry: Trouble, tmp_path: Path) -> Iterator[tuple[PromoterService, list[BaseException]]]:
+    promoter = Promoter(registry, PROMOTION, feed=ScriptedInputs(), gates=ScriptedInputs(), announce=lambda event: None)
+    service = PromoterService(load(stack={"dir": tmp_path}, promotion={"poll_s": 0.02}), promoter, lambda: None)
     stop, ready = threading.Event(), threading.Event()
     failed: list[BaseException] = []
 
@@ -86,7 +86,7 @@ def test_wishes_of_other_threads_are_done_and_seen_at_once(registry: Trouble, tm
         assert (told["version"], told["after"], told["actor"]) == ("2", "rejected", "ada")
         view = service.view()
         assert (view["champion"], view["versions"][1]["state"]) == ("1", VersionState.REJECTED)
-        with pytest.raises(Refused, match="rejected already"):
+        with pytest.raises(CommandRefused, match="rejected already"):
             service.reject("2", "ada", "again")
 
 
@@ -110,8 +110,8 @@ def test_a_second_writer_ends_the_service_and_whoever_asked_is_told(registry: Tr
 
 
 def test_a_wish_that_nobody_has_time_for_is_not_done_later(registry: Trouble, tmp_path: Path) -> None:
-    promoter = Promoter(registry, PROMOTION, feed=Script(), gates=Script(), announce=lambda event: None)
-    service = Service(load(stack={"dir": tmp_path}, promotion={"poll_s": 0.02}), promoter, lambda: None, wait_s=0.05)
+    promoter = Promoter(registry, PROMOTION, feed=ScriptedInputs(), gates=ScriptedInputs(), announce=lambda event: None)
+    service = PromoterService(load(stack={"dir": tmp_path}, promotion={"poll_s": 0.02}), promoter, lambda: None, wait_s=0.05)
     with pytest.raises(RetryLater, match="did not answer within"):
         service.reject("1", "ada", "x")
     ((_, answer),) = list(service._wishes.queue)

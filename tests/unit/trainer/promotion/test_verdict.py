@@ -13,18 +13,18 @@ import pytest
 from infra.settings import PromotionSettings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Quality
-from tests.unit.trainer.promotion.answered import Answer, cells
-from trainer.promotion.verdict import Outcome, canary_verdict, guardrails, shadow_verdict
+from tests.unit.trainer.promotion.answered import ScoredAnswer, cells
+from trainer.promotion.verdict import VerdictOutcome, canary_verdict, guardrails, shadow_verdict
 
 PROMOTION = PromotionSettings(shadow_answers=200, canary_answers=2_000)
 USUAL: Mapping[Metric, float] = {Metric.FALLBACK: 0.02, Metric.UNPARSABLE: 0.01, Metric.LATENCY_MS: 400.0, Metric.LENGTH: 1.2, Metric.DRIFT: 0.3}
 
 
-def answers(seed: int, count: int = 600, users: int = 100, reward: float | None = 0.8, gain: float | None = None, **changed: float) -> list[Answer]:
+def answers(seed: int, count: int = 600, users: int = 100, reward: float | None = 0.8, gain: float | None = None, **changed: float) -> list[ScoredAnswer]:
     """Of users who are much alike. `changed` are other means than the usual ones, by metric."""
     rng = random.Random(seed)
     means = {**USUAL, **{Metric(name): mean for name, mean in changed.items()}}
-    return [Answer(number % users, dict(_values(rng, reward, gain, means)), rng.choice(("movie_tag", "product_rating"))) for number in range(count)]
+    return [ScoredAnswer(number % users, dict(_values(rng, reward, gain, means)), rng.choice(("movie_tag", "product_rating"))) for number in range(count)]
 
 
 def _values(rng: random.Random, reward: float | None, gain: float | None, means: Mapping[Metric, float]) -> list[tuple[Metric, float]]:
@@ -36,50 +36,50 @@ def _values(rng: random.Random, reward: float | None, gain: float | None, means:
     return found if gain is None else [*found, (Metric.GAIN, gain + rng.gauss(0, 0.2))]
 
 
-def canary(mine: Sequence[Answer], others: Sequence[Answer] | None = None) -> list[Quality]:
+def canary(mine: Sequence[ScoredAnswer], others: Sequence[ScoredAnswer] | None = None) -> list[Quality]:
     """The baseline's users are others than the canary's."""
     others = answers(1) if others is None else others
     return [*cells(Arm.CANARY, mine, 2), *cells(Arm.BASELINE, others, 2), *cells(Arm.CHAMPION, answers(5, reward=0.1))]
 
 
-def shadow(mine: Sequence[Answer], shown: Sequence[Answer] | None = None) -> list[Quality]:
+def shadow(mine: Sequence[ScoredAnswer], shown: Sequence[ScoredAnswer] | None = None) -> list[Quality]:
     return [*cells(Arm.SHADOW, mine, 2), *cells(Arm.CHAMPION, answers(1) if shown is None else shown, 2)]
 
 
-def outcome(found: Sequence[Quality], since_s: float = 60.0, promotion: PromotionSettings = PROMOTION) -> Outcome:
+def outcome(found: Sequence[Quality], since_s: float = 60.0, promotion: PromotionSettings = PROMOTION) -> VerdictOutcome:
     return canary_verdict(found, promotion, since_s).outcome
 
 
 def test_a_better_canary_is_better_and_a_worse_one_harmful() -> None:
-    assert outcome(canary(answers(2, reward=0.9))) is Outcome.BETTER
-    assert outcome(canary(answers(2, reward=0.7))) is Outcome.HARMFUL
-    assert outcome(canary(answers(2))) is Outcome.RUNNING
+    assert outcome(canary(answers(2, reward=0.9))) is VerdictOutcome.BETTER
+    assert outcome(canary(answers(2, reward=0.7))) is VerdictOutcome.HARMFUL
+    assert outcome(canary(answers(2))) is VerdictOutcome.RUNNING
 
 
 def test_swapping_the_groups_turns_better_into_harmful() -> None:
     one, other = answers(2, reward=0.85), answers(3, reward=0.8)
     first, second = (canary_verdict(canary(*pair), PROMOTION, 60.0) for pair in ((one, other), (other, one)))
-    assert (first.outcome, second.outcome) == (Outcome.BETTER, Outcome.HARMFUL)
+    assert (first.outcome, second.outcome) == (VerdictOutcome.BETTER, VerdictOutcome.HARMFUL)
     assert first.evidence["reward"]["low"] == pytest.approx(-second.evidence["reward"]["high"])
 
 
 @pytest.mark.parametrize("few", [{"count": 99}, {"count": 600, "users": 29}])
 def test_nothing_is_said_of_rewards_before_there_are_answers_and_users_enough(few: dict[str, int]) -> None:
     found = canary_verdict(canary(answers(2, reward=0.2, **few), answers(1, **few)), PROMOTION, 60.0)
-    assert found.outcome is Outcome.RUNNING
+    assert found.outcome is VerdictOutcome.RUNNING
     assert found.reason.startswith("too few to say anything: ")
 
 
 def test_a_canary_without_a_verdict_is_inconclusive_at_its_bounds() -> None:
     full = canary_verdict(canary(answers(2, 2_000), answers(1, 2_000)), PROMOTION, 60.0)
-    assert full.outcome is Outcome.INCONCLUSIVE and "promotion.canary_answers=2,000" in full.reason
-    assert outcome(canary(answers(2, 2_000), answers(1, 1_999))) is Outcome.RUNNING
+    assert full.outcome is VerdictOutcome.INCONCLUSIVE and "promotion.canary_answers=2,000" in full.reason
+    assert outcome(canary(answers(2, 2_000), answers(1, 1_999))) is VerdictOutcome.RUNNING
     late = canary_verdict(canary(answers(2)), PROMOTION, PROMOTION.canary_max_s)
-    assert late.outcome is Outcome.INCONCLUSIVE and "promotion.canary_max_s=604800" in late.reason
+    assert late.outcome is VerdictOutcome.INCONCLUSIVE and "promotion.canary_max_s=604800" in late.reason
 
 
 def test_a_verdict_at_the_bounds_is_still_a_verdict() -> None:
-    assert outcome(canary(answers(2, 2_000, reward=0.9), answers(1, 2_000)), PROMOTION.canary_max_s) is Outcome.BETTER
+    assert outcome(canary(answers(2, 2_000, reward=0.9), answers(1, 2_000)), PROMOTION.canary_max_s) is VerdictOutcome.BETTER
 
 
 @pytest.mark.parametrize(
@@ -88,18 +88,18 @@ def test_a_verdict_at_the_bounds_is_still_a_verdict() -> None:
 def test_a_guardrail_stops_a_canary_that_nobody_has_judged(metric: str, mean: float) -> None:
     changed: dict[str, Any] = {metric: mean}
     found = canary_verdict(canary(answers(2, 200, reward=None, **changed), answers(1, 200, reward=None)), PROMOTION, 60.0)
-    assert found.outcome is Outcome.HARMFUL
+    assert found.outcome is VerdictOutcome.HARMFUL
     assert f"guardrail {metric}" in found.reason
 
 
 def test_a_guardrail_goes_before_a_better_reward() -> None:
-    assert outcome(canary(answers(2, reward=0.95, latency_ms=1_000.0))) is Outcome.HARMFUL
+    assert outcome(canary(answers(2, reward=0.95, latency_ms=1_000.0))) is VerdictOutcome.HARMFUL
 
 
 def test_nothing_is_better_while_a_guardrail_is_watched() -> None:
     found = canary_verdict(canary(answers(2, reward=0.95, latency_ms=670.0)), PROMOTION, 60.0)
     assert {rail["metric"]: rail["state"] for rail in found.evidence["guardrails"]}["latency_ms"] == "watching"
-    assert found.outcome is Outcome.RUNNING
+    assert found.outcome is VerdictOutcome.RUNNING
     assert found.reason.endswith("; beyond the limit, perhaps by chance: latency_ms")
 
 
@@ -118,11 +118,11 @@ def test_a_rise_below_its_limit_is_no_trouble() -> None:
 
 
 def test_a_guardrail_waits_for_users() -> None:
-    assert outcome(canary(answers(2, users=29, fallback=1.0), answers(1, users=29))) is Outcome.RUNNING
+    assert outcome(canary(answers(2, users=29, fallback=1.0), answers(1, users=29))) is VerdictOutcome.RUNNING
 
 
 def test_metrics_that_are_missing_or_nothing_trip_no_guardrail() -> None:
-    rewards = [Answer(answer.user, {Metric.REWARD: answer.values[Metric.REWARD]}) for answer in answers(2)]
+    rewards = [ScoredAnswer(answer.user, {Metric.REWARD: answer.values[Metric.REWARD]}) for answer in answers(2)]
     rails = guardrails(canary(rewards), PROMOTION)
     assert {(rail.state, rail.difference, rail.canary) for rail in rails} == {("ok", None, None)}
     empty = guardrails(canary(answers(2), answers(1, length=0.0, latency_ms=0.0)), PROMOTION)
@@ -131,38 +131,38 @@ def test_metrics_that_are_missing_or_nothing_trip_no_guardrail() -> None:
 
 def test_groups_that_are_no_even_split_are_not_compared() -> None:
     found = canary_verdict(canary(answers(2, 900, users=300, reward=0.9)), PROMOTION, 60.0)
-    assert found.outcome is Outcome.INCONCLUSIVE
+    assert found.outcome is VerdictOutcome.INCONCLUSIVE
     assert found.reason == "300 users in the canary and 100 in the baseline are no even split: nothing can be compared"
-    assert outcome(canary(answers(2, users=40), []), 59.0) is Outcome.RUNNING
-    assert outcome(canary(answers(2, users=40), []), 60.0) is Outcome.INCONCLUSIVE
+    assert outcome(canary(answers(2, users=40), []), 59.0) is VerdictOutcome.RUNNING
+    assert outcome(canary(answers(2, users=40), []), 60.0) is VerdictOutcome.INCONCLUSIVE
 
 
 def test_harm_by_reward_is_harm_in_uneven_groups_too() -> None:
     """Figures of one group are lost at times; a version that awaits a person is rejected for nothing else."""
     found = canary_verdict(canary(answers(2, 900, users=300, reward=0.5)), PROMOTION, 60.0)
-    assert found.evidence["uneven"] and (found.outcome, found.reason[:6]) == (Outcome.HARMFUL, "worse:")
+    assert found.evidence["uneven"] and (found.outcome, found.reason[:6]) == (VerdictOutcome.HARMFUL, "worse:")
 
 
 def test_of_many_domains_the_worst_are_told() -> None:
     """A transition is one tag of the registry, which takes 100,000 characters."""
 
-    def asked(reward: float) -> list[Answer]:
-        return [Answer(user, {Metric.REWARD: reward * number / 60 + user / 100}, f"domain_{number}") for number in range(60) for user in range(20)]
+    def asked(reward: float) -> list[ScoredAnswer]:
+        return [ScoredAnswer(user, {Metric.REWARD: reward * number / 60 + user / 100}, f"domain_{number}") for number in range(60) for user in range(20)]
 
     reward = canary_verdict([*cells(Arm.CANARY, asked(0.9)), *cells(Arm.BASELINE, asked(0.5))], PROMOTION, 60.0).evidence["reward"]
     assert list(reward["domains"]) == [f"domain_{number}" for number in range(50)] and reward["domains_left_out"] == 10
 
 
 def test_equal_answers_everywhere_are_no_difference() -> None:
-    same = [Answer(number % 100, {Metric.REWARD: 0.9, Metric.BASE_REWARD: 0.9, **USUAL}) for number in range(700)]
-    assert outcome(canary(same, same)) is Outcome.RUNNING
+    same = [ScoredAnswer(number % 100, {Metric.REWARD: 0.9, Metric.BASE_REWARD: 0.9, **USUAL}) for number in range(700)]
+    assert outcome(canary(same, same)) is VerdictOutcome.RUNNING
 
 
 @pytest.mark.parametrize("found", [[], canary([], []), canary(answers(2, 20), []), canary([], answers(1, 15))])
 def test_without_answers_it_goes_on_until_its_time_is_up(found: list[Quality]) -> None:
-    assert outcome(found, 60.0) is Outcome.RUNNING
-    assert outcome(found, PROMOTION.canary_max_s) is Outcome.INCONCLUSIVE
-    assert shadow_verdict(found, PROMOTION, 60.0).outcome is Outcome.RUNNING
+    assert outcome(found, 60.0) is VerdictOutcome.RUNNING
+    assert outcome(found, PROMOTION.canary_max_s) is VerdictOutcome.INCONCLUSIVE
+    assert shadow_verdict(found, PROMOTION, 60.0).outcome is VerdictOutcome.RUNNING
 
 
 def test_evidence_is_plain_json_with_the_figures_that_decided() -> None:
@@ -180,16 +180,16 @@ def test_alpha_is_spent_once() -> None:
 
 
 def test_a_shadow_passes_with_answers_and_users_enough_unless_it_does_harm() -> None:
-    assert shadow_verdict(shadow(answers(2, 200, gain=0.0)), PROMOTION, 60.0).outcome is Outcome.PASSED
-    assert shadow_verdict(shadow(answers(2, 200, gain=0.3)), PROMOTION, 60.0).outcome is Outcome.PASSED
-    assert shadow_verdict(shadow(answers(2, 200, gain=-0.2)), PROMOTION, 60.0).outcome is Outcome.HARMFUL
+    assert shadow_verdict(shadow(answers(2, 200, gain=0.0)), PROMOTION, 60.0).outcome is VerdictOutcome.PASSED
+    assert shadow_verdict(shadow(answers(2, 200, gain=0.3)), PROMOTION, 60.0).outcome is VerdictOutcome.PASSED
+    assert shadow_verdict(shadow(answers(2, 200, gain=-0.2)), PROMOTION, 60.0).outcome is VerdictOutcome.HARMFUL
     waiting = shadow_verdict(shadow(answers(2, 199, users=25, gain=0.0)), PROMOTION, 60.0)
-    assert (waiting.outcome, waiting.reason) == (Outcome.RUNNING, "199 of 200 scored answers, 25 of 30 users")
-    assert shadow_verdict(shadow(answers(2, 199, gain=0.0)), PROMOTION, PROMOTION.shadow_max_s).outcome is Outcome.INCONCLUSIVE
+    assert (waiting.outcome, waiting.reason) == (VerdictOutcome.RUNNING, "199 of 200 scored answers, 25 of 30 users")
+    assert shadow_verdict(shadow(answers(2, 199, gain=0.0)), PROMOTION, PROMOTION.shadow_max_s).outcome is VerdictOutcome.INCONCLUSIVE
 
 
 def test_a_shadow_is_held_to_the_guardrails_but_not_to_latency() -> None:
-    assert shadow_verdict(shadow(answers(2, 200, gain=0.0, unparsable=0.4)), PROMOTION, 60.0).outcome is Outcome.HARMFUL
+    assert shadow_verdict(shadow(answers(2, 200, gain=0.0, unparsable=0.4)), PROMOTION, 60.0).outcome is VerdictOutcome.HARMFUL
     slow = shadow(answers(2, 200, gain=0.0, latency_ms=4_000.0))
-    assert shadow_verdict(slow, PROMOTION, 60.0).outcome is Outcome.PASSED
+    assert shadow_verdict(slow, PROMOTION, 60.0).outcome is VerdictOutcome.PASSED
     assert Metric.LATENCY_MS not in {rail.metric for rail in guardrails(slow, PROMOTION)}

@@ -5,25 +5,25 @@ import json
 import pytest
 
 from infra.settings import load
-from lab.promotion.script import PROMOTION, Script, moments
+from lab.promotion.script import PROMOTION, ScriptedInputs, moments
 from schemas.experiments import Arm
 from schemas.quality import Metric, Span
-from tests.unit.trainer.promotion.world import World
-from trainer.promotion.promoter import Sight, verdict_of
+from tests.unit.trainer.promotion.world import PromotionWorld
+from trainer.promotion.promoter import PromoterState, verdict_of
 from trainer.promotion.view import view_of
 
 SETTINGS = load().model_copy(update={"promotion": PROMOTION})
 
 
-def trying() -> Sight:
+def trying() -> PromoterState:
     """A canary under way whose users are better off."""
-    world = World()
+    world = PromotionWorld()
     world.register()
-    world.script.told = {"shadow": "better"}
-    world.quiet()
-    script = Script(told={"canary": "better"})
-    seen = script.seen(world.ledger.experiment)
-    return Sight(world.ledger, seen, verdict_of(world.ledger, seen, PROMOTION, world.script.now))
+    world.inputs.told = {"shadow": "better"}
+    world.run_until_idle()
+    script = ScriptedInputs(told={"canary": "better"})
+    seen = script.observe(world.histories.experiment)
+    return PromoterState(world.histories, seen, verdict_of(world.histories, seen, PROMOTION, world.inputs.now))
 
 
 def test_the_view_shows_the_experiment_its_arms_and_every_versions_log_as_plain_json() -> None:
@@ -45,11 +45,11 @@ def test_intervals_are_over_users_and_unknown_where_one_user_answers_alone() -> 
     half = 1.96 * moments(0.8, 0.1).variance ** 0.5
     assert row["domain"] is None and (row["mean"], row["low"], row["high"]) == pytest.approx((0.8, 0.8 - half, 0.8 + half))
     lone = sight.seen.cells[0].model_copy(update={"metrics": {Metric.REWARD: moments(0.8, 0.0, users=1)}, "span": Span.WINDOW, "arm": Arm.CHAMPION})
-    seen = Script().seen(None)
-    windows = view_of(Sight(sight.ledger, type(seen)(True, None, (), (lone,))), SETTINGS)["windows"]
+    seen = ScriptedInputs().observe(None)
+    windows = view_of(PromoterState(sight.histories, type(seen)(True, None, (), (lone,))), SETTINGS)["windows"]
     assert [(window["arm"], window["scored"], window["low"], window["high"]) for window in windows] == [("champion", 2, None, None)]
 
 
 def test_where_nothing_is_tried_and_nothing_is_known_the_view_is_still_whole() -> None:
-    view = view_of(Sight(World().ledger), SETTINGS)
+    view = view_of(PromoterState(PromotionWorld().histories), SETTINGS)
     assert (view["experiment"], view["challenger"], view["quality"], view["guardrails"], view["workers"]) == (None, None, [], [], [])

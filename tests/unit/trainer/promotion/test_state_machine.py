@@ -11,7 +11,7 @@ from infra.settings import PromotionSettings
 from schemas.promotion import TRANSITIONS, VersionState
 from tests.unit.trainer.promotion.memory import MemoryRegistry
 from trainer.promotion.state_machine import Findings, advance, stage_after, to_judge
-from trainer.promotion.version_history import Ledger
+from trainer.promotion.version_history import VersionHistories
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PICTURE = Path(__file__).resolve().parents[4] / "docs" / "promotion.svg"
@@ -46,19 +46,19 @@ def test_a_step_that_is_no_edge_is_never_made() -> None:
     registry = MemoryRegistry()
     version = registry.register()
     with pytest.raises(CannotContinue, match="version 1 is registered: it cannot become champion"):
-        Ledger((version,)).step(version, VersionState.CHAMPION, "promoter", "x", NOW)
+        VersionHistories((version,)).transition(version, VersionState.CHAMPION, "promoter", "x", NOW)
 
 
 def test_steps_are_stamped_in_their_order_and_reasons_are_cut_to_what_a_tag_holds() -> None:
     registry = MemoryRegistry()
     version = registry.register()
-    registry.record("1", Ledger((version,)).step(version, VersionState.GATED, "promoter", "x" * 3000, NOW).transition)
+    registry.record("1", VersionHistories((version,)).transition(version, VersionState.GATED, "promoter", "x" * 3000, NOW).transition)
     version = registry.get("1")
-    step = Ledger((version,)).step(version, VersionState.CHAMPION, "promoter", "x", NOW - timedelta(days=1)).transition
+    step = VersionHistories((version,)).transition(version, VersionState.CHAMPION, "promoter", "x", NOW - timedelta(days=1)).transition
     assert step.at > version.transitions[0].at == NOW and len(version.transitions[0].reason) == 2_000
 
 
 def test_without_a_champion_nobody_is_judged_and_nothing_is_done() -> None:
     registry = MemoryRegistry()
-    ledger = Ledger((registry.register(),))
-    assert to_judge(ledger) is None and advance(ledger, Findings(), PromotionSettings(), NOW) is None
+    histories = VersionHistories((registry.register(),))
+    assert to_judge(histories) is None and advance(histories, Findings(), PromotionSettings(), NOW) is None

@@ -9,12 +9,13 @@ import pytest
 from infra.errors import RetryLater
 from infra.settings import Settings, load
 from schemas.promotion import VersionState
-from tests.unit.trainer.promotion.world import World
+from tests.unit.trainer.promotion.world import PromotionWorld
 from trainer.promotion import local
 from trainer.promotion.__main__ import with_token
-from trainer.promotion.client import Client
-from trainer.promotion.local import LocalDesk
-from trainer.promotion.operator_api import Refused, desk, promoter_path, token_path
+from trainer.promotion.client import PromoterClient
+from trainer.promotion.discovery import find_promoter
+from trainer.promotion.local import LocalPromoter
+from trainer.promotion.operator_api import CommandRefused, promoter_path, token_path
 from trainer.run.lease import lease, promoter_lease_path
 
 TOKEN = "sixteen characters, or more"
@@ -26,32 +27,32 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def test_who_is_asked_is_the_promoter_that_runs_and_else_nobody_but_the_registry(settings: Settings) -> None:
-    assert isinstance(desk(settings), LocalDesk)
+    assert isinstance(find_promoter(settings), LocalPromoter)
     with lease(promoter_lease_path(settings)):
         with pytest.raises(RetryLater, match="starting"):
-            desk(settings)
+            find_promoter(settings)
         promoter_path(settings).write_text(json.dumps({"url": "http://127.0.0.1:9", "pid": 1}))
-        assert isinstance(desk(settings), Client)
-    assert isinstance(desk(settings), LocalDesk)
+        assert isinstance(find_promoter(settings), PromoterClient)
+    assert isinstance(find_promoter(settings), LocalPromoter)
 
 
 def test_without_a_promoter_a_rollback_gives_up_the_champion_that_was_seen(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = World()
+    world = PromotionWorld()
     for _ in range(2):
         world.register()
-        world.script.told = {"shadow": "better", "canary": "better"}
-        world.quiet()
+        world.inputs.told = {"shadow": "better", "canary": "better"}
+        world.run_until_idle()
     monkeypatch.setattr(local, "Registry", lambda settings: world.registry)
-    at = desk(settings)
+    at = find_promoter(settings)
     seen = at.view()["champion"]
     assert at.rollback(None, seen, "ada", "users complain")["replaces"] == seen == "3"
-    with pytest.raises(Refused, match="version 2 is champion now"):
+    with pytest.raises(CommandRefused, match="version 2 is champion now"):
         at.rollback(None, seen, "ada", "users complain")
     assert [world.state(name) for name in "123"] == [VersionState.RETIRED, VersionState.CHAMPION, VersionState.REJECTED]
 
 
 def test_a_promoter_elsewhere_is_asked_where_the_settings_name_one(tmp_path: Path) -> None:
-    assert isinstance(desk(load(stack={"dir": tmp_path}, promotion={"url": "http://promoter:8080"})), Client)
+    assert isinstance(find_promoter(load(stack={"dir": tmp_path}, promotion={"url": "http://promoter:8080"})), PromoterClient)
 
 
 def test_the_operator_token_is_made_once_for_one_pair_of_eyes_where_none_is_set(settings: Settings) -> None:
