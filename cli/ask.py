@@ -10,7 +10,7 @@ from uuid import UUID, uuid4
 from pydantic import ValidationError
 
 from infra.errors import CannotContinue
-from infra.kafka.clients import producer, reader, send
+from infra.kafka.clients import groupless_consumer, producer, send
 from infra.local import running_settings
 from infra.process.command_output import OK, USAGE, complain, show, show_json, show_table
 from infra.settings import Settings
@@ -58,7 +58,7 @@ def request(settings: Settings, query: Query, timeout_s: float) -> Response:
 
     address = settings.bootstrap_servers()
     try:
-        consumer = reader(settings, "retouch-ask", bootstrap_timeout_ms=int(CONNECT_TIMEOUT_S * 1000))
+        consumer = groupless_consumer(settings, "retouch-ask", bootstrap_timeout_ms=int(CONNECT_TIMEOUT_S * 1000))
         try:
             partitions = consumer.partitions_for_topic(RESPONSES.name)
             if not partitions:

@@ -13,7 +13,7 @@ from typing import Self
 from kafka import TopicPartition
 
 from infra.errors import RetryLater
-from infra.kafka.clients import admin, reader
+from infra.kafka.clients import admin, groupless_consumer
 from infra.settings import Settings
 from schemas.topics import Topic, consumer_group
 
@@ -28,7 +28,7 @@ class GroupLag:
     def __init__(self, settings: Settings, group: str = STREAMS_GROUP) -> None:
         self._group = group
         self._admin = admin(settings, "retouch-lag")
-        self._reader = reader(settings, "retouch-lag-reader")
+        self._reader = groupless_consumer(settings, "retouch-lag-reader")
 
     def unhandled(self, topics: Sequence[Topic]) -> int:
         """Offsets between the group's commits and the topics' ends; 0 when only transaction marks lie there."""

@@ -18,7 +18,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from infra.errors import RetryLater
-from infra.kafka.clients import reader
+from infra.kafka.clients import groupless_consumer
 from infra.settings import Settings
 from schemas.envelope import Envelope, read
 from schemas.messages import Malformed, Message
@@ -51,7 +51,7 @@ class Observer:
     def __init__(self, settings: Settings, topics: Sequence[Topic], *, raw: Sequence[str] = (), from_end: bool = False, client_id: str = "observer") -> None:
         self._types = {topic.name: topic.message for topic in topics}
         try:
-            self._consumer = reader(settings, f"retouch-{client_id}")
+            self._consumer = groupless_consumer(settings, f"retouch-{client_id}")
         except KafkaError as error:
             raise RetryLater(f"no broker answers at {settings.bootstrap_servers()}") from error
         names = [*self._types, *raw]

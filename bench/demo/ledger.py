@@ -88,9 +88,9 @@ def read_starts(settings: Settings) -> Starts:
     """The present ends of all topics: on a broker that others use, what lies before them is not this run's."""
     from kafka import TopicPartition
 
-    from infra.kafka.clients import reader
+    from infra.kafka.clients import groupless_consumer
 
-    consumer = reader(settings, "retouch-demo-starts")
+    consumer = groupless_consumer(settings, "retouch-demo-starts")
     try:
         names = [topic.name for topic in TOPICS] + [dead_letter_topic(topic.name) for topic in DEAD_LETTERED]
         partitions = [TopicPartition(name, number) for name in names for number in sorted(consumer.partitions_for_topic(name) or ())]
@@ -139,9 +139,9 @@ def _seen(kind: type[M], headers: Sequence[tuple[str, bytes]], value: bytes | No
 def _records(settings: Settings, topic: str, starts: Starts) -> Iterator[Any]:
     from kafka import TopicPartition
 
-    from infra.kafka.clients import reader
+    from infra.kafka.clients import groupless_consumer
 
-    consumer = reader(settings, "retouch-demo-count")
+    consumer = groupless_consumer(settings, "retouch-demo-count")
     try:
         partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
         if not partitions:

@@ -14,7 +14,7 @@ from kafka.errors import KafkaError
 
 from bench.workers.answers import Raw
 from infra.errors import CannotContinue
-from infra.kafka.clients import reader
+from infra.kafka.clients import groupless_consumer
 from infra.settings import Settings
 
 POLL_MS = 200
@@ -66,7 +66,7 @@ class Watch:
 
     def _run(self) -> None:
         try:
-            consumer = reader(self._settings, "bench-watch", max_poll_records=2000)
+            consumer = groupless_consumer(self._settings, "bench-watch", max_poll_records=2000)
             try:
                 partitions = [TopicPartition(topic, number) for topic in self._topics for number in sorted(consumer.partitions_for_topic(topic) or ())]
                 consumer.assign(partitions)

@@ -36,10 +36,10 @@ def producer(settings: Settings, client_id: str, **options: Any) -> KafkaProduce
     return KafkaProducer(client_id=client_id, **client_options(settings), **(defaults | options))
 
 
-def reader(settings: Settings, client_id: str, **options: Any) -> KafkaConsumer:
-    """A consumer without a group that sees committed records only and commits nothing: for whoever watches topics."""
+def groupless_consumer(settings: Settings, client_id: str, **options: Any) -> KafkaConsumer:
+    """A consumer without a group. It sees committed records only and commits nothing. `infra.kafka.topic_reader` is the simpler way to read a topic."""
     defaults = {"group_id": None, "enable_auto_commit": False, "isolation_level": "read_committed", "auto_offset_reset": "earliest"}
-    return KafkaConsumer(client_id=client_id, **client_options(settings), **(defaults | options))
+    return _BoundedConsumer(client_id=client_id, **client_options(settings), **(defaults | options))
 
 
 def admin(settings: Settings, client_id: str = "retouch-admin", **options: Any) -> KafkaAdminClient:
@@ -50,3 +50,19 @@ def send(to: KafkaProducer, topic: Topic, message: Message, *, id: object, sourc
     """Seal and send one message under its own key; returns the client's future."""
     key: bytes = message.key  # type: ignore[attr-defined]  # every message on a topic has one
     return to.send(topic.name, key=key, value=message.to_bytes(), headers=seal(message, id=id, source=source, traceparent=traceparent))
+
+
+class _BoundedConsumer(KafkaConsumer):  # type: ignore[misc]  # the client has no types
+    """kafka-python 3.0.12 waits for topic metadata without a bound; this waits for `request_timeout_ms`."""
+
+    def _fetch_all_topic_metadata(self) -> None:
+        if self._cluster.metadata_refresh_in_progress:  # that one may be of fewer topics
+            self._update_metadata()
+        before, self._cluster.need_all_topic_metadata = self._cluster.need_all_topic_metadata, True
+        try:
+            self._update_metadata()
+        finally:
+            self._cluster.need_all_topic_metadata = before
+
+    def _update_metadata(self) -> None:
+        self._net.run(self._manager.wait_for, self._cluster.request_update(), self.config["request_timeout_ms"])

@@ -16,7 +16,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError, ProducerFencedError, TopicAlreadyExistsError
 
 from infra.errors import CannotContinue
-from infra.kafka.clients import admin, producer, reader
+from infra.kafka.clients import admin, groupless_consumer, producer
 from infra.kafka.dead_letters import Letter, Mark, Marks, Place, read_letter
 from infra.kafka.topology import DEAD_LETTER_ROOM, REDRIVEN
 from infra.settings import Settings
@@ -49,7 +49,7 @@ class DeadLetterTopics:
     """A reader of all of them: committed records only, in no group. Raises KafkaError (see `answering`) and CannotContinue. Close it."""
 
     def __init__(self, settings: Settings) -> None:
-        self._consumer = reader(settings, "retouch-dlq", bootstrap_timeout_ms=TIMEOUT_MS, request_timeout_ms=TIMEOUT_MS)
+        self._consumer = groupless_consumer(settings, "retouch-dlq", bootstrap_timeout_ms=TIMEOUT_MS, request_timeout_ms=TIMEOUT_MS)
         self._topics: frozenset[str] = frozenset(self._consumer.topics())
 
     def close(self) -> None:

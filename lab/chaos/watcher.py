@@ -18,7 +18,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from infra.errors import CannotContinue
-from infra.kafka.clients import reader
+from infra.kafka.clients import groupless_consumer
 from infra.settings import Settings
 from lab.chaos.history import Clock, Seen
 from schemas.topics import CONTEXTS, DEAD_LETTERED, DRAFTS, FEEDBACK, INTERACTIONS, OUTCOMES, QUERIES, RESPONSES, TRAJECTORIES, dead_letter_topic
@@ -118,7 +118,7 @@ def read_everything(settings: Settings, clock: Clock, timeout_s: float) -> list[
 
 def _assigned(settings: Settings, positions: dict[TopicPartition, int]) -> KafkaConsumer:
     """A reader of all partitions, from the beginning or behind what was read. Raises KafkaError."""
-    consumer = reader(settings, "retouch-lab-watcher", fetch_max_wait_ms=POLL_MS)
+    consumer = groupless_consumer(settings, "retouch-lab-watcher", fetch_max_wait_ms=POLL_MS)
     try:
         partitions = [TopicPartition(name, number) for name in WATCHED for number in sorted(consumer.partitions_for_topic(name) or ())]
         consumer.assign(partitions)

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from kafka import TopicPartition
 
-from infra.kafka.clients import admin, producer, reader
+from infra.kafka.clients import admin, groupless_consumer, producer
 from infra.settings import Settings
 from schemas.topics import consumer_group, dead_letter_topic
 from workers.runtime.broker import BrokerClient, Committer, Membership, NotConfirmed, PollResult, ResumePoint
@@ -124,8 +124,8 @@ class KafkaSite:
             sent.get(WAIT_S)
 
     def _visible(self, topic: str) -> list[bytes]:
-        everything = reader(self._settings, "test-ends", isolation_level="read_uncommitted")
-        consumer = reader(self._settings, "test-reader")
+        everything = groupless_consumer(self._settings, "test-ends", isolation_level="read_uncommitted")
+        consumer = groupless_consumer(self._settings, "test-reader")
         try:
             partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
             ends = everything.end_offsets(partitions)

@@ -70,7 +70,7 @@ def test_a_short_run_finds_the_anomalies_that_were_put_there(tmp_path: Path, mar
 
 def repeat_last_response(settings: Settings) -> str:
     """Write one response again, byte for byte, and return its query."""
-    consumer = clients.reader(settings, "test-meddler")
+    consumer = clients.groupless_consumer(settings, "test-meddler")
     partition, deadline = _with_records(consumer), time.monotonic() + 60
     consumer.assign([partition])
     consumer.seek_to_beginning(partition)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from infra.kafka.clients import producer, reader, send
+from infra.kafka.clients import groupless_consumer, producer, send
 from infra.settings import Settings
 from schemas.contexts import Context
 from schemas.drafts import Draft
@@ -38,7 +38,7 @@ class Platform:
 
         self.user = f"user-{uuid.uuid4().hex[:8]}"
         self._producer = producer(settings, "test-platform")
-        self._reader = reader(settings, "test-reader")
+        self._reader = groupless_consumer(settings, "test-reader")
         watched = (CONTEXTS.name, OUTCOMES.name, INTERACTIONS.name, "interactions-dlt", "drafts-dlt", "feedback-dlt")
         partitions = [TopicPartition(topic, n) for topic in watched for n in self._reader.partitions_for_topic(topic)]
         self._reader.assign(partitions)

@@ -106,7 +106,7 @@ def _send(settings: Settings, value: bytes) -> None:
 
 
 def _values(settings: Settings, count: int) -> list[bytes]:
-    consumer = clients.reader(settings, "test")
+    consumer = clients.groupless_consumer(settings, "test")
     consumer.subscribe(["kept"])
     values: list[bytes] = []
     deadline = time.monotonic() + WAIT_S

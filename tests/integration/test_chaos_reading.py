@@ -99,7 +99,7 @@ def test_the_log_and_a_reader_at_read_committed_agree_and_a_reader_that_saw_more
 def until_marked(settings: Settings, *topics: str) -> None:
     """No transaction is open: the broker writes the marks of an end a moment after the producer has heard of it."""
     partitions, deadline = [TopicPartition(topic, 0) for topic in topics], time.monotonic() + BOUND_S
-    stable, whole = (clients.reader(settings, "test-reader", isolation_level=level) for level in ("read_committed", "read_uncommitted"))
+    stable, whole = (clients.groupless_consumer(settings, "test-reader", isolation_level=level) for level in ("read_committed", "read_uncommitted"))
     while stable.end_offsets(partitions) != whole.end_offsets(partitions):
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -111,7 +111,7 @@ def uncommitted(settings: Settings, topic: str) -> list[int]:
     """Offsets that only a reader at read_uncommitted is given."""
     found: dict[str, set[int]] = {}
     for level in ("read_uncommitted", "read_committed"):
-        consumer = clients.reader(settings, "test-reader", isolation_level=level)
+        consumer = clients.groupless_consumer(settings, "test-reader", isolation_level=level)
         partition = TopicPartition(topic, 0)
         consumer.assign([partition])
         consumer.seek_to_beginning(partition)
@@ -156,7 +156,7 @@ def test_a_client_that_comes_through_the_proxy_stays_on_it(tmp_path: Path) -> No
             broker.start()
             apply(here(broker))
             through = load(kafka={"bootstrap_servers": f"{proxy.host}:{proxy.port}"})
-            consumer = clients.reader(through, "test-reader")
+            consumer = clients.groupless_consumer(through, "test-reader")
             ask(through, uuid4())
             consumer.assign([TopicPartition(RESPONSES.name, 0)])
             proxy.set(Cut())

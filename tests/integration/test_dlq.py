@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from cli.app import app
 from infra.errors import CannotContinue
-from infra.kafka.clients import admin, producer, reader
+from infra.kafka.clients import admin, groupless_consumer, producer
 from infra.kafka.dead_letter_topics import DeadLetterTopics, TransactionalOutbox, answering
 from infra.kafka.dead_letters import CHUNK_LETTERS, Place, deliver, plan
 from infra.settings import Settings
@@ -55,10 +55,10 @@ class Desk:
 
     def came_back(self) -> list[Sent]:
         """Committed records alone, and all of them: the broker writes the marks of an end a moment after the producer has heard of it."""
-        with closing(reader(self.settings, "test", isolation_level="read_uncommitted")) as whole:
+        with closing(groupless_consumer(self.settings, "test", isolation_level="read_uncommitted")) as whole:
             places = [TopicPartition(self.topic, number) for number in sorted(whole.partitions_for_topic(self.topic))]
             ends = whole.end_offsets(places)
-        consumer = reader(self.settings, "test")
+        consumer = groupless_consumer(self.settings, "test")
         try:
             consumer.assign(places)
             consumer.seek_to_beginning(*places)

@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pytest
 
-from infra.kafka.clients import producer, reader, send
+from infra.kafka.clients import groupless_consumer, producer, send
 from infra.local.broker import Broker
 from infra.process.child import Child
 from infra.process.environment import environment
@@ -115,7 +115,7 @@ def test_every_transition_is_said_on_model_events(settings: Settings, promoter: 
     versions = Registry(settings).versions()
     expected = {(version.version, step.seq) for version in versions for step in version.transitions}
     said: set[tuple[str, int | None]] = set()
-    with reader(settings, "test") as consumer:
+    with groupless_consumer(settings, "test") as consumer:
         consumer.subscribe([MODEL_EVENTS.name])
         deadline = time.monotonic() + WITHIN_S
         while not said >= expected and time.monotonic() < deadline:

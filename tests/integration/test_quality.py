@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from infra.kafka.clients import producer, reader, send
+from infra.kafka.clients import groupless_consumer, producer, send
 from infra.local.broker import Broker
 from infra.settings import QualitySettings, Settings, load
 from schemas.envelope import read
@@ -61,7 +61,7 @@ class Cells:
     """The last record of each cell of one experiment."""
 
     def __init__(self, settings: Settings, experiment: UUID) -> None:
-        self._experiment, self._reader = experiment, reader(settings, "test")
+        self._experiment, self._reader = experiment, groupless_consumer(settings, "test")
         self._reader.subscribe([QUALITY.name])
         self.last: dict[bytes, dict[str, Any]] = {}
 
@@ -93,7 +93,7 @@ def straight(settings: Settings, experiment: UUID) -> dict[bytes, dict[str, Any]
     from kafka import TopicPartition
 
     kinds: dict[str, type[Read]] = {topic.name: topic.message for topic in (RESPONSES, OUTCOMES, SHADOWS)}  # type: ignore[misc]
-    consumer, books = reader(settings, "test"), dict[int, Book]()
+    consumer, books = groupless_consumer(settings, "test"), dict[int, Book]()
     places = [TopicPartition(topic, number) for topic in kinds for number in consumer.partitions_for_topic(topic)]
     consumer.assign(places)
     ends, quality = consumer.end_offsets(places), QualitySettings(window_s=1)

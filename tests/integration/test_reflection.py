@@ -18,7 +18,7 @@ from uuid import uuid4
 
 import pytest
 
-from infra.kafka.clients import producer, reader, send
+from infra.kafka.clients import groupless_consumer, producer, send
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from infra.telemetry.json_logs import json_lines
@@ -220,7 +220,7 @@ def _shadows(settings: Settings, experiment: uuid.UUID, count: int) -> list[Shad
 def _read(settings: Settings, topic: Topic, kind: type[M], wanted: Callable[[M], bool], count: int, identity: Callable[[M], object] = id) -> list[M]:
     """What is wanted of a topic, until there are `count` different ones."""
     found: list[M] = []
-    consumer = reader(settings, "tests")
+    consumer = groupless_consumer(settings, "tests")
     consumer.subscribe([topic.name])
     until = time.monotonic() + WAIT_S
     while len(set(map(identity, found))) < count and time.monotonic() < until:

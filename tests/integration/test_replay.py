@@ -20,7 +20,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from infra.errors import RetryLater
-from infra.kafka.clients import producer, reader, send
+from infra.kafka.clients import groupless_consumer, producer, send
 from infra.local.broker import Broker
 from infra.settings import Settings
 from schemas.envelope import read
@@ -61,7 +61,7 @@ class EchoSystem(threading.Thread):
         self._answers = answers
         self._stop_asked = threading.Event()
         self._producer = producer(settings, "echo")
-        self._consumer = reader(settings, "echo", group_id=STREAMS_GROUP, max_poll_records=100)
+        self._consumer = groupless_consumer(settings, "echo", group_id=STREAMS_GROUP, max_poll_records=100)
         names = [topic.name for topic in (INTERACTIONS, QUERIES, RESPONSES, FEEDBACK)]
         self._consumer.assign([TopicPartition(name, number) for name in names for number in self._consumer.partitions_for_topic(name) or ()])
         self.asked: dict[Any, Query] = {}

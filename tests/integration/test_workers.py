@@ -24,7 +24,7 @@ import pytest
 from kafka import TopicPartition
 
 from infra.errors import CannotContinue, RetryLater
-from infra.kafka.clients import admin, producer, reader, send
+from infra.kafka.clients import admin, groupless_consumer, producer, send
 from infra.kafka.topology import apply
 from infra.local.broker import FIXED, Broker
 from infra.process.ports import free_port
@@ -96,7 +96,7 @@ def ask(settings: Settings, topic: Topic, count: int) -> list[Query]:
 
 def records(settings: Settings, topic: str, enough: Callable[[list[Any]], bool], timeout_s: float = WAIT_S) -> list[Any]:
     """Everything on a topic once it is `enough`."""
-    consumer = reader(settings, "test-reader")
+    consumer = groupless_consumer(settings, "test-reader")
     try:
         partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
         consumer.assign(partitions)

@@ -22,7 +22,7 @@ from typing import Any
 from uuid import UUID
 
 from infra.errors import CannotContinue, RetryLater
-from infra.kafka.clients import reader
+from infra.kafka.clients import groupless_consumer
 from infra.settings import Settings, TrainerSettings
 from schemas.envelope import read
 from schemas.erasures import ErasureRequest
@@ -47,7 +47,7 @@ def collect(settings: Settings, stop: threading.Event, untouched_share: float = 
 
     `untouched_share` of users never trained the parent; `before` are the ranges the parent was trained on, older data that is replayed only in part.
     """
-    consumer = reader(settings, "retouch-trainer", max_poll_records=2000, fetch_max_bytes=16_000_000)
+    consumer = groupless_consumer(settings, "retouch-trainer", max_poll_records=2000, fetch_max_bytes=16_000_000)
     try:
         ranges = offset_ranges(consumer, READ)
         return assemble(ranges, records(consumer, ranges, stop), settings.trainer, untouched_share, before, snapshots_dir(settings))
@@ -60,7 +60,7 @@ def check_erasures(settings: Settings, snapshot: Snapshot, stop: threading.Event
 
     Raises CannotContinue where one of its users asked to be forgotten since it was collected.
     """
-    consumer = reader(settings, "retouch-trainer")
+    consumer = groupless_consumer(settings, "retouch-trainer")
     try:
         before = snapshot.ranges.get(ERASURES.name, {})
         now = offset_ranges(consumer, (ERASURES,))[ERASURES.name]

@@ -19,7 +19,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from infra.errors import RetouchError
-from infra.kafka.clients import reader
+from infra.kafka.clients import groupless_consumer
 from infra.settings import Settings
 from schemas.envelope import read
 from schemas.messages import Malformed
@@ -102,7 +102,7 @@ class Reports:
     """The last report of each worker. Not safe between threads."""
 
     def __init__(self, settings: Settings) -> None:
-        self._consumer: Any = reader(settings, "retouch-promoter-reports")
+        self._consumer: Any = groupless_consumer(settings, "retouch-promoter-reports")
         self._last: dict[str, ServingReport] = {}
         self._places: list[Any] = []
 

@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 from typing import Any, Self
 from uuid import UUID
 
-from infra.kafka.clients import reader
+from infra.kafka.clients import groupless_consumer
 from infra.settings import Settings
 from schemas.envelope import read
 from schemas.messages import Malformed
@@ -39,7 +39,7 @@ class QualityReader:
         self._newest: datetime | None = None
         self._places: list[Any] = []
         self.is_current = False  # whether the last poll reached the end of the topic
-        self._consumer: Any = reader(settings, "retouch-quality-reader", max_poll_records=2000)
+        self._consumer: Any = groupless_consumer(settings, "retouch-quality-reader", max_poll_records=2000)
 
     def __enter__(self) -> Self:
         return self

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any, Self
 
-from infra.kafka.clients import reader
+from infra.kafka.clients import groupless_consumer
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
@@ -42,7 +42,7 @@ class Watch:
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
-            self._consumer: Any = reader(self._settings, "retouch-trainer-watch")
+            self._consumer: Any = groupless_consumer(self._settings, "retouch-trainer-watch")
             opened.callback(self._consumer.close)
             self._quality = opened.enter_context(QualityReader(self._settings, self._on_cell))
             self._opened = opened.pop_all()

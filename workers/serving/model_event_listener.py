@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from infra.kafka.clients import reader
+from infra.kafka.clients import groupless_consumer
 from infra.settings import Settings
 from schemas.envelope import read
 from schemas.messages import Malformed
@@ -37,7 +37,9 @@ class KafkaModelEventListener:
     def __init__(self, settings: Settings, stop: threading.Event) -> None:
         self._name = settings.registry.model_name
         self._stop = stop
-        self._connect: Callable[[], Any] = lambda: reader(settings, "reflection-follower", auto_offset_reset="latest", bootstrap_timeout_ms=CONNECT_MS)
+        self._connect: Callable[[], Any] = lambda: groupless_consumer(
+            settings, "reflection-follower", auto_offset_reset="latest", bootstrap_timeout_ms=CONNECT_MS
+        )
         self._consumer: Any = None
         self._away = False
 

@@ -16,7 +16,7 @@ from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from infra.errors import CannotContinue
-from infra.kafka.clients import producer, reader, send
+from infra.kafka.clients import groupless_consumer, producer, send
 from infra.settings import Settings
 from lab.promotion.live.scenarios import EQUAL
 from schemas.contexts import Context, HistoryItem, Source
@@ -77,7 +77,7 @@ class SimulatedUsers:
         self._answered: set[UUID] = set()
         self._pace = Pace(PER_S)
         self._producer: Any = producer(settings, "retouch-lab-users")
-        self._consumer: Any = reader(settings, "retouch-lab-users", fetch_max_wait_ms=POLL_MS)
+        self._consumer: Any = groupless_consumer(settings, "retouch-lab-users", fetch_max_wait_ms=POLL_MS)
         places = [
             TopicPartition(topic.name, n) for topic in (RESPONSES, SHADOWS, MODEL_EVENTS) for n in sorted(self._consumer.partitions_for_topic(topic.name))
         ]

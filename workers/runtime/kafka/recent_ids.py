@@ -9,7 +9,7 @@ from typing import Any
 from kafka import TopicPartition
 from kafka import errors as kafka_errors
 
-from infra.kafka.clients import reader
+from infra.kafka.clients import groupless_consumer
 from infra.settings import Settings
 from schemas.dead_letters import original_place
 from schemas.envelope import record_id
@@ -29,7 +29,7 @@ def recall(settings: Settings, client_id: str, topic: str, wanted: Mapping[int, 
         return {}
     deadline = time.monotonic() + WITHIN_S
     found: dict[int, dict[int, str]] = {}
-    client = reader(settings, f"{client_id}-recall", max_poll_records=most)
+    client = groupless_consumer(settings, f"{client_id}-recall", max_poll_records=most)
     try:
         ranges = {TopicPartition(topic, number): (offsets.start, offsets.stop) for number, offsets in wanted.items()}
         for record in _records(client, ranges, deadline):

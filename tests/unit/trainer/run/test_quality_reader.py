@@ -60,7 +60,7 @@ class Topic:
 @pytest.fixture
 def topic(monkeypatch: pytest.MonkeyPatch) -> Topic:
     topic = Topic()
-    monkeypatch.setattr(quality_reader, "reader", lambda *args, **options: topic)
+    monkeypatch.setattr(quality_reader, "groupless_consumer", lambda *args, **options: topic)
     return topic
 
 

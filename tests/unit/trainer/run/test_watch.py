@@ -58,7 +58,7 @@ class Versions:
 def topics(monkeypatch: pytest.MonkeyPatch) -> Topics:
     topics = Topics({OUTCOMES.name: [100, 50], TRAJECTORIES.name: [80]})
     for module in (watch, quality_reader):
-        monkeypatch.setattr(module, "reader", lambda *args, **options: topics)
+        monkeypatch.setattr(module, "groupless_consumer", lambda *args, **options: topics)
     return topics
 
 
@@ -125,7 +125,7 @@ def test_no_consumer_stays_open_where_another_cannot_be_opened(topics: Topics, m
     def away(*args: object, **options: object) -> None:
         raise KafkaError(QUALITY.name)
 
-    monkeypatch.setattr(quality_reader, "reader", away)
+    monkeypatch.setattr(quality_reader, "groupless_consumer", away)
     registry: Any = Versions()
     with pytest.raises(KafkaError), Watch(load(), registry):
         pass

@@ -1,0 +1,21 @@
+"""Turns errors of the Kafka client into ours, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from kafka.errors import KafkaError
+
+from infra.errors import RetouchError, RetryLater
+from infra.settings import Settings
+
+
+@contextmanager
+def broker_errors(settings: Settings, error: Callable[[str], RetouchError] = RetryLater, action: str = "do what was asked") -> Iterator[None]:
+    """Raises `error` for every error of the Kafka client inside. The text names the broker's address, the `action` it did not take, and what to check."""
+    try:
+        yield
+    except KafkaError as cause:
+        address = settings.bootstrap_servers()
+        raise error(f"the broker at {address} did not {action} ({type(cause).__name__}): is it up, and is the address right?") from cause
