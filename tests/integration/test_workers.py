@@ -33,7 +33,7 @@ from schemas.drafts import Draft, DraftStatus
 from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES, Topic, dead_letter_topic
-from tests.unit.workers.openai_server import Answer, completion, failure, scripted, serving
+from tests.support.openai_server import Answer, completion, failure, scripted, serving
 from workers.runtime.handler import Handler, HandlerSpec, Incoming, Outgoing
 from workers.runtime.retry import Backoff
 from workers.runtime.worker import Worker, WorkerCounts

@@ -12,8 +12,8 @@ from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import BadSetting, RetryLater
 from infra.settings import EngineKind, ReflectionSettings, Settings
 from schemas.promotion import CanaryPrompt
+from tests.support.engine_over_fakes import SAMPLING, Served, version
 from tests.unit.infra.checkpoint_files import write_checkpoint
-from tests.unit.workers.served import SAMPLING, Served, version
 from workers.serving.engines import factory
 from workers.serving.engines.engine import EngineDied, GenerationFailed, StartStopped, SwapFailed
 from workers.serving.engines.fake import CharTemplate, FakeBackend

@@ -10,8 +10,8 @@ from schemas.drafts import Draft, DraftStatus, Usage
 from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES
+from tests.support.openai_server import Answer, completion, failure, scripted, serving
 from tests.unit.workers.made import NOON, make_delivery, make_incoming, make_query
-from tests.unit.workers.openai_server import Answer, completion, failure, scripted, serving
 from workers.base.answerer import Answerer, Asks
 from workers.base.breaker import Breaker
 from workers.endpoints.client import ChatAnswer, ChatEndpoint, PromptRefused

@@ -10,7 +10,7 @@ import pytest
 from infra.errors import CannotContinue, RetryLater
 from infra.telemetry.tracing import span
 from schemas.envelope import new_traceparent
-from tests.unit.workers.openai_server import Answer, completion, failure, scripted, serving
+from tests.support.openai_server import Answer, completion, failure, scripted, serving
 from workers.endpoints.client import ChatAnswer, ChatEndpoint, PromptRefused
 
 

@@ -11,7 +11,7 @@ from infra.settings import load
 from pico.server.app import create_app
 from pico.server.service import address
 from schemas.responses import ModelVersion
-from tests.unit.workers.engine_stub import StubEngine
+from tests.support.stub_engine import StubEngine
 from workers.serving.engines.engine import EngineDied, FinishReason, GenerationFailed, GenerationResult, SamplingParameters
 
 MODEL = ModelVersion(name="m", version="1", digest="d")

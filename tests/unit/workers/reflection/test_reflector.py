@@ -19,7 +19,7 @@ from schemas.queries import Query, Strategy
 from schemas.responses import ModelVersion, Response, ResponseStatus
 from schemas.topics import RESPONSES
 from streams.quality.measures import is_measured
-from tests.unit.workers.engine_stub import StubEngine
+from tests.support.stub_engine import StubEngine
 from workers.reflection.decision import accepted
 from workers.reflection.reflector import Reflector
 from workers.reflection.shadow_queue import ShadowRequest

@@ -4,7 +4,7 @@ import asyncio
 
 from schemas.responses import ModelVersion
 from schemas.serving import ServingReport
-from tests.unit.workers.test_shadowing import Said
+from tests.unit.workers.reflection.test_shadow_queue import Said
 from workers.runtime.clock import ManualClock, settle
 from workers.serving.serving_reporter import EVERY_S, LOOK_S, ServingReporter
 

@@ -15,8 +15,8 @@ from infra.telemetry.json_logs import JsonLines
 from infra.telemetry.metrics import REFLECTION_VERSION
 from schemas.ids import derive
 from schemas.model_events import Alias, ModelEvent
-from tests.unit.workers.engine_stub import StubEngine
-from tests.unit.workers.table_registry import NOW, NoHints, TableRegistry, registered
+from tests.support.stub_engine import StubEngine
+from tests.support.table_registry import NOW, NoHints, TableRegistry, registered
 from workers.runtime.clock import ManualClock
 from workers.serving.engines.engine import EngineDied, SwapFailed
 from workers.serving.follower import VERSION_SWAPPED, Follower

@@ -10,9 +10,9 @@ import pytest
 from infra.settings import ReflectionSettings, Settings, StackSettings
 from schemas.promotion import CanaryPrompt, VersionState
 from schemas.responses import ModelVersion
-from tests.unit.workers.engine_stub import StubEngine
-from tests.unit.workers.old_files import untouched
-from tests.unit.workers.table_registry import EXPERIMENT, NOW, NoHints, TableRegistry, registered, step
+from tests.support.stub_engine import StubEngine
+from tests.support.table_registry import EXPERIMENT, NOW, NoHints, TableRegistry, registered, step
+from tests.support.untouched_folders import untouched
 from workers.runtime.clock import ManualClock
 from workers.serving.engines.engine import SwapFailed, SwapResult
 from workers.serving.follower import Follower

@@ -10,7 +10,7 @@ import pytest
 from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import RetryLater
 from schemas.promotion import CanaryPrompt
-from tests.unit.workers.served import SAMPLING, WAIT_S, Served, version
+from tests.support.engine_over_fakes import SAMPLING, WAIT_S, Served, version
 from workers.serving.engines.engine import NotLoaded, SwapFailed
 from workers.serving.engines.fake import CharTemplate, FakeBackend
 from workers.serving.engines.scheduler import EngineLimits

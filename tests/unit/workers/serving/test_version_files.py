@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from infra.settings import ReflectionSettings, Settings, StackSettings
+from tests.support.table_registry import NOW, NoHints, TableRegistry, registered
+from tests.support.untouched_folders import untouched
 from tests.unit.infra.checkpoint_files import write_checkpoint
-from tests.unit.workers.old_files import untouched
-from tests.unit.workers.table_registry import NOW, NoHints, TableRegistry, registered
 from workers.runtime.clock import ManualClock
 from workers.serving.engines.fake import CharTemplate, FakeBackend
 from workers.serving.engines.scheduler import EngineLimits

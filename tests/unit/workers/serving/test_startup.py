@@ -10,7 +10,7 @@ from infra.errors import CannotContinue, RetryLater
 from infra.settings import EngineKind, ReflectionSettings, Settings, StackSettings
 from infra.telemetry.metrics import REFLECTION_REFUSED
 from schemas.promotion import Transition, VersionState
-from tests.unit.workers.table_registry import NOW, TableRegistry, registered, step
+from tests.support.table_registry import NOW, TableRegistry, registered, step
 from workers.serving.engines.engine import StartStopped
 from workers.serving.startup import _prompts, champions_before, first_champion, start
 
