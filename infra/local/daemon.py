@@ -9,10 +9,10 @@ import time
 import psutil
 
 from infra.errors import BadSetting, CannotContinue
-from infra.local.lock import holder
 from infra.local.progress import StartProgress
 from infra.local.record import StackRecord, StackState, lock_path, read_record, record_path
 from infra.process.environment import environment
+from infra.process.file_lock import holder
 from infra.process.lifecycle import USAGE
 from infra.settings import Settings
 

@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infra.errors import CannotContinue
-from infra.local.lock import holder
 from infra.local.record import lock_path
+from infra.process.file_lock import holder
 
 #: Written into a state directory when it is made: one without it may be anybody's.
 MARKER = ".retouch-state"

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from infra.errors import CannotContinue, RetryLater
-from infra.process.locks import locked
+from infra.process.file_lock import locked
 
 VERSION = "4.3.1"
 #: slf4j-simple writes the broker's log to standard error; without a binding it would log nothing.

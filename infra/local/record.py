@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from infra.local.lock import holder
+from infra.process.file_lock import PidLock, holder
 from infra.settings import Settings
 
 
@@ -71,6 +71,11 @@ def record_path(directory: Path) -> Path:
 
 def lock_path(directory: Path) -> Path:
     return directory / "lock"
+
+
+def stack_lock(directory: Path) -> PidLock:
+    """One stack per state directory."""
+    return PidLock(lock_path(directory), lambda pid: f"a stack runs already in {directory} (pid {pid}): `retouch down` stops it, or set stack.dir elsewhere")
 
 
 def promoter_url(directory: Path, processes: Sequence[ProcessRecord]) -> str | None:

@@ -19,10 +19,9 @@ from typing import Self
 from infra.errors import CannotContinue, RetouchError
 from infra.kafka.topology import apply
 from infra.local.broker import Broker
-from infra.local.lock import StackLock
 from infra.local.progress import StartProgress
 from infra.local.proxy_addresses import Detour
-from infra.local.record import ProcessRecord, StackRecord, StackState, lock_path, promoter_url, record_path, with_addresses
+from infra.local.record import ProcessRecord, StackRecord, StackState, promoter_url, record_path, stack_lock, with_addresses
 from infra.local.service import BrokerService, ProcessService, Service
 from infra.local.supervisor import Supervisor
 from infra.process.environment import environment
@@ -47,7 +46,7 @@ class Stack:
         self._given = settings.model_copy(update={"stack": settings.stack.model_copy(update=paths), "ready_file": None})
         self._with_trainer = trainer
         self._detour = detour or Detour()
-        self._lock = StackLock(lock_path(self._directory))
+        self._lock = stack_lock(self._directory)
         self._broker: Broker | None = None
         self._base_url: str | None = None
         self._supervisor = Supervisor([])

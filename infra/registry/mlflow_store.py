@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from infra.errors import CannotContinue, RetryLater
-from infra.process.locks import locked
+from infra.process.file_lock import locked
 from infra.settings import Settings
 
 T = TypeVar("T")

@@ -16,8 +16,8 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from infra.kafka import clients
-from infra.local.lock import holder
 from infra.local.record import lock_path
+from infra.process.file_lock import holder
 from infra.settings import Settings, load
 from lab.chaos.checker import Kind
 from lab.chaos.command import PICTURE, REPORT, experiment

@@ -22,9 +22,9 @@ from safetensors.torch import load_file, save_file
 from bench.demo.plan import SHORT, TRIAL
 from bench.demo.report import Report
 from infra.local import Stack
-from infra.local.lock import holder
 from infra.local.record import lock_path
 from infra.process.environment import environment
+from infra.process.file_lock import holder
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import load
 from schemas.gate import GateResult

@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.local.lock import holder
 from infra.local.record import lock_path, read_record
 from infra.process.environment import environment
+from infra.process.file_lock import holder
 from infra.settings import load
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]

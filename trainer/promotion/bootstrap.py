@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.errors import CannotContinue
+from infra.process.file_lock import LockHeld
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
@@ -15,7 +16,7 @@ from trainer.data.snapshot import code_version
 from trainer.interruption import check
 from trainer.promotion.state_machine import first_champion
 from trainer.promotion.version_history import VersionHistories
-from trainer.run.lease import Held, lease, promoter_lease_path
+from trainer.run.lease import lease, promoter_lease_path
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Why the first version serves, and who lets it.
@@ -27,7 +28,7 @@ WAIT_S, POLL_S = 120.0, 0.2
 def bootstrap(settings: Settings, registry: Registry | None = None, stop: threading.Event | None = None) -> RegisteredVersion:
     """The champion; where there is none, the shipped checkpoint becomes it. Takes the promoter's lease for that, and waits for a promoter that holds it.
 
-    Raises what `register_shipped` raises, Held where whoever holds the lease makes no champion in WAIT_S, and Interrupted where `stop` ends the wait.
+    Raises what `register_shipped` raises, LockHeld where whoever holds the lease makes no champion in WAIT_S, and Interrupted where `stop` ends the wait.
     """
     registry, stop = registry or Registry(settings), stop or threading.Event()
     deadline = time.monotonic() + WAIT_S
@@ -38,7 +39,7 @@ def bootstrap(settings: Settings, registry: Registry | None = None, stop: thread
         try:
             with lease(promoter_lease_path(settings)):
                 return register_shipped(settings, registry)
-        except Held:
+        except LockHeld:
             if time.monotonic() > deadline:
                 raise
         stop.wait(POLL_S)

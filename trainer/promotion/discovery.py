@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 
 from infra.errors import RetryLater
+from infra.process.file_lock import is_locked
 from infra.settings import Settings
 from trainer.promotion.client import PromoterClient
 from trainer.promotion.local import LocalPromoter
 from trainer.promotion.operator_api import OperatorApi, promoter_path, token_path
-from trainer.run.lease import is_held, promoter_lease_path
+from trainer.run.lease import promoter_lease_path
 
 
 def find_promoter(settings: Settings) -> OperatorApi:
@@ -19,7 +20,7 @@ def find_promoter(settings: Settings) -> OperatorApi:
     """
     if settings.promotion.url:
         return PromoterClient(settings.promotion.url, _token(settings))
-    if not is_held(promoter_lease_path(settings)):
+    if not is_locked(promoter_lease_path(settings)):
         return LocalPromoter(settings)
     try:
         url = json.loads(promoter_path(settings).read_text())["url"]

@@ -27,7 +27,7 @@ class NoGates:
 
 
 class LocalPromoter:
-    """`operations.Desk`. Holds nothing between two calls. Raises `lease.Held` where a promoter, or another command, begins at the same moment."""
+    """`operations.Desk`. Holds nothing between two calls. Raises LockHeld where a promoter, or another command, begins at the same moment."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

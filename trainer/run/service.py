@@ -12,6 +12,7 @@ from typing import Any
 from kafka.errors import KafkaError
 
 from infra.errors import RetouchError, RetryLater
+from infra.process.file_lock import LockHeld, is_locked
 from infra.process.lifecycle import mark_ready
 from infra.registry.client import Registry
 from infra.settings import Settings, TrainerSettings
@@ -20,7 +21,7 @@ from trainer.data.collect import collect
 from trainer.data.holdout import untouched_share
 from trainer.data.snapshot import ranges_json
 from trainer.interruption import Interrupted
-from trainer.run.lease import Held, is_held, lease_path
+from trainer.run.lease import lease_path
 from trainer.run.planning import plan
 from trainer.run.resumption import parent_of_run
 from trainer.run.training_run import EnsureChampion, run
@@ -74,7 +75,7 @@ def _watch(settings: Settings, stop: threading.Event, ensure_champion: EnsureCha
     while not stop.is_set():
         triggers = watch.look(stop)
         fired = [trigger for trigger in triggers if trigger.fired]
-        if fired and not is_held(lease_path(settings)):  # else somebody runs one by hand; look again when it is over
+        if fired and not is_locked(lease_path(settings)):  # else somebody runs one by hand; look again when it is over
             log.info("triggered", extra={"triggers": [trigger.kind for trigger in fired], "reason": "; ".join(trigger.reason for trigger in fired)})
             try:
                 run(settings, stop, ensure_champion, registry, triggers)
@@ -94,7 +95,7 @@ def _watch(settings: Settings, stop: threading.Event, ensure_champion: EnsureCha
 
 def pause_s(error: Exception, trainer: TrainerSettings) -> float:
     """How long to leave a run alone that ended so: what is briefly away, or at work, may be back at the next look; anything else waits for the schedule."""
-    return trainer.poll_s if isinstance(error, RetryLater | Held) else trainer.every_s
+    return trainer.poll_s if isinstance(error, RetryLater | LockHeld) else trainer.every_s
 
 
 def _unforeseen(error: Exception) -> dict[str, Any]:

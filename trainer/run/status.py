@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import CannotContinue
+from infra.process.file_lock import is_locked
 from infra.settings import Settings
 from trainer.folders import runs_dir
-from trainer.run.lease import is_held, lease_path
+from trainer.run.lease import lease_path
 from trainer.run.report import INTERRUPTED, RUNNING, Report
 from trainer.run.resumption import STATE
 
@@ -23,7 +24,7 @@ def status(settings: Settings) -> dict[str, Any] | None:
     if not runs:
         return None
     data = _read(runs[-1])
-    killed = data["status"] == RUNNING and not is_held(lease_path(settings))
+    killed = data["status"] == RUNNING and not is_locked(lease_path(settings))
     if killed:  # or it ended just now: it says so before it gives the lease back
         data = _read(runs[-1])
         killed = data["status"] == RUNNING
@@ -53,7 +54,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def unfinished(settings: Settings) -> list[str]:
     """The ids of runs that were cut short and kept what they need to go on; none while a trainer is at work."""
-    return [] if is_held(lease_path(settings)) else sorted(_unfinished(runs_dir(settings)))
+    return [] if is_locked(lease_path(settings)) else sorted(_unfinished(runs_dir(settings)))
 
 
 def _unfinished(runs: Path) -> Iterator[str]:

@@ -8,8 +8,7 @@ from bench.demo.command import fresh_state, prepared, run
 from bench.demo.plan import FULL, SHORT, Plan
 from infra.errors import CannotContinue
 from infra.local.fresh_state import MARKER
-from infra.local.lock import StackLock
-from infra.local.record import StackRecord, StackState, lock_path
+from infra.local.record import StackRecord, StackState, stack_lock
 from infra.process.lifecycle import FAILED
 from infra.settings import Settings
 from traffic.plan import Plan as Traffic
@@ -41,7 +40,7 @@ def test_a_stack_s_record_and_an_empty_directory_are_as_good_as_the_marker(tmp_p
 
 def test_the_state_of_a_running_stack_is_left_alone(tmp_path: Path) -> None:
     state = fresh_state(tmp_path)
-    lock = StackLock(lock_path(state))
+    lock = stack_lock(state)
     lock.acquire()
     with pytest.raises(CannotContinue, match="a stack runs in"):
         fresh_state(tmp_path)

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue
-from infra.local.lock import StackLock
-from infra.local.record import lock_path
+from infra.local.record import stack_lock
 from infra.settings import load
 from lab.chaos.command import fresh_state, own_settings
 
@@ -36,7 +35,7 @@ def test_a_state_that_no_run_made_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_state_in_which_a_stack_runs_is_left_alone(tmp_path: Path) -> None:
-    lock = StackLock(lock_path(fresh_state(tmp_path)))
+    lock = stack_lock(fresh_state(tmp_path))
     lock.acquire()
     try:
         with pytest.raises(CannotContinue, match="a stack runs in"):

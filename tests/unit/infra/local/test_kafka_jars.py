@@ -11,7 +11,7 @@ import pytest
 
 from infra.errors import CannotContinue
 from infra.local import kafka_jars
-from infra.process.locks import locked
+from infra.process.file_lock import locked
 
 REFUSED = "http://127.0.0.1:9"  # the discard port: nothing answers
 

@@ -11,10 +11,10 @@ import pytest
 from kafka.errors import KafkaError
 
 from infra.errors import BadSetting, CannotContinue, RetryLater
+from infra.process.file_lock import LockHeld
 from infra.settings import TrainerSettings, load
 from infra.telemetry.json_logs import JsonLines
 from trainer.run import service
-from trainer.run.lease import Held
 from trainer.run.service import pause_s, serve
 from trainer.run.triggers import BY_HAND, Trigger
 
@@ -25,7 +25,7 @@ POLL_S, EVERY_S = 2.0, 90.0
     ("error", "pause"),
     [
         (RetryLater("away"), POLL_S),
-        (Held("another trainer is at work"), POLL_S),
+        (LockHeld("another trainer is at work"), POLL_S),
         (CannotContinue("diverged"), EVERY_S),
         (BadSetting("no GPU"), EVERY_S),
         (KeyError("unforeseen"), EVERY_S),
@@ -102,4 +102,4 @@ def test_a_look_that_fails_forgets_no_attempt(monkeypatch: pytest.MonkeyPatch, t
 
 
 def test_a_service_beside_a_run_by_hand_looks_again_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert served(monkeypatch, tmp_path, 2, [], [Held("pid 7"), None]) == [POLL_S] * 2
+    assert served(monkeypatch, tmp_path, 2, [], [LockHeld("pid 7"), None]) == [POLL_S] * 2

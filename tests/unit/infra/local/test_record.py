@@ -1,28 +1,13 @@
-"""One stack per state directory."""
-
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from infra.errors import CannotContinue
-from infra.local.lock import StackLock, holder
-from infra.local.record import ProcessRecord, StackRecord, StackState, State, lock_path, promoter_url, read_record, running_settings
+from infra.local.record import ProcessRecord, StackRecord, StackState, State, promoter_url, read_record, running_settings, stack_lock
 from infra.settings import load
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from infra.local.lock import StackLock
-lock = StackLock(Path(sys.argv[1]))
-lock.acquire()
-print("held", flush=True)
-time.sleep(60)
-"""
 
 
 def record(state: StackState = StackState.READY, pid: int | None = None) -> StackRecord:
@@ -30,35 +15,15 @@ def record(state: StackState = StackState.READY, pid: int | None = None) -> Stac
 
 
 def test_a_second_stack_is_refused_with_the_firsts_pid(tmp_path: Path) -> None:
-    first = StackLock(tmp_path / "lock")
+    first = stack_lock(tmp_path)
     first.acquire()
-    assert holder(tmp_path / "lock") == os.getpid()
     with pytest.raises(CannotContinue, match=rf"runs already in {tmp_path} \(pid {os.getpid()}\).*retouch down"):
-        StackLock(tmp_path / "lock").acquire()
+        stack_lock(tmp_path).acquire()
     first.release()
 
 
-def test_nothing_is_left_behind(tmp_path: Path) -> None:
-    lock = StackLock(tmp_path / "lock")
-    lock.acquire()
-    lock.release()
-    lock.release()
-    assert list(tmp_path.iterdir()) == []
-    assert holder(tmp_path / "lock") is None
-
-
-def test_a_killed_holders_lock_is_taken_over(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path / "lock")], stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdout is not None and other.stdout.readline() == "held\n"
-        assert holder(tmp_path / "lock") == other.pid
-        other.kill()
-    assert (tmp_path / "lock").exists() and holder(tmp_path / "lock") is None
-    StackLock(tmp_path / "lock").acquire()
-    assert holder(tmp_path / "lock") == os.getpid()
-
-
 def test_other_commands_find_the_running_stack(tmp_path: Path) -> None:
-    lock = StackLock(lock_path(tmp_path))
+    lock = stack_lock(tmp_path)
     lock.acquire()
     record().write(tmp_path)
     found = running_settings(load(stack={"dir": tmp_path}))
