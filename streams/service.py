@@ -1,8 +1,8 @@
-"""The streams process from start to stop: model, index, topics, then the Faust app under a supervisor.
+"""Runs the streams process: loads the model, opens the index, checks the topics, then runs the Faust app under a supervisor.
 
-The supervisor ends the process for a processor that failed, a Faust service that crashed, a call or a rebalance that does not end, and a
-fetcher that stands still before records; it never lets one of them hang unseen. Offsets stay uncommitted, a restart reads on from there.
-A store that is away ends nothing: its processor tries again for as long as that lasts, the others go on.
+The supervisor ends the process if a processor fails, a Faust service crashes, a call or a rebalance does not return, or a fetcher does not advance
+although there are records. Offsets stay uncommitted, and a restart continues from them. A store that is away does not end the process: its
+processor retries as long as needed, and the others continue.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 from infra.errors import CannotContinue, RetouchError, RetryLater
 from infra.process.lifecycle import FAILED, mark_ready
 from infra.settings import Settings
-from streams.app.join_state import Halves
+from streams.app.join_state import JoinState
 from streams.app.topology import prepare
-from streams.history.processor import History
+from streams.history.processor import HistoryProcessor
 from streams.index.edge import EdgeIndex
 from streams.index.embedder import Embedder, SentenceEmbedder
-from streams.index.history import HistoryIndex
-from streams.index.lazy_index import LateIndex
+from streams.index.history_index import HistoryIndex
+from streams.index.lazy_index import LazyIndex
 from streams.index.server import ServerIndex
-from streams.outcomes.processor import Outcomes
-from streams.retrieval.processor import Retrieval
+from streams.outcomes.processor import OutcomesProcessor
+from streams.retrieval.processor import RetrievalProcessor
 
 if TYPE_CHECKING:
     from streams.app.app import Runner
@@ -37,12 +37,12 @@ log = logging.getLogger(__name__)
 CHECK_S = 0.1
 DRAIN_S = 3.0
 STOP_S = 8.0
-#: History records embedded and written at once: several model calls share one write, which costs an fsync.
+#: Model calls for one batch of history: they share one write, which costs an fsync.
 HISTORY_CALLS = 4
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
-    """Serve until `stop` is set. Raises RetouchError when it cannot begin or go on."""
+    """Serve until `stop` is set. Raises RetouchError if it cannot start or continue."""
     settings.bootstrap_servers()
     embedder = SentenceEmbedder(settings.embedder)
     try:
@@ -53,14 +53,14 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
 
 async def _serve(settings: Settings, stop: threading.Event, embedder: Embedder) -> None:
-    await serve(settings, stop, embedder, await index_or_late(lambda: open_index(settings, embedder)))
+    await serve(settings, stop, embedder, await open_or_lazy(lambda: open_index(settings, embedder)))
 
 
 async def serve(settings: Settings, stop: threading.Event, embedder: Embedder, index: HistoryIndex) -> None:
-    """Serve with these parts until `stop` is set; closes the index. Raises RetouchError when it cannot begin or go on."""
+    """Serve with this embedder and index until `stop` is set, then close the index. Raises RetouchError if it cannot start or continue."""
     try:
         partitions = await asyncio.to_thread(prepare, settings, reread_history=await index.is_empty())
-        service = Service(settings, embedder, index, partitions)
+        service = StreamsService(settings, embedder, index, partitions)
         try:
             await service.start()
             await service.supervise(stop)
@@ -70,13 +70,13 @@ async def serve(settings: Settings, stop: threading.Event, embedder: Embedder, i
         await index.close()
 
 
-async def index_or_late(opening: Callable[[], Awaitable[HistoryIndex]]) -> HistoryIndex:
-    """The index, or what stands for it until it is there."""
+async def open_or_lazy(opener: Callable[[], Awaitable[HistoryIndex]]) -> HistoryIndex:
+    """The opened index, or a lazy one if the store is away."""
     try:
-        return await opening()
+        return await opener()
     except RetryLater as error:
-        log.warning("the index is away; everything else begins", extra={"reason": str(error)})
-        return LateIndex(opening)
+        log.warning("the index is away; starting without it", extra={"reason": str(error)})
+        return LazyIndex(opener)
 
 
 async def open_index(settings: Settings, embedder: Embedder) -> HistoryIndex:
@@ -86,22 +86,22 @@ async def open_index(settings: Settings, embedder: Embedder) -> HistoryIndex:
     return EdgeIndex(settings.index_dir, dimension=embedder.dimension, embedder=embedder.name)
 
 
-class Service:
-    """The app with its three processors, on the running event loop."""
+class StreamsService:
+    """The Faust app with its three processors, on the running event loop."""
 
     def __init__(self, settings: Settings, embedder: Embedder, index: HistoryIndex, partitions: int) -> None:
         from streams.app.app import Runner, make_app, state_table
 
         self._settings = settings
         self._failure: BaseException | None = None
-        self._assigned: set[tuple[str, int]] | None = None  # None until the group has met
-        self._calm_at = time.monotonic()
+        self._assigned: set[tuple[str, int]] | None = None  # None until the first assignment
+        self._settled_at = time.monotonic()
         self._app = make_app(settings)
-        halves = Halves(state_table(self._app, partitions))
+        state = JoinState(state_table(self._app, partitions))
         processors = (
-            History(embedder, index, batch=HISTORY_CALLS * settings.embedder.batch_size),
-            Retrieval(embedder, index, settings.retrieval.k_max),
-            Outcomes(halves, join_window_s=settings.streams.join_window_s, mine=self._joint_partitions),
+            HistoryProcessor(embedder, index, batch=HISTORY_CALLS * settings.embedder.batch_size),
+            RetrievalProcessor(embedder, index, settings.retrieval.k_max),
+            OutcomesProcessor(state, join_window_s=settings.streams.join_window_s, assigned=self._joint_partitions),
         )
         self._runners: list[Runner] = [Runner(self._app, processor, self._fail) for processor in processors]
         self._app.on_partitions_assigned.connect(self._on_assigned)
@@ -111,7 +111,7 @@ class Service:
         await asyncio.wait_for(self._app.start(), self._settings.streams.stall_timeout_s)
 
     async def supervise(self, stop: threading.Event) -> None:
-        """Returns when asked to stop; raises what ended the service."""
+        """Returns when `stop` is set. Raises the error that ended the service."""
         ready = False
         while not stop.is_set():
             self._check()
@@ -121,10 +121,10 @@ class Service:
             await asyncio.sleep(CHECK_S)
 
     async def close(self) -> None:
-        """Finish the batches in hand, commit, leave. Ends the process where Faust does not stop within its bound."""
+        """Finish the current batches, commit, leave the group. Ends the process if Faust does not stop within its bound."""
         drained, _ = await asyncio.wait([asyncio.ensure_future(runner.drain()) for runner in self._runners], timeout=DRAIN_S)
         if len(drained) < len(self._runners):
-            log.warning("stopping with batches in hand; they are read again after the restart")
+            log.warning("stopping before the current batches are done; the next start reads them again")
         try:
             await asyncio.wait_for(self._app.stop(), STOP_S)
         except TimeoutError:
@@ -135,7 +135,7 @@ class Service:
         self._failure = self._failure or error
 
     def _check(self) -> None:
-        """Raises what went wrong, or CannotContinue for what stands still."""
+        """Raises the failure, or CannotContinue for a stall."""
         failure = self._failure or (self._app.crash_reason if self._app.crashed else None)
         if isinstance(failure, RetouchError):
             raise failure
@@ -145,34 +145,34 @@ class Service:
             raise CannotContinue("Faust stopped by itself")
         now, bound = time.monotonic(), self._settings.streams.stall_timeout_s
         for runner in self._runners:
-            if runner.trying_since is not None and now - runner.trying_since > bound:
+            if runner.attempt_since is not None and now - runner.attempt_since > bound:
                 raise CannotContinue(f"{runner.processor.name} made no progress for {bound:g} s")
         if self._is_serving():
-            self._calm_at = now
+            self._settled_at = now
             self._check_fetching(now, bound)
             return
         self._fetching.clear()
-        if now - self._calm_at > bound:
+        if now - self._settled_at > bound:
             raise CannotContinue(f"the consumer group did not settle within {bound:g} s")
 
     def _check_fetching(self, now: float, bound: float) -> None:
-        """Raises CannotContinue for a partition with records ahead whose position does not move while its processor has nothing to do."""
-        consumer = self._app.consumer._thread._consumer  # Faust has no public way to a partition's position
+        """Raises CannotContinue if a partition has records ahead, its position does not move, and its processor is idle."""
+        consumer = self._app.consumer._thread._consumer  # Faust has no public access to a partition's position
         subscription = consumer._subscription.subscription
         assignment = subscription.assignment if subscription else None
         if assignment is None:
             return
-        waiting = {topic for runner in self._runners if not runner.busy for topic in runner.processor.topics}
+        idle = {topic for runner in self._runners if not runner.busy for topic in runner.processor.topics}
         before, self._fetching = self._fetching, {}
         for partition in assignment.tps:
             state = assignment.state_value(partition)
-            if partition.topic not in waiting or not state.has_valid_position or state.highwater is None:
+            if partition.topic not in idle or not state.has_valid_position or state.highwater is None:
                 continue
             position, since = before.get(partition, (-1, now))
             moves = state.position != position or state.highwater <= position
             self._fetching[partition] = (state.position, now if moves else since)
             if not moves and now - since > bound:
-                raise CannotContinue(f"{partition.topic}-{partition.partition} is not read any more: offset {position} of {state.highwater}")
+                raise CannotContinue(f"{partition.topic}-{partition.partition} is no longer read: offset {position} of {state.highwater}")
 
     def _is_serving(self) -> bool:
         return self._assigned is not None and not self._app.rebalancing and not self._app.in_recovery
@@ -181,4 +181,4 @@ class Service:
         self._assigned = {(partition.topic, partition.partition) for partition in assigned}
 
     def _joint_partitions(self) -> set[int]:
-        return {partition for topic, partition in self._assigned or () if topic in Outcomes.topics}
+        return {partition for topic, partition in self._assigned or () if topic in OutcomesProcessor.topics}

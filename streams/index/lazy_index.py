@@ -1,4 +1,4 @@
-"""A history index that is away when the process starts: opened by the first use that finds it, so that the processors which need none begin at once."""
+"""A history index whose store is away when the process starts. The first call that reaches the store opens it; until then the other processors work."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from datetime import datetime
 
 from infra.errors import CannotContinue
 from schemas.contexts import HistoryItem
-from streams.index.history import HistoryIndex, Point, Scope, Vector
+from streams.index.history_index import HistoryIndex, IndexPoint, Vector
+from streams.index.tenant_filter import Scope
 
 
-class LateIndex:
-    """`open_index` raises RetryLater while the store is away, and so does every use."""
+class LazyIndex:
+    """Every method raises RetryLater while `open_index` does."""
 
     def __init__(self, open_index: Callable[[], Awaitable[HistoryIndex]]) -> None:
         self._open_index = open_index
         self._opening = asyncio.Lock()
         self._index: HistoryIndex | None = None
 
-    async def upsert(self, points: Sequence[Point]) -> None:
+    async def upsert(self, points: Sequence[IndexPoint]) -> None:
         await (await self._opened()).upsert(points)
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
@@ -29,7 +30,7 @@ class LateIndex:
         return await (await self._opened()).count(scope)
 
     async def is_empty(self) -> bool:
-        """Not as far as anybody knows: where it turns out to be, the first use ends the process, and the next start fills it from the log."""
+        """False while the store is away. If the store turns out to be empty, the first call ends the process, and the next start fills the index."""
         return self._index is not None and await self._index.is_empty()
 
     async def close(self) -> None:
@@ -42,6 +43,6 @@ class LateIndex:
                 index = await self._open_index()
                 if await index.is_empty():
                     await index.close()
-                    raise CannotContinue("the index that was away came up empty; started again, this process fills it from the log")
+                    raise CannotContinue("the index was away and is empty now; the next start of this process fills it from the topic")
                 self._index = index
             return self._index

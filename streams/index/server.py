@@ -1,7 +1,7 @@
-"""The history index on a Qdrant server: one collection for all tenants, in the layout Qdrant advises for many of them.
+"""The history index on a Qdrant server: one collection for all tenants, in the layout that Qdrant recommends for multitenancy.
 
-No graph over everything (`m=0`), one per user (`payload_m=16`); `tenant` and `user` are tenant keys, so one user's points lie together.
-The server cannot tell tenants apart by itself: `Scope` is the only boundary.
+There is no global HNSW graph (`m=0`) but one per user (`payload_m=16`). `tenant` and `user` are tenant keys, so the server stores one user's points together.
+The server does not separate tenants: the filter of a `Scope` is the only boundary.
 """
 
 from __future__ import annotations
@@ -15,14 +15,15 @@ from infra.errors import BadSetting, CannotContinue, RetryLater
 from infra.settings import IndexSettings
 from infra.urls import without_user
 from schemas.contexts import HistoryItem
-from streams.index.history import DOMAIN, OCCURRED_AT, TENANT, USER, Point, Scope, Selection, Vector, best_first
+from streams.index.history_index import IndexPoint, Vector, best_first
+from streams.index.tenant_filter import DOMAIN, OCCURRED_AT, TENANT, USER, IndexFilter, Scope
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient, models
 
 
 class ServerIndex:
-    """Made by `open`, which creates the collection where it is missing."""
+    """Use `connect` or `open`, which create the collection if it is missing."""
 
     def __init__(self, client: AsyncQdrantClient, collection: str) -> None:
         self._client = client
@@ -46,32 +47,32 @@ class ServerIndex:
     @classmethod
     async def open(cls, client: AsyncQdrantClient, collection: str, *, dimension: int, embedder: str) -> Self:
         index = cls(client, collection)
-        async with _patience():
+        async with _server_errors():
             await index._ensure(dimension, embedder)
         return index
 
-    async def upsert(self, points: Sequence[Point]) -> None:
+    async def upsert(self, points: Sequence[IndexPoint]) -> None:
         from qdrant_client import models
 
         if not points:
             return
         rows = [models.PointStruct(id=str(point.id), vector=point.vector.tolist(), payload=point.payload()) for point in points]
-        async with _patience():
+        async with _server_errors():
             await self._client.upsert(self._collection, points=rows, wait=True)
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
-        async with _patience():
+        async with _server_errors():
             found = await self._client.query_points(
-                self._collection, query=vector.tolist(), query_filter=_filter(scope.before(before, domain)), limit=limit, with_payload=True
+                self._collection, query=vector.tolist(), query_filter=_server_filter(scope.before(before, domain)), limit=limit, with_payload=True
             )
         return best_first((hit.score, hit.payload or {}) for hit in found.points)
 
     async def count(self, scope: Scope) -> int:
-        async with _patience():
-            return int((await self._client.count(self._collection, count_filter=_filter(scope.everything()), exact=True)).count)
+        async with _server_errors():
+            return int((await self._client.count(self._collection, count_filter=_server_filter(scope.everything()), exact=True)).count)
 
     async def is_empty(self) -> bool:
-        async with _patience():
+        async with _server_errors():
             return int((await self._client.count(self._collection, exact=True)).count) == 0
 
     async def close(self) -> None:
@@ -105,13 +106,13 @@ class ServerIndex:
         found = {"name": (config.metadata or {}).get("embedder"), "dimension": getattr(config.params.vectors, "size", None)}
         if found != {"name": embedder, "dimension": dimension}:
             raise CannotContinue(
-                f"collection {self._collection!r} holds vectors of {found}, not of {embedder!r} with {dimension} dimensions: name another index.collection"
+                f"collection {self._collection!r} has vectors of {found}, not of {embedder!r} with {dimension} dimensions: set index.collection to another name"
             )
 
 
 @asynccontextmanager
-async def _patience() -> AsyncIterator[None]:
-    """What may pass by itself becomes RetryLater: no connection, too many requests, a fault of the server's."""
+async def _server_errors() -> AsyncIterator[None]:
+    """Turns client errors into ours: RetryLater for no connection, too many requests and server errors, CannotContinue for the rest."""
     from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
     try:
@@ -124,10 +125,10 @@ async def _patience() -> AsyncIterator[None]:
         raise CannotContinue(f"the Qdrant server refuses: {error.status_code} {error.reason_phrase}") from error
 
 
-def _filter(selection: Selection) -> models.Filter:
+def _server_filter(index_filter: IndexFilter) -> models.Filter:
     from qdrant_client import models
 
-    conditions: list[Any] = [models.FieldCondition(key=field, match=models.MatchValue(value=value)) for field, value in selection.equal.items()]
-    if selection.before_us is not None:
-        conditions.append(models.FieldCondition(key=OCCURRED_AT, range=models.Range(lt=selection.before_us)))
+    conditions: list[Any] = [models.FieldCondition(key=field, match=models.MatchValue(value=value)) for field, value in index_filter.equal.items()]
+    if index_filter.before_us is not None:
+        conditions.append(models.FieldCondition(key=OCCURRED_AT, range=models.Range(lt=index_filter.before_us)))
     return models.Filter(must=conditions)

@@ -1,7 +1,7 @@
-"""Responses and feedback into outcomes, whichever comes first; the user's own words go back to `interactions`.
+"""Joins responses and feedback to outcomes, whichever comes first. The user's own text goes back to `interactions`.
 
-Both topics are keyed by user and have equal partition counts, so both halves reach the same process. One stream reads both, record by record:
-no half can pass the other unseen. Every id is derived, so joining again after a restart repeats, and adds nothing.
+Both topics have the user as key and equally many partitions, so both records of a join reach the same process. One stream reads both topics record
+by record, so two records cannot miss each other. Every id is derived: joining again after a restart repeats a record and adds none.
 """
 
 from __future__ import annotations
@@ -17,101 +17,101 @@ from schemas.messages import Malformed
 from schemas.outcomes import Outcome
 from schemas.responses import Response
 from schemas.topics import FEEDBACK, INTERACTIONS, MAX_MESSAGE_BYTES, OUTCOMES, RESPONSES
-from streams.app.join_state import Half, Halves
-from streams.app.records import Arrival, Outgoing, outgoing, set_aside
+from streams.app.join_state import JoinState, PendingRecords
+from streams.app.records import ConsumedRecord, ProducedRecord, dead_letter_for, produced_record
 
-#: Feedback that may wait for one response, in bytes: it shares a changelog record.
-WAITING_BYTES = MAX_MESSAGE_BYTES
+#: Maximum bytes of feedback that waits for one response: it is one record of the changelog.
+PENDING_BYTES = MAX_MESSAGE_BYTES
 
 
-class Outcomes:
-    """`mine` tells the partitions assigned to this process; `now` is the wall clock, in seconds."""
+class OutcomesProcessor:
+    """`assigned` returns the partitions assigned to this process. `now` is the wall clock, in seconds."""
 
     name = "outcomes"
     topics = (RESPONSES.name, FEEDBACK.name)
     batch = 64
     linger_s = 0.001
 
-    def __init__(self, halves: Halves, *, join_window_s: float, mine: Callable[[], set[int]], now: Callable[[], float] = time.time) -> None:
-        self._halves = halves
+    def __init__(self, state: JoinState, *, join_window_s: float, assigned: Callable[[], set[int]], now: Callable[[], float] = time.time) -> None:
+        self._state = state
         self._window_s = join_window_s
-        self._mine = mine
+        self._assigned = assigned
         self._now = now
-        self._swept_at = now()
+        self._expired_at = now()
 
-    async def handle(self, arrivals: Sequence[Arrival]) -> list[Outgoing]:
-        """What follows from each record in turn, dead letters for what cannot be joined, and the state's changelog behind them."""
-        produced: list[Outgoing] = []
-        for arrival in arrivals:
+    async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
+        """The outcomes and interactions of each record in turn, dead letters for records that cannot be joined, and then the state's changelog."""
+        produced: list[ProducedRecord] = []
+        for record in records:
             try:
-                produced += self._on_response(arrival) if arrival.topic == RESPONSES.name else self._on_feedback(arrival)
+                produced += self._on_response(record) if record.topic == RESPONSES.name else self._on_feedback(record)
             except (Malformed, PoisonMessage) as error:
-                produced.append(set_aside(arrival, error))
+                produced.append(dead_letter_for(record, error))
         produced += self._expire()
-        return produced + self._halves.take_changes()
+        return produced + self._state.take_changes()
 
-    def _on_response(self, arrival: Arrival) -> list[Outgoing]:
-        response, _ = arrival.read(Response)
-        known = self._halves.response(response.query_id)
-        if known and owner(known.arrivals[0].read(Response)[0]) != owner(response):
+    def _on_response(self, record: ConsumedRecord) -> list[ProducedRecord]:
+        response, _ = record.read(Response)
+        earlier = self._state.response(response.query_id)
+        if earlier and user_of(earlier.records[0].read(Response)[0]) != user_of(response):
             raise PoisonMessage("its query_id is already that of another user's query")
-        self._halves.put_response(response.query_id, self._half(arrival))
-        waiting = self._halves.feedback(response.query_id)
-        if waiting is None:
+        self._state.put_response(response.query_id, self._pending(record))
+        pending = self._state.feedback(response.query_id)
+        if pending is None:
             return []
-        self._halves.drop_feedback(response.query_id, waiting)
-        return [record for feedback in waiting.arrivals for record in join(arrival, feedback)]
+        self._state.drop_feedback(response.query_id, pending)
+        return [produced for feedback in pending.records for produced in join(record, feedback)]
 
-    def _on_feedback(self, arrival: Arrival) -> list[Outgoing]:
-        feedback, _ = arrival.read(Feedback)
-        response = self._halves.response(feedback.query_id)
+    def _on_feedback(self, record: ConsumedRecord) -> list[ProducedRecord]:
+        feedback, _ = record.read(Feedback)
+        response = self._state.response(feedback.query_id)
         if response is not None:
-            return join(response.arrivals[0], arrival)
-        waiting = self._halves.feedback(feedback.query_id)
-        half = self._half(arrival) if waiting is None else Half(waiting.since_ms, waiting.partition, unrepeated(waiting.arrivals, arrival))
-        if len(half.to_bytes()) > WAITING_BYTES:
+            return join(response.records[0], record)
+        earlier = self._state.feedback(feedback.query_id)
+        pending = self._pending(record) if earlier is None else PendingRecords(earlier.since_ms, earlier.partition, with_record(earlier.records, record))
+        if len(pending.to_bytes()) > PENDING_BYTES:
             raise PoisonMessage("too much feedback waits for the response to its query")
-        self._halves.put_feedback(feedback.query_id, half)
+        self._state.put_feedback(feedback.query_id, pending)
         return []
 
-    def _expire(self) -> list[Outgoing]:
-        """Looks through all halves, so at most every minute."""
+    def _expire(self) -> list[ProducedRecord]:
+        """Dead letters for feedback whose response did not come. Reads the whole state, so it runs once a minute at most."""
         now = self._now()
-        if now - self._swept_at < min(60.0, self._window_s):
+        if now - self._expired_at < min(60.0, self._window_s):
             return []
-        self._swept_at = now
-        late = PoisonMessage(f"no response to its query came within {self._window_s:g} s")
-        expired = self._halves.expire(round((now - self._window_s) * 1000), self._mine())
-        return [set_aside(arrival, late) for half in expired for arrival in half.arrivals]
+        self._expired_at = now
+        error = PoisonMessage(f"no response to its query came within {self._window_s:g} s")
+        expired = self._state.expire(round((now - self._window_s) * 1000), self._assigned())
+        return [dead_letter_for(record, error) for pending in expired for record in pending.records]
 
-    def _half(self, arrival: Arrival) -> Half:
-        return Half(round(self._now() * 1000), arrival.partition, (arrival,))
+    def _pending(self, record: ConsumedRecord) -> PendingRecords:
+        return PendingRecords(round(self._now() * 1000), record.partition, (record,))
 
 
-def join(response_arrival: Arrival, feedback_arrival: Arrival) -> list[Outgoing]:
-    """The outcome and, where the user said something, the interaction; a dead letter for feedback that is not of the query's user.
+def join(response_record: ConsumedRecord, feedback_record: ConsumedRecord) -> list[ProducedRecord]:
+    """The outcome and, if the user wrote something, the interaction. A dead letter if the feedback is not by the query's user.
 
-    Both records have been read before. The trace that goes on is the query's.
+    Both records are readable. The output continues the query's trace.
     """
-    response, envelope = response_arrival.read(Response)
-    feedback, _ = feedback_arrival.read(Feedback)
-    if (feedback.tenant, feedback.user) != owner(response):
-        return [set_aside(feedback_arrival, PoisonMessage("its tenant or user is not that of its query"))]
+    response, envelope = response_record.read(Response)
+    feedback, _ = feedback_record.read(Feedback)
+    if (feedback.tenant, feedback.user) != user_of(response):
+        return [dead_letter_for(feedback_record, PoisonMessage("its tenant or user is not that of its query"))]
     outcome = Outcome.joined(response, feedback)
     try:
-        produced = [outgoing(OUTCOMES, outcome, id=outcome.outcome_id, traceparent=envelope.traceparent)]
-        interaction = own_words(response, feedback)
+        produced = [produced_record(OUTCOMES, outcome, id=outcome.outcome_id, traceparent=envelope.traceparent)]
+        interaction = interaction_from_feedback(response, feedback)
         if interaction is not None:
-            produced.append(outgoing(INTERACTIONS, interaction, id=interaction.interaction_id, traceparent=envelope.traceparent))
+            produced.append(produced_record(INTERACTIONS, interaction, id=interaction.interaction_id, traceparent=envelope.traceparent))
     except PoisonMessage as error:
-        return [set_aside(feedback_arrival, error)]
+        return [dead_letter_for(feedback_record, error)]
     return produced
 
 
-def own_words(response: Response, feedback: Feedback) -> Interaction | None:
-    """What the user wrote instead, as an interaction; never what a model wrote (docs/rules.md, 1). None for a bare score.
+def interaction_from_feedback(response: Response, feedback: Feedback) -> Interaction | None:
+    """The user's own text as an interaction, never model text (docs/rules.md, 1). None for a score without text.
 
-    It happened no earlier than the query, whatever the feedback's clock says: the same query asked again must not find its own truth.
+    `occurred_at` is not before the query, whatever the feedback's clock says: the same query asked again must not retrieve its own truth.
     """
     if feedback.truth is None or not feedback.truth.strip():
         return None
@@ -128,12 +128,13 @@ def own_words(response: Response, feedback: Feedback) -> Interaction | None:
     )
 
 
-def owner(response: Response) -> tuple[str, str]:
+def user_of(response: Response) -> tuple[str, str]:
+    """Tenant and user of the query."""
     query = response.context.draft.query
     return query.tenant, query.user
 
 
-def unrepeated(waiting: Sequence[Arrival], arrival: Arrival) -> tuple[Arrival, ...]:
-    """The waiting records and one more, unless it is one of them read again."""
-    places = {(each.topic, each.partition, each.offset) for each in waiting}
-    return (*waiting, arrival) if (arrival.topic, arrival.partition, arrival.offset) not in places else tuple(waiting)
+def with_record(pending: Sequence[ConsumedRecord], record: ConsumedRecord) -> tuple[ConsumedRecord, ...]:
+    """The pending records and `record`, unless it is one of them, read again."""
+    positions = {(each.topic, each.partition, each.offset) for each in pending}
+    return tuple(pending) if (record.topic, record.partition, record.offset) in positions else (*pending, record)

@@ -1,7 +1,7 @@
-"""Drafts into contexts: the user's own items nearest to `q + A_base`, before the query was asked (RPO, section 3.1).
+"""Turns drafts into contexts: the user's own items nearest to `q + A_base`, from before the query was asked (RPO, section 3.1).
 
-A query waits for nobody (docs/rules.md, 4): where there is no use in items any more, or the index is away, its context goes out without them and
-says why. An index that is away costs the queries of one batch at most TRIES times SEARCH_S, then nobody until it is tried again.
+A query never waits for the index (docs/rules.md, 4). If items are of no use any more, or the index is away, the context goes out without items and
+its status says why. An index that goes away costs one batch at most ATTEMPTS times SEARCH_S. After that no query waits until the circuit breaker closes.
 """
 
 from __future__ import annotations
@@ -19,31 +19,32 @@ from schemas.envelope import Envelope
 from schemas.ids import derive
 from schemas.messages import Malformed
 from schemas.topics import CONTEXTS, DRAFTS, MAX_MESSAGE_BYTES
-from streams.app.records import Arrival, Outgoing, outgoing, set_aside
+from streams.app.records import ConsumedRecord, ProducedRecord, dead_letter_for, produced_record
 from streams.index.embedder import Embedder
-from streams.index.history import HistoryIndex, Scope, Vector
+from streams.index.history_index import HistoryIndex, Vector
+from streams.index.tenant_filter import Scope
 from streams.retrieval.breaker import Breaker
 
 log = logging.getLogger(__name__)
 
-#: A response carries its context and an outcome carries the response, each in one record: a context leaves them half the room.
+#: A response holds its context and an outcome holds the response, each in one record, so a context takes half a record at most.
 CONTEXT_BYTES = MAX_MESSAGE_BYTES // 2
-#: A search takes milliseconds; one that takes this long counts as failed. The second try is for a connection that had grown stale.
+#: A search takes milliseconds; one that takes this long has failed. The second attempt is for a stale connection.
 SEARCH_S = 2.0
-TRIES = 2
+ATTEMPTS = 2
 
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Retrieval:
+class RetrievalProcessor:
     """`now` is the wall clock, for deadlines."""
 
     name = "retrieval"
     topics = (DRAFTS.name,)
     batch = 16
-    linger_s = 0.001  # only what is already there: a query waits for nobody
+    linger_s = 0.001  # takes only what has arrived, so that no query waits
 
     def __init__(self, embedder: Embedder, index: HistoryIndex, k_max: int, *, now: Callable[[], datetime] = _utc_now, breaker: Breaker | None = None) -> None:
         self._embedder = embedder
@@ -52,31 +53,31 @@ class Retrieval:
         self._now = now
         self._breaker = breaker or Breaker()
 
-    async def handle(self, arrivals: Sequence[Arrival]) -> list[Outgoing]:
-        """One context a readable draft, in order; dead letters for the others. Never raises RetryLater."""
+    async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
+        """One context for each readable draft, in order, and dead letters for the others. Never raises RetryLater."""
         started = time.perf_counter()
-        drafts: list[tuple[Arrival, Draft, Envelope]] = []
-        letters: list[Outgoing] = []
-        for arrival in arrivals:
+        drafts: list[tuple[ConsumedRecord, Draft, Envelope]] = []
+        letters: list[ProducedRecord] = []
+        for record in records:
             try:
-                drafts.append((arrival, *arrival.read(Draft)))
+                drafts.append((record, *record.read(Draft)))
             except Malformed as error:
-                letters.append(set_aside(arrival, error))
-        passed = [self._passes(draft) for _, draft, _ in drafts]
-        texts = [query_text(draft) for (_, draft, _), status in zip(drafts, passed, strict=True) if status is None]
+                letters.append(dead_letter_for(record, error))
+        skips = [self._skip_reason(draft) for _, draft, _ in drafts]
+        texts = [query_text(draft) for (_, draft, _), skip in zip(drafts, skips, strict=True) if skip is None]
         vectors = iter(await self._embedder.embed(texts, urgent=True) if texts else ())
-        contexts: list[Outgoing] = []
-        for (arrival, draft, envelope), status in zip(drafts, passed, strict=True):
-            items, outcome = await self._search(draft, next(vectors)) if status is None else ([], status)
-            context = context_of(draft, items, self._k_max, outcome, retrieve_ms=(time.perf_counter() - started) * 1000)
+        contexts: list[ProducedRecord] = []
+        for (record, draft, envelope), skip in zip(drafts, skips, strict=True):
+            items, status = await self._search(draft, next(vectors)) if skip is None else ([], skip)
+            context = context_of(draft, items, self._k_max, status, retrieve_ms=(time.perf_counter() - started) * 1000)
             try:
-                contexts.append(outgoing(CONTEXTS, context, id=derive("context", draft.query.query_id), traceparent=envelope.traceparent))
+                contexts.append(produced_record(CONTEXTS, context, id=derive("context", draft.query.query_id), traceparent=envelope.traceparent))
             except PoisonMessage as error:
-                letters.append(set_aside(arrival, error))
+                letters.append(dead_letter_for(record, error))
         return contexts + letters
 
-    def _passes(self, draft: Draft) -> RetrievalStatus | None:
-        """Why this draft's context goes out at once, without a look at the index; None where it is worth one."""
+    def _skip_reason(self, draft: Draft) -> RetrievalStatus | None:
+        """Why this draft's context goes out at once, without a search. None if the index is to be searched."""
         if draft.status is not DraftStatus.DRAFTED:
             return RetrievalStatus.NOT_NEEDED
         if self._left_s(draft) <= 0:
@@ -85,9 +86,9 @@ class Retrieval:
 
     async def _search(self, draft: Draft, vector: Vector) -> tuple[list[HistoryItem], RetrievalStatus]:
         query, reason = draft.query, ""
-        for _ in range(TRIES):
-            if (passes := self._passes(draft)) is not None:
-                return [], passes
+        for _ in range(ATTEMPTS):
+            if (skip := self._skip_reason(draft)) is not None:
+                return [], skip
             left_s = self._left_s(draft)
             try:
                 async with asyncio.timeout(min(SEARCH_S, left_s)):
@@ -95,7 +96,7 @@ class Retrieval:
             except RetryLater as error:
                 reason = str(error)
             except TimeoutError:
-                if left_s < SEARCH_S:  # too short a time to hold against the index
+                if left_s < SEARCH_S:  # the deadline was too near to blame the index
                     return [], RetrievalStatus.DEADLINE_PASSED
                 reason = f"no answer within {SEARCH_S:g} s"
             else:
@@ -110,12 +111,12 @@ class Retrieval:
 
 
 def query_text(draft: Draft) -> str:
-    """What is embedded of a query: `q + A_base`."""
+    """The text of a query that is embedded: `q + A_base`."""
     return f"{draft.query.text}\n{draft.answer}"
 
 
 def context_of(draft: Draft, items: Sequence[HistoryItem], k_max: int, retrieval: RetrievalStatus, retrieve_ms: float) -> Context:
-    """The context with as many of the best items as CONTEXT_BYTES hold; only items of tens of kilobytes ever go missing."""
+    """The context with as many of the best items as CONTEXT_BYTES hold. Only items of tens of kilobytes are ever left out."""
     context = Context(draft=draft, items=tuple(items), k_max=k_max, retrieve_ms=retrieve_ms, retrieval=retrieval)
     while context.items and len(context.to_bytes()) > CONTEXT_BYTES:
         context = context.model_copy(update={"items": context.items[:-1]})

@@ -21,8 +21,9 @@ from infra.settings import IndexSettings
 from schemas.contexts import Source
 from schemas.history import Interaction
 from streams.index.edge import EdgeIndex
-from streams.index.history import HistoryIndex, Point, Scope, Vector
+from streams.index.history_index import HistoryIndex, IndexPoint, Vector
 from streams.index.server import ServerIndex
+from streams.index.tenant_filter import Scope
 
 DIMENSION = 8
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -79,11 +80,11 @@ def toward(cosine: float) -> Vector:
 
 def point(
     name: object, scope: Scope = ALICE, *, vector: Vector | None = None, at: datetime = NOON, domain: str = "movie_tag", response: str = "comedy"
-) -> Point:
+) -> IndexPoint:
     interaction = Interaction.observed(
         tenant=scope.tenant, user=scope.user, source_id=name, domain=domain, content=f"content {name}", response=response, occurred_at=at
     )
-    return Point(interaction, Source(topic="interactions", partition=2, offset=7), axis(0) if vector is None else vector)
+    return IndexPoint(interaction, Source(topic="interactions", partition=2, offset=7), axis(0) if vector is None else vector)
 
 
 async def found(
@@ -98,7 +99,7 @@ async def test_a_new_index_is_empty_and_a_written_one_is_not(index: HistoryIndex
     assert not await index.is_empty()
 
 
-async def test_an_item_comes_back_whole(index: HistoryIndex) -> None:
+async def test_an_item_is_returned_complete(index: HistoryIndex) -> None:
     written = point(1, vector=toward(0.5), at=NOON + timedelta(microseconds=1))
     await index.upsert([written])
     (item,) = await index.search(ALICE, axis(0), NOON + timedelta(days=1), "movie_tag", 6)
@@ -109,68 +110,68 @@ async def test_an_item_comes_back_whole(index: HistoryIndex) -> None:
     assert item.score == pytest.approx(0.5, abs=1e-5)
 
 
-async def test_writing_twice_is_writing_once_and_the_later_wins(index: HistoryIndex) -> None:
+async def test_a_second_write_replaces_the_first(index: HistoryIndex) -> None:
     await index.upsert([point(1), point(1)])
     await index.upsert([point(1, response="drama")])
     assert await index.count(ALICE) == 1
     assert [item.response for item in await index.search(ALICE, axis(0), NOON + timedelta(days=1), "movie_tag", 6)] == ["drama"]
 
 
-async def test_writing_nothing_is_fine(index: HistoryIndex) -> None:
+async def test_writing_no_points_is_allowed(index: HistoryIndex) -> None:
     await index.upsert([])
     assert await index.count(ALICE) == 0
 
 
 @pytest.mark.parametrize("other", [Scope("acme", "bob"), Scope("globex", "alice"), Scope("alice", "acme"), Scope("acme", "Alice"), Scope("acme", "alice ")])
-async def test_nobody_sees_anothers_items(index: HistoryIndex, other: Scope) -> None:
+async def test_no_scope_sees_the_items_of_another(index: HistoryIndex, other: Scope) -> None:
     await index.upsert([point(1, ALICE)])
     assert await found(index, other) == []
     assert await index.count(other) == 0
 
 
-async def test_an_interaction_id_reused_by_another_user_overwrites_nothing(index: HistoryIndex) -> None:
+async def test_another_users_record_with_the_same_id_overwrites_nothing(index: HistoryIndex) -> None:
     mine = point(1, ALICE)
     stolen = mine.interaction.model_copy(update={"tenant": "globex", "content": "content forged"})
-    await index.upsert([mine, Point(stolen, mine.source, mine.vector)])
+    await index.upsert([mine, IndexPoint(stolen, mine.source, mine.vector)])
     assert await found(index, ALICE) == ["1"]
     assert await found(index, Scope("globex", "alice")) == ["forged"]
 
 
-async def test_the_wall_of_time_is_strict_to_the_microsecond(index: HistoryIndex) -> None:
+async def test_the_time_filter_is_strict_to_the_microsecond(index: HistoryIndex) -> None:
     tick = timedelta(microseconds=1)
     await index.upsert([point("before", at=NOON - tick), point("at", at=NOON), point("after", at=NOON + tick)])
     assert await found(index, before=NOON) == ["before"]
     assert set(await found(index, before=NOON + tick)) == {"before", "at"}
 
 
-async def test_time_before_1970_and_in_other_zones_is_time(index: HistoryIndex) -> None:
+async def test_times_before_1970_and_in_other_zones_are_compared_correctly(index: HistoryIndex) -> None:
     await index.upsert([point(1, at=datetime.fromisoformat("1950-01-01T00:00:00+09:00"))])
     assert await found(index, before=datetime(1949, 12, 31, 15, 0, 0, 1, tzinfo=UTC)) == ["1"]
     assert await found(index, before=datetime(1949, 12, 31, 15, tzinfo=UTC)) == []
 
 
-async def test_only_the_asked_domain_is_searched(index: HistoryIndex) -> None:
+async def test_only_the_domain_of_the_query_is_searched(index: HistoryIndex) -> None:
     await index.upsert([point("tag"), point("title", domain="scholarly_title")])
     assert await found(index, domain="scholarly_title") == ["title"]
     assert await index.count(ALICE) == 2
 
 
-async def test_the_nearest_come_first_and_no_more_than_asked(index: HistoryIndex) -> None:
+async def test_the_nearest_items_come_first_up_to_the_limit(index: HistoryIndex) -> None:
     await index.upsert([point(cosine, vector=toward(cosine)) for cosine in (0.2, 0.9, -0.5, 0.6)])
     assert await found(index) == ["0.9", "0.6", "0.2", "-0.5"]
     assert await found(index, limit=2) == ["0.9", "0.6"]
 
 
-async def test_equal_scores_are_ordered_younger_first(index: HistoryIndex) -> None:
+async def test_equal_scores_are_ordered_newest_first(index: HistoryIndex) -> None:
     await index.upsert([point(age, at=NOON - timedelta(days=age)) for age in (3, 1, 2)])
     assert await found(index) == ["1", "2", "3"]
 
 
 @pytest.mark.parametrize("user", ["*", "o'neill", '"; DROP', "アリス", "a\\b", "null", "%", "{user}", "é", "e\u0301", "👩\u200d🚀", "x" * 128])
-async def test_odd_user_ids_are_just_ids(index: HistoryIndex, user: str) -> None:
+async def test_unusual_user_ids_are_plain_ids(index: HistoryIndex, user: str) -> None:
     scope = Scope("acme", user)
     odd = point(1).interaction.model_copy(update={"user": user})
-    await index.upsert([point(2, ALICE), Point(odd, Source(topic="interactions", partition=0, offset=0), axis(0))])
+    await index.upsert([point(2, ALICE), IndexPoint(odd, Source(topic="interactions", partition=0, offset=0), axis(0))])
     assert await found(index, scope) == ["1"]
     assert await found(index, ALICE) == ["2"]
 
@@ -183,7 +184,7 @@ rows = st.lists(st.tuples(users, st.integers(0, 20), st.sampled_from(["movie_tag
 @pytest.mark.parametrize("kind", ["edge", "local"])
 @given(rows=rows, scope=users, wall=st.integers(0, 21), limit=st.integers(1, 10))
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-async def test_what_is_found_is_the_users_own_and_lies_before_the_wall(
+async def test_a_search_returns_only_the_users_own_items_from_before(
     tmp_path_factory: pytest.TempPathFactory, kind: str, rows: list[tuple[Scope, int, str, float]], scope: Scope, wall: int, limit: int
 ) -> None:
     index = await open_index(kind, tmp_path_factory.mktemp("index"))
@@ -204,7 +205,7 @@ async def test_what_is_found_is_the_users_own_and_lies_before_the_wall(
     assert [item.score for item in items] == pytest.approx(best, abs=1e-4)
 
 
-async def test_edge_keeps_its_items_when_opened_again(tmp_path: Path) -> None:
+async def test_edge_keeps_its_items_after_a_restart(tmp_path: Path) -> None:
     first = await open_index("edge", tmp_path)
     await first.upsert([point(1)])
     await first.close()
@@ -213,7 +214,7 @@ async def test_edge_keeps_its_items_when_opened_again(tmp_path: Path) -> None:
     await again.close()
 
 
-async def test_edge_keeps_what_upsert_returned_from_when_the_process_is_killed(tmp_path: Path) -> None:
+async def test_edge_keeps_written_items_after_kill_9(tmp_path: Path) -> None:
     script = (
         "import asyncio, os, signal, sys; from pathlib import Path; from tests.contract.test_index import open_index, point\n"
         "async def main():\n"
@@ -228,9 +229,9 @@ async def test_edge_keeps_what_upsert_returned_from_when_the_process_is_killed(t
     await again.close()
 
 
-async def test_edge_names_its_directory_when_another_holds_it(tmp_path: Path) -> None:
+async def test_edge_names_its_directory_if_another_process_has_opened_it(tmp_path: Path) -> None:
     held = await open_index("edge", tmp_path)
-    with pytest.raises(CannotContinue, match="another process holds it") as caught:
+    with pytest.raises(CannotContinue, match="another process has opened it") as caught:
         await open_index("edge", tmp_path)
     assert str(tmp_path) in str(caught.value)
     await held.close()
@@ -238,7 +239,7 @@ async def test_edge_names_its_directory_when_another_holds_it(tmp_path: Path) ->
 
 async def test_edge_refuses_vectors_of_another_model(tmp_path: Path) -> None:
     await (await open_index("edge", tmp_path)).close()
-    with pytest.raises(CannotContinue, match="holds vectors of"):
+    with pytest.raises(CannotContinue, match="has vectors of"):
         EdgeIndex(tmp_path / "index", dimension=DIMENSION, embedder="another")
 
 
@@ -249,6 +250,6 @@ async def test_the_server_index_refuses_vectors_of_another_model() -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Payload indexes have no effect", UserWarning)
         await ServerIndex.open(client, "history", dimension=DIMENSION, embedder="test")
-    with pytest.raises(CannotContinue, match="holds vectors of"):
+    with pytest.raises(CannotContinue, match="has vectors of"):
         await ServerIndex.open(client, "history", dimension=DIMENSION, embedder="another")
     await client.close()

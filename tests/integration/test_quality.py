@@ -22,7 +22,7 @@ from schemas.messages import Malformed, Message
 from schemas.quality import Quality, Span
 from schemas.topics import OUTCOMES, QUALITY, RESPONSES, SHADOWS, Topic
 from streams.quality.partition_metrics import Book, Place, Read
-from tests.integration.streams_process import running
+from tests.support.streams_process import running
 from tests.unit.streams.quality.records import answered, judged, unseen
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]

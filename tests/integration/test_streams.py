@@ -19,7 +19,7 @@ from schemas.envelope import read, seal
 from schemas.history import Interaction, Origin
 from schemas.outcomes import Outcome
 from schemas.topics import DRAFTS, FEEDBACK, INTERACTIONS, OUTCOMES, RESPONSES
-from tests.integration.streams_process import NOW, START_S, Platform, Streams, draft, response, running
+from tests.support.streams_process import NOW, START_S, Platform, Streams, draft, response, running
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -45,7 +45,7 @@ def platform(settings: Settings) -> Iterator[Platform]:
     opened.close()
 
 
-def test_a_draft_gets_its_users_nearest_items_and_nobody_elses(streams: Streams, platform: Platform) -> None:
+def test_a_draft_gets_only_its_users_nearest_items(streams: Streams, platform: Platform) -> None:
     other = f"{platform.user}-other"
     mine = [platform.did(text) for text in ("a voyage across the stormy sea", "a court case about tax law", "sailors lost on the ocean")]
     later = platform.did("the sea, seen after the question", at=NOW)
@@ -62,7 +62,7 @@ def test_a_draft_gets_its_users_nearest_items_and_nobody_elses(streams: Streams,
     assert {item.interaction_id for item in their_context.items} == {each.interaction_id for each in theirs}
 
 
-def test_response_and_feedback_become_an_outcome_and_the_users_words_history(streams: Streams, platform: Platform) -> None:
+def test_response_and_feedback_become_an_outcome_and_history(streams: Streams, platform: Platform) -> None:
     asked = platform.query("what shall I watch")
     told = platform.said(asked, "a quiet drama")
     platform.send(FEEDBACK, told)
@@ -77,7 +77,7 @@ def test_response_and_feedback_become_an_outcome_and_the_users_words_history(str
     assert [item.interaction_id for item in platform.context_with(later, items=1).items] == [words.interaction_id]
 
 
-def test_an_unusable_record_is_set_aside_byte_for_byte_and_the_rest_goes_on(streams: Streams, platform: Platform) -> None:
+def test_an_unreadable_record_is_dead_lettered_byte_for_byte(streams: Streams, platform: Platform) -> None:
     asked = platform.query("anything")
     headers = seal(draft(asked), id="x", source="/test")
     broken = f"not json {uuid.uuid4()}".encode()
@@ -94,7 +94,7 @@ def test_an_unusable_record_is_set_aside_byte_for_byte_and_the_rest_goes_on(stre
     assert platform.context_of(asked).items == ()
 
 
-def test_feedback_for_another_users_query_is_set_aside(streams: Streams, platform: Platform) -> None:
+def test_feedback_for_another_users_query_is_dead_lettered(streams: Streams, platform: Platform) -> None:
     asked = platform.query("mine alone")
     forged = platform.said(asked, "not mine", user=f"{platform.user}-other")
     platform.send(RESPONSES, response(asked))
@@ -106,7 +106,7 @@ def test_feedback_for_another_users_query_is_set_aside(streams: Streams, platfor
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL], ids=lambda signum: signum.name)
-def test_a_restart_keeps_history_and_half_joins(streams: Streams, platform: Platform, signum: signal.Signals) -> None:
+def test_a_restart_keeps_history_and_pending_joins(streams: Streams, platform: Platform, signum: signal.Signals) -> None:
     answered, told = platform.query("answered first"), platform.query("told first")
     platform.send(INTERACTIONS, platform.did("a voyage across the sea"))
     platform.send(RESPONSES, response(answered))
@@ -126,7 +126,7 @@ def test_a_restart_keeps_history_and_half_joins(streams: Streams, platform: Plat
     assert platform.context_with(platform.query("the sea"), items=1).items
 
 
-def test_users_words_are_in_no_log(streams: Streams, platform: Platform) -> None:
+def test_no_log_holds_users_text(streams: Streams, platform: Platform) -> None:
     secret = f"secret{uuid.uuid4().hex}"
     platform.send(INTERACTIONS, platform.did(secret))
     platform.context_with(platform.query(secret), items=1)
@@ -135,7 +135,7 @@ def test_users_words_are_in_no_log(streams: Streams, platform: Platform) -> None
     assert secret not in streams.log()
 
 
-def test_an_index_that_was_lost_is_filled_again_from_the_log(settings: Settings, streams: Streams, platform: Platform) -> None:
+def test_a_lost_index_is_filled_again_from_the_topic(settings: Settings, streams: Streams, platform: Platform) -> None:
     platform.send(INTERACTIONS, platform.did("a voyage across the sea"))
     platform.context_with(platform.query("the sea"), items=1)
     assert streams.stop() == 0
@@ -144,7 +144,7 @@ def test_an_index_that_was_lost_is_filled_again_from_the_log(settings: Settings,
         assert "history is read again from the start" in elsewhere.log()
 
 
-def test_an_impossible_setting_ends_the_process_at_once_with_one_line(tmp_path: Path) -> None:
+def test_an_impossible_setting_ends_the_process_with_one_line(tmp_path: Path) -> None:
     env = os.environ | {"RETOUCH_STACK__DIR": str(tmp_path), "KAFKA_BOOTSTRAP_SERVERS": ""}
     done = subprocess.run([sys.executable, "-m", "streams"], env=env, capture_output=True, timeout=START_S, check=False)
     assert done.returncode == 2

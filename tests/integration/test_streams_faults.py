@@ -15,7 +15,7 @@ from infra.local.broker import Broker
 from schemas.contexts import RetrievalStatus
 from streams.app.transport import BUFFERED, POLLED
 from tests.integration.brokers import own_broker
-from tests.integration.streams_site import STALL_S, Site
+from tests.support.streams_faults import STALL_S, Site
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -57,7 +57,7 @@ def under_load(site: Site) -> Iterator[None]:
         thread.join()
 
 
-def test_while_the_index_is_away_everything_else_goes_on_and_nothing_is_lost(site: Site) -> None:
+def test_nothing_is_lost_while_the_index_is_away(site: Site) -> None:
     with site.member(stall_s=STALL_S) as member:
         with site.fault("away"):
             site.tell(MORE_THAN_BUFFERED)
@@ -77,7 +77,7 @@ def test_while_the_index_is_away_everything_else_goes_on_and_nothing_is_lost(sit
         assert context.items
 
 
-def test_a_restart_while_the_index_is_away_loses_nothing_and_begins_without_it(site: Site) -> None:
+def test_a_restart_while_the_index_is_away_loses_nothing(site: Site) -> None:
     with site.member() as member:
         with site.fault("away"):
             site.tell(300)
@@ -90,7 +90,7 @@ def test_a_restart_while_the_index_is_away_loses_nothing_and_begins_without_it(s
         site.nothing_is_missing()
 
 
-def test_what_fails_or_stands_still_ends_the_process_unacknowledged_and_a_restart_handles_it(site: Site) -> None:
+def test_a_failure_or_stall_ends_the_process_and_a_restart_continues(site: Site) -> None:
     reasons = {"breaks": "streaming failed: ValueError", "hangs": "history made no progress", "still": "is not read any more"}
     with site.member(stall_s=STALL_S) as member:
         for fault, reason in reasons.items():
@@ -103,7 +103,7 @@ def test_what_fails_or_stands_still_ends_the_process_unacknowledged_and_a_restar
             site.nothing_is_missing()
 
 
-def test_kills_under_load_lose_nothing_and_repeat_under_equal_ids(site: Site) -> None:
+def test_kills_under_load_lose_nothing_and_repeat_with_equal_ids(site: Site) -> None:
     with site.member() as member:
         with under_load(site):
             for away in (True, False, False):
@@ -116,7 +116,7 @@ def test_kills_under_load_lose_nothing_and_repeat_under_equal_ids(site: Site) ->
         site.nothing_is_missing()
 
 
-def test_members_that_join_and_leave_repeat_at_most(site: Site) -> None:
+def test_members_that_join_and_leave_lose_nothing(site: Site) -> None:
     with site.member("one"):
         halves = site.answer(200)  # joined after their partitions have moved
         with under_load(site), site.member("two") as second:

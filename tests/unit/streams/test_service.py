@@ -11,8 +11,8 @@ import pytest
 
 from infra.errors import CannotContinue
 from infra.settings import Settings, load
-from streams.service import Service
-from tests.unit.streams.fakes import ListIndex, WordEmbedder
+from streams.service import StreamsService
+from tests.support.streams_fakes import ListIndex, WordEmbedder
 
 
 @pytest.fixture
@@ -20,39 +20,39 @@ def settings(tmp_path: Path) -> Settings:
     return load(kafka={"bootstrap_servers": "127.0.0.1:1"}, stack={"dir": tmp_path}, streams={"stall_timeout_s": 0.3})
 
 
-async def supervised(service: Service) -> None:
+async def supervised(service: StreamsService) -> None:
     await asyncio.wait_for(service.supervise(threading.Event()), 30)
 
 
-async def test_a_processor_that_failed_ends_the_service(settings: Settings) -> None:
-    service = Service(settings, WordEmbedder(), ListIndex(), partitions=2)
+async def test_a_failed_processor_ends_the_service(settings: Settings) -> None:
+    service = StreamsService(settings, WordEmbedder(), ListIndex(), partitions=2)
     service._fail(KeyError("bug"))
     with pytest.raises(CannotContinue, match="streaming failed: KeyError"):
         await supervised(service)
 
 
-async def test_a_batch_that_does_not_end_ends_the_service(settings: Settings) -> None:
-    service = Service(settings, WordEmbedder(), ListIndex(), partitions=2)
-    service._runners[1].trying_since = time.monotonic() - 1
+async def test_a_call_that_does_not_return_ends_the_service(settings: Settings) -> None:
+    service = StreamsService(settings, WordEmbedder(), ListIndex(), partitions=2)
+    service._runners[1].attempt_since = time.monotonic() - 1
     with pytest.raises(CannotContinue, match="retrieval made no progress"):
         await supervised(service)
 
 
-async def test_a_group_that_never_meets_ends_the_service(settings: Settings) -> None:
-    service = Service(settings, WordEmbedder(), ListIndex(), partitions=2)
+async def test_a_group_that_never_settles_ends_the_service(settings: Settings) -> None:
+    service = StreamsService(settings, WordEmbedder(), ListIndex(), partitions=2)
     with pytest.raises(CannotContinue, match="did not settle"):
         await supervised(service)
 
 
 async def test_a_crash_of_faust_ends_the_service(settings: Settings) -> None:
-    service = Service(settings, WordEmbedder(), ListIndex(), partitions=2)
+    service = StreamsService(settings, WordEmbedder(), ListIndex(), partitions=2)
     await service._app.crash(ConnectionError("gone"))
     with pytest.raises(CannotContinue, match="ConnectionError"):
         await supervised(service)
 
 
-async def test_being_asked_to_stop_is_no_failure(settings: Settings) -> None:
-    service = Service(settings, WordEmbedder(), ListIndex(), partitions=2)
+async def test_a_stop_is_not_a_failure(settings: Settings) -> None:
+    service = StreamsService(settings, WordEmbedder(), ListIndex(), partitions=2)
     stop = threading.Event()
     stop.set()
     await service.supervise(stop)

@@ -14,7 +14,7 @@ from schemas.outcomes import Outcome
 from schemas.queries import Query, Strategy
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
 from schemas.shadows import Shadow
-from tests.unit.streams.fakes import NOON
+from tests.support.streams_fakes import NOON
 
 EXPERIMENT = derive("experiment", "of a test")
 MODEL = ModelVersion(name="reflector", version="3", digest="d")

@@ -9,14 +9,15 @@ import pytest
 from infra.errors import RetryLater
 from schemas.history import Interaction
 from schemas.topics import INTERACTIONS
-from streams.history.processor import History, text_of
-from streams.index.history import Point, Scope, best_first
-from tests.unit.streams.fakes import AwayIndex, ListIndex, WordEmbedder, arrive, interaction
+from streams.history.processor import HistoryProcessor, text_of
+from streams.index.history_index import IndexPoint, best_first
+from streams.index.tenant_filter import Scope
+from tests.support.streams_fakes import AwayIndex, ListIndex, WordEmbedder, arrive, interaction
 
 
-async def test_interactions_reach_the_index_with_their_place_in_the_log() -> None:
+async def test_interactions_reach_the_index_with_their_offset() -> None:
     index = ListIndex()
-    history = History(WordEmbedder(), index, batch=8)
+    history = HistoryProcessor(WordEmbedder(), index, batch=8)
     assert await history.handle([arrive(INTERACTIONS.name, interaction("sea"), partition=3, offset=41)]) == []
     (point,) = index.points.values()
     assert (point.source.topic, point.source.partition, point.source.offset) == ("interactions", 3, 41)
@@ -25,7 +26,7 @@ async def test_interactions_reach_the_index_with_their_place_in_the_log() -> Non
 
 async def test_a_batch_is_one_background_call_and_a_repeat_adds_nothing() -> None:
     index, embedder = ListIndex(), WordEmbedder()
-    history = History(embedder, index, batch=8)
+    history = HistoryProcessor(embedder, index, batch=8)
     batch = [arrive(INTERACTIONS.name, interaction(name), offset=n) for n, name in enumerate(("sea", "war"))]
     await history.handle(batch)
     await history.handle(batch)
@@ -33,9 +34,9 @@ async def test_a_batch_is_one_background_call_and_a_repeat_adds_nothing() -> Non
     assert [urgent for _, urgent in embedder.asked] == [False, False]
 
 
-async def test_a_batch_that_comes_again_after_a_failed_write_is_not_embedded_again() -> None:
+async def test_a_batch_is_not_embedded_again_after_a_failed_write() -> None:
     index, embedder = AwayIndex(times=2), WordEmbedder()
-    history = History(embedder, index, batch=8)
+    history = HistoryProcessor(embedder, index, batch=8)
     batch = [arrive(INTERACTIONS.name, interaction("sea"))]
     for _ in range(2):
         with pytest.raises(RetryLater):
@@ -46,32 +47,32 @@ async def test_a_batch_that_comes_again_after_a_failed_write_is_not_embedded_aga
     assert await index.count(Scope("acme", "alice")) == 2
 
 
-async def test_a_bad_record_is_set_aside_and_the_rest_of_its_batch_is_indexed() -> None:
+async def test_a_bad_record_is_dead_lettered_and_its_batch_is_indexed() -> None:
     index = ListIndex()
     good = arrive(INTERACTIONS.name, interaction("sea"))
     bad = arrive(INTERACTIONS.name, interaction("war"), offset=1).__class__("interactions", 1, 1, 0, b"k", b"{", good.headers)
-    (letter,) = await History(WordEmbedder(), index, batch=8).handle([bad, good])
+    (letter,) = await HistoryProcessor(WordEmbedder(), index, batch=8).handle([bad, good])
     assert (letter.topic, letter.key, letter.value) == ("interactions-dlt", b"k", b"{")
     assert await index.count(Scope("acme", "alice")) == 1
 
 
-async def test_an_instant_beyond_the_calendar_is_set_aside() -> None:
+async def test_a_time_beyond_the_calendar_is_dead_lettered() -> None:
     index = ListIndex()
     good = arrive(INTERACTIONS.name, interaction("sea"))
     assert good.value and b'"2026-05-01T12:00:00Z"' in good.value
     bad = replace(good, value=good.value.replace(b'"2026-05-01T12:00:00Z"', b'"0001-01-01T00:00:00+01:00"'))
-    (letter,) = await History(WordEmbedder(), index, batch=8).handle([bad])
+    (letter,) = await HistoryProcessor(WordEmbedder(), index, batch=8).handle([bad])
     assert letter.topic == "interactions-dlt" and await index.is_empty()
 
 
 @pytest.mark.parametrize("at", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
-def test_every_instant_a_message_holds_comes_back_from_the_index(at: datetime) -> None:
+def test_every_valid_time_survives_the_index_payload(at: datetime) -> None:
     kept = arrive(INTERACTIONS.name, interaction("sea", at=at))
-    point = Point(kept.read(Interaction)[0], kept.source, np.zeros(1, dtype=np.float32))
+    point = IndexPoint(kept.read(Interaction)[0], kept.source, np.zeros(1, dtype=np.float32))
     (item,) = best_first([(0.5, point.payload())])
     assert item.occurred_at == at
 
 
-def test_what_is_embedded_is_content_and_response_where_they_say_something() -> None:
+def test_content_and_response_are_embedded_unless_blank() -> None:
     assert text_of(interaction("sea")) == "about sea\ncomedy"
     assert text_of(interaction("sea", content="  ")) == "comedy"

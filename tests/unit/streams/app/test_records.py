@@ -8,8 +8,8 @@ from infra.errors import PoisonMessage
 from schemas.history import Interaction
 from schemas.messages import Malformed
 from schemas.topics import INTERACTIONS, MAX_MESSAGE_BYTES, OUTCOMES
-from streams.app.records import Arrival, outgoing, set_aside
-from tests.unit.streams.fakes import TRACE, arrive, feedback, interaction, query
+from streams.app.records import ConsumedRecord, dead_letter_for, produced_record
+from tests.support.streams_fakes import TRACE, arrive, feedback, interaction, query
 
 GOOD = arrive("interactions", interaction("sea"), partition=2, offset=9)
 
@@ -27,15 +27,15 @@ GOOD = arrive("interactions", interaction("sea"), partition=2, offset=9)
         (replace(GOOD, value=GOOD.value and GOOD.value.replace(b'"about sea"', b'"' + b"x" * 40_000 + b'"')), "string_too_long"),
     ],
 )
-def test_an_unusable_record_is_malformed_and_its_reason_holds_no_text(bad: Arrival, reason: str) -> None:
+def test_an_unusable_record_is_malformed_and_its_reason_holds_no_text(bad: ConsumedRecord, reason: str) -> None:
     with pytest.raises(Malformed, match=reason) as caught:
         bad.read(Interaction)
     assert "about sea" not in str(caught.value) and "xxx" not in str(caught.value)
 
 
-def test_a_dead_letter_is_the_record_byte_for_byte_with_its_origin_behind() -> None:
+def test_a_dead_letter_is_the_same_bytes_plus_origin_headers() -> None:
     bad = replace(GOOD, key=None, value=b"\x00\xff")
-    letter = set_aside(bad, Malformed("why"))
+    letter = dead_letter_for(bad, Malformed("why"))
     assert (letter.topic, letter.key, letter.value) == ("interactions-dlt", None, b"\x00\xff")
     assert tuple(letter.headers[: len(bad.headers)]) == bad.headers
     added = dict(letter.headers[len(bad.headers) :])
@@ -44,23 +44,23 @@ def test_a_dead_letter_is_the_record_byte_for_byte_with_its_origin_behind() -> N
     assert added["kafka_dlt-exception-message"] == b"why"
 
 
-def test_a_record_of_nothing_can_be_produced_as_a_dead_letter() -> None:
-    letter = set_aside(replace(GOOD, key=None, value=None), Malformed("why"))
+def test_a_record_without_key_and_value_can_be_dead_lettered() -> None:
+    letter = dead_letter_for(replace(GOOD, key=None, value=None), Malformed("why"))
     assert (letter.key, letter.value) == (None, b"")
 
 
-def test_a_message_goes_out_under_its_own_key_with_its_trace() -> None:
+def test_a_message_is_produced_with_its_key_and_trace() -> None:
     message = interaction("sea")
-    record = outgoing(INTERACTIONS, message, id=message.interaction_id, traceparent=TRACE)
+    record = produced_record(INTERACTIONS, message, id=message.interaction_id, traceparent=TRACE)
     assert (record.topic, record.key, record.partition) == ("interactions", b"acme/alice", None)
     assert dict(record.headers)["ce_id"] == str(message.interaction_id).encode()
     assert dict(record.headers)["traceparent"] == TRACE.encode()
 
 
-def test_a_message_larger_than_its_topic_takes_is_refused() -> None:
+def test_a_message_larger_than_its_topic_allows_is_rejected() -> None:
     class Huge(Interaction, wire="test.huge", version=1):
         def to_bytes(self) -> bytes:
             return b"x" * MAX_MESSAGE_BYTES
 
     with pytest.raises(PoisonMessage, match="outcomes message would have"):
-        outgoing(OUTCOMES, Huge(**interaction("sea").model_dump()), id="1", traceparent=TRACE)
+        produced_record(OUTCOMES, Huge(**interaction("sea").model_dump()), id="1", traceparent=TRACE)

@@ -18,9 +18,10 @@ from schemas.history import Interaction
 from schemas.messages import Message
 from schemas.queries import Query, Strategy
 from schemas.responses import Provenance, Response, ResponseStatus
-from streams.app.records import Arrival
+from streams.app.records import ConsumedRecord
 from streams.index.embedder import Matrix
-from streams.index.history import Point, Scope, Vector, best_first
+from streams.index.history_index import IndexPoint, Vector, best_first
+from streams.index.tenant_filter import Scope
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 WORDS = ("sea", "war", "love", "space")
@@ -47,9 +48,9 @@ class ListIndex:
     """The protocol over a dict of points, by plain comparison."""
 
     def __init__(self) -> None:
-        self.points: dict[uuid.UUID, Point] = {}
+        self.points: dict[uuid.UUID, IndexPoint] = {}
 
-    async def upsert(self, points: Sequence[Point]) -> None:
+    async def upsert(self, points: Sequence[IndexPoint]) -> None:
         self.points |= {point.id: point for point in points}
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
@@ -65,7 +66,7 @@ class ListIndex:
     async def close(self) -> None:
         pass
 
-    def _of(self, scope: Scope) -> list[Point]:
+    def _of(self, scope: Scope) -> list[IndexPoint]:
         return [p for p in self.points.values() if (p.interaction.tenant, p.interaction.user) == (scope.tenant, scope.user)]
 
 
@@ -76,7 +77,7 @@ class AwayIndex(ListIndex):
         super().__init__()
         self.left, self.uses, self._hangs = times, 0, hangs
 
-    async def upsert(self, points: Sequence[Point]) -> None:
+    async def upsert(self, points: Sequence[IndexPoint]) -> None:
         await self._is_there()
         await super().upsert(points)
 
@@ -93,11 +94,11 @@ class AwayIndex(ListIndex):
             raise RetryLater("the index is away")
 
 
-def arrive(topic: str, message: Message, *, partition: int = 1, offset: int = 0) -> Arrival:
+def arrive(topic: str, message: Message, *, partition: int = 1, offset: int = 0) -> ConsumedRecord:
     """The record as its topic brings it."""
     headers = seal(message, id="any", source="/test", traceparent=TRACE)
     key: bytes = message.key  # type: ignore[attr-defined]
-    return Arrival(topic, partition, offset, 1_700_000_000_000, key, message.to_bytes(), tuple(headers))
+    return ConsumedRecord(topic, partition, offset, 1_700_000_000_000, key, message.to_bytes(), tuple(headers))
 
 
 def interaction(name: str, *, user: str = "alice", at: datetime = NOON, domain: str = "movie_tag", content: str | None = None) -> Interaction:

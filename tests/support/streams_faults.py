@@ -20,7 +20,7 @@ from schemas.feedback import Feedback
 from schemas.outcomes import Outcome
 from schemas.queries import Query
 from schemas.topics import CONTEXTS, DRAFTS, FEEDBACK, INTERACTIONS, OUTCOMES, RESPONSES
-from tests.integration.streams_process import NOW, Platform, Streams, draft, response, running
+from tests.support.streams_process import NOW, Platform, Streams, draft, response, running
 from traffic.lag import GroupLag
 
 BOUND_S = 60.0
@@ -45,7 +45,7 @@ class Site:
     @contextmanager
     def member(self, instance: str = "one", *, stall_s: float = LONG_STALL_S) -> Iterator[Streams]:
         more = {"RETOUCH_KAFKA__INSTANCE": instance, "RETOUCH_KAFKA__SESSION_TIMEOUT_MS": "6000", "RETOUCH_STREAMS__STALL_TIMEOUT_S": str(stall_s)}
-        with running(self._settings(instance), "tests.integration.streams_member", **more) as process:
+        with running(self._settings(instance), "tests.support.streams_member", **more) as process:
             yield process
 
     @contextmanager

@@ -11,7 +11,7 @@ class Clock:
         return self.now
 
 
-def test_a_failure_opens_it_for_a_while() -> None:
+def test_a_failure_opens_the_breaker_for_a_while() -> None:
     clock = Clock()
     breaker = Breaker(clock)
     assert not breaker.is_open
@@ -21,7 +21,7 @@ def test_a_failure_opens_it_for_a_while() -> None:
     assert not breaker.is_open
 
 
-def test_pauses_grow_to_a_bound_and_begin_again_behind_a_success() -> None:
+def test_pauses_grow_to_a_bound_and_restart_after_a_success() -> None:
     breaker = Breaker(Clock())
     pauses = [breaker.failed() for _ in range(12)]
     assert pauses[:3] == [FIRST_PAUSE_S, 2 * FIRST_PAUSE_S, 4 * FIRST_PAUSE_S] and pauses[-1] == LAST_PAUSE_S

@@ -1,4 +1,4 @@
-"""`python -m tests.integration.streams_member`: the streams process with a small embedder and an index in a file that several members share.
+"""`python -m tests.support.streams_member`: the streams process with a small embedder and an index in a file that several members share.
 
 Files beside it are faults: `away` (the index asks to be tried later), `hangs` (a write never returns), `breaks` (a write raises), `still` (nothing is fetched).
 """
@@ -19,10 +19,11 @@ from infra.errors import RetryLater
 from infra.process.lifecycle import run_process
 from infra.settings import Settings
 from schemas.contexts import HistoryItem
-from streams.app.transport import Consumer
-from streams.index.history import Point, Scope, Vector
-from streams.service import index_or_late, serve
-from tests.unit.streams.fakes import ListIndex, WordEmbedder
+from streams.app.transport import BufferedConsumer
+from streams.index.history_index import IndexPoint, Vector
+from streams.index.tenant_filter import Scope
+from streams.service import open_or_lazy, serve
+from tests.support.streams_fakes import ListIndex, WordEmbedder
 
 
 class FileIndex(ListIndex):
@@ -35,7 +36,7 @@ class FileIndex(ListIndex):
         self._is_there()
         self._file = os.open(directory / "points.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    async def upsert(self, points: Sequence[Point]) -> None:
+    async def upsert(self, points: Sequence[IndexPoint]) -> None:
         self._is_there()
         if self._has("hangs"):
             await asyncio.Event().wait()
@@ -62,7 +63,7 @@ class FileIndex(ListIndex):
 
 def run(settings: Settings, stop: threading.Event) -> None:
     directory = settings.stack.dir.parent
-    getmany = Consumer._getmany
+    getmany = BufferedConsumer._getmany
 
     async def nothing_while_still(self: Any, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
         if (directory / "still").exists():
@@ -70,7 +71,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
             return {}
         return await getmany(self, active_partitions, timeout)
 
-    Consumer._getmany = nothing_while_still  # type: ignore[method-assign]
+    BufferedConsumer._getmany = nothing_while_still  # type: ignore[method-assign]
     asyncio.run(_serve(settings, stop, directory))
 
 
@@ -78,7 +79,7 @@ async def _serve(settings: Settings, stop: threading.Event, directory: Path) -> 
     async def opening() -> FileIndex:
         return FileIndex(directory, settings.kafka.instance or "")
 
-    await serve(settings, stop, WordEmbedder(), await index_or_late(opening))
+    await serve(settings, stop, WordEmbedder(), await open_or_lazy(opening))
 
 
 if __name__ == "__main__":

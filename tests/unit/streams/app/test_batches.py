@@ -7,7 +7,7 @@ import pytest
 
 from infra.errors import CannotContinue, RetryLater
 from infra.telemetry.metrics import RetryReason
-from streams.app.app import batches, patiently
+from streams.app.app import batches, retry_until_done
 
 
 async def pieces(queue: asyncio.Queue[int | None]) -> AsyncIterator[int]:
@@ -22,13 +22,13 @@ def filled(*numbers: int | None) -> asyncio.Queue[int | None]:
     return queue
 
 
-async def test_what_is_there_comes_in_full_batches() -> None:
+async def test_available_events_come_in_full_batches() -> None:
     stream = batches(pieces(filled(1, 2, 3, 4, 5)), most=2, linger_s=5)
     assert [await asyncio.wait_for(anext(stream), 5) for _ in range(2)] == [[1, 2], [3, 4]]
     await stream.aclose()  # type: ignore[attr-defined]  # an async generator
 
 
-async def test_a_batch_does_not_wait_for_what_is_not_there() -> None:
+async def test_a_batch_does_not_wait_longer_than_its_linger_time() -> None:
     queue = filled(1, 2)
     stream = batches(pieces(queue), most=8, linger_s=0.01)
     assert await asyncio.wait_for(anext(stream), 5) == [1, 2]
@@ -37,7 +37,7 @@ async def test_a_batch_does_not_wait_for_what_is_not_there() -> None:
     await stream.aclose()  # type: ignore[attr-defined]  # an async generator
 
 
-async def test_an_attempt_is_repeated_until_it_works() -> None:
+async def test_an_attempt_is_retried_until_it_succeeds() -> None:
     left = [RetryLater("away"), RetryLater("away")]
 
     async def attempt() -> str:
@@ -45,12 +45,12 @@ async def test_an_attempt_is_repeated_until_it_works() -> None:
             raise left.pop()
         return "done"
 
-    assert await patiently(attempt, "test", RetryReason.OTHER) == "done"
+    assert await retry_until_done(attempt, "test", RetryReason.OTHER) == "done"
 
 
-async def test_what_cannot_continue_is_not_repeated() -> None:
+async def test_cannot_continue_is_not_retried() -> None:
     async def attempt() -> None:
         raise CannotContinue("broken")
 
     with pytest.raises(CannotContinue):
-        await patiently(attempt, "test", RetryReason.OTHER)
+        await retry_until_done(attempt, "test", RetryReason.OTHER)

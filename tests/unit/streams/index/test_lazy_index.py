@@ -8,17 +8,18 @@ import pytest
 from infra.errors import CannotContinue, RetryLater
 from schemas.history import Interaction
 from schemas.topics import INTERACTIONS
-from streams.index.history import HistoryIndex, Point, Scope
-from streams.index.lazy_index import LateIndex
-from streams.service import index_or_late
-from tests.unit.streams.fakes import NOON, ListIndex, arrive, interaction
+from streams.index.history_index import HistoryIndex, IndexPoint
+from streams.index.lazy_index import LazyIndex
+from streams.index.tenant_filter import Scope
+from streams.service import open_or_lazy
+from tests.support.streams_fakes import NOON, ListIndex, arrive, interaction
 
 SCOPE = Scope("acme", "alice")
 
 
-def point() -> Point:
+def point() -> IndexPoint:
     arrival = arrive(INTERACTIONS.name, interaction("sea"))
-    return Point(arrival.read(Interaction)[0], arrival.source, np.ones(1, dtype=np.float32))
+    return IndexPoint(arrival.read(Interaction)[0], arrival.source, np.ones(1, dtype=np.float32))
 
 
 class Store:
@@ -36,16 +37,16 @@ class Store:
         return self.index
 
 
-async def test_an_index_that_is_there_is_used_as_it_is() -> None:
+async def test_an_available_index_is_used_directly() -> None:
     store = Store(ListIndex())
     store.there = True
-    assert await index_or_late(store.open) is store.index
+    assert await open_or_lazy(store.open) is store.index
 
 
-async def test_an_index_that_is_away_asks_to_be_tried_later_until_it_is_there_and_is_opened_once() -> None:
+async def test_an_index_that_is_away_raises_retry_later_and_is_opened_once() -> None:
     store = Store(ListIndex())
     await store.index.upsert([point()])
-    late = await index_or_late(store.open)
+    late = await open_or_lazy(store.open)
     assert not await late.is_empty(), "what is not known to be empty is not filled again"
     with pytest.raises(RetryLater):
         await late.upsert([point()])
@@ -58,10 +59,10 @@ async def test_an_index_that_is_away_asks_to_be_tried_later_until_it_is_there_an
     await late.close()
 
 
-async def test_an_index_that_comes_up_empty_ends_the_process_which_then_fills_it_from_the_log() -> None:
+async def test_an_index_that_turns_out_to_be_empty_ends_the_process() -> None:
     store = Store(ListIndex())
-    late = LateIndex(store.open)
+    late = LazyIndex(store.open)
     store.there = True
-    with pytest.raises(CannotContinue, match="came up empty"):
+    with pytest.raises(CannotContinue, match="is empty now"):
         await late.upsert([point()])
     assert not store.index.points

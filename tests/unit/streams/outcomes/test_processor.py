@@ -10,12 +10,12 @@ from schemas.envelope import read
 from schemas.history import Interaction, Origin
 from schemas.outcomes import Outcome
 from schemas.topics import FEEDBACK, RESPONSES
-from streams.app.join_state import CHANGELOG, Halves
-from streams.app.records import Arrival, Outgoing
-from streams.history.processor import History
-from streams.index.history import Scope
-from streams.outcomes.processor import Outcomes
-from tests.unit.streams.fakes import TRACE, ListIndex, WordEmbedder, arrive, feedback, query, response
+from streams.app.join_state import CHANGELOG, JoinState
+from streams.app.records import ConsumedRecord, ProducedRecord
+from streams.history.processor import HistoryProcessor
+from streams.index.tenant_filter import Scope
+from streams.outcomes.processor import OutcomesProcessor
+from tests.support.streams_fakes import TRACE, ListIndex, WordEmbedder, arrive, feedback, query, response
 
 
 class Join:
@@ -23,7 +23,7 @@ class Join:
 
     def __init__(self) -> None:
         self.now = 1_000_000.0
-        self.changelog: list[Outgoing] = []
+        self.changelog: list[ProducedRecord] = []
         self.restart()
 
     def restart(self) -> None:
@@ -34,30 +34,30 @@ class Join:
                 self.entries.pop(record.key, None)
             else:
                 self.entries[record.key] = record.value
-        self.processor = Outcomes(Halves(self.entries), join_window_s=3600, mine=lambda: {0, 1}, now=lambda: self.now)
+        self.processor = OutcomesProcessor(JoinState(self.entries), join_window_s=3600, assigned=lambda: {0, 1}, now=lambda: self.now)
 
-    async def handle(self, *arrivals: Arrival) -> list[Outgoing]:
+    async def handle(self, *records: ConsumedRecord) -> list[ProducedRecord]:
         """What goes to topics other than the changelog."""
-        produced = await self.processor.handle(arrivals)
+        produced = await self.processor.handle(records)
         self.changelog += [record for record in produced if record.topic == CHANGELOG]
         return [record for record in produced if record.topic != CHANGELOG]
 
 
-def answered(asked: Any, **where: int) -> Arrival:
+def answered(asked: Any, **where: int) -> ConsumedRecord:
     return arrive(RESPONSES.name, response(asked), **where)
 
 
-def said(told: Any, **where: int) -> Arrival:
+def said(told: Any, **where: int) -> ConsumedRecord:
     return arrive(FEEDBACK.name, told, **where)
 
 
-def topics(records: list[Outgoing]) -> list[str]:
+def topics(records: list[ProducedRecord]) -> list[str]:
     return [record.topic for record in records]
 
 
 @pytest.mark.parametrize("feedback_first", [False, True])
 @pytest.mark.parametrize("restarted", [False, True])
-async def test_response_and_feedback_join_whichever_comes_first(feedback_first: bool, restarted: bool) -> None:
+async def test_response_and_feedback_join_in_either_order(feedback_first: bool, restarted: bool) -> None:
     join, asked = Join(), query()
     told = feedback(asked, score=0.5)
     halves = [answered(asked), said(told)]
@@ -72,7 +72,7 @@ async def test_response_and_feedback_join_whichever_comes_first(feedback_first: 
     assert dict(outcome.headers)["traceparent"] == TRACE.encode()
 
 
-async def test_the_users_own_words_reenter_and_the_models_never() -> None:
+async def test_the_users_text_becomes_history_and_model_text_never() -> None:
     join, asked = Join(), query("what to watch")
     told = feedback(asked, truth="my words")
     _, own = await join.handle(answered(asked), said(told))
@@ -82,26 +82,26 @@ async def test_the_users_own_words_reenter_and_the_models_never() -> None:
     assert b"model words" not in (own.value or b"")
 
 
-async def test_feedback_dated_before_its_query_stays_behind_that_querys_wall() -> None:
+async def test_feedback_dated_before_its_query_is_not_retrieved_for_it() -> None:
     join, asked = Join(), query("about the sea")
     early = feedback(asked).model_copy(update={"occurred_at": asked.asked_at - timedelta(days=1)})
     outcome, own = await join.handle(answered(asked), said(early))
     assert read(Interaction, own.headers, own.value)[0].occurred_at == asked.asked_at
     assert read(Outcome, outcome.headers, outcome.value)[0].occurred_at == early.occurred_at
     index, embedder = ListIndex(), WordEmbedder()
-    await History(embedder, index, batch=8).handle([Arrival(own.topic, 0, 0, 0, own.key, own.value, tuple(own.headers))])
+    await HistoryProcessor(embedder, index, batch=8).handle([ConsumedRecord(own.topic, 0, 0, 0, own.key, own.value, tuple(own.headers))])
     scope, (vector,) = Scope(asked.tenant, asked.user), await embedder.embed([asked.text])
     assert await index.search(scope, vector, asked.asked_at, asked.domain, 6) == []
     assert len(await index.search(scope, vector, asked.asked_at + timedelta(microseconds=1), asked.domain, 6)) == 1
 
 
 @pytest.mark.parametrize("truth", [None, " \n"])
-async def test_a_bare_score_makes_an_outcome_and_no_interaction(truth: str | None) -> None:
+async def test_a_score_without_text_makes_an_outcome_and_no_interaction(truth: str | None) -> None:
     join, asked = Join(), query()
     assert topics(await join.handle(answered(asked), said(feedback(asked, truth, score=1.0)))) == ["outcomes"]
 
 
-async def test_repeats_make_the_same_ids() -> None:
+async def test_repeats_get_the_same_ids() -> None:
     join, asked = Join(), query()
     told = said(feedback(asked), offset=5)
     once = await join.handle(answered(asked), told)
@@ -117,7 +117,7 @@ async def test_feedback_read_twice_before_its_response_waits_once() -> None:
     assert topics(await join.handle(answered(asked))) == ["outcomes", "interactions"]
 
 
-async def test_a_user_may_come_back_to_an_answer() -> None:
+async def test_a_user_may_give_feedback_twice() -> None:
     join, asked = Join(), query()
     first = await join.handle(answered(asked), said(feedback(asked, "one"), offset=1))
     second = await join.handle(said(feedback(asked, "two"), offset=2))
@@ -126,7 +126,7 @@ async def test_a_user_may_come_back_to_an_answer() -> None:
 
 
 @pytest.mark.parametrize("feedback_first", [False, True])
-async def test_feedback_of_another_user_is_set_aside(feedback_first: bool) -> None:
+async def test_feedback_of_another_user_is_dead_lettered(feedback_first: bool) -> None:
     join, asked = Join(), query(user="alice")
     forged = said(feedback(asked, user="bob"), partition=0, offset=8)
     halves = [forged, answered(asked)] if feedback_first else [answered(asked), forged]
@@ -142,7 +142,7 @@ async def test_a_query_id_taken_from_another_user_changes_nothing() -> None:
     assert topics(await join.handle(said(feedback(asked)))) == ["outcomes", "interactions"]
 
 
-async def test_feedback_that_waited_too_long_is_set_aside_and_a_response_forgotten() -> None:
+async def test_old_feedback_is_dead_lettered_and_an_old_response_dropped() -> None:
     join, lonely, unheard = Join(), query(), query()
     told = said(feedback(lonely), offset=3)
     await join.handle(told, answered(unheard))
@@ -157,7 +157,7 @@ async def test_feedback_that_waited_too_long_is_set_aside_and_a_response_forgott
     assert join.entries == {}
 
 
-async def test_what_lies_in_anothers_partition_goes_silently() -> None:
+async def test_old_entries_of_unassigned_partitions_are_dropped_silently() -> None:
     join = Join()
     await join.handle(said(feedback(query()), partition=3))
     changes = len(join.changelog)
@@ -167,13 +167,13 @@ async def test_what_lies_in_anothers_partition_goes_silently() -> None:
     assert len(join.changelog) == changes
 
 
-async def test_a_half_is_kept_in_the_partition_it_came_from() -> None:
+async def test_a_changelog_record_goes_to_the_partition_of_its_source() -> None:
     join, asked = Join(), query()
     await join.handle(said(feedback(asked), partition=0), answered(asked, partition=1))
     assert [(record.partition, record.value is None) for record in join.changelog] == [(0, False), (1, False), (0, True)]
 
 
-async def test_too_much_waiting_feedback_is_set_aside() -> None:
+async def test_too_much_pending_feedback_is_dead_lettered() -> None:
     join, asked = Join(), query()
     flood = [said(feedback(asked, "x" * 30_000), offset=n) for n in range(40)]
     letters = await join.handle(*flood)
@@ -182,7 +182,7 @@ async def test_too_much_waiting_feedback_is_set_aside() -> None:
     assert 20 < len(letters) + topics(joined).count("outcomes") == 40
 
 
-async def test_a_bad_record_is_set_aside_and_the_rest_goes_on() -> None:
+async def test_a_bad_record_is_dead_lettered_and_the_others_continue() -> None:
     join, asked = Join(), query()
     bad = replace(said(feedback(asked)), value=b"{}")
     assert topics(await join.handle(answered(asked), bad, said(feedback(asked)))) == ["feedback-dlt", "outcomes", "interactions"]
