@@ -16,11 +16,12 @@ from bench.train.material import Known, Material, Part
 from infra.errors import CannotContinue
 from infra.settings import Settings
 from schemas.contexts import HistoryItem, Source
+from schemas.eligibility import Ineligible
 from schemas.envelope import open_envelope, seal
 from schemas.outcomes import Outcome
 from schemas.topics import OUTCOMES
 from schemas.trajectories import Trajectory
-from trainer.data.query_cases import QueryCase, SftExample, Unusable, case_of, sft_example_key, sft_example_of
+from trainer.data.query_cases import QueryCase, SftExample, case_of, sft_example_key, sft_example_of
 from workers.runtime.handler import Incoming
 from workers.teacher.handler import TeacherHandler
 from workers.teacher.template import TemplateTeacher
@@ -50,7 +51,7 @@ def build(material: Material, settings: Settings, stop: threading.Event) -> Data
     counts: Counter[str] = Counter()
     for one in answered:
         case = case_of(one.outcome)
-        if isinstance(case, Unusable):
+        if isinstance(case, Ineligible):
             counts[f"unusable.{case}"] += 1
             continue
         cases[one.ask.part].append(case)
@@ -73,7 +74,7 @@ def _lessons(outcomes: Sequence[Outcome], holdout_share: float, settings: Settin
         _teach(outcomes, TeacherHandler(TemplateTeacher(), holdout_share, settings.teacher.max_reasoning_chars, settings.teacher.min_reasoning_chars))
     )
     found = (sft_example_of(trajectory) for trajectory in taught)
-    return list({sft_example_key(lesson): lesson for lesson in found if not isinstance(lesson, Unusable)}.values())
+    return list({sft_example_key(lesson): lesson for lesson in found if not isinstance(lesson, Ineligible)}.values())
 
 
 async def _teach(outcomes: Iterable[Outcome], instruction: TeacherHandler) -> list[Trajectory]:

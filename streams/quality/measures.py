@@ -11,11 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from schemas.eligibility import valid_truth
 from schemas.experiments import Arm, Assignment
 from schemas.outcomes import Outcome
 from schemas.quality import LATENCY_LIMIT_MS, LENGTH_LIMIT, Metric
 from schemas.responses import Response, ResponseStatus
-from schemas.scoring import is_valid, score, style_f1
+from schemas.scoring import score, style_f1
 from schemas.shadows import Shadow
 from schemas.tasks import task_of
 
@@ -53,17 +54,11 @@ def of_shadow(shadow: Shadow) -> Values:
     return _of_answer(shadow.status, shadow.answer, shadow.base_answer, shadow.reflect_ms)
 
 
-def truth_of(outcome: Outcome) -> str | None:
-    """The user's own words where they are an answer that the question allows (as `trainer.data.query_cases` has it)."""
-    query = outcome.response.context.draft.query
-    return outcome.truth if outcome.truth and is_valid(query.task, outcome.truth, query.options) else None
-
-
 def of_outcome(outcome: Outcome) -> Values:
     """Empty where the feedback says nothing of the model's answer."""
     if not is_measured(outcome.response):
         return {}
-    draft, truth = outcome.response.context.draft, truth_of(outcome)
+    draft, truth = outcome.response.context.draft, valid_truth(outcome)
     if truth is not None:
         return {
             Metric.REWARD: reward(draft.query.options, outcome.response.answer, truth),

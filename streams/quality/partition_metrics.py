@@ -22,6 +22,7 @@ from uuid import UUID
 
 from infra.settings import QualitySettings
 from infra.telemetry.metrics import QUALITY_RECORDS, QUALITY_SCORED, QualityOutcome
+from schemas.eligibility import valid_truth
 from schemas.experiments import Arm, Assignment
 from schemas.outcomes import Outcome
 from schemas.quality import Metric, Moments, Quality
@@ -29,7 +30,7 @@ from schemas.responses import Response, ResponseStatus
 from schemas.shadows import Shadow
 from schemas.topics import OUTCOMES, RESPONSES, SHADOWS
 from streams.quality.checkpoint import ENDED, Mark
-from streams.quality.measures import Values, assignment_of, of_outcome, of_response, of_shadow, reward, truth_of
+from streams.quality.measures import Values, assignment_of, of_outcome, of_response, of_shadow, reward
 from streams.quality.sums import Cell, Tally, user_number
 from streams.quality.waiting import Judged, Pairs, Recent, Unjudged, Whose
 
@@ -177,7 +178,7 @@ class Book:
 
     def _judge(self, outcome: Outcome, assignment: Assignment, shown: Values, place: Place) -> None:
         """Let the user's word judge the shadow answer to the same question, now or when it comes."""
-        truth, query_id = truth_of(outcome), outcome.response.query_id
+        truth, query_id = valid_truth(outcome), outcome.response.query_id
         if truth is None or assignment.arm is not Arm.CHAMPION or not self._is_live(assignment.experiment):
             return
         judged = Judged(place.at, outcome.response.context.draft.query.options, truth, shown[Metric.REWARD], shown[Metric.BASE_REWARD])

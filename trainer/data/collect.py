@@ -24,13 +24,14 @@ from uuid import UUID
 from infra.errors import CannotContinue, RetryLater
 from infra.kafka.clients import groupless_consumer
 from infra.settings import Settings, TrainerSettings
+from schemas.eligibility import Ineligible
 from schemas.envelope import read
 from schemas.erasures import ErasureRequest
 from schemas.messages import Malformed
 from schemas.outcomes import Outcome
 from schemas.topics import ERASURES, OUTCOMES, TRAJECTORIES, Topic
 from schemas.trajectories import Trajectory
-from trainer.data.query_cases import SftExample, Unusable, case_of, sft_example_key, sft_example_of
+from trainer.data.query_cases import SftExample, case_of, sft_example_key, sft_example_of
 from trainer.data.record_selection import TOPIC, RecordSummary, RowKind, select
 from trainer.data.snapshot import Ranges, Snapshot, SnapshotRow, canonical, ranges_json, snapshots_dir
 from trainer.data.text_spool import TextSpool
@@ -184,7 +185,7 @@ class Gathered:
             lesson=sft_example_key(made) if isinstance(made, SftExample) else None,
             has_history=bool(context.items),
             is_old=is_old,
-            unusable=made if isinstance(made, Unusable) else None,
+            unusable=made if isinstance(made, Ineligible) else None,
             span=self.spool.put(text),
         )
 

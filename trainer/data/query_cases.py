@@ -5,28 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass
-from enum import StrEnum
 
 from schemas.contexts import HistoryItem
-from schemas.drafts import DraftStatus
+from schemas.eligibility import Ineligible, why_ineligible
 from schemas.outcomes import Outcome
-from schemas.prompts import MARKS
 from schemas.queries import Query
 from schemas.sameness import normalized
-from schemas.scoring import is_valid
 from schemas.tasks import Task
 from schemas.trajectories import Trajectory
-
-
-class Unusable(StrEnum):
-    """Why a well-formed record trains and judges nothing; each is counted under this name."""
-
-    NO_TRUTH = "no_truth"  # a score alone says nothing of what the user would have written
-    TRUTH_OUTSIDE_OPTIONS = "truth_outside_options"
-    TRUTH_HOLDS_MARKS = "truth_holds_marks"  # a tag of ours or the chat's: whoever learns it ends in the midst of an answer
-    NO_BASE_ANSWER = "no_base_answer"
-    NO_EXAMPLE = "no_example"  # the trajectory rests on an item that its context does not hold
-    EMPTY_REASONING = "empty_reasoning"
 
 
 @dataclass(frozen=True)
@@ -58,30 +44,22 @@ class SftExample:
     reasoning: str
 
 
-def case_of(outcome: Outcome) -> QueryCase | Unusable:
-    context = outcome.response.context
-    query, base_answer = context.draft.query, context.draft.answer
-    truth = (outcome.truth or "").strip()
-    if not truth:
-        return Unusable.NO_TRUTH
-    if not is_valid(query.task, truth, query.options):
-        return Unusable.TRUTH_OUTSIDE_OPTIONS
-    if any(mark in truth for mark in MARKS):
-        return Unusable.TRUTH_HOLDS_MARKS
-    if context.draft.status is not DraftStatus.DRAFTED or not base_answer.strip():
-        return Unusable.NO_BASE_ANSWER
-    return QueryCase(str(outcome.outcome_id), outcome.key.decode(), query, base_answer, context.items, truth)
+def case_of(outcome: Outcome) -> QueryCase | Ineligible:
+    if reason := why_ineligible(outcome):
+        return reason
+    context, truth = outcome.response.context, (outcome.truth or "").strip()
+    return QueryCase(str(outcome.outcome_id), outcome.key.decode(), context.draft.query, context.draft.answer, context.items, truth)
 
 
-def sft_example_of(trajectory: Trajectory) -> SftExample | Unusable:
+def sft_example_of(trajectory: Trajectory) -> SftExample | Ineligible:
     case = case_of(trajectory.outcome)
-    if isinstance(case, Unusable):
+    if isinstance(case, Ineligible):
         return case
     example = next((item for item in case.items if item.interaction_id == trajectory.example_id), None)
     if example is None:
-        return Unusable.NO_EXAMPLE
+        return Ineligible.NO_EXAMPLE
     if not trajectory.reasoning.strip():
-        return Unusable.EMPTY_REASONING
+        return Ineligible.EMPTY_REASONING
     others = (item for item in case.items if item.interaction_id != example.interaction_id)
     return SftExample(case, (example, *others), trajectory.reasoning)
 

@@ -3,7 +3,7 @@
 In this order, each left out counted by its reason:
 
 - `erased`: its user asked to be forgotten, and anything in it is from before that;
-- why it cannot be used (`trainer.data.query_cases.Unusable`), and `no_history`: an outcome of a training user that RL could not ask;
+- why it cannot be used (`schemas.eligibility.Ineligible`), and `no_history`: an outcome of a training user that RL could not ask;
 - `held_out` trajectories, and outcomes that an ancestor may have trained on (`trained_an_ancestor`);
 - `repeated`: the same lesson again (`trainer.data.query_cases.lesson_key`);
 - `replay_left_out`: of what the parent's ranges hold, as much as keeps it at `replay_share` of what is trained on; which is a matter of hashes;
@@ -23,9 +23,9 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from infra.settings import TrainerSettings
+from schemas.eligibility import Ineligible
 from schemas.ids import is_held_out
 from schemas.topics import OUTCOMES, TRAJECTORIES
-from trainer.data.query_cases import Unusable
 from trainer.data.text_spool import TextSpan
 
 #: Later outcomes that judge alone.
@@ -52,7 +52,7 @@ class RecordSummary(NamedTuple):
     lesson: bytes | None  # trajectories: what it teaches
     has_history: bool
     is_old: bool  # inside the parent's ranges
-    unusable: Unusable | None
+    unusable: Ineligible | None
     span: TextSpan
 
 

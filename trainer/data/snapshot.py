@@ -18,11 +18,12 @@ from typing import Any, NamedTuple, TypeVar
 
 from infra.errors import CannotContinue
 from infra.settings import Settings
+from schemas.eligibility import Ineligible
 from schemas.messages import Message
 from schemas.outcomes import Outcome
 from schemas.topics import Topic
 from schemas.trajectories import Trajectory
-from trainer.data.query_cases import QueryCase, SftExample, Unusable, case_of, sft_example_of
+from trainer.data.query_cases import QueryCase, SftExample, case_of, sft_example_of
 from trainer.data.record_selection import RowKind
 from trainer.data.text_spool import SpooledSequence, TextSpan, TextSpool
 
@@ -175,9 +176,9 @@ def _lesson(text: bytes) -> SftExample:
     return _usable(sft_example_of(Trajectory.from_bytes(text)))
 
 
-def _usable(found: T | Unusable) -> T:
+def _usable(found: T | Ineligible) -> T:
     """Rows were usable when they were stored; other code may see it otherwise."""
-    if isinstance(found, Unusable):
+    if isinstance(found, Ineligible):
         raise CannotContinue(f"a row of the snapshot cannot be used ({found}): it was stored by other code; collect it again")
     return found
 

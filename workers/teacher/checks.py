@@ -11,13 +11,12 @@ import re
 import sys
 from typing import NamedTuple
 
-from schemas.drafts import DraftStatus
+from schemas import eligibility
+from schemas.eligibility import Ineligible, why_ineligible
 from schemas.ids import is_held_out
 from schemas.outcomes import Outcome
-from schemas.prompts import MARKS
 from schemas.rewriting import TAGS, Rewrite
 from schemas.sameness import folded, normalized
-from schemas.scoring import is_valid
 from schemas.tasks import Task, choose_option
 from workers.teacher.reasoning_teacher import RejectionReason, best_example, truth_of
 
@@ -52,14 +51,8 @@ def why_not_taught(outcome: Outcome, holdout_share: float) -> RejectionReason | 
     query = context.draft.query
     if is_held_out(query.tenant, query.user, holdout_share):
         return RejectionReason.HELD_OUT
-    if not (outcome.truth and outcome.truth.strip()):
-        return RejectionReason.NO_TRUTH
-    if not is_valid(query.task, outcome.truth, query.options):
-        return RejectionReason.TRUTH_OUTSIDE_OPTIONS
-    if any(mark in outcome.truth for mark in MARKS):
-        return RejectionReason.TRUTH_HOLDS_MARKS
-    if context.draft.status is not DraftStatus.DRAFTED or not context.draft.answer.strip():
-        return RejectionReason.BASE_FAILED
+    if reason := why_ineligible(outcome):
+        return RejectionReason.BASE_FAILED if reason is Ineligible.NO_BASE_ANSWER else RejectionReason(reason)
     return None if context.items else RejectionReason.NO_HISTORY
 
 
@@ -79,8 +72,8 @@ def flaw(taught: Rewrite, outcome: Outcome, brevity: ReasoningLength) -> Rejecti
 
 
 def digest(brevity: ReasoningLength) -> str:
-    """sha256 over this module's source and the bounds: two trajectories with the same digest passed the same checks."""
-    source = inspect.getsource(sys.modules[__name__])
+    """sha256 over the source of the checks and the bounds: two trajectories with the same digest passed the same checks."""
+    source = "\n".join(map(inspect.getsource, (eligibility, sys.modules[__name__])))
     return hashlib.sha256(f"{tuple(brevity)}\n{source}".encode()).hexdigest()
 
 

@@ -7,13 +7,14 @@ from typing import Any
 
 from schemas.contexts import Context, HistoryItem, Source
 from schemas.drafts import Draft
+from schemas.eligibility import Ineligible
 from schemas.feedback import Feedback
 from schemas.ids import derive
 from schemas.outcomes import Outcome
 from schemas.queries import Query, Strategy
 from schemas.responses import Provenance, Response, ResponseStatus
 from schemas.trajectories import Teacher, Trajectory
-from trainer.data.query_cases import QueryCase, Unusable, case_of
+from trainer.data.query_cases import QueryCase, case_of
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -63,7 +64,7 @@ def make_outcome(
 
 def make_case(number: int = 0, **fields: Any) -> QueryCase:
     case = case_of(make_outcome(number, **fields))
-    assert not isinstance(case, Unusable)
+    assert not isinstance(case, Ineligible)
     return case
 
 

@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from schemas.eligibility import Ineligible
 from schemas.prompts import MARKS
 from tests.unit.trainer.made import make_outcome, make_trajectory
-from trainer.data.query_cases import QueryCase, SftExample, Unusable, case_of, sft_example_key, sft_example_of
+from trainer.data.query_cases import QueryCase, SftExample, case_of, sft_example_key, sft_example_of
 
 
 def lesson(number: int = 0, *, user: str = "u", truth: str = "b", reasoning: str = "they like b") -> SftExample:
@@ -33,5 +34,5 @@ def test_another_user_question_or_truth_is_another_lesson() -> None:
 @pytest.mark.parametrize("mark", MARKS)
 def test_a_truth_with_a_mark_of_the_prompt_s_or_the_answer_s_is_not_used(mark: str) -> None:
     outcome = make_outcome(options=(), truth=f"so {mark} it is")
-    assert case_of(outcome) is sft_example_of(make_trajectory(outcome)) is Unusable.TRUTH_HOLDS_MARKS
+    assert case_of(outcome) is sft_example_of(make_trajectory(outcome)) is Ineligible.TRUTH_HOLDS_MARKS
     assert isinstance(case_of(make_outcome(options=(), truth="a <b> & </i> | im_end")), QueryCase)

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from infra.settings import TrainerSettings
+from schemas.eligibility import Ineligible
 from schemas.ids import derive, is_held_out
-from trainer.data.query_cases import Unusable
 from trainer.data.record_selection import RecordSummary, RowKind, SelectedRecords, capped, select
 from trainer.data.text_spool import TextSpan
 
@@ -102,8 +102,8 @@ def test_only_what_is_from_before_the_request_is_forgotten(earliest: float, kept
 
 def test_what_cannot_be_used_is_counted_by_topic_and_reason() -> None:
     entries = [
-        entry(1, unusable=Unusable.NO_TRUTH),
-        entry(2, kind=RowKind.OUTCOME, unusable=Unusable.NO_TRUTH),
+        entry(1, unusable=Ineligible.NO_TRUTH),
+        entry(2, kind=RowKind.OUTCOME, unusable=Ineligible.NO_TRUTH),
         entry(3, kind=RowKind.OUTCOME, has_history=False),
         entry(4, HELD_OUT[0]),
     ]

@@ -1,0 +1,42 @@
+"""Which outcomes may teach: one rule for the teacher, the trainer and the quality figures.
+
+An outcome must hold the user's own answer, as the query allows it. Training also needs a base answer, and a truth without our tags or chat marks.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from schemas.drafts import DraftStatus
+from schemas.outcomes import Outcome
+from schemas.prompts import MARKS
+from schemas.scoring import is_valid
+
+
+class Ineligible(StrEnum):
+    """Why a well-formed record neither trains nor judges a model. Each is counted under this name."""
+
+    NO_TRUTH = "no_truth"  # a score alone does not say what the user would have written
+    TRUTH_OUTSIDE_OPTIONS = "truth_outside_options"
+    TRUTH_HOLDS_MARKS = "truth_holds_marks"  # a model that learns such a mark ends in the midst of an answer
+    NO_BASE_ANSWER = "no_base_answer"
+    NO_EXAMPLE = "no_example"  # the context does not hold the item that the trajectory rests on
+    EMPTY_REASONING = "empty_reasoning"
+
+
+def valid_truth(outcome: Outcome) -> str | None:
+    """The user's own answer, if the query allows it."""
+    query = outcome.response.context.draft.query
+    return outcome.truth if outcome.truth and is_valid(query.task, outcome.truth, query.options) else None
+
+
+def why_ineligible(outcome: Outcome) -> Ineligible | None:
+    """Why an outcome cannot train or judge, or None."""
+    draft = outcome.response.context.draft
+    if not (outcome.truth and outcome.truth.strip()):
+        return Ineligible.NO_TRUTH
+    if valid_truth(outcome) is None:
+        return Ineligible.TRUTH_OUTSIDE_OPTIONS
+    if any(mark in outcome.truth for mark in MARKS):
+        return Ineligible.TRUTH_HOLDS_MARKS
+    return None if draft.status is DraftStatus.DRAFTED and draft.answer.strip() else Ineligible.NO_BASE_ANSWER

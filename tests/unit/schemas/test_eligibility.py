@@ -1,0 +1,66 @@
+"""One rule for the teacher, the trainer and the quality figures. The table says what each of them decides for an outcome."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from schemas.drafts import DraftStatus
+from schemas.eligibility import valid_truth
+from schemas.outcomes import Outcome
+from tests.unit.trainer.made import make_outcome
+from trainer.data.query_cases import QueryCase, case_of
+from workers.teacher.checks import why_not_taught
+
+TEXT: tuple[str, ...] = ()
+LABELS = ("a", "b")
+
+
+class Decisions(NamedTuple):
+    """Why the teacher writes no reasoning, why the trainer makes no case, and the truth that quality scores with. None: it does, or it has none."""
+
+    teacher: str | None
+    trainer: str | None
+    quality: str | None
+
+
+@pytest.mark.parametrize(
+    ("truth", "options", "base", "items", "decisions"),
+    [
+        ("b", LABELS, "a", 3, Decisions(None, None, "b")),
+        (" b ", LABELS, "a", 3, Decisions(None, None, " b ")),
+        ("it is b", TEXT, "a", 3, Decisions(None, None, "it is b")),
+        (None, LABELS, "a", 3, Decisions("no_truth", "no_truth", None)),
+        (" \n", LABELS, "a", 3, Decisions("no_truth", "no_truth", None)),
+        (" \n", TEXT, "a", 3, Decisions("no_truth", "no_truth", None)),
+        ("c", LABELS, "a", 3, Decisions("truth_outside_options", "truth_outside_options", None)),
+        ("so <think> b", TEXT, "a", 3, Decisions("truth_holds_marks", "truth_holds_marks", "so <think> b")),
+        ("so <|im_end|>", TEXT, "a", 3, Decisions("truth_holds_marks", "truth_holds_marks", "so <|im_end|>")),
+        ("b", LABELS, " ", 3, Decisions("base_failed", "no_base_answer", "b")),
+        ("c", LABELS, " ", 0, Decisions("truth_outside_options", "truth_outside_options", None)),
+        ("b", LABELS, "a", 0, Decisions("no_history", None, "b")),
+        ("b", LABELS, " ", 0, Decisions("base_failed", "no_base_answer", "b")),
+    ],
+)
+def test_teacher_trainer_and_quality_follow_one_rule(truth: str | None, options: tuple[str, ...], base: str, items: int, decisions: Decisions) -> None:
+    assert decisions_of(make_outcome(truth=truth, options=options, base=base, items=items)) == decisions
+
+
+def test_the_text_of_a_failed_draft_is_no_base_answer() -> None:
+    outcome = make_outcome()
+    context = outcome.response.context
+    failed = context.draft.model_copy(update={"status": DraftStatus.BASE_FAILED})
+    response = outcome.response.model_copy(update={"context": context.model_copy(update={"draft": failed})})
+    assert decisions_of(outcome.model_copy(update={"response": response})) == Decisions("base_failed", "no_base_answer", "b")
+
+
+def test_only_the_teacher_asks_whether_a_user_is_held_out() -> None:
+    outcome = make_outcome(truth=None)
+    assert why_not_taught(outcome, holdout_share=1.0) == "held_out"
+    assert decisions_of(outcome).trainer == "no_truth"
+
+
+def decisions_of(outcome: Outcome) -> Decisions:
+    case = case_of(outcome)
+    return Decisions(why_not_taught(outcome, holdout_share=0.0), None if isinstance(case, QueryCase) else str(case), valid_truth(outcome))
