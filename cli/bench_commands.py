@@ -47,7 +47,9 @@ def train(
     """Measure learning on held-out users: every arm against the ceilings, with intervals. About half an hour on two cores."""
     from bench.train import command
 
-    options = command.Options(out, quick=quick, minutes=minutes, seed=seed, jobs=jobs, arms=_names(arms), regime=regime or None, data=data, parts=_names(parts))
+    options = command.TrainOptions(
+        out, quick=quick, minutes=minutes, seed=seed, jobs=jobs, arms=_names(arms), regime=regime or None, data=data, parts=_names(parts)
+    )
     run(lambda settings: command.run(settings, options, as_json))
 
 

@@ -18,10 +18,10 @@ import psutil
 from pydantic import ValidationError
 
 import infra.local.fresh_state
-from bench.demo.plan import FULL, SHORT, Plan
-from bench.demo.progress import Progress
-from bench.demo.report import Report
-from bench.demo.usage import tree_cpu_s
+from bench.demo.plan import FULL, SHORT, DemoPlan
+from bench.demo.progress import PhaseProgress
+from bench.demo.report import DemoReport
+from bench.usage import tree_cpu_s
 from infra.errors import BadSetting, RetouchError
 from infra.local.record import StackRecord, record_path
 from infra.process import output_files
@@ -36,7 +36,7 @@ def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_js
     130 interrupted. Raises BadSetting for an impossible setting.
     """
     plan = SHORT if short else FULL
-    progress = Progress(cpu_s=lambda: tree_cpu_s(psutil.Process()))
+    progress = PhaseProgress(cpu_s=lambda: tree_cpu_s(psutil.Process()))
     try:
         with _sigterm_as_ctrl_c():
             report, rendered = _demonstrate(settings, plan, out, short, seed, progress)
@@ -62,18 +62,18 @@ def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_js
     return OK if report.ok else FAILED
 
 
-def _demonstrate(settings: Settings, plan: Plan, out: Path, short: bool, seed: int, progress: Progress) -> tuple[Report, str]:
+def _demonstrate(settings: Settings, plan: DemoPlan, out: Path, short: bool, seed: int, progress: PhaseProgress) -> tuple[DemoReport, str]:
     """The report and its page. Raises CannotContinue before anything starts when they could not be written."""
     from bench.demo import page
-    from bench.demo.assembly import assemble
-    from bench.demo.script import Script
+    from bench.demo.closed_loop import ClosedLoop
+    from bench.demo.report_builder import build_report
 
     for name in ("report.json", "report.html"):
         output_files.check_writable(out / name)
     settings = prepared(settings, plan, fresh_state(out), seed)
-    run = Script(settings, plan, seed, short, progress).play()
+    run = ClosedLoop(settings, plan, seed, short, progress).play()
     with progress.phase("report", "checking answers and writing the report"):
-        report = assemble(run, lambda answers: _check(run.settings, answers))
+        report = build_report(run, lambda answers: _check(run.settings, answers))
         return report, page.render(report)
 
 
@@ -89,7 +89,7 @@ def _has_stack_record(state: Path) -> bool:
 fresh_state = partial(infra.local.fresh_state.fresh_state, command="retouch demo", run="demonstration", is_ours=_has_stack_record)
 
 
-def prepared(settings: Settings, plan: Plan, state: Path, seed: int) -> Settings:
+def prepared(settings: Settings, plan: DemoPlan, state: Path, seed: int) -> Settings:
     """The given settings with the plan's sizes, the run's own state directory and its seed. Swaps are measured from log lines at level INFO."""
     level = "DEBUG" if settings.log_level == "DEBUG" else "INFO"
     return _changed(settings, plan.settings | {"stack": {"dir": state}}, {"trainer": {"seed": seed}}).model_copy(update={"log_level": level})
@@ -108,15 +108,15 @@ def _section(section: Section, fields: dict[str, Any]) -> Section:
 
 def _check(settings: Settings, answers: Any) -> Any:
     """Trace answers with the checkpoints that the workers fetched."""
-    from bench.demo.checkpoint import Checkpoint
-    from bench.demo.mixing import check
+    from bench.demo.checkpoint_scorer import CheckpointScorer
+    from bench.demo.mixed_versions import check
 
     answers = list(answers)
     folders = {version: settings.stack.dir / "models" / version for version in sorted({version for version, _ in answers})}
-    return check(answers, {version: Checkpoint(folder) for version, folder in folders.items() if folder.is_dir()})
+    return check(answers, {version: CheckpointScorer(folder) for version, folder in folders.items() if folder.is_dir()})
 
 
-def _show(report: Report, out: Path, as_json: bool) -> None:
+def _show(report: DemoReport, out: Path, as_json: bool) -> None:
     from bench.demo.summary import show
 
     if as_json:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from bench.demo.report import Counts, DomainQuality, Model, Quality, RewardPoint, Swap, Verdict
+from bench.demo.report import DomainQuality, QualityFigures, RecordCounts, RewardPoint, Significance, SwapFigures, VersionSummary
 from schemas.responses import ResponseStatus
 
 
-def headline(quality: Quality) -> str:
+def headline(quality: QualityFigures) -> str:
     """One sentence for the top of the page."""
     if not quality.domains:
         return "No held-out user was asked, so this run says nothing about quality."
-    better = [row for row in quality.domains.values() if row.verdict is Verdict.BETTER]
-    worse = [row for row in quality.domains.values() if row.verdict is Verdict.WORSE]
+    better = [row for row in quality.domains.values() if row.verdict is Significance.BETTER]
+    worse = [row for row in quality.domains.values() if row.verdict is Significance.WORSE]
     many = f"{len(quality.domains)} domains"
     if worse:
         return f"After training, held-out users' answers are significantly worse than the base answers in {len(worse)} of {many}."
@@ -23,13 +23,18 @@ def headline(quality: Quality) -> str:
 
 
 def findings(
-    counts: Counts, quality: Quality, models: Sequence[Model], swaps: Sequence[Swap], rewards: Sequence[RewardPoint], statuses: Mapping[str, int]
+    counts: RecordCounts,
+    quality: QualityFigures,
+    models: Sequence[VersionSummary],
+    swaps: Sequence[SwapFigures],
+    rewards: Sequence[RewardPoint],
+    statuses: Mapping[str, int],
 ) -> tuple[str, ...]:
     """All sentences, the most important first."""
     return (*_integrity(counts, swaps), *_quality(quality), *_models(models, swaps), *_learning(rewards), *_answers(statuses))
 
 
-def _integrity(counts: Counts, swaps: Sequence[Swap]) -> Iterator[str]:
+def _integrity(counts: RecordCounts, swaps: Sequence[SwapFigures]) -> Iterator[str]:
     if counts.lost or counts.duplicated:
         yield f"{counts.lost} of {counts.queries} queries have no answer and {counts.duplicated} have more than one."
     else:
@@ -43,7 +48,7 @@ def _integrity(counts: Counts, swaps: Sequence[Swap]) -> Iterator[str]:
         yield from _swap(swap)
 
 
-def _swap(swap: Swap) -> Iterator[str]:
+def _swap(swap: SwapFigures) -> Iterator[str]:
     asked = f"Swap from version {swap.from_version} to {swap.to_version} with {swap.open_queries} questions open and {swap.in_flight} answers being written"
     yield f"{asked}: {swap.dropped} dropped, {swap.mixed_version} of {swap.checked} checked answers written by two versions."
     if swap.unexplained:
@@ -54,7 +59,7 @@ def _swap(swap: Swap) -> Iterator[str]:
         yield f"No answer of version {swap.to_version} followed its event."
 
 
-def _quality(quality: Quality) -> Iterator[str]:
+def _quality(quality: QualityFigures) -> Iterator[str]:
     for name, row in quality.domains.items():
         yield _compared(name.replace("_", " "), row)
     if quality.overall and len(quality.domains) > 1:
@@ -65,7 +70,7 @@ def _quality(quality: Quality) -> Iterator[str]:
 
 def _compared(name: str, row: DomainQuality) -> str:
     low, high = row.ci95_after_minus_zero_shot
-    to_zero_shot = f"{row.verdict} than the base answer" if row.verdict is not Verdict.SAME else "no significant difference from the base answer"
+    to_zero_shot = f"{row.verdict} than the base answer" if row.verdict is not Significance.SAME else "no significant difference from the base answer"
     low_before, high_before = row.ci95_after_minus_before
     gain = f"{row.zero_shot:.3f} to {row.champion_after:.3f}, {row.champion_after - row.zero_shot:+.3f} [{low:+.3f}, {high:+.3f}]"
     return (
@@ -75,7 +80,7 @@ def _compared(name: str, row: DomainQuality) -> str:
     )
 
 
-def _models(models: Sequence[Model], swaps: Sequence[Swap]) -> Iterator[str]:
+def _models(models: Sequence[VersionSummary], swaps: Sequence[SwapFigures]) -> Iterator[str]:
     trained = [model for model in models if model.dataset_digest]
     if not trained:
         yield "No version was trained in this run."

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from bench.demo.ledger import Seen
+from bench.demo.records import Timestamped
 from bench.demo.report import Latency, Percentiles
 from schemas.queries import Query
 from schemas.responses import Response
@@ -30,7 +30,7 @@ class Timing(NamedTuple):
         return self.total - self.base - self.reflect
 
 
-def timings(queries: Iterable[Seen[Query]], answers: Mapping[UUID, Seen[Response]], start: datetime, end: datetime) -> list[Timing]:
+def timings(queries: Iterable[Timestamped[Query]], answers: Mapping[UUID, Timestamped[Response]], start: datetime, end: datetime) -> list[Timing]:
     """The answers to questions asked in [start, end)."""
     found = []
     for query in queries:

@@ -8,10 +8,10 @@ from importlib.resources import files
 
 from bench.demo import pictures
 from bench.demo.findings import headline
-from bench.demo.report import Model, Report, Sample, Step, Swap
+from bench.demo.report import DemoReport, ExamSample, PromotionStep, SwapFigures, VersionSummary
 
 
-def render(report: Report) -> str:
+def render(report: DemoReport) -> str:
     """The whole page. Every text that came from a record is escaped."""
     style = files("bench.demo").joinpath("page.css").read_text()
     body = "\n".join([_header(report), _tiles(report), _findings(report), _pictures(report), _tables(report), _samples(report.samples), _run(report)])
@@ -21,14 +21,14 @@ def render(report: Report) -> str:
     )
 
 
-def _header(report: Report) -> str:
+def _header(report: DemoReport) -> str:
     form = "short form" if report.short else "full form"
     when = f"{report.started_at:%d %B %Y, %H:%M} UTC".lstrip("0")
     words = escape(headline(report.quality)).replace("held-out", "held&#8209;out")
     return f'<header><p class="eyebrow">Retouch demo · {form} · {when}</p><h1>{words}</h1></header>'
 
 
-def _tiles(report: Report) -> str:
+def _tiles(report: DemoReport) -> str:
     dropped, mixed = sum(swap.dropped for swap in report.swap), sum(swap.mixed_version for swap in report.swap)
     steady = next((phase for phase in report.phases if phase.name == report.latency_phase), None)
     busiest = max((phase.answers_per_s for phase in report.phases), default=0.0)
@@ -54,11 +54,11 @@ def _tone(good: bool) -> str:
     return "good" if good else "bad"
 
 
-def _findings(report: Report) -> str:
+def _findings(report: DemoReport) -> str:
     return _section("What this run shows", "", '<ul class="findings">' + "".join(f"<li>{escape(line)}</li>" for line in report.findings) + "</ul>")
 
 
-def _pictures(report: Report) -> str:
+def _pictures(report: DemoReport) -> str:
     quality = (
         "The same questions of users whose data never trained, asked before and after training with the same history in sight. Bars are 95 % bootstrap "
         "intervals over users; a hollow mark on the right means that the interval holds zero."
@@ -77,7 +77,7 @@ def _pictures(report: Report) -> str:
     )
 
 
-def _tables(report: Report) -> str:
+def _tables(report: DemoReport) -> str:
     counts = report.counts
     topics = {
         "interactions": counts.interactions,
@@ -104,7 +104,7 @@ def _tables(report: Report) -> str:
     )
 
 
-def _swaps(swaps: Sequence[Swap]) -> str:
+def _swaps(swaps: Sequence[SwapFigures]) -> str:
     head = ["versions", "#being written", "#open", "#dropped", "#mixed", "#checked", "#unexplained", "#pause", "#load", "#event to first answer"]
     rows = [
         [
@@ -119,18 +119,18 @@ def _swaps(swaps: Sequence[Swap]) -> str:
     return "<h3>Swaps</h3>" + (_table(head, rows) if rows else '<p class="soft">There was none.</p>')
 
 
-def _models(models: Sequence[Model]) -> str:
+def _models(models: Sequence[VersionSummary]) -> str:
     head = ["version", "alias", "parent", "sha256 of the weights", "trained on", "data set's digest", "seconds"]
     return _table(head, [_model(model) for model in models])
 
 
-def _steps(steps: Sequence[Step]) -> str:
+def _steps(steps: Sequence[PromotionStep]) -> str:
     """The promotion, as the registry keeps it."""
     rows = [[f"<b>{escape(step.version)}</b>", escape(f"{step.before} → {step.after}"), f"{max(0.0, step.at_s):.1f} s", escape(step.reason)] for step in steps]
     return "<h3>Promotion</h3>" + _table(["version", "step", "#at", "reason"], rows)
 
 
-def _model(model: Model) -> list[str]:
+def _model(model: VersionSummary) -> list[str]:
     ranges = [
         f"{escape(topic)} {partition}: {first}–{end}" for topic, found in model.offset_ranges.items() for partition, (first, end) in sorted(found.items())
     ]
@@ -150,13 +150,13 @@ def _short(digest: str) -> str:
     return f"{digest[:20]}…" if len(digest) > 24 else digest
 
 
-def _samples(samples: Iterable[Sample]) -> str:
+def _samples(samples: Iterable[ExamSample]) -> str:
     shown = "".join(_sample(sample) for sample in samples)
     words = "Exam questions of simulated, held-out users, as they came. All texts are synthetic; no person wrote them."
     return _section("Before and after", words, shown) if shown else ""
 
 
-def _sample(sample: Sample) -> str:
+def _sample(sample: ExamSample) -> str:
     history = "<br>".join(escape(item) for item in sample.history)
     lines = (
         ("history shown", history, ""),
@@ -170,7 +170,7 @@ def _sample(sample: Sample) -> str:
     return f'<div class="sample"><p>{mark} {escape(sample.query)}</p><dl>{told}</dl></div>'
 
 
-def _run(report: Report) -> str:
+def _run(report: DemoReport) -> str:
     memory = f"{report.peak_memory_mb:,} MB at the peak" if report.peak_memory_mb else "not measured"
     machine = (("cores", str(report.machine.cores)), ("memory", f"{report.machine.memory_mb:,} MB"), ("system", report.machine.system), ("used", memory))
     facts = [[escape(name), escape(value)] for name, value in (*machine, ("seed", str(report.seed)), *report.versions.items())]

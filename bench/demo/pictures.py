@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from bench.demo.ink import BAND, BLUE, GREEN, GREY, INK, ORANGE, PAPER, SERIES, SOFT, canvas
-from bench.demo.report import DomainQuality, Latency, Report, Verdict
-from bench.demo.served import BASE_ONLY
+from bench.demo.answers_per_second import BASE_ONLY
+from bench.demo.report import DemoReport, DomainQuality, Latency, Significance
+from bench.demo.svg import BAND, BLUE, GREEN, GREY, INK, ORANGE, PAPER, SERIES, SOFT, canvas
 
 ARM_LOOKS = {"zero_shot": ("base answer", GREY, "o"), "champion_before": ("before training", ORANGE, "s"), "champion_after": ("after training", BLUE, "D")}
 
@@ -17,7 +17,7 @@ ARM_LOOKS = {"zero_shot": ("base answer", GREY, "o"), "champion_before": ("befor
 SMALLEST_GAIN_SHOWN = 0.05
 
 
-def quality(report: Report) -> str:
+def quality(report: DemoReport) -> str:
     """Scores by domain with their intervals, and the gain over the base answer."""
     rows = _rows(report)
     with canvas("quality", "Quality by domain with 95 % intervals, and differences", 11, 1.35 + 0.95 * len(rows)) as (figure, out):
@@ -48,7 +48,7 @@ def quality(report: Report) -> str:
 GAIN_LOOKS = (("over base answer", BLUE, "D"), ("over before", GREEN, "o"))
 
 
-def _rows(report: Report) -> list[tuple[str, DomainQuality]]:
+def _rows(report: DemoReport) -> list[tuple[str, DomainQuality]]:
     rows = [(title(name), row) for name, row in report.quality.domains.items()]
     return [*rows, ("All domains", report.quality.overall)] if report.quality.overall and len(rows) > 1 else rows
 
@@ -79,13 +79,13 @@ def _gain(axes: Any, place: int, row: DomainQuality) -> None:
     for lane, ((difference, (low, high), verdict), (_, colour, mark)) in enumerate(zip(differences, GAIN_LOOKS, strict=True)):
         y = place + 0.16 - 0.32 * lane
         axes.plot([low, high], [y, y], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
-        filled = colour if verdict is not Verdict.SAME else PAPER  # hollow: the interval holds zero
+        filled = colour if verdict is not Significance.SAME else PAPER  # hollow: the interval holds zero
         axes.plot(difference, y, marker=mark, color=colour, markerfacecolor=filled, markersize=7)
         axes.annotate(f"{difference:+.3f}", (high, y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9.5)
     axes.margins(x=0.2)
 
 
-def learning(report: Report) -> str:
+def learning(report: DemoReport) -> str:
     """SFT's loss, and RL's reward by curriculum stage."""
     with canvas("learning", "Training: SFT loss and RL reward by curriculum stage", 11, 3.6) as (figure, out):
         losses, rewards = figure.subplots(1, 2, width_ratios=(1, 2))
@@ -102,7 +102,7 @@ def learning(report: Report) -> str:
     return out[0]
 
 
-def _stages(axes: Any, report: Report) -> None:
+def _stages(axes: Any, report: DemoReport) -> None:
     axes.set_title("RL: mean reward of the rollouts, by curriculum stage", pad=24)
     points = sorted(report.rewards, key=lambda point: point.step)
     if not points:
@@ -123,7 +123,7 @@ def _stages(axes: Any, report: Report) -> None:
     axes.set_xlim(points[0].step - 0.5, points[-1].step + 0.5)
 
 
-def latency(report: Report) -> str:
+def latency(report: DemoReport) -> str:
     """Half of the answers and 99 of 100, by step and by phase, on a logarithmic axis."""
     steps = _dumbbells_of_steps(report.latency_ms)
     phases = [(name, found.total.p50, found.total.p99) for name, found in report.latency_ms_by_phase.items()]
@@ -163,7 +163,7 @@ def _dumbbells(axes: Any, rows: Sequence[tuple[str, float, float]], heading: str
     axes.spines[["left", "bottom"]].set_visible(False)
 
 
-def timeline(report: Report) -> str:
+def timeline(report: DemoReport) -> str:
     """The phases above, and below them the answers per second by the version that wrote them."""
     with canvas("timeline", "Timeline: phases, and answers per second by model version", 11, 3.4 + 0.26 * len(report.phases)) as (figure, out):
         phases, answers = figure.subplots(2, 1, sharex=True, height_ratios=(0.26 * len(report.phases), 2.6))
@@ -172,7 +172,7 @@ def timeline(report: Report) -> str:
     return out[0]
 
 
-def _gantt(axes: Any, report: Report) -> None:
+def _gantt(axes: Any, report: DemoReport) -> None:
     end = max((phase.started_s + phase.seconds for phase in report.phases), default=1.0)
     for place, phase in enumerate(reversed(report.phases)):
         axes.barh(place, max(phase.seconds, end / 400), left=phase.started_s, height=0.62, color=GREY, alpha=0.55)
@@ -187,7 +187,7 @@ def _gantt(axes: Any, report: Report) -> None:
     axes.spines[["left", "bottom"]].set_visible(False)
 
 
-def _answers(axes: Any, report: Report) -> None:
+def _answers(axes: Any, report: DemoReport) -> None:
     versions = sorted({version for served in report.served for version in served.answers}, key=lambda name: (name == BASE_ONLY, len(name), name))
     colours = dict(zip([name for name in versions if name != BASE_ONLY], SERIES * len(versions), strict=False)) | {BASE_ONLY: GREY}
     end = max((phase.started_s + phase.seconds for phase in report.phases), default=1.0)

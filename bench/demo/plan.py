@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Plan:
+class DemoPlan:
     """`history`, `learn` and `exam` are numbers per user and domain. `settings` are overrides by section."""
 
     users: int
@@ -23,7 +23,7 @@ class Plan:
 #: repeats drafts in some 20 tokens; one that reasons writes twice as many, which on a machine that does everything at once is more than twice the time.
 TRIAL = {"shadow_share": 0.5, "shadow_answers": 100, "canary_share": 0.5, "min_answers": 60, "min_users": 20, "max_latency_ratio": 4.0, "poll_s": 0.5}
 #: SFT draws the number of items for each prompt, which teaches most per second (docs/learning.md); the paper's top-1 is the default elsewhere.
-FULL = Plan(
+FULL = DemoPlan(
     users=150,
     history=10,
     learn=8,
@@ -33,7 +33,7 @@ FULL = Plan(
     settings={"trainer": {"eval_queries": 450, "sft": {"k_max": 6}, "rl": {"steps": 40}}, "promotion": TRIAL},
 )
 #: For continuous integration: every mechanism in little time; RL only shows that it runs.
-SHORT = Plan(
+SHORT = DemoPlan(
     users=60,
     history=8,
     learn=8,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Span:
+class PhaseSpan:
     """One phase. `seconds` is None while it runs; `note` is what it has to say."""
 
     name: str
@@ -31,11 +31,11 @@ class Span:
 
 
 @dataclass
-class Clock:
+class PhaseClock:
     """Phases in the order in which they began."""
 
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
-    spans: list[Span] = field(default_factory=list)
+    spans: list[PhaseSpan] = field(default_factory=list)
     _zero: float = field(default_factory=time.monotonic)
 
     def now_s(self) -> float:
@@ -48,38 +48,38 @@ class Clock:
     def since_start(self, moment: datetime) -> float:
         return (moment - self.started_at).total_seconds()
 
-    def elapsed(self, span: Span) -> float:
+    def elapsed(self, span: PhaseSpan) -> float:
         return self.now_s() - span.started_s if span.seconds is None else span.seconds
 
 
-class Display(Protocol):
+class PhaseDisplay(Protocol):
     def changed(self) -> None: ...
     def close(self) -> None: ...
 
 
-class Progress:
+class PhaseProgress:
     """Runs phases one after the other and shows them. `current` names the phase for an error message."""
 
     def __init__(self, stream: TextIO | None = None, cpu_s: Callable[[], float] = time.process_time) -> None:
-        self.clock = Clock()
+        self.clock = PhaseClock()
         self._cpu_s = cpu_s
         self._stream = stream or sys.stderr
         self._live = self._stream.isatty()
-        self._display: Display = Silent() if self._live else Lines(self.clock, self._stream)
+        self._display: PhaseDisplay = NoDisplay() if self._live else LineDisplay(self.clock, self._stream)
 
     def go_live(self) -> None:
         """From now on the terminal is ours; the stack draws its own start."""
         if self._live:
-            self._display = Live(self.clock, self._stream)
+            self._display = LiveDisplay(self.clock, self._stream)
 
     @property
     def current(self) -> str:
         return self.clock.spans[-1].title if self.clock.spans else "before the start"
 
     @contextmanager
-    def phase(self, name: str, title: str) -> Iterator[Span]:
+    def phase(self, name: str, title: str) -> Iterator[PhaseSpan]:
         """One phase; it counts as ended whatever happens in it."""
-        span, used_s = Span(name, title, self.clock.now_s()), self._cpu_s()
+        span, used_s = PhaseSpan(name, title, self.clock.now_s()), self._cpu_s()
         self.clock.spans.append(span)
         self._display.changed()
         try:
@@ -88,7 +88,7 @@ class Progress:
             span.seconds, span.cpu_s = self.clock.now_s() - span.started_s, self._cpu_s() - used_s
             self._display.changed()
 
-    def note(self, span: Span, text: str) -> None:
+    def note(self, span: PhaseSpan, text: str) -> None:
         span.note = text
         self._display.changed()
 
@@ -97,17 +97,17 @@ class Progress:
         self._display.close()
 
 
-class Silent:
+class NoDisplay:
     """Before the terminal is ours."""
 
     def changed(self) -> None: ...
     def close(self) -> None: ...
 
 
-class Lines:
+class LineDisplay:
     """For logs and pipes: a line when a phase ends."""
 
-    def __init__(self, clock: Clock, stream: TextIO) -> None:
+    def __init__(self, clock: PhaseClock, stream: TextIO) -> None:
         self._clock, self._stream, self._told = clock, stream, 0
 
     def changed(self) -> None:
@@ -121,10 +121,10 @@ class Lines:
         self._stream.flush()
 
 
-class Live:
+class LiveDisplay:
     """For a terminal: all phases with their seconds, the running one with a spinner."""
 
-    def __init__(self, clock: Clock, stream: TextIO) -> None:
+    def __init__(self, clock: PhaseClock, stream: TextIO) -> None:
         from rich.console import Console
         from rich.live import Live as Screen
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
-from bench.demo.report import Arm, DomainQuality, Interval, Quality, Verdict
+from bench.demo.report import ArmScores, DomainQuality, Interval, QualityFigures, Significance
 from schemas.scoring import METRIC, Pair, bootstrap, metrics, paired_bootstrap, score
 from schemas.tasks import task_of
 
@@ -39,12 +39,12 @@ ARMS: dict[str, Callable[[Graded], str]] = {
 ByUser = dict[str, float]
 
 
-def judge(exam: Sequence[Graded]) -> Quality:
+def judge(exam: Sequence[Graded]) -> QualityFigures:
     """Every domain, and the mean of each user's domains over the users who were asked in all of them."""
     domains = sorted({graded.domain for graded in exam})
     parts = {domain: [graded for graded in exam if graded.domain == domain] for domain in domains}
     scores = {domain: {arm: _by_user(part, answer) for arm, answer in ARMS.items()} for domain, part in parts.items()}
-    return Quality(
+    return QualityFigures(
         domains={domain: _compare(METRIC[task_of(part[0].options)], scores[domain], part) for domain, part in parts.items()},
         overall=_overall(scores, exam),
     )
@@ -78,18 +78,18 @@ def _compare(metric: str, by_arm: dict[str, ByUser], exam: Sequence[Graded], poo
         questions=len(exam),
         ci95_after_minus_zero_shot=_interval(over_zero_shot),
         ci95_after_minus_before=_interval(over_before),
-        verdict=Verdict.of(_interval(over_zero_shot)),
-        verdict_after_minus_before=Verdict.of(_interval(over_before)),
+        verdict=Significance.of(_interval(over_zero_shot)),
+        verdict_after_minus_before=Significance.of(_interval(over_before)),
         arms=arms,
     )
 
 
-def _arm(by_user: ByUser, exam: Sequence[Graded], answer: Callable[[Graded], str]) -> Arm:
+def _arm(by_user: ByUser, exam: Sequence[Graded], answer: Callable[[Graded], str]) -> ArmScores:
     values = [by_user[user] for user in sorted(by_user)]
     found = bootstrap(values, fmean, BOOTSTRAP_SEED)
     pairs = [Pair(answer(graded), graded.truth, graded.options) for graded in exam]
     measured = metrics(task_of(exam[0].options), pairs) if pairs else {}
-    return Arm(score=round(found.mean, 4), ci95=_interval(found), metrics={name: round(value, 4) for name, value in measured.items()})
+    return ArmScores(score=round(found.mean, 4), ci95=_interval(found), metrics={name: round(value, 4) for name, value in measured.items()})
 
 
 def _interval(found: tuple[float, float, float]) -> Interval:

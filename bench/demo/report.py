@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 KIND = "retouch.demo-report.v1"
 
 
-class Part(BaseModel):
+class ReportModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
 
-class Verdict(StrEnum):
+class Significance(StrEnum):
     """What a 95 % interval of a difference says."""
 
     BETTER = "significantly better"
@@ -27,7 +27,7 @@ class Verdict(StrEnum):
     WORSE = "significantly worse"
 
     @classmethod
-    def of(cls, interval: Interval) -> Verdict:
+    def of(cls, interval: Interval) -> Significance:
         low, high = interval
         if low > 0:
             return cls.BETTER
@@ -37,7 +37,7 @@ class Verdict(StrEnum):
 Interval = tuple[float, float]
 
 
-class Counts(Part):
+class RecordCounts(ReportModel):
     """Records on the topics, counted by a reader of its own from offset 0 of every partition, committed records only."""
 
     interactions: int
@@ -53,7 +53,7 @@ class Counts(Part):
     duplicated: int  # queries with more than one response record
 
 
-class Arm(Part):
+class ArmScores(ReportModel):
     """One arm of the comparison: the mean over held-out users of each user's mean score, and the benchmark's own metrics."""
 
     score: float
@@ -61,7 +61,7 @@ class Arm(Part):
     metrics: dict[str, float]
 
 
-class DomainQuality(Part):
+class DomainQuality(ReportModel):
     """Held-out users' scores: the draft in the very answers of the second exam, and both champions."""
 
     metric: str
@@ -72,17 +72,17 @@ class DomainQuality(Part):
     questions: int
     ci95_after_minus_zero_shot: Interval
     ci95_after_minus_before: Interval
-    verdict: Verdict  # of after minus zero-shot
-    verdict_after_minus_before: Verdict
-    arms: dict[str, Arm]
+    verdict: Significance  # of after minus zero-shot
+    verdict_after_minus_before: Significance
+    arms: dict[str, ArmScores]
 
 
-class Quality(Part):
+class QualityFigures(ReportModel):
     domains: dict[str, DomainQuality]
     overall: DomainQuality | None  # the mean of a user's domains; None where no held-out user answered
 
 
-class Model(Part):
+class VersionSummary(ReportModel):
     """A registered version, as the registry and the training run tell it."""
 
     name: str
@@ -96,7 +96,7 @@ class Model(Part):
     decision: str | None  # the promoter's words
 
 
-class Step(Part):
+class PromotionStep(ReportModel):
     """One step of a version's promotion, as its log in the registry holds it."""
 
     version: str
@@ -106,11 +106,11 @@ class Step(Part):
     reason: str
 
 
-class Swap(Part):
+class SwapFigures(ReportModel):
     """One change of the model that a reflection worker serves.
 
     `dropped` and `mixed_version` are counted from the topics, not taken from the worker. An answer is mixed when some of its tokens
-    are not what the stamped version alone writes, while the other version explains them (`bench.demo.mixing`).
+    are not what the stamped version alone writes, while the other version explains them (`bench.demo.mixed_versions`).
     """
 
     from_version: str | None
@@ -127,12 +127,12 @@ class Swap(Part):
     load_ms: float
 
 
-class Percentiles(Part):
+class Percentiles(ReportModel):
     p50: float
     p99: float
 
 
-class Latency(Part):
+class Latency(ReportModel):
     """`overhead` is `total` less the two models' time; `retrieve` is part of it, as are the broker and all waiting."""
 
     base: Percentiles
@@ -143,7 +143,7 @@ class Latency(Part):
     answers: int
 
 
-class RewardPoint(Part):
+class RewardPoint(ReportModel):
     """One step of RL: the mean reward of its rollouts at the stage's own k."""
 
     step: int
@@ -155,7 +155,7 @@ class RewardPoint(Part):
     signal_share: float  # groups whose rewards differ: the others teach nothing
 
 
-class Phase(Part):
+class PhaseFigures(ReportModel):
     name: str
     started_s: float
     seconds: float
@@ -164,21 +164,21 @@ class Phase(Part):
     answers_per_s: float  # of those queries, from the first question to the last answer
 
 
-class Served(Part):
+class SecondOfAnswers(ReportModel):
     """Answers that went out in one second, by the version stamped on them; `none` is the base answer."""
 
     second: int
     answers: dict[str, int]
 
 
-class Moment(Part):
+class TimelineEvent(ReportModel):
     """A point on the timeline."""
 
     name: str
     at_s: float
 
 
-class Sample(Part):
+class ExamSample(ReportModel):
     """One exam question of a simulated user, before and after. Synthetic: no person wrote these words."""
 
     domain: str
@@ -191,13 +191,13 @@ class Sample(Part):
     truth: str
 
 
-class Machine(Part):
+class Machine(ReportModel):
     cores: int
     memory_mb: int
     system: str
 
 
-class Report(Part):
+class DemoReport(ReportModel):
     """The whole of `report.json`."""
 
     kind: str = KIND
@@ -206,24 +206,24 @@ class Report(Part):
     short: bool
     seed: int
     machine: Machine
-    counts: Counts
-    quality: Quality
-    models: tuple[Model, ...]
-    promotion: tuple[Step, ...]  # of all versions, in the order of time
-    swap: tuple[Swap, ...]
+    counts: RecordCounts
+    quality: QualityFigures
+    models: tuple[VersionSummary, ...]
+    promotion: tuple[PromotionStep, ...]  # of all versions, in the order of time
+    swap: tuple[SwapFigures, ...]
     latency_ms: Latency | None  # of the questions asked in `latency_phase`
     latency_phase: str
     latency_ms_by_phase: dict[str, Latency]
     seconds: dict[str, float]  # per phase, and `total`
-    phases: tuple[Phase, ...]
-    served: tuple[Served, ...]
-    moments: tuple[Moment, ...]
+    phases: tuple[PhaseFigures, ...]
+    served: tuple[SecondOfAnswers, ...]
+    moments: tuple[TimelineEvent, ...]
     statuses: dict[str, int]
     statuses_by_version: dict[str, dict[str, int]]
     rewards: tuple[RewardPoint, ...]
     sft_steps: int
     sft_losses: tuple[float, ...]  # means over equal shares of the steps
-    samples: tuple[Sample, ...]
+    samples: tuple[ExamSample, ...]
     peak_memory_mb: int | None  # of all processes together, shared pages counted once
     versions: dict[str, str]
     settings: dict[str, str | int | float | bool | None]

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from bench.demo.findings import headline
 from bench.demo.pictures import duration, title
-from bench.demo.report import DomainQuality, Report, Verdict
+from bench.demo.report import DemoReport, DomainQuality, Significance
 
-COLOURS = {Verdict.BETTER: "green", Verdict.SAME: "yellow", Verdict.WORSE: "red"}
+COLOURS = {Significance.BETTER: "green", Significance.SAME: "yellow", Significance.WORSE: "red"}
 
 
-def show(report: Report, page: Path) -> None:
+def show(report: DemoReport, page: Path) -> None:
     """Print to standard output."""
     from rich.console import Console
 
@@ -23,12 +23,12 @@ def show(report: Report, page: Path) -> None:
             console.out(line, highlight=False)
 
 
-def lines(report: Report, page: Path) -> list[str]:
+def lines(report: DemoReport, page: Path) -> list[str]:
     """For pipes and logs: the findings, one each line."""
     return [headline(report.quality), *report.findings, _latency(report), f"{page} ({report.seconds['total']:.0f} s)"]
 
 
-def _table(report: Report, page: Path, console: object) -> None:
+def _table(report: DemoReport, page: Path, console: object) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -63,7 +63,7 @@ def _cells(row: DomainQuality) -> tuple[str, str, str, str]:
     return f"{row.zero_shot:.3f}", f"{row.champion_before:.3f}", f"{row.champion_after:.3f}", gain
 
 
-def _latency(report: Report) -> str:
+def _latency(report: DemoReport) -> str:
     if report.latency_ms is None:
         return "No latency was measured."
     steps = {"total": "whole answer", "base": "base model", "retrieve": "retrieval", "reflect": "reflection", "overhead": "overhead"}

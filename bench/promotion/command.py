@@ -18,13 +18,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.demo import machine
+from bench import machine
 from bench.promotion import picture, summary
-from bench.promotion.experiment import Result, simulate
-from bench.promotion.plan import FULL, SHORT, Plan
-from bench.promotion.population import Kind, Pool, pool
-from bench.promotion.scenarios import Scenario, scenarios
-from bench.workers.targets import Target
+from bench.promotion.experiment import ExperimentResult, simulate
+from bench.promotion.plan import FULL, SHORT, PromotionPlan
+from bench.promotion.population import Kind, ScoredUsers, scored_users
+from bench.promotion.scenarios import CanaryScenario, scenarios
+from bench.targets import Target
 from infra.errors import CannotContinue
 from infra.process import output_files
 from infra.process.lifecycle import FAILED, OK
@@ -36,7 +36,7 @@ REPORT, PICTURE = "promotion.json", "promotion.png"
 BATCH, BATCH_S = 20, 600.0
 
 #: Of a worker process: what every experiment has in common.
-_common: tuple[Mapping[Kind, Pool], PromotionSettings, Plan] | None = None
+_common: tuple[Mapping[Kind, ScoredUsers], PromotionSettings, PromotionPlan] | None = None
 
 
 def run(settings: Settings, out: Path, *, short: bool = False, jobs: int = 2, only: Collection[str] = (), as_json: bool = False) -> int:
@@ -56,10 +56,10 @@ def run(settings: Settings, out: Path, *, short: bool = False, jobs: int = 2, on
     return OK if report["ok"] else FAILED
 
 
-def measure(promotion: PromotionSettings, plan: Plan, chosen: Sequence[Scenario], jobs: int) -> dict[str, Any]:
+def measure(promotion: PromotionSettings, plan: PromotionPlan, chosen: Sequence[CanaryScenario], jobs: int) -> dict[str, Any]:
     """The whole report."""
     began, started_at = time.monotonic(), datetime.now(UTC)
-    pools: dict[Kind, Pool] = {kind: pool(kind, plan.personas, plan.seed) for kind in ("personas", "levels")}
+    pools: dict[Kind, ScoredUsers] = {kind: scored_users(kind, plan.personas, plan.seed) for kind in ("personas", "levels")}
     summaries = [summary.summary(scenario, results) for scenario, results in _results(pools, promotion, plan, chosen, jobs)]
     judged = summary.targets(summaries)
     return {
@@ -83,8 +83,8 @@ def lines(report: Mapping[str, Any], out: Path) -> list[str]:
 
 
 def _results(
-    pools: Mapping[Kind, Pool], promotion: PromotionSettings, plan: Plan, chosen: Sequence[Scenario], jobs: int
-) -> Iterator[tuple[Scenario, list[Result]]]:
+    pools: Mapping[Kind, ScoredUsers], promotion: PromotionSettings, plan: PromotionPlan, chosen: Sequence[CanaryScenario], jobs: int
+) -> Iterator[tuple[CanaryScenario, list[ExperimentResult]]]:
     """Scenario by scenario, each told on standard error."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, context, _begin, (pools, promotion, plan)) as processes:
@@ -102,12 +102,12 @@ def _results(
             processes.shutdown(wait=False, cancel_futures=True)
 
 
-def _begin(pools: Mapping[Kind, Pool], promotion: PromotionSettings, plan: Plan) -> None:
+def _begin(pools: Mapping[Kind, ScoredUsers], promotion: PromotionSettings, plan: PromotionPlan) -> None:
     global _common
     _common = pools, promotion, plan
 
 
-def _batch(scenario: Scenario, start: int) -> list[Result]:
+def _batch(scenario: CanaryScenario, start: int) -> list[ExperimentResult]:
     if _common is None:
         raise RuntimeError("the process was not begun")
     pools, promotion, plan = _common
@@ -115,6 +115,6 @@ def _batch(scenario: Scenario, start: int) -> list[Result]:
     return [simulate(scenario, pools[scenario.population], promotion, plan.looks, seed_of(plan, scenario, number)) for number in numbers]
 
 
-def seed_of(plan: Plan, scenario: Scenario, number: int) -> tuple[int, ...]:
+def seed_of(plan: PromotionPlan, scenario: CanaryScenario, number: int) -> tuple[int, ...]:
     """Of one experiment, wherever and whenever it is simulated."""
     return plan.seed, zlib.crc32(scenario.name.encode()), number

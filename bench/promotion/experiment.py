@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
-from bench.promotion.population import Pool
-from bench.promotion.scenarios import Harm, Scenario
+from bench.promotion.population import ScoredUsers
+from bench.promotion.scenarios import CanaryScenario, Harm
 from infra.settings import PromotionSettings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality, Span
@@ -40,7 +40,7 @@ _AT, _ID = datetime(2026, 11, 1, tzinfo=UTC), UUID(int=1)
 
 
 @dataclass(frozen=True)
-class Result:
+class ExperimentResult:
     outcome: str
     cause: str  # what decided: reward, a guardrail's metric, split, or bounds
     scored: int  # answers of both groups
@@ -50,12 +50,12 @@ class Result:
     variance_kept: float
 
 
-def simulate(scenario: Scenario, pool: Pool, promotion: PromotionSettings, looks: int, seed: tuple[int, ...]) -> Result:
+def simulate(scenario: CanaryScenario, pool: ScoredUsers, promotion: PromotionSettings, looks: int, seed: tuple[int, ...]) -> ExperimentResult:
     """One experiment to its verdict."""
     import numpy as np
 
     bounded = scenario.bounded(promotion)
-    crowd = Crowd(scenario, pool, np.random.default_rng(seed))
+    crowd = SimulatedUsers(scenario, pool, np.random.default_rng(seed))
     for scored, progress in _looks(bounded.canary_answers, looks):
         crowd.answer(scored, progress)
         verdict = canary_verdict(crowd.cells(), bounded, SINCE_S)
@@ -75,9 +75,9 @@ def _looks(canary_answers: int, count: int) -> Iterator[tuple[int, float]]:
 
 
 @dataclass
-class Crowd:
-    scenario: Scenario
-    pool: Pool
+class SimulatedUsers:
+    scenario: CanaryScenario
+    pool: ScoredUsers
     rng: np.random.Generator
     answered: int = 0
     _all_VU: Floats = field(init=False)  # answers, then sums of OPERATIONAL
@@ -208,10 +208,10 @@ def _moments(counts: Floats, *sums: Floats) -> Iterator[Moments]:
         yield Moments(users=users, n=n, s=one.sum(), nn=nn, ss=one @ one, ns=counts @ one)
 
 
-def _result(verdict: ExperimentVerdict, crowd: Crowd) -> Result:
+def _result(verdict: ExperimentVerdict, crowd: SimulatedUsers) -> ExperimentResult:
     shown, users = crowd.shown()
     kept = verdict.evidence["reward"]["variance_kept"]
-    return Result(verdict.outcome.value, _cause(verdict), crowd.scored(), crowd.answered, shown, users, kept)
+    return ExperimentResult(verdict.outcome.value, _cause(verdict), crowd.scored(), crowd.answered, shown, users, kept)
 
 
 def _cause(verdict: ExperimentVerdict) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Plan:
+class PromotionPlan:
     equal: int = 1_000  # experiments with two equal versions, of each kind of users
     unequal: int = 300  # of each planted difference
     looks: int = 100  # at each, if no verdict comes before
@@ -14,5 +14,5 @@ class Plan:
     seed: int = 0
 
 
-FULL = Plan()
-SHORT = Plan(equal=40, unequal=20, looks=40, personas=150)
+FULL = PromotionPlan()
+SHORT = PromotionPlan(equal=40, unequal=20, looks=40, personas=150)

@@ -32,7 +32,7 @@ Kind = Literal["personas", "levels"]
 
 
 @dataclass(frozen=True)
-class Pool:
+class ScoredUsers:
     domains: tuple[str, ...]
     reward_PDQ: NDArray[np.float64]
     base_PDQ: NDArray[np.float64]
@@ -55,20 +55,20 @@ class Pool:
         }
 
 
-def pool(kind: Kind, users: int, seed: int) -> Pool:
+def scored_users(kind: Kind, users: int, seed: int) -> ScoredUsers:
     return personas(users, seed) if kind == "personas" else levels(users, seed)
 
 
-def personas(users: int, seed: int) -> Pool:
+def personas(users: int, seed: int) -> ScoredUsers:
     """About 10 ms a user."""
     import numpy as np
 
     world = World(seed=seed, questions=ANSWERS)
     made = [_scored(persona) for persona in world.personas(users)]
-    return Pool(DOMAINS, np.array([rewards for rewards, _ in made]), np.array([bases for _, bases in made]))
+    return ScoredUsers(DOMAINS, np.array([rewards for rewards, _ in made]), np.array([bases for _, bases in made]))
 
 
-def levels(users: int, seed: int) -> Pool:
+def levels(users: int, seed: int) -> ScoredUsers:
     import numpy as np
 
     rng = np.random.default_rng([seed, 1])
@@ -77,7 +77,7 @@ def levels(users: int, seed: int) -> Pool:
     reward_D1, base_D1 = np.array([[0.74], [0.85], [0.9]]), np.array([[0.46], [0.7], [0.66]])
     reward = rng.random(shape) < np.clip(reward_D1 + level_P11, 0, 1)
     base = rng.random(shape) < np.clip(base_D1 + level_P11, 0, 1)
-    return Pool(DOMAINS, reward.astype(float), np.where(rng.random(shape) < 0.3, reward, base).astype(float))
+    return ScoredUsers(DOMAINS, reward.astype(float), np.where(rng.random(shape) < 0.3, reward, base).astype(float))
 
 
 def _scored(persona: Persona) -> tuple[list[list[float]], list[list[float]]]:

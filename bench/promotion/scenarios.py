@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.promotion.plan import Plan
+from bench.promotion.plan import PromotionPlan
 from bench.promotion.population import Kind
 from infra.errors import BadSetting
 from infra.settings import PromotionSettings
@@ -22,7 +22,7 @@ class Harm(StrEnum):
 
 
 @dataclass(frozen=True)
-class Scenario:
+class CanaryScenario:
     """`loss` and `gain` are relative to the mean reward. Rises are of probabilities, `slower` and `longer` factors."""
 
     name: str
@@ -47,7 +47,7 @@ class Scenario:
         return promotion if self.canary_answers is None else promotion.model_copy(update={"canary_answers": self.canary_answers})
 
 
-def scenarios(plan: Plan, only: Collection[str] = ()) -> list[Scenario]:
+def scenarios(plan: PromotionPlan, only: Collection[str] = ()) -> list[CanaryScenario]:
     """All of them, or those named. Raises BadSetting for a name there is not."""
     found = [*_equal(plan.equal), *_unequal(plan.unequal), *_guarded(plan.unequal)]
     if unknown := sorted({*only} - {scenario.name for scenario in found}):
@@ -55,26 +55,26 @@ def scenarios(plan: Plan, only: Collection[str] = ()) -> list[Scenario]:
     return [scenario for scenario in found if scenario.name in only or not only]
 
 
-def _equal(count: int) -> Iterator[Scenario]:
+def _equal(count: int) -> Iterator[CanaryScenario]:
     """Two equal versions: any verdict but none is wrong."""
-    yield Scenario("equal", "A/A, personas", VerdictOutcome.INCONCLUSIVE, count)
-    yield Scenario("equal-levels", "A/A, users better or worse off in all domains", VerdictOutcome.INCONCLUSIVE, count, "levels")
-    yield Scenario("equal-few", "A/A, 120 users", VerdictOutcome.INCONCLUSIVE, count, "levels", users=120, canary_answers=2_000)
-    yield Scenario("equal-heavy", "A/A, few users ask most (Zipf 1)", VerdictOutcome.INCONCLUSIVE, count, "levels", activity=(0.0, 1.0))
+    yield CanaryScenario("equal", "A/A, personas", VerdictOutcome.INCONCLUSIVE, count)
+    yield CanaryScenario("equal-levels", "A/A, users better or worse off in all domains", VerdictOutcome.INCONCLUSIVE, count, "levels")
+    yield CanaryScenario("equal-few", "A/A, 120 users", VerdictOutcome.INCONCLUSIVE, count, "levels", users=120, canary_answers=2_000)
+    yield CanaryScenario("equal-heavy", "A/A, few users ask most (Zipf 1)", VerdictOutcome.INCONCLUSIVE, count, "levels", activity=(0.0, 1.0))
 
 
-def _unequal(count: int) -> Iterator[Scenario]:
+def _unequal(count: int) -> Iterator[CanaryScenario]:
     for harm in Harm:
-        yield Scenario(f"loss-{harm.name.lower()}", f"-5 %, {harm.value}", VerdictOutcome.HARMFUL, count, loss=0.05, harm=harm)
-    yield Scenario("loss-levels", "-5 %, users better or worse off", VerdictOutcome.HARMFUL, count, "levels", loss=0.05)
-    yield Scenario("loss-plain", "-5 %, anywhere, without adjusting", VerdictOutcome.HARMFUL, count, loss=0.05, is_plain=True)
+        yield CanaryScenario(f"loss-{harm.name.lower()}", f"-5 %, {harm.value}", VerdictOutcome.HARMFUL, count, loss=0.05, harm=harm)
+    yield CanaryScenario("loss-levels", "-5 %, users better or worse off", VerdictOutcome.HARMFUL, count, "levels", loss=0.05)
+    yield CanaryScenario("loss-plain", "-5 %, anywhere, without adjusting", VerdictOutcome.HARMFUL, count, loss=0.05, is_plain=True)
     for gain in (0.02, 0.05, 0.1):
-        yield Scenario(f"gain-{gain:g}", f"+{gain * 100:g} %", VerdictOutcome.BETTER, count, gain=gain)
+        yield CanaryScenario(f"gain-{gain:g}", f"+{gain * 100:g} %", VerdictOutcome.BETTER, count, gain=gain)
 
 
-def _guarded(count: int) -> Iterator[Scenario]:
-    yield Scenario("slower", "latency x 2", VerdictOutcome.HARMFUL, count, slower=2.0)
-    yield Scenario("longer", "length x 2", VerdictOutcome.HARMFUL, count, longer=2.0)
-    yield Scenario("fallback", "fallback +10 points", VerdictOutcome.HARMFUL, count, fallback=0.1)
-    yield Scenario("unparsable", "unparsable +10 points", VerdictOutcome.HARMFUL, count, unparsable=0.1)
-    yield Scenario("drifting", "drift +0.65", VerdictOutcome.HARMFUL, count, drifting=0.65)
+def _guarded(count: int) -> Iterator[CanaryScenario]:
+    yield CanaryScenario("slower", "latency x 2", VerdictOutcome.HARMFUL, count, slower=2.0)
+    yield CanaryScenario("longer", "length x 2", VerdictOutcome.HARMFUL, count, longer=2.0)
+    yield CanaryScenario("fallback", "fallback +10 points", VerdictOutcome.HARMFUL, count, fallback=0.1)
+    yield CanaryScenario("unparsable", "unparsable +10 points", VerdictOutcome.HARMFUL, count, unparsable=0.1)
+    yield CanaryScenario("drifting", "drift +0.65", VerdictOutcome.HARMFUL, count, drifting=0.65)

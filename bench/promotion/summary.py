@@ -9,9 +9,9 @@ from dataclasses import asdict
 from statistics import fmean, quantiles
 from typing import Any
 
-from bench.promotion.experiment import Result
-from bench.promotion.scenarios import Scenario
-from bench.workers.targets import Bound, Target
+from bench.promotion.experiment import ExperimentResult
+from bench.promotion.scenarios import CanaryScenario
+from bench.targets import Bound, Target
 from trainer.promotion.verdict import VerdictOutcome
 
 #: Of two equal versions told apart, and of versions planted 5 % worse that are found out within the bounds.
@@ -19,7 +19,7 @@ FALSE, FOUND = 0.05, 0.95
 DECIDED = frozenset({VerdictOutcome.BETTER.value, VerdictOutcome.HARMFUL.value})
 
 
-def summary(scenario: Scenario, results: Sequence[Result]) -> dict[str, Any]:
+def summary(scenario: CanaryScenario, results: Sequence[ExperimentResult]) -> dict[str, Any]:
     """Plain values. `found` are the experiments that ended as they should, `wrong` those told apart the other way, or at all where nothing is to be told."""
     outcomes = Counter(result.outcome for result in results)
     found = [result for result in results if result.outcome == scenario.expected]

@@ -20,18 +20,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from bench.demo import machine
+from bench import machine
 from bench.swap import picture
-from bench.swap.figures import Observed, asked_during, dropped, latencies, percentiles
+from bench.swap.figures import ObservedSwap, asked_during, dropped, latencies, percentiles
+from bench.swap.in_process_worker import InProcessWorker, in_process_worker
 from bench.swap.judge import Reference, judge, reference, telling
-from bench.swap.load import Answer, Load
-from bench.swap.plan import FULL, SHORT, Plan
+from bench.swap.load import LoadAnswer, ReflectorLoad
+from bench.swap.plan import FULL, SHORT, SwapPlan
 from bench.swap.questions import contexts
-from bench.swap.site import Inside, inside
 from bench.swap.targets import targets
 from bench.swap.versions import register
-from bench.workers.site import site
-from bench.workers.targets import Target
+from bench.targets import Target
+from bench.workers.testbed import testbed
 from infra.errors import CannotContinue
 from infra.process import output_files
 from infra.process.lifecycle import FAILED, OK
@@ -63,10 +63,10 @@ def run(settings: Settings, out: Path, *, short: bool = False, as_json: bool = F
     return OK if report["ok"] else FAILED
 
 
-def measure(settings: Settings, plan: Plan) -> dict[str, Any]:
+def measure(settings: Settings, plan: SwapPlan) -> dict[str, Any]:
     """The whole report."""
     began, started_at, load_before = time.monotonic(), datetime.now(UTC), os.getloadavg()[0]
-    with tempfile.TemporaryDirectory(prefix="retouch-bench-") as name, site(settings, Path(name) / "state", Path(name) / "logs") as place:
+    with tempfile.TemporaryDirectory(prefix="retouch-bench-") as name, testbed(settings, Path(name) / "state", Path(name) / "logs") as place:
         place.make_topics([MODEL_EVENTS.name])
         own = _settings(place.settings, plan)
         figures = _figures(own, plan, Path(name))
@@ -98,20 +98,20 @@ def lines(report: dict[str, Any], out: Path) -> list[str]:
     return [head, *told, "", *judged, "", f"{calm}, {report['seconds']:.0f} s; {out / REPORT}, {out / PICTURE}"]
 
 
-def _settings(settings: Settings, plan: Plan) -> Settings:
+def _settings(settings: Settings, plan: SwapPlan) -> Settings:
     own = settings.reflection.model_copy(update={"versions": plan.places, "concurrency": plan.in_flight})
     registry = settings.registry.model_copy(update={"tracking_uri": None})
     return settings.model_copy(update={"reflection": own, "registry": registry})
 
 
-def _figures(settings: Settings, plan: Plan, folder: Path) -> dict[str, Any]:
+def _figures(settings: Settings, plan: SwapPlan, folder: Path) -> dict[str, Any]:
     prepare_process(settings.reflection.threads)
     registry = Registry(settings)
     versions = _told("versions", lambda: register(settings, registry, plan, folder))
     asked = contexts(plan.questions, plan.seed)
     found = _told("load", lambda: asyncio.run(_under_load(settings, registry, versions, plan)))
     checkpoints = {version.version: registry.fetch(version.version, models_dir(settings)) for version in versions}
-    answers: Sequence[Answer] = found.pop("answers")
+    answers: Sequence[LoadAnswer] = found.pop("answers")
 
     def alone(version: RegisteredVersion) -> Reference:
         wanted = {answer.question for answer in answers if answer.version == version.version}
@@ -120,16 +120,16 @@ def _figures(settings: Settings, plan: Plan, folder: Path) -> dict[str, Any]:
     references = {version.version: alone(version) for version in versions}
 
     def scorers() -> dict[str, Any]:
-        from bench.demo.checkpoint import Checkpoint
+        from bench.demo.checkpoint_scorer import CheckpointScorer
 
-        return {version: Checkpoint(path) for version, path in checkpoints.items()}
+        return {version: CheckpointScorer(path) for version, path in checkpoints.items()}
 
     return found | {"telling": round(telling(references), 3), "judged": _told("judging", lambda: judge(answers, references, asked, settings, scorers))}
 
 
-async def _under_load(settings: Settings, registry: Registry, versions: Sequence[RegisteredVersion], plan: Plan) -> dict[str, Any]:
-    async with inside(settings, registry) as place:
-        load = Load(place.reflector, contexts(plan.questions, plan.seed), plan.seed)
+async def _under_load(settings: Settings, registry: Registry, versions: Sequence[RegisteredVersion], plan: SwapPlan) -> dict[str, Any]:
+    async with in_process_worker(settings, registry) as place:
+        load = ReflectorLoad(place.reflector, contexts(plan.questions, plan.seed), plan.seed)
         capacities = [await _capacity(place, load, version, plan) for version in versions]
         capacity = statistics.harmonic_mean(capacities)  # of as many questions to each
         rate = plan.load_share * capacity
@@ -157,13 +157,13 @@ async def _under_load(settings: Settings, registry: Registry, versions: Sequence
     }
 
 
-async def _capacity(place: Inside, load: Load, version: RegisteredVersion, plan: Plan) -> float:
+async def _capacity(place: InProcessWorker, load: ReflectorLoad, version: RegisteredVersion, plan: SwapPlan) -> float:
     await _reign(place, version, plan)
     await load.capacity(plan.in_flight, plan.capacity_s / 3)  # warm
     return await load.capacity(plan.in_flight, plan.capacity_s)
 
 
-async def _steady(place: Inside, load: Load, versions: Sequence[RegisteredVersion], plan: Plan, rate: float) -> list[Answer]:
+async def _steady(place: InProcessWorker, load: ReflectorLoad, versions: Sequence[RegisteredVersion], plan: SwapPlan, rate: float) -> list[LoadAnswer]:
     """Each version for as long: some write more than others, and those that take turns in the swaps are the same."""
     found = []
     for version in versions:
@@ -172,7 +172,7 @@ async def _steady(place: Inside, load: Load, versions: Sequence[RegisteredVersio
     return found
 
 
-async def _reign(place: Inside, version: RegisteredVersion, plan: Plan) -> None:
+async def _reign(place: InProcessWorker, version: RegisteredVersion, plan: SwapPlan) -> None:
     """Let it serve, while nobody asks."""
     await asyncio.to_thread(place.promoter.promote, version, place.follower.serving.version)
     async with asyncio.timeout(plan.swap_within_s):
@@ -180,13 +180,13 @@ async def _reign(place: Inside, version: RegisteredVersion, plan: Plan) -> None:
             await asyncio.sleep(0.01)
 
 
-async def _for(load: Load, rate: float, seconds: float) -> list[Answer]:
+async def _for(load: ReflectorLoad, rate: float, seconds: float) -> list[LoadAnswer]:
     over = asyncio.Event()
     asyncio.get_running_loop().call_later(seconds, over.set)
     return await load.steady(rate, over)
 
 
-def _shadow(place: Inside, plan: Plan) -> Routes:
+def _shadow(place: InProcessWorker, plan: SwapPlan) -> Routes:
     """The champion with another version beside it, in shadow."""
     champion = place.engine.champion
     other = next((model for model in place.engine.loaded if model != champion), None)
@@ -194,12 +194,12 @@ def _shadow(place: Inside, plan: Plan) -> Routes:
 
 
 async def _swapping(
-    settings: Settings, place: Inside, load: Load, versions: Sequence[RegisteredVersion], plan: Plan, rate: float
-) -> tuple[list[Observed], list[Answer]]:
+    settings: Settings, place: InProcessWorker, load: ReflectorLoad, versions: Sequence[RegisteredVersion], plan: SwapPlan, rate: float
+) -> tuple[list[ObservedSwap], list[LoadAnswer]]:
     """Swaps back and forth under load; those that count, and what was asked meanwhile."""
     over, chance = asyncio.Event(), random.Random(plan.seed)  # noqa: S311  # of a measurement
     asking = asyncio.create_task(load.steady(rate, over))
-    found: list[Observed] = []
+    found: list[ObservedSwap] = []
     try:
         for _ in range(WARM_SWAPS + plan.swaps):
             others = [version for version in versions if version.version != place.follower.serving.version]
@@ -211,7 +211,7 @@ async def _swapping(
     return found[WARM_SWAPS:], answers
 
 
-async def _swap(place: Inside, load: Load, version: RegisteredVersion, plan: Plan, since_s: float) -> Observed:
+async def _swap(place: InProcessWorker, load: ReflectorLoad, version: RegisteredVersion, plan: SwapPlan, since_s: float) -> ObservedSwap:
     """`since_s` is when the version before took over: an answer to an older question may be by an earlier reign of this one."""
     before, first, swapped = place.follower.serving.version, len(load.answers), len(place.swaps)
     alias_s = time.perf_counter()
@@ -228,7 +228,7 @@ async def _swap(place: Inside, load: Load, version: RegisteredVersion, plan: Pla
         first = len(load.answers)
     while len(place.swaps) == swapped:  # noqa: ASYNC110  # the follower returns within milliseconds
         await asyncio.sleep(0.002)
-    return Observed(before, version.version, alias_s, event_s, served_s or answered_s, answered_s, place.swaps[-1])
+    return ObservedSwap(before, version.version, alias_s, event_s, served_s or answered_s, answered_s, place.swaps[-1])
 
 
 def _told(name: str, body: Callable[[], T]) -> T:

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.swap.load import Answer
+from bench.swap.load import LoadAnswer
 from workers.serving.engines.engine import SwapResult
 
 
 @dataclass(frozen=True)
-class Observed:
+class ObservedSwap:
     """One swap as the load saw it; all times are of one monotonic clock. `swap` is what the follower measured."""
 
     before: str
@@ -41,15 +41,15 @@ def percentiles(values: Sequence[float]) -> dict[str, Any] | None:
     return {"n": len(values), "p50": round(cuts[49], 1), "p90": round(cuts[89], 1), "p99": round(cuts[98], 1), "max": round(max(values), 1)}
 
 
-def latencies(answers: Sequence[Answer]) -> list[float]:
+def latencies(answers: Sequence[LoadAnswer]) -> list[float]:
     return [answer.ms for answer in answers if answer.status is not None]
 
 
-def asked_during(answers: Sequence[Answer], swaps: Sequence[Observed], settle_s: float) -> list[Answer]:
+def asked_during(answers: Sequence[LoadAnswer], swaps: Sequence[ObservedSwap], settle_s: float) -> list[LoadAnswer]:
     """Those asked from the alias's move until `settle_s` after the worker's. By when they were asked: of all that wait at a moment most are long ones."""
     return [answer for answer in answers if any(swap.alias_s <= answer.due_s <= swap.served_s + settle_s for swap in swaps)]
 
 
-def dropped(answers: Sequence[Answer], swaps: Sequence[Observed]) -> int:
+def dropped(answers: Sequence[LoadAnswer], swaps: Sequence[ObservedSwap]) -> int:
     """Questions that no model answered, or what the worker says it dropped, whichever is more."""
     return max(sum(not answer.is_the_models for answer in answers), sum(observed.swap.dropped for observed in swaps))

@@ -1,6 +1,6 @@
 """Right, or not: every answer against what its stamped version answers alone, in an engine that serves nothing else.
 
-Equal words are right. Others are traced token by token, as the demonstration does (`bench.demo.mixing`): two kernels may add in another order and decide a
+Equal words are right. Others are traced token by token (`bench.demo.mixed_versions`): two kernels may add in another order and decide a
 tie otherwise, which is right too; what another version explains in part is mixed; what nothing explains is wrong.
 """
 
@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.demo.mixing import Completion, Origin, Scorer, check
-from bench.swap.load import Answer, kept
+from bench.demo.mixed_versions import PromptAndAnswer, Scorer, TraceResult, check
+from bench.swap.load import LoadAnswer, answer_of
 from infra.settings import Settings
 from schemas.contexts import Context
 from schemas.prompts import reflection_prompt
@@ -27,7 +27,7 @@ from workers.serving.engines.factory import start_engine
 from workers.serving.routes import Routes
 
 #: Of a version: what it says to questions, by number.
-Reference = Mapping[int, Answer]
+Reference = Mapping[int, LoadAnswer]
 
 
 def reference(settings: Settings, checkpoint: Path, model: ModelVersion, contexts: Sequence[Context], wanted: Iterable[int]) -> Reference:
@@ -35,13 +35,13 @@ def reference(settings: Settings, checkpoint: Path, model: ModelVersion, context
     alone = settings.model_copy(update={"reflection": settings.reflection.model_copy(update={"versions": 1})})
     engine = start_engine(alone, checkpoint, model)
 
-    async def ask() -> dict[int, Answer]:
+    async def ask() -> dict[int, LoadAnswer]:
         reflector = Reflector(alone.reflection, engine, lambda: Routes(model))
         places = asyncio.Semaphore(alone.reflection.concurrency)
 
-        async def one(number: int) -> Answer:
+        async def one(number: int) -> LoadAnswer:
             async with places:
-                return kept(number, time.perf_counter(), await reflector.answer(contexts[number]))
+                return answer_of(number, time.perf_counter(), await reflector.answer(contexts[number]))
 
         found = await asyncio.gather(*[one(number) for number in wanted])
         await engine.close()
@@ -51,12 +51,16 @@ def reference(settings: Settings, checkpoint: Path, model: ModelVersion, context
 
 
 def judge(
-    answers: Sequence[Answer], references: Mapping[str, Reference], contexts: Sequence[Context], settings: Settings, scorers: Callable[[], Mapping[str, Scorer]]
+    answers: Sequence[LoadAnswer],
+    references: Mapping[str, Reference],
+    contexts: Sequence[Context],
+    settings: Settings,
+    scorers: Callable[[], Mapping[str, Scorer]],
 ) -> dict[str, Any]:
     """Counts. `scorers` makes one for each version, and is asked only where words differ."""
     asked = [answer for answer in answers if answer.is_the_models and answer.version in references]
     differing = Counter(answer for answer in map(_words, asked) if answer != _words(references[str(answer.version)][answer.question]))
-    found: Counter[Origin] = Counter()
+    found: Counter[TraceResult] = Counter()
     if differing:
         judges = scorers()
         traced = functools.partial(_trace, contexts=contexts, settings=settings, scorers=judges)
@@ -65,9 +69,9 @@ def judge(
     return {
         "compared": len(asked),
         "equal": len(asked) - differing.total(),
-        "tied": found[Origin.SAME],
-        "mixed": found[Origin.MIXED],
-        "wrong": found[Origin.UNEXPLAINED],
+        "tied": found[TraceResult.SAME],
+        "mixed": found[TraceResult.MIXED],
+        "wrong": found[TraceResult.UNEXPLAINED],
         "unstamped": sum(answer.is_the_models for answer in answers) - len(asked),
     }
 
@@ -79,19 +83,19 @@ def telling(references: Mapping[str, Reference]) -> float:
     return sum(told) / len(told) if told else 0.0
 
 
-def _trace(answer: Answer, *, contexts: Sequence[Context], settings: Settings, scorers: Mapping[str, Scorer]) -> Origin:
+def _trace(answer: LoadAnswer, *, contexts: Sequence[Context], settings: Settings, scorers: Mapping[str, Scorer]) -> TraceResult:
     if answer.status is not ResponseStatus.PERSONALIZED:
-        return Origin.UNEXPLAINED  # what could not be read was not kept
+        return TraceResult.UNEXPLAINED  # what could not be read was not kept
     context = contexts[answer.question]
     prompt = reflection_prompt(context.draft.query, context.draft.answer, context.items, settings.reflection.prompt_style)
-    (origin,) = check([(str(answer.version), Completion(prompt, Rewrite(answer.reasoning, answer.text).to_text()))], scorers)
+    (origin,) = check([(str(answer.version), PromptAndAnswer(prompt, Rewrite(answer.reasoning, answer.text).to_text()))], scorers)
     return origin
 
 
-def _said(answer: Answer) -> tuple[object, ...]:
+def _said(answer: LoadAnswer) -> tuple[object, ...]:
     return answer.status, answer.reasoning, answer.text
 
 
-def _words(answer: Answer) -> Answer:
+def _words(answer: LoadAnswer) -> LoadAnswer:
     """Without times: equal for equal words of one version to one question."""
-    return Answer(answer.question, 0.0, 0.0, answer.status, answer.version, answer.reasoning, answer.text)
+    return LoadAnswer(answer.question, 0.0, 0.0, answer.status, answer.version, answer.reasoning, answer.text)

@@ -19,7 +19,7 @@ WITHIN_S = 120.0
 
 
 @dataclass(frozen=True)
-class Answer:
+class LoadAnswer:
     """What came of question number `question`. Times are of one monotonic clock. `status` is None where no response came."""
 
     question: int
@@ -41,13 +41,13 @@ class Answer:
 
 
 @dataclass
-class Load:
+class ReflectorLoad:
     """`answers` has all that were asked by `steady`, as they came."""
 
     reflector: Reflector
     contexts: Sequence[Context]
     seed: int
-    answers: list[Answer] = field(default_factory=list)
+    answers: list[LoadAnswer] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count()
@@ -56,7 +56,7 @@ class Load:
     async def capacity(self, in_flight: int, seconds: float) -> float:
         """Answers a second with so many always under way."""
         until = time.perf_counter() + seconds
-        done: list[Answer] = []
+        done: list[LoadAnswer] = []
 
         async def keep_asking() -> None:
             while time.perf_counter() < until:
@@ -66,9 +66,9 @@ class Load:
         await asyncio.gather(*[keep_asking() for _ in range(in_flight)])
         return len(done) / (time.perf_counter() - began)
 
-    async def steady(self, rate_per_s: float, until: asyncio.Event) -> list[Answer]:
+    async def steady(self, rate_per_s: float, until: asyncio.Event) -> list[LoadAnswer]:
         """Poisson arrivals until told to stop; returns when each has its answer. Latency counts from when a question was due."""
-        asked: list[asyncio.Task[Answer]] = []
+        asked: list[asyncio.Task[LoadAnswer]] = []
         for due_s in self._arrivals(rate_per_s):
             pause_s = due_s - time.perf_counter()
             if pause_s > 0:
@@ -78,7 +78,7 @@ class Load:
             asked.append(asyncio.create_task(self._ask_and_keep(due_s)))
         return list(await asyncio.gather(*asked))
 
-    async def _ask_and_keep(self, due_s: float) -> Answer:
+    async def _ask_and_keep(self, due_s: float) -> LoadAnswer:
         answer = await self._ask(due_s)
         self.answers.append(answer)
         return answer
@@ -89,18 +89,18 @@ class Load:
             at += self._chance.expovariate(rate_per_s)
             yield at
 
-    async def _ask(self, due_s: float) -> Answer:
+    async def _ask(self, due_s: float) -> LoadAnswer:
         question = self._chance.randrange(len(self.contexts))
         context = ask_again(self.contexts[question], next(self._numbers))
         try:
             async with asyncio.timeout(WITHIN_S):
                 response = await self.reflector.answer(context)
         except Exception:  # whatever it was: a question without an answer is what is counted here
-            return Answer(question, due_s, time.perf_counter())
-        return kept(question, due_s, response)
+            return LoadAnswer(question, due_s, time.perf_counter())
+        return answer_of(question, due_s, response)
 
 
-def kept(question: int, due_s: float, response: Response) -> Answer:
+def answer_of(question: int, due_s: float, response: Response) -> LoadAnswer:
     """What is needed of a response that has just come."""
     model = response.provenance.model
-    return Answer(question, due_s, time.perf_counter(), response.status, model.version if model else None, response.reasoning, response.answer)
+    return LoadAnswer(question, due_s, time.perf_counter(), response.status, model.version if model else None, response.reasoning, response.answer)

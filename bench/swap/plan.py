@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Plan:
+class SwapPlan:
     """Seconds are of measurement alone."""
 
     versions: int = 4
@@ -26,5 +26,5 @@ class Plan:
     seed: int = 0
 
 
-FULL = Plan()
-SHORT = Plan(versions=3, questions=300, in_flight=16, capacity_s=1.0, steady_s=1.5, shadow_s=2.0, swaps=6, pause_s=0.2)
+FULL = SwapPlan()
+SHORT = SwapPlan(versions=3, questions=300, in_flight=16, capacity_s=1.0, steady_s=1.5, shadow_s=2.0, swaps=6, pause_s=0.2)

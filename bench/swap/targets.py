@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from bench.workers.targets import Bound, Target
+from bench.targets import Bound, Target
 
 P99_RATIO = 2.0
 EVENT_S = 2.0

@@ -7,7 +7,7 @@ import threading
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.swap.plan import Plan
+from bench.swap.plan import SwapPlan
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
@@ -16,7 +16,7 @@ from schemas.promotion import Transition, VersionState
 PROJECT = Path(__file__).parents[2]
 
 
-def register(settings: Settings, registry: Registry, plan: Plan, folder: Path) -> list[RegisteredVersion]:
+def register(settings: Settings, registry: Registry, plan: SwapPlan, folder: Path) -> list[RegisteredVersion]:
     """All of them gated; the first is the champion."""
     from trainer.judge.canary_prompts import sure, telling
     from trainer.learn.policy import Policy
@@ -44,7 +44,7 @@ def register(settings: Settings, registry: Registry, plan: Plan, folder: Path) -
     return made
 
 
-def _noisy(source: Path, folder: Path, plan: Plan, number: int) -> Path:
+def _noisy(source: Path, folder: Path, plan: SwapPlan, number: int) -> Path:
     import torch
     from safetensors.torch import load_file, save_file
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from bench.train.plan import Plan
+from bench.train.plan import TrainPlan
 from infra.settings import RlSettings, SftSettings, TrainerSettings
 from pico.checkpoints import BASE, REFLECTOR
 
@@ -38,40 +38,40 @@ TITLES = {
 }
 
 
-class Asked(StrEnum):
+class PromptKind(StrEnum):
     REWRITE = "rewrite"  # the reflection prompt, over items that query and draft find
     RAG = "rag"  # items that the query alone finds, then the task
 
 
 @dataclass(frozen=True)
-class Arm:
+class TrainArm:
     """`start` is the checkpoint to begin with, or the arm whose result is."""
 
     name: str
     start: Path | str
-    asked: Asked = Asked.REWRITE
+    asked: PromptKind = PromptKind.REWRITE
     sft: SftSettings | None = None
     rl: RlSettings | None = None
 
 
-def arms(plan: Plan, trainer: TrainerSettings) -> list[Arm]:
+def arms(plan: TrainPlan, trainer: TrainerSettings) -> list[TrainArm]:
     """All of them but zero-shot, which nothing has to be done for."""
     longest = plan.rl_steps * plan.sft_steps_per_rl_step
     progressive = rl(trainer, plan, plan.k_min, plan.k_max)
     return [
-        Arm(RAG_BASE, BASE, Asked.RAG),
-        Arm(RAG_REFLECTOR, REFLECTOR, Asked.RAG),
-        Arm(SFT_TOP1, REFLECTOR, sft=sft(trainer, plan.sft_steps)),
-        Arm(SFT_MIXED, REFLECTOR, sft=sft(trainer, plan.sft_steps, plan.k_max)),
-        Arm(RL_MIXED, SFT_MIXED, rl=progressive),
-        Arm(RL_PROGRESSIVE, SFT_TOP1, rl=progressive),
-        Arm(RL_FIXED, SFT_TOP1, rl=rl(trainer, plan, plan.k, plan.k)),
-        Arm(RL_ALONE, REFLECTOR, rl=progressive),
-        Arm(SFT_LONGER, REFLECTOR, sft=sft(trainer, plan.sft_steps + longest, plan.k_max)),
+        TrainArm(RAG_BASE, BASE, PromptKind.RAG),
+        TrainArm(RAG_REFLECTOR, REFLECTOR, PromptKind.RAG),
+        TrainArm(SFT_TOP1, REFLECTOR, sft=sft(trainer, plan.sft_steps)),
+        TrainArm(SFT_MIXED, REFLECTOR, sft=sft(trainer, plan.sft_steps, plan.k_max)),
+        TrainArm(RL_MIXED, SFT_MIXED, rl=progressive),
+        TrainArm(RL_PROGRESSIVE, SFT_TOP1, rl=progressive),
+        TrainArm(RL_FIXED, SFT_TOP1, rl=rl(trainer, plan, plan.k, plan.k)),
+        TrainArm(RL_ALONE, REFLECTOR, rl=progressive),
+        TrainArm(SFT_LONGER, REFLECTOR, sft=sft(trainer, plan.sft_steps + longest, plan.k_max)),
     ]
 
 
-def chosen(all_arms: Sequence[Arm], names: Sequence[str]) -> list[Arm]:
+def chosen(all_arms: Sequence[TrainArm], names: Sequence[str]) -> list[TrainArm]:
     """The named arms and what they start from; all for no names. Raises KeyError for a name there is not."""
     by_name = {arm.name: arm for arm in all_arms}
     wanted = set(names) or set(by_name)
@@ -86,6 +86,6 @@ def sft(trainer: TrainerSettings, steps: int, k_max: int = 0) -> SftSettings:
     return trainer.sft.model_copy(update={"k": 1, "k_max": k_max, "epochs": _MANY_EPOCHS, "max_steps": steps})
 
 
-def rl(trainer: TrainerSettings, plan: Plan, k_min: int, k_max: int) -> RlSettings:
+def rl(trainer: TrainerSettings, plan: TrainPlan, k_min: int, k_max: int) -> RlSettings:
     changes = {"steps": plan.rl_steps, "k_min": k_min, "k_max": k_max, "prompts_per_step": plan.prompts_per_step, "candidates": plan.candidates}
     return trainer.rl.model_copy(update=changes)

@@ -49,7 +49,7 @@ MARK = "7777777777"
 
 
 @dataclass(frozen=True)
-class Cost:
+class CollectionCost:
     """One size. Times are microseconds a trajectory, its outcome included; memory is what the process held at most beyond what it began with."""
 
     trajectories: int
@@ -65,20 +65,20 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Collection:
+class CollectionCosts:
     """All sizes. `growth` is the cost of a trajectory at the largest size over that at the smallest; flat is about 1."""
 
-    costs: tuple[Cost, ...]
+    costs: tuple[CollectionCost, ...]
     growth: float
 
 
-def measure(sizes: Sequence[int] = SIZES) -> Collection:
+def measure(sizes: Sequence[int] = SIZES) -> CollectionCosts:
     """Blocks, for half a minute with 100,000. Raises CannotContinue where a measuring process fails."""
     costs = tuple(_apart(size) for size in sizes)
-    return Collection(costs, round(costs[-1].total_us / costs[0].total_us, 3))
+    return CollectionCosts(costs, round(costs[-1].total_us / costs[0].total_us, 3))
 
 
-def measure_here(size: int) -> Cost:
+def measure_here(size: int) -> CollectionCost:
     """One size in this process, after a small one that pays for what is paid once. Its memory means something only in a fresh process."""
     from trainer.data import snapshot as stored
     from trainer.data.collect import assemble
@@ -97,7 +97,7 @@ def measure_here(size: int) -> Cost:
         lessons = snapshot.lessons
         lessons_s = _seconds(lambda: [len(lesson.items) for lesson in lessons[:1000]])
     micro = 1e6 / size
-    return Cost(
+    return CollectionCost(
         trajectories=size,
         lessons=len(lessons),
         collect_us=round(collect_s * micro, 1),
@@ -186,12 +186,12 @@ def _outcome() -> Outcome:
     return joined.model_copy(update={"outcome_id": UUID(f"{1:08x}-0000-5000-8000-00{MARK}")})
 
 
-def _apart(size: int) -> Cost:
+def _apart(size: int) -> CollectionCost:
     command = [sys.executable, "-m", "bench.train.collection", "--size", str(size)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S, check=False)
     if done.returncode:
         raise CannotContinue(f"measuring the collection of {size} trajectories failed: {(done.stderr.strip().splitlines() or ['no output'])[-1]}")
-    return Cost(**json.loads(done.stdout))
+    return CollectionCost(**json.loads(done.stdout))
 
 
 def _seconds(body: Callable[[], object]) -> float:

@@ -18,16 +18,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.demo import machine
-from bench.train import arms, judge, parts, picture, plan, regimes, tables
-from bench.train.data import Data, build
-from bench.train.jobs import Jobs, jobs
-from bench.train.material import Material, of_dataset, of_world
-from bench.train.plan import Plan
+from bench import machine
+from bench.targets import Target
+from bench.train import arms, judge, picture, plan, regimes, side_measurements, tables
+from bench.train.arm_runner import ArmRunner
+from bench.train.examples import Examples, build
+from bench.train.jobs import ArmJobs, jobs
+from bench.train.plan import TrainPlan
 from bench.train.report import KIND, Measurement
+from bench.train.source_data import SourceData, from_dataset, from_world
 from bench.train.targets import NEEDED, targets
-from bench.train.work import Work
-from bench.workers.targets import Target
 from infra.errors import BadSetting
 from infra.process import output_files
 from infra.process.lifecycle import FAILED, OK
@@ -36,11 +36,11 @@ from trainer.judge.evaluate import choose
 
 REPORT, TABLE, PICTURE = "train.json", "train.md", "train.png"
 ARMS = "arms"
-PARTS = (ARMS, parts.SPEED, parts.COLLECTION)
+PARTS = (ARMS, side_measurements.SPEED, side_measurements.COLLECTION)
 
 
 @dataclass(frozen=True)
-class Options:
+class TrainOptions:
     """As the command line has them."""
 
     out: Path
@@ -53,12 +53,12 @@ class Options:
     data: Path | None = None
     parts: tuple[str, ...] = (ARMS,)
 
-    def plan(self) -> Plan:
+    def plan(self) -> TrainPlan:
         whole = plan.QUICK if self.quick else plan.planned(self.minutes)
         return plan.real(whole) if self.data and not self.quick else whole
 
 
-def run(settings: Settings, options: Options, as_json: bool = False) -> int:
+def run(settings: Settings, options: TrainOptions, as_json: bool = False) -> int:
     """Blocks for as long as the arms take. Exit codes: 0 every target met, 1 one was missed.
 
     Raises BadSetting for names there are not, CannotContinue where something failed, before anything starts when `out` cannot be written.
@@ -78,12 +78,12 @@ def run(settings: Settings, options: Options, as_json: bool = False) -> int:
     return OK if report["ok"] else FAILED
 
 
-def measure(settings: Settings, options: Options) -> tuple[dict[str, Any], dict[str, Measurement]]:
+def measure(settings: Settings, options: TrainOptions) -> tuple[dict[str, Any], dict[str, Measurement]]:
     """The whole report as JSON has it, and the measurements in it."""
     started_at, began, load_before = datetime.now(UTC), time.monotonic(), os.getloadavg()[0]
     chosen = options.plan()
     found = _measurements(settings, options, chosen) if ARMS in options.parts else {}
-    others = {name: parts.measure(name, settings, options.quick) for name in options.parts if name != ARMS}
+    others = {name: side_measurements.measure(name, settings, options.quick) for name in options.parts if name != ARMS}
     judged = [*_judged(found, options, chosen), *(target for part in others.values() for target in part.targets)]
     wanted = ("retouch", "python", "torch", "transformers", "trl", "sentence-transformers")
     report = {
@@ -104,7 +104,7 @@ def measure(settings: Settings, options: Options) -> tuple[dict[str, Any], dict[
     return report, found
 
 
-def _check(settings: Settings, options: Options) -> None:
+def _check(settings: Settings, options: TrainOptions) -> None:
     known = [arms.ZERO_SHOT, *(arm.name for arm in arms.arms(options.plan(), settings.trainer))]
     for name, given, allowed in (("--arms", options.arms, known), ("--parts", options.parts, PARTS)):
         if unknown := sorted(set(given) - set(allowed)):
@@ -115,15 +115,15 @@ def _check(settings: Settings, options: Options) -> None:
         regimes.named(options.regime)
 
 
-def _measurements(settings: Settings, options: Options, chosen: Plan) -> dict[str, Measurement]:
+def _measurements(settings: Settings, options: TrainOptions, chosen: TrainPlan) -> dict[str, Measurement]:
     if not options.regime:
         return {"real" if options.data else "plain": _measured(settings, options, chosen)}
-    built: dict[Any, Data] = {}
+    built: dict[Any, Examples] = {}
     found = {}
     for regime in regimes.named(options.regime):
         people = regimes.population(regime, chosen.population)
         if people not in built:
-            built[people] = _prepared(of_world(people, options.seed, settings.trainer.holdout_share), settings, chosen)
+            built[people] = _prepared(from_world(people, options.seed, settings.trainer.holdout_share), settings, chosen)
         data = regimes.spoiled(built[people], regime, options.seed)
         with _working(data, settings, options, chosen) as running:
             regimes.run(running, chosen, settings.trainer)
@@ -131,19 +131,19 @@ def _measurements(settings: Settings, options: Options, chosen: Plan) -> dict[st
     return found
 
 
-def _measured(settings: Settings, options: Options, chosen: Plan) -> Measurement:
+def _measured(settings: Settings, options: TrainOptions, chosen: TrainPlan) -> Measurement:
     """All arms on one world or data set."""
     if options.data:
-        material = of_dataset(options.data, chosen.authors_last, chosen.authors_each)
+        material = from_dataset(options.data, chosen.authors_last, chosen.authors_each)
     else:
-        material = of_world(chosen.population, options.seed, settings.trainer.holdout_share)
+        material = from_world(chosen.population, options.seed, settings.trainer.holdout_share)
     data = _prepared(material, settings, chosen)
     with _working(data, settings, options, chosen) as running:
         running.run(arms.chosen(arms.arms(chosen, settings.trainer), options.arms or (arms.REAL if options.data else ())))
     return judge.judge(data, running.done, chosen)
 
 
-def _prepared(material: Material, settings: Settings, chosen: Plan) -> Data:
+def _prepared(material: SourceData, settings: Settings, chosen: TrainPlan) -> Examples:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
@@ -154,16 +154,16 @@ def _prepared(material: Material, settings: Settings, chosen: Plan) -> Data:
 
 
 @contextmanager
-def _working(data: Data, settings: Settings, options: Options, chosen: Plan) -> Iterator[Jobs]:
+def _working(data: Examples, settings: Settings, options: TrainOptions, chosen: TrainPlan) -> Iterator[ArmJobs]:
     reflection = settings.reflection
     longer = reflection.model_copy(update={"max_new_tokens": max(reflection.max_new_tokens, chosen.max_new_tokens)})
     settings = settings.model_copy(update={"reflection": longer})
     place = tempfile.TemporaryDirectory(prefix="checkpoints-", dir=options.out)
-    with place as name, jobs(Work(data, chosen, settings, options.seed, Path(name)), options.jobs) as running:
+    with place as name, jobs(ArmRunner(data, chosen, settings, options.seed, Path(name)), options.jobs) as running:
         yield running
 
 
-def _judged(found: Mapping[str, Measurement], options: Options, chosen: Plan) -> list[Target]:
+def _judged(found: Mapping[str, Measurement], options: TrainOptions, chosen: TrainPlan) -> list[Target]:
     """Targets are of the plain world, where the arms they speak of were run; other runs are questions, not promises."""
     told = "plain" in found and not options.regime and {*found["plain"].arms} >= NEEDED
     return targets(found["plain"], chosen) if told else []

@@ -16,31 +16,31 @@ from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from typing import TYPE_CHECKING
 
-from bench.train.arms import Arm
+from bench.train.arms import TrainArm
 from infra.errors import CannotContinue
 
 if TYPE_CHECKING:
-    from bench.train.work import Done, Work
+    from bench.train.arm_runner import ArmResult, ArmRunner
 
 #: No arm takes this long, whatever else the machine does.
 ARM_S = 7200.0
 _POLL_S = 0.5
 
 #: Of a worker process: what every arm has in common, and the event that ends it.
-_common: tuple[Work, threading.Event] | None = None
+_common: tuple[ArmRunner, threading.Event] | None = None
 
 
-class Jobs:
+class ArmJobs:
     """Runs arms; remembers which are done, so that later ones may start from them."""
 
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
-        self.done: dict[str, Done] = {}
+        self.done: dict[str, ArmResult] = {}
 
-    def run(self, arms: Sequence[Arm]) -> None:
+    def run(self, arms: Sequence[TrainArm]) -> None:
         """Blocks until all are done, each begun once what it starts from is. Raises CannotContinue when one fails, after the first failure."""
         left = list(arms)
-        running: dict[Future[Done], Arm] = {}
+        running: dict[Future[ArmResult], TrainArm] = {}
         while left or running:
             ready = [arm for arm in left if not isinstance(arm.start, str) or arm.start in self.done]
             left = [arm for arm in left if arm not in ready]
@@ -58,19 +58,19 @@ class Jobs:
 
 
 @contextmanager
-def jobs(work: Work, count: int) -> Iterator[Jobs]:
+def jobs(work: ArmRunner, count: int) -> Iterator[ArmJobs]:
     """At most `count` processes. On the way out, whatever the reason, all of them have ended."""
     context = multiprocessing.get_context("spawn")
     asked = context.Event()
     pool = ProcessPoolExecutor(count, context, _begin, (work, asked, os.getpid()))
     try:
-        yield Jobs(pool)
+        yield ArmJobs(pool)
     finally:
         asked.set()
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(work: Work, asked: Event, parent: int) -> None:
+def _begin(work: ArmRunner, asked: Event, parent: int) -> None:
     import signal
 
     import torch
@@ -94,13 +94,13 @@ def _watch(asked: Event, parent: int, stop: threading.Event) -> None:
     stop.set()
 
 
-def _do(arm: Arm) -> Done:
+def _do(arm: TrainArm) -> ArmResult:
     assert _common is not None
     work, stop = _common
     return work.do(arm, stop)
 
 
-def _tell(done: Done) -> None:
+def _tell(done: ArmResult) -> None:
     spent = ", ".join(f"{name} {cost.seconds:.0f} s ({cost.cpu_seconds:.0f} s of CPU)" for name, cost in done.costs.items())
     sys.stderr.write(f"bench train: {done.arm}: {spent}; on dev {', '.join(f'k={k} {score:.3f}' for k, score in done.dev.items())}\n")
     sys.stderr.flush()

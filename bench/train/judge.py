@@ -8,9 +8,9 @@ from statistics import fmean
 
 from bench.train import arms as names
 from bench.train import report
-from bench.train.data import Data
-from bench.train.plan import Plan
-from bench.train.work import Done
+from bench.train.arm_runner import ArmResult
+from bench.train.examples import Examples
+from bench.train.plan import TrainPlan
 from schemas.scoring import Interval, bootstrap, paired_bootstrap, rouge, score
 from schemas.tasks import Task
 from traffic.ceilings import best_rule
@@ -25,7 +25,7 @@ RL_ARMS = (names.RL_MIXED, names.RL_PROGRESSIVE, names.RL_FIXED)
 Answers = Mapping[str, Sequence[str]]
 
 
-def judge(data: Data, done: Mapping[str, Done], plan: Plan, pairs: Callable[[report.Measurement], Pairs] | None = None) -> report.Measurement:
+def judge(data: Examples, done: Mapping[str, ArmResult], plan: TrainPlan, pairs: Callable[[report.Measurement], Pairs] | None = None) -> report.Measurement:
     """The whole measurement. `pairs` says which answerers are compared, from a measurement without differences; by default those the issue asks for."""
     answers = {names.ZERO_SHOT: [case.base_answer for case in data.heldout], **_known_answers(data, plan)}
     answers |= {f"{arm}@{k}": found.answers for arm in sorted(done, key=_place) for k, found in done[arm].held_out.items()}
@@ -55,7 +55,7 @@ def usual_pairs(found: report.Measurement) -> list[tuple[str, str]]:
     return [*pairs, (progressive, fixed)] if progressive and fixed else pairs
 
 
-def slices(data: Data) -> dict[str, list[int]]:
+def slices(data: Examples) -> dict[str, list[int]]:
     """Places of held-out cases by what is special about their users; the past's length is the domain's own."""
     found: dict[str, list[int]] = {"few_items": [], "many_items": [], "drifted": [], "newcomers": []}
     for place, case in enumerate(data.heldout):
@@ -69,7 +69,7 @@ def slices(data: Data) -> dict[str, list[int]]:
     return {name: within for name, within in found.items() if within}
 
 
-def _known_answers(data: Data, plan: Plan) -> dict[str, list[str]]:
+def _known_answers(data: Examples, plan: TrainPlan) -> dict[str, list[str]]:
     """The floor and the ceilings as answerers, where the world knows them."""
     known = [data.known.get(case.case_id) for case in data.heldout]
     if None in known:
@@ -81,7 +81,7 @@ def _known_answers(data: Data, plan: Plan) -> dict[str, list[str]]:
     return found
 
 
-def _compared(data: Data, answers: Answers, done: Mapping[str, Done], places: Mapping[str, Sequence[int]]) -> dict[str, report.Answerer]:
+def _compared(data: Examples, answers: Answers, done: Mapping[str, ArmResult], places: Mapping[str, Sequence[int]]) -> dict[str, report.AnswererScores]:
     texts = {f"{arm}@{k}": found.texts for arm, one in done.items() for k, found in one.held_out.items()}
     whole = compare(data.heldout, answers, {}, [], texts)
     within = {name: {one: mean_score(*_at(data.heldout, given, place)) for one, given in answers.items()} for name, place in places.items()}
@@ -90,7 +90,7 @@ def _compared(data: Data, answers: Answers, done: Mapping[str, Done], places: Ma
     for name in answers:
         arm, _, shown = name.partition("@")
         one = done.get(arm)
-        found[name] = report.Answerer(
+        found[name] = report.AnswererScores(
             overall=whole.overall.scores[name],
             domains={domain: by.scores[name] for domain, by in whole.domains.items()},
             metrics={domain: by.metrics[name] for domain, by in whole.domains.items()},
@@ -112,17 +112,17 @@ def _place(arm: str) -> int:
     return [*names.TITLES].index(arm) if arm in names.TITLES else len(names.TITLES)
 
 
-def _arm(done: Done) -> report.Arm:
+def _arm(done: ArmResult) -> report.ArmReport:
     best_k = max(done.dev, key=lambda k: (round(done.dev[k], 3), -k))
-    return report.Arm(names.TITLES.get(done.arm, done.arm), best_k, done.sft_steps, done.sft_losses, done.steps, done.curve, done.costs)
+    return report.ArmReport(names.TITLES.get(done.arm, done.arm), best_k, done.sft_steps, done.sft_losses, done.steps, done.curve, done.costs)
 
 
-def _differences(data: Data, answers: Answers, places: Mapping[str, Sequence[int]], pairs: Pairs) -> Iterator[report.Difference]:
+def _differences(data: Examples, answers: Answers, places: Mapping[str, Sequence[int]], pairs: Pairs) -> Iterator[report.ScoreDifference]:
     asked = {name: answers[name] for pair in pairs for name in pair}
     whole = compare(data.heldout, asked, {}, pairs, slices=places)
     for after, before in pairs:
         key = f"{after}_minus_{before}"
-        yield report.Difference(
+        yield report.ScoreDifference(
             after,
             before,
             whole.overall.intervals[key],

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.train import arms
 from bench.train.judge import BLIND, IDEAL, RULE
-from bench.train.plan import Plan
+from bench.train.plan import TrainPlan
 from bench.train.report import Measurement
 
 COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
@@ -16,7 +16,7 @@ GREY, INK = "#666666", "#222222"
 MARKS = "osD^v"
 
 
-def draw(found: Measurement, plan: Plan, path: Path, when: str) -> None:
+def draw(found: Measurement, plan: TrainPlan, path: Path, when: str) -> None:
     """Write a PNG."""
     import matplotlib as mpl
 
@@ -52,7 +52,7 @@ def draw(found: Measurement, plan: Plan, path: Path, when: str) -> None:
         plt.close(figure)
 
 
-def _quality(axes: Any, found: Measurement, plan: Plan, domain: str | None, title: str, named: bool = True) -> None:
+def _quality(axes: Any, found: Measurement, plan: TrainPlan, domain: str | None, title: str, named: bool = True) -> None:
     def value(name: str) -> float:
         one = found.answerers[name]
         return one.overall if domain is None else one.domains[domain]
@@ -78,7 +78,7 @@ def _quality(axes: Any, found: Measurement, plan: Plan, domain: str | None, titl
     axes.grid(axis="x", color="#eeeeee", zorder=-1)
 
 
-def _curve(axes: Any, found: Measurement, plan: Plan) -> None:
+def _curve(axes: Any, found: Measurement, plan: TrainPlan) -> None:
     for name, arm in found.arms.items():
         if arm.curve:
             axes.plot(*zip(*arm.curve, strict=True), color=_colour(found, name), marker=".", label=arm.title)

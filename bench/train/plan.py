@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from bench.train.material import Population
+from bench.train.source_data import Population
 
 #: Seconds of a core, and a tenth on top, measured on 2026-11-21 with `retouch bench train`: a step of RL (16 prompts of 16 candidates), of SFT over one
 #: to six items (32 prompts), and all of SFT. What a run really took is in its report.
@@ -15,7 +15,7 @@ RL_STEP_S, SFT_STEP_S, SFT_S = 1.9, 0.33, 67.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainPlan:
     """`ks` are the items shown in evaluation, `k` the one that serves; `minutes` are of training, SFT and RL of one arm together."""
 
     minutes: float
@@ -39,12 +39,12 @@ class Plan:
     max_new_tokens: int = 0  # more than `reflection.max_new_tokens`, where completions need it
 
 
-def planned(minutes: float) -> Plan:
+def planned(minutes: float) -> TrainPlan:
     """The whole measurement with so many minutes of training for the arms with RL."""
-    return Plan(minutes, rl_steps=max(1, round((60 * minutes - SFT_S) / RL_STEP_S)))
+    return TrainPlan(minutes, rl_steps=max(1, round((60 * minutes - SFT_S) / RL_STEP_S)))
 
 
-def real(plan: Plan) -> Plan:
+def real(plan: TrainPlan) -> TrainPlan:
     """The same for real texts: prompts and completions are several times as long, and authors few.
 
     A headline and the reasoning before it take the tiny tokenizer 100 to 190 tokens, so 96 would cut most of them off.
@@ -53,7 +53,7 @@ def real(plan: Plan) -> Plan:
     return replace(smaller, ks=(1, 4), k_max=4, max_new_tokens=192)
 
 
-QUICK = Plan(
+QUICK = TrainPlan(
     minutes=0.1,
     rl_steps=2,
     sft_steps=4,

@@ -10,12 +10,12 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from bench.train.arms import ZERO_SHOT, Arm, rl, sft
-from bench.train.data import Data
-from bench.train.jobs import Jobs
-from bench.train.material import Population
-from bench.train.plan import Plan
+from bench.train.arms import ZERO_SHOT, TrainArm, rl, sft
+from bench.train.examples import Examples
+from bench.train.jobs import ArmJobs
+from bench.train.plan import TrainPlan
 from bench.train.report import Measurement
+from bench.train.source_data import Population
 from infra.errors import BadSetting
 from infra.settings import TrainerSettings
 from pico.checkpoints import REFLECTOR
@@ -63,7 +63,7 @@ def population(regime: Regime, plain: Population) -> Population:
     return plain if regime.drift is None else replace(plain, drift=regime.drift)
 
 
-def spoiled(data: Data, regime: Regime, seed: int) -> Data:
+def spoiled(data: Examples, regime: Regime, seed: int) -> Examples:
     """The data of a regime. The draw is the same for the same data, regime and seed. Raises BadSetting where nothing is left to teach."""
     rng = random.Random(f"{regime.name}/{seed}")  # noqa: S311  # repeatable on purpose
     lessons = [lesson for lesson in data.lessons if lesson.case.domain != regime.silent]
@@ -87,12 +87,12 @@ def _mixed_up(lessons: Sequence[SftExample], share: float, rng: random.Random) -
         yield from own[count:]
 
 
-def run(jobs: Jobs, plan: Plan, trainer: TrainerSettings) -> None:
+def run(jobs: ArmJobs, plan: TrainPlan, trainer: TrainerSettings) -> None:
     """SFT with each number of steps, then RL from the one that training users' later outcomes choose."""
-    tried = [Arm(f"{SFT}{steps}", REFLECTOR, sft=sft(trainer, steps, plan.k_max)) for steps in plan.grid]
+    tried = [TrainArm(f"{SFT}{steps}", REFLECTOR, sft=sft(trainer, steps, plan.k_max)) for steps in plan.grid]
     jobs.run(tried)
     best = max(tried, key=lambda arm: max(jobs.done[arm.name].dev.values()))
-    jobs.run([Arm(RL, best.name, rl=rl(trainer, plan, plan.k_min, plan.k_max))])
+    jobs.run([TrainArm(RL, best.name, rl=rl(trainer, plan, plan.k_min, plan.k_max))])
 
 
 def pairs(found: Measurement) -> list[tuple[str, str]]:

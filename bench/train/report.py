@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bench.train.work import Cost
+from bench.train.arm_runner import StageCost
 from schemas.scoring import Interval
 from trainer.learn.rl import Step
 
@@ -17,7 +17,7 @@ KIND = "retouch.bench-train.v1"
 
 
 @dataclass(frozen=True)
-class Answerer:
+class AnswererScores:
     """`domains` and `overall` are means over users; `metrics` the tasks' own by domain; `way` the share of the way from `blind` to `rule` at the same k."""
 
     overall: float
@@ -31,7 +31,7 @@ class Answerer:
 
 
 @dataclass(frozen=True)
-class Arm:
+class ArmReport:
     """`best_k` is chosen on training users' later outcomes. `steps` and `curve` are of RL: (steps, mean dev score at the plan's k)."""
 
     title: str
@@ -40,11 +40,11 @@ class Arm:
     sft_losses: Sequence[float]
     steps: Sequence[Step]
     curve: Sequence[tuple[int, float]]
-    costs: Mapping[str, Cost]
+    costs: Mapping[str, StageCost]
 
 
 @dataclass(frozen=True)
-class Difference:
+class ScoreDifference:
     """`after` less `before`; of real data also by metric."""
 
     after: str
@@ -62,11 +62,11 @@ class Measurement:
     title: str
     counts: Mapping[str, int]
     slices: Mapping[str, int]  # users in each
-    answerers: Mapping[str, Answerer]
-    arms: Mapping[str, Arm]
-    differences: Sequence[Difference]
+    answerers: Mapping[str, AnswererScores]
+    arms: Mapping[str, ArmReport]
+    differences: Sequence[ScoreDifference]
 
-    def difference(self, after: str, before: str) -> Difference | None:
+    def difference(self, after: str, before: str) -> ScoreDifference | None:
         return next((one for one in self.differences if (one.after, one.before) == (after, before)), None)
 
     def best(self, arm: str) -> str | None:

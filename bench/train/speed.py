@@ -33,7 +33,7 @@ TARGET = 1.5
 
 
 @dataclass(frozen=True)
-class Pace:
+class EnginePace:
     """One engine. Medians over the steps; `seconds` are of each, `cpu_seconds` what it used of the processor."""
 
     seconds: Sequence[float]
@@ -44,7 +44,7 @@ class Pace:
 
 
 @dataclass(frozen=True)
-class Speed:
+class SpeedComparison:
     """`ratio` is ours over TRL's in completions per second, `ratio_by_token` in completion tokens per second: medians over pairs of steps.
 
     `cpu_ratio` is `ratio` in seconds of the processor, which other work on the machine disturbs least.
@@ -55,8 +55,8 @@ class Speed:
     max_new_tokens: int
     threads: int
     load_average: float
-    ours: Pace
-    trl: Pace
+    ours: EnginePace
+    trl: EnginePace
     trl_settings: Mapping[str, object]
     ratio: float
     ratio_by_token: float
@@ -67,7 +67,7 @@ class Speed:
         return min(self.ratio, self.ratio_by_token) >= TARGET
 
 
-def measure(checkpoint: Path, cases: Sequence[QueryCase], settings: Settings, rounds: int = 5, rl: RlSettings | None = None) -> Speed:
+def measure(checkpoint: Path, cases: Sequence[QueryCase], settings: Settings, rounds: int = 5, rl: RlSettings | None = None) -> SpeedComparison:
     """`rounds` steps of each engine behind one that warms up. Both hold `checkpoint`; `cases` have histories. Blocks for about 7 s a round on one core.
 
     Raises CannotContinue for fewer cases than one step asks.
@@ -85,7 +85,7 @@ def measure(checkpoint: Path, cases: Sequence[QueryCase], settings: Settings, ro
         trainer.train()
     ours, trl = race.ours.pace(), race.trl.pace()
     shown = ("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation", "num_iterations", "num_generations", "beta", "loss_type")
-    return Speed(
+    return SpeedComparison(
         prompts=rl.prompts_per_step,
         candidates=rl.candidates,
         max_new_tokens=settings.reflection.max_new_tokens,
@@ -115,10 +115,10 @@ class _Clock:
         self.seconds.append(time.monotonic() - self._began[0])
         self.cpu_seconds.append(time.process_time() - self._began[1])
 
-    def pace(self) -> Pace:
+    def pace(self) -> EnginePace:
         """The first step warms up and does not count."""
         rate = self._completions / statistics.median(self.seconds[1:])
-        return Pace(self.seconds[1:], self.cpu_seconds[1:], statistics.fmean(self.tokens[1:]), rate, statistics.median(self.tokens_per_s()))
+        return EnginePace(self.seconds[1:], self.cpu_seconds[1:], statistics.fmean(self.tokens[1:]), rate, statistics.median(self.tokens_per_s()))
 
     def tokens_per_s(self) -> list[float]:
         return [length * self._completions / spent for length, spent in zip(self.tokens[1:], self.seconds[1:], strict=True)]
@@ -220,14 +220,14 @@ class _Race:
 
 def prepared(settings: Settings, scratch: Path) -> tuple[Path, list[QueryCase]]:
     """The shipped reflector behind a short SFT, so that it writes what RL samples, and the cases of a small world."""
-    from bench.train.data import build
-    from bench.train.material import Population, of_world
+    from bench.train.examples import build
+    from bench.train.source_data import Population, from_world
     from trainer.data.prompts import Prompter
     from trainer.learn import sft
     from trainer.learn.policy import Policy
     from trainer.promotion.bootstrap import ROOT
 
-    data = build(of_world(Population(users=30, questions=6), 0, settings.trainer.holdout_share), settings, threading.Event())
+    data = build(from_world(Population(users=30, questions=6), 0, settings.trainer.holdout_share), settings, threading.Event())
     policy = Policy.load(ROOT / settings.reflection.checkpoint)
     short = settings.trainer.sft.model_copy(update={"max_steps": SFT_STEPS, "epochs": 100.0})
     sft.train(policy, data.lessons, Prompter.of(settings, policy.tokenizer), short, settings.trainer.seed, threading.Event())

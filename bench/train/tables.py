@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from bench.train.report import Answerer, Measurement
-from bench.workers.targets import Target
+from bench.targets import Target
+from bench.train.report import AnswererScores, Measurement
 from schemas.scoring import Interval
 
 
@@ -66,7 +66,7 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _scores(one: Answerer, domains: list[str], slices: list[str]) -> list[str]:
+def _scores(one: AnswererScores, domains: list[str], slices: list[str]) -> list[str]:
     scores = [one.overall, *(one.domains[domain] for domain in domains), *(one.slices[slice] for slice in slices)]
     return [*(f"{score:.3f}" for score in scores), f"{one.way.mean:.0%}" if one.way else "", "" if one.dev is None else f"{one.dev:.3f}"]
 

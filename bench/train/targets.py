@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bench.targets import Bound, Target
 from bench.train import arms
-from bench.train.plan import Plan
+from bench.train.plan import TrainPlan
 from bench.train.report import Measurement
-from bench.workers.targets import Bound, Target
 
 #: Arms without which nothing can be said.
 NEEDED = frozenset({arms.RL_MIXED, arms.RAG_BASE, arms.SFT_TOP1})
@@ -15,12 +15,12 @@ NEEDED = frozenset({arms.RL_MIXED, arms.RAG_BASE, arms.SFT_TOP1})
 WAY = ((15.0, 0.8), (0.0, 0.6))
 
 
-def targets(found: Measurement, plan: Plan, arm: str = arms.RL_MIXED) -> list[Target]:
+def targets(found: Measurement, plan: TrainPlan, arm: str = arms.RL_MIXED) -> list[Target]:
     """Of one arm with SFT and RL. `over` is met when the whole interval lies above 0: what is measured is its lower end."""
     return list(_targets(found, plan, arm))
 
 
-def _targets(found: Measurement, plan: Plan, arm: str) -> Iterator[Target]:
+def _targets(found: Measurement, plan: TrainPlan, arm: str) -> Iterator[Target]:
     mine = found.best(arm)
     rivals = {
         "zero-shot": arms.ZERO_SHOT,

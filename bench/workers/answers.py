@@ -16,7 +16,7 @@ from traffic.observer import percentile
 
 
 @dataclass(frozen=True)
-class Raw:
+class ReadRecord:
     """One record as it was read."""
 
     visible_s: float
@@ -26,7 +26,7 @@ class Raw:
 
 
 @dataclass(frozen=True)
-class Answer:
+class TimedAnswer:
     id: str  # of the query
     user: str
     partition: int
@@ -47,16 +47,16 @@ class Answer:
         return self.total_ms - self.call_s * 1000
 
 
-def read(raw: Raw) -> Answer:
+def parse_answer(raw: ReadRecord) -> TimedAnswer:
     """A draft of the simulated call."""
     draft = json.loads(raw.value)
     query = draft["query"]
     sent, began, ended = map(float, draft["answer"].split())
     due = datetime.fromisoformat(query["asked_at"]).timestamp()
-    return Answer(query["query_id"], query["user"], raw.partition, raw.offset, due, sent, began, ended, draft["base_ms"] / 1000, raw.visible_s)
+    return TimedAnswer(query["query_id"], query["user"], raw.partition, raw.offset, due, sent, began, ended, draft["base_ms"] / 1000, raw.visible_s)
 
 
-def repeats(answers: Iterable[Answer]) -> int:
+def repeats(answers: Iterable[TimedAnswer]) -> int:
     """Answers beyond the first of each query."""
     return sum(times - 1 for times in Counter(answer.id for answer in answers).values())
 
@@ -101,7 +101,7 @@ def spread(values: Sequence[float]) -> Spread | None:
     return Spread(len(values), round(sum(values) / len(values), 2), round(p50, 2), round(p90, 2), round(p99, 2), round(max(values), 2))
 
 
-def parts(answers: Sequence[Answer]) -> dict[str, Spread | None]:
+def added_by_step(answers: Sequence[TimedAnswer]) -> dict[str, Spread | None]:
     """Where the added time goes: before the handler, in it beyond the time drawn, and from its end until a reader has the answer.
 
     `due to asked` is the load's own lateness, and no part of what is added.
@@ -115,7 +115,7 @@ def parts(answers: Sequence[Answer]) -> dict[str, Spread | None]:
 
 
 @dataclass(frozen=True)
-class Standstill:
+class PartitionStandstill:
     """Nothing of this partition became visible although somebody waited."""
 
     partition: int
@@ -127,10 +127,10 @@ class Standstill:
         return self.to_s - self.from_s
 
 
-def standstills(answers: Iterable[Answer]) -> list[Standstill]:
+def standstills(answers: Iterable[TimedAnswer]) -> list[PartitionStandstill]:
     """Of each partition, the times between one moment at which answers became visible and the next, counted from when one was waited for."""
-    found: list[Standstill] = []
-    by_partition: dict[int, list[Answer]] = defaultdict(list)
+    found: list[PartitionStandstill] = []
+    by_partition: dict[int, list[TimedAnswer]] = defaultdict(list)
     for answer in answers:
         by_partition[answer.partition].append(answer)
     for number, ones in sorted(by_partition.items()):
@@ -139,12 +139,12 @@ def standstills(answers: Iterable[Answer]) -> list[Standstill]:
         last = float("-inf")
         for answer, since in zip(ones, waited_since, strict=True):
             if answer.visible_s > last:
-                found.append(Standstill(number, max(last, since), answer.visible_s))
+                found.append(PartitionStandstill(number, max(last, since), answer.visible_s))
                 last = answer.visible_s
     return found
 
 
-def out_of_order(answers: Iterable[Answer]) -> int:
+def out_of_order(answers: Iterable[TimedAnswer]) -> int:
     """Answers that stand on the log behind one of the same user that was asked later. For queries sent in the order of `asked_s`."""
     latest: dict[str, float] = {}
     count = 0

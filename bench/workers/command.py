@@ -18,11 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.demo import machine
+from bench import machine
+from bench.targets import Target
 from bench.workers import latency, picture, poison, throughput
-from bench.workers.plan import FULL, QUICK, WORKERS, Plan
-from bench.workers.site import Kind, Site, site
-from bench.workers.targets import Target, targets
+from bench.workers.plan import FULL, QUICK, WORKERS, WorkersPlan
+from bench.workers.targets import targets
+from bench.workers.testbed import Testbed, WorkerKind, testbed
 from infra.process import output_files
 from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings
@@ -47,7 +48,7 @@ def run(settings: Settings, out: Path, *, quick: bool = False, as_json: bool = F
     return OK if report["ok"] else FAILED
 
 
-def measure(settings: Settings, plan: Plan, logs: Path) -> dict[str, Any]:
+def measure(settings: Settings, plan: WorkersPlan, logs: Path) -> dict[str, Any]:
     """The whole report."""
     began, load_before = time.monotonic(), os.getloadavg()[0]
     shutil.rmtree(logs, ignore_errors=True)
@@ -60,18 +61,18 @@ def measure(settings: Settings, plan: Plan, logs: Path) -> dict[str, Any]:
         "plan": asdict(plan),
         "settings": settings.workers.model_dump(mode="json") | {"session_timeout_ms": settings.kafka.session_timeout_ms},
     }
-    with tempfile.TemporaryDirectory(prefix="retouch-bench-") as state, site(settings, Path(state), logs.resolve()) as place:
+    with tempfile.TemporaryDirectory(prefix="retouch-bench-") as state, testbed(settings, Path(state), logs.resolve()) as place:
         figures = _figures(place, plan)
     judged = targets(figures)
     verdict = {"targets": [target.to_json() for target in judged], "ok": all(target.met for target in judged)}
     return head | figures | verdict | {"seconds": round(time.monotonic() - began, 1)}
 
 
-def _figures(place: Site, plan: Plan) -> dict[str, Any]:
+def _figures(place: Testbed, plan: WorkersPlan) -> dict[str, Any]:
     with _telling("backlog"):
         throughput.prepare(place, plan)
     arms = [_told(kind.name, lambda kind=kind: throughput.measure(place, kind, plan)) for kind in throughput.arms(plan)]
-    both = Kind("eos-two-workers", throughput.BACKLOG, plan.latency_in_flight)
+    both = WorkerKind("eos-two-workers", throughput.BACKLOG, plan.latency_in_flight)
     capacity = _told(both.name, lambda: throughput.measure(place, both, plan, count=WORKERS, seconds=plan.capacity_s))
     wanted = plan.load_share * plan.ideal_two_per_s
     runs = [_told("latency", lambda: latency.added(place, "latency", wanted, plan))]

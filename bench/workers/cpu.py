@@ -14,7 +14,7 @@ IDLE = ("idle", "iowait")
 
 
 @dataclass(frozen=True)
-class Cpu:
+class CpuUse:
     """Processor seconds, by part. `others` is what the machine did besides: other people's work, and the kernel's for ours."""
 
     seconds: float
@@ -32,7 +32,7 @@ class Cpu:
         return {"seconds": round(self.seconds, 2), "cores": self.cores, "busy_share": round(self.busy_share, 3), "cores_used": share}
 
 
-class Meter:
+class CpuMeter:
     """Counts from `start` on. Parts are pids; one that has ended counts as far as it was seen last."""
 
     def __init__(self, pids: Mapping[str, int | None]) -> None:
@@ -41,10 +41,10 @@ class Meter:
         self._before = {name: _process_s(pid) for name, pid in self._parts.items()}
         self._machine_before = _machine_s()
 
-    def read(self) -> Cpu:
+    def read(self) -> CpuUse:
         by_part = {name: max(0.0, _process_s(pid) - self._before[name]) for name, pid in self._parts.items()}
         machine = _machine_s() - self._machine_before
-        return Cpu(time.monotonic() - self._began_s, os.cpu_count() or 1, by_part, max(0.0, machine - sum(by_part.values())))
+        return CpuUse(time.monotonic() - self._began_s, os.cpu_count() or 1, by_part, max(0.0, machine - sum(by_part.values())))
 
 
 def _process_s(pid: int) -> float:

@@ -10,11 +10,11 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from bench.workers import load
-from bench.workers.answers import Answer, Standstill, parts, read, repeats, spread, standstills
-from bench.workers.cpu import Meter
-from bench.workers.plan import WORKERS, Plan
-from bench.workers.site import Kind, Site
-from bench.workers.watch import Watch
+from bench.workers.answers import PartitionStandstill, TimedAnswer, added_by_step, parse_answer, repeats, spread, standstills
+from bench.workers.cpu import CpuMeter
+from bench.workers.live_reader import LiveReader
+from bench.workers.plan import WORKERS, WorkersPlan
+from bench.workers.testbed import Testbed, WorkerKind
 from infra.process.child import Child
 
 #: Between the start of the load's process and its first query: imports, and queries made beforehand.
@@ -27,14 +27,14 @@ SKIP_S = 3.0
 BIN_S = 0.1
 
 
-def added(site: Site, name: str, rate: float, plan: Plan) -> dict[str, Any]:
+def added(site: Testbed, name: str, rate: float, plan: WorkersPlan) -> dict[str, Any]:
     """Added latency at `rate` per second."""
-    kind = Kind(name, name, plan.latency_in_flight)
+    kind = WorkerKind(name, name, plan.latency_in_flight)
     site.make_line(kind)
     skip_s = min(SKIP_S, plan.latency_s / 3)
     count = int(rate * (plan.latency_s + skip_s))
-    asking = load.Plan(name, count, rate, plan.users)
-    with Watch(site.settings, kind.out) as watch, site.workers(kind, WORKERS) as workers:
+    asking = load.QuerySchedule(name, count, rate, plan.users)
+    with LiveReader(site.settings, kind.out) as watch, site.workers(kind, WORKERS) as workers:
         asking = replace(asking, begin_at=time.time() + LEAD_S)
         with site.loading(asking) as sending:
             _sleep_until(asking.begin_at + skip_s)
@@ -43,7 +43,7 @@ def added(site: Site, name: str, rate: float, plan: Plan) -> dict[str, Any]:
             cpu = meter.read()
             came = watch.wait_for(count, DRAIN_S)
         time.sleep(0.2)  # one too many shows up too
-        answers = [read(raw) for raw in watch.raws(kind.out)]
+        answers = [parse_answer(raw) for raw in watch.raws(kind.out)]
     counted = [answer for answer in answers if answer.asked_s >= asking.begin_at + skip_s]
     end_s = asking.begin_at + asking.seconds
     visible = sum(answer.visible_s < end_s for answer in answers)
@@ -57,23 +57,23 @@ def added(site: Site, name: str, rate: float, plan: Plan) -> dict[str, Any]:
         "waiting_at_the_end": count - visible,
         "added_ms": _json(spread([answer.added_ms for answer in counted])),
         "total_ms": _json(spread([answer.total_ms for answer in counted])),
-        "parts_ms": {part: _json(values) for part, values in parts(counted).items()},
+        "parts_ms": {part: _json(values) for part, values in added_by_step(counted).items()},
         "histogram_added_ms": histogram([answer.added_ms for answer in counted]),
         "cpu": cpu.to_json(),
     }
 
 
-def killed(site: Site, rate: float, plan: Plan) -> dict[str, Any]:
+def killed(site: Testbed, rate: float, plan: WorkersPlan) -> dict[str, Any]:
     """SIGKILL to one of two workers, started again at once, several times; the two take turns."""
-    kind = Kind("kill", "kill", plan.latency_in_flight)
+    kind = WorkerKind("kill", "kill", plan.latency_in_flight)
     site.make_line(kind)
     count = int(rate * plan.kill_every_s * (plan.kills + 1))
-    asking = load.Plan(kind.topic, count, rate, plan.users)
+    asking = load.QuerySchedule(kind.topic, count, rate, plan.users)
     kills: list[tuple[str, float]] = []
-    with Watch(site.settings, kind.out) as watch, site.workers(kind, WORKERS) as workers:
+    with LiveReader(site.settings, kind.out) as watch, site.workers(kind, WORKERS) as workers:
         asking = replace(asking, begin_at=time.time() + LEAD_S)
         with site.loading(asking):
-            meter = Meter({"broker": site.broker.child.pid})
+            meter = CpuMeter({"broker": site.broker.child.pid})
             for number in range(plan.kills):
                 _sleep_until(asking.begin_at + plan.kill_every_s * (number + 1))
                 victim = workers[number % WORKERS]
@@ -83,11 +83,11 @@ def killed(site: Site, rate: float, plan: Plan) -> dict[str, Any]:
             watch.wait_for(count, plan.kill_every_s + DRAIN_S)
             cpu = meter.read()
         time.sleep(0.2)
-        answers = [read(raw) for raw in watch.raws(kind.out)]
+        answers = [parse_answer(raw) for raw in watch.raws(kind.out)]
     return kill_figures(asking, kills, answers) | {"cpu": cpu.to_json()}  # workers that come and go count among the others
 
 
-def kill_figures(asking: load.Plan, kills: Sequence[tuple[str, float]], answers: Sequence[Answer]) -> dict[str, Any]:
+def kill_figures(asking: load.QuerySchedule, kills: Sequence[tuple[str, float]], answers: Sequence[TimedAnswer]) -> dict[str, Any]:
     """A standstill belongs to the last kill before its end."""
     begin = asking.begin_at
     still = [one for one in standstills(answers) if one.from_s >= begin]
@@ -107,7 +107,7 @@ def kill_figures(asking: load.Plan, kills: Sequence[tuple[str, float]], answers:
     }
 
 
-def _longest(still: Sequence[Standstill], from_s: float, until_s: float) -> dict[str, float]:
+def _longest(still: Sequence[PartitionStandstill], from_s: float, until_s: float) -> dict[str, float]:
     """By partition."""
     found: dict[str, float] = {}
     for one in still:
@@ -116,7 +116,7 @@ def _longest(still: Sequence[Standstill], from_s: float, until_s: float) -> dict
     return found
 
 
-def timeline(answers: Sequence[Answer], begin_s: float) -> dict[str, Any]:
+def timeline(answers: Sequence[TimedAnswer], begin_s: float) -> dict[str, Any]:
     """Visible answers of each partition in bins of `BIN_S`."""
     counted = Counter((answer.partition, int((answer.visible_s - begin_s) / BIN_S)) for answer in answers if answer.visible_s >= begin_s)
     bins = max((at for _, at in counted), default=-1) + 1
@@ -129,8 +129,8 @@ def histogram(values: Sequence[float], width: float = 5.0) -> dict[str, Any]:
     return {"width": width, "counts": [counted[at] for at in range(max(counted, default=-1) + 1)]}
 
 
-def _meter(site: Site, workers: Sequence[Child], sending: Child) -> Meter:
-    return Meter({"broker": site.broker.child.pid, "load": sending.pid, "reader": os.getpid()} | {child.name: child.pid for child in workers})
+def _meter(site: Testbed, workers: Sequence[Child], sending: Child) -> CpuMeter:
+    return CpuMeter({"broker": site.broker.child.pid, "load": sending.pid, "reader": os.getpid()} | {child.name: child.pid for child in workers})
 
 
 def _sleep_until(at_s: float) -> None:

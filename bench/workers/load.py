@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from bench.workers.marks import Mark, Marked
+from bench.workers.call_behaviour import CallBehaviour, TimedBehaviour
 from bench.workers.process import topic
 from infra.errors import CannotContinue
 from infra.kafka.clients import producer, send
@@ -27,12 +27,12 @@ SOURCE = "/bench/load"
 TENANT = "bench"
 #: The user whose records fail, where one does.
 MARKED_USER = "u000"
-UNMARKED = Marked(Mark.NONE)
+UNMARKED = TimedBehaviour(CallBehaviour.NONE)
 FLUSH_S = 60.0
 
 
 @dataclass(frozen=True)
-class Plan:
+class QuerySchedule:
     """`count` queries, of users in turn. `rate` per second from `begin_at` (seconds since the epoch) on; 0 sends all at once."""
 
     topic: str
@@ -41,7 +41,7 @@ class Plan:
     users: int = 100
     seed: int = 0
     begin_at: float = 0.0
-    marked: Marked = UNMARKED
+    marked: TimedBehaviour = UNMARKED
 
     @property
     def seconds(self) -> float:
@@ -62,11 +62,11 @@ class Plan:
 
     def query(self, number: int, at_s: float) -> Query:
         user = self.user(number)
-        text = self.marked.text if user == MARKED_USER else Mark.NONE.value
+        text = self.marked.text if user == MARKED_USER else CallBehaviour.NONE.value
         return Query(query_id=uuid.uuid4(), tenant=TENANT, user=user, domain="movie_tag", text=text, asked_at=datetime.fromtimestamp(at_s, UTC))
 
 
-def ask(settings: Settings, plan: Plan) -> None:
+def send_queries(settings: Settings, plan: QuerySchedule) -> None:
     """Send it all, and wait until the broker has it. Raises CannotContinue when it does not take every query."""
     to = producer(settings, "bench-load", linger_ms=0 if plan.rate else 20)
     try:
@@ -79,7 +79,7 @@ def ask(settings: Settings, plan: Plan) -> None:
         to.close(timeout=5)
 
 
-def _in_time(plan: Plan) -> Iterator[Query]:
+def _in_time(plan: QuerySchedule) -> Iterator[Query]:
     if not plan.rate:
         yield from (plan.query(number, time.time()) for number in range(plan.count))
         return
@@ -89,14 +89,14 @@ def _in_time(plan: Plan) -> Iterator[Query]:
         yield plan.query(number, at_s)
 
 
-def arguments(plan: Plan) -> list[str]:
+def arguments(plan: QuerySchedule) -> list[str]:
     """`plan` as this module's command line."""
     fields = {"topic": plan.topic, "count": plan.count, "rate": plan.rate, "users": plan.users, "seed": plan.seed, "begin-at": f"{plan.begin_at:.6f}"}
     marked = {"mark": plan.marked.kind.value, "until": f"{plan.marked.until_s:.6f}"}
     return [text for name, value in (fields | marked).items() for text in (f"--{name}", str(value))]
 
 
-def read_arguments(given: Sequence[str] | None = None) -> Plan:
+def read_arguments(given: Sequence[str] | None = None) -> QuerySchedule:
     parser = argparse.ArgumentParser(prog="python -m bench.workers.load", description=__doc__)
     parser.add_argument("--topic", required=True)
     parser.add_argument("--count", type=int, required=True)
@@ -104,14 +104,14 @@ def read_arguments(given: Sequence[str] | None = None) -> Plan:
     parser.add_argument("--users", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--begin-at", type=float, default=0.0)
-    parser.add_argument("--mark", type=Mark, default=Mark.NONE)
+    parser.add_argument("--mark", type=CallBehaviour, default=CallBehaviour.NONE)
     parser.add_argument("--until", type=float, default=0.0)
     one = parser.parse_args(given)
-    return Plan(one.topic, one.count, one.rate, one.users, one.seed, one.begin_at, Marked(one.mark, one.until))
+    return QuerySchedule(one.topic, one.count, one.rate, one.users, one.seed, one.begin_at, TimedBehaviour(one.mark, one.until))
 
 
 def main() -> int:
-    ask(load(), read_arguments())
+    send_queries(load(), read_arguments())
     return 0
 
 

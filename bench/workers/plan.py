@@ -10,7 +10,7 @@ WORKERS = 2
 
 
 @dataclass(frozen=True)
-class Plan:
+class WorkersPlan:
     """Seconds are of measurement alone; starting and stopping come on top."""
 
     in_flight: tuple[int, ...] = (64, 256)
@@ -39,8 +39,8 @@ class Plan:
         return int(max(self.in_flight) / MEAN_S * (self.warm_s + self.throughput_s + 5))
 
 
-FULL = Plan()
-QUICK = Plan(
+FULL = WorkersPlan()
+QUICK = WorkersPlan(
     in_flight=(16,), latency_in_flight=16, warm_s=0.5, throughput_s=2.0, capacity_s=2.0, latency_s=3.0, kills=1, kill_every_s=5.0, poison_s=2.0, repetitions=1,
     flood=300, users=20,
 )  # fmt: skip

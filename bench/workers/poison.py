@@ -15,12 +15,12 @@ from enum import StrEnum
 from typing import Any
 
 from bench.workers import load
-from bench.workers.answers import Answer, parts, read, repeats, spread
+from bench.workers.answers import TimedAnswer, added_by_step, parse_answer, repeats, spread
+from bench.workers.call_behaviour import CallBehaviour, TimedBehaviour
 from bench.workers.latency import LEAD_S, SKIP_S
-from bench.workers.marks import Mark, Marked
-from bench.workers.plan import WORKERS, Plan
-from bench.workers.site import Kind, Site
-from bench.workers.watch import Watch
+from bench.workers.live_reader import LiveReader
+from bench.workers.plan import WORKERS, WorkersPlan
+from bench.workers.testbed import Testbed, WorkerKind
 from infra.errors import CannotContinue
 from schemas.topics import dead_letter_topic
 
@@ -52,13 +52,13 @@ def order(repetitions: int) -> list[tuple[int, Variant]]:
     return [(round, variants[(round + place) % len(variants)]) for round in range(repetitions) for place in range(len(variants))]
 
 
-def measure(site: Site, rate: float, plan: Plan) -> dict[str, Any]:
+def measure(site: Testbed, rate: float, plan: WorkersPlan) -> dict[str, Any]:
     """`rate` is of all users together, without the flood."""
-    kind = Kind(NAME, NAME, plan.latency_in_flight)
+    kind = WorkerKind(NAME, NAME, plan.latency_in_flight)
     site.make_line(kind)
     asked = 0
     windows: list[Window] = []
-    with Watch(site.settings, kind.out, dead_letter_topic(kind.topic)) as watch, site.workers(kind, WORKERS):
+    with LiveReader(site.settings, kind.out, dead_letter_topic(kind.topic)) as watch, site.workers(kind, WORKERS):
         asked += _window(site, plan, rate, Variant.WITHOUT, min(SKIP_S, plan.poison_s))[1]  # not counted: connections are made, code is warmed
         for repetition, variant in order(plan.repetitions):
             _drain(watch, asked)
@@ -67,7 +67,7 @@ def measure(site: Site, rate: float, plan: Plan) -> dict[str, Any]:
             windows.append(Window(variant, repetition, asking.begin_at, asking.begin_at + asking.seconds))
         _drain(watch, asked)
         time.sleep(0.2)
-        answers, letters = [read(raw) for raw in watch.raws(kind.out)], len(watch.raws(dead_letter_topic(kind.topic)))
+        answers, letters = [parse_answer(raw) for raw in watch.raws(kind.out)], len(watch.raws(dead_letter_topic(kind.topic)))
     figures = compare(windows, answers)
     return (
         {"rate_per_s": round(rate, 1), "users": plan.users, "flood": plan.flood, "asked": asked, "set_aside": letters}
@@ -76,17 +76,17 @@ def measure(site: Site, rate: float, plan: Plan) -> dict[str, Any]:
     )
 
 
-def _window(site: Site, plan: Plan, rate: float, variant: Variant, seconds: float) -> tuple[load.Plan, int]:
+def _window(site: Testbed, plan: WorkersPlan, rate: float, variant: Variant, seconds: float) -> tuple[load.QuerySchedule, int]:
     """Send one window's load, and return when it has been sent."""
     begin_at = time.time() + LEAD_S
     until_s = begin_at + seconds + AFTER_S
-    mark = {Variant.RETRY: Mark.RETRY, Variant.POISON: Mark.POISON}.get(variant, Mark.NONE)
-    asking = load.Plan(NAME, int(rate * seconds), rate, plan.users, begin_at=begin_at, marked=Marked(mark, until_s))
+    mark = {Variant.RETRY: CallBehaviour.RETRY, Variant.POISON: CallBehaviour.POISON}.get(variant, CallBehaviour.NONE)
+    asking = load.QuerySchedule(NAME, int(rate * seconds), rate, plan.users, begin_at=begin_at, marked=TimedBehaviour(mark, until_s))
     count = asking.count
     with ExitStack() as stack:
         senders = [stack.enter_context(site.loading(asking))]
         if variant is Variant.FLOOD:
-            flood = replace(asking, count=plan.flood, rate=0.0, users=1, marked=Marked(Mark.FLOOD, until_s))
+            flood = replace(asking, count=plan.flood, rate=0.0, users=1, marked=TimedBehaviour(CallBehaviour.FLOOD, until_s))
             senders.append(stack.enter_context(site.loading(flood)))
             count += plan.flood
         for sender in senders:
@@ -95,16 +95,16 @@ def _window(site: Site, plan: Plan, rate: float, variant: Variant, seconds: floa
     return asking, count
 
 
-def _drain(watch: Watch, asked: int) -> None:
+def _drain(watch: LiveReader, asked: int) -> None:
     """Every record ends as an answer or as a dead letter."""
     if not watch.wait_for(asked, DRAIN_S):
         raise CannotContinue(f"only {watch.count} of {asked} queries were answered or set aside within {DRAIN_S:g} s")
 
 
-def compare(windows: Sequence[Window], answers: Sequence[Answer]) -> dict[str, Any]:
+def compare(windows: Sequence[Window], answers: Sequence[TimedAnswer]) -> dict[str, Any]:
     """The others' figures: of each window, and of all windows of a variant together."""
     others = [answer for answer in answers if answer.user != load.MARKED_USER]
-    by_variant: dict[Variant, list[Answer]] = {variant: [] for variant in Variant}
+    by_variant: dict[Variant, list[TimedAnswer]] = {variant: [] for variant in Variant}
     rows = []
     for window in windows:
         ones = [answer for answer in others if window.begin_s <= answer.asked_s < window.end_s]
@@ -135,14 +135,14 @@ def p99s(rows: Sequence[Mapping[str, Any]], variant: Variant) -> list[float]:
     return [row["total_ms"]["p99"] for row in rows if row["variant"] == variant.value and row["total_ms"]]
 
 
-def _figures(ones: Sequence[Answer]) -> dict[str, Any]:
+def _figures(ones: Sequence[TimedAnswer]) -> dict[str, Any]:
     total, added = spread([answer.total_ms for answer in ones]), spread([answer.added_ms for answer in ones])
     return {"total_ms": asdict(total) if total else None, "added_ms": asdict(added) if added else None, "parts_ms": _parts(ones)}
 
 
-def _parts(ones: Sequence[Answer]) -> dict[str, dict[str, float] | None]:
-    return {part: asdict(values) if values else None for part, values in parts(ones).items()}
+def _parts(ones: Sequence[TimedAnswer]) -> dict[str, dict[str, float] | None]:
+    return {part: asdict(values) if values else None for part, values in added_by_step(ones).items()}
 
 
-def _lost(asked: int, answers: Sequence[Answer], letters: int) -> dict[str, int]:
+def _lost(asked: int, answers: Sequence[TimedAnswer], letters: int) -> dict[str, int]:
     return {"lost": max(0, asked - len({answer.id for answer in answers}) - letters), "repeats": repeats(answers)}

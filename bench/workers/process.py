@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from bench.workers.marks import Mark, read_mark
+from bench.workers.call_behaviour import CallBehaviour, parse_behaviour
 from infra.errors import PoisonMessage, RetryLater
 from infra.process.lifecycle import mark_ready, run_process
 from infra.settings import Settings
@@ -44,13 +44,13 @@ class Call:
     async def __call__(self, incoming: Incoming[Query]) -> Sequence[Outgoing]:
         query = incoming.message
         began = time.time()
-        mark = read_mark(query.text)
-        call_s = 0.0 if mark.kind is Mark.FLOOD and began > mark.until_s else self.draw_s(query.query_id)
+        mark = parse_behaviour(query.text)
+        call_s = 0.0 if mark.kind is CallBehaviour.FLOOD and began > mark.until_s else self.draw_s(query.query_id)
         if call_s:
             await asyncio.sleep(call_s)
-        if mark.kind is Mark.POISON:
+        if mark.kind is CallBehaviour.POISON:
             raise PoisonMessage("its user is marked")
-        if mark.kind is Mark.RETRY and began < mark.until_s:
+        if mark.kind is CallBehaviour.RETRY and began < mark.until_s:
             raise RetryLater("its user is marked", after_s=0.0)
         draft = Draft(query=query, answer=f"{incoming.envelope.time.timestamp():.6f} {began:.6f} {time.time():.6f}", base_model=MODEL, base_ms=call_s * 1000)
         return [Outgoing(self.out, draft, derive("draft", query.query_id))]

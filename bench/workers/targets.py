@@ -3,52 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
-from enum import StrEnum
 from typing import Any
+
+from bench.targets import Bound, Target
 
 OF_IDEAL = 0.9
 OF_AT_LEAST_ONCE = 0.8
 P50_MS, P99_MS = 60.0, 130.0
 STANDSTILL_S = 3.0
 POISON_CHANGE = 0.1
-
-
-class Bound(StrEnum):
-    AT_LEAST = "at least"
-    BELOW = "below"
-    AT_MOST = "at most"
-    ABOVE = "above"
-
-
-@dataclass(frozen=True)
-class Target:
-    name: str
-    bound: Bound
-    limit: float
-    measured: float | None  # None: the run cannot say
-
-    @property
-    def met(self) -> bool:
-        if self.measured is None:
-            return False
-        if self.bound is Bound.AT_LEAST:
-            return self.measured >= self.limit
-        if self.bound is Bound.ABOVE:
-            return self.measured > self.limit
-        return self.measured < self.limit if self.bound is Bound.BELOW else self.measured <= self.limit
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"met": self.met}
-
-    @classmethod
-    def of(cls, one: Mapping[str, Any]) -> Target:
-        """From `to_json`."""
-        return cls(one["name"], Bound(one["bound"]), one["limit"], one["measured"])
-
-    def line(self) -> str:
-        measured = "not measured" if self.measured is None else f"{self.measured:.3f}".rstrip("0").rstrip(".")
-        return f"{'ok    ' if self.met else 'MISSED'}  {self.name}: {measured} ({self.bound} {self.limit:g})"
 
 
 def targets(figures: Mapping[str, Any]) -> list[Target]:

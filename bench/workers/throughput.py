@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from bench.workers import load
-from bench.workers.answers import Answer, out_of_order, read, repeats, steady_rate
-from bench.workers.cpu import Cpu, Meter
-from bench.workers.plan import Plan
-from bench.workers.site import Kind, Site
-from bench.workers.watch import Watch
+from bench.workers.answers import TimedAnswer, out_of_order, parse_answer, repeats, steady_rate
+from bench.workers.cpu import CpuMeter, CpuUse
+from bench.workers.live_reader import LiveReader
+from bench.workers.plan import WorkersPlan
+from bench.workers.testbed import Testbed, WorkerKind
 from infra.errors import CannotContinue
 from infra.settings import DeliveryMode, KeyOrder
 
@@ -20,39 +20,39 @@ USERS = 500
 FIRST_S = 40.0
 
 
-def prepare(site: Site, plan: Plan) -> None:
+def prepare(site: Testbed, plan: WorkersPlan) -> None:
     """The backlog that all arms read, each in a group of its own."""
-    site.make_line(Kind("none", BACKLOG))
-    site.ask(load.Plan(BACKLOG, plan.backlog, users=USERS))
+    site.make_line(WorkerKind("none", BACKLOG))
+    site.ask(load.QuerySchedule(BACKLOG, plan.backlog, users=USERS))
 
 
-def arms(plan: Plan) -> list[Kind]:
+def arms(plan: WorkersPlan) -> list[WorkerKind]:
     """Exactly-once and at-least-once side by side."""
     modes = {"eos": DeliveryMode.EXACTLY_ONCE, "alo": DeliveryMode.AT_LEAST_ONCE}
-    calls = [Kind(f"{name}-{most}", BACKLOG, most, delivery=mode) for most in plan.in_flight for name, mode in modes.items()]
-    no_call = [Kind(f"{name}-{max(plan.in_flight)}-no-call", BACKLOG, max(plan.in_flight), 0.0, 0.0, mode) for name, mode in modes.items()]
-    ordered = Kind(f"eos-{min(plan.in_flight)}-by-key", BACKLOG, min(plan.in_flight), order=KeyOrder.KEY)
+    calls = [WorkerKind(f"{name}-{most}", BACKLOG, most, delivery=mode) for most in plan.in_flight for name, mode in modes.items()]
+    no_call = [WorkerKind(f"{name}-{max(plan.in_flight)}-no-call", BACKLOG, max(plan.in_flight), 0.0, 0.0, mode) for name, mode in modes.items()]
+    ordered = WorkerKind(f"eos-{min(plan.in_flight)}-by-key", BACKLOG, min(plan.in_flight), order=KeyOrder.KEY)
     return [*calls, *no_call, ordered]
 
 
-def measure(site: Site, kind: Kind, plan: Plan, *, count: int = 1, seconds: float | None = None) -> dict[str, Any]:
+def measure(site: Testbed, kind: WorkerKind, plan: WorkersPlan, *, count: int = 1, seconds: float | None = None) -> dict[str, Any]:
     """One arm, by `count` processes. Raises CannotContinue when nothing comes."""
     site.make_line(kind, with_input=False)
     seconds = seconds or plan.throughput_s
-    with Watch(site.settings, kind.out) as watch:
+    with LiveReader(site.settings, kind.out) as watch:
         with site.workers(kind, count) as children:
             if not watch.wait_for(1, FIRST_S):
                 raise CannotContinue(f"{kind.name} answered nothing within {FIRST_S:g} s; end of {children[0].log}:\n{children[0].last_lines()}")
             time.sleep(plan.warm_s if kind.high_s else 0.0)
-            meter = Meter({"broker": site.broker.child.pid} | {child.name: child.pid for child in children})
+            meter = CpuMeter({"broker": site.broker.child.pid} | {child.name: child.pid for child in children})
             began = time.time()
             watch.wait_for(plan.backlog, seconds)  # without a call a worker is through before its time
             ended, cpu = time.time(), meter.read()
-        answers = [read(raw) for raw in watch.raws(kind.out)]
+        answers = [parse_answer(raw) for raw in watch.raws(kind.out)]
     return _figures(kind, count, answers, began, ended, cpu)
 
 
-def _figures(kind: Kind, count: int, answers: list[Answer], began: float, ended: float, cpu: Cpu) -> dict[str, Any]:
+def _figures(kind: WorkerKind, count: int, answers: list[TimedAnswer], began: float, ended: float, cpu: CpuUse) -> dict[str, Any]:
     rate = steady_rate([answer.visible_s for answer in answers], began, ended)
     calls = [answer.call_s for answer in answers if began <= answer.visible_s < ended]
     mean_s = sum(calls) / len(calls) if calls else 0.0

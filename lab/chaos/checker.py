@@ -21,17 +21,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from lab.chaos.history import Outcome, Seen, Sent, first_of_each_place
-from lab.chaos.segments import Fate
+from lab.chaos.records import SeenRecord, SendOutcome, SentRecord, first_of_each_record
+from lab.chaos.segments import RecordFate
 from schemas.topics import CONTEXTS, DEAD_LETTER_SUFFIX, DRAFTS, FEEDBACK, OUTCOMES, QUERIES, RESPONSES, TRAJECTORIES
 
 #: The log's word on every record: by topic and partition, by offset.
-Fates = Mapping[tuple[str, int], Mapping[int, Fate]]
+Fates = Mapping[tuple[str, int], Mapping[int, RecordFate]]
 #: What must be there once and only once for each query.
 ONCE = (DRAFTS.name, RESPONSES.name)
 
 
-class Kind(StrEnum):
+class AnomalyKind(StrEnum):
     LOST_WRITE = "lost-write"
     DUPLICATE = "duplicate"
     UNSEEN = "unseen"
@@ -45,14 +45,14 @@ class Kind(StrEnum):
 class Anomaly:
     """`id` is the query's, or the record's where it has none; `where` names records as topic-partition@offset."""
 
-    kind: Kind
+    kind: AnomalyKind
     topic: str
     id: str
     where: str = ""
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     anomalies: tuple[Anomaly, ...]
     counts: dict[str, int]  # by kind of anomaly, out-of-order even where it is none
     causes: dict[str, int]  # of duplicated responses: what came twice before them
@@ -63,9 +63,11 @@ class Verdict:
         return not self.anomalies
 
 
-def check(sent: Sequence[Sent], seen: Iterable[Seen], fates: Fates, *, healed_s: float | None, bound_s: float, ordered: bool = False) -> Verdict:
+def check(
+    sent: Sequence[SentRecord], seen: Iterable[SeenRecord], fates: Fates, *, healed_s: float | None, bound_s: float, ordered: bool = False
+) -> CheckResult:
     """`seen` may hold a record several times, as when two readers read the same topics. `healed_s` None: the system never was whole again."""
-    places = {one.place: one for one in first_of_each_place(seen)}
+    places = {one.place: one for one in first_of_each_record(seen)}
     records = _Records(sent, list(places.values()))
     disorder = _out_of_order(records)
     anomalies = [
@@ -78,33 +80,33 @@ def check(sent: Sequence[Sent], seen: Iterable[Seen], fates: Fates, *, healed_s:
         *(disorder if ordered else ()),
     ]
     counts = Counter(anomaly.kind for anomaly in anomalies)
-    counts[Kind.OUT_OF_ORDER] = len(disorder)
-    return Verdict(tuple(anomalies), {kind.value: counts[kind] for kind in Kind}, _causes(records), _observed(records))
+    counts[AnomalyKind.OUT_OF_ORDER] = len(disorder)
+    return CheckResult(tuple(anomalies), {kind.value: counts[kind] for kind in AnomalyKind}, _causes(records), _observed(records))
 
 
 class _Records:
     """Both sides by query."""
 
-    def __init__(self, sent: Sequence[Sent], seen: Sequence[Seen]) -> None:
+    def __init__(self, sent: Sequence[SentRecord], seen: Sequence[SeenRecord]) -> None:
         self.sent = sent
         self.seen = seen
         self.queries = {one.id: one for one in sent if one.topic == QUERIES.name}
         self.ids_on: dict[str, set[str]] = defaultdict(set)
-        self.of_query: dict[str, dict[str, list[Seen]]] = defaultdict(lambda: defaultdict(list))
+        self.of_query: dict[str, dict[str, list[SeenRecord]]] = defaultdict(lambda: defaultdict(list))
         for one in sorted(seen, key=lambda one: (one.partition, one.offset)):
             self.ids_on[one.topic].add(one.id)
             if one.query_id is not None:
                 self.of_query[one.topic][one.query_id].append(one)
 
     @property
-    def acknowledged(self) -> list[Sent]:
-        return [query for query in self.queries.values() if query.outcome is Outcome.OK]
+    def acknowledged(self) -> list[SentRecord]:
+        return [query for query in self.queries.values() if query.outcome is SendOutcome.OK]
 
     def equal_ids(self, topic: str) -> int:
         """Records beyond one of each id."""
         return sum(one.topic == topic for one in self.seen) - len(self.ids_on[topic])
 
-    def repeats(self, topic: str) -> dict[str, list[Seen]]:
+    def repeats(self, topic: str) -> dict[str, list[SeenRecord]]:
         """The records of each query beyond one for every time that the query itself is on its topic."""
         asked = self.of_query[QUERIES.name]
         found = {id: ones[max(1, len(asked.get(id, ()))) :] for id, ones in self.of_query[topic].items()}
@@ -113,14 +115,14 @@ class _Records:
 
 def _lost(records: _Records) -> list[Anomaly]:
     unanswered = [query for query in records.acknowledged if query.id not in records.of_query[RESPONSES.name]]
-    forgotten = [one for one in records.sent if one.outcome is Outcome.OK and one.id not in records.ids_on[one.topic]]
-    return [Anomaly(Kind.LOST_WRITE, RESPONSES.name, query.id) for query in unanswered] + [
-        Anomaly(Kind.LOST_WRITE, one.topic, one.id, f"{one.topic}-{one.partition}@{one.offset}") for one in forgotten
+    forgotten = [one for one in records.sent if one.outcome is SendOutcome.OK and one.id not in records.ids_on[one.topic]]
+    return [Anomaly(AnomalyKind.LOST_WRITE, RESPONSES.name, query.id) for query in unanswered] + [
+        Anomaly(AnomalyKind.LOST_WRITE, one.topic, one.id, f"{one.topic}-{one.partition}@{one.offset}") for one in forgotten
     ]
 
 
 def _duplicates(records: _Records) -> list[Anomaly]:
-    return [Anomaly(Kind.DUPLICATE, topic, id, _where(records.of_query[topic][id])) for topic in ONCE for id in records.repeats(topic)]
+    return [Anomaly(AnomalyKind.DUPLICATE, topic, id, _where(records.of_query[topic][id])) for topic in ONCE for id in records.repeats(topic)]
 
 
 def _unseen(records: _Records, healed_s: float | None, bound_s: float) -> list[Anomaly]:
@@ -130,34 +132,34 @@ def _unseen(records: _Records, healed_s: float | None, bound_s: float) -> list[A
         known_s = query.settled_s if query.settled_s is not None else query.sent_s
         by_s = None if healed_s is None else max(healed_s, known_s) + bound_s
         if not responses or (by_s is not None and min(one.seen_s for one in responses) > by_s):
-            found.append(Anomaly(Kind.UNSEEN, RESPONSES.name, query.id, _where(responses or [])))
+            found.append(Anomaly(AnomalyKind.UNSEEN, RESPONSES.name, query.id, _where(responses or [])))
     return found
 
 
-def _aborted_reads(places: Mapping[tuple[str, int, int], Seen], fates: Fates) -> list[Anomaly]:
+def _aborted_reads(places: Mapping[tuple[str, int, int], SeenRecord], fates: Fates) -> list[Anomaly]:
     found = []
     for (topic, partition, offset), one in places.items():
         if (topic, partition) not in fates:
             continue
         fate = fates[topic, partition].get(offset)
-        if fate is not Fate.COMMITTED:
-            found.append(Anomaly(Kind.ABORTED_READ, topic, one.query_id or one.id, f"{_where([one])} {fate or 'not in the log'}"))
+        if fate is not RecordFate.COMMITTED:
+            found.append(Anomaly(AnomalyKind.ABORTED_READ, topic, one.query_id or one.id, f"{_where([one])} {fate or 'not in the log'}"))
     return found
 
 
-def _unread(places: Mapping[tuple[str, int, int], Seen], fates: Fates) -> list[Anomaly]:
+def _unread(places: Mapping[tuple[str, int, int], SeenRecord], fates: Fates) -> list[Anomaly]:
     return [
-        Anomaly(Kind.UNREAD, topic, "", f"{topic}-{partition}@{offset}")
+        Anomaly(AnomalyKind.UNREAD, topic, "", f"{topic}-{partition}@{offset}")
         for (topic, partition), by_offset in fates.items()
         if topic in ONCE
         for offset, fate in by_offset.items()
-        if fate is Fate.COMMITTED and (topic, partition, offset) not in places
+        if fate is RecordFate.COMMITTED and (topic, partition, offset) not in places
     ]
 
 
 def _phantoms(records: _Records) -> list[Anomaly]:
-    known = {id for id, query in records.queries.items() if query.outcome is not Outcome.FAIL}
-    return [Anomaly(Kind.PHANTOM, topic, id, _where(ones)) for topic in ONCE for id, ones in records.of_query[topic].items() if id not in known]
+    known = {id for id, query in records.queries.items() if query.outcome is not SendOutcome.FAIL}
+    return [Anomaly(AnomalyKind.PHANTOM, topic, id, _where(ones)) for topic in ONCE for id, ones in records.of_query[topic].items() if id not in known]
 
 
 def _out_of_order(records: _Records) -> list[Anomaly]:
@@ -170,7 +172,7 @@ def _out_of_order(records: _Records) -> list[Anomaly]:
         assert one.query_id is not None
         offset = asked_at[one.query_id]
         if offset < latest.get(one.key, -1):
-            found.append(Anomaly(Kind.OUT_OF_ORDER, one.topic, one.query_id, _where([one])))
+            found.append(Anomaly(AnomalyKind.OUT_OF_ORDER, one.topic, one.query_id, _where([one])))
         latest[one.key] = max(offset, latest.get(one.key, -1))
     return found
 
@@ -188,9 +190,9 @@ def _observed(records: _Records) -> dict[str, int]:
     repeats = [*records.repeats(DRAFTS.name).values(), *records.repeats(RESPONSES.name).values()]
     different = sum(len({one.id for one in records.of_query[ones[0].topic][ones[0].query_id or ""]}) > 1 for ones in repeats)
     return {
-        "queries_ok": outcomes[Outcome.OK],
-        "queries_fail": outcomes[Outcome.FAIL],
-        "queries_info": outcomes[Outcome.INFO],
+        "queries_ok": outcomes[SendOutcome.OK],
+        "queries_fail": outcomes[SendOutcome.FAIL],
+        "queries_info": outcomes[SendOutcome.INFO],
         "queries_on_topic_twice": sum(len(ones) > 1 for ones in records.of_query[QUERIES.name].values()),
         "contexts_repeated": len(records.repeats(CONTEXTS.name)),
         "outcomes_repeated": records.equal_ids(OUTCOMES.name),
@@ -203,5 +205,5 @@ def _observed(records: _Records) -> dict[str, int]:
     }
 
 
-def _where(records: Sequence[Seen]) -> str:
+def _where(records: Sequence[SeenRecord]) -> str:
     return " ".join(f"{one.topic}-{one.partition}@{one.offset}" for one in records)

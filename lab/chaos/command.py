@@ -19,7 +19,7 @@ from lab.chaos import picture
 from lab.chaos.checker import check
 from lab.chaos.plan import draw
 from lab.chaos.report import compile_report, lines
-from lab.chaos.run import BOUND_S, Options, perform
+from lab.chaos.run import BOUND_S, ChaosOptions, perform
 
 REPORT, PICTURE = "report.json", "chaos.png"
 
@@ -38,13 +38,13 @@ def run(settings: Settings, *, minutes: float, seed: int, out: Path | None = Non
     return OK if report["valid"] else FAILED
 
 
-def experiment(settings: Settings, place: Path, *, minutes: float, seed: int, ordered: bool = False, options: Options | None = None) -> dict[str, Any]:
+def experiment(settings: Settings, place: Path, *, minutes: float, seed: int, ordered: bool = False, options: ChaosOptions | None = None) -> dict[str, Any]:
     """One run in `place`: its report, which is written there too, with the picture, the ledger and what was seen."""
     for name in (REPORT, PICTURE):
         output_files.check_writable(place / name)
     settings = own_settings(settings, fresh_state(place))
     plan = draw(seed, minutes * 60, settings.kafka.session_timeout_ms / 1000)
-    evidence, fates = perform(settings, plan, place, options or Options(tell=_tell))
+    evidence, fates = perform(settings, plan, place, options or ChaosOptions(tell=_tell))
     verdict = check(evidence.sent, evidence.seen, fates, healed_s=evidence.healed_s, bound_s=BOUND_S, ordered=ordered)
     report = compile_report(evidence, verdict, BOUND_S)
     output_files.write(place / REPORT, json.dumps(report, indent=1) + "\n")

@@ -10,12 +10,12 @@ from itertools import count
 
 from infra.local import Stack
 from infra.local.record import ProcessRecord, State
-from lab.chaos.plan import BASE_LINK, BROKER_LINK, Fault, Kind, Plan
-from lab.chaos.proxy import Answer, Cut, Hold, Late, Mode, Pass, Proxy
+from lab.chaos.plan import BASE_LINK, BROKER_LINK, Fault, FaultKind, FaultPlan
+from lab.chaos.proxy import Delay, Hold, Mode, PassThrough, Proxy, RefuseRequests, ResetConnections
 
 
 @dataclass(frozen=True)
-class Done:
+class PerformedFault:
     """A fault as it happened. `pid` of the process it hit."""
 
     fault: Fault
@@ -24,10 +24,10 @@ class Done:
     pid: int | None
 
 
-class Hands:
+class FaultInjector:
     """Begins and ends faults when their time has come. `end_all` leaves nothing paused and nothing held."""
 
-    def __init__(self, plan: Plan, stack: Stack, links: dict[str, Proxy]) -> None:
+    def __init__(self, plan: FaultPlan, stack: Stack, links: dict[str, Proxy]) -> None:
         self._stack = stack
         self._links = links
         self._numbers = count()
@@ -35,7 +35,7 @@ class Hands:
         heapq.heapify(self._ahead)
         self._under_way: list[tuple[float, int, Fault, float, int | None]] = []
         self._owner: dict[str, Fault] = {}  # whose mode a link is in, and who paused a process
-        self.done: list[Done] = []
+        self.done: list[PerformedFault] = []
 
     @property
     def is_over(self) -> bool:
@@ -63,9 +63,9 @@ class Hands:
             self._links[fault.target].set(_mode(fault))
             return None
         pid = next(process.pid for process in self._stack.processes if process.name == fault.target)
-        if fault.kind is Kind.KILL:
+        if fault.kind is FaultKind.KILL:
             self._stack.kill(fault.target)
-        elif fault.kind is Kind.PAUSE:
+        elif fault.kind is FaultKind.PAUSE:
             self._stack.pause(fault.target)
         else:
             self._stack.restart(fault.target, wait=False)
@@ -76,20 +76,20 @@ class Hands:
         _, _, fault, began_s, pid = heapq.heappop(self._under_way)
         if self._owner.get(fault.target) is fault:
             if fault.target in self._links:
-                self._links[fault.target].set(Pass())
-            elif fault.kind is Kind.PAUSE:
+                self._links[fault.target].set(PassThrough())
+            elif fault.kind is FaultKind.PAUSE:
                 self._stack.resume(fault.target)
-        self.done.append(Done(fault, began_s, now_s, pid))
+        self.done.append(PerformedFault(fault, began_s, now_s, pid))
 
 
 def _mode(fault: Fault) -> Mode:
-    if fault.kind in (Kind.DELAY, Kind.SLOW_BASE):
-        return Late(fault.delay_s)
-    if fault.kind is Kind.HOLD:
+    if fault.kind in (FaultKind.DELAY, FaultKind.SLOW_BASE):
+        return Delay(fault.delay_s)
+    if fault.kind is FaultKind.HOLD:
         return Hold()
-    if fault.kind is Kind.FAILING_BASE and fault.status:
-        return Answer(fault.status)
-    return Cut()
+    if fault.kind is FaultKind.FAILING_BASE and fault.status:
+        return RefuseRequests(fault.status)
+    return ResetConnections()
 
 
 def links(broker: Proxy, base: Proxy) -> dict[str, Proxy]:
@@ -97,7 +97,7 @@ def links(broker: Proxy, base: Proxy) -> dict[str, Proxy]:
 
 
 @dataclass(frozen=True)
-class Change:
+class ProcessChange:
     """A process as its supervisor saw it from `at_s` on."""
 
     at_s: float
@@ -106,11 +106,11 @@ class Change:
     restarts: int
 
 
-class Diary:
+class ProcessLog:
     """Every change of the stack's processes, as often as `look` is called."""
 
     def __init__(self) -> None:
-        self.changes: list[Change] = []
+        self.changes: list[ProcessChange] = []
         self._last: dict[str, tuple[State, int]] = {}
 
     def look(self, processes: Sequence[ProcessRecord], now_s: float) -> None:
@@ -118,7 +118,7 @@ class Diary:
             state = State.STOPPED if process.state is State.READY and process.pid is None else process.state
             if self._last.get(process.name) != (state, process.restarts):
                 self._last[process.name] = (state, process.restarts)
-                self.changes.append(Change(now_s, process.name, state, process.restarts))
+                self.changes.append(ProcessChange(now_s, process.name, state, process.restarts))
 
     def recoveries_s(self) -> dict[str, list[float]]:
         """By process: from each time that it did not serve any more until it served again."""
@@ -134,8 +134,8 @@ class Diary:
                 down.setdefault(change.name, change.at_s)
         return found
 
-    def unasked_ends(self, done: Sequence[Done]) -> dict[str, int]:
+    def unasked_ends(self, done: Sequence[PerformedFault]) -> dict[str, int]:
         """By process: how often it was started again without having been killed or asked to."""
         starts = Counter({name: restarts for name, (_, restarts) in self._last.items()})
-        asked = Counter(one.fault.target for one in done if one.fault.kind in (Kind.KILL, Kind.RESTART))
+        asked = Counter(one.fault.target for one in done if one.fault.kind in (FaultKind.KILL, FaultKind.RESTART))
         return {name: starts[name] - asked[name] for name in sorted(starts) if starts[name] > asked[name]}

@@ -19,7 +19,7 @@ from kafka.errors import KafkaError
 from infra.errors import CannotContinue
 from infra.kafka.clients import producer, send
 from infra.settings import Settings
-from lab.chaos.history import Clock, Ledger, Outcome, Sent
+from lab.chaos.records import LoadClock, SendOutcome, SentLog, SentRecord
 from schemas.feedback import Feedback
 from schemas.history import Interaction
 from schemas.ids import derive
@@ -40,15 +40,15 @@ FLUSH_S = 120.0
 
 
 @dataclass(frozen=True)
-class Manners:
+class LoadSize:
     users: int = 40
     queries_per_s: float = 15.0
 
 
-class Load:
+class ChaosLoad:
     """`tell_history`, then `start`, then `stop`. One thread sends; outcomes arrive on the producer's."""
 
-    def __init__(self, settings: Settings, ledger: Ledger, clock: Clock, seed: int, manners: Manners) -> None:
+    def __init__(self, settings: Settings, ledger: SentLog, clock: LoadClock, seed: int, manners: LoadSize) -> None:
         self._ledger = ledger
         self._clock = clock
         self._seed = seed
@@ -134,21 +134,21 @@ class Load:
 
     def _send(self, topic: Topic, message: Message, id: object) -> None:
         key: bytes = message.key  # type: ignore[attr-defined]  # every message on a topic has one
-        self._ledger.note(Sent(topic.name, str(id), key.decode(), self._clock.now()))
+        self._ledger.note(SentRecord(topic.name, str(id), key.decode(), self._clock.now()))
         try:
             sending = send(self._producer, topic, message, id=id, source=SOURCE)
         except KafkaError:  # the client did not even take it
-            self._ledger.settle(str(id), Outcome.FAIL, self._clock.now())
+            self._ledger.settle(str(id), SendOutcome.FAIL, self._clock.now())
             return
         sending.add_callback(self._acknowledged, str(id))
         sending.add_errback(self._unknown, str(id))
 
     def _acknowledged(self, id: str, metadata: Any) -> None:
-        self._ledger.settle(id, Outcome.OK, self._clock.now(), metadata.partition, metadata.offset)
+        self._ledger.settle(id, SendOutcome.OK, self._clock.now(), metadata.partition, metadata.offset)
 
     def _unknown(self, id: str, error: BaseException) -> None:
         """An error behind the client's buffer: a request may have arrived whose answer was lost."""
-        self._ledger.settle(id, Outcome.INFO, self._clock.now())
+        self._ledger.settle(id, SendOutcome.INFO, self._clock.now())
 
 
 def _later(persona: Persona) -> tuple[Interaction, ...]:

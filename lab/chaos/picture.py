@@ -7,28 +7,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lab.chaos.faults import Done
-from lab.chaos.plan import BASE_LINK, BROKER_LINK, PROCESSES, Kind
-from lab.chaos.report import Evidence
-from lab.chaos.timeline import Answered, answered, per_second
+from lab.chaos.faults import PerformedFault
+from lab.chaos.plan import BASE_LINK, BROKER_LINK, PROCESSES, FaultKind
+from lab.chaos.report import ChaosRun
+from lab.chaos.timeline import AnsweredQuery, answered, per_second
 from traffic.observer import percentile
 
 COLOURS = {
-    Kind.KILL: "#c0392b",
-    Kind.PAUSE: "#e08e0b",
-    Kind.RESTART: "#2e86c1",
-    Kind.SLOW_BASE: "#b7950b",
-    Kind.FAILING_BASE: "#7d3c98",
-    Kind.DELAY: "#148f77",
-    Kind.HOLD: "#34495e",
-    Kind.CUT: "#c2185b",
+    FaultKind.KILL: "#c0392b",
+    FaultKind.PAUSE: "#e08e0b",
+    FaultKind.RESTART: "#2e86c1",
+    FaultKind.SLOW_BASE: "#b7950b",
+    FaultKind.FAILING_BASE: "#7d3c98",
+    FaultKind.DELAY: "#148f77",
+    FaultKind.HOLD: "#34495e",
+    FaultKind.CUT: "#c2185b",
 }
 ROWS = (*PROCESSES, BROKER_LINK, BASE_LINK)
 #: Latency is shown by answers of so many seconds together: single seconds hold too few for a 99th percentile.
 BIN_S = 5
 
 
-def draw(evidence: Evidence, path: Path) -> None:
+def draw(evidence: ChaosRun, path: Path) -> None:
     """Write a PNG."""
     import matplotlib as mpl
 
@@ -50,7 +50,7 @@ def draw(evidence: Evidence, path: Path) -> None:
         plt.close(figure)
 
 
-def _rates(axes: Any, evidence: Evidence, answers: Sequence[Answered]) -> None:
+def _rates(axes: Any, evidence: ChaosRun, answers: Sequence[AnsweredQuery]) -> None:
     counted = per_second(one.seen_s for one in answers)
     seconds = range(max((*counted, int(evidence.load_s)), default=0) + 1)
     axes.fill_between(seconds, [counted.get(second, 0) for second in seconds], step="mid", color="#5dade2", label="answered each second")
@@ -59,7 +59,7 @@ def _rates(axes: Any, evidence: Evidence, answers: Sequence[Answered]) -> None:
     axes.legend(loc="upper right", fontsize=8)
 
 
-def _waits(axes: Any, answers: Sequence[Answered]) -> None:
+def _waits(axes: Any, answers: Sequence[AnsweredQuery]) -> None:
     bins: dict[int, list[float]] = defaultdict(list)
     for one in answers:
         bins[int(one.seen_s) // BIN_S].append(one.latency_ms / 1000)
@@ -70,7 +70,7 @@ def _waits(axes: Any, answers: Sequence[Answered]) -> None:
     axes.legend(loc="upper right", fontsize=8)
 
 
-def _bars(axes: Any, done: Sequence[Done]) -> None:
+def _bars(axes: Any, done: Sequence[PerformedFault]) -> None:
     for kind, colour in COLOURS.items():
         ones = [one for one in done if one.fault.kind is kind]
         at = [ROWS.index(one.fault.target) for one in ones]

@@ -27,7 +27,7 @@ WARM_UP_S, QUIET_S = 5.0, 30.0
 LEAST_REST_S = 20.0
 
 
-class Kind(StrEnum):
+class FaultKind(StrEnum):
     KILL = "kill"  # SIGKILL; the supervisor starts it again
     PAUSE = "pause"  # SIGSTOP, then SIGCONT: shorter or longer than the group's session timeout
     RESTART = "restart"  # SIGTERM, and started again
@@ -38,15 +38,15 @@ class Kind(StrEnum):
     CUT = "cut"  # connections are reset and new ones refused
 
 
-KILLS_AND_PAUSES = (Kind.KILL, Kind.PAUSE)
+KILLS_AND_PAUSES = (FaultKind.KILL, FaultKind.PAUSE)
 #: What the other kinds hurt; None: a process, one after the other.
 TARGETS = {
-    Kind.RESTART: None,
-    Kind.SLOW_BASE: BASE_LINK,
-    Kind.FAILING_BASE: BASE_LINK,
-    Kind.DELAY: BROKER_LINK,
-    Kind.HOLD: BROKER_LINK,
-    Kind.CUT: BROKER_LINK,
+    FaultKind.RESTART: None,
+    FaultKind.SLOW_BASE: BASE_LINK,
+    FaultKind.FAILING_BASE: BASE_LINK,
+    FaultKind.DELAY: BROKER_LINK,
+    FaultKind.HOLD: BROKER_LINK,
+    FaultKind.CUT: BROKER_LINK,
 }
 
 
@@ -54,7 +54,7 @@ TARGETS = {
 class Fault:
     """`at_s` seconds after the load began, for `for_s` seconds; 0 where it is over at once."""
 
-    kind: Kind
+    kind: FaultKind
     target: str
     at_s: float
     for_s: float = 0.0
@@ -67,7 +67,7 @@ class Fault:
 
 
 @dataclass(frozen=True)
-class Plan:
+class FaultPlan:
     seed: int
     load_s: float
     faults: tuple[Fault, ...]  # by `at_s`
@@ -77,7 +77,7 @@ class Plan:
         return sum(fault.kind in KILLS_AND_PAUSES for fault in self.faults)
 
 
-def draw(seed: int, load_s: float, session_timeout_s: float) -> Plan:
+def draw(seed: int, load_s: float, session_timeout_s: float) -> FaultPlan:
     """A plan for `load_s` seconds of load: faults from `WARM_UP_S` on, none in the last 30 s, or the last quarter of a short run."""
     rng = random.Random(f"chaos/{seed}")  # noqa: S311  # a plan that can be repeated, no secret
     minutes = load_s / 60
@@ -89,10 +89,10 @@ def draw(seed: int, load_s: float, session_timeout_s: float) -> Plan:
         at_s = round(WARM_UP_S + slot_s * (number + rng.uniform(0.1, 0.9)), 2)
         kind, target = cards.pop(_rested(cards, faults, at_s))
         faults.append(_bounded(_fault(rng, kind, target, at_s, session_timeout_s), end_s))
-    return Plan(seed, load_s, tuple(faults))
+    return FaultPlan(seed, load_s, tuple(faults))
 
 
-def _cards(rng: random.Random, hits: int, others: int) -> list[tuple[Kind, str]]:
+def _cards(rng: random.Random, hits: int, others: int) -> list[tuple[FaultKind, str]]:
     """`hits` kills and pauses, and the other faults evenly among them."""
     deck = _decks(rng, [(kind, name) for kind in KILLS_AND_PAUSES for name in PROCESSES])
     cards = [next(deck) for _ in range(hits)]
@@ -109,10 +109,10 @@ def _decks(rng: random.Random, cards: Sequence[T]) -> Iterator[T]:
         yield from rng.sample(cards, len(cards))
 
 
-def _rested(cards: Sequence[tuple[Kind, str]], before: Sequence[Fault], at_s: float) -> int:
+def _rested(cards: Sequence[tuple[FaultKind, str]], before: Sequence[Fault], at_s: float) -> int:
     """The first card whose target has had its rest; where none has, the one whose target rests the longest. Broker and its link are one target."""
 
-    def rest(card: tuple[Kind, str]) -> float:
+    def rest(card: tuple[FaultKind, str]) -> float:
         return min((at_s - fault.ends_s for fault in before if _same(fault.target, card[1])), default=LEAST_REST_S)
 
     ready = (number for number, card in enumerate(cards) if rest(card) >= LEAST_REST_S)
@@ -123,15 +123,15 @@ def _same(one: str, other: str) -> bool:
     return one == other or {one, other} == {"broker", BROKER_LINK} or {one, other} == {"base-endpoint", BASE_LINK}
 
 
-def _fault(rng: random.Random, kind: Kind, target: str, at_s: float, session_timeout_s: float) -> Fault:
-    if kind is Kind.PAUSE:
+def _fault(rng: random.Random, kind: FaultKind, target: str, at_s: float, session_timeout_s: float) -> Fault:
+    if kind is FaultKind.PAUSE:
         short = rng.random() < 0.5
         return Fault(kind, target, at_s, round(rng.uniform(1.0, 5.0) if short else session_timeout_s + rng.uniform(1.0, 4.0), 2))
-    if kind in (Kind.DELAY, Kind.SLOW_BASE):
-        return Fault(kind, target, at_s, round(rng.uniform(4.0, 12.0), 2), delay_s=round(rng.uniform(0.05, 0.5 if kind is Kind.DELAY else 3.0), 3))
-    if kind is Kind.FAILING_BASE:
+    if kind in (FaultKind.DELAY, FaultKind.SLOW_BASE):
+        return Fault(kind, target, at_s, round(rng.uniform(4.0, 12.0), 2), delay_s=round(rng.uniform(0.05, 0.5 if kind is FaultKind.DELAY else 3.0), 3))
+    if kind is FaultKind.FAILING_BASE:
         return Fault(kind, target, at_s, round(rng.uniform(2.0, 8.0), 2), status=rng.choice((0, 429, 500, 503)))
-    if kind in (Kind.HOLD, Kind.CUT):
+    if kind in (FaultKind.HOLD, FaultKind.CUT):
         return Fault(kind, target, at_s, round(rng.uniform(1.0, 8.0), 2))
     return Fault(kind, target, at_s)
 

@@ -28,12 +28,12 @@ RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends RST
 
 
 @dataclass(frozen=True)
-class Pass:
+class PassThrough:
     """Nothing is hurt."""
 
 
 @dataclass(frozen=True)
-class Late:
+class Delay:
     """Every byte arrives `by_s` later, in order, as on a longer line."""
 
     by_s: float
@@ -45,18 +45,18 @@ class Hold:
 
 
 @dataclass(frozen=True)
-class Cut:
+class ResetConnections:
     """Connections are reset when it begins, and new ones as soon as they are made."""
 
 
 @dataclass(frozen=True)
-class Answer:
+class RefuseRequests:
     """What a client sends is answered with this HTTP status and never passed on."""
 
     status: int
 
 
-Mode = Pass | Late | Hold | Cut | Answer
+Mode = PassThrough | Delay | Hold | ResetConnections | RefuseRequests
 Pump = Coroutine[Any, Any, None]
 
 
@@ -67,7 +67,7 @@ class Proxy:
         self.host = host
         self.port = free_port(host)
         self._target = target
-        self._mode: Mode = Pass()
+        self._mode: Mode = PassThrough()
         self._changed = asyncio.Event()
         self._connections: set[Connection] = set()
         self._loop = asyncio.new_event_loop()
@@ -105,7 +105,7 @@ class Proxy:
         self._mode = mode
         changed, self._changed = self._changed, asyncio.Event()
         changed.set()
-        if isinstance(mode, Cut):
+        if isinstance(mode, ResetConnections):
             for connection in list(self._connections):
                 connection.reset()
 
@@ -123,7 +123,7 @@ class Proxy:
         connection = Connection(self, reader, writer)
         self._connections.add(connection)
         try:
-            if not isinstance(self._mode, Cut):
+            if not isinstance(self._mode, ResetConnections):
                 await connection.run(self._target())
         except (OSError, asyncio.CancelledError):
             pass  # the other side is away, or this proxy closes: the client sees a connection that ended
@@ -169,9 +169,9 @@ class Connection:
         while True:
             chunk = await reader.read(CHUNK_BYTES)
             mode = self._proxy.mode
-            if is_request and chunk and isinstance(mode, Answer):
+            if is_request and chunk and isinstance(mode, RefuseRequests):
                 await self._refuse(mode.status)
-            late_s = mode.by_s if isinstance(mode, Late) else 0.0
+            late_s = mode.by_s if isinstance(mode, Delay) else 0.0
             await line.put((asyncio.get_running_loop().time() + late_s, chunk))
             if not chunk:
                 return

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from lab.chaos.checker import Verdict
-from lab.chaos.faults import Diary, Done
-from lab.chaos.history import Outcome, Seen, Sent
-from lab.chaos.plan import KILLS_AND_PAUSES, PROCESSES, WARM_UP_S, Plan
-from lab.chaos.timeline import Answered, answered, latencies_ms, per_second, standstills
+from lab.chaos.checker import CheckResult
+from lab.chaos.faults import PerformedFault, ProcessLog
+from lab.chaos.plan import KILLS_AND_PAUSES, PROCESSES, WARM_UP_S, FaultPlan
+from lab.chaos.records import SeenRecord, SendOutcome, SentRecord
+from lab.chaos.timeline import AnsweredQuery, answered, latencies_ms, per_second, standstills
 from schemas.topics import QUERIES, RESPONSES
 
 #: Anomalies of one kind that are listed; all are counted, and all can be found again from the two files.
@@ -19,15 +19,15 @@ LISTED = 20
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ChaosRun:
     """All that a run has to show."""
 
-    plan: Plan
+    plan: FaultPlan
     load_s: float  # as long as it really was
-    sent: Sequence[Sent]
-    seen: Sequence[Seen]
-    done: Sequence[Done]
-    diary: Diary
+    sent: Sequence[SentRecord]
+    seen: Sequence[SeenRecord]
+    done: Sequence[PerformedFault]
+    diary: ProcessLog
     healed_s: float | None  # the moment the last fault had ended and all processes served; every wait for answers counts from there
     answered_all_s: float | None  # when the last acknowledged query was answered; None: some never were
     read_at_end: int  # records that only the fresh reader at the end had: the one that was there all the time was behind
@@ -36,7 +36,7 @@ class Evidence:
     parts: dict[str, str] = field(default_factory=dict)  # what ran
 
 
-def compile_report(evidence: Evidence, verdict: Verdict, bound_s: float) -> dict[str, Any]:
+def compile_report(evidence: ChaosRun, verdict: CheckResult, bound_s: float) -> dict[str, Any]:
     answers = answered(evidence.sent, evidence.seen)
     last_fault_s = max((one.ended_s for one in evidence.done), default=0.0)
     return {
@@ -67,7 +67,7 @@ def compile_report(evidence: Evidence, verdict: Verdict, bound_s: float) -> dict
     }
 
 
-def _faults(evidence: Evidence) -> dict[str, Any]:
+def _faults(evidence: ChaosRun) -> dict[str, Any]:
     done = evidence.done
     hits = [one for one in done if one.fault.kind in KILLS_AND_PAUSES]
     return {
@@ -78,7 +78,7 @@ def _faults(evidence: Evidence) -> dict[str, Any]:
     }
 
 
-def _listed(verdict: Verdict) -> dict[str, list[dict[str, str]]]:
+def _listed(verdict: CheckResult) -> dict[str, list[dict[str, str]]]:
     found: dict[str, list[dict[str, str]]] = {}
     for anomaly in verdict.anomalies:
         ones = found.setdefault(anomaly.kind.value, [])
@@ -87,8 +87,8 @@ def _listed(verdict: Verdict) -> dict[str, list[dict[str, str]]]:
     return found
 
 
-def _per_second(evidence: Evidence, answers: Sequence[Answered]) -> dict[str, dict[int, int]]:
-    asked = (one.sent_s for one in evidence.sent if one.topic == QUERIES.name and one.outcome is Outcome.OK)
+def _per_second(evidence: ChaosRun, answers: Sequence[AnsweredQuery]) -> dict[str, dict[int, int]]:
+    asked = (one.sent_s for one in evidence.sent if one.topic == QUERIES.name and one.outcome is SendOutcome.OK)
     return {"asked": per_second(asked), "answered": per_second(one.seen_s for one in answers)}
 
 

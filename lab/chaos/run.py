@@ -15,12 +15,12 @@ from infra.local import Stack
 from infra.local.proxy_addresses import Detour
 from infra.settings import Settings
 from lab.chaos.checker import Fates
-from lab.chaos.faults import Diary, Hands, links
-from lab.chaos.history import Clock, Ledger, Outcome, Seen, first_of_each_place, write_seen
-from lab.chaos.load import Load, Manners
-from lab.chaos.plan import Plan
+from lab.chaos.faults import FaultInjector, ProcessLog, links
+from lab.chaos.load import ChaosLoad, LoadSize
+from lab.chaos.plan import FaultPlan
 from lab.chaos.proxy import Proxy
-from lab.chaos.report import Evidence
+from lab.chaos.records import LoadClock, SeenRecord, SendOutcome, SentLog, first_of_each_record, write_seen
+from lab.chaos.report import ChaosRun
 from lab.chaos.segments import fates, partitions
 from lab.chaos.watcher import Watcher, read_everything
 from schemas.topics import CONTEXTS, DRAFTS, OUTCOMES, QUERIES, RESPONSES, TRAJECTORIES
@@ -38,37 +38,37 @@ JUDGED = (QUERIES, DRAFTS, CONTEXTS, RESPONSES, OUTCOMES, TRAJECTORIES)
 
 
 @dataclass(frozen=True)
-class Options:
+class ChaosOptions:
     """`meddle` is called with the true addresses when everything is answered, before the last reading: a test puts anomalies there."""
 
-    manners: Manners = field(default_factory=Manners)
+    manners: LoadSize = field(default_factory=LoadSize)
     meddle: Callable[[Settings], None] | None = None
     tell: Callable[[str], None] = log.info
 
 
-def perform(settings: Settings, plan: Plan, out: Path, options: Options) -> tuple[Evidence, Fates]:
+def perform(settings: Settings, plan: FaultPlan, out: Path, options: ChaosOptions) -> tuple[ChaosRun, Fates]:
     """Blocks for the plan's load, the start and end of the stack, and up to some minutes of healing. Leaves `ledger.jsonl` and `seen.jsonl` in `out`.
 
     Raises BadSetting or CannotContinue when the system does not come up at all; one that fails later is a finding, told in the evidence.
     """
-    experiment = Experiment(settings, plan, out, options)
+    experiment = ChaosExperiment(settings, plan, out, options)
     experiment.play()
     return experiment.evidence()
 
 
-class Experiment:
+class ChaosExperiment:
     """Plays once."""
 
-    def __init__(self, settings: Settings, plan: Plan, out: Path, options: Options) -> None:
+    def __init__(self, settings: Settings, plan: FaultPlan, out: Path, options: ChaosOptions) -> None:
         self._settings = settings
         self._plan = plan
         self._out = out
         self._options = options
-        self._clock = Clock()
-        self._diary = Diary()
-        self._ledger = Ledger(out / "ledger.jsonl")
-        self._hands: Hands | None = None
-        self._seen: list[Seen] = []
+        self._clock = LoadClock()
+        self._diary = ProcessLog()
+        self._ledger = SentLog(out / "ledger.jsonl")
+        self._hands: FaultInjector | None = None
+        self._seen: list[SeenRecord] = []
         self._read_at_end = 0
         self._load_s = 0.0
         self._healed_s: float | None = None
@@ -87,8 +87,8 @@ class Experiment:
             stack.start()
             parts.callback(stack.stop)
             watcher = parts.enter_context(Watcher(stack.settings, self._clock))
-            load = parts.enter_context(Load(stack.settings, self._ledger, self._clock, self._plan.seed, self._options.manners))
-            self._hands = Hands(self._plan, stack, links(broker, base))
+            load = parts.enter_context(ChaosLoad(stack.settings, self._ledger, self._clock, self._plan.seed, self._options.manners))
+            self._hands = FaultInjector(self._plan, stack, links(broker, base))
             try:
                 with self._hurting(self._hands):
                     self._hurt(stack, load, watcher)
@@ -100,15 +100,15 @@ class Experiment:
             finally:
                 at_once = watcher.seen
                 self._read_at_end = len({one.place for one in self._seen} - {one.place for one in at_once})
-                self._seen = first_of_each_place([*at_once, *self._seen])
+                self._seen = first_of_each_record([*at_once, *self._seen])
         write_seen(self._out / "seen.jsonl", self._seen)
 
-    def evidence(self) -> tuple[Evidence, Fates]:
+    def evidence(self) -> tuple[ChaosRun, Fates]:
         """What was found, the broker's log included: it has stopped."""
         log_of = self._fates()
         engine = self._settings.reflection.engine.value
         parts = {"reflection.engine": engine, "kafka.session_timeout_ms": str(self._settings.kafka.session_timeout_ms)}
-        evidence = Evidence(
+        evidence = ChaosRun(
             plan=self._plan,
             load_s=self._load_s,
             sent=self._ledger.sent,
@@ -124,7 +124,7 @@ class Experiment:
         )
         return evidence, log_of
 
-    def _hurt(self, stack: Stack, load: Load, watcher: Watcher) -> None:
+    def _hurt(self, stack: Stack, load: ChaosLoad, watcher: Watcher) -> None:
         """The load with its faults, to its end."""
         assert self._hands is not None
         load.tell_history()
@@ -138,14 +138,14 @@ class Experiment:
         self._load_s = now
 
     @contextmanager
-    def _hurting(self, hands: Hands) -> Iterator[None]:
+    def _hurting(self, hands: FaultInjector) -> Iterator[None]:
         """Whatever happens, nothing stays paused or held."""
         try:
             yield
         finally:
             hands.end_all(self._clock.now())
 
-    def _heal(self, stack: Stack, load: Load, watcher: Watcher) -> None:
+    def _heal(self, stack: Stack, load: ChaosLoad, watcher: Watcher) -> None:
         """Wait until all processes serve, then until every acknowledged query is answered: as long as it may take, then some more."""
         deadline = self._clock.now() + HEAL_WITHIN_S
         while self._healed_s is None:
@@ -160,7 +160,7 @@ class Experiment:
                 return
             self._step(stack, load)
 
-    def _step(self, stack: Stack, load: Load) -> None:
+    def _step(self, stack: Stack, load: ChaosLoad) -> None:
         """A moment in which the processes are looked at. Raises what the stack or the load died of."""
         assert self._hands is not None
         stack.check()
@@ -172,7 +172,7 @@ class Experiment:
         time.sleep(STEP_S)
 
     def _open(self, watcher: Watcher) -> set[str]:
-        acknowledged = {one.id for one in self._ledger.sent if one.topic == QUERIES.name and one.outcome is Outcome.OK}
+        acknowledged = {one.id for one in self._ledger.sent if one.topic == QUERIES.name and one.outcome is SendOutcome.OK}
         return acknowledged - watcher.answered
 
     def _read_all(self, stack: Stack) -> None:

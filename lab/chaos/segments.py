@@ -22,14 +22,14 @@ ABORT, COMMIT = 0, 1
 _MARKER = struct.Struct(">hh")  # version, type
 
 
-class Fate(StrEnum):
+class RecordFate(StrEnum):
     COMMITTED = "committed"
     ABORTED = "aborted"
     OPEN = "open"  # no end of its transaction is in the log: nobody at read_committed may see it
 
 
 @dataclass(frozen=True)
-class Batch:
+class RecordBatch:
     """A control batch holds no records; its `marker` is ABORT or COMMIT where it ends a transaction."""
 
     first: int
@@ -40,24 +40,24 @@ class Batch:
     marker: int | None = None
 
 
-def fates(partition: Path) -> dict[int, Fate]:
+def fates(partition: Path) -> dict[int, RecordFate]:
     """Offset to fate, for every record of a partition's directory; control records have none."""
-    found: dict[int, Fate] = {}
+    found: dict[int, RecordFate] = {}
     open_of: dict[int, list[int]] = {}
     for batch in batches(partition):
         if batch.is_control:
             if batch.marker is not None:
-                fate = Fate.COMMITTED if batch.marker == COMMIT else Fate.ABORTED
+                fate = RecordFate.COMMITTED if batch.marker == COMMIT else RecordFate.ABORTED
                 found.update(dict.fromkeys(open_of.pop(batch.producer_id, []), fate))
             continue
         offsets = range(batch.first, batch.last + 1)
-        found.update(dict.fromkeys(offsets, Fate.OPEN if batch.is_transactional else Fate.COMMITTED))
+        found.update(dict.fromkeys(offsets, RecordFate.OPEN if batch.is_transactional else RecordFate.COMMITTED))
         if batch.is_transactional:
             open_of.setdefault(batch.producer_id, []).extend(offsets)
     return found
 
 
-def batches(partition: Path) -> Iterator[Batch]:
+def batches(partition: Path) -> Iterator[RecordBatch]:
     """In order. A batch that is cut off at the end of a file, as after a kill, was never acknowledged and ends that file."""
     for segment in sorted(partition.glob("*.log")):
         yield from _batches(segment.read_bytes())
@@ -73,7 +73,7 @@ def partitions(data: Path, topic: str) -> dict[int, Path]:
     return dict(sorted(found.items()))
 
 
-def _batches(content: bytes) -> Iterator[Batch]:
+def _batches(content: bytes) -> Iterator[RecordBatch]:
     at = 0
     while at + HEADER.size <= len(content):
         first, length, _, magic, _, attributes, last_delta, _, _, producer_id, _, _, _ = HEADER.unpack_from(content, at)
@@ -84,7 +84,7 @@ def _batches(content: bytes) -> Iterator[Batch]:
             raise ValueError(f"a record batch of format {magic}: only format 2 is known")
         is_control = bool(attributes & CONTROL)
         marker = _marker(content, at + HEADER.size) if is_control else None
-        yield Batch(first, first + last_delta, producer_id, bool(attributes & TRANSACTIONAL), is_control, marker)
+        yield RecordBatch(first, first + last_delta, producer_id, bool(attributes & TRANSACTIONAL), is_control, marker)
         at = end
 
 

@@ -6,13 +6,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from lab.chaos.history import Outcome, Seen, Sent
+from lab.chaos.records import SeenRecord, SendOutcome, SentRecord
 from schemas.topics import QUERIES, RESPONSES
 from traffic.observer import percentile
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnsweredQuery:
     """A query that was acknowledged, and when its first response became visible."""
 
     partition: int
@@ -25,7 +25,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Standstill:
+class LongestStandstill:
     """The longest time in which a partition had open queries and no response became visible."""
 
     partition: int
@@ -33,16 +33,16 @@ class Standstill:
     for_s: float
 
 
-def answered(sent: Sequence[Sent], seen: Iterable[Seen]) -> list[Answered]:
+def answered(sent: Sequence[SentRecord], seen: Iterable[SeenRecord]) -> list[AnsweredQuery]:
     """By the moment of the response."""
     first: dict[str, float] = {}
     for one in seen:
         if one.topic == RESPONSES.name and one.query_id:
             first[one.query_id] = min(one.seen_s, first.get(one.query_id, one.seen_s))
     found = [
-        Answered(query.partition, query.sent_s, first[query.id])
+        AnsweredQuery(query.partition, query.sent_s, first[query.id])
         for query in sent
-        if query.topic == QUERIES.name and query.outcome is Outcome.OK and query.partition is not None and query.id in first
+        if query.topic == QUERIES.name and query.outcome is SendOutcome.OK and query.partition is not None and query.id in first
     ]
     return sorted(found, key=lambda one: one.seen_s)
 
@@ -51,32 +51,32 @@ def per_second(moments_s: Iterable[float]) -> dict[int, int]:
     return dict(sorted(Counter(int(moment) for moment in moments_s).items()))
 
 
-def latencies_ms(answers: Iterable[Answered]) -> dict[str, float | None]:
+def latencies_ms(answers: Iterable[AnsweredQuery]) -> dict[str, float | None]:
     values = [one.latency_ms for one in answers]
     return {name: None if (found := percentile(values, share)) is None else round(found, 1) for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
 
 
-def standstills(answers: Sequence[Answered]) -> list[Standstill]:
+def standstills(answers: Sequence[AnsweredQuery]) -> list[LongestStandstill]:
     """One of each partition. It stands still from its last response, or from the first query after that, to the next response."""
-    of: dict[int, list[Answered]] = defaultdict(list)
+    of: dict[int, list[AnsweredQuery]] = defaultdict(list)
     for one in answers:
         of[one.partition].append(one)
     return [_longest(partition, ones) for partition, ones in sorted(of.items())]
 
 
-def _longest(partition: int, answers: Sequence[Answered]) -> Standstill:
+def _longest(partition: int, answers: Sequence[AnsweredQuery]) -> LongestStandstill:
     """`answers` by the moment of the response."""
     earliest = _earliest_open(answers)
-    longest, last_s = Standstill(partition, 0.0, 0.0), float("-inf")
+    longest, last_s = LongestStandstill(partition, 0.0, 0.0), float("-inf")
     for number, one in enumerate(answers):
         from_s = max(last_s, earliest[number])
         if one.seen_s - from_s > longest.for_s:
-            longest = Standstill(partition, round(from_s, 2), round(one.seen_s - from_s, 2))
+            longest = LongestStandstill(partition, round(from_s, 2), round(one.seen_s - from_s, 2))
         last_s = one.seen_s
     return longest
 
 
-def _earliest_open(answers: Sequence[Answered]) -> list[float]:
+def _earliest_open(answers: Sequence[AnsweredQuery]) -> list[float]:
     """For each response the moment of sending of the oldest query that was still open just before it."""
     found = [float("inf")] * (len(answers) + 1)
     for number in range(len(answers) - 1, -1, -1):

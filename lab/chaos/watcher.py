@@ -20,7 +20,7 @@ from kafka.errors import KafkaError
 from infra.errors import CannotContinue
 from infra.kafka.clients import groupless_consumer
 from infra.settings import Settings
-from lab.chaos.history import Clock, Seen
+from lab.chaos.records import LoadClock, SeenRecord
 from schemas.topics import CONTEXTS, DEAD_LETTERED, DRAFTS, FEEDBACK, INTERACTIONS, OUTCOMES, QUERIES, RESPONSES, TRAJECTORIES, dead_letter_topic
 
 log = logging.getLogger(__name__)
@@ -45,17 +45,17 @@ PAUSE_S = 0.2
 class Watcher:
     """The reader that is there all the time, on a thread of its own. `answered` are the queries whose response is visible."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: LoadClock) -> None:
         self._settings = settings
         self._clock = clock
         self._lock = threading.Lock()
-        self._seen: dict[tuple[str, int, int], Seen] = {}
+        self._seen: dict[tuple[str, int, int], SeenRecord] = {}
         self._answered: set[str] = set()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watcher", daemon=True)
 
     @property
-    def seen(self) -> list[Seen]:
+    def seen(self) -> list[SeenRecord]:
         with self._lock:
             return list(self._seen.values())
 
@@ -90,17 +90,17 @@ class Watcher:
                     with suppress(KafkaError):
                         consumer.close()
 
-    def _note(self, one: Seen) -> None:
+    def _note(self, one: SeenRecord) -> None:
         with self._lock:
             self._seen.setdefault(one.place, one)
             if one.topic == RESPONSES.name and one.query_id:
                 self._answered.add(one.query_id)
 
 
-def read_everything(settings: Settings, clock: Clock, timeout_s: float) -> list[Seen]:
+def read_everything(settings: Settings, clock: LoadClock, timeout_s: float) -> list[SeenRecord]:
     """Every watched topic from its beginning to where it ends now. Raises CannotContinue when that takes longer than `timeout_s`."""
     give_up_at = time.monotonic() + timeout_s
-    found: list[Seen] = []
+    found: list[SeenRecord] = []
     try:
         consumer = _assigned(settings, {})
         try:
@@ -138,11 +138,11 @@ def _poll(consumer: KafkaConsumer) -> Iterator[Any]:
         yield from records
 
 
-def _sight(record: Any, at_s: float) -> Seen:
+def _sight(record: Any, at_s: float) -> SeenRecord:
     headers = {name: value for name, value in record.headers or () if value is not None}
     key = (record.key or b"").decode(errors="replace")
     query_id, status = _contents(record.topic, record.value)
-    return Seen(record.topic, record.partition, record.offset, key, headers.get("ce_id", b"").decode(errors="replace"), query_id, at_s, status)
+    return SeenRecord(record.topic, record.partition, record.offset, key, headers.get("ce_id", b"").decode(errors="replace"), query_id, at_s, status)
 
 
 def _contents(topic: str, value: bytes | None) -> tuple[str | None, str | None]:

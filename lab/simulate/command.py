@@ -10,15 +10,15 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from infra.process.command_output import FAILED, OK, show, show_json
-from lab.simulate.run import Result, simulate
-from lab.simulate.virtual import Stuck
+from lab.simulate.run import SimulationResult, simulate
+from lab.simulate.virtual_time import Stuck
 
 #: Shown of a failing seed; its whole trace comes with `--trace`.
 SHOWN = 5
 
 
 @dataclass(frozen=True)
-class Verdict:
+class SeedResult:
     """What is kept of a seed: the trace would be megabytes."""
 
     seed: int
@@ -67,20 +67,20 @@ def _traced(seed: int) -> int:
     return FAILED if result.anomalies else OK
 
 
-def _verdicts(seeds: Iterable[int]) -> Iterator[Verdict]:
+def _verdicts(seeds: Iterable[int]) -> Iterator[SeedResult]:
     with multiprocessing.get_context("spawn").Pool(os.cpu_count() or 1) as pool:
         yield from pool.imap(_verdict, seeds, chunksize=8)
 
 
-def _verdict(seed: int) -> Verdict:
+def _verdict(seed: int) -> SeedResult:
     try:
-        result: Result = simulate(seed)
+        result: SimulationResult = simulate(seed)
     except Stuck as error:
-        return Verdict(seed, (f"stuck: {error}",), "", 0, 0, 0.0)
-    return Verdict(seed, tuple(result.anomalies), result.digest, result.steps, result.starts, result.virtual_s)
+        return SeedResult(seed, (f"stuck: {error}",), "", 0, 0, 0.0)
+    return SeedResult(seed, tuple(result.anomalies), result.digest, result.steps, result.starts, result.virtual_s)
 
 
-def _shown(verdicts: Iterable[Verdict], seeds: int) -> Iterator[Verdict]:
+def _shown(verdicts: Iterable[SeedResult], seeds: int) -> Iterator[SeedResult]:
     """A progress bar, on a terminal."""
     from rich.progress import track
 

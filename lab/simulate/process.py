@@ -8,8 +8,8 @@ from collections.abc import Callable
 from datetime import datetime
 
 from infra.errors import CannotContinue
-from lab.simulate.scenario import Scenario
-from lab.simulate.virtual import wall_clock
+from lab.simulate.scenario import SimulationScenario
+from lab.simulate.virtual_time import wall_clock
 from schemas.queries import Query
 from workers.runtime.broker import NotConfirmed
 from workers.runtime.worker import Worker
@@ -17,14 +17,14 @@ from workers.runtime.worker import Worker
 Trace = Callable[[str, str], None]
 
 
-class Dead(BaseException):
+class ProcessKilled(BaseException):
     """The process is gone: nothing of it runs on. No Exception, so that nobody answers it."""
 
 
-class Life:
+class ProcessRun:
     """One run of a process, from start to death: what its way to the broker and its clock ask at every step."""
 
-    def __init__(self, name: str, scenario: Scenario, rng: random.Random, trace: Trace, outage: Callable[[], float]) -> None:
+    def __init__(self, name: str, scenario: SimulationScenario, rng: random.Random, trace: Trace, outage: Callable[[], float]) -> None:
         self._name, self._scenario, self._rng, self._trace, self._outage = name, scenario, rng, trace, outage
         self._awake = asyncio.Event()
         self._awake.set()
@@ -71,7 +71,7 @@ class Life:
     async def _runs(self) -> None:
         """A request that is on its way reaches the broker half of the times although its sender is dead."""
         if self.is_dead and self._rng.random() < 0.5:
-            raise Dead
+            raise ProcessKilled
         await self._awake.wait()
 
     def pause(self, seconds: float) -> None:
@@ -92,13 +92,13 @@ class Life:
         await self._awake.wait()
 
 
-class Supervised:
+class SupervisedProcess:
     """Starts a worker again whenever it ends unasked. What no process may end with is kept in `failures`."""
 
-    def __init__(self, name: str, make: Callable[[Life], Worker[Query]], begin: Callable[[], Life], rng: random.Random, trace: Trace) -> None:
+    def __init__(self, name: str, make: Callable[[ProcessRun], Worker[Query]], begin: Callable[[], ProcessRun], rng: random.Random, trace: Trace) -> None:
         self._name, self._make, self._begin, self._rng, self._trace = name, make, begin, rng, trace
         self._stop = asyncio.Event()
-        self.life: Life | None = None
+        self.life: ProcessRun | None = None
         self.failures: list[BaseException] = []
         self.lives = 0
 
@@ -115,7 +115,7 @@ class Supervised:
             if not self._stop.is_set():
                 await asyncio.sleep(self._rng.choice((0.2, 1.0, 1.0, 15.0)))
 
-    async def _one(self, life: Life) -> None:
+    async def _one(self, life: ProcessRun) -> None:
         serving = asyncio.ensure_future(self._make(life).serve(self._asked))
         dying = asyncio.ensure_future(life.died.wait())
         await asyncio.wait([serving, dying], return_when=asyncio.FIRST_COMPLETED)

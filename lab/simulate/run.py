@@ -12,10 +12,10 @@ from datetime import timedelta
 
 from infra.errors import PoisonMessage, RetryLater
 from infra.settings import DeliveryMode, KeyOrder, Settings
-from lab.simulate.history import anomalies
-from lab.simulate.process import Life, Supervised
-from lab.simulate.scenario import Fate, Question, Scenario, scenario
-from lab.simulate.virtual import EPOCH, run
+from lab.simulate.checker import anomalies
+from lab.simulate.process import ProcessRun, SupervisedProcess
+from lab.simulate.scenario import HandlerOutcome, SimulatedQuestion, SimulationScenario, scenario
+from lab.simulate.virtual_time import EPOCH, run_in_virtual_time
 from schemas.dead_letters import original_place
 from schemas.drafts import Draft
 from schemas.envelope import seal
@@ -34,7 +34,7 @@ HEALED_WITHIN_S = 90.0
 
 
 @dataclass(frozen=True)
-class Result:
+class SimulationResult:
     """`digest` is of the whole trace: the same seed gives the same."""
 
     seed: int
@@ -46,29 +46,29 @@ class Result:
     trace: Sequence[str]
 
 
-def simulate(seed: int) -> Result:
+def simulate(seed: int) -> SimulationResult:
     """Raises Stuck for a seed that hangs or runs in circles."""
     runtime = logging.getLogger("workers.runtime")
     before = runtime.level
     runtime.setLevel(logging.CRITICAL)  # faults on purpose, thousands of them
     try:
-        return run(Simulation(scenario(seed)).play())
+        return run_in_virtual_time(Simulation(scenario(seed)).play())
     finally:
         runtime.setLevel(before)
 
 
 class Simulation:
-    def __init__(self, of: Scenario) -> None:
+    def __init__(self, of: SimulationScenario) -> None:
         self._of = of
         self._rng = random.Random(of.seed + 1)  # noqa: S311  # a simulation, no secret
         self._trace: list[str] = []
         self._outage_until = 0.0
         self._calm = False
         self._tries: dict[int, int] = {}
-        self._asked: list[Question] = []
+        self._asked: list[SimulatedQuestion] = []
         self._by_id = {derive("question", of.seed, q.number): q for q in of.questions}
-        self._supervised: list[Supervised] = []
-        self._lives: list[Life] = []
+        self._supervised: list[SupervisedProcess] = []
+        self._lives: list[ProcessRun] = []
         workers = {
             "delivery": DeliveryMode.EXACTLY_ONCE if of.exactly_once else DeliveryMode.AT_LEAST_ONCE,
             "order": KeyOrder.KEY if of.ordered else KeyOrder.NONE,
@@ -77,7 +77,7 @@ class Simulation:
         }
         self._settings = Settings.model_validate({"workers": workers})
 
-    async def play(self) -> Result:
+    async def play(self) -> SimulationResult:
         of = self._of
         names = (QUESTIONS.name, ANSWERS.name, dead_letter_topic(QUESTIONS.name))
         self._cluster = MemoryCluster(dict.fromkeys(names, of.partitions), session_timeout_s=of.session_timeout_s, metadata_bytes=of.metadata_bytes)
@@ -97,17 +97,17 @@ class Simulation:
 
     def _start(self, name: str) -> asyncio.Future[None]:
         rng = random.Random(f"{self._of.seed}/{name}")  # noqa: S311  # a simulation, no secret
-        supervised = Supervised(name, lambda life: self._worker(name, life, rng), lambda: self._life(name, rng), rng, self._note)
+        supervised = SupervisedProcess(name, lambda life: self._worker(name, life, rng), lambda: self._life(name, rng), rng, self._note)
         self._supervised.append(supervised)
         return asyncio.ensure_future(supervised.live())
 
-    def _life(self, name: str, rng: random.Random) -> Life:
-        life = Life(name, self._of, rng, self._note, lambda: self._outage_until - asyncio.get_running_loop().time())
+    def _life(self, name: str, rng: random.Random) -> ProcessRun:
+        life = ProcessRun(name, self._of, rng, self._note, lambda: self._outage_until - asyncio.get_running_loop().time())
         life.calm = self._calm
         self._lives.append(life)
         return life
 
-    def _worker(self, name: str, life: Life, rng: random.Random) -> Worker[Query]:
+    def _worker(self, name: str, life: ProcessRun, rng: random.Random) -> Worker[Query]:
         spec = HandlerSpec(QUESTIONS, lambda incoming: self._handle(incoming, life), lambda query: query.deadline, self._degraded)
         broker = MemoryBrokerClient(self._cluster, name, life)
         backoff = Backoff(attempts=3, first_s=0.1, longest_s=2.0)
@@ -123,11 +123,11 @@ class Simulation:
             await asyncio.sleep(max(0.0, at_s - asyncio.get_running_loop().time()))
             self._append(question)
 
-    def _append(self, question: Question) -> None:
-        expired = EPOCH - timedelta(seconds=1) if question.fate is Fate.EXPIRED else None
+    def _append(self, question: SimulatedQuestion) -> None:
+        expired = EPOCH - timedelta(seconds=1) if question.fate is HandlerOutcome.EXPIRED else None
         id = derive("question", self._of.seed, question.number)
         query = Query(query_id=id, tenant="t", user=question.user, domain="d", text="x", asked_at=EPOCH, deadline=expired)
-        value = b"no json" if question.fate is Fate.MALFORMED else query.to_bytes()
+        value = b"no json" if question.fate is HandlerOutcome.MALFORMED else query.to_bytes()
         entry = self._cluster.log.append(QUESTIONS.name, query.key, value, seal(query, id=id, source="/lab"))
         self._note("log", f"question {question.number} at offset {entry.offset}")
         if question not in self._asked:
@@ -170,15 +170,15 @@ class Simulation:
 
     # What the handlers do
 
-    async def _handle(self, incoming: Incoming[Query], life: Life) -> Sequence[Outgoing]:
+    async def _handle(self, incoming: Incoming[Query], life: ProcessRun) -> Sequence[Outgoing]:
         question = self._by_id[incoming.message.query_id]
         await life.sleep(question.call_s)
         tries = self._tries[question.number] = self._tries.get(question.number, 0) + 1
-        if question.fate is Fate.AWAY or (question.fate is Fate.RETRIED and tries < 2):
+        if question.fate is HandlerOutcome.AWAY or (question.fate is HandlerOutcome.RETRIED and tries < 2):
             raise RetryLater("away", after_s=0.2)
-        if question.fate is Fate.POISON:
+        if question.fate is HandlerOutcome.POISON:
             raise PoisonMessage("poison")
-        if question.fate is Fate.BUG:
+        if question.fate is HandlerOutcome.BUG:
             raise ZeroDivisionError
         return self._degraded(incoming, DegradeReason.EXHAUSTED)
 
@@ -203,11 +203,13 @@ class Simulation:
     def _note(self, who: str, what: str) -> None:
         self._trace.append(f"{asyncio.get_running_loop().time():9.3f} {who} {what}")
 
-    def _result(self) -> Result:
+    def _result(self) -> SimulationResult:
         of = self._of
         users = {q.number: q.user for q in of.questions}
         found = anomalies(self._asked, self._answers(), self._letters(), exactly_once=of.exactly_once, ordered=of.ordered, users=users)
         found += [f"crash: {type(error).__name__}: {error}" for each in self._supervised for error in each.failures]
         trace = "\n".join(self._trace)
         starts = sum(each.lives for each in self._supervised)
-        return Result(of.seed, found, hashlib.sha256(trace.encode()).hexdigest()[:16], len(self._trace), starts, asyncio.get_running_loop().time(), self._trace)
+        return SimulationResult(
+            of.seed, found, hashlib.sha256(trace.encode()).hexdigest()[:16], len(self._trace), starts, asyncio.get_running_loop().time(), self._trace
+        )

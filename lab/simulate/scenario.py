@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class Fate(StrEnum):
+class HandlerOutcome(StrEnum):
     """What becomes of a record in the handler. All but the first end in a lesser answer or in a dead letter, once each too."""
 
     FINE = "fine"
@@ -20,19 +20,19 @@ class Fate(StrEnum):
 
 
 @dataclass(frozen=True)
-class Question:
+class SimulatedQuestion:
     """One record of the input. `repeats`: the same id comes again later."""
 
     number: int
     user: str
     at_s: float
-    fate: Fate
+    fate: HandlerOutcome
     call_s: float
     repeats: int = 0
 
 
 @dataclass(frozen=True)
-class Scenario:
+class SimulationScenario:
     seed: int
     partitions: int
     workers: int
@@ -42,7 +42,7 @@ class Scenario:
     metadata_bytes: int
     commit_every_ms: int
     session_timeout_s: float
-    questions: tuple[Question, ...]
+    questions: tuple[SimulatedQuestion, ...]
     faults_until_s: float
     #: Of each step between poll and commit: a delay, a long delay, a lost request or answer, a kill, a pause.
     delay: float
@@ -55,14 +55,14 @@ class Scenario:
     moves_every_s: float
 
 
-def scenario(seed: int) -> Scenario:
+def scenario(seed: int) -> SimulationScenario:
     rng = random.Random(seed)  # noqa: S311  # a simulation, no secret
     spread_s = rng.uniform(2, 12)
     users = [f"u{number}" for number in range(rng.randint(1, 12))]
     weights = [1 / (rank + 1) for rank in range(len(users))]
     questions = tuple(_question(rng, number, rng.choices(users, weights)[0], spread_s) for number in range(rng.randint(20, 90)))
     harsh = rng.random()
-    return Scenario(
+    return SimulationScenario(
         seed=seed,
         partitions=rng.choice((1, 2, 4)),
         workers=rng.choice((1, 1, 2, 3)),
@@ -84,7 +84,15 @@ def scenario(seed: int) -> Scenario:
     )
 
 
-def _question(rng: random.Random, number: int, user: str, spread_s: float) -> Question:
-    fates = [Fate.FINE, Fate.RETRIED, Fate.AWAY, Fate.POISON, Fate.BUG, Fate.MALFORMED, Fate.EXPIRED]
+def _question(rng: random.Random, number: int, user: str, spread_s: float) -> SimulatedQuestion:
+    fates = [
+        HandlerOutcome.FINE,
+        HandlerOutcome.RETRIED,
+        HandlerOutcome.AWAY,
+        HandlerOutcome.POISON,
+        HandlerOutcome.BUG,
+        HandlerOutcome.MALFORMED,
+        HandlerOutcome.EXPIRED,
+    ]
     fate = rng.choices(fates, (80, 8, 2, 3, 1, 2, 4))[0]
-    return Question(number, user, rng.uniform(0, spread_s), fate, rng.uniform(0.05, 0.5), rng.choices((0, 1, 2), (90, 8, 2))[0])
+    return SimulatedQuestion(number, user, rng.uniform(0, spread_s), fate, rng.uniform(0.05, 0.5), rng.choices((0, 1, 2), (90, 8, 2))[0])

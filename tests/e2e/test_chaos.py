@@ -19,11 +19,11 @@ from infra.kafka import clients
 from infra.local.record import lock_path
 from infra.process.file_lock import holder
 from infra.settings import Settings, load
-from lab.chaos.checker import Kind
+from lab.chaos.checker import AnomalyKind
 from lab.chaos.command import PICTURE, REPORT, experiment
-from lab.chaos.history import read_seen, read_sent
-from lab.chaos.load import Manners
-from lab.chaos.run import Options
+from lab.chaos.load import LoadSize
+from lab.chaos.records import read_seen, read_sent
+from lab.chaos.run import ChaosOptions
 from schemas.topics import RESPONSES
 from tests.e2e.processes import MARK, marked, until_nothing_is_left
 
@@ -55,16 +55,16 @@ def test_a_short_run_finds_the_anomalies_that_were_put_there(tmp_path: Path, mar
     def repeat_a_response(settings: Settings) -> None:
         doubled.append(repeat_last_response(settings))
 
-    options = Options(manners=Manners(users=8, queries_per_s=5.0), meddle=repeat_a_response)
+    options = ChaosOptions(manners=LoadSize(users=8, queries_per_s=5.0), meddle=repeat_a_response)
     settings = load(stack={"start_timeout_s": RUN_TIMEOUT_S / 2})
     report = experiment(settings, tmp_path, minutes=0.3, seed=0, options=options)
     until_nothing_is_left(mark)
     assert report["failure"] is None
     assert not report["valid"]
-    assert report["anomalies"][Kind.LOST_WRITE.value] == 0
-    assert report["anomalies"][Kind.ABORTED_READ.value] == report["anomalies"][Kind.PHANTOM.value] == 0
+    assert report["anomalies"][AnomalyKind.LOST_WRITE.value] == 0
+    assert report["anomalies"][AnomalyKind.ABORTED_READ.value] == report["anomalies"][AnomalyKind.PHANTOM.value] == 0
     assert report["observed"]["queries_ok"] > 0
-    assert doubled[0] in {one["id"] for one in report["listed"][Kind.DUPLICATE.value]}
+    assert doubled[0] in {one["id"] for one in report["listed"][AnomalyKind.DUPLICATE.value]}
     assert_files_tell_the_same(tmp_path, report)
 
 

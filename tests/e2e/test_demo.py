@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.demo.plan import SHORT, TRIAL
-from bench.demo.report import Report
+from bench.demo.report import DemoReport
 from infra.local import Stack
 from infra.local.record import lock_path
 from infra.process.environment import environment
@@ -95,7 +95,7 @@ def test_the_short_demo_closes_the_loop_and_loses_nothing(finished: Finished) ->
     out = finished.out
     assert finished.exit_code == 0, finished.said
     assert_nothing_is_left(out, finished.mark)
-    report = Report.model_validate_json((out / "report.json").read_bytes())
+    report = DemoReport.model_validate_json((out / "report.json").read_bytes())
     assert report.ok
     assert (report.counts.lost, report.counts.duplicated, report.counts.unreadable) == (0, 0, 0)
     assert not any(report.counts.dead_letters.values())
@@ -117,7 +117,7 @@ def assert_every_domain_was_examined(report: dict[str, Any]) -> None:
         assert domain["heldout_users"] >= 5
 
 
-def assert_the_trained_version_went_live(report: Report) -> None:
+def assert_the_trained_version_went_live(report: DemoReport) -> None:
     trained = report.models[-1]
     assert trained.parent == "1"
     assert trained.dataset_digest

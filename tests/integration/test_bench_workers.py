@@ -9,7 +9,7 @@ import pytest
 
 from bench.workers import latency, poison, throughput
 from bench.workers.plan import QUICK
-from bench.workers.site import Kind, Site, site
+from bench.workers.testbed import Testbed, WorkerKind, testbed
 from infra.settings import DeliveryMode, KeyOrder, load
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
@@ -20,39 +20,39 @@ RATE = 30.0
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
     state = tmp_path_factory.mktemp("bench")
-    with site(load(), state / "state", state / "logs") as found:
+    with testbed(load(), state / "state", state / "logs") as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def backlog(place: Site) -> Site:
+def backlog(place: Testbed) -> Testbed:
     throughput.prepare(place, PLAN)
     return place
 
 
 @pytest.mark.parametrize(("delivery", "order"), [(DeliveryMode.AT_LEAST_ONCE, KeyOrder.NONE), (DeliveryMode.EXACTLY_ONCE, KeyOrder.KEY)])
-def test_an_arm_tells_its_rate_and_what_it_could_have_been(backlog: Site, delivery: DeliveryMode, order: KeyOrder) -> None:
-    found = throughput.measure(backlog, Kind(f"arm-{delivery.value}", throughput.BACKLOG, 16, delivery=delivery, order=order), PLAN)
+def test_an_arm_tells_its_rate_and_what_it_could_have_been(backlog: Testbed, delivery: DeliveryMode, order: KeyOrder) -> None:
+    found = throughput.measure(backlog, WorkerKind(f"arm-{delivery.value}", throughput.BACKLOG, 16, delivery=delivery, order=order), PLAN)
     assert found["per_s"] > 0
     assert 50 <= found["mean_call_ms"] <= 500
     assert (found["repeats"], found["out_of_order"] if order is KeyOrder.KEY else 0) == (0, 0)
 
 
-def test_every_query_of_a_steady_load_is_seen_once(place: Site) -> None:
+def test_every_query_of_a_steady_load_is_seen_once(place: Testbed) -> None:
     found = latency.added(place, "steady", RATE, PLAN)
     assert (found["lost"], found["repeats"], found["in_time"]) == (0, 0, True)
     assert found["added_ms"]["p50"] > 0
 
 
-def test_a_killed_worker_comes_back_and_nothing_is_lost(place: Site) -> None:
+def test_a_killed_worker_comes_back_and_nothing_is_lost(place: Testbed) -> None:
     found = latency.killed(place, RATE, PLAN)
     assert (found["lost"], found["repeats"], len(found["kills"])) == (0, 0, 1)
     assert found["kills"][0]["longest_standstill_s"]
 
 
-def test_what_a_poison_user_costs_is_told_for_each_kind_of_trouble(place: Site) -> None:
+def test_what_a_poison_user_costs_is_told_for_each_kind_of_trouble(place: Testbed) -> None:
     found = poison.measure(place, RATE, PLAN)
     assert (found["lost"], found["repeats"]) == (0, 0)
     assert found["set_aside"] > 0

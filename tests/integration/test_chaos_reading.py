@@ -14,10 +14,10 @@ from infra.kafka import clients
 from infra.kafka.topology import apply
 from infra.local.broker import Broker
 from infra.settings import Settings, load
-from lab.chaos.checker import Kind, check
-from lab.chaos.history import Clock, Outcome, Seen, Sent
-from lab.chaos.proxy import Cut, Pass, Proxy
-from lab.chaos.segments import Fate, fates, partitions
+from lab.chaos.checker import AnomalyKind, check
+from lab.chaos.proxy import PassThrough, Proxy, ResetConnections
+from lab.chaos.records import LoadClock, SeenRecord, SendOutcome, SentRecord
+from lab.chaos.segments import RecordFate, fates, partitions
 from lab.chaos.watcher import Watcher, read_everything
 from schemas.ids import derive
 from schemas.topics import DRAFTS, QUERIES, RESPONSES
@@ -58,7 +58,7 @@ def transact(producer: KafkaProducer, topic: str, queries: list[UUID], *, commit
         producer.abort_transaction()
 
 
-def seen_on(seen: list[Seen], topic: str) -> list[int]:
+def seen_on(seen: list[SeenRecord], topic: str) -> list[int]:
     return [one.offset for one in seen if one.topic == topic]
 
 
@@ -77,20 +77,24 @@ def test_the_log_and_a_reader_at_read_committed_agree_and_a_reader_that_saw_more
     transact(workers, RESPONSES.name, [q2], commit=True)
     workers.close(timeout=BOUND_S)
     until_marked(settings, DRAFTS.name, RESPONSES.name)
-    seen = read_everything(settings, Clock(), BOUND_S)
+    seen = read_everything(settings, LoadClock(), BOUND_S)
     aborted = uncommitted(settings, RESPONSES.name)
     own_broker.stop()
 
     data = own_broker.dir / "data"
     log = {(topic, number): fates(path) for topic in (DRAFTS.name, RESPONSES.name) for number, path in partitions(data, topic).items()}
-    committed = [offset for offset, fate in log[RESPONSES.name, 0].items() if fate is Fate.COMMITTED]
+    committed = [offset for offset, fate in log[RESPONSES.name, 0].items() if fate is RecordFate.COMMITTED]
     assert committed == seen_on(seen, RESPONSES.name) == [3, 4, 6]
-    assert [offset for offset, fate in log[RESPONSES.name, 0].items() if fate is Fate.ABORTED] == [0, 1]
-    sent = [Sent(QUERIES.name, str(query), KEY.decode(), 0.0, Outcome.OK, 0.0, 0, offset) for offset, query in enumerate((q1, q2, q3))]
+    assert [offset for offset, fate in log[RESPONSES.name, 0].items() if fate is RecordFate.ABORTED] == [0, 1]
+    sent = [SentRecord(QUERIES.name, str(query), KEY.decode(), 0.0, SendOutcome.OK, 0.0, 0, offset) for offset, query in enumerate((q1, q2, q3))]
     found = check(sent, seen, log, healed_s=0.0, bound_s=BOUND_S)
-    assert {(one.kind, one.id) for one in found.anomalies} == {(Kind.DUPLICATE, str(q2)), (Kind.LOST_WRITE, str(q3)), (Kind.UNSEEN, str(q3))}
-    careless = [Seen(RESPONSES.name, 0, offset, KEY.decode(), "", str(q1), 0.0) for offset in aborted]
-    assert [one.where for one in check(sent, [*seen, *careless], log, healed_s=0.0, bound_s=BOUND_S).anomalies if one.kind is Kind.ABORTED_READ] == [
+    assert {(one.kind, one.id) for one in found.anomalies} == {
+        (AnomalyKind.DUPLICATE, str(q2)),
+        (AnomalyKind.LOST_WRITE, str(q3)),
+        (AnomalyKind.UNSEEN, str(q3)),
+    }
+    careless = [SeenRecord(RESPONSES.name, 0, offset, KEY.decode(), "", str(q1), 0.0) for offset in aborted]
+    assert [one.where for one in check(sent, [*seen, *careless], log, healed_s=0.0, bound_s=BOUND_S).anomalies if one.kind is AnomalyKind.ABORTED_READ] == [
         "responses-0@0 aborted",
         "responses-0@1 aborted",
     ]
@@ -125,7 +129,7 @@ def uncommitted(settings: Settings, topic: str) -> list[int]:
 
 def test_the_watcher_goes_on_after_the_broker_was_killed(own_broker: Broker) -> None:
     settings, first, second = here(own_broker), uuid4(), uuid4()
-    with Watcher(settings, Clock()) as watcher:
+    with Watcher(settings, LoadClock()) as watcher:
         ask(settings, first)
         until_seen(watcher, first)
         own_broker.kill()
@@ -159,10 +163,10 @@ def test_a_client_that_comes_through_the_proxy_stays_on_it(tmp_path: Path) -> No
             consumer = clients.groupless_consumer(through, "test-reader")
             ask(through, uuid4())
             consumer.assign([TopicPartition(RESPONSES.name, 0)])
-            proxy.set(Cut())
+            proxy.set(ResetConnections())
             ask(here(broker), uuid4())  # nothing is in the way of whoever goes straight to the broker
             assert not consumer.poll(timeout_ms=500)
-            proxy.set(Pass())
+            proxy.set(PassThrough())
             records: list[object] = []
             deadline = time.monotonic() + BOUND_S
             while len(records) < 2 and time.monotonic() < deadline:

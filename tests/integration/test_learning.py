@@ -7,8 +7,8 @@ import threading
 import pytest
 import torch
 
-from bench.train.data import build
-from bench.train.material import Population, of_world
+from bench.train.examples import build
+from bench.train.source_data import Population, from_world
 from infra.settings import RlSettings, Settings, SftSettings
 from pico.checkpoints import REFLECTOR
 from schemas.scoring import score
@@ -25,7 +25,7 @@ WORLD = Population(users=24, questions=6, history=12, drift=0.0, newcomers=0.0)
 def test_sft_lowers_the_loss_and_rl_raises_the_reward_of_the_shipped_reflector() -> None:
     torch.set_num_threads(1)
     settings, stop = Settings(), threading.Event()
-    data = build(of_world(WORLD, seed=0, holdout_share=0.3), settings, stop)
+    data = build(from_world(WORLD, seed=0, holdout_share=0.3), settings, stop)
     policy = Policy.load(REFLECTOR)
     prompter = Prompter.of(settings, policy.tokenizer)
 

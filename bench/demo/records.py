@@ -1,0 +1,160 @@
+"""What the topics hold after a run: read from offset 0 of every partition, committed records only, by a reader that shares nothing with the system.
+
+Queries, responses and model events are read and kept; of the rest only the envelope is opened, and the number matters. The counting is pure (`tally`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+from bench.demo.report import RecordCounts
+from infra.errors import RetouchError
+from infra.settings import Settings
+from schemas.envelope import open_envelope, read
+from schemas.messages import Malformed, Message
+from schemas.model_events import ModelEvent
+from schemas.queries import Query
+from schemas.responses import Response
+from schemas.topics import (
+    DEAD_LETTERED,
+    FEEDBACK,
+    INTERACTIONS,
+    MODEL_EVENTS,
+    OUTCOMES,
+    QUERIES,
+    RESPONSES,
+    TOPICS,
+    TRAJECTORIES,
+    Topic,
+    dead_letter_topic,
+)
+
+M = TypeVar("M", bound=Message)
+READ_TIMEOUT_S = 120.0
+
+
+@dataclass(frozen=True)
+class Timestamped(Generic[M]):
+    """A message and the wall clock at which its producer wrote it (`ce_time`)."""
+
+    message: M
+    at: datetime
+
+
+@dataclass
+class RunRecords:
+    """The records of one run. `sizes` counts every topic, dead-letter topics included."""
+
+    queries: list[Timestamped[Query]] = field(default_factory=list)
+    responses: list[Timestamped[Response]] = field(default_factory=list)
+    model_events: list[Timestamped[ModelEvent]] = field(default_factory=list)
+    sizes: Counter[str] = field(default_factory=Counter)
+    unreadable: int = 0
+
+    def add(self, topic: Topic, headers: Sequence[tuple[str, bytes]], value: bytes | None) -> None:
+        """Take one record of `topic`; what is no message of it is counted, not raised."""
+        self.sizes[topic.name] += 1
+        try:
+            if topic is QUERIES:
+                self.queries.append(_seen(Query, headers, value))
+            elif topic is RESPONSES:
+                self.responses.append(_seen(Response, headers, value))
+            elif topic is MODEL_EVENTS:
+                self.model_events.append(_seen(ModelEvent, headers, value))
+            elif open_envelope(headers).type != topic.message.ce_type():
+                self.unreadable += 1
+        except Malformed:
+            self.unreadable += 1
+
+    def answer_by_query(self) -> dict[UUID, Timestamped[Response]]:
+        """The first response to each query."""
+        first: dict[UUID, Timestamped[Response]] = {}
+        for seen in self.responses:
+            first.setdefault(seen.message.query_id, seen)
+        return first
+
+
+#: Where each partition stood before the run: topic and partition to offset. Empty on a broker of our own, which begins with the run.
+StartOffsets = Mapping[tuple[str, int], int]
+
+
+def read_start_offsets(settings: Settings) -> StartOffsets:
+    """The present ends of all topics: on a broker that others use, what lies before them is not this run's."""
+    from kafka import TopicPartition
+
+    from infra.kafka.clients import groupless_consumer
+
+    consumer = groupless_consumer(settings, "retouch-demo-starts")
+    try:
+        names = [topic.name for topic in TOPICS] + [dead_letter_topic(topic.name) for topic in DEAD_LETTERED]
+        partitions = [TopicPartition(name, number) for name in names for number in sorted(consumer.partitions_for_topic(name) or ())]
+        return {(partition.topic, partition.partition): offset for partition, offset in consumer.end_offsets(partitions).items()}
+    finally:
+        consumer.close()
+
+
+def read_records(settings: Settings, starts: StartOffsets) -> RunRecords:
+    """Read every topic from `starts` to its end as it is now. Raises RetouchError when a topic takes longer than two minutes."""
+    ledger = RunRecords()
+    for topic in TOPICS:
+        for record in _records(settings, topic.name, starts):
+            ledger.add(topic, record.headers, record.value)
+    for topic in DEAD_LETTERED:
+        name = dead_letter_topic(topic.name)
+        ledger.sizes[name] = sum(1 for _ in _records(settings, name, starts))
+    return ledger
+
+
+def tally(ledger: RunRecords, asked: Iterable[UUID]) -> RecordCounts:
+    """Count. `asked` are the queries that the platform says it sent: one that never reached the topic is lost as well."""
+    answers = Counter(seen.message.query_id for seen in ledger.responses)
+    queries = {seen.message.query_id for seen in ledger.queries} | set(asked)
+    sizes: Mapping[str, int] = ledger.sizes
+    return RecordCounts(
+        interactions=sizes.get(INTERACTIONS.name, 0),
+        queries=sizes.get(QUERIES.name, 0),
+        responses=sizes.get(RESPONSES.name, 0),
+        feedback=sizes.get(FEEDBACK.name, 0),
+        outcomes=sizes.get(OUTCOMES.name, 0),
+        trajectories=sizes.get(TRAJECTORIES.name, 0),
+        model_events=sizes.get(MODEL_EVENTS.name, 0),
+        dead_letters={topic.name: sizes.get(dead_letter_topic(topic.name), 0) for topic in DEAD_LETTERED},
+        unreadable=ledger.unreadable,
+        lost=sum(1 for query in queries if not answers[query]),
+        duplicated=sum(1 for count in answers.values() if count > 1),
+    )
+
+
+def _seen(kind: type[M], headers: Sequence[tuple[str, bytes]], value: bytes | None) -> Timestamped[M]:
+    message, envelope = read(kind, headers, value)
+    return Timestamped(message, envelope.time)
+
+
+def _records(settings: Settings, topic: str, starts: StartOffsets) -> Iterator[Any]:
+    from kafka import TopicPartition
+
+    from infra.kafka.clients import groupless_consumer
+
+    consumer = groupless_consumer(settings, "retouch-demo-count")
+    try:
+        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
+        if not partitions:
+            return
+        consumer.assign(partitions)
+        for partition in partitions:
+            consumer.seek(partition, starts.get((topic, partition.partition), 0))
+        ends = consumer.end_offsets(partitions)
+        deadline = time.monotonic() + READ_TIMEOUT_S
+        while any(consumer.position(partition) < ends[partition] for partition in partitions):
+            if time.monotonic() > deadline:
+                raise RetouchError(f"topic {topic} could not be read to its end within {READ_TIMEOUT_S:.0f} s")
+            for batch in consumer.poll(timeout_ms=500, max_records=2000).values():
+                yield from batch
+    finally:
+        consumer.close()

@@ -1,0 +1,100 @@
+"""What the parts wrote about the run beside the topics: the platform's ground truth, the training run, the registry, the workers' swaps."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from bench.demo.report import RewardPoint, VersionSummary
+from infra.registry.client import RegisteredVersion
+from infra.telemetry.json_logs import json_lines
+from workers.serving.follower import VERSION_SWAPPED
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A question that the simulated platform asked, and what its user would have answered."""
+
+    query_id: UUID
+    tenant: str
+    user: str
+    phase: str
+    round: str
+    truth: str
+
+
+@dataclass(frozen=True)
+class WorkerSwap:
+    """A swap as the reflection worker logs it."""
+
+    from_version: str
+    to_version: str
+    at: str
+    in_flight: int
+    dropped: int
+    waited_ms: float
+    load_ms: float
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    truths: Sequence[Truth] = ()
+    training: Mapping[str, Any] = field(default_factory=dict)  # the trainer's report
+    versions: Sequence[RegisteredVersion] = ()
+    swaps: Sequence[WorkerSwap] = ()
+
+
+def read_truths(path: Path) -> list[Truth]:
+    return [Truth(UUID(line["query_id"]), line["tenant"], line["user"], line["phase"], line["round"], line["truth"]) for line in _lines(path)]
+
+
+def read_swaps(stack_dir: Path) -> list[WorkerSwap]:
+    """The swaps that the reflection worker has logged."""
+    lines = json_lines(stack_dir / "logs" / "reflection.log")
+    return [
+        WorkerSwap(line["from"], line["to"], line["at"], line["in_flight"], line["dropped"], line["waited_ms"], line["load_ms"])
+        for line in lines
+        if line.get("text") == VERSION_SWAPPED
+    ]
+
+
+def latest_training(stack_dir: Path) -> dict[str, Any]:
+    """The newest run's report; empty where nothing was trained. Run ids begin with their time."""
+    reports = sorted((stack_dir / "runs").glob("*/report.json"))
+    found: dict[str, Any] = json.loads(reports[-1].read_text()) if reports else {}
+    return found
+
+
+def models(evidence: RunFiles) -> tuple[VersionSummary, ...]:
+    """Every registered version; the one that this run trained with its stages' seconds and the promoter's words."""
+    return tuple(_model(version, evidence.training) for version in evidence.versions)
+
+
+def rewards(training: Mapping[str, Any]) -> tuple[RewardPoint, ...]:
+    names = RewardPoint.model_fields
+    return tuple(RewardPoint(**{name: point[name] for name in names}) for point in training.get("reward_curve", ()))
+
+
+def _model(version: RegisteredVersion, training: Mapping[str, Any]) -> VersionSummary:
+    own = training if training.get("version") == version.version else {}
+    last = version.transitions[-1] if version.transitions else None
+    ranges = version.dataset.ranges if version.dataset else {}
+    return VersionSummary(
+        name=version.name,
+        version=version.version,
+        alias=", ".join(version.aliases) or None,
+        digest=version.digest,
+        parent=version.parent,
+        offset_ranges={topic: {str(number): ends for number, ends in parts.items()} for topic, parts in ranges.items()},
+        dataset_digest=version.dataset.digest if version.dataset else None,
+        seconds=own.get("seconds", {}),
+        decision=f"{last.after}, {last.reason}" if last else None,
+    )
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]

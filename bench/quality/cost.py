@@ -1,0 +1,168 @@
+"""What online quality costs: CPU of an answer and of its outcome, memory of a user, and how fast the process catches up with a broker.
+
+Records are 3.6 kB with six items shown, free text of 15 words, from a thousand users in three domains; every outcome is judged by the user's words.
+
+    python -m bench.quality.cost              reading and counting, and memory, as JSON
+    python -m bench.quality.cost --broker     with the process's own loop on a local broker, too
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from infra.settings import Settings, load
+from schemas.contexts import Context, HistoryItem, Source
+from schemas.drafts import Draft
+from schemas.envelope import read, seal
+from schemas.experiments import Arm, Assignment
+from schemas.feedback import Feedback
+from schemas.ids import derive
+from schemas.outcomes import Outcome
+from schemas.queries import Query, Strategy
+from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
+from schemas.topics import OUTCOMES, RESPONSES
+from streams.quality.partition_metrics import Book, Place, Read
+
+SIZE, USERS, ITEMS, WORDS = 5_000, 1_000, 6, 15
+CATCH_UP_WITHIN_S = 300.0
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+EXPERIMENT = derive("experiment", "bench")
+MODEL = ModelVersion(name="retouch-reflector", version="1", digest="0" * 64)
+_VOCABULARY = ("the", "bus", "is", "slow", "today", "nobody", "knows", "why", "it", "never", "comes", "so", "we", "walk", "home", "again", "in", "rain")
+
+
+def measure(size: int = SIZE) -> dict[str, float]:
+    """CPU microseconds of one record, read from its bytes and counted; bytes of one user. Blocks for some seconds."""
+    answers, found = [_answer(number, USERS) for number in range(size)], dict[str, float]()
+    book = Book(0, MODEL.name, Settings().quality)
+    for topic, messages in ((RESPONSES.name, answers), (OUTCOMES.name, [_judged(answer) for answer in answers])):
+        found[f"{topic}_bytes"] = round(sum(len(message.to_bytes()) for message in messages) / size)
+        found[f"{topic}_read_us"], found[f"{topic}_count_us"] = _read_us(messages), _count_us(book, topic, messages)
+    pair_us = sum(value for name, value in found.items() if name.endswith("_us"))
+    return found | {"answers_with_outcomes_a_second": round(1e6 / pair_us), "user_bytes": _user_bytes(size)}
+
+
+def measure_broker(size: int = SIZE) -> float:
+    """Answers a second, each with its outcome, that the process's loop reads, counts and commits from a local broker. Blocks for its start too."""
+    from infra.kafka.clients import producer, send
+    from infra.kafka.topology import apply
+    from infra.local.broker import Broker
+    from streams.quality.service import Service
+
+    with tempfile.TemporaryDirectory() as scratch, Broker(load(stack={"dir": scratch})) as broker:
+        settings = load(stack={"dir": scratch}, kafka={"bootstrap_servers": broker.bootstrap_servers})
+        apply(settings)
+        to = producer(settings, "retouch-bench")
+        for number in range(size):
+            answer = _answer(number, USERS)
+            send(to, RESPONSES, answer, id=answer.query_id, source="/bench")
+            send(to, OUTCOMES, _judged(answer), id=answer.query_id, source="/bench")
+        to.close()
+        service = Service(settings)
+        try:
+            service.step()
+            began = time.monotonic()
+            while not service.has_caught_up and time.monotonic() - began < CATCH_UP_WITHIN_S:
+                service.step()
+            return size / (time.monotonic() - began)
+        finally:
+            service.close()
+
+
+def _answer(number: int, users: int) -> Response:
+    rng = random.Random(number)  # noqa: S311  # the same records every time
+    domain = f"domain_{number % 3}"
+    query_id = derive("query", number)
+    query = Query(query_id=query_id, tenant="bench", user=f"u{number % users}", domain=domain, text=_text(rng, 30), asked_at=NOON)
+    items = tuple(
+        HistoryItem(
+            interaction_id=derive("item", number, index),
+            content=_text(rng, 30),
+            response=_text(rng, WORDS),
+            occurred_at=NOON,
+            score=0.5,
+            source=Source(topic="interactions", partition=0, offset=index),
+        )
+        for index in range(ITEMS)
+    )
+    assignment = Assignment(experiment=EXPERIMENT, arm=(Arm.CANARY, Arm.BASELINE)[number % users % 2], version="1")
+    made = dict.fromkeys(("base_ms", "retrieve_ms", "reflect_ms"), 1.0)
+    provenance = Provenance(model=MODEL, base_model="m", strategy=Strategy.RPO, k=4, history_ids=(), prompt_digest=None, **made, assignment=assignment)
+    draft = Draft(query=query, answer=_text(rng, WORDS), base_model="m", base_ms=1.0)
+    return Response(
+        query_id=query_id,
+        context=Context(draft=draft, items=items, k_max=ITEMS, retrieve_ms=1.0),
+        answer=_text(rng, WORDS),
+        reasoning=_text(rng, 40),
+        status=ResponseStatus.PERSONALIZED,
+        provenance=provenance,
+        answered_at=NOON,
+    )
+
+
+def _judged(answer: Response) -> Outcome:
+    query = answer.context.draft.query
+    ids = {"feedback_id": query.query_id, "query_id": query.query_id, "tenant": query.tenant, "user": query.user}
+    return Outcome.joined(answer, Feedback(**ids, truth=answer.context.items[0].response, occurred_at=NOON))
+
+
+def _text(rng: random.Random, words: int) -> str:
+    return " ".join(rng.choice(_VOCABULARY) for _ in range(words))
+
+
+def _read_us(messages: Sequence[Read]) -> float:
+    records = [(type(message), seal(message, id=1, source="/bench"), message.to_bytes()) for message in messages]
+    return _cpu_us(lambda: [read(kind, headers, value) for kind, headers, value in records], len(messages))
+
+
+def _count_us(book: Book, topic: str, messages: Sequence[Read]) -> float:
+    return _cpu_us(lambda: _count(book, topic, messages), len(messages))
+
+
+def _count(book: Book, topic: str, messages: Sequence[Read]) -> None:
+    now = time.time()
+    for offset, message in enumerate(messages):
+        book.take(message, Place(topic, offset, now))
+
+
+def _user_bytes(size: int) -> int:
+    """Of a user in one window and one experiment, by domain and over all, with one answer and its outcome, and their ids."""
+    answers = [_answer(number, size) for number in range(size)]
+    outcomes, book = [_judged(answer) for answer in answers], Book(0, MODEL.name, Settings().quality)
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    _count(book, RESPONSES.name, answers)
+    _count(book, OUTCOMES.name, outcomes)
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    return round((after - before) / size)
+
+
+def _cpu_us(body: Callable[[], Any], records: int) -> float:
+    began = time.process_time()
+    body()
+    return round((time.process_time() - began) * 1e6 / records, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m bench.quality.cost", description="The cost of online quality, as JSON.")
+    parser.add_argument("--size", type=int, default=SIZE, help="answers, each with its outcome")
+    parser.add_argument("--broker", action="store_true", help="the process's own loop on a local broker, too")
+    flags = parser.parse_args()
+    found = measure(flags.size)
+    if flags.broker:
+        found["broker_answers_with_outcomes_a_second"] = round(measure_broker(flags.size))
+    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

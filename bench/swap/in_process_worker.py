@@ -1,0 +1,107 @@
+"""The reflection worker's inside on a broker and a registry of its own: engine, follower, hints, reflector and unseen answers, on one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import uuid4
+
+from infra.kafka.clients import producer, send
+from infra.registry.client import RegisteredVersion, Registry
+from infra.settings import Settings
+from schemas.messages import Message
+from schemas.model_events import Alias, ModelEvent
+from schemas.topics import MODEL_EVENTS, Topic
+from workers.reflection.reflector import Reflector
+from workers.reflection.shadow_queue import ShadowQueue
+from workers.serving.engines.engine import Engine, SwapResult
+from workers.serving.follower import Follower
+from workers.serving.model_event_listener import KafkaModelEventListener, ModelEventListener
+from workers.serving.routes import Routes
+from workers.serving.startup import start
+
+
+class CountingSender:
+    """Messages go nowhere and are counted: what is measured is what unseen answers cost the shown ones."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+
+    async def send(self, topic: Topic, message: Message, id: object) -> None:
+        self.sent += 1
+
+
+@dataclass
+class InProcessWorker:
+    engine: Engine
+    follower: Follower
+    reflector: Reflector
+    shadows: CountingSender
+    promoter: AliasMover
+    swaps: list[SwapResult]  # of the champion, in order
+    routes: Routes | None = None  # instead of the follower's, where an experiment is played
+
+
+class AliasMover:
+    """Moves the alias and says so, as the real one does: alias, then event."""
+
+    def __init__(self, settings: Settings, registry: Registry) -> None:
+        self._registry = registry
+        self._producer: Any = producer(settings, "bench-promoter")
+
+    def promote(self, version: RegisteredVersion, previous: str) -> float:
+        """Blocks until the broker has the event; returns when it was sent, in the clock of `time.perf_counter`."""
+        self._registry.point(Alias.CHAMPION, version.version)
+        said_s = time.perf_counter()
+        self._say(version, previous)
+        return said_s
+
+    def _say(self, version: RegisteredVersion, previous: str) -> None:
+        event = ModelEvent(
+            event_id=uuid4(), name=version.name, version=version.version, alias=Alias.CHAMPION, digest=version.digest, previous=previous, reason="bench",
+            occurred_at=datetime.now(UTC),
+        )  # fmt: skip
+        send(self._producer, MODEL_EVENTS, event, id=event.event_id, source="/bench/swap").get(timeout=10)
+
+    def close(self) -> None:
+        self._producer.close(timeout=5)
+
+
+async def _follow(follower: Follower, hints: ModelEventListener, poll_s: float, swaps: list[SwapResult]) -> None:
+    """`Follower.follow`, and keeps what each swap took."""
+    while True:
+        event = await asyncio.to_thread(hints.wait, poll_s)
+        if swap := await follower.look(event):
+            swaps.append(swap)
+
+
+@asynccontextmanager
+async def in_process_worker(settings: Settings, registry: Registry) -> AsyncIterator[InProcessWorker]:
+    """Started and following when the block begins. The registry's and the broker's clients run in threads, as in the worker."""
+    stop = threading.Event()
+    started = await asyncio.to_thread(start, settings, registry, stop)
+    hints, shadows = KafkaModelEventListener(settings, stop), CountingSender()
+    follower = Follower(settings, registry, started.engine, started.serving, hints)
+    reflector = Reflector(settings.reflection, started.engine, lambda: found.routes or follower.routes)
+    shadowing = ShadowQueue(reflector.unseen, shadows, lambda: reflector.in_flight, settings.reflection.concurrency)
+    reflector.after = shadowing.offer
+    promoter = await asyncio.to_thread(AliasMover, settings, registry)
+    found = InProcessWorker(started.engine, follower, reflector, shadows, promoter, [])
+    following = _follow(follower, hints, settings.reflection.poll_s, found.swaps)
+    tasks = [asyncio.create_task(work) for work in (following, shadowing.work())]
+    try:
+        yield found
+    finally:
+        stop.set()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await started.engine.close()
+        promoter.close()
+        hints.close()

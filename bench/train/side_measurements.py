@@ -1,0 +1,43 @@
+"""What else `retouch bench train` measures beside the arms: the pace of RL against TRL's, and what a trajectory costs before training."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.targets import Bound, Target
+from bench.train import collection, speed
+from infra.settings import Settings
+
+SPEED, COLLECTION = "speed", "collection"
+#: The cost of a trajectory at the largest size over that at the smallest: what counts as flat on a machine that others use too.
+FLAT = 1.5
+
+
+@dataclass(frozen=True)
+class SideMeasurement:
+    figures: dict[str, Any]
+    targets: list[Target]
+
+
+def measure(name: str, settings: Settings, quick: bool) -> SideMeasurement:
+    """Blocks for a minute or two. Raises CannotContinue where the measurement fails."""
+    return _speed(settings, quick) if name == SPEED else _collection(quick)
+
+
+def _speed(settings: Settings, quick: bool) -> SideMeasurement:
+    small = settings.trainer.rl.model_copy(update={"prompts_per_step": 4, "candidates": 4}) if quick else None
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoint, cases = speed.prepared(settings, Path(scratch))
+        found = speed.measure(checkpoint, cases, settings, rounds=1 if quick else 5, rl=small)
+    name = "RL's completions per second, times TRL's GRPOTrainer's"
+    measured = [Target(name, Bound.AT_LEAST, speed.TARGET, found.ratio), Target(f"{name}, by token", Bound.AT_LEAST, speed.TARGET, found.ratio_by_token)]
+    return SideMeasurement(asdict(found), measured)
+
+
+def _collection(quick: bool) -> SideMeasurement:
+    found = collection.measure(collection.SIZES[:1] if quick else collection.SIZES)
+    sizes = f"{found.costs[0].trajectories:,} to {found.costs[-1].trajectories:,}"
+    return SideMeasurement(asdict(found), [Target(f"cost of a trajectory, growth from {sizes}", Bound.AT_MOST, FLAT, found.growth)])

@@ -1,0 +1,133 @@
+"""Where a run takes place: a broker of its own in an empty directory, topics of its own, and the processes that are measured."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.workers import load
+from infra.errors import CannotContinue
+from infra.kafka.clients import admin
+from infra.local.broker import Broker
+from infra.process.child import Child
+from infra.process.environment import environment
+from infra.settings import DeliveryMode, KeyOrder, Settings
+from schemas.topics import dead_letter_topic
+
+PARTITIONS = 4
+READY_S = 60.0
+STOP_S = 20.0
+
+
+@dataclass(frozen=True)
+class WorkerKind:
+    """One kind of worker: what it reads, where its answers go, and how it works."""
+
+    name: str
+    topic: str
+    in_flight: int = 64
+    low_s: float = 0.05
+    high_s: float = 0.5
+    delivery: DeliveryMode = DeliveryMode.EXACTLY_ONCE
+    order: KeyOrder = KeyOrder.NONE
+
+    @property
+    def out(self) -> str:
+        return f"{self.name}-out"
+
+    @property
+    def mean_call_s(self) -> float:
+        return (self.low_s + self.high_s) / 2
+
+    def command(self) -> list[str]:
+        names = {"name": self.name, "topic": self.topic, "out": self.out, "in-flight": self.in_flight, "low-s": self.low_s, "high-s": self.high_s}
+        options = [text for name, value in names.items() for text in (f"--{name}", str(value))]
+        return [sys.executable, "-m", "bench.workers.process", *options]
+
+
+@dataclass
+class Testbed:
+    """`settings` have the broker's address. Call everything from one thread that outlives the processes."""
+
+    settings: Settings
+    broker: Broker
+    logs: Path
+
+    def make_topics(self, names: Sequence[str]) -> None:
+        """Raises CannotContinue when the broker does not make them."""
+        client = admin(self.settings, "bench-admin")
+        try:
+            client.create_topics({name: {"num_partitions": PARTITIONS, "replication_factor": 1} for name in names})
+            client.wait_for_topics(list(names))
+        finally:
+            client.close()
+
+    def make_line(self, kind: WorkerKind, *, with_input: bool = True) -> None:
+        """The topics that a kind of worker needs; several kinds may share one input."""
+        self.make_topics([*((kind.topic, dead_letter_topic(kind.topic)) if with_input else ()), kind.out])
+
+    def ask(self, plan: load.QuerySchedule) -> None:
+        """Send a backlog from this process."""
+        load.send_queries(self.settings, plan)
+
+    @contextmanager
+    def loading(self, plan: load.QuerySchedule) -> Iterator[Child]:
+        """A process that sends `plan`."""
+        child = self._child(f"load-{plan.topic}", [sys.executable, "-m", "bench.workers.load", *load.arguments(plan)], self.settings)
+        child.start()
+        try:
+            yield child
+        finally:
+            child.stop(STOP_S)
+
+    @contextmanager
+    def workers(self, kind: WorkerKind, count: int = 1) -> Iterator[list[Child]]:
+        """So many processes of one kind, all of them in the group when the block begins. Stopped in order after it."""
+        children = [self._worker(kind, f"{number}") for number in range(count)]
+        try:
+            for child in children:
+                child.start()
+            self._wait_ready(kind, children)
+            yield children
+        finally:
+            for child in children:
+                if child.is_running:
+                    child.terminate()
+            for child in children:
+                child.stop(STOP_S)
+
+    def _wait_ready(self, kind: WorkerKind, children: Sequence[Child]) -> None:
+        """Until each has joined its group. Raises CannotContinue with the end of the log of one that has not."""
+        deadline = time.monotonic() + READY_S
+        for number, child in enumerate(children):
+            while not self._ready_file(kind, f"{number}").exists():
+                if not child.is_running or time.monotonic() > deadline:
+                    raise CannotContinue(f"{child.name} did not get ready within {READY_S:g} s; end of {child.log}:\n{child.last_lines()}")
+                time.sleep(0.05)
+
+    def _worker(self, kind: WorkerKind, instance: str) -> Child:
+        kafka = self.settings.kafka.model_copy(update={"instance": instance})
+        workers = self.settings.workers.model_copy(update={"delivery": kind.delivery, "order": kind.order})
+        settings = self.settings.model_copy(update={"kafka": kafka, "workers": workers, "ready_file": self._ready_file(kind, instance)})
+        return self._child(f"{kind.name}-{instance}", kind.command(), settings)
+
+    def _ready_file(self, kind: WorkerKind, instance: str) -> Path:
+        return self.settings.stack.dir / f"{kind.name}-{instance}.ready"
+
+    def _child(self, name: str, command: Sequence[str], settings: Settings) -> Child:
+        return Child(name, command, self.logs / f"{name}.log", environment(settings))
+
+
+@contextmanager
+def testbed(settings: Settings, state: Path, logs: Path) -> Iterator[Testbed]:
+    """A broker in `state`, which must be empty, whatever broker the settings name. Raises CannotContinue when it does not come up."""
+    stack = settings.stack.model_copy(update={"dir": state, "broker_port": 0})
+    kafka = settings.kafka.model_copy(update={"bootstrap_servers": None, "instance": None, "security_protocol": "PLAINTEXT", "sasl_mechanism": None})
+    settings = settings.model_copy(update={"stack": stack, "kafka": kafka})
+    with Broker(settings) as broker:
+        at = settings.kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
+        yield Testbed(settings.model_copy(update={"kafka": at}), broker, logs)

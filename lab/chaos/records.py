@@ -1,0 +1,137 @@
+"""What was sent and what was seen: two files of JSON Lines, ids and places only, from which the check can be repeated.
+
+Times are seconds since the load began, on one monotonic clock; what happened before is negative.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import Self
+
+
+class SendOutcome(StrEnum):
+    """Of one send, in Jepsen's words."""
+
+    OK = "ok"  # the broker acknowledged it: it must not be lost
+    FAIL = "fail"  # it was never sent
+    INFO = "info"  # nobody knows: it may be there
+
+
+@dataclass(frozen=True)
+class SentRecord:
+    """One record that the load gave to its producer. `id` is its `ce_id`; of a query, the query's."""
+
+    topic: str
+    id: str
+    key: str
+    sent_s: float
+    outcome: SendOutcome = SendOutcome.INFO
+    settled_s: float | None = None
+    partition: int | None = None
+    offset: int | None = None
+
+
+@dataclass(frozen=True)
+class SeenRecord:
+    """One record that a reader at read_committed was given. `query_id` where the record belongs to a query, `status` of a response."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: str
+    id: str
+    query_id: str | None
+    seen_s: float
+    status: str | None = None
+
+    @property
+    def place(self) -> tuple[str, int, int]:
+        return self.topic, self.partition, self.offset
+
+
+def first_of_each_record(seen: Iterable[SeenRecord]) -> list[SeenRecord]:
+    """Each record once, as of the moment at which the first of its readers was given it."""
+    places: dict[tuple[str, int, int], SeenRecord] = {}
+    for one in seen:
+        known = places.get(one.place)
+        if known is None or one.seen_s < known.seen_s:
+            places[one.place] = one
+    return list(places.values())
+
+
+class LoadClock:
+    """Seconds since `begin`; before that, since it was made."""
+
+    def __init__(self) -> None:
+        self._origin = time.monotonic()
+
+    def begin(self, in_s: float = 0.0) -> None:
+        self._origin = time.monotonic() + in_s
+
+    def now(self) -> float:
+        return round(time.monotonic() - self._origin, 4)
+
+
+class SentLog:
+    """Everything sent, on disk as soon as its outcome is known. Safe from several threads: outcomes arrive on the producer's."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        self._sent: dict[str, SentRecord] = {}
+        self._file = path.open("w", encoding="utf-8")
+
+    def note(self, sent: SentRecord) -> None:
+        with self._lock:
+            self._sent[sent.id] = sent
+
+    def settle(self, id: str, outcome: SendOutcome, at_s: float, partition: int | None = None, offset: int | None = None) -> None:
+        with self._lock:
+            settled = replace(self._sent[id], outcome=outcome, settled_s=at_s, partition=partition, offset=offset)
+            self._sent[id] = settled
+            if not self._file.closed:
+                self._file.write(_line(settled))
+
+    @property
+    def sent(self) -> tuple[SentRecord, ...]:
+        with self._lock:
+            return tuple(self._sent.values())
+
+    def close(self) -> None:
+        """What has no outcome by now is written as unknown."""
+        with self._lock:
+            if not self._file.closed:
+                self._file.writelines(_line(sent) for sent in self._sent.values() if sent.settled_s is None)
+                self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def write_seen(path: Path, seen: Iterable[SeenRecord]) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(_line(one) for one in seen)
+
+
+def read_sent(path: Path) -> list[SentRecord]:
+    found = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        fields = json.loads(line)
+        found.append(SentRecord(**(fields | {"outcome": SendOutcome(fields["outcome"])})))
+    return found
+
+
+def read_seen(path: Path) -> list[SeenRecord]:
+    return [SeenRecord(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _line(record: SentRecord | SeenRecord) -> str:
+    return json.dumps(asdict(record)) + "\n"

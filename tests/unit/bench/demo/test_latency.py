@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+from bench.demo.latency import Timing, percentiles, summarize, timings
+from tests.support.demo_report import at, ledger, query, response
+
+
+def test_total_runs_from_the_query_to_the_answer_and_overhead_is_what_the_models_do_not_explain() -> None:
+    asked = query(0, asked_s=1)
+    answer = response(asked, answered_s=1.5, base_ms=120, reflect_ms=280)
+    [timing] = timings([asked], ledger([asked], [answer]).answer_by_query(), at(0), at(10))
+    assert timing.total == pytest.approx(500)
+    assert timing.overhead == pytest.approx(100)
+
+
+def test_only_questions_asked_within_the_window_count() -> None:
+    asked = [query(number, asked_s=number) for number in range(4)]
+    answers = ledger(asked, [response(each, answered_s=9) for each in asked]).answer_by_query()
+    assert len(timings(asked, answers, at(1), at(3))) == 2
+
+
+def test_percentiles_are_measured_values() -> None:
+    found = percentiles([float(value) for value in range(1, 101)])
+    assert (found.p50, found.p99) == (51, 100)
+    assert percentiles([7.0]).p99 == 7
+
+
+def test_no_answers_have_no_latency() -> None:
+    assert summarize([]) is None
+
+
+def test_every_step_is_summarized() -> None:
+    found = summarize([Timing(base=10, retrieve=2, reflect=30, total=100)] * 3)
+    assert found
+    assert (found.base.p50, found.retrieve.p50, found.reflect.p50, found.overhead.p50, found.total.p50, found.answers) == (10, 2, 30, 60, 100, 3)

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from bench.demo.progress import PhaseProgress
+
+
+def test_without_a_terminal_each_phase_is_one_line() -> None:
+    stream = io.StringIO()
+    progress = PhaseProgress(stream)
+    progress.go_live()
+    with progress.phase("learn", "users ask") as span:
+        progress.note(span, "12 questions")
+    progress.close()
+    [line] = stream.getvalue().splitlines()
+    assert "users ask" in line
+    assert "12 questions" in line
+
+
+def test_a_phase_that_fails_still_ends_and_is_the_current_one() -> None:
+    progress = PhaseProgress(io.StringIO())
+    with pytest.raises(ValueError, match="broken"), progress.phase("train", "training"):
+        raise ValueError("broken")
+    assert progress.current == "training"
+    assert progress.clock.spans[0].seconds is not None
+
+
+def test_the_clock_turns_moments_into_seconds_and_back() -> None:
+    clock = PhaseProgress(io.StringIO()).clock
+    assert clock.since_start(clock.at(12.5)) == 12.5

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+from bench.demo.records import RunRecords, tally
+from schemas.envelope import seal
+from schemas.topics import FEEDBACK, QUERIES, RESPONSES
+from tests.support.demo_report import at, ledger, query, query_id, response
+
+
+def test_one_answer_for_each_query_is_neither_lost_nor_duplicated() -> None:
+    asked = [query(number) for number in range(3)]
+    counts = tally(ledger(asked, [response(each, answered_s=1) for each in asked]), [query_id(number) for number in range(3)])
+    assert (counts.lost, counts.duplicated, counts.queries, counts.responses) == (0, 0, 3, 3)
+
+
+def test_a_query_without_an_answer_is_lost() -> None:
+    asked = [query(number) for number in range(3)]
+    assert tally(ledger(asked, [response(asked[0], answered_s=1)]), []).lost == 2
+
+
+def test_a_query_that_the_platform_sent_and_the_topic_never_got_is_lost() -> None:
+    asked = [query(0)]
+    assert tally(ledger(asked, [response(asked[0], answered_s=1)]), [query_id(0), query_id(1)]).lost == 1
+
+
+def test_a_second_record_of_the_same_answer_is_a_duplicate() -> None:
+    asked = [query(number) for number in range(2)]
+    answers = [response(asked[0], answered_s=1), response(asked[1], answered_s=1), response(asked[1], answered_s=2)]
+    assert tally(ledger(asked, answers), []).duplicated == 1
+
+
+def test_records_are_read_into_the_ledger_and_unreadable_ones_are_counted() -> None:
+    found, asked = RunRecords(), query(0)
+    answer = response(asked, answered_s=1)
+    found.add(QUERIES, seal(asked.message, id=asked.message.query_id, source="/test", now=at(0)), asked.message.to_bytes())
+    found.add(RESPONSES, seal(answer.message, id=asked.message.query_id, source="/test", now=at(1)), answer.message.to_bytes())
+    found.add(FEEDBACK, [], b"not a record")
+    assert found.queries == [asked]
+    assert found.responses == [answer]
+    counts = tally(found, [])
+    assert (counts.queries, counts.responses, counts.feedback, counts.unreadable) == (1, 1, 1, 1)
+
+
+def test_dead_letters_are_listed_for_every_topic_that_has_them() -> None:
+    found = RunRecords()
+    found.sizes["queries-dlt"] = 2
+    assert tally(found, []).dead_letters["queries"] == 2
+    assert tally(found, []).dead_letters["drafts"] == 0

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import json
+
+from bench.demo.report import DemoReport, Significance
+from tests.support.demo_report import report
+
+
+def test_the_file_reads_back_as_what_was_written() -> None:
+    written = report()
+    assert DemoReport.model_validate_json(written.model_dump_json()) == written
+
+
+def test_the_names_that_others_read_are_there() -> None:
+    found = json.loads(report().model_dump_json())
+    assert {"counts", "quality", "models", "swap", "latency_ms", "seconds", "versions"} <= found.keys()
+    assert {"interactions", "queries", "responses", "feedback", "outcomes", "trajectories", "dead_letters", "lost", "duplicated"} <= found["counts"].keys()
+    domain = {"metric", "zero_shot", "champion_before", "champion_after", "heldout_users", "ci95_after_minus_zero_shot", "ci95_after_minus_before"}
+    assert domain <= found["quality"]["domains"]["movie_tag"].keys()
+    assert {"name", "version", "alias", "digest", "parent", "offset_ranges", "dataset_digest", "seconds"} <= found["models"][0].keys()
+    assert {"in_flight", "dropped", "mixed_version", "event_to_first_answer_s"} <= found["swap"][0].keys()
+    assert {"base", "retrieve", "reflect", "overhead", "total"} <= found["latency_ms"].keys()
+    assert {"p50", "p99"} == found["latency_ms"]["total"].keys()
+
+
+def test_the_schema_is_a_json_schema_that_names_every_field() -> None:
+    schema = DemoReport.model_json_schema()
+    assert schema["type"] == "object"
+    assert set(DemoReport.model_fields) == set(schema["properties"])
+    assert schema["additionalProperties"] is False
+
+
+def test_an_interval_is_put_into_words() -> None:
+    assert Significance.of((0.01, 0.2)) is Significance.BETTER
+    assert Significance.of((-0.01, 0.2)) is Significance.SAME
+    assert Significance.of((0.0, 0.0)) is Significance.SAME
+    assert Significance.of((-0.2, -0.01)) is Significance.WORSE

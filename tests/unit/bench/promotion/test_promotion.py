@@ -1,0 +1,114 @@
+"""Simulated canaries: the verdict on two equal versions, on planted differences, and what the report says of them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.promotion import command, picture, population, summary
+from bench.promotion.experiment import ExperimentResult, SimulatedUsers, simulate
+from bench.promotion.plan import PromotionPlan
+from bench.promotion.population import ScoredUsers
+from bench.promotion.scenarios import CanaryScenario, Harm, scenarios
+from infra.errors import BadSetting
+from infra.settings import PromotionSettings
+from schemas.experiments import Arm
+from schemas.quality import Metric
+from trainer.promotion.comparison import ArmSums
+from trainer.promotion.verdict import VerdictOutcome
+
+LOOKS = 12
+PROMOTION = PromotionSettings(canary_answers=800)
+EQUAL = CanaryScenario("equal", "A/A", VerdictOutcome.INCONCLUSIVE, 60, "levels", users=300)
+
+
+@pytest.fixture(scope="module")
+def pool() -> ScoredUsers:
+    return population.levels(60, seed=0)
+
+
+def ran(scenario: CanaryScenario, pool: ScoredUsers, promotion: PromotionSettings = PROMOTION) -> list[ExperimentResult]:
+    return [simulate(scenario, pool, promotion, LOOKS, (0, number)) for number in range(scenario.experiments)]
+
+
+def test_two_equal_versions_are_hardly_ever_told_apart(pool: ScoredUsers) -> None:
+    told = [result for result in ran(EQUAL, pool) if result.outcome != VerdictOutcome.INCONCLUSIVE]
+    assert len(told) <= 2
+    assert all(result.scored >= 2 * PROMOTION.canary_answers for result in ran(replace(EQUAL, experiments=3), pool))
+
+
+@pytest.mark.parametrize("harm", Harm)
+def test_a_great_loss_is_harm_wherever_it_falls(harm: Harm, pool: ScoredUsers) -> None:
+    results = ran(replace(EQUAL, experiments=8, users=1_000, loss=0.15, harm=harm), pool)
+    assert sum(result.outcome == VerdictOutcome.HARMFUL and result.cause == "reward" for result in results) >= 7
+    assert all(0 < result.shown < result.answers and result.users <= 1_000 for result in results)
+
+
+def test_a_great_gain_is_better(scored_users: ScoredUsers) -> None:
+    assert {result.outcome for result in ran(replace(EQUAL, experiments=5, gain=0.15), scored_users)} == {VerdictOutcome.BETTER}
+
+
+@pytest.mark.parametrize(("change", "cause"), [({"slower": 3.0}, "latency_ms"), ({"longer": 3.0}, "length"), ({"drifting": 0.65}, "drift")])
+def test_a_guardrail_is_what_stops_it(change: dict[str, float], cause: str, pool: ScoredUsers) -> None:
+    results = ran(replace(EQUAL, experiments=3, **change), pool)  # type: ignore[arg-type]  # fields of the scenario, all floats
+    assert {(result.outcome, result.cause) for result in results} == {(VerdictOutcome.HARMFUL, cause)}
+
+
+def test_a_planted_loss_is_as_great_as_it_says(pool: ScoredUsers) -> None:
+    """Over many answers: what the mean of each kind of harm loses."""
+    for harm in Harm:
+        hurting = replace(EQUAL, users=2_000, loss=0.2, harm=harm)
+        lost = _mean_reward(hurting, pool) / _mean_reward(replace(hurting, loss=0.0), pool)
+        assert lost == pytest.approx(0.8, abs=0.03)
+
+
+def _mean_reward(scenario: CanaryScenario, pool: ScoredUsers) -> float:
+    crowd = SimulatedUsers(scenario, pool, np.random.default_rng(3))
+    crowd.answer(20_000, 0.0)
+    return ArmSums.of(crowd.cells(), Arm.CANARY).whole[Metric.REWARD].mean
+
+
+def test_an_experiment_is_the_same_whenever_it_is_simulated(pool: ScoredUsers) -> None:
+    first = simulate(EQUAL, pool, PROMOTION, LOOKS, (0, 5))
+    ran(replace(EQUAL, experiments=2), pool)
+    assert simulate(EQUAL, pool, PROMOTION, LOOKS, (0, 5)) == first
+
+
+def test_personas_answer_better_than_their_base() -> None:
+    found = population.personas(20, seed=0)
+    assert found.reward_PDQ.shape == (20, 3, population.ANSWERS)
+    assert 0.6 < found.base_PDQ.mean() < found.mean < 0.95
+    assert np.array_equal(found.reward_PDQ, population.personas(20, seed=0).reward_PDQ)
+
+
+def test_a_summary_counts_what_was_found_and_what_was_wrong() -> None:
+    results = [ExperimentResult("harmful", "reward", 100 * number, 200, 90, 30, 0.5) for number in range(1, 10)] + [
+        ExperimentResult("better", "reward", 50, 100, 40, 20, 0.5)
+    ]
+    found = summary.summary(replace(EQUAL, expected=VerdictOutcome.HARMFUL, loss=0.05), results)
+    assert (found["found"]["share"], found["wrong"]["share"], found["experiments"]) == (0.9, 0.1, 10)
+    assert found["found"]["low"] == pytest.approx(0.596, abs=0.001) and found["found"]["high"] == pytest.approx(0.982, abs=0.001)
+    assert found["to_verdict"]["scored"]["median"] == 500
+    assert found["causes"] == {"harmful by reward": 9, "better by reward": 1}
+    assert [(target.measured, target.met) for target in summary.targets([found])] == [(0.9, False)]
+
+
+def test_scenarios_are_chosen_by_name() -> None:
+    assert [scenario.name for scenario in scenarios(PromotionPlan(), ("slower", "equal"))] == ["equal", "slower"]
+    with pytest.raises(BadSetting, match="no scenario slow; there are equal, "):
+        scenarios(PromotionPlan(), ("slow",))
+
+
+def test_a_run_writes_every_figure_and_a_picture(tmp_path: Path) -> None:
+    plan = PromotionPlan(equal=2, unequal=2, looks=4, personas=12)
+    report = command.measure(PromotionSettings(canary_answers=200), plan, scenarios(plan), jobs=1)
+    assert [one["name"] for one in report["scenarios"]] == [scenario.name for scenario in scenarios(plan)]
+    assert "operator_token" not in report["settings"]
+    assert len(json.loads(json.dumps(report, allow_nan=False))["targets"]) == 13
+    assert len(command.lines(report, tmp_path)) > len(report["scenarios"])
+    picture.draw(report, tmp_path / "promotion.png")
+    assert (tmp_path / "promotion.png").stat().st_size > 10_000

@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from bench.demo.mixed_versions import PromptAndAnswer
+from bench.swap.figures import ObservedSwap, asked_during, dropped, percentiles
+from bench.swap.judge import judge, telling
+from bench.swap.load import LoadAnswer
+from bench.swap.questions import ask_again, contexts
+from bench.swap.targets import targets
+from infra.settings import Settings
+from schemas.responses import ResponseStatus
+from workers.serving.engines.engine import SwapResult
+
+ASKED = contexts(2, seed=0)
+
+
+def answer(text: str, version: str = "1", question: int = 0, due_s: float = 0.0, done_s: float = 1.0) -> LoadAnswer:
+    return LoadAnswer(question, due_s, done_s, ResponseStatus.PERSONALIZED, version, "r", text)
+
+
+REFERENCES = {version: {number: answer(f"{version}-{number}", version, number) for number in range(2)} for version in "12"}
+
+
+class Chosen:
+    """A version that would have chosen exactly these texts; one character a token."""
+
+    def __init__(self, *texts: str) -> None:
+        self.texts = texts
+
+    def gaps(self, completion: PromptAndAnswer) -> Sequence[float]:
+        (own,) = [text for text in self.texts if len(text) == len(completion.text)] or [""]
+        return [0.0 if own[place : place + 1] == character else 1.0 for place, character in enumerate(completion.text)]
+
+
+def judged(*answers: LoadAnswer, scorers: dict[str, Any] | None = None) -> dict[str, Any]:
+    return judge(answers, REFERENCES, ASKED, Settings(), lambda: scorers or {})
+
+
+def whole(body: str) -> str:
+    return f"<think>r</think><personalized>{body}</personalized>"
+
+
+def test_words_that_the_stamped_version_says_alone_are_right() -> None:
+    found = judged(answer("1-0"), answer("2-1", "2", 1), replace(answer("1-0"), status=ResponseStatus.NO_HISTORY))
+    assert found == {"compared": 2, "equal": 2, "tied": 0, "mixed": 0, "wrong": 0, "unstamped": 0}
+
+
+@pytest.mark.parametrize(("text", "verdict"), [("abcd", "tied"), ("abyz", "mixed"), ("zbca", "wrong")])
+def test_other_words_are_traced_token_by_token(text: str, verdict: str) -> None:
+    scorers = {"1": Chosen(whole("abcd")), "2": Chosen(whole("wxyz"))}
+    found = judged(answer(text), answer(text), scorers=scorers)
+    assert {name: found[name] for name in ("equal", "tied", "mixed", "wrong")} == {"equal": 0, "tied": 0, "mixed": 0, "wrong": 0} | {verdict: 2}
+
+
+def test_an_answer_without_a_known_version_is_no_right_one() -> None:
+    assert judged(replace(answer("x"), version=None))["unstamped"] == 1
+
+
+def test_it_is_told_how_many_questions_could_show_a_mixture() -> None:
+    same = {number: replace(one, version="2") for number, one in REFERENCES["1"].items()}
+    assert (telling(REFERENCES), telling({"1": REFERENCES["1"], "2": same})) == (1.0, 0.0)
+
+
+def swap(alias_s: float, served_s: float, lost: int = 0) -> ObservedSwap:
+    return ObservedSwap(
+        "1", "2", alias_s, alias_s + 0.1, served_s, served_s + 0.2, SwapResult(in_flight=0, dropped=lost, waited_ms=0.0, load_ms=3.0, check_ms=5.0)
+    )
+
+
+def test_a_question_counts_for_a_swap_when_it_was_asked_between_the_alias_s_move_and_when_things_have_settled() -> None:
+    times = [(9, 11), (10, 11), (13, 19), (14, 15), (15, 16)]
+    found = asked_during([answer("", due_s=due, done_s=done) for due, done in times], [swap(10, 13)], settle_s=1.0)
+    assert [(one.due_s, one.done_s) for one in found] == times[1:4]
+
+
+def test_what_no_model_answered_is_dropped_whoever_says_so() -> None:
+    unanswered = LoadAnswer(0, 0.0, 1.0)
+    fallen_back = replace(answer("x"), status=ResponseStatus.REFLECTION_FAILED)
+    assert dropped([answer("x"), unanswered, fallen_back], [swap(0, 1, lost=1)]) == 2
+    assert dropped([answer("x")], [swap(0, 1, lost=3), swap(1, 2)]) == 3
+
+
+def test_targets_are_missed_by_what_was_not_measured() -> None:
+    good = {"mixed": 0, "wrong": 0, "unstamped": 0}
+    times = percentiles([100.0, 200.0])
+    figures: dict[str, Any] = {"judged": good, "steady_ms": times, "during_ms": times, "event_to_answer_ms": times, "swaps": [{}, {}], "dropped": 0}
+    assert all(target.met for target in targets(figures, 2))
+    missed = [target.name for target in targets(figures | {"during_ms": None, "event_to_answer_ms": None}, 3) if not target.met]
+    assert missed == [
+        "swaps", "p99 of questions asked during a swap, times the steady p99", "model event to the first answer by the new version, worst, s"
+    ]  # fmt: skip
+
+
+def test_a_question_asked_again_is_another_query_with_the_same_prompt() -> None:
+    again = ask_again(ASKED[0], 7)
+    assert again.draft.query.query_id != ASKED[0].draft.query.query_id
+    assert (again.draft.query.text, again.items) == (ASKED[0].draft.query.text, ASKED[0].items)
+    assert len(ASKED[0].items) == 4

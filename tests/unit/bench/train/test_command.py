@@ -1,0 +1,44 @@
+"""`retouch bench train` refuses what it cannot do before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bench.train.command import TrainOptions, run
+from cli.app import app
+from infra.errors import BadSetting, CannotContinue
+from infra.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"arms": ("sft_top1", "magic")}, "--arms magic: not known; expected some of zero_shot,rag_base"),
+        ({"parts": ("arms", "taste")}, "--parts taste: not known; expected some of arms,speed,collection"),
+        ({"regime": "odd"}, "--regime odd: no such regime"),
+        ({"regime": "few", "arms": ("sft_top1",)}, "--regime has arms and a world of its own"),
+    ],
+)
+def test_what_is_not_known_is_named_with_what_would_be(tmp_path: Path, changed: dict[str, object], said: str) -> None:
+    with pytest.raises(BadSetting, match=said):
+        run(Settings(), TrainOptions(tmp_path / "out", quick=True, **changed))  # type: ignore[arg-type]
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_out_that_cannot_be_written_is_said_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(CannotContinue, match="choose another --out"):
+        run(Settings(), TrainOptions(tmp_path / "file", quick=True))
+
+
+def test_real_texts_get_fewer_and_smaller_steps(tmp_path: Path) -> None:
+    world, real = TrainOptions(tmp_path).plan(), TrainOptions(tmp_path, data=tmp_path).plan()
+    assert real.rl_steps < world.rl_steps and real.k_max < world.k_max
+
+
+def test_the_command_takes_json_and_documents_its_exit_codes() -> None:
+    said = " ".join(CliRunner().invoke(app, ["bench", "train", "--help"]).stdout.split())
+    assert "--json" in said and "Exit codes: 0 every target met" in said

@@ -1,0 +1,50 @@
+"""What the regimes do to the teacher's part of the data, and to nothing else."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from bench.train.examples import Examples
+from bench.train.regimes import REGIMES, Regime, named, population, spoiled
+from bench.train.source_data import Population
+from infra.errors import BadSetting
+from tests.unit.trainer.made import make_case
+from trainer.data.query_cases import SftExample
+
+CASES = [make_case(number, truth=letter, domain=domain) for domain in ("one", "two") for number, letter in enumerate("ab" * 20)]
+LESSONS = [SftExample(case, case.items, f"{case.query.text} so {case.truth}") for case in CASES]
+DATA = Examples("made", LESSONS, CASES, CASES, CASES, {}, {}, {"lessons": len(LESSONS)})
+
+
+def test_a_name_means_a_regime_or_a_family() -> None:
+    assert [regime.name for regime in named("few")] == ["few-60", "few-150", "few-400"]
+    assert [regime.name for regime in named("few-60")] == ["few-60"]
+    with pytest.raises(BadSetting, match="--regime fewer: no such regime; expected one of plain, few-60"):
+        named("fewer")
+
+
+def test_few_trajectories_are_the_same_draw_each_time_and_all_outcomes_stay() -> None:
+    regime = Regime("few-7", "", lessons=7)
+    found = spoiled(DATA, regime, 0)
+    assert found.lessons == spoiled(DATA, regime, 0).lessons != spoiled(DATA, regime, 1).lessons
+    assert (len(found.lessons), found.counts["lessons"], found.training) == (7, 7, DATA.training)
+
+
+def test_noise_exchanges_reasoning_and_truth_within_a_domain() -> None:
+    found = spoiled(DATA, Regime("noisy", "", noise=0.5), 0)
+    wrong = [lesson for lesson in found.lessons if lesson.reasoning != f"{lesson.case.query.text} so {lesson.case.truth}"]
+    assert Counter(lesson.case.domain for lesson in wrong) == {"one": 20, "two": 20}
+    assert sorted(lesson.reasoning for lesson in found.lessons) == sorted(lesson.reasoning for lesson in LESSONS)
+
+
+def test_a_silent_domain_has_outcomes_but_no_trajectory() -> None:
+    found = spoiled(DATA, Regime("silent", "", silent="one"), 0)
+    assert {lesson.case.domain for lesson in found.lessons} == {"two"} and {case.domain for case in found.training} == {"one", "two"}
+
+
+def test_the_plain_world_is_left_as_it_is_and_drift_changes_its_people() -> None:
+    plain = next(regime for regime in REGIMES if regime.name == "plain")
+    assert Counter(lesson.case.case_id for lesson in spoiled(DATA, plain, 0).lessons) == Counter(lesson.case.case_id for lesson in LESSONS)
+    assert population(plain, Population()) == Population() and population(Regime("drift", "", drift=0.6), Population()).drift == 0.6

@@ -1,0 +1,96 @@
+"""Figures from what a reader was given: rates, spreads, standstills, order."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import pytest
+
+from bench.workers.answers import (
+    PartitionStandstill,
+    ReadRecord,
+    TimedAnswer,
+    added_by_step,
+    out_of_order,
+    parse_answer,
+    repeats,
+    spread,
+    standstills,
+    steady_rate,
+)
+from schemas.drafts import Draft
+from schemas.queries import Query
+
+
+def answer(*, id: str = "q", user: str = "u", partition: int = 0, offset: int = 0, asked: float = 0.0, visible: float = 1.0, call: float = 0.3) -> TimedAnswer:
+    return TimedAnswer(id, user, partition, offset, asked, asked, began_s=asked + 0.01, ended_s=asked + 0.02 + call, call_s=call, visible_s=visible)
+
+
+def test_a_draft_tells_when_it_was_due_when_its_call_ran_and_how_long_it_took() -> None:
+    at = datetime(2026, 11, 21, 12, tzinfo=UTC)
+    query = Query(query_id=UUID(int=7), tenant="bench", user="u003", domain="movie_tag", text="none", asked_at=at)
+    draft = Draft(
+        query=query, answer=f"{at.timestamp() + 0.1:.6f} {at.timestamp() + 0.5:.6f} {at.timestamp() + 0.75:.6f}", base_model="simulated", base_ms=200.0
+    )
+    found = parse_answer(ReadRecord(at.timestamp() + 1.0, 2, 9, draft.to_bytes()))
+    assert (found.id, found.user, found.partition, found.offset) == (str(UUID(int=7)), "u003", 2, 9)
+    assert found.total_ms == pytest.approx(900)
+    assert found.added_ms == pytest.approx(700)
+    assert found.ended_s - found.began_s == pytest.approx(0.25)
+
+
+def test_what_was_added_is_the_sum_of_its_parts() -> None:
+    one = answer(asked=10.0, visible=10.5)
+    means = [values.mean for part, values in added_by_step([one]).items() if values and part != "due to asked"]
+    assert sum(means) == pytest.approx(one.added_ms)
+
+
+def test_repeats_are_the_answers_beyond_the_first_of_each_query() -> None:
+    assert repeats([answer(id="a"), answer(id="b"), answer(id="a"), answer(id="a")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("visible", "records", "per_s"),
+    [
+        ([1.0, 1.0, 2.0, 2.0, 3.0, 3.0], 4, 2.0),  # three commits of two: two intervals of a second
+        ([0.5, 1.0, 2.0, 9.0], 1, 1.0),  # what lies outside the window does not count
+        ([1.0, 1.0], 0, 0.0),
+        ([], 0, 0.0),
+    ],
+)
+def test_a_rate_counts_whole_intervals_between_commits(visible: list[float], records: int, per_s: float) -> None:
+    rate = steady_rate(visible, 1.0, 5.0)
+    assert rate.per_s == pytest.approx(per_s)
+    assert rate.seconds == 0.0 or rate.records == records
+
+
+def test_a_spread_names_percentiles_by_nearest_rank() -> None:
+    found = spread([float(value) for value in range(1, 101)])
+    assert found is not None
+    assert (found.count, found.mean, found.p50, found.p90, found.p99, found.max) == (100, 50.5, 50.0, 90.0, 99.0, 100.0)
+
+
+def test_nothing_has_no_spread() -> None:
+    assert spread([]) is None
+
+
+def test_a_partition_stands_still_from_one_answer_to_the_next_while_somebody_waits() -> None:
+    found = standstills([answer(asked=0.0, visible=1.0), answer(asked=0.5, visible=4.0), answer(asked=3.0, visible=4.5)])
+    assert [(one.from_s, one.to_s) for one in found] == [(0.0, 1.0), (1.0, 4.0), (4.0, 4.5)]
+
+
+def test_a_partition_without_questions_does_not_stand_still() -> None:
+    found = standstills([answer(asked=0.0, visible=1.0), answer(asked=8.0, visible=8.5)])
+    assert found[-1] == PartitionStandstill(0, 8.0, 8.5)
+
+
+def test_partitions_stand_still_each_for_itself() -> None:
+    found = standstills([answer(partition=0, asked=0.0, visible=1.0), answer(partition=1, asked=0.0, visible=3.0), answer(partition=0, asked=1.5, visible=2.0)])
+    assert {one.partition: one.seconds for one in found} == {0: 0.5, 1: 3.0}
+
+
+def test_an_answer_behind_a_later_question_of_its_user_is_out_of_order() -> None:
+    in_order = [answer(user="a", offset=0, asked=1.0), answer(user="b", offset=1, asked=0.5), answer(user="a", offset=2, asked=2.0)]
+    assert out_of_order(in_order) == 0
+    assert out_of_order([*in_order, answer(user="a", offset=3, asked=1.5), answer(user="a", offset=4, asked=1.7), answer(user="a", offset=5, asked=3.0)]) == 2

@@ -1,0 +1,61 @@
+"""The load's plan, its marks, and the simulated call."""
+
+from __future__ import annotations
+
+import itertools
+from uuid import UUID
+
+import pytest
+
+from bench.workers import load
+from bench.workers.call_behaviour import CallBehaviour, TimedBehaviour, parse_behaviour
+from bench.workers.load import QuerySchedule
+from bench.workers.process import Call, out_topic
+from infra.errors import PoisonMessage, RetryLater
+from tests.unit.workers.made import make_incoming, make_query
+
+
+def test_gaps_fill_the_planned_time_and_differ() -> None:
+    due = list(QuerySchedule("t", 200, rate=100.0, begin_at=50.0).due())
+    assert due == sorted(due)
+    assert due[-1] == pytest.approx(52.0)
+    assert len({round(after - before, 6) for before, after in itertools.pairwise(due)}) > 100
+
+
+def test_the_same_seed_gives_the_same_load() -> None:
+    assert list(QuerySchedule("t", 20, rate=10.0, seed=3).due()) == list(QuerySchedule("t", 20, rate=10.0, seed=3).due())
+
+
+def test_a_plan_survives_its_command_line() -> None:
+    plan = QuerySchedule("t", 20, 10.0, 7, 3, 12.5, TimedBehaviour(CallBehaviour.FLOOD, 99.25))
+    assert load.read_arguments(load.arguments(plan)) == plan
+
+
+def test_only_the_marked_users_queries_are_marked() -> None:
+    plan = QuerySchedule("t", 6, users=3, marked=TimedBehaviour(CallBehaviour.POISON))
+    texts = [plan.query(number, 1.0).text for number in range(6)]
+    assert [parse_behaviour(text).kind for text in texts] == [CallBehaviour.POISON, CallBehaviour.NONE, CallBehaviour.NONE] * 2
+
+
+def test_a_mark_reads_back() -> None:
+    assert parse_behaviour(TimedBehaviour(CallBehaviour.RETRY, 12.5).text) == TimedBehaviour(CallBehaviour.RETRY, 12.5)
+
+
+def test_a_call_takes_what_its_id_says_and_always_the_same() -> None:
+    call = Call(out_topic("out"), 0.05, 0.5)
+    drawn = [call.draw_s(UUID(int=number * 2**28)) for number in range(16)]
+    assert drawn[0] == 0.05
+    assert max(drawn) < 0.5
+    assert drawn == sorted(drawn) == [call.draw_s(UUID(int=number * 2**28)) for number in range(16)]
+
+
+async def test_a_poison_query_is_refused_for_good() -> None:
+    with pytest.raises(PoisonMessage):
+        await Call(out_topic("out"), 0.0, 0.0)(make_incoming(make_query(text=TimedBehaviour(CallBehaviour.POISON).text)))
+
+
+async def test_a_query_to_retry_fails_until_its_time_has_passed() -> None:
+    call = Call(out_topic("out"), 0.0, 0.0)
+    with pytest.raises(RetryLater):
+        await call(make_incoming(make_query(text=TimedBehaviour(CallBehaviour.RETRY, 1e12).text)))
+    assert await call(make_incoming(make_query(text=TimedBehaviour(CallBehaviour.RETRY, 1.0).text)))

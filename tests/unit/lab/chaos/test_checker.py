@@ -1,0 +1,180 @@
+"""The checker: a clean history has no anomaly, and every anomaly is found and named."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lab.chaos.checker import AnomalyKind, CheckResult, Fates, check
+from lab.chaos.records import SendOutcome
+from lab.chaos.segments import RecordFate
+from schemas.topics import CONTEXTS, DRAFTS, FEEDBACK, OUTCOMES, QUERIES, RESPONSES
+from tests.support.chaos_records import Tale, clean
+
+HEALED_S, BOUND_S = 10.0, 30.0
+
+
+def judged(tale: Tale, fates: Fates | None = None, *, ordered: bool = False, healed_s: float | None = HEALED_S) -> CheckResult:
+    return check(tale.sent, tale.seen, fates or {}, healed_s=healed_s, bound_s=BOUND_S, ordered=ordered)
+
+
+def found(verdict: CheckResult) -> list[tuple[AnomalyKind, str, str]]:
+    return [(anomaly.kind, anomaly.topic, anomaly.id) for anomaly in verdict.anomalies]
+
+
+def test_a_clean_history_is_valid() -> None:
+    verdict = judged(clean(), ordered=True)
+    assert verdict.is_valid
+    assert not any(verdict.counts.values())
+    assert verdict.observed["queries_ok"] == 3
+
+
+@given(st.lists(st.sampled_from(["ada", "bob", "eve"]), max_size=30), st.randoms(use_true_random=False))
+def test_a_clean_history_stays_valid_whoever_reads_it_in_what_order_and_how_often(users: list[str], rng: random.Random) -> None:
+    tale = Tale()
+    for number, user in enumerate(users):
+        tale.ask(f"q{number}", user=user)
+        tale.answer(f"q{number}", user=user)
+    tale.seen += [replace(one, seen_s=one.seen_s + 1) for one in tale.seen]
+    rng.shuffle(tale.seen)
+    assert judged(tale, ordered=True).is_valid
+
+
+def test_an_acknowledged_query_without_a_response_is_lost_and_unseen() -> None:
+    tale = clean()
+    tale.ask("q4")
+    assert found(judged(tale)) == [(AnomalyKind.LOST_WRITE, RESPONSES.name, "q4"), (AnomalyKind.UNSEEN, RESPONSES.name, "q4")]
+
+
+def test_an_acknowledged_record_that_is_not_on_its_topic_is_lost() -> None:
+    tale = clean()
+    tale.ask("q4", stored=False)
+    tale.answer("q4")
+    assert found(judged(tale)) == [(AnomalyKind.LOST_WRITE, QUERIES.name, "q4")]
+
+
+def test_a_query_of_unknown_fate_may_be_answered_or_not() -> None:
+    tale = clean()
+    tale.ask("q4", outcome=SendOutcome.INFO)
+    tale.answer("q4")
+    tale.ask("q5", outcome=SendOutcome.INFO, stored=False)
+    assert judged(tale).is_valid
+
+
+def test_a_response_to_what_was_never_sent_is_a_phantom() -> None:
+    tale = clean()
+    tale.answer("nobody's")
+    tale.ask("q4", outcome=SendOutcome.FAIL, stored=False)
+    tale.answer("q4")
+    assert {(kind, id) for kind, _, id in found(judged(tale))} == {(AnomalyKind.PHANTOM, "nobody's"), (AnomalyKind.PHANTOM, "q4")}
+
+
+def test_a_second_response_is_a_duplicate_and_its_cause_is_told() -> None:
+    tale = clean()
+    tale.record(RESPONSES.name, "q1")
+    verdict = judged(tale)
+    assert found(verdict) == [(AnomalyKind.DUPLICATE, RESPONSES.name, "q1")]
+    assert verdict.anomalies[0].where == "responses-0@0 responses-0@3"
+    assert verdict.causes == {"draft-twice": 0, "context-twice": 0, "made-here": 1}
+
+
+def test_a_second_response_to_a_context_that_came_twice_is_told_apart() -> None:
+    tale = clean()
+    tale.record(CONTEXTS.name, "q1")
+    tale.record(RESPONSES.name, "q1")
+    verdict = judged(tale)
+    assert found(verdict) == [(AnomalyKind.DUPLICATE, RESPONSES.name, "q1")]
+    assert verdict.causes["context-twice"] == 1
+
+
+def test_a_second_draft_is_a_duplicate_and_a_second_context_is_not() -> None:
+    tale = clean()
+    tale.record(CONTEXTS.name, "q2")
+    assert judged(tale).is_valid
+    tale.record(DRAFTS.name, "q1")
+    assert found(judged(tale)) == [(AnomalyKind.DUPLICATE, DRAFTS.name, "q1")]
+
+
+def test_one_record_given_twice_is_no_duplicate() -> None:
+    tale = clean()
+    tale.seen += tale.seen
+    assert judged(tale).is_valid
+
+
+def test_a_query_that_is_on_its_topic_twice_may_be_answered_twice() -> None:
+    tale = clean()
+    tale.record(QUERIES.name, "q1")
+    tale.answer("q1")
+    verdict = judged(tale)
+    assert verdict.is_valid
+    assert verdict.observed["queries_on_topic_twice"] == 1
+
+
+def test_a_repeat_with_another_id_is_counted() -> None:
+    tale = clean()
+    tale.record(RESPONSES.name, "q1", id="made up")
+    assert judged(tale).observed["repeats_with_another_id"] == 1
+
+
+def test_what_became_of_feedback_is_counted() -> None:
+    tale = clean()
+    for query in ("q1", "q2"):
+        tale.record(FEEDBACK.name, query)
+    for _ in range(3):
+        tale.record(OUTCOMES.name, "q1")
+    verdict = judged(tale)
+    assert verdict.is_valid
+    assert (verdict.observed["feedback_without_outcome"], verdict.observed["outcomes_repeated"]) == (1, 2)
+
+
+def test_a_response_that_comes_too_late_after_healing_is_unseen() -> None:
+    tale = clean()
+    tale.ask("late")
+    tale.answer("late", at_s=HEALED_S + BOUND_S + 0.1)
+    tale.ask("in time")
+    tale.answer("in time", at_s=HEALED_S + BOUND_S)
+    assert found(judged(tale)) == [(AnomalyKind.UNSEEN, RESPONSES.name, "late")]
+
+
+def test_the_bound_counts_from_the_acknowledgement_of_what_was_asked_after_healing() -> None:
+    tale = clean()
+    tale.ask("q4", at_s=HEALED_S + 20)
+    tale.answer("q4", at_s=HEALED_S + 20 + BOUND_S)
+    assert judged(tale).is_valid
+
+
+def test_a_system_that_never_healed_has_only_what_is_lost() -> None:
+    tale = clean()
+    tale.ask("q4")
+    assert {kind for kind, _, _ in found(judged(tale, healed_s=None))} == {AnomalyKind.LOST_WRITE, AnomalyKind.UNSEEN}
+
+
+def test_what_the_log_says_was_aborted_or_never_committed_may_not_be_read() -> None:
+    fates: Fates = {
+        (RESPONSES.name, 0): {0: RecordFate.COMMITTED, 1: RecordFate.ABORTED, 2: RecordFate.OPEN},
+        (DRAFTS.name, 0): {0: RecordFate.COMMITTED, 1: RecordFate.COMMITTED},
+    }
+    verdict = judged(clean(), fates)
+    assert {one.kind for one in verdict.anomalies} == {AnomalyKind.ABORTED_READ}
+    assert {one.where for one in verdict.anomalies} == {"responses-0@1 aborted", "responses-0@2 open", "drafts-0@2 not in the log"}
+
+
+def test_what_was_committed_must_be_read() -> None:
+    fates: Fates = {(RESPONSES.name, 0): dict.fromkeys(range(4), RecordFate.COMMITTED), (OUTCOMES.name, 0): {0: RecordFate.COMMITTED}}
+    verdict = judged(clean(), fates)
+    assert [(one.kind, one.where) for one in verdict.anomalies] == [(AnomalyKind.UNREAD, "responses-0@3")]
+
+
+def test_answers_out_of_a_user_s_order_are_counted_and_judged_where_order_was_asked_for() -> None:
+    tale = Tale()
+    for query, user in (("q1", "ada"), ("q2", "ada"), ("q3", "bob")):
+        tale.ask(query, user=user)
+    for query, user in (("q3", "bob"), ("q2", "ada"), ("q1", "ada")):
+        tale.answer(query, user=user)
+    assert judged(tale).is_valid
+    assert judged(tale).counts["out-of-order"] == 1
+    assert judged(tale).observed["keys_out_of_order"] == 1
+    assert found(judged(tale, ordered=True)) == [(AnomalyKind.OUT_OF_ORDER, RESPONSES.name, "q1")]

@@ -1,0 +1,38 @@
+"""What the processes did, as their supervisor told it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from infra.local.record import ProcessRecord, State
+from lab.chaos.faults import PerformedFault, ProcessLog
+from lab.chaos.plan import Fault, FaultKind
+
+
+def seen(diary: ProcessLog, at_s: float, state: State, restarts: int, pid: int | None = 7) -> None:
+    diary.look([ProcessRecord(name="base", state=state, pid=pid, restarts=restarts, log=Path("base.log"))], at_s)
+
+
+def test_a_recovery_lasts_from_the_end_to_the_next_service() -> None:
+    diary = ProcessLog()
+    seen(diary, 0, State.STARTING, 0)
+    seen(diary, 5, State.READY, 0)
+    seen(diary, 10, State.READY, 0, pid=None)
+    seen(diary, 10.1, State.STARTING, 1)
+    seen(diary, 14, State.READY, 1)
+    assert diary.recoveries_s() == {"base": [4.0]}
+
+
+def test_what_does_not_change_is_written_once() -> None:
+    diary = ProcessLog()
+    for at_s in range(5):
+        seen(diary, at_s, State.READY, 0)
+    assert len(diary.changes) == 1
+
+
+def test_ends_that_nobody_asked_for_are_told() -> None:
+    diary = ProcessLog()
+    seen(diary, 0, State.READY, 3)
+    done = [PerformedFault(Fault(kind, "base", 0.0), 0.0, 0.0, 7) for kind in (FaultKind.KILL, FaultKind.PAUSE, FaultKind.RESTART)]
+    assert diary.unasked_ends(done) == {"base": 1}
+    assert diary.unasked_ends([*done, done[0]]) == {}

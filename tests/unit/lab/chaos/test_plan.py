@@ -1,0 +1,54 @@
+"""The plan of faults: the same from the same seed, everybody's share, and rest between two hits."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from lab.chaos.plan import BASE_LINK, BROKER_LINK, KILLS_AND_PAUSES, LEAST_REST_S, PROCESSES, QUIET_S, WARM_UP_S, FaultKind, draw
+
+TEN_MINUTES_S = 600.0
+SESSION_S = 10.0
+SEEDS = range(10)
+
+
+def test_the_same_seed_gives_the_same_plan_and_another_another() -> None:
+    assert draw(7, TEN_MINUTES_S, SESSION_S) == draw(7, TEN_MINUTES_S, SESSION_S) != draw(8, TEN_MINUTES_S, SESSION_S)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_ten_minutes_kill_and_pause_forty_times_and_every_process_thrice_each_way(seed: int) -> None:
+    plan = draw(seed, TEN_MINUTES_S, SESSION_S)
+    hits = Counter((fault.kind, fault.target) for fault in plan.faults if fault.kind in KILLS_AND_PAUSES)
+    assert plan.kills_and_pauses >= 40
+    assert min(hits[kind, name] for kind in KILLS_AND_PAUSES for name in PROCESSES) >= 3
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_every_kind_of_fault_occurs_and_links_are_never_killed(seed: int) -> None:
+    faults = draw(seed, TEN_MINUTES_S, SESSION_S).faults
+    assert {fault.kind for fault in faults} == set(FaultKind)
+    assert {fault.kind for fault in faults if fault.target == BROKER_LINK} == {FaultKind.DELAY, FaultKind.HOLD, FaultKind.CUT}
+    assert {fault.kind for fault in faults if fault.target == BASE_LINK} == {FaultKind.SLOW_BASE, FaultKind.FAILING_BASE}
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_some_pauses_outlast_the_session(seed: int) -> None:
+    pauses = [fault.for_s for fault in draw(seed, TEN_MINUTES_S, SESSION_S).faults if fault.kind is FaultKind.PAUSE]
+    assert min(pauses) < SESSION_S < max(pauses)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_no_process_is_ended_so_often_that_its_supervisor_gives_up(seed: int) -> None:
+    ends = [fault for fault in draw(seed, TEN_MINUTES_S, SESSION_S).faults if fault.kind in (FaultKind.KILL, FaultKind.RESTART)]
+    for one in ends:
+        assert sum(other.target == one.target and 0 <= other.at_s - one.at_s < 60 for other in ends) <= 60 / LEAST_REST_S + 1
+
+
+@pytest.mark.parametrize("load_s", [20.0, 60.0, TEN_MINUTES_S])
+def test_the_load_begins_and_ends_alone(load_s: float) -> None:
+    faults = draw(1, load_s, SESSION_S).faults
+    assert min(fault.at_s for fault in faults) >= WARM_UP_S
+    assert max(fault.ends_s for fault in faults) <= load_s - min(QUIET_S, load_s / 4) + 0.01
+    assert [fault.at_s for fault in faults] == sorted(fault.at_s for fault in faults)

@@ -1,0 +1,140 @@
+"""The proxy on real sockets, between a client and a server that answers in capitals."""
+
+from __future__ import annotations
+
+import socket
+import socketserver
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from lab.chaos.proxy import Delay, Hold, Mode, PassThrough, Proxy, RefuseRequests, ResetConnections
+
+BOUND_S = 10.0
+#: How long silence is listened to.
+SILENCE_S = 0.2
+
+
+class Shouting(socketserver.BaseRequestHandler):
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # what the proxy does to its connections is what is tested
+            while heard := self.request.recv(4096):
+                self.request.sendall(heard.upper())
+
+
+class Server(socketserver.ThreadingTCPServer):
+    daemon_threads = True
+
+
+@pytest.fixture
+def proxy() -> Iterator[Proxy]:
+    with Server(("127.0.0.1", 0), Shouting) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        with Proxy("127.0.0.1", lambda: server.server_address[1]) as running:
+            yield running
+        server.shutdown()
+        thread.join(BOUND_S)
+
+
+@pytest.fixture
+def client(proxy: Proxy) -> Iterator[socket.socket]:
+    with connect(proxy) as connected:
+        yield connected
+
+
+def connect(proxy: Proxy) -> socket.socket:
+    return socket.create_connection((proxy.host, proxy.port), timeout=BOUND_S)
+
+
+def said(client: socket.socket, word: bytes) -> bytes:
+    client.sendall(word)
+    return client.recv(100)
+
+
+def is_gone(client: socket.socket) -> bool:
+    try:
+        return said(client, b"word") == b""
+    except ConnectionError:
+        return True
+
+
+def is_refused(proxy: Proxy) -> bool:
+    """Whether a new connection ends, be it while it is made or with its first word: which of the two is a race."""
+    try:
+        with connect(proxy) as new:
+            return is_gone(new)
+    except ConnectionError:
+        return True
+
+
+def test_it_passes_everything_on(client: socket.socket) -> None:
+    assert [said(client, b"one"), said(client, b"two")] == [b"ONE", b"TWO"]
+
+
+def test_an_end_is_passed_on(client: socket.socket) -> None:
+    client.sendall(b"last")
+    client.shutdown(socket.SHUT_WR)
+    assert client.recv(100) == b"LAST"
+    assert client.recv(100) == b""
+
+
+@pytest.mark.parametrize("mode", [Hold(), Delay(BOUND_S / 2)])
+def test_what_is_held_or_late_is_not_there_at_once(proxy: Proxy, client: socket.socket, mode: Mode) -> None:
+    proxy.set(mode)
+    client.settimeout(SILENCE_S)
+    with pytest.raises(TimeoutError):
+        said(client, b"word")
+
+
+def test_what_was_held_arrives_when_it_is_over(proxy: Proxy, client: socket.socket) -> None:
+    proxy.set(Hold())
+    client.sendall(b"word")
+    proxy.set(PassThrough())
+    assert client.recv(100) == b"WORD"
+
+
+def test_what_is_late_arrives_in_order(proxy: Proxy, client: socket.socket) -> None:
+    proxy.set(Delay(0.1))
+    client.sendall(b"one ")
+    proxy.set(PassThrough())
+    client.sendall(b"two")
+    heard = b""
+    while len(heard) < 7:
+        heard += client.recv(100)
+    assert heard == b"ONE TWO"
+
+
+def test_a_cut_resets_old_and_new_connections(proxy: Proxy, client: socket.socket) -> None:
+    assert said(client, b"word") == b"WORD"
+    proxy.set(ResetConnections())
+    assert is_gone(client)
+    assert is_refused(proxy)
+
+
+def test_after_a_cut_a_new_connection_works(proxy: Proxy) -> None:
+    proxy.set(ResetConnections())
+    proxy.set(PassThrough())
+    with connect(proxy) as client:
+        assert said(client, b"word") == b"WORD"
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_request_is_answered_instead_of_passed_on(proxy: Proxy, status: int) -> None:
+    proxy.set(RefuseRequests(status))
+    request = urllib.request.Request(f"http://{proxy.host}:{proxy.port}/v1", data=b"x" * 100_000)
+    with pytest.raises(urllib.error.HTTPError) as raised:
+        urllib.request.urlopen(request, timeout=BOUND_S)
+    with raised.value as answer:
+        assert answer.code == status
+
+
+def test_a_target_that_is_away_is_a_connection_that_ends() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    with Proxy("127.0.0.1", lambda: port) as proxy:
+        assert is_refused(proxy)

@@ -1,0 +1,38 @@
+"""The ledger and what was seen, on disk and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lab.chaos.records import SeenRecord, SendOutcome, SentLog, SentRecord, first_of_each_record, read_seen, read_sent, write_seen
+
+SEEN = SeenRecord("responses", 1, 5, "t/ada", "id", "q1", 2.5, "personalized")
+
+
+def test_outcomes_reach_the_file_and_what_has_none_is_unknown(tmp_path: Path) -> None:
+    with SentLog(tmp_path / "ledger.jsonl") as ledger:
+        for id in ("a", "b", "c"):
+            ledger.note(SentRecord("queries", id, "t/ada", 1.0))
+        ledger.settle("b", SendOutcome.OK, 1.5, 3, 42)
+        ledger.settle("a", SendOutcome.FAIL, 1.6)
+    read = read_sent(tmp_path / "ledger.jsonl")
+    assert sorted(read, key=lambda one: one.id) == sorted(ledger.sent, key=lambda one: one.id)
+    assert {one.id: one.outcome for one in read} == {"a": SendOutcome.FAIL, "b": SendOutcome.OK, "c": SendOutcome.INFO}
+    assert next(one for one in read if one.id == "b").offset == 42
+
+
+def test_an_outcome_that_comes_after_the_end_is_still_known(tmp_path: Path) -> None:
+    with SentLog(tmp_path / "ledger.jsonl") as ledger:
+        ledger.note(SentRecord("queries", "a", "t/ada", 1.0))
+    ledger.settle("a", SendOutcome.OK, 2.0, 0, 0)
+    assert [one.outcome for one in ledger.sent] == [SendOutcome.OK]
+
+
+def test_what_was_seen_is_read_back(tmp_path: Path) -> None:
+    write_seen(tmp_path / "seen.jsonl", [SEEN])
+    assert read_seen(tmp_path / "seen.jsonl") == [SEEN]
+
+
+def test_a_record_is_seen_when_the_first_reader_has_it() -> None:
+    later = SeenRecord("responses", 1, 5, "t/ada", "id", "q1", 9.0, "personalized")
+    assert first_of_each_record([later, SEEN]) == [SEEN]

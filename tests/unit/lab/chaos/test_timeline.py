@@ -1,0 +1,33 @@
+"""How long answers took and how long a partition stood still."""
+
+from __future__ import annotations
+
+from lab.chaos.timeline import AnsweredQuery, LongestStandstill, answered, latencies_ms, per_second, standstills
+from tests.support.chaos_records import Tale
+
+
+def test_only_acknowledged_queries_with_a_response_count_by_its_first() -> None:
+    tale = Tale()
+    tale.ask("q1", at_s=1.0)
+    tale.answer("q1", at_s=3.0)
+    tale.answer("q1", at_s=2.0)
+    tale.ask("q2", at_s=1.0)
+    assert answered(tale.sent, tale.seen) == [AnsweredQuery(0, 1.0, 2.0)]
+
+
+def test_a_partition_stands_still_while_it_has_open_queries_and_answers_none() -> None:
+    answers = [AnsweredQuery(0, 0.0, 1.0), AnsweredQuery(0, 9.0, 10.0), AnsweredQuery(0, 2.0, 30.0), AnsweredQuery(1, 5.0, 5.5)]
+    assert standstills(sorted(answers, key=lambda one: one.seen_s)) == [LongestStandstill(0, 10.0, 20.0), LongestStandstill(1, 5.0, 0.5)]
+
+
+def test_a_partition_that_nobody_asked_did_not_stand_still() -> None:
+    assert standstills([AnsweredQuery(0, 0.0, 1.0), AnsweredQuery(0, 100.0, 101.5)]) == [LongestStandstill(0, 100.0, 1.5)]
+
+
+def test_latencies_of_none_are_none() -> None:
+    assert latencies_ms([]) == {"p50": None, "p99": None, "max": None}
+    assert latencies_ms([AnsweredQuery(0, 0.0, 1.0), AnsweredQuery(0, 0.0, 3.0)]) == {"p50": 1000.0, "p99": 3000.0, "max": 3000.0}
+
+
+def test_moments_are_counted_by_second() -> None:
+    assert per_second([1.2, 0.1, 1.9]) == {0: 1, 1: 2}

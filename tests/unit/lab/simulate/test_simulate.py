@@ -1,0 +1,144 @@
+"""The simulation finds what it is there to find: each test breaks the runtime in one way and looks for the seed that shows it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from lab.simulate.checker import anomalies
+from lab.simulate.run import simulate
+from lab.simulate.scenario import HandlerOutcome, SimulatedQuestion, scenario
+from lab.simulate.virtual_time import Stuck, run_in_virtual_time
+from workers.runtime import fair_queue, offsets, partition_state, worker
+from workers.runtime.broker import NotConfirmed, ResumePoint
+
+SEEDS = 1000
+
+
+def anything(seed: int) -> bool:
+    return True
+
+
+def first_found(word: str | tuple[str, ...], wanted: Callable[[int], bool] = anything) -> str:
+    """The first anomaly of this kind among the seeds; an assertion when none of them shows any."""
+    for seed in filter(wanted, range(SEEDS)):
+        if found := [each for each in simulate(seed).anomalies if each.startswith(word)]:
+            return found[0]
+    raise AssertionError(f"no {word} in {SEEDS} seeds")
+
+
+def exactly_once(seed: int) -> bool:
+    return scenario(seed).exactly_once
+
+
+def test_the_same_seed_gives_the_same_trace() -> None:
+    assert simulate(7).trace == simulate(7).trace
+    assert simulate(7).digest != simulate(8).digest
+
+
+def test_an_idle_hour_passes_at_once_and_what_would_hang_is_named() -> None:
+    async def hour() -> float:
+        await asyncio.sleep(3600)
+        return asyncio.get_running_loop().time()
+
+    async def deadlock() -> None:
+        await asyncio.Event().wait()
+
+    async def circles() -> None:
+        while True:  # noqa: ASYNC110  # this is the point
+            await asyncio.sleep(0)
+
+    assert run_in_virtual_time(hour()) == 3600
+    with pytest.raises(Stuck, match="without a moment"):
+        run_in_virtual_time(circles())
+    with pytest.raises(Stuck):
+        run_in_virtual_time(deadlock())
+
+
+def test_a_worker_that_takes_a_refused_commit_for_granted_loses_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def granted(self: Any) -> None:
+        await self._start_producer()
+        self._books.settle(self._books.batch(500))
+
+    monkeypatch.setattr(worker.Worker, "_recover", granted)
+    assert first_found("lost-write")
+
+
+def test_a_worker_that_does_not_ask_what_became_of_a_commit_answers_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def not_asking(self: Any) -> None:
+        await self._start_producer()
+
+    monkeypatch.setattr(worker.Worker, "_recover", not_asking)
+    assert first_found("duplicate", exactly_once)
+
+
+def test_a_commit_without_the_map_of_what_is_finished_answers_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(offsets, "encode", lambda position, end, unfinished: "")
+    assert first_found("duplicate", exactly_once)
+
+
+def test_a_worker_that_keeps_what_it_has_lost_answers_twice_or_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker.Worker, "lost", lambda self, partitions: None)
+    assert first_found(("duplicate", "crash"), exactly_once)
+
+
+def test_a_late_last_commit_that_drops_the_next_assignment_loses_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def revoked(self: Any, partitions: set[int]) -> None:
+        await self._commit()
+        self._abandon(self._books.assignments(partitions))
+
+    monkeypatch.setattr(worker.Worker, "revoked", revoked)
+    assert first_found("lost-write", lambda seed: seed == 912)  # one seed in a thousand
+
+
+def test_a_worker_without_a_memory_for_ids_answers_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(partition_state.AssignedPartitions, "_is_repeat", lambda self, partition, id: False)
+    assert first_found("duplicate", exactly_once)
+
+
+def test_a_memory_for_ids_that_does_not_outlive_the_process_answers_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+    assign = partition_state.AssignedPartitions.assign
+    monkeypatch.setattr(partition_state.AssignedPartitions, "assign", lambda self, number, assigned: assign(self, number, ResumePoint(assigned.committed)))
+    assert first_found("duplicate", exactly_once)
+
+
+def test_a_schedule_that_closes_no_key_answers_out_of_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    init = fair_queue.FairQueue.__init__
+    monkeypatch.setattr(fair_queue.FairQueue, "__init__", lambda self, *, ordered, counted: init(self, ordered=False, counted=counted))
+    assert first_found("out-of-order")
+
+
+def test_a_worker_that_dies_of_a_refused_commit_is_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def dying(self: Any) -> None:
+        raise NotConfirmed("seen by nobody")
+
+    monkeypatch.setattr(worker.Worker, "_recover", dying)
+    assert first_found("crash")
+
+
+def question(number: int, fate: HandlerOutcome = HandlerOutcome.FINE, *, user: str = "u", repeats: int = 0) -> SimulatedQuestion:
+    return SimulatedQuestion(number, user, float(number), fate, 0.1, repeats)
+
+
+@pytest.mark.parametrize(
+    ("asked", "answers", "letters", "found"),
+    [
+        ([question(0), question(1)], [(0, 0), (0, 1)], [], []),
+        ([question(0)], [], [], ["lost-write: question 0 (fine)"]),
+        ([question(0)], [(0, 0), (0, 0)], [], ["duplicate: question 0 answered 2 times"]),
+        ([question(0), question(1)], [(0, 1), (0, 0)], [], ["out-of-order: question 0 of u answered after 1"]),
+        ([question(0)], [(0, 0), (0, 9)], [], ["phantom: answer to question 9"]),
+        ([question(0, HandlerOutcome.POISON)], [], [0], []),
+        ([question(0, HandlerOutcome.POISON, repeats=1)], [], [0, 0], []),
+        ([question(0, HandlerOutcome.POISON)], [], [0, 0], ["duplicate: question 0 set aside 2 times"]),
+        ([question(0, HandlerOutcome.POISON)], [(0, 0)], [0], ["wrong end: question 0 (poison) ended as another fate"]),
+    ],
+)
+def test_the_checker_names_what_is_wrong(
+    asked: Sequence[SimulatedQuestion], answers: Sequence[tuple[int, int]], letters: Sequence[int], found: list[str]
+) -> None:
+    users = {q.number: q.user for q in asked}
+    assert anomalies(asked, answers, letters, exactly_once=True, ordered=True, users=users) == found
