@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from infra.errors import PoisonMessage, RetryLater
+from infra.process.circuit_breaker import CircuitBreaker
 from schemas.contexts import Context, HistoryItem, RetrievalStatus
 from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import Envelope
@@ -23,7 +24,6 @@ from streams.app.records import ConsumedRecord, ProducedRecord, dead_letter_for,
 from streams.index.embedder import Embedder
 from streams.index.history_index import HistoryIndex, Vector
 from streams.index.tenant_filter import Scope
-from streams.retrieval.breaker import Breaker
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ CONTEXT_BYTES = MAX_MESSAGE_BYTES // 2
 #: A search takes milliseconds; one that takes this long has failed. The second attempt is for a stale connection.
 SEARCH_S = 2.0
 ATTEMPTS = 2
+#: The first and the longest pause of the circuit breaker after a failed search.
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.1, 5.0
 
 
 def _utc_now() -> datetime:
@@ -46,12 +48,14 @@ class RetrievalProcessor:
     batch = 16
     linger_s = 0.001  # takes only what has arrived, so that no query waits
 
-    def __init__(self, embedder: Embedder, index: HistoryIndex, k_max: int, *, now: Callable[[], datetime] = _utc_now, breaker: Breaker | None = None) -> None:
+    def __init__(
+        self, embedder: Embedder, index: HistoryIndex, k_max: int, *, now: Callable[[], datetime] = _utc_now, breaker: CircuitBreaker | None = None
+    ) -> None:
         self._embedder = embedder
         self._index = index
         self._k_max = k_max
         self._now = now
-        self._breaker = breaker or Breaker()
+        self._breaker = breaker or CircuitBreaker(FIRST_PAUSE_S, LONGEST_PAUSE_S)
 
     async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
         """One context for each readable draft, in order, and dead letters for the others. Never raises RetryLater."""
@@ -82,7 +86,7 @@ class RetrievalProcessor:
             return RetrievalStatus.NOT_NEEDED
         if self._left_s(draft) <= 0:
             return RetrievalStatus.DEADLINE_PASSED
-        return RetrievalStatus.INDEX_AWAY if self._breaker.is_open else None
+        return RetrievalStatus.INDEX_AWAY if self._breaker.pause_left_s else None
 
     async def _search(self, draft: Draft, vector: Vector) -> tuple[list[HistoryItem], RetrievalStatus]:
         query, reason = draft.query, ""
@@ -100,7 +104,7 @@ class RetrievalProcessor:
                     return [], RetrievalStatus.DEADLINE_PASSED
                 reason = f"no answer within {SEARCH_S:g} s"
             else:
-                self._breaker.worked()
+                self._breaker.succeeded()
                 return items, RetrievalStatus.SEARCHED
         log.warning("the index is away; contexts go out without history", extra={"reason": reason, "for_s": self._breaker.failed()})
         return [], RetrievalStatus.INDEX_AWAY

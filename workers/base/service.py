@@ -9,8 +9,7 @@ from infra.process.lifecycle import mark_ready
 from infra.settings import Settings
 from schemas.queries import Query
 from schemas.topics import QUERIES
-from workers.base.answerer import Answerer
-from workers.base.breaker import Breaker
+from workers.base.answerer import Answerer, base_breaker
 from workers.endpoints.client import ChatEndpoint
 from workers.runtime.handler import HandlerSpec
 from workers.runtime.retry import Backoff
@@ -28,7 +27,7 @@ def worker(settings: Settings) -> Worker[Query]:
         raise BadSetting("base.url is empty: set OPENAI_BASE_URL=http://HOST:PORT/v1, or start the local stack with `retouch up`")
     key = base.api_key.get_secret_value() if base.api_key else None
     endpoint = ChatEndpoint(base.url, base.model, api_key=key, timeout_s=base.timeout_s, concurrency=base.concurrency)
-    answerer = Answerer(endpoint, base, Breaker(base.breaker_failures, base.breaker_open_s))
+    answerer = Answerer(endpoint, base, base_breaker(base))
     spec = HandlerSpec(QUERIES, answerer, deadline=lambda query: query.deadline, degrade=answerer.degraded)
     backoff = Backoff(attempts=base.attempts, first_s=0.2, longest_s=30.0)
     return Worker(settings, name="base", spec=spec, concurrency=base.concurrency, lifespan=lambda: endpoint, backoff=backoff)

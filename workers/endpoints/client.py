@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import aiohttp
 
@@ -41,6 +41,12 @@ class PromptRefused(RetouchError):
 class ChatAnswer:
     text: str
     usage: Usage
+
+
+class ChatClient(Protocol):
+    """What callers use of a ChatEndpoint."""
+
+    async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any] | None = None) -> ChatAnswer: ...
 
 
 class ChatEndpoint:

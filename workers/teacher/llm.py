@@ -7,7 +7,6 @@ rewrite this leads to. Its prompt asks for what the checks look for; the checks 
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -16,7 +15,7 @@ from schemas.outcomes import Outcome
 from schemas.prompts import PromptStyle, base_prompt, item_text
 from schemas.rewriting import Rewrite
 from schemas.trajectories import Teacher as Signature
-from workers.endpoints.client import ChatAnswer, PromptRefused
+from workers.endpoints.client import ChatClient, PromptRefused
 from workers.teacher.checks import ReasoningLength
 from workers.teacher.reasoning_teacher import Rejection, RejectionReason, truth_of
 
@@ -54,14 +53,8 @@ class _Answer(BaseModel):
     personalized: str
 
 
-class Asks(Protocol):
-    """What is needed of an endpoint (workers.endpoints.client)."""
-
-    async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any]) -> ChatAnswer: ...
-
-
 class LlmTeacher:
-    def __init__(self, endpoint: Asks, model: str, brevity: ReasoningLength) -> None:
+    def __init__(self, endpoint: ChatClient, model: str, brevity: ReasoningLength) -> None:
         self._endpoint = endpoint
         self._brevity = brevity
         self.signature = Signature(name=NAME, model=model, prompt_digest=hashlib.sha256(PROMPT.encode()).hexdigest())

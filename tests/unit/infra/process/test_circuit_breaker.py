@@ -5,47 +5,55 @@ import asyncio
 import pytest
 
 from infra.errors import RetryLater
-from workers.base.breaker import LONGEST, Breaker
-from workers.runtime.clock import ManualClock
+from infra.process.circuit_breaker import CircuitBreaker
+from infra.telemetry.metrics import BREAKER_STATE
 
-OPEN_S = 3.0
-
-
-def made(failures: int = 3) -> tuple[Breaker, ManualClock]:
-    clock = ManualClock()
-    return Breaker(failures, OPEN_S, clock), clock
+OPEN_S, LONGEST_S = 3.0, 20.0
 
 
-def call(breaker: Breaker, error: BaseException | None = None) -> None:
+class FakeTime:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def breaker_and_time(failures: int = 3) -> tuple[CircuitBreaker, FakeTime]:
+    time = FakeTime()
+    return CircuitBreaker(OPEN_S, LONGEST_S, failures=failures, endpoint="base", now=time), time
+
+
+def call(breaker: CircuitBreaker, error: BaseException | None = None) -> None:
     with breaker.call():
         if error:
             raise error
 
 
-def fail(breaker: Breaker, times: int = 1) -> None:
+def fail(breaker: CircuitBreaker, times: int = 1) -> None:
     for _ in range(times):
-        with pytest.raises(RetryLater, match="away"):
-            call(breaker, RetryLater("away"))
+        with pytest.raises(RetryLater, match="no answer"):
+            call(breaker, RetryLater("no answer"))
 
 
-def left_alone_s(breaker: Breaker) -> float:
-    """For how long a caller is told to stay away."""
-    with pytest.raises(RetryLater, match="left alone") as refused:
+def rejected_for_s(breaker: CircuitBreaker) -> float:
+    """The pause that a rejected caller gets."""
+    with pytest.raises(RetryLater, match="calls to it pause") as rejected:
         call(breaker)
-    return refused.value.after_s
+    return rejected.value.after_s
 
 
-def test_failures_in_a_row_open_it_and_callers_are_told_for_how_long() -> None:
-    breaker, _ = made()
+def test_failures_in_a_row_open_it_and_callers_get_the_time_to_wait() -> None:
+    breaker, _ = breaker_and_time()
     fail(breaker, 2)
     assert not breaker.is_open
     fail(breaker)
     assert breaker.is_open
-    assert left_alone_s(breaker) == OPEN_S
+    assert rejected_for_s(breaker) == OPEN_S
 
 
 def test_a_success_between_failures_keeps_it_closed() -> None:
-    breaker, _ = made()
+    breaker, _ = breaker_and_time()
     for _ in range(5):
         fail(breaker, 2)
         call(breaker)
@@ -53,50 +61,50 @@ def test_a_success_between_failures_keeps_it_closed() -> None:
 
 
 @pytest.mark.parametrize(("error", "counts"), [(TimeoutError(), True), (ValueError(), False)])
-def test_a_call_that_was_cut_off_is_a_failure_and_any_other_error_an_answer(error: Exception, counts: bool) -> None:
-    breaker, _ = made()
+def test_a_timeout_is_a_failure_and_any_other_error_is_an_answer(error: Exception, counts: bool) -> None:
+    breaker, _ = breaker_and_time()
     fail(breaker, 2)
     with pytest.raises(type(error)):
         call(breaker, error)
     assert breaker.is_open == counts
 
 
-async def test_when_its_time_is_over_one_call_tries_and_a_success_closes_it() -> None:
-    breaker, clock = made()
+def test_after_the_pause_one_call_tries_and_a_success_closes_it() -> None:
+    breaker, time = breaker_and_time()
     fail(breaker, 3)
-    await clock.advance(OPEN_S)
+    time.now += OPEN_S
     with breaker.call():
-        assert left_alone_s(breaker) == OPEN_S / 4, "one at a time"
+        assert rejected_for_s(breaker) == OPEN_S / 4, "one at a time"
     assert not breaker.is_open
     call(breaker)
 
 
-async def test_a_try_that_fails_doubles_the_time_up_to_a_bound() -> None:
-    breaker, clock = made()
+def test_a_failed_trial_doubles_the_pause_up_to_a_limit() -> None:
+    breaker, time = breaker_and_time()
     fail(breaker, 3)
     waits = []
     for _ in range(6):
-        waits.append(left_alone_s(breaker))
-        await clock.advance(waits[-1])
+        waits.append(rejected_for_s(breaker))
+        time.now += waits[-1]
         fail(breaker)
-    assert waits == [OPEN_S * factor for factor in (1, 2, 4, LONGEST, LONGEST, LONGEST)]
+    assert waits == [OPEN_S, 2 * OPEN_S, 4 * OPEN_S, LONGEST_S, LONGEST_S, LONGEST_S]
 
 
-async def test_after_a_success_the_time_begins_small_again() -> None:
-    breaker, clock = made()
+def test_after_a_success_the_first_pause_is_short_again() -> None:
+    breaker, time = breaker_and_time()
     fail(breaker, 3)
-    await clock.advance(OPEN_S)
+    time.now += OPEN_S
     fail(breaker)
-    await clock.advance(2 * OPEN_S)
+    time.now += 2 * OPEN_S
     call(breaker)
     fail(breaker, 3)
-    assert left_alone_s(breaker) == OPEN_S
+    assert rejected_for_s(breaker) == OPEN_S
 
 
-async def test_a_try_that_is_cancelled_says_nothing_and_lets_another_try() -> None:
-    breaker, clock = made()
+def test_a_cancelled_trial_decides_nothing_and_another_may_try() -> None:
+    breaker, time = breaker_and_time()
     fail(breaker, 3)
-    await clock.advance(OPEN_S)
+    time.now += OPEN_S
     with pytest.raises(asyncio.CancelledError):
         call(breaker, asyncio.CancelledError())
     assert breaker.is_open
@@ -104,8 +112,8 @@ async def test_a_try_that_is_cancelled_says_nothing_and_lets_another_try() -> No
     assert not breaker.is_open
 
 
-def test_calls_that_were_under_way_when_it_opened_do_not_lengthen_its_time() -> None:
-    breaker, _ = made()
+def test_calls_under_way_when_it_opens_do_not_lengthen_its_pause() -> None:
+    breaker, _ = breaker_and_time()
 
     def late() -> None:
         with breaker.call():
@@ -114,4 +122,33 @@ def test_calls_that_were_under_way_when_it_opened_do_not_lengthen_its_time() -> 
 
     with pytest.raises(RetryLater, match="late"):
         late()
-    assert left_alone_s(breaker) == OPEN_S
+    assert rejected_for_s(breaker) == OPEN_S
+
+
+def test_its_state_is_a_metric() -> None:
+    def state() -> float:
+        return BREAKER_STATE.values()[(("endpoint", "base"),)]
+
+    breaker, time = breaker_and_time(failures=1)
+    fail(breaker)
+    assert state() == 1
+    time.now += OPEN_S
+    with breaker.call():
+        assert state() == 0.5
+    assert state() == 0
+
+
+def test_without_call_a_failure_opens_it_for_a_pause() -> None:
+    breaker, time = breaker_and_time(failures=1)
+    assert breaker.pause_left_s == 0
+    pause_s = breaker.failed()
+    assert breaker.pause_left_s == pause_s == OPEN_S
+    time.now += pause_s
+    assert breaker.pause_left_s == 0
+
+
+def test_without_call_pauses_grow_to_a_limit_and_start_again_after_a_success() -> None:
+    breaker, _ = breaker_and_time(failures=1)
+    assert [breaker.failed() for _ in range(5)] == [OPEN_S, 2 * OPEN_S, 4 * OPEN_S, LONGEST_S, LONGEST_S]
+    breaker.succeeded()
+    assert breaker.failed() == OPEN_S

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from datetime import timedelta
 
+from infra.process.circuit_breaker import CircuitBreaker
 from schemas.contexts import Context, RetrievalStatus
 from schemas.drafts import DraftStatus
 from schemas.envelope import read
@@ -11,8 +12,7 @@ from schemas.ids import derive
 from schemas.topics import DRAFTS, INTERACTIONS
 from streams.app.records import ProducedRecord
 from streams.history.processor import HistoryProcessor
-from streams.retrieval.breaker import LAST_PAUSE_S, Breaker
-from streams.retrieval.processor import ATTEMPTS, CONTEXT_BYTES, RetrievalProcessor, context_of, query_text
+from streams.retrieval.processor import ATTEMPTS, CONTEXT_BYTES, FIRST_PAUSE_S, LONGEST_PAUSE_S, RetrievalProcessor, context_of, query_text
 from tests.support.streams_fakes import NOON, TRACE, AwayIndex, ListIndex, WordEmbedder, arrive, draft, interaction, query
 
 
@@ -122,7 +122,7 @@ async def test_one_failed_search_is_retried_at_once() -> None:
 async def test_contexts_go_out_without_items_while_the_index_is_away() -> None:
     index, embedder, clock = AwayIndex(times=99), WordEmbedder(), [0.0]
     index.points = (await indexed(interaction("sea"))).points
-    retrieval = RetrievalProcessor(embedder, index, k_max=6, breaker=Breaker(lambda: clock[0]))
+    retrieval = RetrievalProcessor(embedder, index, k_max=6, breaker=CircuitBreaker(FIRST_PAUSE_S, LONGEST_PAUSE_S, now=lambda: clock[0]))
     records = await retrieval.handle([arrive(DRAFTS.name, draft(query())) for _ in range(5)])
     assert [(context(r).items, context(r).retrieval) for r in records] == [((), RetrievalStatus.INDEX_AWAY)] * 5
     assert index.uses == ATTEMPTS, "the first query of a batch asks for all of them"
@@ -130,13 +130,13 @@ async def test_contexts_go_out_without_items_while_the_index_is_away() -> None:
     (record,) = await retrieval.handle([arrive(DRAFTS.name, draft(query()))])
     assert (context(record).retrieval, index.uses, embedder.asked) == (RetrievalStatus.INDEX_AWAY, ATTEMPTS, [])
     index.left = 0
-    clock[0] += LAST_PAUSE_S
+    clock[0] += LONGEST_PAUSE_S
     (record,) = await retrieval.handle([arrive(DRAFTS.name, draft(query()))])
     assert context(record).retrieval is RetrievalStatus.SEARCHED and len(context(record).items) == 1
 
 
 async def test_a_search_that_hangs_ends_at_the_deadline() -> None:
-    index, breaker = AwayIndex(times=1, hangs=True), Breaker()
+    index, breaker = AwayIndex(times=1, hangs=True), CircuitBreaker(FIRST_PAUSE_S, LONGEST_PAUSE_S)
     near = draft(query(deadline=NOON + timedelta(milliseconds=20)))
     records = await RetrievalProcessor(WordEmbedder(), index, k_max=6, now=lambda: NOON, breaker=breaker).handle(
         [arrive(DRAFTS.name, near), arrive(DRAFTS.name, draft(query()))]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -12,9 +13,8 @@ from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES
 from tests.support.openai_server import Answer, completion, failure, scripted, serving
 from tests.unit.workers.made import NOON, make_delivery, make_incoming, make_query
-from workers.base.answerer import Answerer, Asks
-from workers.base.breaker import Breaker
-from workers.endpoints.client import ChatAnswer, ChatEndpoint, PromptRefused
+from workers.base.answerer import Answerer, base_breaker
+from workers.endpoints.client import ChatAnswer, ChatClient, ChatEndpoint, PromptRefused
 from workers.runtime.clock import ManualClock
 from workers.runtime.handler import DegradeReason, HandlerSpec, Outgoing
 from workers.runtime.in_flight import Finished, TryAgain
@@ -31,7 +31,7 @@ class Scripted:
         self._clock, self._steps, self._call_s = clock, list(steps), call_s
         self.prompts: list[str] = []
 
-    async def complete(self, prompt: str, *, max_tokens: int) -> ChatAnswer:
+    async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any] | None = None) -> ChatAnswer:
         self.prompts.append(prompt)
         if self._call_s:
             await self._clock.advance(self._call_s)
@@ -41,8 +41,8 @@ class Scripted:
         return ChatAnswer(step, Usage(prompt_tokens=4, completion_tokens=2))
 
 
-def answerer(endpoint: Asks, clock: ManualClock) -> Answerer:
-    return Answerer(endpoint, SETTINGS, Breaker(SETTINGS.breaker_failures, SETTINGS.breaker_open_s, clock), clock)
+def answerer(endpoint: ChatClient, clock: ManualClock) -> Answerer:
+    return Answerer(endpoint, SETTINGS, base_breaker(SETTINGS, clock.monotonic), clock)
 
 
 def only_draft(outgoing: Sequence[Outgoing], query: Query) -> Draft:
@@ -52,7 +52,7 @@ def only_draft(outgoing: Sequence[Outgoing], query: Query) -> Draft:
     return draft.message
 
 
-async def draft_of(endpoint: Asks, clock: ManualClock, query: Query) -> Draft:
+async def draft_of(endpoint: ChatClient, clock: ManualClock, query: Query) -> Draft:
     return only_draft(await answerer(endpoint, clock)(make_incoming(query)), query)
 
 
@@ -106,7 +106,7 @@ async def over_http(query: Query, *answers: Answer, tries: int) -> tuple[list[Fi
     base = BaseModelSettings(attempts=2, timeout_s=30.0)
     with serving(scripted(*answers)) as server:
         async with ChatEndpoint(server.url, "m", api_key=None, timeout_s=30.0, concurrency=2) as endpoint:
-            asked = Answerer(endpoint, base, Breaker(base.breaker_failures, base.breaker_open_s))
+            asked = Answerer(endpoint, base, base_breaker(base))
             processor = RecordProcessor("base", HandlerSpec(QUERIES, asked, degrade=asked.degraded), Backoff(attempts=base.attempts))
             return [await processor.attempt(make_delivery(query), failures) for failures in range(tries)], len(server.requests)
 

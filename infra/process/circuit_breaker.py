@@ -1,0 +1,95 @@
+"""A circuit breaker: after failures it stops the calls to a dependency for a pause, then lets one call try.
+
+Not a library: those read the wall clock, which the simulation moves, or wrap functions and do not tell the caller how long to wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from infra.errors import RetryLater
+from infra.telemetry.metrics import BREAKER_STATE, RetryReason
+
+
+class CircuitBreaker:
+    """Opens for `open_s` after `failures` failures in a row. Each failed trial doubles the pause, up to `longest_s`; a success closes it.
+
+    `call` is for callers that retry, `pause_left_s`, `failed` and `succeeded` are for callers that go on without the dependency.
+    `now` is a monotonic clock in seconds. With `endpoint`, its state is a metric.
+    """
+
+    def __init__(self, open_s: float, longest_s: float, *, failures: int = 1, endpoint: str | None = None, now: Callable[[], float] = time.monotonic) -> None:
+        self._first_open_s = self._open_s = open_s
+        self._longest_s = longest_s
+        self._limit = failures
+        self._endpoint = endpoint
+        self._now = now
+        self._failures = 0
+        self._open_until: float | None = None
+        self._has_trial = False
+
+    @property
+    def is_open(self) -> bool:
+        """True until a call has succeeded, also after the pause."""
+        return self._open_until is not None
+
+    @property
+    def pause_left_s(self) -> float:
+        """Seconds until the next trial; 0 if a call may be made now."""
+        return 0.0 if self._open_until is None else max(0.0, self._open_until - self._now())
+
+    def failed(self) -> float:
+        """Counts a failure. Returns the length of the pause that it begins, 0 if the breaker stays closed."""
+        self._failures += 1
+        if self._open_until is not None:
+            self._open_s = min(2 * self._open_s, self._longest_s)
+        elif self._failures < self._limit:
+            return 0.0
+        self._open_until = self._now() + self._open_s
+        self._show(1)
+        return self._open_s
+
+    def succeeded(self) -> None:
+        if self._open_until is not None:
+            self._show(0)
+        self._failures = 0
+        self._open_until = None
+        self._open_s = self._first_open_s
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Around one call. Raises RetryLater without a call while the breaker is open; `after_s` is the time to wait.
+
+        RetryLater or TimeoutError from inside is a failure. Any other error is an answer of the dependency, so a success.
+        """
+        is_trial = self._begin_trial()
+        try:
+            yield
+        except (RetryLater, TimeoutError):
+            if is_trial or not self.is_open:  # a call that was under way when the breaker opened does not lengthen the pause
+                self.failed()
+            raise
+        except Exception:
+            self.succeeded()
+            raise
+        else:
+            self.succeeded()
+        finally:
+            if is_trial:
+                self._has_trial = False
+
+    def _begin_trial(self) -> bool:
+        if self._open_until is None:
+            return False
+        left_s = self.pause_left_s
+        if left_s > 0 or self._has_trial:
+            raise RetryLater("the endpoint failed too often: calls to it pause", max(left_s, self._first_open_s / 4), RetryReason.BREAKER)
+        self._has_trial = True
+        self._show(0.5)
+        return True
+
+    def _show(self, state: float) -> None:
+        if self._endpoint:
+            BREAKER_STATE.set(state, endpoint=self._endpoint)
