@@ -127,7 +127,7 @@ class BaseModelSettings(Section):
     concurrency: Positive = 64
     breaker_failures: Positive = 5  # calls that fail in a row before the endpoint is left alone
     breaker_open_s: Seconds = 3.0  # how long; then one call tries it
-    checkpoint: Path = Path("pico/checkpoints/base")  # the tiny model that `python -m pico.server` serves; relative to the project
+    checkpoint: Path = Path("pico/checkpoints/base")  # the tiny model that `python -m pico.server` serves; relative to the folder of the packages
 
     @field_validator("url")
     @classmethod

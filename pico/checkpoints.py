@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-ROOT = Path(__file__).parent / "checkpoints"
+from infra.checkpoints.location import checkpoint_folder
+
+ROOT = checkpoint_folder(Path("pico/checkpoints"))
 #: The black-box base: answers a task alone, knows no user.
 BASE = ROOT / "base"
 #: The reflection model before any personalization training: writes the format, keeps the draft.

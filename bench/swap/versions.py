@@ -8,12 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bench.swap.plan import SwapPlan
+from infra.checkpoints.location import checkpoint_folder
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
 from schemas.promotion import Transition, VersionState
-
-PROJECT = Path(__file__).parents[2]
 
 
 def register(settings: Settings, registry: Registry, plan: SwapPlan, folder: Path) -> list[RegisteredVersion]:
@@ -21,7 +20,7 @@ def register(settings: Settings, registry: Registry, plan: SwapPlan, folder: Pat
     from trainer.judge.canary_prompts import sure, telling
     from trainer.learn.policy import Policy
 
-    shipped = PROJECT / settings.reflection.checkpoint
+    shipped = checkpoint_folder(settings.reflection.checkpoint)
     checkpoints = [shipped, *(_noisy(shipped, folder / f"noisy-{number}", plan, number) for number in range(1, plan.versions))]
     never = threading.Event()
     surely = [sure(Policy.load(checkpoint), settings.reflection.prompt_style, never) for checkpoint in checkpoints]

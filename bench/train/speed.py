@@ -222,13 +222,13 @@ def prepared(settings: Settings, scratch: Path) -> tuple[Path, list[QueryCase]]:
     """The shipped reflector behind a short SFT, so that it writes what RL samples, and the cases of a small world."""
     from bench.train.examples import build
     from bench.train.source_data import Population, from_world
+    from infra.checkpoints.location import checkpoint_folder
     from trainer.data.prompts import Prompter
     from trainer.learn import sft
     from trainer.learn.policy import Policy
-    from trainer.promotion.bootstrap import ROOT
 
     data = build(from_world(Population(users=30, questions=6), 0, settings.trainer.holdout_share), settings, threading.Event())
-    policy = Policy.load(ROOT / settings.reflection.checkpoint)
+    policy = Policy.load(checkpoint_folder(settings.reflection.checkpoint))
     short = settings.trainer.sft.model_copy(update={"max_steps": SFT_STEPS, "epochs": 100.0})
     sft.train(policy, data.lessons, Prompter.of(settings, policy.tokenizer), short, settings.trainer.seed, threading.Event())
     return policy.save(scratch / "sft"), data.training

@@ -9,6 +9,7 @@ import hashlib
 import shutil
 import tempfile
 import time
+from importlib import resources
 from pathlib import Path
 
 from infra.errors import CannotContinue, RetryLater
@@ -17,7 +18,7 @@ from infra.process.file_lock import locked
 VERSION = "4.3.1"
 #: slf4j-simple writes the broker's log to standard error; without a binding it would log nothing.
 ENDPOINT = f"org.apache.kafka:kafka_2.13:{VERSION}+org.slf4j:slf4j-simple:1.7.36"
-CHECKSUMS = Path(__file__).with_name("kafka_jars.sha256")
+CHECKSUMS = resources.files(__package__) / "kafka_jars.sha256"
 ATTEMPTS = 3
 LOCK_TIMEOUT_S = 300.0
 

@@ -12,12 +12,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from importlib import resources
 from pathlib import Path
-
-from infra.process import parent_death
 
 POLL_S = 0.05
 TAIL_BYTES = 4096
+_PARENT_DEATH = resources.files(__package__) / "parent_death.py"
 
 
 class Child:
@@ -39,7 +39,7 @@ class Child:
         if self.is_running:
             raise RuntimeError(f"{self.name} is running already")
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        leashed = [sys.executable, "-I", "-S", str(Path(parent_death.__file__)), str(os.getpid()), *self.command]
+        leashed = [sys.executable, "-I", "-S", str(_PARENT_DEATH), str(os.getpid()), *self.command]
         with self.log.open("ab") as log, self.output.open("wb") if self.output else contextlib.nullcontext(log) as output:
             self._process = subprocess.Popen(leashed, stdin=subprocess.DEVNULL, stdout=output, stderr=log, env=self.env, start_new_session=True)
 

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from infra.checkpoints.location import checkpoint_folder
 from infra.errors import CannotContinue
 from infra.registry.client import Registry
 from infra.registry.mlflow_store import mlflow
@@ -25,7 +26,7 @@ from lab.promotion.scenarios import COMING, PromotionScenario
 from lab.promotion.script import ScriptedInputs
 from schemas.model_events import Alias
 from schemas.promotion import Transition
-from trainer.promotion.bootstrap import ROOT, register_shipped
+from trainer.promotion.bootstrap import register_shipped
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.version_history import VersionHistories
 
@@ -78,7 +79,7 @@ def make_registry(settings: Settings) -> None:
     def make() -> Any:
         registry = Registry(settings)
         register_shipped(settings, registry)
-        registry.register(ROOT / settings.reflection.checkpoint, parent="1")
+        registry.register(checkpoint_folder(settings.reflection.checkpoint), parent="1")
 
     _in_a_process(settings, make)
 

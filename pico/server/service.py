@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from infra.checkpoints.location import checkpoint_folder
 from infra.checkpoints.verification import verify_checkpoint
 from infra.errors import BadSetting, CannotContinue
 from infra.process.lifecycle import mark_ready
@@ -28,7 +29,6 @@ from workers.serving.engines.version_slots import VersionCheckpoint
 
 log = logging.getLogger(__name__)
 
-PROJECT = Path(__file__).parents[2]
 THREADS = 1
 #: The model's thread and the HTTP thread share the interpreter: each of a request's system calls waits up to this long to get it back while
 #: the model computes. Python's own 5 ms made 250 requests a second of 64 concurrent ones, this 450 (two busy cores, 2026-11-21).
@@ -84,7 +84,7 @@ def address(settings: Settings) -> tuple[str, int]:
 
 def load_engine(settings: Settings) -> ServingEngine:
     """The tiny model, on plain transformers: it starts at once, and its answers are a few tokens."""
-    checkpoint = PROJECT / settings.base.checkpoint
+    checkpoint = checkpoint_folder(settings.base.checkpoint)
     if not (checkpoint / "config.json").is_file():
         raise BadSetting(f"base.checkpoint={settings.base.checkpoint}: there is no model in {checkpoint}")
     model = ModelVersion(name=settings.base.model, version="local", digest=verify_checkpoint(checkpoint))

@@ -20,6 +20,7 @@ import json
 import logging
 import secrets
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PAGE = Path(__file__).parent / "page"
+PAGE = Path(str(resources.files(__package__))) / "page"
 MEDIA_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 BODY_WITHIN_S, MAX_BODY_BYTES = 5.0, 16_384
 HEADERS = {

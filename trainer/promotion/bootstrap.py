@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 import time
 from datetime import UTC, datetime
-from pathlib import Path
 
+from infra.checkpoints.location import checkpoint_folder
 from infra.errors import CannotContinue
 from infra.process.file_lock import LockHeld
 from infra.registry.client import RegisteredVersion, Registry
@@ -18,7 +18,6 @@ from trainer.promotion.state_machine import first_champion
 from trainer.promotion.version_history import VersionHistories
 from trainer.run.lease import lease, promoter_lease_path
 
-ROOT = Path(__file__).resolve().parents[2]
 #: Why the first version serves, and who lets it.
 SHIPPED, ACTOR = "shipped with the project", "bootstrap"
 #: A promoter that starts has a champion within seconds; a new SQLite registry takes ten.
@@ -57,7 +56,7 @@ def register_shipped(settings: Settings, registry: Registry) -> RegisteredVersio
         return champion
     versions = registry.versions()
     if not versions:
-        versions = [registry.register(ROOT / settings.reflection.checkpoint, tags={"code_version": code_version(), "decision": SHIPPED})]
+        versions = [registry.register(checkpoint_folder(settings.reflection.checkpoint), tags={"code_version": code_version(), "decision": SHIPPED})]
     histories = VersionHistories(tuple(versions))
     while histories.champion is None:
         first = histories.versions[0]

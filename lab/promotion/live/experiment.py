@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from infra.checkpoints.location import checkpoint_folder
 from infra.checkpoints.verification import inspect_checkpoint
 from infra.errors import CannotContinue
 from infra.settings import Settings
@@ -17,7 +18,6 @@ from lab.promotion.live.play import CaseResult, CaseRunner
 from lab.promotion.live.scenarios import CHAMPION, VICTIMS, LiveCase
 from lab.promotion.live.system import LiveSystem
 from lab.promotion.live.words import Words, compare, spoken
-from trainer.promotion.bootstrap import ROOT
 
 
 def live(settings: Settings, place: Path, cases: Iterable[LiveCase], seed: int, tell: Callable[[str], None] = lambda line: None) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def live(settings: Settings, place: Path, cases: Iterable[LiveCase], seed: int, 
 def _words(settings: Settings, play: CaseRunner) -> dict[str, Words]:
     """Of every checkpoint that answered."""
     stamped = {answer.model.digest for answer in play.users.answers if answer.model}
-    checkpoints = {inspect_checkpoint(path).digest: path for path in (ROOT / settings.reflection.checkpoint, play.checkpoint)}
+    checkpoints = {inspect_checkpoint(path).digest: path for path in (checkpoint_folder(settings.reflection.checkpoint), play.checkpoint)}
     return {digest: spoken(play.system.settings, checkpoints[digest], digest, play.users.contexts) for digest in sorted(stamped & checkpoints.keys())}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from infra.checkpoints.location import checkpoint_folder
 from infra.checkpoints.verification import inspect_checkpoint
 from infra.errors import CannotContinue, RetouchError
 from infra.registry.client import Registry
@@ -23,7 +24,6 @@ from lab.promotion.live.watch import RegistryWatcher
 from schemas.experiments import Arm
 from schemas.promotion import VersionState
 from trainer.judge.gate_result import gate_tag
-from trainer.promotion.bootstrap import ROOT
 from trainer.promotion.discovery import find_promoter
 from trainer.promotion.version_history import VersionHistories
 
@@ -55,7 +55,7 @@ class CaseRunner:
         self._scenarios: dict[str, LiveScenario] = {}
         self.users = SimulatedUsers(system.settings, seed, lambda version: self._scenarios[version].reward)
         self.registry = Registry(system.settings)
-        self.checkpoint = noisy(ROOT / system.settings.reflection.checkpoint, system.place / "noisy", seed)
+        self.checkpoint = noisy(checkpoint_folder(system.settings.reflection.checkpoint), system.place / "noisy", seed)
         self._operator = ThreadPoolExecutor(1, thread_name_prefix="operator")
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
+from infra.checkpoints.location import checkpoint_folder
 from infra.errors import CannotContinue
 from infra.local.broker import Broker
 from infra.local.service import BrokerService, ProcessService, Service
@@ -22,7 +23,6 @@ from infra.process.environment import environment
 from infra.process.ports import free_port
 from infra.settings import EngineKind, Settings
 from lab.promotion.live.scenarios import PROMOTER, REGISTRY, WORKER, promotion
-from trainer.promotion.bootstrap import ROOT
 
 QUALITY, BROKER = "quality", "broker"
 START_S, STEP_S, STOP_S, ANSWER_S = 180.0, 0.05, 10.0, 0.5
@@ -162,7 +162,7 @@ def _settings(settings: Settings, place: Path, registry: str) -> Settings:
         "poll_s": 1.0,
         "k": 2,
         "concurrency": 16,
-        "checkpoint": ROOT / settings.reflection.checkpoint,
+        "checkpoint": checkpoint_folder(settings.reflection.checkpoint),
     }
     changes = {
         "kafka": settings.kafka.model_copy(update={"bootstrap_servers": None, "partitions": 2, "session_timeout_ms": 6000, "instance": "lab"}),
