@@ -14,15 +14,14 @@ import hashlib
 import json
 import sys
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from infra.errors import CannotContinue, RetryLater
-from infra.kafka.clients import groupless_consumer
+from infra.errors import CannotContinue
+from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings, TrainerSettings
 from schemas.eligibility import Ineligible
 from schemas.envelope import read
@@ -48,12 +47,9 @@ def collect(settings: Settings, stop: threading.Event, untouched_share: float = 
 
     `untouched_share` of users never trained the parent; `before` are the ranges the parent was trained on, older data that is replayed only in part.
     """
-    consumer = groupless_consumer(settings, "retouch-trainer", max_poll_records=2000, fetch_max_bytes=16_000_000)
-    try:
-        ranges = offset_ranges(consumer, READ)
-        return assemble(ranges, records(consumer, ranges, stop), settings.trainer, untouched_share, before, snapshots_dir(settings))
-    finally:
-        consumer.close()
+    with TopicReader(settings, "retouch-trainer", max_poll_records=2000, fetch_max_bytes=16_000_000) as topics:
+        ranges = offset_ranges(topics, READ)
+        return assemble(ranges, records(topics, ranges, stop), settings.trainer, untouched_share, before, snapshots_dir(settings))
 
 
 def check_erasures(settings: Settings, snapshot: Snapshot, stop: threading.Event) -> None:
@@ -61,56 +57,28 @@ def check_erasures(settings: Settings, snapshot: Snapshot, stop: threading.Event
 
     Raises CannotContinue where one of its users asked to be forgotten since it was collected.
     """
-    consumer = groupless_consumer(settings, "retouch-trainer")
-    try:
+    with TopicReader(settings, "retouch-trainer") as topics:
         before = snapshot.ranges.get(ERASURES.name, {})
-        now = offset_ranges(consumer, (ERASURES,))[ERASURES.name]
+        now = offset_ranges(topics, (ERASURES,))[ERASURES.name]
         since = {number: (max(start, before.get(number, (0, start))[1]), end) for number, (start, end) in now.items()}
         gathered = Gathered({}, snapshots_dir(settings))
-        for record in records(consumer, {ERASURES.name: since}, stop):
+        for record in records(topics, {ERASURES.name: since}, stop):
             gathered.take(record)
-    finally:
-        consumer.close()
     if gathered.erased.keys() & (snapshot.users() if gathered.erased else set()):
         raise CannotContinue("a user of this run's data asked to be forgotten since it was collected; the next run collects anew")
 
 
-def offset_ranges(consumer: Any, topics: Iterable[Topic]) -> Ranges:
+def offset_ranges(reader: TopicReader, topics: Iterable[Topic]) -> Ranges:
     """The first and the last stable offset of every partition. A topic that does not exist yet has no partitions."""
+    return {topic.name: {place.partition: span for place, span in reader.ranges(topic.name).items()} for topic in topics}
+
+
+def records(reader: TopicReader, ranges: Ranges, stop: threading.Event) -> Iterator[Any]:
+    """Every record inside the ranges, in any order between partitions. Raises RetryLater if the broker sends nothing for a minute."""
     from kafka import TopicPartition
 
-    ranges: dict[str, dict[int, tuple[int, int]]] = {}
-    for topic in topics:
-        partitions = [TopicPartition(topic.name, number) for number in sorted(consumer.partitions_for_topic(topic.name) or ())]
-        first, last = (consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)) if partitions else ({}, {})
-        ranges[topic.name] = {place.partition: (first[place], last[place]) for place in partitions}
-    return ranges
-
-
-def records(consumer: Any, ranges: Ranges, stop: threading.Event) -> Iterator[Any]:
-    """Every record inside the ranges, in any order between partitions. Raises RetryLater when the broker falls silent."""
-    from kafka import TopicPartition
-
-    due = {TopicPartition(topic, number): end for topic, parts in ranges.items() for number, (start, end) in parts.items() if start < end}
-    consumer.assign(list(due))
-    for place in due:
-        consumer.seek(place, ranges[place.topic][place.partition][0])
-    heard = time.monotonic()
-    while due:
-        check(stop)
-        polled = consumer.poll(timeout_ms=500)
-        for place, batch in polled.items():
-            yield from (record for record in batch if record.offset < ranges[place.topic][place.partition][1])
-        # A transaction's marker has an offset but is no record, so the end is known by the position alone.
-        finished = [place for place, end in due.items() if consumer.position(place) >= end]
-        for place in finished:
-            del due[place]
-        if finished:
-            consumer.assign(list(due)) if due else consumer.unsubscribe()
-        if polled or finished:
-            heard = time.monotonic()
-        elif time.monotonic() - heard > SILENCE_S:
-            raise RetryLater(f"no records for {SILENCE_S:.0f} s although {len(due)} partitions hold more; is the broker up?")
+    flat = {TopicPartition(topic, number): span for topic, parts in ranges.items() for number, span in parts.items()}
+    return reader.read(flat, silence_s=SILENCE_S, check=lambda: check(stop))
 
 
 def assemble(

@@ -12,14 +12,13 @@ import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 from uuid import UUID
 
-from kafka import TopicPartition
 from kafka.errors import KafkaError
 
 from infra.errors import RetouchError
-from infra.kafka.clients import groupless_consumer
+from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from schemas.envelope import read
 from schemas.messages import Malformed
@@ -102,31 +101,25 @@ class Reports:
     """The last report of each worker. Not safe between threads."""
 
     def __init__(self, settings: Settings) -> None:
-        self._consumer: Any = groupless_consumer(settings, "retouch-promoter-reports")
+        self._reader = TopicReader(settings, "retouch-promoter-reports")
         self._last: dict[str, ServingReport] = {}
-        self._places: list[Any] = []
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._consumer.close()
+        self._reader.close()
 
     @property
     def latest(self) -> Sequence[ServingReport]:
         return sorted(self._last.values(), key=lambda report: report.worker)
 
     def poll(self) -> None:
-        """Take what has come. Partitions are looked for anew: the topic may be younger than we are."""
-        places = [TopicPartition(SERVING.name, number) for number in sorted(self._consumer.partitions_for_topic(SERVING.name) or ())]
-        if places != self._places:
-            self._places = places
-            self._consumer.assign(places)
-            self._consumer.seek_to_beginning(*places)
-        for records in self._consumer.poll(timeout_ms=100).values():
-            for record in records:
-                try:
-                    report, _ = read(ServingReport, record.headers, record.value)
-                except Malformed:
-                    continue  # only our workers write here; the next report replaces it
-                self._last[report.worker] = report
+        """Take what has come."""
+        self._reader.follow(SERVING.name)  # each time: the topic may be created later
+        for record in self._reader.poll(0.1):
+            try:
+                report, _ = read(ServingReport, record.headers, record.value)
+            except Malformed:
+                continue  # only our workers write here; the next report replaces it
+            self._last[report.worker] = report

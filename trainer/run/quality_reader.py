@@ -9,7 +9,7 @@ from heapq import heappop, heappush
 from typing import Any, Self
 from uuid import UUID
 
-from infra.kafka.clients import groupless_consumer
+from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from schemas.envelope import read
 from schemas.messages import Malformed
@@ -18,13 +18,12 @@ from schemas.topics import QUALITY
 
 #: One `poll` at most; on a topic that is long the first takes several.
 POLL_S = 5.0
-ASK_MS = 15_000
 #: What is kept: windows that ended so long before the newest, at most so many of their cells, and the experiments that were told last.
 KEEP, WINDOW_CELLS, EXPERIMENTS = timedelta(days=1), 20_000, 32
 
 
 class QualityReader:
-    """`with QualityReader(settings) as quality:`. Blocks on the broker in `poll` alone, and raises what its client raises. Not safe between threads.
+    """`with QualityReader(settings) as quality:`. Blocks on the broker in `poll` alone. Raises RetryLater if it does not answer. Not safe between threads.
 
     `on_cell` is called with each cell as it is read, for whoever needs more than is kept here.
     """
@@ -37,9 +36,8 @@ class QualityReader:
         self._windows: dict[bytes, Quality] = {}
         self._oldest: list[tuple[datetime, bytes]] = []  # a heap of the same windows, by their end
         self._newest: datetime | None = None
-        self._places: list[Any] = []
         self.is_current = False  # whether the last poll reached the end of the topic
-        self._consumer: Any = groupless_consumer(settings, "retouch-quality-reader", max_poll_records=2000)
+        self._reader = TopicReader(settings, "retouch-quality-reader", max_poll_records=2000)
 
     def __enter__(self) -> Self:
         return self
@@ -48,20 +46,19 @@ class QualityReader:
         self.close()
 
     def close(self) -> None:
-        self._consumer.close()
+        self._reader.close()
 
     def poll(self, within_s: float = POLL_S) -> None:
         """Read what is new, up to the end as it is now, for `within_s` and a little at most."""
         deadline = time.monotonic() + within_s
-        self._assign()
-        ends = self._consumer.end_offsets(self._places, timeout_ms=ASK_MS) if self._places else {}
-        while not self._has_reached(ends):
-            for batch in self._consumer.poll(timeout_ms=100).values():
-                for record in batch:
-                    self._take(record)
+        self._reader.follow(QUALITY.name)  # each time: the topic may be created later
+        ends = self._reader.ends()
+        while not self._reader.has_reached(ends):
+            for record in self._reader.poll(0.1):
+                self._take(record)
             if time.monotonic() > deadline:
                 break
-        self.is_current = self._has_reached(ends)
+        self.is_current = self._reader.has_reached(ends)
 
     def experiment(self, experiment: UUID) -> list[Quality]:
         """All cells of one experiment: of every arm, domain and partition, and of all domains together.
@@ -72,25 +69,13 @@ class QualityReader:
         if experiment in self._forgotten:
             self._forgotten.clear()
             self._experiments.clear()
-            self._places, self.is_current = [], False  # the next poll begins anew
+            self._reader.restart()
+            self.is_current = False
         return list(self._experiments.get(experiment, {}).values())
 
     def windows(self, version: str | None, since: datetime) -> list[Quality]:
         """Cells of the windows that began at `since` or later, of one version or of all; KEEP back at most."""
         return [cell for cell in self._windows.values() if cell.started_at >= since and version in (None, cell.version)]
-
-    def _assign(self) -> None:
-        """Partitions are looked for anew: the topic may be younger than we are."""
-        from kafka import TopicPartition
-
-        places = [TopicPartition(QUALITY.name, number) for number in sorted(self._consumer.partitions_for_topic(QUALITY.name) or ())]
-        if places != self._places:
-            self._places = places
-            self._consumer.assign(places)
-            self._consumer.seek_to_beginning(*places)
-
-    def _has_reached(self, ends: dict[Any, int]) -> bool:
-        return all(self._consumer.position(place, timeout_ms=ASK_MS) >= end for place, end in ends.items())
 
     def _take(self, record: Any) -> None:
         try:

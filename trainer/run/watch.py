@@ -6,9 +6,9 @@ import threading
 import time
 from contextlib import ExitStack
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Self
 
-from infra.kafka.clients import groupless_consumer
+from infra.kafka.topic_reader import TopicReader
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
@@ -42,8 +42,7 @@ class Watch:
 
     def __enter__(self) -> Self:
         with ExitStack() as opened:
-            self._consumer: Any = groupless_consumer(self._settings, "retouch-trainer-watch")
-            opened.callback(self._consumer.close)
+            self._reader = opened.enter_context(TopicReader(self._settings, "retouch-trainer-watch"))
             self._quality = opened.enter_context(QualityReader(self._settings, self._on_cell))
             self._opened = opened.pop_all()
         return self
@@ -56,7 +55,7 @@ class Watch:
 
         The registry is asked once, for all versions: another process may have trained one meanwhile.
         """
-        self._ends = offset_ranges(self._consumer, (OUTCOMES, TRAJECTORIES))
+        self._ends = offset_ranges(self._reader, (OUTCOMES, TRAJECTORIES))
         versions = self._registry.versions()
         trained = next((version for version in reversed(versions) if version.dataset), None)
         if trained and trained.version != self._newest:

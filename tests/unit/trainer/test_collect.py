@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from infra.errors import RetryLater
+from infra.kafka.topic_reader import TopicReader
 from infra.settings import TrainerSettings, load
 from schemas.envelope import seal
 from schemas.erasures import ErasureRequest
@@ -17,6 +18,7 @@ from schemas.ids import bucket, derive, is_held_out
 from schemas.outcomes import Outcome
 from schemas.topics import ERASURES, OUTCOMES, TRAJECTORIES
 from schemas.trajectories import Trajectory
+from tests.support.memory_consumer import MemoryConsumer
 from tests.unit.trainer.made import NOON, make_outcome, make_trajectory
 from trainer.data.collect import assemble, records
 from trainer.data.snapshot import Snapshot, offsets_beyond, ranges_json, write
@@ -189,7 +191,8 @@ def test_offsets_beyond_earlier_ranges(before: dict[str, dict[str, list[int]]], 
 
 
 def test_a_broker_that_falls_silent_is_one_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    silent = MemoryConsumer({"outcomes": {0: [], 1: [], 2: []}})
+    monkeypatch.setattr("infra.kafka.topic_reader.groupless_consumer", lambda *args, **options: silent)
     monkeypatch.setattr("trainer.data.collect.SILENCE_S", 0.0)
-    silent = SimpleNamespace(assign=lambda due: None, seek=lambda place, offset: None, poll=lambda timeout_ms: {}, position=lambda place: 3)
-    with pytest.raises(RetryLater, match="2 partitions hold more; is the broker up"):
-        list(records(silent, {"outcomes": {0: (0, 9), 1: (3, 5), 2: (4, 4)}}, threading.Event()))
+    with TopicReader(load(), "test") as reader, pytest.raises(RetryLater, match="2 partitions hold more; is the broker up"):
+        list(records(reader, {"outcomes": {0: (0, 9), 1: (3, 5), 2: (4, 4)}}, threading.Event()))

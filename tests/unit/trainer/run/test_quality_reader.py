@@ -13,11 +13,11 @@ from uuid import UUID
 import pytest
 from kafka import TopicPartition
 
+from infra.kafka import topic_reader
 from infra.settings import load
 from schemas.envelope import seal
 from schemas.experiments import Arm
 from schemas.quality import Quality, Span
-from trainer.run import quality_reader
 from trainer.run.quality_reader import EXPERIMENTS, KEEP, WINDOW_CELLS, QualityReader
 
 NOW = datetime(2026, 11, 21, 12, tzinfo=UTC)
@@ -38,6 +38,9 @@ class Topic:
 
     def assign(self, places: Sequence[TopicPartition]) -> None:
         self.places = places
+
+    def resume(self, *places: TopicPartition) -> None:
+        pass
 
     def seek_to_beginning(self, *places: TopicPartition) -> None:
         self.positions |= dict.fromkeys(places, 0)
@@ -60,7 +63,7 @@ class Topic:
 @pytest.fixture
 def topic(monkeypatch: pytest.MonkeyPatch) -> Topic:
     topic = Topic()
-    monkeypatch.setattr(quality_reader, "groupless_consumer", lambda *args, **options: topic)
+    monkeypatch.setattr(topic_reader, "groupless_consumer", lambda *args, **options: topic)
     return topic
 
 

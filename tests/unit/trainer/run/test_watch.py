@@ -12,11 +12,12 @@ import pytest
 from kafka import TopicPartition
 from kafka.errors import KafkaError
 
+from infra.errors import RetryLater
+from infra.kafka import topic_reader
 from infra.registry.client import RegisteredVersion
 from infra.registry.lineage import DatasetLineage
-from infra.settings import load
-from schemas.topics import OUTCOMES, QUALITY, TRAJECTORIES
-from trainer.run import quality_reader, watch
+from infra.settings import Settings, load
+from schemas.topics import OUTCOMES, TRAJECTORIES
 from trainer.run.triggers import TriggerKind
 from trainer.run.watch import Watch
 
@@ -32,7 +33,7 @@ class Topics:
     def partitions_for_topic(self, topic: str) -> set[int]:
         return set(range(len(self.ends.get(topic, ()))))
 
-    def beginning_offsets(self, places: Sequence[TopicPartition]) -> dict[TopicPartition, int]:
+    def beginning_offsets(self, places: Sequence[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
         return dict.fromkeys(places, 0)
 
     def end_offsets(self, places: Sequence[TopicPartition], timeout_ms: int = 0) -> dict[TopicPartition, int]:
@@ -57,8 +58,7 @@ class Versions:
 @pytest.fixture
 def topics(monkeypatch: pytest.MonkeyPatch) -> Topics:
     topics = Topics({OUTCOMES.name: [100, 50], TRAJECTORIES.name: [80]})
-    for module in (watch, quality_reader):
-        monkeypatch.setattr(module, "groupless_consumer", lambda *args, **options: topics)
+    monkeypatch.setattr(topic_reader, "groupless_consumer", lambda *args, **options: topics)
     return topics
 
 
@@ -122,11 +122,13 @@ def test_a_run_by_hand_answers_a_drift_too(topics: Topics, monkeypatch: pytest.M
 
 
 def test_no_consumer_stays_open_where_another_cannot_be_opened(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
-    def away(*args: object, **options: object) -> None:
-        raise KafkaError(QUALITY.name)
+    def away(settings: Settings, client_id: str, **options: object) -> Topics:
+        if client_id == "retouch-quality-reader":
+            raise KafkaError
+        return topics
 
-    monkeypatch.setattr(quality_reader, "groupless_consumer", away)
+    monkeypatch.setattr(topic_reader, "groupless_consumer", away)
     registry: Any = Versions()
-    with pytest.raises(KafkaError), Watch(load(), registry):
+    with pytest.raises(RetryLater), Watch(load(kafka={"bootstrap_servers": "127.0.0.1:9"}), registry):
         pass
     assert topics.closed == 1
