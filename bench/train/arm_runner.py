@@ -19,9 +19,10 @@ from schemas.tasks import choose_option
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.judge import evaluate
-from trainer.learn import reinforce, sft
+from trainer.learn import sft
 from trainer.learn.policy import Policy
-from trainer.learn.rl import Step
+from trainer.learn.rl_engine import RlInputs, RlStep
+from trainer.learn.rl_training import train_rl
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class ArmResult:
     dev: dict[int, float] = field(default_factory=dict)
     sft_steps: int = 0
     sft_losses: list[float] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
+    steps: list[RlStep] = field(default_factory=list)
     curve: list[tuple[int, float]] = field(default_factory=list)
     costs: dict[str, StageCost] = field(default_factory=dict)
 
@@ -87,7 +88,7 @@ class ArmRunner:
             watch = _Curve(self, arm, policy, done, stop)
             with done.stage("rl_with_curve"):
                 watch.look(0)
-                done.steps = reinforce.train(policy, self.data.training, prompter, arm.rl, max_new_tokens, self.seed, stop, progress=watch)
+                done.steps = train_rl(RlInputs(policy, self.data.training, prompter, arm.rl, max_new_tokens, self.seed, stop, on_step=watch))
                 if done.curve[-1][0] < len(done.steps):
                     watch.look(len(done.steps))
             done.costs["rl"] = watch.without(done.costs.pop("rl_with_curve"))
@@ -117,7 +118,7 @@ class _Curve:
         self._cases = evaluate.choose(work.data.dev, work.plan.curve)
         self._seconds = self._cpu = 0.0
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: RlStep) -> None:
         if (step.step + 1) % self._work.plan.curve_every == 0:
             self.look(step.step + 1)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from bench.train.arm_runner import StageCost
 from schemas.scoring import Interval
-from trainer.learn.rl import Step
+from trainer.learn.rl_engine import RlStep
 
 KIND = "retouch.bench-train.v1"
 
@@ -38,7 +38,7 @@ class ArmReport:
     best_k: int
     sft_steps: int
     sft_losses: Sequence[float]
-    steps: Sequence[Step]
+    steps: Sequence[RlStep]
     curve: Sequence[tuple[int, float]]
     costs: Mapping[str, StageCost]
 

@@ -129,8 +129,9 @@ class _Race:
 
     def __init__(self, checkpoint: Path, cases: Sequence[QueryCase], settings: Settings, rl: RlSettings) -> None:
         from trainer.data.prompts import Prompter
-        from trainer.learn.grpo import plan_of
         from trainer.learn.policy import Policy
+        from trainer.learn.prompt_schedule import schedule_prompts
+        from trainer.learn.rl_engine import RlInputs
 
         if len(cases) < rl.prompts_per_step:
             raise CannotContinue(f"{len(cases)} cases are fewer than the {rl.prompts_per_step} prompts of a step; make the world larger")
@@ -139,24 +140,25 @@ class _Race:
         self.prompter = Prompter.of(settings, self.policy.tokenizer)
         k = settings.reflection.k
         steps = rl.model_copy(update={"steps": max(1, len(cases) // rl.prompts_per_step), "k_min": k, "k_max": k})
-        self.plan = plan_of([case for case in cases if case.items], self.prompter, steps, self.seed)
+        inputs = RlInputs(self.policy, [case for case in cases if case.items], self.prompter, steps, self.max_new_tokens, self.seed, threading.Event())
+        self.schedule = schedule_prompts(inputs)
         self.ours, self.trl = (_Clock(rl.prompts_per_step * rl.candidates) for _ in range(2))
         self.own_step = self._own_stepper(k)
 
     def _own_stepper(self, k: int) -> Any:
         import torch
 
-        from trainer.learn.rl import learn, roll_out
+        from trainer.learn.policy_update import sample_batch, update_policy
         from trainer.learn.rollout import SamplingOptions
 
         optimizer = torch.optim.AdamW(self.policy.model.parameters(), lr=self.rl.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
         sampling, stop = SamplingOptions(self.max_new_tokens, self.rl.temperature, self.rl.top_p), threading.Event()
 
         def step(number: int) -> None:
-            cases = [self.plan.cases[row.case] for row in self.plan.rows[number % len(self.plan.rows)]]
+            cases = [self.schedule.cases[prompt.case] for prompt in self.schedule.prompts[number % len(self.schedule.prompts)]]
             self.ours.start()
-            batch = roll_out(self.policy, cases, self.prompter, k, self.rl.candidates, sampling, stop)
-            learn(self.policy, self.anchor, batch, self.rl, optimizer)
+            batch = sample_batch(self.policy, cases, self.prompter, k, self.rl.candidates, sampling, stop)
+            update_policy(self.policy, self.anchor, batch, self.rl, optimizer)
             self.ours.stop()
             self.ours.tokens.append(statistics.fmean(len(one.token_ids) for group in batch.groups for one in group))
 
@@ -184,9 +186,9 @@ class _Race:
             self.trl.tokens.append(statistics.fmean(map(len, completion_ids)))
             ended = [ids[-1] in self.policy.end_ids for ids in completion_ids]
             made = zip(completions, ended, case, strict=True)
-            return [reward_of(text, done, self.plan.cases[place]).total(self.rl.format_bonus) for text, done, place in made]
+            return [reward_of(text, done, self.schedule.cases[place]).total(self.rl.format_bonus) for text, done, place in made]
 
-        rows = [self.plan.rows[number % len(self.plan.rows)] for number in range(steps)]
+        rows = [self.schedule.prompts[number % len(self.schedule.prompts)] for number in range(steps)]
         batch = self.rl.prompts_per_step * self.rl.candidates
         return GRPOTrainer(
             model=AutoModelForCausalLM.from_pretrained(self.checkpoint, dtype=torch.float32, local_files_only=True),

@@ -40,8 +40,10 @@ def lessons(count: int) -> list[SftExample]:
 def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[str, Any]:
     """One run of the stages, with what it cost."""
     from trainer.data.prompts import Prompter
-    from trainer.learn import peak_memory, reinforce, sft
+    from trainer.learn import peak_memory, sft
     from trainer.learn.lora import trainable_policy
+    from trainer.learn.rl_engine import RlInputs
+    from trainer.learn.rl_training import train_rl
 
     stop = threading.Event()
     peak_memory.reset()
@@ -57,7 +59,8 @@ def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[st
     found["sft"] = _cost(tokens / (time.monotonic() - began))
 
     peak_memory.reset()
-    steps = reinforce.train(policy, [make_case(n) for n in range(32)], prompter, trainer.rl, MAX_NEW_TOKENS, 0, stop, folder / "rl")
+    cases = [make_case(n) for n in range(32)]
+    steps = train_rl(RlInputs(policy, cases, prompter, trainer.rl, MAX_NEW_TOKENS, 0, stop, folder / "rl"))
     assert len(steps) == trainer.rl.steps and all(math.isfinite(step.kl) and math.isfinite(step.entropy) for step in steps)
     completions = trainer.rl.prompts_per_step * trainer.rl.candidates
     rate = median(step.length * completions / step.seconds for step in steps[1:])

@@ -13,8 +13,10 @@ from infra.settings import RlSettings, Settings, SftSettings
 from pico.checkpoints import REFLECTOR
 from schemas.scoring import score
 from trainer.data.prompts import Prompter
-from trainer.learn import rl, sft
+from trainer.learn import sft
 from trainer.learn.policy import Policy
+from trainer.learn.rl_engine import RlInputs
+from trainer.learn.shared_prompt_engine import train_with_shared_prompts
 
 # Libraries of the embedder and of TRL warn about themselves.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
@@ -34,6 +36,7 @@ def test_sft_lowers_the_loss_and_rl_raises_the_reward_of_the_shipped_reflector()
 
     # Always the same questions, whose base answers leave something to win: so steps differ by what was learnt and not by what was asked.
     asked = [case for case in data.training if case.items and score(case.task, case.base_answer, case.truth, case.query.options) < 0.8][:8]
-    steps = rl.train(policy, asked, prompter, RlSettings(steps=12, prompts_per_step=8, candidates=16, k_min=4, k_max=4, learning_rate=3e-4), 96, 0, stop)
+    rl = RlSettings(steps=12, prompts_per_step=8, candidates=16, k_min=4, k_max=4, learning_rate=3e-4)
+    steps = train_with_shared_prompts(RlInputs(policy, asked, prompter, rl, 96, 0, stop))
     rewards = [step.reward for step in steps]
     assert sum(rewards[-3:]) / 3 > rewards[0] + 0.08

@@ -1,6 +1,6 @@
-"""The part of a run that every process of a launch works on: SFT, then RL, from a stored snapshot.
+"""SFT, then RL, of one run from its stored snapshot. Every process of a launch does both; the main process writes.
 
-Each stores its result in the run's state, and looks first whether it is there. The main process writes.
+Each stage stores its result in the run's state, and reads it from there if it is stored already.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ import torch
 from infra.settings import Settings
 from trainer.data.prompts import Prompter
 from trainer.data.snapshot import Snapshot
-from trainer.learn import reinforce, sft
+from trainer.learn import sft
 from trainer.learn.distributed import is_main
 from trainer.learn.lora import trainable_policy
 from trainer.learn.policy import Policy
-from trainer.learn.rl import Step
+from trainer.learn.rl_engine import RlInputs, RlStep
+from trainer.learn.rl_training import train_rl
 from trainer.learn.saved_state import SavedState, newest_state, save_state
 from trainer.learn.trained_weights import trained_weights
 
 
 @dataclass(frozen=True)
 class PolicyTraining:
-    """Of one run. `folder` is where its state is kept, `run_id` its name."""
+    """The training of one run. Its state is stored in `folder`."""
 
     settings: Settings
     snapshot: Snapshot
@@ -36,34 +37,44 @@ class PolicyTraining:
     stop: threading.Event
 
     def policy(self, parent: Path, champion: Path) -> Policy:
-        """What is trained, from the checkpoint `parent`; it must be able to replace `champion`."""
+        """The policy to train, from the checkpoint `parent`. It must be able to replace `champion`."""
         torch.set_num_threads(self.settings.trainer.threads)
         return trainable_policy(parent, self.settings.trainer, parent=champion)
 
-    def sft(self, policy: Policy, prompter: Prompter, progress: Callable[[sft.SftStep], None] | None = None) -> sft.SftResult:
-        """What it leaves is RL's KL anchor, so it is stored as it is and not as it would be served."""
+    def sft(self, policy: Policy, prompter: Prompter, on_step: Callable[[sft.SftStep], None] | None = None) -> sft.SftResult:
+        """Its result is RL's reference policy, so the weights are stored in training precision, not as they would be served."""
         weights = trained_weights(policy.model)
-        found = newest_state(self.folder / "sft", self.purpose)
-        if found:
+        state = newest_state(self.folder / "sft", self.purpose)
+        if state:
             with torch.no_grad():
                 for name, weight in weights.items():
-                    weight.copy_(found.tensors[name])
-            return sft.SftResult(**found.facts)
+                    weight.copy_(state.tensors[name])
+            return sft.SftResult(**state.facts)
         trainer, steps = self.settings.trainer, self.folder / "sft-steps"
-        fit = sft.train(
-            policy, self.snapshot.lessons, prompter, trainer.sft, trainer.seed, self.stop, steps, progress, checkpoint_every=trainer.checkpoint_every
-        )
+        examples = self.snapshot.lessons
+        result = sft.train(policy, examples, prompter, trainer.sft, trainer.seed, self.stop, steps, on_step, checkpoint_every=trainer.checkpoint_every)
         if is_main():
-            save_state(self.folder / "sft", SavedState(fit.steps, asdict(fit), weights), self.purpose)
+            save_state(self.folder / "sft", SavedState(result.steps, asdict(result), weights), self.purpose)
             shutil.rmtree(steps, ignore_errors=True)
-        return fit
+        return result
 
-    def rl(self, policy: Policy, prompter: Prompter, progress: Callable[[Step], None] | None = None) -> None:
-        trainer, reflection = self.settings.trainer, self.settings.reflection
-        cases, folder = self.snapshot.training, self.folder / "rl"
-        reinforce.train(policy, cases, prompter, trainer.rl, reflection.max_new_tokens, trainer.seed, self.stop, folder, progress, trainer.checkpoint_every)
+    def rl(self, policy: Policy, prompter: Prompter, on_step: Callable[[RlStep], None] = lambda step: None) -> None:
+        trainer = self.settings.trainer
+        inputs = RlInputs(
+            policy,
+            self.snapshot.training,
+            prompter,
+            trainer.rl,
+            self.settings.reflection.max_new_tokens,
+            trainer.seed,
+            self.stop,
+            self.folder / "rl",
+            on_step,
+            trainer.checkpoint_every,
+        )
+        train_rl(inputs)
 
     @property
     def purpose(self) -> dict[str, str]:
-        """The run's settings, parent and champion are as they were, or it would not have been taken up."""
+        """What a stored state belongs to. A run is resumed only with the same settings, parent and champion, so they are not part of it."""
         return {"run_id": self.run_id, "dataset_digest": self.snapshot.digest}

@@ -19,7 +19,7 @@ from infra.registry.tracking import Point
 from trainer.run.report import Report
 
 if TYPE_CHECKING:
-    from trainer.learn.rl import Step
+    from trainer.learn.rl_engine import RlStep
     from trainer.learn.sft import SftStep
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Progress:
         self._report.tell_step(step.step, step.of, self._eta_s(step.step, step.of, step.seconds), {"loss": step.loss})
         self._log("sft", step.step, {"loss": step.loss})
 
-    def rl(self, step: Step, of: int) -> None:
+    def rl(self, step: RlStep, of: int) -> None:
         """`step` counts from 0, as in the curve; the report counts steps done."""
         if step.step == 0:
             self._report.data["reward_curve"] = []

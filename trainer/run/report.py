@@ -11,7 +11,7 @@ The file is replaced whole. It names no user and quotes nobody. What is not know
     seed, settings, start_from, parent, champion, tracked      what it trains from and with; tracked is its MLflow run
     triggers                        why it began: `trainer.run.triggers.Trigger`s, fired or not
     counts, judged_share, offset_ranges, dataset_digest, code_version, pinned   pinned: the snapshot is stored, a resumed run reads it and not the topics
-    sft, sft_losses, reward_curve   one entry per RL step (`trainer.learn.rl.Step`); a loss is the mean over ten steps
+    sft, sft_losses, reward_curve   one entry per RL step (`trainer.learn.rl_engine.RlStep`); a loss is the mean over ten steps
     evaluation, gate, decision      `trainer.judge.evaluate.Evaluation` with k; `trainer.judge.gate_result.GateResult`; {promote, reason}
     name, version, digest           what was registered
 """

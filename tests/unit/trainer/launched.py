@@ -18,10 +18,12 @@ from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase, SftExample, sft_example_of
-from trainer.learn import grpo_trainer, reinforce, sft
+from trainer.learn import sft, trl_trainer
 from trainer.learn.distributed import is_main, processes
 from trainer.learn.lora import trainable_policy
 from trainer.learn.rewards import Reward
+from trainer.learn.rl_engine import RlInputs
+from trainer.learn.rl_training import train_rl
 
 SFT = SftSettings(batch_size=4, micro_batch=1, max_steps=3, epochs=9)
 RL = RlSettings(engine="trl", steps=3, prompts_per_step=3, candidates=4, learning_rate=2e-2, beta=0.05, k_min=1, k_max=1, top_p=1.0)
@@ -41,14 +43,15 @@ def given(trainer: Any, prompts: list[list[int]], *rest: Any) -> tuple[list[list
 
 def main(checkpoint: Path, state_dir: Path, result: Path) -> None:
     torch.set_num_threads(1)
-    vars(grpo_trainer)["reward_of"] = reward_of
+    vars(trl_trainer)["reward_of"] = reward_of
     trl.GRPOTrainer._generate_single_turn = given
     policy = trainable_policy(checkpoint, TrainerSettings(lora=LoraSettings(rank=4)))
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     made = [sft_example_of(make_trajectory(make_outcome(n), reasoning="they like b " * n or "b")) for n in range(5)]
     lessons = [lesson for lesson in made if isinstance(lesson, SftExample)]
     fit = sft.train(policy, lessons, prompter, SFT, 0, threading.Event(), state_dir / "sft", checkpoint_every=2)
-    steps = reinforce.train(policy, [make_case(n) for n in range(4)], prompter, RL, 16, 0, threading.Event(), state_dir / "rl", checkpoint_every=2)
+    cases = [make_case(n) for n in range(4)]
+    steps = train_rl(RlInputs(policy, cases, prompter, RL, 16, 0, threading.Event(), state_dir / "rl", checkpoint_every=2))
     if is_main():
         save_file({name: weight.clone() for name, weight in policy.weights().items()}, result.with_suffix(".safetensors"))
         result.write_text(json.dumps({"processes": processes(), "losses": fit.losses, "steps": [asdict(step) for step in steps]}))

@@ -1,6 +1,7 @@
 # axes are capital letters: P prompts, G candidates
 import shutil
 import threading
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,15 @@ from tests.unit.trainer.made import make_case
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.interruption import Interrupted
-from trainer.learn import grpo, reinforce
-from trainer.learn import rl as own
-from trainer.learn.grpo_trainer import Reinforce
 from trainer.learn.lora import trainable_policy
 from trainer.learn.policy import Policy
+from trainer.learn.policy_update import RolloutBatch, update_policy
+from trainer.learn.prompt_schedule import schedule_prompts
 from trainer.learn.rewards import Reward
+from trainer.learn.rl_engine import Diverged, RlInputs, RlStep, rate_schedule
+from trainer.learn.rl_training import train_rl
 from trainer.learn.rollout import PolicyCompletion
+from trainer.learn.trl_trainer import ReinforceTrainer
 
 RL = RlSettings(engine="trl", steps=4, prompts_per_step=2, candidates=8, learning_rate=2e-2, beta=0.05, k_min=1, k_max=2, top_p=1.0)
 CASES = [make_case(n) for n in range(4)]
@@ -36,7 +39,7 @@ def reward_of(text: str, ended: bool, case: QueryCase) -> Reward:
 
 @pytest.fixture(autouse=True)
 def small_letters(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("trainer.learn.rl", "trainer.learn.grpo_trainer"):
+    for module in ("trainer.learn.policy_update", "trainer.learn.trl_trainer"):
         monkeypatch.setattr(f"{module}.reward_of", reward_of)
 
 
@@ -49,8 +52,12 @@ def prompter_of(policy: Policy) -> Prompter:
     return Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
 
 
-def train(policy: Policy, rl: RlSettings, **more: Any) -> list[own.Step]:
-    return reinforce.train(policy, CASES, prompter_of(policy), rl, 6, 0, more.pop("stop", threading.Event()), **more)
+def inputs_of(policy: Policy, rl: RlSettings = RL, cases: Sequence[QueryCase] = CASES, prompter: Prompter | None = None, **more: Any) -> RlInputs:
+    return RlInputs(policy, cases, prompter or prompter_of(policy), rl, 6, 0, more.pop("stop", threading.Event()), **more)
+
+
+def train(policy: Policy, rl: RlSettings, **more: Any) -> list[RlStep]:
+    return train_rl(inputs_of(policy, rl, **more))
 
 
 def copied(weights: Any) -> dict[str, torch.Tensor]:
@@ -73,15 +80,15 @@ def test_both_engines_make_the_same_steps_of_the_same_completions(policy: Policy
     start = copied(policy.weights())
     steps = train(policy, rl)
 
-    plan = grpo.plan_of(CASES, prompter_of(twin), rl, 0)
+    schedule = schedule_prompts(inputs_of(twin, rl))
     anchor = trainable_policy(policy.origin, WHOLE if policy.peft is None else ADAPTER)
     optimizer = torch.optim.AdamW([w for w in twin.model.parameters() if w.requires_grad], betas=(0.9, 0.95), weight_decay=0.0)
-    for step, rows in zip(steps, plan.rows, strict=True):
+    for step, rows in zip(steps, schedule.prompts, strict=True):
         groups = [[PolicyCompletion(ids, ids[-1] == 258) for ids in fixed[n : n + rl.candidates]] for n in range(0, len(fixed), rl.candidates)]
         rewards = [[reward_of(twin.tokenizer.decode(one.token_ids, skip_special_tokens=True), one.ended, CASES[0]) for one in group] for group in groups]
         prompts = [prompter_of(twin).encode(row.prompt) for row in rows]
-        optimizer.param_groups[0]["lr"] = rl.learning_rate * own.rate_schedule(rl.steps)(step.step)
-        _, kl, entropy = own.learn(twin, anchor, own.Batch([CASES[0]], prompts, groups, rewards, [row.shown for row in rows]), rl, optimizer)
+        optimizer.param_groups[0]["lr"] = rl.learning_rate * rate_schedule(rl.steps)(step.step)
+        _, kl, entropy = update_policy(twin, anchor, RolloutBatch(prompts, groups, rewards, [row.shown for row in rows]), rl, optimizer)
         assert step.kl == pytest.approx(kl, abs=2e-3)
         assert step.entropy == pytest.approx(entropy, rel=1e-3)
     assert steps[-1].kl != 0.0
@@ -99,7 +106,7 @@ def test_the_reward_rises_and_the_steps_tell_the_curriculum(tiny_checkpoint: Pat
     assert steps[-1].reward > steps[0].reward + 0.2
 
 
-class Seen(Reinforce):
+class Seen(ReinforceTrainer):
     """Notes what the anchor holds behind each step."""
 
     anchors: list[dict[str, torch.Tensor]] = []
@@ -117,7 +124,7 @@ class Seen(Reinforce):
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
     Seen.anchors.clear()
-    monkeypatch.setattr("trainer.learn.grpo.Reinforce", Seen)
+    monkeypatch.setattr("trainer.learn.trl_engine.ReinforceTrainer", Seen)
     return Seen.anchors
 
 
@@ -142,12 +149,12 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(policy: Policy, ti
     expected = train(twin, RL, state_dir=tmp_path / "whole", checkpoint_every=1)
     stop = threading.Event()
     with pytest.raises(Interrupted):
-        train(policy, RL, state_dir=tmp_path / "cut", checkpoint_every=10, stop=stop, progress=lambda step: stop.set() if step.step == 1 else None)
+        train(policy, RL, state_dir=tmp_path / "cut", checkpoint_every=10, stop=stop, on_step=lambda step: stop.set() if step.step == 1 else None)
     shutil.copytree(tmp_path / "cut" / "states" / "checkpoint-3", tmp_path / "cut" / "states" / "checkpoint-4")
     (tmp_path / "cut" / "states" / "checkpoint-4" / "retouch.json").unlink()  # a kill while the next state was being written
     again = trainable_policy(tiny_checkpoint, WHOLE if policy.peft is None else ADAPTER)
-    told: list[own.Step] = []
-    steps = train(again, RL, state_dir=tmp_path / "cut", progress=told.append)
+    told: list[RlStep] = []
+    steps = train(again, RL, state_dir=tmp_path / "cut", on_step=told.append)
     assert told == steps and len(steps) == RL.steps
     for step, other in zip(steps, expected, strict=True):
         assert asdict(step) | {"seconds": 0} == pytest.approx(asdict(other) | {"seconds": 0}, abs=1e-5)
@@ -164,31 +171,34 @@ def test_a_state_of_other_settings_is_not_continued(tiny_checkpoint: Path, tmp_p
 
 
 def test_cases_that_do_not_fit_are_passed_over(tiny_checkpoint: Path) -> None:
-    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, PromptStyle.COMPACT, 200)
+    policy = Policy.load(tiny_checkpoint)
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200)
     vast = make_case(9, base="a" * 2000)
-    plan = grpo.plan_of([vast, *CASES], prompter, RL, 0)
-    assert [len(rows) for rows in plan.rows] == [RL.prompts_per_step] * RL.steps
-    assert {row.case for rows in plan.rows for row in rows} == {1, 2, 3, 4}
-    assert [row.shown for rows in plan.rows for row in rows] == [1] * 4 + [2] * 4
+    plan = schedule_prompts(inputs_of(policy, cases=[vast, *CASES], prompter=prompter))
+    assert [len(rows) for rows in plan.prompts] == [RL.prompts_per_step] * RL.steps
+    assert {row.case for rows in plan.prompts for row in rows} == {1, 2, 3, 4}
+    assert [row.shown for rows in plan.prompts for row in rows] == [1] * 4 + [2] * 4
     assert sum(plan.left_out) in (1, 2)  # once in each round of the deck: eight of four that fit
-    longest = max(len(prompter.encode(row.prompt)) for rows in plan.rows[:2] for row in rows)  # of one item
-    tight = grpo.plan_of(CASES, replace(prompter, max_tokens=longest), RL, 0)
-    assert [row.shown for rows in tight.rows for row in rows] == [1] * 8
+    longest = max(len(prompter.encode(row.prompt)) for rows in plan.prompts[:2] for row in rows)  # of one item
+    tight = schedule_prompts(inputs_of(policy, prompter=replace(prompter, max_tokens=longest)))
+    assert [row.shown for rows in tight.prompts for row in rows] == [1] * 8
 
 
 def test_the_record_says_what_was_passed_over(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter, vast = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200), make_case(9, base="a" * 2000)
-    plan = grpo.plan_of([vast, *CASES], prompter, RL, 0)
-    steps = reinforce.train(policy, [vast, *CASES], prompter, RL, 6, 0, threading.Event())
+    inputs = inputs_of(policy, cases=[vast, *CASES], prompter=prompter)
+    plan = schedule_prompts(inputs)
+    steps = train_rl(inputs)
     assert [step.left_out for step in steps] == plan.left_out and sum(plan.left_out)
 
 
 def test_one_prompt_that_fits_is_enough(tiny_checkpoint: Path) -> None:
-    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, PromptStyle.COMPACT, 200)
+    policy = Policy.load(tiny_checkpoint)
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200)
     vast = [make_case(n, base="a" * 2000) for n in range(10, 15)]
-    plan = grpo.plan_of([*vast, CASES[0]], prompter, RL, 0)
-    assert {row.case for rows in plan.rows for row in rows} == {5}
+    plan = schedule_prompts(inputs_of(policy, cases=[*vast, CASES[0]], prompter=prompter))
+    assert {row.case for rows in plan.prompts for row in rows} == {5}
 
 
 def test_what_cannot_be_trained_so_is_refused_by_name(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,13 +208,13 @@ def test_what_cannot_be_trained_so_is_refused_by_name(tiny_checkpoint: Path, mon
     with pytest.raises(BadSetting, match="needs a GPU"):
         train(policy, RL.model_copy(update={"rollouts": "vllm_colocate"}))
     with pytest.raises(CannotContinue, match="no prompt fits"):
-        reinforce.train(policy, CASES, Prompter(policy.tokenizer, PromptStyle.COMPACT, 4), RL, 6, 0, threading.Event())
+        train_rl(inputs_of(policy, prompter=Prompter(policy.tokenizer, PromptStyle.COMPACT, 4)))
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(BadSetting, match="trains in one process"):
         train(policy, RL.model_copy(update={"engine": "shared_prompt"}))
 
 
 def test_a_reward_that_is_not_finite_stops_the_run(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.learn.grpo_trainer.reward_of", lambda text, ended, case: Reward(float("nan"), usable=True))
-    with pytest.raises(own.Diverged):
+    monkeypatch.setattr("trainer.learn.trl_trainer.reward_of", lambda text, ended, case: Reward(float("nan"), usable=True))
+    with pytest.raises(Diverged):
         train(Policy.load(tiny_checkpoint), RL)

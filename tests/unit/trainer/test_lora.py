@@ -11,11 +11,13 @@ from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import SftExample, sft_example_of
-from trainer.learn import rl, sft
+from trainer.learn import sft
 from trainer.learn.lora import disable_dropout, trainable_policy, with_adapter
 from trainer.learn.policy import Policy, tensor_dtypes
 from trainer.learn.rewards import Reward
+from trainer.learn.rl_engine import RlInputs
 from trainer.learn.rollout import SamplingOptions, generate
+from trainer.learn.shared_prompt_engine import train_with_shared_prompts
 
 LORA = LoraSettings(rank=4, alpha=8.0)
 
@@ -46,13 +48,13 @@ def test_a_fresh_adapter_changes_nothing_and_trains_alone(policy: Policy, tiny_c
 def test_sft_and_rl_train_the_adapter_and_the_saved_weights_are_merged(
     policy: Policy, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.learn.rl.reward_of", lambda text, ended, case: Reward(sum(text.encode()) % 7 / 6, usable=True))
+    monkeypatch.setattr("trainer.learn.policy_update.reward_of", lambda text, ended, case: Reward(sum(text.encode()) % 7 / 6, usable=True))
     before = frozen(policy)
     sft.train(policy, lessons(4), prompter_of(policy), SftSettings(batch_size=4, epochs=2.0), 0, threading.Event())
     learnt = policy.weights()["model.layers.0.self_attn.q_proj.weight"].clone()
-    steps = rl.train(
-        policy, [make_case(n) for n in range(2)], prompter_of(policy), RlSettings(steps=2, prompts_per_step=2, candidates=4), 4, 0, threading.Event()
-    )
+    settings = RlSettings(steps=2, prompts_per_step=2, candidates=4)
+    cases = [make_case(n) for n in range(2)]
+    steps = train_with_shared_prompts(RlInputs(policy, cases, prompter_of(policy), settings, 4, 0, threading.Event()))
     assert len(steps) == 2
     assert all(torch.equal(weight, before[name]) for name, weight in frozen(policy).items())
     assert not torch.equal(policy.weights()["model.layers.0.self_attn.q_proj.weight"], learnt)

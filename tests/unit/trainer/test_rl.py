@@ -1,5 +1,6 @@
 # axes are capital letters: P prompts, G candidates, T tokens
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,15 @@ from infra.settings import RlSettings
 from schemas.prompts import PromptStyle
 from tests.unit.trainer.made import make_case
 from trainer.data.prompts import Prompter
+from trainer.data.query_cases import QueryCase
+from trainer.learn.advantages import advantages
+from trainer.learn.case_sampler import CaseSampler, ShuffledOrder
 from trainer.learn.policy import Policy
+from trainer.learn.policy_update import policy_loss, sample_batch, update_policy
 from trainer.learn.rewards import Reward
-from trainer.learn.rl import Diverged, advantages, draw, learn, policy_loss, rate_schedule, roll_out, train
-from trainer.learn.rl_state import Deck
+from trainer.learn.rl_engine import Diverged, RlInputs, RlStep, rate_schedule
 from trainer.learn.rollout import SamplingOptions
+from trainer.learn.shared_prompt_engine import train_with_shared_prompts
 
 
 def mask_of(lengths: list[list[int]]) -> Tensor:
@@ -160,14 +165,20 @@ def policy(tiny_checkpoint: Path) -> Policy:
     return Policy.load(tiny_checkpoint)
 
 
+def train(policy: Policy, cases: Sequence[QueryCase], prompter: Prompter, settings: RlSettings, max_new_tokens: int, seed: int = 0) -> list[RlStep]:
+    return train_with_shared_prompts(RlInputs(policy, cases, prompter, settings, max_new_tokens, seed, threading.Event()))
+
+
 RL = RlSettings(steps=24, prompts_per_step=2, candidates=16, learning_rate=2e-2, beta=0.0, k_min=1, k_max=3, top_p=1.0)
 
 
 def test_rl_raises_a_trivial_reward(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reward is the share of small letters, a tenth of what a random model writes."""
-    monkeypatch.setattr("trainer.learn.rl.reward_of", lambda text, ended, case: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=False))
+    monkeypatch.setattr(
+        "trainer.learn.policy_update.reward_of", lambda text, ended, case: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=False)
+    )
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    steps = train(policy, [make_case(n) for n in range(4)], prompter, RL, max_new_tokens=6, seed=0, stop=threading.Event())
+    steps = train(policy, [make_case(n) for n in range(4)], prompter, RL, max_new_tokens=6)
     assert [step.k for step in steps] == [1] * 8 + [2] * 8 + [3] * 8
     assert [step.stage for step in steps] == [0] * 8 + [1] * 8 + [2] * 8
     assert steps[-1].reward > steps[0].reward + 0.3
@@ -177,23 +188,23 @@ def test_rl_raises_a_trivial_reward(policy: Policy, monkeypatch: pytest.MonkeyPa
 def test_k_is_capped_by_the_items_a_case_has(policy: Policy) -> None:
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     cases = [make_case(0, items=1), make_case(1, items=0)]
-    steps = train(policy, cases, prompter, RL.model_copy(update={"steps": 1, "k_min": 3}), max_new_tokens=2, seed=0, stop=threading.Event())
+    steps = train(policy, cases, prompter, RL.model_copy(update={"steps": 1, "k_min": 3}), max_new_tokens=2)
     assert (steps[0].k, steps[0].shown) == (3, 1.0)
-    assert train(policy, cases[1:], prompter, RL, max_new_tokens=2, seed=0, stop=threading.Event()) == []
+    assert train(policy, cases[1:], prompter, RL, max_new_tokens=2) == []
 
 
 def test_a_reward_that_is_not_finite_stops_the_run(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.learn.rl.reward_of", lambda text, ended, case: Reward(float("nan"), usable=True))
+    monkeypatch.setattr("trainer.learn.policy_update.reward_of", lambda text, ended, case: Reward(float("nan"), usable=True))
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     with pytest.raises(Diverged):
-        train(policy, [make_case()], prompter, RL, max_new_tokens=2, seed=0, stop=threading.Event())
+        train(policy, [make_case()], prompter, RL, max_new_tokens=2)
 
 
 def test_at_its_start_the_policy_is_the_anchor(policy: Policy) -> None:
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    batch = roll_out(policy, [make_case(0), make_case(1)], prompter, 2, 3, SamplingOptions(5, 1.0, 0.9), threading.Event())
+    batch = sample_batch(policy, [make_case(0), make_case(1)], prompter, 2, 3, SamplingOptions(5, 1.0, 0.9), threading.Event())
     optimizer = torch.optim.SGD(policy.model.parameters(), lr=0.0)
-    loss, kl, entropy = learn(policy, policy, batch, RL, optimizer)
+    loss, kl, entropy = update_policy(policy, policy, batch, RL, optimizer)
     assert kl == pytest.approx(0.0, abs=1e-5) and entropy > 0 and loss == pytest.approx(0.0, abs=1e-4)
 
 
@@ -201,7 +212,7 @@ def test_seeds_repeat_a_run(tiny_checkpoint: Path) -> None:
     def rewards() -> list[float]:
         policy = Policy.load(tiny_checkpoint)
         prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-        steps = train(policy, [make_case(n) for n in range(3)], prompter, RL.model_copy(update={"steps": 2}), 4, seed=7, stop=threading.Event())
+        steps = train(policy, [make_case(n) for n in range(3)], prompter, RL.model_copy(update={"steps": 2}), 4, seed=7)
         return [step.length for step in steps] + [step.entropy for step in steps]
 
     assert rewards() == pytest.approx(rewards(), rel=1e-4)
@@ -216,20 +227,20 @@ VAST = make_case(9, base="a" * 2000)  # fits no context of 200 tokens
 
 def test_a_prompt_that_does_not_fit_makes_room_for_the_next_and_is_counted(policy: Policy) -> None:
     prompter, rl = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200), RL.model_copy(update={"steps": 6, "prompts_per_step": 1, "candidates": 2})
-    steps = train(policy, [VAST, make_case(1), make_case(2)], prompter, rl, max_new_tokens=2, seed=0, stop=threading.Event())
+    steps = train(policy, [VAST, make_case(1), make_case(2)], prompter, rl, max_new_tokens=2)
     assert len(steps) == 6 and sum(step.left_out for step in steps) == 3  # six that fit are three rounds of the deck, but for what is left of the last
     with pytest.raises(CannotContinue, match="no prompt fits"):
-        train(policy, [VAST, VAST], prompter, rl, max_new_tokens=2, seed=0, stop=threading.Event())
+        train(policy, [VAST, VAST], prompter, rl, max_new_tokens=2)
 
 
 def test_draws_are_the_deck_s_where_all_fits_and_one_that_fits_is_always_found(policy: Policy) -> None:
     prompter, cases = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200), [VAST, VAST, *(make_case(n) for n in range(5)), VAST]
-    fitting, deck, twin = [2, 3, 4, 5, 6], Deck(5, 3), Deck(5, 3)
+    sampler, order = CaseSampler(cases[2:7], prompter, 3), ShuffledOrder(5, 3)
     for count in (2, 7, 1, 3):
-        assert draw(deck, fitting, cases, prompter, count) == ([fitting[card] for card in twin.cards(count)], 0)
-    assert deck.facts() == twin.facts()
-    places, left_out = draw(Deck(4, 0), [0, 1, 7, 4], cases, prompter, 20)
-    assert places == [4] * 20 and 57 <= left_out <= 60
+        assert sampler.draw(count) == ([order.draw() for _ in range(count)], 0)
+    assert sampler.order.state() == order.state()
+    indices, skipped = CaseSampler([*cases[:3], cases[7]], prompter, 0).draw(20)
+    assert indices == [2] * 20 and 57 <= skipped <= 60
 
 
 def test_shown_are_the_items_that_fit(policy: Policy) -> None:
@@ -238,4 +249,4 @@ def test_shown_are_the_items_that_fit(policy: Policy) -> None:
     found = prompter_of(policy, two).fitting(case, case.items[:3])
     assert found is not None and found.shown == 2 and "item 1" in found.text and "item 2" not in found.text
     rl = RL.model_copy(update={"steps": 1, "k_min": 3, "candidates": 2})
-    assert train(policy, [case], prompter_of(policy, two), rl, max_new_tokens=2, seed=0, stop=threading.Event())[0].shown == 2.0
+    assert train(policy, [case], prompter_of(policy, two), rl, max_new_tokens=2)[0].shown == 2.0

@@ -15,9 +15,10 @@ from tests.unit.trainer.made import make_case
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.interruption import Interrupted
+from trainer.learn.case_sampler import ShuffledOrder
 from trainer.learn.policy import Policy
-from trainer.learn.rl import Step, train
-from trainer.learn.rl_state import Deck
+from trainer.learn.rl_engine import RlInputs, RlStep
+from trainer.learn.shared_prompt_engine import train_with_shared_prompts
 from trainer.learn.trained_weights import trained_weights, weights_digest
 
 RL = RlSettings(steps=7, prompts_per_step=2, candidates=4, learning_rate=1e-2, beta=0.1, k_min=1, k_max=3)
@@ -36,25 +37,25 @@ def run(
     state_dir: Path | None,
     *,
     rl: RlSettings = RL,
-    at_step: Callable[[Step, threading.Event], None] | None = None,
+    at_step: Callable[[RlStep, threading.Event], None] | None = None,
     cases: Sequence[QueryCase] = CASES,
     context: int = 512,
-) -> tuple[Policy, list[Step]]:
+) -> tuple[Policy, list[RlStep]]:
     policy, stop = Policy.load(checkpoint), threading.Event()
-    told: list[Step] = []
+    told: list[RlStep] = []
 
-    def progress(step: Step) -> None:
+    def progress(step: RlStep) -> None:
         told.append(step)
         if at_step:
             at_step(step, stop)
 
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, context)
-    steps = train(policy, cases, prompter, rl, 6, 3, stop, state_dir, progress, EVERY)
+    steps = train_with_shared_prompts(RlInputs(policy, cases, prompter, rl, 6, 3, stop, state_dir, progress, EVERY))
     assert told == steps
     return policy, steps
 
 
-def figures(steps: list[Step]) -> list[dict[str, Any]]:
+def figures(steps: list[RlStep]) -> list[dict[str, Any]]:
     return [asdict(replace(step, seconds=0.0)) for step in steps]
 
 
@@ -64,18 +65,18 @@ def uninterrupted(tiny_checkpoint: Path) -> tuple[str, list[dict[str, Any]]]:
     return weights_digest(trained_weights(policy.model)), figures(steps)
 
 
-def kill(step: Step, stop: threading.Event) -> None:
+def kill(step: RlStep, stop: threading.Event) -> None:
     raise Killed
 
 
-def ask_to_stop(step: Step, stop: threading.Event) -> None:
+def ask_to_stop(step: RlStep, stop: threading.Event) -> None:
     stop.set()
 
 
 @pytest.mark.parametrize("number", [0, 2, 4, 6])
 @pytest.mark.parametrize("end", [kill, ask_to_stop])
 def test_a_run_cut_short_ends_like_one_that_was_not(
-    tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, list[dict[str, Any]]], number: int, end: Callable[[Step, threading.Event], None]
+    tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, list[dict[str, Any]]], number: int, end: Callable[[RlStep, threading.Event], None]
 ) -> None:
     if end is kill or number < RL.steps - 1:
         with pytest.raises((Killed, Interrupted)):
@@ -89,7 +90,7 @@ def test_a_run_cut_short_ends_like_one_that_was_not(
 
 @pytest.mark.parametrize("end", [kill, ask_to_stop])
 def test_prompts_that_do_not_fit_are_passed_over_alike_by_a_run_cut_short(
-    tiny_checkpoint: Path, tmp_path: Path, end: Callable[[Step, threading.Event], None]
+    tiny_checkpoint: Path, tmp_path: Path, end: Callable[[RlStep, threading.Event], None]
 ) -> None:
     some = [*CASES, *(make_case(n, base="a" * 2000) for n in (7, 8, 9))]
     whole, steps = run(tiny_checkpoint, None, cases=some, context=200)
@@ -124,14 +125,18 @@ def test_a_state_of_other_settings_or_weights_is_not_continued(tiny_checkpoint: 
         for policy in (other, fresh):
             next(policy.model.parameters()).mul_(1.5)
     prompter, cases, rl = Prompter(other.tokenizer, PromptStyle.COMPACT, 512), [make_case(n) for n in range(5)], RL.model_copy(update={"steps": 2})
-    first, second = (train(policy, cases, prompter, rl, 6, 3, threading.Event(), folder) for policy, folder in ((other, tmp_path), (fresh, None)))
+
+    def resumed(policy: Policy, state_dir: Path | None) -> list[RlStep]:
+        return train_with_shared_prompts(RlInputs(policy, cases, prompter, rl, 6, 3, threading.Event(), state_dir))
+
+    first, second = resumed(other, tmp_path), resumed(fresh, None)
     assert figures(first) == figures(second)
 
 
-def test_a_deck_deals_every_case_once_a_round_and_goes_on_from_its_facts() -> None:
-    deck, twin = Deck(5, 1), Deck(5, 2)
-    drawn = deck.cards(5)
-    assert sorted(drawn) == [0, 1, 2, 3, 4]
-    deck.cards(3)
-    twin.restore(deck.facts())
-    assert twin.cards(9) == deck.cards(9)
+def test_a_shuffled_order_has_every_position_once_a_round_and_resumes() -> None:
+    order, restored = ShuffledOrder(5, 1), ShuffledOrder(5, 2)
+    assert sorted(order.draw() for _ in range(5)) == [0, 1, 2, 3, 4]
+    for _ in range(3):
+        order.draw()
+    restored.restore(order.state())
+    assert [restored.draw() for _ in range(9)] == [order.draw() for _ in range(9)]

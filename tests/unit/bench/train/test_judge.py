@@ -19,10 +19,10 @@ from tests.unit.trainer.made import make_case
 from traffic.world import MOVIE_TAG, Exchange, Question
 from trainer.data.query_cases import QueryCase
 from trainer.judge.evaluate import Rewrites
-from trainer.learn.rl import Step
+from trainer.learn.rl_engine import RlStep
 
 USERS = 30
-STEP = Step(step=0, stage=0, k=2, shown=2, reward=0.5, usable_share=1, signal_share=0.5, kl=0.1, entropy=0.2, length=9, loss=0.0, seconds=1)
+STEP = RlStep(step=0, stage=0, k=2, shown=2, reward=0.5, usable_share=1, signal_share=0.5, kl=0.1, entropy=0.2, length=9, loss=0.0, seconds=1)
 
 
 def case(number: int) -> QueryCase:

@@ -5,7 +5,7 @@ from typing import Any
 from infra.errors import RetryLater
 from infra.registry.tracking import Point
 from infra.settings import load
-from trainer.learn.rl import Step
+from trainer.learn.rl_engine import RlStep
 from trainer.learn.sft import SftStep
 from trainer.run.progress import Progress
 from trainer.run.report import Report
@@ -27,8 +27,8 @@ class Store:
         return [point.step for point in self.points if point.name == name]
 
 
-def step(number: int) -> Step:
-    return Step(number, 0, 2, 2.0, 0.5, 1.0, 0.5, 0.1, 0.2, 9.0, 0.0, 2.0)
+def step(number: int) -> RlStep:
+    return RlStep(number, 0, 2, 2.0, 0.5, 1.0, 0.5, 0.1, 0.2, 9.0, 0.0, 2.0)
 
 
 def begin(tmp_path: Path, store: Store, flush_s: float = 1e9) -> tuple[Progress, Report]:

@@ -1,0 +1,96 @@
+"""The interface of both RL engines: what they get, the record of each step, and what they share.
+
+The engines are `trainer.learn.shared_prompt_engine`, our own loop, and `trainer.learn.trl_engine`, TRL's trainer. `trainer.learn.rl_training` chooses one.
+Both do REINFORCE++-baseline (arXiv 2501.03262) with the advantages of `trainer.learn.advantages`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from infra.errors import CannotContinue
+from infra.settings import RlSettings
+from trainer.data.prompts import Prompter
+from trainer.data.query_cases import QueryCase
+from trainer.learn.policy import Policy
+
+log = logging.getLogger(__name__)
+
+#: The learning rate warms up linearly over this share of the steps, then decays linearly to this share of its value.
+WARMUP_SHARE, RATE_FLOOR = 0.1, 0.1
+#: Gradients are clipped to this norm.
+GRADIENT_NORM = 1.0
+LOG_EVERY_STEPS = 5
+
+
+class Diverged(CannotContinue):
+    """A loss, gradient or reward is not finite. Nothing of the run may be registered."""
+
+
+@dataclass(frozen=True)
+class RlStep:
+    """The record of one optimizer step. `reward` is the mean task score without the format bonus; it gets harder to earn as k grows."""
+
+    step: int
+    stage: int
+    k: int  # the curriculum's number of items
+    shown: float  # mean number of items in the prompts: fewer than k if the history has fewer or not all fit
+    reward: float
+    usable_share: float
+    signal_share: float  # share of groups whose rewards differ; the others have no gradient
+    kl: float  # k1 to the reference policy: sum over tokens, mean over completions
+    entropy: float  # nats per token
+    length: float  # tokens per completion
+    loss: float
+    seconds: float
+    left_out: int = 0  # prompts drawn and skipped, because not even one item fits
+
+
+@dataclass(frozen=True)
+class RlInputs:
+    """What an engine trains, with what, and where it stores its state."""
+
+    policy: Policy  # trained in place; as it comes in it is also the reference policy
+    cases: Sequence[QueryCase]  # those without history are not used
+    prompter: Prompter
+    settings: RlSettings
+    max_new_tokens: int
+    seed: int
+    stop: threading.Event
+    state_dir: Path | None = None  # None: nothing is stored
+    on_step: Callable[[RlStep], None] = lambda step: None  # gets each step once, restored ones first
+    checkpoint_every: int = 10  # steps between two stored states
+
+    def state_purpose(self, cases: Iterable[QueryCase], left_out: Collection[str] = ()) -> dict[str, object]:
+        """What a stored state must have been made with to be resumed. `left_out` names settings that do not matter."""
+        digest = hashlib.sha256("\n".join(case.case_id for case in cases).encode()).hexdigest()
+        settings = self.settings.model_dump(mode="json", exclude=set(left_out))
+        return {"rl": settings, "max_new_tokens": self.max_new_tokens, "seed": self.seed, "cases": digest}
+
+
+class RlEngine(Protocol):
+    """Trains `inputs.policy` in place and returns one record per step; none if no case has a history or `steps` is 0.
+
+    With `state_dir` it stores its state every `checkpoint_every` steps, at the end and when it is stopped. It resumes a state that was made from the
+    same weights, cases and settings. Raises Diverged, Interrupted when it is stopped, CannotContinue if no prompt fits.
+    """
+
+    def __call__(self, inputs: RlInputs) -> list[RlStep]: ...
+
+
+def rate_schedule(steps: int) -> Callable[[int], float]:
+    """The factor of the learning rate at a step (from 0)."""
+    warmup = max(1, round(WARMUP_SHARE * steps))
+    return lambda step: min(1.0, (step + 1) / warmup) * max(RATE_FLOOR, 1 - step / steps)
+
+
+def log_step(step: RlStep, steps: int) -> None:
+    """Log every fifth step and the last one."""
+    if (step.step + 1) % LOG_EVERY_STEPS == 0 or step.step + 1 == steps:
+        log.info("rl step", extra={**asdict(step), "of": steps})
