@@ -24,7 +24,20 @@ from infra.registry.artifacts import download
 from infra.registry.lineage import DatasetLineage
 from infra.registry.mlflow_store import Store, answers, mlflow, or_none
 from infra.registry.tracking import Point, Tracking
-from infra.registry.version_tags import DATASET, DIGEST, FILES, LOGGED_MODEL, PARENT, RUN_ID, TRANSITION, file_sums, parsed, transition_tag, transitions
+from infra.registry.version_tags import (
+    DATASET,
+    DIGEST,
+    FILES,
+    LOGGED_MODEL,
+    PARENT,
+    RUN_ID,
+    TRANSITION,
+    UnreadableHistory,
+    file_sums,
+    parsed,
+    read_history,
+    transition_tag,
+)
 from infra.settings import Settings
 from schemas.model_events import Alias
 from schemas.promotion import CanaryPrompt, Transition, VersionState
@@ -48,8 +61,20 @@ class RegisteredVersion:
     metrics: Mapping[str, float] = field(default_factory=dict)
     aliases: tuple[Alias, ...] = ()
     dataset: DatasetLineage | None = None
-    transitions: tuple[Transition, ...] = ()  # its promotion so far, oldest first; an UnreadableLog where that cannot be read
+    history: tuple[Transition, ...] | UnreadableHistory = ()  # its transitions, oldest first
     files: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def transitions(self) -> tuple[Transition, ...]:
+        """The version's history, oldest first. Raises RetryLater while the history is unreadable."""
+        if isinstance(self.history, UnreadableHistory):
+            raise RetryLater(self.history.reason)
+        return self.history
+
+    @property
+    def unreadable(self) -> str | None:
+        """Why the history is unreadable; None if it is readable."""
+        return self.history.reason if isinstance(self.history, UnreadableHistory) else None
 
     @property
     def state(self) -> VersionState:
@@ -244,7 +269,7 @@ class Registry:
             metrics=self._metrics_of(model_id) if model_id else {},
             aliases=tuple(Alias(alias) for alias in sorted(found.aliases if aliases is None else aliases) if alias in set(Alias)),
             dataset=parsed(DatasetLineage.from_json, dataset),
-            transitions=transitions(log, f"{self.name} version {found.version}"),
+            history=read_history(log, f"{self.name} version {found.version}"),
             files=file_sums(files),
         )
 

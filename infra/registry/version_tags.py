@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from typing import Never, TypeVar
+from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
-from infra.errors import RetryLater
 from schemas.promotion import Transition
 
 T = TypeVar("T")
@@ -21,41 +20,28 @@ TRANSITION = "promotion."
 RUN_ID = "run_id"
 
 
-class UnreadableLog(tuple[Transition, ...]):
-    """The log of a version in which a tag is no transition: whoever looks into it gets a RetryLater, until it is mended.
-
-    The rest of the version can be used, and so can other versions. Taken for empty or cut short it would say that the version stands elsewhere.
-    """
+class UnreadableHistory(NamedTuple):
+    """Stands for a version's history if one of its tags is not a transition. An empty or shortened history would show another state."""
 
     reason: str
-
-    def _raise(self, *_: object) -> Never:
-        raise RetryLater(self.reason)
-
-    __len__ = __iter__ = __getitem__ = __reversed__ = __contains__ = _raise
 
 
 def transition_tag(seq: int) -> str:
     return f"{TRANSITION}{seq:04d}"
 
 
-def transitions(log: Mapping[str, str], version: str) -> tuple[Transition, ...]:
-    """The steps that `log` holds by their tags, oldest first; an UnreadableLog where one is malformed, misplaced or missing. `version` is for its text."""
-    found: list[Transition] = []
-    for tag, entry in sorted(log.items()):
+def read_history(tags: Mapping[str, str], version: str) -> tuple[Transition, ...] | UnreadableHistory:
+    """The transitions in `tags`, oldest first; UnreadableHistory if one is malformed, misplaced or missing. `version` names the version in the reason."""
+    history: list[Transition] = []
+    for tag, value in sorted(tags.items()):
         try:
-            step = Transition.model_validate_json(entry)
+            transition = Transition.model_validate_json(value)
         except ValidationError:
-            return _unreadable(f"{version}: its tag {tag} is no transition; it was changed by hand and must be restored")
-        if tag != transition_tag(len(found) + 1) or step.seq != len(found) + 1:
-            return _unreadable(f"{version}: its tag {tag} holds transition {step.seq} where {len(found) + 1} belongs; restore what was there")
-        found.append(step)
-    return tuple(found)
-
-
-def unreadable(log: tuple[Transition, ...]) -> str | None:
-    """Why a version's log cannot be read; None where it can."""
-    return log.reason if isinstance(log, UnreadableLog) else None
+            return UnreadableHistory(f"{version}: its tag {tag} is no transition; it was changed by hand and must be restored")
+        if tag != transition_tag(len(history) + 1) or transition.seq != len(history) + 1:
+            return UnreadableHistory(f"{version}: its tag {tag} holds transition {transition.seq} where {len(history) + 1} belongs; restore what was there")
+        history.append(transition)
+    return tuple(history)
 
 
 def file_sums(text: str | None) -> Mapping[str, str]:
@@ -70,9 +56,3 @@ def parsed(parse: Callable[[str], T], text: str | None) -> T | None:
         return parse(text) if text else None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-
-
-def _unreadable(reason: str) -> UnreadableLog:
-    log = UnreadableLog()
-    log.reason = reason
-    return log

@@ -9,7 +9,7 @@ from typing import Any
 
 from infra.checkpoints.verification import BadCheckpoint
 from infra.registry.client import RegisteredVersion
-from infra.registry.version_tags import transition_tag, transitions
+from infra.registry.version_tags import UnreadableHistory, read_history, transition_tag
 from schemas.ids import derive
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import Transition, VersionState
@@ -19,7 +19,7 @@ NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
 
 def registered(version: str, *steps: Transition) -> RegisteredVersion:
-    return RegisteredVersion(name="m", version=version, digest=f"digest {version}", parent=None, created_at=NOW, transitions=steps)
+    return RegisteredVersion(name="m", version=version, digest=f"digest {version}", parent=None, created_at=NOW, history=steps)
 
 
 def step(after: VersionState, seq: int = 1, *, share: float = 0.2, **more: Any) -> Transition:
@@ -27,8 +27,8 @@ def step(after: VersionState, seq: int = 1, *, share: float = 0.2, **more: Any) 
     return Transition.model_validate({"seq": seq, "after": after, "share": share} | given)
 
 
-def spoiled(version: str) -> tuple[Transition, ...]:
-    return transitions({transition_tag(1): "{"}, f"m version {version}")
+def spoiled(version: str) -> tuple[Transition, ...] | UnreadableHistory:
+    return read_history({transition_tag(1): "{"}, f"m version {version}")
 
 
 class TableRegistry:
@@ -45,7 +45,7 @@ class TableRegistry:
 
     def get(self, version: str) -> RegisteredVersion:
         found = registered(version, *self.logs.get(version, ()))
-        return replace(found, transitions=spoiled(version)) if version in self.unreadable else found
+        return replace(found, history=spoiled(version)) if version in self.unreadable else found
 
     def resolve(self, alias: Alias) -> RegisteredVersion | None:
         if self.away:

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 
 from infra.errors import CannotContinue
 from infra.registry.client import RegisteredVersion
-from infra.registry.version_tags import unreadable
 from infra.settings import PromotionSettings
 from infra.telemetry.metrics import PROMOTION_TRANSITIONS
 from schemas.gate import GateResult
@@ -108,7 +107,7 @@ class Promoter:
 
     def _read(self) -> VersionHistories:
         versions = self._registry.versions()
-        unread = {version.version: reason for version in versions if (reason := unreadable(version.transitions))}
+        unread = {version.version: reason for version in versions if (reason := version.unreadable)}
         if unread != self._unread:
             log.warning("versions whose log cannot be read wait", extra={"reasons": unread})
         self._unread = unread

@@ -15,7 +15,6 @@ from uuid import UUID
 
 from infra.errors import CannotContinue, RetryLater
 from infra.registry.client import RegisteredVersion
-from infra.registry.version_tags import unreadable
 from schemas.model_events import Alias
 from schemas.promotion import CHALLENGING, REASON_CHARS, TRANSITIONS, Transition, VersionState
 
@@ -41,9 +40,9 @@ class VersionHistories:
         Raises RetryLater where that could hide who is champion or challenger: where such a version has an alias, or the aliases are behind the logs.
         """
         found = tuple(versions)
-        histories = cls(tuple(version for version in found if not unreadable(version.transitions)))
+        histories = cls(tuple(version for version in found if not version.unreadable))
         for version in found:
-            reason = unreadable(version.transitions)
+            reason = version.unreadable
             if reason and (version.aliases or not histories.champion or Alias.CHAMPION not in histories.champion.aliases):
                 raise RetryLater(reason)
         return histories

@@ -17,7 +17,6 @@ from typing import Protocol
 from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import RetryLater
 from infra.registry.client import NoSuchVersion, RegisteredVersion
-from infra.registry.version_tags import unreadable
 from infra.settings import Settings
 from infra.telemetry.metrics import REFLECTION_REFUSED, REFLECTION_VERSION
 from schemas.model_events import Alias, ModelEvent
@@ -128,7 +127,7 @@ class Follower:
     def _named(self, alias: Alias) -> RegisteredVersion | None:
         """None, too, for a version whose log cannot be read: what it asks for nobody knows, and what serves goes on. Blocks."""
         version = self._registry.resolve(alias)
-        reason = unreadable(version.transitions) if version else None
+        reason = version.unreadable if version else None
         if reason and reason != self._unread:
             log.warning("a version is left alone", extra={"alias": str(alias), "reason": reason})
         self._unread = reason or self._unread

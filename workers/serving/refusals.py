@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from infra.registry.client import RegisteredVersion
-from infra.registry.version_tags import unreadable
 from schemas.model_events import Alias
 from schemas.serving import Refusal
 
@@ -33,4 +32,4 @@ class Refusals:
 
 
 def _record(version: RegisteredVersion) -> tuple[str, int]:
-    return version.version, -1 if unreadable(version.transitions) else len(version.transitions)
+    return version.version, -1 if version.unreadable else len(version.transitions)

@@ -11,7 +11,6 @@ from pathlib import Path
 from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import CannotContinue, RetouchError, RetryLater
 from infra.registry.client import NoSuchVersion, RegisteredVersion
-from infra.registry.version_tags import unreadable
 from infra.settings import Settings
 from infra.telemetry.metrics import REFLECTION_REFUSED
 from schemas.model_events import Alias
@@ -91,14 +90,14 @@ def _looks(settings: Settings, stop: threading.Event, within_s: float) -> Iterat
 def _candidates(registry: VersionSource, champion: RegisteredVersion) -> Iterator[RegisteredVersion]:
     yield champion
     try:
-        yield from champions_before(champion, [version for version in registry.versions() if not unreadable(version.transitions)])
+        yield from champions_before(champion, [version for version in registry.versions() if not version.unreadable])
     except RetryLater as error:
         log.warning("the registry does not say who was champion before", extra={"reason": str(error)})
 
 
 def _prompts(version: RegisteredVersion) -> tuple[CanaryPrompt, ...]:
     """None where the version's log cannot be read: its files have their sums all the same, and without it nobody would answer."""
-    reason = unreadable(version.transitions)
+    reason = version.unreadable
     if reason:
         log.warning("a version is served without its canary prompts", extra={"version": version.version, "reason": reason})
     return () if reason else version.canary_prompts

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from infra.registry.client import RegisteredVersion
-from infra.registry.version_tags import DIGEST, TRANSITION, transitions
+from infra.registry.version_tags import DIGEST, TRANSITION, read_history
 from lab.promotion.invariants import anomalies
 from schemas.model_events import Alias
 from trainer.promotion.version_history import VersionHistories
@@ -78,5 +78,5 @@ def _version(name: str, version: int, created: int, tags: dict[str, str], aliase
         parent=None,
         created_at=datetime.fromtimestamp(created / 1000, UTC),
         aliases=tuple(Alias(alias) for alias in sorted(aliases)),
-        transitions=transitions(log, f"version {version}"),
+        history=read_history(log, f"version {version}"),
     )

@@ -50,7 +50,7 @@ SECOND = (
 
 
 def version(name: str, log: Sequence[Transition]) -> RegisteredVersion:
-    return RegisteredVersion("reflector", name, f"sha-{name}", None, NOW, transitions=tuple(log))
+    return RegisteredVersion("reflector", name, f"sha-{name}", None, NOW, history=tuple(log))
 
 
 LEDGER = VersionHistories((version("1", FIRST), version("2", SECOND)))

@@ -135,7 +135,7 @@ def test_the_steps_of_all_versions_are_told_in_the_order_of_time_and_the_timelin
             Transition(seq=seq, before=before, after=after, at=at(seconds), actor="promoter", reason="so")
             for seq, (before, after, seconds) in enumerate(steps, 1)
         )
-        return RegisteredVersion("m", number, "d", "1" if number == "2" else None, NOON, transitions=log)
+        return RegisteredVersion("m", number, "d", "1" if number == "2" else None, NOON, history=log)
 
     shipped = version(
         "1",

@@ -47,7 +47,7 @@ def test_the_trained_version_carries_its_lineage_and_its_run() -> None:
     lineage = DatasetLineage("snapshot", "d1", {"outcomes": {0: (0, 12)}})
     versions = [
         RegisteredVersion("m", "1", "aa", None, CREATED),
-        RegisteredVersion("m", "2", "bb", "1", CREATED, aliases=(Alias.CHAMPION,), dataset=lineage, transitions=(PROMOTED,)),
+        RegisteredVersion("m", "2", "bb", "1", CREATED, aliases=(Alias.CHAMPION,), dataset=lineage, history=(PROMOTED,)),
     ]
     training = {"version": "2", "seconds": {"sft": 3.0}, "decision": {"promote": True, "reason": "passed"}}
     first, second = models(RunFiles(training=training, versions=versions))

@@ -24,7 +24,7 @@ def by_tag() -> RegisteredVersion:
 
 def by_log() -> RegisteredVersion:
     step = Transition(seq=1, before=VersionState.REGISTERED, after=VersionState.GATED, at=AT, actor="promoter", reason="better", evidence=RESULT.evidence)
-    return RegisteredVersion("m", "2", "bb", "1", AT, transitions=(step,))
+    return RegisteredVersion("m", "2", "bb", "1", AT, history=(step,))
 
 
 @pytest.mark.parametrize("new", [by_tag(), by_log()])

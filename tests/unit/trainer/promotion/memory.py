@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from infra.errors import CannotContinue
 from infra.registry.client import RegisteredVersion
-from infra.registry.version_tags import transition_tag, transitions
+from infra.registry.version_tags import read_history, transition_tag
 from schemas.model_events import Alias
 from schemas.promotion import Transition
 
@@ -40,7 +40,7 @@ class MemoryRegistry:
 
     def get(self, version: str) -> RegisteredVersion:
         found = replace(self._versions[version], aliases=tuple(alias for alias in Alias if self.aliases.get(alias) == version))
-        return replace(found, transitions=transitions({transition_tag(1): "{"}, f"version {version}")) if version in self._spoiled else found
+        return replace(found, history=read_history({transition_tag(1): "{"}, f"version {version}")) if version in self._spoiled else found
 
     def spoil(self, version: str) -> None:
         """Somebody edits a tag of its log by hand."""
@@ -54,7 +54,7 @@ class MemoryRegistry:
         if transition.seq != len(found.transitions) + 1:
             raise CannotContinue(f"version {version}: transition {transition.seq} is taken already")
         again = Transition.model_validate_json(transition.model_dump_json())
-        self._write(lambda: self._versions.update({version: replace(found, transitions=(*found.transitions, again))}))
+        self._write(lambda: self._versions.update({version: replace(found, history=(*found.transitions, again))}))
 
     def point(self, alias: Alias, version: str) -> None:
         self._write(lambda: self.aliases.update({alias: version}))

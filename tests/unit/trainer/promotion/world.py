@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from infra.registry.version_tags import unreadable
 from infra.settings import PromotionSettings
 from lab.promotion.invariants import anomalies
 from lab.promotion.script import PROMOTION, ScriptedInputs
@@ -88,7 +87,7 @@ class PromotionWorld:
     def check(self) -> None:
         """What holds after every single write, whoever is killed then."""
         if Alias.CHAMPION in self.registry.aliases:
-            assert anomalies(VersionHistories(tuple(version for version in self.registry.versions() if not unreadable(version.transitions)))) == []
+            assert anomalies(VersionHistories(tuple(version for version in self.registry.versions() if not version.unreadable))) == []
 
     def check_idle(self) -> None:
         """What holds once there is nothing left to do."""
