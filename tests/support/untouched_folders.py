@@ -1,4 +1,4 @@
-"""Folders that nobody has touched for long."""
+"""Folders with an old modification time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from workers.serving.version_files import UNTOUCHED_S
 
 
 def untouched(folder: Path, for_s: float = UNTOUCHED_S + 60) -> Path:
-    """Make it where it is not there."""
+    """Creates the folder if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     then = folder.stat().st_mtime - for_s
     os.utime(folder, (then, then))

@@ -14,6 +14,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from infra.checkpoints.pruning import mark_used
 from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import RetryLater
 from infra.registry.client import NoSuchVersion, RegisteredVersion
@@ -27,7 +28,7 @@ from workers.serving.engines.engine import Engine, SwapFailed, SwapResult
 from workers.serving.model_event_listener import ModelEventListener
 from workers.serving.refusals import Refusals
 from workers.serving.routes import Routes
-from workers.serving.version_files import models_dir, prune, touch
+from workers.serving.version_files import models_dir, prune_versions
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,7 @@ class Follower:
 
     async def look(self, event: ModelEvent | None = None) -> SwapResult | None:
         """Compare the aliases with what is served, once, and change what differs. Returns what a change of champion took."""
-        await asyncio.to_thread(touch, models_dir(self._settings), self._used())
+        await asyncio.to_thread(mark_used, models_dir(self._settings), self._used())
         found = await self._read()
         if found is None:
             return None
@@ -94,7 +95,8 @@ class Follower:
         # Elsewhere the challenger is compared with a champion that this worker does not have (yet): its users are in no experiment meanwhile.
         await self._follow_challenger(challenger if champion is None or champion.model == self.serving.model else None)
         if self._engine.loaded != before:
-            await asyncio.to_thread(self._prune, {version.version for version in found if version})
+            named = {version.version for version in found if version}
+            await asyncio.to_thread(prune_versions, models_dir(self._settings), named | self._used())
         return swap
 
     def report(self, worker: str) -> ServingReport:
@@ -222,11 +224,6 @@ class Follower:
 
     def _since(self, moment: datetime) -> float:
         return (self._clock.now() - moment).total_seconds() * 1000
-
-    def _prune(self, named: set[str]) -> None:
-        folder = models_dir(self._settings)
-        if folder.is_dir():
-            prune(folder, named | self._used())
 
     def _used(self) -> set[str]:
         """Versions whose files this worker may read again."""

@@ -17,7 +17,7 @@ from workers.runtime.clock import ManualClock
 from workers.serving.engines.engine import SwapFailed, SwapResult
 from workers.serving.follower import Follower
 from workers.serving.routes import Routes
-from workers.serving.version_files import KEPT
+from workers.serving.version_files import NEWEST_KEPT
 
 ONE, TWO, THREE = (registered(version).model for version in "123")
 
@@ -138,5 +138,5 @@ async def test_checkpoints_that_nobody_uses_go_from_the_disk_but_the_newest(tmp_
         untouched(tmp_path / "models" / str(version))
     (tmp_path / "models" / "notes").mkdir()
     await site.look()
-    newest = [str(version) for version in range(10 - KEPT, 10)]
+    newest = [str(version) for version in range(10 - NEWEST_KEPT, 10)]
     assert sorted(path.name for path in (tmp_path / "models").iterdir()) == ["1", "2", *newest, "notes"]

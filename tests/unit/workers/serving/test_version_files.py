@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from infra.checkpoints.pruning import mark_used
 from infra.settings import ReflectionSettings, Settings, StackSettings
 from tests.support.table_registry import NOW, NoHints, TableRegistry, registered
 from tests.support.untouched_folders import untouched
@@ -16,7 +17,7 @@ from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
 from workers.serving.engines.version_slots import VersionCheckpoint
 from workers.serving.follower import Follower
-from workers.serving.version_files import KEPT, prune, touch
+from workers.serving.version_files import NEWEST_KEPT, prune_versions
 
 
 def names(folder: Path) -> list[str]:
@@ -29,7 +30,7 @@ class FilesRegistry(TableRegistry):
     def fetch(self, version: str, into: Path) -> Path:
         if not (into / version).exists():
             write_checkpoint(into / version, weights=bytes([int(version)]) * 16)
-        touch(into, {version})
+        mark_used(into, {version})
         return into / version
 
 
@@ -52,13 +53,13 @@ class Site:
 
 
 async def test_a_worker_follows_more_versions_than_the_disk_keeps(tmp_path: Path) -> None:
-    site, last = Site(tmp_path), KEPT + 4
+    site, last = Site(tmp_path), NEWEST_KEPT + 4
     for version in map(str, range(2, last + 1)):
         assert await site.follow(version) == version
         for path in site.models.iterdir():
             untouched(path)
     assert site.follower.report("w").refused == ()
-    assert names(site.models) == ["1", *map(str, range(last + 1 - KEPT, last + 1))]
+    assert names(site.models) == ["1", *map(str, range(last + 1 - NEWEST_KEPT, last + 1))]
     await site.engine.close()
 
 
@@ -73,7 +74,7 @@ async def test_a_worker_leaves_what_another_one_of_its_machine_uses(tmp_path: Pa
     one.registry.away = OSError("no answer") if away else None
     await one.follower.look()
     assert await other.follow("10") == "10"
-    assert names(one.models) == sorted(["1", "2", *map(str, range(11 - KEPT, 11))])
+    assert names(one.models) == sorted(["1", "2", *map(str, range(11 - NEWEST_KEPT, 11))])
     for site in (one, other):
         await site.engine.close()
 
@@ -81,8 +82,8 @@ async def test_a_worker_leaves_what_another_one_of_its_machine_uses(tmp_path: Pa
 def test_files_that_are_used_stay_however_old(tmp_path: Path) -> None:
     for version in range(1, 9):
         untouched(tmp_path / str(version))
-    prune(tmp_path, {"2"})
-    assert names(tmp_path) == ["2", *map(str, range(9 - KEPT, 9))]
+    prune_versions(tmp_path, {"2"})
+    assert names(tmp_path) == ["2", *map(str, range(9 - NEWEST_KEPT, 9))]
 
 
 def test_what_killed_downloads_left_goes_and_what_is_under_way_stays(tmp_path: Path) -> None:
@@ -90,5 +91,5 @@ def test_what_killed_downloads_left_goes_and_what_is_under_way_stays(tmp_path: P
         (tmp_path / f".{version}-x" / "files").mkdir(parents=True)
     for old in (".7-x/files", ".7-x", ".8-x", ".unused-x"):
         untouched(tmp_path / old)
-    prune(tmp_path, set())
+    prune_versions(tmp_path, set())
     assert names(tmp_path) == [".8-x", ".9-x"]
