@@ -22,8 +22,8 @@ from schemas.ids import is_held_out
 from schemas.model_events import Alias
 from schemas.topics import OUTCOMES, TRAJECTORIES
 from tests.integration.trainer_site import settings_of
+from tests.support.outcomes import make_outcome, make_trajectory
 from tests.tiny_model import make_checkpoint
-from tests.unit.trainer.made import make_outcome, make_trajectory
 from trainer.data.collect import collect
 from trainer.data.snapshot import ranges_json
 from trainer.interruption import Interrupted

@@ -22,8 +22,8 @@ from schemas.messages import Message
 from schemas.quality import Metric, Moments, Quality, Span
 from schemas.topics import ERASURES, OUTCOMES, QUALITY, TRAJECTORIES, Topic
 from tests.integration.brokers import own_broker
+from tests.support.outcomes import NOON, make_outcome, make_trajectory
 from tests.tiny_model import make_checkpoint
-from tests.unit.trainer.made import NOON, make_outcome, make_trajectory
 from trainer.data.collect import check_erasures, collect
 from trainer.data.snapshot import load as load_snapshot
 from trainer.data.snapshot import write

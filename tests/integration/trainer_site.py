@@ -11,7 +11,7 @@ from infra.local.broker import Broker
 from infra.settings import Settings, load
 from schemas.ids import is_held_out
 from schemas.topics import OUTCOMES, TRAJECTORIES
-from tests.unit.trainer.made import make_outcome, make_trajectory
+from tests.support.outcomes import make_outcome, make_trajectory
 
 
 def settings_of(broker: Broker, checkpoint: Path, directory: Path, model_name: str, **trainer: Any) -> Settings:

@@ -9,7 +9,7 @@ import pytest
 from schemas.drafts import DraftStatus
 from schemas.eligibility import valid_truth
 from schemas.outcomes import Outcome
-from tests.unit.trainer.made import make_outcome
+from tests.support.outcomes import make_outcome
 from trainer.data.query_cases import QueryCase, case_of
 from workers.teacher.checks import why_not_taught
 

@@ -15,7 +15,7 @@ from bench.train.plan import QUICK, planned
 from bench.train.report import Measurement
 from bench.train.source_data import WorldTruth
 from bench.train.targets import targets
-from tests.unit.trainer.made import make_case
+from tests.support.outcomes import make_case
 from traffic.world import MOVIE_TAG, Exchange, Question
 from trainer.data.query_cases import QueryCase
 from trainer.judge.evaluate import Rewrites

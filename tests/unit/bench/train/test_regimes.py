@@ -10,7 +10,7 @@ from bench.train.examples import Examples
 from bench.train.regimes import REGIMES, Regime, named, population, spoiled
 from bench.train.source_data import Population
 from infra.errors import BadSetting
-from tests.unit.trainer.made import make_case
+from tests.support.outcomes import make_case
 from trainer.data.query_cases import SftExample
 
 CASES = [make_case(number, truth=letter, domain=domain) for domain in ("one", "two") for number, letter in enumerate("ab" * 20)]

@@ -5,8 +5,8 @@ import pytest
 from bench.train.speed import measure
 from infra.errors import CannotContinue
 from infra.settings import RlSettings, load
+from tests.support.outcomes import make_case
 from tests.tiny_model import make_checkpoint
-from tests.unit.trainer.made import make_case
 
 RL = RlSettings(steps=1, prompts_per_step=2, candidates=3)
 

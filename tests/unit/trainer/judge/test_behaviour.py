@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from schemas.rewriting import Rewrite
-from tests.unit.trainer.made import make_case
+from tests.support.outcomes import make_case
 from trainer.data.query_cases import QueryCase
 from trainer.judge.behaviour import Row, behaviour
 

@@ -3,7 +3,7 @@ from dataclasses import asdict
 
 import pytest
 
-from tests.unit.trainer.made import make_case
+from tests.support.outcomes import make_case
 from trainer.data.query_cases import QueryCase
 from trainer.judge.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, choose, compare, mean_score
 from trainer.learn.rewards import answer_of, reward_of

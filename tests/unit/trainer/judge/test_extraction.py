@@ -1,7 +1,7 @@
 import itertools
 from dataclasses import replace
 
-from tests.unit.trainer.made import make_case
+from tests.support.outcomes import make_case
 from trainer.data.query_cases import QueryCase
 from trainer.judge.extraction import ASKED, ROWS, questions, said, spread
 

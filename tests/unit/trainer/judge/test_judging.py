@@ -15,8 +15,8 @@ from pico.checkpoints import REFLECTOR
 from schemas.ids import is_held_out
 from schemas.outcomes import Outcome
 from schemas.rewriting import Rewrite
-from tests.unit.trainer.made import make_outcome
-from tests.unit.trainer.test_collect import record
+from tests.support.collected_records import record
+from tests.support.outcomes import make_outcome
 from trainer.data.collect import assemble
 from trainer.data.prompts import Prompter
 from trainer.data.snapshot import Snapshot

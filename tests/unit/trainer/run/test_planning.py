@@ -8,8 +8,8 @@ import pytest
 
 from infra.settings import load
 from schemas.ids import is_held_out
-from tests.unit.trainer.made import make_outcome, make_trajectory
-from tests.unit.trainer.test_collect import record
+from tests.support.collected_records import record
+from tests.support.outcomes import make_outcome, make_trajectory
 from trainer.data.collect import assemble
 from trainer.run.planning import Plan, plan
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import load
-from tests.unit.trainer.disk import files_up_to
+from tests.support.file_size_limit import files_up_to
 from trainer.interruption import Interrupted
 from trainer.run.report import INTERRUPTED, Report
 

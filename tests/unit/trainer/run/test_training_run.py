@@ -16,7 +16,7 @@ from infra.errors import CannotContinue, RetryLater
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings, load
 from schemas.model_events import Alias
-from tests.unit.trainer.disk import files_up_to
+from tests.support.file_size_limit import files_up_to
 from tests.unit.trainer.promotion.memory import MemoryRegistry
 from trainer.interruption import Interrupted
 from trainer.run.report import Report

@@ -14,7 +14,7 @@ from infra.process.ports import free_port
 from infra.settings import RlSettings, SftSettings, TrainerSettings
 from trainer.learn.distributed import check_launch, divided, is_main, processes
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 
 def test_one_process_is_the_main_one_unless_a_launcher_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,7 +56,7 @@ def test_a_launch_that_cannot_divide_its_work_is_refused(monkeypatch: pytest.Mon
 )
 def test_the_others_hear_a_word_and_that_there_is_none_and_outlive_nobody(deed: str, code: int, said: str) -> None:
     together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port("127.0.0.1")), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "tests.unit.trainer.joined", deed]
+    command = [sys.executable, "-m", "tests.unit.trainer.learn.joined_process", deed]
     begun = [
         subprocess.Popen(command, cwd=ROOT, env=os.environ | together | {"RANK": rank, "LOCAL_RANK": rank}, stdout=subprocess.PIPE, text=True) for rank in "01"
     ]
@@ -71,7 +71,7 @@ def test_the_others_hear_a_word_and_that_there_is_none_and_outlive_nobody(deed: 
 
 def _run(launcher: list[str], checkpoint: Path, folder: Path) -> dict[str, Any]:
     folder.mkdir()
-    command = [*launcher, "-m", "tests.unit.trainer.launched", str(checkpoint), str(folder / "state"), str(folder / "result.json")]
+    command = [*launcher, "-m", "tests.unit.trainer.learn.training_process", str(checkpoint), str(folder / "state"), str(folder / "result.json")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

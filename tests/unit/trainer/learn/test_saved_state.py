@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.unit.trainer.disk import files_up_to
+from tests.support.file_size_limit import files_up_to
 from trainer.learn.saved_state import FACTS, TENSORS, SavedState, disk_errors, newest_state, save_state
 
 PURPOSE = {"seed": 1, "steps": 40}

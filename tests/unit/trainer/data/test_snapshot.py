@@ -9,7 +9,7 @@ import pytest
 from infra.errors import CannotContinue
 from infra.settings import Settings
 from infra.settings import load as settings_of
-from tests.unit.trainer.test_collect import MESSAGES, snapshot
+from tests.support.collected_records import MESSAGES, snapshot
 from trainer.data.snapshot import Snapshot, load, write
 
 

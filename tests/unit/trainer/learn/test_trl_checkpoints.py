@@ -9,7 +9,7 @@ import pytest
 from infra.errors import CannotContinue
 from infra.settings import LoraSettings, SftSettings
 from schemas.prompts import PromptStyle
-from tests.unit.trainer.made import make_outcome, make_trajectory
+from tests.support.outcomes import make_outcome, make_trajectory
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import SftExample, sft_example_of
 from trainer.interruption import Interrupted

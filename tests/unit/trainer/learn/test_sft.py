@@ -9,8 +9,8 @@ import pytest
 
 from infra.settings import SftSettings
 from schemas.prompts import PromptStyle
-from tests.unit.trainer.disk import files_up_to
-from tests.unit.trainer.made import make_outcome, make_trajectory
+from tests.support.file_size_limit import files_up_to
+from tests.support.outcomes import make_outcome, make_trajectory
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import SftExample, sft_example_of
 from trainer.interruption import Interrupted

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.eligibility import Ineligible
 from schemas.prompts import MARKS
-from tests.unit.trainer.made import make_outcome, make_trajectory
+from tests.support.outcomes import make_outcome, make_trajectory
 from trainer.data.query_cases import QueryCase, SftExample, case_of, sft_example_key, sft_example_of
 
 

@@ -8,7 +8,7 @@ from infra.checkpoints.verification import differences
 from infra.errors import BadSetting
 from infra.settings import LoraSettings, RlSettings, SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
-from tests.unit.trainer.made import make_case, make_outcome, make_trajectory
+from tests.support.outcomes import make_case, make_outcome, make_trajectory
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import SftExample, sft_example_of
 from trainer.learn import sft

@@ -11,7 +11,7 @@ import torch
 
 from infra.settings import RlSettings
 from schemas.prompts import PromptStyle
-from tests.unit.trainer.made import make_case
+from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.interruption import Interrupted

@@ -6,7 +6,7 @@ import pytest
 
 from schemas.rewriting import Rewrite
 from schemas.scoring import style_f1
-from tests.unit.trainer.made import make_case
+from tests.support.outcomes import make_case
 from trainer.data.query_cases import QueryCase
 from trainer.learn.rewards import NotFinite, Reward, RewardGuard, finite, reward_of
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from infra.errors import BadSetting, CannotContinue
 from infra.settings import LoraSettings, RlSettings, TrainerSettings
 from schemas.prompts import PromptStyle
-from tests.unit.trainer.made import make_case
+from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.interruption import Interrupted

@@ -1,0 +1,118 @@
+# axes are capital letters: P prompts, G candidates, T tokens
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from infra.errors import CannotContinue
+from infra.settings import RlSettings
+from schemas.prompts import PromptStyle
+from tests.support.outcomes import make_case
+from trainer.data.prompts import Prompter
+from trainer.data.query_cases import QueryCase
+from trainer.learn.case_sampler import CaseSampler, ShuffledOrder
+from trainer.learn.policy import Policy
+from trainer.learn.policy_update import sample_batch, update_policy
+from trainer.learn.rewards import Reward
+from trainer.learn.rl_engine import Diverged, RlInputs, RlStep, rate_schedule
+from trainer.learn.rollout import SamplingOptions
+from trainer.learn.shared_prompt_engine import train_with_shared_prompts
+
+
+def test_the_rate_warms_up_and_decays_to_a_floor() -> None:
+    rate = rate_schedule(100)
+    assert rate(0) == pytest.approx(0.1) and rate(9) > 0.9 and rate(50) == pytest.approx(0.5) and rate(99) == pytest.approx(0.1)
+
+
+@pytest.fixture
+def policy(tiny_checkpoint: Path) -> Policy:
+    return Policy.load(tiny_checkpoint)
+
+
+def train(policy: Policy, cases: Sequence[QueryCase], prompter: Prompter, settings: RlSettings, max_new_tokens: int, seed: int = 0) -> list[RlStep]:
+    return train_with_shared_prompts(RlInputs(policy, cases, prompter, settings, max_new_tokens, seed, threading.Event()))
+
+
+RL = RlSettings(steps=24, prompts_per_step=2, candidates=16, learning_rate=2e-2, beta=0.0, k_min=1, k_max=3, top_p=1.0)
+
+
+def test_rl_raises_a_trivial_reward(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reward is the share of small letters, a tenth of what a random model writes."""
+    monkeypatch.setattr(
+        "trainer.learn.policy_update.reward_of", lambda text, ended, case: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=False)
+    )
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    steps = train(policy, [make_case(n) for n in range(4)], prompter, RL, max_new_tokens=6)
+    assert [step.k for step in steps] == [1] * 8 + [2] * 8 + [3] * 8
+    assert [step.stage for step in steps] == [0] * 8 + [1] * 8 + [2] * 8
+    assert steps[-1].reward > steps[0].reward + 0.3
+    assert all(step.shown == step.k for step in steps)
+
+
+def test_k_is_capped_by_the_items_a_case_has(policy: Policy) -> None:
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    cases = [make_case(0, items=1), make_case(1, items=0)]
+    steps = train(policy, cases, prompter, RL.model_copy(update={"steps": 1, "k_min": 3}), max_new_tokens=2)
+    assert (steps[0].k, steps[0].shown) == (3, 1.0)
+    assert train(policy, cases[1:], prompter, RL, max_new_tokens=2) == []
+
+
+def test_a_reward_that_is_not_finite_stops_the_run(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.learn.policy_update.reward_of", lambda text, ended, case: Reward(float("nan"), usable=True))
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    with pytest.raises(Diverged):
+        train(policy, [make_case()], prompter, RL, max_new_tokens=2)
+
+
+def test_at_its_start_the_policy_is_the_anchor(policy: Policy) -> None:
+    prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+    batch = sample_batch(policy, [make_case(0), make_case(1)], prompter, 2, 3, SamplingOptions(5, 1.0, 0.9), threading.Event())
+    optimizer = torch.optim.SGD(policy.model.parameters(), lr=0.0)
+    loss, kl, entropy = update_policy(policy, policy, batch, RL, optimizer)
+    assert kl == pytest.approx(0.0, abs=1e-5) and entropy > 0 and loss == pytest.approx(0.0, abs=1e-4)
+
+
+def test_seeds_repeat_a_run(tiny_checkpoint: Path) -> None:
+    def rewards() -> list[float]:
+        policy = Policy.load(tiny_checkpoint)
+        prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
+        steps = train(policy, [make_case(n) for n in range(3)], prompter, RL.model_copy(update={"steps": 2}), 4, seed=7)
+        return [step.length for step in steps] + [step.entropy for step in steps]
+
+    assert rewards() == pytest.approx(rewards(), rel=1e-4)
+
+
+def prompter_of(policy: Policy, max_tokens: int) -> Prompter:
+    return Prompter(policy.tokenizer, PromptStyle.COMPACT, max_tokens)
+
+
+VAST = make_case(9, base="a" * 2000)  # fits no context of 200 tokens
+
+
+def test_a_prompt_that_does_not_fit_makes_room_for_the_next_and_is_counted(policy: Policy) -> None:
+    prompter, rl = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200), RL.model_copy(update={"steps": 6, "prompts_per_step": 1, "candidates": 2})
+    steps = train(policy, [VAST, make_case(1), make_case(2)], prompter, rl, max_new_tokens=2)
+    assert len(steps) == 6 and sum(step.left_out for step in steps) == 3  # six that fit are three rounds of the deck, but for what is left of the last
+    with pytest.raises(CannotContinue, match="no prompt fits"):
+        train(policy, [VAST, VAST], prompter, rl, max_new_tokens=2)
+
+
+def test_draws_are_the_deck_s_where_all_fits_and_one_that_fits_is_always_found(policy: Policy) -> None:
+    prompter, cases = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200), [VAST, VAST, *(make_case(n) for n in range(5)), VAST]
+    sampler, order = CaseSampler(cases[2:7], prompter, 3), ShuffledOrder(5, 3)
+    for count in (2, 7, 1, 3):
+        assert sampler.draw(count) == ([order.draw() for _ in range(count)], 0)
+    assert sampler.order.state() == order.state()
+    indices, skipped = CaseSampler([*cases[:3], cases[7]], prompter, 0).draw(20)
+    assert indices == [2] * 20 and 57 <= skipped <= 60
+
+
+def test_shown_are_the_items_that_fit(policy: Policy) -> None:
+    case = make_case(0)
+    two = len(prompter_of(policy, 512).encode(prompter_of(policy, 512).text(case, case.items[:2]) or ""))
+    found = prompter_of(policy, two).fitting(case, case.items[:3])
+    assert found is not None and found.shown == 2 and "item 1" in found.text and "item 2" not in found.text
+    rl = RL.model_copy(update={"steps": 1, "k_min": 3, "candidates": 2})
+    assert train(policy, [case], prompter_of(policy, two), rl, max_new_tokens=2)[0].shown == 2.0
