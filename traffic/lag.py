@@ -13,7 +13,8 @@ from typing import Self
 from kafka import TopicPartition
 
 from infra.errors import RetryLater
-from infra.kafka.clients import admin, groupless_consumer
+from infra.kafka.clients import admin
+from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from schemas.topics import Topic, consumer_group
 
@@ -28,16 +29,15 @@ class GroupLag:
     def __init__(self, settings: Settings, group: str = STREAMS_GROUP) -> None:
         self._group = group
         self._admin = admin(settings, "retouch-lag")
-        self._reader = groupless_consumer(settings, "retouch-lag-reader")
+        self._reader = TopicReader(settings, "retouch-lag-reader")
 
     def unhandled(self, topics: Sequence[Topic]) -> int:
         """Offsets between the group's commits and the topics' ends; 0 when only transaction marks lie there."""
-        partitions = [TopicPartition(topic.name, number) for topic in topics for number in self._reader.partitions_for_topic(topic.name) or ()]
-        committed = self._admin.list_group_offsets({self._group: partitions}).get(self._group, {})
-        positions = {partition: max(0, committed[partition].offset if partition in committed else 0) for partition in partitions}
-        ends = self._reader.end_offsets(partitions)
-        behind = {partition: ends[partition] - at for partition, at in positions.items() if at < ends[partition]}
-        return sum(lag for partition, lag in behind.items() if self._holds_a_record(partition, positions[partition], ends[partition]))
+        ranges = self._reader.ranges(*(topic.name for topic in topics))
+        committed = self._admin.list_group_offsets({self._group: list(ranges)}).get(self._group, {})
+        positions = {partition: max(0, committed[partition].offset if partition in committed else 0) for partition in ranges}
+        behind = {partition: (at, ranges[partition][1]) for partition, at in positions.items() if at < ranges[partition][1]}
+        return sum(end - start for partition, (start, end) in behind.items() if self._holds_a_record(partition, start, end))
 
     def wait(self, topics: Sequence[Topic], *, stall_s: float, stop: threading.Event | None = None, on_lag: Callable[[int], None] | None = None) -> bool:
         """Block until the group has handled what the topics hold. False where `stop` was set before that.
@@ -71,11 +71,7 @@ class GroupLag:
 
     def _holds_a_record(self, partition: TopicPartition, start: int, end: int) -> bool:
         """A committed transaction leaves a mark at the end that no consumer ever sees, and whose offset is seldom committed."""
-        self._reader.assign([partition])
-        self._reader.seek(partition, start)
-        for _ in range(8):
-            if any(self._reader.poll(timeout_ms=250).values()):
-                return True
-            if self._reader.position(partition) >= end:
-                return False
-        return True
+        try:
+            return any(True for _ in self._reader.read({partition: (start, end)}, timeout_s=2.0))
+        except RetryLater:
+            return True

@@ -6,7 +6,6 @@ It joins no consumer group, commits nothing, and believes nothing but the record
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,20 +13,13 @@ from datetime import datetime
 from typing import Any, Self
 from uuid import UUID
 
-from kafka import TopicPartition
-from kafka.errors import KafkaError
-
-from infra.errors import RetryLater
-from infra.kafka.clients import groupless_consumer
+from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from schemas.envelope import Envelope, read
 from schemas.messages import Malformed, Message
 from schemas.queries import Query
 from schemas.responses import Response
 from schemas.topics import DEAD_LETTERED, TOPICS, Topic, dead_letter_topic
-
-#: How long one poll waits for records while reading to the end.
-POLL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -50,38 +42,19 @@ class Observer:
 
     def __init__(self, settings: Settings, topics: Sequence[Topic], *, raw: Sequence[str] = (), from_end: bool = False, client_id: str = "observer") -> None:
         self._types = {topic.name: topic.message for topic in topics}
-        try:
-            self._consumer = groupless_consumer(settings, f"retouch-{client_id}")
-        except KafkaError as error:
-            raise RetryLater(f"no broker answers at {settings.bootstrap_servers()}") from error
-        names = [*self._types, *raw]
-        partitions = [TopicPartition(name, number) for name in names for number in sorted(self._consumer.partitions_for_topic(name) or ())]
-        self._consumer.assign(partitions)
-        ends = self._consumer.end_offsets(partitions) if from_end and partitions else {}
-        for partition in partitions:
-            # Positions are fixed here, so that a record written right after this line is never missed.
-            if from_end:
-                self._consumer.seek(partition, ends[partition])
-            else:
-                self._consumer.seek_to_beginning(partition)
-        self._partitions = partitions
+        self._reader = TopicReader(settings, f"retouch-{client_id}")
+        self._reader.follow(*self._types, *raw, from_end=from_end)
 
     def poll(self, timeout_s: float) -> list[Sighting]:
         """What has arrived, waiting at most `timeout_s` for something to arrive."""
-        batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000)) if self._partitions else {}
-        return [self._sight(record) for records in batches.values() for record in records]
+        return [self._sight(record) for record in self._reader.poll(timeout_s)]
 
     def read_to_end(self, timeout_s: float) -> Iterator[Sighting]:
         """Everything up to where the topics end at this moment. Raises RetryLater when that takes longer than `timeout_s`."""
-        ends = self._consumer.end_offsets(self._partitions) if self._partitions else {}
-        give_up_at = time.monotonic() + timeout_s
-        while any(self._consumer.position(partition) < end for partition, end in ends.items()):
-            if time.monotonic() > give_up_at:
-                raise RetryLater(f"the topics' ends were not reached within {timeout_s:g} s; is the broker up?")
-            yield from self.poll(POLL_S)
+        return map(self._sight, self._reader.read_to_end(timeout_s))
 
     def close(self) -> None:
-        self._consumer.close()
+        self._reader.close()
 
     def __enter__(self) -> Self:
         return self

@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from uuid import UUID
 
-from kafka.errors import KafkaError
-
 from infra.errors import RetryLater
 from infra.kafka.clients import producer, send
+from infra.kafka.errors import broker_errors
 from infra.settings import Settings
 from schemas.history import Interaction
 from schemas.messages import Message
@@ -59,9 +57,9 @@ class Platform:
     """Producer and reader of one platform. `source` names it in the records' `ce_source`."""
 
     def __init__(self, settings: Settings, source: str = "/platform") -> None:
-        self._source = source
+        self._settings, self._source = settings, source
         self._responses = Observer(settings, [RESPONSES], from_end=True, client_id="platform")
-        with _broker_answers():
+        with broker_errors(self._settings, action="take records"):
             self._producer = producer(settings, "retouch-platform")
         self._failures: list[BaseException] = []
 
@@ -129,7 +127,7 @@ class Platform:
 
     def flush(self) -> None:
         """Block until the broker holds everything sent. Raises RetryLater for the first record that it did not take, or when it takes too long."""
-        with _broker_answers():
+        with broker_errors(self._settings, action="take records"):
             self._producer.flush(timeout=FLUSH_S)
         if self._failures:
             raise RetryLater(f"the broker did not take {len(self._failures)} records; the first: {type(self._failures[0]).__name__}") from self._failures[0]
@@ -173,16 +171,8 @@ class Platform:
             on_settled()
 
     def _send(self, topic: Topic, message: Message, id: UUID) -> Any:
-        with _broker_answers():
+        with broker_errors(self._settings, action="take records"):
             return send(self._producer, topic, message, id=id, source=self._source).add_errback(self._failures.append)
-
-
-@contextmanager
-def _broker_answers() -> Iterator[None]:
-    try:
-        yield
-    except KafkaError as error:
-        raise RetryLater(f"the broker does not take records ({type(error).__name__}); is it up?") from error
 
 
 def _overdue(under_way: dict[UUID, tuple[Question, float]]) -> list[Question]:

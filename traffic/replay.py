@@ -14,9 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from kafka.errors import KafkaError
-
-from infra.errors import RetryLater
+from infra.kafka.errors import broker_errors
 from infra.process import output_files
 from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings
@@ -110,10 +108,8 @@ def run(
     dataset = open_dataset(Path(path), format, last)
     script = Script.read(dataset, settings.tenant, limit)
     display = Display(as_json)
-    try:
+    with broker_errors(settings):
         found = _replay(settings, script, timeout_s, max_in_flight, stop, display)
-    except KafkaError as error:
-        raise RetryLater(f"the broker did not do what was asked: {type(error).__name__}") from error
     report = {"path": str(path), "dataset": dataset.title, "tenant": settings.tenant} | found
     if as_json:
         sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")

@@ -5,7 +5,6 @@ Queries, responses and model events are read and kept; of the rest only the enve
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,6 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from bench.demo.report import RecordCounts
-from infra.errors import RetouchError
 from infra.settings import Settings
 from schemas.envelope import open_envelope, read
 from schemas.messages import Malformed, Message
@@ -86,21 +84,15 @@ StartOffsets = Mapping[tuple[str, int], int]
 
 def read_start_offsets(settings: Settings) -> StartOffsets:
     """The present ends of all topics: on a broker that others use, what lies before them is not this run's."""
-    from kafka import TopicPartition
+    from infra.kafka.topic_reader import TopicReader
 
-    from infra.kafka.clients import groupless_consumer
-
-    consumer = groupless_consumer(settings, "retouch-demo-starts")
-    try:
-        names = [topic.name for topic in TOPICS] + [dead_letter_topic(topic.name) for topic in DEAD_LETTERED]
-        partitions = [TopicPartition(name, number) for name in names for number in sorted(consumer.partitions_for_topic(name) or ())]
-        return {(partition.topic, partition.partition): offset for partition, offset in consumer.end_offsets(partitions).items()}
-    finally:
-        consumer.close()
+    names = [topic.name for topic in TOPICS] + [dead_letter_topic(topic.name) for topic in DEAD_LETTERED]
+    with TopicReader(settings, "retouch-demo-starts") as reader:
+        return {(partition.topic, partition.partition): end for partition, (_, end) in reader.ranges(*names).items()}
 
 
 def read_records(settings: Settings, starts: StartOffsets) -> RunRecords:
-    """Read every topic from `starts` to its end as it is now. Raises RetouchError when a topic takes longer than two minutes."""
+    """Read every topic from `starts` to its end as it is now. Raises RetryLater if a topic takes longer than two minutes."""
     ledger = RunRecords()
     for topic in TOPICS:
         for record in _records(settings, topic.name, starts):
@@ -137,24 +129,8 @@ def _seen(kind: type[M], headers: Sequence[tuple[str, bytes]], value: bytes | No
 
 
 def _records(settings: Settings, topic: str, starts: StartOffsets) -> Iterator[Any]:
-    from kafka import TopicPartition
+    from infra.kafka.topic_reader import TopicReader
 
-    from infra.kafka.clients import groupless_consumer
-
-    consumer = groupless_consumer(settings, "retouch-demo-count")
-    try:
-        partitions = [TopicPartition(topic, number) for number in sorted(consumer.partitions_for_topic(topic) or ())]
-        if not partitions:
-            return
-        consumer.assign(partitions)
-        for partition in partitions:
-            consumer.seek(partition, starts.get((topic, partition.partition), 0))
-        ends = consumer.end_offsets(partitions)
-        deadline = time.monotonic() + READ_TIMEOUT_S
-        while any(consumer.position(partition) < ends[partition] for partition in partitions):
-            if time.monotonic() > deadline:
-                raise RetouchError(f"topic {topic} could not be read to its end within {READ_TIMEOUT_S:.0f} s")
-            for batch in consumer.poll(timeout_ms=500, max_records=2000).values():
-                yield from batch
-    finally:
-        consumer.close()
+    with TopicReader(settings, "retouch-demo-count", max_poll_records=2000) as reader:
+        ranges = {partition: (starts.get((topic, partition.partition), 0), end) for partition, (_, end) in reader.ranges(topic).items()}
+        yield from reader.read(ranges, silence_s=READ_TIMEOUT_S, timeout_s=READ_TIMEOUT_S)

@@ -9,15 +9,12 @@ import threading
 import time
 from typing import Self
 
-from kafka import TopicPartition
-from kafka.errors import KafkaError
-
 from bench.workers.answers import ReadRecord
-from infra.errors import CannotContinue
-from infra.kafka.clients import groupless_consumer
+from infra.errors import CannotContinue, RetryLater
+from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 
-POLL_MS = 200
+POLL_S = 0.2
 CLOSE_S = 10.0
 
 
@@ -66,20 +63,14 @@ class LiveReader:
 
     def _run(self) -> None:
         try:
-            consumer = groupless_consumer(self._settings, "bench-watch", max_poll_records=2000)
-            try:
-                partitions = [TopicPartition(topic, number) for topic in self._topics for number in sorted(consumer.partitions_for_topic(topic) or ())]
-                consumer.assign(partitions)
-                consumer.seek_to_end(*partitions)
-                for partition in partitions:
-                    consumer.position(partition)
+            with TopicReader(self._settings, "bench-watch", max_poll_records=2000) as reader:
+                reader.follow(*self._topics, from_end=True)
                 self._ready.set()
                 while not self._stop.is_set():
-                    for partition, records in consumer.poll(timeout_ms=POLL_MS).items():
-                        at = time.time()
-                        self._raws[partition.topic] += [ReadRecord(at, partition.partition, record.offset, record.value) for record in records]
-            finally:
-                consumer.close()
-        except KafkaError as error:  # the outermost frame of this thread; `wait_for` raises it where somebody sees it
+                    records = reader.poll(POLL_S)
+                    at = time.time()
+                    for record in records:
+                        self._raws[record.topic].append(ReadRecord(at, record.partition, record.offset, record.value))
+        except RetryLater as error:  # the outermost frame of this thread; `wait_for` raises it where somebody sees it
             self._failure = error
             self._ready.set()

@@ -143,7 +143,8 @@ class TopicReader:
             elif now - progressed > silence_s:
                 raise RetryLater(f"no records for {silence_s:g} s although {len(ends)} partitions hold more; is the broker up?")
             if ends and now - began > timeout_s:
-                raise RetryLater(f"{len(ends)} partitions could not be read to their ends within {timeout_s:g} s; is the broker up?")
+                topics = ", ".join(sorted({partition.topic for partition in ends}))
+                raise RetryLater(f"{topics} could not be read to the end within {timeout_s:g} s; is the broker up?")
 
     def _begin(self, positions: Mapping[TopicPartition, int]) -> None:
         self._followed = []

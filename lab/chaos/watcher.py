@@ -9,16 +9,12 @@ from __future__ import annotations
 import json
 import logging
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any, Self
 
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
+from kafka import TopicPartition
 
-from infra.errors import CannotContinue
-from infra.kafka.clients import groupless_consumer
+from infra.errors import CannotContinue, RetryLater
+from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from lab.chaos.records import LoadClock, SeenRecord
 from schemas.topics import CONTEXTS, DEAD_LETTERED, DRAFTS, FEEDBACK, INTERACTIONS, OUTCOMES, QUERIES, RESPONSES, TRAJECTORIES, dead_letter_topic
@@ -36,7 +32,7 @@ QUERY_IN = {
     TRAJECTORIES.name: ("outcome", "response", "query_id"),
 }
 WATCHED = (*QUERY_IN, INTERACTIONS.name, *(dead_letter_topic(topic.name) for topic in DEAD_LETTERED))
-POLL_MS = 100
+POLL_S = 0.1
 CLOSE_S = 10.0
 #: A new reader is made when the one in use fails: a broker that was killed may take its connection along.
 PAUSE_S = 0.2
@@ -75,20 +71,15 @@ class Watcher:
     def _run(self) -> None:
         positions: dict[TopicPartition, int] = {}
         while not self._stop.is_set():
-            consumer = None
             try:
-                consumer = _assigned(self._settings, positions)
-                while not self._stop.is_set():
-                    for record in _poll(consumer):
-                        positions[TopicPartition(record.topic, record.partition)] = record.offset + 1
-                        self._note(_sight(record, self._clock.now()))
-            except KafkaError as error:
-                log.info("the watcher starts again", extra={"reason": type(error).__name__})
+                with _reader(self._settings, positions) as reader:
+                    while not self._stop.is_set():
+                        for record in reader.poll(POLL_S):
+                            positions[TopicPartition(record.topic, record.partition)] = record.offset + 1
+                            self._note(_sight(record, self._clock.now()))
+            except RetryLater as error:
+                log.info("the watcher starts again", extra={"reason": str(error)})
                 self._stop.wait(PAUSE_S)
-            finally:
-                if consumer is not None:
-                    with suppress(KafkaError):
-                        consumer.close()
 
     def _note(self, one: SeenRecord) -> None:
         with self._lock:
@@ -99,43 +90,22 @@ class Watcher:
 
 def read_everything(settings: Settings, clock: LoadClock, timeout_s: float) -> list[SeenRecord]:
     """Every watched topic from its beginning to where it ends now. Raises CannotContinue when that takes longer than `timeout_s`."""
-    give_up_at = time.monotonic() + timeout_s
-    found: list[SeenRecord] = []
     try:
-        consumer = _assigned(settings, {})
-        try:
-            ends = consumer.end_offsets(list(consumer.assignment()))
-            while any(consumer.position(partition) < end for partition, end in ends.items()):
-                if time.monotonic() > give_up_at:
-                    raise CannotContinue(f"the topics could not be read to their ends within {timeout_s:g} s")
-                found += [_sight(record, clock.now()) for record in _poll(consumer)]
-        finally:
-            consumer.close()
-    except KafkaError as error:
-        raise CannotContinue(f"the topics could not be read to their ends: {type(error).__name__}") from error
-    return found
+        with _reader(settings, {}) as reader:
+            return [_sight(record, clock.now()) for record in reader.read_to_end(timeout_s)]
+    except RetryLater as error:
+        raise CannotContinue(str(error)) from error
 
 
-def _assigned(settings: Settings, positions: dict[TopicPartition, int]) -> KafkaConsumer:
-    """A reader of all partitions, from the beginning or behind what was read. Raises KafkaError."""
-    consumer = groupless_consumer(settings, "retouch-lab-watcher", fetch_max_wait_ms=POLL_MS)
+def _reader(settings: Settings, positions: dict[TopicPartition, int]) -> TopicReader:
+    """Follows all partitions, from the beginning or behind what was read. Raises RetryLater."""
+    reader = TopicReader(settings, "retouch-lab-watcher", fetch_max_wait_ms=int(POLL_S * 1000))
     try:
-        partitions = [TopicPartition(name, number) for name in WATCHED for number in sorted(consumer.partitions_for_topic(name) or ())]
-        consumer.assign(partitions)
-        for partition in partitions:
-            if partition in positions:
-                consumer.seek(partition, positions[partition])
-            else:
-                consumer.seek_to_beginning(partition)
+        reader.follow(*WATCHED, positions=positions)
     except BaseException:
-        consumer.close()
+        reader.close()
         raise
-    return consumer
-
-
-def _poll(consumer: KafkaConsumer) -> Iterator[Any]:
-    for records in consumer.poll(timeout_ms=POLL_MS).values():
-        yield from records
+    return reader
 
 
 def _sight(record: Any, at_s: float) -> SeenRecord:

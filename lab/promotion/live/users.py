@@ -12,11 +12,10 @@ from datetime import UTC, datetime
 from typing import Any, Self
 from uuid import UUID
 
-from kafka import TopicPartition
-from kafka.errors import KafkaError
-
 from infra.errors import CannotContinue
-from infra.kafka.clients import groupless_consumer, producer, send
+from infra.kafka.clients import producer, send
+from infra.kafka.errors import broker_errors
+from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from lab.promotion.live.scenarios import EQUAL
 from schemas.contexts import Context, HistoryItem, Source
@@ -36,7 +35,7 @@ USERS, SHOWN = 40, 2
 #: Questions a second, and how many may be open: a worker that is away comes back to no more than this.
 PER_S, OPEN = 5.0, 60
 SOURCE = "/lab/promotion"
-POLL_MS, FLUSH_S = 10, 30.0
+POLL_S, FLUSH_S = 0.01, 30.0
 #: What users write of answers outside a canary: it has no word in common with any, so that nobody's answer is worth anything and no shadow is better or worse.
 ALIEN = "qqqq"
 SPREAD = 0.05
@@ -77,12 +76,9 @@ class SimulatedUsers:
         self._answered: set[UUID] = set()
         self._pace = Pace(PER_S)
         self._producer: Any = producer(settings, "retouch-lab-users")
-        self._consumer: Any = groupless_consumer(settings, "retouch-lab-users", fetch_max_wait_ms=POLL_MS)
-        places = [
-            TopicPartition(topic.name, n) for topic in (RESPONSES, SHADOWS, MODEL_EVENTS) for n in sorted(self._consumer.partitions_for_topic(topic.name))
-        ]
-        self._consumer.assign(places)
-        self._consumer.seek_to_beginning(*places)
+        self._settings = settings
+        self._reader = TopicReader(settings, "retouch-lab-users", fetch_max_wait_ms=int(POLL_S * 1000))
+        self._reader.follow(RESPONSES.name, SHADOWS.name, MODEL_EVENTS.name)
 
     @property
     def open(self) -> int:
@@ -92,20 +88,17 @@ class SimulatedUsers:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._consumer.close()
+        self._reader.close()
         self._producer.close(timeout=FLUSH_S)
 
     def step(self, *, is_asking: bool = True) -> None:
-        """Raises CannotContinue where the broker, which nobody kills, fails."""
-        try:
+        """Raises CannotContinue or RetryLater if the broker, which nobody kills, fails."""
+        with broker_errors(self._settings, CannotContinue):
             while is_asking and self._pace.wait_s() <= 0 and self.open < OPEN:
                 self._ask()
                 self._pace.took()
-            for records in self._consumer.poll(timeout_ms=POLL_MS).values():
-                for record in records:
-                    self._take(record)
-        except KafkaError as error:
-            raise CannotContinue(f"the broker fails: {type(error).__name__}") from error
+            for record in self._reader.poll(POLL_S):
+                self._take(record)
 
     def _ask(self) -> None:
         number = len(self.asked)

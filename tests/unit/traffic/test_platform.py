@@ -4,6 +4,7 @@ import pytest
 from kafka.errors import KafkaTimeoutError
 
 from infra.errors import RetryLater
+from infra.settings import load
 from traffic.platform import Platform
 
 
@@ -16,6 +17,6 @@ class Away:
 
 def test_a_broker_that_takes_too_long_is_a_reason_to_try_later() -> None:
     platform = object.__new__(Platform)
-    platform._producer, platform._failures = Away(), []
-    with pytest.raises(RetryLater, match=r"does not take records \(KafkaTimeoutError\)"):
+    platform._settings, platform._producer, platform._failures = load(kafka={"bootstrap_servers": "127.0.0.1:9"}), Away(), []
+    with pytest.raises(RetryLater, match=r"did not take records \(KafkaTimeoutError\)"):
         platform.flush()

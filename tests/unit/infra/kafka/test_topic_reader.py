@@ -68,7 +68,7 @@ def test_a_broker_without_records_for_some_time_is_retried_later(consumer: Memor
 
 
 def test_a_read_that_takes_too_long_is_retried_later(reader: TopicReader) -> None:
-    with pytest.raises(RetryLater, match="could not be read to their ends within 0 s"):
+    with pytest.raises(RetryLater, match="drafts could not be read to the end within 0 s"):
         list(reader.read({FIRST: (0, 9)}, timeout_s=0.0))
 
 
