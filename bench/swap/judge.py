@@ -76,7 +76,7 @@ def judge(
     }
 
 
-def telling(references: Mapping[str, Reference]) -> float:
+def differing_share(references: Mapping[str, Reference]) -> float:
     """The share of questions that two versions answer in different words: others could be mixed without anybody seeing it."""
     pairs = itertools.combinations(sorted(references), 2)
     told = [_said(references[a][number]) != _said(references[b][number]) for a, b in pairs for number in references[a].keys() & references[b].keys()]

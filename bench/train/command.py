@@ -1,26 +1,23 @@
-"""`retouch bench train`: what learning is worth on users it never saw, in one run, against its targets.
+"""`retouch bench train`: measures learning on held-out users, against its targets.
 
-`OUT` gets `train.json` (`report.py` is its shape), `train.md` and `train.png`. Checkpoints live there while the run lasts.
+`OUT` gets `train.json` (its fields are in `report.py`), `train.md` and `train.png`. Checkpoints stay there until the run ends.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench import machine
+from bench import reporting
 from bench.targets import Target
-from bench.train import arms, judge, picture, plan, regimes, side_measurements, tables
+from bench.train import arms, judge, picture, regimes, side_measurements, tables
+from bench.train import plan as plans
 from bench.train.arm_runner import ArmRunner
 from bench.train.examples import Examples, build
 from bench.train.jobs import ArmJobs, jobs
@@ -30,7 +27,6 @@ from bench.train.source_data import SourceData, from_dataset, from_world
 from bench.train.targets import NEEDED, targets
 from infra.errors import BadSetting
 from infra.process import output_files
-from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings
 from trainer.judge.evaluate import choose
 
@@ -41,7 +37,7 @@ PARTS = (ARMS, side_measurements.SPEED, side_measurements.COLLECTION)
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """As the command line has them."""
+    """The options of the command line."""
 
     out: Path
     quick: bool = False
@@ -54,116 +50,103 @@ class TrainOptions:
     parts: tuple[str, ...] = (ARMS,)
 
     def plan(self) -> TrainPlan:
-        whole = plan.QUICK if self.quick else plan.planned(self.minutes)
-        return plan.real(whole) if self.data and not self.quick else whole
+        whole = plans.QUICK if self.quick else plans.planned(self.minutes)
+        return plans.real(whole) if self.data and not self.quick else whole
 
 
 def run(settings: Settings, options: TrainOptions, as_json: bool = False) -> int:
     """Blocks for as long as the arms take. Exit codes: 0 every target met, 1 one was missed.
 
-    Raises BadSetting for names there are not, CannotContinue where something failed, before anything starts when `out` cannot be written.
+    Raises BadSetting for unknown names, CannotContinue if a step fails, and before the start if `out` cannot be written.
     """
     _check(settings, options)
-    for name in (REPORT, TABLE, PICTURE):
-        output_files.check_writable(options.out / name)
-    report, found = measure(settings, options)
-    text = json.dumps(report, indent=1) + "\n"
-    output_files.write(options.out / REPORT, text)
-    table = tables.markdown(found, report)
+    reporting.check_writable(options.out, REPORT, TABLE, PICTURE)
+    report, measurements = measure(settings, options)
+    table = tables.markdown(measurements, report)
     output_files.write(options.out / TABLE, table)
-    for name, one in found.items():
-        path = options.out / (PICTURE if len(found) == 1 else f"train-{name}.png")
-        picture.draw(one, options.plan(), path, f"{report['started_at'][:10]}, seed {options.seed}")
-    sys.stdout.write(text if as_json else table)
-    return OK if report["ok"] else FAILED
+    for name, measurement in measurements.items():
+        path = options.out / (PICTURE if len(measurements) == 1 else f"train-{name}.png")
+        picture.draw(measurement, options.plan(), path, f"{report['started_at'][:10]}, seed {options.seed}")
+    return reporting.publish(report, options.out / REPORT, table.rstrip("\n"), as_json)
 
 
 def measure(settings: Settings, options: TrainOptions) -> tuple[dict[str, Any], dict[str, Measurement]]:
-    """The whole report as JSON has it, and the measurements in it."""
-    started_at, began, load_before = datetime.now(UTC), time.monotonic(), os.getloadavg()[0]
-    chosen = options.plan()
-    found = _measurements(settings, options, chosen) if ARMS in options.parts else {}
+    """The whole report as in JSON, and the measurements in it."""
+    began, head = time.monotonic(), reporting.report_head(KIND)
+    plan = options.plan()
+    found = _measurements(settings, options, plan) if ARMS in options.parts else {}
     others = {name: side_measurements.measure(name, settings, options.quick) for name in options.parts if name != ARMS}
-    judged = [*_judged(found, options, chosen), *(target for part in others.values() for target in part.targets)]
-    wanted = ("retouch", "python", "torch", "transformers", "trl", "sentence-transformers")
-    report = {
-        "kind": KIND,
-        "started_at": started_at.isoformat(timespec="seconds"),
+    report = head | {
         "seconds": round(time.monotonic() - began, 1),
-        "load_average_before": round(load_before, 2),
-        "machine": machine.describe().model_dump(),
-        "versions": {name: version for name, version in machine.versions().items() if name in wanted},
+        "versions": reporting.package_versions("retouch", "python", "torch", "transformers", "trl", "sentence-transformers"),
         "options": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()},
-        "plan": asdict(chosen),
+        "plan": asdict(plan),
         "settings": settings.trainer.model_dump(mode="json"),
         "measurements": {name: asdict(one) for name, one in found.items()},
         "parts": {name: part.figures for name, part in others.items()},
-        "targets": [target.to_json() for target in judged],
-        "ok": all(target.met for target in judged),
     }
-    return report, found
+    targets_of_parts = (target for part in others.values() for target in part.targets)
+    return report | reporting.verdict([*_judged(found, options, plan), *targets_of_parts]), found
 
 
 def _check(settings: Settings, options: TrainOptions) -> None:
-    known = [arms.ZERO_SHOT, *(arm.name for arm in arms.arms(options.plan(), settings.trainer))]
-    for name, given, allowed in (("--arms", options.arms, known), ("--parts", options.parts, PARTS)):
+    known_arms = [arms.ZERO_SHOT, *(arm.name for arm in arms.arms(options.plan(), settings.trainer))]
+    for name, given, allowed in (("--arms", options.arms, known_arms), ("--parts", options.parts, PARTS)):
         if unknown := sorted(set(given) - set(allowed)):
-            raise BadSetting(f"{name} {','.join(unknown)}: not known; expected some of {','.join(allowed)}")
+            raise BadSetting(f"{name} {','.join(unknown)}: unknown; expected some of {','.join(allowed)}")
     if options.regime and (options.data or options.arms):
-        raise BadSetting("--regime has arms and a world of its own; leave out --data and --arms")
+        raise BadSetting("--regime sets its own arms and world; leave out --data and --arms")
     if options.regime:
         regimes.named(options.regime)
 
 
-def _measurements(settings: Settings, options: TrainOptions, chosen: TrainPlan) -> dict[str, Measurement]:
+def _measurements(settings: Settings, options: TrainOptions, plan: TrainPlan) -> dict[str, Measurement]:
     if not options.regime:
-        return {"real" if options.data else "plain": _measured(settings, options, chosen)}
-    built: dict[Any, Examples] = {}
+        return {"real" if options.data else "plain": _measured(settings, options, plan)}
+    by_population: dict[Any, Examples] = {}
     found = {}
     for regime in regimes.named(options.regime):
-        people = regimes.population(regime, chosen.population)
-        if people not in built:
-            built[people] = _prepared(from_world(people, options.seed, settings.trainer.holdout_share), settings, chosen)
-        data = regimes.spoiled(built[people], regime, options.seed)
-        with _working(data, settings, options, chosen) as running:
-            regimes.run(running, chosen, settings.trainer)
-        found[regime.name] = judge.judge(data, running.done, chosen, regimes.pairs)
+        population = regimes.population(regime, plan.population)
+        if population not in by_population:
+            by_population[population] = _prepared(from_world(population, options.seed, settings.trainer.holdout_share), settings, plan)
+        data = regimes.spoiled(by_population[population], regime, options.seed)
+        with _working(data, settings, options, plan) as running:
+            regimes.run(running, plan, settings.trainer)
+        found[regime.name] = judge.judge(data, running.done, plan, regimes.pairs)
     return found
 
 
-def _measured(settings: Settings, options: TrainOptions, chosen: TrainPlan) -> Measurement:
+def _measured(settings: Settings, options: TrainOptions, plan: TrainPlan) -> Measurement:
     """All arms on one world or data set."""
     if options.data:
-        material = from_dataset(options.data, chosen.authors_last, chosen.authors_each)
+        source = from_dataset(options.data, plan.authors_last, plan.authors_each)
     else:
-        material = from_world(chosen.population, options.seed, settings.trainer.holdout_share)
-    data = _prepared(material, settings, chosen)
-    with _working(data, settings, options, chosen) as running:
-        running.run(arms.chosen(arms.arms(chosen, settings.trainer), options.arms or (arms.REAL if options.data else ())))
-    return judge.judge(data, running.done, chosen)
+        source = from_world(plan.population, options.seed, settings.trainer.holdout_share)
+    data = _prepared(source, settings, plan)
+    with _working(data, settings, options, plan) as running:
+        running.run(arms.chosen(arms.arms(plan, settings.trainer), options.arms or (arms.REAL if options.data else ())))
+    return judge.judge(data, running.done, plan)
 
 
-def _prepared(material: SourceData, settings: Settings, chosen: TrainPlan) -> Examples:
+def _prepared(source: SourceData, settings: Settings, plan: TrainPlan) -> Examples:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
-    began = time.monotonic()
-    data = build(material, settings, threading.Event())
-    sys.stderr.write(f"bench train: data took {time.monotonic() - began:.0f} s\n")
-    return replace(data, heldout=choose(data.heldout, chosen.judged), dev=choose(data.dev, chosen.dev))
+    data = reporting.timed("train", "data", lambda: build(source, settings, threading.Event()))
+    return replace(data, heldout=choose(data.heldout, plan.judged), dev=choose(data.dev, plan.dev))
 
 
 @contextmanager
-def _working(data: Examples, settings: Settings, options: TrainOptions, chosen: TrainPlan) -> Iterator[ArmJobs]:
+def _working(data: Examples, settings: Settings, options: TrainOptions, plan: TrainPlan) -> Iterator[ArmJobs]:
     reflection = settings.reflection
-    longer = reflection.model_copy(update={"max_new_tokens": max(reflection.max_new_tokens, chosen.max_new_tokens)})
+    longer = reflection.model_copy(update={"max_new_tokens": max(reflection.max_new_tokens, plan.max_new_tokens)})
     settings = settings.model_copy(update={"reflection": longer})
-    place = tempfile.TemporaryDirectory(prefix="checkpoints-", dir=options.out)
-    with place as name, jobs(ArmRunner(data, chosen, settings, options.seed, Path(name)), options.jobs) as running:
+    folder = tempfile.TemporaryDirectory(prefix="checkpoints-", dir=options.out)
+    with folder as name, jobs(ArmRunner(data, plan, settings, options.seed, Path(name)), options.jobs) as running:
         yield running
 
 
-def _judged(found: Mapping[str, Measurement], options: TrainOptions, chosen: TrainPlan) -> list[Target]:
-    """Targets are of the plain world, where the arms they speak of were run; other runs are questions, not promises."""
-    told = "plain" in found and not options.regime and {*found["plain"].arms} >= NEEDED
-    return targets(found["plain"], chosen) if told else []
+def _judged(found: Mapping[str, Measurement], options: TrainOptions, plan: TrainPlan) -> list[Target]:
+    """Targets hold for the plain world with all needed arms. Other runs have none."""
+    has_targets = "plain" in found and not options.regime and {*found["plain"].arms} >= NEEDED
+    return targets(found["plain"], plan) if has_targets else []

@@ -48,8 +48,8 @@ def test_a_great_loss_is_harm_wherever_it_falls(harm: Harm, pool: ScoredUsers) -
     assert all(0 < result.shown < result.answers and result.users <= 1_000 for result in results)
 
 
-def test_a_great_gain_is_better(scored_users: ScoredUsers) -> None:
-    assert {result.outcome for result in ran(replace(EQUAL, experiments=5, gain=0.15), scored_users)} == {VerdictOutcome.BETTER}
+def test_a_great_gain_is_better(pool: ScoredUsers) -> None:
+    assert {result.outcome for result in ran(replace(EQUAL, experiments=5, gain=0.15), pool)} == {VerdictOutcome.BETTER}
 
 
 @pytest.mark.parametrize(("change", "cause"), [({"slower": 3.0}, "latency_ms"), ({"longer": 3.0}, "length"), ({"drifting": 0.65}, "drift")])

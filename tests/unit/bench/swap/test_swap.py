@@ -8,7 +8,7 @@ import pytest
 
 from bench.demo.mixed_versions import PromptAndAnswer
 from bench.swap.figures import ObservedSwap, asked_during, dropped, percentiles
-from bench.swap.judge import judge, telling
+from bench.swap.judge import differing_share, judge
 from bench.swap.load import LoadAnswer
 from bench.swap.questions import ask_again, contexts
 from bench.swap.targets import targets
@@ -63,7 +63,7 @@ def test_an_answer_without_a_known_version_is_no_right_one() -> None:
 
 def test_it_is_told_how_many_questions_could_show_a_mixture() -> None:
     same = {number: replace(one, version="2") for number, one in REFERENCES["1"].items()}
-    assert (telling(REFERENCES), telling({"1": REFERENCES["1"], "2": same})) == (1.0, 0.0)
+    assert (differing_share(REFERENCES), differing_share({"1": REFERENCES["1"], "2": same})) == (1.0, 0.0)
 
 
 def swap(alias_s: float, served_s: float, lost: int = 0) -> ObservedSwap:

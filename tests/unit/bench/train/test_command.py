@@ -16,10 +16,10 @@ from infra.settings import Settings
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
-        ({"arms": ("sft_top1", "magic")}, "--arms magic: not known; expected some of zero_shot,rag_base"),
-        ({"parts": ("arms", "taste")}, "--parts taste: not known; expected some of arms,speed,collection"),
+        ({"arms": ("sft_top1", "magic")}, "--arms magic: unknown; expected some of zero_shot,rag_base"),
+        ({"parts": ("arms", "taste")}, "--parts taste: unknown; expected some of arms,speed,collection"),
         ({"regime": "odd"}, "--regime odd: no such regime"),
-        ({"regime": "few", "arms": ("sft_top1",)}, "--regime has arms and a world of its own"),
+        ({"regime": "few", "arms": ("sft_top1",)}, "--regime sets its own arms and world"),
     ],
 )
 def test_what_is_not_known_is_named_with_what_would_be(tmp_path: Path, changed: dict[str, object], said: str) -> None:
