@@ -73,4 +73,4 @@ def test_texts_of_records_are_escaped(page: str) -> None:
 
 def test_a_run_without_a_swap_or_learning_still_has_a_page() -> None:
     bare = report(gain=0.0).model_copy(update={"swap": (), "rewards": (), "sft_losses": (), "latency_ms": None, "latency_ms_by_phase": {}, "served": ()})
-    assert "There was none." in render(bare)
+    assert "None in this run." in render(bare)
