@@ -32,7 +32,7 @@ from schemas.prompts import PromptStyle
 from schemas.topics import TOPICS, dead_letter_topic
 from streams.index.edge import EdgeIndex
 from streams.index.tenant_filter import Scope
-from tests.unit.trainer.made import make_case
+from tests.support.outcomes import make_case
 from trainer.data import snapshot
 from trainer.data.prompts import Prompter
 from trainer.learn.policy import Policy
