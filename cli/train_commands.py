@@ -57,14 +57,14 @@ def _train(settings: Settings, once: bool, dry_run: bool) -> int:
 def _status(settings: Settings, as_json: bool) -> int:
     from trainer.run.status import status
 
-    progress = status(settings)
-    if progress is None:
+    summary = status(settings)
+    if summary is None:
         complain(f"no run yet in {settings.stack.dir}: `retouch train --once` makes one")
         return FAILED
     if as_json:
-        show_json(progress)
+        show_json(summary.model_dump(mode="json"))
         return OK
-    show_table(("", ""), [(name, text) for name, value in progress.items() if (text := _text(name, value))])
+    show_table(("", ""), [(name, text) for name, value in summary.model_dump(mode="json").items() if (text := _text(name, value))])
     return OK
 
 

@@ -33,7 +33,7 @@ def main() -> int:
         from trainer.promotion.bootstrap import bootstrap
         from trainer.run import service
         from trainer.run.follower_rank import follow
-        from trainer.run.training_run import run
+        from trainer.run.training_run import run_training
 
         check_launch(settings.trainer)
         if processes() > 1 and not flags.once:
@@ -42,9 +42,9 @@ def main() -> int:
             if flags.bootstrap:
                 bootstrap(settings, stop=stop)
             elif flags.dry_run:
-                sys.stdout.write(json.dumps(service.describe(settings, stop), indent=1) + "\n")
+                sys.stdout.write(json.dumps(service.dry_run(settings, stop), indent=1) + "\n")
             elif flags.once and is_main():
-                run(settings, stop, bootstrap)
+                run_training(settings, stop, bootstrap)
             elif flags.once:
                 follow(settings, stop)
             else:

@@ -30,10 +30,10 @@ from trainer.interruption import Interrupted
 from trainer.judge.gate_result import gate_of
 from trainer.promotion.bootstrap import bootstrap
 from trainer.run import service
-from trainer.run.report import Report
+from trainer.run.report import RunReportFile
 from trainer.run.status import status
-from trainer.run.training_run import run
-from trainer.run.watch import Watch
+from trainer.run.training_run import run_training
+from trainer.run.watch import TriggerWatch
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
@@ -88,7 +88,7 @@ def within(seconds: float, holds: Callable[[], bool]) -> bool:
 
 
 def test_a_run_registers_a_version_with_its_lineage_and_what_its_gate_found_and_moves_no_alias(settings: Settings, traffic: int) -> None:
-    report = run(settings, threading.Event(), bootstrap)
+    report = run_training(settings, threading.Event(), bootstrap)
     data = json.loads(report.path.read_text())
     assert data["status"] == "trained", data["reason"]
     first, second = Registry(settings).versions()
@@ -110,11 +110,11 @@ def test_a_run_registers_a_version_with_its_lineage_and_what_its_gate_found_and_
 
     again = collect(settings, threading.Event())
     assert again.digest == data["dataset_digest"] and ranges_json(again.ranges) == data["offset_ranges"]
-    with Watch(settings, Registry(settings)) as watch:
-        seen = watch.look(threading.Event())
+    with TriggerWatch(settings, Registry(settings)) as watch:
+        seen = watch.poll(threading.Event())
     assert not [trigger for trigger in seen if trigger.fired] and seen[1].numbers["new"] == seen[2].numbers["new"] == 0
     told = status(settings)
-    assert told is not None and (told["run_id"], told["status"], told["version"]) == (data["run_id"], "trained", "2") and told["triggers"] == ["by_hand"]
+    assert told is not None and (told.run_id, told.status, told.version) == (data["run_id"], "trained", "2") and told.triggers == ["by_hand"]
 
 
 def test_the_service_runs_when_something_is_new_and_then_waits(settings: Settings, traffic: int) -> None:
@@ -123,7 +123,7 @@ def test_the_service_runs_when_something_is_new_and_then_waits(settings: Setting
     serving = threading.Thread(target=service.serve, args=(quick, stop, bootstrap), daemon=True)
     serving.start()
     try:
-        assert within(300, lambda: (told := status(quick)) is not None and told["status"] == "trained")
+        assert within(300, lambda: (told := status(quick)) is not None and told.status == "trained")
         stop.wait(1.0)  # several more looks
     finally:
         stop.set()
@@ -135,10 +135,10 @@ def test_the_service_runs_when_something_is_new_and_then_waits(settings: Setting
 
 def test_too_little_data_trains_nothing_and_says_so(settings: Settings, traffic: int) -> None:
     careful = settings.model_copy(update={"trainer": settings.trainer.model_copy(update={"min_trajectories": 10**6})})
-    report = run(careful, threading.Event(), bootstrap)
-    assert report.data["status"] == "nothing_to_train" and "trainer.min_trajectories is 1000000" in report.data["reason"]
+    report = run_training(careful, threading.Event(), bootstrap)
+    assert report.data.status == "nothing_to_train" and "trainer.min_trajectories is 1000000" in str(report.data.reason)
     assert [version.version for version in Registry(settings).versions()] == ["1"]
-    described = service.describe(settings, threading.Event())
+    described = service.dry_run(settings, threading.Event())
     assert described["train"] and described["counts"]["lessons"] >= traffic
 
 
@@ -147,7 +147,7 @@ def test_a_stopped_run_registers_nothing_and_leaves_no_lock(settings: Settings, 
     stop = threading.Event()
     stop.set()
     with pytest.raises(Interrupted):
-        run(settings, stop, bootstrap)
+        run_training(settings, stop, bootstrap)
     assert len(Registry(settings).versions()) == 1
     (report,) = (settings.stack.dir / "runs").glob("*/report.json")
     assert json.loads(report.read_text())["status"] == "interrupted"
@@ -166,17 +166,17 @@ class StopAt(logging.Handler):
             self._stop.set()
 
 
-def stopped_in(stage: str, settings: Settings) -> Report:
+def stopped_in(stage: str, settings: Settings) -> RunReportFile:
     stop = threading.Event()
     handler, log = StopAt(stage, stop), logging.getLogger("trainer")
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     try:
         with pytest.raises(Interrupted):
-            run(settings, stop, bootstrap)
+            run_training(settings, stop, bootstrap)
     finally:
         log.removeHandler(handler)
-    return Report.read(max((settings.stack.dir / "runs").glob("*/report.json")))
+    return RunReportFile.read(max((settings.stack.dir / "runs").glob("*/report.json")))
 
 
 def with_trainer(settings: Settings, **trainer: Any) -> Settings:
@@ -185,29 +185,29 @@ def with_trainer(settings: Settings, **trainer: Any) -> Settings:
 
 def test_a_stopped_run_goes_on_unless_it_would_be_another_and_may_start_from_the_shipped_version(settings: Settings, traffic: int) -> None:
     stopped = stopped_in("rl", settings)
-    assert stopped.data["status"] == "interrupted" and (stopped.directory / "state" / "sft").is_dir()
+    assert stopped.data.status == "interrupted" and (stopped.directory / "state" / "sft").is_dir()
     nowhere = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:9"})})
     with pytest.raises(RetryLater, match="KafkaTimeoutError"):
-        run(nowhere, threading.Event(), bootstrap)
-    finished = run(settings, threading.Event(), bootstrap)
-    assert (finished.run_id, finished.data["status"], finished.data["starts"]) == (stopped.run_id, "trained", 3)
-    assert (finished.data["version"], finished.data["parent"], finished.data["champion"]) == ("2", "1", "1")
+        run_training(nowhere, threading.Event(), bootstrap)
+    finished = run_training(settings, threading.Event(), bootstrap)
+    assert (finished.run_id, finished.data.status, finished.data.starts) == (stopped.run_id, "trained", 3)
+    assert (finished.data.version, finished.data.parent, finished.data.champion) == ("2", "1", "1")
     registry = Registry(settings)
     registry.point(Alias.CHAMPION, "2")
 
     stopped = stopped_in("sft", settings)
-    other = run(with_trainer(settings, seed=5, start_from="shipped"), threading.Event(), bootstrap)
-    assert Report.read(stopped.path).data["reason"] == "settings changed since: seed, start_from"
-    assert (other.data["version"], other.data["parent"], other.data["champion"]) == ("3", "1", "2")
+    other = run_training(with_trainer(settings, seed=5, start_from="shipped"), threading.Event(), bootstrap)
+    assert RunReportFile.read(stopped.path).data.reason == "settings changed since: seed, start_from"
+    assert (other.data.version, other.data.parent, other.data.champion) == ("3", "1", "2")
     assert (registry.get("3").parent, registry.get("3").tags["start_from"]) == ("1", "shipped")
 
 
 def test_a_run_whose_loss_is_not_finite_registers_nothing_and_is_not_taken_up(settings: Settings, traffic: int) -> None:
     with pytest.raises(CannotContinue, match=r"not finite; lower trainer\.sft\.learning_rate"):
-        run(with_trainer(settings, sft=settings.trainer.sft.model_copy(update={"learning_rate": 1e30, "max_steps": 3})), threading.Event(), bootstrap)
+        run_training(with_trainer(settings, sft=settings.trainer.sft.model_copy(update={"learning_rate": 1e30, "max_steps": 3})), threading.Event(), bootstrap)
     (path,) = (settings.stack.dir / "runs").glob("*/report.json")
-    report = Report.read(path)
-    assert report.data["status"] == "failed" and "SFT step" in report.data["reason"]
+    report = RunReportFile.read(path)
+    assert report.data.status == "failed" and "SFT step" in str(report.data.reason)
     assert [found.name for found in path.parent.iterdir()] == ["report.json"]
     assert [version.version for version in Registry(settings).versions()] == ["1"]
 

@@ -20,6 +20,7 @@ from schemas.experiments import Arm
 from schemas.ids import derive, is_held_out
 from schemas.messages import Message
 from schemas.quality import Metric, Moments, Quality, Span
+from schemas.run_report import Trigger, TriggerKind
 from schemas.topics import ERASURES, OUTCOMES, QUALITY, TRAJECTORIES, Topic
 from tests.integration.brokers import own_broker
 from tests.support.outcomes import NOON, make_outcome, make_trajectory
@@ -29,8 +30,7 @@ from trainer.data.snapshot import load as load_snapshot
 from trainer.data.snapshot import write
 from trainer.promotion.bootstrap import bootstrap
 from trainer.run.quality_reader import QualityReader
-from trainer.run.triggers import Trigger, TriggerKind
-from trainer.run.watch import Watch
+from trainer.run.watch import TriggerWatch
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
@@ -90,19 +90,19 @@ def test_the_watch_sees_what_is_new_and_that_answers_got_worse(settings: Setting
     bootstrap(settings)
     stop, blocks = threading.Event(), range(3 * WINDOW // len(USERS))
     begin = datetime.now(UTC)
-    with Watch(settings, Registry(settings)) as watch:
+    with TriggerWatch(settings, Registry(settings)) as watch:
         tell(settings, OUTCOMES, *(make_outcome(n, user=USERS[n % len(USERS)]) for n in range(WINDOW)))
         tell(settings, QUALITY, *(cell for n in blocks for cell in window(begin, n, right=1.0)))
-        first = by_kind(watch.look(stop))
+        first = by_kind(watch.poll(stop))
         assert not any(trigger.fired for trigger in first.values()) and first[TriggerKind.NEW_OUTCOMES].numbers["new"] == WINDOW
         tell(settings, QUALITY, *(cell for n in blocks for cell in window(begin, n + len(blocks), right=0.2)))
-        worse = by_kind(watch.look(stop))
+        worse = by_kind(watch.poll(stop))
         assert worse[TriggerKind.DRIFT].fired and worse[TriggerKind.DRIFT].numbers["drop"] == 0.8
         watch.attempted()
-        after = by_kind(watch.look(stop))
+        after = by_kind(watch.poll(stop))
         assert not after[TriggerKind.DRIFT].fired and after[TriggerKind.NEW_OUTCOMES].numbers["new"] == 0
         tell(settings, OUTCOMES, *(make_outcome(n, user=USERS[n % len(USERS)]) for n in range(3 * WINDOW)))
-        assert by_kind(watch.look(stop))[TriggerKind.NEW_OUTCOMES].fired
+        assert by_kind(watch.poll(stop))[TriggerKind.NEW_OUTCOMES].fired
 
 
 def test_the_last_word_on_each_cell_is_kept_and_strange_records_are_passed_over(settings: Settings) -> None:

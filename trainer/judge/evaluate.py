@@ -10,10 +10,11 @@ from __future__ import annotations
 import threading
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from statistics import fmean
 
-from schemas.scoring import METRIC, Interval, Pair, bootstrap, metrics, paired_bootstrap, score
+from schemas.run_report import Comparison, Evaluation
+from schemas.scoring import METRIC, Pair, bootstrap, metrics, paired_bootstrap, score
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.judge.behaviour import Row, behaviour
@@ -37,27 +38,6 @@ Places = Mapping[str, Sequence[int]]
 NO_SLICES: Places = {}
 #: What a completion answers, or None where it cannot be used.
 Read = Callable[[str, QueryCase], str | None]
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One task of one domain, or the mean over them. `intervals` are named `<after>_minus_<before>`."""
-
-    metric: str
-    users: int
-    cases: int
-    scores: Mapping[str, float]  # arm -> mean over users
-    metrics: Mapping[str, Mapping[str, float]]  # arm -> the task's metrics, as means over cases
-    intervals: Mapping[str, Interval]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    domains: Mapping[str, Comparison]  # by domain; by `domain/task` where a domain's queries ask for several kinds of answer
-    overall: Comparison
-    fallen_back: Mapping[str, float]  # arm -> share of cases with history where no usable rewrite was made
-    behaviour: Mapping[str, Mapping[str, float]]  # arm -> how it answers; no target of training (trainer.judge.behaviour)
-    slices: Mapping[str, Comparison] = field(default_factory=dict)  # over the cases of a slice, as `overall`
 
 
 def choose(heldout: Sequence[QueryCase], limit: int) -> list[QueryCase]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from trainer.judge.evaluate import COMPARISONS, Comparison, Evaluation
+from schemas.run_report import Comparison, Evaluation
+from trainer.judge.evaluate import COMPARISONS
 
 #: Domains that are told, those first where the candidate does worst against the champion. One takes some 500 bytes.
 TOLD = 50

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from schemas.gate import GateResult
-from trainer.judge.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, Comparison, Evaluation
+from schemas.run_report import Comparison, Evaluation
+from trainer.judge.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT
 
 AGAINST_CHAMPION = f"{CANDIDATE}_minus_{CHAMPION}"
 AGAINST_ZERO_SHOT = f"{CANDIDATE}_minus_{ZERO_SHOT}"

@@ -15,12 +15,13 @@ from typing import Any, Self
 from infra.settings import Settings
 from schemas.gate import GateResult
 from schemas.promotion import CanaryPrompt
+from schemas.run_report import Evaluation
 from schemas.tasks import Task
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.data.snapshot import Snapshot
 from trainer.judge import canary_prompts, evaluate, extraction, probes
-from trainer.judge.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, Evaluation, Rewrites
+from trainer.judge.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, Rewrites
 from trainer.judge.evidence import figures
 from trainer.judge.gate_decision import decide
 from trainer.learn.policy import Policy

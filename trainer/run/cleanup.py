@@ -17,8 +17,8 @@ from trainer.folders import checkpoints_dir
 UNTOUCHED_S = 86_400.0
 
 
-def remove(settings: Settings, versions: Collection[str], digests: Collection[str]) -> None:
-    """Removes all fetched versions and stored snapshots except these and those used lately. The caller holds the trainer's lease."""
+def remove_unused(settings: Settings, versions: Collection[str], digests: Collection[str]) -> None:
+    """Removes all fetched versions and stored snapshots except the given ones and those used lately. The caller holds the trainer's lease."""
     untouched_s = max(UNTOUCHED_S, 2 * settings.promotion.gate_timeout_s)
     prune(checkpoints_dir(settings), versions, untouched_s)
     prune(snapshots_dir(settings), digests, untouched_s)

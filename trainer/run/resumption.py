@@ -1,7 +1,7 @@
-"""Resumption: which run a trainer works on, a new one or one that was cut short.
+"""Resumption: which run a trainer works on, a new one or an unfinished one. Call with the lease held.
 
-A run that was killed, stopped or kept from a store goes on, under its own id and with what it has, if it would be the same run today: the same
-settings, code, parent and champion. Else it is closed as abandoned, with the reason, and a new one begins. Call with the lease held.
+A run that was killed, stopped, or ended by an unavailable store is resumed under its own id if it would be the same run today: the same settings, code,
+parent and champion. If not, it is closed as abandoned, with the reason, and a new run begins.
 """
 
 from __future__ import annotations
@@ -15,27 +15,28 @@ from typing import Any
 from infra.errors import CannotContinue, RetryLater
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
+from schemas.run_report import RunStatus
 from trainer.data.snapshot import code_version
 from trainer.folders import runs_dir
-from trainer.run.report import ABANDONED, INTERRUPTED, RUNNING, Report, told_settings
+from trainer.run.report import RunReportFile, run_settings
 
 log = logging.getLogger(__name__)
 
-#: A run's folder for what it needs to go on; it is there until the run has ended.
+#: Subfolder of a run with what it needs to be resumed. It exists until the run ends.
 STATE = "state"
 CHECKPOINT = "checkpoint"
-#: Where a state goes whose report cannot be read, for a person to look at.
+#: New name of the state folder if the report is unreadable. A person may inspect it.
 UNREADABLE = "state.unreadable"
-#: Whatever killed a run so often, with nothing more stored in between, would kill it again.
+#: After this many kills in a row without a newly stored step, the next process would be killed as well.
 KILLS = 20
-#: Settings that change when a run happens or what a kill costs, not what is trained.
+#: Settings that change when a run happens or what a kill costs, but not what is trained.
 INDIFFERENT = frozenset(
     {"every_s", "new_outcomes", "drift_window", "drift_drop", "poll_s", "checkpoint_every", "processes_wait_s", "rl.vllm_url", "rl.vllm_memory_share"}
 )
 
 
 def parent_of_run(settings: Settings, registry: Registry, champion: RegisteredVersion) -> RegisteredVersion:
-    """The version that a run trains further, by `trainer.start_from`. Raises CannotContinue where every version has a parent."""
+    """The version that a run trains further, by `trainer.start_from`. Raises CannotContinue if every version has a parent."""
     if settings.trainer.start_from == "champion":
         return champion
     shipped = [version for version in registry.versions() if version.parent is None]
@@ -44,53 +45,54 @@ def parent_of_run(settings: Settings, registry: Registry, champion: RegisteredVe
     return shipped[-1]
 
 
-def take_up(settings: Settings, registry: Registry, champion: RegisteredVersion, parent: RegisteredVersion) -> Report:
-    """The report of the newest unfinished run that can go on, or of a new run. All other unfinished ones are closed.
+def resume_or_begin(settings: Settings, registry: Registry, champion: RegisteredVersion, parent: RegisteredVersion) -> RunReportFile:
+    """The report of the newest unfinished run that can be resumed, or of a new run. Closes all other unfinished runs.
 
-    Raises RetryLater and OSError where reports cannot be read or written now; no run is lost by that.
+    Raises RetryLater and OSError if reports cannot be read or written now. No run is lost then.
     """
-    chosen: Report | None = None
-    for report in _left_behind(settings):
-        reason = "a newer run goes on" if chosen else _why_not(report, settings, registry, champion, parent)
+    chosen: RunReportFile | None = None
+    for report in _unfinished(settings):
+        reason = "a newer run goes on" if chosen else _why_not_resumable(report, settings, registry, champion, parent)
         if reason is None:
             chosen = report
         else:
             _abandon(report, registry, reason)
     if chosen is None:
-        return _new(settings, champion, parent)
-    told = {"status": RUNNING, "reason": None, "finished_at": None, "starts": chosen.data.get("starts", 0) + 1}
-    chosen.data |= told | {"kills": _kills(chosen), "stored": _stored(chosen)}
-    log.info("run continues", extra={"run_id": chosen.run_id, "starts": chosen.data["starts"]})
+        return _begin(settings, champion, parent)
+    data = chosen.data
+    data.kills, data.stored = _kills(chosen), _stored_steps(chosen)
+    data.status, data.reason, data.finished_at, data.starts = RunStatus.RUNNING, None, None, data.starts + 1
+    log.info("run continues", extra={"run_id": chosen.run_id, "starts": data.starts})
     chosen.save()
     return chosen
 
 
-def clear(report: Report) -> None:
-    """Remove what an ended run needs no more: all but its report."""
+def clear(report: RunReportFile) -> None:
+    """Removes everything of an ended run but its report."""
     shutil.rmtree(report.directory / CHECKPOINT, ignore_errors=True)
     shutil.rmtree(report.directory / STATE, ignore_errors=True)
 
 
-def _new(settings: Settings, champion: RegisteredVersion, parent: RegisteredVersion) -> Report:
-    report = Report.begin(settings)
-    report.data |= {"parent": parent.version, "champion": champion.version, "code_version": code_version()}
+def _begin(settings: Settings, champion: RegisteredVersion, parent: RegisteredVersion) -> RunReportFile:
+    report = RunReportFile.begin(settings)
+    report.data.parent, report.data.champion, report.data.code_version = parent.version, champion.version, code_version()
     try:
         (report.directory / STATE).mkdir()
         report.save()
     except OSError:
-        shutil.rmtree(report.directory, ignore_errors=True)  # a full disk is tried again and again
+        shutil.rmtree(report.directory, ignore_errors=True)  # on a full disk every attempt would leave a folder
         raise
     return report
 
 
-def _left_behind(settings: Settings) -> Iterator[Report]:
-    """The unfinished runs, newest first. Ended ones whose folder was not yet cleared are.
+def _unfinished(settings: Settings) -> Iterator[RunReportFile]:
+    """Unfinished runs, newest first. Clears ended runs whose folders were not cleared yet.
 
-    Only where a report is absent, so that nobody ever began, the state goes. Raises RetryLater where one cannot be read now.
+    Removes a state without a report, because that run never began. Raises RetryLater if a report cannot be read now.
     """
-    for state in sorted((runs_dir(settings)).glob(f"*/{STATE}"), reverse=True):
+    for state in sorted(runs_dir(settings).glob(f"*/{STATE}"), reverse=True):
         try:
-            report = Report.read(state.parent / "report.json")
+            report = RunReportFile.read(state.parent / "report.json")
         except FileNotFoundError:
             log.warning("run without a report", extra={"run": state.parent.name})
             shutil.rmtree(state, ignore_errors=True)
@@ -101,60 +103,57 @@ def _left_behind(settings: Settings) -> Iterator[Report]:
             log.warning("run without a readable report", extra={"run": state.parent.name, "reason": type(error).__name__, "set_aside": UNREADABLE})
             state.rename(state.with_name(UNREADABLE))
             continue
-        if report.data["status"] in (RUNNING, INTERRUPTED):
+        if report.data.status.is_unfinished:
             yield report
         else:
             clear(report)
 
 
-def _why_not(report: Report, settings: Settings, registry: Registry, champion: RegisteredVersion, parent: RegisteredVersion) -> str | None:
-    """Why a run cannot go on, or None."""
+def _why_not_resumable(report: RunReportFile, settings: Settings, registry: Registry, champion: RegisteredVersion, parent: RegisteredVersion) -> str | None:
     data = report.data
     if registry.of_run(report.run_id) is not None:
-        return None  # its version is registered, and may serve already; only its end is missing
+        return None  # its version is registered and may serve already; only the end of the run is missing
     if _kills(report) >= KILLS:
         return f"killed {KILLS} times with nothing more stored in between"
-    if changed := _changed(data["settings"], told_settings(settings)):
+    if changed := _changed_settings(data.settings, run_settings(settings)):
         return f"settings changed since: {', '.join(changed)}"
-    if data.get("code_version") != code_version():
-        return f"made by version {data.get('code_version')} of the code, this is {code_version()}"
-    if data.get("champion") != champion.version:
-        return f"the champion is version {champion.version} by now, it was {data.get('champion')}"
-    if data.get("parent") != parent.version:
-        return f"the parent would be version {parent.version} by now, it was {data.get('parent')}"
+    if data.code_version != code_version():
+        return f"made by version {data.code_version} of the code, this is {code_version()}"
+    if data.champion != champion.version:
+        return f"the champion is version {champion.version} by now, it was {data.champion}"
+    if data.parent != parent.version:
+        return f"the parent would be version {parent.version} by now, it was {data.parent}"
     return None
 
 
-def _kills(report: Report) -> int:
-    """How often in a row, the last time included, it was killed with nothing stored beyond what its start had found."""
-    before: Mapping[str, int] = report.data.get("stored", {})
-    if any(step > before.get(stage, -1) for stage, step in _stored(report).items()):
+def _kills(report: RunReportFile) -> int:
+    """Number of kills in a row, the last one included, without a stored step beyond those at the start of the process."""
+    data = report.data
+    if any(step > data.stored.get(stage, -1) for stage, step in _stored_steps(report).items()):
         return 0
-    kills: int = report.data.get("kills", 0)
-    return kills + 1 if report.data["status"] == RUNNING else kills
+    return data.kills + 1 if data.status is RunStatus.RUNNING else data.kills
 
 
-def _stored(report: Report) -> dict[str, int]:
-    """The newest stored step of each stage, by the name of its folder."""
-    found: dict[str, int] = {}
+def _stored_steps(report: RunReportFile) -> dict[str, int]:
+    """Newest stored step by folder name of the stage."""
+    steps: dict[str, int] = {}
     for path in (report.directory / STATE).glob("*/*"):
-        number = path.name.removeprefix("checkpoint-")  # SFT's, and TRL's
+        number = path.name.removeprefix("checkpoint-")  # of SFT and of TRL
         if number.isdigit():
-            found[path.parent.name] = max(int(number), found.get(path.parent.name, 0))
-    return found
+            steps[path.parent.name] = max(int(number), steps.get(path.parent.name, 0))
+    return steps
 
 
-def _abandon(report: Report, registry: Registry, reason: str) -> None:
-    report.finish(ABANDONED, reason)
+def _abandon(report: RunReportFile, registry: Registry, reason: str) -> None:
+    report.finish(RunStatus.ABANDONED, reason)
     log.info("run abandoned", extra={"run_id": report.run_id, "reason": reason})
-    if tracked := report.data.get("tracked"):
+    if report.data.tracked:
         with suppress(RetryLater):
-            registry.tracking.end(tracked, "KILLED")
+            registry.tracking.end(report.data.tracked, "KILLED")
     clear(report)
 
 
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """The names of the settings that differ, indifferent ones aside."""
+def _changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     flat_before, flat_now = dict(_flat(before)), dict(_flat(now))
     names = sorted(flat_before.keys() | flat_now.keys())
     return [name for name in names if flat_before.get(name) != flat_now.get(name) and name not in INDIFFERENT]

@@ -1,67 +1,66 @@
-"""How far the newest run is, from its report on disk: cheap, and true also while it runs or after it was killed."""
+"""State of the newest run, from its report on disk. Cheap, and correct also while the run goes on or after it was killed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from infra.errors import CannotContinue
 from infra.process.file_lock import is_locked
 from infra.settings import Settings
+from schemas.run_report import RunReport, RunStatus, RunSummary
 from trainer.folders import runs_dir
 from trainer.run.lease import lease_path
-from trainer.run.report import INTERRUPTED, RUNNING, Report
+from trainer.run.report import RunReportFile
 from trainer.run.resumption import STATE
 
-#: What the report calls running though nobody is at work.
+#: Status of a run whose report says running while no trainer holds the lease.
 KILLED = "killed"
 
 
-def status(settings: Settings) -> dict[str, Any] | None:
-    """The newest run's state as plain JSON values; None where there was none yet. Raises CannotContinue for a report that cannot be read."""
-    runs = sorted((runs_dir(settings)).glob("*/report.json"))
-    if not runs:
+def status(settings: Settings) -> RunSummary | None:
+    """None without any run. Raises CannotContinue if the report cannot be read."""
+    paths = sorted(runs_dir(settings).glob("*/report.json"))
+    if not paths:
         return None
-    data = _read(runs[-1])
-    killed = data["status"] == RUNNING and not is_locked(lease_path(settings))
-    if killed:  # or it ended just now: it says so before it gives the lease back
-        data = _read(runs[-1])
-        killed = data["status"] == RUNNING
-    progress = data.get("progress") or {}
-    return {
-        "run_id": data["run_id"],
-        "status": KILLED if killed else data["status"],
-        "reason": data.get("reason"),
-        "triggers": [trigger["kind"] for trigger in data.get("triggers", ()) if trigger["fired"]],
-        "stage": data.get("stage"),
-        **{name: progress.get(name) for name in ("step", "of", "k", "reward", "loss", "eta_s")},
-        "seconds": data["seconds"],
-        "started_at": data.get("started_at"),
-        "finished_at": data.get("finished_at"),
-        "version": data.get("version"),
-        "lessons": data.get("counts", {}).get("lessons"),
-        "report": str(runs[-1]),
-    }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return Report.read(path).data
-    except (OSError, ValueError) as error:
-        raise CannotContinue(f"{path}: not the report of a run ({type(error).__name__})") from None
+    report = _read(paths[-1])
+    is_killed = report.status is RunStatus.RUNNING and not is_locked(lease_path(settings))
+    if is_killed:  # or it has just ended: a trainer writes its report before it releases the lease
+        report = _read(paths[-1])
+        is_killed = report.status is RunStatus.RUNNING
+    return RunSummary(
+        run_id=report.run_id,
+        status=KILLED if is_killed else report.status,
+        reason=report.reason,
+        triggers=[trigger.kind for trigger in report.triggers or () if trigger.fired],
+        stage=report.stage,
+        **{name: getattr(report.progress, name, None) for name in ("step", "of", "k", "reward", "loss", "eta_s")},
+        seconds=report.seconds,
+        started_at=report.started_at,
+        finished_at=report.finished_at,
+        version=report.version,
+        lessons=report.counts.get("lessons"),
+        report=str(paths[-1]),
+    )
 
 
 def unfinished(settings: Settings) -> list[str]:
-    """The ids of runs that were cut short and kept what they need to go on; none while a trainer is at work."""
+    """Ids of the runs that can be resumed. None while a trainer works."""
     return [] if is_locked(lease_path(settings)) else sorted(_unfinished(runs_dir(settings)))
+
+
+def _read(path: Path) -> RunReport:
+    try:
+        return RunReportFile.read(path).data
+    except (OSError, ValueError) as error:
+        raise CannotContinue(f"{path}: not the report of a run ({type(error).__name__})") from None
 
 
 def _unfinished(runs: Path) -> Iterator[str]:
     for state in runs.glob(f"*/{STATE}"):
         try:
-            report = Report.read(state.parent / "report.json")
+            report = RunReportFile.read(state.parent / "report.json")
         except (OSError, ValueError):
             continue
-        if report.data["status"] in (RUNNING, INTERRUPTED):
+        if report.data.status.is_unfinished:
             yield report.run_id

@@ -1,59 +1,37 @@
-"""Triggers: why a run begins, as values that the dry run, the log and the report show. Pure.
+"""Triggers: reasons to start a training run, as values for the dry run, the log and the report. Pure.
 
 - by hand: always;
-- unfinished: a run was cut short and may go on;
+- unfinished: a run was interrupted and may be resumed;
 - new outcomes: `trainer.new_outcomes` records since the newest version or the last attempt;
-- schedule: `trainer.every_s` since then, where at least `trainer.min_trajectories` trajectories are new;
-- drift: answers of the version that serves score lower than they did when it began to, by the figures of online quality.
+- schedule: `trainer.every_s` since then, if at least `trainer.min_trajectories` trajectories are new;
+- drift: answers of the serving version score lower than when it began to serve, by the figures of online quality.
 
-Counts are of offsets: where writers use transactions, their markers count too.
+Counts are of offsets, so markers of transactions count too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from enum import StrEnum
 from math import sqrt
 
 from infra.settings import TrainerSettings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality, Span
+from schemas.run_report import Trigger, TriggerKind
 
-#: One-sided, 1 %: every block is one more chance for a false alarm. At `drift_drop` 0, with 200 answers of 40 users who differ, over ten windows, 0.8 %
-#: of 1,000 simulated pairs without a fall raised one where the same users came again and 3.7 % where all were others; a fall of 0.15 was seen in 78 %
-#: (2026-11-21).
+#: Critical value of the one-sided 1 % level, because every new block is one more chance for a false alarm. Simulated with 1,000 pairs without a drop, at
+#: `drift_drop` 0, with 200 answers of 40 different users over ten windows: false alarms in 0.8 % if the same users came again, in 3.7 % if all were others.
+#: A drop of 0.15 was detected in 78 % (2026-11-21).
 Z = 2.33
-
-
-#: Whose answers a champion is judged by: those to everybody, and to the group that a canary is compared with.
-SHOWN = frozenset({Arm.CHAMPION, Arm.BASELINE})
-
-
-class TriggerKind(StrEnum):
-    BY_HAND = "by_hand"
-    UNFINISHED = "unfinished"
-    NEW_OUTCOMES = "new_outcomes"
-    SCHEDULE = "schedule"
-    DRIFT = "drift"
-
-
-@dataclass(frozen=True)
-class Trigger:
-    """One decision, with the numbers it rests on."""
-
-    kind: TriggerKind
-    fired: bool
-    reason: str
-    numbers: Mapping[str, float]
-
+#: Arms whose answers judge the champion: the one for everybody, and the control group of a canary.
+CHAMPION_ARMS = frozenset({Arm.CHAMPION, Arm.BASELINE})
 
 BY_HAND = Trigger(TriggerKind.BY_HAND, True, "asked for by hand", {})
 
 
-def unfinished(runs: Sequence[str]) -> Trigger:
-    return Trigger(TriggerKind.UNFINISHED, bool(runs), f"cut short: {', '.join(runs) or 'no run'}", {"runs": len(runs)})
+def unfinished(run_ids: Sequence[str]) -> Trigger:
+    return Trigger(TriggerKind.UNFINISHED, bool(run_ids), f"cut short: {', '.join(run_ids) or 'no run'}", {"runs": len(run_ids)})
 
 
 def new_outcomes(new: int, trainer: TrainerSettings) -> Trigger:
@@ -64,22 +42,23 @@ def new_outcomes(new: int, trainer: TrainerSettings) -> Trigger:
 
 
 def schedule(since_s: float | None, new_trajectories: int, trainer: TrainerSettings) -> Trigger:
-    """`since_s`: seconds since the newest version or the last attempt; None where there was neither."""
+    """`since_s`: seconds since the newest version or the last attempt, whichever is later; None if there was neither."""
     numbers = {"since_s": round(since_s or 0.0, 1), "every_s": trainer.every_s, "new": new_trajectories, "needed": trainer.min_trajectories}
-    enough, due = new_trajectories >= trainer.min_trajectories, since_s is None or since_s >= trainer.every_s
+    is_enough, is_due = new_trajectories >= trainer.min_trajectories, since_s is None or since_s >= trainer.every_s
     when = "nothing was trained yet" if since_s is None else f"{since_s:.0f} s since the last, trainer.every_s is {trainer.every_s:g}"
     reason = f"{when}; {new_trajectories} new trajectories, trainer.min_trajectories is {trainer.min_trajectories}"
-    return Trigger(TriggerKind.SCHEDULE, due and enough, reason, numbers)
+    return Trigger(TriggerKind.SCHEDULE, is_due and is_enough, reason, numbers)
 
 
-Block = dict[str | None, Moments]  # rewards by domain, and of all together under None
+#: Rewards by domain; of all domains together under None.
+Block = dict[str | None, Moments]
 
 
-class Rewards:
-    """Rewards of one version's answers, from the windows of online quality: the first `answers` after it began to serve, and the latest so many after those.
+class RewardBlocks:
+    """Rewards of one version's answers, from the windows of online quality: the first `answers` after it began to serve, and the latest `answers` since.
 
-    Blocks are made of whole windows, so that each answer counts in one. A window is added when it is settled, two windows after its end: what online
-    quality learns of it later, as after an outage, is left out. Memory is two blocks, the one that fills, and the windows that are not settled.
+    A block consists of whole windows, so that each answer counts in one block. A window is added two windows after its end; figures that online quality
+    computes later, as after an outage, are left out. Keeps two blocks, the block that is being filled, and the open windows.
     """
 
     def __init__(self, version: str | None, answers: int, since: datetime | None = None) -> None:
@@ -92,16 +71,16 @@ class Rewards:
         self._settled = since or datetime.min.replace(tzinfo=UTC)
 
     def add(self, cell: Quality) -> None:
-        """Note a window of this version's as it is known now, if it began after the version did and users were shown its answers as the champion's."""
-        if cell.span is Span.WINDOW and cell.version == self.version and cell.arm in SHOWN and cell.started_at >= self._settled:
+        """Keeps the newest figures of a window, if its answers came from this version as champion, and began after it did."""
+        if cell.span is Span.WINDOW and cell.version == self.version and cell.arm in CHAMPION_ARMS and cell.started_at >= self._settled:
             self._open[cell.started_at, cell.arm, cell.partition, cell.domain] = cell
 
     def settle(self) -> None:
-        """Add the windows that are settled, oldest first."""
+        """Adds the windows that are final, oldest first."""
         newest = max((cell.ended_at for cell in self._open.values()), default=self._settled)
-        for started in sorted({cell.started_at for cell in self._open.values() if cell.ended_at + 2 * (cell.ended_at - cell.started_at) <= newest}):
-            for place in [place for place in self._open if place[0] == started]:
-                cell = self._open.pop(place)
+        for started_at in sorted({cell.started_at for cell in self._open.values() if cell.ended_at + 2 * (cell.ended_at - cell.started_at) <= newest}):
+            for key in [key for key in self._open if key[0] == started_at]:
+                cell = self._open.pop(key)
                 self._filling[cell.domain] = self._filling.get(cell.domain, Moments()) + cell.metrics.get(Metric.REWARD, Moments())
                 self._settled = max(self._settled, cell.ended_at)
             if _answers(self._filling) < self._answers:
@@ -113,17 +92,17 @@ class Rewards:
             self._filling = {}
 
     def forget_recent(self) -> None:
-        """Let only windows that are not over yet raise the next alarm."""
+        """Only later windows can raise the next alarm."""
         self._settled = max((cell.ended_at for cell in self._open.values()), default=self._settled)
         self._open.clear()
         self.recent, self._filling = {}, {} if self.first else self._filling
 
 
-def drift(rewards: Rewards, trainer: TrainerSettings) -> Trigger:
+def drift(rewards: RewardBlocks, trainer: TrainerSettings) -> Trigger:
     """Whether the latest answers score lower than the first: by at least `trainer.drift_drop`, and more than chance explains.
 
-    Compared domain by domain, weighted as the latest have them, so that other questions are no drift. Errors are over users, because answers of one are
-    not independent; one who comes in several windows counts as several, since windows name nobody.
+    Compared domain by domain, with the latest answers' weights, so that a new mix of questions is no drift. Errors are over users, because answers of one
+    user are not independent. A user in several windows counts several times, because windows hold no user ids.
     """
     first, recent = rewards.first, rewards.recent
     numbers: dict[str, float] = {"window": trainer.drift_window, "needed": trainer.drift_drop, "seen": _answers(first)}

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from cli.app import app
 from infra.settings import load
-from trainer.run.report import Report
+from schemas.run_report import StageProgress
+from trainer.run.report import RunReportFile
 
 
 def status(*arguments: str) -> tuple[int, str, str]:
@@ -29,9 +30,9 @@ def test_without_a_run_there_is_nothing_to_tell() -> None:
 
 
 def test_the_newest_run_is_told_as_text_and_as_json() -> None:
-    report = Report.begin(load())
+    report = RunReportFile.begin(load())
     with report.stage("rl"):
-        report.tell_step(120, 400, 60.0, {"k": 4, "reward": 0.51234, "loss": 0.25})
+        report.record_step(StageProgress(step=120, of=400, eta_s=60.0, k=4, reward=0.51234, loss=0.25))
         report.save()
     code, output, _ = status("--json")
     told = json.loads(output)
@@ -42,7 +43,7 @@ def test_the_newest_run_is_told_as_text_and_as_json() -> None:
 
 
 def test_a_run_that_cannot_be_read_is_one_line() -> None:
-    report = Report.begin(load())
+    report = RunReportFile.begin(load())
     report.path.write_text("{")
     code, _, error = status()
     assert code == 1 and error.count("\n") == 1 and "report.json: not the report of a run" in error

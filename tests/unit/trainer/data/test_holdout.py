@@ -11,7 +11,7 @@ from tests.support.collected_records import record
 from tests.support.outcomes import make_outcome, make_trajectory
 from trainer.data.collect import assemble
 from trainer.data.holdout import HOLDOUT_SHARE, untouched_share
-from trainer.run.planning import plan
+from trainer.run.planning import plan_run
 
 
 def version(parent: str | None, **tags: str) -> RegisteredVersion:
@@ -39,6 +39,6 @@ def test_a_plan_says_when_fewer_users_judge_than_are_held_out(judges: bool) -> N
     below = next(f"u{n}" for n in range(99) if is_held_out("t", f"u{n}", 0.3))
     trains = next(f"u{n}" for n in range(99) if not is_held_out("t", f"u{n}", 0.5))
     records = [record(message) for message in (make_trajectory(make_outcome(user=trains)), make_outcome(user=below if judges else between))]
-    found = plan(assemble({}, records, settings.trainer, untouched_share=0.3), settings)
+    found = plan_run(assemble({}, records, settings.trainer, untouched_share=0.3), settings)
     assert found.train is judges and "judged by users below 0.3 only, not trainer.holdout_share 0.5" in found.reason
-    assert "judged by" not in plan(assemble({}, records, settings.trainer), settings).reason
+    assert "judged by" not in plan_run(assemble({}, records, settings.trainer), settings).reason

@@ -1,7 +1,7 @@
 import pytest
 
+from schemas.run_report import Comparison, Evaluation
 from schemas.scoring import Interval
-from trainer.judge.evaluate import Comparison, Evaluation
 from trainer.judge.gate_decision import decide
 
 UP, FLAT, DOWN = Interval(0.1, 0.05, 0.15), Interval(0.0, -0.05, 0.05), Interval(-0.1, -0.15, -0.05)

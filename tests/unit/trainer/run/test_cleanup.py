@@ -8,7 +8,7 @@ import pytest
 
 from infra.settings import Settings, load
 from trainer.folders import checkpoints_dir
-from trainer.run.cleanup import UNTOUCHED_S, remove
+from trainer.run.cleanup import UNTOUCHED_S, remove_unused
 
 OLD, NEEDED = "a" * 64, "b" * 64
 
@@ -36,7 +36,7 @@ def test_versions_and_snapshots_that_nobody_needs_go_and_others_stay(settings: S
         put(checkpoints, version, days=3)
     for digest in (OLD, NEEDED, "by-hand"):
         put(snapshots, digest, days=3)
-    remove(settings, {"1", "3"}, {NEEDED})
+    remove_unused(settings, {"1", "3"}, {NEEDED})
     assert names(checkpoints) == {"1", "3", "notes"} and names(snapshots) == {NEEDED, "by-hand"}
 
 
@@ -45,10 +45,10 @@ def test_what_a_gate_may_be_reading_and_a_download_that_goes_on_stay(settings: S
     put(checkpoints, "1", days=1.9)  # a gate has a day by the settings
     put(checkpoints, ".2-download", days=3)
     os.utime(checkpoints / ".2-download" / "file")
-    remove(settings, set(), set())
+    remove_unused(settings, set(), set())
     assert names(checkpoints) == {"1", ".2-download"}
 
 
 def test_where_nothing_was_fetched_there_is_nothing_to_remove(settings: Settings) -> None:
-    remove(settings, set(), set())
+    remove_unused(settings, set(), set())
     assert not checkpoints_dir(settings).exists()

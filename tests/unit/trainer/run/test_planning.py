@@ -11,24 +11,24 @@ from schemas.ids import is_held_out
 from tests.support.collected_records import record
 from tests.support.outcomes import make_outcome, make_trajectory
 from trainer.data.collect import assemble
-from trainer.run.planning import Plan, plan
+from trainer.run.planning import RunPlan, plan_run
 
 TRAINING = [name for name in (f"u{n}" for n in range(90)) if not is_held_out("t", name, 0.3)][:12]
 HELD_OUT = [name for name in (f"u{n}" for n in range(90)) if is_held_out("t", name, 0.3)][:5]
 
 
-def planned(users: list[str] = TRAINING, each: int = 5, judges: int = 5, domains: int = 2, flood: int = 0, old: int = 0, **trainer: Any) -> Plan:
+def planned(users: list[str] = TRAINING, each: int = 5, judges: int = 5, domains: int = 2, flood: int = 0, old: int = 0, **trainer: Any) -> RunPlan:
     """The plan for trajectories of `users`, and `flood` more of the first one; the first `old` are the parent's."""
     outcomes = [make_outcome(n, user=user, domain=f"d{n % domains}") for user in users for n in range(each)]
     outcomes += [make_outcome(each + n, user=users[0], domain=f"d{n % domains}") for n in range(flood)]
     records = [record(make_trajectory(outcome), place) for place, outcome in enumerate(outcomes)]
     records += [record(outcome) for outcome in outcomes] + [record(make_outcome(user=user)) for user in HELD_OUT[:judges]]
     settings = load(trainer=trainer)
-    return plan(assemble({}, records, settings.trainer, before={"trajectories": {0: (0, old)}}), settings)
+    return plan_run(assemble({}, records, settings.trainer, before={"trajectories": {0: (0, old)}}), settings)
 
 
 def test_enough_of_everything_is_trained_on() -> None:
-    assert planned() == Plan(True, "SFT and RL on 60 trajectories (0 replayed) and 60 outcomes of 12 users")
+    assert planned() == RunPlan(True, "SFT and RL on 60 trajectories (0 replayed) and 60 outcomes of 12 users")
     assert planned(rl={"steps": 0}).reason.startswith("SFT alone on 60 trajectories")
 
 
@@ -52,7 +52,7 @@ def test_enough_of_everything_is_trained_on() -> None:
     ],
 )
 def test_a_refusal_says_what_is_missing(made: dict[str, Any], reason: str) -> None:
-    assert planned(**made) == Plan(False, reason)
+    assert planned(**made) == RunPlan(False, reason)
 
 
 def test_a_platform_with_one_domain_may_say_so() -> None:
@@ -62,5 +62,5 @@ def test_a_platform_with_one_domain_may_say_so() -> None:
 def test_outcomes_alone_train_nothing() -> None:
     settings = load()
     outcomes = [record(make_outcome(n, user=user)) for user in (*TRAINING, *HELD_OUT) for n in range(20)]
-    found = plan(assemble({}, outcomes, settings.trainer), settings)
-    assert found == Plan(False, "0 usable trajectories of training users, trainer.min_trajectories is 50")
+    found = plan_run(assemble({}, outcomes, settings.trainer), settings)
+    assert found == RunPlan(False, "0 usable trajectories of training users, trainer.min_trajectories is 50")

@@ -1,14 +1,14 @@
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from infra.errors import RetryLater
 from infra.registry.tracking import Point
 from infra.settings import load
+from schemas.run_report import StageProgress
 from trainer.learn.rl_engine import RlStep
 from trainer.learn.sft import SftStep
-from trainer.run.progress import Progress
-from trainer.run.report import Report
+from trainer.run.progress import StepReporter
+from trainer.run.report import RunReportFile
 
 
 class Store:
@@ -31,24 +31,24 @@ def step(number: int) -> RlStep:
     return RlStep(number, 0, 2, 2.0, 0.5, 1.0, 0.5, 0.1, 0.2, 9.0, 0.0, 2.0)
 
 
-def begin(tmp_path: Path, store: Store, flush_s: float = 1e9) -> tuple[Progress, Report]:
-    report = Report.begin(load(stack={"dir": tmp_path}))
-    return Progress(report, store, "run", flush_s), report
+def begin(tmp_path: Path, store: Store, flush_s: float = 1e9) -> tuple[StepReporter, RunReportFile]:
+    report = RunReportFile.begin(load(stack={"dir": tmp_path}))
+    return StepReporter(report, store, "run", flush_s), report
 
 
 def test_steps_reach_the_report_with_how_long_the_rest_will_take(tmp_path: Path) -> None:
     progress, report = begin(tmp_path, Store())
     with report.stage("sft"):
         progress.sft(SftStep(1, 10, 3.0))
-        assert report.data["progress"] == {"step": 1, "of": 10, "eta_s": None, "loss": 3.0}
+        assert report.data.progress == StageProgress(step=1, of=10, loss=3.0)
         progress.sft(SftStep(2, 10, 2.0, seconds=0.5))
-        assert report.data["progress"]["eta_s"] == 4.0
+        assert report.data.progress and report.data.progress.eta_s == 4.0
     with report.stage("rl"):
         progress.rl(step(0), 6)
         progress.rl(step(1), 6)
-        told = report.data["progress"]
-    assert (told["step"], told["of"], told["eta_s"], told["k"], told["reward"]) == (2, 6, 8.0, 2, 0.5)
-    assert [point["step"] for point in report.data["reward_curve"]] == [0, 1]
+        shown = report.data.progress
+    assert shown and (shown.step, shown.of, shown.eta_s, shown.k, shown.reward) == (2, 6, 8.0, 2, 0.5)
+    assert [point.step for point in report.data.reward_curve] == [0, 1]
 
 
 def test_metrics_wait_for_each_other_and_a_store_that_is_away_loses_none(tmp_path: Path) -> None:
@@ -79,5 +79,4 @@ def test_steps_of_an_earlier_process_make_the_curve_anew_and_reach_mlflow_once(t
         progress.rl(step(3), 5)
     progress.flush()
     assert store.steps("run", "rl/loss") == [0, 1, 2, 3]
-    curve: list[dict[str, Any]] = report.data["reward_curve"]
-    assert [point["step"] for point in curve] == [0, 1, 2, 3]
+    assert [point.step for point in report.data.reward_curve] == [0, 1, 2, 3]

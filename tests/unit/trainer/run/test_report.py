@@ -6,16 +6,17 @@ from pathlib import Path
 import pytest
 
 from infra.settings import load
+from schemas.run_report import RunStatus, StageProgress
 from tests.support.file_size_limit import files_up_to
 from trainer.interruption import Interrupted
-from trainer.run.report import INTERRUPTED, Report
+from trainer.run.report import RunReportFile
 
 
-def begin(directory: Path) -> Report:
-    return Report.begin(load(stack={"dir": directory}))
+def begin(directory: Path) -> RunReportFile:
+    return RunReportFile.begin(load(stack={"dir": directory}))
 
 
-def on_disk(report: Report) -> dict[str, object]:
+def on_disk(report: RunReportFile) -> dict[str, object]:
     found: dict[str, object] = json.loads(report.path.read_text())
     return found
 
@@ -24,22 +25,22 @@ def test_a_report_tells_its_stage_and_step_while_it_runs(tmp_path: Path) -> None
     report = begin(tmp_path)
     with report.stage("rl"):
         assert on_disk(report)["stage"] == "rl" and on_disk(report)["progress"] is None
-        report.tell_step(60, 60, 0.0, {"reward": 0.7, "k": 6})
+        report.record_step(StageProgress(step=60, of=60, eta_s=0.0, reward=0.7, k=6))
         found = on_disk(report)
         assert found["progress"] == {"step": 60, "of": 60, "eta_s": 0.0, "reward": 0.7, "k": 6}
-        assert "rl" in report.seconds and report.data["peak_rss_bytes"]["rl"] > 1_000_000
-    report.finish(INTERRUPTED, "asked to stop")
+        assert "rl" in report.data.seconds and report.data.peak_rss_bytes["rl"] > 1_000_000
+    report.finish(RunStatus.INTERRUPTED, "asked to stop")
     assert (on_disk(report)["status"], on_disk(report)["stage"], on_disk(report)["progress"]) == ("interrupted", None, None)
 
 
 def test_the_parts_of_a_stage_add_up_over_processes_and_its_highest_peak_counts(tmp_path: Path) -> None:
     report = begin(tmp_path)
-    report.data |= {"seconds": {"sft": 100.0}, "peak_rss_bytes": {"sft": 10**15}}
+    report.data.seconds, report.data.peak_rss_bytes = {"sft": 100.0}, {"sft": 10**15}
     report.save()
-    again = Report.read(report.path)
+    again = RunReportFile.read(report.path)
     with again.stage("sft"):
         pass
-    assert 100.0 <= again.seconds["sft"] < 200.0 and again.data["peak_rss_bytes"]["sft"] == 10**15
+    assert 100.0 <= again.data.seconds["sft"] < 200.0 and again.data.peak_rss_bytes["sft"] == 10**15
 
 
 def test_a_full_disk_does_not_hide_what_ended_a_stage(tmp_path: Path) -> None:
@@ -52,7 +53,7 @@ def test_a_full_disk_does_not_hide_what_ended_a_stage(tmp_path: Path) -> None:
 
     with pytest.raises(Interrupted), disk, report.stage("sft"):
         stopped()
-    assert on_disk(report)["seconds"] == {} and "sft" in report.seconds
+    assert on_disk(report)["seconds"] == {} and "sft" in report.data.seconds
 
 
 def test_what_a_step_tells_outlives_the_machines_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +65,7 @@ def test_what_a_step_tells_outlives_the_machines_power(tmp_path: Path, monkeypat
 
     with report.stage("rl"):
         monkeypatch.setattr("os.fsync", note)
-        report.tell_step(60, 60, 0.0, {"k": 6})
+        report.record_step(StageProgress(step=60, of=60, eta_s=0.0, k=6))
         assert synced == ["report.tmp"]
 
 
@@ -72,7 +73,7 @@ def test_a_file_that_is_no_report_is_refused(tmp_path: Path) -> None:
     for text in ("[]", "{}", "not JSON"):
         (tmp_path / "report.json").write_text(text)
         with pytest.raises(ValueError):  # noqa: PT011  # JSON's own error is one
-            Report.read(tmp_path / "report.json")
+            RunReportFile.read(tmp_path / "report.json")
 
 
 def test_reports_of_the_same_second_have_folders_of_their_own_in_order(tmp_path: Path) -> None:

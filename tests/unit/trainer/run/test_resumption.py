@@ -11,10 +11,11 @@ from infra.errors import RetryLater
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings, load
 from schemas.model_events import Alias
+from schemas.run_report import RunStatus
 from tests.unit.infra.checkpoint_files import write_checkpoint
 from trainer.promotion.bootstrap import SHIPPED, register_shipped
-from trainer.run.report import TRAINED, Report
-from trainer.run.resumption import KILLS, UNREADABLE, parent_of_run, take_up
+from trainer.run.report import RunReportFile
+from trainer.run.resumption import KILLS, UNREADABLE, parent_of_run, resume_or_begin
 
 # MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
@@ -47,21 +48,22 @@ def versions(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> tu
     return shipped, registry.register(write_checkpoint(checkpoints / "second", weights=b"\x01" * 16), parent="1", tags={"run_id": "done"})
 
 
-Begin = Callable[..., Report]
+Begin = Callable[..., RunReportFile]
 
 
 @pytest.fixture
 def begin(registry: Registry, versions: tuple[RegisteredVersion, RegisteredVersion], store: Path, tmp_path: Path) -> Begin:
     """Take up a run: `champion` and `parent` are numbers of versions, the rest settings of the trainer."""
 
-    def take(champion: int = 0, parent: int = 0, **trainer: Any) -> Report:
-        return take_up(settings_of(tmp_path, store, **trainer), registry, versions[champion], versions[parent])
+    def take(champion: int = 0, parent: int = 0, **trainer: Any) -> RunReportFile:
+        return resume_or_begin(settings_of(tmp_path, store, **trainer), registry, versions[champion], versions[parent])
 
     return take
 
 
-def change(report: Report, **data: Any) -> None:
-    report.data |= data
+def change(report: RunReportFile, **data: Any) -> None:
+    for name, value in data.items():
+        setattr(report.data, name, value)
     report.save()
 
 
@@ -70,9 +72,9 @@ def test_a_run_that_was_killed_or_stopped_goes_on_under_its_own_id(begin: Begin)
     for status in ("running", "interrupted"):
         change(again, status=status, dataset_digest="d", reason="whatever")
         again = begin(every_s=7.0, poll_s=1.0, checkpoint_every=3, processes_wait_s=60.0)  # matters to no weight
-        assert again.run_id == first.run_id and again.data["dataset_digest"] == "d"
-        assert (again.data["status"], again.data["reason"]) == ("running", None)
-    assert again.data["starts"] == 3 and json.loads(again.path.read_text()) == again.data
+        assert again.run_id == first.run_id and again.data.dataset_digest == "d"
+        assert (again.data.status, again.data.reason) == ("running", None)
+    assert again.data.starts == 3 and json.loads(again.path.read_text()) == again.data.to_json()
 
 
 @pytest.mark.parametrize(
@@ -89,9 +91,9 @@ def test_a_run_that_would_be_another_today_is_abandoned_with_the_reason(begin: B
     (first.directory / "checkpoint").mkdir()
     change(first, tracked=tracked)
     second = begin(**today)
-    closed = Report.read(first.path)
-    assert second.run_id != first.run_id and second.data["starts"] == 1
-    assert (closed.data["status"], closed.data["reason"]) == ("abandoned", reason) and closed.data["finished_at"]
+    closed = RunReportFile.read(first.path)
+    assert second.run_id != first.run_id and second.data.starts == 1
+    assert (closed.data.status, closed.data.reason) == ("abandoned", reason) and closed.data.finished_at
     assert [path.name for path in first.directory.iterdir()] == ["report.json"]
     assert registry._store.client.get_run(tracked).info.status == "KILLED"
 
@@ -100,7 +102,7 @@ def test_a_run_of_other_code_is_abandoned(begin: Begin) -> None:
     report = begin()
     change(report, code_version="0")
     begin()
-    assert Report.read(report.path).data["status"] == "abandoned" and "made by version 0 of the code" in Report.read(report.path).data["reason"]
+    assert (data := RunReportFile.read(report.path).data).status == "abandoned" and "made by version 0 of the code" in str(data.reason)
 
 
 def test_a_run_that_is_killed_again_and_again_is_abandoned_unless_it_stores_something_more(begin: Begin) -> None:
@@ -112,10 +114,10 @@ def test_a_run_that_is_killed_again_and_again_is_abandoned_unless_it_stores_some
     for _ in range(KILLS):
         again = begin()
         assert again.run_id == first.run_id
-    assert (again.data["starts"], again.data["kills"]) == (4 * (KILLS - 1) + KILLS + 1, KILLS - 1)
-    assert again.data["stored"] == {"sft-steps": 10, "sft": 0, "rl": 4}
+    assert (again.data.starts, again.data.kills) == (4 * (KILLS - 1) + KILLS + 1, KILLS - 1)
+    assert again.data.stored == {"sft-steps": 10, "sft": 0, "rl": 4}
     assert begin().run_id != first.run_id
-    assert Report.read(first.path).data["reason"] == f"killed {KILLS} times with nothing more stored in between"
+    assert RunReportFile.read(first.path).data.reason == f"killed {KILLS} times with nothing more stored in between"
 
 
 def test_a_run_that_was_stopped_or_kept_waiting_goes_on_however_often(begin: Begin) -> None:
@@ -124,7 +126,7 @@ def test_a_run_that_was_stopped_or_kept_waiting_goes_on_however_often(begin: Beg
         again = begin()
         assert again.run_id == first.run_id
         change(again, status="interrupted")
-    assert (again.data["starts"], again.data["kills"]) == (KILLS + 3, 1)  # the first was killed
+    assert (again.data.starts, again.data.kills) == (KILLS + 3, 1)  # the first was killed
 
 
 def test_a_run_whose_version_is_registered_only_has_to_end_whoever_serves_by_now(begin: Begin) -> None:
@@ -138,20 +140,20 @@ def test_of_several_unfinished_runs_the_newest_goes_on(begin: Begin, tmp_path: P
     newest = begin()
     older = tmp_path / "runs" / "20200101T000000-1"
     (older / "state").mkdir(parents=True)
-    (older / "report.json").write_text(json.dumps(newest.data | {"run_id": older.name}))
+    (older / "report.json").write_text(json.dumps(newest.data.to_json() | {"run_id": older.name}))
     assert begin().run_id == newest.run_id
-    assert Report.read(older / "report.json").data["reason"] == "a newer run goes on"
+    assert RunReportFile.read(older / "report.json").data.reason == "a newer run goes on"
 
 
 def test_ended_runs_are_cleared_and_the_state_of_unreadable_ones_is_set_aside(begin: Begin, tmp_path: Path) -> None:
     ended = begin()
-    ended.finish(TRAINED, "better")
+    ended.finish(RunStatus.TRAINED, "better")
     broken, bare = (tmp_path / "runs" / f"20200101T000000-{number}" for number in (1, 2))
     for folder in (broken, bare):
         (folder / "state" / "sft" / "00000025").mkdir(parents=True)
     (broken / "report.json").write_text("{")
     new = begin()
-    assert new.run_id != ended.run_id and new.data["starts"] == 1
+    assert new.run_id != ended.run_id and new.data.starts == 1
     assert [path.name for path in ended.directory.iterdir()] == ["report.json"] and not list(bare.iterdir())
     assert {path.name for path in broken.iterdir()} == {"report.json", UNREADABLE} and (broken / UNREADABLE / "sft" / "00000025").is_dir()
 

@@ -14,9 +14,10 @@ from infra.errors import BadSetting, CannotContinue, RetryLater
 from infra.process.file_lock import LockHeld
 from infra.settings import TrainerSettings, load
 from infra.telemetry.json_logs import JsonLines
+from schemas.run_report import Trigger
 from trainer.run import service
 from trainer.run.service import pause_s, serve
-from trainer.run.triggers import BY_HAND, Trigger
+from trainer.run.triggers import BY_HAND
 
 POLL_S, EVERY_S = 2.0, 90.0
 
@@ -61,7 +62,7 @@ class Looks:
 
     def __exit__(self, *exc: object) -> None: ...
 
-    def look(self, stop: threading.Event) -> list[Trigger]:
+    def poll(self, stop: threading.Event) -> list[Trigger]:
         if error := self._looks.pop(0) if self._looks else None:
             raise error
         return [] if self._attempted else [BY_HAND]
@@ -73,13 +74,13 @@ class Looks:
 def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waits: int, looks: list[Exception | None], runs: list[Exception | None]) -> list[float | None]:
     """How long the service waited each time."""
     monkeypatch.setattr(service, "Registry", lambda settings: None)
-    monkeypatch.setattr(service, "Watch", lambda *args: Looks(*looks))
+    monkeypatch.setattr(service, "TriggerWatch", lambda *args: Looks(*looks))
 
     def run(*args: Any) -> None:
         if error := runs.pop(0):
             raise error
 
-    monkeypatch.setattr(service, "run", run)
+    monkeypatch.setattr(service, "run_training", run)
     stop = Waits(waits)
     serve(load(stack={"dir": tmp_path}, trainer={"poll_s": POLL_S, "every_s": EVERY_S}), stop, Mock())
     assert not runs

@@ -8,8 +8,9 @@ import pytest
 
 from infra.errors import CannotContinue
 from infra.settings import Settings, load
+from schemas.run_report import RunStatus, StageProgress
 from trainer.run.lease import lease, lease_path
-from trainer.run.report import INTERRUPTED, Report
+from trainer.run.report import RunReportFile
 from trainer.run.resumption import STATE
 from trainer.run.status import status, unfinished
 
@@ -21,27 +22,27 @@ def settings(tmp_path: Path) -> Settings:
 
 def test_a_run_tells_how_far_it_is_while_it_goes_on_and_that_it_was_killed(settings: Settings) -> None:
     assert status(settings) is None
-    report = Report.begin(settings)
+    report = RunReportFile.begin(settings)
     with lease(lease_path(settings)):
         with report.stage("rl"):
-            report.tell_step(3, 3, 0.0, {"k": 2, "reward": 0.5, "loss": 0.25})
+            report.record_step(StageProgress(step=3, of=3, eta_s=0.0, k=2, reward=0.5, loss=0.25))
             told = status(settings)
-        assert told is not None and (told["status"], told["stage"]) == ("running", "rl")
-        assert (told["step"], told["of"], told["k"], told["reward"], told["loss"], told["eta_s"]) == (3, 3, 2, 0.5, 0.25, 0.0)
+        assert told is not None and (told.status, told.stage) == ("running", "rl")
+        assert (told.step, told.of, told.k, told.reward, told.loss, told.eta_s) == (3, 3, 2, 0.5, 0.25, 0.0)
         assert unfinished(settings) == []
     killed = status(settings)
-    assert killed is not None and killed["status"] == "killed" and killed["run_id"] == report.run_id
+    assert killed is not None and killed.status == "killed" and killed.run_id == report.run_id
 
 
 def test_runs_that_can_go_on_are_named(settings: Settings) -> None:
-    report = Report.begin(settings)
+    report = RunReportFile.begin(settings)
     report.save()
     assert unfinished(settings) == []  # it kept nothing
     (report.directory / STATE).mkdir()
     assert unfinished(settings) == [report.run_id]
-    report.finish(INTERRUPTED, "asked to stop")
+    report.finish(RunStatus.INTERRUPTED, "asked to stop")
     assert unfinished(settings) == [report.run_id]
-    report.finish("trained", "")
+    report.finish(RunStatus.TRAINED, "")
     assert unfinished(settings) == []
 
 
@@ -52,7 +53,7 @@ def test_the_newest_run_is_told_and_what_is_no_report_is_named(settings: Setting
         told: dict[str, Any] = {"run_id": run_id, "status": "nothing_to_train", "settings": {}, "seconds": {}, "triggers": [{"kind": "by_hand", "fired": True}]}
         (directory / run_id / "report.json").write_text(json.dumps(told))
     found = status(settings)
-    assert found is not None and found["run_id"] == "20260102T000000-1" and found["triggers"] == ["by_hand"]
+    assert found is not None and found.run_id == "20260102T000000-1" and found.triggers == ["by_hand"]
     (directory / "20260102T000000-1" / "report.json").write_text("{")
     with pytest.raises(CannotContinue, match=r"20260102T000000-1/report\.json: not the report of a run"):
         status(settings)

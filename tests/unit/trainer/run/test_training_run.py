@@ -19,8 +19,8 @@ from schemas.model_events import Alias
 from tests.support.file_size_limit import files_up_to
 from tests.unit.trainer.promotion.memory import MemoryRegistry
 from trainer.interruption import Interrupted
-from trainer.run.report import Report
-from trainer.run.training_run import run
+from trainer.run.report import RunReportFile
+from trainer.run.training_run import run_training
 
 
 class OneVersion(MemoryRegistry):
@@ -61,9 +61,9 @@ def fail_with(error: Exception) -> Callable[[], None]:
 def test_a_run_for_which_the_disk_has_no_room_can_be_asked_for_again_and_leaves_no_folder(settings: Settings) -> None:
     registry: Any = OneVersion(lambda: None)
     with files_up_to(0), pytest.raises(RetryLater, match="OSError"):  # the lease cannot be written
-        run(settings, threading.Event(), first_version, registry)
+        run_training(settings, threading.Event(), first_version, registry)
     with files_up_to(100), pytest.raises(RetryLater, match="OSError"):  # nor the report
-        run(settings, threading.Event(), first_version, registry)
+        run_training(settings, threading.Event(), first_version, registry)
     assert runs(settings) == []
 
 
@@ -71,12 +71,12 @@ def test_a_run_on_a_disk_that_fills_up_can_be_taken_up(settings: Settings) -> No
     disk = ExitStack()
     registry: Any = OneVersion(lambda: disk.enter_context(files_up_to(100)))
     with disk, pytest.raises(RetryLater, match="OSError"):  # it cannot say that its first stage begins
-        run(settings, threading.Event(), first_version, registry)
+        run_training(settings, threading.Event(), first_version, registry)
     (folder,) = runs(settings)
-    assert Report.read(folder / "report.json").data["status"] == "running" and (folder / "state").is_dir()
+    assert RunReportFile.read(folder / "report.json").data.status == "running" and (folder / "state").is_dir()
     registry = OneVersion(fail_with(RetryLater("the registry is away")))
     with pytest.raises(RetryLater, match="the registry is away"):
-        run(settings, threading.Event(), first_version, registry)
+        run_training(settings, threading.Event(), first_version, registry)
     assert runs(settings) == [folder]
 
 
@@ -90,7 +90,7 @@ def test_a_full_disk_does_not_hide_how_a_run_ended(settings: Settings, error: Ex
 
     registry: Any = OneVersion(fail)
     with disk, pytest.raises(type(error), match=str(error)):
-        run(settings, threading.Event(), first_version, registry)
+        run_training(settings, threading.Event(), first_version, registry)
     (folder,) = runs(settings)
     assert (folder / "state").exists() is isinstance(error, Interrupted)
 
@@ -101,7 +101,7 @@ def test_a_full_disk_does_not_hide_how_a_run_ended(settings: Settings, error: Ex
 def test_a_run_that_is_out_of_memory_keeps_its_state_and_another_error_ends_it(settings: Settings, error: Exception, status: str) -> None:
     registry: Any = OneVersion(fail_with(error))
     with pytest.raises(type(error)):
-        run(settings, threading.Event(), first_version, registry)
+        run_training(settings, threading.Event(), first_version, registry)
     (folder,) = runs(settings)
     told = json.loads((folder / "report.json").read_text())
     assert (told["status"], told["reason"], told["kills"]) == (status, type(error).__name__, int(status == "interrupted"))

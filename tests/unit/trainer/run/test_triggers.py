@@ -13,7 +13,8 @@ import pytest
 from infra.settings import TrainerSettings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality, Span
-from trainer.run.triggers import Rewards, TriggerKind, drift, new_outcomes, schedule, unfinished
+from schemas.run_report import TriggerKind
+from trainer.run.triggers import RewardBlocks, drift, new_outcomes, schedule, unfinished
 
 TRAINER = TrainerSettings(new_outcomes=100, every_s=60, min_trajectories=50, drift_window=200, drift_drop=0.1, min_users=10)
 
@@ -33,7 +34,7 @@ def cell(window: int, earned: Mapping[str, Sequence[float]], domain: str | None 
     return Quality(**made, **times, domain=domain, answers=0, metrics={Metric.REWARD: moments})
 
 
-def add(to: Rewards, window: int, earned: Mapping[str, Mapping[str, Sequence[float]]], **fields: Any) -> None:
+def add(to: RewardBlocks, window: int, earned: Mapping[str, Mapping[str, Sequence[float]]], **fields: Any) -> None:
     """Cells of each domain, and of all together."""
     everybody: dict[str, list[float]] = defaultdict(list)
     for domain, users in earned.items():
@@ -43,7 +44,7 @@ def add(to: Rewards, window: int, earned: Mapping[str, Mapping[str, Sequence[flo
     to.add(cell(window, everybody, **fields))
 
 
-def settled(rewards: Rewards, windows: int) -> Rewards:
+def settled(rewards: RewardBlocks, windows: int) -> RewardBlocks:
     """With two later windows, in which nobody said anything."""
     for later in (2, 3):
         rewards.add(cell(windows + later, {}))
@@ -51,9 +52,9 @@ def settled(rewards: Rewards, windows: int) -> Rewards:
     return rewards
 
 
-def rewards(*rates: float, **fields: Any) -> Rewards:
+def rewards(*rates: float, **fields: Any) -> RewardBlocks:
     """Blocks of 200 answers to 20 users, each with its share of right ones."""
-    found, rng = Rewards("3", TRAINER.drift_window), random.Random(0)
+    found, rng = RewardBlocks("3", TRAINER.drift_window), random.Random(0)
     for window in range(len(rates) * WINDOWS):
         rate = rates[window // WINDOWS]
         add(found, window, {"letters": {f"u{user}": [float(rng.random() < rate)] for user in range(20)}}, **fields)
@@ -84,7 +85,7 @@ def test_drift_is_a_fall_of_the_latest_window_below_the_first(rates: tuple[float
 
 def test_a_fall_that_chance_explains_is_no_drift() -> None:
     noisy = TRAINER.model_copy(update={"drift_window": 20, "min_users": 2})
-    found = Rewards("3", 20)
+    found = RewardBlocks("3", 20)
     add(found, 0, {"letters": {f"u{user}": [1.0] for user in range(20)}})
     add(found, 1, {"letters": {f"u{user}": [float(user not in (1, 5, 13))] for user in range(20)}})
     decided = drift(settled(found, 2), noisy)
@@ -92,7 +93,7 @@ def test_a_fall_that_chance_explains_is_no_drift() -> None:
 
 
 def test_harder_questions_are_no_drift() -> None:
-    found = Rewards("3", TRAINER.drift_window)
+    found = RewardBlocks("3", TRAINER.drift_window)
     for window in range(2 * WINDOWS):
         hard = 4 if window < WINDOWS else 16
         earned = {"hard": {f"u{n}": [0.3] for n in range(hard)}, "easy": {f"u{n}": [0.9] for n in range(hard, 20)}}
@@ -113,14 +114,14 @@ def test_only_what_the_version_showed_as_champion_counts(fields: dict[str, Any])
 
 
 def test_windows_from_before_the_version_began_do_not_count() -> None:
-    found = Rewards("3", 2, since=BEGIN + timedelta(minutes=1))
+    found = RewardBlocks("3", 2, since=BEGIN + timedelta(minutes=1))
     for window in range(3):
         add(found, window, {"letters": {"u1": [1.0], "u2": [float(window)]}})
     assert settled(found, 3).first[None].s == 2.0
 
 
 def test_a_window_counts_as_it_is_told_last_and_once() -> None:
-    found = Rewards("3", 2)
+    found = RewardBlocks("3", 2)
     for told in (0.0, 1.0):
         add(found, 0, {"letters": {"u1": [told], "u2": [told]}})
     settled(found, 1)

@@ -17,9 +17,9 @@ from infra.kafka import topic_reader
 from infra.registry.client import RegisteredVersion
 from infra.registry.lineage import DatasetLineage
 from infra.settings import Settings, load
+from schemas.run_report import TriggerKind
 from schemas.topics import OUTCOMES, TRAJECTORIES
-from trainer.run.triggers import TriggerKind
-from trainer.run.watch import Watch
+from trainer.run.watch import TriggerWatch
 
 STOP = threading.Event()
 
@@ -62,15 +62,15 @@ def topics(monkeypatch: pytest.MonkeyPatch) -> Topics:
     return topics
 
 
-def numbers(looking: Watch) -> tuple[float, float, float]:
+def numbers(looking: TriggerWatch) -> tuple[float, float, float]:
     """New outcomes, new trajectories, and the age of the last training."""
-    found = {trigger.kind: trigger.numbers for trigger in looking.look(STOP)}
+    found = {trigger.kind: trigger.numbers for trigger in looking.poll(STOP)}
     return found[TriggerKind.NEW_OUTCOMES]["new"], found[TriggerKind.SCHEDULE]["new"], found[TriggerKind.SCHEDULE]["since_s"]
 
 
 def test_a_run_by_hand_beside_the_service_leaves_nothing_new(topics: Topics) -> None:
     registry: Any = Versions()
-    with Watch(load(), registry) as looking:
+    with TriggerWatch(load(), registry) as looking:
         assert numbers(looking)[:2] == (150, 80)
         registry.add({OUTCOMES.name: {0: (0, 100), 1: (0, 50)}, TRAJECTORIES.name: {0: (0, 80)}}, age_s=3.0)
         new_outcomes, new_trajectories, since_s = numbers(looking)
@@ -81,15 +81,15 @@ def test_a_version_that_an_operator_registered_makes_nothing_new(topics: Topics)
     registry: Any = Versions()
     registry.add({OUTCOMES.name: {0: (0, 90), 1: (0, 50)}, TRAJECTORIES.name: {0: (0, 80)}}, age_s=500.0)
     registry.add()
-    with Watch(load(), registry) as looking:
+    with TriggerWatch(load(), registry) as looking:
         new_outcomes, new_trajectories, since_s = numbers(looking)
     assert (new_outcomes, new_trajectories) == (10, 0) and 500 <= since_s < 600
 
 
 def test_of_version_and_attempt_the_one_that_went_further_counts_in_each_partition(topics: Topics) -> None:
     registry: Any = Versions()
-    with Watch(load(), registry) as looking:
-        looking.look(STOP)
+    with TriggerWatch(load(), registry) as looking:
+        looking.poll(STOP)
         looking.attempted()
         topics.ends[OUTCOMES.name] = [130, 70]
         registry.add({OUTCOMES.name: {0: (0, 120), 1: (0, 10)}, TRAJECTORIES.name: {0: (0, 10)}}, age_s=500.0)
@@ -99,9 +99,9 @@ def test_of_version_and_attempt_the_one_that_went_further_counts_in_each_partiti
 
 def test_a_watch_that_is_entered_again_knows_its_attempts(topics: Topics) -> None:
     registry: Any = Versions()
-    looking = Watch(load(), registry)
+    looking = TriggerWatch(load(), registry)
     with looking:
-        looking.look(STOP)
+        looking.poll(STOP)
         looking.attempted()
     with looking:
         assert numbers(looking)[:2] == (0, 0)
@@ -111,13 +111,13 @@ def test_a_watch_that_is_entered_again_knows_its_attempts(topics: Topics) -> Non
 def test_a_run_by_hand_answers_a_drift_too(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
     registry: Any = Versions()
     forgotten: list[int] = []
-    with Watch(load(), registry) as looking:
-        looking.look(STOP)
+    with TriggerWatch(load(), registry) as looking:
+        looking.poll(STOP)
         monkeypatch.setattr(looking._rewards, "forget_recent", lambda: forgotten.append(1))
-        looking.look(STOP)
+        looking.poll(STOP)
         registry.add({OUTCOMES.name: {0: (0, 100)}})
         for _ in range(3):
-            looking.look(STOP)
+            looking.poll(STOP)
     assert forgotten == [1]
 
 
@@ -129,6 +129,6 @@ def test_no_consumer_stays_open_where_another_cannot_be_opened(topics: Topics, m
 
     monkeypatch.setattr(topic_reader, "groupless_consumer", away)
     registry: Any = Versions()
-    with pytest.raises(RetryLater), Watch(load(kafka={"bootstrap_servers": "127.0.0.1:9"}), registry):
+    with pytest.raises(RetryLater), TriggerWatch(load(kafka={"bootstrap_servers": "127.0.0.1:9"}), registry):
         pass
     assert topics.closed == 1
