@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from infra.kafka.clients import groupless_consumer
+from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from schemas.envelope import read
 from schemas.messages import Malformed
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 #: Both the stop signal and a new event are seen within this time, but while a broker is sought.
 SLICE_S = 0.1
 #: An attempt to reach the broker takes so long at most, 30 s by kafka-python's own default: the registry is not polled meanwhile.
-CONNECT_MS = 1000
+CONNECT_S = 1.0
 
 
 class ModelEventListener(Protocol):
@@ -37,10 +37,8 @@ class KafkaModelEventListener:
     def __init__(self, settings: Settings, stop: threading.Event) -> None:
         self._name = settings.registry.model_name
         self._stop = stop
-        self._connect: Callable[[], Any] = lambda: groupless_consumer(
-            settings, "reflection-follower", auto_offset_reset="latest", bootstrap_timeout_ms=CONNECT_MS
-        )
-        self._consumer: Any = None
+        self._connect: Callable[[], TopicReader] = lambda: TopicReader(settings, "reflection-follower", timeout_s=CONNECT_S, auto_offset_reset="latest")
+        self._reader: TopicReader | None = None
         self._away = False
 
     def wait(self, timeout_s: float) -> ModelEvent | None:
@@ -56,23 +54,23 @@ class KafkaModelEventListener:
         return None
 
     def close(self) -> None:
-        if self._consumer is not None:
-            self._consumer.close()
+        if self._reader is not None:
+            self._reader.close()
 
     def _poll(self, timeout_s: float) -> list[ModelEvent] | None:
         """None where the broker cannot be read, which is said once."""
         try:
-            if self._consumer is None:
-                self._consumer = self._connect()
-                self._consumer.subscribe([MODEL_EVENTS.name])
-            batches = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
+            if self._reader is None:
+                self._reader = self._connect()
+            self._reader.follow(MODEL_EVENTS.name, from_end=True)  # each time: the topic may be created later
+            records = self._reader.poll(timeout_s)
         except Exception as error:
             if not self._away:
                 log.warning("model events cannot be read; polling the registry alone", extra={"kind": type(error).__name__})
             self._away = True
             return None
         self._away = False
-        return [event for records in batches.values() for record in records if (event := _event(record))]
+        return [event for record in records if (event := _event(record))]
 
 
 def _event(record: Any) -> ModelEvent | None:

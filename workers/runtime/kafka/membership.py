@@ -26,7 +26,7 @@ from kafka.consumer.subscription_state import AsyncConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import OffsetAndMetadata
 
-from infra.errors import CannotContinue
+from infra.errors import CannotContinue, RetryLater
 from infra.kafka.clients import client_options
 from infra.settings import Settings
 from schemas.dead_letters import Origin
@@ -131,7 +131,7 @@ class KafkaMembership:
         """Raises NotConfirmed."""
         try:
             return await self._questions.call(question, timeout_s + 1)
-        except (TimeoutError, kafka_errors.KafkaError) as error:
+        except (TimeoutError, RetryLater, kafka_errors.KafkaError) as error:
             if isinstance(error, TimeoutError):
                 self._questions.end()  # once it comes back from what it hangs in
                 self._questions = ClientThread(f"{self.group}-questions")
