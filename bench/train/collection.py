@@ -80,21 +80,21 @@ def measure(sizes: Sequence[int] = SIZES) -> CollectionCosts:
 
 def measure_here(size: int) -> CollectionCost:
     """One size in this process, after a small one that pays for what is paid once. Its memory means something only in a fresh process."""
-    from trainer.data import snapshot as stored
     from trainer.data.collect import assemble
+    from trainer.data.snapshot_files import load_snapshot, write_snapshot
     from trainer.learn.peak_memory import peak_rss_bytes
 
     making_s = _seconds(lambda: sum(1 for _ in records(size)))
     with tempfile.TemporaryDirectory() as scratch:
         settings = load(stack={"dir": scratch})
-        stored.load(settings, stored.write(assemble({}, records(WARM_UP), settings.trainer, directory=Path(scratch)), settings, "bench").name)
+        load_snapshot(settings, write_snapshot(assemble({}, records(WARM_UP), settings.trainer, directory=Path(scratch)), settings, "bench").name)
         before = peak_rss_bytes()
         began = time.perf_counter()
         snapshot = assemble({}, records(size), settings.trainer, directory=Path(scratch))
         collect_s = time.perf_counter() - began - making_s
-        write_s = _seconds(lambda: stored.write(snapshot, settings, "bench"))
-        load_s = _seconds(lambda: stored.load(settings, snapshot.digest))
-        lessons = snapshot.lessons
+        write_s = _seconds(lambda: write_snapshot(snapshot, settings, "bench"))
+        load_s = _seconds(lambda: load_snapshot(settings, snapshot.digest))
+        lessons = snapshot.sft_examples
         lessons_s = _seconds(lambda: [len(lesson.items) for lesson in lessons[:1000]])
     micro = 1e6 / size
     return CollectionCost(

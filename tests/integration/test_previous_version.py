@@ -33,8 +33,8 @@ from schemas.topics import TOPICS, dead_letter_topic
 from streams.index.edge import EdgeIndex
 from streams.index.tenant_filter import Scope
 from tests.support.outcomes import make_case
-from trainer.data import snapshot
 from trainer.data.prompts import Prompter
+from trainer.data.snapshot_files import load_snapshot
 from trainer.learn.policy import Policy
 from trainer.learn.rl_engine import RlInputs, RlStep
 from trainer.learn.shared_prompt_engine import train_with_shared_prompts
@@ -131,8 +131,8 @@ def test_the_history_of_a_promoted_version_is_read(stored: Path) -> None:
 
 def test_a_snapshot_is_loaded_and_has_its_digest(stored: Path, settings: Settings) -> None:
     (folder,) = (stored / "snapshots").iterdir()
-    found = snapshot.load(settings, folder.name)
-    assert found.training and found.heldout and found.lessons
+    snapshot = load_snapshot(settings, folder.name)
+    assert snapshot.training and snapshot.heldout and snapshot.sft_examples
 
 
 def test_a_stopped_rl_run_resumes_at_its_step(stored: Path, tmp_path: Path) -> None:

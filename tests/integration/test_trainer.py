@@ -25,7 +25,7 @@ from tests.integration.trainer_site import settings_of
 from tests.support.outcomes import make_outcome, make_trajectory
 from tests.tiny_model import make_checkpoint
 from trainer.data.collect import collect
-from trainer.data.snapshot import ranges_json
+from trainer.data.offset_ranges import ranges_json
 from trainer.interruption import Interrupted
 from trainer.judge.gate_result import gate_of
 from trainer.promotion.bootstrap import bootstrap

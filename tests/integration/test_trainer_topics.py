@@ -26,8 +26,7 @@ from tests.integration.brokers import own_broker
 from tests.support.outcomes import NOON, make_outcome, make_trajectory
 from tests.tiny_model import make_checkpoint
 from trainer.data.collect import check_erasures, collect
-from trainer.data.snapshot import load as load_snapshot
-from trainer.data.snapshot import write
+from trainer.data.snapshot_files import load_snapshot, write_snapshot
 from trainer.promotion.bootstrap import bootstrap
 from trainer.run.quality_reader import QualityReader
 from trainer.run.watch import TriggerWatch
@@ -149,7 +148,7 @@ def test_who_asked_to_be_forgotten_is_left_out_and_ends_a_run_that_holds_them(se
         send(to, TRAJECTORIES, trajectory, id=trajectory.trajectory_id, source="/test")
     to.flush()
     whole = collect(settings, stop)
-    write(whole, settings, "test")
+    write_snapshot(whole, settings, "test")
     stored = load_snapshot(settings, whole.digest)
     check_erasures(settings, stored, stop)
     for user in (USERS[0], "a-stranger"):

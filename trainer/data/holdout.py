@@ -1,17 +1,17 @@
-"""Whom a version may be judged by: users that trained neither it nor an ancestor, under any `trainer.holdout_share` there was (docs/rules.md, 6)."""
+"""Held-out users of a version: those that trained neither it nor an ancestor, whatever `trainer.holdout_share` was then (docs/rules.md, 6)."""
 
 from __future__ import annotations
 
 from infra.registry.client import RegisteredVersion
 
-#: The tag of a version: users below this share trained neither it nor an ancestor.
+#: A version's tag: users below this share trained neither it nor an ancestor.
 HOLDOUT_SHARE = "holdout_share"
 
 
 def untouched_share(version: RegisteredVersion | None) -> float:
-    """The share of users, from 0, that `version` never saw. The shipped checkpoint, and no version at all, saw nobody: 1.
+    """The share of users, from 0, that `version` never trained on. It is 1 for the shipped checkpoint and for no version.
 
-    A trained version that does not say, or says no number, may have seen anybody: 0.
+    It is 0 for a trained version whose tag is missing or not a number: it may have trained on any user.
     """
     if version is None or version.parent is None:
         return 1.0

@@ -1,6 +1,6 @@
-"""Prompts as the model sees them: the reflection prompt of `schemas.prompts` inside the tokenizer's chat template, cut to the context.
+"""Builds the reflection prompt inside the tokenizer's chat template, cut to the context.
 
-Training, evaluation and serving must ask in the same words: all of them build on `schemas.prompts.reflection_prompt`, best item last.
+Training, evaluation and serving must use the same prompt: all of them call `schemas.prompts.reflection_prompt`, with the best item last.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ class FittedPrompt(NamedTuple):
 
 @dataclass(frozen=True)
 class Prompter:
-    """Builds prompts of at most `max_tokens` by leaving out the least similar items first."""
+    """Builds prompts of at most `max_tokens`. The least similar items are left out first."""
 
     tokenizer: Any
     style: PromptStyle
     max_tokens: int
-    max_new_tokens: int | None = None  # of a served answer, its end token included; None: as many as it likes
+    max_new_tokens: int | None = None  # of a served answer with its end token; None: no bound
 
     @classmethod
     def of(cls, settings: Settings, tokenizer: Any) -> Prompter:
@@ -37,12 +37,12 @@ class Prompter:
         return cls(tokenizer, reflection.prompt_style, reflection.max_model_len - reflection.max_new_tokens, reflection.max_new_tokens)
 
     def text(self, case: QueryCase, items: Sequence[HistoryItem]) -> str | None:
-        """The prompt over `items` (best first), or None where not even one of them fits."""
-        found = self.fitting(case, items)
-        return found.text if found else None
+        """The prompt over `items` (best first), or None if not even one of them fits."""
+        prompt = self.fitting(case, items)
+        return prompt.text if prompt else None
 
     def fitting(self, case: QueryCase, items: Sequence[HistoryItem]) -> FittedPrompt | None:
-        """As `text`, with the number of items shown."""
+        """Like `text`, with the number of items shown."""
         for shown in range(len(items), 0, -1):
             content = reflection_prompt(case.query, case.base_answer, items[:shown], self.style)
             text = self.turn(content)
@@ -51,11 +51,11 @@ class Prompter:
         return None
 
     def turn(self, content: str) -> str:
-        """One user turn inside the chat template, which an answer is to follow."""
+        """One user turn inside the chat template, up to where the answer starts."""
         text: str = self.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
         return text
 
     def encode(self, text: str) -> list[int]:
-        """Token ids. The chat template has written every mark the model needs, so the tokenizer adds none."""
+        """Token ids. The chat template contains all special tokens that the model needs, so the tokenizer adds none."""
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids

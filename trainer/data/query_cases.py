@@ -1,4 +1,4 @@
-"""Cases: what training and evaluation need of an outcome, and why some outcomes cannot be used."""
+"""Query cases and SFT examples: what training and evaluation use of an outcome or a trajectory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from schemas.trajectories import Trajectory
 
 @dataclass(frozen=True)
 class QueryCase:
-    """One question of one user, with the history as it was and the user's own answer. `items` come best first."""
+    """A user's query with its base answer, the history retrieved for it, and the user's own answer. `items` are sorted best first."""
 
     case_id: str
     user: str  # tenant/user
@@ -37,7 +37,7 @@ class QueryCase:
 
 @dataclass(frozen=True)
 class SftExample:
-    """A case with the reasoning that leads from its base answer to the truth. `items` begin with the example the reasoning rests on."""
+    """A case with the reasoning that leads from its base answer to the truth. The first of `items` is the one that the reasoning uses."""
 
     case: QueryCase
     items: tuple[HistoryItem, ...]
@@ -55,20 +55,20 @@ def sft_example_of(trajectory: Trajectory) -> SftExample | Ineligible:
     case = case_of(trajectory.outcome)
     if isinstance(case, Ineligible):
         return case
-    example = next((item for item in case.items if item.interaction_id == trajectory.example_id), None)
-    if example is None:
+    used = next((item for item in case.items if item.interaction_id == trajectory.example_id), None)
+    if used is None:
         return Ineligible.NO_EXAMPLE
     if not trajectory.reasoning.strip():
         return Ineligible.EMPTY_REASONING
-    others = (item for item in case.items if item.interaction_id != example.interaction_id)
-    return SftExample(case, (example, *others), trajectory.reasoning)
+    others = (item for item in case.items if item.interaction_id != used.interaction_id)
+    return SftExample(case, (used, *others), trajectory.reasoning)
 
 
-def sft_example_key(lesson: SftExample) -> bytes:
-    """Lessons with the same key teach the same: one user, domain, query text and truth, whoever wrote the reasoning and whenever.
+def sft_example_key(example: SftExample) -> bytes:
+    """16 bytes that are equal for examples with the same user, domain, query text and truth. The reasoning does not matter.
 
-    16 bytes, so that a snapshot can remember the keys of all it holds. Texts are compared as `schemas.sameness.normalized` sees them.
+    Texts are compared after `schemas.sameness.normalized`.
     """
-    case = lesson.case
-    said = json.dumps([case.user, case.domain, normalized(case.query.text), normalized(case.truth)])
-    return hashlib.blake2b(said.encode(), digest_size=16).digest()
+    case = example.case
+    identity = json.dumps([case.user, case.domain, normalized(case.query.text), normalized(case.truth)])
+    return hashlib.blake2b(identity.encode(), digest_size=16).digest()

@@ -1,16 +1,16 @@
-"""Selection: which of the collected records a run trains on and is judged by. Pure, over what is remembered of each record; no text is read.
+"""Selects which of the collected records a run trains on and is judged by. Pure: it reads the summaries of records and no text.
 
-In this order, each left out counted by its reason:
+The rules in order. A record that a rule leaves out is counted under the rule's name:
 
-- `erased`: its user asked to be forgotten, and anything in it is from before that;
-- why it cannot be used (`schemas.eligibility.Ineligible`), and `no_history`: an outcome of a training user that RL could not ask;
-- `held_out` trajectories, and outcomes that an ancestor may have trained on (`trained_an_ancestor`);
-- `repeated`: the same lesson again (`trainer.data.query_cases.lesson_key`);
-- `replay_left_out`: of what the parent's ranges hold, as much as keeps it at `replay_share` of what is trained on; which is a matter of hashes;
-- `over_user_share`: of a user who would make up more than `user_share`, the oldest;
-- `asked_early`: held-out outcomes from before the `judge_after` quantile of the times that train, where the later ones alone are enough
-  (`ENOUGH` of them, or `eval_queries` where that is less, of `min_heldout_users`): judged by users *and* times that training did not see.
-  Where they are too few all judge; then there is no such count, and `heldout_later` says how many they are.
+- `erased`: its user asked to be forgotten, and something in it is older than that request;
+- the reasons of `schemas.eligibility.Ineligible`, and `no_history`: an outcome of a training user without items, so RL has no prompt for it;
+- `held_out`: a trajectory of a held-out user; `trained_an_ancestor`: an outcome that an ancestor may have trained on;
+- `repeated`: the same SFT example again (`trainer.data.query_cases.sft_example_key`);
+- `replay_left_out`: old records, from the parent's ranges, are at most `replay_share` of what trains. A hash decides which;
+- `over_user_share`: no user has more than `user_share`. The oldest are left out;
+- `asked_early`: held-out outcomes older than the `judge_after` quantile of the times that train, if the later ones are enough: `LATER_OUTCOMES`
+  (or `eval_queries`, if that is less) of `min_heldout_users`. Then users *and* times that judge are new to the training.
+  If they are too few, all judge: there is no such count, and `heldout_later` is the number of later ones.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from schemas.ids import is_held_out
 from schemas.topics import OUTCOMES, TRAJECTORIES
 from trainer.data.text_spool import TextSpan
 
-#: Later outcomes that judge alone.
-ENOUGH = 100
+#: Later held-out outcomes are enough to judge alone from this number on.
+LATER_OUTCOMES = 100
 
 
 class RowKind(StrEnum):
@@ -41,58 +41,58 @@ TOPIC = {RowKind.OUTCOME: OUTCOMES.name, RowKind.TRAJECTORY: TRAJECTORIES.name}
 
 
 class RecordSummary(NamedTuple):
-    """What is remembered of a record, some 400 bytes; its text waits in the spool. Times are seconds since 1970."""
+    """What is kept in memory of a record, some 400 bytes. Times are Unix seconds."""
 
     kind: RowKind
     row_id: bytes  # of the UUID: sorts as its text does
     user: str  # tenant/user
     domain: str
     asked_at: float
-    earliest: float  # of the question, the feedback and every item shown
-    lesson: bytes | None  # trajectories: what it teaches
+    earliest: float  # the earliest time of query, feedback and items
+    example_key: bytes | None  # trajectories only
     has_history: bool
     is_old: bool  # inside the parent's ranges
-    unusable: Ineligible | None
-    span: TextSpan
+    ineligible: Ineligible | None
+    span: TextSpan  # its text in the spool
 
 
 @dataclass(frozen=True)
 class SelectedRecords:
-    """What a run sees, each part sorted by id. Nobody below `judged_share` ever trained."""
+    """The selected records, each part sorted by id. No user below `judged_share` ever trained."""
 
     training: Sequence[RecordSummary]
     heldout: Sequence[RecordSummary]
-    lessons: Sequence[RecordSummary]
+    sft_examples: Sequence[RecordSummary]
     counts: Mapping[str, int]
     judged_share: float
 
 
 def select(
-    entries: Iterable[RecordSummary], erased: Mapping[str, float], trainer: TrainerSettings, untouched_share: float = 1.0, salt: bytes = b""
+    records: Iterable[RecordSummary], erased: Mapping[str, float], trainer: TrainerSettings, untouched_share: float = 1.0, salt: bytes = b""
 ) -> SelectedRecords:
-    """Select by the rules above. `erased`: user -> when they asked to be forgotten; `salt` changes with the parent, so that each version replays others."""
+    """Apply the rules above. `erased`: user -> time of the request. `salt` changes with the parent, so each version replays other old records."""
     judged_share = min(trainer.holdout_share, untouched_share)
     counts: Counter[str] = Counter()
-    piles: dict[str, list[RecordSummary]] = {"training": [], "heldout": [], "lessons": []}
-    for entry in sorted(entries, key=lambda entry: (entry.kind, entry.row_id)):
-        pile = _pile(entry, erased, trainer.holdout_share, judged_share)
-        if pile in piles:
-            piles[pile].append(entry)
+    parts: dict[str, list[RecordSummary]] = {"training": [], "heldout": [], "sft_examples": []}
+    for record in sorted(records, key=lambda record: (record.kind, record.row_id)):
+        part = _part_or_reason(record, erased, trainer.holdout_share, judged_share)
+        if part in parts:
+            parts[part].append(record)
         else:
-            counts[f"{TOPIC[entry.kind]}.{pile}"] += 1
-    lessons = _proportioned(_once(piles["lessons"], counts), trainer, salt, counts)
-    training = _proportioned(piles["training"], trainer, salt, counts)
-    heldout = _later(piles["heldout"], [entry.asked_at for entry in (*training, *lessons)], trainer, counts)
-    counts.update({"training_outcomes": len(training), "lessons": len(lessons), "heldout_outcomes": len(heldout)})
-    counts.update({"heldout_users": _users(heldout), "training_users": _users([*training, *lessons]), "lesson_users": _users(lessons)})
-    counts.update({"replayed": sum(entry.is_old for entry in lessons), "lesson_domains": len({entry.domain for entry in lessons})})
-    return SelectedRecords(training, heldout, lessons, dict(sorted(counts.items())), judged_share)
+            counts[f"{TOPIC[record.kind]}.{part}"] += 1
+    examples = _within_shares(_without_repeats(parts["sft_examples"], counts), trainer, salt, counts)
+    training = _within_shares(parts["training"], trainer, salt, counts)
+    heldout = _later(parts["heldout"], [record.asked_at for record in (*training, *examples)], trainer, counts)
+    counts.update({"training_outcomes": len(training), "lessons": len(examples), "heldout_outcomes": len(heldout)})
+    counts.update({"heldout_users": _user_count(heldout), "training_users": _user_count([*training, *examples]), "lesson_users": _user_count(examples)})
+    counts.update({"replayed": sum(record.is_old for record in examples), "lesson_domains": len({record.domain for record in examples})})
+    return SelectedRecords(training, heldout, examples, dict(sorted(counts.items())), judged_share)
 
 
-def capped(sizes: Collection[int], share: float) -> int:
-    """The most that each of several users may give, so that none gives more than `share` of the whole; at least 1.
+def max_per_user(sizes: Collection[int], share: float) -> int:
+    """The largest number of records per user at which no user has more than `share` of all; at least 1. `sizes`: records of each user.
 
-    What m allows, sum(min(size, m)) * share, is concave in m: whatever holds for m holds for all below, so halving finds the largest.
+    sum(min(size, m)) * share is concave in m: if it allows m, it allows all smaller numbers, so bisection finds the largest.
     """
     low, high = 1, max(sizes, default=1)
     while low < high:
@@ -104,68 +104,68 @@ def capped(sizes: Collection[int], share: float) -> int:
     return low
 
 
-def _pile(entry: RecordSummary, erased: Mapping[str, float], holdout_share: float, judged_share: float) -> str:
-    """Where an entry goes: a pile of what is used, or the reason why not."""
-    if entry.earliest < erased.get(entry.user, -float("inf")):
+def _part_or_reason(record: RecordSummary, erased: Mapping[str, float], holdout_share: float, judged_share: float) -> str:
+    """The part that a record belongs to, or the reason why it is left out."""
+    if record.earliest < erased.get(record.user, -float("inf")):
         return "erased"
-    if entry.unusable:
-        return entry.unusable
-    tenant, user = entry.user.split("/")
+    if record.ineligible:
+        return record.ineligible
+    tenant, user = record.user.split("/")
     held_out = is_held_out(tenant, user, holdout_share)
-    if entry.kind is RowKind.TRAJECTORY:
-        return "held_out" if held_out else "lessons"
+    if record.kind is RowKind.TRAJECTORY:
+        return "held_out" if held_out else "sft_examples"
     if held_out:
         return "heldout" if is_held_out(tenant, user, judged_share) else "trained_an_ancestor"
-    return "training" if entry.has_history else "no_history"
+    return "training" if record.has_history else "no_history"
 
 
-def _once(lessons: Sequence[RecordSummary], counts: Counter[str]) -> list[RecordSummary]:
-    """The first of each lesson, an old one before a new one: what was taught already is not news."""
+def _without_repeats(examples: Sequence[RecordSummary], counts: Counter[str]) -> list[RecordSummary]:
+    """Each SFT example once. An old record counts before a new one: what was trained on already is not new data."""
     first: dict[bytes | None, RecordSummary] = {}
-    for entry in sorted(lessons, key=lambda entry: (not entry.is_old, entry.row_id)):
-        first.setdefault(entry.lesson, entry)
-    _count(counts, "repeated", lessons, list(first.values()))
-    return sorted(first.values(), key=lambda entry: entry.row_id)
+    for record in sorted(examples, key=lambda record: (not record.is_old, record.row_id)):
+        first.setdefault(record.example_key, record)
+    _count(counts, "repeated", examples, list(first.values()))
+    return sorted(first.values(), key=lambda record: record.row_id)
 
 
-def _proportioned(entries: Sequence[RecordSummary], trainer: TrainerSettings, salt: bytes, counts: Counter[str]) -> list[RecordSummary]:
-    """Both shares at once: leaving some out for one may break the other, so each is applied until neither leaves out any more."""
-    kept = list(entries)
+def _within_shares(records: Sequence[RecordSummary], trainer: TrainerSettings, salt: bytes, counts: Counter[str]) -> list[RecordSummary]:
+    """Apply both shares in turn until neither leaves out more: keeping one may break the other."""
+    kept = list(records)
     while True:
-        fewer = _replayed(kept, trainer.replay_share, salt)
-        _count(counts, "replay_left_out", kept, fewer)
-        least = _fair(fewer, trainer.user_share)
-        _count(counts, "over_user_share", fewer, least)
-        if len(least) == len(kept):
-            return sorted(least, key=lambda entry: entry.row_id)
-        kept = least
+        replayed = _within_replay_share(kept, trainer.replay_share, salt)
+        _count(counts, "replay_left_out", kept, replayed)
+        limited = _within_user_share(replayed, trainer.user_share)
+        _count(counts, "over_user_share", replayed, limited)
+        if len(limited) == len(kept):
+            return sorted(limited, key=lambda record: record.row_id)
+        kept = limited
 
 
-def _replayed(entries: Sequence[RecordSummary], share: float, salt: bytes) -> list[RecordSummary]:
-    """All that is new, and of the old at most `share` of the whole."""
-    old = [entry for entry in entries if entry.is_old]
-    new = [entry for entry in entries if not entry.is_old]
-    room = len(old) if share == 1 else min(len(old), int(len(new) * share / (1 - share)))
-    drawn = sorted(old, key=lambda entry: hashlib.blake2b(entry.row_id + salt, digest_size=16).digest())
-    return new + drawn[:room]
+def _within_replay_share(records: Sequence[RecordSummary], share: float, salt: bytes) -> list[RecordSummary]:
+    """All new records, and old ones up to `share` of the whole."""
+    old = [record for record in records if record.is_old]
+    new = [record for record in records if not record.is_old]
+    limit = len(old) if share == 1 else min(len(old), int(len(new) * share / (1 - share)))
+    shuffled = sorted(old, key=lambda record: hashlib.blake2b(record.row_id + salt, digest_size=16).digest())
+    return new + shuffled[:limit]
 
 
-def _fair(entries: Sequence[RecordSummary], share: float) -> list[RecordSummary]:
-    """Of every user the latest, at most `share` of the whole."""
+def _within_user_share(records: Sequence[RecordSummary], share: float) -> list[RecordSummary]:
+    """The latest records of each user, at most `share` of the whole."""
     by_user: dict[str, list[RecordSummary]] = defaultdict(list)
-    for entry in sorted(entries, key=lambda entry: (-entry.asked_at, entry.row_id)):
-        by_user[entry.user].append(entry)
-    most = capped([len(theirs) for theirs in by_user.values()], share)
-    return [entry for theirs in by_user.values() for entry in theirs[:most]]
+    for record in sorted(records, key=lambda record: (-record.asked_at, record.row_id)):
+        by_user[record.user].append(record)
+    limit = max_per_user([len(of_user) for of_user in by_user.values()], share)
+    return [record for of_user in by_user.values() for record in of_user[:limit]]
 
 
 def _later(heldout: Sequence[RecordSummary], trained_at: Collection[float], trainer: TrainerSettings, counts: Counter[str]) -> Sequence[RecordSummary]:
-    """Those asked after most of what trains, where they are enough to judge by; else all."""
+    """The held-out records after the `judge_after` quantile of the training times, if they are enough to judge by; else all."""
     times = sorted(trained_at)
     cut = times[min(len(times) - 1, int(trainer.judge_after * len(times)))] if times else -float("inf")
-    later = [entry for entry in heldout if entry.asked_at >= cut]
+    later = [record for record in heldout if record.asked_at >= cut]
     counts["heldout_later"] = len(later)
-    if len(later) < min(ENOUGH, trainer.eval_queries) or _users(later) < trainer.min_heldout_users:
+    if len(later) < min(LATER_OUTCOMES, trainer.eval_queries) or _user_count(later) < trainer.min_heldout_users:
         return heldout
     _count(counts, "asked_early", heldout, later)
     return later
@@ -176,5 +176,5 @@ def _count(counts: Counter[str], reason: str, before: Sequence[RecordSummary], a
         counts[f"{TOPIC[before[0].kind]}.{reason}"] += len(before) - len(after)
 
 
-def _users(entries: Iterable[RecordSummary]) -> int:
-    return len({entry.user for entry in entries})
+def _user_count(records: Iterable[RecordSummary]) -> int:
+    return len({record.user for record in records})

@@ -1,6 +1,6 @@
-"""A spool: texts in a file without a name, so that a snapshot larger than memory can be sorted, digested and read by place.
+"""A spool: texts in an unnamed temporary file, so that a snapshot larger than memory can be sorted, digested and read in any order.
 
-The file is gone when its process is, however that ends: it holds users' words. One thread at a time.
+The operating system deletes the file when its process ends, however it ends: it contains users' texts. Not safe between threads.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from typing import NamedTuple, TypeVar, overload
 
 T = TypeVar("T")
 
-#: Bytes held back before they are written.
-BUFFER = 1 << 20
+#: Bytes that are buffered before they are written.
+BUFFER_BYTES = 1 << 20
 
 
 class TextSpan(NamedTuple):
-    """Where a text stands."""
+    """The bytes of one text in the spool."""
 
     offset: int
     length: int
 
 
 class TextSpool:
-    """Texts by place. `directory` is made where it is missing; None: the system's own for temporary files."""
+    """`directory` is created if it is missing. None: the system's directory for temporary files."""
 
     def __init__(self, directory: Path | None = None) -> None:
         if directory:
@@ -35,12 +35,12 @@ class TextSpool:
         Path(name).unlink()
         weakref.finalize(self, os.close, self._descriptor)
         self._written = 0
-        self._waiting = bytearray()
+        self._buffer = bytearray()
 
     def put(self, text: bytes) -> TextSpan:
-        span = TextSpan(self._written + len(self._waiting), len(text))
-        self._waiting += text
-        if len(self._waiting) >= BUFFER:
+        span = TextSpan(self._written + len(self._buffer), len(text))
+        self._buffer += text
+        if len(self._buffer) >= BUFFER_BYTES:
             self._flush()
         return span
 
@@ -50,17 +50,17 @@ class TextSpool:
         return os.pread(self._descriptor, span.length, span.offset)
 
     def _flush(self) -> None:
-        while self._waiting:
-            written = os.write(self._descriptor, self._waiting)
+        while self._buffer:
+            written = os.write(self._descriptor, self._buffer)
             self._written += written
-            del self._waiting[:written]
+            del self._buffer[:written]
 
 
 class SpooledSequence(Sequence[T]):
-    """A sequence whose elements are made from their texts each time they are asked for; none is kept."""
+    """A sequence that builds an element from its text each time it is read, and keeps none."""
 
-    def __init__(self, spool: TextSpool, spans: Sequence[TextSpan], make: Callable[[bytes], T]) -> None:
-        self._spool, self._spans, self._make = spool, spans, make
+    def __init__(self, spool: TextSpool, spans: Sequence[TextSpan], build: Callable[[bytes], T]) -> None:
+        self._spool, self._spans, self._build = spool, spans, build
 
     def __len__(self) -> int:
         return len(self._spans)
@@ -73,5 +73,5 @@ class SpooledSequence(Sequence[T]):
 
     def __getitem__(self, index: int | slice) -> T | SpooledSequence[T]:
         if isinstance(index, slice):
-            return SpooledSequence(self._spool, self._spans[index], self._make)
-        return self._make(self._spool.get(self._spans[index]))
+            return SpooledSequence(self._spool, self._spans[index], self._build)
+        return self._build(self._spool.get(self._spans[index]))

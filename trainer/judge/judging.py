@@ -108,7 +108,7 @@ def _probed(snapshot: Snapshot, questions: Questions, champion: Answered, candid
     judged, probing = questions.judged, questions.probing
 
     def said() -> Iterator[tuple[str, str]]:
-        return extraction.said(snapshot.training, snapshot.lessons)
+        return extraction.said(snapshot.training, snapshot.sft_examples)
 
     users = {probes.USERS: [extraction.written(case, case.truth) for case in judged]}
     texts = {probes.USERS: [extraction.written(case, case.truth) for case in judged if case.task is Task.TEXT]}

@@ -51,7 +51,7 @@ class PolicyTraining:
                     weight.copy_(state.tensors[name])
             return sft.SftResult(**state.facts)
         trainer, steps = self.settings.trainer, self.folder / "sft-steps"
-        examples = self.snapshot.lessons
+        examples = self.snapshot.sft_examples
         result = sft.train(policy, examples, prompter, trainer.sft, trainer.seed, self.stop, steps, on_step, checkpoint_every=trainer.checkpoint_every)
         if is_main():
             save_state(self.folder / "sft", SavedState(result.steps, asdict(result), weights), self.purpose)

@@ -10,7 +10,7 @@ from collections.abc import Collection
 
 from infra.checkpoints.pruning import prune
 from infra.settings import Settings
-from trainer.data.snapshot import snapshots_dir
+from trainer.data.snapshot_files import snapshots_dir
 from trainer.folders import checkpoints_dir
 
 #: Longer than any process works with what it fetched. A gate has `promotion.gate_timeout_s`.

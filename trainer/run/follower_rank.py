@@ -10,7 +10,7 @@ import threading
 from pathlib import Path
 
 from infra.settings import Settings
-from trainer.data.snapshot import load
+from trainer.data.snapshot_files import load_snapshot
 from trainer.learn.distributed import launched
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ def follow(settings: Settings, stop: threading.Event) -> None:
 
         word = launch.hear()
         if word:
-            learning = PolicyTraining(settings, load(settings, word["dataset_digest"]), word["run_id"], Path(word["folder"]), stop)
+            learning = PolicyTraining(settings, load_snapshot(settings, word["dataset_digest"]), word["run_id"], Path(word["folder"]), stop)
             policy = learning.policy(Path(word["parent"]), Path(word["champion"]))
             prompter = Prompter.of(settings, policy.tokenizer)
             learning.sft(policy, prompter)

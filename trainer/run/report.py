@@ -15,7 +15,8 @@ from typing import Any, Self
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
 from schemas.run_report import RunReport, RunStatus, StageProgress
-from trainer.data.snapshot import Snapshot, ranges_json
+from trainer.data.offset_ranges import ranges_json
+from trainer.data.snapshot import Snapshot
 from trainer.folders import runs_dir
 from trainer.learn import peak_memory
 from trainer.learn.saved_state import write_json

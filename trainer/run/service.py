@@ -19,7 +19,7 @@ from infra.settings import Settings, TrainerSettings
 from schemas.model_events import Alias
 from trainer.data.collect import collect
 from trainer.data.holdout import untouched_share
-from trainer.data.snapshot import ranges_json
+from trainer.data.offset_ranges import ranges_json
 from trainer.interruption import Interrupted
 from trainer.run.lease import lease_path
 from trainer.run.planning import plan_run

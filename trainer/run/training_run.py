@@ -24,7 +24,8 @@ from infra.settings import Settings
 from schemas.run_report import RunReport, RunStatus, Trigger
 from trainer.data.collect import check_erasures, collect
 from trainer.data.holdout import HOLDOUT_SHARE, untouched_share
-from trainer.data.snapshot import Snapshot, code_version, load, write
+from trainer.data.snapshot import Snapshot
+from trainer.data.snapshot_files import code_version, load_snapshot, write_snapshot
 from trainer.folders import checkpoints_dir
 from trainer.interruption import Interrupted, check
 from trainer.judge.gate_result import gate_tag
@@ -112,14 +113,14 @@ class _Run:
         settings, report, parent = self.settings, self.report, self.parent
         with report.stage("collect"):
             if report.data.pinned and report.data.dataset_digest:
-                snapshot = load(settings, report.data.dataset_digest)
+                snapshot = load_snapshot(settings, report.data.dataset_digest)
                 check_erasures(settings, snapshot, self.stop)
                 return snapshot
             snapshot = collect(settings, self.stop, untouched_share(self.champion), parent.dataset.ranges if parent.dataset else None)
             report.record_snapshot(snapshot, code_version())
             plan = plan_run(snapshot, settings)
             if plan.train:
-                write(snapshot, settings, code_version())
+                write_snapshot(snapshot, settings, code_version())
                 report.data.pinned = True
         if not plan.train:
             report.finish(RunStatus.NOTHING_TO_TRAIN, plan.reason)

@@ -16,8 +16,7 @@ from schemas.promotion import VersionState
 from schemas.quality import Quality
 from schemas.run_report import Trigger
 from schemas.topics import OUTCOMES, TRAJECTORIES
-from trainer.data.collect import offset_ranges
-from trainer.data.snapshot import Ranges, offsets_beyond, ranges_json
+from trainer.data.offset_ranges import Ranges, offset_ranges, offsets_beyond, ranges_json
 from trainer.interruption import check
 from trainer.run import status, triggers
 from trainer.run.quality_reader import QualityReader

@@ -13,7 +13,7 @@ def test_made_records_are_read_and_used_like_real_ones() -> None:
     assert found.counts["trajectories"] == found.counts["outcomes"] == 300
     assert found.counts["lessons"] + found.counts["trajectories.held_out"] == 300
     assert not [name for name in found.counts if name.endswith((".malformed", ".repeated", ".over_user_share"))]
-    assert len({lesson.case.query.text for lesson in found.lessons}) == len(found.lessons) > 100
+    assert len({lesson.case.query.text for lesson in found.sft_examples}) == len(found.sft_examples) > 100
 
 
 def test_a_size_is_measured_here_and_in_a_process_of_its_own() -> None:

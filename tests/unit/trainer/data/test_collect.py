@@ -17,8 +17,9 @@ from schemas.trajectories import Trajectory
 from tests.support.collected_records import HELD_OUT, MESSAGES, OPEN, OUTCOMES_MADE, RANGES, TRAINING, erasure, record, snapshot, texts
 from tests.support.memory_consumer import MemoryConsumer
 from tests.support.outcomes import NOON, make_outcome, make_trajectory
-from trainer.data.collect import assemble, records
-from trainer.data.snapshot import offsets_beyond, ranges_json, write
+from trainer.data.collect import assemble, read_ranges
+from trainer.data.offset_ranges import offsets_beyond, ranges_json
+from trainer.data.snapshot_files import write_snapshot
 
 
 def test_order_and_repeats_change_nothing() -> None:
@@ -26,7 +27,7 @@ def test_order_and_repeats_change_nothing() -> None:
     random.Random(3).shuffle(shuffled)
     again, first = snapshot(shuffled), snapshot(MESSAGES)
     assert again.digest == first.digest and texts(again) == texts(first)
-    assert list(again.training) == list(first.training) and list(again.lessons) == list(first.lessons)
+    assert list(again.training) == list(first.training) and list(again.sft_examples) == list(first.sft_examples)
     assert again.counts["outcomes.read"] == 2 * first.counts["outcomes.read"]
 
 
@@ -43,7 +44,7 @@ def test_other_records_or_another_holdout_give_another_digest() -> None:
 
 def test_held_out_users_judge_and_never_train() -> None:
     found = snapshot(MESSAGES)
-    assert {case.user for case in found.training} == {lesson.case.user for lesson in found.lessons} == {f"t/{TRAINING}"}
+    assert {case.user for case in found.training} == {lesson.case.user for lesson in found.sft_examples} == {f"t/{TRAINING}"}
     assert {case.user for case in found.heldout} == {f"t/{HELD_OUT}"}
     assert found.counts["trajectories.held_out"] == 4 and found.heldout_users == 1
     assert [row.kind for row in found.rows if row.held_out] == ["outcome"] * 4
@@ -56,7 +57,7 @@ def test_users_that_trained_an_ancestor_neither_train_nor_judge() -> None:
     half = OPEN.model_copy(update={"holdout_share": 0.5})
     found = assemble(RANGES, map(record, messages), half, untouched_share=0.3)
     assert found.judged_share == 0.3 and {case.user for case in found.heldout} == {f"t/{HELD_OUT}"}
-    assert f"t/{between}" not in {case.user for case in found.training} and not found.lessons
+    assert f"t/{between}" not in {case.user for case in found.training} and not found.sft_examples
     assert found.counts["outcomes.trained_an_ancestor"] == 2
     assert {case.user for case in snapshot(messages, half).heldout} == {f"t/{HELD_OUT}", f"t/{between}"}
 
@@ -116,12 +117,12 @@ def test_who_asked_to_be_forgotten_neither_trains_nor_judges_with_what_came_befo
 def test_an_erasure_that_cannot_be_read_still_forgets_the_user_its_key_names() -> None:
     at = NOON + timedelta(hours=1)
     found = assemble(RANGES, [*map(record, MESSAGES), erasure(TRAINING, at, value=b"{"), erasure(HELD_OUT, at, value=None)], OPEN)
-    assert not found.training and not found.lessons and len(found.heldout) == 4 and found.counts["erasures.malformed"] == 1
+    assert not found.training and not found.sft_examples and len(found.heldout) == 4 and found.counts["erasures.malformed"] == 1
 
 
 def test_what_the_parent_s_ranges_hold_is_old_however_it_is_repeated() -> None:
     def replayed(offsets: list[int]) -> int:
-        return assemble(RANGES, [record(MESSAGES[-2], offset) for offset in offsets], OPEN, before={"trajectories": {0: (0, 5)}}).counts["replayed"]
+        return assemble(RANGES, [record(MESSAGES[-2], offset) for offset in offsets], OPEN, parent_ranges={"trajectories": {0: (0, 5)}}).counts["replayed"]
 
     assert [replayed([4]), replayed([5]), replayed([4, 5]), replayed([5, 4])] == [1, 0, 1, 1]
 
@@ -129,7 +130,7 @@ def test_what_the_parent_s_ranges_hold_is_old_however_it_is_repeated() -> None:
 def test_the_example_of_the_reasoning_leads_the_lesson() -> None:
     trajectory = make_trajectory(make_outcome(1, user=TRAINING))
     second = trajectory.outcome.response.context.items[1]
-    (lesson,) = snapshot([trajectory.model_copy(update={"example_id": second.interaction_id})]).lessons
+    (lesson,) = snapshot([trajectory.model_copy(update={"example_id": second.interaction_id})]).sft_examples
     assert lesson.items[0] == second and len(lesson.items) == 3
 
 
@@ -137,7 +138,7 @@ def test_a_snapshot_is_written_as_parquet_with_its_manifest(tmp_path: Path) -> N
     import pyarrow.parquet as pq
 
     found = snapshot(MESSAGES)
-    directory = write(found, load(stack={"dir": tmp_path}), "1.2.3")
+    directory = write_snapshot(found, load(stack={"dir": tmp_path}), "1.2.3")
     assert directory == tmp_path / "snapshots" / found.digest
     table = pq.read_table(directory / "rows.parquet")
     assert table.num_rows == len(found.rows) and set(table.column_names) == {"kind", "row_id", "held_out", "message"}
@@ -160,4 +161,4 @@ def test_a_broker_that_falls_silent_is_one_to_try_again(monkeypatch: pytest.Monk
     monkeypatch.setattr("infra.kafka.topic_reader.groupless_consumer", lambda *args, **options: silent)
     monkeypatch.setattr("trainer.data.collect.SILENCE_S", 0.0)
     with TopicReader(load(), "test") as reader, pytest.raises(RetryLater, match="2 partitions hold more; is the broker up"):
-        list(records(reader, {"outcomes": {0: (0, 9), 1: (3, 5), 2: (4, 4)}}, threading.Event()))
+        list(read_ranges(reader, {"outcomes": {0: (0, 9), 1: (3, 5), 2: (4, 4)}}, threading.Event()))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from infra.settings import TrainerSettings
 from schemas.eligibility import Ineligible
 from schemas.ids import derive, is_held_out
-from trainer.data.record_selection import RecordSummary, RowKind, SelectedRecords, capped, select
+from trainer.data.record_selection import RecordSummary, RowKind, SelectedRecords, max_per_user, select
 from trainer.data.text_spool import TextSpan
 
 OPEN = TrainerSettings(user_share=1.0, replay_share=1.0, judge_after=0.0)
@@ -21,7 +21,7 @@ HELD_OUT = [name for name in (f"u{n}" for n in range(60)) if is_held_out("t", na
 def entry(number: int, user: str = TRAINING[0], kind: RowKind = RowKind.TRAJECTORY, **fields: Any) -> RecordSummary:
     row_id = derive("row", kind, user, number).bytes
     made = RecordSummary(
-        kind, row_id, f"t/{user}", "d", float(number), float(number), row_id, has_history=True, is_old=False, unusable=None, span=TextSpan(0, 0)
+        kind, row_id, f"t/{user}", "d", float(number), float(number), row_id, has_history=True, is_old=False, ineligible=None, span=TextSpan(0, 0)
     )
     return made._replace(**fields)
 
@@ -31,7 +31,7 @@ def shares(**fields: float) -> TrainerSettings:
 
 
 def by_user(found: SelectedRecords) -> Counter[str]:
-    return Counter(kept.user for kept in found.lessons)
+    return Counter(kept.user for kept in found.sft_examples)
 
 
 def test_no_user_makes_up_more_than_their_share_and_the_latest_stay() -> None:
@@ -39,18 +39,18 @@ def test_no_user_makes_up_more_than_their_share_and_the_latest_stay() -> None:
     flood = [entry(n, TRAINING[10]) for n in range(1000)]
     found = select([*crowd, *flood], {}, shares(user_share=0.2))
     assert by_user(found)[f"t/{TRAINING[10]}"] == 7  # 7 / 37 is 0.19, 8 / 38 would be 0.21
-    assert sorted(kept.asked_at for kept in found.lessons if kept.user == f"t/{TRAINING[10]}") == [float(n) for n in range(993, 1000)]
+    assert sorted(kept.asked_at for kept in found.sft_examples if kept.user == f"t/{TRAINING[10]}") == [float(n) for n in range(993, 1000)]
     assert found.counts["trajectories.over_user_share"] == 993
 
 
 def test_too_few_users_for_the_share_keep_one_each() -> None:
     found = select([entry(n, user) for user in TRAINING[:3] for n in range(50)], {}, shares(user_share=0.1))
-    assert len(found.lessons) == 3
+    assert len(found.sft_examples) == 3
 
 
 @given(st.lists(st.integers(0, 30), max_size=12), st.floats(0, 1))
 def test_the_cap_is_the_largest_that_holds_the_share(sizes: list[int], share: float) -> None:
-    most = capped(sizes, share)
+    most = max_per_user(sizes, share)
     fits = [m for m in range(1, max([1, *sizes]) + 1) if m <= share * sum(min(size, m) for size in sizes)]
     assert most == max([1, *fits])
 
@@ -59,19 +59,19 @@ def test_old_data_makes_up_its_share_and_no_more() -> None:
     old, new = [entry(n, is_old=True) for n in range(300)], [entry(n) for n in range(300, 330)]
     for share, kept in ((0.0, 0), (0.25, 10), (0.5, 30), (1.0, 300)):
         found = select([*old, *new], {}, shares(replay_share=share))
-        assert found.counts["replayed"] == kept and len(found.lessons) == kept + 30
+        assert found.counts["replayed"] == kept and len(found.sft_examples) == kept + 30
         assert found.counts.get("trajectories.replay_left_out", 0) == 300 - kept
 
 
 def test_the_next_version_replays_others_and_the_same_one_the_same() -> None:
     entries = [entry(n, is_old=n < 100) for n in range(110)]
-    first, again, other = (select(entries, {}, shares(replay_share=0.5), salt=salt).lessons for salt in (b"1", b"1", b"2"))
+    first, again, other = (select(entries, {}, shares(replay_share=0.5), salt=salt).sft_examples for salt in (b"1", b"1", b"2"))
     assert first == again != other and len(first) == len(other) == 20
 
 
 def test_without_anything_new_nothing_is_replayed() -> None:
     found = select([entry(n, is_old=True) for n in range(100)], {}, shares(replay_share=0.5))
-    assert not found.lessons and found.counts["trajectories.replay_left_out"] == 100
+    assert not found.sft_examples and found.counts["trajectories.replay_left_out"] == 100
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=60), st.floats(0.05, 0.95), st.floats(0.3, 1))
@@ -79,31 +79,31 @@ def test_both_shares_hold_at_once_where_there_are_users_enough(made: list[tuple[
     entries = [entry(n, TRAINING[which], is_old=old) for n, (which, old) in enumerate(made)]
     found = select(entries, {}, shares(replay_share=replay, user_share=user))
     counted = by_user(found)
-    assert sum(kept.is_old for kept in found.lessons) <= replay * len(found.lessons) + 1e-9
-    assert max(counted.values(), default=0) <= max(1, user * len(found.lessons))
+    assert sum(kept.is_old for kept in found.sft_examples) <= replay * len(found.sft_examples) + 1e-9
+    assert max(counted.values(), default=0) <= max(1, user * len(found.sft_examples))
     assert found == select(reversed(entries), {}, shares(replay_share=replay, user_share=user))
 
 
 def test_a_lesson_taught_before_is_not_news() -> None:
-    old, new = entry(1, lesson=b"same", is_old=True), entry(2, lesson=b"same")
+    old, new = entry(1, example_key=b"same", is_old=True), entry(2, example_key=b"same")
     found = select([new, old, entry(3)], {}, OPEN)
-    assert found.counts["trajectories.repeated"] == 1 and old in found.lessons and new not in found.lessons
+    assert found.counts["trajectories.repeated"] == 1 and old in found.sft_examples and new not in found.sft_examples
 
 
 def test_outcomes_that_look_alike_all_stay() -> None:
-    assert len(select([entry(n, kind=RowKind.OUTCOME, lesson=None) for n in range(5)], {}, OPEN).training) == 5
+    assert len(select([entry(n, kind=RowKind.OUTCOME, example_key=None) for n in range(5)], {}, OPEN).training) == 5
 
 
 @pytest.mark.parametrize(("earliest", "kept"), [(9.0, 0), (10.0, 1)])
 def test_only_what_is_from_before_the_request_is_forgotten(earliest: float, kept: int) -> None:
     found = select([entry(20, earliest=earliest)], {f"t/{TRAINING[0]}": 10.0, "t/other": 99.0}, OPEN)
-    assert len(found.lessons) == kept and found.counts.get("trajectories.erased", 0) == 1 - kept
+    assert len(found.sft_examples) == kept and found.counts.get("trajectories.erased", 0) == 1 - kept
 
 
 def test_what_cannot_be_used_is_counted_by_topic_and_reason() -> None:
     entries = [
-        entry(1, unusable=Ineligible.NO_TRUTH),
-        entry(2, kind=RowKind.OUTCOME, unusable=Ineligible.NO_TRUTH),
+        entry(1, ineligible=Ineligible.NO_TRUTH),
+        entry(2, kind=RowKind.OUTCOME, ineligible=Ineligible.NO_TRUTH),
         entry(3, kind=RowKind.OUTCOME, has_history=False),
         entry(4, HELD_OUT[0]),
     ]

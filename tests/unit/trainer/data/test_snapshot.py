@@ -10,7 +10,8 @@ from infra.errors import CannotContinue
 from infra.settings import Settings
 from infra.settings import load as settings_of
 from tests.support.collected_records import MESSAGES, snapshot
-from trainer.data.snapshot import Snapshot, load, write
+from trainer.data.snapshot import Snapshot
+from trainer.data.snapshot_files import load_snapshot, write_snapshot
 
 
 @pytest.fixture
@@ -21,14 +22,18 @@ def settings(tmp_path: Path) -> Settings:
 @pytest.fixture
 def written(settings: Settings) -> Snapshot:
     found = snapshot(MESSAGES)
-    write(found, settings, "1.2.3")
+    write_snapshot(found, settings, "1.2.3")
     return found
 
 
 def test_a_snapshot_is_read_back_as_it_was_written(settings: Settings, written: Snapshot) -> None:
-    again = load(settings, written.digest)
+    again = load_snapshot(settings, written.digest)
     assert again.digest == written.digest and again.counts == written.counts and again.ranges == written.ranges
-    assert list(again.training) == list(written.training) and list(again.lessons) == list(written.lessons) and list(again.heldout) == list(written.heldout)
+    assert (
+        list(again.training) == list(written.training)
+        and list(again.sft_examples) == list(written.sft_examples)
+        and list(again.heldout) == list(written.heldout)
+    )
     assert again.judged_share == written.judged_share and again.heldout_users == written.heldout_users == 1
 
 
@@ -38,28 +43,28 @@ def test_a_truncated_file_is_named(settings: Settings, written: Snapshot) -> Non
     for end in (0, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:end])
         with pytest.raises(CannotContinue, match=r"rows\.parquet: not the Parquet file of a snapshot, or truncated"):
-            load(settings, written.digest)
+            load_snapshot(settings, written.digest)
 
 
 def test_rows_of_another_snapshot_are_told_from_these(settings: Settings, written: Snapshot) -> None:
-    other = write(snapshot(MESSAGES[2:]), settings, "1.2.3")
+    other = write_snapshot(snapshot(MESSAGES[2:]), settings, "1.2.3")
     directory = settings.stack.dir / "snapshots" / written.digest
     shutil.copy(other / "rows.parquet", directory / "rows.parquet")
     with pytest.raises(CannotContinue, match=rf"rows\.parquet: its rows have the digest {other.name}, not {written.digest}"):
-        load(settings, written.digest)
+        load_snapshot(settings, written.digest)
     shutil.copy(other / "manifest.json", directory / "manifest.json")
     with pytest.raises(CannotContinue, match=rf"manifest\.json: describes the snapshot {other.name}"):
-        load(settings, written.digest)
+        load_snapshot(settings, written.digest)
 
 
 def test_what_is_missing_is_named(settings: Settings, written: Snapshot) -> None:
     directory = settings.stack.dir / "snapshots" / written.digest
     (directory / "rows.parquet").unlink()
     with pytest.raises(CannotContinue, match=r"rows\.parquet: missing"):
-        load(settings, written.digest)
+        load_snapshot(settings, written.digest)
     for broken in ("", "[]", json.dumps({"digest": written.digest})):
         (directory / "manifest.json").write_text(broken)
         with pytest.raises(CannotContinue, match=r"manifest\.json: not the manifest of a snapshot"):
-            load(settings, written.digest)
+            load_snapshot(settings, written.digest)
     with pytest.raises(CannotContinue, match=r"manifest\.json: cannot be read"):
-        load(settings, "0" * 64)
+        load_snapshot(settings, "0" * 64)

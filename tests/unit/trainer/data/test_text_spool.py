@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from trainer.data.text_spool import BUFFER, SpooledSequence, TextSpool
+from trainer.data.text_spool import BUFFER_BYTES, SpooledSequence, TextSpool
 
 
 def descriptors() -> int:
@@ -11,7 +11,7 @@ def descriptors() -> int:
 
 def test_texts_are_found_again_whether_or_not_they_are_written_yet(tmp_path: Path) -> None:
     spool = TextSpool(tmp_path / "new")
-    texts = [b"", b"first", b"x" * (BUFFER + 1), b"last"]
+    texts = [b"", b"first", b"x" * (BUFFER_BYTES + 1), b"last"]
     spans = [spool.put(text) for text in texts]
     assert [spool.get(span) for span in spans] == texts
     assert spool.get(spool.put(b"more")) == b"more"

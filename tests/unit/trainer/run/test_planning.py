@@ -24,7 +24,7 @@ def planned(users: list[str] = TRAINING, each: int = 5, judges: int = 5, domains
     records = [record(make_trajectory(outcome), place) for place, outcome in enumerate(outcomes)]
     records += [record(outcome) for outcome in outcomes] + [record(make_outcome(user=user)) for user in HELD_OUT[:judges]]
     settings = load(trainer=trainer)
-    return plan_run(assemble({}, records, settings.trainer, before={"trajectories": {0: (0, old)}}), settings)
+    return plan_run(assemble({}, records, settings.trainer, parent_ranges={"trajectories": {0: (0, old)}}), settings)
 
 
 def test_enough_of_everything_is_trained_on() -> None:
