@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import getpass
+import json
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
 
 from cli import models_tables
 from infra.errors import CannotContinue, RetryLater
@@ -12,6 +16,7 @@ from infra.process.command_output import FAILED, OK, printable, show, show_json,
 
 if TYPE_CHECKING:
     from infra.settings import Settings
+    from schemas.promotion_view import PromotionView, VersionTransition, VersionView
     from trainer.promotion.operator_api import OperatorApi
 
 #: Within which a rollback must have reached the workers, and how often they are asked.
@@ -30,8 +35,8 @@ def find_promoter(settings: Settings) -> OperatorApi:
 def list_versions(settings: Settings, as_json: bool) -> int:
     view = find_promoter(settings).view()
     if as_json:
-        show_json([_summary(view, version) for version in view["versions"]])
-    elif view["versions"]:
+        show_json([_summary(view, version) for version in view.versions])
+    elif view.versions:
         found = models_tables.versions(view)
         show_table(found.columns, found.rows)
     else:
@@ -43,17 +48,18 @@ def show_version(settings: Settings, number: str, as_json: bool) -> int:
     view = find_promoter(settings).view()
     version = _version(view, number)
     if as_json:
-        show_json({"name": view["name"], **version, "quality": [cell for cell in view["quality"] if cell["version"] == number]})
+        quality = [cell.model_dump(mode="json") for cell in view.quality if cell.version == number]
+        show_json({"name": view.name, **_plain(version), "quality": quality})
         return OK
-    named = ("state", "parent", "digest", "created_at", "dataset_digest")
-    rows = [(name.replace("_", " "), str(version[name])) for name in named if version[name]]
-    rows += [("aliases", ", ".join(version["aliases"])), ("gate", models_tables.gate(version)), ("online reward", models_tables.online(view, number))]
-    rows += [(f"trained on {topic}", _ranges(spans)) for topic, spans in version["offset_ranges"].items()]
-    rows += [(name, value) for name, value in sorted(version["tags"].items()) if len(value) <= SHORT]
-    show_table((view["name"], f"version {number}"), [row for row in rows if row[1]])
-    if version["metrics"]:
-        show_table(("metric", "value"), [(name, models_tables.number(value)) for name, value in sorted(version["metrics"].items())])
-    steps = models_tables.transitions([(number, step) for step in version["transitions"]])
+    shown = _plain(version)
+    rows = [(name.replace("_", " "), str(shown[name])) for name in ("state", "parent", "digest", "created_at", "dataset_digest") if shown[name]]
+    rows += [("aliases", ", ".join(version.aliases)), ("gate", models_tables.gate(version)), ("online reward", models_tables.online(view, number))]
+    rows += [(f"trained on {topic}", _ranges(spans)) for topic, spans in version.offset_ranges.items()]
+    rows += [(name, value) for name, value in sorted(version.tags.items()) if len(value) <= SHORT]
+    show_table((view.name, f"version {number}"), [row for row in rows if row[1]])
+    if version.metrics:
+        show_table(("metric", "value"), [(name, models_tables.number(value)) for name, value in sorted(version.metrics.items())])
+    steps = models_tables.transitions([(number, step) for step in version.transitions])
     if steps.rows:
         show_table(steps.columns, steps.rows)
     return OK
@@ -61,11 +67,11 @@ def show_version(settings: Settings, number: str, as_json: bool) -> int:
 
 def history(settings: Settings, number: str | None, as_json: bool) -> int:
     view = find_promoter(settings).view()
-    found = [_version(view, number)] if number else view["versions"]
-    steps = [(version["version"], step) for version in found for step in version["transitions"]]
-    steps.sort(key=lambda pair: (pair[1]["at"], int(pair[0]), pair[1]["seq"]))
+    versions = [_version(view, number)] if number else view.versions
+    steps = [(version.version, step) for version in versions for step in version.transitions]
+    steps.sort(key=lambda pair: (pair[1].at, int(pair[0]), pair[1].seq))
     if as_json:
-        show_json([{"version": version, **step} for version, step in steps])
+        show_json([{"version": version, **_plain(step)} for version, step in steps])
     elif steps:
         rows = models_tables.transitions(steps)
         show_table((*rows.columns, "evidence"), [(*row, models_tables.evidence(step)) for row, (_, step) in zip(rows.rows, steps, strict=True)])
@@ -76,7 +82,7 @@ def history(settings: Settings, number: str | None, as_json: bool) -> int:
 
 def promote(settings: Settings, number: str, operator: str | None, reason: str, as_json: bool) -> int:
     at = find_promoter(settings)
-    if not as_json and (champion := at.view()["champion"]) != number:
+    if not as_json and (champion := at.view().champion) != number:
         show(f"version {number} is to answer everybody" + (f" in place of version {champion}, which retires" if champion else ""))
     return _told(number, at.promote(number, _operator(operator), reason), as_json)
 
@@ -91,7 +97,7 @@ def rollback(settings: Settings, version: str | None, to: str | None, operator: 
     begun = time.monotonic()
     at = find_promoter(settings)
     before = at.view()
-    given_up = version or before["champion"]
+    given_up = version or before.champion
     if not as_json and given_up:
         show(f"version {given_up} is to be given up for good, and {f'version {to}' if to else 'the last champion'} to answer everybody again")
     try:
@@ -99,13 +105,13 @@ def rollback(settings: Settings, version: str | None, to: str | None, operator: 
     except RetryLater as error:
         again = f"`retouch models rollback --version {given_up}` gives up that one and no other, however often it is asked"
         raise RetryLater(f"{error}; it may have been done all the same: {again}") from error
-    champion = at.view()["champion"]
-    waited = wait_until_served(at, champion, begun) if wait and before["workers"] else None
+    champion = at.view().champion
+    waited = wait_until_served(at, champion, begun) if wait and before.workers else None
     if as_json:
-        show_json({"version": champion, **made, "served": waited})
+        show_json({**_plain(made), "version": champion, "served": waited})
     else:
         _told(champion, made, as_json)
-        show(_in_words(champion, waited, bool(before["workers"])) if wait else "workers follow within seconds")
+        show(_in_words(champion, waited, bool(before.workers)) if wait else "workers follow within seconds")
     return FAILED if waited and waited["first_s"] is None else OK
 
 
@@ -122,14 +128,14 @@ def diff(settings: Settings, one: str, other: str, samples: int, as_json: bool) 
     return OK
 
 
-def wait_until_served(at: OperatorApi, champion: str, begun: float, within_s: float = SERVED_WITHIN_S) -> dict[str, Any]:
+def wait_until_served(at: OperatorApi, champion: str | None, begun: float, within_s: float = SERVED_WITHIN_S) -> dict[str, Any]:
     """Until every worker that still reports serves `champion`, bounded. `first_s` and `all_s` are since `begun`, None where that did not come."""
     first_s, serving, known = None, 0, 0
     while True:
         try:
             view = at.view()
-            alive = [told for told in view["workers"] if models_tables.age_s(view, told) < models_tables.SILENT_S]
-            serving, known = sum(told["champion"]["version"] == champion for told in alive), len(alive)
+            alive = [report for report in view.workers if models_tables.age_s(view, report) < models_tables.SILENT_S]
+            serving, known = sum(report.champion.version == champion for report in alive), len(alive)
         except RetryLater:
             pass  # the transition is made: whether workers follow is asked again
         took_s = round(time.monotonic() - begun, 2)
@@ -141,7 +147,7 @@ def wait_until_served(at: OperatorApi, champion: str, begun: float, within_s: fl
         time.sleep(ASK_EVERY_S)
 
 
-def _in_words(champion: str, waited: dict[str, Any] | None, had_workers: bool) -> str:
+def _in_words(champion: str | None, waited: dict[str, Any] | None, had_workers: bool) -> str:
     if waited is None:
         return "no worker reports, so none could be waited for; workers follow the registry within seconds" if not had_workers else ""
     if waited["first_s"] is None:
@@ -150,29 +156,34 @@ def _in_words(champion: str, waited: dict[str, Any] | None, had_workers: bool) -
     return f"version {champion} served again {waited['first_s']:.1f} s after the command; {by}"
 
 
-def _told(number: str, made: dict[str, Any], as_json: bool) -> int:
+def _told(number: str | None, made: VersionTransition, as_json: bool) -> int:
     if as_json:
-        show_json({"version": number, **made})
+        show_json({**_plain(made), "version": number})
     else:
-        show(f"version {number}: {made['before']} -> {made['after']}, by {printable(made['actor'])}")
+        show(f"version {number}: {made.before} -> {made.after}, by {printable(made.actor)}")
     return OK
 
 
-def _summary(view: dict[str, Any], version: dict[str, Any]) -> dict[str, Any]:
-    kept = {name: value for name, value in version.items() if name != "transitions"}
-    online = [cell for cell in view["quality"] if cell["version"] == version["version"] and cell["domain"] is None]
-    return {"name": view["name"], **kept, "gate": models_tables.gate(version), "online": online}
+def _plain(part: BaseModel) -> dict[str, Any]:
+    """As JSON values, in which an infinite figure is null."""
+    values: dict[str, Any] = json.loads(part.model_dump_json())
+    return values
 
 
-def _version(view: dict[str, Any], number: str) -> dict[str, Any]:
-    known = {version["version"]: version for version in view["versions"]}
+def _summary(view: PromotionView, version: VersionView) -> dict[str, Any]:
+    kept = {name: value for name, value in _plain(version).items() if name != "transitions"}
+    online = [cell.model_dump(mode="json") for cell in view.quality if cell.version == version.version and cell.domain is None]
+    return {"name": view.name, **kept, "gate": models_tables.gate(version), "online": online}
+
+
+def _version(view: PromotionView, number: str) -> VersionView:
+    known = {version.version: version for version in view.versions}
     if number not in known:
-        raise CannotContinue(f"{view['name']} has no version {number}; " + (f"there are {', '.join(known)}" if known else "none is registered"))
-    found: dict[str, Any] = known[number]
-    return found
+        raise CannotContinue(f"{view.name} has no version {number}; " + (f"there are {', '.join(known)}" if known else "none is registered"))
+    return known[number]
 
 
-def _ranges(spans: dict[str, list[int]]) -> str:
+def _ranges(spans: Mapping[str, tuple[int, int]]) -> str:
     return ", ".join(f"partition {partition} from {start} to {end}" for partition, (start, end) in spans.items())
 
 

@@ -7,7 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cli import models_tables
 from cli.models_actions import find_promoter
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from infra.settings import Settings
+    from schemas.promotion_view import PromotionView
 
 EVERY_S = 1.0
 
@@ -35,7 +36,7 @@ def watch(settings: Settings, follow: bool | None, as_json: bool) -> int:
     return OK
 
 
-def _looks(settings: Settings) -> Iterator[tuple[dict[str, Any], str | None]]:
+def _looks(settings: Settings) -> Iterator[tuple[PromotionView, str | None]]:
     """The newest view every second, and why it is not of now where that is so."""
     at = find_promoter(settings)
     view, trouble = at.view(), None
@@ -50,14 +51,14 @@ def _looks(settings: Settings) -> Iterator[tuple[dict[str, Any], str | None]]:
             trouble = str(error)
 
 
-def _show_lines(looks: Iterator[tuple[dict[str, Any], str | None]]) -> None:
+def _show_lines(looks: Iterator[tuple[PromotionView, str | None]]) -> None:
     for view, trouble in looks:
         if trouble is None:
-            show(json.dumps(view, default=str, ensure_ascii=False))
+            show(json.dumps(json.loads(view.model_dump_json()), ensure_ascii=False))
             sys.stdout.flush()
 
 
-def _show_tables(looks: Iterator[tuple[dict[str, Any], str | None]], follow: bool) -> None:
+def _show_tables(looks: Iterator[tuple[PromotionView, str | None]], follow: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
@@ -70,13 +71,13 @@ def _show_tables(looks: Iterator[tuple[dict[str, Any], str | None]], follow: boo
             live.update(_drawn(view, trouble), refresh=True)
 
 
-def _drawn(view: dict[str, Any], trouble: str | None) -> RenderableType:
+def _drawn(view: PromotionView, trouble: str | None) -> RenderableType:
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
 
     parts: list[RenderableType] = [
-        Text(f"{printable(view['name'])}, {view['at'][:19]}Z", style="dim"),
+        Text(f"{printable(view.name)}, {view.at:%Y-%m-%dT%H:%M:%S}Z", style="dim"),
         Text(printable(models_tables.headline(view)), style="bold"),
     ]
     if trouble:

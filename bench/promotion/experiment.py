@@ -19,8 +19,9 @@ from bench.promotion.population import ScoredUsers
 from bench.promotion.scenarios import CanaryScenario, Harm
 from infra.settings import PromotionSettings
 from schemas.experiments import Arm
+from schemas.promotion_view import VerdictOutcome
 from schemas.quality import Metric, Moments, Quality, Span
-from trainer.promotion.verdict import ExperimentVerdict, VerdictOutcome, canary_verdict
+from trainer.promotion.verdict import ExperimentVerdict, canary_verdict
 
 if TYPE_CHECKING:
     import numpy as np

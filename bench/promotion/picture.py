@@ -8,7 +8,7 @@ from typing import Any
 
 from bench.figure import png_figure
 from bench.promotion.summary import FALSE, FOUND
-from trainer.promotion.verdict import VerdictOutcome
+from schemas.promotion_view import VerdictOutcome
 
 BLUE, GREY, RED = "#0072b2", "#666666", "#c0392b"
 COLOURS = ("#c0392b", "#e69f00", "#cc79a7", "#7f5fb0", "#999999", "#555555")

@@ -10,7 +10,7 @@ from bench.promotion.plan import PromotionPlan
 from bench.promotion.population import Kind
 from infra.errors import BadSetting
 from infra.settings import PromotionSettings
-from trainer.promotion.verdict import VerdictOutcome
+from schemas.promotion_view import VerdictOutcome
 
 
 class Harm(StrEnum):

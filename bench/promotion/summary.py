@@ -12,7 +12,7 @@ from typing import Any
 from bench.promotion.experiment import ExperimentResult
 from bench.promotion.scenarios import CanaryScenario
 from bench.targets import Bound, Target
-from trainer.promotion.verdict import VerdictOutcome
+from schemas.promotion_view import VerdictOutcome
 
 #: Of two equal versions told apart, and of versions planted 5 % worse that are found out within the bounds.
 FALSE, FOUND = 0.05, 0.95

@@ -11,7 +11,7 @@ from lab.promotion.script import PROMOTION, Told
 from schemas.gate import GateResult
 from schemas.promotion import CanaryPrompt, VersionState
 from trainer.promotion import operator_commands
-from trainer.promotion.service import OperatorCommand
+from trainer.promotion.operator_commands import OperatorCommand
 from trainer.promotion.version_history import VersionHistories
 
 PASSED = GateResult(outcome="passed", reason="significantly better", canary_prompts=(CanaryPrompt(prompt="Say something.", token_ids=(1, 2, 3)),))

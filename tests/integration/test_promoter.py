@@ -81,14 +81,14 @@ def promoter(settings: Settings) -> Iterator[Child]:
 
 
 def test_where_no_promoter_runs_an_operators_command_writes_itself(settings: Settings) -> None:
-    registry, asked = Registry(settings), find_promoter(settings)
-    assert isinstance(asked, LocalPromoter) and asked.view()["champion"] == "1"
+    registry, promoter_api = Registry(settings), find_promoter(settings)
+    assert isinstance(promoter_api, LocalPromoter) and promoter_api.view().champion == "1"
     with pytest.raises(CommandRefused, match="was not gated"):
-        asked.promote("2", "ada", "looks good")
+        promoter_api.promote("2", "ada", "looks good")
     histories = VersionHistories(tuple(registry.versions()))
     registry.record("2", histories.transition(registry.get("2"), VersionState.GATED, "promoter", "better", datetime.now(UTC)).transition)
-    told = asked.promote("2", "ada", "looks good")
-    assert (told["version"], told["after"], told["actor"], told["replaces"]) == ("2", "champion", "ada", "1")
+    reply = promoter_api.promote("2", "ada", "looks good")
+    assert (reply.version, reply.after, reply.actor, reply.replaces) == ("2", "champion", "ada", "1")
     champion = registry.resolve(Alias.CHAMPION)
     assert champion and champion.version == "2" and registry.get("1").state is VersionState.RETIRED
 
@@ -98,17 +98,17 @@ def test_a_running_promoter_rolls_back_when_it_is_asked_and_lets_no_second_one_r
         [sys.executable, "-m", "trainer.promotion"], env=environment(settings), capture_output=True, text=True, timeout=WITHIN_S, check=False
     )
     assert second.returncode == 1 and f"another promoter is at work (pid {promoter.pid}" in second.stderr
-    asked = find_promoter(settings)
-    assert isinstance(asked, PromoterClient) and json.loads(promoter_path(settings).read_text())["pid"] == promoter.pid
+    promoter_api = find_promoter(settings)
+    assert isinstance(promoter_api, PromoterClient) and json.loads(promoter_path(settings).read_text())["pid"] == promoter.pid
     assert stat.S_IMODE(token_path(settings).stat().st_mode) == 0o600
-    told = asked.rollback(None, "2", "ada", "users complain")
-    assert (told["version"], told["rolls_back"], told["replaces"]) == ("1", True, "2")
+    reply = promoter_api.rollback(None, "2", "ada", "users complain")
+    assert (reply.version, reply.rolls_back, reply.replaces) == ("1", True, "2")
     registry = Registry(settings)
     champion = registry.resolve(Alias.CHAMPION)
     assert champion and champion.version == "1" and registry.get("2").state is VersionState.REJECTED
-    assert asked.view()["champion"] == "1"
+    assert promoter_api.view().champion == "1"
     with pytest.raises(CommandRefused, match="no former champion"):
-        asked.rollback(None, "1", "ada", "again")
+        promoter_api.rollback(None, "1", "ada", "again")
 
 
 def test_every_transition_is_said_on_model_events(settings: Settings, promoter: Child) -> None:

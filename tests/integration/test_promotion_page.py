@@ -19,7 +19,7 @@ from lab.promotion.script import PROMOTION, ScriptedInputs
 from schemas.gate import GateResult
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
-from tests.unit.trainer.promotion.memory import MemoryRegistry
+from tests.support.memory_registry import MemoryRegistry
 from trainer.promotion import state_machine
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.service import PromoterService

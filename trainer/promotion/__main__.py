@@ -20,7 +20,7 @@ from infra.registry.client import Registry
 from infra.settings import Settings
 from trainer.promotion.announcement import Announcer
 from trainer.promotion.bootstrap import register_shipped
-from trainer.promotion.feed import NoFeed
+from trainer.promotion.feed import NoTopics
 from trainer.promotion.jobs import GateJobs
 from trainer.promotion.operator_api import promoter_path, token_path
 from trainer.promotion.promoter import Promoter
@@ -42,7 +42,7 @@ def body(settings: Settings, stop: threading.Event) -> None:
         closing.callback(announcer.close)
         topics = closing.enter_context(TopicFeed(settings)) if settings.kafka.bootstrap_servers else None
         gates = closing.enter_context(GateJobs(settings, lambda: topics is not None and topics.is_current))
-        promoter = Promoter(registry, settings.promotion, feed=topics or NoFeed(), gates=gates, announce=announcer.announce)
+        promoter = Promoter(registry, settings.promotion, feed=topics or NoTopics(), gates=gates, announce=announcer.announce)
         service = PromoterService(settings, promoter, lambda: register_shipped(settings, registry))
         page = closing.enter_context(serve(with_token(settings), service, stop))
         closing.callback(promoter_path(settings).unlink, missing_ok=True)

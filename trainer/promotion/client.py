@@ -1,113 +1,101 @@
-"""The desk of a running promoter, over HTTP (`api`). For commands: every wait has a bound, nothing is asked twice by itself."""
+"""HTTP client of a running promoter (`api`). Every request has a time limit, and none is repeated."""
 
 from __future__ import annotations
 
-import http.client
-import json
-import socket
-import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from typing import Any
+import asyncio
+import ssl
+from typing import TypeVar
 from urllib.parse import urlsplit
 
+import httpx
+from pydantic import BaseModel, ValidationError
+
 from infra.errors import CannotContinue, RetouchError, RetryLater
+from schemas.promotion_view import ErrorReply, OperatorRequest, PromotionView, VersionTransition
 from trainer.promotion.operator_api import CommandRefused
 
 WAIT_S = 15.0
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
+MAX_REPLY_BYTES = 64 * 1024 * 1024
+
+Reply = TypeVar("Reply", bound=BaseModel)
 
 
 class PromoterClient:
-    """`url` is the promoter's, `token` the operator's. Redirects are not followed: the token would go along."""
+    """An `OperatorApi`. `url` is the promoter's address, `token` the operator token. Redirects are not followed: the token would go along."""
 
     def __init__(self, url: str, token: str | None, wait_s: float = WAIT_S) -> None:
         self._url, self._token, self._wait_s = url.rstrip("/"), token, wait_s
 
-    def view(self) -> dict[str, Any]:
-        return self._ask("GET", "/api/state", None)
+    def view(self) -> PromotionView:
+        return self._send("GET", "/api/state", None, PromotionView)
 
-    def promote(self, version: str, operator: str, reason: str) -> dict[str, Any]:
-        return self._ask("POST", f"/api/versions/{_number(version)}/promote", {"operator": operator, "reason": reason, "confirm": version})
+    def promote(self, version: str, operator: str, reason: str) -> VersionTransition:
+        return self._command(f"/api/versions/{_number(version)}/promote", operator, reason, version)
 
-    def reject(self, version: str, operator: str, reason: str) -> dict[str, Any]:
-        return self._ask("POST", f"/api/versions/{_number(version)}/reject", {"operator": operator, "reason": reason, "confirm": version})
+    def reject(self, version: str, operator: str, reason: str) -> VersionTransition:
+        return self._command(f"/api/versions/{_number(version)}/reject", operator, reason, version)
 
-    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> dict[str, Any]:
+    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> VersionTransition:
         if champion is None:
             raise CommandRefused("no version is champion: there is nothing to roll back")
-        return self._ask("POST", "/api/rollback", {"operator": operator, "reason": reason, "confirm": champion, "to": to and _number(to)})
+        return self._command("/api/rollback", operator, reason, champion, to and _number(to))
 
-    def _ask(self, method: str, path: str, body: dict[str, Any] | None) -> dict[str, Any]:
+    def _command(self, path: str, operator: str, reason: str, confirm: str, to: str | None = None) -> VersionTransition:
+        body = OperatorRequest.model_construct(operator=operator, reason=reason, confirm=confirm, to=to)  # the promoter validates it
+        return self._send("POST", path, body, VersionTransition)
+
+    def _send(self, method: str, path: str, body: OperatorRequest | None, reply: type[Reply]) -> Reply:
+        headers = {b"content-type": b"application/json"} | ({b"authorization": _authorization(self._token)} if self._token else {})
         try:
-            parts = urlsplit(self._url)
-            kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-            connection = kind(parts.hostname or "", parts.port, timeout=self._wait_s)
-        except ValueError as error:
+            _ = urlsplit(self._url).port  # raises ValueError
+            status, content = asyncio.run(self._exchange(method, path, body.model_dump_json() if body else None, headers))
+        except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError) as error:
             raise CannotContinue(f"{self._url} is no promoter's address: {error}") from None
-        headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {self._token}"} if self._token else {})
-        try:
-            with _ending(connection, self._wait_s):
-                connection.request(method, parts.path + path, None if body is None else json.dumps(body), headers)
-                answer = connection.getresponse()
-                status, text = answer.status, answer.read(MAX_ANSWER_BYTES)
-        except (OSError, http.client.HTTPException) as error:
+        except (TimeoutError, httpx.TimeoutException) as error:
+            raise RetryLater(f"the promoter at {self._url} does not answer: not within {self._wait_s:g} s") from error
+        except (httpx.HTTPError, OSError) as error:
             raise RetryLater(f"the promoter at {self._url} does not answer: {str(error) or type(error).__name__}") from error
-        except ValueError:  # its text would show the token
-            raise CannotContinue("the operator token has characters that HTTP does not carry: it is letters, digits and signs of ASCII") from None
-        found = _parsed(text)
-        if status == 200 and found is not None:
-            return found
-        raise self._failure(status, found or {})
+        try:
+            if status == 200:
+                return reply.model_validate_json(content)
+            raise self._failure(status, ErrorReply.model_validate_json(content).error.message)
+        except ValidationError:
+            raise CannotContinue(f"what answers at {self._url} (HTTP {status}) is no promoter: check promotion.url") from None
 
-    def _failure(self, status: int, found: dict[str, Any]) -> RetouchError:
-        error = found.get("error")
-        message = error.get("message") if isinstance(error, dict) else None
-        if message is None:
-            return CannotContinue(f"what answers at {self._url} (HTTP {status}) is no promoter: check promotion.url")
+    async def _exchange(self, method: str, path: str, body: str | None, headers: dict[bytes, bytes]) -> tuple[int, bytes]:
+        """One request. The time limit holds for all of it, also for a reply that arrives byte by byte."""
+        verify = ssl.create_default_context() if self._url.startswith("https:") else False
+        client = httpx.AsyncClient(verify=verify, timeout=self._wait_s, trust_env=False)
+        async with asyncio.timeout(self._wait_s), client, client.stream(method, self._url + path, content=body, headers=headers) as response:
+            content = b""
+            async for chunk in response.aiter_bytes():
+                content += chunk
+                if len(content) > MAX_REPLY_BYTES:
+                    break
+            return response.status_code, content
+
+    def _failure(self, status: int, message: str) -> RetouchError:
         if status in (401, 403):
-            return CannotContinue(f"the promoter at {self._url} refuses: {message}")
+            return CannotContinue(f"the promoter at {self._url} denies the request: {message}")
         if status in (408, 503):
-            return RetryLater(f"the promoter at {self._url} says: {message}")
+            return RetryLater(f"the promoter at {self._url} cannot answer now: {message}")
         if status < 500:
             return CommandRefused(message)
         return CannotContinue(f"the promoter at {self._url} failed: {message}")
 
 
-@contextmanager
-def _ending(connection: http.client.HTTPConnection, within_s: float) -> Iterator[None]:
-    """Connect, and close after the block; what is not over by `within_s` fails with a TimeoutError, also where an answer trickles in without end."""
-    deadline = time.monotonic() + within_s
-    try:
-        connection.connect()
-        late = threading.Timer(within_s, _cut, [connection.sock])
-        late.start()
+def _authorization(token: str) -> bytes:
+    """Raises CannotContinue, without the token, if a header cannot hold it."""
+    if token.isprintable():
         try:
-            yield
-        finally:
-            late.cancel()
-            if time.monotonic() >= deadline:
-                raise TimeoutError(f"not within {within_s:g} s")
-    finally:
-        connection.close()
-
-
-def _cut(connected: socket.socket) -> None:
-    with suppress(OSError):  # it ended by itself
-        socket.socket.shutdown(connected, socket.SHUT_RDWR)
-
-
-def _parsed(text: bytes) -> dict[str, Any] | None:
-    try:
-        found = json.loads(text)
-    except ValueError:
-        return None
-    return found if isinstance(found, dict) else None
+            return f"Bearer {token}".encode("latin-1")
+        except UnicodeEncodeError:
+            pass
+    raise CannotContinue("the operator token has characters that HTTP does not carry: use ASCII letters, digits and signs") from None
 
 
 def _number(version: str) -> str:
-    """Versions are numbers, and anything else would be another path."""
+    """Raises CommandRefused for anything but a number, which would change the path."""
     if not (version.isascii() and version.isdigit()):
         raise CommandRefused(f"version {version!r}: versions are numbers, such as 4; `retouch models list` shows them")
     return version

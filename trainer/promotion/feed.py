@@ -1,4 +1,4 @@
-"""What the topics tell the promoter: online quality and the workers' reports (`reading` reads them)."""
+"""What the promoter observes on topics: online quality and the workers' serving reports. `reading` reads them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.serving import ServingReport
 
 @dataclass(frozen=True)
 class Observations:
-    """What the topics told at one moment."""
+    """What the topics hold at one moment."""
 
     is_current: bool = False
     experiment: UUID | None = None
@@ -24,12 +24,12 @@ class Observations:
 
 class TopicObserver(Protocol):
     def observe(self, experiment: UUID | None) -> Observations:
-        """What is known by now; the cells are of `experiment` from some later call on. Returns at once."""
+        """The newest observations. The cells follow a new `experiment` a little later. Does not block."""
         ...
 
 
-class NoFeed:
-    """Where no broker is."""
+class NoTopics:
+    """The observer without a broker."""
 
     def observe(self, experiment: UUID | None) -> Observations:
         return Observations()

@@ -1,46 +1,45 @@
-"""What an operator may do with versions, by whatever way the wish comes: command line, page, or the promoter itself."""
+"""The operator API: the view of all versions, and the three commands. The running promoter, its HTTP client and `LocalPromoter` implement it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from infra.errors import RetouchError
 from infra.settings import Settings
+from schemas.promotion_view import PromotionView, VersionTransition
 
 
 class CommandRefused(RetouchError):
-    """An operator asked for what the state machine does not allow, or for a version that is not there; the text says what would be right."""
+    """The state machine does not allow the command, or there is no such version; the text says what would be right."""
 
 
 class OperatorApi(Protocol):
-    """Where operators are served. From any method: RetryLater where the registry, or the promoter, does not answer."""
+    """Every method raises RetryLater if the registry, or the promoter, does not answer. Commands return the transition they wrote."""
 
-    def view(self) -> dict[str, Any]:
-        """Everything there is to see, as plain JSON values (`trainer.promotion.view`)."""
+    def view(self) -> PromotionView: ...
+
+    def promote(self, version: str, operator: str, reason: str) -> VersionTransition:
+        """Make `version` champion now. Raises CommandRefused."""
         ...
 
-    def promote(self, version: str, operator: str, reason: str) -> dict[str, Any]:
-        """Make `version` champion now; the transition with its version, as plain JSON values. Raises CommandRefused."""
+    def reject(self, version: str, operator: str, reason: str) -> VersionTransition:
+        """Reject `version` for good. Raises CommandRefused."""
         ...
 
-    def reject(self, version: str, operator: str, reason: str) -> dict[str, Any]:
-        """Give `version` up for good; the transition. Raises CommandRefused."""
-        ...
+    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> VersionTransition:
+        """Make a former champion serve again, the last one if `to` is None, and reject the present one.
 
-    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> dict[str, Any]:
-        """Let a former champion serve again, the last one where `to` is None, and give up the present one; the transition.
-
-        `champion` is the one that whoever asks saw and means to give up. Raises CommandRefused, also where another is champion when it is done.
+        `champion` is the version that the operator saw as champion. Raises CommandRefused, also if another version is champion by then.
         """
         ...
 
 
 def promoter_path(settings: Settings) -> Path:
-    """Where a running promoter says where it listens: {"url", "pid"}."""
+    """Where a running promoter writes its address: {"url", "pid"}."""
     return settings.stack.dir / "promoter.json"
 
 
 def token_path(settings: Settings) -> Path:
-    """The operator token that a promoter makes where the settings have none; readable by its user alone."""
+    """The operator token that a promoter creates if the settings have none; only its user can read it."""
     return settings.stack.dir / "operator-token"

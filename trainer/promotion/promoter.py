@@ -1,7 +1,7 @@
-"""The promoter: one look after another, each of which makes registry and logs agree and then takes at most one step (`machine`).
+"""The promoter: each pass makes registry and histories agree, and then writes at most one transition (`state_machine`).
 
-A step is one tag. Aliases follow it, then events; whoever is killed between two of these leaves something that the next look, in whichever process,
-finds and completes. It runs in one thread, operators' wishes too; only `view` may be asked from others. The caller holds the promoter's lease.
+A transition is one tag. The aliases follow it, then the events. After a kill between two of these, the next pass of any process completes them. All
+methods run in one thread; only `state` may be read from others. The caller holds the promoter's lease.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 from infra.errors import CannotContinue
 from infra.registry.client import RegisteredVersion
@@ -19,24 +19,25 @@ from infra.telemetry.metrics import PROMOTION_TRANSITIONS
 from schemas.gate import GateResult
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import Transition, VersionState
+from schemas.promotion_view import VerdictOutcome, VersionTransition
 from schemas.serving import ServingReport
 from trainer.promotion import state_machine
 from trainer.promotion.announcement import event_of
 from trainer.promotion.feed import Observations, TopicObserver
 from trainer.promotion.state_machine import Findings
-from trainer.promotion.verdict import ExperimentVerdict, VerdictOutcome, canary_verdict, shadow_verdict
+from trainer.promotion.verdict import ExperimentVerdict, canary_verdict, shadow_verdict
 from trainer.promotion.version_history import TransitionWrite, VersionHistories
 
 log = logging.getLogger(__name__)
 
-#: What a worker said longer ago counts no more: it says it again every few seconds.
+#: Maximum age of a worker's report. Workers report every few seconds.
 REPORT_S = 60.0
-#: So long without an answer of its own an experiment says nothing any more. Online quality forgets it after two days, and counts no later answer of it.
+#: An experiment without a counted answer for this long gets no verdict. Online quality drops it after two days and counts no later answer of it.
 UNCOUNTED_S = 129_600.0
 
 
 class PromotionRegistry(Protocol):
-    """What of `infra.registry.client.Registry` is needed."""
+    """The methods of `infra.registry.client.Registry` that the promoter uses."""
 
     def versions(self) -> list[RegisteredVersion]: ...
     def get(self, version: str) -> RegisteredVersion: ...
@@ -46,25 +47,25 @@ class PromotionRegistry(Protocol):
 
 
 class GateJudge(Protocol):
-    """Who judges versions offline."""
+    """Judges versions offline."""
 
     def judge(self, version: RegisteredVersion | None, champion: RegisteredVersion | None) -> GateResult | None:
-        """What came of judging `version` against `champion`, or None while that goes on. Returns at once; whatever else was being judged is stopped."""
+        """The result of judging `version` against `champion`, or None until there is one. Does not block. Stops any other judging."""
         ...
 
 
 @dataclass(frozen=True)
 class PromoterState:
-    """What the last look saw."""
+    """What the last pass read."""
 
     histories: VersionHistories
-    seen: Observations = field(default_factory=Observations)
+    observations: Observations = field(default_factory=Observations)
     verdict: ExperimentVerdict | None = None
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 class Promoter:
-    """Holds no state that the registry does not hold too, but for which events went out."""
+    """Its state can be rebuilt from the registry, except for which events were published."""
 
     def __init__(
         self,
@@ -79,48 +80,52 @@ class Promoter:
         self._registry, self._promotion, self._feed, self._gates = registry, promotion, feed, gates
         self._announce, self._clock = announce, clock
         self._announced: dict[str, int] = {}
-        self._unread: dict[str, str] = {}  # versions whose log cannot be read, and why; said when that changes
+        self._unreadable: dict[str, str] = {}  # versions whose history cannot be read, with the reason; logged when it changes
         self.state: PromoterState | None = None
 
     def reconcile(self) -> bool:
-        """Whether a step was taken: then there may be another. Raises RetryLater where the registry does not answer, CannotContinue for a second writer."""
+        """One pass; whether it wrote a transition, so that another may follow.
+
+        Raises RetryLater if the registry does not answer, CannotContinue if another process writes.
+        """
         histories = self._settle(self._read())
         now = self._clock()
-        seen = self._feed.observe(histories.experiment)
-        verdict = verdict_of(histories, seen, self._promotion, now)
-        self.state = PromoterState(histories, seen, verdict)
-        judged = state_machine.to_judge(histories)
-        result = self._gates.judge(judged, histories.champion)
-        gate = (judged.version, result) if judged and result else None
-        findings = Findings(gate, verdict, refusals(histories, seen.reports, now), uncounted_s(histories, seen, verdict, now))
-        step = state_machine.advance(histories, findings, self._promotion, now)
-        if step:
-            self._apply(histories, step)
-        return step is not None
+        observations = self._feed.observe(histories.experiment)
+        verdict = verdict_of(histories, observations, self._promotion, now)
+        self.state = PromoterState(histories, observations, verdict)
+        candidate = state_machine.to_judge(histories)
+        result = self._gates.judge(candidate, histories.champion)
+        gate = (candidate.version, result) if candidate and result else None
+        refused = refusals(histories, observations.reports, now)
+        findings = Findings(gate, verdict, refused, uncounted_s(histories, observations, verdict, now))
+        write = state_machine.advance(histories, findings, self._promotion, now)
+        if write:
+            self._apply(histories, write)
+        return write is not None
 
-    def execute(self, wish: Callable[[VersionHistories, datetime], TransitionWrite]) -> dict[str, Any]:
-        """Do what an operator asks (`wishes`) and return the transition as plain JSON values. Raises Refused, and what `look` raises."""
+    def execute(self, command: Callable[[VersionHistories, datetime], TransitionWrite]) -> VersionTransition:
+        """Execute an operator command (`operator_commands`). Raises CommandRefused, and what `reconcile` raises."""
         histories = self._settle(self._read())
-        step = wish(histories, self._clock())
-        self._apply(histories, step)
-        return {"version": step.version, **step.transition.model_dump(mode="json")}
+        write = command(histories, self._clock())
+        self._apply(histories, write)
+        return VersionTransition.of(write.version, write.transition)
 
     def _read(self) -> VersionHistories:
         versions = self._registry.versions()
-        unread = {version.version: reason for version in versions if (reason := version.unreadable)}
-        if unread != self._unread:
-            log.warning("versions whose log cannot be read wait", extra={"reasons": unread})
-        self._unread = unread
+        reasons = {version.version: reason for version in versions if (reason := version.unreadable)}
+        if reasons != self._unreadable:
+            log.warning("versions with an unreadable history wait", extra={"reasons": reasons})
+        self._unreadable = reasons
         return VersionHistories.of(versions)
 
-    def _apply(self, histories: VersionHistories, step: TransitionWrite) -> None:
-        histories = self._settle(self._write(histories, step))
+    def _apply(self, histories: VersionHistories, write: TransitionWrite) -> None:
+        histories = self._settle(self._write(histories, write))
         self.state = replace(self.state, histories=histories, verdict=None, at=datetime.now(UTC)) if self.state else PromoterState(histories)
 
     def _settle(self, histories: VersionHistories) -> VersionHistories:
-        """Registry and logs agree afterwards, and every transition is announced."""
-        while step := state_machine.settle(histories, self._clock()):
-            histories = self._write(histories, step)
+        """Make registry and histories agree, and announce every transition."""
+        while write := state_machine.settle(histories, self._clock()):
+            histories = self._write(histories, write)
         histories = self._move_aliases(histories)
         for version in histories.versions:
             for transition in version.transitions[self._announced.get(version.version, 0) :]:
@@ -128,52 +133,52 @@ class Promoter:
             self._announced[version.version] = len(version.transitions)
         return histories
 
-    def _write(self, histories: VersionHistories, step: TransitionWrite) -> VersionHistories:
-        for name in (step.version, step.transition.replaces):
-            known = histories.get(name) if name else None
-            if known and self._registry.get(known.version).transitions != known.transitions:
-                raise CannotContinue(f"the log of version {known.version} changed under our hands: only one promoter may run")
-        self._registry.record(step.version, step.transition)
-        taken = step.transition
-        told = {"version": step.version, "before": taken.before, "after": taken.after, "seq": taken.seq, "actor": taken.actor, "reason": taken.reason}
-        log.info("transition", extra=told)
-        PROMOTION_TRANSITIONS.add(after=taken.after.value)
-        return histories.replacing(self._registry.get(step.version))
+    def _write(self, histories: VersionHistories, write: TransitionWrite) -> VersionHistories:
+        transition = write.transition
+        for number in (write.version, transition.replaces):
+            read = histories.get(number) if number else None
+            if read and self._registry.get(read.version).transitions != read.transitions:
+                raise CannotContinue(f"the history of version {read.version} was changed by another process: only one promoter may run")
+        self._registry.record(write.version, transition)
+        facts = transition.model_dump(include={"before", "after", "seq", "actor", "reason"})
+        log.info("transition", extra={"version": write.version, **facts})
+        PROMOTION_TRANSITIONS.add(after=transition.after.value)
+        return histories.replacing(self._registry.get(write.version))
 
     def _move_aliases(self, histories: VersionHistories) -> VersionHistories:
-        """Aliases follow the logs; the champion's first, so that there is always one."""
-        meant = {Alias.CHAMPION: histories.champion, Alias.CHALLENGER: histories.challenger}
-        for alias, version in meant.items():
-            named = [found.version for found in histories.versions if alias in found.aliases]
-            if version is not None and named != [version.version]:
-                self._registry.point(alias, version.version)
-                log.info("alias moved", extra={"alias": str(alias), "version": version.version})
-            elif version is None and named and alias is Alias.CHALLENGER:
+        """Aliases follow the histories; the champion's first, so that there always is one."""
+        targets = {Alias.CHAMPION: histories.champion, Alias.CHALLENGER: histories.challenger}
+        for alias, target in targets.items():
+            named = [version.version for version in histories.versions if alias in version.aliases]
+            if target is not None and named != [target.version]:
+                self._registry.point(alias, target.version)
+                log.info("alias moved", extra={"alias": str(alias), "version": target.version})
+            elif target is None and named and alias is Alias.CHALLENGER:
                 self._registry.unpoint(alias)
                 log.info("alias removed", extra={"alias": str(alias), "version": named[0]})
-        return histories.naming(meant)
+        return histories.with_aliases(targets)
 
 
-def verdict_of(histories: VersionHistories, seen: Observations, promotion: PromotionSettings, now: datetime) -> ExperimentVerdict | None:
-    """About the version that is tried; None where none is, where no figures could tell, and where they are not current.
+def verdict_of(histories: VersionHistories, observations: Observations, promotion: PromotionSettings, now: datetime) -> ExperimentVerdict | None:
+    """The verdict about the challenger. None without a challenger, without figures that could decide, or if they are not current.
 
-    Its time runs as far as answers are counted, its own or others': while nobody asks, or nobody counts, no time is up.
+    The experiment's time runs until the newest counted answer of any version: without traffic, or while `quality` is down, no time limit is reached.
     """
     version = histories.challenger
-    if version is None or not seen.is_current or histories.experiment is None or seen.experiment != histories.experiment:
+    if version is None or not observations.is_current or histories.experiment is None or observations.experiment != histories.experiment:
         return None
     last = version.transitions[-1]
-    counted_to = max((cell.ended_at for cell in (*seen.cells, *seen.windows)), default=last.at)
+    counted_to = max((cell.ended_at for cell in (*observations.cells, *observations.windows)), default=last.at)
     since_s = max(0.0, (min(now, counted_to) - last.at).total_seconds())
     if last.after is VersionState.SHADOW:
-        return shadow_verdict(seen.cells, promotion, since_s)
-    return canary_verdict(seen.cells, promotion, since_s) if last.share > 0 else None
+        return shadow_verdict(observations.cells, promotion, since_s)
+    return canary_verdict(observations.cells, promotion, since_s) if last.share > 0 else None
 
 
-def uncounted_s(histories: VersionHistories, seen: Observations, verdict: ExperimentVerdict | None, now: datetime) -> float | None:
-    """How long no answer of the challenger's experiment has been counted, where that is too long for a verdict; else None.
+def uncounted_s(histories: VersionHistories, observations: Observations, verdict: ExperimentVerdict | None, now: datetime) -> float | None:
+    """Seconds since an answer of the challenger's experiment was counted, if that is too long for a verdict; else None.
 
-    In shadow that can wait for somebody's answers to be counted, since nobody is shown anything. What was decided by figures stays so.
+    In shadow this waits until other answers are counted, since users see no shadow answer. A verdict that figures have decided stays.
     """
     version = histories.challenger
     if version is None or verdict is None:
@@ -181,22 +186,22 @@ def uncounted_s(histories: VersionHistories, seen: Observations, verdict: Experi
     last = version.transitions[-1]
     if last.after is not VersionState.APPROVAL and verdict.outcome not in (VerdictOutcome.RUNNING, VerdictOutcome.INCONCLUSIVE):
         return None
-    if last.after is VersionState.SHADOW and not seen.windows:
+    if last.after is VersionState.SHADOW and not observations.windows:
         return None
-    quiet_s = (now - max([last.at, *(cell.ended_at for cell in seen.cells)])).total_seconds()
-    never_counted = not seen.cells and verdict.outcome is VerdictOutcome.INCONCLUSIVE
+    quiet_s = (now - max([last.at, *(cell.ended_at for cell in observations.cells)])).total_seconds()
+    never_counted = not observations.cells and verdict.outcome is VerdictOutcome.INCONCLUSIVE
     return quiet_s if quiet_s > UNCOUNTED_S or never_counted else None
 
 
 def refusals(histories: VersionHistories, reports: Sequence[ServingReport], now: datetime) -> Mapping[str, str]:
-    """Versions that a worker does not serve now, by its own word of late, with its reason. What it said of other files under the same number is no word."""
-    told: dict[str, str] = {}
+    """Versions that a worker refuses, with its reason. Ignores old reports, and refusals of other files under the same number."""
+    reasons: dict[str, str] = {}
     for report in reports:
         for refusal in report.refused:
             version = histories.get(refusal.model.version)
             if version is None or version.digest != refusal.model.digest or not version.transitions:
                 continue
             since = (version.transitions[-1].at, now - timedelta(seconds=REPORT_S))
-            if report.at >= max(at for at in since if at <= now):  # a clock set right leaves steps ahead of now
-                told.setdefault(version.version, f"{refusal.reason} ({report.worker})")
-    return told
+            if report.at >= max(at for at in since if at <= now):  # after a clock is set back, transitions can lie in the future
+                reasons.setdefault(version.version, f"{refusal.reason} ({report.worker})")
+    return reasons

@@ -1,4 +1,4 @@
-"""The promoter as a service: one thread looks every `promotion.poll_s` and does what operators ask in between; the page's threads only hand wishes over."""
+"""The promoter service: one thread runs a pass every `promotion.poll_s` and executes operator commands in between; the server's threads queue them."""
 
 from __future__ import annotations
 
@@ -8,64 +8,66 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from concurrent.futures import TimeoutError as Late
-from datetime import datetime
+from concurrent.futures import TimeoutError as FutureTimeout
 from functools import partial
-from typing import Any
 
 from infra.errors import RetryLater
 from infra.settings import Settings
+from schemas.promotion_view import PromotionView, VersionTransition
 from trainer.promotion import operator_commands
 from trainer.promotion.operator_api import CommandRefused
+from trainer.promotion.operator_commands import OperatorCommand
 from trainer.promotion.promoter import Promoter
-from trainer.promotion.version_history import TransitionWrite, VersionHistories
 from trainer.promotion.view import view_of
 
 log = logging.getLogger(__name__)
 
-#: How long an operator waits; the client gives up a little later. And how soon a stop is heeded.
-WAIT_S, HEED_S = 12.0, 0.2
-
-OperatorCommand = Callable[[VersionHistories, datetime], TransitionWrite]
+#: Maximum wait of an operator; the HTTP client waits a little longer.
+WAIT_S = 12.0
+#: Maximum time until a stop is noticed.
+STOP_CHECK_S = 0.2
 
 
 class PromoterService:
-    """`operations.Desk` for the threads that serve operators; `run` is the thread that acts."""
+    """The `OperatorApi` of a running promoter. Its methods may be called from any thread; `run` is the thread that acts."""
 
     def __init__(self, settings: Settings, promoter: Promoter, establish: Callable[[], object], wait_s: float = WAIT_S) -> None:
         """`establish` makes the first champion; it is called until it succeeds."""
         self._settings, self._promoter, self._establish = settings, promoter, establish
         self._wait_s = wait_s
-        self._wishes: queue.Queue[tuple[OperatorCommand, Future[dict[str, Any]]]] = queue.Queue()
+        self._commands: queue.Queue[tuple[OperatorCommand, Future[VersionTransition]]] = queue.Queue()
         self._was_away = False
         self.is_established = threading.Event()
 
-    def view(self) -> dict[str, Any]:
+    def view(self) -> PromotionView:
         if self._promoter.state is None:
-            raise RetryLater("the promoter has not seen the registry yet")
+            raise RetryLater("the promoter has not read the registry yet")
         return view_of(self._promoter.state, self._settings)
 
-    def promote(self, version: str, operator: str, reason: str) -> dict[str, Any]:
-        return self._ask(partial(operator_commands.promote, version=version, operator=operator, reason=reason))
+    def promote(self, version: str, operator: str, reason: str) -> VersionTransition:
+        return self._submit(partial(operator_commands.promote, version=version, operator=operator, reason=reason))
 
-    def reject(self, version: str, operator: str, reason: str) -> dict[str, Any]:
-        return self._ask(partial(operator_commands.reject, version=version, operator=operator, reason=reason))
+    def reject(self, version: str, operator: str, reason: str) -> VersionTransition:
+        return self._submit(partial(operator_commands.reject, version=version, operator=operator, reason=reason))
 
-    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> dict[str, Any]:
-        return self._ask(partial(operator_commands.rollback, to=to, champion=champion, operator=operator, reason=reason))
+    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> VersionTransition:
+        return self._submit(partial(operator_commands.rollback, to=to, champion=champion, operator=operator, reason=reason))
 
     def run(self, stop: threading.Event, ready: Callable[[], None]) -> None:
-        """Until `stop`; calls `ready` after the first look. A registry that is away is waited for, and said once. Raises CannotContinue for a second writer."""
-        while not stop.is_set():
-            pause_s = self._look(ready)
-            self._heed(stop, pause_s)
+        """Run until `stop`; calls `ready` after the first pass. Waits for a registry that is away, and logs it once.
 
-    def _look(self, ready: Callable[[], None]) -> float:
-        """Look once; for how long nothing is to be done."""
+        Raises CannotContinue if another process writes.
+        """
+        while not stop.is_set():
+            pause_s = self._reconcile(ready)
+            self._execute_commands(stop, pause_s)
+
+    def _reconcile(self, ready: Callable[[], None]) -> float:
+        """One pass; returns the seconds until the next one."""
         try:
             if not self.is_established.is_set():
                 self._establish()
-            took_a_step = self._promoter.reconcile()
+            has_written = self._promoter.reconcile()
         except RetryLater as error:
             if not self._was_away:
                 log.warning("the registry is away", extra={"reason": str(error)})
@@ -77,35 +79,35 @@ class PromoterService:
         if not self.is_established.is_set():
             self.is_established.set()
             ready()
-        return 0.0 if took_a_step else self._settings.promotion.poll_s
+        return 0.0 if has_written else self._settings.promotion.poll_s
 
-    def _heed(self, stop: threading.Event, pause_s: float) -> None:
-        """Do what operators ask until `pause_s` is over."""
+    def _execute_commands(self, stop: threading.Event, pause_s: float) -> None:
+        """Execute queued commands until `pause_s` is over."""
         deadline = time.monotonic() + pause_s
         while not stop.is_set():
             try:
-                wish, answer = self._wishes.get(timeout=max(0.0, min(HEED_S, deadline - time.monotonic())))
+                command, reply = self._commands.get(timeout=max(0.0, min(STOP_CHECK_S, deadline - time.monotonic())))
             except queue.Empty:
                 if time.monotonic() >= deadline:
                     return
                 continue
-            if answer.set_running_or_notify_cancel():
-                self._obey(wish, answer)
+            if reply.set_running_or_notify_cancel():
+                self._execute(command, reply)
 
-    def _obey(self, wish: OperatorCommand, answer: Future[dict[str, Any]]) -> None:
+    def _execute(self, command: OperatorCommand, reply: Future[VersionTransition]) -> None:
         try:
-            answer.set_result(self._promoter.execute(wish))
+            reply.set_result(self._promoter.execute(command))
         except (CommandRefused, RetryLater) as error:
-            answer.set_exception(error)
+            reply.set_exception(error)
         except Exception as error:
-            answer.set_exception(error)
+            reply.set_exception(error)
             raise
 
-    def _ask(self, wish: OperatorCommand) -> dict[str, Any]:
-        answer: Future[dict[str, Any]] = Future()
-        self._wishes.put((wish, answer))
+    def _submit(self, command: OperatorCommand) -> VersionTransition:
+        reply: Future[VersionTransition] = Future()
+        self._commands.put((command, reply))
         try:
-            return answer.result(self._wait_s)
-        except Late:
-            answer.cancel()
-            raise RetryLater(f"the registry did not answer within {self._wait_s:.0f} s: look at the version before asking again") from None
+            return reply.result(self._wait_s)
+        except FutureTimeout:
+            reply.cancel()
+            raise RetryLater(f"the registry did not answer within {self._wait_s:.0f} s: look at the version before you try again") from None

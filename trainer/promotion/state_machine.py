@@ -1,7 +1,7 @@
-"""The state machine: from the logs and what was found out to the next write, or none. Pure; `promoter` does the writing.
+"""The state machine: from histories and findings to the next registry write, or none. No I/O; `promoter` writes.
 
-What must be so whoever asks comes first (`settle`): a champion that was replaced has that in its own log, and nobody is tried whose comparison was with
-another champion. Then what was found out is acted upon (`advance`), one step at a time. What operators ask stands in `wishes`.
+`settle` comes first: it completes the history of a replaced champion, and voids comparisons with a former champion. Then `advance` acts on the findings,
+one transition at a time. `operator_commands` holds what operators ask for.
 """
 
 from __future__ import annotations
@@ -17,54 +17,56 @@ from schemas.gate import GateResult
 from schemas.ids import derive
 from schemas.model_events import Alias
 from schemas.promotion import CHALLENGING, VersionState
-from trainer.promotion.verdict import ExperimentVerdict, VerdictOutcome
+from schemas.promotion_view import VerdictOutcome
+from trainer.promotion.verdict import ExperimentVerdict
 from trainer.promotion.version_history import TransitionWrite, VersionHistories
 
-#: Who acts where no person does.
+#: Actor of a transition that no person asked for.
 ACTOR = "promoter"
-#: So often a version whose answers nobody counted is tried anew.
+#: Maximum number of new experiments for a version whose answers are not counted.
 TRIES = 3
 ADOPTED = "serves already; from before transitions were recorded"
-#: The way to the champion, in order.
-WAY = (VersionState.GATED, VersionState.SHADOW, VersionState.CANARY, VersionState.APPROVAL, VersionState.CHAMPION)
+#: The stages up to the champion, in order.
+STAGES = (VersionState.GATED, VersionState.SHADOW, VersionState.CANARY, VersionState.APPROVAL, VersionState.CHAMPION)
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What is known at one look besides the logs."""
+    """Input of one pass besides the histories."""
 
-    gate: tuple[str, GateResult] | None = None  # the version that was judged against the champion of now, and how it went
-    verdict: ExperimentVerdict | None = None  # about the challenger, where figures are current
-    refused: Mapping[str, str] = field(default_factory=dict)  # versions that a worker would not serve, with its reason
-    uncounted_s: float | None = None  # for so long nobody counted an answer of the challenger's experiment: too long for a verdict
+    gate: tuple[str, GateResult] | None = None  # the version judged against the present champion, and the result
+    verdict: ExperimentVerdict | None = None  # about the challenger; None if figures are not current
+    refused: Mapping[str, str] = field(default_factory=dict)  # versions that a worker refuses, with its reason
+    uncounted_s: float | None = None  # seconds since an answer of the experiment was counted, if too long for a verdict
 
 
 def settle(histories: VersionHistories, now: datetime) -> TransitionWrite | None:
-    """The next write that makes the logs agree with one another, or None: they do."""
+    """The next write that makes the histories agree with one another, or None if they do."""
     for version in histories.versions:
         if version.state is VersionState.CHAMPION and version is not histories.champion:
-            handover, by = histories.successor(version)
+            handover, successor = histories.successor(version)
             how = "rolled back, in favour of" if handover.rolls_back else "gave way to"
-            return histories.transition(version, histories.state(version), handover.actor, f"{how} version {by.version}: {handover.reason}", now)
+            reason = f"{how} version {successor.version}: {handover.reason}"
+            return histories.transition(version, histories.state(version), handover.actor, reason, now)
     if histories.champion is None:
         aliased = next((version for version in histories.versions if Alias.CHAMPION in version.aliases), None)
         return first_champion(histories, aliased, ACTOR, ADOPTED, now) if aliased else None
     for version in histories.versions:
         if version.state in (VersionState.GATED, *CHALLENGING) and histories.is_stale(version):
-            reason = f"was compared with a champion that gave way; now it is version {histories.champion.version}"
+            reason = f"was compared with a former champion; now it is version {histories.champion.version}"
             return histories.transition(version, VersionState.REGISTERED, ACTOR, reason, now)
     return None
 
 
 def first_champion(histories: VersionHistories, version: RegisteredVersion, actor: str, reason: str, now: datetime) -> TransitionWrite | None:
-    """The next write on the way of the very first champion, which is compared with nobody."""
+    """The next write that makes `version` the very first champion, which is not compared with another."""
     if version.state is VersionState.REGISTERED:
         return histories.transition(version, VersionState.GATED, actor, reason, now)
     return histories.transition(version, VersionState.CHAMPION, actor, reason, now) if version.state is VersionState.GATED else None
 
 
 def to_judge(histories: VersionHistories) -> RegisteredVersion | None:
-    """The version whose gate is next: the oldest that nobody judged. Those older than the first champion are from before, and left alone."""
+    """The oldest registered version, which is next at the gate. Versions older than the first champion are never judged."""
     if not histories.handovers:
         return None
     first = int(histories.handovers[0][1].version)
@@ -72,78 +74,76 @@ def to_judge(histories: VersionHistories) -> RegisteredVersion | None:
 
 
 def advance(histories: VersionHistories, findings: Findings, promotion: PromotionSettings, now: datetime) -> TransitionWrite | None:
-    """The next step on settled logs, or None. Harm comes before everything that could wait."""
+    """The next write on settled histories, or None. Harm comes before everything that can wait."""
     if histories.champion is None:
         return None
     return (
-        _refused_champion(histories, findings, promotion, now)
-        or _tried(histories, findings, promotion, now)
-        or _judged(histories, findings, now)
-        or _begun(histories, promotion, now)
+        _roll_back_refused(histories, findings, promotion, now)
+        or _advance_challenger(histories, findings, promotion, now)
+        or _apply_gate(histories, findings, now)
+        or _start_next(histories, promotion, now)
     )
 
 
 def promote(histories: VersionHistories, version: RegisteredVersion, actor: str, reason: str, now: datetime, **facts: Any) -> TransitionWrite:
-    """The one write that makes `version` champion and retires, or with `rolls_back=True` rejects, the present one."""
+    """The one write that makes `version` champion and retires the present champion; with `rolls_back=True` it rejects the present one."""
     assert histories.champion is not None
     return histories.transition(version, VersionState.CHAMPION, actor, reason, now, replaces=histories.champion.version, **facts)
 
 
 def stage_after(state: VersionState, promotion: PromotionSettings) -> VersionState:
-    """The next stage on the way that the settings do not leave out."""
-    left_out = {
+    """The next stage that the settings do not leave out."""
+    is_left_out = {
         VersionState.SHADOW: promotion.shadow_answers == 0,
         VersionState.CANARY: promotion.canary_answers == 0,
         VersionState.APPROVAL: promotion.approval == "automatic",
     }
-    return next(stage for stage in WAY[WAY.index(state) + 1 :] if not left_out.get(stage))
+    return next(stage for stage in STAGES[STAGES.index(state) + 1 :] if not is_left_out.get(stage))
 
 
-def _refused_champion(histories: VersionHistories, findings: Findings, promotion: PromotionSettings, now: datetime) -> TransitionWrite | None:
+def _roll_back_refused(histories: VersionHistories, findings: Findings, promotion: PromotionSettings, now: datetime) -> TransitionWrite | None:
     champion = histories.champion
     if champion is None or champion.version not in findings.refused or not promotion.rollback_on_refusal:
         return None
-    sound = next((version for version in histories.former if version.version not in findings.refused), None)
-    reason = f"a worker does not serve version {champion.version}: {findings.refused[champion.version]}"
-    return promote(histories, sound, ACTOR, reason, now, rolls_back=True) if sound else None
+    target = next((version for version in histories.former if version.version not in findings.refused), None)
+    reason = f"a worker refuses version {champion.version}: {findings.refused[champion.version]}"
+    return promote(histories, target, ACTOR, reason, now, rolls_back=True) if target else None
 
 
-def _tried(histories: VersionHistories, findings: Findings, promotion: PromotionSettings, now: datetime) -> TransitionWrite | None:
-    """What follows for the version that is tried on users."""
+def _advance_challenger(histories: VersionHistories, findings: Findings, promotion: PromotionSettings, now: datetime) -> TransitionWrite | None:
     version = histories.challenger
     if version is None:
         return None
     if version.version in findings.refused:
-        return histories.transition(version, VersionState.REJECTED, ACTOR, f"a worker does not serve it: {findings.refused[version.version]}", now)
+        return histories.transition(version, VersionState.REJECTED, ACTOR, f"a worker refuses it: {findings.refused[version.version]}", now)
     verdict = findings.verdict
     facts = {"evidence": verdict.evidence} if verdict else {}
     if verdict and verdict.outcome is VerdictOutcome.HARMFUL:
         return histories.transition(version, VersionState.REJECTED, ACTOR, verdict.reason, now, **facts)
     if findings.uncounted_s is not None:
-        return _uncounted(histories, version, findings.uncounted_s, now)
+        return _retry_uncounted(histories, version, findings.uncounted_s, now)
     if version.state is VersionState.APPROVAL:
         is_better = verdict is not None and verdict.outcome is VerdictOutcome.BETTER
-        never_tried = not version.transitions[-1].share and not promotion.canary_answers  # the settings want no figures, so none will come
-        if promotion.approval == "person" or not (is_better or never_tried):
+        had_no_canary = not version.transitions[-1].share and not promotion.canary_answers  # so no figures will come
+        if promotion.approval == "person" or not (is_better or had_no_canary):
             return None
         return promote(histories, version, ACTOR, "approval is automatic now", now, **facts)
     if verdict is None or verdict.outcome is VerdictOutcome.RUNNING:
         return None
     if verdict.outcome is VerdictOutcome.INCONCLUSIVE:
         return histories.transition(version, VersionState.INCONCLUSIVE, ACTOR, verdict.reason, now, **facts)
-    return _onward(histories, version, promotion, verdict.reason, now, **facts)
+    return _next_stage(histories, version, promotion, verdict.reason, now, **facts)
 
 
-def _uncounted(histories: VersionHistories, version: RegisteredVersion, uncounted_s: float, now: datetime) -> TransitionWrite:
-    """Who cannot be judged is registered again and tried anew, in an experiment that is counted; who was so TRIES times is undecided for good."""
-    before = sum("uncounted_s" in step.evidence for step in version.transitions)
-    after = VersionState.INCONCLUSIVE if before >= TRIES and version.state is not VersionState.APPROVAL else VersionState.REGISTERED
-    reason = f"no answer of its experiment was counted for {uncounted_s / 3600:.1f} hours" + (f"; it was tried anew {before} times" if before else "")
+def _retry_uncounted(histories: VersionHistories, version: RegisteredVersion, uncounted_s: float, now: datetime) -> TransitionWrite:
+    """Back to registered, for a new experiment; after TRIES times inconclusive."""
+    tries = sum("uncounted_s" in step.evidence for step in version.transitions)
+    after = VersionState.INCONCLUSIVE if tries >= TRIES and version.state is not VersionState.APPROVAL else VersionState.REGISTERED
+    reason = f"no answer of its experiment was counted for {uncounted_s / 3600:.1f} hours" + (f"; it was tried anew {tries} times" if tries else "")
     return histories.transition(version, after, ACTOR, reason, now, evidence={"uncounted_s": round(uncounted_s, 1)})
 
 
-def _judged(histories: VersionHistories, findings: Findings, now: datetime) -> TransitionWrite | None:
-    """What follows from the gate."""
+def _apply_gate(histories: VersionHistories, findings: Findings, now: datetime) -> TransitionWrite | None:
     version = to_judge(histories)
     if version is None or findings.gate is None or findings.gate[0] != version.version:
         return None
@@ -152,18 +152,20 @@ def _judged(histories: VersionHistories, findings: Findings, now: datetime) -> T
     return histories.transition(version, after, ACTOR, result.reason, now, evidence=result.evidence, canary_prompts=result.canary_prompts)
 
 
-def _begun(histories: VersionHistories, promotion: PromotionSettings, now: datetime) -> TransitionWrite | None:
-    """The next version's turn, oldest first, where none is tried."""
+def _start_next(histories: VersionHistories, promotion: PromotionSettings, now: datetime) -> TransitionWrite | None:
+    """Start the oldest gated version if there is no challenger."""
     waiting = histories.in_state(VersionState.GATED)
-    return _onward(histories, waiting[0], promotion, "its turn", now) if waiting and histories.challenger is None else None
+    return _next_stage(histories, waiting[0], promotion, "its turn", now) if waiting and histories.challenger is None else None
 
 
-def _onward(histories: VersionHistories, version: RegisteredVersion, promotion: PromotionSettings, reason: str, now: datetime, **facts: Any) -> TransitionWrite:
+def _next_stage(
+    histories: VersionHistories, version: RegisteredVersion, promotion: PromotionSettings, reason: str, now: datetime, **facts: Any
+) -> TransitionWrite:
     stage = stage_after(version.state, promotion)
     if stage is VersionState.CHAMPION:
         return promote(histories, version, ACTOR, reason, now, **facts)
     last = version.transitions[-1]
-    if stage is VersionState.APPROVAL and version.state is VersionState.CANARY:  # the same users go on, and their figures with them
+    if stage is VersionState.APPROVAL and version.state is VersionState.CANARY:  # the same users and their figures go on
         experiment, share = last.experiment, last.share
     else:
         experiment = derive("experiment", version.name, version.version, version.digest, last.seq + 1)

@@ -10,11 +10,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Literal
 
 from infra.settings import PromotionSettings
 from schemas.experiments import Arm
+from schemas.promotion_view import Guardrail, VerdictOutcome
 from schemas.quality import Metric, Moments, Quality
 from trainer.promotion.comparison import ArmSums, RewardDifference, gain
 from trainer.promotion.sequential import Estimate, difference, mean_of, strays
@@ -31,36 +31,11 @@ SPLIT_ALPHA, SPLIT_AFTER_S = 0.001, 60.0
 RATIOS = frozenset({Metric.LATENCY_MS, Metric.LENGTH})
 
 
-class VerdictOutcome(StrEnum):
-    RUNNING = "running"  # not decided yet
-    BETTER = "better"  # than the baseline: canary only
-    HARMFUL = "harmful"
-    PASSED = "passed"  # shadow only: answers enough, and no harm found
-    INCONCLUSIVE = "inconclusive"  # as many answers, or as much time, as there may be
-
-
 @dataclass(frozen=True)
 class ExperimentVerdict:
     outcome: VerdictOutcome
     reason: str  # for people
     evidence: Mapping[str, Any]  # every figure it rests on, as plain JSON values
-
-
-@dataclass(frozen=True)
-class Guardrail:
-    """One metric of the challenger (`canary`) against the champion's (`baseline`), both None without answers.
-
-    `difference`, `low`, `high` and `limit` are differences, for latency and length ratios. Infinite bounds are None.
-    """
-
-    metric: Metric
-    canary: float | None
-    baseline: float | None
-    difference: float | None
-    low: float | None
-    high: float | None
-    limit: float
-    state: Literal["ok", "watching", "tripped"]  # watching: beyond the limit, by what may still be chance
 
 
 def canary_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since_s: float) -> ExperimentVerdict:
@@ -79,7 +54,7 @@ def canary_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since
     evidence = {
         "reward": _reward(found, (low, high), alpha),
         "arms": {Arm.CANARY.value: _arm(canary), Arm.BASELINE.value: _arm(baseline)},
-        "guardrails": [_plain(rail) for rail in rails],
+        "guardrails": [rail.model_dump(mode="json") for rail in rails],
         "uneven": (uneven := since_s >= SPLIT_AFTER_S and strays(*split, SPLIT_ALPHA)),
         "since_s": round(since_s, 1),
     }
@@ -120,7 +95,7 @@ def shadow_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since
     evidence = {
         "gain": {"difference": estimate.value, "low": _finite(low), "high": _finite(high), "alpha": alpha},
         "arms": {Arm.SHADOW.value: _arm(shadow), Arm.CHAMPION.value: _arm(shown)},
-        "guardrails": [_plain(rail) for rail in rails],
+        "guardrails": [rail.model_dump(mode="json") for rail in rails],
         "since_s": round(since_s, 1),
     }
     words = f"gain {_signed(estimate.value, low, high)} over the answers shown, {_counted(scored)}"
@@ -176,9 +151,9 @@ def _latency_ratio(baseline_ms: float, promotion: PromotionSettings) -> float:
 def _rail(metric: Metric, limit: float, one: Moments, other: Moments, min_users: int, alpha: float) -> Guardrail:
     """Answers of `min_users` users of each group are enough: a guardrail is there to be quick, and its error says how little they are."""
     is_ratio = metric in RATIOS
-    means = (one.mean if one.n else None, other.mean if other.n else None)
+    challenger_mean, champion_mean = one.mean if one.n else None, other.mean if other.n else None
     if not one.n or not other.n or (is_ratio and other.mean <= 0):
-        return Guardrail(metric, *means, None, None, None, limit, "ok")
+        return Guardrail(metric=metric, canary=challenger_mean, baseline=champion_mean, limit=limit)
     if is_ratio:  # (one - limit * other) / other, plus the limit: the ratio, with an interval that passes the limit when the difference passes 0
         found, tau = difference(one, other, limit).scaled(1 / other.mean), RATIO_TAU
     else:
@@ -187,7 +162,16 @@ def _rail(metric: Metric, limit: float, one: Moments, other: Moments, min_users:
     low, high = found.bounds(alpha, tau)
     tripped = low > 0 and min(one.users, other.users) >= min_users
     state: Literal["ok", "watching", "tripped"] = "tripped" if tripped else "watching" if found.value > 0 else "ok"
-    return Guardrail(metric, *means, found.value + limit, _finite(low + limit), _finite(high + limit), limit, state)
+    return Guardrail(
+        metric=metric,
+        canary=challenger_mean,
+        baseline=champion_mean,
+        difference=found.value + limit,
+        low=_finite(low + limit),
+        high=_finite(high + limit),
+        limit=limit,
+        state=state,
+    )
 
 
 def _tripped(rails: Sequence[Guardrail]) -> str:
@@ -233,10 +217,6 @@ def _arm(group: ArmSums) -> dict[str, Any]:
     """Figures of one arm by metric, each with its number of answers and users."""
     metrics = {metric.value: {"mean": one.mean, "answers": one.n, "users": one.users} for metric, one in group.whole.metrics.items() if one.n}
     return {"users": _users(group), "metrics": metrics}
-
-
-def _plain(rail: Guardrail) -> dict[str, Any]:
-    return vars(rail) | {"metric": rail.metric.value}
 
 
 def _finite(value: float) -> float | None:

@@ -1,7 +1,7 @@
-"""The logs of all versions, read together: who is champion, who challenges, where each version stands. Pure.
+"""The version histories of all versions, read together: which version is champion, which is challenger, and the state of each. No I/O.
 
-Each version has a log of its own, and a handover is one write into the log of the version that takes over. So the champion is whoever's transition to
-champion is the newest of all, whatever the others' own logs still say; a promoter that finds an old champion's log behind completes it (`machine`).
+Each version has its own history. A change of champion is one write, into the history of the new champion. So the champion is the version with the newest
+transition to champion, even if the former champion's own history does not end yet. The promoter completes that history (`state_machine.settle`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from schemas.promotion import CHALLENGING, REASON_CHARS, TRANSITIONS, Transition
 
 @dataclass(frozen=True)
 class TransitionWrite:
-    """One write: this transition at the end of this version's log."""
+    """One registry write: append this transition to the history of this version."""
 
     version: str
     transition: Transition
@@ -35,34 +35,34 @@ class VersionHistories:
 
     @classmethod
     def of(cls, versions: Iterable[RegisteredVersion]) -> VersionHistories:
-        """Without versions whose log cannot be read: they wait until it is mended, and hold up nobody else.
+        """Leaves out versions with an unreadable history: they wait until it is repaired, and the others go on.
 
-        Raises RetryLater where that could hide who is champion or challenger: where such a version has an alias, or the aliases are behind the logs.
+        Raises RetryLater if such a version could be champion or challenger: if an alias names it, or the aliases lag behind the histories.
         """
-        found = tuple(versions)
-        histories = cls(tuple(version for version in found if not version.unreadable))
-        for version in found:
+        all_versions = tuple(versions)
+        histories = cls(tuple(version for version in all_versions if not version.unreadable))
+        for version in all_versions:
             reason = version.unreadable
             if reason and (version.aliases or not histories.champion or Alias.CHAMPION not in histories.champion.aliases):
                 raise RetryLater(reason)
         return histories
 
-    def get(self, version: str) -> RegisteredVersion | None:
-        return next((found for found in self.versions if found.version == version), None)
+    def get(self, number: str) -> RegisteredVersion | None:
+        return next((version for version in self.versions if version.version == number), None)
 
-    def replacing(self, version: RegisteredVersion) -> VersionHistories:
-        """The same with one version as it was read anew."""
-        return VersionHistories(tuple(version if found.version == version.version else found for found in self.versions))
+    def replacing(self, updated: RegisteredVersion) -> VersionHistories:
+        """A copy in which one version is replaced by a newer reading of it."""
+        return VersionHistories(tuple(updated if version.version == updated.version else version for version in self.versions))
 
-    def naming(self, aliases: Mapping[Alias, RegisteredVersion | None]) -> VersionHistories:
-        """The same with these aliases."""
-        return VersionHistories(tuple(replace(found, aliases=tuple(alias for alias in Alias if aliases[alias] is found)) for found in self.versions))
+    def with_aliases(self, targets: Mapping[Alias, RegisteredVersion | None]) -> VersionHistories:
+        """A copy with these aliases."""
+        return VersionHistories(tuple(replace(version, aliases=tuple(alias for alias in Alias if targets[alias] is version)) for version in self.versions))
 
     @cached_property
     def handovers(self) -> tuple[tuple[Transition, RegisteredVersion], ...]:
         """Every transition to champion, oldest first."""
-        found = [(step, version) for version in self.versions for step in version.transitions if step.after is VersionState.CHAMPION]
-        return tuple(sorted(found, key=lambda handover: (handover[0].at, int(handover[1].version))))
+        handovers = [(step, version) for version in self.versions for step in version.transitions if step.after is VersionState.CHAMPION]
+        return tuple(sorted(handovers, key=lambda handover: (handover[0].at, int(handover[1].version))))
 
     @property
     def champion(self) -> RegisteredVersion | None:
@@ -70,37 +70,37 @@ class VersionHistories:
 
     @property
     def challenger(self) -> RegisteredVersion | None:
-        """The version that is tried on users, at most one."""
+        """The version in shadow, canary or approval; at most one."""
         return next((version for version in self.versions if self.state(version) in CHALLENGING), None)
 
     @property
     def experiment(self) -> UUID | None:
-        """Of the challenger's stage."""
+        """The experiment of the challenger's stage."""
         return self.challenger.transitions[-1].experiment if self.challenger else None
 
     @property
     def former(self) -> tuple[RegisteredVersion, ...]:
-        """Versions that were champion and may be again, the latest first."""
-        found = dict.fromkeys(version.version for _, version in reversed(self.handovers))
-        return tuple(version for name in found if (version := self.get(name)) and self.state(version) is VersionState.RETIRED)
+        """Retired champions, which may serve again, the latest first."""
+        numbers = dict.fromkeys(version.version for _, version in reversed(self.handovers))
+        return tuple(version for number in numbers if (version := self.get(number)) and self.state(version) is VersionState.RETIRED)
 
     @cached_property
     def newest_at(self) -> datetime | None:
         return max((step.at for version in self.versions for step in version.transitions), default=None)
 
     def state(self, version: RegisteredVersion) -> VersionState:
-        """Where a version stands by all logs together."""
+        """The state of a version, derived from all histories together."""
         if version.state is VersionState.CHAMPION and version is not self.champion:
             return VersionState.REJECTED if self.successor(version)[0].rolls_back else VersionState.RETIRED
         return version.state
 
     def successor(self, version: RegisteredVersion) -> tuple[Transition, RegisteredVersion]:
-        """Who took over from a version that was champion, and by which transition."""
-        last = max(place for place, (_, champion) in enumerate(self.handovers) if champion is version)
+        """The version that replaced a former champion, with the transition that did."""
+        last = max(index for index, (_, champion) in enumerate(self.handovers) if champion is version)
         return self.handovers[last + 1]
 
     def is_stale(self, version: RegisteredVersion) -> bool:
-        """Whether a gated version was compared with a champion that has given way since."""
+        """Whether the champion has changed since the version's gate."""
         gated = next((step.at for step in reversed(version.transitions) if step.after is VersionState.GATED), None)
         return gated is not None and bool(self.handovers) and gated < self.handovers[-1][0].at
 
@@ -109,11 +109,12 @@ class VersionHistories:
         return tuple(version for version in self.versions if self.state(version) is state)
 
     def transition(self, version: RegisteredVersion, after: VersionState, actor: str, reason: str, now: datetime, **facts: Any) -> TransitionWrite:
-        """The next transition of a version, stamped later than every other. Raises CannotContinue where the state machine has no such edge."""
+        """The next transition of a version, with a time later than every other. Raises CannotContinue if the state machine has no such transition."""
         before = version.state
         if after not in TRANSITIONS[before]:
             raise CannotContinue(f"{version.name} version {version.version} is {before}: it cannot become {after}")
-        # Clocks are set back at times; the order of handovers must not be.
+        # A clock can be set back; the order of handovers must not change.
         at = now if self.newest_at is None else max(now, self.newest_at + timedelta(microseconds=1))
         seq = len(version.transitions) + 1
-        return TransitionWrite(version.version, Transition(seq=seq, before=before, after=after, at=at, actor=actor, reason=reason[:REASON_CHARS], **facts))
+        transition = Transition(seq=seq, before=before, after=after, at=at, actor=actor, reason=reason[:REASON_CHARS], **facts)
+        return TransitionWrite(version.version, transition)

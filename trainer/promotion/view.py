@@ -1,20 +1,35 @@
-"""What there is to see of promotion, as plain JSON values: for the page, `retouch models` and whoever asks the API.
+"""Builds the promotion view for the page, `retouch models` and the API.
 
-Intervals are mean +- 1.96 standard errors over users, for people to look at; decisions rest on the wider ones of `verdict`, which stay valid however often
-one looks. Rows of `quality` are of the experiment under way, or else of the last hour's windows, in each of which a user counts anew.
+Intervals are mean +- 1.96 standard errors over users, for people to read. Decisions rest on the wider intervals of `verdict`, which hold at every look.
+Rows of `quality` come from the current experiment; without one they come from the windows of the last hour, in each of which a user counts again.
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from infra.registry.client import RegisteredVersion
 from infra.settings import PromotionSettings, Settings
 from schemas.experiments import Arm
+from schemas.promotion import VersionState
+from schemas.promotion_view import (
+    ArmView,
+    ExperimentView,
+    Guardrail,
+    PageTransition,
+    PageVersion,
+    PageView,
+    PromotionView,
+    RewardInterval,
+    RewardView,
+    VerdictOutcome,
+    VerdictView,
+    VersionTransition,
+    VersionView,
+    WindowView,
+)
 from schemas.quality import Metric, Moments, Quality
 from trainer.judge.gate_result import GATE
 from trainer.promotion.promoter import PromoterState
@@ -22,116 +37,132 @@ from trainer.promotion.verdict import guardrails
 from trainer.promotion.version_history import VersionHistories
 
 Z = 1.96
-#: Of all versions' transitions the newest so many are shown together.
+#: Number of transitions, over all versions, in `transitions`.
 NEWEST = 20
+#: The page shows this many of the newest versions; besides them the champion, the challenger and this many former champions.
+SHOWN, FORMER = 60, 5
+
+Key = TypeVar("Key")
 
 
-def view_of(sight: PromoterState, settings: Settings) -> dict[str, Any]:
-    """As the last look saw it: `at` says when, so that whoever shows it can say how old it is while the registry is away."""
-    histories, seen = sight.histories, sight.seen
+def view_of(state: PromoterState, settings: Settings) -> PromotionView:
+    """The view of the promoter's last pass; `at` is the time of that pass."""
+    histories, observations = state.histories, state.observations
     champion, challenger = histories.champion, histories.challenger
-    cells = seen.cells if histories.experiment and seen.experiment == histories.experiment else ()
-    return {
-        "name": settings.registry.model_name,
-        "at": sight.at.isoformat(),
-        "champion": champion.version if champion else None,
-        "challenger": challenger.version if challenger else None,
-        "approval": settings.promotion.approval,
-        "experiment": _experiment(challenger, cells, sight) if challenger else None,
-        "versions": [version_json(histories, version) for version in histories.versions],
-        "quality": _rows(cells or seen.windows),
-        "windows": _windows(seen.windows),
-        "guardrails": _guardrails(cells, settings.promotion),
-        "workers": [report.model_dump(mode="json") for report in seen.reports],
-        "transitions": _newest(histories),
-    }
+    cells = observations.cells if histories.experiment and observations.experiment == histories.experiment else ()
+    return PromotionView(
+        name=settings.registry.model_name,
+        at=state.at,
+        champion=champion.version if champion else None,
+        challenger=challenger.version if challenger else None,
+        approval=settings.promotion.approval,
+        experiment=_experiment(challenger, cells, state) if challenger else None,
+        versions=tuple(version_view(histories, version) for version in histories.versions),
+        quality=_rewards(cells or observations.windows),
+        windows=_windows(observations.windows),
+        guardrails=_guardrails(cells, settings.promotion),
+        workers=tuple(observations.reports),
+        transitions=_newest(histories),
+    )
 
 
-def version_json(histories: VersionHistories, version: RegisteredVersion) -> dict[str, Any]:
-    """One version with its whole log."""
-    return {
-        "version": version.version,
-        "digest": version.digest,
-        "parent": version.parent,
-        "created_at": version.created_at.isoformat(),
-        "state": histories.state(version).value,
-        "aliases": [alias.value for alias in version.aliases],
-        "metrics": dict(version.metrics),
-        "code_version": version.tags.get("code_version"),
-        "dataset_digest": version.dataset.digest if version.dataset else None,
-        "offset_ranges": json.loads(version.dataset.to_json())["ranges"] if version.dataset else {},
-        "tags": {name: value for name, value in version.tags.items() if name != GATE},
-        "transitions": [transition.model_dump(mode="json") for transition in version.transitions],
-    }
+def page_view(view: PromotionView) -> PageView:
+    """The part of the view that the page polls. Its size does not grow with the number of versions; only the newest transitions carry evidence."""
+    former = [version.version for version in view.versions if version.state is VersionState.RETIRED][-FORMER:]
+    shown = {view.champion, view.challenger, *former, *(version.version for version in view.versions[-SHOWN:])}
+    versions = tuple(_page_version(version) for version in view.versions if version.version in shown)
+    return PageView(**(dict(view) | {"versions": versions}))
 
 
-def _experiment(challenger: RegisteredVersion, cells: Sequence[Quality], sight: PromoterState) -> dict[str, Any]:
-    last = challenger.transitions[-1]
-    verdict = {"outcome": sight.verdict.outcome.value, "reason": sight.verdict.reason} if sight.verdict else {"outcome": "running", "reason": "no figures yet"}
-    return {
-        "id": str(last.experiment),
-        "version": challenger.version,
-        "stage": last.after.value,
-        "share": last.share,
-        "since": last.at.isoformat(),
-        "arms": {arm.value: _arm([cell for cell in cells if cell.arm is arm and cell.domain is None]) for arm in Arm if any(cell.arm is arm for cell in cells)},
-        "verdict": verdict,
-    }
+def _page_version(version: VersionView) -> PageVersion:
+    steps = tuple(PageTransition(seq=step.seq, before=step.before, after=step.after, at=step.at, reason=step.reason) for step in version.transitions)
+    return PageVersion(**(dict(version) | {"transitions": steps}))
 
 
-def _arm(cells: Sequence[Quality]) -> dict[str, Any]:
-    reward = _sum(cells)
-    return {"version": cells[-1].version if cells else None, "answers": sum(cell.answers for cell in cells), "scored": reward.n, "users": reward.users}
+def version_view(histories: VersionHistories, version: RegisteredVersion) -> VersionView:
+    """One version with its whole history."""
+    dataset = version.dataset
+    ranges = dataset.ranges if dataset else {}
+    return VersionView(
+        version=version.version,
+        digest=version.digest,
+        parent=version.parent,
+        created_at=version.created_at,
+        state=histories.state(version),
+        aliases=version.aliases,
+        metrics=dict(version.metrics),
+        code_version=version.tags.get("code_version"),
+        dataset_digest=dataset.digest if dataset else None,
+        offset_ranges={topic: {str(partition): span for partition, span in spans.items()} for topic, spans in ranges.items()},
+        tags={name: value for name, value in version.tags.items() if name != GATE},
+        transitions=version.transitions,
+    )
 
 
-def _rows(cells: Iterable[Quality]) -> list[dict[str, Any]]:
-    """The reward by version, arm and domain; domain None is all of them."""
-    grouped = _grouped(cells, lambda cell: (cell.version, cell.arm.value, cell.domain))
-    rows = [{"version": version, "arm": arm, "domain": domain, **_interval(_sum(some))} for (version, arm, domain), some in grouped.items()]
-    return sorted(rows, key=lambda row: (int(row["version"]), row["arm"], row["domain"] or ""))
+def _experiment(challenger: RegisteredVersion, cells: Sequence[Quality], state: PromoterState) -> ExperimentView:
+    last, verdict = challenger.transitions[-1], state.verdict
+    assert last.experiment is not None
+    return ExperimentView(
+        id=last.experiment,
+        version=challenger.version,
+        stage=last.after,
+        share=last.share,
+        since=last.at,
+        arms={arm: _arm([cell for cell in cells if cell.arm is arm and cell.domain is None]) for arm in Arm if any(cell.arm is arm for cell in cells)},
+        verdict=VerdictView(outcome=verdict.outcome, reason=verdict.reason)
+        if verdict
+        else VerdictView(outcome=VerdictOutcome.RUNNING, reason="no figures yet"),
+    )
 
 
-def _windows(cells: Iterable[Quality]) -> list[dict[str, Any]]:
+def _arm(cells: Sequence[Quality]) -> ArmView:
+    reward = _reward(cells)
+    return ArmView(version=cells[-1].version if cells else None, answers=sum(cell.answers for cell in cells), scored=reward.n, users=reward.users)
+
+
+def _rewards(cells: Iterable[Quality]) -> tuple[RewardView, ...]:
+    """The reward by version, arm and domain."""
+    groups = _grouped(cells, lambda cell: (int(cell.version), cell.arm.value, cell.domain or "", cell.arm))
+    return tuple(
+        RewardView(version=str(version), arm=arm, domain=domain or None, users=_reward(group).users, **dict(_interval(_reward(group))))
+        for (version, _, domain, arm), group in sorted(groups.items())
+    )
+
+
+def _windows(cells: Iterable[Quality]) -> tuple[WindowView, ...]:
     """The reward by window, version and arm, oldest first."""
     whole = (cell for cell in cells if cell.domain is None)
-    grouped = _grouped(whole, lambda cell: (cell.started_at, cell.ended_at, cell.version, cell.arm.value))
-    rows = []
-    for (started_at, ended_at, version, arm), some in sorted(grouped.items()):
-        found = _interval(_sum(some))
-        del found["users"]
-        rows.append({"version": version, "arm": arm, "started_at": started_at.isoformat(), "ended_at": ended_at.isoformat(), **found})
-    return rows
+    groups = _grouped(whole, lambda cell: (cell.started_at, cell.ended_at, cell.version, cell.arm.value))
+    return tuple(
+        WindowView(version=version, arm=Arm(arm), started_at=started_at, ended_at=ended_at, **dict(_interval(_reward(group))))
+        for (started_at, ended_at, version, arm), group in sorted(groups.items())
+    )
 
 
-def _guardrails(cells: Sequence[Quality], promotion: PromotionSettings) -> list[dict[str, Any]]:
-    return [asdict(rail) | {"metric": rail.metric.value} for rail in guardrails(cells, promotion)] if cells else []
+def _guardrails(cells: Sequence[Quality], promotion: PromotionSettings) -> tuple[Guardrail, ...]:
+    return tuple(guardrails(cells, promotion)) if cells else ()
 
 
-def _newest(histories: VersionHistories) -> list[dict[str, Any]]:
+def _newest(histories: VersionHistories) -> tuple[VersionTransition, ...]:
     steps = [(step, version.version) for version in histories.versions for step in version.transitions]
-    newest = sorted(steps, key=lambda found: (found[0].at, int(found[1])), reverse=True)[:NEWEST]
-    return [{"version": version, **step.model_dump(mode="json")} for step, version in newest]
+    newest = sorted(steps, key=lambda pair: (pair[0].at, int(pair[1])), reverse=True)[:NEWEST]
+    return tuple(VersionTransition.of(version, step) for step, version in newest)
 
 
-def _grouped(cells: Iterable[Quality], key: Any) -> Mapping[Any, list[Quality]]:
-    found: dict[Any, list[Quality]] = {}
+def _grouped(cells: Iterable[Quality], key: Callable[[Quality], Key]) -> Mapping[Key, list[Quality]]:
+    groups: dict[Key, list[Quality]] = {}
     for cell in cells:
-        found.setdefault(key(cell), []).append(cell)
-    return found
+        groups.setdefault(key(cell), []).append(cell)
+    return groups
 
 
-def _sum(cells: Iterable[Quality]) -> Moments:
-    """Of the reward, over partitions."""
+def _reward(cells: Iterable[Quality]) -> Moments:
+    """The reward's sums over partitions."""
     return sum((cell.metrics[Metric.REWARD] for cell in cells if Metric.REWARD in cell.metrics), Moments())
 
 
-def _interval(moments: Moments) -> dict[str, Any]:
+def _interval(moments: Moments) -> RewardInterval:
     half = Z * math.sqrt(moments.variance)
-    known = moments.n > 0 and math.isfinite(half)
-    return {
-        "scored": moments.n,
-        "users": moments.users,
-        "mean": moments.mean if moments.n else None,
-        "low": moments.mean - half if known else None,
-        "high": moments.mean + half if known else None,
-    }
+    is_known = moments.n > 0 and math.isfinite(half)
+    mean = moments.mean
+    return RewardInterval(scored=moments.n, mean=mean if moments.n else None, low=mean - half if is_known else None, high=mean + half if is_known else None)

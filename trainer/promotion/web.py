@@ -1,4 +1,4 @@
-"""Serves the page and its API (`api`) from a thread of the promoter's process."""
+"""Runs the HTTP server of `api` in a thread of the promoter's process."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ log = logging.getLogger(__name__)
 
 START_WITHIN_S, CLOSE_WITHIN_S = 20.0, 5.0
 MAX_CONNECTIONS = 128
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # addresses to listen on, and where this machine then finds it
+#: The loopback address by which this machine reaches a server that listens on all addresses.
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
-def serve(settings: Settings, desk: OperatorApi, stop: threading.Event, request_within_s: float | None = None) -> Server:
-    """Serve at promotion.host and port; returns when requests are answered. Sets `stop` should the server ever end by itself: operators would be locked out.
-    `request_within_s` is how long a connection may stay open without a new request (`connections`).
+def serve(settings: Settings, promoter: OperatorApi, stop: threading.Event, request_within_s: float | None = None) -> Server:
+    """Serve at promotion.host and port; returns once requests are answered. Sets `stop` if the server ends by itself: operators could no longer connect.
 
-    Raises BadSetting where others than this machine could connect and there is no operator token, CannotContinue for a taken port.
+    A connection without a new request for `request_within_s` is closed (`connections`). Raises BadSetting if other machines could connect and there is no
+    operator token, CannotContinue if the port is taken.
     """
     import uvicorn
 
-    from trainer.promotion.connections import REQUEST_WITHIN_S, patient
+    from trainer.promotion.connections import REQUEST_WITHIN_S, time_limited
 
     host, secret = settings.promotion.host, settings.promotion.operator_token
-    here_only = is_loopback(_url(host, 0))
-    if secret is None and not here_only:
-        raise BadSetting(f"promotion.host={host!r}: others could promote: set promotion.operator_token, or 127.0.0.1")
+    is_local = is_loopback(_url(host, 0))
+    if secret is None and not is_local:
+        raise BadSetting(f"promotion.host={host!r}: other machines could promote: set promotion.operator_token, or 127.0.0.1")
     token = secret.get_secret_value() if secret else None
-    app = create_app(desk, token=token, hosts=allowed_hosts(settings), readers_need_token=not here_only)
+    app = create_app(promoter, token=token, hosts=allowed_hosts(settings), readers_need_token=not is_local)
     listening = _listen(host, settings.promotion.port)
     quiet = {"log_config": None, "log_level": "warning", "access_log": False}
     bounds = {"limit_concurrency": MAX_CONNECTIONS, "timeout_graceful_shutdown": 2}
-    protocol = patient(request_within_s or REQUEST_WITHIN_S)
+    protocol = time_limited(request_within_s or REQUEST_WITHIN_S)
     config = uvicorn.Config(app, http=protocol, server_header=False, lifespan="off", ws="none", **quiet, **bounds)
     server = Server(uvicorn.Server(config), listening, stop)
     server.start()
@@ -54,12 +55,12 @@ class Server:
 
     def __init__(self, server: Any, listening: socket.socket, stop: threading.Event) -> None:
         host, port = listening.getsockname()[:2]
-        self.url = _url(EVERYWHERE.get(host, host), port)
+        self.url = _url(LOOPBACK.get(host, host), port)
         self._server, self._listening, self._stop = server, listening, stop
         self._thread = threading.Thread(target=self._run, name="page", daemon=True)
 
     def start(self) -> None:
-        """Raises CannotContinue when it does not come up in time."""
+        """Raises CannotContinue if it does not start in time."""
         self._thread.start()
         deadline = time.monotonic() + START_WITHIN_S
         while not self._server.started:
@@ -67,10 +68,10 @@ class Server:
                 self.close()
                 raise CannotContinue(f"the page could not be served at {self.url}")
             time.sleep(0.01)
-        log.info("page is served", extra={"url": self.url})
+        log.info("the page is served", extra={"url": self.url})
 
     def close(self) -> None:
-        """Finish what is being answered, within a bound. May be called again."""
+        """Finish open requests, within a time limit. May be called again."""
         self._server.should_exit = True
         self._thread.join(CLOSE_WITHIN_S)
         self._listening.close()
@@ -91,9 +92,9 @@ class Server:
 
 
 def allowed_hosts(settings: Settings) -> frozenset[str]:
-    """What a request's `Host` may name: loopback, the bound address, and where operators are told to go (promotion.url)."""
-    told = hostname(urlsplit(settings.promotion.url or "").netloc)
-    return frozenset({"localhost", "127.0.0.1", "::1", settings.promotion.host.lower(), told} - {""})
+    """The names that a request's `Host` may hold: loopback, the bound address, and the host of promotion.url."""
+    public = hostname(urlsplit(settings.promotion.url or "").netloc)
+    return frozenset({"localhost", "127.0.0.1", "::1", settings.promotion.host.lower(), public} - {""})
 
 
 def _url(host: str, port: int) -> str:

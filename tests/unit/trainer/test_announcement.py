@@ -7,7 +7,7 @@ import pytest
 from infra.settings import load
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
-from tests.unit.trainer.promotion.memory import MemoryRegistry
+from tests.support.memory_registry import MemoryRegistry
 from trainer.promotion.announcement import Announcer, event_of
 from trainer.promotion.version_history import VersionHistories
 

@@ -17,9 +17,9 @@ from bench.promotion.scenarios import CanaryScenario, Harm, scenarios
 from infra.errors import BadSetting
 from infra.settings import PromotionSettings
 from schemas.experiments import Arm
+from schemas.promotion_view import VerdictOutcome
 from schemas.quality import Metric
 from trainer.promotion.comparison import ArmSums
-from trainer.promotion.verdict import VerdictOutcome
 
 LOOKS = 12
 PROMOTION = PromotionSettings(canary_answers=800)

@@ -11,7 +11,7 @@ from infra.errors import CannotContinue
 from infra.settings import Settings, load
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
-from tests.unit.trainer.promotion.memory import MemoryRegistry, ProcessKilled
+from tests.support.memory_registry import MemoryRegistry, ProcessKilled
 from trainer.interruption import Interrupted
 from trainer.promotion.bootstrap import ACTOR, SHIPPED, bootstrap, register_shipped
 from trainer.promotion.version_history import VersionHistories

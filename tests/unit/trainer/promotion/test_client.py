@@ -13,7 +13,8 @@ import pytest
 from infra.errors import CannotContinue, RetryLater
 from infra.process.ports import free_port
 from infra.settings import load
-from tests.unit.trainer.promotion.desks import MemoryPromoter, board, nothing
+from schemas.promotion_view import PromotionView
+from tests.support.memory_promoter import MemoryPromoter, empty_view, example_view
 from trainer.promotion.client import PromoterClient
 from trainer.promotion.operator_api import CommandRefused, OperatorApi
 from trainer.promotion.web import serve
@@ -22,30 +23,30 @@ TOKEN = "an operator's token"
 
 
 @pytest.fixture
-def desk() -> MemoryPromoter:
-    return MemoryPromoter(board())
+def promoter() -> MemoryPromoter:
+    return MemoryPromoter(example_view())
 
 
 @pytest.fixture
-def url(desk: MemoryPromoter) -> Iterator[str]:
-    with serve(load(promotion={"operator_token": TOKEN}), desk, threading.Event()) as server:
+def url(promoter: MemoryPromoter) -> Iterator[str]:
+    with serve(load(promotion={"operator_token": TOKEN}), promoter, threading.Event()) as server:
         yield server.url
 
 
-def test_what_the_desk_can_do_can_be_done_over_http(url: str, desk: MemoryPromoter) -> None:
+def test_what_the_desk_can_do_can_be_done_over_http(url: str, promoter: MemoryPromoter) -> None:
     client: OperatorApi = PromoterClient(url + "/", TOKEN)
-    assert client.view() == desk.state
-    assert client.promote("5", "ada", "better")["after"] == "champion"
-    assert client.rollback(None, "5", "ada", "worse after all")["rolls_back"] and desk.state["champion"] == "4"
-    assert client.reject("6", "ada", "")["after"] == "rejected"
-    assert client.rollback("1", "4", "ada", "")["replaces"] == "4"
+    assert client.view() == PromotionView.model_validate(promoter.state)
+    assert client.promote("5", "ada", "better").after == "champion"
+    assert client.rollback(None, "5", "ada", "worse after all").rolls_back and promoter.state["champion"] == "4"
+    assert client.reject("6", "ada", "").after == "rejected"
+    assert client.rollback("1", "4", "ada", "").replaces == "4"
 
 
 def test_what_the_desk_refuses_is_refused_in_its_words(url: str) -> None:
     client = PromoterClient(url, TOKEN)
     with pytest.raises(CommandRefused, match="version 2 is rejected already"):
         client.promote("2", "ada", "")
-    with pytest.raises(CommandRefused, match="3 was confirmed, 4 is at stake"):
+    with pytest.raises(CommandRefused, match="3 was confirmed, but the version is 4"):
         client.rollback(None, "3", "ada", "")
     with pytest.raises(CommandRefused, match="versions are numbers"):
         client.promote("../rollback", "ada", "")
@@ -53,19 +54,19 @@ def test_what_the_desk_refuses_is_refused_in_its_words(url: str) -> None:
 
 def test_with_a_wrong_token_one_can_look_and_is_told_where_the_right_one_is(url: str) -> None:
     client = PromoterClient(url, "wrong")
-    assert client.view()["champion"] == "4"
+    assert client.view().champion == "4"
     with pytest.raises(CannotContinue, match=r"promotion\.operator_token"):
         client.promote("5", "ada", "")
 
 
-def test_without_a_champion_there_is_nothing_to_roll_back(url: str, desk: MemoryPromoter) -> None:
-    desk.state = nothing()
+def test_without_a_champion_there_is_nothing_to_roll_back(url: str, promoter: MemoryPromoter) -> None:
+    promoter.state = empty_view()
     with pytest.raises(CommandRefused, match="nothing to roll back"):
         PromoterClient(url, TOKEN).rollback(None, None, "ada", "")
 
 
-def test_a_registry_that_is_away_can_be_asked_again_later(url: str, desk: MemoryPromoter) -> None:
-    desk.trouble = RetryLater("the registry is away")
+def test_a_registry_that_is_away_can_be_asked_again_later(url: str, promoter: MemoryPromoter) -> None:
+    promoter.trouble = RetryLater("the registry is away")
     with pytest.raises(RetryLater, match="the registry is away"):
         PromoterClient(url, TOKEN).view()
 

@@ -9,7 +9,7 @@ import pytest
 
 from schemas.experiments import Arm
 from schemas.quality import Metric
-from tests.unit.trainer.promotion.answered import ScoredAnswer, cells, scored
+from tests.support.quality_cells import ScoredAnswer, cells, scored
 from trainer.promotion.comparison import ArmSums, RewardDifference, gain
 
 

@@ -9,7 +9,7 @@ import pytest
 from infra.errors import RetryLater
 from infra.settings import Settings, load
 from schemas.promotion import VersionState
-from tests.unit.trainer.promotion.world import PromotionWorld
+from tests.support.promoter_harness import PromoterHarness
 from trainer.promotion import local
 from trainer.promotion.__main__ import with_token
 from trainer.promotion.client import PromoterClient
@@ -37,18 +37,18 @@ def test_who_is_asked_is_the_promoter_that_runs_and_else_nobody_but_the_registry
 
 
 def test_without_a_promoter_a_rollback_gives_up_the_champion_that_was_seen(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = PromotionWorld()
+    harness = PromoterHarness()
     for _ in range(2):
-        world.register()
-        world.inputs.told = {"shadow": "better", "canary": "better"}
-        world.run_until_idle()
-    monkeypatch.setattr(local, "Registry", lambda settings: world.registry)
+        harness.register()
+        harness.inputs.told = {"shadow": "better", "canary": "better"}
+        harness.run_until_idle()
+    monkeypatch.setattr(local, "Registry", lambda settings: harness.registry)
     at = find_promoter(settings)
-    seen = at.view()["champion"]
-    assert at.rollback(None, seen, "ada", "users complain")["replaces"] == seen == "3"
+    seen = at.view().champion
+    assert at.rollback(None, seen, "ada", "users complain").replaces == seen == "3"
     with pytest.raises(CommandRefused, match="version 2 is champion now"):
         at.rollback(None, seen, "ada", "users complain")
-    assert [world.state(name) for name in "123"] == [VersionState.RETIRED, VersionState.CHAMPION, VersionState.REJECTED]
+    assert [harness.state(name) for name in "123"] == [VersionState.RETIRED, VersionState.CHAMPION, VersionState.REJECTED]
 
 
 def test_a_promoter_elsewhere_is_asked_where_the_settings_name_one(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Gate jobs, with judges that print what they are told: `python -m tests.unit.trainer.promotion.judge --version N`."""
+"""Gate jobs, with judges that print what they are told: `python -m tests.support.scripted_judge --version N`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings, load
 from schemas.gate import GateResult
-from tests.unit.trainer.promotion.memory import MemoryRegistry
+from tests.support.memory_registry import MemoryRegistry
 from trainer.judge.gate_result import gate_tag
 from trainer.promotion.jobs import GateJobs
 
@@ -31,7 +31,7 @@ def versions() -> list[RegisteredVersion]:
 
 
 def jobs(settings: Settings, can_judge: bool = True) -> GateJobs:
-    return GateJobs(settings, lambda: can_judge, ("-m", "tests.unit.trainer.promotion.judge"), pauses_s=(0.0,), later_s=0.0)
+    return GateJobs(settings, lambda: can_judge, ("-m", "tests.support.scripted_judge"), pauses_s=(0.0,), later_s=0.0)
 
 
 def judged(gates: GateJobs, version: RegisteredVersion, champion: RegisteredVersion) -> GateResult:

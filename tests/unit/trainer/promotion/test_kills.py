@@ -16,7 +16,7 @@ from lab.promotion.invariants import shape
 from lab.promotion.script import PROMOTION, Told
 from schemas.gate import GateResult
 from schemas.promotion import VersionState
-from tests.unit.trainer.promotion.world import PASSED, PROMPT, PromotionWorld
+from tests.support.promoter_harness import PASSED, PROMPT, PromoterHarness
 from trainer.promotion import operator_commands
 from trainer.promotion.operator_api import CommandRefused
 
@@ -33,14 +33,14 @@ class Promotions(RuleBasedStateMachine):
     def begin(self, approval: str, shadow: bool, canary: bool) -> None:
         left_out = {"shadow_answers": 200 if shadow else 0, "canary_answers": 400 if canary else 0}
         promotion = PROMOTION.model_copy(update={"approval": approval, **left_out})
-        self.calm, self.killed = PromotionWorld(promotion), PromotionWorld(promotion)
-        self.both(lambda world, kill: world.run_until_idle(kill), None)
+        self.calm, self.killed = PromoterHarness(promotion), PromoterHarness(promotion)
+        self.both(lambda harness, kill: harness.run_until_idle(kill), None)
 
-    def both(self, act: Callable[[PromotionWorld, int | None], object], kill_at: int | None) -> None:
+    def both(self, act: Callable[[PromoterHarness, int | None], object], kill_at: int | None) -> None:
         act(self.calm, None)
         act(self.killed, kill_at)
-        for world in (self.calm, self.killed):
-            world.run_until_idle()
+        for harness in (self.calm, self.killed):
+            harness.run_until_idle()
 
     def living(self, which: int) -> str:
         """A version; one in ten is given up already, where there are such."""
@@ -52,42 +52,42 @@ class Promotions(RuleBasedStateMachine):
     @rule(outcome=st.sampled_from(["passed", "passed", "passed", "rejected", "inconclusive", None]), kill_at=KILL_AT)
     def register(self, outcome: Any, kill_at: int | None) -> None:
         gate = None if outcome is None else GateResult(outcome=outcome, reason="said the gate", canary_prompts=(PROMPT,) if outcome == "passed" else ())
-        for world in (self.calm, self.killed):
-            world.inputs.gates = {version.version: PASSED for version in world.registry.versions()} | world.inputs.gates
-            world.register(gate)
-        self.both(lambda world, kill: world.run_until_idle(kill), kill_at)
+        for harness in (self.calm, self.killed):
+            harness.inputs.gates = {version.version: PASSED for version in harness.registry.versions()} | harness.inputs.gates
+            harness.register(gate)
+        self.both(lambda harness, kill: harness.run_until_idle(kill), kill_at)
 
     @rule(kill_at=st.sampled_from([None, *range(25)]))
     def a_good_version_comes(self, kill_at: int | None) -> None:
-        for world in (self.calm, self.killed):
-            world.register()
-            world.inputs.told = {"shadow": "better", "canary": "better"}
-        self.both(lambda world, kill: world.run_until_idle(kill), kill_at)
-        for world in (self.calm, self.killed):
-            world.inputs.told = {}
+        for harness in (self.calm, self.killed):
+            harness.register()
+            harness.inputs.told = {"shadow": "better", "canary": "better"}
+        self.both(lambda harness, kill: harness.run_until_idle(kill), kill_at)
+        for harness in (self.calm, self.killed):
+            harness.inputs.told = {}
 
     @rule(shadow=TOLD, canary=TOLD, kill_at=KILL_AT)
     def users_tell(self, shadow: Told, canary: Told, kill_at: int | None) -> None:
-        for world in (self.calm, self.killed):
-            world.inputs.told = {"shadow": shadow, "canary": canary}
-        self.both(lambda world, kill: world.run_until_idle(kill), kill_at)
-        for world in (self.calm, self.killed):
-            world.inputs.told = {}
+        for harness in (self.calm, self.killed):
+            harness.inputs.told = {"shadow": shadow, "canary": canary}
+        self.both(lambda harness, kill: harness.run_until_idle(kill), kill_at)
+        for harness in (self.calm, self.killed):
+            harness.inputs.told = {}
 
     @rule(kill_at=KILL_AT)
     def time_passes(self, kill_at: int | None) -> None:
-        for world in (self.calm, self.killed):
-            world.inputs.now += timedelta(days=30)
-        self.both(lambda world, kill: world.run_until_idle(kill), kill_at)
+        for harness in (self.calm, self.killed):
+            harness.inputs.now += timedelta(days=30)
+        self.both(lambda harness, kill: harness.run_until_idle(kill), kill_at)
 
     @rule(which=st.integers(0, 99), kill_at=KILL_AT)
     def workers_refuse(self, which: int, kill_at: int | None) -> None:
         name = self.living(which)
-        for world in (self.calm, self.killed):
-            world.inputs.refused = {name}
-        self.both(lambda world, kill: world.run_until_idle(kill), kill_at)
-        for world in (self.calm, self.killed):
-            world.inputs.refused = set()
+        for harness in (self.calm, self.killed):
+            harness.inputs.refused = {name}
+        self.both(lambda harness, kill: harness.run_until_idle(kill), kill_at)
+        for harness in (self.calm, self.killed):
+            harness.inputs.refused = set()
 
     @rule(kind=st.sampled_from(["promote", "promote", "reject", "rollback", "rollback to"]), which=st.integers(0, 99), kill_at=KILL_AT)
     def operator_asks(self, kind: str, which: int, kill_at: int | None) -> None:
@@ -101,17 +101,17 @@ class Promotions(RuleBasedStateMachine):
             "rollback to": partial(operator_commands.rollback, to=name, champion=confirmed),
         }[kind]
 
-        def act(world: PromotionWorld, kill: int | None) -> None:
+        def act(harness: PromoterHarness, kill: int | None) -> None:
             with suppress(CommandRefused):
-                world.execute(partial(wish, operator="ada", reason="because"), kill)
+                harness.execute(partial(wish, operator="ada", reason="because"), kill)
 
         self.both(act, kill_at)
 
     @precondition(lambda self: hasattr(self, "calm"))
     @invariant()
     def both_end_alike(self) -> None:
-        for world in (self.calm, self.killed):
-            world.check_idle()
+        for harness in (self.calm, self.killed):
+            harness.check_idle()
         assert shape(self.killed.histories) == shape(self.calm.histories)
 
 

@@ -16,7 +16,7 @@ from infra.settings import load
 from lab.promotion.script import PROMOTION, ScriptedInputs
 from schemas.model_events import Alias
 from schemas.promotion import Transition, VersionState
-from tests.unit.trainer.promotion.memory import MemoryRegistry
+from tests.support.memory_registry import MemoryRegistry
 from trainer.promotion.operator_api import CommandRefused
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.service import PromoterService
@@ -82,10 +82,10 @@ def until(holds: object) -> None:
 def test_wishes_of_other_threads_are_done_and_seen_at_once(registry: Trouble, tmp_path: Path) -> None:
     with serving(registry, tmp_path) as (service, _):
         registry.register()
-        told = service.reject("2", "ada", "not needed")
-        assert (told["version"], told["after"], told["actor"]) == ("2", "rejected", "ada")
+        reply = service.reject("2", "ada", "not needed")
+        assert (reply.version, reply.after, reply.actor) == ("2", "rejected", "ada")
         view = service.view()
-        assert (view["champion"], view["versions"][1]["state"]) == ("1", VersionState.REJECTED)
+        assert (view.champion, view.versions[1].state) == ("1", VersionState.REJECTED)
         with pytest.raises(CommandRefused, match="rejected already"):
             service.reject("2", "ada", "again")
 
@@ -93,13 +93,13 @@ def test_wishes_of_other_threads_are_done_and_seen_at_once(registry: Trouble, tm
 def test_a_registry_that_is_away_is_waited_for_and_what_was_asked_meanwhile_fails_with_that(registry: Trouble, tmp_path: Path) -> None:
     registry.trouble = RetryLater("the registry is away", after_s=0.02)
     with serving(registry, tmp_path) as (service, _):
-        with pytest.raises(RetryLater, match="not seen the registry yet"):
+        with pytest.raises(RetryLater, match="not read the registry yet"):
             service.view()
         with pytest.raises(RetryLater, match="the registry is away"):
             service.rollback(None, "1", "ada", "users complain")
         registry.trouble = None
         until(service.is_established.is_set)
-        assert service.view()["champion"] == "1"
+        assert service.view().champion == "1"
 
 
 def test_a_second_writer_ends_the_service_and_whoever_asked_is_told(registry: Trouble, tmp_path: Path) -> None:
@@ -114,5 +114,5 @@ def test_a_wish_that_nobody_has_time_for_is_not_done_later(registry: Trouble, tm
     service = PromoterService(load(stack={"dir": tmp_path}, promotion={"poll_s": 0.02}), promoter, lambda: None, wait_s=0.05)
     with pytest.raises(RetryLater, match="did not answer within"):
         service.reject("1", "ada", "x")
-    ((_, answer),) = list(service._wishes.queue)
-    assert answer.cancelled() and not answer.set_running_or_notify_cancel()
+    ((_, reply),) = list(service._commands.queue)
+    assert reply.cancelled() and not reply.set_running_or_notify_cancel()

@@ -9,7 +9,7 @@ import pytest
 from infra.errors import CannotContinue
 from infra.settings import PromotionSettings
 from schemas.promotion import TRANSITIONS, VersionState
-from tests.unit.trainer.promotion.memory import MemoryRegistry
+from tests.support.memory_registry import MemoryRegistry
 from trainer.promotion.state_machine import Findings, advance, stage_after, to_judge
 from trainer.promotion.version_history import VersionHistories
 

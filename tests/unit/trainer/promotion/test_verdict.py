@@ -12,9 +12,10 @@ import pytest
 
 from infra.settings import PromotionSettings
 from schemas.experiments import Arm
+from schemas.promotion_view import VerdictOutcome
 from schemas.quality import Metric, Quality
-from tests.unit.trainer.promotion.answered import ScoredAnswer, cells
-from trainer.promotion.verdict import VerdictOutcome, canary_verdict, guardrails, shadow_verdict
+from tests.support.quality_cells import ScoredAnswer, cells
+from trainer.promotion.verdict import canary_verdict, guardrails, shadow_verdict
 
 PROMOTION = PromotionSettings(shadow_answers=200, canary_answers=2_000)
 USUAL: Mapping[Metric, float] = {Metric.FALLBACK: 0.02, Metric.UNPARSABLE: 0.01, Metric.LATENCY_MS: 400.0, Metric.LENGTH: 1.2, Metric.DRIFT: 0.3}

@@ -17,7 +17,7 @@ from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings, load
 from schemas.model_events import Alias
 from tests.support.file_size_limit import files_up_to
-from tests.unit.trainer.promotion.memory import MemoryRegistry
+from tests.support.memory_registry import MemoryRegistry
 from trainer.interruption import Interrupted
 from trainer.run.report import RunReportFile
 from trainer.run.training_run import run_training

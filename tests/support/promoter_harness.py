@@ -11,7 +11,7 @@ from lab.promotion.script import PROMOTION, ScriptedInputs
 from schemas.gate import GateResult
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import CanaryPrompt, Transition, VersionState
-from tests.unit.trainer.promotion.memory import MemoryRegistry, ProcessKilled
+from tests.support.memory_registry import MemoryRegistry, ProcessKilled
 from trainer.promotion import state_machine
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.version_history import TransitionWrite, VersionHistories
@@ -21,7 +21,7 @@ PASSED = GateResult(outcome="passed", reason="significantly better", evidence={"
 OperatorCommand = Callable[[VersionHistories, datetime], TransitionWrite]
 
 
-class PromotionWorld:
+class PromoterHarness:
     """A registry, what its promoter is told, and the promoter of the present life."""
 
     def __init__(self, promotion: PromotionSettings = PROMOTION) -> None:

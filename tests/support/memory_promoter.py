@@ -11,6 +11,7 @@ from typing import Any
 from infra.errors import RetouchError
 from schemas.ids import derive
 from schemas.promotion import CHALLENGING, VersionState
+from schemas.promotion_view import PromotionView, VersionTransition
 from trainer.promotion.operator_api import CommandRefused
 
 NOW = datetime(2026, 11, 21, 14, 30, 5, tzinfo=UTC)
@@ -26,19 +27,19 @@ class MemoryPromoter:
         self.looks = 0
         self.workers_follow = True
 
-    def view(self) -> dict[str, Any]:
+    def view(self) -> PromotionView:
         self.looks += 1
         if self.trouble:
             raise self.trouble
-        return self.state
+        return PromotionView.model_validate(self.state)
 
-    def promote(self, version: str, operator: str, reason: str) -> dict[str, Any]:
+    def promote(self, version: str, operator: str, reason: str) -> VersionTransition:
         return self._crown(version, operator, reason, rolls_back=False)
 
-    def reject(self, version: str, operator: str, reason: str) -> dict[str, Any]:
+    def reject(self, version: str, operator: str, reason: str) -> VersionTransition:
         return self._step(version, VersionState.REJECTED, operator, reason)
 
-    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> dict[str, Any]:
+    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> VersionTransition:
         if champion != self.state["champion"]:
             raise CommandRefused(f"version {self.state['champion']} is champion now")
         former = [version["version"] for version in self.state["versions"] if version["state"] == VersionState.RETIRED]
@@ -46,7 +47,7 @@ class MemoryPromoter:
             raise CommandRefused("there is no such former champion")
         return self._crown(to or former[-1], operator, reason, rolls_back=True)
 
-    def _crown(self, version: str, operator: str, reason: str, *, rolls_back: bool) -> dict[str, Any]:
+    def _crown(self, version: str, operator: str, reason: str, *, rolls_back: bool) -> VersionTransition:
         before = self.state["champion"]
         made = self._step(version, VersionState.CHAMPION, operator, reason, replaces=before, rolls_back=rolls_back)
         if before:
@@ -56,7 +57,7 @@ class MemoryPromoter:
             told["champion"] = told["champion"] | {"version": version}
         return made
 
-    def _step(self, version: str, after: VersionState, operator: str, reason: str, **facts: Any) -> dict[str, Any]:
+    def _step(self, version: str, after: VersionState, operator: str, reason: str, **facts: Any) -> VersionTransition:
         if self.trouble:
             raise self.trouble
         found = next((known for known in self.state["versions"] if known["version"] == version), None)
@@ -68,7 +69,7 @@ class MemoryPromoter:
         if self.state["challenger"] == version:
             self.state |= {"challenger": None, "experiment": None, "guardrails": []}
         self.state["transitions"].insert(0, {"version": version, **made})
-        return made
+        return VersionTransition.model_validate({"version": version, **made})
 
 
 def step(version: dict[str, Any], after: VersionState, at: datetime, actor: str, reason: str, **facts: Any) -> dict[str, Any]:
@@ -81,13 +82,13 @@ def step(version: dict[str, Any], after: VersionState, at: datetime, actor: str,
     return made
 
 
-def nothing() -> dict[str, Any]:
+def empty_view() -> dict[str, Any]:
     """The view of an empty registry."""
     lists: dict[str, Any] = {name: [] for name in ("versions", "quality", "windows", "guardrails", "workers", "transitions")}
     return {"name": "retouch-reflector", "at": NOW.isoformat(), "champion": None, "challenger": None, "approval": "automatic", "experiment": None, **lists}
 
 
-def board(now: datetime = NOW) -> dict[str, Any]:
+def example_view(now: datetime = NOW) -> dict[str, Any]:
     """Seven versions in every state that people look for."""
 
     def ago(hours: float) -> datetime:
@@ -120,13 +121,13 @@ def board(now: datetime = NOW) -> dict[str, Any]:
     }
     verdict = {"outcome": "running", "reason": "reward +0.014 [-0.009, +0.037] over 840 users: neither better nor worse for certain yet"}
     assert VersionState.CANARY in CHALLENGING
-    return nothing() | {
+    return empty_view() | {
         "at": now.isoformat(),
         "champion": "4",
         "challenger": "5",
         "experiment": {"id": EXPERIMENT, "version": "5", "stage": "canary", "share": 0.1, "since": ago(4.2).isoformat(), "arms": arms, "verdict": verdict},
         "versions": versions,
-        "quality": qualities(),
+        "quality": rewards(),
         "windows": windows(now),
         "guardrails": rails(),
         "workers": [worker(now, number) for number in (1, 2)],
@@ -151,7 +152,7 @@ def version(number: str, created_at: datetime) -> dict[str, Any]:
     }
 
 
-def qualities() -> list[dict[str, Any]]:
+def rewards() -> list[dict[str, Any]]:
     means = {("5", "canary"): (0.812, 1873, 412), ("4", "baseline"): (0.798, 1920, 428), ("4", "champion"): (0.801, 15204, 3390)}
     return [
         {
