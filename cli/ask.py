@@ -10,7 +10,9 @@ from uuid import UUID, uuid4
 from pydantic import ValidationError
 
 from infra.errors import CannotContinue
-from infra.kafka.clients import groupless_consumer, producer, send
+from infra.kafka.clients import producer, send
+from infra.kafka.errors import broker_errors
+from infra.kafka.topic_reader import TopicReader
 from infra.local import running_settings
 from infra.process.command_output import OK, USAGE, complain, show, show_json, show_table
 from infra.settings import Settings
@@ -49,30 +51,16 @@ def ask(settings: Settings, user: str, text: str, domain: str, options: tuple[st
 
 
 def request(settings: Settings, query: Query, timeout_s: float) -> Response:
-    """Send the query and block for its response. Raises CannotContinue if the broker or the response does not come in time.
+    """Send the query and block for its response. Raises RetryLater or CannotContinue if the broker or the response does not come in time.
 
     The reader seeks to the end of `responses` before the query is sent, so it misses no response and reads no old record.
     """
-    from kafka import TopicPartition
-    from kafka.errors import KafkaError
-
-    address = settings.bootstrap_servers()
-    try:
-        consumer = groupless_consumer(settings, "retouch-ask", bootstrap_timeout_ms=int(CONNECT_TIMEOUT_S * 1000))
-        try:
-            partitions = consumer.partitions_for_topic(RESPONSES.name)
-            if not partitions:
-                raise CannotContinue(f"the broker at {address} has no topic {RESPONSES.name}: `retouch topics apply` creates it")
-            assigned = [TopicPartition(RESPONSES.name, number) for number in sorted(partitions)]
-            consumer.assign(assigned)
-            for partition, end in consumer.end_offsets(assigned).items():
-                consumer.seek(partition, end)
-            _send(settings, query)
-            return _await_response(consumer, query.query_id, timeout_s)
-        finally:
-            consumer.close()
-    except KafkaError as error:
-        raise CannotContinue(f"the broker at {address} does not answer ({type(error).__name__}): is it up, and is the address right?") from error
+    with TopicReader(settings, "retouch-ask", timeout_s=CONNECT_TIMEOUT_S) as reader, broker_errors(settings):
+        if not reader.follow(RESPONSES.name, from_end=True):
+            address = settings.bootstrap_servers()
+            raise CannotContinue(f"the broker at {address} has no topic {RESPONSES.name}: `retouch topics apply` creates it")
+        _send(settings, query)
+        return _await_response(reader, query.query_id, timeout_s)
 
 
 def as_data(response: Response) -> dict[str, Any]:
@@ -95,17 +83,16 @@ def _send(settings: Settings, query: Query) -> None:
         sender.close()
 
 
-def _await_response(consumer: Any, query_id: UUID, timeout_s: float) -> Response:
+def _await_response(reader: TopicReader, query_id: UUID, timeout_s: float) -> Response:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
-        for records in consumer.poll(timeout_ms=200).values():
-            for record in records:
-                try:
-                    response, _ = read(Response, record.headers, record.value)
-                except Malformed:
-                    continue  # not ours to handle: the readers of the topic set it aside
-                if response.query_id == query_id:
-                    return response
+        for record in reader.poll(0.2):
+            try:
+                response, _ = read(Response, record.headers, record.value)
+            except Malformed:
+                continue  # not ours to handle: the readers of the topic set it aside
+            if response.query_id == query_id:
+                return response
     raise CannotContinue(f"no response within {timeout_s:g} s: is the stack up (`retouch status`), and are its workers keeping up?")
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from infra.errors import CannotContinue
 from infra.kafka.clients import admin
+from infra.kafka.errors import broker_errors
 from infra.settings import Settings
 from schemas.topics import DEAD_LETTER_SUFFIX, DEAD_LETTERED, FOREVER, MAX_MESSAGE_BYTES, TOPICS, Topic, dead_letter_topic
 
@@ -128,17 +129,12 @@ def _config(topic: Topic) -> dict[str, str]:
 
 @contextmanager
 def _connected(settings: Settings) -> Iterator[Any]:
-    from kafka.errors import KafkaError
-
-    address = settings.bootstrap_servers()
-    try:
+    with broker_errors(settings, CannotContinue):
         client = admin(settings, bootstrap_timeout_ms=TIMEOUT_MS)
         try:
             yield client
         finally:
             client.close()
-    except KafkaError as error:
-        raise CannotContinue(f"the broker at {address} did not do what was asked ({type(error).__name__}): is it up, and is the address right?") from error
 
 
 def _describe(client: Any, settings: Settings) -> Description:

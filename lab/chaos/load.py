@@ -18,6 +18,7 @@ from kafka.errors import KafkaError
 
 from infra.errors import CannotContinue
 from infra.kafka.clients import producer, send
+from infra.kafka.errors import broker_errors
 from infra.settings import Settings
 from lab.chaos.records import LoadClock, SendOutcome, SentLog, SentRecord
 from schemas.feedback import Feedback
@@ -49,7 +50,7 @@ class ChaosLoad:
     """`tell_history`, then `start`, then `stop`. One thread sends; outcomes arrive on the producer's."""
 
     def __init__(self, settings: Settings, ledger: SentLog, clock: LoadClock, seed: int, manners: LoadSize) -> None:
-        self._ledger = ledger
+        self._settings, self._ledger = settings, ledger
         self._clock = clock
         self._seed = seed
         self._manners = manners
@@ -67,10 +68,8 @@ class ChaosLoad:
             past = persona.interactions()
             for interaction in past[: len(past) // 2]:
                 self._send(INTERACTIONS, interaction, interaction.interaction_id)
-        try:
+        with broker_errors(self._settings, CannotContinue, "take the users' histories"):
             self._producer.flush(timeout=FLUSH_S)
-        except KafkaError as error:
-            raise CannotContinue(f"the broker did not take the users' histories: {type(error).__name__}") from error
 
     def start(self) -> None:
         self._thread.start()

@@ -12,6 +12,7 @@ from typing import Any
 
 from infra.errors import CannotContinue
 from infra.kafka.clients import admin
+from infra.kafka.errors import broker_errors
 from infra.settings import Settings
 from schemas.topics import CONTEXTS, DRAFTS, FEEDBACK, INTERACTIONS, MAX_MESSAGE_BYTES, OUTCOMES, RESPONSES, dead_letter_topic
 from streams.app.join_state import CHANGELOG
@@ -37,10 +38,7 @@ def prepare(settings: Settings, *, reread_history: bool) -> int:
     `reread_history` reads `interactions` from the beginning, to fill an empty index. For that it waits until an earlier member of the group is gone,
     a little over the session timeout at most. Raises CannotContinue if a topic is missing or wrong.
     """
-    from kafka.errors import KafkaError
-
-    address = settings.bootstrap_servers()
-    try:
+    with broker_errors(settings, CannotContinue):
         client = admin(settings, "retouch-streams-admin", bootstrap_timeout_ms=TIMEOUT_MS)
         try:
             partitions = _joint_partitions(client)
@@ -50,8 +48,6 @@ def prepare(settings: Settings, *, reread_history: bool) -> int:
             return partitions
         finally:
             client.close()
-    except KafkaError as error:
-        raise CannotContinue(f"the broker at {address} did not do what was asked ({type(error).__name__}): is it up, and is the address right?") from error
 
 
 def _joint_partitions(client: Any) -> int:

@@ -17,6 +17,7 @@ from kafka.errors import KafkaError
 
 from infra.errors import CannotContinue
 from infra.kafka.clients import producer, send
+from infra.kafka.errors import broker_errors
 from infra.process.lifecycle import FAILED, mark_ready
 from infra.settings import Settings
 from infra.telemetry.metrics import QUALITY_RECORDS, QUALITY_REWARD, QualityOutcome
@@ -83,12 +84,10 @@ class Service:
     def tell(self) -> None:
         """Changed cells, then, now and then, the offsets behind them."""
         sent = [self._send(cell) for book in self._rebuilt() for cell in book.take_changed()]
-        try:
+        with broker_errors(self._settings, CannotContinue, f"take {len(sent)} cells of online quality"):
             self._producer.flush(timeout=FLUSH_S)
             for future in sent:
                 future.get(timeout=FLUSH_S)
-        except KafkaError as error:
-            raise CannotContinue(f"the broker did not take {len(sent)} cells of online quality: {type(error).__name__}") from error
         self._told_at = time.monotonic()
         self._show_rewards()
         if self._told_at - self._committed_at >= COMMIT_EVERY_S:
@@ -109,10 +108,8 @@ class Service:
         for number in self._books.keys() - partitions:
             del self._books[number]
         for number in partitions - self._books.keys():
-            try:
+            with broker_errors(self._settings, CannotContinue, f"return the committed offsets of partition {number}"):
                 marks = self._group.marks(number)
-            except KafkaError as error:
-                raise CannotContinue(f"the broker does not say how far partition {number} was read: {type(error).__name__}") from error
             self._books[number] = Book(number, self._settings.registry.model_name, self._quality, marks)
             log.info("partition assigned", extra={"partition": number, "again_to": {topic: mark.read_to for topic, mark in marks.items()}})
         if not self._ready:

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Self
 from uuid import UUID
 
-from kafka.errors import KafkaError
-
 from infra.errors import RetouchError
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
@@ -91,7 +89,7 @@ class TopicFeed:
 
 def _reason(error: Exception) -> str:
     """What brokers and our own errors say; of anything else its kind and place alone, since its words may be of a record."""
-    if isinstance(error, KafkaError | RetouchError | OSError) and str(error):
+    if isinstance(error, RetouchError | OSError) and str(error):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__} at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else type(error).__name__

@@ -9,8 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from kafka.errors import KafkaError
-
 from infra.errors import RetouchError, RetryLater
 from infra.process.file_lock import LockHeld, is_locked
 from infra.process.lifecycle import mark_ready
@@ -63,7 +61,7 @@ def serve(settings: Settings, stop: threading.Event, ensure_champion: EnsureCham
                 _poll_and_run(settings, stop, ensure_champion, registry, watch)
         except Interrupted:
             return
-        except (RetouchError, KafkaError, OSError) as error:
+        except (RetouchError, OSError) as error:
             log.error("trainer cannot look", extra={"reason": str(error)})
             stop.wait(settings.trainer.poll_s)
         except Exception as error:  # the outermost frame: a process that ends here is restarted at once and fails again

@@ -13,8 +13,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from kafka.errors import KafkaError
-
 from infra.checkpoints.verification import checkpoint_digest
 from infra.errors import BadSetting, RetouchError, RetryLater
 from infra.registry.client import RegisteredVersion, Registry
@@ -164,10 +162,10 @@ def _metrics(data: RunReport) -> dict[str, float]:
 
 @contextmanager
 def _retried_later() -> Iterator[None]:
-    """Raises RetryLater for errors of broker, network and disk, which are no fault of the run."""
+    """Raises RetryLater for errors of network and disk, which are no fault of the run."""
     try:
         yield
-    except (KafkaError, OSError) as error:
+    except OSError as error:
         raise RetryLater(f"{type(error).__name__}: {error}") from error
 
 

@@ -8,7 +8,6 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
-from kafka.errors import KafkaError
 
 from infra.errors import BadSetting, CannotContinue, RetryLater
 from infra.process.file_lock import LockHeld
@@ -99,7 +98,7 @@ def test_an_error_that_nobody_foresaw_ends_neither_service_nor_schedule_and_quot
 
 
 def test_a_look_that_fails_forgets_no_attempt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert served(monkeypatch, tmp_path, 4, [None, KafkaError(), OSError("no more files"), None], [None]) == [POLL_S] * 4
+    assert served(monkeypatch, tmp_path, 4, [None, RetryLater("no broker"), OSError("no more files"), None], [None]) == [POLL_S] * 4
 
 
 def test_a_service_beside_a_run_by_hand_looks_again_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
