@@ -21,6 +21,7 @@ from infra.registry.client import Registry
 from infra.settings import Settings
 from schemas.ids import is_held_out
 from schemas.promotion import VersionState
+from schemas.run_report import RunReport, RunStatus
 from schemas.topics import OUTCOMES, consumer_group
 from traffic.lag import GroupLag
 from traffic.plan import Plan as Traffic
@@ -100,12 +101,14 @@ class ClosedLoop:
             self._until(lambda: not trainer.is_running(), steady, lambda: self._note(span, self._stage()))
             steady.finish(PHASE_TIMEOUT_S)
             training = self._training()
-            if training.get("status") != "trained":
-                raise DemoProcessFailed(f"trainer: {training.get('reason', 'it left no report')}; log: {trainer.child.log}")
+            if training is None or training.status is not RunStatus.TRAINED:
+                raise DemoProcessFailed(f"trainer: {training.reason if training else 'it left no report'}; log: {trainer.child.log}")
 
     def _try(self) -> None:
         """The promoter's work: the version is tried on users who say what they would have said, and goes live or does not."""
-        registry, number = Registry(self._stack.settings), self._training()["version"]
+        training = self._training()
+        assert training and training.version  # `_train` has checked it
+        registry, number = Registry(self._stack.settings), training.version
         with self._phase("trial", "the new version is gated, shadows, and answers half of the users") as span:
             flags = ["--in-flight", str(self._plan.trial_in_flight), "--truths", str(self._truths)]
             trial = self._part("trial", "traffic", *self._simulate("trial", *flags))
@@ -165,7 +168,7 @@ class ClosedLoop:
             meanwhile()
             time.sleep(POLL_S)
 
-    def _training(self) -> dict[str, Any]:
+    def _training(self) -> RunReport | None:
         return run_files.latest_training(self._dir)
 
     def _swapped(self) -> set[str]:
@@ -174,7 +177,7 @@ class ClosedLoop:
     def _stage(self) -> str:
         """How far the training run is, for a person."""
         training = self._training()
-        seconds = training.get("seconds", {})
+        seconds = training.seconds if training else {}
         return ", ".join(f"{name} {taken:.0f} s" for name, taken in seconds.items())
 
     def _heldout(self) -> list[str]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,6 +12,7 @@ from uuid import UUID
 from bench.demo.report import RewardPoint, VersionSummary
 from infra.registry.client import RegisteredVersion
 from infra.telemetry.json_logs import json_lines
+from schemas.run_report import RunReport
 from workers.serving.follower import VERSION_SWAPPED
 
 
@@ -43,7 +44,7 @@ class WorkerSwap:
 @dataclass(frozen=True)
 class RunFiles:
     truths: Sequence[Truth] = ()
-    training: Mapping[str, Any] = field(default_factory=dict)  # the trainer's report
+    training: RunReport | None = None
     versions: Sequence[RegisteredVersion] = ()
     swaps: Sequence[WorkerSwap] = ()
 
@@ -62,11 +63,10 @@ def read_swaps(stack_dir: Path) -> list[WorkerSwap]:
     ]
 
 
-def latest_training(stack_dir: Path) -> dict[str, Any]:
-    """The newest run's report; empty where nothing was trained. Run ids begin with their time."""
+def latest_training(stack_dir: Path) -> RunReport | None:
+    """The newest run's report. Run ids sort by time."""
     reports = sorted((stack_dir / "runs").glob("*/report.json"))
-    found: dict[str, Any] = json.loads(reports[-1].read_text()) if reports else {}
-    return found
+    return RunReport.model_validate_json(reports[-1].read_bytes()) if reports else None
 
 
 def models(evidence: RunFiles) -> tuple[VersionSummary, ...]:
@@ -74,13 +74,12 @@ def models(evidence: RunFiles) -> tuple[VersionSummary, ...]:
     return tuple(_model(version, evidence.training) for version in evidence.versions)
 
 
-def rewards(training: Mapping[str, Any]) -> tuple[RewardPoint, ...]:
+def rewards(training: RunReport | None) -> tuple[RewardPoint, ...]:
     names = RewardPoint.model_fields
-    return tuple(RewardPoint(**{name: point[name] for name in names}) for point in training.get("reward_curve", ()))
+    return tuple(RewardPoint(**{name: getattr(step, name) for name in names}) for step in (training.reward_curve if training else ()))
 
 
-def _model(version: RegisteredVersion, training: Mapping[str, Any]) -> VersionSummary:
-    own = training if training.get("version") == version.version else {}
+def _model(version: RegisteredVersion, training: RunReport | None) -> VersionSummary:
     last = version.transitions[-1] if version.transitions else None
     ranges = version.dataset.ranges if version.dataset else {}
     return VersionSummary(
@@ -91,7 +90,7 @@ def _model(version: RegisteredVersion, training: Mapping[str, Any]) -> VersionSu
         parent=version.parent,
         offset_ranges={topic: {str(number): ends for number, ends in parts.items()} for topic, parts in ranges.items()},
         dataset_digest=version.dataset.digest if version.dataset else None,
-        seconds=own.get("seconds", {}),
+        seconds=training.seconds if training and training.version == version.version else {},
         decision=f"{last.after}, {last.reason}" if last else None,
     )
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 from bench.demo.mixed_versions import PromptAndAnswer, TraceResult
@@ -18,6 +17,7 @@ from schemas.experiments import Arm, Assignment
 from schemas.ids import derive, is_held_out
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import Transition, VersionState
+from schemas.run_report import RunReport
 from tests.support.demo_report import NOON, at, ledger, query, response
 
 SWAP = WorkerSwap(from_version="1", to_version="2", at=at(10).isoformat(), in_flight=3, dropped=0, waited_ms=40, load_ms=5)
@@ -96,13 +96,13 @@ def test_a_question_that_only_one_round_answered_is_not_compared() -> None:
 
 
 def run(
-    found: RunRecords, truths: list[Truth], swaps: list[WorkerSwap], training: dict[str, Any] | None = None, versions: Sequence[RegisteredVersion] = ()
+    found: RunRecords, truths: list[Truth], swaps: list[WorkerSwap], training: RunReport | None = None, versions: Sequence[RegisteredVersion] = ()
 ) -> DemoRun:
     clock = PhaseClock(
         started_at=NOON,
         spans=[PhaseSpan("first exam", "before", 0.0, 5.0), PhaseSpan("train", "train", 5.0, 10.0), PhaseSpan("second exam", "after", 15.0, 10.0)],
     )
-    evidence = RunFiles(truths=truths, training=training or {}, swaps=swaps, versions=versions)
+    evidence = RunFiles(truths=truths, training=training, swaps=swaps, versions=versions)
     machine = Machine(cores=2, memory_mb=8192, system="Linux")
     return DemoRun(SETTINGS, clock, found, evidence, machine, {"python": "3"}, 100, short=True, seed=0, sizes={"demo.users": 2})
 
@@ -171,8 +171,10 @@ def test_the_first_answer_after_a_promotion_is_one_the_version_gave_as_champion(
 
 def test_the_training_run_s_curve_and_losses_are_taken_over() -> None:
     point = {"step": 1, "stage": 0, "k": 2, "reward": 0.5, "kl": 0.0, "entropy": 0.1, "signal_share": 0.6, "seconds": 3.0}
+    point |= {"shown": 2.0, "usable_share": 1.0, "length": 9.0, "loss": 0.5}
+    fields = {"run_id": "1", "status": "trained", "settings": {}, "seconds": {}, "reward_curve": [point], "sft_losses": [2.0, 1.5]}
     found, truths = exams(HELD_OUT)
-    report = build_report(run(found, truths, [], {"reward_curve": [point], "sft_losses": [2.0, 1.5]}), all_same)
+    report = build_report(run(found, truths, [], RunReport.model_validate(fields)), all_same)
     assert report.rewards[0].reward == 0.5
     assert report.sft_losses == (2.0, 1.5)
 

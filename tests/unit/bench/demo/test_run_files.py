@@ -3,12 +3,14 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from bench.demo.run_files import RunFiles, latest_training, models, read_swaps
 from infra.registry.client import RegisteredVersion
 from infra.registry.lineage import DatasetLineage
 from schemas.model_events import Alias
 from schemas.promotion import Transition, VersionState
+from schemas.run_report import RunDecision, RunReport, RunStatus
 
 CREATED = datetime(2026, 11, 20, tzinfo=UTC)
 PROMOTED = Transition(seq=1, before=VersionState.CANARY, after=VersionState.CHAMPION, at=CREATED, actor="promoter", reason="better for its users")
@@ -35,12 +37,16 @@ def test_no_log_means_no_swap(tmp_path: Path) -> None:
     assert read_swaps(tmp_path) == []
 
 
+def report(run_id: str, **fields: Any) -> RunReport:
+    return RunReport(run_id=run_id, status=RunStatus.TRAINED, settings={}, seconds={"sft": 3.0}, **fields)
+
+
 def test_the_newest_training_run_counts(tmp_path: Path) -> None:
     for run_id in ("20261120T110000-9", "20261120T120000-1"):
         (tmp_path / "runs" / run_id).mkdir(parents=True)
-        (tmp_path / "runs" / run_id / "report.json").write_text(json.dumps({"run_id": run_id}))
-    assert latest_training(tmp_path)["run_id"] == "20261120T120000-1"
-    assert latest_training(tmp_path / "nowhere") == {}
+        (tmp_path / "runs" / run_id / "report.json").write_text(report(run_id).model_dump_json())
+    assert latest_training(tmp_path) == report("20261120T120000-1")
+    assert latest_training(tmp_path / "nowhere") is None
 
 
 def test_the_trained_version_carries_its_lineage_and_its_run() -> None:
@@ -49,7 +55,7 @@ def test_the_trained_version_carries_its_lineage_and_its_run() -> None:
         RegisteredVersion("m", "1", "aa", None, CREATED),
         RegisteredVersion("m", "2", "bb", "1", CREATED, aliases=(Alias.CHAMPION,), dataset=lineage, history=(PROMOTED,)),
     ]
-    training = {"version": "2", "seconds": {"sft": 3.0}, "decision": {"promote": True, "reason": "passed"}}
+    training = report("1", version="2", decision=RunDecision(promote=True, reason="passed"))
     first, second = models(RunFiles(training=training, versions=versions))
     assert (first.decision, first.offset_ranges, first.seconds) == (None, {}, {})
     assert (second.alias, second.parent, second.dataset_digest) == ("champion", "1", "d1")
