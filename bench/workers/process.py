@@ -79,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
 
     def body(settings: Settings, stop: threading.Event) -> None:
-        spec = HandlerSpec(topic(chosen.topic), Call(out_topic(chosen.out), chosen.low_s, chosen.high_s))
-        Worker(settings, name=chosen.name, spec=spec, concurrency=chosen.in_flight, backoff=BACKOFF).run(stop, lambda: mark_ready(settings))
+        spec = HandlerSpec(topic(chosen.topic), Call(out_topic(chosen.out), chosen.low_s, chosen.high_s), backoff=BACKOFF)
+        Worker(settings, name=chosen.name, spec=spec, concurrency=chosen.in_flight).run(stop, lambda: mark_ready(settings))
 
     return run_process(f"bench worker {chosen.name}", body)
 

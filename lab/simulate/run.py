@@ -108,10 +108,10 @@ class Simulation:
         return life
 
     def _worker(self, name: str, life: ProcessRun, rng: random.Random) -> Worker[Query]:
-        spec = HandlerSpec(QUESTIONS, lambda incoming: self._handle(incoming, life), lambda query: query.deadline, self._degraded)
-        broker = MemoryBrokerClient(self._cluster, name, life)
         backoff = Backoff(attempts=3, first_s=0.1, longest_s=2.0)
-        return Worker(self._settings, name="simulated", spec=spec, concurrency=self._of.concurrency, backoff=backoff, broker=broker, clock=life, rng=rng)
+        spec = HandlerSpec(QUESTIONS, lambda incoming: self._handle(incoming, life), lambda query: query.deadline, self._degraded, backoff)
+        broker = MemoryBrokerClient(self._cluster, name, life)
+        return Worker(self._settings, name="simulated", spec=spec, concurrency=self._of.concurrency, broker=broker, clock=life, rng=rng)
 
     # What happens
 

@@ -13,7 +13,7 @@ from infra.settings import Settings, load
 from schemas.outcomes import Outcome
 from schemas.rewriting import Rewrite, parse
 from tests.support.openai_server import Answer, OpenAiServer, completion, failure, scripted, serving
-from tests.unit.workers.made import STARS, make_outcome
+from tests.support.worker_messages import STARS, make_outcome
 from workers.endpoints.client import ChatEndpoint
 from workers.teacher.checks import ReasoningLength, flaw
 from workers.teacher.llm import LlmTeacher

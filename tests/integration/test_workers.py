@@ -133,7 +133,7 @@ def drafting(topic: Topic, *, longest_s: float = 0.02) -> Handler[Query]:
     return handle
 
 
-def test_every_record_is_answered_once_though_they_finish_out_of_order(stream: Stream) -> None:
+def test_every_record_is_answered_once_although_they_finish_out_of_order(stream: Stream) -> None:
     queries = stream.ask(300)
     counts = stream.worker(drafting(stream.drafts)).drain(WAIT_S)
     assert (counts.read, counts.produced, counts.set_aside) == (300, 300, 0)
@@ -141,7 +141,7 @@ def test_every_record_is_answered_once_though_they_finish_out_of_order(stream: S
     assert stream.worker(drafting(stream.drafts)).drain(WAIT_S).read == 0
 
 
-def test_many_more_records_are_in_flight_than_there_are_partitions(stream: Stream) -> None:
+def test_more_records_are_in_flight_than_there_are_partitions(stream: Stream) -> None:
     stream.ask(64)
     running, most = 0, 0
     full = asyncio.Event()
@@ -162,7 +162,7 @@ def test_many_more_records_are_in_flight_than_there_are_partitions(stream: Strea
     assert most == 32
 
 
-def test_reading_pauses_while_too_much_is_held(stream: Stream) -> None:
+def test_reading_pauses_while_too_many_records_are_held(stream: Stream) -> None:
     stream.ask(400)
     waiting: list[int] = []
     draft = drafting(stream.drafts, longest_s=0.01)
@@ -176,7 +176,7 @@ def test_reading_pauses_while_too_much_is_held(stream: Stream) -> None:
     assert max(waiting) < 200
 
 
-def test_a_malformed_record_is_set_aside_and_the_rest_goes_on(stream: Stream) -> None:
+def test_a_malformed_record_is_set_aside_and_the_others_are_answered(stream: Stream) -> None:
     stream.ask(20)
     to = producer(stream.settings, "test")
     to.send(stream.name, key=b"k", value=b"\x00 no json", headers=[("mine", b"1")])
@@ -193,7 +193,7 @@ def test_a_malformed_record_is_set_aside_and_the_rest_goes_on(stream: Stream) ->
     assert None in by_value
 
 
-def test_a_record_as_large_as_its_topic_takes_still_fits_the_dead_letter_topic(settings: Settings) -> None:
+def test_the_largest_record_of_a_topic_fits_its_dead_letter_topic(settings: Settings) -> None:
     """On a declared topic: its dead-letter topic has room for the headers."""
     to = producer(settings, "test")
     value = random.Random(0).randbytes(1_048_000)
@@ -205,7 +205,7 @@ def test_a_record_as_large_as_its_topic_takes_still_fits_the_dead_letter_topic(s
     assert letters
 
 
-def test_one_record_that_waits_for_its_next_try_holds_up_no_other(stream: Stream) -> None:
+def test_a_record_that_waits_for_its_next_attempt_blocks_no_other(stream: Stream) -> None:
     queries = stream.ask(40)
     slow, tries = queries[0].query_id, 0
     done: set[uuid.UUID] = set()
@@ -240,7 +240,7 @@ def test_cannot_continue_leaves_the_record_for_the_next_start(stream: Stream) ->
     assert set(ce_ids(stream.answers(10))) == draft_ids(queries)
 
 
-def test_a_run_of_malformed_records_is_set_aside_and_the_worker_lives_on(stream: Stream) -> None:
+def test_a_run_of_malformed_records_is_set_aside_and_the_worker_continues(stream: Stream) -> None:
     to = producer(stream.settings, "test")
     for _ in range(30):
         to.send(stream.name, key=b"k", value=b"no json")  # one key, one partition, one poll
@@ -253,7 +253,7 @@ def test_a_run_of_malformed_records_is_set_aside_and_the_worker_lives_on(stream:
     assert (counts.set_aside, counts.produced) == (30, 5)
 
 
-def test_when_most_records_meet_a_bug_the_worker_stops_behind_them(stream: Stream) -> None:
+def test_a_worker_whose_records_mostly_fail_commits_them_and_stops(stream: Stream) -> None:
     stream.ask(200)
 
     async def handle(incoming: Incoming[Query]) -> Sequence[Outgoing]:
@@ -267,7 +267,7 @@ def test_when_most_records_meet_a_bug_the_worker_stops_behind_them(stream: Strea
     assert stream.worker(drafting(stream.drafts)).drain(WAIT_S).read < 200
 
 
-def test_a_missing_topic_stops_the_worker_and_says_so(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_topic_stops_the_worker_with_its_name(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.runtime.worker.TOPIC_WITHIN_S", 1.0)
     absent = Topic("absent", Query, "", "", "")
     with pytest.raises(CannotContinue, match="topic absent does not exist"):
@@ -298,7 +298,7 @@ class Running:
         return self.worker.counts
 
 
-def test_workers_come_and_go_and_no_record_is_lost(stream: Stream) -> None:
+def test_workers_join_and_leave_and_no_record_is_lost(stream: Stream) -> None:
     first = Running(stream.worker(drafting(stream.drafts, longest_s=0.3), instance="one"))
     assert first.ready.wait(WAIT_S)
     queries = stream.ask(300)
@@ -319,7 +319,7 @@ def test_workers_come_and_go_and_no_record_is_lost(stream: Stream) -> None:
     assert second.end().read > 50
 
 
-def test_two_processes_of_one_name_do_not_both_go_on(stream: Stream) -> None:
+def test_of_two_processes_with_one_name_the_first_ends(stream: Stream) -> None:
     first = Running(stream.worker(drafting(stream.drafts), instance="same"))
     assert first.ready.wait(WAIT_S)
     second = Running(stream.worker(drafting(stream.drafts), instance="same"))
@@ -330,7 +330,7 @@ def test_two_processes_of_one_name_do_not_both_go_on(stream: Stream) -> None:
     second.end()
 
 
-def test_a_stop_finishes_what_is_in_flight_and_leaves_the_rest_unread(stream: Stream) -> None:
+def test_a_stop_finishes_running_records_and_leaves_the_rest(stream: Stream) -> None:
     queries = stream.ask(100)
     running = Running(stream.worker(drafting(stream.drafts, longest_s=1.0), concurrency=4))
     assert running.ready.wait(WAIT_S)
@@ -406,7 +406,7 @@ def test_a_killed_base_worker_loses_nothing_and_answers_once(settings: Settings,
     assert Counter(draft.query.query_id for draft in drafts) == Counter(query.query_id for query in queries)
 
 
-def test_a_base_worker_that_was_stopped_beyond_its_session_goes_on_and_repeats_nothing(settings: Settings, tmp_path: Path) -> None:
+def test_a_base_worker_paused_beyond_its_session_continues_and_repeats_nothing(settings: Settings, tmp_path: Path) -> None:
     """The group has given its partitions up meanwhile; what it held is answered once, by whoever comes first."""
     with serving(slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8") as running:
         queries = ask(settings, QUERIES, 40)
@@ -420,7 +420,7 @@ def test_a_base_worker_that_was_stopped_beyond_its_session_goes_on_and_repeats_n
     assert Counter(Draft.from_bytes(record.value).query.query_id for record in found) == Counter(query.query_id for query in queries)
 
 
-def test_a_base_worker_told_to_stop_finishes_and_exits_with_zero(settings: Settings, tmp_path: Path) -> None:
+def test_a_base_worker_finishes_on_sigterm_and_exits_with_zero(settings: Settings, tmp_path: Path) -> None:
     with serving(slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url) as running:
         seen = len(endpoint.requests)
         queries = ask(settings, QUERIES, 10)
@@ -470,11 +470,11 @@ def test_the_base_endpoint_serves_a_checkpoint(settings: Settings, tmp_path: Pat
     assert answers[0]["usage"]["completion_tokens"] <= 5
 
 
-def test_a_broker_that_begins_no_transactions_is_refused_at_the_start_with_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broker_that_begins_no_transaction_is_refused_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One broker whose transactions want three: it answers everything else."""
     monkeypatch.setitem(FIXED, "transaction.state.log.replication.factor", "3")
-    monkeypatch.setattr("workers.runtime.worker.RECOVER_WITHIN_S", 1.0)
-    monkeypatch.setattr("workers.runtime.worker.COMMIT_WITHIN_S", 1.0)
+    monkeypatch.setattr("workers.runtime.commit_loop.RECOVER_WITHIN_S", 1.0)
+    monkeypatch.setattr("workers.runtime.commit_loop.COMMIT_WITHIN_S", 1.0)
     with Broker(load(stack={"dir": tmp_path / "broker"})) as broker:
         settings = load(kafka={"bootstrap_servers": broker.bootstrap_servers})
         apply(settings)

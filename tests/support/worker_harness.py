@@ -1,4 +1,4 @@
-"""A broker in memory, workers on it, and what readers of committed records see."""
+"""Workers on a broker in memory, the queries they read, and the answers that a reader of committed records sees."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from schemas.envelope import seal
 from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES, consumer_group, dead_letter_topic
-from tests.unit.workers.made import make_query
+from tests.support.worker_messages import make_query
 from workers.runtime.handler import DegradeReason, Handler, HandlerSpec, Incoming, Outgoing
 from workers.runtime.memory.broker import Faults, MemoryBrokerClient, MemoryCluster
 from workers.runtime.offsets import Position
 from workers.runtime.worker import Worker
 
-#: Nothing here takes a tenth of it.
+#: A tenth of it is enough.
 WAIT_S = 60.0
 
 
-class Site:
-    """Queries come in, drafts go out. Made on a running loop or not; `ask` needs one."""
+class WorkerHarness:
+    """Base workers from queries to drafts. `ask` needs a running event loop."""
 
     def __init__(self, partitions: int = 4, **cluster: Any) -> None:
         self.cluster = MemoryCluster(dict.fromkeys((QUERIES.name, DRAFTS.name, dead_letter_topic(QUERIES.name)), partitions), **cluster)
@@ -37,9 +37,9 @@ class Site:
             self.cluster.log.append(QUERIES.name, query.key, query.to_bytes(), headers, partition)
 
     def worker(self, handle: Handler[Query], *, instance: str = "one", faults: Faults | None = None, concurrency: int = 16, **options: Any) -> Worker[Query]:
-        """`options` of the settings' section `workers`, of the work, or of the worker itself."""
+        """`options` are settings of the section `workers`, fields of the handler spec, or arguments of the worker."""
         section = {"commit_every_ms": 5} | {name: options.pop(name) for name in WorkersSettings.model_fields if name in options}
-        spec = HandlerSpec(QUERIES, handle, **{name: options.pop(name) for name in ("deadline", "degrade") if name in options})
+        spec = HandlerSpec(QUERIES, handle, **{name: options.pop(name) for name in ("deadline", "degrade", "backoff") if name in options})
         broker = MemoryBrokerClient(self.cluster, instance, faults)
         return Worker(load(workers=section, stack={"stop_timeout_s": 4.0}), name="base", spec=spec, concurrency=concurrency, broker=broker, **options)
 
@@ -47,10 +47,10 @@ class Site:
         return [Draft.from_bytes(entry.value or b"") for entry in self.cluster.log.committed_records(DRAFTS.name)]
 
     def answered(self) -> Counter[str]:
-        """How often each text was answered."""
+        """Number of answers by text."""
         return Counter(draft.query.text for draft in self.answers())
 
-    def letters(self) -> int:
+    def dead_letters(self) -> int:
         return len(self.cluster.log.committed_records(dead_letter_topic(QUERIES.name)))
 
     def committed(self, partition: int) -> Position | None:
@@ -61,11 +61,11 @@ class Site:
 
 
 def numbered(count: int, *, users: int = 20, first: int = 0, deadline: datetime | None = None) -> list[Query]:
-    """Queries whose texts are their numbers."""
+    """Queries whose text is their number."""
     return [make_query(number, user=f"u{number % users}", text=str(number), deadline=deadline) for number in range(first, first + count)]
 
 
-def once(queries: Sequence[Query]) -> Counter[str]:
+def each_once(queries: Sequence[Query]) -> Counter[str]:
     return Counter(query.text for query in queries)
 
 
@@ -78,19 +78,19 @@ async def answer(incoming: Incoming[Query]) -> Sequence[Outgoing]:
     return draft(incoming)
 
 
-def no_answer(incoming: Incoming[Query], why: DegradeReason) -> Sequence[Outgoing]:
+def degrade(incoming: Incoming[Query], reason: DegradeReason) -> Sequence[Outgoing]:
     return draft(incoming)
 
 
-class Script:
-    """A handler that does what it is told for one text, and answers all others."""
+class ScriptedHandler:
+    """A handler that runs a step for one text (`on1=...` for the text "1"), and answers all others."""
 
     def __init__(self, **steps: Callable[[], Awaitable[None]]) -> None:
         self._steps = {name.removeprefix("on"): step for name, step in steps.items()}
         self.seen: list[str] = []
 
-    def forget(self, text: str) -> None:
-        """Answer this one too from now on."""
+    def drop_step(self, text: str) -> None:
+        """Answer this text too from now on."""
         del self._steps[text]
 
     async def __call__(self, incoming: Incoming[Query]) -> Sequence[Outgoing]:
@@ -100,26 +100,26 @@ class Script:
         return draft(incoming)
 
 
-async def so(condition: Callable[[], bool]) -> None:
+async def wait_for(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT_S
     while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
+        assert time.monotonic() < deadline, "not in time"
         await asyncio.sleep(0.005)
 
 
-async def until(worker: Worker[Query], condition: Callable[[], bool]) -> None:
-    """Serve until something is so, then stop as when told to."""
+async def serve_until(worker: Worker[Query], condition: Callable[[], bool]) -> None:
+    """Serve until the condition holds, then stop in order."""
     async with asyncio.timeout(WAIT_S):
-        await worker.serve(lambda: so(condition))
+        await worker.serve(lambda: wait_for(condition))
 
 
-async def killed(worker: Worker[Query], condition: Callable[[], bool], faults: Faults | None = None) -> None:
-    """Serve until something is so, and end there with nothing put in order."""
-    serving = asyncio.ensure_future(worker.serve(asyncio.Event().wait))  # type: ignore[arg-type]  # what it returns does not matter
-    await so(condition)
+async def kill_when(worker: Worker[Query], condition: Callable[[], bool]) -> None:
+    """Serve until the condition holds, then stop without a last commit."""
+    serving = asyncio.ensure_future(worker.serve(asyncio.Event().wait))  # type: ignore[arg-type]  # its result is not used
+    await wait_for(condition)
     serving.cancel()
     await asyncio.wait([serving], timeout=WAIT_S)
 
 
-async def for_ever() -> None:
+async def never_returns() -> None:
     await asyncio.Event().wait()

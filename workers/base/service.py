@@ -28,6 +28,6 @@ def worker(settings: Settings) -> Worker[Query]:
     key = base.api_key.get_secret_value() if base.api_key else None
     endpoint = ChatEndpoint(base.url, base.model, api_key=key, timeout_s=base.timeout_s, concurrency=base.concurrency)
     answerer = Answerer(endpoint, base, base_breaker(base))
-    spec = HandlerSpec(QUERIES, answerer, deadline=lambda query: query.deadline, degrade=answerer.degraded)
     backoff = Backoff(attempts=base.attempts, first_s=0.2, longest_s=30.0)
-    return Worker(settings, name="base", spec=spec, concurrency=base.concurrency, lifespan=lambda: endpoint, backoff=backoff)
+    spec = HandlerSpec(QUERIES, answerer, deadline=lambda query: query.deadline, degrade=answerer.degraded, backoff=backoff)
+    return Worker(settings, name="base", spec=spec, concurrency=base.concurrency, lifespan=lambda: endpoint)

@@ -1,7 +1,7 @@
-"""What the runtime needs of a broker: a place in a consumer group, and a way to make results and positions durable together.
+"""What the runtime needs of a broker: membership in a consumer group, and commits of results together with positions.
 
-Two stand behind it: Kafka (`workers.runtime.kafka`), and one in memory (`workers.runtime.memory`) with partitions, offsets, transactions and
-groups, for tests and the simulation. One contract suite holds both: tests/contract/test_broker.py. Everything is awaited on the worker's loop.
+There are two: Kafka (`workers.runtime.kafka`), and a broker in memory for tests and the simulation (`workers.runtime.memory`), with partitions,
+offsets, transactions and groups. tests/contract/test_broker.py tests both. All coroutines run on the worker's event loop.
 """
 
 from __future__ import annotations
@@ -10,25 +10,23 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from workers.runtime.in_flight import Delivery, ProducerRecord
+from workers.runtime.in_flight import InFlight, ProducerRecord
 from workers.runtime.offsets import Position
 
-FENCED = "this one's place in the group is gone: another process has its name (give each its own kafka.instance), or it stood still for too long"
-#: How long a group waits for us when partitions go away.
+#: How long a rebalance waits for a member's last commit for its revoked partitions.
 REVOKE_WITHIN_S = 3.0
 
 
-class NotConfirmed(Exception):  # an outcome, not a failure of ours
-    """The broker has refused a commit, or nobody knows what became of it: ask for the committed positions before the next one."""
+class NotConfirmed(Exception):  # expected during faults, and handled
+    """The broker refused a request or did not confirm it in time. After a commit: read the committed positions before the next one."""
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """A partition that is ours from now on.
+    """Where to go on in a newly assigned partition.
 
-    `committed` is where the group stands in it, None where it never committed. `recent_ids`: the ids (`ce_id`) of the records around that
-    (`offsets.recallable`), by offset, without those that were set aside since; what comes again under the id of one that is finished has been
-    answered already.
+    `committed` is the group's committed position, None before the first commit. `recent_ids` are the ids (`ce_id`) of the records around it
+    (`offsets.remembered_range`), by offset, without records that were set aside: a new record with the id of a finished one is a repeat.
     """
 
     committed: Position | None
@@ -37,30 +35,30 @@ class ResumePoint:
 
 @dataclass(frozen=True)
 class PollResult:
-    """What came of one poll. `read_to` is each partition's next offset: everything below it has been delivered, or is no record."""
+    """`read_to` is the next offset of each partition: every record below it was returned by this poll or an earlier one."""
 
     assigned: Mapping[int, ResumePoint] = field(default_factory=dict)
-    records: Sequence[Delivery] = ()
+    records: Sequence[InFlight] = ()
     read_to: Mapping[int, int] = field(default_factory=dict)
 
 
 class RebalanceListener(Protocol):
-    """Told of partitions that go away, while a poll or `leave` is awaited."""
+    """Called when partitions are taken away, during `poll` or `leave`."""
 
     async def revoked(self, partitions: Set[int]) -> None:
-        """They are still ours: the last moment to commit for them. The group waits for us, at most `REVOKE_WITHIN_S`."""
+        """The partitions still belong to this member: it may commit for them now. The group waits at most `REVOKE_WITHIN_S`."""
         ...
 
     def lost(self, partitions: Set[int]) -> None:
-        """They have gone already; nothing can be committed for them."""
+        """The partitions belong to another member already: no commit for them is possible."""
         ...
 
 
 class Membership(Protocol):
-    """A place in a group that reads one topic, records of committed transactions only.
+    """A member of a group that reads the committed records of one topic.
 
-    The place has a lasting name: a process that comes back within the session timeout finds its partitions unmoved. Rebalances are
-    cooperative: only what moves is taken away.
+    The member has a fixed name (static membership): a process that restarts within the session timeout keeps its partitions. Rebalances are
+    cooperative: they take away only partitions that move.
     """
 
     @property
@@ -68,32 +66,32 @@ class Membership(Protocol):
 
     @property
     def joined(self) -> bool:
-        """Whether the group stands and we are in it."""
+        """Whether this process is a member of a stable group."""
         ...
 
     @property
     def awaited(self) -> Set[int]:
-        """Partitions that are ours, and whose position is not known yet."""
+        """Assigned partitions whose resume point is not read yet."""
         ...
 
     @property
     def generation(self) -> Any:
-        """Which membership a commit rests on: a broker refuses an outdated one (KIP-447). Opaque."""
+        """The group generation for commits: a broker refuses an outdated one (KIP-447). Opaque."""
         ...
 
     async def join(self, listener: RebalanceListener, timeout_s: float) -> None:
-        """Subscribe. Raises CannotContinue when the topic does not exist within the bound."""
+        """Subscribe. Raises CannotContinue if the topic does not exist within the timeout."""
         ...
 
     async def poll(self, most: int, timeout_s: float, paused: Set[int]) -> PollResult:
-        """Up to `most` records, none from `paused` partitions; 0 serves the group alone. Returns as soon as there is something.
+        """At most `most` records, none from `paused` partitions. With `most` 0 it only serves the group. Returns when a record arrives.
 
-        May block longer while the group is being formed. Raises CannotContinue when another process has taken our place.
+        May block longer while the group forms. Raises CannotContinue if another process uses this member's name.
         """
         ...
 
     async def committed(self, partitions: Set[int], timeout_s: float) -> Mapping[int, Position | None]:
-        """What the group has committed, open transactions waited for. Raises NotConfirmed when the broker does not say in time."""
+        """The group's committed positions, after open transactions have ended. Raises NotConfirmed without an answer in time."""
         ...
 
     async def commit(self, positions: Mapping[int, Position], timeout_s: float) -> None:
@@ -101,26 +99,26 @@ class Membership(Protocol):
         ...
 
     async def ends(self) -> Mapping[int, int]:
-        """Where each partition ends now for a reader of committed records. Raises NotConfirmed when the broker does not say."""
+        """The end of each partition for a reader of committed records. Raises NotConfirmed without an answer in time."""
         ...
 
     async def leave(self, *, for_good: bool) -> None:
-        """End the membership. Not `for_good`, the partitions wait for us until the session timeout. Never raises."""
+        """End the membership. Unless `for_good`, the partitions stay with this member's name until the session timeout. Never raises."""
         ...
 
 
 class Committer(Protocol):
-    """Makes results durable. Under one transactional id a new start fences every earlier one and ends the transaction it left open."""
+    """Commits results. `start` fences every earlier producer with the same transactional id and aborts its open transaction."""
 
     async def start(self, timeout_s: float) -> None:
-        """Raises CannotContinue for a broker without what is needed, NotConfirmed when it does not answer in time."""
+        """Raises CannotContinue for a broker that lacks what is needed, NotConfirmed without an answer in time."""
         ...
 
     async def commit(self, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
-        """Results and positions, together. Raises NotConfirmed: then this producer is done with, and `start` begins a new one.
+        """Commit results and positions together. After NotConfirmed the producer is dropped; `start` makes a new one.
 
-        A membership that is out of date is refused so too, under whatever name: whether our place is gone, only `poll` can tell. A process that
-        joins again after a long stop is a new member under its old instance's name, and what it sent as the old one comes back as fenced.
+        An outdated membership raises NotConfirmed too. Only `poll` can tell whether another process took the member's name: a process that
+        rejoins after a long stop is a new member with the same instance name, and the broker fences the commits of its old membership.
         """
         ...
 
@@ -130,14 +128,14 @@ class Committer(Protocol):
 
 
 class BrokerClient(Protocol):
-    """Where a worker gets both. `name` is its kind: the group and the transactional id follow from it."""
+    """Makes the membership and the committer of a worker. `name` is the kind of worker: group and transactional id are derived from it."""
 
     def membership(self, name: str, topic: str, remember: int) -> Membership:
-        """`remember`: how many ids to recall of each partition."""
+        """`remember`: number of recent ids to read back for each partition."""
         ...
 
     def exactly_once(self, name: str) -> Committer: ...
 
     def at_least_once(self, name: str) -> Committer:
-        """A producer for at least once: a crash between results and positions repeats results."""
+        """A committer without transactions: a crash between results and positions repeats results."""
         ...

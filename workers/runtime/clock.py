@@ -1,4 +1,4 @@
-"""Time as the workers read it, and one that tests move by hand."""
+"""The clock of the workers, and a clock that tests move by hand."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Protocol
 
 class Clock(Protocol):
     def now(self) -> datetime:
-        """The wall clock, aware, UTC: for deadlines that travel in messages."""
+        """Wall clock, aware, UTC: for deadlines in messages."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that never go back: for measuring."""
+        """Seconds that never go back: for durations."""
         ...
 
     async def sleep(self, seconds: float) -> None: ...
@@ -34,7 +34,7 @@ class SystemClock:
 
 
 class ManualClock:
-    """Stands still until `advance`. Sleepers wake in the order of their times."""
+    """Moves only by `advance`. Sleepers wake in the order of their times."""
 
     def __init__(self, now: datetime = datetime(2026, 11, 20, tzinfo=UTC)) -> None:
         self._start = now
@@ -54,11 +54,11 @@ class ManualClock:
         await event.wait()
 
     def next_wake_s(self) -> float | None:
-        """How long until the first sleeper wakes; None when nobody sleeps."""
+        """Seconds until the first sleeper wakes. None without a sleeper."""
         return self._sleepers[0][0] - self._elapsed_s if self._sleepers else None
 
     async def advance(self, seconds: float) -> None:
-        """Move on, waking sleepers on the way and letting each run."""
+        """Move the clock. Each sleeper wakes at its time and runs before the clock moves on."""
         end_s = self._elapsed_s + seconds
         while self._sleepers and self._sleepers[0][0] <= end_s:
             self._elapsed_s, _, event = heapq.heappop(self._sleepers)
@@ -68,6 +68,6 @@ class ManualClock:
 
 
 async def settle(turns: int = 20) -> None:
-    """Let everything that can run on this loop run."""
+    """Run everything that is ready on this event loop."""
     for _ in range(turns):
         await asyncio.sleep(0)

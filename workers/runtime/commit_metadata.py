@@ -1,14 +1,14 @@
-"""Which offsets beyond a committed position are finished already: a map that travels in the commit's metadata.
+"""Offset map: the finished offsets above a committed position, as text for the commit's metadata.
 
-Without it, whoever reads on after the position would do again everything that had finished out of order. The text is
-`rt1` + kind + base64url; the kind is the shorter of two encodings of `[position, end)`:
+Without it, the next reader would handle again all records that finished out of order. The text is `rt1` + kind + base64url. The kind is
+the shorter of two encodings of `[position, end)`:
 
-- `b`, a bitmap: one bit an offset, most significant first, 1 where it is finished;
+- `b`, a bitmap: one bit for each offset, most significant first, 1 if it is finished;
 - `r`, run lengths: varints, alternately unfinished and finished, beginning with unfinished.
 
-The idea is that of Confluent's Parallel Consumer; the text is our own. Offsets that hold no record (transaction markers, compacted ones)
-count as finished. A bitmap takes a sixth of a byte an offset, so Kafka's default `offset.metadata.max.bytes` of 4,096 holds any map of
-up to 24,500 offsets, and far longer ones whose runs are long.
+The idea is that of Confluent's Parallel Consumer; the encoding is our own. Offsets without a record (transaction markers, compacted records)
+count as finished. A bitmap takes a sixth of a byte for each offset: Kafka's default `offset.metadata.max.bytes` of 4,096 holds any map of
+up to 24,500 offsets, and longer ones if their runs are long.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from collections.abc import Iterable
 
 PREFIX = "rt1"
 BITMAP, RUNS = "b", "r"
-#: A map that claims to be longer than this was not written by us: no worker reads that far ahead.
-LONGEST = 10_000_000
+#: No worker reads further ahead: a map of more offsets is not ours.
+MOST_OFFSETS = 10_000_000
 
 
 class UnreadableMetadata(ValueError):
-    """Metadata that something else has written, or that is damaged."""
+    """Metadata that another program wrote, or that is damaged."""
 
 
 def encode(position: int, end: int, unfinished: Iterable[int]) -> str:
-    """`unfinished`: ascending offsets in `[position, end)`; all others there are finished. Empty when nothing is."""
+    """`unfinished`: ascending offsets in `[position, end)`; the others are finished. Returns an empty text if none is finished."""
     if end <= position:
         return ""
     holes = [offset - position for offset in unfinished]
@@ -41,17 +41,17 @@ def encode(position: int, end: int, unfinished: Iterable[int]) -> str:
 
 
 def longest(span: int) -> int:
-    """No map of so many offsets has a longer text."""
+    """Length of the longest text that a map of `span` offsets can have."""
     return len(PREFIX) + 1 + (_bitmap_bytes(span) * 4 + 2) // 3
 
 
 def decode(position: int, text: str) -> tuple[int, tuple[int, ...]]:
-    """`(end, unfinished)` as given to `encode`; without a map `end` is the position. Raises UnreadableMetadata."""
+    """Returns `(end, unfinished)` as given to `encode`. Without a map `end` is the position. Raises UnreadableMetadata."""
     if not text:
         return position, ()
     kind = text[len(PREFIX) : len(PREFIX) + 1]
     if not text.startswith(PREFIX) or kind not in (BITMAP, RUNS):
-        raise UnreadableMetadata("it does not begin as ours does")
+        raise UnreadableMetadata("it does not begin with rt1b or rt1r")
     encoded = text[len(PREFIX) + 1 :]
     try:
         content = base64.b64decode(encoded + "=" * (-len(encoded) % 4), altchars=b"-_", validate=True)
@@ -66,7 +66,7 @@ def _bitmap_bytes(span: int) -> int:
 
 
 def _bitmap(span: int, holes: Iterable[int]) -> bytes:
-    """A last 1 behind the end says where the map ends; the rest of its byte is 0."""
+    """A 1 after the last offset ends the map; the rest of the byte is 0."""
     bits = bytearray(b"\xff") * _bitmap_bytes(span)
     for hole in holes:
         bits[hole >> 3] &= 0xFF ^ (0x80 >> (hole & 7))
@@ -83,9 +83,9 @@ def _from_bitmap(content: bytes) -> tuple[int, list[int]]:
 
 
 def _runs(span: int, holes: list[int], at_most: int) -> bytes | None:
-    """None where it would not be shorter than `at_most` bytes."""
+    """Returns None if the runs take `at_most` bytes or more."""
     out = bytearray()
-    at = 0  # everything before it is written
+    at = 0  # everything before it is encoded
     index = 0
     while at < span:
         first = index
@@ -93,8 +93,8 @@ def _runs(span: int, holes: list[int], at_most: int) -> bytes | None:
             index += 1
         unfinished = index - first
         following = holes[index] if index < len(holes) else span
-        _put(out, unfinished)
-        _put(out, following - at - unfinished)
+        _append_varint(out, unfinished)
+        _append_varint(out, following - at - unfinished)
         if len(out) >= at_most:
             return None
         at = following
@@ -105,15 +105,15 @@ def _from_runs(content: bytes) -> tuple[int, list[int]]:
     at = 0
     holes: list[int] = []
     for index, length in enumerate(_varints(content)):
-        if at + length > LONGEST:
-            raise UnreadableMetadata("its runs are longer than any worker's")
+        if at + length > MOST_OFFSETS:
+            raise UnreadableMetadata(f"its runs cover more than {MOST_OFFSETS} offsets")
         if index % 2 == 0:
             holes.extend(range(at, at + length))
         at += length
     return at, holes
 
 
-def _put(out: bytearray, value: int) -> None:
+def _append_varint(out: bytearray, value: int) -> None:
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
         value >>= 7
@@ -129,4 +129,4 @@ def _varints(content: bytes) -> Iterable[int]:
             yield value
             value = shift = 0
     if shift:
-        raise UnreadableMetadata("it ends in the middle of a number")
+        raise UnreadableMetadata("its last number is cut off")

@@ -1,7 +1,6 @@
-"""The ceiling of failures that are ours: a handler's bug, or something away for longer than all retries. When most records meet one, the process stops
-instead of setting everything aside.
+"""Stops a worker whose records mostly fail through our own fault: a bug of the handler, or a dependency that stayed away for all retries.
 
-Records that nobody could handle (malformed, poison) count as handled well: they are their writers' fault, and stopping would only bring them back.
+Malformed and poison records count as handled well: they are their writers' fault, and a restart would only read them again.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from schemas.topics import dead_letter_topic
 
 
 class FailureLimit:
-    """Watches the last `window` records of `topic`; says nothing before it has seen `at_least` of them."""
+    """Share of failures among the last `window` records of `topic`. It is never reached before `at_least` records."""
 
     def __init__(self, topic: str, window: int = 100, at_least: int = 20, share: float = 0.5) -> None:
         self._topic = topic
@@ -21,17 +20,16 @@ class FailureLimit:
         self._at_least = at_least
         self._share = share
 
-    def saw(self, *, our_fault: bool) -> None:
+    def count(self, *, our_fault: bool) -> None:
         """Count one finished record."""
         self._last.append(our_fault)
 
     @property
     def is_reached(self) -> bool:
-        """Whether more than `share` of the window failed through our fault."""
         return len(self._last) >= self._at_least and sum(self._last) > self._share * len(self._last)
 
     def check(self) -> None:
-        """Raises CannotContinue when the ceiling is reached."""
+        """Raises CannotContinue if the limit is reached."""
         if self.is_reached:
             raise CannotContinue(
                 f"the handler failed on {sum(self._last)} of the last {len(self._last)} records of {self._topic}: "

@@ -1,6 +1,6 @@
-"""Which waiting record begins next: in turn between keys, and in order within a key where that is asked for.
+"""Waiting records, fair between keys, and in order within a key if that is asked for.
 
-One user with 10,000 records gets every n-th free place while n users wait, wherever in the partition the records stand.
+A user with 10,000 records gets every n-th free slot while n users wait, wherever in the partition the records are.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-#: A key's waiting records count up to this many in `depth`: reading goes on past one user's flood until other users' records are found.
+#: At most this many waiting records of a key count in `depth`: reading continues past one user's flood to other users' records.
 COUNTED_PER_KEY = 8
 
 
 class FairQueue(Generic[T]):
-    """Waiting records by key. With `ordered`, a key whose record was taken is closed until `release`, and one record of each counts."""
+    """Round robin over keys. With `ordered`, `take` closes the key until `release`, and one record of each key counts in `depth`."""
 
     def __init__(self, *, ordered: bool, counted: int = COUNTED_PER_KEY) -> None:
         self._ordered = ordered
@@ -28,12 +28,12 @@ class FairQueue(Generic[T]):
         self._depth = 0
 
     def __len__(self) -> int:
-        """All that wait."""
+        """All waiting records."""
         return self._size
 
     @property
     def depth(self) -> int:
-        """Those that wait and could begin soon: of one key no more than a few count."""
+        """Waiting records that could begin soon: at most `counted` of each key."""
         return self._depth
 
     def add(self, key: Hashable, item: T) -> None:
@@ -47,7 +47,7 @@ class FairQueue(Generic[T]):
         self._depth += len(queue) <= self._counted
 
     def take(self) -> tuple[Hashable, T] | None:
-        """The next record in turn; None when no key has one that may begin."""
+        """The next record and its key. None if no record may begin."""
         if not self._turns:
             return None
         key = self._turns.popleft()
@@ -64,14 +64,14 @@ class FairQueue(Generic[T]):
         return key, item
 
     def release(self, key: Hashable) -> None:
-        """The record that was taken under this key has ended: its next may begin."""
+        """The record taken under this key has ended: the key's next one may begin."""
         if key in self._closed:
             self._closed.remove(key)
             if key in self._waiting:
                 self._turns.append(key)
 
     def discard(self, unwanted: Callable[[T], bool]) -> int:
-        """Forget waiting records; returns how many."""
+        """Remove waiting records. Returns how many."""
         before = self._size
         for key, queue in list(self._waiting.items()):
             kept = deque(item for item in queue if not unwanted(item))

@@ -1,18 +1,18 @@
-"""What a worker does with one record: the seam between the runtime and the kinds of work.
+"""What a worker does with one record: the interface between the runtime and the kinds of work.
 
-A handler is an async function of one record. It returns what to produce, in order, and says by the error it raises what else should happen:
+A handler is an async function of one record. It returns the messages to produce, in order. The error that it raises decides what else happens:
 
-- `RetryLater`: the same record again, after a growing pause that holds no place, up to a bound; then it is degraded or set aside;
-- `PoisonMessage`: set aside on the dead-letter topic now;
+- `RetryLater`: the record is retried after a growing pause, up to a limit; then it is degraded or set aside. The pause takes no slot;
+- `PoisonMessage`: the record goes to the dead-letter topic at once;
 - `CannotContinue`: the process stops and leaves the offset uncommitted;
-- anything else is a bug: the record is set aside. When most records of a window end so, or run out of retries, the process stops behind them.
+- anything else is a bug: the record goes to the dead-letter topic. If most records of a window end like this, or run out of attempts, the
+  process stops after it has committed them.
 
-A record may carry a deadline, one budget for everything that is done for it. When it has passed no work begins, what has begun is cancelled,
-and `degrade` says what goes out instead.
+A record may have one deadline for all its attempts. After the deadline no attempt begins, a running one is cancelled, and `degrade` makes the output.
 
-Handling a record twice must do what handling it once did: ids of outputs are derived from the input, and a handler keeps no count of calls.
-All handlers run on one event loop, up to `concurrency` at once and in any order, unless order per key is asked for. A call is cancelled when
-its partition moves away or the process stops; whatever a handler holds it gives back in `finally`.
+Handling a record twice must have the effect of handling it once: ids of outputs are derived from the input, and a handler does not count calls.
+All handlers run on one event loop, up to `concurrency` at once, in any order unless order per key is set. A call is cancelled if its partition
+is revoked or the process stops: a handler releases what it holds in `finally`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,16 @@ from schemas.contexts import Source
 from schemas.envelope import Envelope
 from schemas.messages import Message
 from schemas.topics import Topic
+from workers.runtime.retry import Backoff
 
 M = TypeVar("M", bound=Message)
+
+DEFAULT_BACKOFF = Backoff()
 
 
 @dataclass(frozen=True)
 class Incoming(Generic[M]):
-    """One record, read and validated."""
+    """The typed message of one record, with its envelope and its offset."""
 
     message: M
     envelope: Envelope
@@ -54,10 +57,10 @@ class Handler(Protocol[M]):
 
 
 class DegradeReason(StrEnum):
-    """Why a record gets less than the work it asked for."""
+    """Why a record gets the degraded output."""
 
-    EXPIRED = "expired"  # its deadline has passed
-    EXHAUSTED = "exhausted"  # every try has failed, or the next one would come too late
+    EXPIRED = "expired"  # its deadline passed
+    EXHAUSTED = "exhausted"  # every attempt failed, or the next one would begin after the deadline
 
 
 def _no_deadline(message: Message) -> datetime | None:
@@ -66,17 +69,18 @@ def _no_deadline(message: Message) -> datetime | None:
 
 @dataclass(frozen=True)
 class HandlerSpec(Generic[M]):
-    """One kind of work: the records of `topic`, one by one.
+    """One kind of work: how to handle the records of `topic`.
 
-    `deadline` is the moment by which the handler must have ended. `degrade` makes what goes out when it has not, or when no try succeeded;
-    without it a record that ran out of tries is set aside. It must not fail. Raises ValueError for a deadline without it.
+    `deadline` returns the time at which a handler is cancelled. `degrade` makes the output after the deadline or after the last attempt; it
+    must not fail. Without it a record that runs out of attempts is set aside. Raises ValueError for a deadline without it.
     """
 
     topic: Topic
     handle: Handler[M]
     deadline: Callable[[M], datetime | None] = _no_deadline
     degrade: Callable[[Incoming[M], DegradeReason], Sequence[Outgoing]] | None = None
+    backoff: Backoff = DEFAULT_BACKOFF
 
     def __post_init__(self) -> None:
         if self.deadline is not _no_deadline and self.degrade is None:
-            raise ValueError("work with a deadline needs degrade: what goes out for a record whose deadline has passed")
+            raise ValueError("a handler with a deadline needs degrade: the output for a record whose deadline has passed")

@@ -1,4 +1,11 @@
-"""A record on its way through a worker: as it was read, and what it turned into."""
+"""A record in a worker, from reading to commit.
+
+1. The membership reads it: `InFlight`, its bytes.
+2. The processor parses it: `Incoming`, the typed message that the handler gets (`workers.runtime.handler`).
+3. The handler returns messages, `Outgoing`; the processor turns each into a `ProducerRecord`, its bytes.
+4. `Finished` holds these outputs and the outcome. It stays with the record's `InFlight` until a commit.
+5. `CommitBatch` holds finished records, their outputs and the positions behind them (`workers.runtime.partition_state`).
+"""
 
 from __future__ import annotations
 
@@ -14,34 +21,37 @@ from workers.runtime.handler import Incoming, Outgoing
 
 M = TypeVar("M", bound=Message)
 
-#: What a record batch and a record's own framing add to key, value and headers.
+#: Bytes that Kafka's framing adds to key, value and headers.
 OVERHEAD_BYTES = 128
 
 
-@dataclass(frozen=True, eq=False)
-class Delivery:
-    """One record as the broker gave it. Each reading of a record is a delivery of its own, equal to no other."""
+@dataclass(eq=False)
+class InFlight:
+    """One record, until its result is committed. Reading a record again makes another one; no two are equal."""
 
     origin: Origin
     key: bytes | None
     value: bytes | None
     headers: Headers
+    failures: int = 0  # attempts that failed
+    has_slot: bool = False  # it takes one of the pool's slots
+    finished: Finished | None = None
 
     @property
     def id(self) -> str | None:
-        """The record's `ce_id`; None where it has none that can be read."""
+        """The record's `ce_id`. None if it has no readable one."""
         return record_id(self.headers)
 
     @property
     def size_bytes(self) -> int:
         return len(self.key or b"") + len(self.value or b"") + OVERHEAD_BYTES
 
-    def open(self, expected: type[M]) -> Incoming[M]:
+    def parse(self, expected: type[M]) -> Incoming[M]:
         """Raises Malformed for anything but a record of the expected type."""
         message, envelope = read(expected, self.headers, self.value)
         return Incoming(message, envelope, Source(topic=self.origin.topic, partition=self.origin.partition, offset=self.origin.offset))
 
-    def set_aside(self, error: BaseException) -> ProducerRecord:
+    def dead_letter(self, error: BaseException) -> ProducerRecord:
         """This record for its dead-letter topic, byte for byte, with the reason."""
         letter = dead_letter(self.origin, self.key, self.value, self.headers, error)
         return ProducerRecord(letter.topic, letter.key, letter.value, letter.headers)
@@ -70,26 +80,26 @@ class ProducerRecord:
 
 
 class HandlingOutcome(StrEnum):
-    """How a record ended."""
+    """How the handling of a record ended."""
 
-    PRODUCED = "produced"  # with all that its handler returned, which may be nothing
-    DEGRADED = "degraded"  # no try succeeded; it got the lesser answer
-    EXPIRED = "expired"  # its deadline had passed; it got the lesser answer
-    SET_ASIDE = "set_aside"  # on the dead-letter topic
-    REPEAT = "repeat"  # it had been handled before under the same id
+    PRODUCED = "produced"  # with everything that its handler returned, which may be nothing
+    DEGRADED = "degraded"  # no attempt succeeded: the degraded output goes out
+    EXPIRED = "expired"  # its deadline passed: the degraded output goes out
+    SET_ASIDE = "set_aside"  # it goes to the dead-letter topic
+    REPEAT = "repeat"  # its id was handled before
 
 
 @dataclass(frozen=True)
 class Finished:
-    """What a record turned into, not yet durable."""
+    """Outputs and outcome of a record. They are not committed yet."""
 
     outputs: tuple[ProducerRecord, ...]
     outcome: HandlingOutcome = HandlingOutcome.PRODUCED
-    our_fault: bool = False  # a handler's bug or something long away, not the record's own
+    our_fault: bool = False  # a bug of the handler or a dependency that stayed away; not a bad record
 
 
 @dataclass(frozen=True)
 class TryAgain:
-    """The record's next try may begin after this pause."""
+    """The next attempt at the record may begin after this pause."""
 
     pause_s: float

@@ -1,8 +1,8 @@
-"""What of one partition is finished when records finish out of order, and what to commit for it: pure bookkeeping of one assignment.
+"""Which offsets of one assigned partition are finished, and which position to commit. Pure, no I/O.
 
-The committed position is the low watermark: everything below it is finished. What is finished beyond it goes into the commit's metadata
-(`workers.runtime.commit_metadata`), so the next reader does only what is left. Where that map would not fit, finished records wait for
-the watermark: nothing finished is ever forgotten. Offsets may have gaps (transaction markers, compaction).
+Records finish out of order. The committed position is the low watermark: every record below it is finished. Finished offsets above it go
+into the commit's metadata (`workers.runtime.commit_metadata`), so that the next reader handles only the rest. If that map would be too
+large, finished records wait for the watermark: none is ever forgotten. Offsets may have gaps (transaction markers, compaction).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ METADATA_BYTES = 4096
 
 @dataclass(frozen=True)
 class Position:
-    """What a group commits for a partition: where to read on, and what beyond that is finished."""
+    """What a group commits for a partition: the next offset to read, and the offset map above it as metadata."""
 
     offset: int
     metadata: str = ""
 
 
-def recallable(committed: Position, most: int) -> range:
-    """The offsets whose ids are worth knowing after a restart: up to `most` on either side of the position, where records may be finished."""
+def remembered_range(committed: Position, most: int) -> range:
+    """The offsets whose ids a worker reads back after a restart: up to `most` on either side of the position, where records may be finished."""
     try:
         end, _ = decode(committed.offset, committed.metadata)
     except UnreadableMetadata:
@@ -36,9 +36,9 @@ def recallable(committed: Position, most: int) -> range:
 
 
 class OffsetTracker:
-    """Starts from what the group has committed; None where it never has. Raises UnreadableMetadata for metadata that is not ours.
+    """Starts from the group's committed position, None before the first commit. Raises UnreadableMetadata for metadata that is not ours.
 
-    A record is pending from `admit` until `finish`, and `finish` is called when its effect is durable.
+    A record is pending from `admit` until `committed`.
     """
 
     def __init__(self, committed: Position | None, metadata_bytes: int = METADATA_BYTES) -> None:
@@ -46,13 +46,13 @@ class OffsetTracker:
         self._committed = committed
         self._pending: dict[int, None] = {}  # ascending
         self._next: int | None = None
-        self._end = 0  # offsets below it and not pending are finished
-        self._awaited: deque[int] = deque()  # pending ones that are still to be read again
+        self._end = 0  # offsets below it that are not pending are finished
+        self._to_reread: deque[int] = deque()  # pending offsets of an earlier reader that are not read again yet
         if committed:
             self._end, left = decode(committed.offset, committed.metadata)
             self._next = committed.offset
             self._pending = dict.fromkeys(left)
-            self._awaited = deque(left)
+            self._to_reread = deque(left)
 
     @property
     def pending(self) -> int:
@@ -60,20 +60,20 @@ class OffsetTracker:
 
     @property
     def span(self) -> int:
-        """How far reading is ahead of the watermark, in offsets."""
+        """Number of offsets from the watermark to the end of reading."""
         return 0 if self._next is None else max(self._next, self._end) - self.watermark()
 
     def admit(self, offset: int) -> bool:
-        """A record was read. Returns whether there is anything to do: False where an earlier reader has finished it.
+        """Add a record that was read. Returns False if an earlier reader finished it.
 
-        Raises ValueError unless offsets grow: a consumer that goes back needs a new tracker.
+        Raises ValueError if the offset is lower than the last one: a consumer that goes back needs a new tracker.
         """
         if self._next is not None and offset < self._next:
             raise ValueError(f"offset {offset} was read again: expected at least {self._next}")
         self._next = offset + 1
-        self._vanish_below(offset)
-        if self._awaited and self._awaited[0] == offset:
-            self._awaited.popleft()
+        self._drop_compacted(offset)
+        if self._to_reread and self._to_reread[0] == offset:
+            self._to_reread.popleft()
             return True
         if offset < self._end:
             return False
@@ -81,43 +81,43 @@ class OffsetTracker:
         return True
 
     def read_to(self, position: int) -> None:
-        """Everything below has been delivered, or holds no record: transaction markers at the end, say."""
+        """Every record below `position` was read. Offsets without a record, such as transaction markers, count as finished."""
         if self._next is None or position > self._next:
             self._next = position
-            self._vanish_below(position)
+            self._drop_compacted(position)
 
     def watermark(self) -> int:
-        """The first unfinished offset, or the one behind the last that was read."""
+        """The first unfinished offset; without one, the offset after the last that was read."""
         first = next(iter(self._pending), None)
         if first is not None:
             return first
         return max(self._next or 0, self._end)
 
     def fitting(self, offsets: Iterable[int]) -> list[int]:
-        """As many of these pending offsets, lowest first, as may be finished together: their map fits into a commit.
+        """The lowest of these pending offsets that can be committed together, because their map fits into the metadata.
 
-        The first pending one always may: what is left of a map that was taken before is no longer than it was.
+        The offset at the watermark always fits: without it the map gets no longer.
         """
-        wanted = sorted(offsets)
-        end = max(self._end, wanted[-1] + 1 if wanted else 0)
-        if longest(end - self.watermark()) <= self._metadata_bytes:  # no need to write it to see that
-            return wanted
-        if len(self.position(wanted).metadata) <= self._metadata_bytes:
-            return wanted
-        fits, fails = int(wanted[0] == self.watermark()), len(wanted)
+        candidates = sorted(offsets)
+        end = max(self._end, candidates[-1] + 1 if candidates else 0)
+        if longest(end - self.watermark()) <= self._metadata_bytes:  # cheaper than encoding the map
+            return candidates
+        if len(self.position(candidates).metadata) <= self._metadata_bytes:
+            return candidates
+        fits, fails = int(candidates[0] == self.watermark()), len(candidates)
         while fails - fits > 1:
             middle = (fits + fails) // 2
-            if len(self.position(wanted[:middle]).metadata) <= self._metadata_bytes:
+            if len(self.position(candidates[:middle]).metadata) <= self._metadata_bytes:
                 fits = middle
             else:
                 fails = middle
-        return wanted[:fits]
+        return candidates[:fits]
 
     def position(self, finishing: Sequence[int] = ()) -> Position:
-        """What to commit together with the effects of `finishing` (ascending)."""
-        gone = frozenset(finishing)
+        """The position to commit together with the outputs of `finishing` (ascending offsets)."""
+        finished = frozenset(finishing)
         end = max(self._end, finishing[-1] + 1 if finishing else 0)
-        left = (offset for offset in self._pending if offset not in gone)
+        left = (offset for offset in self._pending if offset not in finished)
         first = next(left, None)
         if first is None:
             return Position(max(self._next or 0, end))
@@ -126,34 +126,34 @@ class OffsetTracker:
 
     @property
     def is_behind(self) -> bool:
-        """Whether the watermark has moved since the last commit."""
+        """Whether the watermark moved since the last commit."""
         return self._next is not None and (self._committed is None or self.watermark() != self._committed.offset)
 
-    def unsaid(self, position: Position) -> bool:
-        """Whether the broker does not have this position yet."""
+    def needs_commit(self, position: Position) -> bool:
+        """Whether this position differs from the committed one."""
         if self._committed is None:
             return self._next is not None
         return position != self._committed
 
     def committed(self, position: Position, finished: Iterable[int] = ()) -> None:
-        """The broker has taken this position, and `finished` with it."""
+        """The broker confirmed a commit of this position, with the outputs of `finished`."""
         for offset in finished:
             del self._pending[offset]
             self._end = max(self._end, offset + 1)
         self._committed = position
 
-    def learn(self, committed: Position | None) -> Set[int]:
-        """What the broker has after a commit in doubt. Returns the pending offsets that turn out to be finished. Raises UnreadableMetadata."""
+    def reconcile(self, committed: Position | None) -> Set[int]:
+        """Take over the broker's position after an unconfirmed commit. Returns the pending offsets that are committed. Raises UnreadableMetadata."""
         if committed is None:
             return frozenset()
         end, left = decode(committed.offset, committed.metadata)
-        still = frozenset(left)
-        finished = {offset for offset in self._pending if offset < end and offset not in still}
+        unfinished = frozenset(left)
+        finished = {offset for offset in self._pending if offset < end and offset not in unfinished}
         self.committed(committed, finished)
-        self._awaited = deque(offset for offset in self._awaited if offset not in finished)
+        self._to_reread = deque(offset for offset in self._to_reread if offset not in finished)
         return finished
 
-    def _vanish_below(self, offset: int) -> None:
-        """Unfinished records that reading has passed without meeting them were compacted away."""
-        while self._awaited and self._awaited[0] < offset:
-            del self._pending[self._awaited.popleft()]
+    def _drop_compacted(self, offset: int) -> None:
+        """Drop unfinished offsets that reading passed without a record: compaction removed it."""
+        while self._to_reread and self._to_reread[0] < offset:
+            del self._pending[self._to_reread.popleft()]

@@ -1,7 +1,7 @@
-"""What a worker holds: partitions with their trackers, flights between reading and durable, and the ids it has seen. Pure bookkeeping.
+"""State of the assigned partitions: offset trackers, records in flight, and recent ids. Pure, no I/O.
 
-The rule it keeps: a flight's outputs and its offset leave in the same batch, and a batch counts only for partitions that are still ours
-under the same assignment. A record whose id was seen before in its partition is a repeat: it is finished without output.
+A record's outputs and its offset go into the same batch. A batch counts only for partitions that are still assigned under the same
+assignment. A record whose id was read before in its partition is a repeat: it finishes without output.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from dataclasses import dataclass, field
 
 from workers.runtime.broker import ResumePoint
 from workers.runtime.commit_metadata import UnreadableMetadata
-from workers.runtime.in_flight import Delivery, Finished, HandlingOutcome, ProducerRecord
+from workers.runtime.in_flight import Finished, HandlingOutcome, InFlight, ProducerRecord
 from workers.runtime.offsets import METADATA_BYTES, OffsetTracker, Position
-from workers.runtime.pool import InFlight
 
 log = logging.getLogger(__name__)
 
-#: A bitmap of so many offsets for each byte of metadata always fits: reading stops there, a partition's map never has to be refused.
+#: A bitmap of so many offsets fits into each byte of metadata. Reading stops there, so a partition's map always fits.
 SPAN_PER_BYTE = 5
-#: Outputs of one batch, in bytes, beyond its first flight.
+#: Limit of a batch's outputs in bytes. The first record of a batch may exceed it.
 BATCH_BYTES = 8 << 20
 
 
@@ -31,21 +30,21 @@ class PartitionState:
 
     number: int
     tracker: OffsetTracker
-    ids: dict[str, None]  # of the last records read or recent_ids, oldest first
-    held: dict[int, InFlight] = field(default_factory=dict)  # by offset: read, and not yet durable
-    recent_ids: Mapping[int, str] = field(default_factory=dict)  # by offset
-    recalled_to: int = 0  # what is finished below this offset and not recent_ids was set aside
+    ids: dict[str, None]  # of the last records that were read or read back, oldest first
+    held: dict[int, InFlight] = field(default_factory=dict)  # by offset: read, and not committed
+    recent_ids: Mapping[int, str] = field(default_factory=dict)  # by offset, read back after the assignment
+    recent_to: int = 0  # a finished record below this offset without a recent id was set aside
 
 
 @dataclass(frozen=True)
 class CommitBatch:
     """What one commit makes durable."""
 
-    flights: Sequence[InFlight]
+    records: Sequence[InFlight]
     outputs: Sequence[ProducerRecord]
     positions: Mapping[int, Position]
-    partitions: Mapping[int, PartitionState]  # the assignments that it rests on
-    finishing: Mapping[int, Sequence[int]]  # the flights' offsets, by partition
+    partitions: Mapping[int, PartitionState]  # the assignments that it belongs to
+    finishing: Mapping[int, Sequence[int]]  # the records' offsets, by partition
 
     @property
     def is_empty(self) -> bool:
@@ -53,7 +52,7 @@ class CommitBatch:
 
 
 class AssignedPartitions:
-    """`remember`: how many ids of each partition are kept, 0 for none."""
+    """`remember`: number of ids to keep for each partition, 0 for none."""
 
     def __init__(self, *, remember: int, metadata_bytes: int = METADATA_BYTES) -> None:
         self._remember = remember
@@ -64,170 +63,168 @@ class AssignedPartitions:
         self.held_bytes = 0
         self.outcomes: Counter[HandlingOutcome] = Counter()
         self.unreadable = 0
-        self.skipped = 0  # read again, and finished already by what the metadata says
+        self.skipped = 0  # read again, although the commit's metadata marks them as finished
 
     @property
-    def partitions(self) -> Set[int]:
+    def numbers(self) -> Set[int]:
         return self._partitions.keys()
 
     @property
     def finished(self) -> int:
-        """Flights that wait to become durable."""
+        """Number of finished records that wait for a commit."""
         return len(self._finished)
 
     @property
     def is_behind(self) -> bool:
-        """Whether the broker does not have every position yet."""
+        """Whether a watermark moved since the last commit."""
         return any(p.tracker.is_behind for p in self._partitions.values())
 
     @property
     def far_ahead(self) -> Set[int]:
-        """Partitions read so far beyond their watermark that no more should be read of them now."""
+        """Partitions read so far above their watermark that reading must pause."""
         return {number for number, p in self._partitions.items() if p.tracker.span >= self._metadata_bytes * SPAN_PER_BYTE}
 
     @property
     def oldest_ms(self) -> int | None:
-        """The timestamp of the oldest record that is held."""
+        """Timestamp of the oldest held record."""
         firsts = (next(iter(p.held.values()), None) for p in self._partitions.values())
-        return min((flight.delivery.origin.timestamp_ms for flight in firsts if flight), default=None)
+        return min((record.origin.timestamp_ms for record in firsts if record), default=None)
 
     def held_of(self, number: int) -> int:
-        """Records of one partition that were read and are not durable."""
+        """Number of records of one partition that are read and not committed."""
         partition = self._partitions.get(number)
         return len(partition.held) if partition else 0
 
-    def assign(self, number: int, assigned: ResumePoint) -> None:
-        """A partition is ours. Positions that somebody else's metadata belongs to are read on from, as if it were empty."""
-        begin = assigned.committed.offset if assigned.committed else 0
-        ids = dict.fromkeys(assigned.recent_ids[offset] for offset in sorted(assigned.recent_ids) if offset < begin)
-        tracker = self._tracker(number, assigned.committed)
-        self._partitions[number] = PartitionState(number, tracker, ids, recent_ids=assigned.recent_ids, recalled_to=begin + self._remember)
+    def assign(self, number: int, resume: ResumePoint) -> None:
+        """Add an assigned partition. Metadata of another program is treated as empty."""
+        begin = resume.committed.offset if resume.committed else 0
+        ids = dict.fromkeys(resume.recent_ids[offset] for offset in sorted(resume.recent_ids) if offset < begin)
+        tracker = self._tracker(number, resume.committed)
+        self._partitions[number] = PartitionState(number, tracker, ids, recent_ids=resume.recent_ids, recent_to=begin + self._remember)
 
     def assignments(self, numbers: Iterable[int]) -> list[PartitionState]:
-        """These partitions as they are assigned now: a later assignment of the same numbers is another."""
+        """The current assignments of these partitions. A later assignment of the same number is another object."""
         return [self._partitions[number] for number in numbers if number in self._partitions]
 
     def drop(self, assignments: Iterable[PartitionState]) -> Set[InFlight]:
-        """These assignments are over, where they are not already. Returns the flights that are of no more use."""
+        """Remove those of these assignments that still hold. Returns their records in flight."""
         dropped: set[InFlight] = set()
         for partition in assignments:
             if self._partitions.get(partition.number) is partition:
                 del self._partitions[partition.number]
                 dropped.update(partition.held.values())
-                self.held_bytes -= sum(flight.delivery.size_bytes for flight in partition.held.values())
+                self.held_bytes -= sum(record.size_bytes for record in partition.held.values())
         self.held -= len(dropped)
-        self._finished = {flight: None for flight in self._finished if flight not in dropped}
+        self._finished = {record: None for record in self._finished if record not in dropped}
         return dropped
 
-    def admit(self, delivery: Delivery) -> InFlight | None:
-        """A record was read. None where there is nothing to do: its partition is not ours, or it is finished, or a repeat."""
-        origin = delivery.origin
+    def admit(self, record: InFlight) -> bool:
+        """Add a record that was read. Returns False if there is nothing to do: its partition is not assigned, it is finished, or a repeat."""
+        origin = record.origin
         partition = self._partitions.get(origin.partition)
         if partition is None:
-            return None
+            return False
         if not partition.tracker.admit(origin.offset):
             self.skipped += 1
-            if origin.offset in partition.recent_ids or origin.offset >= partition.recalled_to:
-                self._is_repeat(partition, delivery.id)
-            return None
-        repeat = self._is_repeat(partition, delivery.id)
-        flight = InFlight(delivery)
-        partition.held[origin.offset] = flight
+            if origin.offset in partition.recent_ids or origin.offset >= partition.recent_to:
+                self._is_repeat(partition, record.id)
+            return False
+        repeat = self._is_repeat(partition, record.id)
+        partition.held[origin.offset] = record
         self.held += 1
-        self.held_bytes += delivery.size_bytes
+        self.held_bytes += record.size_bytes
         if repeat:
-            flight.finished = Finished((), HandlingOutcome.REPEAT)
-            self._finished[flight] = None
-            return None
-        return flight
+            record.finished = Finished((), HandlingOutcome.REPEAT)
+            self._finished[record] = None
+        return not repeat
 
     def read_to(self, positions: Mapping[int, int]) -> None:
-        """Everything below these offsets has been delivered, or holds no record."""
+        """Every record below these offsets was read."""
         for number, offset in positions.items():
             if partition := self._partitions.get(number):
                 partition.tracker.read_to(offset)
 
-    def land(self, flight: InFlight) -> bool:
-        """A flight has finished. Returns whether it counts: its partition is still ours."""
-        partition = self._partitions.get(flight.delivery.origin.partition)
-        if partition is None or partition.held.get(flight.delivery.origin.offset) is not flight:
+    def finish(self, record: InFlight) -> bool:
+        """Queue a finished record for a commit. Returns False if its assignment is over."""
+        partition = self._partitions.get(record.origin.partition)
+        if partition is None or partition.held.get(record.origin.offset) is not record:
             return False
-        self._finished[flight] = None
+        self._finished[record] = None
         return True
 
     def batch(self, most: int) -> CommitBatch:
-        """What can be made durable now: up to `most` flights, as far as each partition's map of finished offsets fits."""
-        chosen = self._chosen(most)
+        """What to commit now: at most `most` records, and only those whose offset map fits into the metadata."""
+        selected = self._select(most)
         offsets: dict[int, list[int]] = {}
-        for flight in chosen:
-            offsets.setdefault(flight.delivery.origin.partition, []).append(flight.delivery.origin.offset)
-        finishing = {number: self._partitions[number].tracker.fitting(wanted) for number, wanted in offsets.items()}
+        for record in selected:
+            offsets.setdefault(record.origin.partition, []).append(record.origin.offset)
+        finishing = {number: self._partitions[number].tracker.fitting(of_partition) for number, of_partition in offsets.items()}
         fits = {(number, offset) for number, fitting in finishing.items() for offset in fitting}
-        flights = [flight for flight in chosen if (flight.delivery.origin.partition, flight.delivery.origin.offset) in fits]
+        records = [record for record in selected if (record.origin.partition, record.origin.offset) in fits]
         positions = {number: p.tracker.position(finishing.get(number, ())) for number, p in self._partitions.items()}
-        unsaid = {number: position for number, position in positions.items() if self._partitions[number].tracker.unsaid(position)}
-        outputs = [output for flight in flights if flight.finished for output in flight.finished.outputs]
-        return CommitBatch(flights, outputs, unsaid, {number: self._partitions[number] for number in unsaid}, finishing)
+        changed = {number: position for number, position in positions.items() if self._partitions[number].tracker.needs_commit(position)}
+        outputs = [output for record in records if record.finished for output in record.finished.outputs]
+        return CommitBatch(records, outputs, changed, {number: self._partitions[number] for number in changed}, finishing)
 
-    def settle(self, batch: CommitBatch) -> Sequence[InFlight]:
-        """The batch is durable. Returns the flights that still were ours."""
-        settled: list[InFlight] = []
+    def committed(self, batch: CommitBatch) -> Sequence[InFlight]:
+        """The broker confirmed the batch. Returns its records whose assignment still holds."""
+        released: list[InFlight] = []
         for number, position in batch.positions.items():
             partition = batch.partitions[number]
             if self._partitions.get(number) is partition:
                 offsets = batch.finishing.get(number, ())
                 partition.tracker.committed(position, offsets)
-                settled += [self._release(partition, offset) for offset in offsets]
-        return settled
+                released += [self._release(partition, offset) for offset in offsets]
+        return released
 
-    def learn(self, committed: Mapping[int, Position | None]) -> Sequence[InFlight]:
-        """What the broker has after a commit in doubt. Returns the flights that turn out to be durable; the others' outputs are sent again."""
-        settled: list[InFlight] = []
+    def reconcile(self, committed: Mapping[int, Position | None]) -> Sequence[InFlight]:
+        """Take over the broker's positions after an unconfirmed commit. Returns the committed records; the outputs of the others are sent again."""
+        released: list[InFlight] = []
         for number, position in committed.items():
             if partition := self._partitions.get(number):
                 try:
-                    offsets = partition.tracker.learn(position)
+                    offsets = partition.tracker.reconcile(position)
                 except UnreadableMetadata as error:
                     self._warn(number, error)
                     continue
-                settled += [self._release(partition, offset) for offset in offsets if offset in partition.held]
-        return settled
+                released += [self._release(partition, offset) for offset in offsets if offset in partition.held]
+        return released
 
-    def _chosen(self, most: int) -> list[InFlight]:
-        """The first to have finished, up to `most` of them and to `BATCH_BYTES`. Those too far beyond their watermark to fit hold up no other."""
-        chosen: list[InFlight] = []
+    def _select(self, most: int) -> list[InFlight]:
+        """The first finished records, within `most` and `BATCH_BYTES`. Skips records so far above their watermark that no map of them fits."""
+        selected: list[InFlight] = []
         size = 0
-        within = {number: p.tracker.watermark() + self._metadata_bytes * SPAN_PER_BYTE for number, p in self._partitions.items()}
-        for flight in self._finished:
-            if flight.delivery.origin.offset >= within[flight.delivery.origin.partition]:
+        limits = {number: p.tracker.watermark() + self._metadata_bytes * SPAN_PER_BYTE for number, p in self._partitions.items()}
+        for record in self._finished:
+            if record.origin.offset >= limits[record.origin.partition]:
                 continue
-            size += sum(output.size_bytes for output in flight.finished.outputs) if flight.finished else 0
-            if chosen and (len(chosen) >= most or size > BATCH_BYTES):
+            size += sum(output.size_bytes for output in record.finished.outputs) if record.finished else 0
+            if selected and (len(selected) >= most or size > BATCH_BYTES):
                 break
-            chosen.append(flight)
-        return chosen
+            selected.append(record)
+        return selected
 
     def _release(self, partition: PartitionState, offset: int) -> InFlight:
-        flight = partition.held.pop(offset)
-        self._finished.pop(flight, None)
+        record = partition.held.pop(offset)
+        self._finished.pop(record, None)
         self.held -= 1
-        self.held_bytes -= flight.delivery.size_bytes
-        outcome = flight.finished.outcome if flight.finished else HandlingOutcome.PRODUCED
+        self.held_bytes -= record.size_bytes
+        outcome = record.finished.outcome if record.finished else HandlingOutcome.PRODUCED
         self.outcomes[outcome] += 1
-        if outcome is HandlingOutcome.SET_ASIDE and flight.delivery.id:  # whoever sends it again wants it handled
-            partition.ids.pop(flight.delivery.id, None)
-        return flight
+        if outcome is HandlingOutcome.SET_ASIDE and record.id:  # if it is redriven, it must be handled
+            partition.ids.pop(record.id, None)
+        return record
 
     def _is_repeat(self, partition: PartitionState, id: str | None) -> bool:
-        """Whether the id was seen; it is from now on."""
+        """Whether the id was read before. Adds it to the recent ids."""
         if not id or not self._remember:
             return False
-        seen = id in partition.ids
+        repeat = id in partition.ids
         partition.ids.pop(id, None)
         partition.ids[id] = None
         if len(partition.ids) > self._remember:
             del partition.ids[next(iter(partition.ids))]
-        return seen
+        return repeat
 
     def _tracker(self, number: int, committed: Position | None) -> OffsetTracker:
         try:

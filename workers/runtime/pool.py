@@ -1,6 +1,6 @@
-"""Handlers at work on the worker's loop: a bounded number of tries at once, fair between keys, in order within a key where asked.
+"""Runs handlers on the worker's event loop: a bounded number at once, fair between keys, in order within a key if that is asked for.
 
-A record that waits for its next try holds no place; when its pause is over it goes before records that have not begun.
+A record that waits for its next attempt takes no slot. After its pause it goes before records that have not begun.
 """
 
 from __future__ import annotations
@@ -8,37 +8,25 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass
 
 from workers.runtime.clock import Clock
 from workers.runtime.fair_queue import COUNTED_PER_KEY, FairQueue
-from workers.runtime.in_flight import Delivery, Finished, TryAgain
+from workers.runtime.in_flight import Finished, InFlight, TryAgain
 
-Attempt = Callable[[Delivery, int], Awaitable[Finished | TryAgain]]
-
-
-@dataclass(eq=False)
-class InFlight:
-    """A record on its way, from reading to durable. Each reading of a record is a flight of its own."""
-
-    delivery: Delivery
-    failures: int = 0
-    has_place: bool = False
-    finished: Finished | None = None
+Attempt = Callable[[InFlight], Awaitable[Finished | TryAgain]]
 
 
 class HandlerPool:
-    """`landed` is called for each flight that has finished. A failure that is no record's is kept for `failure`."""
+    """Calls `on_finished` for each record that has finished. `failure` holds the first error that does not concern one record."""
 
-    def __init__(self, attempt: Attempt, concurrency: int, *, ordered: bool, clock: Clock, landed: Callable[[InFlight], None]) -> None:
+    def __init__(self, attempt: Attempt, concurrency: int, *, ordered: bool, clock: Clock, on_finished: Callable[[InFlight], None]) -> None:
         self._attempt = attempt
         self._concurrency = concurrency
-        self._ordered = ordered
         self._clock = clock
-        self._landed = landed
-        # With few places the flood of one key must not look like enough to do either.
-        self._schedule: FairQueue[InFlight] = FairQueue(ordered=ordered, counted=max(1, min(COUNTED_PER_KEY, concurrency // 8)))
-        self._returning: deque[tuple[InFlight, asyncio.Future[None]]] = deque()
+        self._on_finished = on_finished
+        # With few slots, one key's flood must not fill the depth either.
+        self._queue: FairQueue[InFlight] = FairQueue(ordered=ordered, counted=max(1, min(COUNTED_PER_KEY, concurrency // 8)))
+        self._returning: deque[tuple[InFlight, asyncio.Future[None]]] = deque()  # after a pause, waiting for a slot
         self._tasks: dict[InFlight, asyncio.Task[None]] = {}
         self._running = 0
         self.retries = 0
@@ -46,83 +34,82 @@ class HandlerPool:
 
     @property
     def running(self) -> int:
-        """Tries under way."""
+        """Attempts that run now."""
         return self._running
 
     @property
     def depth(self) -> int:
-        """Records that wait for a place and could begin soon."""
-        return self._schedule.depth + len(self._returning)
+        """Records that wait for a slot and could begin soon."""
+        return self._queue.depth + len(self._returning)
 
-    def submit(self, flight: InFlight) -> None:
-        self._schedule.add(self._key(flight), flight)
-        self._pump()
+    def submit(self, record: InFlight) -> None:
+        self._queue.add(self._key(record), record)
+        self._fill_slots()
 
     def abandon(self, unwanted: Callable[[InFlight], bool]) -> None:
-        """Forget those that wait and cancel those under way; neither ever lands."""
-        self._schedule.discard(unwanted)
-        for flight, task in list(self._tasks.items()):
-            if unwanted(flight):
+        """Remove those that wait and cancel those that run. `on_finished` is not called for them."""
+        self._queue.discard(unwanted)
+        for record, task in list(self._tasks.items()):
+            if unwanted(record):
                 task.cancel()
 
-    def keep_running(self) -> None:
-        """Hand back all that have no place: those that have not begun and those between two tries."""
+    def begin_no_more(self) -> None:
+        """Let running attempts end. Records that have not begun, or that pause between two attempts, are left."""
         self._concurrency = 0
-        self._schedule.discard(lambda flight: True)
+        self._queue.discard(lambda record: True)
 
-    def _key(self, flight: InFlight) -> Hashable:
-        """Records without a key have no order and no owner: each is its own."""
-        key = flight.delivery.key
-        return flight if key is None else (flight.delivery.origin.partition, key)
+    def _key(self, record: InFlight) -> Hashable:
+        """A record without a key has no order and no owner: it is a key of its own."""
+        return record if record.key is None else (record.origin.partition, record.key)
 
-    def _pump(self) -> None:
+    def _fill_slots(self) -> None:
         while self._running < self._concurrency:
             while self._returning:
-                returning, place = self._returning.popleft()
-                if not place.done():  # abandoned
+                returning, slot = self._returning.popleft()
+                if not slot.done():  # not abandoned
                     self._running += 1
-                    returning.has_place = True
-                    place.set_result(None)
+                    returning.has_slot = True
+                    slot.set_result(None)
                     break
             else:
-                if (turn := self._schedule.take()) is None:
+                if (turn := self._queue.take()) is None:
                     return
                 self._begin(*turn)
 
-    def _begin(self, key: Hashable, flight: InFlight) -> None:
+    def _begin(self, key: Hashable, record: InFlight) -> None:
         self._running += 1
-        flight.has_place = True
-        task = self._tasks[flight] = asyncio.ensure_future(self._fly(flight))
-        task.add_done_callback(lambda _: self._ended(key, flight))  # a task that is cancelled before its first step runs no code of its own
+        record.has_slot = True
+        task = self._tasks[record] = asyncio.ensure_future(self._run(record))
+        task.add_done_callback(lambda _: self._ended(key, record))  # a task that is cancelled before its first step runs no code of its own
 
-    def _ended(self, key: Hashable, flight: InFlight) -> None:
-        del self._tasks[flight]
-        self._give_back(flight)
-        self._schedule.release(key)
-        self._pump()
+    def _ended(self, key: Hashable, record: InFlight) -> None:
+        del self._tasks[record]
+        self._release_slot(record)
+        self._queue.release(key)
+        self._fill_slots()
 
-    def _give_back(self, flight: InFlight) -> None:
-        self._running -= flight.has_place
-        flight.has_place = False
+    def _release_slot(self, record: InFlight) -> None:
+        self._running -= record.has_slot
+        record.has_slot = False
 
-    async def _fly(self, flight: InFlight) -> None:
+    async def _run(self, record: InFlight) -> None:
         try:
-            while isinstance(outcome := await self._attempt(flight.delivery, flight.failures), TryAgain):
-                flight.failures += 1
+            while isinstance(result := await self._attempt(record), TryAgain):
+                record.failures += 1
                 self.retries += 1
-                self._give_back(flight)
-                self._pump()
-                await self._clock.sleep(outcome.pause_s)
-                await self._place(flight)
-            flight.finished = outcome
-            self._landed(flight)
+                self._release_slot(record)
+                self._fill_slots()
+                await self._clock.sleep(result.pause_s)
+                await self._slot(record)
+            record.finished = result
+            self._on_finished(record)
         except Exception as error:
             if not self.failure.done():
                 self.failure.set_exception(error)
 
-    async def _place(self, flight: InFlight) -> None:
-        """Wait for a place, before those that have not begun."""
-        place: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._returning.append((flight, place))
-        self._pump()
-        await place
+    async def _slot(self, record: InFlight) -> None:
+        """Wait for a slot, before records that have not begun."""
+        slot: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._returning.append((record, slot))
+        self._fill_slots()
+        await slot

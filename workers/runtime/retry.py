@@ -1,4 +1,4 @@
-"""How long to wait before trying a record again."""
+"""How long to wait before the next attempt at a record."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Backoff:
-    """Exponential pauses with jitter, between `first_s` and `longest_s`, for at most `attempts` tries in all."""
+    """Exponential pauses with jitter, between `first_s` and `longest_s`, for at most `attempts` attempts in all."""
 
     attempts: int = 6
     first_s: float = 0.25
     longest_s: float = 20.0
 
     def pause_s(self, failures: int, after_s: float, rng: random.Random) -> float:
-        """The pause after this many failures. `after_s` is what the failing side asked for: waited in full, up to `longest_s`.
+        """The pause after this many failures: at least `after_s`, the pause that the failing side asked for, and at most `longest_s`.
 
-        Up to a quarter is added at random, so that records which failed together do not come back together.
+        Jitter adds up to a quarter, so that records which failed together are not retried together.
         """
         exponential = self.first_s * 2.0 ** (failures - 1)
         return min(self.longest_s, max(after_s, exponential)) * (1 + rng.random() / 4)

@@ -1,4 +1,4 @@
-"""A Kafka cluster as the runtime's broker."""
+"""Kafka as the runtime's broker."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from workers.runtime.kafka.transactions import KafkaAtLeastOnce, KafkaExactlyOnc
 
 
 class KafkaBrokerClient:
-    """Memberships and transactional ids are named after `kafka.instance`, or the host where it is not set."""
+    """Transactional ids, like members, are named after `kafka.instance`, or after the host if it is not set."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._instance = settings.kafka.instance or socket.gethostname()
 
     def membership(self, name: str, topic: str, remember: int) -> Membership:
-        return KafkaMembership(self._settings, name, self._instance, topic, remember)
+        return KafkaMembership(self._settings, name, topic, remember)
 
     def exactly_once(self, name: str) -> Committer:
         return KafkaExactlyOnce(self._settings, name, self._instance)

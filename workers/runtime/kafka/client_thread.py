@@ -1,6 +1,6 @@
-"""A thread that runs blocking calls of a Kafka client one after the other, for a worker that lives on an event loop.
+"""A thread that makes the blocking calls of a Kafka client, one after the other, for a worker on an event loop.
 
-Not `asyncio.to_thread`: a client that hangs must be left behind, and an executor's threads are joined at exit.
+Not `asyncio.to_thread`: a client that hangs must be left behind, and an executor joins its threads at exit.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ class ClientThread:
         threading.Thread(target=self._run, name=name, daemon=True).start()
 
     async def call(self, function: Callable[[], T], timeout_s: float | None = None) -> T:
-        """Raises what the function raises, or TimeoutError: then the thread is still in it, and the lane is of no more use."""
+        """Raises what the function raises, or TimeoutError. After a TimeoutError the thread still runs the function: use another thread."""
         future: asyncio.Future[T] = self._loop.create_future()
         self._calls.put((function, future))
         async with asyncio.timeout(timeout_s):
             return await future
 
     def end(self) -> None:
-        """The thread ends after what it was given."""
+        """The thread ends after the calls that were made."""
         self._calls.put(None)
 
     def _run(self) -> None:
@@ -39,14 +39,14 @@ class ClientThread:
             function, future = call
             try:
                 result = function()
-            except BaseException as error:  # it is raised where the call is awaited
+            except BaseException as error:  # raised where the call is awaited
                 self._post(_fail, future, error)
             else:
                 self._post(_succeed, future, result)
 
-    def _post(self, outcome: Callable[[asyncio.Future[Any], Any], None], future: asyncio.Future[Any], content: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended; nobody waits
-            self._loop.call_soon_threadsafe(outcome, future, content)
+    def _post(self, set_result: Callable[[asyncio.Future[Any], Any], None], future: asyncio.Future[Any], result: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(set_result, future, result)
 
 
 def _succeed(future: asyncio.Future[Any], result: Any) -> None:

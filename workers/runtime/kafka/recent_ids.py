@@ -1,4 +1,4 @@
-"""The ids of the records that a group has answered last, read back from the log itself: what a repeat is known by after a restart."""
+"""Reads back the ids of the records that a group answered last, so that a worker recognizes repeats after a restart."""
 
 from __future__ import annotations
 
@@ -14,26 +14,30 @@ from schemas.topics import dead_letter_topic
 WITHIN_S = 8.0
 
 
-def recall(settings: Settings, client_id: str, topic: str, wanted: Mapping[int, range], most: int) -> dict[int, dict[int, str]]:
-    """By partition and offset, the `ce_id` of the records that are wanted.
+def read_recent_ids(settings: Settings, client_id: str, topic: str, offsets: Mapping[int, range], most: int) -> dict[int, dict[int, str]]:
+    """The `ce_id` of the records at these offsets, by partition and offset.
 
-    Left out are records that stand among the last `most` on a partition of the dead-letter topic: they were not answered, and whoever sends
-    them again wants them handled.
-    Blocks. Raises RetryLater.
+    Leaves out records that are among the last `most` of a partition of the dead-letter topic: they were not answered, and are handled if they
+    are redriven. Blocks. Raises RetryLater.
     """
-    if not any(wanted.values()):
+    if not any(offsets.values()):
         return {}
     deadline = time.monotonic() + WITHIN_S
-    found: dict[int, dict[int, str]] = {}
-    with TopicReader(settings, f"{client_id}-recall", timeout_s=WITHIN_S, max_poll_records=most) as reader:
-        kept = {partition: first for partition, (first, _) in reader.ranges(topic).items() if partition.partition in wanted}
-        ranges = {partition: (max(first, wanted[partition.partition].start), wanted[partition.partition].stop) for partition, first in kept.items()}
-        for record in reader.read(ranges, timeout_s=deadline - time.monotonic()):
+    letters = dead_letter_topic(topic)
+    ids: dict[int, dict[int, str]] = {}
+    with TopicReader(settings, f"{client_id}-recent-ids", timeout_s=WITHIN_S, max_poll_records=most) as reader:
+        stored = reader.ranges(topic, letters)
+        records = {
+            partition: (max(start, offsets[partition.partition].start), offsets[partition.partition].stop)
+            for partition, (start, _) in stored.items()
+            if partition.topic == topic and partition.partition in offsets
+        }
+        for record in reader.read(records, timeout_s=deadline - time.monotonic()):
             if id := record_id(record.headers):
-                found.setdefault(record.partition, {})[record.offset] = id
-        letters = {place: (max(first, end - most), end) for place, (first, end) in reader.ranges(dead_letter_topic(topic)).items()}
-        for record in reader.read(letters, timeout_s=deadline - time.monotonic()):
-            place = original_place(record.headers)
-            if place and place[0] == topic:
-                found.get(place[1], {}).pop(place[2], None)
-    return found
+                ids.setdefault(record.partition, {})[record.offset] = id
+        last_letters = {partition: (max(start, end - most), end) for partition, (start, end) in stored.items() if partition.topic == letters}
+        for letter in reader.read(last_letters, timeout_s=deadline - time.monotonic()):
+            source = original_place(letter.headers)
+            if source and source[0] == topic:
+                ids.get(source[1], {}).pop(source[2], None)
+    return ids

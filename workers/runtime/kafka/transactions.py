@@ -1,8 +1,8 @@
-"""Results and positions on Kafka: in one transaction, or one after the other. The only module that knows kafka-python's producer.
+"""Commits results and positions on Kafka: in one transaction, or one after the other.
 
-No Python client implements KIP-890 in full, and a blocked call of this one cannot be taken back. So a transaction has a deadline, and after
-anything but success its producer is never used again: the next `start` takes a new one with the same transactional id, whose
-initialization ends what the old one left open, and the worker asks for the committed positions before it goes on.
+No Python client implements KIP-890 in full, and a blocked call of kafka-python cannot be cancelled. So a transaction has a deadline, and a
+producer is never used again after an error: the next `start` makes a new one with the same transactional id, whose initialization ends
+the open transaction. The worker then reads the committed positions before it continues.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
 from infra.errors import CannotContinue
-from infra.kafka.clients import producer
+from infra.kafka.clients import producer as make_producer
+from infra.kafka.group_consumer import offsets_and_metadata
 from infra.kafka.topology import DEAD_LETTER_ROOM
 from infra.settings import Settings
 from schemas.topics import MAX_MESSAGE_BYTES, consumer_group
 from workers.runtime.broker import Membership, NotConfirmed
 from workers.runtime.in_flight import ProducerRecord
 from workers.runtime.kafka.client_thread import ClientThread
-from workers.runtime.kafka.membership import kafka_offsets
+from workers.runtime.kafka.membership import by_partition
 from workers.runtime.offsets import Position
 
 log = logging.getLogger(__name__)
 
-#: A transaction that a dead worker leaves open holds up readers of its results for this long, unless the worker comes back.
+#: An open transaction of a dead worker blocks readers of its results for this long, unless the worker restarts.
 TRANSACTION_TIMEOUT_MS = 10_000
 NEEDS = "exactly once needs transactions (Kafka 2.5 or newer with KIP-447); set workers.delivery=at_least_once, or use another broker"
-BEGINS_NONE = "it answers but begins no transaction: compare transaction.state.log.replication.factor and .min.isr with the brokers there are"
+BEGINS_NONE = "it answers but begins no transaction: compare transaction.state.log.replication.factor and .min.isr with the number of brokers"
 REFUSED = (
     kafka_errors.TransactionalIdAuthorizationFailedError,
     kafka_errors.ClusterAuthorizationFailedError,
@@ -41,33 +42,33 @@ REFUSED = (
 )
 
 
-class _Client:
-    """One producer and its thread; used until something goes wrong."""
+class _ProducerThread:
+    """One producer and its thread. Dropped after the first error."""
 
     def __init__(self, name: str) -> None:
-        self.lane = ClientThread(name)
+        self.thread = ClientThread(name)
         self.producer: KafkaProducer | None = None
 
     def drop(self) -> None:
-        """Close it beside everything else: it may hang."""
-        self.lane.end()
+        """Close it in a thread of its own: it may hang."""
+        self.thread.end()
         if self.producer is not None:
             threading.Thread(target=_close, args=(self.producer, 0.0), daemon=True).start()
 
 
-class _KafkaProducer:
+class _KafkaCommitter:
     def __init__(self, settings: Settings, name: str, instance: str) -> None:
         self._settings = settings
         self._name = f"{consumer_group(name)}-{instance}"
-        self._client: _Client | None = None
+        self._client: _ProducerThread | None = None
 
     async def start(self, timeout_s: float) -> None:
         self._drop()
-        client = self._client = _Client(f"{self._name}-producer")
+        client = self._client = _ProducerThread(f"{self._name}-producer")
         try:
-            await client.lane.call(lambda: self._open(client, timeout_s), timeout_s + 1)
+            await client.thread.call(lambda: self._open(client, timeout_s), timeout_s + 1)
         except REFUSED as error:
-            raise CannotContinue(f"the broker refuses our producer ({type(error).__name__}): {NEEDS}") from error
+            raise CannotContinue(f"the broker refuses the producer ({type(error).__name__}): {NEEDS}") from error
         except (TimeoutError, kafka_errors.KafkaError) as error:
             answers = client.producer is not None
             self._drop()
@@ -85,37 +86,39 @@ class _KafkaProducer:
     async def close(self) -> None:
         client, self._client = self._client, None
         if client is not None and client.producer is not None:
-            open_one = client.producer
+            producer = client.producer
             try:
-                await client.lane.call(lambda: _close(open_one, 2.0), 3.0)
+                await client.thread.call(lambda: _close(producer, 2.0), 3.0)
             except TimeoutError:
                 log.warning("the producer did not close in time", extra={"producer": self._name})
-            client.lane.end()
+            client.thread.end()
 
     def _drop(self) -> None:
         if self._client is not None:
             self._client.drop()
             self._client = None
 
-    def _open(self, client: _Client, timeout_s: float) -> None:
+    def _open(self, client: _ProducerThread, timeout_s: float) -> None:
         raise NotImplementedError
 
     async def _make_durable(
-        self, client: _Client, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float
+        self, client: _ProducerThread, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float
     ) -> None:
         raise NotImplementedError
 
     def _make(self, timeout_s: float, **options: Any) -> KafkaProducer:
-        room = MAX_MESSAGE_BYTES + DEAD_LETTER_ROOM
+        request_bytes = MAX_MESSAGE_BYTES + DEAD_LETTER_ROOM
         timeout_ms = int(timeout_s * 1000)
         batching = {"linger_ms": 0, "batch_size": 262_144, "retry_backoff_ms": 5}
-        return producer(self._settings, self._name, max_request_size=room, max_block_ms=timeout_ms, bootstrap_timeout_ms=timeout_ms, **batching, **options)
+        return make_producer(
+            self._settings, self._name, max_request_size=request_bytes, max_block_ms=timeout_ms, bootstrap_timeout_ms=timeout_ms, **batching, **options
+        )
 
 
-class KafkaExactlyOnce(_KafkaProducer):
-    """Exactly once: what is produced is seen if and only if its positions are committed, by the membership they rest on (KIP-447)."""
+class KafkaExactlyOnce(_KafkaCommitter):
+    """One transaction: readers see the results if and only if the positions are committed, under a valid membership (KIP-447)."""
 
-    def _open(self, client: _Client, timeout_s: float) -> None:
+    def _open(self, client: _ProducerThread, timeout_s: float) -> None:
         client.producer = self._make(timeout_s, transactional_id=self._name, transaction_timeout_ms=TRANSACTION_TIMEOUT_MS)
         if client.producer.config["api_version"] < (2, 5):
             version = ".".join(map(str, client.producer.config["api_version"]))
@@ -123,49 +126,49 @@ class KafkaExactlyOnce(_KafkaProducer):
         client.producer.init_transactions()
 
     async def _make_durable(
-        self, client: _Client, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float
+        self, client: _ProducerThread, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float
     ) -> None:
-        topic, generation, made = membership.topic, membership.generation, client.producer
-        offsets = kafka_offsets(topic, positions)
+        offsets = offsets_and_metadata(by_partition(membership.topic, positions))
+        generation, producer = membership.generation, client.producer
 
         def transaction() -> None:
-            assert made is not None
-            made.begin_transaction()
+            assert producer is not None
+            producer.begin_transaction()
             for output in outputs:
-                made.send(output.topic, key=output.key, value=output.value, headers=output.headers)
+                producer.send(output.topic, key=output.key, value=output.value, headers=output.headers)
             if offsets:
-                made.send_offsets_to_transaction(offsets, generation)
-            made.commit_transaction()
+                producer.send_offsets_to_transaction(offsets, generation)
+            producer.commit_transaction()
 
-        await client.lane.call(transaction, timeout_s)
+        await client.thread.call(transaction, timeout_s)
 
 
-class KafkaAtLeastOnce(_KafkaProducer):
-    """At least once: results first, on all replicas, then the positions behind them."""
+class KafkaAtLeastOnce(_KafkaCommitter):
+    """Results first, on all replicas, then the positions. A crash in between repeats results."""
 
-    def _open(self, client: _Client, timeout_s: float) -> None:
+    def _open(self, client: _ProducerThread, timeout_s: float) -> None:
         client.producer = self._make(timeout_s)
 
     async def _make_durable(
-        self, client: _Client, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float
+        self, client: _ProducerThread, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float
     ) -> None:
-        made = client.producer
+        producer = client.producer
 
         def produce() -> None:
-            assert made is not None
-            sent = [made.send(o.topic, key=o.key, value=o.value, headers=o.headers) for o in outputs]
-            made.flush(timeout=timeout_s)
+            assert producer is not None
+            sent = [producer.send(o.topic, key=o.key, value=o.value, headers=o.headers) for o in outputs]
+            producer.flush(timeout=timeout_s)
             for future in sent:
                 future.get(timeout=0)
 
         if outputs:
-            await client.lane.call(produce, timeout_s + 1)
+            await client.thread.call(produce, timeout_s + 1)
         if positions:
             await membership.commit(positions, timeout_s)
 
 
-def _close(made: KafkaProducer, timeout_s: float) -> None:
+def _close(producer: KafkaProducer, timeout_s: float) -> None:
     try:
-        made.close(timeout=timeout_s)
-    except Exception as error:  # it is of no more use either way
+        producer.close(timeout=timeout_s)
+    except Exception as error:  # it is not used again either way
         log.debug("a producer did not close", extra={"kind": type(error).__name__})

@@ -1,6 +1,6 @@
-"""The in-memory broker as a worker meets it. One event loop, time is the loop's.
+"""A broker in memory, for tests and the simulation. It runs on one event loop and takes its time from it.
 
-`Faults` is asked at every step between poll and commit: it may wait, raise NotConfirmed for a request or an answer that was lost, or never return.
+`Faults.at` is called at every step between poll and commit. It may wait, raise NotConfirmed for a lost request or answer, or never return.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from schemas.dead_letters import Origin, original_place
 from schemas.envelope import record_id
 from schemas.topics import consumer_group, dead_letter_topic
 from workers.runtime.broker import REVOKE_WITHIN_S, Committer, Membership, NotConfirmed, PollResult, RebalanceListener, ResumePoint
-from workers.runtime.in_flight import Delivery, ProducerRecord
+from workers.runtime.in_flight import InFlight, ProducerRecord
 from workers.runtime.memory.group import MemberGeneration, MemoryGroup
 from workers.runtime.memory.log import Log
-from workers.runtime.offsets import Position, recallable
+from workers.runtime.offsets import Position, remembered_range
 
 
 class Faults(Protocol):
@@ -32,7 +32,7 @@ class NoFaults:
 
 
 class MemoryCluster:
-    """What the brokers of all processes share. `transactions` False: a broker that has none."""
+    """Topics and groups, shared by the clients of all processes. `transactions` False: it supports none."""
 
     def __init__(self, topics: Mapping[str, int], *, session_timeout_s: float = 10.0, transactions: bool = True, metadata_bytes: int = 4096) -> None:
         self.log = Log(topics, metadata_bytes=metadata_bytes)
@@ -47,7 +47,7 @@ class MemoryCluster:
 
 
 class MemoryBrokerClient:
-    """One process's way to the cluster."""
+    """The client of one process."""
 
     def __init__(self, cluster: MemoryCluster, instance: str = "one", faults: Faults | None = None) -> None:
         self._cluster = cluster
@@ -73,8 +73,8 @@ class MemoryMembership:
         self._remember = remember
         self._faults = faults
         self._member = 0
-        self._positions: dict[int, int] = {}  # of partitions whose reading has begun
-        self._fresh: set[int] = set()
+        self._positions: dict[int, int] = {}  # the next offset of each partition that is read
+        self._unresolved: set[int] = set()
         self._group: MemoryGroup
         self._listener: RebalanceListener
 
@@ -84,7 +84,7 @@ class MemoryMembership:
 
     @property
     def awaited(self) -> Set[int]:
-        return set(self._fresh)
+        return set(self._unresolved)
 
     async def join(self, listener: RebalanceListener, timeout_s: float) -> None:
         self._listener = listener
@@ -101,7 +101,7 @@ class MemoryMembership:
         records = self._fetch(most, paused)
         if not records and not assigned and most:
             await self._log.changed(timeout_s)
-            if self._group.hear(self._instance, self._member):
+            if self._group.heartbeat(self._instance, self._member):
                 records = self._fetch(most, paused)
         return PollResult(assigned, records, dict(self._positions))
 
@@ -129,23 +129,23 @@ class MemoryMembership:
         try:
             await self._faults.at("leave")
         except NotConfirmed:
-            return  # the session timeout will tell
-        if self._positions or self._fresh:
-            await self._listener.revoked(self._positions.keys() | self._fresh)
+            return  # the session timeout ends the membership
+        if self._positions or self._unresolved:
+            await self._listener.revoked(self._positions.keys() | self._unresolved)
         if for_good:
             self._group.leave(self._instance, self._member)
 
     def check(self, generation: MemberGeneration | None) -> None:
-        """Raises NotConfirmed where a commit may not rest on this generation."""
+        """Raises NotConfirmed unless this generation is valid for a commit."""
         self._group.check(generation)
 
     async def _serve(self) -> None:
-        """Join, notice what has gone, give up what moves, take what is free."""
+        """Join, drop lost partitions, give up those that move, take those that are free."""
         if not self._member:
             self._member = self._group.join(self._instance)
-            self._fresh |= self._group.owned(self._instance)
-        elif not self._group.hear(self._instance, self._member):
-            self._forget(lost := self._positions.keys() | self._fresh)
+            self._unresolved |= self._group.owned(self._instance)
+        elif not self._group.heartbeat(self._instance, self._member):
+            self._forget(lost := self._positions.keys() | self._unresolved)
             if lost:
                 self._listener.lost(lost)
             self._member = self._group.join(self._instance)
@@ -154,10 +154,10 @@ class MemoryMembership:
         if revoked := self._group.to_revoke(self._instance):
             self._forget(revoked)
             await self._give_up(revoked)
-            if not self._group.hear(self._instance, self._member):
+            if not self._group.heartbeat(self._instance, self._member):
                 return
             self._group.give_up(self._instance, revoked)
-        self._fresh |= self._group.take(self._instance)
+        self._unresolved |= self._group.take(self._instance)
         self._enter()
 
     def _enter(self) -> None:
@@ -165,42 +165,42 @@ class MemoryMembership:
         self.generation = MemberGeneration(self._member, self._instance, self._group.generation)
 
     async def _give_up(self, revoked: Set[int]) -> None:
-        said = asyncio.ensure_future(self._listener.revoked(revoked))
-        said.add_done_callback(_forget)
-        done, _ = await asyncio.wait([said], timeout=REVOKE_WITHIN_S)
+        call = asyncio.ensure_future(self._listener.revoked(revoked))
+        call.add_done_callback(_ignore)
+        done, _ = await asyncio.wait([call], timeout=REVOKE_WITHIN_S)
         if not done:
             self._listener.lost(revoked)
 
     def _begin_reading(self) -> dict[int, ResumePoint]:
         begun: dict[int, ResumePoint] = {}
-        for number in sorted(self._fresh):
+        for number in sorted(self._unresolved):
             if self._log.is_stable(self._group_name, number):
                 position = self._log.committed(self._group_name, number)
-                self._fresh.remove(number)
+                self._unresolved.remove(number)
                 self._positions[number] = position.offset if position else 0
-                begun[number] = ResumePoint(position, self._recalled(number, position) if position and self._remember else {})
+                begun[number] = ResumePoint(position, self._recent_ids(number, position) if position and self._remember else {})
         return begun
 
-    def _fetch(self, most: int, paused: Set[int]) -> list[Delivery]:
-        found: list[Delivery] = []
+    def _fetch(self, most: int, paused: Set[int]) -> list[InFlight]:
+        fetched: list[InFlight] = []
         for number in sorted(self._positions.keys() - paused):
-            entries, self._positions[number] = self._log.read(self.topic, number, self._positions[number], most - len(found))
-            found += [
-                Delivery(Origin(self.topic, number, entry.offset, entry.timestamp_ms, self._group_name), entry.key, entry.value, list(entry.headers))
+            entries, self._positions[number] = self._log.read(self.topic, number, self._positions[number], most - len(fetched))
+            fetched += [
+                InFlight(Origin(self.topic, number, entry.offset, entry.timestamp_ms, self._group_name), entry.key, entry.value, list(entry.headers))
                 for entry in entries
             ]
-        return found
+        return fetched
 
-    def _recalled(self, number: int, position: Position) -> dict[int, str]:
+    def _recent_ids(self, number: int, position: Position) -> dict[int, str]:
         letters = self._log.committed_records(dead_letter_topic(self.topic)) if self._log.has(dead_letter_topic(self.topic)) else []
-        aside = {original_place(letter.headers) for letter in letters}
-        wanted = recallable(position, self._remember)
-        entries = self._log.read(self.topic, number, wanted.start, len(wanted))[0]
-        ids = {entry.offset: record_id(entry.headers) for entry in entries if entry.offset in wanted}
-        return {offset: id for offset, id in ids.items() if id and (self.topic, number, offset) not in aside}
+        set_aside = {original_place(letter.headers) for letter in letters}
+        remembered = remembered_range(position, self._remember)
+        entries = self._log.read(self.topic, number, remembered.start, len(remembered))[0]
+        ids = {entry.offset: record_id(entry.headers) for entry in entries if entry.offset in remembered}
+        return {offset: id for offset, id in ids.items() if id and (self.topic, number, offset) not in set_aside}
 
     def _forget(self, numbers: Set[int]) -> None:
-        self._fresh -= numbers
+        self._unresolved -= numbers
         for number in list(numbers):
             self._positions.pop(number, None)
 
@@ -214,7 +214,7 @@ class MemoryExactlyOnce:
 
     async def start(self, timeout_s: float) -> None:
         if not self._cluster.transactions:
-            raise CannotContinue("the broker refuses our producer: exactly once needs transactions; set workers.delivery=at_least_once, or use another broker")
+            raise CannotContinue("the broker refuses the producer: exactly once needs transactions; set workers.delivery=at_least_once, or use another broker")
         self._epoch = None
         await _bounded(self._start(), timeout_s)
 
@@ -276,15 +276,15 @@ class MemoryAtLeastOnce:
 
 
 async def _bounded(request: Awaitable[None], timeout_s: float) -> None:
-    """The broker goes on with what the client has stopped waiting for."""
-    under_way = asyncio.ensure_future(request)
-    under_way.add_done_callback(_forget)  # whoever waits may be cancelled
-    done, _ = await asyncio.wait([under_way], timeout=timeout_s)
+    """Stop waiting after `timeout_s`. The broker continues with the request."""
+    running = asyncio.ensure_future(request)
+    running.add_done_callback(_ignore)  # the caller may be cancelled
+    done, _ = await asyncio.wait([running], timeout=timeout_s)
     if not done:
         raise NotConfirmed("no answer in time")
-    under_way.result()
+    running.result()
 
 
-def _forget(late: asyncio.Future[None]) -> None:
-    if not late.cancelled():
-        late.exception()
+def _ignore(call: asyncio.Future[None]) -> None:
+    if not call.cancelled():
+        call.exception()

@@ -1,8 +1,8 @@
 """Consumer groups in memory: generations, static members, and assignments that move only what must move.
 
-As in Kafka: a member that comes back under its instance's name within the session timeout keeps its partitions and fences its former self; one
-that is silent for longer loses them; every change of the membership begins a generation, which a member enters in its next poll. Its commits may
-rest on the one it has entered last and on no other. A partition that moves is free only after its owner has given it up.
+As in Kafka: a member that rejoins with its instance name within the session timeout keeps its partitions and fences its former process. A
+member that is silent for longer loses them. Every change of the membership begins a generation, which a member enters in its next poll.
+Its commits are valid only for the generation that it entered last. A partition that moves is free only after its owner has given it up.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from collections.abc import Set
 from dataclasses import dataclass
 
 from infra.errors import CannotContinue
-from workers.runtime.broker import FENCED, NotConfirmed
+from workers.runtime.broker import NotConfirmed
+
+NAME_TAKEN = "this process lost its membership: another process uses its name (give each process its own kafka.instance)"
 
 
 @dataclass(frozen=True)
 class MemberGeneration:
-    """What a commit rests on."""
+    """The membership that a commit relies on."""
 
     member: int
     instance: str
@@ -28,8 +30,8 @@ class MemberGeneration:
 @dataclass
 class _Member:
     id: int
-    heard_at: float
-    generation: int = -1  # the last one it has joined
+    heartbeat_at: float
+    generation: int = -1  # the last one that it entered
 
 
 class MemoryGroup:
@@ -44,32 +46,32 @@ class MemoryGroup:
         self.generation = 0
 
     def join(self, instance: str) -> int:
-        """A process begins under this name. Returns its member id."""
+        """A process joins with this name. Returns its member id."""
         self._expire()
-        known = self._members.get(instance)
+        former = self._members.get(instance)
         self._members[instance] = _Member(next(self._ids), self._now())
-        if known is None:
+        if former is None:
             self._rebalance()
         else:
-            self._members[instance].generation = known.generation
+            self._members[instance].generation = former.generation
         return self._members[instance].id
 
     def leave(self, instance: str, member: int) -> None:
-        if (known := self._members.get(instance)) and known.id == member:
+        if (current := self._members.get(instance)) and current.id == member:
             self._remove(instance)
 
-    def hear(self, instance: str, member: int) -> bool:
-        """A heartbeat. False for a member that was silent for too long: it has lost everything and must join again.
+    def heartbeat(self, instance: str, member: int) -> bool:
+        """Returns False for a member that was silent for too long: it has lost its partitions and must join again.
 
-        Raises CannotContinue where another process has its name.
+        Raises CannotContinue if another process uses its name.
         """
         self._expire()
-        known = self._members.get(instance)
-        if known is None:
+        current = self._members.get(instance)
+        if current is None:
             return False
-        if known.id != member:
-            raise CannotContinue(FENCED)
-        known.heard_at = self._now()
+        if current.id != member:
+            raise CannotContinue(NAME_TAKEN)
+        current.heartbeat_at = self._now()
         return True
 
     def owned(self, instance: str) -> set[int]:
@@ -79,11 +81,11 @@ class MemoryGroup:
         return {number for number in self.owned(instance) if self._target.get(number) != instance}
 
     def enter(self, instance: str) -> None:
-        """The member joins the present generation. What it must give up is its own until it does."""
+        """The member enters the current generation. It keeps partitions that must move until `give_up`."""
         self._members[instance].generation = self.generation
 
     def give_up(self, instance: str, revoked: Set[int]) -> None:
-        """The second round of a cooperative rebalance begins."""
+        """Begins the second round of a cooperative rebalance."""
         for number in revoked:
             self._owner[number] = None
         self.generation += 1
@@ -93,27 +95,27 @@ class MemoryGroup:
         return self._members[instance].generation == self.generation
 
     def take(self, instance: str) -> set[int]:
-        """The free partitions that are meant for this member are its own from now on."""
+        """Assigns the free partitions that are meant for this member, and returns them."""
         free = {number for number, owner in self._owner.items() if owner is None and self._target.get(number) == instance}
         for number in free:
             self._owner[number] = instance
         return free
 
     def check(self, generation: MemberGeneration | None) -> None:
-        """Raises NotConfirmed unless a commit may rest on this generation."""
+        """Raises NotConfirmed unless this generation is valid for a commit."""
         self._expire()
-        known = self._members.get(generation.instance) if generation else None
-        if generation is None or known is None:
+        member = self._members.get(generation.instance) if generation else None
+        if generation is None or member is None:
             raise NotConfirmed("UnknownMemberId")
-        if known.id != generation.member:
+        if member.id != generation.member:
             raise NotConfirmed("FencedInstanceId")
-        if generation.number != known.generation:
+        if generation.number != member.generation:
             raise NotConfirmed("IllegalGeneration")
 
     def _expire(self) -> None:
         now = self._now()
         for instance, member in list(self._members.items()):
-            if now - member.heard_at > self._session_timeout_s:
+            if now - member.heartbeat_at > self._session_timeout_s:
                 self._remove(instance)
 
     def _remove(self, instance: str) -> None:
@@ -123,7 +125,7 @@ class MemoryGroup:
         self._rebalance()
 
     def _rebalance(self) -> None:
-        """An even share for each, moving as little as possible."""
+        """An even share for each member, with as few moves as possible."""
         self.generation += 1
         instances = sorted(self._members)
         self._target = {}
@@ -131,16 +133,16 @@ class MemoryGroup:
             return
         least, more = divmod(len(self._owner), len(instances))
         by_owned = sorted(instances, key=lambda instance: -len(self.owned(instance)))
-        room = {instance: least + (index < more) for index, instance in enumerate(by_owned)}
+        free = {instance: least + (index < more) for index, instance in enumerate(by_owned)}
         for number, owner in self._owner.items():
-            if owner is not None and room.get(owner):
+            if owner is not None and free.get(owner):
                 self._target[number] = owner
-                room[owner] -= 1
+                free[owner] -= 1
         for number in self._owner:
             if number not in self._target:
-                instance = max(instances, key=lambda each: room[each])
+                instance = max(instances, key=lambda each: free[each])
                 self._target[number] = instance
-                room[instance] -= 1
+                free[instance] -= 1
 
     def _now(self) -> float:
         return asyncio.get_running_loop().time()

@@ -1,8 +1,8 @@
-"""Partitions and transactions in memory: what a reader of committed records may see, and what a commit makes of open records.
+"""Partitions and transactions in memory.
 
-As in Kafka: records of a transaction take their offsets when they are produced, a marker takes one at its end; a reader of committed records
-stops at the first record of an open transaction (the last stable offset) and never sees aborted ones; a new producer under a transactional
-id fences every earlier one and aborts what it left open. What it leaves out: replication, retention, sizes, and everything about bytes on a wire.
+As in Kafka: records of a transaction take their offsets when they are produced, and its end takes one more for a marker. A reader of committed
+records stops at the first record of an open transaction (the last stable offset) and never sees aborted ones. A new producer with a
+transactional id fences every earlier one and aborts its open transaction. Left out: replication, retention, sizes, and the wire protocol.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ class StoredRecord:
 
 @dataclass
 class Transaction:
-    """One transactional id: its producer's epoch, and what that producer has open."""
+    """One transactional id: its producer's epoch, and its open transaction."""
 
     epoch: int = 0
     since: float = 0.0
-    entries: list[tuple[str, int, StoredRecord]] = field(default_factory=list)
+    records: list[tuple[str, int, StoredRecord]] = field(default_factory=list)
     offsets: list[tuple[str, Mapping[int, Position]]] = field(default_factory=list)
 
     @property
     def is_open(self) -> bool:
-        return bool(self.entries or self.offsets)
+        return bool(self.records or self.offsets)
 
 
 class Log:
@@ -60,7 +60,7 @@ class Log:
         self._committed: dict[str, dict[int, Position]] = {}
         self._metadata_bytes = metadata_bytes
         self._timeout_s = timeout_s
-        self._waiting: dict[asyncio.Future[None], None] = {}  # in order: the simulation repeats itself
+        self._waiting: dict[asyncio.Future[None], None] = {}  # in order: the simulation must be deterministic
 
     def has(self, topic: str) -> bool:
         return topic in self._partitions
@@ -69,54 +69,54 @@ class Log:
         return range(len(self._partitions[topic]))
 
     def append(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), partition: int | None = None) -> StoredRecord:
-        """Outside any transaction. Raises KeyError for an unknown topic."""
+        """Append outside any transaction. Raises KeyError for an unknown topic."""
         return self._append(topic, self._partition_of(topic, key) if partition is None else partition, key, value, headers, RecordState.PLAIN)
 
     def end(self, topic: str, partition: int) -> int:
-        """The last stable offset: where a reader of committed records ends."""
+        """The last stable offset."""
         self._expire()
         entries = self._partitions[topic][partition]
         return next((entry.offset for entry in entries if entry.state is RecordState.OPEN), len(entries))
 
     def read(self, topic: str, partition: int, start: int, most: int) -> tuple[list[StoredRecord], int]:
-        """Committed records from `start` on, and the offset behind everything that was looked at."""
+        """Committed records from `start`, and the offset after the last one that was read or skipped."""
         entries = self._partitions[topic][partition]
-        found: list[StoredRecord] = []
+        records: list[StoredRecord] = []
         at, end = start, self.end(topic, partition)
-        while at < end and len(found) < most:
+        while at < end and len(records) < most:
             if entries[at].state in (RecordState.PLAIN, RecordState.COMMITTED):
-                found.append(entries[at])
+                records.append(entries[at])
             at += 1
-        return found, at
+        return records, at
 
     def committed_records(self, topic: str) -> list[StoredRecord]:
         return [entry for partition in self.partitions(topic) for entry in self.read(topic, partition, 0, 1 << 30)[0]]
 
     async def changed(self, timeout_s: float) -> None:
-        """Until somebody appends or ends a transaction, or the time is over."""
+        """Wait until a record is appended or a transaction ends, at most `timeout_s`."""
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting[waiting] = None
         await asyncio.wait([waiting], timeout=timeout_s)
         self._waiting.pop(waiting, None)
 
-    # Positions of groups
+    # Committed positions
 
     def committed(self, group: str, partition: int) -> Position | None:
         return self._committed.get(group, {}).get(partition)
 
     def is_stable(self, group: str, partition: int) -> bool:
-        """Whether no open transaction holds a position of this partition."""
+        """Whether no open transaction contains a position of this partition."""
         self._expire()
-        held = (offsets for t in self._transactions.values() for name, offsets in t.offsets if name == group)
-        return not any(partition in offsets for offsets in held)
+        pending = (offsets for t in self._transactions.values() for name, offsets in t.offsets if name == group)
+        return not any(partition in offsets for offsets in pending)
 
     def commit(self, group: str, positions: Mapping[int, Position]) -> None:
-        """Outside any transaction. Raises NotConfirmed for metadata that is too large."""
+        """Commit outside any transaction. Raises NotConfirmed for metadata that is too large."""
         if any(len(position.metadata.encode()) > self._metadata_bytes for position in positions.values()):
             raise NotConfirmed("OffsetMetadataTooLarge")
         self._committed.setdefault(group, {}).update(positions)
 
-    # Transactions: each call may raise NotConfirmed for a producer that was fenced
+    # Transactions: each call may raise NotConfirmed for a fenced producer
 
     def begin_producer(self, transactional_id: str) -> int:
         """Returns the epoch of a new producer."""
@@ -130,7 +130,7 @@ class Log:
         if topic not in self._partitions:
             raise NotConfirmed(f"UnknownTopicOrPartition {topic}")
         partition = self._partition_of(topic, key)
-        transaction.entries.append((topic, partition, self._append(topic, partition, key, value, headers, RecordState.OPEN)))
+        transaction.records.append((topic, partition, self._append(topic, partition, key, value, headers, RecordState.OPEN)))
 
     def add_offsets(self, transactional_id: str, epoch: int, group: str, positions: Mapping[int, Position]) -> None:
         if any(len(position.metadata.encode()) > self._metadata_bytes for position in positions.values()):
@@ -138,7 +138,7 @@ class Log:
         self._current(transactional_id, epoch).offsets.append((group, dict(positions)))
 
     def end_transaction(self, transactional_id: str, epoch: int) -> None:
-        """Commit it."""
+        """Commit the transaction."""
         transaction = self._current(transactional_id, epoch)
         for group, positions in transaction.offsets:
             self._committed.setdefault(group, {}).update(positions)
@@ -154,17 +154,17 @@ class Log:
         return transaction
 
     def _expire(self) -> None:
-        """The coordinator aborts what has been open for too long, and fences its producer."""
+        """Abort transactions that are open for too long, and fence their producers."""
         for transaction in self._transactions.values():
             if transaction.is_open and asyncio.get_running_loop().time() - transaction.since > self._timeout_s:
                 self._end(transaction, RecordState.ABORTED)
                 transaction.epoch += 1
 
     def _end(self, transaction: Transaction, state: RecordState) -> None:
-        touched = {(topic, partition) for topic, partition, _ in transaction.entries}
-        for _, _, entry in transaction.entries:
-            entry.state = state
-        transaction.entries.clear()
+        touched = {(topic, partition) for topic, partition, _ in transaction.records}
+        for _, _, record in transaction.records:
+            record.state = state
+        transaction.records.clear()
         transaction.offsets.clear()
         for topic, partition in sorted(touched):
             self._append(topic, partition, None, None, (), RecordState.MARKER)

@@ -12,7 +12,7 @@ from bench.workers.call_behaviour import CallBehaviour, TimedBehaviour, parse_be
 from bench.workers.load import QuerySchedule
 from bench.workers.process import Call, out_topic
 from infra.errors import PoisonMessage, RetryLater
-from tests.unit.workers.made import make_incoming, make_query
+from tests.support.worker_messages import make_incoming, make_query
 
 
 def test_gaps_fill_the_planned_time_and_differ() -> None:

@@ -12,7 +12,7 @@ from lab.simulate.checker import anomalies
 from lab.simulate.run import simulate
 from lab.simulate.scenario import HandlerOutcome, SimulatedQuestion, scenario
 from lab.simulate.virtual_time import Stuck, run_in_virtual_time
-from workers.runtime import fair_queue, offsets, partition_state, worker
+from workers.runtime import commit_loop, fair_queue, offsets, partition_state, worker
 from workers.runtime.broker import NotConfirmed, ResumePoint
 
 SEEDS = 1000
@@ -60,18 +60,18 @@ def test_an_idle_hour_passes_at_once_and_what_would_hang_is_named() -> None:
 
 def test_a_worker_that_takes_a_refused_commit_for_granted_loses_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     async def granted(self: Any) -> None:
-        await self._start_producer()
-        self._books.settle(self._books.batch(500))
+        await self.start_committer()
+        self._partitions.committed(self._partitions.batch(500))
 
-    monkeypatch.setattr(worker.Worker, "_recover", granted)
+    monkeypatch.setattr(commit_loop.CommitLoop, "_recover", granted)
     assert first_found("lost-write")
 
 
 def test_a_worker_that_does_not_ask_what_became_of_a_commit_answers_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     async def not_asking(self: Any) -> None:
-        await self._start_producer()
+        await self.start_committer()
 
-    monkeypatch.setattr(worker.Worker, "_recover", not_asking)
+    monkeypatch.setattr(commit_loop.CommitLoop, "_recover", not_asking)
     assert first_found("duplicate", exactly_once)
 
 
@@ -87,8 +87,8 @@ def test_a_worker_that_keeps_what_it_has_lost_answers_twice_or_crashes(monkeypat
 
 def test_a_late_last_commit_that_drops_the_next_assignment_loses_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     async def revoked(self: Any, partitions: set[int]) -> None:
-        await self._commit()
-        self._abandon(self._books.assignments(partitions))
+        await self._commits.commit()
+        self._abandon(self._partitions.assignments(partitions))
 
     monkeypatch.setattr(worker.Worker, "revoked", revoked)
     assert first_found("lost-write", lambda seed: seed == 912)  # one seed in a thousand
@@ -115,7 +115,7 @@ def test_a_worker_that_dies_of_a_refused_commit_is_a_crash(monkeypatch: pytest.M
     async def dying(self: Any) -> None:
         raise NotConfirmed("seen by nobody")
 
-    monkeypatch.setattr(worker.Worker, "_recover", dying)
+    monkeypatch.setattr(commit_loop.CommitLoop, "_recover", dying)
     assert first_found("crash")
 
 

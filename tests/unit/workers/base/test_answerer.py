@@ -12,7 +12,7 @@ from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES
 from tests.support.openai_server import Answer, completion, failure, scripted, serving
-from tests.unit.workers.made import NOON, make_delivery, make_incoming, make_query
+from tests.support.worker_messages import NOON, make_incoming, make_query, make_record
 from workers.base.answerer import Answerer, base_breaker
 from workers.endpoints.client import ChatAnswer, ChatClient, ChatEndpoint, PromptRefused
 from workers.runtime.clock import ManualClock
@@ -107,8 +107,8 @@ async def over_http(query: Query, *answers: Answer, tries: int) -> tuple[list[Fi
     with serving(scripted(*answers)) as server:
         async with ChatEndpoint(server.url, "m", api_key=None, timeout_s=30.0, concurrency=2) as endpoint:
             asked = Answerer(endpoint, base, base_breaker(base))
-            processor = RecordProcessor("base", HandlerSpec(QUERIES, asked, degrade=asked.degraded), Backoff(attempts=base.attempts))
-            return [await processor.attempt(make_delivery(query), failures) for failures in range(tries)], len(server.requests)
+            processor = RecordProcessor("base", HandlerSpec(QUERIES, asked, degrade=asked.degraded, backoff=Backoff(attempts=base.attempts)))
+            return [await processor.attempt(make_record(query, failures=failures)) for failures in range(tries)], len(server.requests)
 
 
 def answer_of(outcome: Finished | TryAgain) -> Draft:

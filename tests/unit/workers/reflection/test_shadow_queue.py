@@ -13,7 +13,7 @@ from schemas.messages import Message
 from schemas.responses import ModelVersion, ResponseStatus
 from schemas.shadows import Shadow
 from schemas.topics import Topic
-from tests.unit.workers.made import NOON, make_outcome
+from tests.support.worker_messages import NOON, make_outcome
 from workers.reflection import shadow_queue
 from workers.reflection.shadow_queue import ShadowQueue, ShadowRequest
 from workers.runtime.clock import ManualClock, settle

@@ -8,7 +8,7 @@ from workers.runtime.commit_metadata import UnreadableMetadata, decode, encode, 
 
 
 @given(st.integers(0, 10**12), st.integers(1, 3000), st.data())
-def test_what_is_encoded_is_decoded(position: int, span: int, data: st.DataObject) -> None:
+def test_an_encoded_map_decodes_to_itself(position: int, span: int, data: st.DataObject) -> None:
     holes = {0} | data.draw(st.sets(st.integers(0, span - 1)))  # the position itself is unfinished
     unfinished = tuple(sorted(position + hole for hole in holes))
     text = encode(position, position + span, unfinished)
@@ -20,7 +20,7 @@ def test_what_is_encoded_is_decoded(position: int, span: int, data: st.DataObjec
 
 
 @given(st.integers(1, 300), st.data())
-def test_no_map_is_longer_than_the_longest_of_its_span(span: int, data: st.DataObject) -> None:
+def test_no_map_is_longer_than_the_bound_for_its_span(span: int, data: st.DataObject) -> None:
     holes = sorted(data.draw(st.sets(st.integers(0, span - 1))))
     assert len(encode(7, 7 + span, [7 + hole for hole in holes])) <= longest(span)
 
@@ -34,13 +34,13 @@ def test_the_worst_map_of_24_500_offsets_fits_kafkas_limit() -> None:
 
 
 @pytest.mark.parametrize("text", ["hello", "rt1", "rt1x", "rt1bAAAA", "rt1b", "rt1r" + "gICA", "rt1b!!!!", "rt2bgA", "rt1r_____w8", "rt1bé"])
-def test_what_something_else_wrote_is_unreadable(text: str) -> None:
+def test_metadata_of_another_program_is_unreadable(text: str) -> None:
     with pytest.raises(UnreadableMetadata):
         decode(5, text)
 
 
 @given(st.text(max_size=40) | st.text("rt1bAgIC_-", max_size=60).map(lambda rest: "rt1" + rest))
-def test_any_text_is_read_or_refused(text: str) -> None:
+def test_any_text_is_decoded_or_refused(text: str) -> None:
     try:
         end, unfinished = decode(7, text)
     except UnreadableMetadata:

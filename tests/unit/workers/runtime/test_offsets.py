@@ -1,4 +1,4 @@
-"""Whatever the order of finishing, committing and dying: nothing finished is done again, nothing unfinished is skipped."""
+"""In any order of finishing, committing and crashing: no finished record is handled again, no unfinished one is skipped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from workers.runtime.offsets import OffsetTracker, Position
 
 
 def read(tracker: OffsetTracker, *offsets: int) -> list[int]:
-    """The offsets that are left to do."""
+    """The offsets that are left to handle."""
     return [offset for offset in offsets if tracker.admit(offset)]
 
 
@@ -31,7 +31,7 @@ def test_the_position_is_the_first_unfinished_offset() -> None:
     assert commit(tracker, 5) == Position(6)
 
 
-def test_what_finished_beyond_the_position_is_not_done_again() -> None:
+def test_offsets_finished_above_the_position_are_not_handled_again() -> None:
     tracker = OffsetTracker(None)
     read(tracker, 0, 1, 2, 3)
     position = commit(tracker, 1, 3)
@@ -46,52 +46,52 @@ def test_offsets_without_a_record_count_as_finished() -> None:
     assert commit(tracker, 14) == Position(20)
 
 
-def test_an_unfinished_record_that_was_compacted_away_holds_nothing_up() -> None:
+def test_an_unfinished_record_that_was_compacted_does_not_block_the_watermark() -> None:
     tracker = OffsetTracker(None)
     read(tracker, 0, 1, 2)
     again = OffsetTracker(commit(tracker, 2))
     assert read(again, 1) == [1]
     assert commit(again, 1) == Position(3)
-    gone = OffsetTracker(tracker.position())
-    gone.read_to(3)
-    assert gone.position() == Position(3)
+    compacted = OffsetTracker(tracker.position())
+    compacted.read_to(3)
+    assert compacted.position() == Position(3)
 
 
-def test_a_consumer_that_goes_back_is_a_mistake() -> None:
+def test_a_consumer_that_goes_back_raises() -> None:
     tracker = OffsetTracker(None)
     read(tracker, 5)
     with pytest.raises(ValueError, match="offset 5 was read again"):
         tracker.admit(5)
 
 
-def test_foreign_metadata_is_refused() -> None:
+def test_metadata_of_another_program_is_refused() -> None:
     with pytest.raises(UnreadableMetadata):
         OffsetTracker(Position(5, "consumer-1"))
 
 
-def test_finished_records_wait_where_the_map_would_not_fit() -> None:
+def test_finished_records_wait_if_the_map_would_be_too_large() -> None:
     tracker = OffsetTracker(None, metadata_bytes=64)
     read(tracker, *range(2000))
-    wanted = list(range(1, 2000, 2))
-    fitting = tracker.fitting(wanted)
-    assert 0 < len(fitting) < len(wanted)
-    assert fitting == wanted[: len(fitting)]
+    finished = list(range(1, 2000, 2))
+    fitting = tracker.fitting(finished)
+    assert 0 < len(fitting) < len(finished)
+    assert fitting == finished[: len(fitting)]
     assert len(tracker.position(fitting).metadata) <= 64
-    assert len(tracker.position(wanted[: len(fitting) + 1]).metadata) > 64
+    assert len(tracker.position(finished[: len(fitting) + 1]).metadata) > 64
     commit(tracker, *fitting)
-    assert tracker.fitting([0]) == [0], "the watermark itself can always move"
+    assert tracker.fitting([0]) == [0], "the watermark can always move"
 
 
-def test_a_commit_in_doubt_is_learned_from_the_broker() -> None:
+def test_an_unconfirmed_commit_is_reconciled_with_the_broker() -> None:
     tracker = OffsetTracker(None)
     read(tracker, 0, 1, 2)
-    taken = tracker.position([1])
-    assert tracker.learn(taken) == {1}
-    assert tracker.learn(None) == frozenset()
+    position = tracker.position([1])
+    assert tracker.reconcile(position) == {1}
+    assert tracker.reconcile(None) == frozenset()
     assert commit(tracker, 0, 2) == Position(3)
 
 
-def test_where_less_may_be_said_than_before_the_watermark_moves_on() -> None:
+def test_the_watermark_moves_although_the_metadata_limit_has_shrunk() -> None:
     tracker = OffsetTracker(None)
     read(tracker, *range(2000))
     long = commit(tracker, *range(1, 2000, 2))
@@ -106,40 +106,40 @@ def test_where_less_may_be_said_than_before_the_watermark_moves_on() -> None:
     assert again.position() == Position(2000)
 
 
-def test_what_turns_out_to_be_finished_before_it_was_read_again_is_not_done_again() -> None:
+def test_an_offset_reconciled_before_it_is_read_again_is_not_handled_again() -> None:
     tracker = OffsetTracker(None)
     read(tracker, 0, 1, 2)
     late = OffsetTracker(commit(tracker, 2))
-    assert late.learn(Position(3)) == {0, 1}
+    assert late.reconcile(Position(3)) == {0, 1}
     assert read(late, 0, 1, 3) == [3]
     assert commit(late, 3) == Position(4)
 
 
 @given(st.integers(0, 2**32))
-def test_no_history_loses_or_repeats_an_offset(seed: int) -> None:
-    """Records with gaps are read, finished in any order, committed or lost with their reader, again and again."""
+def test_no_sequence_of_commits_and_crashes_loses_or_repeats_an_offset(seed: int) -> None:
+    """Records with gaps are read, finish in any order, and are committed or lost with their reader, many times."""
     rng = random.Random(seed)
     log = sorted(rng.sample(range(400), 120))
-    done: list[int] = []
+    handled: list[int] = []
     committed: Position | None = None
-    while len(done) < len(log):
+    while len(handled) < len(log):
         tracker = OffsetTracker(committed, metadata_bytes=rng.choice((64, 4096)))
         start = committed.offset if committed else 0
         ahead = iter([offset for offset in log if offset >= start])
-        flying: list[int] = []
+        in_flight: list[int] = []
         for _ in range(rng.randint(1, 60)):
             if (offset := next(ahead, None)) is not None and tracker.admit(offset):
-                flying.append(offset)
-            if flying and rng.random() < 0.4:
-                finishing = tracker.fitting(rng.sample(flying, rng.randint(1, len(flying))))
+                in_flight.append(offset)
+            if in_flight and rng.random() < 0.4:
+                finishing = tracker.fitting(rng.sample(in_flight, rng.randint(1, len(in_flight))))
                 position = tracker.position(finishing)
-                if rng.random() < 0.8:  # taken, and known to be
+                if rng.random() < 0.8:  # confirmed
                     tracker.committed(position, finishing)
-                elif rng.random() < 0.5:  # taken, and learned later
-                    assert set(tracker.learn(position)) == set(finishing)
+                elif rng.random() < 0.5:  # committed, and reconciled later
+                    assert set(tracker.reconcile(position)) == set(finishing)
                 else:
                     continue
                 committed = position
-                done += finishing
-                flying = [each for each in flying if each not in set(finishing)]
-    assert sorted(done) == log
+                handled += finishing
+                in_flight = [each for each in in_flight if each not in set(finishing)]
+    assert sorted(handled) == log

@@ -1,4 +1,4 @@
-"""Tries at work: how many at once, whose turn, what a pause holds, and what becomes of those that are not wanted any more."""
+"""Attempts in the pool: how many run at once, which begins next, what a pause holds, and what is abandoned."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ import asyncio
 import pytest
 
 from infra.errors import CannotContinue
-from tests.unit.workers.made import make_bare
+from tests.support.worker_messages import make_bare_record
 from workers.runtime.clock import ManualClock, settle
-from workers.runtime.in_flight import Delivery, Finished, TryAgain
-from workers.runtime.pool import HandlerPool, InFlight
+from workers.runtime.in_flight import Finished, InFlight, TryAgain
+from workers.runtime.pool import HandlerPool
 
 DONE = Finished(())
 
 
-class Handler:
-    """Each try waits until it is let go, and then ends as it is told."""
+class Attempts:
+    """Each attempt waits until the test ends it."""
 
     def __init__(self) -> None:
         self.running: dict[int, asyncio.Future[Finished | TryAgain]] = {}
         self.begun: list[int] = []
         self.cancelled: list[int] = []
 
-    async def attempt(self, delivery: Delivery, failures: int) -> Finished | TryAgain:
-        offset = delivery.origin.offset
+    async def attempt(self, record: InFlight) -> Finished | TryAgain:
+        offset = record.origin.offset
         self.begun.append(offset)
         self.running[offset] = asyncio.get_running_loop().create_future()
         try:
@@ -35,147 +35,147 @@ class Handler:
         finally:
             del self.running[offset]
 
-    async def end(self, offset: int, outcome: Finished | TryAgain | Exception = DONE) -> None:
-        if isinstance(outcome, Exception):
-            self.running[offset].set_exception(outcome)
+    async def end(self, offset: int, result: Finished | TryAgain | Exception = DONE) -> None:
+        if isinstance(result, Exception):
+            self.running[offset].set_exception(result)
         else:
-            self.running[offset].set_result(outcome)
+            self.running[offset].set_result(result)
         await settle()
 
 
-class Made:
+class PoolUnderTest:
     def __init__(self, concurrency: int, *, ordered: bool = False) -> None:
-        self.handler, self.clock = Handler(), ManualClock()
-        self.landed: list[int] = []
-        self.pool = HandlerPool(self.handler.attempt, concurrency, ordered=ordered, clock=self.clock, landed=self._landed)
+        self.attempts, self.clock = Attempts(), ManualClock()
+        self.finished: list[int] = []
+        self.pool = HandlerPool(self.attempts.attempt, concurrency, ordered=ordered, clock=self.clock, on_finished=self._on_finished)
 
-    def _landed(self, flight: InFlight) -> None:
-        assert flight.finished
-        self.landed.append(flight.delivery.origin.offset)
+    def _on_finished(self, record: InFlight) -> None:
+        assert record.finished
+        self.finished.append(record.origin.offset)
 
     async def submit(self, *offsets: int, key: bytes | None = b"k") -> list[InFlight]:
-        flights = [InFlight(make_bare(offset, key=key)) for offset in offsets]
-        for flight in flights:
-            self.pool.submit(flight)
+        records = [make_bare_record(offset, key=key) for offset in offsets]
+        for record in records:
+            self.pool.submit(record)
         await settle()
-        return flights
+        return records
 
     async def end_all(self) -> None:
-        while self.handler.running:
-            await self.handler.end(next(iter(self.handler.running)))
+        while self.attempts.running:
+            await self.attempts.end(next(iter(self.attempts.running)))
 
 
-async def test_no_more_begin_at_once_than_there_are_places() -> None:
-    made = Made(2)
-    await made.submit(0, 1, 2, 3, key=None)
-    assert (made.handler.begun, made.pool.running, made.pool.depth) == ([0, 1], 2, 2)
-    await made.handler.end(1)
-    assert (made.handler.begun, made.landed) == ([0, 1, 2], [1])
-    await made.end_all()
-    assert (sorted(made.landed), made.pool.running, made.pool.depth) == ([0, 1, 2, 3], 0, 0)
+async def test_no_more_attempts_run_at_once_than_there_are_slots() -> None:
+    test = PoolUnderTest(2)
+    await test.submit(0, 1, 2, 3, key=None)
+    assert (test.attempts.begun, test.pool.running, test.pool.depth) == ([0, 1], 2, 2)
+    await test.attempts.end(1)
+    assert (test.attempts.begun, test.finished) == ([0, 1, 2], [1])
+    await test.end_all()
+    assert (sorted(test.finished), test.pool.running, test.pool.depth) == ([0, 1, 2, 3], 0, 0)
 
 
-async def test_a_pause_before_the_next_try_holds_no_place() -> None:
-    made = Made(1)
-    await made.submit(0, 1, 2)
-    await made.handler.end(0, TryAgain(5.0))
-    assert (made.handler.begun, made.pool.running) == ([0, 1], 1)
-    assert made.pool.retries == 1
+async def test_a_pause_before_the_next_attempt_takes_no_slot() -> None:
+    test = PoolUnderTest(1)
+    await test.submit(0, 1, 2)
+    await test.attempts.end(0, TryAgain(5.0))
+    assert (test.attempts.begun, test.pool.running) == ([0, 1], 1)
+    assert test.pool.retries == 1
 
 
-async def test_a_record_whose_pause_is_over_goes_before_those_that_have_not_begun() -> None:
-    made = Made(1)
-    await made.submit(0, 1, 2)
-    await made.handler.end(0, TryAgain(5.0))
-    await made.clock.advance(5.0)
-    assert made.handler.begun == [0, 1], "no place is free"
-    await made.handler.end(1)
-    assert made.handler.begun == [0, 1, 0]
-    await made.end_all()
-    assert made.landed == [1, 0, 2]
+async def test_after_its_pause_a_record_goes_before_those_that_have_not_begun() -> None:
+    test = PoolUnderTest(1)
+    await test.submit(0, 1, 2)
+    await test.attempts.end(0, TryAgain(5.0))
+    await test.clock.advance(5.0)
+    assert test.attempts.begun == [0, 1], "no slot is free"
+    await test.attempts.end(1)
+    assert test.attempts.begun == [0, 1, 0]
+    await test.end_all()
+    assert test.finished == [1, 0, 2]
 
 
-async def test_a_try_is_told_how_many_have_failed() -> None:
-    told: list[int] = []
+async def test_the_record_carries_its_number_of_failures_into_each_attempt() -> None:
+    failures: list[int] = []
 
-    async def attempt(delivery: Delivery, failures: int) -> Finished | TryAgain:
-        told.append(failures)
-        return DONE if failures == 2 else TryAgain(1.0)
+    async def attempt(record: InFlight) -> Finished | TryAgain:
+        failures.append(record.failures)
+        return DONE if record.failures == 2 else TryAgain(1.0)
 
     clock = ManualClock()
-    pool = HandlerPool(attempt, 1, ordered=False, clock=clock, landed=lambda flight: None)
-    pool.submit(InFlight(make_bare(0)))
+    pool = HandlerPool(attempt, 1, ordered=False, clock=clock, on_finished=lambda record: None)
+    pool.submit(make_bare_record(0))
     for _ in range(3):
         await settle()
         await clock.advance(1.0)
-    assert told == [0, 1, 2]
+    assert failures == [0, 1, 2]
 
 
-async def test_in_order_the_next_of_a_key_waits_for_the_end_of_one_that_is_tried_again() -> None:
-    made = Made(4, ordered=True)
-    await made.submit(0, 1)
-    await made.submit(2, key=b"other")
-    await made.handler.end(0, TryAgain(5.0))
-    assert made.handler.begun == [0, 2]
-    await made.clock.advance(5.0)
-    await made.handler.end(0)
-    assert made.handler.begun == [0, 2, 0, 1]
+async def test_in_order_the_next_of_a_key_waits_until_a_retried_record_has_ended() -> None:
+    test = PoolUnderTest(4, ordered=True)
+    await test.submit(0, 1)
+    await test.submit(2, key=b"other")
+    await test.attempts.end(0, TryAgain(5.0))
+    assert test.attempts.begun == [0, 2]
+    await test.clock.advance(5.0)
+    await test.attempts.end(0)
+    assert test.attempts.begun == [0, 2, 0, 1]
 
 
-async def test_records_without_a_key_are_in_no_order() -> None:
-    made = Made(4, ordered=True)
-    await made.submit(0, 1, 2, key=None)
-    assert made.handler.begun == [0, 1, 2]
+async def test_records_without_a_key_have_no_order() -> None:
+    test = PoolUnderTest(4, ordered=True)
+    await test.submit(0, 1, 2, key=None)
+    assert test.attempts.begun == [0, 1, 2]
 
 
-async def test_what_is_abandoned_never_lands_and_its_places_are_free() -> None:
-    made = Made(2)
-    unwanted = set(await made.submit(0, 1, 2))
-    await made.submit(9, key=b"other")
-    made.pool.abandon(unwanted.__contains__)
+async def test_abandoned_records_never_finish_and_free_their_slots() -> None:
+    test = PoolUnderTest(2)
+    unwanted = set(await test.submit(0, 1, 2))
+    await test.submit(9, key=b"other")
+    test.pool.abandon(unwanted.__contains__)
     await settle()
-    assert sorted(made.handler.cancelled) == [0, 1]
-    assert list(made.handler.running) == [9]
-    await made.end_all()
-    assert (made.landed, made.pool.running, made.pool.depth) == ([9], 0, 0)
+    assert sorted(test.attempts.cancelled) == [0, 1]
+    assert list(test.attempts.running) == [9]
+    await test.end_all()
+    assert (test.finished, test.pool.running, test.pool.depth) == ([9], 0, 0)
 
 
-async def test_what_is_abandoned_before_its_first_step_frees_its_place() -> None:
-    made = Made(1)
-    flight = InFlight(make_bare(0))
-    made.pool.submit(flight)  # and nothing has run yet
-    made.pool.abandon(lambda each: each is flight)
-    await made.submit(1)
-    assert (made.handler.begun, made.pool.running) == ([1], 1)
+async def test_a_record_that_is_abandoned_before_its_first_step_frees_its_slot() -> None:
+    test = PoolUnderTest(1)
+    record = make_bare_record(0)
+    test.pool.submit(record)  # and nothing has run yet
+    test.pool.abandon(lambda each: each is record)
+    await test.submit(1)
+    assert (test.attempts.begun, test.pool.running) == ([1], 1)
 
 
-@pytest.mark.parametrize("when", ["in its pause", "waiting for a place", "given a place"])
-async def test_what_is_abandoned_between_two_tries_gives_back_what_it_holds(when: str) -> None:
-    made = Made(1)
-    [flight] = await made.submit(0)
-    await made.submit(1, key=b"other")
-    await made.handler.end(0, TryAgain(5.0))
+@pytest.mark.parametrize("when", ["in its pause", "waiting for a slot", "given a slot"])
+async def test_a_record_that_is_abandoned_between_two_attempts_frees_its_slot(when: str) -> None:
+    test = PoolUnderTest(1)
+    [record] = await test.submit(0)
+    await test.submit(1, key=b"other")
+    await test.attempts.end(0, TryAgain(5.0))
     if when != "in its pause":
-        await made.clock.advance(5.0)
-    if when == "given a place":
-        made.handler.running[1].set_result(DONE)
-        while not flight.has_place:  # noqa: ASYNC110  # the very turn between having a place and running on
+        await test.clock.advance(5.0)
+    if when == "given a slot":
+        test.attempts.running[1].set_result(DONE)
+        while not record.has_slot:  # noqa: ASYNC110  # the very turn between getting a slot and running
             await asyncio.sleep(0)
-    made.pool.abandon(lambda each: each is flight)
+    test.pool.abandon(lambda each: each is record)
     await settle()
-    await made.end_all()
-    await made.submit(2)
-    assert made.handler.begun == [0, 1, 2]
-    await made.end_all()
-    assert (made.landed, made.pool.running, made.pool.depth) == ([1, 2], 0, 0)
+    await test.end_all()
+    await test.submit(2)
+    assert test.attempts.begun == [0, 1, 2]
+    await test.end_all()
+    assert (test.finished, test.pool.running, test.pool.depth) == ([1, 2], 0, 0)
 
 
-async def test_in_order_a_key_opens_only_when_its_cancelled_record_has_let_go() -> None:
+async def test_in_order_a_key_opens_only_after_its_cancelled_record_has_cleaned_up() -> None:
     cleaned = asyncio.Event()
     begun: list[int] = []
 
-    async def attempt(delivery: Delivery, failures: int) -> Finished | TryAgain:
-        begun.append(delivery.origin.offset)
+    async def attempt(record: InFlight) -> Finished | TryAgain:
+        begun.append(record.origin.offset)
         try:
             await asyncio.sleep(60 if len(begun) == 1 else 0)
         finally:
@@ -183,11 +183,11 @@ async def test_in_order_a_key_opens_only_when_its_cancelled_record_has_let_go() 
                 await cleaned.wait()
         return DONE
 
-    pool = HandlerPool(attempt, 4, ordered=True, clock=ManualClock(), landed=lambda flight: None)
-    pool.submit(InFlight(make_bare(0)))
+    pool = HandlerPool(attempt, 4, ordered=True, clock=ManualClock(), on_finished=lambda record: None)
+    pool.submit(make_bare_record(0))
     await settle()
-    pool.abandon(lambda flight: True)
-    pool.submit(InFlight(make_bare(0)))
+    pool.abandon(lambda record: True)
+    pool.submit(make_bare_record(0))
     await settle()
     assert begun == [0]
     cleaned.set()
@@ -195,23 +195,23 @@ async def test_in_order_a_key_opens_only_when_its_cancelled_record_has_let_go() 
     assert begun == [0, 0]
 
 
-async def test_told_to_keep_what_runs_nothing_else_begins() -> None:
-    made = Made(2)
-    await made.submit(0, 1, 2)
-    await made.handler.end(0, TryAgain(5.0))
-    made.pool.keep_running()
-    await made.submit(3)
-    await made.clock.advance(5.0)
-    await made.end_all()
-    assert (sorted(made.landed), made.handler.begun) == ([1, 2], [0, 1, 2])
-    assert made.pool.running == 0
+async def test_after_begin_no_more_only_running_attempts_end() -> None:
+    test = PoolUnderTest(2)
+    await test.submit(0, 1, 2)
+    await test.attempts.end(0, TryAgain(5.0))
+    test.pool.begin_no_more()
+    await test.submit(3)
+    await test.clock.advance(5.0)
+    await test.end_all()
+    assert (sorted(test.finished), test.attempts.begun) == ([1, 2], [0, 1, 2])
+    assert test.pool.running == 0
 
 
-async def test_an_error_that_is_no_records_is_kept_for_the_worker() -> None:
-    made = Made(2)
-    await made.submit(0, 1)
-    await made.handler.end(0, CannotContinue("first"))
-    await made.handler.end(1, CannotContinue("second"))
+async def test_an_error_that_concerns_no_single_record_is_kept_for_the_worker() -> None:
+    test = PoolUnderTest(2)
+    await test.submit(0, 1)
+    await test.attempts.end(0, CannotContinue("first"))
+    await test.attempts.end(1, CannotContinue("second"))
     with pytest.raises(CannotContinue, match="first"):
-        await made.pool.failure
-    assert made.landed == []
+        await test.pool.failure
+    assert test.finished == []

@@ -13,10 +13,10 @@ from schemas.drafts import Draft
 from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES
-from tests.unit.workers.made import make_delivery, make_query
+from tests.support.worker_messages import make_query, make_record
 from workers.runtime.clock import ManualClock
 from workers.runtime.handler import DegradeReason, Handler, HandlerSpec, Incoming, Outgoing
-from workers.runtime.in_flight import Delivery, Finished, HandlingOutcome, TryAgain
+from workers.runtime.in_flight import Finished, HandlingOutcome, InFlight, TryAgain
 from workers.runtime.processor import RecordProcessor
 from workers.runtime.retry import Backoff
 
@@ -39,14 +39,14 @@ class Scripted:
         return [Outgoing(DRAFTS, draft, derive("draft", incoming.message.query_id))] * self.copies
 
 
-def processor(handler: Handler[Query], clock: ManualClock | None = None, **work: Any) -> RecordProcessor[Query]:
-    return RecordProcessor("base", HandlerSpec(QUERIES, handler, **work), BACKOFF, clock or ManualClock())
+def processor(handler: Handler[Query], clock: ManualClock | None = None, **options: Any) -> RecordProcessor[Query]:
+    return RecordProcessor("base", HandlerSpec(QUERIES, handler, backoff=BACKOFF, **options), clock or ManualClock())
 
 
-async def finish(processor: RecordProcessor[Query], delivery: Delivery | None = None, failures: int = 0) -> Finished:
-    outcome = await processor.attempt(delivery or make_delivery(), failures)
-    assert isinstance(outcome, Finished)
-    return outcome
+async def finish(processor: RecordProcessor[Query], record: InFlight | None = None) -> Finished:
+    result = await processor.attempt(record or make_record())
+    assert isinstance(result, Finished)
+    return result
 
 
 def reason(finished: Finished) -> tuple[str, str]:
@@ -55,17 +55,17 @@ def reason(finished: Finished) -> tuple[str, str]:
 
 
 async def test_an_output_keeps_the_trace_and_names_its_worker() -> None:
-    delivery = make_delivery()
-    finished = await finish(processor(Scripted()), delivery)
+    record = make_record()
+    finished = await finish(processor(Scripted()), record)
     headers = dict(finished.outputs[0].headers)
-    assert headers["traceparent"] == dict(delivery.headers)["traceparent"]
+    assert headers["traceparent"] == dict(record.headers)["traceparent"]
     assert headers["ce_source"] == b"/workers/base"
     assert headers["ce_id"] == str(derive("draft", make_query().query_id)).encode()
     assert finished.outputs[0].key == b"t/u"
 
 
 async def test_handling_a_record_twice_gives_the_same_bytes() -> None:
-    first, second = [await finish(processor(Scripted()), make_delivery()) for _ in range(2)]
+    first, second = [await finish(processor(Scripted()), make_record()) for _ in range(2)]
     assert first.outputs[0].value == second.outputs[0].value
     assert dict(first.outputs[0].headers)["ce_id"] == dict(second.outputs[0].headers)["ce_id"]
 
@@ -73,23 +73,23 @@ async def test_handling_a_record_twice_gives_the_same_bytes() -> None:
 @pytest.mark.parametrize("value", [b"no json", b"{}", b"\xff\xfe", b'{"query_id": 1}'])
 async def test_a_malformed_record_is_set_aside_byte_for_byte(value: bytes) -> None:
     handler = Scripted()
-    finished = await finish(processor(handler), make_delivery(value=value, offset=7))
+    finished = await finish(processor(handler), make_record(value=value, offset=7))
     assert finished.outcome is HandlingOutcome.SET_ASIDE and not finished.our_fault
     assert (finished.outputs[0].topic, finished.outputs[0].value) == ("queries-dlt", value)
     assert dict(finished.outputs[0].headers)["kafka_dlt-original-offset"] == (7).to_bytes(8, "big")
     assert handler.calls == 0
 
 
-async def test_poison_is_set_aside_without_another_try() -> None:
+async def test_poison_is_set_aside_without_another_attempt() -> None:
     handler = Scripted(PoisonMessage("never"))
-    finished = await finish(processor(handler), make_delivery())
+    finished = await finish(processor(handler), make_record())
     assert finished.outcome is HandlingOutcome.SET_ASIDE and not finished.our_fault
     assert reason(finished)[1] == "never"
     assert handler.calls == 1
 
 
-async def test_a_bug_in_a_handler_sets_the_record_aside_without_quoting_it() -> None:
-    finished = await finish(processor(Scripted(ValueError("what the user wrote"))), make_delivery())
+async def test_a_bug_of_the_handler_sets_the_record_aside_without_quoting_it() -> None:
+    finished = await finish(processor(Scripted(ValueError("what the user wrote"))), make_record())
     kind, text = reason(finished)
     assert finished.our_fault
     assert kind.endswith("HandlerFailed")
@@ -99,20 +99,20 @@ async def test_a_bug_in_a_handler_sets_the_record_aside_without_quoting_it() -> 
 
 async def test_cannot_continue_is_not_caught() -> None:
     with pytest.raises(CannotContinue):
-        await finish(processor(Scripted(CannotContinue("stop"))), make_delivery())
+        await finish(processor(Scripted(CannotContinue("stop"))), make_record())
 
 
-async def test_an_output_too_large_for_its_topic_sets_its_source_aside() -> None:
+async def test_a_record_is_set_aside_if_its_output_is_too_large_for_the_topic() -> None:
     query = make_query(text="é" * 32_000)
     handler = Scripted(answer="\x01" * 32_000)  # six bytes each in JSON
-    small = await finish(processor(handler), make_delivery(query))
+    small = await finish(processor(handler), make_record(query))
     assert small.outcome is HandlingOutcome.PRODUCED
-    finished = await finish(processor(_monstrous), make_delivery(query))
+    finished = await finish(processor(_too_large), make_record(query))
     assert finished.outcome is HandlingOutcome.SET_ASIDE
     assert "bytes" in reason(finished)[1]
 
 
-async def _monstrous(incoming: Incoming[Query]) -> Sequence[Outgoing]:
+async def _too_large(incoming: Incoming[Query]) -> Sequence[Outgoing]:
     class Huge(Draft, wire="test.huge", version=1):
         pad: str
 
@@ -121,41 +121,41 @@ async def _monstrous(incoming: Incoming[Query]) -> Sequence[Outgoing]:
 
 
 @pytest.mark.parametrize(("failures", "least_s"), [(0, 1.0), (1, 2.0), (2, 4.0)])
-async def test_retry_later_asks_for_a_longer_pause_each_time(failures: int, least_s: float) -> None:
-    outcome = await processor(Scripted(RetryLater("away", after_s=0.0))).attempt(make_delivery(), failures)
-    assert isinstance(outcome, TryAgain)
-    assert least_s <= outcome.pause_s <= least_s * 1.25
+async def test_the_pause_after_retry_later_grows_with_the_failures(failures: int, least_s: float) -> None:
+    result = await processor(Scripted(RetryLater("away", after_s=0.0))).attempt(make_record(failures=failures))
+    assert isinstance(result, TryAgain)
+    assert least_s <= result.pause_s <= least_s * 1.25
 
 
-async def test_the_last_try_that_fails_ends_as_a_dead_letter() -> None:
-    finished = await finish(processor(Scripted(RetryLater("away"))), failures=BACKOFF.attempts - 1)
+async def test_a_record_whose_last_attempt_fails_is_set_aside() -> None:
+    finished = await finish(processor(Scripted(RetryLater("away"))), make_record(failures=BACKOFF.attempts - 1))
     assert finished.outcome is HandlingOutcome.SET_ASIDE and finished.our_fault
     assert reason(finished)[0] == "infra.errors.RetryLater"
 
 
-async def test_a_record_of_nothing_at_all_can_be_set_aside() -> None:
-    delivery = dataclasses.replace(make_delivery(), key=None, value=None)
-    finished = await finish(processor(Scripted()), delivery)
+async def test_a_record_without_key_and_value_can_be_set_aside() -> None:
+    record = dataclasses.replace(make_record(), key=None, value=None)
+    finished = await finish(processor(Scripted()), record)
     assert (finished.outputs[0].key, finished.outputs[0].value) == (None, b"")
 
 
-# Deadlines, and the lesser answer
+# Deadlines, and the degraded output
 
 
-class Lesser:
-    """Says why in the answer."""
+class Degrade:
+    """Returns a draft whose answer is the reason."""
 
     def __init__(self) -> None:
-        self.whys: list[DegradeReason] = []
+        self.reasons: list[DegradeReason] = []
 
-    def __call__(self, incoming: Incoming[Query], why: DegradeReason) -> Sequence[Outgoing]:
-        self.whys.append(why)
-        draft = Draft(query=incoming.message, answer=why, base_model="m", base_ms=0.0)
+    def __call__(self, incoming: Incoming[Query], reason: DegradeReason) -> Sequence[Outgoing]:
+        self.reasons.append(reason)
+        draft = Draft(query=incoming.message, answer=reason, base_model="m", base_ms=0.0)
         return [Outgoing(DRAFTS, draft, derive("draft", incoming.message.query_id))]
 
 
-def due(clock: ManualClock, left_s: float) -> Delivery:
-    return make_delivery(make_query(deadline=clock.now() + timedelta(seconds=left_s)))
+def due(clock: ManualClock, left_s: float, failures: int = 0) -> InFlight:
+    return make_record(make_query(deadline=clock.now() + timedelta(seconds=left_s)), failures=failures)
 
 
 def deadline(query: Query) -> datetime | None:
@@ -163,15 +163,15 @@ def deadline(query: Query) -> datetime | None:
 
 
 @pytest.mark.parametrize("left_s", [0.0, -1.0, -1e9])
-async def test_a_record_past_its_deadline_gets_the_lesser_answer_and_no_work(left_s: float) -> None:
-    clock, handler, lesser = ManualClock(), Scripted(), Lesser()
-    finished = await finish(processor(handler, clock, deadline=deadline, degrade=lesser), due(clock, left_s))
-    assert (finished.outcome, finished.our_fault, lesser.whys, handler.calls) == (HandlingOutcome.EXPIRED, False, [DegradeReason.EXPIRED], 0)
+async def test_a_record_past_its_deadline_is_degraded_without_an_attempt(left_s: float) -> None:
+    clock, handler, degrade = ManualClock(), Scripted(), Degrade()
+    finished = await finish(processor(handler, clock, deadline=deadline, degrade=degrade), due(clock, left_s))
+    assert (finished.outcome, finished.our_fault, degrade.reasons, handler.calls) == (HandlingOutcome.EXPIRED, False, [DegradeReason.EXPIRED], 0)
     assert Draft.from_bytes(finished.outputs[0].value or b"").answer == "expired"
 
 
-async def test_work_that_reaches_its_deadline_is_cut_off() -> None:
-    clock, lesser, cleaned = ManualClock(), Lesser(), list[str]()
+async def test_a_handler_is_cancelled_at_the_deadline() -> None:
+    clock, degrade, cleaned = ManualClock(), Degrade(), list[str]()
 
     async def slow(incoming: Incoming[Query]) -> Sequence[Outgoing]:
         try:
@@ -180,57 +180,57 @@ async def test_work_that_reaches_its_deadline_is_cut_off() -> None:
             cleaned.append("up")
         raise AssertionError
 
-    finished = await finish(processor(slow, clock, deadline=deadline, degrade=lesser), due(clock, 0.02))
-    assert (finished.outcome, lesser.whys, cleaned) == (HandlingOutcome.EXPIRED, [DegradeReason.EXPIRED], ["up"])
+    finished = await finish(processor(slow, clock, deadline=deadline, degrade=degrade), due(clock, 0.02))
+    assert (finished.outcome, degrade.reasons, cleaned) == (HandlingOutcome.EXPIRED, [DegradeReason.EXPIRED], ["up"])
 
 
 async def test_a_handlers_own_timeout_before_its_deadline_is_a_bug() -> None:
     clock = ManualClock()
-    finished = await finish(processor(Scripted(TimeoutError()), clock, deadline=deadline, degrade=Lesser()), due(clock, 60))
+    finished = await finish(processor(Scripted(TimeoutError()), clock, deadline=deadline, degrade=Degrade()), due(clock, 60))
     assert finished.outcome is HandlingOutcome.SET_ASIDE and finished.our_fault
 
 
 @pytest.mark.parametrize(("failures", "left_s"), [(BACKOFF.attempts - 1, 3600.0), (0, 4.0)])
-async def test_no_try_left_or_no_time_for_the_next_gives_the_lesser_answer(failures: int, left_s: float) -> None:
-    clock, lesser = ManualClock(), Lesser()
+async def test_a_record_without_attempts_or_time_left_is_degraded(failures: int, left_s: float) -> None:
+    clock, degrade = ManualClock(), Degrade()
     away = Scripted(RetryLater("away", after_s=4.0))
-    finished = await finish(processor(away, clock, deadline=deadline, degrade=lesser), due(clock, left_s), failures)
-    assert (finished.outcome, finished.our_fault, lesser.whys) == (HandlingOutcome.DEGRADED, False, [DegradeReason.EXHAUSTED])
+    finished = await finish(processor(away, clock, deadline=deadline, degrade=degrade), due(clock, left_s, failures))
+    assert (finished.outcome, finished.our_fault, degrade.reasons) == (HandlingOutcome.DEGRADED, False, [DegradeReason.EXHAUSTED])
 
 
-async def test_poison_is_set_aside_though_there_is_a_lesser_answer() -> None:
-    lesser = Lesser()
-    finished = await finish(processor(Scripted(PoisonMessage("never")), degrade=lesser))
-    assert (finished.outcome, lesser.whys) == (HandlingOutcome.SET_ASIDE, [])
+async def test_poison_is_set_aside_although_it_could_be_degraded() -> None:
+    degrade = Degrade()
+    finished = await finish(processor(Scripted(PoisonMessage("never")), degrade=degrade))
+    assert (finished.outcome, degrade.reasons) == (HandlingOutcome.SET_ASIDE, [])
 
 
-def _unreckonable(query: Query) -> datetime | None:
+def _failing_deadline(query: Query) -> datetime | None:
     raise OverflowError("date value out of range")
 
 
-def _no_lesser(incoming: Incoming[Query], why: DegradeReason) -> Sequence[Outgoing]:
+def _failing_degrade(incoming: Incoming[Query], reason: DegradeReason) -> Sequence[Outgoing]:
     raise KeyError("what the user wrote")
 
 
-async def _unwritable(incoming: Incoming[Query]) -> Sequence[Outgoing]:
+async def _failing_output(incoming: Incoming[Query]) -> Sequence[Outgoing]:
     return ["no outgoing"]  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
     "broken",
     [
-        processor(Scripted(), deadline=_unreckonable, degrade=_no_lesser),
-        processor(Scripted(RetryLater("away")), degrade=_no_lesser, deadline=lambda query: datetime.min.replace(tzinfo=UTC)),
-        processor(_unwritable),
+        processor(Scripted(), deadline=_failing_deadline, degrade=_failing_degrade),
+        processor(Scripted(RetryLater("away")), degrade=_failing_degrade, deadline=lambda query: datetime.min.replace(tzinfo=UTC)),
+        processor(_failing_output),
     ],
     ids=["deadline", "degrade", "output"],
 )
-async def test_a_bug_around_the_handler_sets_the_record_aside_too(broken: RecordProcessor[Query]) -> None:
+async def test_a_bug_around_the_handler_sets_the_record_aside(broken: RecordProcessor[Query]) -> None:
     finished = await finish(broken)
     assert finished.outcome is HandlingOutcome.SET_ASIDE and finished.our_fault
     assert "user wrote" not in reason(finished)[1]
 
 
-def test_work_with_a_deadline_says_what_goes_out_when_it_has_passed() -> None:
+def test_a_handler_with_a_deadline_needs_degrade() -> None:
     with pytest.raises(ValueError, match="needs degrade"):
         HandlerSpec(QUERIES, Scripted(), deadline)

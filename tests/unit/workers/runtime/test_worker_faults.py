@@ -1,4 +1,4 @@
-"""Workers that die, come and go, or get no answer from the broker: every query is answered, and once for whoever reads committed records."""
+"""Workers that crash, join and leave, or get no answer from the broker: a reader of committed records sees one answer to every query."""
 
 from __future__ import annotations
 
@@ -11,7 +11,19 @@ import pytest
 
 from infra.errors import CannotContinue, PoisonMessage
 from schemas.queries import Query
-from tests.support.worker_harness import WAIT_S, Script, Site, answer, draft, for_ever, killed, numbered, once, so, until
+from tests.support.worker_harness import (
+    WAIT_S,
+    ScriptedHandler,
+    WorkerHarness,
+    answer,
+    draft,
+    each_once,
+    kill_when,
+    never_returns,
+    numbered,
+    serve_until,
+    wait_for,
+)
 from workers.runtime.broker import NotConfirmed
 from workers.runtime.handler import Incoming, Outgoing
 
@@ -19,7 +31,7 @@ STEPS = ["begin", "produce", "offsets", "end", "ended"]
 
 
 class Hangs:
-    """From the n-th time at one step on, nothing that this process asks of the broker comes to an end."""
+    """From the n-th time at one step, no request of this process to the broker returns."""
 
     def __init__(self, step: str, times: int) -> None:
         self._step, self._left = step, times
@@ -31,7 +43,7 @@ class Hangs:
             self.hung = True
             if step == "leave":
                 raise NotConfirmed("gone")
-            await for_ever()
+            await never_returns()
         await asyncio.sleep(0)
 
 
@@ -48,90 +60,90 @@ class Loses:
         await asyncio.sleep(0)
 
 
-async def at_random(incoming: Incoming[Query]) -> Sequence[Outgoing]:
+async def answer_after_random_pause(incoming: Incoming[Query]) -> Sequence[Outgoing]:
     await asyncio.sleep(random.uniform(0, 0.01))
     return draft(incoming)
 
 
 @pytest.mark.parametrize("times", [1, 3])
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_worker_that_dies_at_any_step_of_a_commit_leaves_nothing_lost_and_nothing_twice(step: str, times: int) -> None:
-    site, queries = Site(), numbered(60)
-    site.ask(*queries)
+async def test_a_crash_at_any_step_of_a_commit_loses_and_repeats_nothing(step: str, times: int) -> None:
+    harness, queries = WorkerHarness(), numbered(60)
+    harness.ask(*queries)
     faults = Hangs(step, times)
-    await killed(site.worker(at_random, faults=faults), lambda: faults.hung)
-    await until(site.worker(at_random), lambda: len(site.answered()) == 60)
-    assert site.answered() == once(queries)
+    await kill_when(harness.worker(answer_after_random_pause, faults=faults), lambda: faults.hung)
+    await serve_until(harness.worker(answer_after_random_pause), lambda: len(harness.answered()) == 60)
+    assert harness.answered() == each_once(queries)
 
 
 @pytest.mark.parametrize("step", [*STEPS, "init", "committed"])
-async def test_a_request_that_gets_lost_is_put_right(step: str) -> None:
-    site, queries = Site(), numbered(60)
-    site.ask(*queries)
+async def test_a_lost_request_is_repaired(step: str) -> None:
+    harness, queries = WorkerHarness(), numbered(60)
+    harness.ask(*queries)
     faults = Loses(step)
-    worker = site.worker(at_random, faults=faults)
-    await until(worker, lambda: len(site.answers()) == 60)
-    assert site.answered() == once(queries)
+    worker = harness.worker(answer_after_random_pause, faults=faults)
+    await serve_until(worker, lambda: len(harness.answers()) == 60)
+    assert harness.answered() == each_once(queries)
     assert worker.counts.produced == 60
     assert worker.counts.not_confirmed > 0 or step in ("init", "committed")
 
 
-async def test_at_least_once_a_death_between_results_and_positions_repeats_results_and_loses_none() -> None:
-    site, queries = Site(), numbered(40)
-    site.ask(*queries)
+async def test_at_least_once_a_crash_between_results_and_positions_only_repeats() -> None:
+    harness, queries = WorkerHarness(), numbered(40)
+    harness.ask(*queries)
     faults = Hangs("offsets", 1)
-    await killed(site.worker(at_random, faults=faults, delivery="at_least_once"), lambda: faults.hung)
-    before = site.answered()
-    await until(site.worker(at_random, delivery="at_least_once"), lambda: sum(site.answered().values()) == 40 + before.total())
-    assert site.answered().keys() == once(queries).keys()
+    await kill_when(harness.worker(answer_after_random_pause, faults=faults, delivery="at_least_once"), lambda: faults.hung)
+    before = harness.answered()
+    await serve_until(harness.worker(answer_after_random_pause, delivery="at_least_once"), lambda: sum(harness.answered().values()) == 40 + before.total())
+    assert harness.answered().keys() == each_once(queries).keys()
 
 
-async def test_workers_come_and_go_and_every_query_is_answered_once() -> None:
-    site, queries = Site(), numbered(200)
-    site.ask(*queries)
-    one, two = site.worker(at_random, instance="one"), site.worker(at_random, instance="two")
-    last = asyncio.ensure_future(until(two, lambda: len(site.answers()) == 400))
-    await until(one, lambda: len(site.answers()) > 100)
+async def test_workers_join_and_leave_and_every_query_is_answered_once() -> None:
+    harness, queries = WorkerHarness(), numbered(200)
+    harness.ask(*queries)
+    one, two = harness.worker(answer_after_random_pause, instance="one"), harness.worker(answer_after_random_pause, instance="two")
+    last = asyncio.ensure_future(serve_until(two, lambda: len(harness.answers()) == 400))
+    await serve_until(one, lambda: len(harness.answers()) > 100)
     more = numbered(200, first=200)
-    site.ask(*more)
+    harness.ask(*more)
     await last
-    assert site.answered() == once([*queries, *more])
+    assert harness.answered() == each_once([*queries, *more])
     assert one.counts.produced > 0 and two.counts.produced > 0
 
 
-async def test_what_a_partition_takes_along_when_it_moves_is_done_by_its_next_owner_alone() -> None:
-    """The first worker never ends a query; those of partitions that move are cancelled there and answered elsewhere."""
-    site, queries = Site(), numbered(40)
-    site.ask(*queries)
+async def test_records_of_a_partition_that_moves_are_handled_by_its_next_owner_alone() -> None:
+    """The first worker's handler never returns: it is cancelled for partitions that move, and the second worker answers."""
+    harness, queries = WorkerHarness(), numbered(40)
+    harness.ask(*queries)
     cancelled: list[str] = []
 
     async def hangs(incoming: Incoming[Query]) -> Sequence[Outgoing]:
         try:
-            await for_ever()
+            await never_returns()
         except asyncio.CancelledError:
             cancelled.append(incoming.message.text)
             raise
         return []
 
-    first = site.worker(hangs, instance="one", concurrency=64)
+    first = harness.worker(hangs, instance="one", concurrency=64)
     first._grace_s = 0.1
-    second = site.worker(answer, instance="two")
+    second = harness.worker(answer, instance="two")
     enough = asyncio.Event()
-    stuck = asyncio.ensure_future(first.serve(enough.wait))  # type: ignore[arg-type]  # what it returns does not matter
-    await so(lambda: first.counts.read == 40)
-    await until(second, lambda: len(site.answers()) == len(cancelled) > 0)
+    hanging = asyncio.ensure_future(first.serve(enough.wait))  # type: ignore[arg-type]  # what it returns does not matter
+    await wait_for(lambda: first.counts.read == 40)
+    await serve_until(second, lambda: len(harness.answers()) == len(cancelled) > 0)
     assert 0 < len(cancelled) < 40
-    assert set(cancelled) == set(site.answered())
+    assert set(cancelled) == set(harness.answered())
     enough.set()
-    await asyncio.wait_for(stuck, WAIT_S)
+    await asyncio.wait_for(hanging, WAIT_S)
 
 
-async def test_a_worker_that_was_silent_for_too_long_commits_nothing_of_what_it_held() -> None:
-    site, queries = Site(session_timeout_s=0.4), numbered(30)
-    site.ask(*queries)
+async def test_a_worker_that_was_silent_for_too_long_commits_nothing_that_it_held() -> None:
+    harness, queries = WorkerHarness(session_timeout_s=0.4), numbered(30)
+    harness.ask(*queries)
 
     class Sleeps:
-        """Everything this process asks waits, as if it were stopped, once it has read."""
+        """Every request of this process waits, like a stopped process."""
 
         def __init__(self) -> None:
             self.awake = asyncio.Event()
@@ -141,59 +153,59 @@ async def test_a_worker_that_was_silent_for_too_long_commits_nothing_of_what_it_
             await self.awake.wait()
 
     faults = Sleeps()
-    stopped = site.worker(at_random, instance="one", faults=faults, commit_every_ms=100)
-    serving = asyncio.ensure_future(until(stopped, lambda: len(site.answers()) == 30 and faults.awake.is_set()))
-    await so(lambda: stopped.counts.read > 0)
+    stopped = harness.worker(answer_after_random_pause, instance="one", faults=faults, commit_every_ms=100)
+    serving = asyncio.ensure_future(serve_until(stopped, lambda: len(harness.answers()) == 30 and faults.awake.is_set()))
+    await wait_for(lambda: stopped.counts.read > 0)
     faults.awake.clear()
-    await until(site.worker(at_random, instance="two"), lambda: len(site.answers()) == 30)
+    await serve_until(harness.worker(answer_after_random_pause, instance="two"), lambda: len(harness.answers()) == 30)
     faults.awake.set()
-    with contextlib.suppress(CannotContinue):  # as in Kafka: a commit of its former self that meets its new one is fenced
+    with contextlib.suppress(CannotContinue):  # as in Kafka: a commit of its old membership may be fenced
         await serving
-    assert site.answered() == once(queries)
+    assert harness.answered() == each_once(queries)
 
 
-async def test_two_processes_of_one_name_do_not_both_go_on() -> None:
-    site = Site()
+async def test_of_two_processes_with_one_name_the_first_ends() -> None:
+    harness = WorkerHarness()
     queries = numbered(6)
-    site.ask(*queries[:1])
-    first = asyncio.ensure_future(until(site.worker(answer, instance="same"), lambda: False))
-    await so(lambda: len(site.answers()) == 1)
-    site.ask(*queries[1:])
-    await until(site.worker(answer, instance="same"), lambda: first.done() and len(site.answers()) == 6)
+    harness.ask(*queries[:1])
+    first = asyncio.ensure_future(serve_until(harness.worker(answer, instance="same"), lambda: False))
+    await wait_for(lambda: len(harness.answers()) == 1)
+    harness.ask(*queries[1:])
+    await serve_until(harness.worker(answer, instance="same"), lambda: first.done() and len(harness.answers()) == 6)
     with pytest.raises(CannotContinue, match=r"kafka\.instance"):
         await first
-    assert site.answered() == once(queries)
+    assert harness.answered() == each_once(queries)
 
 
 async def test_a_broker_that_is_away_for_too_long_ends_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.runtime.worker.RECOVER_WITHIN_S", 0.3)
-    site = Site()
-    site.ask(*numbered(3))
+    monkeypatch.setattr("workers.runtime.commit_loop.RECOVER_WITHIN_S", 0.3)
+    harness = WorkerHarness()
+    harness.ask(*numbered(3))
     with pytest.raises(CannotContinue, match=r"the broker took no results for 0\.3 s: lost init"):
-        await until(site.worker(answer, faults=Loses("init", times=float("inf"))), lambda: False)
+        await serve_until(harness.worker(answer, faults=Loses("init", times=float("inf"))), lambda: False)
 
 
-async def test_a_stop_does_not_try_again_and_again_what_the_broker_refuses() -> None:
-    site = Site()
-    site.ask(*numbered(5))
-    worker = site.worker(answer, faults=Loses("end", times=float("inf")), commit_every_ms=60_000)
-    await until(worker, lambda: worker.counts.read == 5)
+async def test_a_stop_does_not_retry_a_refused_commit_for_ever() -> None:
+    harness = WorkerHarness()
+    harness.ask(*numbered(5))
+    worker = harness.worker(answer, faults=Loses("end", times=float("inf")), commit_every_ms=60_000)
+    await serve_until(worker, lambda: worker.counts.read == 5)
     assert worker.counts.not_confirmed <= 2
-    await until(site.worker(answer), lambda: len(site.answers()) == 5)
+    await serve_until(harness.worker(answer), lambda: len(harness.answers()) == 5)
 
 
 # Repeats
 
 
-async def test_a_repeat_is_not_answered_again_before_or_after_a_restart() -> None:
-    site, queries = Site(), numbered(10)
-    site.ask(*queries, *queries)
-    worker = site.worker(answer)
-    await until(worker, lambda: worker.counts.read == 20 and len(site.answers()) == 10)
-    site.ask(*queries)
-    again = site.worker(answer)
-    await until(again, lambda: again.counts.repeats == 10)
-    assert site.answered() == once(queries)
+async def test_a_repeat_is_not_answered_before_or_after_a_restart() -> None:
+    harness, queries = WorkerHarness(), numbered(10)
+    harness.ask(*queries, *queries)
+    worker = harness.worker(answer)
+    await serve_until(worker, lambda: worker.counts.read == 20 and len(harness.answers()) == 10)
+    harness.ask(*queries)
+    again = harness.worker(answer)
+    await serve_until(again, lambda: again.counts.repeats == 10)
+    assert harness.answered() == each_once(queries)
 
 
 async def poison() -> None:
@@ -201,34 +213,34 @@ async def poison() -> None:
 
 
 @pytest.mark.parametrize("restarted", [False, True])
-async def test_what_was_set_aside_is_handled_when_it_is_sent_again(restarted: bool) -> None:
-    site, queries = Site(), numbered(3)
-    site.ask(*queries, partition=0)
-    handler = Script(on1=poison)
-    worker = site.worker(handler)
+async def test_a_redriven_dead_letter_is_handled(restarted: bool) -> None:
+    harness, queries = WorkerHarness(), numbered(3)
+    harness.ask(*queries, partition=0)
+    handler = ScriptedHandler(on1=poison)
+    worker = harness.worker(handler)
     if restarted:
-        await until(worker, lambda: worker.counts.set_aside == 1 and len(site.answers()) == 2)
-        site.ask(queries[1], partition=0)
-        await until(site.worker(answer), lambda: len(site.answers()) == 3)
+        await serve_until(worker, lambda: worker.counts.set_aside == 1 and len(harness.answers()) == 2)
+        harness.ask(queries[1], partition=0)
+        await serve_until(harness.worker(answer), lambda: len(harness.answers()) == 3)
     else:
 
-        async def send_again() -> None:
-            await so(lambda: worker.counts.set_aside == 1)
-            handler.forget("1")
-            site.ask(queries[1], partition=0)
-            await so(lambda: len(site.answers()) == 3)
+        async def redrive() -> None:
+            await wait_for(lambda: worker.counts.set_aside == 1)
+            handler.drop_step("1")
+            harness.ask(queries[1], partition=0)
+            await wait_for(lambda: len(harness.answers()) == 3)
 
-        await worker.serve(send_again)
-    assert site.answered() == once(queries)
+        await worker.serve(redrive)
+    assert harness.answered() == each_once(queries)
 
 
-async def test_what_was_set_aside_beyond_the_position_is_handled_when_it_is_sent_again_after_a_restart() -> None:
-    """Its place is in the commit's map of finished offsets, above the ids that are recent_ids."""
-    site, queries = Site(), numbered(4)
-    site.ask(*queries, partition=0)
-    worker = site.worker(Script(on0=for_ever, on1=poison))
-    await killed(worker, lambda: site.letters() == 1 and len(site.answers()) == 2)
-    site.ask(queries[1], queries[2], partition=0)  # the letter again, and a repeat of an answered one
-    again = site.worker(answer)
-    await until(again, lambda: len(site.answers()) >= 4 and again.counts.repeats == 1)
-    assert site.answered() == once(queries)
+async def test_a_redriven_dead_letter_above_the_position_is_handled_after_a_restart() -> None:
+    """Its offset is in the commit's offset map, above the recent ids."""
+    harness, queries = WorkerHarness(), numbered(4)
+    harness.ask(*queries, partition=0)
+    worker = harness.worker(ScriptedHandler(on0=never_returns, on1=poison))
+    await kill_when(worker, lambda: harness.dead_letters() == 1 and len(harness.answers()) == 2)
+    harness.ask(queries[1], queries[2], partition=0)  # the dead letter redriven, and a repeat of an answered query
+    again = harness.worker(answer)
+    await serve_until(again, lambda: len(harness.answers()) >= 4 and again.counts.repeats == 1)
+    assert harness.answered() == each_once(queries)

@@ -13,8 +13,8 @@ from schemas.outcomes import Outcome
 from schemas.rewriting import TAGS, Rewrite
 from schemas.trajectories import Teacher as Signature
 from schemas.trajectories import Trajectory
-from tests.unit.workers.made import TAGS as TAGS_OF_FILMS
-from tests.unit.workers.made import make_outcome
+from tests.support.worker_messages import TAGS as TAGS_OF_FILMS
+from tests.support.worker_messages import make_outcome
 from workers.runtime.handler import Incoming
 from workers.teacher.checks import ReasoningLength, flaw, why_not_taught
 from workers.teacher.handler import TeacherHandler

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from schemas.outcomes import Outcome
-from tests.unit.workers.made import STARS, make_outcome
+from tests.support.worker_messages import STARS, make_outcome
 from workers.teacher.reasoning_teacher import Rejection
 from workers.teacher.template import TemplateTeacher
 

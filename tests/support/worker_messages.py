@@ -1,4 +1,4 @@
-"""Queries, outcomes and records made by hand."""
+"""Queries, outcomes and input records for tests of workers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.outcomes import Outcome
 from schemas.queries import Query, Strategy
 from schemas.responses import Provenance, Response, ResponseStatus
 from workers.runtime.handler import Incoming
-from workers.runtime.in_flight import Delivery
+from workers.runtime.in_flight import InFlight
 
 NOON = datetime(2026, 11, 20, 12, tzinfo=UTC)
 STARS = ("1", "2", "3", "4", "5")
@@ -63,15 +63,15 @@ def make_incoming(query: Query) -> Incoming[Query]:
     return Incoming(query, open_envelope(seal(query, id=query.query_id, source="/test")), Source(topic="queries", partition=0, offset=0))
 
 
-def make_delivery(query: Query | None = None, *, value: bytes | None = None, offset: int = 0, partition: int = 0) -> Delivery:
-    """A record as the broker would give it; `value` instead of the query's own bytes."""
+def make_record(query: Query | None = None, *, value: bytes | None = None, offset: int = 0, failures: int = 0) -> InFlight:
+    """A query's record as a worker reads it. `value` replaces the query's bytes."""
     query = query or make_query()
     headers = seal(query, id=query.query_id, source="/test")
-    origin = Origin("queries", partition, offset, 1_700_000_000_000, "retouch-test")
-    return Delivery(origin, query.key, query.to_bytes() if value is None else value, headers)
+    origin = Origin("queries", 0, offset, 1_700_000_000_000, "retouch-test")
+    return InFlight(origin, query.key, query.to_bytes() if value is None else value, headers, failures)
 
 
-def make_bare(offset: int, *, key: bytes | None = b"k", id: str | None = None, partition: int = 0) -> Delivery:
-    """A record that nobody will open. It has the id given, or none."""
+def make_bare_record(offset: int, *, key: bytes | None = b"k", id: str | None = None, partition: int = 0) -> InFlight:
+    """A record without a message, with this id or none."""
     headers = [("ce_id", id.encode())] if id else []
-    return Delivery(Origin("queries", partition, offset, 1_700_000_000_000 + offset, "retouch-test"), key, b"content", headers)
+    return InFlight(Origin("queries", partition, offset, 1_700_000_000_000 + offset, "retouch-test"), key, b"content", headers)

@@ -1,0 +1,197 @@
+"""Membership in a consumer group, on kafka-python: join, poll, pause, commit with metadata, leave. Every call blocks, within a bound.
+
+The member is static: `kafka.instance`, or the host's name, keeps its partitions over a restart within the session timeout. It reads committed
+records only, and no offset is committed but by `commit`.
+
+Workarounds for kafka-python 3.0.12, each found in trials:
+
+- a join that completes between two short polls is lost, and the member hangs: `_join` waits in one long poll, and requests a rejoin;
+- a member whose name another process took gets no error, only its heartbeats end: `_check_name` looks at them;
+- a broken connection during a metadata update is raised by `poll`: `poll` returns None, and the next one tries again.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import FencedInstanceIdError, KafkaError, RetriableError
+from kafka.structs import OffsetAndMetadata
+
+from infra.errors import CannotContinue
+from infra.kafka.clients import client_options
+from infra.settings import Settings
+
+log = logging.getLogger(__name__)
+
+STABLE = "<stable>"
+#: How long one attempt to join may block. Heartbeats and other members' joins continue meanwhile.
+JOIN_S = 3.0
+#: How long a broker may be away while a process starts.
+CONNECT_S = 60.0
+
+
+class GroupConsumer:
+    """Not safe between threads, except `committed`, `commit` and `ends`, which kafka-python serves while another thread polls."""
+
+    def __init__(self, settings: Settings, group: str, assignor: type) -> None:
+        self.group = group
+        self.client_id = f"{group}-{settings.kafka.instance or socket.gethostname()}"
+        self._settings = settings
+        self._assignor = assignor
+        self._consumer: Any = None
+
+    @property
+    def is_connected(self) -> bool:
+        return self._consumer is not None
+
+    @property
+    def is_member(self) -> bool:
+        """Whether this process is a member of a stable group."""
+        return self.is_connected and bool(self.metadata.state == STABLE)
+
+    @property
+    def metadata(self) -> Any:
+        """The membership that a commit relies on (KIP-447). Opaque."""
+        return self._consumer.group_metadata()
+
+    def connect(self) -> None:
+        """Raises CannotContinue if the broker is away for `CONNECT_S`."""
+        deadline = time.monotonic() + CONNECT_S
+        while self._consumer is None:
+            try:
+                self._consumer = self._make()
+            except KafkaError as error:
+                if time.monotonic() > deadline:
+                    address = self._settings.bootstrap_servers()
+                    raise CannotContinue(f"the broker at {address} does not answer ({type(error).__name__}): is it up, and is the address right?") from error
+                time.sleep(0.5)
+
+    def subscribe(self, topics: Sequence[str], listener: Any = None) -> None:
+        self._consumer.subscribe(list(topics), listener=listener)
+
+    def partitions_of(self, topic: str) -> set[int]:
+        """Empty if the topic does not exist."""
+        return set(self._consumer.partitions_for_topic(topic) or ())
+
+    def poll(self, most: int, timeout_s: float, prepare: Callable[[], None] = lambda: None) -> list[Any] | None:
+        """At most `most` records, in the order of each partition; with 0 it only serves the group. None while the broker is away.
+
+        Joins the group if needed, which may block for `JOIN_S`. Calls `prepare` between join and fetch, to seek and to pause. Raises
+        CannotContinue if another process uses this member's name.
+        """
+        try:
+            coordinator = self._consumer._coordinator
+            if not self.is_member or coordinator.need_rejoin():
+                self._join(coordinator)
+            self._check_name(coordinator)
+            prepare()
+            if not most:
+                coordinator.poll(timeout_ms=0)
+                return []
+            polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=most)
+        except FencedInstanceIdError:
+            raise CannotContinue(self._name_taken()) from None
+        except RetriableError as error:
+            log.info("the coordinator is away", extra={"group": self.group, "reason": type(error).__name__})
+            time.sleep(min(timeout_s, 0.1))
+            return None
+        return [record for batch in polled.values() for record in batch]
+
+    def assignment(self) -> set[TopicPartition]:
+        return set(self._consumer.assignment())
+
+    def positions(self) -> dict[TopicPartition, int]:
+        """The next offset of each assigned partition, if the client has one."""
+        states = list(self._consumer._subscription.assignment.items())
+        return {partition: state.position.offset for partition, state in states if state.has_valid_position}
+
+    def seek(self, partition: TopicPartition, offset: int | None) -> None:
+        """None: to the beginning."""
+        if offset is None:
+            self._consumer.seek_to_beginning(partition)
+        else:
+            self._consumer.seek(partition, offset)
+
+    def pause(self, partition: TopicPartition) -> None:
+        self._consumer.pause(partition)
+
+    def pause_only(self, partitions: Collection[TopicPartition]) -> None:
+        """Pause these assigned partitions and resume the others. Needed before every poll: a new assignment forgets earlier pauses."""
+        paused, assigned = set(self._consumer.paused()), self.assignment()
+        self._consumer.pause(*((assigned & set(partitions)) - paused))
+        self._consumer.resume(*((paused & assigned) - set(partitions)))
+
+    def highwater(self, partition: TopicPartition) -> int | None:
+        """The partition's end, as of the last fetch. None before it."""
+        end: int | None = self._consumer.highwater(partition)
+        return end
+
+    def beginnings(self, partitions: Sequence[TopicPartition], timeout_s: float) -> dict[TopicPartition, int]:
+        offsets: dict[TopicPartition, int] = self._consumer.beginning_offsets(partitions, timeout_ms=int(timeout_s * 1000))
+        return offsets
+
+    def ends(self, partitions: Sequence[TopicPartition], timeout_s: float) -> dict[TopicPartition, int]:
+        offsets: dict[TopicPartition, int] = self._consumer.end_offsets(partitions, timeout_ms=int(timeout_s * 1000))
+        return offsets
+
+    def committed(self, partitions: Sequence[TopicPartition], timeout_s: float) -> dict[TopicPartition, tuple[int, str]]:
+        """Committed offset and metadata, after open transactions have ended. Partitions without a commit are left out."""
+        committed = self._consumer._coordinator.fetch_committed_offsets(partitions, timeout_ms=int(timeout_s * 1000))
+        return {partition: (offset.offset, offset.metadata or "") for partition, offset in committed.items() if offset.offset >= 0}
+
+    def commit(self, positions: Mapping[TopicPartition, tuple[int, str]], timeout_s: float) -> None:
+        """Commit offsets with metadata. Raises KafkaError."""
+        self._consumer.commit(offsets_and_metadata(positions), timeout_ms=int(timeout_s * 1000))
+
+    def close(self, timeout_s: float, *, leave: bool) -> None:
+        """With `leave` the partitions move at once; else they wait for this instance until the session timeout."""
+        if leave:  # a static member does not leave by itself
+            self._consumer._coordinator.is_dynamic_member = lambda: True
+        self._consumer.close(autocommit=False, timeout_ms=int(timeout_s * 1000))
+
+    async def sleep(self, seconds: float) -> None:
+        """For rebalance listeners: lets the client's own thread serve other calls."""
+        await self._consumer._net.sleep(seconds)
+
+    def _join(self, coordinator: Any) -> None:
+        task = coordinator._join_task
+        if task is not None and task.is_done and not coordinator.need_rejoin() and not self.is_member:
+            coordinator.request_rejoin()
+        coordinator.poll(timeout_ms=JOIN_S * 1000)
+
+    def _check_name(self, coordinator: Any) -> None:
+        if self.is_member and not coordinator._heartbeat_enabled and not coordinator.rejoining and not coordinator.need_rejoin():
+            raise CannotContinue(self._name_taken())
+
+    def _name_taken(self) -> str:
+        return (
+            f"this process lost its membership in group {self.group}: another process uses its name {self.client_id} "
+            "(give each process its own kafka.instance), or it stood still for too long"
+        )
+
+    def _make(self) -> Any:
+        timeout_ms = self._settings.kafka.session_timeout_ms
+        return KafkaConsumer(
+            client_id=self.client_id,
+            group_id=self.group,
+            group_instance_id=self.client_id,
+            partition_assignment_strategy=[self._assignor],
+            session_timeout_ms=timeout_ms,
+            heartbeat_interval_ms=min(1000, timeout_ms // 5),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=250,
+            bootstrap_timeout_ms=10_000,
+            retry_backoff_ms=50,
+            **client_options(self._settings),
+        )
+
+
+def offsets_and_metadata(positions: Mapping[TopicPartition, tuple[int, str]]) -> dict[TopicPartition, OffsetAndMetadata]:
+    return {partition: OffsetAndMetadata(offset, metadata, -1) for partition, (offset, metadata) in positions.items()}
