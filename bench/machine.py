@@ -1,4 +1,4 @@
-"""What the run ran on: the machine, and the version of every part."""
+"""The machine of a measurement, and the versions of the software."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from infra.errors import RetouchError
 from infra.local.java import find_java
 from infra.local.kafka_jars import VERSION as KAFKA
 
-#: The name in the report and the package that it is the version of.
+#: Name in the report to package.
 PACKAGES = {
     "retouch": "retouch",
     "kafka-python": "kafka-python",
@@ -42,16 +42,16 @@ def describe() -> Machine:
 
 
 def versions() -> dict[str, str]:
-    """Parts that are not installed are left out."""
-    found = {"python": platform.python_version(), "kafka": KAFKA}
+    """By name in the report. Packages that are not installed are left out."""
+    installed = {"python": platform.python_version(), "kafka": KAFKA}
     if java := _java():
-        found["java"] = java
+        installed["java"] = java
     for name, package in PACKAGES.items():
         try:
-            found[name] = version(package)
+            installed[name] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def _java() -> str | None:
@@ -63,9 +63,9 @@ def _java() -> str | None:
 
 
 def _cgroup_limit() -> int | None:
-    """A container's memory limit, where there is one (cgroup v2)."""
+    """The container's memory limit, if there is one (cgroup v2)."""
     try:
-        with open("/sys/fs/cgroup/memory.max") as file:  # noqa: PTH123  # a kernel's file, not a path of ours
+        with open("/sys/fs/cgroup/memory.max") as file:  # noqa: PTH123  # a file of the kernel
             text = file.read().strip()
     except OSError:
         return None

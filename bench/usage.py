@@ -1,4 +1,4 @@
-"""What a process and everything it started use: memory, sampled while it runs, and processor time."""
+"""Memory and processor time of a process and all its descendants."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SAMPLE_S = 2.0
 
 
 class MemoryWatch:
-    """Samples the proportional set size of this process's tree in a thread: pages that processes share count once."""
+    """Samples the proportional set size of this process tree in a thread: shared pages count once."""
 
     def __init__(self) -> None:
         self.peak_bytes = 0
@@ -36,7 +36,7 @@ class MemoryWatch:
 
 
 def tree_cpu_s(root: psutil.Process) -> float:
-    """Processor seconds of `root`, its descendants, and those of its children that have ended: on a busy machine the truer measure of work."""
+    """Processor seconds of `root`, its descendants, and its ended children. On a busy machine a better measure of work than seconds."""
     own = root.cpu_times()
     return float(own.children_user + own.children_system + sum(_cpu_s(process) for process in [root, *root.children(recursive=True)]))
 
@@ -50,13 +50,13 @@ def _cpu_s(process: psutil.Process) -> float:
 
 
 def tree_bytes(root: psutil.Process) -> int:
-    """Proportional set size of `root` and all its descendants; resident size where the system tells no better."""
+    """Proportional set size of `root` and all its descendants; resident set size if the system has no proportional one."""
     return sum(_bytes(process) for process in [root, *root.children(recursive=True)])
 
 
 def _bytes(process: psutil.Process) -> int:
     try:
-        found = process.memory_full_info()
-        return int(getattr(found, "pss", 0) or found.rss)
-    except (psutil.NoSuchProcess, psutil.AccessDenied):  # it ended meanwhile
+        memory = process.memory_full_info()
+        return int(getattr(memory, "pss", 0) or memory.rss)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended
         return 0

@@ -1,4 +1,4 @@
-"""The timeline: which version's answers went out when."""
+"""Answers per second, by version."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from bench.demo.records import Timestamped
 from bench.demo.report import SecondOfAnswers
 from schemas.responses import Response
 
-#: The name of answers that no reflection model took part in.
+#: Stands for the version of an answer without a reflection model.
 BASE_ONLY = "none"
 
 
@@ -21,7 +21,7 @@ def version_of(response: Response) -> str:
 
 def per_second(responses: Iterable[Timestamped[Response]], start: datetime) -> tuple[SecondOfAnswers, ...]:
     """Answers per second since `start`, by version; seconds without answers are left out."""
-    found: dict[int, Counter[str]] = defaultdict(Counter)
+    counts: dict[int, Counter[str]] = defaultdict(Counter)
     for seen in responses:
-        found[int((seen.at - start).total_seconds())][version_of(seen.message)] += 1
-    return tuple(SecondOfAnswers(second=second, answers=dict(sorted(found[second].items()))) for second in sorted(found))
+        counts[int((seen.at - start).total_seconds())][version_of(seen.message)] += 1
+    return tuple(SecondOfAnswers(second=second, answers=dict(sorted(counts[second].items()))) for second in sorted(counts))

@@ -1,5 +1,5 @@
 # axes are capital letters: T tokens of the answer, V vocabulary
-"""A checkpoint as a judge of texts: how far each token of an answer is from what the checkpoint would have chosen."""
+"""Scores an output with a checkpoint: how far each token is from the token that the checkpoint would choose."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.demo.mixed_versions import PromptAndAnswer
 
 
 class CheckpointScorer:
-    """A Scorer over a checkpoint on disk, by transformers in float32: another engine than the one that answered."""
+    """A Scorer over a checkpoint on disk, by transformers in float32: not the engine that answered."""
 
     def __init__(self, directory: Path) -> None:
         import torch
@@ -19,7 +19,7 @@ class CheckpointScorer:
         from transformers.utils import logging
 
         logging.disable_progress_bar()
-        torch.set_num_threads(1)  # ten times faster on a busy machine: threads of so small a model wait for each other
+        torch.set_num_threads(1)  # ten times faster on a busy machine: the threads of such a small model wait for each other
 
         self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
         self._model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True, use_safetensors=True).eval()
@@ -28,8 +28,8 @@ class CheckpointScorer:
         import torch
 
         turn = [{"role": "user", "content": completion.prompt}]
-        asked = self._tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-        prompt, answer = (self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in (asked, completion.text))
+        prompt_text = self._tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
+        prompt, answer = (self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt_text, completion.text))
         with torch.inference_mode():
             logits_TV = self._model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
         best_T = logits_TV.max(dim=-1).values

@@ -1,4 +1,4 @@
-"""The demonstration itself: the phases in order, on a stack of its own. What it returns is the evidence; the figures are made elsewhere."""
+"""The phases of the demo in order, on its own stack. Returns what was recorded; `report_builder` computes the figures."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ from traffic.lag import GroupLag
 from traffic.plan import Plan as Traffic
 
 TEACHER_GROUP = consumer_group("teacher")
-#: Bounds of waiting, each several times what was measured.
+#: Bounds of waits, each several times the measured duration.
 PHASE_TIMEOUT_S = 900.0
 STALL_S = 90.0
 SWAP_TIMEOUT_S = 60.0
-#: How long traffic goes on behind the swap.
+#: How long traffic continues after the swap.
 AFTER_SWAP_S = 3.0
-#: Where a version's way ends.
+#: The states in which the trial of a version ends.
 SETTLED = frozenset({VersionState.CHAMPION, VersionState.REJECTED, VersionState.INCONCLUSIVE})
-#: Questions under way at most: what the workers take at once, and enough behind it that they never wait.
+#: Maximum number of in-flight questions: enough that the workers never wait for input.
 IN_FLIGHT = 128
 
 
 class ClosedLoop:
-    """One run. `play` blocks; when it returns or raises, everything that it started has ended."""
+    """One run. `run` blocks; when it returns or raises, all its processes have ended."""
 
     def __init__(self, settings: Settings, plan: DemoPlan, seed: int, short: bool, progress: PhaseProgress) -> None:
         self._plan, self._seed, self._short, self._progress = plan, seed, short, progress
@@ -50,22 +50,22 @@ class ClosedLoop:
         self._traffic = self._dir / "plan.json"
         self._closing = ExitStack()
 
-    def play(self) -> DemoRun:
-        """Raises RetouchError where a phase fails; `progress.current` says which."""
+    def run(self) -> DemoRun:
+        """Raises RetouchError if a phase fails; `progress.current` names the phase."""
         with MemoryWatch() as memory:
             with self._closing:
                 starts = self._start()
-                self._learn_users()
+                self._collect_outcomes()
                 self._train()
-                self._try()
+                self._run_trial()
                 self._exam("second exam", "exam after training", AFTER)
-                ledger = self._count(starts)
-                with self._phase("stop", "stopping everything"):
+                records = self._count(starts)
+                with self._phase("stop", "stop all processes"):
                     self._closing.close()
-            return self._run(ledger, memory)
+            return self._demo_run(records, memory)
 
     def _start(self) -> StartOffsets:
-        with self._phase("start", "starting broker, streams, workers, models") as span:
+        with self._phase("start", "start broker, streams, workers and models") as span:
             self._closing.callback(self._stack.stop)
             self._stack.start()
             self._note(span, f"{len(self._stack.processes)} processes")
@@ -74,66 +74,67 @@ class ClosedLoop:
         self._traffic.write_text(plan.model_dump_json())
         return read_start_offsets(self._stack.settings)
 
-    def _learn_users(self) -> None:
-        with self._phase("history", "users' histories stream in") as span:
-            told = self._play_traffic("history", "--settle")
-            self._note(span, f"{told['interactions']:,} interactions")
-        with self._phase("learn", "users ask, and answer for themselves") as span:
-            told = self._play_traffic("learn", "--settle", "--in-flight", str(IN_FLIGHT), "--truths", str(self._truths))
-            self._note(span, f"{told['answered']:,} questions answered")
+    def _collect_outcomes(self) -> None:
+        with self._phase("history", "send the users' histories") as span:
+            summary = self._play_traffic("history", "--settle")
+            self._note(span, f"{summary['interactions']:,} interactions")
+        with self._phase("learn", "users ask questions and give feedback") as span:
+            summary = self._play_traffic("learn", "--settle", "--in-flight", str(IN_FLIGHT), "--truths", str(self._truths))
+            self._note(span, f"{summary['answered']:,} questions answered")
         self._exam("first exam", "exam before training", BEFORE)
-        with self._phase("teach", "the teacher writes traces") as span, GroupLag(self._stack.settings, TEACHER_GROUP) as lag:
+        with self._phase("teach", "the teacher writes reasoning traces") as span, GroupLag(self._stack.settings, TEACHER_GROUP) as lag:
             lag.wait([OUTCOMES], stall_s=STALL_S, on_lag=lambda left: self._waiting(span, f"{left:,} outcomes left"))
             self._note(span, "")
 
     def _exam(self, name: str, title: str, round: str) -> None:
         with self._phase(name, title) as span:
             arguments = ["--round", round, "--only", ",".join(self._heldout()), "--in-flight", str(IN_FLIGHT), "--truths", str(self._truths)]
-            told = self._play_traffic("probe", *arguments, log=name.replace(" ", "-"))
-            self._note(span, f"{told['answered']:,} questions of {len(self._heldout())} held-out users, by version {', '.join(told['versions'])}")
+            summary = self._play_traffic("probe", *arguments, log=name.replace(" ", "-"))
+            versions = ", ".join(summary["versions"])
+            self._note(span, f"{summary['answered']:,} questions of {len(self._heldout())} held-out users, answered by version {versions}")
 
     def _train(self) -> None:
-        """The trainer as its own process, under steady traffic, until its version is registered."""
+        """Runs the trainer as its own process, under steady traffic, until its version is registered."""
         steady_flags = ["--rate", str(self._plan.steady_per_s), "--in-flight", str(IN_FLIGHT), "--truths", str(self._truths)]
-        with self._phase("train", "SFT, RL and the judgement, under steady traffic") as span:
-            steady = self._part("steady", "traffic", *self._simulate("steady", *steady_flags))
-            trainer = self._part("trainer", "trainer", "--once")
+        with self._phase("train", "SFT, RL and evaluation, under steady traffic") as span:
+            steady = self._process("steady", "traffic", *self._simulate("steady", *steady_flags))
+            trainer = self._process("trainer", "trainer", "--once")
             self._until(lambda: not trainer.is_running(), steady, lambda: self._note(span, self._stage()))
             steady.finish(PHASE_TIMEOUT_S)
             training = self._training()
             if training is None or training.status is not RunStatus.TRAINED:
-                raise DemoProcessFailed(f"trainer: {training.reason if training else 'it left no report'}; log: {trainer.child.log}")
+                raise DemoProcessFailed(f"trainer: {training.reason if training else 'it wrote no report'}; log: {trainer.child.log}")
 
-    def _try(self) -> None:
-        """The promoter's work: the version is tried on users who say what they would have said, and goes live or does not."""
+    def _run_trial(self) -> None:
+        """Sends traffic until the promoter has made the new version champion, or has ruled it out."""
         training = self._training()
         assert training and training.version  # `_train` has checked it
         registry, number = Registry(self._stack.settings), training.version
-        with self._phase("trial", "the new version is gated, shadows, and answers half of the users") as span:
+        with self._phase("trial", "gate, shadow, then canary for half of the users") as span:
             flags = ["--in-flight", str(self._plan.trial_in_flight), "--truths", str(self._truths)]
-            trial = self._part("trial", "traffic", *self._simulate("trial", *flags))
+            trial = self._process("trial", "traffic", *self._simulate("trial", *flags))
             self._until(lambda: registry.get(number).state in SETTLED, trial, lambda: self._note(span, f"version {number}: {registry.get(number).state}"))
             version = registry.get(number)
             if version.state is VersionState.CHAMPION:
-                self._until(lambda: number in self._swapped(), trial, timeout_s=SWAP_TIMEOUT_S)
+                self._until(lambda: number in self._served_versions(), trial, timeout_s=SWAP_TIMEOUT_S)
             self._note(span, f"version {number} is {version.state}: {version.transitions[-1].reason}")
             since = time.monotonic()
             self._until(lambda: time.monotonic() - since > AFTER_SWAP_S, trial)
             trial.finish(PHASE_TIMEOUT_S)
 
     def _count(self, starts: StartOffsets) -> RunRecords:
-        with self._phase("count", "counting what the topics hold") as span:
-            ledger = read_records(self._stack.settings, starts)
-            self._note(span, f"{sum(ledger.sizes.values()):,} records")
-            return ledger
+        with self._phase("count", "count the records on all topics") as span:
+            records = read_records(self._stack.settings, starts)
+            self._note(span, f"{sum(records.sizes.values()):,} records")
+            return records
 
-    def _run(self, ledger: RunRecords, memory: MemoryWatch) -> DemoRun:
+    def _demo_run(self, records: RunRecords, memory: MemoryWatch) -> DemoRun:
         settings = self._stack.settings
         return DemoRun(
             settings=settings,
             clock=self._progress.clock,
-            ledger=ledger,
-            evidence=run_files.RunFiles(
+            records=records,
+            files=run_files.RunFiles(
                 truths=run_files.read_truths(self._truths),
                 training=self._training(),
                 versions=Registry(settings).versions(),
@@ -148,22 +149,22 @@ class ClosedLoop:
         )
 
     def _play_traffic(self, phase: str, *flags: str, log: str = "") -> dict[str, Any]:
-        """One phase of the simulated platform, to its end. Returns its summary."""
-        part = self._part(log or phase, "traffic", *self._simulate(phase, *flags))
-        part.join(PHASE_TIMEOUT_S)
-        return part.summary()
+        """Runs one phase of the simulated platform to its end. Returns its summary."""
+        process = self._process(log or phase, "traffic", *self._simulate(phase, *flags))
+        process.join(PHASE_TIMEOUT_S)
+        return process.summary()
 
     def _simulate(self, phase: str, *flags: str) -> list[str]:
         return ["simulate", phase, "--plan", str(self._traffic), *flags]
 
-    def _part(self, name: str, *arguments: str) -> DemoProcess:
+    def _process(self, name: str, *arguments: str) -> DemoProcess:
         return DemoProcess(name, list(arguments), self._stack.settings, self._closing, self._stack.check)
 
     def _until(self, done: Callable[[], bool], steady: DemoProcess, meanwhile: Callable[[], None] = lambda: None, timeout_s: float = PHASE_TIMEOUT_S) -> None:
         deadline = time.monotonic() + timeout_s
         while not done():
             if time.monotonic() > deadline:
-                raise DemoProcessFailed(f"it took more than {timeout_s:.0f} s; logs: {self._dir / 'logs'}")
+                raise DemoProcessFailed(f"not done after {timeout_s:.0f} s; logs: {self._dir / 'logs'}")
             steady.is_running()
             meanwhile()
             time.sleep(POLL_S)
@@ -171,11 +172,12 @@ class ClosedLoop:
     def _training(self) -> RunReport | None:
         return run_files.latest_training(self._dir)
 
-    def _swapped(self) -> set[str]:
+    def _served_versions(self) -> set[str]:
+        """Versions that the worker has swapped to."""
         return {swap.to_version for swap in run_files.read_swaps(self._dir)}
 
     def _stage(self) -> str:
-        """How far the training run is, for a person."""
+        """The finished stages of the training run, with their seconds."""
         training = self._training()
         seconds = training.seconds if training else {}
         return ", ".join(f"{name} {taken:.0f} s" for name, taken in seconds.items())

@@ -1,7 +1,7 @@
 """`retouch demo`: the closed loop on this machine, from the first event to the exam after the swap, with a report.
 
-The state directory is `OUT/state`: made anew by each run, kept afterwards with its logs, so that
-`RETOUCH_STACK__DIR=OUT/state retouch up` goes on where the demonstration ended.
+Each run empties the state directory `OUT/state` and keeps it, with its logs, after the end:
+`RETOUCH_STACK__DIR=OUT/state retouch up` continues where the demo ended.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from infra.settings import Section, Settings
 def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_json: bool = False) -> int:
     """Writes `out/report.json` and `out/report.html`. Blocks for minutes; call it from the main thread.
 
-    Exit codes: 0 nothing was lost, duplicated, dropped or mixed; 1 something was, or a phase failed (one line names it and its log);
-    130 interrupted. Raises BadSetting for an impossible setting.
+    Exit codes: 0 no answer was lost, duplicated, dropped or mixed; 1 at least one was, or a phase failed (one line names it and its log);
+    130 interrupted. Raises BadSetting for an invalid setting.
     """
     plan = SHORT if short else FULL
     progress = PhaseProgress(cpu_s=lambda: tree_cpu_s(psutil.Process()))
@@ -42,14 +42,14 @@ def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_js
             report, rendered = _demonstrate(settings, plan, out, short, seed, progress)
     except KeyboardInterrupt:
         progress.close()
-        _tell(f"demo: interrupted while {progress.current}; everything is stopped")
+        _write_error(f'demo: interrupted in the phase "{progress.current}"; all processes have stopped')
         return INTERRUPTED
     except BadSetting:
         progress.close()
         raise
     except RetouchError as error:
         progress.close()
-        _tell(f"demo: failed while {progress.current}: {error}")
+        _write_error(f'demo: failed in the phase "{progress.current}": {error}')
         return FAILED
     progress.close()
     _show(report, out, as_json)
@@ -57,13 +57,13 @@ def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_js
         output_files.write(out / "report.json", report.model_dump_json(indent=1) + "\n")
         output_files.write(out / "report.html", rendered)
     except RetouchError as error:
-        _tell(f"demo: {error}")
+        _write_error(f"demo: {error}")
         return FAILED
     return OK if report.ok else FAILED
 
 
 def _demonstrate(settings: Settings, plan: DemoPlan, out: Path, short: bool, seed: int, progress: PhaseProgress) -> tuple[DemoReport, str]:
-    """The report and its page. Raises CannotContinue before anything starts when they could not be written."""
+    """The report and its page. Raises CannotContinue before the start if they cannot be written."""
     from bench.demo import page
     from bench.demo.closed_loop import ClosedLoop
     from bench.demo.report_builder import build_report
@@ -71,14 +71,14 @@ def _demonstrate(settings: Settings, plan: DemoPlan, out: Path, short: bool, see
     for name in ("report.json", "report.html"):
         output_files.check_writable(out / name)
     settings = prepared(settings, plan, fresh_state(out), seed)
-    run = ClosedLoop(settings, plan, seed, short, progress).play()
+    demo_run = ClosedLoop(settings, plan, seed, short, progress).run()
     with progress.phase("report", "checking answers and writing the report"):
-        report = build_report(run, lambda answers: _check(run.settings, answers))
+        report = build_report(demo_run, lambda answers: _trace(demo_run.settings, answers))
         return report, page.render(report)
 
 
 def _has_stack_record(state: Path) -> bool:
-    """State directories had one before there was a marker."""
+    """Old state directories have a stack record and no marker."""
     try:
         StackRecord.model_validate_json(record_path(state).read_bytes())
     except (FileNotFoundError, ValidationError):
@@ -106,14 +106,14 @@ def _section(section: Section, fields: dict[str, Any]) -> Section:
     return section.model_copy(update=nested)
 
 
-def _check(settings: Settings, answers: Any) -> Any:
-    """Trace answers with the checkpoints that the workers fetched."""
+def _trace(settings: Settings, answers: Any) -> Any:
+    """Traces answers with the checkpoints that the workers fetched."""
     from bench.demo.checkpoint_scorer import CheckpointScorer
-    from bench.demo.mixed_versions import check
+    from bench.demo.mixed_versions import trace
 
     answers = list(answers)
     folders = {version: settings.stack.dir / "models" / version for version in sorted({version for version, _ in answers})}
-    return check(answers, {version: CheckpointScorer(folder) for version, folder in folders.items() if folder.is_dir()})
+    return trace(answers, {version: CheckpointScorer(folder) for version, folder in folders.items() if folder.is_dir()})
 
 
 def _show(report: DemoReport, out: Path, as_json: bool) -> None:
@@ -127,7 +127,7 @@ def _show(report: DemoReport, out: Path, as_json: bool) -> None:
 
 @contextmanager
 def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """A job runner's SIGTERM stops a demonstration as a person's Ctrl-C does."""
+    """SIGTERM, as a job runner sends it, stops the demo in the same way as Ctrl-C."""
 
     def interrupt(signum: int, frame: object) -> None:
         raise KeyboardInterrupt
@@ -139,5 +139,5 @@ def _sigterm_as_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _tell(line: str) -> None:
+def _write_error(line: str) -> None:
     sys.stderr.write(line + "\n")

@@ -1,4 +1,4 @@
-"""What the figures say, in words. Bad news is said as plainly as good news, and what a figure cannot show is said too."""
+"""The results of a run in sentences, good or bad, and the limits of each figure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from schemas.responses import ResponseStatus
 def headline(quality: QualityFigures) -> str:
     """One sentence for the top of the page."""
     if not quality.domains:
-        return "No held-out user was asked, so this run says nothing about quality."
+        return "No held-out user answered, so this run has no quality figures."
     better = [row for row in quality.domains.values() if row.verdict is Significance.BETTER]
     worse = [row for row in quality.domains.values() if row.verdict is Significance.WORSE]
-    many = f"{len(quality.domains)} domains"
+    total = f"{len(quality.domains)} domains"
     if worse:
-        return f"After training, held-out users' answers are significantly worse than the base answers in {len(worse)} of {many}."
+        return f"After training, held-out users' answers are significantly worse than the base answers in {len(worse)} of {total}."
     if not better:
-        return f"After training, held-out users' answers show no significant gain over the base answers in any of {many}."
-    return f"After training on what other users did, held-out users' answers are significantly better than the base answers in {len(better)} of {many}."
+        return f"After training, held-out users' answers show no significant gain over the base answers in any of {total}."
+    return f"After training on other users' data, held-out users' answers are significantly better than the base answers in {len(better)} of {total}."
 
 
 def findings(
@@ -38,25 +38,25 @@ def _integrity(counts: RecordCounts, swaps: Sequence[SwapFigures]) -> Iterator[s
     if counts.lost or counts.duplicated:
         yield f"{counts.lost} of {counts.queries} queries have no answer and {counts.duplicated} have more than one."
     else:
-        yield f"Every one of {counts.queries} queries has exactly one answer."
+        yield f"Each of {counts.queries} queries has exactly one answer."
     dead = {topic: count for topic, count in counts.dead_letters.items() if count}
     if dead:
         yield "Records were set aside as dead letters: " + ", ".join(f"{count} of {topic}" for topic, count in dead.items()) + "."
     if counts.unreadable:
-        yield f"{counts.unreadable} records on the topics are not messages of their topic."
+        yield f"{counts.unreadable} records are not valid messages of their topic."
     for swap in swaps:
         yield from _swap(swap)
 
 
 def _swap(swap: SwapFigures) -> Iterator[str]:
-    asked = f"Swap from version {swap.from_version} to {swap.to_version} with {swap.open_queries} questions open and {swap.in_flight} answers being written"
-    yield f"{asked}: {swap.dropped} dropped, {swap.mixed_version} of {swap.checked} checked answers written by two versions."
+    load = f"Swap from version {swap.from_version} to {swap.to_version} with {swap.open_queries} open questions and {swap.in_flight} requests in generation"
+    yield f"{load}: {swap.dropped} dropped, {swap.mixed_version} of {swap.checked} checked answers mix two versions."
     if swap.unexplained:
-        yield f"{swap.unexplained} of the {swap.checked} checked answers are not what either version writes on replay; they are not counted as mixed."
+        yield f"{swap.unexplained} of {swap.checked} checked answers match neither version on replay; they do not count as mixed."
     if swap.checked == 0:
-        yield "No answer around the swap could be checked token by token, so `mixed_version` rests on nothing in this run."
+        yield "No answer around the swap could be checked token by token, so this run does not measure `mixed_version`."
     if swap.event_to_first_answer_s is None:
-        yield f"No answer of version {swap.to_version} followed its event."
+        yield f"Version {swap.to_version} gave no answer after its event."
 
 
 def _quality(quality: QualityFigures) -> Iterator[str]:
@@ -65,7 +65,7 @@ def _quality(quality: QualityFigures) -> Iterator[str]:
     if quality.overall and len(quality.domains) > 1:
         yield _compared("over all domains", quality.overall)
     if quality.domains and all(row.champion_before == row.zero_shot for row in quality.domains.values()):
-        yield "The champion before training scores exactly as the base answer does: as shipped, the reflection model repeats the draft until it is taught."
+        yield "The champion before training scores exactly like the base answer: the shipped reflection model repeats the draft until it is trained."
 
 
 def _compared(name: str, row: DomainQuality) -> str:
@@ -88,14 +88,14 @@ def _models(models: Sequence[VersionSummary], swaps: Sequence[SwapFigures]) -> I
         if model.decision:
             yield f"Version {model.version}: {model.decision}."
     if trained and not swaps:
-        yield "The workers never changed their model: both exams were answered by the same version."
+        yield "The workers did not swap: the same version answered both exams."
 
 
 def _learning(rewards: Sequence[RewardPoint]) -> Iterator[str]:
     if not rewards:
-        yield "There was no RL in this run."
+        yield "This run had no RL."
     elif len({point.k for point in rewards}) > 1:
-        yield "RL's reward is measured at each stage's own k, and more examples are another task: compare it within a stage, not across stages."
+        yield "The reward of RL depends on the k of its stage: compare rewards within a stage, not across stages."
 
 
 def _answers(statuses: Mapping[str, int]) -> Iterator[str]:
@@ -103,4 +103,4 @@ def _answers(statuses: Mapping[str, int]) -> Iterator[str]:
     degraded = {name: count for name, count in statuses.items() if name not in (ResponseStatus.PERSONALIZED, ResponseStatus.ZERO_SHOT)}
     if degraded:
         listed = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in sorted(degraded.items(), key=lambda item: -item[1]))
-        yield f"{sum(degraded.values())} of {total} answers were the base answer, not a personal one: {listed}."
+        yield f"{sum(degraded.values())} of {total} answers were the base answer, not a rewrite: {listed}."

@@ -1,7 +1,7 @@
-"""Where an answer's time goes, from the records alone.
+"""The latency of each step of an answer, from the records alone.
 
-`total` is the response's `ce_time` less the query's: what the platform waits. `overhead` is what is left of it without the two
-models: broker, retrieval, and waiting in every queue. Traffic in bursts waits mostly for itself, so figures belong to a phase.
+`total` is the response's `ce_time` less the query's: the time that the platform waits. `overhead` is `total` less the two models:
+broker, retrieval, and waiting in every queue. In a burst, questions mostly wait for each other, so each figure belongs to a phase.
 """
 
 from __future__ import annotations
@@ -32,28 +32,28 @@ class Timing(NamedTuple):
 
 def timings(queries: Iterable[Timestamped[Query]], answers: Mapping[UUID, Timestamped[Response]], start: datetime, end: datetime) -> list[Timing]:
     """The answers to questions asked in [start, end)."""
-    found = []
+    rows = []
     for query in queries:
         answer = answers.get(query.message.query_id)
         if answer is None or not start <= query.at < end:
             continue
         steps = answer.message.provenance
         total_ms = (answer.at - query.at).total_seconds() * 1000
-        found.append(Timing(steps.base_ms, steps.retrieve_ms, steps.reflect_ms, total_ms))
-    return found
+        rows.append(Timing(steps.base_ms, steps.retrieve_ms, steps.reflect_ms, total_ms))
+    return rows
 
 
-def summarize(found: Sequence[Timing]) -> Latency | None:
+def summarize(rows: Sequence[Timing]) -> Latency | None:
     """p50 and p99 of every step; None without answers."""
-    if not found:
+    if not rows:
         return None
     names = ("base", "retrieve", "reflect", "overhead", "total")
-    by_step = {name: percentiles([float(getattr(timing, name)) for timing in found]) for name in names}
-    return Latency(answers=len(found), **by_step)
+    by_step = {name: percentiles([float(getattr(timing, name)) for timing in rows]) for name in names}
+    return Latency(answers=len(rows), **by_step)
 
 
 def percentiles(values: Sequence[float]) -> Percentiles:
-    """By nearest rank: a value that was measured, never one in between."""
+    """By nearest rank, without interpolation."""
     ranked = sorted(values)
 
     def rank(share: float) -> float:

@@ -1,4 +1,4 @@
-"""The report's four pictures, each a pure function of the report."""
+"""The four pictures of the report, each a pure function of the report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bench.demo.svg import BAND, BLUE, GREEN, GREY, INK, ORANGE, PAPER, SERIES, 
 ARM_LOOKS = {"zero_shot": ("base answer", GREY, "o"), "champion_before": ("before training", ORANGE, "s"), "champion_after": ("after training", BLUE, "D")}
 
 
-#: The axis of differences reaches at least this far both ways: no difference must look like none.
+#: Minimum range of the axis of differences, so that a tiny difference does not look large.
 SMALLEST_GAIN_SHOWN = 0.05
 
 
@@ -54,7 +54,7 @@ def _rows(report: DemoReport) -> list[tuple[str, DomainQuality]]:
 
 
 def _label(axes: Any, place: int, name: str, metric: str) -> None:
-    """Two texts, not one of two lines: those are aligned by the measuring face's widths."""
+    """Two texts instead of one with two lines, which matplotlib would align by the widths of its own font."""
     for text, rise, colour in ((name, 7, INK), (metric, -8, SOFT)):
         axes.annotate(
             text, (0, place), (-10, rise), axes.get_yaxis_transform(), "offset points", ha="right", va="center", fontsize=11 if rise > 0 else 9.5, color=colour
@@ -62,12 +62,12 @@ def _label(axes: Any, place: int, name: str, metric: str) -> None:
 
 
 def _scores(axes: Any, place: int, row: DomainQuality) -> None:
-    for lane, (arm, (_, colour, mark)) in enumerate(ARM_LOOKS.items()):
-        found, y = row.arms[arm], place + 0.24 - 0.24 * lane
+    for series, (arm, (_, colour, mark)) in enumerate(ARM_LOOKS.items()):
+        found, y = row.arms[arm], place + 0.24 - 0.24 * series
         low, high = found.ci95
         axes.plot([low, high], [y, y], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
         axes.plot(found.score, y, marker=mark, color=colour, markersize=8)
-        axes.annotate(f"{found.score:.3f}", (high, y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9.5, color=colour if lane else SOFT)
+        axes.annotate(f"{found.score:.3f}", (high, y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9.5, color=colour if series else SOFT)
     axes.margins(x=0.12)
 
 
@@ -76,10 +76,10 @@ def _gain(axes: Any, place: int, row: DomainQuality) -> None:
         (row.champion_after - row.zero_shot, row.ci95_after_minus_zero_shot, row.verdict),
         (row.champion_after - row.champion_before, row.ci95_after_minus_before, row.verdict_after_minus_before),
     )
-    for lane, ((difference, (low, high), verdict), (_, colour, mark)) in enumerate(zip(differences, GAIN_LOOKS, strict=True)):
-        y = place + 0.16 - 0.32 * lane
+    for series, ((difference, (low, high), verdict), (_, colour, mark)) in enumerate(zip(differences, GAIN_LOOKS, strict=True)):
+        y = place + 0.16 - 0.32 * series
         axes.plot([low, high], [y, y], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
-        filled = colour if verdict is not Significance.SAME else PAPER  # hollow: the interval holds zero
+        filled = colour if verdict is not Significance.SAME else PAPER  # hollow: the interval contains zero
         axes.plot(difference, y, marker=mark, color=colour, markerfacecolor=filled, markersize=7)
         axes.annotate(f"{difference:+.3f}", (high, y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9.5)
     axes.margins(x=0.2)
@@ -124,14 +124,14 @@ def _stages(axes: Any, report: DemoReport) -> None:
 
 
 def latency(report: DemoReport) -> str:
-    """Half of the answers and 99 of 100, by step and by phase, on a logarithmic axis."""
+    """Median and 99th percentile, by step and by phase, on a logarithmic axis."""
     steps = _dumbbells_of_steps(report.latency_ms)
     phases = [(name, found.total.p50, found.total.p99) for name, found in report.latency_ms_by_phase.items()]
     height = 1.5 + 0.42 * max(len(steps), len(phases), 2)
     with canvas("latency", "Latency by step and by phase, p50 and p99", 11, height) as (figure, out):
         left, right = figure.subplots(1, 2)
         _dumbbells(left, steps, f"By step, questions of phase “{report.latency_phase}”", BLUE)
-        _dumbbells(right, phases, "Whole answer, by phase", GREEN)
+        _dumbbells(right, phases, "Total, by phase", GREEN)
     return out[0]
 
 
@@ -164,7 +164,7 @@ def _dumbbells(axes: Any, rows: Sequence[tuple[str, float, float]], heading: str
 
 
 def timeline(report: DemoReport) -> str:
-    """The phases above, and below them the answers per second by the version that wrote them."""
+    """The phases, and below them the answers per second by version."""
     with canvas("timeline", "Timeline: phases, and answers per second by model version", 11, 3.4 + 0.26 * len(report.phases)) as (figure, out):
         phases, answers = figure.subplots(2, 1, sharex=True, height_ratios=(0.26 * len(report.phases), 2.6))
         _gantt(phases, report)
@@ -196,7 +196,7 @@ def _answers(axes: Any, report: DemoReport) -> None:
     bottom = [0] * len(seconds)
     for version in versions:
         top = [low + answers.get(second, {}).get(version, 0) for second, low in zip(seconds, bottom, strict=True)]
-        label = "base answer alone" if version == BASE_ONLY else f"version {version}"
+        label = "base answer" if version == BASE_ONLY else f"version {version}"
         axes.stairs(top, range(len(seconds) + 1), baseline=bottom, fill=True, color=colours[version], label=label, linewidth=0)
         bottom = top
     peak = max([*bottom, 1])
@@ -208,8 +208,8 @@ def _answers(axes: Any, report: DemoReport) -> None:
         right = moment.at_s < 0.6 * end
         place = {"xytext": (5 if right else -5, 0), "textcoords": "offset points", "ha": "left" if right else "right", "va": "center"}
         axes.annotate(moment.name, (moment.at_s, y), fontsize=9.5, **place)
-    axes.set_title("Answers per second, by the version that wrote them")
-    axes.set_xlabel("seconds since the start")
+    axes.set_title("Answers per second, by version")
+    axes.set_xlabel("seconds since the start of the run")
     axes.grid(axis="y")
     axes.spines["left"].set_visible(False)
     if versions:
@@ -221,7 +221,7 @@ def title(domain: str) -> str:
 
 
 def duration(value_ms: float) -> str:
-    """Milliseconds as a person says them."""
+    """Milliseconds with two or three digits and a unit."""
     if value_ms >= 10_000:
         return f"{value_ms / 1000:.0f} s"
     if value_ms >= 1000:

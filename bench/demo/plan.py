@@ -1,4 +1,4 @@
-"""How large a demonstration is, in one place. Measured to end within its time on two cores."""
+"""The sizes of a demo run, chosen so that it ends in about five minutes on two cores."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ class DemoPlan:
     learn: int
     exam: int
     steady_per_s: float  # questions a second while the trainer runs
-    trial_in_flight: int  # questions under way while the new version is tried on users: as many as are answered, so figures come in soon
+    trial_in_flight: int  # in-flight questions while the new version is a canary; the load is as high as the workers allow
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-#: Half of the users answered by the new version, half its baseline: the verdict comes after seconds of traffic instead of days. As shipped the reflector
-#: repeats drafts in some 20 tokens; one that reasons writes twice as many, which on a machine that does everything at once is more than twice the time.
+#: Half of the users are the canary and half the baseline, so the verdict comes after seconds of traffic instead of days. The shipped reflector
+#: repeats drafts in about 20 tokens. A trained one writes twice as many, which takes more than twice the time on a busy machine.
 TRIAL = {"shadow_share": 0.5, "shadow_answers": 100, "canary_share": 0.5, "min_answers": 60, "min_users": 20, "max_latency_ratio": 4.0, "poll_s": 0.5}
-#: SFT draws the number of items for each prompt, which teaches most per second (docs/learning.md); the paper's top-1 is the default elsewhere.
+#: SFT draws the number of items for each prompt, which learns most per second (docs/learning.md). Elsewhere the default is the paper's top-1.
 FULL = DemoPlan(
     users=150,
     history=10,
@@ -32,7 +32,7 @@ FULL = DemoPlan(
     trial_in_flight=32,
     settings={"trainer": {"eval_queries": 450, "sft": {"k_max": 6}, "rl": {"steps": 40}}, "promotion": TRIAL},
 )
-#: For continuous integration: every mechanism in little time; RL only shows that it runs.
+#: For continuous integration: every step in little time. RL runs, but learns nothing.
 SHORT = DemoPlan(
     users=60,
     history=8,

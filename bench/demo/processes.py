@@ -1,4 +1,4 @@
-"""The processes that the script runs beside the stack: the simulated platform and the trainer, each to its own log."""
+"""The processes that the demo runs beside the stack: the simulated platform and the trainer, each with its own log."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ STOP_TIMEOUT_S = 10.0
 
 
 class DemoProcessFailed(RetouchError):
-    """A process of the script did not do its part: the text names it and its log."""
+    """A process of the demo failed or did not end in time. The text names it and its log."""
 
 
 class DemoProcess:
-    """One process. `check` is asked while it is waited for and raises when the stack has failed."""
+    """One process. `check` is called during every wait; it raises if the stack has failed."""
 
     def __init__(self, name: str, arguments: list[str], settings: Settings, closing: ExitStack, check: Callable[[], None]) -> None:
         self.child = Child(name, [sys.executable, "-m", *arguments], settings.stack.dir / "logs" / f"{name}.log", environment(settings))
@@ -33,7 +33,7 @@ class DemoProcess:
         closing.callback(self.child.stop, STOP_TIMEOUT_S)
 
     def is_running(self) -> bool:
-        """Raises PartFailed when it has ended with another exit code than 0, and whatever made the stack fail."""
+        """Raises DemoProcessFailed if it has ended with a nonzero exit code, or the error of a failed stack."""
         self._check()
         if self.child.is_running:
             return True
@@ -42,7 +42,7 @@ class DemoProcess:
         return False
 
     def join(self, timeout_s: float, on_wait: Callable[[], None] = lambda: None) -> None:
-        """Wait for a good end. Raises PartFailed for a bad one, or none in time."""
+        """Waits for exit code 0. Raises DemoProcessFailed for another exit code, and if the process does not end in time."""
         deadline = time.monotonic() + timeout_s
         while self.is_running():
             if time.monotonic() > deadline:
@@ -51,19 +51,19 @@ class DemoProcess:
             time.sleep(POLL_S)
 
     def finish(self, timeout_s: float) -> None:
-        """Ask it to end, and wait for a good end."""
+        """Sends SIGTERM and waits for exit code 0."""
         self.child.signal(signal.SIGTERM)
         self.join(timeout_s)
 
     def summary(self) -> dict[str, Any]:
-        """What the platform printed at its end; empty where it printed nothing."""
-        found: dict[str, Any] = next((line for line in reversed(json_lines(self.child.log)) if "phase" in line and "asked" in line), {})
-        return found
+        """The summary that the platform logs at its end; empty if there is none."""
+        summary: dict[str, Any] = next((line for line in reversed(json_lines(self.child.log)) if "phase" in line and "asked" in line), {})
+        return summary
 
     def reason(self) -> str:
-        """The last error that its log tells, or its last line."""
+        """The last error in its log, or else its last line."""
         lines = json_lines(self.child.log)
-        told = [line for line in lines if line.get("level") == "ERROR"]
-        if told:
-            return str(told[-1].get("reason") or told[-1].get("text"))
-        return self.child.last_lines(1) or "it said nothing"
+        errors = [line for line in lines if line.get("level") == "ERROR"]
+        if errors:
+            return str(errors[-1].get("reason") or errors[-1].get("text"))
+        return self.child.last_lines(1) or "its log is empty"

@@ -1,6 +1,6 @@
-"""What a person sees while the demonstration runs: on a terminal a live list of phases, otherwise one plain line per phase.
+"""Progress of the demo: a live list of phases on a terminal, otherwise one line per phase.
 
-Also the clock of the report: every phase's start and length, in seconds since the run began.
+Also the clock of the report: start and length of every phase, in seconds since the start of the run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class PhaseSpan:
-    """One phase. `seconds` is None while it runs; `note` is what it has to say."""
+    """One phase. `seconds` is None while it runs; `note` is a short result."""
 
     name: str
     title: str
@@ -32,7 +32,7 @@ class PhaseSpan:
 
 @dataclass
 class PhaseClock:
-    """Phases in the order in which they began."""
+    """The phases in the order of their starts."""
 
     started_at: datetime = field(default_factory=lambda: datetime.now(UTC))
     spans: list[PhaseSpan] = field(default_factory=list)
@@ -42,7 +42,7 @@ class PhaseClock:
         return time.monotonic() - self._zero
 
     def at(self, seconds: float) -> datetime:
-        """Wall clock of a moment of the run."""
+        """Wall-clock time of `seconds` since the start."""
         return self.started_at + timedelta(seconds=seconds)
 
     def since_start(self, moment: datetime) -> float:
@@ -58,7 +58,7 @@ class PhaseDisplay(Protocol):
 
 
 class PhaseProgress:
-    """Runs phases one after the other and shows them. `current` names the phase for an error message."""
+    """Runs phases in order and shows them. `current` names the phase for an error message."""
 
     def __init__(self, stream: TextIO | None = None, cpu_s: Callable[[], float] = time.process_time) -> None:
         self.clock = PhaseClock()
@@ -68,7 +68,7 @@ class PhaseProgress:
         self._display: PhaseDisplay = NoDisplay() if self._live else LineDisplay(self.clock, self._stream)
 
     def go_live(self) -> None:
-        """From now on the terminal is ours; the stack draws its own start."""
+        """Starts the live list. Call it after the stack's start, which draws its own progress."""
         if self._live:
             self._display = LiveDisplay(self.clock, self._stream)
 
@@ -78,7 +78,7 @@ class PhaseProgress:
 
     @contextmanager
     def phase(self, name: str, title: str) -> Iterator[PhaseSpan]:
-        """One phase; it counts as ended whatever happens in it."""
+        """One phase. It ends with the block, also after an error."""
         span, used_s = PhaseSpan(name, title, self.clock.now_s()), self._cpu_s()
         self.clock.spans.append(span)
         self._display.changed()
@@ -93,28 +93,28 @@ class PhaseProgress:
         self._display.changed()
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Ends the live list."""
         self._display.close()
 
 
 class NoDisplay:
-    """Before the terminal is ours."""
+    """Shows nothing, while the stack draws its own progress."""
 
     def changed(self) -> None: ...
     def close(self) -> None: ...
 
 
 class LineDisplay:
-    """For logs and pipes: a line when a phase ends."""
+    """For logs and pipes: one line at the end of each phase."""
 
     def __init__(self, clock: PhaseClock, stream: TextIO) -> None:
-        self._clock, self._stream, self._told = clock, stream, 0
+        self._clock, self._stream, self._shown = clock, stream, 0
 
     def changed(self) -> None:
-        for span in self._clock.spans[self._told :]:
+        for span in self._clock.spans[self._shown :]:
             if span.seconds is None:
                 return
-            self._told += 1
+            self._shown += 1
             print(f"{span.started_s:7.1f} s  {span.title}: {span.seconds:.1f} s{f' ({span.note})' if span.note else ''}", file=self._stream, flush=True)
 
     def close(self) -> None:
@@ -122,7 +122,7 @@ class LineDisplay:
 
 
 class LiveDisplay:
-    """For a terminal: all phases with their seconds, the running one with a spinner."""
+    """For a terminal: all phases with their seconds, and a spinner at the running phase."""
 
     def __init__(self, clock: PhaseClock, stream: TextIO) -> None:
         from rich.console import Console

@@ -1,7 +1,7 @@
-"""Held-out users' quality before and after: the same exam questions, paired by question, compared over users.
+"""Quality of held-out users' answers before and after training: the same exam questions, paired by question, compared over users.
 
-Zero-shot is the draft inside the very answers of the second exam, so both arms saw the same words. The unit is the user, because one
-user's answers are not independent. Users who may train (by hash, `schemas.ids.is_held_out`) never count here.
+Zero-shot is the draft in the responses of the second exam, so both arms have the same draft. The unit is the user, because the
+answers of one user are not independent. Users who may train (by hash, `schemas.ids.is_held_out`) do not count.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from bench.demo.report import ArmScores, DomainQuality, Interval, QualityFigures
 from schemas.scoring import METRIC, Pair, bootstrap, metrics, paired_bootstrap, score
 from schemas.tasks import task_of
 
-#: The tests of the demo's claim resample with this seed, whatever the run's own.
+#: The seed of the bootstrap, independent of the run's seed.
 BOOTSTRAP_SEED = 0
 
 
@@ -40,7 +40,7 @@ ByUser = dict[str, float]
 
 
 def judge(exam: Sequence[Graded]) -> QualityFigures:
-    """Every domain, and the mean of each user's domains over the users who were asked in all of them."""
+    """Every domain, and over all domains the users with questions in each of them."""
     domains = sorted({graded.domain for graded in exam})
     parts = {domain: [graded for graded in exam if graded.domain == domain] for domain in domains}
     scores = {domain: {arm: _by_user(part, answer) for arm, answer in ARMS.items()} for domain, part in parts.items()}
@@ -62,7 +62,7 @@ def _by_user(exam: Iterable[Graded], answer: Callable[[Graded], str]) -> ByUser:
     grades = defaultdict(list)
     for graded in exam:
         grades[graded.user].append(score(task_of(graded.options), answer(graded), graded.truth, graded.options))
-    return {user: fmean(found) for user, found in grades.items()}
+    return {user: fmean(scores) for user, scores in grades.items()}
 
 
 def _compare(metric: str, by_arm: dict[str, ByUser], exam: Sequence[Graded], pool: bool = True) -> DomainQuality:

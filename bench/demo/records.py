@@ -39,7 +39,7 @@ READ_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class Timestamped(Generic[M]):
-    """A message and the wall clock at which its producer wrote it (`ce_time`)."""
+    """A message and the wall-clock time at which its producer wrote it (`ce_time`)."""
 
     message: M
     at: datetime
@@ -47,7 +47,7 @@ class Timestamped(Generic[M]):
 
 @dataclass
 class RunRecords:
-    """The records of one run. `sizes` counts every topic, dead-letter topics included."""
+    """The records of one run. `sizes` counts the records of every topic, dead-letter topics included."""
 
     queries: list[Timestamped[Query]] = field(default_factory=list)
     responses: list[Timestamped[Response]] = field(default_factory=list)
@@ -56,15 +56,15 @@ class RunRecords:
     unreadable: int = 0
 
     def add(self, topic: Topic, headers: Sequence[tuple[str, bytes]], value: bytes | None) -> None:
-        """Take one record of `topic`; what is no message of it is counted, not raised."""
+        """Adds one record of `topic`. An invalid record is counted in `unreadable`."""
         self.sizes[topic.name] += 1
         try:
             if topic is QUERIES:
-                self.queries.append(_seen(Query, headers, value))
+                self.queries.append(_timestamped(Query, headers, value))
             elif topic is RESPONSES:
-                self.responses.append(_seen(Response, headers, value))
+                self.responses.append(_timestamped(Response, headers, value))
             elif topic is MODEL_EVENTS:
-                self.model_events.append(_seen(ModelEvent, headers, value))
+                self.model_events.append(_timestamped(ModelEvent, headers, value))
             elif open_envelope(headers).type != topic.message.ce_type():
                 self.unreadable += 1
         except Malformed:
@@ -78,7 +78,7 @@ class RunRecords:
         return first
 
 
-#: Where each partition stood before the run: topic and partition to offset. Empty on a broker of our own, which begins with the run.
+#: The end offset of each partition before the run, by topic and partition.
 StartOffsets = Mapping[tuple[str, int], int]
 
 
@@ -93,21 +93,21 @@ def read_start_offsets(settings: Settings) -> StartOffsets:
 
 def read_records(settings: Settings, starts: StartOffsets) -> RunRecords:
     """Read every topic from `starts` to its end as it is now. Raises RetryLater if a topic takes longer than two minutes."""
-    ledger = RunRecords()
+    records = RunRecords()
     for topic in TOPICS:
         for record in _records(settings, topic.name, starts):
-            ledger.add(topic, record.headers, record.value)
+            records.add(topic, record.headers, record.value)
     for topic in DEAD_LETTERED:
         name = dead_letter_topic(topic.name)
-        ledger.sizes[name] = sum(1 for _ in _records(settings, name, starts))
-    return ledger
+        records.sizes[name] = sum(1 for _ in _records(settings, name, starts))
+    return records
 
 
-def tally(ledger: RunRecords, asked: Iterable[UUID]) -> RecordCounts:
-    """Count. `asked` are the queries that the platform says it sent: one that never reached the topic is lost as well."""
-    answers = Counter(seen.message.query_id for seen in ledger.responses)
-    queries = {seen.message.query_id for seen in ledger.queries} | set(asked)
-    sizes: Mapping[str, int] = ledger.sizes
+def tally(records: RunRecords, asked: Iterable[UUID]) -> RecordCounts:
+    """`asked` are the queries in the platform's own list: a query that never reached the topic is lost too."""
+    answers = Counter(seen.message.query_id for seen in records.responses)
+    queries = {seen.message.query_id for seen in records.queries} | set(asked)
+    sizes: Mapping[str, int] = records.sizes
     return RecordCounts(
         interactions=sizes.get(INTERACTIONS.name, 0),
         queries=sizes.get(QUERIES.name, 0),
@@ -117,13 +117,13 @@ def tally(ledger: RunRecords, asked: Iterable[UUID]) -> RecordCounts:
         trajectories=sizes.get(TRAJECTORIES.name, 0),
         model_events=sizes.get(MODEL_EVENTS.name, 0),
         dead_letters={topic.name: sizes.get(dead_letter_topic(topic.name), 0) for topic in DEAD_LETTERED},
-        unreadable=ledger.unreadable,
+        unreadable=records.unreadable,
         lost=sum(1 for query in queries if not answers[query]),
         duplicated=sum(1 for count in answers.values() if count > 1),
     )
 
 
-def _seen(kind: type[M], headers: Sequence[tuple[str, bytes]], value: bytes | None) -> Timestamped[M]:
+def _timestamped(kind: type[M], headers: Sequence[tuple[str, bytes]], value: bytes | None) -> Timestamped[M]:
     message, envelope = read(kind, headers, value)
     return Timestamped(message, envelope.time)
 

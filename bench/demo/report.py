@@ -1,7 +1,7 @@
-"""What `report.json` says: one frozen model per part, every figure measured in that run.
+"""The fields of `report.json`. Every figure is measured in that run.
 
-Scores lie in 0..1 and higher is better: the share of right labels, one minus a rating's error over 4, the style's ROUGE.
-Seconds count from the start of the run unless a name says otherwise.
+Scores are between 0 and 1, higher is better: share of right labels, one minus a rating's error over 4, ROUGE of the style.
+Seconds count from the start of the run unless the name says otherwise.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
-#: The wire name of the file, so that whoever reads it later knows its shape.
+#: The wire name and version of the file.
 KIND = "retouch.demo-report.v1"
 
 
@@ -20,7 +20,7 @@ class ReportModel(BaseModel):
 
 
 class Significance(StrEnum):
-    """What a 95 % interval of a difference says."""
+    """The meaning of a 95 % interval of a difference."""
 
     BETTER = "significantly better"
     SAME = "no significant difference"
@@ -38,7 +38,7 @@ Interval = tuple[float, float]
 
 
 class RecordCounts(ReportModel):
-    """Records on the topics, counted by a reader of its own from offset 0 of every partition, committed records only."""
+    """Records on the topics, counted by a separate reader: every partition from offset 0, committed records only."""
 
     interactions: int
     queries: int
@@ -47,9 +47,9 @@ class RecordCounts(ReportModel):
     outcomes: int
     trajectories: int
     model_events: int
-    dead_letters: dict[str, int]  # by topic; topics without one are listed with 0
-    unreadable: int  # records that are not a message of their topic
-    lost: int  # queries, by the platform's own list and by the topic, that have no response
+    dead_letters: dict[str, int]  # by topic, including topics with none
+    unreadable: int  # records that are not valid messages of their topic
+    lost: int  # queries, in the platform's list or on the topic, without a response
     duplicated: int  # queries with more than one response record
 
 
@@ -62,7 +62,7 @@ class ArmScores(ReportModel):
 
 
 class DomainQuality(ReportModel):
-    """Held-out users' scores: the draft in the very answers of the second exam, and both champions."""
+    """Held-out users' scores of three answers: the draft of the second exam, and the champion before and after training."""
 
     metric: str
     zero_shot: float
@@ -79,11 +79,11 @@ class DomainQuality(ReportModel):
 
 class QualityFigures(ReportModel):
     domains: dict[str, DomainQuality]
-    overall: DomainQuality | None  # the mean of a user's domains; None where no held-out user answered
+    overall: DomainQuality | None  # over each user's mean of all domains; None without held-out users
 
 
 class VersionSummary(ReportModel):
-    """A registered version, as the registry and the training run tell it."""
+    """A registered version, from the registry and the training run's report."""
 
     name: str
     version: str
@@ -93,31 +93,31 @@ class VersionSummary(ReportModel):
     offset_ranges: dict[str, dict[str, tuple[int, int]]]  # topic, partition: [first, end)
     dataset_digest: str | None
     seconds: dict[str, float]  # of each stage of its training
-    decision: str | None  # the promoter's words
+    decision: str | None  # the promoter's last decision and its reason
 
 
 class PromotionStep(ReportModel):
-    """One step of a version's promotion, as its log in the registry holds it."""
+    """One transition of a version, from its history in the registry."""
 
     version: str
     before: str
     after: str
-    at_s: float  # below 0: before the run's clock began
+    at_s: float  # negative if before the start of the run's clock
     reason: str
 
 
 class SwapFigures(ReportModel):
     """One change of the model that a reflection worker serves.
 
-    `dropped` and `mixed_version` are counted from the topics, not taken from the worker. An answer is mixed when some of its tokens
-    are not what the stamped version alone writes, while the other version explains them (`bench.demo.mixed_versions`).
+    `dropped` is the larger of the worker's figure and the count from the topics. `mixed_version` is checked on the answers' texts: an answer is
+    mixed if the stamped version alone does not write it, and another version explains the rest (`bench.demo.mixed_versions`).
     """
 
     from_version: str | None
     to_version: str
     at: datetime
-    in_flight: int  # answers the worker was writing when it was told to swap
-    open_queries: int  # asked before the swap and answered after it, counted from the topics
+    in_flight: int  # requests that the worker was generating at the swap
+    open_queries: int  # asked before the swap and answered after it, by the topics
     dropped: int
     mixed_version: int
     checked: int  # answers around the swap whose tokens were checked
@@ -133,7 +133,7 @@ class Percentiles(ReportModel):
 
 
 class Latency(ReportModel):
-    """`overhead` is `total` less the two models' time; `retrieve` is part of it, as are the broker and all waiting."""
+    """`overhead` is `total` less the time of the two models: retrieval, broker and all waiting."""
 
     base: Percentiles
     retrieve: Percentiles
@@ -144,7 +144,7 @@ class Latency(ReportModel):
 
 
 class RewardPoint(ReportModel):
-    """One step of RL: the mean reward of its rollouts at the stage's own k."""
+    """One step of RL: the mean reward of its rollouts at the stage's k."""
 
     step: int
     stage: int
@@ -152,20 +152,20 @@ class RewardPoint(ReportModel):
     reward: float
     kl: float
     entropy: float
-    signal_share: float  # groups whose rewards differ: the others teach nothing
+    signal_share: float  # share of groups with different rewards; the others have no learning signal
 
 
 class PhaseFigures(ReportModel):
     name: str
     started_s: float
     seconds: float
-    cpu_s: float  # processor seconds of all processes together: what the phase costs on a machine of its own
+    cpu_s: float  # of all processes together
     queries: int  # asked in it
     answers_per_s: float  # of those queries, from the first question to the last answer
 
 
 class SecondOfAnswers(ReportModel):
-    """Answers that went out in one second, by the version stamped on them; `none` is the base answer."""
+    """Answers of one second, by stamped version; `none` stands for base answers."""
 
     second: int
     answers: dict[str, int]
@@ -179,7 +179,7 @@ class TimelineEvent(ReportModel):
 
 
 class ExamSample(ReportModel):
-    """One exam question of a simulated user, before and after. Synthetic: no person wrote these words."""
+    """One exam question of a simulated user, before and after training. The texts are synthetic."""
 
     domain: str
     user: str
@@ -201,7 +201,7 @@ class DemoReport(ReportModel):
     """The whole of `report.json`."""
 
     kind: str = KIND
-    ok: bool  # nothing lost, duplicated, dropped or mixed; the command's exit code follows it
+    ok: bool  # no answer lost, duplicated, dropped or mixed; decides the exit code
     started_at: datetime
     short: bool
     seed: int
@@ -209,7 +209,7 @@ class DemoReport(ReportModel):
     counts: RecordCounts
     quality: QualityFigures
     models: tuple[VersionSummary, ...]
-    promotion: tuple[PromotionStep, ...]  # of all versions, in the order of time
+    promotion: tuple[PromotionStep, ...]  # of all versions, by time
     swap: tuple[SwapFigures, ...]
     latency_ms: Latency | None  # of the questions asked in `latency_phase`
     latency_phase: str
@@ -227,4 +227,4 @@ class DemoReport(ReportModel):
     peak_memory_mb: int | None  # of all processes together, shared pages counted once
     versions: dict[str, str]
     settings: dict[str, str | int | float | bool | None]
-    findings: tuple[str, ...] = Field(description="What the figures say, in words, good news or not.")
+    findings: tuple[str, ...] = Field(description="The results in sentences, good or bad.")

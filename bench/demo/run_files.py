@@ -1,4 +1,4 @@
-"""What the parts wrote about the run beside the topics: the platform's ground truth, the training run, the registry, the workers' swaps."""
+"""What a run leaves beside its topics: the simulated platform's truths, the training report, the registry, the logged swaps."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workers.serving.follower import VERSION_SWAPPED
 
 @dataclass(frozen=True)
 class Truth:
-    """A question that the simulated platform asked, and what its user would have answered."""
+    """A question of the simulated platform, and its user's own answer."""
 
     query_id: UUID
     tenant: str
@@ -69,9 +69,9 @@ def latest_training(stack_dir: Path) -> RunReport | None:
     return RunReport.model_validate_json(reports[-1].read_bytes()) if reports else None
 
 
-def models(evidence: RunFiles) -> tuple[VersionSummary, ...]:
-    """Every registered version; the one that this run trained with its stages' seconds and the promoter's words."""
-    return tuple(_model(version, evidence.training) for version in evidence.versions)
+def models(files: RunFiles) -> tuple[VersionSummary, ...]:
+    """Every registered version. The version that this run trained has the seconds of its stages."""
+    return tuple(_model(version, files.training) for version in files.versions)
 
 
 def rewards(training: RunReport | None) -> tuple[RewardPoint, ...]:

@@ -1,4 +1,4 @@
-"""The report in a terminal: a table on a terminal, plain lines elsewhere."""
+"""Prints the report: as a table on a terminal, otherwise as plain lines."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def show(report: DemoReport, page: Path) -> None:
 
 
 def lines(report: DemoReport, page: Path) -> list[str]:
-    """For pipes and logs: the findings, one each line."""
+    """For pipes and logs: one finding per line."""
     return [headline(report.quality), *report.findings, _latency(report), f"{page} ({report.seconds['total']:.0f} s)"]
 
 
@@ -48,9 +48,9 @@ def _table(report: DemoReport, page: Path, console: object) -> None:
     console.print(table)
     dropped, mixed = sum(swap.dropped for swap in report.swap), sum(swap.mixed_version for swap in report.swap)
     counts = report.counts
-    marks = [(counts.lost, "lost"), (counts.duplicated, "duplicated"), (dropped, "dropped in the swap"), (mixed, "mixed versions")]
-    told = "  ".join(f"[{'red' if count else 'green'}]{count}[/] {name}" for count, name in marks)
-    console.print(f"{counts.queries:,} questions, {counts.responses:,} answers: {told}")
+    failures = [(counts.lost, "lost"), (counts.duplicated, "duplicated"), (dropped, "dropped in the swap"), (mixed, "mixed versions")]
+    listed = "  ".join(f"[{'red' if count else 'green'}]{count}[/] {name}" for count, name in failures)
+    console.print(f"{counts.queries:,} questions, {counts.responses:,} answers: {listed}")
     console.print(_latency(report))
     for finding in report.findings:
         console.print(f"[dim]·[/] {finding}", markup=True)
@@ -65,7 +65,7 @@ def _cells(row: DomainQuality) -> tuple[str, str, str, str]:
 
 def _latency(report: DemoReport) -> str:
     if report.latency_ms is None:
-        return "No latency was measured."
-    steps = {"total": "whole answer", "base": "base model", "retrieve": "retrieval", "reflect": "reflection", "overhead": "overhead"}
-    told = [f"{label} {duration(getattr(report.latency_ms, name).p50)} / {duration(getattr(report.latency_ms, name).p99)}" for name, label in steps.items()]
-    return f"Latency p50 / p99 while training runs: {', '.join(told)}."
+        return "No latency measured."
+    steps = {"total": "total", "base": "base model", "retrieve": "retrieval", "reflect": "reflection", "overhead": "overhead"}
+    times = [f"{label} {duration(getattr(report.latency_ms, name).p50)} / {duration(getattr(report.latency_ms, name).p99)}" for name, label in steps.items()]
+    return f"Latency p50 / p99 while training runs: {', '.join(times)}."

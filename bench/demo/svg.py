@@ -1,7 +1,7 @@
-"""How the report's pictures are drawn: matplotlib to inline SVG whose colours are the page's CSS variables, so that light and dark both fit.
+"""Draws matplotlib figures as inline SVG with the page's CSS variables as colours, for light and dark mode.
 
-Colours are stand-ins while matplotlib draws and become `var(--name)` in the SVG. The series' colours follow Okabe and Ito, told apart by
-every kind of colour vision. Text stays text: it can be read out, searched and copied.
+matplotlib draws with placeholder colours, which become `var(--name)` in the SVG. The series use the palette of Okabe and Ito, which is
+safe for colour-blind readers. Text stays text: screen readers can read it, and it can be searched and copied.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 INK, SOFT, GRID, BAND, PAPER = "#010203", "#010204", "#010205", "#010206", "#010207"
 GREY, ORANGE, BLUE, GREEN, PINK = "#010208", "#010209", "#01020a", "#01020b", "#01020c"
-#: Stand-in and CSS variable.
+#: Placeholder colour to CSS variable.
 VARIABLES = {
     INK: "--ink",
     SOFT: "--soft",
@@ -31,7 +31,7 @@ SERIES = (ORANGE, BLUE, GREEN, PINK)
 
 _STYLE: dict[str, Any] = {
     "svg.fonttype": "none",
-    "font.family": "DejaVu Sans",  # measured with this wide face, shown in the page's narrower one: labels never grow into each other
+    "font.family": "DejaVu Sans",  # wider than the font of the page, so labels never overlap
     "font.size": 11,
     "text.color": INK,
     "axes.labelcolor": SOFT,
@@ -60,7 +60,7 @@ _STYLE: dict[str, Any] = {
 
 @contextmanager
 def canvas(name: str, title: str, width: float, height: float) -> Iterator[tuple[Any, list[str]]]:
-    """A figure of `width` by `height` inches. After the block the list holds one SVG element; `title` is what a screen reader says."""
+    """A figure of `width` by `height` inches. After the block the list holds one SVG element with the label `title`."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -74,7 +74,7 @@ def canvas(name: str, title: str, width: float, height: float) -> Iterator[tuple
 
 
 def _inline(svg: str, name: str, title: str) -> str:
-    """Cut matplotlib's file down to an element: no XML prologue, no metadata, no namespaces (HTML knows SVG), no fixed size, ids of its own."""
+    """Reduces matplotlib's file to one element: no XML prologue, metadata, namespaces or fixed size, and ids with the prefix `name`."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\s(xmlns(:\w+)?|version|width|height)="[^"]*"', "", svg.split(">", 1)[0]) + ">" + svg.split(">", 1)[1]

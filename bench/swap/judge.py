@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.demo.mixed_versions import PromptAndAnswer, Scorer, TraceResult, check
+from bench.demo.mixed_versions import PromptAndAnswer, Scorer, TraceResult, trace
 from bench.swap.load import LoadAnswer, answer_of
 from infra.settings import Settings
 from schemas.contexts import Context
@@ -88,8 +88,8 @@ def _trace(answer: LoadAnswer, *, contexts: Sequence[Context], settings: Setting
         return TraceResult.UNEXPLAINED  # what could not be read was not kept
     context = contexts[answer.question]
     prompt = reflection_prompt(context.draft.query, context.draft.answer, context.items, settings.reflection.prompt_style)
-    (origin,) = check([(str(answer.version), PromptAndAnswer(prompt, Rewrite(answer.reasoning, answer.text).to_text()))], scorers)
-    return origin
+    (result,) = trace([(str(answer.version), PromptAndAnswer(prompt, Rewrite(answer.reasoning, answer.text).to_text()))], scorers)
+    return result
 
 
 def _said(answer: LoadAnswer) -> tuple[object, ...]:

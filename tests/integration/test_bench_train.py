@@ -20,7 +20,7 @@ def bench(*arguments: str) -> tuple[int, str]:
     return done.exit_code, done.stderr
 
 
-def test_arms_that_share_a_start_are_measured_side_by_side_and_reported(tmp_path: Path) -> None:
+def test_arms_with_a_common_start_are_measured_and_reported(tmp_path: Path) -> None:
     code, said = bench("--out", str(tmp_path), "--arms", f"{arms.RAG_BASE},{arms.RL_MIXED}")
     report = json.loads((tmp_path / "train.json").read_text())
     found = report["measurements"]["plain"]
@@ -33,7 +33,7 @@ def test_arms_that_share_a_start_are_measured_side_by_side_and_reported(tmp_path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.json", "train.md", "train.png"]  # no checkpoint is left
 
 
-def test_a_regime_sets_rl_against_the_best_of_several_sfts(tmp_path: Path) -> None:
+def test_a_regime_compares_rl_with_the_best_of_several_sft_runs(tmp_path: Path) -> None:
     code, _ = bench("--out", str(tmp_path), "--regime", "few-60", "--jobs", "1")
     found = json.loads((tmp_path / "train.json").read_text())["measurements"]["few-60"]
     assert code == 0 and {*found["arms"]} == {"sft_mixed_2", "sft_mixed_4", "rl_from_best_sft"}
@@ -41,7 +41,7 @@ def test_a_regime_sets_rl_against_the_best_of_several_sfts(tmp_path: Path) -> No
     assert first["after"].startswith("rl_from_best_sft@") and first["before"].startswith("sft_mixed_")
 
 
-def test_authors_of_real_texts_are_judged_by_metric_too(tmp_path: Path) -> None:
+def test_real_authors_texts_also_have_differences_by_metric(tmp_path: Path) -> None:
     row = '{{"user_id": "a{0}", "paper_id": "{0}-{1}", "date": "2001-01-0{2}", "title": "A Title of {1}", "abstract": "the abstract of {1} by {0}"}}\n'
     (tmp_path / "papers.jsonl").write_text("".join(row.format(author, number, number + 1) for author in range(40) for number in range(5)))
     code, _ = bench("--out", str(tmp_path / "out"), "--data", str(tmp_path / "papers.jsonl"), "--arms", arms.SFT_MIXED)

@@ -33,7 +33,7 @@ def backlog(place: Testbed) -> Testbed:
 
 
 @pytest.mark.parametrize(("delivery", "order"), [(DeliveryMode.AT_LEAST_ONCE, KeyOrder.NONE), (DeliveryMode.EXACTLY_ONCE, KeyOrder.KEY)])
-def test_an_arm_tells_its_rate_and_what_it_could_have_been(backlog: Testbed, delivery: DeliveryMode, order: KeyOrder) -> None:
+def test_an_arm_has_its_rate_and_its_ideal_rate(backlog: Testbed, delivery: DeliveryMode, order: KeyOrder) -> None:
     found = throughput.measure(backlog, WorkerKind(f"arm-{delivery.value}", throughput.BACKLOG, 16, delivery=delivery, order=order), PLAN)
     assert found["per_s"] > 0
     assert 50 <= found["mean_call_ms"] <= 500
@@ -46,13 +46,13 @@ def test_every_query_of_a_steady_load_is_seen_once(place: Testbed) -> None:
     assert found["added_ms"]["p50"] > 0
 
 
-def test_a_killed_worker_comes_back_and_nothing_is_lost(place: Testbed) -> None:
+def test_a_killed_worker_restarts_and_nothing_is_lost(place: Testbed) -> None:
     found = latency.killed(place, RATE, PLAN)
     assert (found["lost"], found["repeats"], len(found["kills"])) == (0, 0, 1)
     assert found["kills"][0]["longest_standstill_s"]
 
 
-def test_what_a_poison_user_costs_is_told_for_each_kind_of_trouble(place: Testbed) -> None:
+def test_the_cost_of_a_poison_user_is_measured_for_each_variant(place: Testbed) -> None:
     found = poison.measure(place, RATE, PLAN)
     assert (found["lost"], found["repeats"]) == (0, 0)
     assert found["set_aside"] > 0

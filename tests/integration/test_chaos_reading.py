@@ -62,7 +62,7 @@ def seen_on(seen: list[SeenRecord], topic: str) -> list[int]:
     return [one.offset for one in seen if one.topic == topic]
 
 
-def test_the_log_and_a_reader_at_read_committed_agree_and_a_reader_that_saw_more_is_caught(own_broker: Broker) -> None:
+def test_segments_and_read_committed_agree_and_reading_more_is_an_anomaly(own_broker: Broker) -> None:
     settings = here(own_broker)
     q1, q2, q3 = uuid4(), uuid4(), uuid4()
     plain = clients.producer(settings, "test-load")
@@ -127,7 +127,7 @@ def uncommitted(settings: Settings, topic: str) -> list[int]:
     return sorted(found["read_uncommitted"] - found["read_committed"])
 
 
-def test_the_watcher_goes_on_after_the_broker_was_killed(own_broker: Broker) -> None:
+def test_the_watcher_continues_after_a_kill_of_the_broker(own_broker: Broker) -> None:
     settings, first, second = here(own_broker), uuid4(), uuid4()
     with Watcher(settings, LoadClock()) as watcher:
         ask(settings, first)
@@ -153,7 +153,7 @@ def until_seen(watcher: Watcher, query: UUID) -> None:
         time.sleep(0.02)
 
 
-def test_a_client_that_comes_through_the_proxy_stays_on_it(tmp_path: Path) -> None:
+def test_a_client_of_the_proxy_stays_on_the_proxy(tmp_path: Path) -> None:
     with Proxy("127.0.0.1", lambda: broker.proxied_port) as proxy:
         broker = Broker(load(stack={"dir": tmp_path}), proxy_port=proxy.port)
         try:

@@ -20,7 +20,7 @@ def test_500_seeds_lose_nothing_and_answer_nothing_twice() -> None:
     assert summary["process_starts"] > 1000, "the processes die of what is done to them"
 
 
-def test_a_trace_ends_with_its_verdict() -> None:
+def test_a_trace_ends_with_its_result() -> None:
     result = CliRunner().invoke(app, ["lab", "simulate", "--seed", "3", "--trace"])
     assert result.exit_code == 0
     assert result.stdout.rstrip().endswith("no anomaly")

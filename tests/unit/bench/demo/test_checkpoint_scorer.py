@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from bench.demo.checkpoint_scorer import CheckpointScorer
-from bench.demo.mixed_versions import PromptAndAnswer, TraceResult, check, trace_result
+from bench.demo.mixed_versions import PromptAndAnswer, TraceResult, trace, trace_result
 from schemas.contexts import HistoryItem, Source
 from schemas.ids import derive
 from schemas.prompts import PromptStyle, reflection_prompt
@@ -57,12 +57,12 @@ def completion() -> PromptAndAnswer:
     return PromptAndAnswer(prompt, str(tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)))
 
 
-def test_a_checkpoint_knows_its_own_words_from_another_s(other: Path) -> None:
+def test_a_checkpoint_tells_its_own_output_from_another_s(other: Path) -> None:
     written = completion()
     assert written.text.endswith("</personalized>")
     one, two = CheckpointScorer(SHIPPED), CheckpointScorer(other)
     assert trace_result(one.gaps(written), None) is TraceResult.SAME
-    assert check([("1", written)], {"1": one, "2": two}) == {TraceResult.SAME: 1}
-    assert check([("2", written)], {"1": one, "2": two}) == {TraceResult.MIXED: 1}
-    assert check([("2", written)], {"2": two}) == {TraceResult.UNEXPLAINED: 1}
-    assert check([("3", written)], {"1": one}) == {TraceResult.UNEXPLAINED: 1}
+    assert trace([("1", written)], {"1": one, "2": two}) == {TraceResult.SAME: 1}
+    assert trace([("2", written)], {"1": one, "2": two}) == {TraceResult.MIXED: 1}
+    assert trace([("2", written)], {"2": two}) == {TraceResult.UNEXPLAINED: 1}
+    assert trace([("3", written)], {"1": one}) == {TraceResult.UNEXPLAINED: 1}

@@ -20,7 +20,7 @@ def test_the_state_of_an_earlier_run_is_removed(tmp_path: Path) -> None:
     assert not (fresh_state(tmp_path) / "left-over").exists()
 
 
-def test_a_state_that_no_demonstration_made_is_left_alone(tmp_path: Path) -> None:
+def test_a_state_directory_of_other_origin_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     thesis = tmp_path / "state" / "thesis.tex"
     thesis.touch()
@@ -29,7 +29,7 @@ def test_a_state_that_no_demonstration_made_is_left_alone(tmp_path: Path) -> Non
     assert thesis.exists()
 
 
-def test_a_stack_s_record_and_an_empty_directory_are_as_good_as_the_marker(tmp_path: Path) -> None:
+def test_a_stack_record_or_an_empty_directory_counts_as_the_demo_s(tmp_path: Path) -> None:
     state = tmp_path / "state"
     state.mkdir()
     assert fresh_state(tmp_path) == state
@@ -47,13 +47,13 @@ def test_the_state_of_a_running_stack_is_left_alone(tmp_path: Path) -> None:
     lock.release()
 
 
-def test_an_out_that_cannot_be_written_is_said_so(tmp_path: Path) -> None:
+def test_an_unwritable_out_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CannotContinue, match="choose another --out"):
         fresh_state(tmp_path / "file")
 
 
-def test_a_report_that_could_not_be_written_stops_a_run_before_it_removes_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unwritable_report_stops_a_run_before_it_removes_anything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (fresh_state(tmp_path) / "left-over").touch()
     (tmp_path / "report.html").mkdir()
     assert run(Settings(), tmp_path, short=True) == FAILED

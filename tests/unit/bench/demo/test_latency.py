@@ -6,7 +6,7 @@ from bench.demo.latency import Timing, percentiles, summarize, timings
 from tests.support.demo_report import at, ledger, query, response
 
 
-def test_total_runs_from_the_query_to_the_answer_and_overhead_is_what_the_models_do_not_explain() -> None:
+def test_total_is_query_to_answer_and_overhead_is_total_without_the_models() -> None:
     asked = query(0, asked_s=1)
     answer = response(asked, answered_s=1.5, base_ms=120, reflect_ms=280)
     [timing] = timings([asked], ledger([asked], [answer]).answer_by_query(), at(0), at(10))

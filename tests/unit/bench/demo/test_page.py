@@ -60,7 +60,7 @@ def test_the_page_loads_nothing_from_elsewhere(page: str) -> None:
     assert not re.search(r"https?://|@import|url\((?!#)", page)
 
 
-def test_the_pictures_follow_the_pages_colours(page: str) -> None:
+def test_the_pictures_use_the_page_s_colours(page: str) -> None:
     assert page.count("<svg") == 4
     assert "var(--blue)" in page
     assert not re.search(r"#0102[0-9a-f]{2}", page)
@@ -71,6 +71,6 @@ def test_texts_of_records_are_escaped(page: str) -> None:
     assert "&lt;b&gt;quiet&lt;/b&gt;" in page
 
 
-def test_a_run_without_a_swap_or_learning_still_has_a_page() -> None:
+def test_a_run_without_swap_or_training_has_a_page() -> None:
     bare = report(gain=0.0).model_copy(update={"swap": (), "rewards": (), "sft_losses": (), "latency_ms": None, "latency_ms_by_phase": {}, "served": ()})
     assert "None in this run." in render(bare)

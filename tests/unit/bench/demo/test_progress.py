@@ -27,6 +27,6 @@ def test_a_phase_that_fails_still_ends_and_is_the_current_one() -> None:
     assert progress.clock.spans[0].seconds is not None
 
 
-def test_the_clock_turns_moments_into_seconds_and_back() -> None:
+def test_the_clock_converts_between_times_and_seconds() -> None:
     clock = PhaseProgress(io.StringIO()).clock
     assert clock.since_start(clock.at(12.5)) == 12.5

@@ -15,18 +15,18 @@ def test_a_real_gain_is_significantly_better() -> None:
     assert "significantly better than the base answers in 3 of 3 domains" in headline(quality)
 
 
-def test_no_gain_is_said_to_be_none() -> None:
+def test_no_gain_is_no_significant_difference() -> None:
     quality = judge(exam(gain=0.0, seed=2))
     assert Significance.BETTER not in {row.verdict for row in quality.domains.values()}
     assert "no significant gain" in headline(quality)
 
 
-def test_a_loss_is_said_first() -> None:
+def test_the_headline_reports_a_loss_first() -> None:
     quality = judge(exam(gain=-0.2))
     assert "significantly worse" in headline(quality)
 
 
-def test_users_weigh_the_same_however_much_they_asked() -> None:
+def test_users_have_equal_weight_whatever_their_number_of_questions() -> None:
     def graded(user: str, after: str) -> Graded:
         return Graded("movie_tag", user, MOVIE_TAGS, "comedy", "romance", "romance", after)
 
@@ -44,13 +44,13 @@ def test_the_interval_is_after_minus_zero_shot() -> None:
     assert row.verdict_after_minus_before is Significance.SAME
 
 
-def test_an_exam_that_nobody_sat_has_no_quality() -> None:
+def test_an_exam_without_answers_has_no_quality() -> None:
     quality = judge([])
     assert quality.domains == {}
     assert quality.overall is None
 
 
-def test_overall_is_over_users_who_were_asked_in_every_domain() -> None:
+def test_overall_is_over_users_with_questions_in_every_domain() -> None:
     graded = exam(users=4)
     graded = [each for each in graded if not (each.user == "u0003" and each.domain == "movie_tag")]
     overall = judge(graded).overall

@@ -17,7 +17,7 @@ def test_a_query_without_an_answer_is_lost() -> None:
     assert tally(ledger(asked, [response(asked[0], answered_s=1)]), []).lost == 2
 
 
-def test_a_query_that_the_platform_sent_and_the_topic_never_got_is_lost() -> None:
+def test_a_query_that_never_reached_its_topic_is_lost() -> None:
     asked = [query(0)]
     assert tally(ledger(asked, [response(asked[0], answered_s=1)]), [query_id(0), query_id(1)]).lost == 1
 
@@ -28,7 +28,7 @@ def test_a_second_record_of_the_same_answer_is_a_duplicate() -> None:
     assert tally(ledger(asked, answers), []).duplicated == 1
 
 
-def test_records_are_read_into_the_ledger_and_unreadable_ones_are_counted() -> None:
+def test_records_are_kept_by_topic_and_unreadable_ones_are_counted() -> None:
     found, asked = RunRecords(), query(0)
     answer = response(asked, answered_s=1)
     found.add(QUERIES, seal(asked.message, id=asked.message.query_id, source="/test", now=at(0)), asked.message.to_bytes())

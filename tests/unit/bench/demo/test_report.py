@@ -6,12 +6,12 @@ from bench.demo.report import DemoReport, Significance
 from tests.support.demo_report import report
 
 
-def test_the_file_reads_back_as_what_was_written() -> None:
+def test_the_report_is_read_back_as_written() -> None:
     written = report()
     assert DemoReport.model_validate_json(written.model_dump_json()) == written
 
 
-def test_the_names_that_others_read_are_there() -> None:
+def test_the_fields_that_readers_rely_on_exist() -> None:
     found = json.loads(report().model_dump_json())
     assert {"counts", "quality", "models", "swap", "latency_ms", "seconds", "versions"} <= found.keys()
     assert {"interactions", "queries", "responses", "feedback", "outcomes", "trajectories", "dead_letters", "lost", "duplicated"} <= found["counts"].keys()
@@ -30,7 +30,7 @@ def test_the_schema_is_a_json_schema_that_names_every_field() -> None:
     assert schema["additionalProperties"] is False
 
 
-def test_an_interval_is_put_into_words() -> None:
+def test_an_interval_has_a_significance() -> None:
     assert Significance.of((0.01, 0.2)) is Significance.BETTER
     assert Significance.of((-0.01, 0.2)) is Significance.SAME
     assert Significance.of((0.0, 0.0)) is Significance.SAME

@@ -40,23 +40,23 @@ def around_the_swap() -> RunRecords:
     return found
 
 
-def test_a_swap_counts_open_questions_and_how_soon_the_new_version_answers() -> None:
+def test_a_swap_has_its_open_questions_and_the_time_to_the_first_answer() -> None:
     swap = swap_of(around_the_swap(), SWAP, SETTINGS, all_same)
     assert (swap.in_flight, swap.open_queries, swap.dropped, swap.mixed_version, swap.checked) == (3, 2, 0, 0, 5)
     assert swap.event_to_first_answer_s == 2.5
 
 
-def test_a_question_around_the_swap_without_an_answer_is_dropped_whatever_the_worker_says() -> None:
+def test_an_unanswered_question_around_the_swap_counts_as_dropped() -> None:
     found = around_the_swap()
     found.responses.pop()
     assert swap_of(found, SWAP, SETTINGS, all_same).dropped == 1
 
 
-def test_the_worker_s_own_drops_count_too() -> None:
+def test_dropped_requests_in_the_worker_s_log_count() -> None:
     assert swap_of(around_the_swap(), WorkerSwap("1", "2", SWAP.at, 3, 4, 40, 5), SETTINGS, all_same).dropped == 4
 
 
-def test_mixed_answers_are_those_that_the_check_finds() -> None:
+def test_mixed_answers_are_counted_by_the_trace() -> None:
     def one_mixed(answers: Iterable[tuple[str, PromptAndAnswer]]) -> Mapping[TraceResult, int]:
         return {TraceResult.MIXED: 1, TraceResult.SAME: sum(1 for _ in answers) - 1}
 
@@ -64,7 +64,7 @@ def test_mixed_answers_are_those_that_the_check_finds() -> None:
     assert (swap.mixed_version, swap.checked) == (1, 5)
 
 
-def test_no_answer_of_the_new_version_has_no_time() -> None:
+def test_a_version_without_an_answer_has_no_time_to_first_answer() -> None:
     assert event_to_first_answer_s(around_the_swap(), "3") is None
 
 
@@ -89,7 +89,7 @@ def test_users_who_may_train_do_not_count() -> None:
     assert graded(*exams(TRAINS), holdout_share=SETTINGS.trainer.holdout_share) == []
 
 
-def test_a_question_that_only_one_round_answered_is_not_compared() -> None:
+def test_a_question_with_one_exam_answer_is_not_compared() -> None:
     found, truths = exams(HELD_OUT)
     found.responses.pop()
     assert graded(found, truths, SETTINGS.trainer.holdout_share) == []
@@ -129,7 +129,7 @@ def test_a_mixed_answer_makes_the_report_fail() -> None:
     assert not build_report(run(around_the_swap(), [], [SWAP]), lambda answers: {TraceResult.MIXED: 1}).ok
 
 
-def test_the_steps_of_all_versions_are_told_in_the_order_of_time_and_the_timeline_names_those_of_the_run() -> None:
+def test_transitions_are_sorted_by_time_and_the_timeline_has_this_run_s() -> None:
     def version(number: str, *steps: tuple[VersionState, VersionState, float]) -> RegisteredVersion:
         log = tuple(
             Transition(seq=seq, before=before, after=after, at=at(seconds), actor="promoter", reason="so")
@@ -161,7 +161,7 @@ def test_the_steps_of_all_versions_are_told_in_the_order_of_time_and_the_timelin
     assert [moment.name for moment in report.moments] == ["version 2: canary", "version 2: champion", "swap to version 2"]
 
 
-def test_the_first_answer_after_a_promotion_is_one_the_version_gave_as_champion() -> None:
+def test_canary_answers_do_not_count_as_first_answer_after_a_promotion() -> None:
     found = around_the_swap()
     in_canary = found.responses[2].message
     assigned = in_canary.provenance.model_copy(update={"assignment": Assignment(experiment=derive("e"), arm=Arm.CANARY, version="2")})
@@ -169,7 +169,7 @@ def test_the_first_answer_after_a_promotion_is_one_the_version_gave_as_champion(
     assert event_to_first_answer_s(found, "2") == 4.0
 
 
-def test_the_training_run_s_curve_and_losses_are_taken_over() -> None:
+def test_the_report_has_the_training_run_s_rewards_and_losses() -> None:
     point = {"step": 1, "stage": 0, "k": 2, "reward": 0.5, "kl": 0.0, "entropy": 0.1, "signal_share": 0.6, "seconds": 3.0}
     point |= {"shown": 2.0, "usable_share": 1.0, "length": 9.0, "loss": 0.5}
     fields = {"run_id": "1", "status": "trained", "settings": {}, "seconds": {}, "reward_curve": [point], "sft_losses": [2.0, 1.5]}

@@ -35,30 +35,30 @@ def ran(scenario: CanaryScenario, pool: ScoredUsers, promotion: PromotionSetting
     return [simulate(scenario, pool, promotion, LOOKS, (0, number)) for number in range(scenario.experiments)]
 
 
-def test_two_equal_versions_are_hardly_ever_told_apart(pool: ScoredUsers) -> None:
+def test_equal_versions_hardly_ever_get_a_verdict(pool: ScoredUsers) -> None:
     told = [result for result in ran(EQUAL, pool) if result.outcome != VerdictOutcome.INCONCLUSIVE]
     assert len(told) <= 2
     assert all(result.scored >= 2 * PROMOTION.canary_answers for result in ran(replace(EQUAL, experiments=3), pool))
 
 
 @pytest.mark.parametrize("harm", Harm)
-def test_a_great_loss_is_harm_wherever_it_falls(harm: Harm, pool: ScoredUsers) -> None:
+def test_a_large_loss_is_harmful_wherever_it_falls(harm: Harm, pool: ScoredUsers) -> None:
     results = ran(replace(EQUAL, experiments=8, users=1_000, loss=0.15, harm=harm), pool)
     assert sum(result.outcome == VerdictOutcome.HARMFUL and result.cause == "reward" for result in results) >= 7
     assert all(0 < result.shown < result.answers and result.users <= 1_000 for result in results)
 
 
-def test_a_great_gain_is_better(pool: ScoredUsers) -> None:
+def test_a_large_gain_is_better(pool: ScoredUsers) -> None:
     assert {result.outcome for result in ran(replace(EQUAL, experiments=5, gain=0.15), pool)} == {VerdictOutcome.BETTER}
 
 
 @pytest.mark.parametrize(("change", "cause"), [({"slower": 3.0}, "latency_ms"), ({"longer": 3.0}, "length"), ({"drifting": 0.65}, "drift")])
-def test_a_guardrail_is_what_stops_it(change: dict[str, float], cause: str, pool: ScoredUsers) -> None:
+def test_a_guardrail_stops_an_experiment(change: dict[str, float], cause: str, pool: ScoredUsers) -> None:
     results = ran(replace(EQUAL, experiments=3, **change), pool)  # type: ignore[arg-type]  # fields of the scenario, all floats
     assert {(result.outcome, result.cause) for result in results} == {(VerdictOutcome.HARMFUL, cause)}
 
 
-def test_a_planted_loss_is_as_great_as_it_says(pool: ScoredUsers) -> None:
+def test_a_planted_loss_has_its_nominal_size(pool: ScoredUsers) -> None:
     """Over many answers: what the mean of each kind of harm loses."""
     for harm in Harm:
         hurting = replace(EQUAL, users=2_000, loss=0.2, harm=harm)
@@ -72,20 +72,20 @@ def _mean_reward(scenario: CanaryScenario, pool: ScoredUsers) -> float:
     return ArmSums.of(crowd.cells(), Arm.CANARY).whole[Metric.REWARD].mean
 
 
-def test_an_experiment_is_the_same_whenever_it_is_simulated(pool: ScoredUsers) -> None:
+def test_an_experiment_is_repeatable(pool: ScoredUsers) -> None:
     first = simulate(EQUAL, pool, PROMOTION, LOOKS, (0, 5))
     ran(replace(EQUAL, experiments=2), pool)
     assert simulate(EQUAL, pool, PROMOTION, LOOKS, (0, 5)) == first
 
 
-def test_personas_answer_better_than_their_base() -> None:
+def test_personas_rewrites_score_higher_than_base_answers() -> None:
     found = population.personas(20, seed=0)
     assert found.reward_PDQ.shape == (20, 3, population.ANSWERS)
     assert 0.6 < found.base_PDQ.mean() < found.mean < 0.95
     assert np.array_equal(found.reward_PDQ, population.personas(20, seed=0).reward_PDQ)
 
 
-def test_a_summary_counts_what_was_found_and_what_was_wrong() -> None:
+def test_a_summary_counts_expected_and_wrong_verdicts() -> None:
     results = [ExperimentResult("harmful", "reward", 100 * number, 200, 90, 30, 0.5) for number in range(1, 10)] + [
         ExperimentResult("better", "reward", 50, 100, 40, 20, 0.5)
     ]

@@ -45,23 +45,23 @@ def whole(body: str) -> str:
     return f"<think>r</think><personalized>{body}</personalized>"
 
 
-def test_words_that_the_stamped_version_says_alone_are_right() -> None:
+def test_an_answer_equal_to_its_version_s_reference_is_right() -> None:
     found = judged(answer("1-0"), answer("2-1", "2", 1), replace(answer("1-0"), status=ResponseStatus.NO_HISTORY))
     assert found == {"compared": 2, "equal": 2, "tied": 0, "mixed": 0, "wrong": 0, "unstamped": 0}
 
 
 @pytest.mark.parametrize(("text", "verdict"), [("abcd", "tied"), ("abyz", "mixed"), ("zbca", "wrong")])
-def test_other_words_are_traced_token_by_token(text: str, verdict: str) -> None:
+def test_a_different_answer_is_traced_token_by_token(text: str, verdict: str) -> None:
     scorers = {"1": Chosen(whole("abcd")), "2": Chosen(whole("wxyz"))}
     found = judged(answer(text), answer(text), scorers=scorers)
     assert {name: found[name] for name in ("equal", "tied", "mixed", "wrong")} == {"equal": 0, "tied": 0, "mixed": 0, "wrong": 0} | {verdict: 2}
 
 
-def test_an_answer_without_a_known_version_is_no_right_one() -> None:
+def test_an_answer_without_a_version_counts_as_unstamped() -> None:
     assert judged(replace(answer("x"), version=None))["unstamped"] == 1
 
 
-def test_it_is_told_how_many_questions_could_show_a_mixture() -> None:
+def test_the_share_of_questions_that_versions_answer_differently_is_reported() -> None:
     same = {number: replace(one, version="2") for number, one in REFERENCES["1"].items()}
     assert (differing_share(REFERENCES), differing_share({"1": REFERENCES["1"], "2": same})) == (1.0, 0.0)
 
@@ -72,20 +72,20 @@ def swap(alias_s: float, served_s: float, lost: int = 0) -> ObservedSwap:
     )
 
 
-def test_a_question_counts_for_a_swap_when_it_was_asked_between_the_alias_s_move_and_when_things_have_settled() -> None:
+def test_questions_of_a_swap_are_asked_from_the_alias_change_until_it_settles() -> None:
     times = [(9, 11), (10, 11), (13, 19), (14, 15), (15, 16)]
     found = asked_during([answer("", due_s=due, done_s=done) for due, done in times], [swap(10, 13)], settle_s=1.0)
     assert [(one.due_s, one.done_s) for one in found] == times[1:4]
 
 
-def test_what_no_model_answered_is_dropped_whoever_says_so() -> None:
+def test_dropped_is_the_larger_of_unanswered_questions_and_the_worker_s_figure() -> None:
     unanswered = LoadAnswer(0, 0.0, 1.0)
     fallen_back = replace(answer("x"), status=ResponseStatus.REFLECTION_FAILED)
     assert dropped([answer("x"), unanswered, fallen_back], [swap(0, 1, lost=1)]) == 2
     assert dropped([answer("x")], [swap(0, 1, lost=3), swap(1, 2)]) == 3
 
 
-def test_targets_are_missed_by_what_was_not_measured() -> None:
+def test_a_target_without_a_measurement_is_missed() -> None:
     good = {"mixed": 0, "wrong": 0, "unstamped": 0}
     times = percentiles([100.0, 200.0])
     figures: dict[str, Any] = {"judged": good, "steady_ms": times, "during_ms": times, "event_to_answer_ms": times, "swaps": [{}, {}], "dropped": 0}

@@ -8,7 +8,7 @@ from infra.settings import TrainerSettings
 from trainer.data.collect import assemble
 
 
-def test_made_records_are_read_and_used_like_real_ones() -> None:
+def test_generated_records_are_read_like_real_ones() -> None:
     found = assemble({}, records(300), TrainerSettings())
     assert found.counts["trajectories"] == found.counts["outcomes"] == 300
     assert found.counts["lessons"] + found.counts["trajectories.held_out"] == 300
@@ -16,13 +16,13 @@ def test_made_records_are_read_and_used_like_real_ones() -> None:
     assert len({lesson.case.query.text for lesson in found.sft_examples}) == len(found.sft_examples) > 100
 
 
-def test_a_size_is_measured_here_and_in_a_process_of_its_own() -> None:
+def test_a_size_is_measured_in_this_process_and_in_its_own_process() -> None:
     here = measure_here(300)
     found = measure((300,))
     assert isinstance(found, CollectionCosts) and found.growth == 1.0
     assert (found.costs[0].trajectories, found.costs[0].lessons, found.costs[0].text_bytes) == (300, here.lessons, here.text_bytes)
 
 
-def test_a_process_that_fails_is_said_with_its_last_line() -> None:
+def test_a_failed_process_is_reported_with_its_last_line() -> None:
     with pytest.raises(CannotContinue, match=r"collection of -1 trajectories failed: .*Error"):
         measure((-1,))

@@ -22,13 +22,13 @@ from infra.settings import Settings
         ({"regime": "few", "arms": ("sft_top1",)}, "--regime sets its own arms and world"),
     ],
 )
-def test_what_is_not_known_is_named_with_what_would_be(tmp_path: Path, changed: dict[str, object], said: str) -> None:
+def test_unknown_names_are_reported_with_the_valid_ones(tmp_path: Path, changed: dict[str, object], said: str) -> None:
     with pytest.raises(BadSetting, match=said):
         run(Settings(), TrainOptions(tmp_path / "out", quick=True, **changed))  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 
 
-def test_an_out_that_cannot_be_written_is_said_before_anything_starts(tmp_path: Path) -> None:
+def test_an_unwritable_out_is_reported_before_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CannotContinue, match="choose another --out"):
         run(Settings(), TrainOptions(tmp_path / "file", quick=True))

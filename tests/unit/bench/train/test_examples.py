@@ -29,7 +29,7 @@ def test_only_users_who_are_not_held_out_train_and_they_never_judge(data: Exampl
     assert judges.isdisjoint({case.user for case in (*data.training, *data.dev)} | {lesson.case.user for lesson in data.lessons})
 
 
-def test_what_chooses_and_what_judges_is_later_than_all_that_trains(data: Examples) -> None:
+def test_dev_and_held_out_questions_are_later_than_all_training_questions(data: Examples) -> None:
     last = max(case.query.asked_at for case in data.training)
     assert all(case.query.asked_at > last for case in (*data.dev, *data.heldout))
     assert {lesson.case.case_id for lesson in data.lessons} <= {case.case_id for case in data.training}
@@ -47,7 +47,7 @@ def test_a_question_sees_only_older_items_of_its_user_and_domain(data: Examples)
         assert scores == sorted(scores, reverse=True)
 
 
-def test_baselines_have_their_own_items_wherever_they_are_asked(data: Examples) -> None:
+def test_dev_and_held_out_questions_have_items_found_by_the_query_alone(data: Examples) -> None:
     assert {*data.by_query} == {case.case_id for case in (*data.dev, *data.heldout)} and all(data.by_query.values())
 
 
@@ -57,12 +57,12 @@ def test_newcomers_have_two_items_and_every_fourth_user_a_short_past(data: Examp
     assert {count for (user, newcomer), count in counts.items() if not newcomer and int(user[-4:]) % 4 == 3} == {3}
 
 
-def test_no_lesson_stands_twice(data: Examples) -> None:
+def test_no_sft_example_occurs_twice(data: Examples) -> None:
     keys = [sft_example_key(lesson) for lesson in data.lessons]
     assert keys and len(set(keys)) == len(keys)
 
 
-def test_authors_latest_entries_judge_and_only_earlier_ones_are_seen(tmp_path: Path) -> None:
+def test_authors_latest_entries_are_questions_and_see_only_earlier_entries(tmp_path: Path) -> None:
     material = from_dataset(papers(tmp_path, authors=40, each=5), last=2, per_user=2)
     judged = [ask for ask in material.asks if ask.part is Split.HELDOUT]
     assert len({ask.query.user for ask in judged}) >= 10 and all(is_held_out("bench", ask.query.user, material.holdout_share) for ask in judged)

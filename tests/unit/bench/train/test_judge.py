@@ -74,7 +74,7 @@ def found() -> Measurement:
     return judge(DATA, ALL, QUICK)
 
 
-def test_each_answerer_is_told_how_far_it_went_from_the_floor_to_the_ceiling(found: Measurement) -> None:
+def test_each_answerer_has_its_share_of_the_way_from_floor_to_ceiling(found: Measurement) -> None:
     assert (found.answerers["blind"].overall, found.answerers["rule@4"].overall, found.answerers["ideal"].overall) == (0.0, 1.0, 1.0)
     mine = found.answerers[f"{arms.RL_MIXED}@4"]
     assert mine.overall == pytest.approx(0.9) and mine.way is not None
@@ -88,20 +88,20 @@ def test_the_k_of_an_arm_is_chosen_on_training_users_and_a_tie_goes_to_the_small
     assert found.best(arms.SFT_TOP1) == f"{arms.SFT_TOP1}@4" and found.best("nobody") is None
 
 
-def test_rl_is_compared_with_what_it_must_beat_each_where_it_stands_best(found: Measurement) -> None:
+def test_rl_is_compared_with_each_rival_at_the_rival_s_best_k(found: Measurement) -> None:
     assert {(f"{arms.RL_MIXED}@4", rival) for rival in (arms.ZERO_SHOT, f"{arms.RAG_BASE}@4", f"{arms.SFT_TOP1}@4")} <= {*usual_pairs(found)}
     difference = found.difference(f"{arms.RL_MIXED}@4", f"{arms.SFT_TOP1}@4")
     assert difference is not None and difference.overall.mean == pytest.approx(17 / 30) and difference.overall.low > 0
     assert found.difference(arms.ZERO_SHOT, arms.SFT_TOP1) is None
 
 
-def test_slices_are_by_past_drift_and_newness(found: Measurement) -> None:
+def test_slices_are_by_length_of_past_drift_and_newcomers(found: Measurement) -> None:
     within = slices(DATA)
     assert (len(within["few_items"]), len(within["drifted"]), len(within["newcomers"]), "many_items" in within) == (USERS, 15, 1, False)
     assert found.slices["drifted"] == 15
 
 
-def test_real_data_has_no_ceiling_and_its_differences_come_by_metric(tmp_path: Path) -> None:
+def test_real_data_has_no_ceiling_and_has_differences_by_metric(tmp_path: Path) -> None:
     texts = [make_case(0, user=f"u{number}", options=(), base="plain words here", truth="Their Own Words") for number in range(3)]
     answers = {k: Rewrites(["Their Own Words"] * 3, [None] * 3, 0.0) for k in (1, 4)}
     found = judge(replace(DATA, heldout=texts, known={}), {arms.SFT_MIXED: ArmResult(arms.SFT_MIXED, answers, {1: 0.5, 4: 0.6})}, QUICK)
@@ -111,7 +111,7 @@ def test_real_data_has_no_ceiling_and_its_differences_come_by_metric(tmp_path: P
     picture.draw(found, QUICK, tmp_path / "train.png", "today")
 
 
-def test_targets_ask_for_whole_intervals_above_zero_and_for_more_of_the_way_with_more_time(found: Measurement) -> None:
+def test_targets_need_intervals_above_zero_and_a_share_that_grows_with_time(found: Measurement) -> None:
     assert all(target.met for target in targets(found, planned(15)))
     assert [target.limit for target in targets(found, planned(5))] == [0.0, 0.0, 0.0, 0.6, 300]
     worse = judge(DATA, ALL | {arms.RL_MIXED: done(arms.RL_MIXED, 11, costs=cost("rl", 241))}, QUICK)
@@ -123,7 +123,7 @@ def test_an_arm_that_did_not_run_meets_no_target() -> None:
     assert not any(target.met for target in targets(found, planned(5)))
 
 
-def test_table_and_picture_hold_every_arm(found: Measurement, tmp_path: Path) -> None:
+def test_table_and_picture_contain_every_arm(found: Measurement, tmp_path: Path) -> None:
     judged = [target.to_json() for target in targets(found, planned(5))]
     head = {
         "started_at": "2026-11-21",
@@ -140,11 +140,11 @@ def test_table_and_picture_hold_every_arm(found: Measurement, tmp_path: Path) ->
     assert (tmp_path / "train.png").stat().st_size > 10_000
 
 
-def test_the_plan_gives_rl_what_the_minutes_leave_it() -> None:
+def test_the_plan_gives_rl_the_minutes_that_sft_leaves() -> None:
     assert planned(15).rl_steps > 3 * planned(5).rl_steps > 0
 
 
-def test_an_arm_brings_what_it_starts_from() -> None:
+def test_choosing_an_arm_also_chooses_its_start() -> None:
     from infra.settings import TrainerSettings
 
     every = arms.arms(QUICK, TrainerSettings())

@@ -18,14 +18,14 @@ LESSONS = [SftExample(case, case.items, f"{case.query.text} so {case.truth}") fo
 DATA = Examples("made", LESSONS, CASES, CASES, CASES, {}, {}, {"lessons": len(LESSONS)})
 
 
-def test_a_name_means_a_regime_or_a_family() -> None:
+def test_a_name_selects_one_regime_or_a_family() -> None:
     assert [regime.name for regime in named("few")] == ["few-60", "few-150", "few-400"]
     assert [regime.name for regime in named("few-60")] == ["few-60"]
     with pytest.raises(BadSetting, match="--regime fewer: no such regime; expected one of plain, few-60"):
         named("fewer")
 
 
-def test_few_trajectories_are_the_same_draw_each_time_and_all_outcomes_stay() -> None:
+def test_the_draw_of_few_trajectories_is_repeatable_and_keeps_all_outcomes() -> None:
     regime = Regime("few-7", "", lessons=7)
     found = spoiled(DATA, regime, 0)
     assert found.lessons == spoiled(DATA, regime, 0).lessons != spoiled(DATA, regime, 1).lessons
@@ -44,7 +44,7 @@ def test_a_silent_domain_has_outcomes_but_no_trajectory() -> None:
     assert {lesson.case.domain for lesson in found.lessons} == {"two"} and {case.domain for case in found.training} == {"one", "two"}
 
 
-def test_the_plain_world_is_left_as_it_is_and_drift_changes_its_people() -> None:
+def test_the_plain_regime_changes_nothing_and_drift_changes_the_population() -> None:
     plain = next(regime for regime in REGIMES if regime.name == "plain")
     assert Counter(lesson.case.case_id for lesson in spoiled(DATA, plain, 0).lessons) == Counter(lesson.case.case_id for lesson in LESSONS)
     assert population(plain, Population()) == Population() and population(Regime("drift", "", drift=0.6), Population()).drift == 0.6

@@ -11,7 +11,7 @@ from tests.tiny_model import make_checkpoint
 RL = RlSettings(steps=1, prompts_per_step=2, candidates=3)
 
 
-def test_both_engines_make_the_same_steps_in_turns_and_nothing_is_learnt(tmp_path: Path) -> None:
+def test_both_engines_alternate_on_the_same_steps_and_no_weight_changes(tmp_path: Path) -> None:
     settings = load(reflection={"max_new_tokens": 5, "k": 2})
     found = measure(make_checkpoint(tmp_path / "model", seed=0), [make_case(n) for n in range(4)], settings, rounds=2, rl=RL)
     assert len(found.ours.seconds) == len(found.trl.seconds) == 2

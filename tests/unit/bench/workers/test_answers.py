@@ -27,7 +27,7 @@ def answer(*, id: str = "q", user: str = "u", partition: int = 0, offset: int = 
     return TimedAnswer(id, user, partition, offset, asked, asked, began_s=asked + 0.01, ended_s=asked + 0.02 + call, call_s=call, visible_s=visible)
 
 
-def test_a_draft_tells_when_it_was_due_when_its_call_ran_and_how_long_it_took() -> None:
+def test_a_draft_contains_due_time_call_times_and_call_duration() -> None:
     at = datetime(2026, 11, 21, 12, tzinfo=UTC)
     query = Query(query_id=UUID(int=7), tenant="bench", user="u003", domain="movie_tag", text="none", asked_at=at)
     draft = Draft(
@@ -40,7 +40,7 @@ def test_a_draft_tells_when_it_was_due_when_its_call_ran_and_how_long_it_took() 
     assert found.ended_s - found.began_s == pytest.approx(0.25)
 
 
-def test_what_was_added_is_the_sum_of_its_parts() -> None:
+def test_added_latency_is_the_sum_of_its_steps() -> None:
     one = answer(asked=10.0, visible=10.5)
     means = [values.mean for part, values in added_by_step([one]).items() if values and part != "due to asked"]
     assert sum(means) == pytest.approx(one.added_ms)
@@ -65,27 +65,27 @@ def test_a_rate_counts_whole_intervals_between_commits(visible: list[float], rec
     assert rate.seconds == 0.0 or rate.records == records
 
 
-def test_a_spread_names_percentiles_by_nearest_rank() -> None:
+def test_a_spread_has_percentiles_by_nearest_rank() -> None:
     found = spread([float(value) for value in range(1, 101)])
     assert found is not None
     assert (found.count, found.mean, found.p50, found.p90, found.p99, found.max) == (100, 50.5, 50.0, 90.0, 99.0, 100.0)
 
 
-def test_nothing_has_no_spread() -> None:
+def test_no_values_have_no_spread() -> None:
     assert spread([]) is None
 
 
-def test_a_partition_stands_still_from_one_answer_to_the_next_while_somebody_waits() -> None:
+def test_a_standstill_lasts_from_one_answer_to_the_next_with_a_query_open() -> None:
     found = standstills([answer(asked=0.0, visible=1.0), answer(asked=0.5, visible=4.0), answer(asked=3.0, visible=4.5)])
     assert [(one.from_s, one.to_s) for one in found] == [(0.0, 1.0), (1.0, 4.0), (4.0, 4.5)]
 
 
-def test_a_partition_without_questions_does_not_stand_still() -> None:
+def test_a_partition_without_open_queries_has_no_standstill() -> None:
     found = standstills([answer(asked=0.0, visible=1.0), answer(asked=8.0, visible=8.5)])
     assert found[-1] == PartitionStandstill(0, 8.0, 8.5)
 
 
-def test_partitions_stand_still_each_for_itself() -> None:
+def test_standstills_are_separate_for_each_partition() -> None:
     found = standstills([answer(partition=0, asked=0.0, visible=1.0), answer(partition=1, asked=0.0, visible=3.0), answer(partition=0, asked=1.5, visible=2.0)])
     assert {one.partition: one.seconds for one in found} == {0: 0.5, 1: 3.0}
 

@@ -26,22 +26,22 @@ def test_the_same_seed_gives_the_same_load() -> None:
     assert list(QuerySchedule("t", 20, rate=10.0, seed=3).due()) == list(QuerySchedule("t", 20, rate=10.0, seed=3).due())
 
 
-def test_a_plan_survives_its_command_line() -> None:
+def test_a_schedule_is_read_back_from_its_arguments() -> None:
     plan = QuerySchedule("t", 20, 10.0, 7, 3, 12.5, TimedBehaviour(CallBehaviour.FLOOD, 99.25))
     assert load.read_arguments(load.arguments(plan)) == plan
 
 
-def test_only_the_marked_users_queries_are_marked() -> None:
+def test_only_the_marked_user_s_queries_misbehave() -> None:
     plan = QuerySchedule("t", 6, users=3, marked=TimedBehaviour(CallBehaviour.POISON))
     texts = [plan.query(number, 1.0).text for number in range(6)]
     assert [parse_behaviour(text).kind for text in texts] == [CallBehaviour.POISON, CallBehaviour.NONE, CallBehaviour.NONE] * 2
 
 
-def test_a_mark_reads_back() -> None:
+def test_a_behaviour_is_read_back_from_its_text() -> None:
     assert parse_behaviour(TimedBehaviour(CallBehaviour.RETRY, 12.5).text) == TimedBehaviour(CallBehaviour.RETRY, 12.5)
 
 
-def test_a_call_takes_what_its_id_says_and_always_the_same() -> None:
+def test_the_duration_of_a_call_follows_from_its_id() -> None:
     call = Call(out_topic("out"), 0.05, 0.5)
     drawn = [call.draw_s(UUID(int=number * 2**28)) for number in range(16)]
     assert drawn[0] == 0.05
@@ -49,7 +49,7 @@ def test_a_call_takes_what_its_id_says_and_always_the_same() -> None:
     assert drawn == sorted(drawn) == [call.draw_s(UUID(int=number * 2**28)) for number in range(16)]
 
 
-async def test_a_poison_query_is_refused_for_good() -> None:
+async def test_a_poison_query_raises_poison_message() -> None:
     with pytest.raises(PoisonMessage):
         await Call(out_topic("out"), 0.0, 0.0)(make_incoming(make_query(text=TimedBehaviour(CallBehaviour.POISON).text)))
 

@@ -46,11 +46,11 @@ def figures(**more: Any) -> dict[str, Any]:
         (Bound.AT_MOST, None, False),
     ],
 )
-def test_a_target_is_met_within_its_bound_and_never_by_what_was_not_measured(bound: Bound, measured: float | None, met: bool) -> None:
+def test_a_target_is_met_within_its_bound_and_not_without_a_measurement(bound: Bound, measured: float | None, met: bool) -> None:
     assert Target("it", bound, 1.0, measured).met is met
 
 
-def test_a_run_as_promised_meets_every_target() -> None:
+def test_a_good_run_meets_every_target() -> None:
     assert all(target.met for target in targets(figures()))
 
 
@@ -69,18 +69,18 @@ def test_a_run_as_promised_meets_every_target() -> None:
         ({"poison": {"p99_change": {"flood": 0.11}, "without_spread": 0.02, "lost": 0, "repeats": 0}}, "flood"),
     ],
 )
-def test_what_falls_short_is_the_one_target_missed(changed: dict[str, Any], missed: str) -> None:
+def test_a_bad_figure_misses_only_its_target(changed: dict[str, Any], missed: str) -> None:
     (one,) = [target for target in targets(figures(**changed)) if not target.met]
     assert missed in one.name
     assert one.line().startswith("MISSED")
 
 
-def test_a_target_survives_the_report() -> None:
+def test_a_target_is_read_back_from_the_report() -> None:
     one = Target("it", Bound.BELOW, 2.0, 1.0)
     assert Target.of(one.to_json()) == one
 
 
-def test_a_standstill_belongs_to_the_kill_before_its_end() -> None:
+def test_a_standstill_belongs_to_the_last_kill_before_its_end() -> None:
     asking = QuerySchedule("t", 4, rate=1.0, begin_at=100.0)
     answers = [answer(100.0, 100.5), answer(101.0, 103.0), answer(103.5, 104.0), answer(104.5, 106.0)]
     found = kill_figures(asking, [("one", 102.0), ("two", 105.0)], answers)
@@ -97,11 +97,11 @@ def test_a_timeline_counts_each_partitions_answers_in_bins() -> None:
     assert found["by_partition"] == {"0": [1, 0, 1], "1": [0, 0, 1]}
 
 
-def test_a_histogram_holds_every_value() -> None:
+def test_a_histogram_counts_every_value() -> None:
     assert histogram([-1.0, 4.0, 5.0, 12.0]) == {"width": 5.0, "counts": [2, 1, 1]}
 
 
-def test_every_repetition_has_every_variant_and_begins_with_another() -> None:
+def test_every_repetition_has_every_variant_and_a_different_first_one() -> None:
     rounds = order(3)
     assert [variant for _, variant in rounds[::4]] == [Variant.WITHOUT, Variant.RETRY, Variant.POISON]
     assert all({variant for number, variant in rounds if number == one} == set(Variant) for one in range(3))

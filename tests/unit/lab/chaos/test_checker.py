@@ -25,7 +25,7 @@ def found(verdict: CheckResult) -> list[tuple[AnomalyKind, str, str]]:
     return [(anomaly.kind, anomaly.topic, anomaly.id) for anomaly in verdict.anomalies]
 
 
-def test_a_clean_history_is_valid() -> None:
+def test_clean_records_are_valid() -> None:
     verdict = judged(clean(), ordered=True)
     assert verdict.is_valid
     assert not any(verdict.counts.values())
@@ -33,7 +33,7 @@ def test_a_clean_history_is_valid() -> None:
 
 
 @given(st.lists(st.sampled_from(["ada", "bob", "eve"]), max_size=30), st.randoms(use_true_random=False))
-def test_a_clean_history_stays_valid_whoever_reads_it_in_what_order_and_how_often(users: list[str], rng: random.Random) -> None:
+def test_clean_records_are_valid_in_any_order_and_number_of_readings(users: list[str], rng: random.Random) -> None:
     tale = Tale()
     for number, user in enumerate(users):
         tale.ask(f"q{number}", user=user)
@@ -56,7 +56,7 @@ def test_an_acknowledged_record_that_is_not_on_its_topic_is_lost() -> None:
     assert found(judged(tale)) == [(AnomalyKind.LOST_WRITE, QUERIES.name, "q4")]
 
 
-def test_a_query_of_unknown_fate_may_be_answered_or_not() -> None:
+def test_a_query_with_unknown_outcome_may_be_answered_or_not() -> None:
     tale = clean()
     tale.ask("q4", outcome=SendOutcome.INFO)
     tale.answer("q4")
@@ -64,7 +64,7 @@ def test_a_query_of_unknown_fate_may_be_answered_or_not() -> None:
     assert judged(tale).is_valid
 
 
-def test_a_response_to_what_was_never_sent_is_a_phantom() -> None:
+def test_a_response_to_an_unsent_query_is_a_phantom() -> None:
     tale = clean()
     tale.answer("nobody's")
     tale.ask("q4", outcome=SendOutcome.FAIL, stored=False)
@@ -72,7 +72,7 @@ def test_a_response_to_what_was_never_sent_is_a_phantom() -> None:
     assert {(kind, id) for kind, _, id in found(judged(tale))} == {(AnomalyKind.PHANTOM, "nobody's"), (AnomalyKind.PHANTOM, "q4")}
 
 
-def test_a_second_response_is_a_duplicate_and_its_cause_is_told() -> None:
+def test_a_second_response_is_a_duplicate_with_a_cause() -> None:
     tale = clean()
     tale.record(RESPONSES.name, "q1")
     verdict = judged(tale)
@@ -81,7 +81,7 @@ def test_a_second_response_is_a_duplicate_and_its_cause_is_told() -> None:
     assert verdict.causes == {"draft-twice": 0, "context-twice": 0, "made-here": 1}
 
 
-def test_a_second_response_to_a_context_that_came_twice_is_told_apart() -> None:
+def test_a_second_response_to_a_repeated_context_has_its_own_cause() -> None:
     tale = clean()
     tale.record(CONTEXTS.name, "q1")
     tale.record(RESPONSES.name, "q1")
@@ -98,7 +98,7 @@ def test_a_second_draft_is_a_duplicate_and_a_second_context_is_not() -> None:
     assert found(judged(tale)) == [(AnomalyKind.DUPLICATE, DRAFTS.name, "q1")]
 
 
-def test_one_record_given_twice_is_no_duplicate() -> None:
+def test_one_record_read_twice_is_no_duplicate() -> None:
     tale = clean()
     tale.seen += tale.seen
     assert judged(tale).is_valid
@@ -119,7 +119,7 @@ def test_a_repeat_with_another_id_is_counted() -> None:
     assert judged(tale).observed["repeats_with_another_id"] == 1
 
 
-def test_what_became_of_feedback_is_counted() -> None:
+def test_feedback_without_an_outcome_is_counted() -> None:
     tale = clean()
     for query in ("q1", "q2"):
         tale.record(FEEDBACK.name, query)
@@ -130,7 +130,7 @@ def test_what_became_of_feedback_is_counted() -> None:
     assert (verdict.observed["feedback_without_outcome"], verdict.observed["outcomes_repeated"]) == (1, 2)
 
 
-def test_a_response_that_comes_too_late_after_healing_is_unseen() -> None:
+def test_a_response_too_late_after_healing_is_unseen() -> None:
     tale = clean()
     tale.ask("late")
     tale.answer("late", at_s=HEALED_S + BOUND_S + 0.1)
@@ -139,20 +139,20 @@ def test_a_response_that_comes_too_late_after_healing_is_unseen() -> None:
     assert found(judged(tale)) == [(AnomalyKind.UNSEEN, RESPONSES.name, "late")]
 
 
-def test_the_bound_counts_from_the_acknowledgement_of_what_was_asked_after_healing() -> None:
+def test_after_healing_the_bound_counts_from_the_acknowledgement() -> None:
     tale = clean()
     tale.ask("q4", at_s=HEALED_S + 20)
     tale.answer("q4", at_s=HEALED_S + 20 + BOUND_S)
     assert judged(tale).is_valid
 
 
-def test_a_system_that_never_healed_has_only_what_is_lost() -> None:
+def test_a_system_that_never_healed_has_only_lost_queries_unseen() -> None:
     tale = clean()
     tale.ask("q4")
     assert {kind for kind, _, _ in found(judged(tale, healed_s=None))} == {AnomalyKind.LOST_WRITE, AnomalyKind.UNSEEN}
 
 
-def test_what_the_log_says_was_aborted_or_never_committed_may_not_be_read() -> None:
+def test_reading_an_aborted_or_uncommitted_record_is_an_anomaly() -> None:
     fates: Fates = {
         (RESPONSES.name, 0): {0: RecordFate.COMMITTED, 1: RecordFate.ABORTED, 2: RecordFate.OPEN},
         (DRAFTS.name, 0): {0: RecordFate.COMMITTED, 1: RecordFate.COMMITTED},
@@ -162,13 +162,13 @@ def test_what_the_log_says_was_aborted_or_never_committed_may_not_be_read() -> N
     assert {one.where for one in verdict.anomalies} == {"responses-0@1 aborted", "responses-0@2 open", "drafts-0@2 not in the log"}
 
 
-def test_what_was_committed_must_be_read() -> None:
+def test_a_committed_record_must_be_read() -> None:
     fates: Fates = {(RESPONSES.name, 0): dict.fromkeys(range(4), RecordFate.COMMITTED), (OUTCOMES.name, 0): {0: RecordFate.COMMITTED}}
     verdict = judged(clean(), fates)
     assert [(one.kind, one.where) for one in verdict.anomalies] == [(AnomalyKind.UNREAD, "responses-0@3")]
 
 
-def test_answers_out_of_a_user_s_order_are_counted_and_judged_where_order_was_asked_for() -> None:
+def test_out_of_order_answers_are_anomalies_only_with_order_per_key() -> None:
     tale = Tale()
     for query, user in (("q1", "ada"), ("q2", "ada"), ("q3", "bob")):
         tale.ask(query, user=user)

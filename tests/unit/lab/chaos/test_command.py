@@ -12,7 +12,7 @@ from infra.settings import load
 from lab.chaos.command import fresh_state, own_settings
 
 
-def test_nobody_s_broker_base_model_index_or_registry_is_touched(tmp_path: Path) -> None:
+def test_a_run_uses_no_configured_broker_base_model_index_or_registry(tmp_path: Path) -> None:
     given = load(
         kafka={"bootstrap_servers": "prod:9092"}, base={"url": "http://prod/v1"}, index={"url": "http://prod"}, registry={"tracking_uri": "http://prod"}
     )
@@ -26,7 +26,7 @@ def test_the_state_of_an_earlier_run_is_removed(tmp_path: Path) -> None:
     assert not (fresh_state(tmp_path) / "left-over").exists()
 
 
-def test_a_state_that_no_run_made_is_left_alone(tmp_path: Path) -> None:
+def test_a_state_directory_of_other_origin_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "thesis.tex").touch()
     with pytest.raises(CannotContinue, match="move it away"):
@@ -34,7 +34,7 @@ def test_a_state_that_no_run_made_is_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "state" / "thesis.tex").exists()
 
 
-def test_a_state_in_which_a_stack_runs_is_left_alone(tmp_path: Path) -> None:
+def test_the_state_of_a_running_stack_is_left_alone(tmp_path: Path) -> None:
     lock = stack_lock(fresh_state(tmp_path))
     lock.acquire()
     try:

@@ -13,7 +13,7 @@ def seen(diary: ProcessLog, at_s: float, state: State, restarts: int, pid: int |
     diary.look([ProcessRecord(name="base", state=state, pid=pid, restarts=restarts, log=Path("base.log"))], at_s)
 
 
-def test_a_recovery_lasts_from_the_end_to_the_next_service() -> None:
+def test_a_recovery_lasts_from_the_end_of_service_to_its_return() -> None:
     diary = ProcessLog()
     seen(diary, 0, State.STARTING, 0)
     seen(diary, 5, State.READY, 0)
@@ -23,14 +23,14 @@ def test_a_recovery_lasts_from_the_end_to_the_next_service() -> None:
     assert diary.recoveries_s() == {"base": [4.0]}
 
 
-def test_what_does_not_change_is_written_once() -> None:
+def test_an_unchanged_state_is_recorded_once() -> None:
     diary = ProcessLog()
     for at_s in range(5):
         seen(diary, at_s, State.READY, 0)
     assert len(diary.changes) == 1
 
 
-def test_ends_that_nobody_asked_for_are_told() -> None:
+def test_unrequested_ends_are_counted() -> None:
     diary = ProcessLog()
     seen(diary, 0, State.READY, 3)
     done = [PerformedFault(Fault(kind, "base", 0.0), 0.0, 0.0, 7) for kind in (FaultKind.KILL, FaultKind.PAUSE, FaultKind.RESTART)]

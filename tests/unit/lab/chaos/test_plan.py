@@ -13,12 +13,12 @@ SESSION_S = 10.0
 SEEDS = range(10)
 
 
-def test_the_same_seed_gives_the_same_plan_and_another_another() -> None:
+def test_a_seed_determines_the_plan() -> None:
     assert draw(7, TEN_MINUTES_S, SESSION_S) == draw(7, TEN_MINUTES_S, SESSION_S) != draw(8, TEN_MINUTES_S, SESSION_S)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_ten_minutes_kill_and_pause_forty_times_and_every_process_thrice_each_way(seed: int) -> None:
+def test_ten_minutes_have_forty_hits_and_three_of_each_kind_per_process(seed: int) -> None:
     plan = draw(seed, TEN_MINUTES_S, SESSION_S)
     hits = Counter((fault.kind, fault.target) for fault in plan.faults if fault.kind in KILLS_AND_PAUSES)
     assert plan.kills_and_pauses >= 40
@@ -40,14 +40,14 @@ def test_some_pauses_outlast_the_session(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_no_process_is_ended_so_often_that_its_supervisor_gives_up(seed: int) -> None:
+def test_no_process_reaches_its_supervisor_s_restart_limit(seed: int) -> None:
     ends = [fault for fault in draw(seed, TEN_MINUTES_S, SESSION_S).faults if fault.kind in (FaultKind.KILL, FaultKind.RESTART)]
     for one in ends:
         assert sum(other.target == one.target and 0 <= other.at_s - one.at_s < 60 for other in ends) <= 60 / LEAST_REST_S + 1
 
 
 @pytest.mark.parametrize("load_s", [20.0, 60.0, TEN_MINUTES_S])
-def test_the_load_begins_and_ends_alone(load_s: float) -> None:
+def test_the_load_starts_and_ends_without_faults(load_s: float) -> None:
     faults = draw(1, load_s, SESSION_S).faults
     assert min(fault.at_s for fault in faults) >= WARM_UP_S
     assert max(fault.ends_s for fault in faults) <= load_s - min(QUIET_S, load_s / 4) + 0.01

@@ -72,11 +72,11 @@ def is_refused(proxy: Proxy) -> bool:
         return True
 
 
-def test_it_passes_everything_on(client: socket.socket) -> None:
+def test_the_proxy_forwards_everything(client: socket.socket) -> None:
     assert [said(client, b"one"), said(client, b"two")] == [b"ONE", b"TWO"]
 
 
-def test_an_end_is_passed_on(client: socket.socket) -> None:
+def test_the_end_of_a_stream_is_forwarded(client: socket.socket) -> None:
     client.sendall(b"last")
     client.shutdown(socket.SHUT_WR)
     assert client.recv(100) == b"LAST"
@@ -84,21 +84,21 @@ def test_an_end_is_passed_on(client: socket.socket) -> None:
 
 
 @pytest.mark.parametrize("mode", [Hold(), Delay(BOUND_S / 2)])
-def test_what_is_held_or_late_is_not_there_at_once(proxy: Proxy, client: socket.socket, mode: Mode) -> None:
+def test_held_or_delayed_bytes_do_not_arrive_at_once(proxy: Proxy, client: socket.socket, mode: Mode) -> None:
     proxy.set(mode)
     client.settimeout(SILENCE_S)
     with pytest.raises(TimeoutError):
         said(client, b"word")
 
 
-def test_what_was_held_arrives_when_it_is_over(proxy: Proxy, client: socket.socket) -> None:
+def test_held_bytes_arrive_after_the_hold(proxy: Proxy, client: socket.socket) -> None:
     proxy.set(Hold())
     client.sendall(b"word")
     proxy.set(PassThrough())
     assert client.recv(100) == b"WORD"
 
 
-def test_what_is_late_arrives_in_order(proxy: Proxy, client: socket.socket) -> None:
+def test_delayed_bytes_arrive_in_order(proxy: Proxy, client: socket.socket) -> None:
     proxy.set(Delay(0.1))
     client.sendall(b"one ")
     proxy.set(PassThrough())
@@ -109,14 +109,14 @@ def test_what_is_late_arrives_in_order(proxy: Proxy, client: socket.socket) -> N
     assert heard == b"ONE TWO"
 
 
-def test_a_cut_resets_old_and_new_connections(proxy: Proxy, client: socket.socket) -> None:
+def test_reset_mode_resets_old_and_new_connections(proxy: Proxy, client: socket.socket) -> None:
     assert said(client, b"word") == b"WORD"
     proxy.set(ResetConnections())
     assert is_gone(client)
     assert is_refused(proxy)
 
 
-def test_after_a_cut_a_new_connection_works(proxy: Proxy) -> None:
+def test_a_new_connection_works_after_reset_mode(proxy: Proxy) -> None:
     proxy.set(ResetConnections())
     proxy.set(PassThrough())
     with connect(proxy) as client:
@@ -124,7 +124,7 @@ def test_after_a_cut_a_new_connection_works(proxy: Proxy) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_request_is_answered_instead_of_passed_on(proxy: Proxy, status: int) -> None:
+def test_a_refused_request_is_answered_by_the_proxy(proxy: Proxy, status: int) -> None:
     proxy.set(RefuseRequests(status))
     request = urllib.request.Request(f"http://{proxy.host}:{proxy.port}/v1", data=b"x" * 100_000)
     with pytest.raises(urllib.error.HTTPError) as raised:
@@ -133,7 +133,7 @@ def test_a_request_is_answered_instead_of_passed_on(proxy: Proxy, status: int) -
         assert answer.code == status
 
 
-def test_a_target_that_is_away_is_a_connection_that_ends() -> None:
+def test_an_unreachable_target_ends_the_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     with Proxy("127.0.0.1", lambda: port) as proxy:

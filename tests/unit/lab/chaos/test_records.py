@@ -9,7 +9,7 @@ from lab.chaos.records import SeenRecord, SendOutcome, SentLog, SentRecord, firs
 SEEN = SeenRecord("responses", 1, 5, "t/ada", "id", "q1", 2.5, "personalized")
 
 
-def test_outcomes_reach_the_file_and_what_has_none_is_unknown(tmp_path: Path) -> None:
+def test_outcomes_are_written_and_a_missing_one_is_unknown(tmp_path: Path) -> None:
     with SentLog(tmp_path / "ledger.jsonl") as ledger:
         for id in ("a", "b", "c"):
             ledger.note(SentRecord("queries", id, "t/ada", 1.0))
@@ -21,18 +21,18 @@ def test_outcomes_reach_the_file_and_what_has_none_is_unknown(tmp_path: Path) ->
     assert next(one for one in read if one.id == "b").offset == 42
 
 
-def test_an_outcome_that_comes_after_the_end_is_still_known(tmp_path: Path) -> None:
+def test_an_outcome_after_the_end_is_kept_in_memory(tmp_path: Path) -> None:
     with SentLog(tmp_path / "ledger.jsonl") as ledger:
         ledger.note(SentRecord("queries", "a", "t/ada", 1.0))
     ledger.settle("a", SendOutcome.OK, 2.0, 0, 0)
     assert [one.outcome for one in ledger.sent] == [SendOutcome.OK]
 
 
-def test_what_was_seen_is_read_back(tmp_path: Path) -> None:
+def test_seen_records_are_read_back(tmp_path: Path) -> None:
     write_seen(tmp_path / "seen.jsonl", [SEEN])
     assert read_seen(tmp_path / "seen.jsonl") == [SEEN]
 
 
-def test_a_record_is_seen_when_the_first_reader_has_it() -> None:
+def test_a_record_is_seen_at_the_time_of_its_first_reader() -> None:
     later = SeenRecord("responses", 1, 5, "t/ada", "id", "q1", 9.0, "personalized")
     assert first_of_each_record([later, SEEN]) == [SEEN]

@@ -67,7 +67,7 @@ def test_anomalies_are_all_counted_and_some_are_named() -> None:
     assert any(line.startswith("lost-write: lost 0 lost 1") for line in lines(report))
 
 
-def test_the_picture_is_drawn_even_of_nothing(tmp_path: Path) -> None:
+def test_an_empty_run_has_a_picture(tmp_path: Path) -> None:
     for name, tale in (("all.png", clean()), ("none.png", Tale())):
         picture.draw(evidence(tale), tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

@@ -34,11 +34,11 @@ def of(tmp_path: Path, *segments: bytes) -> dict[int, RecordFate]:
     return fates(tmp_path)
 
 
-def test_what_is_in_no_transaction_is_committed(tmp_path: Path) -> None:
+def test_records_without_a_transaction_are_committed(tmp_path: Path) -> None:
     assert of(tmp_path, batch(0, 3) + batch(3)) == dict.fromkeys(range(4), COMMITTED)
 
 
-def test_a_marker_decides_its_producer_s_records_before_it(tmp_path: Path) -> None:
+def test_a_marker_decides_the_earlier_records_of_its_producer(tmp_path: Path) -> None:
     log = within(0, 7, 2) + within(2, 8) + end(3, 7, COMMIT) + end(4, 8, ABORT)
     assert of(tmp_path, log) == {0: COMMITTED, 1: COMMITTED, 2: ABORTED}
 
@@ -52,16 +52,16 @@ def test_a_transaction_may_end_in_a_later_segment(tmp_path: Path) -> None:
     assert of(tmp_path, within(0, 7), end(1, 7, COMMIT)) == {0: COMMITTED}
 
 
-def test_other_control_records_end_nothing(tmp_path: Path) -> None:
+def test_other_control_records_end_no_transaction(tmp_path: Path) -> None:
     assert of(tmp_path, within(0, 7) + end(1, 7, 3)) == {0: OPEN}
 
 
-def test_a_batch_that_was_cut_off_counts_for_nothing(tmp_path: Path) -> None:
+def test_a_truncated_batch_is_ignored(tmp_path: Path) -> None:
     assert of(tmp_path, batch(0) + batch(1)[:-5]) == {0: COMMITTED}
     assert of(tmp_path, batch(0) + batch(1)[:30]) == {0: COMMITTED}
 
 
-def test_another_format_is_refused(tmp_path: Path) -> None:
+def test_another_record_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="format 1"):
         of(tmp_path, batch(0, magic=1))
 

@@ -6,7 +6,7 @@ from lab.chaos.timeline import AnsweredQuery, LongestStandstill, answered, laten
 from tests.support.chaos_records import Tale
 
 
-def test_only_acknowledged_queries_with_a_response_count_by_its_first() -> None:
+def test_acknowledged_queries_count_with_their_first_response() -> None:
     tale = Tale()
     tale.ask("q1", at_s=1.0)
     tale.answer("q1", at_s=3.0)
@@ -15,16 +15,16 @@ def test_only_acknowledged_queries_with_a_response_count_by_its_first() -> None:
     assert answered(tale.sent, tale.seen) == [AnsweredQuery(0, 1.0, 2.0)]
 
 
-def test_a_partition_stands_still_while_it_has_open_queries_and_answers_none() -> None:
+def test_a_standstill_is_time_with_open_queries_and_no_answer() -> None:
     answers = [AnsweredQuery(0, 0.0, 1.0), AnsweredQuery(0, 9.0, 10.0), AnsweredQuery(0, 2.0, 30.0), AnsweredQuery(1, 5.0, 5.5)]
     assert standstills(sorted(answers, key=lambda one: one.seen_s)) == [LongestStandstill(0, 10.0, 20.0), LongestStandstill(1, 5.0, 0.5)]
 
 
-def test_a_partition_that_nobody_asked_did_not_stand_still() -> None:
+def test_a_partition_without_queries_has_no_standstill() -> None:
     assert standstills([AnsweredQuery(0, 0.0, 1.0), AnsweredQuery(0, 100.0, 101.5)]) == [LongestStandstill(0, 100.0, 1.5)]
 
 
-def test_latencies_of_none_are_none() -> None:
+def test_no_answers_have_no_latencies() -> None:
     assert latencies_ms([]) == {"p50": None, "p99": None, "max": None}
     assert latencies_ms([AnsweredQuery(0, 0.0, 1.0), AnsweredQuery(0, 0.0, 3.0)]) == {"p50": 1000.0, "p99": 3000.0, "max": 3000.0}
 

@@ -39,7 +39,7 @@ def test_the_same_seed_gives_the_same_trace() -> None:
     assert simulate(7).digest != simulate(8).digest
 
 
-def test_an_idle_hour_passes_at_once_and_what_would_hang_is_named() -> None:
+def test_an_idle_hour_passes_at_once_and_a_hang_is_reported() -> None:
     async def hour() -> float:
         await asyncio.sleep(3600)
         return asyncio.get_running_loop().time()
@@ -58,7 +58,7 @@ def test_an_idle_hour_passes_at_once_and_what_would_hang_is_named() -> None:
         run_in_virtual_time(deadlock())
 
 
-def test_a_worker_that_takes_a_refused_commit_for_granted_loses_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_ignores_a_refused_commit_loses_answers(monkeypatch: pytest.MonkeyPatch) -> None:
     async def granted(self: Any) -> None:
         await self.start_committer()
         self._partitions.committed(self._partitions.batch(500))
@@ -67,7 +67,7 @@ def test_a_worker_that_takes_a_refused_commit_for_granted_loses_answers(monkeypa
     assert first_found("lost-write")
 
 
-def test_a_worker_that_does_not_ask_what_became_of_a_commit_answers_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_does_not_check_an_uncertain_commit_answers_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     async def not_asking(self: Any) -> None:
         await self.start_committer()
 
@@ -75,12 +75,12 @@ def test_a_worker_that_does_not_ask_what_became_of_a_commit_answers_twice(monkey
     assert first_found("duplicate", exactly_once)
 
 
-def test_a_commit_without_the_map_of_what_is_finished_answers_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_commit_without_the_offset_map_answers_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(offsets, "encode", lambda position, end, unfinished: "")
     assert first_found("duplicate", exactly_once)
 
 
-def test_a_worker_that_keeps_what_it_has_lost_answers_twice_or_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_that_keeps_a_lost_partition_answers_twice_or_crashes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker.Worker, "lost", lambda self, partitions: None)
     assert first_found(("duplicate", "crash"), exactly_once)
 
@@ -94,18 +94,18 @@ def test_a_late_last_commit_that_drops_the_next_assignment_loses_answers(monkeyp
     assert first_found("lost-write", lambda seed: seed == 912)  # one seed in a thousand
 
 
-def test_a_worker_without_a_memory_for_ids_answers_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_without_recent_ids_answers_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partition_state.AssignedPartitions, "_is_repeat", lambda self, partition, id: False)
     assert first_found("duplicate", exactly_once)
 
 
-def test_a_memory_for_ids_that_does_not_outlive_the_process_answers_repeats(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recent_ids_that_are_lost_with_the_process_let_repeats_through(monkeypatch: pytest.MonkeyPatch) -> None:
     assign = partition_state.AssignedPartitions.assign
     monkeypatch.setattr(partition_state.AssignedPartitions, "assign", lambda self, number, assigned: assign(self, number, ResumePoint(assigned.committed)))
     assert first_found("duplicate", exactly_once)
 
 
-def test_a_schedule_that_closes_no_key_answers_out_of_order(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scheduler_without_order_per_key_answers_out_of_order(monkeypatch: pytest.MonkeyPatch) -> None:
     init = fair_queue.FairQueue.__init__
     monkeypatch.setattr(fair_queue.FairQueue, "__init__", lambda self, *, ordered, counted: init(self, ordered=False, counted=counted))
     assert first_found("out-of-order")
@@ -137,7 +137,7 @@ def question(number: int, fate: HandlerOutcome = HandlerOutcome.FINE, *, user: s
         ([question(0, HandlerOutcome.POISON)], [(0, 0)], [0], ["wrong end: question 0 (poison) ended as another fate"]),
     ],
 )
-def test_the_checker_names_what_is_wrong(
+def test_the_checker_reports_each_anomaly(
     asked: Sequence[SimulatedQuestion], answers: Sequence[tuple[int, int]], letters: Sequence[int], found: list[str]
 ) -> None:
     users = {q.number: q.user for q in asked}
