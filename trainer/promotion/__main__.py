@@ -1,6 +1,6 @@
-"""`python -m trainer.promotion`: the promoter. One process in a state directory; it serves the page and the operators' API too.
+"""`python -m trainer.promotion`: the promoter, one process in a state directory, with the page and the operator API.
 
-Exit codes: 0 stopped by a signal; 1 failed, as where another promoter runs; 2 an impossible setting.
+Exit codes: 0 stopped by a signal; 1 failed, such as if another promoter runs; 2 an invalid setting.
 """
 
 from __future__ import annotations
@@ -51,24 +51,24 @@ def body(settings: Settings, stop: threading.Event) -> None:
 
 
 def with_token(settings: Settings) -> Settings:
-    """The same with the operator token of the state directory, which is made where neither has one."""
+    """The settings with an operator token: their own, else the one in the state directory, which is created if missing."""
     if settings.promotion.operator_token:
         return settings
     path = token_path(settings)
     with suppress(FileNotFoundError):
         if token := path.read_text().strip():
-            return _knowing(settings, token)
+            return _with_operator_token(settings, token)
     token = secrets.token_urlsafe(32)
     write_privately(path, token + "\n")
-    return _knowing(settings, token)
+    return _with_operator_token(settings, token)
 
 
-def _knowing(settings: Settings, token: str) -> Settings:
+def _with_operator_token(settings: Settings, token: str) -> Settings:
     return settings.model_copy(update={"promotion": settings.promotion.model_copy(update={"operator_token": SecretStr(token)})})
 
 
 def write_privately(path: Path, text: str) -> None:
-    """Whole or not at all, for this user's eyes."""
+    """Write the file atomically, readable by this user alone."""
     temporary = path.with_name(path.name + ".new")
     temporary.unlink(missing_ok=True)
     with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:

@@ -1,4 +1,4 @@
-"""Announcements: each transition is said on `model-events`, after the registry has it, so that nobody acts on a hint the truth does not back."""
+"""Publishes each transition on `model-events`, after the registry holds it. Events are hints; the registry decides."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ log = logging.getLogger(__name__)
 
 SOURCE = "/promoter"
 DELIVERY_S, RETRY_S, CLOSE_S = 10.0, 1.0, 5.0
-#: Hints that wait for a broker that is away; the oldest are given up, workers poll.
-WAITING = 10_000
+#: Maximum number of events that wait for a broker; beyond it the oldest are dropped, since workers poll the registry.
+MAX_WAITING = 10_000
 
 
 def event_of(version: RegisteredVersion, transition: Transition) -> ModelEvent:
-    """What is said of one transition: the same whenever it is said again."""
+    """The event of one transition, always the same."""
     alias = Alias.CHAMPION if transition.after is VersionState.CHAMPION else Alias.CHALLENGER if transition.after in CHALLENGING else None
     return ModelEvent(
         event_id=derive("model-event", version.name, version.version, transition.seq),
@@ -44,51 +44,51 @@ def event_of(version: RegisteredVersion, transition: Transition) -> ModelEvent:
 
 
 class Announcer:
-    """Produces events in their order from a thread of its own: a broker that is away holds up nobody. Where the settings name none it does nothing."""
+    """Publishes events in order from its own thread, so that a broker that is away blocks nothing. Does nothing without `kafka.bootstrap_servers`."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._waiting: deque[ModelEvent] = deque(maxlen=WAITING)
-        self._come, self._stop = threading.Event(), threading.Event()
+        self._waiting: deque[ModelEvent] = deque(maxlen=MAX_WAITING)
+        self._arrived, self._stop = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._run, name="announcer", daemon=True)
         if settings.kafka.bootstrap_servers:
             self._thread.start()
 
     def announce(self, event: ModelEvent) -> None:
-        """Returns at once."""
+        """Does not block."""
         if self._settings.kafka.bootstrap_servers:
             self._waiting.append(event)
-            self._come.set()
+            self._arrived.set()
 
     def close(self, within_s: float = CLOSE_S) -> None:
-        """Give what waits so long to go out."""
+        """Wait at most `within_s` for pending events."""
         deadline = time.monotonic() + within_s
         while self._thread.is_alive() and self._waiting and time.monotonic() < deadline:
             time.sleep(0.02)
         self._stop.set()
-        self._come.set()
+        self._arrived.set()
         if self._thread.is_alive():
             self._thread.join(RETRY_S)
 
     def _run(self) -> None:
-        to: Any = None
+        client: Any = None
         was_away = False
         while not self._stop.is_set():
-            self._come.wait(RETRY_S)
-            self._come.clear()
+            self._arrived.wait(RETRY_S)
+            self._arrived.clear()
             while self._waiting and not self._stop.is_set():
                 event = self._waiting[0]
                 try:
-                    to = to or producer(self._settings, "retouch-promoter")
-                    send(to, MODEL_EVENTS, event, id=event.event_id, source=SOURCE).get(timeout=DELIVERY_S)
-                except Exception as error:  # whatever keeps a hint from going out, the registry has it and workers poll
+                    client = client or producer(self._settings, "retouch-promoter")
+                    send(client, MODEL_EVENTS, event, id=event.event_id, source=SOURCE).get(timeout=DELIVERY_S)
+                except Exception as error:  # any error: the registry holds the transition, and workers poll
                     if not was_away:
-                        log.warning("model events wait", extra={"event_id": str(event.event_id), "reason": type(error).__name__})
+                        log.warning("model events wait for the broker", extra={"event_id": str(event.event_id), "reason": type(error).__name__})
                     was_away = True
                     self._stop.wait(RETRY_S)
                     continue
                 was_away = False
                 if self._waiting and self._waiting[0] is event:  # a full queue drops its oldest
                     self._waiting.popleft()
-        if to is not None:
-            to.close(timeout=RETRY_S)
+        if client is not None:
+            client.close(timeout=RETRY_S)

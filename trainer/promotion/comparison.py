@@ -1,4 +1,4 @@
-"""Two arms side by side, from the cells of an experiment alone: their sums, and how their rewards differ once what the base answers explain is taken out."""
+"""Comparison of two arms from the cells of an experiment: their sums, and the difference of their rewards, adjusted by the base answers' rewards."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality
 from trainer.promotion.sequential import Estimate, joined
 
-#: Domains with fewer scored answers in either arm, or those of one user, are compared together: a mean of a few is no stratum, one user's has no error.
-SMALL = 20
+#: A domain with fewer scored answers in either arm, or with one user, is no stratum of its own: such domains are compared together.
+MIN_STRATUM_ANSWERS = 20
 
 
 @dataclass(frozen=True)
 class AnswerSums:
-    """What a set of answers adds up to. Additive over disjoint users."""
+    """Sums over a set of answers. Additive over disjoint users."""
 
     metrics: Mapping[Metric, Moments] = field(default_factory=dict)
     crossed: float = 0.0
@@ -30,21 +30,21 @@ class AnswerSums:
 
     @property
     def is_paired(self) -> bool:
-        """Whether every scored answer has its base answer scored, too: only then do the sums say how the two go together."""
+        """Whether every scored answer has a scored base answer. Only then do the sums give their covariance."""
         reward, base = self[Metric.REWARD], self[Metric.BASE_REWARD]
         return (reward.users, reward.n, reward.nn) == (base.users, base.n, base.nn)
 
 
 @dataclass(frozen=True)
 class ArmSums:
-    """One arm: all its answers, each user counted once, and those of each domain."""
+    """Sums of one arm: of all its answers, with each user counted once, and of each domain."""
 
     whole: AnswerSums
     domains: Mapping[str, AnswerSums]
 
     @classmethod
     def of(cls, cells: Iterable[Quality], arm: Arm) -> ArmSums:
-        """Over versions and partitions: within one experiment an arm has one version."""
+        """Adds up partitions. Within one experiment an arm has one version."""
         whole, domains = AnswerSums(), dict[str, AnswerSums]()
         for cell in cells:
             if cell.arm is not arm:
@@ -59,47 +59,46 @@ class ArmSums:
 
 @dataclass(frozen=True)
 class RewardDifference:
-    """The reward of one group less that of the other."""
+    """Reward of the challenger's arm minus the reward of the champion's."""
 
     estimate: Estimate
     raw: float  # without any adjustment
-    theta: float  # of the base answer's reward that the reward goes along with; 0: not adjusted
-    variance_kept: float  # of the plain difference's variance, by regression: 0.5 means half the answers do
-    domains: Mapping[str, float]  # differences by domain, adjusted; small domains are one, named "", and so is everything where no domain can be
+    theta: float  # regression coefficient of the reward on the base answer's reward; 0: not adjusted
+    variance_kept: float  # share of the variance that the regression leaves: 0.5 means that half the answers are enough
+    domains: Mapping[str, float]  # adjusted differences by domain; "" holds the small domains, or everything if no domain is large enough
 
 
-def gain(one: ArmSums, other: ArmSums) -> RewardDifference:
-    """Adjusted twice: by regression on the base answer's reward, which no arm can change (Deng, Xu, Kohavi and Walker 2013, CUPED), and by domains,
-    weighted in both arms as in the mean of both, so that another mix of questions is no difference.
+def reward_difference(challenger: ArmSums, champion: ArmSums) -> RewardDifference:
+    """Adjusted twice: by regression on the base answer's reward, which no arm can change (Deng, Xu, Kohavi and Walker 2013, CUPED), and by domains, with
+    the mean of both arms' weights, so that a different mix of questions makes no difference.
 
-    The error is over users in all their domains at once; chance differences of the mix are still in it. Where the sum over domains is more, it is that: it
-    errs on the wide side.
+    The variance is over users across all their domains, which includes chance differences of the mix; the sum over domains replaces it if that is larger.
     """
-    groups = (one.whole, other.whole)
+    groups = (challenger.whole, champion.whole)
     theta = _theta(groups) if all(group.is_paired for group in groups) else 0.0
-    strata = _strata(one, other) or {"": groups}
+    strata = _strata(challenger, champion) or {"": groups}
     weights = {domain: _weight(pair, groups) for domain, pair in strata.items()}
     total = sum(weights.values()) or 1.0
-    differences = {domain: _level(mine, theta) - _level(others, theta) for domain, (mine, others) in strata.items()}
-    value = sum(weights[domain] * found for domain, found in differences.items()) / total
+    differences = {domain: _level(first, theta) - _level(second, theta) for domain, (first, second) in strata.items()}
+    value = sum(weights[domain] * difference for domain, difference in differences.items()) / total
     within = sum((weights[domain] / total) ** 2 * joined(*_errors(pair, theta))[0] for domain, pair in strata.items())
     plain, _ = joined(*_errors(groups, 0.0))
     variance, users = joined(*_errors(groups, theta))
     kept = variance / plain if plain and math.isfinite(plain) else 1.0
-    raw = one.whole[Metric.REWARD].mean - other.whole[Metric.REWARD].mean
+    raw = challenger.whole[Metric.REWARD].mean - champion.whole[Metric.REWARD].mean
     return RewardDifference(Estimate(value, max(variance, within), users), raw, theta, kept, differences)
 
 
-def _strata(one: ArmSums, other: ArmSums) -> dict[str, tuple[AnswerSums, AnswerSums]]:
-    """Domains in which both arms have answers and users enough, and the others that both have together, unless one arm has them of a single user.
+def _strata(challenger: ArmSums, champion: ArmSums) -> dict[str, tuple[AnswerSums, AnswerSums]]:
+    """The domains with enough answers and users in both arms, and one stratum of the smaller ones, if both arms have more than one user in it.
 
-    What one of them lacks has nothing to be held against. So no stratum is without a finite variance, which would be that of all.
+    Leaves out a domain that one arm lacks. So every stratum has a finite variance.
     """
     strata, rest = dict[str, tuple[AnswerSums, AnswerSums]](), (AnswerSums(), AnswerSums())
-    for domain in sorted(one.domains.keys() & other.domains.keys()):
-        pair = (one.domains[domain], other.domains[domain])
+    for domain in sorted(challenger.domains.keys() & champion.domains.keys()):
+        pair = (challenger.domains[domain], champion.domains[domain])
         fewest = min(sums[Metric.REWARD].n for sums in pair)
-        if fewest >= SMALL and all(sums[Metric.REWARD].users > 1 for sums in pair):
+        if fewest >= MIN_STRATUM_ANSWERS and all(sums[Metric.REWARD].users > 1 for sums in pair):
             strata[domain] = pair
         elif fewest:
             rest = (rest[0] + pair[0], rest[1] + pair[1])
@@ -116,7 +115,7 @@ def _level(sums: AnswerSums, theta: float) -> float:
 
 
 def _theta(groups: Sequence[AnswerSums]) -> float:
-    """Pooled over both arms, within each: about their own means."""
+    """Pooled over both arms, with residuals from each arm's own mean."""
     together = sum(_products(group)[1] for group in groups)
     base = sum(_products(group)[2] for group in groups)
     return together / base if base > 1e-9 else 0.0
@@ -127,7 +126,7 @@ def _errors(groups: Sequence[AnswerSums], theta: float) -> list[tuple[Moments, f
 
 
 def _variance(sums: AnswerSums, theta: float) -> float:
-    """Of the mean of reward - theta * base reward, as `Moments.variance`."""
+    """Variance of the mean of reward - theta * base reward, as `Moments.variance`."""
     reward = sums[Metric.REWARD]
     if not theta or reward.users < 2:
         return reward.variance
@@ -136,7 +135,7 @@ def _variance(sums: AnswerSums, theta: float) -> float:
 
 
 def _products(sums: AnswerSums) -> tuple[float, float, float]:
-    """Sums over users of products of residuals s_u - n_u mean: of the reward, of reward and base reward, of the base reward."""
+    """Sums over users of products of the residuals s_u - n_u mean: reward squared, reward times base reward, base reward squared."""
     reward, base = sums[Metric.REWARD], sums[Metric.BASE_REWARD]
     r, b = reward.mean, base.mean
     together = sums.crossed - b * reward.ns - r * base.ns + r * b * reward.nn

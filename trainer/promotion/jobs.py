@@ -1,4 +1,4 @@
-"""Gate jobs: versions are judged offline by a process of its own (`gate`), one at a time, bounded, while the promoter goes on looking."""
+"""Gate jobs: a separate process judges one version at a time offline, within a time limit, while the promoter keeps running."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from trainer.judge.gate_result import EXIT_TRY_LATER, gate_of, is_about
 
 log = logging.getLogger(__name__)
 
-#: How often a version is tried whose judge fails, and how long is waited after each: what made it fail may be over by then.
+#: Maximum number of jobs for one version that fail, and the pauses between them.
 TRIES, PAUSES_S = 3, (10.0, 60.0)
-#: A judge whom broker or registry keep waiting is no failure so often, LATER_S apart: then a version that blocks all others is one.
+#: A job that ends because broker or registry are away is repeated this often, LATER_S apart, before it counts as failed.
 WAITS, LATER_S = 30, 60.0
 STOP_S = 5.0
-COULD_NOT = "could not be judged"
+NOT_JUDGED = "could not be judged"
 #: Arguments of the Python interpreter.
 JUDGE = ("-m", "trainer.judge")
 
 
 class GateJobs:
-    """`promoter.Gates`. Start it from a thread that outlives it; `can_judge` says whether the topics that a judge reads are there."""
+    """A `promoter.GateJudge`. Start it from a thread that outlives it. `can_judge` returns whether the topics that a job reads are available."""
 
     def __init__(
         self,
@@ -49,26 +49,26 @@ class GateJobs:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._turn_to(None)
+        self._switch_to(None)
 
     def judge(self, version: RegisteredVersion | None, champion: RegisteredVersion | None) -> GateResult | None:
-        """What the trainer left of judging these two, else a job's word; after TRIES failures that it is rejected, for nobody could judge it."""
+        """The result that the trainer stored, else the result of a job; rejected after TRIES failed jobs."""
         if version is None or champion is None:
-            self._turn_to(None)
+            self._switch_to(None)
             return None
-        if left := gate_of(version, champion):
-            self._turn_to(None)
-            return left
-        self._turn_to((version.version, version.digest, champion.digest))
+        if stored := gate_of(version, champion):
+            self._switch_to(None)
+            return stored
+        self._switch_to((version.version, version.digest, champion.digest))
         if self._job is None:
-            return self._begun(version.version)
+            return self._start(version.version)
         if self._job.is_running and time.monotonic() < self._until:
             return None
-        return self._ended(version, champion, self._job)
+        return self._finish(version, champion, self._job)
 
-    def _begun(self, version: str) -> GateResult | None:
+    def _start(self, version: str) -> GateResult | None:
         if self._tries >= TRIES:
-            return GateResult(outcome="rejected", reason=f"{COULD_NOT} in {TRIES} tries; logs/gate.log says why")
+            return GateResult(outcome="rejected", reason=f"{NOT_JUDGED} in {TRIES} tries; logs/gate.log says why")
         if time.monotonic() < self._not_before or not self._can_judge():
             return None
         logs = self._settings.stack.dir / "logs"
@@ -76,19 +76,19 @@ class GateJobs:
         self._job = Child("gate", command, logs / "gate.log", environment(self._settings), self._settings.stack.dir / "gate.json")
         try:
             self._job.start()
-        except OSError as error:  # a full disk, say: the version is not to blame, and operators are served on
-            log.warning("gate cannot begin", extra={"version": version, "reason": str(error)})
+        except OSError as error:  # such as a full disk: not the version's fault, and operator commands must go on
+            log.warning("gate cannot start", extra={"version": version, "reason": str(error)})
             self._job, self._not_before = None, time.monotonic() + self._pauses_s[0]
             return None
         self._until = time.monotonic() + self._settings.promotion.gate_timeout_s
         self._tries += 1
-        log.info("gate begins", extra={"version": version, "tries": self._tries})
+        log.info("gate starts", extra={"version": version, "tries": self._tries})
         return None
 
-    def _ended(self, version: RegisteredVersion, champion: RegisteredVersion, job: Child) -> GateResult | None:
+    def _finish(self, version: RegisteredVersion, champion: RegisteredVersion, job: Child) -> GateResult | None:
         result = result_of(job.output) if job.output and job.exit_code == 0 else None
         if result is None or not is_about(result.evidence, version, champion):
-            how = "not within promotion.gate_timeout_s" if job.is_running else f"exit code {job.exit_code}, and no result about these two"
+            how = "not within promotion.gate_timeout_s" if job.is_running else f"exit code {job.exit_code}, without a result about these two versions"
             log.warning("gate failed", extra={"version": version.version, "tries": self._tries, "reason": how})
             is_later = job.exit_code == EXIT_TRY_LATER
             job.stop(STOP_S)
@@ -99,8 +99,8 @@ class GateJobs:
             self._job, self._not_before = None, time.monotonic() + pause_s
         return result
 
-    def _turn_to(self, pair: tuple[str, str, str] | None) -> None:
-        """From here on this is what is judged."""
+    def _switch_to(self, pair: tuple[str, str, str] | None) -> None:
+        """Judge this pair from now on; stops the job of another pair."""
         if pair != self._pair:
             if self._job is not None:
                 self._job.stop(STOP_S)
@@ -108,7 +108,7 @@ class GateJobs:
 
 
 def result_of(output: Path) -> GateResult | None:
-    """What a judge printed, or None where that is no result."""
+    """The result that a job printed, or None if it printed none."""
     try:
         return GateResult.model_validate_json(output.read_text())
     except (OSError, ValueError):

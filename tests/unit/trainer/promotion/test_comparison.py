@@ -10,11 +10,11 @@ import pytest
 from schemas.experiments import Arm
 from schemas.quality import Metric
 from tests.support.quality_cells import ScoredAnswer, cells, scored
-from trainer.promotion.comparison import ArmSums, RewardDifference, gain
+from trainer.promotion.comparison import ArmSums, RewardDifference, reward_difference
 
 
 def compared(canary: Sequence[ScoredAnswer], baseline: Sequence[ScoredAnswer], partitions: int = 1) -> RewardDifference:
-    return gain(ArmSums.of(cells(Arm.CANARY, canary, partitions), Arm.CANARY), ArmSums.of(cells(Arm.BASELINE, baseline, partitions), Arm.BASELINE))
+    return reward_difference(ArmSums.of(cells(Arm.CANARY, canary, partitions), Arm.CANARY), ArmSums.of(cells(Arm.BASELINE, baseline, partitions), Arm.BASELINE))
 
 
 def crowd(seed: int, users: int = 60, rise: float = 0.0, domains: Sequence[str] = ("movie_tag", "product_rating")) -> list[ScoredAnswer]:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.quality import Moments
-from trainer.promotion.sequential import Estimate, difference, effective_users, mean_of, strays
+from trainer.promotion.sequential import Estimate, difference, effective_users, is_uneven_split, mean_of
 
 MANY = 1e9
 variances = st.floats(1e-8, 1.0)
@@ -88,7 +88,7 @@ def test_effective_users_are_fewer_where_few_ask_most() -> None:
     [(0, 0, False), (20, 20, False), (2_000, 2_100, False), (100, 200, True), (2_000, 2_400, True), (0, 60, True), (30, 60, False)],
 )
 def test_groups_that_the_hash_would_not_make_are_noticed(one: int, other: int, expected: bool) -> None:
-    assert strays(one, other, 0.001) is expected is strays(other, one, 0.001)
+    assert is_uneven_split(one, other, 0.001) is expected is is_uneven_split(other, one, 0.001)
 
 
 def test_the_interval_holds_at_every_look_of_a_path() -> None:
@@ -109,5 +109,5 @@ def test_the_interval_holds_at_every_look_of_a_path() -> None:
 def test_a_split_by_chance_strays_hardly_ever() -> None:
     rng = np.random.default_rng(1)
     arrivals = (rng.random((300, 2_000)) < 0.5).cumsum(axis=1)
-    wrong = sum(any(strays(int(path[at]), at + 1 - int(path[at]), 0.01) for at in range(9, 2_000, 50)) for path in arrivals)
+    wrong = sum(any(is_uneven_split(int(path[at]), at + 1 - int(path[at]), 0.01) for at in range(9, 2_000, 50)) for path in arrivals)
     assert wrong <= 6
