@@ -34,8 +34,8 @@ from infra.settings import Settings
 from schemas.ids import derive
 from schemas.promotion import VersionState
 from schemas.topics import MODEL_EVENTS
-from workers.serving.engines.process import prepare_process
-from workers.serving.routes import Routes
+from workers.serving.engines.process_environment import prepare_process
+from workers.serving.routes import ChallengerRoute, Routes
 from workers.serving.version_files import models_dir
 
 KIND = "retouch.bench-swap.v1"
@@ -160,9 +160,9 @@ async def _steady(worker: InProcessWorker, load: ReflectorLoad, versions: Sequen
 
 async def _promote(worker: InProcessWorker, version: RegisteredVersion, plan: SwapPlan) -> None:
     """Makes `version` serve, without load."""
-    await asyncio.to_thread(worker.promoter.promote, version, worker.follower.serving.version)
+    await asyncio.to_thread(worker.promoter.promote, version, worker.engine.champion.version)
     async with asyncio.timeout(plan.swap_within_s):
-        while worker.follower.serving.version != version.version:  # noqa: ASYNC110  # a poll every few milliseconds is enough
+        while worker.engine.champion.version != version.version:  # noqa: ASYNC110  # a poll every few milliseconds is enough
             await asyncio.sleep(0.01)
 
 
@@ -176,7 +176,7 @@ def _shadow(worker: InProcessWorker, plan: SwapPlan) -> Routes:
     """Routes with the champion, and another loaded version in shadow."""
     champion = worker.engine.champion
     other = next((model for model in worker.engine.loaded if model != champion), None)
-    return Routes(champion, other, VersionState.SHADOW, derive("bench-swap"), plan.shadow_share)
+    return Routes(champion, ChallengerRoute(other, VersionState.SHADOW, derive("bench-swap"), plan.shadow_share) if other else None)
 
 
 async def _swapping(
@@ -188,7 +188,7 @@ async def _swapping(
     swaps: list[ObservedSwap] = []
     try:
         for _ in range(WARM_SWAPS + plan.swaps):
-            others = [version for version in versions if version.version != worker.follower.serving.version]
+            others = [version for version in versions if version.version != worker.engine.champion.version]
             swaps.append(await _swap(worker, load, rng.choice(others), plan, swaps[-1].served_s if swaps else 0.0))
             await asyncio.sleep(plan.pause_s)
     finally:
@@ -199,7 +199,7 @@ async def _swapping(
 
 async def _swap(worker: InProcessWorker, load: ReflectorLoad, version: RegisteredVersion, plan: SwapPlan, since_s: float) -> ObservedSwap:
     """`since_s` is when the previous version began to serve: answers to older questions may come from an earlier turn of this version."""
-    before, first, swapped = worker.follower.serving.version, len(load.answers), len(worker.swaps)
+    before, first, swapped = worker.engine.champion.version, len(load.answers), len(worker.swaps)
     alias_s = time.perf_counter()
     event_s = await asyncio.to_thread(worker.promoter.promote, version, before)
     served_s = answered_s = 0.0

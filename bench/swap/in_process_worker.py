@@ -24,7 +24,7 @@ from workers.serving.engines.engine import Engine, SwapResult
 from workers.serving.follower import Follower
 from workers.serving.model_event_listener import KafkaModelEventListener, ModelEventListener
 from workers.serving.routes import Routes
-from workers.serving.startup import start
+from workers.serving.startup import start_on_champion
 
 
 class CountingSender:
@@ -73,11 +73,11 @@ class AliasMover:
         self._producer.close(timeout=5)
 
 
-async def _follow(follower: Follower, hints: ModelEventListener, poll_s: float, swaps: list[SwapResult]) -> None:
-    """`Follower.follow`, and keeps what each swap took."""
+async def _follow(follower: Follower, listener: ModelEventListener, poll_s: float, swaps: list[SwapResult]) -> None:
+    """`Follower.run`, and keeps the result of each swap."""
     while True:
-        event = await asyncio.to_thread(hints.wait, poll_s)
-        if swap := await follower.look(event):
+        event = await asyncio.to_thread(listener.wait, poll_s)
+        if swap := await follower.poll(event):
             swaps.append(swap)
 
 
@@ -85,16 +85,16 @@ async def _follow(follower: Follower, hints: ModelEventListener, poll_s: float, 
 async def in_process_worker(settings: Settings, registry: Registry) -> AsyncIterator[InProcessWorker]:
     """Started and following when the block begins. The registry's and the broker's clients run in threads, as in the worker."""
     stop = threading.Event()
-    started = await asyncio.to_thread(start, settings, registry, stop)
-    hints, shadows = KafkaModelEventListener(settings, stop), CountingSender()
-    follower = Follower(settings, registry, started.engine, started.serving, hints)
+    started = await asyncio.to_thread(start_on_champion, settings, registry, stop)
+    listener, sender = KafkaModelEventListener(settings, stop), CountingSender()
+    follower = Follower(settings, registry, started.engine, listener)
     reflector = Reflector(settings.reflection, started.engine, lambda: found.routes or follower.routes)
-    shadowing = ShadowQueue(reflector.unseen, shadows, lambda: reflector.in_flight, settings.reflection.concurrency)
-    reflector.after = shadowing.offer
+    shadows = ShadowQueue(reflector.shadow_answer, sender, lambda: reflector.in_flight, settings.reflection.concurrency)
+    reflector.on_shadow = shadows.submit
     promoter = await asyncio.to_thread(AliasMover, settings, registry)
-    found = InProcessWorker(started.engine, follower, reflector, shadows, promoter, [])
-    following = _follow(follower, hints, settings.reflection.poll_s, found.swaps)
-    tasks = [asyncio.create_task(work) for work in (following, shadowing.work())]
+    found = InProcessWorker(started.engine, follower, reflector, sender, promoter, [])
+    following = _follow(follower, listener, settings.reflection.poll_s, found.swaps)
+    tasks = [asyncio.create_task(work) for work in (following, shadows.run())]
     try:
         yield found
     finally:
@@ -104,4 +104,4 @@ async def in_process_worker(settings: Settings, registry: Registry) -> AsyncIter
         await asyncio.gather(*tasks, return_exceptions=True)
         await started.engine.close()
         promoter.close()
-        hints.close()
+        listener.close()

@@ -167,7 +167,7 @@ async def test_a_prompt_seen_before_the_swap_is_answered_by_the_new_weights(engi
 
 
 async def test_two_versions_answer_side_by_side_each_by_itself(engine: ServingEngine, models: Models) -> None:
-    if engine.displaces == FIRST.version:
+    if engine.next_evicted == FIRST.version:
         pytest.skip("room for one version")
     before = [asyncio.create_task(engine.generate(prompt, SAMPLING)) for prompt in models.prompts]
     await engine.load(models.second, SECOND, models.canary_prompts("2"))

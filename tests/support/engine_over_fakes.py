@@ -70,11 +70,11 @@ class Served:
     async def loading(self) -> None:
         """Wait until a version is on its way in."""
         async with asyncio.timeout(WAIT_S):
-            while self.engine._room.loading is None:  # noqa: ASYNC110  # another thread sets it
+            while self.engine._scheduler.loading is None:  # noqa: ASYNC110  # another thread sets it
                 await asyncio.sleep(0.001)
 
     def _in_flight(self, backend: HaltingBackend) -> int:
-        return sum(request.slot is not None and request.slot.backend is backend for request in list(self.engine._room.running.values()))
+        return sum(request.slot is not None and request.slot.backend is backend for request in list(self.engine._scheduler.running.values()))
 
     def _backend(self, checkpoint: Path) -> HaltingBackend:
         self.backends.append(HaltingBackend(checkpoint, self.answer, steps=3, step_s=0.01))

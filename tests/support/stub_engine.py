@@ -20,7 +20,7 @@ class StubEngine:
         self.canary_prompts: Sequence[CanaryPrompt] = ()
 
     @property
-    def displaces(self) -> str | None:
+    def next_evicted(self) -> str | None:
         if len(self.loaded) < self.room:
             return None
         return next((model.version for model in self.loaded if model != self.champion), self.champion.version)
@@ -41,8 +41,8 @@ class StubEngine:
         self.champion = model
         return made
 
-    async def serve(self, version: str) -> SwapResult:
-        self.done.append(f"serve {version}")
+    async def set_champion(self, version: str) -> SwapResult:
+        self.done.append(f"set_champion {version}")
         found = next((model for model in self.loaded if model.version == version), None)
         if found is None:
             raise NotLoaded(version)
@@ -54,7 +54,7 @@ class StubEngine:
     def _put(self, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt]) -> SwapResult:
         if self.error:
             raise self.error
-        gone = self.displaces
+        gone = self.next_evicted
         self.loaded = (*(held for held in self.loaded if held.version != gone), model)
         self.canary_prompts = canary_prompts
         return SwapResult(in_flight=7, dropped=0, waited_ms=12.5, load_ms=30.0, check_ms=5.0)

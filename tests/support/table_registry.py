@@ -65,7 +65,7 @@ class TableRegistry:
         return into / version
 
 
-class NoHints:
+class NoModelEvents:
     def wait(self, timeout_s: float) -> ModelEvent | None:
         return None
 

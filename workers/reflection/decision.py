@@ -1,4 +1,4 @@
-"""The decisions around one rewrite, without engine or clock: whether the model is asked, what it is shown, and whether its answer counts."""
+"""Decisions of one rewrite, without engine or clock: whether the model is asked, the items in its prompt, and whether its answer is used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.tasks import choose_option
 
 
 def without_model(context: Context, strategy: Strategy) -> ResponseStatus | None:
-    """Why the base answer goes out as it is, or None where the model is to be asked."""
+    """Why the base answer goes out unchanged; None if the model is to be asked."""
     if context.draft.status is not DraftStatus.DRAFTED:
         return ResponseStatus.EXPIRED if context.draft.status is DraftStatus.EXPIRED else ResponseStatus.BASE_FAILED
     if strategy is Strategy.ZERO_SHOT:
@@ -28,12 +28,12 @@ def without_model(context: Context, strategy: Strategy) -> ResponseStatus | None
 
 
 def shown_items(items: Sequence[HistoryItem], k: int, fits: Callable[[Sequence[HistoryItem]], bool]) -> Sequence[HistoryItem]:
-    """The best `k` items, fewer where the prompt would be too long: the weakest go first. Empty when not even one fits."""
+    """The best `k` items, or fewer if the prompt would be too long. Empty if not even one fits."""
     return next((items[:count] for count in range(min(k, len(items)), 0, -1) if fits(items[:count])), ())
 
 
 def accepted(query: Query, completion: str) -> Rewrite | None:
-    """The rewrite with its answer as `choose_option` spells it; None when it does not parse or its answer is none of the query's options."""
+    """The rewrite, with its answer as `choose_option` spells it. None if it does not parse or its answer is not one of the query's options."""
     rewrite = parse(completion)
     answer = choose_option(rewrite.answer, query.options) if rewrite else None
     return Rewrite(rewrite.reasoning, answer) if rewrite and answer is not None else None

@@ -1,7 +1,7 @@
-"""Contexts become responses: `A = M_reflect(q, A_base, P_rel)` (RPO), or the base answer with the reason why (docs/rules.md, 4).
+"""Contexts to responses: `A = M_reflect(q, A_base, P_rel)` (RPO), or the base answer with the reason (docs/rules.md, 4).
 
-Every context gives one response. Only the engine's death is an error: then nothing could be personalized any more, and the process stops
-with its offsets uncommitted, for another to take over.
+Every context gives one response. Only the end of the engine is an error: then the process stops without committing its offsets, and another worker
+takes its partitions.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from workers.reflection.shadow_queue import ShadowRequest
 from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.handler import DegradeReason, Incoming, Outgoing
 from workers.serving.engines.engine import Engine, GenerationResult, NotLoaded, SamplingParameters
-from workers.serving.routes import Routes, outside
+from workers.serving.routes import Routes, outside_experiments
 
 log = logging.getLogger(__name__)
 
-#: So many questions that were given up are remembered; each is asked for at once, or never.
-CUT_SHORT = 256
+#: Number of cancelled rewrites that are remembered. `degraded` follows at once, or never.
+MAX_CANCELLED = 256
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    """What came of asking the model."""
+    """The result of one attempt to rewrite."""
 
     status: ResponseStatus
     answer: str
@@ -49,7 +49,7 @@ class _Attempt:
 
 
 class Reflector:
-    """The reflection worker's handler. `after` is told, when an answer is ready, which questions the challenger answers unseen."""
+    """The reflection worker's handler. `on_shadow` gets a request for each response that also needs a shadow answer."""
 
     def __init__(
         self,
@@ -57,16 +57,16 @@ class Reflector:
         engine: Engine,
         routes: Callable[[], Routes],
         clock: Clock | None = None,
-        after: Callable[[ShadowRequest], None] | None = None,
+        on_shadow: Callable[[ShadowRequest], None] | None = None,
     ) -> None:
         self._settings = settings
         self._engine = engine
         self._routes = routes
         self._clock = clock or SystemClock()
-        self.after = after
+        self.on_shadow = on_shadow
         self.in_flight = 0
-        # Questions that were given up while the model was at work: what it was shown, and who was meant to answer.
-        self._cut_short: dict[UUID, tuple[Sequence[HistoryItem], Assignment]] = {}
+        # Rewrites that the runtime's deadline cancelled: the items in the prompt, and the assignment.
+        self._cancelled: dict[UUID, tuple[Sequence[HistoryItem], Assignment]] = {}
         self._sampling = SamplingParameters(max_new_tokens=settings.max_new_tokens)
         self._prompt_digest = template_digest(settings.prompt_style)
 
@@ -74,80 +74,80 @@ class Reflector:
         return self._outgoing(await self.answer(incoming.message))
 
     async def answer(self, context: Context) -> Response:
-        """`respond`, counted while it is under way and handed to `after` when it is done."""
+        """`respond`, counted in `in_flight`. Then requests the shadow answer, if there is one."""
         self.in_flight += 1
         try:
             response = await self.respond(context)
         finally:
             self.in_flight -= 1
-        self._tell(response)
+        self._request_shadow(response)
         return response
 
     def deadline(self, context: Context) -> datetime | None:
-        """When the base answer goes out: the query's deadline, less the reserve."""
+        """When the base answer goes out: the query's deadline minus the reserve."""
         deadline = context.draft.query.deadline
         if deadline is None:
             return None
         reserve = timedelta(seconds=self._settings.deadline_reserve_s)
-        return deadline - min(reserve, deadline - datetime.min.replace(tzinfo=UTC))  # at the beginning of time there is no before
+        return deadline - min(reserve, deadline - datetime.min.replace(tzinfo=UTC))  # there is no datetime before `min`
 
     def degraded(self, incoming: Incoming[Context], why: DegradeReason) -> Sequence[Outgoing]:
-        """The base answer, or word that not even that came in time."""
+        """The base answer, or an empty response if there is none."""
         context = incoming.message
         status = without_model(context, self._strategy(context)) or ResponseStatus.DEADLINE_NEAR
         query = context.draft.query
-        # Whoever judges versions must know that the model was asked, which one, and that it was too slow.
-        shown, assignment = self._cut_short.pop(query.query_id, ((), self._routes().assignment(query)))
+        # The quality figures need the version that was too slow.
+        shown, assignment = self._cancelled.pop(query.query_id, ((), self._routes().assignment(query)))
         return self._outgoing(self._response(context, _Attempt(status, context.draft.answer, shown=shown), assignment, self._clock.monotonic()))
 
     async def respond(self, context: Context) -> Response:
-        """Raises CannotContinue when the engine is gone."""
+        """Raises CannotContinue if the engine has ended."""
         routes = self._routes()
         try:
             return await self._respond(context, routes.assignment(context.draft.query))
-        except NotLoaded:  # the challenger has gone meanwhile
-            return await self._respond(context, outside(self._routes().champion))
+        except NotLoaded:  # the challenger's slot was given to another version
+            return await self._respond(context, outside_experiments(self._routes().champion))
 
-    async def unseen(self, asked: ShadowRequest) -> Shadow | None:
-        """What the challenger says; None where it has gone. Raises CannotContinue when the engine is gone, TimeoutError, and GenerationFailed."""
-        context, query = asked.context, asked.context.draft.query
-        began = self._clock.monotonic()
+    async def shadow_answer(self, request: ShadowRequest) -> Shadow | None:
+        """The challenger's answer; None if it is no longer loaded. Raises TimeoutError, GenerationFailed, and CannotContinue if the engine has ended."""
+        context, query = request.context, request.context.draft.query
+        started = self._clock.monotonic()
         try:
             async with asyncio.timeout(self._settings.timeout_s):
-                generation = await self._engine.generate(self._prompt(context, asked.shown), self._sampling, asked.assignment.version)
+                generation = await self._engine.generate(self._prompt(context, request.shown), self._sampling, request.assignment.version)
         except NotLoaded:
             return None
         rewrite = accepted(query, generation.text)
         return Shadow(
-            shadow_id=derive("shadow", asked.assignment.experiment, query.query_id),
+            shadow_id=derive("shadow", request.assignment.experiment, query.query_id),
             query_id=query.query_id,
             tenant=query.tenant,
             user=query.user,
             domain=query.domain,
-            assignment=asked.assignment,
+            assignment=request.assignment,
             model=generation.model,
             status=ResponseStatus.PERSONALIZED if rewrite else ResponseStatus.UNPARSABLE,
             answer=rewrite.answer if rewrite else context.draft.answer,
             base_answer=context.draft.answer,
-            reflect_ms=(self._clock.monotonic() - began) * 1000,
+            reflect_ms=(self._clock.monotonic() - started) * 1000,
             answered_at=self._clock.now(),
         )
 
-    def _tell(self, response: Response) -> None:
-        """Of a question that the model was asked: others have no unseen answer either."""
+    def _request_shadow(self, response: Response) -> None:
+        """Only if the prompt had history items: without them the model was not asked."""
         context, shown = response.context, response.provenance.history_ids
         assignment = self._routes().shadow(context.draft.query)
-        if self.after and shown and assignment:
-            self.after(ShadowRequest(context, [item for item in context.items if item.interaction_id in shown], assignment))
+        if self.on_shadow and shown and assignment:
+            self.on_shadow(ShadowRequest(context, [item for item in context.items if item.interaction_id in shown], assignment))
 
     async def _respond(self, context: Context, assignment: Assignment) -> Response:
-        began = self._clock.monotonic()
+        started = self._clock.monotonic()
         status = without_model(context, self._strategy(context))
         attempt = _Attempt(status, context.draft.answer) if status else await self._rewrite(context, assignment)
         if attempt.model and attempt.model.version != assignment.version:
-            # The champion has changed since: an answer by another version than its arm's counts in no experiment.
-            assignment = outside(attempt.model)
-        return self._response(context, attempt, assignment, began)
+            # The champion has changed since. An answer of another version than the arm's counts in no experiment.
+            assignment = outside_experiments(attempt.model)
+        return self._response(context, attempt, assignment, started)
 
     def _strategy(self, context: Context) -> Strategy:
         return context.draft.query.strategy or self._settings.strategy
@@ -156,7 +156,7 @@ class Reflector:
         RESPONSES_SENT.add(status=response.status, strategy=response.provenance.strategy)
         return [Outgoing(RESPONSES, response, derive("response", response.query_id))]
 
-    def _response(self, context: Context, attempt: _Attempt, assignment: Assignment, began: float) -> Response:
+    def _response(self, context: Context, attempt: _Attempt, assignment: Assignment, started: float) -> Response:
         draft = context.draft
         provenance = Provenance(
             model=attempt.model,
@@ -167,7 +167,7 @@ class Reflector:
             prompt_digest=self._prompt_digest if attempt.shown else None,
             base_ms=draft.base_ms,
             retrieve_ms=context.retrieve_ms,
-            reflect_ms=(self._clock.monotonic() - began) * 1000,
+            reflect_ms=(self._clock.monotonic() - started) * 1000,
             assignment=assignment,
         )
         return Response(
@@ -198,20 +198,20 @@ class Reflector:
         return _Attempt(ResponseStatus.PERSONALIZED, rewrite.answer, rewrite.reasoning, generation.model, shown)
 
     async def _generate(self, context: Context, shown: Sequence[HistoryItem], assignment: Assignment, timeout_s: float) -> GenerationResult | None:
-        """None where it failed. Raises NotLoaded, which only a named version can meet, and CannotContinue."""
+        """None if it failed. Raises NotLoaded, if a version was named, and CannotContinue."""
         version = assignment.version if assignment.arm is Arm.CANARY else None
         try:
             async with asyncio.timeout(timeout_s):
                 return await self._engine.generate(self._prompt(context, shown), self._sampling, version)
         except (CannotContinue, NotLoaded):
             raise
-        except asyncio.CancelledError:  # the runtime's own deadline comes a moment before ours; `degraded` follows, but not where the partition went away
-            self._cut_short[context.draft.query.query_id] = shown, assignment
-            while len(self._cut_short) > CUT_SHORT:
-                del self._cut_short[next(iter(self._cut_short))]
+        except asyncio.CancelledError:  # the runtime's deadline, just before ours: `degraded` follows. Or the partition was revoked
+            self._cancelled[context.draft.query.query_id] = shown, assignment
+            while len(self._cancelled) > MAX_CANCELLED:
+                del self._cancelled[next(iter(self._cancelled))]
             raise
         except Exception as error:
-            # Whatever one rewrite runs into, its user still gets the base answer.
+            # The user still gets the base answer.
             kind = type(error).__name__
             log.warning("no rewrite", extra={"query_id": str(context.draft.query.query_id), "kind": kind, "timeout_s": timeout_s})
             return None
@@ -220,10 +220,10 @@ class Reflector:
         return reflection_prompt(context.draft.query, context.draft.answer, items, self._settings.prompt_style)
 
     def _fits(self, context: Context, items: Sequence[HistoryItem]) -> bool:
-        room = self._settings.max_model_len - self._settings.max_new_tokens
-        return self._engine.count_tokens(self._prompt(context, items)) <= room
+        max_prompt_tokens = self._settings.max_model_len - self._settings.max_new_tokens
+        return self._engine.count_tokens(self._prompt(context, items)) <= max_prompt_tokens
 
     def _left_s(self, context: Context) -> float:
-        """Until the base answer must go out; without a deadline there is no end."""
+        """Seconds until the base answer goes out; infinite without a deadline."""
         deadline = self.deadline(context)
         return float("inf") if deadline is None else (deadline - self._clock.now()).total_seconds()

@@ -1,4 +1,4 @@
-"""`python -m workers reflection`: contexts to responses, by the versions that the registry's aliases name."""
+"""`python -m workers reflection`: contexts to responses, by the versions that the registry's aliases point to."""
 
 from __future__ import annotations
 
@@ -21,42 +21,42 @@ from workers.serving.follower import Follower
 from workers.serving.model_event_listener import KafkaModelEventListener
 from workers.serving.publisher import KafkaPublisher
 from workers.serving.serving_reporter import ServingReporter
-from workers.serving.startup import StartedEngine, start
+from workers.serving.startup import StartedEngine, start_on_champion
 
 log = logging.getLogger(__name__)
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
-    """Blocks until `stop` is set. Raises CannotContinue without a version to serve, EngineDied when the engine dies."""
+    """Blocks until `stop` is set. Raises CannotContinue without a version to serve, EngineDied if the engine dies."""
     kind = engine_kind(settings)
     registry = Registry(settings)
     try:
-        started = start(settings, registry, stop)
+        started = start_on_champion(settings, registry, stop)
     except StartStopped as error:
         log.info("stopped before the engine had started", extra={"reason": str(error)})
         return
-    log.info("engine started", extra={"engine": kind, "version": started.serving.version, "digest": started.serving.digest})
+    log.info("engine started", extra={"engine": kind, "version": started.engine.champion.version, "digest": started.engine.champion.digest})
     _work(settings, registry, started, stop)
 
 
 def _work(settings: Settings, registry: Registry, started: StartedEngine, stop: threading.Event) -> None:
-    hints, messages = KafkaModelEventListener(settings, stop), KafkaPublisher(settings)
-    follower = Follower(settings, registry, started.engine, started.serving, hints, refusals=started.refusals)
+    listener, publisher = KafkaModelEventListener(settings, stop), KafkaPublisher(settings)
+    follower = Follower(settings, registry, started.engine, listener, refusals=started.refusals)
     reflector = Reflector(settings.reflection, started.engine, lambda: follower.routes)
-    shadowing = ShadowQueue(reflector.unseen, messages, lambda: reflector.in_flight, settings.reflection.concurrency)
-    reflector.after = shadowing.offer
+    shadows = ShadowQueue(reflector.shadow_answer, publisher, lambda: reflector.in_flight, settings.reflection.concurrency)
+    reflector.on_shadow = shadows.submit
     name = f"reflection-{settings.kafka.instance or socket.gethostname()}"
-    reporting = ServingReporter(lambda: follower.report(name), messages)
+    reporter = ServingReporter(lambda: follower.report(name), publisher)
     worker = Worker(
         settings,
         name="reflection",
         spec=HandlerSpec(CONTEXTS, reflector, reflector.deadline, reflector.degraded),
         concurrency=settings.reflection.concurrency,
-        background=[follower.follow, shadowing.work, reporting.work],
+        background=[follower.run, shadows.run, reporter.run],
     )
     try:
         worker.run(stop, lambda: mark_ready(settings))
     finally:
         asyncio.run(started.engine.close())
-        messages.close()
-        hints.close()
+        publisher.close()
+        listener.close()

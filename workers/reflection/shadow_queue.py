@@ -1,4 +1,7 @@
-"""Shadow answers: the challenger answers after the user has the response. A bounded queue, a few requests at a time, and only under low load."""
+"""Shadow answers: the challenger answers after the user has the response. A bounded queue, a few requests at a time, and only under low load.
+
+Dropped requests are counted.
+"""
 
 from __future__ import annotations
 
@@ -18,18 +21,18 @@ from workers.serving.publisher import Publisher
 
 log = logging.getLogger(__name__)
 
-WAITING = 256
-AT_ONCE = 4
-#: An unseen answer begins only while at most this share of the places is taken by users.
+MAX_WAITING = 256
+MAX_RUNNING = 4
+#: A shadow request starts only while user requests take at most this share of the worker's concurrency.
 QUIET_SHARE = 0.5
-#: One that found no quiet moment within this time is dropped: figures are of now.
-PATIENCE_S = 30.0
-LOOK_S = 0.02
+#: A shadow request that has waited this long is dropped, because figures are of the present.
+MAX_WAIT_S = 30.0
+LOAD_CHECK_S = 0.02
 
 
 @dataclass(frozen=True)
 class ShadowRequest:
-    """A question whose shown answer has gone out, and whom to ask besides."""
+    """A query whose response has gone out, and the challenger's assignment."""
 
     context: Context
     shown: Sequence[HistoryItem]
@@ -37,33 +40,33 @@ class ShadowRequest:
 
 
 class ShadowQueue:
-    """`answer` makes one, or None where the version has gone; `in_flight` is how many users' answers are under way."""
+    """`answer` makes a shadow answer, or returns None if the version is no longer loaded. `in_flight` is the number of user requests in progress."""
 
     def __init__(
         self,
         answer: Callable[[ShadowRequest], Awaitable[Shadow | None]],
-        messages: Publisher,
+        publisher: Publisher,
         in_flight: Callable[[], int],
         concurrency: int,
         clock: Clock | None = None,
     ) -> None:
         self._answer = answer
-        self._messages = messages
+        self._publisher = publisher
         self._in_flight = in_flight
         self._quiet = max(1, int(concurrency * QUIET_SHARE))
         self._clock = clock or SystemClock()
-        self._queue: asyncio.Queue[tuple[ShadowRequest, float]] = asyncio.Queue(WAITING)
+        self._queue: asyncio.Queue[tuple[ShadowRequest, float]] = asyncio.Queue(MAX_WAITING)
 
-    def offer(self, unseen: ShadowRequest) -> None:
-        """Never waits."""
+    def submit(self, request: ShadowRequest) -> None:
+        """Does not wait: drops the request if the queue is full."""
         try:
-            self._queue.put_nowait((unseen, self._clock.monotonic()))
+            self._queue.put_nowait((request, self._clock.monotonic()))
         except asyncio.QueueFull:
             SHADOWS.add(outcome=ShadowOutcome.DROPPED)
 
-    async def work(self) -> None:
-        """Runs until cancelled. Raises CannotContinue when the engine is gone."""
-        tasks = [asyncio.create_task(self._work()) for _ in range(AT_ONCE)]
+    async def run(self) -> None:
+        """Runs until cancelled. Raises CannotContinue if the engine has ended."""
+        tasks = [asyncio.create_task(self._work()) for _ in range(MAX_RUNNING)]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -73,24 +76,24 @@ class ShadowQueue:
 
     async def _work(self) -> None:
         while True:
-            unseen, offered_at = await self._queue.get()
-            while self._in_flight() > self._quiet and self._clock.monotonic() - offered_at < PATIENCE_S:
-                await self._clock.sleep(LOOK_S)
-            if self._clock.monotonic() - offered_at >= PATIENCE_S:
+            request, submitted_at = await self._queue.get()
+            while self._in_flight() > self._quiet and self._clock.monotonic() - submitted_at < MAX_WAIT_S:
+                await self._clock.sleep(LOAD_CHECK_S)
+            if self._clock.monotonic() - submitted_at >= MAX_WAIT_S:
                 SHADOWS.add(outcome=ShadowOutcome.DROPPED)
             else:
-                SHADOWS.add(outcome=await self._one(unseen))
+                SHADOWS.add(outcome=await self._answer_and_publish(request))
 
-    async def _one(self, unseen: ShadowRequest) -> ShadowOutcome:
+    async def _answer_and_publish(self, request: ShadowRequest) -> ShadowOutcome:
         try:
-            shadow = await self._answer(unseen)
+            shadow = await self._answer(request)
             if shadow is None:
                 return ShadowOutcome.DROPPED
-            await self._messages.send(TOPIC, shadow, shadow.shadow_id)
+            await self._publisher.send(TOPIC, shadow, shadow.shadow_id)
         except CannotContinue:
             raise
         except Exception as error:
-            # Nobody waits for it, and whatever it ran into must not end what users wait for.
-            log.warning("no unseen answer", extra={"query_id": str(unseen.context.draft.query.query_id), "kind": type(error).__name__})
+            # No user waits for it, so its errors must not end the worker.
+            log.warning("no shadow answer", extra={"query_id": str(request.context.draft.query.query_id), "kind": type(error).__name__})
             return ShadowOutcome.FAILED
         return ShadowOutcome.SENT

@@ -1,8 +1,8 @@
-"""Following the registry: what its aliases name is fetched, checked, loaded and routed to; anything unsound leaves what is there serving.
+"""Polls the registry's aliases and changes the versions of the engine to match. An unsound version changes nothing: the previous one keeps serving.
 
-`champion` answers everybody; `challenger` is held beside it while its newest transition says shadow, canary or approval. Aliases and transitions are
-polled; events only make the next look sooner. So a worker that starts late or misses events converges all the same. A version is loaded before anybody
-is routed to it, and nobody is routed to one that goes.
+`champion` serves all users. `challenger` is loaded beside it while its newest transition is to shadow, canary or approval. A model event only makes the next
+poll earlier, so a worker that starts late or misses events reaches the same state. No request is routed to a version before it is loaded, or after
+its slot is given to another.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -22,12 +21,13 @@ from infra.settings import Settings
 from infra.telemetry.metrics import REFLECTION_REFUSED, REFLECTION_VERSION
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import CHALLENGING
+from schemas.responses import ModelVersion
 from schemas.serving import ServingReport
 from workers.runtime.clock import Clock, SystemClock
 from workers.serving.engines.engine import Engine, SwapFailed, SwapResult
 from workers.serving.model_event_listener import ModelEventListener
 from workers.serving.refusals import Refusals
-from workers.serving.routes import Routes
+from workers.serving.routes import ChallengerRoute, Routes
 from workers.serving.version_files import models_dir, prune_versions
 
 log = logging.getLogger(__name__)
@@ -39,196 +39,195 @@ DIGEST_SHOWN = 12
 
 
 class VersionSource(Protocol):
-    """What is needed of the registry (infra.registry.client). All of it blocks."""
+    """What a worker uses of the registry (infra.registry.client). All methods block."""
 
     def resolve(self, alias: Alias) -> RegisteredVersion | None: ...
     def versions(self) -> list[RegisteredVersion]: ...
     def fetch(self, version: str, into: Path) -> Path: ...
 
 
-Put = Callable[[Path], Awaitable[SwapResult]]
+Load = Callable[[Path], Awaitable[SwapResult]]
 
 
 class Follower:
-    """Keeps `engine` and `routes` on what the registry says. `serving` is what the engine was started with."""
+    """Keeps the versions in `engine` as the registry says. The engine owns the champion; the follower owns the route to the challenger."""
 
     def __init__(
         self,
         settings: Settings,
         registry: VersionSource,
         engine: Engine,
-        serving: RegisteredVersion,
-        hints: ModelEventListener,
+        listener: ModelEventListener,
         clock: Clock | None = None,
         refusals: Refusals | None = None,
     ) -> None:
         self._settings = settings
         self._registry = registry
         self._engine = engine
-        self._hints = hints
+        self._listener = listener
         self._clock = clock or SystemClock()
-        self.serving = serving
-        self._first = serving.version
-        self.routes = Routes(serving.model)
         self._refusals = refusals or Refusals()
-        self._put_off: str | None = None  # a version that could not go in yet; said once
-        self._unread: str | None = None  # why a version was left alone; said once
-        self._away = False
+        self._first_version = engine.champion.version
+        self._challenger: ChallengerRoute | None = None
+        self._postponed: str | None = None  # the version of the last "swap put off" log line
+        self._unreadable: str | None = None  # the reason of the last "history cannot be read" log line
+        self._registry_away = False
         self._swaps = 0
-        _show(serving)
+        _show(engine.champion)
 
-    async def follow(self) -> None:
-        """Runs until cancelled. Raises CannotContinue when the engine is gone."""
+    @property
+    def routes(self) -> Routes:
+        champion, challenger = self._engine.champion, self._challenger
+        return Routes(champion, None if challenger and challenger.model == champion else challenger)
+
+    async def run(self) -> None:
+        """Runs until cancelled. Raises CannotContinue if the engine has ended."""
         while True:
-            event = await asyncio.to_thread(self._hints.wait, self._settings.reflection.poll_s)
-            await self.look(event)
+            event = await asyncio.to_thread(self._listener.wait, self._settings.reflection.poll_s)
+            await self.poll(event)
 
-    async def look(self, event: ModelEvent | None = None) -> SwapResult | None:
-        """Compare the aliases with what is served, once, and change what differs. Returns what a change of champion took."""
+    async def poll(self, event: ModelEvent | None = None) -> SwapResult | None:
+        """Reads the aliases once and loads what differs. Returns the times of a change of champion."""
         await asyncio.to_thread(mark_used, models_dir(self._settings), self._used())
-        found = await self._read()
-        if found is None:
+        versions = await self._read_aliases()
+        if versions is None:
             return None
-        champion, challenger = found
-        before = self._engine.loaded
+        champion, challenger = versions
+        loaded_before = self._engine.loaded
         swap = await self._follow_champion(champion, event) if champion else None
-        # Elsewhere the challenger is compared with a champion that this worker does not have (yet): its users are in no experiment meanwhile.
-        await self._follow_challenger(challenger if champion is None or champion.model == self.serving.model else None)
-        if self._engine.loaded != before:
-            named = {version.version for version in found if version}
+        # Other workers compare the challenger with a champion that this worker does not serve: its users take part in no experiment.
+        await self._follow_challenger(challenger if champion is None or champion.model == self._engine.champion else None)
+        if self._engine.loaded != loaded_before:
+            named = {version.version for version in versions if version}
             await asyncio.to_thread(prune_versions, models_dir(self._settings), named | self._used())
         return swap
 
     def report(self, worker: str) -> ServingReport:
-        """What this worker serves now."""
+        routes = self.routes
         return ServingReport(
             worker=worker,
             at=self._clock.now(),
-            champion=self.routes.champion,
-            challenger=self.routes.challenger,
-            experiment=self.routes.experiment,
+            champion=routes.champion,
+            challenger=routes.challenger.model if routes.challenger else None,
+            experiment=routes.challenger.experiment if routes.challenger else None,
             loaded=self._engine.loaded,
             refused=self._refusals.all(),
             swaps=self._swaps,
         )
 
-    async def _read(self) -> tuple[RegisteredVersion | None, RegisteredVersion | None] | None:
+    async def _read_aliases(self) -> tuple[RegisteredVersion | None, RegisteredVersion | None] | None:
+        """Champion and challenger; None if the registry cannot be read."""
         try:
-            found = await asyncio.to_thread(lambda: (self._named(Alias.CHAMPION), self._named(Alias.CHALLENGER)))
+            versions = await asyncio.to_thread(lambda: (self._resolve(Alias.CHAMPION), self._resolve(Alias.CHALLENGER)))
         except Exception as error:
-            # Away, refusing, or holding what this worker cannot read: none of it is a reason to stop serving.
-            if not self._away:
-                log.warning("the registry is away; the old version keeps serving", extra={"version": self.serving.version, "reason": str(error)})
-            self._away = True
+            # Away, refusing, or with unreadable content: none of it is a reason to stop serving.
+            if not self._registry_away:
+                log.warning("the registry is away; the old version keeps serving", extra={"version": self._engine.champion.version, "reason": str(error)})
+            self._registry_away = True
             return None
-        self._away = False
-        for alias, version in zip((Alias.CHAMPION, Alias.CHALLENGER), found, strict=True):
-            self._refusals.forget_unless(alias, version)
-        return found
+        self._registry_away = False
+        for alias, version in zip((Alias.CHAMPION, Alias.CHALLENGER), versions, strict=True):
+            self._refusals.clear_if_changed(alias, version)
+        return versions
 
-    def _named(self, alias: Alias) -> RegisteredVersion | None:
-        """None, too, for a version whose log cannot be read: what it asks for nobody knows, and what serves goes on. Blocks."""
+    def _resolve(self, alias: Alias) -> RegisteredVersion | None:
+        """None also for a version with an unreadable history, which changes nothing. Blocks."""
         version = self._registry.resolve(alias)
         reason = version.unreadable if version else None
-        if reason and reason != self._unread:
-            log.warning("a version is left alone", extra={"alias": str(alias), "reason": reason})
-        self._unread = reason or self._unread
+        if reason and reason != self._unreadable:
+            log.warning("a version is ignored: its history cannot be read", extra={"alias": str(alias), "reason": reason})
+        self._unreadable = reason or self._unreadable
         return None if reason else version
 
     async def _follow_champion(self, champion: RegisteredVersion, event: ModelEvent | None) -> SwapResult | None:
-        if champion.model == self.serving.model:
+        previous = self._engine.champion
+        if champion.model == previous:
             return None
         if champion.model in self._engine.loaded:
-            swap: SwapResult | None = await self._engine.serve(champion.version)
+            swap: SwapResult | None = await self._engine.set_champion(champion.version)
         else:
-            challenger = self.routes.challenger
-            if challenger and self._engine.displaces == challenger.version:
-                self.routes = Routes(self.routes.champion)
-            swap = await self._put(Alias.CHAMPION, champion, lambda checkpoint: self._engine.swap(checkpoint, champion.model, champion.canary_prompts))
+            if self._challenger and self._engine.next_evicted == self._challenger.model.version:
+                self._challenger = None
+            swap = await self._load(Alias.CHAMPION, champion, lambda checkpoint: self._engine.swap(checkpoint, champion.model, champion.canary_prompts))
         if swap is None:
             return None
-        self._record(champion, swap, event)
+        # The new champion's own experiment has ended. Another challenger's continues if the registry says so (`_follow_challenger`).
+        self._challenger = None
+        self._record(previous, champion, swap, event)
         return swap
 
     async def _follow_challenger(self, challenger: RegisteredVersion | None) -> None:
-        wanted = self._routed(challenger)
-        if wanted.challenger is None or challenger is None:
-            self.routes = wanted
+        route = self._route(challenger)
+        if route is None or challenger is None:
+            self._challenger = None
             return
-        if wanted.challenger not in self._engine.loaded:
-            self.routes = Routes(wanted.champion)
-            load: Put = lambda checkpoint: self._engine.load(checkpoint, challenger.model, challenger.canary_prompts)  # noqa: E731
-            loaded = await self._put(Alias.CHALLENGER, challenger, load)
+        if route.model not in self._engine.loaded:
+            self._challenger = None
+            load: Load = lambda checkpoint: self._engine.load(checkpoint, challenger.model, challenger.canary_prompts)  # noqa: E731
+            loaded = await self._load(Alias.CHALLENGER, challenger, load)
             if loaded is None:
                 return
-            log.info("challenger loaded", extra={"version": challenger.version, "stage": wanted.stage, **vars(loaded)})
-        self.routes = wanted
+            log.info("challenger loaded", extra={"version": challenger.version, "stage": route.stage, **vars(loaded)})
+        self._challenger = route
 
-    def _routed(self, challenger: RegisteredVersion | None) -> Routes:
-        """The routes that the registry asks for. Where there is room for one version only, or left, there is no experiment here."""
-        champion = self.serving.model
-        has_room = self._engine.displaces != champion.version
-        if challenger is None or challenger.model == champion or challenger.state not in CHALLENGING or not has_room:
-            return Routes(champion)
+    def _route(self, challenger: RegisteredVersion | None) -> ChallengerRoute | None:
+        """The route that the registry asks for. With one version slot, or only one working slot, there is no experiment."""
+        champion = self._engine.champion
+        has_slot = self._engine.next_evicted != champion.version
+        if challenger is None or challenger.model == champion or challenger.state not in CHALLENGING or not has_slot:
+            return None
         step = challenger.transitions[-1]
-        return Routes(champion, challenger.model, step.after, step.experiment, step.share)
+        return ChallengerRoute(challenger.model, step.after, step.experiment, step.share)
 
-    async def _put(self, alias: Alias, wanted: RegisteredVersion, put: Put) -> SwapResult | None:
-        """Fetch and load. None where it was refused, once, or has to wait."""
-        if self._refusals.holds(alias, wanted):
+    async def _load(self, alias: Alias, version: RegisteredVersion, load: Load) -> SwapResult | None:
+        """Fetches and loads. None if the version is refused or postponed."""
+        if self._refusals.contains(alias, version):
             return None
         try:
-            checkpoint = await asyncio.to_thread(self._registry.fetch, wanted.version, models_dir(self._settings))
+            checkpoint = await asyncio.to_thread(self._registry.fetch, version.version, models_dir(self._settings))
         except (BadCheckpoint, NoSuchVersion) as error:
-            self._refuse(alias, wanted, error)
+            self._refuse(alias, version, error)
             return None
-        except Exception as error:  # as in `_read`; a full disk, too, is no reason to take the old version away
-            self._wait(wanted, error)
+        except Exception as error:  # as in `_read_aliases`; a full disk is no reason either to stop the previous version
+            self._postpone(version, error)
             return None
         try:
-            swap = await put(checkpoint)
+            swap = await load(checkpoint)
         except (RetryLater, OSError) as error:
-            self._wait(wanted, error)
+            self._postpone(version, error)
             return None
         except (BadCheckpoint, SwapFailed) as error:
-            self._refuse(alias, wanted, error)
+            self._refuse(alias, version, error)
             return None
-        self._put_off = None
+        self._postponed = None
         return swap
 
-    def _refuse(self, alias: Alias, wanted: RegisteredVersion, error: Exception) -> None:
-        self._refusals.add(alias, wanted, str(error))
+    def _refuse(self, alias: Alias, version: RegisteredVersion, error: Exception) -> None:
+        self._refusals.add(alias, version, str(error))
         REFLECTION_REFUSED.add(alias=alias)
-        log.error("version refused; the old one keeps serving", extra=self._from_to(wanted) | {"alias": alias, "reason": str(error)})
+        log.error("version refused; the old one keeps serving", extra=_from_to(self._engine.champion, version) | {"alias": alias, "reason": str(error)})
 
-    def _wait(self, wanted: RegisteredVersion, error: Exception) -> None:
-        if wanted.version != self._put_off:
-            log.warning("swap put off", extra=self._from_to(wanted) | {"reason": str(error)})
-        self._put_off = wanted.version
+    def _postpone(self, version: RegisteredVersion, error: Exception) -> None:
+        if version.version != self._postponed:
+            log.warning("swap put off", extra=_from_to(self._engine.champion, version) | {"reason": str(error)})
+        self._postponed = version.version
 
-    def _record(self, champion: RegisteredVersion, swap: SwapResult, event: ModelEvent | None) -> None:
-        record = self._from_to(champion) | {
-            "at": self._clock.now().isoformat(),
-            **vars(swap),
-            "event_to_swap_ms": self._since(event.occurred_at) if event and event.version == champion.version else None,
-        }
-        self.serving = champion
-        # Its experiment is over; another challenger's goes on against the new champion, where that is what the registry says (`_follow_challenger`).
-        self.routes = Routes(champion.model)
+    def _record(self, previous: ModelVersion, champion: RegisteredVersion, swap: SwapResult, event: ModelEvent | None) -> None:
+        now = self._clock.now()
+        event_to_swap_ms = (now - event.occurred_at).total_seconds() * 1000 if event and event.version == champion.version else None
         self._swaps += 1
-        _show(champion)
+        _show(champion.model)
+        record = _from_to(previous, champion) | {"at": now.isoformat(), **vars(swap), "event_to_swap_ms": event_to_swap_ms}
         log.info(VERSION_SWAPPED, extra=record)
-
-    def _from_to(self, champion: RegisteredVersion) -> dict[str, object]:
-        return {"from": self.serving.version, "to": champion.version}
-
-    def _since(self, moment: datetime) -> float:
-        return (self._clock.now() - moment).total_seconds() * 1000
 
     def _used(self) -> set[str]:
         """Versions whose files this worker may read again."""
-        return {self._first, *(model.version for model in self._engine.loaded)}
+        return {self._first_version, *(model.version for model in self._engine.loaded)}
 
 
-def _show(serving: RegisteredVersion) -> None:
-    REFLECTION_VERSION.only(1, version=serving.version, digest=serving.digest[:DIGEST_SHOWN])
+def _from_to(previous: ModelVersion, version: RegisteredVersion) -> dict[str, object]:
+    return {"from": previous.version, "to": version.version}
+
+
+def _show(champion: ModelVersion) -> None:
+    REFLECTION_VERSION.only(1, version=champion.version, digest=champion.digest[:DIGEST_SHOWN])

@@ -1,4 +1,4 @@
-"""What a worker says beside its answers, best effort: a plain producer, no transaction. Losing a message costs a little evidence and is counted."""
+"""Publishes serving reports and shadow answers: best effort, by a plain producer without transactions. Lost messages are counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from schemas.topics import Topic
 log = logging.getLogger(__name__)
 
 SOURCE = "/retouch/reflection"
-#: How long one message may keep its thread where the broker is away.
+#: How long one message may block its thread while the broker is away.
 BLOCK_MS = 2_000
 CLOSE_S = 5
 
@@ -34,7 +34,7 @@ class KafkaPublisher:
         self._settings = settings
         self._producer: Any = None
         self._connecting = threading.Lock()
-        self._troubled = False
+        self._failing = False
 
     async def send(self, topic: Topic, message: Message, id: object) -> None:
         await asyncio.to_thread(self._send, topic, message, id)
@@ -52,14 +52,14 @@ class KafkaPublisher:
         except Exception as error:
             self._lost(topic, error)
         else:
-            sent.add_callback(lambda _: self._said())
+            sent.add_callback(lambda _: self._delivered())
             sent.add_errback(lambda error: self._lost(topic, error))
 
-    def _said(self) -> None:
-        self._troubled = False
+    def _delivered(self) -> None:
+        self._failing = False
 
     def _lost(self, topic: Topic, error: object) -> None:
         REFLECTION_UNSAID.add(topic=topic.name)
-        if not self._troubled:
+        if not self._failing:
             log.warning("a message is lost", extra={"topic": topic.name, "kind": type(error).__name__})
-        self._troubled = True
+        self._failing = True

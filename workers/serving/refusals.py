@@ -1,4 +1,4 @@
-"""Versions in quarantine: not tried again until the alias that named them, or their own record in the registry, has changed."""
+"""Versions that this worker refuses. It tries one again only after its alias, or its record in the registry, has changed."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from infra.registry.client import RegisteredVersion
 from schemas.model_events import Alias
 from schemas.serving import Refusal
 
-#: Of a reason in a serving report.
-MOST_CHARACTERS = 500
+#: Longest reason in a serving report.
+MAX_REASON_CHARS = 500
 
 
 class Refusals:
@@ -17,14 +17,14 @@ class Refusals:
         self._by_alias: dict[Alias, tuple[tuple[str, int], Refusal]] = {}
 
     def add(self, alias: Alias, version: RegisteredVersion, reason: str) -> None:
-        self._by_alias[alias] = (_record(version), Refusal(model=version.model, reason=reason[:MOST_CHARACTERS]))
+        self._by_alias[alias] = (_record(version), Refusal(model=version.model, reason=reason[:MAX_REASON_CHARS]))
 
-    def holds(self, alias: Alias, version: RegisteredVersion) -> bool:
+    def contains(self, alias: Alias, version: RegisteredVersion) -> bool:
         return alias in self._by_alias and self._by_alias[alias][0] == _record(version)
 
-    def forget_unless(self, alias: Alias, version: RegisteredVersion | None) -> None:
-        """The alias names `version` now."""
-        if version is None or not self.holds(alias, version):
+    def clear_if_changed(self, alias: Alias, version: RegisteredVersion | None) -> None:
+        """`version` is what the alias points to now."""
+        if version is None or not self.contains(alias, version):
             self._by_alias.pop(alias, None)
 
     def all(self) -> tuple[Refusal, ...]:

@@ -1,4 +1,4 @@
-"""Whose answer a question gets while a challenger is tried: decided by hash, from what the registry says and what is loaded here. Pure."""
+"""Chooses the version that answers a query during an experiment, by hash of the user. No I/O."""
 
 from __future__ import annotations
 
@@ -12,35 +12,42 @@ from schemas.responses import ModelVersion
 
 
 @dataclass(frozen=True)
+class ChallengerRoute:
+    """A challenger that is loaded, warm and checked. Stage, experiment and share are those of its newest transition."""
+
+    model: ModelVersion
+    stage: VersionState
+    experiment: UUID | None
+    share: float
+
+
+@dataclass(frozen=True)
 class Routes:
-    """What this worker answers with. A challenger is named once it is loaded, warm and checked; until then nobody here is in its experiment."""
+    """The versions that answer in this worker at one moment. Without a challenger its users take part in no experiment."""
 
     champion: ModelVersion
-    challenger: ModelVersion | None = None
-    stage: VersionState | None = None  # the three of the challenger's newest transition
-    experiment: UUID | None = None
-    share: float = 0.0
+    challenger: ChallengerRoute | None = None
 
     def assignment(self, query: Query) -> Assignment:
-        """Who is meant to answer."""
-        if self.challenger is None or self.experiment is None:
-            return outside(self.champion)
-        arm = Arm.CHAMPION if self.stage is VersionState.SHADOW else arm_of(self.experiment, self.share, query.tenant, query.user)
-        answering = self.challenger if arm is Arm.CANARY else self.champion
-        return Assignment(experiment=self.experiment, arm=arm, version=answering.version)
+        """The version that should answer, and the arm that the answer counts for."""
+        challenger = self.challenger
+        if challenger is None or challenger.experiment is None:
+            return outside_experiments(self.champion)
+        is_shadow = challenger.stage is VersionState.SHADOW
+        arm = Arm.CHAMPION if is_shadow else arm_of(challenger.experiment, challenger.share, query.tenant, query.user)
+        answering = challenger.model if arm is Arm.CANARY else self.champion
+        return Assignment(experiment=challenger.experiment, arm=arm, version=answering.version)
 
     def shadow(self, query: Query) -> Assignment | None:
-        """Of the unseen answer, where the question gets one."""
-        if (
-            self.challenger is None
-            or self.experiment is None
-            or self.stage is not VersionState.SHADOW
-            or not is_shadowed(self.experiment, self.share, query.query_id)
-        ):
+        """The assignment of the query's shadow answer; None if it gets none."""
+        challenger = self.challenger
+        if challenger is None or challenger.experiment is None or challenger.stage is not VersionState.SHADOW:
             return None
-        return Assignment(experiment=self.experiment, arm=Arm.SHADOW, version=self.challenger.version)
+        if not is_shadowed(challenger.experiment, challenger.share, query.query_id):
+            return None
+        return Assignment(experiment=challenger.experiment, arm=Arm.SHADOW, version=challenger.model.version)
 
 
-def outside(champion: ModelVersion) -> Assignment:
-    """Of an answer that counts in no experiment."""
+def outside_experiments(champion: ModelVersion) -> Assignment:
+    """The assignment of an answer that counts in no experiment."""
     return Assignment(experiment=None, arm=Arm.CHAMPION, version=champion.version)

@@ -1,4 +1,4 @@
-"""Serving reports: at once when something has changed, and every few seconds, so that a worker that is gone can be told from a quiet one."""
+"""Publishes serving reports: at once after a change, and every few seconds, so that a dead worker differs from an idle one."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from schemas.topics import SERVING
 from workers.runtime.clock import Clock, SystemClock
 from workers.serving.publisher import Publisher
 
-EVERY_S = 5.0
-LOOK_S = 0.2
+REPORT_EVERY_S = 5.0
+#: How soon a change is noticed.
+CHECK_EVERY_S = 0.2
 
 
 class ServingReporter:
-    """`report` makes one of now."""
+    """`report` returns the current report."""
 
-    def __init__(self, report: Callable[[], ServingReport], messages: Publisher, clock: Clock | None = None) -> None:
+    def __init__(self, report: Callable[[], ServingReport], publisher: Publisher, clock: Clock | None = None) -> None:
         self._report = report
-        self._messages = messages
+        self._publisher = publisher
         self._clock = clock or SystemClock()
 
-    async def work(self) -> None:
+    async def run(self) -> None:
         """Runs until cancelled."""
-        said: ServingReport | None = None
-        said_at = 0.0
+        last: ServingReport | None = None
+        sent_at = 0.0
         while True:
             report = self._report()
-            if said is None or _content(report) != _content(said) or self._clock.monotonic() - said_at >= EVERY_S:
-                await self._messages.send(SERVING, report, derive("serving", report.worker, report.at.isoformat()))
-                said, said_at = report, self._clock.monotonic()
-            await self._clock.sleep(LOOK_S)
+            if last is None or _content(report) != _content(last) or self._clock.monotonic() - sent_at >= REPORT_EVERY_S:
+                await self._publisher.send(SERVING, report, derive("serving", report.worker, report.at.isoformat()))
+                last, sent_at = report, self._clock.monotonic()
+            await self._clock.sleep(CHECK_EVERY_S)
 
 
 def _content(report: ServingReport) -> dict[str, object]:

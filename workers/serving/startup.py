@@ -1,4 +1,4 @@
-"""Which version a worker starts with: the champion, or where that cannot be served the newest champion before it, so that answers go out meanwhile."""
+"""Starts the engine of a worker: on the champion, or, if it cannot be served, on the newest earlier champion that can."""
 
 from __future__ import annotations
 
@@ -23,43 +23,42 @@ from workers.serving.version_files import models_dir
 
 log = logging.getLogger(__name__)
 
-#: The first look imports MLflow and may wait for a first version to be registered.
+#: The first attempt imports MLflow, and may wait until a first version is registered.
 WITHIN_S = 180.0
 
 
 @dataclass(frozen=True)
 class StartedEngine:
     engine: Engine
-    serving: RegisteredVersion
-    refusals: Refusals  # the champion, where it is not what is served
+    refusals: Refusals  # has the registry's champion if the engine serves an earlier one
 
 
 class _NotFetched(RetouchError):
-    """The registry does not hand it out, which is not the version's fault."""
+    """The registry does not return the files. That is not the version's fault."""
 
 
-def start(settings: Settings, registry: VersionSource, stop: threading.Event, within_s: float = WITHIN_S) -> StartedEngine:
-    """Blocks. Raises StartStopped when told to stop, CannotContinue without a champion or any version that can be served."""
-    champion = first_champion(settings, registry, stop, within_s)
-    refusals, last = Refusals(), ""
+def start_on_champion(settings: Settings, registry: VersionSource, stop: threading.Event, within_s: float = WITHIN_S) -> StartedEngine:
+    """Blocks. Raises StartStopped after a stop, CannotContinue without a champion or without any version that can be served."""
+    champion = wait_for_champion(settings, registry, stop, within_s)
+    refusals, reason = Refusals(), ""
     for version in _candidates(registry, champion):
         try:
             checkpoint = _fetch(settings, registry, version, stop, within_s if version is champion else 0.0)
-            engine = start_engine(settings, checkpoint, version.model, stop, _prompts(version))
+            engine = start_engine(settings, checkpoint, version.model, stop, canary_prompts_of(version))
         except (BadCheckpoint, NoSuchVersion, EngineDied, _NotFetched) as error:
-            last = str(error)
-            log.exception("a version cannot be served; trying the champion before it", extra={"version": version.version, "reason": last})
-            if version is champion and not isinstance(error, _NotFetched):  # one that could not be fetched is asked for again
+            reason = str(error)
+            log.exception("a version cannot be served; trying the champion before it", extra={"version": version.version, "reason": reason})
+            if version is champion and not isinstance(error, _NotFetched):  # the follower fetches again what was not fetched
                 REFLECTION_REFUSED.add(alias=Alias.CHAMPION)
-                refusals.add(Alias.CHAMPION, champion, last)
+                refusals.add(Alias.CHAMPION, champion, reason)
             continue
-        return StartedEngine(engine, version, refusals)
-    raise CannotContinue(f"{settings.registry.model_name}: neither the champion, version {champion.version}, nor one before it can be served: {last}")
+        return StartedEngine(engine, refusals)
+    raise CannotContinue(f"{settings.registry.model_name}: neither the champion, version {champion.version}, nor an earlier one can be served: {reason}")
 
 
-def first_champion(settings: Settings, registry: VersionSource, stop: threading.Event, within_s: float = WITHIN_S) -> RegisteredVersion:
-    """Wait until `champion` names a version. Raises CannotContinue after `within_s`, StartStopped when told to stop. Blocks."""
-    for _ in _looks(settings, stop, within_s):
+def wait_for_champion(settings: Settings, registry: VersionSource, stop: threading.Event, within_s: float = WITHIN_S) -> RegisteredVersion:
+    """Waits until `champion` points to a version. Raises CannotContinue after `within_s`, StartStopped after a stop. Blocks."""
+    for _ in _attempts(settings, stop, within_s):
         try:
             if champion := registry.resolve(Alias.CHAMPION):
                 return champion
@@ -70,7 +69,7 @@ def first_champion(settings: Settings, registry: VersionSource, stop: threading.
 
 def _fetch(settings: Settings, registry: VersionSource, version: RegisteredVersion, stop: threading.Event, within_s: float) -> Path:
     reason = ""
-    for _ in _looks(settings, stop, within_s):
+    for _ in _attempts(settings, stop, within_s):
         try:
             return registry.fetch(version.version, models_dir(settings))
         except (RetryLater, CannotContinue, OSError) as error:
@@ -79,34 +78,37 @@ def _fetch(settings: Settings, registry: VersionSource, version: RegisteredVersi
     raise _NotFetched(f"version {version.version} could not be fetched for {within_s:g} s: {reason}")
 
 
-def _looks(settings: Settings, stop: threading.Event, within_s: float) -> Iterator[None]:
-    """Each time it is worth a look; raises StartStopped between two."""
+def _attempts(settings: Settings, stop: threading.Event, within_s: float) -> Iterator[None]:
+    """One item for each attempt, with a pause between two. Raises StartStopped after a stop."""
     for _ in range(max(1, round(within_s / settings.reflection.poll_s))):
         yield
         if stop.wait(settings.reflection.poll_s):
-            raise StartStopped("told to stop while waiting for the registry")
+            raise StartStopped("stopped while waiting for the registry")
 
 
 def _candidates(registry: VersionSource, champion: RegisteredVersion) -> Iterator[RegisteredVersion]:
     yield champion
     try:
-        yield from champions_before(champion, [version for version in registry.versions() if not version.unreadable])
+        yield from earlier_champions(champion, [version for version in registry.versions() if not version.unreadable])
     except RetryLater as error:
-        log.warning("the registry does not say who was champion before", extra={"reason": str(error)})
+        log.warning("the registry does not return the earlier champions", extra={"reason": str(error)})
 
 
-def _prompts(version: RegisteredVersion) -> tuple[CanaryPrompt, ...]:
-    """None where the version's log cannot be read: its files have their sums all the same, and without it nobody would answer."""
+def canary_prompts_of(version: RegisteredVersion) -> tuple[CanaryPrompt, ...]:
+    """Empty if the version's history is unreadable: its files are checked by their sums, and without it no query would be answered."""
     reason = version.unreadable
     if reason:
         log.warning("a version is served without its canary prompts", extra={"version": version.version, "reason": reason})
     return () if reason else version.canary_prompts
 
 
-def champions_before(champion: RegisteredVersion, versions: list[RegisteredVersion]) -> list[RegisteredVersion]:
-    """Those that were champion and are not rejected, the last one first."""
-    steps = [step for version in versions for step in version.transitions if step.after is VersionState.CHAMPION]
-    rolled_back = {step.replaces for step in steps if step.rolls_back}
-    reigns = {version.version: [step.at for step in version.transitions if step.after is VersionState.CHAMPION] for version in versions}
-    sound = [version for version in versions if reigns[version.version] and version.state is not VersionState.REJECTED and version.version not in rolled_back]
-    return sorted((version for version in sound if version.version != champion.version), key=lambda version: reigns[version.version][-1], reverse=True)
+def earlier_champions(champion: RegisteredVersion, versions: list[RegisteredVersion]) -> list[RegisteredVersion]:
+    """Versions that were champion and are neither rejected nor rolled back, the latest first."""
+    promoted_at = {version.version: [step.at for step in version.transitions if step.after is VersionState.CHAMPION] for version in versions}
+    rolled_back = {step.replaces for version in versions for step in version.transitions if step.after is VersionState.CHAMPION and step.rolls_back}
+    sound = [
+        version
+        for version in versions
+        if promoted_at[version.version] and version.state is not VersionState.REJECTED and version.version not in {champion.version, *rolled_back}
+    ]
+    return sorted(sound, key=lambda version: promoted_at[version.version][-1], reverse=True)

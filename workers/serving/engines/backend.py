@@ -1,4 +1,4 @@
-"""The seam between serving (admission, stamps, swaps) and the library that runs the model."""
+"""The interface between the engine (admission, stamps, swaps) and the library that runs the model."""
 
 from __future__ import annotations
 
@@ -16,31 +16,30 @@ class BackendCompletion:
 
     request_id: int
     text: str
-    token_ids: tuple[int, ...]  # all that were generated, an end token included
+    token_ids: tuple[int, ...]  # all generated tokens, an end token included
     finish_reason: FinishReason
 
 
 class Backend(Protocol):
-    """Room for one version of a model. One thread makes it and makes every call; nothing here is awaited or locked. An error from `step` is final.
+    """Runs one version of a model: what a version slot holds. One thread creates it and makes every call. An error from `step` is final.
 
-    An engine has as many as it holds versions. Request ids are unique among them, so backends that share one model below (`workers.serving.engines.lora`) may
-    return each other's completions.
+    Request ids are unique in an engine, so backends that share one model (`workers.serving.engines.lora`) may return each other's completions.
     """
 
     def admit(self, request_id: int, token_ids: list[int], sampling: SamplingParameters) -> None:
-        """Take a request in; an error refuses this request only."""
+        """Starts a request. An error refuses this request only."""
         ...
 
     def abort(self, request_id: int) -> None:
-        """Forget a request whose caller is gone; unknown ids are ignored."""
+        """Drops a request that its caller cancelled. Ignores unknown ids."""
         ...
 
     def step(self) -> Sequence[BackendCompletion]:
-        """Work on what was admitted for a while; returns what finished."""
+        """Works on the admitted requests for a while. Returns those that finished."""
         ...
 
     def load(self, checkpoint: Path) -> None:
-        """Replace the weights and clear every cache made with the old ones. Called only while no request is admitted here."""
+        """Replaces the weights and clears every cache of the old ones. Called only without admitted requests."""
         ...
 
     def close(self) -> None: ...

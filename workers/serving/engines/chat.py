@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer and chat template: how one user turn becomes token ids."""
+"""A checkpoint's tokenizer and chat template: turns one user turn into token ids."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ from typing import Any, Protocol
 
 class Template(Protocol):
     def encode(self, prompt: str) -> list[int]:
-        """The token ids of one user turn, ready to be answered."""
+        """Token ids of one user turn with the generation prompt."""
         ...
 
 
 class ChatTemplate:
-    """Loaded once for an engine's life: versions that are swapped in place have the same tokenizer and template.
-
-    Safe to use from several threads: it only reads.
-    """
+    """Loaded once for an engine: all versions in it have the same tokenizer and template. Thread-safe, because it only reads."""
 
     def __init__(self, checkpoint: Path) -> None:
         from transformers import AutoTokenizer

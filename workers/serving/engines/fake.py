@@ -11,21 +11,21 @@ from workers.serving.engines.engine import FinishReason, SamplingParameters
 
 
 class CharTemplate:
-    """One token a character, no chat template."""
+    """One token per character, no chat template."""
 
     def encode(self, prompt: str) -> list[int]:
         return [ord(character) for character in prompt]
 
 
 class FakeBackend:
-    """Answers `answer(prompt, checkpoint's name)` after `steps` steps of `step_s` each; the name is read when the request finishes.
+    """Answers `answer(prompt, checkpoint's name)` after `steps` steps of `step_s` each. It reads the name when the request finishes.
 
-    So a request that lived across a swap would be answered by the new checkpoint, which tests look for. Errors of `answer` come out of `step`.
+    So a request that runs across a load gets the new checkpoint's answer, which tests detect. `step` raises the errors of `answer`.
     """
 
     def __init__(self, checkpoint: Path, answer: Callable[[str, str], str], steps: int = 1, step_s: float = 0.0) -> None:
         self.checkpoint, self.answer, self.steps, self.step_s = checkpoint, answer, steps, step_s
-        self.left: dict[int, int] = {}
+        self.steps_left: dict[int, int] = {}
         self.prompts: dict[int, str] = {}
         self.refused: set[str] = set()  # names of checkpoints that do not load
 
@@ -33,28 +33,28 @@ class FakeBackend:
         prompt = "".join(map(chr, token_ids))
         if prompt.startswith("refuse"):
             raise ValueError("refused")
-        self.left[request_id], self.prompts[request_id] = self.steps, prompt
+        self.steps_left[request_id], self.prompts[request_id] = self.steps, prompt
 
     def abort(self, request_id: int) -> None:
-        self.left.pop(request_id, None)
+        self.steps_left.pop(request_id, None)
 
     def step(self) -> Sequence[BackendCompletion]:
         time.sleep(self.step_s)
-        self.left = {request_id: left - 1 for request_id, left in self.left.items()}
-        finished = [request_id for request_id, left in self.left.items() if left <= 0]
+        self.steps_left = {request_id: left - 1 for request_id, left in self.steps_left.items()}
+        finished = [request_id for request_id, left in self.steps_left.items() if left <= 0]
         return [self._finish(request_id) for request_id in finished]
 
     def load(self, checkpoint: Path) -> None:
         if checkpoint.name in self.refused:
             raise ValueError("these weights do not load")
-        if self.left:
+        if self.steps_left:
             raise RuntimeError("a load with requests in flight")
         self.checkpoint = checkpoint
 
     def close(self) -> None:
-        self.left.clear()
+        self.steps_left.clear()
 
     def _finish(self, request_id: int) -> BackendCompletion:
-        del self.left[request_id]
+        del self.steps_left[request_id]
         text = self.answer(self.prompts.pop(request_id), self.checkpoint.name)
         return BackendCompletion(request_id, text, tuple(map(ord, text)), FinishReason.STOP)

@@ -1,8 +1,8 @@
-"""The versions in an engine's memory and the requests that run on them. Synchronous: everything here runs in the engine's thread.
+"""Schedules requests and version loads over an engine's slots. Synchronous: everything runs in the engine's thread.
 
-A request is stamped when it is admitted to the place of one version, and no admitted request lives across a load into its place. With several places a
-version is loaded, warmed up and checked in a spare one between the steps of the others, and serving it is a change of route. With one place the others
-wait: nothing is admitted until what is in flight has finished and the new version is in.
+A request is stamped with a version when it is admitted to that version's slot, and weights are loaded into a slot only while it has no requests.
+With several slots a version is loaded, warmed up and checked in a spare slot, between the steps of the others; then it becomes champion at once.
+With one slot no request is admitted until the running ones have finished and the new version is loaded.
 """
 
 from __future__ import annotations
@@ -21,25 +21,26 @@ from schemas.responses import ModelVersion
 from workers.serving.engines.backend import Backend, BackendCompletion
 from workers.serving.engines.chat import Template
 from workers.serving.engines.engine import GenerationFailed, GenerationResult, NotLoaded, SamplingParameters, SwapResult
-from workers.serving.engines.version_slots import WARM_UP, VersionCheckpoint, VersionLoad, VersionSlot, sampling_of, spare
+from workers.serving.engines.version_load import WARM_UP, VersionLoad, check_sampling
+from workers.serving.engines.version_slots import VersionCheckpoint, VersionSlot, VersionSlots
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: While users' requests run, a version that is being checked has a step after so many of theirs. At 70 % of capacity its first answer took up to 2.7 s with 3,
-#: and with 1 the others waited longer (`retouch bench swap`, 2026-11-21).
+#: While user requests run, a version that is being checked gets one step after this many of theirs. At 70 % of capacity its first answer took up to 2.7 s
+#: with 3; with 1 the user requests took longer (`retouch bench swap`, 2026-11-21).
 STEPS_PER_CHECK = 2
 
 
 @dataclass(frozen=True)
 class EngineLimits:
-    """`in_flight` requests run at once, over all versions; a load gives up when those in its way have not finished within `drain_s`."""
+    """`in_flight` requests run at once, over all versions. A load fails if the requests on its slot do not finish within `drain_s`."""
 
     max_model_len: int
     in_flight: int
     drain_s: float
-    versions: int = 1
+    versions: int = 1  # number of slots
 
 
 @dataclass(eq=False)
@@ -47,15 +48,15 @@ class Request:
     id: int
     token_ids: list[int]
     sampling: SamplingParameters
-    version: str | None  # None: whatever is champion at admission
+    version: str | None  # None: the champion at admission
     answer: Future[GenerationResult] = field(default_factory=Future)
-    slot: VersionSlot | None = None  # both set at admission
+    slot: VersionSlot | None = None  # set at admission, like `model`
     model: ModelVersion | None = None
 
 
 @dataclass(frozen=True)
 class SetChampion:
-    """Make a loaded version the champion."""
+    """Command: make a loaded version the champion."""
 
     version: str
     in_flight: int
@@ -63,68 +64,65 @@ class SetChampion:
 
 
 class Scheduler:
-    """Places for `limits.versions` versions. `open` makes them; other threads may read `champion`, `loaded` and `displaces` afterwards."""
+    """`start` creates the slots. Afterwards other threads may read `champion`, `loaded` and `next_evicted`."""
 
     def __init__(self, make_backend: Callable[[Path], Backend], template: Template, limits: EngineLimits) -> None:
         self._make_backend = make_backend
         self._template = template
         self._limits = limits
         self.ids = itertools.count()
-        self._wants = itertools.count(1)
         self.running: dict[int, Request] = {}
-        self._unanswered = 0  # admitted, neither answered nor given up by their callers; counted apart from `running`, which a bug could empty
-        self._slots: list[VersionSlot] = []
-        self._champion: VersionSlot
+        self._unanswered = 0  # admitted and neither answered nor cancelled; counted apart from `running`, so that a bug there shows as dropped requests
+        self._slots = VersionSlots()
         self.loading: VersionLoad | None = None
         self._rounds = 0
 
     @property
     def champion(self) -> ModelVersion:
-        held = self._champion.held
-        assert held is not None
-        return held.model
+        version = self._slots.champion.loaded
+        assert version is not None
+        return version.model
 
     @property
     def loaded(self) -> tuple[ModelVersion, ...]:
-        return tuple(held.model for slot in list(self._slots) if (held := slot.held))
+        return self._slots.loaded
 
     @property
-    def displaces(self) -> str | None:
-        held = spare(list(self._slots), self._champion).held
-        return held.model.version if held else None
+    def next_evicted(self) -> str | None:
+        version = self._slots.next_slot.loaded
+        return version.model.version if version else None
 
     @property
     def admits(self) -> bool:
-        """Whether there is room for a request now."""
-        return not (self.loading and self.loading.in_place) and len(self.running) < self._limits.in_flight
+        """Whether a request can be admitted now."""
+        return not (self.loading and self.loading.is_in_place) and len(self.running) < self._limits.in_flight
 
-    def open(self, first: VersionCheckpoint) -> None:
-        """Make every place now, so that the memory they take is known at the start and not when the first challenger comes.
+    def start(self, first: VersionCheckpoint) -> None:
+        """Creates all slots, so that too little memory shows at the start and not at the first challenger. Loads and checks `first`.
 
-        `first` is loaded and checked. Raises SwapFailed where it writes other tokens than registered, and whatever the backend does.
+        Raises SwapFailed if `first` fails its canary prompts, and what the backend raises.
         """
         for number in range(self._limits.versions):
-            slot = VersionSlot(self._make_backend(first.checkpoint))
-            self._slots.append(slot)
-            checking = VersionLoad(first if number == 0 else VersionCheckpoint(first.model, first.checkpoint), serve=False, in_flight=0, slot=slot)
-            self._check(checking)
-            while checking.checks:
+            slot = self._slots.add(self._make_backend(first.checkpoint))
+            version = first if number == 0 else VersionCheckpoint(first.model, first.checkpoint)
+            load = VersionLoad(version, as_champion=False, in_flight=0, slot=slot)
+            self._start_checks(load)
+            while load.checks:
                 for completion in slot.backend.step():
-                    checking.passed(completion)
-            if checking.failure:
-                raise checking.failed(checking.failure)
+                    load.finish_check(completion)
+            if load.failure:
+                raise load.error(load.failure)
             slot.running.clear()
-        self._champion = self._slots[0]
-        self._champion.held, self._champion.needed = first, next(self._wants)
+        self._slots.fill(self._slots.champion, first)
 
     def close(self) -> None:
         for slot in self._slots:
             slot.backend.close()
 
     def admit(self, request: Request) -> None:
-        """Start it and stamp it, or fail it."""
-        slot = self._slot_of(request.version)
-        if slot is None or slot.held is None:
+        """Starts the request and stamps it, or fails it."""
+        slot = self._slots.find(request.version)
+        if slot is None or slot.loaded is None:
             fail(request.answer, NotLoaded(f"version {request.version} is not loaded"))
             return
         try:
@@ -133,13 +131,13 @@ class Scheduler:
             log.warning("request refused", extra={"kind": type(error).__name__, "prompt_tokens": len(request.token_ids)})
             fail(request.answer, GenerationFailed(f"refused by the backend: {type(error).__name__}"))
             return
-        request.slot, request.model = slot, slot.held.model
+        request.slot, request.model = slot, slot.loaded.model
         slot.running.add(request.id)
         self.running[request.id] = request
         self._unanswered += 1
 
-    def give_up(self, request_id: int) -> None:
-        """Forget a request whose caller is gone."""
+    def abort(self, request_id: int) -> None:
+        """Drops a request that its caller cancelled."""
         request = self.running.pop(request_id, None)
         if request and request.slot:
             request.slot.backend.abort(request_id)
@@ -147,54 +145,45 @@ class Scheduler:
             self._unanswered -= 1
 
     def step(self) -> None:
-        """One step of every place that has work, then of the load that is under way. An error is final."""
+        """One step of every slot with work, then of the load in progress. An error is final."""
         self._rounds += 1
-        checking = self.loading.slot if self.loading and self.loading.is_loaded else None
+        checked = self.loading.slot if self.loading and self.loading.is_loaded else None
         for slot in [slot for slot in self._slots if slot.running]:
-            if slot is not checking or not self.running or self._rounds % STEPS_PER_CHECK == 0:
+            if slot is not checked or not self.running or self._rounds % STEPS_PER_CHECK == 0:
                 self._step(slot)
         if self.loading:
             self._advance(self.loading)
 
-    def serve(self, asked: SetChampion) -> None:
-        slot = self._slot_of(asked.version)
+    def set_champion(self, command: SetChampion) -> None:
+        slot = self._slots.find(command.version)
         if slot is None:
-            fail(asked.result, NotLoaded(f"version {asked.version} is not loaded"))
+            fail(command.result, NotLoaded(f"version {command.version} is not loaded"))
         else:
-            self._crown(slot)
-            settle(asked.result, SwapResult(asked.in_flight, self._dropped(), 0.0, 0.0))
+            self._slots.set_champion(slot)
+            settle(command.result, SwapResult(command.in_flight, self._dropped(), 0.0, 0.0))
 
-    def put(self, loading: VersionLoad) -> None:
-        """Begin a load: choose its place, to which nobody is admitted from now on. One at a time."""
+    def start_load(self, load: VersionLoad) -> None:
+        """Chooses the slot, which admits no requests from now on. One load at a time."""
         if self.loading:
-            fail(loading.result, RetryLater("another version is being loaded"))
+            fail(load.result, RetryLater("another version is being loaded"))
             return
-        same = self._slot_of(loading.wanted.model.version)
-        if same and same.held == loading.wanted:  # loaded and checked already
-            if loading.serve:
-                self._crown(same)
-            settle(loading.result, SwapResult(loading.in_flight, self._dropped(), 0.0, 0.0))
+        same = self._slots.find(load.version.model.version)
+        if same and same.loaded == load.version:  # loaded and checked already
+            if load.as_champion:
+                self._slots.set_champion(same)
+            settle(load.result, SwapResult(load.in_flight, self._dropped(), 0.0, 0.0))
             return
-        slot = same if same and same is not self._champion else spare(self._slots, self._champion)
-        if slot is self._champion and not loading.serve:  # its place is for who is to be champion
-            fail(loading.result, RetryLater("no place is left beside the champion's: the others broke, a restart makes them anew"))
+        champion = self._slots.champion
+        slot = same if same and same is not champion else self._slots.next_slot
+        if slot is champion and not load.as_champion:
+            fail(load.result, RetryLater("no slot is left beside the champion's: the others broke; a restart creates them again"))
             return
-        loading.slot = slot
-        if slot is self._champion:
-            loading.before = loading.slot.held
+        load.slot = slot
+        if slot is champion:
+            load.replaced = slot.loaded
         else:
-            loading.slot.held = None
-        self.loading = loading
-
-    def _slot_of(self, version: str | None) -> VersionSlot | None:
-        if version is None:
-            return self._champion
-        return next((slot for slot in self._slots if slot.held and slot.held.model.version == version), None)
-
-    def _crown(self, slot: VersionSlot) -> None:
-        """The one it takes over from was needed until now."""
-        self._champion.needed = next(self._wants)
-        self._champion, slot.needed = slot, next(self._wants)
+            slot.loaded = None
+        self.loading = load
 
     def _dropped(self) -> int:
         return self._unanswered - len(self.running)
@@ -203,19 +192,19 @@ class Scheduler:
         try:
             completions = slot.backend.step()
         except Exception:
-            if not (self.loading and self.loading.slot is slot and self.loading.is_loaded and not self.loading.in_place):
+            if not (self.loading and self.loading.slot is slot and self.loading.is_loaded and not self.loading.is_in_place):
                 raise
-            # Nobody's request is in there. What the place would do with the next version nobody knows, so it is given up.
-            log.exception("a version broke its place while it was checked", extra={"version": self.loading.wanted.model.version})
+            # The slot has no user requests, but its backend can no longer be trusted.
+            log.exception("a version broke its slot during its check", extra={"version": self.loading.version.model.version})
             self._slots.remove(slot)
             self.loading.failure = "generating failed"
             return
         for completion in completions:
-            self._answer(completion)
+            self._finish(completion)
 
-    def _answer(self, completion: BackendCompletion) -> None:
+    def _finish(self, completion: BackendCompletion) -> None:
         if self.loading and self.loading.slot and completion.request_id in self.loading.checks:
-            self.loading.passed(completion)
+            self.loading.finish_check(completion)
             self.loading.slot.running.discard(completion.request_id)
             return
         request = self.running.pop(completion.request_id, None)
@@ -226,57 +215,57 @@ class Scheduler:
         tokens = len(request.token_ids)
         settle(request.answer, GenerationResult(completion.text, tokens, len(completion.token_ids), completion.finish_reason, request.model))
 
-    def _advance(self, loading: VersionLoad) -> None:
-        assert loading.slot is not None
-        if not loading.is_loaded and loading.failure is None:
-            if loading.slot.running:
-                self._mind_the_time(loading, len(loading.slot.running))
+    def _advance(self, load: VersionLoad) -> None:
+        assert load.slot is not None
+        if not load.is_loaded and load.failure is None:
+            if load.slot.running:
+                self._check_drain_time(load, len(load.slot.running))
                 return
-            self._load(loading)
-        if loading.failure is not None:
-            self._take_back(loading, loading.slot, loading.failure)
-        elif not loading.checks:
+            self._load_weights(load)
+        if load.failure is not None:
+            self._undo(load, load.slot, load.failure)
+        elif not load.checks:
             self.loading = None
-            loading.slot.held, loading.slot.needed = loading.wanted, next(self._wants)
-            if loading.serve:
-                self._crown(loading.slot)
-            settle(loading.result, loading.done(self._dropped()))
+            self._slots.fill(load.slot, load.version)
+            if load.as_champion:
+                self._slots.set_champion(load.slot)
+            settle(load.result, load.swap_result(self._dropped()))
 
-    def _mind_the_time(self, loading: VersionLoad, in_flight: int) -> None:
-        if loading.waited_s > self._limits.drain_s:
-            self.loading = None  # the place stays empty, or the champion's
-            fail(loading.result, RetryLater(f"{in_flight} requests were still in flight after {loading.waited_s:.1f} s"))
+    def _check_drain_time(self, load: VersionLoad, in_flight: int) -> None:
+        if load.waited_s > self._limits.drain_s:
+            self.loading = None  # the slot stays empty, or keeps the champion
+            fail(load.result, RetryLater(f"{in_flight} requests were still in flight after {load.waited_s:.1f} s"))
 
-    def _load(self, loading: VersionLoad) -> None:
+    def _load_weights(self, load: VersionLoad) -> None:
         try:
-            loading.load()
-            self._check(loading)
+            load.load()
+            self._start_checks(load)
         except Exception as error:
-            log.exception("weights did not load", extra={"version": loading.wanted.model.version, "serving": self.champion.version})
-            loading.failure = f"loading failed: {type(error).__name__}: {error}"
+            log.exception("weights did not load", extra={"version": load.version.model.version, "serving": self.champion.version})
+            load.failure = f"loading failed: {type(error).__name__}: {error}"
 
-    def _check(self, loading: VersionLoad) -> None:
-        assert loading.slot is not None
-        for prompt in (WARM_UP, *loading.wanted.canary_prompts):
+    def _start_checks(self, load: VersionLoad) -> None:
+        assert load.slot is not None
+        for prompt in (WARM_UP, *load.version.canary_prompts):
             request_id = next(self.ids)
-            loading.slot.backend.admit(request_id, self._template.encode(prompt.prompt), sampling_of(prompt))
-            loading.slot.running.add(request_id)
-            loading.checks[request_id] = prompt
+            load.slot.backend.admit(request_id, self._template.encode(prompt.prompt), check_sampling(prompt))
+            load.slot.running.add(request_id)
+            load.checks[request_id] = prompt
 
-    def _take_back(self, loading: VersionLoad, slot: VersionSlot, reason: str) -> None:
-        """What is left of the checks goes; the champion's own place gets its old version back."""
+    def _undo(self, load: VersionLoad, slot: VersionSlot, reason: str) -> None:
+        """Aborts the remaining checks. The champion's own slot gets its previous version back."""
         if slot in self._slots:
-            for request_id in loading.checks:
+            for request_id in load.checks:
                 slot.backend.abort(request_id)
                 slot.running.discard(request_id)
         self.loading = None
-        if loading.before:
-            slot.backend.load(loading.before.checkpoint)  # an error here ends the engine: nobody knows what is in memory
-        fail(loading.result, loading.failed(reason))
+        if load.replaced:
+            slot.backend.load(load.replaced.checkpoint)  # an error here ends the engine: the weights in memory are unknown
+        fail(load.result, load.error(reason))
 
 
 def settle(future: Future[T], result: T) -> None:
-    with suppress(InvalidStateError):  # the caller is gone
+    with suppress(InvalidStateError):  # the caller cancelled it
         future.set_result(result)
 
 

@@ -1,7 +1,7 @@
-"""The engine around its backends: one thread owns the models and everything that runs on them (`workers.serving.engines.scheduler`).
+"""The Engine over any backend: one thread owns the models and everything that runs on them (`workers.serving.engines.scheduler`).
 
-Requests reach the thread through a queue and are answered through futures. During a swap in place later requests wait in it; their number is bounded by the
-callers, the time by the longest answer.
+Requests reach the thread through a queue and are answered through futures. During a swap in place later requests wait in the queue. Callers limit
+their number, the longest answer limits the time.
 """
 
 from __future__ import annotations
@@ -25,15 +25,16 @@ from workers.serving.engines.backend import Backend
 from workers.serving.engines.chat import Template
 from workers.serving.engines.engine import EngineDied, GenerationFailed, GenerationResult, SamplingParameters, StartStopped, SwapFailed, SwapResult
 from workers.serving.engines.scheduler import EngineLimits, Request, Scheduler, SetChampion, fail
-from workers.serving.engines.version_slots import VersionCheckpoint, VersionLoad
+from workers.serving.engines.version_load import VersionLoad
+from workers.serving.engines.version_slots import VersionCheckpoint
 
 log = logging.getLogger(__name__)
 
-#: Says what keeps a checkpoint from being served.
+#: Returns the reasons why a checkpoint cannot be served; none if it can.
 Misfits = Callable[[Path], Sequence[str]]
 
-#: How often a start that waits for its model looks whether it should stop.
-LOOK_S = 0.2
+#: How often a start that waits for its model checks for a stop.
+STOP_CHECK_S = 0.2
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,13 @@ class _Close:
 _Item = Request | _Abort | SetChampion | VersionLoad | _Close
 
 
-def fitting(first: Path) -> Misfits:
-    """In an engine that was started with `first`, whose files may go afterwards."""
+def differences_from(first: Path) -> Misfits:
+    """Compares with `first`, whose files may be removed afterwards."""
     return partial(differences, traits(first))
 
 
 class ServingEngine:
-    """An Engine (workers.serving.engines.engine) over any backend. `start` blocks until the first version is loaded and checked, and all places are made.
-
-    `make_misfits` is called once, with the first version's checkpoint.
-    """
+    """`make_misfits` is called once, with the first version's checkpoint."""
 
     _misfits: Misfits  # set before the start is over
 
@@ -67,15 +65,15 @@ class ServingEngine:
         template: Template,
         first: VersionCheckpoint,
         limits: EngineLimits,
-        make_misfits: Callable[[Path], Misfits] = fitting,
+        make_misfits: Callable[[Path], Misfits] = differences_from,
     ) -> None:
         self._template = template
         self._first, self._limits, self._make_misfits = first, limits, make_misfits
-        self._room = Scheduler(make_backend, template, limits)
+        self._scheduler = Scheduler(make_backend, template, limits)
         self._inbox: queue.SimpleQueue[_Item] = queue.SimpleQueue()
         self._waiting: deque[Request] = deque()
         self._closing = False
-        self._ended: RetouchError | None = None  # why nothing will be answered any more
+        self._ended: RetouchError | None = None  # why requests are no longer answered
         self._started: Future[None] = Future()
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
 
@@ -87,29 +85,29 @@ class ServingEngine:
         first: VersionCheckpoint,
         limits: EngineLimits,
         stop: threading.Event | None = None,
-        make_misfits: Callable[[Path], Misfits] = fitting,
+        make_misfits: Callable[[Path], Misfits] = differences_from,
     ) -> ServingEngine:
-        """Load and check `first`. Raises EngineDied with the cause when that fails, StartStopped when `stop` is set first."""
+        """Creates all slots, loads and checks `first`. Blocks. Raises EngineDied with the cause if that fails, StartStopped if `stop` is set first."""
         engine = cls(make_backend, template, first, limits, make_misfits)
         engine._thread.start()
-        while not wait([engine._started], timeout=LOOK_S).done:
+        while not wait([engine._started], timeout=STOP_CHECK_S).done:
             if stop and stop.is_set():
                 engine._post(_Close())
-                raise StartStopped(f"told to stop while {first.checkpoint} was loading")
+                raise StartStopped(f"stopped while {first.checkpoint} was loading")
         engine._started.result()
         return engine
 
     @property
     def champion(self) -> ModelVersion:
-        return self._room.champion
+        return self._scheduler.champion
 
     @property
     def loaded(self) -> tuple[ModelVersion, ...]:
-        return self._room.loaded
+        return self._scheduler.loaded
 
     @property
-    def displaces(self) -> str | None:
-        return self._room.displaces
+    def next_evicted(self) -> str | None:
+        return self._scheduler.next_evicted
 
     def count_tokens(self, prompt: str) -> int:
         return len(self._template.encode(prompt))
@@ -118,7 +116,7 @@ class ServingEngine:
         token_ids = self._template.encode(prompt)
         if len(token_ids) + sampling.max_new_tokens > self._limits.max_model_len:
             raise GenerationFailed(f"{len(token_ids)} prompt tokens and {sampling.max_new_tokens} new ones exceed {self._limits.max_model_len}")
-        request = Request(next(self._room.ids), token_ids, sampling, version)
+        request = Request(next(self._scheduler.ids), token_ids, sampling, version)
         self._post(request)
         try:
             return await asyncio.wrap_future(request.answer)
@@ -128,31 +126,31 @@ class ServingEngine:
 
     async def load(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> SwapResult:
         if self._limits.versions == 1:
-            raise SwapFailed(f"version {model.version}: there is room for one version only; set reflection.versions to 2 or more")
-        return await self._put(VersionCheckpoint(model, checkpoint, tuple(canary_prompts)), serve=False)
+            raise SwapFailed(f"version {model.version}: the engine has only one version slot; set reflection.versions to 2 or more")
+        return await self._load(VersionCheckpoint(model, checkpoint, tuple(canary_prompts)), as_champion=False)
 
     async def swap(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> SwapResult:
-        return await self._put(VersionCheckpoint(model, checkpoint, tuple(canary_prompts)), serve=True)
+        return await self._load(VersionCheckpoint(model, checkpoint, tuple(canary_prompts)), as_champion=True)
 
-    async def serve(self, version: str) -> SwapResult:
-        asked = SetChampion(version, in_flight=len(self._room.running))
-        self._post(asked)
-        return await asyncio.wrap_future(asked.result)
+    async def set_champion(self, version: str) -> SwapResult:
+        command = SetChampion(version, in_flight=len(self._scheduler.running))
+        self._post(command)
+        return await asyncio.wrap_future(command.result)
 
     async def close(self) -> None:
         self._post(_Close())
         await asyncio.to_thread(self._thread.join, self._limits.drain_s)
 
-    async def _put(self, wanted: VersionCheckpoint, *, serve: bool) -> SwapResult:
-        await asyncio.to_thread(self._check, wanted.checkpoint)
-        loading = VersionLoad(wanted, serve, in_flight=len(self._room.running))
-        self._post(loading)
-        return await asyncio.wrap_future(loading.result)
+    async def _load(self, version: VersionCheckpoint, *, as_champion: bool) -> SwapResult:
+        await asyncio.to_thread(self._check_fit, version.checkpoint)
+        load = VersionLoad(version, as_champion, in_flight=len(self._scheduler.running))
+        self._post(load)
+        return await asyncio.wrap_future(load.result)
 
-    def _check(self, checkpoint: Path) -> None:
+    def _check_fit(self, checkpoint: Path) -> None:
         try:
-            if found := self._misfits(checkpoint):
-                raise BadCheckpoint(f"{checkpoint}: cannot be served in place of {self._first.checkpoint}: {'; '.join(found)}")
+            if misfits := self._misfits(checkpoint):
+                raise BadCheckpoint(f"{checkpoint}: cannot be served in place of {self._first.checkpoint}: {'; '.join(misfits)}")
         except (BadCheckpoint, OSError) as error:
             if checkpoint.is_dir():
                 raise
@@ -161,49 +159,49 @@ class ServingEngine:
     def _post(self, item: _Item) -> None:
         self._inbox.put(item)
         if self._ended:
-            self._fail_everything(self._ended)
+            self._fail_all(self._ended)
 
-    # Everything below runs in the engine's thread, but for `_fail_everything`, which any thread may repeat once that one has ended.
+    # Everything below runs in the engine's thread. Any thread may call `_fail_all` again after that thread has ended.
 
     def _run(self) -> None:
         try:
             self._misfits = self._make_misfits(self._first.checkpoint)
-            self._room.open(self._first)
+            self._scheduler.start(self._first)
         except Exception as error:
             self._end(EngineDied(f"the engine did not start from {self._first.checkpoint}: {type(error).__name__}: {error}"), error)
-            self._room.close()
+            self._scheduler.close()
             return
         self._started.set_result(None)
         try:
-            self._work()
-            self._room.close()
+            self._serve()
+            self._scheduler.close()
         except Exception as error:
-            log.exception("engine died", extra={"in_flight": len(self._room.running), "waiting": len(self._waiting)})
+            log.exception("engine died", extra={"in_flight": len(self._scheduler.running), "waiting": len(self._waiting)})
             self._end(EngineDied(f"the engine died: {type(error).__name__}"), error)
         else:
             self._end(GenerationFailed("the engine is closed"))
 
     def _end(self, reason: RetouchError, cause: Exception | None = None) -> None:
         reason.__cause__ = cause
-        self._ended = reason  # before the last look into the inbox: whoever posts later sees it
-        self._fail_everything(reason)
+        self._ended = reason  # set before the inbox is emptied, so that no later post is missed
+        self._fail_all(reason)
         fail(self._started, reason)
 
-    def _work(self) -> None:
+    def _serve(self) -> None:
         while not self._closing:
             self._receive()
             self._admit()
-            self._room.step()
+            self._scheduler.step()
 
     def _admit(self) -> None:
-        while self._waiting and self._room.admits:
+        while self._waiting and self._scheduler.admits:
             request = self._waiting.popleft()
             if not request.answer.cancelled():
-                self._room.admit(request)
+                self._scheduler.admit(request)
 
     def _receive(self) -> None:
-        """Take everything that was posted; blocks only when there is nothing else to do."""
-        idle = not (self._room.running or self._waiting or self._room.loading)
+        """Takes everything from the inbox. Blocks only if there is nothing else to do."""
+        idle = not (self._scheduler.running or self._waiting or self._scheduler.loading)
         while not self._inbox.empty() or idle:
             item = self._inbox.get()
             idle = False
@@ -211,21 +209,21 @@ class ServingEngine:
                 case Request():
                     self._waiting.append(item)
                 case _Abort():
-                    self._room.give_up(item.request_id)
+                    self._scheduler.abort(item.request_id)
                 case SetChampion():
-                    self._admit()  # who came before is answered as things were
-                    self._room.serve(item)
+                    self._admit()  # earlier requests go to the previous champion
+                    self._scheduler.set_champion(item)
                 case VersionLoad():
                     self._admit()
-                    self._room.put(item)
+                    self._scheduler.start_load(item)
                 case _Close():
                     self._closing = True
 
-    def _fail_everything(self, error: Exception) -> None:
-        for request in [*self._waiting, *self._room.running.values()]:
+    def _fail_all(self, error: Exception) -> None:
+        for request in [*self._waiting, *self._scheduler.running.values()]:
             fail(request.answer, error)
-        if self._room.loading:
-            fail(self._room.loading.result, error)
+        if self._scheduler.loading:
+            fail(self._scheduler.loading.result, error)
         while True:
             try:
                 item = self._inbox.get_nowait()

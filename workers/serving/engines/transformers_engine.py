@@ -1,6 +1,7 @@
-"""Plain transformers below the engine: what is waiting forms one left-padded batch, which runs to its end.
+"""A backend on plain transformers: the waiting requests form one left-padded batch, which runs to its end.
 
-Starts at once and equals vLLM for single requests; at 64 concurrent ones vLLM answers about 2.8 times as many (docs/decisions/0002-what-was-measured.md).
+It starts at once and is as fast as vLLM for single requests. At 64 concurrent ones vLLM answers about 2.8 times as many
+(docs/decisions/0002-what-was-measured.md).
 """
 
 from __future__ import annotations
@@ -22,8 +23,6 @@ class TransformersOptions:
 
 
 class TransformersBackend:
-    """A Backend (workers.serving.engines.backend)."""
-
     def __init__(self, checkpoint: Path, options: TransformersOptions) -> None:
         import torch
 
@@ -41,10 +40,10 @@ class TransformersBackend:
         self._admitted.pop(request_id, None)
 
     def step(self) -> Sequence[BackendCompletion]:
-        """One batch of requests that are sampled alike, oldest first."""
+        """One batch of requests with equal sampling parameters, oldest first."""
         sampling = next(iter(self._admitted.values()))[1]
-        alike = [request_id for request_id, (_, wanted) in self._admitted.items() if wanted == sampling]
-        batch = {request_id: self._admitted.pop(request_id)[0] for request_id in alike[: self._options.max_batch]}
+        equal = [request_id for request_id, (_, parameters) in self._admitted.items() if parameters == sampling]
+        batch = {request_id: self._admitted.pop(request_id)[0] for request_id in equal[: self._options.max_batch]}
         rows = self._generate(list(batch.values()), sampling)
         return [self._completion(request_id, row, sampling) for request_id, row in zip(batch, rows, strict=True)]
 
@@ -71,7 +70,7 @@ class TransformersBackend:
         del self._model
 
     def _generate(self, prompts: list[list[int]], sampling: SamplingParameters) -> list[list[int]]:
-        """The new token ids of each prompt, padding included."""
+        """The generated token ids of each prompt, with padding."""
         import torch
         from transformers import GenerationConfig
 
@@ -99,7 +98,7 @@ class TransformersBackend:
         return sorted({token_id for token_id in [*ids, self._tokenizer.eos_token_id] if token_id is not None})
 
     def _completion(self, request_id: int, row: list[int], sampling: SamplingParameters) -> BackendCompletion:
-        ends = [place for place, token_id in enumerate(row) if token_id in self._end_ids()]
+        ends = [index for index, token_id in enumerate(row) if token_id in self._end_ids()]
         row = row[: ends[0] + 1] if ends else row
         text = self._tokenizer.decode(row[: ends[0]] if ends else row, skip_special_tokens=True)
         stops = [text.index(stop) + len(stop) for stop in sampling.stop if stop in text]

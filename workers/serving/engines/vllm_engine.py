@@ -1,7 +1,7 @@
-"""vLLM below the engine: its synchronous LLMEngine, stepped by the engine's own thread in this process.
+"""A backend on vLLM: its synchronous LLMEngine, in this process, stepped by the engine's thread.
 
-In one process it starts in 3 to 8 s instead of 45, in far less memory, and our thread alone decides when a step happens, so a swap needs
-no pause protocol. Its batching, paged cache and CPU or GPU kernels are the same.
+In this process it starts in 3 to 8 s instead of 45 and takes far less memory. Our thread alone decides when a step happens, so a swap needs
+no pause protocol. Batching, paged cache and kernels are the same.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from workers.serving.engines.engine import FinishReason, SamplingParameters
 
 #: vLLM touches all of its cache at start, so this is resident memory.
 CPU_KV_CACHE_BYTES = 1 << 30
-#: Of a GPU, for all versions together.
+#: Share of a GPU's memory, for all versions together.
 GPU_MEMORY_SHARE = 0.9
-#: vLLM hands out the cache in blocks; on CPU they hold 128 tokens.
+#: vLLM allocates the cache in blocks of 128 tokens on CPU.
 BLOCK_TOKENS = 128
 
 
@@ -29,13 +29,13 @@ class VllmOptions:
     max_model_len: int
     max_num_seqs: int
     threads: int
-    engines: int = 1  # that share a GPU
-    adapters: int = 0  # versions held as adapters over the one model (workers.serving.engines.lora); 0: none
+    engines: int = 1  # number of engines that share the GPU
+    adapters: int = 0  # number of adapters over the one model (workers.serving.engines.lora)
     adapter_rank: int = 64
 
 
 class VllmBackend:
-    """A Backend (workers.serving.engines.backend). Import and load take 20 to 40 s together; another one beside it 0.3 s, and a cache of its own."""
+    """Import and load take 20 to 40 s. A second one in the process takes 0.3 s and has its own cache."""
 
     def __init__(self, checkpoint: Path, options: VllmOptions) -> None:
         import torch
@@ -43,10 +43,10 @@ class VllmBackend:
         from vllm.model_executor.layers import rotary_embedding
         from vllm.v1.engine.llm_engine import LLMEngine
 
-        logging.getLogger("vllm").setLevel(logging.ERROR)  # its warnings are advice about hardware we did not ask for
+        logging.getLogger("vllm").setLevel(logging.ERROR)  # its warnings are advice about hardware
         on_gpu = torch.cuda.is_available()
         if not on_gpu:
-            torch.set_num_threads(options.threads)  # for this thread; vLLM itself binds threads only in worker processes
+            torch.set_num_threads(options.threads)  # for this thread; vLLM binds threads only in worker processes
         arguments = EngineArgs(
             model=str(checkpoint),
             dtype="auto" if on_gpu else "float32",
@@ -55,7 +55,7 @@ class VllmBackend:
             enforce_eager=not on_gpu,
             trust_remote_code=False,
             load_format="safetensors",
-            generation_config="vllm",  # sampling comes from the request, never from the checkpoint
+            generation_config="vllm",  # sampling parameters come from the request, never from the checkpoint
             disable_log_stats=True,
             use_tqdm_on_load=False,
             gpu_memory_utilization=GPU_MEMORY_SHARE / options.engines,
@@ -63,11 +63,11 @@ class VllmBackend:
             seed=0,  # of the engine, not of requests
             **_adapter_arguments(options),
         )
-        # vLLM 0.31 shares rotary embeddings among all models of a process. A load that fails half way leaves them without data, and would take the
-        # engine beside it along (2026-11-21).
+        # vLLM 0.31 shares rotary embeddings among all models of a process. A failed load leaves them without data, which breaks the other
+        # engines (2026-11-21).
         rotary_embedding._ROPE_DICT.clear()
         self._engine: Any = LLMEngine.from_engine_args(arguments)
-        self._names: dict[int, str] = {}  # our request id -> vLLM's
+        self._names: dict[int, str] = {}  # vLLM's request id by ours
 
     def admit(self, request_id: int, token_ids: list[int], sampling: SamplingParameters, adapter: Any = None) -> None:
         from vllm import SamplingParams
@@ -94,12 +94,12 @@ class VllmBackend:
     def load(self, checkpoint: Path) -> None:
         self._engine.collective_rpc("reload_weights", kwargs={"weights_path": str(checkpoint)})
         self._engine.apply_model(_repack_tied_head)
-        # False means that blocks of the old weights are still in use: later answers would be built on them.
+        # False: blocks of the old weights are still in use, and later answers would reuse them.
         if not self._engine.reset_prefix_cache():
             raise RuntimeError("vLLM did not clear its prefix cache")
 
     def add_adapter(self, name: str, number: int, folder: Path) -> Any:
-        """What `admit` takes for a request of this adapter. `number` must be new."""
+        """The `adapter` argument of `admit`. `number` must be new."""
         from vllm.lora.request import LoRARequest
 
         adapter = LoRARequest(name, number, str(folder))
@@ -111,7 +111,7 @@ class VllmBackend:
         self._engine.remove_lora(adapter.lora_int_id)
 
     def close(self) -> None:
-        """May be called again."""
+        """May be called twice."""
         if self._engine is not None:
             self._engine.engine_core.shutdown()
         self._engine = None
@@ -127,15 +127,15 @@ class VllmBackend:
 def _adapter_arguments(options: VllmOptions) -> dict[str, Any]:
     if not options.adapters:
         return {}
-    # One more than are held: the next one is loaded before the one it replaces goes.
+    # One more than there are slots: a new adapter is loaded before the old one is removed.
     return {"enable_lora": True, "max_loras": options.adapters + 1, "max_cpu_loras": options.adapters + 1, "max_lora_rank": options.adapter_rank}
 
 
 def _repack_tied_head(model: Any) -> None:
-    """Without this a tied head keeps scoring tokens with the old weights, and every answer is made by two versions.
+    """Packs the weights of a tied output head again after a reload. Otherwise two versions make every answer.
 
-    vLLM 0.31 on CPU packs a layer's weight into a copy when it is loaded. A reload finds no tensor of a tied head's own in the checkpoint
-    ("ParallelLMHead: Failed to load weights"), so the embedding below it changes and the head's packed copy does not (2026-11-21).
+    vLLM 0.31 on CPU packs a layer's weights into a copy when it loads them. The checkpoint has no own tensor for a tied head
+    ("ParallelLMHead: Failed to load weights"), so a reload changes the embedding and not the head's packed copy (2026-11-21).
     """
     head = getattr(model, "lm_head", None)
     if head is not None and head.weight is model.model.embed_tokens.weight:
@@ -143,7 +143,7 @@ def _repack_tied_head(model: Any) -> None:
 
 
 def _kv_cache_bytes(checkpoint: Path, options: VllmOptions) -> int:
-    """Room for every request at full length, at most CPU_KV_CACHE_BYTES but always for one. float32, keys and values."""
+    """Enough for all requests at full length, at most CPU_KV_CACHE_BYTES, but always enough for one. Keys and values, float32."""
     config = json.loads((checkpoint / "config.json").read_text())
     head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     heads = config.get("num_key_value_heads") or config["num_attention_heads"]

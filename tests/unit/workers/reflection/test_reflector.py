@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid5
 
@@ -26,7 +25,7 @@ from workers.reflection.shadow_queue import ShadowRequest
 from workers.runtime.clock import ManualClock
 from workers.runtime.handler import DegradeReason, Incoming
 from workers.serving.engines.engine import EngineDied, FinishReason, GenerationFailed, GenerationResult, NotLoaded, SamplingParameters
-from workers.serving.routes import Routes
+from workers.serving.routes import ChallengerRoute, Routes
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 MODEL = ModelVersion(name="m", version="3", digest="d")
@@ -233,7 +232,13 @@ def test_only_options_count_as_answers_where_there_are_options(options: tuple[st
 
 OTHER = ModelVersion(name="m", version="4", digest="e")
 EXPERIMENT = derive("experiment", "4")
-CANARY = Routes(MODEL, OTHER, VersionState.CANARY, EXPERIMENT, 0.3)
+
+
+def routes_in(stage: VersionState, share: float = 0.3) -> Routes:
+    return Routes(MODEL, ChallengerRoute(OTHER, stage, EXPERIMENT, share))
+
+
+CANARY = routes_in(VersionState.CANARY)
 
 
 def asked_by(user: str) -> Context:
@@ -249,7 +254,7 @@ def user_in(arm: Arm) -> str:
 @pytest.mark.parametrize(("arm", "version"), [(Arm.CANARY, "4"), (Arm.BASELINE, "3"), (Arm.CHAMPION, "3")])
 @pytest.mark.parametrize("stage", [VersionState.CANARY, VersionState.APPROVAL])
 async def test_in_a_canary_each_user_is_answered_by_the_version_of_his_arm(arm: Arm, version: str, stage: VersionState) -> None:
-    made = await reflector(ReflectionSettings(), AnsweringEngine(loaded=(MODEL, OTHER)), routes=replace(CANARY, stage=stage)).respond(asked_by(user_in(arm)))
+    made = await reflector(ReflectionSettings(), AnsweringEngine(loaded=(MODEL, OTHER)), routes=routes_in(stage)).respond(asked_by(user_in(arm)))
     assert made.provenance.assignment == Assignment(experiment=EXPERIMENT, arm=arm, version=version)
     assert made.provenance.model and made.provenance.model.version == version
 
@@ -290,7 +295,7 @@ async def test_an_answer_by_a_champion_that_came_meanwhile_counts_in_no_experime
 
 async def test_questions_of_the_shadow_are_handed_on_behind_their_answer() -> None:
     found: list[ShadowRequest] = []
-    routes = replace(CANARY, stage=VersionState.SHADOW)
+    routes = routes_in(VersionState.SHADOW)
     engine = AnsweringEngine(loaded=(MODEL, OTHER))
     made = Reflector(ReflectionSettings(), engine, lambda: routes, ManualClock(NOW), found.append)
     asked = [asked_by(str(number)) for number in range(40)]
@@ -301,7 +306,7 @@ async def test_questions_of_the_shadow_are_handed_on_behind_their_answer() -> No
     wanted = [one for one in asked if is_shadowed(EXPERIMENT, 0.3, one.draft.query.query_id)]
     assert 0 < len(wanted) < len(asked)
     assert [unseen.context for unseen in found] == wanted
-    shadow = await made.unseen(found[0])
+    shadow = await made.shadow_answer(found[0])
     assert shadow and (shadow.model, shadow.assignment.arm, shadow.answer) == (OTHER, Arm.SHADOW, "comedy")
     assert shadow.shadow_id == derive("shadow", EXPERIMENT, shadow.query_id)
     assert engine.prompts[-1] in engine.prompts[:-1], "it is asked what the champion was"
@@ -309,11 +314,11 @@ async def test_questions_of_the_shadow_are_handed_on_behind_their_answer() -> No
 
 async def test_a_question_that_no_model_is_asked_has_no_unseen_answer() -> None:
     found: list[ShadowRequest] = []
-    routes = Routes(MODEL, OTHER, VersionState.SHADOW, EXPERIMENT, 1.0)
+    routes = routes_in(VersionState.SHADOW, share=1.0)
     await Reflector(ReflectionSettings(), AnsweringEngine(), lambda: routes, ManualClock(NOW), found.append)(incoming(context(items=0)))
     assert not found
 
 
 async def test_a_challenger_that_has_gone_says_nothing() -> None:
     unseen = ShadowRequest(context(), (item(0),), Assignment(experiment=EXPERIMENT, arm=Arm.SHADOW, version="4"))
-    assert await reflector(ReflectionSettings(), AnsweringEngine()).unseen(unseen) is None
+    assert await reflector(ReflectionSettings(), AnsweringEngine()).shadow_answer(unseen) is None

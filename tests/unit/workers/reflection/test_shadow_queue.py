@@ -53,7 +53,7 @@ class Site:
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
-        task = asyncio.create_task(self.shadowing.work())
+        task = asyncio.create_task(self.shadowing.run())
         await settle()
         yield
         task.cancel()
@@ -74,9 +74,9 @@ class Site:
 async def test_a_few_are_made_at_once_and_said_on_their_topic() -> None:
     site = Site()
     for number in range(10):
-        site.shadowing.offer(unseen(str(number)))
+        site.shadowing.submit(unseen(str(number)))
     async with site.working():
-        assert site.asked == shadow_queue.AT_ONCE
+        assert site.asked == shadow_queue.MAX_RUNNING
         site.release.set()
         await settle()
     assert (site.asked, {topic for topic, _ in site.said.messages}, site.counted(ShadowOutcome.SENT)) == (10, {"shadows"}, 10)
@@ -86,7 +86,7 @@ async def test_nothing_begins_while_many_users_wait_and_what_waits_too_long_is_d
     site = Site()
     site.users = 5  # of eight places
     site.release.set()
-    site.shadowing.offer(unseen())
+    site.shadowing.submit(unseen())
     async with site.working():
         await site.clock.advance(1)
         assert site.asked == 0
@@ -94,34 +94,34 @@ async def test_nothing_begins_while_many_users_wait_and_what_waits_too_long_is_d
         await site.clock.advance(1)
         assert site.asked == 1
         site.users = 5
-        site.shadowing.offer(unseen())
+        site.shadowing.submit(unseen())
         await settle()
-        await site.clock.advance(shadow_queue.PATIENCE_S + 1)
+        await site.clock.advance(shadow_queue.MAX_WAIT_S + 1)
     assert (site.asked, site.counted(ShadowOutcome.DROPPED)) == (1, 1)
 
 
 async def test_what_does_not_fit_the_queue_is_dropped_and_counted() -> None:
     site = Site()
-    for _ in range(shadow_queue.WAITING + 3):
-        site.shadowing.offer(unseen())
+    for _ in range(shadow_queue.MAX_WAITING + 3):
+        site.shadowing.submit(unseen())
     assert site.counted(ShadowOutcome.DROPPED) == 3
 
 
 async def test_one_that_fails_is_logged_and_the_next_is_made(caplog: pytest.LogCaptureFixture) -> None:
     site = Site(TimeoutError())
     site.release.set()
-    site.shadowing.offer(unseen())
+    site.shadowing.submit(unseen())
     async with site.working():
         site.error = None
-        site.shadowing.offer(unseen())
+        site.shadowing.submit(unseen())
         await settle()
     assert (site.counted(ShadowOutcome.FAILED), site.counted(ShadowOutcome.SENT)) == (1, 1)
-    assert [record.message for record in caplog.records] == ["no unseen answer"]
+    assert [record.message for record in caplog.records] == ["no shadow answer"]
 
 
 async def test_a_dead_engine_ends_the_work() -> None:
     site = Site(EngineDied("gone"))
     site.release.set()
-    site.shadowing.offer(unseen())
+    site.shadowing.submit(unseen())
     with pytest.raises(EngineDied):
-        await asyncio.wait_for(site.shadowing.work(), 5)
+        await asyncio.wait_for(site.shadowing.run(), 5)

@@ -6,7 +6,7 @@ from schemas.responses import ModelVersion
 from schemas.serving import ServingReport
 from tests.unit.workers.reflection.test_shadow_queue import Said
 from workers.runtime.clock import ManualClock, settle
-from workers.serving.serving_reporter import EVERY_S, LOOK_S, ServingReporter
+from workers.serving.serving_reporter import CHECK_EVERY_S, REPORT_EVERY_S, ServingReporter
 
 ONE, TWO = (ModelVersion(name="m", version=version, digest="d") for version in "12")
 
@@ -14,13 +14,13 @@ ONE, TWO = (ModelVersion(name="m", version=version, digest="d") for version in "
 async def test_a_report_goes_out_when_something_has_changed_and_every_few_seconds() -> None:
     clock, said, champion = ManualClock(), Said(), [ONE]
     reporting = ServingReporter(lambda: ServingReport(worker="w", at=clock.now(), champion=champion[0]), said, clock)
-    task = asyncio.create_task(reporting.work())
+    task = asyncio.create_task(reporting.run())
     await settle()
-    await clock.advance(EVERY_S - LOOK_S)
+    await clock.advance(REPORT_EVERY_S - CHECK_EVERY_S)
     assert len(said.messages) == 1
     champion[0] = TWO
-    await clock.advance(LOOK_S)
-    await clock.advance(EVERY_S + LOOK_S)
+    await clock.advance(CHECK_EVERY_S)
+    await clock.advance(REPORT_EVERY_S + CHECK_EVERY_S)
     task.cancel()
     reports = [message for topic, message in said.messages if topic == "serving" and isinstance(message, ServingReport)]
     assert [report.champion for report in reports] == [ONE, TWO, TWO]

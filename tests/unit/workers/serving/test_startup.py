@@ -12,7 +12,7 @@ from infra.telemetry.metrics import REFLECTION_REFUSED
 from schemas.promotion import Transition, VersionState
 from tests.support.table_registry import NOW, TableRegistry, registered, step
 from workers.serving.engines.engine import StartStopped
-from workers.serving.startup import _prompts, champions_before, first_champion, start
+from workers.serving.startup import canary_prompts_of, earlier_champions, start_on_champion, wait_for_champion
 
 
 @pytest.fixture
@@ -25,20 +25,20 @@ def crowned(day: int, replaces: str | None = None, *, rolls_back: bool = False) 
 
 
 def test_a_worker_waits_for_the_first_champion_but_not_for_ever(settings: Settings) -> None:
-    assert first_champion(settings, TableRegistry("4"), threading.Event()).version == "4"
+    assert wait_for_champion(settings, TableRegistry("4"), threading.Event()).version == "4"
     with pytest.raises(CannotContinue, match=r"no champion for 0\.05 s"):
-        first_champion(settings, TableRegistry(None), threading.Event(), within_s=0.05)
+        wait_for_champion(settings, TableRegistry(None), threading.Event(), within_s=0.05)
     stop = threading.Event()
     stop.set()
     with pytest.raises(StartStopped):
-        first_champion(settings, TableRegistry(None), stop)
+        wait_for_champion(settings, TableRegistry(None), stop)
 
 
 def test_a_download_is_waited_for_but_not_for_ever(settings: Settings) -> None:
     registry = TableRegistry("1")
     registry.trouble = RetryLater("no answer")
     with pytest.raises(CannotContinue, match=r"version 1 could not be fetched for 0\.05 s: no answer"):
-        start(settings, registry, threading.Event(), within_s=0.05)
+        start_on_champion(settings, registry, threading.Event(), within_s=0.05)
     assert registry.fetched == ["1"] * 5
 
 
@@ -51,8 +51,8 @@ def test_a_champion_that_cannot_be_fetched_leaves_its_place_to_the_one_before_an
     registry, refused = Unmounted("3"), REFLECTION_REFUSED.values()
     registry.logs = {"1": [crowned(1)], "2": [crowned(2, "1")], "3": [crowned(3, "2")]}
     registry.unsound = {"1"}
-    with pytest.raises(CannotContinue, match=r"neither the champion, version 3, nor one before it"):
-        start(settings, registry, threading.Event(), within_s=0.05)
+    with pytest.raises(CannotContinue, match=r"neither the champion, version 3, nor an earlier one"):
+        start_on_champion(settings, registry, threading.Event(), within_s=0.05)
     assert registry.fetched == ["3"] * 5 + ["2", "1"]
     assert REFLECTION_REFUSED.values() == refused
 
@@ -66,15 +66,15 @@ def test_the_last_champion_before_that_was_not_given_up_is_served_instead() -> N
         registered("5", crowned(4, "3", rolls_back=True)),
         registered("6", crowned(5, "5")),
     ]
-    assert [version.version for version in champions_before(versions[-1], versions)] == ["5", "2", "1"]
+    assert [version.version for version in earlier_champions(versions[-1], versions)] == ["5", "2", "1"]
 
 
 def test_where_nothing_can_be_served_the_error_says_so(settings: Settings, caplog: pytest.LogCaptureFixture) -> None:
     registry = TableRegistry("2")
     registry.logs = {"1": [crowned(1)], "2": [crowned(2, "1")]}
     registry.unsound = {"1", "2"}
-    with pytest.raises(CannotContinue, match=r"neither the champion, version 2, nor one before it can be served: .*1/config\.json: missing"):
-        start(settings, registry, threading.Event(), within_s=0.05)
+    with pytest.raises(CannotContinue, match=r"neither the champion, version 2, nor an earlier one can be served: .*1/config\.json: missing"):
+        start_on_champion(settings, registry, threading.Event(), within_s=0.05)
     assert registry.fetched == ["2", "1"]
     assert len(caplog.records) == 2
 
@@ -83,7 +83,7 @@ def test_a_log_that_cannot_be_read_keeps_no_worker_from_starting_on_another_vers
     registry = TableRegistry("2")
     registry.logs = {"1": [crowned(1)], "2": [], "3": []}
     registry.unreadable, registry.unsound = {"2", "3"}, {"1", "2"}
-    with pytest.raises(CannotContinue, match="neither the champion, version 2, nor one before it"):
-        start(settings, registry, threading.Event(), within_s=0.05)
+    with pytest.raises(CannotContinue, match="neither the champion, version 2, nor an earlier one"):
+        start_on_champion(settings, registry, threading.Event(), within_s=0.05)
     assert registry.fetched == ["2", "1"]
-    assert _prompts(registry.get("2")) == () and "its tag promotion.0001 is no transition" in caplog.records[-1].__dict__["reason"]
+    assert canary_prompts_of(registry.get("2")) == () and "its tag promotion.0001 is no transition" in caplog.records[-1].__dict__["reason"]

@@ -8,7 +8,7 @@ import pytest
 
 from infra.checkpoints.pruning import mark_used
 from infra.settings import ReflectionSettings, Settings, StackSettings
-from tests.support.table_registry import NOW, NoHints, TableRegistry, registered
+from tests.support.table_registry import NOW, NoModelEvents, TableRegistry, registered
 from tests.support.untouched_folders import untouched
 from tests.unit.infra.checkpoint_files import write_checkpoint
 from workers.runtime.clock import ManualClock
@@ -43,13 +43,13 @@ class Site:
         limits = EngineLimits(max_model_len=40, in_flight=4, drain_s=5.0, versions=2)
         self.engine = ServingEngine.start(lambda path: FakeBackend(path, lambda prompt, _: prompt), CharTemplate(), first, limits)
         settings = Settings(stack=StackSettings(dir=folder), reflection=ReflectionSettings(versions=2))
-        self.follower = Follower(settings, self.registry, self.engine, registered(champion), NoHints(), ManualClock(NOW))
+        self.follower = Follower(settings, self.registry, self.engine, NoModelEvents(), ManualClock(NOW))
 
     async def follow(self, version: str) -> str:
         """What is served then."""
         self.registry.champion = version
-        await self.follower.look()
-        return self.follower.serving.version
+        await self.follower.poll()
+        return self.engine.champion.version
 
 
 async def test_a_worker_follows_more_versions_than_the_disk_keeps(tmp_path: Path) -> None:
@@ -72,7 +72,7 @@ async def test_a_worker_leaves_what_another_one_of_its_machine_uses(tmp_path: Pa
     for path in one.models.iterdir():
         untouched(path)
     one.registry.away = OSError("no answer") if away else None
-    await one.follower.look()
+    await one.follower.poll()
     assert await other.follow("10") == "10"
     assert names(one.models) == sorted(["1", "2", *map(str, range(11 - NEWEST_KEPT, 11))])
     for site in (one, other):

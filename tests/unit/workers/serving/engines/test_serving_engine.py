@@ -113,7 +113,7 @@ async def test_a_caller_that_gives_up_is_forgotten_by_the_backend(tmp_path: Path
     gone.cancel()
     served.backend.steps = 1
     assert (await served.engine.generate("b", SAMPLING)).text == "b@1"
-    assert not served.backend.left
+    assert not served.backend.steps_left
     await served.engine.close()
 
 

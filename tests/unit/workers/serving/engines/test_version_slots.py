@@ -48,19 +48,19 @@ async def test_the_version_before_stays_and_serving_it_again_loads_nothing(tmp_p
     served.backends[1].halted = True
     running = asyncio.create_task(served.ask("a"))
     await served.running(1, place=1)
-    back = await served.engine.serve("1")
+    back = await served.engine.set_champion("1")
     served.backends[1].halted = False
     assert (back.load_ms, back.dropped, (await running)[0]) == (0, 0, "a@2")
     assert await served.ask("b") == ("b@1", "1")
     with pytest.raises(NotLoaded, match="version 3 is not loaded"):
-        await served.engine.serve("3")
+        await served.engine.set_champion("3")
     await served.engine.close()
 
 
 async def test_the_version_least_lately_needed_gives_way_once_its_requests_have_ended(tmp_path: Path) -> None:
     served = Served(tmp_path, versions=2)
     await served.engine.swap(served.second, version("2"))
-    assert served.engine.displaces == "1"
+    assert served.engine.next_evicted == "1"
     served.backend.halted = True
     last = asyncio.create_task(served.ask("a", "1"))
     await served.running(1)
@@ -77,7 +77,7 @@ async def test_of_three_places_the_champion_of_before_keeps_its_own_until_it_is_
     served = Served(tmp_path, versions=3)
     await served.engine.load(served.second, version("2"))
     await served.engine.swap(served.third, version("3"))
-    assert (sorted(loaded(served)), served.engine.displaces) == (["1", "2", "3"], "2")
+    assert (sorted(loaded(served)), served.engine.next_evicted) == (["1", "2", "3"], "2")
     await served.engine.close()
 
 
@@ -122,7 +122,7 @@ async def test_a_version_that_breaks_while_it_is_checked_takes_only_its_place_al
     with pytest.raises(SwapFailed, match="generating failed"):
         await served.engine.load(served.second, version("2"))
     assert await served.ask("a") == ("a@1", "1")
-    with pytest.raises(RetryLater, match="no place is left"):  # a challenger does not push the champion out
+    with pytest.raises(RetryLater, match="no slot is left"):  # a challenger does not push the champion out
         await served.engine.load(served.third, version("3"))
     assert (loaded(served), await served.ask("a")) == (["1"], ("a@1", "1"))
     await served.engine.swap(served.third, version("3"))  # in the one place that is left
