@@ -29,15 +29,15 @@ def main() -> int:
     def body(settings: Settings, stop: threading.Event) -> None:
         keep_libraries_offline()
         from trainer.interruption import Interrupted
-        from trainer.learn.distributed import check_launch, is_main, processes
+        from trainer.learn.distributed import check_launch, is_main, process_count
         from trainer.promotion.bootstrap import bootstrap
         from trainer.run import service
         from trainer.run.follower_rank import follow
         from trainer.run.training_run import run_training
 
         check_launch(settings.trainer)
-        if processes() > 1 and not flags.once:
-            raise BadSetting(f"{processes()} processes were launched, which only one run divides among them: add --once, or start one process")
+        if process_count() > 1 and not flags.once:
+            raise BadSetting(f"{process_count()} processes were launched, which only one run divides among them: add --once, or start one process")
         with suppress(Interrupted):
             if flags.bootstrap:
                 bootstrap(settings, stop=stop)

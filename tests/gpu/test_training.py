@@ -44,6 +44,7 @@ def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[st
     from trainer.learn.lora import trainable_policy
     from trainer.learn.rl_engine import RlInputs
     from trainer.learn.rl_training import train_rl
+    from trainer.learn.sft_rows import sft_rows
 
     stop = threading.Event()
     peak_memory.reset()
@@ -52,7 +53,7 @@ def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[st
     found: dict[str, Any] = {"parameters": sum(weight.numel() for weight in policy.model.parameters())}
     found["trained_parameters"] = sum(weight.numel() for weight in policy.model.parameters() if weight.requires_grad)
 
-    rows = sft.examples(taught := lessons(64), prompter, trainer.sft, 0)
+    rows = sft_rows(taught := lessons(64), prompter, trainer.sft, 0)
     began = time.monotonic()
     fit = sft.train(policy, taught, prompter, trainer.sft.model_copy(update={"max_steps": 4}), 0, stop)
     tokens = sum(len(prompter.encode(row["prompt"] + row["completion"])) for row in rows) / len(rows) * trainer.sft.batch_size * fit.steps

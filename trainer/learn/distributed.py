@@ -1,7 +1,7 @@
-"""Several processes that train one policy, started by `accelerate launch` or `torchrun`: one per device, each running this whole program.
+"""Several processes that train one policy, one per device, each running this whole program. `accelerate launch` or `torchrun` starts them.
 
-Only the main one collects, judges, registers and announces; the others hear from it what to train (`trainer.run.follower_rank`). Reads the variables
-that those launchers set; without them there is one process, and nobody to wait for. Every wait ends after `trainer.processes_wait_s`.
+Only the main one collects, judges, registers and announces; it sends the others what to train (`trainer.run.follower_rank`). The launcher's environment
+variables say which process this is; without them there is one process. Every wait ends after `trainer.processes_wait_s`.
 """
 
 from __future__ import annotations
@@ -17,13 +17,12 @@ from infra.errors import BadSetting, RetryLater
 from infra.settings import TrainerSettings
 
 
-def processes() -> int:
-    """How many processes train together."""
+def process_count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_main() -> bool:
-    """Whether this process is the one that acts for all of them."""
+    """Whether this process acts for all of them."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
@@ -39,29 +38,29 @@ def local_device() -> Any:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if torch.cuda.is_available() else torch.device("cpu")
 
 
-def divided(total: int, micro_batch: int, what: str) -> tuple[int, int]:
-    """Rows of one forward pass in one process, and how many such passes make a step of `total` rows.
+def micro_batches(rows: int, size: int, setting: str) -> tuple[int, int]:
+    """Rows of one forward pass in one process, and the number of such passes in a step of `rows` rows.
 
-    `micro_batch` 0 takes a process's whole share at once. Raises BadSetting where `total` cannot be divided so; `what` names it.
+    `size` 0 is a process's whole share. Raises BadSetting if the rows cannot be divided so; `setting` is the name of their setting.
     """
-    share, rest = divmod(total, processes())
-    size = micro_batch or share
+    share, rest = divmod(rows, process_count())
+    size = size or share
     if rest or not share or share % size:
-        raise BadSetting(f"{what}={total} is not a multiple of {processes()} processes times {size} rows of a micro batch; change one of them")
+        raise BadSetting(f"{setting}={rows} is not a multiple of {process_count()} processes times {size} rows of a micro batch; change one of them")
     return size, share // size
 
 
 def check_launch(trainer: TrainerSettings) -> None:
-    """Raises BadSetting where what `trainer` asks for cannot be trained by as many processes as were launched."""
+    """Raises BadSetting if the launched number of processes cannot train with these settings."""
     if trainer.rl.steps:
-        if processes() > 1 and trainer.rl.engine != "trl":
-            raise BadSetting(f"trainer.rl.engine={trainer.rl.engine} trains in one process, but {processes()} were launched; set it to trl")
-        divided(trainer.rl.prompts_per_step * trainer.rl.candidates, trainer.rl.micro_batch, "trainer.rl.prompts_per_step * candidates")
-    divided(trainer.sft.batch_size, trainer.sft.micro_batch, "trainer.sft.batch_size")
+        if process_count() > 1 and trainer.rl.engine != "trl":
+            raise BadSetting(f"trainer.rl.engine={trainer.rl.engine} trains in one process, but {process_count()} were launched; set it to trl")
+        micro_batches(trainer.rl.prompts_per_step * trainer.rl.candidates, trainer.rl.micro_batch, "trainer.rl.prompts_per_step * candidates")
+    micro_batches(trainer.sft.batch_size, trainer.sft.micro_batch, "trainer.sft.batch_size")
 
 
 def any_process(here: bool) -> bool:
-    """Whether it is so in any process. All of them ask, at the same place: one that acted alone would leave the others waiting for it."""
+    """Whether `here` is true in any process. All must call it at the same point: one that stopped alone would leave the others waiting."""
     import torch
     from accelerate.utils import gather
 
@@ -69,34 +68,34 @@ def any_process(here: bool) -> bool:
 
 
 class Launch:
-    """The processes of one launch, joined; in a single one all methods do nothing. See `launched`."""
+    """The joined processes of one launch. If there is only one, its methods do nothing. See `joined_launch`."""
 
     def __init__(self, wait_s: float) -> None:
         self._group: Any = None
-        self._told = False
-        if processes() > 1:
+        self._sent = False
+        if process_count() > 1:
             import torch
             from accelerate import PartialState
             from torch import distributed
 
             wait = timedelta(seconds=wait_s)
             PartialState(cpu=not torch.cuda.is_available(), timeout=wait)
-            # Words go over the network of the hosts: who waits for one holds no GPU.
+            # Assignments go over the hosts' network: a process that waits for one uses no GPU.
             self._group = distributed.new_group(backend="gloo", timeout=wait)
 
-    def tell(self, word: Mapping[str, str]) -> None:
-        """For the main process, once: what all will train, or nothing where there is nothing to."""
-        self._told = True
+    def send(self, assignment: Mapping[str, str]) -> None:
+        """For the main process, once: what all processes train. Empty if they train nothing."""
+        self._sent = True
         if self._group is not None:
-            self._broadcast(json.dumps(word).encode())
+            self._broadcast(json.dumps(assignment).encode())
 
-    def hear(self) -> dict[str, str]:
-        """For the other processes: wait for that."""
-        word: dict[str, str] = json.loads(self._broadcast(b""))
-        return word
+    def receive(self) -> dict[str, str]:
+        """For the other processes: wait for the main process's assignment."""
+        assignment: dict[str, str] = json.loads(self._broadcast(b""))
+        return assignment
 
     def leave(self) -> None:
-        """For all of them, when all is trained: wait for each other, and be apart from here on."""
+        """For all processes, after training: wait for each other and end the group."""
         if self._group is not None:
             from torch import distributed
 
@@ -104,10 +103,10 @@ class Launch:
             distributed.destroy_process_group()
             self._group = None
 
-    def dismiss(self) -> None:
-        """For the main process: let the others go where they were not told anything yet."""
-        if self._group is not None and not self._told:
-            self.tell({})
+    def release(self) -> None:
+        """For the main process: let the others end if nothing was sent to them."""
+        if self._group is not None and not self._sent:
+            self.send({})
             self.leave()
 
     def _broadcast(self, text: bytes) -> bytes:
@@ -122,31 +121,31 @@ class Launch:
 
 
 @contextmanager
-def launched(wait_s: float) -> Iterator[Launch]:
-    """Join the other processes of this launch for a run. Raises what `heeding` raises."""
-    with heeding(wait_s):
+def joined_launch(wait_s: float) -> Iterator[Launch]:
+    """Join the other processes of this launch for a run. Raises RetryLater as `process_errors` does."""
+    with process_errors(wait_s):
         launch = Launch(wait_s)
         try:
             yield launch
         finally:
             if is_main():
-                launch.dismiss()
+                launch.release()
 
 
 @contextmanager
-def heeding(wait_s: float) -> Iterator[None]:
-    """While processes work together. Raises RetryLater where one of the others dies or is silent for `wait_s`."""
+def process_errors(wait_s: float) -> Iterator[None]:
+    """Raises RetryLater if another process of the launch dies, or is silent for `wait_s`."""
     try:
         yield
     except RuntimeError as error:
-        if processes() == 1 or not _between_processes(error):
+        if process_count() == 1 or not _is_group_error(error):
             raise
         reason = f"another process of this launch died, or was silent for trainer.processes_wait_s={wait_s:.0f} s; its own log says more"
         raise RetryLater(reason) from error
 
 
-def _between_processes(error: RuntimeError) -> bool:
-    """Whether it came from what joins them; gloo's errors have no type of their own."""
+def _is_group_error(error: RuntimeError) -> bool:
+    """Whether the process group raised it. Gloo's errors have no type of their own."""
     from torch import distributed
 
     return isinstance(error, distributed.DistError) or "gloo" in str(error).lower()

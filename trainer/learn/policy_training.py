@@ -23,6 +23,7 @@ from trainer.learn.policy import Policy
 from trainer.learn.rl_engine import RlInputs, RlStep
 from trainer.learn.rl_training import train_rl
 from trainer.learn.saved_state import SavedState, newest_state, save_state
+from trainer.learn.sft_callback import SftStep
 from trainer.learn.trained_weights import trained_weights
 
 
@@ -41,7 +42,7 @@ class PolicyTraining:
         torch.set_num_threads(self.settings.trainer.threads)
         return trainable_policy(parent, self.settings.trainer, parent=champion)
 
-    def sft(self, policy: Policy, prompter: Prompter, on_step: Callable[[sft.SftStep], None] | None = None) -> sft.SftResult:
+    def sft(self, policy: Policy, prompter: Prompter, on_step: Callable[[SftStep], None] | None = None) -> sft.SftResult:
         """Its result is RL's reference policy, so the weights are stored in training precision, not as they would be served."""
         weights = trained_weights(policy.model)
         state = newest_state(self.folder / "sft", self.purpose)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from infra.errors import BadSetting
-from trainer.learn.distributed import processes
+from trainer.learn.distributed import process_count
 from trainer.learn.lora import disable_dropout
 from trainer.learn.rl_engine import RlEngine, RlInputs, RlStep
 from trainer.learn.shared_prompt_engine import train_with_shared_prompts
@@ -21,6 +21,6 @@ def engine(name: str) -> RlEngine:
         from trainer.learn.trl_engine import train_with_trl  # slow to import
 
         return train_with_trl
-    if processes() > 1:
-        raise BadSetting(f"trainer.rl.engine=shared_prompt trains in one process, but {processes()} were launched; set it to trl")
+    if process_count() > 1:
+        raise BadSetting(f"trainer.rl.engine=shared_prompt trains in one process, but {process_count()} were launched; set it to trl")
     return train_with_shared_prompts

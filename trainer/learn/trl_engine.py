@@ -24,7 +24,7 @@ from trl import GRPOConfig
 
 from infra.errors import BadSetting
 from trainer.interruption import Interrupted
-from trainer.learn.distributed import any_process, divided, in_bfloat16, is_main
+from trainer.learn.distributed import any_process, in_bfloat16, is_main, micro_batches
 from trainer.learn.policy import Policy
 from trainer.learn.prompt_schedule import schedule_prompts
 from trainer.learn.rl_engine import GRADIENT_NORM, RlInputs, RlStep, log_step
@@ -51,7 +51,7 @@ def train_with_trl(inputs: RlInputs) -> list[RlStep]:
     schedule = schedule_prompts(inputs)
     purpose = inputs.state_purpose(inputs.cases, _WITHOUT_EFFECT) | {"start": weights_digest(trained_weights(policy.model))}
     with _run_directory(inputs.state_dir, purpose) as directory:
-        callback = RlCallback(inputs.stop, purpose, lambda step: _report(step, inputs))
+        callback = RlCallback(inputs.stop, purpose if inputs.state_dir else None, lambda step: _report(step, inputs))
         with _reference_from_policy(policy, directory, shared=inputs.state_dir is not None):
             trainer = ReinforceTrainer(
                 policy,
@@ -136,7 +136,7 @@ def _report(step: RlStep, inputs: RlInputs) -> None:
 
 def _arguments(inputs: RlInputs, directory: Path) -> Any:
     settings = inputs.settings
-    size, passes = divided(settings.prompts_per_step * settings.candidates, settings.micro_batch, "trainer.rl.prompts_per_step * candidates")
+    size, passes = micro_batches(settings.prompts_per_step * settings.candidates, settings.micro_batch, "trainer.rl.prompts_per_step * candidates")
     return GRPOConfig(
         output_dir=str(directory / "states"),
         max_steps=settings.steps,

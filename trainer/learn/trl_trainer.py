@@ -19,22 +19,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
 from peft import set_peft_model_state_dict
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from trainer.data.prompts import Prompter
 from trainer.learn.advantages import advantages
-from trainer.learn.distributed import any_process
 from trainer.learn.policy import Policy
 from trainer.learn.prompt_schedule import PromptSchedule
 from trainer.learn.rewards import reward_of
 from trainer.learn.rl_engine import Diverged, RlStep, rate_schedule
 from trainer.learn.saved_state import disk_errors
-from trainer.learn.trl_checkpoints import mark_checkpoint
+from trainer.learn.trl_callback import TrlCallback
 
 
 class ReinforceTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped here
@@ -146,27 +143,17 @@ class ReinforceTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped her
             set_peft_model_state_dict(self._policy.peft, load_file(Path(resume_from_checkpoint) / "adapter_model.safetensors"), "default")
 
 
-class RlCallback(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """Collects the steps, marks whole checkpoints, and ends training after a step if any process was asked to stop."""
+class RlCallback(TrlCallback):
+    """Collects the steps. `purpose` is None if no checkpoints are stored."""
 
-    def __init__(self, stop: threading.Event, purpose: Mapping[str, Any], on_step: Callable[[RlStep], None]) -> None:
-        self.stopped = False
+    def __init__(self, stop: threading.Event, purpose: Mapping[str, Any] | None, on_step: Callable[[RlStep], None]) -> None:
+        super().__init__(stop, purpose)
         self.steps: list[RlStep] = []
-        self._stop, self._purpose, self._on_step = stop, purpose, on_step
+        self._on_step = on_step
 
     def add(self, step: RlStep) -> None:
         self.steps.append(step)
         self._on_step(step)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if any_process(self._stop.is_set()):  # a signal reaches them at different times
-            self.stopped = control.should_training_stop = True
-            control.should_save = args.save_strategy != "no"
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        PartialState().wait_for_everyone()  # each process writes its own random streams
-        if state.is_world_process_zero:
-            mark_checkpoint(Path(args.output_dir) / f"checkpoint-{state.global_step}", self._purpose)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         if logs and "record" in logs:

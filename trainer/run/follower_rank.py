@@ -11,7 +11,7 @@ from pathlib import Path
 
 from infra.settings import Settings
 from trainer.data.snapshot_files import load_snapshot
-from trainer.learn.distributed import launched
+from trainer.learn.distributed import joined_launch
 
 log = logging.getLogger(__name__)
 
@@ -21,11 +21,11 @@ def follow(settings: Settings, stop: threading.Event) -> None:
 
     Raises what SFT and RL raise, and RetryLater where another process dies or is silent for `trainer.processes_wait_s`.
     """
-    with launched(settings.trainer.processes_wait_s) as launch:
+    with joined_launch(settings.trainer.processes_wait_s) as launch:
         from trainer.data.prompts import Prompter
         from trainer.learn.policy_training import PolicyTraining  # slow to import
 
-        word = launch.hear()
+        word = launch.receive()
         if word:
             learning = PolicyTraining(settings, load_snapshot(settings, word["dataset_digest"]), word["run_id"], Path(word["folder"]), stop)
             policy = learning.policy(Path(word["parent"]), Path(word["champion"]))

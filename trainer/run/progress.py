@@ -21,7 +21,7 @@ from trainer.run.report import RunReportFile
 
 if TYPE_CHECKING:
     from trainer.learn.rl_engine import RlStep
-    from trainer.learn.sft import SftStep
+    from trainer.learn.sft_callback import SftStep
 
 log = logging.getLogger(__name__)
 

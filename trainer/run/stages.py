@@ -48,7 +48,7 @@ class Stages:
         with report.stage("evaluate"):
             by_champion = self._answers(evaluate.CHAMPION, champion, questions)
         with report.stage("load"):
-            self.launch.tell(training.purpose | {"folder": str(training.folder), "parent": str(parent), "champion": str(champion)})
+            self.launch.send(training.purpose | {"folder": str(training.folder), "parent": str(parent), "champion": str(champion)})
             policy = training.policy(parent, champion)
         self._train(policy)
         with report.stage("save"):

@@ -27,7 +27,7 @@ from trainer.data.snapshot_files import code_version, load_snapshot, write_snaps
 from trainer.folders import checkpoints_dir
 from trainer.interruption import Interrupted, check
 from trainer.judge.gate_result import gate_tag
-from trainer.learn.distributed import Launch, heeding, launched
+from trainer.learn.distributed import Launch, joined_launch, process_errors
 from trainer.run import cleanup
 from trainer.run.lease import lease, lease_path
 from trainer.run.planning import plan_run
@@ -52,13 +52,13 @@ def run_training(
     with _retried_later():
         registry = registry or Registry(settings)
         champion = ensure_champion(settings, registry, stop)
-        with launched(settings.trainer.processes_wait_s) as launch, lease(lease_path(settings)):
+        with joined_launch(settings.trainer.processes_wait_s) as launch, lease(lease_path(settings)):
             parent = parent_of_run(settings, registry, champion)
             report = resume_or_begin(settings, registry, champion, parent)
             if report.data.triggers is None:
                 report.data.triggers = list(triggers)
             try:
-                with heeding(settings.trainer.processes_wait_s), _retried_later():
+                with process_errors(settings.trainer.processes_wait_s), _retried_later():
                     _Run(settings, stop, registry, report, champion, parent, launch).complete()
             except (Interrupted, RetryLater, BadSetting) as error:
                 _interrupt(report, str(error))

@@ -18,13 +18,13 @@ def test_no_example_is_left_out() -> None:
 
 @pytest.mark.parametrize("file", SETTINGS, ids=lambda file: file.name)
 def test_example_settings_are_possible_and_divide_their_batch(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from trainer.learn.distributed import check_launch, divided
+    from trainer.learn.distributed import check_launch, micro_batches
 
     monkeypatch.setenv("RETOUCH_CONFIG", str(file))
     monkeypatch.setenv("WORLD_SIZE", "4" if "four" in file.name else "1")
     trainer = load().trainer
     assert trainer.lora.rank and trainer.rl.engine == "trl"
-    assert divided(trainer.rl.prompts_per_step * trainer.rl.candidates, trainer.rl.micro_batch, "rows")[0] == trainer.rl.micro_batch
+    assert micro_batches(trainer.rl.prompts_per_step * trainer.rl.candidates, trainer.rl.micro_batch, "rows")[0] == trainer.rl.micro_batch
     check_launch(trainer)
 
 

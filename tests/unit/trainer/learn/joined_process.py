@@ -7,16 +7,16 @@ import signal
 import sys
 
 from infra.errors import RetryLater
-from trainer.learn.distributed import is_main, launched
+from trainer.learn.distributed import is_main, joined_launch
 
 
 def main(deed: str) -> int:
     try:
-        with launched(60) as launch:
+        with joined_launch(60) as launch:
             if not is_main():
-                sys.stdout.write(f"{launch.hear()}\n")
+                sys.stdout.write(f"{launch.receive()}\n")
             elif deed == "tell":
-                launch.tell({"run_id": "ü"})
+                launch.send({"run_id": "ü"})
             elif deed == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
             elif deed == "fail":

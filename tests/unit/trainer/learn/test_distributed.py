@@ -12,27 +12,27 @@ from safetensors.torch import load_file
 from infra.errors import BadSetting
 from infra.process.ports import free_port
 from infra.settings import RlSettings, SftSettings, TrainerSettings
-from trainer.learn.distributed import check_launch, divided, is_main, processes
+from trainer.learn.distributed import check_launch, is_main, micro_batches, process_count
 
 ROOT = Path(__file__).resolve().parents[4]
 
 
 def test_one_process_is_the_main_one_unless_a_launcher_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert is_main() and processes() == 1
+    assert is_main() and process_count() == 1
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert not is_main() and processes() == 4
+    assert not is_main() and process_count() == 4
 
 
 def test_a_batch_is_divided_over_processes_and_micro_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert divided(256, 0, "rows") == (256, 1)
-    assert divided(256, 32, "rows") == (32, 8)
+    assert micro_batches(256, 0, "rows") == (256, 1)
+    assert micro_batches(256, 32, "rows") == (32, 8)
     monkeypatch.setenv("WORLD_SIZE", "4")
-    assert divided(256, 0, "rows") == (64, 1)
-    assert divided(256, 16, "rows") == (16, 4)
+    assert micro_batches(256, 0, "rows") == (64, 1)
+    assert micro_batches(256, 16, "rows") == (16, 4)
     for total, micro_batch in ((255, 0), (256, 48), (2, 0), (256, 128)):
         with pytest.raises(BadSetting, match=f"rows={total} is not a multiple of 4 processes"):
-            divided(total, micro_batch, "rows")
+            micro_batches(total, micro_batch, "rows")
 
 
 def test_a_launch_that_cannot_divide_its_work_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

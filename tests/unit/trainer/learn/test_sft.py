@@ -15,7 +15,8 @@ from trainer.data.prompts import Prompter
 from trainer.data.query_cases import SftExample, sft_example_of
 from trainer.interruption import Interrupted
 from trainer.learn.policy import Policy
-from trainer.learn.sft import check_labels, examples, tokens, train
+from trainer.learn.sft import check_labels, train
+from trainer.learn.sft_rows import sft_rows, tokens
 
 
 def lessons(count: int) -> list[SftExample]:
@@ -51,12 +52,12 @@ def test_a_disk_that_takes_no_checkpoint_is_the_worlds_fault(tiny_checkpoint: Pa
 def test_examples_show_k_items_and_leave_out_what_does_not_fit(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    one, two = (examples(lessons(1), prompter, SftSettings(k=k), 0) for k in (1, 2))
+    one, two = (sft_rows(lessons(1), prompter, SftSettings(k=k), 0) for k in (1, 2))
     assert "item 0 => b" in one[0]["prompt"] and "item 1" not in one[0]["prompt"]
     assert two[0]["prompt"].index("item 1") < two[0]["prompt"].index("item 0")
     assert one[0]["completion"] == "<think>they like b</think><personalized>b</personalized>"
-    assert examples(lessons(1), prompter, SftSettings(max_length=40), 0) == []
-    mixed = examples(lessons(30), prompter, SftSettings(k_max=3), 0)
+    assert sft_rows(lessons(1), prompter, SftSettings(max_length=40), 0) == []
+    mixed = sft_rows(lessons(30), prompter, SftSettings(k_max=3), 0)
     assert {row["prompt"].count("=>") for row in mixed} == {1, 2, 3}
 
 
@@ -68,10 +69,10 @@ def answering(reasoning: str) -> SftExample:
 
 def test_what_serving_would_cut_off_is_left_out_and_counted(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
-    row = examples(lessons(1), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), SftSettings(), 0)[0]
+    row = sft_rows(lessons(1), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), SftSettings(), 0)[0]
     answer = len(policy.tokenizer(row["completion"])["input_ids"]) + 1  # with its end token
     for most, kept in ((answer, [row]), (answer - 1, [])):
-        assert examples(lessons(1), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512, most), SftSettings(), 0) == kept
+        assert sft_rows(lessons(1), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512, most), SftSettings(), 0) == kept
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512, answer)
     fit = train(policy, [*lessons(3), answering("they like b most of all")], prompter, SftSettings(batch_size=1, max_steps=1), 0, threading.Event())
     assert fit.left_out == 1
@@ -80,8 +81,8 @@ def test_what_serving_would_cut_off_is_left_out_and_counted(tiny_checkpoint: Pat
 def test_an_answer_with_an_end_token_inside_is_left_out_and_counted(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter, own, other = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), answering("so<|im_end|>"), answering("so<|endoftext|>")
-    assert examples([own], prompter, SftSettings(), 0) == []
-    assert len(examples([other], prompter, SftSettings(), 0)) == 1 and examples([other], prompter, SftSettings(), 0, [256]) == []
+    assert sft_rows([own], prompter, SftSettings(), 0) == []
+    assert len(sft_rows([other], prompter, SftSettings(), 0)) == 1 and sft_rows([other], prompter, SftSettings(), 0, [256]) == []
     stopping = replace(policy, end_ids=(258, 256))
     assert train(stopping, [*lessons(2), own, other], prompter, SftSettings(batch_size=1, max_steps=1), 0, threading.Event()).left_out == 2
 
@@ -89,8 +90,8 @@ def test_an_answer_with_an_end_token_inside_is_left_out_and_counted(tiny_checkpo
 def test_the_longest_example_that_fits_keeps_its_end_token(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    length = len(tokens(examples(lessons(1), prompter, SftSettings(), 0)[0], prompter)["input_ids"])
-    assert examples(lessons(1), prompter, SftSettings(max_length=length - 1), 0) == []
+    length = len(tokens(sft_rows(lessons(1), prompter, SftSettings(), 0)[0], prompter)["input_ids"])
+    assert sft_rows(lessons(1), prompter, SftSettings(max_length=length - 1), 0) == []
     assert train(policy, lessons(1), prompter, SftSettings(max_length=length, batch_size=1, max_steps=1), 0, threading.Event()).left_out == 0
 
 
@@ -124,7 +125,7 @@ def test_what_is_trained_on_begins_as_serving_asks(checkpoint: str, request: pyt
 
     monkeypatch.setattr("trainer.learn.sft.check_labels", looked)
     train(policy, lessons(3), prompter, SftSettings(batch_size=1, max_steps=1), 0, threading.Event())
-    rows = examples(lessons(3), prompter, SftSettings(), 0)
+    rows = sft_rows(lessons(3), prompter, SftSettings(), 0)
     assert len(seen) == len(rows) == 3
     for one, row in zip(seen, rows, strict=True):
         asked = prompter.encode(row["prompt"])

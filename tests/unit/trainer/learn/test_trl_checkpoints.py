@@ -15,7 +15,8 @@ from trainer.data.query_cases import SftExample, sft_example_of
 from trainer.interruption import Interrupted
 from trainer.learn.lora import with_adapter
 from trainer.learn.policy import Policy
-from trainer.learn.sft import SftResult, SftStep, order, train
+from trainer.learn.sft import SftResult, row_order, train
+from trainer.learn.sft_callback import SftStep
 from trainer.learn.trained_weights import trained_weights, weights_digest
 
 pytestmark = pytest.mark.timeout(300)
@@ -93,9 +94,9 @@ def test_a_loss_that_is_not_finite_stops_sft_at_that_step(tiny_checkpoint: Path)
 
 
 def test_the_order_gives_every_row_once_an_epoch_and_fills_the_last_batch_from_the_next() -> None:
-    rows = order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=0)
+    rows = row_order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=0)
     assert len(rows) == 12 and sorted(rows[:5]) == sorted(rows[5:10]) == [0, 1, 2, 3, 4]
-    assert rows == order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=0) != order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=1)
+    assert rows == row_order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=0) != row_order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=1)
 
 
 def test_a_lora_is_continued_from_checkpoints_of_the_adapter_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from tests.support.outcomes import make_case, make_outcome, make_trajectory
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase, SftExample, sft_example_of
 from trainer.learn import sft, trl_trainer
-from trainer.learn.distributed import is_main, processes
+from trainer.learn.distributed import is_main, process_count
 from trainer.learn.lora import trainable_policy
 from trainer.learn.rewards import Reward
 from trainer.learn.rl_engine import RlInputs
@@ -54,7 +54,7 @@ def main(checkpoint: Path, state_dir: Path, result: Path) -> None:
     steps = train_rl(RlInputs(policy, cases, prompter, RL, 16, 0, threading.Event(), state_dir / "rl", checkpoint_every=2))
     if is_main():
         save_file({name: weight.clone() for name, weight in policy.weights().items()}, result.with_suffix(".safetensors"))
-        result.write_text(json.dumps({"processes": processes(), "losses": fit.losses, "steps": [asdict(step) for step in steps]}))
+        result.write_text(json.dumps({"processes": process_count(), "losses": fit.losses, "steps": [asdict(step) for step in steps]}))
 
 
 if __name__ == "__main__":

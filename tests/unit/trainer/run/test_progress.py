@@ -6,7 +6,7 @@ from infra.registry.tracking import Point
 from infra.settings import load
 from schemas.run_report import StageProgress
 from trainer.learn.rl_engine import RlStep
-from trainer.learn.sft import SftStep
+from trainer.learn.sft_callback import SftStep
 from trainer.run.progress import StepReporter
 from trainer.run.report import RunReportFile
 
