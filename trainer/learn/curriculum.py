@@ -1,7 +1,7 @@
-"""The curriculum of RL: how many history items a prompt shows, growing from k_min to k_max (RPO, section 3.3).
+"""The curriculum of RL: the number of history items in a prompt grows from k_min to k_max (RPO, section 3.3).
 
-The paper's k(e) = min(k_max, k_min + floor((e-1)/E_step)) over epochs never leaves k_min with its one epoch, so `e` is a stage within the
-run here: equal slices of the steps, one per k. k_min = k_max is the control; docs/learning.md compares the two.
+The paper's k(e) = min(k_max, k_min + floor((e-1)/E_step)) over epochs stays at k_min in its single epoch. So `e` is a stage within the run here: equal
+slices of the steps, one per k. k_min = k_max is the control; docs/learning.md compares the two.
 """
 
 from __future__ import annotations
@@ -13,5 +13,5 @@ def stage_of(step: int, steps: int, k_min: int, k_max: int) -> int:
 
 
 def k_of(step: int, steps: int, k_min: int, k_max: int) -> int:
-    """How many items a prompt of this step shows, where the history has as many."""
+    """The number of items in a prompt of this step, if the history has as many."""
     return k_min + stage_of(step, steps, k_min, k_max)

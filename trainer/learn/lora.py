@@ -1,7 +1,7 @@
 """LoRA: low-rank adapters inside the policy's layers (Hu et al. 2021), so that a large model trains on one device.
 
-SFT trains the adapter, RL goes on with it, and the KL anchor is a frozen copy of the SFT adapter, never the base weights alone.
-`Policy.save` writes merged weights: serving needs nothing new.
+SFT trains the adapter and RL trains it further. RL's reference policy is a frozen copy of the SFT adapter, never the base weights alone.
+`Policy.save` writes merged weights, so serving needs no adapter support.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from trainer.learn.policy import Policy
 
 
 def trainable_policy(checkpoint: Path, trainer: TrainerSettings, *, parent: Path | None = None) -> Policy:
-    """The policy as `trainer` wants it trained: in full, or with a fresh adapter that changes nothing yet. Raises what `Policy.load` raises."""
+    """The policy to train: all weights, or a fresh adapter that changes nothing yet. Raises what `Policy.load` raises."""
     policy = with_adapter(Policy.load(checkpoint, parent=parent, dtype=getattr(torch, trainer.frozen_dtype)), trainer.lora, trainer.seed)
     if trainer.gradient_checkpointing:
         policy.model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -25,15 +25,15 @@ def trainable_policy(checkpoint: Path, trainer: TrainerSettings, *, parent: Path
 
 
 def with_adapter(policy: Policy, lora: LoraSettings, seed: int) -> Policy:
-    """The same model with an adapter in its layers; all else is frozen. The policy as it is where `lora.rank` is 0.
+    """The same model with an adapter in its layers and all other weights frozen. Returns the policy unchanged if `lora.rank` is 0.
 
-    Raises BadSetting where the model has no layers of the names in `lora.targets`.
+    Raises BadSetting if the model has no layers with the names in `lora.targets`.
     """
     if lora.rank == 0:
         return policy
     from peft import LoraConfig, get_peft_model
 
-    torch.manual_seed(seed)  # of the adapter's first factor
+    torch.manual_seed(seed)  # for the adapter's first factor
     config = LoraConfig(task_type="CAUSAL_LM", r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=list(lora.targets))
     try:
         wrapped = get_peft_model(policy.model, config)
@@ -43,7 +43,7 @@ def with_adapter(policy: Policy, lora: LoraSettings, seed: int) -> Policy:
 
 
 def disable_dropout(model: Any) -> None:
-    """Set every dropout to zero: RL compares probabilities of the same tokens, so a policy must not differ between two looks at it."""
+    """Set every dropout to zero. RL compares probabilities of the same tokens, so two forward passes must agree."""
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

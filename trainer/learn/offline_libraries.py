@@ -1,4 +1,4 @@
-"""How the libraries that load models behave in our processes: they fetch nothing and report nothing."""
+"""Keeps the libraries that load models offline: no downloads, no telemetry."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ import os
 
 
 def keep_libraries_offline() -> None:
-    """Call before any of them is imported, which is when they read this. What somebody set already stays."""
+    """Call before they are imported: they read these variables then. A variable that is already set keeps its value."""
     for name, value in (("HF_HUB_OFFLINE", "1"), ("HF_HUB_DISABLE_TELEMETRY", "1"), ("TOKENIZERS_PARALLELISM", "false")):
         os.environ.setdefault(name, value)

@@ -1,4 +1,4 @@
-"""Peak memory of a stretch of work: of this process (resident) and, where torch has a GPU, of its tensors there."""
+"""Peak memory since the last reset: of this process (resident) and, if torch has a GPU, of its tensors there."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def reset() -> None:
-    """Let both peaks begin anew. Elsewhere than on Linux the resident peak is that of the whole process so far."""
+    """Start both peaks anew. On systems other than Linux the resident peak stays that of the whole process."""
     with suppress(OSError):
         _RESET.write_text("5")
     if gpu := _gpu():
@@ -28,7 +28,7 @@ def peak_rss_bytes() -> int:
 
 
 def peak_gpu_bytes() -> int | None:
-    """Of the current device; None without one, and before torch was imported."""
+    """The peak of the current device. None if there is no GPU, or torch is not imported yet."""
     gpu = _gpu()
     return int(gpu.max_memory_allocated()) if gpu else None
 

@@ -1,7 +1,7 @@
-"""The policy: the reflection model as the trainer holds it, read from a checkpoint and written back as one that serves.
+"""The policy: the reflection model in the trainer, read from a checkpoint and saved as one that can be served.
 
-What trains is in float32 on whatever device there is; the saved weights have the parent's dtype, and every other file (config, tokenizer,
-chat template, generation config) is the parent's, byte for byte: architecture and tokenizer never change from version to version.
+Trained weights are in float32. Saved weights have the parent's dtype, and every other file (config, tokenizer, chat template, generation config) is the
+parent's, byte for byte: architecture and tokenizer never change between versions.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from infra.errors import CannotContinue
 from schemas.rewriting import TAGS
 from trainer.learn.distributed import local_device
 from trainer.learn.saved_state import disk_errors
-from trainer.learn.shared_prompt import NAME, difference, unsuited
+from trainer.learn.shared_prompt import ATTENTION, log_probability_difference, unsupported_attention
 
 _NOT_COPIED = (MODEL_CARD, "model.safetensors.index.json")
-#: What a model is tried with, and by how much its log-probabilities may then differ on average: rounding, in float32 and in shorter dtypes.
+#: The text that checks a model's attention, and the largest mean difference of log-probabilities: rounding, in float32 and in shorter dtypes.
 _SAMPLE = f"The quick brown fox jumps over the lazy dog, and nobody knows why.\n{''.join(TAGS)}"
-_DIFFERENCE, _DIFFERENCE_OF_HALVES = 0.01, 0.5
+_MAX_DIFFERENCE, _MAX_DIFFERENCE_SHORT = 0.01, 0.5
 
 
 @dataclass(frozen=True)
 class Policy:
-    """Model and tokenizer with the ids generation needs. `origin` is the checkpoint it was read from.
+    """Model and tokenizer with the token ids that generation needs. `origin` is the checkpoint it was read from.
 
-    `peft` is the wrapper of a model that trains a LoRA (`trainer.lora`); the adapter's layers are in `model` itself, so whoever runs
-    or copies `model` runs or copies the adapter with it.
+    `peft` is the wrapper of a model that trains a LoRA (`trainer.learn.lora`). The adapter's layers are in `model` itself: running or copying `model`
+    includes them.
     """
 
     model: Any
@@ -47,15 +47,15 @@ class Policy:
 
     @classmethod
     def load(cls, checkpoint: Path, *, parent: Path | None = None, dtype: torch.dtype = torch.float32) -> Self:
-        """Read safetensors only, nothing from the network; `parent` is what the saved policy must be able to replace.
+        """Read safetensors only, nothing from the network. The saved policy must be able to replace `parent`.
 
-        Raises BadCheckpoint for files that may carry code or are cut off, CannotContinue for a tokenizer that training or serving could not
-        work with, another architecture than the parent's, one that `trainer.learn.shared_prompt` would not run as it is, and weights that are
-        missing, too many or not finite; each names what is wrong.
+        Raises BadCheckpoint for files that may contain code or are cut off. Raises CannotContinue, with what is wrong, for a tokenizer that training or
+        serving cannot use, an architecture other than the parent's or not supported by `trainer.learn.shared_prompt`, and weights that are missing,
+        unknown or not finite.
         """
         verify_checkpoint(checkpoint)
-        if parent is not None and (found := differences(parent, checkpoint)):
-            raise CannotContinue(f"{checkpoint} cannot take the place of {parent}: {'; '.join(found)}")
+        if parent is not None and (different := differences(parent, checkpoint)):
+            raise CannotContinue(f"{checkpoint} cannot replace {parent}: {'; '.join(different)}")
         tokenizer = AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
         _check_tokenizer(checkpoint, tokenizer)
         model = _load_model(checkpoint, len(tokenizer), dtype)
@@ -72,8 +72,8 @@ class Policy:
     def save(self, directory: Path) -> Path:
         """Write a checkpoint with the parent's tensors, each in the parent's dtype, and the parent's other files.
 
-        Tied weights that are one tensor in the parent's file stay one. Raises CannotContinue when a weight is not finite in its dtype,
-        OSError where the disk does not take it.
+        Tied weights that are one tensor in the parent's file stay one. Raises CannotContinue if a weight is not finite in its dtype, OSError if the
+        disk is full.
         """
         directory.mkdir(parents=True)
         trained = self.weights()
@@ -89,7 +89,7 @@ class Policy:
         return directory
 
     def weights(self) -> Mapping[str, torch.Tensor]:
-        """The weights by the names of the checkpoint, with the adapter's share added where there is one. Changes nothing."""
+        """The weights by their names in the checkpoint, with an adapter merged into a copy."""
         state: dict[str, torch.Tensor] = self.model.state_dict()
         if self.peft is None:
             return state
@@ -111,31 +111,31 @@ def _check_tokenizer(checkpoint: Path, tokenizer: Any) -> None:
 
 
 def _check_attention(checkpoint: Path, model: Any, tokenizer: Any) -> None:
-    """Whether the model gives the same probabilities by `trainer.learn.shared_prompt` as by itself; a difference would train and judge without an error."""
-    if found := unsuited(model.config.get_text_config()):
-        raise CannotContinue(f"{checkpoint}: config.json has {found}, which trainer.learn.shared_prompt does not compute")
+    """Check that `trainer.learn.shared_prompt` gives the model's own probabilities. A difference would cause wrong training without any error."""
+    if unsupported := unsupported_attention(model.config.get_text_config()):
+        raise CannotContinue(f"{checkpoint}: config.json has {unsupported}, which trainer.learn.shared_prompt does not compute")
     ids = tokenizer(_SAMPLE, add_special_tokens=False)["input_ids"]
-    by = difference(model, torch.tensor([ids], device=model.device))
-    if not by <= (_DIFFERENCE if model.dtype == torch.float32 else _DIFFERENCE_OF_HALVES):
-        raise CannotContinue(f"{checkpoint}: by trainer.learn.shared_prompt log-probabilities differ from the model's own by {by:.3g} on average")
+    difference = log_probability_difference(model, torch.tensor([ids], device=model.device))
+    if not difference <= (_MAX_DIFFERENCE if model.dtype == torch.float32 else _MAX_DIFFERENCE_SHORT):
+        raise CannotContinue(f"{checkpoint}: by trainer.learn.shared_prompt log-probabilities differ from the model's own by {difference:.3g} on average")
 
 
 def _load_model(checkpoint: Path, tokens: int, dtype: torch.dtype) -> Any:
-    """The model on this process's device. Weights that the files lack would be made up at random without an error, so they are looked for."""
+    """The model on this process's device. Checks for missing weights: transformers would fill them with random numbers without an error."""
     try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            checkpoint, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation=NAME, output_loading_info=True
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            checkpoint, dtype=dtype, local_files_only=True, use_safetensors=True, attn_implementation=ATTENTION, output_loading_info=True
         )
     except (ValueError, RuntimeError) as error:  # an unknown architecture; tensors of other shapes
         raise CannotContinue(f"{checkpoint}: not a causal language model that transformers can load: {str(error).splitlines()[0]}") from error
-    if lacking := sorted(found["missing_keys"]):
-        raise CannotContinue(f"{checkpoint}: config.json asks for weights that the files lack: {', '.join(lacking[:3])}")
-    held = model.state_dict()
-    if unknown := sorted(name for name in tensor_dtypes(checkpoint) if name not in held):
-        raise CannotContinue(f"{checkpoint}: the files hold tensors that the model has not, by these names, and could not save: {', '.join(unknown[:3])}")
+    if missing := sorted(loading["missing_keys"]):
+        raise CannotContinue(f"{checkpoint}: config.json asks for weights that the files lack: {', '.join(missing[:3])}")
+    expected = model.state_dict()
+    if unknown := sorted(name for name in tensor_dtypes(checkpoint) if name not in expected):
+        raise CannotContinue(f"{checkpoint}: the model has no tensors with these names, so it could not save: {', '.join(unknown[:3])}")
     rows = model.get_input_embeddings().weight.shape[0]
     if tokens > rows:
-        raise CannotContinue(f"{checkpoint}: the tokenizer knows {tokens} tokens, the model {rows}; they belong to different checkpoints")
+        raise CannotContinue(f"{checkpoint}: the tokenizer has {tokens} tokens, the model {rows}; they belong to different checkpoints")
     model.to(local_device())
     for name, weight in model.named_parameters():
         if not torch.isfinite(weight).all():
@@ -144,9 +144,9 @@ def _load_model(checkpoint: Path, tokens: int, dtype: torch.dtype) -> Any:
 
 
 def tensor_dtypes(checkpoint: Path) -> dict[str, torch.dtype]:
-    """The tensors a checkpoint's files hold, by name."""
-    found: dict[str, torch.dtype] = {}
+    """The dtypes of the tensors in a checkpoint's files, by name."""
+    dtypes: dict[str, torch.dtype] = {}
     for path in sorted(checkpoint.glob("*.safetensors")):
         with safe_open(path, "pt") as weights:
-            found |= {name: weights.get_slice(name)[:0].dtype for name in weights.keys()}  # noqa: SIM118  # not a dict
-    return found
+            dtypes |= {name: weights.get_slice(name)[:0].dtype for name in weights.keys()}  # noqa: SIM118  # not a dict
+    return dtypes

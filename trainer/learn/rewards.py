@@ -1,9 +1,9 @@
-"""The reward of one completion: the task's score of the answer it gives, less what guards take, and a little for keeping the format.
+"""The reward of one completion: the task's score of its answer, reduced by a guard, plus a small bonus for the format.
 
-A completion that was cut off, does not parse, or answers outside the query's options earns nothing: serving would discard it. Labels and ratings
-come out of a closed set and need no guard. Free text can earn by what is no personalization, so each way known has a `Guard`; an answer
-that is the user's own is never guarded. Flattery is known in English only. Texts earn `style_f1`, the mean of unigram and longest-common-subsequence F1 over
-tokens that keep case and marks: ROUGE drops both, which are much of a user's style. ROUGE is reported beside it, so it also checks the reward.
+A completion that is cut off, does not parse, or answers outside the query's options has no reward: serving would discard it. Free text can score without
+personalization, so each known way has a `RewardGuard`. Labels and ratings come from a closed set and need none. The user's own answer is never guarded.
+Flattery is detected in English only. The score of a text is `style_f1`: the mean of unigram and longest-common-subsequence F1 over tokens that keep case
+and punctuation, which ROUGE drops though they are much of a user's style. ROUGE is reported beside it as a check.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from schemas.scoring import score
 from schemas.tasks import Task, choose_option
 from trainer.data.query_cases import QueryCase
 
-#: A free text may be this many times as long as the longest of draft, truth and the user's items.
+#: A free text may be this many times as long as the longest of base answer, truth and the user's items.
 LENGTH_LIMIT = 2.0
 #: Praise, and talk about the answer instead of the answer.
 _META = re.compile(
@@ -43,21 +43,21 @@ _META = re.compile(
 
 
 class NotFinite(CannotContinue):
-    """A reward is no number. Nothing of the run may be registered."""
+    """A reward is not finite. Nothing of the run may be registered."""
 
 
 class RewardGuard(StrEnum):
-    """What a free text did instead of being rewritten for its user."""
+    """A way for a free text to score without personalization."""
 
-    DRAFT_REPEATED = "draft_repeated"  # keeps the draft's own score, and earns no format bonus
-    ITEM_COPIED = "item_copied"  # what the user wrote of something else: the score is lost
-    FLATTERY = "flattery"  # praise or talk about the answer, as this user does not write: the score is lost
-    TOO_LONG = "too_long"  # the score shrinks with the excess
+    DRAFT_REPEATED = "draft_repeated"  # it keeps its score and gets no format bonus
+    ITEM_COPIED = "item_copied"  # the user's own text about something else: no score
+    FLATTERY = "flattery"  # praise or talk about the answer, unlike this user writes: no score
+    TOO_LONG = "too_long"  # the score shrinks with the excess length
 
 
 @dataclass(frozen=True)
 class Reward:
-    """`score` is the task's, in [0, 1], before any guard; `usable` tells whether serving would give the answer."""
+    """`score` is the task's, in [0, 1], before any guard. `usable`: serving would return the answer."""
 
     score: float
     usable: bool
@@ -69,42 +69,42 @@ class Reward:
 
 
 def answer_of(completion: str, case: QueryCase) -> str | None:
-    """The answer that serving would give, or None where it would fall back to the base answer."""
+    """The answer that serving would return, or None if it would fall back to the base answer."""
     rewrite = parse(completion)
     return choose_option(rewrite.answer, case.query.options) if rewrite else None
 
 
 def reward_of(completion: str, ended: bool, case: QueryCase) -> Reward:
-    """`ended`: the model stopped by itself. Serving stops behind the body, but only an end token teaches the model to.
+    """The reward of a completion. Raises NotFinite.
 
-    Raises NotFinite.
+    `ended`: the model generated its end token. Serving stops after the body without it, but the model must learn to stop.
     """
     answer = answer_of(completion, case) if ended else None
     if answer is None:
         return Reward(0.0, usable=False)
-    scored = finite(score(case.task, answer, case.truth, case.query.options), case)
+    task_score = finite(score(case.task, answer, case.truth, case.query.options), case)
     guard = guard_of(answer, case)
-    return Reward(scored, True, guard, _kept(guard, answer, case))
+    return Reward(task_score, True, guard, _kept(guard, answer, case))
 
 
 def guard_of(answer: str, case: QueryCase) -> RewardGuard | None:
-    """What stands against this answer, or None."""
-    said = normalized(answer)
-    if case.task is not Task.TEXT or said == normalized(case.truth):
+    """The guard that applies to this answer, or None."""
+    text = normalized(answer)
+    if case.task is not Task.TEXT or text == normalized(case.truth):
         return None
-    if said == normalized(case.base_answer):
+    if text == normalized(case.base_answer):
         return RewardGuard.DRAFT_REPEATED
-    asked = folded(case.query.text)
-    if any(said.casefold() == folded(item.response) and folded(item.content) != asked for item in case.items):
+    query = folded(case.query.text)
+    if any(text.casefold() == folded(item.response) and folded(item.content) != query for item in case.items):
         return RewardGuard.ITEM_COPIED
     if flatters(answer, case):
         return RewardGuard.FLATTERY
-    return RewardGuard.TOO_LONG if len(answer) > _room(case) else None
+    return RewardGuard.TOO_LONG if len(answer) > _max_length(case) else None
 
 
 def flatters(answer: str, case: QueryCase) -> bool:
-    """Whether the answer praises its reader or talks about itself in words that neither the user nor the query has."""
-    phrases = [found.group().casefold() for found in _META.finditer(answer)]
+    """Whether the answer praises its reader or talks about itself, in words that neither the user nor the query uses."""
+    phrases = [match.group().casefold() for match in _META.finditer(answer)]
     if not phrases:
         return False
     own = " ".join((case.query.text, case.truth, *(item.response for item in case.items))).casefold()
@@ -112,7 +112,7 @@ def flatters(answer: str, case: QueryCase) -> bool:
 
 
 def finite(reward: float, case: QueryCase) -> float:
-    """`reward`, or NotFinite by the name of its case."""
+    """`reward` itself. Raises NotFinite, with its case, if it is not finite."""
     if not math.isfinite(reward):
         raise NotFinite(f"the reward of outcome {case.case_id} ({case.task} of {case.domain}) is {reward}, not a number: its metric is broken")
     return reward
@@ -121,9 +121,9 @@ def finite(reward: float, case: QueryCase) -> float:
 def _kept(guard: RewardGuard | None, answer: str, case: QueryCase) -> float:
     if guard in (RewardGuard.ITEM_COPIED, RewardGuard.FLATTERY):
         return 0.0
-    return _room(case) / len(answer) if guard is RewardGuard.TOO_LONG else 1.0
+    return _max_length(case) / len(answer) if guard is RewardGuard.TOO_LONG else 1.0
 
 
-def _room(case: QueryCase) -> float:
-    """Characters that a free text may have."""
+def _max_length(case: QueryCase) -> float:
+    """The largest number of characters of a free text that is not guarded."""
     return LENGTH_LIMIT * max(len(text) for text in (case.base_answer, case.truth, *(item.response for item in case.items)))

@@ -1,7 +1,7 @@
 # axes are capital letters, see below
-"""Rollouts: sampled or greedy completions, and the log-probabilities of given ones, with each prompt computed once for all of its candidates.
+"""Rollouts: sampled or greedy completions, and log-probabilities of given ones. Each prompt is computed once for all of its completions.
 
-Axes: P prompts, G candidates of each, B = P * G, L prompt tokens, T completion tokens, V vocabulary.
+Axes: P prompts, G completions of each, B = P * G, L prompt tokens, T completion tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -17,12 +17,13 @@ from trainer.interruption import check
 from trainer.learn.policy import Policy
 from trainer.learn.shared_prompt import SharedPrompt
 
-NUCLEUS = 64
+#: Sampling looks for the nucleus among this many of the likeliest tokens first.
+LIKELIEST_TOKENS = 64
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How to choose tokens. Temperature 0 takes the likeliest."""
+    """How tokens are chosen. Temperature 0 takes the likeliest."""
 
     max_new_tokens: int
     temperature: float = 0.0
@@ -31,7 +32,7 @@ class SamplingOptions:
 
 @dataclass(frozen=True)
 class PolicyCompletion:
-    """Generated tokens, the end token included where there is one; `ended` is false when it was cut off."""
+    """Generated tokens with the end token. `ended` is false if it was cut off before one."""
 
     token_ids: list[int]
     ended: bool
@@ -40,23 +41,24 @@ class PolicyCompletion:
 def generate(
     policy: Policy, prompts: Sequence[list[int]], candidates: int, sampling: SamplingOptions, stop: threading.Event, batch_size: int = 256
 ) -> list[list[PolicyCompletion]]:
-    """`candidates` completions of each prompt, in the prompts' order. Prompts of like length share a batch of `batch_size` completions."""
+    """`candidates` completions of each prompt, in the order of the prompts. Prompts of similar length share a batch of `batch_size` completions."""
     policy.model.eval()
-    found: list[list[PolicyCompletion]] = [[] for _ in prompts]
+    groups: list[list[PolicyCompletion]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     for chosen in _slices(order, max(1, batch_size // candidates)):
         with torch.no_grad():
             tokens_BT, lengths_B, ended_B = _decode(policy, [prompts[index] for index in chosen], candidates, sampling, stop)
         rows = [PolicyCompletion(row[:length], ended) for row, length, ended in zip(tokens_BT, lengths_B, ended_B, strict=True)]
-        for place, index in enumerate(chosen):
-            found[index] = rows[place * candidates : (place + 1) * candidates]
-    return found
+        for position, index in enumerate(chosen):
+            groups[index] = rows[position * candidates : (position + 1) * candidates]
+    return groups
 
 
 def log_probabilities(policy: Policy, prompts: Sequence[list[int]], completions: Sequence[Sequence[list[int]]]) -> tuple[Tensor, Tensor, Tensor]:
-    """Natural-log probabilities of the completions' tokens under the full softmax, their mask, and the mean entropy over tokens.
+    """Natural-log probabilities of the completions' tokens under the full softmax, their boolean mask, and the mean entropy over tokens.
 
-    `completions` has G rows for each prompt. Returns P by G by T, zero where the boolean mask is; gradients flow into both parts.
+    `completions` has G rows for each prompt. The first two are P by G by T; log-probabilities are zero outside the mask. Gradients flow through prompts
+    and completions.
     """
     group = len(completions[0])
     rows = [row for rows in completions for row in rows]
@@ -76,7 +78,7 @@ def log_probabilities(policy: Policy, prompts: Sequence[list[int]], completions:
 
 
 def padded(rows: Sequence[list[int]], policy: Policy, *, left: bool) -> tuple[Tensor, Tensor]:
-    """Token ids and their 0/1 mask as rectangles on the model's device. The pad token may equal the end token; the mask tells them apart."""
+    """Token ids and their 0/1 mask as rectangles on the model's device. The pad token may equal the end token, so use the mask."""
     width = max(map(len, rows))
     ids = [[policy.pad_id] * (width - len(row)) + row if left else row + [policy.pad_id] * (width - len(row)) for row in rows]
     mask = [[0] * (width - len(row)) + [1] * len(row) if left else [1] * len(row) + [0] * (width - len(row)) for row in rows]
@@ -108,14 +110,14 @@ def _decode(
 
 
 def _choose(logits_BV: Tensor, sampling: SamplingOptions) -> Tensor:
-    """One token per row: the likeliest, or drawn from the smallest set whose probability reaches top_p."""
+    """One token per row: the likeliest, or sampled from the smallest set whose probability reaches top_p."""
     if sampling.temperature == 0:
         return logits_BV.argmax(-1)
     probabilities_BV = torch.softmax(logits_BV / sampling.temperature, -1)
     if sampling.top_p >= 1:
         return torch.multinomial(probabilities_BV, 1)[:, 0]
-    # Sorting the whole vocabulary is most of the work on a CPU; the nucleus nearly always lies among the first few.
-    sorted_BV, index_BV = probabilities_BV.topk(min(NUCLEUS, probabilities_BV.shape[1]))
+    # Sorting the whole vocabulary is most of the work on a CPU; the likeliest tokens nearly always contain the nucleus.
+    sorted_BV, index_BV = probabilities_BV.topk(min(LIKELIEST_TOKENS, probabilities_BV.shape[1]))
     if bool((sorted_BV.sum(-1) < sampling.top_p).any()):
         sorted_BV, index_BV = probabilities_BV.sort(descending=True)
     sorted_BV[sorted_BV.cumsum(-1) - sorted_BV > sampling.top_p] = 0

@@ -1,8 +1,8 @@
-"""States: what a stage needs to go on after a kill, as folders that are there whole or not at all.
+"""Saved states: what a stage needs to resume after a kill, in folders that are there whole or not at all.
 
-A state is `<directory>/<number>/tensors.safetensors` with `state.json` beside it, which holds plain facts and the digests of both. It is written
-under another name, synced, and renamed; the one before it stays until the next is written, so a state that turns out broken (a full disk,
-a bad sector) costs the steps since the one before and not the run. Numbers rise; a state made for another purpose is never picked up.
+A state is `<directory>/<number>/tensors.safetensors` beside `state.json`, which contains plain facts and the digests of both. It is written under another
+name, synced, and renamed. The state before it is kept, so a broken one (a full disk, a bad sector) loses only the steps since then. Numbers rise. A state
+that was made for another purpose is never used.
 """
 
 from __future__ import annotations
@@ -24,30 +24,28 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TENSORS, FACTS = "tensors.safetensors", "state.json"
-#: A state and the one before it.
-KEPT = 2
+#: The newest states that are kept.
+STATES_KEPT = 2
 _NEW = ".new"
-#: How torch.save's RuntimeErrors read where the disk is to blame.
-_TORCH_WRITES = ("inline_container.cc", "PytorchStreamWriter", "iostream error")
+#: Parts of the RuntimeErrors of torch.save that a disk causes.
+_TORCH_WRITE_ERRORS = ("inline_container.cc", "PytorchStreamWriter", "iostream error")
 
 
 class BrokenState(ValueError):
-    """A state's files are not what its digests say, or were made for another purpose."""
+    """A state's files differ from its digests, or it was made for another purpose."""
 
 
 @dataclass(frozen=True)
 class SavedState:
-    """One state as it was saved."""
-
     number: int
     facts: Mapping[str, Any]
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def save_state(directory: Path, state: SavedState, purpose: Mapping[str, Any]) -> None:
-    """Make `state` the newest of `directory` and drop all but the one before it. `purpose` (plain JSON) says for what it is good. Blocks for the disk.
+    """Store `state` as the newest in `directory` and delete all but the one before it. `purpose` (plain JSON) must be equal to load it again.
 
-    Raises OSError where it cannot be written.
+    Blocks for the disk. Raises OSError if it cannot be written.
     """
     from safetensors.torch import save_file
 
@@ -61,15 +59,15 @@ def save_state(directory: Path, state: SavedState, purpose: Mapping[str, Any]) -
     for path in (scratch / TENSORS, scratch / FACTS, scratch):
         _sync(path)
     target = directory / f"{state.number:08d}"
-    shutil.rmtree(target, ignore_errors=True)  # a broken one, else nobody would have made this step again
+    shutil.rmtree(target, ignore_errors=True)  # it is broken, or this step would not have been done again
     scratch.rename(target)
     _sync(directory)
-    for old in _numbered(directory)[:-KEPT]:
+    for old in _numbered(directory)[:-STATES_KEPT]:
         shutil.rmtree(old, ignore_errors=True)
 
 
 def newest_state(directory: Path, purpose: Mapping[str, Any]) -> SavedState | None:
-    """The newest sound state that was made for `purpose`, or None. One that is broken is logged and the one before it is tried."""
+    """The newest sound state that was made for `purpose`, or None. A broken one is logged, and the one before it is tried."""
     for path in reversed(_numbered(directory)):
         try:
             return _read(path, purpose)
@@ -80,7 +78,7 @@ def newest_state(directory: Path, purpose: Mapping[str, Any]) -> SavedState | No
 
 @contextmanager
 def disk_errors(directory: Path) -> Iterator[None]:
-    """Around writes by safetensors and torch, whose errors for a full disk are of their own types. Raises OSError for those."""
+    """Raises OSError for the errors that safetensors and torch raise if the disk is full."""
     from safetensors import SafetensorError
 
     try:
@@ -88,13 +86,13 @@ def disk_errors(directory: Path) -> Iterator[None]:
     except SafetensorError as error:
         raise OSError(f"{directory}: {error}") from error
     except RuntimeError as error:
-        if not any(mark in str(error) for mark in _TORCH_WRITES):
+        if not any(part in str(error) for part in _TORCH_WRITE_ERRORS):
             raise
         raise OSError(f"{directory}: {str(error).splitlines()[0]}") from error
 
 
 def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
-    """Write whole or not at all, synced before it takes its name."""
+    """Write the file whole or not at all: it is synced before it is renamed."""
     scratch = path.with_suffix(".tmp")
     scratch.write_text(json.dumps(value, indent=indent) + "\n")
     _sync(scratch)
@@ -102,7 +100,7 @@ def write_json(path: Path, value: Any, *, indent: int | None = None) -> None:
 
 
 def digest_of(value: Any) -> str:
-    """sha256 of plain JSON, whatever the order of its keys."""
+    """sha256 of plain JSON. The order of its keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,14 +1,14 @@
 # ruff: noqa: N815  # axes are capital letters, see below
-"""Attention over a prompt that many completions share: its keys and values exist once, not once per completion.
+"""Attention over a prompt that many completions share: its keys and values are stored once, not once per completion.
 
-RL samples G completions of each of P prompts. Repeating the prompt's cache G times makes every decoding step read and copy G times the
-memory; here the completions' queries meet the prompt's keys in one matrix product per prompt, and gradients flow through it.
-Registered with transformers as the attention implementation `NAME`, so it serves any model whose attention is exchangeable (Qwen2, Llama, ...)
-and plain: every token sees all before it, scores and logits are not capped or scaled. `unsuited` and `difference` tell which are not.
-Calls without `shared_prompt` are plain scaled-dot-product attention.
+RL samples G completions of each of P prompts. With G copies of the prompt's cache, every decoding step would read and copy G times the memory. Here the
+queries of all completions are multiplied with the prompt's keys in one matrix product per prompt, and gradients flow through it.
+It is registered with transformers as the attention implementation `ATTENTION`. It works for models whose attention can be replaced (Qwen2, Llama, ...)
+and is plain: every token attends to all before it, scores and logits are not capped or scaled. `unsupported_attention` and `log_probability_difference`
+find the others. Calls without `shared_prompt` are plain scaled-dot-product attention.
 
 Axes: P prompts, G completions of each, B = P * G, H heads, K key/value heads, R = H / K, L prompt tokens, T new tokens, S completion tokens
-so far (of a whole sequence in `difference`), D head size.
+so far (of a whole sequence in `log_probability_difference`), D head size.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-NAME = "retouch_shared_prompt"
+ATTENTION = "retouch_shared_prompt"
 
 
 @dataclass
 class SharedPrompt:
-    """The prompts' keys and values by layer, and while decoding those of the completions so far."""
+    """The prompts' keys and values by layer; while decoding, also those of the completions so far."""
 
     layers: list[tuple[Tensor, Tensor]]  # keys and values, each PKLD
-    last_hidden_PE: Tensor  # of the prompts' last tokens: what predicts the first completion token
+    last_hidden_PE: Tensor  # of the prompts' last tokens: they predict the first completion token
     lengths_P: Tensor
     bias_PL: Tensor  # 0 for tokens, -inf for the padding on the left
     decoding: dict[int, tuple[Tensor, Tensor, int]] = field(default_factory=dict)
@@ -54,13 +54,13 @@ class SharedPrompt:
         return hidden
 
     def reserve(self, completions: int, tokens: int) -> None:
-        """Make room to decode `tokens` tokens of each of P * G = `completions`, one after another."""
+        """Allocate the cache for decoding `tokens` tokens of each of P * G = `completions`."""
         for index, (keys, _) in enumerate(self.layers):
             shape = (completions, keys.shape[1], tokens, keys.shape[3])
             self.decoding[index] = (keys.new_empty(shape), keys.new_empty(shape), 0)
 
     def extend(self, layer: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """The completions' keys and values so far, the new ones included."""
+        """The completions' keys and values so far, with the new ones."""
         if layer not in self.decoding:
             return key, value
         keys, values, filled = self.decoding[layer]
@@ -78,12 +78,12 @@ def attention(
         plain: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
         return plain
     key, value = shared_prompt.extend(module.layer_idx, key, value)
-    answer = _at_once if query.shape[2] > 1 else _one_token
-    return answer(query, key, value, shared_prompt, module.layer_idx, kwargs["scaling"]).transpose(1, 2), None
+    attend = _whole_completions if query.shape[2] > 1 else _one_token
+    return attend(query, key, value, shared_prompt, module.layer_idx, kwargs["scaling"]).transpose(1, 2), None
 
 
 def _one_token(query: Tensor, key: Tensor, value: Tensor, prompt: SharedPrompt, layer: int, scaling: float) -> Tensor:
-    """Decoding. The softmax over prompt and completion is taken in two parts that share their maximum, so the two are never concatenated."""
+    """For decoding. The softmax over prompt and completion is computed in two parts with one maximum, so they are never concatenated."""
     prompt_keys, prompt_values = prompt.layers[layer]
     (b, h, _, d), (p, k, length, _), s = query.shape, prompt_keys.shape, key.shape[2]
     g, r = b // p, h // k
@@ -98,8 +98,8 @@ def _one_token(query: Tensor, key: Tensor, value: Tensor, prompt: SharedPrompt, 
     return ((from_prompt + to_own @ value) / total).transpose(1, 2).reshape(b, h, 1, d)
 
 
-def _at_once(query: Tensor, key: Tensor, value: Tensor, prompt: SharedPrompt, layer: int, scaling: float) -> Tensor:
-    """Whole completions, for training. Here the fused kernel over repeated keys beats scores written out in memory (2.2 times, 2026-11-21)."""
+def _whole_completions(query: Tensor, key: Tensor, value: Tensor, prompt: SharedPrompt, layer: int, scaling: float) -> Tensor:
+    """For training. Here the fused kernel over repeated keys is faster than scores in memory (2.2 times, 2026-11-21)."""
     prompt_keys, prompt_values = prompt.layers[layer]
     (b, _, t, _), p = query.shape, prompt_keys.shape[0]
     key = torch.cat([prompt_keys.repeat_interleave(b // p, 0), key], 2)
@@ -109,8 +109,8 @@ def _at_once(query: Tensor, key: Tensor, value: Tensor, prompt: SharedPrompt, la
     return scaled_dot_product_attention(query, key, value, bias, scale=scaling, enable_gqa=True)
 
 
-def unsuited(config: Any) -> str | None:
-    """What a text model's config asks for that is left out here, in words; None where there is nothing of it by name."""
+def unsupported_attention(config: Any) -> str | None:
+    """The first setting in a text model's config that is not supported here, or None."""
     if cap := getattr(config, "attn_logit_softcapping", None):
         return f"attn_logit_softcapping = {cap}"
     if others := sorted(set(getattr(config, "layer_types", None) or ()) - {"full_attention"}):
@@ -120,10 +120,10 @@ def unsuited(config: Any) -> str | None:
     return f"sliding_window = {window}" if window and (longest is None or window < longest) else None
 
 
-def difference(model: Any, ids_1S: Tensor) -> float:
-    """Mean absolute difference of log-probabilities, over the later half of a sequence and the vocabulary, from those by the model's own attention.
+def log_probability_difference(model: Any, ids_1S: Tensor) -> float:
+    """Mean absolute difference to the log-probabilities of the model's own attention, over the second half of a sequence and the vocabulary.
 
-    Infinite for a model that does not let its attention be exchanged.
+    Infinite for a model whose attention cannot be replaced.
     """
     half = ids_1S.shape[1] // 2
     with torch.no_grad():
@@ -136,9 +136,9 @@ def difference(model: Any, ids_1S: Tensor) -> float:
         try:
             own = model(input_ids=ids_1S, use_cache=False).logits[:, half:]
         finally:
-            model.set_attn_implementation(NAME)
+            model.set_attn_implementation(ATTENTION)
     return float((shared.float().log_softmax(-1) - own.float().log_softmax(-1)).abs().mean())
 
 
-AttentionInterface.register(NAME, attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionInterface.register(ATTENTION, attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -1,4 +1,4 @@
-"""The weights that training changes: which they are, and a digest that tells whether two models start alike."""
+"""The weights that training changes, and their digest."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def trained_weights(model: Any) -> dict[str, Tensor]:
-    """The weights that training changes, by name; a tied one is there once."""
+    """The weights that training changes, by name. A tied weight is listed once."""
     return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 

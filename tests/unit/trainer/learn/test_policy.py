@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from infra.checkpoints.verification import BadCheckpoint, checkpoint_digest, differences, verify_checkpoint
 from infra.errors import CannotContinue
 from trainer.learn.policy import Policy, tensor_dtypes
-from trainer.learn.shared_prompt import NAME
+from trainer.learn.shared_prompt import ATTENTION
 
 
 def test_a_saved_policy_can_take_its_parents_place(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_a_tokenizer_of_another_model_is_refused(tiny_checkpoint: Path, tmp_path
     rows = weights["model.embed_tokens.weight"][: config["vocab_size"] - 5].contiguous()
     save_file(weights | {"model.embed_tokens.weight": rows}, copy / "model.safetensors", metadata={"format": "pt"})
     (copy / "config.json").write_text(json.dumps(config | {"vocab_size": len(rows)}))
-    with pytest.raises(CannotContinue, match=f"knows {config['vocab_size']} tokens, the model {len(rows)}"):
+    with pytest.raises(CannotContinue, match=f"has {config['vocab_size']} tokens, the model {len(rows)}"):
         Policy.load(copy)
 
 
@@ -135,7 +135,7 @@ def _stored(tiny_checkpoint: Path, tmp_path: Path, change: Callable[[dict[str, t
 
 def test_tensors_that_could_not_be_saved_again_are_refused_before_training(tiny_checkpoint: Path, tmp_path: Path) -> None:
     extra = {f"model.layers.{number}.self_attn.rotary_emb.inv_freq": torch.ones(8) for number in range(4)}
-    with pytest.raises(CannotContinue, match=r"has not.* save: model\.layers\.0\.\S+inv_freq, model\.layers\.1\.\S+, model\.layers\.2\.\S+$"):
+    with pytest.raises(CannotContinue, match=r"has no tensors.* save: model\.layers\.0\.\S+inv_freq, model\.layers\.1\.\S+, model\.layers\.2\.\S+$"):
         Policy.load(_stored(tiny_checkpoint, tmp_path, lambda weights: weights | extra))
 
 
@@ -215,4 +215,4 @@ def test_models_of_plain_attention_are_taken_and_left_as_they_are(
     tiny_checkpoint: Path, tmp_path: Path, kind: str, config: dict[str, Any], dtype: torch.dtype
 ) -> None:
     policy = Policy.load(_of_another_kind(tiny_checkpoint, tmp_path, kind, **config), dtype=dtype)
-    assert policy.model.config._attn_implementation == NAME and not policy.model.training
+    assert policy.model.config._attn_implementation == ATTENTION and not policy.model.training

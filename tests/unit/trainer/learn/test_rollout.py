@@ -7,7 +7,7 @@ import torch
 from trainer.interruption import Interrupted
 from trainer.learn.policy import Policy
 from trainer.learn.rollout import SamplingOptions, generate, log_probabilities
-from trainer.learn.shared_prompt import NAME
+from trainer.learn.shared_prompt import ATTENTION
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def test_greedy_completions_equal_those_of_transformers(policy: Policy) -> None:
         ids = torch.tensor([prompt])
         out = policy.model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=8, do_sample=False, pad_token_id=policy.pad_id)
         assert completion.token_ids == out[0, len(prompt) :].tolist()
-    policy.model.set_attn_implementation(NAME)
+    policy.model.set_attn_implementation(ATTENTION)
 
 
 def test_log_probabilities_equal_those_of_each_row_alone(policy: Policy) -> None:
@@ -43,7 +43,7 @@ def test_log_probabilities_equal_those_of_each_row_alone(policy: Policy) -> None
             alone = torch.log_softmax(logits, -1).gather(1, torch.tensor(completion)[:, None])[:, 0]
             assert torch.allclose(logp[number, place, : len(completion)], alone, atol=1e-5)
             assert (logp[number, place, len(completion) :] == 0).all()
-    policy.model.set_attn_implementation(NAME)
+    policy.model.set_attn_implementation(ATTENTION)
 
 
 def test_sampling_stays_inside_the_nucleus_and_candidates_differ(policy: Policy) -> None:
@@ -51,7 +51,7 @@ def test_sampling_stays_inside_the_nucleus_and_candidates_differ(policy: Policy)
     group = generate(policy, prompts_of(9), 64, SamplingOptions(1, 1.0, 0.05), threading.Event())[0]
     policy.model.set_attn_implementation("sdpa")
     probabilities = torch.softmax(policy.model(torch.tensor(prompts_of(9))).logits[0, -1], -1).sort(descending=True)
-    policy.model.set_attn_implementation(NAME)
+    policy.model.set_attn_implementation(ATTENTION)
     inside = int((probabilities.values.cumsum(0) - probabilities.values <= 0.05).sum())
     drawn = {one.token_ids[0] for one in group}
     assert drawn <= set(probabilities.indices[:inside].tolist()) and len(drawn) > 1
