@@ -17,9 +17,9 @@ from traffic import replay
 from traffic.datasets.catalog import FORMATS, open_dataset
 from traffic.datasets.steps import to_lines
 from traffic.pace import Pace
-from traffic.plan import Plan
-from traffic.platform import Manners
-from traffic.simulation import Conduct, Phase, play
+from traffic.plan import TrafficPlan
+from traffic.platform import AskingLimits
+from traffic.simulation import Phase, PhaseOptions, play
 
 Body = Callable[[Settings, threading.Event], None]
 
@@ -37,11 +37,11 @@ def main(argv: list[str] | None = None) -> int:
 
 def _simulate(given: argparse.Namespace) -> Body:
     def body(settings: Settings, stop: threading.Event) -> None:
-        plan = Plan.read(given.plan, users=given.users, history=given.history, learn=given.learn, exam=given.exam, seed=given.seed, tenant=given.tenant)
+        plan = TrafficPlan.read(given.plan, users=given.users, history=given.history, learn=given.learn, exam=given.exam, seed=given.seed, tenant=given.tenant)
         phase, pace = Phase(given.phase), Pace(given.rate)
-        conduct = Conduct(
+        conduct = PhaseOptions(
             round=given.round,
-            manners=Manners(max_in_flight=given.in_flight, timeout_s=given.timeout_s, deadline_s=given.deadline_s),
+            manners=AskingLimits(max_in_flight=given.in_flight, timeout_s=given.timeout_s, deadline_s=given.deadline_s),
             seconds=given.seconds,
             count=given.count,
             only=frozenset(given.only.split(",")) if given.only else frozenset(),

@@ -18,14 +18,14 @@ from collections.abc import Hashable, Sequence
 from typing import TypeVar
 
 from schemas.tasks import STARS
-from traffic.world import FAMILIES, MOVIE_TAG, PRODUCT_RATING, Exchange, Note, Question, Style
+from traffic.world import FAMILIES, MOVIE_TAG, PRODUCT_RATING, Exchange, Note, PersonaQuestion, Style
 
 T = TypeVar("T", bound=Hashable)
 
 _FAMILY_OF = {tag: family for family, tags in FAMILIES.items() for tag in tags}
 
 
-def best_rule(question: Question, items: Sequence[Exchange]) -> str:
+def best_rule(question: PersonaQuestion, items: Sequence[Exchange]) -> str:
     """What the domain's rule answers after these items, nearest first; anybody's answer without any."""
     if not items:
         return question.generic
@@ -34,18 +34,18 @@ def best_rule(question: Question, items: Sequence[Exchange]) -> str:
     return _rating(question, items) if question.query.domain == PRODUCT_RATING else _text(question, items)
 
 
-def _tag(question: Question, items: Sequence[Exchange]) -> str:
+def _tag(question: PersonaQuestion, items: Sequence[Exchange]) -> str:
     family = _FAMILY_OF[question.generic]
     return _most([item.response for item in items if _FAMILY_OF[item.response] == family] or [question.generic])
 
 
-def _rating(question: Question, items: Sequence[Exchange]) -> str:
+def _rating(question: PersonaQuestion, items: Sequence[Exchange]) -> str:
     shifts = [int(item.response) - int(item.generic) for item in items if not (item.response == item.generic and item.generic in (STARS[0], STARS[-1]))]
     lowest, highest = int(STARS[0]), int(STARS[-1])
     return str(min(highest, max(lowest, int(question.generic) + (_most(shifts) if shifts else 0))))
 
 
-def _text(question: Question, items: Sequence[Exchange]) -> str:
+def _text(question: PersonaQuestion, items: Sequence[Exchange]) -> str:
     styles = [_style(item) for item in items]
     shown = Style(
         _most([style.intensifier for style in styles]),

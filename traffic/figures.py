@@ -23,7 +23,7 @@ ERRORS = frozenset({"mae", "rmse"})
 
 
 @dataclass(frozen=True)
-class Judged:
+class ScoredAnswer:
     """One question whose truth is known, with both answers to it."""
 
     user: str
@@ -35,7 +35,7 @@ class Judged:
     final: str
 
     @classmethod
-    def of(cls, question: Question, response: Response) -> Judged | None:
+    def of(cls, question: Question, response: Response) -> ScoredAnswer | None:
         query = question.query
         if question.truth is None:
             return None
@@ -45,7 +45,7 @@ class Judged:
         return Pair(self.base if side == "base" else self.final, self.truth, self.options)
 
 
-def by_domain(judged: Iterable[Judged]) -> dict[str, dict[str, object]]:
+def by_domain(judged: Iterable[ScoredAnswer]) -> dict[str, dict[str, object]]:
     """Official metrics per domain: `{domain: {task, metric, users, questions, base: {...}, final: {...}}}`."""
     return {
         domain: {
@@ -60,7 +60,7 @@ def by_domain(judged: Iterable[Judged]) -> dict[str, dict[str, object]]:
     }
 
 
-def by_user(judged: Iterable[Judged]) -> dict[str, dict[str, dict[str, object]]]:
+def by_user(judged: Iterable[ScoredAnswer]) -> dict[str, dict[str, dict[str, object]]]:
     """Per user and domain, without macro-F1, which says nothing about a handful of labels."""
     found: dict[str, dict[str, dict[str, object]]] = {}
     for user, ones in _grouped(judged, lambda one: one.user).items():
@@ -71,7 +71,7 @@ def by_user(judged: Iterable[Judged]) -> dict[str, dict[str, dict[str, object]]]
     return found
 
 
-def official(judged: Sequence[Judged], side: Side) -> dict[str, float]:
+def official(judged: Sequence[ScoredAnswer], side: Side) -> dict[str, float]:
     """All metrics of one domain's answers. Raises ValueError of none."""
     found, pairs = _metrics(judged, side), [one.pair(side) for one in judged]
     if judged[0].task is Task.LABEL:
@@ -91,12 +91,12 @@ def _f1(given_and_gold: Iterable[tuple[bool, bool]]) -> float:
     return sum(hit == 2 for hit in hits) * 2 / sum(hits) if hits else 0.0
 
 
-def _metrics(judged: Sequence[Judged], side: Side) -> dict[str, float]:
+def _metrics(judged: Sequence[ScoredAnswer], side: Side) -> dict[str, float]:
     return dict(metrics(judged[0].task, [one.pair(side) for one in judged]))
 
 
-def _grouped(judged: Iterable[Judged], name: Callable[[Judged], str]) -> Mapping[str, list[Judged]]:
-    groups: dict[str, list[Judged]] = defaultdict(list)
+def _grouped(judged: Iterable[ScoredAnswer], name: Callable[[ScoredAnswer], str]) -> Mapping[str, list[ScoredAnswer]]:
+    groups: dict[str, list[ScoredAnswer]] = defaultdict(list)
     for one in judged:
         groups[name(one)].append(one)
     return dict(sorted(groups.items()))

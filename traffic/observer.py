@@ -1,6 +1,6 @@
 """An independent reader of the public topics: what was asked, answered, lost or answered twice, and how long it took.
 
-It joins no consumer group, commits nothing, and believes nothing but the records. `Tally` is the arithmetic alone; `survey` reads everything once.
+It joins no consumer group, commits nothing, and believes nothing but the records. `AnswerCounts` is the arithmetic alone; `survey` reads everything once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from schemas.topics import DEAD_LETTERED, TOPICS, Topic, dead_letter_topic
 
 
 @dataclass(frozen=True)
-class Sighting:
+class ObservedRecord:
     """One record. `message` is None where it cannot be read, and on dead-letter topics, whose records are not read at all."""
 
     topic: str
@@ -45,11 +45,11 @@ class Observer:
         self._reader = TopicReader(settings, f"retouch-{client_id}")
         self._reader.follow(*self._types, *raw, from_end=from_end)
 
-    def poll(self, timeout_s: float) -> list[Sighting]:
+    def poll(self, timeout_s: float) -> list[ObservedRecord]:
         """What has arrived, waiting at most `timeout_s` for something to arrive."""
         return [self._sight(record) for record in self._reader.poll(timeout_s)]
 
-    def read_to_end(self, timeout_s: float) -> Iterator[Sighting]:
+    def read_to_end(self, timeout_s: float) -> Iterator[ObservedRecord]:
         """Everything up to where the topics end at this moment. Raises RetryLater when that takes longer than `timeout_s`."""
         return map(self._sight, self._reader.read_to_end(timeout_s))
 
@@ -62,19 +62,19 @@ class Observer:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _sight(self, record: Any) -> Sighting:
+    def _sight(self, record: Any) -> ObservedRecord:
         place = (record.topic, record.partition, record.offset, record.key)
         expected = self._types.get(record.topic)
         if expected is None or record.value is None:
-            return Sighting(*place)
+            return ObservedRecord(*place)
         try:
-            return Sighting(*place, *read(expected, record.headers, record.value))
+            return ObservedRecord(*place, *read(expected, record.headers, record.value))
         except Malformed:
-            return Sighting(*place)
+            return ObservedRecord(*place)
 
 
 @dataclass
-class Tally:
+class AnswerCounts:
     """Counts over sightings, in any order. A query that was itself sent twice may be answered twice."""
 
     records: Counter[str] = field(default_factory=Counter)  # by topic
@@ -84,7 +84,7 @@ class Tally:
     statuses: Counter[str] = field(default_factory=Counter)
     versions: Counter[str] = field(default_factory=Counter)
 
-    def note(self, sighting: Sighting) -> None:
+    def note(self, sighting: ObservedRecord) -> None:
         self.records[sighting.topic] += 1
         if sighting.message is None or sighting.envelope is None:
             self.unreadable[sighting.topic] += 1
@@ -103,7 +103,7 @@ class Tally:
             model = response.provenance.model
             self.versions[model.version if model else "none"] += 1
 
-    def add(self, other: Tally) -> None:
+    def add(self, other: AnswerCounts) -> None:
         """Take in the counts of another round, whose queries are others."""
         for mine, theirs in (
             (self.records, other.records),
@@ -142,12 +142,12 @@ class Tally:
         }
 
 
-def survey(settings: Settings, *, timeout_s: float = 60.0) -> Tally:
+def survey(settings: Settings, *, timeout_s: float = 60.0) -> AnswerCounts:
     """Read every topic from its beginning to its present end, dead letters too. `records` and `unreadable` are by topic.
 
     A topic that nobody has made yet counts as empty. Raises RetryLater when the ends are not reached in time.
     """
-    tally = Tally()
+    tally = AnswerCounts()
     dead = [dead_letter_topic(topic.name) for topic in DEAD_LETTERED]
     with Observer(settings, TOPICS, raw=dead, client_id="survey") as observer:
         for sighting in observer.read_to_end(timeout_s):

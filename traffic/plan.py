@@ -37,7 +37,7 @@ Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
-class Posed(Question):
+class PlannedQuestion(Question):
     """A question of the plan, with what a report needs to judge its answer: anybody's answer, and the user's without noise."""
 
     phase: str = ""
@@ -62,7 +62,7 @@ class Posed(Question):
         }
 
 
-class Plan(BaseModel):
+class TrafficPlan(BaseModel):
     """Counts are per user and domain. The same plan goes to every phase."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -76,7 +76,7 @@ class Plan(BaseModel):
     domains: Annotated[tuple[str, ...], Field(min_length=1)] = DOMAINS
 
     @classmethod
-    def read(cls, path: Path | None, **changes: Any) -> Plan:
+    def read(cls, path: Path | None, **changes: Any) -> TrafficPlan:
         """The plan of a JSON file, or the default one, with changes. Raises BadSetting naming what is wrong."""
         given = {name: value for name, value in changes.items() if value is not None}
         try:
@@ -95,13 +95,13 @@ class Plan(BaseModel):
         """All users' interactions, oldest first."""
         return heapq.merge(*(persona.interactions() for persona in self._personas()), key=lambda one: one.occurred_at)
 
-    def lessons(self, round: str) -> list[Posed]:
+    def lessons(self, round: str) -> list[PlannedQuestion]:
         """The first `learn` questions of each user and domain, at their own times; the user answers them soon after."""
         return [
             self._posed(persona, at, exchange, f"{number}", "learn", round) for persona in self._personas() for number, at, exchange in self._learned(persona)
         ]
 
-    def exams(self, round: str, only: Collection[str] = ()) -> list[Posed]:
+    def exams(self, round: str, only: Collection[str] = ()) -> list[PlannedQuestion]:
         """The remaining questions, the same in each round but for their ids, all at one moment behind everything else. `only` these users, or all."""
         at = self.world.end + EXAM_AFTER
         found = []
@@ -114,7 +114,7 @@ class Plan(BaseModel):
             ]
         return found
 
-    def background(self, phase: str, round: str) -> Iterator[Posed]:
+    def background(self, phase: str, round: str) -> Iterator[PlannedQuestion]:
         """Endless questions over users and domains in turn, asked at the exams' moment: what follows from them changes no exam."""
         personas, at = list(self._personas()), self.world.end + EXAM_AFTER
         for number in count():
@@ -134,7 +134,7 @@ class Plan(BaseModel):
             if seen[exchange.domain] <= self.learn:
                 yield number, at, exchange
 
-    def _posed(self, persona: Persona, at: datetime, exchange: Exchange, number: str, phase: str, round: str) -> Posed:
+    def _posed(self, persona: Persona, at: datetime, exchange: Exchange, number: str, phase: str, round: str) -> PlannedQuestion:
         query = Query(
             query_id=derive("query", self.tenant, persona.user, "simulation", self.seed, phase, round, number),
             tenant=self.tenant,
@@ -153,4 +153,4 @@ class Plan(BaseModel):
             occurred_at=at + FEEDBACK_AFTER,
         )
         told = (feedback,) if phase in ANSWERED_FOR else ()
-        return Posed(query, exchange.response, told, phase=phase, round=round, generic=exchange.generic, ideal=exchange.ideal)
+        return PlannedQuestion(query, exchange.response, told, phase=phase, round=round, generic=exchange.generic, ideal=exchange.ideal)

@@ -22,9 +22,9 @@ from schemas.messages import Message
 from schemas.responses import Response
 from schemas.topics import FEEDBACK, INTERACTIONS, QUERIES, RESPONSES, Topic
 from traffic.datasets.steps import Question
-from traffic.observer import Observer, Tally
+from traffic.observer import AnswerCounts, Observer
 from traffic.pace import Pace
-from traffic.schedule import Schedule
+from traffic.schedule import AskingSchedule
 
 #: Longest wait of one poll for responses: how late a timeout or a stop is noticed.
 POLL_S = 0.05
@@ -32,7 +32,7 @@ FLUSH_S = 60.0
 
 
 @dataclass(frozen=True)
-class Manners:
+class AskingLimits:
     """How questions are asked. `deadline_s` is told to the system; after `timeout_s` the platform itself counts an answer as lost."""
 
     max_in_flight: int = 32
@@ -43,10 +43,10 @@ class Manners:
 
 
 @dataclass
-class Round:
+class AskingResult:
     """What came of a number of questions. `unsent` were left when the platform was stopped, or gave up on a system that answers nothing."""
 
-    tally: Tally = field(default_factory=Tally)
+    tally: AnswerCounts = field(default_factory=AnswerCounts)
     responses: dict[UUID, Response] = field(default_factory=dict)
     feedback: int = 0
     unsent: bool = False
@@ -81,21 +81,21 @@ class Platform:
 
     def ask(
         self,
-        schedule: Schedule,
-        manners: Manners,
+        schedule: AskingSchedule,
+        manners: AskingLimits,
         *,
         pace: Pace | None = None,
         stop: threading.Event | None = None,
         on_asked: Callable[[Question], None] | None = None,
         on_settled: Callable[[], None] | None = None,
-    ) -> Round:
+    ) -> AskingResult:
         """Ask until the schedule is over, and wait for the answers. With `stop` set nothing more is asked, and what is under way is waited for.
 
         Gives up early when as many questions as fit in flight stay without any answer: the system is not there.
         """
         started = time.monotonic()
         under_way: dict[UUID, tuple[Question, float]] = {}
-        pace, stop, outcome = pace or Pace(), stop or threading.Event(), Round()
+        pace, stop, outcome = pace or Pace(), stop or threading.Event(), AskingResult()
         stopped, silent = False, 0
         while True:
             if not stopped and (stop.is_set() or silent >= manners.max_in_flight):
@@ -142,14 +142,14 @@ class Platform:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _ask(self, question: Question, manners: Manners, tally: Tally) -> None:
+    def _ask(self, question: Question, manners: AskingLimits, tally: AnswerCounts) -> None:
         query, now = question.query, datetime.now(UTC)
         if manners.deadline_s is not None:
             query = query.model_copy(update={"deadline": now + timedelta(seconds=manners.deadline_s)})
         tally.note_query(query.query_id, now)
         self._send(QUERIES, query, query.query_id)
 
-    def _new_responses(self, tally: Tally, timeout_s: float) -> list[Response]:
+    def _new_responses(self, tally: AnswerCounts, timeout_s: float) -> list[Response]:
         """Answers to what was asked here. Others' answers, and what cannot be read, are not this platform's business."""
         found = []
         for sighting in self._responses.poll(timeout_s):
@@ -159,13 +159,13 @@ class Platform:
                 found.append(response)
         return found
 
-    def _tell_feedback(self, question: Question, manners: Manners) -> int:
+    def _tell_feedback(self, question: Question, manners: AskingLimits) -> int:
         given = question.feedback if manners.gives_feedback else ()
         for feedback in given:
             self._send(FEEDBACK, feedback, feedback.feedback_id)
         return len(given)
 
-    def _settle(self, schedule: Schedule, question: Question, on_settled: Callable[[], None] | None) -> None:
+    def _settle(self, schedule: AskingSchedule, question: Question, on_settled: Callable[[], None] | None) -> None:
         schedule.done(question)
         if on_settled:
             on_settled()

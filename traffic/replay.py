@@ -26,9 +26,9 @@ from traffic.datasets.rows import BadData
 from traffic.datasets.steps import Dataset, Question
 from traffic.display import Display
 from traffic.lag import GroupLag
-from traffic.observer import Observer, Tally
-from traffic.platform import Manners, Platform
-from traffic.schedule import InOrder
+from traffic.observer import AnswerCounts, Observer
+from traffic.platform import AskingLimits, Platform
+from traffic.schedule import OldestFirst
 
 #: Ids are derived, so a second replay of the same data sends the same records, and adds nothing to the history.
 SOURCE = "/traffic/replay"
@@ -37,7 +37,7 @@ STALL_S = 120.0
 
 
 @dataclass(frozen=True)
-class Script:
+class ReplayScript:
     """A data set that was read to its end without fault. `keys` are its users' record keys, the first `limit` of them."""
 
     dataset: Dataset
@@ -47,7 +47,7 @@ class Script:
     questions: tuple[Question, ...]
 
     @classmethod
-    def read(cls, dataset: Dataset, tenant: str, limit: int | None) -> Script:
+    def read(cls, dataset: Dataset, tenant: str, limit: int | None) -> ReplayScript:
         """Raises BadData for the first bad row, and for a data set without anything in it."""
         keys: dict[bytes, None] = {}
         counts: Counter[bytes] = Counter()
@@ -106,7 +106,7 @@ def run(
     if out:
         output_files.check_writable(Path(out))
     dataset = open_dataset(Path(path), format, last)
-    script = Script.read(dataset, settings.tenant, limit)
+    script = ReplayScript.read(dataset, settings.tenant, limit)
     display = Display(as_json)
     with broker_errors(settings):
         found = _replay(settings, script, timeout_s, max_in_flight, stop, display)
@@ -120,10 +120,10 @@ def run(
     return OK if report["answered_all"] else FAILED
 
 
-def _replay(settings: Settings, script: Script, timeout_s: float, max_in_flight: int, stop: threading.Event, display: Display) -> dict[str, object]:
+def _replay(settings: Settings, script: ReplayScript, timeout_s: float, max_in_flight: int, stop: threading.Event, display: Display) -> dict[str, object]:
     seconds: dict[str, float] = {}
-    tally, judged, feedback, unsent = Tally(), [], 0, False
-    manners, stall_s = Manners(max_in_flight=max_in_flight, timeout_s=timeout_s), min(timeout_s, STALL_S)
+    tally, judged, feedback, unsent = AnswerCounts(), [], 0, False
+    manners, stall_s = AskingLimits(max_in_flight=max_in_flight, timeout_s=timeout_s), min(timeout_s, STALL_S)
     with Platform(settings, SOURCE) as platform, GroupLag(settings) as lag, display.progress() as progress:
         started = time.monotonic()
         sent = platform.tell(script.history(), stop=stop, on_sent=progress.step("history sent", script.interactions))
@@ -134,9 +134,9 @@ def _replay(settings: Settings, script: Script, timeout_s: float, max_in_flight:
             if unsent or stop.is_set():
                 unsent = True
                 break
-            outcome = platform.ask(InOrder(wave), manners, stop=stop, on_settled=answered)
+            outcome = platform.ask(OldestFirst(wave), manners, stop=stop, on_settled=answered)
             by_id = {question.query.query_id: question for question in wave}
-            judged += [one for query_id, response in outcome.responses.items() if (one := figures.Judged.of(by_id[query_id], response))]
+            judged += [one for query_id, response in outcome.responses.items() if (one := figures.ScoredAnswer.of(by_id[query_id], response))]
             tally.add(outcome.tally)
             feedback, unsent = feedback + outcome.feedback, outcome.unsent
             if outcome.feedback and not stop.is_set():

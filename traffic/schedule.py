@@ -10,7 +10,7 @@ from typing import Protocol
 from traffic.datasets.steps import Question
 
 
-class Schedule(Protocol):
+class AskingSchedule(Protocol):
     """`next` is None while every question left has to wait for `done`; `over` says that there is none left."""
 
     @property
@@ -19,7 +19,7 @@ class Schedule(Protocol):
     def done(self, question: Question) -> None: ...
 
 
-class InOrder:
+class OldestFirst:
     """Oldest first, and one at a time for each user: people read an answer before they ask again."""
 
     def __init__(self, questions: Iterable[Question]) -> None:
@@ -47,7 +47,7 @@ class InOrder:
             heapq.heappush(self._ready, (waiting[0].query.asked_at, question.query.key))
 
 
-class AsTheyCome:
+class GivenOrder:
     """In the order given, without waiting for anyone; the questions may be endless."""
 
     def __init__(self, questions: Iterable[Question]) -> None:

@@ -24,9 +24,9 @@ from schemas.topics import FEEDBACK, INTERACTIONS, RESPONSES
 from traffic.datasets.steps import Question
 from traffic.lag import GroupLag
 from traffic.pace import Pace
-from traffic.plan import Plan, Posed
-from traffic.platform import Manners, Platform, Round
-from traffic.schedule import AsTheyCome, InOrder, Schedule
+from traffic.plan import PlannedQuestion, TrafficPlan
+from traffic.platform import AskingLimits, AskingResult, Platform
+from traffic.schedule import AskingSchedule, GivenOrder, OldestFirst
 
 
 class Phase(StrEnum):
@@ -39,11 +39,11 @@ class Phase(StrEnum):
 
 
 @dataclass(frozen=True)
-class Conduct:
+class PhaseOptions:
     """How a phase runs. `round` enters the queries' ids: the same round asked twice is the same queries sent twice."""
 
     round: str = "0"
-    manners: Manners = field(default_factory=Manners)
+    manners: AskingLimits = field(default_factory=AskingLimits)
     seconds: float | None = None  # steady, trial: None runs until it is stopped
     count: int = 16  # burst: how many at once
     only: Collection[str] = ()  # probe: these users alone
@@ -51,14 +51,14 @@ class Conduct:
     truths: Path | None = None  # ground truth of what was asked is added to this file, as JSON Lines
 
 
-def play(settings: Settings, plan: Plan, phase: Phase, conduct: Conduct, pace: Pace, stop: threading.Event) -> dict[str, object]:
+def play(settings: Settings, plan: TrafficPlan, phase: Phase, conduct: PhaseOptions, pace: Pace, stop: threading.Event) -> dict[str, object]:
     """Run one phase to its end, or until `stop`. Returns its summary. Blocks; every wait inside is bounded but a steady phase without `seconds`."""
     started = time.monotonic()
     with ExitStack() as closing:
         platform = closing.enter_context(Platform(settings, "/traffic/simulation"))
         mark_ready(settings)
         if phase is Phase.HISTORY:
-            sent, outcome = platform.tell(plan.past(), pace=pace, stop=stop), Round()
+            sent, outcome = platform.tell(plan.past(), pace=pace, stop=stop), AskingResult()
         else:
             file = closing.enter_context(conduct.truths.open("a", encoding="utf-8")) if conduct.truths else None
             schedule, manners = _schedule(plan, phase, conduct)
@@ -77,19 +77,19 @@ def play(settings: Settings, plan: Plan, phase: Phase, conduct: Conduct, pace: P
     }
 
 
-def _schedule(plan: Plan, phase: Phase, conduct: Conduct) -> tuple[Schedule, Manners]:
+def _schedule(plan: TrafficPlan, phase: Phase, conduct: PhaseOptions) -> tuple[AskingSchedule, AskingLimits]:
     if phase is Phase.LEARN:
-        return InOrder(plan.lessons(conduct.round)), conduct.manners
+        return OldestFirst(plan.lessons(conduct.round)), conduct.manners
     if phase is Phase.PROBE:
-        return AsTheyCome(plan.exams(conduct.round, conduct.only)), conduct.manners
+        return GivenOrder(plan.exams(conduct.round, conduct.only)), conduct.manners
     background = plan.background(phase.value, conduct.round)
     if phase is Phase.BURST:
         all_at_once = max(conduct.count, conduct.manners.max_in_flight)
-        return AsTheyCome(islice(background, conduct.count)), replace(conduct.manners, max_in_flight=all_at_once)
-    return AsTheyCome(_for_seconds(background, conduct.seconds)), conduct.manners
+        return GivenOrder(islice(background, conduct.count)), replace(conduct.manners, max_in_flight=all_at_once)
+    return GivenOrder(_for_seconds(background, conduct.seconds)), conduct.manners
 
 
-def _for_seconds(questions: Iterable[Posed], seconds: float | None) -> Iterator[Posed]:
+def _for_seconds(questions: Iterable[PlannedQuestion], seconds: float | None) -> Iterator[PlannedQuestion]:
     ends_at = None if seconds is None else time.monotonic() + seconds
     for question in questions:
         if ends_at is not None and time.monotonic() > ends_at:
@@ -98,7 +98,7 @@ def _for_seconds(questions: Iterable[Posed], seconds: float | None) -> Iterator[
 
 
 def _note(file: IO[str] | None, question: Question) -> None:
-    if file and isinstance(question, Posed):
+    if file and isinstance(question, PlannedQuestion):
         file.write(json.dumps(question.ground_truth(), ensure_ascii=False) + "\n")
 
 

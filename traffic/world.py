@@ -288,7 +288,7 @@ def respond(domain: str, stimulus: Stimulus, taste: Taste, rng: random.Random, *
 
 
 @dataclass(frozen=True)
-class Question:
+class PersonaQuestion:
     """A query with what its user would answer (`truth`), and the two bounds of what a model can know."""
 
     query: Query
@@ -328,11 +328,11 @@ class Persona:
             for number, (at, exchange) in enumerate(self.past)
         )
 
-    def questions(self) -> tuple[Question, ...]:
+    def questions(self) -> tuple[PersonaQuestion, ...]:
         """What the user asks after the past has ended, oldest first."""
         return tuple(self._question(number, at, exchange) for number, (at, exchange) in enumerate(self.asked))
 
-    def _question(self, number: int, at: datetime, exchange: Exchange) -> Question:
+    def _question(self, number: int, at: datetime, exchange: Exchange) -> PersonaQuestion:
         query = Query(
             query_id=derive("query", self.tenant, self.user, f"world-{self.seed}-{number}"),
             tenant=self.tenant,
@@ -342,7 +342,7 @@ class Persona:
             options=OPTIONS[exchange.domain],
             asked_at=at,
         )
-        return Question(query, truth=exchange.response, generic=exchange.generic, ideal=exchange.ideal)
+        return PersonaQuestion(query, truth=exchange.response, generic=exchange.generic, ideal=exchange.ideal)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from schemas.promotion import VersionState
 from schemas.run_report import RunReport, RunStatus
 from schemas.topics import OUTCOMES, consumer_group
 from traffic.lag import GroupLag
-from traffic.plan import Plan as Traffic
+from traffic.plan import TrafficPlan as Traffic
 
 TEACHER_GROUP = consumer_group("teacher")
 #: Bounds of waits, each several times the measured duration.

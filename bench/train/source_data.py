@@ -21,7 +21,7 @@ from schemas.ids import derive, is_held_out
 from schemas.queries import Query
 from traffic.datasets.catalog import open_dataset
 from traffic.datasets.steps import Dataset
-from traffic.world import Exchange, Persona, Question, World
+from traffic.world import Exchange, Persona, PersonaQuestion, World
 
 TENANT = "bench"
 #: The share of the asking time that trains; the rest is later.
@@ -41,7 +41,7 @@ class Split(StrEnum):
 class WorldTruth:
     """What the world knows of a question and no model sees. `past` is by interaction id."""
 
-    question: Question
+    question: PersonaQuestion
     past: Mapping[str, Exchange]
     drifted: bool
     newcomer: bool

@@ -28,7 +28,7 @@ from schemas.messages import Message
 from schemas.queries import Query
 from schemas.topics import FEEDBACK, INTERACTIONS, QUERIES, Topic
 from traffic.pace import Pace
-from traffic.world import Persona, Question, World
+from traffic.world import Persona, PersonaQuestion, World
 
 SOURCE = "/lab/chaos"
 #: Of all questions, those of the one user who asks the most.
@@ -107,7 +107,7 @@ class ChaosLoad:
         except Exception as error:  # the outermost frame of this thread; `check` raises it where somebody sees it
             self._failure = error
 
-    def _questions(self) -> Iterator[Question]:
+    def _questions(self) -> Iterator[PersonaQuestion]:
         asking = [cycle(persona.questions()) for persona in self._users]
         others = (1 - BUSY_SHARE) / max(1, len(asking) - 1)
         weights = [BUSY_SHARE, *(others for _ in asking[1:])]
@@ -118,7 +118,7 @@ class ChaosLoad:
         """The second halves of the users' pasts, over and over: a repeat has the same id."""
         return cycle([interaction for persona in self._users for interaction in _later(persona)])
 
-    def _ask(self, number: int, question: Question, news: Interaction) -> None:
+    def _ask(self, number: int, question: PersonaQuestion, news: Interaction) -> None:
         now = datetime.now(UTC)
         deadline = now + timedelta(seconds=self._rng.uniform(*DEADLINE_S)) if number % DEADLINE_EVERY == 0 else None
         query_id = derive("query", question.query.tenant, question.query.user, f"chaos-{self._seed}-{number}")

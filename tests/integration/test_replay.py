@@ -37,16 +37,16 @@ from traffic import replay
 from traffic.lag import STREAMS_GROUP, GroupLag
 from traffic.observer import Observer, survey
 from traffic.pace import Pace
-from traffic.plan import Plan
-from traffic.platform import Manners
-from traffic.simulation import Conduct, Phase, play
+from traffic.plan import TrafficPlan
+from traffic.platform import AskingLimits
+from traffic.simulation import Phase, PhaseOptions, play
 
 #: Bounds are for a machine that does ten other things; nothing here waits for them where all is well.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 Answers = Callable[[int, Query], int]
-MANNERS = Manners(max_in_flight=8, timeout_s=60)
-PLAN = Plan(tenant="sim", users=4, history=3, learn=2, exam=1)
+MANNERS = AskingLimits(max_in_flight=8, timeout_s=60)
+PLAN = TrafficPlan(tenant="sim", users=4, history=3, learn=2, exam=1)
 
 
 def _always_once(number: int, query: Query) -> int:
@@ -204,7 +204,7 @@ def test_the_phases_of_a_simulation_add_up(settings: Settings, tmp_path: Path) -
     truths, stop = tmp_path / "truths.jsonl", threading.Event()
 
     def run(phase: Phase, **conduct: Any) -> dict[str, Any]:
-        return play(settings, PLAN, phase, Conduct(manners=MANNERS, truths=truths, **conduct), Pace(20 if phase is Phase.STEADY else None), stop)
+        return play(settings, PLAN, phase, PhaseOptions(manners=MANNERS, truths=truths, **conduct), Pace(20 if phase is Phase.STEADY else None), stop)
 
     with echo_system(settings):
         told = run(Phase.HISTORY, settle=True)
@@ -227,11 +227,11 @@ def test_the_phases_of_a_simulation_add_up(settings: Settings, tmp_path: Path) -
 def test_exam_rounds_are_answered_from_the_very_same_history(settings: Settings) -> None:
     plan = PLAN.model_copy(update={"tenant": "exams"})
     with echo_system(settings):
-        play(settings, plan, Phase.HISTORY, Conduct(manners=MANNERS, settle=True), Pace(), threading.Event())
-        play(settings, plan, Phase.LEARN, Conduct(manners=MANNERS, settle=True), Pace(), threading.Event())
+        play(settings, plan, Phase.HISTORY, PhaseOptions(manners=MANNERS, settle=True), Pace(), threading.Event())
+        play(settings, plan, Phase.LEARN, PhaseOptions(manners=MANNERS, settle=True), Pace(), threading.Event())
         for name in ("before", "after"):
-            play(settings, plan, Phase.PROBE, Conduct(name, MANNERS), Pace(), threading.Event())
-            play(settings, plan, Phase.BURST, Conduct(name, MANNERS), Pace(), threading.Event())
+            play(settings, plan, Phase.PROBE, PhaseOptions(name, MANNERS), Pace(), threading.Event())
+            play(settings, plan, Phase.BURST, PhaseOptions(name, MANNERS), Pace(), threading.Event())
     by_id = _answers(settings)
     before, after = ([by_id[str(one.query.query_id)] for one in plan.exams(name)] for name in ("before", "after"))
     assert before == after

@@ -11,17 +11,17 @@ from statistics import fmean
 import pytest
 
 from schemas.tasks import MOVIE_TAGS, STARS, Task
-from traffic.world import DOMAINS, FAMILIES, LABEL_NOISE, MOVIE_TAG, PRODUCT_RATING, STYLE_SHOWN, TWEET_PARAPHRASE, Persona, Question, World
+from traffic.world import DOMAINS, FAMILIES, LABEL_NOISE, MOVIE_TAG, PRODUCT_RATING, STYLE_SHOWN, TWEET_PARAPHRASE, Persona, PersonaQuestion, World
 
 POPULATION = 200
 
 
 @pytest.fixture(scope="module")
-def questions() -> list[Question]:
+def questions() -> list[PersonaQuestion]:
     return [question for persona in World(questions=10).personas(POPULATION) for question in persona.questions()]
 
 
-def of_domain(questions: list[Question], domain: str) -> list[Question]:
+def of_domain(questions: list[PersonaQuestion], domain: str) -> list[PersonaQuestion]:
     return [question for question in questions if question.query.domain == domain]
 
 
@@ -68,7 +68,7 @@ def test_families_cover_the_fifteen_tags_once() -> None:
     assert sorted(tag for tags in FAMILIES.values() for tag in tags) == sorted(MOVIE_TAGS)
 
 
-def test_every_answer_is_allowed_by_its_query(questions: list[Question]) -> None:
+def test_every_answer_is_allowed_by_its_query(questions: list[PersonaQuestion]) -> None:
     tasks = {question.query.domain: question.query.task for question in questions}
     assert tasks == {MOVIE_TAG: Task.LABEL, PRODUCT_RATING: Task.RATING, TWEET_PARAPHRASE: Task.TEXT}
     for question in questions:
@@ -76,24 +76,24 @@ def test_every_answer_is_allowed_by_its_query(questions: list[Question]) -> None
         assert not question.query.options or answers <= set(question.query.options)
 
 
-def test_tags_are_noisy_as_declared(questions: list[Question]) -> None:
+def test_tags_are_noisy_as_declared(questions: list[PersonaQuestion]) -> None:
     off = fmean(question.truth != question.ideal for question in of_domain(questions, MOVIE_TAG))
     assert off == pytest.approx(LABEL_NOISE * 2 / 3, abs=0.02)  # one of the family's three tags is the ideal one
 
 
-def test_ratings_are_off_by_at_most_one_star(questions: list[Question]) -> None:
+def test_ratings_are_off_by_at_most_one_star(questions: list[PersonaQuestion]) -> None:
     errors = [abs(int(question.truth) - int(question.ideal)) for question in of_domain(questions, PRODUCT_RATING)]
     assert set(errors) == {0, 1}
     assert 0.07 < fmean(errors) < LABEL_NOISE + 0.01  # noise beyond the scale's ends does not show
 
 
-def test_a_style_fades_now_and_then(questions: list[Question]) -> None:
+def test_a_style_fades_now_and_then(questions: list[PersonaQuestion]) -> None:
     styled = [question for question in of_domain(questions, TWEET_PARAPHRASE) if question.ideal.lower().startswith("honestly ")]
     assert fmean(question.truth.lower().startswith("honestly ") for question in styled) == pytest.approx(STYLE_SHOWN, abs=0.06)
 
 
 @pytest.mark.parametrize(("domain", "blind", "informed"), [(MOVIE_TAG, 0.46, 0.92), (PRODUCT_RATING, 0.36, 0.90), (TWEET_PARAPHRASE, 0.04, 0.66)])
-def test_knowing_the_user_pays_in_every_domain(questions: list[Question], domain: str, blind: float, informed: float) -> None:
+def test_knowing_the_user_pays_in_every_domain(questions: list[PersonaQuestion], domain: str, blind: float, informed: float) -> None:
     asked = of_domain(questions, domain)
     assert fmean(question.generic == question.truth for question in asked) == pytest.approx(blind, abs=0.05)
     assert fmean(question.ideal == question.truth for question in asked) == pytest.approx(informed, abs=0.05)

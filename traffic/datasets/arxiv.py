@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
-from traffic.datasets.rows import Row, json_lines, jsonl_with
+from traffic.datasets.rows import DataRow, json_lines, jsonl_with
 from traffic.datasets.steps import Step
 from traffic.datasets.timelines import Entry, latest_as_questions
 
@@ -34,7 +34,7 @@ class ArxivAuthors:
         return latest_as_questions(map(_entry, json_lines(self.file)), self.last, tenant)
 
 
-def _entry(row: Row) -> Entry:
+def _entry(row: DataRow) -> Entry:
     return Entry(
         row,
         user=row.user("user_id"),

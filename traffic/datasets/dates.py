@@ -13,22 +13,22 @@ NOON = timedelta(hours=12)
 DAY = timedelta(days=1)
 
 
-class Moment(NamedTuple):
+class DateBounds(NamedTuple):
     """The two ends of a date. For an instant they are the same, and the wall's `occurred_at < asked_at` keeps them apart."""
 
     asked_at: datetime
     occurred_at: datetime
 
 
-def instant(at: datetime) -> Moment:
-    return Moment(at, at)
+def instant(at: datetime) -> DateBounds:
+    return DateBounds(at, at)
 
 
-def day(at: datetime) -> Moment:
-    return Moment(at, at + NOON)
+def day(at: datetime) -> DateBounds:
+    return DateBounds(at, at + NOON)
 
 
-def parse(text: str) -> Moment:
+def parse(text: str) -> DateBounds:
     """`YYYY`, `YYYY-MM`, `YYYY-MM-DD` (any of them without leading zeros) or an ISO time; without a zone it is UTC.
 
     Raises ValueError otherwise.
@@ -44,4 +44,4 @@ def parse(text: str) -> Moment:
         raise ValueError("expected YYYY, YYYY-MM or YYYY-MM-DD")
     first = datetime(year, month or 1, 1, tzinfo=UTC)
     after = datetime(year + 1, 1, 1, tzinfo=UTC) if month is None or month == 12 else datetime(year, month + 1, 1, tzinfo=UTC)
-    return Moment(first, after - DAY + NOON)
+    return DateBounds(first, after - DAY + NOON)

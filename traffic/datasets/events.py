@@ -14,7 +14,7 @@ from schemas.history import Interaction
 from schemas.messages import Message
 from schemas.queries import Query
 from schemas.tasks import Task
-from traffic.datasets.rows import Row, json_lines, jsonl_with
+from traffic.datasets.rows import DataRow, json_lines, jsonl_with
 from traffic.datasets.steps import Question, Step
 
 _KINDS: dict[str, type[Message]] = {kind.ce_type(): kind for kind in (Interaction, Query, Feedback)}
@@ -42,8 +42,8 @@ class Events:
         return "JSON Lines of events"
 
     def steps(self, tenant: str) -> Iterator[Step]:
-        asked: dict[UUID, tuple[Row, Query]] = {}
-        feedback: dict[UUID, list[tuple[Row, Feedback]]] = defaultdict(list)
+        asked: dict[UUID, tuple[DataRow, Query]] = {}
+        feedback: dict[UUID, list[tuple[DataRow, Feedback]]] = defaultdict(list)
         for row in (row for file in self.files for row in json_lines(file)):
             message = _message(row)
             if isinstance(message, Interaction):
@@ -61,14 +61,14 @@ class Events:
             yield _question(row, query, feedback.get(query.query_id, []))
 
 
-def _message(row: Row) -> Message:
+def _message(row: DataRow) -> Message:
     kind = _KINDS.get(row.text("type"))
     if kind is None:
         raise row.bad(f"unknown type; expected one of {', '.join(sorted(_KINDS))}")
     return row.message(kind, **row.within(row.fields.get("data"), "field 'data'").fields)
 
 
-def _question(row: Row, query: Query, feedback: list[tuple[Row, Feedback]]) -> Question:
+def _question(row: DataRow, query: Query, feedback: list[tuple[DataRow, Feedback]]) -> Question:
     """The truth is the line's own, else that of the first feedback that has one."""
     truths = [(row, row.text("truth"))] if "truth" in row.fields else [(place, given.truth) for place, given in feedback if given.truth]
     place, truth = truths[0] if truths else (row, None)

@@ -19,7 +19,7 @@ from typing import ClassVar, Self
 from schemas.tasks import Task, task_of
 from traffic.datasets import dates
 from traffic.datasets.lamp_tasks import LampTask, canonical, task_of_profile
-from traffic.datasets.rows import BadData, Row, json_array
+from traffic.datasets.rows import BadData, DataRow, json_array
 from traffic.datasets.steps import Question, Step
 from traffic.datasets.timelines import Entry
 
@@ -65,10 +65,10 @@ class Lamp:
         if self._golds is not None and (unknown := self._golds.keys() - asked):
             raise BadData(f"{self.outputs}:1: {len(unknown)} answers have no question in {self.questions.name}; expected the same ids in both files")
 
-    def _users(self) -> Iterable[tuple[str, list[Row]]]:
+    def _users(self) -> Iterable[tuple[str, list[DataRow]]]:
         if not self._has_users:
             return ((row.user("id"), [row]) for row in json_array(self.questions))
-        by_user: dict[str, list[Row]] = defaultdict(list)
+        by_user: dict[str, list[DataRow]] = defaultdict(list)
         for row in json_array(self.questions):
             by_user[row.user("user_id")].append(row)
         return by_user.items()
@@ -88,14 +88,14 @@ class Lamp:
         return task
 
     @cached_property
-    def _outputs_row(self) -> Row:
+    def _outputs_row(self) -> DataRow:
         assert self.outputs is not None
         try:
             value = json.loads(self.outputs.read_text(encoding="utf-8"))
         except ValueError as error:
             line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
             raise BadData(f"{self.outputs}:{line}: not JSON in UTF-8") from None
-        return Row(self.outputs, 1, {}).within(value, "the file")
+        return DataRow(self.outputs, 1, {}).within(value, "the file")
 
     @cached_property
     def _golds(self) -> Mapping[str, str] | None:
@@ -119,7 +119,7 @@ class _User:
     task: LampTask
     tenant: str
     user: str
-    rows: list[Row]
+    rows: list[DataRow]
     dated: bool
     items: dict[str, Entry] = field(default_factory=dict)
 
@@ -129,7 +129,7 @@ class _User:
         asked = [self._question(row, profile, golds) for row, profile in zip(self.rows, profiles, strict=True)]
         yield from sorted(asked, key=lambda question: question.query.asked_at)
 
-    def _read(self, row: Row) -> set[str]:
+    def _read(self, row: DataRow) -> set[str]:
         """Note the row's profile items, each once per user, and return their ids."""
         ids = set()
         for number, item in enumerate(_profile(row)):
@@ -141,15 +141,15 @@ class _User:
             ids.add(item_id)
         return ids
 
-    def _question(self, row: Row, profile: set[str], golds: Mapping[str, str] | None) -> Question:
+    def _question(self, row: DataRow, profile: set[str], golds: Mapping[str, str] | None) -> Question:
         question_id, asked_at, options = row.text("id", filled=True), self._asked_at(row, profile), self.task.allowed(row)
         truth = None if golds is None else _gold(row, question_id, golds, options)
-        moment = dates.Moment(asked_at, asked_at + dates.NOON)
+        moment = dates.DateBounds(asked_at, asked_at + dates.NOON)
         source_id = f"{self.task.name}/question/{question_id}"
         entry = Entry(row, self.user, self.task.domain, source_id, self.task.text(row), truth or "", moment, options)
         return Question(entry.query(self.tenant)) if truth is None else entry.question(self.tenant)
 
-    def _asked_at(self, row: Row, profile: set[str]) -> datetime:
+    def _asked_at(self, row: DataRow, profile: set[str]) -> datetime:
         """The question's own date; else right behind its profile, which holds what came before it.
 
         What only the user's other questions know, and is no older than that, may be this question's own text: it stays behind the wall.
@@ -161,14 +161,14 @@ class _User:
         return min((latest + dates.NOON, *(at for at in others if at >= latest)))
 
 
-def _profile(row: Row) -> list[Row]:
+def _profile(row: DataRow) -> list[DataRow]:
     items = row.fields.get("profile")
     if not isinstance(items, list):
         raise row.bad("field 'profile' is not a list; expected the user's items")
     return [row.within(item, f"profile[{number}]") for number, item in enumerate(items)]
 
 
-def _gold(row: Row, question_id: str, golds: Mapping[str, str], options: tuple[str, ...]) -> str:
+def _gold(row: DataRow, question_id: str, golds: Mapping[str, str], options: tuple[str, ...]) -> str:
     truth = golds.get(question_id)
     if truth is None:
         raise row.bad("the outputs have no answer to this question's id; expected the same ids in both files")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from schemas.tasks import MOVIE_TAGS, STARS
-from traffic.datasets.rows import Row
+from traffic.datasets.rows import DataRow
 
 
 @dataclass(frozen=True)
@@ -26,14 +26,14 @@ class LampTask:
     options: tuple[str, ...] = ()
     options_in_input: str | None = None  # a pattern for the bracketed list, where the options are told only there
 
-    def text(self, row: Row) -> str:
+    def text(self, row: DataRow) -> str:
         """The query's text: the input behind the marker."""
         _, found, text = row.text("input").partition(self.marker)
         if not found:
             raise row.bad(f"field 'input' has no {self.marker!r}; expected an input of {self.title}")
         return text.strip()
 
-    def allowed(self, row: Row) -> tuple[str, ...]:
+    def allowed(self, row: DataRow) -> tuple[str, ...]:
         """The answers allowed. The input shuffles them per question, so they are put in one order here."""
         if not self.options_in_input:
             return self.options
@@ -62,7 +62,7 @@ BY_PROFILE: Mapping[frozenset[str], LampTask] = {
 }
 
 
-def task_of_profile(row: Row, item: Row) -> LampTask:
+def task_of_profile(row: DataRow, item: DataRow) -> LampTask:
     fields = frozenset(item.fields) - {"id", "date"}
     if task := BY_PROFILE.get(fields):
         return task

@@ -17,7 +17,7 @@ from typing import ClassVar, Self
 
 from schemas.tasks import MOVIE_TAGS, STARS
 from traffic.datasets import dates
-from traffic.datasets.rows import Row, csv_rows
+from traffic.datasets.rows import DataRow, csv_rows
 from traffic.datasets.steps import Step
 from traffic.datasets.timelines import Entry, latest_as_questions
 
@@ -48,28 +48,28 @@ class MovieLens:
         return latest_as_questions(chain(tags, ratings), self.last, tenant)
 
 
-def _label(row: Row) -> str:
+def _label(row: DataRow) -> str:
     return row.text("tag").strip().lower()
 
 
-def _film(row: Row) -> str:
+def _film(row: DataRow) -> str:
     genres = row.text("genres").replace("|", ", ")
     return f"{row.text('title', filled=True)}. {genres}"
 
 
-def _tag(row: Row, films: dict[str, str]) -> Entry:
+def _tag(row: DataRow, films: dict[str, str]) -> Entry:
     user, label = row.user("userId"), _label(row)
     source_id = f"movielens/tag/{row.text('movieId')}/{row.text('tag')}"
     return Entry(row, user, "movie_tag", source_id, _film_of(row, films), label, _moment(row), MOVIE_TAGS)
 
 
-def _rating(row: Row, films: dict[str, str]) -> Entry:
+def _rating(row: DataRow, films: dict[str, str]) -> Entry:
     stars = row.read("rating", _stars, "a rating of 0.5 to 5")
     source_id = f"movielens/rating/{row.text('movieId')}"
     return Entry(row, row.user("userId"), "movie_rating", source_id, _film_of(row, films), stars, _moment(row), STARS)
 
 
-def _film_of(row: Row, films: dict[str, str]) -> str:
+def _film_of(row: DataRow, films: dict[str, str]) -> str:
     if (film := films.get(row.text("movieId"))) is None:
         raise row.bad("field 'movieId' is not a film of movies.csv")
     return film
@@ -83,5 +83,5 @@ def _stars(text: str) -> str:
     return str(math.ceil(rating))
 
 
-def _moment(row: Row) -> dates.Moment:
+def _moment(row: DataRow) -> dates.DateBounds:
     return row.read("timestamp", lambda text: dates.instant(datetime.fromtimestamp(int(text), UTC)), "seconds since 1970")

@@ -29,7 +29,7 @@ class BadData(BadSetting):
 
 
 @dataclass(frozen=True)
-class Row:
+class DataRow:
     """One record of a file, with its place. `line` counts from 1."""
 
     path: Path
@@ -60,14 +60,14 @@ class Row:
     def user(self, name: str) -> str:
         return self.read(name, user_id, "a user's id")
 
-    def moment(self, name: str) -> dates.Moment:
+    def moment(self, name: str) -> dates.DateBounds:
         return self.read(name, dates.parse, "a date such as 2009-05-01, 2009, or an ISO time")
 
-    def within(self, fields: Any, what: str) -> Row:
+    def within(self, fields: Any, what: str) -> DataRow:
         """An object inside this row, as a row at the same place."""
         if not isinstance(fields, dict):
             raise self.bad(f"{what} is {type(fields).__name__}; expected an object")
-        return Row(self.path, self.line, fields)
+        return DataRow(self.path, self.line, fields)
 
     def message(self, kind: type[M], **fields: Any) -> M:
         """Build a message out of this row. A field that the message refuses is this row's fault."""
@@ -77,7 +77,7 @@ class Row:
             raise self.bad(_refused(kind, error)) from None
 
 
-def json_lines(path: Path) -> Iterator[Row]:
+def json_lines(path: Path) -> Iterator[DataRow]:
     """Objects of a JSON Lines file; blank lines are passed over."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
@@ -102,15 +102,15 @@ def jsonl_with(path: Path, fields: Collection[str]) -> Path | None:
     return None
 
 
-def csv_rows(path: Path) -> Iterator[Row]:
+def csv_rows(path: Path) -> Iterator[DataRow]:
     """Rows of a CSV file with a header line."""
     with path.open(encoding="utf-8", errors="replace", newline="") as file:
         reader = csv.DictReader(file)
         for fields in reader:
-            yield Row(path, reader.line_num, fields)
+            yield DataRow(path, reader.line_num, fields)
 
 
-def json_array(path: Path) -> Iterator[Row]:
+def json_array(path: Path) -> Iterator[DataRow]:
     """Objects of a JSON file that is one list, read piece by piece: LaMP's files exceed what fits in memory twice."""
     decoder = json.JSONDecoder()
     # A byte that is not UTF-8 becomes a replacement character: one bad tweet should not cost the other thousands.
@@ -142,10 +142,10 @@ def _skip(text: str, at: int, characters: str) -> int:
     return at
 
 
-def _row(path: Path, line: int, value: Any) -> Row:
+def _row(path: Path, line: int, value: Any) -> DataRow:
     if not isinstance(value, dict):
         raise BadData(f"{path}:{line}: found {type(value).__name__}; expected an object")
-    return Row(path, line, value)
+    return DataRow(path, line, value)
 
 
 def _refused(kind: type[Message], error: ValidationError) -> str:

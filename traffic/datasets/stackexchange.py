@@ -13,7 +13,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import ClassVar, Self
 
-from traffic.datasets.rows import Row, json_lines, jsonl_with
+from traffic.datasets.rows import DataRow, json_lines, jsonl_with
 from traffic.datasets.steps import Step
 from traffic.datasets.timelines import Entry, latest_as_questions
 
@@ -45,7 +45,7 @@ class StackExchangePosts:
         options = tuple(sorted(tag for tag, _ in counts.most_common(MAX_OPTIONS)))
         return latest_as_questions(self._entries(options), self.last, tenant)
 
-    def _questions(self) -> Iterator[Row]:
+    def _questions(self) -> Iterator[DataRow]:
         return (row for row in json_lines(self.file) if row.text("PostTypeId") == QUESTION)
 
     def _entries(self, options: tuple[str, ...]) -> Iterator[Entry]:
@@ -57,7 +57,7 @@ class StackExchangePosts:
                 yield Entry(row, user, "post_tag", f"stackexchange/{post}/tag", f"{title}\n{body}", tag, at, options)
 
 
-def _first_tag(row: Row) -> str:
+def _first_tag(row: DataRow) -> str:
     found = re.match(r"<([^<>]+)>", row.text("Tags"))
     if not found:
         raise row.bad("field 'Tags' has no tag; expected <tag><tag>")

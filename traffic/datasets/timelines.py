@@ -10,8 +10,8 @@ from schemas.feedback import Feedback
 from schemas.history import Interaction
 from schemas.ids import derive
 from schemas.queries import Query
-from traffic.datasets.dates import Moment
-from traffic.datasets.rows import Row
+from traffic.datasets.dates import DateBounds
+from traffic.datasets.rows import DataRow
 from traffic.datasets.steps import Question, Step
 
 #: A message's text is at most this long; longer contents are cut here, in history and in questions alike.
@@ -22,13 +22,13 @@ TEXT_LIMIT = 32_768
 class Entry:
     """Something a user responded to, and how, before it is decided whether it is history or a question. `source_id` is unique per user."""
 
-    row: Row
+    row: DataRow
     user: str
     domain: str
     source_id: str
     content: str
     response: str
-    moment: Moment
+    moment: DateBounds
     options: tuple[str, ...] = ()
 
     def interaction(self, tenant: str) -> Interaction:

@@ -9,12 +9,12 @@ import pytest
 
 from schemas.scoring import score
 from traffic.ceilings import best_rule
-from traffic.world import DOMAINS, MOVIE_TAG, PRODUCT_RATING, TWEET_PARAPHRASE, Exchange, Persona, Question, World
+from traffic.world import DOMAINS, MOVIE_TAG, PRODUCT_RATING, TWEET_PARAPHRASE, Exchange, Persona, PersonaQuestion, World
 
 KS = (1, 2, 4, 6)
 
 
-def like_first(question: Question, persona: Persona) -> list[Exchange]:
+def like_first(question: PersonaQuestion, persona: Persona) -> list[Exchange]:
     """Items of the domain, those of the same plain answer first: a crude retrieval."""
     past = [exchange for _, exchange in persona.past if exchange.domain == question.query.domain]
     words = set(question.query.text.split())
@@ -22,14 +22,14 @@ def like_first(question: Question, persona: Persona) -> list[Exchange]:
 
 
 @pytest.fixture(scope="module")
-def everybody() -> list[tuple[Question, list[Exchange]]]:
+def everybody() -> list[tuple[PersonaQuestion, list[Exchange]]]:
     """Questions, each with the items that were found for it."""
     personas = World(history=24, questions=6).personas(150)
     return [(question, like_first(question, persona)) for persona in personas for question in persona.questions()]
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_who_sees_more_knows_more(everybody: list[tuple[Question, list[Exchange]]], domain: str) -> None:
+def test_who_sees_more_knows_more(everybody: list[tuple[PersonaQuestion, list[Exchange]]], domain: str) -> None:
     asked = [(question, items) for question, items in everybody if question.query.domain == domain]
     rule = [fmean(_score(question, best_rule(question, items[:k])) for question, items in asked) for k in (0, 1, 2, 4, 6)]
     ideal = fmean(_score(question, question.ideal) for question, _ in asked)
@@ -37,7 +37,7 @@ def test_who_sees_more_knows_more(everybody: list[tuple[Question, list[Exchange]
     assert rule[1] > rule[0] + 0.05 and rule[-1] > rule[1] + 0.01
 
 
-def _score(question: Question, answer: str) -> float:
+def _score(question: PersonaQuestion, answer: str) -> float:
     return score(question.query.task, answer, question.truth, question.query.options)
 
 
@@ -45,9 +45,9 @@ def exchange(domain: str, content: str, generic: str, response: str) -> Exchange
     return Exchange(domain, content, generic, response, response)
 
 
-def asked(domain: str, generic: str, text: str = "the bus is slow today") -> Question:
+def asked(domain: str, generic: str, text: str = "the bus is slow today") -> PersonaQuestion:
     question = next(one for one in World(domains=(domain,)).persona(0).questions())
-    return Question(question.query.model_copy(update={"text": text}), truth=generic, generic=generic, ideal=generic)
+    return PersonaQuestion(question.query.model_copy(update={"text": text}), truth=generic, generic=generic, ideal=generic)
 
 
 def test_a_tag_is_what_most_films_of_the_family_have_and_the_nearest_decides_a_tie() -> None:

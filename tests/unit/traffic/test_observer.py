@@ -6,7 +6,7 @@ import pytest
 
 from schemas.envelope import Envelope
 from schemas.responses import ResponseStatus
-from traffic.observer import Sighting, Tally, percentile
+from traffic.observer import AnswerCounts, ObservedRecord, percentile
 
 from .asking import START, question
 from .echo import echo
@@ -14,13 +14,13 @@ from .echo import echo
 QUERIES = [question("ann", number).query for number in range(4)]
 
 
-def _seen(topic: str, message: object, seconds: float) -> Sighting:
+def _seen(topic: str, message: object, seconds: float) -> ObservedRecord:
     envelope = Envelope("id", "/test", "type", START + timedelta(seconds=seconds), "trace")
-    return Sighting(topic, 0, 0, b"t/ann", message, envelope)  # type: ignore[arg-type]  # any message
+    return ObservedRecord(topic, 0, 0, b"t/ann", message, envelope)  # type: ignore[arg-type]  # any message
 
 
 def test_unanswered_queries_are_lost_and_second_answers_are_duplicates() -> None:
-    tally = Tally()
+    tally = AnswerCounts()
     for query in QUERIES:
         tally.note(_seen("queries", query, 0))
     for query, seconds in ((QUERIES[0], 1.0), (QUERIES[1], 2.0), (QUERIES[1], 9.0), (QUERIES[1], 9.5)):
@@ -32,7 +32,7 @@ def test_unanswered_queries_are_lost_and_second_answers_are_duplicates() -> None
 
 
 def test_an_answer_may_be_read_before_its_query() -> None:
-    tally = Tally()
+    tally = AnswerCounts()
     tally.note(_seen("responses", echo(QUERIES[0], status=ResponseStatus.NO_HISTORY), 3))
     tally.note(_seen("queries", QUERIES[0], 1))
     assert (tally.lost, tally.duplicated, tally.latencies_ms()) == (set(), 0, [2000.0])
@@ -40,7 +40,7 @@ def test_an_answer_may_be_read_before_its_query() -> None:
 
 
 def test_a_query_sent_twice_may_be_answered_twice() -> None:
-    tally = Tally()
+    tally = AnswerCounts()
     for seconds in (0, 5):
         tally.note(_seen("queries", QUERIES[0], seconds))
         tally.note(_seen("responses", echo(QUERIES[0]), seconds + 1))
@@ -50,13 +50,13 @@ def test_a_query_sent_twice_may_be_answered_twice() -> None:
 
 
 def test_what_cannot_be_read_is_counted_beside_the_rest() -> None:
-    tally = Tally()
-    tally.note(Sighting("queries", 0, 0, None))
+    tally = AnswerCounts()
+    tally.note(ObservedRecord("queries", 0, 0, None))
     assert (tally.records["queries"], tally.unreadable["queries"], len(tally.asked)) == (1, 1, 0)
 
 
 def test_rounds_add_up() -> None:
-    first, second = Tally(), Tally()
+    first, second = AnswerCounts(), AnswerCounts()
     first.note_query(QUERIES[0].query_id, START)
     second.note_query(QUERIES[1].query_id, START)
     second.note_response(echo(QUERIES[1]), START)

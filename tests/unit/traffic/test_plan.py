@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from infra.errors import BadSetting
-from traffic.plan import Plan
+from traffic.plan import TrafficPlan
 
-PLAN = Plan(users=3, history=4, learn=2, exam=1)
+PLAN = TrafficPlan(users=3, history=4, learn=2, exam=1)
 
 
 def test_an_exam_asks_the_same_in_each_round_under_other_ids() -> None:
@@ -67,17 +67,17 @@ def test_ground_truth_is_enough_to_score_by() -> None:
 
 def test_a_plan_file_is_changed_by_arguments(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text('{"users": 7, "learn": 9}')
-    assert Plan.read(tmp_path / "plan.json", users=2, seed=None) == Plan(users=2, learn=9)
-    assert Plan.read(None) == Plan()
+    assert TrafficPlan.read(tmp_path / "plan.json", users=2, seed=None) == TrafficPlan(users=2, learn=9)
+    assert TrafficPlan.read(None) == TrafficPlan()
 
 
 @pytest.mark.parametrize(("text", "message"), [('{"userz": 7}', "plan: userz: Extra inputs"), ('{"users": 0}', "plan: users: .*greater than"), ("{", "plan")])
 def test_an_impossible_plan_names_the_key(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "plan.json").write_text(text)
     with pytest.raises(BadSetting, match=message):
-        Plan.read(tmp_path / "plan.json")
+        TrafficPlan.read(tmp_path / "plan.json")
     with pytest.raises(BadSetting, match=r"nowhere.json: No such file"):
-        Plan.read(tmp_path / "nowhere.json")
+        TrafficPlan.read(tmp_path / "nowhere.json")
 
 
 def test_users_speak_for_themselves_in_a_trial_and_not_beside_it() -> None:

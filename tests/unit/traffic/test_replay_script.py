@@ -9,7 +9,7 @@ from infra.settings import load
 from traffic.datasets.arxiv import ArxivAuthors
 from traffic.datasets.events import Events
 from traffic.datasets.rows import BadData
-from traffic.replay import Script, run
+from traffic.replay import ReplayScript, run
 
 from .datasets.folders import paper, write_jsonl
 
@@ -19,19 +19,19 @@ def _papers(folder: Path) -> ArxivAuthors:
 
 
 def test_every_paper_is_either_told_or_comes_back_as_feedback(tmp_path: Path) -> None:
-    script = Script.read(_papers(tmp_path), "t", None)
+    script = ReplayScript.read(_papers(tmp_path), "t", None)
     assert (script.interactions, len(script.questions), script.expected_in_log) == (6, 9, 15)
     assert len(list(script.history())) == 6
 
 
 def test_a_wave_holds_one_question_of_each_user_and_the_earlier_first(tmp_path: Path) -> None:
-    waves = Script.read(_papers(tmp_path), "t", None).waves()
+    waves = ReplayScript.read(_papers(tmp_path), "t", None).waves()
     assert [sorted(one.query.user for one in wave) for wave in waves] == [["a", "b", "c"]] * 3
     assert [{one.query.text for one in wave} for wave in waves] == [{"Abstract 2."}, {"Abstract 3."}, {"Abstract 4."}]
 
 
 def test_a_limit_takes_the_first_users_whole(tmp_path: Path) -> None:
-    script = Script.read(_papers(tmp_path), "t", 2)
+    script = ReplayScript.read(_papers(tmp_path), "t", 2)
     assert {one.user for one in script.history()} == {"a", "b"} == {one.query.user for one in script.questions}
     assert script.expected_in_log == 10
 
@@ -39,10 +39,10 @@ def test_a_limit_takes_the_first_users_whole(tmp_path: Path) -> None:
 def test_nothing_is_told_of_a_set_with_a_bad_row_or_none(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "papers.jsonl", [paper("a", 0, "2007-01-01"), paper("a", 1, "soon")])
     with pytest.raises(BadData, match=r"papers\.jsonl:2"):
-        Script.read(ArxivAuthors(file), "t", None)
+        ReplayScript.read(ArxivAuthors(file), "t", None)
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(BadData, match="nothing in it"):
-        Script.read(Events((tmp_path / "empty.jsonl",)), "t", None)
+        ReplayScript.read(Events((tmp_path / "empty.jsonl",)), "t", None)
 
 
 def test_an_out_that_cannot_be_written_ends_a_replay_before_it_begins(tmp_path: Path) -> None:

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 from itertools import count
 
-from traffic.schedule import AsTheyCome, InOrder
+from traffic.schedule import GivenOrder, OldestFirst
 
 from .asking import question
 
 
 def test_a_user_asks_one_at_a_time_and_in_order() -> None:
     questions = [question(user, number) for number in (2, 0, 1) for user in ("ann", "bob")]
-    schedule = InOrder(questions)
+    schedule = OldestFirst(questions)
     first, second = schedule.next(), schedule.next()
     assert first and second
     assert {first.query.text, second.query.text} == {"text 0"}
@@ -28,10 +28,10 @@ def test_a_user_asks_one_at_a_time_and_in_order() -> None:
 
 
 def test_endless_questions_are_taken_as_they_come() -> None:
-    schedule = AsTheyCome(question("ann", number) for number in count())
+    schedule = GivenOrder(question("ann", number) for number in count())
     texts = [one.query.text for _ in range(3) if (one := schedule.next())]
     assert texts == ["text 0", "text 1", "text 2"] and not schedule.over
 
 
 def test_nothing_to_ask_is_over_at_once() -> None:
-    assert InOrder([]).over and AsTheyCome([]).over and InOrder([]).next() is None
+    assert OldestFirst([]).over and GivenOrder([]).over and OldestFirst([]).next() is None

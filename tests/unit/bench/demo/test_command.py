@@ -11,7 +11,7 @@ from infra.local.fresh_state import MARKER
 from infra.local.record import StackRecord, StackState, stack_lock
 from infra.process.lifecycle import FAILED
 from infra.settings import Settings
-from traffic.plan import Plan as Traffic
+from traffic.plan import TrafficPlan as Traffic
 
 
 def test_the_state_of_an_earlier_run_is_removed(tmp_path: Path) -> None:

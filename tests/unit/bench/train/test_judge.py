@@ -16,7 +16,7 @@ from bench.train.report import Measurement
 from bench.train.source_data import WorldTruth
 from bench.train.targets import targets
 from tests.support.outcomes import make_case
-from traffic.world import MOVIE_TAG, Exchange, Question
+from traffic.world import MOVIE_TAG, Exchange, PersonaQuestion
 from trainer.data.query_cases import QueryCase
 from trainer.judge.evaluate import Rewrites
 from trainer.learn.rl_engine import RlStep
@@ -31,7 +31,7 @@ def case(number: int) -> QueryCase:
 
 def known(case: QueryCase, number: int) -> WorldTruth:
     past = {str(item.interaction_id): Exchange(MOVIE_TAG, item.content, "comedy", "dark comedy", "dark comedy") for item in case.items}
-    return WorldTruth(Question(case.query, case.truth, "comedy", "dark comedy"), past, drifted=number % 2 == 0, newcomer=number == 1)
+    return WorldTruth(PersonaQuestion(case.query, case.truth, "comedy", "dark comedy"), past, drifted=number % 2 == 0, newcomer=number == 1)
 
 
 CASES = [case(number) for number in range(USERS)]

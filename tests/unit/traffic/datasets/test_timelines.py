@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from traffic.datasets import dates
-from traffic.datasets.rows import BadData, Row
+from traffic.datasets.rows import BadData, DataRow
 from traffic.datasets.timelines import Entry, latest_as_questions
 
 from .folders import interactions, questions
 
-ROW = Row(Path("made_up.jsonl"), 1, {})
+ROW = DataRow(Path("made_up.jsonl"), 1, {})
 
 
 def _entries(days: list[tuple[str, int]], precise: bool) -> list[Entry]:

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from traffic.world import TWEET_PARAPHRASE, Question, World
+from traffic.world import TWEET_PARAPHRASE, PersonaQuestion, World
 from trainer.judge.probes import USERS, Written, excess, leakage, triggers
 
 ASKED = [(persona.user, question) for persona in World(seed=3, newcomers=0.0).personas(60) for question in persona.questions()]
@@ -22,7 +22,7 @@ def wrote(said: list[str], *, knows_truth: bool = True) -> list[Written]:
     ]
 
 
-def manner(question: Question, seed: int) -> str:
+def manner(question: PersonaQuestion, seed: int) -> str:
     """A new version's: the manner of some other user, for want of the right one."""
     other = random.Random(seed).choice(NOTES)[1]
     return f"{other.truth.split()[0]} {question.generic}"
