@@ -25,11 +25,11 @@ Body = Callable[[Settings, threading.Event], None]
 
 
 class Unanswered(RetouchError):
-    """Some questions stayed without an answer; the summary says how many."""
+    """Some questions got no answer. The summary has the number."""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 everything was answered, 1 something was not or the system is away, 2 bad input."""
+    """Exit codes: 0 every question was answered, 1 some were not or the system is away, 2 bad input."""
     arguments = _parser().parse_args(argv)
     bodies: dict[str, Callable[[argparse.Namespace], Body]] = {"simulate": _simulate, "replay": _replay, "convert": _convert}
     return run_process(f"traffic {arguments.command}", bodies[arguments.command](arguments))
@@ -51,7 +51,7 @@ def _simulate(given: argparse.Namespace) -> Body:
         summary = play(settings, plan, phase, conduct, pace, stop)
         sys.stdout.write(json.dumps(summary) + "\n")
         if summary["lost"] or (summary["unsent"] and not stop.is_set()):
-            raise Unanswered(f"{summary['lost']} of {summary['asked']} questions stayed without an answer")
+            raise Unanswered(f"{summary['lost']} of {summary['asked']} questions got no answer")
 
     return body
 
@@ -61,14 +61,14 @@ def _replay(given: argparse.Namespace) -> Body:
         options = {name: getattr(given, name) for name in ("format", "limit", "last", "out", "timeout_s")}
         code = replay.run(settings, given.path, **options, as_json=given.json, stop=stop)
         if code:
-            raise Unanswered("some questions stayed without an answer")
+            raise Unanswered("some questions got no answer")
 
     return body
 
 
 def _convert(given: argparse.Namespace) -> Body:
     def body(settings: Settings, stop: threading.Event) -> None:
-        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` is a way to look at it
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` ends it
         for step in open_dataset(given.path, given.format, given.last).steps(settings.tenant):
             if stop.is_set():
                 return
@@ -87,22 +87,22 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("users", "history", "learn", "exam", "seed"):
         simulate.add_argument(f"--{name}", type=int)
     simulate.add_argument("--tenant")
-    simulate.add_argument("--round", default="0", help="enters the queries' ids; default 0")
-    simulate.add_argument("--truths", type=Path, help="add the ground truth of what is asked to this JSON Lines file")
+    simulate.add_argument("--round", default="0", help="part of the queries' ids; default 0")
+    simulate.add_argument("--truths", type=Path, help="append the ground truth of each question to this JSON Lines file")
     simulate.add_argument("--only", help="probe: these users alone, separated by commas")
-    simulate.add_argument("--rate", type=_positive, help="at most so many a second; default: no bound but --in-flight")
-    simulate.add_argument("--seconds", type=_positive, help="steady, trial: how long; default: until SIGTERM")
-    simulate.add_argument("--count", type=int, default=16, help="burst: how many at once; default 16")
-    simulate.add_argument("--in-flight", type=int, default=32, help="questions under way at most; default 32")
+    simulate.add_argument("--rate", type=_positive, help="maximum number of records per second; default: bounded only by --in-flight")
+    simulate.add_argument("--seconds", type=_positive, help="steady, trial: duration; default: until SIGTERM")
+    simulate.add_argument("--count", type=int, default=16, help="burst: number of questions at once; default 16")
+    simulate.add_argument("--in-flight", type=int, default=32, help="maximum number of open questions; default 32")
     simulate.add_argument("--timeout-s", type=_positive, default=120.0, help="an answer later than this is lost; default 120")
-    simulate.add_argument("--deadline-s", type=_positive, help="deadline told to the system; default none")
-    simulate.add_argument("--settle", action="store_true", help="wait until the streams have handled what was sent")
+    simulate.add_argument("--deadline-s", type=_positive, help="the queries' deadline; default none")
+    simulate.add_argument("--settle", action="store_true", help="wait until the streams have handled everything sent")
 
     again = commands.add_parser("replay", help="stream a data set through the running system and report")
     again.add_argument("path", type=Path)
     again.add_argument("--format", default="auto", choices=["auto", *FORMATS])
-    again.add_argument("--limit", type=int, help="the first so many users alone")
-    again.add_argument("--last", type=_count, help="each user's latest so many entries are questions; default 3")
+    again.add_argument("--limit", type=int, help="only this many users, the first ones")
+    again.add_argument("--last", type=_count, help="number of each user's latest entries that are questions; default 3")
     again.add_argument("--out", type=Path, help="write the report to this file, as JSON")
     again.add_argument("--json", action="store_true", help="print JSON instead of a table")
     again.add_argument("--timeout-s", type=_positive, default=300.0, help="an answer later than this is lost; default 300")
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     convert = commands.add_parser("convert", help="print a data set as JSON Lines of events")
     convert.add_argument("path", type=Path)
     convert.add_argument("--format", default="auto", choices=["auto", *FORMATS])
-    convert.add_argument("--last", type=_count, help="each user's latest so many entries are questions; default 3")
+    convert.add_argument("--last", type=_count, help="number of each user's latest entries that are questions; default 3")
     return parser
 
 

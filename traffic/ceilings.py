@@ -1,14 +1,14 @@
-"""The best simple rule that sees k of a user's items, as a ceiling of what learning can reach in the persona world.
+"""The best simple rule over k of a user's items: a ceiling for what learning can reach in the persona world.
 
-The world itself knows the floor without the user (`generic`) and the answer without noise (`ideal`); learning is measured by how far it goes from the
-floor to the rule. The rule takes, part by part, what most of the seen items show; the item nearest to the query decides a tie:
+The world gives the floor, the answer without the user (`generic`), and the answer without noise (`ideal`). Learning is measured as the share of the way
+from the floor to the rule. For each part of an answer the rule takes what most items show; the item nearest to the query breaks ties:
 
-- *tags*: the tag, among the items of the film's family; without one, anybody's answer;
-- *ratings*: the shift between an item's score and what its words are worth, added to what the query's words are worth. Praise that got the highest score, and
-  blame that got the lowest, hide a shift beyond the scale and count only where nothing else was seen;
+- *tags*: the most frequent tag among the items of the film's family; without such an item, the generic answer;
+- *ratings*: the difference between an item's score and the score of its words, added to the score of the query's words. The highest score for praise and the
+  lowest for blame may hide a larger difference; they count only if there are no other items;
 - *texts*: opener, intensifier, closer and letter case.
 
-The rules know the world's templates, as a model has to learn them. They are good rules, not proven optima: a method may do a little better.
+The rules use the world's templates, which a model must learn. They are good rules, not proven optima: a method may score slightly higher.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FAMILY_OF = {tag: family for family, tags in FAMILIES.items() for tag in tags}
 
 
 def best_rule(question: PersonaQuestion, items: Sequence[Exchange]) -> str:
-    """What the domain's rule answers after these items, nearest first; anybody's answer without any."""
+    """The answer of the domain's rule from these items, nearest first. Without items the generic answer."""
     if not items:
         return question.generic
     if question.query.domain == MOVIE_TAG:
@@ -55,11 +55,11 @@ def _text(question: PersonaQuestion, items: Sequence[Exchange]) -> str:
     )
     subject, _, rest = question.query.text.partition(" is ")
     adjective, _, time = rest.partition(" ")
-    return Note(subject, adjective, time).dressed(shown)
+    return Note(subject, adjective, time).in_style(shown)
 
 
 def _style(item: Exchange) -> Style:
-    """Read off the text: opener, the note's subject, `is`, intensifier, the rest of the note, closer."""
+    """The style of a text: opener, the note's subject, `is`, intensifier, the rest of the note, closer."""
     subject, _, rest = item.content.partition(" is ")
     opener, _, after = item.response.lower().partition(f"{subject} is ")
     intensifier, _, closer = after.partition(rest)
@@ -67,5 +67,5 @@ def _style(item: Exchange) -> Style:
 
 
 def _most(values: Sequence[T]) -> T:
-    """The most frequent; of several the one that comes first."""
+    """The most frequent value; the first of them on a tie."""
     return Counter(values).most_common(1)[0][0]

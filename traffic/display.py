@@ -1,4 +1,4 @@
-"""What a person sees of a replay: progress bars on a terminal, on standard error, and a table at the end."""
+"""Output of a replay: progress bars on standard error if it is a terminal, and a table at the end."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from rich.table import Table
 
 from traffic.figures import ERRORS
 
-#: Rows of the table of users; the JSON report has all of them.
+#: Maximum rows in the table of users. The JSON report has all users.
 USERS_SHOWN = 40
 
 
 class Bars:
-    """Named bars; callbacks move them, so that nothing else knows of a terminal."""
+    """Named bars that callbacks move, so that other code does not depend on a terminal."""
 
     def __init__(self, progress: Progress | None) -> None:
         self._progress = progress
 
     def step(self, name: str, total: int) -> Callable[[], None]:
-        """Each call is one more of `total`."""
+        """A callback: each call adds one of `total`."""
         if self._progress is None:
             return lambda: None
         progress, task = self._progress, self._progress.add_task(name, total=total)
         return lambda: progress.advance(task)
 
     def level(self, name: str, total: int) -> Callable[[int], None]:
-        """Each call tells how many of `total` are left."""
+        """A callback: each call sets how many of `total` are left."""
         if self._progress is None:
             return lambda left: None
         progress, task = self._progress, self._progress.add_task(name, total=total)
@@ -39,7 +39,7 @@ class Bars:
 
 
 class Display:
-    """Bars on a terminal only; `quiet` leaves them out there too."""
+    """Bars only on a terminal, and not if `quiet`."""
 
     def __init__(self, quiet: bool) -> None:
         self._bars = sys.stderr.isatty() and not quiet
@@ -54,7 +54,7 @@ class Display:
             yield Bars(progress)
 
     def table(self, report: dict[str, Any]) -> None:
-        """The report in words and numbers, on standard output."""
+        """Print the report on standard output."""
         console, counts = Console(), report["counts"]
         console.print(f"{report['dataset']}: {counts['users']} users, {counts['interactions']} interactions, {counts['questions']} questions", highlight=False)
         console.print(_domains(report["domains"]))

@@ -1,6 +1,6 @@
-"""What a replay measures: the official metrics of base and final answers side by side, overall and per user.
+"""Scores of a replay: the official metrics of base and final answers, overall and per user.
 
-Accuracy and macro-F1 for labels, MAE and RMSE for ratings, ROUGE-1 and ROUGE-L for text (LaMP's definitions), next to the project's own score.
+Accuracy and macro-F1 for labels, MAE and RMSE for ratings, ROUGE-1 and ROUGE-L for text (LaMP's definitions), and the project's own score.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from schemas.tasks import Task
 from traffic.datasets.steps import Question
 
 Side = Literal["base", "final"]
-#: Metrics where less is better; the others are better when they are more.
+#: Metrics for which lower is better. For the others higher is better.
 ERRORS = frozenset({"mae", "rmse"})
 
 
 @dataclass(frozen=True)
 class ScoredAnswer:
-    """One question whose truth is known, with both answers to it."""
+    """A question with a known truth, and both answers to it."""
 
     user: str
     domain: str
@@ -61,7 +61,7 @@ def by_domain(judged: Iterable[ScoredAnswer]) -> dict[str, dict[str, object]]:
 
 
 def by_user(judged: Iterable[ScoredAnswer]) -> dict[str, dict[str, dict[str, object]]]:
-    """Per user and domain, without macro-F1, which says nothing about a handful of labels."""
+    """Per user and domain, without macro-F1, which means nothing for a few labels."""
     found: dict[str, dict[str, dict[str, object]]] = {}
     for user, ones in _grouped(judged, lambda one: one.user).items():
         found[user] = {
@@ -72,7 +72,7 @@ def by_user(judged: Iterable[ScoredAnswer]) -> dict[str, dict[str, dict[str, obj
 
 
 def official(judged: Sequence[ScoredAnswer], side: Side) -> dict[str, float]:
-    """All metrics of one domain's answers. Raises ValueError of none."""
+    """All metrics of one domain's answers. Raises ValueError if there are none."""
     found, pairs = _metrics(judged, side), [one.pair(side) for one in judged]
     if judged[0].task is Task.LABEL:
         found["macro_f1"] = macro_f1(pairs, sorted({option for one in judged for option in one.options}))
@@ -82,7 +82,7 @@ def official(judged: Sequence[ScoredAnswer], side: Side) -> dict[str, float]:
 
 
 def macro_f1(pairs: Sequence[Pair], options: Sequence[str]) -> float:
-    """Mean F1 over all `options`, those included that never occur, which score 0 (as LaMP-2 counts). An unknown answer is wrong for every option."""
+    """Mean F1 over all `options`. Options that never occur score 0, as in LaMP-2. An unknown answer is wrong for every option."""
     return fmean(_f1([(pair.answer.strip() == option, pair.truth.strip() == option) for pair in pairs]) for option in options)
 
 

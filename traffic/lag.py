@@ -1,6 +1,6 @@
-"""Whether a consumer group has handled everything that a topic holds: how a platform learns that what it sent can be retrieved.
+"""Checks whether a consumer group has handled every record of a topic, so that interactions can be retrieved.
 
-Offsets are committed behind the effect (docs/rules.md, 3), so a commit past the last record means that the effect of every record is durable.
+Offsets are committed after the effect (docs/rules.md, 3): if the committed offset is past the last record, the effect of every record is durable.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ POLL_S = 0.25
 
 
 class GroupLag:
-    """Compares a group's committed offsets with the ends of topics."""
+    """Compares a group's committed offsets with the topics' end offsets."""
 
     def __init__(self, settings: Settings, group: str = STREAMS_GROUP) -> None:
         self._group = group
@@ -32,7 +32,7 @@ class GroupLag:
         self._reader = TopicReader(settings, "retouch-lag-reader")
 
     def unhandled(self, topics: Sequence[Topic]) -> int:
-        """Offsets between the group's commits and the topics' ends; 0 when only transaction marks lie there."""
+        """Number of offsets between the group's committed offsets and the topics' ends. 0 if only transaction markers are there."""
         ranges = self._reader.ranges(*(topic.name for topic in topics))
         committed = self._admin.list_group_offsets({self._group: list(ranges)}).get(self._group, {})
         positions = {partition: max(0, committed[partition].offset if partition in committed else 0) for partition in ranges}
@@ -40,9 +40,9 @@ class GroupLag:
         return sum(end - start for partition, (start, end) in behind.items() if self._holds_a_record(partition, start, end))
 
     def wait(self, topics: Sequence[Topic], *, stall_s: float, stop: threading.Event | None = None, on_lag: Callable[[int], None] | None = None) -> bool:
-        """Block until the group has handled what the topics hold. False where `stop` was set before that.
+        """Block until the group has handled every record of the topics. False if `stop` is set first.
 
-        Raises RetryLater when the group makes no progress for `stall_s`.
+        Raises RetryLater if the group makes no progress for `stall_s`.
         """
         least, since = None, time.monotonic()
         while lag := self.unhandled(topics):
@@ -52,7 +52,9 @@ class GroupLag:
                 least, since = lag, time.monotonic()
             if time.monotonic() - since > stall_s:
                 names = ", ".join(topic.name for topic in topics)
-                raise RetryLater(f"group {self._group} stands still {lag} records before the end of {names} for {stall_s:g} s; is `python -m streams` running?")
+                raise RetryLater(
+                    f"group {self._group} has made no progress for {stall_s:g} s, {lag} records before the end of {names}; is `python -m streams` up?"
+                )
             if stop is None:
                 time.sleep(POLL_S)
             elif stop.wait(POLL_S):
@@ -70,7 +72,7 @@ class GroupLag:
         self.close()
 
     def _holds_a_record(self, partition: TopicPartition, start: int, end: int) -> bool:
-        """A committed transaction leaves a mark at the end that no consumer ever sees, and whose offset is seldom committed."""
+        """A committed transaction ends with a marker. No consumer gets it, and its offset is seldom committed."""
         try:
             return any(True for _ in self._reader.read({partition: (start, end)}, timeout_s=2.0))
         except RetryLater:

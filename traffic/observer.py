@@ -1,6 +1,6 @@
-"""An independent reader of the public topics: what was asked, answered, lost or answered twice, and how long it took.
+"""An independent reader of the public topics. It counts queries, answers, lost and repeated answers, and measures latency.
 
-It joins no consumer group, commits nothing, and believes nothing but the records. `AnswerCounts` is the arithmetic alone; `survey` reads everything once.
+It joins no consumer group and commits nothing. `AnswerCounts` does the arithmetic, `survey` reads all topics once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from schemas.topics import DEAD_LETTERED, TOPICS, Topic, dead_letter_topic
 
 @dataclass(frozen=True)
 class ObservedRecord:
-    """One record. `message` is None where it cannot be read, and on dead-letter topics, whose records are not read at all."""
+    """One record. `message` is None if the record cannot be parsed, and on dead-letter topics, whose records are not parsed."""
 
     topic: str
     partition: int
@@ -35,9 +35,9 @@ class ObservedRecord:
 
 
 class Observer:
-    """Reads `topics`, and `raw` ones by name without opening their records, from the beginning or from where they end now.
+    """Reads `topics`, and the topics named in `raw` without parsing, from the beginning or from the present end.
 
-    Raises RetryLater when no broker answers.
+    Raises RetryLater if no broker answers.
     """
 
     def __init__(self, settings: Settings, topics: Sequence[Topic], *, raw: Sequence[str] = (), from_end: bool = False, client_id: str = "observer") -> None:
@@ -46,7 +46,7 @@ class Observer:
         self._reader.follow(*self._types, *raw, from_end=from_end)
 
     def poll(self, timeout_s: float) -> list[ObservedRecord]:
-        """What has arrived, waiting at most `timeout_s` for something to arrive."""
+        """Records that have arrived. Waits at most `timeout_s` for the first."""
         return [self._sight(record) for record in self._reader.poll(timeout_s)]
 
     def read_to_end(self, timeout_s: float) -> Iterator[ObservedRecord]:
@@ -75,7 +75,7 @@ class Observer:
 
 @dataclass
 class AnswerCounts:
-    """Counts over sightings, in any order. A query that was itself sent twice may be answered twice."""
+    """Counts over records, in any order. A query that was sent twice may be answered twice."""
 
     records: Counter[str] = field(default_factory=Counter)  # by topic
     unreadable: Counter[str] = field(default_factory=Counter)  # by topic
@@ -104,7 +104,7 @@ class AnswerCounts:
             self.versions[model.version if model else "none"] += 1
 
     def add(self, other: AnswerCounts) -> None:
-        """Take in the counts of another round, whose queries are others."""
+        """Add the counts of another round, which has other queries."""
         for mine, theirs in (
             (self.records, other.records),
             (self.unreadable, other.unreadable),
@@ -118,16 +118,16 @@ class AnswerCounts:
 
     @property
     def lost(self) -> set[UUID]:
-        """Queries without any response."""
+        """Queries without a response."""
         return self.asked.keys() - self.answered.keys()
 
     @property
     def duplicated(self) -> int:
-        """Responses beyond one for each time that their query was sent."""
+        """Number of responses beyond one for each time that their query was sent."""
         return sum(max(0, len(times) - max(1, len(self.asked.get(query_id, ())))) for query_id, times in self.answered.items())
 
     def latencies_ms(self) -> list[float]:
-        """From the writing of a query to the writing of its first response, by the writers' clocks."""
+        """Milliseconds from writing a query to writing its first response, by the writers' clocks."""
         return [(min(self.answered[query]) - min(times)).total_seconds() * 1000 for query, times in self.asked.items() if query in self.answered]
 
     def summary(self) -> dict[str, object]:
@@ -143,9 +143,9 @@ class AnswerCounts:
 
 
 def survey(settings: Settings, *, timeout_s: float = 60.0) -> AnswerCounts:
-    """Read every topic from its beginning to its present end, dead letters too. `records` and `unreadable` are by topic.
+    """Read every topic from the beginning to its present end, dead letters too.
 
-    A topic that nobody has made yet counts as empty. Raises RetryLater when the ends are not reached in time.
+    A missing topic counts as empty. Raises RetryLater if the ends are not reached in time.
     """
     tally = AnswerCounts()
     dead = [dead_letter_topic(topic.name) for topic in DEAD_LETTERED]
@@ -158,5 +158,5 @@ def survey(settings: Settings, *, timeout_s: float = 60.0) -> AnswerCounts:
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """The smallest value that at least `share` of the values do not exceed (nearest rank), or None of none."""
+    """The smallest value that at least `share` of the values do not exceed (nearest rank). None for no values."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else None

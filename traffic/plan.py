@@ -1,6 +1,6 @@
-"""What the simulated platform does: a persona world cut into a history, lessons, exams and background questions.
+"""The plan of the simulated platform: a persona world, cut into history, lessons, exams and background questions.
 
-Everything follows from the plan and the seed, so phases can run in processes of their own, in any order, again and again.
+Everything follows from the plan and the seed, so each phase can run in its own process, in any order, repeatedly.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from schemas.queries import Query
 from traffic.datasets.steps import Question
 from traffic.world import DOMAINS, OPTIONS, Exchange, Persona, World, draw_stimulus, respond
 
-#: The world's moments are whole seconds and differ, so this is after the question and before whatever the user does next.
+#: The world's times are distinct whole seconds, so this is after the question and before the user's next action.
 FEEDBACK_AFTER = timedelta(milliseconds=500)
-#: Exams and background questions are asked after everything that any user ever did, and always at the same moment.
+#: Exams and background questions are asked after all users' actions, all with the same time.
 EXAM_AFTER = timedelta(hours=1)
 
-#: The phases in which users say what they did instead.
+#: The phases with feedback.
 ANSWERED_FOR = ("learn", "trial")
 
 Count = Annotated[int, Field(ge=0)]
@@ -38,7 +38,7 @@ Count = Annotated[int, Field(ge=0)]
 
 @dataclass(frozen=True)
 class PlannedQuestion(Question):
-    """A question of the plan, with what a report needs to judge its answer: anybody's answer, and the user's without noise."""
+    """A question of the plan, with the generic answer and the user's answer without noise, which reports need."""
 
     phase: str = ""
     round: str = ""
@@ -63,7 +63,7 @@ class PlannedQuestion(Question):
 
 
 class TrafficPlan(BaseModel):
-    """Counts are per user and domain. The same plan goes to every phase."""
+    """Counts are per user and domain. Every phase gets the same plan."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -77,7 +77,7 @@ class TrafficPlan(BaseModel):
 
     @classmethod
     def read(cls, path: Path | None, **changes: Any) -> TrafficPlan:
-        """The plan of a JSON file, or the default one, with changes. Raises BadSetting naming what is wrong."""
+        """The plan of a JSON file, or the default plan, with changes. Raises BadSetting that names the wrong field."""
         given = {name: value for name, value in changes.items() if value is not None}
         try:
             return cls.model_validate_json(path.read_text()).model_copy(update=cls(**given).model_dump(include=set(given))) if path else cls(**given)
@@ -96,13 +96,13 @@ class TrafficPlan(BaseModel):
         return heapq.merge(*(persona.interactions() for persona in self._personas()), key=lambda one: one.occurred_at)
 
     def lessons(self, round: str) -> list[PlannedQuestion]:
-        """The first `learn` questions of each user and domain, at their own times; the user answers them soon after."""
+        """The first `learn` questions of each user and domain, at their own times. Feedback follows."""
         return [
             self._posed(persona, at, exchange, f"{number}", "learn", round) for persona in self._personas() for number, at, exchange in self._learned(persona)
         ]
 
     def exams(self, round: str, only: Collection[str] = ()) -> list[PlannedQuestion]:
-        """The remaining questions, the same in each round but for their ids, all at one moment behind everything else. `only` these users, or all."""
+        """The remaining questions, equal in each round except for their ids, all at one time after everything else. `only` limits the users."""
         at = self.world.end + EXAM_AFTER
         found = []
         for persona in self._personas():
@@ -115,7 +115,7 @@ class TrafficPlan(BaseModel):
         return found
 
     def background(self, phase: str, round: str) -> Iterator[PlannedQuestion]:
-        """Endless questions over users and domains in turn, asked at the exams' moment: what follows from them changes no exam."""
+        """Endless questions over users and domains in turn, asked at the exams' time, so that they do not change any exam."""
         personas, at = list(self._personas()), self.world.end + EXAM_AFTER
         for number in count():
             persona = personas[number % len(personas)]
@@ -152,5 +152,5 @@ class TrafficPlan(BaseModel):
             truth=exchange.response,
             occurred_at=at + FEEDBACK_AFTER,
         )
-        told = (feedback,) if phase in ANSWERED_FOR else ()
-        return PlannedQuestion(query, exchange.response, told, phase=phase, round=round, generic=exchange.generic, ideal=exchange.ideal)
+        given = (feedback,) if phase in ANSWERED_FOR else ()
+        return PlannedQuestion(query, exchange.response, given, phase=phase, round=round, generic=exchange.generic, ideal=exchange.ideal)

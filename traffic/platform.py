@@ -1,6 +1,6 @@
-"""The platform's side of the stream: it tells what users did, asks what they ask, and passes on what they did instead of the answer.
+"""A simulated platform: sends interactions, asks questions, and sends the users' feedback.
 
-It knows the public topics and nothing else of the system behind them. One thread; every wait is bounded.
+It uses only the public topics. One thread; every wait is bounded.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from traffic.observer import AnswerCounts, Observer
 from traffic.pace import Pace
 from traffic.schedule import AskingSchedule
 
-#: Longest wait of one poll for responses: how late a timeout or a stop is noticed.
+#: Longest poll for responses, and so the longest delay before a timeout or a stop is noticed.
 POLL_S = 0.05
 FLUSH_S = 60.0
 
 
 @dataclass(frozen=True)
 class AskingLimits:
-    """How questions are asked. `deadline_s` is told to the system; after `timeout_s` the platform itself counts an answer as lost."""
+    """How questions are asked. `deadline_s` is the queries' deadline. An answer that comes after `timeout_s` counts as lost."""
 
     max_in_flight: int = 32
     timeout_s: float = 120.0
-    drain_s: float = 20.0  # after a stop: how long what is under way is still waited for
+    drain_s: float = 20.0  # after a stop: how long to wait for open questions
     deadline_s: float | None = None
     gives_feedback: bool = True
 
 
 @dataclass
 class AskingResult:
-    """What came of a number of questions. `unsent` were left when the platform was stopped, or gave up on a system that answers nothing."""
+    """The result of asking a number of questions. `unsent`: some were not asked, because of a stop or because the system answered nothing."""
 
     tally: AnswerCounts = field(default_factory=AnswerCounts)
     responses: dict[UUID, Response] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class AskingResult:
 
 
 class Platform:
-    """Producer and reader of one platform. `source` names it in the records' `ce_source`."""
+    """Producer and reader of one platform. `source` is the records' `ce_source`."""
 
     def __init__(self, settings: Settings, source: str = "/platform") -> None:
         self._settings, self._source = settings, source
@@ -63,10 +63,10 @@ class Platform:
             self._producer = producer(settings, "retouch-platform")
         self._failures: list[BaseException] = []
 
-    def tell(
+    def send_interactions(
         self, interactions: Iterable[Interaction], *, pace: Pace | None = None, stop: threading.Event | None = None, on_sent: Callable[[], None] | None = None
     ) -> int:
-        """Send interactions, and return how many once the broker holds them all. Raises RetryLater where it does not take them."""
+        """Send interactions. Returns their number once the broker has all of them. Raises RetryLater if it does not take them."""
         pace, stop, sent = pace or Pace(), stop or threading.Event(), 0
         for interaction in interactions:
             if stop.is_set() or stop.wait(pace.wait_s()):
@@ -89,36 +89,36 @@ class Platform:
         on_asked: Callable[[Question], None] | None = None,
         on_settled: Callable[[], None] | None = None,
     ) -> AskingResult:
-        """Ask until the schedule is over, and wait for the answers. With `stop` set nothing more is asked, and what is under way is waited for.
+        """Ask all questions of the schedule, and wait for the answers. After `stop` it asks no more and waits for the open questions.
 
-        Gives up early when as many questions as fit in flight stay without any answer: the system is not there.
+        Gives up early if as many questions as may be open at once get no answer: the system is away.
         """
         started = time.monotonic()
-        under_way: dict[UUID, tuple[Question, float]] = {}
+        open_questions: dict[UUID, tuple[Question, float]] = {}
         pace, stop, outcome = pace or Pace(), stop or threading.Event(), AskingResult()
         stopped, silent = False, 0
         while True:
             if not stopped and (stop.is_set() or silent >= manners.max_in_flight):
                 stopped, outcome.unsent = True, not schedule.over
-                drained_at = time.monotonic() + manners.drain_s
-                under_way = {query_id: (question, min(expires_at, drained_at)) for query_id, (question, expires_at) in under_way.items()}
-            while not stopped and len(under_way) < manners.max_in_flight and pace.wait_s() == 0 and (question := schedule.next()):
-                under_way[question.query.query_id] = question, time.monotonic() + manners.timeout_s
+                drain_until = time.monotonic() + manners.drain_s
+                open_questions = {query_id: (question, min(expires_at, drain_until)) for query_id, (question, expires_at) in open_questions.items()}
+            while not stopped and len(open_questions) < manners.max_in_flight and pace.wait_s() == 0 and (question := schedule.next()):
+                open_questions[question.query.query_id] = question, time.monotonic() + manners.timeout_s
                 self._ask(question, manners, outcome.tally)
                 pace.took()
                 if on_asked:
                     on_asked(question)
-            if not under_way and (stopped or schedule.over):
+            if not open_questions and (stopped or schedule.over):
                 break
             for response in self._new_responses(outcome.tally, POLL_S):
-                question, _ = under_way.pop(response.query_id, (None, 0.0))
+                question, _ = open_questions.pop(response.query_id, (None, 0.0))
                 if question:
                     outcome.responses[response.query_id] = response
-                    outcome.feedback += self._tell_feedback(question, manners)
+                    outcome.feedback += self._send_feedback(question, manners)
                     silent = 0
                     self._settle(schedule, question, on_settled)
-            for question in _overdue(under_way):
-                del under_way[question.query.query_id]
+            for question in _overdue(open_questions):
+                del open_questions[question.query.query_id]
                 silent += 1
                 self._settle(schedule, question, on_settled)
         self.flush()
@@ -126,7 +126,7 @@ class Platform:
         return outcome
 
     def flush(self) -> None:
-        """Block until the broker holds everything sent. Raises RetryLater for the first record that it did not take, or when it takes too long."""
+        """Block until the broker has all records. Raises RetryLater if it did not take one, or takes too long."""
         with broker_errors(self._settings, action="take records"):
             self._producer.flush(timeout=FLUSH_S)
         if self._failures:
@@ -150,7 +150,7 @@ class Platform:
         self._send(QUERIES, query, query.query_id)
 
     def _new_responses(self, tally: AnswerCounts, timeout_s: float) -> list[Response]:
-        """Answers to what was asked here. Others' answers, and what cannot be read, are not this platform's business."""
+        """Answers to this platform's questions. Other answers and unreadable records are ignored."""
         found = []
         for sighting in self._responses.poll(timeout_s):
             response, envelope = sighting.message, sighting.envelope
@@ -159,7 +159,7 @@ class Platform:
                 found.append(response)
         return found
 
-    def _tell_feedback(self, question: Question, manners: AskingLimits) -> int:
+    def _send_feedback(self, question: Question, manners: AskingLimits) -> int:
         given = question.feedback if manners.gives_feedback else ()
         for feedback in given:
             self._send(FEEDBACK, feedback, feedback.feedback_id)
@@ -175,6 +175,6 @@ class Platform:
             return send(self._producer, topic, message, id=id, source=self._source).add_errback(self._failures.append)
 
 
-def _overdue(under_way: dict[UUID, tuple[Question, float]]) -> list[Question]:
+def _overdue(open_questions: dict[UUID, tuple[Question, float]]) -> list[Question]:
     now = time.monotonic()
-    return [question for question, expires_at in under_way.values() if expires_at < now]
+    return [question for question, expires_at in open_questions.values() if expires_at < now]

@@ -1,6 +1,6 @@
-"""Real data through the running system: history first, then the questions, then what their users really did, and what all of it scored.
+"""Streams a data set through the running system: history, then questions, then the users' own answers as feedback. Scores the answers.
 
-A data set is read twice: once to the end, so that a bad row stops the replay before anything is sent, and once to send it.
+A data set is read twice: once to check every row before anything is sent, and once to send it.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ from traffic.observer import AnswerCounts, Observer
 from traffic.platform import AskingLimits, Platform
 from traffic.schedule import OldestFirst
 
-#: Ids are derived, so a second replay of the same data sends the same records, and adds nothing to the history.
+#: Ids are derived, so a second replay of the same data sends the same records and adds no history.
 SOURCE = "/traffic/replay"
-#: Handling one batch takes seconds even on a busy machine; streams that stand still for longer are away.
+#: A batch takes seconds even on a busy machine. Streams without progress for longer are away.
 STALL_S = 120.0
 
 
 @dataclass(frozen=True)
 class ReplayScript:
-    """A data set that was read to its end without fault. `keys` are its users' record keys, the first `limit` of them."""
+    """A data set whose rows are all valid. `keys` are the record keys of its first `limit` users."""
 
     dataset: Dataset
     tenant: str
@@ -48,7 +48,7 @@ class ReplayScript:
 
     @classmethod
     def read(cls, dataset: Dataset, tenant: str, limit: int | None) -> ReplayScript:
-        """Raises BadData for the first bad row, and for a data set without anything in it."""
+        """Raises BadData for the first bad row, and for an empty data set."""
         keys: dict[bytes, None] = {}
         counts: Counter[bytes] = Counter()
         questions: list[Question] = []
@@ -69,7 +69,7 @@ class ReplayScript:
         return (step for step in self.dataset.steps(self.tenant) if isinstance(step, Interaction) and step.key in self.keys)
 
     def waves(self) -> list[list[Question]]:
-        """The first question of every user, the second of every user, and so on: what one wave teaches, the next can see."""
+        """The first question of every user, then the second of every user, and so on. A wave sees the feedback of the waves before it."""
         asked: Counter[bytes] = Counter()
         waves: dict[int, list[Question]] = defaultdict(list)
         for question in sorted(self.questions, key=lambda one: one.query.asked_at):
@@ -79,7 +79,7 @@ class ReplayScript:
 
     @property
     def expected_in_log(self) -> int:
-        """Interactions that stand in the log in the end: the history, and the own words that come back as feedback."""
+        """Expected number of interactions in the topic at the end: the history, and the users' texts that come back as feedback."""
         return self.interactions + sum(any(one.truth for one in question.feedback) for question in self.questions)
 
 
@@ -96,11 +96,11 @@ def run(
     max_in_flight: int = 16,
     stop: threading.Event | None = None,
 ) -> int:
-    """Replay the data set at `path`, the first `limit` users of it, and report. Blocks. `last`: each user's latest entries that are questions.
+    """Replay the first `limit` users of the data set at `path`, and report. Blocks. `last`: number of each user's latest entries that are questions.
 
-    `timeout_s` bounds each answer; an index without progress is waited for as long, two minutes at most. The report goes to standard output, as a table or
-    with `as_json` as JSON, and as JSON to the file `out`. Returns 0 when everything asked was answered, 1 otherwise.
-    Raises BadData, and CannotContinue for an `out` that cannot be written, before anything is sent; RetryLater when the streams or the broker are not there.
+    `timeout_s` bounds each answer, and the wait for an index without progress, up to two minutes. The report goes to standard output, as a table or
+    with `as_json` as JSON, and as JSON to the file `out`. Returns 0 if every question was answered, else 1.
+    Raises BadData, and CannotContinue if `out` cannot be written, before anything is sent. Raises RetryLater if the streams or the broker are away.
     """
     stop = stop or threading.Event()
     if out:
@@ -126,7 +126,7 @@ def _replay(settings: Settings, script: ReplayScript, timeout_s: float, max_in_f
     manners, stall_s = AskingLimits(max_in_flight=max_in_flight, timeout_s=timeout_s), min(timeout_s, STALL_S)
     with Platform(settings, SOURCE) as platform, GroupLag(settings) as lag, display.progress() as progress:
         started = time.monotonic()
-        sent = platform.tell(script.history(), stop=stop, on_sent=progress.step("history sent", script.interactions))
+        sent = platform.send_interactions(script.history(), stop=stop, on_sent=progress.step("history sent", script.interactions))
         lag.wait([INTERACTIONS], stall_s=stall_s, stop=stop, on_lag=progress.level("history indexed", script.interactions))
         seconds["history"] = time.monotonic() - started
         answered = progress.step("questions answered", len(script.questions))
@@ -163,7 +163,7 @@ def _replay(settings: Settings, script: ReplayScript, timeout_s: float, max_in_f
 
 
 def _in_log(settings: Settings, keys: frozenset[bytes], timeout_s: float) -> int:
-    """Different interactions of these users in the log, which is what the index is a cache of."""
+    """Number of distinct interactions of these users in the topic."""
     with Observer(settings, [INTERACTIONS], client_id="replay-count") as observer:
         seen = (sighting.message for sighting in observer.read_to_end(timeout_s) if sighting.key in keys)
         return len({message.interaction_id for message in seen if isinstance(message, Interaction)})

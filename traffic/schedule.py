@@ -1,4 +1,4 @@
-"""Which question is asked next."""
+"""The order in which questions are asked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from traffic.datasets.steps import Question
 
 
 class AskingSchedule(Protocol):
-    """`next` is None while every question left has to wait for `done`; `over` says that there is none left."""
+    """`next` is None while all remaining questions wait for `done`. `over`: no question remains."""
 
     @property
     def over(self) -> bool: ...
@@ -20,7 +20,7 @@ class AskingSchedule(Protocol):
 
 
 class OldestFirst:
-    """Oldest first, and one at a time for each user: people read an answer before they ask again."""
+    """Oldest first, and one open question per user: people read an answer before they ask again."""
 
     def __init__(self, questions: Iterable[Question]) -> None:
         self._of_user: dict[bytes, deque[Question]] = defaultdict(deque)
@@ -48,7 +48,7 @@ class OldestFirst:
 
 
 class GivenOrder:
-    """In the order given, without waiting for anyone; the questions may be endless."""
+    """In the given order, without waiting for answers. The questions may be endless."""
 
     def __init__(self, questions: Iterable[Question]) -> None:
         self._questions: Iterator[Question] = iter(questions)

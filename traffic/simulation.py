@@ -1,8 +1,8 @@
-"""The simulated platform: plays a plan against a running system, one phase at a time, and sums up each phase.
+"""Plays a traffic plan against a running system, one phase at a time, and summarizes each phase.
 
-`history` tells the users' past. `learn` asks, and passes on what the users did instead. `probe` asks the exam, without feedback: rounds before and
-after a promotion see the very same history. `steady` and `burst` keep questions under way while something else happens;
-`trial` does so with feedback, by which a new version is judged on users.
+`history` sends the users' past. `learn` asks questions and sends feedback. `probe` asks the exam without feedback, so that rounds before and after a
+promotion see the same history. `steady` and `burst` keep questions open while something else happens. `trial` does the same with feedback, from which
+a new version is tested on users.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ class Phase(StrEnum):
 
 @dataclass(frozen=True)
 class PhaseOptions:
-    """How a phase runs. `round` enters the queries' ids: the same round asked twice is the same queries sent twice."""
+    """How a phase runs. `round` is part of the queries' ids: the same round asked twice sends the same queries twice."""
 
     round: str = "0"
     manners: AskingLimits = field(default_factory=AskingLimits)
-    seconds: float | None = None  # steady, trial: None runs until it is stopped
-    count: int = 16  # burst: how many at once
-    only: Collection[str] = ()  # probe: these users alone
-    settle: bool = False  # history, learn: wait until the streams have handled what was sent
-    truths: Path | None = None  # ground truth of what was asked is added to this file, as JSON Lines
+    seconds: float | None = None  # steady, trial: None runs until the stop
+    count: int = 16  # burst: number of questions at once
+    only: Collection[str] = ()  # probe: only these users
+    settle: bool = False  # history, learn: wait until the streams have handled everything
+    truths: Path | None = None  # append the ground truth of each question to this file, as JSON Lines
 
 
 def play(settings: Settings, plan: TrafficPlan, phase: Phase, conduct: PhaseOptions, pace: Pace, stop: threading.Event) -> dict[str, object]:
-    """Run one phase to its end, or until `stop`. Returns its summary. Blocks; every wait inside is bounded but a steady phase without `seconds`."""
+    """Run one phase until it ends or `stop` is set. Returns its summary. Blocks; only a steady phase without `seconds` has no bound."""
     started = time.monotonic()
     with ExitStack() as closing:
         platform = closing.enter_context(Platform(settings, "/traffic/simulation"))
         mark_ready(settings)
         if phase is Phase.HISTORY:
-            sent, outcome = platform.tell(plan.past(), pace=pace, stop=stop), AskingResult()
+            sent, outcome = platform.send_interactions(plan.past(), pace=pace, stop=stop), AskingResult()
         else:
             file = closing.enter_context(conduct.truths.open("a", encoding="utf-8")) if conduct.truths else None
             schedule, manners = _schedule(plan, phase, conduct)
@@ -103,6 +103,6 @@ def _note(file: IO[str] | None, question: Question) -> None:
 
 
 def _settle(settings: Settings, stall_s: float, stop: threading.Event) -> bool:
-    """Wait for the joins first: handling feedback is what writes its interaction."""
+    """Wait for the joins first, because they write the interactions of feedback."""
     with GroupLag(settings) as lag:
         return lag.wait([RESPONSES, FEEDBACK], stall_s=stall_s, stop=stop) and lag.wait([INTERACTIONS], stall_s=stall_s, stop=stop)

@@ -1,17 +1,17 @@
-"""A synthetic world of personas: users with hidden tastes, what they did in the past, what they ask next, and what they would answer.
+"""A synthetic world of personas: users with hidden tastes, their past, their questions, and their true answers.
 
-Three domains in the shapes of LaMP-2, LaMP-3 and LaMP-7. What a user answers depends on three things only:
+Three domains in the shapes of LaMP-2, LaMP-3 and LaMP-7. A user's answer depends on three things only:
 
-- the *stimulus* (a film, a product review, a note), drawn afresh for every exchange and the same law for everybody;
+- the *stimulus* (a film, a product review, a note), drawn for every exchange from one distribution for all users;
 - the user's `Taste`, drawn once per persona: a favourite tag per family, a rating bias, a text style;
-- noise: a share of tags and ratings is off, and each part of a text style is left out now and then.
+- noise: a share of tags and ratings is wrong, and each part of a text style is sometimes left out.
 
-Tastes may drift: for a share of users (`World.drift`) part of the taste is drawn anew at a moment in the middle of their past, so older items mislead.
-A share (`World.newcomers`) has only begun: two items a domain, all of them late.
+Tastes may drift: for a share of users (`World.drift`) part of the taste is drawn again in the middle of their past, so older items mislead.
+A share of users (`World.newcomers`) is new: two items per domain, all of them late.
 
-So the user-blind answer (`generic`) and the noise-free personal one (`ideal`) are both known, and with them the floor and the ceiling
-of any method. Everything follows from `World.seed` through `random.Random`; no clock, no hash seed, no network.
-The texts are small templates on purpose: models of under a million parameters learn them in minutes. They are not samples of English.
+The answer without the user (`generic`) and the personal answer without noise (`ideal`) are both known. They are the floor and the ceiling of any method.
+Everything follows from `World.seed` through `random.Random`: no clock, no hash seed, no network.
+The texts are small templates on purpose: models with under a million parameters learn them in minutes. They are not samples of English.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from schemas.tasks import MOVIE_TAGS, STARS
 
 MOVIE_TAG, PRODUCT_RATING, TWEET_PARAPHRASE = "movie_tag", "product_rating", "tweet_paraphrase"
 DOMAINS = (MOVIE_TAG, PRODUCT_RATING, TWEET_PARAPHRASE)
-#: The answers a domain allows; empty means free text.
+#: The answers that a domain allows. Empty: free text.
 OPTIONS: Mapping[str, tuple[str, ...]] = {MOVIE_TAG: MOVIE_TAGS, PRODUCT_RATING: STARS, TWEET_PARAPHRASE: ()}
 
 #: Share of tags and ratings that do not follow the user's taste.
 LABEL_NOISE = 0.12
-#: How often each part of a user's text style shows.
+#: Probability that each part of a user's text style shows.
 STYLE_SHOWN = 0.85
-#: What a newcomer has done so far, per domain.
+#: Number of a newcomer's items per domain.
 NEWCOMER_ITEMS = 2
 #: The last second of the default world. Fixed, so that ids, dates and texts are the same on every machine and day.
 WORLD_END = datetime(2026, 11, 1, tzinfo=UTC)
@@ -48,9 +48,9 @@ FAMILIES: Mapping[str, tuple[str, str, str]] = {
     "wonder": ("sci-fi", "fantasy", "dystopia"),
     "mind": ("psychology", "thought-provoking", "true story"),
 }
-#: What happens in a film tells its family; how it is told (`_MANNERS`, one pair per lean) tells which of the three tags is generic.
-#: Plots of a family share words and heroes are plain, so that a sentence embedder finds a film's kin: with colourful heroes and plots
-#: MiniLM's nearest item was of the same family in 0.58 of cases, so in 0.91 (240 queries, 24 items a user, 2026-11-21).
+#: A film's plot determines its family. Its manner (`_MANNERS`, one pair per lean) determines which of the three tags is generic.
+#: Plots of a family share words, and heroes are plain, so that a sentence embedder finds films of the same family. MiniLM's nearest item has the same
+#: family in 0.91 of cases; with colourful heroes and plots it was 0.58 (240 queries, 24 items per user, 2026-11-21).
 _PLOTS: Mapping[str, tuple[str, ...]] = {
     "humour": (
         "tells a silly joke at a wedding",
@@ -113,7 +113,7 @@ _CLOSERS = ("lol", "!!", "...", ":)", "#mood")
 
 @dataclass(frozen=True)
 class Style:
-    """How a text is dressed up. The default is everybody's plain way."""
+    """A text style. The default is the plain style."""
 
     intensifier: str = "very"
     opener: str = ""
@@ -122,7 +122,7 @@ class Style:
 
     @classmethod
     def draw(cls, rng: random.Random) -> Self:
-        """Each part is the user's own with probability 0.85; half of all users write in lower case."""
+        """Each part differs from the plain style with probability 0.85. Half of the users write in lower case."""
 
         def own(choices: Sequence[str], plain: str) -> str:
             return rng.choice(choices) if rng.random() < 0.85 else plain
@@ -130,7 +130,7 @@ class Style:
         return cls(own(_INTENSIFIERS, "very"), own(_OPENERS, ""), own(_CLOSERS, ""), lower=rng.random() < 0.5)
 
     def faded(self, rng: random.Random, shown: float) -> Style:
-        """The same style with each word part left out with probability 1 - `shown`; letter case always stays."""
+        """The same style, each part but letter case left out with probability 1 - `shown`."""
 
         def kept(part: str, plain: str) -> str:
             return part if rng.random() < shown else plain
@@ -140,7 +140,7 @@ class Style:
 
 @dataclass(frozen=True)
 class Taste:
-    """What is hidden about a user: a favourite tag per family (None: goes with the film), a shift of ratings, a text style."""
+    """A user's hidden taste: a favourite tag per family (None: the film's generic tag), a rating bias, a text style."""
 
     favourites: Mapping[str, str | None]
     bias: int
@@ -148,18 +148,18 @@ class Taste:
 
     @classmethod
     def draw(cls, rng: random.Random) -> Self:
-        """A user of the world: a habit in four families of five, a bias of one star in four users of five."""
+        """A favourite tag in four of five families, and a bias of one star for four of five users."""
         favourites = {family: rng.choice(tags) if rng.random() < 0.8 else None for family, tags in FAMILIES.items()}
         return cls(favourites, rng.choice((-1, -1, 0, 1, 1)), Style.draw(rng))
 
     @classmethod
     def draw_crisp(cls, rng: random.Random) -> Self:
-        """A user with a habit everywhere and a bias up to two stars: a clearer teacher of in-context reading than the world's own users."""
+        """A favourite tag in every family and a bias of up to two stars: a clearer signal for pretraining than the world's own users."""
         favourites = {family: rng.choice(tags) for family, tags in FAMILIES.items()}
         return cls(favourites, rng.randint(-2, 2), Style.draw(rng))
 
     def drifted(self, rng: random.Random) -> Taste:
-        """The same user some months on: three of the five families, the bias and half of the style are drawn anew."""
+        """The same user months later: three of the five families, the bias and half of the style are drawn again."""
         new, changed = Taste.draw(rng), set(rng.sample(list(FAMILIES), 3))
         favourites = {family: (new if family in changed else self).favourites[family] for family in FAMILIES}
         style = Style(self.style.intensifier, new.style.opener, new.style.closer, self.style.lower)
@@ -167,12 +167,12 @@ class Taste:
 
 
 class Stimulus(Protocol):
-    """What a user responds to. `text` is all that a model sees of it."""
+    """What a user responds to. A model sees only `text`."""
 
     @property
     def text(self) -> str: ...
     def generic(self) -> str:
-        """The best answer without knowing the user."""
+        """The best answer without the user's taste."""
         ...
 
     def ideal(self, taste: Taste) -> str:
@@ -180,13 +180,13 @@ class Stimulus(Protocol):
         ...
 
     def response(self, taste: Taste, rng: random.Random, *, noise: float, shown: float) -> str:
-        """What the user really does."""
+        """The user's answer, with noise."""
         ...
 
 
 @dataclass(frozen=True)
 class Film:
-    """A film's description; the response is one of LaMP-2's tags, always of the film's family."""
+    """A film's description. The response is one of LaMP-2's tags, of the film's family."""
 
     text: str
     family: str
@@ -204,16 +204,16 @@ class Film:
         return taste.favourites[self.family] or self.generic()
 
     def response(self, taste: Taste, rng: random.Random, *, noise: float, shown: float) -> str:
-        """With probability `noise` any of the family's tags instead of the ideal one (which may be that one)."""
+        """With probability `noise` a random tag of the family, else the ideal one."""
         return rng.choice(FAMILIES[self.family]) if rng.random() < noise else self.ideal(taste)
 
 
 @dataclass(frozen=True)
 class Review:
-    """A product review's text; the response is a score of 1 to 5."""
+    """A product review's text. The response is a score of 1 to 5."""
 
     text: str
-    stars: int  # what the words alone are worth
+    stars: int  # the score of the words alone
 
     @classmethod
     def draw(cls, rng: random.Random) -> Self:
@@ -228,14 +228,14 @@ class Review:
         return str(_clamp(self.stars + taste.bias))
 
     def response(self, taste: Taste, rng: random.Random, *, noise: float, shown: float) -> str:
-        """With probability `noise` one star beside the ideal score, cut to the scale."""
+        """With probability `noise` one star more or less than the ideal score, within the scale."""
         ideal = int(self.ideal(taste))
         return str(_clamp(ideal + rng.choice((-1, 1))) if rng.random() < noise else ideal)
 
 
 @dataclass(frozen=True)
 class Note:
-    """A bare note; the response is the user's own wording of it."""
+    """A plain note. The response is the note in the user's style."""
 
     subject: str
     adjective: str
@@ -249,23 +249,23 @@ class Note:
     def text(self) -> str:
         return f"{self.subject} is {self.adjective} {self.time}"
 
-    def dressed(self, style: Style) -> str:
+    def in_style(self, style: Style) -> str:
         words = f"{style.opener} {self.subject} is {style.intensifier} {self.adjective} {self.time}".strip()
         return f"{words if style.lower else words[0].upper() + words[1:]} {style.closer}".strip()
 
     def generic(self) -> str:
-        return self.dressed(Style())
+        return self.in_style(Style())
 
     def ideal(self, taste: Taste) -> str:
-        return self.dressed(taste.style)
+        return self.in_style(taste.style)
 
     def response(self, taste: Taste, rng: random.Random, *, noise: float, shown: float) -> str:
-        return self.dressed(taste.style.faded(rng, shown))
+        return self.in_style(taste.style.faded(rng, shown))
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """One stimulus and the answers to it: anybody's, the user's without noise, and what the user really did."""
+    """A stimulus and its answers: generic, ideal, and the user's own with noise."""
 
     domain: str
     content: str
@@ -275,21 +275,21 @@ class Exchange:
 
 
 def draw_stimulus(domain: str, rng: random.Random) -> Stimulus:
-    """A fresh stimulus of the domain, uniform over its templates."""
+    """A random stimulus of the domain, uniform over its templates."""
     if domain == MOVIE_TAG:
         return Film.draw(rng)
     return Review.draw(rng) if domain == PRODUCT_RATING else Note.draw(rng)
 
 
 def respond(domain: str, stimulus: Stimulus, taste: Taste, rng: random.Random, *, noise: float = LABEL_NOISE, shown: float = STYLE_SHOWN) -> Exchange:
-    """A user of this taste meets the stimulus."""
+    """The exchange of a user of this taste with the stimulus."""
     response = stimulus.response(taste, rng, noise=noise, shown=shown)
     return Exchange(domain, stimulus.text, stimulus.generic(), stimulus.ideal(taste), response)
 
 
 @dataclass(frozen=True)
 class PersonaQuestion:
-    """A query with what its user would answer (`truth`), and the two bounds of what a model can know."""
+    """A query with its user's own answer (`truth`), the generic and the ideal answer."""
 
     query: Query
     truth: str
@@ -299,9 +299,9 @@ class PersonaQuestion:
 
 @dataclass(frozen=True)
 class Persona:
-    """One user of a world: a hidden taste, a dated past, and later questions. Times are strictly increasing over both.
+    """One user of a world: a hidden taste, a dated past, and later questions. Times increase strictly over both.
 
-    `taste` is the one they ask with; who `drifted_at` some moment had another before it.
+    `taste` is the taste at the time of the questions. Before `drifted_at` the user had another.
     """
 
     tenant: str
@@ -314,7 +314,7 @@ class Persona:
     newcomer: bool = False
 
     def interactions(self) -> tuple[Interaction, ...]:
-        """The past as the platform would stream it, oldest first."""
+        """The past as interactions, oldest first."""
         return tuple(
             Interaction.observed(
                 tenant=self.tenant,
@@ -329,7 +329,7 @@ class Persona:
         )
 
     def questions(self) -> tuple[PersonaQuestion, ...]:
-        """What the user asks after the past has ended, oldest first."""
+        """The questions after the past, oldest first."""
         return tuple(self._question(number, at, exchange) for number, (at, exchange) in enumerate(self.asked))
 
     def _question(self, number: int, at: datetime, exchange: Exchange) -> PersonaQuestion:
@@ -349,9 +349,9 @@ class Persona:
 class World:
     """A seeded population. Persona number i is the same whether it is drawn alone or with others.
 
-    `history` and `questions` count per domain. The past fills `past_days` and ends `asking_days` before `end`; questions fall into the rest.
-    Domains and moments are shuffled, so a user's domains are interleaved in time. `drift` and `newcomers` are shares of users, drawn by number
-    and independent of everything else, so the others stay who they are when a share changes.
+    `history` and `questions` count per domain. The past fills `past_days` and ends `asking_days` before `end`; the questions follow.
+    Domains are shuffled over the times. `drift` and `newcomers` are shares of users, drawn by number and independently of everything else, so the other
+    users do not change with a share.
     """
 
     seed: int = 0

@@ -1,4 +1,4 @@
-"""arXiv papers by author: the title is what the author wrote to the abstract (LaMP-5's shape)."""
+"""arXiv papers by author: the title is the author's response to the abstract (LaMP-5's shape)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from traffic.datasets.timelines import Entry, latest_as_questions
 
 @dataclass(frozen=True)
 class ArxivAuthors:
-    """One paper a row. Each author's latest `last` papers are questions: the title of the abstract."""
+    """One paper per row. Each author's latest `last` papers are questions: the title of the abstract."""
 
     LOOKS_FOR: ClassVar = "a *.jsonl of papers with user_id, paper_id, date, title and abstract"
 

@@ -1,4 +1,4 @@
-"""Which converter reads a path."""
+"""Finds the converter that reads a path."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from traffic.datasets.steps import Dataset
 
 
 class Converter(Dataset, Protocol):
-    """A data set's class: it knows its own files."""
+    """A data set's class, which recognizes its own files."""
 
     LOOKS_FOR: ClassVar[str]
 
     @classmethod
     def at(cls, path: Path) -> Self | None:
-        """The data set at `path`, or None where it is another one."""
+        """The data set at `path`, or None if the files have another format."""
         ...
 
 
@@ -39,7 +39,7 @@ FORMATS: Mapping[str, type[Converter]] = {
 
 
 def open_dataset(path: Path, format: str = "auto", last: int | None = None) -> Dataset:
-    """The data set at `path`; the latest `last` entries of each user are its questions. Raises BadData that lists what was looked for."""
+    """The data set at `path`. The latest `last` entries of each user are its questions. Raises BadData that lists the expected files."""
     found = _open(path, format)
     return found if last is None else _with_last(found, last)
 
@@ -57,7 +57,7 @@ def _open(path: Path, format: str) -> Dataset:
 
 
 def detect(path: Path) -> Dataset:
-    """Find the converter by what the files hold, not by their names."""
+    """Find the converter by the content of the files, not by their names."""
     _exists(path)
     for converter in FORMATS.values():
         if found := converter.at(path):
@@ -68,7 +68,7 @@ def detect(path: Path) -> Dataset:
 
 def _with_last(found: Any, last: int) -> Dataset:
     if not hasattr(found, "last"):
-        raise BadData(f"last={last}: {found.title} says itself what is a question; leave it out")
+        raise BadData(f"last={last}: {found.title} names its questions itself; leave `last` out")
     changed: Dataset = dataclasses.replace(found, last=last)
     return changed
 

@@ -1,7 +1,7 @@
 """Dates of real data: often a day, sometimes a year, rarely an instant.
 
-A wall in time needs one rule for all of them: what a user *did* on an imprecise date counts from its noon (a year: from its last day's noon),
-what a user *asks* then counts from its beginning. So nothing of the same day (or year) is ever visible to a question, its own text least of all.
+One rule for all: an action on an imprecise date happens at its noon (of a year: at its last day's noon), a question at its beginning. So a question never
+sees an item of its own day (or year), and never its own text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ DAY = timedelta(days=1)
 
 
 class DateBounds(NamedTuple):
-    """The two ends of a date. For an instant they are the same, and the wall's `occurred_at < asked_at` keeps them apart."""
+    """The times of a question and of an action on a date. For an exact time they are equal, and `occurred_at < asked_at` excludes the item."""
 
     asked_at: datetime
     occurred_at: datetime

@@ -24,7 +24,7 @@ _KINDS: dict[str, type[Message]] = {kind.ce_type(): kind for kind in (Interactio
 class Events:
     """A file, or a folder of files in the order of their names. Events carry their own tenant and user.
 
-    Interactions come as they stand; questions follow, oldest first, each with all feedback that the files hold for it.
+    Interactions come in the files' order. Questions follow, oldest first, each with all its feedback.
     """
 
     LOOKS_FOR: ClassVar = f"a *.jsonl with type and data, the type one of {', '.join(sorted(_KINDS))}"
@@ -50,7 +50,7 @@ class Events:
                 yield message
             elif isinstance(message, Query):
                 if message.query_id in asked:
-                    raise row.bad(f"query_id {message.query_id} stands twice; expected one query for it")
+                    raise row.bad(f"query_id {message.query_id} occurs twice; expected one query for it")
                 asked[message.query_id] = row, message
             elif isinstance(message, Feedback):
                 feedback[message.query_id].append((row, message))
@@ -69,9 +69,9 @@ def _message(row: DataRow) -> Message:
 
 
 def _question(row: DataRow, query: Query, feedback: list[tuple[DataRow, Feedback]]) -> Question:
-    """The truth is the line's own, else that of the first feedback that has one."""
+    """The truth is that of the line, else that of the first feedback with one."""
     truths = [(row, row.text("truth"))] if "truth" in row.fields else [(place, given.truth) for place, given in feedback if given.truth]
     place, truth = truths[0] if truths else (row, None)
     if truth is not None and query.task is Task.RATING and truth not in query.options:
-        raise place.bad(f"the truth is no score; expected one of {', '.join(query.options)}")
+        raise place.bad(f"the truth is not a score; expected one of {', '.join(query.options)}")
     return Question(query, truth, tuple(given for _, given in feedback))

@@ -1,4 +1,4 @@
-"""HuffPost articles by journalist: the headline is what the journalist wrote to the short description (LaMP-4's shape)."""
+"""HuffPost articles by journalist: the headline is the journalist's response to the short description (LaMP-4's shape)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from traffic.datasets.timelines import Entry, latest_as_questions
 
 @dataclass(frozen=True)
 class HuffPostAuthors:
-    """One article a row. Each journalist's latest `last` articles are questions: the headline of the description."""
+    """One article per row. Each journalist's latest `last` articles are questions: the headline of the description."""
 
     LOOKS_FOR: ClassVar = "a *.jsonl of articles with authors, headline, short_description, link and date"
 

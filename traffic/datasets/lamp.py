@@ -1,8 +1,8 @@
 """LaMP's own format: `*_questions.json` with a profile per question, and `*_outputs.json` with the answers (LaMP: arXiv 2304.11406).
 
-*User split*: no user id, no dates. Each question is a user of its own, named by the question's id; the profile gets made-up days in the order
-of the file, all before the question. *Time split*: rows with `user_id`, profile items with `date`; a user may have several questions, whose
-profiles overlap. Such a file is held in memory, because a question's time depends on the user's other rows.
+*User split*: no user id, no dates. Each question is a separate user, named by the question's id. Profile items get artificial days in the order of the
+file, all before the question. *Time split*: rows with `user_id`, profile items with `date`. A user may have several questions with overlapping profiles.
+Such a file is held in memory, because a question's time depends on the user's other rows.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from traffic.datasets.steps import Question, Step
 from traffic.datasets.timelines import Entry
 
 QUESTIONS, OUTPUTS = "_questions.json", "_outputs.json"
-#: The first made-up day of a profile without dates.
+#: The first artificial day of a profile without dates.
 FIRST_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 
 
@@ -60,7 +60,7 @@ class Lamp:
             yield from _User(self._task, tenant, user, rows, self._has_users).steps(self._golds)
             for row in rows:
                 if (question_id := row.text("id")) in asked:
-                    raise row.bad("field 'id' stands twice in this file; expected one question for it")
+                    raise row.bad("field 'id' occurs twice in this file; expected one question for it")
                 asked.add(question_id)
         if self._golds is not None and (unknown := self._golds.keys() - asked):
             raise BadData(f"{self.outputs}:1: {len(unknown)} answers have no question in {self.questions.name}; expected the same ids in both files")
@@ -79,10 +79,10 @@ class Lamp:
 
     @cached_property
     def _task(self) -> LampTask:
-        """By the first profile that is not empty; the outputs' name has to agree."""
+        """From the first profile that is not empty. The outputs' task must be the same."""
         task = next((task_of_profile(row, items[0]) for row in json_array(self.questions) if (items := _profile(row))), None)
         if task is None:
-            raise BadData(f"{self.questions}: every profile is empty; expected items that tell the task")
+            raise BadData(f"{self.questions}: every profile is empty; expected items that show the task")
         if self.outputs and canonical(name := str(self._outputs_row.fields.get("task"))) != task.name:
             raise BadData(f"{self.outputs}:1: field 'task' is {name[:20]!r}, but the profiles of {self.questions.name} are those of {task.title}")
         return task
@@ -99,7 +99,7 @@ class Lamp:
 
     @cached_property
     def _golds(self) -> Mapping[str, str] | None:
-        """Outputs by question id; their order means nothing."""
+        """Outputs by question id. Their order has no meaning."""
         if not self.outputs:
             return None
         listed = self._outputs_row.fields.get("golds")
@@ -130,7 +130,7 @@ class _User:
         yield from sorted(asked, key=lambda question: question.query.asked_at)
 
     def _read(self, row: DataRow) -> set[str]:
-        """Note the row's profile items, each once per user, and return their ids."""
+        """Store the row's profile items, each once per user, and return their ids."""
         ids = set()
         for number, item in enumerate(_profile(row)):
             item_id = item.text("id", filled=True)
@@ -150,9 +150,9 @@ class _User:
         return Question(entry.query(self.tenant)) if truth is None else entry.question(self.tenant)
 
     def _asked_at(self, row: DataRow, profile: set[str]) -> datetime:
-        """The question's own date; else right behind its profile, which holds what came before it.
+        """The question's own date, else a time directly after its profile, which holds earlier items.
 
-        What only the user's other questions know, and is no older than that, may be this question's own text: it stays behind the wall.
+        Items that only the user's other profiles have, and that are not older, may be this question's own text: the time is before them.
         """
         if self.dated and "date" in row.fields:
             return row.moment("date").asked_at
@@ -173,5 +173,5 @@ def _gold(row: DataRow, question_id: str, golds: Mapping[str, str], options: tup
     if truth is None:
         raise row.bad("the outputs have no answer to this question's id; expected the same ids in both files")
     if task_of(options) is Task.RATING and truth not in options:
-        raise row.bad(f"the outputs' answer is no score; expected one of {', '.join(options)}")
+        raise row.bad(f"the outputs' answer is not a score; expected one of {', '.join(options)}")
     return truth

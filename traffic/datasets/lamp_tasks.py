@@ -1,6 +1,6 @@
-"""LaMP's tasks in our words: domain, where the text stands in the input, what a profile item holds, which answers are allowed.
+"""LaMP's tasks: domain, position of the text in the input, fields of a profile item, allowed answers.
 
-Five of the seven have a shape here. LaMP-1 asks which of two papers is cited and LaMP-6 needs a corpus that is not public.
+Five of the seven are supported. LaMP-1 asks which of two papers is cited, and LaMP-6 needs a corpus that is not public.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from traffic.datasets.rows import DataRow
 
 @dataclass(frozen=True)
 class LampTask:
-    """`content` and `response` name fields of a profile item; `marker` is what the text follows in the input."""
+    """`content` and `response` name fields of a profile item. The text follows `marker` in the input."""
 
     name: str
     title: str
@@ -24,17 +24,17 @@ class LampTask:
     content: tuple[str, ...]
     response: str
     options: tuple[str, ...] = ()
-    options_in_input: str | None = None  # a pattern for the bracketed list, where the options are told only there
+    options_in_input: str | None = None  # a pattern for the bracketed list, if only the input has the options
 
     def text(self, row: DataRow) -> str:
-        """The query's text: the input behind the marker."""
+        """The query's text: the input after the marker."""
         _, found, text = row.text("input").partition(self.marker)
         if not found:
             raise row.bad(f"field 'input' has no {self.marker!r}; expected an input of {self.title}")
         return text.strip()
 
     def allowed(self, row: DataRow) -> tuple[str, ...]:
-        """The answers allowed. The input shuffles them per question, so they are put in one order here."""
+        """The allowed answers, sorted: the input shuffles them per question."""
         if not self.options_in_input:
             return self.options
         listed = re.search(self.options_in_input, row.text("input"))
@@ -43,7 +43,7 @@ class LampTask:
         return tuple(sorted(option.strip() for option in listed[1].split(",")))
 
 
-#: By the fields of a profile item, without id and date: the files do not tell movies from news in any other way.
+#: By the fields of a profile item, without id and date: nothing else in the files separates movies from news.
 BY_PROFILE: Mapping[frozenset[str], LampTask] = {
     frozenset({"description", "tag"}): LampTask("LaMP_2", "LaMP-2, movie tags", "movie_tag", "description:", ("description",), "tag", MOVIE_TAGS),
     frozenset({"text", "title", "category"}): LampTask(

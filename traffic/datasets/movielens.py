@@ -1,6 +1,6 @@
 """MovieLens: tags and ratings that users gave to films.
 
-A tag counts where it is one of LaMP-2's 15 labels (domain `movie_tag`); other tags are passed over.
+A tag counts if it is one of LaMP-2's 15 labels (domain `movie_tag`). Other tags are skipped.
 Ratings of 0.5 to 5 become whole stars, halves upwards, so that LaMP-3's metrics apply (domain `movie_rating`).
 There are no plot texts: a film is its title and genres.
 """
@@ -76,7 +76,7 @@ def _film_of(row: DataRow, films: dict[str, str]) -> str:
 
 
 def _stars(text: str) -> str:
-    """Raises ValueError for what is no rating."""
+    """Raises ValueError for an invalid rating."""
     rating = float(text)
     if not 0.5 <= rating <= 5:
         raise ValueError

@@ -1,4 +1,4 @@
-"""Rows of files, and errors that say where: file, line, field, and what would be right. Never the value, which may be somebody's words."""
+"""Rows of files. Errors name file, line, field and the expected form, never the value, which may be a user's text."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from traffic.datasets.users import user_id
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
-#: JSON text is read in pieces of this many characters.
+#: Characters of JSON text that are read at once.
 CHUNK_CHARS = 1 << 20
 _BLANK = " \t\r\n"
 
 
 class BadData(BadSetting):
-    """A data set that cannot be read as it is. Nothing of it has been sent."""
+    """The data set has an error. Nothing of it was sent."""
 
 
 @dataclass(frozen=True)
 class DataRow:
-    """One record of a file, with its place. `line` counts from 1."""
+    """One record of a file, with its position. `line` counts from 1."""
 
     path: Path
     line: int
@@ -40,7 +40,7 @@ class DataRow:
         return BadData(f"{self.path}:{self.line}: {what}")
 
     def text(self, name: str, *, filled: bool = False) -> str:
-        """A field of text; numbers are taken as text. `filled`: blanks alone are refused."""
+        """A text field. Numbers become text. `filled`: a blank field is an error."""
         value = self.fields.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool):
             value = str(value)
@@ -51,7 +51,7 @@ class DataRow:
         return value
 
     def read(self, name: str, parse: Callable[[str], T], expected: str) -> T:
-        """A field of text, parsed."""
+        """A text field, parsed."""
         try:
             return parse(self.text(name))
         except (ValueError, OverflowError):
@@ -64,13 +64,13 @@ class DataRow:
         return self.read(name, dates.parse, "a date such as 2009-05-01, 2009, or an ISO time")
 
     def within(self, fields: Any, what: str) -> DataRow:
-        """An object inside this row, as a row at the same place."""
+        """An object inside this row, as a row with the same position."""
         if not isinstance(fields, dict):
             raise self.bad(f"{what} is {type(fields).__name__}; expected an object")
         return DataRow(self.path, self.line, fields)
 
     def message(self, kind: type[M], **fields: Any) -> M:
-        """Build a message out of this row. A field that the message refuses is this row's fault."""
+        """Build a message from this row. Raises BadData for a field that the message rejects."""
         try:
             return kind(**fields)
         except ValidationError as error:
@@ -78,7 +78,7 @@ class DataRow:
 
 
 def json_lines(path: Path) -> Iterator[DataRow]:
-    """Objects of a JSON Lines file; blank lines are passed over."""
+    """Objects of a JSON Lines file. Blank lines are skipped."""
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -111,9 +111,9 @@ def csv_rows(path: Path) -> Iterator[DataRow]:
 
 
 def json_array(path: Path) -> Iterator[DataRow]:
-    """Objects of a JSON file that is one list, read piece by piece: LaMP's files exceed what fits in memory twice."""
+    """Objects of a JSON file that is one list, read in parts: LaMP's files are too large for memory."""
     decoder = json.JSONDecoder()
-    # A byte that is not UTF-8 becomes a replacement character: one bad tweet should not cost the other thousands.
+    # A byte that is not UTF-8 becomes a replacement character, so that one bad tweet does not reject the file.
     with path.open(encoding="utf-8-sig", errors="replace") as file:
         text = file.read(CHUNK_CHARS)
         line, at = 1, _skip(text, 0, _BLANK)

@@ -1,6 +1,6 @@
-"""Stack Exchange posts by user: a question's title, and its first tag, are what the user wrote to the body.
+"""Stack Exchange posts by user: the title and the first tag of a question are the user's responses to its body.
 
-Answers have neither and are passed over. A post has one to five tags, the first is taken; the options are all first tags of the file.
+Answers have neither and are skipped. A post has one to five tags; the first one counts. The options are all first tags of the file.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from traffic.datasets.steps import Step
 from traffic.datasets.timelines import Entry, latest_as_questions
 
 QUESTION, ANSWER = "1", "2"
-#: A query takes this many options; where a site has more first tags, the rarer ones leave `post_tag`.
+#: Maximum options of a query. If a site has more first tags, `post_tag` leaves out the rarer ones.
 MAX_OPTIONS = 256
 
 
@@ -65,7 +65,7 @@ def _first_tag(row: DataRow) -> str:
 
 
 def plain(html: str) -> str:
-    """The text of a piece of HTML: entities resolved, tags gone, blocks on lines of their own, blanks folded."""
+    """Plain text of HTML: entities resolved, tags removed, one line per block, blanks collapsed."""
     reader = _TextOnly()
     reader.feed(html)
     reader.close()

@@ -1,6 +1,6 @@
-"""What every data set becomes: dated interactions, and questions whose answer is known beforehand.
+"""The common form of every data set: dated interactions, and questions with known answers.
 
-The same as text is JSON Lines of our own messages, one a line: `{"type": <CloudEvents type>, "data": <message>}`; a query may carry `"truth"`.
+As text it is JSON Lines of our own messages, one per line: `{"type": <CloudEvents type>, "data": <message>}`; a query may carry `"truth"`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from schemas.queries import Query
 
 @dataclass(frozen=True)
 class Question:
-    """A query, what its user did instead (for scoring), and what the user tells the platform afterwards (for learning)."""
+    """A query, the user's own answer (for scoring), and the user's feedback (for learning)."""
 
     query: Query
     truth: str | None = None
@@ -29,11 +29,11 @@ Step = Interaction | Question
 
 
 class Dataset(Protocol):
-    """A folder of real data. `steps` may be read several times and yields the same each time; it raises BadData at the first bad row."""
+    """A folder of real data. `steps` yields the same at each call and raises BadData at the first bad row."""
 
     @property
     def title(self) -> str:
-        """What was recognized, in words."""
+        """Name of the recognized format."""
         ...
 
     def steps(self, tenant: str) -> Iterator[Step]: ...

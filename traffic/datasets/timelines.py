@@ -1,4 +1,4 @@
-"""From what users did to what they ask: the latest entries of each become questions, the earlier ones stay history."""
+"""Makes questions from timelines: each user's latest entries become questions, the earlier ones stay history."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from traffic.datasets.dates import DateBounds
 from traffic.datasets.rows import DataRow
 from traffic.datasets.steps import Question, Step
 
-#: A message's text is at most this long; longer contents are cut here, in history and in questions alike.
+#: Maximum length of a message's text. Longer contents are cut, in history and in questions.
 TEXT_LIMIT = 32_768
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Something a user responded to, and how, before it is decided whether it is history or a question. `source_id` is unique per user."""
+    """One content and the user's response, which becomes history or a question. `source_id` is unique per user."""
 
     row: DataRow
     user: str
@@ -56,7 +56,7 @@ class Entry:
         )
 
     def question(self, tenant: str) -> Question:
-        """The user's own response comes back as feedback at the time they really gave it."""
+        """A question whose feedback is the user's own response, at its real time."""
         query = self.query(tenant)
         feedback = self.row.message(
             Feedback,
@@ -73,13 +73,13 @@ class Entry:
 def latest_as_questions(entries: Iterable[Entry], last: int, tenant: str) -> Iterator[Step]:
     """History oldest first, then questions oldest first.
 
-    Of each user's entries in a domain the latest `last` are questions, all but the first where there are no more than that.
+    Of each user's entries in a domain the latest `last` are questions, but the first entry is always history.
     """
     timelines: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     known: set[tuple[str, str]] = set()
     for entry in entries:
         if (entry.user, entry.source_id) in known:
-            raise entry.row.bad("this row's id stands twice for the same user; expected one row for it")
+            raise entry.row.bad("this row's id occurs twice for the same user; expected one row for it")
         known.add((entry.user, entry.source_id))
         timelines[entry.user, entry.domain].append(entry)
     history: list[Entry] = []

@@ -1,4 +1,4 @@
-"""Users' ids as data sets write them, made fit for a record's key."""
+"""Converts the user ids of data sets to ids that fit a record's key."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ LIMIT = 128
 
 
 def user_id(raw: str) -> str:
-    """`raw` itself where it can be an id. Otherwise what cannot stand in one becomes `_`, and a digest keeps different users apart.
+    """`raw` itself if it is a valid id. Otherwise invalid characters become `_`, and a digest is added so that different users stay different.
 
     Raises ValueError for an empty id.
     """

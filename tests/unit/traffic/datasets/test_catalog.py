@@ -46,5 +46,5 @@ def test_how_many_entries_are_questions_can_be_chosen(tmp_path: Path) -> None:
 
 def test_a_data_set_that_says_what_is_a_question_takes_no_number_of_them(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "1.jsonl", [{"type": "retouch.query.v1", "data": {}}])
-    with pytest.raises(BadData, match=r"last=4: .* says itself what is a question"):
+    with pytest.raises(BadData, match=r"last=4: .* names its questions itself"):
         open_dataset(file, last=4)

@@ -73,5 +73,5 @@ def test_a_bad_event_says_where_and_what_would_be_right(tmp_path: Path, line: di
 def test_the_same_query_twice_is_refused(tmp_path: Path) -> None:
     lines = [json.loads(line) for step in _steps(tmp_path) for line in to_lines(step)]
     query = next(line for line in lines if "query" in line["type"])
-    with pytest.raises(BadData, match=r":2: query_id .* stands twice"):
+    with pytest.raises(BadData, match=r":2: query_id .* occurs twice"):
         list(Events((write_jsonl(tmp_path / "events.jsonl", [query, query]),)).steps("t"))

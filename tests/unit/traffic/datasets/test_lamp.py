@@ -167,7 +167,7 @@ def test_an_undated_question_sees_nothing_as_new_as_its_profile_that_only_anothe
         (_paper_row("1", "ann", [("10", "soon")]), "LaMP_5", {"1": "x"}, r":2: field 'date' is not a date"),
         (_paper_row("1", None, []), "LaMP_5", {"1": "x"}, r"every profile is empty"),
         ({"id": "1", "input": "x", "profile": [{"id": "2", "subject": "s"}]}, "LaMP_6", {"1": "x"}, r":2: profile items hold subject; expected one of"),
-        ({"id": "1", "input": RATING_INPUT, "profile": [{"id": "2", "text": "s", "score": "1"}]}, "LaMP_3", {"1": "good"}, r":2: .* is no score"),
+        ({"id": "1", "input": RATING_INPUT, "profile": [{"id": "2", "text": "s", "score": "1"}]}, "LaMP_3", {"1": "good"}, r":2: .* is not a score"),
     ],
 )
 def test_a_broken_file_says_where_and_what_would_be_right(tmp_path: Path, row: dict[str, Any], task: str, golds: dict[str, str], message: str) -> None:

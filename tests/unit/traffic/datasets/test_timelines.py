@@ -52,5 +52,5 @@ def test_the_latest_entries_are_asked_and_one_always_stays_history() -> None:
 
 
 def test_the_same_row_twice_is_refused() -> None:
-    with pytest.raises(BadData, match=r"made_up.jsonl:1: this row's id stands twice"):
+    with pytest.raises(BadData, match=r"made_up.jsonl:1: this row's id occurs twice"):
         list(latest_as_questions(_entries([("a", 0)], precise=False) * 2, 1, "t"))
