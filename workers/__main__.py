@@ -28,7 +28,7 @@ def _teacher(settings: Settings, stop: threading.Event) -> None:
     run(settings, stop)
 
 
-#: Each imports its worker when it runs: the reflection worker alone needs an engine.
+#: Each imports its own worker when it runs, because only the reflection worker needs an engine.
 SERVICES = {
     "base": (_base, "queries to drafts, by the base model's endpoint"),
     "reflection": (_reflection, "contexts to responses, by the reflection model"),
@@ -37,7 +37,7 @@ SERVICES = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 after a clean stop, 1 for a failure, 2 for an impossible setting or argument."""
+    """Exit code 0 after a clean stop, 1 after a failure, 2 for an invalid setting or argument."""
     parser = argparse.ArgumentParser(prog="python -m workers", description=__doc__)
     choices = parser.add_subparsers(dest="worker", required=True, metavar="WORKER")
     for name, (_, help) in SERVICES.items():

@@ -23,6 +23,7 @@ from schemas.topics import OUTCOMES
 from schemas.trajectories import Trajectory
 from trainer.data.query_cases import QueryCase, SftExample, case_of, sft_example_key, sft_example_of
 from workers.runtime.handler import Incoming
+from workers.teacher.checks import ReasoningLength
 from workers.teacher.handler import TeacherHandler
 from workers.teacher.template import TemplateTeacher
 
@@ -70,9 +71,7 @@ def build(material: SourceData, settings: Settings, stop: threading.Event) -> Ex
 
 
 def _lessons(outcomes: Sequence[Outcome], holdout_share: float, settings: Settings) -> list[SftExample]:
-    taught = asyncio.run(
-        _teach(outcomes, TeacherHandler(TemplateTeacher(), holdout_share, settings.teacher.max_reasoning_chars, settings.teacher.min_reasoning_chars))
-    )
+    taught = asyncio.run(_teach(outcomes, TeacherHandler(TemplateTeacher(), holdout_share, ReasoningLength.from_settings(settings.teacher))))
     found = (sft_example_of(trajectory) for trajectory in taught)
     return list({sft_example_key(lesson): lesson for lesson in found if not isinstance(lesson, Ineligible)}.values())
 

@@ -1,4 +1,4 @@
-"""What every teacher promises, run on the template teacher and on the LLM teacher against a real HTTP server."""
+"""The contract of all teachers, for the template teacher and for the LLM teacher with a real HTTP server."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from schemas.rewriting import Rewrite, parse
 from tests.support.openai_server import Answer, OpenAiServer, completion, failure, scripted, serving
 from tests.support.worker_messages import STARS, make_outcome
 from workers.endpoints.client import ChatEndpoint
-from workers.teacher.checks import ReasoningLength, flaw
+from workers.teacher.checks import ReasoningLength, first_flaw
 from workers.teacher.llm import LlmTeacher
 from workers.teacher.reasoning_teacher import ReasoningTeacher, Rejection, RejectionReason
-from workers.teacher.service import choose
+from workers.teacher.service import choose_teacher
 from workers.teacher.template import TemplateTeacher
 
-BREVITY = ReasoningLength(10, 300)
+LENGTH = ReasoningLength(10, 300)
 EXPLAINABLE = [
     make_outcome(draft="comedy", shown="dark comedy", truth="dark comedy"),
     make_outcome(draft="action", shown="fantasy", truth="action"),
@@ -39,8 +39,8 @@ def says(reasoning: str, personalized: str) -> Answer:
     return completion(json.dumps({"reasoning": reasoning, "personalized": personalized}))
 
 
-def obeys(body: dict[str, Any]) -> Answer:
-    """Reads the rewrite out of its prompt, as an LLM does that follows it."""
+def follows_prompt(body: dict[str, Any]) -> Answer:
+    """Returns the rewrite in its prompt, like an LLM that follows it."""
     prompt: str = body["messages"][0]["content"]
     return says(REASONING, prompt.partition("must lead to:\n")[2].partition("\n")[0])
 
@@ -50,9 +50,9 @@ async def teacher(request: pytest.FixtureRequest) -> AsyncIterator[ReasoningTeac
     if request.param == "template":
         yield TemplateTeacher()
         return
-    with serving(obeys) as server:
+    with serving(follows_prompt) as server:
         async with endpoint(server) as opened:
-            yield LlmTeacher(opened, "m", BREVITY)
+            yield LlmTeacher(opened, "m", LENGTH)
 
 
 def endpoint(server: OpenAiServer) -> ChatEndpoint:
@@ -67,7 +67,7 @@ async def explain(teacher: ReasoningTeacher, outcome: Outcome) -> Rewrite | Reje
 async def test_reasoning_passes_the_checks_and_survives_the_rewrite_format(teacher: ReasoningTeacher, outcome: Outcome) -> None:
     taught = await explain(teacher, outcome)
     assert isinstance(taught, Rewrite)
-    assert flaw(taught, outcome, BREVITY) is None
+    assert first_flaw(taught, outcome, LENGTH) is None
     assert parse(taught.to_text()) == taught == Rewrite(taught.reasoning, outcome.truth or "")
 
 
@@ -75,21 +75,19 @@ async def test_the_same_outcome_gets_the_same_reasoning(teacher: ReasoningTeache
     assert await explain(teacher, EXPLAINABLE[0]) == await explain(teacher, EXPLAINABLE[0])
 
 
-async def test_an_outcome_without_a_truth_is_a_mistake_of_the_caller(teacher: ReasoningTeacher) -> None:
+async def test_an_outcome_without_a_truth_is_an_error_of_the_caller(teacher: ReasoningTeacher) -> None:
     with pytest.raises(ValueError, match="no truth"):
         await explain(teacher, make_outcome(truth=None))
 
 
-async def test_a_teacher_signs(teacher: ReasoningTeacher) -> None:
+async def test_a_teacher_has_a_signature(teacher: ReasoningTeacher) -> None:
     assert teacher.signature.name
 
 
-async def test_the_llm_is_shown_query_draft_example_and_truth_and_held_to_a_schema() -> None:
-    with serving(obeys) as server:
+async def test_the_llm_gets_query_draft_example_truth_and_a_strict_schema() -> None:
+    with serving(follows_prompt) as server:
         async with endpoint(server) as opened:
-            await explain(
-                LlmTeacher(opened, "m", BREVITY), make_outcome(text="a long plot", draft="comedy", content="old film", shown="action", truth="action")
-            )
+            await explain(LlmTeacher(opened, "m", LENGTH), make_outcome(text="a long plot", draft="comedy", content="old film", shown="action", truth="action"))
     [body] = server.requests
     prompt = body["messages"][0]["content"]
     assert all(part in prompt for part in ("a long plot", "comedy", 'The tag for the movie: "old film" is action'))
@@ -116,41 +114,41 @@ async def test_the_llm_is_shown_query_draft_example_and_truth_and_held_to_a_sche
 async def test_an_llm_without_reasoning_rejects_the_outcome(answer: Answer, reason: RejectionReason) -> None:
     with serving(scripted(answer)) as server:
         async with endpoint(server) as opened:
-            assert await explain(LlmTeacher(opened, "m", BREVITY), EXPLAINABLE[0]) == Rejection(reason)
+            assert await explain(LlmTeacher(opened, "m", LENGTH), EXPLAINABLE[0]) == Rejection(reason)
 
 
-async def test_what_an_llm_would_answer_instead_of_the_truth_is_left_to_the_checks() -> None:
+async def test_the_checks_reject_an_llm_rewrite_other_than_the_truth() -> None:
     with serving(scripted(says(REASONING, "comedy"))) as server:
         async with endpoint(server) as opened:
-            taught = await explain(LlmTeacher(opened, "m", BREVITY), EXPLAINABLE[0])
+            taught = await explain(LlmTeacher(opened, "m", LENGTH), EXPLAINABLE[0])
     assert isinstance(taught, Rewrite)
-    assert flaw(taught, EXPLAINABLE[0], BREVITY) is RejectionReason.WRONG_BODY
+    assert first_flaw(taught, EXPLAINABLE[0], LENGTH) is RejectionReason.WRONG_BODY
 
 
-async def test_a_long_truth_gets_room_in_the_answer() -> None:
-    with serving(obeys) as server:
+async def test_a_long_truth_raises_the_token_limit() -> None:
+    with serving(follows_prompt) as server:
         async with endpoint(server) as opened:
-            await explain(LlmTeacher(opened, "m", BREVITY), make_outcome(options=(), truth="word " * 1000))
+            await explain(LlmTeacher(opened, "m", LENGTH), make_outcome(options=(), truth="word " * 1000))
     assert server.requests[0]["max_tokens"] > 5000
 
 
 @pytest.mark.parametrize(("status", "error"), [(429, RetryLater), (500, RetryLater), (401, CannotContinue)])
-async def test_an_unwell_llm_rejects_nothing(status: int, error: type[Exception]) -> None:
+async def test_a_failing_llm_endpoint_rejects_no_outcome(status: int, error: type[Exception]) -> None:
     with serving(scripted(failure(status))) as server:
         async with endpoint(server) as opened:
             with pytest.raises(error):
-                await explain(LlmTeacher(opened, "m", BREVITY), EXPLAINABLE[0])
+                await explain(LlmTeacher(opened, "m", LENGTH), EXPLAINABLE[0])
 
 
 def test_the_settings_choose_the_teacher() -> None:
-    template, _ = choose(load())
+    template, _ = choose_teacher(load())
     assert isinstance(template, TemplateTeacher)
     settings: Settings = load(teacher={"kind": "llm", "url": "http://127.0.0.1:1/v1", "model": "big"})
-    llm, _ = choose(settings)
+    llm, _ = choose_teacher(settings)
     assert (llm.signature.name, llm.signature.model) == ("llm", "big")
     assert llm.signature.prompt_digest
 
 
-def test_bounds_that_no_trace_can_meet_are_refused() -> None:
+def test_length_limits_that_no_trace_can_meet_are_refused() -> None:
     with pytest.raises(BadSetting, match="min_reasoning_chars must not exceed max_reasoning_chars"):
         load(teacher={"max_reasoning_chars": 5})

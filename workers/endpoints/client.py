@@ -1,7 +1,7 @@
-"""Asking an OpenAI-compatible endpoint for one chat completion, with its failures named by what the caller should do.
+"""Client of OpenAI-compatible endpoints: one chat completion per call. The types of its errors say what the caller should do.
 
-One request is one try: whoever calls knows how often and how long to go on. Texts of errors never hold the prompt or the endpoint's words.
-On aiohttp: at 64 concurrent requests httpx, and the openai client on top of it, spent 7.5 ms of CPU on each, aiohttp 0.2 (2026-11-21).
+It sends each request once: the caller decides about retries. Error texts contain neither the prompt nor the endpoint's text.
+It uses aiohttp: at 64 concurrent requests httpx, also below the openai client, took 7.5 ms of CPU per request, aiohttp 0.2 (2026-11-21).
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from infra.telemetry.tracing import current_traceparent
 from infra.urls import is_loopback, without_user
 from schemas.drafts import Usage
 
-#: An answer longer than a message's text field can hold is refused.
+#: The longest text of a message field. A longer answer is refused.
 MAX_ANSWER_CHARS = 32_768
-#: The endpoint is configured wrongly on our side: no record would fare better.
+#: Statuses that every request would get, because our settings are wrong.
 _MOVED = "the endpoint has moved"
-_OUR_MISTAKE = dict.fromkeys((301, 302, 303, 307, 308), _MOVED) | {
+_WRONG_SETTINGS = dict.fromkeys((301, 302, 303, 307, 308), _MOVED) | {
     401: "the API key is missing or wrong",
     403: "the API key may not use this model",
     404: "there is no such path or model",
@@ -65,7 +65,7 @@ class ChatEndpoint:
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
             connector=aiohttp.TCPConnector(limit=self._concurrency),
-            trust_env=not is_loopback(self._url),  # a proxy for the world is none for this machine
+            trust_env=not is_loopback(self._url),  # a proxy does not apply to this machine
         )
         return self
 
@@ -74,10 +74,10 @@ class ChatEndpoint:
             await self._session.close()
 
     async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any] | None = None) -> ChatAnswer:
-        """The answer to one user turn. With `schema`, a JSON text that follows it (strict structured output).
+        """The answer to one user turn. With `schema`, it is JSON that matches it (strict structured output).
 
         Raises RetryLater (no connection, timeout, 408, 409, 429, 5xx; `after_s` from Retry-After), PromptRefused for this prompt alone, and
-        CannotContinue where no prompt would be answered.
+        CannotContinue if every prompt would fail.
         """
         assert self._session is not None, "enter the endpoint first"
         body: dict[str, Any] = {"model": self._model, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": max_tokens}
@@ -97,8 +97,8 @@ class ChatEndpoint:
         status = response.status
         if status in (408, 409, 429) or status >= 500:
             return RetryLater(f"the endpoint answered {status}", _retry_after_s(response.headers.get("Retry-After", "")), RetryReason.ENDPOINT)
-        if status in _OUR_MISTAKE:
-            return CannotContinue(f"{without_user(self._url)} answered {status}: {_OUR_MISTAKE[status]} (model {self._model!r})")
+        if status in _WRONG_SETTINGS:
+            return CannotContinue(f"{without_user(self._url)} answered {status}: {_WRONG_SETTINGS[status]} (model {self._model!r})")
         return PromptRefused(f"the endpoint answered {status}")
 
 
@@ -110,12 +110,12 @@ def _read(content: bytes) -> ChatAnswer:
     except (ValueError, LookupError, TypeError, AttributeError):
         raise RetryLater("the endpoint's answer is not a chat completion", reason=RetryReason.ENDPOINT) from None
     if not isinstance(text, str) or len(text) > MAX_ANSWER_CHARS:
-        raise PromptRefused("the endpoint's answer has no text, or too much of it")
+        raise PromptRefused(f"the endpoint's answer has no text, or more than {MAX_ANSWER_CHARS} characters")
     return ChatAnswer(text, usage)
 
 
 def _retry_after_s(value: str) -> float:
-    """Seconds or an HTTP date (RFC 9110, section 10.2.3); nothing usable: 0."""
+    """Parses seconds or an HTTP date (RFC 9110, section 10.2.3). Returns 0 for anything else."""
     try:
         return max(0.0, float(value))
     except ValueError:

@@ -1,6 +1,6 @@
-"""Which outcomes are worth a teacher's time, and which teaching may train: the paper's "strict consistency and brevity checks", made explicit.
+"""Checks of outcomes before the teacher, and of reasoning traces after it: the "strict consistency and brevity checks" of RPO.
 
-A trace that speaks of the truth as something it was shown teaches the model to wait for what it will not have.
+A trace must not mention the truth as something given: the model would learn to expect what it does not get.
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ import hashlib
 import inspect
 import re
 import sys
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
+from infra.settings import TeacherSettings
 from schemas import eligibility
 from schemas.eligibility import Ineligible, why_ineligible
 from schemas.ids import is_held_out
@@ -20,8 +21,8 @@ from schemas.sameness import folded, normalized
 from schemas.tasks import Task, choose_option
 from workers.teacher.reasoning_teacher import RejectionReason, best_example, truth_of
 
-#: A shorter text, some three words, may turn up in a trace without being quoted.
-FEW_CHARS = 24
+#: A truth up to this length, about three words, may occur in a trace by chance.
+CHANCE_CHARS = 24
 
 _GIVEN = re.compile(
     r"""
@@ -39,14 +40,18 @@ _GIVEN = re.compile(
 
 
 class ReasoningLength(NamedTuple):
-    """How long a trace may be."""
+    """Limits of a trace."""
 
-    least: int  # letters and digits
-    most: int  # characters
+    min_chars: int  # letters and digits
+    max_chars: int
+
+    @classmethod
+    def from_settings(cls, settings: TeacherSettings) -> Self:
+        return cls(settings.min_reasoning_chars, settings.max_reasoning_chars)
 
 
 def why_not_taught(outcome: Outcome, holdout_share: float) -> RejectionReason | None:
-    """Why this outcome gets no reasoning, or None. Asked before the teacher is, which saves its cost."""
+    """Why this outcome gets no reasoning; None if it does. Called first, because a teacher costs time or money."""
     context = outcome.response.context
     query = context.draft.query
     if is_held_out(query.tenant, query.user, holdout_share):
@@ -56,37 +61,37 @@ def why_not_taught(outcome: Outcome, holdout_share: float) -> RejectionReason | 
     return None if context.items else RejectionReason.NO_HISTORY
 
 
-def flaw(taught: Rewrite, outcome: Outcome, brevity: ReasoningLength) -> RejectionReason | None:
-    """The first thing that is wrong with what a teacher wrote, or None. The outcome is one that `why_not_taught` lets through."""
-    if not _gives_the_truth(taught.answer, outcome):
+def first_flaw(rewrite: Rewrite, outcome: Outcome, length: ReasoningLength) -> RejectionReason | None:
+    """The first flaw of a teacher's rewrite, or None. The outcome has passed `why_not_taught`."""
+    if not _gives_the_truth(rewrite.answer, outcome):
         return RejectionReason.WRONG_BODY
-    if sum(map(str.isalnum, taught.reasoning)) < brevity.least:
+    if sum(map(str.isalnum, rewrite.reasoning)) < length.min_chars:
         return RejectionReason.TOO_SHORT
-    if len(taught.reasoning) > brevity.most:
+    if len(rewrite.reasoning) > length.max_chars:
         return RejectionReason.TOO_LONG
-    if any(tag in taught.reasoning.lower() for tag in TAGS):
+    if any(tag in rewrite.reasoning.lower() for tag in TAGS):
         return RejectionReason.TAGGED
-    if _GIVEN.search(taught.reasoning):
+    if _GIVEN.search(rewrite.reasoning):
         return RejectionReason.TRUTH_GIVEN
-    return RejectionReason.TRUTH_QUOTED if _quotes_the_truth(taught.reasoning, outcome) else None
+    return RejectionReason.TRUTH_QUOTED if _quotes_the_truth(rewrite.reasoning, outcome) else None
 
 
-def digest(brevity: ReasoningLength) -> str:
-    """sha256 over the source of the checks and the bounds: two trajectories with the same digest passed the same checks."""
+def checks_digest(length: ReasoningLength) -> str:
+    """sha256 over the source of the checks and the limits: trajectories with the same digest passed the same checks."""
     source = "\n".join(map(inspect.getsource, (eligibility, sys.modules[__name__])))
-    return hashlib.sha256(f"{tuple(brevity)}\n{source}".encode()).hexdigest()
+    return hashlib.sha256(f"{tuple(length)}\n{source}".encode()).hexdigest()
 
 
 def _gives_the_truth(answer: str, outcome: Outcome) -> bool:
-    """Whether the body that the reasoning leads to is the user's own answer."""
+    """Whether the rewrite's answer is the user's truth."""
     chosen = choose_option(normalized(answer), outcome.response.context.draft.query.options)
     return chosen is not None and normalized(chosen) == normalized(truth_of(outcome))
 
 
 def _quotes_the_truth(reasoning: str, outcome: Outcome) -> bool:
-    """Whether the trace holds the whole of a longer free text that the model could not have read in its prompt."""
+    """Whether the trace contains a whole longer truth that is not in the model's prompt."""
     draft, truth = outcome.response.context.draft, folded(truth_of(outcome))
-    if draft.query.task is not Task.TEXT or len(truth) <= FEW_CHARS or truth not in folded(reasoning):
+    if draft.query.task is not Task.TEXT or len(truth) <= CHANCE_CHARS or truth not in folded(reasoning):
         return False
     example = best_example(outcome)
-    return not any(truth in folded(seen) for seen in (draft.query.text, draft.answer, example.content, example.response))
+    return not any(truth in folded(text) for text in (draft.query.text, draft.answer, example.content, example.response))

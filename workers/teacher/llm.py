@@ -1,7 +1,7 @@
 """The LLM teacher: any OpenAI-compatible endpoint writes the reasoning, as strict structured output.
 
-It is given what the paper (RPO) gives it: query, base answer, one example, and the truth. It answers with the reasoning and with the
-rewrite this leads to. Its prompt asks for what the checks look for; the checks stand all the same.
+As in the paper (RPO), its prompt has the query, the base answer, one example and the truth. It returns the reasoning and the rewrite that follows from it.
+The prompt states the rules of the checks, and the checks test them again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from workers.teacher.checks import ReasoningLength
 from workers.teacher.reasoning_teacher import Rejection, RejectionReason, truth_of
 
 NAME = "llm"
-#: What the reasoning may take; the rewrite's own length comes on top.
+#: For the reasoning; the length of the rewrite is added.
 REASONING_TOKENS = 512
 
 PROMPT = """\
@@ -54,9 +54,9 @@ class _Answer(BaseModel):
 
 
 class LlmTeacher:
-    def __init__(self, endpoint: ChatClient, model: str, brevity: ReasoningLength) -> None:
+    def __init__(self, endpoint: ChatClient, model: str, length: ReasoningLength) -> None:
         self._endpoint = endpoint
-        self._brevity = brevity
+        self._length = length
         self.signature = Signature(name=NAME, model=model, prompt_digest=hashlib.sha256(PROMPT.encode()).hexdigest())
 
     async def explain(self, outcome: Outcome, example: HistoryItem) -> Rewrite | Rejection:
@@ -79,6 +79,6 @@ class LlmTeacher:
             draft=draft.answer,
             example=item_text(example, draft.query.domain, draft.query.task, PromptStyle.PAPER),
             truth=truth_of(outcome),
-            min_chars=self._brevity.least,
-            max_chars=self._brevity.most,
+            min_chars=self._length.min_chars,
+            max_chars=self._length.max_chars,
         )

@@ -33,17 +33,17 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
 
 def worker(settings: Settings) -> Worker[Outcome]:
-    wanted = settings.teacher
-    teacher, lifespan = choose(settings)
-    handler = TeacherHandler(teacher, settings.trainer.holdout_share, wanted.max_reasoning_chars, wanted.min_reasoning_chars)
-    return Worker(settings, name="teacher", spec=HandlerSpec(OUTCOMES, handler), concurrency=wanted.concurrency, lifespan=lifespan)
+    config = settings.teacher
+    teacher, lifespan = choose_teacher(settings)
+    handler = TeacherHandler(teacher, settings.trainer.holdout_share, ReasoningLength.from_settings(config))
+    return Worker(settings, name="teacher", spec=HandlerSpec(OUTCOMES, handler), concurrency=config.concurrency, lifespan=lifespan)
 
 
-def choose(settings: Settings) -> tuple[ReasoningTeacher, Lifespan]:
-    """The teacher that the settings name, and what must be open while it works."""
-    wanted = settings.teacher
-    if wanted.kind is TeacherKind.TEMPLATE:
+def choose_teacher(settings: Settings) -> tuple[ReasoningTeacher, Lifespan]:
+    """The teacher that the settings name, and the context manager that must be open while it works."""
+    config = settings.teacher
+    if config.kind is TeacherKind.TEMPLATE:
         return TemplateTeacher(), contextlib.nullcontext
-    key = wanted.api_key.get_secret_value() if wanted.api_key else None
-    endpoint = ChatEndpoint(wanted.url or "", wanted.model, api_key=key, timeout_s=wanted.timeout_s, concurrency=wanted.concurrency)
-    return LlmTeacher(endpoint, wanted.model, ReasoningLength(wanted.min_reasoning_chars, wanted.max_reasoning_chars)), lambda: endpoint
+    key = config.api_key.get_secret_value() if config.api_key else None
+    endpoint = ChatEndpoint(config.url or "", config.model, api_key=key, timeout_s=config.timeout_s, concurrency=config.concurrency)
+    return LlmTeacher(endpoint, config.model, ReasoningLength.from_settings(config)), lambda: endpoint

@@ -1,18 +1,16 @@
-"""The template teacher: short, deterministic reasoning from what the reflection model sees, for models too small for prose.
+"""The template teacher: short, deterministic reasoning from the reflection model's input, for models too small for prose.
 
-Every trace has three steps: the evidence (the example), the habit it shows, the step from draft to answer. A model will have to write it
-before it knows the truth, so a trace holds only what can be worked out from query, draft and example; where the truth does not follow
-from them, there is no trace (`unsupported`), and noise in users' behaviour trains less.
+Every trace has three steps: the evidence (the example), the habit that it shows, and the step from draft to answer. The model must write the trace before
+it has the truth. So a trace only contains what follows from query, draft and example. If the truth does not follow from them, there is no trace
+(`unsupported`), and random behaviour of users trains less.
 
 - *Labels*: the truth is the example's label (`like one was dark comedy so use dark comedy`) or the draft (`other one was fantasy so keep
-  action`). Which labels are kin is not known here; the model learns it from which of the two forms goes with which pair.
-- *Ratings*: the draft stands for what the words of the query are worth. If the user's shift is the same for both texts, the example's
-  words were worth its score less the shift (`words of 3 scored 4 so 2 becomes 3`): a value the model can read off the example's text. At
-  an end of the scale a score hides how far the user leans: an example there explains no shift towards that end, and a draft that stays
-  there is only kept.
-- *Texts*: the truth must share with the example a habit that the draft lacks (`workers.teacher.writing_style`): words of the user's own, a mark or letter
-  case where it rewords the draft; a class of form (case, opening, closing, colon, question, length) where it says things anew. The trace repeats
-  the example's words, and the manner is copied from them.
+  action`). The teacher has no list of related labels. The model learns them from the form that goes with each pair.
+- *Ratings*: the draft stands for the score that the query's words are worth. If the user's shift is the same for both texts, the example's words were worth
+  its score minus the shift (`words of 3 scored 4 so 2 becomes 3`), and the model can read that value off the example's text. At an end of the scale a
+  score hides the size of the shift: an example there explains no shift towards that end, and a draft that stays there is only kept.
+- *Texts*: the truth must share a habit with the example that the draft lacks (`workers.teacher.writing_style`): a word, punctuation or letter case if it
+  rewords the draft; a class of form (case, opening, closing, colon, question, length) if it is a new text. The trace repeats the example's words.
 """
 
 from __future__ import annotations
@@ -29,8 +27,8 @@ from workers.teacher.writing_style import is_supported
 
 NAME = "template"
 UNSUPPORTED = Rejection(RejectionReason.UNSUPPORTED)
-#: How much of the example's text a trace repeats.
-WORDS_CHARS = 80
+#: Characters of the example's text in a trace.
+EXAMPLE_CHARS = 80
 
 
 class TemplateTeacher:
@@ -82,6 +80,6 @@ def _text(query: Query, draft: str, example: HistoryItem, truth: str) -> str | N
 
 
 def _clip(text: str) -> str:
-    """One line, cut between words."""
+    """In one line, cut between words."""
     folded = " ".join(text.split())
-    return folded if len(folded) <= WORDS_CHARS else folded[:WORDS_CHARS].rsplit(" ", 1)[0]
+    return folded if len(folded) <= EXAMPLE_CHARS else folded[:EXAMPLE_CHARS].rsplit(" ", 1)[0]

@@ -16,53 +16,53 @@ from schemas.trajectories import Trajectory
 from tests.support.worker_messages import TAGS as TAGS_OF_FILMS
 from tests.support.worker_messages import make_outcome
 from workers.runtime.handler import Incoming
-from workers.teacher.checks import ReasoningLength, flaw, why_not_taught
+from workers.teacher.checks import ReasoningLength, first_flaw, why_not_taught
 from workers.teacher.handler import TeacherHandler
 from workers.teacher.reasoning_teacher import Rejection, RejectionReason, truth_of
 
-BREVITY = ReasoningLength(8, 100)
+LENGTH = ReasoningLength(8, 100)
 HELD = next(user for user in (f"u{number}" for number in range(1000)) if is_held_out("t", user, 0.3))
 TRAINS = next(user for user in (f"u{number}" for number in range(1000)) if not is_held_out("t", user, 0.3))
 
 
-class Says:
-    """A teacher of one sentence, which leads to the truth or to `answer`."""
+class OneSentenceTeacher:
+    """Writes one sentence, and as its rewrite the truth or `answer`."""
 
     signature = Signature(name="says")
 
-    def __init__(self, words: str | Rejection, answer: str | None = None) -> None:
-        self.words, self.answer, self.asked = words, answer, 0
+    def __init__(self, reasoning: str | Rejection, answer: str | None = None) -> None:
+        self.reasoning, self.answer, self.calls = reasoning, answer, 0
 
     async def explain(self, outcome: Outcome, example: HistoryItem) -> Rewrite | Rejection:
-        self.asked += 1
-        return self.words if isinstance(self.words, Rejection) else Rewrite(self.words, self.answer or truth_of(outcome))
+        self.calls += 1
+        return self.reasoning if isinstance(self.reasoning, Rejection) else Rewrite(self.reasoning, self.answer or truth_of(outcome))
 
 
-async def taught(teacher: Says, outcome: Outcome, max_chars: int = BREVITY.most) -> list[Trajectory]:
+async def trajectories_of(teacher: OneSentenceTeacher, outcome: Outcome, max_chars: int = LENGTH.max_chars) -> list[Trajectory]:
     source = Source(topic="outcomes", partition=0, offset=0)
     envelope = open_envelope(seal(outcome, id=outcome.outcome_id, source="/test"))
-    outputs = await TeacherHandler(teacher, 0.3, max_chars, BREVITY.least)(Incoming(outcome, envelope, source))
+    outputs = await TeacherHandler(teacher, 0.3, ReasoningLength(LENGTH.min_chars, max_chars))(Incoming(outcome, envelope, source))
     return [output.message for output in outputs if isinstance(output.message, Trajectory)]
 
 
-def counted() -> Counter[str]:
-    """How often each reason was counted so far, and `taught`."""
-    found = Counter({dict(labels)["reason"]: int(count) for labels, count in TEACHER_REJECTED.values().items() if ("teacher", "says") in labels})
-    return found + Counter(taught=int(TEACHER_TAUGHT.values().get((("teacher", "says"),), 0)))
+def counts() -> Counter[str]:
+    """The counters of rejections by reason, and of `taught`."""
+    rejected = Counter({dict(labels)["reason"]: int(count) for labels, count in TEACHER_REJECTED.values().items() if ("teacher", "says") in labels})
+    return rejected + Counter(taught=int(TEACHER_TAUGHT.values().get((("teacher", "says"),), 0)))
 
 
 async def test_a_checked_trace_becomes_a_trajectory_that_names_its_example() -> None:
     outcome = make_outcome(user=TRAINS)
-    [first], [second] = await taught(Says("they like it"), outcome), await taught(Says("they like it"), outcome)
+    [first], [second] = await trajectories_of(OneSentenceTeacher("they like it"), outcome), await trajectories_of(OneSentenceTeacher("they like it"), outcome)
     assert first == second
     assert first.outcome == outcome
     assert first.example_id == outcome.response.context.items[0].interaction_id
     assert (first.reasoning, first.teacher.name) == ("they like it", "says")
 
 
-async def test_a_trajectory_says_who_taught_it_and_what_it_passed() -> None:
-    [strict], [lax] = [await taught(Says("they like it"), make_outcome(user=TRAINS), most) for most in (50, 100)]
-    assert strict.teacher == Says.signature
+async def test_a_trajectory_stores_its_teacher_and_the_digest_of_the_checks() -> None:
+    [strict], [lax] = [await trajectories_of(OneSentenceTeacher("they like it"), make_outcome(user=TRAINS), max_chars) for max_chars in (50, 100)]
+    assert strict.teacher == OneSentenceTeacher.signature
     assert strict.checks_digest
     assert lax.checks_digest
     assert strict.checks_digest != lax.checks_digest
@@ -80,12 +80,12 @@ async def test_a_trajectory_says_who_taught_it_and_what_it_passed() -> None:
         (make_outcome(user=TRAINS, shown=None), RejectionReason.NO_HISTORY),
     ],
 )
-async def test_what_cannot_train_is_never_shown_to_the_teacher(outcome: Outcome, reason: RejectionReason) -> None:
+async def test_an_outcome_that_cannot_train_never_reaches_the_teacher(outcome: Outcome, reason: RejectionReason) -> None:
     assert why_not_taught(outcome, 0.3) is reason
-    before, teacher = counted(), Says("x")
-    assert await taught(teacher, outcome) == []
-    assert teacher.asked == 0
-    assert counted() - before == Counter({reason: 1})
+    before, teacher = counts(), OneSentenceTeacher("x")
+    assert await trajectories_of(teacher, outcome) == []
+    assert teacher.calls == 0
+    assert counts() - before == Counter({reason: 1})
 
 
 LONG = "the lighthouse keeper counts ships"
@@ -109,26 +109,26 @@ FLAWED = [
 
 
 @pytest.mark.parametrize(("reasoning", "answer", "reason"), FLAWED)
-async def test_flawed_teaching_is_counted_by_its_flaw(reasoning: str, answer: str | None, reason: RejectionReason) -> None:
-    before = counted()
-    assert await taught(Says(reasoning, answer), ASKED) == []
-    assert counted() - before == Counter({reason: 1})
+async def test_flawed_reasoning_is_counted_by_its_flaw(reasoning: str, answer: str | None, reason: RejectionReason) -> None:
+    before = counts()
+    assert await trajectories_of(OneSentenceTeacher(reasoning, answer), ASKED) == []
+    assert counts() - before == Counter({reason: 1})
 
 
 REFUSALS = [RejectionReason.UNSUPPORTED, RejectionReason.REFUSED, RejectionReason.UNREADABLE]
 
 
 @pytest.mark.parametrize("reason", REFUSALS)
-async def test_what_the_teacher_rejects_is_counted_by_its_reason(reason: RejectionReason) -> None:
-    before = counted()
-    assert await taught(Says(Rejection(reason)), make_outcome(user=TRAINS)) == []
-    assert counted() - before == Counter({reason: 1})
+async def test_a_rejection_by_the_teacher_is_counted_by_its_reason(reason: RejectionReason) -> None:
+    before = counts()
+    assert await trajectories_of(OneSentenceTeacher(Rejection(reason)), make_outcome(user=TRAINS)) == []
+    assert counts() - before == Counter({reason: 1})
 
 
-async def test_what_is_taught_is_counted_and_not_rejected() -> None:
-    before = counted()
-    assert await taught(Says("they like it"), make_outcome(user=TRAINS))
-    assert counted() - before == Counter(taught=1)
+async def test_a_taught_outcome_is_counted_as_taught_only() -> None:
+    before = counts()
+    assert await trajectories_of(OneSentenceTeacher("they like it"), make_outcome(user=TRAINS))
+    assert counts() - before == Counter(taught=1)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ async def test_what_is_taught_is_counted_and_not_rejected() -> None:
     ],
 )
 def test_a_plain_trace_has_no_flaw(reasoning: str) -> None:
-    assert flaw(Rewrite(reasoning, LONG), ASKED, BREVITY) is None
+    assert first_flaw(Rewrite(reasoning, LONG), ASKED, LENGTH) is None
 
 
 @pytest.mark.parametrize(
@@ -152,14 +152,14 @@ def test_a_plain_trace_has_no_flaw(reasoning: str) -> None:
         make_outcome(options=(), truth=LONG, shown=f"So {LONG}."),
     ],
 )
-def test_a_trace_may_quote_what_the_model_can_read(outcome: Outcome) -> None:
-    assert flaw(Rewrite(f"They wrote {LONG}", LONG), outcome, BREVITY) is None
+def test_a_trace_may_quote_the_models_prompt(outcome: Outcome) -> None:
+    assert first_flaw(Rewrite(f"They wrote {LONG}", LONG), outcome, LENGTH) is None
 
 
 def test_a_trace_may_name_a_short_text_or_an_option() -> None:
     short, tag = make_outcome(options=(), truth="ships again"), make_outcome(options=(LONG, "b"), truth=LONG)
-    assert flaw(Rewrite("They say ships again", "ships again"), short, BREVITY) is None
-    assert flaw(Rewrite(f"They choose {LONG}", LONG), tag, BREVITY) is None
+    assert first_flaw(Rewrite("They say ships again", "ships again"), short, LENGTH) is None
+    assert first_flaw(Rewrite(f"They choose {LONG}", LONG), tag, LENGTH) is None
 
 
 @pytest.mark.parametrize(
@@ -175,6 +175,6 @@ def test_a_trace_may_name_a_short_text_or_an_option() -> None:
         ("western", TAGS_OF_FILMS, "dark comedy", False),
     ],
 )
-def test_a_body_is_the_truth_up_to_its_outer_form(body: str, options: tuple[str, ...], truth: str, same: bool) -> None:
-    found = flaw(Rewrite("they like it dark", body), make_outcome(options=options, truth=truth), BREVITY)
-    assert found is (None if same else RejectionReason.WRONG_BODY)
+def test_a_rewrite_equals_the_truth_up_to_blanks_quotes_and_unicode_form(body: str, options: tuple[str, ...], truth: str, same: bool) -> None:
+    flaw = first_flaw(Rewrite("they like it dark", body), make_outcome(options=options, truth=truth), LENGTH)
+    assert flaw is (None if same else RejectionReason.WRONG_BODY)

@@ -8,12 +8,12 @@ from workers.teacher.reasoning_teacher import Rejection
 from workers.teacher.template import TemplateTeacher
 
 
-async def explained(outcome: Outcome) -> str | None:
-    taught = await TemplateTeacher().explain(outcome, outcome.response.context.items[0])
-    if isinstance(taught, Rejection):
+async def reasoning_of(outcome: Outcome) -> str | None:
+    rewrite = await TemplateTeacher().explain(outcome, outcome.response.context.items[0])
+    if isinstance(rewrite, Rejection):
         return None
-    assert taught.answer == outcome.truth
-    return taught.reasoning
+    assert rewrite.answer == outcome.truth
+    return rewrite.reasoning
 
 
 @pytest.mark.parametrize(
@@ -24,12 +24,12 @@ async def explained(outcome: Outcome) -> str | None:
         ("action", "fantasy", "action", "other one was fantasy so keep action"),
         ("comedy", "fantasy", "action", None),
         ("comedy", "comedy", "dark comedy", None),
-        ("comedy", "western", "western", None),  # no option of the query
+        ("comedy", "western", "western", None),  # not an option of the query
         ("Comedy, of course", "dark comedy", "dark comedy", "like one was dark comedy so use dark comedy"),
     ],
 )
 async def test_a_label_follows_from_the_example_or_the_draft(draft: str, shown: str, truth: str, expected: str | None) -> None:
-    assert await explained(make_outcome(draft=draft, shown=shown, truth=truth)) == expected
+    assert await reasoning_of(make_outcome(draft=draft, shown=shown, truth=truth)) == expected
 
 
 @pytest.mark.parametrize(
@@ -38,17 +38,17 @@ async def test_a_label_follows_from_the_example_or_the_draft(draft: str, shown: 
         ("2", "4", "3", "words of 3 scored 4 so 2 becomes 3"),
         ("4", "2", "3", "words of 3 scored 2 so 4 becomes 3"),
         ("3", "4", "3", "words of 4 scored 4 so keep 3"),
-        ("5", "4", "5", "scored 4 so keep 5"),  # a shift up would not show at the top
+        ("5", "4", "5", "scored 4 so keep 5"),  # a shift up is invisible at the top
         ("1", "3", "1", "scored 3 so keep 1"),
         ("3", "5", "4", None),  # a 5 may stand for words worth 4 or 5
         ("3", "1", "2", None),
-        ("2", "1", "3", None),  # nobody who leans up scores 1
+        ("2", "1", "3", None),  # a user with a shift up never scores 1
         ("three", "4", "4", None),
         ("3", "4.5", "4", None),
     ],
 )
 async def test_a_rating_follows_from_the_shift_of_the_example(draft: str, shown: str, truth: str, expected: str | None) -> None:
-    assert await explained(make_outcome(options=STARS, draft=draft, shown=shown, truth=truth)) == expected
+    assert await reasoning_of(make_outcome(options=STARS, draft=draft, shown=shown, truth=truth)) == expected
 
 
 def text_outcome(shown: str, truth: str) -> Outcome:
@@ -69,11 +69,11 @@ def text_outcome(shown: str, truth: str) -> Outcome:
 )
 async def test_a_text_shares_a_habit_with_the_example(shown: str, truth: str, supported: bool) -> None:
     expected = f"their words : {shown} . copy the manner" if supported else None
-    assert await explained(text_outcome(shown, truth)) == expected
+    assert await reasoning_of(text_outcome(shown, truth)) == expected
 
 
 async def test_a_long_example_is_cut_between_words() -> None:
-    reasoning = await explained(text_outcome("ugh " * 60, "ugh the bus"))
+    reasoning = await reasoning_of(text_outcome("ugh " * 60, "ugh the bus"))
     assert reasoning is not None
     assert len(reasoning) < 120
     assert "ugh . copy" in reasoning

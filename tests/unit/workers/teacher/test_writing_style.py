@@ -36,7 +36,7 @@ def test_letter_case(text: str, expected: str) -> None:
         ("", {"case": "mixed", "opening": "", "closing": "", "colon": "False", "question": "False", "length": "short"}),
     ],
 )
-def test_the_form_of_a_text_does_not_depend_on_what_it_is_about(text: str, expected: dict[str, str]) -> None:
+def test_the_form_of_a_text_does_not_depend_on_its_topic(text: str, expected: dict[str, str]) -> None:
     assert dict(form(text)) == expected
 
 
@@ -52,12 +52,12 @@ def test_the_form_of_a_text_does_not_depend_on_what_it_is_about(text: str, expec
         ("SHARING KEYS!", "The sparse are few, and they prove what holds for them", False),
     ],
 )
-def test_what_says_things_anew_is_supported_by_a_form_that_the_draft_lacks(shown: str, truth: str, supported: bool) -> None:
+def test_a_new_text_is_supported_by_a_form_that_the_draft_lacks(shown: str, truth: str, supported: bool) -> None:
     assert is_supported(ABSTRACT, DRAFT, truth, OTHER, shown) is supported
 
 
 @pytest.mark.parametrize(("shown", "supported"), [("We share the keys among nobody but us", True), ("we share", False)])
-def test_a_form_that_stays_is_supported_by_an_example_of_it(shown: str, supported: bool) -> None:
+def test_an_unchanged_form_is_supported_by_an_example_of_that_form(shown: str, supported: bool) -> None:
     assert is_supported(ABSTRACT, DRAFT, "We bound what anybody may hope to infer", OTHER, shown) is supported
 
 
