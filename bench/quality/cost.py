@@ -30,7 +30,7 @@ from schemas.outcomes import Outcome
 from schemas.queries import Query, Strategy
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
 from schemas.topics import OUTCOMES, RESPONSES
-from streams.quality.partition_metrics import Book, Place, Read
+from streams.quality.partition_metrics import PartitionMetrics, QualityMessage, RecordRef
 
 SIZE, USERS, ITEMS, WORDS = 5_000, 1_000, 6, 15
 CATCH_UP_WITHIN_S = 300.0
@@ -43,10 +43,10 @@ _VOCABULARY = ("the", "bus", "is", "slow", "today", "nobody", "knows", "why", "i
 def measure(size: int = SIZE) -> dict[str, float]:
     """CPU microseconds of one record, read from its bytes and counted; bytes of one user. Blocks for some seconds."""
     answers, found = [_answer(number, USERS) for number in range(size)], dict[str, float]()
-    book = Book(0, MODEL.name, Settings().quality)
+    metrics = PartitionMetrics(0, MODEL.name, Settings().quality)
     for topic, messages in ((RESPONSES.name, answers), (OUTCOMES.name, [_judged(answer) for answer in answers])):
         found[f"{topic}_bytes"] = round(sum(len(message.to_bytes()) for message in messages) / size)
-        found[f"{topic}_read_us"], found[f"{topic}_count_us"] = _read_us(messages), _count_us(book, topic, messages)
+        found[f"{topic}_read_us"], found[f"{topic}_count_us"] = _read_us(messages), _count_us(metrics, topic, messages)
     pair_us = sum(value for name, value in found.items() if name.endswith("_us"))
     return found | {"answers_with_outcomes_a_second": round(1e6 / pair_us), "user_bytes": _user_bytes(size)}
 
@@ -56,7 +56,7 @@ def measure_broker(size: int = SIZE) -> float:
     from infra.kafka.clients import producer, send
     from infra.kafka.topology import apply
     from infra.local.broker import Broker
-    from streams.quality.service import Service
+    from streams.quality.service import QualityService
 
     with tempfile.TemporaryDirectory() as scratch, Broker(load(stack={"dir": scratch})) as broker:
         settings = load(stack={"dir": scratch}, kafka={"bootstrap_servers": broker.bootstrap_servers})
@@ -67,7 +67,7 @@ def measure_broker(size: int = SIZE) -> float:
             send(to, RESPONSES, answer, id=answer.query_id, source="/bench")
             send(to, OUTCOMES, _judged(answer), id=answer.query_id, source="/bench")
         to.close()
-        service = Service(settings)
+        service = QualityService(settings)
         try:
             service.step()
             began = time.monotonic()
@@ -119,29 +119,29 @@ def _text(rng: random.Random, words: int) -> str:
     return " ".join(rng.choice(_VOCABULARY) for _ in range(words))
 
 
-def _read_us(messages: Sequence[Read]) -> float:
+def _read_us(messages: Sequence[QualityMessage]) -> float:
     records = [(type(message), seal(message, id=1, source="/bench"), message.to_bytes()) for message in messages]
     return _cpu_us(lambda: [read(kind, headers, value) for kind, headers, value in records], len(messages))
 
 
-def _count_us(book: Book, topic: str, messages: Sequence[Read]) -> float:
-    return _cpu_us(lambda: _count(book, topic, messages), len(messages))
+def _count_us(metrics: PartitionMetrics, topic: str, messages: Sequence[QualityMessage]) -> float:
+    return _cpu_us(lambda: _count(metrics, topic, messages), len(messages))
 
 
-def _count(book: Book, topic: str, messages: Sequence[Read]) -> None:
+def _count(metrics: PartitionMetrics, topic: str, messages: Sequence[QualityMessage]) -> None:
     now = time.time()
     for offset, message in enumerate(messages):
-        book.take(message, Place(topic, offset, now))
+        metrics.count(message, RecordRef(topic, offset, now))
 
 
 def _user_bytes(size: int) -> int:
     """Of a user in one window and one experiment, by domain and over all, with one answer and its outcome, and their ids."""
     answers = [_answer(number, size) for number in range(size)]
-    outcomes, book = [_judged(answer) for answer in answers], Book(0, MODEL.name, Settings().quality)
+    outcomes, metrics = [_judged(answer) for answer in answers], PartitionMetrics(0, MODEL.name, Settings().quality)
     tracemalloc.start()
     before, _ = tracemalloc.get_traced_memory()
-    _count(book, RESPONSES.name, answers)
-    _count(book, OUTCOMES.name, outcomes)
+    _count(metrics, RESPONSES.name, answers)
+    _count(metrics, OUTCOMES.name, outcomes)
     after, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return round((after - before) / size)

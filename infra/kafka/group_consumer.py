@@ -107,8 +107,16 @@ class GroupConsumer:
 
     def positions(self) -> dict[TopicPartition, int]:
         """The next offset of each assigned partition, if the client has one."""
-        states = list(self._consumer._subscription.assignment.items())
-        return {partition: state.position.offset for partition, state in states if state.has_valid_position}
+        return {partition: state.position.offset for partition, state in list(self._states().items()) if state.has_valid_position}
+
+    def position(self, partition: TopicPartition) -> int | None:
+        """The next offset of this partition. None if it is not assigned, or the client has no position yet."""
+        state = self._states().get(partition)
+        return state.position.offset if state is not None and state.has_valid_position else None
+
+    def _states(self) -> dict[TopicPartition, Any]:
+        states: dict[TopicPartition, Any] = self._consumer._subscription.assignment
+        return states
 
     def seek(self, partition: TopicPartition, offset: int | None) -> None:
         """None: to the beginning."""

@@ -1,10 +1,10 @@
-"""What is measured of one answer, from its message alone (`schemas.quality.Metric`).
+"""The metrics of one answer, from its message alone (`schemas.quality.Metric`).
 
-Only answers that the model was asked for are measured: one that went out as the base answer because the query wanted it, there was no history, the index or
-the base model was away or the deadline had passed before says nothing of any version, and is counted by its status alone.
+Only answers that involved the model are measured. A base answer that went out because the strategy asks for it, there was no history, the index
+or the base model was away, or the deadline had passed before, says nothing about a version: it is counted by its status only.
 
-The reward is what the user wrote or chose, where the question allows it; the user's own score of the answer where that is all there is. With both, the
-truth decides: training and the gate judge by it too, and a score cannot be had of the base answer or of one that was never shown.
+The reward scores the answer against the user's truth if it is valid for the query, else it is the user's own score. With both, the truth
+decides: training and the gate use it too, and a user can score neither the base answer nor an answer that was not shown.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from schemas.scoring import score, style_f1
 from schemas.shadows import Shadow
 from schemas.tasks import task_of
 
-Values = dict[Metric, float]
+MetricValues = dict[Metric, float]
 
-#: The model wrote something.
+#: The model generated a text.
 WRITTEN = frozenset({ResponseStatus.PERSONALIZED, ResponseStatus.UNPARSABLE})
-#: The model was asked, or its limits kept it from being asked.
-ASKED = WRITTEN | {ResponseStatus.REFLECTION_FAILED, ResponseStatus.DEADLINE_NEAR, ResponseStatus.PROMPT_TOO_LONG}
+#: The model generated or failed, or the query exceeded its limits.
+INVOLVED = WRITTEN | {ResponseStatus.REFLECTION_FAILED, ResponseStatus.DEADLINE_NEAR, ResponseStatus.PROMPT_TOO_LONG}
 
 
 def assignment_of(response: Response) -> Assignment | None:
-    """What the answer was meant to be; for one from before there were experiments, by the model that made it, and None where none did."""
+    """The answer's assignment. Answers older than experiments belong to the version that made them; None if no version did."""
     provenance = response.provenance
     if provenance.assignment or not provenance.model:
         return provenance.assignment
@@ -37,25 +37,25 @@ def assignment_of(response: Response) -> Assignment | None:
 
 
 def is_measured(response: Response) -> bool:
-    """A deadline that was near before any item had been chosen was not the model's doing."""
+    """Whether the answer involved the model. A deadline that was near before items were chosen is not the model's fault."""
     too_late_before = response.status is ResponseStatus.DEADLINE_NEAR and not response.provenance.k
-    return response.status in ASKED and not too_late_before
+    return response.status in INVOLVED and not too_late_before
 
 
-def of_response(response: Response) -> Values:
+def response_values(response: Response) -> MetricValues:
     if not is_measured(response):
         return {}
-    return _of_answer(response.status, response.answer, response.context.draft.answer, response.provenance.reflect_ms)
+    return _answer_values(response.status, response.answer, response.context.draft.answer, response.provenance.reflect_ms)
 
 
-def of_shadow(shadow: Shadow) -> Values:
-    if shadow.status not in ASKED:
+def shadow_values(shadow: Shadow) -> MetricValues:
+    if shadow.status not in INVOLVED:
         return {}
-    return _of_answer(shadow.status, shadow.answer, shadow.base_answer, shadow.reflect_ms)
+    return _answer_values(shadow.status, shadow.answer, shadow.base_answer, shadow.reflect_ms)
 
 
-def of_outcome(outcome: Outcome) -> Values:
-    """Empty where the feedback says nothing of the model's answer."""
+def outcome_values(outcome: Outcome) -> MetricValues:
+    """Empty if the feedback does not score an answer of the model."""
     if not is_measured(outcome.response):
         return {}
     draft, truth = outcome.response.context.draft, valid_truth(outcome)
@@ -71,7 +71,7 @@ def reward(options: Sequence[str], answer: str, truth: str) -> float:
     return score(task_of(options), answer, truth, options)
 
 
-def _of_answer(status: ResponseStatus, answer: str, base: str, reflect_ms: float) -> Values:
+def _answer_values(status: ResponseStatus, answer: str, base: str, reflect_ms: float) -> MetricValues:
     values = {Metric.FALLBACK: float(status is not ResponseStatus.PERSONALIZED)}
     if status in WRITTEN:
         values[Metric.UNPARSABLE] = float(status is ResponseStatus.UNPARSABLE)

@@ -1,13 +1,13 @@
-"""The figures of one partition, from its responses, outcomes and shadow answers, in whatever order the three topics are read.
+"""The quality metrics of one partition, from its responses, outcomes and shadow answers, in any order of the three topics.
 
-Time is the records' own timestamp: the clock of our processes, at which an answer or its joined feedback was written. Platforms' clocks are not asked.
+Times are the records' timestamps, from the clocks of our own processes: when an answer or an outcome was written. Platforms' clocks are not used.
 
 What is kept, and for how long:
 
-- windows until LATE_S after their end, by the slowest of the topics that still have records ahead; later records count in no window;
-- experiments until IDLE_S without a record, longer than feedback may take (`streams.join_window_s`); later records count in none;
+- windows until LATE_S after their end, by the slowest topic that still has unread records; later records count in no window;
+- experiments until IDLE_S without a record, longer than feedback may take (`streams.join_window_s`); later records do not count;
 - the ids of the last REMEMBERED records of each topic: a repeat among them counts once;
-- `quality.waiting` shadow answers that no feedback judged yet, and as much feedback that no shadow answer came to; the oldest are given up.
+- `quality.waiting` shadow answers without a truth, and as many truths without a shadow answer; the oldest are dropped.
 
 Within these bounds the cells depend on the records alone.
 """
@@ -29,190 +29,198 @@ from schemas.quality import Metric, Moments, Quality
 from schemas.responses import Response, ResponseStatus
 from schemas.shadows import Shadow
 from schemas.topics import OUTCOMES, RESPONSES, SHADOWS
-from streams.quality.checkpoint import ENDED, Mark
-from streams.quality.measures import Values, assignment_of, of_outcome, of_response, of_shadow, reward
-from streams.quality.sums import Cell, Tally, user_number
-from streams.quality.waiting import Judged, Pairs, Recent, Unjudged, Whose
+from streams.quality.checkpoint import ENDED, PartitionCheckpoint
+from streams.quality.measures import MetricValues, assignment_of, outcome_values, response_values, reward, shadow_values
+from streams.quality.seen_ids import SeenIds
+from streams.quality.shadow_join import AnswerLabels, ShadowAnswer, ShadowJoin, UserTruth
+from streams.quality.sums import Cell, CellSums, user_hash
 
 TOPICS = (RESPONSES.name, OUTCOMES.name, SHADOWS.name)
 LATE_S = 300.0
 IDLE_S = 172_800.0
 REMEMBERED = 50_000
 
-Read = Response | Outcome | Shadow
-Span = float | UUID  # a window by its start, or an experiment
+QualityMessage = Response | Outcome | Shadow
+WindowOrExperiment = float | UUID  # a window by its start
 
 
-#: The last day that a datetime holds.
+#: The latest time that a datetime can hold.
 _LAST_AT = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
 
-class Place(NamedTuple):
-    """Where a record stands, and when it was written."""
+class RecordRef(NamedTuple):
+    """Topic, offset and timestamp of one record of the partition."""
 
     topic: str
     offset: int
     at: float
 
     @classmethod
-    def of(cls, topic: str, offset: int, timestamp_ms: int) -> Place:
-        """A broker takes any number for a timestamp: one that is no instant is held to the nearest."""
+    def of(cls, topic: str, offset: int, timestamp_ms: int) -> RecordRef:
+        """A broker accepts any number as a timestamp: one outside the range of a datetime is clipped."""
         return cls(topic, offset, min(max(timestamp_ms / 1000, 0.0), _LAST_AT))
 
 
-class Book:
-    """One partition's. `name` is the registered model's; `marks` are what was committed, by topic. Not safe between threads."""
+class PartitionMetrics:
+    """`name` is the registered model's; `checkpoints` are the committed ones, by topic. Not safe between threads."""
 
     def __init__(
-        self, partition: int, name: str, settings: QualitySettings, marks: Mapping[str, Mark] | None = None, now: Callable[[], float] = time.time
+        self,
+        partition: int,
+        name: str,
+        settings: QualitySettings,
+        checkpoints: Mapping[str, PartitionCheckpoint] | None = None,
+        now: Callable[[], float] = time.time,
     ) -> None:
         self._partition, self._name, self._window_s, self._now = partition, name, settings.window_s, now
-        known = dict(marks or {})
-        self._read_to = {topic: mark.read_to for topic, mark in known.items()}
-        self._released = max((mark.released for mark in known.values()), default=0.0)
-        self._ended = list(dict.fromkeys(ended for mark in known.values() for ended in mark.ended))
+        stored = dict(checkpoints or {})
+        self._read_to = {topic: checkpoint.read_to for topic, checkpoint in stored.items()}
+        self._released = max((checkpoint.released for checkpoint in stored.values()), default=0.0)
+        self._ended = list(dict.fromkeys(ended for checkpoint in stored.values() for ended in checkpoint.ended))
         self._next: dict[str, int] = {}
         self._clocks: dict[str, float] = {}
-        self._tallies: dict[Cell, Tally] = {}
+        self._sums: dict[Cell, CellSums] = {}
         self._changed: dict[Cell, None] = {}
-        self._began: dict[Span, dict[str, int]] = {}  # the first record of each topic that a span rests on
-        self._active: dict[UUID, float] = {}  # live experiments: when they had their last record
-        self._seen = {topic: Recent(REMEMBERED) for topic in TOPICS}
-        self._pairs = Pairs(settings.waiting)
+        self._first: dict[WindowOrExperiment, dict[str, int]] = {}  # the first offset of each topic that counts in it
+        self._active: dict[UUID, float] = {}  # live experiments, with the time of their last record
+        self._seen = {topic: SeenIds(REMEMBERED) for topic in TOPICS}
+        self._shadow_join = ShadowJoin(settings.waiting)
 
     def is_new(self, topic: str, offset: int) -> bool:
-        """Whether this record is still ahead: after a rebalance the topics begin anew at what was committed."""
+        """Whether this record was not read yet: after a rebalance the topics are re-read from their committed offsets."""
         return offset >= self._next.get(topic, 0)
 
-    def take(self, message: Read, place: Place) -> None:
-        """Count one record. Each topic's come in their order."""
-        self.passed(place)
+    def count(self, message: QualityMessage, ref: RecordRef) -> None:
+        """Count one record. The records of a topic come in order."""
+        self.skip(ref)
         match message:
             case Response():
-                outcome = self._on_response(message, place)
+                outcome = self._on_response(message, ref)
             case Outcome():
-                outcome = self._on_outcome(message, place)
+                outcome = self._on_outcome(message, ref)
             case Shadow():
-                outcome = self._on_shadow(message, place)
-        QUALITY_RECORDS.add(topic=place.topic, outcome=outcome)
+                outcome = self._on_shadow(message, ref)
+        QUALITY_RECORDS.add(topic=ref.topic, outcome=outcome)
 
-    def passed(self, place: Place) -> None:
-        """Note that a record has been read; `take` does."""
-        self._next[place.topic] = place.offset + 1
-        self._clocks[place.topic] = max(self._clocks.get(place.topic, 0.0), min(place.at, self._now()))
+    def skip(self, ref: RecordRef) -> None:
+        """Read a record without counting it."""
+        self._next[ref.topic] = ref.offset + 1
+        self._clocks[ref.topic] = max(self._clocks.get(ref.topic, 0.0), min(ref.at, self._now()))
 
     def clock(self, topic: str) -> float | None:
-        """The timestamp of the newest record of a topic; None before the first."""
+        """The timestamp of the newest record of a topic. None before the first."""
         return self._clocks.get(topic)
 
     def is_rebuilt(self, positions: Mapping[str, int]) -> bool:
-        """Whether all is read that the figures last told rest on. Until then figures would be smaller than what is known already."""
+        """Whether everything that the published figures include is read again. Before that the sums would be too small."""
         self._read_to = {topic: end for topic, end in self._read_to.items() if positions.get(topic, 0) < end}
         return not self._read_to
 
     def take_changed(self) -> list[Quality]:
-        """Cells that changed since the last call: experiments, and windows that are over."""
+        """Cells that changed since the last call: of experiments, and of windows that are over."""
         now = self._now()
-        told = [cell for cell in self._changed if cell.window is None or cell.window + self._window_s <= now]
-        for cell in told:
+        changed = [cell for cell in self._changed if cell.window is None or cell.window + self._window_s <= now]
+        for cell in changed:
             del self._changed[cell]
-        return [self._tallies[cell].quality(self._partition, self._window_s, datetime.fromtimestamp(now, UTC)) for cell in told]
+        return [self._sums[cell].quality(self._partition, self._window_s, datetime.fromtimestamp(now, UTC)) for cell in changed]
 
     def release(self, caught_up: Collection[str]) -> None:
-        """Forget what is final; it has been told. `caught_up`: topics without records ahead."""
+        """Drop windows and experiments that are final and published. `caught_up`: topics without unread records."""
         behind = [self._clocks.get(topic, 0.0) for topic in TOPICS if topic not in caught_up]
-        passed_by_all = min(behind, default=self._now())
-        self._released = max(self._released, self._window(passed_by_all - LATE_S))
-        over = {experiment for experiment, last in self._active.items() if passed_by_all - last > IDLE_S}
-        self._forget({span for span in self._began if (span < self._released if isinstance(span, float) else span in over)})
+        read_by_all = min(behind, default=self._now())
+        self._released = max(self._released, self._window(read_by_all - LATE_S))
+        over = {experiment for experiment, last in self._active.items() if read_by_all - last > IDLE_S}
+        self._drop({span for span in self._first if (span < self._released if isinstance(span, float) else span in over)})
         self._active = {experiment: last for experiment, last in self._active.items() if experiment not in over}
         self._ended = [*self._ended, *over][-ENDED:]
-        self._pairs.drop(over)
+        self._shadow_join.drop(over)
 
-    def low_water(self, topic: str, position: int) -> tuple[int, Mark]:
-        """What to commit for `topic`, which is read up to `position`: all that the live figures rest on is at that offset or after it."""
-        first = min((began[topic] for began in self._began.values() if topic in began), default=position)
+    def checkpoint(self, topic: str, position: int) -> tuple[int, PartitionCheckpoint]:
+        """The offset and the checkpoint to commit for `topic`, which is read up to `position`. Every record that is still needed is at or after the offset."""
+        low_water = min((first[topic] for first in self._first.values() if topic in first), default=position)
         clock = max(self._clocks.values(), default=0.0)
-        return first, Mark(read_to=position, released=self._released, clock=clock, live=tuple(self._active), ended=tuple(self._ended))
+        ended = tuple(self._ended)
+        return low_water, PartitionCheckpoint(read_to=position, released=self._released, clock=clock, live=tuple(self._active), ended=ended)
 
     def rewards(self, window: float) -> Iterator[tuple[Cell, Moments]]:
-        """Of one window's cells by domain, those with scored answers."""
-        for cell, tally in self._tallies.items():
-            if cell.window == window and cell.domain is not None and (found := tally.moments(Metric.REWARD)).n:
-                yield cell, found
+        """The cells of one window by domain, with the moments of their reward, if they have scored answers."""
+        for cell, sums in self._sums.items():
+            if cell.window == window and cell.domain is not None and (moments := sums.moments(Metric.REWARD)).n:
+                yield cell, moments
 
-    def _on_response(self, response: Response, place: Place) -> QualityOutcome:
+    def _on_response(self, response: Response, ref: RecordRef) -> QualityOutcome:
         assignment = assignment_of(response)
         if assignment is None:
             return QualityOutcome.UNUSED
-        if not self._seen[place.topic].add(response.query_id):
+        if not self._seen[ref.topic].add(response.query_id):
             return QualityOutcome.REPEAT
-        self._count(self._whose(response, assignment), place, of_response(response), response.status)
+        self._add(self._labels(response, assignment), ref, response_values(response), response.status)
         return QualityOutcome.COUNTED
 
-    def _on_shadow(self, shadow: Shadow, place: Place) -> QualityOutcome:
-        if not self._seen[place.topic].add(shadow.query_id):
+    def _on_shadow(self, shadow: Shadow, ref: RecordRef) -> QualityOutcome:
+        if not self._seen[ref.topic].add(shadow.query_id):
             return QualityOutcome.REPEAT
-        whose, values = Whose(shadow.model.name, shadow.assignment, shadow.domain, user_number(shadow.key)), of_shadow(shadow)
-        self._count(whose, place, values, shadow.status)
+        labels, values = AnswerLabels(shadow.model.name, shadow.assignment, shadow.domain, user_hash(shadow.key)), shadow_values(shadow)
+        self._add(labels, ref, values, shadow.status)
         if values and self._is_live(shadow.assignment.experiment):
-            unjudged = Unjudged(place.at, whose, shadow.answer)
-            judged = self._pairs.with_answer(shadow.query_id, unjudged)
-            if judged:
-                self._join(unjudged, judged, place)
+            answer = ShadowAnswer(ref.at, labels, shadow.answer)
+            truth = self._shadow_join.add_answer(shadow.query_id, answer)
+            if truth:
+                self._score_shadow(answer, truth, ref)
         return QualityOutcome.COUNTED
 
-    def _on_outcome(self, outcome: Outcome, place: Place) -> QualityOutcome:
+    def _on_outcome(self, outcome: Outcome, ref: RecordRef) -> QualityOutcome:
         response = outcome.response
-        assignment, values = assignment_of(response), of_outcome(outcome)
+        assignment, values = assignment_of(response), outcome_values(outcome)
         if assignment is None or not values:
             return QualityOutcome.UNUSED
-        self._judge(outcome, assignment, values, place)
-        # Of all that a user says of one answer the first that can be used counts: an answer has one reward.
-        if not self._seen[place.topic].add(response.query_id):
+        self._join_truth(outcome, assignment, values, ref)
+        # An answer has one reward: the first usable feedback counts.
+        if not self._seen[ref.topic].add(response.query_id):
             return QualityOutcome.REPEAT
-        whose = self._whose(response, assignment)
-        self._count(whose, place, values)
-        QUALITY_SCORED.add(version=assignment.version, arm=assignment.arm, domain=whose.domain)
+        labels = self._labels(response, assignment)
+        self._add(labels, ref, values)
+        QUALITY_SCORED.add(version=assignment.version, arm=assignment.arm, domain=labels.domain)
         return QualityOutcome.COUNTED
 
-    def _judge(self, outcome: Outcome, assignment: Assignment, shown: Values, place: Place) -> None:
-        """Let the user's word judge the shadow answer to the same question, now or when it comes."""
+    def _join_truth(self, outcome: Outcome, assignment: Assignment, shown: MetricValues, ref: RecordRef) -> None:
+        """Score the shadow answer to the same query with the user's truth, now or when it arrives."""
         truth, query_id = valid_truth(outcome), outcome.response.query_id
         if truth is None or assignment.arm is not Arm.CHAMPION or not self._is_live(assignment.experiment):
             return
-        judged = Judged(place.at, outcome.response.context.draft.query.options, truth, shown[Metric.REWARD], shown[Metric.BASE_REWARD])
-        unjudged = self._pairs.with_word(query_id, judged, is_awaited=query_id not in self._seen[SHADOWS.name])
-        if unjudged:
-            self._join(unjudged, judged, place)
+        options = outcome.response.context.draft.query.options
+        user_truth = UserTruth(ref.at, options, truth, shown[Metric.REWARD], shown[Metric.BASE_REWARD])
+        answer = self._shadow_join.add_truth(query_id, user_truth, is_awaited=query_id not in self._seen[SHADOWS.name])
+        if answer:
+            self._score_shadow(answer, user_truth, ref)
 
-    def _join(self, unjudged: Unjudged, judged: Judged, place: Place) -> None:
-        """In the window of the later of the two, which no topic has left before both are read."""
-        earned = reward(judged.options, unjudged.answer, judged.truth)
-        values = {Metric.REWARD: earned, Metric.BASE_REWARD: judged.base_reward, Metric.GAIN: earned - judged.shown_reward}
-        self._count(unjudged.whose, place._replace(at=max(unjudged.at, judged.at)), values)
-        QUALITY_SCORED.add(version=unjudged.whose.assignment.version, arm=Arm.SHADOW, domain=unjudged.whose.domain)
+    def _score_shadow(self, answer: ShadowAnswer, truth: UserTruth, ref: RecordRef) -> None:
+        """Counts in the window of the later of the two, which stays open until both are read."""
+        labels, shadow_reward = answer.labels, reward(truth.options, answer.answer, truth.truth)
+        values = {Metric.REWARD: shadow_reward, Metric.BASE_REWARD: truth.base_reward, Metric.GAIN: shadow_reward - truth.shown_reward}
+        self._add(labels, ref._replace(at=max(answer.at, truth.at)), values)
+        QUALITY_SCORED.add(version=labels.assignment.version, arm=Arm.SHADOW, domain=labels.domain)
 
-    def _whose(self, response: Response, assignment: Assignment) -> Whose:
+    def _labels(self, response: Response, assignment: Assignment) -> AnswerLabels:
         model = response.provenance.model
-        return Whose(model.name if model else self._name, assignment, response.context.draft.query.domain, user_number(response.key))
+        return AnswerLabels(model.name if model else self._name, assignment, response.context.draft.query.domain, user_hash(response.key))
 
-    def _count(self, whose: Whose, place: Place, values: Values, status: ResponseStatus | None = None) -> None:
-        """In the cells of the record's window and of its experiment, each by domain and over all."""
-        assignment = whose.assignment
-        for span in self._spans(assignment.experiment, place.at):
-            began = self._began.setdefault(span, {})
-            began[place.topic] = min(place.offset, began.get(place.topic, place.offset))
+    def _add(self, labels: AnswerLabels, ref: RecordRef, values: MetricValues, status: ResponseStatus | None = None) -> None:
+        """Add to the cells of the record's window and of its experiment, each by domain and over all domains."""
+        assignment = labels.assignment
+        for span in self._spans(assignment.experiment, ref.at):
+            first = self._first.setdefault(span, {})
+            first[ref.topic] = min(ref.offset, first.get(ref.topic, ref.offset))
             window = span if isinstance(span, float) else None
-            for domain in (whose.domain, None):
-                cell = Cell(whose.name, assignment.version, assignment.experiment, assignment.arm, domain, window)
-                if cell not in self._tallies:
-                    self._tallies[cell] = Tally(cell)
-                self._tallies[cell].add(place.at, whose.user, values, status)
+            for domain in (labels.domain, None):
+                cell = Cell(labels.name, assignment.version, assignment.experiment, assignment.arm, domain, window)
+                if cell not in self._sums:
+                    self._sums[cell] = CellSums(cell)
+                self._sums[cell].add(ref.at, labels.user, values, status)
                 self._changed[cell] = None
 
-    def _spans(self, experiment: UUID | None, at: float) -> Iterator[Span]:
-        """Those that a record counts in. One dated ahead by more than clocks differ would keep its window, and all since, alive for as long."""
+    def _spans(self, experiment: UUID | None, at: float) -> Iterator[WindowOrExperiment]:
+        """The window and the experiment in which a record counts. A record from the future opens no window: it would stay open until then."""
         window = self._window(at)
         if self._released <= window <= self._now() + LATE_S:
             yield window
@@ -226,10 +234,10 @@ class Book:
     def _window(self, at: float) -> float:
         return at // self._window_s * self._window_s
 
-    def _forget(self, spans: Collection[Span]) -> None:
+    def _drop(self, spans: Collection[WindowOrExperiment]) -> None:
         if not spans:
             return
         for span in spans:
-            del self._began[span]
-        self._tallies = {cell: tally for cell, tally in self._tallies.items() if (cell.experiment if cell.window is None else cell.window) not in spans}
-        self._changed = {cell: None for cell in self._changed if cell in self._tallies}
+            del self._first[span]
+        self._sums = {cell: sums for cell, sums in self._sums.items() if (cell.experiment if cell.window is None else cell.window) not in spans}
+        self._changed = {cell: None for cell in self._changed if cell in self._sums}

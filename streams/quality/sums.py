@@ -1,6 +1,6 @@
-"""Sums over users that come out the same in whatever order the answers come: figures are whole multiples of 1/UNIT, and integers add up exactly.
+"""Sums over users that do not depend on the order of the answers: figures are whole multiples of 1/UNIT, and integers add up exactly.
 
-Without that, a restart that reads three topics in another order would tell cells that differ in their last digits.
+With floats, a restart that reads three topics in another order would publish cells with other last digits.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality, Span
 from schemas.responses import ResponseStatus
 
-#: About a millionth: no figure is measured more finely.
+#: The resolution of every figure: about a millionth.
 UNIT = 1 << 20
-_PLACE = {metric: 2 * number for number, metric in enumerate(Metric)}
+_INDEX = {metric: 2 * number for number, metric in enumerate(Metric)}
 _EMPTY = bytes(16 * len(Metric))
 
 
-def user_number(key: bytes) -> int:
-    """A user as 64 bits of a hash: short, of one size, and nobody's name."""
+def user_hash(key: bytes) -> int:
+    """A user as 64 bits of a hash: short, of fixed size, without a name."""
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest())
 
 
 class Cell(NamedTuple):
-    """What a tally is of. `window` is the start of its window in seconds since 1970; None for an experiment's."""
+    """The key of one sum. `window` is the start of its window in seconds since 1970, None for a whole experiment."""
 
     name: str
     version: str
@@ -39,8 +39,8 @@ class Cell(NamedTuple):
     window: float | None
 
 
-class Sums:
-    """`Moments` of one metric, in units."""
+class MetricSums:
+    """The moments of one metric, in units."""
 
     __slots__ = ("n", "nn", "ns", "s", "ss", "users")
 
@@ -48,7 +48,7 @@ class Sums:
         self.users = self.n = self.s = self.nn = self.ss = self.ns = 0
 
     def add(self, count: int, total: int, value: int) -> None:
-        """One more answer of a user who had `count` that added up to `total`."""
+        """Add an answer of a user who has `count` answers with the sum `total`."""
         self.users += not count
         self.n += 1
         self.s += value
@@ -60,40 +60,40 @@ class Sums:
         return Moments(users=self.users, n=self.n, s=self.s / UNIT, nn=self.nn, ss=self.ss / UNIT**2, ns=self.ns / UNIT)
 
 
-class Tally:
-    """One cell as it fills, with what each of its users adds up to."""
+class CellSums:
+    """The sums of one cell, and of each of its users."""
 
-    __slots__ = ("_answers", "_crossed", "_people", "_statuses", "_sums", "cell", "first_at", "last_at")
+    __slots__ = ("_answers", "_crossed", "_statuses", "_sums", "_users", "cell", "first_at", "last_at")
 
     def __init__(self, cell: Cell) -> None:
         self.cell = cell
         self.first_at, self.last_at = float("inf"), float("-inf")
         self._answers, self._crossed = 0, 0
         self._statuses: Counter[ResponseStatus] = Counter()
-        self._sums: dict[Metric, Sums] = {}
-        self._people: dict[int, array[int]] = {}
+        self._sums: dict[Metric, MetricSums] = {}
+        self._users: dict[int, array[int]] = {}
 
     def add(self, at: float, user: int, values: Mapping[Metric, float], status: ResponseStatus | None = None) -> None:
-        """`status` is an answer's own; None where `values` are what feedback says of one that was counted before."""
+        """`status` is the answer's; None if `values` are a feedback to an answer that was counted before."""
         self.first_at, self.last_at = min(self.first_at, at), max(self.last_at, at)
         if status is not None:
             self._answers += 1
             self._statuses[status] += 1
         if not values:
             return
-        person = self._people.get(user)
-        if person is None:
-            person = self._people[user] = array("q", _EMPTY)
-        reward, base = _PLACE[Metric.REWARD] + 1, _PLACE[Metric.BASE_REWARD] + 1
-        crossed = person[reward] * person[base]
+        of_user = self._users.get(user)
+        if of_user is None:
+            of_user = self._users[user] = array("q", _EMPTY)
+        reward, base = _INDEX[Metric.REWARD] + 1, _INDEX[Metric.BASE_REWARD] + 1
+        crossed = of_user[reward] * of_user[base]
         for metric, value in values.items():
-            place, units = _PLACE[metric], round(value * UNIT)
+            index, units = _INDEX[metric], round(value * UNIT)
             if metric not in self._sums:
-                self._sums[metric] = Sums()
-            self._sums[metric].add(person[place], person[place + 1], units)
-            person[place] += 1
-            person[place + 1] += units
-        self._crossed += person[reward] * person[base] - crossed
+                self._sums[metric] = MetricSums()
+            self._sums[metric].add(of_user[index], of_user[index + 1], units)
+            of_user[index] += 1
+            of_user[index + 1] += units
+        self._crossed += of_user[reward] * of_user[base] - crossed
 
     def quality(self, partition: int, window_s: float, now: datetime) -> Quality:
         window = self.cell.window

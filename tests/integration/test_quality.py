@@ -1,4 +1,4 @@
-"""Online quality as a process on a real broker: killed while it counts, it tells the same in the end."""
+"""Online quality as a process on a real broker: after kills it publishes the same cells in the end."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from schemas.ids import derive
 from schemas.messages import Malformed, Message
 from schemas.quality import Quality, Span
 from schemas.topics import OUTCOMES, QUALITY, RESPONSES, SHADOWS, Topic
-from streams.quality.partition_metrics import Book, Place, Read
+from streams.quality.partition_metrics import PartitionMetrics, QualityMessage, RecordRef
+from tests.support.quality_records import make_outcome, make_response, make_shadow
 from tests.support.streams_process import running
-from tests.unit.streams.quality.records import answered, judged, unseen
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -36,24 +36,24 @@ def settings(broker: Broker, tmp_path: Path) -> Settings:
 
 
 def traffic(rng: random.Random, experiment: UUID, first: int, answers: int) -> list[tuple[Topic, Message]]:
-    """Answers of every arm, half of them judged, some with an unseen one beside them, some records twice."""
+    """Responses of every arm, half with an outcome, some with a shadow answer, some records twice."""
     records: list[tuple[Topic, Message]] = []
     for number in range(first, first + answers):
         arm = rng.choice((Arm.CHAMPION, Arm.BASELINE, Arm.CANARY))
-        response = answered(number, rng.choice(("comedy", "drama")), user=f"{experiment}-{number % 23}", arm=arm, experiment=experiment)
+        response = make_response(number, rng.choice(("comedy", "drama")), user=f"{experiment}-{number % 23}", arm=arm, experiment=experiment)
         records.append((RESPONSES, response))
         if arm is Arm.CHAMPION:
-            records.append((SHADOWS, unseen(response, rng.choice(("comedy", "drama")))))
+            records.append((SHADOWS, make_shadow(response, rng.choice(("comedy", "drama")))))
         if rng.random() < 0.5:
-            records += [(OUTCOMES, judged(response, rng.choice(("comedy", "drama"))))] * rng.choice((1, 2))
+            records += [(OUTCOMES, make_outcome(response, rng.choice(("comedy", "drama"))))] * rng.choice((1, 2))
     return records
 
 
-def tell(settings: Settings, records: list[tuple[Topic, Message]]) -> None:
+def produce(settings: Settings, records: list[tuple[Topic, Message]]) -> None:
     to = producer(settings, "test")
     for topic, message in records:
-        send(to, topic, message, id=derive("told", message.to_bytes()), source="/test")
-    to.send(RESPONSES.name, key=b"t/nobody", value=b"not JSON")
+        send(to, topic, message, id=derive("record", message.to_bytes()), source="/test")
+    to.send(RESPONSES.name, key=b"t/malformed", value=b"not JSON")
     to.close()
 
 
@@ -88,46 +88,46 @@ class Cells:
             self.last[cell.key] = cell.model_dump(exclude={"computed_at"})
 
 
-def straight(settings: Settings, experiment: UUID) -> dict[bytes, dict[str, Any]]:
-    """The cells of one book a partition that reads everything at once."""
+def computed_directly(settings: Settings, experiment: UUID) -> dict[bytes, dict[str, Any]]:
+    """The cells of metrics that read every partition without a break."""
     from kafka import TopicPartition
 
-    kinds: dict[str, type[Read]] = {topic.name: topic.message for topic in (RESPONSES, OUTCOMES, SHADOWS)}  # type: ignore[misc]
-    consumer, books = groupless_consumer(settings, "test"), dict[int, Book]()
-    places = [TopicPartition(topic, number) for topic in kinds for number in consumer.partitions_for_topic(topic)]
-    consumer.assign(places)
-    ends, quality = consumer.end_offsets(places), QualitySettings(window_s=1)
-    while any(consumer.position(place) < end for place, end in ends.items()):
-        for place, batch in consumer.poll(timeout_ms=200).items():
-            book = books.setdefault(place.partition, Book(place.partition, "any", quality))
+    kinds: dict[str, type[QualityMessage]] = {topic.name: topic.message for topic in (RESPONSES, OUTCOMES, SHADOWS)}  # type: ignore[misc]
+    consumer, by_partition = groupless_consumer(settings, "test"), dict[int, PartitionMetrics]()
+    partitions = [TopicPartition(topic, number) for topic in kinds for number in consumer.partitions_for_topic(topic)]
+    consumer.assign(partitions)
+    ends, quality = consumer.end_offsets(partitions), QualitySettings(window_s=1)
+    while any(consumer.position(partition) < end for partition, end in ends.items()):
+        for partition, batch in consumer.poll(timeout_ms=200).items():
+            metrics = by_partition.setdefault(partition.partition, PartitionMetrics(partition.partition, "any", quality))
             for record in batch:
                 try:
-                    message, _ = read(kinds[place.topic], record.headers, record.value)
+                    message, _ = read(kinds[partition.topic], record.headers, record.value)
                 except Malformed:
                     continue
-                book.take(message, Place(place.topic, record.offset, record.timestamp / 1000))
+                metrics.count(message, RecordRef(partition.topic, record.offset, record.timestamp / 1000))
     consumer.close()
-    told = [cell for book in books.values() for cell in book.take_changed() if cell.experiment == experiment]
-    return {cell.key: cell.model_dump(exclude={"computed_at"}) for cell in told}
+    changed = [cell for metrics in by_partition.values() for cell in metrics.take_changed() if cell.experiment == experiment]
+    return {cell.key: cell.model_dump(exclude={"computed_at"}) for cell in changed}
 
 
-def test_a_process_that_is_killed_while_it_counts_tells_the_same_cells(settings: Settings) -> None:
+def test_a_process_that_is_killed_while_it_counts_publishes_the_same_cells(settings: Settings) -> None:
     experiment, rng = derive("experiment", settings.stack.dir), random.Random(0)
-    cells, told = Cells(settings, experiment), 0
+    cells, answers = Cells(settings, experiment), 0
     more = {"RETOUCH_QUALITY__WINDOW_S": "1", "RETOUCH_QUALITY__EVERY_S": "0.1"}
     with running(settings, "streams quality", **more) as process:
         for part in range(3):
             records = traffic(rng, experiment, 200 * part, 200)
-            told += sum(topic is not OUTCOMES for topic, _ in records)
-            tell(settings, records[: len(records) // 2])
+            answers += sum(topic is not OUTCOMES for topic, _ in records)
+            produce(settings, records[: len(records) // 2])
             seen = cells.answers()
             cells.until(lambda seen=seen: cells.answers() > seen, "figures grow")  # type: ignore[misc]  # a default holds the value
             process.stop(signal.SIGKILL)
-            tell(settings, records[len(records) // 2 :])
+            produce(settings, records[len(records) // 2 :])
             process.start()
-        cells.until(lambda: cells.answers() == told, "every answer is counted")
-        wanted = straight(settings, experiment)
-        cells.until(lambda: cells.last == wanted, "all cells are those of a book that was never interrupted")
+        cells.until(lambda: cells.answers() == answers, "every answer is counted")
+        expected = computed_directly(settings, experiment)
+        cells.until(lambda: cells.last == expected, "all cells are those of an uninterrupted reader")
         assert process.stop() == 0
     cells.close()
-    assert {cell["arm"] for cell in wanted.values()} == set(Arm) and {cell["span"] for cell in wanted.values()} == set(Span)
+    assert {cell["arm"] for cell in expected.values()} == set(Arm) and {cell["span"] for cell in expected.values()} == set(Span)

@@ -1,4 +1,4 @@
-"""What one answer is measured by."""
+"""The metrics of one answer."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import pytest
 from schemas.experiments import Arm
 from schemas.quality import LATENCY_LIMIT_MS, LENGTH_LIMIT, Metric
 from schemas.responses import ResponseStatus
-from streams.quality.measures import assignment_of, of_outcome, of_response, of_shadow
-from tests.unit.streams.quality.records import EXPERIMENT, answered, judged, unseen
+from streams.quality.measures import assignment_of, outcome_values, response_values, shadow_values
+from tests.support.quality_records import EXPERIMENT, make_outcome, make_response, make_shadow
 
 
 def test_a_rewrite_is_measured_against_the_base_answer() -> None:
-    found = of_response(answered(1, "what a film !", base="a film", options=()))
-    assert found == {
+    values = response_values(make_response(1, "what a film !", base="a film", options=()))
+    assert values == {
         Metric.FALLBACK: 0.0,
         Metric.UNPARSABLE: 0.0,
         Metric.LATENCY_MS: 10.0,
@@ -39,22 +39,22 @@ def test_a_rewrite_is_measured_against_the_base_answer() -> None:
         (ResponseStatus.EXPIRED, {}, False),
     ],
 )
-def test_only_what_the_model_was_asked_for_counts_as_its_fallback(status: ResponseStatus, fields: dict[str, Any], fallback: bool) -> None:
-    response = answered(1, "drama", status=status, **fields)
-    found = of_response(response)
-    assert found.get(Metric.FALLBACK) == (1.0 if fallback else None)
-    assert found.get(Metric.UNPARSABLE) == (1.0 if status is ResponseStatus.UNPARSABLE else None)
-    assert bool(of_outcome(judged(response))) is fallback
+def test_only_answers_that_involve_the_model_count_as_fallbacks(status: ResponseStatus, fields: dict[str, Any], fallback: bool) -> None:
+    response = make_response(1, "drama", status=status, **fields)
+    values = response_values(response)
+    assert values.get(Metric.FALLBACK) == (1.0 if fallback else None)
+    assert values.get(Metric.UNPARSABLE) == (1.0 if status is ResponseStatus.UNPARSABLE else None)
+    assert bool(outcome_values(make_outcome(response))) is fallback
 
 
-def test_figures_without_bounds_are_clipped_and_nothing_is_divided_by_an_empty_base() -> None:
-    found = of_response(answered(1, "x" * 500, base="x", options=(), reflect_ms=1e9))
-    assert (found[Metric.LENGTH], found[Metric.LATENCY_MS]) == (LENGTH_LIMIT, LATENCY_LIMIT_MS)
-    assert not {Metric.LENGTH, Metric.DRIFT} & of_response(answered(1, base=" ")).keys()
+def test_unbounded_figures_are_clipped_and_an_empty_base_answer_is_no_divisor() -> None:
+    values = response_values(make_response(1, "x" * 500, base="x", options=(), reflect_ms=1e9))
+    assert (values[Metric.LENGTH], values[Metric.LATENCY_MS]) == (LENGTH_LIMIT, LATENCY_LIMIT_MS)
+    assert not {Metric.LENGTH, Metric.DRIFT} & response_values(make_response(1, base=" ")).keys()
 
 
 @pytest.mark.parametrize(
-    ("truth", "score", "found"),
+    ("truth", "score", "values"),
     [
         ("comedy", None, {Metric.REWARD: 1.0, Metric.BASE_REWARD: 0.0}),
         ("drama", 0.9, {Metric.REWARD: 0.0, Metric.BASE_REWARD: 1.0}),
@@ -63,16 +63,16 @@ def test_figures_without_bounds_are_clipped_and_nothing_is_divided_by_an_empty_b
         ("no option of theirs", None, {}),
     ],
 )
-def test_the_users_words_decide_and_their_score_where_there_are_none(truth: str | None, score: float | None, found: dict[Metric, float]) -> None:
-    assert of_outcome(judged(answered(1), truth, score)) == found
+def test_the_reward_uses_the_truth_and_without_one_the_score(truth: str | None, score: float | None, values: dict[Metric, float]) -> None:
+    assert outcome_values(make_outcome(make_response(1), truth, score)) == values
 
 
 def test_a_shadow_answer_is_measured_without_feedback() -> None:
-    shadow = unseen(answered(1, experiment=EXPERIMENT), "drama", ResponseStatus.UNPARSABLE)
-    assert of_shadow(shadow) == {Metric.FALLBACK: 1.0, Metric.UNPARSABLE: 1.0, Metric.LATENCY_MS: 20.0, Metric.LENGTH: 1.0, Metric.DRIFT: 0.0}
+    shadow = make_shadow(make_response(1, experiment=EXPERIMENT), "drama", ResponseStatus.UNPARSABLE)
+    assert shadow_values(shadow) == {Metric.FALLBACK: 1.0, Metric.UNPARSABLE: 1.0, Metric.LATENCY_MS: 20.0, Metric.LENGTH: 1.0, Metric.DRIFT: 0.0}
 
 
-def test_answers_from_before_experiments_belong_to_the_model_that_made_them() -> None:
-    old = assignment_of(answered(1, assignment=None))
+def test_answers_older_than_experiments_belong_to_their_model() -> None:
+    old = assignment_of(make_response(1, assignment=None))
     assert old and (old.version, old.arm, old.experiment) == ("3", Arm.CHAMPION, None)
-    assert assignment_of(answered(1, assignment=None, model=None)) is None
+    assert assignment_of(make_response(1, assignment=None, model=None)) is None

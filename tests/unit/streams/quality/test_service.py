@@ -1,4 +1,4 @@
-"""What the process decides around its books."""
+"""Decisions of the process around its partitions' metrics."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from infra.errors import CannotContinue
 from schemas.topics import OUTCOMES, RESPONSES, SHADOWS
 from streams.__main__ import main
-from streams.quality.group import check_partitions
+from streams.quality.consumer import check_partitions
 from streams.quality.partition_metrics import TOPICS
 from streams.quality.service import AHEAD_S, far_ahead
 
@@ -15,7 +15,7 @@ NOW = 1_000_000.0
 
 
 @pytest.mark.parametrize(
-    ("clocks", "caught_up", "held"),
+    ("clocks", "caught_up", "paused"),
     [
         ({}, set(), set()),
         ({RESPONSES.name: NOW, OUTCOMES.name: NOW - AHEAD_S - 1}, set(), {RESPONSES.name}),
@@ -24,11 +24,11 @@ NOW = 1_000_000.0
         ({RESPONSES.name: NOW, OUTCOMES.name: NOW, SHADOWS.name: NOW - 2 * AHEAD_S}, {RESPONSES.name}, {RESPONSES.name, OUTCOMES.name}),
     ],
 )
-def test_a_topic_far_ahead_waits_for_one_that_has_records_to_come(clocks: dict[str, float], caught_up: set[str], held: set[str]) -> None:
-    assert far_ahead(clocks, caught_up) == held
+def test_a_topic_far_ahead_waits_for_a_topic_with_unread_records(clocks: dict[str, float], caught_up: set[str], paused: set[str]) -> None:
+    assert far_ahead(clocks, caught_up) == paused
 
 
-def test_topics_that_cannot_be_read_side_by_side_are_an_error_at_the_start() -> None:
+def test_topics_with_different_partition_counts_are_an_error_at_the_start() -> None:
     check_partitions(dict.fromkeys(TOPICS, 4))
     with pytest.raises(CannotContinue, match="equally many partitions, not responses 4, outcomes 8, shadows 4"):
         check_partitions(dict(zip(TOPICS, (4, 8, 4), strict=True)))

@@ -1,4 +1,4 @@
-"""Sums over users, against the same figures made the long way."""
+"""Sums over users, compared with figures computed directly."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from schemas.experiments import Arm
 from schemas.quality import Metric, Quality
 from schemas.responses import ResponseStatus
-from streams.quality.sums import UNIT, Cell, Tally, user_number
+from streams.quality.sums import UNIT, Cell, CellSums, user_hash
 
 CELL = Cell("reflector", "3", None, Arm.CHAMPION, "movie_tag", None)
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
-#: Users with what each answer earned, and the base answer where the user's words judged it, too.
+#: User, reward, and the base answer's reward if there is a truth.
 ANSWERS = st.lists(st.tuples(st.integers(0, 5), st.floats(0, 1), st.none() | st.floats(0, 1)), max_size=40)
 
 
-def told(answers: list[tuple[int, float, float | None]]) -> Quality:
-    tally = Tally(CELL)
+def cell_of(answers: list[tuple[int, float, float | None]]) -> Quality:
+    sums = CellSums(CELL)
     for number, (user, reward, base) in enumerate(answers):
-        tally.add(float(number), user, {Metric.REWARD: reward} | ({} if base is None else {Metric.BASE_REWARD: base}))
-    return tally.quality(0, 60, NOW) if answers else Tally(CELL._replace(window=0.0)).quality(0, 60, NOW)
+        sums.add(float(number), user, {Metric.REWARD: reward} | ({} if base is None else {Metric.BASE_REWARD: base}))
+    return sums.quality(0, 60, NOW) if answers else CellSums(CELL._replace(window=0.0)).quality(0, 60, NOW)
 
 
 @given(ANSWERS)
@@ -34,35 +34,35 @@ def test_moments_are_sums_over_users(answers: list[tuple[int, float, float | Non
         n[user] += 1
         s[user] += reward
         b[user] += base or 0.0
-    cell = told(answers)
+    cell = cell_of(answers)
     if not answers:
         assert not cell.metrics and cell.answers == 0
         return
-    found = cell.metrics[Metric.REWARD]
-    assert (found.users, found.n, found.nn) == (len(n), len(answers), sum(count**2 for count in n.values()))
+    moments = cell.metrics[Metric.REWARD]
+    assert (moments.users, moments.n, moments.nn) == (len(n), len(answers), sum(count**2 for count in n.values()))
     near = 100 / UNIT
-    assert found.s == pytest.approx(sum(s.values()), abs=near)
-    assert found.ss == pytest.approx(sum(value**2 for value in s.values()), abs=50 * near)
-    assert found.ns == pytest.approx(sum(n[user] * s[user] for user in n), abs=50 * near)
+    assert moments.s == pytest.approx(sum(s.values()), abs=near)
+    assert moments.ss == pytest.approx(sum(value**2 for value in s.values()), abs=50 * near)
+    assert moments.ns == pytest.approx(sum(n[user] * s[user] for user in n), abs=50 * near)
     assert cell.crossed == pytest.approx(sum(s[user] * b[user] for user in n), abs=50 * near)
 
 
 @given(ANSWERS.flatmap(lambda answers: st.tuples(st.just(answers), st.permutations(answers))))
 def test_the_order_of_answers_changes_no_digit(orders: tuple[list[tuple[int, float, float | None]], list[tuple[int, float, float | None]]]) -> None:
-    one, other = map(told, orders)
+    one, other = map(cell_of, orders)
     assert (one.metrics, one.crossed) == (other.metrics, other.crossed)
 
 
-def test_a_cell_says_its_window_or_when_its_experiment_had_records() -> None:
-    window, experiment = Tally(CELL._replace(window=120.0)), Tally(CELL)
+def test_a_cell_has_the_bounds_of_its_window_or_of_its_experiments_records() -> None:
+    window, experiment = CellSums(CELL._replace(window=120.0)), CellSums(CELL)
     for at in (150.0, 130.0):
-        for tally in (window, experiment):
-            tally.add(at, 1, {}, ResponseStatus.PERSONALIZED)
-    first, second = (tally.quality(2, 60, NOW) for tally in (window, experiment))
+        for sums in (window, experiment):
+            sums.add(at, 1, {}, ResponseStatus.PERSONALIZED)
+    first, second = (sums.quality(2, 60, NOW) for sums in (window, experiment))
     assert [t.timestamp() for t in (first.started_at, first.ended_at, second.started_at, second.ended_at)] == [120, 180, 130, 150]
     assert first.answers == 2 and first.statuses == {ResponseStatus.PERSONALIZED: 2} and first.partition == 2
 
 
-def test_a_users_number_is_short_and_says_no_name() -> None:
-    assert user_number(b"acme/alice") == user_number(b"acme/alice") != user_number(b"acme/bob")
-    assert 0 <= user_number(b"x" * 300) < 2**64
+def test_a_users_hash_is_short_and_contains_no_name() -> None:
+    assert user_hash(b"acme/alice") == user_hash(b"acme/alice") != user_hash(b"acme/bob")
+    assert 0 <= user_hash(b"x" * 300) < 2**64

@@ -1,4 +1,4 @@
-"""Answers, users' words about them, and unseen answers, as the topics would bring them."""
+"""Responses, outcomes and shadow answers, as the topics hold them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXPERIMENT = derive("experiment", "of a test")
 MODEL = ModelVersion(name="reflector", version="3", digest="d")
 
 
-def answered(
+def make_response(
     number: int,
     answer: str = "comedy",
     *,
@@ -49,14 +49,14 @@ def answered(
     )
 
 
-def judged(response: Response, truth: str | None = "comedy", score: float | None = None, again: int = 0) -> Outcome:
+def make_outcome(response: Response, truth: str | None = "comedy", score: float | None = None, again: int = 0) -> Outcome:
     query = response.context.draft.query
     ids = {"feedback_id": derive("feedback", query.query_id, again), "query_id": query.query_id, "tenant": query.tenant, "user": query.user}
     return Outcome.joined(response, Feedback(**ids, truth=truth, score=score, occurred_at=NOON))
 
 
-def unseen(response: Response, answer: str = "comedy", status: ResponseStatus = ResponseStatus.PERSONALIZED, version: str = "4") -> Shadow:
-    """By the challenger, to the same question, in the experiment of the answer shown."""
+def make_shadow(response: Response, answer: str = "comedy", status: ResponseStatus = ResponseStatus.PERSONALIZED, version: str = "4") -> Shadow:
+    """The challenger's answer to the same query, in the same experiment."""
     query, assignment = response.context.draft.query, response.provenance.assignment
     assert assignment
     return Shadow(
