@@ -28,7 +28,7 @@ def print_config(as_json: Json = False) -> None:
 
 def _check(settings: Settings, as_json: bool) -> int:
     """Settings that load are valid: `load` refuses all others."""
-    from infra.setting_sources import sources
+    from infra.settings.sources import sources
 
     changed = sum(setting.source != "default" for setting in sources(settings))
     if as_json:
@@ -39,7 +39,7 @@ def _check(settings: Settings, as_json: bool) -> int:
 
 
 def _print(settings: Settings, as_json: bool) -> int:
-    from infra.setting_sources import sources
+    from infra.settings.sources import sources
 
     if as_json:
         show_json({s.key: {"value": s.value, "source": s.source} for s in sources(settings)})

@@ -137,7 +137,7 @@ class Promoter:
         transition = write.transition
         for number in (write.version, transition.replaces):
             read = histories.get(number) if number else None
-            if read and self._registry.get(read.version).transitions != read.transitions:
+            if read and self._registry.get(read.version).history != read.history:
                 raise CannotContinue(f"the history of version {read.version} was changed by another process: only one promoter may run")
         self._registry.record(write.version, transition)
         facts = transition.model_dump(include={"before", "after", "seq", "actor", "reason"})

@@ -1,4 +1,4 @@
-"""Where each setting's value comes from, with secrets and the users in URLs hidden."""
+"""The source of each setting's value, with secrets and the users in URLs hidden."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
-from infra.settings import USUAL_NAMES, Settings
+from infra.settings.loading import USUAL_NAMES, Settings
 from infra.urls import without_user
 
 
@@ -29,8 +29,8 @@ def sources(settings: Settings) -> tuple[Setting, ...]:
     path = os.environ.get("RETOUCH_CONFIG")
     file = tomllib.loads(Path(path).read_text()) if path else {}
     variables = {name.upper(): name for name in os.environ}
-    usual = {".".join(place): name for name, place in USUAL_NAMES.items() if os.environ.get(name)}
-    return tuple(Setting(key, _shown(value), _source(key, file, path, variables, usual)) for key, value in _leaves(settings, ""))
+    usual = {".".join(parts): name for name, parts in USUAL_NAMES.items() if os.environ.get(name)}
+    return tuple(Setting(key, _printable(value), _source(key, file, path, variables, usual)) for key, value in _leaves(settings, ""))
 
 
 def _leaves(model: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -55,15 +55,15 @@ def _source(key: str, file: dict[str, Any], path: str | None, variables: dict[st
 
 
 def _is_in(file: dict[str, Any], key: str) -> bool:
-    place: Any = file
+    value: Any = file
     for part in key.split("."):
-        if not isinstance(place, dict) or part not in place:
+        if not isinstance(value, dict) or part not in value:
             return False
-        place = place[part]
+        value = value[part]
     return True
 
 
-def _shown(value: Any) -> Any:
+def _printable(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return "**********"
     return value if value is None or isinstance(value, bool | int | float) else without_user(str(value))

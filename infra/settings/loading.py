@@ -1,0 +1,151 @@
+"""Loads the settings. Sources, the later wins: defaults, the TOML file that `RETOUCH_CONFIG` names, the environment (USUAL_NAMES, then
+`RETOUCH_SECTION__FIELD`), arguments."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
+
+from infra.errors import BadSetting
+from infra.settings.models import BaseModelSettings, ReflectionSettings, TeacherSettings
+from infra.settings.process import StackSettings, TelemetrySettings
+from infra.settings.promotion import PromotionSettings, QualitySettings, RegistrySettings
+from infra.settings.stream import EmbedderSettings, IndexSettings, KafkaSettings, RetrievalSettings, StreamsSettings, WorkersSettings
+from infra.settings.training import TrainerSettings
+from schemas.ids import Identifier
+
+#: Environment variables that other tools use too, and the setting each fills.
+USUAL_NAMES = {
+    "KAFKA_BOOTSTRAP_SERVERS": ("kafka", "bootstrap_servers"),
+    "QDRANT_URL": ("index", "url"),
+    "QDRANT_API_KEY": ("index", "api_key"),
+    "MLFLOW_TRACKING_URI": ("registry", "tracking_uri"),
+    "OPENAI_BASE_URL": ("base", "url"),
+    "OPENAI_API_KEY": ("base", "api_key"),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("telemetry", "otlp_endpoint"),
+}
+
+
+class Settings(BaseSettings):
+    """All sections."""
+
+    model_config = SettingsConfigDict(env_prefix="RETOUCH_", env_nested_delimiter="__", frozen=True, extra="forbid")
+
+    tenant: Identifier = "local"  # of the users that the command line names
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    kafka: KafkaSettings = KafkaSettings()
+    index: IndexSettings = IndexSettings()
+    embedder: EmbedderSettings = EmbedderSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    streams: StreamsSettings = StreamsSettings()
+    base: BaseModelSettings = BaseModelSettings()
+    reflection: ReflectionSettings = ReflectionSettings()
+    teacher: TeacherSettings = TeacherSettings()
+    workers: WorkersSettings = WorkersSettings()
+    trainer: TrainerSettings = TrainerSettings()
+    registry: RegistrySettings = RegistrySettings()
+    quality: QualitySettings = QualitySettings()
+    promotion: PromotionSettings = PromotionSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    stack: StackSettings = StackSettings()
+    ready_file: Path | None = None  # the process creates this file when it is ready; set by the process that starts it and waits
+
+    @model_validator(mode="after")
+    def _sections_fit(self) -> Self:
+        items_in_prompts = {
+            "reflection.k": self.reflection.k,
+            "trainer.sft.k": self.trainer.sft.k,
+            "trainer.sft.k_max": self.trainer.sft.k_max,
+            "trainer.rl.k_max": self.trainer.rl.k_max,
+        }
+        for key, k in items_in_prompts.items():
+            if k > self.retrieval.k_max:
+                raise ValueError(f"{key}={k} must not exceed retrieval.k_max={self.retrieval.k_max}")
+        if self.reflection.max_new_tokens >= self.reflection.max_model_len:
+            raise ValueError("reflection.max_new_tokens must be below reflection.max_model_len")
+        return self
+
+    @property
+    def index_dir(self) -> Path:
+        return self.stack.dir / "index"
+
+    @property
+    def tracking_uri(self) -> str:
+        return self.registry.tracking_uri or f"sqlite:///{(self.stack.dir / 'registry' / 'mlflow.db').resolve()}"
+
+    @property
+    def artifact_root(self) -> Path:
+        """Folder of a SQLite registry's files; an MLflow server stores its own."""
+        return (self.stack.dir / "registry" / "artifacts").resolve()
+
+    def bootstrap_servers(self) -> str:
+        """The broker's addresses. Raises BadSetting if none is set."""
+        if not self.kafka.bootstrap_servers:
+            raise BadSetting("kafka.bootstrap_servers is empty: set KAFKA_BOOTSTRAP_SERVERS=host:port, or start the local stack with `retouch up`")
+        return self.kafka.bootstrap_servers
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        path = os.environ.get("RETOUCH_CONFIG")
+        return (init_settings, env_settings, _UsualNames(settings_cls), TomlConfigSettingsSource(settings_cls, Path(path) if path else None))
+
+
+class _UsualNames(PydanticBaseSettingsSource):
+    """The environment variables of USUAL_NAMES."""
+
+    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        sections: dict[str, Any] = {}
+        for name, (section, field) in USUAL_NAMES.items():
+            if value := os.environ.get(name):
+                sections.setdefault(section, {})[field] = value
+        return sections
+
+
+def load(**overrides: Any) -> Settings:
+    """Read all sources. Raises BadSetting: one line with the key, its value (secrets hidden) and what would be right."""
+    path = os.environ.get("RETOUCH_CONFIG")
+    if path and not Path(path).is_file():
+        raise BadSetting(f"RETOUCH_CONFIG={path}: no such file; name a TOML file or unset it")
+    sections = set(Settings.model_fields)
+    for name in os.environ:
+        section = name.removeprefix("RETOUCH_").split("__")[0].lower()
+        if name.startswith("RETOUCH_") and name != "RETOUCH_CONFIG" and section not in sections:
+            raise BadSetting(f"{name}: no such setting; sections are {', '.join(sorted(sections))}")
+    try:
+        return Settings(**overrides)
+    except ValidationError as error:
+        raise BadSetting("; ".join(_explain(e) for e in error.errors(include_url=False))) from None
+    except SettingsError as error:
+        raise BadSetting(f"{error}: a whole section is one JSON object, a single setting has a name such as RETOUCH_KAFKA__PARTITIONS") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadSetting(f"RETOUCH_CONFIG={path}: not TOML: {error}") from None
+    except OSError as error:
+        raise BadSetting(f"RETOUCH_CONFIG={path}: cannot be read: {error.strerror or error}") from None
+
+
+def _explain(error: Any) -> str:
+    key = ".".join(map(str, error["loc"])) or "settings"
+    shown = None if _may_be_secret(key, error) else error["input"]
+    return f"{key}{'' if shown is None else f'={shown!r}'}: {error['msg']}"
+
+
+def _may_be_secret(key: str, error: Any) -> bool:
+    """An unknown key may be a misspelled secret. A text in place of a section may hold a secret, and so may a text with an `@`."""
+    value = error["input"]
+    whole = error["type"] in ("extra_forbidden", "model_type", "model_attributes_type") or not isinstance(value, str | int | float)
+    return whole or "@" in str(value) or any(word in key for word in ("password", "api_key", "token"))

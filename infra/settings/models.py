@@ -1,0 +1,96 @@
+"""Settings of the base model, the reflection workers and the teacher."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from infra.settings.section import Positive, Seconds, Section, refuse_user
+from schemas.prompts import PromptStyle
+from schemas.queries import Strategy
+
+
+class BaseModelSettings(Section):
+    """The base model: any OpenAI-compatible endpoint. It is a black box and never sees a user's history."""
+
+    url: str | None = None  # such as http://127.0.0.1:8001/v1; None: the local stack serves a tiny model
+    api_key: SecretStr | None = None
+    model: str = "pico-base"  # the model's name at the endpoint
+    prompt_style: PromptStyle = PromptStyle.COMPACT  # `paper` for real models
+    max_new_tokens: Positive = 64  # of one answer
+    timeout_s: Seconds = 30.0  # of one call
+    attempts: Positive = 6  # calls for one query, with growing pauses; if all fail, the draft has the status `base_failed`
+    concurrency: Positive = 64  # calls at the same time
+    breaker_failures: Positive = 5  # failed calls in a row that open the circuit breaker: the endpoint gets no calls
+    breaker_open_s: Seconds = 3.0  # how long the breaker stays open; then one call tests the endpoint
+    checkpoint: Path = Path("pico/checkpoints/base")  # what `python -m pico.server` serves; a relative path starts in the folder of the packages
+
+    @field_validator("url")
+    @classmethod
+    def _has_no_user(cls, url: str | None) -> str | None:
+        return refuse_user(url, "base.api_key")
+
+
+class EngineKind(StrEnum):
+    AUTO = "auto"  # vLLM if it is installed, otherwise transformers
+    VLLM = "vllm"
+    TRANSFORMERS = "transformers"
+
+
+class ReflectionSettings(Section):
+    """The reflection workers."""
+
+    engine: EngineKind = EngineKind.AUTO
+    strategy: Strategy = Strategy.RPO  # for queries that name none
+    prompt_style: PromptStyle = PromptStyle.COMPACT  # `paper` for real models
+    k: Annotated[int, Field(ge=1, le=100)] = 4  # history items in the prompt, at most retrieval.k_max
+    max_new_tokens: Positive = 96  # of one rewrite
+    max_model_len: Positive = 2048  # tokens of prompt and completion together
+    concurrency: Positive = 64  # rewrites at the same time
+    threads: Positive = 1  # of torch
+    deadline_reserve_s: Annotated[float, Field(ge=0)] = (
+        0.5  # the base answer goes out if less than this is left before the deadline; 0: only once it has passed
+    )
+    timeout_s: Seconds = 60.0  # of one rewrite
+    poll_s: Seconds = 2.0  # interval between two reads of the registry's aliases; a model event triggers a read at once
+    versions: Annotated[int, Field(ge=1, le=8)] = 2  # held in memory; with 1 there is no shadow and no canary, and a swap waits for answers in flight
+    adapters: bool = False  # versions are LoRA adapters over `checkpoint`, held side by side in one vLLM; for GPUs. A change takes effect at the next start
+    checkpoint: Path = Path("pico/checkpoints/reflector")  # first version of an empty registry; a relative path starts in the folder of the packages
+
+
+class TeacherKind(StrEnum):
+    TEMPLATE = "template"
+    LLM = "llm"
+
+
+class TeacherSettings(Section):
+    """The teacher, which writes reasoning traces from a template (`template`) or at an OpenAI-compatible endpoint (`llm`)."""
+
+    kind: TeacherKind = TeacherKind.TEMPLATE
+    url: str | None = None  # of the endpoint; kind `llm` needs it
+    api_key: SecretStr | None = None
+    model: str = "gpt-4.1-mini-2025-04-14"  # the paper's teacher
+    min_reasoning_chars: Positive = 10  # letters and digits of a trace; a shorter one is rejected
+    max_reasoning_chars: Positive = 1200  # characters of a trace; a longer one is rejected
+    timeout_s: Seconds = 60.0  # of one call
+    concurrency: Positive = 16  # calls at the same time
+
+    @field_validator("url")
+    @classmethod
+    def _has_no_user(cls, url: str | None) -> str | None:
+        return refuse_user(url, "teacher.api_key")
+
+    @model_validator(mode="after")
+    def _llm_has_a_url(self) -> Self:
+        if self.kind is TeacherKind.LLM and not self.url:
+            raise ValueError("kind 'llm' needs url")
+        return self
+
+    @model_validator(mode="after")
+    def _some_trace_passes(self) -> Self:
+        if self.min_reasoning_chars > self.max_reasoning_chars:
+            raise ValueError("min_reasoning_chars must not exceed max_reasoning_chars")
+        return self

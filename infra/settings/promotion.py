@@ -1,0 +1,83 @@
+"""Settings of the registry, of online quality and of the promoter."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from infra.settings.section import WEB_ADDRESS, Count, Positive, Seconds, Section, Share, refuse_user
+
+_DATABASE_FILE = re.compile(r"sqlite:///[^?#]+")
+
+
+class RegistrySettings(Section):
+    """MLflow. Without `tracking_uri`: SQLite and local artifacts in the state directory.
+
+    The user of a server is in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or in MLFLOW_TRACKING_TOKEN.
+    """
+
+    tracking_uri: str | None = None  # http(s)://HOST of an MLflow server that also serves the artifacts, or sqlite:///FILE
+    model_name: str = "retouch-reflector"  # of the registered model
+
+    @field_validator("tracking_uri")
+    @classmethod
+    def _is_a_server_or_a_file(cls, uri: str | None) -> str | None:
+        refuse_user(uri, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
+        if uri and not WEB_ADDRESS.fullmatch(uri) and not _DATABASE_FILE.fullmatch(uri):
+            raise ValueError("must be http(s)://HOST of an MLflow server, or sqlite:///FILE; only the server talks to another database")
+        return uri
+
+
+class QualitySettings(Section):
+    """Online quality: figures of the answers, computed from the stream (schemas.quality)."""
+
+    window_s: Seconds = 60.0  # length of one window of the figures over time
+    every_s: Seconds = 1.0  # interval between two publications of changed cells
+    waiting: Positive = 20_000  # shadow answers of one partition that wait for feedback; beyond this number the oldest are dropped
+
+
+class PromotionSettings(Section):
+    """The promoter, which takes a registered version through its stages (docs/promotion.md)."""
+
+    approval: Literal["automatic", "person"] = "automatic"  # who promotes a version that passed every stage
+    poll_s: Seconds = 1.0  # interval between two reads of versions and figures
+    gate_timeout_s: Seconds = 3600.0  # of one gate; then it runs again, three times in all
+    slice_drop: Share = 0.0  # drop against the champion that the gate accepts in a domain or slice; only a drop beyond chance counts
+    trigger_phrases: tuple[str, ...] = ()  # phrases that no version may write unasked; the gate looks for these and for those it finds by itself
+    shadow_share: Share = 0.1  # of queries that the challenger answers in shadow
+    shadow_answers: Count = 200  # scored shadow answers that the stage needs; 0: no shadow stage
+    shadow_max_s: Seconds = 86_400.0  # after this time the shadow stage is inconclusive
+    canary_share: Annotated[float, Field(gt=0, le=0.5)] = 0.1  # of users whom the challenger answers; the baseline is equally large
+    canary_answers: Count = 20_000  # scored answers of each group after which the canary stage is inconclusive without a verdict; 0: no canary stage
+    canary_max_s: Seconds = 604_800.0  # after this time the canary stage is inconclusive
+    min_answers: Positive = 100  # scored answers of each group before any decision
+    min_users: Annotated[int, Field(ge=2)] = 30  # of each group before any decision; errors over fewer users are unreliable
+    alpha: Annotated[float, Field(gt=0, lt=0.5)] = 0.05  # probability of a wrong verdict for two equal versions, for any number of looks
+    guardrail_alpha_share: Annotated[float, Field(gt=0, lt=1)] = 0.4  # of alpha, divided among the guardrails; the reward has the rest
+    max_fallback_rise: Share = 0.05  # rise of the share of base answers, canary minus baseline; a guardrail trips on a larger rise beyond chance
+    max_unparsable_rise: Share = 0.05  # rise of the share of unparsable rewrites, likewise
+    max_latency_ratio: Annotated[float, Field(ge=1)] = 1.5  # of mean rewrite times, canary over baseline
+    free_latency_rise_ms: Annotated[float, Field(ge=0)] = 250.0  # a smaller rise of the mean rewrite time never trips the guardrail, whatever the ratio
+    max_length_ratio: Annotated[float, Field(ge=1)] = 1.5  # of mean lengths relative to the base answer
+    max_drift_rise: Share = 0.5  # of the mean distance from the base answer. Against a version that repeats drafts, personal answers rise by a third
+    rollback_on_refusal: bool = True  # rolls back a champion that a worker refuses to load
+    host: str = "127.0.0.1"  # address that the page and its API listen on
+    port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: a free port, which `retouch status` shows
+    url: str | None = None  # promoter that the command line calls; None: the one of the local stack
+    operator_token: SecretStr | None = None  # lets its bearer promote, reject and roll back; None: the local stack creates one in its directory
+
+    @field_validator("url")
+    @classmethod
+    def _is_a_web_address(cls, url: str | None) -> str | None:
+        if url and not WEB_ADDRESS.fullmatch(url):
+            raise ValueError("must be http://HOST:PORT or https://HOST of a promoter, without user:password@")
+        return url
+
+    @model_validator(mode="after")
+    def _token_fits_a_header(self) -> Self:
+        token = self.operator_token.get_secret_value() if self.operator_token else "a token of the state directory"
+        if len(token) < 16 or not (token.isascii() and token.isprintable() and token.strip() == token):
+            raise ValueError("operator_token must have at least 16 printable characters of ASCII, without blanks around")
+        return self

@@ -1,0 +1,123 @@
+"""Settings of the trainer. Defaults of SFT and RL are for the tiny model; the RPO paper's values are in parentheses."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from infra.settings.section import WEB_ADDRESS, Count, Positive, Rate, Seconds, Section, Share
+
+
+class SftSettings(Section):
+    """Supervised fine-tuning."""
+
+    k: Annotated[int, Field(ge=1, le=100)] = 1  # history items in a prompt (1)
+    k_max: Annotated[int, Field(ge=0, le=100)] = 0  # each prompt shows a random number of items from k to k_max; 0: always k
+    epochs: Rate = 2.0  # (1)
+    max_steps: Count = 200  # optimizer steps at most, whatever `epochs` says; 0: no limit
+    batch_size: Positive = 32  # examples in one optimizer step, over all processes (8)
+    micro_batch: Count = 0  # examples in one forward pass of one process; 0: its whole share of the batch
+    learning_rate: Rate = 1e-3  # (5e-6)
+    warmup_share: Share = 0.05  # of the steps (0.05)
+    max_length: Positive = 2048  # tokens of an example (2048)
+
+
+class RlSettings(Section):
+    """REINFORCE++-baseline. The paper does not state its beta."""
+
+    steps: Count = 60  # optimizer steps over all stages; 0: no RL
+    prompts_per_step: Positive = 16
+    candidates: Annotated[int, Field(ge=2)] = 16  # completions sampled for one prompt (16)
+    temperature: Rate = 1.0  # (1.0)
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.9  # (0.9)
+    learning_rate: Rate = 2e-4  # (5e-7)
+    beta: Annotated[float, Field(ge=0)] = 0.01  # weight of the KL divergence to the SFT policy; 0: none
+    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2  # of the probability ratio, as in PPO
+    k_min: Positive = 2  # history items in a prompt at the first stage of the curriculum (2)
+    k_max: Positive = 6  # and at the last one (6)
+    format_bonus: Annotated[float, Field(ge=0, le=1)] = 0.1  # added to the reward of a completion that can be parsed
+    engine: Literal["shared_prompt", "trl"] = "shared_prompt"  # our own loop: one process, fast on a CPU; TRL: large models and many GPUs
+    micro_batch: Count = 0  # trl: completions in one forward pass of one process; 0: its whole share of the batch
+    rollouts: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"  # trl: what samples completions; vLLM needs GPUs
+    vllm_url: str | None = None  # vllm_server: http://HOST:PORT of `trl vllm-serve`
+    vllm_memory_share: Annotated[float, Field(gt=0, lt=1)] = 0.3  # vllm_colocate: of each GPU's memory
+
+    @model_validator(mode="after")
+    def _curriculum_grows(self) -> Self:
+        if self.k_min > self.k_max:
+            raise ValueError("k_min must not exceed k_max")
+        return self
+
+    @model_validator(mode="after")
+    def _engine_fits(self) -> Self:
+        if self.engine != "trl" and (self.rollouts != "transformers" or self.micro_batch):
+            raise ValueError("rollouts and micro_batch are settings of engine = trl; the shared_prompt engine samples by itself")
+        if (self.rollouts == "vllm_server") != bool(self.vllm_url):
+            raise ValueError("vllm_url and rollouts = vllm_server need each other")
+        if self.vllm_url and not WEB_ADDRESS.fullmatch(self.vllm_url):
+            raise ValueError("vllm_url must be http://HOST:PORT of a server started by `trl vllm-serve`, without user:password@")
+        if self.engine == "trl" and self.beta == 0:
+            raise ValueError("beta must be above 0 with engine = trl, which loads no reference policy otherwise")
+        return self
+
+
+class LoraSettings(Section):
+    """Low-rank adapters, which the paper does not use. SFT trains one, RL trains it further, and a version holds the merged full weights."""
+
+    rank: Count = 0  # of the adapter's matrices; 0: no adapter, all weights are trained
+    alpha: Rate = 32.0  # the adapter's product is scaled by alpha / rank
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # in SFT; RL uses none
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # layers
+
+    @field_validator("targets")
+    @classmethod
+    def _no_embeddings(cls, targets: tuple[str, ...]) -> tuple[str, ...]:
+        if tied := {"lm_head", "embed_tokens"} & set(targets):
+            raise ValueError(f"{', '.join(sorted(tied))} may share one tensor with another layer, which an adapter would not change")
+        return targets
+
+
+class TrainerSettings(Section):
+    """The trainer service."""
+
+    holdout_share: Share = 0.3  # of users, by hash; they never train and judge every candidate
+    min_trajectories: Positive = 50  # a run with fewer trains nothing
+    min_heldout_users: Positive = 5  # with outcomes; a run with fewer trains nothing
+    min_users: Positive = 10  # with trajectories; a run with fewer trains nothing, because a few users could steer it
+    min_domains: Positive = 2  # with trajectories; a model trained on one kind of task forgets the others. A platform with one domain sets 1
+    user_share: Share = 0.1  # of the training data that one user may contribute; the user's oldest records are left out
+    replay_share: Share = 0.5  # of the training data that may come from the parent's data; 0: only new data, 1: all data
+    judge_after: Share = 0.5  # held-out outcomes before this quantile of the training times do not judge, if 100 are later; 0: all judge
+    # At 0.5 half the questions of each held-out user judge. At 0.8 it would be a fifth: 216 of the demo's 1,080, fewer than its exam needs.
+    eval_queries: Positive = 600  # held-out outcomes judged at most, spread over users
+    every_s: Seconds = 3600.0  # interval of scheduled runs, if min_trajectories are new; also the pause after a failed run (after RetryLater: poll_s)
+    new_outcomes: Count = 1000  # this many outcomes since the newest version start a run at once; 0: never
+    drift_window: Positive = 500  # answers; the champion's first ones are compared with its latest ones
+    drift_drop: Share = 0.05  # a drop of the mean score in [0, 1] by this much, beyond chance, starts a run at once; 1: never
+    poll_s: Seconds = 10.0  # interval between two checks for new data
+    seed: int = 0
+    start_from: Literal["champion", "shipped"] = "champion"  # version that a run trains further: the champion, or the newest one without a parent
+    checkpoint_every: Positive = 10  # steps of SFT and RL between two stored states; a killed run loses at most this many
+    threads: Positive = 1  # of torch; on busy cores a second one made SFT of the tiny model five times slower (36 s, 180 s of CPU, 2026-11-21)
+    sft: SftSettings = SftSettings()
+    rl: RlSettings = RlSettings()
+    lora: LoraSettings = LoraSettings()
+    frozen_dtype: Literal["float32", "bfloat16"] = "float32"  # of the frozen weights under a LoRA; trained weights are float32
+    processes_wait_s: Seconds = 3600.0  # a process of a launch ends if the others send nothing for this long; collecting and judging must be faster
+    gradient_checkpointing: bool = False  # repeats forward passes during the backward pass: less memory, slower
+
+    @field_validator("holdout_share")
+    @classmethod
+    def _users_train_and_judge(cls, share: float) -> float:
+        if not 0 < share < 1:
+            raise ValueError("must lie between 0 (no user would judge a candidate) and 1 (no user would train one)")
+        return share
+
+    @model_validator(mode="after")
+    def _large_models_fit(self) -> Self:
+        if self.gradient_checkpointing and self.rl.engine != "trl":
+            raise ValueError("gradient_checkpointing needs rl.engine = trl; the shared_prompt engine keeps the prompt's keys and values")
+        if self.frozen_dtype != "float32" and self.lora.rank == 0:
+            raise ValueError("frozen_dtype is a LoRA's: set lora.rank, or leave it at float32")
+        return self
