@@ -1,4 +1,4 @@
-"""Dead letters as `retouch dlq` shows them: as data for `--json`, and as text."""
+"""Output of `retouch dlq`: dead letters as data for `--json`, and as text."""
 
 from __future__ import annotations
 
@@ -8,42 +8,41 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from infra.kafka.dead_letters import TAIL, Letter, Marks, Plan, integer, mark_of
+from infra.kafka.dead_letters import RedrivePlan, RedriveRecords, StoredDeadLetter, integer, last_redrive
 from infra.process.command_output import show, show_json, show_table
 
-#: Reasons shown as text; JSON has all.
-REASONS_SHOWN = 20
+#: Maximum number of reasons in the text; JSON has all.
+MAX_REASONS = 20
 
 
-def at(unix_ms: int) -> str:
+def time_text(unix_ms: int) -> str:
     return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds") if unix_ms >= 0 else "unknown"
 
 
-def summary(letter: Letter, marks: Marks) -> dict[str, Any]:
-    """One letter without key, value and the values of its own headers."""
-    origin, mark = letter.origin, mark_of(letter, marks)
+def summary(letter: StoredDeadLetter, redrives: RedriveRecords) -> dict[str, Any]:
+    """One dead letter without key, value and the values of its original headers."""
+    origin, redriven = letter.origin, last_redrive(letter, redrives)
     return {
-        "id": str(letter.place),
-        "set_aside_at": at(letter.set_aside_ms),
+        "id": str(letter.id),
+        "set_aside_at": time_text(letter.set_aside_ms),
         "original": {"topic": origin.topic, "partition": origin.partition, "offset": origin.offset} if origin else None,
         "group": origin.group if origin else None,
         "exception": letter.exception,
         "message": letter.message,
         "size_bytes": letter.size_bytes,
         "problem": letter.problem,
-        "redriven_at": at(mark.redriven_ms) if mark else None,
-        "sent_as": str(mark.sent_as) if mark else None,
+        "redriven_at": time_text(redriven.redriven_ms) if redriven else None,
+        "sent_as": str(redriven.sent_as) if redriven else None,
     }
 
 
-def detail(letter: Letter, marks: Marks) -> dict[str, Any]:
-    """One letter whole."""
-    ours = len(TAIL) if letter.origin else 0
-    split = len(letter.headers) - ours
+def detail(letter: StoredDeadLetter, redrives: RedriveRecords) -> dict[str, Any]:
+    """One dead letter with all its bytes."""
+    split = len(letter.original_headers)
     originals = [{"name": name, **(encoded(content) or {"encoding": None, "content": None})} for name, content in letter.headers[:split]]
     added = [{"name": name, **_decoded(name, content or b"")} for name, content in letter.headers[split:]]
     return {
-        **summary(letter, marks),
+        **summary(letter, redrives),
         "original_headers": originals,
         "dead_letter_headers": added,
         "notes": list(letter.notes),
@@ -53,7 +52,7 @@ def detail(letter: Letter, marks: Marks) -> dict[str, Any]:
 
 
 def encoded(content: bytes | None) -> dict[str, Any] | None:
-    """Text where it is UTF-8, else base64; None for null."""
+    """UTF-8 text, or base64 if it is not UTF-8. None for null."""
     if content is None:
         return None
     try:
@@ -68,20 +67,20 @@ def _decoded(name: str, content: bytes) -> dict[str, Any]:
     return encoded(content) or {}
 
 
-def flat(content: dict[str, Any] | None) -> str:
+def _text(content: dict[str, Any] | None) -> str:
     if content is None or content["encoding"] is None:
         return "null"
     return f"base64 {content['content']}" if content["encoding"] == "base64" else str(content["content"])
 
 
-def show_whole(found: dict[str, Any]) -> None:
+def show_detail(content: dict[str, Any]) -> None:
     """`detail` as text."""
     names = ("id", "set_aside_at", "group", "exception", "message", "redriven_at", "sent_as", "problem", "size_bytes")
-    facts = [(name.replace("_", " "), str(found[name])) for name in names if found[name]]
-    headers = [(f"header {header['name']}", flat(header)) for header in found["original_headers"]]
-    added = [(f"added {header['name']}", flat(header)) for header in found["dead_letter_headers"]]
-    bytes_of = [("key", flat(found["key"])), ("value", flat(found["value"]))]
-    rows = [*facts, *headers, *added, *(("note", note) for note in found["notes"]), *bytes_of]
+    facts = [(name.replace("_", " "), str(content[name])) for name in names if content[name]]
+    headers = [(f"header {header['name']}", _text(header)) for header in content["original_headers"]]
+    added = [(f"added {header['name']}", _text(header)) for header in content["dead_letter_headers"]]
+    key_and_value = [("key", _text(content["key"])), ("value", _text(content["value"]))]
+    rows = [*facts, *headers, *added, *(("note", note) for note in content["notes"]), *key_and_value]
     show_table(("", ""), rows)
 
 
@@ -89,31 +88,31 @@ def show_list(counts: Counter[tuple[str, str]], rows: Sequence[dict[str, Any]]) 
     if not counts:
         show("no dead letters")
         return
-    show_table(("letters", "topic", "reason"), [(str(n), topic, reason) for (topic, reason), n in counts.most_common(REASONS_SHOWN)])
-    if len(counts) > REASONS_SHOWN:
-        show(f"and {len(counts) - REASONS_SHOWN} further reasons; --json has all")
+    show_table(("letters", "topic", "reason"), [(str(n), topic, reason) for (topic, reason), n in counts.most_common(MAX_REASONS)])
+    if len(counts) > MAX_REASONS:
+        show(f"and {len(counts) - MAX_REASONS} further reasons; --json has all")
     if rows:
         show("")
         show_table(("id", "set aside", "from", "group", "exception", "message", "bytes", "redriven"), [_row(row) for row in rows])
 
 
 def _row(row: dict[str, Any]) -> tuple[str, ...]:
-    came = "/".join(map(str, row["original"].values())) if row["original"] else "foreign"
+    origin = "/".join(map(str, row["original"].values())) if row["original"] else "foreign"
     message = row["message"] if row["original"] else row["problem"]
-    return (row["id"], row["set_aside_at"], came, row["group"] or "", row["exception"], message, str(row["size_bytes"]), row["redriven_at"] or "")
+    return (row["id"], row["set_aside_at"], origin, row["group"] or "", row["exception"], message, str(row["size_bytes"]), row["redriven_at"] or "")
 
 
-def show_redriven(planned: Plan, dry_run: bool, as_json: bool) -> None:
-    foreign = [{"id": str(letter.place), "problem": letter.problem} for letter in planned.foreign]
+def show_redriven(plan: RedrivePlan, dry_run: bool, as_json: bool) -> None:
+    foreign = [{"id": str(letter.id), "problem": letter.problem} for letter in plan.foreign]
     letters = [
-        {"id": str(e.place), "to": f"{e.origin.topic}/{e.origin.partition}", "repeats": [str(place) for place in e.repeats], "notes": list(e.notes)}
-        for e in planned.errands
+        {"id": str(r.id), "to": f"{r.origin.topic}/{r.origin.partition}", "repeats": [str(id) for id in r.repeats], "notes": list(r.notes)}
+        for r in plan.redrives
     ]
     if as_json:
-        show_json({"dry_run": dry_run, "redriven": 0 if dry_run else len(letters), "letters": letters, "already": planned.already, "foreign": foreign})
+        show_json({"dry_run": dry_run, "redriven": 0 if dry_run else len(letters), "letters": letters, "already": plan.already_redriven, "foreign": foreign})
         return
-    show(f"{'would redrive' if dry_run else 'redrove'} {len(letters)} records; redriven before {planned.already}; foreign, left alone {len(foreign)}")
-    for topic, count in Counter(e.origin.topic for e in planned.errands).items():
+    show(f"{'would redrive' if dry_run else 'redrove'} {len(letters)} records; redriven before {plan.already_redriven}; foreign, left alone {len(foreign)}")
+    for topic, count in Counter(redrive.origin.topic for redrive in plan.redrives).items():
         show(f"  {topic}: {count}")
-    for note, count in Counter(note for e in planned.errands for note in e.notes).items():
+    for note, count in Counter(note for redrive in plan.redrives for note in redrive.notes).items():
         show(f"note for {count}: {note}")

@@ -1,9 +1,9 @@
-"""Dead letters as a person handles them: what one says, which are meant, and what to send back. Free of any Kafka client.
+"""Dead letters: parse one, filter them, and plan a redrive, which sends them back to the topics they came from. No Kafka client here.
 
-A letter may be sent back only if its last headers are exactly those that `schemas.dead_letters.dead_letter` adds, in that order: they are taken off
-once, from the end. Headers of the same names before them belong to the record: it had been a dead letter before and was sent back by something else.
-What our clients could not write cannot be restored: a header whose value was null, and the null value of a record without a key, come back empty.
-Letters stay on their topic; what was sent back is known by marks (`Mark`), written in the same transaction.
+A dead letter is redriven only if its last headers are exactly those that `schemas.dead_letters.dead_letter` adds, in that order. They are removed once,
+from the end: headers of the same names before them belong to the record, which was a dead letter before and was sent back by another tool.
+Our clients cannot write a null header, or a null value without a key; such a null comes back empty.
+Dead letters stay on their topic. A redrive record (`RedriveRecord`), written in the same transaction, says that one was sent back.
 """
 
 from __future__ import annotations
@@ -13,21 +13,22 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from schemas.dead_letters import Origin, dead_letter
+from schemas import dead_letters as written
+from schemas.dead_letters import Origin
 from schemas.topics import dead_letter_topic
 
-#: The names that the writer adds, in its order.
-TAIL = tuple(name for name, _ in dead_letter(Origin("", 0, 0, 0, ""), None, None, [], Exception()).headers)
-#: One transaction: small enough to end well within its timeout, large enough that thousands take seconds.
-CHUNK_LETTERS = 200
-CHUNK_BYTES = 8 * 1024 * 1024
+#: The names of the headers that are added to a record that is set aside, in order.
+ADDED_HEADERS = tuple(name for name, _ in written.dead_letter(Origin("", 0, 0, 0, ""), None, None, [], Exception()).headers)
+#: Maximum size of one transaction: small enough to end well within its timeout, large enough to send thousands of records in seconds.
+BATCH_RECORDS = 200
+BATCH_BYTES = 8 * 1024 * 1024
 
 Headers = tuple[tuple[str, bytes | None], ...]
 
 
 @dataclass(frozen=True, order=True)
-class Place:
-    """Where a record lies; a dead letter's is its id."""
+class RecordId:
+    """Topic, partition and offset of a record: the id of a dead letter."""
 
     topic: str
     partition: int
@@ -37,7 +38,7 @@ class Place:
         return f"{self.topic}/{self.partition}/{self.offset}"
 
     @classmethod
-    def parse(cls, text: str) -> Place:
+    def parse(cls, text: str) -> RecordId:
         """Raises ValueError for anything but TOPIC/PARTITION/OFFSET."""
         parts = text.split("/")
         if len(parts) != 3 or not parts[0] or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts[1:]):
@@ -46,14 +47,14 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Letter:
-    """One record of a dead-letter topic. `problem` says why it can never be sent back; `origin` is None where it has none that can be read."""
+class StoredDeadLetter:
+    """One record of a dead-letter topic. `problem` says why it cannot be redriven; `origin` is None if its headers do not name one."""
 
-    place: Place
+    id: RecordId
     set_aside_ms: int
     key: bytes | None
     value: bytes | None
-    headers: Headers  # as they lie on the topic
+    headers: Headers  # with the added ones
     origin: Origin | None = None
     exception: str = ""
     message: str = ""
@@ -61,7 +62,7 @@ class Letter:
 
     @property
     def original_headers(self) -> Headers:
-        return self.headers if self.origin is None else self.headers[: -len(TAIL)]
+        return self.headers if self.origin is None else self.headers[: -len(ADDED_HEADERS)]
 
     @property
     def reason(self) -> str:
@@ -73,7 +74,7 @@ class Letter:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What may differ from the original although every byte is sent back."""
+        """Possible differences between the original record and the redriven one."""
         notes: list[str] = []
         if any(content == b"" for _, content in self.original_headers):
             notes.append("an empty header may have been a null one: dead letters cannot tell them apart")
@@ -84,54 +85,54 @@ class Letter:
         return tuple(notes)
 
 
-def read_letter(place: Place, set_aside_ms: int, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> Letter:
-    """Any record of a dead-letter topic; what is not ours gets a `problem` and no error."""
-    kept = tuple(headers)
+def parse_dead_letter(id: RecordId, set_aside_ms: int, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]]) -> StoredDeadLetter:
+    """Parse any record of a dead-letter topic. One that Retouch did not write gets a `problem`; nothing is raised."""
+    all_headers = tuple(headers)
     try:
-        origin, exception, message = _read_tail(place, kept)
+        origin, exception, message = _parse_added_headers(id, all_headers)
     except ValueError as error:
-        return Letter(place, set_aside_ms, key, value, kept, problem=str(error))
+        return StoredDeadLetter(id, set_aside_ms, key, value, all_headers, problem=str(error))
     problem = None
-    if any(content is None for _, content in kept):
+    if any(content is None for _, content in all_headers):
         problem = "one of its headers is null, which the client cannot write"
     elif key is None and value is None:
         problem = "it has neither key nor value, which the client cannot write"
-    return Letter(place, set_aside_ms, key, value, kept, origin, exception, message, problem)
+    return StoredDeadLetter(id, set_aside_ms, key, value, all_headers, origin, exception, message, problem)
 
 
-def _read_tail(place: Place, headers: Headers) -> tuple[Origin, str, str]:
-    tail = headers[-len(TAIL) :]
-    if tuple(name for name, _ in tail) != TAIL:
+def _parse_added_headers(id: RecordId, headers: Headers) -> tuple[Origin, str, str]:
+    added = headers[-len(ADDED_HEADERS) :]
+    if tuple(name for name, _ in added) != ADDED_HEADERS:
         raise ValueError("its last headers are not those that Retouch adds to a dead letter")
-    topic, partition, offset, timestamp, group, exception, message = (content or b"" for _, content in tail)
+    topic, partition, offset, timestamp, group, exception, message = (content or b"" for _, content in added)
     if (len(partition), len(offset), len(timestamp)) != (4, 8, 8):
         raise ValueError("a number in its dead-letter headers does not have the length that Spring Kafka gives it")
     try:
         origin = Origin(topic.decode(), integer(partition), integer(offset), integer(timestamp), group.decode())
-        read = origin, exception.decode(), message.decode()
+        parsed = origin, exception.decode(), message.decode()
     except UnicodeDecodeError:
         raise ValueError("a text in its dead-letter headers is not UTF-8") from None
-    if dead_letter_topic(origin.topic) != place.topic:
+    if dead_letter_topic(origin.topic) != id.topic:
         raise ValueError("its original topic is not the one that this dead-letter topic belongs to")
     if origin.partition < 0 or origin.offset < 0:
         raise ValueError("its original partition or offset is negative")
-    return read
+    return parsed
 
 
 def integer(content: bytes) -> int:
-    """As Spring Kafka writes them."""
+    """Decode a number as Spring Kafka encodes it."""
     return int.from_bytes(content, "big", signed=True)
 
 
 @dataclass(frozen=True)
-class Filter:
-    """Which letters are meant; times are when they were set aside, in Unix milliseconds, `until` exclusive."""
+class DeadLetterFilter:
+    """Selects dead letters by reason and by the Unix time, in milliseconds, at which they were set aside; `until_ms` is exclusive."""
 
     reason: str | None = None
     since_ms: int | None = None
     until_ms: int | None = None
 
-    def takes(self, letter: Letter) -> bool:
+    def matches(self, letter: StoredDeadLetter) -> bool:
         if self.since_ms is not None and letter.set_aside_ms < self.since_ms:
             return False
         if self.until_ms is not None and letter.set_aside_ms >= self.until_ms:
@@ -140,104 +141,114 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """That a letter was sent back, when and as what. It holds for the letter set aside at that time: a topic made anew begins at offset 0 again."""
+class RedriveRecord:
+    """Says when a dead letter was redriven, and as which record. `set_aside_ms` identifies it, since a topic that is created anew reuses offsets."""
 
     set_aside_ms: int
     redriven_ms: int
-    sent_as: Place
+    sent_as: RecordId
 
     def to_bytes(self) -> bytes:
         return json.dumps({"set_aside_ms": self.set_aside_ms, "redriven_ms": self.redriven_ms, "sent_as": str(self.sent_as)}).encode()
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> Mark | None:
-        """None for what is no mark."""
+    def from_bytes(cls, data: bytes) -> RedriveRecord | None:
+        """None if `data` is no redrive record."""
         try:
             fields = json.loads(data)
-            return cls(int(fields["set_aside_ms"]), int(fields["redriven_ms"]), Place.parse(fields["sent_as"]))
+            return cls(int(fields["set_aside_ms"]), int(fields["redriven_ms"]), RecordId.parse(fields["sent_as"]))
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
 
 
-#: By the letter's id.
-Marks = Mapping[str, Mark]
+#: By the id of the dead letter, as text.
+RedriveRecords = Mapping[str, RedriveRecord]
 
 
-def mark_of(letter: Letter, marks: Marks) -> Mark | None:
-    """How this letter was sent back the last time, or None."""
-    mark = marks.get(str(letter.place))
-    return mark if mark and mark.set_aside_ms == letter.set_aside_ms else None
+def last_redrive(letter: StoredDeadLetter, redrives: RedriveRecords) -> RedriveRecord | None:
+    """The last redrive of this dead letter, or None."""
+    record = redrives.get(str(letter.id))
+    return record if record and record.set_aside_ms == letter.set_aside_ms else None
 
 
 @dataclass(frozen=True)
-class Errand:
-    """One record to send back, without its bytes. `repeats` are further letters of the same record (a worker that died in between wrote it twice)."""
+class PlannedRedrive:
+    """One record to send back, without its bytes. `repeats` are further dead letters of the same record, written by a worker that died in between."""
 
-    place: Place
+    id: RecordId
     origin: Origin
     size_bytes: int
     notes: tuple[str, ...]
-    repeats: tuple[Place, ...] = ()
+    repeats: tuple[RecordId, ...] = ()
 
 
 @dataclass(frozen=True)
-class Plan:
-    """`errands` in the order of the original topic, partition and offset."""
+class RedrivePlan:
+    """`redrives` are in the order of the original topic, partition and offset."""
 
-    errands: tuple[Errand, ...]
-    already: int  # letters sent back before
-    foreign: tuple[Letter, ...]  # without their bytes
+    redrives: tuple[PlannedRedrive, ...]
+    already_redriven: int  # number of dead letters
+    foreign: tuple[StoredDeadLetter, ...]  # without their bytes
 
 
-def plan(letters: Iterable[Letter], marks: Marks, *, again: bool, limit: int | None = None) -> Plan:
-    """What to send. Keeps no bytes of the letters. `limit` takes the records that come first in the plan's order."""
-    found: dict[tuple[str, int, int, int], Errand] = {}
+def plan_redrive(letters: Iterable[StoredDeadLetter], records: RedriveRecords, *, again: bool, limit: int | None = None) -> RedrivePlan:
+    """Plan what to send. Keeps no bytes of the dead letters. `limit` takes the first records in the plan's order."""
+    planned: dict[tuple[str, int, int, int], PlannedRedrive] = {}
     foreign, already = [], 0
     for letter in letters:
         if letter.origin is None or letter.problem:
-            foreign.append(Letter(letter.place, letter.set_aside_ms, None, None, (), problem=letter.problem))
-        elif mark_of(letter, marks) and not again:
+            foreign.append(StoredDeadLetter(letter.id, letter.set_aside_ms, None, None, (), problem=letter.problem))
+        elif last_redrive(letter, records) and not again:
             already += 1
         else:
             origin = letter.origin
-            same = (origin.topic, origin.partition, origin.offset, origin.timestamp_ms)
-            first = found.get(same)
+            original = (origin.topic, origin.partition, origin.offset, origin.timestamp_ms)
+            first = planned.get(original)
             if first is None:
-                found[same] = Errand(letter.place, origin, letter.size_bytes, letter.notes)
+                planned[original] = PlannedRedrive(letter.id, origin, letter.size_bytes, letter.notes)
             else:
-                found[same] = Errand(first.place, first.origin, first.size_bytes, first.notes, (*first.repeats, letter.place))
-    ordered = [found[key] for key in sorted(found)]
-    return Plan(tuple(ordered[:limit]), already, tuple(foreign))
+                planned[original] = PlannedRedrive(first.id, first.origin, first.size_bytes, first.notes, (*first.repeats, letter.id))
+    ordered = [planned[original] for original in sorted(planned)]
+    return RedrivePlan(tuple(ordered[:limit]), already, tuple(foreign))
 
 
-def chunks(errands: Iterable[Errand], letters: int = CHUNK_LETTERS, size_bytes: int = CHUNK_BYTES) -> Iterator[list[Errand]]:
-    """In order; a chunk holds at least one."""
-    chunk: list[Errand] = []
-    held = 0
-    for errand in errands:
-        if chunk and (len(chunk) >= letters or held + errand.size_bytes > size_bytes):
-            yield chunk
-            chunk, held = [], 0
-        chunk.append(errand)
-        held += errand.size_bytes
-    if chunk:
-        yield chunk
+def batches(redrives: Iterable[PlannedRedrive], max_records: int = BATCH_RECORDS, max_bytes: int = BATCH_BYTES) -> Iterator[list[PlannedRedrive]]:
+    """Split in order; a batch holds at least one record."""
+    batch: list[PlannedRedrive] = []
+    size_bytes = 0
+    for redrive in redrives:
+        if batch and (len(batch) >= max_records or size_bytes + redrive.size_bytes > max_bytes):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(redrive)
+        size_bytes += redrive.size_bytes
+    if batch:
+        yield batch
 
 
-class Letters(Protocol):
-    def fetch(self, places: Iterable[Place]) -> dict[Place, Letter]: ...
+#: A dead letter to send, and its repeats, which only get a redrive record.
+WithRepeats = tuple[StoredDeadLetter, Sequence[StoredDeadLetter]]
 
 
-class Outbox(Protocol):
-    def send(self, parcels: Sequence[tuple[Letter, Sequence[Letter]]]) -> None:
-        """Records and marks, all of them or none; blocks until it is known which. The second of each pair are its repeats, which are only marked."""
+class DeadLetterSource(Protocol):
+    def fetch(self, ids: Iterable[RecordId]) -> dict[RecordId, StoredDeadLetter]: ...
+
+
+class RedriveSender(Protocol):
+    def send(self, batch: Sequence[WithRepeats]) -> None:
+        """Send the records and their redrive records, all or none. Blocks until the result is certain."""
         ...
 
 
-def deliver(letters: Letters, outbox: Outbox, errands: Iterable[Errand], sent: Callable[[int], None], size: int = CHUNK_LETTERS) -> None:
-    """Send chunk after chunk; `sent` hears how many records each held. Raises what the two raise: earlier chunks stay sent and marked."""
-    for chunk in chunks(errands, size):
-        found = letters.fetch([place for errand in chunk for place in (errand.place, *errand.repeats)])
-        outbox.send([(found[e.place], [found[place] for place in e.repeats]) for e in chunk])
-        sent(len(chunk))
+def redrive_all(
+    source: DeadLetterSource,
+    sender: RedriveSender,
+    redrives: Iterable[PlannedRedrive],
+    on_sent: Callable[[int], None],
+    max_records: int = BATCH_RECORDS,
+) -> None:
+    """Send batch after batch; calls `on_sent` with the size of each. Raises what `source` and `sender` raise: earlier batches stay sent."""
+    for batch in batches(redrives, max_records):
+        letters = source.fetch([id for redrive in batch for id in (redrive.id, *redrive.repeats)])
+        sender.send([(letters[redrive.id], [letters[id] for id in redrive.repeats]) for redrive in batch])
+        on_sent(len(batch))

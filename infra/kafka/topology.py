@@ -19,7 +19,7 @@ from infra.settings import Settings
 from schemas.topics import DEAD_LETTER_SUFFIX, DEAD_LETTERED, FOREVER, MAX_MESSAGE_BYTES, TOPICS, Topic, dead_letter_topic
 
 #: What the dead-letter headers may add to a record that was as large as its topic takes.
-DEAD_LETTER_ROOM = 65_536
+DEAD_LETTER_HEADER_BYTES = 65_536
 TIMEOUT_MS = 15_000
 #: Which dead letters `retouch dlq redrive` has sent again; compacted, one mark a letter (infra.kafka.dead_letter_topics).
 REDRIVEN = "dlq-redriven"
@@ -123,7 +123,7 @@ def describe(settings: Settings) -> Description:
 def _config(topic: Topic) -> dict[str, str]:
     config = topic.config()
     if topic.name.endswith(DEAD_LETTER_SUFFIX):
-        config["max.message.bytes"] = str(MAX_MESSAGE_BYTES + DEAD_LETTER_ROOM)
+        config["max.message.bytes"] = str(MAX_MESSAGE_BYTES + DEAD_LETTER_HEADER_BYTES)
     return config
 
 

@@ -1,4 +1,4 @@
-"""`retouch dlq` before it connects: wrong use is one line, and how letters are shown."""
+"""`retouch dlq` before it connects: errors of usage, and the output of dead letters."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from cli.app import app
 from cli.dlq_actions import parse_time
 from cli.dlq_output import detail, encoded, summary
 from infra.errors import BadSetting
-from infra.kafka.dead_letters import Mark, Place, read_letter
+from infra.kafka.dead_letters import RecordId, RedriveRecord, parse_dead_letter
 from infra.process.command_output import printable
 from schemas.dead_letters import Origin, dead_letter
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "message"),
     [
         (["redrive"], "--all"),
         (["redrive", "--limit", "3"], "--all"),
@@ -32,18 +32,18 @@ from schemas.dead_letters import Origin, dead_letter
         (["list"], "retouch up"),
     ],
 )
-def test_wrong_use_is_2_and_one_line(arguments: list[str], says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_usage_exits_with_2_and_one_line(arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     result = CliRunner().invoke(app, ["dlq", *arguments])
-    assert result.exit_code == 2 and says in result.stderr and result.stderr.count("\n") == 1
+    assert result.exit_code == 2 and message in result.stderr and result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [["list", "--limit", "-1"], ["redrive", "--all", "--limit", "0"], ["show"]])
-def test_impossible_options_are_2(arguments: list[str]) -> None:
+def test_impossible_options_exit_with_2(arguments: list[str]) -> None:
     assert CliRunner().invoke(app, ["dlq", *arguments]).exit_code == 2
 
 
-def test_times() -> None:
+def test_times_are_parsed() -> None:
     assert parse_time("--since", "1970-01-01T00:00:01Z") == parse_time("--since", "1970-01-01T01:00:01+01:00") == 1000
     ago = parse_time("--since", "2h")
     assert ago is not None and ago < datetime.now(UTC).timestamp() * 1000 - 7_199_000
@@ -51,15 +51,15 @@ def test_times() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "2w", "h", "-1h", "999999d", "9999999h", "1970-01-01"])
-def test_impossible_times(text: str) -> None:
+def test_impossible_times_are_refused(text: str) -> None:
     with pytest.raises(BadSetting, match="must be ISO 8601 with a zone"):
         parse_time("--until", text)
 
 
-def test_a_summary_holds_no_words_of_users() -> None:
+def test_a_summary_holds_no_text_of_users() -> None:
     written = dead_letter(Origin("queries", 1, 2, 3, "g"), b"tenant/ada", b"secret", [("h", b"private")], ValueError("bad shape"))
-    letter = read_letter(Place("queries-dlt", 0, 9), 1000, written.key, written.value, written.headers)
-    shown = summary(letter, {"queries-dlt/0/9": Mark(1000, 2000, Place("queries", 1, 77))})
+    letter = parse_dead_letter(RecordId("queries-dlt", 0, 9), 1000, written.key, written.value, written.headers)
+    shown = summary(letter, {"queries-dlt/0/9": RedriveRecord(1000, 2000, RecordId("queries", 1, 77))})
     assert not any(word in str(shown) for word in ("ada", "secret", "private"))
     assert (shown["set_aside_at"], shown["redriven_at"], shown["sent_as"]) == ("1970-01-01T00:00:01.000+00:00", "1970-01-01T00:00:02.000+00:00", "queries/1/77")
     whole = detail(letter, {})
@@ -67,11 +67,11 @@ def test_a_summary_holds_no_words_of_users() -> None:
     assert [h["content"] for h in whole["dead_letter_headers"]] == ["queries", 1, 2, 3, "g", "builtins.ValueError", "bad shape"]
 
 
-def test_a_foreign_letter_with_null_headers_is_shown() -> None:
-    whole = detail(read_letter(Place("a-dlt", 0, 0), -1, None, b"\xff", [("n", None)]), {})
+def test_a_foreign_dead_letter_with_null_headers_is_shown() -> None:
+    whole = detail(parse_dead_letter(RecordId("a-dlt", 0, 0), -1, None, b"\xff", [("n", None)]), {})
     assert whole["original_headers"] == [{"name": "n", "encoding": None, "content": None}]
     assert (whole["key"], whole["value"], whole["set_aside_at"], whole["dead_letter_headers"]) == (None, encoded(b"\xff"), "unknown", [])
 
 
-def test_nothing_in_a_record_steers_the_terminal() -> None:
+def test_control_characters_of_a_record_do_not_reach_the_terminal() -> None:
     assert printable("a\x1b[31mé\n\x9b\u202e") == "a\\x1b[31mé\n\\x9b\\u202e"

@@ -18,7 +18,7 @@ from kafka import errors as kafka_errors
 from infra.errors import CannotContinue
 from infra.kafka.clients import producer as make_producer
 from infra.kafka.group_consumer import offsets_and_metadata
-from infra.kafka.topology import DEAD_LETTER_ROOM
+from infra.kafka.topology import DEAD_LETTER_HEADER_BYTES
 from infra.settings import Settings
 from schemas.topics import MAX_MESSAGE_BYTES, consumer_group
 from workers.runtime.broker import Membership, NotConfirmed
@@ -107,7 +107,7 @@ class _KafkaCommitter:
         raise NotImplementedError
 
     def _make(self, timeout_s: float, **options: Any) -> KafkaProducer:
-        request_bytes = MAX_MESSAGE_BYTES + DEAD_LETTER_ROOM
+        request_bytes = MAX_MESSAGE_BYTES + DEAD_LETTER_HEADER_BYTES
         timeout_ms = int(timeout_s * 1000)
         batching = {"linger_ms": 0, "batch_size": 262_144, "retry_backoff_ms": 5}
         return make_producer(
