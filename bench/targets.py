@@ -20,7 +20,7 @@ class Target:
     name: str
     bound: Bound
     limit: float
-    measured: float | None  # None: the run cannot say
+    measured: float | None  # None: not measurable in this run
 
     @property
     def met(self) -> bool:
@@ -36,9 +36,9 @@ class Target:
         return asdict(self) | {"met": self.met}
 
     @classmethod
-    def of(cls, one: Mapping[str, Any]) -> Target:
-        """From `to_json`."""
-        return cls(one["name"], Bound(one["bound"]), one["limit"], one["measured"])
+    def of(cls, fields: Mapping[str, Any]) -> Target:
+        """From the result of `to_json`."""
+        return cls(fields["name"], Bound(fields["bound"]), fields["limit"], fields["measured"])
 
     def line(self) -> str:
         measured = "not measured" if self.measured is None else f"{self.measured:.3f}".rstrip("0").rstrip(".")

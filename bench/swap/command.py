@@ -160,7 +160,7 @@ async def _steady(worker: InProcessWorker, load: ReflectorLoad, versions: Sequen
 
 async def _promote(worker: InProcessWorker, version: RegisteredVersion, plan: SwapPlan) -> None:
     """Makes `version` serve, without load."""
-    await asyncio.to_thread(worker.promoter.promote, version, worker.engine.champion.version)
+    await asyncio.to_thread(worker.alias_mover.promote, version, worker.engine.champion.version)
     async with asyncio.timeout(plan.swap_within_s):
         while worker.engine.champion.version != version.version:  # noqa: ASYNC110  # a poll every few milliseconds is enough
             await asyncio.sleep(0.01)
@@ -201,7 +201,7 @@ async def _swap(worker: InProcessWorker, load: ReflectorLoad, version: Registere
     """`since_s` is when the previous version began to serve: answers to older questions may come from an earlier turn of this version."""
     before, first, swapped = worker.engine.champion.version, len(load.answers), len(worker.swaps)
     alias_s = time.perf_counter()
-    event_s = await asyncio.to_thread(worker.promoter.promote, version, before)
+    event_s = await asyncio.to_thread(worker.alias_mover.promote, version, before)
     served_s = answered_s = 0.0
     while not answered_s:
         if time.perf_counter() - alias_s > plan.swap_within_s:

@@ -1,4 +1,4 @@
-"""From answers and swaps to figures. Pure."""
+"""Figures from answers and swaps. No I/O."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class ObservedSwap:
 
     before: str
     after: str
-    alias_s: float  # the promoter begins to write the alias
-    event_s: float  # the event is sent
+    alias_s: float  # before the write of the alias
+    event_s: float  # before the send of the event
     served_s: float  # the worker routes to the new version
-    answered_s: float  # the first answer by it
+    answered_s: float  # the first answer of the new version
     swap: SwapResult
 
     def to_json(self) -> dict[str, Any]:
@@ -34,7 +34,7 @@ class ObservedSwap:
 
 
 def percentiles(values: Sequence[float]) -> dict[str, Any] | None:
-    """None of fewer than two."""
+    """None for fewer than two values."""
     if len(values) < 2:
         return None
     cuts = statistics.quantiles(values, n=100, method="inclusive")
@@ -46,10 +46,11 @@ def latencies(answers: Sequence[LoadAnswer]) -> list[float]:
 
 
 def asked_during(answers: Sequence[LoadAnswer], swaps: Sequence[ObservedSwap], settle_s: float) -> list[LoadAnswer]:
-    """Those asked from the alias's move until `settle_s` after the worker's. By when they were asked: of all that wait at a moment most are long ones."""
+    """Answers to questions asked from a change of the alias until `settle_s` after the swap. Selected by due time, because long answers are over-represented
+    among those in flight at a moment."""
     return [answer for answer in answers if any(swap.alias_s <= answer.due_s <= swap.served_s + settle_s for swap in swaps)]
 
 
 def dropped(answers: Sequence[LoadAnswer], swaps: Sequence[ObservedSwap]) -> int:
-    """Questions that no model answered, or what the worker says it dropped, whichever is more."""
+    """Questions without a model's answer, or the worker's own count if that is larger."""
     return max(sum(not answer.is_the_models for answer in answers), sum(observed.swap.dropped for observed in swaps))

@@ -1,4 +1,4 @@
-"""The reflection worker's inside on a broker and a registry of its own: engine, follower, hints, reflector and unseen answers, on one event loop."""
+"""A reflection worker without Kafka input and output: engine, follower, event listener, reflector and shadow answers, on one event loop."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from workers.serving.startup import start_on_champion
 
 
 class CountingSender:
-    """Messages go nowhere and are counted: what is measured is what unseen answers cost the shown ones."""
+    """Counts messages instead of sending them: the measurement is the cost of shadow answers for the visible ones."""
 
     def __init__(self) -> None:
         self.sent = 0
@@ -43,26 +43,26 @@ class InProcessWorker:
     follower: Follower
     reflector: Reflector
     shadows: CountingSender
-    promoter: AliasMover
+    alias_mover: AliasMover
     swaps: list[SwapResult]  # of the champion, in order
-    routes: Routes | None = None  # instead of the follower's, where an experiment is played
+    routes: Routes | None = None  # replaces the follower's routes if set
 
 
 class AliasMover:
-    """Moves the alias and says so, as the real one does: alias, then event."""
+    """Moves the alias and publishes the event, in the order of the real alias_mover."""
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._registry = registry
-        self._producer: Any = producer(settings, "bench-promoter")
+        self._producer: Any = producer(settings, "bench-alias_mover")
 
     def promote(self, version: RegisteredVersion, previous: str) -> float:
-        """Blocks until the broker has the event; returns when it was sent, in the clock of `time.perf_counter`."""
+        """Blocks until the broker has the event. Returns the time of sending, by `time.perf_counter`."""
         self._registry.point(Alias.CHAMPION, version.version)
-        said_s = time.perf_counter()
-        self._say(version, previous)
-        return said_s
+        sent_s = time.perf_counter()
+        self._publish(version, previous)
+        return sent_s
 
-    def _say(self, version: RegisteredVersion, previous: str) -> None:
+    def _publish(self, version: RegisteredVersion, previous: str) -> None:
         event = ModelEvent(
             event_id=uuid4(), name=version.name, version=version.version, alias=Alias.CHAMPION, digest=version.digest, previous=previous, reason="bench",
             occurred_at=datetime.now(UTC),
@@ -83,25 +83,25 @@ async def _follow(follower: Follower, listener: ModelEventListener, poll_s: floa
 
 @asynccontextmanager
 async def in_process_worker(settings: Settings, registry: Registry) -> AsyncIterator[InProcessWorker]:
-    """Started and following when the block begins. The registry's and the broker's clients run in threads, as in the worker."""
+    """A started worker that follows the registry. The clients of registry and broker run in threads, as in the real worker."""
     stop = threading.Event()
     started = await asyncio.to_thread(start_on_champion, settings, registry, stop)
     listener, sender = KafkaModelEventListener(settings, stop), CountingSender()
     follower = Follower(settings, registry, started.engine, listener)
-    reflector = Reflector(settings.reflection, started.engine, lambda: found.routes or follower.routes)
+    reflector = Reflector(settings.reflection, started.engine, lambda: worker.routes or follower.routes)
     shadows = ShadowQueue(reflector.shadow_answer, sender, lambda: reflector.in_flight, settings.reflection.concurrency)
     reflector.on_shadow = shadows.submit
-    promoter = await asyncio.to_thread(AliasMover, settings, registry)
-    found = InProcessWorker(started.engine, follower, reflector, sender, promoter, [])
-    following = _follow(follower, listener, settings.reflection.poll_s, found.swaps)
+    alias_mover = await asyncio.to_thread(AliasMover, settings, registry)
+    worker = InProcessWorker(started.engine, follower, reflector, sender, alias_mover, [])
+    following = _follow(follower, listener, settings.reflection.poll_s, worker.swaps)
     tasks = [asyncio.create_task(work) for work in (following, shadows.run())]
     try:
-        yield found
+        yield worker
     finally:
         stop.set()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await started.engine.close()
-        promoter.close()
+        alias_mover.close()
         listener.close()

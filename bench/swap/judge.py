@@ -1,7 +1,7 @@
-"""Right, or not: every answer against what its stamped version answers alone, in an engine that serves nothing else.
+"""Compares every answer with the answer of its stamped version alone, in an engine that serves only this version.
 
-Equal words are right. Others are traced token by token (`bench.demo.mixed_versions`): two kernels may add in another order and decide a
-tie otherwise, which is right too; what another version explains in part is mixed; what nothing explains is wrong.
+An equal answer is right. A different answer is traced token by token (`bench.demo.mixed_versions`): another order of float additions can
+decide a tie differently, which is right too; if another version explains a part, it is mixed; otherwise it is wrong.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from workers.reflection.reflector import Reflector
 from workers.serving.engines.factory import start_engine
 from workers.serving.routes import Routes
 
-#: Of a version: what it says to questions, by number.
+#: The answers of one version, by number of the question.
 Reference = Mapping[int, LoadAnswer]
 
 
-def reference(settings: Settings, checkpoint: Path, model: ModelVersion, contexts: Sequence[Context], wanted: Iterable[int]) -> Reference:
-    """What this version alone says to the questions that are wanted; it is the only one in memory. Blocks."""
+def reference(settings: Settings, checkpoint: Path, model: ModelVersion, contexts: Sequence[Context], numbers: Iterable[int]) -> Reference:
+    """The answers of this version, alone in memory, to the questions `numbers`. Blocks."""
     alone = settings.model_copy(update={"reflection": settings.reflection.model_copy(update={"versions": 1})})
     engine = start_engine(alone, checkpoint, model)
 
     async def ask() -> dict[int, LoadAnswer]:
         reflector = Reflector(alone.reflection, engine, lambda: Routes(model))
-        places = asyncio.Semaphore(alone.reflection.concurrency)
+        slots = asyncio.Semaphore(alone.reflection.concurrency)
 
         async def one(number: int) -> LoadAnswer:
-            async with places:
+            async with slots:
                 return answer_of(number, time.perf_counter(), await reflector.answer(contexts[number]))
 
-        found = await asyncio.gather(*[one(number) for number in wanted])
+        found = await asyncio.gather(*[one(number) for number in numbers])
         await engine.close()
         return {answer.question: answer for answer in found}
 
@@ -57,13 +57,13 @@ def judge(
     settings: Settings,
     scorers: Callable[[], Mapping[str, Scorer]],
 ) -> dict[str, Any]:
-    """Counts. `scorers` makes one for each version, and is asked only where words differ."""
+    """Counts of results. `scorers` is called only if an answer differs from its reference."""
     asked = [answer for answer in answers if answer.is_the_models and answer.version in references]
-    differing = Counter(answer for answer in map(_words, asked) if answer != _words(references[str(answer.version)][answer.question]))
+    differing = Counter(answer for answer in map(_without_times, asked) if answer != _without_times(references[str(answer.version)][answer.question]))
     found: Counter[TraceResult] = Counter()
     if differing:
-        judges = scorers()
-        traced = functools.partial(_trace, contexts=contexts, settings=settings, scorers=judges)
+        by_version = scorers()
+        traced = functools.partial(_trace, contexts=contexts, settings=settings, scorers=by_version)
         for answer, times in differing.items():
             found[traced(answer)] += times
     return {
@@ -77,25 +77,25 @@ def judge(
 
 
 def differing_share(references: Mapping[str, Reference]) -> float:
-    """The share of questions that two versions answer in different words: others could be mixed without anybody seeing it."""
+    """The share of questions that two versions answer differently. Mixed answers to other questions are not detectable."""
     pairs = itertools.combinations(sorted(references), 2)
-    told = [_said(references[a][number]) != _said(references[b][number]) for a, b in pairs for number in references[a].keys() & references[b].keys()]
-    return sum(told) / len(told) if told else 0.0
+    differs = [_text_of(references[a][number]) != _text_of(references[b][number]) for a, b in pairs for number in references[a].keys() & references[b].keys()]
+    return sum(differs) / len(differs) if differs else 0.0
 
 
 def _trace(answer: LoadAnswer, *, contexts: Sequence[Context], settings: Settings, scorers: Mapping[str, Scorer]) -> TraceResult:
     if answer.status is not ResponseStatus.PERSONALIZED:
-        return TraceResult.UNEXPLAINED  # what could not be read was not kept
+        return TraceResult.UNEXPLAINED  # the output of an unparsable answer is not stored
     context = contexts[answer.question]
     prompt = reflection_prompt(context.draft.query, context.draft.answer, context.items, settings.reflection.prompt_style)
     (result,) = trace([(str(answer.version), PromptAndAnswer(prompt, Rewrite(answer.reasoning, answer.text).to_text()))], scorers)
     return result
 
 
-def _said(answer: LoadAnswer) -> tuple[object, ...]:
+def _text_of(answer: LoadAnswer) -> tuple[object, ...]:
     return answer.status, answer.reasoning, answer.text
 
 
-def _words(answer: LoadAnswer) -> LoadAnswer:
-    """Without times: equal for equal words of one version to one question."""
+def _without_times(answer: LoadAnswer) -> LoadAnswer:
+    """The answer without times: equal for the same text of one version to one question."""
     return LoadAnswer(answer.question, 0.0, 0.0, answer.status, answer.version, answer.reasoning, answer.text)

@@ -1,4 +1,4 @@
-"""Load on a reflector: as much as it takes, or so many questions a second whatever comes back; what each got, and when."""
+"""Load on a reflector: closed-loop for capacity, or Poisson arrivals at a rate. Keeps every answer with its times."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from schemas.contexts import Context
 from schemas.responses import Response, ResponseStatus
 from workers.reflection.reflector import Reflector
 
-#: A question is given up after this time, and counts as dropped.
+#: A question without an answer after this time counts as dropped.
 WITHIN_S = 120.0
 
 
 @dataclass(frozen=True)
 class LoadAnswer:
-    """What came of question number `question`. Times are of one monotonic clock. `status` is None where no response came."""
+    """The answer to question number `question`. Times are by one monotonic clock. `status` is None without a response."""
 
     question: int
     due_s: float
@@ -36,13 +36,13 @@ class LoadAnswer:
 
     @property
     def is_the_models(self) -> bool:
-        """Whether a model answered, in whatever words."""
+        """Whether a model wrote the answer."""
         return self.status in (ResponseStatus.PERSONALIZED, ResponseStatus.UNPARSABLE)
 
 
 @dataclass
 class ReflectorLoad:
-    """`answers` has all that were asked by `steady`, as they came."""
+    """`answers` has every answer of `steady`, in order of arrival."""
 
     reflector: Reflector
     contexts: Sequence[Context]
@@ -51,10 +51,10 @@ class ReflectorLoad:
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count()
-        self._chance = random.Random(self.seed)  # noqa: S311  # of a measurement
+        self._rng = random.Random(self.seed)  # noqa: S311  # of a measurement
 
     async def capacity(self, in_flight: int, seconds: float) -> float:
-        """Answers a second with so many always under way."""
+        """Answers per second with `in_flight` questions at all times."""
         until = time.perf_counter() + seconds
         done: list[LoadAnswer] = []
 
@@ -67,7 +67,7 @@ class ReflectorLoad:
         return len(done) / (time.perf_counter() - began)
 
     async def steady(self, rate_per_s: float, until: asyncio.Event) -> list[LoadAnswer]:
-        """Poisson arrivals until told to stop; returns when each has its answer. Latency counts from when a question was due."""
+        """Poisson arrivals until `until` is set. Returns when each has its answer. Latency counts from the due time."""
         asked: list[asyncio.Task[LoadAnswer]] = []
         for due_s in self._arrivals(rate_per_s):
             pause_s = due_s - time.perf_counter()
@@ -86,21 +86,21 @@ class ReflectorLoad:
     def _arrivals(self, rate_per_s: float) -> Iterator[float]:
         at = time.perf_counter()
         while True:
-            at += self._chance.expovariate(rate_per_s)
+            at += self._rng.expovariate(rate_per_s)
             yield at
 
     async def _ask(self, due_s: float) -> LoadAnswer:
-        question = self._chance.randrange(len(self.contexts))
+        question = self._rng.randrange(len(self.contexts))
         context = ask_again(self.contexts[question], next(self._numbers))
         try:
             async with asyncio.timeout(WITHIN_S):
                 response = await self.reflector.answer(context)
-        except Exception:  # whatever it was: a question without an answer is what is counted here
+        except Exception:  # any failure counts as a question without an answer
             return LoadAnswer(question, due_s, time.perf_counter())
         return answer_of(question, due_s, response)
 
 
 def answer_of(question: int, due_s: float, response: Response) -> LoadAnswer:
-    """What is needed of a response that has just come."""
+    """The fields of a response that has just arrived."""
     model = response.provenance.model
     return LoadAnswer(question, due_s, time.perf_counter(), response.status, model.version if model else None, response.reasoning, response.answer)

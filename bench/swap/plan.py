@@ -1,4 +1,4 @@
-"""How much of everything a run does. `SHORT` shows that every piece works; its figures say little."""
+"""Sizes of a run of `retouch bench swap`. `SHORT` only shows that every step works; its figures mean little."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class SwapPlan:
-    """Seconds are of measurement alone."""
+    """Seconds of measurement, without starts."""
 
     versions: int = 4
-    noise: float = 0.15  # of each weight, relative: enough for other words; at 0.25 one answer in ten runs on to its limit, which no gate lets pass
+    noise: float = 0.15  # relative, of each weight: enough for different answers. At 0.25 one answer in ten reaches its token limit, which no gate allows
     questions: int = 2_000
-    places: int = 2  # versions in memory at once (`reflection.versions`)
+    places: int = 2  # versions in memory (`reflection.versions`)
     in_flight: int = 64
     capacity_s: float = 6.0  # for each version
     load_share: float = 0.7  # of the capacity
     steady_s: float = 10.0  # for each version, before the swaps and after them
-    shadow_s: float = 40.0  # with unseen answers beside
+    shadow_s: float = 40.0  # with shadow answers
     shadow_share: float = 0.1
     swaps: int = 100
     pause_s: float = 1.5  # from the first answer by the new version to the next swap
-    settle_s: float = 1.0  # after a change of route: the old version finishes what it began, and what has piled up goes
+    settle_s: float = 1.0  # after a change of route: the old version finishes its requests, and queues empty
     swap_within_s: float = 30.0
     seed: int = 0
 

@@ -1,4 +1,4 @@
-"""Contexts to be answered: texts of the world's users, each with the user's own past."""
+"""The questions of the load: contexts of persona-world users, each with the user's history."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def _context(world: World, number: int) -> Context:
             response=past.response,
             occurred_at=past.occurred_at,
             score=0.5,
-            source=Source(topic="interactions", partition=0, offset=place),
+            source=Source(topic="interactions", partition=0, offset=offset),
         )
-        for place, past in enumerate(persona.interactions()[-SHOWN:])
+        for offset, past in enumerate(persona.interactions()[-SHOWN:])
     )
     return Context(draft=Draft(query=question.query, answer=question.generic, base_model="bench", base_ms=1), items=items, k_max=SHOWN, retrieve_ms=1)

@@ -1,4 +1,4 @@
-"""What a hot swap promises, against what was measured. Pure."""
+"""The targets of `retouch bench swap`. No I/O."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ EVENT_S = 2.0
 
 
 def targets(figures: Mapping[str, Any], swaps: int) -> list[Target]:
-    """`swaps` is how many were asked for."""
+    """`swaps` is the planned number of swaps."""
     judged, steady, during = figures["judged"], figures["steady_ms"], figures["during_ms"]
     ratio = during["p99"] / steady["p99"] if steady and during else None
     events = figures["event_to_answer_ms"]

@@ -1,4 +1,4 @@
-"""Several versions of the shipped reflector, made by a little noise, in a registry of their own, each with what it must write after a load."""
+"""Versions of the shipped reflector with added noise, registered with their canary prompts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from schemas.promotion import Transition, VersionState
 
 
 def register(settings: Settings, registry: Registry, plan: SwapPlan, folder: Path) -> list[RegisteredVersion]:
-    """All of them gated; the first is the champion."""
+    """Registers all versions as gated. The first one is the champion."""
     from trainer.judge.canary_prompts import sure, telling
     from trainer.learn.policy import Policy
 
@@ -24,7 +24,7 @@ def register(settings: Settings, registry: Registry, plan: SwapPlan, folder: Pat
     checkpoints = [shipped, *(_noisy(shipped, folder / f"noisy-{number}", plan, number) for number in range(1, plan.versions))]
     never = threading.Event()
     surely = [sure(Policy.load(checkpoint), settings.reflection.prompt_style, never) for checkpoint in checkpoints]
-    made = []
+    registered = []
     for number, checkpoint in enumerate(checkpoints):
         version = registry.register(checkpoint).version
         prompts = telling(surely[number], surely[number - 1])
@@ -38,9 +38,9 @@ def register(settings: Settings, registry: Registry, plan: SwapPlan, folder: Pat
             canary_prompts=prompts,
         )
         registry.record(version, gated)
-        made.append(registry.get(version))
-    registry.point(Alias.CHAMPION, made[0].version)
-    return made
+        registered.append(registry.get(version))
+    registry.point(Alias.CHAMPION, registered[0].version)
+    return registered
 
 
 def _noisy(source: Path, folder: Path, plan: SwapPlan, number: int) -> Path:
@@ -48,8 +48,8 @@ def _noisy(source: Path, folder: Path, plan: SwapPlan, number: int) -> Path:
     from safetensors.torch import load_file, save_file
 
     shutil.copytree(source, folder)
-    chance = torch.Generator().manual_seed(plan.seed * 1000 + number)
+    generator = torch.Generator().manual_seed(plan.seed * 1000 + number)
     tensors = load_file(source / "model.safetensors")
-    noisy = {name: tensor * (1 + plan.noise * torch.randn(tensor.shape, generator=chance)).to(tensor.dtype) for name, tensor in tensors.items()}
+    noisy = {name: tensor * (1 + plan.noise * torch.randn(tensor.shape, generator=generator)).to(tensor.dtype) for name, tensor in tensors.items()}
     save_file(noisy, folder / "model.safetensors", metadata={"format": "pt"})
     return folder

@@ -1,6 +1,6 @@
-"""What a reader of committed records was given, and the figures that follow from it. Pure.
+"""Figures from the answers that a reader of committed records has read. No I/O.
 
-Times are seconds since the epoch, of one machine's clock.
+Times are seconds since the epoch, by one machine's clock.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from traffic.observer import percentile
 
 @dataclass(frozen=True)
 class ReadRecord:
-    """One record as it was read."""
+    """One record, unparsed, with the time at which it became visible."""
 
     visible_s: float
     partition: int
@@ -31,12 +31,12 @@ class TimedAnswer:
     user: str
     partition: int
     offset: int
-    due_s: float  # when the load meant to send the query
-    asked_s: float  # when it did: the arrival
-    began_s: float  # the try that succeeded
+    due_s: float  # the due time of the query
+    asked_s: float  # the time of sending
+    began_s: float  # of the attempt that succeeded
     ended_s: float
-    call_s: float  # the time drawn for the call
-    visible_s: float  # when the reader had the answer
+    call_s: float  # the duration of the call
+    visible_s: float  # the time at which the reader got the answer
 
     @property
     def total_ms(self) -> float:
@@ -47,13 +47,13 @@ class TimedAnswer:
         return self.total_ms - self.call_s * 1000
 
 
-def parse_answer(raw: ReadRecord) -> TimedAnswer:
-    """A draft of the simulated call."""
-    draft = json.loads(raw.value)
+def parse_answer(record: ReadRecord) -> TimedAnswer:
+    """Parses a draft of the simulated call."""
+    draft = json.loads(record.value)
     query = draft["query"]
     sent, began, ended = map(float, draft["answer"].split())
     due = datetime.fromisoformat(query["asked_at"]).timestamp()
-    return TimedAnswer(query["query_id"], query["user"], raw.partition, raw.offset, due, sent, began, ended, draft["base_ms"] / 1000, raw.visible_s)
+    return TimedAnswer(query["query_id"], query["user"], record.partition, record.offset, due, sent, began, ended, draft["base_ms"] / 1000, record.visible_s)
 
 
 def repeats(answers: Iterable[TimedAnswer]) -> int:
@@ -69,9 +69,9 @@ class Rate:
 
 
 def steady_rate(visible_s: Sequence[float], begin_s: float, end_s: float) -> Rate:
-    """Of the answers in [begin, end): from the first moment at which some became visible to the last, those of the first not counted.
+    """The rate of answers in [begin, end): from the first time at which answers became visible to the last. The answers of the first time do not count.
 
-    Answers come in batches, one a commit, so a window cut at any other moment would count one too many or too few.
+    Answers arrive in batches, one per commit. Any other window would count a batch too many or too few.
     """
     inside = sorted(at for at in visible_s if begin_s <= at < end_s)
     if not inside or inside[0] == inside[-1]:
@@ -94,7 +94,7 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread | None:
-    """None of nothing."""
+    """None without values."""
     if not values:
         return None
     p50, p90, p99 = (percentile(values, share) or 0.0 for share in (0.5, 0.9, 0.99))
@@ -102,9 +102,9 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 
 def added_by_step(answers: Sequence[TimedAnswer]) -> dict[str, Spread | None]:
-    """Where the added time goes: before the handler, in it beyond the time drawn, and from its end until a reader has the answer.
+    """The steps of the added latency: before the handler, in the handler without the call, and from its end until the answer is visible.
 
-    `due to asked` is the load's own lateness, and no part of what is added.
+    `due to asked` is the load's own lateness, which is not added latency.
     """
     return {
         "due to asked": spread([(a.asked_s - a.due_s) * 1000 for a in answers]),
@@ -116,7 +116,7 @@ def added_by_step(answers: Sequence[TimedAnswer]) -> dict[str, Spread | None]:
 
 @dataclass(frozen=True)
 class PartitionStandstill:
-    """Nothing of this partition became visible although somebody waited."""
+    """A time without visible answers of a partition that had open queries."""
 
     partition: int
     from_s: float
@@ -128,16 +128,16 @@ class PartitionStandstill:
 
 
 def standstills(answers: Iterable[TimedAnswer]) -> list[PartitionStandstill]:
-    """Of each partition, the times between one moment at which answers became visible and the next, counted from when one was waited for."""
+    """For each partition: the times between visible answers, counted from the first open query."""
     found: list[PartitionStandstill] = []
     by_partition: dict[int, list[TimedAnswer]] = defaultdict(list)
     for answer in answers:
         by_partition[answer.partition].append(answer)
-    for number, ones in sorted(by_partition.items()):
-        ones.sort(key=lambda answer: answer.visible_s)
-        waited_since = list(itertools.accumulate((answer.asked_s for answer in reversed(ones)), min))[::-1]
+    for number, own_answers in sorted(by_partition.items()):
+        own_answers.sort(key=lambda answer: answer.visible_s)
+        waited_since = list(itertools.accumulate((answer.asked_s for answer in reversed(own_answers)), min))[::-1]
         last = float("-inf")
-        for answer, since in zip(ones, waited_since, strict=True):
+        for answer, since in zip(own_answers, waited_since, strict=True):
             if answer.visible_s > last:
                 found.append(PartitionStandstill(number, max(last, since), answer.visible_s))
                 last = answer.visible_s
@@ -145,7 +145,7 @@ def standstills(answers: Iterable[TimedAnswer]) -> list[PartitionStandstill]:
 
 
 def out_of_order(answers: Iterable[TimedAnswer]) -> int:
-    """Answers that stand on the log behind one of the same user that was asked later. For queries sent in the order of `asked_s`."""
+    """Number of answers that are behind the answer to a later query of the same user. For queries sent in the order of `asked_s`."""
     latest: dict[str, float] = {}
     count = 0
     for answer in sorted(answers, key=lambda answer: (answer.partition, answer.offset)):

@@ -1,4 +1,4 @@
-"""What a query's text tells the simulated call to do: nothing, or to fail in one of the ways that a poison user's records do."""
+"""The behaviour of the simulated call, encoded in the query's text: normal, or one of a poison user's failures."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from enum import StrEnum
 
 class CallBehaviour(StrEnum):
     NONE = "none"
-    RETRY = "retry"  # RetryLater, at every try that begins before `until_s`
+    RETRY = "retry"  # RetryLater, for every attempt that begins before `until_s`
     POISON = "poison"  # PoisonMessage
-    FLOOD = "flood"  # succeeds; takes no time once `until_s` has passed, so that what is left of a flood does not hold up the measurement
+    FLOOD = "flood"  # succeeds; takes no time after `until_s`, so that the rest of a flood does not delay the measurement
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Processor time during a measurement, by part, and of everything else on the machine: whether a figure was taken in peace."""
+"""Processor time during a measurement, of each measured process and of everything else on the machine."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from dataclasses import dataclass
 
 import psutil
 
-#: The processor's own idle states; all other fields of `psutil.cpu_times` are work.
+#: Idle states; all other fields of `psutil.cpu_times` are work.
 IDLE = ("idle", "iowait")
 
 
 @dataclass(frozen=True)
 class CpuUse:
-    """Processor seconds, by part. `others` is what the machine did besides: other people's work, and the kernel's for ours."""
+    """Processor seconds by process. `others` is everything else on the machine, including the kernel's work for our processes."""
 
     seconds: float
     cores: int
-    by_part: Mapping[str, float]
+    by_process: Mapping[str, float]
     others: float
 
     @property
     def busy_share(self) -> float:
         """Of all cores."""
-        return (sum(self.by_part.values()) + self.others) / (self.seconds * self.cores) if self.seconds else 0.0
+        return (sum(self.by_process.values()) + self.others) / (self.seconds * self.cores) if self.seconds else 0.0
 
     def to_json(self) -> dict[str, object]:
-        share = {name: round(spent / self.seconds, 3) if self.seconds else 0.0 for name, spent in (*self.by_part.items(), ("others", self.others))}
+        share = {name: round(used_s / self.seconds, 3) if self.seconds else 0.0 for name, used_s in (*self.by_process.items(), ("others", self.others))}
         return {"seconds": round(self.seconds, 2), "cores": self.cores, "busy_share": round(self.busy_share, 3), "cores_used": share}
 
 
 class CpuMeter:
-    """Counts from `start` on. Parts are pids; one that has ended counts as far as it was seen last."""
+    """Counts from its creation, by pid. An ended process counts with 0."""
 
     def __init__(self, pids: Mapping[str, int | None]) -> None:
-        self._parts = {name: pid for name, pid in pids.items() if pid is not None}
+        self._pids = {name: pid for name, pid in pids.items() if pid is not None}
         self._began_s = time.monotonic()
-        self._before = {name: _process_s(pid) for name, pid in self._parts.items()}
+        self._before = {name: _process_s(pid) for name, pid in self._pids.items()}
         self._machine_before = _machine_s()
 
     def read(self) -> CpuUse:
-        by_part = {name: max(0.0, _process_s(pid) - self._before[name]) for name, pid in self._parts.items()}
+        by_process = {name: max(0.0, _process_s(pid) - self._before[name]) for name, pid in self._pids.items()}
         machine = _machine_s() - self._machine_before
-        return CpuUse(time.monotonic() - self._began_s, os.cpu_count() or 1, by_part, max(0.0, machine - sum(by_part.values())))
+        return CpuUse(time.monotonic() - self._began_s, os.cpu_count() or 1, by_process, max(0.0, machine - sum(by_process.values())))
 
 
 def _process_s(pid: int) -> float:
@@ -57,4 +57,4 @@ def _process_s(pid: int) -> float:
 
 def _machine_s() -> float:
     times = psutil.cpu_times()._asdict()
-    return float(sum(spent for name, spent in times.items() if name not in (*IDLE, "guest", "guest_nice")))
+    return float(sum(used_s for name, used_s in times.items() if name not in (*IDLE, "guest", "guest_nice")))

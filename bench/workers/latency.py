@@ -1,4 +1,4 @@
-"""What two workers add to their calls under a steady load, and how long a partition stands still when one of them is killed."""
+"""Added latency of two workers under a steady load, and the standstills of partitions after kills."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from bench.workers.plan import WORKERS, WorkersPlan
 from bench.workers.testbed import Testbed, WorkerKind
 from infra.process.child import Child
 
-#: Between the start of the load's process and its first query: imports, and queries made beforehand.
+#: Time from the start of the load process to its first query, for imports.
 LEAD_S = 2.5
-#: After the last query, for what is still under way; more where a worker was killed.
+#: Time after the last query for in-flight records.
 DRAIN_S = 30.0
-#: The first answers of a load are not counted: connections are made, code is warmed.
+#: Answers of the first seconds do not count: connections open, code warms up.
 SKIP_S = 3.0
-#: Of the picture's timeline.
+#: Bin of the timeline in the picture.
 BIN_S = 0.1
 
 
 def added(site: Testbed, name: str, rate: float, plan: WorkersPlan) -> dict[str, Any]:
-    """Added latency at `rate` per second."""
+    """Measures added latency at `rate` queries per second."""
     kind = WorkerKind(name, name, plan.latency_in_flight)
-    site.make_line(kind)
+    site.make_worker_topics(kind)
     skip_s = min(SKIP_S, plan.latency_s / 3)
     count = int(rate * (plan.latency_s + skip_s))
-    asking = load.QuerySchedule(name, count, rate, plan.users)
-    with LiveReader(site.settings, kind.out) as watch, site.workers(kind, WORKERS) as workers:
-        asking = replace(asking, begin_at=time.time() + LEAD_S)
-        with site.loading(asking) as sending:
-            _sleep_until(asking.begin_at + skip_s)
+    schedule = load.QuerySchedule(name, count, rate, plan.users)
+    with LiveReader(site.settings, kind.out) as reader, site.workers(kind, WORKERS) as workers:
+        schedule = replace(schedule, begin_at=time.time() + LEAD_S)
+        with site.loading(schedule) as sending:
+            _sleep_until(schedule.begin_at + skip_s)
             meter = _meter(site, workers, sending)
-            _sleep_until(asking.begin_at + asking.seconds)
+            _sleep_until(schedule.begin_at + schedule.seconds)
             cpu = meter.read()
-            came = watch.wait_for(count, DRAIN_S)
-        time.sleep(0.2)  # one too many shows up too
-        answers = [parse_answer(raw) for raw in watch.raws(kind.out)]
-    counted = [answer for answer in answers if answer.asked_s >= asking.begin_at + skip_s]
-    end_s = asking.begin_at + asking.seconds
+            came = reader.wait_for(count, DRAIN_S)
+        time.sleep(0.2)  # so that a repeated answer is read too
+        answers = [parse_answer(raw) for raw in reader.records_of(kind.out)]
+    counted = [answer for answer in answers if answer.asked_s >= schedule.begin_at + skip_s]
+    end_s = schedule.begin_at + schedule.seconds
     visible = sum(answer.visible_s < end_s for answer in answers)
     return {
         "arm": name,
@@ -64,40 +64,40 @@ def added(site: Testbed, name: str, rate: float, plan: WorkersPlan) -> dict[str,
 
 
 def killed(site: Testbed, rate: float, plan: WorkersPlan) -> dict[str, Any]:
-    """SIGKILL to one of two workers, started again at once, several times; the two take turns."""
+    """Kills one of two workers in turn, several times, and starts it again at once."""
     kind = WorkerKind("kill", "kill", plan.latency_in_flight)
-    site.make_line(kind)
+    site.make_worker_topics(kind)
     count = int(rate * plan.kill_every_s * (plan.kills + 1))
-    asking = load.QuerySchedule(kind.topic, count, rate, plan.users)
+    schedule = load.QuerySchedule(kind.topic, count, rate, plan.users)
     kills: list[tuple[str, float]] = []
-    with LiveReader(site.settings, kind.out) as watch, site.workers(kind, WORKERS) as workers:
-        asking = replace(asking, begin_at=time.time() + LEAD_S)
-        with site.loading(asking):
+    with LiveReader(site.settings, kind.out) as reader, site.workers(kind, WORKERS) as workers:
+        schedule = replace(schedule, begin_at=time.time() + LEAD_S)
+        with site.loading(schedule):
             meter = CpuMeter({"broker": site.broker.child.pid})
             for number in range(plan.kills):
-                _sleep_until(asking.begin_at + plan.kill_every_s * (number + 1))
+                _sleep_until(schedule.begin_at + plan.kill_every_s * (number + 1))
                 victim = workers[number % WORKERS]
                 kills.append((victim.name, time.time()))
                 victim.kill()
                 victim.start()
-            watch.wait_for(count, plan.kill_every_s + DRAIN_S)
+            reader.wait_for(count, plan.kill_every_s + DRAIN_S)
             cpu = meter.read()
         time.sleep(0.2)
-        answers = [parse_answer(raw) for raw in watch.raws(kind.out)]
-    return kill_figures(asking, kills, answers) | {"cpu": cpu.to_json()}  # workers that come and go count among the others
+        answers = [parse_answer(raw) for raw in reader.records_of(kind.out)]
+    return kill_figures(schedule, kills, answers) | {"cpu": cpu.to_json()}  # restarted workers count as `others`
 
 
-def kill_figures(asking: load.QuerySchedule, kills: Sequence[tuple[str, float]], answers: Sequence[TimedAnswer]) -> dict[str, Any]:
-    """A standstill belongs to the last kill before its end."""
-    begin = asking.begin_at
-    still = [one for one in standstills(answers) if one.from_s >= begin]
+def kill_figures(schedule: load.QuerySchedule, kills: Sequence[tuple[str, float]], answers: Sequence[TimedAnswer]) -> dict[str, Any]:
+    """Figures of the run. A standstill belongs to the last kill before its end."""
+    begin = schedule.begin_at
+    still = [standstill for standstill in standstills(answers) if standstill.from_s >= begin]
     moments = [at for _, at in kills]
     longest = [_longest(still, at, until) for at, until in zip(moments, [*moments[1:], float("inf")], strict=True)]
     undisturbed = _longest(still, begin, moments[0])
     return {
-        "rate_per_s": round(asking.rate, 1),
-        "asked": asking.count,
-        "lost": asking.count - len({answer.id for answer in answers}),
+        "rate_per_s": round(schedule.rate, 1),
+        "asked": schedule.count,
+        "lost": schedule.count - len({answer.id for answer in answers}),
         "repeats": repeats(answers),
         "kills": [{"killed": name, "at_s": round(at - begin, 3), "longest_standstill_s": of} for (name, at), of in zip(kills, longest, strict=True)],
         "longest_standstill_s": max((seconds for of in longest for seconds in of.values()), default=0.0),
@@ -117,14 +117,14 @@ def _longest(still: Sequence[PartitionStandstill], from_s: float, until_s: float
 
 
 def timeline(answers: Sequence[TimedAnswer], begin_s: float) -> dict[str, Any]:
-    """Visible answers of each partition in bins of `BIN_S`."""
+    """Visible answers per partition in bins of `BIN_S`."""
     counted = Counter((answer.partition, int((answer.visible_s - begin_s) / BIN_S)) for answer in answers if answer.visible_s >= begin_s)
     bins = max((at for _, at in counted), default=-1) + 1
     return {"bin_s": BIN_S, "by_partition": {f"{number}": [counted[number, at] for at in range(bins)] for number in sorted({p for p, _ in counted})}}
 
 
 def histogram(values: Sequence[float], width: float = 5.0) -> dict[str, Any]:
-    """Counts in bins of `width`, from 0 on; what lies below 0 counts as 0."""
+    """Counts in bins of `width`, from 0 on. Negative values count as 0."""
     counted = Counter(int(max(0.0, value) / width) for value in values)
     return {"width": width, "counts": [counted[at] for at in range(max(counted, default=-1) + 1)]}
 

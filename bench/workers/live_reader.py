@@ -1,6 +1,6 @@
-"""A reader at read_committed, independent of everything it measures: it joins no group, keeps what it is given with the time, and parses nothing.
+"""A reader at read_committed, independent of the measured system: it joins no group, keeps each record with its time, and parses nothing.
 
-One long poll at a time, as any consumer of answers does, and nothing else in between: what a record waits here, it waits everywhere.
+It only long-polls, like any consumer of answers, so it sees a record as early as any other consumer.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ CLOSE_S = 10.0
 
 
 class LiveReader:
-    """Reads `topics` from where they end now, on a thread of its own, until the block is left."""
+    """Reads `topics` from their present ends, on its own thread, until the end of the block."""
 
     def __init__(self, settings: Settings, *topics: str) -> None:
         self._settings = settings
         self._topics = topics
-        self._raws: dict[str, list[ReadRecord]] = {topic: [] for topic in topics}
+        self._records: dict[str, list[ReadRecord]] = {topic: [] for topic in topics}
         self._ready = threading.Event()
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
 
-    def raws(self, topic: str) -> list[ReadRecord]:
-        """What has been read so far. A copy."""
-        return list(self._raws[topic])
+    def records_of(self, topic: str) -> list[ReadRecord]:
+        """A copy of the records read so far."""
+        return list(self._records[topic])
 
     @property
     def count(self) -> int:
-        """Records of all topics together."""
-        return sum(map(len, self._raws.values()))
+        """Number of records of all topics."""
+        return sum(map(len, self._records.values()))
 
     def wait_for(self, count: int, timeout_s: float) -> bool:
-        """Whether there were so many records, of all topics together, within the bound. Raises CannotContinue when the reader has failed."""
+        """Returns whether `count` records, of all topics, arrived within `timeout_s`. Raises CannotContinue if the reader has failed."""
         deadline = time.monotonic() + timeout_s
         while self.count < count:
             if self._failure is not None:
@@ -70,7 +70,7 @@ class LiveReader:
                     records = reader.poll(POLL_S)
                     at = time.time()
                     for record in records:
-                        self._raws[record.topic].append(ReadRecord(at, record.partition, record.offset, record.value))
-        except RetryLater as error:  # the outermost frame of this thread; `wait_for` raises it where somebody sees it
+                        self._records[record.topic].append(ReadRecord(at, record.partition, record.offset, record.value))
+        except RetryLater as error:  # outermost frame of this thread; `wait_for` raises it
             self._failure = error
             self._ready.set()

@@ -1,8 +1,8 @@
-"""The load: queries of so many users at a rate, or as fast as the broker takes them. `python -m bench.workers.load` is a process of its own, so that
-what it costs delays neither the reader nor the workers through a shared interpreter.
+"""The load: queries of many users at a rate, or as fast as the broker takes them. `python -m bench.workers.load` is a separate process, so that
+it shares no interpreter with the reader and the workers.
 
-Gaps are drawn from an exponential distribution (Poisson arrivals). A query's `asked_at` is the moment at which it was due, its envelope's time the
-moment at which it was sent: how late the load itself was is seen, and laid at nobody else's door.
+Gaps follow an exponential distribution (Poisson arrivals). A query's `asked_at` is its due time, its envelope's time is the time of sending:
+the difference is the load's own lateness, which is not added latency.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from schemas.queries import Query
 
 SOURCE = "/bench/load"
 TENANT = "bench"
-#: The user whose records fail, where one does.
+#: The user whose records fail, if a run has flags.
 MARKED_USER = "u000"
 UNMARKED = TimedBehaviour(CallBehaviour.NONE)
 FLUSH_S = 60.0
@@ -33,7 +33,7 @@ FLUSH_S = 60.0
 
 @dataclass(frozen=True)
 class QuerySchedule:
-    """`count` queries, of users in turn. `rate` per second from `begin_at` (seconds since the epoch) on; 0 sends all at once."""
+    """`count` queries, users in turn. `rate` per second, from `begin_at` (seconds since the epoch); 0 sends all at once."""
 
     topic: str
     count: int
@@ -48,8 +48,8 @@ class QuerySchedule:
         return self.count / self.rate if self.rate else 0.0
 
     def due(self) -> Iterator[float]:
-        """When each query is due, in seconds since the epoch. The gaps are stretched so that they fill `seconds` exactly."""
-        rng = random.Random(self.seed)  # noqa: S311  # a load that can be repeated, no secret
+        """The due time of each query, in seconds since the epoch. The gaps are scaled so that they fill `seconds` exactly."""
+        rng = random.Random(self.seed)  # noqa: S311  # a repeatable load, no secret
         gaps = [rng.expovariate(1.0) for _ in range(self.count)]
         stretch = self.seconds / sum(gaps)
         at = self.begin_at
@@ -66,37 +66,44 @@ class QuerySchedule:
         return Query(query_id=uuid.uuid4(), tenant=TENANT, user=user, domain="movie_tag", text=text, asked_at=datetime.fromtimestamp(at_s, UTC))
 
 
-def send_queries(settings: Settings, plan: QuerySchedule) -> None:
-    """Send it all, and wait until the broker has it. Raises CannotContinue when it does not take every query."""
-    to = producer(settings, "bench-load", linger_ms=0 if plan.rate else 20)
+def send_queries(settings: Settings, schedule: QuerySchedule) -> None:
+    """Sends all queries and waits for the acknowledgements. Raises CannotContinue if the broker does not acknowledge every query."""
+    to = producer(settings, "bench-load", linger_ms=0 if schedule.rate else 20)
     try:
-        sent = [send(to, topic(plan.topic), query, id=query.query_id, source=SOURCE) for query in _in_time(plan)]
+        sent = [send(to, topic(schedule.topic), query, id=query.query_id, source=SOURCE) for query in _in_time(schedule)]
         to.flush(timeout=FLUSH_S)
         failed = sum(not future.succeeded() for future in sent)
         if failed:
-            raise CannotContinue(f"the broker did not take {failed} of {plan.count} queries for {plan.topic}")
+            raise CannotContinue(f"the broker did not acknowledge {failed} of {schedule.count} queries for {schedule.topic}")
     finally:
         to.close(timeout=5)
 
 
-def _in_time(plan: QuerySchedule) -> Iterator[Query]:
-    if not plan.rate:
-        yield from (plan.query(number, time.time()) for number in range(plan.count))
+def _in_time(schedule: QuerySchedule) -> Iterator[Query]:
+    if not schedule.rate:
+        yield from (schedule.query(number, time.time()) for number in range(schedule.count))
         return
-    for number, at_s in enumerate(plan.due()):
+    for number, at_s in enumerate(schedule.due()):
         if (left_s := at_s - time.time()) > 0:
             time.sleep(left_s)
-        yield plan.query(number, at_s)
+        yield schedule.query(number, at_s)
 
 
-def arguments(plan: QuerySchedule) -> list[str]:
-    """`plan` as this module's command line."""
-    fields = {"topic": plan.topic, "count": plan.count, "rate": plan.rate, "users": plan.users, "seed": plan.seed, "begin-at": f"{plan.begin_at:.6f}"}
-    marked = {"mark": plan.marked.kind.value, "until": f"{plan.marked.until_s:.6f}"}
+def arguments(schedule: QuerySchedule) -> list[str]:
+    """`schedule` as arguments of this module's command line."""
+    fields = {
+        "topic": schedule.topic,
+        "count": schedule.count,
+        "rate": schedule.rate,
+        "users": schedule.users,
+        "seed": schedule.seed,
+        "begin-at": f"{schedule.begin_at:.6f}",
+    }
+    marked = {"mark": schedule.marked.kind.value, "until": f"{schedule.marked.until_s:.6f}"}
     return [text for name, value in (fields | marked).items() for text in (f"--{name}", str(value))]
 
 
-def read_arguments(given: Sequence[str] | None = None) -> QuerySchedule:
+def read_arguments(argv: Sequence[str] | None = None) -> QuerySchedule:
     parser = argparse.ArgumentParser(prog="python -m bench.workers.load", description=__doc__)
     parser.add_argument("--topic", required=True)
     parser.add_argument("--count", type=int, required=True)
@@ -106,8 +113,8 @@ def read_arguments(given: Sequence[str] | None = None) -> QuerySchedule:
     parser.add_argument("--begin-at", type=float, default=0.0)
     parser.add_argument("--mark", type=CallBehaviour, default=CallBehaviour.NONE)
     parser.add_argument("--until", type=float, default=0.0)
-    one = parser.parse_args(given)
-    return QuerySchedule(one.topic, one.count, one.rate, one.users, one.seed, one.begin_at, TimedBehaviour(one.mark, one.until))
+    flags = parser.parse_args(argv)
+    return QuerySchedule(flags.topic, flags.count, flags.rate, flags.users, flags.seed, flags.begin_at, TimedBehaviour(flags.mark, flags.until))
 
 
 def main() -> int:

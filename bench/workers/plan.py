@@ -1,4 +1,4 @@
-"""How much of everything a run does. `QUICK` shows that every piece works; its figures say nothing."""
+"""Sizes of a run of `retouch bench workers`. `QUICK` only shows that every step works; its figures mean nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ WORKERS = 2
 
 @dataclass(frozen=True)
 class WorkersPlan:
-    """Seconds are of measurement alone; starting and stopping come on top."""
+    """Seconds of measurement, without starts and stops."""
 
     in_flight: tuple[int, ...] = (64, 256)
     latency_in_flight: int = 64  # of each of the two workers
@@ -23,19 +23,19 @@ class WorkersPlan:
     kills: int = 4
     kill_every_s: float = 7.0
     poison_s: float = 8.0
-    poison_share: float = 0.5  # of the capacity: a flood needs room
+    poison_share: float = 0.5  # of the capacity; the rest is for the flood
     repetitions: int = 3
     flood: int = 10_000
     users: int = 100
 
     @property
     def ideal_two_per_s(self) -> float:
-        """What two workers would do if they did nothing but call."""
+        """The rate of two workers without any work but the call."""
         return WORKERS * self.latency_in_flight / MEAN_S
 
     @property
     def backlog(self) -> int:
-        """Enough for the fastest arm from its start to its end, and some."""
+        """Number of queries: enough for the fastest arm, with a margin."""
         return int(max(self.in_flight) / MEAN_S * (self.warm_s + self.throughput_s + 5))
 
 

@@ -1,7 +1,7 @@
-"""What one user's trouble costs the others: windows of load with and without it, in turn, through the same two workers.
+"""The effect of one user's failing records on the others' latency: windows of load with and without them, on the same two workers.
 
-The others' latency is arrival to visible, the call included; what was added to the call is reported beside it. Each repetition is a whole round
-of all variants, and every round begins with another one, so that a drift of the machine falls on all alike.
+Latency is from sending to visible, including the call; the added latency is reported too. Each repetition has all variants, each time
+with a different first one, so that a drift of the machine affects all variants equally.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from infra.errors import CannotContinue
 from schemas.topics import dead_letter_topic
 
 NAME = "poison"
-#: For all that a window has left behind.
+#: Bound for the remaining records of a window.
 DRAIN_S = 60.0
-#: The trouble outlasts the window by this much: its last queries are still being answered when it has been sent.
+#: The failures last this much longer than the window, until its last queries are answered.
 AFTER_S = 1.5
 
 
 class Variant(StrEnum):
     WITHOUT = "without"
-    RETRY = "retry"  # each of the user's records raises RetryLater, for ever
+    RETRY = "retry"  # each of the user's records raises RetryLater, without end
     POISON = "poison"  # each raises PoisonMessage
     FLOOD = "flood"  # the user sends thousands of records at once
 
@@ -47,62 +47,62 @@ class Window:
 
 
 def order(repetitions: int) -> list[tuple[int, Variant]]:
-    """Every variant once a repetition, each repetition beginning with the next one."""
+    """Every variant once per repetition; each repetition starts with the next variant."""
     variants = list(Variant)
     return [(round, variants[(round + place) % len(variants)]) for round in range(repetitions) for place in range(len(variants))]
 
 
 def measure(site: Testbed, rate: float, plan: WorkersPlan) -> dict[str, Any]:
-    """`rate` is of all users together, without the flood."""
+    """`rate` is for all users together, without the flood."""
     kind = WorkerKind(NAME, NAME, plan.latency_in_flight)
-    site.make_line(kind)
+    site.make_worker_topics(kind)
     asked = 0
     windows: list[Window] = []
-    with LiveReader(site.settings, kind.out, dead_letter_topic(kind.topic)) as watch, site.workers(kind, WORKERS):
-        asked += _window(site, plan, rate, Variant.WITHOUT, min(SKIP_S, plan.poison_s))[1]  # not counted: connections are made, code is warmed
+    with LiveReader(site.settings, kind.out, dead_letter_topic(kind.topic)) as reader, site.workers(kind, WORKERS):
+        asked += _window(site, plan, rate, Variant.WITHOUT, min(SKIP_S, plan.poison_s))[1]  # does not count: connections open, code warms up
         for repetition, variant in order(plan.repetitions):
-            _drain(watch, asked)
-            asking, count = _window(site, plan, rate, variant, plan.poison_s)
+            _drain(reader, asked)
+            schedule, count = _window(site, plan, rate, variant, plan.poison_s)
             asked += count
-            windows.append(Window(variant, repetition, asking.begin_at, asking.begin_at + asking.seconds))
-        _drain(watch, asked)
+            windows.append(Window(variant, repetition, schedule.begin_at, schedule.begin_at + schedule.seconds))
+        _drain(reader, asked)
         time.sleep(0.2)
-        answers, letters = [parse_answer(raw) for raw in watch.raws(kind.out)], len(watch.raws(dead_letter_topic(kind.topic)))
+        answers, dead_letters = [parse_answer(raw) for raw in reader.records_of(kind.out)], len(reader.records_of(dead_letter_topic(kind.topic)))
     figures = compare(windows, answers)
     return (
-        {"rate_per_s": round(rate, 1), "users": plan.users, "flood": plan.flood, "asked": asked, "set_aside": letters}
+        {"rate_per_s": round(rate, 1), "users": plan.users, "flood": plan.flood, "asked": asked, "set_aside": dead_letters}
         | figures
-        | _lost(asked, answers, letters)
+        | _lost(asked, answers, dead_letters)
     )
 
 
 def _window(site: Testbed, plan: WorkersPlan, rate: float, variant: Variant, seconds: float) -> tuple[load.QuerySchedule, int]:
-    """Send one window's load, and return when it has been sent."""
+    """Sends the load of one window. Returns after the last query."""
     begin_at = time.time() + LEAD_S
     until_s = begin_at + seconds + AFTER_S
     mark = {Variant.RETRY: CallBehaviour.RETRY, Variant.POISON: CallBehaviour.POISON}.get(variant, CallBehaviour.NONE)
-    asking = load.QuerySchedule(NAME, int(rate * seconds), rate, plan.users, begin_at=begin_at, marked=TimedBehaviour(mark, until_s))
-    count = asking.count
+    schedule = load.QuerySchedule(NAME, int(rate * seconds), rate, plan.users, begin_at=begin_at, marked=TimedBehaviour(mark, until_s))
+    count = schedule.count
     with ExitStack() as stack:
-        senders = [stack.enter_context(site.loading(asking))]
+        senders = [stack.enter_context(site.loading(schedule))]
         if variant is Variant.FLOOD:
-            flood = replace(asking, count=plan.flood, rate=0.0, users=1, marked=TimedBehaviour(CallBehaviour.FLOOD, until_s))
+            flood = replace(schedule, count=plan.flood, rate=0.0, users=1, marked=TimedBehaviour(CallBehaviour.FLOOD, until_s))
             senders.append(stack.enter_context(site.loading(flood)))
             count += plan.flood
         for sender in senders:
             if not sender.wait(LEAD_S + seconds + DRAIN_S) or sender.exit_code:
                 raise CannotContinue(f"{sender.name} did not send its queries; end of {sender.log}:\n{sender.last_lines()}")
-    return asking, count
+    return schedule, count
 
 
-def _drain(watch: LiveReader, asked: int) -> None:
-    """Every record ends as an answer or as a dead letter."""
-    if not watch.wait_for(asked, DRAIN_S):
-        raise CannotContinue(f"only {watch.count} of {asked} queries were answered or set aside within {DRAIN_S:g} s")
+def _drain(reader: LiveReader, asked: int) -> None:
+    """Waits until every record is an answer or a dead letter."""
+    if not reader.wait_for(asked, DRAIN_S):
+        raise CannotContinue(f"only {reader.count} of {asked} queries were answered or set aside within {DRAIN_S:g} s")
 
 
 def compare(windows: Sequence[Window], answers: Sequence[TimedAnswer]) -> dict[str, Any]:
-    """The others' figures: of each window, and of all windows of a variant together."""
+    """Figures of the other users: per window, and over all windows of a variant."""
     others = [answer for answer in answers if answer.user != load.MARKED_USER]
     by_variant: dict[Variant, list[TimedAnswer]] = {variant: [] for variant in Variant}
     rows = []
@@ -115,8 +115,8 @@ def compare(windows: Sequence[Window], answers: Sequence[TimedAnswer]) -> dict[s
 
 
 def changes(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """How much more the others' p99 is than without: 0.1 is a tenth more. Medians of the windows: one that the machine disturbed
-    decides nothing, neither for a variant nor, by raising what it is held against, for all of them."""
+    """Relative change of the others' p99: 0.1 is 10 % more than without failures. Compares medians over the windows, so that one
+    disturbed window does not decide."""
     base = p99s(rows, Variant.WITHOUT)
     found: dict[str, float | None] = {}
     for variant in (Variant.RETRY, Variant.POISON, Variant.FLOOD):
@@ -126,7 +126,7 @@ def changes(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
 
 
 def noise(rows: Sequence[Mapping[str, Any]]) -> float | None:
-    """How far the p99s of the windows without trouble lie apart, as a share of the lowest."""
+    """The range of the p99s of the windows without failures, as a share of the lowest."""
     ones = p99s(rows, Variant.WITHOUT)
     return round(max(ones) / min(ones) - 1, 4) if ones else None
 
@@ -144,5 +144,5 @@ def _parts(ones: Sequence[TimedAnswer]) -> dict[str, dict[str, float] | None]:
     return {part: asdict(values) if values else None for part, values in added_by_step(ones).items()}
 
 
-def _lost(asked: int, answers: Sequence[TimedAnswer], letters: int) -> dict[str, int]:
-    return {"lost": max(0, asked - len({answer.id for answer in answers}) - letters), "repeats": repeats(answers)}
+def _lost(asked: int, answers: Sequence[TimedAnswer], dead_letters: int) -> dict[str, int]:
+    return {"lost": max(0, asked - len({answer.id for answer in answers}) - dead_letters), "repeats": repeats(answers)}

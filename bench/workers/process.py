@@ -1,8 +1,8 @@
-"""One worker process of the measurement: `python -m bench.workers.process`, the real runtime around a call that only takes time.
+"""One worker process of the measurement: `python -m bench.workers.process`, the real runtime around a call that only sleeps.
 
-The call's time is drawn from the query's id, so a query costs the same in every arm and at every repetition. A draft's `base_ms` is the time
-drawn and its answer says when the query was sent and when the try began and ended, so a reader of drafts can tell what the runtime added, and where.
-Nothing is imported beyond what a worker needs: the time of a restart is one of the things measured.
+The duration of the call follows from the query's id, so a query costs the same in every arm and repetition. A draft's `base_ms` is that duration,
+its answer contains the times of sending, start and end: a reader of drafts can compute what each step of the runtime adds.
+Imports are minimal, because the time of a restart is measured.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from workers.runtime.retry import Backoff
 from workers.runtime.worker import Worker
 
 MODEL = "simulated"
-#: "For ever": no record of a run gets so many tries.
+#: Effectively unlimited: no record gets this many attempts in one run.
 BACKOFF = Backoff(attempts=1_000_000, first_s=0.2, longest_s=30.0)
 
 
 @dataclass(frozen=True)
 class Call:
-    """Takes between `low_s` and `high_s`, evenly distributed, and fails where the query is marked to fail."""
+    """Sleeps between `low_s` and `high_s`, uniformly distributed, and fails if the query's text says so."""
 
     out: Topic
     low_s: float
@@ -44,14 +44,14 @@ class Call:
     async def __call__(self, incoming: Incoming[Query]) -> Sequence[Outgoing]:
         query = incoming.message
         began = time.time()
-        mark = parse_behaviour(query.text)
-        call_s = 0.0 if mark.kind is CallBehaviour.FLOOD and began > mark.until_s else self.draw_s(query.query_id)
+        behaviour = parse_behaviour(query.text)
+        call_s = 0.0 if behaviour.kind is CallBehaviour.FLOOD and began > behaviour.until_s else self.draw_s(query.query_id)
         if call_s:
             await asyncio.sleep(call_s)
-        if mark.kind is CallBehaviour.POISON:
-            raise PoisonMessage("its user is marked")
-        if mark.kind is CallBehaviour.RETRY and began < mark.until_s:
-            raise RetryLater("its user is marked", after_s=0.0)
+        if behaviour.kind is CallBehaviour.POISON:
+            raise PoisonMessage("simulated poison")
+        if behaviour.kind is CallBehaviour.RETRY and began < behaviour.until_s:
+            raise RetryLater("simulated failure", after_s=0.0)
         draft = Draft(query=query, answer=f"{incoming.envelope.time.timestamp():.6f} {began:.6f} {time.time():.6f}", base_model=MODEL, base_ms=call_s * 1000)
         return [Outgoing(self.out, draft, derive("draft", query.query_id))]
 
@@ -70,19 +70,19 @@ def out_topic(name: str) -> Topic:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Exit codes as of `python -m workers`. Connection, delivery and order are settings."""
     parser = argparse.ArgumentParser(prog="python -m bench.workers.process", description=__doc__)
-    parser.add_argument("--name", required=True, help="the kind of worker: its group follows from it")
+    parser.add_argument("--name", required=True, help="name of the worker; its consumer group follows from it")
     parser.add_argument("--topic", required=True)
     parser.add_argument("--out", required=True)
     parser.add_argument("--in-flight", type=int, required=True)
     parser.add_argument("--low-s", type=float, required=True)
     parser.add_argument("--high-s", type=float, required=True)
-    chosen = parser.parse_args(arguments)
+    flags = parser.parse_args(arguments)
 
     def body(settings: Settings, stop: threading.Event) -> None:
-        spec = HandlerSpec(topic(chosen.topic), Call(out_topic(chosen.out), chosen.low_s, chosen.high_s), backoff=BACKOFF)
-        Worker(settings, name=chosen.name, spec=spec, concurrency=chosen.in_flight).run(stop, lambda: mark_ready(settings))
+        spec = HandlerSpec(topic(flags.topic), Call(out_topic(flags.out), flags.low_s, flags.high_s), backoff=BACKOFF)
+        Worker(settings, name=flags.name, spec=spec, concurrency=flags.in_flight).run(stop, lambda: mark_ready(settings))
 
-    return run_process(f"bench worker {chosen.name}", body)
+    return run_process(f"bench worker {flags.name}", body)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is promised, against what was measured. Pure."""
+"""The targets of `retouch bench workers`. No I/O."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _throughput(arms: list[Mapping[str, Any]]) -> Iterator[Target]:
 
 
 def _latency(runs: list[Mapping[str, Any]]) -> Iterator[Target]:
-    """The first run is at the rate that is asked for."""
+    """The first run is at the target rate."""
     added = runs[0]["added_ms"] if runs else None
     at = f"at {runs[0]['rate_per_s']:g}/s" if runs else ""
     yield Target(f"added latency p50 {at}, ms", Bound.BELOW, P50_MS, added["p50"] if added else None)
@@ -39,9 +39,9 @@ def _latency(runs: list[Mapping[str, Any]]) -> Iterator[Target]:
 
 def _trouble(kill: Mapping[str, Any], poison: Mapping[str, Any]) -> Iterator[Target]:
     yield Target("longest standstill of a partition after a kill, s", Bound.AT_MOST, STANDSTILL_S, kill["longest_standstill_s"])
-    noisy = poison["without_spread"] is None or poison["without_spread"] > POISON_CHANGE  # such a run can tell neither a change nor none
+    is_noisy = poison["without_spread"] is None or poison["without_spread"] > POISON_CHANGE  # too is_noisy to measure a change
     for variant, change in poison["p99_change"].items():
-        yield Target(f"one poison user ({variant}): change of the others' p99", Bound.AT_MOST, POISON_CHANGE, None if noisy else change)
+        yield Target(f"one poison user ({variant}): change of the others' p99", Bound.AT_MOST, POISON_CHANGE, None if is_noisy else change)
 
 
 def _correctness(figures: Mapping[str, Any]) -> Iterator[Target]:

@@ -1,4 +1,4 @@
-"""Where a run takes place: a broker of its own in an empty directory, topics of its own, and the processes that are measured."""
+"""The environment of a run: its own broker in an empty directory, its topics, and the measured processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STOP_S = 20.0
 
 @dataclass(frozen=True)
 class WorkerKind:
-    """One kind of worker: what it reads, where its answers go, and how it works."""
+    """A configuration of the worker: input topic, concurrency, duration of the call, delivery and order."""
 
     name: str
     topic: str
@@ -51,14 +51,14 @@ class WorkerKind:
 
 @dataclass
 class Testbed:
-    """`settings` have the broker's address. Call everything from one thread that outlives the processes."""
+    """`settings` have the broker's address. Call all methods from one thread that outlives the processes."""
 
     settings: Settings
     broker: Broker
     logs: Path
 
     def make_topics(self, names: Sequence[str]) -> None:
-        """Raises CannotContinue when the broker does not make them."""
+        """Raises CannotContinue if the broker does not create them."""
         client = admin(self.settings, "bench-admin")
         try:
             client.create_topics({name: {"num_partitions": PARTITIONS, "replication_factor": 1} for name in names})
@@ -66,18 +66,18 @@ class Testbed:
         finally:
             client.close()
 
-    def make_line(self, kind: WorkerKind, *, with_input: bool = True) -> None:
-        """The topics that a kind of worker needs; several kinds may share one input."""
+    def make_worker_topics(self, kind: WorkerKind, *, with_input: bool = True) -> None:
+        """Creates the topics of a kind of worker. Several kinds can share one input topic."""
         self.make_topics([*((kind.topic, dead_letter_topic(kind.topic)) if with_input else ()), kind.out])
 
-    def ask(self, plan: load.QuerySchedule) -> None:
-        """Send a backlog from this process."""
-        load.send_queries(self.settings, plan)
+    def ask(self, schedule: load.QuerySchedule) -> None:
+        """Sends a backlog from this process."""
+        load.send_queries(self.settings, schedule)
 
     @contextmanager
-    def loading(self, plan: load.QuerySchedule) -> Iterator[Child]:
-        """A process that sends `plan`."""
-        child = self._child(f"load-{plan.topic}", [sys.executable, "-m", "bench.workers.load", *load.arguments(plan)], self.settings)
+    def loading(self, schedule: load.QuerySchedule) -> Iterator[Child]:
+        """A process that sends the queries of `schedule`."""
+        child = self._child(f"load-{schedule.topic}", [sys.executable, "-m", "bench.workers.load", *load.arguments(schedule)], self.settings)
         child.start()
         try:
             yield child
@@ -86,7 +86,7 @@ class Testbed:
 
     @contextmanager
     def workers(self, kind: WorkerKind, count: int = 1) -> Iterator[list[Child]]:
-        """So many processes of one kind, all of them in the group when the block begins. Stopped in order after it."""
+        """`count` processes of one kind, all in the consumer group when the block begins, and stopped after it."""
         children = [self._worker(kind, f"{number}") for number in range(count)]
         try:
             for child in children:
@@ -101,12 +101,12 @@ class Testbed:
                 child.stop(STOP_S)
 
     def _wait_ready(self, kind: WorkerKind, children: Sequence[Child]) -> None:
-        """Until each has joined its group. Raises CannotContinue with the end of the log of one that has not."""
+        """Waits until each has joined its group. Raises CannotContinue with the end of the log if one does not."""
         deadline = time.monotonic() + READY_S
         for number, child in enumerate(children):
             while not self._ready_file(kind, f"{number}").exists():
                 if not child.is_running or time.monotonic() > deadline:
-                    raise CannotContinue(f"{child.name} did not get ready within {READY_S:g} s; end of {child.log}:\n{child.last_lines()}")
+                    raise CannotContinue(f"{child.name} was not ready within {READY_S:g} s; end of {child.log}:\n{child.last_lines()}")
                 time.sleep(0.05)
 
     def _worker(self, kind: WorkerKind, instance: str) -> Child:
@@ -124,7 +124,7 @@ class Testbed:
 
 @contextmanager
 def testbed(settings: Settings, state: Path, logs: Path) -> Iterator[Testbed]:
-    """A broker in `state`, which must be empty, whatever broker the settings name. Raises CannotContinue when it does not come up."""
+    """Starts a broker in the empty folder `state`; the configured broker is not used. Raises CannotContinue if it does not start."""
     stack = settings.stack.model_copy(update={"dir": state, "broker_port": 0})
     kafka = settings.kafka.model_copy(update={"bootstrap_servers": None, "instance": None, "security_protocol": "PLAINTEXT", "sasl_mechanism": None})
     settings = settings.model_copy(update={"stack": stack, "kafka": kafka})

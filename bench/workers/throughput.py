@@ -1,4 +1,4 @@
-"""How many records a worker answers each second when there are always more: one arm after the other, from the same backlog."""
+"""Answers per second of a worker with a full backlog: one arm after another, from the same backlog."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ FIRST_S = 40.0
 
 
 def prepare(site: Testbed, plan: WorkersPlan) -> None:
-    """The backlog that all arms read, each in a group of its own."""
-    site.make_line(WorkerKind("none", BACKLOG))
+    """Sends the backlog, which all arms read, each in its own consumer group."""
+    site.make_worker_topics(WorkerKind("none", BACKLOG))
     site.ask(load.QuerySchedule(BACKLOG, plan.backlog, users=USERS))
 
 
@@ -36,19 +36,19 @@ def arms(plan: WorkersPlan) -> list[WorkerKind]:
 
 
 def measure(site: Testbed, kind: WorkerKind, plan: WorkersPlan, *, count: int = 1, seconds: float | None = None) -> dict[str, Any]:
-    """One arm, by `count` processes. Raises CannotContinue when nothing comes."""
-    site.make_line(kind, with_input=False)
+    """Measures one arm with `count` processes. Raises CannotContinue if there is no answer."""
+    site.make_worker_topics(kind, with_input=False)
     seconds = seconds or plan.throughput_s
-    with LiveReader(site.settings, kind.out) as watch:
+    with LiveReader(site.settings, kind.out) as reader:
         with site.workers(kind, count) as children:
-            if not watch.wait_for(1, FIRST_S):
+            if not reader.wait_for(1, FIRST_S):
                 raise CannotContinue(f"{kind.name} answered nothing within {FIRST_S:g} s; end of {children[0].log}:\n{children[0].last_lines()}")
             time.sleep(plan.warm_s if kind.high_s else 0.0)
             meter = CpuMeter({"broker": site.broker.child.pid} | {child.name: child.pid for child in children})
             began = time.time()
-            watch.wait_for(plan.backlog, seconds)  # without a call a worker is through before its time
+            reader.wait_for(plan.backlog, seconds)  # without a call, a worker can finish the backlog earlier
             ended, cpu = time.time(), meter.read()
-        answers = [parse_answer(raw) for raw in watch.raws(kind.out)]
+        answers = [parse_answer(raw) for raw in reader.records_of(kind.out)]
     return _figures(kind, count, answers, began, ended, cpu)
 
 
@@ -57,7 +57,7 @@ def _figures(kind: WorkerKind, count: int, answers: list[TimedAnswer], began: fl
     calls = [answer.call_s for answer in answers if began <= answer.visible_s < ended]
     mean_s = sum(calls) / len(calls) if calls else 0.0
     ideal = count * kind.in_flight / mean_s if mean_s else None
-    workers_s = sum(spent for name, spent in cpu.by_part.items() if name != "broker")
+    workers_s = sum(spent for name, spent in cpu.by_process.items() if name != "broker")
     return {
         "arm": kind.name,
         "workers": count,
@@ -69,7 +69,7 @@ def _figures(kind: WorkerKind, count: int, answers: list[TimedAnswer], began: fl
         "ideal_per_s": round(ideal, 1) if ideal else None,
         "of_ideal": round(rate.per_s / ideal, 4) if ideal else None,
         "worker_cpu_ms_per_record": round(workers_s * 1000 / rate.records, 3) if rate.records else None,
-        "broker_cpu_ms_per_record": round(cpu.by_part["broker"] * 1000 / rate.records, 3) if rate.records else None,
+        "broker_cpu_ms_per_record": round(cpu.by_process["broker"] * 1000 / rate.records, 3) if rate.records else None,
         "repeats": repeats(answers),
         "out_of_order": out_of_order(answers),
         "cpu": cpu.to_json(),

@@ -27,7 +27,7 @@ REFERENCES = {version: {number: answer(f"{version}-{number}", version, number) f
 
 
 class Chosen:
-    """A version that would have chosen exactly these texts; one character a token."""
+    """A scorer that chooses exactly these texts, one token per character."""
 
     def __init__(self, *texts: str) -> None:
         self.texts = texts
