@@ -80,7 +80,7 @@ def _cost(tokens_per_s: float) -> dict[str, Any]:
 @pytest.mark.gpu
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_sft_and_rl_run_on_the_gpu_by_every_way_and_their_cost_is_recorded(tmp_path: Path) -> None:
+def test_sft_and_rl_run_on_the_gpu_in_every_mode_and_their_cost_is_recorded(tmp_path: Path) -> None:
     import torch
 
     if not torch.cuda.is_available():

@@ -55,7 +55,7 @@ def launch(settings: Settings) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*LAUNCH, "-m", "trainer", "--once"], env=environment, capture_output=True, text=True, timeout=RUN_S, check=False)
 
 
-def test_two_processes_make_one_version_of_the_data_that_one_would_train_on(settings: Settings) -> None:
+def test_two_processes_train_one_version_on_the_data_that_one_process_would(settings: Settings) -> None:
     send_traffic(settings, USERS)
     done = launch(settings)
     assert done.returncode == 0, done.stderr[-3000:]

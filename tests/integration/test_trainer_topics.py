@@ -85,7 +85,7 @@ def by_kind(found: list[Trigger]) -> dict[TriggerKind, Trigger]:
     return {trigger.kind: trigger for trigger in found}
 
 
-def test_the_watch_sees_what_is_new_and_that_answers_got_worse(settings: Settings) -> None:
+def test_the_watch_reports_new_outcomes_and_worse_answers(settings: Settings) -> None:
     bootstrap(settings)
     stop, blocks = threading.Event(), range(3 * WINDOW // len(USERS))
     begin = datetime.now(UTC)
@@ -104,7 +104,7 @@ def test_the_watch_sees_what_is_new_and_that_answers_got_worse(settings: Setting
         assert by_kind(watch.poll(stop))[TriggerKind.NEW_OUTCOMES].fired
 
 
-def test_the_last_word_on_each_cell_is_kept_and_strange_records_are_passed_over(settings: Settings) -> None:
+def test_the_latest_record_of_each_cell_is_kept_and_malformed_ones_are_skipped(settings: Settings) -> None:
     experiment, begin = derive("experiment", settings.stack.dir), datetime.now(UTC)
     with QualityReader(settings) as quality:
         for answers in (1, 2):
@@ -124,7 +124,7 @@ def test_the_last_word_on_each_cell_is_kept_and_strange_records_are_passed_over(
         assert {cell.version for cell in quality.windows(None, since)} == {"1", "2"} and not quality.experiment(derive("experiment", "another"))
 
 
-def test_an_experiment_that_was_given_up_is_read_again_from_the_beginning(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evicted_experiment_is_read_again_from_the_beginning(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.run.quality_reader.EXPERIMENTS", 1)
     older, newer = (derive("experiment", settings.stack.dir, name) for name in ("older", "newer"))
     begin = datetime.now(UTC)
@@ -141,7 +141,7 @@ def test_an_experiment_that_was_given_up_is_read_again_from_the_beginning(settin
         assert sorted(cell.key for cell in quality.experiment(older)) == sorted(cell.key for cell in cells[:4])
 
 
-def test_who_asked_to_be_forgotten_is_left_out_and_ends_a_run_that_holds_them(settings: Settings) -> None:
+def test_an_erased_user_is_left_out_and_ends_a_run_that_has_their_data(settings: Settings) -> None:
     stop, to = threading.Event(), producer(settings, "test")
     for user in USERS[:2]:
         trajectory = make_trajectory(make_outcome(1000, user=user))

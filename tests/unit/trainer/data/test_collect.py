@@ -62,11 +62,11 @@ def test_users_that_trained_an_ancestor_neither_train_nor_judge() -> None:
     assert {case.user for case in snapshot(messages, half).heldout} == {f"t/{HELD_OUT}", f"t/{between}"}
 
 
-def test_a_smaller_share_than_the_parent_s_counts_itself() -> None:
+def test_a_holdout_share_below_the_parents_is_the_judged_share() -> None:
     assert assemble(RANGES, [], OPEN.model_copy(update={"holdout_share": 0.1}), untouched_share=0.3).judged_share == 0.1
 
 
-def test_what_cannot_be_used_is_counted_by_reason() -> None:
+def test_unusable_records_are_counted_by_reason() -> None:
     fine = make_trajectory(make_outcome(9, user=TRAINING))
     bad: list[Outcome | Trajectory] = [
         make_outcome(0, truth=None),
@@ -103,7 +103,7 @@ def test_malformed_records_are_counted_and_skipped() -> None:
     assert found.counts["outcomes.malformed"] == 2 and found.counts["trajectories.malformed"] == 1 and found.counts["outcomes"] == 1
 
 
-def test_who_asked_to_be_forgotten_neither_trains_nor_judges_with_what_came_before() -> None:
+def test_data_from_before_an_erasure_request_neither_trains_nor_judges() -> None:
     later = make_outcome(999, user=TRAINING)
     records = [*map(record, MESSAGES), record(later)]
     found = assemble(RANGES, [*records, *(erasure(user, NOON + timedelta(hours=1)) for user in (TRAINING, HELD_OUT))], OPEN)
@@ -114,20 +114,20 @@ def test_who_asked_to_be_forgotten_neither_trains_nor_judges_with_what_came_befo
     assert [case.case_id for case in kept.heldout] == [str(bare.outcome_id)] and len(kept.training) == 5
 
 
-def test_an_erasure_that_cannot_be_read_still_forgets_the_user_its_key_names() -> None:
+def test_a_malformed_erasure_still_erases_the_user_in_its_key() -> None:
     at = NOON + timedelta(hours=1)
     found = assemble(RANGES, [*map(record, MESSAGES), erasure(TRAINING, at, value=b"{"), erasure(HELD_OUT, at, value=None)], OPEN)
     assert not found.training and not found.sft_examples and len(found.heldout) == 4 and found.counts["erasures.malformed"] == 1
 
 
-def test_what_the_parent_s_ranges_hold_is_old_however_it_is_repeated() -> None:
+def test_a_record_in_the_parents_ranges_is_old_however_it_is_repeated() -> None:
     def replayed(offsets: list[int]) -> int:
         return assemble(RANGES, [record(MESSAGES[-2], offset) for offset in offsets], OPEN, parent_ranges={"trajectories": {0: (0, 5)}}).counts["replayed"]
 
     assert [replayed([4]), replayed([5]), replayed([4, 5]), replayed([5, 4])] == [1, 0, 1, 1]
 
 
-def test_the_example_of_the_reasoning_leads_the_lesson() -> None:
+def test_the_item_that_the_reasoning_uses_comes_first() -> None:
     trajectory = make_trajectory(make_outcome(1, user=TRAINING))
     second = trajectory.outcome.response.context.items[1]
     (lesson,) = snapshot([trajectory.model_copy(update={"example_id": second.interaction_id})]).sft_examples
@@ -156,7 +156,7 @@ def test_offsets_beyond_earlier_ranges(before: dict[str, dict[str, list[int]]], 
     assert offsets_beyond(RANGES, ranges_json(RANGES), TRAJECTORIES) == 0
 
 
-def test_a_broker_that_falls_silent_is_one_to_try_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_silent_broker_is_retried_later(monkeypatch: pytest.MonkeyPatch) -> None:
     silent = MemoryConsumer({"outcomes": {0: [], 1: [], 2: []}})
     monkeypatch.setattr("infra.kafka.topic_reader.groupless_consumer", lambda *args, **options: silent)
     monkeypatch.setattr("trainer.data.collect.SILENCE_S", 0.0)

@@ -28,12 +28,12 @@ def version(parent: str | None, **tags: str) -> RegisteredVersion:
         (version("1", **{HOLDOUT_SHARE: "some"}), 0.0),
     ],
 )
-def test_a_version_says_whom_it_never_saw(found: RegisteredVersion | None, share: float) -> None:
+def test_the_untouched_share_is_read_from_the_versions_tag(found: RegisteredVersion | None, share: float) -> None:
     assert untouched_share(found) == share
 
 
 @pytest.mark.parametrize("judges", [False, True])
-def test_a_plan_says_when_fewer_users_judge_than_are_held_out(judges: bool) -> None:
+def test_a_plan_reports_that_fewer_users_judge_than_are_held_out(judges: bool) -> None:
     settings = load(trainer={"holdout_share": 0.5, "min_trajectories": 1, "min_heldout_users": 1, "min_users": 1, "min_domains": 1})
     between = next(f"u{n}" for n in range(99) if 0.3 <= bucket("t", f"u{n}", "holdout") < 0.5)
     below = next(f"u{n}" for n in range(99) if is_held_out("t", f"u{n}", 0.3))

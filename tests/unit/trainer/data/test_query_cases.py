@@ -21,18 +21,18 @@ def asking(text: str, truth: str = "b") -> SftExample:
     return replace(made, case=replace(made.case, query=made.case.query.model_copy(update={"text": text}), truth=truth))
 
 
-def test_the_same_question_with_the_same_truth_is_one_lesson_whoever_explains_it() -> None:
+def test_the_same_query_and_truth_have_one_key_whatever_the_reasoning() -> None:
     assert sft_example_key(lesson()) == sft_example_key(lesson(reasoning="b it is"))
     assert sft_example_key(asking("a  question\n")) == sft_example_key(asking("“a question”"))
 
 
-def test_another_user_question_or_truth_is_another_lesson() -> None:
+def test_another_user_query_or_truth_has_another_key() -> None:
     lessons = [lesson(), lesson(1), lesson(user="v"), lesson(truth="a"), asking("x y", "z"), asking("x", "y z")]
     assert len({sft_example_key(one) for one in lessons}) == len(lessons)
 
 
 @pytest.mark.parametrize("mark", MARKS)
-def test_a_truth_with_a_mark_of_the_prompt_s_or_the_answer_s_is_not_used(mark: str) -> None:
+def test_a_truth_with_a_tag_or_chat_mark_is_not_used(mark: str) -> None:
     outcome = make_outcome(options=(), truth=f"so {mark} it is")
     assert case_of(outcome) is sft_example_of(make_trajectory(outcome)) is Ineligible.TRUTH_HOLDS_MARKS
     assert isinstance(case_of(make_outcome(options=(), truth="a <b> & </i> | im_end")), QueryCase)

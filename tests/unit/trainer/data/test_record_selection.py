@@ -34,7 +34,7 @@ def by_user(found: SelectedRecords) -> Counter[str]:
     return Counter(kept.user for kept in found.sft_examples)
 
 
-def test_no_user_makes_up_more_than_their_share_and_the_latest_stay() -> None:
+def test_no_user_has_more_than_the_user_share_and_the_latest_stay() -> None:
     crowd = [entry(n, user) for user in TRAINING[:10] for n in range(3)]
     flood = [entry(n, TRAINING[10]) for n in range(1000)]
     found = select([*crowd, *flood], {}, shares(user_share=0.2))
@@ -43,19 +43,19 @@ def test_no_user_makes_up_more_than_their_share_and_the_latest_stay() -> None:
     assert found.counts["trajectories.over_user_share"] == 993
 
 
-def test_too_few_users_for_the_share_keep_one_each() -> None:
+def test_too_few_users_for_the_share_keep_one_record_each() -> None:
     found = select([entry(n, user) for user in TRAINING[:3] for n in range(50)], {}, shares(user_share=0.1))
     assert len(found.sft_examples) == 3
 
 
 @given(st.lists(st.integers(0, 30), max_size=12), st.floats(0, 1))
-def test_the_cap_is_the_largest_that_holds_the_share(sizes: list[int], share: float) -> None:
+def test_the_largest_number_per_user_that_keeps_the_share_is_found(sizes: list[int], share: float) -> None:
     most = max_per_user(sizes, share)
     fits = [m for m in range(1, max([1, *sizes]) + 1) if m <= share * sum(min(size, m) for size in sizes)]
     assert most == max([1, *fits])
 
 
-def test_old_data_makes_up_its_share_and_no_more() -> None:
+def test_old_records_have_at_most_the_replay_share() -> None:
     old, new = [entry(n, is_old=True) for n in range(300)], [entry(n) for n in range(300, 330)]
     for share, kept in ((0.0, 0), (0.25, 10), (0.5, 30), (1.0, 300)):
         found = select([*old, *new], {}, shares(replay_share=share))
@@ -63,19 +63,19 @@ def test_old_data_makes_up_its_share_and_no_more() -> None:
         assert found.counts.get("trajectories.replay_left_out", 0) == 300 - kept
 
 
-def test_the_next_version_replays_others_and_the_same_one_the_same() -> None:
+def test_another_salt_replays_other_records_and_the_same_salt_the_same() -> None:
     entries = [entry(n, is_old=n < 100) for n in range(110)]
     first, again, other = (select(entries, {}, shares(replay_share=0.5), salt=salt).sft_examples for salt in (b"1", b"1", b"2"))
     assert first == again != other and len(first) == len(other) == 20
 
 
-def test_without_anything_new_nothing_is_replayed() -> None:
+def test_without_new_records_nothing_is_replayed() -> None:
     found = select([entry(n, is_old=True) for n in range(100)], {}, shares(replay_share=0.5))
     assert not found.sft_examples and found.counts["trajectories.replay_left_out"] == 100
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=60), st.floats(0.05, 0.95), st.floats(0.3, 1))
-def test_both_shares_hold_at_once_where_there_are_users_enough(made: list[tuple[int, bool]], replay: float, user: float) -> None:
+def test_both_shares_hold_at_once_if_there_are_enough_users(made: list[tuple[int, bool]], replay: float, user: float) -> None:
     entries = [entry(n, TRAINING[which], is_old=old) for n, (which, old) in enumerate(made)]
     found = select(entries, {}, shares(replay_share=replay, user_share=user))
     counted = by_user(found)
@@ -84,23 +84,23 @@ def test_both_shares_hold_at_once_where_there_are_users_enough(made: list[tuple[
     assert found == select(reversed(entries), {}, shares(replay_share=replay, user_share=user))
 
 
-def test_a_lesson_taught_before_is_not_news() -> None:
+def test_an_old_example_is_kept_instead_of_its_new_repeat() -> None:
     old, new = entry(1, example_key=b"same", is_old=True), entry(2, example_key=b"same")
     found = select([new, old, entry(3)], {}, OPEN)
     assert found.counts["trajectories.repeated"] == 1 and old in found.sft_examples and new not in found.sft_examples
 
 
-def test_outcomes_that_look_alike_all_stay() -> None:
+def test_equal_outcomes_are_all_kept() -> None:
     assert len(select([entry(n, kind=RowKind.OUTCOME, example_key=None) for n in range(5)], {}, OPEN).training) == 5
 
 
 @pytest.mark.parametrize(("earliest", "kept"), [(9.0, 0), (10.0, 1)])
-def test_only_what_is_from_before_the_request_is_forgotten(earliest: float, kept: int) -> None:
+def test_only_data_from_before_the_erasure_request_is_left_out(earliest: float, kept: int) -> None:
     found = select([entry(20, earliest=earliest)], {f"t/{TRAINING[0]}": 10.0, "t/other": 99.0}, OPEN)
     assert len(found.sft_examples) == kept and found.counts.get("trajectories.erased", 0) == 1 - kept
 
 
-def test_what_cannot_be_used_is_counted_by_topic_and_reason() -> None:
+def test_unusable_records_are_counted_by_topic_and_reason() -> None:
     entries = [
         entry(1, ineligible=Ineligible.NO_TRUTH),
         entry(2, kind=RowKind.OUTCOME, ineligible=Ineligible.NO_TRUTH),
@@ -113,7 +113,7 @@ def test_what_cannot_be_used_is_counted_by_topic_and_reason() -> None:
     assert len(found.heldout) == 1 and not found.training  # serving falls back where there is no history, so it is judged
 
 
-def test_held_out_outcomes_from_before_most_of_the_training_judge_only_where_the_later_are_too_few() -> None:
+def test_early_held_out_outcomes_judge_only_if_the_later_ones_are_too_few() -> None:
     lessons = [entry(n, TRAINING[n % 20]) for n in range(100)]
     heldout = [entry(n, HELD_OUT[n % 10], RowKind.OUTCOME) for n in range(100)]
     found = select([*lessons, *heldout], {}, shares(judge_after=0.8, eval_queries=20))

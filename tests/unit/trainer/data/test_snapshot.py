@@ -26,7 +26,7 @@ def written(settings: Settings) -> Snapshot:
     return found
 
 
-def test_a_snapshot_is_read_back_as_it_was_written(settings: Settings, written: Snapshot) -> None:
+def test_a_snapshot_is_loaded_as_it_was_written(settings: Settings, written: Snapshot) -> None:
     again = load_snapshot(settings, written.digest)
     assert again.digest == written.digest and again.counts == written.counts and again.ranges == written.ranges
     assert (
@@ -46,7 +46,7 @@ def test_a_truncated_file_is_named(settings: Settings, written: Snapshot) -> Non
             load_snapshot(settings, written.digest)
 
 
-def test_rows_of_another_snapshot_are_told_from_these(settings: Settings, written: Snapshot) -> None:
+def test_rows_of_another_snapshot_are_refused(settings: Settings, written: Snapshot) -> None:
     other = write_snapshot(snapshot(MESSAGES[2:]), settings, "1.2.3")
     directory = settings.stack.dir / "snapshots" / written.digest
     shutil.copy(other / "rows.parquet", directory / "rows.parquet")
@@ -57,7 +57,7 @@ def test_rows_of_another_snapshot_are_told_from_these(settings: Settings, writte
         load_snapshot(settings, written.digest)
 
 
-def test_what_is_missing_is_named(settings: Settings, written: Snapshot) -> None:
+def test_a_missing_or_broken_file_is_named(settings: Settings, written: Snapshot) -> None:
     directory = settings.stack.dir / "snapshots" / written.digest
     (directory / "rows.parquet").unlink()
     with pytest.raises(CannotContinue, match=r"rows\.parquet: missing"):

@@ -9,7 +9,7 @@ def descriptors() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir())
 
 
-def test_texts_are_found_again_whether_or_not_they_are_written_yet(tmp_path: Path) -> None:
+def test_texts_are_read_whether_or_not_they_are_written_yet(tmp_path: Path) -> None:
     spool = TextSpool(tmp_path / "new")
     texts = [b"", b"first", b"x" * (BUFFER_BYTES + 1), b"last"]
     spans = [spool.put(text) for text in texts]
@@ -26,7 +26,7 @@ def test_a_spool_leaves_no_file_and_no_descriptor(tmp_path: Path) -> None:
     assert descriptors() == before
 
 
-def test_a_spooled_sequence_makes_its_elements_when_asked(tmp_path: Path) -> None:
+def test_a_spooled_sequence_builds_an_element_each_time_it_is_read(tmp_path: Path) -> None:
     spool = TextSpool(tmp_path)
     made: list[int] = []
 

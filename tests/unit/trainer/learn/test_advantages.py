@@ -11,7 +11,7 @@ def mask_of(lengths: list[list[int]]) -> Tensor:
     return torch.tensor([[[place < length for place in range(width)] for length in group] for group in lengths])
 
 
-def test_equal_lengths_give_the_centred_rewards_in_units_of_their_deviation() -> None:
+def test_with_equal_lengths_advantages_are_rewards_in_standard_deviations() -> None:
     mask = mask_of([[2, 2], [2, 2]])
     zero = torch.zeros(mask.shape)
     found = advantages(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), zero, zero, mask, beta=0.0)
@@ -41,7 +41,7 @@ def test_all_groups_equal_and_no_kl_give_zeros_not_nan() -> None:
     assert (advantages(torch.tensor([[0.7, 0.7]]), zero, zero, mask, beta=0.1) == 0).all()
 
 
-def test_kl_is_paid_by_every_token_before_it_and_may_be_earned() -> None:
+def test_a_tokens_kl_counts_for_every_token_before_it_and_may_be_negative() -> None:
     mask = mask_of([[3, 3]])
     old = torch.tensor([[[0.0, -1.0, -1.0], [-1.0, -1.0, -1.0]]])
     reference = torch.tensor([[[-1.0, -1.0, -3.0], [-1.0, 0.0, -1.0]]])
@@ -87,7 +87,7 @@ def by_the_book(rewards: Tensor, old: Tensor, reference: Tensor, mask: Tensor, b
         ("rewards beyond the clip", [[2, 1], [3, 3]], [[100.0, 0.0], [1.0, 0.0]], 0.1),
     ],
 )
-def test_advantages_are_those_of_the_definition(name: str, lengths: list[list[int]], rewards: list[list[float]], beta: float) -> None:
+def test_advantages_equal_the_definition_computed_token_by_token(name: str, lengths: list[list[int]], rewards: list[list[float]], beta: float) -> None:
     torch.manual_seed(len(name))
     mask = mask_of(lengths)
     old, reference = (torch.randn(mask.shape) * 8 for _ in range(2))  # some differences are beyond the clip
@@ -97,7 +97,7 @@ def test_advantages_are_those_of_the_definition(name: str, lengths: list[list[in
     assert torch.equal(advantages(torch.tensor(rewards), garbage, reference, mask, beta), found)
 
 
-def test_a_policy_surer_than_the_reference_pays_and_only_up_to_that_token() -> None:
+def test_a_token_likelier_than_in_the_reference_lowers_advantages_up_to_it_only() -> None:
     mask = mask_of([[3, 3]])
     old, reference = torch.zeros(1, 2, 3), torch.zeros(1, 2, 3)
     reference[0, 0, 1] = -2.0  # k1 is 2 at the middle token of the first

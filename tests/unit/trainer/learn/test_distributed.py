@@ -17,7 +17,7 @@ from trainer.learn.distributed import check_launch, is_main, micro_batches, proc
 ROOT = Path(__file__).resolve().parents[4]
 
 
-def test_one_process_is_the_main_one_unless_a_launcher_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_process_is_the_main_one_unless_a_launcher_sets_another_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     assert is_main() and process_count() == 1
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "4")
@@ -54,7 +54,7 @@ def test_a_launch_that_cannot_divide_its_work_is_refused(monkeypatch: pytest.Mon
     ("deed", "code", "said"),
     [("tell", 0, "{'run_id': 'ü'}"), ("fail", 1, "{}"), ("die", -9, "another process of this launch died, or was silent for")],
 )
-def test_the_others_hear_a_word_and_that_there_is_none_and_outlive_nobody(deed: str, code: int, said: str) -> None:
+def test_other_processes_get_the_assignment_or_none_and_end_with_the_main_one(deed: str, code: int, said: str) -> None:
     together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port("127.0.0.1")), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     command = [sys.executable, "-m", "tests.unit.trainer.learn.joined_process", deed]
     begun = [

@@ -14,7 +14,7 @@ from trainer.learn.policy import Policy, tensor_dtypes
 from trainer.learn.shared_prompt import ATTENTION
 
 
-def test_a_saved_policy_can_take_its_parents_place(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_saved_policy_can_replace_its_parent(tiny_checkpoint: Path, tmp_path: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     with torch.no_grad():
         policy.model.lm_head.weight.add_(0.25)
@@ -73,7 +73,7 @@ def test_an_architecture_that_transformers_does_not_know_is_refused(tiny_checkpo
         Policy.load(copy)
 
 
-def test_a_config_that_asks_for_more_layers_than_the_files_hold_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_config_with_more_layers_than_the_files_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
     def deepen(config: dict[str, Any]) -> None:
         config.update(num_hidden_layers=3)
         config["layer_types"] = ["full_attention"] * 3
@@ -82,14 +82,14 @@ def test_a_config_that_asks_for_more_layers_than_the_files_hold_is_refused(tiny_
         Policy.load(_broken(tiny_checkpoint, tmp_path, "config.json", deepen))
 
 
-def test_a_checkpoint_that_cannot_replace_its_parent_is_refused_by_name_of_what_differs(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_that_cannot_replace_its_parent_is_refused_with_the_difference(tiny_checkpoint: Path, tmp_path: Path) -> None:
     copy = _broken(tiny_checkpoint, tmp_path, "config.json", lambda config: config.update(rms_norm_eps=0.5))
     assert Policy.load(copy, parent=copy)
     with pytest.raises(CannotContinue, match="rms_norm_eps differs"):
         Policy.load(copy, parent=tiny_checkpoint)
 
 
-def test_code_and_pickles_in_a_checkpoint_are_refused_before_anything_is_loaded(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_code_and_pickles_in_a_checkpoint_are_refused_before_loading(tiny_checkpoint: Path, tmp_path: Path) -> None:
     copy = _broken(tiny_checkpoint, tmp_path, "config.json", lambda config: config.update(auto_map={"AutoModel": "model.Mine"}))
     with pytest.raises(BadCheckpoint, match="auto_map"):
         Policy.load(copy)
@@ -98,7 +98,7 @@ def test_code_and_pickles_in_a_checkpoint_are_refused_before_anything_is_loaded(
         Policy.load(copy)
 
 
-def test_weights_that_are_not_finite_are_not_trained_on(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_with_weights_that_are_not_finite_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
     copy = tmp_path / "spoilt"
     shutil.copytree(tiny_checkpoint, copy)
     weights = load_file(copy / "model.safetensors")
@@ -133,13 +133,13 @@ def _stored(tiny_checkpoint: Path, tmp_path: Path, change: Callable[[dict[str, t
     return copy
 
 
-def test_tensors_that_could_not_be_saved_again_are_refused_before_training(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_tensors_that_could_not_be_saved_are_refused_before_training(tiny_checkpoint: Path, tmp_path: Path) -> None:
     extra = {f"model.layers.{number}.self_attn.rotary_emb.inv_freq": torch.ones(8) for number in range(4)}
     with pytest.raises(CannotContinue, match=r"has no tensors.* save: model\.layers\.0\.\S+inv_freq, model\.layers\.1\.\S+, model\.layers\.2\.\S+$"):
         Policy.load(_stored(tiny_checkpoint, tmp_path, lambda weights: weights | extra))
 
 
-def test_tensors_of_other_names_are_refused_though_they_can_be_read(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_tensors_with_other_names_are_refused_though_they_load(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(CannotContinue, match=r"save: embed_tokens\.weight, layers\.0"):
         Policy.load(_stored(tiny_checkpoint, tmp_path, lambda weights: {name.removeprefix("model."): tensor for name, tensor in weights.items()}))
 
@@ -193,9 +193,7 @@ def _of_another_kind(tiny_checkpoint: Path, tmp_path: Path, kind: str, **config:
         ("bloom", {"n_head": 2}, "differ from the model's own by inf on average"),  # it asks for no attention but its own
     ],
 )
-def test_a_model_whose_attention_is_not_plain_is_refused_by_name_or_by_what_comes_of_it(
-    tiny_checkpoint: Path, tmp_path: Path, kind: str, config: dict[str, Any], named: str
-) -> None:
+def test_a_model_whose_attention_is_not_plain_is_refused(tiny_checkpoint: Path, tmp_path: Path, kind: str, config: dict[str, Any], named: str) -> None:
     with pytest.raises(CannotContinue, match=named):
         Policy.load(_of_another_kind(tiny_checkpoint, tmp_path, kind, **config))
 
@@ -211,8 +209,6 @@ def test_a_model_whose_attention_is_not_plain_is_refused_by_name_or_by_what_come
     ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_models_of_plain_attention_are_taken_and_left_as_they_are(
-    tiny_checkpoint: Path, tmp_path: Path, kind: str, config: dict[str, Any], dtype: torch.dtype
-) -> None:
+def test_models_with_plain_attention_are_loaded_unchanged(tiny_checkpoint: Path, tmp_path: Path, kind: str, config: dict[str, Any], dtype: torch.dtype) -> None:
     policy = Policy.load(_of_another_kind(tiny_checkpoint, tmp_path, kind, **config), dtype=dtype)
     assert policy.model.config._attn_implementation == ATTENTION and not policy.model.training

@@ -24,7 +24,7 @@ def test_the_loss_is_a_token_mean_and_the_clip_stops_the_gain() -> None:
 
 
 @pytest.mark.parametrize(("moved", "advantage", "loss", "moves"), [(1.0, -1.0, 2.71828, True), (-1.0, -1.0, 0.8, False), (-1.0, 1.0, -0.36788, True)])
-def test_the_clip_only_stops_what_has_gone_far_enough_in_the_wanted_direction(moved: float, advantage: float, loss: float, moves: bool) -> None:
+def test_the_clip_stops_only_a_ratio_that_moved_in_the_direction_of_the_advantage(moved: float, advantage: float, loss: float, moves: bool) -> None:
     mask = mask_of([[1, 1]])
     new = torch.full((1, 2, 1), moved, requires_grad=True)
     found = policy_loss(new, torch.zeros(1, 2, 1), torch.full((1, 2, 1), advantage), mask, 0.2)

@@ -25,14 +25,14 @@ def rewarded(answer: str, case: QueryCase) -> Reward:
 
 
 @pytest.mark.parametrize("answer", [TRUTH, "harbour bakery wins prize!!", "The harbour bakery wins!!"])
-def test_a_rewrite_earns_its_score_and_the_bonus(answer: str) -> None:
+def test_a_rewrite_has_its_score_and_the_bonus(answer: str) -> None:
     reward = rewarded(answer, text_case())
     assert (reward.guard, reward.usable) == (None, True)
     assert reward.total(BONUS) == pytest.approx(style_f1(answer, TRUTH) + BONUS)
 
 
 @pytest.mark.parametrize("answer", [DRAFT, f'"{DRAFT}"'])
-def test_a_repeated_draft_earns_the_drafts_score_and_no_bonus(answer: str) -> None:
+def test_a_repeated_draft_has_its_score_and_no_bonus(answer: str) -> None:
     reward = rewarded(answer, text_case())
     assert reward.guard is RewardGuard.DRAFT_REPEATED
     assert reward.total(BONUS) == reward.score == style_f1(answer, TRUTH)
@@ -40,13 +40,13 @@ def test_a_repeated_draft_earns_the_drafts_score_and_no_bonus(answer: str) -> No
 
 
 @pytest.mark.parametrize("answer", [SHOWN, SHOWN.upper(), f"“{SHOWN}”"])
-def test_a_copied_item_loses_its_score(answer: str) -> None:
+def test_a_copied_item_has_no_score(answer: str) -> None:
     reward = rewarded(answer, text_case())
     assert reward.guard is RewardGuard.ITEM_COPIED
     assert reward.total(BONUS) == BONUS
 
 
-def test_an_item_about_the_very_same_text_may_be_repeated() -> None:
+def test_an_item_about_the_same_text_may_be_repeated() -> None:
     case = text_case(text="item 1")
     assert case.items[1].content == case.query.text
     assert rewarded(SHOWN, case).guard is RewardGuard.ITEM_COPIED  # of the other items
@@ -65,7 +65,7 @@ def test_an_item_about_the_very_same_text_may_be_repeated() -> None:
         "harbour bakery wins!! I hope this helps",
     ],
 )
-def test_flattery_loses_the_score(answer: str) -> None:
+def test_flattery_has_no_score(answer: str) -> None:
     reward = rewarded(answer, text_case())
     assert reward.guard is RewardGuard.FLATTERY
     assert reward.score > 0
@@ -76,7 +76,7 @@ def test_flattery_loses_the_score(answer: str) -> None:
     "case",
     [text_case(truth="great question: who wins"), text_case(shown="Great question! who walks"), text_case(text="what a great question we had today")],
 )
-def test_what_the_user_or_the_query_says_is_no_flattery(case: QueryCase) -> None:
+def test_words_of_the_user_or_the_query_are_no_flattery(case: QueryCase) -> None:
     assert rewarded("great question!! bakery wins", case).guard is None
 
 
@@ -113,14 +113,14 @@ def test_options_are_never_guarded() -> None:
     assert [(one.score, one.guard, one.total(BONUS)) for one in (kept, copied)] == [(0.0, None, BONUS), (1.0, None, 1.0 + BONUS)]
 
 
-def test_what_serving_would_discard_earns_nothing() -> None:
+def test_completions_that_serving_would_discard_have_no_reward() -> None:
     cut_off = reward_of(Rewrite("x", TRUTH).to_text(), False, text_case())
     unparsable = reward_of(TRUTH, True, text_case())
     assert [one.total(BONUS) for one in (cut_off, unparsable)] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("reward", [float("nan"), float("inf"), float("-inf")])
-def test_a_reward_that_is_no_number_is_refused_by_the_name_of_its_case(reward: float) -> None:
+def test_a_reward_that_is_not_finite_is_an_error_with_its_case(reward: float) -> None:
     case = text_case()
     with pytest.raises(NotFinite, match=f"outcome {case.case_id} .text of letters. is .*, not a number"):
         finite(reward, case)

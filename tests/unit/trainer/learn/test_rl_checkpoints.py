@@ -15,7 +15,6 @@ from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.interruption import Interrupted
-from trainer.learn.case_sampler import ShuffledOrder
 from trainer.learn.policy import Policy
 from trainer.learn.rl_engine import RlInputs, RlStep
 from trainer.learn.shared_prompt_engine import train_with_shared_prompts
@@ -75,7 +74,7 @@ def ask_to_stop(step: RlStep, stop: threading.Event) -> None:
 
 @pytest.mark.parametrize("number", [0, 2, 4, 6])
 @pytest.mark.parametrize("end", [kill, ask_to_stop])
-def test_a_run_cut_short_ends_like_one_that_was_not(
+def test_a_stopped_or_killed_run_resumes_to_the_same_end(
     tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, list[dict[str, Any]]], number: int, end: Callable[[RlStep, threading.Event], None]
 ) -> None:
     if end is kill or number < RL.steps - 1:
@@ -89,9 +88,7 @@ def test_a_run_cut_short_ends_like_one_that_was_not(
 
 
 @pytest.mark.parametrize("end", [kill, ask_to_stop])
-def test_prompts_that_do_not_fit_are_passed_over_alike_by_a_run_cut_short(
-    tiny_checkpoint: Path, tmp_path: Path, end: Callable[[RlStep, threading.Event], None]
-) -> None:
+def test_a_stopped_run_skips_the_same_prompts_that_do_not_fit(tiny_checkpoint: Path, tmp_path: Path, end: Callable[[RlStep, threading.Event], None]) -> None:
     some = [*CASES, *(make_case(n, base="a" * 2000) for n in (7, 8, 9))]
     whole, steps = run(tiny_checkpoint, None, cases=some, context=200)
     with pytest.raises((Killed, Interrupted)):
@@ -108,7 +105,7 @@ def test_a_finished_run_is_restored_without_another_step(tiny_checkpoint: Path, 
     assert weights_digest(trained_weights(again.model)) == weights_digest(trained_weights(first.model)) == uninterrupted[0]
 
 
-def test_a_broken_state_costs_the_steps_since_the_one_before(tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, list[dict[str, Any]]]) -> None:
+def test_a_broken_state_falls_back_and_the_run_ends_the_same(tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, list[dict[str, Any]]]) -> None:
     run(tiny_checkpoint, tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000006", "00000007"]
     (tmp_path / "00000007" / "tensors.safetensors").write_bytes(b"")
@@ -116,7 +113,7 @@ def test_a_broken_state_costs_the_steps_since_the_one_before(tiny_checkpoint: Pa
     assert figures(steps) == uninterrupted[1] and weights_digest(trained_weights(policy.model)) == uninterrupted[0]
 
 
-def test_a_state_of_other_settings_or_weights_is_not_continued(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_state_of_other_settings_or_weights_is_not_resumed(tiny_checkpoint: Path, tmp_path: Path) -> None:
     run(tiny_checkpoint, tmp_path, rl=RL.model_copy(update={"steps": 1}))
     _, steps = run(tiny_checkpoint, tmp_path, rl=RL.model_copy(update={"steps": 2}))
     assert len(steps) == 2
@@ -131,12 +128,3 @@ def test_a_state_of_other_settings_or_weights_is_not_continued(tiny_checkpoint: 
 
     first, second = resumed(other, tmp_path), resumed(fresh, None)
     assert figures(first) == figures(second)
-
-
-def test_a_shuffled_order_has_every_position_once_a_round_and_resumes() -> None:
-    order, restored = ShuffledOrder(5, 1), ShuffledOrder(5, 2)
-    assert sorted(order.draw() for _ in range(5)) == [0, 1, 2, 3, 4]
-    for _ in range(3):
-        order.draw()
-    restored.restore(order.state())
-    assert [restored.draw() for _ in range(9)] == [order.draw() for _ in range(9)]

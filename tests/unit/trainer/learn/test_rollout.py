@@ -66,7 +66,7 @@ def test_a_completion_ends_with_its_end_token_or_is_cut_off(policy: Policy) -> N
         assert not set(one.token_ids[:-1]) & set(ends)
 
 
-def test_a_stop_is_heard_between_two_tokens(policy: Policy) -> None:
+def test_a_stop_interrupts_between_two_tokens(policy: Policy) -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(Interrupted):

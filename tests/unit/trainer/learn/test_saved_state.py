@@ -20,7 +20,7 @@ def names(directory: Path) -> list[str]:
     return sorted(path.name for path in directory.iterdir())
 
 
-def test_a_state_comes_back_as_it_was_saved_and_the_one_before_it_stays(tmp_path: Path) -> None:
+def test_a_state_is_loaded_as_it_was_saved_and_the_one_before_it_is_kept(tmp_path: Path) -> None:
     saved(tmp_path, 10, 20, 30)
     found = newest_state(tmp_path, PURPOSE)
     assert found is not None and found.number == 30 and found.facts == {"step": 30, "curve": [0.5, None]}
@@ -28,7 +28,7 @@ def test_a_state_comes_back_as_it_was_saved_and_the_one_before_it_stays(tmp_path
     assert names(tmp_path) == ["00000020", "00000030"]
 
 
-def test_where_nothing_was_saved_there_is_no_state(tmp_path: Path) -> None:
+def test_an_empty_directory_has_no_state(tmp_path: Path) -> None:
     assert newest_state(tmp_path / "nowhere", PURPOSE) is None and newest_state(tmp_path, PURPOSE) is None
 
 
@@ -68,12 +68,12 @@ def test_a_broken_state_falls_back_to_the_one_before(tmp_path: Path, caplog: pyt
     assert again is not None and again.number == 20 and names(tmp_path) == ["00000010", "00000020"]
 
 
-def test_a_state_of_another_purpose_is_not_taken(tmp_path: Path) -> None:
+def test_a_state_of_another_purpose_is_ignored(tmp_path: Path) -> None:
     saved(tmp_path, 10)
     assert newest_state(tmp_path, PURPOSE | {"seed": 2}) is None
 
 
-def test_what_a_kill_left_half_written_is_not_a_state(tmp_path: Path) -> None:
+def test_a_half_written_state_is_ignored(tmp_path: Path) -> None:
     saved(tmp_path, 10)
     (tmp_path / ".new").mkdir()
     (tmp_path / ".new" / TENSORS).write_bytes(b"half")
@@ -83,7 +83,7 @@ def test_what_a_kill_left_half_written_is_not_a_state(tmp_path: Path) -> None:
     assert names(tmp_path) == ["00000010", "00000020"]
 
 
-def test_a_disk_that_takes_no_more_is_the_worlds_fault_and_the_state_before_stays(tmp_path: Path) -> None:
+def test_a_full_disk_is_an_os_error_and_the_state_before_is_kept(tmp_path: Path) -> None:
     saved(tmp_path, 10)
     with files_up_to(10_000), pytest.raises(OSError, match=str(tmp_path)):
         save_state(tmp_path, SavedState(20, {}, {"weight": torch.zeros(100_000)}), PURPOSE)
@@ -91,7 +91,7 @@ def test_a_disk_that_takes_no_more_is_the_worlds_fault_and_the_state_before_stay
     assert found is not None and found.number == 10
 
 
-def test_what_torch_cannot_write_is_the_disks_fault_and_other_errors_are_not(tmp_path: Path) -> None:
+def test_a_write_error_of_torch_is_an_os_error_and_other_errors_are_not(tmp_path: Path) -> None:
     with files_up_to(10_000), pytest.raises(OSError, match=str(tmp_path)), disk_errors(tmp_path):
         torch.save(torch.zeros(100_000), tmp_path / "optimizer.pt")
     with pytest.raises(RuntimeError, match="shape"), disk_errors(tmp_path):

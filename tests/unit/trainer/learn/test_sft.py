@@ -15,7 +15,7 @@ from trainer.data.prompts import Prompter
 from trainer.data.query_cases import SftExample, sft_example_of
 from trainer.interruption import Interrupted
 from trainer.learn.policy import Policy
-from trainer.learn.sft import check_labels, train
+from trainer.learn.sft import check_labels, row_order, train
 from trainer.learn.sft_rows import sft_rows, tokens
 
 
@@ -42,7 +42,7 @@ def test_a_stop_ends_sft_between_two_steps(tiny_checkpoint: Path) -> None:
         train(policy, lessons(4), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), SftSettings(batch_size=2, max_steps=50, epochs=50), seed=0, stop=stop)
 
 
-def test_a_disk_that_takes_no_checkpoint_is_the_worlds_fault(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_full_disk_during_a_checkpoint_is_an_os_error(tiny_checkpoint: Path, tmp_path: Path) -> None:
     policy, sft = Policy.load(tiny_checkpoint), SftSettings(batch_size=2, max_steps=2, epochs=50)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     with files_up_to(10_000), pytest.raises(OSError, match=f"{tmp_path}: "):
@@ -67,7 +67,7 @@ def answering(reasoning: str) -> SftExample:
     return lesson
 
 
-def test_what_serving_would_cut_off_is_left_out_and_counted(tiny_checkpoint: Path) -> None:
+def test_completions_that_serving_would_cut_off_are_left_out_and_counted(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     row = sft_rows(lessons(1), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), SftSettings(), 0)[0]
     answer = len(policy.tokenizer(row["completion"])["input_ids"]) + 1  # with its end token
@@ -113,7 +113,7 @@ def with_a_beginning(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("checkpoint", ["tiny_checkpoint", "with_a_beginning"])
-def test_what_is_trained_on_begins_as_serving_asks(checkpoint: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_prompts_have_the_same_tokens_as_in_serving(checkpoint: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = Policy.load(request.getfixturevalue(checkpoint))
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     assert (policy.tokenizer("a")["input_ids"][0] == 256) is (checkpoint == "with_a_beginning")
@@ -132,3 +132,9 @@ def test_what_is_trained_on_begins_as_serving_asks(checkpoint: str, request: pyt
         assert one["input_ids"] == [*prompter.encode(row["prompt"] + row["completion"]), 258]
         assert one["input_ids"][: len(asked)] == asked
         assert one["labels"] == [-100] * len(asked) + one["input_ids"][len(asked) :]
+
+
+def test_the_row_order_has_each_row_once_an_epoch_and_fills_the_last_batch() -> None:
+    rows = row_order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=0)
+    assert len(rows) == 12 and sorted(rows[:5]) == sorted(rows[5:10]) == [0, 1, 2, 3, 4]
+    assert rows == row_order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=0) != row_order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=1)

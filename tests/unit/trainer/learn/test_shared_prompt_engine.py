@@ -12,18 +12,12 @@ from schemas.prompts import PromptStyle
 from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
-from trainer.learn.case_sampler import CaseSampler, ShuffledOrder
 from trainer.learn.policy import Policy
 from trainer.learn.policy_update import sample_batch, update_policy
 from trainer.learn.rewards import Reward
-from trainer.learn.rl_engine import Diverged, RlInputs, RlStep, rate_schedule
+from trainer.learn.rl_engine import Diverged, RlInputs, RlStep
 from trainer.learn.rollout import SamplingOptions
 from trainer.learn.shared_prompt_engine import train_with_shared_prompts
-
-
-def test_the_rate_warms_up_and_decays_to_a_floor() -> None:
-    rate = rate_schedule(100)
-    assert rate(0) == pytest.approx(0.1) and rate(9) > 0.9 and rate(50) == pytest.approx(0.5) and rate(99) == pytest.approx(0.1)
 
 
 @pytest.fixture
@@ -66,7 +60,7 @@ def test_a_reward_that_is_not_finite_stops_the_run(policy: Policy, monkeypatch: 
         train(policy, [make_case()], prompter, RL, max_new_tokens=2)
 
 
-def test_at_its_start_the_policy_is_the_anchor(policy: Policy) -> None:
+def test_at_the_start_the_policy_equals_the_reference(policy: Policy) -> None:
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     batch = sample_batch(policy, [make_case(0), make_case(1)], prompter, 2, 3, SamplingOptions(5, 1.0, 0.9), threading.Event())
     optimizer = torch.optim.SGD(policy.model.parameters(), lr=0.0)
@@ -88,28 +82,18 @@ def prompter_of(policy: Policy, max_tokens: int) -> Prompter:
     return Prompter(policy.tokenizer, PromptStyle.COMPACT, max_tokens)
 
 
-VAST = make_case(9, base="a" * 2000)  # fits no context of 200 tokens
+TOO_LONG = make_case(9, base="a" * 2000)  # fits no context of 200 tokens
 
 
-def test_a_prompt_that_does_not_fit_makes_room_for_the_next_and_is_counted(policy: Policy) -> None:
+def test_a_prompt_that_does_not_fit_is_counted_and_replaced_by_the_next(policy: Policy) -> None:
     prompter, rl = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200), RL.model_copy(update={"steps": 6, "prompts_per_step": 1, "candidates": 2})
-    steps = train(policy, [VAST, make_case(1), make_case(2)], prompter, rl, max_new_tokens=2)
+    steps = train(policy, [TOO_LONG, make_case(1), make_case(2)], prompter, rl, max_new_tokens=2)
     assert len(steps) == 6 and sum(step.left_out for step in steps) == 3  # six that fit are three rounds of the deck, but for what is left of the last
     with pytest.raises(CannotContinue, match="no prompt fits"):
-        train(policy, [VAST, VAST], prompter, rl, max_new_tokens=2)
+        train(policy, [TOO_LONG, TOO_LONG], prompter, rl, max_new_tokens=2)
 
 
-def test_draws_are_the_deck_s_where_all_fits_and_one_that_fits_is_always_found(policy: Policy) -> None:
-    prompter, cases = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200), [VAST, VAST, *(make_case(n) for n in range(5)), VAST]
-    sampler, order = CaseSampler(cases[2:7], prompter, 3), ShuffledOrder(5, 3)
-    for count in (2, 7, 1, 3):
-        assert sampler.draw(count) == ([order.draw() for _ in range(count)], 0)
-    assert sampler.order.state() == order.state()
-    indices, skipped = CaseSampler([*cases[:3], cases[7]], prompter, 0).draw(20)
-    assert indices == [2] * 20 and 57 <= skipped <= 60
-
-
-def test_shown_are_the_items_that_fit(policy: Policy) -> None:
+def test_only_items_that_fit_are_shown(policy: Policy) -> None:
     case = make_case(0)
     two = len(prompter_of(policy, 512).encode(prompter_of(policy, 512).text(case, case.items[:2]) or ""))
     found = prompter_of(policy, two).fitting(case, case.items[:3])

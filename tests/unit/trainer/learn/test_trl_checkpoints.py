@@ -15,7 +15,7 @@ from trainer.data.query_cases import SftExample, sft_example_of
 from trainer.interruption import Interrupted
 from trainer.learn.lora import with_adapter
 from trainer.learn.policy import Policy
-from trainer.learn.sft import SftResult, row_order, train
+from trainer.learn.sft import SftResult, train
 from trainer.learn.sft_callback import SftStep
 from trainer.learn.trained_weights import trained_weights, weights_digest
 
@@ -64,7 +64,7 @@ def ask_to_stop(step: SftStep, stop: threading.Event) -> None:
 
 
 @pytest.mark.parametrize(("number", "end"), [(2, kill), (5, kill), (5, ask_to_stop), (7, kill)])
-def test_sft_cut_short_ends_like_one_that_was_not(
+def test_stopped_or_killed_sft_resumes_to_the_same_end(
     tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, SftResult, list[SftStep]], number: int, end: Callable[[SftStep, threading.Event], None]
 ) -> None:
     with pytest.raises((Killed, Interrupted)):
@@ -73,7 +73,7 @@ def test_sft_cut_short_ends_like_one_that_was_not(
     assert [step.step for step in uninterrupted[2]] == list(range(1, 8)) and uninterrupted[1].steps == 7
 
 
-def test_all_steps_done_are_not_done_again_and_a_broken_checkpoint_costs_those_since_the_one_before(
+def test_a_finished_sft_is_not_repeated_and_a_broken_checkpoint_falls_back(
     tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, SftResult, list[SftStep]]
 ) -> None:
     assert run(tiny_checkpoint, tmp_path) == run(tiny_checkpoint, tmp_path) == uninterrupted
@@ -82,7 +82,7 @@ def test_all_steps_done_are_not_done_again_and_a_broken_checkpoint_costs_those_s
     assert run(tiny_checkpoint, tmp_path) == uninterrupted
 
 
-def test_a_checkpoint_of_other_settings_is_not_continued(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_of_other_settings_is_not_resumed(tiny_checkpoint: Path, tmp_path: Path) -> None:
     run(tiny_checkpoint, tmp_path, sft=SFT.model_copy(update={"max_steps": 2}))
     other = SFT.model_copy(update={"max_steps": 3})
     assert run(tiny_checkpoint, tmp_path, sft=other) == run(tiny_checkpoint, None, sft=other)
@@ -93,13 +93,7 @@ def test_a_loss_that_is_not_finite_stops_sft_at_that_step(tiny_checkpoint: Path)
         run(tiny_checkpoint, None, sft=SFT.model_copy(update={"learning_rate": 1e30}))
 
 
-def test_the_order_gives_every_row_once_an_epoch_and_fills_the_last_batch_from_the_next() -> None:
-    rows = row_order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=0)
-    assert len(rows) == 12 and sorted(rows[:5]) == sorted(rows[5:10]) == [0, 1, 2, 3, 4]
-    assert rows == row_order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=0) != row_order([3, 9, 4, 4, 7], steps=4, batch_size=3, seed=1)
-
-
-def test_a_lora_is_continued_from_checkpoints_of_the_adapter_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_lora_resumes_from_checkpoints_of_the_adapter_alone(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         run(tiny_checkpoint, tmp_path, rank=2, at_step=lambda step, stop: ask_to_stop(step, stop) if step.step == 4 else None)
     assert {path.name for path in tmp_path.glob("checkpoint-*/*.safetensors")} == {"adapter_model.safetensors"}

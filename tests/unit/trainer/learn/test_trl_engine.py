@@ -97,7 +97,7 @@ def test_both_engines_make_the_same_steps_of_the_same_completions(policy: Policy
     assert float(torch.cosine_similarity(made, expected, 0)) > 0.999
 
 
-def test_the_reward_rises_and_the_steps_tell_the_curriculum(tiny_checkpoint: Path) -> None:
+def test_the_reward_rises_and_the_steps_record_the_curriculum(tiny_checkpoint: Path) -> None:
     steps = train(Policy.load(tiny_checkpoint), RL.model_copy(update={"steps": 20, "candidates": 16, "beta": 0.001}))
     assert [step.k for step in steps] == [1] * 10 + [2] * 10 and [step.stage for step in steps] == [0] * 10 + [1] * 10
     assert [step.step for step in steps] == list(range(20))
@@ -128,7 +128,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
     return Seen.anchors
 
 
-def test_the_anchor_stays_the_policy_that_came_in(policy: Policy, seen: list[dict[str, torch.Tensor]], tmp_path: Path) -> None:
+def test_the_reference_stays_the_policy_before_rl(policy: Policy, seen: list[dict[str, torch.Tensor]], tmp_path: Path) -> None:
     with torch.no_grad():  # as SFT would have left it, unlike the file it was read from
         for weight in policy.model.parameters():
             if weight.requires_grad:
@@ -144,7 +144,7 @@ def test_the_anchor_stays_the_policy_that_came_in(policy: Policy, seen: list[dic
     assert any(not torch.equal(weight, came_in[name]) for name, weight in policy.model.state_dict().items())
 
 
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(policy: Policy, tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_resumes_to_the_same_end(policy: Policy, tiny_checkpoint: Path, tmp_path: Path) -> None:
     twin = trainable_policy(tiny_checkpoint, WHOLE if policy.peft is None else ADAPTER)
     expected = train(twin, RL, state_dir=tmp_path / "whole", checkpoint_every=1)
     stop = threading.Event()
@@ -164,13 +164,13 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(policy: Policy, ti
     assert all(torch.equal(weight, again.weights()[name]) for name, weight in done.weights().items())
 
 
-def test_a_state_of_other_settings_is_not_continued(tiny_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_state_of_other_settings_is_not_resumed(tiny_checkpoint: Path, tmp_path: Path) -> None:
     train(Policy.load(tiny_checkpoint), RL, state_dir=tmp_path / "rl")
     other = RL.model_copy(update={"beta": 0.2, "steps": 2})
     assert [step.step for step in train(Policy.load(tiny_checkpoint), other, state_dir=tmp_path / "rl")] == [0, 1]
 
 
-def test_cases_that_do_not_fit_are_passed_over(tiny_checkpoint: Path) -> None:
+def test_cases_that_do_not_fit_are_skipped(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200)
     vast = make_case(9, base="a" * 2000)
@@ -184,7 +184,7 @@ def test_cases_that_do_not_fit_are_passed_over(tiny_checkpoint: Path) -> None:
     assert [row.shown for rows in tight.prompts for row in rows] == [1] * 8
 
 
-def test_the_record_says_what_was_passed_over(tiny_checkpoint: Path) -> None:
+def test_the_step_records_the_skipped_prompts(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter, vast = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200), make_case(9, base="a" * 2000)
     inputs = inputs_of(policy, cases=[vast, *CASES], prompter=prompter)
@@ -201,7 +201,7 @@ def test_one_prompt_that_fits_is_enough(tiny_checkpoint: Path) -> None:
     assert {row.case for rows in plan.prompts for row in rows} == {5}
 
 
-def test_what_cannot_be_trained_so_is_refused_by_name(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_cannot_be_trained_are_refused(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = Policy.load(tiny_checkpoint)
     with pytest.raises(BadSetting, match="multiple of 1 processes times 3 rows"):
         train(policy, RL.model_copy(update={"micro_batch": 3}))
