@@ -1,4 +1,4 @@
-"""The page in a real browser, in front of a real promoter over a registry in memory."""
+"""The page in a real browser, served by a real promoter over a registry in memory."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from lab.promotion.script import PROMOTION, ScriptedInputs
 from schemas.gate import GateResult
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
+from tests.support.memory_promoter import MemoryPromoter, example_view
 from tests.support.memory_registry import MemoryRegistry
 from trainer.promotion import state_machine
 from trainer.promotion.promoter import Promoter
@@ -31,13 +32,13 @@ pytestmark = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and 
 
 TOKEN = "an operator's token"
 HOSTILE = "<script>document.title = 'taken over'</script><img src=x onerror=alert(1)>"
-#: Figures, and domains whose names are words of the page's own.
+#: Figures, and domains whose names the page uses itself.
 EVIDENCE = {"gain": {"mean": 0.03, "low": 0.01, "high": 0.05}, "domains": {"low": {"users": 3}, "high": {"users": 4}}, "constructor": HOSTILE, HOSTILE: [None]}
 WAIT_S = 30.0
 
 
-class Site:
-    """A promoter that watches version 2 in its canary, where nothing is found out any more, and its page."""
+class CanaryPromoter:
+    """A promoter with version 2 in a canary that reaches no verdict."""
 
     def __init__(self) -> None:
         self.registry = MemoryRegistry()
@@ -60,17 +61,17 @@ class Site:
 
 
 @pytest.fixture
-def site() -> Iterator[tuple[Site, Server]]:
-    site = Site()
-    promoting = threading.Thread(target=site.service.run, args=(site.stop, lambda: None), name="promoter")
-    promoting.start()
+def served() -> Iterator[tuple[CanaryPromoter, Server]]:
+    canary = CanaryPromoter()
+    thread = threading.Thread(target=canary.service.run, args=(canary.stop, lambda: None), name="promoter")
+    thread.start()
     try:
-        assert site.service.is_established.wait(WAIT_S)
-        with serve(site.settings, site.service, site.stop) as server:
-            yield site, server
+        assert canary.service.is_established.wait(WAIT_S)
+        with serve(canary.settings, canary.service, canary.stop) as server:
+            yield canary, server
     finally:
-        site.stop.set()
-        promoting.join(WAIT_S)
+        canary.stop.set()
+        thread.join(WAIT_S)
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def browser(tmp_path: Path) -> Iterator[webdriver.Chrome]:
 
 
 class Page:
-    """What a person sees and does."""
+    """The page as a person reads and uses it."""
 
     def __init__(self, browser: webdriver.Chrome, url: str) -> None:
         self.browser = browser
@@ -98,8 +99,8 @@ class Page:
     def text(self, part: str) -> str:
         return self.browser.find_element(By.ID, part).text
 
-    def wait(self, seen: Callable[[], object]) -> None:
-        WebDriverWait(self.browser, WAIT_S, poll_frequency=0.05).until(lambda _: seen())
+    def wait(self, condition: Callable[[], object]) -> None:
+        WebDriverWait(self.browser, WAIT_S, poll_frequency=0.05).until(lambda _: condition())
 
     def field(self, name: str) -> WebElement:
         return self.browser.find_element(By.ID, f"ask-{name}")
@@ -112,18 +113,18 @@ class Page:
             self.field(name).clear()
             self.field(name).send_keys(text)
 
-    def complaints(self) -> list[str]:
-        """What the browser held against the page; that a refused request was refused is no complaint."""
-        found: list[dict[str, str]] = self.browser.get_log("browser")  # type: ignore[no-untyped-call]
-        return [entry["message"] for entry in found if entry["source"] != "network"]
+    def browser_errors(self) -> list[str]:
+        """Errors of the browser, except for refused requests."""
+        entries: list[dict[str, str]] = self.browser.get_log("browser")  # type: ignore[no-untyped-call]
+        return [entry["message"] for entry in entries if entry["source"] != "network"]
 
 
-def test_an_operator_watches_promotes_and_rolls_back(site: tuple[Site, Server], browser: webdriver.Chrome) -> None:
-    promoting, server = site
+def test_an_operator_watches_promotes_and_rolls_back(served: tuple[CanaryPromoter, Server], browser: webdriver.Chrome) -> None:
+    canary, server = served
     page = Page(browser, server.url)
     page.wait(lambda: "version 2 is canary" in str(browser.find_element(By.CSS_SELECTOR, "#timeline svg").get_attribute("aria-label")))
-    assert "Version 1" in page.text("now") and "fall-backs" in page.text("guardrails")
-    # What others wrote is text, and open details stay open while the page looks again.
+    assert "Version 1" in page.text("now") and "fallbacks" in page.text("guardrails")
+    # Text from others is shown as text, and open details stay open while the page polls.
     assert HOSTILE in page.text("transitions") and browser.title.endswith("version 2 in canary")
     browser.find_elements(By.CSS_SELECTOR, "#transitions summary")[0].click()
 
@@ -134,12 +135,12 @@ def test_an_operator_watches_promotes_and_rolls_back(site: tuple[Site, Server], 
     page.write(confirm="2")
     page.field("do").click()
     page.wait(lambda: "token is missing or wrong" in page.text("ask-error"))
-    assert promoting.state("2") is VersionState.CANARY and promoting.registry.aliases[Alias.CHAMPION] == "1"
+    assert canary.state("2") is VersionState.CANARY and canary.registry.aliases[Alias.CHAMPION] == "1"
 
     page.write(token=TOKEN)
     page.field("do").click()
     page.wait(lambda: "Version 2" in page.text("now") and "canary → champion" in page.text("transitions"))
-    assert promoting.state("2") is VersionState.CHAMPION and promoting.registry.aliases[Alias.CHAMPION] == "2"
+    assert canary.state("2") is VersionState.CHAMPION and canary.registry.aliases[Alias.CHAMPION] == "2"
     assert browser.find_elements(By.CSS_SELECTOR, "#transitions details[open]")
     assert TOKEN not in browser.page_source and not browser.execute_script("return localStorage.length + sessionStorage.length")
 
@@ -147,20 +148,20 @@ def test_an_operator_watches_promotes_and_rolls_back(site: tuple[Site, Server], 
     page.write(confirm="2", reason="complaints")
     page.field("do").click()
     page.wait(lambda: "Version 1" in page.text("now"))
-    assert promoting.state("2") is VersionState.REJECTED and promoting.state("1") is VersionState.CHAMPION
-    assert page.complaints() == []
+    assert canary.state("2") is VersionState.REJECTED and canary.state("1") is VersionState.CHAMPION
+    assert page.browser_errors() == []
 
 
-def test_a_promoter_that_is_away_is_said_with_the_age_of_what_is_shown(site: tuple[Site, Server], browser: webdriver.Chrome) -> None:
-    _, server = site
+def test_the_page_shows_its_age_while_the_promoter_is_away(served: tuple[CanaryPromoter, Server], browser: webdriver.Chrome) -> None:
+    _, server = served
     page = Page(browser, server.url)
     page.wait(lambda: "live" in page.text("live"))
     server.close()
-    page.wait(lambda: "does not answer. Shown is how things stood at" in page.text("banner"))
-    assert "Version 1" in page.text("now") and page.complaints() == []
+    page.wait(lambda: "does not answer. This page shows the state at" in page.text("banner"))
+    assert "Version 1" in page.text("now") and page.browser_errors() == []
 
 
-#: Holds the next answer about the page back until it is let go.
+#: Delays the next reply of /api/page until `window.letGo()`.
 HOLD = """
 const real = window.fetch;
 window.fetch = (path, ...rest) => {
@@ -169,12 +170,12 @@ window.fetch = (path, ...rest) => {
   return window.held.then((answer) => new Promise((resolve) => { window.letGo = () => resolve(answer); }));
 };
 """
-#: What stands there once that answer has been read; the page looks again a second later.
-LET_GO = "const tell = arguments[0]; window.letGo(); setTimeout(() => tell(document.getElementById('transitions').textContent), 300);"
+#: Releases the delayed reply, and returns the transitions as the page then shows them; the next poll comes a second later.
+LET_GO = "const done = arguments[0]; window.letGo(); setTimeout(() => done(document.getElementById('transitions').textContent), 300);"
 
 
-def test_an_answer_that_comes_late_does_not_undo_what_was_seen_since(site: tuple[Site, Server], browser: webdriver.Chrome) -> None:
-    _, server = site
+def test_a_late_reply_does_not_undo_a_newer_one(served: tuple[CanaryPromoter, Server], browser: webdriver.Chrome) -> None:
+    _, server = served
     page = Page(browser, server.url)
     page.wait(lambda: browser.find_elements(By.CSS_SELECTOR, "#versions [data-action=promote][data-version='2']"))
     browser.execute_script(HOLD)
@@ -184,3 +185,42 @@ def test_an_answer_that_comes_late_does_not_undo_what_was_seen_since(site: tuple
     page.field("do").click()
     page.wait(lambda: "canary → champion" in page.text("transitions"))
     assert "canary → champion" in str(browser.execute_async_script(LET_GO))
+
+
+#: From now on, `window.unknownFields` collects the fields that the page reads from replies of /api/page and that view.schema.json lacks.
+STRICT = """
+const root = await (await fetch("/view.schema.json")).json();
+window.unknownFields = [];
+window.strictReplies = 0;
+const resolve = (schema) => (schema.$ref ? root.$defs[schema.$ref.split("/").pop()] : schema);
+function strict(value, schema, path) {
+  schema = resolve(schema);
+  if (value === null || typeof value !== "object") return value;
+  if (schema.anyOf) return strict(value, schema.anyOf.find((option) => option.type !== "null"), path);
+  if (Array.isArray(value)) return value.map((item) => strict(item, schema.items ?? {}, path));
+  const free = typeof schema.additionalProperties === "object" ? schema.additionalProperties : {};
+  const part = (name) => schema.properties?.[name] ?? free;
+  const copy = Object.fromEntries(Object.entries(value).map(([name, item]) => [name, strict(item, part(name), `${path}.${name}`)]));
+  if (!schema.properties) return copy;
+  const known = (name) => typeof name !== "string" || name === "then" || name in schema.properties || name in Object.prototype;
+  return new Proxy(copy, { get: (target, name) => { if (!known(name)) window.unknownFields.push(`${path}.${name}`); return target[name]; } });
+}
+const json = Response.prototype.json;
+Response.prototype.json = async function () {
+  const value = await json.call(this);
+  if (!this.url.endsWith("/api/page")) return value;
+  window.strictReplies += 1;
+  return strict(value, root, "view");
+};
+done();
+"""
+
+
+def test_the_page_reads_only_fields_that_its_schema_has(browser: webdriver.Chrome) -> None:
+    with serve(load(promotion={"operator_token": TOKEN}), MemoryPromoter(example_view()), threading.Event()) as server:
+        page = Page(browser, server.url)
+        browser.execute_async_script(f"(async (done) => {{ {STRICT} }})(arguments[0]);")
+        page.wait(lambda: browser.execute_script("return window.strictReplies") >= 2)
+        page.ask("rollback", "4")
+        assert "4" in page.text("ask-confirm-label") and "reflection-host-2" in page.text("workers") and page.text("guardrails")
+        assert sorted(set(browser.execute_script("return window.unknownFields"))) == [] == page.browser_errors()

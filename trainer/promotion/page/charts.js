@@ -1,15 +1,15 @@
-// The pictures, drawn as SVG by this file alone: a chart library would need a build step or another host, and the page's policy allows neither.
+// The charts, drawn as SVG without a library: one would need a build step or another host, and the page's security policy allows neither.
 
 import { s } from "./dom.js";
-import { clock, day, duration, interval, moment, number } from "./words.js";
+import { clock, day, duration, interval, moment, number } from "./format.js";
 
 const GUTTER = 44;
 const RIGHT = 14;
 const STEPS = [1, 5, 15, 60, 300, 900, 3600, 10800, 21600, 43200, 86400, 172800, 604800, 2592000].map((seconds) => seconds * 1000);
-/** States that end somewhere: a mark, not a bar. */
+/** Final states are shown by a symbol, not by a bar. */
 export const ENDS = { rejected: "✕", retired: "○", inconclusive: "?" };
 
-/** Each version's way through the states. `from` and `to` are milliseconds. */
+/** The states of each version over time. `from` and `to` are milliseconds. */
 export function timeline(versions, from, to, width) {
   const rows = versions.map((version) => ({ version, parts: parts(version, to) })).filter(({ parts }) => parts.some(({ end }) => end >= from));
   const across = scale(from, to, GUTTER, width - RIGHT);
@@ -25,9 +25,9 @@ export function timeline(versions, from, to, width) {
 
 function parts(version, to) {
   const log = version.transitions;
-  const begun = Date.parse(version.created_at);
-  const steps = [{ state: "registered", start: begun, reason: "registered" }, ...log.map(({ after, at, reason }) => ({ state: after, start: Date.parse(at), reason }))];
-  return steps.map((step, place) => ({ ...step, end: place + 1 < steps.length ? steps[place + 1].start : step.state in ENDS ? step.start : to }));
+  const registered = Date.parse(version.created_at);
+  const steps = [{ state: "registered", start: registered, reason: "registered" }, ...log.map(({ after, at, reason }) => ({ state: after, start: Date.parse(at), reason }))];
+  return steps.map((step, index) => ({ ...step, end: index + 1 < steps.length ? steps[index + 1].start : step.state in ENDS ? step.start : to }));
 }
 
 function bar(version, state, start, end, reason, across, y, from, to) {
@@ -38,11 +38,11 @@ function bar(version, state, start, end, reason, across, y, from, to) {
     return s("g", { class: `end ${state}` }, title, s("circle", { cx: x, cy: y + 11, r: 8 }), s("text", { x, y: y + 15, "text-anchor": "middle" }, ENDS[state]));
   }
   const wide = Math.max(3, across(Math.min(end, to)) - left);
-  const words = wide > state.length * 7 + 12 ? s("text", { x: left + 7, y: y + 15 }, state) : null;
-  return s("g", { class: `bar ${state}` }, title, s("rect", { x: left, y, width: wide, height: 22, rx: 4 }), words);
+  const label = wide > state.length * 7 + 12 ? s("text", { x: left + 7, y: y + 15 }, state) : null;
+  return s("g", { class: `bar ${state}` }, title, s("rect", { x: left, y, width: wide, height: 22, rx: 4 }), label);
 }
 
-/** Mean reward with intervals of every version and arm, window by window. */
+/** Mean reward with its interval, for every version and arm, by window. */
 export function rewards(windows, from, to, width) {
   const shown = windows.filter(({ ended_at, mean }) => Date.parse(ended_at) >= from && mean !== null);
   const height = width < 560 ? 190 : 240;
@@ -61,12 +61,12 @@ export function rewards(windows, from, to, width) {
 
 function line(key, cells, across, up, bottom, top, to) {
   const [version, arm] = key.split(" ");
-  const held = (value) => up(Math.min(top, Math.max(bottom, value)));
+  const clamped = (value) => up(Math.min(top, Math.max(bottom, value)));
   const marks = cells.map((cell) => {
     const start = Date.parse(cell.started_at);
     return { ...cell, start, end: Date.parse(cell.ended_at), x: across(Math.min(to, (start + Date.parse(cell.ended_at)) / 2)) };
   });
-  marks.sort((one, other) => one.start - other.start);
+  marks.sort((a, b) => a.start - b.start);
   const runs = [];
   for (const mark of marks) {
     const last = runs.at(-1)?.at(-1);
@@ -75,16 +75,16 @@ function line(key, cells, across, up, bottom, top, to) {
   }
   const drawn = runs.map((run) => {
     const known = run.filter(({ low, high }) => low !== null && high !== null);
-    const outline = [...known.map(({ x, high }) => `${x},${held(high)}`), ...known.reverse().map(({ x, low }) => `${x},${held(low)}`)];
-    return [s("polygon", { points: outline.join(" "), class: "band" }), s("polyline", { points: run.map(({ x, mean }) => `${x},${held(mean)}`).join(" ") })];
+    const outline = [...known.map(({ x, high }) => `${x},${clamped(high)}`), ...known.reverse().map(({ x, low }) => `${x},${clamped(low)}`)];
+    return [s("polygon", { points: outline.join(" "), class: "band" }), s("polyline", { points: run.map(({ x, mean }) => `${x},${clamped(mean)}`).join(" ") })];
   });
   const dots = marks.map(({ x, mean, low, high, scored, start }) =>
-    s("circle", { cx: x, cy: held(mean), r: marks.length > 80 ? 1.5 : 2.5 },
+    s("circle", { cx: x, cy: clamped(mean), r: marks.length > 80 ? 1.5 : 2.5 },
       s("title", {}, `version ${version}, ${arm}, ${clock(new Date(start))}: ${number(mean)} ${interval(low, high)}, ${scored} scored`)));
   return s("g", { class: `line ${arm}`, "data-key": key }, drawn, dots);
 }
 
-/** One interval on a common scale: a dot, its whiskers, and a limit where there is one. */
+/** One interval on a common scale: a dot, its whiskers, and an optional limit. */
 export function whisker({ middle, low, high, limit, from, to, kind }) {
   const across = scale(from, to, 6, 154);
   const inside = (value) => across(Math.min(to, Math.max(from, value)));
@@ -103,10 +103,10 @@ function frame(width, height, label, ...content) {
 function axis(from, to, across, height) {
   const step = STEPS.find((step) => (to - from) / step <= (across(to) - across(from)) / 90) ?? STEPS.at(-1);
   const offset = new Date(to).getTimezoneOffset() * 60_000;
-  const places = [];
-  for (let at = Math.ceil((from - offset) / step) * step + offset; at <= to; at += step) places.push(at);
+  const times = [];
+  for (let at = Math.ceil((from - offset) / step) * step + offset; at <= to; at += step) times.push(at);
   const write = (at) => (step >= 86_400_000 ? day(new Date(at)) : clock(new Date(at)).slice(0, step < 60_000 ? 8 : 5));
-  return places.map((at) => [
+  return times.map((at) => [
     s("line", { x1: across(at), x2: across(at), y1: 0, y2: height - 20, class: "grid" }),
     s("text", { x: across(at), y: height - 4, "text-anchor": across(to) - across(at) < 22 ? "end" : "middle", class: "tick" }, write(at)),
   ]);
@@ -117,17 +117,17 @@ function scale(from, to, start, end) {
   return (value) => Math.round((start + (value - from) * ratio) * 10) / 10;
 }
 
-/** What most of the intervals need; a few wide ones are cut. */
+/** The range that holds most intervals; a few wide ones are cut off. */
 function bounds(cells) {
-  const lows = cells.map(({ low, mean }) => low ?? mean).sort((one, other) => one - other);
-  const highs = cells.map(({ high, mean }) => high ?? mean).sort((one, other) => one - other);
+  const lows = cells.map(({ low, mean }) => low ?? mean).sort((a, b) => a - b);
+  const highs = cells.map(({ high, mean }) => high ?? mean).sort((a, b) => a - b);
   if (!cells.length) return [0, 1];
   const at = (values, share) => values[Math.min(values.length - 1, Math.floor(values.length * share))];
   const means = cells.map(({ mean }) => mean);
   const low = Math.min(at(lows, 0.05), ...means);
   const high = Math.max(at(highs, 0.95), ...means);
-  const room = Math.max(0.02, (high - low) * 0.08);
-  return [Math.max(0, low - room), Math.min(1, high + room)];
+  const margin = Math.max(0.02, (high - low) * 0.08);
+  return [Math.max(0, low - margin), Math.min(1, high + margin)];
 }
 
 function ticks(bottom, top) {

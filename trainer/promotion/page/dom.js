@@ -1,20 +1,20 @@
-// Elements, and a way to bring the page to look like newly built ones while what stays is kept: focus, selection, scroll and open details survive.
+// Builds elements, and updates the page to match newly built ones in place, so that focus, selection, scroll position and open details stay.
 
 const SVG = "http://www.w3.org/2000/svg";
 
-/** An element with attributes (null and false leave one out) and children: elements, texts, or arrays of them. Texts stay texts, whoever wrote them. */
+/** An element with attributes (null and false leave one out) and children: elements, texts, or arrays of them. A text never becomes markup. */
 export function h(tag, attributes, ...children) {
   return built(document.createElement(tag), attributes, children);
 }
 
-/** The same of SVG. */
+/** The same for SVG. */
 export function s(tag, attributes, ...children) {
   return built(document.createElementNS(SVG, tag), attributes, children);
 }
 
-/** Let `place` hold exactly `children`. Those with `data-key` are known again wherever they stand, others by their place. */
-export function fill(place, ...children) {
-  reconcile(place, built(document.createElement("div"), {}, children).childNodes);
+/** Make `parent` hold exactly `children`. An element with a `data-key` is matched by its key, any other by its position. */
+export function fill(parent, ...children) {
+  reconcile(parent, built(document.createElement("div"), {}, children).childNodes);
 }
 
 function built(element, attributes, children) {
@@ -25,36 +25,36 @@ function built(element, attributes, children) {
   return element;
 }
 
-function reconcile(place, wanted) {
-  const keyed = new Map([...place.children].filter((child) => child.dataset.key).map((child) => [child.dataset.key, child]));
-  let here = place.firstChild;
-  for (const next of [...wanted]) {
+function reconcile(parent, target) {
+  const keyed = new Map([...parent.children].filter((child) => child.dataset.key).map((child) => [child.dataset.key, child]));
+  let here = parent.firstChild;
+  for (const next of [...target]) {
     const match = next.dataset?.key ? keyed.get(next.dataset.key) : here && !here.dataset?.key && here.nodeName === next.nodeName ? here : undefined;
     if (!match) {
-      place.insertBefore(next, here);
+      parent.insertBefore(next, here);
       continue;
     }
     if (match === here) here = here.nextSibling;
-    else place.insertBefore(match, here);
-    become(match, next);
+    else parent.insertBefore(match, here);
+    update(match, next);
   }
   while (here) {
-    const gone = here;
+    const surplus = here;
     here = here.nextSibling;
-    gone.remove();
+    surplus.remove();
   }
 }
 
-function become(node, wanted) {
+function update(node, target) {
   if (node.nodeType === Node.TEXT_NODE) {
-    if (node.data !== wanted.data) node.data = wanted.data;
+    if (node.data !== target.data) node.data = target.data;
     return;
   }
   for (const { name } of [...node.attributes]) {
-    if (!wanted.hasAttribute(name) && !(name === "open" && node.nodeName === "DETAILS")) node.removeAttribute(name);
+    if (!target.hasAttribute(name) && !(name === "open" && node.nodeName === "DETAILS")) node.removeAttribute(name);
   }
-  for (const { name, value } of wanted.attributes) {
+  for (const { name, value } of target.attributes) {
     if (node.getAttribute(name) !== value) node.setAttribute(name, value);
   }
-  reconcile(node, wanted.childNodes);
+  reconcile(node, target.childNodes);
 }

@@ -1,21 +1,21 @@
-// Each part of the page as elements made from what /api/page tells. Pure: nothing is fetched or kept here.
+// The sections of the page, built from the reply of /api/page (view.schema.json). No state, no requests.
 
 import { whisker } from "./charts.js";
 import { h } from "./dom.js";
-import { clock, duration, interval, metric, moment, number, percent, signed } from "./words.js";
+import { clock, duration, interval, metric, moment, number, percent, signed } from "./format.js";
 
 const PROMOTABLE = ["gated", "shadow", "canary", "approval", "retired"];
 const RATIOS = ["latency_ms", "length"];
 const NOT_REJECTABLE = ["champion", "rejected"];
-const STAGES = { shadow: "answers unseen", canary: "answers users", approval: "waits for a person" };
-// A worker reports every few seconds; after this long it is said to be silent.
+const STAGES = { shadow: "gives unseen answers to", canary: "answers", approval: "waits for a person, and answers" };
+// Workers report every few seconds; one without a report for this long is shown as silent.
 const SILENT_MS = 15_000;
 
 export function state(name) {
   return h("span", { class: `chip ${name}` }, name);
 }
 
-/** Who serves, who is tried, and what may be done about it. */
+/** The champion and the challenger, with the commands for them. */
 export function now(view) {
   return [championCard(view), experimentCard(view)];
 }
@@ -25,13 +25,13 @@ function championCard({ champion, versions, at }) {
   if (!version) {
     return card("champion", "Champion", h("p", { class: "big" }, "none yet"), h("p", { class: "quiet" }, "The promoter registers the shipped version when it starts."));
   }
-  const begun = version.transitions.findLast(({ after }) => after === "champion");
+  const start = version.transitions.findLast(({ after }) => after === "champion");
   const former = versions.some(({ state }) => state === "retired");
   return card(
     "champion",
     "Champion",
     h("p", { class: "big" }, `Version ${champion}`),
-    h("p", { class: "quiet" }, begun ? `serves for ${duration(Date.parse(at) - Date.parse(begun.at))}: ${begun.reason}` : "serves"),
+    h("p", { class: "quiet" }, start ? `serves for ${duration(Date.parse(at) - Date.parse(start.at))}: ${start.reason}` : "serves"),
     former ? action("rollback", champion, "Roll back…") : h("p", { class: "quiet" }, "There is no former champion to roll back to."),
   );
 }
@@ -43,7 +43,7 @@ function experimentCard({ experiment, at, approval, versions }) {
       "none",
       "Challenger",
       h("p", { class: "big" }, "none"),
-      h("p", { class: "quiet" }, waiting.length ? `Version ${waiting[0].version} is next: ${waiting[0].state}.` : "No experiment is under way. The trainer registers the next version."),
+      h("p", { class: "quiet" }, waiting.length ? `Version ${waiting[0].version} is next: ${waiting[0].state}.` : "There is no experiment. The trainer registers the next version."),
     );
   }
   const { version, stage, share, since, arms, verdict } = experiment;
@@ -53,8 +53,8 @@ function experimentCard({ experiment, at, approval, versions }) {
     stage,
     "Challenger",
     h("p", { class: "big" }, `Version ${version} `, state(stage)),
-    h("p", { class: "quiet" }, `${STAGES[stage]}: ${percent(share)} ${of}, for ${duration(Date.parse(at) - Date.parse(since))}. `,
-      approval === "person" ? "A person lets it become champion." : "Becomes champion by itself once it is better for certain."),
+    h("p", { class: "quiet" }, `${STAGES[stage]} ${percent(share)} ${of}, for ${duration(Date.parse(at) - Date.parse(since))}. `,
+      approval === "person" ? "A person must approve it." : "Becomes champion automatically once it is significantly better."),
     table(["arm", "version", "answers", "scored", "users"], rows, { label: "Arms" }),
     verdict ? h("p", { class: "verdict" }, h("span", { class: `chip verdict-${verdict.outcome}` }, verdict.outcome), ` ${verdict.reason}`) : h("p", { class: "quiet" }, "No figures yet."),
     h("div", { class: "buttons" }, action("promote", version, `Promote version ${version}…`, stage === "approval"), action("reject", version, "Reject…")),
@@ -65,9 +65,9 @@ function card(kind, title, ...content) {
   return h("article", { class: `card ${kind}`, "data-key": title }, h("h2", {}, title), content);
 }
 
-export function guardrails({ guardrails: found, experiment }) {
-  if (!found.length) return empty(experiment ? "No figures yet: each group needs some users first." : "They are watched while a version is tried.");
-  const rows = found.map(({ metric: name, canary, baseline, difference, low, high, limit, state }) => {
+export function guardrails({ guardrails: rails, experiment }) {
+  if (!rails.length) return empty(experiment ? "No figures yet: each group needs some users first." : "Guardrails apply while a version is in shadow or canary.");
+  const rows = rails.map(({ metric: name, canary, baseline, difference, low, high, limit, state }) => {
     const reach = Math.max(Math.abs(limit) * 1.6, Math.abs(difference ?? 0) * 1.1);
     const ratio = RATIOS.includes(name);
     const scale = ratio ? { from: 1 - (limit - 1) * 1.6, to: Math.max(1 + (limit - 1) * 1.6, difference ?? 1) } : { from: -reach, to: reach };
@@ -82,8 +82,8 @@ export function guardrails({ guardrails: found, experiment }) {
   return table(["metric", "state", "challenger", "baseline", "difference", "limit"], rows, { label: "Guardrails", stacks: true });
 }
 
-export function quality({ quality: found }) {
-  const cells = found.filter(({ mean, scored }) => mean !== null && scored > 0);
+export function quality({ quality: rewards }) {
+  const cells = rewards.filter(({ mean, scored }) => mean !== null && scored > 0);
   if (!cells.length) return empty("No answer has been scored yet.");
   const from = Math.min(...cells.map(({ low, mean }) => low ?? mean));
   const to = Math.max(...cells.map(({ high, mean }) => high ?? mean));
@@ -95,28 +95,28 @@ export function quality({ quality: found }) {
   return table(["version", "arm", "domain", "reward", "scored", "users"], rows, { label: "Reward by version, arm and domain" });
 }
 
-export function versions({ versions: found, at }) {
-  if (!found.length) return empty("No version is registered yet.");
-  const rows = found.toReversed().map((version) => [
+export function versions({ versions: all, at }) {
+  if (!all.length) return empty("No version is registered yet.");
+  const rows = all.toReversed().map((version) => [
     h("strong", {}, `v${version.version}`), state(version.state), version.aliases.join(", ") || "–", version.parent ? `v${version.parent}` : "–",
     moment(new Date(version.created_at), new Date(at)), h("span", { class: "words" }, gateOf(version)), h("code", { title: version.digest }, version.digest.slice(0, 10)),
     h("div", { class: "buttons" },
       PROMOTABLE.includes(version.state) ? action("promote", version.version, "Promote…") : null,
       NOT_REJECTABLE.includes(version.state) ? null : action("reject", version.version, "Reject…")),
   ]);
-  return table(["version", "state", "aliases", "parent", "registered", "gate", "digest", "actions"], rows, { label: "Versions", stacks: true, keys: found.toReversed().map(({ version }) => version) });
+  return table(["version", "state", "aliases", "parent", "registered", "gate", "digest", "actions"], rows, { label: "Versions", stacks: true, keys: all.toReversed().map(({ version }) => version) });
 }
 
-/** What the gate said of a version, in its own words. */
+/** The reason of a version's newest gate. */
 function gateOf({ transitions }) {
   const judged = transitions.findLast(({ before }) => before === "registered");
   return judged ? judged.reason : "not judged yet";
 }
 
-export function workers({ workers: found, at }) {
-  if (!found.length) return empty("No reflection worker reports. Answers may still go out; `retouch status` shows the processes.");
+export function workers({ workers: reports, at }) {
+  if (!reports.length) return empty("No reflection worker reports. Users may still get answers; `retouch status` shows the processes.");
   const named = (model) => (model ? `v${model.version}` : "–");
-  const rows = found.map((report) => {
+  const rows = reports.map((report) => {
     const age = Date.parse(at) - Date.parse(report.at);
     const refused = report.refused.map(({ model, reason }) => h("p", { class: "error" }, `refuses ${named(model)}: ${reason}`));
     return [
@@ -124,12 +124,12 @@ export function workers({ workers: found, at }) {
       refused.length ? refused : "none", age > SILENT_MS ? h("span", { class: "error" }, `silent for ${duration(age)}`) : `${duration(age)} ago`,
     ];
   });
-  return table(["worker", "champion", "challenger", "loaded", "swaps", "refused", "reported"], rows, { label: "Workers", stacks: true, keys: found.map(({ worker }) => worker) });
+  return table(["worker", "champion", "challenger", "loaded", "swaps", "refused", "reported"], rows, { label: "Workers", stacks: true, keys: reports.map(({ worker }) => worker) });
 }
 
-export function transitions({ transitions: found, at }) {
-  if (!found.length) return empty("Nothing has happened yet.");
-  return h("ol", { class: "log" }, found.map((step) => transition(step, new Date(at))));
+export function transitions({ transitions: steps, at }) {
+  if (!steps.length) return empty("No transition yet.");
+  return h("ol", { class: "log" }, steps.map((step) => transition(step, new Date(at))));
 }
 
 function transition(step, today) {
@@ -146,10 +146,10 @@ function transition(step, today) {
     evidence(facts)));
 }
 
-/** Whatever figures a step rests on, however deep they lie. */
+/** The evidence of a transition, at any depth of nesting. */
 function evidence(facts) {
   const known = Object.entries(facts).filter(([, value]) => value !== null && value !== undefined);
-  if (!known.length) return h("p", { class: "quiet" }, "No figures: a person's word, or the way things were.");
+  if (!known.length) return h("p", { class: "quiet" }, "No figures: an operator decided, or it followed from another transition.");
   return h("dl", {}, known.map(([name, value]) => [h("dt", {}, name.replaceAll("_", " ")), h("dd", {}, figure(value))]));
 }
 
@@ -165,35 +165,35 @@ function figure(value) {
     return value.every((item) => !Array.isArray(item) && Object.values(item).every(isPlain)) ? records(value) : value.map((item) => h("div", { class: "item" }, figure(item)));
   }
   const { mean, difference, value: middle, low, high, ...rest } = value;
-  if (!isBound(low) || !isBound(high)) return evidence(value); // a platform may call its domains low and high
+  if (!isBound(low) || !isBound(high)) return evidence(value); // a domain may be named low or high
   const others = Object.entries(rest).map(([name, item]) => `, ${name.replaceAll("_", " ")} ${figure(item)}`);
   return Object.values(rest).every(isPlain) ? `${figure(mean ?? difference ?? middle ?? null)} ${interval(low, high, fine)}${others.join("")}` : evidence(value);
 }
 
-/** Objects of one kind below one another. */
-function records(found) {
-  const columns = [...new Set(found.flatMap((item) => Object.keys(item)))];
-  return table(columns.map((name) => name.replaceAll("_", " ")), found.map((item) => columns.map((name) => figure(item[name] ?? null))), { label: "Evidence" });
+/** A list of objects as a table. */
+function records(items) {
+  const columns = [...new Set(items.flatMap((item) => Object.keys(item)))];
+  return table(columns.map((name) => name.replaceAll("_", " ")), items.map((item) => columns.map((name) => figure(item[name] ?? null))), { label: "Evidence" });
 }
 
 function action(kind, version, label, strong = false) {
   return h("button", { type: "button", class: strong ? "strong" : null, "data-action": kind, "data-version": version, "aria-label": `${label.replace("…", "")}${label.includes(version) ? "" : ` version ${version}`}` }, label);
 }
 
-/** A table that scrolls in its own box where it is too wide, for a keyboard too; on a phone `stacks` sets its cells below one another. */
+/** A table that scrolls in its own box if it is too wide, also by keyboard; with `stacks` a phone shows its cells below one another. */
 function table(columns, rows, { label, stacks = false, keys = [] }) {
   const head = h("tr", {}, columns.map((name) => h("th", { scope: "col" }, name)));
-  const body = rows.map((cells, place) => h("tr", { "data-key": keys[place] }, cells.map((cell, column) => h("td", { "data-label": columns[column] }, cell))));
+  const body = rows.map((cells, index) => h("tr", { "data-key": keys[index] }, cells.map((cell, column) => h("td", { "data-label": columns[column] }, cell))));
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, h("table", { class: stacks ? "stacks" : null }, h("thead", {}, head), h("tbody", {}, body)));
 }
 
-export function empty(words) {
-  return h("p", { class: "empty" }, words);
+export function empty(text) {
+  return h("p", { class: "empty" }, text);
 }
 
-/** What went wrong with looking, and how old what is shown is. */
+/** What is away, and how old the shown view is. */
 export function banner(trouble, at, age) {
   if (!trouble) return [];
-  const shown = at ? ` Shown is how things stood at ${clock(at)}, ${duration(age)} ago.` : "";
+  const shown = at ? ` This page shows the state at ${clock(at)}, ${duration(age)} ago.` : "";
   return h("p", { class: "banner", "data-kind": "bad" }, `${trouble}${shown}`);
 }

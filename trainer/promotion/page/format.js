@@ -1,6 +1,6 @@
-// Numbers, times and names as people read them.
+// Numbers, times and names as text.
 
-/** Three decimals at most, and a dash for what is not known. */
+/** At most `digits` decimals, and a dash if unknown. */
 export function number(value, digits = 3) {
   if (value === null || value === undefined) return "–";
   if (Number.isInteger(value) || Math.abs(value) >= 1000) return Math.round(value).toLocaleString("en");
@@ -11,7 +11,7 @@ export function signed(value, digits = 3) {
   return value === null || value === undefined ? "–" : (value < 0 ? "−" : "+") + number(Math.abs(value), digits);
 }
 
-/** Empty where neither end is known. */
+/** Empty if both ends are unknown. */
 export function interval(low, high, write = number) {
   return low === null && high === null ? "" : `[${write(low)}, ${write(high)}]`;
 }
@@ -20,7 +20,7 @@ export function percent(share) {
   return `${+(share * 100).toFixed(1)} %`;
 }
 
-/** How long a time is, in one or two units. */
+/** A duration in one or two units. */
 export function duration(ms) {
   const seconds = Math.max(0, Math.round(ms / 1000));
   if (seconds < 60) return `${seconds} s`;
@@ -39,13 +39,13 @@ export function day(date) {
   return date.toLocaleDateString("en-GB", { day: "numeric", month: "short" });
 }
 
-/** A time as short as today allows. */
+/** The time of day, with the date if it is not today. */
 export function moment(date, now) {
   return date.toDateString() === now.toDateString() ? clock(date) : `${day(date)} ${clock(date).slice(0, 5)}`;
 }
 
-/** A metric's name as people say it. */
+/** The name of a metric. */
 export function metric(name) {
-  const known = { latency_ms: "latency", fallback: "fall-backs", unparsable: "unparsable", length: "length", drift: "drift from base answer" };
-  return known[name] ?? name.replaceAll("_", " ");
+  const names = { latency_ms: "latency", fallback: "fallbacks", unparsable: "unparsable", length: "length", drift: "drift from base answer" };
+  return names[name] ?? name.replaceAll("_", " ");
 }
