@@ -38,7 +38,7 @@ class ProcessRun:
             self.is_dead = True
             self.died.set()
 
-    # Faults (workers.runtime.memory.broker)
+    # Faults (workers.runtime.memory.cluster)
 
     async def at(self, step: str) -> None:
         """Before each request to the broker, and before its answer. Raises NotConfirmed for what got lost, Dead for whoever is killed."""

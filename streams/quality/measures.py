@@ -1,7 +1,7 @@
 """The metrics of one answer, from its message alone (`schemas.quality.Metric`).
 
 Only answers that involved the model are measured. A base answer that went out because the strategy asks for it, there was no history, the index
-or the base model was away, or the deadline had passed before, says nothing about a version: it is counted by its status only.
+or the base model was away, or the deadline had passed before, does not measure a version: it is counted by its status only.
 
 The reward scores the answer against the user's truth if it is valid for the query, else it is the user's own score. With both, the truth
 decides: training and the gate use it too, and a user can score neither the base answer nor an answer that was not shown.

@@ -18,7 +18,8 @@ from workers.runtime.broker import BrokerClient, Committer, Membership, NotConfi
 from workers.runtime.in_flight import InFlight, ProducerRecord
 from workers.runtime.kafka.broker import KafkaBrokerClient
 from workers.runtime.kafka.membership import by_partition
-from workers.runtime.memory.broker import MemoryBrokerClient, MemoryCluster
+from workers.runtime.memory.broker import MemoryBrokerClient
+from workers.runtime.memory.cluster import MemoryCluster
 from workers.runtime.offsets import Position
 
 PARTITIONS = 4

@@ -19,7 +19,8 @@ from tests.contract.brokers_under_test import ALL, WAIT_S, BrokerUnderTest, Kafk
 from workers.runtime.broker import NotConfirmed
 from workers.runtime.commit_metadata import encode
 from workers.runtime.in_flight import ProducerRecord
-from workers.runtime.memory.broker import MemoryBrokerClient, MemoryCluster
+from workers.runtime.memory.broker import MemoryBrokerClient
+from workers.runtime.memory.cluster import MemoryCluster
 from workers.runtime.offsets import METADATA_BYTES, Position
 
 pytestmark = pytest.mark.timeout(300)

@@ -1,4 +1,4 @@
-"""Workers on a real broker: what they promise when all is well, and when records, endpoints or processes fail."""
+"""Workers on a real broker: normal work, and records, endpoints and processes that fail."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ from workers.runtime.worker import Worker, WorkerCounts
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 
 ROOT = Path(__file__).parents[2]
-#: The machine is shared: nothing here should take a tenth of it.
+#: Ten times what a test needs: the machine is shared.
 WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
-class Stream:
-    """Topics of a test's own, and a group of the same name."""
+class WorkerTopics:
+    """Topics for one test, and workers of a group with their name."""
 
     settings: Settings
     name: str
@@ -63,14 +63,14 @@ class Stream:
         return ask(self.settings, self.queries, count)
 
     def answers(self, least: int) -> list[Any]:
-        return records(self.settings, self.drafts.name, lambda found: len(found) >= least)
+        return records(self.settings, self.drafts.name, lambda records: len(records) >= least)
 
     def dead_letters(self, least: int) -> list[Any]:
-        return records(self.settings, dead_letter_topic(self.name), lambda found: len(found) >= least)
+        return records(self.settings, dead_letter_topic(self.name), lambda records: len(records) >= least)
 
 
 @pytest.fixture
-def stream(settings: Settings) -> Stream:
+def topics(settings: Settings) -> WorkerTopics:
     name = f"w{uuid.uuid4().hex[:10]}"
     queries, drafts = Topic(name, Query, "tenant/user", "test", "test"), Topic(f"{name}-out", Draft, "tenant/user", "test", "test")
     names = [name, drafts.name, dead_letter_topic(name)]
@@ -78,7 +78,7 @@ def stream(settings: Settings) -> Stream:
     client.create_topics({each: {"num_partitions": 4, "replication_factor": 1} for each in names})
     client.wait_for_topics(names)
     client.close()
-    return Stream(settings, name, queries, drafts)
+    return WorkerTopics(settings, name, queries, drafts)
 
 
 def make_query(user: str) -> Query:
@@ -95,28 +95,28 @@ def ask(settings: Settings, topic: Topic, count: int) -> list[Query]:
 
 
 def records(settings: Settings, topic: str, enough: Callable[[list[Any]], bool], timeout_s: float = WAIT_S) -> list[Any]:
-    """Everything on a topic once it is `enough`."""
+    """All records of a topic, once `enough` holds for them."""
     consumer = groupless_consumer(settings, "test-reader")
     try:
         partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
-        found: list[Any] = []
+        read: list[Any] = []
         deadline = time.monotonic() + timeout_s
-        while not enough(found):
-            assert time.monotonic() < deadline, f"only {len(found)} records on {topic} after {timeout_s:g} s"
+        while not enough(read):
+            assert time.monotonic() < deadline, f"only {len(read)} records on {topic} after {timeout_s:g} s"
             for batch in consumer.poll(timeout_ms=200).values():
-                found += batch
-        for batch in consumer.poll(timeout_ms=300).values():  # one too many shows up too
-            found += batch
-        return found
+                read += batch
+        for batch in consumer.poll(timeout_ms=300).values():  # one too many would show up
+            read += batch
+        return read
     finally:
         consumer.close()
 
 
-def ce_ids(found: Sequence[Any]) -> Counter[str]:
-    """Ids of the CloudEvents among the records: the topics also hold what other tests on this broker broke on purpose."""
-    ids = (dict(record.headers).get("ce_id") for record in found)
+def ce_ids(records: Sequence[Any]) -> Counter[str]:
+    """Ids of the CloudEvents among the records. The topics also hold malformed records of other tests."""
+    ids = (dict(record.headers).get("ce_id") for record in records)
     return Counter(ce_id.decode() for ce_id in ids if ce_id)
 
 
@@ -124,7 +124,7 @@ def draft_ids(queries: Sequence[Query]) -> set[str]:
     return {str(derive("draft", query.query_id)) for query in queries}
 
 
-def drafting(topic: Topic, *, longest_s: float = 0.02) -> Handler[Query]:
+def draft_handler(topic: Topic, *, longest_s: float = 0.02) -> Handler[Query]:
     async def handle(incoming: Incoming[Query]) -> Sequence[Outgoing]:
         await asyncio.sleep(random.uniform(0, longest_s))
         draft = Draft(query=incoming.message, answer="a", base_model="m", base_ms=1.0)
@@ -133,16 +133,16 @@ def drafting(topic: Topic, *, longest_s: float = 0.02) -> Handler[Query]:
     return handle
 
 
-def test_every_record_is_answered_once_although_they_finish_out_of_order(stream: Stream) -> None:
-    queries = stream.ask(300)
-    counts = stream.worker(drafting(stream.drafts)).drain(WAIT_S)
+def test_every_record_is_answered_once_although_they_finish_out_of_order(topics: WorkerTopics) -> None:
+    queries = topics.ask(300)
+    counts = topics.worker(draft_handler(topics.drafts)).drain(WAIT_S)
     assert (counts.read, counts.produced, counts.set_aside) == (300, 300, 0)
-    assert ce_ids(stream.answers(300)) == Counter(draft_ids(queries))
-    assert stream.worker(drafting(stream.drafts)).drain(WAIT_S).read == 0
+    assert ce_ids(topics.answers(300)) == Counter(draft_ids(queries))
+    assert topics.worker(draft_handler(topics.drafts)).drain(WAIT_S).read == 0
 
 
-def test_more_records_are_in_flight_than_there_are_partitions(stream: Stream) -> None:
-    stream.ask(64)
+def test_more_records_are_in_flight_than_there_are_partitions(topics: WorkerTopics) -> None:
+    topics.ask(64)
     running, most = 0, 0
     full = asyncio.Event()
 
@@ -154,80 +154,80 @@ def test_more_records_are_in_flight_than_there_are_partitions(stream: Stream) ->
             full.set()
         async with asyncio.timeout(WAIT_S / 2):
             await full.wait()
-        await asyncio.sleep(0.5)  # one too many shows up too
+        await asyncio.sleep(0.5)  # one too many would show up
         running -= 1
         return []
 
-    stream.worker(handle, concurrency=32).drain(WAIT_S)
+    topics.worker(handle, concurrency=32).drain(WAIT_S)
     assert most == 32
 
 
-def test_reading_pauses_while_too_many_records_are_held(stream: Stream) -> None:
-    stream.ask(400)
+def test_reading_pauses_while_too_many_records_are_held(topics: WorkerTopics) -> None:
+    topics.ask(400)
     waiting: list[int] = []
-    draft = drafting(stream.drafts, longest_s=0.01)
+    draft = draft_handler(topics.drafts, longest_s=0.01)
 
     async def handle(incoming: Incoming[Query]) -> Sequence[Outgoing]:
         waiting.append(worker.counts.read - len(waiting))
         return await draft(incoming)
 
-    worker = stream.worker(handle, concurrency=2)
+    worker = topics.worker(handle, concurrency=2)
     assert worker.drain(WAIT_S).produced == 400
     assert max(waiting) < 200
 
 
-def test_a_malformed_record_is_set_aside_and_the_others_are_answered(stream: Stream) -> None:
-    stream.ask(20)
-    to = producer(stream.settings, "test")
-    to.send(stream.name, key=b"k", value=b"\x00 no json", headers=[("mine", b"1")])
-    to.send(stream.name, key=b"tombstone", value=None)
+def test_a_malformed_record_is_set_aside_and_the_others_are_answered(topics: WorkerTopics) -> None:
+    topics.ask(20)
+    to = producer(topics.settings, "test")
+    to.send(topics.name, key=b"k", value=b"\x00 no json", headers=[("mine", b"1")])
+    to.send(topics.name, key=b"tombstone", value=None)
     to.close()
-    stream.ask(20)
-    counts = stream.worker(drafting(stream.drafts)).drain(WAIT_S)
+    topics.ask(20)
+    counts = topics.worker(draft_handler(topics.drafts)).drain(WAIT_S)
     assert (counts.read, counts.produced, counts.set_aside) == (42, 40, 2)
-    by_value = {letter.value: letter for letter in stream.dead_letters(2)}
+    by_value = {letter.value: letter for letter in topics.dead_letters(2)}
     letter = by_value[b"\x00 no json"]
     assert (letter.key, letter.headers[0]) == (b"k", ("mine", b"1"))
-    assert dict(letter.headers)["kafka_dlt-original-topic"] == stream.name.encode()
-    assert dict(letter.headers)["kafka_dlt-original-consumer-group"] == f"retouch-{stream.name}".encode()
+    assert dict(letter.headers)["kafka_dlt-original-topic"] == topics.name.encode()
+    assert dict(letter.headers)["kafka_dlt-original-consumer-group"] == f"retouch-{topics.name}".encode()
     assert None in by_value
 
 
 def test_the_largest_record_of_a_topic_fits_its_dead_letter_topic(settings: Settings) -> None:
-    """On a declared topic: its dead-letter topic has room for the headers."""
+    """A declared dead-letter topic takes larger records, because of the added headers."""
     to = producer(settings, "test")
     value = random.Random(0).randbytes(1_048_000)
     to.send(QUERIES.name, key=b"k", value=value).get(timeout=30)
     to.close()
-    worker: Worker[Query] = Worker(settings, name=f"large-{uuid.uuid4().hex[:6]}", spec=HandlerSpec(QUERIES, drafting(DRAFTS)))
+    worker: Worker[Query] = Worker(settings, name=f"large-{uuid.uuid4().hex[:6]}", spec=HandlerSpec(QUERIES, draft_handler(DRAFTS)))
     assert worker.drain(WAIT_S).set_aside >= 1
-    letters = records(settings, dead_letter_topic(QUERIES.name), lambda found: any(letter.value == value for letter in found))
+    letters = records(settings, dead_letter_topic(QUERIES.name), lambda letters: any(letter.value == value for letter in letters))
     assert letters
 
 
-def test_a_record_that_waits_for_its_next_attempt_blocks_no_other(stream: Stream) -> None:
-    queries = stream.ask(40)
-    slow, tries = queries[0].query_id, 0
+def test_a_record_that_waits_for_its_next_attempt_blocks_no_other(topics: WorkerTopics) -> None:
+    queries = topics.ask(40)
+    retried, attempts = queries[0].query_id, 0
     done: set[uuid.UUID] = set()
-    draft = drafting(stream.drafts)
+    draft = draft_handler(topics.drafts)
 
     async def handle(incoming: Incoming[Query]) -> Sequence[Outgoing]:
-        nonlocal tries
-        if incoming.message.query_id == slow:
-            tries += 1
-            if tries < 3 or len(done) < 39:
+        nonlocal attempts
+        if incoming.message.query_id == retried:
+            attempts += 1
+            if attempts < 3 or len(done) < 39:
                 raise RetryLater("away", after_s=1.0)
         done.add(incoming.message.query_id)
         return await draft(incoming)
 
-    counts = stream.worker(handle, backoff=Backoff(attempts=100, first_s=1.0, longest_s=1.0)).drain(WAIT_S)
-    assert (counts.produced, counts.retries, counts.set_aside) == (40, tries - 1, 0)
+    counts = topics.worker(handle, backoff=Backoff(attempts=100, first_s=1.0, longest_s=1.0)).drain(WAIT_S)
+    assert (counts.produced, counts.retries, counts.set_aside) == (40, attempts - 1, 0)
 
 
-def test_cannot_continue_leaves_the_record_for_the_next_start(stream: Stream) -> None:
-    queries = stream.ask(10)
+def test_cannot_continue_leaves_the_record_for_the_next_start(topics: WorkerTopics) -> None:
+    queries = topics.ask(10)
     fatal = queries[5].query_id
-    draft = drafting(stream.drafts)
+    draft = draft_handler(topics.drafts)
 
     async def handle(incoming: Incoming[Query]) -> Sequence[Outgoing]:
         if incoming.message.query_id == fatal:
@@ -235,47 +235,47 @@ def test_cannot_continue_leaves_the_record_for_the_next_start(stream: Stream) ->
         return await draft(incoming)
 
     with pytest.raises(CannotContinue, match="wrong key"):
-        stream.worker(handle).drain(WAIT_S)
-    assert stream.worker(draft).drain(WAIT_S).read >= 1
-    assert set(ce_ids(stream.answers(10))) == draft_ids(queries)
+        topics.worker(handle).drain(WAIT_S)
+    assert topics.worker(draft).drain(WAIT_S).read >= 1
+    assert set(ce_ids(topics.answers(10))) == draft_ids(queries)
 
 
-def test_a_run_of_malformed_records_is_set_aside_and_the_worker_continues(stream: Stream) -> None:
-    to = producer(stream.settings, "test")
+def test_a_run_of_malformed_records_is_set_aside_and_the_worker_continues(topics: WorkerTopics) -> None:
+    to = producer(topics.settings, "test")
     for _ in range(30):
-        to.send(stream.name, key=b"k", value=b"no json")  # one key, one partition, one poll
+        to.send(topics.name, key=b"k", value=b"no json")  # one key, one partition, one poll
     to.close()
-    running = Running(stream.worker(drafting(stream.drafts)))
-    assert len(stream.dead_letters(30)) == 30
-    queries = stream.ask(5)
-    assert set(ce_ids(stream.answers(5))) == draft_ids(queries)
+    running = WorkerThread(topics.worker(draft_handler(topics.drafts)))
+    assert len(topics.dead_letters(30)) == 30
+    queries = topics.ask(5)
+    assert set(ce_ids(topics.answers(5))) == draft_ids(queries)
     counts = running.end()
     assert (counts.set_aside, counts.produced) == (30, 5)
 
 
-def test_a_worker_whose_records_mostly_fail_commits_them_and_stops(stream: Stream) -> None:
-    stream.ask(200)
+def test_a_worker_whose_records_mostly_fail_commits_them_and_stops(topics: WorkerTopics) -> None:
+    topics.ask(200)
 
     async def handle(incoming: Incoming[Query]) -> Sequence[Outgoing]:
         raise ZeroDivisionError
 
-    worker = stream.worker(handle)
-    with pytest.raises(CannotContinue, match=f"{stream.name}-dlt"):
+    worker = topics.worker(handle)
+    with pytest.raises(CannotContinue, match=f"{topics.name}-dlt"):
         worker.drain(WAIT_S)
     assert 20 <= worker.counts.set_aside < 200
-    assert len(stream.dead_letters(worker.counts.set_aside)) == worker.counts.set_aside
-    assert stream.worker(drafting(stream.drafts)).drain(WAIT_S).read < 200
+    assert len(topics.dead_letters(worker.counts.set_aside)) == worker.counts.set_aside
+    assert topics.worker(draft_handler(topics.drafts)).drain(WAIT_S).read < 200
 
 
 def test_a_missing_topic_stops_the_worker_with_its_name(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("workers.runtime.worker.TOPIC_WITHIN_S", 1.0)
     absent = Topic("absent", Query, "", "", "")
     with pytest.raises(CannotContinue, match="topic absent does not exist"):
-        Worker(settings, name="absent", spec=HandlerSpec(absent, drafting(DRAFTS))).drain(WAIT_S)
+        Worker(settings, name="absent", spec=HandlerSpec(absent, draft_handler(DRAFTS))).drain(WAIT_S)
 
 
-class Running:
-    """A worker in a thread."""
+class WorkerThread:
+    """A worker that runs in a thread."""
 
     def __init__(self, worker: Worker[Query]) -> None:
         self.worker, self.stop, self.ready = worker, threading.Event(), threading.Event()
@@ -298,31 +298,31 @@ class Running:
         return self.worker.counts
 
 
-def test_workers_join_and_leave_and_no_record_is_lost(stream: Stream) -> None:
-    first = Running(stream.worker(drafting(stream.drafts, longest_s=0.3), instance="one"))
+def test_workers_join_and_leave_and_no_record_is_lost(topics: WorkerTopics) -> None:
+    first = WorkerThread(topics.worker(draft_handler(topics.drafts, longest_s=0.3), instance="one"))
     assert first.ready.wait(WAIT_S)
-    queries = stream.ask(300)
-    second = Running(stream.worker(drafting(stream.drafts, longest_s=0.3), instance="two"))
+    queries = topics.ask(300)
+    second = WorkerThread(topics.worker(draft_handler(topics.drafts, longest_s=0.3), instance="two"))
     assert second.ready.wait(WAIT_S)
-    queries += stream.ask(300)
+    queries += topics.ask(300)
     deadline = time.monotonic() + WAIT_S
-    while not second.worker.counts.read:  # it is in the group a moment before the first one gives partitions up
+    while not second.worker.counts.read:  # it joins before the first worker gives up partitions
         assert time.monotonic() < deadline
-        queries += stream.ask(20)
-    wanted = draft_ids(queries)
-    found = records(stream.settings, stream.drafts.name, lambda seen: wanted <= set(ce_ids(seen)))
-    assert set(ce_ids(found)) == wanted
+        queries += topics.ask(20)
+    expected = draft_ids(queries)
+    drafts = records(topics.settings, topics.drafts.name, lambda drafts: expected <= set(ce_ids(drafts)))
+    assert set(ce_ids(drafts)) == expected
     counts = first.end()
-    queries = stream.ask(50)  # the leaver's partitions are the other's after the session timeout
-    records(stream.settings, stream.drafts.name, lambda seen: draft_ids(queries) <= set(ce_ids(seen)))
+    queries = topics.ask(50)  # the partitions of a worker that left move to the other one
+    records(topics.settings, topics.drafts.name, lambda drafts: draft_ids(queries) <= set(ce_ids(drafts)))
     assert counts.read > 0
     assert second.end().read > 50
 
 
-def test_of_two_processes_with_one_name_the_first_ends(stream: Stream) -> None:
-    first = Running(stream.worker(drafting(stream.drafts), instance="same"))
+def test_of_two_processes_with_one_name_the_first_ends(topics: WorkerTopics) -> None:
+    first = WorkerThread(topics.worker(draft_handler(topics.drafts), instance="same"))
     assert first.ready.wait(WAIT_S)
-    second = Running(stream.worker(drafting(stream.drafts), instance="same"))
+    second = WorkerThread(topics.worker(draft_handler(topics.drafts), instance="same"))
     assert second.ready.wait(WAIT_S)
     first.thread.join(WAIT_S)
     assert isinstance(first.error, CannotContinue)
@@ -330,24 +330,24 @@ def test_of_two_processes_with_one_name_the_first_ends(stream: Stream) -> None:
     second.end()
 
 
-def test_a_stop_finishes_running_records_and_leaves_the_rest(stream: Stream) -> None:
-    queries = stream.ask(100)
-    running = Running(stream.worker(drafting(stream.drafts, longest_s=1.0), concurrency=4))
+def test_a_stop_finishes_running_records_and_leaves_the_rest(topics: WorkerTopics) -> None:
+    queries = topics.ask(100)
+    running = WorkerThread(topics.worker(draft_handler(topics.drafts, longest_s=1.0), concurrency=4))
     assert running.ready.wait(WAIT_S)
-    records(stream.settings, stream.drafts.name, bool)
+    records(topics.settings, topics.drafts.name, bool)
     counts = running.end()
     assert 0 < counts.produced < 100
     assert counts.produced + counts.abandoned == counts.read
-    stream.worker(drafting(stream.drafts)).drain(WAIT_S)
-    assert ce_ids(stream.answers(100)) == Counter(draft_ids(queries))
+    topics.worker(draft_handler(topics.drafts)).drain(WAIT_S)
+    assert ce_ids(topics.answers(100)) == Counter(draft_ids(queries))
 
 
-# The processes, as deployed.
+# Processes, as deployed
 
 
 @contextmanager
 def process(settings: Settings, folder: Path, *module: str, base_url: str, **more: str) -> Iterator[subprocess.Popen[bytes]]:
-    """`python -m MODULE...`, ready; killed at the end if it still runs."""
+    """Start `python -m MODULE...` and wait until it is ready. It is killed at the end if it still runs."""
     ready, number = folder / f"ready-{uuid.uuid4().hex[:6]}", uuid.uuid4().hex[:6]
     environment = {
         **os.environ,
@@ -369,7 +369,7 @@ def process(settings: Settings, folder: Path, *module: str, base_url: str, **mor
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.05)
         yield running
-        assert "a film" not in log.read_text(), "a user's words reached the log"
+        assert "a film" not in log.read_text(), "a user's text is in the log"
     finally:
         if running.poll() is None:
             running.kill()
@@ -377,55 +377,55 @@ def process(settings: Settings, folder: Path, *module: str, base_url: str, **mor
 
 
 def drafts_of(settings: Settings, queries: Sequence[Query]) -> list[Any]:
-    wanted = draft_ids(queries)
-    found = records(settings, DRAFTS.name, lambda seen: wanted <= set(ce_ids(seen)))
-    return [record for record in found if dict(record.headers).get("ce_id", b"").decode() in wanted]
+    expected = draft_ids(queries)
+    drafts = records(settings, DRAFTS.name, lambda drafts: expected <= set(ce_ids(drafts)))
+    return [record for record in drafts if dict(record.headers).get("ce_id", b"").decode() in expected]
 
 
-def slowly(body: dict[str, Any]) -> Answer:
+def answer_slowly(body: dict[str, Any]) -> Answer:
     time.sleep(0.2)
     return completion(" Comedy ")
 
 
 def test_a_killed_base_worker_loses_nothing_and_answers_once(settings: Settings, tmp_path: Path) -> None:
-    with serving(slowly) as endpoint:
+    with serving(answer_slowly) as endpoint:
         queries: list[Query] = []
         for _ in range(2):
             with process(settings, tmp_path, "workers", "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8") as running:
-                seen = len(endpoint.requests)
+                before = len(endpoint.requests)
                 queries += ask(settings, QUERIES, 60)
                 deadline = time.monotonic() + WAIT_S
-                while len(endpoint.requests) < seen + 20:
+                while len(endpoint.requests) < before + 20:
                     assert time.monotonic() < deadline
                     time.sleep(0.02)
                 running.send_signal(signal.SIGKILL)
         with process(settings, tmp_path, "workers", "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8"):
-            found = drafts_of(settings, queries)
-    drafts = [Draft.from_bytes(record.value) for record in found]
+            drafted = drafts_of(settings, queries)
+    drafts = [Draft.from_bytes(record.value) for record in drafted]
     assert {(draft.answer, draft.status) for draft in drafts} == {("Comedy", DraftStatus.DRAFTED)}
     assert Counter(draft.query.query_id for draft in drafts) == Counter(query.query_id for query in queries)
 
 
 def test_a_base_worker_paused_beyond_its_session_continues_and_repeats_nothing(settings: Settings, tmp_path: Path) -> None:
-    """The group has given its partitions up meanwhile; what it held is answered once, by whoever comes first."""
-    with serving(slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8") as running:
+    """The group takes away its partitions during the pause. Records that it held are answered once."""
+    with serving(answer_slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url, RETOUCH_BASE__CONCURRENCY="8") as running:
         queries = ask(settings, QUERIES, 40)
         drafts_of(settings, queries[:1])
         running.send_signal(signal.SIGSTOP)
         time.sleep(8.0)
         running.send_signal(signal.SIGCONT)
         queries += ask(settings, QUERIES, 20)
-        found = drafts_of(settings, queries)
+        drafted = drafts_of(settings, queries)
         assert running.poll() is None
-    assert Counter(Draft.from_bytes(record.value).query.query_id for record in found) == Counter(query.query_id for query in queries)
+    assert Counter(Draft.from_bytes(record.value).query.query_id for record in drafted) == Counter(query.query_id for query in queries)
 
 
 def test_a_base_worker_finishes_on_sigterm_and_exits_with_zero(settings: Settings, tmp_path: Path) -> None:
-    with serving(slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url) as running:
-        seen = len(endpoint.requests)
+    with serving(answer_slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url) as running:
+        before = len(endpoint.requests)
         queries = ask(settings, QUERIES, 10)
         deadline = time.monotonic() + WAIT_S
-        while len(endpoint.requests) == seen:
+        while len(endpoint.requests) == before:
             assert time.monotonic() < deadline
             time.sleep(0.01)
         began = time.monotonic()
@@ -433,10 +433,10 @@ def test_a_base_worker_finishes_on_sigterm_and_exits_with_zero(settings: Setting
         assert running.wait(WAIT_S) == 0
         assert time.monotonic() - began < settings.stack.stop_timeout_s
         asked_after = len(endpoint.requests)
-    with serving(slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url):
-        found = ce_ids(drafts_of(settings, queries))
+    with serving(answer_slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url):
+        drafted = ce_ids(drafts_of(settings, queries))
         assert asked_after + len(endpoint.requests) >= 10
-    assert all(times == 1 for times in found.values()), "what was in flight at the stop was not made again"
+    assert all(times == 1 for times in drafted.values()), "a record in flight at the stop was answered twice"
 
 
 def test_a_failing_endpoint_gives_base_failed_drafts(settings: Settings, tmp_path: Path) -> None:
@@ -450,7 +450,7 @@ def test_a_wrong_key_stops_the_base_worker_with_an_error(settings: Settings, tmp
     with serving(scripted(failure(401))) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url) as running:
         queries = ask(settings, QUERIES, 3)
         assert running.wait(WAIT_S) == 1
-    with serving(slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url):
+    with serving(answer_slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url):
         assert len(drafts_of(settings, queries)) == 3
 
 
@@ -471,13 +471,13 @@ def test_the_base_endpoint_serves_a_checkpoint(settings: Settings, tmp_path: Pat
 
 
 def test_a_broker_that_begins_no_transaction_is_refused_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One broker whose transactions want three: it answers everything else."""
+    """One broker whose transaction log needs three. It answers everything else."""
     monkeypatch.setitem(FIXED, "transaction.state.log.replication.factor", "3")
     monkeypatch.setattr("workers.runtime.commit_loop.RECOVER_WITHIN_S", 1.0)
     monkeypatch.setattr("workers.runtime.commit_loop.COMMIT_WITHIN_S", 1.0)
     with Broker(load(stack={"dir": tmp_path / "broker"})) as broker:
         settings = load(kafka={"bootstrap_servers": broker.bootstrap_servers})
         apply(settings)
-        worker: Worker[Query] = Worker(settings, name="none", spec=HandlerSpec(QUERIES, drafting(DRAFTS)))
+        worker: Worker[Query] = Worker(settings, name="none", spec=HandlerSpec(QUERIES, draft_handler(DRAFTS)))
         with pytest.raises(CannotContinue, match=r"begins no transaction.*transaction\.state\.log\.replication\.factor"):
             worker.drain(WAIT_S)

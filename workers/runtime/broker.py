@@ -23,7 +23,7 @@ class NotConfirmed(Exception):  # expected during faults, and handled
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where to go on in a newly assigned partition.
+    """Where to continue in a newly assigned partition.
 
     `committed` is the group's committed position, None before the first commit. `recent_ids` are the ids (`ce_id`) of the records around it
     (`offsets.remembered_range`), by offset, without records that were set aside: a new record with the id of a finished one is a repeat.
@@ -117,7 +117,7 @@ class Committer(Protocol):
     async def commit(self, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
         """Commit results and positions together. After NotConfirmed the producer is dropped; `start` makes a new one.
 
-        An outdated membership raises NotConfirmed too. Only `poll` can tell whether another process took the member's name: a process that
+        An outdated membership raises NotConfirmed too. Only `poll` shows whether another process took the member's name: a process that
         rejoins after a long stop is a new member with the same instance name, and the broker fences the commits of its old membership.
         """
         ...

@@ -89,7 +89,7 @@ class Watchdog:
         stalled_s = self._clock.monotonic() - self._progress_at
         if stalled_s > self._stall_timeout_s:
             state = f"{lag} records of {self._topic} unread, {self._partitions.held} in hand, {awaited} partitions not begun"
-            raise CannotContinue(f"worker {self._name} stands still: {state}, no progress for {stalled_s:.0f} s")
+            raise CannotContinue(f"worker {self._name} stalls: {state}, no progress for {stalled_s:.0f} s")
 
     def _lags(self, ends: Mapping[int, int]) -> dict[int, int]:
         """Unread offsets of each assigned partition."""

@@ -87,9 +87,9 @@ class KafkaMembership:
             self._resolving = asyncio.ensure_future(self._resolve(dict(self._unresolved)))
         return dataclasses.replace(polled, assigned=self._still_assigned(polled.assigned))
 
-    def _still_assigned(self, begun: Mapping[int, ResumePoint]) -> dict[int, ResumePoint]:
-        """Without partitions that were taken away or assigned anew since the poll began to read them: the worker must not add them again."""
-        return {number: resume for number, resume in begun.items() if self._assignments.get(number) is self._begun[number]}
+    def _still_assigned(self, assigned: Mapping[int, ResumePoint]) -> dict[int, ResumePoint]:
+        """Without partitions that were revoked or reassigned since the poll began to read them: the worker must not add them."""
+        return {number: resume for number, resume in assigned.items() if self._assignments.get(number) is self._begun[number]}
 
     async def committed(self, partitions: Set[int], timeout_s: float) -> Mapping[int, Position | None]:
         requested = [TopicPartition(self.topic, number) for number in partitions]
@@ -163,7 +163,7 @@ class KafkaMembership:
         return PollResult(assigned, in_flight, read_to)
 
     def _begin_reading(self) -> dict[int, ResumePoint]:
-        """Seek in the resolved partitions, unless they were taken away or assigned anew since."""
+        """Seek in the resolved partitions, unless they were revoked or reassigned since."""
         begun: dict[int, ResumePoint] = {}
         self._begun = {}
         for number, (token, resume) in list(self._resolved.items()):
