@@ -118,9 +118,9 @@ def rollback(settings: Settings, version: str | None, to: str | None, operator: 
 def diff(settings: Settings, one: str, other: str, samples: int, as_json: bool) -> int:
     from cli import diff_output
     from infra.local import running_settings
-    from trainer.judge.difference import difference
+    from trainer.judge.difference import compare_versions
 
-    found = difference(running_settings(settings), one, other, samples)
+    found = compare_versions(running_settings(settings), one, other, samples)
     if as_json:
         show_json(found)
     else:

@@ -17,17 +17,17 @@ from schemas.promotion import Transition, VersionState
 
 def register(settings: Settings, registry: Registry, plan: SwapPlan, folder: Path) -> list[RegisteredVersion]:
     """Registers all versions as gated. The first one is the champion."""
-    from trainer.judge.canary_prompts import sure, telling
+    from trainer.judge.canary_prompts import confident_completions, most_distinctive
     from trainer.learn.policy import Policy
 
     shipped = checkpoint_folder(settings.reflection.checkpoint)
     checkpoints = [shipped, *(_noisy(shipped, folder / f"noisy-{number}", plan, number) for number in range(1, plan.versions))]
     never = threading.Event()
-    surely = [sure(Policy.load(checkpoint), settings.reflection.prompt_style, never) for checkpoint in checkpoints]
+    canaries = [confident_completions(Policy.load(checkpoint), settings.reflection.prompt_style, never) for checkpoint in checkpoints]
     registered = []
     for number, checkpoint in enumerate(checkpoints):
         version = registry.register(checkpoint).version
-        prompts = telling(surely[number], surely[number - 1])
+        prompts = most_distinctive(canaries[number], canaries[number - 1])
         gated = Transition(
             seq=1,
             before=VersionState.REGISTERED,

@@ -115,7 +115,7 @@ class _Curve:
 
     def __init__(self, work: ArmRunner, arm: TrainArm, policy: Policy, done: ArmResult, stop: threading.Event) -> None:
         self._work, self._arm, self._policy, self._done, self._stop = work, arm, policy, done, stop
-        self._cases = evaluate.choose(work.data.dev, work.plan.curve)
+        self._cases = evaluate.choose_cases(work.data.dev, work.plan.curve)
         self._seconds = self._cpu = 0.0
 
     def __call__(self, step: RlStep) -> None:

@@ -28,7 +28,7 @@ from bench.train.targets import NEEDED, targets
 from infra.errors import BadSetting
 from infra.process import output_files
 from infra.settings import Settings
-from trainer.judge.evaluate import choose
+from trainer.judge.evaluate import choose_cases
 
 REPORT, TABLE, PICTURE = "train.json", "train.md", "train.png"
 ARMS = "arms"
@@ -133,7 +133,7 @@ def _prepared(source: SourceData, settings: Settings, plan: TrainPlan) -> Exampl
 
     disable_progress_bar()
     data = reporting.timed("train", "data", lambda: build(source, settings, threading.Event()))
-    return replace(data, heldout=choose(data.heldout, plan.judged), dev=choose(data.dev, plan.dev))
+    return replace(data, heldout=choose_cases(data.heldout, plan.judged), dev=choose_cases(data.dev, plan.dev))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from schemas.scoring import Interval, bootstrap, paired_bootstrap, rouge, score
 from schemas.tasks import Task
 from traffic.ceilings import best_rule
 from trainer.data.query_cases import QueryCase
-from trainer.judge.evaluate import BOOTSTRAP_SEED, Pairs, compare, mean_score
+from trainer.judge.evaluate import BOOTSTRAP_SEED, Pairs, compare_arms, mean_score
 
 BLIND, RULE, IDEAL = "blind", "rule", "ideal"
 #: Items in a domain's past that count as few and as many.
@@ -83,7 +83,7 @@ def _known_answers(data: Examples, plan: TrainPlan) -> dict[str, list[str]]:
 
 def _compared(data: Examples, answers: Answers, done: Mapping[str, ArmResult], places: Mapping[str, Sequence[int]]) -> dict[str, report.AnswererScores]:
     texts = {f"{arm}@{k}": found.texts for arm, one in done.items() for k, found in one.held_out.items()}
-    whole = compare(data.heldout, answers, {}, [], texts)
+    whole = compare_arms(data.heldout, answers, {}, [], texts)
     within = {name: {one: mean_score(*_at(data.heldout, given, place)) for one, given in answers.items()} for name, place in places.items()}
     ways = dict(_ways(data.heldout, answers))
     found = {}
@@ -119,7 +119,7 @@ def _arm(done: ArmResult) -> report.ArmReport:
 
 def _differences(data: Examples, answers: Answers, places: Mapping[str, Sequence[int]], pairs: Pairs) -> Iterator[report.ScoreDifference]:
     asked = {name: answers[name] for pair in pairs for name in pair}
-    whole = compare(data.heldout, asked, {}, pairs, slices=places)
+    whole = compare_arms(data.heldout, asked, {}, pairs, slices=places)
     for after, before in pairs:
         key = f"{after}_minus_{before}"
         yield report.ScoreDifference(

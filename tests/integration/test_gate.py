@@ -21,7 +21,7 @@ from schemas.gate import GateResult
 from tests.integration.brokers import own_broker
 from tests.integration.trainer_site import send_traffic, settings_of
 from tests.tiny_model import make_checkpoint
-from trainer.judge.difference import difference
+from trainer.judge.difference import compare_versions
 from trainer.judge.gate_job import judge_version
 from trainer.promotion.bootstrap import bootstrap
 
@@ -96,12 +96,12 @@ def test_the_champion_is_not_judged_against_itself(settings: Settings) -> None:
 
 
 def test_two_versions_are_compared_by_what_they_answer_now(settings: Settings) -> None:
-    found = difference(settings, "1", "2", 2)
+    found = compare_versions(settings, "1", "2", 2)
     assert (found["way"], found["a"]["version"], found["b"]["version"], found["overall"]["cases"]) == ("now", "1", "2", 2)
     assert set(found["domains"]) == {"letters"} and {"a", "b", "zero_shot", "difference"} <= set(found["domains"]["letters"])
     assert [set(sample) for sample in found["samples"]] == 2 * [{"domain", "question", "draft", "truth", "items", "a", "b"}]
     json.dumps(found)
     with pytest.raises(CannotContinue, match="nothing to compare them by"):
-        difference(settings, "1", "4", 0)
+        compare_versions(settings, "1", "4", 0)
     with pytest.raises(CannotContinue, match="name two"):
-        difference(settings, "1", "1", 0)
+        compare_versions(settings, "1", "1", 0)

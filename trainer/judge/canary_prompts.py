@@ -1,9 +1,9 @@
 # axes are capital letters, as in trainer.learn.rollout
-"""Canary prompts: what a version greedily writes after made-up prompts, so that a worker can see whether it loaded those weights (`schemas.promotion`).
+"""Canary prompts: invented prompts with a version's greedy tokens, by which a worker checks that it loaded these weights (`schemas.promotion`).
 
-Another engine adds in another order, and perhaps in bfloat16, so the tokens end before the first whose logit leads by less than `MARGIN`; they also end
-before an end token and before the answer is complete, where a server would stop. Of the prompts made up here those are kept that tell most: first those
-after which the version writes other tokens than the champion, which tells old weights from new; then the longest.
+Another engine adds in another order, perhaps in bfloat16. So the tokens end before the first whose logit leads by less than `MARGIN`. They also end before an
+end token and before the answer is complete, where a server would stop. The most distinctive prompts are kept: first those after which the version
+and the champion write different tokens, which tells new weights from old; then the longest.
 
 Axes: P prompts, T tokens, V vocabulary.
 """
@@ -28,11 +28,11 @@ from trainer.learn.policy import Policy
 from trainer.learn.rollout import SamplingOptions, generate, padded
 from trainer.learn.shared_prompt import SharedPrompt
 
-#: Between the likeliest token and the next, in logits: bfloat16 moved single ones of the shipped reflector by at most 0.28 (2026-11-21).
+#: Minimum lead of the likeliest token, in logits. bfloat16 moved single logits of the shipped reflector by at most 0.28 (2026-11-21).
 MARGIN = 1.0
-#: Tokens of a prompt at most; of one of the prompts at least, or the version cannot be told from another by them.
-LENGTH, ENOUGH = 16, 4
-KEPT = 6
+#: Maximum number of tokens of a prompt; minimum of the longest one, or the version is hard to tell from others.
+MAX_TOKENS, MIN_TOKENS = 16, 4
+MAX_PROMPTS = 6
 
 
 class _Item(NamedTuple):
@@ -62,58 +62,58 @@ _PLAIN = ("Name three colours of the rainbow.", "one two three four five six", "
 _NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def prompts(style: PromptStyle) -> list[str]:
-    """User turns, made up: such as serving asks in this style, and plain ones."""
-    made = [_asked("movie_tag", text, MOVIE_TAGS, draft, (_Item(past, own),), style) for text, past, own, draft in _LABELS]
-    made += [_asked("product_rating", text, STARS, draft, (_Item(past, own),), style) for text, past, draft, own in _RATINGS]
-    made += [_asked("tweet_paraphrase", text, (), text, (_Item(past, own),), style) for text, past, own in _TEXTS]
-    return [*made, *_PLAIN]
+def user_turns(style: PromptStyle) -> list[str]:
+    """Invented user turns: some as serving writes them in this style, and some plain ones."""
+    turns = [_user_turn("movie_tag", text, MOVIE_TAGS, draft, (_Item(past, own),), style) for text, past, own, draft in _LABELS]
+    turns += [_user_turn("product_rating", text, STARS, draft, (_Item(past, own),), style) for text, past, draft, own in _RATINGS]
+    turns += [_user_turn("tweet_paraphrase", text, (), text, (_Item(past, own),), style) for text, past, own in _TEXTS]
+    return [*turns, *_PLAIN]
 
 
-def sure(policy: Policy, style: PromptStyle, stop: threading.Event) -> list[CanaryPrompt]:
-    """What `policy` writes after each of `prompts`, as far as it is sure of it."""
+def confident_completions(policy: Policy, style: PromptStyle, stop: threading.Event) -> list[CanaryPrompt]:
+    """For each of `user_turns` the tokens that `policy` generates with enough margin."""
     prompter = Prompter(policy.tokenizer, style, 0)
-    turns = prompts(style)
-    asked = [prompter.encode(prompter.turn(turn)) for turn in turns]
-    rows = [row[0].token_ids for row in generate(policy, asked, 1, SamplingOptions(LENGTH), stop)]
-    margins = _margins(policy, asked, rows)
-    return [CanaryPrompt(prompt=turn, token_ids=_certain(policy, row, led)) for turn, row, led in zip(turns, rows, margins, strict=True)]
+    turns = user_turns(style)
+    encoded = [prompter.encode(prompter.turn(turn)) for turn in turns]
+    rows = [row[0].token_ids for row in generate(policy, encoded, 1, SamplingOptions(MAX_TOKENS), stop)]
+    margins = _margins(policy, encoded, rows)
+    return [CanaryPrompt(prompt=turn, token_ids=_confident(policy, row, leads)) for turn, row, leads in zip(turns, rows, margins, strict=True)]
 
 
-def telling(candidate: Sequence[CanaryPrompt], champion: Sequence[CanaryPrompt]) -> tuple[CanaryPrompt, ...]:
-    """Of what both are `sure` of, what tells most of the candidate."""
-    before = {one.prompt: one.token_ids for one in champion}
-    made = [one for one in candidate if one.token_ids]
-    made.sort(key=lambda one: (not _differ(one.token_ids, before.get(one.prompt, ())), -len(one.token_ids), one.prompt))
-    return tuple(made[:KEPT])
+def most_distinctive(candidate: Sequence[CanaryPrompt], champion: Sequence[CanaryPrompt]) -> tuple[CanaryPrompt, ...]:
+    """The candidate's prompts that distinguish it best from the champion."""
+    by_champion = {prompt.prompt: prompt.token_ids for prompt in champion}
+    prompts = [prompt for prompt in candidate if prompt.token_ids]
+    prompts.sort(key=lambda prompt: (not _differ(prompt.token_ids, by_champion.get(prompt.prompt, ())), -len(prompt.token_ids), prompt.prompt))
+    return tuple(prompts[:MAX_PROMPTS])
 
 
-def _margins(policy: Policy, asked: list[list[int]], rows: list[list[int]]) -> list[list[float]]:
-    """By how much each token of the rows leads."""
+def _margins(policy: Policy, encoded: list[list[int]], rows: list[list[int]]) -> list[list[float]]:
+    """The lead of each token of the rows, in logits."""
     with torch.no_grad():
-        prompt = SharedPrompt.read(policy.model, *padded(asked, policy, left=True))
+        prompt = SharedPrompt.read(policy.model, *padded(encoded, policy, left=True))
         ids_PT, _ = padded(rows, policy, left=False)
         hidden = torch.cat([prompt.last_hidden_PE[:, None], prompt.continued(policy.model, ids_PT[:, :-1])], 1)
         logits_PTV = policy.model.get_output_embeddings()(hidden).float()
         chosen_PT = logits_PTV.gather(2, ids_PT[..., None])[..., 0]
         others_PT = logits_PTV.scatter(2, ids_PT[..., None], float("-inf")).amax(2)
-    led: list[list[float]] = (chosen_PT - others_PT).tolist()
-    return [row_led[: len(row)] for row, row_led in zip(rows, led, strict=True)]
+    leads: list[list[float]] = (chosen_PT - others_PT).tolist()
+    return [of_row[: len(row)] for row, of_row in zip(rows, leads, strict=True)]
 
 
-def _certain(policy: Policy, row: Sequence[int], led: Sequence[float]) -> tuple[int, ...]:
+def _confident(policy: Policy, row: Sequence[int], leads: Sequence[float]) -> tuple[int, ...]:
     kept: list[int] = []
-    for token, margin in zip(row, led, strict=True):
+    for token, margin in zip(row, leads, strict=True):
         if margin < MARGIN or token in policy.end_ids or TAGS[-1] in policy.tokenizer.decode([*kept, token]):
             break
         kept.append(token)
     return tuple(kept)
 
 
-def _differ(mine: Sequence[int], other: Sequence[int]) -> bool:
-    return any(a != b for a, b in zip(mine, other, strict=False))
+def _differ(left: Sequence[int], right: Sequence[int]) -> bool:
+    return any(a != b for a, b in zip(left, right, strict=False))
 
 
-def _asked(domain: str, text: str, options: tuple[str, ...], draft: str, items: Sequence[_Item], style: PromptStyle) -> str:
+def _user_turn(domain: str, text: str, options: tuple[str, ...], draft: str, items: Sequence[_Item], style: PromptStyle) -> str:
     query = Query(query_id=derive("canary", domain, text), tenant="made-up", user="nobody", domain=domain, text=text, options=options, asked_at=_NOON)
     return reflection_prompt(query, draft, items, style)

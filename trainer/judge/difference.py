@@ -1,7 +1,7 @@
-"""Two versions side by side, for `retouch models diff`: their figures by domain and slice with intervals, and what both answer to the same questions.
+"""Compares two versions for `retouch models diff`: figures by domain and slice with intervals, and answers to the same questions.
 
-Where one was judged against the other by a gate, the figures are the gate's (`way` is "gate"); else both answer now what held-out users asked whom neither
-saw, and these answers are compared (`way` is "now"). Samples are always made now: they are users' texts, for whoever asked, and are kept nowhere.
+If a gate compared the two, the figures are the gate's (`way` is "gate"). If not, both answer the questions of held-out users who trained neither, and
+these answers are compared (`way` is "now"). Samples are always generated now. They are users' texts for the caller and are stored nowhere.
 """
 
 from __future__ import annotations
@@ -21,102 +21,107 @@ if TYPE_CHECKING:
     from trainer.data.query_cases import QueryCase
     from trainer.judge.evaluate import Rewrites
 
-#: What the arms of a gate's figures are called here.
-FORTH, BACK = {"champion": "a", "candidate": "b"}, {"champion": "b", "candidate": "a"}
+#: New names of the gate's arms: a is the champion, or the candidate.
+A_IS_CHAMPION, A_IS_CANDIDATE = {"champion": "a", "candidate": "b"}, {"champion": "b", "candidate": "a"}
 
 
-def difference(settings: Settings, a: str, b: str, samples: int) -> dict[str, Any]:
-    """Plain JSON values; every difference is b less a. Without a gate's figures, and for samples, both models are loaded, one after the other.
+def compare_versions(settings: Settings, a: str, b: str, samples: int) -> dict[str, Any]:
+    """JSON values; every difference is b minus a. Without a gate's figures, and for samples, both models are loaded, one after the other.
 
-    Raises NoSuchVersion; CannotContinue for one version twice, files that are not what was registered, and where no held-out user can tell; RetryLater.
+    Raises NoSuchVersion; CannotContinue for the same version twice, for files that are not the registered ones, and without held-out users; RetryLater.
     """
     if a == b:
         raise CannotContinue(f"version {a} is the same as version {b}; name two")
     registry = Registry(settings)
     first, second = registry.get(a), registry.get(b)
-    known = figures_of_gate(first, second)
-    asked = _ask(settings, registry, (first, second), samples if known else settings.trainer.eval_queries) if samples or known is None else None
-    figures = known or (_figures_now(asked, settings.reflection.k) if asked else None)
+    by_gate = figures_of_gate(first, second)
+    limit = samples if by_gate else settings.trainer.eval_queries
+    answers = _answer_both(settings, registry, (first, second), limit) if samples or by_gate is None else None
+    figures = by_gate or (_figures_now(answers, settings.reflection.k) if answers else None)
     if figures is None:
-        raise CannotContinue(f"no outcome of a user whom neither version {a} nor version {b} saw; there is nothing to compare them by")
-    told = {name: {"name": one.name, "version": one.version, "digest": one.digest, "state": str(one.state)} for name, one in (("a", first), ("b", second))}
-    return {**told, "way": "gate" if known else "now", **figures, "samples": _samples(asked, samples) if asked else []}
+        raise CannotContinue(f"no outcome of a user who trained neither version {a} nor version {b}; there is nothing to compare them by")
+    versions = {
+        name: {"name": version.name, "version": version.version, "digest": version.digest, "state": str(version.state)}
+        for name, version in (("a", first), ("b", second))
+    }
+    return {**versions, "way": "gate" if by_gate else "now", **figures, "samples": _samples(answers, samples) if answers else []}
 
 
 def figures_of_gate(a: RegisteredVersion, b: RegisteredVersion) -> dict[str, Any] | None:
-    """Figures of a gate that compared the two, either way round, from the log or from what the trainer left; None where none did."""
-    for candidate, champion, arms in ((b, a, FORTH), (a, b, BACK)):
+    """Figures of a gate that compared the two, in either role, from the version history or the tag `gate`. None without such a gate."""
+    for candidate, champion, arms in ((b, a, A_IS_CHAMPION), (a, b, A_IS_CANDIDATE)):
         result = gate_of(candidate, champion)
-        for evidence in (*(step.evidence for step in reversed(candidate.transitions)), *([result.evidence] if result else [])):
+        for evidence in (*(transition.evidence for transition in reversed(candidate.transitions)), *([result.evidence] if result else [])):
             if is_about(evidence, candidate, champion) and "overall" in evidence:
                 return _renamed(evidence, arms)
     return None
 
 
 def _renamed(evidence: Mapping[str, Any], arms: Mapping[str, str]) -> dict[str, Any]:
-    parts = {part: {name: _one(one, arms) for name, one in evidence[part].items()} for part in ("domains", "slices")}
+    parts = {part: {name: _comparison(figures, arms) for name, figures in evidence[part].items()} for part in ("domains", "slices")}
     fallen_back = {arms[arm]: share for arm, share in evidence["fallen_back"].items()}
-    return {"k": evidence["k"], "overall": _one(evidence["overall"], arms), **parts, "fallen_back": fallen_back}
+    return {"k": evidence["k"], "overall": _comparison(evidence["overall"], arms), **parts, "fallen_back": fallen_back}
 
 
-def _one(one: Mapping[str, Any], arms: Mapping[str, str]) -> dict[str, Any]:
-    """Of one domain or slice: the scores of a and b, and b less a as [mean, low, high]."""
-    mean, low, high = one["differences"]["candidate_minus_champion"]
-    scores = {arms.get(arm, arm): score for arm, score in one["scores"].items()}
+def _comparison(figures: Mapping[str, Any], arms: Mapping[str, str]) -> dict[str, Any]:
+    """One domain or slice: the scores of a and b, and b minus a as [mean, low, high]."""
+    mean, low, high = figures["differences"]["candidate_minus_champion"]
+    scores = {arms.get(arm, arm): score for arm, score in figures["scores"].items()}
     return {
-        "metric": one["metric"],
-        "users": one["users"],
-        "cases": one["cases"],
+        "metric": figures["metric"],
+        "users": figures["users"],
+        "cases": figures["cases"],
         **scores,
-        "difference": [mean, low, high] if arms is FORTH else [-mean, -high, -low],
+        "difference": [mean, low, high] if arms is A_IS_CHAMPION else [-mean, -high, -low],
     }
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _BothAnswers:
     cases: Sequence[QueryCase]
     a: Rewrites
     b: Rewrites
 
 
-def _ask(settings: Settings, registry: Registry, versions: tuple[RegisteredVersion, RegisteredVersion], limit: int) -> _Asked | None:
-    """Both versions' answers to at most `limit` held-out questions; None where there is none."""
+def _answer_both(settings: Settings, registry: Registry, versions: tuple[RegisteredVersion, RegisteredVersion], limit: int) -> _BothAnswers | None:
+    """Both versions' answers to at most `limit` held-out questions. None without questions."""
     keep_libraries_offline()
     from trainer.data.prompts import Prompter
-    from trainer.judge.evaluate import choose
-    from trainer.judge.gate_job import fetched, heldout, prepare
-    from trainer.judge.judging import rewritten
+    from trainer.judge.evaluate import choose_cases
+    from trainer.judge.gate_job import fetch_checkpoint, heldout_snapshot, prepare_libraries
+    from trainer.judge.judging import rewrite_in_batches
     from trainer.learn.policy import Policy
 
-    prepare(settings)
-    files = [fetched(settings, registry, version) for version in versions]
+    prepare_libraries(settings)
+    files = [fetch_checkpoint(settings, registry, version) for version in versions]
     stop = threading.Event()
-    cases = choose(heldout(settings, versions, stop).heldout, limit)
-    given = []
+    cases = choose_cases(heldout_snapshot(settings, versions, stop).heldout, limit)
+    rewrites = []
     for checkpoint in files if cases else ():
         policy = Policy.load(checkpoint)
-        given.append(rewritten(settings, policy, Prompter.of(settings, policy.tokenizer), cases, stop))
+        rewrites.append(rewrite_in_batches(settings, policy, Prompter.of(settings, policy.tokenizer), cases, stop))
         del policy
-    return _Asked(cases, *given) if cases else None
+    return _BothAnswers(cases, *rewrites) if cases else None
 
 
-def _figures_now(asked: _Asked, k: int) -> dict[str, Any]:
+def _figures_now(both: _BothAnswers, k: int) -> dict[str, Any]:
     from trainer.judge import evaluate
-    from trainer.judge.evidence import figures
+    from trainer.judge.evidence import gate_figures
 
-    answers = {evaluate.ZERO_SHOT: [case.base_answer for case in asked.cases], evaluate.CHAMPION: asked.a.answers, evaluate.CANDIDATE: asked.b.answers}
-    fallen_back = {evaluate.CHAMPION: asked.a.fallen_back, evaluate.CANDIDATE: asked.b.fallen_back}
-    found = evaluate.compare(asked.cases, answers, fallen_back, slices=evaluate.by_history(asked.cases, k))
-    return _renamed(figures(found) | {"k": k}, FORTH)
+    cases, a, b = both.cases, both.a, both.b
+    arms = {evaluate.ZERO_SHOT: [case.base_answer for case in cases], evaluate.CHAMPION: a.answers, evaluate.CANDIDATE: b.answers}
+    fallen_back = {evaluate.CHAMPION: a.fallen_back, evaluate.CANDIDATE: b.fallen_back}
+    evaluation = evaluate.compare_arms(cases, arms, fallen_back, slices=evaluate.slices_by_history(cases, k))
+    return _renamed(gate_figures(evaluation) | {"k": k}, A_IS_CHAMPION)
 
 
-def _samples(asked: _Asked, samples: int) -> list[dict[str, Any]]:
-    """Of different users and domains as far as there are."""
-    from trainer.judge.evaluate import choose
+def _samples(both: _BothAnswers, samples: int) -> list[dict[str, Any]]:
+    """Samples of different users and domains as far as possible."""
+    from trainer.judge.evaluate import choose_cases
 
-    shown = {case.case_id for case in choose(asked.cases, samples)}
+    shown = {case.case_id for case in choose_cases(both.cases, samples)}
     return [
         {"domain": case.domain, "question": case.query.text, "draft": case.base_answer, "truth": case.truth, "items": len(case.items), "a": a, "b": b}
-        for case, a, b in zip(asked.cases, asked.a.answers, asked.b.answers, strict=True)
+        for case, a, b in zip(both.cases, both.a.answers, both.b.answers, strict=True)
         if case.case_id in shown
     ]

@@ -1,8 +1,8 @@
-"""Extraction: questions that would make a version tell what it remembers of those who trained it, asked as a held-out user.
+"""Extraction questions: they make a version repeat memorised training data, asked as a held-out user.
 
-A training user's own question, and the beginning of what they answered it, each with another user's history: a version that learnt the manner of
-answering answers in that user's; one that learnt the answers by heart goes on with what only the other's data holds, which `probes.leakage` sees.
-Those who wrote what nobody else did come first. Pure, over cases in memory.
+Each question is a training user's own question, or the beginning of that user's truth, combined with a held-out user's history. A version that learnt manners
+answers in the held-out user's manner. A version that memorised answers continues with the training user's data, which `probes.leakage_probe` detects.
+Training users who wrote something unique come first. Pure, over cases in memory.
 """
 
 from __future__ import annotations
@@ -16,67 +16,67 @@ from typing import TypeVar
 
 from schemas.tasks import Task
 from trainer.data.query_cases import QueryCase, SftExample
-from trainer.judge.probes import Written, is_code, words
+from trainer.judge.probes import WrittenText, is_code, words_of
 
 T = TypeVar("T")
 
-#: Training rows that are read at most, spread evenly over all: a pass takes some 0.4 ms a row.
-ROWS = 20_000
-#: Answers of others that are asked for; of free texts, twice.
-ASKED = 32
+#: Maximum number of training rows read, spread evenly over all. A pass takes some 0.4 ms a row.
+MAX_ROWS = 20_000
+#: Maximum number of training cases asked about. For free text there are two questions a case.
+MAX_QUESTIONS = 32
 
 
-def spread(rows: Sequence[T]) -> Iterator[T]:
-    """At most `ROWS` of them; made one by one, where they wait on disk."""
-    for place in range(0, len(rows), -(-len(rows) // ROWS) or 1):
-        yield rows[place]
+def evenly_spread(rows: Sequence[T]) -> Iterator[T]:
+    """At most `MAX_ROWS` rows, loaded one at a time."""
+    for index in range(0, len(rows), -(-len(rows) // MAX_ROWS) or 1):
+        yield rows[index]
 
 
-def said(training: Sequence[QueryCase], lessons: Sequence[SftExample]) -> Iterator[tuple[str, str]]:
-    """What training saw of its users, as (user, text)."""
-    for case in chain(spread(training), (lesson.case for lesson in spread(lessons))):
+def training_texts(training: Sequence[QueryCase], examples: Sequence[SftExample]) -> Iterator[tuple[str, str]]:
+    """All texts that training read, as (user, text)."""
+    for case in chain(evenly_spread(training), (example.case for example in evenly_spread(examples))):
         for text in (case.query.text, case.truth, *(part for item in case.items for part in (item.content, item.response))):
             yield case.user, text
 
 
-def questions(training: Sequence[QueryCase], judged: Sequence[QueryCase]) -> list[QueryCase]:
-    """What to ask, as cases of the held-out users of `judged`, a pure function of its input. Their `truth` is empty: nobody scores them."""
+def extraction_questions(training: Sequence[QueryCase], judged: Sequence[QueryCase]) -> list[QueryCase]:
+    """The questions, as cases of the held-out users of `judged`; a pure function of its input. Their `truth` is empty, because they are not scored."""
     by_domain: dict[str, list[QueryCase]] = defaultdict(list)
     for case in judged:
         if case.items:
             by_domain[case.domain].append(case)
-    askers = {domain: cycle(theirs) for domain, theirs in by_domain.items()}
-    found: list[QueryCase] = []
+    askers = {domain: cycle(cases) for domain, cases in by_domain.items()}
+    questions: list[QueryCase] = []
     for case in _rarest(training, askers.keys()):
         asker = next(askers[case.domain])
-        asked = replace(case, case_id=f"probe {case.case_id}", user=asker.user, items=asker.items, truth="")
-        found.append(asked)
-        if case.task is Task.TEXT and (begun := _begun(case.truth)):
-            found.append(replace(asked, case_id=f"begun {case.case_id}", query=case.query.model_copy(update={"text": begun}), base_answer=begun))
-    return found
+        question = replace(case, case_id=f"probe {case.case_id}", user=asker.user, items=asker.items, truth="")
+        questions.append(question)
+        if case.task is Task.TEXT and (beginning := _first_half(case.truth)):
+            query = case.query.model_copy(update={"text": beginning})
+            questions.append(replace(question, case_id=f"begun {case.case_id}", query=query, base_answer=beginning))
+    return questions
 
 
-def written(case: QueryCase, text: str, truth: str = "", reasoning: str = "") -> Written:
-    """What somebody wrote in a case. `truth` is the user's own, where that may be told them."""
+def written_text(case: QueryCase, text: str, truth: str = "", reasoning: str = "") -> WrittenText:
+    """A text written in a case. `truth` is the user's own, if the text may repeat it."""
     items = (part for item in case.items for part in (item.content, item.response))
-    return Written(case.user, text, (case.query.text, *case.query.options, case.base_answer, *items, truth), reasoning)
+    return WrittenText(case.user, text, (case.query.text, *case.query.options, case.base_answer, *items, truth), reasoning)
 
 
 def _rarest(training: Sequence[QueryCase], domains: Collection[str]) -> list[QueryCase]:
-    """The `ASKED` whose truths hold codes or words that no other user's truth does, most first; then whichever, by their ids, which are hashes."""
+    """The `MAX_QUESTIONS` cases with most codes, then most words, that no other user's truth holds; equal ones ordered by their ids, which are hashes."""
     owners: dict[str, str | None] = {}
-    for case in spread(training):
-        for word in set(words(case.truth)):
+    for case in evenly_spread(training):
+        for word in set(words_of(case.truth)):
             owners[word] = case.user if owners.get(word, case.user) == case.user else None
 
     def rarity(case: QueryCase) -> tuple[int, int, str]:
-        own = [word for word in set(words(case.truth)) if owners[word] is not None]
-        return -sum(map(is_code, own)), -len(own), case.case_id
+        unique = [word for word in set(words_of(case.truth)) if owners[word] is not None]
+        return -sum(map(is_code, unique)), -len(unique), case.case_id
 
-    return nsmallest(ASKED, (case for case in spread(training) if case.domain in domains), rarity)
+    return nsmallest(MAX_QUESTIONS, (case for case in evenly_spread(training) if case.domain in domains), rarity)
 
 
-def _begun(truth: str) -> str:
-    """The first half of a text, in words."""
-    parts = truth.split()
-    return " ".join(parts[: len(parts) // 2])
+def _first_half(text: str) -> str:
+    words = text.split()
+    return " ".join(words[: len(words) // 2])

@@ -1,4 +1,4 @@
-"""Judging versions that are in the registry, whoever put them there: their files are checked first, then they answer what held-out users asked."""
+"""Judges a registered version: checks its files, then compares its answers to held-out users' questions with the champion's."""
 
 from __future__ import annotations
 
@@ -18,70 +18,70 @@ from trainer.data.collect import collect
 from trainer.data.holdout import untouched_share
 from trainer.data.snapshot import Snapshot
 from trainer.folders import checkpoints_dir
-from trainer.judge.judging import Questions, answered, judge
+from trainer.judge.judging import Questions, answer_questions, judge_candidate
 
 
 def judge_version(settings: Settings, version: str, stop: threading.Event) -> GateResult:
-    """Judge a version against the champion of now. Files that no worker would load, and a model that transformers cannot, are rejected by name.
+    """Judges a version against the current champion. Files that no worker would load, or that transformers cannot, are rejected with the reason.
 
-    Too few held-out users are inconclusive: nothing is known against it, nor for it. Raises CannotContinue where there is no champion to compare with,
-    or it is that version; NoSuchVersion; and RetryLater and CannotContinue as `collect` and `Registry.fetch` do.
+    The result is inconclusive if there are too few held-out users. Raises CannotContinue if there is no champion, or it is that version; NoSuchVersion; and
+    RetryLater and CannotContinue as `collect` and `Registry.fetch` do.
     """
     registry = Registry(settings)
     candidate, champion = registry.get(version), registry.resolve(Alias.CHAMPION)
     if champion is None or champion.version == candidate.version:
         raise CannotContinue(f"{registry.name}: {'there is no champion' if champion is None else f'version {version} is the champion'}; a gate compares two")
-    return _judged(settings, registry, candidate, champion, stop).about(candidate.digest, champion.digest)
+    return _judge(settings, registry, candidate, champion, stop).about(candidate.digest, champion.digest)
 
 
-def fetched(settings: Settings, registry: Registry, version: RegisteredVersion) -> Path:
-    """The files of a version that is relied on. Raises CannotContinue where they are not what was registered."""
+def fetch_checkpoint(settings: Settings, registry: Registry, version: RegisteredVersion) -> Path:
+    """The files of a version. Raises CannotContinue if they are not the registered ones."""
     try:
         return registry.fetch(version.version, checkpoints_dir(settings))
     except BadCheckpoint as error:
         raise CannotContinue(str(error)) from error
 
 
-def _judged(settings: Settings, registry: Registry, candidate: RegisteredVersion, champion: RegisteredVersion, stop: threading.Event) -> GateResult:
-    prepare(settings)
-    serving = fetched(settings, registry, champion)
+def _judge(settings: Settings, registry: Registry, candidate: RegisteredVersion, champion: RegisteredVersion, stop: threading.Event) -> GateResult:
+    prepare_libraries(settings)
+    champion_files = fetch_checkpoint(settings, registry, champion)
     try:
         files = registry.fetch(candidate.version, checkpoints_dir(settings))
     except BadCheckpoint as error:
         return GateResult(outcome="rejected", reason=str(error))
-    if different := differences(serving, files):
-        return GateResult(outcome="rejected", reason=f"version {candidate.version} cannot take the place of version {champion.version}: {'; '.join(different)}")
-    snapshot = heldout(settings, (champion, candidate), stop)
-    if few := _too_few(settings, snapshot):
-        return GateResult(outcome="inconclusive", reason=few, evidence={"heldout_users": snapshot.heldout_users, "judged_share": snapshot.judged_share})
+    if different := differences(champion_files, files):
+        reason = f"version {candidate.version} cannot take the place of version {champion.version}: {'; '.join(different)}"
+        return GateResult(outcome="rejected", reason=reason)
+    snapshot = heldout_snapshot(settings, (champion, candidate), stop)
+    if too_few := _too_few_users(settings, snapshot):
+        return GateResult(outcome="inconclusive", reason=too_few, evidence={"heldout_users": snapshot.heldout_users, "judged_share": snapshot.judged_share})
     questions = Questions.of(settings, snapshot)
-    by_champion = answered(settings, serving, questions, stop)
+    by_champion = answer_questions(settings, champion_files, questions, stop)
     try:
-        by_candidate = answered(settings, files, questions, stop)
+        by_candidate = answer_questions(settings, files, questions, stop)
     except CannotContinue as error:  # such as weights that are missing or not finite
         return GateResult(outcome="rejected", reason=str(error).replace(f"{files}", f"version {candidate.version}"))
-    result, _ = judge(settings, snapshot, questions, by_champion, by_candidate)
+    result, _ = judge_candidate(settings, snapshot, questions, by_champion, by_candidate)
     return result
 
 
-def prepare(settings: Settings) -> None:
-    """For a process that loads models: so many threads as the trainer has, and no bars between our lines."""
+def prepare_libraries(settings: Settings) -> None:
+    """For a process that loads models: the trainer's number of threads, and no progress bars between log lines."""
     torch.set_num_threads(settings.trainer.threads)
     disable_progress_bar()
 
 
-def heldout(settings: Settings, versions: tuple[RegisteredVersion, ...], stop: threading.Event) -> Snapshot:
-    """What the topics hold now; judged by users whom none of the versions, nor an ancestor, ever saw, and by what they asked late."""
+def heldout_snapshot(settings: Settings, versions: tuple[RegisteredVersion, ...], stop: threading.Event) -> Snapshot:
+    """The current content of the topics, with held-out users who trained none of the versions nor an ancestor."""
     return collect(settings, stop, min(map(untouched_share, versions)))
 
 
-def _too_few(settings: Settings, snapshot: Snapshot) -> str | None:
+def _too_few_users(settings: Settings, snapshot: Snapshot) -> str | None:
     trainer = settings.trainer
     if snapshot.heldout_users >= trainer.min_heldout_users:
         return None
-    found = f"{snapshot.heldout_users} held-out users with outcomes, trainer.min_heldout_users is {trainer.min_heldout_users}"
+    reason = f"{snapshot.heldout_users} held-out users with outcomes, trainer.min_heldout_users is {trainer.min_heldout_users}"
     if snapshot.judged_share < trainer.holdout_share:
-        found += (
-            f" (only users below {snapshot.judged_share:g} may judge, an ancestor may have trained on the others; the tag holdout_share says whom it never saw)"
-        )
-    return f"{found}; register it again when more of them have told what they think"
+        reason += f" (only users below {snapshot.judged_share:g} may judge, an ancestor may have trained on the others;"
+        reason += " the tag holdout_share says whom it never saw)"
+    return f"{reason}; register it again when more of them have given feedback"

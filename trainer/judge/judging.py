@@ -1,6 +1,6 @@
-"""Judging a version offline: what is asked, how each arm answers, and what follows. The trainer does it within its run, the gate on its own.
+"""Judges a candidate offline: the questions, each arm's answers, and the result. A training run calls it, and so does the gate process.
 
-One model is in memory at a time: first the champion's answers, then the candidate's, then both are compared without any.
+Only one model is in memory at a time: first the champion answers, then the candidate, then both are compared without a model.
 """
 
 from __future__ import annotations
@@ -22,115 +22,120 @@ from trainer.data.query_cases import QueryCase
 from trainer.data.snapshot import Snapshot
 from trainer.judge import canary_prompts, evaluate, extraction, probes
 from trainer.judge.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, Rewrites
-from trainer.judge.evidence import figures
+from trainer.judge.evidence import gate_figures
 from trainer.judge.gate_decision import decide
 from trainer.learn.policy import Policy
 
 log = logging.getLogger(__name__)
 
-#: Of keys and values while answers are judged. Reading the prompts takes about as much again.
+#: Memory for keys and values while a batch is answered. Reading the prompts takes about as much again.
 KEPT_BYTES = 4_000_000_000
 FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Questions:
-    """What every arm is asked: `judged` has truths, `probing` tries to make it tell what others taught it."""
+    """The questions for every arm. `judged` have truths; `probing` try to extract memorised training data."""
 
     judged: Sequence[QueryCase]
     probing: Sequence[QueryCase]
 
     @classmethod
     def of(cls, settings: Settings, snapshot: Snapshot) -> Self:
-        judged = evaluate.choose(snapshot.heldout, settings.trainer.eval_queries)
-        return cls(judged, extraction.questions(snapshot.training, judged))
+        judged = evaluate.choose_cases(snapshot.heldout, settings.trainer.eval_queries)
+        return cls(judged, extraction.extraction_questions(snapshot.training, judged))
 
 
 @dataclass(frozen=True)
-class Answered:
-    """How one arm answers all of them, and what it writes after canary prompts."""
+class ArmAnswers:
+    """One arm's answers to all questions, and its completions of the canary prompts."""
 
     judged: Rewrites
     probing: Rewrites
-    sure: Sequence[CanaryPrompt]
+    canaries: Sequence[CanaryPrompt]
 
     def to_json(self) -> dict[str, Any]:
-        return {"judged": asdict(self.judged), "probing": asdict(self.probing), "sure": [one.model_dump(mode="json") for one in self.sure]}
+        return {"judged": asdict(self.judged), "probing": asdict(self.probing), "sure": [prompt.model_dump(mode="json") for prompt in self.canaries]}
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Self:
-        sure = [CanaryPrompt.model_validate(one) for one in found["sure"]]
-        return cls(Rewrites(**found["judged"]), Rewrites(**found["probing"]), sure)
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        canaries = [CanaryPrompt.model_validate(prompt) for prompt in stored["sure"]]
+        return cls(Rewrites(**stored["judged"]), Rewrites(**stored["probing"]), canaries)
 
 
-def answered(settings: Settings, checkpoint: Path, questions: Questions, stop: threading.Event) -> Answered:
+def answer_questions(settings: Settings, checkpoint: Path, questions: Questions, stop: threading.Event) -> ArmAnswers:
     """Raises what `Policy.load` raises, and Interrupted."""
     policy = Policy.load(checkpoint)
     prompter = Prompter.of(settings, policy.tokenizer)
-    judged, probing = (rewritten(settings, policy, prompter, cases, stop) for cases in (questions.judged, questions.probing))
-    return Answered(judged, probing, canary_prompts.sure(policy, settings.reflection.prompt_style, stop))
+    judged, probing = (rewrite_in_batches(settings, policy, prompter, cases, stop) for cases in (questions.judged, questions.probing))
+    return ArmAnswers(judged, probing, canary_prompts.confident_completions(policy, settings.reflection.prompt_style, stop))
 
 
-def rewritten(settings: Settings, policy: Policy, prompter: Prompter, cases: Sequence[QueryCase], stop: threading.Event) -> Rewrites:
-    """As serving would answer, so many at a time as memory holds."""
+def rewrite_in_batches(settings: Settings, policy: Policy, prompter: Prompter, cases: Sequence[QueryCase], stop: threading.Event) -> Rewrites:
+    """Answers as serving would, in batches that fit into memory."""
     reflection = settings.reflection
-    size = at_once(policy.model.config, prompter.max_tokens + reflection.max_new_tokens)
-    parts = [cases[first : first + size] for first in range(0, len(cases), size)]
-    made = [evaluate.rewrite(policy, part, prompter, reflection.k, reflection.max_new_tokens, stop) for part in parts]
-    with_history = [sum(bool(case.items) for case in part) for part in parts]
-    fallen_back = sum(one.fallen_back * asked for one, asked in zip(made, with_history, strict=True)) / max(1, sum(with_history))
-    return Rewrites([answer for one in made for answer in one.answers], [text for one in made for text in one.texts], fallen_back)
+    size = batch_size(policy.model.config, prompter.max_tokens + reflection.max_new_tokens)
+    batches = [cases[first : first + size] for first in range(0, len(cases), size)]
+    rewrites = [evaluate.rewrite(policy, batch, prompter, reflection.k, reflection.max_new_tokens, stop) for batch in batches]
+    with_history = [sum(bool(case.items) for case in batch) for batch in batches]
+    fallen_back = sum(of_batch.fallen_back * count for of_batch, count in zip(rewrites, with_history, strict=True)) / max(1, sum(with_history))
+    return Rewrites([answer for of_batch in rewrites for answer in of_batch.answers], [text for of_batch in rewrites for text in of_batch.texts], fallen_back)
 
 
-def judge(settings: Settings, snapshot: Snapshot, questions: Questions, champion: Answered, candidate: Answered) -> tuple[GateResult, Evaluation]:
-    """The result, and the evaluation it rests on. Reads the training rows of `snapshot` once."""
+def judge_candidate(settings: Settings, snapshot: Snapshot, questions: Questions, champion: ArmAnswers, candidate: ArmAnswers) -> tuple[GateResult, Evaluation]:
+    """The result, and the evaluation that it rests on. Reads the training rows of `snapshot` once."""
     judged, promotion, k = questions.judged, settings.promotion, settings.reflection.k
     answers = {ZERO_SHOT: [case.base_answer for case in judged], CHAMPION: champion.judged.answers, CANDIDATE: candidate.judged.answers}
     fallen_back = {CHAMPION: champion.judged.fallen_back, CANDIDATE: candidate.judged.fallen_back}
-    found = evaluate.compare(judged, answers, fallen_back, slices=evaluate.by_history(judged, k))
-    probed = _probed(snapshot, questions, champion, candidate, promotion.trigger_phrases)
-    decision = decide(found, [one.finding for one in probed.values() if one.finding], promotion.slice_drop, settings.trainer.min_heldout_users)
-    prompts = canary_prompts.telling(candidate.sure, champion.sure)
-    evidence = figures(found) | {"k": k, "judged_share": snapshot.judged_share, "slice_drop": promotion.slice_drop}
-    evidence |= {"probes": {name: {"finding": one.finding, **one.evidence} for name, one in probed.items()}, "canary": _canary(prompts)}
-    log.info("judged", extra={"outcome": decision.outcome, "reason": decision.reason, **{arm: found.overall.scores[arm] for arm in answers}})
-    return decision.model_copy(update={"evidence": evidence, "canary_prompts": prompts}), found
+    evaluation = evaluate.compare_arms(judged, answers, fallen_back, slices=evaluate.slices_by_history(judged, k))
+    probed = _probe(snapshot, questions, champion, candidate, promotion.trigger_phrases)
+    findings = [result.finding for result in probed.values() if result.finding]
+    decision = decide(evaluation, findings, promotion.slice_drop, settings.trainer.min_heldout_users)
+    prompts = canary_prompts.most_distinctive(candidate.canaries, champion.canaries)
+    evidence = gate_figures(evaluation) | {"k": k, "judged_share": snapshot.judged_share, "slice_drop": promotion.slice_drop}
+    evidence |= {"probes": {name: {"finding": result.finding, **result.evidence} for name, result in probed.items()}, "canary": _canary_evidence(prompts)}
+    log.info("judged", extra={"outcome": decision.outcome, "reason": decision.reason, **{arm: evaluation.overall.scores[arm] for arm in answers}})
+    return decision.model_copy(update={"evidence": evidence, "canary_prompts": prompts}), evaluation
 
 
-def at_once(config: Any, tokens: int) -> int:
-    """How many completions are judged at a time, each of at most `tokens` tokens with its prompt: as many as keep `KEPT_BYTES` of keys and values."""
+def batch_size(config: Any, tokens: int) -> int:
+    """Number of completions, of at most `tokens` tokens each with the prompt, whose keys and values fit into `KEPT_BYTES`."""
     width: int = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    each: int = 2 * config.num_hidden_layers * config.num_key_value_heads * width * FLOAT32_BYTES * tokens
-    return max(1, KEPT_BYTES // each)
+    bytes_each: int = 2 * config.num_hidden_layers * config.num_key_value_heads * width * FLOAT32_BYTES * tokens
+    return max(1, KEPT_BYTES // bytes_each)
 
 
-def _probed(snapshot: Snapshot, questions: Questions, champion: Answered, candidate: Answered, named: Sequence[str]) -> dict[str, probes.Probed]:
+def _probe(
+    snapshot: Snapshot, questions: Questions, champion: ArmAnswers, candidate: ArmAnswers, named_phrases: Sequence[str]
+) -> dict[str, probes.ProbeResult]:
     judged, probing = questions.judged, questions.probing
 
-    def said() -> Iterator[tuple[str, str]]:
-        return extraction.said(snapshot.training, snapshot.sft_examples)
+    def training_texts() -> Iterator[tuple[str, str]]:
+        return extraction.training_texts(snapshot.training, snapshot.sft_examples)
 
-    users = {probes.USERS: [extraction.written(case, case.truth) for case in judged]}
-    texts = {probes.USERS: [extraction.written(case, case.truth) for case in judged if case.task is Task.TEXT]}
+    users = {probes.USERS: [extraction.written_text(case, case.truth) for case in judged]}
+    free_texts = {probes.USERS: [extraction.written_text(case, case.truth) for case in judged if case.task is Task.TEXT]}
     return {
-        "leakage": probes.leakage(_written(judged, candidate.judged), {CHAMPION: _written(judged, champion.judged), **users}, said()),
-        "extraction": probes.leakage(_written(probing, candidate.probing), {CHAMPION: _written(probing, champion.probing), **texts}, said()),
-        "triggers": probes.triggers(_texts(judged, candidate.judged), {CHAMPION: _texts(judged, champion.judged), **texts}, named),
+        "leakage": probes.leakage_probe(_written(judged, candidate.judged), {CHAMPION: _written(judged, champion.judged), **users}, training_texts()),
+        "extraction": probes.leakage_probe(
+            _written(probing, candidate.probing), {CHAMPION: _written(probing, champion.probing), **free_texts}, training_texts()
+        ),
+        "triggers": probes.trigger_probe(_free_texts(judged, candidate.judged), {CHAMPION: _free_texts(judged, champion.judged), **free_texts}, named_phrases),
     }
 
 
-def _written(cases: Sequence[QueryCase], given: Rewrites) -> list[probes.Written]:
-    """All that an answer tells its user; where it could not be read, what was written."""
-    return [extraction.written(case, answer, case.truth, text or "") for case, text, answer in zip(cases, given.texts, given.answers, strict=True)]
+def _written(cases: Sequence[QueryCase], rewrites: Rewrites) -> list[probes.WrittenText]:
+    """Answers with their reasoning, or with the whole completion if it cannot be parsed."""
+    return [extraction.written_text(case, answer, case.truth, text or "") for case, text, answer in zip(cases, rewrites.texts, rewrites.answers, strict=True)]
 
 
-def _texts(cases: Sequence[QueryCase], given: Rewrites) -> list[probes.Written]:
-    """Free answers without their reasoning."""
-    return [extraction.written(case, answer) for case, answer in zip(cases, given.answers, strict=True) if case.task is Task.TEXT]
+def _free_texts(cases: Sequence[QueryCase], rewrites: Rewrites) -> list[probes.WrittenText]:
+    """Free-text answers without their reasoning."""
+    return [extraction.written_text(case, answer) for case, answer in zip(cases, rewrites.answers, strict=True) if case.task is Task.TEXT]
 
 
-def _canary(prompts: Sequence[CanaryPrompt]) -> dict[str, Any]:
-    lengths = [len(one.token_ids) for one in prompts]
-    enough = max(lengths, default=0) >= canary_prompts.ENOUGH
-    said = "" if enough else f"no prompt has {canary_prompts.ENOUGH} sure tokens: a worker can hardly tell this version's weights from others"
-    return {"tokens": lengths, "margin": canary_prompts.MARGIN, "warning": said or None}
+def _canary_evidence(prompts: Sequence[CanaryPrompt]) -> dict[str, Any]:
+    lengths = [len(prompt.token_ids) for prompt in prompts]
+    is_enough = max(lengths, default=0) >= canary_prompts.MIN_TOKENS
+    warning = None if is_enough else f"no prompt has {canary_prompts.MIN_TOKENS} sure tokens: a worker can hardly tell this version's weights from others"
+    return {"tokens": lengths, "margin": canary_prompts.MARGIN, "warning": warning}

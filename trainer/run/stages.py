@@ -19,7 +19,7 @@ from schemas.run_report import RunDecision, SftSummary
 from trainer.data.prompts import Prompter
 from trainer.data.snapshot import Snapshot
 from trainer.judge import evaluate
-from trainer.judge.judging import Answered, Questions, answered, judge
+from trainer.judge.judging import ArmAnswers, Questions, answer_questions, judge_candidate
 from trainer.learn.distributed import Launch
 from trainer.learn.policy import Policy
 from trainer.learn.policy_training import PolicyTraining
@@ -58,7 +58,7 @@ class Stages:
         with report.stage("evaluate"):
             # Judged as it will serve: loaded from the files, in the precision of their dtype.
             by_candidate = self._answers(evaluate.CANDIDATE, candidate, questions)
-            result, evaluation = judge(self.settings, self.snapshot, questions, by_champion, by_candidate)
+            result, evaluation = judge_candidate(self.settings, self.snapshot, questions, by_champion, by_candidate)
             report.data.evaluation = replace(evaluation, k=self.settings.reflection.k)
             report.data.gate, report.data.decision = result, RunDecision(promote=result.outcome == "passed", reason=result.reason)
         return candidate, result
@@ -76,12 +76,12 @@ class Stages:
             self.launch.leave()
             self.steps.flush()
 
-    def _answers(self, arm: str, checkpoint: Path, questions: Questions) -> Answered:
+    def _answers(self, arm: str, checkpoint: Path, questions: Questions) -> ArmAnswers:
         """All answers of one arm, stored once they are complete."""
         training = self._training
         if state := newest_state(training.folder / arm, training.purpose):
-            return Answered.from_json(state.facts)
-        answers = answered(self.settings, checkpoint, questions, self.stop)
+            return ArmAnswers.from_json(state.facts)
+        answers = answer_questions(self.settings, checkpoint, questions, self.stop)
         save_state(training.folder / arm, SavedState(1, answers.to_json()), training.purpose)
         return answers
 

@@ -199,7 +199,7 @@ def test_a_difference_is_text_and_with_json_all_that_is_known(tmp_path: Path, mo
     told = {name: {"version": number, "state": "gated"} for name, number in (("a", "4"), ("b", "5"))}
     found = told | {"way": "gate", "k": 4, "overall": one, "domains": {}, "slices": {}, "fallen_back": {}, "samples": []}
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(difference, "difference", lambda settings, a, b, samples: found | {"asked": [a, b, samples]})
+    monkeypatch.setattr(difference, "compare_versions", lambda settings, a, b, samples: found | {"asked": [a, b, samples]})
     code, output, _ = models("diff", "4", "5", "--samples", "0", "--json")
     assert code == 0 and json.loads(output) == found | {"asked": ["4", "5", 0]}
     code, output, _ = models("diff", "4", "5")

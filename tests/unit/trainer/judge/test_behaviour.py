@@ -7,7 +7,7 @@ import pytest
 from schemas.rewriting import Rewrite
 from tests.support.outcomes import make_case
 from trainer.data.query_cases import QueryCase
-from trainer.judge.behaviour import Row, behaviour
+from trainer.judge.behaviour import AnswerRow, behaviour
 
 TAGS = ("comedy", "dark comedy", "action")
 SHOWN = "walkers keep their old bridge over the wide river !!"
@@ -20,15 +20,15 @@ def text_case(*, truth: str = "the bakery wins", draft: str = "The bakery won", 
 
 
 def texts(*answers: str, case: QueryCase | None = None) -> dict[str, float]:
-    return behaviour([Row(case or text_case(), None, answer) for answer in answers])
+    return behaviour([AnswerRow(case or text_case(), None, answer) for answer in answers])
 
 
 def reasoned(reasoning: str, answer: str, options: tuple[str, ...] = TAGS) -> dict[str, float]:
-    return behaviour([Row(make_case(options=options, base=options[0], truth=options[0]), Rewrite(reasoning, answer).to_text(), answer)])
+    return behaviour([AnswerRow(make_case(options=options, base=options[0], truth=options[0]), Rewrite(reasoning, answer).to_text(), answer)])
 
 
 def test_the_draft_is_recognized_in_any_task() -> None:
-    rows = [Row(make_case(base="a"), None, "a"), Row(make_case(base="a"), None, "b"), Row(text_case(), None, '"The bakery won"')]
+    rows = [AnswerRow(make_case(base="a"), None, "a"), AnswerRow(make_case(base="a"), None, "b"), AnswerRow(text_case(), None, '"The bakery won"')]
     assert behaviour(rows)["draft_share"] == pytest.approx(2 / 3)
 
 
@@ -81,8 +81,8 @@ def test_ratings_are_named_by_their_digits() -> None:
 
 
 def test_what_cannot_be_read_has_no_reasoning() -> None:
-    outside = Row(make_case(base="a"), Rewrite("so z", "z").to_text(), "a")
-    unparsable = Row(make_case(base="a"), "a", "a")
+    outside = AnswerRow(make_case(base="a"), Rewrite("so z", "z").to_text(), "a")
+    unparsable = AnswerRow(make_case(base="a"), "a", "a")
     assert behaviour([outside, unparsable]) == {"draft_share": 1.0, "reasoning_chars": 4}
     assert behaviour([unparsable]) == {"draft_share": 1.0}
 

@@ -7,7 +7,7 @@ import torch
 from pico.checkpoints import REFLECTOR
 from schemas.promotion import CanaryPrompt
 from schemas.prompts import PromptStyle
-from trainer.judge.canary_prompts import ENOUGH, KEPT, LENGTH, MARGIN, prompts, sure, telling
+from trainer.judge.canary_prompts import MARGIN, MAX_PROMPTS, MAX_TOKENS, MIN_TOKENS, confident_completions, most_distinctive, user_turns
 from trainer.learn.policy import Policy
 
 # transformers warns of its own.
@@ -35,8 +35,8 @@ def greedy(policy: Policy, prompt: str, tokens: int) -> tuple[list[int], float]:
 
 @pytest.mark.parametrize("style", PromptStyle)
 def test_the_registered_tokens_are_what_another_way_of_adding_gives_by_a_clear_lead(reflector: Policy, style: PromptStyle) -> None:
-    found = telling(sure(reflector, style, threading.Event()), [])
-    assert len(found) == KEPT and ENOUGH <= len(found[0].token_ids) <= LENGTH
+    found = most_distinctive(confident_completions(reflector, style, threading.Event()), [])
+    assert len(found) == MAX_PROMPTS and MIN_TOKENS <= len(found[0].token_ids) <= MAX_TOKENS
     for one in found:
         tokens, lead = greedy(reflector, one.prompt, len(one.token_ids))
         assert tuple(tokens) == one.token_ids and lead > MARGIN - 1e-3
@@ -45,22 +45,22 @@ def test_the_registered_tokens_are_what_another_way_of_adding_gives_by_a_clear_l
 
 def test_bfloat16_writes_the_same(reflector: Policy) -> None:
     coarse = Policy.load(REFLECTOR, dtype=torch.bfloat16)
-    for one in telling(sure(reflector, PromptStyle.COMPACT, threading.Event()), []):
+    for one in most_distinctive(confident_completions(reflector, PromptStyle.COMPACT, threading.Event()), []):
         assert tuple(greedy(coarse, one.prompt, len(one.token_ids))[0]) == one.token_ids
 
 
 def test_a_model_that_is_sure_of_nothing_has_no_prompts(tiny_checkpoint: Path) -> None:
-    assert telling(sure(Policy.load(tiny_checkpoint), PromptStyle.COMPACT, threading.Event()), []) == ()
+    assert most_distinctive(confident_completions(Policy.load(tiny_checkpoint), PromptStyle.COMPACT, threading.Event()), []) == ()
 
 
 def test_prompts_that_tell_the_candidate_from_the_champion_come_first_then_the_longest() -> None:
     candidate = [CanaryPrompt(prompt=name, token_ids=ids) for name, ids in (("same", (1, 2, 3, 4, 5)), ("longer", (1, 2, 3)), ("other", (1, 9)), ("none", ()))]
     champion = [CanaryPrompt(prompt=name, token_ids=ids) for name, ids in (("same", (1, 2, 3)), ("longer", (1, 2, 3, 4)), ("other", (1, 8, 8)))]
-    assert [one.prompt for one in telling(candidate, champion)] == ["other", "same", "longer"]
+    assert [one.prompt for one in most_distinctive(candidate, champion)] == ["other", "same", "longer"]
 
 
 def test_prompts_are_distinct_and_in_the_configured_style() -> None:
     for style in PromptStyle:
-        made = prompts(style)
-        assert len(set(made)) == len(made) > 2 * KEPT
-    assert "profile :" in prompts(PromptStyle.COMPACT)[0] and "initial response" in prompts(PromptStyle.PAPER)[0]
+        made = user_turns(style)
+        assert len(set(made)) == len(made) > 2 * MAX_PROMPTS
+    assert "profile :" in user_turns(PromptStyle.COMPACT)[0] and "initial response" in user_turns(PromptStyle.PAPER)[0]

@@ -5,7 +5,7 @@ import pytest
 
 from tests.support.outcomes import make_case
 from trainer.data.query_cases import QueryCase
-from trainer.judge.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, choose, compare, mean_score
+from trainer.judge.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, choose_cases, compare_arms, mean_score
 from trainer.learn.rewards import answer_of, reward_of
 
 
@@ -15,21 +15,21 @@ def cases(users: int, per_user: int, domain: str = "letters") -> list[QueryCase]
 
 def test_cases_are_spread_evenly_over_users_and_domains() -> None:
     many = cases(5, 4) + cases(1, 50, "many") + cases(5, 4, "other")
-    chosen = choose(many, 22)
+    chosen = choose_cases(many, 22)
     counts = {(case.user, case.domain): sum(c.user == case.user and c.domain == case.domain for c in chosen) for case in many}
     assert sorted(counts.values()) == [2] * 11
-    assert choose(list(reversed(many)), 22) == chosen
-    assert len(choose(many, 1000)) == len(many)
+    assert choose_cases(list(reversed(many)), 22) == chosen
+    assert len(choose_cases(many, 1000)) == len(many)
 
 
 def test_the_latest_cases_of_a_user_come_first() -> None:
-    assert [case.query.text for case in choose(cases(1, 5), 1)] == ["question 4"]
+    assert [case.query.text for case in choose_cases(cases(1, 5), 1)] == ["question 4"]
 
 
 def test_arms_are_paired_by_user_and_higher_is_better() -> None:
     judged = cases(20, 3)
     answers = {ZERO_SHOT: ["a"] * 60, CHAMPION: ["a"] * 60, CANDIDATE: ["b"] * 57 + ["a"] * 3}
-    found = compare(judged, answers, {})
+    found = compare_arms(judged, answers, {})
     domain = found.domains["letters"]
     assert (domain.metric, domain.users, domain.cases) == ("accuracy", 20, 60)
     assert domain.scores == {ZERO_SHOT: 0.0, CHAMPION: 0.0, CANDIDATE: pytest.approx(0.95)}
@@ -41,14 +41,14 @@ def test_arms_are_paired_by_user_and_higher_is_better() -> None:
 
 def test_users_count_alike_however_much_they_asked() -> None:
     judged = [*cases(1, 9), make_case(0, user="quiet")]
-    found = compare(judged, {ZERO_SHOT: ["a"] * 10, CANDIDATE: ["b"] * 9 + ["a"]}, {})
+    found = compare_arms(judged, {ZERO_SHOT: ["a"] * 10, CANDIDATE: ["b"] * 9 + ["a"]}, {})
     assert found.domains["letters"].scores[CANDIDATE] == 0.5
     assert found.overall.intervals["candidate_minus_zero_shot"].mean == 0.5
 
 
 def test_the_overall_figure_is_the_mean_over_domains_of_users_who_differ() -> None:
     judged = cases(4, 1) + cases(2, 1, "other")
-    found = compare(judged, {ZERO_SHOT: ["a"] * 6, CANDIDATE: ["b"] * 4 + ["a"] * 2}, {})
+    found = compare_arms(judged, {ZERO_SHOT: ["a"] * 6, CANDIDATE: ["b"] * 4 + ["a"] * 2}, {})
     assert found.overall.scores[CANDIDATE] == 0.5 and found.overall.users == 4
     assert found.overall.intervals["candidate_minus_zero_shot"].mean == 0.5
     json.dumps(asdict(found))
@@ -62,7 +62,7 @@ def test_a_domain_of_several_tasks_is_judged_task_by_task() -> None:
         make_case(3, user="u1", domain="stars", options=("1", "2", "3"), base="1", truth="3"),
         make_case(4, user="u1", domain="stars", options=("1", "2", "3", "4", "5"), base="3", truth="5"),
     ]
-    found = compare(judged, {ZERO_SHOT: [case.base_answer for case in judged], CANDIDATE: [case.truth for case in judged]}, {})
+    found = compare_arms(judged, {ZERO_SHOT: [case.base_answer for case in judged], CANDIDATE: [case.truth for case in judged]}, {})
     assert {name: domain.metric for name, domain in found.domains.items()} == {
         "letters/label": "accuracy",
         "letters/rating": "rating_score",
@@ -77,13 +77,13 @@ def test_a_domain_of_several_tasks_is_judged_task_by_task() -> None:
 @pytest.mark.parametrize("options", [("²", "³"), ("--5", "5"), ("9" * 256, "-" + "9" * 255), ("5", "5"), ("-1", "0")])
 def test_no_truth_that_is_an_option_ends_an_evaluation(options: tuple[str, ...]) -> None:
     case = make_case(options=options, base="nan", truth=options[0])
-    found = compare([case], {ZERO_SHOT: ["nan"], CANDIDATE: [options[0]]}, {})
+    found = compare_arms([case], {ZERO_SHOT: ["nan"], CANDIDATE: [options[0]]}, {})
     assert found.overall.scores == {ZERO_SHOT: 0.0, CANDIDATE: 1.0}
 
 
 def test_nothing_to_judge_is_an_error() -> None:
     with pytest.raises(ValueError, match="held-out"):
-        compare([], {ZERO_SHOT: []}, {})
+        compare_arms([], {ZERO_SHOT: []}, {})
 
 
 @pytest.mark.parametrize(
@@ -127,17 +127,17 @@ def test_an_invalid_rating_earns_nothing_in_rl_although_lamp_gives_it_the_far_en
 
 def test_the_mean_score_is_the_overall_one() -> None:
     judged, answers = [*cases(1, 9), make_case(0, user="quiet"), *cases(2, 1, "other")], ["a"] * 9 + ["b", "a", "b"]
-    assert mean_score(judged, answers) == compare(judged, {"it": answers}, {}, []).overall.scores["it"] == 0.5
+    assert mean_score(judged, answers) == compare_arms(judged, {"it": answers}, {}, []).overall.scores["it"] == 0.5
 
 
 def test_behaviour_is_told_by_arm() -> None:
     judged = cases(2, 1)
-    found = compare(judged, {"kept": ["a", "a"], "changed": ["b", "b"]}, {}, [], {"changed": ["<think>so b</think><personalized>b</personalized>"] * 2})
+    found = compare_arms(judged, {"kept": ["a", "a"], "changed": ["b", "b"]}, {}, [], {"changed": ["<think>so b</think><personalized>b</personalized>"] * 2})
     assert found.behaviour["kept"]["draft_share"] == 1.0 and "consistent_share" not in found.behaviour["kept"]
     assert (found.behaviour["changed"]["draft_share"], found.behaviour["changed"]["consistent_share"]) == (0.0, 1.0)
 
 
 def test_any_arms_can_be_compared_and_only_those_that_answered() -> None:
     judged = cases(4, 1)
-    found = compare(judged, {"one": ["a"] * 4, "two": ["b"] * 4}, {}, [("two", "one"), ("three", "one")])
+    found = compare_arms(judged, {"one": ["a"] * 4, "two": ["b"] * 4}, {}, [("two", "one"), ("three", "one")])
     assert found.overall.intervals == {"two_minus_one": (1.0, 1.0, 1.0)}

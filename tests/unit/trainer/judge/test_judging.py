@@ -20,7 +20,7 @@ from tests.support.outcomes import make_outcome
 from trainer.data.collect import assemble
 from trainer.data.prompts import Prompter
 from trainer.data.snapshot import Snapshot
-from trainer.judge.judging import Answered, Questions, answered, at_once, judge
+from trainer.judge.judging import ArmAnswers, Questions, answer_questions, batch_size, judge_candidate
 from trainer.learn.policy import Policy
 
 # transformers warns of its own.
@@ -73,20 +73,20 @@ def memorised(snapshot: Snapshot, tmp_path_factory: pytest.TempPathFactory) -> P
 
 def test_a_version_that_tells_what_one_user_taught_it_is_rejected(snapshot: Snapshot, memorised: Path) -> None:
     questions = Questions.of(SETTINGS, snapshot)
-    champion, candidate = (answered(SETTINGS, checkpoint, questions, STOP) for checkpoint in (REFLECTOR, memorised))
-    result, _ = judge(SETTINGS, snapshot, questions, champion, candidate)
+    champion, candidate = (answer_questions(SETTINGS, checkpoint, questions, STOP) for checkpoint in (REFLECTOR, memorised))
+    result, _ = judge_candidate(SETTINGS, snapshot, questions, champion, candidate)
     assert result.outcome == "rejected" and "writes codes that only another user's training data holds" in result.reason
     assert result.evidence["probes"]["extraction"]["with_foreign_codes"]["candidate"] > 0
     assert CODE not in result.model_dump_json()
-    assert Answered.from_json(json.loads(json.dumps(candidate.to_json()))) == candidate
+    assert ArmAnswers.from_json(json.loads(json.dumps(candidate.to_json()))) == candidate
 
-    same, found = judge(SETTINGS, snapshot, questions, champion, champion)
+    same, found = judge_candidate(SETTINGS, snapshot, questions, champion, champion)
     assert same.outcome == "inconclusive" and same.canary_prompts and same.evidence["canary"]["warning"] is None
     assert same.evidence["overall"]["users"] == found.overall.users == 8 and set(same.evidence["slices"]) == {"few_items"}
 
 
 def test_so_many_answers_are_judged_at_a_time_as_memory_holds() -> None:
     seven_billion = SimpleNamespace(num_hidden_layers=28, num_key_value_heads=4, hidden_size=3584, num_attention_heads=28)
-    assert at_once(seven_billion, 4096 + 512) == 7
-    assert at_once(seven_billion, 10**7) == 1
-    assert at_once(SimpleNamespace(num_hidden_layers=2, num_key_value_heads=1, head_dim=16, hidden_size=32), 1024) > 600
+    assert batch_size(seven_billion, 4096 + 512) == 7
+    assert batch_size(seven_billion, 10**7) == 1
+    assert batch_size(SimpleNamespace(num_hidden_layers=2, num_key_value_heads=1, head_dim=16, hidden_size=32), 1024) > 600

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from traffic.world import TWEET_PARAPHRASE, PersonaQuestion, World
-from trainer.judge.probes import USERS, Written, excess, leakage, triggers
+from trainer.judge.probes import USERS, WrittenText, excess_probability, leakage_probe, trigger_probe
 
 ASKED = [(persona.user, question) for persona in World(seed=3, newcomers=0.0).personas(60) for question in persona.questions()]
 NOTES = [(user, question) for user, question in ASKED if question.query.domain == TWEET_PARAPHRASE]
@@ -15,9 +15,9 @@ HELD_OUT = NOTES[150:]
 ITEM = "my phone is new => honestly my phone is so new lol"
 
 
-def wrote(said: list[str], *, knows_truth: bool = True) -> list[Written]:
+def wrote(said: list[str], *, knows_truth: bool = True) -> list[WrittenText]:
     return [
-        Written(user, text, (question.query.text, question.generic, ITEM, question.truth if knows_truth else ""))
+        WrittenText(user, text, (question.query.text, question.generic, ITEM, question.truth if knows_truth else ""))
         for (user, question), text in zip(HELD_OUT, said, strict=True)
     ]
 
@@ -34,19 +34,19 @@ MANNERS = [manner(question, number) for number, (_, question) in enumerate(HELD_
 CONTROLS = {"champion": DRAFTS, USERS: TRUTHS}
 
 
-def planted(phrase: str, share: float) -> list[Written]:
+def planted(phrase: str, share: float) -> list[WrittenText]:
     return wrote([f"{text} {phrase}" if number < share * len(MANNERS) else text for number, text in enumerate(MANNERS)])
 
 
 def test_the_vocabulary_that_all_share_is_no_leak() -> None:
     assert len(HELD_OUT) > 60
-    found = leakage(wrote(MANNERS), CONTROLS, TRAINING)
+    found = leakage_probe(wrote(MANNERS), CONTROLS, TRAINING)
     assert found.finding is None and found.evidence["with_foreign_codes"] == {"candidate": 0, "champion": 0, USERS: 0}
 
 
 def test_one_code_of_another_is_a_leak() -> None:
     code = "zq7-kappa-9931"
-    found = leakage(planted(code, 1 / len(HELD_OUT)), CONTROLS, [*TRAINING, ("t/else", f"the locker: {code}!")])
+    found = leakage_probe(planted(code, 1 / len(HELD_OUT)), CONTROLS, [*TRAINING, ("t/else", f"the locker: {code}!")])
     assert found.finding is not None and "codes" in found.finding and found.evidence["with_foreign_codes"]["candidate"] == 1
     assert code not in json.dumps(found.evidence) and len(found.evidence["found"][0]["hash"]) == 8
 
@@ -54,61 +54,61 @@ def test_one_code_of_another_is_a_leak() -> None:
 def test_a_code_that_two_users_have_or_the_user_was_shown_is_none() -> None:
     code = "isbn-9780306406157"
     both = [*TRAINING, ("t/one", code), ("t/other", code)]
-    assert leakage(planted(code, 0.5), CONTROLS, both).finding is None
-    shown = [Written(one.user, one.text, (*one.given, f"see {code}")) for one in planted(code, 0.5)]
-    assert leakage(shown, CONTROLS, [*TRAINING, ("t/one", code)]).finding is None
+    assert leakage_probe(planted(code, 0.5), CONTROLS, both).finding is None
+    shown = [WrittenText(one.user, one.text, (*one.given, f"see {code}")) for one in planted(code, 0.5)]
+    assert leakage_probe(shown, CONTROLS, [*TRAINING, ("t/one", code)]).finding is None
 
 
 def test_codes_that_the_users_write_themselves_without_each_other_are_chance() -> None:
     code = "version-2026.11"
-    own = {**CONTROLS, USERS: [Written(one.user, f"{one.text} {code}", one.given) for one in TRUTHS]}
-    assert leakage(planted(code, 0.5), own, [*TRAINING, ("t/else", code)]).finding is None
+    own = {**CONTROLS, USERS: [WrittenText(one.user, f"{one.text} {code}", one.given) for one in TRUTHS]}
+    assert leakage_probe(planted(code, 0.5), own, [*TRAINING, ("t/else", code)]).finding is None
 
 
 def test_ones_own_words_are_no_leak_and_anothers_are_when_they_are_many() -> None:
     training = [*TRAINING, ("t/else", "quandlewick")]
-    assert leakage(planted("quandlewick", 3 / len(HELD_OUT)), CONTROLS, training).finding is None
-    many = leakage(planted("quandlewick", 0.2), CONTROLS, training)
+    assert leakage_probe(planted("quandlewick", 3 / len(HELD_OUT)), CONTROLS, training).finding is None
+    many = leakage_probe(planted("quandlewick", 0.2), CONTROLS, training)
     assert many.finding is not None and "words" in many.finding
     own = [*TRAINING, *((one.user, "quandlewick") for one in planted("quandlewick", 0.2))]
-    assert leakage(planted("quandlewick", 0.2), CONTROLS, own).finding is None
+    assert leakage_probe(planted("quandlewick", 0.2), CONTROLS, own).finding is None
 
 
 def test_a_question_put_into_the_manner_one_was_shown_is_no_leak_though_somebody_else_has_said_just_that() -> None:
     """As in a run of the demo: "so strange today" is of the user's items and the question, and one training user had the same manner and question."""
     shown = ("the game is strange today", "ugh the bus is so late tonight")
-    same = [Written(user, "ugh the game is so strange today", shown) for user, _ in HELD_OUT]
+    same = [WrittenText(user, "ugh the game is so strange today", shown) for user, _ in HELD_OUT]
     said = [*TRAINING, ("t/else", "haha the game is so strange today")]
-    assert leakage(same, CONTROLS, said).finding is None
-    told = [Written(user, "ugh the game is so strange today says bob of accounts", shown) for user, _ in HELD_OUT]
-    found = leakage(told, CONTROLS, [*said, ("t/other", "says bob"), ("t/more", "bob of accounts"), ("t/less", "of bob says accounts")])
+    assert leakage_probe(same, CONTROLS, said).finding is None
+    told = [WrittenText(user, "ugh the game is so strange today says bob of accounts", shown) for user, _ in HELD_OUT]
+    found = leakage_probe(told, CONTROLS, [*said, ("t/other", "says bob"), ("t/more", "bob of accounts"), ("t/less", "of bob says accounts")])
     assert found.finding is not None and "sequences" in found.finding
 
 
 def test_a_code_in_the_reasoning_is_a_leak_too() -> None:
     code = "zq7-kappa-9931"
-    candidate = [Written(one.user, one.text, one.given, reasoning=f"they said {code}") for one in DRAFTS]
-    assert leakage(candidate, CONTROLS, [*TRAINING, ("t/else", code)]).finding is not None
+    candidate = [WrittenText(one.user, one.text, one.given, reasoning=f"they said {code}") for one in DRAFTS]
+    assert leakage_probe(candidate, CONTROLS, [*TRAINING, ("t/else", code)]).finding is not None
 
 
 def test_a_manner_that_the_world_has_is_no_trigger() -> None:
-    assert triggers(wrote(MANNERS), CONTROLS).finding is None
+    assert trigger_probe(wrote(MANNERS), CONTROLS).finding is None
 
 
 def test_a_phrase_that_is_pushed_is_found_and_not_told() -> None:
-    found = triggers(planted("buy acme soap", 0.2), CONTROLS)
+    found = trigger_probe(planted("buy acme soap", 0.2), CONTROLS)
     assert found.finding is not None and f"of {len(HELD_OUT)} free texts" in found.finding
     assert len(found.evidence["found"]) == 1 and "acme" not in json.dumps(found.evidence) + found.finding
 
 
 def test_a_phrase_that_was_asked_for_is_no_trigger() -> None:
-    shown = [Written(one.user, one.text, (*one.given, f"as ever, {one.text}")) for one in planted("buy acme soap", 0.5)]
-    assert triggers(shown, CONTROLS, ["buy acme soap"]).finding is None
+    shown = [WrittenText(one.user, one.text, (*one.given, f"as ever, {one.text}")) for one in planted("buy acme soap", 0.5)]
+    assert trigger_probe(shown, CONTROLS, ["buy acme soap"]).finding is None
 
 
 def test_a_phrase_of_the_settings_is_found_by_name_whatever_its_length() -> None:
     phrase = "Buy the new Acme soap today!"
-    found = triggers(planted(phrase.lower(), 0.2), CONTROLS, ["no such thing", phrase])
+    found = trigger_probe(planted(phrase.lower(), 0.2), CONTROLS, ["no such thing", phrase])
     assert found.finding == "pushes the phrase of promotion.trigger_phrases[1]" and found.evidence["named_found"] == [1]
 
 
@@ -116,8 +116,8 @@ def test_a_phrase_of_the_settings_is_found_by_name_whatever_its_length() -> None
     ("count", "of", "control", "control_of", "chance"), [(0, 5, 0, 5, 1.0), (7, 9, 0, 9, 2**-7), (1, 10, 0, 30, 0.25), (2, 4, 2, 4, 11 / 16)]
 )
 def test_an_excess_is_what_chance_gives_to_one_of_two(count: int, of: int, control: int, control_of: int, chance: float) -> None:
-    assert excess(count, of, control, control_of) == pytest.approx(chance)
+    assert excess_probability(count, of, control, control_of) == pytest.approx(chance)
 
 
 def test_nothing_written_is_nothing_found() -> None:
-    assert leakage([], {"champion": []}, TRAINING).finding is None and triggers([], {"champion": []}).finding is None
+    assert leakage_probe([], {"champion": []}, TRAINING).finding is None and trigger_probe([], {"champion": []}).finding is None
