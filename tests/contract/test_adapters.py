@@ -1,4 +1,4 @@
-"""Versions as adapters over one model in vLLM: each answers as the merged weights would, beside the others and through swaps."""
+"""Versions as adapters over one model in vLLM: each answers like its merged weights, beside the others and during swaps."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ Texts = dict[str, list[str]]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base and two adapters over it."""
-    made = tmp_path_factory.mktemp("adapters")
-    make_checkpoint(made / "base", seed=1)
+    folder = tmp_path_factory.mktemp("adapters")
+    make_checkpoint(folder / "base", seed=1)
     for seed in (1, 2):
-        _make_adapter(made / "base", made / f"adapter-{seed}", seed)
-    return made
+        _make_adapter(folder / "base", folder / f"adapter-{seed}", seed)
+    return folder
 
 
 def _make_adapter(base: Path, into: Path, seed: int) -> None:
@@ -63,17 +63,17 @@ def _texts(folder: Path) -> Texts:
 
     torch.set_num_threads(1)
     tokenizer: Any = AutoTokenizer.from_pretrained(folder / "base")
-    found: Texts = {}
+    texts: Texts = {}
     for version, adapter in (("0", None), ("1", "adapter-1"), ("2", "adapter-2")):
         model: Any = AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32)
         model = PeftModel.from_pretrained(model, folder / adapter).merge_and_unload().eval() if adapter else model.eval()
-        found[version] = []
+        texts[version] = []
         for prompt in PROMPTS:
             chat = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
             ids = tokenizer(chat, return_tensors="pt")
             out = model.generate(**ids, max_new_tokens=SAMPLING.max_new_tokens, do_sample=False)
-            found[version].append(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True).rstrip("\ufffd"))
-    return found
+            texts[version].append(tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True).rstrip("\ufffd"))
+    return texts
 
 
 def _settings(folder: Path, kind: EngineKind = EngineKind.VLLM) -> Settings:
@@ -89,14 +89,14 @@ def engine(folder: Path) -> Iterator[ServingEngine]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
-async def test_adapters_answer_beside_one_another_and_take_each_others_place(engine: ServingEngine, folder: Path) -> None:
+async def test_adapters_answer_side_by_side_and_replace_each_other(engine: ServingEngine, folder: Path) -> None:
     texts = await asyncio.to_thread(_texts, folder)
     assert texts["0"] != texts["1"] != texts["2"]
 
     async def ask(version: str | None) -> tuple[str | None, list[str]]:
-        made: list[GenerationResult] = await asyncio.gather(*[engine.generate(prompt, SAMPLING, version) for prompt in PROMPTS])
-        assert len({generation.model.version for generation in made}) == 1
-        return made[0].model.version, [generation.text.rstrip("\ufffd") for generation in made]
+        results: list[GenerationResult] = await asyncio.gather(*[engine.generate(prompt, SAMPLING, version) for prompt in PROMPTS])
+        assert len({generation.model.version for generation in results}) == 1
+        return results[0].model.version, [generation.text.rstrip("\ufffd") for generation in results]
 
     await engine.load(folder / "adapter-1", FIRST)
     assert list(await asyncio.gather(ask(None), ask("1"))) == [("0", texts["0"]), ("1", texts["1"])]

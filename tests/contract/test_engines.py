@@ -1,4 +1,4 @@
-"""What every engine keeps, whatever runs the model: greedy texts of the version stamped on them, through swaps under load."""
+"""The contract of all engines: each greedy text is the stamped version's own, also during swaps under load."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(400)]
 
 VLLM_MISSING = importlib.util.find_spec("vllm") is None
 ON_VLLM = [pytest.mark.slow, pytest.mark.skipif(VLLM_MISSING, reason="vLLM is not installed")]
-#: And with room for how many versions.
+#: Engine and number of version slots.
 KINDS = [(EngineKind.TRANSFORMERS, 1), (EngineKind.TRANSFORMERS, 2), pytest.param((EngineKind.VLLM, 2), marks=ON_VLLM)]
 SAMPLING = SamplingParameters(max_new_tokens=24)
 FIRST, SECOND = (ModelVersion(name="tiny", version=version, digest=version * 64) for version in "12")
 CANDIDATES = [f"tag : a film about {'the sea ' * (i % 5)} number {i} => draft : action" for i in range(24)]
-#: Two kernels' rounding decides between tokens whose logits are nearer than this share of the logits' size.
+#: Rounding decides between tokens if their logits differ by less than this share of the logits' size.
 MARGIN = 2e-3
 
 
 @dataclass(frozen=True)
 class Models:
-    """Two versions of one architecture, a stranger, and each version's own text for every prompt that rounding does not decide."""
+    """Two versions of one architecture, one of another, and each version's text for every prompt that does not depend on rounding."""
 
     first: Path
     second: Path
-    stranger: Path
+    misfit: Path
     texts: dict[str, dict[str, str]]
     tokens: dict[str, dict[str, tuple[int, ...]]]
 
@@ -57,17 +57,17 @@ class Models:
 def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
     folder = tmp_path_factory.mktemp("models")
     first, second = make_checkpoint(folder / "first", seed=1), make_checkpoint(folder / "second", seed=2)
-    stranger = make_checkpoint(folder / "stranger", seed=3, layers=3)
+    misfit = make_checkpoint(folder / "misfit", seed=3, layers=3)
     by_version = {"1": _references(first), "2": _references(second)}
-    sure = [prompt for prompt in CANDIDATES if prompt in by_version["1"] and prompt in by_version["2"]]
-    assert len(sure) >= 8
-    texts = {version: {prompt: found[prompt][0] for prompt in sure} for version, found in by_version.items()}
-    tokens = {version: {prompt: found[prompt][1] for prompt in sure} for version, found in by_version.items()}
-    return Models(first, second, stranger, texts, tokens)
+    prompts = [prompt for prompt in CANDIDATES if prompt in by_version["1"] and prompt in by_version["2"]]
+    assert len(prompts) >= 8
+    texts = {version: {prompt: reference[prompt][0] for prompt in prompts} for version, reference in by_version.items()}
+    tokens = {version: {prompt: reference[prompt][1] for prompt in prompts} for version, reference in by_version.items()}
+    return Models(first, second, misfit, texts, tokens)
 
 
 def _references(checkpoint: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Greedy texts and tokens one prompt at a time, without padding or batches; prompts whose text hangs on rounding are left out."""
+    """Greedy texts and tokens one prompt at a time, without padding or batches; without prompts whose text depends on rounding."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -81,8 +81,8 @@ def _references(checkpoint: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
         out = model.generate(**ids, max_new_tokens=SAMPLING.max_new_tokens, do_sample=False, output_scores=True, return_dict_in_generate=True)
         best = torch.stack(out.scores).topk(2).values
         if ((best[..., 0] - best[..., 1]) / torch.stack(out.scores).abs().mean()).min() > MARGIN:
-            made = out.sequences[0, ids["input_ids"].shape[1] :]
-            texts[prompt] = _whole(tokenizer.decode(made, skip_special_tokens=True)), tuple(made.tolist())
+            generated = out.sequences[0, ids["input_ids"].shape[1] :]
+            texts[prompt] = _complete(tokenizer.decode(generated, skip_special_tokens=True)), tuple(generated.tolist())
     return texts
 
 
@@ -101,8 +101,8 @@ async def engine(started: ServingEngine, models: Models) -> AsyncIterator[Servin
     await started.swap(models.first, FIRST, models.canary_prompts("1"))
 
 
-def _whole(text: str) -> str:
-    """Without a character of which the last tokens are only a part: vLLM holds it back, transformers shows a replacement mark."""
+def _complete(text: str) -> str:
+    """Without an incomplete last character: vLLM omits it, transformers writes a replacement character."""
     return text.rstrip("\ufffd")
 
 
@@ -110,17 +110,17 @@ async def _ask(engine: ServingEngine, prompts: list[str], version: str | None = 
     return await asyncio.gather(*[engine.generate(prompt, SAMPLING, version) for prompt in prompts])
 
 
-async def test_greedy_text_is_the_models_own(engine: ServingEngine, models: Models) -> None:
+async def test_greedy_text_equals_the_models_own(engine: ServingEngine, models: Models) -> None:
     prompt = models.prompts[0]
     answer = await engine.generate(prompt, SAMPLING)
-    assert (_whole(answer.text), answer.model, answer.finish_reason) == (models.texts["1"][prompt], FIRST, FinishReason.LENGTH)
+    assert (_complete(answer.text), answer.model, answer.finish_reason) == (models.texts["1"][prompt], FIRST, FinishReason.LENGTH)
     assert (answer.prompt_tokens, answer.completion_tokens) == (engine.count_tokens(prompt), SAMPLING.max_new_tokens)
 
 
-async def test_thirty_two_at_once_get_what_each_would_get_alone(engine: ServingEngine, models: Models) -> None:
+async def test_thirty_two_concurrent_requests_get_the_text_that_each_gets_alone(engine: ServingEngine, models: Models) -> None:
     prompts = (models.prompts * 32)[:32]
     answers = await _ask(engine, prompts)
-    assert [_whole(answer.text) for answer in answers] == [models.texts["1"][prompt] for prompt in prompts]
+    assert [_complete(answer.text) for answer in answers] == [models.texts["1"][prompt] for prompt in prompts]
 
 
 async def test_a_stop_string_ends_the_text_and_stays_in_it(engine: ServingEngine, models: Models) -> None:
@@ -137,13 +137,13 @@ async def test_a_swap_under_load_drops_nothing_and_mixes_nothing(engine: Serving
     swapped = asyncio.Event()
 
     async def ask_on(prompt: str) -> None:
-        """As long as it takes: however fast the engine is, somebody is being answered when the swap begins."""
+        """Keeps requests in flight until the swap is over, however fast the engine is."""
         while not swapped.is_set():
             asked.append((prompt, await engine.generate(prompt, SAMPLING)))
 
     asking = [asyncio.create_task(ask_on(prompt)) for prompt in (models.prompts * 48)[:48]]
     try:
-        before = await _ask(engine, models.prompts[:1])  # everybody's first question was asked before this one
+        before = await _ask(engine, models.prompts[:1])  # the first requests of all tasks come before this one
         swapping = asyncio.create_task(engine.swap(models.second, SECOND))
         await asyncio.sleep(0)
         during = asyncio.gather(*[engine.generate(prompt, SAMPLING) for prompt in (models.prompts * 16)[:16]])
@@ -153,47 +153,47 @@ async def test_a_swap_under_load_drops_nothing_and_mixes_nothing(engine: Serving
         await asyncio.gather(*asking)
     after = await _ask(engine, models.prompts[:8])
     asked += zip(models.prompts[:1] + (models.prompts * 16)[:16] + models.prompts[:8], [*before, *await during, *after], strict=True)
-    assert [_whole(answer.text) for _, answer in asked] == [models.texts[answer.model.version][prompt] for prompt, answer in asked]
+    assert [_complete(answer.text) for _, answer in asked] == [models.texts[answer.model.version][prompt] for prompt, answer in asked]
     assert swap.dropped == 0 < swap.in_flight
     assert {answer.model for _, answer in asked} == {FIRST, SECOND}
     assert {answer.model for answer in before} == {FIRST} and {answer.model for answer in after} == {SECOND}
 
 
-async def test_a_prompt_seen_before_the_swap_is_answered_by_the_new_weights(engine: ServingEngine, models: Models) -> None:
+async def test_the_new_weights_answer_a_prompt_that_was_cached_before_the_swap(engine: ServingEngine, models: Models) -> None:
     await _ask(engine, models.prompts)
     await engine.swap(models.second, SECOND)
     answers = await _ask(engine, models.prompts)
-    assert [_whole(answer.text) for answer in answers] == list(models.texts["2"].values()) != list(models.texts["1"].values())
+    assert [_complete(answer.text) for answer in answers] == list(models.texts["2"].values()) != list(models.texts["1"].values())
 
 
-async def test_two_versions_answer_side_by_side_each_by_itself(engine: ServingEngine, models: Models) -> None:
+async def test_two_loaded_versions_each_answer_with_their_own_text(engine: ServingEngine, models: Models) -> None:
     if engine.next_evicted == FIRST.version:
-        pytest.skip("room for one version")
+        pytest.skip("only one version slot")
     before = [asyncio.create_task(engine.generate(prompt, SAMPLING)) for prompt in models.prompts]
     await engine.load(models.second, SECOND, models.canary_prompts("2"))
     by_second, by_champion = await asyncio.gather(_ask(engine, models.prompts, SECOND.version), _ask(engine, models.prompts))
-    assert [_whole(answer.text) for answer in by_second] == list(models.texts["2"].values())
-    assert [_whole(answer.text) for answer in [*await asyncio.gather(*before), *by_champion]] == list(models.texts["1"].values()) * 2
+    assert [_complete(answer.text) for answer in by_second] == list(models.texts["2"].values())
+    assert [_complete(answer.text) for answer in [*await asyncio.gather(*before), *by_champion]] == list(models.texts["1"].values()) * 2
     assert {answer.model for answer in by_second} == {SECOND}
 
 
-async def test_other_tokens_than_registered_keep_a_version_out(engine: ServingEngine, models: Models) -> None:
+async def test_a_version_that_fails_a_canary_prompt_does_not_serve(engine: ServingEngine, models: Models) -> None:
     right, wrong = models.canary_prompts("2"), models.canary_prompts("1")
     with pytest.raises(SwapFailed, match=r"canary prompt 2 of 2: token \d+ is not the registered one"):
         await engine.swap(models.second, SECOND, [right[0], wrong[1]])
     answers = await _ask(engine, models.prompts)
-    assert [_whole(answer.text) for answer in answers] == list(models.texts["1"].values())
+    assert [_complete(answer.text) for answer in answers] == list(models.texts["1"].values())
     assert (await engine.swap(models.second, SECOND, right)).check_ms > 0
 
 
 async def test_another_architecture_is_refused_and_the_old_version_keeps_serving(engine: ServingEngine, models: Models) -> None:
     with pytest.raises(BadCheckpoint, match="num_hidden_layers differs"):
-        await engine.swap(models.stranger, SECOND)
+        await engine.swap(models.misfit, SECOND)
     answer = await engine.generate(models.prompts[0], SAMPLING)
-    assert (_whole(answer.text), answer.model) == (models.texts["1"][models.prompts[0]], FIRST)
+    assert (_complete(answer.text), answer.model) == (models.texts["1"][models.prompts[0]], FIRST)
 
 
-async def test_weights_that_do_not_load_are_taken_back(engine: ServingEngine, models: Models, tmp_path: Path) -> None:
+async def test_after_a_failed_load_the_old_weights_serve(engine: ServingEngine, models: Models, tmp_path: Path) -> None:
     broken = make_checkpoint(tmp_path / "broken", seed=4)
     weights = broken / "model.safetensors"
     content = weights.read_bytes()
@@ -203,17 +203,17 @@ async def test_weights_that_do_not_load_are_taken_back(engine: ServingEngine, mo
     for checkpoint, model in ((models.first, FIRST), (models.second, SECOND)):
         await engine.swap(checkpoint, model, models.canary_prompts(model.version))
         answers = await _ask(engine, models.prompts)
-        assert [_whole(answer.text) for answer in answers] == list(models.texts[model.version].values())
+        assert [_complete(answer.text) for answer in answers] == list(models.texts[model.version].values())
 
 
-async def test_a_caller_that_gives_up_frees_its_place(engine: ServingEngine, models: Models) -> None:
+async def test_cancelled_requests_free_their_capacity(engine: ServingEngine, models: Models) -> None:
     for _ in range(3):
         tasks = [asyncio.create_task(engine.generate(prompt, SAMPLING)) for prompt in (models.prompts * 32)[:32]]
         await asyncio.sleep(0.02)
         for task in tasks:
             task.cancel()
     answer = await engine.generate(models.prompts[0], SAMPLING)
-    assert _whole(answer.text) == models.texts["1"][models.prompts[0]]
+    assert _complete(answer.text) == models.texts["1"][models.prompts[0]]
 
 
 async def test_a_prompt_beyond_the_context_fails_alone(engine: ServingEngine, models: Models) -> None:
@@ -222,7 +222,7 @@ async def test_a_prompt_beyond_the_context_fails_alone(engine: ServingEngine, mo
     assert isinstance(fine, GenerationResult)
 
 
-def test_a_checkpoint_that_does_not_load_at_start_says_so(models: Models, tmp_path: Path) -> None:
+def test_a_checkpoint_that_does_not_load_at_start_raises_engine_died(models: Models, tmp_path: Path) -> None:
     broken = make_checkpoint(tmp_path / "broken", seed=4)
     (broken / "model.safetensors").write_bytes(b"")
     with pytest.raises(EngineDied, match="did not start"):

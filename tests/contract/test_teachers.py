@@ -12,7 +12,7 @@ from infra.errors import BadSetting, CannotContinue, RetryLater
 from infra.settings import Settings, load
 from schemas.outcomes import Outcome
 from schemas.rewriting import Rewrite, parse
-from tests.support.openai_server import Answer, OpenAiServer, completion, failure, scripted, serving
+from tests.support.openai_server import OpenAiServer, ScriptedAnswer, completion, failure, scripted, serving
 from tests.support.worker_messages import STARS, make_outcome
 from workers.endpoints.client import ChatEndpoint
 from workers.teacher.checks import ReasoningLength, first_flaw
@@ -35,11 +35,11 @@ EXPLAINABLE = [
 REASONING = "Their film was darker than its plot, so the draft leans darker."
 
 
-def says(reasoning: str, personalized: str) -> Answer:
+def says(reasoning: str, personalized: str) -> ScriptedAnswer:
     return completion(json.dumps({"reasoning": reasoning, "personalized": personalized}))
 
 
-def follows_prompt(body: dict[str, Any]) -> Answer:
+def follows_prompt(body: dict[str, Any]) -> ScriptedAnswer:
     """Returns the rewrite in its prompt, like an LLM that follows it."""
     prompt: str = body["messages"][0]["content"]
     return says(REASONING, prompt.partition("must lead to:\n")[2].partition("\n")[0])
@@ -111,7 +111,7 @@ async def test_the_llm_gets_query_draft_example_truth_and_a_strict_schema() -> N
         (says(" ", "comedy"), RejectionReason.UNSUPPORTED),
     ],
 )
-async def test_an_llm_without_reasoning_rejects_the_outcome(answer: Answer, reason: RejectionReason) -> None:
+async def test_an_llm_without_reasoning_rejects_the_outcome(answer: ScriptedAnswer, reason: RejectionReason) -> None:
     with serving(scripted(answer)) as server:
         async with endpoint(server) as opened:
             assert await explain(LlmTeacher(opened, "m", LENGTH), EXPLAINABLE[0]) == Rejection(reason)

@@ -53,7 +53,7 @@ def registry(settings: Settings) -> Registry:
     return Registry(settings)
 
 
-def test_a_promoted_version_takes_over_under_load_and_nothing_is_lost(settings: Settings, registry: Registry, tmp_path: Path) -> None:
+def test_a_promoted_version_takes_over_under_load_without_losing_a_query(settings: Settings, registry: Registry, tmp_path: Path) -> None:
     first = registry.register(SHIPPED)
     second = registry.register(_other_weights(tmp_path / "second"), parent=first.version)
     registry.point(Alias.CHAMPION, first.version)

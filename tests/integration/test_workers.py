@@ -33,7 +33,7 @@ from schemas.drafts import Draft, DraftStatus
 from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES, Topic, dead_letter_topic
-from tests.support.openai_server import Answer, completion, failure, scripted, serving
+from tests.support.openai_server import ScriptedAnswer, completion, failure, scripted, serving
 from workers.runtime.handler import Handler, HandlerSpec, Incoming, Outgoing
 from workers.runtime.retry import Backoff
 from workers.runtime.worker import Worker, WorkerCounts
@@ -382,7 +382,7 @@ def drafts_of(settings: Settings, queries: Sequence[Query]) -> list[Any]:
     return [record for record in drafts if dict(record.headers).get("ce_id", b"").decode() in expected]
 
 
-def answer_slowly(body: dict[str, Any]) -> Answer:
+def answer_slowly(body: dict[str, Any]) -> ScriptedAnswer:
     time.sleep(0.2)
     return completion(" Comedy ")
 

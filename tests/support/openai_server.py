@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback that speaks enough of OpenAI's chat completions to be scripted by a test."""
+"""An HTTP server on loopback with OpenAI's chat completions API. The test scripts its answers."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What one request gets. A dict is sent as JSON."""
+class ScriptedAnswer:
+    """The answer to one request. A dict is sent as JSON."""
 
     body: Any
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-def completion(text: str | None, *, prompt_tokens: int = 7, completion_tokens: int = 3) -> Answer:
+def completion(text: str | None, *, prompt_tokens: int = 7, completion_tokens: int = 3) -> ScriptedAnswer:
     usage = {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": prompt_tokens + completion_tokens}
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    return Answer({"id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage})
+    return ScriptedAnswer({"id": "chatcmpl-1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage})
 
 
-def failure(status: int, **headers: str) -> Answer:
-    return Answer({"error": {"message": "no", "type": "server_error"}}, status, {name.replace("_", "-"): value for name, value in headers.items()})
+def failure(status: int, **headers: str) -> ScriptedAnswer:
+    return ScriptedAnswer({"error": {"message": "no", "type": "server_error"}}, status, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
-Respond = Callable[[dict[str, Any]], Answer]
+Respond = Callable[[dict[str, Any]], ScriptedAnswer]
 
 
 class OpenAiServer(ThreadingHTTPServer):
-    """`requests` holds the bodies seen, `keys` the Authorization headers and `traceparents` those, in order of arrival."""
+    """`requests`, `keys` and `traceparents` have the bodies, Authorization and traceparent headers in order of arrival."""
 
     daemon_threads = True
     request_queue_size = 256
@@ -51,7 +51,7 @@ class OpenAiServer(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}/v1"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hung up is part of the tests."""
+        """Ignored: tests close connections."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -72,7 +72,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, format: str, *args: object) -> None:
-        """Silent: pytest shows what matters."""
+        """No log."""
 
 
 @contextmanager
@@ -88,12 +88,12 @@ def serving(respond: Respond, port: int = 0) -> Iterator[OpenAiServer]:
         thread.join(5)
 
 
-def scripted(*answers: Answer) -> Respond:
-    """Each answer in turn; the last one again and again."""
+def scripted(*answers: ScriptedAnswer) -> Respond:
+    """Returns each answer once, then the last one again."""
     left = list(answers)
     lock = threading.Lock()
 
-    def respond(body: dict[str, Any]) -> Answer:
+    def respond(body: dict[str, Any]) -> ScriptedAnswer:
         with lock:
             return left.pop(0) if len(left) > 1 else left[0]
 

@@ -1,4 +1,4 @@
-"""An engine without a model, for tests of what stands on one."""
+"""An engine without a model."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from workers.serving.engines.engine import GenerationResult, NotLoaded, Sampling
 
 
 class StubEngine:
-    """Holds versions by name and generates nothing; with `error` nothing goes in. `done` lists what was asked for."""
+    """Holds versions and generates nothing. With `error` every load fails. `done` lists the calls."""
 
-    def __init__(self, champion: ModelVersion, *, room: int = 2, error: Exception | None = None) -> None:
-        self.champion, self.room, self.error = champion, room, error
+    def __init__(self, champion: ModelVersion, *, slots: int = 2, error: Exception | None = None) -> None:
+        self.champion, self.slots, self.error = champion, slots, error
         self.loaded: tuple[ModelVersion, ...] = (champion,)
         self.done: list[str] = []
         self.canary_prompts: Sequence[CanaryPrompt] = ()
 
     @property
     def next_evicted(self) -> str | None:
-        if len(self.loaded) < self.room:
+        if len(self.loaded) < self.slots:
             return None
         return next((model.version for model in self.loaded if model != self.champion), self.champion.version)
 
@@ -33,28 +33,28 @@ class StubEngine:
 
     async def load(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> SwapResult:
         self.done.append(f"load {model.version}")
-        return self._put(model, canary_prompts)
+        return self._load(model, canary_prompts)
 
     async def swap(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> SwapResult:
         self.done.append(f"swap {model.version}")
-        made = self._put(model, canary_prompts)
+        result = self._load(model, canary_prompts)
         self.champion = model
-        return made
+        return result
 
     async def set_champion(self, version: str) -> SwapResult:
         self.done.append(f"set_champion {version}")
-        found = next((model for model in self.loaded if model.version == version), None)
-        if found is None:
+        loaded = next((model for model in self.loaded if model.version == version), None)
+        if loaded is None:
             raise NotLoaded(version)
-        self.champion = found
+        self.champion = loaded
         return SwapResult(in_flight=7, dropped=0, waited_ms=0, load_ms=0)
 
     async def close(self) -> None: ...
 
-    def _put(self, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt]) -> SwapResult:
+    def _load(self, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt]) -> SwapResult:
         if self.error:
             raise self.error
-        gone = self.next_evicted
-        self.loaded = (*(held for held in self.loaded if held.version != gone), model)
+        evicted = self.next_evicted
+        self.loaded = (*(other for other in self.loaded if other.version != evicted), model)
         self.canary_prompts = canary_prompts
         return SwapResult(in_flight=7, dropped=0, waited_ms=12.5, load_ms=30.0, check_ms=5.0)

@@ -1,4 +1,4 @@
-"""A registry that tests move by hand."""
+"""A registry whose aliases and histories the tests set."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ def step(after: VersionState, seq: int = 1, *, share: float = 0.2, **more: Any) 
     return Transition.model_validate({"seq": seq, "after": after, "share": share} | given)
 
 
-def spoiled(version: str) -> tuple[Transition, ...] | UnreadableHistory:
+def unreadable_history(version: str) -> tuple[Transition, ...] | UnreadableHistory:
     return read_history({transition_tag(1): "{"}, f"m version {version}")
 
 
 class TableRegistry:
-    """Aliases that tests move; `unsound` versions do not pass their checks."""
+    """`unsound` versions fail their checks when they are fetched."""
 
     def __init__(self, champion: str | None, challenger: str | None = None) -> None:
         self.champion, self.challenger = champion, challenger
         self.logs: dict[str, list[Transition]] = {}
-        self.away: Exception | None = None
+        self.resolve_error: Exception | None = None
         self.unsound: set[str] = set()
-        self.unreadable: set[str] = set()  # versions with a tag that somebody edited
-        self.trouble: Exception | None = None  # in the way of a download
+        self.unreadable: set[str] = set()  # versions with an invalid transition tag
+        self.fetch_error: Exception | None = None  # raised by `fetch`
         self.fetched: list[str] = []
 
     def get(self, version: str) -> RegisteredVersion:
-        found = registered(version, *self.logs.get(version, ()))
-        return replace(found, history=spoiled(version)) if version in self.unreadable else found
+        record = registered(version, *self.logs.get(version, ()))
+        return replace(record, history=unreadable_history(version)) if version in self.unreadable else record
 
     def resolve(self, alias: Alias) -> RegisteredVersion | None:
-        if self.away:
-            raise self.away
+        if self.resolve_error:
+            raise self.resolve_error
         version = self.champion if alias is Alias.CHAMPION else self.challenger
         return self.get(version) if version else None
 
@@ -58,8 +58,8 @@ class TableRegistry:
 
     def fetch(self, version: str, into: Path) -> Path:
         self.fetched.append(version)
-        if self.trouble:
-            raise self.trouble
+        if self.fetch_error:
+            raise self.fetch_error
         if version in self.unsound:
             raise BadCheckpoint(f"{into / version / 'config.json'}: missing")
         return into / version

@@ -57,14 +57,14 @@ def test_a_checkpoint_is_safetensors_and_plain_text_only(directory: Path) -> Non
 
 
 @CHECKPOINTS
-def test_the_card_quotes_the_files_as_they_are(directory: Path) -> None:
+def test_the_model_card_has_the_digests_of_the_files(directory: Path) -> None:
     card = (directory / "README.md").read_text()
     assert card.startswith("---\n")
     assert all(f"| {name} | `{digest}` |" in card for name, digest in file_digests(directory).items())
 
 
 @CHECKPOINTS
-def test_a_checkpoint_loads_as_float32_in_a_shape_that_vllm_serves(directory: Path) -> None:
+def test_a_checkpoint_loads_as_float32_with_head_sizes_that_vllm_serves(directory: Path) -> None:
     model, tokenizer = load(directory)
     assert model.dtype == torch.float32
     assert model.config.hidden_size // model.config.num_attention_heads == 32
@@ -82,13 +82,13 @@ def test_tags_survive_a_decode_that_skips_special_tokens(directory: Path) -> Non
 
 
 @CHECKPOINTS
-def test_documents_are_written_as_the_chat_template_writes(directory: Path) -> None:
+def test_documents_have_the_format_of_the_chat_template(directory: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(directory)
     message = [{"role": "user", "content": "tag : somebody wakes a dragon"}]
     assert tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True) == user_turn(message[0]["content"])
 
 
-def test_a_tokenizer_reads_alike_before_and_after_it_is_saved(tmp_path: Path) -> None:
+def test_a_saved_tokenizer_gives_the_same_ids(tmp_path: Path) -> None:
     rng = random.Random(7)
     documents = ["".join(text for text, _ in reflector_document(rng)) for _ in range(200)]
     made = train_tokenizer(documents)
@@ -118,7 +118,7 @@ def test_the_reflector_reads_profiles(reflector: tuple[Qwen2ForCausalLM, PreTrai
 
 
 @pytest.mark.parametrize("draw", [base_document, reflector_document])
-def test_spans_meet_where_the_tokenizer_splits(draw: Callable[[random.Random], Document]) -> None:
+def test_documents_are_split_where_the_tokenizer_splits(draw: Callable[[random.Random], Document]) -> None:
     tokenizer, rng = AutoTokenizer.from_pretrained(REFLECTOR), random.Random(4)
     for _ in range(100):
         document = draw(rng)
@@ -134,12 +134,12 @@ def test_nothing_teaches_the_untrained_reflector_to_change_a_draft() -> None:
     assert all(rewrite is not None and rewrite.reasoning == f"draft is {rewrite.answer}" for rewrite in rewrites)
 
 
-def test_every_document_has_something_to_predict() -> None:
+def test_every_document_has_tokens_with_full_weight() -> None:
     rng = random.Random(5)
     assert all(max(weight for _, weight in reflector_document(rng)) in (ANSWER, ANSWER * 0.25) for _ in range(200))
 
 
-def test_pretraining_lowers_the_loss_and_repeats_itself() -> None:
+def test_pretraining_lowers_the_loss_and_is_repeatable() -> None:
     tokenizer = AutoTokenizer.from_pretrained(BASE)
 
     def losses() -> list[float]:

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[3]
-#: Nobody listens there; nothing gets as far as trying.
+#: No broker listens there; the process ends before it connects.
 BROKER = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
 
 
 @pytest.mark.parametrize(
-    ("arguments", "settings", "said"),
+    ("arguments", "settings", "message"),
     [
         (["workers", "base"], BROKER, "base.url is empty"),
         (["workers", "teacher"], {}, "kafka.bootstrap_servers is empty"),
@@ -22,15 +22,15 @@ BROKER = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
         (["workers"], {}, "the following arguments are required: WORKER"),
     ],
 )
-def test_what_cannot_run_says_why_and_exits_with_two(arguments: list[str], settings: dict[str, str], said: str) -> None:
+def test_invalid_settings_or_arguments_exit_with_two_and_a_reason(arguments: list[str], settings: dict[str, str], message: str) -> None:
     command = [sys.executable, "-m", *arguments]
     ended = subprocess.run(command, cwd=ROOT, env=os.environ | settings, capture_output=True, text=True, timeout=100, check=False)
     assert ended.returncode == 2
-    assert said in ended.stderr
+    assert message in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
-def test_naming_a_worker_loads_no_other() -> None:
+def test_the_base_worker_imports_no_engine() -> None:
     code = "import sys, workers.base.service; print([name for name in ('torch', 'vllm', 'transformers', 'fastapi') if name in sys.modules])"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
     assert ended.stdout.strip() == "[]"

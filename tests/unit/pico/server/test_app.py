@@ -50,7 +50,7 @@ async def client(engine: Echo, deaths: list[bool]) -> AsyncIterator[httpx.AsyncC
         yield opened
 
 
-async def test_a_chat_completion_has_openais_shape(client: httpx.AsyncClient, engine: Echo) -> None:
+async def test_a_chat_completion_has_openais_format(client: httpx.AsyncClient, engine: Echo) -> None:
     response = await client.post("/v1/chat/completions", json={**ONE_TURN, "max_tokens": 9, "temperature": 0})
     body = response.json()
     assert body["object"] == "chat.completion"
@@ -59,7 +59,7 @@ async def test_a_chat_completion_has_openais_shape(client: httpx.AsyncClient, en
     assert engine.asked == [("hello", SamplingParameters(max_new_tokens=9, stop=()))]
 
 
-async def test_text_parts_are_joined_and_the_bound_has_a_default(client: httpx.AsyncClient, engine: Echo) -> None:
+async def test_text_parts_are_joined_and_max_tokens_has_a_default(client: httpx.AsyncClient, engine: Echo) -> None:
     parts = [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]
     await client.post("/v1/chat/completions", json={"model": "m", "messages": [{"role": "user", "content": parts}]})
     assert engine.asked == [("hello", SamplingParameters(max_new_tokens=64, stop=()))]
@@ -78,7 +78,7 @@ async def test_text_parts_are_joined_and_the_bound_has_a_default(client: httpx.A
         ({}, 400, "model"),
     ],
 )
-async def test_what_it_cannot_do_is_refused_as_openai_does(client: httpx.AsyncClient, body: dict[str, Any], status: int, param: str) -> None:
+async def test_unsupported_requests_get_openais_errors(client: httpx.AsyncClient, body: dict[str, Any], status: int, param: str) -> None:
     response = await client.post("/v1/chat/completions", json=body)
     assert response.status_code == status
     error = response.json()["error"]
@@ -90,7 +90,7 @@ async def test_a_refusal_does_not_quote_the_prompt(client: httpx.AsyncClient) ->
     assert "private words" not in response.text
 
 
-async def test_a_prompt_too_long_is_refused_alone(client: httpx.AsyncClient, engine: Echo, deaths: list[bool]) -> None:
+async def test_a_prompt_that_is_too_long_is_refused_alone(client: httpx.AsyncClient, engine: Echo, deaths: list[bool]) -> None:
     engine.failure = GenerationFailed("too long")
     response = await client.post("/v1/chat/completions", json=ONE_TURN)
     assert (response.status_code, response.json()["error"]["code"]) == (400, "context_length_exceeded")
@@ -109,7 +109,7 @@ async def test_it_lists_its_model_and_its_health(client: httpx.AsyncClient) -> N
 
 
 @pytest.mark.parametrize("url", [None, "https://127.0.0.1:1/v1", "http://127.0.0.1:1", "http:///v1"])
-def test_an_address_it_cannot_serve_is_a_bad_setting(url: str | None) -> None:
+def test_an_address_that_it_cannot_serve_is_a_bad_setting(url: str | None) -> None:
     with pytest.raises(BadSetting, match=r"base\.url"):
         address(load(base={"url": url}))
 

@@ -52,32 +52,32 @@ def run(arrivals: list[int], full: int = 64) -> tuple[Batches, int]:
     return inner, waits
 
 
-def test_a_lone_request_waits_once() -> None:
+def test_a_single_request_waits_once() -> None:
     inner, waits = run([1, 0])
     assert (inner.sizes, waits) == ([1], 1)
 
 
-def test_requests_that_trickle_in_share_a_batch() -> None:
+def test_requests_that_arrive_one_by_one_share_a_batch() -> None:
     inner, waits = run([1, 5, 20, 0])
     assert (inner.sizes, waits) == ([26], 3)
 
 
-def test_a_full_batch_waits_for_nobody() -> None:
+def test_a_full_batch_does_not_wait() -> None:
     inner, waits = run([8], full=8)
     assert (inner.sizes, waits) == ([8], 0)
 
 
-def test_an_endless_trickle_is_cut_off() -> None:
+def test_the_number_of_waits_is_limited() -> None:
     inner, _ = run([1] * (MOST_WAITS + 1))
     assert inner.sizes == [MOST_WAITS + 1]
 
 
-def test_every_batch_gathers_anew() -> None:
+def test_each_batch_waits_again() -> None:
     inner, waits = run([1, 0, 1, 0])
     assert (inner.sizes, waits) == ([1, 1], 2)
 
 
-def test_an_aborted_request_counts_no_more() -> None:
+def test_an_aborted_request_does_not_count() -> None:
     inner = Batches()
     backend = GatheringBackend(inner, 2, lambda seconds: None)
     backend.admit(1, [1], SAMPLING)

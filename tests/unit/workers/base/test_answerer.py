@@ -11,7 +11,7 @@ from schemas.drafts import Draft, DraftStatus, Usage
 from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES
-from tests.support.openai_server import Answer, completion, failure, scripted, serving
+from tests.support.openai_server import ScriptedAnswer, completion, failure, scripted, serving
 from tests.support.worker_messages import NOON, make_incoming, make_query, make_record
 from workers.base.answerer import Answerer, base_breaker
 from workers.endpoints.client import ChatAnswer, ChatClient, ChatEndpoint, PromptRefused
@@ -24,8 +24,8 @@ from workers.runtime.retry import Backoff
 SETTINGS = BaseModelSettings(attempts=3, timeout_s=5.0)
 
 
-class Scripted:
-    """An endpoint whose every call takes `call_s` of a clock moved by hand and then does the next of `steps`."""
+class ScriptedEndpoint:
+    """An endpoint. Each call takes `call_s` of the manual clock, then returns or raises the next of `steps`."""
 
     def __init__(self, clock: ManualClock, *steps: Exception | str, call_s: float = 0.0) -> None:
         self._clock, self._steps, self._call_s = clock, list(steps), call_s
@@ -58,7 +58,7 @@ async def draft_of(endpoint: ChatClient, clock: ManualClock, query: Query) -> Dr
 
 async def test_a_draft_is_the_stripped_answer_to_the_task_alone() -> None:
     clock = ManualClock(NOON)
-    endpoint = Scripted(clock, "  Comedy\n", call_s=0.25)
+    endpoint = ScriptedEndpoint(clock, "  Comedy\n", call_s=0.25)
     query = make_query(user="secret-user", text="a film")
     draft = await draft_of(endpoint, clock, query)
     assert (draft.answer, draft.status, draft.base_model) == ("Comedy", DraftStatus.DRAFTED, "pico-base")
@@ -70,28 +70,28 @@ async def test_a_draft_is_the_stripped_answer_to_the_task_alone() -> None:
 
 async def test_a_query_that_the_endpoint_refuses_gets_an_empty_draft() -> None:
     clock = ManualClock(NOON)
-    draft = await draft_of(Scripted(clock, PromptRefused("too long")), clock, make_query())
+    draft = await draft_of(ScriptedEndpoint(clock, PromptRefused("too long")), clock, make_query())
     assert (draft.answer, draft.status, draft.base_ms) == ("", DraftStatus.BASE_FAILED, 0.0)
 
 
 @pytest.mark.parametrize(("why", "status"), [(DegradeReason.EXPIRED, DraftStatus.EXPIRED), (DegradeReason.EXHAUSTED, DraftStatus.BASE_FAILED)])
-def test_a_query_that_gets_no_answer_goes_on_with_an_empty_draft_that_says_why(why: DegradeReason, status: DraftStatus) -> None:
+def test_a_query_without_an_answer_gets_an_empty_draft_with_the_reason(why: DegradeReason, status: DraftStatus) -> None:
     query, clock = make_query(), ManualClock(NOON)
-    draft = only_draft(answerer(Scripted(clock), clock).degraded(make_incoming(query), why), query)
+    draft = only_draft(answerer(ScriptedEndpoint(clock), clock).degraded(make_incoming(query), why), query)
     assert (draft.query, draft.answer, draft.status, draft.usage) == (query, "", status, Usage())
 
 
 @pytest.mark.parametrize("error", [RetryLater("away", after_s=3.0), CannotContinue("401")])
-async def test_what_stands_for_all_queries_is_the_runtimes_affair(error: Exception) -> None:
+async def test_errors_of_the_endpoint_go_to_the_runtime(error: Exception) -> None:
     clock = ManualClock(NOON)
     with pytest.raises(type(error)) as raised:
-        await draft_of(Scripted(clock, error), clock, make_query())
+        await draft_of(ScriptedEndpoint(clock, error), clock, make_query())
     assert raised.value is error
 
 
-async def test_an_endpoint_that_fails_again_and_again_is_left_alone() -> None:
+async def test_an_endpoint_that_keeps_failing_gets_no_calls_for_a_pause() -> None:
     clock = ManualClock(NOON)
-    endpoint = Scripted(clock, *[RetryLater("away")] * SETTINGS.breaker_failures, "back")
+    endpoint = ScriptedEndpoint(clock, *[RetryLater("away")] * SETTINGS.breaker_failures, "back")
     shared = answerer(endpoint, clock)
     for _ in range(SETTINGS.breaker_failures + 5):
         with pytest.raises(RetryLater):
@@ -101,8 +101,8 @@ async def test_an_endpoint_that_fails_again_and_again_is_left_alone() -> None:
     assert only_draft(await shared(make_incoming(make_query())), make_query()).answer == "back"
 
 
-async def over_http(query: Query, *answers: Answer, tries: int) -> tuple[list[Finished | TryAgain], int]:
-    """The endpoint, the breaker and the runtime's tries together."""
+async def over_http(query: Query, *answers: ScriptedAnswer, tries: int) -> tuple[list[Finished | TryAgain], int]:
+    """Endpoint, breaker and the runtime's retries together."""
     base = BaseModelSettings(attempts=2, timeout_s=30.0)
     with serving(scripted(*answers)) as server:
         async with ChatEndpoint(server.url, "m", api_key=None, timeout_s=30.0, concurrency=2) as endpoint:
@@ -116,7 +116,7 @@ def answer_of(outcome: Finished | TryAgain) -> Draft:
     return Draft.from_bytes(outcome.outputs[0].value or b"")
 
 
-async def test_over_http_a_failing_endpoint_is_asked_again_and_then_given_up() -> None:
+async def test_over_http_a_failing_endpoint_is_retried_until_the_attempts_run_out() -> None:
     (first, second), calls = await over_http(make_query(), failure(503), completion("ok"), tries=2)
     assert isinstance(first, TryAgain)
     assert (answer_of(second).answer, calls) == ("ok", 2)

@@ -33,7 +33,7 @@ GOOD = "<think>they like comedies</think><personalized>comedy</personalized>"
 
 
 class AnsweringEngine(StubEngine):
-    """Answers one text or raises one error, after `takes_s`; a prompt's length in tokens is its number of lines. Stamps the version asked for."""
+    """Returns one text or raises one error after `takes_s`. A prompt has as many tokens as lines."""
 
     def __init__(self, answer: str | Exception = GOOD, takes_s: float = 0.0, loaded: tuple[ModelVersion, ...] = (MODEL,)) -> None:
         super().__init__(loaded[0])
@@ -86,27 +86,27 @@ def context(
 
 
 async def respond(engine: AnsweringEngine, asked: Context, **settings: object) -> Response:
-    wanted = ReflectionSettings.model_validate({"k": 4, "max_model_len": 100, "max_new_tokens": 10} | settings)
-    return await reflector(wanted, engine).respond(asked)
+    reflection = ReflectionSettings.model_validate({"k": 4, "max_model_len": 100, "max_new_tokens": 10} | settings)
+    return await reflector(reflection, engine).respond(asked)
 
 
-async def test_a_rewrite_goes_out_with_everything_it_was_made_from() -> None:
+async def test_a_response_has_the_full_provenance_of_its_rewrite() -> None:
     response = await respond(AnsweringEngine(), context())
-    made_from = response.provenance
+    provenance = response.provenance
     assert (response.answer, response.reasoning, response.status) == ("comedy", "they like comedies", ResponseStatus.PERSONALIZED)
-    assert (made_from.model, made_from.base_model, made_from.strategy, made_from.k) == (MODEL, "base", Strategy.RPO, 4)
-    assert made_from.history_ids == tuple(map(item_id, range(4)))
-    assert made_from.prompt_digest == template_digest(PromptStyle.COMPACT)
-    assert (made_from.base_ms, made_from.retrieve_ms) == (5, 2)
+    assert (provenance.model, provenance.base_model, provenance.strategy, provenance.k) == (MODEL, "base", Strategy.RPO, 4)
+    assert provenance.history_ids == tuple(map(item_id, range(4)))
+    assert provenance.prompt_digest == template_digest(PromptStyle.COMPACT)
+    assert (provenance.base_ms, provenance.retrieve_ms) == (5, 2)
 
 
 def incoming(asked: Context) -> Incoming[Context]:
     return Incoming(asked, open_envelope(seal(asked, id="c", source="/tests")), Source(topic="contexts", partition=0, offset=0))
 
 
-async def test_an_answer_that_the_runtime_cuts_short_counts_as_one_that_the_model_was_too_slow_for() -> None:
+async def test_a_rewrite_cancelled_by_the_runtime_counts_as_a_slow_answer_of_the_model() -> None:
     asked, working = incoming(context()), reflector(ReflectionSettings(k=4), AnsweringEngine(takes_s=60))
-    for tried in (True, False):  # what is known of a question goes with its answer
+    for tried in (True, False):  # the second time its record is gone
         if tried:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.01):
@@ -117,14 +117,14 @@ async def test_an_answer_that_the_runtime_cuts_short_counts_as_one_that_the_mode
         assert is_measured(outgoing.message) is tried
 
 
-async def test_the_response_has_an_id_that_follows_from_its_query() -> None:
+async def test_the_response_id_is_derived_from_the_query_id() -> None:
     asked = context()
     (outgoing,) = await reflector(ReflectionSettings(), AnsweringEngine())(incoming(asked))
     assert (outgoing.topic, outgoing.id) == (RESPONSES, derive("response", asked.draft.query.query_id))
 
 
 FALLBACKS: dict[str, tuple[Context, str | Exception, ResponseStatus]] = {
-    "asked for the base answer": (context(strategy=Strategy.ZERO_SHOT), GOOD, ResponseStatus.ZERO_SHOT),
+    "the query asks for the base answer": (context(strategy=Strategy.ZERO_SHOT), GOOD, ResponseStatus.ZERO_SHOT),
     "no base answer": (context(status=DraftStatus.BASE_FAILED), GOOD, ResponseStatus.BASE_FAILED),
     "no history": (context(items=0), GOOD, ResponseStatus.NO_HISTORY),
     "the deadline is near": (context(deadline_s=0.4), GOOD, ResponseStatus.DEADLINE_NEAR),
@@ -136,22 +136,20 @@ FALLBACKS: dict[str, tuple[Context, str | Exception, ResponseStatus]] = {
 
 
 @pytest.mark.parametrize("why", FALLBACKS)
-async def test_the_base_answer_goes_out_with_the_reason_when(why: str) -> None:
+async def test_the_base_answer_goes_out_with_its_reason(why: str) -> None:
     asked, answer, status = FALLBACKS[why]
     response = await respond(AnsweringEngine(answer), asked)
     assert (response.status, response.answer, response.reasoning) == (status, asked.draft.answer, "")
     assert (response.provenance.model is not None) == (status is ResponseStatus.UNPARSABLE)
 
 
-async def test_a_slow_engine_is_not_waited_for_beyond_its_time() -> None:
+async def test_a_slow_engine_is_cut_off_by_the_timeout() -> None:
     assert (await respond(AnsweringEngine(takes_s=5), context(), timeout_s=0.01)).status is ResponseStatus.REFLECTION_FAILED
 
 
-async def test_a_deadline_that_comes_near_during_the_rewrite_sends_the_base_answer() -> None:
+async def test_a_deadline_during_the_rewrite_sends_the_base_answer() -> None:
     clock = ManualClock(NOW)
-    asked = asyncio.create_task(
-        reflector(ReflectionSettings(), AnsweringEngine(takes_s=5), clock).respond(context(deadline_s=0.55))
-    )  # 0.5 s are kept in reserve
+    asked = asyncio.create_task(reflector(ReflectionSettings(), AnsweringEngine(takes_s=5), clock).respond(context(deadline_s=0.55)))  # with a reserve of 0.5 s
     await asyncio.sleep(0)
     await clock.advance(0.05)
     assert (await asked).status is ResponseStatus.DEADLINE_NEAR
@@ -166,14 +164,14 @@ def degraded(asked: Context, why: DegradeReason) -> Response:
 
 DEGRADED: dict[str, tuple[Context, str, ResponseStatus]] = {
     "there is a base answer": (context(deadline_s=-1), "action", ResponseStatus.DEADLINE_NEAR),
-    "nothing was asked of the model": (context(deadline_s=-1, strategy=Strategy.ZERO_SHOT), "action", ResponseStatus.ZERO_SHOT),
+    "the query asks for the base answer": (context(deadline_s=-1, strategy=Strategy.ZERO_SHOT), "action", ResponseStatus.ZERO_SHOT),
     "the base model failed": (context(deadline_s=-1, status=DraftStatus.BASE_FAILED), "", ResponseStatus.BASE_FAILED),
-    "not even a base answer came in time": (context(deadline_s=-1, status=DraftStatus.EXPIRED), "", ResponseStatus.EXPIRED),
+    "the base answer was late": (context(deadline_s=-1, status=DraftStatus.EXPIRED), "", ResponseStatus.EXPIRED),
 }
 
 
 @pytest.mark.parametrize("when", DEGRADED)
-def test_past_the_deadline_the_base_answer_goes_out_or_word_that_there_is_none(when: str) -> None:
+def test_past_the_deadline_the_base_answer_goes_out_or_an_empty_response(when: str) -> None:
     asked, answer, status = DEGRADED[when]
     response = degraded(asked, DegradeReason.EXPIRED)
     assert (response.status, response.answer, response.reasoning) == (status, answer, "")
@@ -181,13 +179,13 @@ def test_past_the_deadline_the_base_answer_goes_out_or_word_that_there_is_none(w
 
 
 @pytest.mark.parametrize(("deadline_s", "reserve_s", "due_s"), [(None, 0.5, None), (10.0, 0.5, 9.5), (10.0, 0.0, 10.0)])
-def test_the_runtime_is_told_to_end_by_the_querys_deadline_less_the_reserve(deadline_s: float | None, reserve_s: float, due_s: float | None) -> None:
+def test_the_handlers_deadline_is_the_querys_minus_the_reserve(deadline_s: float | None, reserve_s: float, due_s: float | None) -> None:
     due = reflector(ReflectionSettings(deadline_reserve_s=reserve_s), AnsweringEngine()).deadline(context(deadline_s=deadline_s))
     assert due == (None if due_s is None else NOW + timedelta(seconds=due_s))
 
 
 @pytest.mark.parametrize(("end", "status"), [(datetime.min, ResponseStatus.DEADLINE_NEAR), (datetime.max, ResponseStatus.PERSONALIZED)])
-async def test_a_deadline_at_either_end_of_time_is_one_like_any_other(end: datetime, status: ResponseStatus) -> None:
+async def test_the_earliest_and_the_latest_possible_deadline_work(end: datetime, status: ResponseStatus) -> None:
     asked = context()
     query = asked.draft.query.model_copy(update={"deadline": end.replace(tzinfo=UTC)})
     asked = asked.model_copy(update={"draft": asked.draft.model_copy(update={"query": query})})
@@ -201,15 +199,15 @@ async def test_a_dead_engine_stops_the_process() -> None:
         await respond(AnsweringEngine(EngineDied("gone")), context())
 
 
-@pytest.mark.parametrize(("room", "shown"), [(7, 4), (6, 3), (4, 1)])
-async def test_the_weakest_items_go_until_the_prompt_fits(room: int, shown: int) -> None:
+@pytest.mark.parametrize(("max_prompt_tokens", "shown"), [(7, 4), (6, 3), (4, 1)])
+async def test_the_weakest_items_are_left_out_until_the_prompt_fits(max_prompt_tokens: int, shown: int) -> None:
     engine = AnsweringEngine()  # three lines beside the items
-    response = await respond(engine, context(), max_model_len=room + 10)
+    response = await respond(engine, context(), max_model_len=max_prompt_tokens + 10)
     assert response.provenance.history_ids == tuple(map(item_id, range(shown)))
     assert engine.prompts[0].splitlines()[1] == f"film {shown - 1} => comedy"
 
 
-async def test_not_even_one_item_fits() -> None:
+async def test_without_space_for_one_item_the_base_answer_goes_out() -> None:
     engine = AnsweringEngine()
     response = await respond(engine, context(), max_model_len=13)
     assert (response.status, response.answer, engine.prompts) == (ResponseStatus.PROMPT_TOO_LONG, "action", [])
@@ -225,7 +223,7 @@ async def test_not_even_one_item_fits() -> None:
         (("1", "2"), "3", None),
     ],
 )
-def test_only_options_count_as_answers_where_there_are_options(options: tuple[str, ...], body: str, answer: str | None) -> None:
+def test_a_query_with_options_accepts_only_an_option(options: tuple[str, ...], body: str, answer: str | None) -> None:
     rewrite = accepted(context(options=options).draft.query, f"<think>x</think><personalized>{body}</personalized>")
     assert (rewrite.answer if rewrite else None) == answer
 
@@ -253,13 +251,13 @@ def user_in(arm: Arm) -> str:
 
 @pytest.mark.parametrize(("arm", "version"), [(Arm.CANARY, "4"), (Arm.BASELINE, "3"), (Arm.CHAMPION, "3")])
 @pytest.mark.parametrize("stage", [VersionState.CANARY, VersionState.APPROVAL])
-async def test_in_a_canary_each_user_is_answered_by_the_version_of_his_arm(arm: Arm, version: str, stage: VersionState) -> None:
+async def test_in_a_canary_the_version_of_the_users_arm_answers(arm: Arm, version: str, stage: VersionState) -> None:
     made = await reflector(ReflectionSettings(), AnsweringEngine(loaded=(MODEL, OTHER)), routes=routes_in(stage)).respond(asked_by(user_in(arm)))
     assert made.provenance.assignment == Assignment(experiment=EXPERIMENT, arm=arm, version=version)
     assert made.provenance.model and made.provenance.model.version == version
 
 
-async def test_a_fallback_carries_what_it_was_meant_to_be() -> None:
+async def test_a_fallback_keeps_its_assignment() -> None:
     made = await reflector(ReflectionSettings(), AnsweringEngine(GenerationFailed("no"), loaded=(MODEL, OTHER)), routes=CANARY).respond(
         asked_by(user_in(Arm.CANARY))
     )
@@ -268,8 +266,8 @@ async def test_a_fallback_carries_what_it_was_meant_to_be() -> None:
 
 
 @pytest.mark.parametrize("arm", [Arm.BASELINE, Arm.CANARY])
-@pytest.mark.parametrize(("before", "after"), [(Routes(MODEL), CANARY), (CANARY, Routes(OTHER))], ids=["a canary begins", "a canary wins"])
-async def test_an_answer_cut_short_counts_for_who_was_asked_whatever_the_routes_say_by_then(arm: Arm, before: Routes, after: Routes) -> None:
+@pytest.mark.parametrize(("before", "after"), [(Routes(MODEL), CANARY), (CANARY, Routes(OTHER))], ids=["a canary starts", "a canary wins"])
+async def test_a_cancelled_rewrite_keeps_the_assignment_it_started_with(arm: Arm, before: Routes, after: Routes) -> None:
     asked, routes = incoming(asked_by(user_in(arm))), [before]
     working = Reflector(ReflectionSettings(), AnsweringEngine(takes_s=60, loaded=(MODEL, OTHER)), lambda: routes[0], ManualClock(NOW))
     with pytest.raises(TimeoutError):
@@ -281,44 +279,44 @@ async def test_an_answer_cut_short_counts_for_who_was_asked_whatever_the_routes_
     assert outgoing.message.provenance.assignment == before.assignment(asked.message.draft.query)
 
 
-@pytest.mark.parametrize("routes", [Routes(MODEL), CANARY], ids=["none is under way", "the challenger has just gone"])
+@pytest.mark.parametrize("routes", [Routes(MODEL), CANARY], ids=["no experiment", "the challenger was just evicted"])
 async def test_an_answer_outside_every_experiment_is_the_champions(routes: Routes) -> None:
     made = await reflector(ReflectionSettings(), AnsweringEngine(), routes=routes).respond(asked_by(user_in(Arm.CANARY)))
     assert made.provenance.assignment == Assignment(experiment=None, arm=Arm.CHAMPION, version="3")
     assert made.status is ResponseStatus.PERSONALIZED
 
 
-async def test_an_answer_by_a_champion_that_came_meanwhile_counts_in_no_experiment() -> None:
+async def test_an_answer_of_a_newer_champion_counts_in_no_experiment() -> None:
     made = await reflector(ReflectionSettings(), AnsweringEngine(loaded=(OTHER,)), routes=CANARY).respond(asked_by(user_in(Arm.BASELINE)))
     assert made.provenance.assignment == Assignment(experiment=None, arm=Arm.CHAMPION, version="4")
 
 
-async def test_questions_of_the_shadow_are_handed_on_behind_their_answer() -> None:
-    found: list[ShadowRequest] = []
+async def test_shadowed_queries_are_requested_after_their_response() -> None:
+    requests: list[ShadowRequest] = []
     routes = routes_in(VersionState.SHADOW)
     engine = AnsweringEngine(loaded=(MODEL, OTHER))
-    made = Reflector(ReflectionSettings(), engine, lambda: routes, ManualClock(NOW), found.append)
+    made = Reflector(ReflectionSettings(), engine, lambda: routes, ManualClock(NOW), requests.append)
     asked = [asked_by(str(number)) for number in range(40)]
     for one in asked:
         (outgoing,) = await made(incoming(one))
         assert isinstance(outgoing.message, Response)
         assert outgoing.message.provenance.assignment == Assignment(experiment=EXPERIMENT, arm=Arm.CHAMPION, version="3")
-    wanted = [one for one in asked if is_shadowed(EXPERIMENT, 0.3, one.draft.query.query_id)]
-    assert 0 < len(wanted) < len(asked)
-    assert [unseen.context for unseen in found] == wanted
-    shadow = await made.shadow_answer(found[0])
+    shadowed = [one for one in asked if is_shadowed(EXPERIMENT, 0.3, one.draft.query.query_id)]
+    assert 0 < len(shadowed) < len(asked)
+    assert [request.context for request in requests] == shadowed
+    shadow = await made.shadow_answer(requests[0])
     assert shadow and (shadow.model, shadow.assignment.arm, shadow.answer) == (OTHER, Arm.SHADOW, "comedy")
     assert shadow.shadow_id == derive("shadow", EXPERIMENT, shadow.query_id)
-    assert engine.prompts[-1] in engine.prompts[:-1], "it is asked what the champion was"
+    assert engine.prompts[-1] in engine.prompts[:-1], "the challenger gets the champion's prompt"
 
 
-async def test_a_question_that_no_model_is_asked_has_no_unseen_answer() -> None:
-    found: list[ShadowRequest] = []
+async def test_a_query_without_history_gets_no_shadow_answer() -> None:
+    requests: list[ShadowRequest] = []
     routes = routes_in(VersionState.SHADOW, share=1.0)
-    await Reflector(ReflectionSettings(), AnsweringEngine(), lambda: routes, ManualClock(NOW), found.append)(incoming(context(items=0)))
-    assert not found
+    await Reflector(ReflectionSettings(), AnsweringEngine(), lambda: routes, ManualClock(NOW), requests.append)(incoming(context(items=0)))
+    assert not requests
 
 
-async def test_a_challenger_that_has_gone_says_nothing() -> None:
-    unseen = ShadowRequest(context(), (item(0),), Assignment(experiment=EXPERIMENT, arm=Arm.SHADOW, version="4"))
-    assert await reflector(ReflectionSettings(), AnsweringEngine()).shadow_answer(unseen) is None
+async def test_an_evicted_challenger_gives_no_shadow_answer() -> None:
+    request = ShadowRequest(context(), (item(0),), Assignment(experiment=EXPERIMENT, arm=Arm.SHADOW, version="4"))
+    assert await reflector(ReflectionSettings(), AnsweringEngine()).shadow_answer(request) is None

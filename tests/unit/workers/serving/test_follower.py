@@ -21,11 +21,11 @@ from workers.runtime.clock import ManualClock
 from workers.serving.engines.engine import EngineDied, SwapFailed
 from workers.serving.follower import VERSION_SWAPPED, Follower
 
-Following = Callable[[TableRegistry, StubEngine], Follower]
+MakeFollower = Callable[[TableRegistry, StubEngine], Follower]
 
 
 @pytest.fixture
-def following(tmp_path: Path) -> Following:
+def make_follower(tmp_path: Path) -> MakeFollower:
     settings = Settings(stack=StackSettings(dir=tmp_path))
     return lambda registry, engine: Follower(settings, registry, engine, NoModelEvents(), ManualClock(NOW))
 
@@ -34,20 +34,20 @@ def engine(error: Exception | None = None) -> StubEngine:
     return StubEngine(registered("1").model, error=error)
 
 
-async def test_nothing_happens_while_the_alias_stands_still(following: Following) -> None:
+async def test_an_unchanged_alias_changes_nothing(make_follower: MakeFollower) -> None:
     registry, serving = TableRegistry("1"), engine()
-    assert await following(registry, serving).poll() is None
+    assert await make_follower(registry, serving).poll() is None
     assert (registry.fetched, serving.done) == ([], [])
 
 
-async def test_a_moved_alias_is_followed_and_logged(following: Following, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_moved_alias_is_followed_and_logged(make_follower: MakeFollower, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     registry, serving = TableRegistry("2"), engine()
-    follower = following(registry, serving)
+    follower = make_follower(registry, serving)
     moved_at = NOW - timedelta(seconds=1)
     event = ModelEvent(event_id=derive("x"), name="m", version="2", alias=Alias.CHAMPION, digest="d", previous="1", reason="better", occurred_at=moved_at)
     await follower.poll(event)
-    registry.champion = "1"  # and back
+    registry.champion = "1"  # a rollback
     await follower.poll()
     first, second = (json.loads(JsonLines().format(record)) for record in caplog.records if record.message == VERSION_SWAPPED)
     assert serving.done == ["swap 2", "set_champion 1"]
@@ -59,17 +59,17 @@ async def test_a_moved_alias_is_followed_and_logged(following: Following, caplog
     assert (second["from"], second["to"], second["event_to_swap_ms"]) == ("2", "1", None)
 
 
-async def test_the_version_being_served_is_the_only_one_shown(following: Following) -> None:
-    follower = following(TableRegistry("2"), engine())
+async def test_the_version_metric_shows_only_the_champion(make_follower: MakeFollower) -> None:
+    follower = make_follower(TableRegistry("2"), engine())
     assert REFLECTION_VERSION.values() == {(("digest", "digest 1"), ("version", "1")): 1}
     await follower.poll()
     assert REFLECTION_VERSION.values() == {(("digest", "digest 2"), ("version", "2")): 1}
 
 
-async def test_an_unsound_version_is_refused_once_and_tried_again_only_after_the_alias_moved(following: Following, caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_unsound_version_is_refused_until_the_alias_moves(make_follower: MakeFollower, caplog: pytest.LogCaptureFixture) -> None:
     registry, serving = TableRegistry("2"), engine()
     registry.unsound = {"2"}
-    follower = following(registry, serving)
+    follower = make_follower(registry, serving)
     for _ in range(3):
         await follower.poll()
     assert (registry.fetched, serving.champion.version) == (["2"], "1")
@@ -82,54 +82,56 @@ async def test_an_unsound_version_is_refused_once_and_tried_again_only_after_the
 
 
 @pytest.mark.parametrize(("error", "fetched"), [(SwapFailed("no"), ["2"]), (RetryLater("busy"), ["2", "2"]), (OSError("no disk"), ["2", "2"])])
-async def test_a_failed_swap_is_final_and_a_late_one_is_tried_again(following: Following, error: Exception, fetched: list[str]) -> None:
+async def test_a_failed_swap_is_final_and_a_postponed_one_is_retried(make_follower: MakeFollower, error: Exception, fetched: list[str]) -> None:
     registry, serving = TableRegistry("2"), engine(error)
-    follower = following(registry, serving)
+    follower = make_follower(registry, serving)
     await follower.poll()
     await follower.poll()
     assert (registry.fetched, serving.champion.version) == (fetched, "1")
 
 
 @pytest.mark.parametrize("trouble", [OSError(errno.ENOSPC, "No space left on device"), CannotContinue("refused"), KeyError("path")])
-async def test_a_full_disk_or_an_odd_answer_puts_a_swap_off_once(following: Following, caplog: pytest.LogCaptureFixture, trouble: Exception) -> None:
+async def test_a_full_disk_or_an_unexpected_error_postpones_a_swap_and_is_logged_once(
+    make_follower: MakeFollower, caplog: pytest.LogCaptureFixture, trouble: Exception
+) -> None:
     registry, serving = TableRegistry("2"), engine()
-    registry.trouble = trouble
-    follower = following(registry, serving)
+    registry.fetch_error = trouble
+    follower = make_follower(registry, serving)
     for _ in range(3):
         assert await follower.poll() is None
     assert [record.message for record in caplog.records] == ["swap put off"]
-    registry.trouble = None
+    registry.fetch_error = None
     await follower.poll()
     assert (serving.done, serving.champion.version) == (["swap 2"], "2")
 
 
-async def test_a_registry_that_is_away_is_reported_once(following: Following, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_registry_that_is_away_is_logged_once(make_follower: MakeFollower, caplog: pytest.LogCaptureFixture) -> None:
     registry = TableRegistry("1")
-    registry.away = RetryLater("no answer")
-    follower = following(registry, engine())
+    registry.resolve_error = RetryLater("no answer")
+    follower = make_follower(registry, engine())
     for _ in range(3):
         await follower.poll()
     assert len(caplog.records) == 1
 
 
-async def test_a_dead_engine_ends_following(following: Following) -> None:
+async def test_a_dead_engine_ends_the_follower(make_follower: MakeFollower) -> None:
     with pytest.raises(EngineDied):
-        await following(TableRegistry("2"), engine(EngineDied("gone"))).poll()
+        await make_follower(TableRegistry("2"), engine(EngineDied("gone"))).poll()
 
 
-async def test_a_version_loaded_already_is_served_without_a_download(following: Following) -> None:
+async def test_a_loaded_version_becomes_champion_without_a_download(make_follower: MakeFollower) -> None:
     registry, serving = TableRegistry("2"), engine()
-    follower = following(registry, serving)
+    follower = make_follower(registry, serving)
     await follower.poll()
-    registry.champion, registry.trouble = "1", RetryLater("no answer")
+    registry.champion, registry.fetch_error = "1", RetryLater("no answer")
     await follower.poll()
     assert (serving.done, registry.fetched, serving.champion.version) == (["swap 2", "set_champion 1"], ["2"], "1")
 
 
-async def test_a_registry_that_makes_no_sense_takes_nothing_away(following: Following) -> None:
+async def test_an_unreadable_registry_changes_nothing(make_follower: MakeFollower) -> None:
     registry = TableRegistry("2")
-    registry.away = ValueError("a tag of the future")
-    follower = following(registry, engine())
+    registry.resolve_error = ValueError("a tag of the future")
+    follower = make_follower(registry, engine())
     assert await follower.poll() is None
-    registry.away = None
+    registry.resolve_error = None
     assert await follower.poll() is not None

@@ -13,7 +13,7 @@ from workers.serving.model_event_listener import CONNECT_S, KafkaModelEventListe
 SLACK_S = 15.0
 
 
-def test_while_the_broker_is_away_the_registry_is_polled_as_ever_and_that_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_without_a_broker_a_wait_ends_in_time_and_that_is_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     hints = KafkaModelEventListener(Settings(kafka=KafkaSettings(bootstrap_servers=f"127.0.0.1:{free_port('127.0.0.1')}")), threading.Event())
     for wait_s in (0.1, 1.5):
         began = time.monotonic()

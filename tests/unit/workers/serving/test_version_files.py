@@ -1,4 +1,4 @@
-"""What stays on a machine's disk while its workers follow the registry."""
+"""The checkpoints on disk of a machine's workers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def names(folder: Path) -> list[str]:
 
 
 class FilesRegistry(TableRegistry):
-    """Its versions have files, which fit one another."""
+    """Its versions have files that fit one ansecond."""
 
     def fetch(self, version: str, into: Path) -> Path:
         if not (into / version).exists():
@@ -34,8 +34,8 @@ class FilesRegistry(TableRegistry):
         return into / version
 
 
-class Site:
-    """A worker over real files: its engine compares and loads them."""
+class FollowerWithFiles:
+    """A follower and an engine with real files."""
 
     def __init__(self, folder: Path, champion: str = "1") -> None:
         self.registry, self.models = FilesRegistry(champion), folder / "models"
@@ -46,47 +46,47 @@ class Site:
         self.follower = Follower(settings, self.registry, self.engine, NoModelEvents(), ManualClock(NOW))
 
     async def follow(self, version: str) -> str:
-        """What is served then."""
+        """Returns the champion after the poll."""
         self.registry.champion = version
         await self.follower.poll()
         return self.engine.champion.version
 
 
 async def test_a_worker_follows_more_versions_than_the_disk_keeps(tmp_path: Path) -> None:
-    site, last = Site(tmp_path), NEWEST_KEPT + 4
+    worker, last = FollowerWithFiles(tmp_path), NEWEST_KEPT + 4
     for version in map(str, range(2, last + 1)):
-        assert await site.follow(version) == version
-        for path in site.models.iterdir():
+        assert await worker.follow(version) == version
+        for path in worker.models.iterdir():
             untouched(path)
-    assert site.follower.report("w").refused == ()
-    assert names(site.models) == ["1", *map(str, range(last + 1 - NEWEST_KEPT, last + 1))]
-    await site.engine.close()
+    assert worker.follower.report("w").refused == ()
+    assert names(worker.models) == ["1", *map(str, range(last + 1 - NEWEST_KEPT, last + 1))]
+    await worker.engine.close()
 
 
 @pytest.mark.parametrize("away", [False, True])
-async def test_a_worker_leaves_what_another_one_of_its_machine_uses(tmp_path: Path, away: bool) -> None:
-    one, other = Site(tmp_path), Site(tmp_path, champion="9")
+async def test_files_that_another_worker_of_the_machine_uses_stay(tmp_path: Path, away: bool) -> None:
+    first, second = FollowerWithFiles(tmp_path), FollowerWithFiles(tmp_path, champion="9")
     for version in map(str, range(2, 9)):
-        one.registry.fetch(version, one.models)
-    assert await one.follow("2") == "2"
-    for path in one.models.iterdir():
+        first.registry.fetch(version, first.models)
+    assert await first.follow("2") == "2"
+    for path in first.models.iterdir():
         untouched(path)
-    one.registry.away = OSError("no answer") if away else None
-    await one.follower.poll()
-    assert await other.follow("10") == "10"
-    assert names(one.models) == sorted(["1", "2", *map(str, range(11 - NEWEST_KEPT, 11))])
-    for site in (one, other):
-        await site.engine.close()
+    first.registry.resolve_error = OSError("no answer") if away else None
+    await first.follower.poll()
+    assert await second.follow("10") == "10"
+    assert names(first.models) == sorted(["1", "2", *map(str, range(11 - NEWEST_KEPT, 11))])
+    for worker in (first, second):
+        await worker.engine.close()
 
 
-def test_files_that_are_used_stay_however_old(tmp_path: Path) -> None:
+def test_used_files_stay_at_any_age(tmp_path: Path) -> None:
     for version in range(1, 9):
         untouched(tmp_path / str(version))
     prune_versions(tmp_path, {"2"})
     assert names(tmp_path) == ["2", *map(str, range(9 - NEWEST_KEPT, 9))]
 
 
-def test_what_killed_downloads_left_goes_and_what_is_under_way_stays(tmp_path: Path) -> None:
+def test_killed_downloads_are_removed_and_running_ones_stay(tmp_path: Path) -> None:
     for version in ("7", "8", "9"):
         (tmp_path / f".{version}-x" / "files").mkdir(parents=True)
     for old in (".7-x/files", ".7-x", ".8-x", ".unused-x"):

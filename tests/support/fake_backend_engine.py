@@ -1,4 +1,4 @@
-"""An engine over fake backends."""
+"""A ServingEngine over fake backends, and its checkpoints."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def version(number: str) -> ModelVersion:
 
 
 class HaltingBackend(FakeBackend):
-    """Nothing that it was given comes to its end while it is `halted`."""
+    """No request finishes while it is `halted`."""
 
     halted = False
 
@@ -37,12 +37,12 @@ class HaltingBackend(FakeBackend):
         return super().step()
 
 
-class Served:
-    """Every backend answers `prompt@checkpoint`. `backends` has one for each place, the first champion's first; `first` to `third` fit, `stranger` does not."""
+class FakeBackendEngine:
+    """Answers `prompt@checkpoint`. `backends` has one per slot, the first champion's first. `first` to `third` fit, `misfit` does not."""
 
     def __init__(self, folder: Path, *, versions: int = 1, in_flight: int = 4, drain_s: float = 5.0, answer: Callable[[str, str], str] | None = None) -> None:
         self.first, self.second, self.third = (write_checkpoint(folder / f"{n}", weights=bytes([n]) * 16) for n in (1, 2, 3))
-        self.stranger = write_checkpoint(folder / "4", hidden_size=16)
+        self.misfit = write_checkpoint(folder / "4", hidden_size=16)
         self.backends: list[HaltingBackend] = []
         self.answer = answer or (lambda prompt, checkpoint: f"{prompt}@{checkpoint}")
         limits = EngineLimits(max_model_len=40, in_flight=in_flight, drain_s=drain_s, versions=versions)
@@ -53,22 +53,22 @@ class Served:
         return self.backends[0]
 
     def canary_prompt(self, number: str) -> CanaryPrompt:
-        """What version `number` writes."""
+        """With the tokens that version `number` generates."""
         return CanaryPrompt(prompt="a fixed question", token_ids=tuple(map(ord, self.answer("a fixed question", number))))
 
-    async def ask(self, prompt: str, of: str | None = None) -> tuple[str, str]:
-        """The answer and its stamp."""
-        made = await self.engine.generate(prompt, SAMPLING, of)
-        return made.text, made.model.version
+    async def ask(self, prompt: str, version: str | None = None) -> tuple[str, str]:
+        """The answer and the version stamped on it."""
+        result = await self.engine.generate(prompt, SAMPLING, version)
+        return result.text, result.model.version
 
-    async def running(self, requests: int, place: int = 0) -> None:
-        """Wait until so many are in flight there."""
+    async def running(self, requests: int, slot: int = 0) -> None:
+        """Waits until this many are in flight in the slot."""
         async with asyncio.timeout(WAIT_S):
-            while self._in_flight(self.backends[place]) < requests:  # noqa: ASYNC110  # another thread takes them in
+            while self._in_flight(self.backends[slot]) < requests:  # noqa: ASYNC110  # another thread admits them
                 await asyncio.sleep(0.001)
 
     async def loading(self) -> None:
-        """Wait until a version is on its way in."""
+        """Waits until a load has started."""
         async with asyncio.timeout(WAIT_S):
             while self.engine._scheduler.loading is None:  # noqa: ASYNC110  # another thread sets it
                 await asyncio.sleep(0.001)
