@@ -9,7 +9,7 @@ import typer
 from infra.process.command_output import EXIT_CODES, FAILED, OK, Json, complain, run, show, show_json, show_table
 
 if TYPE_CHECKING:
-    from infra.local.record import StackRecord
+    from infra.local.stack_record import StackRecord
     from infra.settings import Settings
 
 stack = typer.Typer()
@@ -45,7 +45,7 @@ def _up(settings: Settings, trainer: bool, as_json: bool) -> int:
 
 def _status(settings: Settings, as_json: bool) -> int:
     from infra.local import daemon
-    from infra.local.record import StackState
+    from infra.local.stack_record import StackState
 
     record = daemon.status(settings)
     if record is None:

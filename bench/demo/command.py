@@ -23,7 +23,7 @@ from bench.demo.progress import PhaseProgress
 from bench.demo.report import DemoReport
 from bench.usage import tree_cpu_s
 from infra.errors import BadSetting, RetouchError
-from infra.local.record import StackRecord, record_path
+from infra.local.stack_record import StackRecord, record_path
 from infra.process import output_files
 from infra.process.lifecycle import FAILED, INTERRUPTED, OK
 from infra.settings import Section, Settings

@@ -1,4 +1,4 @@
-"""How every part connects to Kafka: one place for addresses, security, and the settings that durability rests on."""
+"""Kafka clients: addresses, security and the options that durability depends on, in one place."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from schemas.topics import MAX_MESSAGE_BYTES, Topic
 
 
 def client_options(settings: Settings) -> dict[str, Any]:
-    """kafka-python's connection options. Raises BadSetting without an address."""
+    """Connection options of kafka-python. Raises BadSetting without an address."""
     kafka: KafkaSettings = settings.kafka
     options: dict[str, Any] = {
         "bootstrap_servers": settings.bootstrap_servers().split(","),
         "security_protocol": kafka.security_protocol,
-        # A local broker restarts within seconds; the client's own default backs off to a minute.
+        # A local broker restarts within seconds; the client's default backs off to a minute.
         "reconnect_backoff_ms": 50,
         "reconnect_backoff_max_ms": 1000,
     }
@@ -47,7 +47,7 @@ def admin(settings: Settings, client_id: str = "retouch-admin", **options: Any) 
 
 
 def send(to: KafkaProducer, topic: Topic, message: Message, *, id: object, source: str, traceparent: str | None = None) -> Any:
-    """Seal and send one message under its own key; returns the client's future."""
+    """Send one message under its own key with its CloudEvents headers. Returns the client's future."""
     key: bytes = message.key  # type: ignore[attr-defined]  # every message on a topic has one
     return to.send(topic.name, key=key, value=message.to_bytes(), headers=seal(message, id=id, source=source, traceparent=traceparent))
 

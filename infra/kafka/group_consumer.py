@@ -24,6 +24,7 @@ from kafka.structs import OffsetAndMetadata
 
 from infra.errors import CannotContinue
 from infra.kafka.clients import client_options
+from infra.kafka.errors import broker_errors
 from infra.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -65,10 +66,10 @@ class GroupConsumer:
         while self._consumer is None:
             try:
                 self._consumer = self._make()
-            except KafkaError as error:
+            except KafkaError:
                 if time.monotonic() > deadline:
-                    address = self._settings.bootstrap_servers()
-                    raise CannotContinue(f"the broker at {address} does not answer ({type(error).__name__}): is it up, and is the address right?") from error
+                    with broker_errors(self._settings, CannotContinue, "answer"):
+                        raise
                 time.sleep(0.5)
 
     def subscribe(self, topics: Sequence[str], listener: Any = None) -> None:

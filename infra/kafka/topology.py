@@ -1,7 +1,7 @@
-"""The topics on the broker against those that `schemas.topics` declares: create what is missing, say what differs.
+"""Compares the topics on the broker with the declared ones of `schemas.topics`, and creates those that are missing.
 
-Nothing is ever taken away: partitions of an existing topic are left as they are (more of them would move users to other partitions and break
-their order), limits are only raised, a cleanup policy is never changed. What is left shows in `describe`, for a person to decide.
+Existing topics keep their partitions (more partitions would move users and break their order) and their cleanup policy; limits are only raised.
+`describe` shows the remaining differences, for a person to decide.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from infra.kafka.errors import broker_errors
 from infra.settings import Settings
 from schemas.topics import DEAD_LETTER_SUFFIX, DEAD_LETTERED, FOREVER, MAX_MESSAGE_BYTES, TOPICS, Topic, dead_letter_topic
 
-#: What the dead-letter headers may add to a record that was as large as its topic takes.
+#: Maximum size of the added dead-letter headers, for a record of the maximum size of its topic.
 DEAD_LETTER_HEADER_BYTES = 65_536
 TIMEOUT_MS = 15_000
-#: Which dead letters `retouch dlq redrive` has sent again; compacted, one mark a letter (infra.kafka.dead_letter_topics).
+#: The topic of redrive records; compacted, one record for each dead letter (infra.kafka.dead_letter_topics).
 REDRIVEN = "dlq-redriven"
-#: Made by whoever keeps its state in it, with as many partitions as it needs; `streams.app.join_state` says the same name.
+#: Created by the streams process, with the partitions that its state needs; `streams.app.join_state` holds the same name.
 CHANGELOGS = frozenset({"retouch-streams-halves-changelog"})
 
 
 @dataclass(frozen=True)
-class Declared:
-    """A topic as it should be."""
+class DeclaredTopic:
+    """A topic with its declared settings."""
 
     name: str
     partitions: int
@@ -39,7 +39,7 @@ class Declared:
 
 @dataclass(frozen=True)
 class Difference:
-    """One setting that is not as declared."""
+    """One setting whose value is not the declared one."""
 
     name: str
     declared: str
@@ -48,11 +48,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class TopicState:
-    """A declared topic and how the broker's differs."""
+    """A declared topic, and its differences on the broker."""
 
     name: str
     exists: bool
-    partitions: int  # 0 where it is missing
+    partitions: int  # 0 if it does not exist
     differences: tuple[Difference, ...]
 
     @property
@@ -61,8 +61,8 @@ class TopicState:
 
 
 @dataclass(frozen=True)
-class Description:
-    """Declared against actual. `undeclared` names topics that look like ours and are not; they are no difference."""
+class TopologyComparison:
+    """The declared topics compared with the broker's. `undeclared` names topics that look like ours and are not declared; they count as no difference."""
 
     topics: tuple[TopicState, ...]
     undeclared: tuple[str, ...]
@@ -82,40 +82,40 @@ class Description:
 
 @dataclass(frozen=True)
 class Applied:
-    """What `apply` did: topics created, and `topic setting` for each limit that was raised."""
+    """Result of `apply`: created topics, and `topic setting` for each raised limit."""
 
     created: tuple[str, ...]
     raised: tuple[str, ...]
 
 
-def declared_topics(settings: Settings) -> tuple[Declared, ...]:
-    """Every topic, then its dead-letter topic, with the partitions that new topics get, then the marks of redriven letters."""
+def declared_topics(settings: Settings) -> tuple[DeclaredTopic, ...]:
+    """All topics, then their dead-letter topics, then the topic of redrive records, with the partitions of new topics."""
     dead_letters = [Topic(dead_letter_topic(t.name), t.message, t.key, "whoever failed", "dead-letter tools", FOREVER) for t in DEAD_LETTERED]
-    ours = [Declared(t.name, settings.kafka.partitions, settings.kafka.replication_factor, _config(t)) for t in (*TOPICS, *dead_letters)]
-    return (*ours, Declared(REDRIVEN, 1, settings.kafka.replication_factor, {"cleanup.policy": "compact"}))
+    ours = [DeclaredTopic(t.name, settings.kafka.partitions, settings.kafka.replication_factor, _config(t)) for t in (*TOPICS, *dead_letters)]
+    return (*ours, DeclaredTopic(REDRIVEN, 1, settings.kafka.replication_factor, {"cleanup.policy": "compact"}))
 
 
 def apply(settings: Settings) -> Applied:
-    """Bring the broker to at least what is declared; doing it twice changes nothing. Blocks until new topics have leaders.
+    """Create missing topics and raise limits. Idempotent. Blocks until new topics have leaders.
 
-    Raises CannotContinue when the broker does not answer or refuses.
+    Raises CannotContinue if the broker does not answer or refuses.
     """
     with _connected(settings) as client:
         before = _describe(client, settings)
         missing = [state.name for state in before.topics if not state.exists]
         if missing:
             _create(client, [topic for topic in declared_topics(settings) if topic.name in missing])
-        growing = _growing(before)
-        if growing:
-            _raise_limits(client, growing)
+        limits = _limits_to_raise(before)
+        if limits:
+            _raise_limits(client, limits)
             deadline = time.monotonic() + TIMEOUT_MS / 1000
-            while _growing(_describe(client, settings)) and time.monotonic() < deadline:  # the broker learns of it a moment later
+            while _limits_to_raise(_describe(client, settings)) and time.monotonic() < deadline:  # they take effect a moment later
                 time.sleep(0.05)
-        return Applied(tuple(missing), tuple(f"{topic} {name}" for topic, limits in growing.items() for name in limits))
+        return Applied(tuple(missing), tuple(f"{topic} {name}" for topic, names in limits.items() for name in names))
 
 
-def describe(settings: Settings) -> Description:
-    """Declared against actual. Raises CannotContinue when the broker does not answer."""
+def describe(settings: Settings) -> TopologyComparison:
+    """Compare the declared topics with the broker's. Raises CannotContinue if the broker does not answer."""
     with _connected(settings) as client:
         return _describe(client, settings)
 
@@ -137,21 +137,21 @@ def _connected(settings: Settings) -> Iterator[Any]:
             client.close()
 
 
-def _describe(client: Any, settings: Settings) -> Description:
+def _describe(client: Any, settings: Settings) -> TopologyComparison:
     declared = declared_topics(settings)
     present = {topic["name"]: topic for topic in client.describe_topics() if topic["error_code"] == 0}
-    wanted = [_resource(topic.name, dict.fromkeys(topic.config)) for topic in declared if topic.name in present]
-    configs = client.describe_configs(wanted, config_filter="all").get("topic", {}) if wanted else {}
+    resources = [_resource(topic.name, dict.fromkeys(topic.config)) for topic in declared if topic.name in present]
+    configs = client.describe_configs(resources, config_filter="all").get("topic", {}) if resources else {}
     states = tuple(_state(topic, present.get(topic.name), configs.get(topic.name, {})) for topic in declared)
     ours = {topic.name for topic in declared} | CHANGELOGS
     undeclared = (name for name in present if name not in ours and (name.startswith("retouch") or name.endswith(DEAD_LETTER_SUFFIX)))
-    return Description(states, tuple(sorted(undeclared)))
+    return TopologyComparison(states, tuple(sorted(undeclared)))
 
 
-def _state(topic: Declared, found: dict[str, Any] | None, config: dict[str, Any]) -> TopicState:
-    if found is None:
+def _state(topic: DeclaredTopic, description: dict[str, Any] | None, config: dict[str, Any]) -> TopicState:
+    if description is None:
         return TopicState(topic.name, exists=False, partitions=0, differences=())
-    partitions = found["partitions"]
+    partitions = description["partitions"]
     actual = {"partitions": str(len(partitions)), "replication factor": str(min(len(p["replica_nodes"]) for p in partitions))}
     actual |= {name: entry["value"] for name, entry in config.items()}
     expected = {"partitions": str(topic.partitions), "replication factor": str(topic.replication_factor), **topic.config}
@@ -159,8 +159,8 @@ def _state(topic: Declared, found: dict[str, Any] | None, config: dict[str, Any]
     return TopicState(topic.name, exists=True, partitions=len(partitions), differences=differences)
 
 
-def _create(client: Any, topics: list[Declared]) -> None:
-    """Somebody else may create the same topics at the same moment; that is no failure."""
+def _create(client: Any, topics: list[DeclaredTopic]) -> None:
+    """Another process may create the same topics at the same moment, which is no error."""
     new = {t.name: {"num_partitions": t.partitions, "replication_factor": t.replication_factor, "configs": t.config} for t in topics}
     response = client.create_topics(new, raise_errors=False)
     from kafka.errors import TopicAlreadyExistsError
@@ -171,10 +171,10 @@ def _create(client: Any, topics: list[Declared]) -> None:
     client.wait_for_topics([t.name for t in topics], timeout_ms=TIMEOUT_MS)
 
 
-def _growing(description: Description) -> dict[str, dict[str, str]]:
-    """By topic, the limits whose declared value keeps everything that the actual one keeps."""
-    growing = {state.name: {d.name: d.declared for d in state.differences if _raises(d)} for state in description.topics}
-    return {topic: limits for topic, limits in growing.items() if limits}
+def _limits_to_raise(comparison: TopologyComparison) -> dict[str, dict[str, str]]:
+    """By topic, the limits whose declared value keeps more than the actual one."""
+    raised = {state.name: {d.name: d.declared for d in state.differences if _raises(d)} for state in comparison.topics}
+    return {topic: limits for topic, limits in raised.items() if limits}
 
 
 def _raises(difference: Difference) -> bool:
@@ -184,8 +184,8 @@ def _raises(difference: Difference) -> bool:
     return actual != -1 and (declared == -1 or declared > actual)  # -1 is no limit
 
 
-def _raise_limits(client: Any, growing: dict[str, dict[str, str]]) -> None:
-    answers = client.alter_configs([_resource(topic, limits) for topic, limits in growing.items()])
+def _raise_limits(client: Any, limits: dict[str, dict[str, str]]) -> None:
+    answers = client.alter_configs([_resource(topic, values) for topic, values in limits.items()])
     for topic, answer in answers.get("topic", {}).items():
         if answer != "OK":
             raise CannotContinue(f"the broker refuses to raise the limits of topic {topic}: {answer}")

@@ -1,4 +1,4 @@
-"""The stack as a process of its own, as `retouch up` starts it: `python -m infra.local [--trainer]`. SIGTERM stops it in order, twice at once."""
+"""The stack as one process, started by `retouch up`: `python -m infra.local [--trainer]`. SIGTERM stops it in order; a second one kills its processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def main() -> int:
 
 
 def serve(settings: Settings, with_trainer: bool) -> None:
-    """Until a signal, or until the stack fails. A signal must also interrupt the start, hence an exception and not `stop`."""
+    """Serve until a signal arrives or the stack fails. Signals raise KeyboardInterrupt, because `stop` would not interrupt the start."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with suppress(KeyboardInterrupt), Stack(settings, trainer=with_trainer) as stack:

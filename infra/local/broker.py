@@ -1,6 +1,6 @@
 """The local broker: Apache Kafka in KRaft mode, one node, on loopback, with durable data below the state directory.
 
-`python -m infra.local.broker` fetches and verifies its jars, as set-up does. What it leaves out: security and replication, which a cluster's Kafka has.
+`python -m infra.local.broker` fetches and verifies its jars, for the set-up. It has no security and no replication; a cluster's Kafka has both.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from infra.settings import Settings, load
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 MIN_FREE_BYTES = 256 * 1024 * 1024
-#: Little memory, a short start (the broker lives for minutes on a laptop), warnings with a readable time.
+#: Little memory, a short start, and warnings with a readable time.
 JVM_OPTIONS = (
     "-Xmx512m",
     "-XX:+UseSerialGC",
@@ -37,8 +37,8 @@ JVM_OPTIONS = (
 )
 
 PROTOCOLS = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
-#: One node with little memory and few threads: it shares two cores with everything else. Tried on 2026-11-20.
-FIXED = {
+#: For one node with little memory and few threads on two shared cores. Tried on 2026-11-20.
+FIXED_PROPERTIES = {
     "process.roles": "broker,controller",
     "node.id": "1",
     "controller.listener.names": "CONTROLLER",
@@ -70,10 +70,10 @@ FIXED = {
 
 
 class Broker:
-    """One Kafka node. The directory keeps its ports, so a restarted broker is found at the same address.
+    """One Kafka node. Its directory keeps the ports, so a restarted broker has the same address.
 
-    Clients go where a broker says that it is. With `proxy_port` it has a second listener, on `proxied_port`, that sends whoever comes through it
-    to `proxy_port` of the same host: a proxy that listens there stays between that client and the broker.
+    With `proxy_port` it has a second listener on `proxied_port`, which advertises `proxy_port` of the same host: a client that connects through a proxy
+    on that port keeps using the proxy.
     """
 
     def __init__(self, settings: Settings, *, proxy_port: int = 0) -> None:
@@ -91,15 +91,15 @@ class Broker:
         return f"{self._settings.host}:{self.port}"
 
     def prepare(self) -> None:
-        """Find Java, and fetch and verify the jars, where that has not been done. Raises CannotContinue. May block for as long as the fetch takes."""
+        """Find Java, and fetch and verify the jars, once. Raises CannotContinue. Blocks while the jars are fetched."""
         if not self._java:
             jars = ensure_jars(self._settings.cache_dir.resolve())
             self._java = [str(find_java()), *JVM_OPTIONS, "-cp", f"{jars}/*"]
 
     def launch(self) -> None:
-        """Start the process without waiting for it; a new data directory is formatted first, which takes about 1 s.
+        """Start the process and return at once. A new data directory is formatted first, which takes about 1 s.
 
-        Raises CannotContinue for no Java, no jars, no disk or a taken port, BadSetting for a taken `stack.broker_port`.
+        Raises CannotContinue if Java, jars or disk space are missing or a port is taken, BadSetting if `stack.broker_port` is taken.
         Call it from a thread that outlives the broker (see `infra.process.parent_death`).
         """
         self.prepare()
@@ -108,7 +108,7 @@ class Broker:
         self.child.start()
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Block until the broker answers. Raises CannotContinue with the end of its log when it ends or the bound passes."""
+        """Block until the broker answers. Raises CannotContinue with the end of its log if it ends or `timeout_s` passes."""
         deadline = time.monotonic() + timeout_s
         while not self.answers():
             if not self.child.is_running:
@@ -118,7 +118,7 @@ class Broker:
             time.sleep(0.05)
 
     def answers(self) -> bool:
-        """Whether a client can learn the cluster's nodes. Blocks for at most a few seconds."""
+        """Whether the broker answers a client. Blocks for at most a few seconds."""
         if not _accepts(self._settings.host, self.port):
             return False
         from kafka import KafkaAdminClient
@@ -135,7 +135,7 @@ class Broker:
         return True
 
     def start(self) -> None:
-        """Launch and wait; a broker that does not come up is not left behind."""
+        """Launch the broker and wait until it answers. Kills it if it does not."""
         self.launch()
         try:
             self.wait_ready()
@@ -144,11 +144,11 @@ class Broker:
             raise
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL after a bound. Data stays."""
+        """SIGTERM, then SIGKILL after STOP_TIMEOUT_S. The data stays."""
         self.child.stop(STOP_TIMEOUT_S)
 
     def kill(self) -> None:
-        """SIGKILL: what the broker acknowledged is in the page cache, so a restart finds it."""
+        """SIGKILL. Acknowledged records are in the page cache, so they survive."""
         self.child.kill()
 
     def __enter__(self) -> Self:
@@ -159,7 +159,7 @@ class Broker:
         self.stop()
 
     def _prepare_dir(self) -> None:
-        """Write server.properties with free ports, or the ports that the directory has; format the data where there is none."""
+        """Write server.properties with the ports of an earlier start or free ones, and format a new data directory."""
         try:
             self.dir.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.dir).free
@@ -175,12 +175,12 @@ class Broker:
             raise CannotContinue(f"cannot write the broker's data to {self.dir}: {error.strerror or error}; set stack.dir to a writable place") from error
 
     def _choose_port(self) -> None:
-        host, wanted = self._settings.host, self._settings.broker_port
-        if wanted and (reason := why_taken(host, wanted)):
-            raise BadSetting(f"stack.broker_port={wanted}: port is taken on {host} ({reason}); stop that program or choose another, 0 takes a free one")
-        if self.port and not wanted:
+        host, configured = self._settings.host, self._settings.broker_port
+        if configured and (reason := why_taken(host, configured)):
+            raise BadSetting(f"stack.broker_port={configured}: port is taken on {host} ({reason}); stop that program or choose another, 0 takes a free one")
+        if self.port and not configured:
             _require_free(host, self.port, "stop that program, or set stack.broker_port to another port")
-        self.port = wanted or self.port or free_port(host)
+        self.port = configured or self.port or free_port(host)
 
     def _properties(self, controller: int, data: Path) -> dict[str, str]:
         host = self._settings.host
@@ -189,7 +189,7 @@ class Broker:
             listeners += f",PROXIED://{host}:{self.proxied_port}"
             advertised += f",PROXIED://{host}:{self._proxy_port}"
             protocols += ",PROXIED:PLAINTEXT"
-        return FIXED | {
+        return FIXED_PROPERTIES | {
             "listeners": listeners,
             "advertised.listeners": advertised,
             "listener.security.protocol.map": protocols,
@@ -198,7 +198,7 @@ class Broker:
         }
 
     def _format(self, controller: int) -> None:
-        """Format beside the final place and rename, so that data which is there is whole."""
+        """Format a temporary directory and rename it, so that an existing data directory is complete."""
         new, properties = self.dir / "data.new", self.dir / "format.properties"
         shutil.rmtree(new, ignore_errors=True)
         _write(properties, self._properties(controller, new))
@@ -212,14 +212,14 @@ class Broker:
 
 
 def _cluster_id() -> str:
-    """22 characters of URL-safe base64, as Kafka wants; never a leading dash, which its tool reads as an option."""
+    """22 characters of URL-safe base64 without a leading dash, which Kafka's tool would read as an option."""
     while (text := base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")).startswith("-"):
         pass
     return text
 
 
 def _ports(properties: Path) -> tuple[int, int] | None:
-    """The client and controller ports of an existing directory."""
+    """The client and controller ports in the properties file, if there is one."""
     if not properties.exists():
         return None
     for line in properties.read_text().splitlines():
@@ -249,7 +249,7 @@ def _accepts(host: str, port: int) -> bool:
 
 
 def main() -> int:
-    """Fetch and verify the jars, and name the Java that would run them: what set-up needs."""
+    """Fetch and verify the jars, and print the Java that will run them."""
     try:
         settings = load()
         java = find_java()

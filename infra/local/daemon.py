@@ -1,4 +1,4 @@
-"""The stack in the background: what `retouch up`, `status` and `down` do."""
+"""The stack in the background: starts it for `retouch up`, reads its record for `status`, stops it for `down`."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import psutil
 
 from infra.errors import BadSetting, CannotContinue
 from infra.local.progress import StartProgress
-from infra.local.record import StackRecord, StackState, lock_path, read_record, record_path
+from infra.local.stack_record import StackRecord, StackState, lock_path, read_record, record_path
 from infra.process.environment import environment
 from infra.process.file_lock import holder
 from infra.process.lifecycle import USAGE
 from infra.settings import Settings
 
-#: What the supervisor may need beyond its processes' own time.
+#: Time for the supervisor itself, added to that of its processes.
 GRACE_S = 10.0
 
 
 def up(settings: Settings, *, trainer: bool = False) -> StackRecord:
-    """Start a detached supervisor and block until everything serves. An interrupt meanwhile stops what was started.
+    """Start a detached supervisor and block until all processes serve. An interrupt stops what was started.
 
-    Raises CannotContinue when a stack runs already or does not come up, BadSetting when a process refuses a setting.
+    Raises CannotContinue if a stack runs already or does not start, BadSetting if a process refuses a setting.
     """
     directory = settings.stack.dir.resolve()
     if pid := holder(lock_path(directory)):
@@ -45,12 +45,12 @@ def up(settings: Settings, *, trainer: bool = False) -> StackRecord:
 
 
 def status(settings: Settings) -> StackRecord | None:
-    """The stack in this directory, running or failed; None where there is none."""
+    """The record of the stack in this directory, running or failed, or None."""
     return read_record(settings.stack.dir)
 
 
 def down(settings: Settings) -> bool:
-    """Stop the stack of this directory; False where none runs. Blocks for the processes' own time, then kills."""
+    """Stop the stack of this directory and return whether one ran. Blocks until it has stopped; kills it after a bound."""
     pid = holder(lock_path(settings.stack.dir))
     if pid is not None:
         try:
@@ -85,7 +85,7 @@ def _explain(exit_code: int, record: StackRecord | None, settings: Settings) -> 
 
 
 def _stop(supervisor: psutil.Process | None, settings: Settings) -> None:
-    """SIGTERM; where that does not help SIGKILL, with which its processes die too (see `infra.process.parent_death`)."""
+    """SIGTERM, then SIGKILL after a bound, which also ends its processes (see `infra.process.parent_death`)."""
     if supervisor is None:
         return
     supervisor.terminate()

@@ -1,4 +1,4 @@
-"""The state directory of a command that makes its own anew at each run, and removes nobody else's."""
+"""The state directory of a command that replaces it in each run, and never removes a directory of another program."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infra.errors import CannotContinue
-from infra.local.record import lock_path
+from infra.local.stack_record import lock_path
 from infra.process.file_lock import holder
 
-#: Written into a state directory when it is made: one without it may be anybody's.
+#: Marks a state directory that may be removed.
 MARKER = ".retouch-state"
 
 
-def fresh_state(place: Path, *, command: str, run: str, is_ours: Callable[[Path], bool] = lambda state: False) -> Path:
-    """An empty `place/state`. One that is absent, empty or marked may go, and what `is_ours` knows besides.
+def fresh_state(out: Path, *, command: str, run: str, is_ours: Callable[[Path], bool] = lambda state: False) -> Path:
+    """Create an empty `out/state`. Replaces one that is empty, has the marker, or is accepted by `is_ours`.
 
-    Raises CannotContinue when a stack runs in it, when it is from no earlier `run` of `command`, or when it cannot be written.
+    Raises CannotContinue if a stack runs in it, if it is not from an earlier `run` of `command`, or if it cannot be written.
     """
-    state = place.resolve() / "state"
+    state = out.resolve() / "state"
     try:
         if pid := holder(lock_path(state)):
             raise CannotContinue(f"a stack runs in {state} (pid {pid}); `retouch down` stops it, or choose another --out")

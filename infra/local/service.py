@@ -1,4 +1,4 @@
-"""The processes a stack runs, each with what it waits for and how it shows that it serves."""
+"""The processes of a stack: how each is started, what it needs, and how it shows that it is ready."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from infra.process.child import Child
 from infra.settings import Settings
 
 
-class Service(Protocol):
-    """One process of the stack, as the supervisor sees it."""
+class StackService(Protocol):
+    """One process of the stack. The supervisor uses this interface."""
 
     name: str
     needs: frozenset[str]  # the services that must be ready first
@@ -23,12 +23,12 @@ class Service(Protocol):
 
     def start(self) -> None: ...
     def is_ready(self) -> bool:
-        """Asked while the process runs and was not ready yet; never blocks for long."""
+        """Called while the process starts. Does not block for long."""
         ...
 
 
 class BrokerService:
-    """The embedded broker, ready when it answers and has the declared topics."""
+    """The local broker. It is ready when it answers and has the declared topics."""
 
     name = "broker"
     needs: frozenset[str] = frozenset()
@@ -53,7 +53,7 @@ class BrokerService:
 
 
 class ProcessService:
-    """`python -m ...`, told everything by its environment, ready when it has created its ready file."""
+    """A Python process with its settings in environment variables. It is ready when it has created its ready file."""
 
     def __init__(
         self,
@@ -72,7 +72,7 @@ class ProcessService:
         self._environment = environment
 
     def start(self) -> None:
-        """The environment is asked for now: the broker's address is known only when it has been started."""
+        """Builds the environment now, because the broker's address is not known before the broker starts."""
         self._ready_file.parent.mkdir(parents=True, exist_ok=True)
         self._ready_file.unlink(missing_ok=True)
         self.child.env = dict(self._environment(self._ready_file))
@@ -82,8 +82,8 @@ class ProcessService:
         return self._ready_file.exists()
 
 
-class RestartCeiling:
-    """How often a process may be started again: at most `limit` times within `window_s`."""
+class RestartLimit:
+    """Maximum number of restarts of a process: `limit` within `window_s`."""
 
     def __init__(self, limit: int = 5, window_s: float = 60.0) -> None:
         self.limit = limit
@@ -91,7 +91,7 @@ class RestartCeiling:
         self._times: deque[float] = deque()
 
     def allows(self, now: float) -> bool:
-        """Counts one restart at `now`."""
+        """Count a restart at `now`; returns whether it is within the limit."""
         while self._times and now - self._times[0] > self.window_s:
             self._times.popleft()
         self._times.append(now)

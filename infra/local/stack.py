@@ -1,7 +1,7 @@
-"""The local stack: the broker, the streams process, the workers, the tiny base model, online quality and the promoter, run as one.
+"""The local stack: broker, streams, workers, the tiny base model, online quality, promoter, and optionally the trainer, run as one.
 
-A thread of its own starts, watches and stops the processes, so that whoever uses the stack may do something else meanwhile and the processes
-have a parent thread as long-lived as they are. What it leaves out: more than one process of a kind, which a cluster is for.
+A thread of its own starts, supervises and stops the processes: the caller may do other work, and the processes have a parent thread that lives as long as
+they do. A stack has one process of each kind; a cluster may have more.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from infra.errors import CannotContinue, RetouchError
 from infra.kafka.topology import apply
 from infra.local.broker import Broker
 from infra.local.progress import StartProgress
-from infra.local.proxy_addresses import Detour
-from infra.local.record import ProcessRecord, StackRecord, StackState, promoter_url, record_path, stack_lock, with_addresses
-from infra.local.service import BrokerService, ProcessService, Service
+from infra.local.proxy_addresses import ProxyPorts
+from infra.local.service import BrokerService, ProcessService, StackService
+from infra.local.stack_record import ProcessRecord, StackRecord, StackState, promoter_url, record_path, stack_lock, with_addresses
 from infra.local.supervisor import Supervisor
 from infra.process.environment import environment
 from infra.process.ports import free_port
@@ -34,43 +34,43 @@ STEP_S = 0.1
 
 
 class Stack:
-    """`with Stack(settings) as stack:` serves inside the block; `stack.settings` points to it. Holds the state directory's lock.
+    """`with Stack(settings) as stack:` runs inside the block, and `stack.settings` hold its addresses. It holds the lock of the state directory.
 
-    `trainer` adds the trainer's service, `detour` leads the processes through somebody's proxies. With `kafka.bootstrap_servers` set no broker
-    is started, with `base.url` set no base model.
+    `trainer` adds the trainer's service; `proxies` lie between the processes and the broker or base model. No broker is started if
+    `kafka.bootstrap_servers` is set, and no base model if `base.url` is set.
     """
 
-    def __init__(self, settings: Settings, *, trainer: bool = False, detour: Detour | None = None) -> None:
+    def __init__(self, settings: Settings, *, trainer: bool = False, proxies: ProxyPorts | None = None) -> None:
         self._directory = settings.stack.dir.resolve()
         paths = {"dir": self._directory, "cache_dir": settings.stack.cache_dir.resolve()}
-        self._given = settings.model_copy(update={"stack": settings.stack.model_copy(update=paths), "ready_file": None})
+        self._configured = settings.model_copy(update={"stack": settings.stack.model_copy(update=paths), "ready_file": None})
         self._with_trainer = trainer
-        self._detour = detour or Detour()
+        self._proxies = proxies or ProxyPorts()
         self._lock = stack_lock(self._directory)
         self._broker: Broker | None = None
         self._base_url: str | None = None
         self._supervisor = Supervisor([])
         self._thread: threading.Thread | None = None
         self._stopping = threading.Event()
-        self._hurry = threading.Event()
+        self._kill_now = threading.Event()
         self._failure: Exception | None = None
         self._was_ready = False
         self._published: StackRecord | None = None
 
     @property
     def settings(self) -> Settings:
-        """The given settings with the addresses of what the stack runs itself."""
+        """The configured settings with the addresses of the broker and base model that the stack runs."""
         bootstrap_servers = self._broker.bootstrap_servers if self._broker and self._broker.port else None
-        return with_addresses(self._given, bootstrap_servers, self._base_url)
+        return with_addresses(self._configured, bootstrap_servers, self._base_url)
 
     @property
     def proxied_broker_port(self) -> int:
-        """Where a proxy on `detour.broker_port` finds the broker; 0 without one, and before the start."""
+        """The broker's port for a proxy on `proxies.broker_port`; 0 without a proxy or before the start."""
         return self._broker.proxied_port if self._broker else 0
 
     @property
     def is_serving(self) -> bool:
-        """Whether every process serves at this moment, as far as its supervisor knows: a paused one does not show."""
+        """Whether every process serves now. A paused process counts as serving."""
         return self._supervisor.is_ready
 
     @property
@@ -78,9 +78,9 @@ class Stack:
         return self._supervisor.processes
 
     def start(self) -> None:
-        """Block until everything serves, showing progress on a terminal. Leaves nothing behind when it raises.
+        """Block until all processes serve; shows progress on a terminal. Stops all processes before it raises.
 
-        Raises BadSetting or CannotContinue, with exit code and last log lines where a process ended, or names what was not ready in time.
+        Raises BadSetting or CannotContinue, with exit code and last log lines of a process that ended, or with the processes that were not ready in time.
         """
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
@@ -101,29 +101,29 @@ class Stack:
             raise
 
     def stop(self) -> None:
-        """Stop everything within `stack.stop_timeout_s` and free the lock; a Ctrl-C meanwhile stops it at once. Idempotent."""
+        """Stop all processes within `stack.stop_timeout_s` and free the lock. Ctrl-C kills them at once. Idempotent."""
         self._stopping.set()
         while self._thread is not None:
             try:
                 self._thread.join()
                 self._thread = None
             except KeyboardInterrupt:
-                self._hurry.set()
+                self._kill_now.set()
         if self._lock.is_held:
             self._publish_end()
             self._lock.release()
 
     def check(self) -> None:
-        """Raises what made the stack fail; it has stopped everything then. Call it while waiting for something the stack does."""
+        """Raises the error that made the stack fail and stop. Call it while you wait for work of the stack."""
         if self._failure is not None:
             raise self._failure
 
     def kill(self, name: str) -> None:
-        """SIGKILL one process; it is started again, as after any crash. Raises KeyError for an unknown name."""
+        """SIGKILL one process, which then restarts as after a crash. Raises KeyError for an unknown name."""
         self._supervisor.service(name).child.kill()
 
     def pause(self, name: str) -> None:
-        """SIGSTOP one process; to its supervisor it runs on. Raises KeyError for an unknown name."""
+        """SIGSTOP one process, which the supervisor does not notice. Raises KeyError for an unknown name."""
         self._supervisor.service(name).child.pause()
 
     def resume(self, name: str) -> None:
@@ -131,20 +131,20 @@ class Stack:
         self._supervisor.service(name).child.resume()
 
     def restart(self, name: str, *, wait: bool = True) -> None:
-        """Stop one process in order and start it again; with `wait`, block until everything serves. Raises KeyError for an unknown name."""
-        self._supervisor.ask_restart(name)
+        """Stop one process and start it again; with `wait`, block until all processes serve. Raises KeyError for an unknown name."""
+        self._supervisor.request_restart(name)
         if wait:
             self.await_ready()
 
     def await_ready(self) -> None:
-        """Block until everything serves, as again after `kill`. Raises CannotContinue after `stack.start_timeout_s`."""
-        deadline = time.monotonic() + self._given.stack.start_timeout_s
+        """Block until all processes serve. Raises CannotContinue after `stack.start_timeout_s`."""
+        deadline = time.monotonic() + self._configured.stack.start_timeout_s
         with StartProgress() as progress:
             while not self._supervisor.is_ready:
                 self.check()
                 progress.show(self.processes)
                 if time.monotonic() > deadline:
-                    raise CannotContinue(self._who_is_late())
+                    raise CannotContinue(self._not_ready())
                 time.sleep(STEP_S / 2)
         self.check()
 
@@ -157,14 +157,14 @@ class Stack:
         if kind is None:
             self.check()
 
-    def _services(self) -> list[Service]:
-        """In the order of starting; each starts as soon as its needs are met, so imports overlap."""
-        services: list[Service] = []
-        if not self._given.kafka.bootstrap_servers:
-            self._broker = Broker(self._given, proxy_port=self._detour.broker_port)
+    def _services(self) -> list[StackService]:
+        """The services in the order in which they start. Each starts as soon as its needs are met, so that imports overlap."""
+        services: list[StackService] = []
+        if not self._configured.kafka.bootstrap_servers:
+            self._broker = Broker(self._configured, proxy_port=self._proxies.broker_port)
             services.append(BrokerService(self._broker, lambda: self.settings))
-        if not self._given.base.url:
-            self._base_url = f"http://{self._given.stack.host}:{free_port(self._given.stack.host)}/v1"
+        if not self._configured.base.url:
+            self._base_url = f"http://{self._configured.stack.host}:{free_port(self._configured.stack.host)}/v1"
             services.append(self._process("base-endpoint", ["-m", "pico.server"]))
         services += [
             self._process("registry", ["-m", "trainer", "--bootstrap"], is_task=True),
@@ -183,15 +183,15 @@ class Stack:
         return ProcessService(name, [sys.executable, *arguments], self._directory, partial(self._environment, name), needs, is_task)
 
     def _environment(self, name: str, ready_file: Path) -> Mapping[str, str]:
-        return environment(self._detour.of(self.settings, name).model_copy(update={"ready_file": ready_file}))
+        return environment(self._proxies.settings_for(name, self.settings).model_copy(update={"ready_file": ready_file}))
 
     def _supervise(self) -> None:
-        """The thread: the only place that starts processes."""
+        """The thread's loop. No other thread starts processes."""
         try:
             if self._broker is None:
                 apply(self.settings)
             while not self._stopping.is_set():
-                self._supervisor.step(self._given.stack.stop_timeout_s)
+                self._supervisor.step(self._configured.stack.stop_timeout_s)
                 self._was_ready = self._was_ready or self._supervisor.is_ready
                 self._publish()
                 self._stopping.wait(STEP_S)
@@ -199,16 +199,16 @@ class Stack:
             self._failure = error
         except OSError as error:
             self._failure = CannotContinue(f"the stack cannot go on in {self._directory}: {error}")
-        except Exception as error:  # the outermost frame of this thread; `check` raises it where somebody sees it
+        except Exception as error:  # the outermost frame of this thread; `check` raises it in the caller's
             log.exception("the supervisor failed")
             self._failure = error
         finally:
-            self._supervisor.stop(self._given.stack.stop_timeout_s, self._hurry.is_set)
+            self._supervisor.stop(self._configured.stack.stop_timeout_s, self._kill_now.is_set)
 
-    def _who_is_late(self) -> str:
-        late = [p for p in self.processes if p.state.value in ("waiting", "starting")]
-        names = ", ".join(f"{p.name} ({p.state})" for p in late)
-        return f"not ready within stack.start_timeout_s={self._given.stack.start_timeout_s:.0f}: {names}; their logs are in {self._directory / 'logs'}"
+    def _not_ready(self) -> str:
+        waiting = [p for p in self.processes if p.state.value in ("waiting", "starting")]
+        names = ", ".join(f"{p.name} ({p.state})" for p in waiting)
+        return f"not ready within stack.start_timeout_s={self._configured.stack.start_timeout_s:.0f}: {names}; their logs are in {self._directory / 'logs'}"
 
     def _publish(self) -> None:
         record = self._record(StackState.READY if self._was_ready else StackState.STARTING)
@@ -217,7 +217,7 @@ class Stack:
             self._published = record
 
     def _publish_end(self) -> None:
-        """A failure stays readable for `retouch status`; a stack that was stopped leaves no record."""
+        """Keep the record of a failure for `retouch status`; remove the record of a stack that was stopped."""
         try:
             if self._failure is not None:
                 self._record(StackState.FAILED).write(self._directory)

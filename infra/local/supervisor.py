@@ -1,6 +1,6 @@
-"""Starts services in the order of their needs, starts again what ends unasked, stops everything.
+"""Starts services in the order of their needs, restarts those that end unexpectedly, and stops all.
 
-It has no thread and no clock of its own: whoever owns it calls `step` often, always from the same long-lived thread (see `infra.process.parent_death`).
+It has no thread: its owner calls `step` often, always from the same long-lived thread (see `infra.process.parent_death`).
 """
 
 from __future__ import annotations
@@ -11,50 +11,50 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from infra.errors import BadSetting, CannotContinue
-from infra.local.record import ProcessRecord, State
-from infra.local.service import RestartCeiling, Service
+from infra.local.service import RestartLimit, StackService
+from infra.local.stack_record import ProcessRecord, ProcessState
 from infra.process.lifecycle import USAGE
 
 log = logging.getLogger(__name__)
 
-#: The services that others rest on are stopped last, and get this much of the time for stopping.
-LAST_TO_STOP = ("broker",)
+#: Services that others depend on: they are stopped last, and get this share of the time.
+STOPPED_LAST = ("broker",)
 LAST_SHARE = 0.3
 
 
 @dataclass
-class Watched:
-    """A service and what the supervisor knows of it."""
+class SupervisedService:
+    """A service and its state."""
 
-    service: Service
-    state: State = State.WAITING
+    service: StackService
+    state: ProcessState = ProcessState.WAITING
     restarts: int = 0
     has_served: bool = False
-    restart_wanted: bool = False
-    kill_at: float | None = None  # while it is being stopped for a restart
-    ceiling: RestartCeiling = field(default_factory=RestartCeiling)
+    restart_requested: bool = False
+    kill_at: float | None = None  # while it stops for a restart
+    restart_limit: RestartLimit = field(default_factory=RestartLimit)
 
     @property
-    def serves(self) -> bool:
-        running = self.state is State.READY and self.service.child.is_running
-        return (running or self.state is State.DONE) and not self.restart_wanted
+    def is_serving(self) -> bool:
+        running = self.state is ProcessState.READY and self.service.child.is_running
+        return (running or self.state is ProcessState.DONE) and not self.restart_requested
 
 
 class Supervisor:
-    """Owns the services' processes."""
+    """Supervises the processes of the services."""
 
-    def __init__(self, services: Sequence[Service], now: Callable[[], float] = time.monotonic) -> None:
-        self._watched = {service.name: Watched(service) for service in services}
+    def __init__(self, services: Sequence[StackService], now: Callable[[], float] = time.monotonic) -> None:
+        self._watched = {service.name: SupervisedService(service) for service in services}
         self._now = now
 
     @property
     def is_ready(self) -> bool:
-        """Whether every service serves at this moment; one that just died does not."""
-        return all(w.serves for w in self._watched.values())
+        """Whether every service serves now; one that has just ended does not."""
+        return all(w.is_serving for w in self._watched.values())
 
     @property
     def processes(self) -> tuple[ProcessRecord, ...]:
-        """In the order of starting."""
+        """The processes in the order in which they are started."""
         return tuple(
             ProcessRecord(
                 name=w.service.name,
@@ -66,84 +66,84 @@ class Supervisor:
             for w in self._watched.values()
         )
 
-    def service(self, name: str) -> Service:
+    def service(self, name: str) -> StackService:
         """Raises KeyError for an unknown name."""
         return self._watched[name].service
 
-    def ask_restart(self, name: str) -> None:
-        """The next steps stop the process within its bound and start it again; the others are looked after meanwhile. May be called from any thread."""
-        self._watched[name].restart_wanted = True
+    def request_restart(self, name: str) -> None:
+        """The next steps stop the process within its bound and start it again. Other processes are supervised meanwhile. Any thread may call it."""
+        self._watched[name].restart_requested = True
 
     def step(self, stop_timeout_s: float) -> None:
-        """Start what may start, notice what is ready or has ended. Blocks only for the broker's format.
+        """Start services whose needs are met, and handle those that are ready or have ended. Blocks only while the broker formats its data.
 
-        Raises CannotContinue, with exit code and the end of the log, for a process that ends before it served or too often.
+        Raises CannotContinue, with exit code and the end of the log, if a process ends before it was ready, or too often.
         """
         for watched in self._watched.values():
-            if watched.restart_wanted:
+            if watched.restart_requested:
                 self._restart(watched, stop_timeout_s)
-            elif watched.state is State.WAITING and self._needs_met(watched):
+            elif watched.state is ProcessState.WAITING and self._needs_met(watched):
                 watched.service.start()
-                watched.state = State.STARTING
-            elif watched.state in (State.STARTING, State.READY):
-                self._look_at(watched)
+                watched.state = ProcessState.STARTING
+            elif watched.state in (ProcessState.STARTING, ProcessState.READY):
+                self._check(watched)
 
-    def stop(self, timeout_s: float, hurry: Callable[[], bool] = lambda: False) -> None:
-        """SIGTERM in reverse order, then SIGKILL to what is left when its time is over, or as soon as `hurry` says so."""
+    def stop(self, timeout_s: float, kill_now: Callable[[], bool] = lambda: False) -> None:
+        """Send SIGTERM in reverse order, then SIGKILL when the time is over or `kill_now` returns true."""
         watched = list(reversed(self._watched.values()))
-        last = [w for w in watched if w.service.name in LAST_TO_STOP]
-        self._stop_group([w for w in watched if w not in last], timeout_s * (1 - LAST_SHARE), hurry)
-        self._stop_group(last, timeout_s * LAST_SHARE, hurry)
+        stopped_last = [w for w in watched if w.service.name in STOPPED_LAST]
+        self._stop_group([w for w in watched if w not in stopped_last], timeout_s * (1 - LAST_SHARE), kill_now)
+        self._stop_group(stopped_last, timeout_s * LAST_SHARE, kill_now)
 
-    def _stop_group(self, group: Sequence[Watched], timeout_s: float, hurry: Callable[[], bool]) -> None:
+    def _stop_group(self, group: Sequence[SupervisedService], timeout_s: float, kill_now: Callable[[], bool]) -> None:
         deadline = time.monotonic() + timeout_s
         for watched in group:
             watched.service.child.terminate()
         for watched in group:
-            while not watched.service.child.wait(0.1) and time.monotonic() < deadline and not hurry():
+            while not watched.service.child.wait(0.1) and time.monotonic() < deadline and not kill_now():
                 pass
             if watched.service.child.is_running:
                 log.warning("process did not stop in time and is killed", extra={"child": watched.service.name})
             watched.service.child.kill()
-            watched.state = State.STOPPED
+            watched.state = ProcessState.STOPPED
 
-    def _needs_met(self, watched: Watched) -> bool:
-        return all(self._watched[name].state in (State.READY, State.DONE) for name in watched.service.needs if name in self._watched)
+    def _needs_met(self, watched: SupervisedService) -> bool:
+        return all(self._watched[name].state in (ProcessState.READY, ProcessState.DONE) for name in watched.service.needs if name in self._watched)
 
-    def _look_at(self, watched: Watched) -> None:
+    def _check(self, watched: SupervisedService) -> None:
         service = watched.service
         if not service.child.is_running:
-            self._ended(watched)
-        elif watched.state is State.STARTING and not service.is_task and service.is_ready():
-            watched.state = State.READY
+            self._handle_end(watched)
+        elif watched.state is ProcessState.STARTING and not service.is_task and service.is_ready():
+            watched.state = ProcessState.READY
             watched.has_served = True
 
-    def _restart(self, watched: Watched, stop_timeout_s: float) -> None:
+    def _restart(self, watched: SupervisedService, stop_timeout_s: float) -> None:
         child = watched.service.child
         if watched.kill_at is None:
             child.terminate()
             watched.kill_at = self._now() + stop_timeout_s
         elif not child.is_running or self._now() >= watched.kill_at:
             self._start_again(watched)
-            watched.restart_wanted, watched.kill_at = False, None
+            watched.restart_requested, watched.kill_at = False, None
 
-    def _ended(self, watched: Watched) -> None:
+    def _handle_end(self, watched: SupervisedService) -> None:
         child = watched.service.child
         if watched.service.is_task and child.exit_code == 0:
-            watched.state = State.DONE
+            watched.state = ProcessState.DONE
             return
         if child.exit_code == USAGE:
             raise BadSetting(child.last_lines(1))
         if not watched.has_served:
             raise CannotContinue(f"{child.name} ended with exit code {child.exit_code} before it was ready; end of {child.log}:\n{child.last_lines()}")
-        if not watched.ceiling.allows(self._now()):
-            often = f"more than {watched.ceiling.limit} times in {watched.ceiling.window_s:.0f} s"
-            raise CannotContinue(f"{child.name} ended {often}, last with exit code {child.exit_code}; end of {child.log}:\n{child.last_lines()}")
+        if not watched.restart_limit.allows(self._now()):
+            rate = f"more than {watched.restart_limit.limit} times in {watched.restart_limit.window_s:.0f} s"
+            raise CannotContinue(f"{child.name} ended {rate}, last with exit code {child.exit_code}; end of {child.log}:\n{child.last_lines()}")
         log.warning("process ended and is started again", extra={"child": child.name, "exit_code": child.exit_code})
         self._start_again(watched)
 
-    def _start_again(self, watched: Watched) -> None:
-        watched.service.child.kill()  # what the process itself left running
+    def _start_again(self, watched: SupervisedService) -> None:
+        watched.service.child.kill()  # ends processes that it left running
         watched.service.start()
-        watched.state = State.STARTING
+        watched.state = ProcessState.STARTING
         watched.restarts += 1

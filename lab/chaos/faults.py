@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from infra.local import Stack
-from infra.local.record import ProcessRecord, State
+from infra.local.stack_record import ProcessRecord, ProcessState
 from lab.chaos.plan import BASE_LINK, BROKER_LINK, Fault, FaultKind, FaultPlan
 from lab.chaos.proxy import Delay, Hold, Mode, PassThrough, Proxy, RefuseRequests, ResetConnections
 
@@ -102,7 +102,7 @@ class ProcessChange:
 
     at_s: float
     name: str
-    state: State
+    state: ProcessState
     restarts: int
 
 
@@ -111,11 +111,11 @@ class ProcessLog:
 
     def __init__(self) -> None:
         self.changes: list[ProcessChange] = []
-        self._last: dict[str, tuple[State, int]] = {}
+        self._last: dict[str, tuple[ProcessState, int]] = {}
 
     def look(self, processes: Sequence[ProcessRecord], now_s: float) -> None:
         for process in processes:
-            state = State.STOPPED if process.state is State.READY and process.pid is None else process.state
+            state = ProcessState.STOPPED if process.state is ProcessState.READY and process.pid is None else process.state
             if self._last.get(process.name) != (state, process.restarts):
                 self._last[process.name] = (state, process.restarts)
                 self.changes.append(ProcessChange(now_s, process.name, state, process.restarts))
@@ -126,7 +126,7 @@ class ProcessLog:
         down: dict[str, float] = {}
         found: dict[str, list[float]] = {}
         for change in self.changes:
-            if change.state is State.READY:
+            if change.state is ProcessState.READY:
                 served.add(change.name)
                 if change.name in down:
                     found.setdefault(change.name, []).append(round(change.at_s - down.pop(change.name), 2))

@@ -1,7 +1,7 @@
 """What is done to the system and when: drawn from a seed alone, so that the same seed gives the same plan.
 
 Kills and pauses are dealt from shuffled decks with every process in them, so each gets its share. A process that was hit is left alone for a while:
-the supervisor gives up on one that ends too often (`infra.local.service.RestartCeiling`), and it is not this laboratory's wish to test that.
+the supervisor gives up on one that ends too often (`infra.local.service.RestartLimit`), and it is not this laboratory's wish to test that.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from infra.errors import CannotContinue, RetouchError
 from infra.local import Stack
-from infra.local.proxy_addresses import Detour
+from infra.local.proxy_addresses import ProxyPorts
 from infra.settings import Settings
 from lab.chaos.checker import Fates
 from lab.chaos.faults import FaultInjector, ProcessLog, links
@@ -82,7 +82,7 @@ class ChaosExperiment:
             parts.enter_context(self._ledger)
             broker = parts.enter_context(Proxy(host, lambda: stack.proxied_broker_port))
             base = parts.enter_context(Proxy(host, lambda: urlsplit(stack.settings.base.url or "").port or 0))
-            stack = Stack(self._settings, detour=Detour(broker.port, base.port))
+            stack = Stack(self._settings, proxies=ProxyPorts(broker.port, base.port))
             self._options.tell("starting the stack")
             stack.start()
             parts.callback(stack.stop)

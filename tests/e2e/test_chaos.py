@@ -16,7 +16,7 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 
 from infra.kafka import clients
-from infra.local.record import lock_path
+from infra.local.stack_record import lock_path
 from infra.process.file_lock import holder
 from infra.settings import Settings, load
 from lab.chaos.checker import AnomalyKind

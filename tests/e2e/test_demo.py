@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 from bench.demo.plan import SHORT, TRIAL
 from bench.demo.report import DemoReport
 from infra.local import Stack
-from infra.local.record import lock_path
+from infra.local.stack_record import lock_path
 from infra.process.environment import environment
 from infra.process.file_lock import holder
 from infra.registry.client import RegisteredVersion, Registry

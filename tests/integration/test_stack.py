@@ -1,4 +1,4 @@
-"""The real stack, interrupted and killed while it starts: the moments in which something could be left behind."""
+"""The real stack, interrupted and killed while it starts: no process and no lock may stay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from infra.local.record import lock_path, read_record
+from infra.local.stack_record import lock_path, read_record
 from infra.process.environment import environment
 from infra.process.file_lock import holder
 from infra.settings import load
@@ -25,7 +25,7 @@ BOUND_S = 90.0
 
 @pytest.fixture
 def supervisor(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A stack in a process of its own, with the broker's process and others started."""
+    """The process of a stack that has started the broker and other processes."""
     settings = load(stack={"dir": tmp_path / "state"})
     with (
         (tmp_path / "output").open("wb") as output,
@@ -43,20 +43,20 @@ def test_an_interrupt_while_starting_leaves_no_process_and_no_lock(supervisor: s
     children = psutil.Process(supervisor.pid).children(recursive=True)
     supervisor.send_signal(signal.SIGINT)
     assert supervisor.wait(BOUND_S) == 0
-    assert _gone(children)
+    assert _have_ended(children)
     assert not (tmp_path / "state" / "lock").exists() and not (tmp_path / "state" / "stack.json").exists()
 
 
-def test_a_killed_supervisor_takes_its_processes_along_and_its_lock_is_free(supervisor: subprocess.Popen[bytes], tmp_path: Path) -> None:
+def test_processes_and_lock_of_a_killed_supervisor_go_with_it(supervisor: subprocess.Popen[bytes], tmp_path: Path) -> None:
     children = psutil.Process(supervisor.pid).children(recursive=True)
     assert holder(lock_path(tmp_path / "state")) == supervisor.pid
     os.kill(supervisor.pid, signal.SIGKILL)
     supervisor.wait(BOUND_S)
-    assert _gone(children)
+    assert _have_ended(children)
     assert holder(lock_path(tmp_path / "state")) is None and read_record(tmp_path / "state") is None
 
 
-def _gone(processes: list[psutil.Process]) -> bool:
-    """Ended, or ended and not reaped where nothing adopts orphans."""
+def _have_ended(processes: list[psutil.Process]) -> bool:
+    """Whether all have ended. Where nothing adopts orphans they stay zombies."""
     _, alive = psutil.wait_procs(processes, timeout=20)
     return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)

@@ -1,4 +1,4 @@
-"""Declared topics against a real broker."""
+"""Declared topics compared with a real broker's."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_applying_twice_changes_nothing(empty: Settings) -> None:
     assert describe(empty).as_declared
 
 
-def test_limits_are_raised_and_nothing_is_taken_away(empty: Settings) -> None:
+def test_limits_are_raised_and_never_lowered(empty: Settings) -> None:
     apply(empty)
     _alter(empty, "queries", {"retention.ms": "1000"})
     _alter(empty, "drafts", {"retention.ms": "-1"})
@@ -42,7 +42,7 @@ def test_limits_are_raised_and_nothing_is_taken_away(empty: Settings) -> None:
     assert [d.name for d in _state(empty, "drafts").differences] == ["retention.ms"]
 
 
-def test_partitions_of_an_existing_topic_are_left_as_they_are(empty: Settings) -> None:
+def test_an_existing_topic_keeps_its_partitions(empty: Settings) -> None:
     apply(empty)
     fewer = empty.model_copy(update={"kafka": empty.kafka.model_copy(update={"partitions": 2})})
     assert apply(fewer).raised == ()
@@ -50,14 +50,14 @@ def test_partitions_of_an_existing_topic_are_left_as_they_are(empty: Settings) -
     assert not describe(fewer).as_declared
 
 
-def test_topics_that_look_like_ours_are_listed(empty: Settings) -> None:
+def test_undeclared_topics_with_our_names_are_listed(empty: Settings) -> None:
     client = clients.admin(empty)
-    client.create_topics({name: {"num_partitions": 1, "replication_factor": 1} for name in ("old-dlt", "somebody-elses")}, wait_for_metadata=True)
+    client.create_topics({name: {"num_partitions": 1, "replication_factor": 1} for name in ("old-dlt", "foreign")}, wait_for_metadata=True)
     client.close()
     assert describe(empty).undeclared == ("old-dlt",)
 
 
-def test_a_wrong_address_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_address_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.kafka.topology.TIMEOUT_MS", 500)
     with pytest.raises(CannotContinue, match=r"broker at 127\.0\.0\.1:1 ") as raised:
         describe(load(kafka={"bootstrap_servers": "127.0.0.1:1"}))

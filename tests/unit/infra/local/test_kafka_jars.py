@@ -1,4 +1,4 @@
-"""Only the very jars of the list are run."""
+"""Only jars with the listed digests are used."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def test_a_changed_jar_is_refused(tmp_path: Path) -> None:
         kafka_jars.ensure_jars(tmp_path)
 
 
-def test_a_fetch_by_another_process_is_not_waited_for_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wait_for_a_fetch_by_another_process_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kafka_jars, "LOCK_TIMEOUT_S", 0.05)
     (tmp_path / "kafka").mkdir()
     with locked(tmp_path / "kafka" / "lock", timeout_s=1), pytest.raises(CannotContinue, match=r"Kafka's jars: another process has held .*/kafka/lock"):
         kafka_jars.ensure_jars(tmp_path)
 
 
-def test_a_jar_too_many_is_refused(tmp_path: Path) -> None:
+def test_an_additional_jar_is_refused(tmp_path: Path) -> None:
     (tmp_path / "evil.jar").touch()
     with pytest.raises(CannotContinue, match=r"does not hold the jars"):
         kafka_jars.verify(tmp_path)
 
 
-def test_without_network_and_jars_the_line_says_so(tmp_path: Path) -> None:
-    """In a process of its own: jgo's clients read proxies from the environment once."""
+def test_without_network_and_jars_the_message_says_so(tmp_path: Path) -> None:
+    """In a process of its own, because jgo's clients read proxies from the environment once."""
     code = "import infra.local.kafka_jars as jars, sys; jars.ATTEMPTS = 1; jars.ensure_jars(__import__('pathlib').Path(sys.argv[1]))"
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), REFUSED) | {"NO_PROXY": "", "no_proxy": ""}
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=os.environ | proxies, capture_output=True, text=True, check=False)
@@ -54,6 +54,6 @@ def test_without_network_and_jars_the_line_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() == 0 and not Path("/proc").is_dir(), reason="needs a directory that even root cannot write")
-def test_a_place_that_cannot_be_written_is_named() -> None:
+def test_a_directory_that_cannot_be_written_is_named() -> None:
     with pytest.raises(CannotContinue, match=r"cannot write Kafka's jars to /proc/cache/kafka"):
         kafka_jars.ensure_jars(Path("/proc/cache"))

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue
-from infra.local.record import stack_lock
+from infra.local.stack_record import stack_lock
 from infra.settings import load
 from lab.chaos.command import fresh_state, own_settings
 

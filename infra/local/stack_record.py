@@ -1,4 +1,4 @@
-"""`stack.json`: what a running stack tells other commands, its addresses above all."""
+"""`stack.json`: the state of a running stack, with its addresses, for other commands."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from infra.process.file_lock import PidLock, holder
 from infra.settings import Settings
 
 
-class State(StrEnum):
-    """Of one process."""
+class ProcessState(StrEnum):
+    """ProcessState of one process."""
 
     WAITING = "waiting"  # for another process
     STARTING = "starting"
@@ -35,14 +35,14 @@ class ProcessRecord(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     name: str
-    state: State
+    state: ProcessState
     pid: int | None
     restarts: int
     log: Path
 
 
 class StackRecord(BaseModel):
-    """The file's content."""
+    """Content of `stack.json`."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -51,13 +51,13 @@ class StackRecord(BaseModel):
     bootstrap_servers: str | None
     base_url: str | None
     processes: tuple[ProcessRecord, ...]
-    promoter_url: str | None = None  # of its page, while it serves
+    promoter_url: str | None = None  # of the promotion page, while the promoter serves
     failure: str | None = None
 
     @property
     def is_serving(self) -> bool:
-        """Whether every process serves at this moment: a restarted one does not yet."""
-        return all(process.state in (State.READY, State.DONE) for process in self.processes)
+        """Whether every process serves now; one that restarts does not."""
+        return all(process.state in (ProcessState.READY, ProcessState.DONE) for process in self.processes)
 
     def write(self, directory: Path) -> None:
         temporary = directory / "stack.json.new"
@@ -79,17 +79,17 @@ def stack_lock(directory: Path) -> PidLock:
 
 
 def promoter_url(directory: Path, processes: Sequence[ProcessRecord]) -> str | None:
-    """Where the promoter says that its page is; None while it does not serve."""
-    if not any(process.name == "promoter" and process.state is State.READY for process in processes):
+    """URL of the promotion page, or None while the promoter does not serve."""
+    if not any(process.name == "promoter" and process.state is ProcessState.READY for process in processes):
         return None
     try:
         return str(json.loads((directory / "promoter.json").read_bytes())["url"])
-    except (OSError, ValueError, KeyError):  # it is just being restarted
+    except (OSError, ValueError, KeyError):  # the promoter restarts
         return None
 
 
 def read_record(directory: Path) -> StackRecord | None:
-    """What the last stack in this directory wrote, running or failed; None where there is none. One that was killed counts as none."""
+    """The record of the running or failed stack in this directory. None if there is none, or if the stack was killed."""
     try:
         record = StackRecord.model_validate_json(record_path(directory).read_bytes())
     except (FileNotFoundError, ValidationError):
@@ -99,14 +99,14 @@ def read_record(directory: Path) -> StackRecord | None:
 
 
 def with_addresses(settings: Settings, bootstrap_servers: str | None, base_url: str | None) -> Settings:
-    """The same settings, pointing to a broker and a base endpoint where they name none."""
+    """`settings` with these addresses where they have none of their own."""
     kafka = settings.kafka.model_copy(update={"bootstrap_servers": settings.kafka.bootstrap_servers or bootstrap_servers})
     base = settings.base.model_copy(update={"url": settings.base.url or base_url})
     return settings.model_copy(update={"kafka": kafka, "base": base})
 
 
 def running_settings(settings: Settings) -> Settings:
-    """The settings with the running stack's addresses filled in; unchanged where no stack runs."""
+    """`settings` with the addresses of the running stack; unchanged if none runs."""
     record = read_record(settings.stack.dir)
     if record is None or record.state is StackState.FAILED:
         return settings
