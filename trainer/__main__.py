@@ -1,7 +1,7 @@
-"""`python -m trainer`: the service, or with a flag one of its parts.
+"""`python -m trainer`: the trainer service, or with a flag one of its parts.
 
-Launched in several processes (`trainer.learn.distributed`) it is one run, --once: the main one runs, the others train along.
-Exit codes: 0 trained, or nothing to train (the log says why), or stopped by a signal; 1 failed; 2 an impossible setting or flag.
+Several processes of one launch (`trainer.learn.distributed`) share one run, with --once: the main process runs, the others only train.
+Exit codes: 0 trained, nothing to train (the log says why), or stopped by a signal; 1 failed; 2 an impossible setting or flag.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from trainer.learn.offline_libraries import keep_libraries_offline
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m trainer", description="Without a flag: the service, which runs when a trigger fires, until SIGTERM.")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--once", action="store_true", help="one run, then exit")
-    what.add_argument("--bootstrap", action="store_true", help="register the shipped checkpoint as champion where the registry is empty, then exit")
-    what.add_argument("--dry-run", action="store_true", help="say as JSON what would be trained on and why, then exit")
+    mode = parser.add_mutually_exclusive_group()
+    mode.add_argument("--once", action="store_true", help="one run, then exit")
+    mode.add_argument("--bootstrap", action="store_true", help="register the shipped checkpoint as champion if the registry is empty, then exit")
+    mode.add_argument("--dry-run", action="store_true", help="print as JSON what a run would train on and why, then exit")
     flags = parser.parse_args()
 
     def body(settings: Settings, stop: threading.Event) -> None:
@@ -37,7 +37,7 @@ def main() -> int:
 
         check_launch(settings.trainer)
         if process_count() > 1 and not flags.once:
-            raise BadSetting(f"{process_count()} processes were launched, which only one run divides among them: add --once, or start one process")
+            raise BadSetting(f"{process_count()} processes were launched, but only --once divides a run among processes: add --once, or start one process")
         with suppress(Interrupted):
             if flags.bootstrap:
                 bootstrap(settings, stop=stop)

@@ -1,4 +1,4 @@
-"""Interruption: a run that is asked to stop stores where it is and ends, between two steps or two tokens; the next start takes it up."""
+"""Interruption: on a stop a run stores its state and ends, between two steps or two tokens. The next trainer resumes it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from infra.errors import RetouchError
 
 
 class Interrupted(RetouchError):
-    """The process was asked to stop; nothing is registered yet."""
+    """The process must stop. Nothing is registered yet."""
 
 
-def check(stop: threading.Event) -> None:
-    """Raise Interrupted when a stop was asked for."""
+def check_stop(stop: threading.Event) -> None:
+    """Raises Interrupted if `stop` is set."""
     if stop.is_set():
         raise Interrupted("asked to stop")

@@ -25,7 +25,7 @@ from trainer.data.offset_ranges import Ranges, offset_ranges, ranges_json
 from trainer.data.record_selection import select
 from trainer.data.snapshot import Snapshot, SnapshotRow
 from trainer.data.snapshot_files import snapshots_dir
-from trainer.interruption import check
+from trainer.interruption import check_stop
 
 #: The topics that a run reads.
 TOPICS = (OUTCOMES, TRAJECTORIES, ERASURES)
@@ -64,7 +64,7 @@ def read_ranges(reader: TopicReader, ranges: Ranges, stop: threading.Event) -> I
     from kafka import TopicPartition
 
     flat = {TopicPartition(topic, number): offsets for topic, parts in ranges.items() for number, offsets in parts.items()}
-    return reader.read(flat, silence_s=SILENCE_S, check=lambda: check(stop))
+    return reader.read(flat, silence_s=SILENCE_S, check=lambda: check_stop(stop))
 
 
 def assemble(

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.interruption import check
+from trainer.interruption import check_stop
 from trainer.learn.policy import Policy
 from trainer.learn.shared_prompt import SharedPrompt
 
@@ -98,7 +98,7 @@ def _decode(
     hidden_BE = prompt.last_hidden_PE.repeat_interleave(candidates, 0)
     steps: list[Tensor] = []
     for offset in range(sampling.max_new_tokens):
-        check(stop)
+        check_stop(stop)
         token_B = _choose(head(hidden_BE).float(), sampling)
         steps.append(token_B)
         lengths_B += ~done_B

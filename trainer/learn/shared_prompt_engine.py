@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from trainer.interruption import Interrupted, check
+from trainer.interruption import Interrupted, check_stop
 from trainer.learn.case_sampler import CaseSampler
 from trainer.learn.curriculum import k_of, stage_of
 from trainer.learn.policy import Policy
@@ -62,7 +62,7 @@ def _frozen_copy(policy: Policy) -> Policy:
 def _step(number: int, inputs: RlInputs, reference: Policy, sampler: CaseSampler, optimizer: torch.optim.Optimizer) -> RlStep:
     settings, policy = inputs.settings, inputs.policy
     indices, left_out = sampler.draw(settings.prompts_per_step)
-    check(inputs.stop)
+    check_stop(inputs.stop)
     began = time.monotonic()
     k = k_of(number, settings.steps, settings.k_min, settings.k_max)
     sampling = SamplingOptions(inputs.max_new_tokens, settings.temperature, settings.top_p)

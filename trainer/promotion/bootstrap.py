@@ -1,4 +1,4 @@
-"""Bootstrap: where the registry is empty, the shipped checkpoint becomes champion. Imports no torch."""
+"""Bootstrap: registers the shipped checkpoint as champion if the registry is empty. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
 from trainer.data.snapshot_files import code_version
-from trainer.interruption import check
+from trainer.interruption import check_stop
 from trainer.promotion.state_machine import first_champion
 from trainer.promotion.version_history import VersionHistories
 from trainer.run.lease import lease, promoter_lease_path
 
-#: Why the first version serves, and who lets it.
+#: Reason and actor of the first version's transitions.
 SHIPPED, ACTOR = "shipped with the project", "bootstrap"
-#: A promoter that starts has a champion within seconds; a new SQLite registry takes ten.
+#: A starting promoter registers a champion within seconds, or ten with a new SQLite registry.
 WAIT_S, POLL_S = 120.0, 0.2
 
 
 def bootstrap(settings: Settings, registry: Registry | None = None, stop: threading.Event | None = None) -> RegisteredVersion:
-    """The champion; where there is none, the shipped checkpoint becomes it. Takes the promoter's lease for that, and waits for a promoter that holds it.
+    """The champion. If there is none, registers the shipped checkpoint under the promoter's lease, or waits for the holder of the lease to do so.
 
-    Raises what `register_shipped` raises, LockHeld where whoever holds the lease makes no champion in WAIT_S, and Interrupted where `stop` ends the wait.
+    Raises what `register_shipped` raises, LockHeld if there is no champion after WAIT_S, and Interrupted if `stop` ends the wait.
     """
     registry, stop = registry or Registry(settings), stop or threading.Event()
     deadline = time.monotonic() + WAIT_S
@@ -42,14 +42,14 @@ def bootstrap(settings: Settings, registry: Registry | None = None, stop: thread
             if time.monotonic() > deadline:
                 raise
         stop.wait(POLL_S)
-        check(stop)
+        check_stop(stop)
 
 
 def register_shipped(settings: Settings, registry: Registry) -> RegisteredVersion:
-    """Register the shipped checkpoint and make it champion; where a kill came between, the rest is done. An alias that somebody removed is put back
-    to the champion by the logs. The caller holds the promoter's lease.
+    """Registers the shipped checkpoint and promotes it; completes what a killed process began. Restores a removed champion alias from the version
+    histories. The caller holds the promoter's lease.
 
-    Raises CannotContinue where versions exist but none is champion.
+    Raises CannotContinue if versions exist but none is champion.
     """
     champion = registry.resolve(Alias.CHAMPION)
     if champion:

@@ -1,6 +1,6 @@
-"""What the processes of a launch do that are not the main one: hear what is trained, train along with it, and leave.
+"""A follower rank: a process of a distributed launch other than the main one. It receives the run, trains with the main process, and leaves.
 
-They collect, judge and register nothing; a run's folder and its snapshot they read, so all hosts of a launch share `stack.dir`.
+It does not collect, judge or register. It reads the run's folder and snapshot, so all hosts of a launch share `stack.dir`.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ log = logging.getLogger(__name__)
 
 
 def follow(settings: Settings, stop: threading.Event) -> None:
-    """Train along for one run of the main process; returns at once where that trains nothing.
+    """Trains in one run of the main process. Returns at once if the main process has nothing to train.
 
-    Raises what SFT and RL raise, and RetryLater where another process dies or is silent for `trainer.processes_wait_s`.
+    Raises what SFT and RL raise, and RetryLater if another process dies or does not answer for `trainer.processes_wait_s`.
     """
     with joined_launch(settings.trainer.processes_wait_s) as launch:
         from trainer.data.prompts import Prompter
         from trainer.learn.policy_training import PolicyTraining  # slow to import
 
-        word = launch.receive()
-        if word:
-            learning = PolicyTraining(settings, load_snapshot(settings, word["dataset_digest"]), word["run_id"], Path(word["folder"]), stop)
-            policy = learning.policy(Path(word["parent"]), Path(word["champion"]))
+        run = launch.receive()
+        if run:
+            training = PolicyTraining(settings, load_snapshot(settings, run["dataset_digest"]), run["run_id"], Path(run["folder"]), stop)
+            policy = training.policy(Path(run["parent"]), Path(run["champion"]))
             prompter = Prompter.of(settings, policy.tokenizer)
-            learning.sft(policy, prompter)
-            learning.rl(policy, prompter)
+            training.sft(policy, prompter)
+            training.rl(policy, prompter)
         launch.leave()
-        log.info("followed", extra={"run_id": word.get("run_id")})
+        log.info("followed", extra={"run_id": run.get("run_id")})

@@ -1,7 +1,7 @@
-"""Leases: one trainer and one promoter at a time in a state directory.
+"""Leases: only one trainer and one promoter work in a state directory.
 
-A lease binds the processes that share the directory. Processes with directories of their own but one registry are not kept apart: MLflow has
-no compare-and-set to build that on, so deploy one (`infra.registry.client`).
+A lease does not separate processes with different state directories and one registry, because MLflow has no compare-and-set. Deploy one trainer and one
+promoter (`infra.registry.client`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from infra.settings import Settings
 
 
 def lease_path(settings: Settings) -> Path:
-    """Where the one trainer of a state directory holds its lease."""
+    """The lease of the trainer."""
     return settings.stack.dir / "trainer.lock"
 
 
@@ -26,7 +26,7 @@ def promoter_lease_path(settings: Settings) -> Path:
 
 @contextmanager
 def lease(path: Path) -> Iterator[None]:
-    """Hold `path`, named after the part that holds it, for the block. Raises LockHeld with the holder's process id if another process holds it."""
+    """Holds `path`, which is named after the process kind, for the block. Raises LockHeld with the process id if another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = PidLock(path, lambda pid: f"another {path.stem} is at work (pid {pid}, {path}); wait for it or stop it")
     lock.acquire()

@@ -1,4 +1,4 @@
-"""Reads online quality: the last record of each cell, in memory. The promoter decides by it, the page shows it, the drift trigger watches it."""
+"""Reads the topic of online quality: the last record of each cell, in memory. For the promoter, its page, and the drift trigger."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from schemas.messages import Malformed
 from schemas.quality import Quality, Span
 from schemas.topics import QUALITY
 
-#: One `poll` at most; on a topic that is long the first takes several.
+#: Maximum duration of one `poll`. A long topic takes several polls.
 POLL_S = 5.0
-#: What is kept: windows that ended so long before the newest, at most so many of their cells, and the experiments that were told last.
+#: Kept in memory: windows that ended within KEEP before the newest, at most WINDOW_CELLS of their cells, and the EXPERIMENTS updated last.
 KEEP, WINDOW_CELLS, EXPERIMENTS = timedelta(days=1), 20_000, 32
 
 
 class QualityReader:
-    """`with QualityReader(settings) as quality:`. Blocks on the broker in `poll` alone. Raises RetryLater if it does not answer. Not safe between threads.
+    """`with QualityReader(settings) as quality:`. Only `poll` blocks on the broker. Raises RetryLater if it does not answer. Not safe between threads.
 
-    `on_cell` is called with each cell as it is read, for whoever needs more than is kept here.
+    Calls `on_cell` with each cell that it reads.
     """
 
     def __init__(self, settings: Settings, on_cell: Callable[[Quality], None] = lambda cell: None) -> None:
         self._on_cell = on_cell
         self._experiments: dict[UUID, dict[bytes, Quality]] = {}
-        self._forgotten: set[UUID] = set()  # experiments of which cells were given up: of them nothing is kept, since a part would pass for the whole
-        self._wanted: UUID | None = None  # the experiment asked for last: it is never given up
+        self._dropped: set[UUID] = set()  # experiments whose cells were dropped; later cells are not kept, because they would look complete
+        self._requested: UUID | None = None  # the last requested experiment is never dropped
         self._windows: dict[bytes, Quality] = {}
         self._oldest: list[tuple[datetime, bytes]] = []  # a heap of the same windows, by their end
         self._newest: datetime | None = None
@@ -49,7 +49,7 @@ class QualityReader:
         self._reader.close()
 
     def poll(self, within_s: float = POLL_S) -> None:
-        """Read what is new, up to the end as it is now, for `within_s` and a little at most."""
+        """Reads to the current end of the topic, for little more than `within_s` at most."""
         deadline = time.monotonic() + within_s
         self._reader.follow(QUALITY.name)  # each time: the topic may be created later
         ends = self._reader.ends()
@@ -63,42 +63,42 @@ class QualityReader:
     def experiment(self, experiment: UUID) -> list[Quality]:
         """All cells of one experiment: of every arm, domain and partition, and of all domains together.
 
-        One that was given up is read again from the topic's beginning: then there are none, and `is_current` is false, until a later poll has come to the end.
+        The next polls re-read the topic for a dropped experiment. Until they reach the end, it has no cells and `is_current` is false.
         """
-        self._wanted = experiment
-        if experiment in self._forgotten:
-            self._forgotten.clear()
+        self._requested = experiment
+        if experiment in self._dropped:
+            self._dropped.clear()
             self._experiments.clear()
             self._reader.restart()
             self.is_current = False
         return list(self._experiments.get(experiment, {}).values())
 
     def windows(self, version: str | None, since: datetime) -> list[Quality]:
-        """Cells of the windows that began at `since` or later, of one version or of all; KEEP back at most."""
+        """Cells of the kept windows that began at `since` or later, of one version or of all."""
         return [cell for cell in self._windows.values() if cell.started_at >= since and version in (None, cell.version)]
 
     def _take(self, record: Any) -> None:
         try:
             cell, _ = read(Quality, record.headers, record.value)
         except Malformed:
-            return  # somebody else's: what we write can be read
+            return  # written by another program
         self._on_cell(cell)
         if cell.span is Span.WINDOW:
             self._take_window(cell)
-        elif cell.experiment is not None and cell.experiment not in self._forgotten:
+        elif cell.experiment is not None and cell.experiment not in self._dropped:
             self._take_experiment(cell.experiment, cell)
 
     def _take_experiment(self, experiment: UUID, cell: Quality) -> None:
-        """Partitions are read one after the other, so an experiment that looks old by the first may have its newest cells in the last."""
+        """Partitions are read one after another, so an experiment that looks old after the first may have its newest cells in the last."""
         self._experiments.setdefault(experiment, {})[cell.key] = cell
         if len(self._experiments) > EXPERIMENTS:
-            told = {of: max(known.computed_at for known in cells.values()) for of, cells in self._experiments.items() if of != self._wanted}
-            given_up = min(told, key=lambda of: told[of])
-            del self._experiments[given_up]
-            self._forgotten.add(given_up)
+            newest = {of: max(kept.computed_at for kept in cells.values()) for of, cells in self._experiments.items() if of != self._requested}
+            oldest = min(newest, key=lambda of: newest[of])
+            del self._experiments[oldest]
+            self._dropped.add(oldest)
 
     def _take_window(self, cell: Quality) -> None:
-        """In whatever order they come: one partition's may all be older than what another has told already."""
+        """Cells come in any order: all windows of one partition may be older than those read from another."""
         self._newest, key = max(self._newest or cell.ended_at, cell.ended_at), cell.key
         if key not in self._windows:
             heappush(self._oldest, (cell.ended_at, key))

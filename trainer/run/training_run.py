@@ -25,7 +25,7 @@ from trainer.data.holdout import HOLDOUT_SHARE, untouched_share
 from trainer.data.snapshot import Snapshot
 from trainer.data.snapshot_files import code_version, load_snapshot, write_snapshot
 from trainer.folders import checkpoints_dir
-from trainer.interruption import Interrupted, check
+from trainer.interruption import Interrupted, check_stop
 from trainer.judge.gate_result import gate_tag
 from trainer.learn.distributed import Launch, joined_launch, process_errors
 from trainer.run import cleanup
@@ -141,7 +141,7 @@ class _Run:
         stages = Stages(self.settings, report, steps, snapshot, self.stop, self.launch)
         candidate, result = stages.candidate(checkpoints[parent.version], checkpoints[self.champion.version])
         check_erasures(self.settings, snapshot, self.stop)  # training may have taken hours
-        check(self.stop)  # the last chance to stop: from here on the version exists
+        check_stop(self.stop)  # the last chance to stop: from here on the version exists
         tags = {"code_version": code_version(), "seed": str(trainer.seed), RUN_ID: report.run_id, "decision": result.reason}
         tags |= {HOLDOUT_SHARE: str(snapshot.judged_share), "start_from": trainer.start_from}
         tags |= gate_tag(result.about(checkpoint_digest(candidate), self.champion.digest))
@@ -212,7 +212,7 @@ def _import_libraries(stop: threading.Event) -> None:
     loading = threading.Thread(target=load, name="imports", daemon=True)
     loading.start()
     while loading.is_alive():
-        check(stop)
+        check_stop(stop)
         loading.join(0.1)
     if errors:
         raise errors[0]

@@ -17,7 +17,7 @@ from schemas.quality import Quality
 from schemas.run_report import Trigger
 from schemas.topics import OUTCOMES, TRAJECTORIES
 from trainer.data.offset_ranges import Ranges, offset_ranges, offsets_beyond, ranges_json
-from trainer.interruption import check
+from trainer.interruption import check_stop
 from trainer.run import status, triggers
 from trainer.run.quality_reader import QualityReader
 from trainer.run.triggers import RewardBlocks
@@ -89,7 +89,7 @@ class TriggerWatch:
                 self._rewards.add(cell)
         self._quality.poll()
         while not self._quality.is_current:
-            check(stop)
+            check_stop(stop)
             self._quality.poll()
         self._rewards.settle()
 
