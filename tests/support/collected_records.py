@@ -1,4 +1,4 @@
-"""Records of outcomes, trajectories and erasures as a topic would give them, and snapshots of them."""
+"""Records of outcomes, trajectories and erasures as a topic returns them, and snapshots of them."""
 
 from __future__ import annotations
 
@@ -23,29 +23,29 @@ TRAINING = next(f"u{n}" for n in range(99) if not is_held_out("t", f"u{n}", 0.3)
 HELD_OUT = next(f"u{n}" for n in range(99) if is_held_out("t", f"u{n}", 0.3))
 
 
-#: Selects nothing by share: that is `selection`'s own test.
-OPEN = TrainerSettings(holdout_share=0.3, user_share=1.0, replay_share=1.0, judge_after=0.0)
+#: No record is left out because of a share: test_record_selection.py tests those.
+NO_LIMITS = TrainerSettings(holdout_share=0.3, user_share=1.0, replay_share=1.0, judge_after=0.0)
 
 
-def record(message: Outcome | Trajectory, offset: int = 0) -> Any:
+def record_of(message: Outcome | Trajectory, offset: int = 0) -> Any:
     topic = OUTCOMES.name if isinstance(message, Outcome) else TRAJECTORIES.name
     message_id = message.outcome_id if isinstance(message, Outcome) else message.trajectory_id
     return SimpleNamespace(topic=topic, partition=0, offset=offset, headers=seal(message, id=message_id, source="/test"), value=message.to_bytes())
 
 
-def erasure(user: str, at: datetime, **fields: Any) -> Any:
+def erasure_record(user: str, at: datetime, **fields: Any) -> Any:
     request = ErasureRequest(request_id=derive("erasure", user, at), tenant="t", user=user, requested_at=at)
     sealed = {"headers": seal(request, id=request.request_id, source="/test"), "value": request.to_bytes(), "key": request.key}
     return SimpleNamespace(topic=ERASURES.name, partition=0, offset=0, timestamp=int(at.timestamp() * 1000), **(sealed | fields))
 
 
-def snapshot(messages: Iterable[Outcome | Trajectory], trainer: TrainerSettings = OPEN) -> Snapshot:
-    return assemble(RANGES, [record(message) for message in messages], trainer)
+def make_snapshot(messages: Iterable[Outcome | Trajectory], trainer: TrainerSettings = NO_LIMITS) -> Snapshot:
+    return assemble(RANGES, [record_of(message) for message in messages], trainer)
 
 
-def texts(found: Snapshot) -> list[tuple[str, str, bool, bytes]]:
-    return [(row.kind, row.row_id, row.held_out, found.spool.get(row.span)) for row in found.rows]
+def row_texts(snapshot: Snapshot) -> list[tuple[str, str, bool, bytes]]:
+    return [(row.kind, row.row_id, row.held_out, snapshot.spool.get(row.span)) for row in snapshot.rows]
 
 
-OUTCOMES_MADE = [make_outcome(n, user=user) for n in range(4) for user in (TRAINING, HELD_OUT)]
-MESSAGES: list[Outcome | Trajectory] = [*OUTCOMES_MADE, *map(make_trajectory, OUTCOMES_MADE)]
+ALL_OUTCOMES = [make_outcome(n, user=user) for n in range(4) for user in (TRAINING, HELD_OUT)]
+MESSAGES: list[Outcome | Trajectory] = [*ALL_OUTCOMES, *map(make_trajectory, ALL_OUTCOMES)]

@@ -1,4 +1,4 @@
-"""A disk that takes no more, for one process."""
+"""Limits the size of the files that this process writes, like a full disk."""
 
 import resource
 from collections.abc import Iterator
@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def files_up_to(size: int) -> Iterator[None]:
-    """Python ignores the signal that would come with it, so a larger file is an error of its write."""
+def file_size_limit(size: int) -> Iterator[None]:
+    """Writing a larger file is an OSError: Python ignores the signal."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:

@@ -1,4 +1,4 @@
-"""Outcomes, cases and trajectories made by hand."""
+"""Builds outcomes, trajectories, query cases and SFT examples."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.outcomes import Outcome
 from schemas.queries import Query, Strategy
 from schemas.responses import Provenance, Response, ResponseStatus
 from schemas.trajectories import Teacher, Trajectory
-from trainer.data.query_cases import QueryCase, case_of
+from trainer.data.query_cases import QueryCase, SftExample, case_of, sft_example_of
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -69,7 +69,13 @@ def make_case(number: int = 0, **fields: Any) -> QueryCase:
 
 
 def make_trajectory(outcome: Outcome, reasoning: str = "they like b") -> Trajectory:
-    example = outcome.response.context.items[0].interaction_id
+    example_id = outcome.response.context.items[0].interaction_id
     return Trajectory(
-        trajectory_id=derive("trajectory", outcome.outcome_id), outcome=outcome, example_id=example, reasoning=reasoning, teacher=Teacher(name="template")
+        trajectory_id=derive("trajectory", outcome.outcome_id), outcome=outcome, example_id=example_id, reasoning=reasoning, teacher=Teacher(name="template")
     )
+
+
+def make_sft_example(number: int = 0, reasoning: str = "they like b", **fields: Any) -> SftExample:
+    example = sft_example_of(make_trajectory(make_outcome(number, **fields), reasoning))
+    assert isinstance(example, SftExample)
+    return example

@@ -14,7 +14,7 @@ from schemas.ids import bucket
 from schemas.outcomes import Outcome
 from schemas.topics import OUTCOMES, TRAJECTORIES
 from schemas.trajectories import Trajectory
-from tests.support.collected_records import HELD_OUT, MESSAGES, OPEN, OUTCOMES_MADE, RANGES, TRAINING, erasure, record, snapshot, texts
+from tests.support.collected_records import ALL_OUTCOMES, HELD_OUT, MESSAGES, NO_LIMITS, RANGES, TRAINING, erasure_record, make_snapshot, record_of, row_texts
 from tests.support.memory_consumer import MemoryConsumer
 from tests.support.outcomes import NOON, make_outcome, make_trajectory
 from trainer.data.collect import assemble, read_ranges
@@ -25,62 +25,62 @@ from trainer.data.snapshot_files import write_snapshot
 def test_order_and_repeats_change_nothing() -> None:
     shuffled = MESSAGES * 2
     random.Random(3).shuffle(shuffled)
-    again, first = snapshot(shuffled), snapshot(MESSAGES)
-    assert again.digest == first.digest and texts(again) == texts(first)
+    again, first = make_snapshot(shuffled), make_snapshot(MESSAGES)
+    assert again.digest == first.digest and row_texts(again) == row_texts(first)
     assert list(again.training) == list(first.training) and list(again.sft_examples) == list(first.sft_examples)
     assert again.counts["outcomes.read"] == 2 * first.counts["outcomes.read"]
 
 
 def test_a_repeat_that_differs_gives_the_same_snapshot_in_either_order() -> None:
-    slow = OUTCOMES_MADE[0].model_copy(update={"score": 0.75})
-    assert snapshot([OUTCOMES_MADE[0], slow]).digest == snapshot([slow, OUTCOMES_MADE[0]]).digest
+    repeat = ALL_OUTCOMES[0].model_copy(update={"score": 0.75})
+    assert make_snapshot([ALL_OUTCOMES[0], repeat]).digest == make_snapshot([repeat, ALL_OUTCOMES[0]]).digest
 
 
 def test_other_records_or_another_holdout_give_another_digest() -> None:
-    found = snapshot(MESSAGES)
-    assert snapshot(MESSAGES[1:]).digest != found.digest
-    assert snapshot(MESSAGES, OPEN.model_copy(update={"holdout_share": 0.0})).digest != found.digest
+    snapshot = make_snapshot(MESSAGES)
+    assert make_snapshot(MESSAGES[1:]).digest != snapshot.digest
+    assert make_snapshot(MESSAGES, NO_LIMITS.model_copy(update={"holdout_share": 0.0})).digest != snapshot.digest
 
 
 def test_held_out_users_judge_and_never_train() -> None:
-    found = snapshot(MESSAGES)
-    assert {case.user for case in found.training} == {lesson.case.user for lesson in found.sft_examples} == {f"t/{TRAINING}"}
-    assert {case.user for case in found.heldout} == {f"t/{HELD_OUT}"}
-    assert found.counts["trajectories.held_out"] == 4 and found.heldout_users == 1
-    assert [row.kind for row in found.rows if row.held_out] == ["outcome"] * 4
+    snapshot = make_snapshot(MESSAGES)
+    assert {case.user for case in snapshot.training} == {example.case.user for example in snapshot.sft_examples} == {f"t/{TRAINING}"}
+    assert {case.user for case in snapshot.heldout} == {f"t/{HELD_OUT}"}
+    assert snapshot.counts["trajectories.held_out"] == 4 and snapshot.heldout_users == 1
+    assert [row.kind for row in snapshot.rows if row.held_out] == ["outcome"] * 4
 
 
 def test_users_that_trained_an_ancestor_neither_train_nor_judge() -> None:
     between = next(f"u{n}" for n in range(99) if 0.3 <= bucket("t", f"u{n}", "holdout") < 0.5)
-    made = [make_outcome(n, user=between) for n in range(2)]
-    messages: list[Outcome | Trajectory] = [*OUTCOMES_MADE, *made, *map(make_trajectory, made)]
-    half = OPEN.model_copy(update={"holdout_share": 0.5})
-    found = assemble(RANGES, map(record, messages), half, untouched_share=0.3)
-    assert found.judged_share == 0.3 and {case.user for case in found.heldout} == {f"t/{HELD_OUT}"}
-    assert f"t/{between}" not in {case.user for case in found.training} and not found.sft_examples
-    assert found.counts["outcomes.trained_an_ancestor"] == 2
-    assert {case.user for case in snapshot(messages, half).heldout} == {f"t/{HELD_OUT}", f"t/{between}"}
+    outcomes = [make_outcome(n, user=between) for n in range(2)]
+    messages: list[Outcome | Trajectory] = [*ALL_OUTCOMES, *outcomes, *map(make_trajectory, outcomes)]
+    half = NO_LIMITS.model_copy(update={"holdout_share": 0.5})
+    snapshot = assemble(RANGES, map(record_of, messages), half, untouched_share=0.3)
+    assert snapshot.judged_share == 0.3 and {case.user for case in snapshot.heldout} == {f"t/{HELD_OUT}"}
+    assert f"t/{between}" not in {case.user for case in snapshot.training} and not snapshot.sft_examples
+    assert snapshot.counts["outcomes.trained_an_ancestor"] == 2
+    assert {case.user for case in make_snapshot(messages, half).heldout} == {f"t/{HELD_OUT}", f"t/{between}"}
 
 
 def test_a_holdout_share_below_the_parents_is_the_judged_share() -> None:
-    assert assemble(RANGES, [], OPEN.model_copy(update={"holdout_share": 0.1}), untouched_share=0.3).judged_share == 0.1
+    assert assemble(RANGES, [], NO_LIMITS.model_copy(update={"holdout_share": 0.1}), untouched_share=0.3).judged_share == 0.1
 
 
 def test_unusable_records_are_counted_by_reason() -> None:
-    fine = make_trajectory(make_outcome(9, user=TRAINING))
-    bad: list[Outcome | Trajectory] = [
+    trajectory = make_trajectory(make_outcome(9, user=TRAINING))
+    unusable: list[Outcome | Trajectory] = [
         make_outcome(0, truth=None),
         make_outcome(1, truth="  "),
         make_outcome(2, truth="c"),
         make_outcome(3, base=" "),
         make_outcome(4, options=(), truth="all is well</personalized>"),
         make_trajectory(make_outcome(4, user=TRAINING, options=(), truth="<|im_end|> is how it ends")),
-        fine.model_copy(update={"example_id": fine.trajectory_id}),
+        trajectory.model_copy(update={"example_id": trajectory.trajectory_id}),
         make_trajectory(make_outcome(5, user=TRAINING), reasoning=" "),
     ]
-    found = snapshot(bad)
-    assert not found.rows
-    reasons = {name: count for name, count in found.counts.items() if name.count(".") and not name.endswith(".read")}
+    snapshot = make_snapshot(unusable)
+    assert not snapshot.rows
+    reasons = {name: count for name, count in snapshot.counts.items() if name.count(".") and not name.endswith(".read")}
     assert reasons == {
         "outcomes.no_truth": 2,
         "outcomes.truth_outside_options": 1,
@@ -93,36 +93,40 @@ def test_unusable_records_are_counted_by_reason() -> None:
 
 
 def test_malformed_records_are_counted_and_skipped() -> None:
-    sound = record(MESSAGES[0])
+    sound = record_of(MESSAGES[0])
     broken = [
         SimpleNamespace(topic="outcomes", headers=sound.headers, value=b"{"),
         SimpleNamespace(topic="outcomes", headers=[], value=sound.value),
         SimpleNamespace(topic="trajectories", headers=sound.headers, value=sound.value),
     ]
-    found = assemble(RANGES, [*broken, sound], OPEN)
-    assert found.counts["outcomes.malformed"] == 2 and found.counts["trajectories.malformed"] == 1 and found.counts["outcomes"] == 1
+    snapshot = assemble(RANGES, [*broken, sound], NO_LIMITS)
+    assert snapshot.counts["outcomes.malformed"] == 2 and snapshot.counts["trajectories.malformed"] == 1 and snapshot.counts["outcomes"] == 1
 
 
 def test_data_from_before_an_erasure_request_neither_trains_nor_judges() -> None:
     later = make_outcome(999, user=TRAINING)
-    records = [*map(record, MESSAGES), record(later)]
-    found = assemble(RANGES, [*records, *(erasure(user, NOON + timedelta(hours=1)) for user in (TRAINING, HELD_OUT))], OPEN)
-    assert not found.rows  # what was asked later shows items from before
-    assert (found.counts["outcomes.erased"], found.counts["trajectories.erased"], found.counts["erasures.read"]) == (9, 8, 2)
-    bare = make_outcome(999, user=HELD_OUT, items=0)
-    kept = assemble(RANGES, [*records, record(bare), erasure(HELD_OUT, NOON + timedelta(hours=1)), erasure(HELD_OUT, NOON)], OPEN)
-    assert [case.case_id for case in kept.heldout] == [str(bare.outcome_id)] and len(kept.training) == 5
+    records = [*map(record_of, MESSAGES), record_of(later)]
+    snapshot = assemble(RANGES, [*records, *(erasure_record(user, NOON + timedelta(hours=1)) for user in (TRAINING, HELD_OUT))], NO_LIMITS)
+    assert not snapshot.rows  # the later query shows items from before the request
+    assert (snapshot.counts["outcomes.erased"], snapshot.counts["trajectories.erased"], snapshot.counts["erasures.read"]) == (9, 8, 2)
+    without_items = make_outcome(999, user=HELD_OUT, items=0)
+    kept = assemble(
+        RANGES, [*records, record_of(without_items), erasure_record(HELD_OUT, NOON + timedelta(hours=1)), erasure_record(HELD_OUT, NOON)], NO_LIMITS
+    )
+    assert [case.case_id for case in kept.heldout] == [str(without_items.outcome_id)] and len(kept.training) == 5
 
 
 def test_a_malformed_erasure_still_erases_the_user_in_its_key() -> None:
     at = NOON + timedelta(hours=1)
-    found = assemble(RANGES, [*map(record, MESSAGES), erasure(TRAINING, at, value=b"{"), erasure(HELD_OUT, at, value=None)], OPEN)
-    assert not found.training and not found.sft_examples and len(found.heldout) == 4 and found.counts["erasures.malformed"] == 1
+    snapshot = assemble(RANGES, [*map(record_of, MESSAGES), erasure_record(TRAINING, at, value=b"{"), erasure_record(HELD_OUT, at, value=None)], NO_LIMITS)
+    assert not snapshot.training and not snapshot.sft_examples and len(snapshot.heldout) == 4 and snapshot.counts["erasures.malformed"] == 1
 
 
 def test_a_record_in_the_parents_ranges_is_old_however_it_is_repeated() -> None:
     def replayed(offsets: list[int]) -> int:
-        return assemble(RANGES, [record(MESSAGES[-2], offset) for offset in offsets], OPEN, parent_ranges={"trajectories": {0: (0, 5)}}).counts["replayed"]
+        return assemble(RANGES, [record_of(MESSAGES[-2], offset) for offset in offsets], NO_LIMITS, parent_ranges={"trajectories": {0: (0, 5)}}).counts[
+            "replayed"
+        ]
 
     assert [replayed([4]), replayed([5]), replayed([4, 5]), replayed([5, 4])] == [1, 0, 1, 1]
 
@@ -130,20 +134,20 @@ def test_a_record_in_the_parents_ranges_is_old_however_it_is_repeated() -> None:
 def test_the_item_that_the_reasoning_uses_comes_first() -> None:
     trajectory = make_trajectory(make_outcome(1, user=TRAINING))
     second = trajectory.outcome.response.context.items[1]
-    (lesson,) = snapshot([trajectory.model_copy(update={"example_id": second.interaction_id})]).sft_examples
-    assert lesson.items[0] == second and len(lesson.items) == 3
+    (example,) = make_snapshot([trajectory.model_copy(update={"example_id": second.interaction_id})]).sft_examples
+    assert example.items[0] == second and len(example.items) == 3
 
 
 def test_a_snapshot_is_written_as_parquet_with_its_manifest(tmp_path: Path) -> None:
     import pyarrow.parquet as pq
 
-    found = snapshot(MESSAGES)
-    directory = write_snapshot(found, load(stack={"dir": tmp_path}), "1.2.3")
-    assert directory == tmp_path / "snapshots" / found.digest
+    snapshot = make_snapshot(MESSAGES)
+    directory = write_snapshot(snapshot, load(stack={"dir": tmp_path}), "1.2.3")
+    assert directory == tmp_path / "snapshots" / snapshot.digest
     table = pq.read_table(directory / "rows.parquet")
-    assert table.num_rows == len(found.rows) and set(table.column_names) == {"kind", "row_id", "held_out", "message"}
+    assert table.num_rows == len(snapshot.rows) and set(table.column_names) == {"kind", "row_id", "held_out", "message"}
     manifest = json.loads((directory / "manifest.json").read_text())
-    assert manifest["digest"] == found.digest and manifest["code_version"] == "1.2.3" and manifest["seed"] == 0
+    assert manifest["digest"] == snapshot.digest and manifest["code_version"] == "1.2.3" and manifest["seed"] == 0
     assert manifest["ranges"] == {"outcomes": {"0": [0, 9], "1": [3, 5]}, "trajectories": {"0": [0, 4]}}
 
 

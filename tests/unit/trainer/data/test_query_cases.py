@@ -6,29 +6,30 @@ import pytest
 
 from schemas.eligibility import Ineligible
 from schemas.prompts import MARKS
-from tests.support.outcomes import make_outcome, make_trajectory
+from tests.support.outcomes import make_outcome, make_sft_example, make_trajectory
 from trainer.data.query_cases import QueryCase, SftExample, case_of, sft_example_key, sft_example_of
 
 
-def lesson(number: int = 0, *, user: str = "u", truth: str = "b", reasoning: str = "they like b") -> SftExample:
-    made = sft_example_of(make_trajectory(make_outcome(number, user=user, truth=truth), reasoning))
-    assert isinstance(made, SftExample)
-    return made
-
-
-def asking(text: str, truth: str = "b") -> SftExample:
-    made = lesson()
-    return replace(made, case=replace(made.case, query=made.case.query.model_copy(update={"text": text}), truth=truth))
+def example_of(text: str, truth: str = "b") -> SftExample:
+    example = make_sft_example()
+    return replace(example, case=replace(example.case, query=example.case.query.model_copy(update={"text": text}), truth=truth))
 
 
 def test_the_same_query_and_truth_have_one_key_whatever_the_reasoning() -> None:
-    assert sft_example_key(lesson()) == sft_example_key(lesson(reasoning="b it is"))
-    assert sft_example_key(asking("a  question\n")) == sft_example_key(asking("“a question”"))
+    assert sft_example_key(make_sft_example()) == sft_example_key(make_sft_example(reasoning="b it is"))
+    assert sft_example_key(example_of("a  question\n")) == sft_example_key(example_of("“a question”"))
 
 
 def test_another_user_query_or_truth_has_another_key() -> None:
-    lessons = [lesson(), lesson(1), lesson(user="v"), lesson(truth="a"), asking("x y", "z"), asking("x", "y z")]
-    assert len({sft_example_key(one) for one in lessons}) == len(lessons)
+    examples = [
+        make_sft_example(),
+        make_sft_example(1),
+        make_sft_example(user="v"),
+        make_sft_example(truth="a"),
+        example_of("x y", "z"),
+        example_of("x", "y z"),
+    ]
+    assert len({sft_example_key(example) for example in examples}) == len(examples)
 
 
 @pytest.mark.parametrize("mark", MARKS)

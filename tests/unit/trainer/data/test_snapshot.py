@@ -9,7 +9,7 @@ import pytest
 from infra.errors import CannotContinue
 from infra.settings import Settings
 from infra.settings import load as settings_of
-from tests.support.collected_records import MESSAGES, snapshot
+from tests.support.collected_records import MESSAGES, make_snapshot
 from trainer.data.snapshot import Snapshot
 from trainer.data.snapshot_files import load_snapshot, write_snapshot
 
@@ -21,33 +21,33 @@ def settings(tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def written(settings: Settings) -> Snapshot:
-    found = snapshot(MESSAGES)
-    write_snapshot(found, settings, "1.2.3")
-    return found
+    snapshot = make_snapshot(MESSAGES)
+    write_snapshot(snapshot, settings, "1.2.3")
+    return snapshot
 
 
 def test_a_snapshot_is_loaded_as_it_was_written(settings: Settings, written: Snapshot) -> None:
-    again = load_snapshot(settings, written.digest)
-    assert again.digest == written.digest and again.counts == written.counts and again.ranges == written.ranges
+    loaded = load_snapshot(settings, written.digest)
+    assert loaded.digest == written.digest and loaded.counts == written.counts and loaded.ranges == written.ranges
     assert (
-        list(again.training) == list(written.training)
-        and list(again.sft_examples) == list(written.sft_examples)
-        and list(again.heldout) == list(written.heldout)
+        list(loaded.training) == list(written.training)
+        and list(loaded.sft_examples) == list(written.sft_examples)
+        and list(loaded.heldout) == list(written.heldout)
     )
-    assert again.judged_share == written.judged_share and again.heldout_users == written.heldout_users == 1
+    assert loaded.judged_share == written.judged_share and loaded.heldout_users == written.heldout_users == 1
 
 
 def test_a_truncated_file_is_named(settings: Settings, written: Snapshot) -> None:
     path = settings.stack.dir / "snapshots" / written.digest / "rows.parquet"
-    whole = path.read_bytes()
-    for end in (0, 100, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:end])
+    content = path.read_bytes()
+    for end in (0, 100, len(content) // 2, len(content) - 1):
+        path.write_bytes(content[:end])
         with pytest.raises(CannotContinue, match=r"rows\.parquet: not the Parquet file of a snapshot, or truncated"):
             load_snapshot(settings, written.digest)
 
 
 def test_rows_of_another_snapshot_are_refused(settings: Settings, written: Snapshot) -> None:
-    other = write_snapshot(snapshot(MESSAGES[2:]), settings, "1.2.3")
+    other = write_snapshot(make_snapshot(MESSAGES[2:]), settings, "1.2.3")
     directory = settings.stack.dir / "snapshots" / written.digest
     shutil.copy(other / "rows.parquet", directory / "rows.parquet")
     with pytest.raises(CannotContinue, match=rf"rows\.parquet: its rows have the digest {other.name}, not {written.digest}"):

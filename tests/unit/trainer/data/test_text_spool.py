@@ -28,13 +28,13 @@ def test_a_spool_leaves_no_file_and_no_descriptor(tmp_path: Path) -> None:
 
 def test_a_spooled_sequence_builds_an_element_each_time_it_is_read(tmp_path: Path) -> None:
     spool = TextSpool(tmp_path)
-    made: list[int] = []
+    built: list[int] = []
 
-    def number(text: bytes) -> int:
-        made.append(int(text))
-        return made[-1]
+    def build(text: bytes) -> int:
+        built.append(int(text))
+        return built[-1]
 
-    numbers = SpooledSequence(spool, [spool.put(b"%d" % n) for n in range(9)], number)
-    assert len(numbers) == 9 and not made
-    assert numbers[2] == 2 and numbers[-1] == 8 and made == [2, 8]
+    numbers = SpooledSequence(spool, [spool.put(b"%d" % n) for n in range(9)], build)
+    assert len(numbers) == 9 and not built
+    assert numbers[2] == 2 and numbers[-1] == 8 and built == [2, 8]
     assert list(numbers[3:5]) == [3, 4] and list(numbers) == list(range(9))

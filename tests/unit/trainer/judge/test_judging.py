@@ -15,7 +15,7 @@ from pico.checkpoints import REFLECTOR
 from schemas.ids import is_held_out
 from schemas.outcomes import Outcome
 from schemas.rewriting import Rewrite
-from tests.support.collected_records import record
+from tests.support.collected_records import record_of
 from tests.support.outcomes import make_outcome
 from trainer.data.collect import assemble
 from trainer.data.prompts import Prompter
@@ -48,7 +48,7 @@ OUTCOMES_MADE += [wrote(9 + n, user, "the bus is so slow lol") for n, user in en
 
 @pytest.fixture(scope="module")
 def snapshot() -> Snapshot:
-    return assemble({}, map(record, OUTCOMES_MADE), SETTINGS.trainer.model_copy(update={"user_share": 1.0}))
+    return assemble({}, map(record_of, OUTCOMES_MADE), SETTINGS.trainer.model_copy(update={"user_share": 1.0}))
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What `test_distributed` starts twice: one process of a launch that hears a word, or loses the other. Argument: what the main one does."""
+"""`test_distributed` starts this program twice as one launch. Argument: what the main process does; the other one prints what it receives."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from infra.errors import RetryLater
 from trainer.learn.distributed import is_main, joined_launch
 
 
-def main(deed: str) -> int:
+def main(action: str) -> int:
     try:
         with joined_launch(60) as launch:
             if not is_main():
                 sys.stdout.write(f"{launch.receive()}\n")
-            elif deed == "tell":
+            elif action == "send":
                 launch.send({"run_id": "ü"})
-            elif deed == "die":
+            elif action == "die":
                 os.kill(os.getpid(), signal.SIGKILL)
-            elif deed == "fail":
+            elif action == "fail":
                 raise ValueError
             launch.leave()
     except RetryLater as error:

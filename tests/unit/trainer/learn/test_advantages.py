@@ -8,31 +8,31 @@ from trainer.learn.advantages import advantages
 
 def mask_of(lengths: list[list[int]]) -> Tensor:
     width = max(max(group) for group in lengths)
-    return torch.tensor([[[place < length for place in range(width)] for length in group] for group in lengths])
+    return torch.tensor([[[position < length for position in range(width)] for length in group] for group in lengths])
 
 
 def test_with_equal_lengths_advantages_are_rewards_in_standard_deviations() -> None:
     mask = mask_of([[2, 2], [2, 2]])
     zero = torch.zeros(mask.shape)
-    found = advantages(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), zero, zero, mask, beta=0.0)
+    result = advantages(torch.tensor([[1.0, 0.0], [0.5, 0.5]]), zero, zero, mask, beta=0.0)
     # Centred: +-0.5 and twice 0; mean 0, variance (4 * 0.25) / 8 tokens = 1/8.
-    assert torch.allclose(found[0, 0], torch.full((2,), 0.5 * 8**0.5))
-    assert torch.allclose(found[0, 1], -found[0, 0])
-    assert torch.allclose(found[1], torch.zeros(2, 2))
+    assert torch.allclose(result[0, 0], torch.full((2,), 0.5 * 8**0.5))
+    assert torch.allclose(result[0, 1], -result[0, 0])
+    assert torch.allclose(result[1], torch.zeros(2, 2))
 
 
 def test_long_completions_weigh_more_and_padding_weighs_nothing() -> None:
     mask = mask_of([[3, 1], [1, 1]])
     zero = torch.zeros(mask.shape)
-    found = advantages(torch.tensor([[1.0, 0.0], [0.3, 0.3]]), zero, zero, mask, beta=0.0)
-    valid = found[mask]
+    result = advantages(torch.tensor([[1.0, 0.0], [0.3, 0.3]]), zero, zero, mask, beta=0.0)
+    valid = result[mask]
     assert torch.isclose(valid.mean(), torch.tensor(0.0), atol=1e-6)
     assert torch.isclose(valid.square().mean(), torch.tensor(1.0))
-    assert (found[~mask] == 0).all()
+    assert (result[~mask] == 0).all()
     # The token mean is (3 * 0.5 - 0.5) / 6 = 1/6, so a group of equal rewards is pushed below zero.
-    assert (found[1][mask[1]] < 0).all()
+    assert (result[1][mask[1]] < 0).all()
     noise = torch.randn(mask.shape) * ~mask
-    assert torch.allclose(advantages(torch.tensor([[1.0, 0.0], [0.3, 0.3]]), noise, -noise, mask, beta=0.5), found)
+    assert torch.allclose(advantages(torch.tensor([[1.0, 0.0], [0.3, 0.3]]), noise, -noise, mask, beta=0.5), result)
 
 
 def test_all_groups_equal_and_no_kl_give_zeros_not_nan() -> None:
@@ -45,11 +45,11 @@ def test_a_tokens_kl_counts_for_every_token_before_it_and_may_be_negative() -> N
     mask = mask_of([[3, 3]])
     old = torch.tensor([[[0.0, -1.0, -1.0], [-1.0, -1.0, -1.0]]])
     reference = torch.tensor([[[-1.0, -1.0, -3.0], [-1.0, 0.0, -1.0]]])
-    found = advantages(torch.tensor([[0.0, 0.0]]), old, reference, mask, beta=0.1)
+    result = advantages(torch.tensor([[0.0, 0.0]]), old, reference, mask, beta=0.1)
     # k1 is (1, 0, 2) and (0, -1, 0): returns are -(0.3, 0.2, 0.2) and (0.1, 0.1, 0).
     returns = torch.tensor([[[-0.3, -0.2, -0.2], [0.1, 0.1, 0.0]]])
     expected = (returns - returns.mean()) / returns.std(correction=0)
-    assert torch.allclose(found, expected, atol=1e-6)
+    assert torch.allclose(result, expected, atol=1e-6)
 
 
 def test_scaling_and_shifting_all_rewards_of_a_group_changes_nothing() -> None:
@@ -58,8 +58,8 @@ def test_scaling_and_shifting_all_rewards_of_a_group_changes_nothing() -> None:
     assert torch.allclose(advantages(rewards, zero, zero, mask, 0.0), advantages(3 * rewards + 5, zero, zero, mask, 0.0), atol=1e-5)
 
 
-def by_the_book(rewards: Tensor, old: Tensor, reference: Tensor, mask: Tensor, beta: float) -> Tensor:
-    """The definition (arXiv 2501.03262), a token at a time: rewards of tokens, sums to the end, then one normalization over all tokens there are."""
+def token_by_token(rewards: Tensor, old: Tensor, reference: Tensor, mask: Tensor, beta: float) -> Tensor:
+    """The definition (arXiv 2501.03262) token by token: rewards, sums to the end, then one normalization over all tokens."""
     returns: dict[tuple[int, int, int], float] = {}
     for p, group in enumerate(rewards.tolist()):
         for g, reward in enumerate(group):
@@ -70,10 +70,10 @@ def by_the_book(rewards: Tensor, old: Tensor, reference: Tensor, mask: Tensor, b
             returns |= {(p, g, t): sum(of_tokens[t:]) for t in range(length)}
     mean = sum(returns.values()) / len(returns)
     variance = sum((value - mean) ** 2 for value in returns.values()) / len(returns)
-    found = torch.zeros(mask.shape)
-    for place, value in returns.items():
-        found[place] = (value - mean) / max(variance, 1e-8) ** 0.5
-    return found
+    result = torch.zeros(mask.shape)
+    for index, value in returns.items():
+        result[index] = (value - mean) / max(variance, 1e-8) ** 0.5
+    return result
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def by_the_book(rewards: Tensor, old: Tensor, reference: Tensor, mask: Tensor, b
     [
         ("unequal lengths", [[4, 1, 2], [3, 5, 1]], [[1.0, 0.2, 0.0], [0.4, 0.9, 0.1]], 0.1),
         ("equal rewards in a group", [[4, 1], [2, 3]], [[0.7, 0.7], [1.0, 0.0]], 0.05),
-        ("equal rewards everywhere: KL alone speaks", [[4, 1], [2, 3]], [[0.7, 0.7], [0.1, 0.1]], 0.2),
+        ("equal rewards everywhere: only the KL differs", [[4, 1], [2, 3]], [[0.7, 0.7], [0.1, 0.1]], 0.2),
         ("completions of one token", [[1, 1, 1], [1, 1, 1]], [[1.0, 0.0, 0.5], [0.0, 0.0, 1.0]], 0.3),
         ("no KL", [[2, 6], [1, 1]], [[1.0, 0.0], [0.5, 0.5]], 0.0),
         ("rewards beyond the clip", [[2, 1], [3, 3]], [[100.0, 0.0], [1.0, 0.0]], 0.1),
@@ -91,10 +91,10 @@ def test_advantages_equal_the_definition_computed_token_by_token(name: str, leng
     torch.manual_seed(len(name))
     mask = mask_of(lengths)
     old, reference = (torch.randn(mask.shape) * 8 for _ in range(2))  # some differences are beyond the clip
-    found = advantages(torch.tensor(rewards), old, reference, mask, beta)
-    assert torch.allclose(found, by_the_book(torch.tensor(rewards), old, reference, mask, beta), atol=1e-5)
-    garbage = torch.where(mask, old, float("nan"))
-    assert torch.equal(advantages(torch.tensor(rewards), garbage, reference, mask, beta), found)
+    result = advantages(torch.tensor(rewards), old, reference, mask, beta)
+    assert torch.allclose(result, token_by_token(torch.tensor(rewards), old, reference, mask, beta), atol=1e-5)
+    with_nan = torch.where(mask, old, float("nan"))
+    assert torch.equal(advantages(torch.tensor(rewards), with_nan, reference, mask, beta), result)
 
 
 def test_a_token_likelier_than_in_the_reference_lowers_advantages_up_to_it_only() -> None:

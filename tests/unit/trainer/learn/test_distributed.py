@@ -51,32 +51,32 @@ def test_a_launch_that_cannot_divide_its_work_is_refused(monkeypatch: pytest.Mon
 @pytest.mark.slow
 @pytest.mark.timeout(700)
 @pytest.mark.parametrize(
-    ("deed", "code", "said"),
-    [("tell", 0, "{'run_id': 'ü'}"), ("fail", 1, "{}"), ("die", -9, "another process of this launch died, or was silent for")],
+    ("action", "code", "output"),
+    [("send", 0, "{'run_id': 'ü'}"), ("fail", 1, "{}"), ("die", -9, "another process of this launch died, or was silent for")],
 )
-def test_other_processes_get_the_assignment_or_none_and_end_with_the_main_one(deed: str, code: int, said: str) -> None:
-    together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port("127.0.0.1")), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "tests.unit.trainer.learn.joined_process", deed]
-    begun = [
-        subprocess.Popen(command, cwd=ROOT, env=os.environ | together | {"RANK": rank, "LOCAL_RANK": rank}, stdout=subprocess.PIPE, text=True) for rank in "01"
+def test_other_processes_get_the_assignment_or_none_and_end_with_the_main_one(action: str, code: int, output: str) -> None:
+    launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port("127.0.0.1")), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-m", "tests.unit.trainer.learn.joined_process", action]
+    processes = [
+        subprocess.Popen(command, cwd=ROOT, env=os.environ | launch | {"RANK": rank, "LOCAL_RANK": rank}, stdout=subprocess.PIPE, text=True) for rank in "01"
     ]
     try:
-        (_, other) = [process.communicate(timeout=300)[0] for process in begun]
+        (_, received) = [process.communicate(timeout=300)[0] for process in processes]
     finally:
-        for process in begun:
+        for process in processes:
             process.kill()
-    assert begun[0].returncode == code and begun[1].returncode == 0
-    assert other.startswith(said)
+    assert processes[0].returncode == code and processes[1].returncode == 0
+    assert received.startswith(output)
 
 
 def _run(launcher: list[str], checkpoint: Path, folder: Path) -> dict[str, Any]:
     folder.mkdir()
     command = [*launcher, "-m", "tests.unit.trainer.learn.training_process", str(checkpoint), str(folder / "state"), str(folder / "result.json")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    return found | {"weights": load_file(folder / "result.safetensors")}
+    completed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert completed.returncode == 0, completed.stderr[-3000:]
+    result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return result | {"weights": load_file(folder / "result.safetensors")}
 
 
 @pytest.mark.slow
@@ -91,6 +91,6 @@ def test_two_processes_train_on_the_statistics_of_the_whole_batch(tiny_checkpoin
     for step, other in zip(two["steps"], one["steps"], strict=True):
         assert step | {"seconds": 0} == pytest.approx(other | {"seconds": 0}, abs=1e-3)
     start = load_file(tiny_checkpoint / "model.safetensors")
-    made, expected = (torch.cat([(weight - start[name]).flatten() for name, weight in run["weights"].items() if name in start]) for run in (two, one))
+    change, expected = (torch.cat([(weight - start[name]).flatten() for name, weight in run["weights"].items() if name in start]) for run in (two, one))
     assert float(expected.norm()) > 0.1
-    assert float(torch.cosine_similarity(made, expected, 0)) > 0.999
+    assert float(torch.cosine_similarity(change, expected, 0)) > 0.999

@@ -8,9 +8,8 @@ from infra.checkpoints.verification import differences
 from infra.errors import BadSetting
 from infra.settings import LoraSettings, RlSettings, SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
-from tests.support.outcomes import make_case, make_outcome, make_trajectory
+from tests.support.outcomes import make_case, make_sft_example
 from trainer.data.prompts import Prompter
-from trainer.data.query_cases import SftExample, sft_example_of
 from trainer.learn import sft
 from trainer.learn.lora import disable_dropout, trainable_policy, with_adapter
 from trainer.learn.policy import Policy, tensor_dtypes
@@ -31,10 +30,6 @@ def prompter_of(policy: Policy) -> Prompter:
     return Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
 
 
-def lessons(count: int) -> list[SftExample]:
-    return [lesson for n in range(count) if isinstance(lesson := sft_example_of(make_trajectory(make_outcome(n))), SftExample)]
-
-
 def frozen(policy: Policy) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in policy.model.named_parameters() if not weight.requires_grad}
 
@@ -50,25 +45,25 @@ def test_sft_and_rl_train_the_adapter_and_the_saved_weights_are_merged(
 ) -> None:
     monkeypatch.setattr("trainer.learn.policy_update.reward_of", lambda text, ended, case: Reward(sum(text.encode()) % 7 / 6, usable=True))
     before = frozen(policy)
-    sft.train(policy, lessons(4), prompter_of(policy), SftSettings(batch_size=4, epochs=2.0), 0, threading.Event())
-    learnt = policy.weights()["model.layers.0.self_attn.q_proj.weight"].clone()
+    sft.train(policy, [make_sft_example(n) for n in range(4)], prompter_of(policy), SftSettings(batch_size=4, epochs=2.0), 0, threading.Event())
+    after_sft = policy.weights()["model.layers.0.self_attn.q_proj.weight"].clone()
     settings = RlSettings(steps=2, prompts_per_step=2, candidates=4)
     cases = [make_case(n) for n in range(2)]
     steps = train_with_shared_prompts(RlInputs(policy, cases, prompter_of(policy), settings, 4, 0, threading.Event()))
     assert len(steps) == 2
     assert all(torch.equal(weight, before[name]) for name, weight in frozen(policy).items())
-    assert not torch.equal(policy.weights()["model.layers.0.self_attn.q_proj.weight"], learnt)
+    assert not torch.equal(policy.weights()["model.layers.0.self_attn.q_proj.weight"], after_sft)
 
     saved = policy.save(tmp_path / "candidate")
     assert differences(tiny_checkpoint, saved) == ()
     assert tensor_dtypes(saved) == tensor_dtypes(tiny_checkpoint)
-    again = Policy.load(saved)
-    for name, weight in again.weights().items():
+    loaded = Policy.load(saved)
+    for name, weight in loaded.weights().items():
         assert torch.allclose(weight, policy.weights()[name], atol=2e-3)
     prompts = [[5, 6, 7, 8], [9, 10]]
     policy.model.eval()
     with torch.no_grad():
-        logits, merged = (one.model(torch.tensor(prompts[:1])).logits for one in (policy, again))
+        logits, merged = (trained.model(torch.tensor(prompts[:1])).logits for trained in (policy, loaded))
     assert torch.allclose(logits, merged, atol=1e-2)
     assert len(generate(policy, prompts, 2, SamplingOptions(3, 1.0), threading.Event())) == 2
 

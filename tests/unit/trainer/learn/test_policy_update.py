@@ -8,7 +8,7 @@ from trainer.learn.policy_update import policy_loss
 
 def mask_of(lengths: list[list[int]]) -> Tensor:
     width = max(max(group) for group in lengths)
-    return torch.tensor([[[place < length for place in range(width)] for length in group] for group in lengths])
+    return torch.tensor([[[position < length for position in range(width)] for length in group] for group in lengths])
 
 
 def test_the_loss_is_a_token_mean_and_the_clip_stops_the_gain() -> None:
@@ -27,9 +27,9 @@ def test_the_loss_is_a_token_mean_and_the_clip_stops_the_gain() -> None:
 def test_the_clip_stops_only_a_ratio_that_moved_in_the_direction_of_the_advantage(moved: float, advantage: float, loss: float, moves: bool) -> None:
     mask = mask_of([[1, 1]])
     new = torch.full((1, 2, 1), moved, requires_grad=True)
-    found = policy_loss(new, torch.zeros(1, 2, 1), torch.full((1, 2, 1), advantage), mask, 0.2)
-    found.backward()
-    assert float(found.detach()) == pytest.approx(loss, rel=1e-4)
+    result = policy_loss(new, torch.zeros(1, 2, 1), torch.full((1, 2, 1), advantage), mask, 0.2)
+    result.backward()
+    assert float(result.detach()) == pytest.approx(loss, rel=1e-4)
     assert new.grad is not None and bool((new.grad != 0).all()) is moves
 
 

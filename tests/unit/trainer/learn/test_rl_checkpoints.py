@@ -1,4 +1,4 @@
-"""RL that is stopped or killed between steps, and continued by another process: the same weights, bit for bit, as if nothing had happened."""
+"""RL that is stopped or killed between steps and resumed by another process has the same weights, bit for bit, as one that was not."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ EVERY = 3
 
 
 class Killed(BaseException):
-    """As if the process ended there."""
+    """Stands for the end of the process."""
 
 
 CASES = [make_case(n) for n in range(5)]
@@ -41,16 +41,16 @@ def run(
     context: int = 512,
 ) -> tuple[Policy, list[RlStep]]:
     policy, stop = Policy.load(checkpoint), threading.Event()
-    told: list[RlStep] = []
+    reported: list[RlStep] = []
 
-    def progress(step: RlStep) -> None:
-        told.append(step)
+    def on_step(step: RlStep) -> None:
+        reported.append(step)
         if at_step:
             at_step(step, stop)
 
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, context)
-    steps = train_with_shared_prompts(RlInputs(policy, cases, prompter, rl, 6, 3, stop, state_dir, progress, EVERY))
-    assert told == steps
+    steps = train_with_shared_prompts(RlInputs(policy, cases, prompter, rl, 6, 3, stop, state_dir, on_step, EVERY))
+    assert reported == steps
     return policy, steps
 
 
@@ -89,19 +89,19 @@ def test_a_stopped_or_killed_run_resumes_to_the_same_end(
 
 @pytest.mark.parametrize("end", [kill, ask_to_stop])
 def test_a_stopped_run_skips_the_same_prompts_that_do_not_fit(tiny_checkpoint: Path, tmp_path: Path, end: Callable[[RlStep, threading.Event], None]) -> None:
-    some = [*CASES, *(make_case(n, base="a" * 2000) for n in (7, 8, 9))]
-    whole, steps = run(tiny_checkpoint, None, cases=some, context=200)
+    cases = [*CASES, *(make_case(n, base="a" * 2000) for n in (7, 8, 9))]
+    uncut, steps = run(tiny_checkpoint, None, cases=cases, context=200)
     with pytest.raises((Killed, Interrupted)):
-        run(tiny_checkpoint, tmp_path, cases=some, context=200, at_step=lambda step, stop: end(step, stop) if step.step == 4 else None)
-    policy, again = run(tiny_checkpoint, tmp_path, cases=some, context=200)
-    assert sum(step.left_out for step in again) >= 3 and figures(again) == figures(steps)
-    assert weights_digest(trained_weights(policy.model)) == weights_digest(trained_weights(whole.model))
+        run(tiny_checkpoint, tmp_path, cases=cases, context=200, at_step=lambda step, stop: end(step, stop) if step.step == 4 else None)
+    policy, resumed = run(tiny_checkpoint, tmp_path, cases=cases, context=200)
+    assert sum(step.left_out for step in resumed) >= 3 and figures(resumed) == figures(steps)
+    assert weights_digest(trained_weights(policy.model)) == weights_digest(trained_weights(uncut.model))
 
 
 def test_a_finished_run_is_restored_without_another_step(tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, list[dict[str, Any]]]) -> None:
-    first, made = run(tiny_checkpoint, tmp_path)
+    first, steps = run(tiny_checkpoint, tmp_path)
     again, restored = run(tiny_checkpoint, tmp_path)
-    assert restored == made  # their seconds, too: nothing was done again
+    assert restored == steps  # with their seconds: no step was repeated
     assert weights_digest(trained_weights(again.model)) == weights_digest(trained_weights(first.model)) == uninterrupted[0]
 
 

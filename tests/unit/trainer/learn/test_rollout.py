@@ -38,11 +38,11 @@ def test_log_probabilities_equal_those_of_each_row_alone(policy: Policy) -> None
     assert mask.sum(-1).tolist() == [[4, 1, 7], [2, 6, 3]] and float(entropy) > 0
     policy.model.set_attn_implementation("sdpa")
     for number, prompt in enumerate(prompts):
-        for place, completion in enumerate(completions[number]):
+        for index, completion in enumerate(completions[number]):
             logits = policy.model(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
             alone = torch.log_softmax(logits, -1).gather(1, torch.tensor(completion)[:, None])[:, 0]
-            assert torch.allclose(logp[number, place, : len(completion)], alone, atol=1e-5)
-            assert (logp[number, place, len(completion) :] == 0).all()
+            assert torch.allclose(logp[number, index, : len(completion)], alone, atol=1e-5)
+            assert (logp[number, index, len(completion) :] == 0).all()
     policy.model.set_attn_implementation(ATTENTION)
 
 
@@ -53,17 +53,17 @@ def test_sampling_stays_inside_the_nucleus_and_candidates_differ(policy: Policy)
     probabilities = torch.softmax(policy.model(torch.tensor(prompts_of(9))).logits[0, -1], -1).sort(descending=True)
     policy.model.set_attn_implementation(ATTENTION)
     inside = int((probabilities.values.cumsum(0) - probabilities.values <= 0.05).sum())
-    drawn = {one.token_ids[0] for one in group}
+    drawn = {completion.token_ids[0] for completion in group}
     assert drawn <= set(probabilities.indices[:inside].tolist()) and len(drawn) > 1
 
 
 def test_a_completion_ends_with_its_end_token_or_is_cut_off(policy: Policy) -> None:
     torch.manual_seed(0)
     ends = (policy.end_ids[0], 5, 6, 7, 8, 9, 10, 11)
-    eager = Policy(policy.model, policy.tokenizer, policy.origin, ends, policy.pad_id)
-    for one in generate(eager, prompts_of(4), 64, SamplingOptions(12, 1.0, 1.0), threading.Event())[0]:
-        assert one.ended == (one.token_ids[-1] in ends) and (one.ended or len(one.token_ids) == 12)
-        assert not set(one.token_ids[:-1]) & set(ends)
+    early_ending = Policy(policy.model, policy.tokenizer, policy.origin, ends, policy.pad_id)
+    for completion in generate(early_ending, prompts_of(4), 64, SamplingOptions(12, 1.0, 1.0), threading.Event())[0]:
+        assert completion.ended == (completion.token_ids[-1] in ends) and (completion.ended or len(completion.token_ids) == 12)
+        assert not set(completion.token_ids[:-1]) & set(ends)
 
 
 def test_a_stop_interrupts_between_two_tokens(policy: Policy) -> None:

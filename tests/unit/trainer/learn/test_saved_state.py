@@ -4,7 +4,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.file_size_limit import files_up_to
+from tests.support.file_size_limit import file_size_limit
 from trainer.learn.saved_state import FACTS, TENSORS, SavedState, disk_errors, newest_state, save_state
 
 PURPOSE = {"seed": 1, "steps": 40}
@@ -22,9 +22,9 @@ def names(directory: Path) -> list[str]:
 
 def test_a_state_is_loaded_as_it_was_saved_and_the_one_before_it_is_kept(tmp_path: Path) -> None:
     saved(tmp_path, 10, 20, 30)
-    found = newest_state(tmp_path, PURPOSE)
-    assert found is not None and found.number == 30 and found.facts == {"step": 30, "curve": [0.5, None]}
-    assert torch.equal(found.tensors["weight"], torch.full((3, 2), 30.0)) and found.tensors["rng"].dtype == torch.uint8
+    state = newest_state(tmp_path, PURPOSE)
+    assert state is not None and state.number == 30 and state.facts == {"step": 30, "curve": [0.5, None]}
+    assert torch.equal(state.tensors["weight"], torch.full((3, 2), 30.0)) and state.tensors["rng"].dtype == torch.uint8
     assert names(tmp_path) == ["00000020", "00000030"]
 
 
@@ -60,12 +60,12 @@ def change_a_fact(path: Path) -> None:
 def test_a_broken_state_falls_back_to_the_one_before(tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, damage: Any, reason: str) -> None:
     saved(tmp_path, 10, 20)
     damage(tmp_path / "00000020" / file)
-    found = newest_state(tmp_path, PURPOSE)
-    assert found is not None and found.number == 10
+    state = newest_state(tmp_path, PURPOSE)
+    assert state is not None and state.number == 10
     assert [vars(record)["reason"] for record in caplog.records] == [reason]
     saved(tmp_path, 20)
-    again = newest_state(tmp_path, PURPOSE)
-    assert again is not None and again.number == 20 and names(tmp_path) == ["00000010", "00000020"]
+    repaired = newest_state(tmp_path, PURPOSE)
+    assert repaired is not None and repaired.number == 20 and names(tmp_path) == ["00000010", "00000020"]
 
 
 def test_a_state_of_another_purpose_is_ignored(tmp_path: Path) -> None:
@@ -77,22 +77,22 @@ def test_a_half_written_state_is_ignored(tmp_path: Path) -> None:
     saved(tmp_path, 10)
     (tmp_path / ".new").mkdir()
     (tmp_path / ".new" / TENSORS).write_bytes(b"half")
-    found = newest_state(tmp_path, PURPOSE)
-    assert found is not None and found.number == 10
+    state = newest_state(tmp_path, PURPOSE)
+    assert state is not None and state.number == 10
     saved(tmp_path, 20)
     assert names(tmp_path) == ["00000010", "00000020"]
 
 
 def test_a_full_disk_is_an_os_error_and_the_state_before_is_kept(tmp_path: Path) -> None:
     saved(tmp_path, 10)
-    with files_up_to(10_000), pytest.raises(OSError, match=str(tmp_path)):
+    with file_size_limit(10_000), pytest.raises(OSError, match=str(tmp_path)):
         save_state(tmp_path, SavedState(20, {}, {"weight": torch.zeros(100_000)}), PURPOSE)
-    found = newest_state(tmp_path, PURPOSE)
-    assert found is not None and found.number == 10
+    state = newest_state(tmp_path, PURPOSE)
+    assert state is not None and state.number == 10
 
 
 def test_a_write_error_of_torch_is_an_os_error_and_other_errors_are_not(tmp_path: Path) -> None:
-    with files_up_to(10_000), pytest.raises(OSError, match=str(tmp_path)), disk_errors(tmp_path):
+    with file_size_limit(10_000), pytest.raises(OSError, match=str(tmp_path)), disk_errors(tmp_path):
         torch.save(torch.zeros(100_000), tmp_path / "optimizer.pt")
     with pytest.raises(RuntimeError, match="shape"), disk_errors(tmp_path):
         raise RuntimeError("shape mismatch")

@@ -9,19 +9,18 @@ import pytest
 
 from infra.settings import SftSettings
 from schemas.prompts import PromptStyle
-from tests.support.file_size_limit import files_up_to
-from tests.support.outcomes import make_outcome, make_trajectory
+from tests.support.file_size_limit import file_size_limit
+from tests.support.outcomes import make_sft_example
 from trainer.data.prompts import Prompter
-from trainer.data.query_cases import SftExample, sft_example_of
+from trainer.data.query_cases import SftExample
 from trainer.interruption import Interrupted
 from trainer.learn.policy import Policy
 from trainer.learn.sft import check_labels, row_order, train
 from trainer.learn.sft_rows import sft_rows, tokens
 
 
-def lessons(count: int) -> list[SftExample]:
-    found = [sft_example_of(make_trajectory(make_outcome(number))) for number in range(count)]
-    return [lesson for lesson in found if isinstance(lesson, SftExample)]
+def make_examples(count: int) -> list[SftExample]:
+    return [make_sft_example(number) for number in range(count)]
 
 
 @pytest.mark.timeout(300)
@@ -29,7 +28,7 @@ def test_sft_lowers_the_loss_within_seconds(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     sft = SftSettings(batch_size=4, max_steps=20, epochs=50, learning_rate=1e-2)
-    fit = train(policy, lessons(8), prompter, sft, seed=0, stop=threading.Event())
+    fit = train(policy, make_examples(8), prompter, sft, seed=0, stop=threading.Event())
     assert fit.steps == 20
     assert fit.losses[-1] < 0.6 * fit.losses[0]
 
@@ -39,65 +38,77 @@ def test_a_stop_ends_sft_between_two_steps(tiny_checkpoint: Path) -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(Interrupted):
-        train(policy, lessons(4), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), SftSettings(batch_size=2, max_steps=50, epochs=50), seed=0, stop=stop)
+        train(
+            policy,
+            make_examples(4),
+            Prompter(policy.tokenizer, PromptStyle.COMPACT, 512),
+            SftSettings(batch_size=2, max_steps=50, epochs=50),
+            seed=0,
+            stop=stop,
+        )
 
 
 def test_a_full_disk_during_a_checkpoint_is_an_os_error(tiny_checkpoint: Path, tmp_path: Path) -> None:
     policy, sft = Policy.load(tiny_checkpoint), SftSettings(batch_size=2, max_steps=2, epochs=50)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    with files_up_to(10_000), pytest.raises(OSError, match=f"{tmp_path}: "):
-        train(policy, lessons(4), prompter, sft, 0, threading.Event(), tmp_path, checkpoint_every=1)
+    with file_size_limit(10_000), pytest.raises(OSError, match=f"{tmp_path}: "):
+        train(policy, make_examples(4), prompter, sft, 0, threading.Event(), tmp_path, checkpoint_every=1)
 
 
 def test_examples_show_k_items_and_leave_out_what_does_not_fit(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    one, two = (sft_rows(lessons(1), prompter, SftSettings(k=k), 0) for k in (1, 2))
+    one, two = (sft_rows(make_examples(1), prompter, SftSettings(k=k), 0) for k in (1, 2))
     assert "item 0 => b" in one[0]["prompt"] and "item 1" not in one[0]["prompt"]
     assert two[0]["prompt"].index("item 1") < two[0]["prompt"].index("item 0")
     assert one[0]["completion"] == "<think>they like b</think><personalized>b</personalized>"
-    assert sft_rows(lessons(1), prompter, SftSettings(max_length=40), 0) == []
-    mixed = sft_rows(lessons(30), prompter, SftSettings(k_max=3), 0)
+    assert sft_rows(make_examples(1), prompter, SftSettings(max_length=40), 0) == []
+    mixed = sft_rows(make_examples(30), prompter, SftSettings(k_max=3), 0)
     assert {row["prompt"].count("=>") for row in mixed} == {1, 2, 3}
-
-
-def answering(reasoning: str) -> SftExample:
-    lesson = sft_example_of(make_trajectory(make_outcome(), reasoning=reasoning))
-    assert isinstance(lesson, SftExample)
-    return lesson
 
 
 def test_completions_that_serving_would_cut_off_are_left_out_and_counted(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
-    row = sft_rows(lessons(1), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), SftSettings(), 0)[0]
+    row = sft_rows(make_examples(1), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), SftSettings(), 0)[0]
     answer = len(policy.tokenizer(row["completion"])["input_ids"]) + 1  # with its end token
-    for most, kept in ((answer, [row]), (answer - 1, [])):
-        assert sft_rows(lessons(1), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512, most), SftSettings(), 0) == kept
+    for limit, kept in ((answer, [row]), (answer - 1, [])):
+        assert sft_rows(make_examples(1), Prompter(policy.tokenizer, PromptStyle.COMPACT, 512, limit), SftSettings(), 0) == kept
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512, answer)
-    fit = train(policy, [*lessons(3), answering("they like b most of all")], prompter, SftSettings(batch_size=1, max_steps=1), 0, threading.Event())
+    fit = train(
+        policy,
+        [*make_examples(3), make_sft_example(reasoning="they like b most of all")],
+        prompter,
+        SftSettings(batch_size=1, max_steps=1),
+        0,
+        threading.Event(),
+    )
     assert fit.left_out == 1
 
 
 def test_an_answer_with_an_end_token_inside_is_left_out_and_counted(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
-    prompter, own, other = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), answering("so<|im_end|>"), answering("so<|endoftext|>")
+    prompter, own, other = (
+        Prompter(policy.tokenizer, PromptStyle.COMPACT, 512),
+        make_sft_example(reasoning="so<|im_end|>"),
+        make_sft_example(reasoning="so<|endoftext|>"),
+    )
     assert sft_rows([own], prompter, SftSettings(), 0) == []
     assert len(sft_rows([other], prompter, SftSettings(), 0)) == 1 and sft_rows([other], prompter, SftSettings(), 0, [256]) == []
     stopping = replace(policy, end_ids=(258, 256))
-    assert train(stopping, [*lessons(2), own, other], prompter, SftSettings(batch_size=1, max_steps=1), 0, threading.Event()).left_out == 2
+    assert train(stopping, [*make_examples(2), own, other], prompter, SftSettings(batch_size=1, max_steps=1), 0, threading.Event()).left_out == 2
 
 
 def test_the_longest_example_that_fits_keeps_its_end_token(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    length = len(tokens(sft_rows(lessons(1), prompter, SftSettings(), 0)[0], prompter)["input_ids"])
-    assert sft_rows(lessons(1), prompter, SftSettings(max_length=length - 1), 0) == []
-    assert train(policy, lessons(1), prompter, SftSettings(max_length=length, batch_size=1, max_steps=1), 0, threading.Event()).left_out == 0
+    length = len(tokens(sft_rows(make_examples(1), prompter, SftSettings(), 0)[0], prompter)["input_ids"])
+    assert sft_rows(make_examples(1), prompter, SftSettings(max_length=length - 1), 0) == []
+    assert train(policy, make_examples(1), prompter, SftSettings(max_length=length, batch_size=1, max_steps=1), 0, threading.Event()).left_out == 0
 
 
 @pytest.fixture
-def with_a_beginning(tiny_checkpoint: Path, tmp_path: Path) -> Path:
-    """A copy whose tokenizer begins every text with a mark, as Llama's and Mistral's do, unless it is told not to."""
+def with_start_token(tiny_checkpoint: Path, tmp_path: Path) -> Path:
+    """A copy whose tokenizer adds a start token to every text by default, as Llama's and Mistral's do."""
     copy = tmp_path / "beginning"
     shutil.copytree(tiny_checkpoint, copy)
     content = json.loads((copy / "tokenizer.json").read_text())
@@ -112,26 +123,26 @@ def with_a_beginning(tiny_checkpoint: Path, tmp_path: Path) -> Path:
     return copy
 
 
-@pytest.mark.parametrize("checkpoint", ["tiny_checkpoint", "with_a_beginning"])
+@pytest.mark.parametrize("checkpoint", ["tiny_checkpoint", "with_start_token"])
 def test_training_prompts_have_the_same_tokens_as_in_serving(checkpoint: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     policy = Policy.load(request.getfixturevalue(checkpoint))
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    assert (policy.tokenizer("a")["input_ids"][0] == 256) is (checkpoint == "with_a_beginning")
-    seen: list[dict[str, Any]] = []
+    assert (policy.tokenizer("a")["input_ids"][0] == 256) is (checkpoint == "with_start_token")
+    trained_rows: list[dict[str, Any]] = []
 
-    def looked(trainer: Any, of: Policy) -> None:
-        seen.extend(trainer.train_dataset)
+    def check_and_record(trainer: Any, of: Policy) -> None:
+        trained_rows.extend(trainer.train_dataset)
         check_labels(trainer, of)
 
-    monkeypatch.setattr("trainer.learn.sft.check_labels", looked)
-    train(policy, lessons(3), prompter, SftSettings(batch_size=1, max_steps=1), 0, threading.Event())
-    rows = sft_rows(lessons(3), prompter, SftSettings(), 0)
-    assert len(seen) == len(rows) == 3
-    for one, row in zip(seen, rows, strict=True):
-        asked = prompter.encode(row["prompt"])
-        assert one["input_ids"] == [*prompter.encode(row["prompt"] + row["completion"]), 258]
-        assert one["input_ids"][: len(asked)] == asked
-        assert one["labels"] == [-100] * len(asked) + one["input_ids"][len(asked) :]
+    monkeypatch.setattr("trainer.learn.sft.check_labels", check_and_record)
+    train(policy, make_examples(3), prompter, SftSettings(batch_size=1, max_steps=1), 0, threading.Event())
+    rows = sft_rows(make_examples(3), prompter, SftSettings(), 0)
+    assert len(trained_rows) == len(rows) == 3
+    for trained, row in zip(trained_rows, rows, strict=True):
+        prompt = prompter.encode(row["prompt"])
+        assert trained["input_ids"] == [*prompter.encode(row["prompt"] + row["completion"]), 258]
+        assert trained["input_ids"][: len(prompt)] == prompt
+        assert trained["labels"] == [-100] * len(prompt) + trained["input_ids"][len(prompt) :]
 
 
 def test_the_row_order_has_each_row_once_an_epoch_and_fills_the_last_batch() -> None:

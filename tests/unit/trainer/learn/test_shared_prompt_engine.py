@@ -1,4 +1,4 @@
-# axes are capital letters: P prompts, G candidates, T tokens
+# axes are capital letters: P prompts, G completions, T tokens
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,7 +88,7 @@ TOO_LONG = make_case(9, base="a" * 2000)  # fits no context of 200 tokens
 def test_a_prompt_that_does_not_fit_is_counted_and_replaced_by_the_next(policy: Policy) -> None:
     prompter, rl = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200), RL.model_copy(update={"steps": 6, "prompts_per_step": 1, "candidates": 2})
     steps = train(policy, [TOO_LONG, make_case(1), make_case(2)], prompter, rl, max_new_tokens=2)
-    assert len(steps) == 6 and sum(step.left_out for step in steps) == 3  # six that fit are three rounds of the deck, but for what is left of the last
+    assert len(steps) == 6 and sum(step.left_out for step in steps) == 3  # six that fit take three rounds, minus what is left of the last
     with pytest.raises(CannotContinue, match="no prompt fits"):
         train(policy, [TOO_LONG, TOO_LONG], prompter, rl, max_new_tokens=2)
 
@@ -96,7 +96,7 @@ def test_a_prompt_that_does_not_fit_is_counted_and_replaced_by_the_next(policy: 
 def test_only_items_that_fit_are_shown(policy: Policy) -> None:
     case = make_case(0)
     two = len(prompter_of(policy, 512).encode(prompter_of(policy, 512).text(case, case.items[:2]) or ""))
-    found = prompter_of(policy, two).fitting(case, case.items[:3])
-    assert found is not None and found.shown == 2 and "item 1" in found.text and "item 2" not in found.text
+    prompt = prompter_of(policy, two).fitting(case, case.items[:3])
+    assert prompt is not None and prompt.shown == 2 and "item 1" in prompt.text and "item 2" not in prompt.text
     rl = RL.model_copy(update={"steps": 1, "k_min": 3, "candidates": 2})
     assert train(policy, [case], prompter_of(policy, two), rl, max_new_tokens=2)[0].shown == 2.0

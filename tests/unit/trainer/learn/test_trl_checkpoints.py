@@ -1,4 +1,4 @@
-"""SFT that is stopped or killed between steps and continued: the same batches, losses and weights as without."""
+"""SFT that is stopped or killed between steps and resumed has the same batches, losses and weights as one that was not."""
 
 import threading
 from collections.abc import Callable
@@ -9,9 +9,8 @@ import pytest
 from infra.errors import CannotContinue
 from infra.settings import LoraSettings, SftSettings
 from schemas.prompts import PromptStyle
-from tests.support.outcomes import make_outcome, make_trajectory
+from tests.support.outcomes import make_sft_example
 from trainer.data.prompts import Prompter
-from trainer.data.query_cases import SftExample, sft_example_of
 from trainer.interruption import Interrupted
 from trainer.learn.lora import with_adapter
 from trainer.learn.policy import Policy
@@ -26,28 +25,26 @@ EVERY = 3
 
 
 class Killed(BaseException):
-    """As if the process ended there."""
+    """Stands for the end of the process."""
 
 
-def lessons() -> list[SftExample]:
-    found = [sft_example_of(make_trajectory(make_outcome(number), reasoning="they like b " * number or "b")) for number in range(5)]
-    return [lesson for lesson in found if isinstance(lesson, SftExample)]
+EXAMPLES = [make_sft_example(number, reasoning="they like b " * number or "b") for number in range(5)]
 
 
 def run(
     checkpoint: Path, state_dir: Path | None, *, sft: SftSettings = SFT, rank: int = 0, at_step: Callable[[SftStep, threading.Event], None] | None = None
 ) -> tuple[str, SftResult, list[SftStep]]:
     policy, stop = with_adapter(Policy.load(checkpoint), LoraSettings(rank=rank, dropout=0.1 if rank else 0.0), 0), threading.Event()
-    told: list[SftStep] = []
+    reported: list[SftStep] = []
 
-    def progress(step: SftStep) -> None:
-        told.append(step)
+    def on_step(step: SftStep) -> None:
+        reported.append(step)
         if at_step:
             at_step(step, stop)
 
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    fit = train(policy, lessons(), prompter, sft, 3, stop, state_dir, progress, EVERY)
-    return weights_digest(trained_weights(policy.model)), fit, told
+    result = train(policy, EXAMPLES, prompter, sft, 3, stop, state_dir, on_step, EVERY)
+    return weights_digest(trained_weights(policy.model)), result, reported
 
 
 @pytest.fixture(scope="module")
@@ -101,5 +98,5 @@ def test_a_lora_resumes_from_checkpoints_of_the_adapter_alone(tiny_checkpoint: P
 
 
 def test_micro_batches_make_the_same_steps(tiny_checkpoint: Path, uninterrupted: tuple[str, SftResult, list[SftStep]]) -> None:
-    _, fit, _ = run(tiny_checkpoint, None, sft=SFT.model_copy(update={"micro_batch": 1}))
-    assert fit.losses == pytest.approx(uninterrupted[1].losses, abs=1e-3)
+    _, result, _ = run(tiny_checkpoint, None, sft=SFT.model_copy(update={"micro_batch": 1}))
+    assert result.losses == pytest.approx(uninterrupted[1].losses, abs=1e-3)

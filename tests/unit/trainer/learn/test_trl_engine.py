@@ -1,4 +1,4 @@
-# axes are capital letters: P prompts, G candidates
+# axes are capital letters: P prompts, G completions
 import shutil
 import threading
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from trainer.learn.trl_trainer import ReinforceTrainer
 
 RL = RlSettings(engine="trl", steps=4, prompts_per_step=2, candidates=8, learning_rate=2e-2, beta=0.05, k_min=1, k_max=2, top_p=1.0)
 CASES = [make_case(n) for n in range(4)]
-WHOLE, ADAPTER = TrainerSettings(), TrainerSettings(lora=LoraSettings(rank=4, alpha=8.0))
+FULL_WEIGHTS, ADAPTER = TrainerSettings(), TrainerSettings(lora=LoraSettings(rank=4, alpha=8.0))
 
 
 def reward_of(text: str, ended: bool, case: QueryCase) -> Reward:
@@ -43,7 +43,7 @@ def small_letters(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(f"{module}.reward_of", reward_of)
 
 
-@pytest.fixture(params=[WHOLE, ADAPTER], ids=["full weights", "LoRA"])
+@pytest.fixture(params=[FULL_WEIGHTS, ADAPTER], ids=["full weights", "LoRA"])
 def policy(tiny_checkpoint: Path, request: pytest.FixtureRequest) -> Policy:
     return trainable_policy(tiny_checkpoint, request.param)
 
@@ -64,7 +64,7 @@ def copied(weights: Any) -> dict[str, torch.Tensor]:
     return {name: weight.detach().clone() for name, weight in weights.items()}
 
 
-def completions(rows: int, width: int) -> list[list[int]]:
+def random_completions(rows: int, width: int) -> list[list[int]]:
     """Of unlike lengths, some ended by the end token."""
     generator = torch.Generator().manual_seed(1)
     return [torch.randint(0, 250, (1 + row % width,), generator=generator).tolist() + ([258] if row % 3 else []) for row in range(rows)]
@@ -73,28 +73,31 @@ def completions(rows: int, width: int) -> list[list[int]]:
 @pytest.mark.parametrize("micro_batch", [0, 4])
 def test_both_engines_make_the_same_steps_of_the_same_completions(policy: Policy, monkeypatch: pytest.MonkeyPatch, micro_batch: int) -> None:
     rl = RL.model_copy(update={"steps": 3, "micro_batch": micro_batch})
-    fixed = completions(rl.prompts_per_step * rl.candidates, 5)
+    fixed = random_completions(rl.prompts_per_step * rl.candidates, 5)
     assert policy.end_ids == (258,)
     monkeypatch.setattr("trl.GRPOTrainer._generate_single_turn", lambda self, prompts, *rest: (fixed, None))
-    twin = trainable_policy(policy.origin, WHOLE if policy.peft is None else ADAPTER)
+    twin = trainable_policy(policy.origin, FULL_WEIGHTS if policy.peft is None else ADAPTER)
     start = copied(policy.weights())
     steps = train(policy, rl)
 
     schedule = schedule_prompts(inputs_of(twin, rl))
-    anchor = trainable_policy(policy.origin, WHOLE if policy.peft is None else ADAPTER)
+    reference = trainable_policy(policy.origin, FULL_WEIGHTS if policy.peft is None else ADAPTER)
     optimizer = torch.optim.AdamW([w for w in twin.model.parameters() if w.requires_grad], betas=(0.9, 0.95), weight_decay=0.0)
     for step, rows in zip(steps, schedule.prompts, strict=True):
         groups = [[PolicyCompletion(ids, ids[-1] == 258) for ids in fixed[n : n + rl.candidates]] for n in range(0, len(fixed), rl.candidates)]
-        rewards = [[reward_of(twin.tokenizer.decode(one.token_ids, skip_special_tokens=True), one.ended, CASES[0]) for one in group] for group in groups]
+        rewards = [
+            [reward_of(twin.tokenizer.decode(completion.token_ids, skip_special_tokens=True), completion.ended, CASES[0]) for completion in group]
+            for group in groups
+        ]
         prompts = [prompter_of(twin).encode(row.prompt) for row in rows]
         optimizer.param_groups[0]["lr"] = rl.learning_rate * rate_schedule(rl.steps)(step.step)
-        _, kl, entropy = update_policy(twin, anchor, RolloutBatch(prompts, groups, rewards, [row.shown for row in rows]), rl, optimizer)
+        _, kl, entropy = update_policy(twin, reference, RolloutBatch(prompts, groups, rewards, [row.shown for row in rows]), rl, optimizer)
         assert step.kl == pytest.approx(kl, abs=2e-3)
         assert step.entropy == pytest.approx(entropy, rel=1e-3)
     assert steps[-1].kl != 0.0
-    made, expected = (torch.cat([(w - start[name]).flatten() for name, w in one.weights().items() if name in start]) for one in (policy, twin))
+    change, expected = (torch.cat([(w - start[name]).flatten() for name, w in trained.weights().items() if name in start]) for trained in (policy, twin))
     assert float(expected.norm()) > 0.1
-    assert float(torch.cosine_similarity(made, expected, 0)) > 0.999
+    assert float(torch.cosine_similarity(change, expected, 0)) > 0.999
 
 
 def test_the_reward_rises_and_the_steps_record_the_curriculum(tiny_checkpoint: Path) -> None:
@@ -106,62 +109,62 @@ def test_the_reward_rises_and_the_steps_record_the_curriculum(tiny_checkpoint: P
     assert steps[-1].reward > steps[0].reward + 0.2
 
 
-class Seen(ReinforceTrainer):
-    """Notes what the anchor holds behind each step."""
+class RecordingTrainer(ReinforceTrainer):
+    """Records the reference policy's weights after each step."""
 
-    anchors: list[dict[str, torch.Tensor]] = []
+    references: list[dict[str, torch.Tensor]] = []
 
     def log(self, logs: dict[str, Any], start_time: float | None = None) -> None:
         if self.ref_model is not None:
-            Seen.anchors.append(copied(self.ref_model.state_dict()))
+            RecordingTrainer.references.append(copied(self.ref_model.state_dict()))
         else:
-            found = {name: w for name, w in self._policy.model.named_parameters() if ".ref." in name}
-            assert not any(weight.requires_grad for weight in found.values())
-            Seen.anchors.append(copied({name.replace(".ref.", ".default."): weight for name, weight in found.items()}))
+            adapter = {name: w for name, w in self._policy.model.named_parameters() if ".ref." in name}
+            assert not any(weight.requires_grad for weight in adapter.values())
+            RecordingTrainer.references.append(copied({name.replace(".ref.", ".default."): weight for name, weight in adapter.items()}))
         super().log(logs, start_time)
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
-    Seen.anchors.clear()
-    monkeypatch.setattr("trainer.learn.trl_engine.ReinforceTrainer", Seen)
-    return Seen.anchors
+def references(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, torch.Tensor]]:
+    RecordingTrainer.references.clear()
+    monkeypatch.setattr("trainer.learn.trl_engine.ReinforceTrainer", RecordingTrainer)
+    return RecordingTrainer.references
 
 
-def test_the_reference_stays_the_policy_before_rl(policy: Policy, seen: list[dict[str, torch.Tensor]], tmp_path: Path) -> None:
-    with torch.no_grad():  # as SFT would have left it, unlike the file it was read from
+def test_the_reference_stays_the_policy_before_rl(policy: Policy, references: list[dict[str, torch.Tensor]], tmp_path: Path) -> None:
+    with torch.no_grad():  # as after SFT, unlike the file it was read from
         for weight in policy.model.parameters():
             if weight.requires_grad:
                 weight.add_(0.01)
-    came_in = copied(policy.model.state_dict())
+    before_rl = copied(policy.model.state_dict())
     train(policy, RL, state_dir=tmp_path / "rl")
-    assert len(seen) > RL.steps and all(seen)
-    for anchor in seen:
-        assert all(torch.equal(weight, came_in[name]) for name, weight in anchor.items())
+    assert len(references) > RL.steps and all(references)
+    for reference in references:
+        assert all(torch.equal(weight, before_rl[name]) for name, weight in reference.items())
     if policy.peft is None:
-        assert all(torch.equal(weight, came_in[name]) for name, weight in load_file(tmp_path / "rl" / "anchor" / "model.safetensors").items())
-    assert policy.model.state_dict().keys() == came_in.keys()
-    assert any(not torch.equal(weight, came_in[name]) for name, weight in policy.model.state_dict().items())
+        assert all(torch.equal(weight, before_rl[name]) for name, weight in load_file(tmp_path / "rl" / "anchor" / "model.safetensors").items())
+    assert policy.model.state_dict().keys() == before_rl.keys()
+    assert any(not torch.equal(weight, before_rl[name]) for name, weight in policy.model.state_dict().items())
 
 
 def test_a_stopped_run_resumes_to_the_same_end(policy: Policy, tiny_checkpoint: Path, tmp_path: Path) -> None:
-    twin = trainable_policy(tiny_checkpoint, WHOLE if policy.peft is None else ADAPTER)
+    twin = trainable_policy(tiny_checkpoint, FULL_WEIGHTS if policy.peft is None else ADAPTER)
     expected = train(twin, RL, state_dir=tmp_path / "whole", checkpoint_every=1)
     stop = threading.Event()
     with pytest.raises(Interrupted):
         train(policy, RL, state_dir=tmp_path / "cut", checkpoint_every=10, stop=stop, on_step=lambda step: stop.set() if step.step == 1 else None)
     shutil.copytree(tmp_path / "cut" / "states" / "checkpoint-3", tmp_path / "cut" / "states" / "checkpoint-4")
     (tmp_path / "cut" / "states" / "checkpoint-4" / "retouch.json").unlink()  # a kill while the next state was being written
-    again = trainable_policy(tiny_checkpoint, WHOLE if policy.peft is None else ADAPTER)
-    told: list[RlStep] = []
-    steps = train(again, RL, state_dir=tmp_path / "cut", on_step=told.append)
-    assert told == steps and len(steps) == RL.steps
-    for step, other in zip(steps, expected, strict=True):
-        assert asdict(step) | {"seconds": 0} == pytest.approx(asdict(other) | {"seconds": 0}, abs=1e-5)
-    assert all(torch.allclose(weight, twin.weights()[name], atol=1e-5) for name, weight in again.weights().items())
-    done = trainable_policy(tiny_checkpoint, WHOLE if policy.peft is None else ADAPTER)
-    assert train(done, RL, state_dir=tmp_path / "cut") == steps
-    assert all(torch.equal(weight, again.weights()[name]) for name, weight in done.weights().items())
+    resumed = trainable_policy(tiny_checkpoint, FULL_WEIGHTS if policy.peft is None else ADAPTER)
+    reported: list[RlStep] = []
+    steps = train(resumed, RL, state_dir=tmp_path / "cut", on_step=reported.append)
+    assert reported == steps and len(steps) == RL.steps
+    for step, expected_step in zip(steps, expected, strict=True):
+        assert asdict(step) | {"seconds": 0} == pytest.approx(asdict(expected_step) | {"seconds": 0}, abs=1e-5)
+    assert all(torch.allclose(weight, twin.weights()[name], atol=1e-5) for name, weight in resumed.weights().items())
+    finished = trainable_policy(tiny_checkpoint, FULL_WEIGHTS if policy.peft is None else ADAPTER)
+    assert train(finished, RL, state_dir=tmp_path / "cut") == steps
+    assert all(torch.equal(weight, resumed.weights()[name]) for name, weight in finished.weights().items())
 
 
 def test_a_state_of_other_settings_is_not_resumed(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -173,32 +176,32 @@ def test_a_state_of_other_settings_is_not_resumed(tiny_checkpoint: Path, tmp_pat
 def test_cases_that_do_not_fit_are_skipped(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200)
-    vast = make_case(9, base="a" * 2000)
-    plan = schedule_prompts(inputs_of(policy, cases=[vast, *CASES], prompter=prompter))
-    assert [len(rows) for rows in plan.prompts] == [RL.prompts_per_step] * RL.steps
-    assert {row.case for rows in plan.prompts for row in rows} == {1, 2, 3, 4}
-    assert [row.shown for rows in plan.prompts for row in rows] == [1] * 4 + [2] * 4
-    assert sum(plan.left_out) in (1, 2)  # once in each round of the deck: eight of four that fit
-    longest = max(len(prompter.encode(row.prompt)) for rows in plan.prompts[:2] for row in rows)  # of one item
+    too_long = make_case(9, base="a" * 2000)
+    schedule = schedule_prompts(inputs_of(policy, cases=[too_long, *CASES], prompter=prompter))
+    assert [len(rows) for rows in schedule.prompts] == [RL.prompts_per_step] * RL.steps
+    assert {row.case for rows in schedule.prompts for row in rows} == {1, 2, 3, 4}
+    assert [row.shown for rows in schedule.prompts for row in rows] == [1] * 4 + [2] * 4
+    assert sum(schedule.left_out) in (1, 2)  # once in each round: eight draws of four that fit
+    longest = max(len(prompter.encode(row.prompt)) for rows in schedule.prompts[:2] for row in rows)  # of one item
     tight = schedule_prompts(inputs_of(policy, prompter=replace(prompter, max_tokens=longest)))
     assert [row.shown for rows in tight.prompts for row in rows] == [1] * 8
 
 
 def test_the_step_records_the_skipped_prompts(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
-    prompter, vast = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200), make_case(9, base="a" * 2000)
-    inputs = inputs_of(policy, cases=[vast, *CASES], prompter=prompter)
-    plan = schedule_prompts(inputs)
+    prompter, too_long = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200), make_case(9, base="a" * 2000)
+    inputs = inputs_of(policy, cases=[too_long, *CASES], prompter=prompter)
+    schedule = schedule_prompts(inputs)
     steps = train_rl(inputs)
-    assert [step.left_out for step in steps] == plan.left_out and sum(plan.left_out)
+    assert [step.left_out for step in steps] == schedule.left_out and sum(schedule.left_out)
 
 
 def test_one_prompt_that_fits_is_enough(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 200)
-    vast = [make_case(n, base="a" * 2000) for n in range(10, 15)]
-    plan = schedule_prompts(inputs_of(policy, cases=[*vast, CASES[0]], prompter=prompter))
-    assert {row.case for rows in plan.prompts for row in rows} == {5}
+    too_long = [make_case(n, base="a" * 2000) for n in range(10, 15)]
+    schedule = schedule_prompts(inputs_of(policy, cases=[*too_long, CASES[0]], prompter=prompter))
+    assert {row.case for rows in schedule.prompts for row in rows} == {5}
 
 
 def test_settings_that_cannot_be_trained_are_refused(tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What `test_distributed` runs in one process or in several: SFT, then RL on given completions. Arguments: checkpoint, state directory, result."""
+"""`test_distributed` starts this program in one process or several: SFT, then RL on given completions. Arguments: checkpoint, state directory, result."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from infra.settings import LoraSettings, RlSettings, SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
-from tests.support.outcomes import make_case, make_outcome, make_trajectory
+from tests.support.outcomes import make_case, make_sft_example
 from trainer.data.prompts import Prompter
-from trainer.data.query_cases import QueryCase, SftExample, sft_example_of
+from trainer.data.query_cases import QueryCase
 from trainer.learn import sft, trl_trainer
 from trainer.learn.distributed import is_main, process_count
 from trainer.learn.lora import trainable_policy
@@ -33,28 +33,27 @@ def reward_of(text: str, ended: bool, case: QueryCase) -> Reward:
     return Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=ended)
 
 
-def given(trainer: Any, prompts: list[list[int]], *rest: Any) -> tuple[list[list[int]], None]:
-    """This process's share of completions, the longest of which belong to the last process. Twelve over two: a group is parted."""
+def given_completions(trainer: Any, prompts: list[list[int]], *rest: Any) -> tuple[list[list[int]], None]:
+    """This process's share of the completions; the last process has the longest. With twelve over two processes, a group is split."""
     generator = torch.Generator().manual_seed(1)
-    whole = [torch.randint(0, 250, (1 + row,), generator=generator).tolist() + ([258] if row % 3 else []) for row in range(12)]
+    completions = [torch.randint(0, 250, (1 + row,), generator=generator).tolist() + ([258] if row % 3 else []) for row in range(12)]
     first = trainer.accelerator.process_index * len(prompts)
-    return whole[first : first + len(prompts)], None
+    return completions[first : first + len(prompts)], None
 
 
 def main(checkpoint: Path, state_dir: Path, result: Path) -> None:
     torch.set_num_threads(1)
     vars(trl_trainer)["reward_of"] = reward_of
-    trl.GRPOTrainer._generate_single_turn = given
+    trl.GRPOTrainer._generate_single_turn = given_completions
     policy = trainable_policy(checkpoint, TrainerSettings(lora=LoraSettings(rank=4)))
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    made = [sft_example_of(make_trajectory(make_outcome(n), reasoning="they like b " * n or "b")) for n in range(5)]
-    lessons = [lesson for lesson in made if isinstance(lesson, SftExample)]
-    fit = sft.train(policy, lessons, prompter, SFT, 0, threading.Event(), state_dir / "sft", checkpoint_every=2)
+    examples = [make_sft_example(n, reasoning="they like b " * n or "b") for n in range(5)]
+    result_of_sft = sft.train(policy, examples, prompter, SFT, 0, threading.Event(), state_dir / "sft", checkpoint_every=2)
     cases = [make_case(n) for n in range(4)]
     steps = train_rl(RlInputs(policy, cases, prompter, RL, 16, 0, threading.Event(), state_dir / "rl", checkpoint_every=2))
     if is_main():
         save_file({name: weight.clone() for name, weight in policy.weights().items()}, result.with_suffix(".safetensors"))
-        result.write_text(json.dumps({"processes": process_count(), "losses": fit.losses, "steps": [asdict(step) for step in steps]}))
+        result.write_text(json.dumps({"processes": process_count(), "losses": result_of_sft.losses, "steps": [asdict(step) for step in steps]}))
 
 
 if __name__ == "__main__":

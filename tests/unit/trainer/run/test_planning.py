@@ -8,7 +8,7 @@ import pytest
 
 from infra.settings import load
 from schemas.ids import is_held_out
-from tests.support.collected_records import record
+from tests.support.collected_records import record_of
 from tests.support.outcomes import make_outcome, make_trajectory
 from trainer.data.collect import assemble
 from trainer.run.planning import RunPlan, plan_run
@@ -21,8 +21,8 @@ def planned(users: list[str] = TRAINING, each: int = 5, judges: int = 5, domains
     """The plan for trajectories of `users`, and `flood` more of the first one; the first `old` are the parent's."""
     outcomes = [make_outcome(n, user=user, domain=f"d{n % domains}") for user in users for n in range(each)]
     outcomes += [make_outcome(each + n, user=users[0], domain=f"d{n % domains}") for n in range(flood)]
-    records = [record(make_trajectory(outcome), place) for place, outcome in enumerate(outcomes)]
-    records += [record(outcome) for outcome in outcomes] + [record(make_outcome(user=user)) for user in HELD_OUT[:judges]]
+    records = [record_of(make_trajectory(outcome), place) for place, outcome in enumerate(outcomes)]
+    records += [record_of(outcome) for outcome in outcomes] + [record_of(make_outcome(user=user)) for user in HELD_OUT[:judges]]
     settings = load(trainer=trainer)
     return plan_run(assemble({}, records, settings.trainer, parent_ranges={"trajectories": {0: (0, old)}}), settings)
 
@@ -61,6 +61,6 @@ def test_a_platform_with_one_domain_may_say_so() -> None:
 
 def test_outcomes_alone_train_nothing() -> None:
     settings = load()
-    outcomes = [record(make_outcome(n, user=user)) for user in (*TRAINING, *HELD_OUT) for n in range(20)]
+    outcomes = [record_of(make_outcome(n, user=user)) for user in (*TRAINING, *HELD_OUT) for n in range(20)]
     found = plan_run(assemble({}, outcomes, settings.trainer), settings)
     assert found == RunPlan(False, "0 usable trajectories of training users, trainer.min_trajectories is 50")

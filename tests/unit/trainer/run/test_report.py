@@ -7,7 +7,7 @@ import pytest
 
 from infra.settings import load
 from schemas.run_report import RunStatus, StageProgress
-from tests.support.file_size_limit import files_up_to
+from tests.support.file_size_limit import file_size_limit
 from trainer.interruption import Interrupted
 from trainer.run.report import RunReportFile
 
@@ -48,7 +48,7 @@ def test_a_full_disk_does_not_hide_what_ended_a_stage(tmp_path: Path) -> None:
     disk = ExitStack()
 
     def stopped() -> None:
-        disk.enter_context(files_up_to(0))
+        disk.enter_context(file_size_limit(0))
         raise Interrupted("asked to stop")
 
     with pytest.raises(Interrupted), disk, report.stage("sft"):

@@ -16,7 +16,7 @@ from infra.errors import CannotContinue, RetryLater
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings, load
 from schemas.model_events import Alias
-from tests.support.file_size_limit import files_up_to
+from tests.support.file_size_limit import file_size_limit
 from tests.support.memory_registry import MemoryRegistry
 from trainer.interruption import Interrupted
 from trainer.run.report import RunReportFile
@@ -60,16 +60,16 @@ def fail_with(error: Exception) -> Callable[[], None]:
 
 def test_a_run_for_which_the_disk_has_no_room_can_be_asked_for_again_and_leaves_no_folder(settings: Settings) -> None:
     registry: Any = OneVersion(lambda: None)
-    with files_up_to(0), pytest.raises(RetryLater, match="OSError"):  # the lease cannot be written
+    with file_size_limit(0), pytest.raises(RetryLater, match="OSError"):  # the lease cannot be written
         run_training(settings, threading.Event(), first_version, registry)
-    with files_up_to(100), pytest.raises(RetryLater, match="OSError"):  # nor the report
+    with file_size_limit(100), pytest.raises(RetryLater, match="OSError"):  # nor the report
         run_training(settings, threading.Event(), first_version, registry)
     assert runs(settings) == []
 
 
 def test_a_run_on_a_disk_that_fills_up_can_be_taken_up(settings: Settings) -> None:
     disk = ExitStack()
-    registry: Any = OneVersion(lambda: disk.enter_context(files_up_to(100)))
+    registry: Any = OneVersion(lambda: disk.enter_context(file_size_limit(100)))
     with disk, pytest.raises(RetryLater, match="OSError"):  # it cannot say that its first stage begins
         run_training(settings, threading.Event(), first_version, registry)
     (folder,) = runs(settings)
@@ -85,7 +85,7 @@ def test_a_full_disk_does_not_hide_how_a_run_ended(settings: Settings, error: Ex
     disk = ExitStack()
 
     def fail() -> None:
-        disk.enter_context(files_up_to(100))
+        disk.enter_context(file_size_limit(100))
         raise error
 
     registry: Any = OneVersion(fail)
