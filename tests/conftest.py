@@ -1,4 +1,4 @@
-"""What tests of several tiers share: a real broker, started once and only when a test asks for it, and settings that point to it."""
+"""Fixtures of all tiers: a real broker, started once if a test uses it, and settings that point to it."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from hypothesis import settings as hypothesis_settings
 from infra.local.broker import Broker
 from infra.settings import Settings, load
 
-# The same examples every time, and no verdict that depends on how busy the machine is.
+# The same examples in every run, and no failure because the machine is busy.
 hypothesis_settings.register_profile("retouch", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 hypothesis_settings.load_profile("retouch")
 
-#: Settings in the developer's own shell. QDRANT_URL stays: the contract suite runs against that server where it is set.
+#: Settings from the developer's shell. QDRANT_URL stays: the contract suite runs against that server if it is set.
 _SETTINGS = ("RETOUCH_", "KAFKA_BOOTSTRAP_SERVERS", "QDRANT_API_KEY", "MLFLOW_TRACKING_URI", "OPENAI_")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def heeded_interrupts() -> None:
-    """A job that a shell runs in the background begins with SIGINT ignored, and so would every process that the tests interrupt."""
+def interrupts_enabled() -> None:
+    """A shell starts background jobs with SIGINT ignored, and the tests' child processes would inherit that."""
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def clean_environment() -> Iterator[None]:
-    """Settings come from defaults alone, unless a test sets them."""
+    """Settings are the defaults, unless a test sets them."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(_SETTINGS):
@@ -42,7 +42,7 @@ def clean_environment() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """Apache Kafka on a free port with every declared topic, for the whole session."""
-    from infra.kafka.topology import apply  # imports the Kafka client, which unit tests do without
+    from infra.kafka.topology import apply  # imports the Kafka client, which unit tests do not need
 
     with Broker(load(stack={"dir": tmp_path_factory.mktemp("broker")})) as running:
         apply(load(kafka={"bootstrap_servers": running.bootstrap_servers}))

@@ -16,7 +16,7 @@ from infra.checkpoints.verification import BadCheckpoint, verify_checkpoint
 from infra.errors import BadSetting
 from infra.settings import EngineKind, ReflectionSettings, Settings
 from schemas.responses import ModelVersion
-from tests.tiny_model import make_checkpoint
+from tests.support.tiny_model import make_checkpoint
 from workers.serving.engines.engine import GenerationResult, SamplingParameters
 from workers.serving.engines.factory import start_engine
 from workers.serving.engines.lora import CONFIG, AdapterBase

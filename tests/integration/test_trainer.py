@@ -23,7 +23,7 @@ from schemas.model_events import Alias
 from schemas.topics import OUTCOMES, TRAJECTORIES
 from tests.integration.trainer_site import settings_of
 from tests.support.outcomes import make_outcome, make_trajectory
-from tests.tiny_model import make_checkpoint
+from tests.support.tiny_model import make_checkpoint
 from trainer.data.collect import collect
 from trainer.data.offset_ranges import ranges_json
 from trainer.interruption import Interrupted

@@ -15,7 +15,7 @@ from infra.settings import Settings
 from schemas.gate import GateResult
 from tests.integration.trainer_process import Moment, train_once
 from tests.integration.trainer_site import send_traffic, settings_of
-from tests.tiny_model import make_checkpoint
+from tests.support.tiny_model import make_checkpoint
 from trainer.judge.gate_result import gate_of
 
 # MLflow and what it imports warn about themselves.

@@ -15,7 +15,7 @@ from infra.local.broker import Broker
 from infra.registry.client import Registry
 from infra.settings import Settings
 from tests.integration.trainer_site import send_traffic, settings_of
-from tests.tiny_model import make_checkpoint
+from tests.support.tiny_model import make_checkpoint
 from trainer.data.collect import collect
 
 # MLflow and what it imports warn about themselves.

@@ -24,7 +24,7 @@ from schemas.run_report import Trigger, TriggerKind
 from schemas.topics import ERASURES, OUTCOMES, QUALITY, TRAJECTORIES, Topic
 from tests.integration.brokers import own_broker
 from tests.support.outcomes import NOON, make_outcome, make_trajectory
-from tests.tiny_model import make_checkpoint
+from tests.support.tiny_model import make_checkpoint
 from trainer.data.collect import check_erasures, collect
 from trainer.data.snapshot_files import load_snapshot, write_snapshot
 from trainer.promotion.bootstrap import bootstrap

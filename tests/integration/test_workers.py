@@ -457,7 +457,7 @@ def test_a_wrong_key_stops_the_base_worker_with_an_error(settings: Settings, tmp
 @pytest.mark.slow
 @pytest.mark.timeout(400)  # two processes import torch and transformers, a minute each on a busy machine
 def test_the_base_endpoint_serves_a_checkpoint(settings: Settings, tmp_path: Path) -> None:
-    from tests.tiny_model import make_checkpoint
+    from tests.support.tiny_model import make_checkpoint
 
     checkpoint = make_checkpoint(tmp_path / "base", seed=0)
     url = f"http://127.0.0.1:{free_port('127.0.0.1')}/v1"

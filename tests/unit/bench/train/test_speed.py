@@ -6,7 +6,7 @@ from bench.train.speed import measure
 from infra.errors import CannotContinue
 from infra.settings import RlSettings, load
 from tests.support.outcomes import make_case
-from tests.tiny_model import make_checkpoint
+from tests.support.tiny_model import make_checkpoint
 
 RL = RlSettings(steps=1, prompts_per_step=2, candidates=3)
 
