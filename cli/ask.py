@@ -16,7 +16,7 @@ from infra.kafka.topic_reader import TopicReader
 from infra.local import running_settings
 from infra.process.command_output import OK, USAGE, complain, show, show_json, show_table
 from infra.settings import Settings
-from schemas.envelope import read
+from schemas.envelope import read_message
 from schemas.messages import Malformed
 from schemas.queries import Query, Strategy
 from schemas.responses import Response
@@ -88,7 +88,7 @@ def _await_response(reader: TopicReader, query_id: UUID, timeout_s: float) -> Re
     while time.monotonic() < deadline:
         for record in reader.poll(0.2):
             try:
-                response, _ = read(Response, record.headers, record.value)
+                response, _ = read_message(Response, record.headers, record.value)
             except Malformed:
                 continue  # not ours to handle: the readers of the topic set it aside
             if response.query_id == query_id:

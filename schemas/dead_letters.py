@@ -12,7 +12,7 @@ MESSAGE_LIMIT = 1000
 
 
 @dataclass(frozen=True)
-class Origin:
+class RecordOrigin:
     """Where the record came from. `timestamp_ms` is the record's own timestamp."""
 
     topic: str
@@ -32,7 +32,7 @@ class DeadLetter:
     headers: list[tuple[str, bytes]]
 
 
-def dead_letter(origin: Origin, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]], error: BaseException) -> DeadLetter:
+def dead_letter(origin: RecordOrigin, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]], error: BaseException) -> DeadLetter:
     """Set a record aside because of `error`. Integers are big-endian, as Spring Kafka's DeadLetterPublishingRecoverer writes them.
 
     What our clients cannot write becomes empty: a header whose value is null (kafka-python 3.0.12 refuses it), and the value of a
@@ -52,7 +52,7 @@ def dead_letter(origin: Origin, key: bytes | None, value: bytes | None, headers:
     return DeadLetter(dead_letter_topic(origin.topic), key, written, [*original, *reason.items()])
 
 
-def original_place(headers: Iterable[tuple[str, bytes | None]]) -> tuple[str, int, int] | None:
+def original_position(headers: Iterable[tuple[str, bytes | None]]) -> tuple[str, int, int] | None:
     """Topic, partition and offset that a dead letter was set aside from; the last one's where it was set aside twice. None for anything else."""
     found = dict(headers)
     topic, partition, offset = (found.get(f"kafka_dlt-original-{part}") for part in ("topic", "partition", "offset"))

@@ -32,7 +32,7 @@ class Envelope:
     traceparent: str
 
 
-def seal(message: Message, *, id: object, source: str, traceparent: str | None = None, now: datetime | None = None) -> list[tuple[str, bytes]]:
+def envelope_headers(message: Message, *, id: object, source: str, traceparent: str | None = None, now: datetime | None = None) -> list[tuple[str, bytes]]:
     """The headers of `message`. `id` is the message's own derived id; `source` names the writer, such as `/workers/base`."""
     time = (now or datetime.now(UTC)).isoformat()
     fields = {
@@ -47,7 +47,7 @@ def seal(message: Message, *, id: object, source: str, traceparent: str | None =
     return [(name, value.encode()) for name, value in fields.items()]
 
 
-def open_envelope(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
+def read_envelope(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
     """Read the headers of a record; one whose value is null says nothing. Raises Malformed when they are not CloudEvents of a type we know."""
     found = {name.lower(): value for name, value in headers or () if value is not None}
     try:
@@ -72,9 +72,9 @@ def record_id(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
     return value.decode(errors="replace") if value else None
 
 
-def read(expected: type[M], headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> tuple[M, Envelope]:
+def read_message(expected: type[M], headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> tuple[M, Envelope]:
     """One record of a topic that carries `expected`. Raises Malformed for anything else, a newer major type included."""
-    envelope = open_envelope(headers)
+    envelope = read_envelope(headers)
     if envelope.type != expected.ce_type():
         raise Malformed(f"expected {expected.ce_type()}, got {envelope.type}")
     return expected.from_bytes(value), envelope

@@ -9,7 +9,7 @@ from schemas.contexts import Context
 from schemas.drafts import Draft
 from schemas.erasures import ErasureRequest
 from schemas.feedback import Feedback
-from schemas.history import Interaction
+from schemas.interactions import Interaction
 from schemas.messages import Message
 from schemas.model_events import ModelEvent
 from schemas.outcomes import Outcome

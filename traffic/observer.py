@@ -15,7 +15,7 @@ from uuid import UUID
 
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
-from schemas.envelope import Envelope, read
+from schemas.envelope import Envelope, read_message
 from schemas.messages import Malformed, Message
 from schemas.queries import Query
 from schemas.responses import Response
@@ -68,7 +68,7 @@ class Observer:
         if expected is None or record.value is None:
             return ObservedRecord(*place)
         try:
-            return ObservedRecord(*place, *read(expected, record.headers, record.value))
+            return ObservedRecord(*place, *read_message(expected, record.headers, record.value))
         except Malformed:
             return ObservedRecord(*place)
 

@@ -19,8 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infra.errors import BadSetting
 from schemas.feedback import Feedback
-from schemas.history import Interaction
 from schemas.ids import Identifier, derive
+from schemas.interactions import Interaction
 from schemas.queries import Query
 from traffic.datasets.steps import Question
 from traffic.world import DOMAINS, OPTIONS, Exchange, Persona, World, draw_stimulus, respond

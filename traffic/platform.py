@@ -17,7 +17,7 @@ from infra.errors import RetryLater
 from infra.kafka.clients import producer, send
 from infra.kafka.errors import broker_errors
 from infra.settings import Settings
-from schemas.history import Interaction
+from schemas.interactions import Interaction
 from schemas.messages import Message
 from schemas.responses import Response
 from schemas.topics import FEEDBACK, INTERACTIONS, QUERIES, RESPONSES, Topic

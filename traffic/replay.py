@@ -18,7 +18,7 @@ from infra.kafka.errors import broker_errors
 from infra.process import output_files
 from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings
-from schemas.history import Interaction
+from schemas.interactions import Interaction
 from schemas.topics import FEEDBACK, INTERACTIONS, RESPONSES
 from traffic import figures
 from traffic.datasets.catalog import open_dataset

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, Self
 
-from schemas.history import Interaction
 from schemas.ids import derive
+from schemas.interactions import Interaction
 from schemas.queries import Query
 from schemas.tasks import MOVIE_TAGS, STARS
 

@@ -14,7 +14,7 @@ from uuid import UUID
 
 from bench.demo.report import RecordCounts
 from infra.settings import Settings
-from schemas.envelope import open_envelope, read
+from schemas.envelope import read_envelope, read_message
 from schemas.messages import Malformed, Message
 from schemas.model_events import ModelEvent
 from schemas.queries import Query
@@ -65,7 +65,7 @@ class RunRecords:
                 self.responses.append(_timestamped(Response, headers, value))
             elif topic is MODEL_EVENTS:
                 self.model_events.append(_timestamped(ModelEvent, headers, value))
-            elif open_envelope(headers).type != topic.message.ce_type():
+            elif read_envelope(headers).type != topic.message.ce_type():
                 self.unreadable += 1
         except Malformed:
             self.unreadable += 1
@@ -124,7 +124,7 @@ def tally(records: RunRecords, asked: Iterable[UUID]) -> RecordCounts:
 
 
 def _timestamped(kind: type[M], headers: Sequence[tuple[str, bytes]], value: bytes | None) -> Timestamped[M]:
-    message, envelope = read(kind, headers, value)
+    message, envelope = read_message(kind, headers, value)
     return Timestamped(message, envelope.time)
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from infra.settings import Settings, load
 from schemas.contexts import Context, HistoryItem, Source
 from schemas.drafts import Draft
-from schemas.envelope import read, seal
+from schemas.envelope import envelope_headers, read_message
 from schemas.experiments import Arm, Assignment
 from schemas.feedback import Feedback
 from schemas.ids import derive
@@ -120,8 +120,8 @@ def _text(rng: random.Random, words: int) -> str:
 
 
 def _read_us(messages: Sequence[QualityMessage]) -> float:
-    records = [(type(message), seal(message, id=1, source="/bench"), message.to_bytes()) for message in messages]
-    return _cpu_us(lambda: [read(kind, headers, value) for kind, headers, value in records], len(messages))
+    records = [(type(message), envelope_headers(message, id=1, source="/bench"), message.to_bytes()) for message in messages]
+    return _cpu_us(lambda: [read_message(kind, headers, value) for kind, headers, value in records], len(messages))
 
 
 def _count_us(metrics: PartitionMetrics, topic: str, messages: Sequence[QualityMessage]) -> float:

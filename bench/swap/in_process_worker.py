@@ -57,7 +57,7 @@ class AliasMover:
 
     def promote(self, version: RegisteredVersion, previous: str) -> float:
         """Blocks until the broker has the event. Returns the time of sending, by `time.perf_counter`."""
-        self._registry.point(Alias.CHAMPION, version.version)
+        self._registry.set_alias(Alias.CHAMPION, version.version)
         sent_s = time.perf_counter()
         self._publish(version, previous)
         return sent_s

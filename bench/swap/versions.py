@@ -39,7 +39,7 @@ def register(settings: Settings, registry: Registry, plan: SwapPlan, folder: Pat
         )
         registry.record(version, gated)
         registered.append(registry.get(version))
-    registry.point(Alias.CHAMPION, registered[0].version)
+    registry.set_alias(Alias.CHAMPION, registered[0].version)
     return registered
 
 

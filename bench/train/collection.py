@@ -29,7 +29,7 @@ from infra.errors import CannotContinue
 from infra.settings import load
 from schemas.contexts import Context, HistoryItem, Source
 from schemas.drafts import Draft
-from schemas.envelope import seal
+from schemas.envelope import envelope_headers
 from schemas.feedback import Feedback
 from schemas.ids import derive
 from schemas.outcomes import Outcome
@@ -138,7 +138,10 @@ def records(size: int) -> Iterator[Any]:
         reasoning=f"They keep it short and end with a full stop, as in item {MARK}.",
         teacher=Teacher(name="template"),
     )
-    made = [(topic.name, seal(message, id=1, source="/bench"), message.to_bytes()) for topic, message in ((OUTCOMES, outcome), (TRAJECTORIES, trajectory))]
+    made = [
+        (topic.name, envelope_headers(message, id=1, source="/bench"), message.to_bytes())
+        for topic, message in ((OUTCOMES, outcome), (TRAJECTORIES, trajectory))
+    ]
     mark, users = MARK.encode(), max(20, size // USERS_PER)
     for number in range(size):
         user = b'"user":"u%d"' % (number * 7919 % users)

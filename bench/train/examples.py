@@ -17,7 +17,7 @@ from infra.errors import CannotContinue
 from infra.settings import Settings
 from schemas.contexts import HistoryItem, Source
 from schemas.eligibility import Ineligible
-from schemas.envelope import open_envelope, seal
+from schemas.envelope import envelope_headers, read_envelope
 from schemas.outcomes import Outcome
 from schemas.topics import OUTCOMES
 from schemas.trajectories import Trajectory
@@ -79,7 +79,7 @@ def _lessons(outcomes: Sequence[Outcome], holdout_share: float, settings: Settin
 async def _teach(outcomes: Iterable[Outcome], instruction: TeacherHandler) -> list[Trajectory]:
     taught = []
     for offset, outcome in enumerate(outcomes):
-        envelope = open_envelope(seal(outcome, id=outcome.outcome_id, source="/bench/train"))
+        envelope = read_envelope(envelope_headers(outcome, id=outcome.outcome_id, source="/bench/train"))
         produced = await instruction(Incoming(outcome, envelope, Source(topic=OUTCOMES.name, partition=0, offset=offset)))
         taught += [one.message for one in produced if isinstance(one.message, Trajectory)]
     return taught

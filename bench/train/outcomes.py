@@ -19,8 +19,8 @@ from pico.checkpoints import BASE
 from schemas.contexts import HistoryItem, RetrievalStatus, Source
 from schemas.drafts import Draft
 from schemas.feedback import Feedback
-from schemas.history import Interaction
 from schemas.ids import derive
+from schemas.interactions import Interaction
 from schemas.outcomes import Outcome
 from schemas.prompts import base_prompt
 from schemas.queries import Query, Strategy

@@ -16,8 +16,8 @@ from enum import StrEnum
 from pathlib import Path
 
 from infra.errors import CannotContinue
-from schemas.history import Interaction
 from schemas.ids import derive, is_held_out
+from schemas.interactions import Interaction
 from schemas.queries import Query
 from traffic.datasets.catalog import open_dataset
 from traffic.datasets.steps import Dataset

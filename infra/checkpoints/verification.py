@@ -46,14 +46,14 @@ class BadCheckpoint(RetouchError):
         super().__init__("".join(letter if letter.isprintable() else "?" for letter in text[:_MOST_CHARACTERS]))
 
 
-class Sums(NamedTuple):
+class CheckpointSums(NamedTuple):
     """What identifies a checkpoint: `digest` stands for it as a whole, `files` is the sha256 of each file by its relative name, the model card included."""
 
     digest: str
     files: Mapping[str, str]
 
 
-def checkpoint_sums(checkpoint: Path) -> Sums:
+def checkpoint_sums(checkpoint: Path) -> CheckpointSums:
     """The digest is the sha256 hex over all files but the model card: each relative name, length and content, in order of names.
 
     Raises BadCheckpoint for a missing folder or a symbolic link: a link's target is not part of the checkpoint.
@@ -70,7 +70,7 @@ def checkpoint_sums(checkpoint: Path) -> Sums:
                 for each in counted:
                     each.update(block)
         files[name] = of_file.hexdigest()
-    return Sums(digest.hexdigest(), files)
+    return CheckpointSums(digest.hexdigest(), files)
 
 
 def checkpoint_digest(checkpoint: Path) -> str:
@@ -78,7 +78,7 @@ def checkpoint_digest(checkpoint: Path) -> str:
     return checkpoint_sums(checkpoint).digest
 
 
-def inspect_checkpoint(checkpoint: Path) -> Sums:
+def inspect_checkpoint(checkpoint: Path) -> CheckpointSums:
     """Check everything that can be checked without loading weights.
 
     Raises BadCheckpoint: a file of another kind, a link, a name of more than printable letters, a config that names code or other folders, a chat

@@ -7,7 +7,7 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
 from infra.settings import KafkaSettings, Settings
-from schemas.envelope import seal
+from schemas.envelope import envelope_headers
 from schemas.messages import Message
 from schemas.topics import MAX_MESSAGE_BYTES, Topic
 
@@ -49,7 +49,7 @@ def admin(settings: Settings, client_id: str = "retouch-admin", **options: Any) 
 def send(to: KafkaProducer, topic: Topic, message: Message, *, id: object, source: str, traceparent: str | None = None) -> Any:
     """Send one message under its own key with its CloudEvents headers. Returns the client's future."""
     key: bytes = message.key  # type: ignore[attr-defined]  # every message on a topic has one
-    return to.send(topic.name, key=key, value=message.to_bytes(), headers=seal(message, id=id, source=source, traceparent=traceparent))
+    return to.send(topic.name, key=key, value=message.to_bytes(), headers=envelope_headers(message, id=id, source=source, traceparent=traceparent))
 
 
 class _BoundedConsumer(KafkaConsumer):  # type: ignore[misc]  # the client has no types

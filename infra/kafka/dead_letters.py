@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from schemas import dead_letters as written
-from schemas.dead_letters import Origin
+from schemas.dead_letters import RecordOrigin
 from schemas.topics import dead_letter_topic
 
 #: The names of the headers that are added to a record that is set aside, in order.
-ADDED_HEADERS = tuple(name for name, _ in written.dead_letter(Origin("", 0, 0, 0, ""), None, None, [], Exception()).headers)
+ADDED_HEADERS = tuple(name for name, _ in written.dead_letter(RecordOrigin("", 0, 0, 0, ""), None, None, [], Exception()).headers)
 #: Maximum size of one transaction: small enough to end well within its timeout, large enough to send thousands of records in seconds.
 BATCH_RECORDS = 200
 BATCH_BYTES = 8 * 1024 * 1024
@@ -55,7 +55,7 @@ class StoredDeadLetter:
     key: bytes | None
     value: bytes | None
     headers: Headers  # with the added ones
-    origin: Origin | None = None
+    origin: RecordOrigin | None = None
     exception: str = ""
     message: str = ""
     problem: str | None = None
@@ -100,7 +100,7 @@ def parse_dead_letter(id: RecordId, set_aside_ms: int, key: bytes | None, value:
     return StoredDeadLetter(id, set_aside_ms, key, value, all_headers, origin, exception, message, problem)
 
 
-def _parse_added_headers(id: RecordId, headers: Headers) -> tuple[Origin, str, str]:
+def _parse_added_headers(id: RecordId, headers: Headers) -> tuple[RecordOrigin, str, str]:
     added = headers[-len(ADDED_HEADERS) :]
     if tuple(name for name, _ in added) != ADDED_HEADERS:
         raise ValueError("its last headers are not those that Retouch adds to a dead letter")
@@ -108,7 +108,7 @@ def _parse_added_headers(id: RecordId, headers: Headers) -> tuple[Origin, str, s
     if (len(partition), len(offset), len(timestamp)) != (4, 8, 8):
         raise ValueError("a number in its dead-letter headers does not have the length that Spring Kafka gives it")
     try:
-        origin = Origin(topic.decode(), integer(partition), integer(offset), integer(timestamp), group.decode())
+        origin = RecordOrigin(topic.decode(), integer(partition), integer(offset), integer(timestamp), group.decode())
         parsed = origin, exception.decode(), message.decode()
     except UnicodeDecodeError:
         raise ValueError("a text in its dead-letter headers is not UTF-8") from None
@@ -176,7 +176,7 @@ class PlannedRedrive:
     """One record to send back, without its bytes. `repeats` are further dead letters of the same record, written by a worker that died in between."""
 
     id: RecordId
-    origin: Origin
+    origin: RecordOrigin
     size_bytes: int
     notes: tuple[str, ...]
     repeats: tuple[RecordId, ...] = ()

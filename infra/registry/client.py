@@ -22,8 +22,8 @@ from infra.checkpoints.verification import BadCheckpoint, inspect_checkpoint, ve
 from infra.errors import CannotContinue, RetouchError, RetryLater
 from infra.registry.artifacts import download
 from infra.registry.lineage import DatasetLineage
-from infra.registry.mlflow_store import Store, answers, mlflow, or_none
-from infra.registry.tracking import Point, Tracking
+from infra.registry.mlflow_store import Store, mlflow, or_none, store_errors
+from infra.registry.tracking import MetricValue, Tracking
 from infra.registry.version_tags import (
     DATASET,
     DIGEST,
@@ -103,13 +103,13 @@ class Registry:
 
     def resolve(self, alias: Alias) -> RegisteredVersion | None:
         """The version that `alias` names now, or None where it names none."""
-        with answers():
+        with store_errors():
             found = or_none(lambda: self._store.client.get_model_version_by_alias(self.name, alias.value))
             return self._read(found) if found else None
 
     def get(self, version: str) -> RegisteredVersion:
         """One version. Raises NoSuchVersion."""
-        with answers():
+        with store_errors():
             return self._read(self._get(version))
 
     def versions(self) -> list[RegisteredVersion]:
@@ -117,7 +117,7 @@ class Registry:
 
         200 versions on SQLite: 30 to 40 ms, 1.4 s at first (2026-11-21, 2 busy cores).
         """
-        with answers():
+        with store_errors():
             found: list[Any] = []
             token = None
             while True:
@@ -129,9 +129,9 @@ class Registry:
             named = self._store.client.get_registered_model(self.name).aliases  # a search leaves aliases out
             return [self._read(version, [alias for alias, of in named.items() if str(of) == str(version.version)]) for version in found]
 
-    def of_run(self, run_id: str) -> RegisteredVersion | None:
+    def find_by_run(self, run_id: str) -> RegisteredVersion | None:
         """The version whose tag `run_id` says this, or None: whether a run that was cut short had registered its own."""
-        with answers():
+        with store_errors():
             found = self._store.client.search_model_versions(f"name = '{self.name}' and tags.`{RUN_ID}` = '{run_id}'")
             return self._read(self._get(str(found[0].version))) if found else None
 
@@ -155,14 +155,14 @@ class Registry:
         own = {DIGEST: sums.digest, FILES: json.dumps(sums.files)}
         own |= {PARENT: parent} if parent else {}
         own |= {DATASET: dataset.to_json()} if dataset else {}
-        with answers():
+        with store_errors():
             run_id = tracked or self.tracking.begin(None, params or {}, dataset)
             model = self._logged_model(run_id, params or {})
             self._store.client.log_model_artifacts(model.model_id, str(checkpoint))
             self._store.client.finalize_logged_model(model.model_id, "READY")
             self._store.client.set_logged_model_tags(model.model_id, {**(tags or {}), **own})
             self._store.client.log_outputs(run_id, [mlflow().entities.LoggedModelOutput(model.model_id, 0)])
-            self.tracking.log(run_id, [Point(key, value, 0) for key, value in (metrics or {}).items()], model.model_id)
+            self.tracking.log(run_id, [MetricValue(key, value, 0) for key, value in (metrics or {}).items()], model.model_id)
             own[LOGGED_MODEL] = model.model_id  # MLflow's SQL store keeps no other link from a version to its model
             version = self._store.client.create_model_version(
                 self.name, model.artifact_location, run_id, tags={**(tags or {}), **own}, model_id=model.model_id, await_creation_for=None
@@ -170,15 +170,15 @@ class Registry:
             self.tracking.end(run_id, "FINISHED")
             return self._read(self._get(str(version)))
 
-    def point(self, alias: Alias, version: str) -> None:
+    def set_alias(self, alias: Alias, version: str) -> None:
         """Let `alias` name `version` and no other. Raises NoSuchVersion."""
-        with answers():
+        with store_errors():
             self._get(version)
             self._store.client.set_registered_model_alias(self.name, alias.value, version)
 
-    def unpoint(self, alias: Alias) -> None:
+    def remove_alias(self, alias: Alias) -> None:
         """Let `alias` name no version; nothing happens where it names none."""
-        with answers():
+        with store_errors():
             self._store.client.delete_registered_model_alias(self.name, alias.value)
 
     def record(self, version: str, transition: Transition) -> None:
@@ -186,7 +186,7 @@ class Registry:
 
         Raises NoSuchVersion, and CannotContinue where the log holds another transition of this number: a second writer is at work.
         """
-        with answers():
+        with store_errors():
             key, value = transition_tag(transition.seq), transition.model_dump_json()
             known = dict(self._get(version).tags)
             if known.get(key, value) != value:
@@ -202,7 +202,7 @@ class Registry:
         Raises BadCheckpoint, naming version and file, where the registry's files are not what it says or no worker would load them; NoSuchVersion for
         an unknown one; RetryLater also where `into` cannot be written.
         """
-        with answers():
+        with store_errors():
             found = self._get(version)
             known = self._read(found)
             try:

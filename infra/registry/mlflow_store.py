@@ -100,7 +100,7 @@ def or_none(read: Callable[[], T]) -> T | None:
 
 
 @contextmanager
-def answers() -> Iterator[None]:
+def store_errors() -> Iterator[None]:
     """Around every question to the store. Raises RetryLater when it does not answer, CannotContinue when it will never take what it was asked."""
     try:
         yield

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
 from infra.registry.lineage import DatasetLineage
-from infra.registry.mlflow_store import Store, answers, mlflow
+from infra.registry.mlflow_store import Store, mlflow, store_errors
 
 T = TypeVar("T")
 
@@ -20,7 +20,7 @@ KEY = "retouch.run_id"
 _DIGEST_CHARS, _METRICS, _PARAMS = 36, 1000, 100
 
 
-class Point(NamedTuple):
+class MetricValue(NamedTuple):
     """One value of a metric."""
 
     name: str
@@ -36,7 +36,7 @@ class Tracking:
 
     def begin(self, key: str | None, params: Mapping[str, object], dataset: DatasetLineage | None) -> str:
         """MLflow's id of the run of `key`; a new one where there is none, and where the key is None. Repeating it changes nothing, nor do other values."""
-        with answers():
+        with store_errors():
             entities, client, experiment = mlflow().entities, self._store.client, self._store.experiment_id
             found = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", max_results=1) if key else []
             tracked: str = (found[0] if found else client.create_run(experiment, tags={KEY: key} if key else {}, run_name=key)).info.run_id
@@ -48,21 +48,21 @@ class Tracking:
                 client.log_inputs(tracked, [entities.DatasetInput(lineage, [entities.InputTag("mlflow.data.context", "training")])])
         return tracked
 
-    def log(self, tracked: str, points: Sequence[Point], model_id: str | None = None) -> None:
+    def log(self, tracked: str, points: Sequence[MetricValue], model_id: str | None = None) -> None:
         """Add values, of the run and of its model where one is named; MLflow keeps every one, also of a step that has one already."""
         metric, now = mlflow().entities.Metric, time.time_ns() // 1_000_000
-        with answers():
+        with store_errors():
             for some in _slices(points, _METRICS):
                 metrics = [metric(point.name, point.value, now, point.step, model_id=model_id) for point in some]
                 self._store.client.log_batch(tracked, metrics=metrics)
 
     def steps(self, tracked: str, name: str) -> Sequence[int]:
         """The steps that a metric has values of."""
-        with answers():
+        with store_errors():
             return [metric.step for metric in self._store.client.get_metric_history(tracked, name)]
 
     def end(self, tracked: str, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-        with answers():
+        with store_errors():
             self._store.client.set_terminated(tracked, status)
 
 

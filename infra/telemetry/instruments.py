@@ -17,7 +17,7 @@ Closed = Mapping[str, type[StrEnum]]
 V = TypeVar("V")
 
 
-class Metric(Generic[V]):
+class Instrument(Generic[V]):
     """One name with a series for each combination of labels. Label values come from closed sets or from the deployment, never from users.
 
     `unit` is UCUM, as OpenTelemetry wants it. Every call names all of `labels`; a label in `closed` takes that set's values alone.
@@ -59,7 +59,7 @@ class Metric(Generic[V]):
                 raise ValueError(f"{self.name}: {name} is one of {', '.join(allowed)}, not {labels[name]}")
 
 
-class Counter(Metric[float]):
+class Counter(Instrument[float]):
     """Only grows."""
 
     kind = "counter"
@@ -70,7 +70,7 @@ class Counter(Metric[float]):
             self._series[key] = self._series.get(key, 0) + amount
 
 
-class Gauge(Metric[float]):
+class Gauge(Instrument[float]):
     """The value now. What is no longer so is forgotten, lest it be shown for ever."""
 
     kind = "gauge"
@@ -104,7 +104,7 @@ class Distribution:
     most: float = float("-inf")
 
 
-class Histogram(Metric[Distribution]):
+class Histogram(Instrument[Distribution]):
     """How values are spread over fixed bounds, each the largest value of its bucket."""
 
     kind = "histogram"
@@ -130,4 +130,4 @@ class Histogram(Metric[Distribution]):
         return Distribution(list(value.buckets), value.count, value.sum, value.least, value.most)
 
 
-AnyMetric = Counter | Gauge | Histogram
+AnyInstrument = Counter | Gauge | Histogram

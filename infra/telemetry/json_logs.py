@@ -29,7 +29,7 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, default=str)
 
 
-class Calm(logging.Filter):
+class RepeatLimit(logging.Filter):
     """Of one kind of line of a client that is not ours, at most `MOST` within `WINDOW_S`; the next one says how many were left out.
 
     A connection that is reset again and again brought 40,571 lines in ten minutes (`retouch lab chaos`, 2026-11-21).
@@ -71,7 +71,7 @@ def configure(level: str) -> None:
     """Set up the root logger once per process. Chatty clients are kept to warnings."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
-    handler.addFilter(Calm())
+    handler.addFilter(RepeatLimit())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)

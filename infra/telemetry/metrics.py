@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from infra.telemetry.instruments import AnyMetric, Counter, Gauge, Histogram
+from infra.telemetry.instruments import AnyInstrument, Counter, Gauge, Histogram
 from schemas.promotion import VersionState
 
 CALL_BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000)
@@ -98,7 +98,7 @@ QUALITY_RECORDS = Counter("retouch_quality_records_total", "{record}", "records 
 
 PROMOTION_TRANSITIONS = Counter("retouch_promotion_transitions_total", "{transition}", "steps taken by versions", ["after"], {"after": VersionState})
 
-METRICS: tuple[AnyMetric, ...] = (
+METRICS: tuple[AnyInstrument, ...] = (
     TEACHER_TAUGHT,
     TEACHER_REJECTED,
     RESPONSES_SENT,

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from infra.telemetry.instruments import AnyMetric, Histogram
+from infra.telemetry.instruments import AnyInstrument, Histogram
 from infra.telemetry.metrics import METRICS
 
 log = logging.getLogger(__name__)
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 LOG_EVERY_S = 60.0
 
 
-def totals(metrics: Iterable[AnyMetric] = METRICS) -> dict[str, float]:
+def totals(metrics: Iterable[AnyInstrument] = METRICS) -> dict[str, float]:
     """What was counted and what holds now, as `name{label=value,...}`; zeros are left out. A histogram gives `name_count` and `name_mean`."""
     found: dict[str, float] = {}
     for metric in metrics:
@@ -29,7 +29,7 @@ def totals(metrics: Iterable[AnyMetric] = METRICS) -> dict[str, float]:
 
 
 @contextmanager
-def logged(metrics: Iterable[AnyMetric] = METRICS, every_s: float = LOG_EVERY_S) -> Iterator[None]:
+def logged(metrics: Iterable[AnyInstrument] = METRICS, every_s: float = LOG_EVERY_S) -> Iterator[None]:
     """Log the totals every `every_s` seconds, from a thread, and at the end, however that comes; nothing while there are none."""
     ended = threading.Event()
 
@@ -51,6 +51,6 @@ def _series(name: str, labels: Iterable[tuple[str, str]]) -> str:
     return f"{name}{{{','.join(f'{label}={value}' for label, value in labels)}}}"
 
 
-def _log(metrics: Iterable[AnyMetric]) -> None:
+def _log(metrics: Iterable[AnyInstrument]) -> None:
     if found := totals(metrics):
         log.info("metrics", extra={"totals": found})

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 
 import requests
+from opentelemetry import trace as otel
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics.export import MetricExportResult
@@ -21,14 +22,14 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Span, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from infra.settings import TelemetrySettings
-from infra.telemetry.instruments import AnyMetric
+from infra.telemetry.instruments import AnyInstrument
 from infra.telemetry.metrics import METRICS
 from infra.telemetry.points import metrics_data
-from infra.telemetry.tracing import Attributes, Here, Kind
+from infra.telemetry.tracing import ActiveSpan, Attributes, SpanKind
 from infra.urls import is_loopback, without_user
 
 log = logging.getLogger(__name__)
@@ -43,13 +44,13 @@ QUIET_S = 600.0
 _CHATTY = {"opentelemetry.exporter": logging.CRITICAL, "opentelemetry.sdk": logging.WARNING}
 
 _W3C = TraceContextTextMapPropagator()
-_KINDS = {Kind.INTERNAL: SpanKind.INTERNAL, Kind.CONSUMER: SpanKind.CONSUMER, Kind.PRODUCER: SpanKind.PRODUCER, Kind.CLIENT: SpanKind.CLIENT}
+_KINDS = {kind: otel.SpanKind[kind.name] for kind in SpanKind}
 
 
 class Otlp:
     """Exports from its making until `end`, which gives the last metrics and spans `end_within_s` and then lets go."""
 
-    def __init__(self, settings: TelemetrySettings, process: str, instance: str | None, metrics: Iterable[AnyMetric] = METRICS) -> None:
+    def __init__(self, settings: TelemetrySettings, process: str, instance: str | None, metrics: Iterable[AnyInstrument] = METRICS) -> None:
         endpoint = (settings.otlp_endpoint or "").rstrip("/")
         resource = Resource.create({"service.name": f"retouch-{process.replace(' ', '-')}", "service.instance.id": instance or str(uuid.uuid4())})
         for name, level in _CHATTY.items():
@@ -61,7 +62,7 @@ class Otlp:
         self._provider.add_span_processor(BatchSpanProcessor(_Reporting(exporter, _Trouble("spans", endpoint)), QUEUE, SPANS_EVERY_MS, BATCH))
         self._tracer = self._provider.get_tracer("retouch")
 
-    def start(self, name: str, parent: str | None, kind: Kind, attributes: Attributes) -> Here:
+    def start(self, name: str, parent: str | None, kind: SpanKind, attributes: Attributes) -> ActiveSpan:
         context = _W3C.extract({"traceparent": parent} if parent else {})
         return _Recorded(self._tracer.start_span(name, context, _KINDS[kind], dict(attributes)))  # type: ignore[arg-type]  # its values are str and int
 
@@ -93,7 +94,7 @@ class _Recorded:
 
 
 class _Metrics:
-    def __init__(self, endpoint: str, settings: TelemetrySettings, resource: Resource, metrics: tuple[AnyMetric, ...]) -> None:
+    def __init__(self, endpoint: str, settings: TelemetrySettings, resource: Resource, metrics: tuple[AnyInstrument, ...]) -> None:
         self._exporter = OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=settings.timeout_s, session=_session(endpoint))
         self._trouble = _Trouble("metrics", endpoint)
         self._resource, self._metrics, self._every_s = resource, metrics, settings.every_s

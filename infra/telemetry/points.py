@@ -8,12 +8,12 @@ from opentelemetry.sdk.metrics import export as otel
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 
-from infra.telemetry.instruments import AnyMetric, Counter, Histogram
+from infra.telemetry.instruments import AnyInstrument, Counter, Histogram
 
 _CUMULATIVE = otel.AggregationTemporality.CUMULATIVE
 
 
-def metrics_data(metrics: Iterable[AnyMetric], resource: Resource, scope: InstrumentationScope, since_ns: int, now_ns: int) -> otel.MetricsData:
+def metrics_data(metrics: Iterable[AnyInstrument], resource: Resource, scope: InstrumentationScope, since_ns: int, now_ns: int) -> otel.MetricsData:
     """Everything that has a value. Sums and histograms count from `since_ns`."""
     found = [
         otel.Metric(metric.name, metric.meaning, metric.unit, _data(metric, since_ns, now_ns))
@@ -23,7 +23,7 @@ def metrics_data(metrics: Iterable[AnyMetric], resource: Resource, scope: Instru
     return otel.MetricsData([otel.ResourceMetrics(resource, [otel.ScopeMetrics(scope, found, "")], "")])
 
 
-def _data(metric: AnyMetric, since_ns: int, now_ns: int) -> otel.Sum | otel.Gauge | otel.Histogram:
+def _data(metric: AnyInstrument, since_ns: int, now_ns: int) -> otel.Sum | otel.Gauge | otel.Histogram:
     if isinstance(metric, Histogram):
         return otel.Histogram(list(_spreads(metric, since_ns, now_ns)), _CUMULATIVE)
     points = [otel.NumberDataPoint(dict(labels), since_ns, now_ns, value) for labels, value in metric.values().items()]

@@ -37,14 +37,14 @@ Attributes = TypedDict(
 Operation = Literal["create", "send", "receive", "process", "settle"]
 
 
-class Kind(StrEnum):
+class SpanKind(StrEnum):
     INTERNAL = "internal"
     CONSUMER = "consumer"
     PRODUCER = "producer"
     CLIENT = "client"
 
 
-class Here(Protocol):
+class ActiveSpan(Protocol):
     """The span one is in. `traceparent` goes into the records and requests that it causes."""
 
     @property
@@ -57,10 +57,10 @@ class Here(Protocol):
     def end(self, error: BaseException | None) -> None: ...
 
 
-class Spans(Protocol):
+class SpanRecorder(Protocol):
     """Where spans go. `parent` is a traceparent from anywhere: one that is not valid begins a new trace."""
 
-    def start(self, name: str, parent: str | None, kind: Kind, attributes: Attributes) -> Here: ...
+    def start(self, name: str, parent: str | None, kind: SpanKind, attributes: Attributes) -> ActiveSpan: ...
 
 
 class _PassedThrough:
@@ -78,8 +78,8 @@ class _PassedThrough:
         pass
 
 
-_spans: Spans | None = None
-_here: ContextVar[Here | None] = ContextVar("here", default=None)
+_spans: SpanRecorder | None = None
+_here: ContextVar[ActiveSpan | None] = ContextVar("here", default=None)
 
 
 class _Entered:
@@ -87,13 +87,15 @@ class _Entered:
 
     __slots__ = ("_attributes", "_kind", "_name", "_parent", "_span", "_token")
 
-    def __init__(self, name: str, parent: str | None, kind: Kind, attributes: Attributes) -> None:
+    def __init__(self, name: str, parent: str | None, kind: SpanKind, attributes: Attributes) -> None:
         self._name, self._parent, self._kind, self._attributes = name, parent, kind, attributes
 
-    def __enter__(self) -> Here:
+    def __enter__(self) -> ActiveSpan:
         parent = self._parent or current_traceparent()
-        self._span: Here = _PassedThrough(parent or new_traceparent()) if _spans is None else _spans.start(self._name, parent, self._kind, self._attributes)
-        self._token: Token[Here | None] = _here.set(self._span)
+        self._span: ActiveSpan = (
+            _PassedThrough(parent or new_traceparent()) if _spans is None else _spans.start(self._name, parent, self._kind, self._attributes)
+        )
+        self._token: Token[ActiveSpan | None] = _here.set(self._span)
         return self._span
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -101,7 +103,7 @@ class _Entered:
         self._span.end(error)
 
 
-def span(name: str, traceparent: str | None = None, kind: Kind = Kind.INTERNAL, attributes: Attributes | None = None) -> _Entered:
+def span(name: str, traceparent: str | None = None, kind: SpanKind = SpanKind.INTERNAL, attributes: Attributes | None = None) -> _Entered:
     """`with span("process queries", incoming, Kind.CONSUMER, messaging("process", "queries")) as here:`.
 
     A child of `traceparent`; without one, of the span around it; without either, the root of a new trace. Whether it is recorded, the
@@ -134,7 +136,7 @@ def messaging(operation: Operation, topic: str, *, group: str | None = None, par
 
 
 @contextmanager
-def recorded_by(spans: Spans) -> Iterator[None]:
+def recorded_by(spans: SpanRecorder) -> Iterator[None]:
     """All spans of this process go to `spans` meanwhile; one recorder at a time."""
     global _spans
     before, _spans = _spans, spans

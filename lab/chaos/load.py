@@ -22,8 +22,8 @@ from infra.kafka.errors import broker_errors
 from infra.settings import Settings
 from lab.chaos.records import LoadClock, SendOutcome, SentLog, SentRecord
 from schemas.feedback import Feedback
-from schemas.history import Interaction
 from schemas.ids import derive
+from schemas.interactions import Interaction
 from schemas.messages import Message
 from schemas.queries import Query
 from schemas.topics import FEEDBACK, INTERACTIONS, QUERIES, Topic

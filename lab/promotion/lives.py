@@ -44,11 +44,11 @@ class FragileRegistry(Registry):
     def record(self, version: str, transition: Transition) -> None:
         self._between(lambda: super(FragileRegistry, self).record(version, transition))
 
-    def point(self, alias: Alias, version: str) -> None:
-        self._between(lambda: super(FragileRegistry, self).point(alias, version))
+    def set_alias(self, alias: Alias, version: str) -> None:
+        self._between(lambda: super(FragileRegistry, self).set_alias(alias, version))
 
-    def unpoint(self, alias: Alias) -> None:
-        self._between(lambda: super(FragileRegistry, self).unpoint(alias))
+    def remove_alias(self, alias: Alias) -> None:
+        self._between(lambda: super(FragileRegistry, self).remove_alias(alias))
 
     def _between(self, write: Callable[[], None]) -> None:
         for boundary, act in enumerate((lambda: None, write)):

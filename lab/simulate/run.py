@@ -16,9 +16,9 @@ from lab.simulate.checker import anomalies
 from lab.simulate.process import ProcessRun, SupervisedProcess
 from lab.simulate.scenario import HandlerOutcome, SimulatedQuestion, SimulationScenario, scenario
 from lab.simulate.virtual_time import EPOCH, run_in_virtual_time
-from schemas.dead_letters import original_place
+from schemas.dead_letters import original_position
 from schemas.drafts import Draft
-from schemas.envelope import seal
+from schemas.envelope import envelope_headers
 from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import Topic, dead_letter_topic
@@ -129,7 +129,7 @@ class Simulation:
         id = derive("question", self._of.seed, question.number)
         query = Query(query_id=id, tenant="t", user=question.user, domain="d", text="x", asked_at=EPOCH, deadline=expired)
         value = b"no json" if question.fate is HandlerOutcome.MALFORMED else query.to_bytes()
-        entry = self._cluster.log.append(QUESTIONS.name, query.key, value, seal(query, id=id, source="/lab"))
+        entry = self._cluster.log.append(QUESTIONS.name, query.key, value, envelope_headers(query, id=id, source="/lab"))
         self._note("log", f"question {question.number} at offset {entry.offset}")
         if question not in self._asked:
             self._asked.append(question)
@@ -198,7 +198,7 @@ class Simulation:
     def _letters(self) -> list[int]:
         by_id = {str(id): question.number for id, question in self._by_id.items()}
         letters = self._cluster.log.committed_records(dead_letter_topic(QUESTIONS.name))
-        assert all(original_place(letter.headers) for letter in letters)
+        assert all(original_position(letter.headers) for letter in letters)
         return [by_id[dict(letter.headers)["ce_id"].decode()] for letter in letters]
 
     def _note(self, who: str, what: str) -> None:

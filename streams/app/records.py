@@ -7,8 +7,8 @@ from typing import TypeVar
 
 from infra.errors import PoisonMessage
 from schemas.contexts import Source
-from schemas.dead_letters import Origin, dead_letter
-from schemas.envelope import Envelope, Headers, read, seal
+from schemas.dead_letters import RecordOrigin, dead_letter
+from schemas.envelope import Envelope, Headers, envelope_headers, read_message
 from schemas.messages import Malformed, Message
 from schemas.topics import MAX_MESSAGE_BYTES, Topic, consumer_group
 
@@ -38,7 +38,7 @@ class ConsumedRecord:
 
     def read(self, expected: type[M]) -> tuple[M, Envelope]:
         """Raises Malformed."""
-        return read(expected, self.headers, self.value)
+        return read_message(expected, self.headers, self.value)
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,11 @@ def produced_record(topic: Topic, message: Message, *, id: object, traceparent: 
     if len(value) > MAX_MESSAGE_BYTES - FRAMING_BYTES:
         raise PoisonMessage(f"its {topic.name} message would have {len(value)} bytes, more than the topic allows")
     key: bytes = message.key  # type: ignore[attr-defined]  # every message on a topic has one
-    return ProducedRecord(topic.name, key, value, seal(message, id=id, source=SOURCE, traceparent=traceparent))
+    return ProducedRecord(topic.name, key, value, envelope_headers(message, id=id, source=SOURCE, traceparent=traceparent))
 
 
 def dead_letter_for(record: ConsumedRecord, error: Malformed | PoisonMessage) -> ProducedRecord:
     """The dead letter of a record that can never be handled."""
-    origin = Origin(record.topic, record.partition, record.offset, record.timestamp_ms, GROUP)
+    origin = RecordOrigin(record.topic, record.partition, record.offset, record.timestamp_ms, GROUP)
     letter = dead_letter(origin, record.key, record.value, record.headers, error)
     return ProducedRecord(letter.topic, letter.key, letter.value, letter.headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schemas.history import Interaction
+from schemas.interactions import Interaction
 from schemas.messages import Malformed
 from schemas.topics import INTERACTIONS
 from streams.app.records import ConsumedRecord, ProducedRecord, dead_letter_for

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.contexts import HistoryItem, Source
-from schemas.history import Interaction
 from schemas.ids import derive
+from schemas.interactions import Interaction
 from streams.index.tenant_filter import DOMAIN, EPOCH, OCCURRED_AT, TENANT, USER, Scope, microseconds
 
 Vector = NDArray[np.float32]

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 from infra.errors import PoisonMessage
 from schemas.feedback import Feedback
-from schemas.history import Interaction, Origin
 from schemas.ids import derive
+from schemas.interactions import Interaction, Origin
 from schemas.messages import Malformed
 from schemas.outcomes import Outcome
 from schemas.responses import Response

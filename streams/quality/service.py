@@ -22,7 +22,7 @@ from infra.process.lifecycle import mark_ready
 from infra.process.loop_guard import guarded
 from infra.settings import Settings
 from infra.telemetry.metrics import QUALITY_RECORDS, QUALITY_REWARD, QualityOutcome
-from schemas.envelope import read
+from schemas.envelope import read_message
 from schemas.ids import derive
 from schemas.messages import Malformed
 from schemas.quality import Moments, Quality
@@ -125,7 +125,7 @@ class QualityService:
             return
         ref = RecordRef.of(record.topic, record.offset, record.timestamp)
         try:
-            message, _ = read(_MESSAGE[record.topic], record.headers, record.value)
+            message, _ = read_message(_MESSAGE[record.topic], record.headers, record.value)
         except Malformed:  # the topic's other readers set it aside
             metrics.skip(ref)
             QUALITY_RECORDS.add(topic=record.topic, outcome=QualityOutcome.MALFORMED)

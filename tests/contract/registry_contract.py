@@ -12,10 +12,10 @@ from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import CannotContinue, RetryLater
 from infra.registry.client import NoSuchVersion, RegisteredVersion, Registry
 from infra.registry.lineage import DatasetLineage
-from infra.registry.tracking import Point
+from infra.registry.tracking import MetricValue
 from schemas.model_events import Alias
 from schemas.promotion import CanaryPrompt, Transition, VersionState
-from tests.unit.infra.checkpoint_files import write_checkpoint
+from tests.support.checkpoint_files import write_checkpoint
 
 LINEAGE = DatasetLineage("outcomes", "d" * 64, {"outcomes": {0: (0, 120), 3: (5, 90)}})
 TAGS = {"stage": "rl", "code_version": "abc", "gate": "x" * 9_000}
@@ -69,9 +69,9 @@ class RegistryContract:
     def test_an_alias_names_one_version_or_none(self, registry: Registry, registered: RegisteredVersion, tmp_path: Path) -> None:
         second = registry.register(write_checkpoint(tmp_path / "second", weights=b"\x02" * 16), parent=registered.version)
         assert registry.resolve(Alias.CHALLENGER) is None
-        registry.unpoint(Alias.CHALLENGER)
+        registry.remove_alias(Alias.CHALLENGER)
         for version in (registered, second):
-            registry.point(Alias.CHAMPION, version.version)
+            registry.set_alias(Alias.CHAMPION, version.version)
             found = registry.resolve(Alias.CHAMPION)
             assert found and (found.version, found.digest, found.aliases) == (version.version, version.digest, (Alias.CHAMPION,))
         assert registry.get(registered.version).aliases == ()
@@ -79,7 +79,7 @@ class RegistryContract:
         assert list(listed) == sorted(listed, key=int) and listed[second.version].aliases == (Alias.CHAMPION,)
         assert listed[registered.version] == registered
         for _ in range(2):
-            registry.unpoint(Alias.CHAMPION)
+            registry.remove_alias(Alias.CHAMPION)
             assert registry.resolve(Alias.CHAMPION) is None
 
     def test_a_transition_is_taken_once_in_its_turn_and_for_good(self, registry: Registry, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ class RegistryContract:
         registry.record(version, GATED)
         for tag, value in (("promotion.0001", text), ("dataset", "{"), ("files", "[" * 50_000), ("logged_model", "m-deleted")):
             registry._store.client.set_model_version_tag(registry.name, version, tag, value)
-        registry.point(Alias.CHALLENGER, version)
+        registry.set_alias(Alias.CHALLENGER, version)
         found = next(found for found in registry.versions() if found.version == version)
         assert (found.aliases, found.metrics, found.dataset, found.files) == ((Alias.CHALLENGER,), {}, None, {}) and registry.fetch(
             version, tmp_path / "models"
@@ -115,15 +115,15 @@ class RegistryContract:
         checkpoint = write_checkpoint(tmp_path / "fourth", weights=b"\x05" * 16)
         tracked = registry.tracking.begin("run-4", {"seed": 7}, LINEAGE)
         begun = registry._logged_model(tracked, {"seed": 7})
-        assert registry.of_run("run-4") is None
+        assert registry.find_by_run("run-4") is None
         version = registry.register(checkpoint, tracked=tracked, tags={"run_id": "run-4"}, params={"seed": 7}, dataset=LINEAGE)
         assert registry._logged_model(tracked, {}).model_id == begun.model_id
-        assert registry.of_run("run-4") == version == registry.get(version.version)
+        assert registry.find_by_run("run-4") == version == registry.get(version.version)
 
     def test_a_tracked_run_is_found_again_by_its_key_and_keeps_its_metrics_by_step(self, registry: Registry) -> None:
         tracking = registry.tracking
         tracked = tracking.begin("run-5", {f"param.{number}": number for number in range(150)}, LINEAGE)
-        tracking.log(tracked, [Point("rl/reward", step / 10, step) for step in range(1500)])
+        tracking.log(tracked, [MetricValue("rl/reward", step / 10, step) for step in range(1500)])
         assert tracking.begin("run-5", {"param.0": 9}, LINEAGE) == tracked != tracking.begin("run-6", {}, None)
         assert tracking.steps(tracked, "rl/reward") == list(range(1500)) and tracking.steps(tracked, "rl/kl") == []
         found = registry._store.client.get_run(tracked)
@@ -144,7 +144,7 @@ class RegistryContract:
     def test_what_the_store_will_never_take_is_not_asked_again(self, registry: Registry) -> None:
         tracked = registry.tracking.begin("run-7", {}, None)
         with pytest.raises(CannotContinue, match="INVALID_PARAMETER_VALUE"):
-            registry.tracking.log(tracked, [Point("a name\nthat is none", 1.0, 0)])
+            registry.tracking.log(tracked, [MetricValue("a name\nthat is none", 1.0, 0)])
 
     def test_a_version_that_retouch_did_not_register_is_not_loaded(self, registry: Registry, registered: RegisteredVersion, tmp_path: Path) -> None:
         client = registry._store.client
@@ -155,7 +155,7 @@ class RegistryContract:
 
     def test_an_unknown_version_has_a_name_of_its_own(self, registry: Registry, tmp_path: Path) -> None:
         for name in ("99", "../1", ""):
-            for ask in (lambda n: registry.get(n), lambda n: registry.point(Alias.CHAMPION, n), lambda n: registry.fetch(n, tmp_path)):
+            for ask in (lambda n: registry.get(n), lambda n: registry.set_alias(Alias.CHAMPION, n), lambda n: registry.fetch(n, tmp_path)):
                 with pytest.raises(NoSuchVersion, match=f"'{name}'"):
                     ask(name)
 

@@ -13,7 +13,7 @@ import pytest
 
 from infra.errors import CannotContinue
 from infra.settings import Settings
-from schemas.dead_letters import Origin, dead_letter
+from schemas.dead_letters import RecordOrigin, dead_letter
 from schemas.topics import dead_letter_topic
 from tests.contract.brokers_under_test import ALL, WAIT_S, BrokerUnderTest, KafkaUnderTest, Member, MemoryUnderTest, poll_until, started
 from workers.runtime.broker import NotConfirmed
@@ -356,7 +356,7 @@ async def test_recent_ids_are_read_back_without_records_that_were_set_aside(brok
         await broker.append(broker.name, 1, [b"x"], [("ce_id", b"id-%d" % index)])
     await broker.append(broker.name, 1, [b"no id"])
     for offset in (5, 8):
-        letter = dead_letter(Origin(broker.name, 1, offset, 0, "g"), b"k", b"x", [("ce_id", b"id-%d" % offset)], ValueError("no"))
+        letter = dead_letter(RecordOrigin(broker.name, 1, offset, 0, "g"), b"k", b"x", [("ce_id", b"id-%d" % offset)], ValueError("no"))
         await broker.append(dead_letter_topic(broker.name), 0, [letter.value or b""], letter.headers)
     first = await member().joined()
     await first.membership.commit({1: Position(7, encode(7, 10, [7])), 2: Position(0)}, WAIT_S)

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from infra.errors import CannotContinue
 from infra.settings import IndexSettings
 from schemas.contexts import Source
-from schemas.history import Interaction
+from schemas.interactions import Interaction
 from streams.index.edge import EdgeIndex
 from streams.index.history_index import HistoryIndex, IndexPoint, Vector
 from streams.index.server import ServerIndex

@@ -25,7 +25,7 @@ from infra.settings import load
 from schemas.model_events import Alias
 from tests.contract.registry_contract import GATED, RegistryContract
 from tests.integration.mlflow_site import PASSWORD, USER, MlflowServer, mlflow_server, postgres, why_not
-from tests.unit.infra.checkpoint_files import write_checkpoint
+from tests.support.checkpoint_files import write_checkpoint
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # MLflow and what it imports warn about themselves
@@ -116,7 +116,7 @@ def test_files_changed_behind_the_server_are_refused_by_version_and_name(registr
 def test_a_server_killed_under_a_call_is_for_later_and_back_after_its_restart(registry: Registry, server: MlflowServer, tmp_path: Path) -> None:
     version = registry.register(write_checkpoint(tmp_path / "checkpoint")).version
     calls: list[Callable[[], object]] = [
-        lambda: registry.point(Alias.CHAMPION, version),
+        lambda: registry.set_alias(Alias.CHAMPION, version),
         lambda: registry.record(version, GATED),
         lambda: registry.fetch(version, tmp_path / "models"),
         lambda: registry.register(tmp_path / "checkpoint"),

@@ -24,7 +24,7 @@ from infra.local.broker import Broker
 from infra.registry.client import Registry
 from infra.settings import RlSettings, Settings, load
 from pico.checkpoints import REFLECTOR
-from schemas.envelope import read
+from schemas.envelope import read_message
 from schemas.messages import Malformed
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
@@ -92,7 +92,7 @@ def test_every_stored_record_is_read(stored: Path, settings: Settings) -> None:
     messages: Counter[str] = Counter()
     for record in records:
         try:
-            read(types[record.topic], record.headers, record.value)
+            read_message(types[record.topic], record.headers, record.value)
         except Malformed:
             assert record.topic == "interactions" and record.value == b"{"
         else:

@@ -21,14 +21,14 @@ from infra.process.environment import environment
 from infra.registry.client import Registry
 from infra.settings import Settings, load
 from lab.promotion.script import shadow_cells
-from schemas.envelope import read
+from schemas.envelope import read_message
 from schemas.ids import derive
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import VersionState
 from schemas.responses import ModelVersion
 from schemas.serving import ServingReport
 from schemas.topics import MODEL_EVENTS, QUALITY, SERVING
-from tests.unit.infra.checkpoint_files import write_checkpoint
+from tests.support.checkpoint_files import write_checkpoint
 from trainer.promotion.bootstrap import bootstrap
 from trainer.promotion.client import PromoterClient
 from trainer.promotion.discovery import find_promoter
@@ -120,7 +120,7 @@ def test_every_transition_is_said_on_model_events(settings: Settings, promoter: 
         deadline = time.monotonic() + WITHIN_S
         while not said >= expected and time.monotonic() < deadline:
             for records in consumer.poll(timeout_ms=200).values():
-                events = [read(ModelEvent, record.headers, record.value)[0] for record in records]
+                events = [read_message(ModelEvent, record.headers, record.value)[0] for record in records]
                 said |= {(event.version, event.seq) for event in events if event.name == settings.registry.model_name}
     assert said == expected
 

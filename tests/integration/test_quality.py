@@ -15,7 +15,7 @@ import pytest
 from infra.kafka.clients import groupless_consumer, producer, send
 from infra.local.broker import Broker
 from infra.settings import QualitySettings, Settings, load
-from schemas.envelope import read
+from schemas.envelope import read_message
 from schemas.experiments import Arm
 from schemas.ids import derive
 from schemas.messages import Malformed, Message
@@ -81,7 +81,7 @@ class Cells:
 
     def _take(self, record: Any) -> None:
         try:
-            cell, _ = read(Quality, record.headers, record.value)
+            cell, _ = read_message(Quality, record.headers, record.value)
         except Malformed:
             return
         if cell.experiment == self._experiment:
@@ -102,7 +102,7 @@ def computed_directly(settings: Settings, experiment: UUID) -> dict[bytes, dict[
             metrics = by_partition.setdefault(partition.partition, PartitionMetrics(partition.partition, "any", quality))
             for record in batch:
                 try:
-                    message, _ = read(kinds[partition.topic], record.headers, record.value)
+                    message, _ = read_message(kinds[partition.topic], record.headers, record.value)
                 except Malformed:
                     continue
                 metrics.count(message, RecordRef(partition.topic, record.offset, record.timestamp / 1000))

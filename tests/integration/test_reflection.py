@@ -56,7 +56,7 @@ def registry(settings: Settings) -> Registry:
 def test_a_promoted_version_takes_over_under_load_without_losing_a_query(settings: Settings, registry: Registry, tmp_path: Path) -> None:
     first = registry.register(SHIPPED)
     second = registry.register(_other_weights(tmp_path / "second"), parent=first.version)
-    registry.point(Alias.CHAMPION, first.version)
+    registry.set_alias(Alias.CHAMPION, first.version)
     began = time.monotonic()
     with _worker(settings, tmp_path) as worker:
         asked = _ask(settings, 40)
@@ -162,7 +162,7 @@ def _context(user: str) -> Context:
 
 def _promote(settings: Settings, registry: Registry, before: RegisteredVersion, after: RegisteredVersion) -> None:
     """Move the alias, then say so, as the promoter does."""
-    registry.point(Alias.CHAMPION, after.version)
+    registry.set_alias(Alias.CHAMPION, after.version)
     _say(settings, before, after)
 
 
@@ -172,7 +172,7 @@ def _challenge(settings: Settings, registry: Registry, challenger: RegisteredVer
     given: dict[str, Any] = {"at": datetime.now(UTC), "actor": "tests", "reason": "test"}
     registry.record(challenger.version, Transition(seq=1, before=VersionState.REGISTERED, after=VersionState.GATED, **given))
     registry.record(challenger.version, Transition(seq=2, before=VersionState.GATED, after=VersionState.SHADOW, experiment=experiment, share=1.0, **given))
-    registry.point(Alias.CHALLENGER, challenger.version)
+    registry.set_alias(Alias.CHALLENGER, challenger.version)
     _say(settings, champion, challenger)
     report, *_ = _read(settings, SERVING, ServingReport, lambda report: report.experiment == experiment, 1)  # it is said again every few seconds
     assert (report.champion, report.challenger, report.refused, report.swaps) == (champion.model, challenger.model, (), 1)

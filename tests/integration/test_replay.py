@@ -23,10 +23,10 @@ from infra.errors import RetryLater
 from infra.kafka.clients import groupless_consumer, producer, send
 from infra.local.broker import Broker
 from infra.settings import Settings
-from schemas.envelope import read
+from schemas.envelope import read_message
 from schemas.feedback import Feedback
-from schemas.history import Interaction, Origin
 from schemas.ids import derive
+from schemas.interactions import Interaction, Origin
 from schemas.queries import Query
 from schemas.responses import Response
 from schemas.topics import FEEDBACK, INTERACTIONS, QUERIES, RESPONSES
@@ -85,16 +85,16 @@ class EchoSystem(threading.Thread):
 
     def _handle(self, record: Any) -> None:
         if record.topic == INTERACTIONS.name:
-            told, _ = read(Interaction, record.headers, record.value)
+            told, _ = read_message(Interaction, record.headers, record.value)
             self._told.setdefault((told.tenant, told.user), []).append(told)
         elif record.topic == QUERIES.name:
-            query, _ = read(Query, record.headers, record.value)
+            query, _ = read_message(Query, record.headers, record.value)
             self.asked[query.query_id] = query
             for _ in range(self._answers(self._number, query)):
                 send(self._producer, RESPONSES, echo(query, base="Title", final=self._latest(query)), id=query.query_id, source="/echo")
             self._number += 1
         elif record.topic == FEEDBACK.name:
-            self._learn(read(Feedback, record.headers, record.value)[0])
+            self._learn(read_message(Feedback, record.headers, record.value)[0])
 
     def _latest(self, query: Query) -> str:
         before = [one for one in self._told.get((query.tenant, query.user), []) if one.occurred_at < query.asked_at]

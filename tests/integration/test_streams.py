@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from infra.settings import Settings
-from schemas.envelope import read, seal
-from schemas.history import Interaction, Origin
+from schemas.envelope import envelope_headers, read_message
+from schemas.interactions import Interaction, Origin
 from schemas.outcomes import Outcome
 from schemas.topics import DRAFTS, FEEDBACK, INTERACTIONS, OUTCOMES, RESPONSES
 from tests.support.streams_process import NOW, START_S, Platform, Streams, draft, response, running
@@ -69,9 +69,9 @@ def test_response_and_feedback_become_an_outcome_and_history(streams: Streams, p
     platform.send(RESPONSES, response(asked))
     outcome = platform.wait_for(OUTCOMES.name, lambda r: Outcome.from_bytes(r.value).response.query_id == asked.query_id)
     assert outcome.key == asked.key
-    assert read(Outcome, outcome.headers, outcome.value)[0].truth == "a quiet drama"
+    assert read_message(Outcome, outcome.headers, outcome.value)[0].truth == "a quiet drama"
     own = platform.wait_for(INTERACTIONS.name, lambda r: r.key == asked.key)
-    words = read(Interaction, own.headers, own.value)[0]
+    words = read_message(Interaction, own.headers, own.value)[0]
     assert (words.content, words.response, words.origin) == ("what shall I watch", "a quiet drama", Origin.FEEDBACK)
     later = platform.query("what shall I watch").model_copy(update={"asked_at": NOW + timedelta(minutes=2)})
     assert [item.interaction_id for item in platform.context_with(later, items=1).items] == [words.interaction_id]
@@ -79,7 +79,7 @@ def test_response_and_feedback_become_an_outcome_and_history(streams: Streams, p
 
 def test_an_unreadable_record_is_dead_lettered_byte_for_byte(streams: Streams, platform: Platform) -> None:
     asked = platform.query("anything")
-    headers = seal(draft(asked), id="x", source="/test")
+    headers = envelope_headers(draft(asked), id="x", source="/test")
     broken = f"not json {uuid.uuid4()}".encode()
     platform.send_raw("drafts", broken, headers)
     platform.send_raw("interactions", broken, [("ce_type", b"nobody.knows.v1")])

@@ -193,7 +193,7 @@ def test_a_stopped_run_goes_on_unless_it_would_be_another_and_may_start_from_the
     assert (finished.run_id, finished.data.status, finished.data.starts) == (stopped.run_id, "trained", 3)
     assert (finished.data.version, finished.data.parent, finished.data.champion) == ("2", "1", "1")
     registry = Registry(settings)
-    registry.point(Alias.CHAMPION, "2")
+    registry.set_alias(Alias.CHAMPION, "2")
 
     stopped = stopped_in("sft", settings)
     other = run_training(with_trainer(settings, seed=5, start_from="shipped"), threading.Event(), bootstrap)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from infra.settings import TrainerSettings
-from schemas.envelope import seal
+from schemas.envelope import envelope_headers
 from schemas.erasures import ErasureRequest
 from schemas.ids import derive, is_held_out
 from schemas.outcomes import Outcome
@@ -30,12 +30,12 @@ NO_LIMITS = TrainerSettings(holdout_share=0.3, user_share=1.0, replay_share=1.0,
 def record_of(message: Outcome | Trajectory, offset: int = 0) -> Any:
     topic = OUTCOMES.name if isinstance(message, Outcome) else TRAJECTORIES.name
     message_id = message.outcome_id if isinstance(message, Outcome) else message.trajectory_id
-    return SimpleNamespace(topic=topic, partition=0, offset=offset, headers=seal(message, id=message_id, source="/test"), value=message.to_bytes())
+    return SimpleNamespace(topic=topic, partition=0, offset=offset, headers=envelope_headers(message, id=message_id, source="/test"), value=message.to_bytes())
 
 
 def erasure_record(user: str, at: datetime, **fields: Any) -> Any:
     request = ErasureRequest(request_id=derive("erasure", user, at), tenant="t", user=user, requested_at=at)
-    sealed = {"headers": seal(request, id=request.request_id, source="/test"), "value": request.to_bytes(), "key": request.key}
+    sealed = {"headers": envelope_headers(request, id=request.request_id, source="/test"), "value": request.to_bytes(), "key": request.key}
     return SimpleNamespace(topic=ERASURES.name, partition=0, offset=0, timestamp=int(at.timestamp() * 1000), **(sealed | fields))
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
-from tests.unit.infra.checkpoint_files import write_checkpoint
+from tests.support.checkpoint_files import write_checkpoint
 from workers.serving.engines.backend import BackendCompletion
 from workers.serving.engines.engine import SamplingParameters
 from workers.serving.engines.fake import CharTemplate, FakeBackend

@@ -56,10 +56,10 @@ class MemoryRegistry:
         again = Transition.model_validate_json(transition.model_dump_json())
         self._write(lambda: self._versions.update({version: replace(found, history=(*found.transitions, again))}))
 
-    def point(self, alias: Alias, version: str) -> None:
+    def set_alias(self, alias: Alias, version: str) -> None:
         self._write(lambda: self.aliases.update({alias: version}))
 
-    def unpoint(self, alias: Alias) -> None:
+    def remove_alias(self, alias: Alias) -> None:
         self._write(lambda: self.aliases.pop(alias, None))
 
     def _write(self, write: Callable[[], object]) -> None:

@@ -34,7 +34,7 @@ class PromoterHarness:
             step = state_machine.first_champion(VersionHistories((self.registry.get("1"),)), self.registry.get("1"), "bootstrap", "shipped", self.inputs.now)
             assert step
             self.registry.record(first.version, step.transition)
-        self.registry.point(Alias.CHAMPION, "1")
+        self.registry.set_alias(Alias.CHAMPION, "1")
         self.restart()
 
     def restart(self) -> None:

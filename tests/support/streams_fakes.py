@@ -12,9 +12,9 @@ import numpy as np
 from infra.errors import RetryLater
 from schemas.contexts import Context, HistoryItem
 from schemas.drafts import Draft, DraftStatus
-from schemas.envelope import seal
+from schemas.envelope import envelope_headers
 from schemas.feedback import Feedback
-from schemas.history import Interaction
+from schemas.interactions import Interaction
 from schemas.messages import Message
 from schemas.queries import Query, Strategy
 from schemas.responses import Provenance, Response, ResponseStatus
@@ -96,7 +96,7 @@ class AwayIndex(ListIndex):
 
 def arrive(topic: str, message: Message, *, partition: int = 1, offset: int = 0) -> ConsumedRecord:
     """The record as its topic brings it."""
-    headers = seal(message, id="any", source="/test", traceparent=TRACE)
+    headers = envelope_headers(message, id="any", source="/test", traceparent=TRACE)
     key: bytes = message.key  # type: ignore[attr-defined]
     return ConsumedRecord(topic, partition, offset, 1_700_000_000_000, key, message.to_bytes(), tuple(headers))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from infra.local.broker import Broker
 from infra.settings import Settings, load
 from schemas.contexts import Context
-from schemas.envelope import read
+from schemas.envelope import read_message
 from schemas.feedback import Feedback
 from schemas.outcomes import Outcome
 from schemas.queries import Query
@@ -130,10 +130,10 @@ class Site:
         self.platform.look()
         for record in self.platform.seen[self._looked_at :]:
             if record.topic == CONTEXTS.name:
-                context, envelope = read(Context, record.headers, record.value)
+                context, envelope = read_message(Context, record.headers, record.value)
                 self.contexts[str(context.draft.query.query_id)].append((envelope.id, context))
             elif record.topic == OUTCOMES.name:
-                outcome, envelope = read(Outcome, record.headers, record.value)
+                outcome, envelope = read_message(Outcome, record.headers, record.value)
                 self.outcomes[str(outcome.response.query_id)].append(envelope.id)
         self._looked_at = len(self.platform.seen)
 

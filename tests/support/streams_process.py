@@ -17,10 +17,10 @@ from infra.kafka.clients import groupless_consumer, producer, send
 from infra.settings import Settings
 from schemas.contexts import Context
 from schemas.drafts import Draft
-from schemas.envelope import read
+from schemas.envelope import read_message
 from schemas.feedback import Feedback
-from schemas.history import Interaction
 from schemas.ids import derive
+from schemas.interactions import Interaction
 from schemas.messages import Message
 from schemas.queries import Query, Strategy
 from schemas.responses import Provenance, Response, ResponseStatus
@@ -72,7 +72,7 @@ class Platform:
     def context_of(self, query: Query) -> Context:
         record = self.wait_for(CONTEXTS.name, lambda r: Context.from_bytes(r.value).draft.query.query_id == query.query_id)
         assert record.key == query.key
-        context, envelope = read(Context, record.headers, record.value)
+        context, envelope = read_message(Context, record.headers, record.value)
         assert envelope.id == str(derive("context", query.query_id))
         return context
 

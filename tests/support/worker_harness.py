@@ -11,7 +11,7 @@ from typing import Any
 
 from infra.settings import WorkersSettings, load
 from schemas.drafts import Draft
-from schemas.envelope import seal
+from schemas.envelope import envelope_headers
 from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES, consumer_group, dead_letter_topic
@@ -34,7 +34,7 @@ class WorkerHarness:
 
     def ask(self, *queries: Query, partition: int | None = None) -> None:
         for query in queries:
-            headers = seal(query, id=query.query_id, source="/test")
+            headers = envelope_headers(query, id=query.query_id, source="/test")
             self.cluster.log.append(QUERIES.name, query.key, query.to_bytes(), headers, partition)
 
     def worker(self, handle: Handler[Query], *, instance: str = "one", faults: Faults | None = None, concurrency: int = 16, **options: Any) -> Worker[Query]:

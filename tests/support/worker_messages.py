@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from schemas.contexts import Context, HistoryItem, Source
-from schemas.dead_letters import Origin
+from schemas.dead_letters import RecordOrigin
 from schemas.drafts import Draft, DraftStatus
-from schemas.envelope import open_envelope, seal
+from schemas.envelope import envelope_headers, read_envelope
 from schemas.ids import derive
 from schemas.outcomes import Outcome
 from schemas.queries import Query, Strategy
@@ -60,18 +60,18 @@ def make_outcome(
 
 
 def make_incoming(query: Query) -> Incoming[Query]:
-    return Incoming(query, open_envelope(seal(query, id=query.query_id, source="/test")), Source(topic="queries", partition=0, offset=0))
+    return Incoming(query, read_envelope(envelope_headers(query, id=query.query_id, source="/test")), Source(topic="queries", partition=0, offset=0))
 
 
 def make_record(query: Query | None = None, *, value: bytes | None = None, offset: int = 0, failures: int = 0) -> InFlight:
     """A query's record as a worker reads it. `value` replaces the query's bytes."""
     query = query or make_query()
-    headers = seal(query, id=query.query_id, source="/test")
-    origin = Origin("queries", 0, offset, 1_700_000_000_000, "retouch-test")
+    headers = envelope_headers(query, id=query.query_id, source="/test")
+    origin = RecordOrigin("queries", 0, offset, 1_700_000_000_000, "retouch-test")
     return InFlight(origin, query.key, query.to_bytes() if value is None else value, headers, failures)
 
 
 def make_bare_record(offset: int, *, key: bytes | None = b"k", id: str | None = None, partition: int = 0) -> InFlight:
     """A record without a message, with this id or none."""
     headers = [("ce_id", id.encode())] if id else []
-    return InFlight(Origin("queries", partition, offset, 1_700_000_000_000 + offset, "retouch-test"), key, b"content", headers)
+    return InFlight(RecordOrigin("queries", partition, offset, 1_700_000_000_000 + offset, "retouch-test"), key, b"content", headers)

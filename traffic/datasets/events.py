@@ -10,7 +10,7 @@ from typing import ClassVar, Self
 from uuid import UUID
 
 from schemas.feedback import Feedback
-from schemas.history import Interaction
+from schemas.interactions import Interaction
 from schemas.messages import Message
 from schemas.queries import Query
 from schemas.tasks import Task

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from schemas.feedback import Feedback
-from schemas.history import Interaction
+from schemas.interactions import Interaction
 from schemas.messages import Message
 from schemas.queries import Query
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from schemas.feedback import Feedback
-from schemas.history import Interaction
 from schemas.ids import derive
+from schemas.interactions import Interaction
 from schemas.queries import Query
 from traffic.datasets.dates import DateBounds
 from traffic.datasets.rows import DataRow

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from schemas.eligibility import Ineligible
-from schemas.envelope import read
+from schemas.envelope import read_message
 from schemas.erasures import ErasureRequest
 from schemas.messages import Malformed
 from schemas.outcomes import Outcome
@@ -41,7 +41,7 @@ class CollectedRecords:
             return
         expected: type[Outcome | Trajectory] = Outcome if record.topic == OUTCOMES.name else Trajectory
         try:
-            message, _ = read(expected, record.headers, record.value)
+            message, _ = read_message(expected, record.headers, record.value)
         except Malformed:
             self.counts[f"{record.topic}.malformed"] += 1
         else:
@@ -86,7 +86,7 @@ class CollectedRecords:
         if record.value is None:
             return
         try:
-            request, _ = read(ErasureRequest, record.headers, record.value)
+            request, _ = read_message(ErasureRequest, record.headers, record.value)
             user, at = request.key.decode(), request.requested_at.timestamp()
         except Malformed:
             self.counts[f"{ERASURES.name}.malformed"] += 1

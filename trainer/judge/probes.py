@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from schemas.sameness import folded
+from schemas.text_normalization import folded
 
 #: Arms: the version under test, and the users themselves, who do not know each other's texts.
 CANDIDATE, USERS = "candidate", "users"

@@ -66,5 +66,5 @@ def register_shipped(settings: Settings, registry: Registry) -> RegisteredVersio
             raise CannotContinue(f"{registry.name} has versions but none is champion; point the alias with MLflow's {how}, or name another registry.model_name")
         registry.record(step.version, step.transition)
         histories = histories.replacing(registry.get(step.version))
-    registry.point(Alias.CHAMPION, histories.champion.version)
+    registry.set_alias(Alias.CHAMPION, histories.champion.version)
     return registry.get(histories.champion.version)

@@ -42,8 +42,8 @@ class PromotionRegistry(Protocol):
     def versions(self) -> list[RegisteredVersion]: ...
     def get(self, version: str) -> RegisteredVersion: ...
     def record(self, version: str, transition: Transition) -> None: ...
-    def point(self, alias: Alias, version: str) -> None: ...
-    def unpoint(self, alias: Alias) -> None: ...
+    def set_alias(self, alias: Alias, version: str) -> None: ...
+    def remove_alias(self, alias: Alias) -> None: ...
 
 
 class GateJudge(Protocol):
@@ -151,10 +151,10 @@ class Promoter:
         for alias, target in targets.items():
             named = [version.version for version in histories.versions if alias in version.aliases]
             if target is not None and named != [target.version]:
-                self._registry.point(alias, target.version)
+                self._registry.set_alias(alias, target.version)
                 log.info("alias moved", extra={"alias": str(alias), "version": target.version})
             elif target is None and named and alias is Alias.CHALLENGER:
-                self._registry.unpoint(alias)
+                self._registry.remove_alias(alias)
                 log.info("alias removed", extra={"alias": str(alias), "version": named[0]})
         return histories.with_aliases(targets)
 

@@ -18,7 +18,7 @@ from uuid import UUID
 from infra.errors import RetouchError
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
-from schemas.envelope import read
+from schemas.envelope import read_message
 from schemas.messages import Malformed
 from schemas.serving import ServingReport
 from schemas.topics import SERVING
@@ -117,7 +117,7 @@ class Reports:
         self._reader.follow(SERVING.name)  # each time: the topic may be created later
         for record in self._reader.poll(0.1):
             try:
-                report, _ = read(ServingReport, record.headers, record.value)
+                report, _ = read_message(ServingReport, record.headers, record.value)
             except Malformed:
                 continue  # only our workers write here; the next report replaces it
             self._last[report.worker] = report

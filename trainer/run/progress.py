@@ -15,7 +15,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING, Protocol
 
 from infra.errors import RetryLater
-from infra.registry.tracking import Point
+from infra.registry.tracking import MetricValue
 from schemas.run_report import RlStepReport, StageProgress
 from trainer.run.report import RunReportFile
 
@@ -37,7 +37,7 @@ RECENT = 10
 class MetricStore(Protocol):
     """The part of `infra.registry.tracking.Tracking` that is used here."""
 
-    def log(self, tracked: str, points: Sequence[Point]) -> None: ...
+    def log(self, tracked: str, points: Sequence[MetricValue]) -> None: ...
 
     def steps(self, tracked: str, name: str) -> Sequence[int]: ...
 
@@ -48,7 +48,7 @@ class StepReporter:
     def __init__(self, report: RunReportFile, tracking: MetricStore, tracked: str, flush_s: float = FLUSH_S) -> None:
         self._report, self._tracking, self._tracked, self._flush_s = report, tracking, tracked, flush_s
         self._logged = {kind: frozenset(tracking.steps(tracked, f"{kind}/loss")) for kind in ("sft", "rl")}
-        self._waiting: list[Point] = []
+        self._waiting: list[MetricValue] = []
         self._flushed_at = time.monotonic()
         self._seconds: deque[float] = deque(maxlen=RECENT)
 
@@ -81,7 +81,7 @@ class StepReporter:
 
     def _log(self, kind: str, step: int, values: Mapping[str, float]) -> None:
         if step not in self._logged[kind]:
-            self._waiting += [Point(f"{kind}/{name}", float(value), step) for name, value in values.items()]
+            self._waiting += [MetricValue(f"{kind}/{name}", float(value), step) for name, value in values.items()]
         if time.monotonic() - self._flushed_at >= self._flush_s:
             self.flush()
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
-from schemas.envelope import read
+from schemas.envelope import read_message
 from schemas.messages import Malformed
 from schemas.quality import Quality, Span
 from schemas.topics import QUALITY
@@ -79,7 +79,7 @@ class QualityReader:
 
     def _take(self, record: Any) -> None:
         try:
-            cell, _ = read(Quality, record.headers, record.value)
+            cell, _ = read_message(Quality, record.headers, record.value)
         except Malformed:
             return  # written by another program
         self._on_cell(cell)

@@ -111,7 +111,7 @@ def _unfinished(settings: Settings) -> Iterator[RunReportFile]:
 
 def _why_not_resumable(report: RunReportFile, settings: Settings, registry: Registry, champion: RegisteredVersion, parent: RegisteredVersion) -> str | None:
     data = report.data
-    if registry.of_run(report.run_id) is not None:
+    if registry.find_by_run(report.run_id) is not None:
         return None  # its version is registered and may serve already; only the end of the run is missing
     if _kills(report) >= KILLS:
         return f"killed {KILLS} times with nothing more stored in between"

@@ -92,7 +92,7 @@ class _Run:
     def complete(self) -> None:
         """Goes through all steps. Steps that an earlier process has finished are not repeated."""
         report = self.report
-        version = self.registry.of_run(report.run_id)
+        version = self.registry.find_by_run(report.run_id)
         if version is None:
             snapshot = self._snapshot()
             if snapshot is None:

@@ -14,8 +14,8 @@ from enum import StrEnum
 from typing import TypeVar
 
 from schemas.contexts import Source
-from schemas.dead_letters import Origin, dead_letter
-from schemas.envelope import Headers, read, record_id, seal
+from schemas.dead_letters import RecordOrigin, dead_letter
+from schemas.envelope import Headers, envelope_headers, read_message, record_id
 from schemas.messages import Message
 from workers.runtime.handler import Incoming, Outgoing
 
@@ -29,7 +29,7 @@ OVERHEAD_BYTES = 128
 class InFlight:
     """One record, until its result is committed. Reading a record again makes another one; no two are equal."""
 
-    origin: Origin
+    origin: RecordOrigin
     key: bytes | None
     value: bytes | None
     headers: Headers
@@ -48,7 +48,7 @@ class InFlight:
 
     def parse(self, expected: type[M]) -> Incoming[M]:
         """Raises Malformed for anything but a record of the expected type."""
-        message, envelope = read(expected, self.headers, self.value)
+        message, envelope = read_message(expected, self.headers, self.value)
         return Incoming(message, envelope, Source(topic=self.origin.topic, partition=self.origin.partition, offset=self.origin.offset))
 
     def dead_letter(self, error: BaseException) -> ProducerRecord:
@@ -70,7 +70,7 @@ class ProducerRecord:
     def sealed(cls, outgoing: Outgoing, *, source: str, traceparent: str) -> ProducerRecord:
         """`outgoing` under its own key, in the trace of the record that caused it."""
         key: bytes = outgoing.message.key  # type: ignore[attr-defined]  # every message on a topic has one
-        headers = seal(outgoing.message, id=outgoing.id, source=source, traceparent=traceparent)
+        headers = envelope_headers(outgoing.message, id=outgoing.id, source=source, traceparent=traceparent)
         return cls(outgoing.topic.name, key, outgoing.message.to_bytes(), headers)
 
     @property

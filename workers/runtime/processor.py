@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from infra.errors import CannotContinue, PoisonMessage, RetryLater
 from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_RETRIES
-from infra.telemetry.tracing import Attributes, Kind, current_traceparent, messaging, span
+from infra.telemetry.tracing import Attributes, SpanKind, current_traceparent, messaging, span
 from schemas.messages import Malformed, Message
 from schemas.topics import MAX_MESSAGE_BYTES
 from workers.runtime.clock import Clock, SystemClock
@@ -44,7 +44,7 @@ class RecordProcessor(Generic[M]):
         """Never fails because of the record. Raises CannotContinue if the handler does."""
         try:
             incoming: Incoming[M] = record.parse(self._spec.topic.message)  # type: ignore[arg-type]  # a topic does not carry its message's type
-            with span(self._span, incoming.envelope.traceparent, Kind.CONSUMER, self._attributes(record)) as current:
+            with span(self._span, incoming.envelope.traceparent, SpanKind.CONSUMER, self._attributes(record)) as current:
                 result = await self._try(record, incoming)
                 current.add({"retouch.retries": record.failures, "retouch.outcome": result.outcome if isinstance(result, Finished) else "try_again"})
                 return result

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
-from schemas.envelope import read
+from schemas.envelope import read_message
 from schemas.messages import Malformed
 from schemas.model_events import ModelEvent
 from schemas.topics import MODEL_EVENTS
@@ -75,6 +75,6 @@ class KafkaModelEventListener:
 
 def _event(record: Any) -> ModelEvent | None:
     try:
-        return read(ModelEvent, record.headers, record.value)[0]
+        return read_message(ModelEvent, record.headers, record.value)[0]
     except Malformed:  # the topic's other readers set it aside
         return None

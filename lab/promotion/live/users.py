@@ -20,7 +20,7 @@ from infra.settings import Settings
 from lab.promotion.live.scenarios import EQUAL
 from schemas.contexts import Context, HistoryItem, Source
 from schemas.drafts import Draft
-from schemas.envelope import read
+from schemas.envelope import read_message
 from schemas.experiments import Arm, Assignment
 from schemas.ids import derive
 from schemas.model_events import ModelEvent
@@ -110,14 +110,14 @@ class SimulatedUsers:
 
     def _take(self, record: Any) -> None:
         if record.topic == MODEL_EVENTS.name:
-            event, _ = read(ModelEvent, record.headers, record.value)
+            event, _ = read_message(ModelEvent, record.headers, record.value)
             self.events.add((event.version, event.seq or 0))
         elif record.topic == SHADOWS.name:
-            shadow, _ = read(Shadow, record.headers, record.value)
+            shadow, _ = read_message(Shadow, record.headers, record.value)
             key = (shadow.tenant, shadow.user)
             self.shadows.append(ObservedAnswer(shadow.query_id, self._of[shadow.user], key, shadow.answered_at, shadow.assignment, shadow.model, shadow.status))
         else:
-            response, _ = read(Response, record.headers, record.value)
+            response, _ = read_message(Response, record.headers, record.value)
             self.answers.append(self._answer(response))
             self._answered.add(response.query_id)
             outcome = self._worth(response)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import struct
 
-from schemas.dead_letters import MESSAGE_LIMIT, Origin, dead_letter
+from schemas.dead_letters import MESSAGE_LIMIT, RecordOrigin, dead_letter
 from schemas.messages import Malformed
 
-ORIGIN = Origin("queries", 3, 2**40 + 7, 1_795_000_000_123, "base-workers")
+ORIGIN = RecordOrigin("queries", 3, 2**40 + 7, 1_795_000_000_123, "base-workers")
 
 
 def test_the_record_is_kept_byte_for_byte() -> None:
@@ -45,5 +45,5 @@ def test_a_long_reason_is_cut() -> None:
 
 
 def test_a_record_without_a_timestamp_can_be_set_aside() -> None:
-    headers = dict(dead_letter(Origin("queries", 0, 0, -1, "g"), None, b"", [], ValueError()).headers)
+    headers = dict(dead_letter(RecordOrigin("queries", 0, 0, -1, "g"), None, b"", [], ValueError()).headers)
     assert headers["kafka_dlt-original-timestamp"] == b"\xff" * 8

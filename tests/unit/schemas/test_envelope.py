@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from schemas.envelope import new_traceparent, open_envelope, read, seal
+from schemas.envelope import envelope_headers, new_traceparent, read_envelope, read_message
 from schemas.erasures import ErasureRequest
 from schemas.messages import Malformed
 from schemas.queries import Query
@@ -18,14 +18,14 @@ MESSAGE = ErasureRequest(request_id=uuid4(), tenant="acme", user="ada", requeste
 
 def headers(**changes: bytes | None) -> list[tuple[str, bytes]]:
     """A sealed message's headers with some replaced, or left out where None."""
-    sealed = dict(seal(MESSAGE, id=MESSAGE.request_id, source="/tests", now=NOW)) | {
+    sealed = dict(envelope_headers(MESSAGE, id=MESSAGE.request_id, source="/tests", now=NOW)) | {
         name.replace("content_type", "content-type"): value for name, value in changes.items()
     }
     return [(name, value) for name, value in sealed.items() if value is not None]
 
 
 def test_what_is_sealed_can_be_read() -> None:
-    message, envelope = read(ErasureRequest, headers(), MESSAGE.to_bytes())
+    message, envelope = read_message(ErasureRequest, headers(), MESSAGE.to_bytes())
     assert message == MESSAGE
     assert (envelope.id, envelope.source, envelope.type, envelope.time) == (str(MESSAGE.request_id), "/tests", "retouch.erasure-request.v1", NOW)
 
@@ -48,32 +48,32 @@ def test_the_headers_are_those_of_the_specifications() -> None:
 )
 def test_headers_that_are_not_ours_are_refused(changes: dict[str, bytes | None], reason: str) -> None:
     with pytest.raises(Malformed, match=reason):
-        open_envelope(headers(**changes))
+        read_envelope(headers(**changes))
 
 
 @pytest.mark.parametrize("name", ["ce_id", "ce_source", "ce_type", "ce_time"])
 def test_a_header_whose_value_is_null_is_missing(name: str) -> None:
     with pytest.raises(Malformed, match=name):
-        open_envelope([(each, None if each == name else value) for each, value in headers()])
+        read_envelope([(each, None if each == name else value) for each, value in headers()])
 
 
 def test_a_trace_whose_value_is_null_starts_anew() -> None:
     without = [header for header in headers() if header[0] != "traceparent"]
-    assert open_envelope([*without, ("traceparent", None), ("other", None)]).traceparent.startswith("00-")
+    assert read_envelope([*without, ("traceparent", None), ("other", None)]).traceparent.startswith("00-")
 
 
 def test_a_record_without_headers_is_refused() -> None:
     with pytest.raises(Malformed):
-        open_envelope([])
+        read_envelope([])
 
 
 def test_another_topics_message_is_refused() -> None:
     with pytest.raises(Malformed, match=r"expected retouch\.query\.v1, got retouch\.erasure-request\.v1"):
-        read(Query, headers(), MESSAGE.to_bytes())
+        read_message(Query, headers(), MESSAGE.to_bytes())
 
 
 def test_a_trace_goes_on_and_a_broken_one_starts_anew() -> None:
     trace = new_traceparent()
-    assert open_envelope(headers(traceparent=trace.encode())).traceparent == trace
-    fresh = open_envelope(headers(traceparent=b"00-zz"))
+    assert read_envelope(headers(traceparent=trace.encode())).traceparent == trace
+    fresh = read_envelope(headers(traceparent=b"00-zz"))
     assert fresh.traceparent != "00-zz" and len(fresh.traceparent) == len(trace)

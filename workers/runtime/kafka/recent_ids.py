@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
-from schemas.dead_letters import original_place
+from schemas.dead_letters import original_position
 from schemas.envelope import record_id
 from schemas.topics import dead_letter_topic
 
@@ -37,7 +37,7 @@ def read_recent_ids(settings: Settings, client_id: str, topic: str, offsets: Map
                 ids.setdefault(record.partition, {})[record.offset] = id
         last_letters = {partition: (max(start, end - most), end) for partition, (start, end) in stored.items() if partition.topic == letters}
         for letter in reader.read(last_letters, timeout_s=deadline - time.monotonic()):
-            source = original_place(letter.headers)
+            source = original_position(letter.headers)
             if source and source[0] == topic:
                 ids.get(source[1], {}).pop(source[2], None)
     return ids

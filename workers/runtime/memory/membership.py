@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Set
 
 from infra.errors import CannotContinue
-from schemas.dead_letters import Origin, original_place
+from schemas.dead_letters import RecordOrigin, original_position
 from schemas.envelope import record_id
 from schemas.topics import dead_letter_topic
 from workers.runtime.broker import REVOKE_WITHIN_S, NotConfirmed, PollResult, RebalanceListener, ResumePoint
@@ -138,14 +138,14 @@ class MemoryMembership:
         for number in sorted(self._positions.keys() - paused):
             entries, self._positions[number] = self._log.read(self.topic, number, self._positions[number], most - len(fetched))
             fetched += [
-                InFlight(Origin(self.topic, number, entry.offset, entry.timestamp_ms, self._group_name), entry.key, entry.value, list(entry.headers))
+                InFlight(RecordOrigin(self.topic, number, entry.offset, entry.timestamp_ms, self._group_name), entry.key, entry.value, list(entry.headers))
                 for entry in entries
             ]
         return fetched
 
     def _recent_ids(self, number: int, position: Position) -> dict[int, str]:
         letters = self._log.committed_records(dead_letter_topic(self.topic)) if self._log.has(dead_letter_topic(self.topic)) else []
-        set_aside = {original_place(letter.headers) for letter in letters}
+        set_aside = {original_position(letter.headers) for letter in letters}
         remembered = remembered_range(position, self._remember)
         entries = self._log.read(self.topic, number, remembered.start, len(remembered))[0]
         ids = {entry.offset: record_id(entry.headers) for entry in entries if entry.offset in remembered}

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from bench.demo.records import RunRecords, tally
-from schemas.envelope import seal
+from schemas.envelope import envelope_headers
 from schemas.topics import FEEDBACK, QUERIES, RESPONSES
 from tests.support.demo_report import at, ledger, query, query_id, response
 
@@ -31,8 +31,8 @@ def test_a_second_record_of_the_same_answer_is_a_duplicate() -> None:
 def test_records_are_kept_by_topic_and_unreadable_ones_are_counted() -> None:
     found, asked = RunRecords(), query(0)
     answer = response(asked, answered_s=1)
-    found.add(QUERIES, seal(asked.message, id=asked.message.query_id, source="/test", now=at(0)), asked.message.to_bytes())
-    found.add(RESPONSES, seal(answer.message, id=asked.message.query_id, source="/test", now=at(1)), answer.message.to_bytes())
+    found.add(QUERIES, envelope_headers(asked.message, id=asked.message.query_id, source="/test", now=at(0)), asked.message.to_bytes())
+    found.add(RESPONSES, envelope_headers(answer.message, id=asked.message.query_id, source="/test", now=at(1)), answer.message.to_bytes())
     found.add(FEEDBACK, [], b"not a record")
     assert found.queries == [asked]
     assert found.responses == [answer]

@@ -20,20 +20,20 @@ from infra.kafka.dead_letters import (
     plan_redrive,
     redrive_all,
 )
-from schemas.dead_letters import Origin, dead_letter
+from schemas.dead_letters import RecordOrigin, dead_letter
 
-ORIGIN = Origin("queries", 3, 41, 1_795_000_000_123, "retouch-base")
+ORIGIN = RecordOrigin("queries", 3, 41, 1_795_000_000_123, "retouch-base")
 
 
 def letter(
-    offset: int = 0, *, origin: Origin = ORIGIN, key: bytes | None = b"k", value: bytes | None = b"v", headers: Headers = (), at_ms: int = 1000
+    offset: int = 0, *, origin: RecordOrigin = ORIGIN, key: bytes | None = b"k", value: bytes | None = b"v", headers: Headers = (), at_ms: int = 1000
 ) -> StoredDeadLetter:
     written = dead_letter(origin, key, value, headers, ValueError("bad shape"))
     return parse_dead_letter(RecordId(written.topic, 0, offset), at_ms, written.key, written.value, written.headers)
 
 
-def at(partition: int, offset: int) -> Origin:
-    return Origin("queries", partition, offset, 5, "g")
+def at(partition: int, offset: int) -> RecordOrigin:
+    return RecordOrigin("queries", partition, offset, 5, "g")
 
 
 def test_a_dead_letter_is_parsed_into_origin_and_reason() -> None:
@@ -85,7 +85,7 @@ def test_a_record_without_key_and_value_cannot_be_redriven() -> None:
 
 def test_possible_differences_are_noted() -> None:
     assert letter().notes == ()
-    lossy = letter(key=None, value=None, headers=(("a", None),), origin=Origin("queries", 0, 0, -1, "g"))
+    lossy = letter(key=None, value=None, headers=(("a", None),), origin=RecordOrigin("queries", 0, 0, -1, "g"))
     assert [note.split(" may")[0] for note in lossy.notes[:2]] == ["an empty header", "the empty value"] and "present time" in lossy.notes[2]
 
 

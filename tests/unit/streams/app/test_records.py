@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from infra.errors import PoisonMessage
-from schemas.history import Interaction
+from schemas.interactions import Interaction
 from schemas.messages import Malformed
 from schemas.topics import INTERACTIONS, MAX_MESSAGE_BYTES, OUTCOMES
 from streams.app.records import ConsumedRecord, dead_letter_for, produced_record

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from infra.errors import RetryLater
-from schemas.history import Interaction
+from schemas.interactions import Interaction
 from schemas.topics import INTERACTIONS
 from streams.history.processor import HistoryProcessor, text_of
 from streams.index.history_index import IndexPoint, best_first

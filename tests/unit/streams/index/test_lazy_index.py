@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from infra.errors import CannotContinue, RetryLater
-from schemas.history import Interaction
+from schemas.interactions import Interaction
 from schemas.topics import INTERACTIONS
 from streams.index.history_index import HistoryIndex, IndexPoint
 from streams.index.lazy_index import LazyIndex

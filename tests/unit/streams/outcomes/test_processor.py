@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from schemas.envelope import read
-from schemas.history import Interaction, Origin
+from schemas.envelope import read_message
+from schemas.interactions import Interaction, Origin
 from schemas.outcomes import Outcome
 from schemas.topics import FEEDBACK, RESPONSES
 from streams.app.join_state import CHANGELOG, JoinState
@@ -66,7 +66,7 @@ async def test_response_and_feedback_join_in_either_order(feedback_first: bool, 
     if restarted:
         join.restart()
     outcome, own = await join.handle(second)
-    made = read(Outcome, outcome.headers, outcome.value)[0]
+    made = read_message(Outcome, outcome.headers, outcome.value)[0]
     assert made == Outcome.joined(response(asked), told)
     assert (outcome.topic, outcome.key, own.topic, own.key) == ("outcomes", b"acme/alice", "interactions", b"acme/alice")
     assert dict(outcome.headers)["traceparent"] == TRACE.encode()
@@ -76,7 +76,7 @@ async def test_the_users_text_becomes_history_and_model_text_never() -> None:
     join, asked = Join(), query("what to watch")
     told = feedback(asked, truth="my words")
     _, own = await join.handle(answered(asked), said(told))
-    made = read(Interaction, own.headers, own.value)[0]
+    made = read_message(Interaction, own.headers, own.value)[0]
     assert (made.content, made.response, made.domain) == ("what to watch", "my words", asked.domain)
     assert (made.origin, made.occurred_at) == (Origin.FEEDBACK, told.occurred_at)
     assert b"model words" not in (own.value or b"")
@@ -86,8 +86,8 @@ async def test_feedback_dated_before_its_query_is_not_retrieved_for_it() -> None
     join, asked = Join(), query("about the sea")
     early = feedback(asked).model_copy(update={"occurred_at": asked.asked_at - timedelta(days=1)})
     outcome, own = await join.handle(answered(asked), said(early))
-    assert read(Interaction, own.headers, own.value)[0].occurred_at == asked.asked_at
-    assert read(Outcome, outcome.headers, outcome.value)[0].occurred_at == early.occurred_at
+    assert read_message(Interaction, own.headers, own.value)[0].occurred_at == asked.asked_at
+    assert read_message(Outcome, outcome.headers, outcome.value)[0].occurred_at == early.occurred_at
     index, embedder = ListIndex(), WordEmbedder()
     await HistoryProcessor(embedder, index, batch=8).handle([ConsumedRecord(own.topic, 0, 0, 0, own.key, own.value, tuple(own.headers))])
     scope, (vector,) = Scope(asked.tenant, asked.user), await embedder.embed([asked.text])

@@ -7,7 +7,7 @@ from datetime import timedelta
 from infra.process.circuit_breaker import CircuitBreaker
 from schemas.contexts import Context, RetrievalStatus
 from schemas.drafts import DraftStatus
-from schemas.envelope import read
+from schemas.envelope import read_message
 from schemas.ids import derive
 from schemas.topics import DRAFTS, INTERACTIONS
 from streams.app.records import ProducedRecord
@@ -17,7 +17,7 @@ from tests.support.streams_fakes import NOON, TRACE, AwayIndex, ListIndex, WordE
 
 
 def context(record: ProducedRecord) -> Context:
-    return read(Context, record.headers, record.value)[0]
+    return read_message(Context, record.headers, record.value)[0]
 
 
 async def indexed(*interactions: object) -> ListIndex:
@@ -40,7 +40,7 @@ async def test_a_draft_becomes_a_context_with_the_nearest_items_first() -> None:
 async def test_a_context_has_the_users_key_a_derived_id_and_the_trace() -> None:
     asked = query()
     (record,) = await RetrievalProcessor(WordEmbedder(), ListIndex(), k_max=2).handle([arrive(DRAFTS.name, draft(asked))])
-    _, envelope = read(Context, record.headers, record.value)
+    _, envelope = read_message(Context, record.headers, record.value)
     assert (record.topic, record.key) == ("contexts", b"acme/alice")
     assert envelope.id == str(derive("context", asked.query_id))
     assert envelope.traceparent == TRACE

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from schemas.history import Interaction
+from schemas.interactions import Interaction
 from traffic.datasets.steps import Dataset, Question, Step
 
 Rows = Iterable[dict[str, Any]]

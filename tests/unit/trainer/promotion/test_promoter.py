@@ -311,7 +311,7 @@ def test_a_rollback_gives_up_the_champion_that_was_meant_and_no_other(harness: P
         raise RetryLater("the registry does not answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(harness.registry, "point", away)  # the log is written, and the operator does not know
+        patch.setattr(harness.registry, "set_alias", away)  # the log is written, and the operator does not know
         with pytest.raises(RetryLater):
             harness.promoter.execute(back)
     with pytest.raises(CommandRefused, match="version 3 was to be rejected, but version 2 is champion now"):

@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from infra.errors import RetryLater
-from infra.registry.tracking import Point
+from infra.registry.tracking import MetricValue
 from infra.settings import load
 from schemas.run_report import StageProgress
 from trainer.learn.rl_engine import RlStep
@@ -15,10 +15,10 @@ class Store:
     """A tracking store in memory that can be away."""
 
     def __init__(self) -> None:
-        self.points: list[Point] = []
+        self.points: list[MetricValue] = []
         self.is_away = False
 
-    def log(self, tracked: str, points: Sequence[Point]) -> None:
+    def log(self, tracked: str, points: Sequence[MetricValue]) -> None:
         if self.is_away:
             raise RetryLater("the model registry does not answer")
         self.points += points

@@ -15,7 +15,7 @@ from kafka import TopicPartition
 
 from infra.kafka import topic_reader
 from infra.settings import load
-from schemas.envelope import seal
+from schemas.envelope import envelope_headers
 from schemas.experiments import Arm
 from schemas.quality import Quality, Span
 from trainer.run.quality_reader import EXPERIMENTS, KEEP, WINDOW_CELLS, QualityReader
@@ -56,7 +56,7 @@ class Topic:
             begin = self.positions[place]
             if chunk := self.cells[place.partition][begin : begin + self.at_once]:
                 self.positions[place] += len(chunk)
-                return {place: [SimpleNamespace(headers=seal(cell, id="x", source="/test"), value=cell.to_bytes()) for cell in chunk]}
+                return {place: [SimpleNamespace(headers=envelope_headers(cell, id="x", source="/test"), value=cell.to_bytes()) for cell in chunk]}
         return {}
 
 

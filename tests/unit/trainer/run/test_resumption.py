@@ -12,7 +12,7 @@ from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings, load
 from schemas.model_events import Alias
 from schemas.run_report import RunStatus
-from tests.unit.infra.checkpoint_files import write_checkpoint
+from tests.support.checkpoint_files import write_checkpoint
 from trainer.promotion.bootstrap import SHIPPED, register_shipped
 from trainer.run.report import RunReportFile
 from trainer.run.resumption import KILLS, UNREADABLE, parent_of_run, resume_or_begin

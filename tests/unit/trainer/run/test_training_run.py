@@ -34,7 +34,7 @@ class OneVersion(MemoryRegistry):
     def resolve(self, alias: Alias) -> RegisteredVersion:
         return self.get("1")
 
-    def of_run(self, run_id: str) -> None:
+    def find_by_run(self, run_id: str) -> None:
         self._step()
 
 

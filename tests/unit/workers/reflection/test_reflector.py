@@ -9,7 +9,7 @@ import pytest
 from infra.settings import ReflectionSettings
 from schemas.contexts import Context, HistoryItem, Source
 from schemas.drafts import Draft, DraftStatus
-from schemas.envelope import open_envelope, seal
+from schemas.envelope import envelope_headers, read_envelope
 from schemas.experiments import Arm, Assignment, arm_of, is_shadowed
 from schemas.ids import NAMESPACE, derive
 from schemas.promotion import VersionState
@@ -101,7 +101,7 @@ async def test_a_response_has_the_full_provenance_of_its_rewrite() -> None:
 
 
 def incoming(asked: Context) -> Incoming[Context]:
-    return Incoming(asked, open_envelope(seal(asked, id="c", source="/tests")), Source(topic="contexts", partition=0, offset=0))
+    return Incoming(asked, read_envelope(envelope_headers(asked, id="c", source="/tests")), Source(topic="contexts", partition=0, offset=0))
 
 
 async def test_a_rewrite_cancelled_by_the_runtime_counts_as_a_slow_answer_of_the_model() -> None:

@@ -8,9 +8,9 @@ import pytest
 
 from infra.checkpoints.pruning import mark_used
 from infra.settings import ReflectionSettings, Settings, StackSettings
+from tests.support.checkpoint_files import write_checkpoint
 from tests.support.table_registry import NOW, NoModelEvents, TableRegistry, registered
 from tests.support.untouched_folders import untouched
-from tests.unit.infra.checkpoint_files import write_checkpoint
 from workers.runtime.clock import ManualClock
 from workers.serving.engines.fake import CharTemplate, FakeBackend
 from workers.serving.engines.scheduler import EngineLimits

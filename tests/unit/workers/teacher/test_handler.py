@@ -7,7 +7,7 @@ import pytest
 from infra.telemetry.metrics import TEACHER_REJECTED, TEACHER_TAUGHT
 from schemas.contexts import HistoryItem, Source
 from schemas.drafts import DraftStatus
-from schemas.envelope import open_envelope, seal
+from schemas.envelope import envelope_headers, read_envelope
 from schemas.ids import is_held_out
 from schemas.outcomes import Outcome
 from schemas.rewriting import TAGS, Rewrite
@@ -40,7 +40,7 @@ class OneSentenceTeacher:
 
 async def trajectories_of(teacher: OneSentenceTeacher, outcome: Outcome, max_chars: int = LENGTH.max_chars) -> list[Trajectory]:
     source = Source(topic="outcomes", partition=0, offset=0)
-    envelope = open_envelope(seal(outcome, id=outcome.outcome_id, source="/test"))
+    envelope = read_envelope(envelope_headers(outcome, id=outcome.outcome_id, source="/test"))
     outputs = await TeacherHandler(teacher, 0.3, ReasoningLength(LENGTH.min_chars, max_chars))(Incoming(outcome, envelope, source))
     return [output.message for output in outputs if isinstance(output.message, Trajectory)]
 

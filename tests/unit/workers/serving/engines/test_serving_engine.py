@@ -10,8 +10,8 @@ import pytest
 from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import RetryLater
 from schemas.promotion import CanaryPrompt
+from tests.support.checkpoint_files import write_checkpoint
 from tests.support.fake_backend_engine import SAMPLING, FakeBackendEngine, version
-from tests.unit.infra.checkpoint_files import write_checkpoint
 from workers.serving.engines.engine import EngineDied, GenerationFailed, StartStopped, SwapFailed
 from workers.serving.engines.fake import CharTemplate, FakeBackend
 from workers.serving.engines.scheduler import EngineLimits

@@ -16,8 +16,8 @@ from infra.registry.mlflow_store import mlflow
 from infra.settings import Settings, StackSettings, load
 from schemas.model_events import Alias
 from tests.contract.registry_contract import GATED, RegistryContract
-from tests.unit.infra.checkpoint_files import write_checkpoint
-from tests.unit.infra.odd_server import SOURCE, OddServer, odd_server
+from tests.support.checkpoint_files import write_checkpoint
+from tests.support.odd_mlflow_server import SOURCE, OddServer, odd_server
 
 #: MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
@@ -161,8 +161,8 @@ def test_a_registry_that_is_away_is_for_later(kind: str, silent: int, tmp_path: 
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     asks: list[Callable[[], object]] = [lambda: away.resolve(Alias.CHAMPION), lambda: away.tracking.begin("run", {}, None)]
     if kind == "refused":
-        asks += [away.versions, lambda: away.get("1"), lambda: away.of_run("r"), lambda: away.register(checkpoint), lambda: away.fetch("1", tmp_path)]
-        asks += [lambda: away.point(Alias.CHAMPION, "1"), lambda: away.unpoint(Alias.CHAMPION), lambda: away.record("1", GATED)]
+        asks += [away.versions, lambda: away.get("1"), lambda: away.find_by_run("r"), lambda: away.register(checkpoint), lambda: away.fetch("1", tmp_path)]
+        asks += [lambda: away.set_alias(Alias.CHAMPION, "1"), lambda: away.remove_alias(Alias.CHAMPION), lambda: away.record("1", GATED)]
     for ask in asks:
         with pytest.raises(RetryLater, match="the model registry does not answer"):
             ask()

@@ -11,9 +11,9 @@ from infra.process.ports import free_port
 from infra.settings import KafkaSettings, Settings, TelemetrySettings
 from infra.telemetry.export import exporting
 from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_LAG, WORKER_RECORDS
-from infra.telemetry.tracing import Kind, messaging, span
+from infra.telemetry.tracing import SpanKind, messaging, span
 from schemas.envelope import new_traceparent
-from tests.unit.infra.otlp_collector import attributes, collecting
+from tests.support.otlp_collector import attributes, collecting
 
 
 def settings(url: str, **telemetry: float) -> Settings:
@@ -43,9 +43,9 @@ def test_metrics_arrive_with_names_units_labels_and_values() -> None:
 def test_a_span_is_the_child_of_its_record_s_and_the_parent_of_what_it_causes() -> None:
     incoming = new_traceparent()
     with collecting() as collector, exporting(settings(collector.url), "workers base"):  # noqa: SIM117  # the line would be too long
-        with span("process queries", incoming, Kind.CONSUMER, messaging("process", "queries", group="g", partition=2, offset=9)) as outer:
+        with span("process queries", incoming, SpanKind.CONSUMER, messaging("process", "queries", group="g", partition=2, offset=9)) as outer:
             outer.add({"retouch.outcome": "produced"})
-            with span("chat", kind=Kind.CLIENT) as inner:
+            with span("chat", kind=SpanKind.CLIENT) as inner:
                 pass
     chat, process = collector.spans
     trace_id, parent_id = incoming.split("-")[1:3]

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from infra.telemetry import metrics
-from infra.telemetry.instruments import Counter, Gauge, Histogram, Metric
+from infra.telemetry.instruments import Counter, Gauge, Histogram, Instrument
 from infra.telemetry.metrics import METRICS
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 CODE: list[str] = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
 PAGE = ROOT / "infra" / "README.md"
 
@@ -70,7 +70,7 @@ def test_a_bound_is_the_largest_value_of_its_bucket() -> None:
 
 
 def test_names_are_declared_once_and_each_declaration_is_listed() -> None:
-    declared = [found for found in vars(metrics).values() if isinstance(found, Metric)]
+    declared = [found for found in vars(metrics).values() if isinstance(found, Instrument)]
     assert declared == list(METRICS)
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     assert all(metric.name.startswith("retouch_") and metric.unit and metric.meaning for metric in METRICS)

@@ -6,7 +6,7 @@ import pytest
 
 from infra.settings import load
 
-DEPLOY = Path(__file__).resolve().parents[3] / "infra" / "deploy"
+DEPLOY = Path(__file__).resolve().parents[4] / "infra" / "deploy"
 SETTINGS = sorted(DEPLOY.glob("*.toml"))
 LAUNCHERS = sorted(DEPLOY.glob("*.yaml"))
 

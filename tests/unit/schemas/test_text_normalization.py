@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.sameness import folded, normalized
+from schemas.text_normalization import folded, normalized
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ import sys
 
 import pytest
 
-from infra.telemetry.tracing import Kind, current_traceparent, messaging, span
+from infra.telemetry.tracing import SpanKind, current_traceparent, messaging, span
 from schemas.envelope import new_traceparent
 
 
 @pytest.mark.parametrize("flags", ["00", "01"])
 def test_without_an_exporter_the_incoming_context_goes_on_as_it_is(flags: str) -> None:
     incoming = new_traceparent()[:-2] + flags
-    with span("process queries", incoming, Kind.CONSUMER, messaging("process", "queries", partition=3, offset=5)) as here:
+    with span("process queries", incoming, SpanKind.CONSUMER, messaging("process", "queries", partition=3, offset=5)) as here:
         here.add({"retouch.outcome": "produced"})
         assert here.traceparent == incoming == current_traceparent()
         with span("inner") as inner:

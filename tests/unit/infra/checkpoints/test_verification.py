@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from infra.checkpoints.verification import BadCheckpoint, checkpoint_digest, compatible, differences, inspect_checkpoint, verify_checkpoint
-from tests.unit.infra.checkpoint_files import write_checkpoint
+from tests.support.checkpoint_files import write_checkpoint
 
 
 def test_the_same_files_have_the_same_digest_wherever_they_lie(tmp_path: Path) -> None:

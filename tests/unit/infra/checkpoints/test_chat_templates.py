@@ -7,7 +7,7 @@ import pytest
 
 from infra.checkpoints.chat_templates import MAX_CHARS, MAX_WIDTH, why_refused
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[4]
 
 #: As Qwen2.5 writes its own, shortened to every construct that it uses.
 QWEN = """

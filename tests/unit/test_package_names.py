@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("schemas", "infra", "streams", "workers", "trainer", "traffic", "pico", "bench", "lab", "cli")
 
 
