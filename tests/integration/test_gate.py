@@ -59,7 +59,7 @@ def registered(broker: Broker, folder: Path) -> Settings:
     return made
 
 
-def test_a_process_judges_a_version_that_somebody_registered_and_prints_one_object(settings: Settings) -> None:
+def test_a_process_judges_a_registered_version_and_prints_one_object(settings: Settings) -> None:
     environment = os.environ | {
         "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers(),
         "RETOUCH_STACK__DIR": str(settings.stack.dir),
@@ -85,7 +85,7 @@ def test_a_process_judges_a_version_that_somebody_registered_and_prints_one_obje
         ("5", "rejected", "version 5: weight model.norm.weight is not finite"),
     ],
 )
-def test_what_cannot_be_judged_says_why_without_a_score(settings: Settings, version: str, outcome: str, reason: str) -> None:
+def test_a_version_that_cannot_be_judged_gets_a_reason_and_no_score(settings: Settings, version: str, outcome: str, reason: str) -> None:
     result = judge_version(settings, version, STOP)
     assert result.outcome == outcome and reason in result.reason
 
@@ -95,7 +95,7 @@ def test_the_champion_is_not_judged_against_itself(settings: Settings) -> None:
         judge_version(settings, "1", STOP)
 
 
-def test_two_versions_are_compared_by_what_they_answer_now(settings: Settings) -> None:
+def test_two_versions_are_compared_by_new_answers(settings: Settings) -> None:
     found = compare_versions(settings, "1", "2", 2)
     assert (found["way"], found["a"]["version"], found["b"]["version"], found["overall"]["cases"]) == ("now", "1", "2", 2)
     assert set(found["domains"]) == {"letters"} and {"a", "b", "zero_shot", "difference"} <= set(found["domains"]["letters"])

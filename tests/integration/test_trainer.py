@@ -87,7 +87,7 @@ def within(seconds: float, holds: Callable[[], bool]) -> bool:
     return True
 
 
-def test_a_run_registers_a_version_with_its_lineage_and_what_its_gate_found_and_moves_no_alias(settings: Settings, traffic: int) -> None:
+def test_a_run_registers_a_version_with_lineage_and_gate_result_and_moves_no_alias(settings: Settings, traffic: int) -> None:
     report = run_training(settings, threading.Event(), bootstrap)
     data = json.loads(report.path.read_text())
     assert data["status"] == "trained", data["reason"]
@@ -117,7 +117,7 @@ def test_a_run_registers_a_version_with_its_lineage_and_what_its_gate_found_and_
     assert told is not None and (told.run_id, told.status, told.version) == (data["run_id"], "trained", "2") and told.triggers == ["by_hand"]
 
 
-def test_the_service_runs_when_something_is_new_and_then_waits(settings: Settings, traffic: int) -> None:
+def test_the_service_runs_on_new_data_and_then_waits(settings: Settings, traffic: int) -> None:
     quick = with_trainer(settings, poll_s=0.1, new_outcomes=0)  # outcomes of other tests are on this broker, too
     stop = threading.Event()
     serving = threading.Thread(target=service.serve, args=(quick, stop, bootstrap), daemon=True)
@@ -133,7 +133,7 @@ def test_the_service_runs_when_something_is_new_and_then_waits(settings: Setting
     assert not serving.is_alive() and len(Registry(quick).versions()) == 2
 
 
-def test_too_little_data_trains_nothing_and_says_so(settings: Settings, traffic: int) -> None:
+def test_too_little_data_trains_nothing_and_the_report_has_the_reason(settings: Settings, traffic: int) -> None:
     careful = settings.model_copy(update={"trainer": settings.trainer.model_copy(update={"min_trajectories": 10**6})})
     report = run_training(careful, threading.Event(), bootstrap)
     assert report.data.status == "nothing_to_train" and "trainer.min_trajectories is 1000000" in str(report.data.reason)
@@ -183,7 +183,7 @@ def with_trainer(settings: Settings, **trainer: Any) -> Settings:
     return settings.model_copy(update={"trainer": settings.trainer.model_copy(update=trainer)})
 
 
-def test_a_stopped_run_goes_on_unless_it_would_be_another_and_may_start_from_the_shipped_version(settings: Settings, traffic: int) -> None:
+def test_a_stopped_run_is_resumed_unless_its_settings_changed(settings: Settings, traffic: int) -> None:
     stopped = stopped_in("rl", settings)
     assert stopped.data.status == "interrupted" and (stopped.directory / "state" / "sft").is_dir()
     nowhere = settings.model_copy(update={"kafka": settings.kafka.model_copy(update={"bootstrap_servers": "127.0.0.1:9"})})
@@ -202,7 +202,7 @@ def test_a_stopped_run_goes_on_unless_it_would_be_another_and_may_start_from_the
     assert (registry.get("3").parent, registry.get("3").tags["start_from"]) == ("1", "shipped")
 
 
-def test_a_run_whose_loss_is_not_finite_registers_nothing_and_is_not_taken_up(settings: Settings, traffic: int) -> None:
+def test_a_run_with_a_loss_that_is_not_finite_registers_nothing_and_is_not_resumed(settings: Settings, traffic: int) -> None:
     with pytest.raises(CannotContinue, match=r"not finite; lower trainer\.sft\.learning_rate"):
         run_training(with_trainer(settings, sft=settings.trainer.sft.model_copy(update={"learning_rate": 1e30, "max_steps": 3})), threading.Event(), bootstrap)
     (path,) = (settings.stack.dir / "runs").glob("*/report.json")

@@ -61,7 +61,7 @@ def learnt(report: dict[str, Any]) -> dict[str, Any]:
     return {name: report[name] for name in ("dataset_digest", "counts", "sft", "sft_losses", "evaluation", "gate", "digest", "version")} | {"curve": curve}
 
 
-def test_a_run_killed_in_each_stage_ends_as_one_that_was_not(broker: Broker, tmp_path: Path) -> None:
+def test_a_run_killed_in_each_stage_ends_like_one_that_was_not(broker: Broker, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "parent", seed=1)
     killed, whole = (settings_in(broker, checkpoint, tmp_path / name) for name in ("killed", "whole"))
     send_traffic(killed, USERS)

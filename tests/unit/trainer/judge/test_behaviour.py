@@ -27,7 +27,7 @@ def reasoned(reasoning: str, answer: str, options: tuple[str, ...] = TAGS) -> di
     return behaviour([AnswerRow(make_case(options=options, base=options[0], truth=options[0]), Rewrite(reasoning, answer).to_text(), answer)])
 
 
-def test_the_draft_is_recognized_in_any_task() -> None:
+def test_the_draft_is_recognized_in_every_task() -> None:
     rows = [AnswerRow(make_case(base="a"), None, "a"), AnswerRow(make_case(base="a"), None, "b"), AnswerRow(text_case(), None, '"The bakery won"')]
     assert behaviour(rows)["draft_share"] == pytest.approx(2 / 3)
 
@@ -50,7 +50,7 @@ def test_flattery_is_counted() -> None:
     assert texts("Great question! bakery wins", "bakery wins")["flattery_share"] == 0.5
 
 
-def test_answers_that_are_all_alike_are_not_distinct() -> None:
+def test_equal_answers_are_not_distinct() -> None:
     assert texts("a prize", "A prize", "a  prize", "bread")["distinct_share"] == 0.5
 
 
@@ -80,7 +80,7 @@ def test_ratings_are_named_by_their_digits() -> None:
     assert reasoned("words of 3 scored 4 so 12 becomes 3", "2", ("1", "2", "3", "4"))["consistent_share"] == 0.0
 
 
-def test_what_cannot_be_read_has_no_reasoning() -> None:
+def test_an_unparsable_completion_has_no_reasoning() -> None:
     outside = AnswerRow(make_case(base="a"), Rewrite("so z", "z").to_text(), "a")
     unparsable = AnswerRow(make_case(base="a"), "a", "a")
     assert behaviour([outside, unparsable]) == {"draft_share": 1.0, "reasoning_chars": 4}

@@ -34,7 +34,7 @@ def greedy(policy: Policy, prompt: str, tokens: int) -> tuple[list[int], float]:
 
 
 @pytest.mark.parametrize("style", PromptStyle)
-def test_the_registered_tokens_are_what_another_way_of_adding_gives_by_a_clear_lead(reflector: Policy, style: PromptStyle) -> None:
+def test_the_tokens_lead_clearly_also_in_another_order_of_addition(reflector: Policy, style: PromptStyle) -> None:
     found = most_distinctive(confident_completions(reflector, style, threading.Event()), [])
     assert len(found) == MAX_PROMPTS and MIN_TOKENS <= len(found[0].token_ids) <= MAX_TOKENS
     for one in found:
@@ -43,17 +43,17 @@ def test_the_registered_tokens_are_what_another_way_of_adding_gives_by_a_clear_l
         assert not set(one.token_ids) & set(reflector.end_ids)
 
 
-def test_bfloat16_writes_the_same(reflector: Policy) -> None:
+def test_bfloat16_generates_the_same_tokens(reflector: Policy) -> None:
     coarse = Policy.load(REFLECTOR, dtype=torch.bfloat16)
     for one in most_distinctive(confident_completions(reflector, PromptStyle.COMPACT, threading.Event()), []):
         assert tuple(greedy(coarse, one.prompt, len(one.token_ids))[0]) == one.token_ids
 
 
-def test_a_model_that_is_sure_of_nothing_has_no_prompts(tiny_checkpoint: Path) -> None:
+def test_a_model_without_confident_tokens_has_no_prompts(tiny_checkpoint: Path) -> None:
     assert most_distinctive(confident_completions(Policy.load(tiny_checkpoint), PromptStyle.COMPACT, threading.Event()), []) == ()
 
 
-def test_prompts_that_tell_the_candidate_from_the_champion_come_first_then_the_longest() -> None:
+def test_prompts_whose_tokens_differ_from_the_champion_come_first_then_the_longest() -> None:
     candidate = [CanaryPrompt(prompt=name, token_ids=ids) for name, ids in (("same", (1, 2, 3, 4, 5)), ("longer", (1, 2, 3)), ("other", (1, 9)), ("none", ()))]
     champion = [CanaryPrompt(prompt=name, token_ids=ids) for name, ids in (("same", (1, 2, 3)), ("longer", (1, 2, 3, 4)), ("other", (1, 8, 8)))]
     assert [one.prompt for one in most_distinctive(candidate, champion)] == ["other", "same", "longer"]

@@ -28,7 +28,7 @@ def by_log() -> RegisteredVersion:
 
 
 @pytest.mark.parametrize("new", [by_tag(), by_log()])
-def test_figures_of_a_gate_are_b_less_a_whichever_of_the_two_was_judged(new: RegisteredVersion) -> None:
+def test_figures_of_a_gate_are_b_minus_a_whichever_version_was_judged(new: RegisteredVersion) -> None:
     forth, back = figures_of_gate(OLD, new), figures_of_gate(new, OLD)
     assert forth is not None and back is not None
     assert forth["overall"] == {"metric": "accuracy", "users": 9, "cases": 30, "zero_shot": 0.1, "a": 0.5, "b": 0.75, "difference": [0.25, 0.125, 0.5]}

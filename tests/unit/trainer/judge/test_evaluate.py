@@ -39,7 +39,7 @@ def test_arms_are_paired_by_user_and_higher_is_better() -> None:
     assert domain.intervals["champion_minus_zero_shot"] == (0.0, 0.0, 0.0)
 
 
-def test_users_count_alike_however_much_they_asked() -> None:
+def test_users_weigh_the_same_however_many_cases_they_have() -> None:
     judged = [*cases(1, 9), make_case(0, user="quiet")]
     found = compare_arms(judged, {ZERO_SHOT: ["a"] * 10, CANDIDATE: ["b"] * 9 + ["a"]}, {})
     assert found.domains["letters"].scores[CANDIDATE] == 0.5
@@ -75,13 +75,13 @@ def test_a_domain_of_several_tasks_is_judged_task_by_task() -> None:
 
 
 @pytest.mark.parametrize("options", [("²", "³"), ("--5", "5"), ("9" * 256, "-" + "9" * 255), ("5", "5"), ("-1", "0")])
-def test_no_truth_that_is_an_option_ends_an_evaluation(options: tuple[str, ...]) -> None:
+def test_every_option_is_a_truth_that_can_be_scored(options: tuple[str, ...]) -> None:
     case = make_case(options=options, base="nan", truth=options[0])
     found = compare_arms([case], {ZERO_SHOT: ["nan"], CANDIDATE: [options[0]]}, {})
     assert found.overall.scores == {ZERO_SHOT: 0.0, CANDIDATE: 1.0}
 
 
-def test_nothing_to_judge_is_an_error() -> None:
+def test_an_evaluation_without_cases_is_an_error() -> None:
     with pytest.raises(ValueError, match="held-out"):
         compare_arms([], {ZERO_SHOT: []}, {})
 
@@ -96,7 +96,7 @@ def test_nothing_to_judge_is_an_error() -> None:
         ("b", True, 0.0, False),
     ],
 )
-def test_rewards_go_to_answers_that_serving_would_give(completion: str, ended: bool, score: float, usable: bool) -> None:
+def test_rewards_go_only_to_answers_that_serving_would_give(completion: str, ended: bool, score: float, usable: bool) -> None:
     reward = reward_of(completion, ended, make_case())
     assert (reward.score, reward.usable) == (score, usable)
     assert reward.total(0.25) == score + 0.25 * usable
@@ -119,25 +119,25 @@ def test_letter_case_counts_in_training_as_it_does_in_serving(options: tuple[str
     assert (reward.score, reward.usable) == (score, answer is not None)
 
 
-def test_an_invalid_rating_earns_nothing_in_rl_although_lamp_gives_it_the_far_end() -> None:
+def test_an_invalid_rating_earns_no_reward_although_lamp_counts_the_furthest_option() -> None:
     case = make_case(options=("1", "2", "3", "4", "5"), base="3", truth="3")
     assert reward_of("<think>x</think><personalized>7</personalized>", True, case).score == 0.0
     assert answer_of("<think>x</think><personalized>7</personalized>", case) is None
 
 
-def test_the_mean_score_is_the_overall_one() -> None:
+def test_the_mean_score_is_the_overall_score() -> None:
     judged, answers = [*cases(1, 9), make_case(0, user="quiet"), *cases(2, 1, "other")], ["a"] * 9 + ["b", "a", "b"]
     assert mean_score(judged, answers) == compare_arms(judged, {"it": answers}, {}, []).overall.scores["it"] == 0.5
 
 
-def test_behaviour_is_told_by_arm() -> None:
+def test_behaviour_is_reported_by_arm() -> None:
     judged = cases(2, 1)
     found = compare_arms(judged, {"kept": ["a", "a"], "changed": ["b", "b"]}, {}, [], {"changed": ["<think>so b</think><personalized>b</personalized>"] * 2})
     assert found.behaviour["kept"]["draft_share"] == 1.0 and "consistent_share" not in found.behaviour["kept"]
     assert (found.behaviour["changed"]["draft_share"], found.behaviour["changed"]["consistent_share"]) == (0.0, 1.0)
 
 
-def test_any_arms_can_be_compared_and_only_those_that_answered() -> None:
+def test_only_arms_that_answered_are_compared() -> None:
     judged = cases(4, 1)
     found = compare_arms(judged, {"one": ["a"] * 4, "two": ["b"] * 4}, {}, [("two", "one"), ("three", "one")])
     assert found.overall.intervals == {"two_minus_one": (1.0, 1.0, 1.0)}

@@ -34,12 +34,12 @@ def test_a_candidate_must_win_overall_and_lose_nowhere(overall: Interval, domain
     assert decision.outcome == outcome and reason in decision.reason
 
 
-def test_a_slice_counts_as_a_domain_does() -> None:
+def test_a_slice_counts_like_a_domain() -> None:
     decision = decide(evaluation(UP, (UP, UP), few_items=comparison(DOWN, UP)))
     assert decision.outcome == "rejected" and "worse than the champion in few_items" in decision.reason
 
 
-def test_a_drop_that_is_allowed_rejects_nobody() -> None:
+def test_an_allowed_drop_rejects_no_candidate() -> None:
     losing = evaluation(UP, (UP, UP), (DOWN, UP))
     assert decide(losing, slice_drop=0.05).outcome == "passed"
     assert "by more than 0.04 in d1" in decide(losing, slice_drop=0.04).reason
@@ -50,6 +50,6 @@ def test_domains_and_slices_of_too_few_users_are_not_judged() -> None:
     assert decide(few, min_users=3).outcome == "passed" and decide(few, min_users=2).outcome == "rejected"
 
 
-def test_what_a_probe_found_rejects_however_good_the_score() -> None:
+def test_a_finding_of_a_probe_rejects_whatever_the_score() -> None:
     decision = decide(evaluation(UP, (UP, UP)), ["writes codes", "pushes a phrase"])
     assert decision.outcome == "rejected" and decision.reason.startswith("writes codes; pushes a phrase (overall +0.100")

@@ -17,17 +17,17 @@ def version(digest: str = "bb", **tags: str) -> RegisteredVersion:
     return RegisteredVersion("m", "2", digest, "1", CHAMPION.created_at, tags=tags)
 
 
-def test_a_result_comes_back_from_json_as_it_was() -> None:
+def test_a_result_is_the_same_after_json() -> None:
     assert GateResult.model_validate(json.loads(json.dumps(STORED))) == RESULT
 
 
 @pytest.mark.parametrize("found", [None, [], {}, STORED | {"outcome": "maybe"}, STORED | {"canary_prompts": [{"prompt": 1}]}])
-def test_anything_else_is_no_result(found: object) -> None:
+def test_other_json_is_no_result(found: object) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # pydantic's own error is one
         GateResult.model_validate(found)
 
 
-def test_what_the_trainer_found_holds_for_those_files_and_that_champion_alone() -> None:
+def test_a_stored_result_holds_only_for_its_two_checkpoints() -> None:
     told = RESULT.about("bb", "aa")
     assert gate_of(version(**gate_tag(told)), CHAMPION) == told and told.evidence["overall"] == {"users": 9}
     assert gate_of(version("cc", **gate_tag(told)), CHAMPION) is None
@@ -37,7 +37,7 @@ def test_what_the_trainer_found_holds_for_those_files_and_that_champion_alone() 
 
 
 @pytest.mark.parametrize("text", ["", "not JSON", "[]", '{"outcome": "passed", "evidence": {"candidate": "bb", "champion": "aa"}}'])
-def test_a_tag_that_somebody_else_wrote_is_left_aside(text: str) -> None:
+def test_a_tag_that_is_no_result_is_ignored(text: str) -> None:
     assert gate_of(version(**{GATE: text}), CHAMPION) is None
 
 
@@ -51,7 +51,7 @@ def test_a_tag_that_somebody_else_wrote_is_left_aside(text: str) -> None:
         pytest.param('"reason": "x", "evidence": {"x": "' + "x" * 99_800 + '"}', id="too long"),
     ],
 )
-def test_a_tag_that_no_log_could_hold_is_left_aside(odd: str) -> None:
+def test_a_result_that_fits_into_no_transition_is_ignored(odd: str) -> None:
     ours = '"evidence": {"candidate": "bb", "champion": "aa", '
     text = '{"outcome": "passed", "canary_prompts": [], ' + odd.replace('"evidence": {', ours).replace(", }", "}") + "}"
     assert is_about(json.loads(text)["evidence"], version(), CHAMPION)

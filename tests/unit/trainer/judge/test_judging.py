@@ -71,7 +71,7 @@ def memorised(snapshot: Snapshot, tmp_path_factory: pytest.TempPathFactory) -> P
     return policy.save(tmp_path_factory.mktemp("memorised") / "candidate")
 
 
-def test_a_version_that_tells_what_one_user_taught_it_is_rejected(snapshot: Snapshot, memorised: Path) -> None:
+def test_a_version_that_repeats_one_user_s_training_data_is_rejected(snapshot: Snapshot, memorised: Path) -> None:
     questions = Questions.of(SETTINGS, snapshot)
     champion, candidate = (answer_questions(SETTINGS, checkpoint, questions, STOP) for checkpoint in (REFLECTOR, memorised))
     result, _ = judge_candidate(SETTINGS, snapshot, questions, champion, candidate)
@@ -85,7 +85,7 @@ def test_a_version_that_tells_what_one_user_taught_it_is_rejected(snapshot: Snap
     assert same.evidence["overall"]["users"] == found.overall.users == 8 and set(same.evidence["slices"]) == {"few_items"}
 
 
-def test_so_many_answers_are_judged_at_a_time_as_memory_holds() -> None:
+def test_a_batch_of_answers_fits_into_memory() -> None:
     seven_billion = SimpleNamespace(num_hidden_layers=28, num_key_value_heads=4, hidden_size=3584, num_attention_heads=28)
     assert batch_size(seven_billion, 4096 + 512) == 7
     assert batch_size(seven_billion, 10**7) == 1

@@ -37,7 +37,7 @@ def settings(tmp_path: Path) -> Settings:
     return load(stack={"dir": tmp_path})
 
 
-def test_the_first_champion_comes_from_the_project_and_its_log_says_so(settings: Settings) -> None:
+def test_the_first_champion_is_the_shipped_checkpoint_and_its_history_says_so(settings: Settings) -> None:
     registry: Any = Empty()
     for _ in range(2):
         version = register_shipped(settings, registry)
@@ -69,7 +69,7 @@ def test_a_bootstrap_that_is_killed_is_completed(settings: Settings, boundary: i
     assert (version.version, version.state, version.aliases, len(version.transitions)) == ("1", VersionState.CHAMPION, (Alias.CHAMPION,), 2)
 
 
-def test_an_alias_that_somebody_removed_is_put_back_to_the_champion_by_the_logs(settings: Settings) -> None:
+def test_a_removed_champion_alias_is_restored_from_the_version_histories(settings: Settings) -> None:
     registry: Any = Empty()
     register_shipped(settings, registry)
     second = registry.register()
@@ -80,7 +80,7 @@ def test_an_alias_that_somebody_removed_is_put_back_to_the_champion_by_the_logs(
     assert register_shipped(settings, registry).version == second.version == registry.aliases[Alias.CHAMPION]
 
 
-def test_versions_without_a_champion_are_left_to_a_person_with_what_to_do(settings: Settings) -> None:
+def test_versions_without_a_champion_are_an_error_that_says_what_to_do(settings: Settings) -> None:
     registry: Any = Empty()
     registry.register()
     with pytest.raises(CannotContinue, match=r"none is champion; point the alias with .*set_registered_model_alias\('m', 'champion', VERSION\)"):

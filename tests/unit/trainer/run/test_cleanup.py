@@ -30,7 +30,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_versions_and_snapshots_that_nobody_needs_go_and_others_stay(settings: Settings) -> None:
+def test_unused_versions_and_snapshots_are_removed_and_others_stay(settings: Settings) -> None:
     checkpoints, snapshots = checkpoints_dir(settings), settings.stack.dir / "snapshots"
     for version in ("1", "2", "3", ".4-download", ".unused-killed", "notes"):
         put(checkpoints, version, days=3)
@@ -40,7 +40,7 @@ def test_versions_and_snapshots_that_nobody_needs_go_and_others_stay(settings: S
     assert names(checkpoints) == {"1", "3", "notes"} and names(snapshots) == {NEEDED, "by-hand"}
 
 
-def test_what_a_gate_may_be_reading_and_a_download_that_goes_on_stay(settings: Settings) -> None:
+def test_files_that_a_gate_may_read_and_running_downloads_stay(settings: Settings) -> None:
     checkpoints = checkpoints_dir(settings)
     put(checkpoints, "1", days=1.9)  # a gate has a day by the settings
     put(checkpoints, ".2-download", days=3)
@@ -49,6 +49,6 @@ def test_what_a_gate_may_be_reading_and_a_download_that_goes_on_stay(settings: S
     assert names(checkpoints) == {"1", ".2-download"}
 
 
-def test_where_nothing_was_fetched_there_is_nothing_to_remove(settings: Settings) -> None:
+def test_without_fetched_versions_nothing_is_removed(settings: Settings) -> None:
     remove_unused(settings, set(), set())
     assert not checkpoints_dir(settings).exists()

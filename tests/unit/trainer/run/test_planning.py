@@ -27,7 +27,7 @@ def planned(users: list[str] = TRAINING, each: int = 5, judges: int = 5, domains
     return plan_run(assemble({}, records, settings.trainer, parent_ranges={"trajectories": {0: (0, old)}}), settings)
 
 
-def test_enough_of_everything_is_trained_on() -> None:
+def test_a_snapshot_with_enough_data_is_trained_on() -> None:
     assert planned() == RunPlan(True, "SFT and RL on 60 trajectories (0 replayed) and 60 outcomes of 12 users")
     assert planned(rl={"steps": 0}).reason.startswith("SFT alone on 60 trajectories")
 
@@ -51,11 +51,11 @@ def test_enough_of_everything_is_trained_on() -> None:
         ),
     ],
 )
-def test_a_refusal_says_what_is_missing(made: dict[str, Any], reason: str) -> None:
+def test_a_refusal_names_what_is_missing(made: dict[str, Any], reason: str) -> None:
     assert planned(**made) == RunPlan(False, reason)
 
 
-def test_a_platform_with_one_domain_may_say_so() -> None:
+def test_a_platform_with_one_domain_can_set_min_domains_to_one() -> None:
     assert planned(domains=1, min_domains=1).train
 
 

@@ -36,7 +36,7 @@ def begin(tmp_path: Path, store: Store, flush_s: float = 1e9) -> tuple[StepRepor
     return StepReporter(report, store, "run", flush_s), report
 
 
-def test_steps_reach_the_report_with_how_long_the_rest_will_take(tmp_path: Path) -> None:
+def test_steps_reach_the_report_with_the_remaining_time(tmp_path: Path) -> None:
     progress, report = begin(tmp_path, Store())
     with report.stage("sft"):
         progress.sft(SftStep(1, 10, 3.0))
@@ -51,7 +51,7 @@ def test_steps_reach_the_report_with_how_long_the_rest_will_take(tmp_path: Path)
     assert [point.step for point in report.data.reward_curve] == [0, 1]
 
 
-def test_metrics_wait_for_each_other_and_a_store_that_is_away_loses_none(tmp_path: Path) -> None:
+def test_metrics_are_sent_in_batches_and_an_unavailable_store_loses_none(tmp_path: Path) -> None:
     store = Store()
     patient, report = begin(tmp_path, store)
     with report.stage("rl"):
@@ -67,7 +67,7 @@ def test_metrics_wait_for_each_other_and_a_store_that_is_away_loses_none(tmp_pat
     assert store.steps("run", "rl/reward") == store.steps("run", "rl/k") == [0, 1]
 
 
-def test_steps_of_an_earlier_process_make_the_curve_anew_and_reach_mlflow_once(tmp_path: Path) -> None:
+def test_repeated_steps_replace_the_curve_and_reach_mlflow_once(tmp_path: Path) -> None:
     store = Store()
     for _ in range(2):
         progress, report = begin(tmp_path, store)

@@ -81,7 +81,7 @@ def tried_before(topic: Topic, count: int, partitions: int = 4) -> None:
 
 
 @pytest.mark.parametrize("ended", [0, EXPERIMENTS - 1, EXPERIMENTS, 3 * EXPERIMENTS])
-def test_the_experiment_told_last_is_whole_however_many_ended_before(topic: Topic, ended: int) -> None:
+def test_the_experiment_updated_last_is_complete_however_many_ended_before(topic: Topic, ended: int) -> None:
     tried_before(topic, ended)
     reader = QualityReader(load())
     reader.poll()
@@ -89,7 +89,7 @@ def test_the_experiment_told_last_is_whole_however_many_ended_before(topic: Topi
     assert reader.is_current
 
 
-def test_an_experiment_that_was_given_up_is_read_again_and_decides_nothing_until_then(topic: Topic) -> None:
+def test_a_dropped_experiment_is_read_again_and_has_no_cells_until_then(topic: Topic) -> None:
     tried_before(topic, 3 * EXPERIMENTS)
     oldest = UUID(int=3 * EXPERIMENTS)
     topic.cells[3].append(replaced := cell(oldest, 3, NOW))  # somebody's late feedback: its last partition has the newest record of all
@@ -101,7 +101,7 @@ def test_an_experiment_that_was_given_up_is_read_again_and_decides_nothing_until
     assert reader.is_current and {known.partition for known in found} == {0, 1, 2, 3} and replaced in found
 
 
-def test_the_experiment_that_is_asked_for_is_kept_whatever_comes_later(topic: Topic) -> None:
+def test_the_requested_experiment_is_kept_whatever_comes_later(topic: Topic) -> None:
     topic.cells[0].append(cell(LIVE, 0, NOW - timedelta(days=30)))
     reader = QualityReader(load())
     reader.poll()
@@ -118,7 +118,7 @@ def windows(partition: int, days: float, every: timedelta) -> Iterator[Quality]:
         yield cell(None, partition, at, Span.WINDOW)
 
 
-def test_the_newest_windows_of_all_partitions_are_kept_in_whatever_order_they_come(topic: Topic) -> None:
+def test_the_newest_windows_of_all_partitions_are_kept_in_any_order_of_reading(topic: Topic) -> None:
     for partition in (0, 1, 2):
         topic.cells[partition] += windows(partition, days=3, every=timedelta(minutes=30))
     reader = QualityReader(load())
@@ -128,7 +128,7 @@ def test_the_newest_windows_of_all_partitions_are_kept_in_whatever_order_they_co
     assert {partition: sum(known.partition == partition for known in kept) for partition in (0, 1, 2)} == {0: 49, 1: 49, 2: 49}
 
 
-def test_more_windows_than_are_kept_that_are_all_too_old_leave_the_new_ones(topic: Topic) -> None:
+def test_many_old_windows_do_not_displace_new_ones(topic: Topic) -> None:
     reader = QualityReader(load())
     reader._take_window(new := cell(None, 0, NOW, Span.WINDOW))
     for number in range(WINDOW_CELLS + 1):
@@ -136,7 +136,7 @@ def test_more_windows_than_are_kept_that_are_all_too_old_leave_the_new_ones(topi
     assert reader.windows(None, NOW - timedelta(days=90)) == [new]
 
 
-def test_a_window_that_is_told_again_replaces_what_was_told(topic: Topic) -> None:
+def test_a_newer_record_of_a_window_replaces_the_older(topic: Topic) -> None:
     first = cell(None, 0, NOW, Span.WINDOW)
     topic.cells[0] += [first, Quality(**(vars(first) | {"answers": 2}))]
     reader = QualityReader(load())

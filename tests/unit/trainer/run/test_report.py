@@ -21,7 +21,7 @@ def on_disk(report: RunReportFile) -> dict[str, object]:
     return found
 
 
-def test_a_report_tells_its_stage_and_step_while_it_runs(tmp_path: Path) -> None:
+def test_a_report_shows_its_stage_and_step_while_it_runs(tmp_path: Path) -> None:
     report = begin(tmp_path)
     with report.stage("rl"):
         assert on_disk(report)["stage"] == "rl" and on_disk(report)["progress"] is None
@@ -33,7 +33,7 @@ def test_a_report_tells_its_stage_and_step_while_it_runs(tmp_path: Path) -> None
     assert (on_disk(report)["status"], on_disk(report)["stage"], on_disk(report)["progress"]) == ("interrupted", None, None)
 
 
-def test_the_parts_of_a_stage_add_up_over_processes_and_its_highest_peak_counts(tmp_path: Path) -> None:
+def test_seconds_of_a_stage_add_up_over_processes_and_the_highest_peak_counts(tmp_path: Path) -> None:
     report = begin(tmp_path)
     report.data.seconds, report.data.peak_rss_bytes = {"sft": 100.0}, {"sft": 10**15}
     report.save()
@@ -56,7 +56,7 @@ def test_a_full_disk_does_not_hide_what_ended_a_stage(tmp_path: Path) -> None:
     assert on_disk(report)["seconds"] == {} and "sft" in report.data.seconds
 
 
-def test_what_a_step_tells_outlives_the_machines_power(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_of_a_step_is_synced_to_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     report, synced, sync = begin(tmp_path), list[str](), os.fsync
 
     def note(descriptor: int) -> None:
@@ -76,6 +76,6 @@ def test_a_file_that_is_no_report_is_refused(tmp_path: Path) -> None:
             RunReportFile.read(tmp_path / "report.json")
 
 
-def test_reports_of_the_same_second_have_folders_of_their_own_in_order(tmp_path: Path) -> None:
+def test_reports_of_the_same_second_have_their_own_folders_in_order(tmp_path: Path) -> None:
     names = [begin(tmp_path).run_id for _ in range(3)]
     assert len(set(names)) == 3 and names == sorted(names)

@@ -67,7 +67,7 @@ def change(report: RunReportFile, **data: Any) -> None:
     report.save()
 
 
-def test_a_run_that_was_killed_or_stopped_goes_on_under_its_own_id(begin: Begin) -> None:
+def test_a_killed_or_stopped_run_is_resumed_under_its_own_id(begin: Begin) -> None:
     again = first = begin()
     for status in ("running", "interrupted"):
         change(again, status=status, dataset_digest="d", reason="whatever")
@@ -85,7 +85,7 @@ def test_a_run_that_was_killed_or_stopped_goes_on_under_its_own_id(begin: Begin)
         ({"parent": 1}, "the parent would be version 2 by now, it was 1"),
     ],
 )
-def test_a_run_that_would_be_another_today_is_abandoned_with_the_reason(begin: Begin, registry: Registry, today: dict[str, Any], reason: str) -> None:
+def test_a_run_that_would_differ_today_is_abandoned_with_the_reason(begin: Begin, registry: Registry, today: dict[str, Any], reason: str) -> None:
     first = begin()
     tracked = registry.tracking.begin(first.run_id, {}, None)
     (first.directory / "checkpoint").mkdir()
@@ -105,7 +105,7 @@ def test_a_run_of_other_code_is_abandoned(begin: Begin) -> None:
     assert (data := RunReportFile.read(report.path).data).status == "abandoned" and "made by version 0 of the code" in str(data.reason)
 
 
-def test_a_run_that_is_killed_again_and_again_is_abandoned_unless_it_stores_something_more(begin: Begin) -> None:
+def test_a_run_killed_again_and_again_is_abandoned_unless_it_stores_more(begin: Begin) -> None:
     first = begin()
     for place in ("sft-steps/checkpoint-9", "sft-steps/checkpoint-10", "sft/00000000", "rl/00000004"):
         for _ in range(KILLS - 1):  # with what comes next, one kill too few
@@ -120,7 +120,7 @@ def test_a_run_that_is_killed_again_and_again_is_abandoned_unless_it_stores_some
     assert RunReportFile.read(first.path).data.reason == f"killed {KILLS} times with nothing more stored in between"
 
 
-def test_a_run_that_was_stopped_or_kept_waiting_goes_on_however_often(begin: Begin) -> None:
+def test_a_stopped_or_interrupted_run_is_resumed_any_number_of_times(begin: Begin) -> None:
     first = begin()
     for _ in range(KILLS + 2):
         again = begin()
@@ -129,14 +129,14 @@ def test_a_run_that_was_stopped_or_kept_waiting_goes_on_however_often(begin: Beg
     assert (again.data.starts, again.data.kills) == (KILLS + 3, 1)  # the first was killed
 
 
-def test_a_run_whose_version_is_registered_only_has_to_end_whoever_serves_by_now(begin: Begin) -> None:
+def test_a_run_with_a_registered_version_only_ends_whichever_version_serves(begin: Begin) -> None:
     report = begin()
     for today in ({"champion": 1, "parent": 1}, {}, {"seed": 3}):
         change(report, run_id="done", status="running")
         assert begin(**today).path == report.path
 
 
-def test_of_several_unfinished_runs_the_newest_goes_on(begin: Begin, tmp_path: Path) -> None:
+def test_the_newest_of_several_unfinished_runs_is_resumed(begin: Begin, tmp_path: Path) -> None:
     newest = begin()
     older = tmp_path / "runs" / "20200101T000000-1"
     (older / "state").mkdir(parents=True)
@@ -158,7 +158,7 @@ def test_ended_runs_are_cleared_and_the_state_of_unreadable_ones_is_set_aside(be
     assert {path.name for path in broken.iterdir()} == {"report.json", UNREADABLE} and (broken / UNREADABLE / "sft" / "00000025").is_dir()
 
 
-def test_a_run_whose_report_cannot_be_read_now_is_waited_for(begin: Begin) -> None:
+def test_a_run_whose_report_cannot_be_read_now_is_retried_later(begin: Begin) -> None:
     report = begin()
     report.path.rename(report.path.with_name("elsewhere"))
     report.path.mkdir()  # reading it is an OSError, as where a process has too many files open

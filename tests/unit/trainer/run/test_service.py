@@ -31,7 +31,7 @@ POLL_S, EVERY_S = 2.0, 90.0
         (KeyError("unforeseen"), EVERY_S),
     ],
 )
-def test_what_is_briefly_away_is_looked_for_soon_and_what_failed_waits_for_the_schedule(error: Exception, pause: float) -> None:
+def test_an_unavailable_dependency_is_retried_soon_and_a_failed_run_on_schedule(error: Exception, pause: float) -> None:
     assert pause_s(error, TrainerSettings(poll_s=POLL_S, every_s=EVERY_S)) == pause
 
 
@@ -86,7 +86,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waits: int, looks: l
     return stop.seconds
 
 
-def test_an_error_that_nobody_foresaw_ends_neither_service_nor_schedule_and_quotes_nobody(
+def test_an_unexpected_error_does_not_end_the_service_and_quotes_no_text(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     words = KeyError("a user's words")
@@ -97,9 +97,9 @@ def test_an_error_that_nobody_foresaw_ends_neither_service_nor_schedule_and_quot
     assert "words" not in json.dumps(lines)
 
 
-def test_a_look_that_fails_forgets_no_attempt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_failed_poll_keeps_the_last_attempt(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert served(monkeypatch, tmp_path, 4, [None, RetryLater("no broker"), OSError("no more files"), None], [None]) == [POLL_S] * 4
 
 
-def test_a_service_beside_a_run_by_hand_looks_again_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_service_beside_a_run_by_hand_polls_again_soon(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert served(monkeypatch, tmp_path, 2, [], [LockHeld("pid 7"), None]) == [POLL_S] * 2

@@ -20,7 +20,7 @@ def settings(tmp_path: Path) -> Settings:
     return load(stack={"dir": tmp_path})
 
 
-def test_a_run_tells_how_far_it_is_while_it_goes_on_and_that_it_was_killed(settings: Settings) -> None:
+def test_the_status_shows_the_progress_of_a_run_and_that_it_was_killed(settings: Settings) -> None:
     assert status(settings) is None
     report = RunReportFile.begin(settings)
     with lease(lease_path(settings)):
@@ -34,7 +34,7 @@ def test_a_run_tells_how_far_it_is_while_it_goes_on_and_that_it_was_killed(setti
     assert killed is not None and killed.status == "killed" and killed.run_id == report.run_id
 
 
-def test_runs_that_can_go_on_are_named(settings: Settings) -> None:
+def test_runs_that_can_be_resumed_are_listed(settings: Settings) -> None:
     report = RunReportFile.begin(settings)
     report.save()
     assert unfinished(settings) == []  # it kept nothing
@@ -46,7 +46,7 @@ def test_runs_that_can_go_on_are_named(settings: Settings) -> None:
     assert unfinished(settings) == []
 
 
-def test_the_newest_run_is_told_and_what_is_no_report_is_named(settings: Settings) -> None:
+def test_the_newest_run_is_shown_and_an_unreadable_report_is_named(settings: Settings) -> None:
     directory = settings.stack.dir / "runs"
     for run_id in ("20260101T000000-1", "20260102T000000-1"):
         (directory / run_id).mkdir(parents=True)

@@ -58,7 +58,7 @@ def fail_with(error: Exception) -> Callable[[], None]:
     return fail
 
 
-def test_a_run_for_which_the_disk_has_no_room_can_be_asked_for_again_and_leaves_no_folder(settings: Settings) -> None:
+def test_a_run_on_a_full_disk_leaves_no_folder_and_can_be_retried(settings: Settings) -> None:
     registry: Any = OneVersion(lambda: None)
     with file_size_limit(0), pytest.raises(RetryLater, match="OSError"):  # the lease cannot be written
         run_training(settings, threading.Event(), first_version, registry)
@@ -67,7 +67,7 @@ def test_a_run_for_which_the_disk_has_no_room_can_be_asked_for_again_and_leaves_
     assert runs(settings) == []
 
 
-def test_a_run_on_a_disk_that_fills_up_can_be_taken_up(settings: Settings) -> None:
+def test_a_run_whose_disk_fills_up_can_be_resumed(settings: Settings) -> None:
     disk = ExitStack()
     registry: Any = OneVersion(lambda: disk.enter_context(file_size_limit(100)))
     with disk, pytest.raises(RetryLater, match="OSError"):  # it cannot say that its first stage begins
@@ -98,7 +98,7 @@ def test_a_full_disk_does_not_hide_how_a_run_ended(settings: Settings, error: Ex
 @pytest.mark.parametrize(
     ("error", "status"), [(torch.OutOfMemoryError("CUDA out of memory"), "interrupted"), (MemoryError(), "interrupted"), (KeyError("x"), "failed")]
 )
-def test_a_run_that_is_out_of_memory_keeps_its_state_and_another_error_ends_it(settings: Settings, error: Exception, status: str) -> None:
+def test_a_run_out_of_memory_keeps_its_state_and_another_error_ends_it(settings: Settings, error: Exception, status: str) -> None:
     registry: Any = OneVersion(fail_with(error))
     with pytest.raises(type(error)):
         run_training(settings, threading.Event(), first_version, registry)

@@ -62,28 +62,28 @@ def rewards(*rates: float, **fields: Any) -> RewardBlocks:
 
 
 @pytest.mark.parametrize(("new", "fired"), [(99, False), (100, True)])
-def test_enough_new_outcomes_begin_a_run(new: int, fired: bool) -> None:
+def test_enough_new_outcomes_start_a_run(new: int, fired: bool) -> None:
     found = new_outcomes(new, TRAINER)
     assert found.fired is fired and found.numbers == {"new": new, "needed": 100} and f"{new} new outcomes" in found.reason
     assert not new_outcomes(10**6, TRAINER.model_copy(update={"new_outcomes": 0})).fired
 
 
 @pytest.mark.parametrize(("since_s", "new", "fired"), [(None, 50, True), (None, 49, False), (60.0, 50, True), (59.0, 999, False), (999.0, 49, False)])
-def test_the_schedule_waits_for_its_time_and_for_something_new(since_s: float | None, new: int, fired: bool) -> None:
+def test_the_schedule_waits_for_its_time_and_for_new_data(since_s: float | None, new: int, fired: bool) -> None:
     assert schedule(since_s, new, TRAINER).fired is fired
 
 
-def test_a_run_that_was_cut_short_begins_again() -> None:
+def test_an_interrupted_run_is_a_trigger() -> None:
     assert unfinished(["r1"]).fired and "r1" in unfinished(["r1"]).reason and not unfinished([]).fired
 
 
 @pytest.mark.parametrize(("rates", "fired"), [((0.8, 0.5), True), ((0.8, 0.75), False), ((0.8, 0.95), False), ((0.8, 0.5, 0.8), False), ((0.8,), False)])
-def test_drift_is_a_fall_of_the_latest_window_below_the_first(rates: tuple[float, ...], fired: bool) -> None:
+def test_drift_is_a_drop_of_the_latest_answers_below_the_first(rates: tuple[float, ...], fired: bool) -> None:
     found = drift(rewards(*rates), TRAINER)
     assert found.kind is TriggerKind.DRIFT and found.fired is fired, found.reason
 
 
-def test_a_fall_that_chance_explains_is_no_drift() -> None:
+def test_a_drop_that_chance_explains_is_no_drift() -> None:
     noisy = TRAINER.model_copy(update={"drift_window": 20, "min_users": 2})
     found = RewardBlocks("3", 20)
     add(found, 0, {"letters": {f"u{user}": [1.0] for user in range(20)}})
@@ -109,18 +109,18 @@ def test_few_users_raise_no_alarm() -> None:
 
 
 @pytest.mark.parametrize("fields", [{"version": "2"}, {"arm": Arm.CANARY}, {"arm": Arm.SHADOW}, {"span": Span.EXPERIMENT}])
-def test_only_what_the_version_showed_as_champion_counts(fields: dict[str, Any]) -> None:
+def test_only_answers_that_the_version_gave_as_champion_count(fields: dict[str, Any]) -> None:
     assert not rewards(1.0, **fields).first
 
 
-def test_windows_from_before_the_version_began_do_not_count() -> None:
+def test_windows_from_before_the_version_served_do_not_count() -> None:
     found = RewardBlocks("3", 2, since=BEGIN + timedelta(minutes=1))
     for window in range(3):
         add(found, window, {"letters": {"u1": [1.0], "u2": [float(window)]}})
     assert settled(found, 3).first[None].s == 2.0
 
 
-def test_a_window_counts_as_it_is_told_last_and_once() -> None:
+def test_a_window_counts_once_with_its_newest_figures() -> None:
     found = RewardBlocks("3", 2)
     for told in (0.0, 1.0):
         add(found, 0, {"letters": {"u1": [told], "u2": [told]}})

@@ -77,7 +77,7 @@ def test_a_run_by_hand_beside_the_service_leaves_nothing_new(topics: Topics) -> 
         assert (new_outcomes, new_trajectories) == (0, 0) and 3 <= since_s < 60
 
 
-def test_a_version_that_an_operator_registered_makes_nothing_new(topics: Topics) -> None:
+def test_a_version_registered_by_an_operator_does_not_reset_the_new_data(topics: Topics) -> None:
     registry: Any = Versions()
     registry.add({OUTCOMES.name: {0: (0, 90), 1: (0, 50)}, TRAJECTORIES.name: {0: (0, 80)}}, age_s=500.0)
     registry.add()
@@ -86,7 +86,7 @@ def test_a_version_that_an_operator_registered_makes_nothing_new(topics: Topics)
     assert (new_outcomes, new_trajectories) == (10, 0) and 500 <= since_s < 600
 
 
-def test_of_version_and_attempt_the_one_that_went_further_counts_in_each_partition(topics: Topics) -> None:
+def test_the_later_end_of_version_and_attempt_counts_in_each_partition(topics: Topics) -> None:
     registry: Any = Versions()
     with TriggerWatch(load(), registry) as looking:
         looking.poll(STOP)
@@ -97,7 +97,7 @@ def test_of_version_and_attempt_the_one_that_went_further_counts_in_each_partiti
     assert (new_outcomes, new_trajectories) == (10 + 20, 0) and since_s < 60
 
 
-def test_a_watch_that_is_entered_again_knows_its_attempts(topics: Topics) -> None:
+def test_a_watch_that_is_entered_again_remembers_its_attempts(topics: Topics) -> None:
     registry: Any = Versions()
     looking = TriggerWatch(load(), registry)
     with looking:
@@ -121,7 +121,7 @@ def test_a_run_by_hand_answers_a_drift_too(topics: Topics, monkeypatch: pytest.M
     assert forgotten == [1]
 
 
-def test_no_consumer_stays_open_where_another_cannot_be_opened(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_consumer_stays_open_if_another_cannot_be_opened(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
     def away(settings: Settings, client_id: str, **options: object) -> Topics:
         if client_id == "retouch-quality-reader":
             raise KafkaError
