@@ -1,10 +1,10 @@
-"""The documents that the tiny models are pretrained on, drawn without end from the world's generator and from made-up prose (`pico.prose`).
+"""Random pretraining documents for the tiny models, from the persona world's generator and from made-up prose (`pico.prose`).
 
-A document is a list of spans. A span's weight says how much its tokens count in the loss: answers and labels 1, everything else 0.05.
-That weighting is what makes a model this small learn from context: with a plain language-model loss the random descriptions drown the labels
-(0.89M parameters, 600 steps: no in-context use at all; with the weights a 0.41M model had it after 200 to 600).
+A document is a list of weighted texts. The weight is that of its tokens in the loss: 1 for answers and labels, 0.05 for the rest.
+Without the weights a model this small does not learn from its context, because random descriptions dominate the loss (0.89M parameters, 600 steps: no use
+of the context; with the weights a 0.41M model used it after 200 to 600 steps).
 
-Prompts come from `schemas.prompts` in the compact style, inside the chat template, so serving never leaves the distribution seen here.
+Prompts are those of `schemas.prompts` in the compact style, inside the chat template, as in serving.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from traffic.world import (
 
 ANSWER, REST = 1.0, 0.05
 STYLE = PromptStyle.COMPACT
-#: Tags take the longest to learn: 30 plots in five families stand behind them.
+#: Tags take the longest to learn: they depend on 30 plots in five families.
 _DOMAIN_SHARES = {MOVIE_TAG: 0.5, PRODUCT_RATING: 0.2, TWEET_PARAPHRASE: 0.3}
-#: Prose is long: a small share of documents is a large share of the time, and of what there is to predict, hence its smaller weight.
+#: Prose is long: a small share of the documents is a large share of the time and of the loss. So its weight is smaller.
 _PROSE_SHARE = {"base": 0.2, "reflector": 0.16}
 _PROSE_WEIGHT = 0.25
-_ECHO_SHARE = 0.35
+_COPYING_SHARE = 0.35
 
 
 class WeightedText(NamedTuple):
@@ -55,10 +55,10 @@ Document = list[WeightedText]
 
 
 def base_document(rng: random.Random) -> Document:
-    """A task alone and its generic answer; one document in ten shows a profile, so that RAG by the base is a baseline and no straw man.
+    """A task alone and its generic answer. One document in ten has a profile, so that RAG by the base model is a fair baseline.
 
-    Shown in two of five, the base read profiles of this world as well as the reflector does (RAG at k = 4: 0.834 and 0.846, 2026-11-21): an expert
-    in these very users. It is to be generic, as a black box is that never saw the platform.
+    With profiles in two of five documents, the base model used them as well as the reflector (RAG at k = 4: 0.834 and 0.846, 2026-11-21).
+    But it must be generic, like a black box that never saw the platform.
     """
     if rng.random() < _PROSE_SHARE["base"]:
         return _lighter(_one_of(rng, [(0.9, _blind), (0.1, _answer_as_the_user)], _prose_domain(rng)))
@@ -66,7 +66,7 @@ def base_document(rng: random.Random) -> Document:
 
 
 def reflector_document(rng: random.Random) -> Document:
-    """The reflector's mixture. Nothing in it shows the rewrite's format with anything but the draft as its answer."""
+    """The reflector's mixture. In every rewrite the answer is the draft."""
     if rng.random() < _PROSE_SHARE["reflector"]:
         return _lighter(_one_of(rng, [(0.15, _blind), (0.35, _log), (0.1, _answer_as_the_user), (0.4, _keep_the_draft)], _prose_domain(rng)))
     kinds = [(0.12, _blind), (0.48, _log), (0.14, _answer_as_the_user), (0.18, _keep_the_draft), (0.08, _recall)]
@@ -74,15 +74,15 @@ def reflector_document(rng: random.Random) -> Document:
 
 
 def copying(draw: Callable[[random.Random], Document]) -> Callable[[random.Random], Document]:
-    """The same documents with a third of them drills in copying: a run of words, and the same again.
+    """The same documents, and a third that train copying: some words, then the same words again.
 
-    Copying any word is learnt suddenly, and only where it is most of what there is to predict: 500 steps of a base and 1,000 of a reflector over passages
-    and titles alone copied none; from there a base had it after 200 steps with drills, and kept all else (2026-11-21).
+    A model learns suddenly to copy any word, and only if copying is most of the loss. After 500 steps of a base and 1,000 of a reflector without these
+    documents neither copied; with them a base copied after another 200 steps and kept its other abilities (2026-11-21).
     """
-    return lambda rng: _echo(rng) if rng.random() < _ECHO_SHARE else draw(rng)
+    return lambda rng: _copy_document(rng) if rng.random() < _COPYING_SHARE else draw(rng)
 
 
-def _echo(rng: random.Random) -> Document:
+def _copy_document(rng: random.Random) -> Document:
     text = prose.words(rng, rng.randint(6, 30))
     return [WeightedText(user_turn(f"echo : {text}"), REST), WeightedText(text + END, ANSWER)]
 
@@ -97,7 +97,7 @@ def _lighter(document: Document) -> Document:
 
 
 def query_of(exchange: Exchange) -> Query:
-    """The exchange's question, by nobody in particular: prompts read its domain, text and options alone."""
+    """The exchange as a query. Prompts only read its domain, text and options."""
     return Query(
         query_id=UUID(int=0),
         tenant="pico",
@@ -119,7 +119,7 @@ def task_prompt(exchange: Exchange) -> str:
 
 
 def reflection_input(exchange: Exchange, draft: str, history: Sequence[Exchange]) -> str:
-    """`history` as in production: best first."""
+    """`history` has the best item first, as in production."""
     return reflection_prompt(query_of(exchange), draft, history, STYLE)
 
 
@@ -129,7 +129,7 @@ def _blind(rng: random.Random, domain: str) -> Document:
 
 
 def _log(rng: random.Random, domain: str) -> Document:
-    """A profile as the reflection prompt shows it, of one consistent user; every response is a label to predict from the lines above."""
+    """A profile of one user as in the reflection prompt. Every response is a label to predict from the lines above."""
     draw = _user(rng, domain)
     spans = [WeightedText(open_turn("profile :\n"), REST)]
     for _ in range(rng.randint(2, 5) if domain in prose.DOMAINS else rng.randint(3, 10)):
@@ -138,7 +138,7 @@ def _log(rng: random.Random, domain: str) -> Document:
 
 
 def _answer_as_the_user(rng: random.Random, domain: str) -> Document:
-    """A profile, then the task without a draft; the answer is the user's own."""
+    """A profile, then the task without a draft. The answer is the user's own."""
     history, exchange = _scene(rng, domain)
     spans = [WeightedText(open_turn("profile :\n"), REST)]
     for item in reversed(history):
@@ -147,7 +147,7 @@ def _answer_as_the_user(rng: random.Random, domain: str) -> Document:
 
 
 def _keep_the_draft(rng: random.Random, domain: str) -> Document:
-    """The reflection prompt in full. The answer has the rewrite's form and repeats the draft: personalizing is left to SFT and RL."""
+    """A full reflection prompt. The answer is a rewrite that repeats the draft: SFT and RL train personalization."""
     history, exchange = _scene(rng, domain)
     draft = exchange.generic
     completion = Rewrite(f"draft is {draft}", draft).to_text()
@@ -155,33 +155,33 @@ def _keep_the_draft(rng: random.Random, domain: str) -> Document:
 
 
 def _recall(rng: random.Random, domain: str) -> Document:
-    """A profile, then one of its contents again: say what stood behind it. A drill in looking things up."""
+    """A profile, then the content of one of its items. The answer is that item's response: trains looking up."""
     history, _ = _scene(rng, domain)
-    asked = rng.choice(history)
-    lines = "".join(f"{_line(item)}\n" for item in reversed(history))
-    return [WeightedText(user_turn(f"profile :\n{lines}recall : {asked.content}"), REST), WeightedText(asked.response + END, ANSWER)]
+    item = rng.choice(history)
+    lines = "".join(f"{_line(each)}\n" for each in reversed(history))
+    return [WeightedText(user_turn(f"profile :\n{lines}recall : {item.content}"), REST), WeightedText(item.response + END, ANSWER)]
 
 
 def _scene(rng: random.Random, domain: str) -> tuple[list[Exchange], Exchange]:
-    """One to six items of a user's history and a later exchange of the same user."""
+    """One to six history items of a user, and a later exchange of the same user."""
     draw = _user(rng, domain)
     drawn = [draw() for _ in range(rng.randint(1, 6) + 1)]
     return drawn[:-1], drawn[-1]
 
 
 def _user(rng: random.Random, domain: str) -> Callable[[], Exchange]:
-    """Somebody's exchanges in this domain, one a call."""
+    """Draws exchanges of one user in this domain, one per call. Half of the users are crisp."""
     if domain in prose.DOMAINS:
-        return someone(rng, domain)
-    (taste, noise, shown), families = _reader(rng), _families(rng)
+        return user_exchanges(rng, domain)
+    (taste, noise, shown), families = _draw_taste(rng), _families(rng)
     return lambda: _exchange(rng, domain, taste, families, noise, shown)
 
 
-def someone(rng: random.Random, domain: str, *, crisp: bool = False) -> Callable[[], Exchange]:
-    """The exchanges of one user, one a call: of the world, or a `crisp` and noise-free one. Writers of prose are always the latter."""
+def user_exchanges(rng: random.Random, domain: str, *, crisp: bool = False) -> Callable[[], Exchange]:
+    """Draws exchanges of one user, one per call: a user of the world, or a `crisp` one without noise. Writers of prose are always crisp."""
     if domain in prose.DOMAINS:
-        manner = prose.TitleStyle.draw(rng)
-        return lambda: prose.draw_exchange(rng, manner, domain)
+        style = prose.TitleStyle.draw(rng)
+        return lambda: prose.draw_exchange(rng, style, domain)
     if crisp:
         clear = Taste.draw_crisp(rng)
         return lambda: _exchange(rng, domain, clear, noise=0.0, shown=1.0)
@@ -189,15 +189,15 @@ def someone(rng: random.Random, domain: str, *, crisp: bool = False) -> Callable
     return lambda: _exchange(rng, domain, taste)
 
 
-def _reader(rng: random.Random) -> tuple[Taste, float, float]:
-    """Half of the users are crisp and noise-free, the rest are like the world's: first the habit, then how far to trust it."""
+def _draw_taste(rng: random.Random) -> tuple[Taste, float, float]:
+    """Taste, noise and the share of shown style. Half of the users are crisp and without noise, the others are like the world's."""
     if rng.random() < 0.5:
         return Taste.draw_crisp(rng), 0.0, 1.0
     return Taste.draw(rng), LABEL_NOISE, STYLE_SHOWN
 
 
 def _families(rng: random.Random) -> Sequence[str]:
-    """Which film families a document is about. Few, most of the time: retrieval brings what is alike, and a habit needs a second sighting."""
+    """The film families of a document. Usually few, because retrieval returns similar items and a habit shows only in several."""
     return rng.sample(list(FAMILIES), rng.choice((1, 2, 2, 3, 5)))
 
 
@@ -213,7 +213,7 @@ def _line(item: Exchange) -> str:
 
 
 def _labelled_line(item: Exchange) -> Document:
-    """The line end belongs to the label: Qwen2's splitting joins it to punctuation."""
+    """The line end belongs to the label, because Qwen2's pre-tokenizer joins it to punctuation."""
     line = _line(item)
     head = line[: line.index(" => ") + len(" =>")]
     return [WeightedText(head, REST), WeightedText(f"{line.removeprefix(head)}\n", ANSWER)]

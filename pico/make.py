@@ -1,8 +1,8 @@
-"""Make the two tiny checkpoints from the project's generators alone: `python -m pico.make [--out DIR] [--only base|reflector] [--seed N]`.
+"""Makes the two tiny checkpoints from the project's generators alone: `python -m pico.make [--out DIR] [--only base|reflector] [--seed N]`.
 
-Both share one tokenizer and one prompt format. The base is user-blind where it sees the task alone. The reflector learns to read
-profiles and to write the rewrite's format, yet keeps every draft, so that SFT and RL have something to win.
-The bytes depend on torch's kernels: another machine makes checkpoints of the same quality, not of the same digest.
+Both share one tokenizer and one prompt format. The base model answers a task without a user. The reflector learns to use profiles and to write the
+rewrite format, but keeps every draft, so that SFT and RL can improve it.
+The bytes depend on torch's kernels: another machine makes checkpoints of the same quality, but not with the same digest.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ TOKENIZER_DOCUMENTS = 4000
 
 
 @dataclass(frozen=True)
-class Blueprint:
-    """One of the two models: how large, on what, how long, and what its card says and measures. `copying_steps` follow with drills in copying."""
+class ModelSpec:
+    """Size, documents, training steps, figures and model card texts of one model. `copying_steps` also have documents that train copying."""
 
     layers: int
     steps: int
@@ -48,7 +48,7 @@ class Blueprint:
 def base_figures(complete: Complete) -> Figures:
     return {
         "generic answer to the task alone": generic_agreement(complete),
-        "answer behind 4 clean profile lines (score)": rag_score(complete),
+        "answer after 4 clean profile lines (score)": rag_score(complete),
     }
 
 
@@ -56,12 +56,12 @@ def reflector_figures(complete: Complete) -> Figures:
     return {
         **base_figures(complete),
         "next response after 8 clean profile lines (score)": in_context_score(complete),
-        "reflection prompt: form and draft kept": draft_kept(complete),
+        "reflection prompt: rewrite format and draft kept": draft_kept(complete),
     }
 
 
-BLUEPRINTS = {
-    "base": Blueprint(
+MODELS = {
+    "base": ModelSpec(
         layers=2,
         steps=500,
         copying_steps=500,
@@ -69,13 +69,13 @@ BLUEPRINTS = {
         measure=base_figures,
         title="Retouch pico base",
         summary=(
-            "A stand-in for a black-box LLM: it answers a task alone with the generic, user-blind answer. Shown a profile it follows it a little, "
-            "as a model does that never saw the platform, which makes RAG by it a baseline."
+            "A stand-in for a black-box LLM. It answers a task alone with the generic answer. It follows a profile a little, like a model that "
+            "never saw the platform, so RAG with it is a baseline."
         ),
-        data="task prompts with their generic answers; in one document of ten a profile of an invented user. A fifth is made-up prose.",
-        limits="knows the three domains' templates; of other text it repeats the first words. It never saw the rewrite's format.",
+        data="task prompts with their generic answers; one document in ten has a profile of an invented user. A fifth is made-up prose.",
+        limits="it understands the templates of the three domains and repeats the first words of other text. It never saw the rewrite format.",
     ),
-    "reflector": Blueprint(
+    "reflector": ModelSpec(
         layers=3,
         steps=1000,
         copying_steps=500,
@@ -87,12 +87,12 @@ BLUEPRINTS = {
             "`<think>...</think><personalized>...</personalized>`, and keeps the draft until SFT and RL teach it otherwise."
         ),
         data=(
-            "profiles of invented users line by line, tasks with and without a profile, look-up drills, and full reflection prompts of one to six items "
+            "profiles of invented users line by line, tasks with and without a profile, look-up tasks, and full reflection prompts of one to six items "
             "whose rewrite repeats the draft. A sixth is made-up prose, at a quarter of the weight. Loss weight 1 on answers and labels, 0.05 elsewhere."
         ),
         limits=(
-            "understands the three domains' templates; of other text it can copy words and their manner, no more. Profiles beyond about ten lines "
-            "were never seen. Not a language model for any other use."
+            "it understands the templates of the three domains and can only copy words and their style from other text. It never saw profiles "
+            "of more than about ten lines. It is no language model for any other use."
         ),
     ),
 }
@@ -101,7 +101,7 @@ BLUEPRINTS = {
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m pico.make", description="Make the tiny base and reflector checkpoints.")
     parser.add_argument("--out", type=Path, default=ROOT, help="directory for base/ and reflector/ (default: the shipped ones)")
-    parser.add_argument("--only", choices=sorted(BLUEPRINTS), help="make one of the two")
+    parser.add_argument("--only", choices=sorted(MODELS), help="make one of the two")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="training steps of the first part (default: 500 for the base, 1,000 for the reflector)")
     parser.add_argument("--copying-steps", type=int, help="training steps of the second part (default: 500)")
@@ -110,32 +110,32 @@ def main(arguments: list[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(options.threads)
     tokenizer = shared_tokenizer(options.seed)
-    for name in [options.only] if options.only else BLUEPRINTS:
-        blueprint = BLUEPRINTS[name]
-        recipe = Recipe(layers=blueprint.layers, steps=options.steps or blueprint.steps, seed=options.seed)
-        make(name, options.out / name, tokenizer, recipe, replace(recipe, steps=options.copying_steps or blueprint.copying_steps, seed=options.seed + 1))
+    for name in [options.only] if options.only else MODELS:
+        spec = MODELS[name]
+        recipe = Recipe(layers=spec.layers, steps=options.steps or spec.steps, seed=options.seed)
+        make_checkpoint(name, options.out / name, tokenizer, recipe, replace(recipe, steps=options.copying_steps or spec.copying_steps, seed=options.seed + 1))
 
 
 def shared_tokenizer(seed: int) -> PreTrainedTokenizerFast:
-    """One vocabulary for both models, learnt from the reflector's documents, which hold everything the base sees."""
+    """One vocabulary for both models, from the reflector's documents, which contain all texts of the base."""
     rng = random.Random(f"pico/tokenizer/{seed}")  # noqa: S311 - reproducible training texts
     return train_tokenizer("".join(span.text for span in reflector_document(rng)) for _ in range(TOKENIZER_DOCUMENTS))
 
 
-def make(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, first: Recipe, second: Recipe) -> None:
-    """Train, write, read back, train on with drills in copying, write, read back, measure what was written, and write the card."""
+def make_checkpoint(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, first: Recipe, second: Recipe) -> None:
+    """Trains and writes, reads and trains copying, writes again, measures the written files, and writes the card."""
     started = time.monotonic()
     model = new_model(tokenizer, first)
-    train(name, model, tokenizer, BLUEPRINTS[name].draw, first)
+    train(name, model, tokenizer, MODELS[name].draw, first)
     export(model, tokenizer, directory)
-    copy(name, directory, tokenizer, second)
+    train_copying(name, directory, tokenizer, second)
     describe(name, directory, tokenizer, (first, second), time.monotonic() - started)
 
 
-def copy(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
-    """The second part, from the files of the first."""
+def train_copying(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, recipe: Recipe) -> None:
+    """The second part. Starts from the files of the first."""
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
-    train(name, model, tokenizer, copying(BLUEPRINTS[name].draw), recipe)
+    train(name, model, tokenizer, copying(MODELS[name].draw), recipe)
     export(model, tokenizer, directory)
 
 
@@ -150,12 +150,12 @@ def train(name: str, model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast
 
 
 def describe(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, recipes: tuple[Recipe, Recipe], seconds: float) -> None:
-    """Measure the files in `directory` and write their card."""
-    blueprint, (first, second) = BLUEPRINTS[name], recipes
+    """Measures the files in `directory` and writes their card."""
+    spec, (first, second) = MODELS[name], recipes
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
-    figures = blueprint.measure(completer(model, tokenizer))
+    figures = spec.measure(completer(model, tokenizer))
     command = f"python -m pico.make --only {name} --steps {first.steps} --copying-steps {second.steps} --seed {first.seed}"
-    card = ModelCard(blueprint.title, blueprint.summary, blueprint.data, blueprint.limits, command, recipes, seconds)
+    card = ModelCard(spec.title, spec.summary, spec.data, spec.limits, command, recipes, seconds)
     write_card(card, directory, model.num_parameters(), figures)
     logger.info("%s: %s", name, figures)
 

@@ -1,4 +1,4 @@
-"""A checkpoint directory as it is shipped: fp16 safetensors, configuration, tokenizer, and a model card with what was measured on those very files."""
+"""Writes a checkpoint as it is shipped: fp16 safetensors, configuration, tokenizer, and a model card with the figures measured on these files."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 from pico.checkpoints import file_digests
 from pico.training import Recipe
 
-#: Per ability, per domain: a figure in [0, 1].
+#: Figures in [0, 1] by ability and domain.
 Figures = Mapping[str, Mapping[str, float]]
 
 
@@ -32,7 +32,7 @@ class ModelCard:
 
 
 def export(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
-    """Write everything but the card. Weights are stored as fp16 (half the size); `config.json` says float32, so that readers compute in it."""
+    """Writes everything except the card. Weights are stored as fp16, half the size; `config.json` says float32, so that readers compute in it."""
     directory.mkdir(parents=True, exist_ok=True)
     copy.deepcopy(model).to(torch.float16).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
@@ -42,7 +42,7 @@ def export(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, director
 
 
 def write_card(card: ModelCard, directory: Path, parameters: int, figures: Figures) -> None:
-    """`README.md`, last, because it quotes the other files' digests."""
+    """Writes `README.md`. Call it last, because it contains the digests of the other files."""
     (directory / "README.md").write_text(render(card, parameters, figures, file_digests(directory)))
 
 
@@ -65,12 +65,12 @@ tags: [retouch, personalization, tiny, synthetic]
 {card.summary}
 
 - Architecture: Qwen2, {parameters / 1e6:.2f}M parameters, d = 128, {recipe.layers} layers, 4 heads of 32, 2 key-value heads, tied embeddings, context 2048.
-- Made by `{card.command}` from the generators `traffic/world.py` and `pico/prose.py` alone; no outside text or weights.
+- Made by `{card.command}` from the generators `traffic/world.py` and `pico/prose.py` alone; no other text or weights.
 - Data: {card.data}
-- Training: {recipe.steps} steps of {recipe.batch} documents, then {second.steps} of which a third are drills in copying made-up words; Muon and AdamW,
-  learning rate {recipe.learning_rate:g}, fp32, one thread, {card.seconds:.0f} s in all.
-- Files: weights stored as fp16, to be computed in float32 (`dtype` in `config.json`). The figures below were measured on these files.
-- Prompts: `schemas.prompts` in the compact style, in Qwen's chat template. The rewrite's tags are plain tokens, not special ones.
+- Training: {recipe.steps} steps of {recipe.batch} documents, then {second.steps} steps in which a third of the documents train copying made-up words;
+  Muon and AdamW, learning rate {recipe.learning_rate:g}, fp32, one thread, {card.seconds:.0f} s in all.
+- Files: weights are stored as fp16 and computed in float32 (`dtype` in `config.json`). The figures below were measured on these files.
+- Prompts: `schemas.prompts` in the compact style, in Qwen's chat template. The tags of the rewrite are plain tokens, not special tokens.
 
 | {" | ".join(header)} |
 {table.split(chr(10), 1)[1]}

@@ -1,4 +1,4 @@
-"""What a tiny checkpoint can do, measured on freshly drawn exchanges: one number per domain and ability, all in [0, 1]."""
+"""Measures the abilities of a tiny checkpoint on new random exchanges: one figure in [0, 1] per ability and domain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from pico import prose
-from pico.documents import options_of, query_of, reflection_input, someone, task_prompt
+from pico.documents import options_of, query_of, reflection_input, task_prompt, user_exchanges
 from pico.tokenizer import open_turn, user_turn
 from schemas.prompts import PromptStyle, item_text, rag_prompt
 from schemas.rewriting import parse
@@ -22,7 +22,7 @@ Complete = Callable[[Sequence[str]], list[str]]
 
 
 def completer(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, max_new_tokens: int = 128, batch: int = 64) -> Complete:
-    """Greedy completions of raw prompts (chat marks included), stopped at the end of the turn, decoded without special tokens."""
+    """Greedy completions of raw prompts, chat tokens included. They stop at the end of the turn and are decoded without special tokens."""
 
     def complete(prompts: Sequence[str]) -> list[str]:
         texts: list[str] = []
@@ -39,10 +39,10 @@ def completer(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, *, ma
 
 
 def generic_agreement(complete: Complete, *, count: int = 100, seed: int = 1) -> dict[str, float]:
-    """Share of task prompts answered with exactly the generic answer: what the base is for."""
+    """Share of task prompts with exactly the generic answer: the purpose of the base model."""
 
     def measure(domain: str, rng: random.Random) -> float:
-        exchanges = [someone(rng, domain)() for _ in range(count)]
+        exchanges = [user_exchanges(rng, domain)() for _ in range(count)]
         answers = complete([user_turn(task_prompt(exchange)) for exchange in exchanges])
         return fmean(answer.strip() == exchange.generic for answer, exchange in zip(answers, exchanges, strict=True))
 
@@ -50,46 +50,46 @@ def generic_agreement(complete: Complete, *, count: int = 100, seed: int = 1) ->
 
 
 def rag_score(complete: Complete, *, count: int = 64, lines: int = 4, seed: int = 4) -> dict[str, float]:
-    """Score of answers to the task behind `lines` lines of a crisp user's profile: what a model makes of examples, without a draft."""
+    """Score of answers to a task after `lines` profile lines of a crisp user, without a draft."""
 
     def measure(domain: str, rng: random.Random) -> float:
         prompts, truths = [], []
         for _ in range(count):
-            draw = someone(rng, domain, crisp=True)
-            *history, asked = [draw() for _ in range(lines + 1)]
-            prompts.append(user_turn(rag_prompt(query_of(asked), history, PromptStyle.COMPACT)))
-            truths.append(asked.response)
+            draw = user_exchanges(rng, domain, crisp=True)
+            *history, last = [draw() for _ in range(lines + 1)]
+            prompts.append(user_turn(rag_prompt(query_of(last), history, PromptStyle.COMPACT)))
+            truths.append(last.response)
         return _mean_score(domain, [answer.strip() for answer in complete(prompts)], truths)
 
     return _per_domain(measure, seed)
 
 
 def in_context_score(complete: Complete, *, count: int = 64, lines: int = 8, seed: int = 2) -> dict[str, float]:
-    """Score of the next line of a profile after `lines` clean lines of a crisp user (half as many of prose): what the reflector's pretraining is for."""
+    """Score of the next profile line after `lines` lines of a crisp user, or half as many of prose: the purpose of the reflector's pretraining."""
 
     def measure(domain: str, rng: random.Random) -> float:
         prompts, truths, task = [], [], task_of(options_of(domain))
         for _ in range(count):
-            draw = someone(rng, domain, crisp=True)
-            *shown, asked = [draw() for _ in range((lines // 2 if domain in prose.DOMAINS else lines) + 1)]
-            texts = [item_text(item, domain, task, PromptStyle.COMPACT) for item in (*shown, asked)]
+            draw = user_exchanges(rng, domain, crisp=True)
+            *shown, last = [draw() for _ in range((lines // 2 if domain in prose.DOMAINS else lines) + 1)]
+            texts = [item_text(item, domain, task, PromptStyle.COMPACT) for item in (*shown, last)]
             prompts.append(open_turn("profile :\n" + "\n".join(texts).rsplit(" => ", 1)[0] + " =>"))
-            truths.append(asked.response)
+            truths.append(last.response)
         return _mean_score(domain, [completion.split("\n")[0] for completion in complete(prompts)], truths)
 
     return _per_domain(measure, seed)
 
 
 def draft_kept(complete: Complete, *, count: int = 64, seed: int = 3) -> dict[str, float]:
-    """Share of full reflection prompts (one to six items) answered in the rewrite's form with exactly the draft."""
+    """Share of full reflection prompts, with one to six items, whose answer is a rewrite with exactly the draft."""
 
     def measure(domain: str, rng: random.Random) -> float:
         prompts, drafts = [], []
         for _ in range(count):
-            draw = someone(rng, domain)
-            *history, asked = [draw() for _ in range(rng.randint(2, 7))]
-            prompts.append(user_turn(reflection_input(asked, asked.generic, history)))
-            drafts.append(asked.generic)
+            draw = user_exchanges(rng, domain)
+            *history, last = [draw() for _ in range(rng.randint(2, 7))]
+            prompts.append(user_turn(reflection_input(last, last.generic, history)))
+            drafts.append(last.generic)
         rewrites = [parse(text) for text in complete(prompts)]
         return fmean(rewrite is not None and rewrite.answer == draft for rewrite, draft in zip(rewrites, drafts, strict=True))
 
@@ -102,5 +102,5 @@ def _mean_score(domain: str, answers: Sequence[str], truths: Sequence[str]) -> f
 
 
 def _per_domain(measure: Callable[[str, random.Random], float], seed: int) -> dict[str, float]:
-    """The world's domains, and made-up prose under the name of one of its own."""
+    """The world's domains, and one domain of made-up prose."""
     return {domain: round(measure(domain, random.Random(f"probe/{seed}/{domain}")), 3) for domain in (*DOMAINS, prose.DOMAINS[0])}  # noqa: S311

@@ -1,8 +1,8 @@
-"""Made-up prose: passages of English-looking words, and titles of them in a writer's manner.
+"""Made-up prose: passages of English-looking words, and titles for them in one user's style.
 
-The persona world's texts are a few hundred words; a model that knew nothing else could not even copy a word of real text. Here words are put together from
-English function words, stems and affixes, so that they share a tokenizer's pieces with real text and yet are new each time: what can be learnt is to copy, and
-to carry over letter case, length and marks from one text to another. Nothing here means anything.
+The persona world has only a few hundred words, and a model trained on them alone cannot copy a word of real text. Here words are built from English function
+words, stems and affixes. They share tokens with real text but are new each time. So a model can only learn to copy, and to transfer letter case, length and
+punctuation from one text to another. The texts have no meaning.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Self
 
 from traffic.world import Exchange
 
-#: LaMP-5's and LaMP-4's shapes, as `traffic.datasets` names them.
+#: The domains of LaMP-5 and LaMP-4, as `traffic.datasets` names them.
 DOMAINS = ("scholarly_title", "news_headline")
-#: What the user-blind title of a passage is: this many of its first words, as they stand.
+#: The generic title of a passage: this many of its first words, unchanged.
 LEAD_WORDS = 9
 
 _FUNCTION_LIST = """
@@ -57,9 +57,9 @@ _CLOSERS = ("", "", "", "?", "!", "...")
 
 @dataclass(frozen=True)
 class TitleStyle:
-    """How somebody writes titles."""
+    """How one user writes titles."""
 
-    case: str  # as it stands, or "title", "lower", "sentence"
+    case: str  # "title", "lower" or "sentence"
     words: int
     opener: str
     closer: str
@@ -70,28 +70,28 @@ class TitleStyle:
         case = rng.choice(("title", "title", "lower", "sentence"))
         return cls(case, rng.choice((5, 7, 9, 11)), rng.choice(_OPENERS), rng.choice(_CLOSERS), colon=rng.random() < 0.1)
 
-    def of(self, passage: str) -> str:
+    def title_of(self, passage: str) -> str:
         words = [self.opener] * bool(self.opener) + _lead(passage, self.words).split()
         if self.colon and len(words) > 4:
             words[2] += ":"
-        words = [self._cased(word, place) for place, word in enumerate(words)]
+        words = [self._cased(word, index) for index, word in enumerate(words)]
         return " ".join(words) + self.closer
 
-    def _cased(self, word: str, place: int) -> str:
+    def _cased(self, word: str, index: int) -> str:
         if self.case == "lower":
             return word.lower()
-        return word[0].upper() + word[1:] if self.case == "title" or place == 0 else word
+        return word[0].upper() + word[1:] if self.case == "title" or index == 0 else word
 
 
-def draw_exchange(rng: random.Random, manner: TitleStyle, domain: str) -> Exchange:
-    """A passage, its user-blind title, and the title in this manner."""
+def draw_exchange(rng: random.Random, style: TitleStyle, domain: str) -> Exchange:
+    """A passage, its generic title, and its title in this style."""
     text = passage(rng)
-    title = manner.of(text)
+    title = style.title_of(text)
     return Exchange(domain, text, _lead(text, LEAD_WORDS), title, title)
 
 
 def words(rng: random.Random, count: int) -> str:
-    """Words without order or marks."""
+    """Random words without punctuation."""
     return " ".join(_word(rng) for _ in range(count))
 
 
@@ -107,9 +107,9 @@ def _lead(text: str, count: int) -> str:
 def _sentence(rng: random.Random) -> str:
     words = [_word(rng) for _ in range(rng.randint(5, 16))]
     words[0] = words[0][0].upper() + words[0][1:]
-    for place in range(2, len(words) - 2):
+    for index in range(2, len(words) - 2):
         if rng.random() < 0.06:
-            words[place] += ","
+            words[index] += ","
     return " ".join(words) + "."
 
 
@@ -119,14 +119,14 @@ def _word(rng: random.Random) -> str:
         return rng.choice(_FUNCTION)
     if kind < 0.45:
         return "".join(rng.choices(_ODD, k=rng.randint(1, 4)))
-    word = _made(rng, _STEMS)
+    word = _compound(rng, _STEMS)
     if kind < 0.53:
         return word[0].upper() + word[1:]
     return word.upper()[:4] if kind < 0.55 else word
 
 
-def _made(rng: random.Random, stems: Sequence[str]) -> str:
-    """A stem, often with an affix, now and then two stems or a hyphen."""
+def _compound(rng: random.Random, stems: Sequence[str]) -> str:
+    """A stem, often with an affix, sometimes with a second stem or a hyphen."""
     word = rng.choice(stems)
     if rng.random() < 0.15:
         word = rng.choice(_PREFIXES) + word

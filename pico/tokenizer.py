@@ -1,10 +1,10 @@
-"""The tiny models' tokenizer: byte-level BPE trained on the world's texts and on made-up prose, with Qwen's chat marks.
+"""The tiny models' tokenizer: byte-level BPE, trained on the world's texts and on made-up prose, with Qwen's chat tokens.
 
-The rewrite's tags (`<think>` and its kin) are plain added tokens. As special tokens they would vanish wherever a library decodes with
-`skip_special_tokens=True` (TRL, vLLM by default), and every completion would look unparsable.
+The tags of the rewrite (`<think>` and the others) are plain added tokens. Libraries that decode with `skip_special_tokens=True` (TRL, and vLLM by default)
+would remove special tokens, and no completion would parse.
 
-Normalizer and pre-tokenizer are Qwen2's own. `AutoTokenizer` rebuilds a Qwen2 model's tokenizer with them whatever `tokenizer.json` says
-(transformers 5.17): with GPT-2's splitting, 81 of 500 documents read differently after a reload, digits and line ends above all.
+Normalizer and pre-tokenizer are Qwen2's. `AutoTokenizer` rebuilds the tokenizer of a Qwen2 model with them and ignores those of `tokenizer.json`
+(transformers 5.17). With GPT-2's pre-tokenizer, 81 of 500 documents had other ids after a reload, mostly because of digits and line ends.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ CHAT_TEMPLATE = (
 
 
 def user_turn(content: str) -> str:
-    """What the chat template makes of one user message with a generation prompt; documents are written with it."""
+    """One user message with a generation prompt, as the chat template renders it. Documents use it."""
     return f"{open_turn(content)}{END}\n{TURN}assistant\n"
 
 
 def open_turn(content: str) -> str:
-    """A user turn that is not over yet."""
+    """A user turn without its end token."""
     return f"{TURN}user\n{content}"
 
 
 def train_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """1,024 tokens: 256 bytes, three chat marks, four tags, the rest merges learnt from `texts`."""
+    """1,024 tokens: 256 bytes, three chat tokens, four tags, and merges learned from `texts`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(

@@ -10,7 +10,7 @@ from pico.server.service import run
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Exit code 0 after a clean stop, 1 for a failure, 2 for an impossible setting or argument."""
+    """Exit code 0 after a clean stop, 1 after a failure, 2 for an invalid setting or argument."""
     argparse.ArgumentParser(prog="python -m pico.server", description=__doc__).parse_args(arguments)
     return run_process("base-endpoint", run)
 

@@ -1,4 +1,4 @@
-"""The HTTP face of a tiny model: OpenAI-compatible, for loopback. Requests that arrive together share a batch inside the engine."""
+"""The OpenAI-compatible HTTP API of a tiny model, for loopback. Requests that arrive together share a batch in the engine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ INVALID = "invalid_request_error"
 
 
 def create_app(engine: Engine, model: str, default_max_tokens: int, on_death: Callable[[], None]) -> FastAPI:
-    """Serve `engine` under the name `model`. `on_death` is called when the engine will never answer again."""
+    """Serves `engine` as `model`. Calls `on_death` if the engine has died."""
     app = FastAPI(title="Retouch base model", openapi_url=None)
     started = int(time.time())
 
@@ -27,14 +27,16 @@ def create_app(engine: Engine, model: str, default_max_tokens: int, on_death: Ca
             return _error(404, f"the model {request.model!r} does not exist; this server has {model!r}", code="model_not_found", param="model")
         max_tokens = request.max_tokens or request.max_completion_tokens or default_max_tokens
         try:
-            made = await engine.generate(request.messages[0].text, SamplingParameters(max_new_tokens=max_tokens, stop=()))
+            result = await engine.generate(request.messages[0].text, SamplingParameters(max_new_tokens=max_tokens, stop=()))
         except GenerationFailed as error:
             return _error(400, str(error), code="context_length_exceeded", param="messages")
         except EngineDied:
             on_death()
-            return _error(503, "the model is gone", kind="server_error")
-        usage = TokenUsage(prompt_tokens=made.prompt_tokens, completion_tokens=made.completion_tokens, total_tokens=made.prompt_tokens + made.completion_tokens)
-        choice = Choice(message=AssistantTurn(content=made.text), finish_reason=str(made.finish_reason))
+            return _error(503, "the model has died", kind="server_error")
+        usage = TokenUsage(
+            prompt_tokens=result.prompt_tokens, completion_tokens=result.completion_tokens, total_tokens=result.prompt_tokens + result.completion_tokens
+        )
+        choice = Choice(message=AssistantTurn(content=result.text), finish_reason=str(result.finish_reason))
         return ChatCompletion(id=f"chatcmpl-{uuid.uuid4().hex}", created=int(time.time()), model=model, choices=[choice], usage=usage)
 
     @app.get("/v1/models")
@@ -47,7 +49,7 @@ def create_app(engine: Engine, model: str, default_max_tokens: int, on_death: Ca
 
     @app.exception_handler(RequestValidationError)
     async def refuse(request: Request, error: RequestValidationError) -> JSONResponse:
-        """OpenAI's shape, 400 as it answers, and the places at fault without what stood there."""
+        """Status 400 with OpenAI's error format. Names the invalid field, without its value."""
         first = error.errors()[0]
         param = ".".join(str(part) for part in first["loc"] if part != "body")
         return _error(400, f"{param or 'body'}: {first['msg']}", param=param or None)

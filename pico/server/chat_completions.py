@@ -1,4 +1,4 @@
-"""The part of OpenAI's chat completions API that the tiny base model serves: requests, answers and errors in its words."""
+"""The part of OpenAI's chat completions API that the tiny base model serves: requests, answers and errors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class UserTurn(BaseModel):
 
 
 class ChatRequest(BaseModel):
-    """One user turn, answered greedily: `temperature`, `top_p` and `seed` are taken and change nothing."""
+    """One user turn. The answer is greedy: `temperature`, `top_p` and `seed` are accepted and ignored."""
 
     model: str
     messages: Annotated[list[UserTurn], Field(min_length=1, max_length=1)]
@@ -34,7 +34,7 @@ class ChatRequest(BaseModel):
     stream: Literal[False] | None = None
 
     @model_validator(mode="after")
-    def _one_bound(self) -> Self:
+    def _token_limits_agree(self) -> Self:
         if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
             raise ValueError("max_tokens and max_completion_tokens must agree")
         return self

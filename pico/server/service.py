@@ -1,4 +1,4 @@
-"""Serves the tiny base model at `base.url` until told to stop."""
+"""Serves the tiny base model at `base.url` until a stop."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ from workers.serving.engines.version_slots import VersionCheckpoint
 log = logging.getLogger(__name__)
 
 THREADS = 1
-#: The model's thread and the HTTP thread share the interpreter: each of a request's system calls waits up to this long to get it back while
-#: the model computes. Python's own 5 ms made 250 requests a second of 64 concurrent ones, this 450 (two busy cores, 2026-11-21).
+#: The model's thread and the HTTP thread share the interpreter. Each system call of a request waits up to this long for it while the model computes.
+#: At 64 concurrent requests Python's default of 5 ms gave 250 requests a second, this gives 450 (two busy cores, 2026-11-21).
 SWITCH_INTERVAL_S = 0.0005
-#: Longer than clients keep an idle connection (ours: aiohttp, 15 s), so that no request meets a closing one.
+#: Longer than clients keep an idle connection (our aiohttp client: 15 s), so that the server never closes one that a request uses.
 KEEP_ALIVE_S = 65
 START_WITHIN_S = 60.0
 
 
 def run(settings: Settings, stop: threading.Event) -> None:
-    """Blocks. Raises BadSetting for an address or checkpoint that cannot be, CannotContinue for a taken port or a dead engine."""
+    """Blocks. Raises BadSetting for an invalid address or checkpoint, CannotContinue if the port is in use or the engine dies."""
     import uvicorn
 
     from pico.server.app import create_app
@@ -75,7 +75,7 @@ def run(settings: Settings, stop: threading.Event) -> None:
 
 
 def address(settings: Settings) -> tuple[str, int]:
-    """Host and port of `base.url`, which must be one that this server can answer."""
+    """Host and port of `base.url`. Raises BadSetting for a URL that this server cannot serve."""
     parts = urlsplit(settings.base.url or "")
     if parts.scheme != "http" or not parts.hostname or parts.path.rstrip("/") != "/v1":
         raise BadSetting(f"base.url={without_user(settings.base.url or '')!r}: the base endpoint serves http://HOST:PORT/v1")
@@ -83,7 +83,7 @@ def address(settings: Settings) -> tuple[str, int]:
 
 
 def load_engine(settings: Settings) -> ServingEngine:
-    """The tiny model, on plain transformers: it starts at once, and its answers are a few tokens."""
+    """The tiny model on plain transformers: it starts at once, and its answers have only a few tokens."""
     checkpoint = checkpoint_folder(settings.base.checkpoint)
     if not (checkpoint / "config.json").is_file():
         raise BadSetting(f"base.checkpoint={settings.base.checkpoint}: there is no model in {checkpoint}")
@@ -99,7 +99,7 @@ def load_engine(settings: Settings) -> ServingEngine:
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """Bound before the model loads: a taken port is known at once."""
+    """Binds the port before the model loads, so that a port in use shows at once."""
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=1024)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The shipped tiny checkpoints: small, safe to load, and able to do what their cards say. Also the parts that made them."""
+"""The shipped tiny checkpoints: size, safe formats and abilities. Also the tokenizer, documents and training that made them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CHECKPOINTS = pytest.mark.parametrize("directory", [BASE, REFLECTOR], ids=["base
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
-    """Matrices this small lose more to threads than they gain, most of all on a busy machine."""
+    """More threads are slower for matrices this small."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -91,10 +91,10 @@ def test_documents_have_the_format_of_the_chat_template(directory: Path) -> None
 def test_a_saved_tokenizer_gives_the_same_ids(tmp_path: Path) -> None:
     rng = random.Random(7)
     documents = ["".join(text for text, _ in reflector_document(rng)) for _ in range(200)]
-    made = train_tokenizer(documents)
-    export(new_model(made, Recipe(layers=1, steps=1)), made, tmp_path)
-    reloaded = AutoTokenizer.from_pretrained(tmp_path)  # Qwen2Tokenizer, which brings its own splitting
-    assert [made.encode(text) for text in documents] == [reloaded.encode(text) for text in documents]
+    tokenizer = train_tokenizer(documents)
+    export(new_model(tokenizer, Recipe(layers=1, steps=1)), tokenizer, tmp_path)
+    reloaded = AutoTokenizer.from_pretrained(tmp_path)  # Qwen2Tokenizer, with its own pre-tokenizer
+    assert [tokenizer.encode(text) for text in documents] == [reloaded.encode(text) for text in documents]
 
 
 def test_any_text_survives_the_tokenizer(reflector: tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]) -> None:
@@ -142,15 +142,15 @@ def test_every_document_has_tokens_with_full_weight() -> None:
 def test_pretraining_lowers_the_loss_and_is_repeatable() -> None:
     tokenizer = AutoTokenizer.from_pretrained(BASE)
 
-    def losses() -> list[float]:
+    def train() -> list[float]:
         recipe = Recipe(layers=1, steps=8, batch=8, seed=3)
-        seen: list[float] = []
-        pretrain(new_model(tokenizer, recipe), tokenizer, base_document, recipe, lambda _, loss: seen.append(loss))
-        return seen
+        losses: list[float] = []
+        pretrain(new_model(tokenizer, recipe), tokenizer, base_document, recipe, lambda _, loss: losses.append(loss))
+        return losses
 
-    first = losses()
+    first = train()
     assert first[-1] < first[0] - 0.5
-    assert losses() == pytest.approx(first, rel=1e-3)
+    assert train() == pytest.approx(first, rel=1e-3)
 
 
 def test_probes_cover_every_domain(base: tuple[Qwen2ForCausalLM, PreTrainedTokenizerFast]) -> None:

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from infra.checkpoints.location import checkpoint_folder
 from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import BadSetting
 from infra.settings import EngineKind, Settings
@@ -21,8 +22,6 @@ from workers.serving.engines.serving_engine import ServingEngine
 from workers.serving.engines.transformers_engine import TransformersBackend, TransformersOptions
 from workers.serving.engines.version_slots import VersionCheckpoint
 from workers.serving.engines.vllm_engine import VllmBackend, VllmOptions
-
-PROJECT = Path(__file__).parents[3]
 
 
 def engine_kind(settings: Settings) -> EngineKind:
@@ -64,7 +63,7 @@ def _start_with_adapters(settings: Settings, kind: EngineKind, first: VersionChe
     config = settings.reflection
     if kind is not EngineKind.VLLM:
         raise BadSetting("reflection.adapters=true: only vLLM holds several adapters; set reflection.engine=vllm, or adapters=false")
-    folder = PROJECT / config.checkpoint
+    folder = checkpoint_folder(config.checkpoint)
     base = AdapterBase(folder)
     if misfits := base.misfits(first.checkpoint):
         raise BadCheckpoint(f"{first.checkpoint}: cannot be served over {folder}: {'; '.join(misfits)}")

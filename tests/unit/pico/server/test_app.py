@@ -19,15 +19,15 @@ ONE_TURN: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content
 
 
 class Echo(StubEngine):
-    """An engine that answers with its prompt, unless it has a failure to raise."""
+    """An engine that returns its prompt, or raises `failure`."""
 
     def __init__(self) -> None:
         super().__init__(MODEL)
-        self.asked: list[tuple[str, SamplingParameters]] = []
+        self.requests: list[tuple[str, SamplingParameters]] = []
         self.failure: Exception | None = None
 
     async def generate(self, prompt: str, sampling: SamplingParameters, version: str | None = None) -> GenerationResult:
-        self.asked.append((prompt, sampling))
+        self.requests.append((prompt, sampling))
         if self.failure:
             raise self.failure
         return GenerationResult(prompt, 5, 2, FinishReason.STOP, MODEL)
@@ -56,13 +56,13 @@ async def test_a_chat_completion_has_openais_format(client: httpx.AsyncClient, e
     assert body["object"] == "chat.completion"
     assert body["choices"] == [{"index": 0, "message": {"role": "assistant", "content": "hello"}, "finish_reason": "stop", "logprobs": None}]
     assert body["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-    assert engine.asked == [("hello", SamplingParameters(max_new_tokens=9, stop=()))]
+    assert engine.requests == [("hello", SamplingParameters(max_new_tokens=9, stop=()))]
 
 
 async def test_text_parts_are_joined_and_max_tokens_has_a_default(client: httpx.AsyncClient, engine: Echo) -> None:
     parts = [{"type": "text", "text": "hel"}, {"type": "text", "text": "lo"}]
     await client.post("/v1/chat/completions", json={"model": "m", "messages": [{"role": "user", "content": parts}]})
-    assert engine.asked == [("hello", SamplingParameters(max_new_tokens=64, stop=()))]
+    assert engine.requests == [("hello", SamplingParameters(max_new_tokens=64, stop=()))]
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pico.server.batching import MOST_WAITS, GatheringBackend
+from pico.server.batching import MAX_WAITS, GatheringBackend
 from workers.serving.engines.backend import BackendCompletion
 from workers.serving.engines.engine import FinishReason, SamplingParameters
 
 SAMPLING = SamplingParameters(max_new_tokens=1)
 
 
-class Batches:
-    """A backend that finishes everything at every step and remembers how much that was."""
+class RecordingBackend:
+    """A backend that finishes all requests in each step and records their number."""
 
     def __init__(self) -> None:
         self.admitted: list[int] = []
@@ -34,9 +34,9 @@ class Batches:
     def close(self) -> None: ...
 
 
-def run(arrivals: list[int], full: int = 64) -> tuple[Batches, int]:
-    """`arrivals[i]` requests come before step i. Returns the batches, and how many waits there were."""
-    inner, waits = Batches(), 0
+def run(arrivals: list[int], full: int = 64) -> tuple[RecordingBackend, int]:
+    """`arrivals[i]` requests arrive before step i. Returns the backend and the number of waits."""
+    inner, waits = RecordingBackend(), 0
 
     def wait(seconds: float) -> None:
         nonlocal waits
@@ -68,8 +68,8 @@ def test_a_full_batch_does_not_wait() -> None:
 
 
 def test_the_number_of_waits_is_limited() -> None:
-    inner, _ = run([1] * (MOST_WAITS + 1))
-    assert inner.sizes == [MOST_WAITS + 1]
+    inner, _ = run([1] * (MAX_WAITS + 1))
+    assert inner.sizes == [MAX_WAITS + 1]
 
 
 def test_each_batch_waits_again() -> None:
@@ -78,7 +78,7 @@ def test_each_batch_waits_again() -> None:
 
 
 def test_an_aborted_request_does_not_count() -> None:
-    inner = Batches()
+    inner = RecordingBackend()
     backend = GatheringBackend(inner, 2, lambda seconds: None)
     backend.admit(1, [1], SAMPLING)
     backend.abort(1)
