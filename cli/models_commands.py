@@ -1,4 +1,4 @@
-"""`retouch models ...`: the options. What they do is in `cli.models_actions` and `cli.models_watch`, imported when a command runs."""
+"""`retouch models ...`: the options. `cli.models_actions` and `cli.models_watch` do the work."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import typer
 
 from infra.process.command_output import EXIT_CODES, Json, run
 
-models = typer.Typer(help="Versions of the reflection model: what they are worth, and which of them serves.", no_args_is_help=True)
+models = typer.Typer(help="Versions of the reflection model: their quality, and which of them serves.", no_args_is_help=True)
 
 Number = Annotated[int, typer.Argument(metavar="N", min=1, help="A version's number, as `list` shows it.")]
-Version = Annotated[int, typer.Option("--version", metavar="N", min=1, help="Which version.")]
-Reason = Annotated[str, typer.Option(help="Why, for those who read the log later.")]
-Operator = Annotated[str | None, typer.Option(metavar="NAME", help="Who decides. Default: the login name.")]
+Version = Annotated[int, typer.Option("--version", metavar="N", min=1, help="The version's number.")]
+Reason = Annotated[str, typer.Option(help="Reason, kept in the version history.")]
+Operator = Annotated[str | None, typer.Option(metavar="NAME", help="Name of the operator. Default: the login name.")]
 REFUSED = EXIT_CODES.replace("1 failed", "1 refused or failed")
 UNKNOWN = EXIT_CODES.replace("1 failed", "1 no such version or failed")
 
 
 @models.command("list", epilog=EXIT_CODES)
 def list_versions(as_json: Json = False) -> None:
-    """List the versions, where they stand, and what their answers are worth to users."""
+    """List the versions with their state, gate result and online reward."""
     from cli import models_actions
 
     run(lambda settings: models_actions.list_versions(settings, as_json))
@@ -28,7 +28,7 @@ def list_versions(as_json: Json = False) -> None:
 
 @models.command(epilog=UNKNOWN)
 def show(number: Number, as_json: Json = False) -> None:
-    """Show everything that is known of one version."""
+    """Show one version in full."""
     from cli import models_actions
 
     run(lambda settings: models_actions.show_version(settings, str(number), as_json))
@@ -36,10 +36,10 @@ def show(number: Number, as_json: Json = False) -> None:
 
 @models.command(epilog=UNKNOWN)
 def history(
-    number: Annotated[int | None, typer.Argument(metavar="[N]", min=1, help="Of this version; otherwise of all.")] = None,
+    number: Annotated[int | None, typer.Argument(metavar="[N]", min=1, help="The version's number. Default: all versions.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Show what was decided, by whom and why, newest last. With --json all the evidence, too."""
+    """Show the transitions, with operator and reason, newest last. --json adds all evidence."""
     from cli import models_actions
 
     run(lambda settings: models_actions.history(settings, str(number) if number else None, as_json))
@@ -47,7 +47,7 @@ def history(
 
 @models.command(epilog=REFUSED)
 def promote(version: Version, reason: Reason = "", operator: Operator = None, as_json: Json = False) -> None:
-    """Make a version champion now: one that is gated, being tried, waiting for approval, or was champion before."""
+    """Make a version champion now: one that is gated, in shadow or canary, waiting for approval, or a former champion."""
     from cli import models_actions
 
     run(lambda settings: models_actions.promote(settings, str(version), operator, reason, as_json))
@@ -55,47 +55,47 @@ def promote(version: Version, reason: Reason = "", operator: Operator = None, as
 
 @models.command(epilog=REFUSED)
 def reject(version: Version, reason: Reason = "", operator: Operator = None, as_json: Json = False) -> None:
-    """Give a version up for good. The champion is not rejected but rolled back."""
+    """Reject a version for ever. The champion cannot be rejected; use `rollback`."""
     from cli import models_actions
 
     run(lambda settings: models_actions.reject(settings, str(version), operator, reason, as_json))
 
 
-@models.command(epilog=EXIT_CODES.replace("1 failed", "1 refused, failed, or no worker served the old version in time"))
+@models.command(epilog=EXIT_CODES.replace("1 failed", "1 refused, failed, or no worker served the former champion in time"))
 def rollback(
-    version: Annotated[int | None, typer.Option("--version", metavar="N", min=1, help="Give up this champion and no other. Default: the present one.")] = None,
-    to: Annotated[int | None, typer.Option("--to", metavar="N", min=1, help="This former champion. Default: the last one.")] = None,
+    version: Annotated[int | None, typer.Option("--version", metavar="N", min=1, help="Reject only this champion. Default: the present one.")] = None,
+    to: Annotated[int | None, typer.Option("--to", metavar="N", min=1, help="The former champion to serve. Default: the last one.")] = None,
     reason: Reason = "",
     operator: Operator = None,
-    wait: Annotated[bool, typer.Option(help="Until the workers serve the old version, at most ten seconds.")] = True,
+    wait: Annotated[bool, typer.Option(help="Wait until the workers serve the former champion, at most ten seconds.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Let a former champion serve again, and give up the present one for good."""
+    """Let a former champion serve again, and reject the present one for ever."""
     from cli import models_actions
 
-    given_up, back = (str(number) if number else None for number in (version, to))
-    run(lambda settings: models_actions.rollback(settings, given_up, back, operator, reason, wait, as_json))
+    rejected, restored = (str(number) if number else None for number in (version, to))
+    run(lambda settings: models_actions.rollback(settings, rejected, restored, operator, reason, wait, as_json))
 
 
 @models.command(epilog=UNKNOWN)
 def diff(
-    one: Annotated[int, typer.Argument(metavar="A", min=1, help="A version's number.")],
-    other: Annotated[int, typer.Argument(metavar="B", min=1, help="Another's.")],
-    samples: Annotated[int, typer.Option(min=0, max=100, help="Show this many answers to the same held-out questions side by side.")] = 5,
+    a: Annotated[int, typer.Argument(metavar="A", min=1, help="A version's number.")],
+    b: Annotated[int, typer.Argument(metavar="B", min=1, help="Another version's number.")],
+    samples: Annotated[int, typer.Option(min=0, max=100, help="Number of held-out questions whose two answers are shown.")] = 5,
     as_json: Json = False,
 ) -> None:
-    """Compare two versions by domain and slice with intervals. Shows users' questions and both answers to whoever asks."""
+    """Compare two versions by domain and slice, with intervals. Prints users' questions and both answers."""
     from cli import models_actions
 
-    run(lambda settings: models_actions.diff(settings, str(one), str(other), samples, as_json))
+    run(lambda settings: models_actions.diff(settings, str(a), str(b), samples, as_json))
 
 
 @models.command(epilog=EXIT_CODES.replace("130 interrupted", "0 interrupted while it follows"))
 def watch(
-    follow: Annotated[bool | None, typer.Option("--follow/--once", help="Look every second until interrupted, or once. Default: follow on a terminal.")] = None,
+    follow: Annotated[bool | None, typer.Option("--follow/--once", help="Refresh every second, or print once. Default: follow on a terminal.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Watch the promotion: versions, arms, rewards, guardrails, workers, transitions. With --json a line for each look."""
+    """Watch the promotion: versions, arms, rewards, guardrails, workers, transitions. --json prints one line for each refresh."""
     from cli import models_watch
 
     run(lambda settings: models_watch.watch(settings, follow, as_json))

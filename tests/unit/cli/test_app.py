@@ -1,4 +1,4 @@
-"""The command line's contract: exit codes, one-line errors, JSON."""
+"""Contract of the command line: exit codes, errors of one line, JSON."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ def test_every_command_takes_json_and_documents_its_exit_codes(command: str) -> 
     "arguments",
     [["bogus"], ["ask"], ["ask", "x"], ["replay"], ["replay", "x", "--format", "csv"], ["train", "--once", "--dry-run"], ["train", "--once", "status"]],
 )
-def test_wrong_usage_is_2(arguments: list[str]) -> None:
+def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     assert run(*arguments)[0] == 2
 
 
 @pytest.mark.parametrize("command", ["status", "topics describe", "config check", "config print", "demo"])
-def test_an_impossible_setting_is_2_and_one_line(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_impossible_setting_exits_with_2_and_one_line(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETOUCH_KAFKA__PARTITIONS", "none")
     code, output, error = run(*command.split())
     assert (code, output) == (2, "")
@@ -57,21 +57,21 @@ def test_an_impossible_setting_is_2_and_one_line(command: str, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("arguments", [["topics", "describe"], ["topics", "apply"], ["ask", "text", "--user", "ada"]])
-def test_without_a_broker_the_way_out_is_named(arguments: list[str]) -> None:
+def test_without_a_broker_the_message_names_retouch_up(arguments: list[str]) -> None:
     code, _, error = run(*arguments)
     assert code == 2 and "retouch up" in error and error.count("\n") == 1
 
 
-def test_a_user_that_cannot_be_is_named() -> None:
+def test_an_impossible_user_is_named() -> None:
     code, _, error = run("ask", "text", "--user", "a/b")
     assert code == 2 and error.startswith("retouch: user: ")
 
 
-def test_a_path_that_is_not_there_is_named() -> None:
+def test_a_missing_path_is_named() -> None:
     assert run("replay", "nowhere") == (2, "", "retouch: nowhere: no such file or folder\n")
 
 
-def test_where_no_stack_runs_status_fails_and_down_has_nothing_to_do() -> None:
+def test_without_a_stack_status_fails_and_down_does_nothing() -> None:
     assert run("status", "--json") == (1, '{\n "state": "down"\n}\n', "")
     code, output, _ = run("down", "--json")
     assert (code, json.loads(output)) == (0, {"was_running": False})
@@ -95,7 +95,7 @@ def test_expected_errors_become_exit_codes(error: BaseException, code: int, caps
     assert capsys.readouterr().err == f"retouch: {error}\n"
 
 
-def test_the_options_are_those_of_the_messages() -> None:
+def test_the_strategies_are_those_of_the_messages() -> None:
     assert {strategy.value for strategy in AskStrategy} == {strategy.value for strategy in Strategy}
 
 
@@ -104,7 +104,7 @@ def test_help_imports_nothing_slow() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_the_replay_formats_are_the_converters() -> None:
+def test_the_replay_formats_are_those_of_the_catalog() -> None:
     from traffic.datasets.catalog import FORMATS
 
     assert {str(format) for format in DataFormat} - {"auto"} == set(FORMATS)
