@@ -34,7 +34,7 @@ from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES, Topic, dead_letter_topic
 from tests.support.openai_server import ScriptedAnswer, completion, failure, scripted, serving
-from workers.runtime.handler import Handler, HandlerSpec, Incoming, Outgoing
+from workers.runtime.handler import DEFAULT_BACKOFF, Handler, HandlerSpec, Incoming, Outgoing
 from workers.runtime.retry import Backoff
 from workers.runtime.worker import Worker, WorkerCounts
 
@@ -54,10 +54,10 @@ class WorkerTopics:
     queries: Topic
     drafts: Topic
 
-    def worker(self, handler: Handler[Query], *, instance: str = "one", concurrency: int = 16, **options: Any) -> Worker[Query]:
+    def worker(self, handler: Handler[Query], *, instance: str = "one", concurrency: int = 16, backoff: Backoff = DEFAULT_BACKOFF) -> Worker[Query]:
         kafka = self.settings.kafka.model_copy(update={"instance": instance, "session_timeout_ms": 6000})
         settings = self.settings.model_copy(update={"kafka": kafka})
-        return Worker(settings, name=self.name, spec=HandlerSpec(self.queries, handler), concurrency=concurrency, **options)
+        return Worker(settings, name=self.name, spec=HandlerSpec(self.queries, handler, backoff=backoff), concurrency=concurrency)
 
     def ask(self, count: int) -> list[Query]:
         return ask(self.settings, self.queries, count)
