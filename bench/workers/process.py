@@ -79,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = parser.parse_args(arguments)
 
     def body(settings: Settings, stop: threading.Event) -> None:
-        spec = HandlerSpec(topic(flags.topic), Call(out_topic(flags.out), flags.low_s, flags.high_s), backoff=BACKOFF)
-        Worker(settings, name=flags.name, spec=spec, concurrency=flags.in_flight).run(stop, lambda: mark_ready(settings))
+        spec = HandlerSpec(flags.name, topic(flags.topic), Call(out_topic(flags.out), flags.low_s, flags.high_s), backoff=BACKOFF)
+        Worker(settings, spec, concurrency=flags.in_flight).run(stop, lambda: mark_ready(settings))
 
     return run_process(f"bench worker {flags.name}", body)
 

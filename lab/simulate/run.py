@@ -110,9 +110,9 @@ class Simulation:
 
     def _worker(self, name: str, life: ProcessRun, rng: random.Random) -> Worker[Query]:
         backoff = Backoff(attempts=3, first_s=0.1, longest_s=2.0)
-        spec = HandlerSpec(QUESTIONS, lambda incoming: self._handle(incoming, life), lambda query: query.deadline, self._degraded, backoff)
+        spec = HandlerSpec("simulated", QUESTIONS, lambda incoming: self._handle(incoming, life), lambda query: query.deadline, self._degraded, backoff)
         broker = MemoryBrokerClient(self._cluster, name, life)
-        return Worker(self._settings, name="simulated", spec=spec, concurrency=self._of.concurrency, broker=broker, clock=life, rng=rng)
+        return Worker(self._settings, spec, concurrency=self._of.concurrency, broker=broker, clock=life, rng=rng)
 
     # What happens
 

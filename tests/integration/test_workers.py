@@ -57,7 +57,7 @@ class WorkerTopics:
     def worker(self, handler: Handler[Query], *, instance: str = "one", concurrency: int = 16, backoff: Backoff = DEFAULT_BACKOFF) -> Worker[Query]:
         kafka = self.settings.kafka.model_copy(update={"instance": instance, "session_timeout_ms": 6000})
         settings = self.settings.model_copy(update={"kafka": kafka})
-        return Worker(settings, name=self.name, spec=HandlerSpec(self.queries, handler, backoff=backoff), concurrency=concurrency)
+        return Worker(settings, HandlerSpec(self.name, self.queries, handler, backoff=backoff), concurrency=concurrency)
 
     def ask(self, count: int) -> list[Query]:
         return ask(self.settings, self.queries, count)
@@ -199,7 +199,7 @@ def test_the_largest_record_of_a_topic_fits_its_dead_letter_topic(settings: Sett
     value = random.Random(0).randbytes(1_048_000)
     to.send(QUERIES.name, key=b"k", value=value).get(timeout=30)
     to.close()
-    worker: Worker[Query] = Worker(settings, name=f"large-{uuid.uuid4().hex[:6]}", spec=HandlerSpec(QUERIES, draft_handler(DRAFTS)))
+    worker: Worker[Query] = Worker(settings, HandlerSpec(f"large-{uuid.uuid4().hex[:6]}", QUERIES, draft_handler(DRAFTS)))
     assert worker.drain(WAIT_S).set_aside >= 1
     letters = records(settings, dead_letter_topic(QUERIES.name), lambda letters: any(letter.value == value for letter in letters))
     assert letters
@@ -271,7 +271,7 @@ def test_a_missing_topic_stops_the_worker_with_its_name(settings: Settings, monk
     monkeypatch.setattr("workers.runtime.worker.TOPIC_WITHIN_S", 1.0)
     absent = Topic("absent", Query, "", "", "")
     with pytest.raises(CannotContinue, match="topic absent does not exist"):
-        Worker(settings, name="absent", spec=HandlerSpec(absent, draft_handler(DRAFTS))).drain(WAIT_S)
+        Worker(settings, HandlerSpec("absent", absent, draft_handler(DRAFTS))).drain(WAIT_S)
 
 
 class WorkerThread:
@@ -478,6 +478,6 @@ def test_a_broker_that_begins_no_transaction_is_refused_at_the_start(tmp_path: P
     with Broker(load(stack={"dir": tmp_path / "broker"})) as broker:
         settings = load(kafka={"bootstrap_servers": broker.bootstrap_servers})
         apply(settings)
-        worker: Worker[Query] = Worker(settings, name="none", spec=HandlerSpec(QUERIES, draft_handler(DRAFTS)))
+        worker: Worker[Query] = Worker(settings, HandlerSpec("none", QUERIES, draft_handler(DRAFTS)))
         with pytest.raises(CannotContinue, match=r"begins no transaction.*transaction\.state\.log\.replication\.factor"):
             worker.drain(WAIT_S)

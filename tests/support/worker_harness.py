@@ -40,9 +40,9 @@ class WorkerHarness:
     def worker(self, handle: Handler[Query], *, instance: str = "one", faults: Faults | None = None, concurrency: int = 16, **options: Any) -> Worker[Query]:
         """`options` are settings of the section `workers`, fields of the handler spec, or arguments of the worker."""
         section = {"commit_every_ms": 5} | {name: options.pop(name) for name in WorkersSettings.model_fields if name in options}
-        spec = HandlerSpec(QUERIES, handle, **{name: options.pop(name) for name in ("deadline", "degrade", "backoff") if name in options})
+        spec = HandlerSpec("base", QUERIES, handle, **{name: options.pop(name) for name in ("deadline", "degrade", "backoff") if name in options})
         broker = MemoryBrokerClient(self.cluster, instance, faults)
-        return Worker(load(workers=section, stack={"stop_timeout_s": 4.0}), name="base", spec=spec, concurrency=concurrency, broker=broker, **options)
+        return Worker(load(workers=section, stack={"stop_timeout_s": 4.0}), spec, concurrency=concurrency, broker=broker, **options)
 
     def answers(self) -> list[Draft]:
         return [Draft.from_bytes(entry.value or b"") for entry in self.cluster.log.committed_records(DRAFTS.name)]

@@ -29,5 +29,5 @@ def worker(settings: Settings) -> Worker[Query]:
     endpoint = ChatEndpoint(base.url, base.model, api_key=key, timeout_s=base.timeout_s, concurrency=base.concurrency)
     answerer = Answerer(endpoint, base, base_breaker(base))
     backoff = Backoff(attempts=base.attempts, first_s=0.2, longest_s=30.0)
-    spec = HandlerSpec(QUERIES, answerer, deadline=lambda query: query.deadline, degrade=answerer.degraded, backoff=backoff)
-    return Worker(settings, name="base", spec=spec, concurrency=base.concurrency, lifespan=lambda: endpoint)
+    spec = HandlerSpec("base", QUERIES, answerer, deadline=lambda query: query.deadline, degrade=answerer.degraded, backoff=backoff)
+    return Worker(settings, spec, concurrency=base.concurrency, lifespan=lambda: endpoint)

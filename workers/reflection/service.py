@@ -49,8 +49,7 @@ def _work(settings: Settings, registry: Registry, started: StartedEngine, stop: 
     reporter = ServingReporter(lambda: follower.report(name), publisher)
     worker = Worker(
         settings,
-        name="reflection",
-        spec=HandlerSpec(CONTEXTS, reflector, reflector.deadline, reflector.degraded),
+        HandlerSpec("reflection", CONTEXTS, reflector, reflector.deadline, reflector.degraded),
         concurrency=settings.reflection.concurrency,
         background=[follower.run, shadows.run, reporter.run],
     )

@@ -29,7 +29,6 @@ class CommitLoop:
 
     def __init__(
         self,
-        name: str,
         partitions: AssignedPartitions,
         committer: Committer,
         membership: Membership,
@@ -40,7 +39,6 @@ class CommitLoop:
         clock: Clock,
         rng: random.Random,
     ) -> None:
-        self._name = name
         self._partitions = partitions
         self._committer = committer
         self._membership = membership
@@ -102,7 +100,7 @@ class CommitLoop:
                     before = self._partitions.finished
                     await self.commit()
         except TimeoutError:
-            log.warning("stopped without a last commit: the broker is away", extra={"worker": self._name, "records": self._partitions.finished})
+            log.warning("stopped without a last commit: the broker is away", extra={"worker": self._watchdog.name, "records": self._partitions.finished})
 
     async def start_committer(self) -> None:
         """Raises CannotContinue if the broker is away for too long."""
@@ -121,7 +119,7 @@ class CommitLoop:
         except NotConfirmed as error:
             self.not_confirmed += 1
             self._watchdog.not_confirmed(error)
-            log.warning("a commit is not confirmed", extra={"worker": self._name, "reason": str(error), "records": len(batch.records)})
+            log.warning("a commit is not confirmed", extra={"worker": self._watchdog.name, "reason": str(error), "records": len(batch.records)})
             await self._recover()
         else:
             self.commits += 1

@@ -69,12 +69,13 @@ def _no_deadline(message: Message) -> datetime | None:
 
 @dataclass(frozen=True)
 class HandlerSpec(Generic[M]):
-    """One kind of work: how to handle the records of `topic`.
+    """One kind of worker: how to handle the records of `topic`. The consumer group is named after `name`.
 
     `deadline` returns the time at which a handler is cancelled. `degrade` makes the output after the deadline or after the last attempt; it
     must not fail. Without it a record that runs out of attempts is set aside. Raises ValueError for a deadline without it.
     """
 
+    name: str
     topic: Topic
     handle: Handler[M]
     deadline: Callable[[M], datetime | None] = _no_deadline

@@ -32,9 +32,9 @@ class HandlerFailed(PoisonMessage):
 
 
 class RecordProcessor(Generic[M]):
-    def __init__(self, name: str, spec: HandlerSpec[M], clock: Clock | None = None, rng: random.Random | None = None) -> None:
-        self._name = name
-        self._source = f"/workers/{name}"
+    def __init__(self, spec: HandlerSpec[M], clock: Clock | None = None, rng: random.Random | None = None) -> None:
+        self._name = spec.name
+        self._source = f"/workers/{spec.name}"
         self._span = f"process {spec.topic.name}"
         self._spec = spec
         self._clock = clock or SystemClock()

@@ -31,7 +31,7 @@ class Watchdog:
     dependency in the same state."""
 
     def __init__(self, name: str, topic: str, partitions: AssignedPartitions, stall_timeout_s: float, clock: Clock) -> None:
-        self._name = name
+        self.name = name
         self._topic = topic
         self._partitions = partitions
         self._stall_timeout_s = stall_timeout_s
@@ -46,18 +46,18 @@ class Watchdog:
 
     def committed(self, records: Sequence[InFlight], seconds: float) -> None:
         self.progress()
-        WORKER_COMMITS.add(worker=self._name, outcome=CommitOutcome.COMMITTED)
-        WORKER_COMMIT_MS.record(seconds * 1000, worker=self._name)
+        WORKER_COMMITS.add(worker=self.name, outcome=CommitOutcome.COMMITTED)
+        WORKER_COMMIT_MS.record(seconds * 1000, worker=self.name)
         self.count(records)
 
     def not_confirmed(self, error: NotConfirmed) -> None:
         outcome = CommitOutcome.UNKNOWN if isinstance(error.__cause__, TimeoutError) else CommitOutcome.ABORTED
-        WORKER_COMMITS.add(worker=self._name, outcome=outcome)
+        WORKER_COMMITS.add(worker=self.name, outcome=outcome)
 
     def count(self, records: Sequence[InFlight]) -> None:
         """Count committed records."""
         for record in records:
-            WORKER_RECORDS.add(worker=self._name, outcome=record.finished.outcome if record.finished else HandlingOutcome.PRODUCED)
+            WORKER_RECORDS.add(worker=self.name, outcome=record.finished.outcome if record.finished else HandlingOutcome.PRODUCED)
 
     async def watch(self, membership: Membership, pool: HandlerPool) -> None:
         """Raises CannotContinue for a worker that stalls."""
@@ -89,7 +89,7 @@ class Watchdog:
         stalled_s = self._clock.monotonic() - self._progress_at
         if stalled_s > self._stall_timeout_s:
             state = f"{lag} records of {self._topic} unread, {self._partitions.held} in hand, {awaited} partitions not begun"
-            raise CannotContinue(f"worker {self._name} stalls: {state}, no progress for {stalled_s:.0f} s")
+            raise CannotContinue(f"worker {self.name} stalls: {state}, no progress for {stalled_s:.0f} s")
 
     def _lags(self, ends: Mapping[int, int]) -> dict[int, int]:
         """Unread offsets of each assigned partition."""
@@ -98,8 +98,8 @@ class Watchdog:
     def _publish(self, lags: Mapping[int, int], pool: HandlerPool) -> None:
         oldest_ms = self._partitions.oldest_ms
         WORKER_OLDEST.set(max(0.0, datetime.now(UTC).timestamp() - oldest_ms / 1000) if oldest_ms else 0.0, topic=self._topic)
-        WORKER_IN_FLIGHT.set(pool.running, worker=self._name)
-        WORKER_HELD.set(self._partitions.held, worker=self._name)
+        WORKER_IN_FLIGHT.set(pool.running, worker=self.name)
+        WORKER_HELD.set(self._partitions.held, worker=self.name)
         self._publish_lags({number: lag + self._partitions.held_of(number) for number, lag in lags.items()})
         if self._partitions.unreadable > self._unreadable:
             WORKER_METADATA_UNREADABLE.add(self._partitions.unreadable - self._unreadable)

@@ -80,9 +80,8 @@ class Worker(Generic[M]):
     def __init__(
         self,
         settings: Settings,
-        *,
-        name: str,
         spec: HandlerSpec[M],
+        *,
         concurrency: int = 64,
         lifespan: Lifespan = contextlib.nullcontext,
         background: Sequence[Background] = (),
@@ -91,7 +90,7 @@ class Worker(Generic[M]):
         rng: random.Random | None = None,
     ) -> None:
         self._settings = settings
-        self._name = name
+        self._name = spec.name
         self._topic = spec.topic.name
         self._concurrency = concurrency
         self._lifespan = lifespan
@@ -99,7 +98,7 @@ class Worker(Generic[M]):
         self._broker = broker
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311  # jitter, no secret
-        self._attempt = RecordProcessor(name, spec, self._clock, self._rng).attempt
+        self._attempt = RecordProcessor(spec, self._clock, self._rng).attempt
         self._grace_s = settings.stack.stop_timeout_s / 2
         self._partitions = AssignedPartitions(remember=settings.workers.remember, metadata_bytes=settings.workers.metadata_bytes)
         self._failure_limit = FailureLimit(self._topic)
@@ -193,7 +192,7 @@ class Worker(Generic[M]):
         self._committer = self._broker.exactly_once(self._name) if exactly_once else self._broker.at_least_once(self._name)
         self._membership = self._broker.membership(self._name, self._topic, workers.remember)
         parts = (partitions, self._committer, self._membership, self._failure_limit, self._watchdog)
-        commits = self._commits = CommitLoop(self._name, *parts, every_s=workers.commit_every_ms / 1000, clock=self._clock, rng=self._rng)
+        commits = self._commits = CommitLoop(*parts, every_s=workers.commit_every_ms / 1000, clock=self._clock, rng=self._rng)
         try:
             await asyncio.gather(commits.start_committer(), self._membership.join(self, TOPIC_WITHIN_S))
         except BaseException:

@@ -36,7 +36,7 @@ def worker(settings: Settings) -> Worker[Outcome]:
     config = settings.teacher
     teacher, lifespan = choose_teacher(settings)
     handler = TeacherHandler(teacher, settings.trainer.holdout_share, ReasoningLength.from_settings(config))
-    return Worker(settings, name="teacher", spec=HandlerSpec(OUTCOMES, handler), concurrency=config.concurrency, lifespan=lifespan)
+    return Worker(settings, HandlerSpec("teacher", OUTCOMES, handler), concurrency=config.concurrency, lifespan=lifespan)
 
 
 def choose_teacher(settings: Settings) -> tuple[ReasoningTeacher, Lifespan]:

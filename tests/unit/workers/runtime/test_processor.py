@@ -23,7 +23,7 @@ from workers.runtime.retry import Backoff
 BACKOFF = Backoff(attempts=4, first_s=1.0, longest_s=10.0)
 
 
-class Scripted:
+class ErrorsThenDraft:
     """Raises each of `errors` in turn, then answers with a draft of `answer_chars`."""
 
     def __init__(self, *errors: Exception, answer: str = "a", copies: int = 1) -> None:
@@ -40,7 +40,7 @@ class Scripted:
 
 
 def processor(handler: Handler[Query], clock: ManualClock | None = None, **options: Any) -> RecordProcessor[Query]:
-    return RecordProcessor("base", HandlerSpec(QUERIES, handler, backoff=BACKOFF, **options), clock or ManualClock())
+    return RecordProcessor(HandlerSpec("base", QUERIES, handler, backoff=BACKOFF, **options), clock or ManualClock())
 
 
 async def finish(processor: RecordProcessor[Query], record: InFlight | None = None) -> Finished:
@@ -56,7 +56,7 @@ def reason(finished: Finished) -> tuple[str, str]:
 
 async def test_an_output_keeps_the_trace_and_names_its_worker() -> None:
     record = make_record()
-    finished = await finish(processor(Scripted()), record)
+    finished = await finish(processor(ErrorsThenDraft()), record)
     headers = dict(finished.outputs[0].headers)
     assert headers["traceparent"] == dict(record.headers)["traceparent"]
     assert headers["ce_source"] == b"/workers/base"
@@ -65,14 +65,14 @@ async def test_an_output_keeps_the_trace_and_names_its_worker() -> None:
 
 
 async def test_handling_a_record_twice_gives_the_same_bytes() -> None:
-    first, second = [await finish(processor(Scripted()), make_record()) for _ in range(2)]
+    first, second = [await finish(processor(ErrorsThenDraft()), make_record()) for _ in range(2)]
     assert first.outputs[0].value == second.outputs[0].value
     assert dict(first.outputs[0].headers)["ce_id"] == dict(second.outputs[0].headers)["ce_id"]
 
 
 @pytest.mark.parametrize("value", [b"no json", b"{}", b"\xff\xfe", b'{"query_id": 1}'])
 async def test_a_malformed_record_is_set_aside_byte_for_byte(value: bytes) -> None:
-    handler = Scripted()
+    handler = ErrorsThenDraft()
     finished = await finish(processor(handler), make_record(value=value, offset=7))
     assert finished.outcome is HandlingOutcome.SET_ASIDE and not finished.our_fault
     assert (finished.outputs[0].topic, finished.outputs[0].value) == ("queries-dlt", value)
@@ -81,7 +81,7 @@ async def test_a_malformed_record_is_set_aside_byte_for_byte(value: bytes) -> No
 
 
 async def test_poison_is_set_aside_without_another_attempt() -> None:
-    handler = Scripted(PoisonMessage("never"))
+    handler = ErrorsThenDraft(PoisonMessage("never"))
     finished = await finish(processor(handler), make_record())
     assert finished.outcome is HandlingOutcome.SET_ASIDE and not finished.our_fault
     assert reason(finished)[1] == "never"
@@ -89,7 +89,7 @@ async def test_poison_is_set_aside_without_another_attempt() -> None:
 
 
 async def test_a_bug_of_the_handler_sets_the_record_aside_without_quoting_it() -> None:
-    finished = await finish(processor(Scripted(ValueError("what the user wrote"))), make_record())
+    finished = await finish(processor(ErrorsThenDraft(ValueError("what the user wrote"))), make_record())
     kind, text = reason(finished)
     assert finished.our_fault
     assert kind.endswith("HandlerFailed")
@@ -99,12 +99,12 @@ async def test_a_bug_of_the_handler_sets_the_record_aside_without_quoting_it() -
 
 async def test_cannot_continue_is_not_caught() -> None:
     with pytest.raises(CannotContinue):
-        await finish(processor(Scripted(CannotContinue("stop"))), make_record())
+        await finish(processor(ErrorsThenDraft(CannotContinue("stop"))), make_record())
 
 
 async def test_a_record_is_set_aside_if_its_output_is_too_large_for_the_topic() -> None:
     query = make_query(text="é" * 32_000)
-    handler = Scripted(answer="\x01" * 32_000)  # six bytes each in JSON
+    handler = ErrorsThenDraft(answer="\x01" * 32_000)  # six bytes each in JSON
     small = await finish(processor(handler), make_record(query))
     assert small.outcome is HandlingOutcome.PRODUCED
     finished = await finish(processor(_too_large), make_record(query))
@@ -113,29 +113,29 @@ async def test_a_record_is_set_aside_if_its_output_is_too_large_for_the_topic() 
 
 
 async def _too_large(incoming: Incoming[Query]) -> Sequence[Outgoing]:
-    class Huge(Draft, wire="test.huge", version=1):
+    class TooLargeDraft(Draft, wire="test.huge", version=1):
         pad: str
 
-    huge = Huge(query=incoming.message, answer="", base_model="m", base_ms=0.0, pad="x" * 1_100_000)
+    huge = TooLargeDraft(query=incoming.message, answer="", base_model="m", base_ms=0.0, pad="x" * 1_100_000)
     return [Outgoing(DRAFTS, huge, "id")]
 
 
 @pytest.mark.parametrize(("failures", "least_s"), [(0, 1.0), (1, 2.0), (2, 4.0)])
 async def test_the_pause_after_retry_later_grows_with_the_failures(failures: int, least_s: float) -> None:
-    result = await processor(Scripted(RetryLater("away", after_s=0.0))).attempt(make_record(failures=failures))
+    result = await processor(ErrorsThenDraft(RetryLater("away", after_s=0.0))).attempt(make_record(failures=failures))
     assert isinstance(result, TryAgain)
     assert least_s <= result.pause_s <= least_s * 1.25
 
 
 async def test_a_record_whose_last_attempt_fails_is_set_aside() -> None:
-    finished = await finish(processor(Scripted(RetryLater("away"))), make_record(failures=BACKOFF.attempts - 1))
+    finished = await finish(processor(ErrorsThenDraft(RetryLater("away"))), make_record(failures=BACKOFF.attempts - 1))
     assert finished.outcome is HandlingOutcome.SET_ASIDE and finished.our_fault
     assert reason(finished)[0] == "infra.errors.RetryLater"
 
 
 async def test_a_record_without_key_and_value_can_be_set_aside() -> None:
     record = dataclasses.replace(make_record(), key=None, value=None)
-    finished = await finish(processor(Scripted()), record)
+    finished = await finish(processor(ErrorsThenDraft()), record)
     assert (finished.outputs[0].key, finished.outputs[0].value) == (None, b"")
 
 
@@ -164,7 +164,7 @@ def deadline(query: Query) -> datetime | None:
 
 @pytest.mark.parametrize("left_s", [0.0, -1.0, -1e9])
 async def test_a_record_past_its_deadline_is_degraded_without_an_attempt(left_s: float) -> None:
-    clock, handler, degrade = ManualClock(), Scripted(), Degrade()
+    clock, handler, degrade = ManualClock(), ErrorsThenDraft(), Degrade()
     finished = await finish(processor(handler, clock, deadline=deadline, degrade=degrade), due(clock, left_s))
     assert (finished.outcome, finished.our_fault, degrade.reasons, handler.calls) == (HandlingOutcome.EXPIRED, False, [DegradeReason.EXPIRED], 0)
     assert Draft.from_bytes(finished.outputs[0].value or b"").answer == "expired"
@@ -186,21 +186,21 @@ async def test_a_handler_is_cancelled_at_the_deadline() -> None:
 
 async def test_a_handlers_own_timeout_before_its_deadline_is_a_bug() -> None:
     clock = ManualClock()
-    finished = await finish(processor(Scripted(TimeoutError()), clock, deadline=deadline, degrade=Degrade()), due(clock, 60))
+    finished = await finish(processor(ErrorsThenDraft(TimeoutError()), clock, deadline=deadline, degrade=Degrade()), due(clock, 60))
     assert finished.outcome is HandlingOutcome.SET_ASIDE and finished.our_fault
 
 
 @pytest.mark.parametrize(("failures", "left_s"), [(BACKOFF.attempts - 1, 3600.0), (0, 4.0)])
 async def test_a_record_without_attempts_or_time_left_is_degraded(failures: int, left_s: float) -> None:
     clock, degrade = ManualClock(), Degrade()
-    away = Scripted(RetryLater("away", after_s=4.0))
+    away = ErrorsThenDraft(RetryLater("away", after_s=4.0))
     finished = await finish(processor(away, clock, deadline=deadline, degrade=degrade), due(clock, left_s, failures))
     assert (finished.outcome, finished.our_fault, degrade.reasons) == (HandlingOutcome.DEGRADED, False, [DegradeReason.EXHAUSTED])
 
 
 async def test_poison_is_set_aside_although_it_could_be_degraded() -> None:
     degrade = Degrade()
-    finished = await finish(processor(Scripted(PoisonMessage("never")), degrade=degrade))
+    finished = await finish(processor(ErrorsThenDraft(PoisonMessage("never")), degrade=degrade))
     assert (finished.outcome, degrade.reasons) == (HandlingOutcome.SET_ASIDE, [])
 
 
@@ -219,8 +219,8 @@ async def _failing_output(incoming: Incoming[Query]) -> Sequence[Outgoing]:
 @pytest.mark.parametrize(
     "broken",
     [
-        processor(Scripted(), deadline=_failing_deadline, degrade=_failing_degrade),
-        processor(Scripted(RetryLater("away")), degrade=_failing_degrade, deadline=lambda query: datetime.min.replace(tzinfo=UTC)),
+        processor(ErrorsThenDraft(), deadline=_failing_deadline, degrade=_failing_degrade),
+        processor(ErrorsThenDraft(RetryLater("away")), degrade=_failing_degrade, deadline=lambda query: datetime.min.replace(tzinfo=UTC)),
         processor(_failing_output),
     ],
     ids=["deadline", "degrade", "output"],
@@ -233,4 +233,4 @@ async def test_a_bug_around_the_handler_sets_the_record_aside(broken: RecordProc
 
 def test_a_handler_with_a_deadline_needs_degrade() -> None:
     with pytest.raises(ValueError, match="needs degrade"):
-        HandlerSpec(QUERIES, Scripted(), deadline)
+        HandlerSpec("base", QUERIES, ErrorsThenDraft(), deadline)
