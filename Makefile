@@ -1,9 +1,9 @@
-# Retouch. `make demo` and `make test` set everything up first; nothing else needs to be prepared but Python 3.11+.
+# Retouch. `make demo` and `make test` set everything up first. They need Python 3.11 or newer and nothing else.
 
 OUT ?= demo-report
 STAMP := .venv/.set-up
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test test-all test-long-list lint clean
 
 setup: $(STAMP)
 
@@ -21,15 +21,20 @@ lint: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-# Tests share the cores, a file at a time, those with few long tests first; what starts the whole stack has the machine to itself.
-# PYTEST_ARGS narrows the tests, such as PYTEST_ARGS='-m "not slow"'.
-test: lint
+# Tests share the cores, a file at a time, those with few long tests first. Tests that start the whole stack have the machine to themselves.
+# PYTEST_ARGS narrows the tests, such as PYTEST_ARGS='-m "not slow"'. `test` leaves out the tests marked long, `test-all` runs every test.
+test: TIERS := -m "not long"
+test test-all: lint
 	@scripts/test-programs.sh
-	.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/integration tests/contract tests/unit $(PYTEST_ARGS)
-	.venv/bin/pytest tests/e2e tests/gpu $(PYTEST_ARGS)
-	@echo "make test: lint, types, import layers and tests passed"
+	.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/integration tests/contract tests/unit $(TIERS) $(PYTEST_ARGS)
+	.venv/bin/pytest tests/e2e tests/gpu $(TIERS) $(PYTEST_ARGS)
+	@echo "make $@: lint, types, import layers and tests passed"
 
-# The environment, the broker's jars, local state and reports: everything that is made, nothing that is written.
+# The tests that only `make test-all` runs, with their reasons.
+test-long-list: setup
+	@grep -rn --include='*.py' -o 'mark.long("[^"]*")' tests
+
+# The environment, the broker's jars, local state and reports: all generated files.
 clean:
 	rm -rf .venv .cache .retouch demo-report bench-out .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -22,6 +22,15 @@ hypothesis_settings.load_profile("retouch")
 _SETTINGS = ("RETOUCH_", "KAFKA_BOOTSTRAP_SERVERS", "QDRANT_API_KEY", "MLFLOW_TRACKING_URI", "OPENAI_")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A long test names its reason, and is a slow one too."""
+    for item in items:
+        if mark := item.get_closest_marker("long"):
+            if len(mark.args) != 1 or not isinstance(mark.args[0], str):
+                raise pytest.UsageError(f"{item.nodeid}: write pytest.mark.long('why it takes minutes')")
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interrupts_enabled() -> None:
     """A shell starts background jobs with SIGINT ignored, and the tests' child processes would inherit that."""
