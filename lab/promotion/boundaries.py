@@ -1,4 +1,4 @@
-"""Promoters killed at every boundary between two writes, in every scenario: nobody asks and nobody answers, and a registry is a copied file."""
+"""Kills a promoter at every boundary between two writes, in every scenario. There are no users and no workers, and each registry is a copied file."""
 
 from __future__ import annotations
 
@@ -7,64 +7,52 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from infra.settings import Settings
-from lab.promotion.lives import PromoterRun, database, live, make_registry, prepare
-from lab.promotion.scenarios import COMING, SCENARIOS, PromotionScenario
+from lab.promotion.promoter_runs import PromoterRun, database, import_mlflow, make_registry, run_promoter
+from lab.promotion.scenarios import CANDIDATE, SCENARIOS, PromotionScenario
 
 
 class KillCase(NamedTuple):
-    """One run: the promoter's lives end at these boundaries, one after another; the last goes on to the end."""
+    """A promoter that is killed at these boundaries, run after run; the last run goes on to the end."""
 
     scenario: PromotionScenario
     kills: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Course:
-    """How a scenario goes without kills."""
-
-    life: PromoterRun
-
-    @property
-    def boundaries(self) -> int:
-        return 2 * self.life.writes
-
-
-def experiment(settings: Settings, place: Path, kills: int, scenarios: Sequence[PromotionScenario] = SCENARIOS) -> dict[str, Any]:
-    """At least `kills` of them where the scenarios have a boundary at all, spread over all scenarios. Its registries lie in `place`."""
+def experiment(settings: Settings, folder: Path, kills: int, scenarios: Sequence[PromotionScenario] = SCENARIOS) -> dict[str, Any]:
+    """At least `kills` kills, spread over all scenarios, if they have a boundary at all. The registries lie in `folder`."""
     began = time.monotonic()
-    prepare()
-    own = _settings_in(settings, place)
+    import_mlflow()
+    own = _settings_in(settings, folder)
     make_registry(own)
-    template = place / "template.db"
+    template = folder / "template.db"
     database(own).rename(template)
     anomalies: list[str] = []
-    courses = {scenario.name: Course(_run(own, template, KillCase(scenario, ()), anomalies)[0]) for scenario in scenarios}
+    undisturbed = {scenario.name: _run(own, template, KillCase(scenario, ()), anomalies)[0] for scenario in scenarios}
     for scenario in scenarios:
-        if (state := courses[scenario.name].life.left[COMING]["state"]) != scenario.ends:
-            anomalies.append(f"{scenario.name}: ends {state} without kills, not {scenario.ends}")
-    done = dict.fromkeys(courses, 0)
-    for case in _shown(cases(scenarios, {name: course.boundaries for name, course in courses.items()}, kills), kills):
-        life, killed = _run(own, template, case, anomalies)
+        if (state := undisturbed[scenario.name].shape[CANDIDATE]["state"]) != scenario.final_state:
+            anomalies.append(f"{scenario.name}: ends {state} without kills, not {scenario.final_state}")
+    done = dict.fromkeys(undisturbed, 0)
+    for case in _with_progress(cases(scenarios, {name: 2 * run.writes for name, run in undisturbed.items()}, kills), kills):
+        run, killed = _run(own, template, case, anomalies)
         done[case.scenario.name] += killed
-        if life.left != courses[case.scenario.name].life.left:
-            anomalies.append(f"{case.scenario.name}, killed at {case.kills}: ends otherwise than without kills")
+        if run.shape != undisturbed[case.scenario.name].shape:
+            anomalies.append(f"{case.scenario.name}, killed at {case.kills}: ends differently than without kills")
         if sum(done.values()) >= kills:
             break
     return {
         "kills": {"promoter": sum(done.values())},
         "anomalies": anomalies,
-        "scenarios": {name: {"kills": done[name], "writes": course.life.writes, "ends": course.life.left[COMING]["state"]} for name, course in courses.items()},
+        "scenarios": {name: {"kills": done[name], "writes": run.writes, "ends": run.shape[CANDIDATE]["state"]} for name, run in undisturbed.items()},
         "seconds": round(time.monotonic() - began, 1),
     }
 
 
 def cases(scenarios: Sequence[PromotionScenario], boundaries: dict[str, int], kills: int) -> Iterator[KillCase]:
-    """Every boundary once, or so many as are wanted, evenly spread; beyond that, runs that are killed twice."""
+    """Each boundary once, or `kills` of them, evenly spread; beyond that, cases with two kills."""
     single = [KillCase(scenario, (at,)) for scenario in scenarios for at in range(boundaries[scenario.name])]
     if kills < len(single):
         yield from (single[number * len(single) // kills] for number in range(kills))
@@ -77,26 +65,26 @@ def cases(scenarios: Sequence[PromotionScenario], boundaries: dict[str, int], ki
 
 
 def _run(settings: Settings, template: Path, case: KillCase, anomalies: list[str]) -> tuple[PromoterRun, int]:
-    """The last life, and how many were killed."""
+    """The last run, and the number of kills."""
     shutil.copyfile(template, database(settings))
     killed = 0
     for kill_at in (*case.kills, None):
-        life = live(settings, case.scenario, kill_at)
-        anomalies += [f"{case.scenario.name}, killed at {case.kills}: {told}" for told in life.found]
-        if not life.was_killed:
+        run = run_promoter(settings, case.scenario, kill_at)
+        anomalies += [f"{case.scenario.name}, killed at {case.kills}: {anomaly}" for anomaly in run.anomalies]
+        if not run.was_killed:
             break
         killed += 1
-    return life, killed
+    return run, killed
 
 
-def _settings_in(settings: Settings, place: Path) -> Settings:
+def _settings_in(settings: Settings, folder: Path) -> Settings:
     registry = settings.registry.model_copy(update={"tracking_uri": None})
     kafka = settings.kafka.model_copy(update={"bootstrap_servers": None})
-    return settings.model_copy(update={"stack": settings.stack.model_copy(update={"dir": place}), "registry": registry, "kafka": kafka})
+    return settings.model_copy(update={"stack": settings.stack.model_copy(update={"dir": folder}), "registry": registry, "kafka": kafka})
 
 
-def _shown(found: Iterable[KillCase], kills: int) -> Iterator[KillCase]:
-    """A progress bar, on a terminal."""
+def _with_progress(cases: Iterable[KillCase], kills: int) -> Iterator[KillCase]:
+    """Shows a progress bar on a terminal."""
     from rich.progress import track
 
-    yield from track(found, "killing", total=kills) if sys.stdout.isatty() else found
+    yield from track(cases, "killing", total=kills) if sys.stdout.isatty() else cases

@@ -1,4 +1,4 @@
-"""`retouch lab promotion`: promoters killed at every boundary between two writes, and promoter, worker and registry on a running system; what came of it."""
+"""`retouch lab promotion`: kills promoters at every boundary between two writes, and promoter, worker and registry on a running system; writes a report."""
 
 from __future__ import annotations
 
@@ -22,52 +22,52 @@ from lab.promotion.live import experiment as running
 from lab.promotion.live.scenarios import cases
 
 REPORT = "report.json"
-#: Shown of what went wrong.
-SHOWN = 5
+#: Maximum number of anomalies shown.
+MAX_SHOWN = 5
 
 
 def run(settings: Settings, *, kills: int, live: int, seed: int, out: Path | None, as_json: bool) -> int:
-    """Exit code 0 where every run ends as the one without kills and nothing was wrong in between, else 1. Raises BadSetting where nobody is to be killed."""
+    """Exit code 0 without anomalies, else 1. Raises BadSetting if `kills` and `live` are both 0."""
     if not kills and not live:
-        raise BadSetting("--kills and --live are both 0: nobody would be killed, and nothing shown")
+        raise BadSetting("--kills and --live are both 0: set one of them to a positive number")
     if out:
         output_files.check_writable(out / REPORT)
-    with _workplace(out) as place:
-        report = measure(settings, place, kills=kills, live=live, seed=seed)
+    with _folder(out) as folder:
+        report = measure(settings, folder, kills=kills, live=live, seed=seed)
     if out:
         output_files.write(out / REPORT, json.dumps(report, indent=1) + "\n")
     sys.stdout.write(json.dumps(report, indent=1) + "\n" if as_json else "\n".join(lines(report)) + "\n")
     return FAILED if report["anomalies"] else OK
 
 
-def measure(settings: Settings, place: Path, *, kills: int, live: int, seed: int) -> dict[str, Any]:
-    """Both parts; one that is to have no kills is left out. Their registries and logs lie in `place`."""
+def measure(settings: Settings, folder: Path, *, kills: int, live: int, seed: int) -> dict[str, Any]:
+    """Runs both parts, without one that has no kills. Registries and logs lie in `folder`."""
     began = time.monotonic()
     parts: dict[str, dict[str, Any]] = {}
     if kills:
-        (place / "boundaries").mkdir()
-        parts["boundaries"] = boundaries.experiment(settings, place / "boundaries", kills)
+        (folder / "boundaries").mkdir()
+        parts["boundaries"] = boundaries.experiment(settings, folder / "boundaries", kills)
     if live:
-        parts["live"] = running.live(settings, place / "live", cases(live, seed), seed, _tell)
+        parts["live"] = running.run_live(settings, folder / "live", cases(live, seed), seed, _log)
     total = Counter[str]()
     for part in parts.values():
         total.update(part["kills"])
-    anomalies = [told for part in parts.values() for told in part["anomalies"]]
+    anomalies = [anomaly for part in parts.values() for anomaly in part["anomalies"]]
     return {"seed": seed, "kills": dict(total), "anomalies": anomalies, **parts, "seconds": round(time.monotonic() - began, 1)}
 
 
 def lines(report: dict[str, Any]) -> list[str]:
-    """For a person."""
-    told = []
+    """The report as text."""
+    text = []
     if part := report.get("boundaries"):
-        told += [f"{name}: {found['kills']} kills, {found['writes']} writes, ends {found['ends']}" for name, found in part["scenarios"].items()]
+        text += [f"{name}: {scenario['kills']} kills, {scenario['writes']} writes, ends {scenario['ends']}" for name, scenario in part["scenarios"].items()]
     if part := report.get("live"):
         answers, recoveries = part["answers"], part["recoveries_s"]
-        told.append(f"running system: {len(part['cases'])} versions, {answers['asked']} questions, {answers['shown']} answers, {answers['unseen']} unseen ones")
-        told += [f"{name}: {kills} kills" + _back(recoveries.get(name)) for name, kills in part["kills"].items()]
-    told += [f"  {anomaly}" for anomaly in report["anomalies"][:SHOWN]]
+        text.append(f"running system: {len(part['cases'])} versions, {answers['asked']} questions, {answers['shown']} answers, {answers['unseen']} unseen ones")
+        text += [f"{name}: {kills} kills" + _back(recoveries.get(name)) for name, kills in part["kills"].items()]
+    text += [f"  {anomaly}" for anomaly in report["anomalies"][:MAX_SHOWN]]
     kills = ", ".join(f"{count} {name}" for name, count in report["kills"].items())
-    return [*told, f"{sum(report['kills'].values())} kills ({kills}) in {report['seconds']:g} s: {len(report['anomalies'])} anomalies"]
+    return [*text, f"{sum(report['kills'].values())} kills ({kills}) in {report['seconds']:g} s: {len(report['anomalies'])} anomalies"]
 
 
 def _back(recovery: dict[str, float] | None) -> str:
@@ -75,13 +75,13 @@ def _back(recovery: dict[str, float] | None) -> str:
 
 
 @contextmanager
-def _workplace(out: Path | None) -> Iterator[Path]:
+def _folder(out: Path | None) -> Iterator[Path]:
     if out is not None:
         yield fresh_state(out, command="retouch lab promotion", run="run")
         return
-    with tempfile.TemporaryDirectory(prefix="retouch-promotion-") as made:
-        yield Path(made)
+    with tempfile.TemporaryDirectory(prefix="retouch-promotion-") as temporary:
+        yield Path(temporary)
 
 
-def _tell(line: str) -> None:
+def _log(line: str) -> None:
     sys.stderr.write(f"promotion: {line}\n")

@@ -1,4 +1,4 @@
-"""What must hold of the registry after every single write, whoever was killed then. Pure."""
+"""Invariants of the registry after every single write, with any process killed. No I/O."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from trainer.promotion.version_history import VersionHistories
 
 
 def anomalies(histories: VersionHistories) -> list[str]:
-    """Of a registry that has had a champion. Empty: all is well."""
-    return [*_of_states(histories), *_of_logs(histories), *_of_aliases(histories)]
+    """Broken invariants of a registry that has had a champion."""
+    return [*_check_states(histories), *_check_histories(histories), *_check_aliases(histories)]
 
 
 def shape(histories: VersionHistories) -> dict[str, Any]:
-    """Everything that a run with kills must have in common with one without: not when it was, which the figures' ages are of, too."""
+    """What a run with kills must have in common with one without: everything but times and evidence."""
     return {
         version.version: {
             "state": histories.state(version).value,
@@ -27,30 +27,30 @@ def shape(histories: VersionHistories) -> dict[str, Any]:
     }
 
 
-def _of_states(histories: VersionHistories) -> Iterator[str]:
+def _check_states(histories: VersionHistories) -> Iterator[str]:
     champions = [version.version for version in histories.in_state(VersionState.CHAMPION)]
     if len(champions) != 1:
         yield f"champions: {champions}"
-    tried = [version.version for version in histories.versions if histories.state(version) in CHALLENGING]
-    if len(tried) > 1:
-        yield f"tried at once: {tried}"
+    challengers = [version.version for version in histories.versions if histories.state(version) in CHALLENGING]
+    if len(challengers) > 1:
+        yield f"challengers: {challengers}"
 
 
-def _of_logs(histories: VersionHistories) -> Iterator[str]:
+def _check_histories(histories: VersionHistories) -> Iterator[str]:
     for version in histories.versions:
         if [step.seq for step in version.transitions] != list(range(1, len(version.transitions) + 1)):
-            yield f"version {version.version}: its log has gaps"
+            yield f"version {version.version}: its history has gaps"
         state = VersionState.REGISTERED
         for step in version.transitions:
             if step.before is not state or step.after not in TRANSITIONS[state]:
-                yield f"version {version.version}: transition {step.seq} leads from {step.before} to {step.after}, and it was {state}"
+                yield f"version {version.version}: transition {step.seq} leads from {step.before} to {step.after}, but the version was {state}"
             state = step.after
     stamps = [step.at for version in histories.versions for step in version.transitions]
     if len(set(stamps)) < len(stamps):
-        yield "two transitions of the same moment"
+        yield "two transitions with the same time"
 
 
-def _of_aliases(histories: VersionHistories) -> Iterator[str]:
+def _check_aliases(histories: VersionHistories) -> Iterator[str]:
     for alias, needed in ((Alias.CHAMPION, VersionState.CHAMPION), (Alias.CHALLENGER, VersionState.GATED)):
         named = [version for version in histories.versions if alias in version.aliases]
         if len(named) > 1 or (alias is Alias.CHAMPION and not named):

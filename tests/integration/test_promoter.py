@@ -20,7 +20,7 @@ from infra.process.child import Child
 from infra.process.environment import environment
 from infra.registry.client import Registry
 from infra.settings import Settings, load
-from lab.promotion.script import shadow_cells
+from lab.promotion.scripted_inputs import shadow_cells
 from schemas.envelope import read_message
 from schemas.ids import derive
 from schemas.model_events import Alias, ModelEvent

@@ -1,4 +1,4 @@
-"""Promotion on a running system whose processes are killed, a few of them: `retouch lab promotion --live` kills each process at every transition."""
+"""Promotion on a running system with three kills; `retouch lab promotion --live` kills each process at every transition."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 from infra.settings import load
-from lab.promotion.live.experiment import live
+from lab.promotion.live.experiment import run_live
 from lab.promotion.live.scenarios import PROMOTER, REGISTRY, UNSOUND, WORKER, Kill, LiveCase
 
 
 @pytest.mark.integration
 @pytest.mark.slow
-@pytest.mark.timeout(900)  # what the system may take to start, to play the case and to answer what is left, each has a bound of its own
+@pytest.mark.timeout(900)  # the start, the case and the remaining answers each have a time limit
 @pytest.mark.filterwarnings("ignore")  # MLflow and what it imports warn about themselves
-def test_promoter_worker_and_registry_are_killed_and_a_refused_version_is_rejected_all_the_same(tmp_path: Path) -> None:
+def test_a_refused_version_is_rejected_although_promoter_worker_and_registry_are_killed(tmp_path: Path) -> None:
     kills = (Kill(REGISTRY, 0.0), Kill(PROMOTER, 0.2), Kill(WORKER, 0.4))
-    report = live(load(), tmp_path / "live", [LiveCase(UNSOUND, kills)], seed=1)
+    report = run_live(load(), tmp_path / "live", [LiveCase(UNSOUND, kills)], seed=1)
     assert report["anomalies"] == [] and report["kills"] == {PROMOTER: 1, WORKER: 1, REGISTRY: 1}
     answers = report["answers"]
     assert answers["asked"] == answers["shown"] == answers["by_champion"] > 0

@@ -15,7 +15,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.wait import WebDriverWait
 
 from infra.settings import load
-from lab.promotion.script import PROMOTION, ScriptedInputs
+from lab.promotion.scripted_inputs import PROMOTION, ScriptedInputs
 from schemas.gate import GateResult
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
@@ -44,7 +44,7 @@ class CanaryPromoter:
         self.registry = MemoryRegistry()
         now = datetime.now(UTC)
         script = ScriptedInputs(gates={"2": GateResult(outcome="passed", reason=HOSTILE, evidence=EVIDENCE)}, now=now)
-        script.told = {"shadow": "better", "canary": "equal"}
+        script.figures = {"shadow": "better", "canary": "equal"}
         self.registry.register()
         while step := state_machine.first_champion(VersionHistories(()), self.registry.get("1"), "bootstrap", "shipped", now):
             self.registry.record("1", step.transition)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from infra.settings import PromotionSettings
 from lab.promotion.invariants import anomalies
-from lab.promotion.script import PROMOTION, ScriptedInputs
+from lab.promotion.scripted_inputs import PROMOTION, ScriptedInputs
 from schemas.gate import GateResult
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import CanaryPrompt, Transition, VersionState

@@ -1,4 +1,4 @@
-"""What happens to a version that comes, and who is killed when: pure, from a seed alone."""
+"""Scenarios of a version on a running system, and the plan of kills, from a seed alone. No I/O."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from schemas.gate import GateResult
 from schemas.promotion import CanaryPrompt, Transition, VersionState
 from trainer.promotion.version_history import VersionHistories
 
-#: The version that serves before each case, and after it: everyone else is gone then.
+#: The version that serves before and after each case. No other version serves then.
 CHAMPION = "1"
-#: Rewards that users give: those of the champion's answers, and of a challenger's that is better or harmful.
+#: Rewards from users: for the champion's answers, and for those of a better and of a harmful challenger.
 EQUAL, BETTER, HARMFUL = 0.4, 0.8, 0.1
-#: Who is killed.
+#: The processes that are killed.
 PROMOTER, WORKER, REGISTRY = "promoter", "worker", "registry"
 VICTIMS = (PROMOTER, WORKER, REGISTRY)
-#: A kill comes up to so long after its transition was seen, half of them within a quarter of it: that is when aliases and events follow.
-DELAY_S = 1.0
+#: Maximum delay of a kill after its transition. Half of the kills come within a quarter of it, while aliases and events follow.
+MAX_DELAY_S = 1.0
 
 PASSED = GateResult(outcome="passed", reason="significantly better")
-#: No model of ours writes this, so every worker refuses the version after loading it.
+#: No shipped model generates these tokens, so every worker refuses the version after loading it.
 REFUSED = GateResult(outcome="passed", reason="significantly better", canary_prompts=(CanaryPrompt(prompt="Say something.", token_ids=(3, 3, 3, 3)),))
 
 
 @dataclass(frozen=True)
 class LiveScenario:
-    """`way` is what the version must go through, and `ends` where it must be then. An operator who `rolls_back` does so once it answers everybody."""
+    """`states` are the states that the version must go through. With `rolls_back` an operator rolls it back once it answers all users."""
 
     name: str
-    way: tuple[VersionState, ...]
+    states: tuple[VersionState, ...]
     gate: GateResult = PASSED
     reward: float = BETTER
     rolls_back: bool = False
 
     @property
-    def ends(self) -> VersionState:
-        return self.way[-1]
+    def final_state(self) -> VersionState:
+        return self.states[-1]
 
     @property
     def transitions(self) -> int:
-        """After which somebody is killed."""
-        return len(self.way)
+        """The number of transitions, each followed by a kill."""
+        return len(self.states)
 
 
 GOOD = LiveScenario("rollback", (VersionState.GATED, VersionState.SHADOW, VersionState.CANARY, VersionState.CHAMPION, VersionState.REJECTED), rolls_back=True)
@@ -59,7 +59,7 @@ SCENARIOS = (GOOD, BAD, DULL, UNSOUND, WORSE)
 
 @dataclass(frozen=True)
 class Kill:
-    """Of `victim`, `delay_s` after the transition was seen."""
+    """A kill of `victim`, `delay_s` after its transition was read."""
 
     victim: str
     delay_s: float
@@ -67,52 +67,55 @@ class Kill:
 
 @dataclass(frozen=True)
 class LiveCase:
-    """One version's way, with a kill for each of its transitions; without any it is what the others are held against."""
+    """One version in one scenario, with a kill for each of its transitions. The case without kills is the reference for the others."""
 
     scenario: LiveScenario
     kills: tuple[Kill, ...] = ()
 
 
 def cases(kills: int, seed: int, scenarios: Sequence[LiveScenario] = SCENARIOS) -> Iterator[LiveCase]:
-    """Each scenario without kills, then as many cases as have `kills` together; after three rounds every process was killed at every transition."""
+    """Each scenario without kills, then cases with `kills` kills in total. After three rounds every process was killed at every transition."""
     yield from map(LiveCase, scenarios)
-    chance = random.Random(f"live/{seed}")  # noqa: S311  # a plan that can be repeated, no secret
-    turn = 0
+    chance = random.Random(f"live/{seed}")  # noqa: S311  # a repeatable plan, no secret
+    round_number = 0
     while kills > 0:
-        for place, scenario in enumerate(scenarios):
-            drawn = [Kill(VICTIMS[(turn + place + number) % 3], round(DELAY_S * chance.random() ** 2, 2)) for number in range(min(kills, scenario.transitions))]
+        for index, scenario in enumerate(scenarios):
+            drawn = [
+                Kill(VICTIMS[(round_number + index + number) % 3], round(MAX_DELAY_S * chance.random() ** 2, 2))
+                for number in range(min(kills, scenario.transitions))
+            ]
             if drawn:
                 yield LiveCase(scenario, tuple(drawn))
             kills -= len(drawn)
-        turn += 1
+        round_number += 1
 
 
-def is_of_the_way(step: Transition) -> bool:
-    """What follows from another version's handover is not."""
+def is_own_step(step: Transition) -> bool:
+    """False for a transition that follows from another version's promotion."""
     return step.before is not VersionState.CHAMPION
 
 
-def course(before: VersionHistories, after: VersionHistories, version: str) -> dict[str, Any]:
-    """What a case did, but for times, figures and numbers: equal for equal cases, whoever was killed meanwhile."""
-    was = before.get(CHAMPION)
-    known = {CHAMPION: len(was.transitions) if was else 0}
-    found = shape(after)
+def outcome(before: VersionHistories, after: VersionHistories, version: str) -> dict[str, Any]:
+    """What a case changed, without times, figures and version numbers. Equal cases have equal outcomes, with or without kills."""
+    champion = before.get(CHAMPION)
+    earlier = {CHAMPION: len(champion.transitions) if champion else 0}
+    shapes = shape(after)
     return {
         ("champion" if name == CHAMPION else "version"): {
-            "state": found[name]["state"],
-            "aliases": found[name]["aliases"],
-            "log": [_step(step) for step in _of(after, name).transitions[known.get(name, 0) :]],
+            "state": shapes[name]["state"],
+            "aliases": shapes[name]["aliases"],
+            "log": [_step(step) for step in _get(after, name).transitions[earlier.get(name, 0) :]],
         }
         for name in (CHAMPION, version)
     }
 
 
-def way(version: RegisteredVersion) -> tuple[VersionState, ...]:
+def states(version: RegisteredVersion) -> tuple[VersionState, ...]:
     return tuple(step.after for step in version.transitions)
 
 
 def promotion(settings: Settings) -> Settings:
-    """Little of everything is enough, and guardrails, which would measure this machine, stay out of it."""
+    """Settings with which few answers decide. The guardrails are off, since they would measure this machine."""
     small = settings.promotion.model_copy(
         update={
             "poll_s": 0.5,
@@ -150,7 +153,7 @@ def _step(step: Transition) -> dict[str, Any]:
     }
 
 
-def _of(histories: VersionHistories, version: str) -> RegisteredVersion:
-    found = histories.get(version)
-    assert found is not None
-    return found
+def _get(histories: VersionHistories, version: str) -> RegisteredVersion:
+    registered = histories.get(version)
+    assert registered is not None
+    return registered

@@ -1,4 +1,4 @@
-"""The processes: broker, MLflow server, promoter, reflection worker and quality, as a supervisor runs them, in a state directory of their own."""
+"""The system under test: broker, MLflow server, promoter, reflection worker and quality under a supervisor, in their own state directory."""
 
 from __future__ import annotations
 
@@ -29,38 +29,38 @@ START_S, STEP_S, STOP_S, ANSWER_S = 180.0, 0.05, 10.0, 0.5
 
 
 class RegistryService:
-    """`mlflow server` over SQLite that hands artifacts through itself: ready when it answers."""
+    """`mlflow server` over SQLite with proxied artifacts. It is ready once it answers."""
 
     name = REGISTRY
     needs: frozenset[str] = frozenset()
     is_task = False
 
-    def __init__(self, place: Path, host: str, port: int) -> None:
+    def __init__(self, folder: Path, host: str, port: int) -> None:
         self._url = f"http://{host}:{port}"
-        stores = ["--backend-store-uri", f"sqlite:///{database(place)}", "--serve-artifacts", "--artifacts-destination", (place / "artifacts").as_uri()]
+        stores = ["--backend-store-uri", f"sqlite:///{database(folder)}", "--serve-artifacts", "--artifacts-destination", (folder / "artifacts").as_uri()]
         address = ["--host", host, "--port", str(port), "--allowed-hosts", f"{host}:{port}", "--workers", "1"]
-        told = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+        variables = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         command = [sys.executable, "-m", "mlflow", "server", *stores, *address]
-        self.child = Child(self.name, command, place / "logs" / "registry.log", {**os.environ, **told})
+        self.child = Child(self.name, command, folder / "logs" / "registry.log", {**os.environ, **variables})
 
     def start(self) -> None:
         self.child.start()
 
     def is_ready(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self._url}/health", timeout=ANSWER_S) as answer:  # noqa: S310  # http, of our own
+            with urllib.request.urlopen(f"{self._url}/health", timeout=ANSWER_S) as answer:  # noqa: S310  # our own server
                 return bool(answer.status == 200)
         except OSError:
             return False
 
 
-def database(place: Path) -> Path:
-    return place / "mlflow.db"
+def database(folder: Path) -> Path:
+    return folder / "mlflow.db"
 
 
 @dataclass
 class Downtime:
-    """When the registry was killed, and when it answered again; both are the wall clock's, as in logs and messages."""
+    """From the kill of the registry until it answers again, in wall-clock seconds, as in histories and messages."""
 
     from_s: float
     to_s: float = float("inf")
@@ -68,22 +68,22 @@ class Downtime:
 
 @dataclass
 class LiveSystem:
-    """`with System(settings, place) as system:`; inside, `step` must be called often, from the thread that made it."""
+    """`with System(settings, folder) as system:`; inside, call `step` often, from the same thread."""
 
     given: Settings
-    place: Path
-    absences: list[Downtime] = field(default_factory=list)
+    folder: Path
+    downtimes: list[Downtime] = field(default_factory=list)
     recoveries_s: dict[str, list[float]] = field(default_factory=dict)
     kills: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
         host, port = self.given.stack.host, free_port(self.given.stack.host)
-        own = _settings(self.given, self.place, f"http://{host}:{port}")
+        own = _settings(self.given, self.folder, f"http://{host}:{port}")
         self._broker = Broker(own)
         self._given = own
         services: list[StackService] = [
             BrokerService(self._broker, lambda: self.settings),
-            RegistryService(self.place, host, port),
+            RegistryService(self.folder, host, port),
             self._process(PROMOTER, "trainer.promotion"),
             self._process(WORKER, "workers", "reflection"),
             self._process(QUALITY, "streams", "quality"),
@@ -109,53 +109,53 @@ class LiveSystem:
         self._supervisor.stop(STOP_S)
 
     def step(self) -> None:
-        """Look after the processes. Raises CannotContinue where one does not come back."""
+        """Supervise the processes. Raises CannotContinue if one does not come back."""
         self._supervisor.step(STOP_S)
         for name in [name for name in self._down if self.serves(name)]:
             self.recoveries_s.setdefault(name, []).append(round(time.time() - self._down.pop(name), 2))
             if name == REGISTRY:
-                self.absences[-1].to_s = time.time()
+                self.downtimes[-1].to_s = time.time()
 
     def wait(self, holds: Callable[[], bool], within_s: float) -> None:
-        """Step until it holds. Raises CannotContinue after `within_s`."""
+        """Step until `holds()`. Raises CannotContinue after `within_s`."""
         deadline = time.monotonic() + within_s
         while not holds():
             if time.monotonic() > deadline:
                 late = [process.name for process in self._supervisor.processes if not self.serves(process.name)]
-                raise CannotContinue(f"not within {within_s:g} s; not serving: {', '.join(late) or 'nobody'}; logs are in {self.place / 'logs'}")
+                raise CannotContinue(f"not within {within_s:g} s; not serving: {', '.join(late) or 'none'}; logs are in {self.folder / 'logs'}")
             self.step()
             time.sleep(STEP_S)
 
     @property
-    def unasked_ends(self) -> dict[str, int]:
-        """How often processes ended that nobody had killed: a promoter does that finds the lease taken, by an operator's command, and is started again."""
-        return {process.name: ends for process in self._supervisor.processes if (ends := process.restarts - self.kills[process.name]) > 0}
+    def unexpected_exits(self) -> dict[str, int]:
+        """Exits without a kill, by process. A promoter exits if an operator command holds the lease, and is restarted."""
+        return {process.name: exits for process in self._supervisor.processes if (exits := process.restarts - self.kills[process.name]) > 0}
 
     def serves(self, name: str) -> bool:
         return next(process.state.value == "ready" and process.pid is not None for process in self._supervisor.processes if process.name == name)
 
     def kill(self, name: str) -> bool:
-        """SIGKILL to the process and all it started, also while it starts. False where it is not running at this moment."""
+        """SIGKILL to the process and its children, also while it starts. False if it is not running."""
         child = self._supervisor.service(name).child
         if not child.is_running:
             return False
         if name not in self._down:
             self._down[name] = time.time()
             if name == REGISTRY:
-                self.absences.append(Downtime(time.time()))
+                self.downtimes.append(Downtime(time.time()))
         child.kill()
         self.kills[name] += 1
         return True
 
     def _process(self, name: str, *module: str) -> ProcessService:
-        return ProcessService(name, [sys.executable, "-m", *module], self.place, partial(self._environment, name), (BROKER, REGISTRY))
+        return ProcessService(name, [sys.executable, "-m", *module], self.folder, partial(self._environment, name), (BROKER, REGISTRY))
 
     def _environment(self, name: str, ready_file: Path) -> Mapping[str, str]:
         return environment(self.settings.model_copy(update={"ready_file": ready_file}))
 
 
-def _settings(settings: Settings, place: Path, registry: str) -> Settings:
-    """The run's own. The engine that starts in seconds, and looks at the registry often; events make it sooner."""
+def _settings(settings: Settings, folder: Path, registry: str) -> Settings:
+    """Settings of the run, with the engine that starts in seconds and frequent polls of the registry."""
     reflection = {
         "engine": EngineKind.TRANSFORMERS,
         "versions": 2,
@@ -168,6 +168,6 @@ def _settings(settings: Settings, place: Path, registry: str) -> Settings:
         "kafka": settings.kafka.model_copy(update={"bootstrap_servers": None, "partitions": 2, "session_timeout_ms": 6000, "instance": "lab"}),
         "registry": settings.registry.model_copy(update={"tracking_uri": registry}),
         "reflection": settings.reflection.model_copy(update=reflection),
-        "stack": settings.stack.model_copy(update={"dir": place, "cache_dir": settings.stack.cache_dir.resolve(), "broker_port": 0}),
+        "stack": settings.stack.model_copy(update={"dir": folder, "cache_dir": settings.stack.cache_dir.resolve(), "broker_port": 0}),
     }
     return promotion(settings.model_copy(update=changes))

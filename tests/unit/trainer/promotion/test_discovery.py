@@ -40,7 +40,7 @@ def test_without_a_promoter_a_rollback_gives_up_the_champion_that_was_seen(setti
     harness = PromoterHarness()
     for _ in range(2):
         harness.register()
-        harness.inputs.told = {"shadow": "better", "canary": "better"}
+        harness.inputs.figures = {"shadow": "better", "canary": "better"}
         harness.run_until_idle()
     monkeypatch.setattr(local, "Registry", lambda settings: harness.registry)
     at = find_promoter(settings)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from lab.promotion.invariants import shape
-from lab.promotion.script import PROMOTION, Told
+from lab.promotion.scripted_inputs import PROMOTION, Figures
 from schemas.gate import GateResult
 from schemas.promotion import VersionState
 from tests.support.promoter_harness import PASSED, PROMPT, PromoterHarness
@@ -23,7 +23,7 @@ from trainer.promotion.operator_api import CommandRefused
 #: Two boundaries for each write. A handover with what follows from it is some five writes.
 KILL_AT = st.sampled_from([None, *range(9)])
 
-TOLD = st.sampled_from(["better", "better", "nothing", "harmful", "equal"])
+FIGURES = st.sampled_from(["better", "better", "nothing", "harmful", "equal"])
 
 
 class Promotions(RuleBasedStateMachine):
@@ -61,18 +61,18 @@ class Promotions(RuleBasedStateMachine):
     def a_good_version_comes(self, kill_at: int | None) -> None:
         for harness in (self.calm, self.killed):
             harness.register()
-            harness.inputs.told = {"shadow": "better", "canary": "better"}
+            harness.inputs.figures = {"shadow": "better", "canary": "better"}
         self.both(lambda harness, kill: harness.run_until_idle(kill), kill_at)
         for harness in (self.calm, self.killed):
-            harness.inputs.told = {}
+            harness.inputs.figures = {}
 
-    @rule(shadow=TOLD, canary=TOLD, kill_at=KILL_AT)
-    def users_tell(self, shadow: Told, canary: Told, kill_at: int | None) -> None:
+    @rule(shadow=FIGURES, canary=FIGURES, kill_at=KILL_AT)
+    def users_tell(self, shadow: Figures, canary: Figures, kill_at: int | None) -> None:
         for harness in (self.calm, self.killed):
-            harness.inputs.told = {"shadow": shadow, "canary": canary}
+            harness.inputs.figures = {"shadow": shadow, "canary": canary}
         self.both(lambda harness, kill: harness.run_until_idle(kill), kill_at)
         for harness in (self.calm, self.killed):
-            harness.inputs.told = {}
+            harness.inputs.figures = {}
 
     @rule(kill_at=KILL_AT)
     def time_passes(self, kill_at: int | None) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from infra.errors import CannotContinue, RetryLater
 from lab.promotion.invariants import shape
-from lab.promotion.script import PROMOTION, Told
+from lab.promotion.scripted_inputs import PROMOTION, Figures
 from schemas.gate import GateResult
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
@@ -32,10 +32,10 @@ def test_a_good_version_goes_from_gate_to_champion_and_the_old_one_retires(harne
     harness.register()
     harness.run_until_idle()
     assert harness.state("2") is VersionState.SHADOW
-    harness.inputs.told = {"shadow": "better"}
+    harness.inputs.figures = {"shadow": "better"}
     harness.run_until_idle()
     assert harness.state("2") is VersionState.CANARY
-    harness.inputs.told = {"canary": "better"}
+    harness.inputs.figures = {"canary": "better"}
     harness.run_until_idle()
     harness.check_idle()
     second, first = harness.registry.get("2"), harness.registry.get("1")
@@ -62,13 +62,13 @@ def test_the_gate_turns_down_what_is_worse_and_what_is_not_better(harness: Promo
 
 
 @pytest.mark.parametrize("stage", ["shadow", "canary"])
-@pytest.mark.parametrize(("told", "state"), [("harmful", VersionState.REJECTED), ("equal", VersionState.INCONCLUSIVE)])
-def test_a_version_that_harms_its_users_is_rejected_and_one_that_nobody_can_tell_is_inconclusive(stage: str, told: Told, state: VersionState) -> None:
+@pytest.mark.parametrize(("figures", "state"), [("harmful", VersionState.REJECTED), ("equal", VersionState.INCONCLUSIVE)])
+def test_a_version_that_harms_its_users_is_rejected_and_one_that_nobody_can_tell_is_inconclusive(stage: str, figures: Figures, state: VersionState) -> None:
     harness = PromoterHarness(PROMOTION.model_copy(update={"shadow_answers": 100_000} if stage == "shadow" else {"canary_answers": 100_000}))
     harness.register()
-    harness.inputs.told = {"shadow": "better"} if stage == "canary" else {}
+    harness.inputs.figures = {"shadow": "better"} if stage == "canary" else {}
     harness.run_until_idle()
-    harness.inputs.told = {stage: told}
+    harness.inputs.figures = {stage: figures}
     harness.inputs.now += timedelta(days=30)
     harness.run_until_idle()
     harness.check_idle()
@@ -80,11 +80,11 @@ def test_a_version_whose_answers_nobody_counts_is_tried_anew_three_times_and_the
     harness.register()
     experiments = set()
     for _ in range(4):
-        harness.inputs.told = {"shadow": "better"} if stage == "canary" else {}
+        harness.inputs.figures = {"shadow": "better"} if stage == "canary" else {}
         harness.run_until_idle()
         assert harness.state("2") is VersionState(stage)
         experiments.add(harness.histories.experiment)
-        harness.inputs.told = {}
+        harness.inputs.figures = {}
         harness.inputs.now += timedelta(days=30)
         assert harness.reconcile()
     back = next(step for step in harness.registry.get("2").transitions if step.after is VersionState.REGISTERED)
@@ -94,16 +94,16 @@ def test_a_version_whose_answers_nobody_counts_is_tried_anew_three_times_and_the
     assert harness.state("2") is VersionState.INCONCLUSIVE and "anew 3 times" in harness.registry.get("2").transitions[-1].reason
 
 
-@pytest.mark.parametrize(("told", "state"), [("equal", VersionState.SHADOW), ("harmful", VersionState.REJECTED), ("better", VersionState.CHAMPION)])
-def test_a_canary_whose_figures_stand_still_is_taken_back_unless_they_decide(told: Told, state: VersionState) -> None:
+@pytest.mark.parametrize(("figures", "state"), [("equal", VersionState.SHADOW), ("harmful", VersionState.REJECTED), ("better", VersionState.CHAMPION)])
+def test_a_canary_whose_figures_stand_still_is_taken_back_unless_they_decide(figures: Figures, state: VersionState) -> None:
     harness = PromoterHarness(PROMOTION.model_copy(update={"canary_answers": 100_000}))
     harness.register()
-    harness.inputs.told = {"shadow": "better"}
+    harness.inputs.figures = {"shadow": "better"}
     harness.run_until_idle()
-    harness.inputs.told, harness.inputs.is_asked = {"canary": told}, False
+    harness.inputs.figures, harness.inputs.has_traffic = {"canary": figures}, False
     harness.inputs.now += (quiet := timedelta(hours=35))
     harness.inputs.uncounted = quiet
-    if told == "equal":
+    if figures == "equal":
         harness.run_until_idle()
         assert harness.state("2") is VersionState.CANARY
     harness.inputs.now += timedelta(hours=2)
@@ -116,9 +116,9 @@ def test_a_canary_whose_figures_stand_still_is_taken_back_unless_they_decide(tol
 def test_a_version_that_waits_for_a_person_is_taken_back_once_nobody_counts_what_it_does() -> None:
     harness = PromoterHarness(PROMOTION.model_copy(update={"approval": "person"}))
     harness.register()
-    harness.inputs.told = {"shadow": "better", "canary": "better"}
+    harness.inputs.figures = {"shadow": "better", "canary": "better"}
     harness.run_until_idle()
-    harness.inputs.told = {"canary": "better"}
+    harness.inputs.figures = {"canary": "better"}
     harness.inputs.uncounted = timedelta(hours=35)
     harness.inputs.now += timedelta(days=3)
     harness.run_until_idle()
@@ -137,11 +137,11 @@ def test_a_version_that_waits_for_a_person_is_taken_back_once_nobody_counts_what
 def test_while_nobody_asks_no_time_is_up_and_nothing_is_written(harness: PromoterHarness) -> None:
     harness.register()
     harness.run_until_idle()
-    harness.inputs.is_asked = False
+    harness.inputs.has_traffic = False
     for _ in range(3):
         harness.inputs.now += timedelta(days=30)
         assert not harness.reconcile() and harness.state("2") is VersionState.SHADOW
-    harness.inputs.is_asked = True
+    harness.inputs.has_traffic = True
     before = harness.histories.experiment
     harness.run_until_idle()
     assert harness.state("2") is VersionState.SHADOW and harness.histories.experiment != before
@@ -150,14 +150,14 @@ def test_while_nobody_asks_no_time_is_up_and_nothing_is_written(harness: Promote
 def test_with_approval_by_a_person_a_better_version_waits_serves_on_and_is_still_watched() -> None:
     harness = PromoterHarness(PROMOTION.model_copy(update={"approval": "person"}))
     harness.register()
-    harness.inputs.told = {"shadow": "better", "canary": "better"}
+    harness.inputs.figures = {"shadow": "better", "canary": "better"}
     harness.run_until_idle()
     canary, approval = harness.registry.get("2").transitions[-2:]
     assert harness.state("2") is VersionState.APPROVAL and (approval.experiment, approval.share) == (canary.experiment, canary.share)
     harness.inputs.now += timedelta(days=30)
     harness.run_until_idle()
     assert harness.state("2") is VersionState.APPROVAL
-    harness.inputs.told = {"canary": "harmful"}
+    harness.inputs.figures = {"canary": "harmful"}
     harness.run_until_idle()
     assert harness.state("2") is VersionState.REJECTED
 
@@ -165,7 +165,7 @@ def test_with_approval_by_a_person_a_better_version_waits_serves_on_and_is_still
 def test_a_version_that_waits_for_approval_when_it_becomes_automatic_is_crowned_by_figures_of_now_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     harness = PromoterHarness(PROMOTION.model_copy(update={"approval": "person"}))
     harness.register()
-    harness.inputs.told = {"shadow": "better", "canary": "better"}
+    harness.inputs.figures = {"shadow": "better", "canary": "better"}
     harness.run_until_idle()
     harness.promotion = PROMOTION
     harness.restart()
@@ -173,10 +173,10 @@ def test_a_version_that_waits_for_approval_when_it_becomes_automatic_is_crowned_
         patch.setattr(harness.inputs, "observe", lambda experiment: Observations(False, None))
         harness.run_until_idle()
         assert harness.state("2") is VersionState.APPROVAL
-    harness.inputs.told = {"canary": "equal"}
+    harness.inputs.figures = {"canary": "equal"}
     harness.run_until_idle()
     assert harness.state("2") is VersionState.APPROVAL
-    harness.inputs.told = {"canary": "better"}
+    harness.inputs.figures = {"canary": "better"}
     harness.run_until_idle()
     assert harness.state("2") is VersionState.CHAMPION and harness.registry.get("2").transitions[-1].evidence["reward"]
 
@@ -185,7 +185,7 @@ def test_a_version_that_waits_for_approval_when_it_becomes_automatic_is_crowned_
 def test_a_version_that_waits_without_a_canary_is_crowned_where_the_settings_want_none(canary_answers: int, state: VersionState) -> None:
     harness = PromoterHarness(PROMOTION.model_copy(update={"approval": "person", "canary_answers": 0}))
     harness.register()
-    harness.inputs.told = {"shadow": "better"}
+    harness.inputs.figures = {"shadow": "better"}
     harness.run_until_idle()
     assert harness.state("2") is VersionState.APPROVAL
     harness.promotion = PROMOTION.model_copy(update={"canary_answers": canary_answers})
@@ -199,9 +199,9 @@ def test_one_version_is_tried_at_a_time_the_oldest_first(harness: PromoterHarnes
         harness.register()
     harness.run_until_idle()
     assert [harness.state(name) for name in "234"] == [VersionState.SHADOW, VersionState.GATED, VersionState.GATED]
-    harness.inputs.told = {"shadow": "harmful"}
+    harness.inputs.figures = {"shadow": "harmful"}
     harness.reconcile()
-    harness.inputs.told = {}
+    harness.inputs.figures = {}
     harness.run_until_idle()
     assert [harness.state(name) for name in "234"] == [VersionState.REJECTED, VersionState.SHADOW, VersionState.GATED]
 
@@ -317,7 +317,7 @@ def test_a_rollback_gives_up_the_champion_that_was_meant_and_no_other(harness: P
     with pytest.raises(CommandRefused, match="version 3 was to be rejected, but version 2 is champion now"):
         harness.promoter.execute(back)
     harness.register()
-    harness.inputs.told = {"shadow": "better", "canary": "better"}
+    harness.inputs.figures = {"shadow": "better", "canary": "better"}
     harness.run_until_idle()
     with pytest.raises(CommandRefused, match="version 4 is champion now"):
         harness.promoter.execute(partial(back, champion="2"))
@@ -336,7 +336,7 @@ def test_a_former_champion_may_be_promoted_again_or_be_the_aim_of_a_rollback(har
 
 
 @pytest.mark.parametrize(
-    ("wish", "told"),
+    ("command", "message"),
     [
         (partial(operator_commands.promote, version="9"), "there is no version '9'; there are 1, 2, 3"),
         (partial(operator_commands.promote, version="1"), "champion already"),
@@ -348,13 +348,13 @@ def test_a_former_champion_may_be_promoted_again_or_be_the_aim_of_a_rollback(har
         (partial(operator_commands.rollback, to=None, champion="2"), "version 2 was to be rejected, but version 1 is champion now"),
     ],
 )
-def test_what_the_state_machine_does_not_allow_is_refused_with_what_would_be_right(harness: PromoterHarness, wish: Any, told: str) -> None:
+def test_what_the_state_machine_does_not_allow_is_refused_with_what_would_be_right(harness: PromoterHarness, command: Any, message: str) -> None:
     harness.register(gate=None)
     harness.register()
     harness.promoter.execute(partial(operator_commands.reject, version="3", operator="ada", reason=""))
     before = shape(harness.histories)
-    with pytest.raises(CommandRefused, match=told):
-        harness.promoter.execute(partial(wish, operator="ada", reason=""))
+    with pytest.raises(CommandRefused, match=message):
+        harness.promoter.execute(partial(command, operator="ada", reason=""))
     assert shape(harness.histories) == before
 
 
@@ -412,7 +412,7 @@ def test_old_figures_and_those_of_another_experiment_decide_nothing(harness: Pro
     harness.register()
     harness.run_until_idle()
     histories = harness.histories
-    harness.inputs.told = {"shadow": "better"}
+    harness.inputs.figures = {"shadow": "better"}
     seen = harness.inputs.observe(histories.experiment)
     assert verdict_of(histories, seen, PROMOTION, harness.inputs.now) is not None
     assert verdict_of(histories, replace(seen, is_current=False), PROMOTION, harness.inputs.now) is None

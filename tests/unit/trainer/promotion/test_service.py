@@ -13,7 +13,7 @@ import pytest
 from infra.errors import CannotContinue, RetryLater
 from infra.registry.client import RegisteredVersion
 from infra.settings import load
-from lab.promotion.script import PROMOTION, ScriptedInputs
+from lab.promotion.scripted_inputs import PROMOTION, ScriptedInputs
 from schemas.model_events import Alias
 from schemas.promotion import Transition, VersionState
 from tests.support.memory_registry import MemoryRegistry

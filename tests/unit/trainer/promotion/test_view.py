@@ -11,7 +11,7 @@ import pytest
 
 from infra.registry.lineage import DatasetLineage
 from infra.settings import load
-from lab.promotion.script import PROMOTION, ScriptedInputs, moments
+from lab.promotion.scripted_inputs import PROMOTION, ScriptedInputs, moments
 from schemas.experiments import Arm
 from schemas.promotion_view import PageView
 from schemas.quality import Metric, Span
@@ -31,9 +31,9 @@ def canary_state() -> PromoterState:
     """A canary that is better than the baseline."""
     harness = PromoterHarness()
     harness.register()
-    harness.inputs.told = {"shadow": "better"}
+    harness.inputs.figures = {"shadow": "better"}
     harness.run_until_idle()
-    observations = ScriptedInputs(told={"canary": "better"}).observe(harness.histories.experiment)
+    observations = ScriptedInputs(figures={"canary": "better"}).observe(harness.histories.experiment)
     return PromoterState(harness.histories, observations, verdict_of(harness.histories, observations, PROMOTION, harness.inputs.now))
 
 
@@ -45,13 +45,13 @@ def full_state() -> PromoterState:
     harness.run_until_idle()
     harness.promoter.execute(partial(operator_commands.promote, version="2", operator="ada", reason="now"))
     harness.promoter.execute(partial(operator_commands.rollback, to=None, champion="2", operator="ada", reason="users complain"))
-    harness.inputs.told = {"shadow": "better"}
+    harness.inputs.figures = {"shadow": "better"}
     harness.run_until_idle()
     lineage = DatasetLineage("trajectories", "d1", {"trajectories": {0: (0, 812), 1: (3, 790)}})
     facts: dict[str, Any] = {"tags": {"code_version": "3f1c9aa", "seed": "7"}, "metrics": {"candidate.score": 0.8125, "loss": float("nan")}, "dataset": lineage}
     versions = tuple(replace(version, **facts) if version.version == "3" else version for version in harness.histories.versions)
     histories, now = VersionHistories(versions), harness.inputs.now
-    inputs = ScriptedInputs(told={"canary": "better"}, now=now, versions={version.version: version for version in versions}, refused={"2"})
+    inputs = ScriptedInputs(figures={"canary": "better"}, now=now, versions={version.version: version for version in versions}, refused={"2"})
     observations = inputs.observe(histories.experiment)
     metrics = {
         Metric.REWARD: moments(0.8, 0.1),

@@ -1,6 +1,6 @@
-"""The users: ask at a steady pace, read what they are answered, and say at once what it was worth to them, as the version's scenario has it.
+"""Simulated users: ask at a steady pace, read the answers, and score each one at once, as the version's scenario says.
 
-They write contexts, as retrieval would, and outcomes, as the join would: neither is what is tried here.
+They produce contexts in place of retrieval, and outcomes in place of the join, which are not under test here.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from traffic.pace import Pace
 from traffic.world import TWEET_PARAPHRASE, World
 
 USERS, SHOWN = 40, 2
-#: Questions a second, and how many may be open: a worker that is away comes back to no more than this.
-PER_S, OPEN = 5.0, 60
+#: Questions per second, and the maximum number of open ones, which bounds what waits for a worker.
+PER_S, MAX_OPEN = 5.0, 60
 SOURCE = "/lab/promotion"
 POLL_S, FLUSH_S = 0.01, 30.0
-#: What users write of answers outside a canary: it has no word in common with any, so that nobody's answer is worth anything and no shadow is better or worse.
-ALIEN = "qqqq"
+#: Truth of answers outside a canary. It shares no word with any answer, so all of them score 0, and no shadow is better or worse.
+UNRELATED = "qqqq"
 SPREAD = 0.05
 
 
 @dataclass(frozen=True)
 class ObservedAnswer:
-    """A response, or a shadow answer: what is needed to judge it. `at` is the worker's clock, which is ours."""
+    """The checked fields of a response or a shadow answer. `at` is by the worker's clock, which is this machine's."""
 
     query_id: UUID
     question: int
@@ -52,27 +52,27 @@ class ObservedAnswer:
     assignment: Assignment | None
     model: ModelVersion | None
     status: ResponseStatus
-    words: tuple[str, str] = ("", "")  # reasoning and answer
+    text: tuple[str, str] = ("", "")  # reasoning and answer
 
 
 def contexts(count: int, seed: int) -> list[Context]:
-    """One question of each of `count` users, each with the user's own past."""
+    """One question of each of `count` users, with the user's own history."""
     world = World(seed=seed, tenant="lab", history=SHOWN, questions=1, domains=(TWEET_PARAPHRASE,))
     return [_context(world, number) for number in range(count)]
 
 
 class SimulatedUsers:
-    """`step` asks what is due and takes what has come; never blocks for long. `reward` is of an answer by a version in a canary."""
+    """`step` sends due questions and reads new answers, without long waits. `reward` returns the reward of a version's answers in a canary."""
 
     def __init__(self, settings: Settings, seed: int, reward: Callable[[str], float]) -> None:
         self.contexts = contexts(USERS, seed)
         self.asked: set[UUID] = set()
         self.answers: list[ObservedAnswer] = []
         self.shadows: list[ObservedAnswer] = []
-        self.events: set[tuple[str, int]] = set()  # version and number of each transition that was announced
-        self._of = {context.draft.query.user: number for number, context in enumerate(self.contexts)}
+        self.events: set[tuple[str, int]] = set()  # version and seq of each announced transition
+        self._number = {context.draft.query.user: number for number, context in enumerate(self.contexts)}
         self._seed, self._reward = seed, reward
-        self._chance = random.Random(f"users/{seed}")  # noqa: S311  # can be repeated, no secret
+        self._chance = random.Random(f"users/{seed}")  # noqa: S311  # repeatable, no secret
         self._answered: set[UUID] = set()
         self._pace = Pace(PER_S)
         self._producer: Any = producer(settings, "retouch-lab-users")
@@ -92,9 +92,9 @@ class SimulatedUsers:
         self._producer.close(timeout=FLUSH_S)
 
     def step(self, *, is_asking: bool = True) -> None:
-        """Raises CannotContinue or RetryLater if the broker, which nobody kills, fails."""
+        """Raises CannotContinue or RetryLater if the broker, which is never killed, fails."""
         with broker_errors(self._settings, CannotContinue):
-            while is_asking and self._pace.wait_s() <= 0 and self.open < OPEN:
+            while is_asking and self._pace.wait_s() <= 0 and self.open < MAX_OPEN:
                 self._ask()
                 self._pace.took()
             for record in self._reader.poll(POLL_S):
@@ -105,8 +105,8 @@ class SimulatedUsers:
         context = self.contexts[number % USERS]
         query = context.draft.query.model_copy(update={"query_id": derive("live", self._seed, number)})
         self.asked.add(query.query_id)
-        asked = context.model_copy(update={"draft": context.draft.model_copy(update={"query": query})})
-        send(self._producer, CONTEXTS, asked, id=query.query_id, source=SOURCE)
+        sent = context.model_copy(update={"draft": context.draft.model_copy(update={"query": query})})
+        send(self._producer, CONTEXTS, sent, id=query.query_id, source=SOURCE)
 
     def _take(self, record: Any) -> None:
         if record.topic == MODEL_EVENTS.name:
@@ -115,29 +115,31 @@ class SimulatedUsers:
         elif record.topic == SHADOWS.name:
             shadow, _ = read_message(Shadow, record.headers, record.value)
             key = (shadow.tenant, shadow.user)
-            self.shadows.append(ObservedAnswer(shadow.query_id, self._of[shadow.user], key, shadow.answered_at, shadow.assignment, shadow.model, shadow.status))
+            self.shadows.append(
+                ObservedAnswer(shadow.query_id, self._number[shadow.user], key, shadow.answered_at, shadow.assignment, shadow.model, shadow.status)
+            )
         else:
             response, _ = read_message(Response, record.headers, record.value)
             self.answers.append(self._answer(response))
             self._answered.add(response.query_id)
-            outcome = self._worth(response)
+            outcome = self._outcome(response)
             send(self._producer, OUTCOMES, outcome, id=outcome.outcome_id, source=SOURCE)
 
     def _answer(self, response: Response) -> ObservedAnswer:
         query, provenance = response.context.draft.query, response.provenance
-        words = (response.reasoning, response.answer)
+        text = (response.reasoning, response.answer)
         key = (query.tenant, query.user)
         return ObservedAnswer(
-            response.query_id, self._of[query.user], key, response.answered_at, provenance.assignment, provenance.model, response.status, words
+            response.query_id, self._number[query.user], key, response.answered_at, provenance.assignment, provenance.model, response.status, text
         )
 
-    def _worth(self, response: Response) -> Outcome:
+    def _outcome(self, response: Response) -> Outcome:
         assignment = response.provenance.assignment
         outcome_id, now = derive("outcome", response.query_id, "live"), datetime.now(UTC)
         if assignment is None or assignment.arm not in (Arm.CANARY, Arm.BASELINE):
-            return Outcome(outcome_id=outcome_id, response=response, truth=ALIEN, occurred_at=now)
+            return Outcome(outcome_id=outcome_id, response=response, truth=UNRELATED, occurred_at=now)
         mean = self._reward(assignment.version) if assignment.arm is Arm.CANARY else EQUAL
-        spread = self._chance.uniform(-SPREAD, SPREAD) if mean != EQUAL else 0.0  # equal to the last digit, so that chance makes no difference
+        spread = self._chance.uniform(-SPREAD, SPREAD) if mean != EQUAL else 0.0  # exactly equal, so that chance makes no difference
         return Outcome(outcome_id=outcome_id, response=response, truth=None, score=mean + spread, occurred_at=now)
 
 
@@ -150,6 +152,8 @@ def _context(world: World, number: int) -> Context:
 
 
 def _items(past: Any) -> Iterator[HistoryItem]:
-    for place, one in enumerate(past):
-        source = Source(topic="interactions", partition=0, offset=place)
-        yield HistoryItem(interaction_id=one.interaction_id, content=one.content, response=one.response, occurred_at=one.occurred_at, score=0.5, source=source)
+    for offset, item in enumerate(past):
+        source = Source(topic="interactions", partition=0, offset=offset)
+        yield HistoryItem(
+            interaction_id=item.interaction_id, content=item.content, response=item.response, occurred_at=item.occurred_at, score=0.5, source=source
+        )

@@ -1,6 +1,6 @@
-"""Looking at the registry without asking it: versions, logs and aliases read from its database in one transaction, so as they stood at one moment.
+"""Reads versions, histories and aliases from the registry's database in one transaction, so that they show one moment.
 
-The server's own answers come one after another, and an alias that moved between two of them would look like one that nobody may have.
+Between two replies of the server an alias can move, which would look like a broken invariant.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ Rows = tuple[list[tuple[int, int]], list[tuple[int, str, str]], list[tuple[str, 
 
 
 class RegistryWatcher:
-    """`ledger` is what the last look saw; `found` what was wrong at any. A database that cannot be read now is left for the next look."""
+    """`histories` is the last reading, `anomalies` the broken invariants of all readings. A database that cannot be read is read again later."""
 
     def __init__(self, database: Path, name: str) -> None:
         self._uri, self._name = f"{database.as_uri()}?mode=ro", name
         self._rows: Rows = ([], [], [])
         self.histories = VersionHistories(())
-        self.found: list[str] = []
-        self.looks = self.missed = 0
+        self.anomalies: list[str] = []
+        self.readings = self.failed = 0
         self._has_begun = False  # there is a first champion
 
-    def look(self) -> bool:
-        """Whether anything is new."""
+    def read(self) -> bool:
+        """Whether anything has changed."""
         try:
-            rows = self._read()
-        except sqlite3.Error:  # a server that was killed within a write leaves a journal, which only it may undo
-            self.missed += 1
+            rows = self._query()
+        except sqlite3.Error:  # a server killed during a write leaves a journal that only the server may roll back
+            self.failed += 1
             return False
-        self.looks += 1
+        self.readings += 1
         if rows == self._rows:
             return False
         self._rows, self.histories = rows, _histories(rows, self._name)
         self._has_begun |= any(Alias.CHAMPION in version.aliases for version in self.histories.versions)
         if self._has_begun:
-            self.found += [told for told in anomalies(self.histories) if told not in self.found]
+            self.anomalies += [anomaly for anomaly in anomalies(self.histories) if anomaly not in self.anomalies]
         return True
 
-    def _read(self) -> Rows:
+    def _query(self) -> Rows:
         with closing(sqlite3.connect(self._uri, uri=True, timeout=BUSY_S, isolation_level=None)) as database:
             database.execute("BEGIN")
             versions, tags, aliases = (database.execute(query, (self._name,)).fetchall() for query in (VERSIONS, TAGS, ALIASES))
@@ -61,11 +61,11 @@ class RegistryWatcher:
 
 def _histories(rows: Rows, name: str) -> VersionHistories:
     versions, tags, aliases = rows
-    of: dict[int, dict[str, str]] = defaultdict(dict)
+    tags_of: dict[int, dict[str, str]] = defaultdict(dict)
     for version, key, value in tags:
-        of[version][key] = value
+        tags_of[version][key] = value
     return VersionHistories(
-        tuple(_version(name, version, created, of[version], [alias for alias, names in aliases if names == version]) for version, created in versions)
+        tuple(_version(name, version, created, tags_of[version], [alias for alias, names in aliases if names == version]) for version, created in versions)
     )
 
 

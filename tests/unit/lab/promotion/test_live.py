@@ -1,4 +1,4 @@
-"""The judges of promotion on a running system: each finds what it is there for, on small histories made up for it."""
+"""The checks of promotion on a running system find each anomaly, on small made-up histories."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from infra.registry.version_tags import transition_tag
 from infra.settings import load
 from lab.promotion import command
 from lab.promotion.live.checker import GRACE_S, AnswerChecker
-from lab.promotion.live.kills import Kills
-from lab.promotion.live.scenarios import BAD, GOOD, SCENARIOS, VICTIMS, Kill, cases, course
+from lab.promotion.live.generated_texts import compare
+from lab.promotion.live.kills import KillSchedule
+from lab.promotion.live.registry_watcher import RegistryWatcher
+from lab.promotion.live.scenarios import BAD, GOOD, SCENARIOS, VICTIMS, Kill, cases, outcome
+from lab.promotion.live.simulated_users import ObservedAnswer, contexts
 from lab.promotion.live.system import Downtime
-from lab.promotion.live.users import ObservedAnswer, contexts
-from lab.promotion.live.watch import RegistryWatcher
-from lab.promotion.live.words import compare
 from schemas.experiments import Arm, Assignment, arm_of
 from schemas.promotion import Transition, VersionState
 from schemas.responses import ModelVersion, ResponseStatus
@@ -53,8 +53,8 @@ def version(name: str, log: Sequence[Transition]) -> RegisteredVersion:
     return RegisteredVersion("reflector", name, f"sha-{name}", None, NOW, history=tuple(log))
 
 
-LEDGER = VersionHistories((version("1", FIRST), version("2", SECOND)))
-SAID = {(found.version, one.seq) for found in LEDGER.versions for one in found.transitions}
+HISTORIES = VersionHistories((version("1", FIRST), version("2", SECOND)))
+EVENTS = {(registered.version, step.seq) for registered in HISTORIES.versions for step in registered.transitions}
 
 
 def answer(name: str, at_s: float, arm: Arm = Arm.CHAMPION, experiment: UUID | None = None, user: str = "u0") -> ObservedAnswer:
@@ -63,8 +63,8 @@ def answer(name: str, at_s: float, arm: Arm = Arm.CHAMPION, experiment: UUID | N
     return ObservedAnswer(UUID(int=9), 0, ("lab", user), NOW + timedelta(seconds=at_s), assignment, model, ResponseStatus.PERSONALIZED)
 
 
-def found(shown: Sequence[ObservedAnswer] = (), shadows: Sequence[ObservedAnswer] = (), absences: Sequence[Downtime] = ()) -> list[str]:
-    return AnswerChecker(LEDGER, absences).anomalies({one.query_id for one in shown}, shown, shadows, SAID)
+def anomalies(shown: Sequence[ObservedAnswer] = (), shadows: Sequence[ObservedAnswer] = (), downtimes: Sequence[Downtime] = ()) -> list[str]:
+    return AnswerChecker(HISTORIES, downtimes).anomalies({answer.query_id for answer in shown}, shown, shadows, EVENTS)
 
 
 @pytest.mark.parametrize(
@@ -77,119 +77,119 @@ def found(shown: Sequence[ObservedAnswer] = (), shadows: Sequence[ObservedAnswer
         answer("2", 40 + GRACE_S, Arm.CANARY, CANARY, USERS[Arm.CANARY]),
     ],
 )
-def test_an_answer_by_who_may_serve_then_in_its_users_arm_is_fine(good: ObservedAnswer) -> None:
-    assert found([good]) == []
+def test_an_answer_by_a_serving_version_in_its_users_arm_is_no_anomaly(good: ObservedAnswer) -> None:
+    assert anomalies([good]) == []
 
 
 @pytest.mark.parametrize(
     ("bad", "why"),
     [
-        (answer("2", 5), "when it must not"),  # before anybody let it
-        (answer("2", 25, Arm.CANARY, CANARY, USERS[Arm.CANARY]), "when it must not"),  # in shadow nobody is shown its answers
-        (answer("2", 41 + GRACE_S, Arm.CANARY, CANARY, USERS[Arm.CANARY]), "when it must not"),
+        (answer("2", 5), "outside its stage"),  # before its gate
+        (answer("2", 25, Arm.CANARY, CANARY, USERS[Arm.CANARY]), "outside its stage"),  # users see no shadow answer
+        (answer("2", 41 + GRACE_S, Arm.CANARY, CANARY, USERS[Arm.CANARY]), "outside its stage"),
         (answer("2", 35, Arm.CANARY, CANARY, USERS[Arm.BASELINE]), "arm canary, not baseline"),
         (answer("1", 25, Arm.BASELINE, SHADOW), "arm baseline, not champion"),
         (answer("1", 35, Arm.CHAMPION, UUID(int=7)), "arm champion, not None"),
         (answer("1", 35, Arm.CANARY), "without an experiment"),
         (replace(answer("1", 5), assignment=None), "no assignment"),
-        (replace(answer("1", 5), model=ModelVersion(name="reflector", version="2", digest="sha-2")), "meant for version 1, answered by 2"),
+        (replace(answer("1", 5), model=ModelVersion(name="reflector", version="2", digest="sha-2")), "assigned to version 1, answered by 2"),
     ],
 )
-def test_an_answer_that_must_not_be_is_told(bad: ObservedAnswer, why: str) -> None:
-    assert why in "\n".join(found([bad]))
+def test_an_answer_of_a_wrong_version_or_arm_is_an_anomaly(bad: ObservedAnswer, why: str) -> None:
+    assert why in "\n".join(anomalies([bad]))
 
 
-def test_unseen_answers_belong_to_the_shadow_stage_and_to_the_version_in_it() -> None:
-    assert found(shadows=[answer("2", 25, Arm.SHADOW, SHADOW)]) == []
-    assert "when it must not" in found(shadows=[answer("2", 36 + GRACE_S, Arm.SHADOW, SHADOW)])[0]
-    assert "assigned" in found(shadows=[answer("2", 25, Arm.CHAMPION, SHADOW)])[0]
+def test_shadow_answers_belong_to_the_shadow_stage_of_their_version() -> None:
+    assert anomalies(shadows=[answer("2", 25, Arm.SHADOW, SHADOW)]) == []
+    assert "outside its stage" in anomalies(shadows=[answer("2", 36 + GRACE_S, Arm.SHADOW, SHADOW)])[0]
+    assert "assigned" in anomalies(shadows=[answer("2", 25, Arm.CHAMPION, SHADOW)])[0]
 
 
-def test_the_time_in_which_the_registry_was_away_does_not_count() -> None:
+def test_time_in_which_the_registry_is_away_does_not_count() -> None:
     late = answer("2", 45 + GRACE_S, Arm.CANARY, CANARY, USERS[Arm.CANARY])
     away = Downtime(NOW.timestamp() + 38, NOW.timestamp() + 50)
-    assert found([late]) and not found([late], absences=[away])
+    assert anomalies([late]) and not anomalies([late], downtimes=[away])
 
 
-def test_questions_without_an_answer_or_with_two_and_steps_that_nobody_announced_are_told() -> None:
-    one = answer("1", 5)
-    told = AnswerChecker(LEDGER, ()).anomalies({one.query_id, UUID(int=8)}, [one, one], [], SAID - {("2", 3)})
-    assert sorted(line.split(": ")[1] for line in told) == ["answered 0 times", "answered 2 times", "transition 3 was never announced"]
-    assert "nobody asked" in AnswerChecker(LEDGER, ()).anomalies(set(), [one], [], SAID)[0]
+def test_missing_and_repeated_answers_and_missing_events_are_anomalies() -> None:
+    shown = answer("1", 5)
+    lines = AnswerChecker(HISTORIES, ()).anomalies({shown.query_id, UUID(int=8)}, [shown, shown], [], EVENTS - {("2", 3)})
+    assert sorted(line.split(": ")[1] for line in lines) == ["answered 0 times", "answered 2 times", "transition 3 was never announced"]
+    assert "never asked" in AnswerChecker(HISTORIES, ()).anomalies(set(), [shown], [], EVENTS)[0]
 
 
-def test_words_of_another_version_are_told_and_other_words_counted() -> None:
+def test_texts_of_another_version_are_anomalies_and_new_texts_are_counted() -> None:
     status = ResponseStatus.PERSONALIZED
-    words = {"sha-1": [(status, ("", "one"))], "sha-2": [(status, ("", "two"))]}
-    said = [replace(answer("1", 5), words=("", text)) for text in ("one", "two", "three")]
-    figures, told = compare([*said, answer("3", 5)], words)
+    texts = {"sha-1": [(status, ("", "one"))], "sha-2": [(status, ("", "two"))]}
+    answers = [replace(answer("1", 5), text=("", text)) for text in ("one", "two", "three")]
+    figures, lines = compare([*answers, answer("3", 5)], texts)
     assert figures == {"compared": 4, "equal": 1, "other_words": 1, "telling_percent": 100}
-    assert [line.split(", ")[1] for line in told] == ["in the words of another", "with a digest that nobody registered"]
+    assert [line.split(", ")[1] for line in lines] == ["with the text of another", "with a digest that is not registered"]
 
 
 def test_in_three_rounds_each_process_is_killed_at_every_transition() -> None:
     drawn = [case for case in cases(51, 0) if case.kills]
     at = {(case.scenario.name, number, kill.victim) for case in drawn for number, kill in enumerate(case.kills)}
     assert len(at) == 51 == sum(len(case.kills) for case in drawn) and len(list(cases(51, 0))) == len(drawn) + len(SCENARIOS)
-    assert {victim: sum(victim == one for _, _, one in at) for victim in VICTIMS} == dict.fromkeys(VICTIMS, 17)
+    assert {victim: sum(victim == killed for _, _, killed in at) for victim in VICTIMS} == dict.fromkeys(VICTIMS, 17)
     assert [case.kills for case in cases(5, 3)] == [case.kills for case in cases(5, 3)] and sum(len(case.kills) for case in cases(5, 3)) == 5
 
 
-def test_a_kill_comes_so_long_after_its_transition_as_is_planned_or_when_there_is_somebody_to_kill() -> None:
+def test_a_kill_waits_for_its_delay_and_for_a_process_to_kill() -> None:
     now, running, killed = [0.0], [False], list[str]()
 
     def kill(name: str) -> bool:
         killed.extend([name] * running[0])
         return running[0]
 
-    before = VersionHistories((LEDGER.versions[0], version("2", SECOND[:1])))
-    kills = Kills([Kill("worker", 0.5), Kill("promoter", 0.0)], before, kill, lambda: now[0])
+    before = VersionHistories((HISTORIES.versions[0], version("2", SECOND[:1])))
+    kills = KillSchedule([Kill("worker", 0.5), Kill("promoter", 0.0)], before, kill, lambda: now[0])
     kills.step(before)
     now[0] = 9.0
-    kills.step(LEDGER)
+    kills.step(HISTORIES)
     assert not killed
     running[0] = True
-    kills.step(LEDGER)
+    kills.step(HISTORIES)
     assert killed == ["promoter"] and not kills.are_done
     now[0] = 9.5
-    kills.step(LEDGER)
-    assert killed == ["promoter", "worker"] and kills.are_done and [one.after for one in kills.done] == [VersionState.CANARY, VersionState.SHADOW]
+    kills.step(HISTORIES)
+    assert killed == ["promoter", "worker"] and kills.are_done and [kill.after for kill in kills.done] == [VersionState.CANARY, VersionState.SHADOW]
 
 
-def test_cases_are_compared_without_times_and_numbers() -> None:
-    before = VersionHistories((LEDGER.versions[0],))
-    again = tuple(one.model_copy(update={"at": one.at + timedelta(hours=1), "reason": "other figures"}) for one in SECOND)
-    later = VersionHistories((*LEDGER.versions, version("3", again)))
-    assert course(before, LEDGER, "2") == course(LEDGER, later, "3")
-    shorter = VersionHistories((*LEDGER.versions, version("3", again[:3])))
-    assert course(before, LEDGER, "2") != course(LEDGER, shorter, "3")
-    assert BAD.way == tuple(one.after for one in SECOND) and GOOD.ends is VersionState.REJECTED
+def test_outcomes_are_compared_without_times_and_version_numbers() -> None:
+    before = VersionHistories((HISTORIES.versions[0],))
+    again = tuple(transition.model_copy(update={"at": transition.at + timedelta(hours=1), "reason": "other figures"}) for transition in SECOND)
+    later = VersionHistories((*HISTORIES.versions, version("3", again)))
+    assert outcome(before, HISTORIES, "2") == outcome(HISTORIES, later, "3")
+    shorter = VersionHistories((*HISTORIES.versions, version("3", again[:3])))
+    assert outcome(before, HISTORIES, "2") != outcome(HISTORIES, shorter, "3")
+    assert BAD.states == tuple(transition.after for transition in SECOND) and GOOD.final_state is VersionState.REJECTED
 
 
-def test_a_look_into_the_registrys_database_finds_an_alias_that_nobody_may_have(tmp_path: Path) -> None:
+def test_the_watcher_finds_an_alias_on_a_version_that_was_not_gated(tmp_path: Path) -> None:
     path = tmp_path / "mlflow.db"
     watch = RegistryWatcher(path, "reflector")
-    assert not watch.look() and watch.missed == 1
+    assert not watch.read() and watch.failed == 1
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("CREATE TABLE model_versions (name TEXT, version INTEGER, creation_time INTEGER)")
         database.execute("CREATE TABLE model_version_tags (name TEXT, version INTEGER, key TEXT, value TEXT)")
         database.execute("CREATE TABLE registered_model_aliases (name TEXT, version INTEGER, alias TEXT)")
         database.executemany("INSERT INTO model_versions VALUES ('reflector', ?, 0)", [(1,), (2,)])
-        tags = [(transition_tag(one.seq), one.model_dump_json()) for one in FIRST]
+        tags = [(transition_tag(transition.seq), transition.model_dump_json()) for transition in FIRST]
         database.executemany("INSERT INTO model_version_tags VALUES ('reflector', 1, ?, ?)", tags)
         database.execute("INSERT INTO registered_model_aliases VALUES ('reflector', 1, 'champion')")
-    assert watch.look() and not watch.look() and watch.found == []
+    assert watch.read() and not watch.read() and watch.anomalies == []
     with closing(sqlite3.connect(path)) as database, database:
         database.execute("INSERT INTO registered_model_aliases VALUES ('reflector', 2, 'challenger')")
-    assert watch.look() and watch.found == ["challenger names version 2, which never was gated"]
+    assert watch.read() and watch.anomalies == ["challenger names version 2, which never was gated"]
 
 
 def test_a_run_without_kills_is_refused() -> None:
-    with pytest.raises(BadSetting, match="nobody would be killed"):
+    with pytest.raises(BadSetting, match="--kills and --live are both 0"):
         command.run(load(), kills=0, live=0, seed=0, out=None, as_json=False)
 
 
-def test_a_report_tells_kills_by_process_and_what_went_wrong() -> None:
+def test_the_report_lists_kills_by_process_and_anomalies() -> None:
     answers = {"asked": 7, "shown": 7, "unseen": 2}
     live = {"kills": {"promoter": 1, "worker": 2}, "cases": [{}], "answers": answers, "recoveries_s": {"worker": {"median": 8.0, "max": 9.5}}}
     parts = {"boundaries": {"scenarios": {"good": {"kills": 4, "writes": 9, "ends": "champion"}}}, "live": live}
@@ -203,6 +203,6 @@ def test_a_report_tells_kills_by_process_and_what_went_wrong() -> None:
     ]
 
 
-def test_users_ask_with_a_past_of_their_own() -> None:
+def test_simulated_users_ask_with_their_own_history() -> None:
     asked = contexts(3, 0)
     assert len({context.draft.query.user for context in asked}) == 3 and all(len(context.items) == 2 for context in asked)

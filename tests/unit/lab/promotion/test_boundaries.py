@@ -1,4 +1,4 @@
-"""Promoters killed by SIGKILL over a real registry, a few of them: `retouch lab promotion` kills at every boundary."""
+"""Promoters killed by SIGKILL over a real registry at a few boundaries; `retouch lab promotion` kills at every one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROLLBACK = next(scenario for scenario in SCENARIOS if scenario.name == "rollback
 GOOD = next(scenario for scenario in SCENARIOS if scenario.name == "good")
 
 
-def test_few_kills_are_spread_over_all_boundaries_and_many_come_twice_in_a_run() -> None:
+def test_few_kills_are_spread_over_all_boundaries_and_many_add_second_kills() -> None:
     boundaries = {"good": 4, "rollback": 6}
     few = list(cases((GOOD, ROLLBACK), boundaries, 5))
     assert [(case.scenario.name, case.kills) for case in few] == [("good", (0,)), ("good", (2,)), ("rollback", (0,)), ("rollback", (2,)), ("rollback", (4,))]
@@ -25,7 +25,7 @@ def test_few_kills_are_spread_over_all_boundaries_and_many_come_twice_in_a_run()
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
-def test_promoters_that_are_killed_end_where_one_ends_that_is_not(tmp_path: Path) -> None:
+def test_a_killed_promoter_ends_like_one_without_kills(tmp_path: Path) -> None:
     report = experiment(load(), tmp_path, 12, (GOOD, ROLLBACK))
     assert report["anomalies"] == [] and report["kills"] == {"promoter": 12}
-    assert {name: found["ends"] for name, found in report["scenarios"].items()} == {"good": "champion", "rollback": "rejected"}
+    assert {name: scenario["ends"] for name, scenario in report["scenarios"].items()} == {"good": "champion", "rollback": "rejected"}

@@ -1,4 +1,4 @@
-"""What a promoter is told where nobody asks and nobody answers: figures of users, a judge's word and workers' reports, made up to mean something definite."""
+"""Scripted inputs of a promoter without users and workers: figures, gate results and worker reports with a definite meaning."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from schemas.quality import Metric, Moments, Quality, Span
 from schemas.serving import Refusal, ServingReport
 from trainer.promotion.feed import Observations
 
-#: What the figures of the stage under way mean. For `better` there are more and better ones than either stage needs.
-Told = Literal["nothing", "better", "harmful", "equal"]
-#: Small enough to be reached by the figures below.
+#: Meaning of the figures of one stage. `better` has more and better figures than either stage needs.
+Figures = Literal["nothing", "better", "harmful", "equal"]
+#: Bounds that the figures below reach.
 PROMOTION = PromotionSettings(shadow_answers=200, canary_answers=400, min_answers=100, min_users=30)
 USERS, ANSWERS = 300, 2
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -26,20 +26,20 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 @dataclass
 class ScriptedInputs:
-    """A feed and a judge at once (`promoter.Feed`, `promoter.Gates`). Mutable: whoever plays turns its pages."""
+    """A `TopicObserver` and a `GateJudge` in one. Mutable: a test changes its fields between passes."""
 
-    gates: dict[str, GateResult] = field(default_factory=dict)  # by version; without one it is still being judged
-    told: Mapping[str, Told] = field(default_factory=dict)  # by stage
+    gates: dict[str, GateResult] = field(default_factory=dict)  # by version; a version without one is still being judged
+    figures: Mapping[str, Figures] = field(default_factory=dict)  # by stage
     refused: set[str] = field(default_factory=set)
-    versions: Mapping[str, RegisteredVersion] = field(default_factory=dict)  # those that workers know of
+    versions: Mapping[str, RegisteredVersion] = field(default_factory=dict)  # the versions in the registry
     now: datetime = START
-    uncounted: timedelta = timedelta()  # how long ago the last answer of the experiment was counted
-    is_asked: bool = True  # whether other answers are counted up to now
+    uncounted: timedelta = timedelta()  # time since the last counted answer of the experiment
+    has_traffic: bool = True  # whether other answers are counted until now
 
     def observe(self, experiment: UUID | None) -> Observations:
-        cells = (*shadow_cells(experiment, self.told.get("shadow", "nothing")), *canary_cells(experiment, self.told.get("canary", "nothing")))
+        cells = (*shadow_cells(experiment, self.figures.get("shadow", "nothing")), *canary_cells(experiment, self.figures.get("canary", "nothing")))
         cells = tuple(cell.model_copy(update={"ended_at": self.now - self.uncounted}) for cell in cells)
-        windows = (window(self.now),) if self.is_asked else ()
+        windows = (window(self.now),) if self.has_traffic else ()
         return Observations(True, experiment, cells, windows, [self._report()] if self.refused else [])
 
     def judge(self, version: RegisteredVersion | None, champion: RegisteredVersion | None) -> GateResult | None:
@@ -51,22 +51,22 @@ class ScriptedInputs:
         return ServingReport(worker="reflection-lab-1", at=self.now, champion=models[0], refused=refusals)
 
 
-def shadow_cells(experiment: UUID | None, told: Told) -> tuple[Quality, ...]:
-    if experiment is None or told == "nothing":
+def shadow_cells(experiment: UUID | None, figures: Figures) -> tuple[Quality, ...]:
+    if experiment is None or figures == "nothing":
         return ()
-    gain = {"better": 0.02, "equal": 0.0, "harmful": -0.3}[told]
+    gain = {"better": 0.02, "equal": 0.0, "harmful": -0.3}[figures]
     return (cell(experiment, Arm.SHADOW, {Metric.GAIN: moments(gain, 0.1)}),)
 
 
-def canary_cells(experiment: UUID | None, told: Told) -> tuple[Quality, ...]:
-    if experiment is None or told == "nothing":
+def canary_cells(experiment: UUID | None, figures: Figures) -> tuple[Quality, ...]:
+    if experiment is None or figures == "nothing":
         return ()
-    reward = {"better": 0.8, "equal": 0.5, "harmful": 0.2}[told]
+    reward = {"better": 0.8, "equal": 0.5, "harmful": 0.2}[figures]
     return (cell(experiment, Arm.CANARY, {Metric.REWARD: moments(reward, 0.1)}), cell(experiment, Arm.BASELINE, {Metric.REWARD: moments(0.5, 0.1)}))
 
 
 def moments(mean: float, deviation: float, users: int = USERS, answers: int = ANSWERS) -> Moments:
-    """Of users who gave as many answers each, and whose means differ by so much."""
+    """Sums over users with equally many answers each, whose means have this deviation."""
     nn = float(users * answers**2)
     return Moments(users=users, n=users * answers, s=users * answers * mean, nn=nn, ss=nn * (mean**2 + deviation**2), ns=nn * mean)
 
@@ -89,7 +89,7 @@ def cell(experiment: UUID, arm: Arm, metrics: Mapping[Metric, Moments]) -> Quali
 
 
 def window(ended_at: datetime) -> Quality:
-    """Of an answer by the champion, in no experiment."""
+    """A window with an answer of the champion, outside any experiment."""
     answered = cell(UUID(int=0), Arm.CHAMPION, {})
     times = {"started_at": ended_at - timedelta(minutes=1), "ended_at": ended_at, "computed_at": ended_at}
     return answered.model_copy(update={"version": "1", "experiment": None, "span": Span.WINDOW, **times})
