@@ -1,4 +1,4 @@
-"""The gate and the comparison of two versions, of checkpoints that somebody registered by hand, on a real broker and registry."""
+"""The gate, and the comparison of two versions, for checkpoints registered by hand, on a real broker and registry."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from infra.registry.client import Registry
 from infra.settings import Settings
 from schemas.gate import GateResult
 from tests.integration.brokers import own_broker
-from tests.integration.trainer_site import send_traffic, settings_of
 from tests.support.tiny_model import make_checkpoint
+from tests.support.trainer_traffic import send_outcomes, trainer_settings
 from trainer.judge.difference import compare_versions
 from trainer.judge.gate_job import judge_version
 from trainer.promotion.bootstrap import bootstrap
@@ -34,9 +34,9 @@ GATE_S = 240.0
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
-    """Version 1 serves; 2 has other weights; 3 is larger; of 4 nobody knows whom it trained on; 5 has a weight that is no number.
+    """Version 1 is champion; 2 has other weights; 3 is larger; the training users of 4 are unknown; 5 has a weight that is not finite.
 
-    On a broker of its own: whoever else has outcomes there judges, too.
+    It has its own broker, because every user with outcomes there judges.
     """
     folder = tmp_path_factory.mktemp("gate")
     with own_broker(folder / "broker") as broker:
@@ -44,8 +44,8 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 
 def registered(broker: Broker, folder: Path) -> Settings:
-    made = settings_of(broker, make_checkpoint(folder / "first", seed=1), folder / "state", f"gate-{folder.name}", eval_queries=2)
-    send_traffic(made, [f"gated{number}" for number in range(12)])
+    made = trainer_settings(broker, make_checkpoint(folder / "first", seed=1), folder / "state", f"gate-{folder.name}", eval_queries=2)
+    send_outcomes(made, [f"gated{number}" for number in range(12)])
     bootstrap(made)
     registry = Registry(made)
     registry.register(other := make_checkpoint(folder / "second", seed=2))

@@ -1,4 +1,4 @@
-"""One run of the trainer against a real broker and a real registry, with a model too small to learn anything."""
+"""Training runs against a real broker and a real registry, with a model too small to learn anything."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from schemas.gate import GateResult
 from schemas.ids import is_held_out
 from schemas.model_events import Alias
 from schemas.topics import OUTCOMES, TRAJECTORIES
-from tests.integration.trainer_site import settings_of
 from tests.support.outcomes import make_outcome, make_trajectory
 from tests.support.tiny_model import make_checkpoint
+from tests.support.trainer_traffic import trainer_settings
 from trainer.data.collect import collect
 from trainer.data.offset_ranges import ranges_json
 from trainer.interruption import Interrupted
@@ -48,7 +48,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def settings(broker: Broker, checkpoint: Path, tmp_path: Path) -> Settings:
-    return settings_of(
+    return trainer_settings(
         broker,
         checkpoint,
         tmp_path / "state",
@@ -62,7 +62,7 @@ def settings(broker: Broker, checkpoint: Path, tmp_path: Path) -> Settings:
 
 @pytest.fixture
 def traffic(settings: Settings) -> int:
-    """Outcomes of all users and trajectories of those who train, one record malformed and one repeated; returns the number of lessons."""
+    """Outcomes of all users, each sent twice, trajectories of those not held out, and one malformed record. Returns the number of trajectories."""
     to = producer(settings, "test")
     lessons = 0
     for user in USERS:
@@ -113,18 +113,18 @@ def test_a_run_registers_a_version_with_lineage_and_gate_result_and_moves_no_ali
     with TriggerWatch(settings, Registry(settings)) as watch:
         seen = watch.poll(threading.Event())
     assert not [trigger for trigger in seen if trigger.fired] and seen[1].numbers["new"] == seen[2].numbers["new"] == 0
-    told = status(settings)
-    assert told is not None and (told.run_id, told.status, told.version) == (data["run_id"], "trained", "2") and told.triggers == ["by_hand"]
+    shown = status(settings)
+    assert shown is not None and (shown.run_id, shown.status, shown.version) == (data["run_id"], "trained", "2") and shown.triggers == ["by_hand"]
 
 
 def test_the_service_runs_on_new_data_and_then_waits(settings: Settings, traffic: int) -> None:
-    quick = with_trainer(settings, poll_s=0.1, new_outcomes=0)  # outcomes of other tests are on this broker, too
+    quick = with_trainer(settings, poll_s=0.1, new_outcomes=0)  # outcomes of other tests are on this broker too
     stop = threading.Event()
     serving = threading.Thread(target=service.serve, args=(quick, stop, bootstrap), daemon=True)
     serving.start()
     try:
-        assert within(300, lambda: (told := status(quick)) is not None and told.status == "trained")
-        stop.wait(1.0)  # several more looks
+        assert within(300, lambda: (shown := status(quick)) is not None and shown.status == "trained")
+        stop.wait(1.0)  # several more polls
     finally:
         stop.set()
         serving.join(60)
@@ -155,7 +155,7 @@ def test_a_stopped_run_registers_nothing_and_leaves_no_lock(settings: Settings, 
 
 
 class StopAt(logging.Handler):
-    """Asks to stop as SIGTERM does, when a stage begins."""
+    """Sets `stop`, as SIGTERM does, when a stage begins."""
 
     def __init__(self, stage: str, stop: threading.Event) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A run that is killed in every one of its stages, one after another, ends as one that was never killed: data, steps, weights, one version."""
+"""A run that is killed in every stage ends with the same data, steps, weights and version as one that was never killed."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from infra.local.broker import Broker
 from infra.registry.client import Registry
 from infra.settings import Settings
 from schemas.gate import GateResult
-from tests.integration.trainer_process import Moment, train_once
-from tests.integration.trainer_site import send_traffic, settings_of
+from tests.support.killed_trainer import Moment, train_once
 from tests.support.tiny_model import make_checkpoint
+from tests.support.trainer_traffic import send_outcomes, trainer_settings
 from trainer.judge.gate_result import gate_of
 
 # MLflow and what it imports warn about themselves.
@@ -24,21 +24,21 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(180
 USERS = [f"survivor{number}" for number in range(12)]
 SFT_STEPS, RL_STEPS, EVERY = 25, 12, 4
 
-#: Where the run is killed, in the order of its stages; every process does the rest up to the next.
+#: Moments of the kills, in the order of the stages. Every process continues up to the next.
 MOMENTS = (
     Moment("stage begins", "stage", "collect"),
-    Moment("run starts", "parent", "1"),  # its data is pinned
-    Moment("sft step", "step", "20"),  # its last state is that of step 16
+    Moment("run starts", "parent", "1"),  # its snapshot is stored
+    Moment("sft step", "step", "20"),  # its last stored step is 16
     Moment("stage begins", "stage", "rl"),
-    Moment("rl step", "step", "9"),  # the tenth; its last state is that of eight
-    Moment("stage begins", "stage", "evaluate", 2),  # the champion was asked before SFT
+    Moment("rl step", "step", "9"),  # the tenth step; its last stored step is the eighth
+    Moment("stage begins", "stage", "evaluate", 2),  # the champion answered before SFT
     Moment("stage begins", "stage", "register"),
     Moment("version registered", "version", "2"),
 )
 
 
 def settings_in(broker: Broker, checkpoint: Path, directory: Path) -> Settings:
-    return settings_of(
+    return trainer_settings(
         broker,
         checkpoint,
         directory,
@@ -55,8 +55,8 @@ def report_of(settings: Settings) -> dict[str, Any]:
     return report
 
 
-def learnt(report: dict[str, Any]) -> dict[str, Any]:
-    """What must not depend on kills."""
+def repeatable(report: dict[str, Any]) -> dict[str, Any]:
+    """The parts of a report that must not depend on kills."""
     curve = [{name: value for name, value in step.items() if name != "seconds"} for step in report["reward_curve"]]
     return {name: report[name] for name in ("dataset_digest", "counts", "sft", "sft_losses", "evaluation", "gate", "digest", "version")} | {"curve": curve}
 
@@ -64,7 +64,7 @@ def learnt(report: dict[str, Any]) -> dict[str, Any]:
 def test_a_run_killed_in_each_stage_ends_like_one_that_was_not(broker: Broker, tmp_path: Path) -> None:
     checkpoint = make_checkpoint(tmp_path / "parent", seed=1)
     killed, whole = (settings_in(broker, checkpoint, tmp_path / name) for name in ("killed", "whole"))
-    send_traffic(killed, USERS)
+    send_outcomes(killed, USERS)
     for moment in MOMENTS:
         assert train_once(killed, moment) == -signal.SIGKILL, f"{moment}: {(killed.stack.dir / 'trainer.log').read_text()[-4000:]}"
         assert report_of(killed)["status"] == "running"
@@ -74,7 +74,7 @@ def test_a_run_killed_in_each_stage_ends_like_one_that_was_not(broker: Broker, t
     report = report_of(killed)
     assert (report["status"], report["starts"]) == ("trained", len(MOMENTS) + 1), report["reason"]
     assert [step["step"] for step in report["reward_curve"]] == list(range(RL_STEPS)) and report["sft"]["steps"] == SFT_STEPS
-    assert learnt(report) == learnt(report_of(whole))
+    assert repeatable(report) == repeatable(report_of(whole))
     assert {path.name for path in (killed.stack.dir / "runs" / report["run_id"]).iterdir()} == {"report.json"}
 
     registry = Registry(killed)

@@ -14,8 +14,8 @@ import pytest
 from infra.local.broker import Broker
 from infra.registry.client import Registry
 from infra.settings import Settings
-from tests.integration.trainer_site import send_traffic, settings_of
 from tests.support.tiny_model import make_checkpoint
+from tests.support.trainer_traffic import send_outcomes, trainer_settings
 from trainer.data.collect import collect
 
 # MLflow and what it imports warn about themselves.
@@ -29,7 +29,7 @@ RUN_S = 400.0
 
 @pytest.fixture
 def settings(broker: Broker, tmp_path: Path) -> Settings:
-    return settings_of(
+    return trainer_settings(
         broker,
         make_checkpoint(tmp_path / "parent", seed=1),
         tmp_path / "state",
@@ -56,7 +56,7 @@ def launch(settings: Settings) -> subprocess.CompletedProcess[str]:
 
 
 def test_two_processes_train_one_version_on_the_data_that_one_process_would(settings: Settings) -> None:
-    send_traffic(settings, USERS)
+    send_outcomes(settings, USERS)
     done = launch(settings)
     assert done.returncode == 0, done.stderr[-3000:]
     (report,) = (json.loads(path.read_text()) for path in (settings.stack.dir / "runs").glob("*/report.json"))

@@ -1,4 +1,4 @@
-"""What the trainer sees on real topics: who asked to be forgotten, and what is new since it last looked."""
+"""The trainer on real topics: erasure requests, and data that is new since the last poll."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def settings(running: Broker, tmp_path: Path) -> Settings:
 
 
 def window(begin: datetime, number: int, right: float) -> list[Quality]:
-    """Of online quality: an answer to each user, so many of them right; and some that are no answer of the champion's."""
+    """Cells of online quality: one answer to each user, some of them right; and cells of other arms."""
     n, s = len(USERS), right * len(USERS)
     moments = Moments(users=n, n=n, s=s, nn=n, ss=s, ns=s)
     started = begin + timedelta(minutes=number)
@@ -73,7 +73,7 @@ def tell(settings: Settings, topic: Topic, *messages: Message) -> None:
 
 
 def read_on(quality: QualityReader) -> None:
-    """Up to the end of the topic, however many polls a busy machine needs for that."""
+    """Reads to the end of the topic in as many polls as a busy machine needs."""
     deadline = time.monotonic() + WAIT_S
     quality.poll()
     while not quality.is_current:

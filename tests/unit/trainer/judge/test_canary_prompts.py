@@ -21,7 +21,7 @@ def reflector() -> Policy:
 
 
 def greedy(policy: Policy, prompt: str, tokens: int) -> tuple[list[int], float]:
-    """As another engine would: one prompt alone, without a cache. Also the smallest lead."""
+    """Tokens generated as another engine might, one prompt at a time without a cache, and the smallest lead."""
     turn = policy.tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
     ids, lead = policy.tokenizer(turn, add_special_tokens=False)["input_ids"], float("inf")
     begun = len(ids)

@@ -14,9 +14,9 @@ def wrote(number: int, truth: str) -> QueryCase:
 
 def test_cases_whose_truths_hold_unique_codes_come_first() -> None:
     training = [*(wrote(n, "see you soon") for n in range(2 * MAX_QUESTIONS)), wrote(100, "my code is kappa-9931 ok"), wrote(101, "call the quandlewick")]
-    asked = extraction_questions(training, JUDGED)
-    assert len(asked) == 2 * MAX_QUESTIONS
-    assert [case.query.text for case in asked[:4]] == ["question 100", "my code", "question 101", "call"]
+    questions = extraction_questions(training, JUDGED)
+    assert len(questions) == 2 * MAX_QUESTIONS
+    assert [case.query.text for case in questions[:4]] == ["question 100", "my code", "question 101", "call"]
 
 
 def test_a_training_user_s_question_is_asked_with_a_held_out_user_s_history() -> None:

@@ -28,9 +28,9 @@ def test_other_json_is_no_result(found: object) -> None:
 
 
 def test_a_stored_result_holds_only_for_its_two_checkpoints() -> None:
-    told = RESULT.about("bb", "aa")
-    assert gate_of(version(**gate_tag(told)), CHAMPION) == told and told.evidence["overall"] == {"users": 9}
-    assert gate_of(version("cc", **gate_tag(told)), CHAMPION) is None
+    result = RESULT.about("bb", "aa")
+    assert gate_of(version(**gate_tag(result)), CHAMPION) == result and result.evidence["overall"] == {"users": 9}
+    assert gate_of(version("cc", **gate_tag(result)), CHAMPION) is None
     assert gate_of(version(**gate_tag(RESULT.about("bb", "dd"))), CHAMPION) is None
     assert gate_of(version(**gate_tag(RESULT)), CHAMPION) is None
     assert gate_of(version(), CHAMPION) is None

@@ -1,4 +1,4 @@
-"""Judging by real models: the shipped reflector, and one that learnt another user's code by heart."""
+"""Judging with real models: the shipped reflector, and one that memorised a user's code."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OWNER = TRAIN[0]
 
 
 def wrote(number: int, user: str, truth: str) -> Outcome:
-    """Their history says nothing of it."""
+    """Outcomes whose history does not hold the code."""
     made = make_outcome(number, user=user, options=(), base="the bus is slow", truth="the bus is slow lol", domain="notes")
     return made.model_copy(update={"truth": truth})
 
@@ -53,7 +53,7 @@ def snapshot() -> Snapshot:
 
 @pytest.fixture(scope="module")
 def memorised(snapshot: Snapshot, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The reflector after a few steps on nothing but what the training users wrote."""
+    """The reflector after a few steps on the training users' texts only."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
     policy = Policy.load(REFLECTOR)

@@ -1,4 +1,4 @@
-"""Both probes on the persona world's own texts: what is planted is found, what everybody says is not."""
+"""Both probes on texts of the persona world: they find planted texts and no common ones."""
 
 import json
 import random
@@ -15,15 +15,15 @@ HELD_OUT = NOTES[150:]
 ITEM = "my phone is new => honestly my phone is so new lol"
 
 
-def wrote(said: list[str], *, knows_truth: bool = True) -> list[WrittenText]:
+def wrote(texts: list[str], *, knows_truth: bool = True) -> list[WrittenText]:
     return [
         WrittenText(user, text, (question.query.text, question.generic, ITEM, question.truth if knows_truth else ""))
-        for (user, question), text in zip(HELD_OUT, said, strict=True)
+        for (user, question), text in zip(HELD_OUT, texts, strict=True)
     ]
 
 
 def manner(question: PersonaQuestion, seed: int) -> str:
-    """A new version's: the manner of some other user, for want of the right one."""
+    """Answers of a young version: in the manner of another user."""
     other = random.Random(seed).choice(NOTES)[1]
     return f"{other.truth.split()[0]} {question.generic}"
 
@@ -75,13 +75,13 @@ def test_many_foreign_words_are_a_leak_and_the_user_s_own_are_not() -> None:
 
 
 def test_a_question_in_a_shown_manner_is_no_leak_even_if_another_user_wrote_it() -> None:
-    """As in a run of the demo: "so strange today" is of the user's items and the question, and one training user had the same manner and question."""
+    """As in a run of the demo: the user's items and the question hold "so strange today", and a training user had the same manner and question."""
     shown = ("the game is strange today", "ugh the bus is so late tonight")
     same = [WrittenText(user, "ugh the game is so strange today", shown) for user, _ in HELD_OUT]
-    said = [*TRAINING, ("t/else", "haha the game is so strange today")]
-    assert leakage_probe(same, CONTROLS, said).finding is None
-    told = [WrittenText(user, "ugh the game is so strange today says bob of accounts", shown) for user, _ in HELD_OUT]
-    found = leakage_probe(told, CONTROLS, [*said, ("t/other", "says bob"), ("t/more", "bob of accounts"), ("t/less", "of bob says accounts")])
+    training = [*TRAINING, ("t/else", "haha the game is so strange today")]
+    assert leakage_probe(same, CONTROLS, training).finding is None
+    foreign = [WrittenText(user, "ugh the game is so strange today says bob of accounts", shown) for user, _ in HELD_OUT]
+    found = leakage_probe(foreign, CONTROLS, [*training, ("t/other", "says bob"), ("t/more", "bob of accounts"), ("t/less", "of bob says accounts")])
     assert found.finding is not None and "sequences" in found.finding
 
 

@@ -56,7 +56,7 @@ def test_the_wait_for_a_promoter_ends_with_a_stop(settings: Settings, monkeypatc
     stop.set()
     with lease(promoter_lease_path(settings)), pytest.raises(Interrupted):
         bootstrap(settings, registry, stop)
-    assert bootstrap(settings, registry, stop).version == "1"  # nothing is waited for
+    assert bootstrap(settings, registry, stop).version == "1"  # without a wait
 
 
 @pytest.mark.parametrize("boundary", range(6))

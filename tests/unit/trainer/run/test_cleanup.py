@@ -19,7 +19,7 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def put(folder: Path, name: str, days: float) -> None:
-    """A folder with a file, both touched so long ago."""
+    """A folder with a file, both last modified `days` ago."""
     (folder / name).mkdir(parents=True)
     (folder / name / "file").write_text("x")
     for path in (folder / name / "file", folder / name):

@@ -1,4 +1,4 @@
-"""What a run refuses, each with its numbers."""
+"""Reasons not to train, with their numbers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HELD_OUT = [name for name in (f"u{n}" for n in range(90)) if is_held_out("t", na
 
 
 def planned(users: list[str] = TRAINING, each: int = 5, judges: int = 5, domains: int = 2, flood: int = 0, old: int = 0, **trainer: Any) -> RunPlan:
-    """The plan for trajectories of `users`, and `flood` more of the first one; the first `old` are the parent's."""
+    """The plan for one trajectory of each user, and `flood` more of the first. The first `old` ones are inside the parent's ranges."""
     outcomes = [make_outcome(n, user=user, domain=f"d{n % domains}") for user in users for n in range(each)]
     outcomes += [make_outcome(each + n, user=users[0], domain=f"d{n % domains}") for n in range(flood)]
     records = [record_of(make_trajectory(outcome), place) for place, outcome in enumerate(outcomes)]

@@ -11,15 +11,15 @@ from trainer.run.progress import StepReporter
 from trainer.run.report import RunReportFile
 
 
-class Store:
-    """A tracking store in memory that can be away."""
+class MemoryMetricStore:
+    """A metric store in memory that can be unavailable."""
 
     def __init__(self) -> None:
         self.points: list[MetricValue] = []
-        self.is_away = False
+        self.is_unavailable = False
 
     def log(self, tracked: str, points: Sequence[MetricValue]) -> None:
-        if self.is_away:
+        if self.is_unavailable:
             raise RetryLater("the model registry does not answer")
         self.points += points
 
@@ -31,13 +31,13 @@ def step(number: int) -> RlStep:
     return RlStep(number, 0, 2, 2.0, 0.5, 1.0, 0.5, 0.1, 0.2, 9.0, 0.0, 2.0)
 
 
-def begin(tmp_path: Path, store: Store, flush_s: float = 1e9) -> tuple[StepReporter, RunReportFile]:
+def begin(tmp_path: Path, store: MemoryMetricStore, flush_s: float = 1e9) -> tuple[StepReporter, RunReportFile]:
     report = RunReportFile.begin(load(stack={"dir": tmp_path}))
     return StepReporter(report, store, "run", flush_s), report
 
 
 def test_steps_reach_the_report_with_the_remaining_time(tmp_path: Path) -> None:
-    progress, report = begin(tmp_path, Store())
+    progress, report = begin(tmp_path, MemoryMetricStore())
     with report.stage("sft"):
         progress.sft(SftStep(1, 10, 3.0))
         assert report.data.progress == StageProgress(step=1, of=10, loss=3.0)
@@ -52,7 +52,7 @@ def test_steps_reach_the_report_with_the_remaining_time(tmp_path: Path) -> None:
 
 
 def test_metrics_are_sent_in_batches_and_an_unavailable_store_loses_none(tmp_path: Path) -> None:
-    store = Store()
+    store = MemoryMetricStore()
     patient, report = begin(tmp_path, store)
     with report.stage("rl"):
         patient.rl(step(0), 3)
@@ -60,15 +60,15 @@ def test_metrics_are_sent_in_batches_and_an_unavailable_store_loses_none(tmp_pat
 
     eager, report = begin(tmp_path, store, flush_s=0.0)
     with report.stage("rl"):
-        store.is_away = True
+        store.is_unavailable = True
         eager.rl(step(0), 3)
-        store.is_away = False
+        store.is_unavailable = False
         eager.rl(step(1), 3)
     assert store.steps("run", "rl/reward") == store.steps("run", "rl/k") == [0, 1]
 
 
 def test_repeated_steps_replace_the_curve_and_reach_mlflow_once(tmp_path: Path) -> None:
-    store = Store()
+    store = MemoryMetricStore()
     for _ in range(2):
         progress, report = begin(tmp_path, store)
         with report.stage("rl"):

@@ -1,4 +1,4 @@
-"""What the reader keeps of a topic of several partitions, which come one after the other, each from its oldest record."""
+"""The cells that the reader keeps of several partitions, which it reads one after another, each from its oldest record."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIVE = UUID(int=0)
 
 @dataclass
 class Topic:
-    """A consumer of records in memory: `at_once` of the first partition that has any ahead, at each poll."""
+    """A consumer of records in memory. A poll returns at most `at_once` records, of the first partition with unread ones."""
 
     cells: dict[int, list[Quality]] = field(default_factory=lambda: defaultdict(list))
     at_once: int = 2_000
@@ -74,7 +74,7 @@ def cell(experiment: UUID | None, partition: int, at: datetime, span: Span = Spa
 
 
 def tried_before(topic: Topic, count: int, partitions: int = 4) -> None:
-    """So many ended experiments, a day apart, and a live one that was told last."""
+    """`count` ended experiments, a day apart, and a live one that was updated last."""
     for day in range(count, -1, -1):
         for partition in range(partitions):
             topic.cells[partition].append(cell(UUID(int=day), partition, NOW - timedelta(days=day)))
@@ -92,7 +92,7 @@ def test_the_experiment_updated_last_is_complete_however_many_ended_before(topic
 def test_a_dropped_experiment_is_read_again_and_has_no_cells_until_then(topic: Topic) -> None:
     tried_before(topic, 3 * EXPERIMENTS)
     oldest = UUID(int=3 * EXPERIMENTS)
-    topic.cells[3].append(replaced := cell(oldest, 3, NOW))  # somebody's late feedback: its last partition has the newest record of all
+    topic.cells[3].append(replaced := cell(oldest, 3, NOW))  # late feedback: its last partition has the newest record of all
     reader = QualityReader(load())
     reader.poll()
     assert reader.is_current and reader.experiment(oldest) == [] and not reader.is_current

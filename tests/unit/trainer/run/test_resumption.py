@@ -1,4 +1,4 @@
-"""Which run goes on and which is closed, against a real registry."""
+"""Which run is resumed and which is closed, against a real registry."""
 
 import json
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def registry(store: Path) -> Registry:
 
 @pytest.fixture(scope="module")
 def versions(registry: Registry, tmp_path_factory: pytest.TempPathFactory) -> tuple[RegisteredVersion, RegisteredVersion]:
-    """The shipped one, whose process was killed before it was champion, and its child, which a run `done` made."""
+    """The shipped version, whose process was killed before it was champion, and its child, registered by a run `done`."""
     checkpoints = tmp_path_factory.mktemp("checkpoints")
     settings = settings_of(checkpoints, checkpoints)
     registry.register(write_checkpoint(checkpoints / "first"), tags={"decision": SHIPPED})
@@ -53,7 +53,7 @@ Begin = Callable[..., RunReportFile]
 
 @pytest.fixture
 def begin(registry: Registry, versions: tuple[RegisteredVersion, RegisteredVersion], store: Path, tmp_path: Path) -> Begin:
-    """Take up a run: `champion` and `parent` are numbers of versions, the rest settings of the trainer."""
+    """Resumes or begins a run. `champion` and `parent` are indices of versions, the rest trainer settings."""
 
     def take(champion: int = 0, parent: int = 0, **trainer: Any) -> RunReportFile:
         return resume_or_begin(settings_of(tmp_path, store, **trainer), registry, versions[champion], versions[parent])
@@ -71,7 +71,7 @@ def test_a_killed_or_stopped_run_is_resumed_under_its_own_id(begin: Begin) -> No
     again = first = begin()
     for status in ("running", "interrupted"):
         change(again, status=status, dataset_digest="d", reason="whatever")
-        again = begin(every_s=7.0, poll_s=1.0, checkpoint_every=3, processes_wait_s=60.0)  # matters to no weight
+        again = begin(every_s=7.0, poll_s=1.0, checkpoint_every=3, processes_wait_s=60.0)  # no weight depends on these
         assert again.run_id == first.run_id and again.data.dataset_digest == "d"
         assert (again.data.status, again.data.reason) == ("running", None)
     assert again.data.starts == 3 and json.loads(again.path.read_text()) == again.data.to_json()
@@ -108,7 +108,7 @@ def test_a_run_of_other_code_is_abandoned(begin: Begin) -> None:
 def test_a_run_killed_again_and_again_is_abandoned_unless_it_stores_more(begin: Begin) -> None:
     first = begin()
     for place in ("sft-steps/checkpoint-9", "sft-steps/checkpoint-10", "sft/00000000", "rl/00000004"):
-        for _ in range(KILLS - 1):  # with what comes next, one kill too few
+        for _ in range(KILLS - 1):  # with the next kills, one too few
             assert begin().run_id == first.run_id
         (first.directory / "state" / place).mkdir(parents=True)
     for _ in range(KILLS):
@@ -161,7 +161,7 @@ def test_ended_runs_are_cleared_and_the_state_of_unreadable_ones_is_set_aside(be
 def test_a_run_whose_report_cannot_be_read_now_is_retried_later(begin: Begin) -> None:
     report = begin()
     report.path.rename(report.path.with_name("elsewhere"))
-    report.path.mkdir()  # reading it is an OSError, as where a process has too many files open
+    report.path.mkdir()  # reading a folder raises OSError, like too many open files
     with pytest.raises(RetryLater, match=f"{report.run_id} cannot be read"):
         begin()
     report.path.rmdir()

@@ -36,7 +36,7 @@ def test_an_unavailable_dependency_is_retried_soon_and_a_failed_run_on_schedule(
 
 
 class Waits(threading.Event):
-    """Asked to stop in the wait of this number; notes how long each would have been."""
+    """A stop event that is set in the `count`-th wait. Records the timeouts."""
 
     def __init__(self, count: int) -> None:
         super().__init__()
@@ -50,19 +50,19 @@ class Waits(threading.Event):
         return self.is_set()
 
 
-class Looks:
-    """A watch whose looks end one after the other so; after an attempt nothing fires."""
+class ScriptedWatch:
+    """A watch whose polls raise these errors in turn, or return a trigger until the first attempt."""
 
-    def __init__(self, *looks: Exception | None) -> None:
-        self._looks, self._attempted = list(looks), False
+    def __init__(self, *errors: Exception | None) -> None:
+        self._errors, self._attempted = list(errors), False
 
-    def __enter__(self) -> Looks:
+    def __enter__(self) -> ScriptedWatch:
         return self
 
     def __exit__(self, *exc: object) -> None: ...
 
     def poll(self, stop: threading.Event) -> list[Trigger]:
-        if error := self._looks.pop(0) if self._looks else None:
+        if error := self._errors.pop(0) if self._errors else None:
             raise error
         return [] if self._attempted else [BY_HAND]
 
@@ -70,10 +70,10 @@ class Looks:
         self._attempted = True
 
 
-def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waits: int, looks: list[Exception | None], runs: list[Exception | None]) -> list[float | None]:
-    """How long the service waited each time."""
+def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waits: int, errors: list[Exception | None], runs: list[Exception | None]) -> list[float | None]:
+    """Timeouts of all waits of the service."""
     monkeypatch.setattr(service, "Registry", lambda settings: None)
-    monkeypatch.setattr(service, "TriggerWatch", lambda *args: Looks(*looks))
+    monkeypatch.setattr(service, "TriggerWatch", lambda *args: ScriptedWatch(*errors))
 
     def run(*args: Any) -> None:
         if error := runs.pop(0):
@@ -89,8 +89,8 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, waits: int, looks: l
 def test_an_unexpected_error_does_not_end_the_service_and_quotes_no_text(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    words = KeyError("a user's words")
-    assert served(monkeypatch, tmp_path, 3, [words], [ValueError("a user's words"), None]) == [EVERY_S, EVERY_S, POLL_S]
+    error = KeyError("a user's words")
+    assert served(monkeypatch, tmp_path, 3, [error], [ValueError("a user's words"), None]) == [EVERY_S, EVERY_S, POLL_S]
     lines = [json.loads(JsonLines().format(record)) for record in caplog.records if record.levelno == logging.ERROR]
     assert [(line["text"], line["reason"]) for line in lines] == [("trainer cannot look", "KeyError"), ("run failed", "ValueError")]
     assert any(frame.startswith("test_service.py:") and frame.endswith(" run") for frame in lines[1]["frames"])

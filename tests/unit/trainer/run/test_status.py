@@ -26,9 +26,9 @@ def test_the_status_shows_the_progress_of_a_run_and_that_it_was_killed(settings:
     with lease(lease_path(settings)):
         with report.stage("rl"):
             report.record_step(StageProgress(step=3, of=3, eta_s=0.0, k=2, reward=0.5, loss=0.25))
-            told = status(settings)
-        assert told is not None and (told.status, told.stage) == ("running", "rl")
-        assert (told.step, told.of, told.k, told.reward, told.loss, told.eta_s) == (3, 3, 2, 0.5, 0.25, 0.0)
+            shown = status(settings)
+        assert shown is not None and (shown.status, shown.stage) == ("running", "rl")
+        assert (shown.step, shown.of, shown.k, shown.reward, shown.loss, shown.eta_s) == (3, 3, 2, 0.5, 0.25, 0.0)
         assert unfinished(settings) == []
     killed = status(settings)
     assert killed is not None and killed.status == "killed" and killed.run_id == report.run_id
@@ -37,7 +37,7 @@ def test_the_status_shows_the_progress_of_a_run_and_that_it_was_killed(settings:
 def test_runs_that_can_be_resumed_are_listed(settings: Settings) -> None:
     report = RunReportFile.begin(settings)
     report.save()
-    assert unfinished(settings) == []  # it kept nothing
+    assert unfinished(settings) == []  # it has no state
     (report.directory / STATE).mkdir()
     assert unfinished(settings) == [report.run_id]
     report.finish(RunStatus.INTERRUPTED, "asked to stop")
@@ -50,8 +50,14 @@ def test_the_newest_run_is_shown_and_an_unreadable_report_is_named(settings: Set
     directory = settings.stack.dir / "runs"
     for run_id in ("20260101T000000-1", "20260102T000000-1"):
         (directory / run_id).mkdir(parents=True)
-        told: dict[str, Any] = {"run_id": run_id, "status": "nothing_to_train", "settings": {}, "seconds": {}, "triggers": [{"kind": "by_hand", "fired": True}]}
-        (directory / run_id / "report.json").write_text(json.dumps(told))
+        stored: dict[str, Any] = {
+            "run_id": run_id,
+            "status": "nothing_to_train",
+            "settings": {},
+            "seconds": {},
+            "triggers": [{"kind": "by_hand", "fired": True}],
+        }
+        (directory / run_id / "report.json").write_text(json.dumps(stored))
     found = status(settings)
     assert found is not None and found.run_id == "20260102T000000-1" and found.triggers == ["by_hand"]
     (directory / "20260102T000000-1" / "report.json").write_text("{")

@@ -1,4 +1,4 @@
-"""How a run ends that the machine does not let go on; no broker is reached."""
+"""How a run ends on a full disk, out of memory, or after other errors. No broker is involved."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from trainer.run.training_run import run_training
 
 
 class OneVersion(MemoryRegistry):
-    """Its first version is champion. `step` is what happens when a run asks for its own version, which is its first step."""
+    """A registry whose first version is champion. Calls `step` when a run looks for its own version, its first step."""
 
     def __init__(self, step: Callable[[], object]) -> None:
         super().__init__()
@@ -103,6 +103,6 @@ def test_a_run_out_of_memory_keeps_its_state_and_another_error_ends_it(settings:
     with pytest.raises(type(error)):
         run_training(settings, threading.Event(), first_version, registry)
     (folder,) = runs(settings)
-    told = json.loads((folder / "report.json").read_text())
-    assert (told["status"], told["reason"], told["kills"]) == (status, type(error).__name__, int(status == "interrupted"))
+    report = json.loads((folder / "report.json").read_text())
+    assert (report["status"], report["reason"], report["kills"]) == (status, type(error).__name__, int(status == "interrupted"))
     assert (folder / "state").exists() is (status == "interrupted")

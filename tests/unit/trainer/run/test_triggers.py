@@ -1,4 +1,4 @@
-"""What begins a run, and what does not."""
+"""Triggers that fire, and triggers that do not."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from trainer.run.triggers import RewardBlocks, drift, new_outcomes, schedule, un
 TRAINER = TrainerSettings(new_outcomes=100, every_s=60, min_trajectories=50, drift_window=200, drift_drop=0.1, min_users=10)
 
 
-WINDOWS = 10  # of time, that a block of answers is spread over
+WINDOWS = 10  # per block of answers
 BEGIN = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 def cell(window: int, earned: Mapping[str, Sequence[float]], domain: str | None = None, *, minutes: int = 1, **fields: Any) -> Quality:
-    """A window's rewards, by user."""
+    """The cell of one window, from rewards by user."""
     totals = [(len(ones), sum(ones)) for ones in earned.values()]
     sums = {"n": sum(n for n, _ in totals), "s": sum(s for _, s in totals), "nn": sum(n * n for n, _ in totals)}
     moments = Moments(users=len(totals), **sums, ss=sum(s * s for _, s in totals), ns=sum(n * s for n, s in totals))
@@ -35,7 +35,7 @@ def cell(window: int, earned: Mapping[str, Sequence[float]], domain: str | None 
 
 
 def add(to: RewardBlocks, window: int, earned: Mapping[str, Mapping[str, Sequence[float]]], **fields: Any) -> None:
-    """Cells of each domain, and of all together."""
+    """Adds the cells of each domain, and of all together."""
     everybody: dict[str, list[float]] = defaultdict(list)
     for domain, users in earned.items():
         to.add(cell(window, users, domain, **fields))
@@ -45,7 +45,7 @@ def add(to: RewardBlocks, window: int, earned: Mapping[str, Mapping[str, Sequenc
 
 
 def settled(rewards: RewardBlocks, windows: int) -> RewardBlocks:
-    """With two later windows, in which nobody said anything."""
+    """Adds two later windows without feedback, and settles."""
     for later in (2, 3):
         rewards.add(cell(windows + later, {}))
     rewards.settle()
@@ -53,7 +53,7 @@ def settled(rewards: RewardBlocks, windows: int) -> RewardBlocks:
 
 
 def rewards(*rates: float, **fields: Any) -> RewardBlocks:
-    """Blocks of 200 answers to 20 users, each with its share of right ones."""
+    """Blocks of 200 answers to 20 users, each block with its rate of right answers."""
     found, rng = RewardBlocks("3", TRAINER.drift_window), random.Random(0)
     for window in range(len(rates) * WINDOWS):
         rate = rates[window // WINDOWS]
@@ -122,8 +122,8 @@ def test_windows_from_before_the_version_served_do_not_count() -> None:
 
 def test_a_window_counts_once_with_its_newest_figures() -> None:
     found = RewardBlocks("3", 2)
-    for told in (0.0, 1.0):
-        add(found, 0, {"letters": {"u1": [told], "u2": [told]}})
+    for reward in (0.0, 1.0):
+        add(found, 0, {"letters": {"u1": [reward], "u2": [reward]}})
     settled(found, 1)
     add(found, 0, {"letters": {"u1": [0.0], "u2": [0.0]}})
     assert settled(found, 10).first[None].mean == 1.0 and not found.recent

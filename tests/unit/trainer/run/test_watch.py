@@ -1,4 +1,4 @@
-"""What the watch counts as new, whoever trained on it."""
+"""The data that the watch counts as new."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STOP = threading.Event()
 
 
 class Topics:
-    """A consumer of topics that have offsets and hold nothing."""
+    """A consumer of topics with offsets and no records."""
 
     def __init__(self, ends: dict[str, list[int]]) -> None:
         self.ends, self.closed = ends, 0
@@ -62,18 +62,18 @@ def topics(monkeypatch: pytest.MonkeyPatch) -> Topics:
     return topics
 
 
-def numbers(looking: TriggerWatch) -> tuple[float, float, float]:
-    """New outcomes, new trajectories, and the age of the last training."""
-    found = {trigger.kind: trigger.numbers for trigger in looking.poll(STOP)}
+def numbers(watch: TriggerWatch) -> tuple[float, float, float]:
+    """Number of new outcomes and trajectories, and seconds since the last training."""
+    found = {trigger.kind: trigger.numbers for trigger in watch.poll(STOP)}
     return found[TriggerKind.NEW_OUTCOMES]["new"], found[TriggerKind.SCHEDULE]["new"], found[TriggerKind.SCHEDULE]["since_s"]
 
 
 def test_a_run_by_hand_beside_the_service_leaves_nothing_new(topics: Topics) -> None:
     registry: Any = Versions()
-    with TriggerWatch(load(), registry) as looking:
-        assert numbers(looking)[:2] == (150, 80)
+    with TriggerWatch(load(), registry) as watch:
+        assert numbers(watch)[:2] == (150, 80)
         registry.add({OUTCOMES.name: {0: (0, 100), 1: (0, 50)}, TRAJECTORIES.name: {0: (0, 80)}}, age_s=3.0)
-        new_outcomes, new_trajectories, since_s = numbers(looking)
+        new_outcomes, new_trajectories, since_s = numbers(watch)
         assert (new_outcomes, new_trajectories) == (0, 0) and 3 <= since_s < 60
 
 
@@ -81,43 +81,43 @@ def test_a_version_registered_by_an_operator_does_not_reset_the_new_data(topics:
     registry: Any = Versions()
     registry.add({OUTCOMES.name: {0: (0, 90), 1: (0, 50)}, TRAJECTORIES.name: {0: (0, 80)}}, age_s=500.0)
     registry.add()
-    with TriggerWatch(load(), registry) as looking:
-        new_outcomes, new_trajectories, since_s = numbers(looking)
+    with TriggerWatch(load(), registry) as watch:
+        new_outcomes, new_trajectories, since_s = numbers(watch)
     assert (new_outcomes, new_trajectories) == (10, 0) and 500 <= since_s < 600
 
 
 def test_the_later_end_of_version_and_attempt_counts_in_each_partition(topics: Topics) -> None:
     registry: Any = Versions()
-    with TriggerWatch(load(), registry) as looking:
-        looking.poll(STOP)
-        looking.attempted()
+    with TriggerWatch(load(), registry) as watch:
+        watch.poll(STOP)
+        watch.attempted()
         topics.ends[OUTCOMES.name] = [130, 70]
         registry.add({OUTCOMES.name: {0: (0, 120), 1: (0, 10)}, TRAJECTORIES.name: {0: (0, 10)}}, age_s=500.0)
-        new_outcomes, new_trajectories, since_s = numbers(looking)
+        new_outcomes, new_trajectories, since_s = numbers(watch)
     assert (new_outcomes, new_trajectories) == (10 + 20, 0) and since_s < 60
 
 
 def test_a_watch_that_is_entered_again_remembers_its_attempts(topics: Topics) -> None:
     registry: Any = Versions()
-    looking = TriggerWatch(load(), registry)
-    with looking:
-        looking.poll(STOP)
-        looking.attempted()
-    with looking:
-        assert numbers(looking)[:2] == (0, 0)
+    watch = TriggerWatch(load(), registry)
+    with watch:
+        watch.poll(STOP)
+        watch.attempted()
+    with watch:
+        assert numbers(watch)[:2] == (0, 0)
     assert topics.closed == 4
 
 
 def test_a_run_by_hand_answers_a_drift_too(topics: Topics, monkeypatch: pytest.MonkeyPatch) -> None:
     registry: Any = Versions()
     forgotten: list[int] = []
-    with TriggerWatch(load(), registry) as looking:
-        looking.poll(STOP)
-        monkeypatch.setattr(looking._rewards, "forget_recent", lambda: forgotten.append(1))
-        looking.poll(STOP)
+    with TriggerWatch(load(), registry) as watch:
+        watch.poll(STOP)
+        monkeypatch.setattr(watch._rewards, "forget_recent", lambda: forgotten.append(1))
+        watch.poll(STOP)
         registry.add({OUTCOMES.name: {0: (0, 100)}})
         for _ in range(3):
-            looking.poll(STOP)
+            watch.poll(STOP)
     assert forgotten == [1]
 
 

@@ -1,6 +1,6 @@
-"""`python -m tests.integration.trainer_process TEXT FIELD=VALUE TIMES`: `python -m trainer --once`, dead by SIGKILL as it logs that.
+"""`python -m tests.support.killed_trainer TEXT FIELD=VALUE TIMES`: `python -m trainer --once`, killed by SIGKILL at a log line.
 
-What the trainer logs names the moments of a run, so each can be hit exactly, in a process of its own and without a hook in the trainer.
+The log lines name the moments of a run, so a test can kill the process at each of them without a hook in the trainer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ RUN_S = 400.0
 
 
 class Moment(NamedTuple):
-    """The `times`-th line of this text whose field has this value."""
+    """The `times`-th log line with this text and this value of the field."""
 
     text: str
     field: str
@@ -28,7 +28,7 @@ class Moment(NamedTuple):
     times: int = 1
 
 
-class Guillotine(logging.Handler):
+class KillingHandler(logging.Handler):
     def __init__(self, moment: Moment) -> None:
         super().__init__()
         self._moment, self._left = moment, moment.times
@@ -41,7 +41,7 @@ class Guillotine(logging.Handler):
 
 
 def train_once(settings: Settings, moment: Moment | None = None) -> int:
-    """The exit code of a trainer's process of its own, killed at `moment`. Its log is added to `stack.dir/trainer.log`."""
+    """Runs the trainer in a new process, which is killed at `moment`. Returns the exit code. Appends the log to `stack.dir/trainer.log`."""
     trainer = settings.trainer.model_dump(mode="json")
     environment = os.environ | {
         "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers(),
@@ -54,7 +54,7 @@ def train_once(settings: Settings, moment: Moment | None = None) -> int:
     given = [moment.text, f"{moment.field}={moment.value}", str(moment.times)] if moment else []
     settings.stack.dir.mkdir(parents=True, exist_ok=True)
     with (settings.stack.dir / "trainer.log").open("ab") as output:
-        command = [sys.executable, "-m", "tests.integration.trainer_process", *given]
+        command = [sys.executable, "-m", "tests.support.killed_trainer", *given]
         return subprocess.run(command, env=environment, stdout=output, stderr=output, timeout=RUN_S, check=False).returncode
 
 
@@ -62,6 +62,6 @@ if __name__ == "__main__":
     if len(sys.argv) > 1:
         text, condition, times = sys.argv[1:]
         field, _, value = condition.partition("=")
-        logging.getLogger("trainer").addHandler(Guillotine(Moment(text, field, value, int(times))))
+        logging.getLogger("trainer").addHandler(KillingHandler(Moment(text, field, value, int(times))))
     sys.argv[1:] = ["--once"]
     raise SystemExit(main())

@@ -1,4 +1,4 @@
-"""Where the trainer's tests take place: settings for a model too small to learn anything, and what a few users did."""
+"""Settings for a model too small to learn anything, and outcomes and trajectories of a few users on a broker."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from schemas.topics import OUTCOMES, TRAJECTORIES
 from tests.support.outcomes import make_outcome, make_trajectory
 
 
-def settings_of(broker: Broker, checkpoint: Path, directory: Path, model_name: str, **trainer: Any) -> Settings:
-    """A dozen users of one domain are enough to train on."""
+def trainer_settings(broker: Broker, checkpoint: Path, directory: Path, model_name: str, **trainer: Any) -> Settings:
+    """Limits low enough to train on a dozen users of one domain."""
     enough = {"min_trajectories": 4, "min_heldout_users": 1, "min_users": 1, "min_domains": 1, "user_share": 1.0}
     return load(
         kafka={"bootstrap_servers": broker.bootstrap_servers},
@@ -26,8 +26,8 @@ def settings_of(broker: Broker, checkpoint: Path, directory: Path, model_name: s
     )
 
 
-def send_traffic(settings: Settings, users: Iterable[str]) -> None:
-    """An outcome of every user, a trajectory of everyone who trains."""
+def send_outcomes(settings: Settings, users: Iterable[str]) -> None:
+    """Sends an outcome of every user, and a trajectory of every user who is not held out."""
     to = producer(settings, "test")
     for user in users:
         outcome = make_outcome(user=user)
