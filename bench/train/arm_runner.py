@@ -1,4 +1,4 @@
-"""One arm from start to answers, in a process of its own: train, save, read back as it would be served, answer held-out users' questions."""
+"""Runs one arm: train, save, load as for serving, and answer held-out users' questions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from trainer.learn.rl_training import train_rl
 
 @dataclass(frozen=True)
 class StageCost:
-    """Of one stage. CPU seconds are the truer measure on a busy machine; memory is sampled, so a short stage may have none."""
+    """Cost of one stage. On a busy machine CPU seconds are the better measure. Memory is sampled, so a short stage may have none."""
 
     seconds: float
     cpu_seconds: float
@@ -36,7 +36,7 @@ class StageCost:
 
 @dataclass
 class ArmResult:
-    """What came of an arm. `held_out` and `dev` are by the number of items shown; `curve` is (steps of RL, mean score of dev cases at the plan's k)."""
+    """`held_out` and `dev` are by number of items shown; `curve` is (steps of RL, mean score of dev cases at the plan's k)."""
 
     arm: str
     held_out: dict[int, evaluate.Rewrites] = field(default_factory=dict)
@@ -57,45 +57,45 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class ArmRunner:
-    """What all arms of a measurement have in common. Results are saved below `place`."""
+    """What all arms of a measurement share. Checkpoints are saved below `folder`."""
 
     data: Examples
     plan: TrainPlan
     settings: Settings
     seed: int
-    place: Path
+    folder: Path
 
-    def do(self, arm: TrainArm, stop: threading.Event) -> ArmResult:
-        """Blocks. Raises Interrupted, and CannotContinue where training diverges."""
-        done = ArmResult(arm.name)
-        policy = Policy.load(arm.start if isinstance(arm.start, Path) else self.place / arm.start)
+    def run(self, arm: TrainArm, stop: threading.Event) -> ArmResult:
+        """Blocks. Raises Interrupted, and CannotContinue if training diverges."""
+        result = ArmResult(arm.name)
+        policy = Policy.load(arm.start if isinstance(arm.start, Path) else self.folder / arm.start)
         if arm.sft or arm.rl:
-            self._train(arm, policy, done, stop)
-            policy = Policy.load(policy.save(self.place / arm.name))  # judged as it would be served
-        with done.stage("evaluate"):
+            self._train(arm, policy, result, stop)
+            policy = Policy.load(policy.save(self.folder / arm.name))  # evaluated as it would be served
+        with result.stage("evaluate"):
             for k in self.plan.ks:
-                done.held_out[k] = self.respond(arm, policy, self.data.heldout, k, stop)
-                done.dev[k] = evaluate.mean_score(self.data.dev, self.respond(arm, policy, self.data.dev, k, stop).answers)
-        return done
+                result.held_out[k] = self.respond(arm, policy, self.data.heldout, k, stop)
+                result.dev[k] = evaluate.mean_score(self.data.dev, self.respond(arm, policy, self.data.dev, k, stop).answers)
+        return result
 
-    def _train(self, arm: TrainArm, policy: Policy, done: ArmResult, stop: threading.Event) -> None:
+    def _train(self, arm: TrainArm, policy: Policy, result: ArmResult, stop: threading.Event) -> None:
         prompter, max_new_tokens = Prompter.of(self.settings, policy.tokenizer), self.settings.reflection.max_new_tokens
         if arm.sft:
-            with done.stage("sft"):
-                fit = sft.train(policy, self.data.lessons, prompter, arm.sft, self.seed, stop)
-            done.sft_steps, done.sft_losses = fit.steps, fit.losses
+            with result.stage("sft"):
+                fit = sft.train(policy, self.data.sft_examples, prompter, arm.sft, self.seed, stop)
+            result.sft_steps, result.sft_losses = fit.steps, fit.losses
         if arm.rl:
-            watch = _Curve(self, arm, policy, done, stop)
-            with done.stage("rl_with_curve"):
-                watch.look(0)
-                done.steps = train_rl(RlInputs(policy, self.data.training, prompter, arm.rl, max_new_tokens, self.seed, stop, on_step=watch))
-                if done.curve[-1][0] < len(done.steps):
-                    watch.look(len(done.steps))
-            done.costs["rl"] = watch.without(done.costs.pop("rl_with_curve"))
+            curve = _Curve(self, arm, policy, result, stop)
+            with result.stage("rl_with_curve"):
+                curve.evaluate(0)
+                result.steps = train_rl(RlInputs(policy, self.data.training, prompter, arm.rl, max_new_tokens, self.seed, stop, on_step=curve))
+                if result.curve[-1][0] < len(result.steps):
+                    curve.evaluate(len(result.steps))
+            result.costs["rl"] = curve.without(result.costs.pop("rl_with_curve"))
 
     def respond(self, arm: TrainArm, policy: Policy, cases: Sequence[QueryCase], k: int, stop: threading.Event) -> evaluate.Rewrites:
         prompter, reflection = Prompter.of(self.settings, policy.tokenizer), self.settings.reflection
-        if arm.asked is PromptKind.RAG:
+        if arm.prompt is PromptKind.RAG:
             texts = [self._rag(case, prompter, k) for case in cases]
             return evaluate.respond(policy, cases, texts, _plain, reflection.max_new_tokens, stop)
         return evaluate.rewrite(policy, cases, prompter, k, reflection.max_new_tokens, stop)
@@ -111,30 +111,30 @@ class ArmRunner:
 
 
 class _Curve:
-    """Looks at the policy every few steps of RL, on the same cases at the same k. Greedy decoding draws no random number, so training goes on as without it."""
+    """Evaluates the policy every few steps of RL, on the same cases at the same k. Greedy decoding draws no random numbers: training is not changed."""
 
-    def __init__(self, work: ArmRunner, arm: TrainArm, policy: Policy, done: ArmResult, stop: threading.Event) -> None:
-        self._work, self._arm, self._policy, self._done, self._stop = work, arm, policy, done, stop
-        self._cases = evaluate.choose_cases(work.data.dev, work.plan.curve)
+    def __init__(self, runner: ArmRunner, arm: TrainArm, policy: Policy, result: ArmResult, stop: threading.Event) -> None:
+        self._runner, self._arm, self._policy, self._result, self._stop = runner, arm, policy, result, stop
+        self._cases = evaluate.choose_cases(runner.data.dev, runner.plan.curve)
         self._seconds = self._cpu = 0.0
 
     def __call__(self, step: RlStep) -> None:
-        if (step.step + 1) % self._work.plan.curve_every == 0:
-            self.look(step.step + 1)
+        if (step.step + 1) % self._runner.plan.curve_every == 0:
+            self.evaluate(step.step + 1)
 
-    def look(self, steps: int) -> None:
+    def evaluate(self, steps: int) -> None:
         began, cpu = time.monotonic(), time.process_time()
-        found = self._work.respond(self._arm, self._policy, self._cases, self._work.plan.k, self._stop)
-        self._done.curve.append((steps, evaluate.mean_score(self._cases, found.answers)))
+        rewrites = self._runner.respond(self._arm, self._policy, self._cases, self._runner.plan.k, self._stop)
+        self._result.curve.append((steps, evaluate.mean_score(self._cases, rewrites.answers)))
         self._seconds += time.monotonic() - began
         self._cpu += time.process_time() - cpu
 
     def without(self, cost: StageCost) -> StageCost:
-        """The cost of training alone."""
+        """`cost` minus the cost of the evaluations."""
         return StageCost(round(cost.seconds - self._seconds, 2), round(cost.cpu_seconds - self._cpu, 2), cost.peak_mb)
 
 
 def _plain(text: str, case: QueryCase) -> str | None:
-    """A model that is asked for the answer alone answers with all that it says."""
+    """The answer of a model whose whole output is the answer."""
     answer = text.strip()
     return choose_option(answer, case.query.options) if answer else None

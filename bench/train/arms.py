@@ -1,6 +1,6 @@
-"""The arms of a measurement: what each starts from, what trains it, and how it is asked.
+"""The arms of a measurement: start checkpoint, training, and prompt.
 
-Arms that begin with the same SFT name it as their `start`, so they share one checkpoint: two SFT runs differ by more than many effects do.
+Arms with the same SFT name it as their `start`, so they share one checkpoint: two SFT runs differ by more than many effects.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from bench.train.plan import TrainPlan
 from infra.settings import RlSettings, SftSettings, TrainerSettings
 from pico.checkpoints import BASE, REFLECTOR
 
-#: Steps are set by the plan alone, never by how much data there is.
+#: Only the plan limits the number of steps, not the amount of data.
 _MANY_EPOCHS = 1e6
 
 ZERO_SHOT, RAG_BASE, RAG_REFLECTOR = "zero_shot", "rag_base", "rag_reflector"
 SFT_TOP1, SFT_MIXED, SFT_LONGER, RL_ALONE = "sft_top1", "sft_mixed", "sft_mixed_longer", "rl_alone"
 RL_FIXED, RL_PROGRESSIVE, RL_MIXED = "sft_top1_rl_fixed", "sft_top1_rl_progressive", "sft_mixed_rl"
 
-#: Of real data: authors are too few to tell more arms apart.
+#: The arms for real data, which has too few authors for more arms.
 REAL = (RAG_BASE, RAG_REFLECTOR, SFT_MIXED, RL_MIXED)
 
 TITLES = {
@@ -39,23 +39,23 @@ TITLES = {
 
 
 class PromptKind(StrEnum):
-    REWRITE = "rewrite"  # the reflection prompt, over items that query and draft find
-    RAG = "rag"  # items that the query alone finds, then the task
+    REWRITE = "rewrite"  # the reflection prompt, with items found by query and draft
+    RAG = "rag"  # items found by the query alone, then the task
 
 
 @dataclass(frozen=True)
 class TrainArm:
-    """`start` is the checkpoint to begin with, or the arm whose result is."""
+    """`start` is a checkpoint, or the name of the arm whose result is the start."""
 
     name: str
     start: Path | str
-    asked: PromptKind = PromptKind.REWRITE
+    prompt: PromptKind = PromptKind.REWRITE
     sft: SftSettings | None = None
     rl: RlSettings | None = None
 
 
 def arms(plan: TrainPlan, trainer: TrainerSettings) -> list[TrainArm]:
-    """All of them but zero-shot, which nothing has to be done for."""
+    """All arms but zero-shot, which needs no work."""
     longest = plan.rl_steps * plan.sft_steps_per_rl_step
     progressive = rl(trainer, plan, plan.k_min, plan.k_max)
     return [
@@ -72,17 +72,17 @@ def arms(plan: TrainPlan, trainer: TrainerSettings) -> list[TrainArm]:
 
 
 def chosen(all_arms: Sequence[TrainArm], names: Sequence[str]) -> list[TrainArm]:
-    """The named arms and what they start from; all for no names. Raises KeyError for a name there is not."""
+    """The named arms and their starts; all arms for no names. Raises KeyError for an unknown name."""
     by_name = {arm.name: arm for arm in all_arms}
-    wanted = set(names) or set(by_name)
-    for name in [*wanted]:
+    chosen_names = set(names) or set(by_name)
+    for name in [*chosen_names]:
         if name != ZERO_SHOT and isinstance(start := by_name[name].start, str):
-            wanted.add(start)
-    return [arm for arm in all_arms if arm.name in wanted]
+            chosen_names.add(start)
+    return [arm for arm in all_arms if arm.name in chosen_names]
 
 
 def sft(trainer: TrainerSettings, steps: int, k_max: int = 0) -> SftSettings:
-    """The user's settings of SFT over one item, or over one to `k_max`, for exactly so many steps."""
+    """The configured SFT with one item, or one to `k_max` items, for exactly `steps` steps."""
     return trainer.sft.model_copy(update={"k": 1, "k_max": k_max, "epochs": _MANY_EPOCHS, "max_steps": steps})
 
 

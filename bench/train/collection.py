@@ -1,8 +1,8 @@
-"""What a trajectory costs before anything is trained: collected, selected and digested, stored as Parquet, read back, and made into lessons.
+"""The cost of a trajectory before training: collected, selected, digested, stored as Parquet, read back, and turned into SFT examples.
 
-Each size is measured in a process of its own, so that its peak memory is its own. Every trajectory comes with its outcome, both of about
-2.3 kB with six items shown, from one user in fifty; a third of the users is held out. Records are made from a template while they are
-consumed; the time that takes is measured by itself and taken off.
+Each size is measured in its own process, for its own peak memory. Every trajectory comes with its outcome, both of about 2.3 kB with six items,
+50 per user; a third of the users is held out. Records are generated from a template while they are consumed; the time of the generation
+is measured separately and subtracted.
 
     python -m bench.train.collection            1,000, 10,000 and 100,000 trajectories, as JSON
     python -m bench.train.collection --broker --size 10000      with the reading from Kafka, on a broker of its own
@@ -39,47 +39,47 @@ from schemas.topics import OUTCOMES, TRAJECTORIES
 from schemas.trajectories import Teacher, Trajectory
 
 SIZES = (1_000, 10_000, 100_000)
-#: Of one size; the largest takes half a minute on an idle core.
+#: Bound for one size; the largest takes half a minute on an idle core.
 WITHIN_S = 900.0
 WARM_UP = 2_000
 ITEMS, USERS_PER, PARTITIONS = 6, 50, 4
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
-#: Stands in the template where a record has its own number; the fifth digit of its group keeps ids apart.
-MARK = "7777777777"
+#: Placeholder for the number of a record in the templates.
+PLACEHOLDER = "7777777777"
 
 
 @dataclass(frozen=True)
 class CollectionCost:
-    """One size. Times are microseconds a trajectory, its outcome included; memory is what the process held at most beyond what it began with."""
+    """Figures of one size. Times are microseconds per trajectory with its outcome; memory is the peak above the start of the process."""
 
     trajectories: int
     lessons: int
     collect_us: float  # read, checked, spooled, selected and digested
     write_us: float
     load_us: float  # verified
-    lessons_us: float  # of one lesson, when it is asked for
+    lessons_us: float  # of one SFT example, when it is accessed
     total_us: float  # of the first three
-    text_bytes: float  # a trajectory, of what was selected; on disk, not in memory
-    memory_bytes: float  # a trajectory
+    text_bytes: float  # per trajectory, of the selected text; on disk, not in memory
+    memory_bytes: float  # per trajectory
     peak_rss_mb: float
 
 
 @dataclass(frozen=True)
 class CollectionCosts:
-    """All sizes. `growth` is the cost of a trajectory at the largest size over that at the smallest; flat is about 1."""
+    """All sizes. `growth` is the cost per trajectory at the largest size, divided by the cost at the smallest."""
 
     costs: tuple[CollectionCost, ...]
     growth: float
 
 
 def measure(sizes: Sequence[int] = SIZES) -> CollectionCosts:
-    """Blocks, for half a minute with 100,000. Raises CannotContinue where a measuring process fails."""
-    costs = tuple(_apart(size) for size in sizes)
+    """Blocks; 100,000 trajectories take half a minute. Raises CannotContinue if a measuring process fails."""
+    costs = tuple(_measure_in_own_process(size) for size in sizes)
     return CollectionCosts(costs, round(costs[-1].total_us / costs[0].total_us, 3))
 
 
 def measure_here(size: int) -> CollectionCost:
-    """One size in this process, after a small one that pays for what is paid once. Its memory means something only in a fresh process."""
+    """Measures one size in this process, after a small warm-up. Its memory figure is valid only in a new process."""
     from trainer.data.collect import assemble
     from trainer.data.snapshot_files import load_snapshot, write_snapshot
     from trainer.learn.peak_memory import peak_rss_bytes
@@ -112,7 +112,7 @@ def measure_here(size: int) -> CollectionCost:
 
 
 def measure_broker(size: int) -> float:
-    """Microseconds a trajectory, with its outcome, from a local broker with `PARTITIONS` partitions to the digest. Blocks for the broker's start too."""
+    """Microseconds per trajectory with its outcome, from a local broker with `PARTITIONS` partitions to the digest. Also blocks for the start of the broker."""
     from infra.kafka.clients import producer
     from infra.kafka.topology import apply
     from infra.local.broker import Broker
@@ -129,24 +129,24 @@ def measure_broker(size: int) -> float:
 
 
 def records(size: int) -> Iterator[Any]:
-    """`size` outcomes and their trajectories, as a consumer gives them."""
+    """`size` outcomes and their trajectories, in the form of consumer records."""
     outcome = _outcome()
     trajectory = Trajectory(
-        trajectory_id=UUID(f"{2:08x}-0000-5000-8000-00{MARK}"),
+        trajectory_id=UUID(f"{2:08x}-0000-5000-8000-00{PLACEHOLDER}"),
         outcome=outcome,
         example_id=outcome.response.context.items[0].interaction_id,
-        reasoning=f"They keep it short and end with a full stop, as in item {MARK}.",
+        reasoning=f"They keep it short and end with a full stop, as in item {PLACEHOLDER}.",
         teacher=Teacher(name="template"),
     )
     made = [
         (topic.name, envelope_headers(message, id=1, source="/bench"), message.to_bytes())
         for topic, message in ((OUTCOMES, outcome), (TRAJECTORIES, trajectory))
     ]
-    mark, users = MARK.encode(), max(20, size // USERS_PER)
+    placeholder, users = PLACEHOLDER.encode(), max(20, size // USERS_PER)
     for number in range(size):
         user = b'"user":"u%d"' % (number * 7919 % users)
         for topic, headers, template in made:
-            value = template.replace(mark, b"%010d" % number).replace(b'"user":"u"', user)
+            value = template.replace(placeholder, b"%010d" % number).replace(b'"user":"u"', user)
             yield SimpleNamespace(topic=topic, partition=number % PARTITIONS, offset=number // PARTITIONS, headers=headers, value=value)
 
 
@@ -157,14 +157,14 @@ def _outcome() -> Outcome:
         tenant="bench",
         user="u",
         domain="movie_tag",
-        text=f"A film about {MARK} and what came of it.",
+        text=f"A film about {PLACEHOLDER} and what came of it.",
         options=("a", "b"),
         asked_at=NOON,
     )
     items = tuple(
         HistoryItem(
             interaction_id=derive("item", index),
-            content=f"A film about something else, which item {index} of {MARK} tells in a line or two.",
+            content=f"A film about something else, which item {index} of {PLACEHOLDER} tells in a line or two.",
             response="b",
             occurred_at=NOON - timedelta(days=index + 1),
             score=0.9 - index / 10,
@@ -186,14 +186,14 @@ def _outcome() -> Outcome:
     )
     feedback = Feedback(feedback_id=query_id, query_id=query_id, tenant="bench", user="u", truth="b", occurred_at=NOON + timedelta(minutes=1))
     joined = Outcome.joined(response, feedback)
-    return joined.model_copy(update={"outcome_id": UUID(f"{1:08x}-0000-5000-8000-00{MARK}")})
+    return joined.model_copy(update={"outcome_id": UUID(f"{1:08x}-0000-5000-8000-00{PLACEHOLDER}")})
 
 
-def _apart(size: int) -> CollectionCost:
+def _measure_in_own_process(size: int) -> CollectionCost:
     command = [sys.executable, "-m", "bench.train.collection", "--size", str(size)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S, check=False)
     if done.returncode:
-        raise CannotContinue(f"measuring the collection of {size} trajectories failed: {(done.stderr.strip().splitlines() or ['no output'])[-1]}")
+        raise CannotContinue(f"the measurement of {size} trajectories failed: {(done.stderr.strip().splitlines() or ['no output'])[-1]}")
     return CollectionCost(**json.loads(done.stdout))
 
 
@@ -204,9 +204,9 @@ def _seconds(body: Callable[[], object]) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.train.collection", description="The cost of a trajectory, as JSON.")
-    parser.add_argument("--size", type=int, help="this one only, in this process")
-    parser.add_argument("--broker", action="store_true", help="the collection alone, read from a local broker")
+    parser = argparse.ArgumentParser(prog="python -m bench.train.collection", description="Prints the cost of a trajectory as JSON.")
+    parser.add_argument("--size", type=int, help="only this number of trajectories, in this process")
+    parser.add_argument("--broker", action="store_true", help="only the collection, read from a local broker")
     flags = parser.parse_args()
     if flags.broker:
         size = flags.size or SIZES[1]

@@ -109,7 +109,7 @@ def _measurements(settings: Settings, options: TrainOptions, plan: TrainPlan) ->
         population = regimes.population(regime, plan.population)
         if population not in by_population:
             by_population[population] = _prepared(from_world(population, options.seed, settings.trainer.holdout_share), settings, plan)
-        data = regimes.spoiled(by_population[population], regime, options.seed)
+        data = regimes.degraded(by_population[population], regime, options.seed)
         with _working(data, settings, options, plan) as running:
             regimes.run(running, plan, settings.trainer)
         found[regime.name] = judge.judge(data, running.done, plan, regimes.pairs)

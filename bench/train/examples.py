@@ -1,6 +1,6 @@
-"""The data of one measurement: lessons and cases that train, cases that choose, cases that judge.
+"""The examples of one measurement: SFT examples and cases for training, cases for choices, cases for evaluation.
 
-Trajectories come from the template teacher through the teacher worker's own handler, so its checks are the live ones.
+Trajectories come from the template teacher through the teacher worker's handler, with its live checks.
 """
 
 from __future__ import annotations
@@ -30,50 +30,50 @@ from workers.teacher.template import TemplateTeacher
 
 @dataclass(frozen=True)
 class Examples:
-    """`by_query` (of cases that do not train) and `known` are keyed by case id; `known` is empty for real data."""
+    """`by_query` (without training cases) and `world_truths` are by case id; `world_truths` is empty for real data."""
 
     title: str
-    lessons: list[SftExample]
+    sft_examples: list[SftExample]
     training: list[QueryCase]
     dev: list[QueryCase]
     heldout: list[QueryCase]
     by_query: Mapping[str, tuple[HistoryItem, ...]]
-    known: Mapping[str, WorldTruth]
+    world_truths: Mapping[str, WorldTruth]
     counts: Mapping[str, int]
 
 
-def build(material: SourceData, settings: Settings, stop: threading.Event) -> Examples:
-    """Everything trains and judges as `schemas.ids.is_held_out` and the material's parts say. Raises CannotContinue where a part is empty."""
-    answered = make_outcomes(material, settings, stop)
-    cases: dict[Split, list[QueryCase]] = {part: [] for part in Split}
+def build(source: SourceData, settings: Settings, stop: threading.Event) -> Examples:
+    """Splits by `schemas.ids.is_held_out` and the split of each question. Raises CannotContinue if a split is empty."""
+    answered = make_outcomes(source, settings, stop)
+    cases: dict[Split, list[QueryCase]] = {split: [] for split in Split}
     teachable: list[Outcome] = []
     by_query: dict[str, tuple[HistoryItem, ...]] = {}
-    known: dict[str, WorldTruth] = {}
+    world_truths: dict[str, WorldTruth] = {}
     counts: Counter[str] = Counter()
-    for one in answered:
-        case = case_of(one.outcome)
+    for row in answered:
+        case = case_of(row.outcome)
         if isinstance(case, Ineligible):
             counts[f"unusable.{case}"] += 1
             continue
-        cases[one.ask.part].append(case)
-        if one.ask.part is not Split.TRAINING:
-            by_query[case.case_id] = one.by_query
-        if one.ask.known is not None:
-            known[case.case_id] = one.ask.known
-        if one.ask.part is Split.TRAINING:
-            teachable.append(one.outcome)
-    lessons = _lessons(teachable, material.holdout_share, settings)
-    counts |= {"interactions": len(material.interactions), "lessons": len(lessons)} | {part.value: len(cases[part]) for part in Split}
-    counts |= {f"{part.value}_users": len({case.user for case in cases[part]}) for part in Split}
-    if not lessons or not all(cases.values()):
+        cases[row.question.split].append(case)
+        if row.question.split is not Split.TRAINING:
+            by_query[case.case_id] = row.by_query
+        if row.question.world_truth is not None:
+            world_truths[case.case_id] = row.question.world_truth
+        if row.question.split is Split.TRAINING:
+            teachable.append(row.outcome)
+    sft_examples = _sft_examples(teachable, source.holdout_share, settings)
+    counts |= {"interactions": len(source.interactions), "lessons": len(sft_examples)} | {split.value: len(cases[split]) for split in Split}
+    counts |= {f"{split.value}_users": len({case.user for case in cases[split]}) for split in Split}
+    if not sft_examples or not all(cases.values()):
         raise CannotContinue(f"nothing to measure with: {dict(counts)}")
-    return Examples(material.title, lessons, cases[Split.TRAINING], cases[Split.DEV], cases[Split.HELDOUT], by_query, known, dict(counts))
+    return Examples(source.title, sft_examples, cases[Split.TRAINING], cases[Split.DEV], cases[Split.HELDOUT], by_query, world_truths, dict(counts))
 
 
-def _lessons(outcomes: Sequence[Outcome], holdout_share: float, settings: Settings) -> list[SftExample]:
+def _sft_examples(outcomes: Sequence[Outcome], holdout_share: float, settings: Settings) -> list[SftExample]:
     taught = asyncio.run(_teach(outcomes, TeacherHandler(TemplateTeacher(), holdout_share, ReasoningLength.from_settings(settings.teacher))))
     found = (sft_example_of(trajectory) for trajectory in taught)
-    return list({sft_example_key(lesson): lesson for lesson in found if not isinstance(lesson, Ineligible)}.values())
+    return list({sft_example_key(example): example for example in found if not isinstance(example, Ineligible)}.values())
 
 
 async def _teach(outcomes: Iterable[Outcome], instruction: TeacherHandler) -> list[Trajectory]:

@@ -1,6 +1,6 @@
-"""Arms in parallel processes, each on one thread, in the order of what they start from.
+"""Runs arms in parallel processes, each with one thread; an arm starts after the arm that it starts from.
 
-A process is made anew from nothing, gets the data once, and is stopped between two tokens when the measurement is. None outlives its parent.
+Processes are spawned and get the data once. They stop between two tokens when the measurement stops, and never outlive their parent.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from infra.errors import CannotContinue
 if TYPE_CHECKING:
     from bench.train.arm_runner import ArmResult, ArmRunner
 
-#: No arm takes this long, whatever else the machine does.
+#: Bound for one arm.
 ARM_S = 7200.0
 _POLL_S = 0.5
 
-#: Of a worker process: what every arm has in common, and the event that ends it.
-_common: tuple[ArmRunner, threading.Event] | None = None
+#: In each process: the runner, and the event that stops it.
+_shared: tuple[ArmRunner, threading.Event] | None = None
 
 
 class ArmJobs:
-    """Runs arms; remembers which are done, so that later ones may start from them."""
+    """Runs arms, and keeps the results in `done`, so that later arms can start from them."""
 
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
         self.done: dict[str, ArmResult] = {}
 
     def run(self, arms: Sequence[TrainArm]) -> None:
-        """Blocks until all are done, each begun once what it starts from is. Raises CannotContinue when one fails, after the first failure."""
+        """Blocks until all are done. Raises CannotContinue at the first failure."""
         left = list(arms)
         running: dict[Future[ArmResult], TrainArm] = {}
         while left or running:
@@ -54,53 +54,53 @@ class ArmJobs:
                     self.done[arm.name] = future.result()
                 except BrokenProcessPool as error:
                     raise CannotContinue(f"arm {arm.name}: its process died; too little memory?") from error
-                _tell(self.done[arm.name])
+                _say_done(self.done[arm.name])
 
 
 @contextmanager
-def jobs(work: ArmRunner, count: int) -> Iterator[ArmJobs]:
-    """At most `count` processes. On the way out, whatever the reason, all of them have ended."""
+def jobs(runner: ArmRunner, count: int) -> Iterator[ArmJobs]:
+    """At most `count` processes. All have ended after the block."""
     context = multiprocessing.get_context("spawn")
-    asked = context.Event()
-    pool = ProcessPoolExecutor(count, context, _begin, (work, asked, os.getpid()))
+    stop_event = context.Event()
+    pool = ProcessPoolExecutor(count, context, _initialize, (runner, stop_event, os.getpid()))
     try:
         yield ArmJobs(pool)
     finally:
-        asked.set()
+        stop_event.set()
         pool.shutdown(cancel_futures=True)
 
 
-def _begin(work: ArmRunner, asked: Event, parent: int) -> None:
+def _initialize(runner: ArmRunner, stop_event: Event, parent: int) -> None:
     import signal
 
     import torch
     from datasets import disable_progress_bars
     from transformers.utils.logging import disable_progress_bar
 
-    global _common
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which asks
+    global _shared
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and sets `stop_event`
     torch.set_num_threads(1)
     disable_progress_bar()
     disable_progress_bars()
     stop = threading.Event()
-    _common = work, stop
-    threading.Thread(target=_watch, args=(asked, parent, stop), name="watch", daemon=True).start()
+    _shared = runner, stop
+    threading.Thread(target=_watch, args=(stop_event, parent, stop), name="watch", daemon=True).start()
 
 
-def _watch(asked: Event, parent: int, stop: threading.Event) -> None:
-    while not asked.wait(_POLL_S):
+def _watch(stop_event: Event, parent: int, stop: threading.Event) -> None:
+    while not stop_event.wait(_POLL_S):
         if os.getppid() != parent:
             os._exit(1)
     stop.set()
 
 
 def _do(arm: TrainArm) -> ArmResult:
-    assert _common is not None
-    work, stop = _common
-    return work.do(arm, stop)
+    assert _shared is not None
+    runner, stop = _shared
+    return runner.run(arm, stop)
 
 
-def _tell(done: ArmResult) -> None:
-    spent = ", ".join(f"{name} {cost.seconds:.0f} s ({cost.cpu_seconds:.0f} s of CPU)" for name, cost in done.costs.items())
-    sys.stderr.write(f"bench train: {done.arm}: {spent}; on dev {', '.join(f'k={k} {score:.3f}' for k, score in done.dev.items())}\n")
+def _say_done(result: ArmResult) -> None:
+    costs = ", ".join(f"{name} {cost.seconds:.0f} s ({cost.cpu_seconds:.0f} s of CPU)" for name, cost in result.costs.items())
+    sys.stderr.write(f"bench train: {result.arm}: {costs}; on dev {', '.join(f'k={k} {score:.3f}' for k, score in result.dev.items())}\n")
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""What the arms' answers are worth: scores, slices, differences with their intervals, and how far each went towards the ceiling. Pure."""
+"""Evaluates the arms' answers: scores, slices, differences with intervals, and the share of the way to the ceiling. No I/O."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ RL_ARMS = (names.RL_MIXED, names.RL_PROGRESSIVE, names.RL_FIXED)
 Answers = Mapping[str, Sequence[str]]
 
 
-def judge(data: Examples, done: Mapping[str, ArmResult], plan: TrainPlan, pairs: Callable[[report.Measurement], Pairs] | None = None) -> report.Measurement:
-    """The whole measurement. `pairs` says which answerers are compared, from a measurement without differences; by default those the issue asks for."""
-    answers = {names.ZERO_SHOT: [case.base_answer for case in data.heldout], **_known_answers(data, plan)}
-    answers |= {f"{arm}@{k}": found.answers for arm in sorted(done, key=_place) for k, found in done[arm].held_out.items()}
-    places = slices(data)
-    plain = _compared(data, answers, done, places)
-    arms = {name: _arm(done[name]) for name in sorted(done, key=_place)}
-    users = {name: len({data.heldout[place].user for place in within}) for name, within in places.items()}
+def judge(data: Examples, results: Mapping[str, ArmResult], plan: TrainPlan, pairs: Callable[[report.Measurement], Pairs] | None = None) -> report.Measurement:
+    """The whole measurement. `pairs` chooses the answerers to compare, from a measurement without differences; by default `usual_pairs`."""
+    answers = {names.ZERO_SHOT: [case.base_answer for case in data.heldout], **_floor_and_ceilings(data, plan)}
+    answers |= {f"{arm}@{k}": found.answers for arm in sorted(results, key=_sort_key) for k, found in results[arm].held_out.items()}
+    positions = slices(data)
+    plain = _compared(data, answers, results, positions)
+    arms = {name: _arm(results[name]) for name in sorted(results, key=_sort_key)}
+    users = {name: len({data.heldout[position].user for position in within}) for name, within in positions.items()}
     found = report.Measurement(data.title, data.counts, users, plain, arms, [])
     made = list((pairs or usual_pairs)(found))
-    differences = list(_differences(data, answers, places, [pair for pair in made if {*pair} <= answers.keys()]))
+    differences = list(_differences(data, answers, positions, [pair for pair in made if {*pair} <= answers.keys()]))
     return report.Measurement(data.title, data.counts, users, plain, arms, differences)
 
 
 def usual_pairs(found: report.Measurement) -> list[tuple[str, str]]:
-    """Every arm over zero-shot; RL over RAG and SFT top-1, each at the k that favours it, and over the controls; the curriculum over a fixed k."""
+    """Every arm against zero-shot; RL against RAG and SFT top-1, each at its best k, and against the controls; the curriculum against a fixed k."""
     best = {arm: f"{arm}@{one.best_k}" for arm, one in found.arms.items()}
     pairs = [(mine, names.ZERO_SHOT) for mine in best.values()]
     against = [
@@ -56,40 +56,40 @@ def usual_pairs(found: report.Measurement) -> list[tuple[str, str]]:
 
 
 def slices(data: Examples) -> dict[str, list[int]]:
-    """Places of held-out cases by what is special about their users; the past's length is the domain's own."""
+    """Positions of held-out cases by slice of users. The length of a past is counted within the domain."""
     found: dict[str, list[int]] = {"few_items": [], "many_items": [], "drifted": [], "newcomers": []}
-    for place, case in enumerate(data.heldout):
-        if (known := data.known.get(case.case_id)) is None:
+    for position, case in enumerate(data.heldout):
+        if (world_truth := data.world_truths.get(case.case_id)) is None:
             continue
-        past = sum(exchange.domain == case.domain for exchange in known.past.values())
-        belongs = {"few_items": past <= FEW, "many_items": past >= MANY, "drifted": known.drifted, "newcomers": known.newcomer}
+        past = sum(exchange.domain == case.domain for exchange in world_truth.past.values())
+        belongs = {"few_items": past <= FEW, "many_items": past >= MANY, "drifted": world_truth.drifted, "newcomers": world_truth.newcomer}
         for name, does in belongs.items():
             if does:
-                found[name].append(place)
+                found[name].append(position)
     return {name: within for name, within in found.items() if within}
 
 
-def _known_answers(data: Examples, plan: TrainPlan) -> dict[str, list[str]]:
-    """The floor and the ceilings as answerers, where the world knows them."""
-    known = [data.known.get(case.case_id) for case in data.heldout]
-    if None in known:
+def _floor_and_ceilings(data: Examples, plan: TrainPlan) -> dict[str, list[str]]:
+    """The floor and the ceilings as answerers; empty for real data."""
+    truths = [data.world_truths.get(case.case_id) for case in data.heldout]
+    if None in truths:
         return {}
-    pairs = [(one, case) for one, case in zip(known, data.heldout, strict=True) if one is not None]
+    pairs = [(one, case) for one, case in zip(truths, data.heldout, strict=True) if one is not None]
     found = {BLIND: [one.question.generic for one, _ in pairs], IDEAL: [one.question.ideal for one, _ in pairs]}
     for k in plan.ks:
         found[f"{RULE}@{k}"] = [best_rule(one.question, [one.past[str(item.interaction_id)] for item in case.items[:k]]) for one, case in pairs]
     return found
 
 
-def _compared(data: Examples, answers: Answers, done: Mapping[str, ArmResult], places: Mapping[str, Sequence[int]]) -> dict[str, report.AnswererScores]:
-    texts = {f"{arm}@{k}": found.texts for arm, one in done.items() for k, found in one.held_out.items()}
+def _compared(data: Examples, answers: Answers, results: Mapping[str, ArmResult], positions: Mapping[str, Sequence[int]]) -> dict[str, report.AnswererScores]:
+    texts = {f"{arm}@{k}": found.texts for arm, one in results.items() for k, found in one.held_out.items()}
     whole = compare_arms(data.heldout, answers, {}, [], texts)
-    within = {name: {one: mean_score(*_at(data.heldout, given, place)) for one, given in answers.items()} for name, place in places.items()}
+    within = {name: {one: mean_score(*_at(data.heldout, given, position)) for one, given in answers.items()} for name, position in positions.items()}
     ways = dict(_ways(data.heldout, answers))
     found = {}
     for name in answers:
         arm, _, shown = name.partition("@")
-        one = done.get(arm)
+        one = results.get(arm)
         found[name] = report.AnswererScores(
             overall=whole.overall.scores[name],
             domains={domain: by.scores[name] for domain, by in whole.domains.items()},
@@ -103,23 +103,23 @@ def _compared(data: Examples, answers: Answers, done: Mapping[str, ArmResult], p
     return found
 
 
-def _at(cases: Sequence[QueryCase], answers: Sequence[str], places: Sequence[int]) -> tuple[list[QueryCase], list[str]]:
-    return [cases[place] for place in places], [answers[place] for place in places]
+def _at(cases: Sequence[QueryCase], answers: Sequence[str], positions: Sequence[int]) -> tuple[list[QueryCase], list[str]]:
+    return [cases[position] for position in positions], [answers[position] for position in positions]
 
 
-def _place(arm: str) -> int:
-    """Arms stand in the order of their titles; those without one come last, in the order in which they were done."""
+def _sort_key(arm: str) -> int:
+    """Sort key: arms in the order of their titles, then those without a title."""
     return [*names.TITLES].index(arm) if arm in names.TITLES else len(names.TITLES)
 
 
-def _arm(done: ArmResult) -> report.ArmReport:
-    best_k = max(done.dev, key=lambda k: (round(done.dev[k], 3), -k))
-    return report.ArmReport(names.TITLES.get(done.arm, done.arm), best_k, done.sft_steps, done.sft_losses, done.steps, done.curve, done.costs)
+def _arm(result: ArmResult) -> report.ArmReport:
+    best_k = max(result.dev, key=lambda k: (round(result.dev[k], 3), -k))
+    return report.ArmReport(names.TITLES.get(result.arm, result.arm), best_k, result.sft_steps, result.sft_losses, result.steps, result.curve, result.costs)
 
 
-def _differences(data: Examples, answers: Answers, places: Mapping[str, Sequence[int]], pairs: Pairs) -> Iterator[report.ScoreDifference]:
+def _differences(data: Examples, answers: Answers, positions: Mapping[str, Sequence[int]], pairs: Pairs) -> Iterator[report.ScoreDifference]:
     asked = {name: answers[name] for pair in pairs for name in pair}
-    whole = compare_arms(data.heldout, asked, {}, pairs, slices=places)
+    whole = compare_arms(data.heldout, asked, {}, pairs, slices=positions)
     for after, before in pairs:
         key = f"{after}_minus_{before}"
         yield report.ScoreDifference(
@@ -128,17 +128,17 @@ def _differences(data: Examples, answers: Answers, places: Mapping[str, Sequence
             whole.overall.intervals[key],
             {domain: by.intervals[key] for domain, by in whole.domains.items()},
             {name: by.intervals[key] for name, by in whole.slices.items()},
-            _rouge_differences(data.heldout, asked[after], asked[before]) if not data.known else {},
+            _rouge_differences(data.heldout, asked[after], asked[before]) if not data.world_truths else {},
         )
 
 
 def _rouge_differences(cases: Sequence[QueryCase], after: Sequence[str], before: Sequence[str]) -> dict[str, Interval]:
-    """LaMP's metrics over authors: the mean of each author's answers to free text."""
-    texts = [place for place, case in enumerate(cases) if case.task is Task.TEXT]
+    """Differences in LaMP's metrics over authors: each author counts with the mean of their answers to free text."""
+    texts = [position for position, case in enumerate(cases) if case.task is Task.TEXT]
     by_user: dict[str, list[list[tuple[float, float]]]] = defaultdict(lambda: [[], []])
-    for place in texts:
+    for position in texts:
         for side, answers in enumerate((before, after)):
-            by_user[cases[place].user][side].append(rouge(answers[place], cases[place].truth))
+            by_user[cases[position].user][side].append(rouge(answers[position], cases[position].truth))
     found = {}
     for metric, name in enumerate(("rouge_1", "rouge_l")):
         sides = [{user: fmean(one[metric] for one in both[side]) for user, both in by_user.items()} for side in (0, 1)]
@@ -147,7 +147,7 @@ def _rouge_differences(cases: Sequence[QueryCase], after: Sequence[str], before:
 
 
 def _ways(cases: Sequence[QueryCase], answers: Answers) -> Iterator[tuple[str, Interval]]:
-    """(score - blind) / (rule - blind) for every arm at a k, users resampled whole."""
+    """(score - blind) / (rule - blind) for every arm and k, with a bootstrap over users."""
     for name, given in answers.items():
         arm, _, shown = name.partition("@")
         if shown and arm != RULE and f"{RULE}@{shown}" in answers:
@@ -156,10 +156,10 @@ def _ways(cases: Sequence[QueryCase], answers: Answers) -> Iterator[tuple[str, I
 
 
 def _scores_by_user(cases: Sequence[QueryCase], answerers: Sequence[Sequence[str]]) -> list[dict[str, tuple[float, ...]]]:
-    """For each user, by domain, the mean score of each answerer."""
+    """Per user and domain: the mean score of each answerer."""
     found: dict[str, dict[str, list[tuple[float, ...]]]] = defaultdict(lambda: defaultdict(list))
-    for place, case in enumerate(cases):
-        found[case.user][case.domain].append(tuple(score(case.task, given[place], case.truth, case.query.options) for given in answerers))
+    for position, case in enumerate(cases):
+        found[case.user][case.domain].append(tuple(score(case.task, given[position], case.truth, case.query.options) for given in answerers))
     return [{domain: tuple(map(fmean, zip(*rows, strict=True))) for domain, rows in domains.items()} for _, domains in sorted(found.items())]
 
 
@@ -168,5 +168,5 @@ def _way(rows: Sequence[Mapping[str, tuple[float, ...]]]) -> float:
     for row in rows:
         for domain, scores in row.items():
             by_domain[domain].append(scores)
-    reached, blind, rule = (fmean(fmean(scores[place] for scores in of) for of in by_domain.values()) for place in range(3))
+    reached, blind, rule = (fmean(fmean(scores[position] for scores in of) for of in by_domain.values()) for position in range(3))
     return (reached - blind) / (rule - blind) if rule > blind else 0.0

@@ -1,7 +1,7 @@
-"""From material to outcomes, as the running system makes them but without a broker: draft by the base, embed, retrieve, join.
+"""From source data to outcomes, with the steps of the running system but without a broker: base draft, embedding, retrieval, join.
 
-Drafts and vectors are made once for each different text: the persona world repeats itself much. Retrieval keeps the live rule (docs/rules.md, 2):
-the user's own items of that domain that occurred strictly before the question was asked, nearest first.
+Equal texts get one draft and one vector, because the persona world has many of them. Retrieval follows the live rule (docs/rules.md, 2):
+only the user's own items of the domain with `occurred_at` before `asked_at`, nearest first.
 """
 
 from __future__ import annotations
@@ -32,39 +32,42 @@ from streams.retrieval.processor import context_of, query_text
 from trainer.learn.policy import Policy
 from trainer.learn.rollout import SamplingOptions, generate
 
-#: A user tells their own answer this long after they asked.
+#: The time from a question to its feedback.
 FEEDBACK_AFTER = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
 class AnsweredQuestion:
-    """A question with what the system made of it. `by_query` are the items that the query alone finds, as baselines retrieve; they do not train."""
+    """A question with its outcome. `by_query` are the items found by the query alone, for RAG baselines."""
 
-    ask: SplitQuestion
+    question: SplitQuestion
     outcome: Outcome
     by_query: tuple[HistoryItem, ...]
 
 
-def make_outcomes(material: SourceData, settings: Settings, stop: threading.Event) -> list[AnsweredQuestion]:
-    """One per question, in the material's order."""
+def make_outcomes(source: SourceData, settings: Settings, stop: threading.Event) -> list[AnsweredQuestion]:
+    """One per question, in the order of the source data."""
     base_model = settings.base.model
-    answers = drafts([ask.query for ask in material.asks], settings, stop)
-    made = [Draft(query=ask.query, answer=answers[ask.query.domain, ask.query.text], base_model=base_model, base_ms=0.0) for ask in material.asks]
-    baselines = {ask.query.query_id: ask.query.text for ask in material.asks if ask.part is not Split.TRAINING}
-    texts = {text_of(done) for done in material.interactions} | {query_text(draft) for draft in made} | {*baselines.values()}
+    answers = drafts([question.query for question in source.questions], settings, stop)
+    made = [
+        Draft(query=question.query, answer=answers[question.query.domain, question.query.text], base_model=base_model, base_ms=0.0)
+        for question in source.questions
+    ]
+    baselines = {question.query.query_id: question.query.text for question in source.questions if question.split is not Split.TRAINING}
+    texts = {text_of(done) for done in source.interactions} | {query_text(draft) for draft in made} | {*baselines.values()}
     vectors = _Vectors(sorted(texts), settings)
-    history = _History(material.interactions, vectors)
+    history = _History(source.interactions, vectors)
     found = []
-    for ask, draft in zip(material.asks, made, strict=True):
-        nearest = history.nearest(ask.query, vectors[query_text(draft)], settings.retrieval.k_max)
-        alone = baselines.get(ask.query.query_id)
-        by_query = () if alone is None else history.nearest(ask.query, vectors[alone], settings.retrieval.k_max)
-        found.append(AnsweredQuestion(ask, outcome_of(ask, draft, nearest, settings), by_query))
+    for question, draft in zip(source.questions, made, strict=True):
+        nearest = history.nearest(question.query, vectors[query_text(draft)], settings.retrieval.k_max)
+        query_alone = baselines.get(question.query.query_id)
+        by_query = () if query_alone is None else history.nearest(question.query, vectors[query_alone], settings.retrieval.k_max)
+        found.append(AnsweredQuestion(question, outcome_of(question, draft, nearest, settings), by_query))
     return found
 
 
 def drafts(queries: Sequence[Query], settings: Settings, stop: threading.Event) -> dict[tuple[str, str], str]:
-    """The base's greedy answer by domain and text; a domain's options are always the same."""
+    """The base model's greedy answer, by domain and text. The options of a domain are always the same."""
     base = Policy.load(BASE)
     different = {(query.domain, query.text): query for query in queries}
     prompts = [_prompt(base, base_prompt(query, settings.base.prompt_style)) for query in different.values()]
@@ -78,9 +81,9 @@ def _prompt(policy: Policy, content: str) -> list[int]:
     return ids
 
 
-def outcome_of(ask: SplitQuestion, draft: Draft, items: Sequence[HistoryItem], settings: Settings) -> Outcome:
-    """What the platform would have seen when the base answer had gone out: nobody has been trained yet."""
-    query = ask.query
+def outcome_of(question: SplitQuestion, draft: Draft, items: Sequence[HistoryItem], settings: Settings) -> Outcome:
+    """The outcome if the base answer is sent, as before any training."""
+    query = question.query
     provenance = Provenance(
         model=None, base_model=draft.base_model, strategy=Strategy.ZERO_SHOT, k=0, history_ids=(), prompt_digest=None, base_ms=0, retrieve_ms=0, reflect_ms=0
     )
@@ -93,15 +96,15 @@ def outcome_of(ask: SplitQuestion, draft: Draft, items: Sequence[HistoryItem], s
         provenance=provenance,
         answered_at=query.asked_at,
     )
-    told = Feedback(
+    feedback = Feedback(
         feedback_id=derive("feedback", query.query_id),
         query_id=query.query_id,
         tenant=query.tenant,
         user=query.user,
-        truth=ask.truth,
+        truth=question.truth,
         occurred_at=query.asked_at + FEEDBACK_AFTER,
     )
-    return Outcome.joined(response, told)
+    return Outcome.joined(response, feedback)
 
 
 class _Vectors:
@@ -110,19 +113,19 @@ class _Vectors:
     def __init__(self, texts: Sequence[str], settings: Settings) -> None:
         embedder = SentenceEmbedder(settings.embedder)
         try:
-            # Alike in length together: a batch costs what its longest text costs.
+            # Sorted by length, because a batch costs as much as its longest text.
             order = sorted(texts, key=len)
             self.rows: Matrix = asyncio.run(embedder.embed(order, urgent=True))
         finally:
             embedder.close()
-        self._place = {text: place for place, text in enumerate(order)}
+        self._row = {text: row for row, text in enumerate(order)}
 
     def __getitem__(self, text: str) -> Matrix:
-        row: Matrix = self.rows[self._place[text]]
+        row: Matrix = self.rows[self._row[text]]
         return row
 
     def of(self, texts: Iterable[str]) -> Matrix:
-        rows: Matrix = self.rows[[self._place[text] for text in texts]]
+        rows: Matrix = self.rows[[self._row[text] for text in texts]]
         return rows
 
 
@@ -130,21 +133,21 @@ class _History:
     """Each user's items by domain, oldest first."""
 
     def __init__(self, interactions: Sequence[Interaction], vectors: _Vectors) -> None:
-        piles: dict[tuple[bytes, str], list[tuple[int, Interaction]]] = defaultdict(list)
+        by_user_and_domain: dict[tuple[bytes, str], list[tuple[int, Interaction]]] = defaultdict(list)
         for offset, done in enumerate(interactions):
-            piles[done.key, done.domain].append((offset, done))
-        self._piles = {key: sorted(pile, key=lambda one: one[1].occurred_at) for key, pile in piles.items()}
-        self._rows = {key: vectors.of(text_of(done) for _, done in pile) for key, pile in self._piles.items()}
+            by_user_and_domain[done.key, done.domain].append((offset, done))
+        self._items = {key: sorted(items, key=lambda one: one[1].occurred_at) for key, items in by_user_and_domain.items()}
+        self._rows = {key: vectors.of(text_of(done) for _, done in items) for key, items in self._items.items()}
 
     def nearest(self, query: Query, vector: Matrix, k: int) -> tuple[HistoryItem, ...]:
         key = query.key, query.domain
-        earlier = [one for one in self._piles.get(key, ()) if one[1].occurred_at < query.asked_at]
+        earlier = [one for one in self._items.get(key, ()) if one[1].occurred_at < query.asked_at]
         if not earlier:
             return ()
         scores = self._rows[key][: len(earlier)] @ vector
-        # Of items alike in score the newer one comes first.
-        best = sorted(range(len(earlier)), key=lambda place: (-scores[place], -place))[:k]
-        return tuple(_item(*earlier[place], float(scores[place])) for place in best)
+        # For equal scores the newer item comes first.
+        best = sorted(range(len(earlier)), key=lambda row: (-scores[row], -row))[:k]
+        return tuple(_item(*earlier[row], float(scores[row])) for row in best)
 
 
 def _item(offset: int, done: Interaction, score: float) -> HistoryItem:

@@ -1,7 +1,7 @@
-"""Where does RL earn its place? Worlds and data in which it might, each with the same two runs: the best SFT over one to six items, and RL from it.
+"""Compares RL with the best SFT in worlds and data where RL may help. Each regime has the same runs: the best SFT over one to six items, and RL from it.
 
 The control is strong on purpose: SFT with several numbers of steps, of which training users' later outcomes choose the best (early stopping). RL starts from
-that very checkpoint and sees the same training users' outcomes. So RL wins only by what outcomes hold and trajectories do not.
+that checkpoint and uses the same training users' outcomes. So RL can win only by information that outcomes have and trajectories lack.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ SFT, RL = "sft_mixed_", "rl_from_best_sft"
 
 @dataclass(frozen=True)
 class Regime:
-    """A change of the plain world. Outcomes stay as they are in all of them: only what the teacher wrote becomes less or worse."""
+    """A change of the plain world or of its trajectories. Outcomes are never changed."""
 
     name: str
     title: str
-    lessons: int | None = None  # trajectories kept, by a draw; None: all
-    noise: float = 0.0  # share of a domain's trajectories that have the reasoning and the body of another
-    silent: str | None = None  # the domain whose outcomes the teacher never explains
+    trajectories: int | None = None  # number of trajectories, drawn at random; None: all
+    noise: float = 0.0  # share of each domain's trajectories with the reasoning and truth of another
+    silent: str | None = None  # a domain without trajectories
     drift: float | None = None  # share of users whose taste changed in their past
 
 
 REGIMES = (
     Regime("plain", "the plain world"),
-    Regime("few-60", "60 trajectories, all outcomes", lessons=60),
-    Regime("few-150", "150 trajectories, all outcomes", lessons=150),
-    Regime("few-400", "400 trajectories, all outcomes", lessons=400),
+    Regime("few-60", "60 trajectories, all outcomes", trajectories=60),
+    Regime("few-150", "150 trajectories, all outcomes", trajectories=150),
+    Regime("few-400", "400 trajectories, all outcomes", trajectories=400),
     Regime("noisy-30", "30 % of trajectories of another truth", noise=0.3),
     Regime("noisy-60", "60 % of trajectories of another truth", noise=0.6),
     Regime("drift", "60 % of users drifted", drift=0.6),
@@ -52,10 +52,10 @@ REGIMES = (
 
 
 def named(name: str) -> list[Regime]:
-    """The regime of this name, or all of a family (`few`). Raises BadSetting."""
+    """The regime of this name, or all of a family such as `few`. Raises BadSetting for an unknown name."""
     found = [regime for regime in REGIMES if name in (regime.name, regime.name.partition("-")[0])]
     if not found:
-        raise BadSetting(f"--regime {name}: no such regime; expected one of {', '.join(regime.name for regime in REGIMES)}, or few, noisy, silent")
+        raise BadSetting(f"--regime {name}: unknown; expected one of {', '.join(regime.name for regime in REGIMES)}, or few, noisy, silent")
     return found
 
 
@@ -63,32 +63,32 @@ def population(regime: Regime, plain: Population) -> Population:
     return plain if regime.drift is None else replace(plain, drift=regime.drift)
 
 
-def spoiled(data: Examples, regime: Regime, seed: int) -> Examples:
-    """The data of a regime. The draw is the same for the same data, regime and seed. Raises BadSetting where nothing is left to teach."""
+def degraded(data: Examples, regime: Regime, seed: int) -> Examples:
+    """The examples of a regime. The draw depends only on data, regime and seed. Raises BadSetting if no trajectory is left."""
     rng = random.Random(f"{regime.name}/{seed}")  # noqa: S311  # repeatable on purpose
-    lessons = [lesson for lesson in data.lessons if lesson.case.domain != regime.silent]
-    if regime.lessons is not None:
-        lessons = rng.sample(lessons, min(regime.lessons, len(lessons)))
-    lessons = list(_mixed_up(lessons, regime.noise, rng))
-    if not lessons:
+    examples = [example for example in data.sft_examples if example.case.domain != regime.silent]
+    if regime.trajectories is not None:
+        examples = rng.sample(examples, min(regime.trajectories, len(examples)))
+    examples = list(_mixed_up(examples, regime.noise, rng))
+    if not examples:
         raise BadSetting(f"--regime {regime.name}: no trajectory is left")
-    return replace(data, title=f"{data.title}; {regime.title}", lessons=lessons, counts={**data.counts, "lessons": len(lessons)})
+    return replace(data, title=f"{data.title}; {regime.title}", sft_examples=examples, counts={**data.counts, "lessons": len(examples)})
 
 
-def _mixed_up(lessons: Sequence[SftExample], share: float, rng: random.Random) -> Iterator[SftExample]:
-    """A share of each domain's lessons pass reasoning and truth on in a ring."""
-    for domain in sorted({lesson.case.domain for lesson in lessons}):
-        own = [lesson for lesson in lessons if lesson.case.domain == domain]
+def _mixed_up(examples: Sequence[SftExample], share: float, rng: random.Random) -> Iterator[SftExample]:
+    """Swaps reasoning and truth, in a ring, among a share of each domain's SFT examples."""
+    for domain in sorted({example.case.domain for example in examples}):
+        own = [example for example in examples if example.case.domain == domain]
         rng.shuffle(own)
         count = round(share * len(own))
         wrong = own[:count]
-        for lesson, other in zip(wrong, wrong[1:] + wrong[:1], strict=True):
-            yield replace(lesson, case=replace(lesson.case, truth=other.case.truth), reasoning=other.reasoning)
+        for example, other in zip(wrong, wrong[1:] + wrong[:1], strict=True):
+            yield replace(example, case=replace(example.case, truth=other.case.truth), reasoning=other.reasoning)
         yield from own[count:]
 
 
 def run(jobs: ArmJobs, plan: TrainPlan, trainer: TrainerSettings) -> None:
-    """SFT with each number of steps, then RL from the one that training users' later outcomes choose."""
+    """SFT with each number of steps, then RL from the best one on training users' later outcomes."""
     tried = [TrainArm(f"{SFT}{steps}", REFLECTOR, sft=sft(trainer, steps, plan.k_max)) for steps in plan.grid]
     jobs.run(tried)
     best = max(tried, key=lambda arm: max(jobs.done[arm.name].dev.values()))
@@ -105,6 +105,6 @@ def pairs(found: Measurement) -> list[tuple[str, str]]:
 
 
 def start_of(found: Measurement) -> str:
-    """The control that RL began with: `run` chose it in the same way."""
+    """The SFT arm that RL started from, chosen as in `run`."""
     tried = [name for name in found.arms if name.startswith(SFT)]
     return max(tried, key=lambda name: max(one.dev or 0.0 for key, one in found.answerers.items() if key.rpartition("@")[0] == name))

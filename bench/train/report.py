@@ -1,7 +1,7 @@
-"""The shape of `train.json`. Scores are in [0, 1], higher is better; every interval is a 95 % paired bootstrap over held-out users.
+"""The fields of `train.json`. Scores are in [0, 1], higher is better. Every interval is a 95 % paired bootstrap over held-out users.
 
-An answerer is an arm at a number of items, `sft_mixed@4`, or `zero_shot`; in the persona world also `blind` (anybody's best answer), `rule@4` (the best
-simple rule) and `ideal` (the user's answer without noise).
+An answerer is an arm with a number of items, such as `sft_mixed@4`, or `zero_shot`; in the persona world also `blind` (the best answer without knowledge
+of the user), `rule@4` (the best simple rule) and `ideal` (the user's answer without noise).
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ KIND = "retouch.bench-train.v1"
 
 @dataclass(frozen=True)
 class AnswererScores:
-    """`domains` and `overall` are means over users; `metrics` the tasks' own by domain; `way` the share of the way from `blind` to `rule` at the same k."""
+    """`domains` and `overall` are means over users; `metrics` are by domain; `way` is the share of the way from `blind` to `rule` at the same k."""
 
     overall: float
     domains: Mapping[str, float]
     metrics: Mapping[str, Mapping[str, float]]
-    slices: Mapping[str, float]  # overall, among the slice's cases
+    slices: Mapping[str, float]  # overall score on the slice's cases
     fallen_back: float | None = None
     dev: float | None = None
     way: Interval | None = None
-    behaviour: Mapping[str, float] = field(default_factory=dict)  # of what was written; `trainer.judge.behaviour` says what of it the reward sees
+    behaviour: Mapping[str, float] = field(default_factory=dict)  # statistics of the texts (`trainer.judge.behaviour`)
 
 
 @dataclass(frozen=True)
 class ArmReport:
-    """`best_k` is chosen on training users' later outcomes. `steps` and `curve` are of RL: (steps, mean dev score at the plan's k)."""
+    """`best_k` is chosen on training users' later outcomes. `steps` and `curve` belong to RL; `curve`: (steps, mean dev score at the plan's k)."""
 
     title: str
     best_k: int
@@ -45,7 +45,7 @@ class ArmReport:
 
 @dataclass(frozen=True)
 class ScoreDifference:
-    """`after` less `before`; of real data also by metric."""
+    """`after` minus `before`; for real data also by metric."""
 
     after: str
     before: str
@@ -57,7 +57,7 @@ class ScoreDifference:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One world, or one data set."""
+    """The measurement of one world or data set."""
 
     title: str
     counts: Mapping[str, int]
@@ -70,10 +70,10 @@ class Measurement:
         return next((one for one in self.differences if (one.after, one.before) == (after, before)), None)
 
     def best(self, arm: str) -> str | None:
-        """The arm's answerer at the k that training users chose."""
+        """The arm's answerer at `best_k`."""
         return f"{arm}@{self.arms[arm].best_k}" if arm in self.arms else None
 
     def best_on_test(self, arm: str) -> str | None:
-        """The arm's answerer that held-out users score highest: chosen in its favour on the very cases that judge it."""
+        """The arm's answerer with the highest score of held-out users: chosen on the test data, in the arm's favour."""
         own = [name for name in self.answerers if name.rpartition("@")[0] == arm]
         return max(own, key=lambda name: self.answerers[name].overall) if own else None

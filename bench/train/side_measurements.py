@@ -1,4 +1,4 @@
-"""What else `retouch bench train` measures beside the arms: the pace of RL against TRL's, and what a trajectory costs before training."""
+"""Two more measurements of `retouch bench train`: the speed of RL against TRL's, and the cost of a trajectory before training."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from bench.train import collection, speed
 from infra.settings import Settings
 
 SPEED, COLLECTION = "speed", "collection"
-#: The cost of a trajectory at the largest size over that at the smallest: what counts as flat on a machine that others use too.
-FLAT = 1.5
+#: Maximum growth of the cost per trajectory from the smallest to the largest size, with a margin for a shared machine.
+MAX_GROWTH = 1.5
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class SideMeasurement:
 
 
 def measure(name: str, settings: Settings, quick: bool) -> SideMeasurement:
-    """Blocks for a minute or two. Raises CannotContinue where the measurement fails."""
+    """Blocks for a minute or two. Raises CannotContinue if the measurement fails."""
     return _speed(settings, quick) if name == SPEED else _collection(quick)
 
 
@@ -33,11 +33,11 @@ def _speed(settings: Settings, quick: bool) -> SideMeasurement:
         checkpoint, cases = speed.prepared(settings, Path(scratch))
         found = speed.measure(checkpoint, cases, settings, rounds=1 if quick else 5, rl=small)
     name = "RL's completions per second, times TRL's GRPOTrainer's"
-    measured = [Target(name, Bound.AT_LEAST, speed.TARGET, found.ratio), Target(f"{name}, by token", Bound.AT_LEAST, speed.TARGET, found.ratio_by_token)]
-    return SideMeasurement(asdict(found), measured)
+    targets = [Target(name, Bound.AT_LEAST, speed.TARGET, found.ratio), Target(f"{name}, by token", Bound.AT_LEAST, speed.TARGET, found.ratio_by_token)]
+    return SideMeasurement(asdict(found), targets)
 
 
 def _collection(quick: bool) -> SideMeasurement:
     found = collection.measure(collection.SIZES[:1] if quick else collection.SIZES)
     sizes = f"{found.costs[0].trajectories:,} to {found.costs[-1].trajectories:,}"
-    return SideMeasurement(asdict(found), [Target(f"cost of a trajectory, growth from {sizes}", Bound.AT_MOST, FLAT, found.growth)])
+    return SideMeasurement(asdict(found), [Target(f"cost of a trajectory, growth from {sizes}", Bound.AT_MOST, MAX_GROWTH, found.growth)])

@@ -1,10 +1,10 @@
-"""What a measurement of learning is made from: what users did, what they ask, and which part of the measurement each question belongs to.
+"""The source data of a measurement of learning: interactions, and questions with their split.
 
-The persona world is cut twice. Users below `trainer.holdout_share`, by hash, are held out, and of the asking time the last third is later than
-anything that trains. So: training users' earlier questions train, their later ones (`dev`) choose what a run has to choose, and only held-out
-users' later ones judge. A quarter of the users has a short past, some are newcomers, and some drifted.
+The persona world is split by user and by time. Users below `trainer.holdout_share`, by hash, are held out, and the last third of the asking time is
+later than all training data. Training users' earlier questions are for training, their later ones (`dev`) for choices such as k, and held-out
+users' later ones for evaluation. A quarter of the users has a short past, some are newcomers, and some drifted.
 
-Real data has no asking time: each held-out author's latest entries judge, each training author's latest entries are `dev`, all that came before trains.
+Real data has no asking time: the latest entries of held-out authors are for evaluation, those of training authors are `dev`, and earlier ones are for training.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ from traffic.datasets.steps import Dataset
 from traffic.world import Exchange, Persona, PersonaQuestion, World
 
 TENANT = "bench"
-#: The share of the asking time that trains; the rest is later.
+#: The share of the asking time with training questions.
 TRAINS = 2 / 3
-#: Held-out authors at least, and the shares that are tried, smallest first, until they are that many.
+#: Minimum number of held-out authors. The first of the shares that holds out that many is used.
 AUTHORS = 10
 SHARES = (0.3, 0.35, 0.4, 0.45, 0.5)
 
 
 class Split(StrEnum):
     TRAINING = "training"
-    DEV = "dev"  # training users, later: chooses k and step counts, trains nothing
+    DEV = "dev"  # later questions of training users: for the choice of k and step counts
     HELDOUT = "heldout"
 
 
 @dataclass(frozen=True)
 class WorldTruth:
-    """What the world knows of a question and no model sees. `past` is by interaction id."""
+    """Facts about a question that no model sees. `past` is by interaction id."""
 
     question: PersonaQuestion
     past: Mapping[str, Exchange]
@@ -51,15 +51,15 @@ class WorldTruth:
 class SplitQuestion:
     query: Query
     truth: str
-    part: Split
-    known: WorldTruth | None = None
+    split: Split
+    world_truth: WorldTruth | None = None
 
 
 @dataclass(frozen=True)
 class SourceData:
     title: str
     interactions: list[Interaction]
-    asks: list[SplitQuestion]
+    questions: list[SplitQuestion]
     holdout_share: float
 
 
@@ -77,23 +77,23 @@ class Population:
 
 def from_world(population: Population, seed: int, holdout_share: float) -> SourceData:
     interactions: list[Interaction] = []
-    asks: list[SplitQuestion] = []
+    questions: list[SplitQuestion] = []
     for persona, cut in _personas(population, seed):
-        done = persona.interactions()
-        interactions += done
-        past = {str(one.interaction_id): exchange for one, (_, exchange) in zip(done, persona.past, strict=True)}
+        own = persona.interactions()
+        interactions += own
+        past = {str(item.interaction_id): exchange for item, (_, exchange) in zip(own, persona.past, strict=True)}
         held_out = is_held_out(TENANT, persona.user, holdout_share)
         for question in persona.questions():
             later = question.query.asked_at.timestamp() >= cut
             if held_out and not later:
                 continue
-            part = Split.HELDOUT if held_out else Split.DEV if later else Split.TRAINING
-            asks.append(SplitQuestion(question.query, question.truth, part, WorldTruth(question, past, persona.drifted_at is not None, persona.newcomer)))
-    return SourceData(f"persona world, seed {seed}", interactions, asks, holdout_share)
+            split = Split.HELDOUT if held_out else Split.DEV if later else Split.TRAINING
+            questions.append(SplitQuestion(question.query, question.truth, split, WorldTruth(question, past, persona.drifted_at is not None, persona.newcomer)))
+    return SourceData(f"persona world, seed {seed}", interactions, questions, holdout_share)
 
 
 def _personas(population: Population, seed: int) -> Iterator[tuple[Persona, float]]:
-    """Each user with the moment from which questions are later than training."""
+    """Each user, with the time from which questions are later than training."""
     long = World(seed, TENANT, population.history, population.questions, drift=population.drift, newcomers=population.newcomers)
     short = replace(long, history=population.short)
     cut = long.end.timestamp() - (1 - TRAINS) * long.asking_days * 86_400
@@ -102,31 +102,31 @@ def _personas(population: Population, seed: int) -> Iterator[tuple[Persona, floa
 
 
 def from_dataset(path: Path, last: int, per_user: int) -> SourceData:
-    """Real data: of every author the latest `last` entries judge or are `dev`; of training authors at most `per_user` earlier ones train.
+    """Real data. The latest `last` entries of each author are for evaluation or `dev`; at most `per_user` earlier ones of training authors are for training.
 
-    An entry is asked for at the time it was made, so it sees what is strictly older. Raises BadData for files that cannot be read and CannotContinue for
+    The time of a question is the time of its entry, so it has only older entries as history. Raises BadData for unreadable files, and CannotContinue for
     too few authors.
     """
     dataset = open_dataset(path)
     entries = _entries(dataset)
     share = _share([user for user, _ in entries])
-    asks: list[SplitQuestion] = []
+    questions: list[SplitQuestion] = []
     for (user, _), own in entries.items():
-        asks += _asks(own, is_held_out(TENANT, user, share), last, per_user)
-    return SourceData(dataset.title, [entry for own in entries.values() for entry in own], asks, share)
+        questions += _questions(own, is_held_out(TENANT, user, share), last, per_user)
+    return SourceData(dataset.title, [entry for own in entries.values() for entry in own], questions, share)
 
 
-def _asks(own: list[Interaction], held_out: bool, last: int, per_user: int) -> Iterator[SplitQuestion]:
-    """Questions by one author in one domain, whose entries come oldest first."""
+def _questions(own: list[Interaction], held_out: bool, last: int, per_user: int) -> Iterator[SplitQuestion]:
+    """Questions from one author's entries in one domain, oldest first."""
     cut = max(1, len(own) - last)
-    judged = Split.HELDOUT if held_out else Split.DEV
-    yield from (SplitQuestion(_query(entry), entry.response, judged) for entry in own[cut:])
+    split = Split.HELDOUT if held_out else Split.DEV
+    yield from (SplitQuestion(_query(entry), entry.response, split) for entry in own[cut:])
     if not held_out:
         yield from (SplitQuestion(_query(entry), entry.response, Split.TRAINING) for entry in own[max(1, cut - per_user) : cut])
 
 
 def _entries(dataset: Dataset) -> dict[tuple[str, str], list[Interaction]]:
-    """All that each user did in each domain of free text, oldest first; a question's own truth is what the user did then."""
+    """Each user's interactions in each domain of free text, oldest first. A question with its truth counts as an interaction."""
     found: dict[tuple[str, str], list[Interaction]] = defaultdict(list)
     of_text: set[str] = set()
     for step in dataset.steps(TENANT):
@@ -158,4 +158,4 @@ def _share(users: list[str]) -> float:
     for share in SHARES:
         if sum(is_held_out(TENANT, user, share) for user in {*users}) >= AUTHORS:
             return share
-    raise CannotContinue(f"{len({*users})} authors of free text are too few: {AUTHORS} must be held out")
+    raise CannotContinue(f"too few authors of free text: {len({*users})}, of whom {AUTHORS} must be held out")

@@ -1,11 +1,11 @@
-"""RL completions per second: our own loop against TRL's GRPOTrainer as shipped, with the same weights, prompts, sizes and threads, in one process.
+"""RL completions per second: our own loop against TRL's GRPOTrainer, with the same weights, prompts, sizes and threads, in one process.
 
-The two take turns step by step, so that whatever else the machine does slows both. A learning rate of nearly zero keeps both at the weights they
-began with, so completions stay of like length; figures per completion token are there for what difference is left. TRL has its own defaults but for:
+The two alternate step by step, so that other load on the machine slows both. A learning rate of almost zero keeps both at the start weights,
+so completions have similar lengths; figures per completion token correct for the rest. TRL has its own defaults except:
 the batch in one piece and no gradient checkpointing (both make it faster here), beta above 0 as ours (so that it runs the reference too),
-num_iterations 1, one step per generation, float32, transformers' own sampling (vLLM is for GPUs) and the same nucleus, temperature and reward.
+num_iterations 1, one step per generation, float32, transformers' own sampling (vLLM is for GPUs) and the same top-p, temperature and reward.
 
-    python -m bench.train.speed     a small persona world, a short SFT of the shipped reflector, then the race; JSON on stdout
+    python -m bench.train.speed     a small persona world, a short SFT of the shipped reflector, then the comparison; JSON on stdout
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from infra.errors import CannotContinue
 from infra.settings import RlSettings, Settings, load
 from trainer.data.query_cases import QueryCase
 
-#: So small that no weight moves, and more than nothing, which an optimizer might skip.
+#: So small that no weight changes, but not 0, which an optimizer might skip.
 NO_MOTION = 1e-12
 SFT_STEPS = 60
 TARGET = 1.5
@@ -34,7 +34,7 @@ TARGET = 1.5
 
 @dataclass(frozen=True)
 class EnginePace:
-    """One engine. Medians over the steps; `seconds` are of each, `cpu_seconds` what it used of the processor."""
+    """Figures of one engine. `seconds` and `cpu_seconds` are per step; the others are over all steps."""
 
     seconds: Sequence[float]
     cpu_seconds: Sequence[float]
@@ -47,7 +47,7 @@ class EnginePace:
 class SpeedComparison:
     """`ratio` is ours over TRL's in completions per second, `ratio_by_token` in completion tokens per second: medians over pairs of steps.
 
-    `cpu_ratio` is `ratio` in seconds of the processor, which other work on the machine disturbs least.
+    `cpu_ratio` is `ratio` in processor seconds, which other load on the machine disturbs least.
     """
 
     prompts: int
@@ -68,22 +68,22 @@ class SpeedComparison:
 
 
 def measure(checkpoint: Path, cases: Sequence[QueryCase], settings: Settings, rounds: int = 5, rl: RlSettings | None = None) -> SpeedComparison:
-    """`rounds` steps of each engine behind one that warms up. Both hold `checkpoint`; `cases` have histories. Blocks for about 7 s a round on one core.
+    """Measures `rounds` steps of each engine after one warm-up step. Both load `checkpoint`. Blocks for about 7 s per round on one core.
 
-    Raises CannotContinue for fewer cases than one step asks.
+    Raises CannotContinue for fewer cases than one step needs.
     """
     import torch
     from transformers import PrinterCallback
 
     rl = (rl or settings.trainer.rl).model_copy(update={"learning_rate": NO_MOTION})
     torch.set_num_threads(settings.trainer.threads)
-    race = _Race(checkpoint, cases, settings, rl)
+    engines = _TwoEngines(checkpoint, cases, settings, rl)
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = race.grpo_trainer(Path(scratch), rounds + 1)
+        trainer = engines.grpo_trainer(Path(scratch), rounds + 1)
         trainer.remove_callback(PrinterCallback)
         load_average = os.getloadavg()[0]
         trainer.train()
-    ours, trl = race.ours.pace(), race.trl.pace()
+    ours, trl = engines.ours.pace(), engines.trl.pace()
     shown = ("per_device_train_batch_size", "gradient_accumulation_steps", "steps_per_generation", "num_iterations", "num_generations", "beta", "loss_type")
     return SpeedComparison(
         prompts=rl.prompts_per_step,
@@ -96,7 +96,7 @@ def measure(checkpoint: Path, cases: Sequence[QueryCase], settings: Settings, ro
         trl_settings={name: getattr(trainer.args, name) for name in (*shown, "gradient_checkpointing", "bf16", "use_vllm")},
         ratio=statistics.median(theirs / own for own, theirs in zip(ours.seconds, trl.seconds, strict=True)),
         cpu_ratio=statistics.median(theirs / own for own, theirs in zip(ours.cpu_seconds, trl.cpu_seconds, strict=True)),
-        ratio_by_token=statistics.median(own / theirs for own, theirs in zip(race.ours.tokens_per_s(), race.trl.tokens_per_s(), strict=True)),
+        ratio_by_token=statistics.median(own / theirs for own, theirs in zip(engines.ours.tokens_per_s(), engines.trl.tokens_per_s(), strict=True)),
     )
 
 
@@ -116,7 +116,7 @@ class _Clock:
         self.cpu_seconds.append(time.process_time() - self._began[1])
 
     def pace(self) -> EnginePace:
-        """The first step warms up and does not count."""
+        """Without the first step, which warms up."""
         rate = self._completions / statistics.median(self.seconds[1:])
         return EnginePace(self.seconds[1:], self.cpu_seconds[1:], statistics.fmean(self.tokens[1:]), rate, statistics.median(self.tokens_per_s()))
 
@@ -124,8 +124,8 @@ class _Clock:
         return [length * self._completions / spent for length, spent in zip(self.tokens[1:], self.seconds[1:], strict=True)]
 
 
-class _Race:
-    """Both engines. TRL's trainer drives; before each of its steps ours makes the same one."""
+class _TwoEngines:
+    """Both engines. TRL's trainer runs the loop; our engine makes the same step before each of its steps."""
 
     def __init__(self, checkpoint: Path, cases: Sequence[QueryCase], settings: Settings, rl: RlSettings) -> None:
         from trainer.data.prompts import Prompter
@@ -172,15 +172,15 @@ class _Race:
 
         from trainer.learn.rewards import reward_of
 
-        race = self
+        engines = self
 
         class Turns(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
             def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                race.own_step(state.global_step)
-                race.trl.start()
+                engines.own_step(state.global_step)
+                engines.trl.start()
 
             def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-                race.trl.stop()
+                engines.trl.stop()
 
         def reward(*, completions: list[str], completion_ids: list[list[int]], case: list[int], **_: Any) -> list[float]:
             self.trl.tokens.append(statistics.fmean(map(len, completion_ids)))
@@ -221,7 +221,7 @@ class _Race:
 
 
 def prepared(settings: Settings, scratch: Path) -> tuple[Path, list[QueryCase]]:
-    """The shipped reflector behind a short SFT, so that it writes what RL samples, and the cases of a small world."""
+    """The shipped reflector after a short SFT, so that its completions are valid, and the cases of a small world."""
     from bench.train.examples import build
     from bench.train.source_data import Population, from_world
     from infra.checkpoints.location import checkpoint_folder
@@ -232,7 +232,7 @@ def prepared(settings: Settings, scratch: Path) -> tuple[Path, list[QueryCase]]:
     data = build(from_world(Population(users=30, questions=6), 0, settings.trainer.holdout_share), settings, threading.Event())
     policy = Policy.load(checkpoint_folder(settings.reflection.checkpoint))
     short = settings.trainer.sft.model_copy(update={"max_steps": SFT_STEPS, "epochs": 100.0})
-    sft.train(policy, data.lessons, Prompter.of(settings, policy.tokenizer), short, settings.trainer.seed, threading.Event())
+    sft.train(policy, data.sft_examples, Prompter.of(settings, policy.tokenizer), short, settings.trainer.seed, threading.Event())
     return policy.save(scratch / "sft"), data.training
 
 

@@ -1,4 +1,4 @@
-"""`train.md`: the figures as tables for people. Pure."""
+"""`train.md`: the figures as tables. No I/O."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _lines(found: Mapping[str, Measurement], report: Mapping[str, Any]) -> Itera
     yield f"# Learning, {report['started_at'][:10]}"
     yield ""
     yield f"{machine['cores']} cores, load average {report['load_average_before']} before the run, {report['seconds']:.0f} s, seed {report['options']['seed']}."
-    yield "Scores are means over held-out users, in [0, 1]; brackets are 95 % intervals by paired bootstrap over them. `arm@k` sees k items."
+    yield "Scores are means over held-out users, in [0, 1]; brackets are 95 % intervals by paired bootstrap over them. `arm@k`: the arm with k items."
     for name, one in found.items():
         yield from _measurement(name, one)
     for name, part in report["parts"].items():
@@ -39,7 +39,7 @@ def _measurement(name: str, one: Measurement) -> Iterator[str]:
     yield from ["", _row(columns), _row(["---"] * len(columns))]
     for answerer, scores in one.answerers.items():
         yield _row([_marked(answerer, one), *_scores(scores, domains, slices)])
-    yield from ["", "Bold: at the k that training users' later outcomes chose."]
+    yield from ["", "Bold: the k chosen on training users' later outcomes."]
     yield from _metrics(one)
     yield from ["", _row(["difference", "mean", *domains, *slices]), _row(["---"] * (2 + len(domains) + len(slices)))]
     for difference in one.differences:
@@ -52,7 +52,7 @@ def _measurement(name: str, one: Measurement) -> Iterator[str]:
 
 
 def _figures(part: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each figure; of a list of records, a line for each of them."""
+    """One line per figure, or per record of a list."""
     for name, value in part.items():
         if isinstance(value, Mapping):
             yield f"- {name}: " + ", ".join(f"{key} {_short(one)}" for key, one in value.items())
@@ -77,7 +77,7 @@ def _marked(answerer: str, one: Measurement) -> str:
 
 
 def _metrics(one: Measurement) -> Iterator[str]:
-    """The tasks' own metrics, of every arm at its chosen k."""
+    """The metrics of the tasks, for every arm at its chosen k."""
     shown = [name for name in one.answerers if "@" not in name or name in {one.best(arm) for arm in one.arms}]
     columns = [(domain, metric) for domain, found in one.answerers[shown[0]].metrics.items() for metric in found]
     yield from ["", _row(["answers", *(f"{domain} {metric}" for domain, metric in columns)]), _row(["---"] * (1 + len(columns)))]
@@ -93,7 +93,7 @@ def _costs(one: Measurement) -> Iterator[str]:
 
 
 def _behaviour(one: Measurement) -> Iterator[str]:
-    """What the reward never sees."""
+    """Statistics of the texts, which the reward does not include."""
     shown = {name: found.behaviour for name, found in one.answerers.items() if found.behaviour}
     columns = list(dict.fromkeys(key for found in shown.values() for key in found))
     if columns:

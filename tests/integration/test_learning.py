@@ -31,7 +31,7 @@ def test_sft_lowers_the_loss_and_rl_raises_the_reward_of_the_shipped_reflector()
     policy = Policy.load(REFLECTOR)
     prompter = Prompter.of(settings, policy.tokenizer)
 
-    fit = sft.train(policy, data.lessons, prompter, SftSettings(max_steps=40, epochs=50, batch_size=16), 0, stop)
+    fit = sft.train(policy, data.sft_examples, prompter, SftSettings(max_steps=40, epochs=50, batch_size=16), 0, stop)
     assert fit.losses[-1] < 0.5 * fit.losses[0]
 
     # Always the same questions, whose base answers leave something to win: so steps differ by what was learnt and not by what was asked.

@@ -13,7 +13,7 @@ def test_generated_records_are_read_like_real_ones() -> None:
     assert found.counts["trajectories"] == found.counts["outcomes"] == 300
     assert found.counts["lessons"] + found.counts["trajectories.held_out"] == 300
     assert not [name for name in found.counts if name.endswith((".malformed", ".repeated", ".over_user_share"))]
-    assert len({lesson.case.query.text for lesson in found.sft_examples}) == len(found.sft_examples) > 100
+    assert len({example.case.query.text for example in found.sft_examples}) == len(found.sft_examples) > 100
 
 
 def test_a_size_is_measured_in_this_process_and_in_its_own_process() -> None:
@@ -24,5 +24,5 @@ def test_a_size_is_measured_in_this_process_and_in_its_own_process() -> None:
 
 
 def test_a_failed_process_is_reported_with_its_last_line() -> None:
-    with pytest.raises(CannotContinue, match=r"collection of -1 trajectories failed: .*Error"):
+    with pytest.raises(CannotContinue, match=r"measurement of -1 trajectories failed: .*Error"):
         measure((-1,))

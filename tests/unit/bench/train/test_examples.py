@@ -26,13 +26,13 @@ def data() -> Examples:
 def test_only_users_who_are_not_held_out_train_and_they_never_judge(data: Examples) -> None:
     judges = {case.user for case in data.heldout}
     assert judges and all(is_held_out("bench", user.removeprefix("bench/"), SHARE) for user in judges)
-    assert judges.isdisjoint({case.user for case in (*data.training, *data.dev)} | {lesson.case.user for lesson in data.lessons})
+    assert judges.isdisjoint({case.user for case in (*data.training, *data.dev)} | {example.case.user for example in data.sft_examples})
 
 
 def test_dev_and_held_out_questions_are_later_than_all_training_questions(data: Examples) -> None:
     last = max(case.query.asked_at for case in data.training)
     assert all(case.query.asked_at > last for case in (*data.dev, *data.heldout))
-    assert {lesson.case.case_id for lesson in data.lessons} <= {case.case_id for case in data.training}
+    assert {example.case.case_id for example in data.sft_examples} <= {case.case_id for case in data.training}
 
 
 def test_a_question_sees_only_older_items_of_its_user_and_domain(data: Examples) -> None:
@@ -52,22 +52,22 @@ def test_dev_and_held_out_questions_have_items_found_by_the_query_alone(data: Ex
 
 
 def test_newcomers_have_two_items_and_every_fourth_user_a_short_past(data: Examples) -> None:
-    counts = {(case.user, data.known[case.case_id].newcomer): len(case.items) for case in data.training}
+    counts = {(case.user, data.world_truths[case.case_id].newcomer): len(case.items) for case in data.training}
     assert {count for (_, newcomer), count in counts.items() if newcomer} <= {2}
     assert {count for (user, newcomer), count in counts.items() if not newcomer and int(user[-4:]) % 4 == 3} == {3}
 
 
 def test_no_sft_example_occurs_twice(data: Examples) -> None:
-    keys = [sft_example_key(lesson) for lesson in data.lessons]
+    keys = [sft_example_key(example) for example in data.sft_examples]
     assert keys and len(set(keys)) == len(keys)
 
 
 def test_authors_latest_entries_are_questions_and_see_only_earlier_entries(tmp_path: Path) -> None:
     material = from_dataset(papers(tmp_path, authors=40, each=5), last=2, per_user=2)
-    judged = [ask for ask in material.asks if ask.part is Split.HELDOUT]
+    judged = [ask for ask in material.questions if ask.split is Split.HELDOUT]
     assert len({ask.query.user for ask in judged}) >= 10 and all(is_held_out("bench", ask.query.user, material.holdout_share) for ask in judged)
     assert {ask.query.text for ask in judged} == {"abstract 3", "abstract 4"}
-    assert {ask.query.text for ask in material.asks if ask.part is Split.TRAINING} == {"abstract 1", "abstract 2"}
+    assert {ask.query.text for ask in material.questions if ask.split is Split.TRAINING} == {"abstract 1", "abstract 2"}
 
 
 def test_too_few_authors_are_refused_with_their_number(tmp_path: Path) -> None:

@@ -104,7 +104,7 @@ def test_slices_are_by_length_of_past_drift_and_newcomers(found: Measurement) ->
 def test_real_data_has_no_ceiling_and_has_differences_by_metric(tmp_path: Path) -> None:
     texts = [make_case(0, user=f"u{number}", options=(), base="plain words here", truth="Their Own Words") for number in range(3)]
     answers = {k: Rewrites(["Their Own Words"] * 3, [None] * 3, 0.0) for k in (1, 4)}
-    found = judge(replace(DATA, heldout=texts, known={}), {arms.SFT_MIXED: ArmResult(arms.SFT_MIXED, answers, {1: 0.5, 4: 0.6})}, QUICK)
+    found = judge(replace(DATA, heldout=texts, world_truths={}), {arms.SFT_MIXED: ArmResult(arms.SFT_MIXED, answers, {1: 0.5, 4: 0.6})}, QUICK)
     assert "blind" not in found.answerers and found.answerers[f"{arms.SFT_MIXED}@4"].way is None
     difference = found.difference(f"{arms.SFT_MIXED}@4", arms.ZERO_SHOT)
     assert difference is not None and difference.metrics["rouge_1"].mean == pytest.approx(2 / 3)

@@ -7,15 +7,15 @@ from collections import Counter
 import pytest
 
 from bench.train.examples import Examples
-from bench.train.regimes import REGIMES, Regime, named, population, spoiled
+from bench.train.regimes import REGIMES, Regime, degraded, named, population
 from bench.train.source_data import Population
 from infra.errors import BadSetting
 from tests.support.outcomes import make_case
 from trainer.data.query_cases import SftExample
 
 CASES = [make_case(number, truth=letter, domain=domain) for domain in ("one", "two") for number, letter in enumerate("ab" * 20)]
-LESSONS = [SftExample(case, case.items, f"{case.query.text} so {case.truth}") for case in CASES]
-DATA = Examples("made", LESSONS, CASES, CASES, CASES, {}, {}, {"lessons": len(LESSONS)})
+SFT_EXAMPLES = [SftExample(case, case.items, f"{case.query.text} so {case.truth}") for case in CASES]
+DATA = Examples("made", SFT_EXAMPLES, CASES, CASES, CASES, {}, {}, {"lessons": len(SFT_EXAMPLES)})
 
 
 def test_a_name_selects_one_regime_or_a_family() -> None:
@@ -26,25 +26,25 @@ def test_a_name_selects_one_regime_or_a_family() -> None:
 
 
 def test_the_draw_of_few_trajectories_is_repeatable_and_keeps_all_outcomes() -> None:
-    regime = Regime("few-7", "", lessons=7)
-    found = spoiled(DATA, regime, 0)
-    assert found.lessons == spoiled(DATA, regime, 0).lessons != spoiled(DATA, regime, 1).lessons
-    assert (len(found.lessons), found.counts["lessons"], found.training) == (7, 7, DATA.training)
+    regime = Regime("few-7", "", trajectories=7)
+    found = degraded(DATA, regime, 0)
+    assert found.sft_examples == degraded(DATA, regime, 0).sft_examples != degraded(DATA, regime, 1).sft_examples
+    assert (len(found.sft_examples), found.counts["lessons"], found.training) == (7, 7, DATA.training)
 
 
 def test_noise_exchanges_reasoning_and_truth_within_a_domain() -> None:
-    found = spoiled(DATA, Regime("noisy", "", noise=0.5), 0)
-    wrong = [lesson for lesson in found.lessons if lesson.reasoning != f"{lesson.case.query.text} so {lesson.case.truth}"]
-    assert Counter(lesson.case.domain for lesson in wrong) == {"one": 20, "two": 20}
-    assert sorted(lesson.reasoning for lesson in found.lessons) == sorted(lesson.reasoning for lesson in LESSONS)
+    found = degraded(DATA, Regime("noisy", "", noise=0.5), 0)
+    wrong = [example for example in found.sft_examples if example.reasoning != f"{example.case.query.text} so {example.case.truth}"]
+    assert Counter(example.case.domain for example in wrong) == {"one": 20, "two": 20}
+    assert sorted(example.reasoning for example in found.sft_examples) == sorted(example.reasoning for example in SFT_EXAMPLES)
 
 
 def test_a_silent_domain_has_outcomes_but_no_trajectory() -> None:
-    found = spoiled(DATA, Regime("silent", "", silent="one"), 0)
-    assert {lesson.case.domain for lesson in found.lessons} == {"two"} and {case.domain for case in found.training} == {"one", "two"}
+    found = degraded(DATA, Regime("silent", "", silent="one"), 0)
+    assert {example.case.domain for example in found.sft_examples} == {"two"} and {case.domain for case in found.training} == {"one", "two"}
 
 
 def test_the_plain_regime_changes_nothing_and_drift_changes_the_population() -> None:
     plain = next(regime for regime in REGIMES if regime.name == "plain")
-    assert Counter(lesson.case.case_id for lesson in spoiled(DATA, plain, 0).lessons) == Counter(lesson.case.case_id for lesson in LESSONS)
+    assert Counter(example.case.case_id for example in degraded(DATA, plain, 0).sft_examples) == Counter(example.case.case_id for example in SFT_EXAMPLES)
     assert population(plain, Population()) == Population() and population(Regime("drift", "", drift=0.6), Population()).drift == 0.6
