@@ -1,8 +1,8 @@
 # ruff: noqa: N815  # axes are capital letters, see below
-"""One simulated canary: users ask, answers are scored, and the verdict is asked at every look, on cells as the stream makes them.
+"""One simulated canary: users ask, answers are scored, and the verdict is computed at every look, from the same cells as in the stream.
 
-Users have a persona, a pace, a mix of domains, an arm by chance and a first moment: half are there from the start, the others arrive over the first seven
-tenths. Over time all answers get a little worse and the mix of domains shifts, in both arms alike. Half of the answers are scored. Seeds fix everything.
+Each user has a persona, a pace, a mix of domains, a random arm and a start: half of the users start at once, the others over the first 70 % of the
+experiment. Over time all answers get a little worse and the mix of domains shifts, equally in both arms. Half of the answers are scored. Seeds fix all draws.
 
 Axes: U users (the canary's first), D domains, V values of an answer, M answers between two looks.
 """
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     Whole = NDArray[np.int64]
 
 SCORED = 0.5
-#: Of all answers: how much worse they get until the end, and how often they fall back or cannot be read anyway.
+#: Share of the reward that answers lose until the end, and the shares of fallbacks and unparsable answers without any planted rise.
 WORSE, FALLBACK, UNPARSABLE = 0.06, 0.02, 0.01
 OPERATIONAL = (Metric.FALLBACK, Metric.UNPARSABLE, Metric.LATENCY_MS, Metric.LENGTH, Metric.DRIFT)
 _FIRST_SCORED = 60
-#: Time is no bound here: answers are.
+#: Age of the experiment at each look. The number of answers is the bound, not the time.
 SINCE_S = 3_600.0
 _AT, _ID = datetime(2026, 11, 1, tzinfo=UTC), UUID(int=1)
 
@@ -43,30 +43,30 @@ _AT, _ID = datetime(2026, 11, 1, tzinfo=UTC), UUID(int=1)
 @dataclass(frozen=True)
 class ExperimentResult:
     outcome: str
-    cause: str  # what decided: reward, a guardrail's metric, split, or bounds
-    scored: int  # answers of both groups
-    answers: int  # scored or not
-    shown: int  # of them the challenger's own: who was hurt
-    users: int  # who got one of those
+    cause: str  # what decided: `reward`, a guardrail's metric, `split`, or `bounds`
+    scored: int  # number of scored answers of both groups
+    answers: int  # with and without score
+    shown: int  # answers of the challenger
+    users: int  # users with an answer of the challenger
     variance_kept: float
 
 
 def simulate(scenario: CanaryScenario, pool: ScoredUsers, promotion: PromotionSettings, looks: int, seed: tuple[int, ...]) -> ExperimentResult:
-    """One experiment to its verdict."""
+    """Runs one experiment to its verdict."""
     import numpy as np
 
     bounded = scenario.bounded(promotion)
-    crowd = SimulatedUsers(scenario, pool, np.random.default_rng(seed))
+    users = SimulatedUsers(scenario, pool, np.random.default_rng(seed))
     for scored, progress in _looks(bounded.canary_answers, looks):
-        crowd.answer(scored, progress)
-        verdict = canary_verdict(crowd.cells(), bounded, SINCE_S)
+        users.answer(scored, progress)
+        verdict = canary_verdict(users.cells(), bounded, SINCE_S)
         if verdict.outcome is not VerdictOutcome.RUNNING:
-            return _result(verdict, crowd)
-    raise AssertionError("the last look lies behind canary_answers")
+            return _result(verdict, users)
+    raise AssertionError("no verdict after canary_answers")
 
 
 def _looks(canary_answers: int, count: int) -> Iterator[tuple[int, float]]:
-    """How many scored answers of both groups there are at each look, by growing gaps, and how far the experiment is. Ends well behind `canary_answers`."""
+    """Number of scored answers at each look, with growing gaps, and the progress from 0 to 1. Ends well after `canary_answers`."""
     last = 2 * canary_answers
     for number in range(count):
         scored = _FIRST_SCORED * (last / _FIRST_SCORED) ** (number / (count - 1))
@@ -81,8 +81,8 @@ class SimulatedUsers:
     pool: ScoredUsers
     rng: np.random.Generator
     answered: int = 0
-    _all_VU: Floats = field(init=False)  # answers, then sums of OPERATIONAL
-    _scored_VDU: Floats = field(init=False)  # scored answers, rewards, base rewards
+    _all_VU: Floats = field(init=False)  # number of answers, then sums of OPERATIONAL
+    _scored_VDU: Floats = field(init=False)  # number of scored answers, sums of rewards, sums of base rewards
 
     def __post_init__(self) -> None:
         import numpy as np
@@ -101,7 +101,7 @@ class SimulatedUsers:
         self._scored_VDU = np.zeros((3, domains, users))
 
     def answer(self, scored: int, progress: float) -> None:
-        """Go on until there are about `scored` scored answers; `progress` is how far the experiment is by then, from 0 to 1."""
+        """Adds answers until about `scored` are scored. `progress` is that of the experiment at this time, from 0 to 1."""
         import numpy as np
 
         count = int(scored / SCORED) - self.answered
@@ -143,7 +143,7 @@ class SimulatedUsers:
         return reward_M, base_M
 
     def _hurting(self, user_M: Whole, domain_M: Whole) -> Floats:
-        """The probability of each answer's being hurt, so that `loss` of the mean is lost over all."""
+        """The probability that an answer is hurt, such that the mean over all answers falls by `loss`."""
         import numpy as np
 
         match self.scenario.harm:
@@ -157,7 +157,7 @@ class SimulatedUsers:
         return self.scenario.loss * where
 
     def _operational(self, user_M: Whole, reward_M: Floats, base_M: Floats) -> Iterator[Floats]:
-        """Values of OPERATIONAL. Where the base answer goes out, its reward is the answer's, too: `reward_M` is changed."""
+        """Values of OPERATIONAL. Changes `reward_M`: a fallback has the reward of the base answer."""
         import numpy as np
 
         scenario, rng, count, mine = self.scenario, self.rng, len(user_M), user_M < self.canary
@@ -174,7 +174,7 @@ class SimulatedUsers:
         return [cell for arm in (Arm.CANARY, Arm.BASELINE) for cell in self._of_arm(arm)]
 
     def shown(self) -> tuple[int, int]:
-        """The challenger's own answers, and who got one."""
+        """Number of the challenger's answers, and of the users with one."""
         counts = self._all_VU[0, : self.canary]
         return int(counts.sum()), int((counts > 0).sum())
 
@@ -201,7 +201,7 @@ class SimulatedUsers:
 
 
 def _moments(counts: Floats, *sums: Floats) -> Iterator[Moments]:
-    """Of several values of the same answers."""
+    """Moments of several values of the same answers."""
     import numpy as np
 
     users, n, nn = int(np.count_nonzero(counts)), int(counts.sum()), float(counts @ counts)
@@ -209,10 +209,10 @@ def _moments(counts: Floats, *sums: Floats) -> Iterator[Moments]:
         yield Moments(users=users, n=n, s=one.sum(), nn=nn, ss=one @ one, ns=counts @ one)
 
 
-def _result(verdict: ExperimentVerdict, crowd: SimulatedUsers) -> ExperimentResult:
-    shown, users = crowd.shown()
+def _result(verdict: ExperimentVerdict, users: SimulatedUsers) -> ExperimentResult:
+    shown, with_answer = users.shown()
     kept = verdict.evidence["reward"]["variance_kept"]
-    return ExperimentResult(verdict.outcome.value, _cause(verdict), crowd.scored(), crowd.answered, shown, users, kept)
+    return ExperimentResult(verdict.outcome.value, _cause(verdict), users.scored(), users.answered, shown, with_answer, kept)
 
 
 def _cause(verdict: ExperimentVerdict) -> str:

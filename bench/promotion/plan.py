@@ -1,4 +1,4 @@
-"""How many experiments a run simulates. `SHORT` shows that every piece works; its figures say little."""
+"""Sizes of a run of `retouch bench promotion`. `SHORT` only shows that every step works; its figures mean little."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PromotionPlan:
-    equal: int = 1_000  # experiments with two equal versions, of each kind of users
-    unequal: int = 300  # of each planted difference
-    looks: int = 100  # at each, if no verdict comes before
-    personas: int = 1_000  # users of the population, drawn from again and again
+    equal: int = 1_000  # experiments with equal versions, per scenario
+    unequal: int = 300  # experiments per planted difference
+    looks: int = 100  # maximum number of looks per experiment
+    personas: int = 1_000  # users of the population, drawn with replacement
     seed: int = 0
 
 

@@ -1,14 +1,14 @@
 # ruff: noqa: N815  # axes are capital letters, see below
-"""Users to draw experiments from: for each one scored answers by domain, with the base answer's score beside it.
+"""The users of simulated experiments: scored answers of each user by domain, with the score of the base answer.
 
-*Personas* are the persona world's users. Their answers are those of the best simple rule that sees up to four of the user's items (`traffic/ceilings.py`),
-scored by `schemas.scoring` against what the user does: levels, spread within and between users and how reward and base reward go together are the world's
-own. The base answer's mean, 0.66, is the demo's; the answer's, 0.80, lies below the trained reflector's 0.89, which would vary less.
+*Personas* are the persona world's users. Their answers come from the best simple rule with up to four of the user's items (`traffic/ceilings.py`), scored
+by `schemas.scoring` against the user's truth: means, spread within and between users, and the correlation of reward and base reward follow from the world.
+The base answer's mean, 0.66, equals the demo's. The answer's mean, 0.80, is below the trained reflector's 0.89, which would vary less.
 
-*Levels* are made up to be harder: all answers are right or wrong, each user is better or worse off in all domains alike (standard deviation 0.15), and a
-base answer says less about its answer.
+*Levels* are harder on purpose: all answers are right or wrong, each user is better or worse in all domains (standard deviation 0.15), and the base
+answer predicts the answer less well.
 
-Axes: P users of the pool, D domains, Q answers of a user in a domain.
+Axes: P users, D domains, Q answers of a user in a domain.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ANSWERS = 8
-_SEEN = (0, 1, 2, 4, 4, 4)  # items that the rule sees: some users are new
+_SEEN = (0, 1, 2, 4, 4, 4)  # numbers of items that the rule sees; some users are new
 Kind = Literal["personas", "levels"]
 
 
@@ -42,15 +42,15 @@ class ScoredUsers:
         return float(self.reward_PDQ.mean())
 
     def figures(self) -> dict[str, float]:
-        """What the pool is like, for the report."""
+        """Statistics for the report."""
         import numpy as np
 
-        of_users = self.reward_PDQ.mean(axis=(1, 2))
+        user_means = self.reward_PDQ.mean(axis=(1, 2))
         return {
             "reward": self.mean,
             "base_reward": float(self.base_PDQ.mean()),
             "sd_of_answers": float(self.reward_PDQ.std()),
-            "sd_of_users_means": float(of_users.std()),
+            "sd_of_users_means": float(user_means.std()),
             "correlation_with_base": float(np.corrcoef(self.reward_PDQ.ravel(), self.base_PDQ.ravel())[0, 1]),
         }
 
@@ -60,12 +60,12 @@ def scored_users(kind: Kind, users: int, seed: int) -> ScoredUsers:
 
 
 def personas(users: int, seed: int) -> ScoredUsers:
-    """About 10 ms a user."""
+    """Takes about 10 ms per user."""
     import numpy as np
 
     world = World(seed=seed, questions=ANSWERS)
-    made = [_scored(persona) for persona in world.personas(users)]
-    return ScoredUsers(DOMAINS, np.array([rewards for rewards, _ in made]), np.array([bases for _, bases in made]))
+    scored = [_scored(persona) for persona in world.personas(users)]
+    return ScoredUsers(DOMAINS, np.array([rewards for rewards, _ in scored]), np.array([bases for _, bases in scored]))
 
 
 def levels(users: int, seed: int) -> ScoredUsers:
@@ -81,7 +81,7 @@ def levels(users: int, seed: int) -> ScoredUsers:
 
 
 def _scored(persona: Persona) -> tuple[list[list[float]], list[list[float]]]:
-    """Rewards and base rewards, by domain and question."""
+    """Rewards and base rewards by domain and question."""
     rng = random.Random(f"seen/{persona.user}")  # noqa: S311 - a reproducible simulation, not a secret
     past = {domain: [exchange for _, exchange in persona.past if exchange.domain == domain] for domain in DOMAINS}
     seen = rng.choice(_SEEN)

@@ -1,4 +1,4 @@
-"""What is simulated: who the users are, and what is different about the challenger."""
+"""The simulated scenarios: the users, and the differences of the challenger."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from schemas.promotion_view import VerdictOutcome
 
 
 class Harm(StrEnum):
-    """Where a planted loss falls. An answer that is hurt is worth nothing."""
+    """Where a planted loss falls. A hurt answer has reward 0."""
 
-    ANYWHERE = "anywhere"  # any answer with the same probability
+    ANYWHERE = "anywhere"  # every answer with the same probability
     USERS = "a fifth of the users"
     DOMAIN = "one domain"
 
 
 @dataclass(frozen=True)
 class CanaryScenario:
-    """`loss` and `gain` are relative to the mean reward. Rises are of probabilities, `slower` and `longer` factors."""
+    """`loss` and `gain` are relative to the mean reward. `fallback`, `unparsable` and `drifting` are added, `slower` and `longer` are factors."""
 
     name: str
     title: str
@@ -31,7 +31,7 @@ class CanaryScenario:
     experiments: int
     population: Kind = "personas"
     users: int = 4_000  # of both groups
-    canary_answers: int | None = None  # None: as the settings say
+    canary_answers: int | None = None  # None: the setting `promotion.canary_answers`
     activity: tuple[float, float] = (20.0, 0.8)  # (offset, exponent): user number r asks in proportion to (offset + r) ** -exponent
     loss: float = 0.0
     harm: Harm = Harm.ANYWHERE
@@ -41,14 +41,14 @@ class CanaryScenario:
     slower: float = 1.0
     longer: float = 1.0
     drifting: float = 0.0
-    is_plain: bool = False  # without what adjusts: base rewards and domains are kept from the verdict
+    is_plain: bool = False  # the verdict gets neither base rewards nor domains, so it cannot adjust
 
     def bounded(self, promotion: PromotionSettings) -> PromotionSettings:
         return promotion if self.canary_answers is None else promotion.model_copy(update={"canary_answers": self.canary_answers})
 
 
 def scenarios(plan: PromotionPlan, only: Collection[str] = ()) -> list[CanaryScenario]:
-    """All of them, or those named. Raises BadSetting for a name there is not."""
+    """All scenarios, or the named ones. Raises BadSetting for an unknown name."""
     found = [*_equal(plan.equal), *_unequal(plan.unequal), *_guarded(plan.unequal)]
     if unknown := sorted({*only} - {scenario.name for scenario in found}):
         raise BadSetting(f"no scenario {', '.join(unknown)}; there are {', '.join(scenario.name for scenario in found)}")
@@ -56,9 +56,9 @@ def scenarios(plan: PromotionPlan, only: Collection[str] = ()) -> list[CanarySce
 
 
 def _equal(count: int) -> Iterator[CanaryScenario]:
-    """Two equal versions: any verdict but none is wrong."""
+    """Equal versions: every verdict is wrong."""
     yield CanaryScenario("equal", "A/A, personas", VerdictOutcome.INCONCLUSIVE, count)
-    yield CanaryScenario("equal-levels", "A/A, users better or worse off in all domains", VerdictOutcome.INCONCLUSIVE, count, "levels")
+    yield CanaryScenario("equal-levels", "A/A, users better or worse in all domains", VerdictOutcome.INCONCLUSIVE, count, "levels")
     yield CanaryScenario("equal-few", "A/A, 120 users", VerdictOutcome.INCONCLUSIVE, count, "levels", users=120, canary_answers=2_000)
     yield CanaryScenario("equal-heavy", "A/A, few users ask most (Zipf 1)", VerdictOutcome.INCONCLUSIVE, count, "levels", activity=(0.0, 1.0))
 
@@ -66,8 +66,8 @@ def _equal(count: int) -> Iterator[CanaryScenario]:
 def _unequal(count: int) -> Iterator[CanaryScenario]:
     for harm in Harm:
         yield CanaryScenario(f"loss-{harm.name.lower()}", f"-5 %, {harm.value}", VerdictOutcome.HARMFUL, count, loss=0.05, harm=harm)
-    yield CanaryScenario("loss-levels", "-5 %, users better or worse off", VerdictOutcome.HARMFUL, count, "levels", loss=0.05)
-    yield CanaryScenario("loss-plain", "-5 %, anywhere, without adjusting", VerdictOutcome.HARMFUL, count, loss=0.05, is_plain=True)
+    yield CanaryScenario("loss-levels", "-5 %, users better or worse in all domains", VerdictOutcome.HARMFUL, count, "levels", loss=0.05)
+    yield CanaryScenario("loss-plain", "-5 %, anywhere, without adjustment", VerdictOutcome.HARMFUL, count, loss=0.05, is_plain=True)
     for gain in (0.02, 0.05, 0.1):
         yield CanaryScenario(f"gain-{gain:g}", f"+{gain * 100:g} %", VerdictOutcome.BETTER, count, gain=gain)
 

@@ -1,4 +1,4 @@
-"""What the experiments of a scenario came to, and what is promised. Pure."""
+"""The results of a scenario's experiments, and the targets. No I/O."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from bench.promotion.scenarios import CanaryScenario
 from bench.targets import Bound, Target
 from schemas.promotion_view import VerdictOutcome
 
-#: Of two equal versions told apart, and of versions planted 5 % worse that are found out within the bounds.
+#: Maximum share of verdicts on equal versions, and minimum share of harmful verdicts, within the bounds, on harmful versions.
 FALSE, FOUND = 0.05, 0.95
 DECIDED = frozenset({VerdictOutcome.BETTER.value, VerdictOutcome.HARMFUL.value})
 
 
 def summary(scenario: CanaryScenario, results: Sequence[ExperimentResult]) -> dict[str, Any]:
-    """Plain values. `found` are the experiments that ended as they should, `wrong` those told apart the other way, or at all where nothing is to be told."""
+    """JSON values. `found`: experiments with the expected result. `wrong`: experiments with another verdict than expected."""
     outcomes = Counter(result.outcome for result in results)
     found = [result for result in results if result.outcome == scenario.expected]
     wrong = sum(result.outcome in DECIDED and result.outcome != scenario.expected for result in results)
@@ -42,29 +42,27 @@ def targets(scenarios: Sequence[Mapping[str, Any]]) -> list[Target]:
 
 
 def _targets(scenarios: Sequence[Mapping[str, Any]]) -> Iterator[Target]:
-    for one in scenarios:
-        if one["expected"] == VerdictOutcome.INCONCLUSIVE:
-            yield Target(f"{one['title']}: promoted or rolled back, share", Bound.AT_MOST, FALSE, one["wrong"]["share"])
-    for one in scenarios:
-        if one["expected"] == VerdictOutcome.HARMFUL and not one["is_plain"]:
-            yield Target(f"{one['title']}: rolled back within the bounds, share", Bound.AT_LEAST, FOUND, one["found"]["share"])
+    for scenario in scenarios:
+        if scenario["expected"] == VerdictOutcome.INCONCLUSIVE:
+            yield Target(f"{scenario['title']}: promoted or rolled back, share", Bound.AT_MOST, FALSE, scenario["wrong"]["share"])
+    for scenario in scenarios:
+        if scenario["expected"] == VerdictOutcome.HARMFUL and not scenario["is_plain"]:
+            yield Target(f"{scenario['title']}: rolled back within the bounds, share", Bound.AT_LEAST, FOUND, scenario["found"]["share"])
 
 
-def line(one: Mapping[str, Any]) -> str:
-    """One scenario for a person."""
-    share = one["wrong"] if one["expected"] == VerdictOutcome.INCONCLUSIVE else one["found"]
-    word = "told apart" if one["expected"] == VerdictOutcome.INCONCLUSIVE else one["expected"]
-    text = f"{one['title']:<48} {word} {share['share']:7.2%} [{share['low']:.2%}, {share['high']:.2%}] of {one['experiments']}"
-    if one["expected"] == VerdictOutcome.INCONCLUSIVE or not (scored := one["to_verdict"]["scored"]):
+def line(scenario: Mapping[str, Any]) -> str:
+    """One scenario as a line of text."""
+    share = scenario["wrong"] if scenario["expected"] == VerdictOutcome.INCONCLUSIVE else scenario["found"]
+    word = "with a verdict" if scenario["expected"] == VerdictOutcome.INCONCLUSIVE else scenario["expected"]
+    text = f"{scenario['title']:<48} {word} {share['share']:7.2%} [{share['low']:.2%}, {share['high']:.2%}] of {scenario['experiments']}"
+    if scenario["expected"] == VerdictOutcome.INCONCLUSIVE or not (scored := scenario["to_verdict"]["scored"]):
         return text
-    shown, users = one["to_verdict"]["shown"], one["to_verdict"]["users"]
-    return (
-        f"{text}; median {scored['median']:,} scored answers of both groups (90 %: {scored['p90']:,}), {shown['median']:,} shown to {users['median']:,} users"
-    )
+    shown, users = scenario["to_verdict"]["shown"], scenario["to_verdict"]["users"]
+    return f"{text}; median {scored['median']:,} scored answers of both groups (p90: {scored['p90']:,}), {shown['median']:,} answers of the challenger for {users['median']:,} users"
 
 
 def _share(count: int, of: int) -> dict[str, float]:
-    """With Wilson's 95 % interval."""
+    """The share with Wilson's 95 % interval."""
     share, z = count / of, 1.96
     middle, reach = (share + z * z / 2 / of) / (1 + z * z / of), z * math.sqrt(share * (1 - share) / of + z * z / 4 / of**2) / (1 + z * z / of)
     return {"share": round(share, 5), "low": round(max(0.0, middle - reach), 5), "high": round(min(1.0, middle + reach), 5)}

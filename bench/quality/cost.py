@@ -1,6 +1,6 @@
-"""What online quality costs: CPU of an answer and of its outcome, memory of a user, and how fast the process catches up with a broker.
+"""The cost of online quality: CPU per answer and per outcome, memory per user, and the speed of catching up with a broker.
 
-Records are 3.6 kB with six items shown, free text of 15 words, from a thousand users in three domains; every outcome is judged by the user's words.
+Records are 3.6 kB with six items and free text of 15 words, from 1,000 users in three domains. Every outcome has a truth.
 
     python -m bench.quality.cost              reading and counting, and memory, as JSON
     python -m bench.quality.cost --broker     with the process's own loop on a local broker, too
@@ -41,7 +41,7 @@ _VOCABULARY = ("the", "bus", "is", "slow", "today", "nobody", "knows", "why", "i
 
 
 def measure(size: int = SIZE) -> dict[str, float]:
-    """CPU microseconds of one record, read from its bytes and counted; bytes of one user. Blocks for some seconds."""
+    """CPU microseconds per record, for parsing and for counting, and bytes per user. Blocks for some seconds."""
     answers, found = [_answer(number, USERS) for number in range(size)], dict[str, float]()
     metrics = PartitionMetrics(0, MODEL.name, Settings().quality)
     for topic, messages in ((RESPONSES.name, answers), (OUTCOMES.name, [_judged(answer) for answer in answers])):
@@ -52,7 +52,7 @@ def measure(size: int = SIZE) -> dict[str, float]:
 
 
 def measure_broker(size: int = SIZE) -> float:
-    """Answers a second, each with its outcome, that the process's loop reads, counts and commits from a local broker. Blocks for its start too."""
+    """Answers per second, each with its outcome, that the process reads, counts and commits from a local broker. Also blocks for the start of the broker."""
     from infra.kafka.clients import producer, send
     from infra.kafka.topology import apply
     from infra.local.broker import Broker
@@ -135,7 +135,7 @@ def _count(metrics: PartitionMetrics, topic: str, messages: Sequence[QualityMess
 
 
 def _user_bytes(size: int) -> int:
-    """Of a user in one window and one experiment, by domain and over all, with one answer and its outcome, and their ids."""
+    """Bytes of a user with one answer and its outcome, in one window and one experiment, by domain and over all, with their ids."""
     answers = [_answer(number, size) for number in range(size)]
     outcomes, metrics = [_judged(answer) for answer in answers], PartitionMetrics(0, MODEL.name, Settings().quality)
     tracemalloc.start()
@@ -154,9 +154,9 @@ def _cpu_us(body: Callable[[], Any], records: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.quality.cost", description="The cost of online quality, as JSON.")
-    parser.add_argument("--size", type=int, default=SIZE, help="answers, each with its outcome")
-    parser.add_argument("--broker", action="store_true", help="the process's own loop on a local broker, too")
+    parser = argparse.ArgumentParser(prog="python -m bench.quality.cost", description="Prints the cost of online quality as JSON.")
+    parser.add_argument("--size", type=int, default=SIZE, help="number of answers, each with its outcome")
+    parser.add_argument("--broker", action="store_true", help="also measure the process on a local broker")
     flags = parser.parse_args()
     found = measure(flags.size)
     if flags.broker:

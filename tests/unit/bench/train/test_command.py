@@ -18,7 +18,7 @@ from infra.settings import Settings
     [
         ({"arms": ("sft_top1", "magic")}, "--arms magic: unknown; expected some of zero_shot,rag_base"),
         ({"parts": ("arms", "taste")}, "--parts taste: unknown; expected some of arms,speed,collection"),
-        ({"regime": "odd"}, "--regime odd: no such regime"),
+        ({"regime": "odd"}, "--regime odd: unknown"),
         ({"regime": "few", "arms": ("sft_top1",)}, "--regime sets its own arms and world"),
     ],
 )

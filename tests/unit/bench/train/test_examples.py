@@ -71,7 +71,7 @@ def test_authors_latest_entries_are_questions_and_see_only_earlier_entries(tmp_p
 
 
 def test_too_few_authors_are_refused_with_their_number(tmp_path: Path) -> None:
-    with pytest.raises(CannotContinue, match="4 authors"):
+    with pytest.raises(CannotContinue, match="too few authors of free text: 4, of whom 10"):
         from_dataset(papers(tmp_path, authors=4, each=5), last=2, per_user=2)
 
 

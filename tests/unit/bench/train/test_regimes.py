@@ -21,7 +21,7 @@ DATA = Examples("made", SFT_EXAMPLES, CASES, CASES, CASES, {}, {}, {"lessons": l
 def test_a_name_selects_one_regime_or_a_family() -> None:
     assert [regime.name for regime in named("few")] == ["few-60", "few-150", "few-400"]
     assert [regime.name for regime in named("few-60")] == ["few-60"]
-    with pytest.raises(BadSetting, match="--regime fewer: no such regime; expected one of plain, few-60"):
+    with pytest.raises(BadSetting, match="--regime fewer: unknown; expected one of plain, few-60"):
         named("fewer")
 
 
