@@ -58,7 +58,8 @@ def line(scenario: Mapping[str, Any]) -> str:
     if scenario["expected"] == VerdictOutcome.INCONCLUSIVE or not (scored := scenario["to_verdict"]["scored"]):
         return text
     shown, users = scenario["to_verdict"]["shown"], scenario["to_verdict"]["users"]
-    return f"{text}; median {scored['median']:,} scored answers of both groups (p90: {scored['p90']:,}), {shown['median']:,} answers of the challenger for {users['median']:,} users"
+    until = f"median {scored['median']:,} scored answers of both groups (p90: {scored['p90']:,})"
+    return f"{text}; {until}, {shown['median']:,} answers of the challenger for {users['median']:,} users"
 
 
 def _share(count: int, of: int) -> dict[str, float]:

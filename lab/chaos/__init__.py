@@ -1,1 +1,1 @@
-"""`retouch lab chaos`: the local stack under load while its processes, its broker and their connections are hurt, and an independent check of what came out."""
+"""`retouch lab chaos`: the local stack under load, with faults in its processes, its broker and their connections, and an independent check of the result."""

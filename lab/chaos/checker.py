@@ -1,17 +1,17 @@
-"""The verdict over what was sent, what was seen and what the log says: pure functions, which know the messages' ids and nothing of the system.
+"""Checks a run: compares the records sent, the records read, and the broker's log. No I/O; uses only the ids of messages.
 
-In Jepsen's words:
+Anomalies, named as in Jepsen:
 
 - lost-write    an acknowledged query without a response, or an acknowledged record that is not on its topic
-- duplicate     more than one draft or response of a query at read_committed, by offset: a reader that gets one record twice is not the system's fault
-- unseen        an acknowledged query whose response was not visible `bound_s` after healing, or after its own acknowledgement; lost ones included
-- aborted-read  a record that a reader at read_committed was given although the log says that it was aborted, or never committed
-- unread        a committed draft or response that no reader at read_committed was given
-- phantom       a draft or response of a query that nobody sent
-- out-of-order  a user's response before the response to an earlier query of the same user; counted always, an anomaly only where order was asked for
+- duplicate     more than one draft or response of a query at read_committed, counted by offset: one record that a reader gets twice is no duplicate
+- unseen        an acknowledged query whose response was not visible `bound_s` after healing, or after its own acknowledgement; includes lost records_of_query
+- aborted-read  a record that a reader at read_committed got although the log says that it was aborted, or never committed
+- unread        a committed draft or response that no reader at read_committed got
+- phantom       a draft or response to a query that was not sent
+- out-of-order  a user's response before the response to an earlier query of the same user; always counted, an anomaly only with order per key
 
-Contexts come from the streams, at least once with equal ids: repeats are counted and are no anomaly. A response made twice from a context that came twice
-still is one; `causes` tells them apart.
+The streams write contexts at least once, with equal ids: repeats are counted and are no anomaly. A second response to a repeated context is a duplicate;
+`causes` counts these separately.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from lab.chaos.records import SeenRecord, SendOutcome, SentRecord, first_of_each
 from lab.chaos.segments import RecordFate
 from schemas.topics import CONTEXTS, DEAD_LETTER_SUFFIX, DRAFTS, FEEDBACK, OUTCOMES, QUERIES, RESPONSES, TRAJECTORIES
 
-#: The log's word on every record: by topic and partition, by offset.
+#: The fate of every record by the log: by topic and partition, then by offset.
 Fates = Mapping[tuple[str, int], Mapping[int, RecordFate]]
-#: What must be there once and only once for each query.
+#: The topics with exactly one record for each query.
 ONCE = (DRAFTS.name, RESPONSES.name)
 
 
@@ -43,7 +43,7 @@ class AnomalyKind(StrEnum):
 
 @dataclass(frozen=True)
 class Anomaly:
-    """`id` is the query's, or the record's where it has none; `where` names records as topic-partition@offset."""
+    """`id` is the query's, or the record's if it has no query; `where` names records as topic-partition@offset."""
 
     kind: AnomalyKind
     topic: str
@@ -54,9 +54,9 @@ class Anomaly:
 @dataclass(frozen=True)
 class CheckResult:
     anomalies: tuple[Anomaly, ...]
-    counts: dict[str, int]  # by kind of anomaly, out-of-order even where it is none
-    causes: dict[str, int]  # of duplicated responses: what came twice before them
-    observed: dict[str, int] = field(default_factory=dict)  # figures that judge nothing
+    counts: dict[str, int]  # by kind of anomaly; out-of-order is always counted
+    causes: dict[str, int]  # of duplicated responses: the earliest repeated record
+    observed: dict[str, int] = field(default_factory=dict)  # figures that do not decide validity
 
     @property
     def is_valid(self) -> bool:
@@ -66,26 +66,26 @@ class CheckResult:
 def check(
     sent: Sequence[SentRecord], seen: Iterable[SeenRecord], fates: Fates, *, healed_s: float | None, bound_s: float, ordered: bool = False
 ) -> CheckResult:
-    """`seen` may hold a record several times, as when two readers read the same topics. `healed_s` None: the system never was whole again."""
-    places = {one.place: one for one in first_of_each_record(seen)}
-    records = _Records(sent, list(places.values()))
-    disorder = _out_of_order(records)
+    """`seen` may contain a record several times, from several readers. `healed_s` is None if the system never recovered."""
+    by_ref = {one.ref: one for one in first_of_each_record(seen)}
+    records = _Records(sent, list(by_ref.values()))
+    out_of_order = _out_of_order(records)
     anomalies = [
         *_lost(records),
         *_duplicates(records),
         *_unseen(records, healed_s, bound_s),
-        *_aborted_reads(places, fates),
-        *_unread(places, fates),
+        *_aborted_reads(by_ref, fates),
+        *_unread(by_ref, fates),
         *_phantoms(records),
-        *(disorder if ordered else ()),
+        *(out_of_order if ordered else ()),
     ]
     counts = Counter(anomaly.kind for anomaly in anomalies)
-    counts[AnomalyKind.OUT_OF_ORDER] = len(disorder)
+    counts[AnomalyKind.OUT_OF_ORDER] = len(out_of_order)
     return CheckResult(tuple(anomalies), {kind.value: counts[kind] for kind in AnomalyKind}, _causes(records), _observed(records))
 
 
 class _Records:
-    """Both sides by query."""
+    """Sent and seen records by query."""
 
     def __init__(self, sent: Sequence[SentRecord], seen: Sequence[SeenRecord]) -> None:
         self.sent = sent
@@ -103,21 +103,21 @@ class _Records:
         return [query for query in self.queries.values() if query.outcome is SendOutcome.OK]
 
     def equal_ids(self, topic: str) -> int:
-        """Records beyond one of each id."""
+        """Number of records after the first of each id."""
         return sum(one.topic == topic for one in self.seen) - len(self.ids_on[topic])
 
     def repeats(self, topic: str) -> dict[str, list[SeenRecord]]:
-        """The records of each query beyond one for every time that the query itself is on its topic."""
+        """The surplus records of each query: more than the number of times that the query is on its topic."""
         asked = self.of_query[QUERIES.name]
-        found = {id: ones[max(1, len(asked.get(id, ()))) :] for id, ones in self.of_query[topic].items()}
-        return {id: ones for id, ones in found.items() if ones}
+        found = {id: records_of_query[max(1, len(asked.get(id, ()))) :] for id, records_of_query in self.of_query[topic].items()}
+        return {id: records_of_query for id, records_of_query in found.items() if records_of_query}
 
 
 def _lost(records: _Records) -> list[Anomaly]:
     unanswered = [query for query in records.acknowledged if query.id not in records.of_query[RESPONSES.name]]
-    forgotten = [one for one in records.sent if one.outcome is SendOutcome.OK and one.id not in records.ids_on[one.topic]]
+    missing = [one for one in records.sent if one.outcome is SendOutcome.OK and one.id not in records.ids_on[one.topic]]
     return [Anomaly(AnomalyKind.LOST_WRITE, RESPONSES.name, query.id) for query in unanswered] + [
-        Anomaly(AnomalyKind.LOST_WRITE, one.topic, one.id, f"{one.topic}-{one.partition}@{one.offset}") for one in forgotten
+        Anomaly(AnomalyKind.LOST_WRITE, one.topic, one.id, f"{one.topic}-{one.partition}@{one.offset}") for one in missing
     ]
 
 
@@ -129,16 +129,16 @@ def _unseen(records: _Records, healed_s: float | None, bound_s: float) -> list[A
     found = []
     for query in records.acknowledged:
         responses = records.of_query[RESPONSES.name].get(query.id)
-        known_s = query.settled_s if query.settled_s is not None else query.sent_s
-        by_s = None if healed_s is None else max(healed_s, known_s) + bound_s
+        acknowledged_s = query.settled_s if query.settled_s is not None else query.sent_s
+        by_s = None if healed_s is None else max(healed_s, acknowledged_s) + bound_s
         if not responses or (by_s is not None and min(one.seen_s for one in responses) > by_s):
             found.append(Anomaly(AnomalyKind.UNSEEN, RESPONSES.name, query.id, _where(responses or [])))
     return found
 
 
-def _aborted_reads(places: Mapping[tuple[str, int, int], SeenRecord], fates: Fates) -> list[Anomaly]:
+def _aborted_reads(by_ref: Mapping[tuple[str, int, int], SeenRecord], fates: Fates) -> list[Anomaly]:
     found = []
-    for (topic, partition, offset), one in places.items():
+    for (topic, partition, offset), one in by_ref.items():
         if (topic, partition) not in fates:
             continue
         fate = fates[topic, partition].get(offset)
@@ -147,25 +147,33 @@ def _aborted_reads(places: Mapping[tuple[str, int, int], SeenRecord], fates: Fat
     return found
 
 
-def _unread(places: Mapping[tuple[str, int, int], SeenRecord], fates: Fates) -> list[Anomaly]:
+def _unread(by_ref: Mapping[tuple[str, int, int], SeenRecord], fates: Fates) -> list[Anomaly]:
     return [
         Anomaly(AnomalyKind.UNREAD, topic, "", f"{topic}-{partition}@{offset}")
         for (topic, partition), by_offset in fates.items()
         if topic in ONCE
         for offset, fate in by_offset.items()
-        if fate is RecordFate.COMMITTED and (topic, partition, offset) not in places
+        if fate is RecordFate.COMMITTED and (topic, partition, offset) not in by_ref
     ]
 
 
 def _phantoms(records: _Records) -> list[Anomaly]:
-    known = {id for id, query in records.queries.items() if query.outcome is not SendOutcome.FAIL}
-    return [Anomaly(AnomalyKind.PHANTOM, topic, id, _where(ones)) for topic in ONCE for id, ones in records.of_query[topic].items() if id not in known]
+    sent_ids = {id for id, query in records.queries.items() if query.outcome is not SendOutcome.FAIL}
+    return [
+        Anomaly(AnomalyKind.PHANTOM, topic, id, _where(records_of_query))
+        for topic in ONCE
+        for id, records_of_query in records.of_query[topic].items()
+        if id not in sent_ids
+    ]
 
 
 def _out_of_order(records: _Records) -> list[Anomaly]:
-    """Of each key, in the order of the log: a first response whose query stands before one that was answered already."""
-    asked_at = {id: ones[0].offset for id, ones in records.of_query[QUERIES.name].items()}
-    answered = sorted((ones[0] for id, ones in records.of_query[RESPONSES.name].items() if id in asked_at), key=lambda one: (one.partition, one.offset))
+    """In the order of the log, per key: a first response whose query is before a query that is already answered."""
+    asked_at = {id: records_of_query[0].offset for id, records_of_query in records.of_query[QUERIES.name].items()}
+    answered = sorted(
+        (records_of_query[0] for id, records_of_query in records.of_query[RESPONSES.name].items() if id in asked_at),
+        key=lambda one: (one.partition, one.offset),
+    )
     latest: dict[str, int] = {}
     found = []
     for one in answered:
@@ -178,7 +186,7 @@ def _out_of_order(records: _Records) -> list[Anomaly]:
 
 
 def _causes(records: _Records) -> dict[str, int]:
-    """Where the doubling of a response began. `made-here`: the reflection worker answered one context twice."""
+    """The origin of each duplicated response. `made-here`: the reflection worker answered one context twice."""
     drafts, contexts = records.repeats(DRAFTS.name), records.repeats(CONTEXTS.name)
     causes = Counter("draft-twice" if id in drafts else "context-twice" if id in contexts else "made-here" for id in records.repeats(RESPONSES.name))
     return {cause: causes[cause] for cause in ("draft-twice", "context-twice", "made-here")}
@@ -188,12 +196,14 @@ def _observed(records: _Records) -> dict[str, int]:
     outcomes = Counter(query.outcome for query in records.queries.values())
     by_topic = Counter(one.topic for one in records.seen)
     repeats = [*records.repeats(DRAFTS.name).values(), *records.repeats(RESPONSES.name).values()]
-    different = sum(len({one.id for one in records.of_query[ones[0].topic][ones[0].query_id or ""]}) > 1 for ones in repeats)
+    different = sum(
+        len({one.id for one in records.of_query[records_of_query[0].topic][records_of_query[0].query_id or ""]}) > 1 for records_of_query in repeats
+    )
     return {
         "queries_ok": outcomes[SendOutcome.OK],
         "queries_fail": outcomes[SendOutcome.FAIL],
         "queries_info": outcomes[SendOutcome.INFO],
-        "queries_on_topic_twice": sum(len(ones) > 1 for ones in records.of_query[QUERIES.name].values()),
+        "queries_on_topic_twice": sum(len(records_of_query) > 1 for records_of_query in records.of_query[QUERIES.name].values()),
         "contexts_repeated": len(records.repeats(CONTEXTS.name)),
         "outcomes_repeated": records.equal_ids(OUTCOMES.name),
         "trajectories_repeated": records.equal_ids(TRAJECTORIES.name),

@@ -1,4 +1,4 @@
-"""`retouch lab chaos`: settings of the run's own, the run, the verdict, the report."""
+"""`retouch lab chaos`: prepares the settings, runs the experiment, checks the result, and writes the report."""
 
 from __future__ import annotations
 
@@ -27,33 +27,33 @@ fresh_state = partial(infra.local.fresh_state.fresh_state, command="retouch lab 
 
 
 def run(settings: Settings, *, minutes: float, seed: int, out: Path | None = None, ordered: bool = False, as_json: bool = False) -> int:
-    """Blocks for the minutes of load, the start of the stack and its healing. Call it from the main thread.
+    """Blocks for the start of the stack, the minutes of load, and the recovery. Call it from the main thread.
 
-    The run has a broker, a base model and a state directory of its own, whatever the settings name: below `out`, kept, or a temporary one.
-    Exit codes: 0 no anomaly; 1 anomalies, or the system did not survive. Raises CannotContinue when the stack does not come up.
+    The run starts its own broker and base model, not the configured ones. Its state directory is below `out`, which is kept, or temporary.
+    Exit codes: 0 no anomaly; 1 anomalies, or the system did not recover. Raises CannotContinue if the stack does not start.
     """
-    with _workplace(out) as place:
-        report = experiment(settings, place, minutes=minutes, seed=seed, ordered=ordered)
+    with _folder(out) as folder:
+        report = experiment(settings, folder, minutes=minutes, seed=seed, ordered=ordered)
     sys.stdout.write(json.dumps(report, indent=1) + "\n" if as_json else "\n".join(lines(report)) + "\n")
     return OK if report["valid"] else FAILED
 
 
-def experiment(settings: Settings, place: Path, *, minutes: float, seed: int, ordered: bool = False, options: ChaosOptions | None = None) -> dict[str, Any]:
-    """One run in `place`: its report, which is written there too, with the picture, the ledger and what was seen."""
+def experiment(settings: Settings, folder: Path, *, minutes: float, seed: int, ordered: bool = False, options: ChaosOptions | None = None) -> dict[str, Any]:
+    """One run. Writes the report, the picture, the sent and the seen records into `folder`, and returns the report."""
     for name in (REPORT, PICTURE):
-        output_files.check_writable(place / name)
-    settings = own_settings(settings, fresh_state(place))
+        output_files.check_writable(folder / name)
+    settings = own_settings(settings, fresh_state(folder))
     plan = draw(seed, minutes * 60, settings.kafka.session_timeout_ms / 1000)
-    evidence, fates = perform(settings, plan, place, options or ChaosOptions(tell=_tell))
+    evidence, fates = perform(settings, plan, folder, options or ChaosOptions(say=_say))
     verdict = check(evidence.sent, evidence.seen, fates, healed_s=evidence.healed_s, bound_s=BOUND_S, ordered=ordered)
     report = compile_report(evidence, verdict, BOUND_S)
-    output_files.write(place / REPORT, json.dumps(report, indent=1) + "\n")
-    picture.draw(evidence, place / PICTURE)
+    output_files.write(folder / REPORT, json.dumps(report, indent=1) + "\n")
+    picture.draw(evidence, folder / PICTURE)
     return report
 
 
 def own_settings(settings: Settings, state: Path) -> Settings:
-    """The given settings without the addresses of anybody's broker and base model, and with a state directory of the run's own."""
+    """The given settings without configured addresses, and with the run's state directory."""
     changes = {
         "kafka": settings.kafka.model_copy(update={"bootstrap_servers": None}),
         "base": settings.base.model_copy(update={"url": None}),
@@ -65,7 +65,7 @@ def own_settings(settings: Settings, state: Path) -> Settings:
 
 
 @contextmanager
-def _workplace(out: Path | None) -> Iterator[Path]:
+def _folder(out: Path | None) -> Iterator[Path]:
     if out is not None:
         yield out
         return
@@ -73,5 +73,5 @@ def _workplace(out: Path | None) -> Iterator[Path]:
         yield Path(made)
 
 
-def _tell(line: str) -> None:
+def _say(line: str) -> None:
     sys.stderr.write(f"chaos: {line}\n")

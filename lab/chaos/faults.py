@@ -1,4 +1,4 @@
-"""Hurting the system as the plan says, and a diary of what was done and of what the processes did."""
+"""Injects the planned faults, and records the state changes of the processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lab.chaos.proxy import Delay, Hold, Mode, PassThrough, Proxy, RefuseRequest
 
 @dataclass(frozen=True)
 class PerformedFault:
-    """A fault as it happened. `pid` of the process it hit."""
+    """A fault with its real times. `pid`: the process that was hit."""
 
     fault: Fault
     began_s: float
@@ -25,39 +25,39 @@ class PerformedFault:
 
 
 class FaultInjector:
-    """Begins and ends faults when their time has come. `end_all` leaves nothing paused and nothing held."""
+    """Begins and ends faults at their times. After `end_all`, no process is paused and no connection is held."""
 
     def __init__(self, plan: FaultPlan, stack: Stack, links: dict[str, Proxy]) -> None:
         self._stack = stack
         self._links = links
         self._numbers = count()
-        self._ahead: list[tuple[float, int, Fault]] = [(fault.at_s, next(self._numbers), fault) for fault in plan.faults]
-        heapq.heapify(self._ahead)
-        self._under_way: list[tuple[float, int, Fault, float, int | None]] = []
-        self._owner: dict[str, Fault] = {}  # whose mode a link is in, and who paused a process
+        self._planned: list[tuple[float, int, Fault]] = [(fault.at_s, next(self._numbers), fault) for fault in plan.faults]
+        heapq.heapify(self._planned)
+        self._active: list[tuple[float, int, Fault, float, int | None]] = []
+        self._owner: dict[str, Fault] = {}  # the latest fault on each link or process
         self.done: list[PerformedFault] = []
 
     @property
     def is_over(self) -> bool:
-        return not self._ahead and not self._under_way
+        return not self._planned and not self._active
 
-    def act(self, now_s: float) -> None:
-        """End what is due to end, begin what is due to begin."""
-        while self._under_way and self._under_way[0][0] <= now_s:
+    def apply_due(self, now_s: float) -> None:
+        """Ends and begins the faults that are due."""
+        while self._active and self._active[0][0] <= now_s:
             self._end(now_s)
-        while self._ahead and self._ahead[0][0] <= now_s:
-            _, _, fault = heapq.heappop(self._ahead)
+        while self._planned and self._planned[0][0] <= now_s:
+            _, _, fault = heapq.heappop(self._planned)
             pid = self._begin(fault)
-            heapq.heappush(self._under_way, (now_s + fault.for_s, next(self._numbers), fault, now_s, pid))
-            self.act(now_s)
+            heapq.heappush(self._active, (now_s + fault.for_s, next(self._numbers), fault, now_s, pid))
+            self.apply_due(now_s)
 
     def end_all(self, now_s: float) -> None:
-        self._ahead.clear()
-        while self._under_way:
+        self._planned.clear()
+        while self._active:
             self._end(now_s)
 
     def _begin(self, fault: Fault) -> int | None:
-        """The pid of the process that is hit."""
+        """Returns the pid of the process, or None for a link."""
         self._owner[fault.target] = fault
         if fault.target in self._links:
             self._links[fault.target].set(_mode(fault))
@@ -72,8 +72,8 @@ class FaultInjector:
         return pid
 
     def _end(self, now_s: float) -> None:
-        """A later fault on the same target goes on."""
-        _, _, fault, began_s, pid = heapq.heappop(self._under_way)
+        """Ends the fault, but not a later one on the same target."""
+        _, _, fault, began_s, pid = heapq.heappop(self._active)
         if self._owner.get(fault.target) is fault:
             if fault.target in self._links:
                 self._links[fault.target].set(PassThrough())
@@ -98,7 +98,7 @@ def links(broker: Proxy, base: Proxy) -> dict[str, Proxy]:
 
 @dataclass(frozen=True)
 class ProcessChange:
-    """A process as its supervisor saw it from `at_s` on."""
+    """The state of a process from `at_s` on, by its supervisor."""
 
     at_s: float
     name: str
@@ -107,13 +107,13 @@ class ProcessChange:
 
 
 class ProcessLog:
-    """Every change of the stack's processes, as often as `look` is called."""
+    """The state changes of the stack's processes, as seen by calls of `poll`."""
 
     def __init__(self) -> None:
         self.changes: list[ProcessChange] = []
         self._last: dict[str, tuple[ProcessState, int]] = {}
 
-    def look(self, processes: Sequence[ProcessRecord], now_s: float) -> None:
+    def poll(self, processes: Sequence[ProcessRecord], now_s: float) -> None:
         for process in processes:
             state = ProcessState.STOPPED if process.state is ProcessState.READY and process.pid is None else process.state
             if self._last.get(process.name) != (state, process.restarts):
@@ -121,7 +121,7 @@ class ProcessLog:
                 self.changes.append(ProcessChange(now_s, process.name, state, process.restarts))
 
     def recoveries_s(self) -> dict[str, list[float]]:
-        """By process: from each time that it did not serve any more until it served again."""
+        """By process: the durations from the end of service to its return."""
         served: set[str] = set()
         down: dict[str, float] = {}
         found: dict[str, list[float]] = {}
@@ -134,8 +134,8 @@ class ProcessLog:
                 down.setdefault(change.name, change.at_s)
         return found
 
-    def unasked_ends(self, done: Sequence[PerformedFault]) -> dict[str, int]:
-        """By process: how often it was started again without having been killed or asked to."""
+    def unrequested_ends(self, done: Sequence[PerformedFault]) -> dict[str, int]:
+        """By process: the number of restarts without a kill or a requested restart."""
         starts = Counter({name: restarts for name, (_, restarts) in self._last.items()})
-        asked = Counter(one.fault.target for one in done if one.fault.kind in (FaultKind.KILL, FaultKind.RESTART))
-        return {name: starts[name] - asked[name] for name in sorted(starts) if starts[name] > asked[name]}
+        requested = Counter(one.fault.target for one in done if one.fault.kind in (FaultKind.KILL, FaultKind.RESTART))
+        return {name: starts[name] - requested[name] for name in sorted(starts) if starts[name] > requested[name]}

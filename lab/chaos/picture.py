@@ -1,4 +1,4 @@
-"""One picture of a run: asked and answered each second, latency, and the faults as bars below."""
+"""`chaos.png`: queries and answers per second, latency, and the faults as bars."""
 
 from __future__ import annotations
 
@@ -24,42 +24,37 @@ COLOURS = {
     FaultKind.CUT: "#c2185b",
 }
 ROWS = (*PROCESSES, BROKER_LINK, BASE_LINK)
-#: Latency is shown by answers of so many seconds together: single seconds hold too few for a 99th percentile.
+#: Bin of the latency panel: single seconds have too few answers for a 99th percentile.
 BIN_S = 5
 
 
-def draw(evidence: ChaosRun, path: Path) -> None:
-    """Write a PNG."""
-    import matplotlib as mpl
+def draw(run: ChaosRun, path: Path) -> None:
+    """Writes a PNG."""
+    from matplotlib.figure import Figure
 
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt
-
-    answers = answered(evidence.sent, evidence.seen)
-    figure, (rates, waits, bars) = plt.subplots(3, 1, sharex=True, figsize=(14, 9), height_ratios=(2, 2, 3), layout="constrained")
-    try:
-        _rates(rates, evidence, answers)
-        _waits(waits, answers)
-        _bars(bars, evidence.done)
-        for axes in (rates, waits, bars):
-            if evidence.healed_s is not None:
-                axes.axvline(evidence.healed_s, color="#27ae60", linestyle="--", linewidth=1)
-        bars.set_xlabel("seconds since the load began; dashed: healed")
-        figure.savefig(path, dpi=110)
-    finally:
-        plt.close(figure)
+    answers = answered(run.sent, run.seen)
+    figure = Figure(figsize=(14, 9), layout="constrained")
+    rates, latency, bars = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 3))
+    _rates(rates, run, answers)
+    _latency(latency, answers)
+    _bars(bars, run.done)
+    for axes in (rates, latency, bars):
+        if run.healed_s is not None:
+            axes.axvline(run.healed_s, color="#27ae60", linestyle="--", linewidth=1)
+    bars.set_xlabel("seconds since the start of the load; dashed: healed")
+    figure.savefig(path, dpi=110)
 
 
-def _rates(axes: Any, evidence: ChaosRun, answers: Sequence[AnsweredQuery]) -> None:
+def _rates(axes: Any, run: ChaosRun, answers: Sequence[AnsweredQuery]) -> None:
     counted = per_second(one.seen_s for one in answers)
-    seconds = range(max((*counted, int(evidence.load_s)), default=0) + 1)
-    axes.fill_between(seconds, [counted.get(second, 0) for second in seconds], step="mid", color="#5dade2", label="answered each second")
+    seconds = range(max((*counted, int(run.load_s)), default=0) + 1)
+    axes.fill_between(seconds, [counted.get(second, 0) for second in seconds], step="mid", color="#5dade2", label="answers per second")
     asked = per_second(one.sent_s for one in answers)
-    axes.plot(seconds, [asked.get(second, 0) for second in seconds], color="#333333", linewidth=0.8, label="asked each second")
+    axes.plot(seconds, [asked.get(second, 0) for second in seconds], color="#333333", linewidth=0.8, label="queries per second")
     axes.legend(loc="upper right", fontsize=8)
 
 
-def _waits(axes: Any, answers: Sequence[AnsweredQuery]) -> None:
+def _latency(axes: Any, answers: Sequence[AnsweredQuery]) -> None:
     bins: dict[int, list[float]] = defaultdict(list)
     for one in answers:
         bins[int(one.seen_s) // BIN_S].append(one.latency_ms / 1000)

@@ -1,7 +1,7 @@
-"""What is done to the system and when: drawn from a seed alone, so that the same seed gives the same plan.
+"""The faults of a run and their times, drawn from a seed alone: the same seed gives the same plan.
 
-Kills and pauses are dealt from shuffled decks with every process in them, so each gets its share. A process that was hit is left alone for a while:
-the supervisor gives up on one that ends too often (`infra.local.service.RestartLimit`), and it is not this laboratory's wish to test that.
+Kills and pauses are drawn without replacement from all processes, so each process gets its share. A process that was hit has a rest, because
+the supervisor gives up on a process that ends too often (`infra.local.service.RestartLimit`), which is not under test here.
 """
 
 from __future__ import annotations
@@ -14,32 +14,32 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: The processes of the stack that answers and lessons rest on. Its registry is a task that ends; quality and promoter watch (`lab.promotion` hurts those).
+#: The processes that answers and trajectories need. The registry is a task that ends; `lab.promotion` tests quality and promoter.
 PROCESSES = ("broker", "base-endpoint", "streams", "base", "teacher", "reflection")
 #: The proxies' connections: of every process to the broker, and of the base worker to the base model.
 BROKER_LINK, BASE_LINK = "broker-link", "base-link"
 
 KILLS_AND_PAUSES_A_MINUTE = 4.5
-#: Faults that neither kill nor pause, evenly of each kind.
+#: Other faults, equally many of each kind.
 OTHERS_A_MINUTE = 3.0
-#: The load begins alone and ends alone: the last stretch shows whether the system answers as before.
+#: No faults at the start and at the end of the load: the end shows whether the system answers as before.
 WARM_UP_S, QUIET_S = 5.0, 30.0
 LEAST_REST_S = 20.0
 
 
 class FaultKind(StrEnum):
-    KILL = "kill"  # SIGKILL; the supervisor starts it again
+    KILL = "kill"  # SIGKILL; the supervisor restarts the process
     PAUSE = "pause"  # SIGSTOP, then SIGCONT: shorter or longer than the group's session timeout
-    RESTART = "restart"  # SIGTERM, and started again
-    SLOW_BASE = "slow-base"  # every byte to and from the base model is `delay_s` late
-    FAILING_BASE = "failing-base"  # each request gets `status`, or a closed connection where it is 0
-    DELAY = "delay"  # every byte between the processes and the broker is `delay_s` late
-    HOLD = "hold"  # nothing passes; what was sent arrives when it is over, as after lost packets
+    RESTART = "restart"  # SIGTERM and restart
+    SLOW_BASE = "slow-base"  # every byte to and from the base model arrives `delay_s` later
+    FAILING_BASE = "failing-base"  # each request gets `status`, or a closed connection if it is 0
+    DELAY = "delay"  # every byte between the processes and the broker arrives `delay_s` later
+    HOLD = "hold"  # nothing passes; sent bytes arrive after the fault, as after lost packets
     CUT = "cut"  # connections are reset and new ones refused
 
 
 KILLS_AND_PAUSES = (FaultKind.KILL, FaultKind.PAUSE)
-#: What the other kinds hurt; None: a process, one after the other.
+#: The targets of the other kinds; None: each process in turn.
 TARGETS = {
     FaultKind.RESTART: None,
     FaultKind.SLOW_BASE: BASE_LINK,
@@ -52,7 +52,7 @@ TARGETS = {
 
 @dataclass(frozen=True)
 class Fault:
-    """`at_s` seconds after the load began, for `for_s` seconds; 0 where it is over at once."""
+    """`at_s` seconds after the start of the load, for `for_s` seconds; 0 for an instant fault."""
 
     kind: FaultKind
     target: str
@@ -78,45 +78,45 @@ class FaultPlan:
 
 
 def draw(seed: int, load_s: float, session_timeout_s: float) -> FaultPlan:
-    """A plan for `load_s` seconds of load: faults from `WARM_UP_S` on, none in the last 30 s, or the last quarter of a short run."""
-    rng = random.Random(f"chaos/{seed}")  # noqa: S311  # a plan that can be repeated, no secret
+    """A plan for `load_s` seconds of load: faults from `WARM_UP_S` on, none in the last 30 s, or in the last quarter of a short run."""
+    rng = random.Random(f"chaos/{seed}")  # noqa: S311  # a repeatable plan, no secret
     minutes = load_s / 60
-    cards = _cards(rng, max(1, round(minutes * KILLS_AND_PAUSES_A_MINUTE)), round(minutes * OTHERS_A_MINUTE))
+    choices = _choices(rng, max(1, round(minutes * KILLS_AND_PAUSES_A_MINUTE)), round(minutes * OTHERS_A_MINUTE))
     end_s = load_s - min(QUIET_S, load_s / 4)
-    slot_s = max(0.0, end_s - WARM_UP_S) / len(cards)
+    slot_s = max(0.0, end_s - WARM_UP_S) / len(choices)
     faults: list[Fault] = []
-    for number in range(len(cards)):
+    for number in range(len(choices)):
         at_s = round(WARM_UP_S + slot_s * (number + rng.uniform(0.1, 0.9)), 2)
-        kind, target = cards.pop(_rested(cards, faults, at_s))
+        kind, target = choices.pop(_rested_choice(choices, faults, at_s))
         faults.append(_bounded(_fault(rng, kind, target, at_s, session_timeout_s), end_s))
     return FaultPlan(seed, load_s, tuple(faults))
 
 
-def _cards(rng: random.Random, hits: int, others: int) -> list[tuple[FaultKind, str]]:
-    """`hits` kills and pauses, and the other faults evenly among them."""
-    deck = _decks(rng, [(kind, name) for kind in KILLS_AND_PAUSES for name in PROCESSES])
-    cards = [next(deck) for _ in range(hits)]
-    kinds, restarted = _decks(rng, list(TARGETS)), _decks(rng, PROCESSES)
+def _choices(rng: random.Random, hits: int, others: int) -> list[tuple[FaultKind, str]]:
+    """`hits` kills and pauses, with the other faults spread evenly among them."""
+    rounds = _shuffled_rounds(rng, [(kind, name) for kind in KILLS_AND_PAUSES for name in PROCESSES])
+    choices = [next(rounds) for _ in range(hits)]
+    kinds, restarted = _shuffled_rounds(rng, list(TARGETS)), _shuffled_rounds(rng, PROCESSES)
     for number in range(others):
         kind = next(kinds)
-        cards.insert(round((number + 0.5) * len(cards) / others), (kind, TARGETS[kind] or next(restarted)))
-    return cards
+        choices.insert(round((number + 0.5) * len(choices) / others), (kind, TARGETS[kind] or next(restarted)))
+    return choices
 
 
-def _decks(rng: random.Random, cards: Sequence[T]) -> Iterator[T]:
-    """One shuffled deck after another: nobody is dealt twice before everybody was dealt once."""
+def _shuffled_rounds(rng: random.Random, choices: Sequence[T]) -> Iterator[T]:
+    """Endless shuffled rounds: every value once before any value again."""
     while True:
-        yield from rng.sample(cards, len(cards))
+        yield from rng.sample(choices, len(choices))
 
 
-def _rested(cards: Sequence[tuple[FaultKind, str]], before: Sequence[Fault], at_s: float) -> int:
-    """The first card whose target has had its rest; where none has, the one whose target rests the longest. Broker and its link are one target."""
+def _rested_choice(choices: Sequence[tuple[FaultKind, str]], before: Sequence[Fault], at_s: float) -> int:
+    """The first choice whose target has rested enough; otherwise the one whose target has rested longest. A process and its link are one target."""
 
-    def rest(card: tuple[FaultKind, str]) -> float:
-        return min((at_s - fault.ends_s for fault in before if _same(fault.target, card[1])), default=LEAST_REST_S)
+    def rest(choice: tuple[FaultKind, str]) -> float:
+        return min((at_s - fault.ends_s for fault in before if _same(fault.target, choice[1])), default=LEAST_REST_S)
 
-    ready = (number for number, card in enumerate(cards) if rest(card) >= LEAST_REST_S)
-    return next(ready, max(range(len(cards)), key=lambda number: rest(cards[number])))
+    ready = (number for number, choice in enumerate(choices) if rest(choice) >= LEAST_REST_S)
+    return next(ready, max(range(len(choices)), key=lambda number: rest(choices[number])))
 
 
 def _same(one: str, other: str) -> bool:
@@ -137,5 +137,5 @@ def _fault(rng: random.Random, kind: FaultKind, target: str, at_s: float, sessio
 
 
 def _bounded(fault: Fault, end_s: float) -> Fault:
-    """Over when the quiet stretch begins."""
+    """Ends at `end_s` at the latest."""
     return Fault(fault.kind, fault.target, fault.at_s, round(min(fault.for_s, max(0.0, end_s - fault.at_s)), 2), fault.delay_s, fault.status)

@@ -1,7 +1,7 @@
-"""A TCP proxy on loopback whose connections can be hurt: late, held, cut, or answered by the proxy itself.
+"""A TCP proxy on loopback with faults: delayed, held or reset connections, and refused requests.
 
-One thread with an event loop. It knows no protocol but for `Answer`, which speaks just enough HTTP/1.1 to refuse a request.
-What it leaves out: losing single bytes. TCP would send them again, so a lost packet is a late one: `Hold`.
+One thread with an event loop. It is independent of protocols except for `RefuseRequests`, which answers in HTTP/1.1.
+It does not lose single bytes: TCP would send them again, so a lost packet is a late packet, as in `Hold`.
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from typing import Any, Self
 from infra.process.ports import free_port
 
 CHUNK_BYTES = 65_536
-#: Chunks of one direction that wait for their time: more, and the sender feels it as it would on a slow line.
+#: Maximum number of delayed chunks per direction. More block the sender, as on a slow chunks.
 WAITING_CHUNKS = 256
 CLOSE_WITHIN_S = 5.0
-#: How long a refused client may take to read its refusal.
+#: Bound for a client to read its refusal.
 REFUSAL_S = 2.0
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends RST
 
 
 @dataclass(frozen=True)
 class PassThrough:
-    """Nothing is hurt."""
+    """No fault."""
 
 
 @dataclass(frozen=True)
 class Delay:
-    """Every byte arrives `by_s` later, in order, as on a longer line."""
+    """Every byte arrives `by_s` seconds later, in order."""
 
     by_s: float
 
 
 @dataclass(frozen=True)
 class Hold:
-    """Nothing arrives, in either direction, until it is over; then everything does. New connections are accepted and held too."""
+    """Nothing arrives, in either direction, until the mode ends; then everything does. New connections are accepted and held too."""
 
 
 @dataclass(frozen=True)
 class ResetConnections:
-    """Connections are reset when it begins, and new ones as soon as they are made."""
+    """Resets all connections, and new ones at once."""
 
 
 @dataclass(frozen=True)
 class RefuseRequests:
-    """What a client sends is answered with this HTTP status and never passed on."""
+    """Answers requests with this HTTP status and does not forward them."""
 
     status: int
 
@@ -61,7 +61,7 @@ Pump = Coroutine[Any, Any, None]
 
 
 class Proxy:
-    """From `port` to whatever `target()` names when a connection is made. Use as a context manager; `set` may be called from any thread."""
+    """Forwards `port` to the port that `target()` returns for each connection. A context manager; `set` may be called from any thread."""
 
     def __init__(self, host: str, target: Callable[[], int]) -> None:
         self.host = host
@@ -92,7 +92,7 @@ class Proxy:
         return self._mode
 
     def set(self, mode: Mode) -> None:
-        """Hurt all connections this way from now on. Returns when it is so."""
+        """Applies `mode` to all connections. Returns when it is in effect."""
         self._call(self._set(mode))
 
     def _call(self, work: Pump) -> None:
@@ -126,19 +126,19 @@ class Proxy:
             if not isinstance(self._mode, ResetConnections):
                 await connection.run(self._target())
         except (OSError, asyncio.CancelledError):
-            pass  # the other side is away, or this proxy closes: the client sees a connection that ended
+            pass  # the target is unreachable, or this proxy closes: the connection ends
         finally:
             self._connections.discard(connection)
             connection.reset()
 
     async def let_through(self) -> None:
-        """Returns when nothing is held."""
+        """Returns when the mode is not `Hold`."""
         while isinstance(self._mode, Hold):
             await self._changed.wait()
 
 
 class Connection:
-    """One client with its own connection to the target."""
+    """One client connection with its own connection to the target."""
 
     def __init__(self, proxy: Proxy, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._proxy = proxy
@@ -146,12 +146,12 @@ class Connection:
         self._writers = [writer]
 
     async def run(self, port: int) -> None:
-        """Until both sides have said their last, or the connection is reset. Raises OSError where a side is away."""
+        """Runs until both sides have ended, or the connection is reset. Raises OSError if the target is unreachable."""
         upstream_reader, upstream_writer = await asyncio.open_connection(self._proxy.host, port)
         self._writers.append(upstream_writer)
         reader, writer = self._client
-        ways = [self._carry(reader, upstream_writer, is_request=True), self._carry(upstream_reader, writer, is_request=False)]
-        await _all_or_none(ways)
+        directions = [self._forward(reader, upstream_writer, is_request=True), self._forward(upstream_reader, writer, is_request=False)]
+        await _all_or_none(directions)
 
     def reset(self) -> None:
         for writer in self._writers:
@@ -160,25 +160,25 @@ class Connection:
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
             writer.transport.abort()
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_request: bool) -> None:
-        """One direction: reading and delivering are two tasks, so that a late byte makes no later byte wait for more than its own time."""
-        line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(WAITING_CHUNKS)
-        await _all_or_none([self._read(reader, line, is_request), self._deliver(line, writer)])
+    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_request: bool) -> None:
+        """One direction: reading and delivering are two tasks, so that a delayed byte does not add to the delay of later bytes."""
+        chunks: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(WAITING_CHUNKS)
+        await _all_or_none([self._read(reader, chunks, is_request), self._deliver(chunks, writer)])
 
-    async def _read(self, reader: asyncio.StreamReader, line: asyncio.Queue[tuple[float, bytes]], is_request: bool) -> None:
+    async def _read(self, reader: asyncio.StreamReader, chunks: asyncio.Queue[tuple[float, bytes]], is_request: bool) -> None:
         while True:
             chunk = await reader.read(CHUNK_BYTES)
             mode = self._proxy.mode
             if is_request and chunk and isinstance(mode, RefuseRequests):
                 await self._refuse(mode.status)
-            late_s = mode.by_s if isinstance(mode, Delay) else 0.0
-            await line.put((asyncio.get_running_loop().time() + late_s, chunk))
+            delay_s = mode.by_s if isinstance(mode, Delay) else 0.0
+            await chunks.put((asyncio.get_running_loop().time() + delay_s, chunk))
             if not chunk:
                 return
 
-    async def _deliver(self, line: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+    async def _deliver(self, chunks: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
         while True:
-            due, chunk = await line.get()
+            due, chunk = await chunks.get()
             await asyncio.sleep(max(0.0, due - asyncio.get_running_loop().time()))
             await self._proxy.let_through()
             if not chunk:
@@ -189,7 +189,7 @@ class Connection:
             await writer.drain()
 
     async def _refuse(self, status: int) -> None:
-        """Answer instead of the target, let the client read that, and end. Raises ConnectionAbortedError, which ends the connection."""
+        """Answers instead of the target and waits until the client has read it. Raises ConnectionAbortedError, which ends the connection."""
         reader, writer = self._client
         writer.write(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
         with suppress(TimeoutError):
@@ -200,7 +200,7 @@ class Connection:
 
 
 async def _all_or_none(work: list[Pump]) -> None:
-    """Run all to their end; when one fails the others are cancelled. Raises the first failure."""
+    """Runs all to their end. If one fails, cancels the others and raises the failure."""
     tasks = [asyncio.ensure_future(each) for each in work]
     try:
         await asyncio.gather(*tasks)

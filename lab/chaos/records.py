@@ -1,6 +1,6 @@
-"""What was sent and what was seen: two files of JSON Lines, ids and places only, from which the check can be repeated.
+"""Sent and seen records: two files of JSON Lines with ids, partitions and offsets, from which the check can be repeated.
 
-Times are seconds since the load began, on one monotonic clock; what happened before is negative.
+Times are seconds since the start of the load, by one monotonic clock; earlier times are negative.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from typing import Self
 
 
 class SendOutcome(StrEnum):
-    """Of one send, in Jepsen's words."""
+    """The outcome of one send, named as in Jepsen."""
 
     OK = "ok"  # the broker acknowledged it: it must not be lost
     FAIL = "fail"  # it was never sent
-    INFO = "info"  # nobody knows: it may be there
+    INFO = "info"  # unknown: it may be on the topic
 
 
 @dataclass(frozen=True)
 class SentRecord:
-    """One record that the load gave to its producer. `id` is its `ce_id`; of a query, the query's."""
+    """One record that the load passed to its producer. `id` is its `ce_id`, for a query the query id."""
 
     topic: str
     id: str
@@ -39,7 +39,7 @@ class SentRecord:
 
 @dataclass(frozen=True)
 class SeenRecord:
-    """One record that a reader at read_committed was given. `query_id` where the record belongs to a query, `status` of a response."""
+    """One record that a reader at read_committed got. `query_id` if the record belongs to a query; `status` for a response."""
 
     topic: str
     partition: int
@@ -51,22 +51,22 @@ class SeenRecord:
     status: str | None = None
 
     @property
-    def place(self) -> tuple[str, int, int]:
+    def ref(self) -> tuple[str, int, int]:
         return self.topic, self.partition, self.offset
 
 
 def first_of_each_record(seen: Iterable[SeenRecord]) -> list[SeenRecord]:
-    """Each record once, as of the moment at which the first of its readers was given it."""
-    places: dict[tuple[str, int, int], SeenRecord] = {}
+    """Each record once, with the time of the first reader that got it."""
+    first: dict[tuple[str, int, int], SeenRecord] = {}
     for one in seen:
-        known = places.get(one.place)
-        if known is None or one.seen_s < known.seen_s:
-            places[one.place] = one
-    return list(places.values())
+        earlier = first.get(one.ref)
+        if earlier is None or one.seen_s < earlier.seen_s:
+            first[one.ref] = one
+    return list(first.values())
 
 
 class LoadClock:
-    """Seconds since `begin`; before that, since it was made."""
+    """Seconds since `begin`; before `begin`, since the creation of the clock."""
 
     def __init__(self) -> None:
         self._origin = time.monotonic()
@@ -79,18 +79,18 @@ class LoadClock:
 
 
 class SentLog:
-    """Everything sent, on disk as soon as its outcome is known. Safe from several threads: outcomes arrive on the producer's."""
+    """All sent records, each on disk as soon as its outcome is known. Thread-safe: outcomes arrive on the producer's thread."""
 
     def __init__(self, path: Path) -> None:
         self._lock = threading.Lock()
         self._sent: dict[str, SentRecord] = {}
         self._file = path.open("w", encoding="utf-8")
 
-    def note(self, sent: SentRecord) -> None:
+    def add(self, sent: SentRecord) -> None:
         with self._lock:
             self._sent[sent.id] = sent
 
-    def settle(self, id: str, outcome: SendOutcome, at_s: float, partition: int | None = None, offset: int | None = None) -> None:
+    def set_outcome(self, id: str, outcome: SendOutcome, at_s: float, partition: int | None = None, offset: int | None = None) -> None:
         with self._lock:
             settled = replace(self._sent[id], outcome=outcome, settled_s=at_s, partition=partition, offset=offset)
             self._sent[id] = settled
@@ -103,7 +103,7 @@ class SentLog:
             return tuple(self._sent.values())
 
     def close(self) -> None:
-        """What has no outcome by now is written as unknown."""
+        """Writes records without an outcome as unknown."""
         with self._lock:
             if not self._file.closed:
                 self._file.writelines(_line(sent) for sent in self._sent.values() if sent.settled_s is None)

@@ -1,4 +1,4 @@
-"""One run: the stack behind two proxies, load, faults by the plan, healing, and the reading of everything at the end."""
+"""One run: the stack behind two proxies, load, planned faults, recovery, and a reading of all topics at the end."""
 
 from __future__ import annotations
 
@@ -28,36 +28,36 @@ from schemas.topics import CONTEXTS, DRAFTS, OUTCOMES, QUERIES, RESPONSES, TRAJE
 log = logging.getLogger(__name__)
 
 STEP_S = 0.05
-#: How long after healing everything must be visible, and how much longer is waited to tell what is late from what is lost.
+#: Bound for answers after healing, and the further wait that separates late answers from lost ones.
 BOUND_S, LATE_S = 30.0, 60.0
-#: All processes must serve again this long after the last fault, or the run counts as never healed.
+#: Bound for all processes to serve after the load; otherwise the run counts as never healed.
 HEAL_WITHIN_S = 180.0
 READ_WITHIN_S = 120.0
-#: The topics whose records are held against the broker's own log.
+#: The topics whose records are compared with the broker's log.
 JUDGED = (QUERIES, DRAFTS, CONTEXTS, RESPONSES, OUTCOMES, TRAJECTORIES)
 
 
 @dataclass(frozen=True)
 class ChaosOptions:
-    """`meddle` is called with the true addresses when everything is answered, before the last reading: a test puts anomalies there."""
+    """`before_reading` is called with the direct addresses before the last reading: a test injects anomalies with it."""
 
-    manners: LoadSize = field(default_factory=LoadSize)
-    meddle: Callable[[Settings], None] | None = None
-    tell: Callable[[str], None] = log.info
+    size: LoadSize = field(default_factory=LoadSize)
+    before_reading: Callable[[Settings], None] | None = None
+    say: Callable[[str], None] = log.info
 
 
 def perform(settings: Settings, plan: FaultPlan, out: Path, options: ChaosOptions) -> tuple[ChaosRun, Fates]:
-    """Blocks for the plan's load, the start and end of the stack, and up to some minutes of healing. Leaves `ledger.jsonl` and `seen.jsonl` in `out`.
+    """Blocks for the load, the start and end of the stack, and up to some minutes of recovery. Writes `ledger.jsonl` and `seen.jsonl` into `out`.
 
-    Raises BadSetting or CannotContinue when the system does not come up at all; one that fails later is a finding, told in the evidence.
+    Raises BadSetting or CannotContinue if the system does not start. A later failure is part of the result.
     """
     experiment = ChaosExperiment(settings, plan, out, options)
-    experiment.play()
-    return experiment.evidence()
+    experiment.run()
+    return experiment.recorded()
 
 
 class ChaosExperiment:
-    """Plays once."""
+    """Runs once."""
 
     def __init__(self, settings: Settings, plan: FaultPlan, out: Path, options: ChaosOptions) -> None:
         self._settings = settings
@@ -65,9 +65,9 @@ class ChaosExperiment:
         self._out = out
         self._options = options
         self._clock = LoadClock()
-        self._diary = ProcessLog()
-        self._ledger = SentLog(out / "ledger.jsonl")
-        self._hands: FaultInjector | None = None
+        self._process_log = ProcessLog()
+        self._sent_log = SentLog(out / "ledger.jsonl")
+        self._injector: FaultInjector | None = None
         self._seen: list[SeenRecord] = []
         self._read_at_end = 0
         self._load_s = 0.0
@@ -75,84 +75,84 @@ class ChaosExperiment:
         self._answered_all_s: float | None = None
         self._failure: str | None = None
 
-    def play(self) -> None:
+    def run(self) -> None:
         host = self._settings.stack.host
         stack: Stack
         with ExitStack() as parts:
-            parts.enter_context(self._ledger)
+            parts.enter_context(self._sent_log)
             broker = parts.enter_context(Proxy(host, lambda: stack.proxied_broker_port))
             base = parts.enter_context(Proxy(host, lambda: urlsplit(stack.settings.base.url or "").port or 0))
             stack = Stack(self._settings, proxies=ProxyPorts(broker.port, base.port))
-            self._options.tell("starting the stack")
+            self._options.say("starting the stack")
             stack.start()
             parts.callback(stack.stop)
             watcher = parts.enter_context(Watcher(stack.settings, self._clock))
-            load = parts.enter_context(ChaosLoad(stack.settings, self._ledger, self._clock, self._plan.seed, self._options.manners))
-            self._hands = FaultInjector(self._plan, stack, links(broker, base))
+            load = parts.enter_context(ChaosLoad(stack.settings, self._sent_log, self._clock, self._plan.seed, self._options.size))
+            self._injector = FaultInjector(self._plan, stack, links(broker, base))
             try:
-                with self._hurting(self._hands):
-                    self._hurt(stack, load, watcher)
+                with self._injecting(self._injector):
+                    self._run_load(stack, load, watcher)
                 self._heal(stack, load, watcher)
                 self._read_all(stack)
             except RetouchError as error:
                 self._failure = str(error).splitlines()[0]
-                self._options.tell(f"ended early: {error}")
+                self._options.say(f"ended early: {error}")
             finally:
-                at_once = watcher.seen
-                self._read_at_end = len({one.place for one in self._seen} - {one.place for one in at_once})
-                self._seen = first_of_each_record([*at_once, *self._seen])
+                while_running = watcher.seen
+                self._read_at_end = len({one.ref for one in self._seen} - {one.ref for one in while_running})
+                self._seen = first_of_each_record([*while_running, *self._seen])
         write_seen(self._out / "seen.jsonl", self._seen)
 
-    def evidence(self) -> tuple[ChaosRun, Fates]:
-        """What was found, the broker's log included: it has stopped."""
-        log_of = self._fates()
+    def recorded(self) -> tuple[ChaosRun, Fates]:
+        """The recorded run, and the fates by the log of the stopped broker."""
+        log_fates = self._fates()
         engine = self._settings.reflection.engine.value
         parts = {"reflection.engine": engine, "kafka.session_timeout_ms": str(self._settings.kafka.session_timeout_ms)}
-        evidence = ChaosRun(
+        recorded = ChaosRun(
             plan=self._plan,
             load_s=self._load_s,
-            sent=self._ledger.sent,
+            sent=self._sent_log.sent,
             seen=self._seen,
-            done=self._hands.done if self._hands else (),
-            diary=self._diary,
+            done=self._injector.done if self._injector else (),
+            process_log=self._process_log,
             healed_s=self._healed_s,
             answered_all_s=self._answered_all_s,
             read_at_end=self._read_at_end,
-            log_partitions=len(log_of),
+            log_partitions=len(log_fates),
             failure=self._failure,
             parts=parts,
         )
-        return evidence, log_of
+        return recorded, log_fates
 
-    def _hurt(self, stack: Stack, load: ChaosLoad, watcher: Watcher) -> None:
-        """The load with its faults, to its end."""
-        assert self._hands is not None
-        load.tell_history()
+    def _run_load(self, stack: Stack, load: ChaosLoad, watcher: Watcher) -> None:
+        """Runs the load with its faults to the end."""
+        assert self._injector is not None
+        load.send_history()
         self._clock.begin()
         load.start()
-        self._options.tell(f"{len(self._plan.faults)} faults in {self._plan.load_s:.0f} s")
+        self._options.say(f"{len(self._plan.faults)} faults in {self._plan.load_s:.0f} s")
         while (now := self._clock.now()) < self._plan.load_s:
-            self._hands.act(now)
+            self._injector.apply_due(now)
             self._step(stack, load)
         load.stop()
         self._load_s = now
 
     @contextmanager
-    def _hurting(self, hands: FaultInjector) -> Iterator[None]:
-        """Whatever happens, nothing stays paused or held."""
+    def _injecting(self, injector: FaultInjector) -> Iterator[None]:
+        """Ends all faults after the block, also after an error."""
         try:
             yield
         finally:
-            hands.end_all(self._clock.now())
+            injector.end_all(self._clock.now())
 
     def _heal(self, stack: Stack, load: ChaosLoad, watcher: Watcher) -> None:
-        """Wait until all processes serve, then until every acknowledged query is answered: as long as it may take, then some more."""
+        """Waits until all processes serve, then until every acknowledged query is answered, within the bounds."""
         deadline = self._clock.now() + HEAL_WITHIN_S
         while self._healed_s is None:
             if self._clock.now() > deadline:
                 raise CannotContinue(f"not all processes served {HEAL_WITHIN_S:.0f} s after the load had ended")
             self._step(stack, load)
-        self._options.tell("healed; waiting for the answers")
+        self._options.say("healed; waiting for answers")
         until_s = max(self._healed_s, self._load_s) + BOUND_S + LATE_S
         while self._clock.now() < until_s:
             if not self._open(watcher):
@@ -161,24 +161,24 @@ class ChaosExperiment:
             self._step(stack, load)
 
     def _step(self, stack: Stack, load: ChaosLoad) -> None:
-        """A moment in which the processes are looked at. Raises what the stack or the load died of."""
-        assert self._hands is not None
+        """Records the state of the processes and sleeps. Raises the failure of the stack or the load."""
+        assert self._injector is not None
         stack.check()
         load.check()
         now = self._clock.now()
-        self._diary.look(stack.processes, now)
-        if self._healed_s is None and self._hands.is_over and stack.is_serving:
+        self._process_log.poll(stack.processes, now)
+        if self._healed_s is None and self._injector.is_over and stack.is_serving:
             self._healed_s = now
         time.sleep(STEP_S)
 
     def _open(self, watcher: Watcher) -> set[str]:
-        acknowledged = {one.id for one in self._ledger.sent if one.topic == QUERIES.name and one.outcome is SendOutcome.OK}
+        acknowledged = {one.id for one in self._sent_log.sent if one.topic == QUERIES.name and one.outcome is SendOutcome.OK}
         return acknowledged - watcher.answered
 
     def _read_all(self, stack: Stack) -> None:
-        if self._options.meddle:
-            self._options.meddle(stack.settings)
-        self._options.tell("reading everything once more")
+        if self._options.before_reading:
+            self._options.before_reading(stack.settings)
+        self._options.say("reading all topics from the beginning")
         self._seen = read_everything(stack.settings, self._clock, READ_WITHIN_S)
 
     def _fates(self) -> Fates:

@@ -1,8 +1,8 @@
-"""The fate of every offset, read from the broker's own log files: committed, aborted, or left open by a transaction that never ended.
+"""The fate of every offset, from the broker's own log files: committed, aborted, or open because its transaction never ended.
 
-This is the truth that readers at read_committed are held to, so no Kafka client takes part. Record batches of format 2 and their control records
-are as in "Message Format" of the Kafka documentation (section 5.3); records themselves, which may be compressed, are not opened.
-Read a partition when its broker has stopped.
+Readers at read_committed are compared with this, so no Kafka client is involved. Record batches of format 2 and their control records
+follow "Message Format" of the Kafka documentation (section 5.3). Records, which may be compressed, are not opened.
+The broker must have stopped.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 #: baseOffset, batchLength, partitionLeaderEpoch, magic, crc, attributes, lastOffsetDelta, two timestamps, producerId, producerEpoch, baseSequence, records.
 HEADER = struct.Struct(">qiibIhiqqqhii")
-#: `batchLength` counts from behind itself.
+#: `batchLength` counts the bytes after itself.
 BEFORE_LENGTH = 12
 TRANSACTIONAL, CONTROL = 0x10, 0x20
 ABORT, COMMIT = 0, 1
@@ -25,12 +25,12 @@ _MARKER = struct.Struct(">hh")  # version, type
 class RecordFate(StrEnum):
     COMMITTED = "committed"
     ABORTED = "aborted"
-    OPEN = "open"  # no end of its transaction is in the log: nobody at read_committed may see it
+    OPEN = "open"  # its transaction has no end in the log: no reader at read_committed may get it
 
 
 @dataclass(frozen=True)
 class RecordBatch:
-    """A control batch holds no records; its `marker` is ABORT or COMMIT where it ends a transaction."""
+    """A control batch contains no data records; its `marker` is ABORT or COMMIT if it ends a transaction."""
 
     first: int
     last: int
@@ -41,7 +41,7 @@ class RecordBatch:
 
 
 def fates(partition: Path) -> dict[int, RecordFate]:
-    """Offset to fate, for every record of a partition's directory; control records have none."""
+    """The fate of every record in a partition's directory, by offset. Control records have none."""
     found: dict[int, RecordFate] = {}
     open_of: dict[int, list[int]] = {}
     for batch in batches(partition):
@@ -58,13 +58,13 @@ def fates(partition: Path) -> dict[int, RecordFate]:
 
 
 def batches(partition: Path) -> Iterator[RecordBatch]:
-    """In order. A batch that is cut off at the end of a file, as after a kill, was never acknowledged and ends that file."""
+    """All batches in order. A truncated batch at the end of a file, as after a kill, was never acknowledged and is ignored."""
     for segment in sorted(partition.glob("*.log")):
         yield from _batches(segment.read_bytes())
 
 
 def partitions(data: Path, topic: str) -> dict[int, Path]:
-    """The directories of a topic below `log.dirs`, by partition. `a-b-3` is partition 3 of topic `a-b`."""
+    """The directories of a topic in `log.dirs`, by partition. `a-b-3` is partition 3 of topic `a-b`."""
     found = {}
     for directory in data.glob(f"{topic}-*"):
         number = directory.name.removeprefix(f"{topic}-")
@@ -81,7 +81,7 @@ def _batches(content: bytes) -> Iterator[RecordBatch]:
         if length <= 0 or end > len(content):
             return
         if magic != 2:
-            raise ValueError(f"a record batch of format {magic}: only format 2 is known")
+            raise ValueError(f"a record batch of format {magic}: expected format 2")
         is_control = bool(attributes & CONTROL)
         marker = _marker(content, at + HEADER.size) if is_control else None
         yield RecordBatch(first, first + last_delta, producer_id, bool(attributes & TRANSACTIONAL), is_control, marker)
@@ -89,7 +89,7 @@ def _batches(content: bytes) -> Iterator[RecordBatch]:
 
 
 def _marker(content: bytes, at: int) -> int | None:
-    """The type in the key of a control batch's only record; None of types that end no transaction."""
+    """The type in the key of a control batch's only record; None for types that end no transaction."""
     _, at = _varint(content, at)  # length
     at += 1  # attributes
     for _ in range(3):  # timestamp delta, offset delta, key length
@@ -99,7 +99,7 @@ def _marker(content: bytes, at: int) -> int | None:
 
 
 def _varint(content: bytes, at: int) -> tuple[int, int]:
-    """A zigzag varint and where the next field begins."""
+    """A zigzag varint, and the position of the next field."""
     value = shift = 0
     while True:
         byte = content[at]

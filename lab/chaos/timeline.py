@@ -1,4 +1,4 @@
-"""How the answers came: how long each took to become visible, how many each second, and how long a partition stood still."""
+"""Latency of the answers, answers per second, and standstills of partitions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from traffic.observer import percentile
 
 @dataclass(frozen=True)
 class AnsweredQuery:
-    """A query that was acknowledged, and when its first response became visible."""
+    """An acknowledged query, and the time at which its first response became visible."""
 
     partition: int
     sent_s: float
@@ -26,7 +26,7 @@ class AnsweredQuery:
 
 @dataclass(frozen=True)
 class LongestStandstill:
-    """The longest time in which a partition had open queries and no response became visible."""
+    """The longest time of a partition with open queries and without a visible response."""
 
     partition: int
     from_s: float
@@ -34,7 +34,7 @@ class LongestStandstill:
 
 
 def answered(sent: Sequence[SentRecord], seen: Iterable[SeenRecord]) -> list[AnsweredQuery]:
-    """By the moment of the response."""
+    """Sorted by the time of the response."""
     first: dict[str, float] = {}
     for one in seen:
         if one.topic == RESPONSES.name and one.query_id:
@@ -57,7 +57,7 @@ def latencies_ms(answers: Iterable[AnsweredQuery]) -> dict[str, float | None]:
 
 
 def standstills(answers: Sequence[AnsweredQuery]) -> list[LongestStandstill]:
-    """One of each partition. It stands still from its last response, or from the first query after that, to the next response."""
+    """One per partition. A standstill lasts from a response, or from the first open query after it, to the next response."""
     of: dict[int, list[AnsweredQuery]] = defaultdict(list)
     for one in answers:
         of[one.partition].append(one)
@@ -65,7 +65,7 @@ def standstills(answers: Sequence[AnsweredQuery]) -> list[LongestStandstill]:
 
 
 def _longest(partition: int, answers: Sequence[AnsweredQuery]) -> LongestStandstill:
-    """`answers` by the moment of the response."""
+    """`answers` must be sorted by the time of the response."""
     earliest = _earliest_open(answers)
     longest, last_s = LongestStandstill(partition, 0.0, 0.0), float("-inf")
     for number, one in enumerate(answers):
@@ -77,7 +77,7 @@ def _longest(partition: int, answers: Sequence[AnsweredQuery]) -> LongestStandst
 
 
 def _earliest_open(answers: Sequence[AnsweredQuery]) -> list[float]:
-    """For each response the moment of sending of the oldest query that was still open just before it."""
+    """For each response: the time of sending of the oldest query that was open just before it."""
     found = [float("inf")] * (len(answers) + 1)
     for number in range(len(answers) - 1, -1, -1):
         found[number] = min(found[number + 1], answers[number].sent_s)

@@ -1,7 +1,7 @@
-"""Readers at read_committed that note what they are given: one all the time, for the moment at which a record became visible, and a fresh one
-at the end that reads everything once more, so that a reader which lost its way hides nothing.
+"""Readers at read_committed that keep every record: one during the run, for the time at which a record became visible, and a new one
+at the end that reads all topics again, so that a reader that has lost its position hides nothing.
 
-They go straight to the broker, join no group and believe only ids: messages are opened as plain JSON, for the query that each belongs to.
+They connect directly to the broker, join no group, and use only ids: messages are parsed as plain JSON, for the query that each belongs to.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from schemas.topics import CONTEXTS, DEAD_LETTERED, DRAFTS, FEEDBACK, INTERACTIO
 
 log = logging.getLogger(__name__)
 
-#: Where a message keeps the id of its query.
+#: Path of the query id in the messages of a topic.
 QUERY_IN = {
     QUERIES.name: ("query_id",),
     DRAFTS.name: ("query", "query_id"),
@@ -34,12 +34,12 @@ QUERY_IN = {
 WATCHED = (*QUERY_IN, INTERACTIONS.name, *(dead_letter_topic(topic.name) for topic in DEAD_LETTERED))
 POLL_S = 0.1
 CLOSE_S = 10.0
-#: A new reader is made when the one in use fails: a broker that was killed may take its connection along.
+#: Pause before a new reader replaces a failed one, as after a kill of the broker.
 PAUSE_S = 0.2
 
 
 class Watcher:
-    """The reader that is there all the time, on a thread of its own. `answered` are the queries whose response is visible."""
+    """The reader during the run, on its own thread. `answered`: queries with a visible response."""
 
     def __init__(self, settings: Settings, clock: LoadClock) -> None:
         self._settings = settings
@@ -76,14 +76,14 @@ class Watcher:
                     while not self._stop.is_set():
                         for record in reader.poll(POLL_S):
                             positions[TopicPartition(record.topic, record.partition)] = record.offset + 1
-                            self._note(_sight(record, self._clock.now()))
+                            self._add(_seen_record(record, self._clock.now()))
             except RetryLater as error:
                 log.info("the watcher starts again", extra={"reason": str(error)})
                 self._stop.wait(PAUSE_S)
 
-    def _note(self, one: SeenRecord) -> None:
+    def _add(self, one: SeenRecord) -> None:
         with self._lock:
-            self._seen.setdefault(one.place, one)
+            self._seen.setdefault(one.ref, one)
             if one.topic == RESPONSES.name and one.query_id:
                 self._answered.add(one.query_id)
 
@@ -92,7 +92,7 @@ def read_everything(settings: Settings, clock: LoadClock, timeout_s: float) -> l
     """Every watched topic from its beginning to where it ends now. Raises CannotContinue when that takes longer than `timeout_s`."""
     try:
         with _reader(settings, {}) as reader:
-            return [_sight(record, clock.now()) for record in reader.read_to_end(timeout_s)]
+            return [_seen_record(record, clock.now()) for record in reader.read_to_end(timeout_s)]
     except RetryLater as error:
         raise CannotContinue(str(error)) from error
 
@@ -108,7 +108,7 @@ def _reader(settings: Settings, positions: dict[TopicPartition, int]) -> TopicRe
     return reader
 
 
-def _sight(record: Any, at_s: float) -> SeenRecord:
+def _seen_record(record: Any, at_s: float) -> SeenRecord:
     headers = {name: value for name, value in record.headers or () if value is not None}
     key = (record.key or b"").decode(errors="replace")
     query_id, status = _contents(record.topic, record.value)

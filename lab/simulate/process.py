@@ -1,4 +1,4 @@
-"""One simulated process: a worker that can be killed at any step, paused, and started again by its supervisor."""
+"""A simulated process: a worker that can be killed at any step, paused, and restarted by its supervisor."""
 
 from __future__ import annotations
 
@@ -18,48 +18,48 @@ Trace = Callable[[str, str], None]
 
 
 class ProcessKilled(BaseException):
-    """The process is gone: nothing of it runs on. No Exception, so that nobody answers it."""
+    """The process was killed. A BaseException, so that no handler of the worker catches it."""
 
 
 class ProcessRun:
-    """One run of a process, from start to death: what its way to the broker and its clock ask at every step."""
+    """One run of a process, from start to end. Injects the faults at every step of its broker client and its clock."""
 
     def __init__(self, name: str, scenario: SimulationScenario, rng: random.Random, trace: Trace, outage: Callable[[], float]) -> None:
         self._name, self._scenario, self._rng, self._trace, self._outage = name, scenario, rng, trace, outage
-        self._awake = asyncio.Event()
-        self._awake.set()
-        self.is_dead = False
-        self.died = asyncio.Event()
-        self.calm = False
+        self._resumed = asyncio.Event()
+        self._resumed.set()
+        self.is_killed = False
+        self.killed = asyncio.Event()
+        self.is_calm = False
 
-    def die(self, why: str) -> None:
-        if not self.is_dead:
+    def kill(self, why: str) -> None:
+        if not self.is_killed:
             self._trace(self._name, f"killed at {why}")
-            self.is_dead = True
-            self.died.set()
+            self.is_killed = True
+            self.killed.set()
 
     # Faults (workers.runtime.memory.cluster)
 
     async def at(self, step: str) -> None:
-        """Before each request to the broker, and before its answer. Raises NotConfirmed for what got lost, Dead for whoever is killed."""
+        """Called before each request to the broker, and before its answer. Raises NotConfirmed for a lost request, ProcessKilled for a killed process."""
         self._trace(self._name, step)
-        await self._runs()
-        if not self.calm:
-            await self._mishap(step)
-        while (left_s := self._outage()) > 0 and not self.is_dead:
+        await self._check_alive()
+        if not self.is_calm:
+            await self._inject_fault(step)
+        while (left_s := self._outage()) > 0 and not self.is_killed:
             if step not in ("poll", "committed") and self._rng.random() < 0.5:
                 await asyncio.sleep(min(left_s, self._rng.uniform(0, 1)))
                 raise NotConfirmed("connection lost")
             await asyncio.sleep(left_s)
-        await self._runs()
+        await self._check_alive()
 
-    async def _mishap(self, step: str) -> None:
+    async def _inject_fault(self, step: str) -> None:
         s, drawn = self._scenario, self._rng.random()
         if drawn < s.kill:
-            self.die(step)
+            self.kill(step)
         elif drawn < s.kill + s.pause:
             self.pause(self._rng.choice((0.5, 2.0, s.session_timeout_s + 2)))
-            await self._runs()
+            await self._check_alive()
         elif drawn < s.kill + s.pause + s.lost and step != "poll":
             self._trace(self._name, f"lost {step}")
             raise NotConfirmed(f"lost {step}")
@@ -68,16 +68,16 @@ class ProcessRun:
         elif drawn < s.kill + s.pause + s.lost + s.long_delay + s.delay:
             await asyncio.sleep(self._rng.uniform(0, 0.1))
 
-    async def _runs(self) -> None:
-        """A request that is on its way reaches the broker half of the times although its sender is dead."""
-        if self.is_dead and self._rng.random() < 0.5:
+    async def _check_alive(self) -> None:
+        """Half of the requests of a killed process still reach the broker."""
+        if self.is_killed and self._rng.random() < 0.5:
             raise ProcessKilled
-        await self._awake.wait()
+        await self._resumed.wait()
 
     def pause(self, seconds: float) -> None:
         self._trace(self._name, f"paused for {seconds:g} s")
-        self._awake.clear()
-        asyncio.get_running_loop().call_later(seconds, self._awake.set)
+        self._resumed.clear()
+        asyncio.get_running_loop().call_later(seconds, self._resumed.set)
 
     # Clock (workers.runtime.clock)
 
@@ -89,46 +89,48 @@ class ProcessRun:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        await self._awake.wait()
+        await self._resumed.wait()
 
 
 class SupervisedProcess:
-    """Starts a worker again whenever it ends unasked. What no process may end with is kept in `failures`."""
+    """Restarts a worker whenever it ends without a request. Errors that must not end a process go to `failures`."""
 
-    def __init__(self, name: str, make: Callable[[ProcessRun], Worker[Query]], begin: Callable[[], ProcessRun], rng: random.Random, trace: Trace) -> None:
-        self._name, self._make, self._begin, self._rng, self._trace = name, make, begin, rng, trace
+    def __init__(
+        self, name: str, make_worker: Callable[[ProcessRun], Worker[Query]], new_run: Callable[[], ProcessRun], rng: random.Random, trace: Trace
+    ) -> None:
+        self._name, self._make_worker, self._new_run, self._rng, self._trace = name, make_worker, new_run, rng, trace
         self._stop = asyncio.Event()
-        self.life: ProcessRun | None = None
+        self.process_run: ProcessRun | None = None
         self.failures: list[BaseException] = []
-        self.lives = 0
+        self.starts = 0
 
-    def ask_to_stop(self) -> None:
+    def request_stop(self) -> None:
         self._stop.set()
 
-    async def live(self) -> None:
-        """Until asked to stop. Never raises."""
+    async def run(self) -> None:
+        """Runs until a request to stop. Never raises."""
         while not self._stop.is_set():
-            life = self.life = self._begin()
-            self.lives += 1
+            process_run = self.process_run = self._new_run()
+            self.starts += 1
             self._trace(self._name, "starts")
-            await self._one(life)
+            await self._run_once(process_run)
             if not self._stop.is_set():
                 await asyncio.sleep(self._rng.choice((0.2, 1.0, 1.0, 15.0)))
 
-    async def _one(self, life: ProcessRun) -> None:
-        serving = asyncio.ensure_future(self._make(life).serve(self._asked))
-        dying = asyncio.ensure_future(life.died.wait())
-        await asyncio.wait([serving, dying], return_when=asyncio.FIRST_COMPLETED)
-        dying.cancel()
+    async def _run_once(self, process_run: ProcessRun) -> None:
+        serving = asyncio.ensure_future(self._make_worker(process_run).serve(self._stop_requested))
+        killing = asyncio.ensure_future(process_run.killed.wait())
+        await asyncio.wait([serving, killing], return_when=asyncio.FIRST_COMPLETED)
+        killing.cancel()
         serving.cancel()
         await asyncio.wait([serving])
         error = None if serving.cancelled() else serving.exception()
-        if life.is_dead:
-            return  # whatever its remains ended with
+        if process_run.is_killed:
+            return  # errors of a killed process do not count
         self._trace(self._name, f"ends: {type(error).__name__}" if error else "ends")
-        life.die("its end")
+        process_run.kill("its end")
         if error is not None and not isinstance(error, CannotContinue):
             self.failures.append(error)
 
-    async def _asked(self) -> None:
+    async def _stop_requested(self) -> None:
         await self._stop.wait()

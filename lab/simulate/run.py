@@ -1,4 +1,4 @@
-"""One seed from start to verdict: the runtime on the in-memory broker, in virtual time, with faults at every step between poll and commit."""
+"""Simulates one seed: the worker runtime on the in-memory broker, in virtual time, with faults at every step between poll and commit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from infra.errors import PoisonMessage, RetryLater
 from infra.settings import DeliveryMode, KeyOrder, Settings
 from lab.simulate.checker import anomalies
 from lab.simulate.process import ProcessRun, SupervisedProcess
-from lab.simulate.scenario import HandlerOutcome, SimulatedQuestion, SimulationScenario, scenario
+from lab.simulate.scenario import HandlerOutcome, SimulatedQuestion, SimulationScenario, draw_scenario
 from lab.simulate.virtual_time import EPOCH, run_in_virtual_time
 from schemas.dead_letters import original_position
 from schemas.drafts import Draft
@@ -30,13 +30,13 @@ from workers.runtime.worker import Worker
 
 QUESTIONS = Topic("questions", Query, "tenant/user", "simulation", "simulation")
 ANSWERS = Topic("answers", Draft, "tenant/user", "simulation", "simulation")
-#: How long after the last fault everything must be answered, in virtual seconds: the longest retries take 20 s.
+#: Bound for all answers after the last fault, in virtual seconds. The longest retries take 20 s.
 HEALED_WITHIN_S = 90.0
 
 
 @dataclass(frozen=True)
 class SimulationResult:
-    """`digest` is of the whole trace: the same seed gives the same."""
+    """`digest` is computed over the whole trace. The same seed gives the same digest."""
 
     seed: int
     anomalies: Sequence[str]
@@ -48,77 +48,79 @@ class SimulationResult:
 
 
 def simulate(seed: int) -> SimulationResult:
-    """Raises Stuck for a seed that hangs or runs in circles."""
+    """Raises Stuck if the simulation hangs or loops without end."""
     runtime = logging.getLogger("workers.runtime")
     before = runtime.level
-    runtime.setLevel(logging.CRITICAL)  # faults on purpose, thousands of them
+    runtime.setLevel(logging.CRITICAL)  # thousands of intended faults
     try:
-        return run_in_virtual_time(Simulation(scenario(seed)).play())
+        return run_in_virtual_time(Simulation(draw_scenario(seed)).run())
     finally:
         runtime.setLevel(before)
 
 
 class Simulation:
-    def __init__(self, of: SimulationScenario) -> None:
-        self._of = of
-        self._rng = random.Random(of.seed + 1)  # noqa: S311  # a simulation, no secret
+    def __init__(self, scenario: SimulationScenario) -> None:
+        self._scenario = scenario
+        self._rng = random.Random(scenario.seed + 1)  # noqa: S311  # a simulation, no secret
         self._trace: list[str] = []
         self._outage_until = 0.0
-        self._calm = False
+        self._is_calm = False
         self._tries: dict[int, int] = {}
         self._asked: list[SimulatedQuestion] = []
-        self._by_id = {derive("question", of.seed, q.number): q for q in of.questions}
+        self._by_id = {derive("question", scenario.seed, q.number): q for q in scenario.questions}
         self._supervised: list[SupervisedProcess] = []
-        self._lives: list[ProcessRun] = []
+        self._process_runs: list[ProcessRun] = []
         workers = {
-            "delivery": DeliveryMode.EXACTLY_ONCE if of.exactly_once else DeliveryMode.AT_LEAST_ONCE,
-            "order": KeyOrder.KEY if of.ordered else KeyOrder.NONE,
-            "commit_every_ms": of.commit_every_ms,
-            "metadata_bytes": of.metadata_bytes,
+            "delivery": DeliveryMode.EXACTLY_ONCE if scenario.exactly_once else DeliveryMode.AT_LEAST_ONCE,
+            "order": KeyOrder.KEY if scenario.ordered else KeyOrder.NONE,
+            "commit_every_ms": scenario.commit_every_ms,
+            "metadata_bytes": scenario.metadata_bytes,
         }
         self._settings = Settings.model_validate({"workers": workers})
 
-    async def play(self) -> SimulationResult:
-        of = self._of
+    async def run(self) -> SimulationResult:
+        scenario = self._scenario
         names = (QUESTIONS.name, ANSWERS.name, dead_letter_topic(QUESTIONS.name))
-        self._cluster = MemoryCluster(dict.fromkeys(names, of.partitions), session_timeout_s=of.session_timeout_s, metadata_bytes=of.metadata_bytes)
-        running = [self._start(f"w{number}") for number in range(of.workers)]
-        beside = [asyncio.ensure_future(work) for work in (self._ask(), self._outages(), self._moves(running))]
-        await asyncio.sleep(of.faults_until_s)
+        self._cluster = MemoryCluster(
+            dict.fromkeys(names, scenario.partitions), session_timeout_s=scenario.session_timeout_s, metadata_bytes=scenario.metadata_bytes
+        )
+        running = [self._start(f"w{number}") for number in range(scenario.workers)]
+        background = [asyncio.ensure_future(work) for work in (self._ask(), self._outages(), self._moves(running))]
+        await asyncio.sleep(scenario.faults_until_s)
         self._heal()
-        await asyncio.gather(*beside)
-        for late in self._supervised:  # a fault of the last moment
-            if late.life:
-                late.life.calm = True
+        await asyncio.gather(*background)
+        for supervised in self._supervised:  # processes that started during the healing
+            if supervised.process_run:
+                supervised.process_run.is_calm = True
         await self._answered()
         for each in self._supervised:
-            each.ask_to_stop()
+            each.request_stop()
         await asyncio.gather(*running)
         return self._result()
 
     def _start(self, name: str) -> asyncio.Future[None]:
-        rng = random.Random(f"{self._of.seed}/{name}")  # noqa: S311  # a simulation, no secret
-        supervised = SupervisedProcess(name, lambda life: self._worker(name, life, rng), lambda: self._life(name, rng), rng, self._note)
+        rng = random.Random(f"{self._scenario.seed}/{name}")  # noqa: S311  # a simulation, no secret
+        supervised = SupervisedProcess(name, lambda process_run: self._worker(name, process_run, rng), lambda: self._process_run(name, rng), rng, self._note)
         self._supervised.append(supervised)
-        return asyncio.ensure_future(supervised.live())
+        return asyncio.ensure_future(supervised.run())
 
-    def _life(self, name: str, rng: random.Random) -> ProcessRun:
-        life = ProcessRun(name, self._of, rng, self._note, lambda: self._outage_until - asyncio.get_running_loop().time())
-        life.calm = self._calm
-        self._lives.append(life)
-        return life
+    def _process_run(self, name: str, rng: random.Random) -> ProcessRun:
+        process_run = ProcessRun(name, self._scenario, rng, self._note, lambda: self._outage_until - asyncio.get_running_loop().time())
+        process_run.is_calm = self._is_calm
+        self._process_runs.append(process_run)
+        return process_run
 
-    def _worker(self, name: str, life: ProcessRun, rng: random.Random) -> Worker[Query]:
+    def _worker(self, name: str, process_run: ProcessRun, rng: random.Random) -> Worker[Query]:
         backoff = Backoff(attempts=3, first_s=0.1, longest_s=2.0)
-        spec = HandlerSpec("simulated", QUESTIONS, lambda incoming: self._handle(incoming, life), lambda query: query.deadline, self._degraded, backoff)
-        broker = MemoryBrokerClient(self._cluster, name, life)
-        return Worker(self._settings, spec, concurrency=self._of.concurrency, broker=broker, clock=life, rng=rng)
+        spec = HandlerSpec("simulated", QUESTIONS, lambda incoming: self._handle(incoming, process_run), lambda query: query.deadline, self._degraded, backoff)
+        broker = MemoryBrokerClient(self._cluster, name, process_run)
+        return Worker(self._settings, spec, concurrency=self._scenario.concurrency, broker=broker, clock=process_run, rng=rng)
 
-    # What happens
+    # Load and faults
 
     async def _ask(self) -> None:
-        """Questions in the order of their times; some come twice or three times."""
-        order = sorted(self._of.questions, key=lambda q: q.at_s)
+        """Questions in the order of their times; some are repeated."""
+        order = sorted(self._scenario.questions, key=lambda q: q.at_s)
         repeats = [(q, q.at_s + 0.7 * (again + 1)) for q in order for again in range(q.repeats)]
         for question, at_s in sorted([*((q, q.at_s) for q in order), *repeats], key=lambda pair: (pair[1], pair[0].number)):
             await asyncio.sleep(max(0.0, at_s - asyncio.get_running_loop().time()))
@@ -126,7 +128,7 @@ class Simulation:
 
     def _append(self, question: SimulatedQuestion) -> None:
         expired = EPOCH - timedelta(seconds=1) if question.fate is HandlerOutcome.EXPIRED else None
-        id = derive("question", self._of.seed, question.number)
+        id = derive("question", self._scenario.seed, question.number)
         query = Query(query_id=id, tenant="t", user=question.user, domain="d", text="x", asked_at=EPOCH, deadline=expired)
         value = b"no json" if question.fate is HandlerOutcome.MALFORMED else query.to_bytes()
         entry = self._cluster.log.append(QUESTIONS.name, query.key, value, envelope_headers(query, id=id, source="/lab"))
@@ -135,45 +137,45 @@ class Simulation:
             self._asked.append(question)
 
     async def _outages(self) -> None:
-        while self._of.outage_every_s and not self._calm:
-            await asyncio.sleep(self._rng.uniform(0.5, 1.5) * self._of.outage_every_s)
-            if not self._calm:
+        while self._scenario.outage_every_s and not self._is_calm:
+            await asyncio.sleep(self._rng.uniform(0.5, 1.5) * self._scenario.outage_every_s)
+            if not self._is_calm:
                 self._outage_until = asyncio.get_running_loop().time() + self._rng.uniform(0.2, 8)
-                self._note("broker", "away")
+                self._note("broker", "outage")
 
     async def _moves(self, running: list[asyncio.Future[None]]) -> None:
-        """Workers that join, or stop in order and leave the group."""
-        while self._of.moves_every_s and not self._calm:
-            await asyncio.sleep(self._rng.uniform(0.5, 1.5) * self._of.moves_every_s)
-            if self._calm:
+        """Workers that join, or stop and leave the group."""
+        while self._scenario.moves_every_s and not self._is_calm:
+            await asyncio.sleep(self._rng.uniform(0.5, 1.5) * self._scenario.moves_every_s)
+            if self._is_calm:
                 return
             if self._rng.random() < 0.5 or len(self._supervised) < 2:
                 running.append(self._start(f"w{len(self._supervised)}"))
             else:
-                self._rng.choice(self._supervised[1:]).ask_to_stop()
+                self._rng.choice(self._supervised[1:]).request_stop()
 
     def _heal(self) -> None:
         self._note("lab", "no more faults")
-        self._calm = True
+        self._is_calm = True
         self._outage_until = 0.0
-        for life in self._lives:
-            life.calm = True
+        for process_run in self._process_runs:
+            process_run.is_calm = True
 
     async def _answered(self) -> None:
-        """Until everything asked has ended, or the time for it is over."""
+        """Waits until every question has an answer or a dead dead_letter, within the bound."""
         deadline = asyncio.get_running_loop().time() + HEALED_WITHIN_S
-        wanted = {q.number for q in self._asked}
+        numbers = {q.number for q in self._asked}
         while asyncio.get_running_loop().time() < deadline:
-            if wanted <= {number for _, number in self._answers()} | set(self._letters()):
+            if numbers <= {number for _, number in self._answers()} | set(self._dead_letters()):
                 break
             await asyncio.sleep(0.5)
-        await asyncio.sleep(1.0)  # one answer too many shows up too
+        await asyncio.sleep(1.0)  # so that repeated answers are seen too
 
-    # What the handlers do
+    # Handlers
 
-    async def _handle(self, incoming: Incoming[Query], life: ProcessRun) -> Sequence[Outgoing]:
+    async def _handle(self, incoming: Incoming[Query], process_run: ProcessRun) -> Sequence[Outgoing]:
         question = self._by_id[incoming.message.query_id]
-        await life.sleep(question.call_s)
+        await process_run.sleep(question.call_s)
         tries = self._tries[question.number] = self._tries.get(question.number, 0) + 1
         if question.fate is HandlerOutcome.AWAY or (question.fate is HandlerOutcome.RETRIED and tries < 2):
             raise RetryLater("away", after_s=0.2)
@@ -187,7 +189,7 @@ class Simulation:
         draft = Draft(query=incoming.message, answer="a", base_model="m", base_ms=1.0)
         return [Outgoing(ANSWERS, draft, derive("draft", incoming.message.query_id))]
 
-    # What there is to see
+    # Results
 
     def _answers(self) -> list[tuple[int, int]]:
         by_id = {str(derive("draft", id)): question.number for id, question in self._by_id.items()}
@@ -195,22 +197,22 @@ class Simulation:
         found = [(p, entry) for p in log.partitions(ANSWERS.name) for entry in log.read(ANSWERS.name, p, 0, 1 << 30)[0]]
         return [(partition, by_id.get(dict(entry.headers)["ce_id"].decode(), -1)) for partition, entry in found]
 
-    def _letters(self) -> list[int]:
+    def _dead_letters(self) -> list[int]:
         by_id = {str(id): question.number for id, question in self._by_id.items()}
-        letters = self._cluster.log.committed_records(dead_letter_topic(QUESTIONS.name))
-        assert all(original_position(letter.headers) for letter in letters)
-        return [by_id[dict(letter.headers)["ce_id"].decode()] for letter in letters]
+        dead_letters = self._cluster.log.committed_records(dead_letter_topic(QUESTIONS.name))
+        assert all(original_position(dead_letter.headers) for dead_letter in dead_letters)
+        return [by_id[dict(dead_letter.headers)["ce_id"].decode()] for dead_letter in dead_letters]
 
     def _note(self, who: str, what: str) -> None:
         self._trace.append(f"{asyncio.get_running_loop().time():9.3f} {who} {what}")
 
     def _result(self) -> SimulationResult:
-        of = self._of
-        users = {q.number: q.user for q in of.questions}
-        found = anomalies(self._asked, self._answers(), self._letters(), exactly_once=of.exactly_once, ordered=of.ordered, users=users)
+        scenario = self._scenario
+        users = {q.number: q.user for q in scenario.questions}
+        found = anomalies(self._asked, self._answers(), self._dead_letters(), exactly_once=scenario.exactly_once, ordered=scenario.ordered, users=users)
         found += [f"crash: {type(error).__name__}: {error}" for each in self._supervised for error in each.failures]
         trace = "\n".join(self._trace)
-        starts = sum(each.lives for each in self._supervised)
+        starts = sum(each.starts for each in self._supervised)
         return SimulationResult(
-            of.seed, found, hashlib.sha256(trace.encode()).hexdigest()[:16], len(self._trace), starts, asyncio.get_running_loop().time(), self._trace
+            scenario.seed, found, hashlib.sha256(trace.encode()).hexdigest()[:16], len(self._trace), starts, asyncio.get_running_loop().time(), self._trace
         )

@@ -1,4 +1,4 @@
-"""What one seed means: the records, the settings of the workers, and how often what goes wrong."""
+"""The scenario of a seed: the records, the settings of the workers, and the probabilities of faults."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from enum import StrEnum
 
 
 class HandlerOutcome(StrEnum):
-    """What becomes of a record in the handler. All but the first end in a lesser answer or in a dead letter, once each too."""
+    """The outcome of a record in the handler. All but FINE and RETRIED end in a degraded answer or in a dead letter, exactly once."""
 
     FINE = "fine"
     RETRIED = "retried"  # RetryLater at first, then fine
-    AWAY = "away"  # RetryLater for ever: degraded
+    AWAY = "away"  # RetryLater without end: degraded
     POISON = "poison"
     BUG = "bug"
     MALFORMED = "malformed"
-    EXPIRED = "expired"  # its deadline has passed when it is read
+    EXPIRED = "expired"  # the deadline has passed before it is read
 
 
 @dataclass(frozen=True)
 class SimulatedQuestion:
-    """One record of the input. `repeats`: the same id comes again later."""
+    """One input record. `repeats`: the number of later records with the same id."""
 
     number: int
     user: str
@@ -44,18 +44,18 @@ class SimulationScenario:
     session_timeout_s: float
     questions: tuple[SimulatedQuestion, ...]
     faults_until_s: float
-    #: Of each step between poll and commit: a delay, a long delay, a lost request or answer, a kill, a pause.
+    #: Probabilities at each step between poll and commit.
     delay: float
     long_delay: float
     lost: float
     kill: float
     pause: float
-    #: Seconds between outages of the whole broker, and between workers that join or leave for good; 0: none.
+    #: Mean seconds between outages of the whole broker, and between workers that join or leave; 0: none.
     outage_every_s: float
     moves_every_s: float
 
 
-def scenario(seed: int) -> SimulationScenario:
+def draw_scenario(seed: int) -> SimulationScenario:
     rng = random.Random(seed)  # noqa: S311  # a simulation, no secret
     spread_s = rng.uniform(2, 12)
     users = [f"u{number}" for number in range(rng.randint(1, 12))]

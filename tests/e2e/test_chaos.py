@@ -55,7 +55,7 @@ def test_a_short_run_finds_a_planted_duplicate(tmp_path: Path, tag: str) -> None
     def repeat_a_response(settings: Settings) -> None:
         duplicated.append(repeat_last_response(settings))
 
-    options = ChaosOptions(manners=LoadSize(users=8, queries_per_s=5.0), meddle=repeat_a_response)
+    options = ChaosOptions(size=LoadSize(users=8, queries_per_s=5.0), before_reading=repeat_a_response)
     settings = load(stack={"start_timeout_s": RUN_TIMEOUT_S / 2})
     report = experiment(settings, tmp_path, minutes=0.3, seed=0, options=options)
     until_nothing_is_left(tag)

@@ -17,14 +17,14 @@ BOUND_S = 30.0
 KILL, PAUSE = Fault(FaultKind.KILL, "base", 1.0), Fault(FaultKind.PAUSE, "streams", 2.0, 3.0)
 
 
-def evidence(tale: Tale, failure: str | None = None) -> ChaosRun:
+def run(tale: Tale, failure: str | None = None) -> ChaosRun:
     return ChaosRun(
         plan=FaultPlan(1, 60.0, (KILL, PAUSE)),
         load_s=60.0,
         sent=tale.sent,
         seen=tale.seen,
         done=[PerformedFault(KILL, 1.0, 1.0, 7), PerformedFault(PAUSE, 2.0, 5.0, 8)],
-        diary=ProcessLog(),
+        process_log=ProcessLog(),
         healed_s=6.0,
         answered_all_s=7.0,
         read_at_end=0,
@@ -34,7 +34,7 @@ def evidence(tale: Tale, failure: str | None = None) -> ChaosRun:
 
 
 def reported(tale: Tale, failure: str | None = None) -> dict[str, Any]:
-    of = evidence(tale, failure)
+    of = run(tale, failure)
     return compile_report(of, judged(of), BOUND_S)
 
 
@@ -69,5 +69,5 @@ def test_anomalies_are_all_counted_and_some_are_named() -> None:
 
 def test_an_empty_run_has_a_picture(tmp_path: Path) -> None:
     for name, tale in (("all.png", clean()), ("none.png", Tale())):
-        picture.draw(evidence(tale), tmp_path / name)
+        picture.draw(run(tale), tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
