@@ -124,8 +124,8 @@ async def test_thirty_two_concurrent_requests_get_the_text_that_each_gets_alone(
 
 
 async def test_a_stop_string_ends_the_text_and_stays_in_it(engine: ServingEngine, models: Models) -> None:
-    found = ((prompt, text, re.search("[ -~]", text[2:-8])) for prompt, text in models.texts["1"].items())
-    prompt, text, stop = next((prompt, text, match.group()) for prompt, text, match in found if match)
+    candidates = ((prompt, text, re.search("[ -~]", text[2:-8])) for prompt, text in models.texts["1"].items())
+    prompt, text, stop = next((prompt, text, match.group()) for prompt, text, match in candidates if match)
     answer = await engine.generate(prompt, SamplingParameters(max_new_tokens=24, stop=(stop,)))
     assert answer.text == text[: text.index(stop) + len(stop)]
     assert answer.finish_reason is FinishReason.STOP

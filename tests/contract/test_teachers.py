@@ -35,14 +35,14 @@ EXPLAINABLE = [
 REASONING = "Their film was darker than its plot, so the draft leans darker."
 
 
-def says(reasoning: str, personalized: str) -> ScriptedAnswer:
+def llm_answer(reasoning: str, personalized: str) -> ScriptedAnswer:
     return completion(json.dumps({"reasoning": reasoning, "personalized": personalized}))
 
 
 def follows_prompt(body: dict[str, Any]) -> ScriptedAnswer:
     """Returns the rewrite in its prompt, like an LLM that follows it."""
     prompt: str = body["messages"][0]["content"]
-    return says(REASONING, prompt.partition("must lead to:\n")[2].partition("\n")[0])
+    return llm_answer(REASONING, prompt.partition("must lead to:\n")[2].partition("\n")[0])
 
 
 @pytest.fixture(params=["template", "llm"])
@@ -107,8 +107,8 @@ async def test_the_llm_gets_query_draft_example_truth_and_a_strict_schema() -> N
         (completion('{"reasoning": "x", "personalized": "x", "also": "x"}'), RejectionReason.UNREADABLE),
         (completion(None), RejectionReason.REFUSED),
         (failure(400), RejectionReason.REFUSED),
-        (says("", "dark comedy"), RejectionReason.UNSUPPORTED),
-        (says(" ", "comedy"), RejectionReason.UNSUPPORTED),
+        (llm_answer("", "dark comedy"), RejectionReason.UNSUPPORTED),
+        (llm_answer(" ", "comedy"), RejectionReason.UNSUPPORTED),
     ],
 )
 async def test_an_llm_without_reasoning_rejects_the_outcome(answer: ScriptedAnswer, reason: RejectionReason) -> None:
@@ -118,7 +118,7 @@ async def test_an_llm_without_reasoning_rejects_the_outcome(answer: ScriptedAnsw
 
 
 async def test_the_checks_reject_an_llm_rewrite_other_than_the_truth() -> None:
-    with serving(scripted(says(REASONING, "comedy"))) as server:
+    with serving(scripted(llm_answer(REASONING, "comedy"))) as server:
         async with endpoint(server) as opened:
             taught = await explain(LlmTeacher(opened, "m", LENGTH), EXPLAINABLE[0])
     assert isinstance(taught, Rewrite)

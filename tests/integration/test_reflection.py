@@ -1,4 +1,4 @@
-"""The reflection worker as deployed: its own process, a real broker, a real registry, the shipped model."""
+"""The reflection worker as it is deployed: a process with a real broker, a real registry and the shipped model."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "pico" / "checkpoints" / "reflector"
 START_S, WAIT_S = 180.0, 120.0
-#: How often the worker looks at the registry unasked: long enough for an event to come first.
+#: How often the worker polls the registry without an event: long enough for an event to come first.
 POLL_S = 30.0
 
 
@@ -57,15 +57,15 @@ def test_a_promoted_version_takes_over_under_load_without_losing_a_query(setting
     first = registry.register(SHIPPED)
     second = registry.register(_other_weights(tmp_path / "second"), parent=first.version)
     registry.set_alias(Alias.CHAMPION, first.version)
-    began = time.monotonic()
+    started = time.monotonic()
     with _worker(settings, tmp_path) as worker:
         asked = _ask(settings, 40)
-        assert _answers(settings, asked, 1)  # ready says that it has joined the group, not that it reads already
+        assert _answers(settings, asked, 1)  # the ready file only means that it has joined the group
         asked |= _ask(settings, 40)
         _promote(settings, registry, first, second)
         asked |= _ask(settings, 60)
         _wait_for_swap(tmp_path / "worker.log")
-        swapped_s = time.monotonic() - began
+        swapped_s = time.monotonic() - started
         asked |= _ask(settings, 20)
         answers = _answers(settings, asked)
         experiment = _challenge(settings, registry, first, second)
@@ -81,7 +81,7 @@ def test_a_promoted_version_takes_over_under_load_without_losing_a_query(setting
     assert sum(answer.status is ResponseStatus.PERSONALIZED for answer in answers) > 60
     (swap,) = _swaps(tmp_path / "worker.log")
     assert (swap["from"], swap["to"], swap["dropped"]) == (first.version, second.version, 0)
-    assert swap["event_to_swap_ms"] is not None or swapped_s > POLL_S  # by the event, unless that came before the worker listened, or when a poll was due
+    assert swap["event_to_swap_ms"] is not None or swapped_s > POLL_S  # None only if the event came before the worker listened, or when a poll was due
     assert arms == {Assignment(experiment=experiment, arm=Arm.CHAMPION, version=second.version)}
     assert {shadow.query_id for shadow in shadows} == tried
     assert {(shadow.model, shadow.assignment.arm, shadow.assignment.version) for shadow in shadows} == {(first.model, Arm.SHADOW, first.version)}
@@ -89,7 +89,7 @@ def test_a_promoted_version_takes_over_under_load_without_losing_a_query(setting
 
 
 def _other_weights(folder: Path) -> Path:
-    """The shipped model with a little noise: it still answers, in other words here and there."""
+    """The shipped model with a little noise: some answers differ."""
     import torch
     from safetensors.torch import load_file, save_file
 
@@ -106,7 +106,7 @@ def _other_weights(folder: Path) -> Path:
 
 @contextmanager
 def _worker(settings: Settings, folder: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A reflection worker that is ready; killed if it has not ended by itself."""
+    """A ready reflection worker. Kills it if it has not ended by itself."""
     ready = folder / "ready"
     environment = {
         **os.environ,
@@ -153,33 +153,33 @@ def _context(user: str) -> Context:
             response="honestly the coffee is so cold again !!",
             occurred_at=now - timedelta(days=1),
             score=0.5,
-            source=Source(topic="interactions", partition=0, offset=place),
+            source=Source(topic="interactions", partition=0, offset=offset),
         )
-        for place in range(4)
+        for offset in range(4)
     )
     return Context(draft=draft, items=items, k_max=6, retrieve_ms=1)
 
 
 def _promote(settings: Settings, registry: Registry, before: RegisteredVersion, after: RegisteredVersion) -> None:
-    """Move the alias, then say so, as the promoter does."""
+    """Moves the alias, then publishes the event, like the promoter."""
     registry.set_alias(Alias.CHAMPION, after.version)
-    _say(settings, before, after)
+    _publish_event(settings, before, after)
 
 
 def _challenge(settings: Settings, registry: Registry, challenger: RegisteredVersion, champion: RegisteredVersion) -> uuid.UUID:
-    """Put a version into shadow for every question, and wait until the worker holds it beside the champion. Returns the experiment."""
+    """Puts a version into shadow for every query, and waits until the worker has loaded it. Returns the experiment."""
     experiment = uuid4()
     given: dict[str, Any] = {"at": datetime.now(UTC), "actor": "tests", "reason": "test"}
     registry.record(challenger.version, Transition(seq=1, before=VersionState.REGISTERED, after=VersionState.GATED, **given))
     registry.record(challenger.version, Transition(seq=2, before=VersionState.GATED, after=VersionState.SHADOW, experiment=experiment, share=1.0, **given))
     registry.set_alias(Alias.CHALLENGER, challenger.version)
-    _say(settings, champion, challenger)
-    report, *_ = _read(settings, SERVING, ServingReport, lambda report: report.experiment == experiment, 1)  # it is said again every few seconds
+    _publish_event(settings, champion, challenger)
+    report, *_ = _read(settings, SERVING, ServingReport, lambda report: report.experiment == experiment, 1)  # published every few seconds
     assert (report.champion, report.challenger, report.refused, report.swaps) == (champion.model, challenger.model, (), 1)
     return experiment
 
 
-def _say(settings: Settings, before: RegisteredVersion, after: RegisteredVersion) -> None:
+def _publish_event(settings: Settings, before: RegisteredVersion, after: RegisteredVersion) -> None:
     event = ModelEvent(
         event_id=uuid4(),
         name=after.name,
@@ -209,7 +209,7 @@ def _wait_for_swap(log: Path) -> None:
 
 
 def _answers(settings: Settings, asked: set[uuid.UUID], count: int | None = None) -> list[Response]:
-    """Every response to what was asked, repeats included; with `count` no more than until so many have come."""
+    """All responses to these queries, repeats included. With `count`, waits only for that many different ones."""
     return _read(settings, RESPONSES, Response, lambda answer: answer.query_id in asked, count or len(asked), lambda answer: answer.query_id)
 
 
@@ -217,22 +217,22 @@ def _shadows(settings: Settings, experiment: uuid.UUID, count: int) -> list[Shad
     return _read(settings, SHADOWS, Shadow, lambda shadow: shadow.assignment.experiment == experiment, count)
 
 
-def _read(settings: Settings, topic: Topic, kind: type[M], wanted: Callable[[M], bool], count: int, identity: Callable[[M], object] = id) -> list[M]:
-    """What is wanted of a topic, until there are `count` different ones."""
-    found: list[M] = []
+def _read(settings: Settings, topic: Topic, kind: type[M], matches: Callable[[M], bool], count: int, identity: Callable[[M], object] = id) -> list[M]:
+    """Reads matching messages of a topic until there are `count` different ones."""
+    messages: list[M] = []
     consumer = groupless_consumer(settings, "tests")
     consumer.subscribe([topic.name])
     until = time.monotonic() + WAIT_S
-    while len(set(map(identity, found))) < count and time.monotonic() < until:
+    while len(set(map(identity, messages))) < count and time.monotonic() < until:
         for records in consumer.poll(timeout_ms=200).values():
             read = [message for record in records if (message := _readable(kind, record.value)) is not None]
-            found += [message for message in read if wanted(message)]
+            messages += [message for message in read if matches(message)]
     consumer.close()
-    return found
+    return messages
 
 
 def _readable(kind: type[M], value: bytes) -> M | None:
-    """None for what other tests on this broker wrote to be set aside."""
+    """None for malformed records of other tests on this broker."""
     try:
         return kind.from_bytes(value)
     except Malformed:

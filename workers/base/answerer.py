@@ -1,7 +1,7 @@
 """Queries to drafts: `A_base = M_base(q)`. The base model sees only the task, no user and no history.
 
-Every query gives a draft. If no try at the endpoint succeeds before the query's deadline, the draft is empty and its status says why
-(docs/rules.md, 4). The worker runtime decides how often and how long to try.
+Every query gives a draft. If no attempt at the endpoint succeeds before the query's deadline, the draft is empty and its status says why
+(docs/rules.md, 4). The worker runtime decides how often and how long to retry.
 """
 
 from __future__ import annotations

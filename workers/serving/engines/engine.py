@@ -1,7 +1,7 @@
 """The interface of a reflection engine: text in, text out. Exactly one version of the model writes each answer.
 
 An engine holds one version or several. One of them is the champion, which answers requests that name no version.
-The engine is the only owner of this: whoever needs the champion of this worker reads `Engine.champion`.
+Only the engine stores which version is champion; other parts of the worker read `Engine.champion`.
 """
 
 from __future__ import annotations

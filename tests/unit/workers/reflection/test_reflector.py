@@ -106,7 +106,7 @@ def incoming(asked: Context) -> Incoming[Context]:
 
 async def test_a_rewrite_cancelled_by_the_runtime_counts_as_a_slow_answer_of_the_model() -> None:
     asked, working = incoming(context()), reflector(ReflectionSettings(k=4), AnsweringEngine(takes_s=60))
-    for tried in (True, False):  # the second time its record is gone
+    for tried in (True, False):  # a cancelled rewrite counts once
         if tried:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.01):
