@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from schemas.produced_records import ProducedRecord
 from schemas.topics import dead_letter_topic
 
 #: An exception's text in a header is cut here; it names places and kinds of error, never users' text.
@@ -22,21 +23,13 @@ class RecordOrigin:
     group: str
 
 
-@dataclass(frozen=True)
-class DeadLetter:
-    """What to produce: key, value and original headers unchanged where a client can write them so, the reason added behind them."""
+def dead_letter(
+    origin: RecordOrigin, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]], error: BaseException
+) -> ProducedRecord:
+    """The dead letter of a record: its key, value and headers, and the reason as more headers.
 
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]]
-
-
-def dead_letter(origin: RecordOrigin, key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]], error: BaseException) -> DeadLetter:
-    """Set a record aside because of `error`. Integers are big-endian, as Spring Kafka's DeadLetterPublishingRecoverer writes them.
-
-    What our clients cannot write becomes empty: a header whose value is null (kafka-python 3.0.12 refuses it), and the value of a
-    record that has neither key nor value (aiokafka refuses it, kafka-python too).
+    Integers are big-endian, as Spring Kafka's DeadLetterPublishingRecoverer writes them. What our clients cannot write becomes empty: a header
+    whose value is null (kafka-python 3.0.12 refuses it), and the value of a record with neither key nor value (aiokafka and kafka-python refuse it).
     """
     reason = {
         "kafka_dlt-original-topic": origin.topic.encode(),
@@ -49,7 +42,7 @@ def dead_letter(origin: RecordOrigin, key: bytes | None, value: bytes | None, he
     }
     original = [(name, b"" if content is None else content) for name, content in headers]
     written = b"" if key is None and value is None else value
-    return DeadLetter(dead_letter_topic(origin.topic), key, written, [*original, *reason.items()])
+    return ProducedRecord(dead_letter_topic(origin.topic), key, written, [*original, *reason.items()])
 
 
 def original_position(headers: Iterable[tuple[str, bytes | None]]) -> tuple[str, int, int] | None:

@@ -22,9 +22,10 @@ from yarl import URL
 from infra.errors import CannotContinue, RetryLater
 from infra.settings import Settings
 from infra.telemetry.metrics import STREAMS_BATCH_MS, STREAMS_RETRIES, RetryReason
+from schemas.produced_records import ProducedRecord
 from streams.app.join_state import CHANGELOG
 from streams.app.processor import Processor
-from streams.app.records import GROUP, ConsumedRecord, ProducedRecord
+from streams.app.records import GROUP, ConsumedRecord
 from streams.app.topology import CHANGELOG_BYTES
 from streams.app.transport import BUFFERED, POLLED, Transport, credentials
 

@@ -13,7 +13,8 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from streams.app.records import ConsumedRecord, ProducedRecord
+from schemas.produced_records import ProducedRecord
+from streams.app.records import ConsumedRecord
 
 CHANGELOG = "retouch-streams-halves-changelog"
 

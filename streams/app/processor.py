@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from streams.app.records import ConsumedRecord, ProducedRecord
+from schemas.produced_records import ProducedRecord
+from streams.app.records import ConsumedRecord
 
 
 class Processor(Protocol):

@@ -8,8 +8,9 @@ from typing import TypeVar
 from infra.errors import PoisonMessage
 from schemas.contexts import Source
 from schemas.dead_letters import RecordOrigin, dead_letter
-from schemas.envelope import Envelope, Headers, envelope_headers, read_message
+from schemas.envelope import Envelope, read_message
 from schemas.messages import Malformed, Message
+from schemas.produced_records import ProducedRecord, produced_record
 from schemas.topics import MAX_MESSAGE_BYTES, Topic, consumer_group
 
 M = TypeVar("M", bound=Message)
@@ -41,28 +42,16 @@ class ConsumedRecord:
         return read_message(expected, self.headers, self.value)
 
 
-@dataclass(frozen=True)
-class ProducedRecord:
-    """A record to produce. `partition` None: by its key. A `value` of None is a tombstone."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = ()
-    partition: int | None = None
-
-
-def produced_record(topic: Topic, message: Message, *, id: object, traceparent: str) -> ProducedRecord:
-    """The record of one message, under the message's own key. Raises PoisonMessage if it is larger than the topic's limit."""
-    value = message.to_bytes()
-    if len(value) > MAX_MESSAGE_BYTES - FRAMING_BYTES:
-        raise PoisonMessage(f"its {topic.name} message would have {len(value)} bytes, more than the topic allows")
-    key: bytes = message.key  # type: ignore[attr-defined]  # every message on a topic has one
-    return ProducedRecord(topic.name, key, value, envelope_headers(message, id=id, source=SOURCE, traceparent=traceparent))
+def output(topic: Topic, message: Message, *, id: object, traceparent: str) -> ProducedRecord:
+    """The record of one message. Raises PoisonMessage if it is larger than the topic's limit."""
+    record = produced_record(topic, message, id=id, source=SOURCE, traceparent=traceparent)
+    size = len(record.value or b"")
+    if size > MAX_MESSAGE_BYTES - FRAMING_BYTES:
+        raise PoisonMessage(f"its {topic.name} message would have {size} bytes, more than the topic allows")
+    return record
 
 
 def dead_letter_for(record: ConsumedRecord, error: Malformed | PoisonMessage) -> ProducedRecord:
     """The dead letter of a record that can never be handled."""
     origin = RecordOrigin(record.topic, record.partition, record.offset, record.timestamp_ms, GROUP)
-    letter = dead_letter(origin, record.key, record.value, record.headers, error)
-    return ProducedRecord(letter.topic, letter.key, letter.value, letter.headers)
+    return dead_letter(origin, record.key, record.value, record.headers, error)

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from schemas.interactions import Interaction
 from schemas.messages import Malformed
+from schemas.produced_records import ProducedRecord
 from schemas.topics import INTERACTIONS
-from streams.app.records import ConsumedRecord, ProducedRecord, dead_letter_for
+from streams.app.records import ConsumedRecord, dead_letter_for
 from streams.index.embedder import Embedder
 from streams.index.history_index import HistoryIndex, IndexPoint
 

@@ -15,10 +15,11 @@ from schemas.ids import derive
 from schemas.interactions import Interaction, Origin
 from schemas.messages import Malformed
 from schemas.outcomes import Outcome
+from schemas.produced_records import ProducedRecord
 from schemas.responses import Response
 from schemas.topics import FEEDBACK, INTERACTIONS, MAX_MESSAGE_BYTES, OUTCOMES, RESPONSES
 from streams.app.join_state import JoinState, PendingRecords
-from streams.app.records import ConsumedRecord, ProducedRecord, dead_letter_for, produced_record
+from streams.app.records import ConsumedRecord, dead_letter_for, output
 
 #: Maximum bytes of feedback that waits for one response: it is one record of the changelog.
 PENDING_BYTES = MAX_MESSAGE_BYTES
@@ -99,10 +100,10 @@ def join(response_record: ConsumedRecord, feedback_record: ConsumedRecord) -> li
         return [dead_letter_for(feedback_record, PoisonMessage("its tenant or user is not that of its query"))]
     outcome = Outcome.joined(response, feedback)
     try:
-        produced = [produced_record(OUTCOMES, outcome, id=outcome.outcome_id, traceparent=envelope.traceparent)]
+        produced = [output(OUTCOMES, outcome, id=outcome.outcome_id, traceparent=envelope.traceparent)]
         interaction = interaction_from_feedback(response, feedback)
         if interaction is not None:
-            produced.append(produced_record(INTERACTIONS, interaction, id=interaction.interaction_id, traceparent=envelope.traceparent))
+            produced.append(output(INTERACTIONS, interaction, id=interaction.interaction_id, traceparent=envelope.traceparent))
     except PoisonMessage as error:
         return [dead_letter_for(feedback_record, error)]
     return produced

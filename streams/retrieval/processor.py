@@ -19,8 +19,9 @@ from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import Envelope
 from schemas.ids import derive
 from schemas.messages import Malformed
+from schemas.produced_records import ProducedRecord
 from schemas.topics import CONTEXTS, DRAFTS, MAX_MESSAGE_BYTES
-from streams.app.records import ConsumedRecord, ProducedRecord, dead_letter_for, produced_record
+from streams.app.records import ConsumedRecord, dead_letter_for, output
 from streams.index.embedder import Embedder
 from streams.index.history_index import HistoryIndex, Vector
 from streams.index.tenant_filter import Scope
@@ -75,7 +76,7 @@ class RetrievalProcessor:
             items, status = await self._search(draft, next(vectors)) if skip is None else ([], skip)
             context = context_of(draft, items, self._k_max, status, retrieve_ms=(time.perf_counter() - started) * 1000)
             try:
-                contexts.append(produced_record(CONTEXTS, context, id=derive("context", draft.query.query_id), traceparent=envelope.traceparent))
+                contexts.append(output(CONTEXTS, context, id=derive("context", draft.query.query_id), traceparent=envelope.traceparent))
             except PoisonMessage as error:
                 letters.append(dead_letter_for(record, error))
         return contexts + letters

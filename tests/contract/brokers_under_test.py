@@ -13,9 +13,10 @@ from kafka import TopicPartition
 from infra.kafka.clients import admin, groupless_consumer, producer
 from infra.kafka.group_consumer import offsets_and_metadata
 from infra.settings import Settings
+from schemas.produced_records import ProducedRecord
 from schemas.topics import consumer_group, dead_letter_topic
 from workers.runtime.broker import BrokerClient, Committer, Membership, NotConfirmed, PollResult, ResumePoint
-from workers.runtime.in_flight import InFlight, ProducerRecord
+from workers.runtime.in_flight import InFlight
 from workers.runtime.kafka.broker import KafkaBrokerClient
 from workers.runtime.kafka.membership import by_partition
 from workers.runtime.memory.broker import MemoryBrokerClient
@@ -47,7 +48,7 @@ class BrokerUnderTest(Protocol):
         """The values that a reader of committed records sees after every transaction has ended. Raises AssertionError if one stays open."""
         ...
 
-    async def leave_open(self, instance: str, output: ProducerRecord, positions: Mapping[int, Position], generation: Any) -> None:
+    async def leave_open(self, instance: str, output: ProducedRecord, positions: Mapping[int, Position], generation: Any) -> None:
         """Begin a transaction with the transactional id of `instance`, and leave it open like a killed process."""
         ...
 
@@ -71,7 +72,7 @@ class MemoryUnderTest:
         log = self._cluster.log
         return [entry.value or b"" for entry in log.committed_records(topic)]
 
-    async def leave_open(self, instance: str, output: ProducerRecord, positions: Mapping[int, Position], generation: Any) -> None:
+    async def leave_open(self, instance: str, output: ProducedRecord, positions: Mapping[int, Position], generation: Any) -> None:
         log, group = self._cluster.log, consumer_group(self.name)
         epoch = log.begin_producer(f"{group}-{instance}")
         log.produce(f"{group}-{instance}", epoch, output.topic, output.key, output.value, output.headers)
@@ -103,14 +104,14 @@ class KafkaUnderTest:
     async def visible(self, topic: str) -> list[bytes]:
         return await asyncio.to_thread(self._visible, topic)
 
-    async def leave_open(self, instance: str, output: ProducerRecord, positions: Mapping[int, Position], generation: Any) -> None:
+    async def leave_open(self, instance: str, output: ProducedRecord, positions: Mapping[int, Position], generation: Any) -> None:
         def begin() -> None:
             name = f"{consumer_group(self.name)}-{instance}"
             transactional = producer(self._settings, name, transactional_id=name)
             self._left_open.append(transactional)
             transactional.init_transactions()
             transactional.begin_transaction()
-            transactional.send(output.topic, key=output.key, value=output.value, headers=output.headers).get(WAIT_S)
+            transactional.send(output.topic, key=output.key, value=output.value, headers=list(output.headers)).get(WAIT_S)
             if positions:
                 transactional.send_offsets_to_transaction(offsets_and_metadata(by_partition(self.name, positions)), generation)
 
@@ -196,7 +197,7 @@ class Member:
         """Whether the generation stays the same for some polls. A client may join twice, and a commit between the two is rightly refused."""
         return self._steady >= STEADY_POLLS
 
-    async def commit(self, positions: Mapping[int, Position], *outputs: ProducerRecord) -> None:
+    async def commit(self, positions: Mapping[int, Position], *outputs: ProducedRecord) -> None:
         await self.committer.commit(outputs, positions, self.membership, WAIT_S)
 
     async def committed(self, *partitions: int) -> Mapping[int, Position | None]:

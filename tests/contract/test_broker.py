@@ -14,11 +14,11 @@ import pytest
 from infra.errors import CannotContinue
 from infra.settings import Settings
 from schemas.dead_letters import RecordOrigin, dead_letter
+from schemas.produced_records import ProducedRecord
 from schemas.topics import dead_letter_topic
 from tests.contract.brokers_under_test import ALL, WAIT_S, BrokerUnderTest, KafkaUnderTest, Member, MemoryUnderTest, poll_until, started
 from workers.runtime.broker import NotConfirmed
 from workers.runtime.commit_metadata import encode
-from workers.runtime.in_flight import ProducerRecord
 from workers.runtime.memory.broker import MemoryBrokerClient
 from workers.runtime.memory.cluster import MemoryCluster
 from workers.runtime.offsets import METADATA_BYTES, Position
@@ -62,8 +62,8 @@ async def member(broker: BrokerUnderTest) -> AsyncIterator[Members]:
     await members.close()
 
 
-def output(broker: BrokerUnderTest, value: bytes, topic: str = "") -> ProducerRecord:
-    return ProducerRecord(topic or f"{broker.name}-out", b"k", value, [("ce_id", value)])
+def output(broker: BrokerUnderTest, value: bytes, topic: str = "") -> ProducedRecord:
+    return ProducedRecord(topic or f"{broker.name}-out", b"k", value, [("ce_id", value)])
 
 
 def values(member: Member, partition: int) -> list[bytes | None]:

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from workers.runtime.in_flight import InFlight, ProducerRecord
+from schemas.produced_records import ProducedRecord
+from workers.runtime.in_flight import InFlight
 from workers.runtime.offsets import Position
 
 #: How long a rebalance waits for a member's last commit for its revoked partitions.
@@ -114,7 +115,7 @@ class Committer(Protocol):
         """Raises CannotContinue for a broker that lacks what is needed, NotConfirmed without an answer in time."""
         ...
 
-    async def commit(self, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
+    async def commit(self, outputs: Sequence[ProducedRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
         """Commit results and positions together. After NotConfirmed the producer is dropped; `start` makes a new one.
 
         An outdated membership raises NotConfirmed too. Only `poll` shows whether another process took the member's name: a process that

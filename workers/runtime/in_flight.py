@@ -2,7 +2,7 @@
 
 1. The membership reads it: `InFlight`, its bytes.
 2. The processor parses it: `Incoming`, the typed message that the handler gets (`workers.runtime.handler`).
-3. The handler returns messages, `Outgoing`; the processor turns each into a `ProducerRecord`, its bytes.
+3. The handler returns messages, `Outgoing`; the processor turns each into a `ProducedRecord`, its bytes (`schemas.produced_records`).
 4. `Finished` holds these outputs and the outcome. It stays with the record's `InFlight` until a commit.
 5. `CommitBatch` holds finished records, their outputs and the positions behind them (`workers.runtime.partition_state`).
 """
@@ -15,14 +15,12 @@ from typing import TypeVar
 
 from schemas.contexts import Source
 from schemas.dead_letters import RecordOrigin, dead_letter
-from schemas.envelope import Headers, envelope_headers, read_message, record_id
+from schemas.envelope import Headers, read_message, record_id
 from schemas.messages import Message
-from workers.runtime.handler import Incoming, Outgoing
+from schemas.produced_records import OVERHEAD_BYTES, ProducedRecord
+from workers.runtime.handler import Incoming
 
 M = TypeVar("M", bound=Message)
-
-#: Bytes that Kafka's framing adds to key, value and headers.
-OVERHEAD_BYTES = 128
 
 
 @dataclass(eq=False)
@@ -51,32 +49,9 @@ class InFlight:
         message, envelope = read_message(expected, self.headers, self.value)
         return Incoming(message, envelope, Source(topic=self.origin.topic, partition=self.origin.partition, offset=self.origin.offset))
 
-    def dead_letter(self, error: BaseException) -> ProducerRecord:
+    def dead_letter(self, error: BaseException) -> ProducedRecord:
         """This record for its dead-letter topic, byte for byte, with the reason."""
-        letter = dead_letter(self.origin, self.key, self.value, self.headers, error)
-        return ProducerRecord(letter.topic, letter.key, letter.value, letter.headers)
-
-
-@dataclass(frozen=True)
-class ProducerRecord:
-    """One record to produce, in bytes."""
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]]
-
-    @classmethod
-    def sealed(cls, outgoing: Outgoing, *, source: str, traceparent: str) -> ProducerRecord:
-        """`outgoing` under its own key, in the trace of the record that caused it."""
-        key: bytes = outgoing.message.key  # type: ignore[attr-defined]  # every message on a topic has one
-        headers = envelope_headers(outgoing.message, id=outgoing.id, source=source, traceparent=traceparent)
-        return cls(outgoing.topic.name, key, outgoing.message.to_bytes(), headers)
-
-    @property
-    def size_bytes(self) -> int:
-        headers = sum(len(name.encode()) + len(value) for name, value in self.headers)
-        return len(self.key or b"") + len(self.value or b"") + headers + OVERHEAD_BYTES
+        return dead_letter(self.origin, self.key, self.value, self.headers, error)
 
 
 class HandlingOutcome(StrEnum):
@@ -93,7 +68,7 @@ class HandlingOutcome(StrEnum):
 class Finished:
     """Outputs and outcome of a record. They are not committed yet."""
 
-    outputs: tuple[ProducerRecord, ...]
+    outputs: tuple[ProducedRecord, ...]
     outcome: HandlingOutcome = HandlingOutcome.PRODUCED
     our_fault: bool = False  # a bug of the handler or a dependency that stayed away; not a bad record
 

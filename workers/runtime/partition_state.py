@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
+from schemas.produced_records import ProducedRecord
 from workers.runtime.broker import ResumePoint
 from workers.runtime.commit_metadata import UnreadableMetadata
-from workers.runtime.in_flight import Finished, HandlingOutcome, InFlight, ProducerRecord
+from workers.runtime.in_flight import Finished, HandlingOutcome, InFlight
 from workers.runtime.offsets import METADATA_BYTES, OffsetTracker, Position
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class CommitBatch:
     """What one commit makes durable."""
 
     records: Sequence[InFlight]
-    outputs: Sequence[ProducerRecord]
+    outputs: Sequence[ProducedRecord]
     positions: Mapping[int, Position]
     partitions: Mapping[int, PartitionState]  # the assignments that it belongs to
     finishing: Mapping[int, Sequence[int]]  # the records' offsets, by partition

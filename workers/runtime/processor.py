@@ -17,10 +17,11 @@ from infra.errors import CannotContinue, PoisonMessage, RetryLater
 from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_RETRIES
 from infra.telemetry.tracing import Attributes, SpanKind, current_traceparent, messaging, span
 from schemas.messages import Malformed, Message
+from schemas.produced_records import ProducedRecord, produced_record
 from schemas.topics import MAX_MESSAGE_BYTES
 from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.handler import DegradeReason, HandlerSpec, Incoming, Outgoing
-from workers.runtime.in_flight import Finished, HandlingOutcome, InFlight, ProducerRecord, TryAgain
+from workers.runtime.in_flight import Finished, HandlingOutcome, InFlight, TryAgain
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +107,9 @@ class RecordProcessor(Generic[M]):
         log.info("degraded", extra={"offset": source.offset, "partition": source.partition, "topic": source.topic, "why": reason})
         return Finished(self._sealed(incoming, outputs), HandlingOutcome.EXPIRED if reason is DegradeReason.EXPIRED else HandlingOutcome.DEGRADED)
 
-    def _sealed(self, incoming: Incoming[M], outputs: Sequence[Outgoing]) -> tuple[ProducerRecord, ...]:
+    def _sealed(self, incoming: Incoming[M], outputs: Sequence[Outgoing]) -> tuple[ProducedRecord, ...]:
         traceparent = current_traceparent() or incoming.envelope.traceparent
-        sealed = tuple(ProducerRecord.sealed(output, source=self._source, traceparent=traceparent) for output in outputs)
+        sealed = tuple(produced_record(output.topic, output.message, id=output.id, source=self._source, traceparent=traceparent) for output in outputs)
         for record in sealed:
             if record.size_bytes > MAX_MESSAGE_BYTES:
                 raise PoisonMessage(f"its output for {record.topic} has {record.size_bytes} bytes, the topic takes {MAX_MESSAGE_BYTES}")

@@ -20,9 +20,9 @@ from infra.kafka.clients import producer as make_producer
 from infra.kafka.group_consumer import offsets_and_metadata
 from infra.kafka.topology import DEAD_LETTER_HEADER_BYTES
 from infra.settings import Settings
+from schemas.produced_records import ProducedRecord
 from schemas.topics import MAX_MESSAGE_BYTES, consumer_group
 from workers.runtime.broker import Membership, NotConfirmed
-from workers.runtime.in_flight import ProducerRecord
 from workers.runtime.kafka.client_thread import ClientThread
 from workers.runtime.kafka.membership import by_partition
 from workers.runtime.offsets import Position
@@ -74,7 +74,7 @@ class _KafkaCommitter:
             self._drop()
             raise NotConfirmed(f"{BEGINS_NONE if answers else 'it does not answer'} ({type(error).__name__} within {timeout_s:g} s)") from error
 
-    async def commit(self, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
+    async def commit(self, outputs: Sequence[ProducedRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
         if self._client is None:
             raise NotConfirmed("there is no producer")
         try:
@@ -102,7 +102,7 @@ class _KafkaCommitter:
         raise NotImplementedError
 
     async def _make_durable(
-        self, client: _ProducerThread, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float
+        self, client: _ProducerThread, outputs: Sequence[ProducedRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float
     ) -> None:
         raise NotImplementedError
 
@@ -126,7 +126,7 @@ class KafkaExactlyOnce(_KafkaCommitter):
         client.producer.init_transactions()
 
     async def _make_durable(
-        self, client: _ProducerThread, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float
+        self, client: _ProducerThread, outputs: Sequence[ProducedRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float
     ) -> None:
         offsets = offsets_and_metadata(by_partition(membership.topic, positions))
         generation, producer = membership.generation, client.producer
@@ -135,7 +135,7 @@ class KafkaExactlyOnce(_KafkaCommitter):
             assert producer is not None
             producer.begin_transaction()
             for output in outputs:
-                producer.send(output.topic, key=output.key, value=output.value, headers=output.headers)
+                producer.send(output.topic, key=output.key, value=output.value, headers=list(output.headers))
             if offsets:
                 producer.send_offsets_to_transaction(offsets, generation)
             producer.commit_transaction()
@@ -150,13 +150,13 @@ class KafkaAtLeastOnce(_KafkaCommitter):
         client.producer = self._make(timeout_s)
 
     async def _make_durable(
-        self, client: _ProducerThread, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float
+        self, client: _ProducerThread, outputs: Sequence[ProducedRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float
     ) -> None:
         producer = client.producer
 
         def produce() -> None:
             assert producer is not None
-            sent = [producer.send(o.topic, key=o.key, value=o.value, headers=o.headers) for o in outputs]
+            sent = [producer.send(o.topic, key=o.key, value=o.value, headers=list(o.headers)) for o in outputs]
             producer.flush(timeout=timeout_s)
             for future in sent:
                 future.get(timeout=0)

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 
 from infra.errors import CannotContinue
+from schemas.produced_records import ProducedRecord
 from workers.runtime.broker import Membership, NotConfirmed
-from workers.runtime.in_flight import ProducerRecord
 from workers.runtime.memory.cluster import Faults, MemoryCluster
 from workers.runtime.memory.group import MemberGeneration
 from workers.runtime.memory.membership import MemoryMembership, ignore_result
@@ -27,7 +27,7 @@ class MemoryExactlyOnce:
         self._epoch = None
         await _bounded(self._start(), timeout_s)
 
-    async def commit(self, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
+    async def commit(self, outputs: Sequence[ProducedRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
         if self._epoch is None:
             raise NotConfirmed("there is no producer")
         epoch, self._epoch = self._epoch, None
@@ -45,7 +45,7 @@ class MemoryExactlyOnce:
     async def _transaction(
         self,
         epoch: int,
-        outputs: Sequence[ProducerRecord],
+        outputs: Sequence[ProducedRecord],
         positions: Mapping[int, Position],
         membership: MemoryMembership,
         generation: MemberGeneration | None,
@@ -71,7 +71,7 @@ class MemoryAtLeastOnce:
     async def start(self, timeout_s: float) -> None:
         await _bounded(self._faults.at("init"), timeout_s)
 
-    async def commit(self, outputs: Sequence[ProducerRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
+    async def commit(self, outputs: Sequence[ProducedRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
         for output in outputs:
             await self._faults.at("produce")
             if not self._log.has(output.topic):

@@ -8,7 +8,7 @@ from infra.errors import PoisonMessage
 from schemas.interactions import Interaction
 from schemas.messages import Malformed
 from schemas.topics import INTERACTIONS, MAX_MESSAGE_BYTES, OUTCOMES
-from streams.app.records import ConsumedRecord, dead_letter_for, produced_record
+from streams.app.records import ConsumedRecord, dead_letter_for, output
 from tests.support.streams_fakes import TRACE, arrive, feedback, interaction, query
 
 GOOD = arrive("interactions", interaction("sea"), partition=2, offset=9)
@@ -51,7 +51,7 @@ def test_a_record_without_key_and_value_can_be_dead_lettered() -> None:
 
 def test_a_message_is_produced_with_its_key_and_trace() -> None:
     message = interaction("sea")
-    record = produced_record(INTERACTIONS, message, id=message.interaction_id, traceparent=TRACE)
+    record = output(INTERACTIONS, message, id=message.interaction_id, traceparent=TRACE)
     assert (record.topic, record.key, record.partition) == ("interactions", b"acme/alice", None)
     assert dict(record.headers)["ce_id"] == str(message.interaction_id).encode()
     assert dict(record.headers)["traceparent"] == TRACE.encode()
@@ -63,4 +63,4 @@ def test_a_message_larger_than_its_topic_allows_is_rejected() -> None:
             return b"x" * MAX_MESSAGE_BYTES
 
     with pytest.raises(PoisonMessage, match="outcomes message would have"):
-        produced_record(OUTCOMES, Huge(**interaction("sea").model_dump()), id="1", traceparent=TRACE)
+        output(OUTCOMES, Huge(**interaction("sea").model_dump()), id="1", traceparent=TRACE)

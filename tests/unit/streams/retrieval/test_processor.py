@@ -9,8 +9,8 @@ from schemas.contexts import Context, RetrievalStatus
 from schemas.drafts import DraftStatus
 from schemas.envelope import read_message
 from schemas.ids import derive
+from schemas.produced_records import ProducedRecord
 from schemas.topics import DRAFTS, INTERACTIONS
-from streams.app.records import ProducedRecord
 from streams.history.processor import HistoryProcessor
 from streams.retrieval.processor import ATTEMPTS, CONTEXT_BYTES, FIRST_PAUSE_S, LONGEST_PAUSE_S, RetrievalProcessor, context_of, query_text
 from tests.support.streams_fakes import NOON, TRACE, AwayIndex, ListIndex, WordEmbedder, arrive, draft, interaction, query

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from schemas.produced_records import ProducedRecord
 from tests.support.worker_messages import make_bare_record
 from workers.runtime.broker import ResumePoint
-from workers.runtime.in_flight import Finished, HandlingOutcome, InFlight, ProducerRecord
+from workers.runtime.in_flight import Finished, HandlingOutcome, InFlight
 from workers.runtime.offsets import METADATA_BYTES, OffsetTracker, Position
 from workers.runtime.partition_state import BATCH_BYTES, AssignedPartitions, CommitBatch
 
@@ -20,8 +21,8 @@ def assigned(*numbers: int, remember: int = 100, metadata_bytes: int = METADATA_
     return partitions
 
 
-def output(text: str, size: int = 1) -> ProducerRecord:
-    return ProducerRecord("out", b"k", text.encode() * size, [])
+def output(text: str, size: int = 1) -> ProducedRecord:
+    return ProducedRecord("out", b"k", text.encode() * size, [])
 
 
 def read(partitions: AssignedPartitions, *offsets: int, partition: int = 0) -> list[InFlight]:
