@@ -1,4 +1,4 @@
-"""The report of one training run, `stack.dir/runs/<run id>/report.json`, and what it consists of. It names no user and quotes no text."""
+"""The report of a training run, `stack.dir/runs/<run id>/report.json`, and its parts. It names no user and quotes no text."""
 
 from __future__ import annotations
 

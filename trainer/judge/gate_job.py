@@ -83,5 +83,5 @@ def _too_few_users(settings: Settings, snapshot: Snapshot) -> str | None:
     reason = f"{snapshot.heldout_users} held-out users with outcomes, trainer.min_heldout_users is {trainer.min_heldout_users}"
     if snapshot.judged_share < trainer.holdout_share:
         reason += f" (only users below {snapshot.judged_share:g} may judge, an ancestor may have trained on the others;"
-        reason += " the tag holdout_share says whom it never saw)"
+        reason += " the tag holdout_share is the share of users who trained none)"
     return f"{reason}; register it again when more of them have given feedback"

@@ -137,5 +137,5 @@ def _free_texts(cases: Sequence[QueryCase], rewrites: Rewrites) -> list[probes.W
 def _canary_evidence(prompts: Sequence[CanaryPrompt]) -> dict[str, Any]:
     lengths = [len(prompt.token_ids) for prompt in prompts]
     is_enough = max(lengths, default=0) >= canary_prompts.MIN_TOKENS
-    warning = None if is_enough else f"no prompt has {canary_prompts.MIN_TOKENS} sure tokens: a worker can hardly tell this version's weights from others"
+    warning = None if is_enough else f"no prompt has {canary_prompts.MIN_TOKENS} confident tokens: workers can hardly check that they loaded this version"
     return {"tokens": lengths, "margin": canary_prompts.MARGIN, "warning": warning}

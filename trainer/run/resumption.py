@@ -52,7 +52,7 @@ def resume_or_begin(settings: Settings, registry: Registry, champion: Registered
     """
     chosen: RunReportFile | None = None
     for report in _unfinished(settings):
-        reason = "a newer run goes on" if chosen else _why_not_resumable(report, settings, registry, champion, parent)
+        reason = "a newer run is resumed" if chosen else _why_not_resumable(report, settings, registry, champion, parent)
         if reason is None:
             chosen = report
         else:
@@ -62,7 +62,7 @@ def resume_or_begin(settings: Settings, registry: Registry, champion: Registered
     data = chosen.data
     data.kills, data.stored = _kills(chosen), _stored_steps(chosen)
     data.status, data.reason, data.finished_at, data.starts = RunStatus.RUNNING, None, None, data.starts + 1
-    log.info("run continues", extra={"run_id": chosen.run_id, "starts": data.starts})
+    log.info("run resumed", extra={"run_id": chosen.run_id, "starts": data.starts})
     chosen.save()
     return chosen
 

@@ -62,10 +62,10 @@ def serve(settings: Settings, stop: threading.Event, ensure_champion: EnsureCham
         except Interrupted:
             return
         except (RetouchError, OSError) as error:
-            log.error("trainer cannot look", extra={"reason": str(error)})
+            log.error("triggers cannot be polled", extra={"reason": str(error)})
             stop.wait(settings.trainer.poll_s)
         except Exception as error:  # the outermost frame: a process that ends here is restarted at once and fails again
-            log.error("trainer cannot look", extra=_unexpected(error))
+            log.error("triggers cannot be polled", extra=_unexpected(error))
             stop.wait(settings.trainer.every_s)
 
 
@@ -79,13 +79,9 @@ def _poll_and_run(settings: Settings, stop: threading.Event, ensure_champion: En
                 run_training(settings, stop, ensure_champion, registry, triggers)
             except Interrupted:
                 raise
-            except RetouchError as error:
-                log.error("run failed", extra={"reason": str(error)})
-                stop.wait(pause_s(error, settings.trainer))  # the same trigger fires again afterwards
-                continue
             except Exception as error:
-                log.error("run failed", extra=_unexpected(error))
-                stop.wait(pause_s(error, settings.trainer))
+                log.error("run failed", extra={"reason": str(error)} if isinstance(error, RetouchError) else _unexpected(error))
+                stop.wait(pause_s(error, settings.trainer))  # the same trigger fires again afterwards
                 continue
             watch.attempted()
         stop.wait(settings.trainer.poll_s)

@@ -31,7 +31,7 @@ BY_HAND = Trigger(TriggerKind.BY_HAND, True, "asked for by hand", {})
 
 
 def unfinished(run_ids: Sequence[str]) -> Trigger:
-    return Trigger(TriggerKind.UNFINISHED, bool(run_ids), f"cut short: {', '.join(run_ids) or 'no run'}", {"runs": len(run_ids)})
+    return Trigger(TriggerKind.UNFINISHED, bool(run_ids), f"unfinished runs: {', '.join(run_ids) or 'none'}", {"runs": len(run_ids)})
 
 
 def new_outcomes(new: int, trainer: TrainerSettings) -> Trigger:

@@ -142,7 +142,7 @@ def test_the_newest_of_several_unfinished_runs_is_resumed(begin: Begin, tmp_path
     (older / "state").mkdir(parents=True)
     (older / "report.json").write_text(json.dumps(newest.data.to_json() | {"run_id": older.name}))
     assert begin().run_id == newest.run_id
-    assert RunReportFile.read(older / "report.json").data.reason == "a newer run goes on"
+    assert RunReportFile.read(older / "report.json").data.reason == "a newer run is resumed"
 
 
 def test_ended_runs_are_cleared_and_the_state_of_unreadable_ones_is_set_aside(begin: Begin, tmp_path: Path) -> None:

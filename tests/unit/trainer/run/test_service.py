@@ -92,7 +92,7 @@ def test_an_unexpected_error_does_not_end_the_service_and_quotes_no_text(
     error = KeyError("a user's words")
     assert served(monkeypatch, tmp_path, 3, [error], [ValueError("a user's words"), None]) == [EVERY_S, EVERY_S, POLL_S]
     lines = [json.loads(JsonLines().format(record)) for record in caplog.records if record.levelno == logging.ERROR]
-    assert [(line["text"], line["reason"]) for line in lines] == [("trainer cannot look", "KeyError"), ("run failed", "ValueError")]
+    assert [(line["text"], line["reason"]) for line in lines] == [("triggers cannot be polled", "KeyError"), ("run failed", "ValueError")]
     assert any(frame.startswith("test_service.py:") and frame.endswith(" run") for frame in lines[1]["frames"])
     assert "words" not in json.dumps(lines)
 
