@@ -32,10 +32,10 @@ from tests.support.checkpoint_files import write_checkpoint
 from trainer.promotion.bootstrap import bootstrap
 from trainer.promotion.client import PromoterClient
 from trainer.promotion.discovery import find_promoter
-from trainer.promotion.feed import Observations
 from trainer.promotion.local import LocalPromoter
+from trainer.promotion.observations import Observations
 from trainer.promotion.operator_api import CommandRefused, promoter_path, token_path
-from trainer.promotion.reading import TopicFeed
+from trainer.promotion.topic_feed import TopicFeed
 from trainer.promotion.version_history import VersionHistories
 
 # MLflow and what it imports warn about themselves.

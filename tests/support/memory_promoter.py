@@ -1,4 +1,4 @@
-"""A desk without a registry, and something to see on it: two days of a platform on which version 5 is tried while version 4 serves."""
+"""A promoter without a registry, and an example view: version 4 is champion and version 5 in canary, after two days."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ EXPERIMENT = str(derive("experiment", "example"))
 
 
 class MemoryPromoter:
-    """Promotes, rejects and rolls back in a view that it keeps. `trouble` is raised by whatever is asked, `looks` counts what was."""
+    """An `OperatorApi` over a view in memory. Every method raises `trouble` if set; `views` counts the calls of `view`."""
 
     def __init__(self, view: dict[str, Any]) -> None:
         self.state = view
         self.trouble: RetouchError | None = None
-        self.looks = 0
+        self.views = 0
         self.workers_follow = True
 
     def view(self) -> PromotionView:
-        self.looks += 1
+        self.views += 1
         if self.trouble:
             raise self.trouble
         return PromotionView.model_validate(self.state)
 
     def promote(self, version: str, operator: str, reason: str) -> VersionTransition:
-        return self._crown(version, operator, reason, rolls_back=False)
+        return self._promote(version, operator, reason, rolls_back=False)
 
     def reject(self, version: str, operator: str, reason: str) -> VersionTransition:
         return self._step(version, VersionState.REJECTED, operator, reason)
@@ -45,41 +45,50 @@ class MemoryPromoter:
         former = [version["version"] for version in self.state["versions"] if version["state"] == VersionState.RETIRED]
         if not former or (to is not None and to not in former):
             raise CommandRefused("there is no such former champion")
-        return self._crown(to or former[-1], operator, reason, rolls_back=True)
+        return self._promote(to or former[-1], operator, reason, rolls_back=True)
 
-    def _crown(self, version: str, operator: str, reason: str, *, rolls_back: bool) -> VersionTransition:
+    def _promote(self, version: str, operator: str, reason: str, *, rolls_back: bool) -> VersionTransition:
         before = self.state["champion"]
-        made = self._step(version, VersionState.CHAMPION, operator, reason, replaces=before, rolls_back=rolls_back)
+        transition = self._step(version, VersionState.CHAMPION, operator, reason, replaces=before, rolls_back=rolls_back)
         if before:
             self._step(before, VersionState.REJECTED if rolls_back else VersionState.RETIRED, operator, f"gave way to version {version}")
         self.state |= {"champion": version}
-        for told in self.state["workers"] if self.workers_follow else ():
-            told["champion"] = told["champion"] | {"version": version}
-        return made
+        for report in self.state["workers"] if self.workers_follow else ():
+            report["champion"] = report["champion"] | {"version": version}
+        return transition
 
     def _step(self, version: str, after: VersionState, operator: str, reason: str, **facts: Any) -> VersionTransition:
         if self.trouble:
             raise self.trouble
-        found = next((known for known in self.state["versions"] if known["version"] == version), None)
-        if found is None:
+        entry = next((entry for entry in self.state["versions"] if entry["version"] == version), None)
+        if entry is None:
             raise CommandRefused(f"there is no version {version!r}")
-        if found["state"] in (after, VersionState.REJECTED):
-            raise CommandRefused(f"version {version} is {found['state']} already")
-        made = step(found, after, datetime.fromisoformat(self.state["at"]), operator, reason, **facts)
+        if entry["state"] in (after, VersionState.REJECTED):
+            raise CommandRefused(f"version {version} is {entry['state']} already")
+        transition = step(entry, after, datetime.fromisoformat(self.state["at"]), operator, reason, **facts)
         if self.state["challenger"] == version:
             self.state |= {"challenger": None, "experiment": None, "guardrails": []}
-        self.state["transitions"].insert(0, {"version": version, **made})
-        return VersionTransition.model_validate({"version": version, **made})
+        self.state["transitions"].insert(0, {"version": version, **transition})
+        return VersionTransition.model_validate({"version": version, **transition})
 
 
 def step(version: dict[str, Any], after: VersionState, at: datetime, actor: str, reason: str, **facts: Any) -> dict[str, Any]:
     """Append a transition to a version of a view."""
     log = version["transitions"]
     plain: dict[str, Any] = {"experiment": None, "share": 0.0, "replaces": None, "rolls_back": False, "canary_prompts": [], "evidence": {}}
-    made = {"seq": len(log) + 1, "before": version["state"], "after": after.value, "at": at.isoformat(), "actor": actor, "reason": reason, **plain, **facts}
-    log.append(made)
+    transition = {
+        "seq": len(log) + 1,
+        "before": version["state"],
+        "after": after.value,
+        "at": at.isoformat(),
+        "actor": actor,
+        "reason": reason,
+        **plain,
+        **facts,
+    }
+    log.append(transition)
     version["state"] = after.value
-    return made
+    return transition
 
 
 def empty_view() -> dict[str, Any]:
@@ -89,7 +98,7 @@ def empty_view() -> dict[str, Any]:
 
 
 def example_view(now: datetime = NOW) -> dict[str, Any]:
-    """Seven versions in every state that people look for."""
+    """Six versions in different states."""
 
     def ago(hours: float) -> datetime:
         return now - timedelta(hours=hours)
@@ -104,17 +113,19 @@ def example_view(now: datetime = NOW) -> dict[str, Any]:
     step(one, VersionState.GATED, ago(46.9), "bootstrap", "shipped with the project")
     step(one, VersionState.CHAMPION, ago(46.9), "bootstrap", "shipped with the project")
     step(two, VersionState.REJECTED, ago(39.8), "promoter", "significantly worse than the champion in reviews: -0.052 [-0.081, -0.023]", evidence=gate)
-    for found, begun, replaced in ((three, 30.8, one), (four, 21.7, three)):
-        step(found, VersionState.GATED, ago(begun), "promoter", passed, evidence=gate, canary_prompts=prompts)
-        step(found, VersionState.SHADOW, ago(begun - 0.01), "promoter", "its turn", experiment=EXPERIMENT, share=0.1)
-        step(found, VersionState.CANARY, ago(begun - 1), "promoter", "200 unseen answers scored, no harm found", experiment=EXPERIMENT, share=0.1)
-        step(found, VersionState.CHAMPION, ago(begun - 4.5), "promoter", "better than the baseline for certain", replaces=replaced["version"], evidence=canary)
-        step(replaced, VersionState.RETIRED, ago(begun - 4.5), "promoter", f"gave way to version {found['version']}")
+    for entry, begun, replaced in ((three, 30.8, one), (four, 21.7, three)):
+        step(entry, VersionState.GATED, ago(begun), "promoter", passed, evidence=gate, canary_prompts=prompts)
+        step(entry, VersionState.SHADOW, ago(begun - 0.01), "promoter", "its turn", experiment=EXPERIMENT, share=0.1)
+        step(entry, VersionState.CANARY, ago(begun - 1), "promoter", "200 unseen answers scored, no harm found", experiment=EXPERIMENT, share=0.1)
+        step(entry, VersionState.CHAMPION, ago(begun - 4.5), "promoter", "better than the baseline for certain", replaces=replaced["version"], evidence=canary)
+        step(replaced, VersionState.RETIRED, ago(begun - 4.5), "promoter", f"gave way to version {entry['version']}")
     step(five, VersionState.GATED, ago(6.8), "promoter", passed, evidence=gate, canary_prompts=prompts)
     step(five, VersionState.SHADOW, ago(6.79), "promoter", "its turn", experiment=EXPERIMENT, share=0.1)
     step(five, VersionState.CANARY, ago(4.2), "promoter", "204 unseen answers scored, no harm found", experiment=EXPERIMENT, share=0.1)
     four["aliases"], five["aliases"] = ["champion"], ["challenger"]
-    newest = sorted(((found["version"], made) for found in versions for made in found["transitions"]), key=lambda pair: str(pair[1]["at"]), reverse=True)
+    newest = sorted(
+        ((entry["version"], transition) for entry in versions for transition in entry["transitions"]), key=lambda pair: str(pair[1]["at"]), reverse=True
+    )
     arms = {
         "canary": {"version": "5", "answers": 4210, "scored": 1873, "users": 412},
         "baseline": {"version": "4", "answers": 4388, "scored": 1920, "users": 428},
@@ -131,7 +142,7 @@ def example_view(now: datetime = NOW) -> dict[str, Any]:
         "windows": windows(now),
         "guardrails": rails(),
         "workers": [worker(now, number) for number in (1, 2)],
-        "transitions": [{"version": found, **made} for found, made in newest[:20]],
+        "transitions": [{"version": entry, **transition} for entry, transition in newest[:20]],
     }
 
 
@@ -171,7 +182,7 @@ def rewards() -> list[dict[str, Any]]:
 
 
 def windows(now: datetime) -> list[dict[str, Any]]:
-    """Ten minutes each, as noisy as such figures are."""
+    """Windows of ten minutes with realistic noise."""
     noise = random.Random(6)
     lived = [
         ("4", "champion", 17.0, 0.0, 0.795, 0.006),
@@ -179,14 +190,14 @@ def windows(now: datetime) -> list[dict[str, Any]]:
         ("5", "canary", 4.2, 0.0, 0.81, 0.02),
         ("5", "shadow", 6.7, 4.2, 0.806, 0.024),
     ]
-    found = []
+    entry = []
     for number, arm, begun, ended, mean, spread in lived:
         for place in range(int((begun - ended) * 6)):
             start = now - timedelta(hours=begun) + timedelta(minutes=10 * place)
             middle = mean + 0.006 * math.sin(place / 9) + noise.gauss(0, spread / 3)
             cell = {"started_at": start.isoformat(), "ended_at": (start + timedelta(minutes=10)).isoformat(), "scored": 80}
-            found.append({"version": number, "arm": arm, **cell, "mean": middle, "low": middle - spread, "high": middle + spread})
-    return found
+            entry.append({"version": number, "arm": arm, **cell, "mean": middle, "low": middle - spread, "high": middle + spread})
+    return entry
 
 
 def rails() -> list[dict[str, Any]]:
@@ -201,9 +212,9 @@ def rails() -> list[dict[str, Any]]:
 
 
 def worker(now: datetime, number: int) -> dict[str, Any]:
-    def model(found: str) -> dict[str, str]:
-        return {"name": "retouch-reflector", "version": found, "digest": hashlib.sha256(found.encode()).hexdigest()}
+    def model(entry: str) -> dict[str, str]:
+        return {"name": "retouch-reflector", "version": entry, "digest": hashlib.sha256(entry.encode()).hexdigest()}
 
     refused = [{"model": model("2"), "reason": "version 2: model.safetensors has another digest than registered"}] if number == 2 else []
-    told = {"worker": f"reflection-host-{number}", "at": (now - timedelta(seconds=2 * number)).isoformat(), "experiment": EXPERIMENT, "swaps": 5 + number}
-    return {**told, "champion": model("4"), "challenger": model("5"), "loaded": [model("4"), model("5")], "refused": refused}
+    report = {"worker": f"reflection-host-{number}", "at": (now - timedelta(seconds=2 * number)).isoformat(), "experiment": EXPERIMENT, "swaps": 5 + number}
+    return {**report, "champion": model("4"), "challenger": model("5"), "loaded": [model("4"), model("5")], "refused": refused}

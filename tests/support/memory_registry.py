@@ -1,4 +1,4 @@
-"""A registry in memory, whose process may be killed right before or after any of its writes."""
+"""A registry in memory that simulates a kill right before or after any of its writes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class ProcessKilled(BaseException):
-    """The process is gone: nothing catches this."""
+    """Simulates SIGKILL: product code does not catch it."""
 
 
 class MemoryRegistry:
-    """What of `infra.registry.client.Registry` the promoter uses. `kill_at` boundaries from now on (two for each write) the process dies."""
+    """A `PromotionRegistry`. Raises ProcessKilled `kill_at` boundaries from now; each write has two."""
 
     def __init__(self, on_write: Callable[[], None] = lambda: None) -> None:
         self._versions: dict[str, RegisteredVersion] = {}
@@ -28,7 +28,7 @@ class MemoryRegistry:
         self._on_write = on_write
         self.kill_at: int | None = None
         self.writes = 0
-        self._spoiled: set[str] = set()
+        self._corrupted: set[str] = set()
 
     def register(self, *, tags: dict[str, str] | None = None) -> RegisteredVersion:
         name = str(len(self._versions) + 1)
@@ -40,14 +40,14 @@ class MemoryRegistry:
 
     def get(self, version: str) -> RegisteredVersion:
         found = replace(self._versions[version], aliases=tuple(alias for alias in Alias if self.aliases.get(alias) == version))
-        return replace(found, history=read_history({transition_tag(1): "{"}, f"version {version}")) if version in self._spoiled else found
+        return replace(found, history=read_history({transition_tag(1): "{"}, f"version {version}")) if version in self._corrupted else found
 
-    def spoil(self, version: str) -> None:
-        """Somebody edits a tag of its log by hand."""
-        self._spoiled.add(version)
+    def corrupt(self, version: str) -> None:
+        """Makes the history unreadable, as a tag edited by hand does."""
+        self._corrupted.add(version)
 
-    def mend(self, version: str) -> None:
-        self._spoiled.discard(version)
+    def repair(self, version: str) -> None:
+        self._corrupted.discard(version)
 
     def record(self, version: str, transition: Transition) -> None:
         found = self._versions[version]

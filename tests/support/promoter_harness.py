@@ -1,4 +1,4 @@
-"""A registry in memory, what its promoter is told, and the lives of that promoter."""
+"""A promoter over a registry in memory, with scripted inputs, that can be killed and restarted."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OperatorCommand = Callable[[VersionHistories, datetime], TransitionWrite]
 
 
 class PromoterHarness:
-    """A registry, what its promoter is told, and the promoter of the present life."""
+    """The registry, the scripted inputs and the running promoter."""
 
     def __init__(self, promotion: PromotionSettings = PROMOTION) -> None:
         self.registry = MemoryRegistry(self.check)
@@ -47,7 +47,7 @@ class PromoterHarness:
         return version
 
     def run_until_idle(self, kill_at: int | None = None) -> bool:
-        """Look until nothing is left to do; whether a kill came in between."""
+        """Run passes until nothing is left to do; returns whether a kill came in between."""
         return self.run_with_kill(lambda: [None for _ in iter(self.reconcile, False)], kill_at)
 
     def reconcile(self) -> bool:
@@ -66,10 +66,10 @@ class PromoterHarness:
             self.registry.kill_at = None
         return False
 
-    def execute(self, wish: OperatorCommand, kill_at: int | None = None) -> None:
-        """As an operator does: who is cut off asks the same again, whether it was done or not."""
-        if self.run_with_kill(lambda: self.promoter.execute(wish), kill_at):
-            self.promoter.execute(wish)
+    def execute(self, command: OperatorCommand, kill_at: int | None = None) -> None:
+        """Executes a command, and repeats it after a kill, as an operator does."""
+        if self.run_with_kill(lambda: self.promoter.execute(command), kill_at):
+            self.promoter.execute(command)
 
     @property
     def histories(self) -> VersionHistories:
@@ -85,12 +85,12 @@ class PromoterHarness:
         return histories.state(found)
 
     def check(self) -> None:
-        """What holds after every single write, whoever is killed then."""
+        """Asserts the invariants that hold after every single write."""
         if Alias.CHAMPION in self.registry.aliases:
             assert anomalies(VersionHistories(tuple(version for version in self.registry.versions() if not version.unreadable))) == []
 
     def check_idle(self) -> None:
-        """What holds once there is nothing left to do."""
+        """Asserts what holds once nothing is left to do."""
         histories = self.histories
         assert histories.champion and self.registry.aliases.get(Alias.CHAMPION) == histories.champion.version
         assert self.registry.aliases.get(Alias.CHALLENGER) == (histories.challenger.version if histories.challenger else None)

@@ -1,4 +1,4 @@
-"""Cells as the stream makes them, from answers one by one."""
+"""Quality cells as `streams.quality` publishes them, computed from single answers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def scored(user: int, reward: float, base: float | None = None, domain: str = "m
 
 
 def cells(arm: Arm, answers: Sequence[ScoredAnswer], partitions: int = 1) -> list[Quality]:
-    """Of every partition and domain, and of all domains together."""
+    """Cells of every partition and domain, and of all domains together."""
     found = []
     for partition in range(partitions):
         mine = [answer for answer in answers if answer.user % partitions == partition]

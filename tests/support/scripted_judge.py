@@ -1,5 +1,4 @@
-"""A judge for tests: version 2 is better than version 1, of version 3 it knows nothing, over version 4 it never comes
-to an end, and for version 5 it has no broker."""
+"""A gate process for tests. Version 2 passes, version 3 fails, version 4 never ends, and version 5 finds no broker."""
 
 from __future__ import annotations
 
@@ -17,5 +16,5 @@ if __name__ == "__main__":
         sys.stderr.write("no broker")
         sys.exit(75)
     evidence = {"candidate": f"sha256-{version}", "champion": "sha256-1"}
-    # Written by hand: importing what makes it would take most of the test's time.
+    # Written by hand: the imports of a GateResult would take most of the test's time.
     sys.stdout.write(json.dumps({"outcome": "passed", "reason": f"version {version} is better", "evidence": evidence, "canary_prompts": []}))

@@ -20,12 +20,12 @@ from infra.registry.client import Registry
 from infra.settings import Settings
 from trainer.promotion.announcement import Announcer
 from trainer.promotion.bootstrap import register_shipped
-from trainer.promotion.feed import NoTopics
 from trainer.promotion.jobs import GateJobs
+from trainer.promotion.observations import NoTopics
 from trainer.promotion.operator_api import promoter_path, token_path
 from trainer.promotion.promoter import Promoter
-from trainer.promotion.reading import TopicFeed
 from trainer.promotion.service import PromoterService
+from trainer.promotion.topic_feed import TopicFeed
 from trainer.promotion.web import serve
 from trainer.run.lease import lease, promoter_lease_path
 

@@ -10,7 +10,7 @@ from schemas.gate import GateResult
 from schemas.promotion_view import PromotionView, VersionTransition
 from trainer.promotion import operator_commands
 from trainer.promotion.announcement import Announcer
-from trainer.promotion.feed import NoTopics
+from trainer.promotion.observations import NoTopics
 from trainer.promotion.operator_commands import OperatorCommand
 from trainer.promotion.promoter import Promoter, PromoterState
 from trainer.promotion.version_history import VersionHistories

@@ -23,7 +23,7 @@ from schemas.promotion_view import VerdictOutcome, VersionTransition
 from schemas.serving import ServingReport
 from trainer.promotion import state_machine
 from trainer.promotion.announcement import event_of
-from trainer.promotion.feed import Observations, TopicObserver
+from trainer.promotion.observations import Observations, TopicObserver
 from trainer.promotion.state_machine import Findings
 from trainer.promotion.verdict import ExperimentVerdict, canary_verdict, shadow_verdict
 from trainer.promotion.version_history import TransitionWrite, VersionHistories

@@ -1,4 +1,4 @@
-"""The desk over HTTP does what the desk itself does, and says what to do where it cannot."""
+"""The client does over HTTP what the promoter does, and its errors say what to do."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def url(promoter: MemoryPromoter) -> Iterator[str]:
         yield server.url
 
 
-def test_what_the_desk_can_do_can_be_done_over_http(url: str, promoter: MemoryPromoter) -> None:
+def test_every_operator_command_works_over_http(url: str, promoter: MemoryPromoter) -> None:
     client: OperatorApi = PromoterClient(url + "/", TOKEN)
     assert client.view() == PromotionView.model_validate(promoter.state)
     assert client.promote("5", "ada", "better").after == "champion"
@@ -42,7 +42,7 @@ def test_what_the_desk_can_do_can_be_done_over_http(url: str, promoter: MemoryPr
     assert client.rollback("1", "4", "ada", "").replaces == "4"
 
 
-def test_what_the_desk_refuses_is_refused_in_its_words(url: str) -> None:
+def test_a_refusal_of_the_promoter_keeps_its_text(url: str) -> None:
     client = PromoterClient(url, TOKEN)
     with pytest.raises(CommandRefused, match="version 2 is rejected already"):
         client.promote("2", "ada", "")
@@ -52,7 +52,7 @@ def test_what_the_desk_refuses_is_refused_in_its_words(url: str) -> None:
         client.promote("../rollback", "ada", "")
 
 
-def test_with_a_wrong_token_one_can_look_and_is_told_where_the_right_one_is(url: str) -> None:
+def test_with_a_wrong_token_reading_works_and_writing_names_the_setting(url: str) -> None:
     client = PromoterClient(url, "wrong")
     assert client.view().champion == "4"
     with pytest.raises(CannotContinue, match=r"promotion\.operator_token"):
@@ -65,13 +65,13 @@ def test_without_a_champion_there_is_nothing_to_roll_back(url: str, promoter: Me
         PromoterClient(url, TOKEN).rollback(None, None, "ada", "")
 
 
-def test_a_registry_that_is_away_can_be_asked_again_later(url: str, promoter: MemoryPromoter) -> None:
+def test_a_registry_that_is_away_is_retry_later(url: str, promoter: MemoryPromoter) -> None:
     promoter.trouble = RetryLater("the registry is away")
     with pytest.raises(RetryLater, match="the registry is away"):
         PromoterClient(url, TOKEN).view()
 
 
-def test_a_promoter_that_is_away_or_hangs_is_named_within_a_bound() -> None:
+def test_a_promoter_that_is_away_or_hangs_is_an_error_within_the_time_limit() -> None:
     with pytest.raises(RetryLater, match="does not answer"):
         PromoterClient(f"http://127.0.0.1:{free_port('127.0.0.1')}", TOKEN).view()
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(RetryLater, match="does not answer"):
@@ -79,7 +79,7 @@ def test_a_promoter_that_is_away_or_hangs_is_named_within_a_bound() -> None:
 
 
 @pytest.mark.parametrize("begun", [b"HTTP/1.1 200 OK\r\nx: ", b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n"], ids=["head", "body"])
-def test_an_answer_that_trickles_in_without_end_is_given_up(begun: bytes) -> None:
+def test_a_reply_that_never_ends_is_given_up(begun: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def trickle() -> None:
@@ -98,7 +98,7 @@ def test_an_answer_that_trickles_in_without_end_is_given_up(begun: bytes) -> Non
         assert not thread.is_alive()
 
 
-def test_a_token_that_no_header_carries_is_not_shown(url: str) -> None:
+def test_a_token_that_no_header_can_hold_is_not_shown(url: str) -> None:
     for token in ("secret\nsecret", "тайна", "\udcff"):
         with pytest.raises(CannotContinue, match="characters that HTTP does not carry") as raised:
             PromoterClient(url, token).view()
@@ -106,12 +106,12 @@ def test_a_token_that_no_header_carries_is_not_shown(url: str) -> None:
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://[::1"])
-def test_an_address_that_is_none_is_named(url: str) -> None:
+def test_an_invalid_address_is_an_error_that_names_it(url: str) -> None:
     with pytest.raises(CannotContinue, match="is no promoter's address"):
         PromoterClient(url, TOKEN).view()
 
 
-def test_another_kind_of_server_is_recognised() -> None:
+def test_another_kind_of_server_is_recognized() -> None:
     answer = b"HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 2\r\n\r\n[]"
     with socket.create_server(("127.0.0.1", 0)) as other:
 

@@ -26,7 +26,7 @@ def settings(tmp_path: Path) -> Settings:
     return load(stack={"dir": tmp_path})
 
 
-def test_who_is_asked_is_the_promoter_that_runs_and_else_nobody_but_the_registry(settings: Settings) -> None:
+def test_commands_go_to_a_running_promoter_else_to_the_registry(settings: Settings) -> None:
     assert isinstance(find_promoter(settings), LocalPromoter)
     with lease(promoter_lease_path(settings)):
         with pytest.raises(RetryLater, match="starting"):
@@ -36,7 +36,7 @@ def test_who_is_asked_is_the_promoter_that_runs_and_else_nobody_but_the_registry
     assert isinstance(find_promoter(settings), LocalPromoter)
 
 
-def test_without_a_promoter_a_rollback_gives_up_the_champion_that_was_seen(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_promoter_a_rollback_rejects_the_champion_that_was_shown(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     harness = PromoterHarness()
     for _ in range(2):
         harness.register()
@@ -51,11 +51,11 @@ def test_without_a_promoter_a_rollback_gives_up_the_champion_that_was_seen(setti
     assert [harness.state(name) for name in "123"] == [VersionState.RETIRED, VersionState.CHAMPION, VersionState.REJECTED]
 
 
-def test_a_promoter_elsewhere_is_asked_where_the_settings_name_one(tmp_path: Path) -> None:
+def test_commands_go_to_the_promoter_that_the_settings_name(tmp_path: Path) -> None:
     assert isinstance(find_promoter(load(stack={"dir": tmp_path}, promotion={"url": "http://promoter:8080"})), PromoterClient)
 
 
-def test_the_operator_token_is_made_once_for_one_pair_of_eyes_where_none_is_set(settings: Settings) -> None:
+def test_a_missing_operator_token_is_created_once_and_private(settings: Settings) -> None:
     secrets = [with_token(settings).promotion.operator_token for _ in range(2)]
     assert secrets[0] and secrets[0] == secrets[1] and len(secrets[0].get_secret_value()) >= 32
     assert stat.S_IMODE(token_path(settings).stat().st_mode) == 0o600

@@ -1,4 +1,4 @@
-"""The promoter over a registry in memory: everything at random, with a kill between any two effects."""
+"""The promoter over a registry in memory: random inputs, with a kill between any two writes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from tests.support.promoter_harness import PASSED, PROMPT, PromoterHarness
 from trainer.promotion import operator_commands
 from trainer.promotion.operator_api import CommandRefused
 
-#: Two boundaries for each write. A handover with what follows from it is some five writes.
+#: Two boundaries for each write. A change of champion takes about five writes.
 KILL_AT = st.sampled_from([None, *range(9)])
 
 FIGURES = st.sampled_from(["better", "better", "nothing", "harmful", "equal"])
 
 
 class Promotions(RuleBasedStateMachine):
-    """Two worlds see the same; in one of them the promoter is killed again and again. They end alike."""
+    """Two promoters get the same inputs, and one of them is killed repeatedly. They end in the same state."""
 
     @initialize(approval=st.sampled_from(["automatic", "person"]), shadow=st.booleans(), canary=st.booleans())
     def begin(self, approval: str, shadow: bool, canary: bool) -> None:
@@ -43,7 +43,7 @@ class Promotions(RuleBasedStateMachine):
             harness.run_until_idle()
 
     def living(self, which: int) -> str:
-        """A version; one in ten is given up already, where there are such."""
+        """A version; one in ten draws is a rejected one, if there is any."""
         versions = self.calm.histories.versions
         living = [version for version in versions if version.state not in (VersionState.REJECTED, VersionState.INCONCLUSIVE)]
         among = living if which % 10 else versions
@@ -51,7 +51,7 @@ class Promotions(RuleBasedStateMachine):
 
     @rule(outcome=st.sampled_from(["passed", "passed", "passed", "rejected", "inconclusive", None]), kill_at=KILL_AT)
     def register(self, outcome: Any, kill_at: int | None) -> None:
-        gate = None if outcome is None else GateResult(outcome=outcome, reason="said the gate", canary_prompts=(PROMPT,) if outcome == "passed" else ())
+        gate = None if outcome is None else GateResult(outcome=outcome, reason="as the gate says", canary_prompts=(PROMPT,) if outcome == "passed" else ())
         for harness in (self.calm, self.killed):
             harness.inputs.gates = {version.version: PASSED for version in harness.registry.versions()} | harness.inputs.gates
             harness.register(gate)
@@ -94,7 +94,7 @@ class Promotions(RuleBasedStateMachine):
         name = self.living(which)
         champion = self.calm.histories.champion
         confirmed = champion.version if champion else None
-        wish = {
+        command = {
             "promote": partial(operator_commands.promote, version=name),
             "reject": partial(operator_commands.reject, version=name),
             "rollback": partial(operator_commands.rollback, to=None, champion=confirmed),
@@ -103,7 +103,7 @@ class Promotions(RuleBasedStateMachine):
 
         def act(harness: PromoterHarness, kill: int | None) -> None:
             with suppress(CommandRefused):
-                harness.execute(partial(wish, operator="ada", reason="because"), kill)
+                harness.execute(partial(command, operator="ada", reason="because"), kill)
 
         self.both(act, kill_at)
 

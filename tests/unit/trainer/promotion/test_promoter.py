@@ -1,4 +1,4 @@
-"""The promoter over a registry in memory: every edge by itself."""
+"""The promoter over a registry in memory: each transition and refusal by itself."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from schemas.promotion import VersionState
 from tests.support.memory_registry import MemoryRegistry, ProcessKilled
 from tests.support.promoter_harness import PASSED, PROMPT, PromoterHarness
 from trainer.promotion import operator_commands, state_machine
-from trainer.promotion.feed import Observations
+from trainer.promotion.observations import Observations
 from trainer.promotion.operator_api import CommandRefused
 from trainer.promotion.promoter import Promoter, refusals, verdict_of
 
@@ -47,7 +47,7 @@ def test_a_good_version_goes_from_gate_to_champion_and_the_old_one_retires(harne
     assert canary.evidence["gain"] and second.transitions[-1].evidence["reward"]
 
 
-def test_stages_that_the_settings_leave_out_are_passed_over() -> None:
+def test_stages_that_the_settings_leave_out_are_skipped() -> None:
     harness = PromoterHarness(PROMOTION.model_copy(update={"shadow_answers": 0, "canary_answers": 0}))
     harness.register()
     harness.run_until_idle()
@@ -55,7 +55,7 @@ def test_stages_that_the_settings_leave_out_are_passed_over() -> None:
 
 
 @pytest.mark.parametrize(("outcome", "state"), [("rejected", VersionState.REJECTED), ("inconclusive", VersionState.INCONCLUSIVE)])
-def test_the_gate_turns_down_what_is_worse_and_what_is_not_better(harness: PromoterHarness, outcome: Any, state: VersionState) -> None:
+def test_a_rejected_or_inconclusive_gate_ends_a_version(harness: PromoterHarness, outcome: Any, state: VersionState) -> None:
     harness.register(GateResult(outcome=outcome, reason="as the gate says"))
     harness.run_until_idle()
     assert harness.state("2") is state and harness.registry.get("2").transitions[-1].reason == "as the gate says"
@@ -63,7 +63,7 @@ def test_the_gate_turns_down_what_is_worse_and_what_is_not_better(harness: Promo
 
 @pytest.mark.parametrize("stage", ["shadow", "canary"])
 @pytest.mark.parametrize(("figures", "state"), [("harmful", VersionState.REJECTED), ("equal", VersionState.INCONCLUSIVE)])
-def test_a_version_that_harms_its_users_is_rejected_and_one_that_nobody_can_tell_is_inconclusive(stage: str, figures: Figures, state: VersionState) -> None:
+def test_harm_rejects_a_version_and_no_difference_is_inconclusive(stage: str, figures: Figures, state: VersionState) -> None:
     harness = PromoterHarness(PROMOTION.model_copy(update={"shadow_answers": 100_000} if stage == "shadow" else {"canary_answers": 100_000}))
     harness.register()
     harness.inputs.figures = {"shadow": "better"} if stage == "canary" else {}
@@ -76,7 +76,7 @@ def test_a_version_that_harms_its_users_is_rejected_and_one_that_nobody_can_tell
 
 
 @pytest.mark.parametrize("stage", ["shadow", "canary"])
-def test_a_version_whose_answers_nobody_counts_is_tried_anew_three_times_and_then_inconclusive(harness: PromoterHarness, stage: str) -> None:
+def test_a_version_without_counted_answers_is_inconclusive_after_three_retries(harness: PromoterHarness, stage: str) -> None:
     harness.register()
     experiments = set()
     for _ in range(4):
@@ -95,7 +95,7 @@ def test_a_version_whose_answers_nobody_counts_is_tried_anew_three_times_and_the
 
 
 @pytest.mark.parametrize(("figures", "state"), [("equal", VersionState.SHADOW), ("harmful", VersionState.REJECTED), ("better", VersionState.CHAMPION)])
-def test_a_canary_whose_figures_stand_still_is_taken_back_unless_they_decide(figures: Figures, state: VersionState) -> None:
+def test_a_canary_with_old_figures_is_retried_unless_they_decide(figures: Figures, state: VersionState) -> None:
     harness = PromoterHarness(PROMOTION.model_copy(update={"canary_answers": 100_000}))
     harness.register()
     harness.inputs.figures = {"shadow": "better"}
@@ -113,7 +113,7 @@ def test_a_canary_whose_figures_stand_still_is_taken_back_unless_they_decide(fig
     assert harness.state("2") is state
 
 
-def test_a_version_that_waits_for_a_person_is_taken_back_once_nobody_counts_what_it_does() -> None:
+def test_a_version_that_waits_for_approval_is_retried_if_its_answers_are_not_counted() -> None:
     harness = PromoterHarness(PROMOTION.model_copy(update={"approval": "person"}))
     harness.register()
     harness.inputs.figures = {"shadow": "better", "canary": "better"}
@@ -134,7 +134,7 @@ def test_a_version_that_waits_for_a_person_is_taken_back_once_nobody_counts_what
     ]
 
 
-def test_while_nobody_asks_no_time_is_up_and_nothing_is_written(harness: PromoterHarness) -> None:
+def test_without_traffic_no_time_limit_is_reached(harness: PromoterHarness) -> None:
     harness.register()
     harness.run_until_idle()
     harness.inputs.has_traffic = False
@@ -147,7 +147,7 @@ def test_while_nobody_asks_no_time_is_up_and_nothing_is_written(harness: Promote
     assert harness.state("2") is VersionState.SHADOW and harness.histories.experiment != before
 
 
-def test_with_approval_by_a_person_a_better_version_waits_serves_on_and_is_still_watched() -> None:
+def test_a_version_that_waits_for_approval_keeps_its_share_and_is_still_watched() -> None:
     harness = PromoterHarness(PROMOTION.model_copy(update={"approval": "person"}))
     harness.register()
     harness.inputs.figures = {"shadow": "better", "canary": "better"}
@@ -162,7 +162,7 @@ def test_with_approval_by_a_person_a_better_version_waits_serves_on_and_is_still
     assert harness.state("2") is VersionState.REJECTED
 
 
-def test_a_version_that_waits_for_approval_when_it_becomes_automatic_is_crowned_by_figures_of_now_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_when_approval_becomes_automatic_only_current_figures_promote(monkeypatch: pytest.MonkeyPatch) -> None:
     harness = PromoterHarness(PROMOTION.model_copy(update={"approval": "person"}))
     harness.register()
     harness.inputs.figures = {"shadow": "better", "canary": "better"}
@@ -182,7 +182,7 @@ def test_a_version_that_waits_for_approval_when_it_becomes_automatic_is_crowned_
 
 
 @pytest.mark.parametrize(("canary_answers", "state"), [(0, VersionState.CHAMPION), (400, VersionState.APPROVAL)])
-def test_a_version_that_waits_without_a_canary_is_crowned_where_the_settings_want_none(canary_answers: int, state: VersionState) -> None:
+def test_a_version_without_a_canary_is_promoted_if_the_settings_have_no_canary(canary_answers: int, state: VersionState) -> None:
     harness = PromoterHarness(PROMOTION.model_copy(update={"approval": "person", "canary_answers": 0}))
     harness.register()
     harness.inputs.figures = {"shadow": "better"}
@@ -206,7 +206,7 @@ def test_one_version_is_tried_at_a_time_the_oldest_first(harness: PromoterHarnes
     assert [harness.state(name) for name in "234"] == [VersionState.REJECTED, VersionState.SHADOW, VersionState.GATED]
 
 
-def test_a_comparison_with_a_champion_that_gave_way_is_void_and_the_version_is_gated_anew(harness: PromoterHarness) -> None:
+def test_a_version_is_gated_again_after_the_champion_changes(harness: PromoterHarness) -> None:
     for _ in range(2):
         harness.register()
     harness.run_until_idle()
@@ -217,25 +217,25 @@ def test_a_comparison_with_a_champion_that_gave_way_is_void_and_the_version_is_g
     assert [step.after for step in harness.registry.get("2").transitions[-2:]] == [VersionState.GATED, VersionState.SHADOW]
 
 
-def test_a_version_whose_log_cannot_be_read_waits_alone_unless_an_alias_names_it(harness: PromoterHarness) -> None:
+def test_a_version_with_an_unreadable_history_waits_alone_unless_it_has_an_alias(harness: PromoterHarness) -> None:
     for _ in range(2):
         harness.register()
-    harness.registry.spoil("2")
+    harness.registry.corrupt("2")
     harness.run_until_idle()
     assert harness.registry.get("3").state is VersionState.SHADOW
     harness.promoter.execute(partial(operator_commands.promote, version="3", operator="ada", reason="now"))
     assert harness.registry.aliases[Alias.CHAMPION] == "3"
-    harness.registry.mend("2")
+    harness.registry.repair("2")
     harness.run_until_idle()
     assert harness.state("2") is VersionState.SHADOW
     for version in "23":  # challenger, champion
-        harness.registry.spoil(version)
+        harness.registry.corrupt(version)
         with pytest.raises(RetryLater, match=f"version {version}: its tag promotion.0001 is no transition"):
             harness.reconcile()
-        harness.registry.mend(version)
+        harness.registry.repair(version)
 
 
-def test_nobody_stays_champion_because_the_log_of_the_next_one_cannot_be_read(harness: PromoterHarness) -> None:
+def test_an_unreadable_history_of_a_new_champion_does_not_restore_the_old_one(harness: PromoterHarness) -> None:
     harness.register()
     harness.run_until_idle()
     harness.registry.kill_at = 1  # right after the handover, before any alias
@@ -243,16 +243,16 @@ def test_nobody_stays_champion_because_the_log_of_the_next_one_cannot_be_read(ha
         harness.promoter.execute(partial(operator_commands.promote, version="2", operator="ada", reason="now"))
     harness.registry.kill_at = None
     harness.restart()
-    harness.registry.spoil("2")
+    harness.registry.corrupt("2")
     with pytest.raises(RetryLater):
         harness.promoter.reconcile()
-    harness.registry.mend("2")
+    harness.registry.repair("2")
     harness.run_until_idle()
     harness.check_idle()
     assert harness.registry.aliases[Alias.CHAMPION] == "2"
 
 
-def test_a_champion_that_a_worker_refuses_gives_way_to_the_one_before(harness: PromoterHarness) -> None:
+def test_a_refused_champion_is_rolled_back_to_the_former_one(harness: PromoterHarness) -> None:
     harness.register()
     harness.run_until_idle()
     harness.promoter.execute(partial(operator_commands.promote, version="2", operator="ada", reason="now"))
@@ -263,7 +263,7 @@ def test_a_champion_that_a_worker_refuses_gives_way_to_the_one_before(harness: P
     assert "model.safetensors" in harness.registry.get("1").transitions[-1].reason
 
 
-def test_a_refused_first_champion_serves_on_where_others_do_and_so_does_a_refused_one_where_the_settings_say_so(harness: PromoterHarness) -> None:
+def test_a_refused_champion_stays_without_a_former_one_or_if_the_settings_say_so(harness: PromoterHarness) -> None:
     harness.run_until_idle()
     harness.inputs.refused = {"1"}
     harness.run_until_idle()
@@ -277,7 +277,7 @@ def test_a_refused_first_champion_serves_on_where_others_do_and_so_does_a_refuse
     assert other.state("2") is VersionState.CHAMPION
 
 
-def test_a_challenger_that_a_worker_refuses_is_rejected(harness: PromoterHarness) -> None:
+def test_a_refused_challenger_is_rejected(harness: PromoterHarness) -> None:
     harness.register()
     harness.run_until_idle()
     harness.inputs.refused = {"2"}
@@ -285,7 +285,7 @@ def test_a_challenger_that_a_worker_refuses_is_rejected(harness: PromoterHarness
     assert harness.state("2") is VersionState.REJECTED
 
 
-def test_rolling_back_goes_from_champion_to_champion_and_no_further_than_the_first(harness: PromoterHarness) -> None:
+def test_rollbacks_go_from_champion_to_champion_until_the_first(harness: PromoterHarness) -> None:
     for name in "23":
         harness.register()
         harness.run_until_idle()
@@ -300,7 +300,7 @@ def test_rolling_back_goes_from_champion_to_champion_and_no_further_than_the_fir
     assert harness.registry.get("3").transitions[-1].actor == "ada"
 
 
-def test_a_rollback_gives_up_the_champion_that_was_meant_and_no_other(harness: PromoterHarness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rollback_rejects_the_named_champion_and_no_other(harness: PromoterHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in "23":
         harness.register()
         harness.run_until_idle()
@@ -311,7 +311,7 @@ def test_a_rollback_gives_up_the_champion_that_was_meant_and_no_other(harness: P
         raise RetryLater("the registry does not answer")
 
     with monkeypatch.context() as patch:
-        patch.setattr(harness.registry, "set_alias", away)  # the log is written, and the operator does not know
+        patch.setattr(harness.registry, "set_alias", away)  # the transition is written, and the operator gets an error
         with pytest.raises(RetryLater):
             harness.promoter.execute(back)
     with pytest.raises(CommandRefused, match="version 3 was to be rejected, but version 2 is champion now"):
@@ -324,7 +324,7 @@ def test_a_rollback_gives_up_the_champion_that_was_meant_and_no_other(harness: P
     assert [harness.state(name) for name in "1234"] == [VersionState.RETIRED, VersionState.RETIRED, VersionState.REJECTED, VersionState.CHAMPION]
 
 
-def test_a_former_champion_may_be_promoted_again_or_be_the_aim_of_a_rollback(harness: PromoterHarness) -> None:
+def test_a_former_champion_may_be_promoted_or_rolled_back_to(harness: PromoterHarness) -> None:
     for name in "23":
         harness.register()
         harness.run_until_idle()
@@ -348,7 +348,7 @@ def test_a_former_champion_may_be_promoted_again_or_be_the_aim_of_a_rollback(har
         (partial(operator_commands.rollback, to=None, champion="2"), "version 2 was to be rejected, but version 1 is champion now"),
     ],
 )
-def test_what_the_state_machine_does_not_allow_is_refused_with_what_would_be_right(harness: PromoterHarness, command: Any, message: str) -> None:
+def test_a_command_that_is_not_allowed_is_refused_with_what_would_be_right(harness: PromoterHarness, command: Any, message: str) -> None:
     harness.register(gate=None)
     harness.register()
     harness.promoter.execute(partial(operator_commands.reject, version="3", operator="ada", reason=""))
@@ -359,12 +359,12 @@ def test_what_the_state_machine_does_not_allow_is_refused_with_what_would_be_rig
 
 
 @pytest.mark.parametrize(("operator", "reason"), [("", "x"), ("a" * 65, "x"), ("ada\n", "x"), (" ada", "x"), ("ada", "x" * 2_001)])
-def test_a_wish_is_signed_with_a_name_that_can_be_shown(harness: PromoterHarness, operator: str, reason: str) -> None:
+def test_a_command_needs_a_printable_operator_name(harness: PromoterHarness, operator: str, reason: str) -> None:
     with pytest.raises(CommandRefused, match=r"1 to 64 printable|at most 2000"):
         harness.promoter.execute(partial(operator_commands.rollback, to=None, champion="1", operator=operator, reason=reason))
 
 
-def test_a_registry_from_before_transitions_were_recorded_is_adopted_with_its_champion() -> None:
+def test_a_registry_without_transitions_is_adopted_with_its_champion() -> None:
     harness = PromoterHarness()
     harness.registry = MemoryRegistry()
     for _ in range(3):
@@ -378,18 +378,18 @@ def test_a_registry_from_before_transitions_were_recorded_is_adopted_with_its_ch
     assert harness.registry.get("2").transitions[-1].reason == state_machine.ADOPTED
 
 
-def test_a_second_writer_is_noticed_before_anything_is_written(harness: PromoterHarness) -> None:
+def test_a_second_writer_is_detected_before_a_write(harness: PromoterHarness) -> None:
     version = harness.register()
     histories = harness.histories
     other = Promoter(harness.registry, PROMOTION, feed=harness.inputs, gates=harness.inputs, announce=harness.events.append)
     other.reconcile()
-    found = histories.get(version)
-    assert found
+    result = histories.get(version)
+    assert result
     with pytest.raises(CannotContinue, match="only one promoter"):
-        harness.promoter._write(histories, histories.transition(found, VersionState.GATED, "promoter", "x", harness.inputs.now))
+        harness.promoter._write(histories, histories.transition(result, VersionState.GATED, "promoter", "x", harness.inputs.now))
 
 
-def test_a_clock_that_is_set_back_does_not_change_who_is_champion(harness: PromoterHarness) -> None:
+def test_a_clock_that_is_set_back_does_not_change_the_champion(harness: PromoterHarness) -> None:
     harness.register()
     harness.run_until_idle()
     harness.inputs.now -= timedelta(days=3)
@@ -397,7 +397,7 @@ def test_a_clock_that_is_set_back_does_not_change_who_is_champion(harness: Promo
     assert harness.registry.aliases.get(Alias.CHAMPION) == "2" and harness.state("1") is VersionState.RETIRED
 
 
-def test_a_refusal_counts_after_a_clock_that_was_ahead_is_set_right(harness: PromoterHarness) -> None:
+def test_a_refusal_counts_after_a_clock_is_set_back(harness: PromoterHarness) -> None:
     harness.register()
     harness.inputs.now += timedelta(hours=1)
     harness.run_until_idle()
@@ -408,7 +408,7 @@ def test_a_refusal_counts_after_a_clock_that_was_ahead_is_set_right(harness: Pro
     assert not refusals(harness.histories, reports, harness.inputs.now + timedelta(seconds=61))
 
 
-def test_old_figures_and_those_of_another_experiment_decide_nothing(harness: PromoterHarness) -> None:
+def test_old_figures_and_those_of_another_experiment_give_no_verdict(harness: PromoterHarness) -> None:
     harness.register()
     harness.run_until_idle()
     histories = harness.histories

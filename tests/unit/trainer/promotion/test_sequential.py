@@ -1,4 +1,4 @@
-"""Always-valid intervals: known values, properties, edges, and the promise itself on simulated paths."""
+"""Confidence sequences: known values, properties, edges, and the error bound on simulated paths."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_each_bound_is_the_half_normal_mixture() -> None:
 
 
 @pytest.mark.parametrize(("users", "quantile"), [(5, 5.7696), (10, 4.0846), (29, 3.3599), (200, 3.1023)])
-def test_few_users_cost_what_students_t_costs(users: float, quantile: float) -> None:
+def test_few_users_widen_the_interval_as_students_t_does(users: float, quantile: float) -> None:
     """As scipy.stats.t.isf has it at the tail of the normal's 3.0619. The formula is wider by 2 % with 5 degrees of freedom, by less with more."""
     half = width(Estimate(0, 1e-4, users)) / 2
     assert quantile * 0.9999 < half / 0.01 < quantile * 1.02
@@ -61,12 +61,12 @@ def test_another_unit_scales_the_interval(value: float, variance: float, alpha: 
 
 @given(st.floats(-1, 1), variances, alphas)
 def test_a_bound_lies_within_the_interval(value: float, variance: float, alpha: float) -> None:
-    """One side at alpha asks for less than both sides at alpha / 2 would, and for more than nothing."""
+    """A one-sided bound at alpha lies within the two-sided interval at alpha / 2, and beyond the estimate."""
     both, (low, high) = Estimate(value, variance, 40).interval(alpha / 2, 0.04), Estimate(value, variance, 40).bounds(alpha, 0.04)
     assert both[0] <= low <= value <= high <= both[1]
 
 
-def test_without_a_finite_variance_nothing_is_said() -> None:
+def test_without_a_finite_variance_the_interval_is_infinite() -> None:
     assert mean_of(Moments()).interval(0.05, 0.04) == (-math.inf, math.inf)
     one_user = Moments(users=1, n=3, s=2.0, nn=9, ss=4.0, ns=6.0)
     assert difference(one_user, one_user).bounds(0.05, 0.04) == (-math.inf, math.inf)
@@ -77,7 +77,7 @@ def test_rounding_is_no_difference() -> None:
     assert low < 0 < high
 
 
-def test_effective_users_are_fewer_where_few_ask_most() -> None:
+def test_effective_users_are_fewer_if_a_few_ask_most() -> None:
     assert effective_users(Moments(users=10, n=50, nn=10 * 25)) == 10
     assert effective_users(Moments(users=10, n=50, nn=41**2 + 9)) < 2
     assert effective_users(Moments()) == 0
@@ -87,12 +87,12 @@ def test_effective_users_are_fewer_where_few_ask_most() -> None:
     ("one", "other", "expected"),
     [(0, 0, False), (20, 20, False), (2_000, 2_100, False), (100, 200, True), (2_000, 2_400, True), (0, 60, True), (30, 60, False)],
 )
-def test_groups_that_the_hash_would_not_make_are_noticed(one: int, other: int, expected: bool) -> None:
+def test_an_uneven_split_is_detected(one: int, other: int, expected: bool) -> None:
     assert is_uneven_split(one, other, 0.001) is expected is is_uneven_split(other, one, 0.001)
 
 
 def test_the_interval_holds_at_every_look_of_a_path() -> None:
-    """2,000 paths of two equal groups of independent users, looked at after each of 400 users a group."""
+    """2,000 paths of two equal groups of independent users, with a look after each of 400 users a group."""
     rng = np.random.default_rng(0)
     alpha, ever = 0.1, 0
     values = (rng.random((2_000, 2, 400)) < 0.7).astype(float)
@@ -106,7 +106,7 @@ def test_the_interval_holds_at_every_look_of_a_path() -> None:
     assert ever / 2_000 < alpha
 
 
-def test_a_split_by_chance_strays_hardly_ever() -> None:
+def test_an_even_split_is_rarely_called_uneven() -> None:
     rng = np.random.default_rng(1)
     arrivals = (rng.random((300, 2_000)) < 0.5).cumsum(axis=1)
     wrong = sum(any(is_uneven_split(int(path[at]), at + 1 - int(path[at]), 0.01) for at in range(9, 2_000, 50)) for path in arrivals)

@@ -1,4 +1,4 @@
-"""The promoter's service over a registry in memory: wishes come from other threads, and a registry that is away is waited for."""
+"""The promoter service over a registry in memory: commands from other threads, and a registry that is away."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from trainer.promotion.service import PromoterService
 WITHIN_S = 20.0
 
 
-class Trouble(MemoryRegistry):
-    """Raises `trouble` at every look and write, and adopts version 1."""
+class FailingRegistry(MemoryRegistry):
+    """Raises `trouble` at every read and write; version 1 is adopted as champion."""
 
     trouble: Exception | None = None
 
@@ -41,15 +41,15 @@ class Trouble(MemoryRegistry):
 
 
 @pytest.fixture
-def registry() -> Trouble:
-    found = Trouble()
-    found.register()
-    found.aliases[Alias.CHAMPION] = "1"
-    return found
+def registry() -> FailingRegistry:
+    result = FailingRegistry()
+    result.register()
+    result.aliases[Alias.CHAMPION] = "1"
+    return result
 
 
 @contextmanager
-def serving(registry: Trouble, tmp_path: Path) -> Iterator[tuple[PromoterService, list[BaseException]]]:
+def serving(registry: FailingRegistry, tmp_path: Path) -> Iterator[tuple[PromoterService, list[BaseException]]]:
     promoter = Promoter(registry, PROMOTION, feed=ScriptedInputs(), gates=ScriptedInputs(), announce=lambda event: None)
     service = PromoterService(load(stack={"dir": tmp_path}, promotion={"poll_s": 0.02}), promoter, lambda: None)
     stop, ready = threading.Event(), threading.Event()
@@ -79,7 +79,7 @@ def until(holds: object) -> None:
         time.sleep(0.01)
 
 
-def test_wishes_of_other_threads_are_done_and_seen_at_once(registry: Trouble, tmp_path: Path) -> None:
+def test_commands_of_other_threads_are_executed_and_shown_at_once(registry: FailingRegistry, tmp_path: Path) -> None:
     with serving(registry, tmp_path) as (service, _):
         registry.register()
         reply = service.reject("2", "ada", "not needed")
@@ -90,7 +90,7 @@ def test_wishes_of_other_threads_are_done_and_seen_at_once(registry: Trouble, tm
             service.reject("2", "ada", "again")
 
 
-def test_a_registry_that_is_away_is_waited_for_and_what_was_asked_meanwhile_fails_with_that(registry: Trouble, tmp_path: Path) -> None:
+def test_the_service_waits_for_the_registry_and_commands_fail_meanwhile(registry: FailingRegistry, tmp_path: Path) -> None:
     registry.trouble = RetryLater("the registry is away", after_s=0.02)
     with serving(registry, tmp_path) as (service, _):
         with pytest.raises(RetryLater, match="not read the registry yet"):
@@ -102,14 +102,14 @@ def test_a_registry_that_is_away_is_waited_for_and_what_was_asked_meanwhile_fail
         assert service.view().champion == "1"
 
 
-def test_a_second_writer_ends_the_service_and_whoever_asked_is_told(registry: Trouble, tmp_path: Path) -> None:
+def test_a_second_writer_ends_the_service(registry: FailingRegistry, tmp_path: Path) -> None:
     with serving(registry, tmp_path) as (_, failed):
         registry.trouble = CannotContinue("only one promoter may run")
         until(lambda: failed)
         assert "only one promoter" in str(failed[0])
 
 
-def test_a_wish_that_nobody_has_time_for_is_not_done_later(registry: Trouble, tmp_path: Path) -> None:
+def test_a_command_that_timed_out_is_not_executed_later(registry: FailingRegistry, tmp_path: Path) -> None:
     promoter = Promoter(registry, PROMOTION, feed=ScriptedInputs(), gates=ScriptedInputs(), announce=lambda event: None)
     service = PromoterService(load(stack={"dir": tmp_path}, promotion={"poll_s": 0.02}), promoter, lambda: None, wait_s=0.05)
     with pytest.raises(RetryLater, match="did not answer within"):

@@ -17,7 +17,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 PICTURE = Path(__file__).resolve().parents[4] / "docs" / "promotion.svg"
 
 
-def test_the_picture_shows_every_step_that_there_is_and_no_other() -> None:
+def test_the_picture_shows_exactly_the_transitions() -> None:
     drawn = set(re.findall(r'<path id="([a-z]+-[a-z]+)"', PICTURE.read_text()))
     assert drawn == {f"{before}-{after}" for before, afters in TRANSITIONS.items() for after in afters}
 
@@ -42,14 +42,14 @@ def test_the_next_stage_is_the_first_that_the_settings_do_not_leave_out(
     assert stage_after(state, PromotionSettings(shadow_answers=shadow, canary_answers=canary, approval=approval)) is after
 
 
-def test_a_step_that_is_no_edge_is_never_made() -> None:
+def test_a_transition_outside_the_state_machine_is_an_error() -> None:
     registry = MemoryRegistry()
     version = registry.register()
     with pytest.raises(CannotContinue, match="version 1 is registered: it cannot become champion"):
         VersionHistories((version,)).transition(version, VersionState.CHAMPION, "promoter", "x", NOW)
 
 
-def test_steps_are_stamped_in_their_order_and_reasons_are_cut_to_what_a_tag_holds() -> None:
+def test_transition_times_increase_and_long_reasons_are_cut() -> None:
     registry = MemoryRegistry()
     version = registry.register()
     registry.record("1", VersionHistories((version,)).transition(version, VersionState.GATED, "promoter", "x" * 3000, NOW).transition)
@@ -58,7 +58,7 @@ def test_steps_are_stamped_in_their_order_and_reasons_are_cut_to_what_a_tag_hold
     assert step.at > version.transitions[0].at == NOW and len(version.transitions[0].reason) == 2_000
 
 
-def test_without_a_champion_nobody_is_judged_and_nothing_is_done() -> None:
+def test_without_a_champion_nothing_is_judged() -> None:
     registry = MemoryRegistry()
     histories = VersionHistories((registry.register(),))
     assert to_judge(histories) is None and advance(histories, Findings(), PromotionSettings(), NOW) is None

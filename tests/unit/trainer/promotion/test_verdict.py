@@ -1,4 +1,4 @@
-"""Verdicts: what is better, harmful, undecided, and in which order findings count."""
+"""Verdicts: better, harmful, undecided, and the order in which findings count."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ USUAL: Mapping[Metric, float] = {Metric.FALLBACK: 0.02, Metric.UNPARSABLE: 0.01,
 
 
 def answers(seed: int, count: int = 600, users: int = 100, reward: float | None = 0.8, gain: float | None = None, **changed: float) -> list[ScoredAnswer]:
-    """Of users who are much alike. `changed` are other means than the usual ones, by metric."""
+    """Answers of similar users. `changed` are means that differ from USUAL, by metric."""
     rng = random.Random(seed)
     means = {**USUAL, **{Metric(name): mean for name, mean in changed.items()}}
     return [ScoredAnswer(number % users, dict(_values(rng, reward, gain, means)), rng.choice(("movie_tag", "product_rating"))) for number in range(count)]
 
 
 def _values(rng: random.Random, reward: float | None, gain: float | None, means: Mapping[Metric, float]) -> list[tuple[Metric, float]]:
-    found = [(metric, float(rng.random() < means[metric])) for metric in (Metric.FALLBACK, Metric.UNPARSABLE)]
-    found += [(metric, means[metric] * rng.uniform(0.5, 1.5)) for metric in (Metric.LATENCY_MS, Metric.LENGTH, Metric.DRIFT)]
+    result = [(metric, float(rng.random() < means[metric])) for metric in (Metric.FALLBACK, Metric.UNPARSABLE)]
+    result += [(metric, means[metric] * rng.uniform(0.5, 1.5)) for metric in (Metric.LATENCY_MS, Metric.LENGTH, Metric.DRIFT)]
     if reward is not None:
         base = rng.random()
-        found += [(Metric.REWARD, reward + 0.3 * (base - 0.5) + rng.gauss(0, 0.1)), (Metric.BASE_REWARD, base)]
-    return found if gain is None else [*found, (Metric.GAIN, gain + rng.gauss(0, 0.2))]
+        result += [(Metric.REWARD, reward + 0.3 * (base - 0.5) + rng.gauss(0, 0.1)), (Metric.BASE_REWARD, base)]
+    return result if gain is None else [*result, (Metric.GAIN, gain + rng.gauss(0, 0.2))]
 
 
 def canary(mine: Sequence[ScoredAnswer], others: Sequence[ScoredAnswer] | None = None) -> list[Quality]:
-    """The baseline's users are others than the canary's."""
+    """Cells of canary and baseline, with different users."""
     others = answers(1) if others is None else others
     return [*cells(Arm.CANARY, mine, 2), *cells(Arm.BASELINE, others, 2), *cells(Arm.CHAMPION, answers(5, reward=0.1))]
 
@@ -47,8 +47,8 @@ def shadow(mine: Sequence[ScoredAnswer], shown: Sequence[ScoredAnswer] | None = 
     return [*cells(Arm.SHADOW, mine, 2), *cells(Arm.CHAMPION, answers(1) if shown is None else shown, 2)]
 
 
-def outcome(found: Sequence[Quality], since_s: float = 60.0, promotion: PromotionSettings = PROMOTION) -> VerdictOutcome:
-    return canary_verdict(found, promotion, since_s).outcome
+def outcome(result: Sequence[Quality], since_s: float = 60.0, promotion: PromotionSettings = PROMOTION) -> VerdictOutcome:
+    return canary_verdict(result, promotion, since_s).outcome
 
 
 def test_a_better_canary_is_better_and_a_worse_one_harmful() -> None:
@@ -65,10 +65,10 @@ def test_swapping_the_groups_turns_better_into_harmful() -> None:
 
 
 @pytest.mark.parametrize("few", [{"count": 99}, {"count": 600, "users": 29}])
-def test_nothing_is_said_of_rewards_before_there_are_answers_and_users_enough(few: dict[str, int]) -> None:
-    found = canary_verdict(canary(answers(2, reward=0.2, **few), answers(1, **few)), PROMOTION, 60.0)
-    assert found.outcome is VerdictOutcome.RUNNING
-    assert found.reason.startswith("too few to say anything: ")
+def test_rewards_get_no_verdict_before_the_minimum_of_answers_and_users(few: dict[str, int]) -> None:
+    result = canary_verdict(canary(answers(2, reward=0.2, **few), answers(1, **few)), PROMOTION, 60.0)
+    assert result.outcome is VerdictOutcome.RUNNING
+    assert result.reason.startswith("too few to say anything: ")
 
 
 def test_a_canary_without_a_verdict_is_inconclusive_at_its_bounds() -> None:
@@ -86,43 +86,43 @@ def test_a_verdict_at_the_bounds_is_still_a_verdict() -> None:
 @pytest.mark.parametrize(
     ("metric", "mean"), [("fallback", 0.3), ("unparsable", 0.3), ("latency_ms", 1_000.0), ("length", 2.4), ("drift", 0.95)], ids=lambda value: str(value)
 )
-def test_a_guardrail_stops_a_canary_that_nobody_has_judged(metric: str, mean: float) -> None:
+def test_a_guardrail_stops_a_canary_without_feedback(metric: str, mean: float) -> None:
     changed: dict[str, Any] = {metric: mean}
-    found = canary_verdict(canary(answers(2, 200, reward=None, **changed), answers(1, 200, reward=None)), PROMOTION, 60.0)
-    assert found.outcome is VerdictOutcome.HARMFUL
-    assert f"guardrail {metric}" in found.reason
+    result = canary_verdict(canary(answers(2, 200, reward=None, **changed), answers(1, 200, reward=None)), PROMOTION, 60.0)
+    assert result.outcome is VerdictOutcome.HARMFUL
+    assert f"guardrail {metric}" in result.reason
 
 
-def test_a_guardrail_goes_before_a_better_reward() -> None:
+def test_a_tripped_guardrail_comes_before_a_better_reward() -> None:
     assert outcome(canary(answers(2, reward=0.95, latency_ms=1_000.0))) is VerdictOutcome.HARMFUL
 
 
 def test_nothing_is_better_while_a_guardrail_is_watched() -> None:
-    found = canary_verdict(canary(answers(2, reward=0.95, latency_ms=670.0)), PROMOTION, 60.0)
-    assert {rail["metric"]: rail["state"] for rail in found.evidence["guardrails"]}["latency_ms"] == "watching"
-    assert found.outcome is VerdictOutcome.RUNNING
-    assert found.reason.endswith("; beyond the limit, perhaps by chance: latency_ms")
+    result = canary_verdict(canary(answers(2, reward=0.95, latency_ms=670.0)), PROMOTION, 60.0)
+    assert {rail["metric"]: rail["state"] for rail in result.evidence["guardrails"]}["latency_ms"] == "watching"
+    assert result.outcome is VerdictOutcome.RUNNING
+    assert result.reason.endswith("; beyond the limit, perhaps by chance: latency_ms")
 
 
 @pytest.mark.parametrize(("baseline_ms", "limit"), [(40.0, 7.25), (250.0, 2.0), (500.0, 1.5), (2_000.0, 1.5)])
-def test_quick_answers_may_become_slower_by_a_ratio_that_slow_ones_may_not(baseline_ms: float, limit: float) -> None:
-    found = guardrails(canary(answers(2, latency_ms=baseline_ms), answers(1, latency_ms=baseline_ms)), PROMOTION)
-    assert next(rail.limit for rail in found if rail.metric is Metric.LATENCY_MS) == pytest.approx(limit, rel=0.1)
+def test_fast_answers_may_become_slower_by_a_larger_ratio_than_slow_ones(baseline_ms: float, limit: float) -> None:
+    result = guardrails(canary(answers(2, latency_ms=baseline_ms), answers(1, latency_ms=baseline_ms)), PROMOTION)
+    assert next(rail.limit for rail in result if rail.metric is Metric.LATENCY_MS) == pytest.approx(limit, rel=0.1)
 
 
 def test_a_rise_below_its_limit_is_no_trouble() -> None:
-    found = guardrails(canary(answers(2, fallback=0.05, latency_ms=500.0, length=1.6, drift=0.4)), PROMOTION)
-    assert {rail.state for rail in found} == {"ok"}
-    latency = next(rail for rail in found if rail.metric is Metric.LATENCY_MS)
+    result = guardrails(canary(answers(2, fallback=0.05, latency_ms=500.0, length=1.6, drift=0.4)), PROMOTION)
+    assert {rail.state for rail in result} == {"ok"}
+    latency = next(rail for rail in result if rail.metric is Metric.LATENCY_MS)
     assert latency.difference == pytest.approx(1.25, abs=0.05)
     assert (latency.low or 9) < 1.25 < (latency.high or 0)
 
 
-def test_a_guardrail_waits_for_users() -> None:
+def test_a_guardrail_needs_a_minimum_of_users() -> None:
     assert outcome(canary(answers(2, users=29, fallback=1.0), answers(1, users=29))) is VerdictOutcome.RUNNING
 
 
-def test_metrics_that_are_missing_or_nothing_trip_no_guardrail() -> None:
+def test_missing_or_zero_metrics_trip_no_guardrail() -> None:
     rewards = [ScoredAnswer(answer.user, {Metric.REWARD: answer.values[Metric.REWARD]}) for answer in answers(2)]
     rails = guardrails(canary(rewards), PROMOTION)
     assert {(rail.state, rail.difference, rail.canary) for rail in rails} == {("ok", None, None)}
@@ -130,21 +130,21 @@ def test_metrics_that_are_missing_or_nothing_trip_no_guardrail() -> None:
     assert {rail.metric for rail in empty if rail.difference is None} == {Metric.LENGTH, Metric.LATENCY_MS}
 
 
-def test_groups_that_are_no_even_split_are_not_compared() -> None:
-    found = canary_verdict(canary(answers(2, 900, users=300, reward=0.9)), PROMOTION, 60.0)
-    assert found.outcome is VerdictOutcome.INCONCLUSIVE
-    assert found.reason == "300 users in the canary and 100 in the baseline are no even split: nothing can be compared"
+def test_an_uneven_split_is_inconclusive() -> None:
+    result = canary_verdict(canary(answers(2, 900, users=300, reward=0.9)), PROMOTION, 60.0)
+    assert result.outcome is VerdictOutcome.INCONCLUSIVE
+    assert result.reason == "300 users in the canary and 100 in the baseline are no even split: nothing can be compared"
     assert outcome(canary(answers(2, users=40), []), 59.0) is VerdictOutcome.RUNNING
     assert outcome(canary(answers(2, users=40), []), 60.0) is VerdictOutcome.INCONCLUSIVE
 
 
-def test_harm_by_reward_is_harm_in_uneven_groups_too() -> None:
-    """Figures of one group are lost at times; a version that awaits a person is rejected for nothing else."""
-    found = canary_verdict(canary(answers(2, 900, users=300, reward=0.5)), PROMOTION, 60.0)
-    assert found.evidence["uneven"] and (found.outcome, found.reason[:6]) == (VerdictOutcome.HARMFUL, "worse:")
+def test_harm_comes_before_an_uneven_split() -> None:
+    """Figures of one group can get lost; a version that waits for approval is rejected only for harm."""
+    result = canary_verdict(canary(answers(2, 900, users=300, reward=0.5)), PROMOTION, 60.0)
+    assert result.evidence["uneven"] and (result.outcome, result.reason[:6]) == (VerdictOutcome.HARMFUL, "worse:")
 
 
-def test_of_many_domains_the_worst_are_told() -> None:
+def test_the_evidence_lists_the_worst_domains() -> None:
     """A transition is one tag of the registry, which takes 100,000 characters."""
 
     def asked(reward: float) -> list[ScoredAnswer]:
@@ -154,21 +154,21 @@ def test_of_many_domains_the_worst_are_told() -> None:
     assert list(reward["domains"]) == [f"domain_{number}" for number in range(50)] and reward["domains_left_out"] == 10
 
 
-def test_equal_answers_everywhere_are_no_difference() -> None:
+def test_equal_answers_have_no_difference() -> None:
     same = [ScoredAnswer(number % 100, {Metric.REWARD: 0.9, Metric.BASE_REWARD: 0.9, **USUAL}) for number in range(700)]
     assert outcome(canary(same, same)) is VerdictOutcome.RUNNING
 
 
-@pytest.mark.parametrize("found", [[], canary([], []), canary(answers(2, 20), []), canary([], answers(1, 15))])
-def test_without_answers_it_goes_on_until_its_time_is_up(found: list[Quality]) -> None:
-    assert outcome(found, 60.0) is VerdictOutcome.RUNNING
-    assert outcome(found, PROMOTION.canary_max_s) is VerdictOutcome.INCONCLUSIVE
-    assert shadow_verdict(found, PROMOTION, 60.0).outcome is VerdictOutcome.RUNNING
+@pytest.mark.parametrize("result", [[], canary([], []), canary(answers(2, 20), []), canary([], answers(1, 15))])
+def test_without_answers_a_stage_runs_until_its_time_limit(result: list[Quality]) -> None:
+    assert outcome(result, 60.0) is VerdictOutcome.RUNNING
+    assert outcome(result, PROMOTION.canary_max_s) is VerdictOutcome.INCONCLUSIVE
+    assert shadow_verdict(result, PROMOTION, 60.0).outcome is VerdictOutcome.RUNNING
 
 
 def test_evidence_is_plain_json_with_the_figures_that_decided() -> None:
-    for found in (canary_verdict([], PROMOTION, 1.0), canary_verdict(canary(answers(2)), PROMOTION, 1.0), shadow_verdict(shadow(answers(2)), PROMOTION, 1.0)):
-        assert json.loads(json.dumps(found.evidence, allow_nan=False)) == found.evidence
+    for result in (canary_verdict([], PROMOTION, 1.0), canary_verdict(canary(answers(2)), PROMOTION, 1.0), shadow_verdict(shadow(answers(2)), PROMOTION, 1.0)):
+        assert json.loads(json.dumps(result.evidence, allow_nan=False)) == result.evidence
     evidence = canary_verdict(canary(answers(2)), PROMOTION, 1.0).evidence
     assert evidence["arms"]["canary"]["users"] == 100
     assert evidence["arms"]["baseline"]["metrics"]["reward"]["answers"] == 600
@@ -180,7 +180,7 @@ def test_alpha_is_spent_once() -> None:
     assert math.fsum(stages) == pytest.approx(PROMOTION.alpha * (1 - PROMOTION.guardrail_alpha_share))
 
 
-def test_a_shadow_passes_with_answers_and_users_enough_unless_it_does_harm() -> None:
+def test_a_shadow_passes_with_enough_answers_and_users_unless_it_harms() -> None:
     assert shadow_verdict(shadow(answers(2, 200, gain=0.0)), PROMOTION, 60.0).outcome is VerdictOutcome.PASSED
     assert shadow_verdict(shadow(answers(2, 200, gain=0.3)), PROMOTION, 60.0).outcome is VerdictOutcome.PASSED
     assert shadow_verdict(shadow(answers(2, 200, gain=-0.2)), PROMOTION, 60.0).outcome is VerdictOutcome.HARMFUL
@@ -189,7 +189,7 @@ def test_a_shadow_passes_with_answers_and_users_enough_unless_it_does_harm() -> 
     assert shadow_verdict(shadow(answers(2, 199, gain=0.0)), PROMOTION, PROMOTION.shadow_max_s).outcome is VerdictOutcome.INCONCLUSIVE
 
 
-def test_a_shadow_is_held_to_the_guardrails_but_not_to_latency() -> None:
+def test_a_shadow_has_all_guardrails_but_latency() -> None:
     assert shadow_verdict(shadow(answers(2, 200, gain=0.0, unparsable=0.4)), PROMOTION, 60.0).outcome is VerdictOutcome.HARMFUL
     slow = shadow(answers(2, 200, gain=0.0, latency_ms=4_000.0))
     assert shadow_verdict(slow, PROMOTION, 60.0).outcome is VerdictOutcome.PASSED

@@ -1,6 +1,6 @@
-"""Reading topics for the promoter, online quality and the workers' reports, in a thread of its own.
+"""Reads online quality and serving reports for the promoter in a separate thread, so that a slow broker delays no rollback.
 
-A broker that is away or slow thus holds up no rollback. Figures decide only while they are current: the broker answers, and they are read to their end.
+Figures decide only while they are current: the broker answers, and the topics are read to their end.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from schemas.envelope import read_message
 from schemas.messages import Malformed
 from schemas.serving import ServingReport
 from schemas.topics import SERVING
-from trainer.promotion.feed import Observations
+from trainer.promotion.observations import Observations
 from trainer.run.quality_reader import QualityReader
 
 log = logging.getLogger(__name__)
 
-EVERY_S, RETRY_S, CLOSE_S = 0.5, 1.0, 5.0
-#: So long after the broker's last answer figures still count as current.
+POLL_S, RETRY_S, CLOSE_S = 0.5, 1.0, 5.0
+#: Figures count as current for this long after the broker's last reply.
 CURRENT_S = 5.0
-#: How far back the windows go that people are shown.
-SHOWN = timedelta(hours=1)
-#: Reports of a worker that is gone stay on their topic; older than this nobody wants to see them.
-FORGOTTEN = timedelta(minutes=10)
+#: Age of the oldest window in the view.
+MAX_WINDOW_AGE = timedelta(hours=1)
+#: Age of the oldest report in the view. The topic keeps the last report of a worker that is gone.
+MAX_REPORT_AGE = timedelta(minutes=10)
 
 
 class TopicFeed:
@@ -41,17 +41,17 @@ class TopicFeed:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._wanted: UUID | None = None
-        self._latest, self._heard_at = Observations(), -CURRENT_S
+        self._experiment: UUID | None = None
+        self._latest, self._polled_at = Observations(), -CURRENT_S
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="feed", daemon=True)
 
     @property
     def is_current(self) -> bool:
-        return self._latest.is_current and time.monotonic() - self._heard_at < CURRENT_S
+        return self._latest.is_current and time.monotonic() - self._polled_at < CURRENT_S
 
     def observe(self, experiment: UUID | None) -> Observations:
-        self._wanted = experiment
+        self._experiment = experiment
         latest = self._latest
         return latest if self.is_current else Observations(False, latest.experiment, latest.cells, latest.windows, latest.reports)
 
@@ -67,36 +67,36 @@ class TopicFeed:
         was_away = False
         while not self._stop.is_set():
             try:
-                with QualityReader(self._settings) as quality, Reports(self._settings) as reports:
-                    while not self._stop.wait(EVERY_S):
-                        self._look(quality, reports)
+                with QualityReader(self._settings) as quality, ServingReports(self._settings) as reports:
+                    while not self._stop.wait(POLL_S):
+                        self._poll(quality, reports)
                         was_away = False
-            except Exception as error:  # whatever it is: without this thread there are no gates, verdicts and rollbacks until somebody notices
+            except Exception as error:  # any error: without this thread there would be no gates and no verdicts
                 if not was_away:
                     log.warning("topics cannot be read", extra={"reason": _reason(error)})
                 was_away = True
                 self._stop.wait(RETRY_S)
 
-    def _look(self, quality: QualityReader, reports: Reports) -> None:
+    def _poll(self, quality: QualityReader, reports: ServingReports) -> None:
         quality.poll()
         reports.poll()
-        wanted, now = self._wanted, datetime.now(UTC)
-        cells = quality.experiment(wanted) if wanted else ()
-        told = [report for report in reports.latest if report.at > now - FORGOTTEN]
-        self._latest = Observations(quality.is_current, wanted, tuple(cells), tuple(quality.windows(None, now - SHOWN)), told)
-        self._heard_at = time.monotonic()
+        experiment, now = self._experiment, datetime.now(UTC)
+        cells = quality.experiment(experiment) if experiment else ()
+        reports_now = [report for report in reports.latest if report.at > now - MAX_REPORT_AGE]
+        self._latest = Observations(quality.is_current, experiment, tuple(cells), tuple(quality.windows(None, now - MAX_WINDOW_AGE)), reports_now)
+        self._polled_at = time.monotonic()
 
 
 def _reason(error: Exception) -> str:
-    """What brokers and our own errors say; of anything else its kind and place alone, since its words may be of a record."""
+    """The text of broker errors and of our own. For any other error its type and line only, since its text may hold a record's content."""
     if isinstance(error, RetouchError | OSError) and str(error):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
     return f"{type(error).__name__} at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else type(error).__name__
 
 
-class Reports:
-    """The last report of each worker. Not safe between threads."""
+class ServingReports:
+    """The last report of each worker. Not thread-safe."""
 
     def __init__(self, settings: Settings) -> None:
         self._reader = TopicReader(settings, "retouch-promoter-reports")
@@ -113,7 +113,7 @@ class Reports:
         return sorted(self._last.values(), key=lambda report: report.worker)
 
     def poll(self) -> None:
-        """Take what has come."""
+        """Read new reports."""
         self._reader.follow(SERVING.name)  # each time: the topic may be created later
         for record in self._reader.poll(0.1):
             try:

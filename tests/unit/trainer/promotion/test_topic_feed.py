@@ -13,14 +13,14 @@ from kafka.errors import KafkaTimeoutError
 from infra.settings import load
 from schemas.quality import Quality
 from schemas.serving import ServingReport
-from trainer.promotion import reading
-from trainer.promotion.reading import TopicFeed
+from trainer.promotion import topic_feed
+from trainer.promotion.topic_feed import TopicFeed
 
 WITHIN_S = 30.0
 
 
 class Reader:
-    """Both readers at once: at some looks the client breaks."""
+    """Fakes both readers; `breaks` raises at some polls."""
 
     latest: Sequence[ServingReport] = ()
     is_current = True
@@ -45,38 +45,36 @@ class Reader:
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "reason"),
     [
-        (RuntimeError("what a user wrote"), "RuntimeError at test_reading.py:"),
-        (StopIteration(), "StopIteration at test_reading.py:"),
-        (ValueError("what a user wrote"), "ValueError at test_reading.py:"),
+        (RuntimeError("what a user wrote"), "RuntimeError at test_topic_feed.py:"),
+        (StopIteration(), "StopIteration at test_topic_feed.py:"),
+        (ValueError("what a user wrote"), "ValueError at test_topic_feed.py:"),
         (KafkaTimeoutError(), "KafkaTimeoutError"),
     ],
 )
-def test_whatever_breaks_it_the_feed_says_so_once_and_reads_on(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, said: str
-) -> None:
-    looks: list[float] = []
+def test_the_feed_logs_an_error_once_and_reads_on(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, reason: str) -> None:
+    polls: list[float] = []
 
     def breaks() -> None:
-        looks.append(time.monotonic())
-        if 3 <= len(looks) <= 5:
+        polls.append(time.monotonic())
+        if 3 <= len(polls) <= 5:
             raise error
 
     def reader(settings: Any) -> Reader:
         return Reader(breaks)
 
-    monkeypatch.setattr(reading, "QualityReader", reader)
-    monkeypatch.setattr(reading, "Reports", lambda settings: Reader(lambda: None))
-    monkeypatch.setattr(reading, "EVERY_S", 0.001)
-    monkeypatch.setattr(reading, "RETRY_S", 0.05)
+    monkeypatch.setattr(topic_feed, "QualityReader", reader)
+    monkeypatch.setattr(topic_feed, "ServingReports", lambda settings: Reader(lambda: None))
+    monkeypatch.setattr(topic_feed, "POLL_S", 0.001)
+    monkeypatch.setattr(topic_feed, "RETRY_S", 0.05)
     threads = set(threading.enumerate())
     with caplog.at_level(logging.WARNING), TopicFeed(load()) as feed:
         deadline = time.monotonic() + WITHIN_S
-        while len(looks) < 8 and time.monotonic() < deadline:
+        while len(polls) < 8 and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert len(looks) >= 8 and feed.is_current
+        assert len(polls) >= 8 and feed.is_current
     assert set(threading.enumerate()) <= threads
-    assert looks[5] - looks[2] >= 3 * 0.05
-    reasons = [getattr(record, "reason", "") for record in caplog.records if record.name == reading.log.name]
-    assert len(reasons) == 1 and said in reasons[0] and "user" not in reasons[0]
+    assert polls[5] - polls[2] >= 3 * 0.05
+    reasons = [getattr(record, "reason", "") for record in caplog.records if record.name == topic_feed.log.name]
+    assert len(reasons) == 1 and reason in reasons[0] and "user" not in reasons[0]

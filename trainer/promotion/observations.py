@@ -1,4 +1,4 @@
-"""What the promoter observes on topics: online quality and the workers' serving reports. `reading` reads them."""
+"""What the promoter observes on topics: online quality and the workers' serving reports. `topic_feed` reads them."""
 
 from __future__ import annotations
 
