@@ -57,15 +57,15 @@ def publish(report: Mapping[str, Any], file: Path, text: str, as_json: bool) -> 
     return OK if report["ok"] else FAILED
 
 
-def say(command: str, text: str) -> None:
+def log_progress(command: str, text: str) -> None:
     """A progress line."""
     sys.stderr.write(f"bench {command}: {text}\n")
     sys.stderr.flush()
 
 
 def timed(command: str, step: str, body: Callable[[], T]) -> T:
-    """Runs `body` and says how long it took."""
+    """Runs `body` and logs its duration."""
     began = time.monotonic()
     result = body()
-    say(command, f"{step} took {time.monotonic() - began:.1f} s")
+    log_progress(command, f"{step} took {time.monotonic() - began:.1f} s")
     return result

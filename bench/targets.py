@@ -1,4 +1,4 @@
-"""A target of a measurement, and whether what was measured meets it."""
+"""A target of a measurement, and whether the measured figure meets it."""
 
 from __future__ import annotations
 

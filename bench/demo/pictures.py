@@ -22,13 +22,13 @@ def quality(report: DemoReport) -> str:
     rows = _rows(report)
     with canvas("quality", "Quality by domain with 95 % intervals, and differences", 11, 1.35 + 0.95 * len(rows)) as (figure, out):
         scores, gains = figure.subplots(1, 2, width_ratios=(3, 2), sharey=True)
-        places = range(len(rows) - 1, -1, -1)
-        for place, (_, row) in zip(places, rows, strict=True):
-            _scores(scores, place, row)
-            _gain(gains, place, row)
+        row_ys = range(len(rows) - 1, -1, -1)
+        for row_y, (_, row) in zip(row_ys, rows, strict=True):
+            _scores(scores, row_y, row)
+            _gain(gains, row_y, row)
         scores.set_yticks([])
-        for place, (name, row) in zip(places, rows, strict=True):
-            _label(scores, place, name, row.metric.replace("_", " "))
+        for row_y, (name, row) in zip(row_ys, rows, strict=True):
+            _label(scores, row_y, name, row.metric.replace("_", " "))
         scores.set_ylim(-0.6, len(rows) - 0.4)
         scores.set_title("Mean score of held-out users")
         gains.set_title("Change after training")
@@ -53,31 +53,31 @@ def _rows(report: DemoReport) -> list[tuple[str, DomainQuality]]:
     return [*rows, ("All domains", report.quality.overall)] if report.quality.overall and len(rows) > 1 else rows
 
 
-def _label(axes: Any, place: int, name: str, metric: str) -> None:
+def _label(axes: Any, row_y: int, name: str, metric: str) -> None:
     """Two texts instead of one with two lines, which matplotlib would align by the widths of its own font."""
     for text, rise, colour in ((name, 7, INK), (metric, -8, SOFT)):
         axes.annotate(
-            text, (0, place), (-10, rise), axes.get_yaxis_transform(), "offset points", ha="right", va="center", fontsize=11 if rise > 0 else 9.5, color=colour
+            text, (0, row_y), (-10, rise), axes.get_yaxis_transform(), "offset points", ha="right", va="center", fontsize=11 if rise > 0 else 9.5, color=colour
         )
 
 
-def _scores(axes: Any, place: int, row: DomainQuality) -> None:
+def _scores(axes: Any, row_y: int, row: DomainQuality) -> None:
     for series, (arm, (_, colour, mark)) in enumerate(ARM_LOOKS.items()):
-        found, y = row.arms[arm], place + 0.24 - 0.24 * series
-        low, high = found.ci95
+        scores, y = row.arms[arm], row_y + 0.24 - 0.24 * series
+        low, high = scores.ci95
         axes.plot([low, high], [y, y], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
-        axes.plot(found.score, y, marker=mark, color=colour, markersize=8)
-        axes.annotate(f"{found.score:.3f}", (high, y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9.5, color=colour if series else SOFT)
+        axes.plot(scores.score, y, marker=mark, color=colour, markersize=8)
+        axes.annotate(f"{scores.score:.3f}", (high, y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9.5, color=colour if series else SOFT)
     axes.margins(x=0.12)
 
 
-def _gain(axes: Any, place: int, row: DomainQuality) -> None:
+def _gain(axes: Any, row_y: int, row: DomainQuality) -> None:
     differences = (
         (row.champion_after - row.zero_shot, row.ci95_after_minus_zero_shot, row.verdict),
         (row.champion_after - row.champion_before, row.ci95_after_minus_before, row.verdict_after_minus_before),
     )
     for series, ((difference, (low, high), verdict), (_, colour, mark)) in enumerate(zip(differences, GAIN_LOOKS, strict=True)):
-        y = place + 0.16 - 0.32 * series
+        y = row_y + 0.16 - 0.32 * series
         axes.plot([low, high], [y, y], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
         filled = colour if verdict is not Significance.SAME else PAPER  # hollow: the interval contains zero
         axes.plot(difference, y, marker=mark, color=colour, markerfacecolor=filled, markersize=7)
@@ -126,7 +126,7 @@ def _stages(axes: Any, report: DemoReport) -> None:
 def latency(report: DemoReport) -> str:
     """Median and 99th percentile, by step and by phase, on a logarithmic axis."""
     steps = _dumbbells_of_steps(report.latency_ms)
-    phases = [(name, found.total.p50, found.total.p99) for name, found in report.latency_ms_by_phase.items()]
+    phases = [(name, figures.total.p50, figures.total.p99) for name, figures in report.latency_ms_by_phase.items()]
     height = 1.5 + 0.42 * max(len(steps), len(phases), 2)
     with canvas("latency", "Latency by step and by phase, p50 and p99", 11, height) as (figure, out):
         left, right = figure.subplots(1, 2)
@@ -135,22 +135,22 @@ def latency(report: DemoReport) -> str:
     return out[0]
 
 
-def _dumbbells_of_steps(found: Latency | None) -> list[tuple[str, float, float]]:
-    if found is None:
+def _dumbbells_of_steps(figures: Latency | None) -> list[tuple[str, float, float]]:
+    if figures is None:
         return []
     names = {"base": "base model", "retrieve": "retrieval", "reflect": "reflection model", "overhead": "overhead", "total": "total"}
-    return [(label, getattr(found, name).p50, getattr(found, name).p99) for name, label in names.items()]
+    return [(label, getattr(figures, name).p50, getattr(figures, name).p99) for name, label in names.items()]
 
 
 def _dumbbells(axes: Any, rows: Sequence[tuple[str, float, float]], heading: str, colour: str) -> None:
     axes.set_title(heading)
-    for place, (_, p50, p99) in enumerate(reversed(rows)):
+    for row_y, (_, p50, p99) in enumerate(reversed(rows)):
         p50, p99 = max(p50, 0.1), max(p99, 0.1)
-        axes.plot([p50, p99], [place, place], color=colour, linewidth=3, alpha=0.4, solid_capstyle="round")
-        axes.plot(p50, place, "o", color=colour, markersize=8)
-        axes.plot(p99, place, "o", color=colour, markersize=8, markerfacecolor=PAPER, markeredgewidth=2)
-        axes.annotate(duration(p50), (p50, place), xytext=(-8, 0), textcoords="offset points", ha="right", va="center", fontsize=9.5)
-        axes.annotate(duration(p99), (p99, place), xytext=(8, 0), textcoords="offset points", ha="left", va="center", fontsize=9.5)
+        axes.plot([p50, p99], [row_y, row_y], color=colour, linewidth=3, alpha=0.4, solid_capstyle="round")
+        axes.plot(p50, row_y, "o", color=colour, markersize=8)
+        axes.plot(p99, row_y, "o", color=colour, markersize=8, markerfacecolor=PAPER, markeredgewidth=2)
+        axes.annotate(duration(p50), (p50, row_y), xytext=(-8, 0), textcoords="offset points", ha="right", va="center", fontsize=9.5)
+        axes.annotate(duration(p99), (p99, row_y), xytext=(8, 0), textcoords="offset points", ha="left", va="center", fontsize=9.5)
     axes.set_yticks(range(len(rows)), [name for name, _, _ in reversed(rows)])
     axes.set_ylim(-0.6, max(len(rows), 1) - 0.4)
     if rows:
@@ -174,12 +174,12 @@ def timeline(report: DemoReport) -> str:
 
 def _gantt(axes: Any, report: DemoReport) -> None:
     end = max((phase.started_s + phase.seconds for phase in report.phases), default=1.0)
-    for place, phase in enumerate(reversed(report.phases)):
-        axes.barh(place, max(phase.seconds, end / 400), left=phase.started_s, height=0.62, color=GREY, alpha=0.55)
+    for row_y, phase in enumerate(reversed(report.phases)):
+        axes.barh(row_y, max(phase.seconds, end / 400), left=phase.started_s, height=0.62, color=GREY, alpha=0.55)
         after = phase.started_s + phase.seconds
         right = after < 0.62 * end
         x, shift, side = (after, 6, "left") if right else (phase.started_s, -6, "right")
-        axes.annotate(f"{phase.name}  {phase.seconds:.0f} s", (x, place), xytext=(shift, 0), textcoords="offset points", ha=side, va="center", fontsize=9.5)
+        axes.annotate(f"{phase.name}  {phase.seconds:.0f} s", (x, row_y), xytext=(shift, 0), textcoords="offset points", ha=side, va="center", fontsize=9.5)
     axes.set_ylim(-0.6, len(report.phases) - 0.4)
     axes.set_yticks([])
     axes.set_title("Phases")
@@ -206,8 +206,8 @@ def _answers(axes: Any, report: DemoReport) -> None:
         y = peak * (1.10 + 0.12 * (len(report.moments) - number))
         axes.plot([moment.at_s, moment.at_s], [0, y], color=INK, linewidth=1, linestyle=(0, (3, 2)))
         right = moment.at_s < 0.6 * end
-        place = {"xytext": (5 if right else -5, 0), "textcoords": "offset points", "ha": "left" if right else "right", "va": "center"}
-        axes.annotate(moment.name, (moment.at_s, y), fontsize=9.5, **place)
+        position = {"xytext": (5 if right else -5, 0), "textcoords": "offset points", "ha": "left" if right else "right", "va": "center"}
+        axes.annotate(moment.name, (moment.at_s, y), fontsize=9.5, **position)
     axes.set_title("Answers per second, by version")
     axes.set_xlabel("seconds since the start of the run")
     axes.grid(axis="y")

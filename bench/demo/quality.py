@@ -86,11 +86,11 @@ def _compare(metric: str, by_arm: dict[str, ByUser], exam: Sequence[Graded], poo
 
 def _arm(by_user: ByUser, exam: Sequence[Graded], answer: Callable[[Graded], str]) -> ArmScores:
     values = [by_user[user] for user in sorted(by_user)]
-    found = bootstrap(values, fmean, BOOTSTRAP_SEED)
+    interval = bootstrap(values, fmean, BOOTSTRAP_SEED)
     pairs = [Pair(answer(graded), graded.truth, graded.options) for graded in exam]
     measured = metrics(task_of(exam[0].options), pairs) if pairs else {}
-    return ArmScores(score=round(found.mean, 4), ci95=_interval(found), metrics={name: round(value, 4) for name, value in measured.items()})
+    return ArmScores(score=round(interval.mean, 4), ci95=_interval(interval), metrics={name: round(value, 4) for name, value in measured.items()})
 
 
-def _interval(found: tuple[float, float, float]) -> Interval:
-    return round(found[1], 4), round(found[2], 4)
+def _interval(interval: tuple[float, float, float]) -> Interval:
+    return round(interval[1], 4), round(interval[2], 4)

@@ -83,7 +83,7 @@ StartOffsets = Mapping[tuple[str, int], int]
 
 
 def read_start_offsets(settings: Settings) -> StartOffsets:
-    """The present ends of all topics: on a broker that others use, what lies before them is not this run's."""
+    """The present end offsets of all topics. Earlier records are not from this run."""
     from infra.kafka.topic_reader import TopicReader
 
     names = [topic.name for topic in TOPICS] + [dead_letter_topic(topic.name) for topic in DEAD_LETTERED]

@@ -77,7 +77,7 @@ def _results(
         try:
             for scenario, batches in tasks:
                 results = [result for batch in batches for result in batch.result(timeout=BATCH_S)]
-                reporting.say("promotion", f"{len(results)} experiments of {scenario.title}")
+                reporting.log_progress("promotion", f"{len(results)} experiments of {scenario.title}")
                 yield scenario, results
         except BrokenProcessPool as error:
             raise CannotContinue("a process of the simulation died; too little memory?") from error

@@ -111,12 +111,12 @@ class SimulatedUsers:
         domain_M = self._domains(user_M, progress)
         reward_M, base_M = self._rewards(user_M, domain_M, progress)
         values = [np.ones(count), *self._operational(user_M, reward_M, base_M)]
-        for place, value_M in enumerate(values):
-            self._all_VU[place] += np.bincount(user_M, value_M, self.scenario.users)
+        for row, value_M in enumerate(values):
+            self._all_VU[row] += np.bincount(user_M, value_M, self.scenario.users)
         counts = self.rng.random(count) < SCORED
         spot_M, shape = (domain_M * self.scenario.users + user_M)[counts], self._scored_VDU.shape[1:]
-        for place, value_M in enumerate((values[0], reward_M, base_M)):
-            self._scored_VDU[place] += np.bincount(spot_M, value_M[counts], shape[0] * shape[1]).reshape(shape)
+        for row, value_M in enumerate((values[0], reward_M, base_M)):
+            self._scored_VDU[row] += np.bincount(spot_M, value_M[counts], shape[0] * shape[1]).reshape(shape)
 
     def _domains(self, user_M: Whole, progress: float) -> Whole:
         import numpy as np
@@ -132,8 +132,8 @@ class SimulatedUsers:
         import numpy as np
 
         scenario, rng, count = self.scenario, self.rng, len(user_M)
-        place = (self._persona_U[user_M], domain_M, rng.integers(self.pool.reward_PDQ.shape[2], size=count))
-        reward_M, base_M = self.pool.reward_PDQ[place] * (rng.random(count) >= WORSE * progress), self.pool.base_PDQ[place]
+        drawn = (self._persona_U[user_M], domain_M, rng.integers(self.pool.reward_PDQ.shape[2], size=count))
+        reward_M, base_M = self.pool.reward_PDQ[drawn] * (rng.random(count) >= WORSE * progress), self.pool.base_PDQ[drawn]
         if scenario.gain:
             better = rng.random(count) < scenario.gain * self.pool.mean / (1 - self.pool.mean)
             reward_M = np.where(better & (user_M < self.canary), 1.0, reward_M)
@@ -187,8 +187,8 @@ class SimulatedUsers:
         sums = dict(zip(OPERATIONAL, _moments(*all_VU), strict=True))
         yield self._cell(arm, None, scored_VDU.sum(axis=1), sums)
         if not self.scenario.is_plain:
-            for place, domain in enumerate(self.pool.domains):
-                yield self._cell(arm, domain, scored_VDU[:, place], {})
+            for number, domain in enumerate(self.pool.domains):
+                yield self._cell(arm, domain, scored_VDU[:, number], {})
 
     def _cell(self, arm: Arm, domain: str | None, scored_VU: Floats, sums: dict[Metric, Moments]) -> Quality:
         counts, rewards, bases = scored_VU

@@ -89,6 +89,6 @@ def _scored(persona: Persona) -> tuple[list[list[float]], list[list[float]]]:
     for question in persona.questions():
         query = question.query
         answer = best_rule(question, rng.sample(past[query.domain], seen))
-        for found, text in ((rewards, answer), (bases, question.generic)):
-            found.setdefault(query.domain, []).append(score(task_of(query.options), text, question.truth, query.options))
+        for scores, text in ((rewards, answer), (bases, question.generic)):
+            scores.setdefault(query.domain, []).append(score(task_of(query.options), text, question.truth, query.options))
     return [rewards[domain] for domain in DOMAINS], [bases[domain] for domain in DOMAINS]

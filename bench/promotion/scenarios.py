@@ -49,10 +49,10 @@ class CanaryScenario:
 
 def scenarios(plan: PromotionPlan, only: Collection[str] = ()) -> list[CanaryScenario]:
     """All scenarios, or the named ones. Raises BadSetting for an unknown name."""
-    found = [*_equal(plan.equal), *_unequal(plan.unequal), *_guarded(plan.unequal)]
-    if unknown := sorted({*only} - {scenario.name for scenario in found}):
-        raise BadSetting(f"no scenario {', '.join(unknown)}; there are {', '.join(scenario.name for scenario in found)}")
-    return [scenario for scenario in found if scenario.name in only or not only]
+    all_scenarios = [*_equal(plan.equal), *_unequal(plan.unequal), *_guarded(plan.unequal)]
+    if unknown := sorted({*only} - {scenario.name for scenario in all_scenarios}):
+        raise BadSetting(f"no scenario {', '.join(unknown)}; there are {', '.join(scenario.name for scenario in all_scenarios)}")
+    return [scenario for scenario in all_scenarios if scenario.name in only or not only]
 
 
 def _equal(count: int) -> Iterator[CanaryScenario]:

@@ -20,19 +20,19 @@ DECIDED = frozenset({VerdictOutcome.BETTER.value, VerdictOutcome.HARMFUL.value})
 
 
 def summary(scenario: CanaryScenario, results: Sequence[ExperimentResult]) -> dict[str, Any]:
-    """JSON values. `found`: experiments with the expected result. `wrong`: experiments with another verdict than expected."""
+    """JSON values. `as_expected`: experiments with the expected result. `wrong`: experiments with another verdict than expected."""
     outcomes = Counter(result.outcome for result in results)
-    found = [result for result in results if result.outcome == scenario.expected]
+    as_expected = [result for result in results if result.outcome == scenario.expected]
     wrong = sum(result.outcome in DECIDED and result.outcome != scenario.expected for result in results)
     return {
         **asdict(scenario),
         "experiments": len(results),
         "outcomes": dict(outcomes),
         "causes": dict(Counter(f"{result.outcome} by {result.cause}" for result in results)),
-        "found": _share(len(found), len(results)),
+        "found": _share(len(as_expected), len(results)),
         "wrong": _share(wrong, len(results)),
-        "to_verdict": {name: _spread([getattr(result, name) for result in found]) for name in ("scored", "answers", "shown", "users")},
-        "scored_when_found": sorted(result.scored for result in found),
+        "to_verdict": {name: _spread([getattr(result, name) for result in as_expected]) for name in ("scored", "answers", "shown", "users")},
+        "scored_when_found": sorted(result.scored for result in as_expected),
         "variance_kept": round(fmean(result.variance_kept for result in results), 3),
     }
 

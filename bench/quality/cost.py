@@ -42,13 +42,13 @@ _VOCABULARY = ("the", "bus", "is", "slow", "today", "nobody", "knows", "why", "i
 
 def measure(size: int = SIZE) -> dict[str, float]:
     """CPU microseconds per record, for parsing and for counting, and bytes per user. Blocks for some seconds."""
-    answers, found = [_answer(number, USERS) for number in range(size)], dict[str, float]()
+    answers, figures = [_answer(number, USERS) for number in range(size)], dict[str, float]()
     metrics = PartitionMetrics(0, MODEL.name, Settings().quality)
     for topic, messages in ((RESPONSES.name, answers), (OUTCOMES.name, [_judged(answer) for answer in answers])):
-        found[f"{topic}_bytes"] = round(sum(len(message.to_bytes()) for message in messages) / size)
-        found[f"{topic}_read_us"], found[f"{topic}_count_us"] = _read_us(messages), _count_us(metrics, topic, messages)
-    pair_us = sum(value for name, value in found.items() if name.endswith("_us"))
-    return found | {"answers_with_outcomes_a_second": round(1e6 / pair_us), "user_bytes": _user_bytes(size)}
+        figures[f"{topic}_bytes"] = round(sum(len(message.to_bytes()) for message in messages) / size)
+        figures[f"{topic}_read_us"], figures[f"{topic}_count_us"] = _read_us(messages), _count_us(metrics, topic, messages)
+    pair_us = sum(value for name, value in figures.items() if name.endswith("_us"))
+    return figures | {"answers_with_outcomes_a_second": round(1e6 / pair_us), "user_bytes": _user_bytes(size)}
 
 
 def measure_broker(size: int = SIZE) -> float:
@@ -158,10 +158,10 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=SIZE, help="number of answers, each with its outcome")
     parser.add_argument("--broker", action="store_true", help="also measure the process on a local broker")
     flags = parser.parse_args()
-    found = measure(flags.size)
+    figures = measure(flags.size)
     if flags.broker:
-        found["broker_answers_with_outcomes_a_second"] = round(measure_broker(flags.size))
-    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        figures["broker_answers_with_outcomes_a_second"] = round(measure_broker(flags.size))
+    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -119,17 +119,17 @@ async def _under_load(settings: Settings, registry: Registry, versions: Sequence
         capacities = [await _capacity(worker, load, version, plan) for version in versions]
         capacity = statistics.harmonic_mean(capacities)  # as if each answered the same number of questions
         rate = plan.load_share * capacity
-        _say(f"capacity {capacity:.1f}/s")
+        _log_progress(f"capacity {capacity:.1f}/s")
         steady = await _steady(worker, load, versions, plan, rate)
         swaps, during = await _swapping(settings, worker, load, versions, plan, rate)
-        _say(f"{len(swaps)} swaps")
+        _log_progress(f"{len(swaps)} swaps")
         worker.routes = _shadow(worker, plan)
         shadow = await _for(load, rate, plan.shadow_s)
         worker.routes = None
         steady += await _steady(worker, load, versions, plan, rate)
     return {
         "capacity_per_s": round(capacity, 1),
-        "capacity_by_version_per_s": {version.version: round(found, 1) for version, found in zip(versions, capacities, strict=True)},
+        "capacity_by_version_per_s": {version.version: round(rate, 1) for version, rate in zip(versions, capacities, strict=True)},
         "rate_per_s": round(rate, 1),
         "steady_ms": percentiles(latencies(steady)),
         "during_ms": percentiles(latencies(asked_during(during, swaps, plan.settle_s))),
@@ -217,4 +217,4 @@ async def _swap(worker: InProcessWorker, load: ReflectorLoad, version: Registere
     return ObservedSwap(before, version.version, alias_s, event_s, served_s or answered_s, answered_s, worker.swaps[-1])
 
 
-_say, _timed = partial(reporting.say, "swap"), partial(reporting.timed, "swap")
+_log_progress, _timed = partial(reporting.log_progress, "swap"), partial(reporting.timed, "swap")

@@ -39,13 +39,13 @@ def reference(settings: Settings, checkpoint: Path, model: ModelVersion, context
         reflector = Reflector(alone.reflection, engine, lambda: Routes(model))
         slots = asyncio.Semaphore(alone.reflection.concurrency)
 
-        async def one(number: int) -> LoadAnswer:
+        async def answer_question(number: int) -> LoadAnswer:
             async with slots:
                 return answer_of(number, time.perf_counter(), await reflector.answer(contexts[number]))
 
-        found = await asyncio.gather(*[one(number) for number in numbers])
+        answered = await asyncio.gather(*[answer_question(number) for number in numbers])
         await engine.close()
-        return {answer.question: answer for answer in found}
+        return {answer.question: answer for answer in answered}
 
     return asyncio.run(ask())
 
@@ -60,18 +60,18 @@ def judge(
     """Counts of results. `scorers` is called only if an answer differs from its reference."""
     asked = [answer for answer in answers if answer.is_the_models and answer.version in references]
     differing = Counter(answer for answer in map(_without_times, asked) if answer != _without_times(references[str(answer.version)][answer.question]))
-    found: Counter[TraceResult] = Counter()
+    results: Counter[TraceResult] = Counter()
     if differing:
         by_version = scorers()
         traced = functools.partial(_trace, contexts=contexts, settings=settings, scorers=by_version)
         for answer, times in differing.items():
-            found[traced(answer)] += times
+            results[traced(answer)] += times
     return {
         "compared": len(asked),
         "equal": len(asked) - differing.total(),
-        "tied": found[TraceResult.SAME],
-        "mixed": found[TraceResult.MIXED],
-        "wrong": found[TraceResult.UNEXPLAINED],
+        "tied": results[TraceResult.SAME],
+        "mixed": results[TraceResult.MIXED],
+        "wrong": results[TraceResult.UNEXPLAINED],
         "unstamped": sum(answer.is_the_models for answer in answers) - len(asked),
     }
 

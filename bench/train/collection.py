@@ -5,7 +5,7 @@ Each size is measured in its own process, for its own peak memory. Every traject
 is measured separately and subtracted.
 
     python -m bench.train.collection            1,000, 10,000 and 100,000 trajectories, as JSON
-    python -m bench.train.collection --broker --size 10000      with the reading from Kafka, on a broker of its own
+    python -m bench.train.collection --broker --size 10000      with the reading from Kafka, on its own broker
 """
 
 from __future__ import annotations
@@ -210,10 +210,10 @@ def main() -> None:
     flags = parser.parse_args()
     if flags.broker:
         size = flags.size or SIZES[1]
-        found: dict[str, Any] = {"trajectories": size, "broker_collect_us": round(measure_broker(size), 1)}
+        figures: dict[str, Any] = {"trajectories": size, "broker_collect_us": round(measure_broker(size), 1)}
     else:
-        found = asdict(measure_here(flags.size) if flags.size else measure())
-    sys.stdout.write(json.dumps(found, indent=1) + "\n")
+        figures = asdict(measure_here(flags.size) if flags.size else measure())
+    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

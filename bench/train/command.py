@@ -74,7 +74,7 @@ def measure(settings: Settings, options: TrainOptions) -> tuple[dict[str, Any], 
     """The whole report as in JSON, and the measurements in it."""
     began, head = time.monotonic(), reporting.report_head(KIND)
     plan = options.plan()
-    found = _measurements(settings, options, plan) if ARMS in options.parts else {}
+    measurements = _measurements(settings, options, plan) if ARMS in options.parts else {}
     others = {name: side_measurements.measure(name, settings, options.quick) for name in options.parts if name != ARMS}
     report = head | {
         "seconds": round(time.monotonic() - began, 1),
@@ -82,11 +82,11 @@ def measure(settings: Settings, options: TrainOptions) -> tuple[dict[str, Any], 
         "options": {name: str(value) if isinstance(value, Path) else value for name, value in asdict(options).items()},
         "plan": asdict(plan),
         "settings": settings.trainer.model_dump(mode="json"),
-        "measurements": {name: asdict(one) for name, one in found.items()},
+        "measurements": {name: asdict(measurement) for name, measurement in measurements.items()},
         "parts": {name: part.figures for name, part in others.items()},
     }
     targets_of_parts = (target for part in others.values() for target in part.targets)
-    return report | reporting.verdict([*_judged(found, options, plan), *targets_of_parts]), found
+    return report | reporting.verdict([*_judged(measurements, options, plan), *targets_of_parts]), measurements
 
 
 def _check(settings: Settings, options: TrainOptions) -> None:
@@ -104,7 +104,7 @@ def _measurements(settings: Settings, options: TrainOptions, plan: TrainPlan) ->
     if not options.regime:
         return {"real" if options.data else "plain": _measured(settings, options, plan)}
     by_population: dict[Any, Examples] = {}
-    found = {}
+    measurements = {}
     for regime in regimes.named(options.regime):
         population = regimes.population(regime, plan.population)
         if population not in by_population:
@@ -112,8 +112,8 @@ def _measurements(settings: Settings, options: TrainOptions, plan: TrainPlan) ->
         data = regimes.degraded(by_population[population], regime, options.seed)
         with _working(data, settings, options, plan) as running:
             regimes.run(running, plan, settings.trainer)
-        found[regime.name] = judge.judge(data, running.done, plan, regimes.pairs)
-    return found
+        measurements[regime.name] = judge.judge(data, running.done, plan, regimes.pairs)
+    return measurements
 
 
 def _measured(settings: Settings, options: TrainOptions, plan: TrainPlan) -> Measurement:
@@ -146,7 +146,7 @@ def _working(data: Examples, settings: Settings, options: TrainOptions, plan: Tr
         yield running
 
 
-def _judged(found: Mapping[str, Measurement], options: TrainOptions, plan: TrainPlan) -> list[Target]:
+def _judged(measurements: Mapping[str, Measurement], options: TrainOptions, plan: TrainPlan) -> list[Target]:
     """Targets hold for the plain world with all needed arms. Other runs have none."""
-    has_targets = "plain" in found and not options.regime and {*found["plain"].arms} >= NEEDED
-    return targets(found["plain"], plan) if has_targets else []
+    has_targets = "plain" in measurements and not options.regime and {*measurements["plain"].arms} >= NEEDED
+    return targets(measurements["plain"], plan) if has_targets else []

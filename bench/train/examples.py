@@ -71,15 +71,15 @@ def build(source: SourceData, settings: Settings, stop: threading.Event) -> Exam
 
 
 def _sft_examples(outcomes: Sequence[Outcome], holdout_share: float, settings: Settings) -> list[SftExample]:
-    taught = asyncio.run(_teach(outcomes, TeacherHandler(TemplateTeacher(), holdout_share, ReasoningLength.from_settings(settings.teacher))))
-    found = (sft_example_of(trajectory) for trajectory in taught)
-    return list({sft_example_key(example): example for example in found if not isinstance(example, Ineligible)}.values())
+    trajectories = asyncio.run(_teach(outcomes, TeacherHandler(TemplateTeacher(), holdout_share, ReasoningLength.from_settings(settings.teacher))))
+    examples = (sft_example_of(trajectory) for trajectory in trajectories)
+    return list({sft_example_key(example): example for example in examples if not isinstance(example, Ineligible)}.values())
 
 
 async def _teach(outcomes: Iterable[Outcome], instruction: TeacherHandler) -> list[Trajectory]:
-    taught = []
+    trajectories = []
     for offset, outcome in enumerate(outcomes):
         envelope = read_envelope(envelope_headers(outcome, id=outcome.outcome_id, source="/bench/train"))
         produced = await instruction(Incoming(outcome, envelope, Source(topic=OUTCOMES.name, partition=0, offset=offset)))
-        taught += [one.message for one in produced if isinstance(one.message, Trajectory)]
-    return taught
+        trajectories += [one.message for one in produced if isinstance(one.message, Trajectory)]
+    return trajectories

@@ -28,25 +28,25 @@ Answers = Mapping[str, Sequence[str]]
 def judge(data: Examples, results: Mapping[str, ArmResult], plan: TrainPlan, pairs: Callable[[report.Measurement], Pairs] | None = None) -> report.Measurement:
     """The whole measurement. `pairs` chooses the answerers to compare, from a measurement without differences; by default `usual_pairs`."""
     answers = {names.ZERO_SHOT: [case.base_answer for case in data.heldout], **_floor_and_ceilings(data, plan)}
-    answers |= {f"{arm}@{k}": found.answers for arm in sorted(results, key=_sort_key) for k, found in results[arm].held_out.items()}
+    answers |= {f"{arm}@{k}": rewrites.answers for arm in sorted(results, key=_sort_key) for k, rewrites in results[arm].held_out.items()}
     positions = slices(data)
     plain = _compared(data, answers, results, positions)
     arms = {name: _arm(results[name]) for name in sorted(results, key=_sort_key)}
     users = {name: len({data.heldout[position].user for position in within}) for name, within in positions.items()}
-    found = report.Measurement(data.title, data.counts, users, plain, arms, [])
-    made = list((pairs or usual_pairs)(found))
+    measurement = report.Measurement(data.title, data.counts, users, plain, arms, [])
+    made = list((pairs or usual_pairs)(measurement))
     differences = list(_differences(data, answers, positions, [pair for pair in made if {*pair} <= answers.keys()]))
     return report.Measurement(data.title, data.counts, users, plain, arms, differences)
 
 
-def usual_pairs(found: report.Measurement) -> list[tuple[str, str]]:
+def usual_pairs(measurement: report.Measurement) -> list[tuple[str, str]]:
     """Every arm against zero-shot; RL against RAG and SFT top-1, each at its best k, and against the controls; the curriculum against a fixed k."""
-    best = {arm: f"{arm}@{one.best_k}" for arm, one in found.arms.items()}
+    best = {arm: f"{arm}@{one.best_k}" for arm, one in measurement.arms.items()}
     pairs = [(mine, names.ZERO_SHOT) for mine in best.values()]
     against = [
-        found.best_on_test(names.RAG_BASE),
-        found.best_on_test(names.RAG_REFLECTOR),
-        found.best_on_test(names.SFT_TOP1),
+        measurement.best_on_test(names.RAG_BASE),
+        measurement.best_on_test(names.RAG_REFLECTOR),
+        measurement.best_on_test(names.SFT_TOP1),
         best.get(names.SFT_MIXED),
         best.get(names.SFT_LONGER),
     ]
@@ -57,7 +57,7 @@ def usual_pairs(found: report.Measurement) -> list[tuple[str, str]]:
 
 def slices(data: Examples) -> dict[str, list[int]]:
     """Positions of held-out cases by slice of users. The length of a past is counted within the domain."""
-    found: dict[str, list[int]] = {"few_items": [], "many_items": [], "drifted": [], "newcomers": []}
+    by_slice: dict[str, list[int]] = {"few_items": [], "many_items": [], "drifted": [], "newcomers": []}
     for position, case in enumerate(data.heldout):
         if (world_truth := data.world_truths.get(case.case_id)) is None:
             continue
@@ -65,8 +65,8 @@ def slices(data: Examples) -> dict[str, list[int]]:
         belongs = {"few_items": past <= FEW, "many_items": past >= MANY, "drifted": world_truth.drifted, "newcomers": world_truth.newcomer}
         for name, does in belongs.items():
             if does:
-                found[name].append(position)
-    return {name: within for name, within in found.items() if within}
+                by_slice[name].append(position)
+    return {name: within for name, within in by_slice.items() if within}
 
 
 def _floor_and_ceilings(data: Examples, plan: TrainPlan) -> dict[str, list[str]]:
@@ -74,23 +74,23 @@ def _floor_and_ceilings(data: Examples, plan: TrainPlan) -> dict[str, list[str]]
     truths = [data.world_truths.get(case.case_id) for case in data.heldout]
     if None in truths:
         return {}
-    pairs = [(one, case) for one, case in zip(truths, data.heldout, strict=True) if one is not None]
-    found = {BLIND: [one.question.generic for one, _ in pairs], IDEAL: [one.question.ideal for one, _ in pairs]}
+    pairs = [(truth, case) for truth, case in zip(truths, data.heldout, strict=True) if truth is not None]
+    answers = {BLIND: [truth.question.generic for truth, _ in pairs], IDEAL: [truth.question.ideal for truth, _ in pairs]}
     for k in plan.ks:
-        found[f"{RULE}@{k}"] = [best_rule(one.question, [one.past[str(item.interaction_id)] for item in case.items[:k]]) for one, case in pairs]
-    return found
+        answers[f"{RULE}@{k}"] = [best_rule(truth.question, [truth.past[str(item.interaction_id)] for item in case.items[:k]]) for truth, case in pairs]
+    return answers
 
 
 def _compared(data: Examples, answers: Answers, results: Mapping[str, ArmResult], positions: Mapping[str, Sequence[int]]) -> dict[str, report.AnswererScores]:
-    texts = {f"{arm}@{k}": found.texts for arm, one in results.items() for k, found in one.held_out.items()}
+    texts = {f"{arm}@{k}": rewrites.texts for arm, result in results.items() for k, rewrites in result.held_out.items()}
     whole = compare_arms(data.heldout, answers, {}, [], texts)
     within = {name: {one: mean_score(*_at(data.heldout, given, position)) for one, given in answers.items()} for name, position in positions.items()}
     ways = dict(_ways(data.heldout, answers))
-    found = {}
+    scores_by_answerer = {}
     for name in answers:
         arm, _, shown = name.partition("@")
         one = results.get(arm)
-        found[name] = report.AnswererScores(
+        scores_by_answerer[name] = report.AnswererScores(
             overall=whole.overall.scores[name],
             domains={domain: by.scores[name] for domain, by in whole.domains.items()},
             metrics={domain: by.metrics[name] for domain, by in whole.domains.items()},
@@ -100,7 +100,7 @@ def _compared(data: Examples, answers: Answers, results: Mapping[str, ArmResult]
             way=ways.get(name),
             behaviour=whole.behaviour[name],
         )
-    return found
+    return scores_by_answerer
 
 
 def _at(cases: Sequence[QueryCase], answers: Sequence[str], positions: Sequence[int]) -> tuple[list[QueryCase], list[str]]:
@@ -139,11 +139,11 @@ def _rouge_differences(cases: Sequence[QueryCase], after: Sequence[str], before:
     for position in texts:
         for side, answers in enumerate((before, after)):
             by_user[cases[position].user][side].append(rouge(answers[position], cases[position].truth))
-    found = {}
+    intervals = {}
     for metric, name in enumerate(("rouge_1", "rouge_l")):
         sides = [{user: fmean(one[metric] for one in both[side]) for user, both in by_user.items()} for side in (0, 1)]
-        found[name] = paired_bootstrap(sides[0], sides[1], BOOTSTRAP_SEED)
-    return found
+        intervals[name] = paired_bootstrap(sides[0], sides[1], BOOTSTRAP_SEED)
+    return intervals
 
 
 def _ways(cases: Sequence[QueryCase], answers: Answers) -> Iterator[tuple[str, Interval]]:
@@ -157,10 +157,10 @@ def _ways(cases: Sequence[QueryCase], answers: Answers) -> Iterator[tuple[str, I
 
 def _scores_by_user(cases: Sequence[QueryCase], answerers: Sequence[Sequence[str]]) -> list[dict[str, tuple[float, ...]]]:
     """Per user and domain: the mean score of each answerer."""
-    found: dict[str, dict[str, list[tuple[float, ...]]]] = defaultdict(lambda: defaultdict(list))
+    by_user: dict[str, dict[str, list[tuple[float, ...]]]] = defaultdict(lambda: defaultdict(list))
     for position, case in enumerate(cases):
-        found[case.user][case.domain].append(tuple(score(case.task, given[position], case.truth, case.query.options) for given in answerers))
-    return [{domain: tuple(map(fmean, zip(*rows, strict=True))) for domain, rows in domains.items()} for _, domains in sorted(found.items())]
+        by_user[case.user][case.domain].append(tuple(score(case.task, given[position], case.truth, case.query.options) for given in answerers))
+    return [{domain: tuple(map(fmean, zip(*rows, strict=True))) for domain, rows in domains.items()} for _, domains in sorted(by_user.items())]
 
 
 def _way(rows: Sequence[Mapping[str, tuple[float, ...]]]) -> float:

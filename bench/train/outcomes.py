@@ -57,13 +57,13 @@ def make_outcomes(source: SourceData, settings: Settings, stop: threading.Event)
     texts = {text_of(done) for done in source.interactions} | {query_text(draft) for draft in made} | {*baselines.values()}
     vectors = _Vectors(sorted(texts), settings)
     history = _History(source.interactions, vectors)
-    found = []
+    answered = []
     for question, draft in zip(source.questions, made, strict=True):
         nearest = history.nearest(question.query, vectors[query_text(draft)], settings.retrieval.k_max)
         query_alone = baselines.get(question.query.query_id)
         by_query = () if query_alone is None else history.nearest(question.query, vectors[query_alone], settings.retrieval.k_max)
-        found.append(AnsweredQuestion(question, outcome_of(question, draft, nearest, settings), by_query))
-    return found
+        answered.append(AnsweredQuestion(question, outcome_of(question, draft, nearest, settings), by_query))
+    return answered
 
 
 def drafts(queries: Sequence[Query], settings: Settings, stop: threading.Event) -> dict[tuple[str, str], str]:

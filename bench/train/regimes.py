@@ -53,10 +53,10 @@ REGIMES = (
 
 def named(name: str) -> list[Regime]:
     """The regime of this name, or all of a family such as `few`. Raises BadSetting for an unknown name."""
-    found = [regime for regime in REGIMES if name in (regime.name, regime.name.partition("-")[0])]
-    if not found:
+    regimes = [regime for regime in REGIMES if name in (regime.name, regime.name.partition("-")[0])]
+    if not regimes:
         raise BadSetting(f"--regime {name}: unknown; expected one of {', '.join(regime.name for regime in REGIMES)}, or few, noisy, silent")
-    return found
+    return regimes
 
 
 def population(regime: Regime, plain: Population) -> Population:
@@ -95,16 +95,16 @@ def run(jobs: ArmJobs, plan: TrainPlan, trainer: TrainerSettings) -> None:
     jobs.run([TrainArm(RL, best.name, rl=rl(trainer, plan, plan.k_min, plan.k_max))])
 
 
-def pairs(found: Measurement) -> list[tuple[str, str]]:
+def pairs(measurement: Measurement) -> list[tuple[str, str]]:
     """RL against the control, each at the k that training users chose, and at every same k."""
-    control = start_of(found)
-    ours, theirs = found.best(RL), found.best(control)
+    control = start_of(measurement)
+    ours, theirs = measurement.best(RL), measurement.best(control)
     assert ours and theirs
-    same = [(f"{RL}@{shown}", f"{control}@{shown}") for name in found.answerers if name.startswith(f"{RL}@") and (shown := name.rpartition("@")[2])]
+    same = [(f"{RL}@{shown}", f"{control}@{shown}") for name in measurement.answerers if name.startswith(f"{RL}@") and (shown := name.rpartition("@")[2])]
     return list(dict.fromkeys([(ours, theirs), (ours, ZERO_SHOT), (theirs, ZERO_SHOT), *same]))
 
 
-def start_of(found: Measurement) -> str:
+def start_of(measurement: Measurement) -> str:
     """The SFT arm that RL started from, chosen as in `run`."""
-    tried = [name for name in found.arms if name.startswith(SFT)]
-    return max(tried, key=lambda name: max(one.dev or 0.0 for key, one in found.answerers.items() if key.rpartition("@")[0] == name))
+    tried = [name for name in measurement.arms if name.startswith(SFT)]
+    return max(tried, key=lambda name: max(scores.dev or 0.0 for key, scores in measurement.answerers.items() if key.rpartition("@")[0] == name))

@@ -31,13 +31,16 @@ def _speed(settings: Settings, quick: bool) -> SideMeasurement:
     small = settings.trainer.rl.model_copy(update={"prompts_per_step": 4, "candidates": 4}) if quick else None
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint, cases = speed.prepared(settings, Path(scratch))
-        found = speed.measure(checkpoint, cases, settings, rounds=1 if quick else 5, rl=small)
+        comparison = speed.measure(checkpoint, cases, settings, rounds=1 if quick else 5, rl=small)
     name = "RL's completions per second, times TRL's GRPOTrainer's"
-    targets = [Target(name, Bound.AT_LEAST, speed.TARGET, found.ratio), Target(f"{name}, by token", Bound.AT_LEAST, speed.TARGET, found.ratio_by_token)]
-    return SideMeasurement(asdict(found), targets)
+    targets = [
+        Target(name, Bound.AT_LEAST, speed.TARGET, comparison.ratio),
+        Target(f"{name}, by token", Bound.AT_LEAST, speed.TARGET, comparison.ratio_by_token),
+    ]
+    return SideMeasurement(asdict(comparison), targets)
 
 
 def _collection(quick: bool) -> SideMeasurement:
-    found = collection.measure(collection.SIZES[:1] if quick else collection.SIZES)
-    sizes = f"{found.costs[0].trajectories:,} to {found.costs[-1].trajectories:,}"
-    return SideMeasurement(asdict(found), [Target(f"cost of a trajectory, growth from {sizes}", Bound.AT_MOST, MAX_GROWTH, found.growth)])
+    costs = collection.measure(collection.SIZES[:1] if quick else collection.SIZES)
+    sizes = f"{costs.costs[0].trajectories:,} to {costs.costs[-1].trajectories:,}"
+    return SideMeasurement(asdict(costs), [Target(f"cost of a trajectory, growth from {sizes}", Bound.AT_MOST, MAX_GROWTH, costs.growth)])

@@ -127,15 +127,15 @@ def _questions(own: list[Interaction], held_out: bool, last: int, per_user: int)
 
 def _entries(dataset: Dataset) -> dict[tuple[str, str], list[Interaction]]:
     """Each user's interactions in each domain of free text, oldest first. A question with its truth counts as an interaction."""
-    found: dict[tuple[str, str], list[Interaction]] = defaultdict(list)
+    by_user_and_domain: dict[tuple[str, str], list[Interaction]] = defaultdict(list)
     of_text: set[str] = set()
     for step in dataset.steps(TENANT):
         if isinstance(step, Interaction):
-            found[step.user, step.domain].append(step)
+            by_user_and_domain[step.user, step.domain].append(step)
         elif step.truth and not step.query.options and step.feedback:
             query = step.query
             of_text.add(query.domain)
-            done = Interaction.observed(
+            interaction = Interaction.observed(
                 tenant=TENANT,
                 user=query.user,
                 source_id=query.query_id,
@@ -144,8 +144,8 @@ def _entries(dataset: Dataset) -> dict[tuple[str, str], list[Interaction]]:
                 response=step.truth,
                 occurred_at=step.feedback[0].occurred_at,
             )
-            found[query.user, query.domain].append(done)
-    return {key: sorted(own, key=lambda entry: (entry.occurred_at, str(entry.interaction_id))) for key, own in found.items() if key[1] in of_text}
+            by_user_and_domain[query.user, query.domain].append(interaction)
+    return {key: sorted(own, key=lambda entry: (entry.occurred_at, str(entry.interaction_id))) for key, own in by_user_and_domain.items() if key[1] in of_text}
 
 
 def _query(entry: Interaction) -> Query:

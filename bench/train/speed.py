@@ -186,7 +186,7 @@ class _TwoEngines:
             self.trl.tokens.append(statistics.fmean(map(len, completion_ids)))
             ended = [ids[-1] in self.policy.end_ids for ids in completion_ids]
             made = zip(completions, ended, case, strict=True)
-            return [reward_of(text, done, self.schedule.cases[place]).total(self.rl.format_bonus) for text, done, place in made]
+            return [reward_of(text, done, self.schedule.cases[case]).total(self.rl.format_bonus) for text, done, case in made]
 
         rows = [self.schedule.prompts[number % len(self.schedule.prompts)] for number in range(steps)]
         batch = self.rl.prompts_per_step * self.rl.candidates
@@ -240,9 +240,9 @@ def main() -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     settings = load()
     with tempfile.TemporaryDirectory() as scratch:
-        found = measure(*prepared(settings, Path(scratch)), settings)
-    sys.stdout.write(json.dumps(asdict(found) | {"target": TARGET, "met": found.met}, indent=1) + "\n")
-    return 0 if found.met else 1
+        comparison = measure(*prepared(settings, Path(scratch)), settings)
+    sys.stdout.write(json.dumps(asdict(comparison) | {"target": TARGET, "met": comparison.met}, indent=1) + "\n")
+    return 0 if comparison.met else 1
 
 
 if __name__ == "__main__":

@@ -10,17 +10,17 @@ from bench.train.report import AnswererScores, Measurement
 from schemas.scoring import Interval
 
 
-def markdown(found: Mapping[str, Measurement], report: Mapping[str, Any]) -> str:
-    return "\n".join(_lines(found, report)) + "\n"
+def markdown(measurements: Mapping[str, Measurement], report: Mapping[str, Any]) -> str:
+    return "\n".join(_lines(measurements, report)) + "\n"
 
 
-def _lines(found: Mapping[str, Measurement], report: Mapping[str, Any]) -> Iterator[str]:
+def _lines(measurements: Mapping[str, Measurement], report: Mapping[str, Any]) -> Iterator[str]:
     machine = report["machine"]
     yield f"# Learning, {report['started_at'][:10]}"
     yield ""
     yield f"{machine['cores']} cores, load average {report['load_average_before']} before the run, {report['seconds']:.0f} s, seed {report['options']['seed']}."
     yield "Scores are means over held-out users, in [0, 1]; brackets are 95 % intervals by paired bootstrap over them. `arm@k`: the arm with k items."
-    for name, one in found.items():
+    for name, one in measurements.items():
         yield from _measurement(name, one)
     for name, part in report["parts"].items():
         yield from ["", f"## {name}", "", *_figures(part)]
@@ -79,7 +79,7 @@ def _marked(answerer: str, one: Measurement) -> str:
 def _metrics(one: Measurement) -> Iterator[str]:
     """The metrics of the tasks, for every arm at its chosen k."""
     shown = [name for name in one.answerers if "@" not in name or name in {one.best(arm) for arm in one.arms}]
-    columns = [(domain, metric) for domain, found in one.answerers[shown[0]].metrics.items() for metric in found]
+    columns = [(domain, metric) for domain, metrics in one.answerers[shown[0]].metrics.items() for metric in metrics]
     yield from ["", _row(["answers", *(f"{domain} {metric}" for domain, metric in columns)]), _row(["---"] * (1 + len(columns)))]
     for name in shown:
         yield _row([name, *(f"{one.answerers[name].metrics[domain][metric]:.3f}" for domain, metric in columns)])
@@ -94,12 +94,12 @@ def _costs(one: Measurement) -> Iterator[str]:
 
 def _behaviour(one: Measurement) -> Iterator[str]:
     """Statistics of the texts, which the reward does not include."""
-    shown = {name: found.behaviour for name, found in one.answerers.items() if found.behaviour}
-    columns = list(dict.fromkeys(key for found in shown.values() for key in found))
+    shown = {name: statistics.behaviour for name, statistics in one.answerers.items() if statistics.behaviour}
+    columns = list(dict.fromkeys(key for statistics in shown.values() for key in statistics))
     if columns:
         yield from ["", _row(["behaviour", *columns]), _row(["---"] * (1 + len(columns)))]
-        for name, found in shown.items():
-            yield _row([name, *(f"{found[key]:.3f}" if key in found else "" for key in columns)])
+        for name, statistics in shown.items():
+            yield _row([name, *(f"{statistics[key]:.3f}" if key in statistics else "" for key in columns)])
 
 
 def _interval(one: Interval) -> str:

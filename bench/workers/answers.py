@@ -129,7 +129,7 @@ class PartitionStandstill:
 
 def standstills(answers: Iterable[TimedAnswer]) -> list[PartitionStandstill]:
     """For each partition: the times between visible answers, counted from the first open query."""
-    found: list[PartitionStandstill] = []
+    result: list[PartitionStandstill] = []
     by_partition: dict[int, list[TimedAnswer]] = defaultdict(list)
     for answer in answers:
         by_partition[answer.partition].append(answer)
@@ -139,9 +139,9 @@ def standstills(answers: Iterable[TimedAnswer]) -> list[PartitionStandstill]:
         last = float("-inf")
         for answer, since in zip(own_answers, waited_since, strict=True):
             if answer.visible_s > last:
-                found.append(PartitionStandstill(number, max(last, since), answer.visible_s))
+                result.append(PartitionStandstill(number, max(last, since), answer.visible_s))
                 last = answer.visible_s
-    return found
+    return result
 
 
 def out_of_order(answers: Iterable[TimedAnswer]) -> int:

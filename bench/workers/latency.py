@@ -109,11 +109,11 @@ def kill_figures(schedule: load.QuerySchedule, kills: Sequence[tuple[str, float]
 
 def _longest(still: Sequence[PartitionStandstill], from_s: float, until_s: float) -> dict[str, float]:
     """By partition."""
-    found: dict[str, float] = {}
-    for one in still:
-        if from_s < one.to_s <= until_s:
-            found[f"{one.partition}"] = max(found.get(f"{one.partition}", 0.0), round(one.seconds, 3))
-    return found
+    longest: dict[str, float] = {}
+    for standstill in still:
+        if from_s < standstill.to_s <= until_s:
+            longest[f"{standstill.partition}"] = max(longest.get(f"{standstill.partition}", 0.0), round(standstill.seconds, 3))
+    return longest
 
 
 def timeline(answers: Sequence[TimedAnswer], begin_s: float) -> dict[str, Any]:

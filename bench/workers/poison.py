@@ -49,7 +49,7 @@ class Window:
 def order(repetitions: int) -> list[tuple[int, Variant]]:
     """Every variant once per repetition; each repetition starts with the next variant."""
     variants = list(Variant)
-    return [(round, variants[(round + place) % len(variants)]) for round in range(repetitions) for place in range(len(variants))]
+    return [(repetition, variants[(repetition + offset) % len(variants)]) for repetition in range(repetitions) for offset in range(len(variants))]
 
 
 def measure(site: Testbed, rate: float, plan: WorkersPlan) -> dict[str, Any]:
@@ -107,10 +107,10 @@ def compare(windows: Sequence[Window], answers: Sequence[TimedAnswer]) -> dict[s
     by_variant: dict[Variant, list[TimedAnswer]] = {variant: [] for variant in Variant}
     rows = []
     for window in windows:
-        ones = [answer for answer in others if window.begin_s <= answer.asked_s < window.end_s]
-        by_variant[window.variant] += ones
-        rows.append({"variant": window.variant.value, "repetition": window.repetition} | _figures(ones))
-    pooled = {variant.value: _figures(ones) for variant, ones in by_variant.items()}
+        in_window = [answer for answer in others if window.begin_s <= answer.asked_s < window.end_s]
+        by_variant[window.variant] += in_window
+        rows.append({"variant": window.variant.value, "repetition": window.repetition} | _figures(in_window))
+    pooled = {variant.value: _figures(of_variant) for variant, of_variant in by_variant.items()}
     return {"windows": rows, "pooled": pooled, "p99_change": changes(rows), "without_spread": noise(rows)}
 
 
@@ -118,30 +118,30 @@ def changes(rows: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
     """Relative change of the others' p99: 0.1 is 10 % more than without failures. Compares medians over the windows, so that one
     disturbed window does not decide."""
     base = p99s(rows, Variant.WITHOUT)
-    found: dict[str, float | None] = {}
+    changes: dict[str, float | None] = {}
     for variant in (Variant.RETRY, Variant.POISON, Variant.FLOOD):
-        ones = p99s(rows, variant)
-        found[variant.value] = round(statistics.median(ones) / statistics.median(base) - 1, 4) if base and ones else None
-    return found
+        values = p99s(rows, variant)
+        changes[variant.value] = round(statistics.median(values) / statistics.median(base) - 1, 4) if base and values else None
+    return changes
 
 
 def noise(rows: Sequence[Mapping[str, Any]]) -> float | None:
     """The range of the p99s of the windows without failures, as a share of the lowest."""
-    ones = p99s(rows, Variant.WITHOUT)
-    return round(max(ones) / min(ones) - 1, 4) if ones else None
+    values = p99s(rows, Variant.WITHOUT)
+    return round(max(values) / min(values) - 1, 4) if values else None
 
 
 def p99s(rows: Sequence[Mapping[str, Any]], variant: Variant) -> list[float]:
     return [row["total_ms"]["p99"] for row in rows if row["variant"] == variant.value and row["total_ms"]]
 
 
-def _figures(ones: Sequence[TimedAnswer]) -> dict[str, Any]:
-    total, added = spread([answer.total_ms for answer in ones]), spread([answer.added_ms for answer in ones])
-    return {"total_ms": asdict(total) if total else None, "added_ms": asdict(added) if added else None, "parts_ms": _parts(ones)}
+def _figures(answers: Sequence[TimedAnswer]) -> dict[str, Any]:
+    total, added = spread([answer.total_ms for answer in answers]), spread([answer.added_ms for answer in answers])
+    return {"total_ms": asdict(total) if total else None, "added_ms": asdict(added) if added else None, "parts_ms": _parts(answers)}
 
 
-def _parts(ones: Sequence[TimedAnswer]) -> dict[str, dict[str, float] | None]:
-    return {part: asdict(values) if values else None for part, values in added_by_step(ones).items()}
+def _parts(answers: Sequence[TimedAnswer]) -> dict[str, dict[str, float] | None]:
+    return {step: asdict(values) if values else None for step, values in added_by_step(answers).items()}
 
 
 def _lost(asked: int, answers: Sequence[TimedAnswer], dead_letters: int) -> dict[str, int]:

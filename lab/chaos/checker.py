@@ -109,8 +109,8 @@ class _Records:
     def repeats(self, topic: str) -> dict[str, list[SeenRecord]]:
         """The surplus records of each query: more than the number of times that the query is on its topic."""
         asked = self.of_query[QUERIES.name]
-        found = {id: records_of_query[max(1, len(asked.get(id, ()))) :] for id, records_of_query in self.of_query[topic].items()}
-        return {id: records_of_query for id, records_of_query in found.items() if records_of_query}
+        surplus = {id: records_of_query[max(1, len(asked.get(id, ()))) :] for id, records_of_query in self.of_query[topic].items()}
+        return {id: records_of_query for id, records_of_query in surplus.items() if records_of_query}
 
 
 def _lost(records: _Records) -> list[Anomaly]:
@@ -126,25 +126,25 @@ def _duplicates(records: _Records) -> list[Anomaly]:
 
 
 def _unseen(records: _Records, healed_s: float | None, bound_s: float) -> list[Anomaly]:
-    found = []
+    anomalies = []
     for query in records.acknowledged:
         responses = records.of_query[RESPONSES.name].get(query.id)
         acknowledged_s = query.settled_s if query.settled_s is not None else query.sent_s
         by_s = None if healed_s is None else max(healed_s, acknowledged_s) + bound_s
         if not responses or (by_s is not None and min(one.seen_s for one in responses) > by_s):
-            found.append(Anomaly(AnomalyKind.UNSEEN, RESPONSES.name, query.id, _where(responses or [])))
-    return found
+            anomalies.append(Anomaly(AnomalyKind.UNSEEN, RESPONSES.name, query.id, _where(responses or [])))
+    return anomalies
 
 
 def _aborted_reads(by_ref: Mapping[tuple[str, int, int], SeenRecord], fates: Fates) -> list[Anomaly]:
-    found = []
+    anomalies = []
     for (topic, partition, offset), one in by_ref.items():
         if (topic, partition) not in fates:
             continue
         fate = fates[topic, partition].get(offset)
         if fate is not RecordFate.COMMITTED:
-            found.append(Anomaly(AnomalyKind.ABORTED_READ, topic, one.query_id or one.id, f"{_where([one])} {fate or 'not in the log'}"))
-    return found
+            anomalies.append(Anomaly(AnomalyKind.ABORTED_READ, topic, one.query_id or one.id, f"{_where([one])} {fate or 'not in the log'}"))
+    return anomalies
 
 
 def _unread(by_ref: Mapping[tuple[str, int, int], SeenRecord], fates: Fates) -> list[Anomaly]:
@@ -175,14 +175,14 @@ def _out_of_order(records: _Records) -> list[Anomaly]:
         key=lambda one: (one.partition, one.offset),
     )
     latest: dict[str, int] = {}
-    found = []
+    anomalies = []
     for one in answered:
         assert one.query_id is not None
         offset = asked_at[one.query_id]
         if offset < latest.get(one.key, -1):
-            found.append(Anomaly(AnomalyKind.OUT_OF_ORDER, one.topic, one.query_id, _where([one])))
+            anomalies.append(Anomaly(AnomalyKind.OUT_OF_ORDER, one.topic, one.query_id, _where([one])))
         latest[one.key] = max(offset, latest.get(one.key, -1))
-    return found
+    return anomalies
 
 
 def _causes(records: _Records) -> dict[str, int]:

@@ -44,7 +44,7 @@ def experiment(settings: Settings, folder: Path, *, minutes: float, seed: int, o
         output_files.check_writable(folder / name)
     settings = own_settings(settings, fresh_state(folder))
     plan = draw(seed, minutes * 60, settings.kafka.session_timeout_ms / 1000)
-    evidence, fates = perform(settings, plan, folder, options or ChaosOptions(say=_say))
+    evidence, fates = perform(settings, plan, folder, options or ChaosOptions(log_progress=_log_progress))
     verdict = check(evidence.sent, evidence.seen, fates, healed_s=evidence.healed_s, bound_s=BOUND_S, ordered=ordered)
     report = compile_report(evidence, verdict, BOUND_S)
     output_files.write(folder / REPORT, json.dumps(report, indent=1) + "\n")
@@ -73,5 +73,5 @@ def _folder(out: Path | None) -> Iterator[Path]:
         yield Path(made)
 
 
-def _say(line: str) -> None:
+def _log_progress(line: str) -> None:
     sys.stderr.write(f"chaos: {line}\n")

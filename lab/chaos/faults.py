@@ -124,15 +124,15 @@ class ProcessLog:
         """By process: the durations from the end of service to its return."""
         served: set[str] = set()
         down: dict[str, float] = {}
-        found: dict[str, list[float]] = {}
+        recoveries: dict[str, list[float]] = {}
         for change in self.changes:
             if change.state is ProcessState.READY:
                 served.add(change.name)
                 if change.name in down:
-                    found.setdefault(change.name, []).append(round(change.at_s - down.pop(change.name), 2))
+                    recoveries.setdefault(change.name, []).append(round(change.at_s - down.pop(change.name), 2))
             elif change.name in served:
                 down.setdefault(change.name, change.at_s)
-        return found
+        return recoveries
 
     def unrequested_ends(self, done: Sequence[PerformedFault]) -> dict[str, int]:
         """By process: the number of restarts without a kill or a requested restart."""

@@ -67,9 +67,16 @@ def _latency(axes: Any, answers: Sequence[AnsweredQuery]) -> None:
 
 def _bars(axes: Any, done: Sequence[PerformedFault]) -> None:
     for kind, colour in COLOURS.items():
-        ones = [one for one in done if one.fault.kind is kind]
-        at = [ROWS.index(one.fault.target) for one in ones]
-        axes.barh(at, [max(0.6, one.ended_s - one.began_s) for one in ones], left=[one.began_s for one in ones], height=0.6, color=colour, label=kind.value)
+        faults = [fault for fault in done if fault.fault.kind is kind]
+        at = [ROWS.index(fault.fault.target) for fault in faults]
+        axes.barh(
+            at,
+            [max(0.6, fault.ended_s - fault.began_s) for fault in faults],
+            left=[fault.began_s for fault in faults],
+            height=0.6,
+            color=colour,
+            label=kind.value,
+        )
     axes.set_yticks(range(len(ROWS)), ROWS)
     axes.invert_yaxis()
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.15), fontsize=8, ncols=len(COLOURS))

@@ -122,11 +122,11 @@ def write_seen(path: Path, seen: Iterable[SeenRecord]) -> None:
 
 
 def read_sent(path: Path) -> list[SentRecord]:
-    found = []
+    records = []
     for line in path.read_text(encoding="utf-8").splitlines():
         fields = json.loads(line)
-        found.append(SentRecord(**(fields | {"outcome": SendOutcome(fields["outcome"])})))
-    return found
+        records.append(SentRecord(**(fields | {"outcome": SendOutcome(fields["outcome"])})))
+    return records
 
 
 def read_seen(path: Path) -> list[SeenRecord]:

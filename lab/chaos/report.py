@@ -79,12 +79,12 @@ def _faults(run: ChaosRun) -> dict[str, Any]:
 
 
 def _listed(verdict: CheckResult) -> dict[str, list[dict[str, str]]]:
-    found: dict[str, list[dict[str, str]]] = {}
+    by_kind: dict[str, list[dict[str, str]]] = {}
     for anomaly in verdict.anomalies:
-        ones = found.setdefault(anomaly.kind.value, [])
-        if len(ones) < LISTED:
-            ones.append({"topic": anomaly.topic, "id": anomaly.id, "where": anomaly.where})
-    return found
+        anomalies = by_kind.setdefault(anomaly.kind.value, [])
+        if len(anomalies) < LISTED:
+            anomalies.append({"topic": anomaly.topic, "id": anomaly.id, "where": anomaly.where})
+    return by_kind
 
 
 def _per_second(run: ChaosRun, answers: Sequence[AnsweredQuery]) -> dict[str, dict[int, int]]:
@@ -105,10 +105,10 @@ def lines(report: dict[str, Any]) -> list[str]:
         f"all answered at {healing['all_answered_s']} s; unseen: no answer within {healing['bound_s']:g} s after {healing['healed_s']} s",
         f"latency ms: {_listing(report['latency_ms']['all'])}; before the first fault: {_listing(report['latency_ms']['before_faults'])}",
         "longest standstill by partition: " + ", ".join(f"{one['partition']}: {one['for_s']} s" for one in report["standstill"]),
-        f"longest recovery of each process, s: {_listing({name: max(ones) for name, ones in report['processes']['recoveries_s'].items()})}",
+        f"longest recovery of each process, s: {_listing({name: max(values) for name, values in report['processes']['recoveries_s'].items()})}",
         f"processes that ended without a fault: {_listing(report['processes']['ended_by_themselves']) or 'none'}",
     ]
-    return text + [f"{kind}: {' '.join(one['id'] or one['where'] for one in ones[:3])}" for kind, ones in report["listed"].items()]
+    return text + [f"{kind}: {' '.join(anomaly['id'] or anomaly['where'] for anomaly in anomalies[:3])}" for kind, anomalies in report["listed"].items()]
 
 
 def _listing(figures: dict[str, Any]) -> str:

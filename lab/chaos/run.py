@@ -43,7 +43,7 @@ class ChaosOptions:
 
     size: LoadSize = field(default_factory=LoadSize)
     before_reading: Callable[[Settings], None] | None = None
-    say: Callable[[str], None] = log.info
+    log_progress: Callable[[str], None] = log.info
 
 
 def perform(settings: Settings, plan: FaultPlan, out: Path, options: ChaosOptions) -> tuple[ChaosRun, Fates]:
@@ -83,7 +83,7 @@ class ChaosExperiment:
             broker = parts.enter_context(Proxy(host, lambda: stack.proxied_broker_port))
             base = parts.enter_context(Proxy(host, lambda: urlsplit(stack.settings.base.url or "").port or 0))
             stack = Stack(self._settings, proxies=ProxyPorts(broker.port, base.port))
-            self._options.say("starting the stack")
+            self._options.log_progress("starting the stack")
             stack.start()
             parts.callback(stack.stop)
             watcher = parts.enter_context(Watcher(stack.settings, self._clock))
@@ -96,7 +96,7 @@ class ChaosExperiment:
                 self._read_all(stack)
             except RetouchError as error:
                 self._failure = str(error).splitlines()[0]
-                self._options.say(f"ended early: {error}")
+                self._options.log_progress(f"ended early: {error}")
             finally:
                 while_running = watcher.seen
                 self._read_at_end = len({one.ref for one in self._seen} - {one.ref for one in while_running})
@@ -130,7 +130,7 @@ class ChaosExperiment:
         load.send_history()
         self._clock.begin()
         load.start()
-        self._options.say(f"{len(self._plan.faults)} faults in {self._plan.load_s:.0f} s")
+        self._options.log_progress(f"{len(self._plan.faults)} faults in {self._plan.load_s:.0f} s")
         while (now := self._clock.now()) < self._plan.load_s:
             self._injector.apply_due(now)
             self._step(stack, load)
@@ -152,7 +152,7 @@ class ChaosExperiment:
             if self._clock.now() > deadline:
                 raise CannotContinue(f"not all processes served {HEAL_WITHIN_S:.0f} s after the load had ended")
             self._step(stack, load)
-        self._options.say("healed; waiting for answers")
+        self._options.log_progress("healed; waiting for answers")
         until_s = max(self._healed_s, self._load_s) + BOUND_S + LATE_S
         while self._clock.now() < until_s:
             if not self._open(watcher):
@@ -178,7 +178,7 @@ class ChaosExperiment:
     def _read_all(self, stack: Stack) -> None:
         if self._options.before_reading:
             self._options.before_reading(stack.settings)
-        self._options.say("reading all topics from the beginning")
+        self._options.log_progress("reading all topics from the beginning")
         self._seen = read_everything(stack.settings, self._clock, READ_WITHIN_S)
 
     def _fates(self) -> Fates:

@@ -42,19 +42,19 @@ class RecordBatch:
 
 def fates(partition: Path) -> dict[int, RecordFate]:
     """The fate of every record in a partition's directory, by offset. Control records have none."""
-    found: dict[int, RecordFate] = {}
+    fates: dict[int, RecordFate] = {}
     open_of: dict[int, list[int]] = {}
     for batch in batches(partition):
         if batch.is_control:
             if batch.marker is not None:
                 fate = RecordFate.COMMITTED if batch.marker == COMMIT else RecordFate.ABORTED
-                found.update(dict.fromkeys(open_of.pop(batch.producer_id, []), fate))
+                fates.update(dict.fromkeys(open_of.pop(batch.producer_id, []), fate))
             continue
         offsets = range(batch.first, batch.last + 1)
-        found.update(dict.fromkeys(offsets, RecordFate.OPEN if batch.is_transactional else RecordFate.COMMITTED))
+        fates.update(dict.fromkeys(offsets, RecordFate.OPEN if batch.is_transactional else RecordFate.COMMITTED))
         if batch.is_transactional:
             open_of.setdefault(batch.producer_id, []).extend(offsets)
-    return found
+    return fates
 
 
 def batches(partition: Path) -> Iterator[RecordBatch]:
@@ -65,12 +65,12 @@ def batches(partition: Path) -> Iterator[RecordBatch]:
 
 def partitions(data: Path, topic: str) -> dict[int, Path]:
     """The directories of a topic in `log.dirs`, by partition. `a-b-3` is partition 3 of topic `a-b`."""
-    found = {}
+    directories = {}
     for directory in data.glob(f"{topic}-*"):
         number = directory.name.removeprefix(f"{topic}-")
         if number.isdigit():
-            found[int(number)] = directory
-    return dict(sorted(found.items()))
+            directories[int(number)] = directory
+    return dict(sorted(directories.items()))
 
 
 def _batches(content: bytes) -> Iterator[RecordBatch]:

@@ -39,12 +39,12 @@ def answered(sent: Sequence[SentRecord], seen: Iterable[SeenRecord]) -> list[Ans
     for one in seen:
         if one.topic == RESPONSES.name and one.query_id:
             first[one.query_id] = min(one.seen_s, first.get(one.query_id, one.seen_s))
-    found = [
+    queries = [
         AnsweredQuery(query.partition, query.sent_s, first[query.id])
         for query in sent
         if query.topic == QUERIES.name and query.outcome is SendOutcome.OK and query.partition is not None and query.id in first
     ]
-    return sorted(found, key=lambda one: one.seen_s)
+    return sorted(queries, key=lambda one: one.seen_s)
 
 
 def per_second(moments_s: Iterable[float]) -> dict[int, int]:
@@ -53,7 +53,7 @@ def per_second(moments_s: Iterable[float]) -> dict[int, int]:
 
 def latencies_ms(answers: Iterable[AnsweredQuery]) -> dict[str, float | None]:
     values = [one.latency_ms for one in answers]
-    return {name: None if (found := percentile(values, share)) is None else round(found, 1) for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
+    return {name: None if (value := percentile(values, share)) is None else round(value, 1) for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
 
 
 def standstills(answers: Sequence[AnsweredQuery]) -> list[LongestStandstill]:
@@ -61,7 +61,7 @@ def standstills(answers: Sequence[AnsweredQuery]) -> list[LongestStandstill]:
     of: dict[int, list[AnsweredQuery]] = defaultdict(list)
     for one in answers:
         of[one.partition].append(one)
-    return [_longest(partition, ones) for partition, ones in sorted(of.items())]
+    return [_longest(partition, own) for partition, own in sorted(of.items())]
 
 
 def _longest(partition: int, answers: Sequence[AnsweredQuery]) -> LongestStandstill:
@@ -78,7 +78,7 @@ def _longest(partition: int, answers: Sequence[AnsweredQuery]) -> LongestStandst
 
 def _earliest_open(answers: Sequence[AnsweredQuery]) -> list[float]:
     """For each response: the time of sending of the oldest query that was open just before it."""
-    found = [float("inf")] * (len(answers) + 1)
+    earliest = [float("inf")] * (len(answers) + 1)
     for number in range(len(answers) - 1, -1, -1):
-        found[number] = min(found[number + 1], answers[number].sent_s)
-    return found
+        earliest[number] = min(earliest[number + 1], answers[number].sent_s)
+    return earliest

@@ -89,7 +89,7 @@ class Watcher:
 
 
 def read_everything(settings: Settings, clock: LoadClock, timeout_s: float) -> list[SeenRecord]:
-    """Every watched topic from its beginning to where it ends now. Raises CannotContinue when that takes longer than `timeout_s`."""
+    """Reads every watched topic from its beginning to its present end. Raises CannotContinue if that takes longer than `timeout_s`."""
     try:
         with _reader(settings, {}) as reader:
             return [_seen_record(record, clock.now()) for record in reader.read_to_end(timeout_s)]
@@ -98,7 +98,7 @@ def read_everything(settings: Settings, clock: LoadClock, timeout_s: float) -> l
 
 
 def _reader(settings: Settings, positions: dict[TopicPartition, int]) -> TopicReader:
-    """Follows all partitions, from the beginning or behind what was read. Raises RetryLater."""
+    """Follows all partitions, from the beginning or after the last record read. Raises RetryLater."""
     reader = TopicReader(settings, "retouch-lab-watcher", fetch_max_wait_ms=int(POLL_S * 1000))
     try:
         reader.follow(*WATCHED, positions=positions)
@@ -116,15 +116,15 @@ def _seen_record(record: Any, at_s: float) -> SeenRecord:
 
 
 def _contents(topic: str, value: bytes | None) -> tuple[str | None, str | None]:
-    """The query's id, and a response's status; None where the value does not say."""
+    """The query's id, and a response's status; None if the value has none."""
     path = QUERY_IN.get(topic)
     if path is None or value is None:
         return None, None
     try:
-        message = found = json.loads(value)
+        message = value_at_path = json.loads(value)
         for name in path:
-            found = found[name]
+            value_at_path = value_at_path[name]
     except (ValueError, LookupError, TypeError):
         return None, None
     status = message.get("status") if topic == RESPONSES.name else None
-    return str(found), status
+    return str(value_at_path), status

@@ -22,15 +22,17 @@ def anomalies(
 ) -> list[str]:
     """The anomalies, named as in Jepsen, worst first. `asked` in the order of each partition; `answers`: (partition, question), in the order of offsets."""
     answered, dead = Counter(number for _, number in answers), Counter(dead_letters)
-    found = [f"lost-write: question {q.number} ({q.fate})" for q in asked if not (dead if q.fate in SET_ASIDE else answered)[q.number]]
-    found += [f"phantom: answer to question {number}" for number in answered if number not in users]
-    found += [f"wrong end: question {q.number} ({q.fate}) has the wrong kind of end" for q in asked if (answered if q.fate in SET_ASIDE else dead)[q.number]]
+    anomalies = [f"lost-write: question {q.number} ({q.fate})" for q in asked if not (dead if q.fate in SET_ASIDE else answered)[q.number]]
+    anomalies += [f"phantom: answer to question {number}" for number in answered if number not in users]
+    anomalies += [
+        f"wrong end: question {q.number} ({q.fate}) has the wrong kind of end" for q in asked if (answered if q.fate in SET_ASIDE else dead)[q.number]
+    ]
     if exactly_once:
-        found += [f"duplicate: question {number} answered {times} times" for number, times in answered.items() if times > 1]
-        found += [f"duplicate: question {number} set aside {times} times" for number, times in dead.items() if times > 1 + _repeats(asked, number)]
+        anomalies += [f"duplicate: question {number} answered {times} times" for number, times in answered.items() if times > 1]
+        anomalies += [f"duplicate: question {number} set aside {times} times" for number, times in dead.items() if times > 1 + _repeats(asked, number)]
     if ordered:
-        found += _out_of_order(asked, answers, users)
-    return found
+        anomalies += _out_of_order(asked, answers, users)
+    return anomalies
 
 
 def _repeats(asked: Sequence[SimulatedQuestion], number: int) -> int:
@@ -41,7 +43,7 @@ def _repeats(asked: Sequence[SimulatedQuestion], number: int) -> int:
 def _out_of_order(asked: Sequence[SimulatedQuestion], answers: Sequence[tuple[int, int]], users: Mapping[int, str]) -> list[str]:
     position = {q.number: index for index, q in enumerate(asked)}
     last: dict[str, int] = {}
-    found = []
+    anomalies = []
     seen: set[int] = set()
     for _, number in answers:
         if number in seen or number not in position:
@@ -49,6 +51,6 @@ def _out_of_order(asked: Sequence[SimulatedQuestion], answers: Sequence[tuple[in
         seen.add(number)
         user = users[number]
         if user in last and position[number] < position[last[user]]:
-            found.append(f"out-of-order: question {number} of {user} answered after {last[user]}")
+            anomalies.append(f"out-of-order: question {number} of {user} answered after {last[user]}")
         last[user] = number
-    return found
+    return anomalies

@@ -194,8 +194,8 @@ class Simulation:
     def _answers(self) -> list[tuple[int, int]]:
         by_id = {str(derive("draft", id)): question.number for id, question in self._by_id.items()}
         log = self._cluster.log
-        found = [(p, entry) for p in log.partitions(ANSWERS.name) for entry in log.read(ANSWERS.name, p, 0, 1 << 30)[0]]
-        return [(partition, by_id.get(dict(entry.headers)["ce_id"].decode(), -1)) for partition, entry in found]
+        entries = [(p, entry) for p in log.partitions(ANSWERS.name) for entry in log.read(ANSWERS.name, p, 0, 1 << 30)[0]]
+        return [(partition, by_id.get(dict(entry.headers)["ce_id"].decode(), -1)) for partition, entry in entries]
 
     def _dead_letters(self) -> list[int]:
         by_id = {str(id): question.number for id, question in self._by_id.items()}
