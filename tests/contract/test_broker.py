@@ -42,11 +42,11 @@ class Members:
     """Makes members, and closes them at the end."""
 
     def __init__(self, broker: BrokerUnderTest) -> None:
-        self._site = broker
+        self._broker = broker
         self._made: list[Member] = []
 
     def __call__(self, instance: str = "one", remember: int = 0) -> Member:
-        member = Member(self._site, instance, remember)
+        member = Member(self._broker, instance, remember)
         self._made.append(member)
         return member
 

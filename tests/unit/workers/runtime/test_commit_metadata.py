@@ -19,6 +19,16 @@ def test_an_encoded_map_decodes_to_itself(position: int, span: int, data: st.Dat
         assert (end, left) == (position + span, unfinished)
 
 
+@pytest.mark.parametrize(
+    ("text", "end", "unfinished"),
+    [("rt1bZ9_A", 117, (100, 103, 104, 110)), ("rt1rAbseCt4H", 5000, (100, *range(4000, 4010)))],
+    ids=["bitmap", "runs"],
+)
+def test_maps_that_earlier_versions_committed_still_decode(text: str, end: int, unfinished: tuple[int, ...]) -> None:
+    assert decode(100, text) == (end, unfinished)
+    assert encode(100, end, unfinished) == text
+
+
 @given(st.integers(1, 300), st.data())
 def test_no_map_is_longer_than_the_bound_for_its_span(span: int, data: st.DataObject) -> None:
     holes = sorted(data.draw(st.sets(st.integers(0, span - 1))))
