@@ -1,6 +1,6 @@
-"""The path of `docs/real-models.md` on a GPU: a random model of a few hundred million parameters, SFT and RL by each engine.
+"""The setup of `docs/real-models.md` on a GPU: a random model of a few hundred million parameters, SFT and RL with each engine.
 
-Writes memory and tokens per second to `bench-out/gpu-training.json`. The weights are random, so nothing is said of learning.
+Writes memory and tokens per second to `bench-out/gpu-training.json`. The weights are random, so it does not measure learning.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ import pytest
 from infra.checkpoints.verification import differences
 from infra.settings import LoraSettings, RlSettings, SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
-from tests.support.outcomes import make_case, make_outcome, make_trajectory
+from tests.support.outcomes import make_case, make_sft_example
 from tests.support.tiny_model import make_checkpoint
-from trainer.data.query_cases import SftExample, sft_example_of
 
 OUT = Path(__file__).resolve().parents[2] / "bench-out" / "gpu-training.json"
 MAX_NEW_TOKENS = 128
 LORA = LoraSettings(rank=16, dropout=0.05)
-WAYS = {
+MODES = {
     "full weights, our loop": TrainerSettings(rl=RlSettings(steps=3)),
     "LoRA, our loop": TrainerSettings(lora=LORA, frozen_dtype="bfloat16", rl=RlSettings(steps=3)),
     "full weights, TRL": TrainerSettings(rl=RlSettings(engine="trl", steps=3, micro_batch=64)),
@@ -33,12 +32,8 @@ WAYS = {
 }
 
 
-def lessons(count: int) -> list[SftExample]:
-    return [lesson for n in range(count) if isinstance(lesson := sft_example_of(make_trajectory(make_outcome(n))), SftExample)]
-
-
 def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[str, Any]:
-    """One run of the stages, with what it cost."""
+    """Runs SFT and RL once and returns what they cost."""
     from trainer.data.prompts import Prompter
     from trainer.learn import peak_memory, sft
     from trainer.learn.lora import trainable_policy
@@ -50,14 +45,14 @@ def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[st
     peak_memory.reset()
     policy = trainable_policy(checkpoint, trainer)
     prompter = Prompter(policy.tokenizer, PromptStyle.PAPER, 1024)
-    found: dict[str, Any] = {"parameters": sum(weight.numel() for weight in policy.model.parameters())}
-    found["trained_parameters"] = sum(weight.numel() for weight in policy.model.parameters() if weight.requires_grad)
+    result: dict[str, Any] = {"parameters": sum(weight.numel() for weight in policy.model.parameters())}
+    result["trained_parameters"] = sum(weight.numel() for weight in policy.model.parameters() if weight.requires_grad)
 
-    rows = sft_rows(taught := lessons(64), prompter, trainer.sft, 0)
+    rows = sft_rows(examples := [make_sft_example(n) for n in range(64)], prompter, trainer.sft, 0)
     began = time.monotonic()
-    fit = sft.train(policy, taught, prompter, trainer.sft.model_copy(update={"max_steps": 4}), 0, stop)
+    fit = sft.train(policy, examples, prompter, trainer.sft.model_copy(update={"max_steps": 4}), 0, stop)
     tokens = sum(len(prompter.encode(row["prompt"] + row["completion"])) for row in rows) / len(rows) * trainer.sft.batch_size * fit.steps
-    found["sft"] = _cost(tokens / (time.monotonic() - began))
+    result["sft"] = _cost(tokens / (time.monotonic() - began))
 
     peak_memory.reset()
     cases = [make_case(n) for n in range(32)]
@@ -65,10 +60,10 @@ def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[st
     assert len(steps) == trainer.rl.steps and all(math.isfinite(step.kl) and math.isfinite(step.entropy) for step in steps)
     completions = trainer.rl.prompts_per_step * trainer.rl.candidates
     rate = median(step.length * completions / step.seconds for step in steps[1:])
-    found["rl"] = _cost(rate) | {"completions_per_s": median(completions / step.seconds for step in steps[1:])}
+    result["rl"] = _cost(rate) | {"completions_per_s": median(completions / step.seconds for step in steps[1:])}
 
     assert differences(checkpoint, policy.save(folder / "candidate")) == ()
-    return found
+    return result
 
 
 def _cost(tokens_per_s: float) -> dict[str, Any]:
@@ -86,10 +81,10 @@ def test_sft_and_rl_run_on_the_gpu_in_every_mode_and_their_cost_is_recorded(tmp_
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device, and torch sees none")
     checkpoint = make_checkpoint(tmp_path / "model", seed=0, layers=24, heads=16, head_size=64, spread=1.0)
-    found: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "max_new_tokens": MAX_NEW_TOKENS}
-    for number, (name, trainer) in enumerate(WAYS.items()):
-        found[name] = trained(checkpoint, trainer.model_copy(update={"sft": SftSettings(batch_size=8)}), tmp_path / str(number))
+    result: dict[str, Any] = {"gpu": torch.cuda.get_device_name(), "torch": torch.__version__, "max_new_tokens": MAX_NEW_TOKENS}
+    for number, (name, trainer) in enumerate(MODES.items()):
+        result[name] = trained(checkpoint, trainer.model_copy(update={"sft": SftSettings(batch_size=8)}), tmp_path / str(number))
         torch.cuda.empty_cache()
-    assert found["LoRA, TRL"]["trained_parameters"] < found["LoRA, TRL"]["parameters"] / 10
+    assert result["LoRA, TRL"]["trained_parameters"] < result["LoRA, TRL"]["parameters"] / 10
     OUT.parent.mkdir(exist_ok=True)
-    OUT.write_text(json.dumps(found, indent=1) + "\n")
+    OUT.write_text(json.dumps(result, indent=1) + "\n")

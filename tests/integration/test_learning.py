@@ -34,9 +34,9 @@ def test_sft_lowers_the_loss_and_rl_raises_the_reward_of_the_shipped_reflector()
     fit = sft.train(policy, data.sft_examples, prompter, SftSettings(max_steps=40, epochs=50, batch_size=16), 0, stop)
     assert fit.losses[-1] < 0.5 * fit.losses[0]
 
-    # Always the same questions, whose base answers leave something to win: so steps differ by what was learnt and not by what was asked.
-    asked = [case for case in data.training if case.items and score(case.task, case.base_answer, case.truth, case.query.options) < 0.8][:8]
+    # The same queries in every step, with base answers that can be improved: so rewards differ by training and not by the queries.
+    cases = [case for case in data.training if case.items and score(case.task, case.base_answer, case.truth, case.query.options) < 0.8][:8]
     rl = RlSettings(steps=12, prompts_per_step=8, candidates=16, k_min=4, k_max=4, learning_rate=3e-4)
-    steps = train_with_shared_prompts(RlInputs(policy, asked, prompter, rl, 96, 0, stop))
+    steps = train_with_shared_prompts(RlInputs(policy, cases, prompter, rl, 96, 0, stop))
     rewards = [step.reward for step in steps]
     assert sum(rewards[-3:]) / 3 > rewards[0] + 0.08

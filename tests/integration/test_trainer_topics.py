@@ -56,24 +56,24 @@ def settings(running: Broker, tmp_path: Path) -> Settings:
 
 
 def window(begin: datetime, number: int, right: float) -> list[Quality]:
-    """Cells of online quality: one answer to each user, some of them right; and cells of other arms."""
+    """One window of online quality: one answer per user, a share of them right, for the champion and for a canary."""
     n, s = len(USERS), right * len(USERS)
     moments = Moments(users=n, n=n, s=s, nn=n, ss=s, ns=s)
     started = begin + timedelta(minutes=number)
     times = {"started_at": started, "ended_at": started + timedelta(minutes=1), "computed_at": started}
-    made = {"name": "m", "version": "1", "experiment": None, "partition": 0, "span": Span.WINDOW, "answers": n, "metrics": {Metric.REWARD: moments}}
-    return [Quality(**made, **times, arm=arm, domain=domain) for arm in (Arm.CHAMPION, Arm.CANARY) for domain in ("letters", None)]
+    fields = {"name": "m", "version": "1", "experiment": None, "partition": 0, "span": Span.WINDOW, "answers": n, "metrics": {Metric.REWARD: moments}}
+    return [Quality(**fields, **times, arm=arm, domain=domain) for arm in (Arm.CHAMPION, Arm.CANARY) for domain in ("letters", None)]
 
 
-def tell(settings: Settings, topic: Topic, *messages: Message) -> None:
+def publish(settings: Settings, topic: Topic, *messages: Message) -> None:
     to = producer(settings, "test")
     for message in messages:
         send(to, topic, message, id=derive("told", message.to_bytes()), source="/test")
     to.close()
 
 
-def read_on(quality: QualityReader) -> None:
-    """Reads to the end of the topic in as many polls as a busy machine needs."""
+def read_to_end(quality: QualityReader) -> None:
+    """Poll until the end of the topic, within a bound."""
     deadline = time.monotonic() + WAIT_S
     quality.poll()
     while not quality.is_current:
@@ -81,8 +81,8 @@ def read_on(quality: QualityReader) -> None:
         quality.poll()
 
 
-def by_kind(found: list[Trigger]) -> dict[TriggerKind, Trigger]:
-    return {trigger.kind: trigger for trigger in found}
+def by_kind(triggers: list[Trigger]) -> dict[TriggerKind, Trigger]:
+    return {trigger.kind: trigger for trigger in triggers}
 
 
 def test_the_watch_reports_new_outcomes_and_worse_answers(settings: Settings) -> None:
@@ -90,17 +90,17 @@ def test_the_watch_reports_new_outcomes_and_worse_answers(settings: Settings) ->
     stop, blocks = threading.Event(), range(3 * WINDOW // len(USERS))
     begin = datetime.now(UTC)
     with TriggerWatch(settings, Registry(settings)) as watch:
-        tell(settings, OUTCOMES, *(make_outcome(n, user=USERS[n % len(USERS)]) for n in range(WINDOW)))
-        tell(settings, QUALITY, *(cell for n in blocks for cell in window(begin, n, right=1.0)))
+        publish(settings, OUTCOMES, *(make_outcome(n, user=USERS[n % len(USERS)]) for n in range(WINDOW)))
+        publish(settings, QUALITY, *(cell for n in blocks for cell in window(begin, n, right=1.0)))
         first = by_kind(watch.poll(stop))
         assert not any(trigger.fired for trigger in first.values()) and first[TriggerKind.NEW_OUTCOMES].numbers["new"] == WINDOW
-        tell(settings, QUALITY, *(cell for n in blocks for cell in window(begin, n + len(blocks), right=0.2)))
+        publish(settings, QUALITY, *(cell for n in blocks for cell in window(begin, n + len(blocks), right=0.2)))
         worse = by_kind(watch.poll(stop))
         assert worse[TriggerKind.DRIFT].fired and worse[TriggerKind.DRIFT].numbers["drop"] == 0.8
         watch.attempted()
         after = by_kind(watch.poll(stop))
         assert not after[TriggerKind.DRIFT].fired and after[TriggerKind.NEW_OUTCOMES].numbers["new"] == 0
-        tell(settings, OUTCOMES, *(make_outcome(n, user=USERS[n % len(USERS)]) for n in range(3 * WINDOW)))
+        publish(settings, OUTCOMES, *(make_outcome(n, user=USERS[n % len(USERS)]) for n in range(3 * WINDOW)))
         assert by_kind(watch.poll(stop))[TriggerKind.NEW_OUTCOMES].fired
 
 
@@ -109,16 +109,16 @@ def test_the_latest_record_of_each_cell_is_kept_and_malformed_ones_are_skipped(s
     with QualityReader(settings) as quality:
         for answers in (1, 2):
             cells = [cell.model_copy(update={"experiment": experiment, "span": Span.EXPERIMENT, "answers": answers}) for cell in window(begin, 0, 1.0)]
-            tell(settings, QUALITY, *cells)
+            publish(settings, QUALITY, *cells)
             to = producer(settings, "test")
             to.send(QUALITY.name, key=b"m/1", value=b"not JSON")
             to.close()
-            read_on(quality)
+            read_to_end(quality)
             assert {(cell.arm, cell.domain, cell.answers) for cell in quality.experiment(experiment)} == {
                 (arm, domain, answers) for arm in (Arm.CHAMPION, Arm.CANARY) for domain in ("letters", None)
             }
-        tell(settings, QUALITY, *window(begin, 10, 1.0), *(cell.model_copy(update={"version": "2"}) for cell in window(begin, 11, 1.0)))
-        read_on(quality)
+        publish(settings, QUALITY, *window(begin, 10, 1.0), *(cell.model_copy(update={"version": "2"}) for cell in window(begin, 11, 1.0)))
+        read_to_end(quality)
         since = begin + timedelta(minutes=10)
         assert {cell.started_at for cell in quality.windows("1", since)} >= {since}
         assert {cell.version for cell in quality.windows(None, since)} == {"1", "2"} and not quality.experiment(derive("experiment", "another"))
@@ -133,11 +133,11 @@ def test_an_evicted_experiment_is_read_again_from_the_beginning(settings: Settin
         for minute, experiment in enumerate((older, newer))
         for cell in window(begin, minute, 1.0)
     ]
-    tell(settings, QUALITY, *cells)
+    publish(settings, QUALITY, *cells)
     with QualityReader(settings) as quality:
-        read_on(quality)
+        read_to_end(quality)
         assert not quality.experiment(older) and not quality.is_current
-        read_on(quality)
+        read_to_end(quality)
         assert sorted(cell.key for cell in quality.experiment(older)) == sorted(cell.key for cell in cells[:4])
 
 

@@ -26,9 +26,9 @@ def test_a_saved_policy_can_replace_its_parent(tiny_checkpoint: Path, tmp_path: 
     others = {path.name for path in tiny_checkpoint.iterdir()} - {"model.safetensors"}
     assert {path.name for path in saved.iterdir()} == others | {"model.safetensors"}
     assert all((saved / name).read_bytes() == (tiny_checkpoint / name).read_bytes() for name in others)
-    again = Policy.load(saved)
-    assert torch.allclose(again.model.lm_head.weight, policy.model.lm_head.weight, atol=1e-3)
-    assert again.model.dtype == torch.float32
+    loaded = Policy.load(saved)
+    assert torch.allclose(loaded.model.lm_head.weight, policy.model.lm_head.weight, atol=1e-3)
+    assert loaded.model.dtype == torch.float32
 
 
 def test_weights_that_are_not_finite_are_not_saved(tiny_checkpoint: Path, tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_weights_that_are_not_finite_are_not_saved(tiny_checkpoint: Path, tmp_pa
 
 
 def test_a_tokenizer_that_hides_the_tags_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "hiding"
+    copy = tmp_path / "special-tags"
     shutil.copytree(tiny_checkpoint, copy)
     content = json.loads((copy / "tokenizer.json").read_text())
     for token in content["added_tokens"]:
@@ -61,7 +61,7 @@ def _broken(tiny_checkpoint: Path, tmp_path: Path, name: str, change: Callable[[
 
 
 def test_a_tokenizer_without_a_chat_template_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "wordless"
+    copy = tmp_path / "no-template"
     shutil.copytree(tiny_checkpoint, copy, ignore=shutil.ignore_patterns("chat_template.jinja"))
     with pytest.raises(CannotContinue, match="no chat template"):
         Policy.load(copy)
@@ -99,7 +99,7 @@ def test_code_and_pickles_in_a_checkpoint_are_refused_before_loading(tiny_checkp
 
 
 def test_a_checkpoint_with_weights_that_are_not_finite_is_refused(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    copy = tmp_path / "spoilt"
+    copy = tmp_path / "not-finite"
     shutil.copytree(tiny_checkpoint, copy)
     weights = load_file(copy / "model.safetensors")
     weights["model.norm.weight"][0] = float("nan")
@@ -189,8 +189,8 @@ def _of_another_kind(tiny_checkpoint: Path, tmp_path: Path, kind: str, **config:
         ("gemma2", {"head_dim": 16, "attn_logit_softcapping": None}, "has layer_types with sliding_attention"),
         ("qwen2", {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 0}, "has layer_types with sliding_attention"),
         ("mistral", {"sliding_window": 64}, "has sliding_window = 64"),
-        ("granite", {"logits_scaling": 4.0}, r"differ from the model's own by 0\.\d+ on average"),  # which no list of names had foreseen
-        ("bloom", {"n_head": 2}, "differ from the model's own by inf on average"),  # it asks for no attention but its own
+        ("granite", {"logits_scaling": 4.0}, r"differ from the model's own by 0\.\d+ on average"),  # no list of settings names it
+        ("bloom", {"n_head": 2}, "differ from the model's own by inf on average"),  # its attention cannot be replaced
     ],
 )
 def test_a_model_whose_attention_is_not_plain_is_refused(tiny_checkpoint: Path, tmp_path: Path, kind: str, config: dict[str, Any], named: str) -> None:

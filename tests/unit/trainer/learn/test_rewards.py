@@ -110,13 +110,13 @@ def test_the_users_own_answer_is_never_guarded(case: QueryCase) -> None:
 def test_options_are_never_guarded() -> None:
     kept = rewarded("a", make_case(options=("a", "b"), base="a", truth="b"))
     copied = rewarded("b", make_case(options=("a", "b"), base="a", truth="b"))
-    assert [(one.score, one.guard, one.total(BONUS)) for one in (kept, copied)] == [(0.0, None, BONUS), (1.0, None, 1.0 + BONUS)]
+    assert [(reward.score, reward.guard, reward.total(BONUS)) for reward in (kept, copied)] == [(0.0, None, BONUS), (1.0, None, 1.0 + BONUS)]
 
 
 def test_completions_that_serving_would_discard_have_no_reward() -> None:
     cut_off = reward_of(Rewrite("x", TRUTH).to_text(), False, text_case())
     unparsable = reward_of(TRUTH, True, text_case())
-    assert [one.total(BONUS) for one in (cut_off, unparsable)] == [0.0, 0.0]
+    assert [reward.total(BONUS) for reward in (cut_off, unparsable)] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("reward", [float("nan"), float("inf"), float("-inf")])

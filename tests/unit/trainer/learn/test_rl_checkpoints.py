@@ -11,6 +11,7 @@ import torch
 
 from infra.settings import RlSettings
 from schemas.prompts import PromptStyle
+from tests.support.killed import Killed
 from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
@@ -22,10 +23,6 @@ from trainer.learn.trained_weights import trained_weights, weights_digest
 
 RL = RlSettings(steps=7, prompts_per_step=2, candidates=4, learning_rate=1e-2, beta=0.1, k_min=1, k_max=3)
 EVERY = 3
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
 
 
 CASES = [make_case(n) for n in range(5)]

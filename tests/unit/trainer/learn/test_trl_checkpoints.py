@@ -9,6 +9,7 @@ import pytest
 from infra.errors import CannotContinue
 from infra.settings import LoraSettings, SftSettings
 from schemas.prompts import PromptStyle
+from tests.support.killed import Killed
 from tests.support.outcomes import make_sft_example
 from trainer.data.prompts import Prompter
 from trainer.interruption import Interrupted
@@ -22,10 +23,6 @@ pytestmark = pytest.mark.timeout(300)
 
 SFT = SftSettings(batch_size=3, max_steps=7, epochs=50, learning_rate=1e-2, k=1, k_max=3)
 EVERY = 3
-
-
-class Killed(BaseException):
-    """Stands for the end of the process."""
 
 
 EXAMPLES = [make_sft_example(number, reasoning="they like b " * number or "b") for number in range(5)]

@@ -1,0 +1,5 @@
+"""The end of a process, inside a test."""
+
+
+class Killed(BaseException):
+    """Stands for a kill: no `except Exception` catches it."""
