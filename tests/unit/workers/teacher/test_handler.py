@@ -13,10 +13,9 @@ from schemas.outcomes import Outcome
 from schemas.rewriting import TAGS, Rewrite
 from schemas.trajectories import Teacher as Signature
 from schemas.trajectories import Trajectory
-from tests.support.worker_messages import TAGS as TAGS_OF_FILMS
 from tests.support.worker_messages import make_outcome
 from workers.runtime.handler import Incoming
-from workers.teacher.checks import ReasoningLength, first_flaw, why_not_taught
+from workers.teacher.checks import ReasoningLength, why_not_taught
 from workers.teacher.handler import TeacherHandler
 from workers.teacher.reasoning_teacher import Rejection, RejectionReason, truth_of
 
@@ -129,52 +128,3 @@ async def test_a_taught_outcome_is_counted_as_taught_only() -> None:
     before = counts()
     assert await trajectories_of(OneSentenceTeacher("they like it"), make_outcome(user=TRAINS))
     assert counts() - before == Counter(taught=1)
-
-
-@pytest.mark.parametrize(
-    "reasoning",
-    [
-        "like one was comedy so use comedy",
-        "their words : the true story of a right hand . copy the manner",
-        "The user rates harshly, so 4 becomes 3.",
-    ],
-)
-def test_a_plain_trace_has_no_flaw(reasoning: str) -> None:
-    assert first_flaw(Rewrite(reasoning, LONG), ASKED, LENGTH) is None
-
-
-@pytest.mark.parametrize(
-    "outcome",
-    [
-        make_outcome(options=(), truth=LONG, text=f"So {LONG}."),
-        make_outcome(options=(), truth=LONG, draft=f"So {LONG}."),
-        make_outcome(options=(), truth=LONG, content=f"So {LONG}."),
-        make_outcome(options=(), truth=LONG, shown=f"So {LONG}."),
-    ],
-)
-def test_a_trace_may_quote_the_models_prompt(outcome: Outcome) -> None:
-    assert first_flaw(Rewrite(f"They wrote {LONG}", LONG), outcome, LENGTH) is None
-
-
-def test_a_trace_may_name_a_short_text_or_an_option() -> None:
-    short, tag = make_outcome(options=(), truth="ships again"), make_outcome(options=(LONG, "b"), truth=LONG)
-    assert first_flaw(Rewrite("They say ships again", "ships again"), short, LENGTH) is None
-    assert first_flaw(Rewrite(f"They choose {LONG}", LONG), tag, LENGTH) is None
-
-
-@pytest.mark.parametrize(
-    ("body", "options", "truth", "same"),
-    [
-        ('"The  bus"\n', (), "The bus", True),
-        ("ﬁne “day”", (), "fine “day”", True),
-        ("the bus", (), "The bus", False),  # letter case is how a user writes
-        ("The bus.", (), "The bus", False),
-        ("Dark Comedy", TAGS_OF_FILMS, "dark comedy", True),
-        ("'dark comedy'", TAGS_OF_FILMS, "dark comedy", True),
-        ("comedy", TAGS_OF_FILMS, "dark comedy", False),
-        ("western", TAGS_OF_FILMS, "dark comedy", False),
-    ],
-)
-def test_a_rewrite_equals_the_truth_up_to_blanks_quotes_and_unicode_form(body: str, options: tuple[str, ...], truth: str, same: bool) -> None:
-    flaw = first_flaw(Rewrite("they like it dark", body), make_outcome(options=options, truth=truth), LENGTH)
-    assert flaw is (None if same else RejectionReason.WRONG_BODY)
