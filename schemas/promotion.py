@@ -1,7 +1,7 @@
-"""Promotion: the states a version goes through on its way to the champion, and the record that each step leaves in the registry.
+"""States of a version during promotion, and transitions between them as the registry stores them.
 
-A version's log of transitions is the truth about its state: one transition is one tag, written in one call, so a step is taken or not taken. The
-aliases, the events and the pages follow from the logs and can be made again from them. One process writes the logs (`trainer.promotion`).
+A version's history of transitions defines its state. One transition is one tag, written in one call, so it is written entirely or not at all. Aliases,
+events and views are derived from the histories. One process writes them (`trainer.promotion`).
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ REASON_CHARS = 2_000
 
 
 class VersionState(StrEnum):
-    """Where a version stands. A version without transitions is registered."""
+    """State of a version. A version without transitions is registered."""
 
-    REGISTERED = "registered"  # in the registry, judged by nobody
-    GATED = "gated"  # significantly better than the champion offline, no probe found anything
-    SHADOW = "shadow"  # answers beside the champion, is scored and never shown
+    REGISTERED = "registered"  # in the registry, not judged yet
+    GATED = "gated"  # significantly better than the champion offline, and no probe found anything
+    SHADOW = "shadow"  # its answers are scored and never shown
     CANARY = "canary"  # answers a fixed share of the users
-    APPROVAL = "approval"  # passed everything; serves its share until a person decides
-    CHAMPION = "champion"  # answers everybody
-    RETIRED = "retired"  # was champion until a better one came
-    REJECTED = "rejected"  # worse, harmful, unsound, rolled back, or turned down by a person: never again by itself
-    INCONCLUSIVE = "inconclusive"  # neither better nor worse within its bounds: an answer, not a failure
+    APPROVAL = "approval"  # passed all stages; keeps its share until a person decides
+    CHAMPION = "champion"  # answers all users
+    RETIRED = "retired"  # former champion, may serve again
+    REJECTED = "rejected"  # worse, harmful, unsound, rolled back, or rejected by an operator; final
+    INCONCLUSIVE = "inconclusive"  # neither better nor worse within its bounds; not a failure
 
 
-#: What may follow what. A person may promote a gated version past the rest, and bring a retired one back; nobody serves who was not gated. Who was
-#: compared with a champion that gave way meanwhile is registered again, and judged against the new one.
+#: Allowed transitions. An operator may promote a gated version past the other stages, and a retired one again; no version serves without a gate. If the
+#: champion changes, versions that were compared with the former one are registered again, and judged against the new one.
 TRANSITIONS: Mapping[VersionState, frozenset[VersionState]] = {
     VersionState.REGISTERED: frozenset({VersionState.GATED, VersionState.REJECTED, VersionState.INCONCLUSIVE}),
     VersionState.GATED: frozenset(
@@ -51,14 +51,14 @@ TRANSITIONS: Mapping[VersionState, frozenset[VersionState]] = {
     VersionState.REJECTED: frozenset(),
     VersionState.INCONCLUSIVE: frozenset({VersionState.REJECTED}),
 }
-#: The states in which `challenger` names a version, and reflection workers hold it beside the champion.
+#: States of the challenger, which reflection workers hold in memory beside the champion.
 CHALLENGING = frozenset({VersionState.SHADOW, VersionState.CANARY, VersionState.APPROVAL})
 
 
 class CanaryPrompt(Record):
-    """What a version greedily writes after a fixed prompt: a worker that loaded it must write the same, or its weights are not in place as they should be.
+    """The tokens that a version generates greedily after a fixed prompt. A worker that loads the version must generate the same ones.
 
-    The prompt is made up and nobody's. The tokens end before the first one that was a close call, so that another order of additions cannot change them.
+    The prompt is made up. The tokens end before the first one with a small lead, so that another order of additions cannot change them.
     """
 
     prompt: str  # the user turn; the checkpoint's chat template goes around it
@@ -66,21 +66,21 @@ class CanaryPrompt(Record):
 
 
 class Transition(Record):
-    """One step of one version, as the tag `promotion.<seq>` holds it. Holds figures and ids, never a user's text.
+    """One transition of one version, as the tag `promotion.<seq>` holds it. Holds figures and ids, never a user's text.
 
-    The version that becomes champion names in `replaces` the one it takes over from, which is thereby retired, or rejected where `rolls_back`: one
-    write changes both, so at no moment are there two champions or none.
+    A transition to champion names the former champion in `replaces`, and thereby retires it, or rejects it if `rolls_back`. One write changes both, so
+    there are never two champions or none.
     """
 
-    seq: Annotated[int, Field(ge=1)]  # of this version, from 1 without gaps
+    seq: Annotated[int, Field(ge=1)]  # number within the version's history, from 1 without gaps
     before: VersionState
     after: VersionState
     at: AwareDatetime
     actor: Annotated[str, Field(min_length=1, max_length=64)]  # `promoter`, or the operator's name
     reason: Annotated[str, Field(max_length=REASON_CHARS)]  # in words, for people
-    experiment: UUID | None = None  # of shadow, canary and approval: what answers and figures of this stage are stamped with
-    share: Share = 0.0  # of users whom the version answers; in shadow of questions it answers unseen
-    replaces: str | None = None  # the champion before
-    rolls_back: bool = False  # the champion before is given up for good
-    canary_prompts: tuple[CanaryPrompt, ...] = ()  # of the gate: how workers check the version after loading it
-    evidence: Mapping[str, Any] = Field(default_factory=dict)  # the figures that the step rests on
+    experiment: UUID | None = None  # shadow, canary and approval: the id that answers and figures of this stage carry
+    share: Share = 0.0  # of users; in shadow of questions
+    replaces: str | None = None  # the former champion
+    rolls_back: bool = False  # the former champion is rejected
+    canary_prompts: tuple[CanaryPrompt, ...] = ()  # from the gate; workers check the version with them after loading it
+    evidence: Mapping[str, Any] = Field(default_factory=dict)  # the figures behind the transition

@@ -104,7 +104,7 @@ class PageTransition(ViewPart):
     reason: str
 
 
-class VersionSummary(ViewPart):
+class VersionBase(ViewPart):
     """The part of a version that both views share."""
 
     version: str
@@ -115,13 +115,13 @@ class VersionSummary(ViewPart):
     aliases: tuple[Alias, ...]
 
 
-class PageVersion(VersionSummary):
+class PageVersion(VersionBase):
     """The fields of a version that the page shows."""
 
     transitions: tuple[PageTransition, ...]
 
 
-class VersionView(VersionSummary):
+class VersionView(VersionBase):
     """One version with its whole history."""
 
     metrics: Mapping[str, float | None]

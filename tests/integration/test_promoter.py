@@ -80,7 +80,7 @@ def promoter(settings: Settings) -> Iterator[Child]:
         child.stop(WITHIN_S)
 
 
-def test_where_no_promoter_runs_an_operators_command_writes_itself(settings: Settings) -> None:
+def test_without_a_promoter_an_operator_command_writes_itself(settings: Settings) -> None:
     registry, promoter_api = Registry(settings), find_promoter(settings)
     assert isinstance(promoter_api, LocalPromoter) and promoter_api.view().champion == "1"
     with pytest.raises(CommandRefused, match="was not gated"):
@@ -93,7 +93,7 @@ def test_where_no_promoter_runs_an_operators_command_writes_itself(settings: Set
     assert champion and champion.version == "2" and registry.get("1").state is VersionState.RETIRED
 
 
-def test_a_running_promoter_rolls_back_when_it_is_asked_and_lets_no_second_one_run(settings: Settings, promoter: Child) -> None:
+def test_a_running_promoter_rolls_back_and_a_second_one_does_not_start(settings: Settings, promoter: Child) -> None:
     second = subprocess.run(
         [sys.executable, "-m", "trainer.promotion"], env=environment(settings), capture_output=True, text=True, timeout=WITHIN_S, check=False
     )
@@ -111,43 +111,46 @@ def test_a_running_promoter_rolls_back_when_it_is_asked_and_lets_no_second_one_r
         promoter_api.rollback(None, "1", "ada", "again")
 
 
-def test_every_transition_is_said_on_model_events(settings: Settings, promoter: Child) -> None:
+def test_every_transition_is_published_on_model_events(settings: Settings, promoter: Child) -> None:
     versions = Registry(settings).versions()
     expected = {(version.version, step.seq) for version in versions for step in version.transitions}
-    said: set[tuple[str, int | None]] = set()
+    published: set[tuple[str, int | None]] = set()
     with groupless_consumer(settings, "test") as consumer:
         consumer.subscribe([MODEL_EVENTS.name])
         deadline = time.monotonic() + WITHIN_S
-        while not said >= expected and time.monotonic() < deadline:
+        while not published >= expected and time.monotonic() < deadline:
             for records in consumer.poll(timeout_ms=200).values():
                 events = [read_message(ModelEvent, record.headers, record.value)[0] for record in records]
-                said |= {(event.version, event.seq) for event in events if event.name == settings.registry.model_name}
-    assert said == expected
+                published |= {(event.version, event.seq) for event in events if event.name == settings.registry.model_name}
+    assert published == expected
 
 
-def own(seen: Observations, experiment: UUID) -> list[str]:
-    """Workers of this test alone that were heard of: those of others report on this broker, too."""
-    return [report.worker for report in seen.reports if report.worker.startswith(str(experiment))]
+def own_workers(observations: Observations, experiment: UUID) -> list[str]:
+    """The reporting workers of this test; those of other tests report on the same broker."""
+    return [report.worker for report in observations.reports if report.worker.startswith(str(experiment))]
 
 
-def test_the_feed_tells_figures_and_reports_once_it_has_read_them_to_their_end(settings: Settings) -> None:
+def test_the_feed_returns_figures_and_reports_once_it_has_read_the_topics_to_their_end(settings: Settings) -> None:
     experiment = derive("experiment", settings.registry.model_name)
     cell = shadow_cells(experiment, "better")[0]
     model = ModelVersion(name=settings.registry.model_name, version="1", digest="d")
-    to = producer(settings, "test")
-    send(to, QUALITY, cell, id=cell.key.decode(), source="/test")
+    client = producer(settings, "test")
+    send(client, QUALITY, cell, id=cell.key.decode(), source="/test")
     for worker, at in (("of-now", datetime.now(UTC)), ("of-yesterday", datetime.now(UTC) - timedelta(days=1))):
-        send(to, SERVING, ServingReport(worker=f"{experiment}-{worker}", at=at, champion=model), id=worker, source="/test")
-    to.close()
+        send(client, SERVING, ServingReport(worker=f"{experiment}-{worker}", at=at, champion=model), id=worker, source="/test")
+    client.close()
     with TopicFeed(settings) as feed:
         deadline = time.monotonic() + WITHIN_S
-        while not ((seen := feed.observe(experiment)).is_current and seen.cells and own(seen, experiment)) and time.monotonic() < deadline:
+        while (
+            not ((observations := feed.observe(experiment)).is_current and observations.cells and own_workers(observations, experiment))
+            and time.monotonic() < deadline
+        ):
             time.sleep(0.05)
-    assert (seen.experiment, seen.cells) == (experiment, (cell,))
-    assert own(seen, experiment) == [f"{experiment}-of-now"]
+    assert (observations.experiment, observations.cells) == (experiment, (cell,))
+    assert own_workers(observations, experiment) == [f"{experiment}-of-now"]
 
 
-def test_a_promoter_that_is_asked_to_stop_leaves_nothing_behind(settings: Settings, promoter: Child) -> None:
+def test_a_stopped_promoter_leaves_no_address_and_no_error(settings: Settings, promoter: Child) -> None:
     promoter.stop(WITHIN_S)
     assert promoter.exit_code == 0, promoter.last_lines()
     assert not promoter_path(settings).exists() and isinstance(find_promoter(settings), LocalPromoter)

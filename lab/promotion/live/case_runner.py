@@ -19,7 +19,7 @@ from infra.registry.client import Registry
 from lab.promotion.live.kills import ExecutedKill, KillSchedule
 from lab.promotion.live.registry_watcher import RegistryWatcher
 from lab.promotion.live.scenarios import CHAMPION, REGISTRY, WORKER, LiveCase, LiveScenario, outcome, states
-from lab.promotion.live.simulated_users import ObservedAnswer, SimulatedUsers
+from lab.promotion.live.simulated_users import ObservedAnswer, ScoringUsers
 from lab.promotion.live.system import LiveSystem, database
 from schemas.experiments import Arm
 from schemas.promotion import VersionState
@@ -53,7 +53,7 @@ class CaseRunner:
         self.system = system
         self.watch = RegistryWatcher(database(system.folder), system.settings.registry.model_name)
         self._scenarios: dict[str, LiveScenario] = {}
-        self.users = SimulatedUsers(system.settings, seed, lambda version: self._scenarios[version].reward)
+        self.users = ScoringUsers(system.settings, seed, lambda version: self._scenarios[version].reward)
         self.registry = Registry(system.settings)
         self.checkpoint = noisy(checkpoint_folder(system.settings.reflection.checkpoint), system.folder / "noisy", seed)
         self._operator = ThreadPoolExecutor(1, thread_name_prefix="operator")

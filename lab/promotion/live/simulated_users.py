@@ -61,7 +61,7 @@ def contexts(count: int, seed: int) -> list[Context]:
     return [_context(world, number) for number in range(count)]
 
 
-class SimulatedUsers:
+class ScoringUsers:
     """`step` sends due questions and reads new answers, without long waits. `reward` returns the reward of a version's answers in a canary."""
 
     def __init__(self, settings: Settings, seed: int, reward: Callable[[str], float]) -> None:

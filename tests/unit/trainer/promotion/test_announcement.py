@@ -15,7 +15,7 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(("after", "alias"), [(VersionState.SHADOW, Alias.CHALLENGER), (VersionState.CHAMPION, Alias.CHAMPION), (VersionState.REJECTED, None)])
-def test_an_event_says_what_the_transition_says_and_has_the_same_id_whenever_it_is_said(after: VersionState, alias: Alias | None) -> None:
+def test_an_event_holds_its_transition_and_has_a_derived_id(after: VersionState, alias: Alias | None) -> None:
     registry = MemoryRegistry()
     registry.register()
     for state in (VersionState.GATED, after):
@@ -27,7 +27,7 @@ def test_an_event_says_what_the_transition_says_and_has_the_same_id_whenever_it_
     assert second == event_of(version, version.transitions[1]) and second.event_id != first.event_id
 
 
-def test_without_a_broker_nothing_is_announced_and_nothing_waits() -> None:
+def test_without_a_broker_nothing_is_published_and_nothing_waits() -> None:
     registry = MemoryRegistry()
     version = registry.register()
     step = VersionHistories((version,)).transition(version, VersionState.REJECTED, "promoter", "why", NOW)
