@@ -29,7 +29,7 @@ def report_of(folder: Path, name: str) -> Any:
 def test_bench_swap_drops_and_mixes_no_answer(tmp_path: Path) -> None:
     assert retouch("bench", "swap", "--short", "--out", str(tmp_path)) in (0, 1)
     report = report_of(tmp_path, "swap")
-    assert (report["dropped"], report["answers"]["mixed"], report["answers"]["wrong"]) == (0, 0, 0)
+    assert (report["dropped"], report["judged"]["mixed"], report["judged"]["wrong"]) == (0, 0, 0)
 
 
 def test_bench_promotion_runs_every_scenario(tmp_path: Path) -> None:

@@ -35,7 +35,11 @@ PAUSES_FIRST = 25
 #: The engine that starts fastest; the answers do not matter here.
 ENGINE = "transformers"
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(RUN_TIMEOUT_S + STOP_TIMEOUT_S)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.long("faults and recovery of the whole stack take minutes"),
+    pytest.mark.timeout(RUN_TIMEOUT_S + STOP_TIMEOUT_S),
+]
 
 
 @pytest.fixture

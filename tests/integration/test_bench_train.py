@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from bench.train import arms
 from cli.app import app
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.long("trains every kind of arm once")]
 
 
 def bench(*arguments: str) -> tuple[int, str]:

@@ -12,7 +12,7 @@ from bench.workers.plan import QUICK
 from bench.workers.testbed import Testbed, WorkerKind, testbed
 from infra.settings import DeliveryMode, KeyOrder, load
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.long("measures under load for a minute or two")]
 
 #: A window of load outlasts what its process may be late for it on a busy machine, and holds more than one commit.
 PLAN = replace(QUICK, throughput_s=4.0, latency_s=1.5, kill_every_s=2.5, poison_s=3.0, flood=100)

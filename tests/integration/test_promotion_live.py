@@ -12,7 +12,7 @@ from lab.promotion.live.scenarios import PROMOTER, REGISTRY, UNSOUND, WORKER, Ki
 
 
 @pytest.mark.integration
-@pytest.mark.slow
+@pytest.mark.long("starts and kills the whole promotion system")
 @pytest.mark.timeout(900)  # the start, the case and the remaining answers each have a time limit
 @pytest.mark.filterwarnings("ignore")  # MLflow and what it imports warn about themselves
 def test_a_refused_version_is_rejected_although_promoter_worker_and_registry_are_killed(tmp_path: Path) -> None:
