@@ -141,7 +141,7 @@ def test_a_lost_index_is_filled_again_from_the_topic(settings: Settings, streams
     assert streams.stop() == 0
     with running(settings) as elsewhere:  # its state directory is empty
         assert platform.context_with(platform.query("the sea"), items=1).items
-        assert "history is read again from the start" in elsewhere.log()
+        assert "the index is empty: reading interactions from the beginning" in elsewhere.log()
 
 
 def test_an_impossible_setting_ends_the_process_with_one_line(tmp_path: Path) -> None:
