@@ -18,7 +18,7 @@ from infra.local.broker import Broker
 from infra.registry.client import Registry
 from infra.settings import Settings
 from schemas.gate import GateResult
-from tests.integration.brokers import own_broker
+from tests.support.own_broker import own_broker
 from tests.support.tiny_model import make_checkpoint
 from tests.support.trainer_traffic import send_outcomes, trainer_settings
 from trainer.judge.difference import compare_versions

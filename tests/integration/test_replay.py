@@ -30,7 +30,7 @@ from schemas.interactions import Interaction, Origin
 from schemas.queries import Query
 from schemas.responses import Response
 from schemas.topics import FEEDBACK, INTERACTIONS, QUERIES, RESPONSES
-from tests.integration.brokers import own_broker
+from tests.support.own_broker import own_broker
 from tests.unit.traffic.datasets.folders import paper, write_jsonl, write_lamp
 from tests.unit.traffic.echo import echo
 from traffic import replay

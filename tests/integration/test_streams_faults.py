@@ -14,7 +14,7 @@ import pytest
 from infra.local.broker import Broker
 from schemas.contexts import RetrievalStatus
 from streams.app.transport import BUFFERED, POLLED
-from tests.integration.brokers import own_broker
+from tests.support.own_broker import own_broker
 from tests.support.streams_faults import STALL_S, Site
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]

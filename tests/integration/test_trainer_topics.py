@@ -22,8 +22,8 @@ from schemas.messages import Message
 from schemas.quality import Metric, Moments, Quality, Span
 from schemas.run_report import Trigger, TriggerKind
 from schemas.topics import ERASURES, OUTCOMES, QUALITY, TRAJECTORIES, Topic
-from tests.integration.brokers import own_broker
 from tests.support.outcomes import NOON, make_outcome, make_trajectory
+from tests.support.own_broker import own_broker
 from tests.support.tiny_model import make_checkpoint
 from trainer.data.collect import check_erasures, collect
 from trainer.data.snapshot_files import load_snapshot, write_snapshot

@@ -1,4 +1,4 @@
-"""Brokers for tests that cannot share the session's: they take a consumer group, or every record of a topic, for themselves."""
+"""A broker for tests that cannot share the session's, because they need its consumer groups or all records of a topic for themselves."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from infra.settings import load
 
 @contextmanager
 def own_broker(directory: Path) -> Iterator[Broker]:
-    """A broker with every declared topic, all empty, and no consumer group."""
+    """A new broker with all declared topics."""
     with Broker(load(stack={"dir": directory})) as running:
         apply(load(kafka={"bootstrap_servers": running.bootstrap_servers}))
         yield running
