@@ -8,10 +8,9 @@ import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence, Set
 from typing import Any, Protocol
 
-from kafka import TopicPartition
-
-from infra.kafka.clients import admin, groupless_consumer, producer
+from infra.kafka.clients import admin, producer
 from infra.kafka.group_consumer import offsets_and_metadata
+from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from schemas.produced_records import ProducedRecord
 from schemas.topics import consumer_group, dead_letter_topic
@@ -127,22 +126,9 @@ class KafkaUnderTest:
             sent.get(WAIT_S)
 
     def _visible(self, topic: str) -> list[bytes]:
-        everything = groupless_consumer(self._settings, "test-ends", isolation_level="read_uncommitted")
-        consumer = groupless_consumer(self._settings, "test-reader")
-        try:
-            partitions = [TopicPartition(topic, number) for number in range(PARTITIONS)]
-            ends = everything.end_offsets(partitions)
-            consumer.assign(partitions)
-            consumer.seek_to_beginning(*partitions)
-            values: list[bytes] = []
-            deadline = time.monotonic() + WAIT_S
-            while any(consumer.position(partition) < ends[partition] for partition in partitions):
-                assert time.monotonic() < deadline, "a transaction did not end"
-                values += [record.value for batch in consumer.poll(timeout_ms=100).values() for record in batch]
-            return values
-        finally:
-            everything.close()
-            consumer.close()
+        """All committed records, once no transaction is open: the end is read uncommitted."""
+        with TopicReader(self._settings, "test-ends", isolation_level="read_uncommitted") as whole, TopicReader(self._settings, "test-reader") as reader:
+            return [record.value for record in reader.read(whole.ranges(topic), timeout_s=WAIT_S)]
 
 
 class Member:

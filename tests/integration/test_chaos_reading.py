@@ -11,6 +11,7 @@ import pytest
 from kafka import KafkaProducer, TopicPartition
 
 from infra.kafka import clients
+from infra.kafka.topic_reader import TopicReader
 from infra.kafka.topology import apply
 from infra.local.broker import Broker
 from infra.settings import Settings, load
@@ -102,29 +103,20 @@ def test_segments_and_read_committed_agree_and_reading_more_is_an_anomaly(own_br
 
 def until_marked(settings: Settings, *topics: str) -> None:
     """No transaction is open: the broker writes the marks of an end a moment after the producer has heard of it."""
-    partitions, deadline = [TopicPartition(topic, 0) for topic in topics], time.monotonic() + BOUND_S
-    stable, whole = (clients.groupless_consumer(settings, "test-reader", isolation_level=level) for level in ("read_committed", "read_uncommitted"))
-    while stable.end_offsets(partitions) != whole.end_offsets(partitions):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    stable.close()
-    whole.close()
+    deadline = time.monotonic() + BOUND_S
+    with TopicReader(settings, "test-reader") as stable, TopicReader(settings, "test-reader", isolation_level="read_uncommitted") as whole:
+        while stable.ranges(*topics) != whole.ranges(*topics):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
 
 
 def uncommitted(settings: Settings, topic: str) -> list[int]:
     """Offsets that only a reader at read_uncommitted is given."""
-    found: dict[str, set[int]] = {}
+    offsets: dict[str, set[int]] = {}
     for level in ("read_uncommitted", "read_committed"):
-        consumer = clients.groupless_consumer(settings, "test-reader", isolation_level=level)
-        partition = TopicPartition(topic, 0)
-        consumer.assign([partition])
-        consumer.seek_to_beginning(partition)
-        end, deadline = consumer.end_offsets([partition])[partition], time.monotonic() + BOUND_S
-        found[level] = set()
-        while consumer.position(partition) < end and time.monotonic() < deadline:
-            found[level] |= {record.offset for records in consumer.poll(timeout_ms=200).values() for record in records}
-        consumer.close()
-    return sorted(found["read_uncommitted"] - found["read_committed"])
+        with TopicReader(settings, "test-reader", isolation_level=level) as reader:
+            offsets[level] = {record.offset for record in reader.read(reader.ranges(topic), timeout_s=BOUND_S)}
+    return sorted(offsets["read_uncommitted"] - offsets["read_committed"])
 
 
 def test_the_watcher_continues_after_a_kill_of_the_broker(own_broker: Broker) -> None:

@@ -12,7 +12,8 @@ from uuid import UUID
 
 import pytest
 
-from infra.kafka.clients import groupless_consumer, producer, send
+from infra.kafka.clients import producer, send
+from infra.kafka.topic_reader import TopicReader
 from infra.local.broker import Broker
 from infra.settings import QualitySettings, Settings, load
 from schemas.envelope import read_message
@@ -61,17 +62,16 @@ class Cells:
     """The last record of each cell of one experiment."""
 
     def __init__(self, settings: Settings, experiment: UUID) -> None:
-        self._experiment, self._reader = experiment, groupless_consumer(settings, "test")
-        self._reader.subscribe([QUALITY.name])
+        self._experiment, self._reader = experiment, TopicReader(settings, "test")
+        self._reader.follow(QUALITY.name)
         self.last: dict[bytes, dict[str, Any]] = {}
 
     def until(self, holds: Callable[[], bool], what: str) -> None:
         deadline = time.monotonic() + BOUND_S
         while not holds():
             assert time.monotonic() < deadline, f"not within {BOUND_S:g} s: {what}"
-            for batch in self._reader.poll(timeout_ms=100).values():
-                for record in batch:
-                    self._take(record)
+            for record in self._reader.poll(0.1):
+                self._take(record)
 
     def answers(self) -> int:
         return sum(cell["answers"] for cell in self.last.values() if cell["domain"] is None and cell["span"] is Span.EXPERIMENT)
@@ -90,23 +90,16 @@ class Cells:
 
 def computed_directly(settings: Settings, experiment: UUID) -> dict[bytes, dict[str, Any]]:
     """The cells of metrics that read every partition without a break."""
-    from kafka import TopicPartition
-
     kinds: dict[str, type[QualityMessage]] = {topic.name: topic.message for topic in (RESPONSES, OUTCOMES, SHADOWS)}  # type: ignore[misc]
-    consumer, by_partition = groupless_consumer(settings, "test"), dict[int, PartitionMetrics]()
-    partitions = [TopicPartition(topic, number) for topic in kinds for number in consumer.partitions_for_topic(topic)]
-    consumer.assign(partitions)
-    ends, quality = consumer.end_offsets(partitions), QualitySettings(window_s=1)
-    while any(consumer.position(partition) < end for partition, end in ends.items()):
-        for partition, batch in consumer.poll(timeout_ms=200).items():
-            metrics = by_partition.setdefault(partition.partition, PartitionMetrics(partition.partition, "any", quality))
-            for record in batch:
-                try:
-                    message, _ = read_message(kinds[partition.topic], record.headers, record.value)
-                except Malformed:
-                    continue
-                metrics.count(message, RecordRef(partition.topic, record.offset, record.timestamp / 1000))
-    consumer.close()
+    by_partition, quality = dict[int, PartitionMetrics](), QualitySettings(window_s=1)
+    with TopicReader(settings, "test") as reader:
+        for record in reader.read(reader.ranges(*kinds)):
+            metrics = by_partition.setdefault(record.partition, PartitionMetrics(record.partition, "any", quality))
+            try:
+                message, _ = read_message(kinds[record.topic], record.headers, record.value)
+            except Malformed:
+                continue
+            metrics.count(message, RecordRef(record.topic, record.offset, record.timestamp / 1000))
     changed = [cell for metrics in by_partition.values() for cell in metrics.take_changed() if cell.experiment == experiment]
     return {cell.key: cell.model_dump(exclude={"computed_at"}) for cell in changed}
 

@@ -18,7 +18,8 @@ from uuid import uuid4
 
 import pytest
 
-from infra.kafka.clients import groupless_consumer, producer, send
+from infra.kafka.clients import producer, send
+from infra.kafka.topic_reader import TopicReader
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from infra.telemetry.json_logs import json_lines
@@ -220,14 +221,12 @@ def _shadows(settings: Settings, experiment: uuid.UUID, count: int) -> list[Shad
 def _read(settings: Settings, topic: Topic, kind: type[M], matches: Callable[[M], bool], count: int, identity: Callable[[M], object] = id) -> list[M]:
     """Reads matching messages of a topic until there are `count` different ones."""
     messages: list[M] = []
-    consumer = groupless_consumer(settings, "tests")
-    consumer.subscribe([topic.name])
-    until = time.monotonic() + WAIT_S
-    while len(set(map(identity, messages))) < count and time.monotonic() < until:
-        for records in consumer.poll(timeout_ms=200).values():
-            read = [message for record in records if (message := _readable(kind, record.value)) is not None]
+    with TopicReader(settings, "tests") as reader:
+        reader.follow(topic.name)
+        until = time.monotonic() + WAIT_S
+        while len(set(map(identity, messages))) < count and time.monotonic() < until:
+            read = [message for record in reader.poll(0.2) if (message := _readable(kind, record.value)) is not None]
             messages += [message for message in read if matches(message)]
-    consumer.close()
     return messages
 
 

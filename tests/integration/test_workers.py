@@ -21,10 +21,10 @@ from typing import Any
 
 import httpx
 import pytest
-from kafka import TopicPartition
 
 from infra.errors import CannotContinue, RetryLater
-from infra.kafka.clients import admin, groupless_consumer, producer, send
+from infra.kafka.clients import admin, producer, send
+from infra.kafka.topic_reader import TopicReader
 from infra.kafka.topology import apply
 from infra.local.broker import FIXED_PROPERTIES, Broker
 from infra.process.ports import free_port
@@ -96,22 +96,14 @@ def ask(settings: Settings, topic: Topic, count: int) -> list[Query]:
 
 def records(settings: Settings, topic: str, enough: Callable[[list[Any]], bool], timeout_s: float = WAIT_S) -> list[Any]:
     """All records of a topic, once `enough` holds for them."""
-    consumer = groupless_consumer(settings, "test-reader")
-    try:
-        partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)]
-        consumer.assign(partitions)
-        consumer.seek_to_beginning(*partitions)
+    with TopicReader(settings, "test-reader") as reader:
+        reader.follow(topic)
         read: list[Any] = []
         deadline = time.monotonic() + timeout_s
         while not enough(read):
             assert time.monotonic() < deadline, f"only {len(read)} records on {topic} after {timeout_s:g} s"
-            for batch in consumer.poll(timeout_ms=200).values():
-                read += batch
-        for batch in consumer.poll(timeout_ms=300).values():  # one too many would show up
-            read += batch
-        return read
-    finally:
-        consumer.close()
+            read += reader.poll(0.2)
+        return read + reader.poll(0.3)  # one too many would show up
 
 
 def ce_ids(records: Sequence[Any]) -> Counter[str]:

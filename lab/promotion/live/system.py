@@ -84,9 +84,9 @@ class LiveSystem:
         services: list[StackService] = [
             BrokerService(self._broker, lambda: self.settings),
             RegistryService(self.folder, host, port),
-            self._process(PROMOTER, "trainer.promotion"),
-            self._process(WORKER, "workers", "reflection"),
-            self._process(QUALITY, "streams", "quality"),
+            self._process(PROMOTER, ["-m", "trainer.promotion"]),
+            self._process(WORKER, ["-m", "workers", "reflection"]),
+            self._process(QUALITY, ["-m", "streams", "quality"]),
         ]
         self._supervisor = Supervisor(services)
         self._down: dict[str, float] = {}
@@ -147,8 +147,8 @@ class LiveSystem:
         self.kills[name] += 1
         return True
 
-    def _process(self, name: str, *module: str) -> ProcessService:
-        return ProcessService(name, [sys.executable, "-m", *module], self.folder, partial(self._environment, name), (BROKER, REGISTRY))
+    def _process(self, name: str, arguments: list[str]) -> ProcessService:
+        return ProcessService(name, [sys.executable, *arguments], self.folder, partial(self._environment, name), (BROKER, REGISTRY))
 
     def _environment(self, name: str, ready_file: Path) -> Mapping[str, str]:
         return environment(self.settings.model_copy(update={"ready_file": ready_file}))
