@@ -25,7 +25,7 @@ def names(folder: Path) -> list[str]:
 
 
 class FilesRegistry(TableRegistry):
-    """Its versions have files that fit one ansecond."""
+    """Its versions have files that fit one another."""
 
     def fetch(self, version: str, into: Path) -> Path:
         if not (into / version).exists():
