@@ -8,7 +8,7 @@ class RetouchError(Exception):
 
 
 class RetryLater(RetouchError):
-    """Something is briefly away; the same record may succeed after `after_s` seconds. `reason` names it in metrics (`infra.telemetry.metrics.RetryReason`)."""
+    """A dependency is unavailable for a moment; the same record may succeed after `after_s` seconds. `reason` is a `RetryReason` of the metrics."""
 
     def __init__(self, message: str, after_s: float = 1.0, reason: str = "other") -> None:
         super().__init__(message)
@@ -17,12 +17,12 @@ class RetryLater(RetouchError):
 
 
 class PoisonMessage(RetouchError):
-    """This record can never be handled; it goes to the dead-letter topic with this text, which holds no user's words."""
+    """This record can never be handled; it goes to the dead-letter topic with this text, which never holds a user's text."""
 
 
 class CannotContinue(RetouchError):
-    """State is not what the code relies on; the process stops and leaves offsets uncommitted."""
+    """The state is not what the code relies on; the process stops and leaves offsets uncommitted."""
 
 
 class BadSetting(RetouchError):
-    """A setting is impossible: the text is one line naming key, value and what would be right. Exit code 2."""
+    """A setting is impossible; the text is one line with key, value and what would be right. Exit code 2."""

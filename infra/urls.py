@@ -1,4 +1,4 @@
-"""URLs as they may be shown, in logs, errors and `config print`; and where they lead."""
+"""URLs without their secrets, for logs, errors and `config print`; and whether a URL leads to this machine."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _DATABASE_USER = re.compile(r"(?<=://)[^:/@\s]*(:[^\s]*)?@")
 
 
 def without_user(url: str) -> str:
-    """`url` without `user:password@`; any other text as it is."""
+    """`url` without `user:password@`; other texts unchanged."""
     return (_WEB_USER if url.lower().startswith("http") else _DATABASE_USER).sub("", url)
 
 
 def is_loopback(url: str) -> bool:
-    """Whether it leads to this machine: then no proxy does."""
+    """Whether the URL leads to this machine, so that no proxy may be used."""
     host = urlsplit(url).hostname or ""
     return host in ("localhost", "::1") or host.startswith("127.")

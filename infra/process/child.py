@@ -1,6 +1,6 @@
-"""A child process of ours: its own session, its own log file, dead when we are dead, stopped within a bound.
+"""A child process with a session and a log file of its own. It dies with its parent and stops within a bound.
 
-Its own session means that the terminal's Ctrl-C reaches the supervisor alone, which then decides the order of stopping.
+Because of its own session the terminal's Ctrl-C reaches only the supervisor, which decides the order of stopping.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _PARENT_DEATH = resources.files(__package__) / "parent_death.py"
 
 
 class Child:
-    """One process at a time under one name; it may be started again after it ended. Start it from a thread that outlives it (see `infra.process.parent_death`).
+    """One process at a time under one name, which can be started again. Start it from a thread that outlives it (`infra.process.parent_death`).
 
-    Standard output goes to the log too, or to `output`, which every start empties.
+    Standard output goes to the log, or to `output`, which each start truncates.
     """
 
     def __init__(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, output: Path | None = None) -> None:
@@ -35,13 +35,13 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the process; its log is appended to. Raises OSError when the log cannot be written."""
+        """Start the process; the log is appended to. Raises OSError if the log cannot be written."""
         if self.is_running:
             raise RuntimeError(f"{self.name} is running already")
         self.log.parent.mkdir(parents=True, exist_ok=True)
-        leashed = [sys.executable, "-I", "-S", str(_PARENT_DEATH), str(os.getpid()), *self.command]
+        command = [sys.executable, "-I", "-S", str(_PARENT_DEATH), str(os.getpid()), *self.command]
         with self.log.open("ab") as log, self.output.open("wb") if self.output else contextlib.nullcontext(log) as output:
-            self._process = subprocess.Popen(leashed, stdin=subprocess.DEVNULL, stdout=output, stderr=log, env=self.env, start_new_session=True)
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, env=self.env, start_new_session=True)
 
     @property
     def pid(self) -> int | None:
@@ -53,29 +53,29 @@ class Child:
 
     @property
     def exit_code(self) -> int | None:
-        """The last process's exit code, negative for a signal; None while it runs or when none was started."""
+        """The last process's exit code, negative for a signal; None while it runs or before the first start."""
         return self._process.poll() if self._process else None
 
     def signal(self, signum: int) -> None:
-        """Signal the process itself; nothing happens when it has ended."""
+        """Send a signal to the process, not to its children. No effect after its end."""
         if self._process:
             self._process.send_signal(signum)
 
     def pause(self) -> None:
-        """SIGSTOP to the process and what it started, as if its machine stood still."""
+        """SIGSTOP to the process and its children."""
         self._signal_group(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """SIGCONT to the same; nothing happens where nothing is paused."""
+        """SIGCONT to the process and its children. No effect if they are not paused."""
         self._signal_group(signal.SIGCONT)
 
     def terminate(self) -> None:
-        """SIGTERM, without waiting. A paused process is resumed, for it could not end in order otherwise."""
+        """SIGTERM, without waiting. Resumes a paused process, so that it can handle the signal."""
         self.signal(signal.SIGTERM)
         self.resume()
 
     def wait(self, timeout_s: float) -> bool:
-        """Whether the process ended within the bound. Blocks in short steps, so that a signal handler gets its turn."""
+        """Whether the process ended within `timeout_s`. Blocks in short steps, so that Python's signal handlers can run."""
         deadline = time.monotonic() + timeout_s
         while self.is_running:
             if time.monotonic() >= deadline:
@@ -84,7 +84,7 @@ class Child:
         return True
 
     def stop(self, timeout_s: float) -> None:
-        """SIGTERM, wait, then SIGKILL to the whole session, which also ends what the process itself left behind."""
+        """SIGTERM, wait, then SIGKILL to the process group, which also ends children that the process left behind."""
         if self._process is None:
             return
         self.terminate()
@@ -92,7 +92,7 @@ class Child:
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to the process and its group, and reap it."""
+        """SIGKILL to the process group; reaps the process."""
         if self._process is None:
             return
         with contextlib.suppress(ProcessLookupError):
@@ -105,7 +105,7 @@ class Child:
                 os.killpg(self._process.pid, signum)
 
     def last_lines(self, count: int = 12) -> str:
-        """The end of the log, for an error message."""
+        """The end of the log, for error messages."""
         try:
             with self.log.open("rb") as log:
                 log.seek(max(0, self.log.stat().st_size - TAIL_BYTES))

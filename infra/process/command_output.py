@@ -1,4 +1,4 @@
-"""What every command has in common: settings, exit codes, and errors as one line on standard error."""
+"""What every command shares: settings, exit codes, output, and errors as one line on standard error."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text."
 
 
 def run(body: Callable[[Settings], int]) -> NoReturn:
-    """Load the settings, run the body, and end with its exit code. Expected errors become one line on standard error."""
+    """Load the settings, run the body and exit with its code. Expected errors become one line on standard error."""
     raise typer.Exit(exit_code_of(body))
 
 
 def exit_code_of(body: Callable[[Settings], int]) -> int:
-    # Imported here: `--help` needs neither, and the settings take a quarter of a second.
+    # Imported here, because `--help` does not need the settings, which take a quarter of a second.
     from infra.errors import BadSetting, RetouchError
     from infra.settings import load
 
@@ -45,7 +45,7 @@ def complain(line: str) -> None:
 
 
 def printable(text: str) -> str:
-    """Nothing that others wrote steers the terminal that shows it."""
+    """Escapes control characters, so that text from elsewhere cannot control the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
@@ -60,7 +60,7 @@ def show_json(value: Any) -> None:
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """As wide as the terminal; wide enough to search and cut where the output goes elsewhere. Cells are made printable."""
+    """As wide as the terminal, or 240 columns if the output is no terminal, so that it can be searched. Cells are made printable."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

@@ -1,4 +1,4 @@
-"""Settings as environment variables: how a supervisor hands its own settings to the processes it starts."""
+"""Settings as environment variables, by which a supervisor passes its settings to the processes it starts."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ PREFIX = "RETOUCH_"
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """This process's environment with its settings replaced by exactly `settings`, secrets included: `load()` there gives an equal object."""
+    """This process's environment with its settings replaced by `settings`, secrets included. `load()` in a child returns an equal object."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX) and name not in USUAL_NAMES}
     return inherited | dict(_variables(settings, PREFIX))
 
 
 def _variables(model: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
-    """What differs from the defaults, by the names that `load()` reads."""
+    """The values that differ from the defaults, by the variable names that `load()` reads."""
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
         if isinstance(value, BaseModel):

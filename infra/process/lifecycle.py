@@ -1,4 +1,4 @@
-"""How a process says it is ready, learns that it should stop, and why it ended."""
+"""The lifecycle of a process: readiness, stop signals, exit codes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from infra.errors import BadSetting, RetouchError
 from infra.settings import Settings, load
 from infra.telemetry import json_logs
 from infra.telemetry.export import exporting
-from infra.telemetry.metrics_log import logged
+from infra.telemetry.metrics_log import logging_totals
 
 log = logging.getLogger(__name__)
 
@@ -22,38 +22,38 @@ INTERRUPTED = 130
 
 
 def mark_ready(settings: Settings) -> None:
-    """Tell whoever started this process that it is serving: creates `ready_file`, where one is set."""
+    """Signal that this process serves: creates `ready_file`, if one is set."""
     if settings.ready_file:
         settings.ready_file.touch()
     log.info("ready")
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set. Call once, from the main thread."""
+    """Returns an event that SIGTERM and SIGINT set. Call it once, from the main thread."""
     stop = threading.Event()
 
-    def ask_to_stop(signum: int, frame: object) -> None:
+    def set_stop(signum: int, frame: object) -> None:
         stop.set()
 
-    signal.signal(signal.SIGTERM, ask_to_stop)
-    signal.signal(signal.SIGINT, ask_to_stop)
+    signal.signal(signal.SIGTERM, set_stop)
+    signal.signal(signal.SIGINT, set_stop)
     return stop
 
 
 def run_process(name: str, body: Callable[[Settings, threading.Event], None]) -> int:
-    """The outermost frame of every `__main__`: settings, logs, metrics, spans, signals, and one place that turns errors into exit codes.
+    """Run a process: load settings, set up logs, metrics, spans and signals, call `body`, and turn errors into exit codes.
 
-    Returns 0 after a clean stop, 2 for an impossible setting (one line on standard error), 1 for anything else (logged once).
+    Returns 0 after a clean stop, 2 for an impossible setting (one line on standard error), 1 for any other error (logged once).
     """
     try:
         settings = load()
     except BadSetting as error:
-        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201  # before logging is set up; the line is for a person
+        print(f"{name}: {error}", file=sys.stderr)  # noqa: T201  # logging is not set up yet
         return USAGE
     json_logs.configure(settings.log_level)
     stop = stop_on_signals()
     try:
-        with logged(), exporting(settings, name):
+        with logging_totals(), exporting(settings, name):
             body(settings, stop)
     except BadSetting as error:
         print(f"{name}: {error}", file=sys.stderr)  # noqa: T201

@@ -1,4 +1,4 @@
-"""Files that a command writes at its end, after minutes of work: whether they can be written is known before it begins."""
+"""Report files, which a command writes after minutes of work: checked before the work begins."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from infra.errors import CannotContinue
 
 
 def check_writable(path: Path) -> None:
-    """Make the folder of `path` and try the file, leaving its content as it is. Raises CannotContinue when it cannot be written."""
+    """Create the folder of `path` and check that the file can be written, without changing it. Raises CannotContinue if not."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not path.exists()
@@ -20,7 +20,7 @@ def check_writable(path: Path) -> None:
 
 
 def write(path: Path, text: str) -> None:
-    """Write the whole file in UTF-8. Raises CannotContinue when that fails all the same: a full disk."""
+    """Write the file in UTF-8. Raises CannotContinue if that fails, such as on a full disk."""
     try:
         path.write_text(text, encoding="utf-8")
     except OSError as error:

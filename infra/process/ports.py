@@ -1,4 +1,4 @@
-"""Ports for our own servers."""
+"""Free ports for the servers of the local stack."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import socket
 
 from infra.errors import CannotContinue
 
-#: Below Linux's range for outgoing connections (32768 and up): a client that tries to reach a server which is just restarting
-#: would sooner or later be given the server's own port, connect to itself, and keep the server from coming back.
+#: Below Linux's range for outgoing connections (32768 and up). Otherwise a client of a server that restarts may get the server's own port as its
+#: local one, connect to itself, and block the server's port.
 RANGE = range(20_000, 32_000)
 ATTEMPTS = 100
 
 
 def free_port(host: str) -> int:
-    """A port that nobody listens on now. Raises CannotContinue when many random ones are taken, or `host` is not ours."""
+    """A port without a listener. Raises CannotContinue if ATTEMPTS random ones are taken, or if `host` is not an address of this machine."""
     reason = ""
     for port in random.sample(RANGE, ATTEMPTS):
         reason = why_taken(host, port)
@@ -24,7 +24,7 @@ def free_port(host: str) -> int:
 
 
 def why_taken(host: str, port: int) -> str:
-    """Why a server could not listen there; empty when it could."""
+    """Why a server cannot listen on this port; empty if it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections in TIME_WAIT do not matter
         try:

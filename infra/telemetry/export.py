@@ -1,4 +1,4 @@
-"""Sends metrics and spans to a collector where one is set, and loads no SDK where none is: a killed worker must be back at once."""
+"""Exports metrics and spans to a collector, if one is set. Otherwise loads no SDK, so that a killed worker restarts fast."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from infra.telemetry import tracing
 
 @contextmanager
 def exporting(settings: Settings, process: str) -> Iterator[None]:
-    """Metrics and spans of this process go to `telemetry.otlp_endpoint` meanwhile. Leaving waits at most `telemetry.end_within_s` for the last.
+    """Export this process's metrics and spans to `telemetry.otlp_endpoint` during the block. The exit waits at most `telemetry.end_within_s`.
 
-    Nothing here blocks or fails the work: queues are bounded, and what a collector does not take in time is dropped.
+    An export never blocks or fails the work: queues are bounded, and data that the collector does not accept in time is dropped.
     """
     if not settings.telemetry.otlp_endpoint:
         yield

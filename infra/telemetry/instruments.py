@@ -1,6 +1,6 @@
-"""The kinds of metrics: light, in-process, safe from any thread. Declarations are in `infra.telemetry.metrics`, and nowhere else.
+"""The kinds of metrics: counter, gauge, histogram. In-process and thread-safe. All metrics are declared in `infra.telemetry.metrics`.
 
-Not the SDK's instruments: an add here takes about a microsecond and imports nothing, one of the SDK's several and a tenth of a second at start.
+Why these are not the SDK's instruments: docs/decisions/0005-telemetry.md.
 """
 
 from __future__ import annotations
@@ -13,20 +13,19 @@ from enum import StrEnum
 from typing import ClassVar, Generic, TypeVar
 
 Labels = tuple[tuple[str, str], ...]
-Closed = Mapping[str, type[StrEnum]]
+LabelValues = Mapping[str, type[StrEnum]]
 V = TypeVar("V")
 
 
 class Instrument(Generic[V]):
-    """One name with a series for each combination of labels. Label values come from closed sets or from the deployment, never from users.
+    """A metric: one series for each combination of label values. The values come from closed sets or from the deployment, never from users.
 
-    `unit` is UCUM, as OpenTelemetry wants it. Every call names all of `labels`; a label in `closed` takes that set's values alone.
-    Raises ValueError for others.
+    `unit` is UCUM, as in OpenTelemetry. Each call names all of `labels`; a label in `closed` has only the values of that set. Otherwise ValueError.
     """
 
     kind: ClassVar[str]
 
-    def __init__(self, name: str, unit: str, meaning: str, labels: Sequence[str] = (), closed: Closed | None = None) -> None:
+    def __init__(self, name: str, unit: str, meaning: str, labels: Sequence[str] = (), closed: LabelValues | None = None) -> None:
         self.name, self.unit, self.meaning = name, unit, meaning
         self.labels = tuple(labels)
         self._closed = dict(closed or {})
@@ -34,10 +33,10 @@ class Instrument(Generic[V]):
         self._series: dict[tuple[str, ...], V] = {}
 
     def values(self) -> Mapping[Labels, V]:
-        """A copy: each combination of labels, in the order of their names, and its value."""
+        """A copy of the values by label combination, labels in the order of their names."""
         with self._lock:
-            found = {key: self._copy(value) for key, value in self._series.items()}
-        return {tuple(sorted(zip(self.labels, key, strict=True))): value for key, value in found.items()}
+            series = {key: self._copy(value) for key, value in self._series.items()}
+        return {tuple(sorted(zip(self.labels, key, strict=True))): value for key, value in series.items()}
 
     def _copy(self, value: V) -> V:
         return value
@@ -60,7 +59,7 @@ class Instrument(Generic[V]):
 
 
 class Counter(Instrument[float]):
-    """Only grows."""
+    """A sum that only grows."""
 
     kind = "counter"
 
@@ -71,7 +70,7 @@ class Counter(Instrument[float]):
 
 
 class Gauge(Instrument[float]):
-    """The value now. What is no longer so is forgotten, lest it be shown for ever."""
+    """The current value. Callers remove series that are no longer valid, which would otherwise be exported until the process ends."""
 
     kind = "gauge"
 
@@ -80,36 +79,36 @@ class Gauge(Instrument[float]):
         with self._lock:
             self._series[key] = value
 
-    def only(self, value: float, /, **labels: str) -> None:
-        """This series and no other: for versions, of which one is served."""
+    def set_only(self, value: float, /, **labels: str) -> None:
+        """Set this series and remove all others, such as those of versions that no longer serve."""
         key = self._key(labels)
         with self._lock:
             self._series = {key: value}
 
-    def forget(self, **labels: str) -> None:
-        """Drop the series that carry these labels, all where none is named: as when a partition goes away."""
-        wanted = [(self.labels.index(name), value) for name, value in labels.items()]
+    def remove(self, **labels: str) -> None:
+        """Remove the series with these label values, such as those of a revoked partition. Without labels: all series."""
+        positions = [(self.labels.index(name), value) for name, value in labels.items()]
         with self._lock:
-            self._series = {key: value for key, value in self._series.items() if any(key[at] != value for at, value in wanted)}
+            self._series = {key: value for key, value in self._series.items() if any(key[at] != value for at, value in positions)}
 
 
 @dataclass
 class Distribution:
-    """`buckets[i]` counts values up to the i-th bound, the last one those beyond all."""
+    """Values of one histogram series. `buckets[i]` counts values up to the i-th bound; the last bucket counts larger ones."""
 
     buckets: list[int]
     count: int = 0
     sum: float = 0.0
-    least: float = float("inf")
-    most: float = float("-inf")
+    min: float = float("inf")
+    max: float = float("-inf")
 
 
 class Histogram(Instrument[Distribution]):
-    """How values are spread over fixed bounds, each the largest value of its bucket."""
+    """The distribution of values over buckets. Each bound is the largest value of its bucket."""
 
     kind = "histogram"
 
-    def __init__(self, name: str, unit: str, meaning: str, labels: Sequence[str] = (), closed: Closed | None = None, *, bounds: Sequence[float]) -> None:
+    def __init__(self, name: str, unit: str, meaning: str, labels: Sequence[str] = (), closed: LabelValues | None = None, *, bounds: Sequence[float]) -> None:
         super().__init__(name, unit, meaning, labels, closed)
         self.bounds = tuple(bounds)
 
@@ -117,17 +116,17 @@ class Histogram(Instrument[Distribution]):
         key = self._key(labels)
         at = bisect_left(self.bounds, value)
         with self._lock:
-            spread = self._series.get(key)
-            if spread is None:
-                spread = self._series[key] = Distribution([0] * (len(self.bounds) + 1))
-            spread.buckets[at] += 1
-            spread.count += 1
-            spread.sum += value
-            spread.least = min(spread.least, value)
-            spread.most = max(spread.most, value)
+            distribution = self._series.get(key)
+            if distribution is None:
+                distribution = self._series[key] = Distribution([0] * (len(self.bounds) + 1))
+            distribution.buckets[at] += 1
+            distribution.count += 1
+            distribution.sum += value
+            distribution.min = min(distribution.min, value)
+            distribution.max = max(distribution.max, value)
 
     def _copy(self, value: Distribution) -> Distribution:
-        return Distribution(list(value.buckets), value.count, value.sum, value.least, value.most)
+        return Distribution(list(value.buckets), value.count, value.sum, value.min, value.max)
 
 
 AnyInstrument = Counter | Gauge | Histogram

@@ -1,4 +1,4 @@
-"""Every process logs JSON lines of the same shape to standard error: constant text plus fields, never a user's words."""
+"""JSON log lines on standard error, with the same shape in every process: constant text and fields, never a user's text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-CHATTY = ("kafka", "aiokafka", "httpx", "sentence_transformers", "transformers", "faust", "mode", "mlflow", "alembic")
+CLIENTS = ("kafka", "aiokafka", "httpx", "sentence_transformers", "transformers", "faust", "mode", "mlflow", "alembic")
 _STANDARD = set(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 
@@ -30,28 +30,28 @@ class JsonLines(logging.Formatter):
 
 
 class RepeatLimit(logging.Filter):
-    """Of one kind of line of a client that is not ours, at most `MOST` within `WINDOW_S`; the next one says how many were left out.
+    """Drops repeats of one log line of a third-party client beyond `MAX_LINES` within `WINDOW_S`; the next line has their number in `left_out`.
 
-    A connection that is reset again and again brought 40,571 lines in ten minutes (`retouch lab chaos`, 2026-11-21).
+    A connection that was reset again and again caused 40,571 lines in ten minutes (`retouch lab chaos`, 2026-11-21).
     """
 
-    MOST, WINDOW_S = 5, 10.0
+    MAX_LINES, WINDOW_S = 5, 10.0
 
     def __init__(self) -> None:
         super().__init__()
         self._windows: dict[tuple[str, str], tuple[float, int]] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not record.name.startswith(CHATTY):
+        if not record.name.startswith(CLIENTS):
             return True
         kind = (record.name, str(record.msg))
         began, count = self._windows.get(kind, (record.created, 0))
         if record.created - began > self.WINDOW_S:
-            if count > self.MOST:
-                record.left_out = count - self.MOST
+            if count > self.MAX_LINES:
+                record.left_out = count - self.MAX_LINES
             began, count = record.created, 0
         self._windows[kind] = (began, count + 1)
-        return count < self.MOST
+        return count < self.MAX_LINES
 
 
 def json_lines(log: Path) -> list[dict[str, Any]]:
@@ -68,10 +68,10 @@ def json_lines(log: Path) -> list[dict[str, Any]]:
 
 
 def configure(level: str) -> None:
-    """Set up the root logger once per process. Chatty clients are kept to warnings."""
+    """Set up the root logger once per process. Third-party clients log warnings only."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines())
     handler.addFilter(RepeatLimit())
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    for name in CHATTY:
+    for name in CLIENTS:
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,4 +1,4 @@
-"""The totals of this process's metrics as a line of its log, every minute and at its end: whoever has no collector has these."""
+"""Logs the totals of this process's metrics every minute and at its end. They need no collector."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ LOG_EVERY_S = 60.0
 
 
 def totals(metrics: Iterable[AnyInstrument] = METRICS) -> dict[str, float]:
-    """What was counted and what holds now, as `name{label=value,...}`; zeros are left out. A histogram gives `name_count` and `name_mean`."""
-    found: dict[str, float] = {}
+    """Current values as `name{label=value,...}`, without zeros. A histogram becomes `name_count` and `name_mean`."""
+    values: dict[str, float] = {}
     for metric in metrics:
         if isinstance(metric, Histogram):
-            for labels, spread in metric.values().items():
-                found[_series(f"{metric.name}_count", labels)] = spread.count
-                found[_series(f"{metric.name}_mean", labels)] = round(spread.sum / spread.count, 3)
+            for labels, distribution in metric.values().items():
+                values[_series(f"{metric.name}_count", labels)] = distribution.count
+                values[_series(f"{metric.name}_mean", labels)] = round(distribution.sum / distribution.count, 3)
         else:
-            found |= {_series(metric.name, labels): value for labels, value in metric.values().items() if value}
-    return found
+            values |= {_series(metric.name, labels): value for labels, value in metric.values().items() if value}
+    return values
 
 
 @contextmanager
-def logged(metrics: Iterable[AnyInstrument] = METRICS, every_s: float = LOG_EVERY_S) -> Iterator[None]:
-    """Log the totals every `every_s` seconds, from a thread, and at the end, however that comes; nothing while there are none."""
+def logging_totals(metrics: Iterable[AnyInstrument] = METRICS, every_s: float = LOG_EVERY_S) -> Iterator[None]:
+    """Log the totals every `every_s` seconds during the block, from a thread, and at its end, also after an error. No line while there are none."""
     ended = threading.Event()
 
     def repeat() -> None:
@@ -52,5 +52,5 @@ def _series(name: str, labels: Iterable[tuple[str, str]]) -> str:
 
 
 def _log(metrics: Iterable[AnyInstrument]) -> None:
-    if found := totals(metrics):
-        log.info("metrics", extra={"totals": found})
+    if values := totals(metrics):
+        log.info("metrics", extra={"totals": values})

@@ -1,8 +1,7 @@
-"""OTLP over HTTP: our metrics every few seconds, spans in batches, each from a thread of its own. Imports the SDK.
+"""OTLP over HTTP: exports metrics at an interval and spans in batches, each from a thread of its own. Imports the SDK.
 
-Metrics are our own classes turned into OpenTelemetry's data model (`points`): the SDK's observable instruments have no histogram. Nothing
-is registered globally, so libraries that trace by themselves (MLflow, vLLM) keep their spans to themselves.
-The exporters also read the usual `OTEL_EXPORTER_OTLP_HEADERS`, `_COMPRESSION`, `_CERTIFICATE` and `OTEL_RESOURCE_ATTRIBUTES`.
+Metrics are converted from our instruments (`points`). Nothing is registered globally, so spans of libraries that trace by themselves (MLflow, vLLM) are
+not exported. The exporters also read `OTEL_EXPORTER_OTLP_HEADERS`, `_COMPRESSION`, `_CERTIFICATE` and `OTEL_RESOURCE_ATTRIBUTES`.
 """
 
 from __future__ import annotations
@@ -34,37 +33,37 @@ from infra.urls import is_loopback, without_user
 
 log = logging.getLogger(__name__)
 
-#: Spans that wait to be sent, at most; later ones are dropped.
+#: Spans that wait for export at most; later ones are dropped.
 QUEUE = 4_096
 BATCH = 512
 SPANS_EVERY_MS = 5_000
-#: Trouble with a collector is said once in this time.
-QUIET_S = 600.0
-#: Trouble is ours to report; the libraries would write a line for every batch.
-_CHATTY = {"opentelemetry.exporter": logging.CRITICAL, "opentelemetry.sdk": logging.WARNING}
+#: A failing collector is logged once in this time.
+WARN_EVERY_S = 600.0
+#: The libraries would log a line for every failed batch; `_Failures` logs instead.
+_LIBRARY_LEVELS = {"opentelemetry.exporter": logging.CRITICAL, "opentelemetry.sdk": logging.WARNING}
 
 _W3C = TraceContextTextMapPropagator()
 _KINDS = {kind: otel.SpanKind[kind.name] for kind in SpanKind}
 
 
 class Otlp:
-    """Exports from its making until `end`, which gives the last metrics and spans `end_within_s` and then lets go."""
+    """Exports from its creation to `end`, which waits at most `end_within_s` for the last export."""
 
     def __init__(self, settings: TelemetrySettings, process: str, instance: str | None, metrics: Iterable[AnyInstrument] = METRICS) -> None:
         endpoint = (settings.otlp_endpoint or "").rstrip("/")
         resource = Resource.create({"service.name": f"retouch-{process.replace(' ', '-')}", "service.instance.id": instance or str(uuid.uuid4())})
-        for name, level in _CHATTY.items():
+        for name, level in _LIBRARY_LEVELS.items():
             logging.getLogger(name).setLevel(level)
         self._end_within_s = settings.end_within_s
         self._metrics = _Metrics(endpoint, settings, resource, tuple(metrics))
         exporter = OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=settings.timeout_s, session=_session(endpoint))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(_Reporting(exporter, _Trouble("spans", endpoint)), QUEUE, SPANS_EVERY_MS, BATCH))
+        self._provider.add_span_processor(BatchSpanProcessor(_LoggedExporter(exporter, _Failures("spans", endpoint)), QUEUE, SPANS_EVERY_MS, BATCH))
         self._tracer = self._provider.get_tracer("retouch")
 
     def start(self, name: str, parent: str | None, kind: SpanKind, attributes: Attributes) -> ActiveSpan:
         context = _W3C.extract({"traceparent": parent} if parent else {})
-        return _Recorded(self._tracer.start_span(name, context, _KINDS[kind], dict(attributes)))  # type: ignore[arg-type]  # its values are str and int
+        return _RecordedSpan(self._tracer.start_span(name, context, _KINDS[kind], dict(attributes)))  # type: ignore[arg-type]  # its values are str and int
 
     def end(self) -> None:
         deadline = time.monotonic() + self._end_within_s
@@ -74,13 +73,13 @@ class Otlp:
         spans.join(max(0.0, deadline - time.monotonic()))
 
 
-class _Recorded:
-    """A span of the SDK, or, where the parent was not sampled, one that only carries its ids."""
+class _RecordedSpan:
+    """A span of the SDK; if the parent was not sampled, only its ids."""
 
     def __init__(self, span: Span) -> None:
         self._span = span
-        here = span.get_span_context()
-        self.traceparent = f"00-{here.trace_id:032x}-{here.span_id:016x}-{here.trace_flags:02x}"
+        context = span.get_span_context()
+        self.traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
 
     def add(self, attributes: Attributes) -> None:
         self._span.set_attributes(dict(attributes))  # type: ignore[arg-type]  # its values are str and int
@@ -88,7 +87,7 @@ class _Recorded:
     def end(self, error: BaseException | None) -> None:
         if error is not None:
             self._span.set_attribute("error.type", type(error).__qualname__)
-        if isinstance(error, Exception):  # being cancelled is no failure
+        if isinstance(error, Exception):  # a cancelled task is no failure
             self._span.set_status(Status(StatusCode.ERROR))
         self._span.end()
 
@@ -96,7 +95,7 @@ class _Recorded:
 class _Metrics:
     def __init__(self, endpoint: str, settings: TelemetrySettings, resource: Resource, metrics: tuple[AnyInstrument, ...]) -> None:
         self._exporter = OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=settings.timeout_s, session=_session(endpoint))
-        self._trouble = _Trouble("metrics", endpoint)
+        self._failures = _Failures("metrics", endpoint)
         self._resource, self._metrics, self._every_s = resource, metrics, settings.every_s
         self._since_ns = time.time_ns()
         self._ended = threading.Event()
@@ -117,40 +116,42 @@ class _Metrics:
         try:
             data = metrics_data(self._metrics, self._resource, InstrumentationScope("retouch"), self._since_ns, time.time_ns())
             if self._exporter.export(data) is not MetricExportResult.SUCCESS:
-                self._trouble.say()
-        except Exception as error:  # the outermost frame of this thread: the work goes on, whatever it was
-            self._trouble.say(type(error).__name__)
+                self._failures.warn()
+        except Exception as error:  # the outermost frame of this thread; no error here may stop the work
+            self._failures.warn(type(error).__name__)
 
 
-class _Reporting(SpanExporter):
-    """`inner`, whose trouble becomes one line."""
+class _LoggedExporter(SpanExporter):
+    """Exports with `inner` and logs its failures."""
 
-    def __init__(self, inner: SpanExporter, trouble: _Trouble) -> None:
-        self._inner, self._trouble = inner, trouble
+    def __init__(self, inner: SpanExporter, failures: _Failures) -> None:
+        self._inner, self._failures = inner, failures
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         result = self._inner.export(spans)
         if result is not SpanExportResult.SUCCESS:
-            self._trouble.say()
+            self._failures.warn()
         return result
 
     def shutdown(self) -> None:
         self._inner.shutdown()
 
 
-class _Trouble:
+class _Failures:
+    """Logs failed exports, at most one line in WARN_EVERY_S."""
+
     def __init__(self, what: str, endpoint: str) -> None:
         self._fields = {"what": what, "endpoint": without_user(endpoint)}
-        self._said_at: float | None = None
+        self._warned_at: float | None = None
 
-    def say(self, kind: str = "not taken") -> None:
+    def warn(self, kind: str = "not taken") -> None:
         now = time.monotonic()
-        if self._said_at is None or now - self._said_at >= QUIET_S:
-            self._said_at = now
-            log.warning("the collector does not get what this process sends; the work goes on", extra=self._fields | {"kind": kind})
+        if self._warned_at is None or now - self._warned_at >= WARN_EVERY_S:
+            self._warned_at = now
+            log.warning("an export to the collector failed; the work goes on", extra=self._fields | {"kind": kind})
 
 
 def _session(endpoint: str) -> requests.Session:
     session = requests.Session()
-    session.trust_env = not is_loopback(endpoint)  # a proxy for the world is none for this machine
+    session.trust_env = not is_loopback(endpoint)  # no proxy on the way to this machine
     return session

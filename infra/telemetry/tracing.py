@@ -1,8 +1,8 @@
-"""Spans, joined across processes by the W3C `traceparent` that records and requests carry.
+"""Spans, joined across processes by the W3C `traceparent` in records and requests.
 
-Without an exporter a span costs about a microsecond, records nothing and passes the incoming traceparent through, so that whoever traces behind us sees
-whoever traced before us. Attributes have the names of OpenTelemetry's semantic conventions for messaging, which tools know, and are a closed
-set: nothing in it comes from users. Errors are recorded by type alone, for their texts may hold users' words.
+Without an exporter a span costs about a microsecond, records nothing and passes the incoming traceparent on, so that other systems' traces stay
+connected. Attributes are a closed set with the names of OpenTelemetry's conventions for messaging; none comes from users. Errors are recorded by
+type only, because their texts may hold users' text.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Attributes = TypedDict(
     total=False,
 )
 
-#: The conventions' types of operations.
+#: Operation types of the conventions.
 Operation = Literal["create", "send", "receive", "process", "settle"]
 
 
@@ -45,26 +45,26 @@ class SpanKind(StrEnum):
 
 
 class ActiveSpan(Protocol):
-    """The span one is in. `traceparent` goes into the records and requests that it causes."""
+    """A started span. Its `traceparent` goes into the records and requests that it causes."""
 
     @property
     def traceparent(self) -> str: ...
 
     def add(self, attributes: Attributes) -> None:
-        """What is known only later, such as the outcome."""
+        """Add attributes that are known only after the start, such as the outcome."""
         ...
 
     def end(self, error: BaseException | None) -> None: ...
 
 
 class SpanRecorder(Protocol):
-    """Where spans go. `parent` is a traceparent from anywhere: one that is not valid begins a new trace."""
+    """Records spans. `parent` is a traceparent from any source; an invalid one begins a new trace."""
 
     def start(self, name: str, parent: str | None, kind: SpanKind, attributes: Attributes) -> ActiveSpan: ...
 
 
-class _PassedThrough:
-    """What a span is while nobody records it."""
+class _UnrecordedSpan:
+    """A span without a recorder."""
 
     __slots__ = ("traceparent",)
 
@@ -78,12 +78,12 @@ class _PassedThrough:
         pass
 
 
-_spans: SpanRecorder | None = None
-_here: ContextVar[ActiveSpan | None] = ContextVar("here", default=None)
+_recorder: SpanRecorder | None = None
+_active: ContextVar[ActiveSpan | None] = ContextVar("active_span", default=None)
 
 
-class _Entered:
-    """A span as a context manager; a class, since generators cost twice as much."""
+class _SpanContext:
+    """The context manager of a span. A class, because a generator costs twice as much."""
 
     __slots__ = ("_attributes", "_kind", "_name", "_parent", "_span", "_token")
 
@@ -93,33 +93,33 @@ class _Entered:
     def __enter__(self) -> ActiveSpan:
         parent = self._parent or current_traceparent()
         self._span: ActiveSpan = (
-            _PassedThrough(parent or new_traceparent()) if _spans is None else _spans.start(self._name, parent, self._kind, self._attributes)
+            _UnrecordedSpan(parent or new_traceparent()) if _recorder is None else _recorder.start(self._name, parent, self._kind, self._attributes)
         )
-        self._token: Token[ActiveSpan | None] = _here.set(self._span)
+        self._token: Token[ActiveSpan | None] = _active.set(self._span)
         return self._span
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        _here.reset(self._token)
+        _active.reset(self._token)
         self._span.end(error)
 
 
-def span(name: str, traceparent: str | None = None, kind: SpanKind = SpanKind.INTERNAL, attributes: Attributes | None = None) -> _Entered:
-    """`with span("process queries", incoming, Kind.CONSUMER, messaging("process", "queries")) as here:`.
+def span(name: str, traceparent: str | None = None, kind: SpanKind = SpanKind.INTERNAL, attributes: Attributes | None = None) -> _SpanContext:
+    """`with span("process queries", incoming, Kind.CONSUMER, messaging("process", "queries")) as active:`.
 
-    A child of `traceparent`; without one, of the span around it; without either, the root of a new trace. Whether it is recorded, the
-    sampled flag of its parent says. `name` is constant text. Enter and leave it in one task; tasks started inside inherit it.
+    The span is a child of `traceparent`; without one, of the active span; without either, the root of a new trace. The parent's sampled flag
+    decides whether it is recorded. `name` is constant text. Enter and leave it in one task; tasks started inside inherit it.
     """
-    return _Entered(name, traceparent, kind, attributes or {})
+    return _SpanContext(name, traceparent, kind, attributes or {})
 
 
 def current_traceparent() -> str | None:
-    """For the header `traceparent` of a request made here; None outside any span."""
-    here = _here.get()
-    return None if here is None else here.traceparent
+    """The active span's traceparent, for the header of a request; None outside any span."""
+    active = _active.get()
+    return None if active is None else active.traceparent
 
 
 def messaging(operation: Operation, topic: str, *, group: str | None = None, partition: int | None = None, offset: int | None = None) -> Attributes:
-    """The attributes of an operation on Kafka. A span of it is called `{operation} {topic}`."""
+    """The attributes of an operation on Kafka. Name its span `{operation} {topic}`."""
     attributes: Attributes = {
         "messaging.system": "kafka",
         "messaging.operation.name": operation,
@@ -136,11 +136,11 @@ def messaging(operation: Operation, topic: str, *, group: str | None = None, par
 
 
 @contextmanager
-def recorded_by(spans: SpanRecorder) -> Iterator[None]:
-    """All spans of this process go to `spans` meanwhile; one recorder at a time."""
-    global _spans
-    before, _spans = _spans, spans
+def recorded_by(recorder: SpanRecorder) -> Iterator[None]:
+    """Record all spans of this process in `recorder` during the block. One recorder at a time."""
+    global _recorder
+    before, _recorder = _recorder, recorder
     try:
         yield
     finally:
-        _spans = before
+        _recorder = before

@@ -179,7 +179,7 @@ class QualityService:
             for cell, moments in metrics.rewards(window):
                 labels = (cell.version, cell.arm.value, cell.domain or "")
                 rewards[labels] = rewards.get(labels, Moments()) + moments
-        QUALITY_REWARD.forget()
+        QUALITY_REWARD.remove()
         for (version, arm, domain), moments in rewards.items():
             QUALITY_REWARD.set(moments.mean, version=version, arm=arm, domain=domain)
 

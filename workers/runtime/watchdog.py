@@ -107,7 +107,7 @@ class Watchdog:
 
     def _publish_lags(self, lags: Mapping[int, int]) -> None:
         for number in self._published - lags.keys():
-            WORKER_LAG.forget(topic=self._topic, partition=str(number))
+            WORKER_LAG.remove(topic=self._topic, partition=str(number))
         for number, lag in lags.items():
             WORKER_LAG.set(lag, topic=self._topic, partition=str(number))
         self._published = set(lags)

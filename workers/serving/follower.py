@@ -230,4 +230,4 @@ def _from_to(previous: ModelVersion, version: RegisteredVersion) -> dict[str, ob
 
 
 def _show(champion: ModelVersion) -> None:
-    REFLECTION_VERSION.only(1, version=champion.version, digest=champion.digest[:DIGEST_SHOWN])
+    REFLECTION_VERSION.set_only(1, version=champion.version, digest=champion.digest[:DIGEST_SHOWN])

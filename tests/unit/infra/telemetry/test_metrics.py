@@ -51,13 +51,13 @@ def test_a_gauge_forgets_what_is_no_longer_so() -> None:
     for partition in ("0", "1"):
         lag.set(5, topic="a", partition=partition)
     lag.set(7, topic="b", partition="0")
-    lag.forget(topic="a", partition="0")
+    lag.remove(topic="a", partition="0")
     assert list(lag.values().values()) == [5, 7]
-    lag.forget(topic="a")
+    lag.remove(topic="a")
     assert list(lag.values().values()) == [7]
-    lag.only(1, topic="c", partition="2")
+    lag.set_only(1, topic="c", partition="2")
     assert lag.values() == {(("partition", "2"), ("topic", "c")): 1}
-    lag.forget()
+    lag.remove()
     assert not lag.values()
 
 
@@ -66,7 +66,7 @@ def test_a_bound_is_the_largest_value_of_its_bucket() -> None:
     for value in (0.5, 1, 2, 10, 11):
         spread.record(value)
     (found,) = spread.values().values()
-    assert (found.buckets, found.count, found.sum, found.least, found.most) == ([2, 2, 1], 5, 24.5, 0.5, 11)
+    assert (found.buckets, found.count, found.sum, found.min, found.max) == ([2, 2, 1], 5, 24.5, 0.5, 11)
 
 
 def test_names_are_declared_once_and_each_declaration_is_listed() -> None:

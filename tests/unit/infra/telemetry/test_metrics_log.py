@@ -6,7 +6,7 @@ import time
 import pytest
 
 from infra.telemetry.instruments import Counter, Gauge, Histogram
-from infra.telemetry.metrics_log import logged, totals
+from infra.telemetry.metrics_log import logging_totals, totals
 
 
 def counted() -> Counter:
@@ -32,7 +32,7 @@ def test_the_totals_are_logged_at_the_end_even_of_a_failure(caplog: pytest.LogCa
     caplog.set_level(logging.INFO)
     counter = Counter("retouch_tests", "{test}", "")
     counter.add()
-    with pytest.raises(KeyError), logged([counter]):
+    with pytest.raises(KeyError), logging_totals([counter]):
         raise KeyError
     (record,) = caplog.records
     assert record.message == "metrics" and vars(record)["totals"] == {"retouch_tests{}": 1}
@@ -40,7 +40,7 @@ def test_the_totals_are_logged_at_the_end_even_of_a_failure(caplog: pytest.LogCa
 
 def test_the_totals_are_logged_meanwhile(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with logged([counted()], every_s=0.01):
+    with logging_totals([counted()], every_s=0.01):
         deadline = time.monotonic() + 10
         while not caplog.records and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -49,6 +49,6 @@ def test_the_totals_are_logged_meanwhile(caplog: pytest.LogCaptureFixture) -> No
 
 def test_a_process_that_counted_nothing_logs_nothing(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    with logged([Counter("retouch_tests", "{test}", "")], every_s=0.001):
+    with logging_totals([Counter("retouch_tests", "{test}", "")], every_s=0.001):
         pass
     assert not caplog.records

@@ -24,7 +24,7 @@ async def test_records_and_commits_are_counted_by_outcome() -> None:
 
 async def test_lag_and_held_records_are_published_and_the_lag_removed_at_the_end() -> None:
     for gauge in (WORKER_LAG, WORKER_HELD, WORKER_IN_FLIGHT, WORKER_OLDEST):
-        gauge.forget()  # of workers of other tests
+        gauge.remove()  # of workers of other tests
     unreadable = total(WORKER_METADATA_UNREADABLE)
     harness = WorkerHarness(partitions=1)
     harness.ask(*numbered(2))
