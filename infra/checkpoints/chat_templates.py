@@ -1,8 +1,8 @@
-"""Chat templates of checkpoints: Jinja programs that run wherever a conversation becomes a prompt, so only what conversations need is let in.
+"""Checks chat templates, which are Jinja programs that run whenever a conversation becomes a prompt. Only an allow-list of Jinja passes.
 
-Libraries render them in Jinja's sandbox; this is the lock before that one: a template is parsed, never run, and refused for the first thing in it
-that has no place in a conversation. Checked against the templates that TRL ships (tests). Loops over long ranges, and texts that grow in a loop, are not
-found out.
+A template is parsed, never run, and refused for the first node that is not on the list. Libraries then render it in Jinja's sandbox. Tests check that the
+templates of TRL pass. Long loops, and texts that grow in a loop, are not detected.
+Pinning the first checkpoint's template would not do: a first checkpoint, or one registered by hand, is rendered before any comparison.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from jinja2.parser import Parser
 
 _words = str.split
 MAX_CHARS = 200_000
-#: What may be called by name; a template's own macros come on top.
+#: Functions that may be called, besides the template's own macros.
 FUNCTIONS = frozenset({"raise_exception", "namespace", "range", "strftime_now", "dict", "caller"})
-#: What may be called on a value. Not `format`, which reaches attributes, nor what makes texts of any length.
+#: Methods that may be called. Not `format`, which reads attributes, and none that makes texts of any length.
 METHODS = frozenset(
     _words(
         "strip lstrip rstrip split rsplit splitlines partition rpartition startswith endswith removeprefix removesuffix upper lower title capitalize "
@@ -31,16 +31,16 @@ FILTERS = frozenset(
         "rejectattr replace reverse round safe select selectattr sort string sum title tojson trim unique upper wordcount"
     )
 )
-#: Filters whose first argument is the name of another one, and those that write as many blanks as an argument says.
+#: Filters whose first argument names another filter, and filters whose argument is a number of blanks.
 _BY_NAME, _WIDE, MAX_WIDTH = frozenset({"map"}), frozenset({"indent", "tojson"}), 16
-#: Methods of texts that must not even be handed on, to be called by another name.
+#: Methods that must not be read either, because a template could call them under another name.
 _FORMATS = frozenset({"format", "format_map"})
 _LONG = frozenset(_words("ljust rjust center zfill expandtabs"))
-#: A width for `%`, or the beginning of one that is put together.
+#: A width for `%`, or the beginning of one in a text that is concatenated.
 _PERCENT = re.compile(r"%(\([^)]*\))?[-#0+ .]*([\d*]|\Z)")
-#: Jinja's own globals that make objects with methods of their own, or texts of any length.
+#: Jinja's globals that make objects with methods, or texts of any length.
 _NAMES = frozenset({"cycler", "joiner", "lipsum", "self"})
-#: Other files, other templates, powers: nothing a conversation needs.
+#: Nodes that no conversation needs: other templates, and operators that make large values.
 _REFUSED: dict[type[nodes.Node], str] = {
     nodes.Import: "import",
     nodes.FromImport: "import",
@@ -52,24 +52,24 @@ _REFUSED: dict[type[nodes.Node], str] = {
 
 
 def why_refused(template: str) -> str | None:
-    """What in a chat template has no place there, with its line; None for a template that may be used."""
+    """The first forbidden node of a chat template, with its line; None for a template that may be used."""
     if len(template) > MAX_CHARS:
         return f"{len(template)} characters, {MAX_CHARS} at most"
     try:
         parsed = Environment(autoescape=True, extensions=[_Generation, loopcontrols]).parse(template)
         macros = {macro.name for macro in parsed.find_all(nodes.Macro)}
         has_mod = parsed.find(nodes.Mod) is not None
-        return next((f"line {node.lineno}: {found}" for node in _walk(parsed) if (found := _wrong(node, macros) or (has_mod and _width_of(node)))), None)
+        return next((f"line {node.lineno}: {reason}" for node in _walk(parsed) if (reason := _forbidden(node, macros) or (has_mod and _width_of(node)))), None)
     except TemplateError as error:
         return f"not a Jinja template: {error}"
     except RecursionError:
         return "nested too deeply"
-    except ValueError:  # more digits than Python takes for a number
+    except ValueError:  # Python limits the digits of a number
         return "not a Jinja template: a number is too long"
 
 
 class _Generation(Extension):
-    """`{% generation %}` marks what the assistant wrote, in templates made for training."""
+    """`{% generation %}` marks the assistant's text in templates for training."""
 
     tags = {"generation"}  # noqa: RUF012  # Jinja declares it for instances
 
@@ -84,8 +84,8 @@ def _walk(node: nodes.Node) -> Iterator[nodes.Node]:
         yield from _walk(child)
 
 
-def _wrong(node: nodes.Node, macros: set[str]) -> str | None:
-    """What is wrong with this node, not with those below it."""
+def _forbidden(node: nodes.Node, macros: set[str]) -> str | None:
+    """Why this node is forbidden; ignores the nodes below it."""
     match node:
         case nodes.Getattr(attr=name) if name.startswith("_"):
             return f"the attribute {name!r}"
@@ -101,8 +101,8 @@ def _wrong(node: nodes.Node, macros: set[str]) -> str | None:
             return "formatting by %"
         case nodes.Filter(name=name) if name not in FILTERS:
             return f"the filter {name!r}"
-        case nodes.Filter(name=name) if name in _BY_NAME and (other := _applied(node)) not in FILTERS - _BY_NAME - _WIDE:
-            return f"{name} of {other}"
+        case nodes.Filter(name=name) if name in _BY_NAME and (applied := _applied(node)) not in FILTERS - _BY_NAME - _WIDE:
+            return f"{name} of {applied}"
         case nodes.Filter(name=name) if name in _WIDE and not _is_narrow(node):
             return f"a width of {name} other than a number up to {MAX_WIDTH}"
         case nodes.Call(node=nodes.Name(name=name)) if name not in FUNCTIONS | macros:
@@ -114,21 +114,21 @@ def _wrong(node: nodes.Node, macros: set[str]) -> str | None:
         case nodes.Call(node=target) if not isinstance(target, nodes.Name | nodes.Getattr):
             return "a call of what it computes"
         case _:
-            found = _REFUSED.get(type(node))
-            return f"{found} is not let in" if found else None
+            refused = _REFUSED.get(type(node))
+            return f"{refused} is not allowed" if refused else None
 
 
 def _width_of(node: nodes.Node) -> str | None:
-    """Of a text that could be formatted by `%`, which cannot always be told from a remainder."""
+    """A width in a text that `%` may format. `%` may also be a remainder, which the parser cannot tell."""
     match node:
-        case nodes.Const(value=str(text)) | nodes.TemplateData(data=text) if found := _PERCENT.search(text):
-            return f"{found[0]!r} in a template that uses %"
+        case nodes.Const(value=str(text)) | nodes.TemplateData(data=text) if width := _PERCENT.search(text):
+            return f"{width[0]!r} in a template that uses %"
         case _:
             return None
 
 
 def _applied(call: nodes.Filter) -> str:
-    """The filter that `map` applies by its name; `string`, which is let in, where it takes an attribute."""
+    """The filter that `map` applies; `string`, which is allowed, if it takes an attribute."""
     if call.dyn_args is not None or call.dyn_kwargs is not None:
         return "what it computes"
     if not call.args:

@@ -1,4 +1,4 @@
-"""What a checkpoint's JSON files must not say: code to run, chat templates that are more than templates, folders other than their own."""
+"""Checks a checkpoint's JSON files: they may not name code to run, unsafe chat templates, or other folders."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 from infra.checkpoints.chat_templates import why_refused
 
-#: Of an adapter's config: PEFT loads these from wherever they lead, and imports the module that `auto_mapping` names.
-_ADAPTER_LEADS = ("base_model_name_or_path", "auto_mapping")
+#: Keys of an adapter's config. PEFT loads the base model from any path, and imports the module in `auto_mapping`.
+_ADAPTER_REFERENCES = ("base_model_name_or_path", "auto_mapping")
 
 
 def why_json_refused(name: str, content: Any) -> str | None:
-    """Why the JSON file `name`, read as `content`, must not be in a checkpoint; None where it may."""
+    """Why the JSON file `name` with this `content` must not be in a checkpoint; None if it may."""
     try:
         return _why_json_refused(name, content)
     except RecursionError:
@@ -35,7 +35,7 @@ def _why_json_refused(name: str, content: Any) -> str | None:
 
 
 def _why_adapter_refused(config: dict[str, Any]) -> str | None:
-    for key in _ADAPTER_LEADS:
+    for key in _ADAPTER_REFERENCES:
         if config.get(key):
             return f"{key} must be empty: an adapter belongs to the weights beside it"
     for key, value in _texts(config):
@@ -45,7 +45,7 @@ def _why_adapter_refused(config: dict[str, Any]) -> str | None:
 
 
 def _templates(value: Any) -> Iterator[str]:
-    """One template, or several with names; anything else is an impossible template, which is refused as such."""
+    """The template, or several named ones. Any other value is returned as text, which is then refused as a template."""
     if isinstance(value, list):
         for named in value:
             yield from _templates(named.get("template") if isinstance(named, dict) else named)
@@ -63,7 +63,7 @@ def _holds(value: Any, key: str) -> bool:
 
 
 def _texts(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every text in a JSON value, with the key it stands under."""
+    """Every text in a JSON value, with its key."""
     if isinstance(value, str):
         yield key, value
     for part_key, part in value.items() if isinstance(value, dict) else ((key, part) for part in value) if isinstance(value, list) else ():

@@ -1,8 +1,8 @@
-"""Checkpoints on disk: what they may hold, their digest, and whether one can take another's place.
+"""Checkpoints on disk: allowed files, digest, and whether one can replace another in an engine.
 
-A checkpoint is a folder as `save_pretrained` writes it: config, tokenizer, weights as safetensors. Only kinds of files that carry no code
-are let in, so nothing read from a checkpoint can run (docs/rules.md, 8); what its JSON files and chat templates may say is in
-`infra.checkpoints.contents`. Reads files; loads no weights and imports no torch.
+A checkpoint is a folder as `save_pretrained` writes it: config, tokenizer, weights as safetensors. Only kinds of files without code are
+allowed, so that nothing read from a checkpoint can run (docs/rules.md, 8). `infra.checkpoints.contents` checks JSON files and chat templates.
+Reads files; loads no weights and imports no torch.
 """
 
 from __future__ import annotations
@@ -18,36 +18,36 @@ from infra.checkpoints.chat_templates import why_refused
 from infra.checkpoints.contents import why_json_refused
 from infra.errors import RetouchError
 
-#: The model card is prose about the checkpoint and may name the digest itself, so the digest leaves it out.
+#: The model card may quote the digest, so the digest leaves it out.
 MODEL_CARD = "README.md"
-#: Everything else is refused: pickles (.bin, .pt, .pth, .ckpt, .pkl), code (.py, .so), archives.
+#: All others are refused: pickles (.bin, .pt, .pth, .ckpt, .pkl), code (.py, .so), archives.
 ALLOWED_SUFFIXES = (".safetensors", ".json", ".txt", ".jinja", ".model", ".md")
 ALLOWED_NAMES = ("LICENSE", "NOTICE")
 REQUIRED = ("config.json", "tokenizer.json", "tokenizer_config.json")
 
-#: Notes of the library that wrote the file; they do not change what the model computes.
-_CONFIG_NOTES = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
-_GENERATION_NOTES = ("_from_model_config", "transformers_version")
-#: State of the last call that the tokenizers library writes along.
-_TOKENIZER_NOTES = ("padding", "truncation")
-#: What the safetensors library takes at most; a header is read into memory.
-_HEADER_BYTES = 100_000_000
-_TOKENIZER_CONFIG_NOTES = ("name_or_path", "transformers_version", "tokenizer_class", "backend", "is_local", "padding_side", "truncation_side")
+#: Keys that do not change what the model computes.
+_CONFIG_IGNORED = ("_name_or_path", "transformers_version", "dtype", "torch_dtype", "use_cache")
+_GENERATION_IGNORED = ("_from_model_config", "transformers_version")
+#: State of the last call, which the tokenizers library saves too.
+_TOKENIZER_IGNORED = ("padding", "truncation")
+#: Limit of the safetensors library; a header is read into memory.
+_MAX_HEADER_BYTES = 100_000_000
+_TOKENIZER_CONFIG_IGNORED = ("name_or_path", "transformers_version", "tokenizer_class", "backend", "is_local", "padding_side", "truncation_side")
 
 
-#: Of what a BadCheckpoint says: a checkpoint's own words are in it, and it goes to logs, tags, terminals and a page.
-_MOST_CHARACTERS = 1_000
+#: Length of a BadCheckpoint's text, which quotes the checkpoint and goes to logs, tags, terminals and a page.
+_MAX_CHARACTERS = 1_000
 
 
 class BadCheckpoint(RetouchError):
-    """A checkpoint must not be loaded: the text names the file and what is wrong with it, in one line of printable characters."""
+    """A checkpoint that must not be loaded. The text names the file and the error, in one line of printable characters."""
 
     def __init__(self, text: str) -> None:
-        super().__init__("".join(letter if letter.isprintable() else "?" for letter in text[:_MOST_CHARACTERS]))
+        super().__init__("".join(letter if letter.isprintable() else "?" for letter in text[:_MAX_CHARACTERS]))
 
 
 class CheckpointSums(NamedTuple):
-    """What identifies a checkpoint: `digest` stands for it as a whole, `files` is the sha256 of each file by its relative name, the model card included."""
+    """A checkpoint's digest, and the sha256 of each file by its relative name, the model card included."""
 
     digest: str
     files: Mapping[str, str]
@@ -60,16 +60,16 @@ def checkpoint_sums(checkpoint: Path) -> CheckpointSums:
     """
     digest, files = hashlib.sha256(), {}
     for name, path in checkpoint_files(checkpoint):
-        of_file = hashlib.sha256()
-        counted = [of_file] if name == MODEL_CARD else [of_file, digest]
+        file_sum = hashlib.sha256()
+        hashes = [file_sum] if name == MODEL_CARD else [file_sum, digest]
         if name != MODEL_CARD:
             encoded = name.encode()
             digest.update(struct.pack(">Q", len(encoded)) + encoded + struct.pack(">Q", path.stat().st_size))
         with path.open("rb") as file:
             while block := file.read(1 << 20):
-                for each in counted:
+                for each in hashes:
                     each.update(block)
-        files[name] = of_file.hexdigest()
+        files[name] = file_sum.hexdigest()
     return CheckpointSums(digest.hexdigest(), files)
 
 
@@ -79,10 +79,10 @@ def checkpoint_digest(checkpoint: Path) -> str:
 
 
 def inspect_checkpoint(checkpoint: Path) -> CheckpointSums:
-    """Check everything that can be checked without loading weights.
+    """Check everything that needs no loaded weights.
 
-    Raises BadCheckpoint: a file of another kind, a link, a name of more than printable letters, a config that names code or other folders, a chat
-    template that is more than one, a missing part, a cut-off file, an index that points elsewhere.
+    Raises BadCheckpoint: a file of another kind, a link, an unprintable name, a config that names code or other folders, an unsafe chat
+    template, a missing file, a truncated file, an index that points elsewhere.
     """
     names = {name for name, path in checkpoint_files(checkpoint) if _checked_kind(name, path)}
     for name in REQUIRED:
@@ -96,22 +96,22 @@ def inspect_checkpoint(checkpoint: Path) -> CheckpointSums:
 
 
 def verify_checkpoint(checkpoint: Path, digest: str | None = None, files: Mapping[str, str] | None = None) -> str:
-    """Inspect it and compare it with what the registry says: its digest, and the sha256 of every file. Returns the digest.
+    """Inspect a checkpoint and compare its digest and file sums with the registered ones. Returns the digest.
 
     Raises BadCheckpoint as `inspect_checkpoint` does, and for a file or a digest that differs.
     """
-    found = inspect_checkpoint(checkpoint)
-    expected = files or found.files
-    for name in sorted(found.files.keys() | expected.keys()):
-        if found.files.get(name) != expected.get(name):
-            raise BadCheckpoint(f"{checkpoint / name}: sha256 is {found.files.get(name, 'none')}, the registry says {expected.get(name, 'none')}")
-    if digest is not None and found.digest != digest:
-        raise BadCheckpoint(f"{checkpoint}: digest is {found.digest}, the registry says {digest}")
-    return found.digest
+    actual = inspect_checkpoint(checkpoint)
+    expected = files or actual.files
+    for name in sorted(actual.files.keys() | expected.keys()):
+        if actual.files.get(name) != expected.get(name):
+            raise BadCheckpoint(f"{checkpoint / name}: sha256 is {actual.files.get(name, 'none')}, the registry says {expected.get(name, 'none')}")
+    if digest is not None and actual.digest != digest:
+        raise BadCheckpoint(f"{checkpoint}: digest is {actual.digest}, the registry says {digest}")
+    return actual.digest
 
 
 class Traits(NamedTuple):
-    """What a checkpoint must have in common with the one whose place it takes."""
+    """The parts of a checkpoint that must equal those of the one it replaces."""
 
     config: Mapping[str, Any]
     tokenizer: Mapping[str, Any]
@@ -122,39 +122,39 @@ class Traits(NamedTuple):
 
 
 def traits(checkpoint: Path) -> Traits:
-    """Read them; the files are not needed afterwards. Raises BadCheckpoint for files that are missing or no JSON."""
+    """Read a checkpoint's traits. Raises BadCheckpoint if a file is missing or not JSON."""
     generation = _read(checkpoint, "generation_config.json") if (checkpoint / "generation_config.json").is_file() else None
     config, tokenizer, tokenizer_config = (_read(checkpoint, name) for name in REQUIRED)
     return Traits(config, tokenizer, tokenizer_config, generation, _text(checkpoint / "chat_template.jinja"), _tensors(checkpoint))
 
 
 def differences(serving: Path | Traits, candidate: Path, *, adapter: bool = False) -> tuple[str, ...]:
-    """Why `candidate`'s weights cannot be loaded into the engine that serves `serving`: files and keys that differ.
+    """The files and keys because of which `candidate` cannot be loaded into the engine of `serving`; empty if it can.
 
-    Architecture, vocabulary, tokenizer, chat template, what ends and shapes an answer, and the tensors' names and shapes must be equal; precision on disk
-    may differ. An `adapter` over the serving weights has tensors of its own, and its base's generation_config.json where it has none (PEFT saves none).
+    Architecture, vocabulary, tokenizer, chat template, generation config, and the tensors' names and shapes must be equal; precision on disk may differ.
+    An `adapter` over the serving weights has tensors of its own. Without a generation_config.json (PEFT saves none) it uses its base's.
     """
     a, b = serving if isinstance(serving, Traits) else traits(serving), traits(candidate)
-    found = [f"config.json: {key} differs" for key in _different_keys(a.config, b.config, _CONFIG_NOTES)]
-    found += [f"tokenizer.json: {key} differs" for key in _different_keys(a.tokenizer, b.tokenizer, _TOKENIZER_NOTES)]
-    found += [f"tokenizer_config.json: {key} differs" for key in _different_keys(a.tokenizer_config, b.tokenizer_config, _TOKENIZER_CONFIG_NOTES)]
-    # transformers fills from it what a call leaves open: with other weights in place nobody would read the new one
+    found = [f"config.json: {key} differs" for key in _different_keys(a.config, b.config, _CONFIG_IGNORED)]
+    found += [f"tokenizer.json: {key} differs" for key in _different_keys(a.tokenizer, b.tokenizer, _TOKENIZER_IGNORED)]
+    found += [f"tokenizer_config.json: {key} differs" for key in _different_keys(a.tokenizer_config, b.tokenizer_config, _TOKENIZER_CONFIG_IGNORED)]
+    # transformers takes missing parameters of a call from it; an engine with replaced weights would not read the new file
     if not adapter or b.generation is not None:
-        found += [f"generation_config.json: {key} differs" for key in _different_keys(a.generation or {}, b.generation or {}, _GENERATION_NOTES)]
+        found += [f"generation_config.json: {key} differs" for key in _different_keys(a.generation or {}, b.generation or {}, _GENERATION_IGNORED)]
     if a.template != b.template:
         found.append("chat_template.jinja differs")
     return (*found, *(() if adapter else _different_tensors(a.tensors, b.tensors)))
 
 
 def compatible(serving: Path, candidate: Path) -> bool:
-    """Whether `candidate` can be swapped in place of `serving`."""
+    """Whether `candidate` can replace `serving` in an engine."""
     return not differences(serving, candidate)
 
 
 def checkpoint_files(checkpoint: Path) -> Iterator[tuple[str, Path]]:
     """Each file's relative name and path, in order of names.
 
-    Raises BadCheckpoint for a missing folder, a link, what is neither file nor folder, and a name that could not be shown or written as UTF-8.
+    Raises BadCheckpoint for a missing folder, a link, an entry that is neither file nor folder, and an unprintable name.
     """
     if checkpoint.is_symlink() or not checkpoint.is_dir():
         raise BadCheckpoint(f"{checkpoint}: not a folder")
@@ -173,7 +173,7 @@ def checkpoint_files(checkpoint: Path) -> Iterator[tuple[str, Path]]:
 
 def _checked_kind(name: str, path: Path) -> bool:
     if path.suffix not in ALLOWED_SUFFIXES and name not in ALLOWED_NAMES:
-        raise BadCheckpoint(f"{path}: a file of this kind is not let in; a checkpoint holds {', '.join(ALLOWED_SUFFIXES)} only")
+        raise BadCheckpoint(f"{path}: a file of this kind is not allowed; a checkpoint holds {', '.join(ALLOWED_SUFFIXES)} only")
     return True
 
 
@@ -208,26 +208,26 @@ def _template(path: Path) -> str:
 
 
 def _check_safetensors(path: Path) -> None:
-    """The header's length and the tensors' offsets must add up to the file's size."""
+    """Checks that the header's length and the tensors' offsets add up to the file's size."""
     header, header_end = _header(path)
     try:
-        promised = header_end + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
+        expected = header_end + max((tensor["data_offsets"][1] for tensor in header.values()), default=0)
     except (TypeError, KeyError, IndexError):
         raise BadCheckpoint(f"{path}: not a safetensors file") from None
-    if path.stat().st_size != promised:
-        raise BadCheckpoint(f"{path}: {path.stat().st_size} bytes, its header promises {promised}")
+    if path.stat().st_size != expected:
+        raise BadCheckpoint(f"{path}: {path.stat().st_size} bytes, its header says {expected}")
 
 
 def _header(path: Path) -> tuple[dict[str, Any], int]:
-    """A safetensors file's tensors by name, and where its header ends: eight bytes of length, then JSON (format of safetensors)."""
+    """The tensors of a safetensors file by name, and the end of its header: eight bytes of length, then JSON (format of safetensors)."""
     size = path.stat().st_size
     with path.open("rb") as file:
         prefix = file.read(8)
         length = int.from_bytes(prefix, "little")
         if len(prefix) < 8 or length > size - 8:
-            raise BadCheckpoint(f"{path}: cut off within the header ({size} bytes)")
-        if length > _HEADER_BYTES:
-            raise BadCheckpoint(f"{path}: a header of {length} bytes, {_HEADER_BYTES} at most")
+            raise BadCheckpoint(f"{path}: truncated within the header ({size} bytes)")
+        if length > _MAX_HEADER_BYTES:
+            raise BadCheckpoint(f"{path}: a header of {length} bytes, {_MAX_HEADER_BYTES} at most")
         try:
             header = json.loads(file.read(length))
         except (ValueError, RecursionError):
@@ -261,12 +261,12 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise BadCheckpoint(f"{path}: missing") from None
-    except (ValueError, RecursionError):  # cut off, something else, or nested without end
+    except (ValueError, RecursionError):  # truncated, no JSON, or nested too deeply
         raise BadCheckpoint(f"{path}: not JSON") from None
 
 
-def _different_keys(a: Mapping[str, Any], b: Mapping[str, Any], notes: tuple[str, ...]) -> list[str]:
-    return [key for key in sorted(a.keys() | b.keys()) if key not in notes and a.get(key) != b.get(key)]
+def _different_keys(a: Mapping[str, Any], b: Mapping[str, Any], ignored: tuple[str, ...]) -> list[str]:
+    return [key for key in sorted(a.keys() | b.keys()) if key not in ignored and a.get(key) != b.get(key)]
 
 
 def _text(path: Path) -> str | None:

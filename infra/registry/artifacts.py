@@ -1,4 +1,4 @@
-"""The files of a version, from where the registry keeps them to a folder of ours: from nowhere else, and without following links."""
+"""Downloads the files of a version, only from the registry's own artifact store, and without following links."""
 
 from __future__ import annotations
 
@@ -8,39 +8,39 @@ from urllib.parse import unquote, urlsplit
 
 from infra.checkpoints.verification import BadCheckpoint, checkpoint_files
 from infra.errors import RetryLater
-from infra.registry.mlflow_store import Store, mlflow
+from infra.registry.mlflow_store import MlflowStore, mlflow
 
-#: What an MLflow server names its own store of artifacts; it is read through the server alone.
+#: URI scheme of an MLflow server's own artifact store, which is read through the server only.
 PROXIED = "mlflow-artifacts"
 
 
-def download(store: Store, source: str, into: Path) -> Path:
-    """Copy what a version's `source` names into a new folder below `into`; returns that. Blocks as long as the files take.
+def download(store: MlflowStore, source: str, into: Path) -> Path:
+    """Copy the files at a version's `source` into a new folder below `into`; returns that folder. Blocks until they are copied.
 
-    Raises BadCheckpoint for a source outside the experiment's artifacts, and for links and pipes among local files; RetryLater where there are no files
-    at all, as before a disk is mounted, and for a server's list of them that makes no sense; MLflow's errors and OSError come as they are.
+    Raises BadCheckpoint for a source outside the experiment's artifacts, and for links and pipes among local files. Raises RetryLater if there are no
+    files, such as before a disk is mounted, or if the server's list of files is invalid. MLflow's errors and OSError are not converted.
     """
     if not store.is_sqlite:
         _check_proxied(source, store.artifact_location)
         try:
             fetched = Path(mlflow().artifacts.download_artifacts(source, dst_path=str(into), tracking_uri=store.uri))
         except mlflow().exceptions.MlflowException as error:
-            if error.error_code == "INVALID_PARAMETER_VALUE":  # as MLflow says of a listing with `..` in it
+            if error.error_code == "INVALID_PARAMETER_VALUE":  # MLflow's code for a listing with `..` in it
                 raise BadCheckpoint(f"the server's list of the files of {source!r} leaves their folder") from error
             raise
-        except (TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:  # MLflow takes what the server says as it comes
+        except (TypeError, KeyError, AttributeError, ValueError, RecursionError) as error:  # MLflow does not check the server's reply
             raise RetryLater(f"the server's list of the files of {source!r} cannot be read: {type(error).__name__}") from error
         if not any(path.is_file() for path in fetched.rglob("*")):
             raise RetryLater(f"the server has no files below {source!r}")
         return fetched
     folder = _local(source, store.artifact_location)
-    if not folder.exists() or not list(checkpoint_files(folder)):  # all are looked at: a pipe would be read without end
+    if not folder.exists() or not list(checkpoint_files(folder)):  # checks every file, because reading a pipe would not end
         raise RetryLater(f"there are no files below {source!r}")
     return Path(shutil.copytree(folder, into / "files", symlinks=True))
 
 
 def _local(source: str, root: str) -> Path:
-    """The folder, with every link on the way resolved."""
+    """The folder of a `file` URI, with links in its path resolved."""
     folder, within = (_path(uri) for uri in (source, root))
     if folder is None or within is None or not folder.is_relative_to(within) or folder == within:
         raise BadCheckpoint(f"its source {source!r} leaves the registry's artifacts, {root}")
@@ -49,12 +49,12 @@ def _local(source: str, root: str) -> Path:
 
 def _path(uri: str) -> Path | None:
     parts = urlsplit(uri)
-    known = parts.scheme in ("", "file") and parts.netloc in ("", "localhost") and not parts.query and not parts.fragment
-    return Path(unquote(parts.path)).resolve() if known and parts.path.startswith("/") and "\0" not in unquote(parts.path) else None
+    is_local = parts.scheme in ("", "file") and parts.netloc in ("", "localhost") and not parts.query and not parts.fragment
+    return Path(unquote(parts.path)).resolve() if is_local and parts.path.startswith("/") and "\0" not in unquote(parts.path) else None
 
 
 def _check_proxied(source: str, root: str) -> None:
     path, within = (urlsplit(uri).path.rstrip("/") for uri in (source, root))
-    strange = "%" in source or "\\" in source or "?" in source or "#" in source or {"..", "."} & set(path.split("/"))
-    if source != f"{PROXIED}:{path}" or root.rstrip("/") != f"{PROXIED}:{within}" or strange or not path.startswith(f"{within}/"):
+    is_suspect = "%" in source or "\\" in source or "?" in source or "#" in source or {"..", "."} & set(path.split("/"))
+    if source != f"{PROXIED}:{path}" or root.rstrip("/") != f"{PROXIED}:{within}" or is_suspect or not path.startswith(f"{within}/"):
         raise BadCheckpoint(f"its source {source!r} leaves the registry's artifacts, {root}; the server must serve them itself ({PROXIED}:)")

@@ -1,4 +1,4 @@
-"""MLflow's store: opened by one process at a time, asked in a way that names what went wrong, and never chatty."""
+"""Access to MLflow's store: opened by one process at a time, with our errors and bounded waits, and without output of its own."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from infra.settings import Settings
 
 T = TypeVar("T")
 
-#: A new SQLite file takes 9 s; on a busy machine, and behind other processes, several times that.
+#: A new SQLite file takes 9 s, and several times that on a busy machine or behind other processes.
 OPEN_WITHIN_S = 120.0
-#: A server that is silent for so long, while we connect and again while it answers, is away. SQLite waits 20 s for another process's writes.
+#: Timeout of connecting to a server, and again of its response. SQLite waits 20 s for another process's writes.
 ANSWER_WITHIN_S = 10
-#: Errors that asking again does not mend. Access is not among them: who runs the store may grant it, and a version that serves need not stop for that.
+#: Errors that a retry does not solve. Denied access is not one: the store's operator may grant it, and a serving version must not stop for it.
 REFUSED = frozenset({"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST", "ENDPOINT_NOT_FOUND", "NOT_IMPLEMENTED"})
 
 
-class Store:
-    """The client and the experiment of `settings.registry.model_name`; the first use opens them."""
+class MlflowStore:
+    """MLflow's client and the experiment of `settings.registry.model_name`, opened at the first use."""
 
     def __init__(self, settings: Settings) -> None:
         self.name = settings.registry.model_name
@@ -34,7 +34,7 @@ class Store:
 
     @cached_property
     def client(self) -> Any:
-        with self._only_opener():
+        with self._opening():
             client = mlflow().MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
             if or_none(lambda: client.get_registered_model(self.name)) is None:
                 client.create_registered_model(self.name)
@@ -43,24 +43,24 @@ class Store:
     @cached_property
     def experiment_id(self) -> str:
         client = self.client
-        with self._only_opener():
-            found = client.get_experiment_by_name(self.name)
+        with self._opening():
+            experiment = client.get_experiment_by_name(self.name)
             location = self._artifact_root.as_uri() if self.is_sqlite else None
-            return str(found.experiment_id if found else client.create_experiment(self.name, artifact_location=location))
+            return str(experiment.experiment_id if experiment else client.create_experiment(self.name, artifact_location=location))
 
     @cached_property
     def artifact_location(self) -> str:
-        """The URI below which the experiment's files lie."""
+        """The URI of the experiment's artifacts."""
         return str(self.client.get_experiment(self.experiment_id).artifact_location)
 
     @property
     def is_sqlite(self) -> bool:
-        """Whether this process reads database and files itself; otherwise a server does."""
+        """Whether this process reads the database and the files itself, without a server."""
         return self.uri.startswith("sqlite:///")
 
     @contextmanager
-    def _only_opener(self) -> Iterator[None]:
-        """Two processes that open a new SQLite file at once would both run its migrations, and one would fail."""
+    def _opening(self) -> Iterator[None]:
+        """Locks a SQLite file while it is opened: if two processes ran the migrations of a new file at once, one would fail."""
         if not self.is_sqlite:
             yield
             return
@@ -72,24 +72,24 @@ class Store:
 
 @cache
 def mlflow() -> Any:
-    """The module, imported at the first call."""
-    # Some are read while it is imported: no usage reports, no handlers of its own, nothing on stdout, which belongs to commands.
+    """The `mlflow` module, imported at the first call."""
+    # Read during the import: no usage reports, no log handlers, and no output on stdout, which commands use.
     for name in ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"):
         os.environ.setdefault(name, "true")
     for name in ("MLFLOW_CONFIGURE_LOGGING", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"):
         os.environ.setdefault(name, "false")
-    # No retries: what was asked may have been done, and a version that is created again would be there twice. Callers of RetryLater look first.
+    # No retries: a request without a response may have been done, and a repeated one would create a second version. Callers check before they retry.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(ANSWER_WITHIN_S))
     import mlflow as module
 
-    for chatty in ("mlflow", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
     return module
 
 
 def or_none(read: Callable[[], T]) -> T | None:
-    """What `read` finds, or None where MLflow says there is no such thing."""
+    """The result of `read`, or None if MLflow reports that the entity does not exist."""
     try:
         return read()
     except mlflow().exceptions.MlflowException as error:
@@ -101,16 +101,16 @@ def or_none(read: Callable[[], T]) -> T | None:
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Around every question to the store. Raises RetryLater when it does not answer, CannotContinue when it will never take what it was asked."""
+    """Turns the store's errors into ours: RetryLater if it does not respond, CannotContinue if it will always refuse the request."""
     try:
         yield
     except mlflow().exceptions.MlflowException as error:
         if error.error_code in REFUSED:
-            raise CannotContinue(f"the model registry refuses what it is asked: {error.error_code}") from error
+            raise CannotContinue(f"the model registry refuses the request: {error.error_code}") from error
         raise RetryLater(f"the model registry does not answer: {error.error_code}") from error
-    except OSError as error:  # of a disk; also of `requests`, where artifacts go over HTTP
+    except OSError as error:  # of a disk, or of `requests` for artifacts over HTTP
         raise RetryLater(f"the model registry does not answer: {type(error).__name__}") from error
-    except _database_errors() as error:  # while the store is opened; later MLflow wraps them
+    except _database_errors() as error:  # only while the store is opened; later MLflow wraps them
         raise RetryLater(f"the model registry's database cannot be read: {type(error).__name__}") from error
 
 

@@ -1,4 +1,4 @@
-"""What a version's tags say. Anybody who may write to the registry may edit them by hand, so nothing here trusts them to be well formed."""
+"""The tags of a version. Anyone with write access may edit them by hand, so no function here expects valid content."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from schemas.promotion import Transition
 
 T = TypeVar("T")
 
-#: Our tags on a version; callers' tags must not use these names. FILES is the sha256 of each file by its name.
+#: Tags that the registry itself writes; callers' tags must not use these names. FILES is the sha256 of each file by its name.
 DIGEST, FILES, PARENT, DATASET, LOGGED_MODEL = "sha256", "files", "parent", "dataset", "logged_model"
 #: The tags of a version's transitions: promotion.0001, promotion.0002, ...
 TRANSITION = "promotion."
-#: The caller's tag that names the training run a version is of.
+#: The caller's tag with the id of the training run that made the version.
 RUN_ID = "run_id"
 
 
@@ -45,13 +45,13 @@ def read_history(tags: Mapping[str, str], version: str) -> tuple[Transition, ...
 
 
 def file_sums(text: str | None) -> Mapping[str, str]:
-    """sha256 by file name; empty where none are recorded. The digest, which covers every file but the model card, holds in any case."""
-    found = parsed(json.loads, text)
-    return {str(name): str(digest) for name, digest in found.items()} if isinstance(found, dict) else {}
+    """sha256 by file name; empty if the tag is missing. The digest covers every file but the model card in any case."""
+    sums = parsed(json.loads, text)
+    return {str(name): str(digest) for name, digest in sums.items()} if isinstance(sums, dict) else {}
 
 
 def parsed(parse: Callable[[str], T], text: str | None) -> T | None:
-    """What `parse` makes of a tag; None where there is none, or nothing can be made of it."""
+    """The parsed content of a tag; None if the tag is missing or invalid."""
     try:
         return parse(text) if text else None
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):

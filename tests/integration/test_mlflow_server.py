@@ -20,7 +20,7 @@ from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import RetryLater
 from infra.registry.artifacts import download
 from infra.registry.client import Registry
-from infra.registry.mlflow_store import Store
+from infra.registry.mlflow_store import MlflowStore
 from infra.settings import load
 from schemas.model_events import Alias
 from tests.contract.registry_contract import GATED, RegistryContract
@@ -156,7 +156,7 @@ class _Lying(BaseHTTPRequestHandler):
 def test_a_server_that_lists_files_outside_their_folder_writes_nothing_there(tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Lying) as lying:
         threading.Thread(target=lying.serve_forever, daemon=True).start()
-        store = Store(load(registry={"tracking_uri": f"http://127.0.0.1:{lying.server_port}"}))
+        store = MlflowStore(load(registry={"tracking_uri": f"http://127.0.0.1:{lying.server_port}"}))
         store.__dict__["artifact_location"] = "mlflow-artifacts:/1"  # known already
         into = tmp_path / "a" / "b"
         into.mkdir(parents=True)

@@ -93,7 +93,7 @@ def _code(path: Path) -> None:
 
 SPOILED: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "other weights": ("model.safetensors", _flip, r"model\.safetensors: sha256 is \w{64}, the registry says \w{64}"),
-    "cut-off weights": ("model.safetensors", _cut, r"model\.safetensors: \d+ bytes, its header promises \d+"),
+    "cut-off weights": ("model.safetensors", _cut, r"model\.safetensors: \d+ bytes, its header says \d+"),
     "a cut-off tokenizer": ("tokenizer.json", _cut, r"tokenizer\.json: not JSON"),
     "an edited config": ("config.json", _append, r"config\.json: sha256 is"),
     "another model card": ("README.md", _append, r"README\.md: sha256 is"),
