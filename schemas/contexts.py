@@ -1,4 +1,4 @@
-"""Contexts: the few items of the user's own history that fit the query and its draft."""
+"""Contexts: a draft with the items of the user's own history that are most similar to it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.messages import AwareDatetime, Message, Milliseconds, Record, Text
 
 
 class Source(Record):
-    """Where a record stands in the log."""
+    """Topic, partition and offset of a record."""
 
     topic: str
     partition: Annotated[int, Field(ge=0)]
@@ -21,7 +21,7 @@ class Source(Record):
 
 
 class HistoryItem(Record):
-    """One retrieved interaction, with its similarity to the query and its place in the log."""
+    """One retrieved interaction, with its similarity to the query and its position in the log."""
 
     interaction_id: UUID
     content: Text
@@ -32,9 +32,9 @@ class HistoryItem(Record):
 
 
 class RetrievalStatus(StrEnum):
-    """Whether the user's history was asked, and if not why the context goes out without items (docs/rules.md, 4)."""
+    """Whether the user's history was searched; if not, why the context has no items (docs/rules.md, 4)."""
 
-    SEARCHED = "searched"  # `items` is what there is
+    SEARCHED = "searched"  # `items` holds all that was found
     NOT_NEEDED = "not_needed"  # there is no base answer to rewrite
     DEADLINE_PASSED = "deadline_passed"
     INDEX_AWAY = "index_away"
@@ -45,7 +45,7 @@ class Context(Message, wire="retouch.context", version=1):
 
     draft: Draft
     items: tuple[HistoryItem, ...]
-    k_max: Annotated[int, Field(ge=0)]  # how many were asked for
+    k_max: Annotated[int, Field(ge=0)]  # maximum number of items of the search
     retrieve_ms: Milliseconds
     retrieval: RetrievalStatus = RetrievalStatus.SEARCHED
 

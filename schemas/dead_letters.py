@@ -1,4 +1,4 @@
-"""Dead letters: a record set aside byte for byte on `<topic>-dlt`, with the headers Spring Kafka uses, which tooling reads."""
+"""Dead letters: an unusable record, unchanged on `<topic>-dlt`, with Spring Kafka's headers, which tools read."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from schemas.produced_records import ProducedRecord
 from schemas.topics import dead_letter_topic
 
-#: An exception's text in a header is cut here; it names places and kinds of error, never users' text.
+#: Maximum length of an exception's text in a header. It names fields and kinds of error, never users' text.
 MESSAGE_LIMIT = 1000
 
 
 @dataclass(frozen=True)
 class RecordOrigin:
-    """Where the record came from. `timestamp_ms` is the record's own timestamp."""
+    """The origin of a dead letter: position of the record, its own timestamp, and the consumer group that set it aside."""
 
     topic: str
     partition: int
@@ -46,9 +46,9 @@ def dead_letter(
 
 
 def original_position(headers: Iterable[tuple[str, bytes | None]]) -> tuple[str, int, int] | None:
-    """Topic, partition and offset that a dead letter was set aside from; the last one's where it was set aside twice. None for anything else."""
-    found = dict(headers)
-    topic, partition, offset = (found.get(f"kafka_dlt-original-{part}") for part in ("topic", "partition", "offset"))
+    """Topic, partition and offset of a dead letter's original record; the last ones if it failed twice. None for other records."""
+    by_name = dict(headers)
+    topic, partition, offset = (by_name.get(f"kafka_dlt-original-{part}") for part in ("topic", "partition", "offset"))
     if not topic or partition is None or offset is None:
         return None
     return topic.decode(errors="replace"), int.from_bytes(partition, "big", signed=True), int.from_bytes(offset, "big", signed=True)

@@ -1,4 +1,4 @@
-"""Drafts: the base model's answer, made without knowing the user."""
+"""Drafts: the base model's answer, made without any data of the user."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Usage(Record):
 
 class DraftStatus(StrEnum):
     DRAFTED = "drafted"
-    BASE_FAILED = "base_failed"  # no try at the base endpoint succeeded; `answer` is empty
-    EXPIRED = "expired"  # the query's deadline passed before there was an answer; `answer` is empty
+    BASE_FAILED = "base_failed"  # all calls to the base endpoint failed; `answer` is empty
+    EXPIRED = "expired"  # the deadline passed before the answer; `answer` is empty
 
 
 class Draft(Message, wire="retouch.draft", version=1):

@@ -1,6 +1,6 @@
-"""The envelope of a record: CloudEvents 1.0 for Kafka in binary mode, and W3C Trace Context.
+"""The headers of a record: CloudEvents 1.0 for Kafka in binary mode, and W3C Trace Context.
 
-Names are those of the two specifications: `ce_id`, `ce_source`, `ce_type`, `ce_specversion`, `ce_time`, `content-type`, `traceparent`.
+The names come from the two specifications: `ce_id`, `ce_source`, `ce_type`, `ce_specversion`, `ce_time`, `content-type`, `traceparent`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 @dataclass(frozen=True)
 class Envelope:
-    """What the headers of a record say. `time` is the wall clock at which the producer wrote it."""
+    """The content of a record's headers. `time` is the producer's wall clock."""
 
     id: str
     source: str
@@ -33,7 +33,7 @@ class Envelope:
 
 
 def envelope_headers(message: Message, *, id: object, source: str, traceparent: str | None = None, now: datetime | None = None) -> list[tuple[str, bytes]]:
-    """The headers of `message`. `id` is the message's own derived id; `source` names the writer, such as `/workers/base`."""
+    """The headers of `message`. `id` is the message's own derived id; `source` names the producer, such as `/workers/base`."""
     time = (now or datetime.now(UTC)).isoformat()
     fields = {
         "ce_id": str(id),
@@ -48,10 +48,10 @@ def envelope_headers(message: Message, *, id: object, source: str, traceparent: 
 
 
 def read_envelope(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
-    """Read the headers of a record; one whose value is null says nothing. Raises Malformed when they are not CloudEvents of a type we know."""
-    found = {name.lower(): value for name, value in headers or () if value is not None}
+    """Parse the headers of a record; headers with a null value are ignored. Raises Malformed if they are not CloudEvents of a declared type."""
+    values = {name.lower(): value for name, value in headers or () if value is not None}
     try:
-        fields = {name: found[name].decode() for name in ("ce_id", "ce_source", "ce_type", "ce_time")}
+        fields = {name: values[name].decode() for name in ("ce_id", "ce_source", "ce_type", "ce_time")}
     except (KeyError, UnicodeDecodeError) as error:
         raise Malformed(f"not a CloudEvents record: header {error} is missing or not UTF-8") from None
     message_type(fields["ce_type"])
@@ -61,19 +61,19 @@ def read_envelope(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
         raise Malformed("header ce_time is not an RFC 3339 time") from None
     if time.tzinfo is None:
         raise Malformed("header ce_time has no zone")
-    traceparent = found.get("traceparent", b"").decode(errors="replace")
-    valid = _TRACEPARENT.fullmatch(traceparent)
-    return Envelope(fields["ce_id"], fields["ce_source"], fields["ce_type"], time, traceparent if valid else new_traceparent())
+    traceparent = values.get("traceparent", b"").decode(errors="replace")
+    is_valid = _TRACEPARENT.fullmatch(traceparent)
+    return Envelope(fields["ce_id"], fields["ce_source"], fields["ce_type"], time, traceparent if is_valid else new_traceparent())
 
 
 def record_id(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
-    """A record's `ce_id` alone; None where it has none. For whoever needs to know a record again without reading it."""
+    """A record's `ce_id`, which identifies repeats without parsing the record; None if it has none."""
     value = next((value for name, value in headers if name == "ce_id" and value), None)
     return value.decode(errors="replace") if value else None
 
 
 def read_message(expected: type[M], headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> tuple[M, Envelope]:
-    """One record of a topic that carries `expected`. Raises Malformed for anything else, a newer major type included."""
+    """Parse one record of a topic with messages of type `expected`. Raises Malformed for other types, also for a newer version."""
     envelope = read_envelope(headers)
     if envelope.type != expected.ce_type():
         raise Malformed(f"expected {expected.ce_type()}, got {envelope.type}")

@@ -1,4 +1,4 @@
-"""Erasures: a user asks to be forgotten. Declared here so that the topic and its retention exist from the start."""
+"""Erasures: requests to delete a user's data. Declared so that the topic and its retention exist; no process handles them yet."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from schemas.messages import AwareDatetime, Message
 
 
 class ErasureRequest(Message, wire="retouch.erasure-request", version=1):
-    """Forget everything of one user. Topic: erasures, compacted. Key: tenant/user."""
+    """Request to delete all data of one user. Topic: erasures, compacted. Key: tenant/user."""
 
     request_id: UUID
     tenant: Identifier

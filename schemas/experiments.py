@@ -1,7 +1,8 @@
-"""Experiments: which users are answered by which version while a challenger is tried, decided by hash alone (sticky users, a fresh baseline).
+"""Experiments: assigns each user to an arm by hash, so that a user keeps the arm.
 
-A canary of share s answers the users with the lowest hashes; as many of the next are the *baseline*: answered by the champion like everybody else, but
-counted apart from the same moment on, so that both groups are equally fresh. The experiment salts the hash: the next one tries other users.
+A canary of share s answers the users with the lowest hashes. Equally many users with the next hashes are the *baseline*: the champion answers them, as it
+does all others, but they are counted separately from the same moment, so that both groups are equally new. The experiment's id salts the hash, so the next
+experiment has other users.
 """
 
 from __future__ import annotations
@@ -14,30 +15,30 @@ from schemas.messages import Record
 
 
 class Arm(StrEnum):
-    """Whose answer it is."""
+    """The group that an answer counts for."""
 
-    CHAMPION = "champion"  # everybody who is in no experiment
+    CHAMPION = "champion"  # users in no experiment
     BASELINE = "baseline"  # by the champion, for comparison with the canary
     CANARY = "canary"  # by the challenger
-    SHADOW = "shadow"  # by the challenger, never shown
+    SHADOW = "shadow"  # by the challenger; no user sees it
 
 
 class Assignment(Record):
-    """What an answer was meant to be, also where the base answer went out instead."""
+    """The assigned arm and version of an answer, also if the base answer was sent instead."""
 
-    experiment: UUID | None  # None while none is under way
+    experiment: UUID | None  # None if no experiment runs
     arm: Arm
-    version: str  # of the reflection model that this arm is answered by
+    version: str  # of the reflection model that answers this arm
 
 
 def arm_of(experiment: UUID, share: float, tenant: str, user: str) -> Arm:
-    """A user's arm in a canary of `share` in [0, 0.5]: the same for every question, process and restart."""
-    place = bucket(tenant, user, str(experiment))
-    if place < share:
+    """A user's arm in a canary of `share` in [0, 0.5]: the same for every query, process and restart."""
+    position = bucket(tenant, user, str(experiment))
+    if position < share:
         return Arm.CANARY
-    return Arm.BASELINE if place < 2 * share else Arm.CHAMPION
+    return Arm.BASELINE if position < 2 * share else Arm.CHAMPION
 
 
 def is_shadowed(experiment: UUID, share: float, query_id: UUID) -> bool:
-    """Whether the challenger answers this question beside the champion; `share` is of questions."""
+    """Whether the challenger answers this query in shadow; `share` is of queries."""
     return bucket(str(experiment), str(query_id), "shadow") < share

@@ -1,4 +1,4 @@
-"""Feedback: what the user did with an answer."""
+"""Feedback: the user's reaction to an answer."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Feedback(Message, wire="retouch.feedback", version=1):
     occurred_at: AwareDatetime
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _is_not_empty(self) -> Self:
         if not (self.truth and self.truth.strip()) and self.score is None:
             raise ValueError("either truth or score must be given")
         return self

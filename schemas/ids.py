@@ -1,6 +1,6 @@
-"""Identity: tenants, users, record keys, and ids derived from what caused them.
+"""Ids of tenants and users, record keys, derived ids, and the hash that assigns users to shares.
 
-Every id of an effect is a UUIDv5 of its cause, so handling a record twice produces the same ids and readers can drop the repeat.
+The id of an effect is a UUIDv5 of its cause. A record that is handled twice produces the same ids, so readers can drop the repeat.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ NAMESPACE = UUID("6f7d1a52-4d0e-5b0f-9f0e-2f1f4c1b7a11")
 
 
 def _plain(value: str) -> str:
-    """Refuse what could forge a key, a filter or a log line: control characters, blanks around, and the key's separator."""
+    """Refuses control characters, surrounding blanks and the key's separator, which could forge a key, a filter or a log line."""
     if value != value.strip() or not value.isprintable() or "/" in value:
         raise ValueError("must be printable, without '/' and without blanks around it")
     return value
@@ -37,11 +37,11 @@ def derive(kind: str, *causes: object) -> UUID:
 
 
 def bucket(tenant: str, user: str, salt: str) -> float:
-    """A user's fixed place in [0, 1): the share of users below x is x. `salt` names the experiment."""
+    """A user's fixed position in [0, 1): the share of users below x is x. Each `salt` gives other positions."""
     digest = hashlib.sha256(f"{salt}\x1f{tenant}\x1f{user}".encode()).digest()
     return int.from_bytes(digest[:8]) / 2**64
 
 
 def is_held_out(tenant: str, user: str, share: float) -> bool:
-    """Whether this user is kept for evaluation and never trains (docs/rules.md, 6)."""
+    """Whether this user judges models and never trains them (docs/rules.md, 6)."""
     return bucket(tenant, user, "holdout") < share

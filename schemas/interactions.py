@@ -1,4 +1,4 @@
-"""Interactions: what a user did, in the user's own words. The log of them is the source of truth; the index is a cache of it."""
+"""Interactions: what a user did, in the user's own words. Their topic is the source of truth; the index is a cache of it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemas.messages import AwareDatetime, Domain, Message, Text
 
 
 class Origin(StrEnum):
-    """Who saw the interaction happen. Model text is never an interaction (docs/rules.md, 1)."""
+    """The source that observed the interaction. Model text is never an interaction (docs/rules.md, 1)."""
 
     PLATFORM = "platform"
     FEEDBACK = "feedback"
@@ -31,7 +31,7 @@ class Interaction(Message, wire="retouch.interaction", version=1):
 
     @classmethod
     def observed(cls, *, tenant: str, user: str, source_id: object, domain: str, content: str, response: str, occurred_at: AwareDatetime) -> Self:
-        """An interaction whose id follows from the platform's own id for it."""
+        """An interaction whose id is derived from the platform's own id."""
         interaction_id = derive("interaction", tenant, user, source_id)
         return cls(interaction_id=interaction_id, tenant=tenant, user=user, domain=domain, content=content, response=response, occurred_at=occurred_at)
 

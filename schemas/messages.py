@@ -20,14 +20,14 @@ def _in_utc(at: datetime) -> datetime:
         raise ValueError("the instant lies outside the years 1 to 9999 in UTC") from None
 
 
-#: An instant, held in UTC. Near the years 1 and 9999 a zone can carry it beyond what a datetime holds: such a one is refused.
+#: An instant in UTC. One whose conversion to UTC leaves the years 1 to 9999 is refused.
 AwareDatetime = Annotated[pydantic.AwareDatetime, AfterValidator(_in_utc)]
 
-#: Users' and models' text. Bounded, so that one record never exceeds the topic's message size.
+#: Users' and models' text. Limited, so that one record never exceeds the topic's message size.
 Text = Annotated[str, StringConstraints(max_length=32_768)]
-#: A short text that must say something.
+#: A short text that is not empty.
 Label = Annotated[str, StringConstraints(min_length=1, max_length=256)]
-#: The kind of task a platform has, in its own words, such as `movie_tag`.
+#: A platform's name for a kind of task, such as `movie_tag`.
 Domain = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Milliseconds = Annotated[float, Field(ge=0)]
 
@@ -47,7 +47,7 @@ class Record(BaseModel):
 
 
 class Message(Record):
-    """A value on a topic. Subclasses name themselves: `class Query(Message, wire="retouch.query", version=1)`."""
+    """The value of a record. Subclasses declare their wire name and version: `class Query(Message, wire="retouch.query", version=1)`."""
 
     wire: ClassVar[str]
     wire_version: ClassVar[int]
@@ -67,7 +67,7 @@ class Message(Record):
 
     @classmethod
     def from_bytes(cls, value: bytes | None) -> Self:
-        """Read one record's value. Raises Malformed with the places and kinds of error, never with the values themselves."""
+        """Parse a record's value. Raises Malformed with the fields and kinds of error, never with the values."""
         if value is None:
             raise Malformed(f"{cls.ce_type()}: the record has no value")
         try:
@@ -77,7 +77,7 @@ class Message(Record):
 
 
 def message_type(ce_type: str) -> type[Message]:
-    """The message class of a CloudEvents type. Raises Malformed when no such type is declared."""
+    """The message class of a CloudEvents type. Raises Malformed if the type is not declared."""
     try:
         return _TYPES[ce_type]
     except KeyError:

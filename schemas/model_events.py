@@ -1,4 +1,4 @@
-"""Model events: something changed in the registry. They are hints; the registry's alias is the truth (docs/rules.md, 7)."""
+"""Model events: notices of changes in the registry. They are hints; the registry's alias is the truth (docs/rules.md, 7)."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ class Alias(StrEnum):
 
 
 class ModelEvent(Message, wire="retouch.model-event", version=1):
-    """A version took a step of its promotion, and an alias may have moved with it. Topic: model-events, compacted. Key: model name."""
+    """A transition of a version, with which an alias may have moved. Topic: model-events, compacted. Key: model name."""
 
     event_id: UUID
     name: str
     version: str
-    alias: Alias | None = None  # the one that names the version now, if any
+    alias: Alias | None = None  # the alias that points to the version now, if any
     digest: str
-    previous: str | None  # the version the alias pointed to before
+    previous: str | None  # the version that the alias pointed to before
     seq: int | None = None  # of the transition (schemas.promotion)
     before: VersionState | None = None
     after: VersionState | None = None

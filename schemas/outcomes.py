@@ -1,4 +1,4 @@
-"""Outcomes: an answer joined with what its user did next. They train RL and judge models."""
+"""Outcomes: a response joined with its feedback. They train RL and judge models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.responses import Response
 
 
 class Outcome(Message, wire="retouch.outcome", version=1):
-    """Query, base answer, history as it was, the answer given and the user's truth. Topic: outcomes. Key: tenant/user."""
+    """Query, base answer, the history items of the prompt, the answer and the user's truth. Topic: outcomes. Key: tenant/user."""
 
     outcome_id: UUID
     response: Response

@@ -1,8 +1,8 @@
-"""Every prompt, in one place: the base model's (no user data), the reflection model's, and how a history item reads.
+"""All prompts: of the base model (without user data), of RAG and of the reflection model, and the text of a history item.
 
-Two styles of the same content. `paper` is RPO's: table 8 for base prompts, appendix C for the reflection prompt, LaMP's item texts.
-`compact` says the same in few tokens, for the tiny models this project trains itself.
-All functions return the content of one user turn; the model's own chat template goes around it.
+There are two styles. `paper` is RPO's: table 8 for base prompts, appendix C for the reflection prompt, LaMP's item texts.
+`compact` has the same content in few tokens, for the tiny models that this project trains.
+All functions return the content of one user turn, to which the model's chat template is applied.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from schemas.queries import Query
 from schemas.rewriting import TAGS
 from schemas.tasks import Task
 
-#: What has a meaning of its own in a prompt or an answer: our tags and the chat template's marks. No text of a user may hold them as they are.
+#: Tags and chat-template tokens with a meaning in prompts and answers. A user's text must not contain them unchanged.
 MARKS = (*TAGS, "<|im_start|>", "<|im_end|>", "<|endoftext|>")
 
 
@@ -28,7 +28,7 @@ class PromptStyle(StrEnum):
 
 
 class Example(Protocol):
-    """What a prompt shows of a past interaction."""
+    """The part of a past interaction that a prompt shows."""
 
     @property
     def content(self) -> str: ...
@@ -54,9 +54,9 @@ def item_text(example: Example, domain: str, task: Task, style: PromptStyle) -> 
 
 
 def rag_prompt(query: Query, items: Sequence[Example], style: PromptStyle) -> str:
-    """Retrieval-augmented generation by one model: the items, then the task, and no draft. `items` come best first; the best is shown last.
+    """Retrieval-augmented generation by one model: the items, then the task, without a draft. `items` are best first; the prompt shows the best last.
 
-    In the paper's style the items stand one a line under the reflection prompt's heading; LaMP's prefix form is not used.
+    In the paper's style there is one item on each line under the reflection prompt's heading; LaMP's prefix form is not used.
     """
     profile = [_escape(item_text(item, query.domain, query.task, style)) for item in reversed(items)]
     task = _escape(base_prompt(query, style))
@@ -68,7 +68,7 @@ def rag_prompt(query: Query, items: Sequence[Example], style: PromptStyle) -> st
 def reflection_prompt(query: Query, base_answer: str, items: Sequence[Example], style: PromptStyle) -> str:
     """`M_reflect`'s input: instruction, profile, query, draft (RPO, appendix C).
 
-    `items` come best first, as retrieval gives them; the best is shown last, next to the query.
+    `items` are best first, as retrieval returns them; the prompt shows the best last, next to the query.
     """
     profile = [_escape(item_text(item, query.domain, query.task, style)) for item in reversed(items)]
     task = _escape(base_prompt(query, style))
@@ -81,25 +81,25 @@ def reflection_prompt(query: Query, base_answer: str, items: Sequence[Example], 
 
 
 def template_digest(style: PromptStyle) -> str:
-    """sha256 over this module's source and the style: two answers with the same digest were prompted alike."""
+    """sha256 over this module's source and the style: two answers with the same digest had the same prompt template."""
     source = inspect.getsource(sys.modules[__name__])
     return hashlib.sha256(f"{style}\n{source}".encode()).hexdigest()
 
 
 def _escape(text: str) -> str:
-    """Break up our own tags and chat-template marks inside users' text, so that history cannot speak as the prompt."""
+    """Insert blanks into tags and chat-template tokens inside users' text, so that history cannot inject prompt parts."""
     for mark in MARKS:
         text = text.replace(mark, mark.replace("<", "< ").replace(">", " >"))
     return text
 
 
 def _clip(text: str, limit: int) -> str:
-    """One line of at most `limit` characters, cut between words: a compact prompt is made of lines."""
+    """One line of at most `limit` characters, cut between words."""
     folded = " ".join(text.split())
     return folded if len(folded) <= limit else folded[:limit].rsplit(" ", 1)[0]
 
 
-#: The tiny models see at most this much of a query or a draft, and of each half of a history item; a token is about two characters.
+#: Characters of a query or draft, and of each half of a history item, in a compact prompt. A token is about two characters.
 _COMPACT_CHARS = 240
 _COMPACT_ITEM_CHARS = 96
 _COMPACT_VERBS = {"scholarly_title": "title", "news_headline": "title"}

@@ -1,7 +1,7 @@
-"""Online quality: what answers were worth to their users, by version, arm and domain, as sums that add up over partitions.
+"""Online quality: sums of the answers' metrics by version, arm and domain, which can be added over partitions.
 
-Answers of one user are not independent, so uncertainty is over users. A user's answers lie on one partition; each cell therefore carries sums over its
-users of what each of them adds up to, from which means and their errors follow for any union of cells, and no user can be told from.
+Answers of one user are not independent, so errors are computed over users. All answers of a user are on one partition, so each cell holds sums over its
+users of per-user sums. Means and their errors follow for any union of cells, and no single user can be identified.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ Count = Annotated[int, Field(ge=0)]
 
 
 class Metric(StrEnum):
-    """What is measured of an answer. The first three need feedback, the others every answer has."""
+    """The metrics of an answer. The first three need feedback."""
 
     REWARD = "reward"  # schemas.scoring.score of the answer against the user's truth, or the user's own score; in [0, 1]
-    BASE_REWARD = "base_reward"  # the same of the base answer: explains much of the noise of the reward
-    GAIN = "gain"  # shadow only: the unseen answer's reward less that of the answer shown to the same question
-    FALLBACK = "fallback"  # 1 where the base answer went out although a rewrite was wanted
-    UNPARSABLE = "unparsable"  # 1 where the model's output could not be read
+    BASE_REWARD = "base_reward"  # the same for the base answer; it explains much of the reward's variance
+    GAIN = "gain"  # shadow only: reward of the shadow answer minus that of the answer sent for the same query
+    FALLBACK = "fallback"  # 1 if the base answer was sent instead of a rewrite
+    UNPARSABLE = "unparsable"  # 1 if the model's output could not be parsed
     LATENCY_MS = "latency_ms"  # of the rewrite, at most LATENCY_LIMIT_MS
-    LENGTH = "length"  # characters of the answer over those of the base answer, at most LENGTH_LIMIT
-    DRIFT = "drift"  # 1 - style_f1(answer, base answer): how far the rewrite goes from the base
+    LENGTH = "length"  # characters of the answer divided by those of the base answer, at most LENGTH_LIMIT
+    DRIFT = "drift"  # 1 - style_f1(answer, base answer): distance from the base answer
 
 
-#: Means of unbounded figures would be ruled by their largest.
+#: Without limits a few very large values would dominate the means.
 LATENCY_LIMIT_MS, LENGTH_LIMIT = 60_000.0, 10.0
 
 
 class Moments(Record):
-    """Sums over users; user u has n_u answers whose values add up to s_u. Additive over disjoint users."""
+    """Sums over users. User u has n_u answers with the sum s_u. Additive over disjoint users."""
 
     users: Count = 0
     n: Count = 0  # sum of n_u: answers
@@ -54,12 +54,12 @@ class Moments(Record):
 
     @property
     def mean(self) -> float:
-        """Over answers. 0 where there are none."""
+        """Mean over answers; 0 without answers."""
         return self.s / self.n if self.n else 0.0
 
     @property
     def variance(self) -> float:
-        """Of the mean, over users (the linearised ratio estimator, as cluster-robust errors are made). Infinite below two users."""
+        """Variance of the mean, over users (linearised ratio estimator, as for cluster-robust errors). Infinite below two users."""
         if self.users < 2 or not self.n:
             return float("inf")
         mean = self.mean
@@ -68,24 +68,24 @@ class Moments(Record):
 
 
 class Span(StrEnum):
-    """Over what a cell adds up."""
+    """The period of a cell."""
 
-    WINDOW = "window"  # answers whose feedback, or which themselves, fell into [started_at, ended_at)
+    WINDOW = "window"  # answers with a time, or feedback with a time, in [started_at, ended_at)
     EXPERIMENT = "experiment"  # all answers of one experiment so far
 
 
 class Quality(Message, wire="retouch.quality", version=1):
     """One cell: one version's answers in one arm and domain on one partition. Topic: quality, compacted. Key: all of that, so the last record counts.
 
-    Sums are cumulative within their span and computed from the log: making them again gives the same. `crossed` is the sum over users of
-    s_u b_u, where s_u and b_u are a user's sums of reward and base reward; it is of use where both metrics have the same `n`, as feedback by score alone
-    has no base reward.
+    Sums are cumulative within their span and computed from the log, so recomputing them gives the same. `crossed` is the sum over users of s_u b_u,
+    where s_u and b_u are a user's sums of reward and base reward. It is valid only if both metrics have the same `n`: feedback with a score alone has no
+    base reward.
 
-    A window cell is told once its window is over and whenever late answers change it, an experiment's while it fills. `started_at` and `ended_at` of an
-    experiment are those of its first and last record.
+    A window cell is published after its window, and again if late answers change it; an experiment's cell while it fills. `started_at` and `ended_at` of
+    an experiment are the times of its first and last record.
 
-    Each answer counts in two cells: that of its domain and, beside it, that of all domains (`domain` None), where a user who asks in several is one user.
-    Adding the domains' cells up would take them for as many users and make every error too small: of several domains at once the second kind is read.
+    Each answer counts in two cells: the one of its domain, and the one of all domains (`domain` None), in which a user of several domains is one user.
+    Adding the cells of domains would count such a user several times and make errors too small, so figures over all domains read the second cell.
     """
 
     name: str  # of the registered model

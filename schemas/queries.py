@@ -1,4 +1,4 @@
-"""Queries: a user asks, the platform wants a personal answer."""
+"""Queries: a user's questions, which get personal answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from schemas.tasks import Task, task_of
 
 
 class Strategy(StrEnum):
-    """How an answer is personalized. More methods join this list as they are built."""
+    """The method that personalizes an answer."""
 
     RPO = "rpo"
     ZERO_SHOT = "zero_shot"  # the base answer as it is; the control arm
@@ -27,10 +27,10 @@ class Query(Message, wire="retouch.query", version=1):
     tenant: Identifier
     user: Identifier
     domain: Domain
-    text: Text  # the task's input alone: a description, a review, an abstract; the prompt is built around it
+    text: Text  # the task's input without a prompt: a description, a review, an abstract
     options: Annotated[tuple[Label, ...], Field(max_length=256)] = ()  # the answers allowed; empty means free text
-    asked_at: AwareDatetime  # event time: only what the user did before it may be used
-    deadline: AwareDatetime | None = None  # wall clock; near it the base answer goes out
+    asked_at: AwareDatetime  # event time; only earlier history may be used
+    deadline: AwareDatetime | None = None  # wall clock; shortly before it the base answer is sent
     strategy: Strategy | None = None  # None: the deployment's default
 
     @property

@@ -1,4 +1,4 @@
-"""Responses: the answer a user gets, with everything it was made from."""
+"""Responses: the answer that a user gets, with its provenance."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from schemas.queries import Strategy
 
 
 class ResponseStatus(StrEnum):
-    """Whether the answer was personalized, and if not why the base answer went out (docs/rules.md, 4)."""
+    """Whether the answer was personalized, and if not, why the base answer was sent (docs/rules.md, 4)."""
 
     PERSONALIZED = "personalized"
     ZERO_SHOT = "zero_shot"  # the query asked for the base answer
     NO_HISTORY = "no_history"
-    INDEX_AWAY = "index_away"  # the history could not be asked
+    INDEX_AWAY = "index_away"  # the index was unavailable
     UNPARSABLE = "unparsable"  # the reflection model's output had no single <personalized> body
     REFLECTION_FAILED = "reflection_failed"
-    PROMPT_TOO_LONG = "prompt_too_long"  # not even one history item fits the model's context
-    DEADLINE_NEAR = "deadline_near"  # near, or passed
-    BASE_FAILED = "base_failed"  # there is no base answer to fall back to; `answer` is empty
+    PROMPT_TOO_LONG = "prompt_too_long"  # even one history item exceeds the model's context
+    DEADLINE_NEAR = "deadline_near"  # or passed
+    BASE_FAILED = "base_failed"  # there is no base answer; `answer` is empty
     EXPIRED = "expired"  # the deadline passed before there was a base answer; `answer` is empty
 
 
@@ -35,9 +35,9 @@ class ModelVersion(Record):
 
 
 class Provenance(Record):
-    """What an answer was made from: one version per answer (docs/rules.md, 5)."""
+    """The inputs of an answer, which has one version only (docs/rules.md, 5)."""
 
-    model: ModelVersion | None  # None where no reflection model took part
+    model: ModelVersion | None  # None if no reflection model was used
     base_model: str
     strategy: Strategy
     k: int
@@ -46,7 +46,7 @@ class Provenance(Record):
     base_ms: Milliseconds
     retrieve_ms: Milliseconds
     reflect_ms: Milliseconds
-    assignment: Assignment | None = None  # what the answer was meant to be made by; None for answers from before there were experiments
+    assignment: Assignment | None = None  # the assigned arm; None in responses of versions without experiments
 
 
 class Response(Message, wire="retouch.response", version=1):

@@ -17,15 +17,15 @@ class Rewrite:
     answer: str
 
     def to_text(self) -> str:
-        """The completion a model is trained to write, without an end token."""
+        """The completion a model is trained to write, without the end token."""
         return f"{THINK_OPEN}{self.reasoning}{THINK_CLOSE}{ANSWER_OPEN}{self.answer}{ANSWER_CLOSE}"
 
 
 def parse(completion: str) -> Rewrite | None:
-    """Read a completion, or None when it is not one closed trace followed by one closed, non-empty body.
+    """Parse a completion; None if it is not one closed trace followed by one closed, non-empty body.
 
-    The body is looked for behind the trace, so a tag that the trace mentions is not mistaken for it. Text behind the body is ignored
-    (the paper's LaMP-7 sample ends with a stray tag). Plain string search: bodies hold `<` and `&` freely, so this is not XML.
+    The body is searched after the trace, so that a tag quoted in the trace does not count. Text after the body is ignored (the paper's
+    LaMP-7 sample ends with a stray tag). Plain string search, because bodies contain `<` and `&` and are not XML.
     """
     opening, separator, rest = completion.partition(THINK_CLOSE)
     if not separator or opening.count(THINK_OPEN) != 1 or opening.split(THINK_OPEN)[0].strip():

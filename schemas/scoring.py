@@ -1,14 +1,14 @@
-"""How good an answer is, given what the user did instead: one score in [0, 1] per answer, the metrics of many, and their uncertainty.
+"""Scores answers against the user's truth: one score in [0, 1] per answer, metrics over many answers, and their confidence intervals.
 
-The score is the RL reward and what evaluation compares, so that both pull the same way. RPO takes its rewards from the tasks' metrics, as LaMP defines them:
+The score is the RL reward and the figure of the evaluation, so that both have the same goal. As in RPO it is the task's metric as LaMP defines it:
 
 - label: exact match, `accuracy`;
-- rating: 1 - |error| / range of the options, `rating_score`, with LaMP-3's `mae` beside it. What is no number counts as the far end;
+- rating: 1 - |error| / range of the options, `rating_score`, with LaMP-3's `mae` beside it. An answer that is not a number has the largest error;
 - text: `style_f1`, with LaMP's `rouge_1` and `rouge_l` (rouge_score 0.1.2, no stemming) beside it.
 
-ROUGE lower-cases and drops punctuation, hence all of a user's emoji, exclamation marks and capitals: half of what makes a text theirs.
+ROUGE lower-cases and drops punctuation, so it ignores emoji, exclamation marks and capitals, which are half of a user's style.
 `style_f1` is the mean of the same two F-measures (unigrams, longest common subsequence) over tokens that keep them.
-Pure Python; rouge_score is imported only where ROUGE is asked for.
+Pure Python; rouge_score is imported at the first use.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from schemas.tasks import STARS, Task
 
 T = TypeVar("T")
 
-#: The name of `score` by task: what reports call the figure.
+#: The name of `score` in reports, by task.
 METRIC = {Task.LABEL: "accuracy", Task.RATING: "rating_score", Task.TEXT: "style_f1"}
 
-#: A word with its case, hashes, apostrophes and hyphens, or a run of anything else that shows: punctuation, emoji.
+#: A word with its case, hashes, apostrophes and hyphens, or a run of other visible characters: punctuation, emoji.
 _TOKEN = re.compile(r"[\w#'-]+|[^\w\s]+")
 
 
@@ -42,7 +42,7 @@ class Pair(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A mean difference with its 95 % interval; positive means better afterwards."""
+    """A mean difference with its 95 % interval; positive: better afterwards."""
 
     mean: float
     low: float
@@ -50,7 +50,7 @@ class Interval(NamedTuple):
 
 
 def score(task: Task, answer: str, truth: str, options: Sequence[str]) -> float:
-    """One answer's score in [0, 1], higher is better. Raises ValueError when the truth of a rating is no number."""
+    """One answer's score in [0, 1], higher is better. Raises ValueError if the truth of a rating is not a number."""
     answer, truth = answer.strip(), truth.strip()
     match task:
         case Task.LABEL:
@@ -63,43 +63,43 @@ def score(task: Task, answer: str, truth: str, options: Sequence[str]) -> float:
 
 
 def metrics(task: Task, pairs: Iterable[Pair]) -> dict[str, float]:
-    """Every metric of a task, as plain means over `pairs`. Raises ValueError when there are none."""
+    """Every metric of a task, as plain means over `pairs`. Raises ValueError if there are none."""
     pairs = [Pair(*pair) for pair in pairs]
     if not pairs:
         raise ValueError("no answers to measure")
-    found = {METRIC[task]: fmean(score(task, *pair) for pair in pairs)}
+    means = {METRIC[task]: fmean(score(task, *pair) for pair in pairs)}
     if task is Task.RATING:
-        found["mae"] = fmean(rating_error(*pair) for pair in pairs)
+        means["mae"] = fmean(rating_error(*pair) for pair in pairs)
     if task is Task.TEXT:
         both = [rouge(pair.answer, pair.truth) for pair in pairs]
-        found |= {"rouge_1": fmean(one for one, _ in both), "rouge_l": fmean(longest for _, longest in both)}
-    return found
+        means |= {"rouge_1": fmean(unigrams for unigrams, _ in both), "rouge_l": fmean(longest for _, longest in both)}
+    return means
 
 
 def is_valid(task: Task, answer: str, options: Sequence[str]) -> bool:
-    """Whether an answer is one the query allows; free text only has to say something."""
+    """Whether the query allows the answer; free text must not be empty."""
     return bool(answer.strip()) if task is Task.TEXT else answer.strip() in options
 
 
 def rating_error(answer: str, truth: str, options: Sequence[str]) -> float:
-    """|answer - truth| by LaMP-3's rule: what `float` refuses, or is not finite, counts as the option furthest from the truth."""
+    """|answer - truth| by LaMP-3's rule: an answer that is not a finite number counts as the option furthest from the truth."""
     gold = float(truth)
     low, high = _range(options)
     furthest = max(abs(gold - low), abs(high - gold))
     try:
-        given = float(answer)
+        rating = float(answer)
     except ValueError:
         return furthest
-    return abs(given - gold) if math.isfinite(given) else furthest
+    return abs(rating - gold) if math.isfinite(rating) else furthest
 
 
 def style_f1(answer: str, truth: str) -> float:
     """Mean of unigram F1 and longest-common-subsequence F1 over tokens that keep case, punctuation and emoji."""
-    given, gold = _TOKEN.findall(answer), _TOKEN.findall(truth)
-    if not given or not gold:
-        return float(given == gold)
-    shared = sum((Counter(given) & Counter(gold)).values())
-    return (shared + _common_subsequence(given, gold)) / (len(given) + len(gold))
+    predicted, gold = _TOKEN.findall(answer), _TOKEN.findall(truth)
+    if not predicted or not gold:
+        return float(predicted == gold)
+    shared = sum((Counter(predicted) & Counter(gold)).values())
+    return (shared + _common_subsequence(predicted, gold)) / (len(predicted) + len(gold))
 
 
 def rouge(answer: str, truth: str) -> tuple[float, float]:
@@ -111,7 +111,7 @@ def rouge(answer: str, truth: str) -> tuple[float, float]:
 def paired_bootstrap(before_by_user: Mapping[str, float], after_by_user: Mapping[str, float], seed: int, resamples: int = 2000) -> Interval:
     """Mean of `after - before` over users with its 95 % percentile interval, users resampled with replacement.
 
-    The unit is the user because answers of one user are not independent. Raises ValueError unless both hold the same users, at least one.
+    The unit is the user, because answers of one user are not independent. Raises ValueError unless both hold the same users, at least one.
     """
     if before_by_user.keys() != after_by_user.keys() or not before_by_user:
         raise ValueError("a paired comparison needs the same users on both sides, at least one")
@@ -132,17 +132,17 @@ def _range(options: Sequence[str]) -> tuple[float, float]:
 
 
 def _common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
-    """Length of the longest common subsequence, a row of the table in the bits of one integer.
+    """Length of the longest common subsequence. Each row of the table is the bits of one integer.
 
     Hyyrö (2004), "Bit-parallel LCS-length computation revisited": two texts of 16,000 tokens, the longest a message holds, take well under a second.
     """
-    places: dict[str, int] = {}
-    for place, token in enumerate(left):
-        places[token] = places.get(token, 0) | 1 << place
-    row = everything = (1 << len(left)) - 1
+    positions: dict[str, int] = {}
+    for position, token in enumerate(left):
+        positions[token] = positions.get(token, 0) | 1 << position
+    row = all_ones = (1 << len(left)) - 1
     for token in right:
-        matches = row & places.get(token, 0)
-        row = (row + matches | row - matches) & everything
+        matches = row & positions.get(token, 0)
+        row = (row + matches | row - matches) & all_ones
     return len(left) - row.bit_count()
 
 

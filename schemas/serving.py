@@ -9,23 +9,23 @@ from schemas.responses import ModelVersion
 
 
 class Refusal(Record):
-    """A version that a worker does not serve: its files are unsound, it does not load, or it writes other tokens than registered."""
+    """A version that a worker does not serve: its files are unsound, it does not load, or its tokens differ from the canary prompts."""
 
     model: ModelVersion
-    reason: str  # names version and file, never a text
+    reason: str  # names version and file, never a user's text
 
 
 class ServingReport(Message, wire="retouch.serving", version=1):
-    """What one worker serves now; sent when it changes and every few seconds. Topic: serving, compacted. Key: worker."""
+    """What one worker serves now; published on every change and every few seconds. Topic: serving, compacted. Key: worker."""
 
-    worker: str  # lasting name of the process, such as reflection-host-1
+    worker: str  # fixed name of the process, such as reflection-host-1
     at: AwareDatetime
-    champion: ModelVersion  # answers everybody who is in no canary
+    champion: ModelVersion  # answers all users outside the canary
     challenger: ModelVersion | None = None  # loaded and routed to
     experiment: UUID | None = None
     loaded: tuple[ModelVersion, ...] = ()
     refused: tuple[Refusal, ...] = ()
-    swaps: int = 0  # since its start
+    swaps: int = 0  # since the process started
 
     @property
     def key(self) -> bytes:

@@ -1,4 +1,4 @@
-"""Shadow answers: what the challenger would have said. Nobody is shown them; they are scored by what the user does with the champion's answer."""
+"""Shadow answers: the challenger's answers, which no user sees. They are scored with the feedback on the champion's answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemas.responses import ModelVersion, ResponseStatus
 
 
 class Shadow(Message, wire="retouch.shadow", version=1):
-    """One unseen answer. Topic: shadows. Key: tenant/user. Best effort: one that is lost costs a little evidence and nothing else."""
+    """One shadow answer. Topic: shadows. Key: tenant/user. Best effort: a lost one costs only a little evidence."""
 
     shadow_id: UUID  # derived from experiment and query
     query_id: UUID
@@ -21,8 +21,8 @@ class Shadow(Message, wire="retouch.shadow", version=1):
     assignment: Assignment
     model: ModelVersion
     status: ResponseStatus
-    base_answer: Text  # what was rewritten: how far the answer goes from it is known without feedback
-    answer: Text  # what would have gone out: the base answer where the rewrite could not be used
+    base_answer: Text  # for the drift of the answer, which needs no feedback
+    answer: Text  # the base answer if the rewrite could not be used
     reflect_ms: Milliseconds
     answered_at: AwareDatetime
 

@@ -1,6 +1,6 @@
-"""What kind of answer a domain asks for: a label out of options, a rating, or free text.
+"""The kind of answer that a query needs: a label out of options, a rating, or free text.
 
-The kind follows from the query's options, so a platform may bring any domain without registering it first.
+The kind follows from the query's options, so a platform may use any domain without registering it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _WHOLE_NUMBER = re.compile(r"-?[0-9]+")
 
 
 class Task(StrEnum):
-    """LaMP's three answer shapes."""
+    """LaMP's three kinds of answers."""
 
     LABEL = "label"
     RATING = "rating"
@@ -48,10 +48,9 @@ def task_of(options: Sequence[str]) -> Task:
 
 
 def choose_option(answer: str, options: Sequence[str]) -> str | None:
-    """The option that `answer` names, spelled as the query spells it, or None. Without options the answer itself.
+    """The option that `answer` names, in the query's spelling, or None. Without options the answer itself.
 
-    An exact match comes first; letter case is overlooked only where one option is meant. What serving sends and what training rewards
-    are both decided here.
+    An exact match wins; otherwise letter case is ignored if exactly one option matches. Serving and rewards both use this function.
     """
     if not options or answer in options:
         return answer

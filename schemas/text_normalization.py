@@ -1,6 +1,6 @@
-"""When two texts count as the same: their characters in one form (Unicode NFKC), blanks folded, quotes around the whole left off.
+"""Normalizes texts for comparison: Unicode NFKC, single blanks, no quotes around the whole.
 
-Letter case and marks stay: they are how people write. Where only what is said counts, compare `folded` texts.
+Letter case and punctuation stay, because they are part of a user's style. `folded` ignores letter case.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The topology, declared once: every topic, its message, key, writers, readers and how long it is kept."""
+"""The topology: every topic with its message, key, writers, readers and retention."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from schemas.serving import ServingReport
 from schemas.shadows import Shadow
 from schemas.trajectories import Trajectory
 
-#: WEEKS is what online quality needs: after a restart it reads an experiment again from its beginning, and a canary may take `promotion.canary_max_s`.
+#: Online quality needs WEEKS: after a restart it re-reads an experiment from its beginning, and a canary may take `promotion.canary_max_s`.
 DAYS, WEEKS, MONTHS = timedelta(days=7), timedelta(days=14), timedelta(days=90)
 FOREVER = None
-#: Of a compacted topic's segments: only closed ones are compacted, and who reads such a topic from its beginning reads all of the open one.
+#: Segment size of compacted topics. Kafka compacts closed segments only, so a reader from the beginning reads the whole open one.
 SEGMENT_BYTES = 16_777_216
 #: The largest record a topic takes, in bytes; producers check it before the broker does.
 MAX_MESSAGE_BYTES = 1_048_576
@@ -32,7 +32,7 @@ DEAD_LETTER_SUFFIX = "-dlt"
 
 @dataclass(frozen=True)
 class Topic:
-    """One topic. `retention` None keeps records for ever; `compacted` keeps the last record of each key, and that for `retention`."""
+    """One topic. `retention` None: records are kept forever. `compacted`: the last record of each key is kept for `retention`."""
 
     name: str
     message: type[Message]
@@ -43,7 +43,7 @@ class Topic:
     compacted: bool = False
 
     def config(self) -> dict[str, str]:
-        """The topic's settings on the broker, by Kafka's names."""
+        """The topic's configuration on the broker."""
         retention_ms = -1 if self.retention is None else int(self.retention.total_seconds() * 1000)
         config = {"cleanup.policy": "delete", "retention.ms": str(retention_ms), "max.message.bytes": str(MAX_MESSAGE_BYTES)}
         if self.compacted:
@@ -68,15 +68,15 @@ SERVING = Topic("serving", ServingReport, "worker", "reflection worker", "promot
 ERASURES = Topic("erasures", ErasureRequest, "tenant/user", "platform", "trainer", compacted=True)
 
 TOPICS = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES, SHADOWS, QUALITY, MODEL_EVENTS, SERVING, ERASURES)
-#: Topics that somebody consumes with a dead-letter path.
+#: Topics whose consumers have a dead-letter topic.
 DEAD_LETTERED = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES, MODEL_EVENTS)
 
 
 def consumer_group(reader: str) -> str:
-    """The group that `reader` commits in, such as `retouch-streams`: whoever waits for it needs its name too."""
+    """The consumer group of `reader`, such as `retouch-streams`."""
     return f"retouch-{reader}"
 
 
 def dead_letter_topic(name: str) -> str:
-    """The topic that takes `name`'s unusable records (Spring Kafka's suffix)."""
+    """The topic for unusable records of `name` (Spring Kafka's suffix)."""
     return name + DEAD_LETTER_SUFFIX

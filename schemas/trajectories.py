@@ -9,11 +9,11 @@ from schemas.outcomes import Outcome
 
 
 class Teacher(Record):
-    """Who wrote the reasoning."""
+    """The teacher that wrote the reasoning."""
 
-    name: str  # `template` or `llm`; before `model` there was, an LLM's model
+    name: str  # `template` or `llm`; in old messages without `model`, the LLM's model
     model: str | None = None  # the LLM's
-    prompt_digest: str | None = None  # sha256 of the prompt template the LLM was given
+    prompt_digest: str | None = None  # sha256 of the LLM's prompt template
 
 
 class Trajectory(Message, wire="retouch.trajectory", version=1):
@@ -21,10 +21,10 @@ class Trajectory(Message, wire="retouch.trajectory", version=1):
 
     trajectory_id: UUID
     outcome: Outcome
-    example_id: UUID  # the history item p* that the reasoning rests on
+    example_id: UUID  # the history item p* that the reasoning cites
     reasoning: Text
     teacher: Teacher
-    checks_digest: str | None = None  # of the checks it passed, bounds included
+    checks_digest: str | None = None  # of the checks that it passed, with their bounds
 
     @property
     def key(self) -> bytes:
