@@ -1,4 +1,4 @@
-"""What the registry keeps, wherever MLflow keeps it. Who inherits has the fixtures `registry`, open and empty at first, and `folder`, for the module."""
+"""The contract of the registry on every MLflow store. A subclass provides the module fixtures `registry`, empty at first, and `folder`."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class RegistryContract:
         (checkpoint / "more" / "notes.txt").write_text("in a folder of its own")
         return registry.register(checkpoint, parent="0", tags=TAGS, metrics={"eval/tag": 0.5}, params={"seed": 7}, dataset=LINEAGE)
 
-    def test_a_version_comes_back_with_everything_it_was_registered_with(self, registry: Registry, registered: RegisteredVersion) -> None:
+    def test_a_version_is_read_with_everything_it_was_registered_with(self, registry: Registry, registered: RegisteredVersion) -> None:
         found = registry.get(registered.version)
         assert found == registered
         assert (found.parent, found.tags, found.metrics, found.dataset) == ("0", TAGS, {"eval/tag": 0.5}, LINEAGE)
@@ -66,7 +66,7 @@ class RegistryContract:
         assert [given.dataset.name for given in run.inputs.dataset_inputs] == ["outcomes"]
         assert [made.model_id for made in run.outputs.model_outputs] == [model.model_id]
 
-    def test_an_alias_names_one_version_or_none(self, registry: Registry, registered: RegisteredVersion, tmp_path: Path) -> None:
+    def test_an_alias_points_to_one_version_or_none(self, registry: Registry, registered: RegisteredVersion, tmp_path: Path) -> None:
         second = registry.register(write_checkpoint(tmp_path / "second", weights=b"\x02" * 16), parent=registered.version)
         assert registry.resolve(Alias.CHALLENGER) is None
         registry.remove_alias(Alias.CHALLENGER)
@@ -82,7 +82,7 @@ class RegistryContract:
             registry.remove_alias(Alias.CHAMPION)
             assert registry.resolve(Alias.CHAMPION) is None
 
-    def test_a_transition_is_taken_once_in_its_turn_and_for_good(self, registry: Registry, tmp_path: Path) -> None:
+    def test_a_transition_is_written_once_in_order_and_does_not_change(self, registry: Registry, tmp_path: Path) -> None:
         version = registry.register(write_checkpoint(tmp_path / "judged")).version
         with pytest.raises(CannotContinue, match=f"version {version}: transition 2 comes before 1"):
             registry.record(version, SHADOW)
@@ -95,7 +95,7 @@ class RegistryContract:
         assert found.tags == {} and registry.versions()[-1] == found
 
     @pytest.mark.parametrize("text", ["{", "{}", SHADOW.model_dump_json()])
-    def test_a_tag_edited_by_hand_stops_who_reads_that_log_and_nobody_else(self, registry: Registry, tmp_path: Path, text: str) -> None:
+    def test_a_tag_edited_by_hand_makes_only_that_history_unreadable(self, registry: Registry, tmp_path: Path, text: str) -> None:
         version = registry.register(write_checkpoint(tmp_path / "edited")).version
         registry.record(version, GATED)
         for tag, value in (("promotion.0001", text), ("dataset", "{"), ("files", "[" * 50_000), ("logged_model", "m-deleted")):
@@ -111,7 +111,7 @@ class RegistryContract:
         registry._store.client.set_model_version_tag(registry.name, version, "promotion.0001", GATED.model_dump_json())
         assert registry.get(version).state is VersionState.GATED
 
-    def test_a_run_cut_short_while_registering_goes_on_with_what_it_had_made(self, registry: Registry, tmp_path: Path) -> None:
+    def test_a_run_interrupted_while_registering_continues_with_its_logged_model(self, registry: Registry, tmp_path: Path) -> None:
         checkpoint = write_checkpoint(tmp_path / "fourth", weights=b"\x05" * 16)
         tracked = registry.tracking.begin("run-4", {"seed": 7}, LINEAGE)
         begun = registry._logged_model(tracked, {"seed": 7})
@@ -120,7 +120,7 @@ class RegistryContract:
         assert registry._logged_model(tracked, {}).model_id == begun.model_id
         assert registry.find_by_run("run-4") == version == registry.get(version.version)
 
-    def test_a_tracked_run_is_found_again_by_its_key_and_keeps_its_metrics_by_step(self, registry: Registry) -> None:
+    def test_a_tracked_run_is_found_by_its_key_and_keeps_its_metrics_by_step(self, registry: Registry) -> None:
         tracking = registry.tracking
         tracked = tracking.begin("run-5", {f"param.{number}": number for number in range(150)}, LINEAGE)
         tracking.log(tracked, [MetricValue("rl/reward", step / 10, step) for step in range(1500)])
@@ -131,7 +131,7 @@ class RegistryContract:
         tracking.end(tracked, "KILLED")
         assert registry._store.client.get_run(tracked).info.status == "KILLED"
 
-    def test_files_come_back_byte_for_byte(self, registry: Registry, registered: RegisteredVersion, folder: Path, tmp_path: Path) -> None:
+    def test_fetched_files_are_equal_byte_for_byte(self, registry: Registry, registered: RegisteredVersion, folder: Path, tmp_path: Path) -> None:
         fetched = registry.fetch(registered.version, tmp_path)
         assert fetched == tmp_path / registered.version
         assert _content(fetched) == _content(folder / "first") and [path.name for path in tmp_path.iterdir()] == [registered.version]
@@ -141,7 +141,7 @@ class RegistryContract:
         registry.fetch(version, tmp_path / "models")
         assert capfd.readouterr() == ("", "")
 
-    def test_what_the_store_will_never_take_is_not_asked_again(self, registry: Registry) -> None:
+    def test_a_request_that_the_store_will_always_refuse_is_not_retried(self, registry: Registry) -> None:
         tracked = registry.tracking.begin("run-7", {}, None)
         with pytest.raises(CannotContinue, match="INVALID_PARAMETER_VALUE"):
             registry.tracking.log(tracked, [MetricValue("a name\nthat is none", 1.0, 0)])
@@ -153,7 +153,7 @@ class RegistryContract:
         with pytest.raises(BadCheckpoint, match=f"version {version}: it has no tag sha256"):
             registry.fetch(version, tmp_path)
 
-    def test_an_unknown_version_has_a_name_of_its_own(self, registry: Registry, tmp_path: Path) -> None:
+    def test_an_unknown_version_raises_no_such_version(self, registry: Registry, tmp_path: Path) -> None:
         for name in ("99", "../1", ""):
             for ask in (lambda n: registry.get(n), lambda n: registry.set_alias(Alias.CHAMPION, n), lambda n: registry.fetch(n, tmp_path)):
                 with pytest.raises(NoSuchVersion, match=f"'{name}'"):

@@ -1,4 +1,4 @@
-"""The registry on an MLflow server over PostgreSQL that serves its artifacts itself: the same contract, and what only a server can do to us."""
+"""The registry on an MLflow server over PostgreSQL with proxied artifacts: the contract, and a server's own errors."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from infra.registry.mlflow_store import MlflowStore
 from infra.settings import load
 from schemas.model_events import Alias
 from tests.contract.registry_contract import GATED, RegistryContract
-from tests.integration.mlflow_site import PASSWORD, USER, MlflowServer, mlflow_server, postgres, why_not
 from tests.support.checkpoint_files import write_checkpoint
+from tests.support.mlflow_server import PASSWORD, USER, MlflowServer, missing_postgres, mlflow_server, postgres
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # MLflow and what it imports warn about themselves
     pytest.mark.slow,
     pytest.mark.timeout(300),
-    pytest.mark.skipif(bool(why_not()), reason=why_not() or "PostgreSQL is here"),
+    pytest.mark.skipif(bool(missing_postgres()), reason=missing_postgres() or "PostgreSQL is installed"),
 ]
 
 
@@ -64,7 +64,7 @@ class TestOnAServer(RegistryContract):
     """PostgreSQL and proxied artifacts."""
 
 
-def test_a_stranger_is_told_to_wait_for_access(registry: Registry, server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_denied_access_raises_retry_later(registry: Registry, server: MlflowServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "another password")
     with pytest.raises(RetryLater, match="the model registry does not answer"):
         Registry(load(registry={"tracking_uri": server.url})).versions()
@@ -72,7 +72,7 @@ def test_a_stranger_is_told_to_wait_for_access(registry: Registry, server: Mlflo
     registry.versions()  # raises nothing
 
 
-def test_a_name_that_is_not_the_servers_is_refused_by_it(server: MlflowServer) -> None:
+def test_the_server_refuses_an_unknown_host_name(server: MlflowServer) -> None:
     asked = urllib.request.Request(f"{server.url}/api/2.0/mlflow/registered-models/search", headers={"Host": "elsewhere.example"})
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(asked, timeout=60)
@@ -106,14 +106,14 @@ def _spoil(folder: Path, content: bytes, to: bytes) -> None:
         path.write_bytes(path.read_bytes().replace(content, to))
 
 
-def test_files_changed_behind_the_server_are_refused_by_version_and_name(registry: Registry, folder: Path, tmp_path: Path) -> None:
+def test_files_changed_on_the_servers_disk_are_refused_by_version_and_name(registry: Registry, folder: Path, tmp_path: Path) -> None:
     version = registry.register(write_checkpoint(tmp_path / "checkpoint", weights=b"\x03" * 16)).version
     _spoil(folder, b"\x03" * 16, b"\x04" * 16)
     with pytest.raises(BadCheckpoint, match=rf"^retouch-reflector version {version}: model\.safetensors: sha256 is"):
         registry.fetch(version, tmp_path / "models")
 
 
-def test_a_server_killed_under_a_call_is_for_later_and_back_after_its_restart(registry: Registry, server: MlflowServer, tmp_path: Path) -> None:
+def test_a_server_killed_during_a_call_raises_retry_later_until_its_restart(registry: Registry, server: MlflowServer, tmp_path: Path) -> None:
     version = registry.register(write_checkpoint(tmp_path / "checkpoint")).version
     calls: list[Callable[[], object]] = [
         lambda: registry.set_alias(Alias.CHAMPION, version),

@@ -1,4 +1,4 @@
-"""A checkpoint folder that looks right to everything that loads no weights."""
+"""Writes a checkpoint folder that passes all checks but whose weights cannot be loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An MLflow server that says what a test tells it to."""
+"""A fake MLflow server with replies that a test sets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SOURCE = "mlflow-artifacts:/1/models/m-1/artifacts"
 
 
 class OddServer:
-    """Has one version; `version` is what it calls it, `listing` what it says of its files."""
+    """Has one version. `version` is the number in its replies, `listing` its list of files."""
 
     def __init__(self) -> None:
         self.version, self.listing, self.url = "7", "{}", ""

@@ -1,4 +1,4 @@
-"""A collector on loopback that takes OTLP over HTTP and keeps what it decoded."""
+"""A collector on loopback that receives OTLP over HTTP and stores the decoded data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 
 class Collector(ThreadingHTTPServer):
-    """`status` is what every request gets; None: no answer until the test ends."""
+    """`status` is the status of every response; None: no response until the test ends."""
 
     daemon_threads = True
 
@@ -24,7 +24,6 @@ class Collector(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.status = status
         self.over = threading.Event()
-        self.asked = 0
         self.metrics: dict[str, Metric] = {}
         self.spans: list[Span] = []
         self.services: set[str] = set()
@@ -34,7 +33,7 @@ class Collector(ThreadingHTTPServer):
         return f"http://127.0.0.1:{self.server_address[1]}"
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hung up is part of the tests."""
+        """Silent: tests close connections."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -42,7 +41,6 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        self.server.asked += 1
         if self.server.status is None:
             self.server.over.wait(30)
             return
@@ -63,7 +61,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.spans += [span for scope in found.scope_spans for span in scope.spans]
 
     def log_message(self, format: str, *args: object) -> None:
-        """Silent: pytest shows what matters."""
+        """Silent."""
 
 
 @contextmanager
@@ -81,6 +79,6 @@ def collecting(status: int | None = 200) -> Iterator[Collector]:
 
 
 def attributes(found: object) -> dict[str, str]:
-    """Of a span, a point or a resource, as text."""
+    """The attributes of a span, a point or a resource, as text."""
     pairs: list[KeyValue] = list(found)  # type: ignore[call-overload]  # a repeated field
     return {pair.key: pair.value.string_value or str(pair.value.int_value) for pair in pairs}

@@ -18,5 +18,5 @@ from infra.urls import without_user
         ("", ""),
     ],
 )
-def test_a_url_is_shown_without_who_may_use_it(url: str, shown: str) -> None:
+def test_a_url_is_shown_without_user_and_password(url: str, shown: str) -> None:
     assert without_user(url) == shown

@@ -28,7 +28,7 @@ def test_a_header_whose_value_is_null_becomes_empty() -> None:
     assert letter.headers[:2] == [("ce_id", b""), ("odd", b"")]
 
 
-def test_the_reason_is_written_as_spring_kafka_writes_it() -> None:
+def test_the_added_headers_are_those_of_spring_kafka() -> None:
     headers = dict(dead_letter(ORIGIN, None, b"", [], Malformed("bad shape")).headers)
     assert headers["kafka_dlt-original-topic"] == b"queries"
     assert struct.unpack(">i", headers["kafka_dlt-original-partition"]) == (3,)
@@ -39,7 +39,7 @@ def test_the_reason_is_written_as_spring_kafka_writes_it() -> None:
     assert headers["kafka_dlt-exception-message"] == b"bad shape"
 
 
-def test_a_long_reason_is_cut() -> None:
+def test_a_long_error_text_is_cut() -> None:
     headers = dict(dead_letter(ORIGIN, None, b"", [], ValueError("é" * 5000)).headers)
     assert headers["kafka_dlt-exception-message"].decode() == "é" * MESSAGE_LIMIT
 

@@ -24,7 +24,7 @@ def headers(**changes: bytes | None) -> list[tuple[str, bytes]]:
     return [(name, value) for name, value in sealed.items() if value is not None]
 
 
-def test_what_is_sealed_can_be_read() -> None:
+def test_written_headers_can_be_read() -> None:
     message, envelope = read_message(ErasureRequest, headers(), MESSAGE.to_bytes())
     assert message == MESSAGE
     assert (envelope.id, envelope.source, envelope.type, envelope.time) == (str(MESSAGE.request_id), "/tests", "retouch.erasure-request.v1", NOW)
@@ -57,7 +57,7 @@ def test_a_header_whose_value_is_null_is_missing(name: str) -> None:
         read_envelope([(each, None if each == name else value) for each, value in headers()])
 
 
-def test_a_trace_whose_value_is_null_starts_anew() -> None:
+def test_a_null_traceparent_starts_a_new_trace() -> None:
     without = [header for header in headers() if header[0] != "traceparent"]
     assert read_envelope([*without, ("traceparent", None), ("other", None)]).traceparent.startswith("00-")
 
@@ -72,7 +72,7 @@ def test_another_topics_message_is_refused() -> None:
         read_message(Query, headers(), MESSAGE.to_bytes())
 
 
-def test_a_trace_goes_on_and_a_broken_one_starts_anew() -> None:
+def test_a_trace_continues_and_an_invalid_one_is_replaced() -> None:
     trace = new_traceparent()
     assert read_envelope(headers(traceparent=trace.encode())).traceparent == trace
     fresh = read_envelope(headers(traceparent=b"00-zz"))

@@ -71,7 +71,7 @@ def test_an_instant_beyond_the_calendar_is_refused(at: str) -> None:
 
 
 @pytest.mark.parametrize("at", ["0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "2026-11-21T09:00:00+01:00"])
-def test_an_instant_is_held_in_utc(at: str) -> None:
+def test_an_instant_is_converted_to_utc(at: str) -> None:
     message = query(asked_at=at)
     assert message.asked_at == datetime.fromisoformat(at)
     assert message.asked_at.utcoffset() == timedelta(0)
@@ -83,13 +83,13 @@ def test_messages_are_frozen() -> None:
         query().text = "other"  # type: ignore[misc]  # that is the point
 
 
-def test_a_message_survives_the_wire() -> None:
+def test_a_message_survives_serialization() -> None:
     message = query(options=("1", "2"), text="é ☃ \u2028")
     assert Query.from_bytes(message.to_bytes()) == message
     assert message.key == b"acme/ada"
 
 
-def test_an_unknown_type_is_named() -> None:
+def test_the_error_names_an_unknown_type() -> None:
     with pytest.raises(Malformed, match=r"unknown ce_type 'retouch\.query\.v9'"):
         message_type("retouch.query.v9")
 
@@ -108,11 +108,11 @@ def test_an_unknown_type_is_named() -> None:
         (("5\n", "1"), Task.LABEL),
     ],
 )
-def test_the_options_say_what_kind_of_task_it_is(options: tuple[str, ...], task: Task) -> None:
+def test_the_kind_of_task_follows_from_the_options(options: tuple[str, ...], task: Task) -> None:
     assert query(options=options).task is task
 
 
 @pytest.mark.parametrize("fields", [{}, {"truth": "  "}, {"score": 1.5}])
-def test_feedback_must_say_something(fields: dict[str, Any]) -> None:
+def test_empty_feedback_is_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Feedback(feedback_id=uuid4(), query_id=uuid4(), tenant="acme", user="ada", occurred_at=datetime.now(UTC), **fields)

@@ -23,7 +23,7 @@ BODY = "<personalized>yes</personalized>"
         ("<think>x</think><personalized>two\nlines</personalized>", "two\nlines"),
     ],
 )
-def test_a_whole_rewrite_is_read(completion: str, answer: str) -> None:
+def test_a_complete_rewrite_is_parsed(completion: str, answer: str) -> None:
     rewrite = parse(completion)
     assert rewrite is not None and rewrite.answer == answer
 
@@ -45,7 +45,7 @@ def test_a_whole_rewrite_is_read(completion: str, answer: str) -> None:
         f"<think>a</think><think>b</think>{BODY}",
     ],
 )
-def test_anything_else_is_none(completion: str) -> None:
+def test_an_invalid_rewrite_is_none(completion: str) -> None:
     assert parse(completion) is None
 
 
@@ -53,10 +53,10 @@ _plain = st.text().filter(lambda text: not any(tag in text for tag in TAGS))
 
 
 @given(reasoning=_plain, answer=_plain.filter(lambda text: bool(text.strip())))
-def test_what_is_written_is_read_back(reasoning: str, answer: str) -> None:
+def test_a_rewrite_survives_writing_and_parsing(reasoning: str, answer: str) -> None:
     assert parse(Rewrite(reasoning, answer).to_text()) == Rewrite(reasoning.strip(), answer.strip())
 
 
 @given(st.text(alphabet="<>/think personalized"))
-def test_no_text_makes_it_fail(completion: str) -> None:
+def test_no_text_makes_parsing_fail(completion: str) -> None:
     parse(completion)

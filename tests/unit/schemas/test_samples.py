@@ -15,7 +15,7 @@ SAMPLES = sorted((Path(__file__).parents[2] / "samples").glob("*.json"))
 
 
 @pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.stem)
-def test_a_sample_still_says_what_it_said(path: Path) -> None:
+def test_a_sample_loads_with_the_same_content(path: Path) -> None:
     message = message_type(path.stem).from_bytes(path.read_bytes())
     assert _within(json.loads(path.read_text()), json.loads(message.to_bytes()))
 

@@ -20,7 +20,7 @@ def test_style_counts_the_longest_common_subsequence(answer: list[str], truth: l
     assert style_f1(" ".join(answer), " ".join(truth)) == pytest.approx(expected)
 
 
-def test_style_of_the_longest_texts_is_found_at_once() -> None:
+def test_style_of_the_longest_texts_is_computed_fast() -> None:
     text = " ".join("abcdefgh"[place % 8] for place in range(16_000))
     assert style_f1(text, text) == 1.0
 
@@ -79,7 +79,7 @@ def test_style_of_empty_and_disjoint_texts(answer: str, truth: str, expected: fl
     assert style_f1(answer, truth) == expected
 
 
-def test_metrics_by_task_carry_their_names() -> None:
+def test_metrics_have_names_by_task() -> None:
     assert metrics(Task.LABEL, [Pair("a", "a"), Pair("a", "b")]) == {"accuracy": 0.5}
     assert metrics(Task.RATING, [Pair("1", "5"), Pair("5", "5")]) == {"rating_score": 0.5, "mae": 2.0}
     assert metrics(Task.TEXT, [Pair("Hi", "hi")]) == {"style_f1": 0.0, "rouge_1": 1.0, "rouge_l": 1.0}

@@ -22,5 +22,5 @@ from schemas.tasks import choose_option
         ("Any words.", (), "Any words."),
     ],
 )
-def test_an_option_is_named_exactly_or_beyond_doubt(answer: str, options: tuple[str, ...], chosen: str | None) -> None:
+def test_an_answer_names_an_option_exactly_or_unambiguously(answer: str, options: tuple[str, ...], chosen: str | None) -> None:
     assert choose_option(answer, options) == chosen

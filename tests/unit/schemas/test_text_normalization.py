@@ -19,9 +19,9 @@ from schemas.text_normalization import folded, normalized
         ("Case, and marks!", "Case, and marks!"),
     ],
 )
-def test_texts_are_brought_into_one_form(text: str, expected: str) -> None:
+def test_normalized_texts_have_one_form(text: str, expected: str) -> None:
     assert normalized(text) == expected
 
 
-def test_folding_leaves_out_letter_case() -> None:
+def test_folded_texts_have_no_letter_case() -> None:
     assert folded(' "STRASSE" ') == folded("straße")

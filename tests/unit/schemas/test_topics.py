@@ -7,7 +7,7 @@ import pytest
 from schemas.topics import DAYS, DEAD_LETTERED, ERASURES, INTERACTIONS, MODEL_EVENTS, QUERIES, SERVING, TOPICS, Topic, dead_letter_topic
 
 
-def test_the_topics_are_the_designs_and_three_for_promotion() -> None:
+def test_the_topics_are_those_of_the_design_and_three_for_promotion() -> None:
     names = "interactions queries drafts contexts responses feedback outcomes trajectories shadows quality model-events serving erasures"
     assert [topic.name for topic in TOPICS] == names.split()
 
@@ -19,7 +19,7 @@ def test_compacted_topics_keep_the_last_record_and_tombstones_for_a_week(topic: 
     assert int(config["delete.retention.ms"]) >= 7 * 86_400_000
 
 
-def test_the_log_of_users_is_kept_for_ever_and_traffic_for_days() -> None:
+def test_user_data_is_kept_forever_and_traffic_for_days() -> None:
     assert INTERACTIONS.config()["retention.ms"] == "-1"
     assert QUERIES.config()["retention.ms"] == str(int(DAYS.total_seconds() * 1000))
 
@@ -28,6 +28,6 @@ def test_each_message_travels_on_one_topic() -> None:
     assert len({topic.message for topic in TOPICS}) == len(TOPICS)
 
 
-def test_dead_letters_have_a_topic_each() -> None:
+def test_each_dead_lettered_topic_has_a_dead_letter_topic() -> None:
     assert set(DEAD_LETTERED) <= set(TOPICS)
     assert dead_letter_topic("queries") == "queries-dlt"

@@ -88,16 +88,16 @@ def test_what_no_conversation_needs_is_refused(template: str, reason: str) -> No
     assert why_refused(template) == reason
 
 
-def test_percent_signs_and_remainders_each_by_itself_are_let_in() -> None:
+def test_percent_signs_and_remainders_each_by_itself_are_allowed() -> None:
     assert why_refused("{{ strftime_now('%d %b %Y') }}{% if loop.index0 % 2 == 0 %}{{ ns.index % 2 }}{% endif %}") is None
     assert why_refused("{{ 'Be 100% sure' }} and 50%") is None
 
 
-def test_macros_and_marks_for_training_are_let_in() -> None:
+def test_macros_and_generation_blocks_are_allowed() -> None:
     template = "{% macro show(m) %}{{ m.content | trim }}{% endmacro %}{% for m in messages %}{% generation %}{{ show(m) }}{% endgeneration %}{% endfor %}"
     assert why_refused(template) is None
 
 
-def test_attributes_filters_and_layout_that_conversations_use_are_let_in() -> None:
+def test_attributes_filters_and_layout_of_usual_templates_are_allowed() -> None:
     template = "{{ messages | map(attribute='role') | map('upper') | join }}{{ tools | tojson(indent=4, separators=(',', ': ')) | indent(2, true) }}"
     assert why_refused(template) is None

@@ -12,7 +12,7 @@ from infra.checkpoints.verification import BadCheckpoint, checkpoint_digest, com
 from tests.support.checkpoint_files import write_checkpoint
 
 
-def test_the_same_files_have_the_same_digest_wherever_they_lie(tmp_path: Path) -> None:
+def test_the_digest_does_not_depend_on_the_folder(tmp_path: Path) -> None:
     assert checkpoint_digest(write_checkpoint(tmp_path / "a")) == checkpoint_digest(write_checkpoint(tmp_path / "b"))
 
 
@@ -119,7 +119,7 @@ def test_another_digest_than_the_registrys_is_refused(tmp_path: Path) -> None:
         verify_checkpoint(write_checkpoint(tmp_path / "a"), "0000")
 
 
-def test_every_file_has_a_sum_of_its_own_and_the_model_card_too(tmp_path: Path) -> None:
+def test_every_file_and_the_model_card_have_a_sum_of_their_own(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "a")
     digest, files = inspect_checkpoint(checkpoint)
     assert files["README.md"] == sha256(b"a card").hexdigest() and len(files) == 5
@@ -132,13 +132,13 @@ def test_every_file_has_a_sum_of_its_own_and_the_model_card_too(tmp_path: Path) 
         verify_checkpoint(checkpoint, digest, files)
 
 
-def test_an_adapter_beside_its_weights_is_let_in(tmp_path: Path) -> None:
+def test_an_adapter_beside_its_weights_is_allowed(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "a")
     _json(checkpoint, "adapter_config.json", base_model_name_or_path="", auto_mapping=None, target_modules=["q_proj"], task_type="CAUSAL_LM")
     assert verify_checkpoint(checkpoint)
 
 
-def test_other_weights_are_compatible_and_notes_do_not_matter(tmp_path: Path) -> None:
+def test_other_weights_are_compatible_and_ignored_keys_do_not_matter(tmp_path: Path) -> None:
     serving, candidate = write_checkpoint(tmp_path / "a"), write_checkpoint(tmp_path / "b", weights=b"\x01" * 16)
     config = json.loads((candidate / "config.json").read_text())
     (candidate / "config.json").write_text(json.dumps(config | {"transformers_version": "9", "dtype": "float16"}))
@@ -154,7 +154,7 @@ def test_another_architecture_vocabulary_or_template_is_not_compatible(tmp_path:
     assert differences(serving, candidate) == ("config.json: hidden_size differs", "tokenizer.json: model differs", "chat_template.jinja differs")
 
 
-def test_what_ends_an_answer_must_be_equal_and_who_wrote_that_down_must_not(tmp_path: Path) -> None:
+def test_end_tokens_must_be_equal_and_the_librarys_own_keys_need_not(tmp_path: Path) -> None:
     serving, candidate, other = (write_checkpoint(tmp_path / name) for name in "abc")
     _json(serving, "generation_config.json", eos_token_id=2, transformers_version="4")
     _json(candidate, "generation_config.json", eos_token_id=2, transformers_version="5")
@@ -163,14 +163,14 @@ def test_what_ends_an_answer_must_be_equal_and_who_wrote_that_down_must_not(tmp_
     assert differences(serving, other) == differences(serving, other, adapter=True) == ("generation_config.json: eos_token_id differs",)
 
 
-def test_an_adapter_without_a_generation_config_has_its_base_s(tmp_path: Path) -> None:
+def test_an_adapter_without_a_generation_config_uses_that_of_its_base(tmp_path: Path) -> None:
     serving, candidate = (write_checkpoint(tmp_path / name) for name in "ab")
     _json(serving, "generation_config.json", eos_token_id=2)
     assert differences(serving, candidate) == ("generation_config.json: eos_token_id differs",)
     assert not differences(serving, candidate, adapter=True)
 
 
-def test_what_a_checkpoint_says_of_itself_does_not_fill_a_log(tmp_path: Path) -> None:
+def test_the_error_text_of_a_checkpoint_has_a_maximum_length(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "a")
     _json(checkpoint, "config.json", attn_implementation="a/" + "x" * 100_000)
     with pytest.raises(BadCheckpoint) as raised:

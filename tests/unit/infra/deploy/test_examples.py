@@ -11,13 +11,13 @@ SETTINGS = sorted(DEPLOY.glob("*.toml"))
 LAUNCHERS = sorted(DEPLOY.glob("*.yaml"))
 
 
-def test_no_example_is_left_out() -> None:
+def test_every_example_is_tested() -> None:
     assert SETTINGS and LAUNCHERS
     assert sorted(DEPLOY.iterdir()) == sorted([*SETTINGS, *LAUNCHERS])
 
 
 @pytest.mark.parametrize("file", SETTINGS, ids=lambda file: file.name)
-def test_example_settings_are_possible_and_divide_their_batch(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_example_settings_load_and_divide_their_batch(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from trainer.learn.distributed import check_launch, micro_batches
 
     monkeypatch.setenv("RETOUCH_CONFIG", str(file))
@@ -29,7 +29,7 @@ def test_example_settings_are_possible_and_divide_their_batch(file: Path, monkey
 
 
 @pytest.mark.parametrize("file", LAUNCHERS, ids=lambda file: file.name)
-def test_example_launches_are_read_by_accelerate(file: Path) -> None:
+def test_accelerate_reads_the_example_launches(file: Path) -> None:
     from accelerate.commands.config.config_args import load_config_from_file
 
     config = load_config_from_file(str(file))

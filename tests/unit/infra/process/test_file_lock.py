@@ -30,7 +30,7 @@ def pid_lock(path: Path) -> PidLock:
     return PidLock(path, lambda pid: f"process {pid} holds it")
 
 
-def test_a_lock_is_waited_for_and_freed_when_its_holder_ends(tmp_path: Path) -> None:
+def test_a_process_waits_for_a_lock_until_its_holder_ends(tmp_path: Path) -> None:
     path, held, release = tmp_path / "lock", threading.Event(), threading.Event()
 
     def hold() -> None:

@@ -9,12 +9,12 @@ from infra.errors import CannotContinue
 from infra.process import output_files
 
 
-def test_trying_makes_the_folder_and_no_file(tmp_path: Path) -> None:
+def test_check_writable_creates_the_folder_and_no_file(tmp_path: Path) -> None:
     output_files.check_writable(tmp_path / "new" / "report.json")
     assert (tmp_path / "new").is_dir() and not any((tmp_path / "new").iterdir())
 
 
-def test_trying_leaves_an_earlier_report_as_it_is(tmp_path: Path) -> None:
+def test_check_writable_does_not_change_an_existing_report(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     output_files.write(report, "é\n")
     output_files.check_writable(report)
@@ -23,7 +23,7 @@ def test_trying_leaves_an_earlier_report_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("attempt", [output_files.check_writable, lambda path: output_files.write(path, "")])
 @pytest.mark.parametrize(("path", "reason"), [("taken", "Is a directory"), ("file/report.json", "Not a directory|File exists")])
-def test_what_cannot_be_written_is_one_line(tmp_path: Path, attempt: Callable[[Path], None], path: str, reason: str) -> None:
+def test_an_unwritable_file_is_an_error_of_one_line(tmp_path: Path, attempt: Callable[[Path], None], path: str, reason: str) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "file").touch()
     with pytest.raises(CannotContinue, match=rf"cannot write .*{path}: ({reason}); choose another --out$"):

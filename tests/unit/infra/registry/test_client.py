@@ -55,7 +55,7 @@ def test_fetching_twice_downloads_once_and_a_damaged_copy_is_replaced(registry: 
     assert [path.name for path in (tmp_path / "models").iterdir()] == [version]
 
 
-def test_a_fetched_folder_says_when_it_was_last_wanted(registry: Registry, tmp_path: Path) -> None:
+def test_a_fetch_sets_the_folders_modification_time(registry: Registry, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     version = registry.register(checkpoint).version
     os.utime(registry._get(version).source.removeprefix("file://"), (0, 0))
@@ -106,7 +106,7 @@ SPOILED: dict[str, tuple[str, Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize("name", SPOILED)
-def test_files_spoiled_inside_the_registry_are_refused_by_version_and_name(registry: Registry, tmp_path: Path, name: str) -> None:
+def test_files_damaged_inside_the_registry_are_refused_by_version_and_name(registry: Registry, tmp_path: Path, name: str) -> None:
     file, spoil, reason = SPOILED[name]
     version = registry.register(write_checkpoint(tmp_path / "checkpoint")).version
     spoil(Path(registry._get(version).source.removeprefix("file://")) / file)
@@ -139,7 +139,7 @@ def test_a_source_outside_the_artifact_root_is_refused(settings: Settings, regis
         registry.fetch(version, tmp_path / "models")
 
 
-def test_a_folder_that_cannot_be_written_is_for_later(registry: Registry, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_raises_retry_later(registry: Registry, tmp_path: Path) -> None:
     version = registry.register(write_checkpoint(tmp_path / "checkpoint")).version
     (tmp_path / "models").write_text("a file where a folder belongs")
     with pytest.raises(RetryLater, match=f"version {version} cannot be fetched into .*models: FileExistsError"):
@@ -154,7 +154,7 @@ def silent() -> Iterator[int]:
 
 
 @pytest.mark.parametrize("kind", ["silent", "refused"])
-def test_a_registry_that_is_away_is_for_later(kind: str, silent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unavailable_registry_raises_retry_later(kind: str, silent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow()  # sets its bounds, which are long for a test
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     away = Registry(load(registry={"tracking_uri": f"http://127.0.0.1:{silent if kind == 'silent' else 9}"}))
@@ -168,7 +168,7 @@ def test_a_registry_that_is_away_is_for_later(kind: str, silent: int, tmp_path: 
             ask()
 
 
-def test_a_file_that_is_no_database_is_told_from_a_registry(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_text("anything else" * 100)
     with pytest.raises(RetryLater, match="the model registry's database cannot be read: DatabaseError"):
         Registry(load(registry={"tracking_uri": f"sqlite:///{tmp_path / 'mlflow.db'}"})).versions()
@@ -192,13 +192,13 @@ def odd() -> Iterator[OddServer]:
         '{"files": [{"path": "a", "is_dir": false, "file_size": "x"}]}',
     ],
 )
-def test_a_list_of_files_that_makes_no_sense_is_for_later(odd: OddServer, tmp_path: Path, listing: str) -> None:
+def test_an_invalid_list_of_files_raises_retry_later(odd: OddServer, tmp_path: Path, listing: str) -> None:
     odd.listing = listing
     with pytest.raises(RetryLater, match=f"the server's list of the files of '{SOURCE}' cannot be read: "):
         Registry(load(registry={"tracking_uri": odd.url, "model_name": "m"})).fetch("7", tmp_path)
 
 
-def test_files_that_are_not_there_at_all_are_for_later(registry: Registry, odd: OddServer, tmp_path: Path) -> None:
+def test_missing_files_raise_retry_later(registry: Registry, odd: OddServer, tmp_path: Path) -> None:
     with pytest.raises(RetryLater, match="the server has no files below"):
         Registry(load(registry={"tracking_uri": odd.url, "model_name": "m"})).fetch("7", tmp_path)
     version = registry.register(write_checkpoint(tmp_path / "checkpoint")).version
@@ -211,7 +211,7 @@ def test_files_that_are_not_there_at_all_are_for_later(registry: Registry, odd: 
             registry.fetch(version, tmp_path / "models")
 
 
-def test_a_server_that_names_another_version_than_it_was_asked_for_is_not_believed(odd: OddServer, tmp_path: Path) -> None:
+def test_a_server_that_replies_with_another_version_raises_retry_later(odd: OddServer, tmp_path: Path) -> None:
     asked = Registry(load(registry={"tracking_uri": odd.url, "model_name": "m"}))
     reads: list[Callable[[], object]] = [lambda: asked.get("7"), lambda: asked.fetch("7", tmp_path / "models")]
     for answered in ("8", "07", "./../state"):

@@ -1,5 +1,3 @@
-"""What arrives at a collector, and what happens when none is there."""
-
 from __future__ import annotations
 
 import logging
@@ -40,7 +38,7 @@ def test_metrics_arrive_with_names_units_labels_and_values() -> None:
     assert (spread.count, spread.sum, spread.bucket_counts[-1], spread.bucket_counts[5]) == (2, 90_030, 1, 1)
 
 
-def test_a_span_is_the_child_of_its_record_s_and_the_parent_of_what_it_causes() -> None:
+def test_a_span_is_the_child_of_its_records_span_and_the_parent_of_inner_spans() -> None:
     incoming = new_traceparent()
     with collecting() as collector, exporting(settings(collector.url), "workers base"):  # noqa: SIM117  # the line would be too long
         with span("process queries", incoming, SpanKind.CONSUMER, messaging("process", "queries", group="g", partition=2, offset=9)) as outer:
@@ -58,7 +56,7 @@ def test_a_span_is_the_child_of_its_record_s_and_the_parent_of_what_it_causes() 
     assert attributes(process.attributes) == expected
 
 
-def test_what_was_not_sampled_is_not_sent_and_says_so_to_what_follows() -> None:
+def test_an_unsampled_trace_is_not_exported_and_stays_unsampled() -> None:
     incoming = new_traceparent()[:-2] + "00"
     with collecting() as collector, exporting(settings(collector.url), "workers base"), span("process queries", incoming) as here, span("inner") as inner:
         pass
@@ -83,11 +81,11 @@ def test_an_error_is_recorded_by_its_type_and_never_by_its_text() -> None:
     assert not found.events and b"secret" not in found.SerializeToString()
 
 
-@pytest.mark.parametrize("trouble", ["nobody listens", "no answer", "refused", "overloaded"])
-def test_a_collector_in_trouble_costs_one_line_each_and_no_work(trouble: str, caplog: pytest.LogCaptureFixture) -> None:
-    status = {"no answer": None, "refused": 400, "overloaded": 503}.get(trouble)
+@pytest.mark.parametrize("trouble", ["no listener", "no response", "refused", "overloaded"])
+def test_a_failing_collector_causes_one_log_line_and_no_delay(trouble: str, caplog: pytest.LogCaptureFixture) -> None:
+    status = {"no response": None, "refused": 400, "overloaded": 503}.get(trouble)
     with collecting(status) as collector:
-        url = f"http://127.0.0.1:{free_port('127.0.0.1')}" if trouble == "nobody listens" else collector.url
+        url = f"http://127.0.0.1:{free_port('127.0.0.1')}" if trouble == "no listener" else collector.url
         done = threading.Event()
 
         def work() -> None:

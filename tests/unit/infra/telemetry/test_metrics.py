@@ -1,4 +1,4 @@
-"""What the metrics promise, and that none is emitted that is not declared."""
+"""The instruments, and that every metric is declared."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_labels_that_are_not_declared_are_refused(labels: dict[str, str]) -> Non
         Counter("retouch_tests", "{test}", "", ["colour"], {"colour": Colour}).add(**labels)
 
 
-def test_a_gauge_forgets_what_is_no_longer_so() -> None:
+def test_a_gauge_removes_series() -> None:
     lag = Gauge("retouch_tests", "{test}", "", ["topic", "partition"])
     for partition in ("0", "1"):
         lag.set(5, topic="a", partition=partition)
@@ -69,7 +69,7 @@ def test_a_bound_is_the_largest_value_of_its_bucket() -> None:
     assert (found.buckets, found.count, found.sum, found.min, found.max) == ([2, 2, 1], 5, 24.5, 0.5, 11)
 
 
-def test_names_are_declared_once_and_each_declaration_is_listed() -> None:
+def test_each_metric_name_is_declared_once_and_listed() -> None:
     declared = [found for found in vars(metrics).values() if isinstance(found, Instrument)]
     assert declared == list(METRICS)
     assert len({metric.name for metric in METRICS}) == len(METRICS)

@@ -20,7 +20,7 @@ def test_totals_name_each_combination_of_labels() -> None:
     assert totals([counted()]) == {"retouch_tests{status=fine,strategy=rpo}": 2, "retouch_tests{status=poor,strategy=rpo}": 1}
 
 
-def test_totals_of_a_histogram_are_its_count_and_mean_and_a_gauge_at_zero_is_left_out() -> None:
+def test_a_histograms_totals_are_count_and_mean_and_zero_gauges_are_left_out() -> None:
     spread, empty = Histogram("retouch_tests_ms", "ms", "", bounds=[1]), Gauge("retouch_tests_left", "1", "")
     for value in (1, 2):
         spread.record(value)
@@ -28,7 +28,7 @@ def test_totals_of_a_histogram_are_its_count_and_mean_and_a_gauge_at_zero_is_lef
     assert totals([spread, empty]) == {"retouch_tests_ms_count{}": 2, "retouch_tests_ms_mean{}": 1.5}
 
 
-def test_the_totals_are_logged_at_the_end_even_of_a_failure(caplog: pytest.LogCaptureFixture) -> None:
+def test_totals_are_logged_at_the_end_also_after_an_error(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     counter = Counter("retouch_tests", "{test}", "")
     counter.add()
@@ -38,7 +38,7 @@ def test_the_totals_are_logged_at_the_end_even_of_a_failure(caplog: pytest.LogCa
     assert record.message == "metrics" and vars(record)["totals"] == {"retouch_tests{}": 1}
 
 
-def test_the_totals_are_logged_meanwhile(caplog: pytest.LogCaptureFixture) -> None:
+def test_totals_are_logged_at_an_interval(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     with logging_totals([counted()], every_s=0.01):
         deadline = time.monotonic() + 10

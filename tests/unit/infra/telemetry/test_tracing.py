@@ -1,5 +1,3 @@
-"""Spans without an exporter, and across tasks."""
-
 from __future__ import annotations
 
 import asyncio
@@ -13,7 +11,7 @@ from schemas.envelope import new_traceparent
 
 
 @pytest.mark.parametrize("flags", ["00", "01"])
-def test_without_an_exporter_the_incoming_context_goes_on_as_it_is(flags: str) -> None:
+def test_without_an_exporter_the_incoming_traceparent_is_passed_on(flags: str) -> None:
     incoming = new_traceparent()[:-2] + flags
     with span("process queries", incoming, SpanKind.CONSUMER, messaging("process", "queries", partition=3, offset=5)) as here:
         here.add({"retouch.outcome": "produced"})
@@ -23,13 +21,13 @@ def test_without_an_exporter_the_incoming_context_goes_on_as_it_is(flags: str) -
     assert current_traceparent() is None
 
 
-def test_a_failure_leaves_the_span_as_it_came() -> None:
+def test_an_error_passes_through_the_span() -> None:
     with pytest.raises(KeyError), span("commit results"):
         raise KeyError
     assert current_traceparent() is None
 
 
-async def test_tasks_have_spans_of_their_own_and_inherit_the_one_around_them() -> None:
+async def test_tasks_have_spans_of_their_own_and_inherit_the_outer_span() -> None:
     async def work(traceparent: str | None) -> str | None:
         with span("work", traceparent):
             await asyncio.sleep(0)
@@ -40,7 +38,7 @@ async def test_tasks_have_spans_of_their_own_and_inherit_the_one_around_them() -
         assert await asyncio.gather(*map(work, (first, second, None))) == [first, second, around]
 
 
-def test_attributes_of_kafka_have_the_names_of_the_conventions() -> None:
+def test_kafka_attributes_have_the_names_of_the_conventions() -> None:
     assert messaging("process", "queries", group="g", partition=3, offset=5) == {
         "messaging.system": "kafka",
         "messaging.operation.name": "process",

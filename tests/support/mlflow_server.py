@@ -1,4 +1,4 @@
-"""An MLflow server as a platform runs it: PostgreSQL behind it, artifacts through it. Started for tests, on this machine alone."""
+"""Starts an MLflow server for tests, on this machine only: with PostgreSQL, and with proxied artifacts."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ HOST = "127.0.0.1"
 START_S, STOP_S = 100.0, 30.0
 #: PostgreSQL refuses to run as root; Debian's package brings this user.
 UNPRIVILEGED = "postgres"
-#: Who may ask the server.
+#: The server's only user.
 USER, PASSWORD = "retouch", "a password of this test alone"
 
 
 def programs() -> Path | None:
-    """The folder of PostgreSQL's programs, the newest where there are several; None without any."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3].split(".")[0]))
-    if found:
-        return found[-1].parent
+    """The folder of PostgreSQL's newest programs; None if it is not installed."""
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3].split(".")[0]))
+    if installed:
+        return installed[-1].parent
     return Path(initdb).resolve().parent if (initdb := shutil.which("initdb")) else None
 
 
-def why_not() -> str:
-    """Why no PostgreSQL can be started here; empty where one can."""
+def missing_postgres() -> str:
+    """Why PostgreSQL cannot be started here; empty if it can."""
     if programs() is None:
         return "PostgreSQL is not installed (scripts/test-programs.sh)"
     if os.geteuid() == 0 and not (shutil.which("setpriv") and any(entry.pw_name == UNPRIVILEGED for entry in pwd.getpwall())):
@@ -46,18 +46,18 @@ def why_not() -> str:
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """A new PostgreSQL behind a socket in a folder that only its user may enter; yields its URI for SQLAlchemy."""
-    folder = Path(tempfile.mkdtemp(prefix="retouch-postgres-"))  # not below pytest's own, which another user may not enter
-    other = ["setpriv", f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups", "--pdeathsig=KILL"] if os.geteuid() == 0 else []
-    if other:
+    """A new PostgreSQL with a socket in a folder of its user; yields the URI for SQLAlchemy."""
+    folder = Path(tempfile.mkdtemp(prefix="retouch-postgres-"))  # another user may not enter pytest's folder
+    as_user = ["setpriv", f"--reuid={UNPRIVILEGED}", f"--regid={UNPRIVILEGED}", "--clear-groups", "--pdeathsig=KILL"] if os.geteuid() == 0 else []
+    if as_user:
         shutil.chown(folder, UNPRIVILEGED, UNPRIVILEGED)
     bin_dir = programs()
     assert bin_dir is not None
     initdb = [str(bin_dir / "initdb"), "-D", str(folder / "data"), "-U", "mlflow", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"]
     options = ["-c", "listen_addresses=", "-c", "fsync=off", "-c", "shared_buffers=16MB", "-k", str(folder)]
-    server = Child("postgres", [*other, str(bin_dir / "postgres"), "-D", str(folder / "data"), *options], folder / "log")
+    server = Child("postgres", [*as_user, str(bin_dir / "postgres"), "-D", str(folder / "data"), *options], folder / "log")
     try:
-        subprocess.run([*other, *initdb], cwd="/", check=True, capture_output=True, timeout=START_S)
+        subprocess.run([*as_user, *initdb], cwd="/", check=True, capture_output=True, timeout=START_S)
         server.start()
         _wait(server, (folder / ".s.PGSQL.5432").exists)
         yield f"postgresql+psycopg2://mlflow@/postgres?host={folder}"
@@ -70,7 +70,7 @@ def postgres() -> Iterator[str]:
 
 @dataclass
 class MlflowServer:
-    """One that may be killed and started again on its port."""
+    """A server that can be killed and started again on its port."""
 
     child: Child
     url: str
@@ -95,7 +95,7 @@ def mlflow_server(database: str, folder: Path) -> Iterator[MlflowServer]:
     address = ["--host", HOST, "--port", str(port), "--allowed-hosts", f"{HOST}:{port}", "--workers", "1"]
     users = folder / "users.ini"
     users.write_text(f"[mlflow]\ndefault_permission = NO_PERMISSIONS\ndatabase_uri = sqlite:///{folder / 'users.db'}\nauth_cache_ttl_seconds = 60\n")
-    # As docs/promotion.md says that a server is run.
+    # The configuration in docs/promotion.md.
     hardened = {
         "MLFLOW_AUTH_CONFIG_PATH": str(users),
         "MLFLOW_AUTH_ADMIN_USERNAME": USER,
