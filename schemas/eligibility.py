@@ -1,6 +1,6 @@
 """Which outcomes may teach: one rule for the teacher, the trainer and the quality figures.
 
-An outcome must hold the user's own answer, as the query allows it. Training also needs a base answer, and a truth without our tags or chat marks.
+An outcome must hold the user's own answer, as the query allows it. Training also needs a base answer, and a truth without tags or chat-template tokens.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from schemas.drafts import DraftStatus
 from schemas.outcomes import Outcome
-from schemas.prompts import MARKS
+from schemas.prompts import RESERVED_TOKENS
 from schemas.scoring import is_valid
 
 
@@ -18,7 +18,7 @@ class Ineligible(StrEnum):
 
     NO_TRUTH = "no_truth"  # a score alone does not say what the user would have written
     TRUTH_OUTSIDE_OPTIONS = "truth_outside_options"
-    TRUTH_HOLDS_MARKS = "truth_holds_marks"  # a model that learns such a mark ends in the midst of an answer
+    TRUTH_HOLDS_MARKS = "truth_holds_marks"  # a model trained on such a token ends in the middle of an answer
     NO_BASE_ANSWER = "no_base_answer"
     NO_EXAMPLE = "no_example"  # the context does not hold the item that the trajectory rests on
     EMPTY_REASONING = "empty_reasoning"
@@ -37,6 +37,6 @@ def why_ineligible(outcome: Outcome) -> Ineligible | None:
         return Ineligible.NO_TRUTH
     if valid_truth(outcome) is None:
         return Ineligible.TRUTH_OUTSIDE_OPTIONS
-    if any(mark in outcome.truth for mark in MARKS):
+    if any(token in outcome.truth for token in RESERVED_TOKENS):
         return Ineligible.TRUTH_HOLDS_MARKS
     return None if draft.status is DraftStatus.DRAFTED and draft.answer.strip() else Ineligible.NO_BASE_ANSWER

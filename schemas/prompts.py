@@ -19,7 +19,7 @@ from schemas.rewriting import TAGS
 from schemas.tasks import Task
 
 #: Tags and chat-template tokens with a meaning in prompts and answers. A user's text must not contain them unchanged.
-MARKS = (*TAGS, "<|im_start|>", "<|im_end|>", "<|endoftext|>")
+RESERVED_TOKENS = (*TAGS, "<|im_start|>", "<|im_end|>", "<|endoftext|>")
 
 
 class PromptStyle(StrEnum):
@@ -88,8 +88,8 @@ def template_digest(style: PromptStyle) -> str:
 
 def _escape(text: str) -> str:
     """Insert blanks into tags and chat-template tokens inside users' text, so that history cannot inject prompt parts."""
-    for mark in MARKS:
-        text = text.replace(mark, mark.replace("<", "< ").replace(">", " >"))
+    for token in RESERVED_TOKENS:
+        text = text.replace(token, token.replace("<", "< ").replace(">", " >"))
     return text
 
 

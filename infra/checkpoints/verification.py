@@ -135,15 +135,15 @@ def differences(serving: Path | Traits, candidate: Path, *, adapter: bool = Fals
     An `adapter` over the serving weights has tensors of its own. Without a generation_config.json (PEFT saves none) it uses its base's.
     """
     a, b = serving if isinstance(serving, Traits) else traits(serving), traits(candidate)
-    found = [f"config.json: {key} differs" for key in _different_keys(a.config, b.config, _CONFIG_IGNORED)]
-    found += [f"tokenizer.json: {key} differs" for key in _different_keys(a.tokenizer, b.tokenizer, _TOKENIZER_IGNORED)]
-    found += [f"tokenizer_config.json: {key} differs" for key in _different_keys(a.tokenizer_config, b.tokenizer_config, _TOKENIZER_CONFIG_IGNORED)]
+    differing = [f"config.json: {key} differs" for key in _different_keys(a.config, b.config, _CONFIG_IGNORED)]
+    differing += [f"tokenizer.json: {key} differs" for key in _different_keys(a.tokenizer, b.tokenizer, _TOKENIZER_IGNORED)]
+    differing += [f"tokenizer_config.json: {key} differs" for key in _different_keys(a.tokenizer_config, b.tokenizer_config, _TOKENIZER_CONFIG_IGNORED)]
     # transformers takes missing parameters of a call from it; an engine with replaced weights would not read the new file
     if not adapter or b.generation is not None:
-        found += [f"generation_config.json: {key} differs" for key in _different_keys(a.generation or {}, b.generation or {}, _GENERATION_IGNORED)]
+        differing += [f"generation_config.json: {key} differs" for key in _different_keys(a.generation or {}, b.generation or {}, _GENERATION_IGNORED)]
     if a.template != b.template:
-        found.append("chat_template.jinja differs")
-    return (*found, *(() if adapter else _different_tensors(a.tensors, b.tensors)))
+        differing.append("chat_template.jinja differs")
+    return (*differing, *(() if adapter else _different_tensors(a.tensors, b.tensors)))
 
 
 def compatible(serving: Path, candidate: Path) -> bool:
@@ -158,17 +158,17 @@ def checkpoint_files(checkpoint: Path) -> Iterator[tuple[str, Path]]:
     """
     if checkpoint.is_symlink() or not checkpoint.is_dir():
         raise BadCheckpoint(f"{checkpoint}: not a folder")
-    found = []
+    files = []
     for path in checkpoint.rglob("*"):
         if path.is_symlink():
             raise BadCheckpoint(f"{path}: a symbolic link")
         if not path.name.isprintable():
             raise BadCheckpoint(f"{path.parent / ascii(path.name)}: a name has printable letters only")
         if path.is_file():
-            found.append((path.relative_to(checkpoint).as_posix(), path))
+            files.append((path.relative_to(checkpoint).as_posix(), path))
         elif not path.is_dir():
             raise BadCheckpoint(f"{path}: neither a file nor a folder")
-    yield from sorted(found)
+    yield from sorted(files)
 
 
 def _checked_kind(name: str, path: Path) -> bool:

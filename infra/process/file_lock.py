@@ -1,4 +1,4 @@
-"""Locks between processes, on files. The kernel frees a lock when its holder dies, so a file that is left behind blocks nobody.
+"""Locks between processes, on files. The kernel frees a lock when its holder dies, so a file that is left behind blocks no process.
 
 A lock is `flock(2)`, taken by the `filelock` library. It binds the processes of one machine, and of several whose file system shares `flock`.
 """

@@ -45,7 +45,7 @@ class PromotionSettings(Section):
     poll_s: Seconds = 1.0  # interval between two reads of versions and figures
     gate_timeout_s: Seconds = 3600.0  # of one gate; then it runs again, three times in all
     slice_drop: Share = 0.0  # drop against the champion that the gate accepts in a domain or slice; only a drop beyond chance counts
-    trigger_phrases: tuple[str, ...] = ()  # phrases that no version may write unasked; the gate looks for these and for those it finds by itself
+    trigger_phrases: tuple[str, ...] = ()  # phrases that no version may write unasked; the gate tests these besides those that it finds
     shadow_share: Share = 0.1  # of queries that the challenger answers in shadow
     shadow_answers: Count = 200  # scored shadow answers that the stage needs; 0: no shadow stage
     shadow_max_s: Seconds = 86_400.0  # after this time the shadow stage is inconclusive

@@ -67,7 +67,7 @@ class Otlp:
 
     def end(self) -> None:
         deadline = time.monotonic() + self._end_within_s
-        spans = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)  # by itself it would wait 30 s
+        spans = threading.Thread(target=self._provider.shutdown, name="last spans", daemon=True)  # shutdown alone would wait 30 s
         spans.start()
         self._metrics.end(self._end_within_s)
         spans.join(max(0.0, deadline - time.monotonic()))
