@@ -14,7 +14,7 @@ from bench.train.report import Measurement
 COLOURS = ("#e69f00", "#0072b2", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
 GREY, INK = "#666666", "#222222"
 #: One marker for each number of items shown.
-RESERVED_TOKENS = "osD^v"
+MARKS = "osD^v"
 
 
 def draw(measurement: Measurement, plan: TrainPlan, path: Path, when: str) -> None:
@@ -50,7 +50,7 @@ def _quality(axes: Any, measurement: Measurement, plan: TrainPlan, domain: str |
         axes.plot([value(name) for name in own], [row] * len(own), color="#cccccc", zorder=1)
         for name in own:
             shown = name.partition("@")[2]
-            mark = RESERVED_TOKENS[plan.ks.index(int(shown))] if shown else "x"
+            mark = MARKS[plan.ks.index(int(shown))] if shown else "x"
             best = not shown or (arm in measurement.arms and int(shown) == measurement.arms[arm].best_k)
             colour = _colour(measurement, arm)
             axes.scatter(value(name), row, marker=mark, s=46, zorder=2, color=colour, **({} if best else {"facecolors": "white", "edgecolors": colour}))

@@ -61,8 +61,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "no config": (lambda f: (f / "config.json").unlink(), r"config\.json: missing"),
     "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), r"tokenizer\.json: missing"),
     "no weights": (lambda f: (f / "model.safetensors").unlink(), r"no \.safetensors"),
-    "cut-off weights": (_cut, r"model\.safetensors: \d+ bytes, its header says"),
-    "a cut-off header": (lambda f: (f / "model.safetensors").write_bytes(b"\xff\x00"), r"model\.safetensors: truncated"),
+    "truncated weights": (_cut, r"model\.safetensors: \d+ bytes, its header says"),
+    "a truncated header": (lambda f: (f / "model.safetensors").write_bytes(b"\xff\x00"), r"model\.safetensors: truncated"),
     "weights that are none": (lambda f: (f / "model.safetensors").write_bytes(b"\x04" + b"\x00" * 7 + b"oops"), "not a safetensors file"),
     "an index that leaves the folder": (_index, r"points to '\.\./other"),
     "an index of what are no files": (

@@ -91,10 +91,10 @@ def _code(path: Path) -> None:
     path.with_name("chat_template.jinja").write_text("{{ ''.__class__ }}")
 
 
-SPOILED: dict[str, tuple[str, Callable[[Path], None], str]] = {
+DAMAGED: dict[str, tuple[str, Callable[[Path], None], str]] = {
     "other weights": ("model.safetensors", _flip, r"model\.safetensors: sha256 is \w{64}, the registry says \w{64}"),
-    "cut-off weights": ("model.safetensors", _cut, r"model\.safetensors: \d+ bytes, its header says \d+"),
-    "a cut-off tokenizer": ("tokenizer.json", _cut, r"tokenizer\.json: not JSON"),
+    "truncated weights": ("model.safetensors", _cut, r"model\.safetensors: \d+ bytes, its header says \d+"),
+    "a truncated tokenizer": ("tokenizer.json", _cut, r"tokenizer\.json: not JSON"),
     "an edited config": ("config.json", _append, r"config\.json: sha256 is"),
     "another model card": ("README.md", _append, r"README\.md: sha256 is"),
     "a missing file": ("README.md", Path.unlink, r"README\.md: sha256 is none"),
@@ -105,11 +105,11 @@ SPOILED: dict[str, tuple[str, Callable[[Path], None], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", SPOILED)
+@pytest.mark.parametrize("name", DAMAGED)
 def test_files_damaged_inside_the_registry_are_refused_by_version_and_name(registry: Registry, tmp_path: Path, name: str) -> None:
-    file, spoil, reason = SPOILED[name]
+    file, damage, reason = DAMAGED[name]
     version = registry.register(write_checkpoint(tmp_path / "checkpoint")).version
-    spoil(Path(registry._get(version).source.removeprefix("file://")) / file)
+    damage(Path(registry._get(version).source.removeprefix("file://")) / file)
     with pytest.raises(BadCheckpoint, match=f"^retouch-reflector version {version}: ") as raised:
         registry.fetch(version, tmp_path / "models")
     assert raised.match(reason)
@@ -133,8 +133,8 @@ def test_a_source_outside_the_artifact_root_is_refused(settings: Settings, regis
     elsewhere = write_checkpoint(root.parent / "elsewhere") if not (root.parent / "elsewhere").exists() else root.parent / "elsewhere"
     if not (root / "link").exists():
         (root / "link").symlink_to(elsewhere)
-    leading = source.format(elsewhere=elsewhere, root=root, name="elsewhere")
-    version = str(registry._store.client.create_model_version(registry.name, leading, tags={"sha256": digest}).version)
+    uri = source.format(elsewhere=elsewhere, root=root, name="elsewhere")
+    version = str(registry._store.client.create_model_version(registry.name, uri, tags={"sha256": digest}).version)
     with pytest.raises(BadCheckpoint, match=f"version {version}: its source .* leaves the registry's artifacts"):
         registry.fetch(version, tmp_path / "models")
 
@@ -148,24 +148,30 @@ def test_a_folder_that_cannot_be_written_raises_retry_later(registry: Registry, 
 
 @pytest.fixture
 def silent() -> Iterator[int]:
-    """The port of a server that takes every connection and never answers."""
+    """The port of a server that accepts every connection and never responds."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server.getsockname()[1]
 
 
 @pytest.mark.parametrize("kind", ["silent", "refused"])
 def test_an_unavailable_registry_raises_retry_later(kind: str, silent: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    mlflow()  # sets its bounds, which are long for a test
+    mlflow()  # sets its own timeouts first, which are too long for a test
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
-    away = Registry(load(registry={"tracking_uri": f"http://127.0.0.1:{silent if kind == 'silent' else 9}"}))
+    unavailable = Registry(load(registry={"tracking_uri": f"http://127.0.0.1:{silent if kind == 'silent' else 9}"}))
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
-    asks: list[Callable[[], object]] = [lambda: away.resolve(Alias.CHAMPION), lambda: away.tracking.begin("run", {}, None)]
+    calls: list[Callable[[], object]] = [lambda: unavailable.resolve(Alias.CHAMPION), lambda: unavailable.tracking.begin("run", {}, None)]
     if kind == "refused":
-        asks += [away.versions, lambda: away.get("1"), lambda: away.find_by_run("r"), lambda: away.register(checkpoint), lambda: away.fetch("1", tmp_path)]
-        asks += [lambda: away.set_alias(Alias.CHAMPION, "1"), lambda: away.remove_alias(Alias.CHAMPION), lambda: away.record("1", GATED)]
-    for ask in asks:
+        calls += [
+            unavailable.versions,
+            lambda: unavailable.get("1"),
+            lambda: unavailable.find_by_run("r"),
+            lambda: unavailable.register(checkpoint),
+            lambda: unavailable.fetch("1", tmp_path),
+        ]
+        calls += [lambda: unavailable.set_alias(Alias.CHAMPION, "1"), lambda: unavailable.remove_alias(Alias.CHAMPION), lambda: unavailable.record("1", GATED)]
+    for call in calls:
         with pytest.raises(RetryLater, match="the model registry does not answer"):
-            ask()
+            call()
 
 
 def test_a_file_that_is_no_database_is_an_error(tmp_path: Path) -> None:
@@ -212,14 +218,14 @@ def test_missing_files_raise_retry_later(registry: Registry, odd: OddServer, tmp
 
 
 def test_a_server_that_replies_with_another_version_raises_retry_later(odd: OddServer, tmp_path: Path) -> None:
-    asked = Registry(load(registry={"tracking_uri": odd.url, "model_name": "m"}))
-    reads: list[Callable[[], object]] = [lambda: asked.get("7"), lambda: asked.fetch("7", tmp_path / "models")]
-    for answered in ("8", "07", "./../state"):
-        odd.version = answered
+    registry = Registry(load(registry={"tracking_uri": odd.url, "model_name": "m"}))
+    reads: list[Callable[[], object]] = [lambda: registry.get("7"), lambda: registry.fetch("7", tmp_path / "models")]
+    for number in ("8", "07", "./../state"):
+        odd.version = number
         for read in reads:
             with pytest.raises(RetryLater, match="asked for version 7, the model registry answers with"):
                 read()
-    for read in (lambda: asked.resolve(Alias.CHAMPION), asked.versions):
+    for read in (lambda: registry.resolve(Alias.CHAMPION), registry.versions):
         with pytest.raises(RetryLater, match=r"the model registry names a version '\./\.\./state'"):
             read()
     assert list(tmp_path.iterdir()) == []
