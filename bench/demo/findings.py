@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from bench.demo.report import DomainQuality, QualityFigures, RecordCounts, RewardPoint, Significance, SwapFigures, VersionSummary
+from bench.demo.report import DomainQuality, QualityFigures, RecordCounts, RewardPoint, Significance, SwapFigures, VersionFigures
 from schemas.responses import ResponseStatus
 
 
@@ -25,7 +25,7 @@ def headline(quality: QualityFigures) -> str:
 def findings(
     counts: RecordCounts,
     quality: QualityFigures,
-    models: Sequence[VersionSummary],
+    models: Sequence[VersionFigures],
     swaps: Sequence[SwapFigures],
     rewards: Sequence[RewardPoint],
     statuses: Mapping[str, int],
@@ -80,7 +80,7 @@ def _compared(name: str, row: DomainQuality) -> str:
     )
 
 
-def _models(models: Sequence[VersionSummary], swaps: Sequence[SwapFigures]) -> Iterator[str]:
+def _models(models: Sequence[VersionFigures], swaps: Sequence[SwapFigures]) -> Iterator[str]:
     trained = [model for model in models if model.dataset_digest]
     if not trained:
         yield "No version was trained in this run."

@@ -82,7 +82,7 @@ class QualityFigures(ReportModel):
     overall: DomainQuality | None  # over each user's mean of all domains; None without held-out users
 
 
-class VersionSummary(ReportModel):
+class VersionFigures(ReportModel):
     """A registered version, from the registry and the training run's report."""
 
     name: str
@@ -208,7 +208,7 @@ class DemoReport(ReportModel):
     machine: Machine
     counts: RecordCounts
     quality: QualityFigures
-    models: tuple[VersionSummary, ...]
+    models: tuple[VersionFigures, ...]
     promotion: tuple[PromotionStep, ...]  # of all versions, by time
     swap: tuple[SwapFigures, ...]
     latency_ms: Latency | None  # of the questions asked in `latency_phase`

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from bench.demo.report import RewardPoint, VersionSummary
+from bench.demo.report import RewardPoint, VersionFigures
 from infra.registry.client import RegisteredVersion
 from infra.telemetry.json_logs import json_lines
 from schemas.run_report import RunReport
@@ -69,7 +69,7 @@ def latest_training(stack_dir: Path) -> RunReport | None:
     return RunReport.model_validate_json(reports[-1].read_bytes()) if reports else None
 
 
-def models(files: RunFiles) -> tuple[VersionSummary, ...]:
+def models(files: RunFiles) -> tuple[VersionFigures, ...]:
     """Every registered version. The version that this run trained has the seconds of its stages."""
     return tuple(_model(version, files.training) for version in files.versions)
 
@@ -79,10 +79,10 @@ def rewards(training: RunReport | None) -> tuple[RewardPoint, ...]:
     return tuple(RewardPoint(**{name: getattr(step, name) for name in names}) for step in (training.reward_curve if training else ()))
 
 
-def _model(version: RegisteredVersion, training: RunReport | None) -> VersionSummary:
+def _model(version: RegisteredVersion, training: RunReport | None) -> VersionFigures:
     last = version.transitions[-1] if version.transitions else None
     ranges = version.dataset.ranges if version.dataset else {}
-    return VersionSummary(
+    return VersionFigures(
         name=version.name,
         version=version.version,
         alias=", ".join(version.aliases) or None,

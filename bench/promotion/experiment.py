@@ -56,7 +56,7 @@ def simulate(scenario: CanaryScenario, pool: ScoredUsers, promotion: PromotionSe
     import numpy as np
 
     bounded = scenario.bounded(promotion)
-    users = SimulatedUsers(scenario, pool, np.random.default_rng(seed))
+    users = ExperimentUsers(scenario, pool, np.random.default_rng(seed))
     for scored, progress in _looks(bounded.canary_answers, looks):
         users.answer(scored, progress)
         verdict = canary_verdict(users.cells(), bounded, SINCE_S)
@@ -76,7 +76,7 @@ def _looks(canary_answers: int, count: int) -> Iterator[tuple[int, float]]:
 
 
 @dataclass
-class SimulatedUsers:
+class ExperimentUsers:
     scenario: CanaryScenario
     pool: ScoredUsers
     rng: np.random.Generator
@@ -209,7 +209,7 @@ def _moments(counts: Floats, *sums: Floats) -> Iterator[Moments]:
         yield Moments(users=users, n=n, s=one.sum(), nn=nn, ss=one @ one, ns=counts @ one)
 
 
-def _result(verdict: ExperimentVerdict, users: SimulatedUsers) -> ExperimentResult:
+def _result(verdict: ExperimentVerdict, users: ExperimentUsers) -> ExperimentResult:
     shown, with_answer = users.shown()
     kept = verdict.evidence["reward"]["variance_kept"]
     return ExperimentResult(verdict.outcome.value, _cause(verdict), users.scored(), users.answered, shown, with_answer, kept)

@@ -1,4 +1,4 @@
-"""`retouch bench train` in small: all of it works. Says nothing of how much is learnt."""
+"""Small runs of `retouch bench train`: every step works. The figures mean nothing."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ def bench(*arguments: str) -> tuple[int, str]:
 
 
 def test_arms_with_a_common_start_are_measured_and_reported(tmp_path: Path) -> None:
-    code, said = bench("--out", str(tmp_path), "--arms", f"{arms.RAG_BASE},{arms.RL_MIXED}")
+    code, progress = bench("--out", str(tmp_path), "--arms", f"{arms.RAG_BASE},{arms.RL_MIXED}")
     report = json.loads((tmp_path / "train.json").read_text())
     found = report["measurements"]["plain"]
-    assert (code, report["kind"], report["targets"]) == (0, "retouch.bench-train.v1", [])  # targets are of all arms
+    assert (code, report["kind"], report["targets"]) == (0, "retouch.bench-train.v1", [])  # targets need all arms
     assert {*found["arms"]} == {arms.RAG_BASE, arms.SFT_MIXED, arms.RL_MIXED}
     assert [len(found["arms"][name]["steps"]) for name in (arms.SFT_MIXED, arms.RL_MIXED)] == [0, report["plan"]["rl_steps"]]
     assert found["answerers"]["blind"]["overall"] <= found["answerers"]["ideal"]["overall"]
     assert [steps for steps, _ in found["arms"][arms.RL_MIXED]["curve"]] == [0, 1, 2]
-    assert f"bench train: {arms.RL_MIXED}: rl" in said
+    assert f"bench train: {arms.RL_MIXED}: rl" in progress
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train.json", "train.md", "train.png"]  # no checkpoint is left
 
 

@@ -1,4 +1,4 @@
-"""The pieces of `retouch bench workers` on a broker of their own, in small. Says that they work, never how fast."""
+"""The measurements of `retouch bench workers`, small, on their own broker: they work. The figures mean nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from infra.settings import DeliveryMode, KeyOrder, load
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.long("measures under load for a minute or two")]
 
-#: A window of load outlasts what its process may be late for it on a busy machine, and holds more than one commit.
+#: A window of load is longer than the start of its process on a busy machine, and has more than one commit.
 PLAN = replace(QUICK, throughput_s=4.0, latency_s=1.5, kill_every_s=2.5, poison_s=3.0, flood=100)
 RATE = 30.0
 

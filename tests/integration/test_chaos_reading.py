@@ -1,4 +1,4 @@
-"""The laboratory's readers against a real broker: what a client is given, what the log says, and that the checker sees the difference."""
+"""The readers of `lab.chaos` on a real broker: records of a client, the broker's log, and the check of both."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ def own_broker(tmp_path: Path) -> Iterator[Broker]:
     """A broker that a test may stop, with every topic in one partition."""
     broker = Broker(load(stack={"dir": tmp_path}))
     broker.start()
-    apply(here(broker))
+    apply(settings_of(broker))
     yield broker
     broker.kill()
 
 
-def here(broker: Broker) -> Settings:
+def settings_of(broker: Broker) -> Settings:
     return load(kafka={"bootstrap_servers": broker.bootstrap_servers, "partitions": 1})
 
 
@@ -64,7 +64,7 @@ def seen_on(seen: list[SeenRecord], topic: str) -> list[int]:
 
 
 def test_segments_and_read_committed_agree_and_reading_more_is_an_anomaly(own_broker: Broker) -> None:
-    settings = here(own_broker)
+    settings = settings_of(own_broker)
     q1, q2, q3 = uuid4(), uuid4(), uuid4()
     plain = clients.producer(settings, "test-load")
     for query in (q1, q2, q3):
@@ -77,7 +77,7 @@ def test_segments_and_read_committed_agree_and_reading_more_is_an_anomaly(own_br
     transact(workers, RESPONSES.name, [q1, q2], commit=True)
     transact(workers, RESPONSES.name, [q2], commit=True)
     workers.close(timeout=BOUND_S)
-    until_marked(settings, DRAFTS.name, RESPONSES.name)
+    wait_for_markers(settings, DRAFTS.name, RESPONSES.name)
     seen = read_everything(settings, LoadClock(), BOUND_S)
     aborted = uncommitted(settings, RESPONSES.name)
     own_broker.stop()
@@ -94,15 +94,17 @@ def test_segments_and_read_committed_agree_and_reading_more_is_an_anomaly(own_br
         (AnomalyKind.LOST_WRITE, str(q3)),
         (AnomalyKind.UNSEEN, str(q3)),
     }
-    careless = [SeenRecord(RESPONSES.name, 0, offset, KEY.decode(), "", str(q1), 0.0) for offset in aborted]
-    assert [one.where for one in check(sent, [*seen, *careless], log, healed_s=0.0, bound_s=BOUND_S).anomalies if one.kind is AnomalyKind.ABORTED_READ] == [
+    uncommitted_reads = [SeenRecord(RESPONSES.name, 0, offset, KEY.decode(), "", str(q1), 0.0) for offset in aborted]
+    assert [
+        one.where for one in check(sent, [*seen, *uncommitted_reads], log, healed_s=0.0, bound_s=BOUND_S).anomalies if one.kind is AnomalyKind.ABORTED_READ
+    ] == [
         "responses-0@0 aborted",
         "responses-0@1 aborted",
     ]
 
 
-def until_marked(settings: Settings, *topics: str) -> None:
-    """No transaction is open: the broker writes the marks of an end a moment after the producer has heard of it."""
+def wait_for_markers(settings: Settings, *topics: str) -> None:
+    """Waits until no transaction is open: the broker writes the markers after it has answered the producer."""
     deadline = time.monotonic() + BOUND_S
     with TopicReader(settings, "test-reader") as stable, TopicReader(settings, "test-reader", isolation_level="read_uncommitted") as whole:
         while stable.ranges(*topics) != whole.ranges(*topics):
@@ -111,7 +113,7 @@ def until_marked(settings: Settings, *topics: str) -> None:
 
 
 def uncommitted(settings: Settings, topic: str) -> list[int]:
-    """Offsets that only a reader at read_uncommitted is given."""
+    """Offsets that only a reader at read_uncommitted gets."""
     offsets: dict[str, set[int]] = {}
     for level in ("read_uncommitted", "read_committed"):
         with TopicReader(settings, "test-reader", isolation_level=level) as reader:
@@ -120,7 +122,7 @@ def uncommitted(settings: Settings, topic: str) -> list[int]:
 
 
 def test_the_watcher_continues_after_a_kill_of_the_broker(own_broker: Broker) -> None:
-    settings, first, second = here(own_broker), uuid4(), uuid4()
+    settings, first, second = settings_of(own_broker), uuid4(), uuid4()
     with Watcher(settings, LoadClock()) as watcher:
         ask(settings, first)
         until_seen(watcher, first)
@@ -150,13 +152,13 @@ def test_a_client_of_the_proxy_stays_on_the_proxy(tmp_path: Path) -> None:
         broker = Broker(load(stack={"dir": tmp_path}), proxy_port=proxy.port)
         try:
             broker.start()
-            apply(here(broker))
+            apply(settings_of(broker))
             through = load(kafka={"bootstrap_servers": f"{proxy.host}:{proxy.port}"})
             consumer = clients.groupless_consumer(through, "test-reader")
             ask(through, uuid4())
             consumer.assign([TopicPartition(RESPONSES.name, 0)])
             proxy.set(ResetConnections())
-            ask(here(broker), uuid4())  # nothing is in the way of whoever goes straight to the broker
+            ask(settings_of(broker), uuid4())  # the proxy does not affect direct connections
             assert not consumer.poll(timeout_ms=500)
             proxy.set(PassThrough())
             records: list[object] = []

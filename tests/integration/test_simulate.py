@@ -1,4 +1,4 @@
-"""`retouch lab simulate` as it is used, and the seeds that every change of the runtime must pass."""
+"""`retouch lab simulate`, with the seeds that every change of the runtime must pass."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def test_500_seeds_lose_nothing_and_answer_nothing_twice() -> None:
     summary = json.loads(result.stdout)
     assert summary["failing"] == []
     assert result.exit_code == 0
-    assert summary["process_starts"] > 1000, "the processes die of what is done to them"
+    assert summary["process_starts"] > 1000, "the faults end processes"
 
 
 def test_a_trace_ends_with_its_result() -> None:

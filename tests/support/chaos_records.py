@@ -1,4 +1,4 @@
-"""Small histories to check: what was sent and seen, written as one would tell it."""
+"""Builds small lists of sent and seen records for the checker."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from lab.chaos.records import SeenRecord, SendOutcome, SentRecord
 from schemas.topics import CONTEXTS, DRAFTS, QUERIES, RESPONSES
 
 
-class Tale:
-    """A run in the making. Everything is on partition 0; offsets count up by topic; `at_s` is when a record was seen."""
+class RecordBuilder:
+    """Records of one run. All on partition 0; offsets count up by topic; `at_s` is the time at which a record is seen."""
 
     def __init__(self) -> None:
         self.sent: list[SentRecord] = []
@@ -21,7 +21,7 @@ class Tale:
             self.record(QUERIES.name, query, user=user, at_s=at_s)
 
     def answer(self, query: str, *, user: str = "ada", at_s: float = 1.0) -> None:
-        """All the way to the response."""
+        """Adds the draft, context and response of a query."""
         for topic in (DRAFTS.name, CONTEXTS.name, RESPONSES.name):
             self.record(topic, query, user=user, at_s=at_s)
 
@@ -33,10 +33,10 @@ class Tale:
         return self.seen[-1]
 
 
-def clean() -> Tale:
-    """Two users, three queries, everything answered once."""
-    tale = Tale()
+def clean() -> RecordBuilder:
+    """Two users, three queries, each answered once."""
+    records = RecordBuilder()
     for query, user in (("q1", "ada"), ("q2", "ada"), ("q3", "bob")):
-        tale.ask(query, user=user)
-        tale.answer(query, user=user)
-    return tale
+        records.ask(query, user=user)
+        records.answer(query, user=user)
+    return records

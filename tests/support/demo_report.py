@@ -1,4 +1,4 @@
-"""Records and a whole report that no run made, for the tests of the report."""
+"""Synthetic records and a complete synthetic report of the demo."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bench.demo.report import (
     SecondOfAnswers,
     SwapFigures,
     TimelineEvent,
-    VersionSummary,
+    VersionFigures,
 )
 from schemas.contexts import Context
 from schemas.drafts import Draft
@@ -82,7 +82,7 @@ def ledger(queries: Sequence[Timestamped[Query]], responses: Sequence[Timestampe
 
 
 def exam(users: int = 45, *, gain: float = 0.2, seed: int = 0) -> list[Graded]:
-    """Three questions per user and domain; each answer is right with its arm's own chance, which grows by `gain`."""
+    """Three questions per user and domain; each answer is right with its arm's probability, which grows by `gain`."""
     rng = random.Random(seed)
     graded = []
     for user in (f"u{number:04d}" for number in range(users)):
@@ -99,7 +99,7 @@ def exam(users: int = 45, *, gain: float = 0.2, seed: int = 0) -> list[Graded]:
 
 @cache
 def report(*, gain: float = 0.2) -> DemoReport:
-    """A report of a run that never was, with every part filled."""
+    """A synthetic report with every field filled."""
     rng = random.Random(1)
     counts = RecordCounts(
         interactions=8_730,
@@ -202,8 +202,8 @@ def report(*, gain: float = 0.2) -> DemoReport:
     )
 
 
-def _model(version: str, parent: str | None, dataset: str | None) -> VersionSummary:
-    return VersionSummary(
+def _model(version: str, parent: str | None, dataset: str | None) -> VersionFigures:
+    return VersionFigures(
         name="retouch-reflector",
         version=version,
         alias="champion" if parent else None,

@@ -22,7 +22,7 @@ from tests.support.demo_report import NOON, at, ledger, query, response
 
 SWAP = WorkerSwap(from_version="1", to_version="2", at=at(10).isoformat(), in_flight=3, dropped=0, waited_ms=40, load_ms=5)
 SETTINGS = Settings()
-#: Users of the tenant by the hash that keeps them from training.
+#: A held-out user and a training user, by hash.
 HELD_OUT = next(f"u{n}" for n in range(100) if is_held_out("demo", f"u{n}", SETTINGS.trainer.holdout_share))
 TRAINS = next(f"u{n}" for n in range(100) if not is_held_out("demo", f"u{n}", SETTINGS.trainer.holdout_share))
 
@@ -69,7 +69,7 @@ def test_a_version_without_an_answer_has_no_time_to_first_answer() -> None:
 
 
 def exams(user: str) -> tuple[RunRecords, list[Truth]]:
-    """One question of `user`, asked before and after: two queries that differ in their ids alone."""
+    """One question of `user`, asked before and after: two queries that differ only in their ids."""
     first = query(1, user=user)
     second = Timestamped(first.message.model_copy(update={"query_id": derive("query", "again")}), at(20))
     found = ledger([first, second], [response(first, answered_s=1, answer="drama"), response(second, answered_s=21, answer="comedy", version="2")])

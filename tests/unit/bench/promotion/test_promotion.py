@@ -1,4 +1,4 @@
-"""Simulated canaries: the verdict on two equal versions, on planted differences, and what the report says of them."""
+"""Simulated canaries: verdicts on equal versions and on planted differences, and their report."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench.promotion import command, picture, population, summary
-from bench.promotion.experiment import ExperimentResult, SimulatedUsers, simulate
+from bench.promotion.experiment import ExperimentResult, ExperimentUsers, simulate
 from bench.promotion.plan import PromotionPlan
 from bench.promotion.population import ScoredUsers
 from bench.promotion.scenarios import CanaryScenario, Harm, scenarios
@@ -36,8 +36,8 @@ def ran(scenario: CanaryScenario, pool: ScoredUsers, promotion: PromotionSetting
 
 
 def test_equal_versions_hardly_ever_get_a_verdict(pool: ScoredUsers) -> None:
-    told = [result for result in ran(EQUAL, pool) if result.outcome != VerdictOutcome.INCONCLUSIVE]
-    assert len(told) <= 2
+    verdicts = [result for result in ran(EQUAL, pool) if result.outcome != VerdictOutcome.INCONCLUSIVE]
+    assert len(verdicts) <= 2
     assert all(result.scored >= 2 * PROMOTION.canary_answers for result in ran(replace(EQUAL, experiments=3), pool))
 
 
@@ -59,7 +59,7 @@ def test_a_guardrail_stops_an_experiment(change: dict[str, float], cause: str, p
 
 
 def test_a_planted_loss_has_its_nominal_size(pool: ScoredUsers) -> None:
-    """Over many answers: what the mean of each kind of harm loses."""
+    """Compares mean rewards over many answers, for each kind of harm."""
     for harm in Harm:
         hurting = replace(EQUAL, users=2_000, loss=0.2, harm=harm)
         lost = _mean_reward(hurting, pool) / _mean_reward(replace(hurting, loss=0.0), pool)
@@ -67,7 +67,7 @@ def test_a_planted_loss_has_its_nominal_size(pool: ScoredUsers) -> None:
 
 
 def _mean_reward(scenario: CanaryScenario, pool: ScoredUsers) -> float:
-    crowd = SimulatedUsers(scenario, pool, np.random.default_rng(3))
+    crowd = ExperimentUsers(scenario, pool, np.random.default_rng(3))
     crowd.answer(20_000, 0.0)
     return ArmSums.of(crowd.cells(), Arm.CANARY).whole[Metric.REWARD].mean
 

@@ -1,4 +1,4 @@
-"""`retouch bench train` refuses what it cannot do before anything starts."""
+"""`retouch bench train` checks its options before the start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from infra.settings import Settings
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
         ({"arms": ("sft_top1", "magic")}, "--arms magic: unknown; expected some of zero_shot,rag_base"),
         ({"parts": ("arms", "taste")}, "--parts taste: unknown; expected some of arms,speed,collection"),
@@ -22,8 +22,8 @@ from infra.settings import Settings
         ({"regime": "few", "arms": ("sft_top1",)}, "--regime sets its own arms and world"),
     ],
 )
-def test_unknown_names_are_reported_with_the_valid_ones(tmp_path: Path, changed: dict[str, object], said: str) -> None:
-    with pytest.raises(BadSetting, match=said):
+def test_unknown_names_are_reported_with_the_valid_ones(tmp_path: Path, changed: dict[str, object], message: str) -> None:
+    with pytest.raises(BadSetting, match=message):
         run(Settings(), TrainOptions(tmp_path / "out", quick=True, **changed))  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists()
 
@@ -40,5 +40,5 @@ def test_real_texts_get_fewer_and_smaller_steps(tmp_path: Path) -> None:
 
 
 def test_the_command_takes_json_and_documents_its_exit_codes() -> None:
-    said = " ".join(CliRunner().invoke(app, ["bench", "train", "--help"]).stdout.split())
-    assert "--json" in said and "Exit codes: 0 every target met" in said
+    text = " ".join(CliRunner().invoke(app, ["bench", "train", "--help"]).stdout.split())
+    assert "--json" in text and "Exit codes: 0 every target met" in text

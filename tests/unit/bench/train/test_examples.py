@@ -1,4 +1,4 @@
-"""Data of `retouch bench train`: who trains, who judges, and what a question may see."""
+"""Examples of `retouch bench train`: the split of users, and the history of a question."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_each_answerer_has_its_share_of_the_way_from_floor_to_ceiling(found: Mea
 def test_the_k_of_an_arm_is_chosen_on_training_users_and_a_tie_goes_to_the_smaller() -> None:
     found = judge(DATA, ALL | {arms.SFT_MIXED: done(arms.SFT_MIXED, 9, {1: 0.7, 4: 0.7})}, QUICK)
     assert found.best(arms.SFT_MIXED) == f"{arms.SFT_MIXED}@1" and found.best_on_test(arms.SFT_MIXED) == f"{arms.SFT_MIXED}@4"
-    assert found.best(arms.SFT_TOP1) == f"{arms.SFT_TOP1}@4" and found.best("nobody") is None
+    assert found.best(arms.SFT_TOP1) == f"{arms.SFT_TOP1}@4" and found.best("unknown") is None
 
 
 def test_rl_is_compared_with_each_rival_at_the_rival_s_best_k(found: Measurement) -> None:

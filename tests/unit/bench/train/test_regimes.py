@@ -1,4 +1,4 @@
-"""What the regimes do to the teacher's part of the data, and to nothing else."""
+"""The regimes change only trajectories and population."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures from what a reader was given: rates, spreads, standstills, order."""
+"""Figures from answers: rates, spreads, standstills, order."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_repeats_are_the_answers_beyond_the_first_of_each_query() -> None:
     ("visible", "records", "per_s"),
     [
         ([1.0, 1.0, 2.0, 2.0, 3.0, 3.0], 4, 2.0),  # three commits of two: two intervals of a second
-        ([0.5, 1.0, 2.0, 9.0], 1, 1.0),  # what lies outside the window does not count
+        ([0.5, 1.0, 2.0, 9.0], 1, 1.0),  # answers outside the window do not count
         ([1.0, 1.0], 0, 0.0),
         ([], 0, 0.0),
     ],

@@ -1,4 +1,4 @@
-"""The load's plan, its marks, and the simulated call."""
+"""The schedule of the load, the behaviours of queries, and the simulated call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Targets, and the figures of kills and of a poison user that they are held against."""
+"""Targets, and the figures of kills and of a poison user."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_good_run_meets_every_target() -> None:
         ({"latency": [{"rate_per_s": 50.0, "added_ms": {"p50": 50.0, "p99": 131.0}, "lost": 0, "repeats": 0}]}, "p99 at"),
         ({"kill": {"longest_standstill_s": 3.1, "lost": 0, "repeats": 0}}, "standstill"),
         ({"kill": {"longest_standstill_s": 1.0, "lost": 1, "repeats": 0}}, "lost"),
-        ({"poison": {"p99_change": {"flood": -0.3}, "without_spread": 0.8, "lost": 0, "repeats": 0}}, "flood"),  # too noisy to say
+        ({"poison": {"p99_change": {"flood": -0.3}, "without_spread": 0.8, "lost": 0, "repeats": 0}}, "flood"),  # too noisy to measure
         ({"poison": {"p99_change": {"flood": 0.11}, "without_spread": 0.02, "lost": 0, "repeats": 0}}, "flood"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The checker: a clean history has no anomaly, and every anomaly is found and named."""
+"""The checker: clean records have no anomaly, and each anomaly is reported."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from lab.chaos.checker import AnomalyKind, CheckResult, Fates, check
 from lab.chaos.records import SendOutcome
 from lab.chaos.segments import RecordFate
 from schemas.topics import CONTEXTS, DRAFTS, FEEDBACK, OUTCOMES, QUERIES, RESPONSES
-from tests.support.chaos_records import Tale, clean
+from tests.support.chaos_records import RecordBuilder, clean
 
 HEALED_S, BOUND_S = 10.0, 30.0
 
 
-def judged(tale: Tale, fates: Fates | None = None, *, ordered: bool = False, healed_s: float | None = HEALED_S) -> CheckResult:
-    return check(tale.sent, tale.seen, fates or {}, healed_s=healed_s, bound_s=BOUND_S, ordered=ordered)
+def judged(records: RecordBuilder, fates: Fates | None = None, *, ordered: bool = False, healed_s: float | None = HEALED_S) -> CheckResult:
+    return check(records.sent, records.seen, fates or {}, healed_s=healed_s, bound_s=BOUND_S, ordered=ordered)
 
 
 def found(verdict: CheckResult) -> list[tuple[AnomalyKind, str, str]]:
@@ -34,122 +34,122 @@ def test_clean_records_are_valid() -> None:
 
 @given(st.lists(st.sampled_from(["ada", "bob", "eve"]), max_size=30), st.randoms(use_true_random=False))
 def test_clean_records_are_valid_in_any_order_and_number_of_readings(users: list[str], rng: random.Random) -> None:
-    tale = Tale()
+    records = RecordBuilder()
     for number, user in enumerate(users):
-        tale.ask(f"q{number}", user=user)
-        tale.answer(f"q{number}", user=user)
-    tale.seen += [replace(one, seen_s=one.seen_s + 1) for one in tale.seen]
-    rng.shuffle(tale.seen)
-    assert judged(tale, ordered=True).is_valid
+        records.ask(f"q{number}", user=user)
+        records.answer(f"q{number}", user=user)
+    records.seen += [replace(one, seen_s=one.seen_s + 1) for one in records.seen]
+    rng.shuffle(records.seen)
+    assert judged(records, ordered=True).is_valid
 
 
 def test_an_acknowledged_query_without_a_response_is_lost_and_unseen() -> None:
-    tale = clean()
-    tale.ask("q4")
-    assert found(judged(tale)) == [(AnomalyKind.LOST_WRITE, RESPONSES.name, "q4"), (AnomalyKind.UNSEEN, RESPONSES.name, "q4")]
+    records = clean()
+    records.ask("q4")
+    assert found(judged(records)) == [(AnomalyKind.LOST_WRITE, RESPONSES.name, "q4"), (AnomalyKind.UNSEEN, RESPONSES.name, "q4")]
 
 
 def test_an_acknowledged_record_that_is_not_on_its_topic_is_lost() -> None:
-    tale = clean()
-    tale.ask("q4", stored=False)
-    tale.answer("q4")
-    assert found(judged(tale)) == [(AnomalyKind.LOST_WRITE, QUERIES.name, "q4")]
+    records = clean()
+    records.ask("q4", stored=False)
+    records.answer("q4")
+    assert found(judged(records)) == [(AnomalyKind.LOST_WRITE, QUERIES.name, "q4")]
 
 
 def test_a_query_with_unknown_outcome_may_be_answered_or_not() -> None:
-    tale = clean()
-    tale.ask("q4", outcome=SendOutcome.INFO)
-    tale.answer("q4")
-    tale.ask("q5", outcome=SendOutcome.INFO, stored=False)
-    assert judged(tale).is_valid
+    records = clean()
+    records.ask("q4", outcome=SendOutcome.INFO)
+    records.answer("q4")
+    records.ask("q5", outcome=SendOutcome.INFO, stored=False)
+    assert judged(records).is_valid
 
 
 def test_a_response_to_an_unsent_query_is_a_phantom() -> None:
-    tale = clean()
-    tale.answer("nobody's")
-    tale.ask("q4", outcome=SendOutcome.FAIL, stored=False)
-    tale.answer("q4")
-    assert {(kind, id) for kind, _, id in found(judged(tale))} == {(AnomalyKind.PHANTOM, "nobody's"), (AnomalyKind.PHANTOM, "q4")}
+    records = clean()
+    records.answer("unsent")
+    records.ask("q4", outcome=SendOutcome.FAIL, stored=False)
+    records.answer("q4")
+    assert {(kind, id) for kind, _, id in found(judged(records))} == {(AnomalyKind.PHANTOM, "unsent"), (AnomalyKind.PHANTOM, "q4")}
 
 
 def test_a_second_response_is_a_duplicate_with_a_cause() -> None:
-    tale = clean()
-    tale.record(RESPONSES.name, "q1")
-    verdict = judged(tale)
+    records = clean()
+    records.record(RESPONSES.name, "q1")
+    verdict = judged(records)
     assert found(verdict) == [(AnomalyKind.DUPLICATE, RESPONSES.name, "q1")]
     assert verdict.anomalies[0].where == "responses-0@0 responses-0@3"
     assert verdict.causes == {"draft-twice": 0, "context-twice": 0, "made-here": 1}
 
 
 def test_a_second_response_to_a_repeated_context_has_its_own_cause() -> None:
-    tale = clean()
-    tale.record(CONTEXTS.name, "q1")
-    tale.record(RESPONSES.name, "q1")
-    verdict = judged(tale)
+    records = clean()
+    records.record(CONTEXTS.name, "q1")
+    records.record(RESPONSES.name, "q1")
+    verdict = judged(records)
     assert found(verdict) == [(AnomalyKind.DUPLICATE, RESPONSES.name, "q1")]
     assert verdict.causes["context-twice"] == 1
 
 
 def test_a_second_draft_is_a_duplicate_and_a_second_context_is_not() -> None:
-    tale = clean()
-    tale.record(CONTEXTS.name, "q2")
-    assert judged(tale).is_valid
-    tale.record(DRAFTS.name, "q1")
-    assert found(judged(tale)) == [(AnomalyKind.DUPLICATE, DRAFTS.name, "q1")]
+    records = clean()
+    records.record(CONTEXTS.name, "q2")
+    assert judged(records).is_valid
+    records.record(DRAFTS.name, "q1")
+    assert found(judged(records)) == [(AnomalyKind.DUPLICATE, DRAFTS.name, "q1")]
 
 
 def test_one_record_read_twice_is_no_duplicate() -> None:
-    tale = clean()
-    tale.seen += tale.seen
-    assert judged(tale).is_valid
+    records = clean()
+    records.seen += records.seen
+    assert judged(records).is_valid
 
 
 def test_a_query_that_is_on_its_topic_twice_may_be_answered_twice() -> None:
-    tale = clean()
-    tale.record(QUERIES.name, "q1")
-    tale.answer("q1")
-    verdict = judged(tale)
+    records = clean()
+    records.record(QUERIES.name, "q1")
+    records.answer("q1")
+    verdict = judged(records)
     assert verdict.is_valid
     assert verdict.observed["queries_on_topic_twice"] == 1
 
 
 def test_a_repeat_with_another_id_is_counted() -> None:
-    tale = clean()
-    tale.record(RESPONSES.name, "q1", id="made up")
-    assert judged(tale).observed["repeats_with_another_id"] == 1
+    records = clean()
+    records.record(RESPONSES.name, "q1", id="made up")
+    assert judged(records).observed["repeats_with_another_id"] == 1
 
 
 def test_feedback_without_an_outcome_is_counted() -> None:
-    tale = clean()
+    records = clean()
     for query in ("q1", "q2"):
-        tale.record(FEEDBACK.name, query)
+        records.record(FEEDBACK.name, query)
     for _ in range(3):
-        tale.record(OUTCOMES.name, "q1")
-    verdict = judged(tale)
+        records.record(OUTCOMES.name, "q1")
+    verdict = judged(records)
     assert verdict.is_valid
     assert (verdict.observed["feedback_without_outcome"], verdict.observed["outcomes_repeated"]) == (1, 2)
 
 
 def test_a_response_too_late_after_healing_is_unseen() -> None:
-    tale = clean()
-    tale.ask("late")
-    tale.answer("late", at_s=HEALED_S + BOUND_S + 0.1)
-    tale.ask("in time")
-    tale.answer("in time", at_s=HEALED_S + BOUND_S)
-    assert found(judged(tale)) == [(AnomalyKind.UNSEEN, RESPONSES.name, "late")]
+    records = clean()
+    records.ask("late")
+    records.answer("late", at_s=HEALED_S + BOUND_S + 0.1)
+    records.ask("in time")
+    records.answer("in time", at_s=HEALED_S + BOUND_S)
+    assert found(judged(records)) == [(AnomalyKind.UNSEEN, RESPONSES.name, "late")]
 
 
 def test_after_healing_the_bound_counts_from_the_acknowledgement() -> None:
-    tale = clean()
-    tale.ask("q4", at_s=HEALED_S + 20)
-    tale.answer("q4", at_s=HEALED_S + 20 + BOUND_S)
-    assert judged(tale).is_valid
+    records = clean()
+    records.ask("q4", at_s=HEALED_S + 20)
+    records.answer("q4", at_s=HEALED_S + 20 + BOUND_S)
+    assert judged(records).is_valid
 
 
 def test_a_system_that_never_healed_has_only_lost_queries_unseen() -> None:
-    tale = clean()
-    tale.ask("q4")
-    assert {kind for kind, _, _ in found(judged(tale, healed_s=None))} == {AnomalyKind.LOST_WRITE, AnomalyKind.UNSEEN}
+    records = clean()
+    records.ask("q4")
+    assert {kind for kind, _, _ in found(judged(records, healed_s=None))} == {AnomalyKind.LOST_WRITE, AnomalyKind.UNSEEN}
 
 
 def test_reading_an_aborted_or_uncommitted_record_is_an_anomaly() -> None:
@@ -169,12 +169,12 @@ def test_a_committed_record_must_be_read() -> None:
 
 
 def test_out_of_order_answers_are_anomalies_only_with_order_per_key() -> None:
-    tale = Tale()
+    records = RecordBuilder()
     for query, user in (("q1", "ada"), ("q2", "ada"), ("q3", "bob")):
-        tale.ask(query, user=user)
+        records.ask(query, user=user)
     for query, user in (("q3", "bob"), ("q2", "ada"), ("q1", "ada")):
-        tale.answer(query, user=user)
-    assert judged(tale).is_valid
-    assert judged(tale).counts["out-of-order"] == 1
-    assert judged(tale).observed["keys_out_of_order"] == 1
-    assert found(judged(tale, ordered=True)) == [(AnomalyKind.OUT_OF_ORDER, RESPONSES.name, "q1")]
+        records.answer(query, user=user)
+    assert judged(records).is_valid
+    assert judged(records).counts["out-of-order"] == 1
+    assert judged(records).observed["keys_out_of_order"] == 1
+    assert found(judged(records, ordered=True)) == [(AnomalyKind.OUT_OF_ORDER, RESPONSES.name, "q1")]

@@ -1,4 +1,4 @@
-"""The command around a run: its own addresses and state, and what it refuses to remove."""
+"""The command: its own addresses and state directory, and folders that it does not remove."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the processes did, as their supervisor told it."""
+"""State changes of processes, by their supervisor."""
 
 from __future__ import annotations
 

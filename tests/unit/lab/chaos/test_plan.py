@@ -1,4 +1,4 @@
-"""The plan of faults: the same from the same seed, everybody's share, and rest between two hits."""
+"""The plan of faults: determined by the seed, equal shares, and a rest between two hits."""
 
 from __future__ import annotations
 

@@ -15,13 +15,13 @@ import pytest
 from lab.chaos.proxy import Delay, Hold, Mode, PassThrough, Proxy, RefuseRequests, ResetConnections
 
 BOUND_S = 10.0
-#: How long silence is listened to.
+#: Time without data that counts as silence.
 SILENCE_S = 0.2
 
 
 class Shouting(socketserver.BaseRequestHandler):
     def handle(self) -> None:
-        with suppress(ConnectionError):  # what the proxy does to its connections is what is tested
+        with suppress(ConnectionError):  # the proxy resets connections on purpose
             while heard := self.request.recv(4096):
                 self.request.sendall(heard.upper())
 
@@ -51,20 +51,20 @@ def connect(proxy: Proxy) -> socket.socket:
     return socket.create_connection((proxy.host, proxy.port), timeout=BOUND_S)
 
 
-def said(client: socket.socket, word: bytes) -> bytes:
+def echo(client: socket.socket, word: bytes) -> bytes:
     client.sendall(word)
     return client.recv(100)
 
 
 def is_gone(client: socket.socket) -> bool:
     try:
-        return said(client, b"word") == b""
+        return echo(client, b"word") == b""
     except ConnectionError:
         return True
 
 
 def is_refused(proxy: Proxy) -> bool:
-    """Whether a new connection ends, be it while it is made or with its first word: which of the two is a race."""
+    """Whether a new connection ends, at its start or with its first bytes; which of the two is a race."""
     try:
         with connect(proxy) as new:
             return is_gone(new)
@@ -73,7 +73,7 @@ def is_refused(proxy: Proxy) -> bool:
 
 
 def test_the_proxy_forwards_everything(client: socket.socket) -> None:
-    assert [said(client, b"one"), said(client, b"two")] == [b"ONE", b"TWO"]
+    assert [echo(client, b"one"), echo(client, b"two")] == [b"ONE", b"TWO"]
 
 
 def test_the_end_of_a_stream_is_forwarded(client: socket.socket) -> None:
@@ -88,7 +88,7 @@ def test_held_or_delayed_bytes_do_not_arrive_at_once(proxy: Proxy, client: socke
     proxy.set(mode)
     client.settimeout(SILENCE_S)
     with pytest.raises(TimeoutError):
-        said(client, b"word")
+        echo(client, b"word")
 
 
 def test_held_bytes_arrive_after_the_hold(proxy: Proxy, client: socket.socket) -> None:
@@ -110,7 +110,7 @@ def test_delayed_bytes_arrive_in_order(proxy: Proxy, client: socket.socket) -> N
 
 
 def test_reset_mode_resets_old_and_new_connections(proxy: Proxy, client: socket.socket) -> None:
-    assert said(client, b"word") == b"WORD"
+    assert echo(client, b"word") == b"WORD"
     proxy.set(ResetConnections())
     assert is_gone(client)
     assert is_refused(proxy)
@@ -120,7 +120,7 @@ def test_a_new_connection_works_after_reset_mode(proxy: Proxy) -> None:
     proxy.set(ResetConnections())
     proxy.set(PassThrough())
     with connect(proxy) as client:
-        assert said(client, b"word") == b"WORD"
+        assert echo(client, b"word") == b"WORD"
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

@@ -1,4 +1,4 @@
-"""The sent_log and what was seen, on disk and back."""
+"""Sent and seen records are written to disk and read back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a run: the verdict, its figures, and lines for a person."""
+"""The report of a run: result, figures and text."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from lab.chaos.checker import CheckResult, check
 from lab.chaos.faults import PerformedFault, ProcessLog
 from lab.chaos.plan import Fault, FaultKind, FaultPlan
 from lab.chaos.report import LISTED, ChaosRun, compile_report, lines
-from tests.support.chaos_records import Tale, clean
+from tests.support.chaos_records import RecordBuilder, clean
 
 BOUND_S = 30.0
 KILL, PAUSE = Fault(FaultKind.KILL, "base", 1.0), Fault(FaultKind.PAUSE, "streams", 2.0, 3.0)
 
 
-def run(tale: Tale, failure: str | None = None) -> ChaosRun:
+def run(records: RecordBuilder, failure: str | None = None) -> ChaosRun:
     return ChaosRun(
         plan=FaultPlan(1, 60.0, (KILL, PAUSE)),
         load_s=60.0,
-        sent=tale.sent,
-        seen=tale.seen,
+        sent=records.sent,
+        seen=records.seen,
         done=[PerformedFault(KILL, 1.0, 1.0, 7), PerformedFault(PAUSE, 2.0, 5.0, 8)],
         process_log=ProcessLog(),
         healed_s=6.0,
@@ -33,8 +33,8 @@ def run(tale: Tale, failure: str | None = None) -> ChaosRun:
     )
 
 
-def reported(tale: Tale, failure: str | None = None) -> dict[str, Any]:
-    of = run(tale, failure)
+def reported(records: RecordBuilder, failure: str | None = None) -> dict[str, Any]:
+    of = run(records, failure)
     return compile_report(of, judged(of), BOUND_S)
 
 
@@ -58,16 +58,16 @@ def test_a_run_that_ended_early_is_not_valid() -> None:
 
 
 def test_anomalies_are_all_counted_and_some_are_named() -> None:
-    tale = clean()
+    records = clean()
     for number in range(LISTED + 5):
-        tale.ask(f"lost {number}")
-    report = reported(tale)
+        records.ask(f"lost {number}")
+    report = reported(records)
     assert report["anomalies"]["lost-write"] == LISTED + 5
     assert len(report["listed"]["lost-write"]) == LISTED
     assert any(line.startswith("lost-write: lost 0 lost 1") for line in lines(report))
 
 
 def test_an_empty_run_has_a_picture(tmp_path: Path) -> None:
-    for name, tale in (("all.png", clean()), ("none.png", Tale())):
-        picture.draw(run(tale), tmp_path / name)
+    for name, records in (("all.png", clean()), ("none.png", RecordBuilder())):
+        picture.draw(run(records), tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

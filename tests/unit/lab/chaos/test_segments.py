@@ -1,4 +1,4 @@
-"""The log's own word: batches and transaction markers, written here byte by byte."""
+"""Batches and transaction markers in segment files, written here byte by byte."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The simulation finds what it is there to find: each test breaks the runtime in one way and looks for the seed that shows it."""
+"""The simulation finds bugs: each test breaks the runtime in one way, and some seed must show the anomaly."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def anything(seed: int) -> bool:
     return True
 
 
-def first_found(word: str | tuple[str, ...], wanted: Callable[[int], bool] = anything) -> str:
-    """The first anomaly of this kind among the seeds; an assertion when none of them shows any."""
-    for seed in filter(wanted, range(SEEDS)):
+def first_found(word: str | tuple[str, ...], selects: Callable[[int], bool] = anything) -> str:
+    """The first anomaly of this kind among the seeds. Fails if there is none."""
+    for seed in filter(selects, range(SEEDS)):
         if found := [each for each in simulate(seed).anomalies if each.startswith(word)]:
             return found[0]
     raise AssertionError(f"no {word} in {SEEDS} seeds")
@@ -113,7 +113,7 @@ def test_a_scheduler_without_order_per_key_answers_out_of_order(monkeypatch: pyt
 
 def test_a_worker_that_dies_of_a_refused_commit_is_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
     async def dying(self: Any) -> None:
-        raise NotConfirmed("seen by nobody")
+        raise NotConfirmed("the answer is lost")
 
     monkeypatch.setattr(commit_loop.CommitLoop, "_recover", dying)
     assert first_found("crash")
