@@ -13,8 +13,8 @@ from infra.registry.lineage import DatasetLineage
 from infra.settings import load
 from lab.promotion.scripted_inputs import PROMOTION, ScriptedInputs, moments
 from schemas.experiments import Arm
-from schemas.promotion_view import PageView
 from schemas.quality import Metric, Span
+from scripts.page_schema import PAGE_SCHEMA, page_schema
 from tests.support.promoter_harness import PromoterHarness
 from trainer.promotion import operator_commands
 from trainer.promotion.promoter import PromoterState, verdict_of
@@ -24,7 +24,6 @@ from trainer.promotion.view import page_view, view_of
 SETTINGS = load(registry={"model_name": "retouch-reflector"}).model_copy(update={"promotion": PROMOTION})
 #: The JSON that both paths returned before the view had a model, for the two states below.
 SAMPLE = json.loads((Path(__file__).parents[3] / "samples/views/promotion_view.json").read_text())
-PAGE_SCHEMA = Path(__file__).parents[4] / "trainer/promotion/page/view.schema.json"
 
 
 def canary_state() -> PromoterState:
@@ -80,8 +79,7 @@ def test_the_json_of_both_views_is_what_it_was_before_they_had_models(name: str,
 
 def test_the_pages_schema_file_is_that_of_its_model() -> None:
     """After a change of the model: write the schema anew, and let `tests/integration/test_promotion_page.py` check the page against it."""
-    schema = json.dumps(PageView.model_json_schema(mode="serialization"), indent=1) + "\n"
-    assert PAGE_SCHEMA.read_text() == schema, "run: python -m scripts.page_schema"
+    assert PAGE_SCHEMA.read_text() == page_schema(), "run: python -m scripts.page_schema"
 
 
 def test_the_view_shows_the_experiment_its_arms_and_every_history() -> None:
