@@ -27,7 +27,7 @@ from bench.swap.plan import FULL, SHORT, SwapPlan
 from bench.swap.questions import contexts
 from bench.swap.targets import targets
 from bench.swap.versions import register
-from bench.workers.testbed import testbed
+from bench.workers.bench_stack import bench_stack
 from infra.errors import CannotContinue
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
@@ -55,7 +55,7 @@ def run(settings: Settings, out: Path, *, short: bool = False, as_json: bool = F
 def measure(settings: Settings, plan: SwapPlan) -> dict[str, Any]:
     """The whole report."""
     began, head = time.monotonic(), reporting.report_head(KIND)
-    with tempfile.TemporaryDirectory(prefix="retouch-bench-") as name, testbed(settings, Path(name) / "state", Path(name) / "logs") as bed:
+    with tempfile.TemporaryDirectory(prefix="retouch-bench-") as name, bench_stack(settings, Path(name) / "state", Path(name) / "logs") as bed:
         bed.make_topics([MODEL_EVENTS.name])
         own = _settings(bed.settings, plan)
         figures = _figures(own, plan, Path(name))

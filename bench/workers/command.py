@@ -15,9 +15,9 @@ from typing import Any
 
 from bench import reporting
 from bench.workers import latency, picture, poison, throughput
+from bench.workers.bench_stack import BenchStack, WorkerKind, bench_stack
 from bench.workers.plan import FULL, QUICK, WORKERS, WorkersPlan
 from bench.workers.targets import targets
-from bench.workers.testbed import Testbed, WorkerKind, testbed
 from infra.settings import Settings
 
 KIND = "retouch.bench-workers.v1"
@@ -46,12 +46,12 @@ def measure(settings: Settings, plan: WorkersPlan, logs: Path) -> dict[str, Any]
         "plan": asdict(plan),
         "settings": settings.workers.model_dump(mode="json") | {"session_timeout_ms": settings.kafka.session_timeout_ms},
     }
-    with tempfile.TemporaryDirectory(prefix="retouch-bench-") as state, testbed(settings, Path(state), logs.resolve()) as bed:
+    with tempfile.TemporaryDirectory(prefix="retouch-bench-") as state, bench_stack(settings, Path(state), logs.resolve()) as bed:
         figures = _figures(bed, plan)
     return head | figures | reporting.verdict(targets(figures)) | {"seconds": round(time.monotonic() - began, 1)}
 
 
-def _figures(bed: Testbed, plan: WorkersPlan) -> dict[str, Any]:
+def _figures(bed: BenchStack, plan: WorkersPlan) -> dict[str, Any]:
     _timed("backlog", lambda: throughput.prepare(bed, plan))
     arms = [_timed(kind.name, partial(throughput.measure, bed, kind, plan)) for kind in throughput.arms(plan)]
     both = WorkerKind("eos-two-workers", throughput.BACKLOG, plan.latency_in_flight)

@@ -11,10 +11,10 @@ from typing import Any
 
 from bench.workers import load
 from bench.workers.answers import PartitionStandstill, TimedAnswer, added_by_step, parse_answer, repeats, spread, standstills
+from bench.workers.bench_stack import BenchStack, WorkerKind
 from bench.workers.cpu import CpuMeter
 from bench.workers.live_reader import LiveReader
 from bench.workers.plan import WORKERS, WorkersPlan
-from bench.workers.testbed import Testbed, WorkerKind
 from infra.process.child import Child
 
 #: Time from the start of the load process to its first query, for imports.
@@ -27,7 +27,7 @@ SKIP_S = 3.0
 BIN_S = 0.1
 
 
-def added(site: Testbed, name: str, rate: float, plan: WorkersPlan) -> dict[str, Any]:
+def added(site: BenchStack, name: str, rate: float, plan: WorkersPlan) -> dict[str, Any]:
     """Measures added latency at `rate` queries per second."""
     kind = WorkerKind(name, name, plan.latency_in_flight)
     site.make_worker_topics(kind)
@@ -63,7 +63,7 @@ def added(site: Testbed, name: str, rate: float, plan: WorkersPlan) -> dict[str,
     }
 
 
-def killed(site: Testbed, rate: float, plan: WorkersPlan) -> dict[str, Any]:
+def killed(site: BenchStack, rate: float, plan: WorkersPlan) -> dict[str, Any]:
     """Kills one of two workers in turn, several times, and starts it again at once."""
     kind = WorkerKind("kill", "kill", plan.latency_in_flight)
     site.make_worker_topics(kind)
@@ -129,7 +129,7 @@ def histogram(values: Sequence[float], width: float = 5.0) -> dict[str, Any]:
     return {"width": width, "counts": [counted[at] for at in range(max(counted, default=-1) + 1)]}
 
 
-def _meter(site: Testbed, workers: Sequence[Child], sending: Child) -> CpuMeter:
+def _meter(site: BenchStack, workers: Sequence[Child], sending: Child) -> CpuMeter:
     return CpuMeter({"broker": site.broker.child.pid, "load": sending.pid, "reader": os.getpid()} | {child.name: child.pid for child in workers})
 
 

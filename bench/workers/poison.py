@@ -16,11 +16,11 @@ from typing import Any
 
 from bench.workers import load
 from bench.workers.answers import TimedAnswer, added_by_step, parse_answer, repeats, spread
+from bench.workers.bench_stack import BenchStack, WorkerKind
 from bench.workers.call_behaviour import CallBehaviour, TimedBehaviour
 from bench.workers.latency import LEAD_S, SKIP_S
 from bench.workers.live_reader import LiveReader
 from bench.workers.plan import WORKERS, WorkersPlan
-from bench.workers.testbed import Testbed, WorkerKind
 from infra.errors import CannotContinue
 from schemas.topics import dead_letter_topic
 
@@ -52,7 +52,7 @@ def order(repetitions: int) -> list[tuple[int, Variant]]:
     return [(repetition, variants[(repetition + offset) % len(variants)]) for repetition in range(repetitions) for offset in range(len(variants))]
 
 
-def measure(site: Testbed, rate: float, plan: WorkersPlan) -> dict[str, Any]:
+def measure(site: BenchStack, rate: float, plan: WorkersPlan) -> dict[str, Any]:
     """`rate` is for all users together, without the flood."""
     kind = WorkerKind(NAME, NAME, plan.latency_in_flight)
     site.make_worker_topics(kind)
@@ -76,7 +76,7 @@ def measure(site: Testbed, rate: float, plan: WorkersPlan) -> dict[str, Any]:
     )
 
 
-def _window(site: Testbed, plan: WorkersPlan, rate: float, variant: Variant, seconds: float) -> tuple[load.QuerySchedule, int]:
+def _window(site: BenchStack, plan: WorkersPlan, rate: float, variant: Variant, seconds: float) -> tuple[load.QuerySchedule, int]:
     """Sends the load of one window. Returns after the last query."""
     begin_at = time.time() + LEAD_S
     until_s = begin_at + seconds + AFTER_S

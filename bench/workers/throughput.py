@@ -8,10 +8,10 @@ from typing import Any
 
 from bench.workers import load
 from bench.workers.answers import TimedAnswer, out_of_order, parse_answer, repeats, steady_rate
+from bench.workers.bench_stack import BenchStack, WorkerKind
 from bench.workers.cpu import CpuMeter, CpuUse
 from bench.workers.live_reader import LiveReader
 from bench.workers.plan import WorkersPlan
-from bench.workers.testbed import Testbed, WorkerKind
 from infra.errors import CannotContinue
 from infra.settings import DeliveryMode, KeyOrder
 
@@ -20,7 +20,7 @@ USERS = 500
 FIRST_S = 40.0
 
 
-def prepare(site: Testbed, plan: WorkersPlan) -> None:
+def prepare(site: BenchStack, plan: WorkersPlan) -> None:
     """Sends the backlog, which all arms read, each in its own consumer group."""
     site.make_worker_topics(WorkerKind("none", BACKLOG))
     site.ask(load.QuerySchedule(BACKLOG, plan.backlog, users=USERS))
@@ -35,7 +35,7 @@ def arms(plan: WorkersPlan) -> list[WorkerKind]:
     return [*calls, *no_call, ordered]
 
 
-def measure(site: Testbed, kind: WorkerKind, plan: WorkersPlan, *, count: int = 1, seconds: float | None = None) -> dict[str, Any]:
+def measure(site: BenchStack, kind: WorkerKind, plan: WorkersPlan, *, count: int = 1, seconds: float | None = None) -> dict[str, Any]:
     """Measures one arm with `count` processes. Raises CannotContinue if there is no answer."""
     site.make_worker_topics(kind, with_input=False)
     seconds = seconds or plan.throughput_s

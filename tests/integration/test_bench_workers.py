@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from bench.workers import latency, poison, throughput
+from bench.workers.bench_stack import BenchStack, WorkerKind, bench_stack
 from bench.workers.plan import QUICK
-from bench.workers.testbed import Testbed, WorkerKind, testbed
 from infra.settings import DeliveryMode, KeyOrder, load
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.long("measures under load for a minute or two")]
@@ -20,39 +20,39 @@ RATE = 30.0
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BenchStack]:
     state = tmp_path_factory.mktemp("bench")
-    with testbed(load(), state / "state", state / "logs") as found:
+    with bench_stack(load(), state / "state", state / "logs") as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def backlog(place: Testbed) -> Testbed:
+def backlog(place: BenchStack) -> BenchStack:
     throughput.prepare(place, PLAN)
     return place
 
 
 @pytest.mark.parametrize(("delivery", "order"), [(DeliveryMode.AT_LEAST_ONCE, KeyOrder.NONE), (DeliveryMode.EXACTLY_ONCE, KeyOrder.KEY)])
-def test_an_arm_has_its_rate_and_its_ideal_rate(backlog: Testbed, delivery: DeliveryMode, order: KeyOrder) -> None:
+def test_an_arm_has_its_rate_and_its_ideal_rate(backlog: BenchStack, delivery: DeliveryMode, order: KeyOrder) -> None:
     found = throughput.measure(backlog, WorkerKind(f"arm-{delivery.value}", throughput.BACKLOG, 16, delivery=delivery, order=order), PLAN)
     assert found["per_s"] > 0
     assert 50 <= found["mean_call_ms"] <= 500
     assert (found["repeats"], found["out_of_order"] if order is KeyOrder.KEY else 0) == (0, 0)
 
 
-def test_every_query_of_a_steady_load_is_seen_once(place: Testbed) -> None:
+def test_every_query_of_a_steady_load_is_seen_once(place: BenchStack) -> None:
     found = latency.added(place, "steady", RATE, PLAN)
     assert (found["lost"], found["repeats"], found["in_time"]) == (0, 0, True)
     assert found["added_ms"]["p50"] > 0
 
 
-def test_a_killed_worker_restarts_and_nothing_is_lost(place: Testbed) -> None:
+def test_a_killed_worker_restarts_and_nothing_is_lost(place: BenchStack) -> None:
     found = latency.killed(place, RATE, PLAN)
     assert (found["lost"], found["repeats"], len(found["kills"])) == (0, 0, 1)
     assert found["kills"][0]["longest_standstill_s"]
 
 
-def test_the_cost_of_a_poison_user_is_measured_for_each_variant(place: Testbed) -> None:
+def test_the_cost_of_a_poison_user_is_measured_for_each_variant(place: BenchStack) -> None:
     found = poison.measure(place, RATE, PLAN)
     assert (found["lost"], found["repeats"]) == (0, 0)
     assert found["set_aside"] > 0

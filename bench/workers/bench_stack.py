@@ -50,7 +50,7 @@ class WorkerKind:
 
 
 @dataclass
-class Testbed:
+class BenchStack:
     """`settings` have the broker's address. Call all methods from one thread that outlives the processes."""
 
     settings: Settings
@@ -123,11 +123,11 @@ class Testbed:
 
 
 @contextmanager
-def testbed(settings: Settings, state: Path, logs: Path) -> Iterator[Testbed]:
+def bench_stack(settings: Settings, state: Path, logs: Path) -> Iterator[BenchStack]:
     """Starts a broker in the empty folder `state`; the configured broker is not used. Raises CannotContinue if it does not start."""
     stack = settings.stack.model_copy(update={"dir": state, "broker_port": 0})
     kafka = settings.kafka.model_copy(update={"bootstrap_servers": None, "instance": None, "security_protocol": "PLAINTEXT", "sasl_mechanism": None})
     settings = settings.model_copy(update={"stack": stack, "kafka": kafka})
     with Broker(settings) as broker:
         at = settings.kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
-        yield Testbed(settings.model_copy(update={"kafka": at}), broker, logs)
+        yield BenchStack(settings.model_copy(update={"kafka": at}), broker, logs)
