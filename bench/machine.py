@@ -8,8 +8,8 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 
 import psutil
+from pydantic import BaseModel, ConfigDict
 
-from bench.demo.report import Machine
 from infra.errors import RetouchError
 from infra.local.java import find_java
 from infra.local.kafka_jars import VERSION as KAFKA
@@ -30,6 +30,16 @@ PACKAGES = {
     "mlflow": "mlflow",
     "pydantic": "pydantic",
 }
+
+
+class Machine(BaseModel):
+    """`memory_mb` is in MiB, and within the container's limit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    cores: int
+    memory_mb: int
+    system: str
 
 
 def describe() -> Machine:

@@ -26,7 +26,7 @@ def render(report: DemoReport) -> str:
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
     environment.filters |= {"short_digest": _short_digest, "title_of": pictures.title}
-    folder = files("bench.demo")
+    folder = files(__package__)
     template = environment.from_string(folder.joinpath("report.html.j2").read_text(encoding="utf-8"))
     drawings = {name: Markup(getattr(pictures, name)(report)) for name in ("quality", "timeline", "learning", "latency")}  # noqa: S704  # our own SVG
     return template.render(

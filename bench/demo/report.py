@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from bench.machine import Machine
+
 #: The wire name and version of the file.
 KIND = "retouch.demo-report.v1"
 
@@ -189,12 +191,6 @@ class ExamSample(ReportModel):
     before: str
     after: str
     truth: str
-
-
-class Machine(ReportModel):
-    cores: int
-    memory_mb: int
-    system: str
 
 
 class DemoReport(ReportModel):

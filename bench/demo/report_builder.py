@@ -17,8 +17,9 @@ from bench.demo.mixed_versions import PromptAndAnswer, TraceResult, completion_o
 from bench.demo.progress import PhaseClock
 from bench.demo.quality import Graded, judge
 from bench.demo.records import RunRecords, Timestamped, tally
-from bench.demo.report import DemoReport, ExamSample, Latency, Machine, PhaseFigures, PromotionStep, SwapFigures, TimelineEvent
+from bench.demo.report import DemoReport, ExamSample, Latency, PhaseFigures, PromotionStep, SwapFigures, TimelineEvent
 from bench.demo.run_files import RunFiles, Truth, WorkerSwap
+from bench.machine import Machine
 from infra.settings import Settings
 from schemas.experiments import Arm
 from schemas.ids import is_held_out

@@ -15,7 +15,6 @@ from bench.demo.records import RunRecords, Timestamped
 from bench.demo.report import (
     DemoReport,
     ExamSample,
-    Machine,
     PhaseFigures,
     PromotionStep,
     RecordCounts,
@@ -25,6 +24,7 @@ from bench.demo.report import (
     TimelineEvent,
     VersionFigures,
 )
+from bench.machine import Machine
 from schemas.contexts import Context
 from schemas.drafts import Draft
 from schemas.ids import derive

@@ -58,12 +58,13 @@ def test_no_import_circle(folder: str) -> None:
     try:
         TopologicalSorter(edges(folder)).prepare()
     except CycleError as error:
-        pytest.fail(f"import circle in {folder or 'the packages'}: {' <- '.join(error.args[1])}")
+        circle: list[str] = error.args[1]
+        pytest.fail(f"import circle in {folder or 'the packages'}: {circle}")
 
 
 def test_no_module_path_in_a_string() -> None:
     """`import_module` takes no path of ours, and no string names a module, but in the command line of a process (`-m`) or a docstring."""
-    found = [f"{module}:{node.lineno}: {node.value}" for module, tree in modules().items() for node in _module_strings(tree)]
+    found = [f"{module}:{node.lineno}: {node.value!r}" for module, tree in modules().items() for node in _module_strings(tree)]
     assert found == []
 
 
