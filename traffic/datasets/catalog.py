@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self
 
-from traffic.datasets.arxiv import ArxivAuthors
+from traffic.datasets.authored_texts import ArxivAuthors, HuffPostAuthors
 from traffic.datasets.events import Events
-from traffic.datasets.huffpost import HuffPostAuthors
 from traffic.datasets.lamp import Lamp
 from traffic.datasets.movielens import MovieLens
 from traffic.datasets.rows import BadData

@@ -8,53 +8,36 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from html.parser import HTMLParser
-from pathlib import Path
-from typing import ClassVar, Self
 
-from traffic.datasets.rows import DataRow, json_lines, jsonl_with
-from traffic.datasets.steps import Step
-from traffic.datasets.timelines import Entry, latest_as_questions
+from traffic.datasets.authored_texts import AuthoredTexts
+from traffic.datasets.rows import DataRow, json_lines
+from traffic.datasets.timelines import Entry
 
 QUESTION, ANSWER = "1", "2"
 #: Maximum options of a query. If a site has more first tags, `post_tag` leaves out the rarer ones.
 MAX_OPTIONS = 256
 
 
-@dataclass(frozen=True)
-class StackExchangePosts:
+class StackExchangePosts(AuthoredTexts):
     """Each user's latest `last` titles (`post_title`) and first tags (`post_tag`) are questions."""
 
-    LOOKS_FOR: ClassVar = "a *.jsonl of posts with Id, PostTypeId, CreationDate, OwnerUserId and Body"
+    LOOKS_FOR = "a *.jsonl of posts with Id, PostTypeId, CreationDate, OwnerUserId and Body"
+    FIELDS = ("Id", "PostTypeId", "CreationDate", "OwnerUserId", "Body")
+    title = "Stack Exchange posts by user"
 
-    file: Path
-    last: int = 3
-
-    @classmethod
-    def at(cls, path: Path) -> Self | None:
-        file = jsonl_with(path, ("Id", "PostTypeId", "CreationDate", "OwnerUserId", "Body"))
-        return cls(file) if file else None
-
-    @property
-    def title(self) -> str:
-        return "Stack Exchange posts by user"
-
-    def steps(self, tenant: str) -> Iterator[Step]:
+    def entries(self) -> Iterator[Entry]:
         counts = Counter(_first_tag(row) for row in self._questions())
         options = tuple(sorted(tag for tag, _ in counts.most_common(MAX_OPTIONS)))
-        return latest_as_questions(self._entries(options), self.last, tenant)
-
-    def _questions(self) -> Iterator[DataRow]:
-        return (row for row in json_lines(self.file) if row.text("PostTypeId") == QUESTION)
-
-    def _entries(self, options: tuple[str, ...]) -> Iterator[Entry]:
         for row in self._questions():
             user, post, at = row.user("OwnerUserId"), row.text("Id", filled=True), row.moment("CreationDate")
             title, body, tag = row.text("Title", filled=True), plain(row.text("Body")), _first_tag(row)
             yield Entry(row, user, "post_title", f"stackexchange/{post}/title", body, title, at)
             if tag in options:
                 yield Entry(row, user, "post_tag", f"stackexchange/{post}/tag", f"{title}\n{body}", tag, at, options)
+
+    def _questions(self) -> Iterator[DataRow]:
+        return (row for row in json_lines(self.file) if row.text("PostTypeId") == QUESTION)
 
 
 def _first_tag(row: DataRow) -> str:

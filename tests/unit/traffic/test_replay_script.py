@@ -6,7 +6,7 @@ import pytest
 
 from infra.errors import CannotContinue
 from infra.settings import load
-from traffic.datasets.arxiv import ArxivAuthors
+from traffic.datasets.authored_texts import ArxivAuthors
 from traffic.datasets.events import Events
 from traffic.datasets.rows import BadData
 from traffic.replay import ReplayScript, run

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from traffic.datasets.arxiv import ArxivAuthors
+from traffic.datasets.authored_texts import ArxivAuthors
 from traffic.datasets.catalog import FORMATS, detect, open_dataset
 from traffic.datasets.events import Events
 from traffic.datasets.rows import BadData

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from traffic.datasets.arxiv import ArxivAuthors
+from traffic.datasets.authored_texts import ArxivAuthors
 from traffic.datasets.events import Events
 from traffic.datasets.rows import BadData
 from traffic.datasets.steps import Step, to_lines

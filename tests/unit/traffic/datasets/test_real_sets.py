@@ -9,9 +9,8 @@ from pathlib import Path
 import pytest
 
 from schemas.tasks import MOVIE_TAGS, Task
-from traffic.datasets.arxiv import ArxivAuthors
+from traffic.datasets.authored_texts import ArxivAuthors, HuffPostAuthors
 from traffic.datasets.catalog import detect
-from traffic.datasets.huffpost import HuffPostAuthors
 from traffic.datasets.movielens import MovieLens
 from traffic.datasets.rows import BadData
 from traffic.datasets.stackexchange import StackExchangePosts, plain
