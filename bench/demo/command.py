@@ -26,7 +26,8 @@ from infra.errors import BadSetting, RetouchError
 from infra.local.stack_record import StackRecord, record_path
 from infra.process import output_files
 from infra.process.lifecycle import FAILED, INTERRUPTED, OK
-from infra.settings import Section, Settings
+from infra.settings import Settings
+from infra.settings.section import Section
 
 
 def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_json: bool = False) -> int:

@@ -22,7 +22,8 @@ from bench.promotion.plan import FULL, SHORT, PromotionPlan
 from bench.promotion.population import Kind, ScoredUsers, scored_users
 from bench.promotion.scenarios import CanaryScenario, scenarios
 from infra.errors import CannotContinue
-from infra.settings import PromotionSettings, Settings
+from infra.settings import Settings
+from infra.settings.promotion import PromotionSettings
 
 KIND = "retouch.bench-promotion.v1"
 REPORT, PICTURE = "promotion.json", "promotion.png"

@@ -17,7 +17,7 @@ from uuid import UUID
 
 from bench.promotion.population import ScoredUsers
 from bench.promotion.scenarios import CanaryScenario, Harm
-from infra.settings import PromotionSettings
+from infra.settings.promotion import PromotionSettings
 from schemas.experiments import Arm
 from schemas.promotion_view import VerdictOutcome
 from schemas.quality import Metric, Moments, Quality, Span

@@ -9,7 +9,7 @@ from enum import StrEnum
 from bench.promotion.plan import PromotionPlan
 from bench.promotion.population import Kind
 from infra.errors import BadSetting
-from infra.settings import PromotionSettings
+from infra.settings.promotion import PromotionSettings
 from schemas.promotion_view import VerdictOutcome
 
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from bench.train.plan import TrainPlan
-from infra.settings import RlSettings, SftSettings, TrainerSettings
+from infra.settings.training import RlSettings, SftSettings, TrainerSettings
 from pico.checkpoints import BASE, REFLECTOR
 
 #: Only the plan limits the number of steps, not the amount of data.

@@ -17,7 +17,7 @@ from bench.train.plan import TrainPlan
 from bench.train.report import Measurement
 from bench.train.source_data import Population
 from infra.errors import BadSetting
-from infra.settings import TrainerSettings
+from infra.settings.training import TrainerSettings
 from pico.checkpoints import REFLECTOR
 from traffic.world import MOVIE_TAG, PRODUCT_RATING, TWEET_PARAPHRASE
 from trainer.data.query_cases import SftExample

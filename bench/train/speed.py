@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from infra.errors import CannotContinue
-from infra.settings import RlSettings, Settings, load
+from infra.settings import Settings, load
+from infra.settings.training import RlSettings
 from trainer.data.query_cases import QueryCase
 
 #: So small that no weight changes, but not 0, which an optimizer might skip.

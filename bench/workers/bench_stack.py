@@ -15,7 +15,8 @@ from infra.kafka.clients import admin
 from infra.local.broker import Broker
 from infra.process.child import Child
 from infra.process.environment import environment
-from infra.settings import DeliveryMode, KeyOrder, Settings
+from infra.settings import Settings
+from infra.settings.stream import DeliveryMode, KeyOrder
 from schemas.topics import dead_letter_topic
 
 PARTITIONS = 4

@@ -13,7 +13,7 @@ from bench.workers.cpu import CpuMeter, CpuUse
 from bench.workers.live_reader import LiveReader
 from bench.workers.plan import WorkersPlan
 from infra.errors import CannotContinue
-from infra.settings import DeliveryMode, KeyOrder
+from infra.settings.stream import DeliveryMode, KeyOrder
 
 BACKLOG = "backlog"
 USERS = 500

@@ -6,7 +6,8 @@ from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
-from infra.settings import KafkaSettings, Settings
+from infra.settings import Settings
+from infra.settings.stream import KafkaSettings
 from schemas.envelope import envelope_headers
 from schemas.messages import Message
 from schemas.topics import MAX_MESSAGE_BYTES, Topic

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
-from infra.settings import USUAL_NAMES, Settings
+from infra.settings import Settings
+from infra.settings.loading import USUAL_NAMES
 
 PREFIX = "RETOUCH_"
 

@@ -4,48 +4,6 @@
 `JAVA_HOME` and the variables of a launcher of several processes, which are read where they are used.
 """
 
-from infra.settings.loading import USUAL_NAMES, Settings, load
-from infra.settings.models import BaseModelSettings, EngineKind, ReflectionSettings, TeacherKind, TeacherSettings
-from infra.settings.process import StackSettings, TelemetrySettings
-from infra.settings.promotion import PromotionSettings, QualitySettings, RegistrySettings
-from infra.settings.section import Section
-from infra.settings.stream import (
-    DeliveryMode,
-    EmbedderSettings,
-    IndexSettings,
-    KafkaSettings,
-    KeyOrder,
-    RetrievalSettings,
-    StreamsSettings,
-    WorkersSettings,
-)
-from infra.settings.training import LoraSettings, RlSettings, SftSettings, TrainerSettings
+from infra.settings.loading import Settings, load
 
-__all__ = [
-    "USUAL_NAMES",
-    "BaseModelSettings",
-    "DeliveryMode",
-    "EmbedderSettings",
-    "EngineKind",
-    "IndexSettings",
-    "KafkaSettings",
-    "KeyOrder",
-    "LoraSettings",
-    "PromotionSettings",
-    "QualitySettings",
-    "ReflectionSettings",
-    "RegistrySettings",
-    "RetrievalSettings",
-    "RlSettings",
-    "Section",
-    "Settings",
-    "SftSettings",
-    "StackSettings",
-    "StreamsSettings",
-    "TeacherKind",
-    "TeacherSettings",
-    "TelemetrySettings",
-    "TrainerSettings",
-    "WorkersSettings",
-    "load",
-]
+__all__ = ["Settings", "load"]

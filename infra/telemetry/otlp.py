@@ -24,7 +24,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Span, Status, StatusCode
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from infra.settings import TelemetrySettings
+from infra.settings.process import TelemetrySettings
 from infra.telemetry.instruments import AnyInstrument
 from infra.telemetry.metrics import METRICS
 from infra.telemetry.points import metrics_data

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 
-from infra.settings import PromotionSettings
+from infra.settings.promotion import PromotionSettings
 from lab.promotion.scripted_inputs import PROMOTION, Figures
 from schemas.gate import GateResult
 from schemas.promotion import CanaryPrompt, VersionState

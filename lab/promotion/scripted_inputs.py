@@ -9,7 +9,7 @@ from typing import Literal
 from uuid import UUID
 
 from infra.registry.client import RegisteredVersion
-from infra.settings import PromotionSettings
+from infra.settings.promotion import PromotionSettings
 from schemas.experiments import Arm
 from schemas.gate import GateResult
 from schemas.quality import Metric, Moments, Quality, Span

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from infra.errors import PoisonMessage, RetryLater
-from infra.settings import DeliveryMode, KeyOrder, Settings
+from infra.settings import Settings
+from infra.settings.stream import DeliveryMode, KeyOrder
 from lab.simulate.checker import anomalies
 from lab.simulate.process import ProcessRun, SupervisedProcess
 from lab.simulate.scenario import HandlerOutcome, SimulatedQuestion, SimulationScenario, draw_scenario

@@ -21,7 +21,7 @@ from typing import Any
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.transport.drivers import aiokafka as driver
 
-from infra.settings import KafkaSettings
+from infra.settings.stream import KafkaSettings
 
 FETCH_WAIT_MS = 50
 #: Maximum prefetched records of a processor, and maximum records of a poll.

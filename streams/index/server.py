@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
 
 from infra.errors import BadSetting, CannotContinue, RetryLater
-from infra.settings import IndexSettings
+from infra.settings.stream import IndexSettings
 from infra.urls import without_user
 from schemas.contexts import HistoryItem
 from streams.index.history_index import IndexPoint, Vector, best_first

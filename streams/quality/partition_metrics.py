@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from infra.settings import QualitySettings
+from infra.settings.promotion import QualitySettings
 from infra.telemetry.metrics import QUALITY_RECORDS, QUALITY_SCORED, QualityOutcome
 from schemas.eligibility import valid_truth
 from schemas.experiments import Arm, Assignment

@@ -14,7 +14,8 @@ import pytest
 
 from infra.checkpoints.verification import BadCheckpoint, verify_checkpoint
 from infra.errors import BadSetting
-from infra.settings import EngineKind, ReflectionSettings, Settings
+from infra.settings import Settings
+from infra.settings.models import EngineKind, ReflectionSettings
 from schemas.responses import ModelVersion
 from tests.support.tiny_model import make_checkpoint
 from workers.serving.engines.engine import GenerationResult, SamplingParameters

@@ -13,7 +13,8 @@ import pytest
 import pytest_asyncio
 
 from infra.checkpoints.verification import BadCheckpoint
-from infra.settings import EngineKind, ReflectionSettings, Settings
+from infra.settings import Settings
+from infra.settings.models import EngineKind, ReflectionSettings
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from tests.support.tiny_model import make_checkpoint

@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from infra.errors import CannotContinue
-from infra.settings import IndexSettings
+from infra.settings.stream import IndexSettings
 from schemas.contexts import Source
 from schemas.interactions import Interaction
 from streams.index.edge import EdgeIndex

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from infra.checkpoints.verification import differences
-from infra.settings import LoraSettings, RlSettings, SftSettings, TrainerSettings
+from infra.settings.training import LoraSettings, RlSettings, SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from tests.support.outcomes import make_case, make_sft_example
 from tests.support.tiny_model import make_checkpoint

@@ -10,7 +10,8 @@ import pytest
 from bench.workers import latency, poison, throughput
 from bench.workers.bench_stack import BenchStack, WorkerKind, bench_stack
 from bench.workers.plan import QUICK
-from infra.settings import DeliveryMode, KeyOrder, load
+from infra.settings import load
+from infra.settings.stream import DeliveryMode, KeyOrder
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.long("measures under load for a minute or two")]
 

@@ -9,7 +9,8 @@ import torch
 
 from bench.train.examples import build
 from bench.train.source_data import Population, from_world
-from infra.settings import RlSettings, Settings, SftSettings
+from infra.settings import Settings
+from infra.settings.training import RlSettings, SftSettings
 from pico.checkpoints import REFLECTOR
 from schemas.scoring import score
 from trainer.data.prompts import Prompter

@@ -22,7 +22,8 @@ import pytest
 from infra.kafka.topic_reader import TopicReader
 from infra.local.broker import Broker
 from infra.registry.client import Registry
-from infra.settings import RlSettings, Settings, load
+from infra.settings import Settings, load
+from infra.settings.training import RlSettings
 from pico.checkpoints import REFLECTOR
 from schemas.envelope import read_message
 from schemas.messages import Malformed

@@ -15,7 +15,8 @@ import pytest
 from infra.kafka.clients import producer, send
 from infra.kafka.topic_reader import TopicReader
 from infra.local.broker import Broker
-from infra.settings import QualitySettings, Settings, load
+from infra.settings import Settings, load
+from infra.settings.promotion import QualitySettings
 from schemas.envelope import read_message
 from schemas.experiments import Arm
 from schemas.ids import derive

@@ -7,7 +7,7 @@ from datetime import datetime
 from types import SimpleNamespace
 from typing import Any
 
-from infra.settings import TrainerSettings
+from infra.settings.training import TrainerSettings
 from schemas.envelope import envelope_headers
 from schemas.erasures import ErasureRequest
 from schemas.ids import derive, is_held_out

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
-from infra.settings import PromotionSettings
+from infra.settings.promotion import PromotionSettings
 from lab.promotion.invariants import anomalies
 from lab.promotion.scripted_inputs import PROMOTION, ScriptedInputs
 from schemas.gate import GateResult

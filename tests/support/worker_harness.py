@@ -9,7 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from infra.settings import WorkersSettings, load
+from infra.settings import load
+from infra.settings.stream import WorkersSettings
 from schemas.drafts import Draft
 from schemas.envelope import envelope_headers
 from schemas.ids import derive

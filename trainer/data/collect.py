@@ -18,7 +18,8 @@ from uuid import UUID
 
 from infra.errors import CannotContinue
 from infra.kafka.topic_reader import TopicReader
-from infra.settings import Settings, TrainerSettings
+from infra.settings import Settings
+from infra.settings.training import TrainerSettings
 from schemas.topics import ERASURES, OUTCOMES, TRAJECTORIES
 from trainer.data.collected_records import CollectedRecords
 from trainer.data.offset_ranges import Ranges, offset_ranges, ranges_json

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-from infra.settings import TrainerSettings
+from infra.settings.training import TrainerSettings
 from schemas.eligibility import Ineligible
 from schemas.ids import is_held_out
 from schemas.topics import OUTCOMES, TRAJECTORIES

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any
 
 from infra.errors import BadSetting, RetryLater
-from infra.settings import TrainerSettings
+from infra.settings.training import TrainerSettings
 
 
 def process_count() -> int:

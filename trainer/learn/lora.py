@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from infra.errors import BadSetting
-from infra.settings import LoraSettings, TrainerSettings
+from infra.settings.training import LoraSettings, TrainerSettings
 from trainer.learn.policy import Policy
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from infra.errors import CannotContinue
-from infra.settings import RlSettings
+from infra.settings.training import RlSettings
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.learn.advantages import advantages

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from infra.errors import CannotContinue
-from infra.settings import RlSettings
+from infra.settings.training import RlSettings
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.learn.policy import Policy

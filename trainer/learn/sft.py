@@ -16,7 +16,7 @@ from statistics import fmean
 from typing import Any
 
 from infra.errors import CannotContinue
-from infra.settings import SftSettings
+from infra.settings.training import SftSettings
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import SftExample
 from trainer.interruption import Interrupted

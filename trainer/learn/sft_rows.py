@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Collection, Mapping, Sequence
 
-from infra.settings import SftSettings
+from infra.settings.training import SftSettings
 from schemas.rewriting import Rewrite
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import SftExample

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from infra.errors import CannotContinue
 from infra.registry.client import RegisteredVersion
-from infra.settings import PromotionSettings
+from infra.settings.promotion import PromotionSettings
 from infra.telemetry.metrics import PROMOTION_TRANSITIONS
 from schemas.gate import GateResult
 from schemas.model_events import Alias, ModelEvent

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from infra.registry.client import RegisteredVersion
-from infra.settings import PromotionSettings
+from infra.settings.promotion import PromotionSettings
 from schemas.gate import GateResult
 from schemas.ids import derive
 from schemas.model_events import Alias

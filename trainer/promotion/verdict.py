@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from infra.settings import PromotionSettings
+from infra.settings.promotion import PromotionSettings
 from schemas.experiments import Arm
 from schemas.promotion_view import Guardrail, VerdictOutcome
 from schemas.quality import Metric, Moments, Quality

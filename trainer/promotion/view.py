@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from infra.registry.client import RegisteredVersion
-from infra.settings import PromotionSettings, Settings
+from infra.settings import Settings
+from infra.settings.promotion import PromotionSettings
 from schemas.experiments import Arm
 from schemas.promotion import VersionState
 from schemas.promotion_view import (

@@ -13,7 +13,8 @@ from infra.errors import RetouchError, RetryLater
 from infra.process.file_lock import LockHeld, is_locked
 from infra.process.lifecycle import mark_ready
 from infra.registry.client import Registry
-from infra.settings import Settings, TrainerSettings
+from infra.settings import Settings
+from infra.settings.training import TrainerSettings
 from schemas.model_events import Alias
 from trainer.data.collect import collect
 from trainer.data.holdout import untouched_share

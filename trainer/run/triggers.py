@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from math import sqrt
 
-from infra.settings import TrainerSettings
+from infra.settings.training import TrainerSettings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality, Span
 from schemas.run_report import Trigger, TriggerKind

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from infra.process.circuit_breaker import CircuitBreaker
-from infra.settings import BaseModelSettings
+from infra.settings.models import BaseModelSettings
 from schemas.drafts import Draft, DraftStatus
 from schemas.ids import derive
 from schemas.prompts import base_prompt

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 from infra.errors import CannotContinue
-from infra.settings import ReflectionSettings
+from infra.settings.models import ReflectionSettings
 from infra.telemetry.metrics import RESPONSES_SENT
 from schemas.contexts import Context, HistoryItem
 from schemas.experiments import Arm, Assignment

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from infra.process.loop_guard import guarded_event_loop
-from infra.settings import DeliveryMode, KeyOrder, Settings
+from infra.settings import Settings
+from infra.settings.stream import DeliveryMode, KeyOrder
 from schemas.messages import Message
 from workers.runtime.broker import BrokerClient, Committer, Membership
 from workers.runtime.clock import Clock, SystemClock

@@ -11,7 +11,7 @@ import re
 import sys
 from typing import NamedTuple, Self
 
-from infra.settings import TeacherSettings
+from infra.settings.models import TeacherSettings
 from schemas import eligibility
 from schemas.eligibility import Ineligible, why_ineligible
 from schemas.ids import is_held_out

@@ -7,7 +7,8 @@ import logging
 import threading
 
 from infra.process.lifecycle import mark_ready
-from infra.settings import Settings, TeacherKind
+from infra.settings import Settings
+from infra.settings.models import TeacherKind
 from infra.telemetry.metrics import TEACHER_REJECTED, TEACHER_TAUGHT
 from schemas.outcomes import Outcome
 from schemas.topics import OUTCOMES

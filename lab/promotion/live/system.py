@@ -21,7 +21,8 @@ from infra.local.supervisor import Supervisor
 from infra.process.child import Child
 from infra.process.environment import environment
 from infra.process.ports import free_port
-from infra.settings import EngineKind, Settings
+from infra.settings import Settings
+from infra.settings.models import EngineKind
 from lab.promotion.live.scenarios import PROMOTER, REGISTRY, WORKER, promotion
 
 QUALITY, BROKER = "quality", "broker"

@@ -10,7 +10,8 @@ from pathlib import Path
 from infra.checkpoints.location import checkpoint_folder
 from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import BadSetting
-from infra.settings import EngineKind, Settings
+from infra.settings import Settings
+from infra.settings.models import EngineKind
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from workers.serving.engines.backend import Backend

@@ -15,7 +15,7 @@ from bench.promotion.plan import PromotionPlan
 from bench.promotion.population import ScoredUsers
 from bench.promotion.scenarios import CanaryScenario, Harm, scenarios
 from infra.errors import BadSetting
-from infra.settings import PromotionSettings
+from infra.settings.promotion import PromotionSettings
 from schemas.experiments import Arm
 from schemas.promotion_view import VerdictOutcome
 from schemas.quality import Metric

@@ -4,7 +4,7 @@ import pytest
 
 from bench.train.collection import CollectionCosts, measure, measure_here, records
 from infra.errors import CannotContinue
-from infra.settings import TrainerSettings
+from infra.settings.training import TrainerSettings
 from trainer.data.collect import assemble
 
 

@@ -145,7 +145,7 @@ def test_the_plan_gives_rl_the_minutes_that_sft_leaves() -> None:
 
 
 def test_choosing_an_arm_also_chooses_its_start() -> None:
-    from infra.settings import TrainerSettings
+    from infra.settings.training import TrainerSettings
 
     every = arms.arms(QUICK, TrainerSettings())
     assert [arm.name for arm in arms.chosen(every, [arms.RL_FIXED])] == [arms.SFT_TOP1, arms.RL_FIXED]

@@ -4,7 +4,8 @@ import pytest
 
 from bench.train.speed import measure
 from infra.errors import CannotContinue
-from infra.settings import RlSettings, load
+from infra.settings import load
+from infra.settings.training import RlSettings
 from tests.support.outcomes import make_case
 from tests.support.tiny_model import make_checkpoint
 

@@ -12,7 +12,8 @@ import pytest
 from infra.errors import RetryLater
 from infra.process.file_lock import LockHeld, PidLock, holder, is_locked, locked
 from infra.registry.client import Registry
-from infra.settings import Settings, StackSettings
+from infra.settings import Settings
+from infra.settings.process import StackSettings
 from schemas.model_events import Alias
 
 HOLD = """

@@ -13,7 +13,8 @@ from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import RetryLater
 from infra.registry.client import Registry
 from infra.registry.mlflow_store import mlflow
-from infra.settings import Settings, StackSettings, load
+from infra.settings import Settings, load
+from infra.settings.process import StackSettings
 from schemas.model_events import Alias
 from tests.contract.registry_contract import GATED, RegistryContract
 from tests.support.checkpoint_files import write_checkpoint

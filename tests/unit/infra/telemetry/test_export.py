@@ -6,7 +6,9 @@ import threading
 import pytest
 
 from infra.process.ports import free_port
-from infra.settings import KafkaSettings, Settings, TelemetrySettings
+from infra.settings import Settings
+from infra.settings.process import TelemetrySettings
+from infra.settings.stream import KafkaSettings
 from infra.telemetry.export import exporting
 from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_LAG, WORKER_RECORDS
 from infra.telemetry.tracing import SpanKind, messaging, span

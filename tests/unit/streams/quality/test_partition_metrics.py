@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from infra.settings import QualitySettings
+from infra.settings.promotion import QualitySettings
 from infra.telemetry.metrics import QUALITY_SHADOWS_GIVEN_UP
 from schemas.experiments import Arm
 from schemas.ids import derive

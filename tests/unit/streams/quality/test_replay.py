@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from infra.settings import QualitySettings
+from infra.settings.promotion import QualitySettings
 from schemas.experiments import Arm
 from schemas.ids import derive
 from schemas.topics import OUTCOMES, RESPONSES, SHADOWS

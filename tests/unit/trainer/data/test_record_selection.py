@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from infra.settings import TrainerSettings
+from infra.settings.training import TrainerSettings
 from schemas.eligibility import Ineligible
 from schemas.ids import derive, is_held_out
 from trainer.data.record_selection import RecordSummary, RowKind, SelectedRecords, max_per_user, select

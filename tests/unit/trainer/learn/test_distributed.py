@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from infra.errors import BadSetting
 from infra.process.ports import free_port
-from infra.settings import RlSettings, SftSettings, TrainerSettings
+from infra.settings.training import RlSettings, SftSettings, TrainerSettings
 from trainer.learn.distributed import check_launch, is_main, micro_batches, process_count
 
 ROOT = Path(__file__).resolve().parents[4]

@@ -6,7 +6,7 @@ import torch
 
 from infra.checkpoints.verification import differences
 from infra.errors import BadSetting
-from infra.settings import LoraSettings, RlSettings, SftSettings, TrainerSettings
+from infra.settings.training import LoraSettings, RlSettings, SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from tests.support.outcomes import make_case, make_sft_example
 from trainer.data.prompts import Prompter

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from infra.settings import RlSettings
+from infra.settings.training import RlSettings
 from schemas.prompts import PromptStyle
 from tests.support.killed import Killed
 from tests.support.outcomes import make_case

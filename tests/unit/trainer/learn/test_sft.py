@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from infra.settings import SftSettings
+from infra.settings.training import SftSettings
 from schemas.prompts import PromptStyle
 from tests.support.file_size_limit import file_size_limit
 from tests.support.outcomes import make_sft_example

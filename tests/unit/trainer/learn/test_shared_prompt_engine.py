@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from infra.errors import CannotContinue
-from infra.settings import RlSettings
+from infra.settings.training import RlSettings
 from schemas.prompts import PromptStyle
 from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter

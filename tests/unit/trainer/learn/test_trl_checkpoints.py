@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue
-from infra.settings import LoraSettings, SftSettings
+from infra.settings.training import LoraSettings, SftSettings
 from schemas.prompts import PromptStyle
 from tests.support.killed import Killed
 from tests.support.outcomes import make_sft_example

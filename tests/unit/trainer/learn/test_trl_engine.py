@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from infra.errors import BadSetting, CannotContinue
-from infra.settings import LoraSettings, RlSettings, TrainerSettings
+from infra.settings.training import LoraSettings, RlSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter

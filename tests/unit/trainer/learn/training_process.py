@@ -13,7 +13,7 @@ import torch
 import trl
 from safetensors.torch import save_file
 
-from infra.settings import LoraSettings, RlSettings, SftSettings, TrainerSettings
+from infra.settings.training import LoraSettings, RlSettings, SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from tests.support.outcomes import make_case, make_sft_example
 from trainer.data.prompts import Prompter

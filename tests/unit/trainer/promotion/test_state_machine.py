@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue
-from infra.settings import PromotionSettings
+from infra.settings.promotion import PromotionSettings
 from schemas.promotion import TRANSITIONS, VersionState
 from tests.support.memory_registry import MemoryRegistry
 from trainer.promotion.state_machine import Findings, advance, stage_after, to_judge

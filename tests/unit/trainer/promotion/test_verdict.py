@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from infra.settings import PromotionSettings
+from infra.settings.promotion import PromotionSettings
 from schemas.experiments import Arm
 from schemas.promotion_view import VerdictOutcome
 from schemas.quality import Metric, Quality

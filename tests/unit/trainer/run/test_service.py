@@ -11,7 +11,8 @@ import pytest
 
 from infra.errors import BadSetting, CannotContinue, RetryLater
 from infra.process.file_lock import LockHeld
-from infra.settings import TrainerSettings, load
+from infra.settings import load
+from infra.settings.training import TrainerSettings
 from infra.telemetry.json_logs import JsonLines
 from schemas.run_report import Trigger
 from trainer.run import service

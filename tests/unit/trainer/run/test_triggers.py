@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from infra.settings import TrainerSettings
+from infra.settings.training import TrainerSettings
 from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality, Span
 from schemas.run_report import TriggerKind

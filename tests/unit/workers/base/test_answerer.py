@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from infra.errors import CannotContinue, RetryLater
-from infra.settings import BaseModelSettings
+from infra.settings.models import BaseModelSettings
 from schemas.drafts import Draft, DraftStatus, Usage
 from schemas.ids import derive
 from schemas.queries import Query

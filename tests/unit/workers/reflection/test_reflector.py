@@ -6,7 +6,7 @@ from uuid import UUID, uuid5
 
 import pytest
 
-from infra.settings import ReflectionSettings
+from infra.settings.models import ReflectionSettings
 from schemas.contexts import Context, HistoryItem, Source
 from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import envelope_headers, read_envelope

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue, RetryLater
-from infra.settings import Settings, StackSettings
+from infra.settings import Settings
+from infra.settings.process import StackSettings
 from infra.telemetry.json_logs import JsonLines
 from infra.telemetry.metrics import REFLECTION_VERSION
 from schemas.ids import derive

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from infra.settings import ReflectionSettings, Settings, StackSettings
+from infra.settings import Settings
+from infra.settings.models import ReflectionSettings
+from infra.settings.process import StackSettings
 from schemas.promotion import CanaryPrompt, VersionState
 from schemas.responses import ModelVersion
 from tests.support.stub_engine import StubEngine

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from infra.process.ports import free_port
-from infra.settings import KafkaSettings, Settings
+from infra.settings import Settings
+from infra.settings.stream import KafkaSettings
 from workers.serving.model_event_listener import CONNECT_S, KafkaModelEventListener
 
 #: The client by itself would take half a minute.

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue, RetryLater
-from infra.settings import EngineKind, ReflectionSettings, Settings, StackSettings
+from infra.settings import Settings
+from infra.settings.models import EngineKind, ReflectionSettings
+from infra.settings.process import StackSettings
 from infra.telemetry.metrics import REFLECTION_REFUSED
 from schemas.promotion import Transition, VersionState
 from tests.support.table_registry import NOW, TableRegistry, registered, step

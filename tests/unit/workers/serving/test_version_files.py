@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 from infra.checkpoints.pruning import mark_used
-from infra.settings import ReflectionSettings, Settings, StackSettings
+from infra.settings import Settings
+from infra.settings.models import ReflectionSettings
+from infra.settings.process import StackSettings
 from tests.support.checkpoint_files import write_checkpoint
 from tests.support.table_registry import NOW, NoModelEvents, TableRegistry, registered
 from tests.support.untouched_folders import untouched

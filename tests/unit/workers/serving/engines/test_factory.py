@@ -5,7 +5,8 @@ import importlib.util
 import pytest
 
 from infra.errors import BadSetting
-from infra.settings import EngineKind, ReflectionSettings, Settings
+from infra.settings import Settings
+from infra.settings.models import EngineKind, ReflectionSettings
 from workers.serving.engines import factory
 
 
