@@ -146,7 +146,8 @@ def test_the_settings_choose_the_teacher() -> None:
     settings: Settings = load(teacher={"kind": "llm", "url": "http://127.0.0.1:1/v1", "model": "big"})
     llm, _ = choose_teacher(settings)
     assert (llm.signature.name, llm.signature.model) == ("llm", "big")
-    assert llm.signature.prompt_digest
+    # The prompt is data: stored trajectories name it by this digest.
+    assert llm.signature.prompt_digest == "20f88a5cc1dad08e696f3dfd68d3ab45f6b2c6e722c9723828cdc1c0d2d48ec4"
 
 
 def test_length_limits_that_no_trace_can_meet_are_refused() -> None:

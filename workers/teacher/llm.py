@@ -39,7 +39,7 @@ The rewrite that the thinking must lead to:
 {truth}
 
 In `reasoning` write one to three short sentences: name the evidence in the user's item, say what habit it shows, and say how the draft changes because of it \
-(or why it stays). RejectionReason only from the task, the draft and the item, as the model will have to: it does not see the rewrite, so never write \
+(or why it stays). Reason only from the task, the draft and the item, as the model will have to: it does not see the rewrite, so never write \
 that an answer is correct, given, true or known. Do not quote the rewrite unless it is a single label or score that the evidence leads to. \
 Write from {min_chars} to {max_chars} characters, no tags, no lists.
 In `personalized` write the answer that your reasoning leads to. It must be the rewrite above, character for character.
