@@ -1,6 +1,6 @@
 """An independent reader of the public topics. It counts queries, answers, lost and repeated answers, and measures latency.
 
-It joins no consumer group and commits nothing. `AnswerCounts` does the arithmetic, `survey` reads all topics once.
+It joins no consumer group and commits nothing. `AnswerCounts` does the arithmetic.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from schemas.envelope import Envelope, read_message
 from schemas.messages import Malformed, Message
 from schemas.queries import Query
 from schemas.responses import Response
-from schemas.topics import DEAD_LETTERED, TOPICS, Topic, dead_letter_topic
+from schemas.topics import Topic
 
 
 @dataclass(frozen=True)
@@ -140,21 +140,6 @@ class AnswerCounts:
             "versions": dict(sorted(self.versions.items())),
             "latency_ms": {"p50": percentile(self.latencies_ms(), 0.5), "p99": percentile(self.latencies_ms(), 0.99)},
         }
-
-
-def survey(settings: Settings, *, timeout_s: float = 60.0) -> AnswerCounts:
-    """Read every topic from the beginning to its present end, dead letters too.
-
-    A missing topic counts as empty. Raises RetryLater if the ends are not reached in time.
-    """
-    tally = AnswerCounts()
-    dead = [dead_letter_topic(topic.name) for topic in DEAD_LETTERED]
-    with Observer(settings, TOPICS, raw=dead, client_id="survey") as observer:
-        for sighting in observer.read_to_end(timeout_s):
-            tally.note(sighting)
-    for name in dead:
-        del tally.unreadable[name]
-    return tally
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:

@@ -40,10 +40,6 @@ class WorkerKind:
     def out(self) -> str:
         return f"{self.name}-out"
 
-    @property
-    def mean_call_s(self) -> float:
-        return (self.low_s + self.high_s) / 2
-
     def command(self) -> list[str]:
         names = {"name": self.name, "topic": self.topic, "out": self.out, "in-flight": self.in_flight, "low-s": self.low_s, "high-s": self.high_s}
         options = [text for name, value in names.items() for text in (f"--{name}", str(value))]

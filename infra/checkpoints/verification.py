@@ -146,11 +146,6 @@ def differences(serving: Path | Traits, candidate: Path, *, adapter: bool = Fals
     return (*differing, *(() if adapter else _different_tensors(a.tensors, b.tensors)))
 
 
-def compatible(serving: Path, candidate: Path) -> bool:
-    """Whether `candidate` can replace `serving` in an engine."""
-    return not differences(serving, candidate)
-
-
 def checkpoint_files(checkpoint: Path) -> Iterator[tuple[str, Path]]:
     """Each file's relative name and path, in order of names.
 

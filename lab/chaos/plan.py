@@ -72,10 +72,6 @@ class FaultPlan:
     load_s: float
     faults: tuple[Fault, ...]  # by `at_s`
 
-    @property
-    def kills_and_pauses(self) -> int:
-        return sum(fault.kind in KILLS_AND_PAUSES for fault in self.faults)
-
 
 def draw(seed: int, load_s: float, session_timeout_s: float) -> FaultPlan:
     """A plan for `load_s` seconds of load: faults from `WARM_UP_S` on, none in the last 30 s, or in the last quarter of a short run."""

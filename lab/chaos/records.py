@@ -121,17 +121,5 @@ def write_seen(path: Path, seen: Iterable[SeenRecord]) -> None:
         file.writelines(_line(one) for one in seen)
 
 
-def read_sent(path: Path) -> list[SentRecord]:
-    records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        fields = json.loads(line)
-        records.append(SentRecord(**(fields | {"outcome": SendOutcome(fields["outcome"])})))
-    return records
-
-
-def read_seen(path: Path) -> list[SeenRecord]:
-    return [SeenRecord(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def _line(record: SentRecord | SeenRecord) -> str:
     return json.dumps(asdict(record)) + "\n"

@@ -29,13 +29,13 @@ from schemas.ids import derive
 from schemas.interactions import Interaction, Origin
 from schemas.queries import Query
 from schemas.responses import Response
-from schemas.topics import FEEDBACK, INTERACTIONS, QUERIES, RESPONSES
+from schemas.topics import DEAD_LETTERED, FEEDBACK, INTERACTIONS, QUERIES, RESPONSES, TOPICS, dead_letter_topic
 from tests.support.own_broker import own_broker
 from tests.unit.traffic.datasets.folders import paper, write_jsonl, write_lamp
 from tests.unit.traffic.echo import echo
 from traffic import replay
 from traffic.lag import STREAMS_GROUP, GroupLag
-from traffic.observer import Observer, survey
+from traffic.observer import AnswerCounts, Observer
 from traffic.pace import Pace
 from traffic.plan import TrafficPlan
 from traffic.platform import AskingLimits
@@ -183,13 +183,25 @@ def test_a_lamp_folder_runs_through_the_same_topics(settings: Settings, tmp_path
     assert "rmse" in shown and "2 of 2 answered, 0 lost" in shown
 
 
+def _survey(settings: Settings) -> AnswerCounts:
+    """Counts of every topic, dead letters too."""
+    tally = AnswerCounts()
+    dead = [dead_letter_topic(topic.name) for topic in DEAD_LETTERED]
+    with Observer(settings, TOPICS, raw=dead, client_id="survey") as observer:
+        for sighting in observer.read_to_end(60.0):
+            tally.note(sighting)
+    for name in dead:
+        del tally.unreadable[name]
+    return tally
+
+
 def test_what_stays_unanswered_is_lost_and_fails_the_replay(settings: Settings, papers: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with echo_system(settings, lambda number, query: 0 if query.user == "c" else 2):
         code = replay.run(_tenant(settings, "lossy"), papers, as_json=True, timeout_s=6)
     counts = json.loads(capsys.readouterr().out)["counts"]
     assert code == 1
     assert (counts["asked"], counts["answered"], counts["lost"], counts["interactions_in_log"]) == (9, 6, 3, 12)
-    seen = survey(settings)
+    seen = _survey(settings)
     assert seen.duplicated >= 6 and len(seen.lost) >= 3
 
 

@@ -1,6 +1,9 @@
-"""Builds small lists of sent and seen records for the checker."""
+"""Builds small lists of sent and seen records for the checker, and reads the files of a run."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
 
 from lab.chaos.records import SeenRecord, SendOutcome, SentRecord
 from schemas.topics import CONTEXTS, DRAFTS, QUERIES, RESPONSES
@@ -40,3 +43,15 @@ def clean() -> RecordBuilder:
         records.ask(query, user=user)
         records.answer(query, user=user)
     return records
+
+
+def read_sent(path: Path) -> list[SentRecord]:
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        fields = json.loads(line)
+        records.append(SentRecord(**(fields | {"outcome": SendOutcome(fields["outcome"])})))
+    return records
+
+
+def read_seen(path: Path) -> list[SeenRecord]:
+    return [SeenRecord(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]

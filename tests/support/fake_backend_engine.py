@@ -10,9 +10,9 @@ from pathlib import Path
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from tests.support.checkpoint_files import write_checkpoint
+from tests.support.fake_backend import CharTemplate, FakeBackend
 from workers.serving.engines.backend import BackendCompletion
 from workers.serving.engines.engine import SamplingParameters
-from workers.serving.engines.fake import CharTemplate, FakeBackend
 from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
 from workers.serving.engines.version_slots import VersionCheckpoint

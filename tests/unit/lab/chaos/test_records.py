@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lab.chaos.records import SeenRecord, SendOutcome, SentLog, SentRecord, first_of_each_record, read_seen, read_sent, write_seen
+from lab.chaos.records import SeenRecord, SendOutcome, SentLog, SentRecord, first_of_each_record, write_seen
+from tests.support.chaos_records import read_seen, read_sent
 
 SEEN = SeenRecord("responses", 1, 5, "t/ada", "id", "q1", 2.5, "personalized")
 

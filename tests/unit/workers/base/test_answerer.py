@@ -11,11 +11,11 @@ from schemas.drafts import Draft, DraftStatus, Usage
 from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES
+from tests.support.manual_clock import ManualClock
 from tests.support.openai_server import ScriptedAnswer, completion, failure, scripted, serving
 from tests.support.worker_messages import NOON, make_incoming, make_query, make_record
 from workers.base.answerer import Answerer, base_breaker
 from workers.endpoints.client import ChatAnswer, ChatClient, ChatEndpoint, PromptRefused
-from workers.runtime.clock import ManualClock
 from workers.runtime.handler import DegradeReason, HandlerSpec, Outgoing
 from workers.runtime.in_flight import Finished, TryAgain
 from workers.runtime.processor import RecordProcessor

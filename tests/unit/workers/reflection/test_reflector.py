@@ -18,11 +18,11 @@ from schemas.queries import Query, Strategy
 from schemas.responses import ModelVersion, Response, ResponseStatus
 from schemas.topics import RESPONSES
 from streams.quality.measures import is_measured
+from tests.support.manual_clock import ManualClock
 from tests.support.stub_engine import StubEngine
 from workers.reflection.decision import accepted
 from workers.reflection.reflector import Reflector
 from workers.reflection.shadow_queue import ShadowRequest
-from workers.runtime.clock import ManualClock
 from workers.runtime.handler import DegradeReason, Incoming
 from workers.serving.engines.engine import EngineDied, FinishReason, GenerationFailed, GenerationResult, NotLoaded, SamplingParameters
 from workers.serving.routes import ChallengerRoute, Routes

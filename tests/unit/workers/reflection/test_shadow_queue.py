@@ -11,11 +11,11 @@ from schemas.experiments import Arm, Assignment
 from schemas.ids import derive
 from schemas.responses import ModelVersion, ResponseStatus
 from schemas.shadows import Shadow
+from tests.support.manual_clock import ManualClock, settle
 from tests.support.recording_publisher import RecordingPublisher
 from tests.support.worker_messages import NOON, make_outcome
 from workers.reflection import shadow_queue
 from workers.reflection.shadow_queue import ShadowQueue, ShadowRequest
-from workers.runtime.clock import ManualClock, settle
 from workers.serving.engines.engine import EngineDied
 
 ASSIGNMENT = Assignment(experiment=derive("experiment"), arm=Arm.SHADOW, version="2")

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from infra.errors import CannotContinue
+from tests.support.manual_clock import ManualClock, settle
 from tests.support.worker_messages import make_bare_record
-from workers.runtime.clock import ManualClock, settle
 from workers.runtime.in_flight import Finished, InFlight, TryAgain
 from workers.runtime.pool import HandlerPool
 

@@ -13,8 +13,8 @@ from schemas.drafts import Draft
 from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES
+from tests.support.manual_clock import ManualClock
 from tests.support.worker_messages import make_query, make_record
-from workers.runtime.clock import ManualClock
 from workers.runtime.handler import DegradeReason, Handler, HandlerSpec, Incoming, Outgoing
 from workers.runtime.in_flight import Finished, HandlingOutcome, InFlight, TryAgain
 from workers.runtime.processor import RecordProcessor

@@ -16,9 +16,9 @@ from infra.telemetry.json_logs import JsonLines
 from infra.telemetry.metrics import REFLECTION_VERSION
 from schemas.ids import derive
 from schemas.model_events import Alias, ModelEvent
+from tests.support.manual_clock import ManualClock
 from tests.support.stub_engine import StubEngine
 from tests.support.table_registry import NOW, NoModelEvents, TableRegistry, registered
-from workers.runtime.clock import ManualClock
 from workers.serving.engines.engine import EngineDied, SwapFailed
 from workers.serving.follower import VERSION_SWAPPED, Follower
 

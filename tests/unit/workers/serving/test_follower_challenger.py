@@ -12,10 +12,10 @@ from infra.settings.models import ReflectionSettings
 from infra.settings.process import StackSettings
 from schemas.promotion import CanaryPrompt, VersionState
 from schemas.responses import ModelVersion
+from tests.support.manual_clock import ManualClock
 from tests.support.stub_engine import StubEngine
 from tests.support.table_registry import EXPERIMENT, NOW, NoModelEvents, TableRegistry, registered, step
 from tests.support.untouched_folders import untouched
-from workers.runtime.clock import ManualClock
 from workers.serving.engines.engine import SwapFailed, SwapResult
 from workers.serving.follower import Follower
 from workers.serving.routes import ChallengerRoute, Routes

@@ -4,8 +4,8 @@ import asyncio
 
 from schemas.responses import ModelVersion
 from schemas.serving import ServingReport
+from tests.support.manual_clock import ManualClock, settle
 from tests.support.recording_publisher import RecordingPublisher
-from workers.runtime.clock import ManualClock, settle
 from workers.serving.serving_reporter import CHECK_EVERY_S, REPORT_EVERY_S, ServingReporter
 
 ONE, TWO = (ModelVersion(name="m", version=version, digest="d") for version in "12")

@@ -11,10 +11,10 @@ from infra.settings import Settings
 from infra.settings.models import ReflectionSettings
 from infra.settings.process import StackSettings
 from tests.support.checkpoint_files import write_checkpoint
+from tests.support.fake_backend import CharTemplate, FakeBackend
+from tests.support.manual_clock import ManualClock
 from tests.support.table_registry import NOW, NoModelEvents, TableRegistry, registered
 from tests.support.untouched_folders import untouched
-from workers.runtime.clock import ManualClock
-from workers.serving.engines.fake import CharTemplate, FakeBackend
 from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
 from workers.serving.engines.version_slots import VersionCheckpoint

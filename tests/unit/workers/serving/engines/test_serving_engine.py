@@ -11,9 +11,9 @@ from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import RetryLater
 from schemas.promotion import CanaryPrompt
 from tests.support.checkpoint_files import write_checkpoint
+from tests.support.fake_backend import CharTemplate, FakeBackend
 from tests.support.fake_backend_engine import SAMPLING, FakeBackendEngine, version
 from workers.serving.engines.engine import EngineDied, GenerationFailed, StartStopped, SwapFailed
-from workers.serving.engines.fake import CharTemplate, FakeBackend
 from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
 from workers.serving.engines.version_slots import VersionCheckpoint

@@ -10,9 +10,9 @@ import pytest
 from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import RetryLater
 from schemas.promotion import CanaryPrompt
+from tests.support.fake_backend import CharTemplate, FakeBackend
 from tests.support.fake_backend_engine import SAMPLING, WAIT_S, FakeBackendEngine, version
 from workers.serving.engines.engine import NotLoaded, SwapFailed
-from workers.serving.engines.fake import CharTemplate, FakeBackend
 from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
 from workers.serving.engines.version_slots import VersionCheckpoint
