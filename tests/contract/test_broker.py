@@ -16,7 +16,7 @@ from infra.settings import Settings
 from schemas.dead_letters import RecordOrigin, dead_letter
 from schemas.produced_records import ProducedRecord
 from schemas.topics import dead_letter_topic
-from tests.contract.brokers_under_test import ALL, WAIT_S, BrokerUnderTest, KafkaUnderTest, Member, MemoryUnderTest, poll_until, started
+from tests.support.brokers_under_test import ALL, WAIT_S, BrokerUnderTest, KafkaUnderTest, Member, MemoryUnderTest, poll_until, started
 from workers.runtime.broker import NotConfirmed
 from workers.runtime.commit_metadata import encode
 from workers.runtime.memory.broker import MemoryBrokerClient

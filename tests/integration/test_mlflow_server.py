@@ -23,9 +23,9 @@ from infra.registry.client import Registry
 from infra.registry.mlflow_store import MlflowStore
 from infra.settings import load
 from schemas.model_events import Alias
-from tests.contract.registry_contract import GATED, RegistryContract
 from tests.support.checkpoint_files import write_checkpoint
 from tests.support.mlflow_server import PASSWORD, USER, MlflowServer, missing_postgres, mlflow_server, postgres
+from tests.support.registry_contract import GATED, RegistryContract
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore"),  # MLflow and what it imports warn about themselves

@@ -130,7 +130,7 @@ def own_workers(observations: Observations, experiment: UUID) -> list[str]:
     return [report.worker for report in observations.reports if report.worker.startswith(str(experiment))]
 
 
-def test_the_feed_returns_figures_and_reports_once_it_has_read_the_topics_to_their_end(settings: Settings) -> None:
+def test_the_feed_returns_figures_and_reports_after_it_read_the_topics_to_their_end(settings: Settings) -> None:
     experiment = derive("experiment", settings.registry.model_name)
     cell = shadow_cells(experiment, "better")[0]
     model = ModelVersion(name=settings.registry.model_name, version="1", digest="d")

@@ -31,8 +31,8 @@ from schemas.queries import Query
 from schemas.responses import Response
 from schemas.topics import DEAD_LETTERED, FEEDBACK, INTERACTIONS, QUERIES, RESPONSES, TOPICS, dead_letter_topic
 from tests.support.own_broker import own_broker
-from tests.unit.traffic.datasets.folders import paper, write_jsonl, write_lamp
-from tests.unit.traffic.echo import echo
+from tests.support.replay_responses import response_to
+from tests.support.small_datasets import paper, write_jsonl, write_lamp
 from traffic import replay
 from traffic.lag import STREAMS_GROUP, GroupLag
 from traffic.observer import AnswerCounts, Observer
@@ -91,7 +91,7 @@ class EchoSystem(threading.Thread):
             query, _ = read_message(Query, record.headers, record.value)
             self.asked[query.query_id] = query
             for _ in range(self._answers(self._number, query)):
-                send(self._producer, RESPONSES, echo(query, base="Title", final=self._latest(query)), id=query.query_id, source="/echo")
+                send(self._producer, RESPONSES, response_to(query, base="Title", final=self._latest(query)), id=query.query_id, source="/echo")
             self._number += 1
         elif record.topic == FEEDBACK.name:
             self._learn(read_message(Feedback, record.headers, record.value)[0])

@@ -4,15 +4,14 @@ import pytest
 
 from schemas.scoring import Pair
 from schemas.tasks import MOVIE_TAGS, STARS
+from tests.support.replay_questions import question
+from tests.support.replay_responses import response_to
 from traffic.figures import ScoredAnswer, by_domain, by_user, macro_f1
-
-from .asking import question
-from .echo import echo
 
 
 def _judged(user: str, number: int, truth: str, base: str, final: str, options: tuple[str, ...] = (), domain: str = "note") -> ScoredAnswer:
     asked = question(user, number, truth, options, domain)
-    judged = ScoredAnswer.of(asked, echo(asked.query, base=base, final=final))
+    judged = ScoredAnswer.of(asked, response_to(asked.query, base=base, final=final))
     assert judged
     return judged
 
@@ -38,5 +37,5 @@ def test_base_and_final_answers_are_measured_side_by_side() -> None:
 
 def test_a_question_without_truth_is_not_judged() -> None:
     asked = question("ann", 0)
-    assert ScoredAnswer.of(asked, echo(asked.query)) is None
+    assert ScoredAnswer.of(asked, response_to(asked.query)) is None
     assert by_domain([]) == {} == by_user([])

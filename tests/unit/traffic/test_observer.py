@@ -6,10 +6,9 @@ import pytest
 
 from schemas.envelope import Envelope
 from schemas.responses import ResponseStatus
+from tests.support.replay_questions import START, question
+from tests.support.replay_responses import response_to
 from traffic.observer import AnswerCounts, ObservedRecord, percentile
-
-from .asking import START, question
-from .echo import echo
 
 QUERIES = [question("ann", number).query for number in range(4)]
 
@@ -24,7 +23,7 @@ def test_unanswered_queries_are_lost_and_second_answers_are_duplicates() -> None
     for query in QUERIES:
         tally.note(_seen("queries", query, 0))
     for query, seconds in ((QUERIES[0], 1.0), (QUERIES[1], 2.0), (QUERIES[1], 9.0), (QUERIES[1], 9.5)):
-        tally.note(_seen("responses", echo(query), seconds))
+        tally.note(_seen("responses", response_to(query), seconds))
     assert tally.lost == {QUERIES[2].query_id, QUERIES[3].query_id}
     assert tally.duplicated == 2
     assert sorted(tally.latencies_ms()) == [1000.0, 2000.0]
@@ -33,7 +32,7 @@ def test_unanswered_queries_are_lost_and_second_answers_are_duplicates() -> None
 
 def test_an_answer_may_be_read_before_its_query() -> None:
     tally = AnswerCounts()
-    tally.note(_seen("responses", echo(QUERIES[0], status=ResponseStatus.NO_HISTORY), 3))
+    tally.note(_seen("responses", response_to(QUERIES[0], status=ResponseStatus.NO_HISTORY), 3))
     tally.note(_seen("queries", QUERIES[0], 1))
     assert (tally.lost, tally.duplicated, tally.latencies_ms()) == (set(), 0, [2000.0])
     assert (tally.statuses, tally.versions) == ({"no_history": 1}, {"none": 1})
@@ -43,9 +42,9 @@ def test_a_query_sent_twice_may_be_answered_twice() -> None:
     tally = AnswerCounts()
     for seconds in (0, 5):
         tally.note(_seen("queries", QUERIES[0], seconds))
-        tally.note(_seen("responses", echo(QUERIES[0]), seconds + 1))
+        tally.note(_seen("responses", response_to(QUERIES[0]), seconds + 1))
     assert tally.duplicated == 0
-    tally.note(_seen("responses", echo(QUERIES[0]), 9))
+    tally.note(_seen("responses", response_to(QUERIES[0]), 9))
     assert tally.duplicated == 1
 
 
@@ -59,7 +58,7 @@ def test_rounds_add_up() -> None:
     first, second = AnswerCounts(), AnswerCounts()
     first.note_query(QUERIES[0].query_id, START)
     second.note_query(QUERIES[1].query_id, START)
-    second.note_response(echo(QUERIES[1]), START)
+    second.note_response(response_to(QUERIES[1]), START)
     first.add(second)
     assert (len(first.asked), first.lost, dict(first.statuses)) == (2, {QUERIES[0].query_id}, {"personalized": 1})
 

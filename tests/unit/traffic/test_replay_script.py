@@ -6,12 +6,11 @@ import pytest
 
 from infra.errors import CannotContinue
 from infra.settings import load
+from tests.support.small_datasets import paper, write_jsonl
 from traffic.datasets.authored_texts import ArxivAuthors
 from traffic.datasets.events import Events
 from traffic.datasets.rows import BadData
 from traffic.replay import ReplayScript, run
-
-from .datasets.folders import paper, write_jsonl
 
 
 def _papers(folder: Path) -> ArxivAuthors:

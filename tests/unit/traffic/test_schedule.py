@@ -2,9 +2,8 @@ from __future__ import annotations
 
 from itertools import count
 
+from tests.support.replay_questions import question
 from traffic.schedule import GivenOrder, OldestFirst
-
-from .asking import question
 
 
 def test_a_user_asks_one_at_a_time_and_in_order() -> None:

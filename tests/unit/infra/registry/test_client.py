@@ -16,9 +16,9 @@ from infra.registry.mlflow_store import mlflow
 from infra.settings import Settings, load
 from infra.settings.process import StackSettings
 from schemas.model_events import Alias
-from tests.contract.registry_contract import GATED, RegistryContract
 from tests.support.checkpoint_files import write_checkpoint
 from tests.support.odd_mlflow_server import SOURCE, OddServer, odd_server
+from tests.support.registry_contract import GATED, RegistryContract
 
 #: MLflow and what it imports warn about themselves.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]

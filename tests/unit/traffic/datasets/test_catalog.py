@@ -4,12 +4,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.small_datasets import paper, questions, write_jsonl
 from traffic.datasets.authored_texts import ArxivAuthors
 from traffic.datasets.catalog import FORMATS, detect, open_dataset
 from traffic.datasets.events import Events
 from traffic.datasets.rows import BadData
-
-from .folders import paper, questions, write_jsonl
 
 
 def test_a_folder_is_told_by_what_its_files_hold(tmp_path: Path) -> None:

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.small_datasets import interactions, paper, questions, write_jsonl
 from traffic.datasets.authored_texts import ArxivAuthors
 from traffic.datasets.events import Events
 from traffic.datasets.rows import BadData
 from traffic.datasets.steps import Step, to_lines
-
-from .folders import interactions, paper, questions, write_jsonl
 
 
 def _steps(folder: Path) -> list[Step]:

@@ -8,10 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.tasks import MOVIE_TAGS, Task
+from tests.support.small_datasets import interactions, questions, visible, write_lamp
 from traffic.datasets.lamp import Lamp
 from traffic.datasets.rows import BadData
-
-from .folders import interactions, questions, visible, write_lamp
 
 MOVIE_INPUT = (
     "Which tag does this movie relate to among the following tags? Just answer with the tag name without further explanation. "
@@ -141,9 +140,7 @@ USERS_ITEMS = st.lists(st.tuples(st.integers(0, 9).map(str), DATES), max_size=8,
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(USERS_ITEMS, st.lists(st.booleans(), min_size=8, max_size=8))
-def test_an_undated_question_sees_nothing_as_new_as_its_profile_that_only_another_question_knows(
-    tmp_path: Path, items: list[tuple[str, str]], kept: list[bool]
-) -> None:
+def test_an_undated_question_sees_no_newer_history_of_another_question(tmp_path: Path, items: list[tuple[str, str]], kept: list[bool]) -> None:
     """The other question's later profile may hold the first question's own text under an item id."""
     first = [item for item, keep in zip(items, kept, strict=False) if keep]
     rows = [_paper_row("1", "ann", first), _paper_row("2", "ann", [*items, ("99", "2011-01-01")])]

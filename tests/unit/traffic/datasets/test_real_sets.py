@@ -9,13 +9,12 @@ from pathlib import Path
 import pytest
 
 from schemas.tasks import MOVIE_TAGS, Task
+from tests.support.small_datasets import interactions, paper, questions, visible, write_jsonl
 from traffic.datasets.authored_texts import ArxivAuthors, HuffPostAuthors
 from traffic.datasets.catalog import detect
 from traffic.datasets.movielens import MovieLens
 from traffic.datasets.rows import BadData
 from traffic.datasets.stackexchange import StackExchangePosts, plain
-
-from .folders import interactions, paper, questions, visible, write_jsonl
 
 #: The folder that holds the sets, each in one of its own name.
 SETS = Path(os.environ.get("REAL_DATA_SETS", "no-data-sets"))

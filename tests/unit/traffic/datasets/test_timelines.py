@@ -7,11 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.small_datasets import interactions, questions
 from traffic.datasets import dates
 from traffic.datasets.rows import BadData, DataRow
 from traffic.datasets.timelines import Entry, latest_as_questions
-
-from .folders import interactions, questions
 
 ROW = DataRow(Path("made_up.jsonl"), 1, {})
 

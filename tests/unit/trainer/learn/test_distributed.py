@@ -56,7 +56,7 @@ def test_a_launch_that_cannot_divide_its_work_is_refused(monkeypatch: pytest.Mon
 )
 def test_other_processes_get_the_assignment_or_none_and_end_with_the_main_one(action: str, code: int, output: str) -> None:
     launch = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port("127.0.0.1")), "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    command = [sys.executable, "-m", "tests.unit.trainer.learn.joined_process", action]
+    command = [sys.executable, "-m", "tests.support.launched_process", action]
     processes = [
         subprocess.Popen(command, cwd=ROOT, env=os.environ | launch | {"RANK": rank, "LOCAL_RANK": rank}, stdout=subprocess.PIPE, text=True) for rank in "01"
     ]
@@ -71,7 +71,7 @@ def test_other_processes_get_the_assignment_or_none_and_end_with_the_main_one(ac
 
 def _run(launcher: list[str], checkpoint: Path, folder: Path) -> dict[str, Any]:
     folder.mkdir()
-    command = [*launcher, "-m", "tests.unit.trainer.learn.training_process", str(checkpoint), str(folder / "state"), str(folder / "result.json")]
+    command = [*launcher, "-m", "tests.support.distributed_training", str(checkpoint), str(folder / "state"), str(folder / "result.json")]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     completed = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert completed.returncode == 0, completed.stderr[-3000:]

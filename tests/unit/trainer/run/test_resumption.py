@@ -69,7 +69,7 @@ def change(report: RunReportFile, **data: Any) -> None:
 
 def test_a_killed_or_stopped_run_is_resumed_under_its_own_id(begin: Begin) -> None:
     again = first = begin()
-    for status in ("running", "interrupted"):
+    for status in (RunStatus.RUNNING, RunStatus.INTERRUPTED):
         change(again, status=status, dataset_digest="d", reason="whatever")
         again = begin(every_s=7.0, poll_s=1.0, checkpoint_every=3, processes_wait_s=60.0)  # no weight depends on these
         assert again.run_id == first.run_id and again.data.dataset_digest == "d"
@@ -125,14 +125,14 @@ def test_a_stopped_or_interrupted_run_is_resumed_any_number_of_times(begin: Begi
     for _ in range(KILLS + 2):
         again = begin()
         assert again.run_id == first.run_id
-        change(again, status="interrupted")
+        change(again, status=RunStatus.INTERRUPTED)
     assert (again.data.starts, again.data.kills) == (KILLS + 3, 1)  # the first was killed
 
 
 def test_a_run_with_a_registered_version_only_ends_whichever_version_serves(begin: Begin) -> None:
     report = begin()
     for today in ({"champion": 1, "parent": 1}, {}, {"seed": 3}):
-        change(report, run_id="done", status="running")
+        change(report, run_id="done", status=RunStatus.RUNNING)
         assert begin(**today).path == report.path
 
 

@@ -1,4 +1,4 @@
-"""`test_distributed` starts this program in one process or several: SFT, then RL on given completions. Arguments: checkpoint, state directory, result."""
+"""SFT, then RL on fixed completions. `test_distributed` starts this program in one or several processes. Arguments: checkpoint, state directory, result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Made-up answers, as the system would write them."""
+"""Responses to queries, without a running stack."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from schemas.queries import Query, Strategy
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
 
 
-def echo(query: Query, *, base: str = "base", final: str = "final", status: ResponseStatus = ResponseStatus.PERSONALIZED) -> Response:
-    """An answer to the query that took no time at all."""
+def response_to(query: Query, *, base: str = "base", final: str = "final", status: ResponseStatus = ResponseStatus.PERSONALIZED) -> Response:
+    """A response to the query, with 0 ms for each step."""
     draft = Draft(query=query, answer=base, base_model="echo", base_ms=0)
     model = ModelVersion(name="echo", version="1", digest="0") if status is ResponseStatus.PERSONALIZED else None
     provenance = Provenance(

@@ -1,4 +1,4 @@
-"""`test_distributed` starts this program twice as one launch. Argument: what the main process does; the other one prints what it receives."""
+"""One process of a launch, which `test_distributed` starts twice. The main process performs the action in the argument; the other prints what it receives."""
 
 from __future__ import annotations
 

@@ -43,7 +43,8 @@ SHADOW = Transition(
 
 class RegistryContract:
     @pytest.fixture(scope="class")
-    def registered(self, registry: Registry, folder: Path) -> RegisteredVersion:
+    @classmethod
+    def registered(cls, registry: Registry, folder: Path) -> RegisteredVersion:
         checkpoint = write_checkpoint(folder / "first")
         (checkpoint / "more").mkdir()
         (checkpoint / "more" / "notes.txt").write_text("in a folder of its own")

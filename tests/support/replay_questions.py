@@ -1,4 +1,4 @@
-"""Made-up questions."""
+"""Questions of the simulated platform for tests."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ START = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def question(user: str, number: int, truth: str | None = None, options: tuple[str, ...] = (), domain: str = "note") -> Question:
-    """User's question at minute `number`."""
+    """A question that `user` asks at minute `number`."""
     query = Query(
         query_id=derive("query", user, number, domain),
         tenant="t",

@@ -1,4 +1,4 @@
-"""Small made-up data sets, in the formats that the converters read."""
+"""Writes small data sets in the formats that the converters read."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def questions(steps: Iterable[Step]) -> list[Question]:
 
 
 def visible(dataset: Dataset, question: Question) -> list[str]:
-    """The responses that the wall in time lets this question see: history and feedback of its user before `asked_at`."""
+    """The history and feedback texts of the question's user from before `asked_at`, in order of time."""
     steps = list(dataset.steps("t"))
     query = question.query
     history = [(step.occurred_at, step.response) for step in interactions(steps) if step.user == query.user]
-    history += [(one.occurred_at, one.truth or "") for other in questions(steps) for one in other.feedback if one.user == query.user]
+    history += [(feedback.occurred_at, feedback.truth or "") for asked in questions(steps) for feedback in asked.feedback if feedback.user == query.user]
     return [response for at, response in sorted(history) if at < query.asked_at]
