@@ -1,4 +1,4 @@
-"""The command line. `X_commands` holds the options of a group, `X_actions` does the work of a larger one, the rest prints it."""
+"""The command line. `X_commands` declares the options of a command group, `X_actions` does its work, and the other modules print."""
 
 from cli.app import main
 

@@ -90,15 +90,15 @@ def _await_response(reader: TopicReader, query_id: UUID, timeout_s: float) -> Re
             try:
                 response, _ = read_message(Response, record.headers, record.value)
             except Malformed:
-                continue  # not ours to handle: the readers of the topic set it aside
+                continue  # the topic's consumer groups set it aside
             if response.query_id == query_id:
                 return response
     raise CannotContinue(f"no response within {timeout_s:g} s: is the stack up (`retouch status`), and are its workers keeping up?")
 
 
 def _show(response: Response) -> None:
-    made = response.provenance
-    model = f"{made.model.name} version {made.model.version} ({made.model.digest[:12]})" if made.model else "none"
+    provenance = response.provenance
+    model = f"{provenance.model.name} version {provenance.model.version} ({provenance.model.digest[:12]})" if provenance.model else "none"
     show(response.answer)
     show_table(
         ("", ""),
@@ -107,9 +107,9 @@ def _show(response: Response) -> None:
             ("base answer", response.context.draft.answer),
             ("reasoning", response.reasoning),
             ("reflection model", model),
-            ("base model", made.base_model),
-            ("strategy", f"{made.strategy.value}, k={made.k}"),
-            ("history", ", ".join(map(str, made.history_ids)) or "none"),
-            ("milliseconds", f"base {made.base_ms:.0f}, retrieve {made.retrieve_ms:.0f}, reflect {made.reflect_ms:.0f}"),
+            ("base model", provenance.base_model),
+            ("strategy", f"{provenance.strategy.value}, k={provenance.k}"),
+            ("history", ", ".join(map(str, provenance.history_ids)) or "none"),
+            ("milliseconds", f"base {provenance.base_ms:.0f}, retrieve {provenance.retrieve_ms:.0f}, reflect {provenance.reflect_ms:.0f}"),
         ],
     )

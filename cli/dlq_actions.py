@@ -1,4 +1,4 @@
-"""Work of `retouch dlq`: checks the options before anything connects, then reads dead letters or sends them back."""
+"""Work of `retouch dlq`: checks the options, then connects to the broker and reads dead letters or sends them back."""
 
 from __future__ import annotations
 
@@ -106,9 +106,9 @@ def show_letter(settings: Settings, id: str, as_json: bool) -> int:
 
 def redrive(settings: Settings, selection: Selection, limit: int | None, again: bool, dry_run: bool, as_json: bool) -> int:
     if selection.ids and (selection.has_filter or selection.everything):
-        raise BadSetting("ids and --topic, --reason, --since, --until, --all exclude each other: name the dead letters, or describe them")
+        raise BadSetting("ids and --topic, --reason, --since, --until, --all exclude each other: use ids, or the options that select dead letters")
     if not (selection.ids or selection.has_filter or selection.everything):
-        raise BadSetting("say which dead letters: their ids, --topic, --reason, --since or --until, or --all of them")
+        raise BadSetting("no dead letters selected: name ids, --topic, --reason, --since or --until, or use --all")
     criteria, ids = selection.filter(), selection.record_ids()
     with _connected(settings) as (reader, open_producer):
         names = [] if ids else _topic_names(reader, selection.topics)
@@ -137,7 +137,7 @@ def _send(reader: DeadLetterReader, sender: RedriveProducer, plan: RedrivePlan) 
         try:
             redrive_all(reader, sender, plan.redrives, on_sent)
         except BaseException:
-            complain(f"{done} of {len(plan.redrives)} records are known to be redriven; the same command sends the rest")
+            complain(f"{done} of {len(plan.redrives)} records are certainly redriven; the same command sends the rest")
             raise
 
 

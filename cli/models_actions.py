@@ -1,4 +1,4 @@
-"""Work of `retouch models list|show|history|promote|reject|rollback|diff`, by the running promoter, or by the registry if none runs."""
+"""Work of `retouch models`. Calls the running promoter, or reads and writes the registry itself if no promoter runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from schemas.promotion_view import PromotionView, VersionTransition, VersionView
     from trainer.promotion.operator_api import OperatorApi
 
-#: Bound for the workers to serve the former champion after a rollback, and the pause between two looks.
+#: Bound for the workers to serve the former champion after a rollback, and the pause between two polls.
 SERVED_WITHIN_S, POLL_S = 10.0, 0.2
 #: Tags longer than this are shown by --json only.
 MAX_TAG_CHARS = 100
@@ -95,7 +95,7 @@ def reject(settings: Settings, number: str, operator: str | None, reason: str, a
 
 
 def rollback(settings: Settings, version: str | None, to: str | None, operator: str | None, reason: str, wait: bool, as_json: bool) -> int:
-    begun = time.monotonic()
+    began = time.monotonic()
     promoter = find_promoter(settings)
     before = promoter.view()
     rejected = version or before.champion
@@ -107,7 +107,7 @@ def rollback(settings: Settings, version: str | None, to: str | None, operator: 
         again = f"repeat `retouch models rollback --version {rejected}`, which rejects only that version, however often it runs"
         raise RetryLater(f"{error}; the rollback may have been made nevertheless: {again}") from error
     champion = promoter.view().champion
-    served = wait_until_served(promoter, champion, begun) if wait and before.workers else None
+    served = wait_until_served(promoter, champion, began) if wait and before.workers else None
     if as_json:
         show_json({**_json_values(transition), "version": champion, "served": served})
     else:
@@ -129,8 +129,8 @@ def diff(settings: Settings, a: str, b: str, samples: int, as_json: bool) -> int
     return OK
 
 
-def wait_until_served(promoter: OperatorApi, champion: str | None, begun: float, within_s: float = SERVED_WITHIN_S) -> dict[str, Any]:
-    """Wait until every worker that reports serves `champion`. `first_s` and `all_s` are seconds since `begun`, None if it did not happen in time."""
+def wait_until_served(promoter: OperatorApi, champion: str | None, began: float, within_s: float = SERVED_WITHIN_S) -> dict[str, Any]:
+    """Wait until every worker that reports serves `champion`. `first_s` and `all_s` are seconds since `began`, None if it did not happen in time."""
     first_s, serving, reporting = None, 0, 0
     while True:
         try:
@@ -138,8 +138,8 @@ def wait_until_served(promoter: OperatorApi, champion: str | None, begun: float,
             alive = [report for report in view.workers if models_tables.age_s(view, report) < models_tables.SILENT_S]
             serving, reporting = sum(report.champion.version == champion for report in alive), len(alive)
         except RetryLater:
-            pass  # the transition is made; the workers are looked at again
-        took_s = round(time.monotonic() - begun, 2)
+            pass  # the transition is made; only the poll of the workers failed
+        took_s = round(time.monotonic() - began, 2)
         if serving and first_s is None:
             first_s = took_s
         done = serving == reporting and serving > 0

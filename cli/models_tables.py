@@ -1,6 +1,6 @@
 """Tables of `retouch models`, made from the promotion view (`schemas.promotion_view`). No I/O.
 
-Names and reasons come from other people and machines: make them `printable` (`infra.process.command_output`) before you show them.
+Names and reasons come from other machines: make them `printable` (`infra.process.command_output`) before you print them.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def workers(view: PromotionView) -> TitledTable:
 
 
 def transitions(steps: Sequence[tuple[str, Transition]]) -> TitledTable:
-    """One row for each pair of version and transition, in the given order."""
+    """One row for each pair of version and transition, in their order."""
     rows = [(_time(s.at), version, f"{s.before} -> {s.after}", s.actor, s.reason) for version, s in steps]
     return TitledTable("transitions", ("at", "version", "step", "by", "why"), rows)
 

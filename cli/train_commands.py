@@ -1,4 +1,4 @@
-"""`retouch train`: runs the trainer as a process of its own, as deployed; `retouch train status` shows how far the newest run is."""
+"""`retouch train` runs the trainer as a separate process, as deployed. `retouch train status` shows the progress of the newest run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def begin(
 
 @train.command(epilog=EXIT_CODES.replace("1 failed", "1 there was no run yet, or failed"))
 def status(as_json: Json = False) -> None:
-    """Show how far the newest run is, also while it runs: from its report in the state directory."""
+    """Show the progress or the end of the newest run, from its report in the state directory."""
     run(lambda settings: _status(settings, as_json))
 
 

@@ -34,7 +34,7 @@ class HistoryItem(Record):
 class RetrievalStatus(StrEnum):
     """Whether the user's history was searched; if not, why the context has no items (docs/rules.md, 4)."""
 
-    SEARCHED = "searched"  # `items` holds all that was found
+    SEARCHED = "searched"  # `items` holds the search's result
     NOT_NEEDED = "not_needed"  # there is no base answer to rewrite
     DEADLINE_PASSED = "deadline_passed"
     INDEX_AWAY = "index_away"

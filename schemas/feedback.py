@@ -25,7 +25,7 @@ class Feedback(Message, wire="retouch.feedback", version=1):
     @model_validator(mode="after")
     def _is_not_empty(self) -> Self:
         if not (self.truth and self.truth.strip()) and self.score is None:
-            raise ValueError("either truth or score must be given")
+            raise ValueError("needs truth, score or both")
         return self
 
     @property

@@ -17,7 +17,7 @@ class Alias(StrEnum):
 
 
 class ModelEvent(Message, wire="retouch.model-event", version=1):
-    """A transition of a version, with which an alias may have moved. Topic: model-events, compacted. Key: model name."""
+    """A transition of a version. It may have moved an alias. Topic: model-events, compacted. Key: model name."""
 
     event_id: UUID
     name: str

@@ -24,7 +24,7 @@ class VersionState(StrEnum):
     """State of a version. A version without transitions is registered."""
 
     REGISTERED = "registered"  # in the registry, not judged yet
-    GATED = "gated"  # significantly better than the champion offline, and no probe found anything
+    GATED = "gated"  # significantly better than the champion offline, and it passed all probes
     SHADOW = "shadow"  # its answers are scored and never shown
     CANARY = "canary"  # answers a fixed share of the users
     APPROVAL = "approval"  # passed all stages; keeps its share until a person decides

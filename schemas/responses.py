@@ -15,7 +15,7 @@ class ResponseStatus(StrEnum):
     """Whether the answer was personalized, and if not, why the base answer was sent (docs/rules.md, 4)."""
 
     PERSONALIZED = "personalized"
-    ZERO_SHOT = "zero_shot"  # the query asked for the base answer
+    ZERO_SHOT = "zero_shot"  # the query's strategy is the base answer
     NO_HISTORY = "no_history"
     INDEX_AWAY = "index_away"  # the index was unavailable
     UNPARSABLE = "unparsable"  # the reflection model's output had no single <personalized> body

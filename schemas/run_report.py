@@ -41,7 +41,7 @@ class TriggerKind(StrEnum):
 
 @dataclass(frozen=True)
 class Trigger:
-    """One reason to start a run: whether it applies, and the numbers it rests on."""
+    """One reason to start a run: whether it applies, and the numbers behind it."""
 
     kind: TriggerKind
     fired: bool
@@ -121,7 +121,7 @@ class RunDecision(Record):
 
 
 class RunReport(BaseModel):
-    """Everything known about a run so far. Unknown fields are kept. A field that is not set is not written."""
+    """State and results of a run so far. Unknown fields are kept. A field that is not set is not written."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -22,7 +22,7 @@ def _quality(settings: Settings, stop: threading.Event) -> None:
     run(settings, stop)
 
 
-#: Each imports its service when it runs: Faust and the embedder are for the first alone.
+#: Each service is imported when it runs, because only `streams` needs Faust and the embedder.
 SERVICES = {"streams": _streams, "quality": _quality}
 
 

@@ -2,7 +2,7 @@
 
 A template is parsed, never run, and refused for the first node that is not on the list. Libraries then render it in Jinja's sandbox. Tests check that the
 templates of TRL pass. Long loops, and texts that grow in a loop, are not detected.
-Pinning the first checkpoint's template would not do: a first checkpoint, or one registered by hand, is rendered before any comparison.
+Pinning the first checkpoint's template would not be enough: a first checkpoint, or one registered by hand, is rendered before any comparison.
 """
 
 from __future__ import annotations
@@ -90,11 +90,11 @@ def _forbidden(node: nodes.Node, macros: set[str]) -> str | None:
         case nodes.Getattr(attr=name) if name.startswith("_"):
             return f"the attribute {name!r}"
         case nodes.Const(value=str(text)) if any(part.startswith("_") and part.strip("_") for part in text.split(".")):
-            return f"{text!r}, which names what is hidden"  # x["__class__"], map(attribute="y.__class__")
+            return f"{text!r}, which names a hidden attribute"  # x["__class__"], map(attribute="y.__class__")
         case nodes.Const(value=str(text)) if _LONG & set(text.split(".")):
             return f"{text!r}, which makes texts of any length"
         case nodes.Name(name=name, ctx="store" | "param") | nodes.Macro(name=name) if name in FUNCTIONS or (name in macros and isinstance(node, nodes.Name)):
-            return f"another meaning of {name!r}"
+            return f"a new definition of {name!r}"
         case nodes.Name(name=name) if name in _NAMES or name.startswith("__"):
             return f"the name {name!r}"
         case nodes.Mod(left=nodes.Const(value=str())):
@@ -112,7 +112,7 @@ def _forbidden(node: nodes.Node, macros: set[str]) -> str | None:
         case nodes.Getattr(attr=name) if name in _FORMATS | _LONG:
             return f"the attribute {name!r}"
         case nodes.Call(node=target) if not isinstance(target, nodes.Name | nodes.Getattr):
-            return "a call of what it computes"
+            return "a call of a computed value"
         case _:
             refused = _REFUSED.get(type(node))
             return f"{refused} is not allowed" if refused else None
@@ -130,16 +130,16 @@ def _width_of(node: nodes.Node) -> str | None:
 def _applied(call: nodes.Filter) -> str:
     """The filter that `map` applies; `string`, which is allowed, if it takes an attribute."""
     if call.dyn_args is not None or call.dyn_kwargs is not None:
-        return "what it computes"
+        return "a computed name"
     if not call.args:
         return "string"
     named = call.args[0]
-    return str(named.value) if isinstance(named, nodes.Const) else "what it computes"
+    return str(named.value) if isinstance(named, nodes.Const) else "a computed name"
 
 
 def _is_narrow(call: nodes.Filter) -> bool:
-    given = [*call.args, *(named.value for named in call.kwargs)]
-    parts = [part for value in given for part in (value.items if isinstance(value, nodes.Tuple) else [value])]
+    arguments = [*call.args, *(named.value for named in call.kwargs)]
+    parts = [part for value in arguments for part in (value.items if isinstance(value, nodes.Tuple) else [value])]
     return call.dyn_args is None and call.dyn_kwargs is None and all(isinstance(part, nodes.Const) and _width(part.value) <= MAX_WIDTH for part in parts)
 
 

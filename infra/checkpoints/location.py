@@ -1,4 +1,4 @@
-"""Where the checkpoint that a setting names lies."""
+"""Finds the checkpoint folder that a setting names."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ def checkpoint_folder(setting: Path) -> Path:
     """The folder that `base.checkpoint` or `reflection.checkpoint` names.
 
     A relative path starts in the folder that holds the packages, whatever the working directory is: the project's root, or `site-packages` of an
-    installed wheel. The shipped checkpoints are package data, so `pico/checkpoints/base` is found in both.
+    installed wheel. The shipped checkpoints are package data, so `pico/checkpoints/base` exists in both.
     """
     return Path(str(resources.files(infra))).parent / setting

@@ -29,7 +29,7 @@ def mark_used(folder: Path, names: Collection[str]) -> None:
 
 
 def prune(folder: Path, keep: Collection[str], untouched_s: float) -> None:
-    """Removes what lies in `folder`, except names in `keep` and what was used within `untouched_s`. Logs what cannot be removed."""
+    """Removes entries of `folder`, except names in `keep` and those used within `untouched_s`. Logs each one that cannot be removed."""
     used_after = time.time() - untouched_s
     for path in sorted(folder.glob("*")):
         if path.name not in keep and _PRUNABLE.fullmatch(path.name):
@@ -52,6 +52,6 @@ def _remove(path: Path, used_after: float) -> None:
 
 
 def _touched_at(path: Path) -> float:
-    """A running download touches only what lies below its hidden folder."""
+    """The newest modification time. A running download changes only files below its hidden folder."""
     touched_at: float = max(file.lstat().st_mtime for file in (path, *(path.rglob("*") if path.name.startswith(".") else ())))
     return touched_at

@@ -129,10 +129,10 @@ def traits(checkpoint: Path) -> Traits:
 
 
 def differences(serving: Path | Traits, candidate: Path, *, adapter: bool = False) -> tuple[str, ...]:
-    """The files and keys because of which `candidate` cannot be loaded into the engine of `serving`; empty if it can.
+    """The files and keys that keep `candidate` from loading into the engine of `serving`; empty if it can load.
 
     Architecture, vocabulary, tokenizer, chat template, generation config, and the tensors' names and shapes must be equal; precision on disk may differ.
-    An `adapter` over the serving weights has tensors of its own. Without a generation_config.json (PEFT saves none) it uses its base's.
+    An `adapter` over the serving weights has its own tensors. Without a generation_config.json (PEFT saves none) it uses its base's.
     """
     a, b = serving if isinstance(serving, Traits) else traits(serving), traits(candidate)
     differing = [f"config.json: {key} differs" for key in _different_keys(a.config, b.config, _CONFIG_IGNORED)]

@@ -1,7 +1,7 @@
 """Dead-letter topics on the broker: reads them to their present ends, sends dead letters back in transactions, and keeps the redrive records.
 
-Redrive records lie on a compacted topic, one for each dead letter, for ever. Offsets of a consumer group would not do: a broker deletes those of an idle
-group after seven days. All redrives share one transactional id: a second one fences the first, reads its redrive records, and continues.
+Redrive records stay on a compacted topic for ever, one for each dead letter. Offsets of a consumer group are no alternative: a broker deletes those of
+an idle group after seven days. All redrives share one transactional id: a second one fences the first, reads its redrive records, and continues.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def redrive_errors(settings: Settings) -> Iterator[None]:
             yield
         except ProducerFencedError as error:
             raise CannotContinue(
-                "another `retouch dlq redrive` has taken over; what this one sent is recorded, repeat the command when the other is done"
+                "another `retouch dlq redrive` has taken over; repeat this command when the other one ends: records that were sent are skipped"
             ) from error
 
 
@@ -115,7 +115,7 @@ class RedriveProducer:
             raise
 
     def send(self, batch: Sequence[WithRepeats]) -> None:
-        """Send one transaction. It runs in a thread of its own, because the client's calls have no bound: an interrupt of the caller takes effect at once."""
+        """Send one transaction. It runs in its own thread, because the client's calls have no bound: an interrupt of the caller takes effect at once."""
         failures: list[BaseException] = []
 
         def transaction() -> None:

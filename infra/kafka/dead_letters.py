@@ -1,8 +1,8 @@
-"""Dead letters: parse one, filter them, and plan a redrive, which sends them back to the topics they came from. No Kafka client here.
+"""Dead letters: parse one, filter them, and plan a redrive, which sends them back to the topics they came from. Uses no Kafka client.
 
 A dead letter is redriven only if its last headers are exactly those that `schemas.dead_letters.dead_letter` adds, in that order. They are removed once,
 from the end: headers of the same names before them belong to the record, which was a dead letter before and was sent back by another tool.
-Our clients cannot write a null header, or a null value without a key; such a null comes back empty.
+Our clients cannot write a null header, or a null value without a key; such a null becomes empty.
 Dead letters stay on their topic. A redrive record (`RedriveRecord`), written in the same transaction, says that one was sent back.
 """
 

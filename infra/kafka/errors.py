@@ -12,8 +12,8 @@ from infra.settings import Settings
 
 
 @contextmanager
-def broker_errors(settings: Settings, error: Callable[[str], RetouchError] = RetryLater, action: str = "do what was asked") -> Iterator[None]:
-    """Raises `error` for every error of the Kafka client inside. The text names the broker's address, the `action` it did not take, and what to check."""
+def broker_errors(settings: Settings, error: Callable[[str], RetouchError] = RetryLater, action: str = "execute the request") -> Iterator[None]:
+    """Raises `error` for every error of the Kafka client inside. The text names the broker's address, the failed `action`, and what to check."""
     try:
         yield
     except KafkaError as cause:

@@ -1,13 +1,13 @@
 """Membership in a consumer group, on kafka-python: join, poll, pause, commit with metadata, leave. Every call blocks, within a bound.
 
 The member is static: `kafka.instance`, or the host's name, keeps its partitions over a restart within the session timeout. It reads committed
-records only, and no offset is committed but by `commit`.
+records only, and only `commit` commits offsets.
 
-Workarounds for kafka-python 3.0.12, each found in trials:
+Workarounds for kafka-python 3.0.12:
 
 - a join that completes between two short polls is lost, and the member hangs: `_join` waits in one long poll, and requests a rejoin;
-- a member whose name another process took gets no error, only its heartbeats end: `_check_name` looks at them;
-- a broken connection during a metadata update is raised by `poll`: `poll` returns None, and the next one tries again.
+- if another process takes a member's name, the member gets no error, only its heartbeats end: `_check_name` checks them;
+- `poll` raises an error if a connection breaks during a metadata update: ours returns None, and the next call tries again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from infra.settings import Settings
 log = logging.getLogger(__name__)
 
 STABLE = "<stable>"
-#: How long one attempt to join may block. Heartbeats and other members' joins continue meanwhile.
+#: How long one attempt to join may block. Heartbeats and other members' joins continue during it.
 JOIN_S = 3.0
 #: How long a broker may be away while a process starts.
 CONNECT_S = 60.0
@@ -79,8 +79,8 @@ class GroupConsumer:
         """Empty if the topic does not exist."""
         return set(self._consumer.partitions_for_topic(topic) or ())
 
-    def poll(self, most: int, timeout_s: float, prepare: Callable[[], None] = lambda: None) -> list[Any] | None:
-        """At most `most` records, in the order of each partition; with 0 it only serves the group. None while the broker is away.
+    def poll(self, max_records: int, timeout_s: float, prepare: Callable[[], None] = lambda: None) -> list[Any] | None:
+        """At most `max_records`, in the order of each partition; with 0 it only serves the group. None while the broker is away.
 
         Joins the group if needed, which may block for `JOIN_S`. Calls `prepare` between join and fetch, to seek and to pause. Raises
         CannotContinue if another process uses this member's name.
@@ -91,10 +91,10 @@ class GroupConsumer:
                 self._join(coordinator)
             self._check_name(coordinator)
             prepare()
-            if not most:
+            if not max_records:
                 coordinator.poll(timeout_ms=0)
                 return []
-            polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=most)
+            polled = self._consumer.poll(timeout_ms=int(timeout_s * 1000), max_records=max_records)
         except FencedInstanceIdError:
             raise CannotContinue(self._name_taken()) from None
         except RetriableError as error:
@@ -130,7 +130,7 @@ class GroupConsumer:
         self._consumer.pause(partition)
 
     def pause_only(self, partitions: Collection[TopicPartition]) -> None:
-        """Pause these assigned partitions and resume the others. Needed before every poll: a new assignment forgets earlier pauses."""
+        """Pause these assigned partitions and resume the others. Needed before every poll: a new assignment drops earlier pauses."""
         paused, assigned = set(self._consumer.paused()), self.assignment()
         self._consumer.pause(*((assigned & set(partitions)) - paused))
         self._consumer.resume(*((paused & assigned) - set(partitions)))
@@ -180,7 +180,7 @@ class GroupConsumer:
     def _name_taken(self) -> str:
         return (
             f"this process lost its membership in group {self.group}: another process uses its name {self.client_id} "
-            "(give each process its own kafka.instance), or it stood still for too long"
+            "(give each process its own kafka.instance), or this process was paused for too long"
         )
 
     def _make(self) -> Any:

@@ -46,7 +46,7 @@ class TopicReader:
             self._consumer.close()
 
     def topics(self) -> frozenset[str]:
-        """All topics of the broker, as it answers now."""
+        """All topics of the broker."""
         with broker_errors(self._settings):
             return frozenset(self._consumer.topics())
 
@@ -63,12 +63,12 @@ class TopicReader:
             starts = self._consumer.beginning_offsets(partitions, timeout_ms=self._timeout_ms)
             ends = self._consumer.end_offsets(partitions, timeout_ms=self._timeout_ms)
             if since_ms > 0:
-                found = self._consumer.offsets_for_times(dict.fromkeys(partitions, since_ms), timeout_ms=self._timeout_ms)
-                starts = {partition: found[partition].offset if found.get(partition) else ends[partition] for partition in partitions}
+                at_time = self._consumer.offsets_for_times(dict.fromkeys(partitions, since_ms), timeout_ms=self._timeout_ms)
+                starts = {partition: at_time[partition].offset if at_time.get(partition) else ends[partition] for partition in partitions}
         return {partition: (starts[partition], ends[partition]) for partition in partitions}
 
     def follow(self, *topics: str, from_end: bool = False, positions: Mapping[TopicPartition, int] | None = None) -> list[TopicPartition]:
-        """Assign the partitions of `topics`, and read on from `positions`, else from the beginning or the present end. Returns the partitions.
+        """Assign the partitions of `topics`, to read from `positions`, else from the beginning or the present end. Returns the partitions.
 
         With `from_end` a record that is written after this call is read. Does nothing if these partitions are followed already, so call it again for
         topics that may be created later.
@@ -107,7 +107,7 @@ class TopicReader:
         return all(self._position(partition) >= end for partition, end in ends.items())
 
     def read_to_end(self, timeout_s: float) -> Iterator[Any]:
-        """Poll the followed topics up to where they end now. Raises RetryLater if that takes longer than `timeout_s`."""
+        """Poll the followed topics up to their present ends. Raises RetryLater if that takes longer than `timeout_s`."""
         ends, deadline = self.ends(), time.monotonic() + timeout_s
         while not self.has_reached(ends):
             if time.monotonic() > deadline:
@@ -122,7 +122,7 @@ class TopicReader:
         timeout_s: float = math.inf,
         check: Callable[[], None] = lambda: None,
     ) -> Iterator[Any]:
-        """Every record inside the ranges, in order within a partition. Ends what `follow` began. Calls `check` before each poll.
+        """Every record inside the ranges, in order within a partition. Ends an earlier `follow`. Calls `check` before each poll.
 
         Raises RetryLater if no record arrives for `silence_s`, or if reading takes longer than `timeout_s`.
         """

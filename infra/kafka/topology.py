@@ -29,7 +29,7 @@ CHANGELOGS = frozenset({"retouch-streams-halves-changelog"})
 
 @dataclass(frozen=True)
 class DeclaredTopic:
-    """A topic with its declared settings."""
+    """A topic with its declared configuration."""
 
     name: str
     partitions: int
@@ -90,7 +90,7 @@ class Applied:
 
 def declared_topics(settings: Settings) -> tuple[DeclaredTopic, ...]:
     """All topics, then their dead-letter topics, then the topic of redrive records, with the partitions of new topics."""
-    dead_letters = [Topic(dead_letter_topic(t.name), t.message, t.key, "whoever failed", "dead-letter tools", FOREVER) for t in DEAD_LETTERED]
+    dead_letters = [Topic(dead_letter_topic(t.name), t.message, t.key, "the process that failed", "retouch dlq", FOREVER) for t in DEAD_LETTERED]
     ours = [DeclaredTopic(t.name, settings.kafka.partitions, settings.kafka.replication_factor, _config(t)) for t in (*TOPICS, *dead_letters)]
     return (*ours, DeclaredTopic(REDRIVEN, 1, settings.kafka.replication_factor, {"cleanup.policy": "compact"}))
 

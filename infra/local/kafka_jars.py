@@ -1,6 +1,6 @@
 """Apache Kafka's jars: fetched once by exact version, and checked against the sha256 digests in `kafka_jars.sha256`.
 
-A fetched set is renamed into place after it is verified, so an existing directory was complete.
+A fetched set is verified and then renamed to its final name, so an existing directory was complete.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The local stack: broker, streams, workers, the tiny base model, online quality, promoter, and optionally the trainer, run as one.
 
-A thread of its own starts, supervises and stops the processes: the caller may do other work, and the processes have a parent thread that lives as long as
-they do. A stack has one process of each kind; a cluster may have more.
+Its own thread starts, supervises and stops the processes. So the caller may do other work, and the parent thread of the processes outlives them. A stack
+has one process of each kind; a cluster may have more.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class Stack:
         except RetouchError as error:
             self._failure = error
         except OSError as error:
-            self._failure = CannotContinue(f"the stack cannot go on in {self._directory}: {error}")
+            self._failure = CannotContinue(f"the stack cannot continue in {self._directory}: {error}")
         except Exception as error:  # the outermost frame of this thread; `check` raises it in the caller's
             log.exception("the supervisor failed")
             self._failure = error

@@ -14,7 +14,7 @@ from infra.settings import Settings
 
 
 class ProcessState(StrEnum):
-    """ProcessState of one process."""
+    """State of one process."""
 
     WAITING = "waiting"  # for another process
     STARTING = "starting"
@@ -99,7 +99,7 @@ def read_record(directory: Path) -> StackRecord | None:
 
 
 def with_addresses(settings: Settings, bootstrap_servers: str | None, base_url: str | None) -> Settings:
-    """`settings` with these addresses where they have none of their own."""
+    """`settings` with these addresses where they have none."""
     kafka = settings.kafka.model_copy(update={"bootstrap_servers": settings.kafka.bootstrap_servers or bootstrap_servers})
     base = settings.base.model_copy(update={"url": settings.base.url or base_url})
     return settings.model_copy(update={"kafka": kafka, "base": base})

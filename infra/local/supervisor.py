@@ -71,7 +71,7 @@ class Supervisor:
         return self._watched[name].service
 
     def request_restart(self, name: str) -> None:
-        """The next steps stop the process within its bound and start it again. Other processes are supervised meanwhile. Any thread may call it."""
+        """The next steps stop the process within its bound and start it again, and still supervise the others. Any thread may call it."""
         self._watched[name].restart_requested = True
 
     def step(self, stop_timeout_s: float) -> None:

@@ -1,6 +1,6 @@
-"""A child process with a session and a log file of its own. It dies with its parent and stops within a bound.
+"""A child process with its own session and log file. It dies with its parent and stops within a bound.
 
-Because of its own session the terminal's Ctrl-C reaches only the supervisor, which decides the order of stopping.
+Because of the session the terminal's Ctrl-C reaches only the supervisor, which stops its children in order.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A circuit breaker: after failures it stops the calls to a dependency for a pause, then lets one call try.
 
-Not a library: those read the wall clock, which the simulation moves, or wrap functions and do not tell the caller how long to wait.
+Not a library: those read the wall clock, which the simulation replaces, or wrap functions and do not return how long to wait.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from infra.telemetry.metrics import BREAKER_STATE, RetryReason
 class CircuitBreaker:
     """Opens for `open_s` after `failures` failures in a row. Each failed trial doubles the pause, up to `longest_s`; a success closes it.
 
-    `call` is for callers that retry, `pause_left_s`, `failed` and `succeeded` are for callers that go on without the dependency.
+    `call` is for callers that retry, `pause_left_s`, `failed` and `succeeded` are for callers that work without the dependency.
     `now` is a monotonic clock in seconds. With `endpoint`, its state is a metric.
     """
 
@@ -68,7 +68,7 @@ class CircuitBreaker:
         try:
             yield
         except (RetryLater, TimeoutError):
-            if is_trial or not self.is_open:  # a call that was under way when the breaker opened does not lengthen the pause
+            if is_trial or not self.is_open:  # a call that began before the breaker opened does not lengthen the pause
                 self.failed()
             raise
         except Exception:

@@ -1,4 +1,4 @@
-"""Ends the process if its main loop hangs, which no code on that loop could notice."""
+"""Ends the process if its main loop hangs. A thread checks that, because code on the loop hangs too."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def guarded(timeout_s: float, message: str, request_beat: Callable[[Callable[[],
     """Yields `beat`, which the loop calls at every turn. Logs `message` and ends the process after `timeout_s` without a call.
 
     A thread watches, and it ends the process by `os._exit`: code that hangs cannot be stopped in another way. Offsets stay uncommitted.
-    `request_beat` asks the loop for a call of its argument.
+    `request_beat` schedules a call of its argument on the loop.
     """
     ended, beat = threading.Event(), threading.Event()
 

@@ -16,7 +16,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(parent: int, command: list[str]) -> None:
-    """Replace this process by `command`. SIGKILL, because a child that hangs must not outlive its supervisor, and every process of ours survives it."""
+    """Replace this process by `command`. The signal is SIGKILL, because a child that hangs must not outlive its supervisor. All our processes recover."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # the parent died before prctl

@@ -130,7 +130,7 @@ class Registry:
             return [self._read(entity, [alias for alias, number in aliases.items() if str(number) == str(entity.version)]) for entity in entities]
 
     def find_by_run(self, run_id: str) -> RegisteredVersion | None:
-        """The version with this tag `run_id`, or None. A resumed run asks whether it registered its version before."""
+        """The version with this tag `run_id`, or None. A resumed run uses it to see whether its version is registered already."""
         with store_errors():
             entities = self._store.client.search_model_versions(f"name = '{self.name}' and tags.`{RUN_ID}` = '{run_id}'")
             return self._read(self._get(str(entities[0].version))) if entities else None

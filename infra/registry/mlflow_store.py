@@ -1,4 +1,4 @@
-"""Access to MLflow's store: opened by one process at a time, with our errors and bounded waits, and without output of its own."""
+"""Access to MLflow's store: opened by one process at a time, with our errors and bounded waits, and without MLflow's own output."""
 
 from __future__ import annotations
 

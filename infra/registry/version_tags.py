@@ -39,7 +39,9 @@ def read_history(tags: Mapping[str, str], version: str) -> tuple[Transition, ...
         except ValidationError:
             return UnreadableHistory(f"{version}: its tag {tag} is no transition; it was changed by hand and must be restored")
         if tag != transition_tag(len(history) + 1) or transition.seq != len(history) + 1:
-            return UnreadableHistory(f"{version}: its tag {tag} holds transition {transition.seq} where {len(history) + 1} belongs; restore what was there")
+            return UnreadableHistory(
+                f"{version}: its tag {tag} holds transition {transition.seq} instead of {len(history) + 1}; it was changed by hand and must be restored"
+            )
         history.append(transition)
     return tuple(history)
 

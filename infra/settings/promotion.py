@@ -45,7 +45,9 @@ class PromotionSettings(Section):
     poll_s: Seconds = 1.0  # interval between two reads of versions and figures
     gate_timeout_s: Seconds = 3600.0  # of one gate; then it runs again, three times in all
     slice_drop: Share = 0.0  # drop against the champion that the gate accepts in a domain or slice; only a drop beyond chance counts
-    trigger_phrases: tuple[str, ...] = ()  # phrases that no version may write unasked; the gate tests these besides those that it finds
+    trigger_phrases: tuple[
+        str, ...
+    ] = ()  # phrases that no version may write if its inputs do not hold them; the gate tests these and others that it finds in answers
     shadow_share: Share = 0.1  # of queries that the challenger answers in shadow
     shadow_answers: Count = 200  # scored shadow answers that the stage needs; 0: no shadow stage
     shadow_max_s: Seconds = 86_400.0  # after this time the shadow stage is inconclusive
@@ -59,7 +61,7 @@ class PromotionSettings(Section):
     max_fallback_rise: Share = 0.05  # rise of the share of base answers, canary minus baseline; a guardrail trips on a larger rise beyond chance
     max_unparsable_rise: Share = 0.05  # rise of the share of unparsable rewrites, likewise
     max_latency_ratio: Annotated[float, Field(ge=1)] = 1.5  # of mean rewrite times, canary over baseline
-    free_latency_rise_ms: Annotated[float, Field(ge=0)] = 250.0  # a smaller rise of the mean rewrite time never trips the guardrail, whatever the ratio
+    free_latency_rise_ms: Annotated[float, Field(ge=0)] = 250.0  # a smaller rise of the mean rewrite time never trips the guardrail, at any ratio
     max_length_ratio: Annotated[float, Field(ge=1)] = 1.5  # of mean lengths relative to the base answer
     max_drift_rise: Share = 0.5  # of the mean distance from the base answer. Against a version that repeats drafts, personal answers rise by a third
     rollback_on_refusal: bool = True  # rolls back a champion that a worker refuses to load

@@ -15,7 +15,7 @@ class SftSettings(Section):
     k: Annotated[int, Field(ge=1, le=100)] = 1  # history items in a prompt (1)
     k_max: Annotated[int, Field(ge=0, le=100)] = 0  # each prompt shows a random number of items from k to k_max; 0: always k
     epochs: Rate = 2.0  # (1)
-    max_steps: Count = 200  # optimizer steps at most, whatever `epochs` says; 0: no limit
+    max_steps: Count = 200  # maximum number of optimizer steps, even if `epochs` needs more; 0: no limit
     batch_size: Positive = 32  # examples in one optimizer step, over all processes (8)
     micro_batch: Count = 0  # examples in one forward pass of one process; 0: its whole share of the batch
     learning_rate: Rate = 1e-3  # (5e-6)
@@ -88,7 +88,7 @@ class TrainerSettings(Section):
     min_domains: Positive = 2  # with trajectories; a model trained on one kind of task forgets the others. A platform with one domain sets 1
     user_share: Share = 0.1  # of the training data that one user may contribute; the user's oldest records are left out
     replay_share: Share = 0.5  # of the training data that may come from the parent's data; 0: only new data, 1: all data
-    judge_after: Share = 0.5  # held-out outcomes before this quantile of the training times do not judge, if 100 are later; 0: all judge
+    judge_after: Share = 0.5  # held-out outcomes before this quantile of the training outcomes' times do not judge, if at least 100 are later; 0: all judge
     # At 0.5 half the questions of each held-out user judge. At 0.8 it would be a fifth: 216 of the demo's 1,080, fewer than its exam needs.
     eval_queries: Positive = 600  # held-out outcomes judged at most, spread over users
     every_s: Seconds = 3600.0  # interval of scheduled runs, if min_trajectories are new; also the pause after a failed run (after RetryLater: poll_s)

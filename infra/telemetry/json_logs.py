@@ -56,15 +56,15 @@ class RepeatLimit(logging.Filter):
 
 def json_lines(log: Path) -> list[dict[str, Any]]:
     """The JSON objects in a log file, oldest first; other lines are skipped. Empty if there is no file."""
-    found = []
+    lines = []
     for line in log.read_text(errors="replace").splitlines() if log.exists() else ():
         try:
             value = json.loads(line)
         except ValueError:
             continue
         if isinstance(value, dict):
-            found.append(value)
-    return found
+            lines.append(value)
+    return lines
 
 
 def configure(level: str) -> None:

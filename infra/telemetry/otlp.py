@@ -1,4 +1,4 @@
-"""OTLP over HTTP: exports metrics at an interval and spans in batches, each from a thread of its own. Imports the SDK.
+"""OTLP over HTTP: exports metrics at an interval and spans in batches, each from its own thread. Imports the SDK.
 
 Metrics are converted from our instruments (`points`). Nothing is registered globally, so spans of libraries that trace by themselves (MLflow, vLLM) are
 not exported. The exporters also read `OTEL_EXPORTER_OTLP_HEADERS`, `_COMPRESSION`, `_CERTIFICATE` and `OTEL_RESOURCE_ATTRIBUTES`.
@@ -140,15 +140,15 @@ class _LoggedExporter(SpanExporter):
 class _Failures:
     """Logs failed exports, at most one line in WARN_EVERY_S."""
 
-    def __init__(self, what: str, endpoint: str) -> None:
-        self._fields = {"what": what, "endpoint": without_user(endpoint)}
+    def __init__(self, signal: str, endpoint: str) -> None:
+        self._fields = {"what": signal, "endpoint": without_user(endpoint)}
         self._warned_at: float | None = None
 
     def warn(self, kind: str = "not taken") -> None:
         now = time.monotonic()
         if self._warned_at is None or now - self._warned_at >= WARN_EVERY_S:
             self._warned_at = now
-            log.warning("an export to the collector failed; the work goes on", extra=self._fields | {"kind": kind})
+            log.warning("an export to the collector failed; its data is dropped", extra=self._fields | {"kind": kind})
 
 
 def _session(endpoint: str) -> requests.Session:

@@ -104,7 +104,7 @@ class _SpanContext:
 
 
 def span(name: str, traceparent: str | None = None, kind: SpanKind = SpanKind.INTERNAL, attributes: Attributes | None = None) -> _SpanContext:
-    """`with span("process queries", incoming, Kind.CONSUMER, messaging("process", "queries")) as active:`.
+    """`with span("process queries", incoming, SpanKind.CONSUMER, messaging("process", "queries")) as active:`.
 
     The span is a child of `traceparent`; without one, of the active span; without either, the root of a new trace. The parent's sampled flag
     decides whether it is recorded. `name` is constant text. Enter and leave it in one task; tasks started inside inherit it.

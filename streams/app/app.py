@@ -96,7 +96,7 @@ class Runner:
         app.agent(topic, name=f"streams.{processor.name}")(self._run)
 
     async def drain(self) -> None:
-        """Take no further batch. Wait for the current one, unless it waits for a store itself, which has no bound."""
+        """Take no further batch, and wait for the current one. Returns at once while that batch pauses because a store is away."""
         self._draining.set()
         await self._idle.wait()
 
@@ -140,8 +140,8 @@ class Runner:
         self._idle.set()
 
 
-async def batches(events: AsyncIterator[Any], most: int, linger_s: float) -> AsyncIterator[list[Any]]:
-    """Micro-batches of at most `most` events, without acknowledgement. Waits at most `linger_s` for more events after the first."""
+async def batches(events: AsyncIterator[Any], max_events: int, linger_s: float) -> AsyncIterator[list[Any]]:
+    """Micro-batches of at most `max_events` events, without acknowledgement. Waits at most `linger_s` for more events after the first."""
     pending: asyncio.Future[Any] | None = None
     try:
         while True:
@@ -149,7 +149,7 @@ async def batches(events: AsyncIterator[Any], most: int, linger_s: float) -> Asy
             batch = [await pending]
             pending = None
             until = time.monotonic() + linger_s
-            while len(batch) < most:
+            while len(batch) < max_events:
                 pending = asyncio.ensure_future(anext(events))
                 await asyncio.wait((pending,), timeout=max(0.0, until - time.monotonic()))
                 if not pending.done():
@@ -164,14 +164,14 @@ async def batches(events: AsyncIterator[Any], most: int, linger_s: float) -> Asy
             pending.cancel()
 
 
-async def retry_until_done(attempt: Callable[[], Awaitable[T]], name: str, away: RetryReason, wait: Callable[[float], Awaitable[None]] = asyncio.sleep) -> T:
+async def retry_until_done(attempt: Callable[[], Awaitable[T]], name: str, reason: RetryReason, wait: Callable[[float], Awaitable[None]] = asyncio.sleep) -> T:
     """Call `attempt` until it succeeds, with growing pauses. The supervisor in `streams.service` bounds the time, see `Runner`."""
     pause = FIRST_RETRY_S
     while True:
         try:
             return await attempt()
         except RetryLater as error:
-            STREAMS_RETRIES.add(processor=name, reason=away)
+            STREAMS_RETRIES.add(processor=name, reason=reason)
             log.warning("attempt failed; retrying", extra={"processor": name, "reason": str(error), "pause_s": pause})
             await wait(pause * random.uniform(0.8, 1.2))  # noqa: S311  # spreads retries, guards nothing
             pause = min(2 * pause, LAST_RETRY_S)

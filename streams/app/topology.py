@@ -35,8 +35,8 @@ REREAD_PAUSE_S = 0.2
 def prepare(settings: Settings, *, reread_history: bool) -> int:
     """Check the topics, create the changelog, return the partitions of `responses` and `feedback`. Blocks.
 
-    `reread_history` reads `interactions` from the beginning, to fill an empty index. For that it waits until an earlier member of the group is gone,
-    a little over the session timeout at most. Raises CannotContinue if a topic is missing or wrong.
+    `reread_history` reads `interactions` from the beginning, to fill an empty index. For that it waits until earlier members of the group are gone,
+    at most a little longer than the session timeout. Raises CannotContinue if a topic is missing or wrong.
     """
     with broker_errors(settings, CannotContinue):
         client = admin(settings, "retouch-streams-admin", bootstrap_timeout_ms=TIMEOUT_MS)
@@ -51,15 +51,15 @@ def prepare(settings: Settings, *, reread_history: bool) -> int:
 
 
 def _joint_partitions(client: Any) -> int:
-    found = {topic["name"]: len(topic["partitions"]) for topic in client.describe_topics() if topic["error_code"] == 0}
-    missing = [name for name in (*CONSUMED, *PRODUCED) if name not in found]
+    counts = {topic["name"]: len(topic["partitions"]) for topic in client.describe_topics() if topic["error_code"] == 0}
+    missing = [name for name in (*CONSUMED, *PRODUCED) if name not in counts]
     if missing:
         raise CannotContinue(f"the broker lacks topics {', '.join(missing)}: create them with `retouch topics apply`")
-    responses, feedback = found[RESPONSES.name], found[FEEDBACK.name]
+    responses, feedback = counts[RESPONSES.name], counts[FEEDBACK.name]
     if responses != feedback:
         raise CannotContinue(f"topics responses and feedback must have equally many partitions to be joined, not {responses} and {feedback}")
-    if found.get(CHANGELOG, responses) != responses:
-        raise CannotContinue(f"topic {CHANGELOG} has {found[CHANGELOG]} partitions, responses {responses}: delete it, which drops pending joins")
+    if counts.get(CHANGELOG, responses) != responses:
+        raise CannotContinue(f"topic {CHANGELOG} has {counts[CHANGELOG]} partitions, responses {responses}: delete it, which drops pending joins")
     return responses
 
 
@@ -74,7 +74,7 @@ def _ensure_changelog(client: Any, partitions: int, replication_factor: int) -> 
 
 
 def _committed(client: Any) -> Any:
-    """Committed offsets of the group. A new broker creates its offsets topic first and returns a retriable error meanwhile."""
+    """Committed offsets of the group. A new broker returns a retriable error until it has created its offsets topic."""
     from kafka.errors import RetriableError
 
     until = time.monotonic() + TIMEOUT_MS / 1000
@@ -93,18 +93,18 @@ def delete_history_offsets(client: Any, timeout_s: float) -> None:
     The broker refuses while the group has a member, and a static member stays until its session times out, even after its process ends.
     Raises CannotContinue if the broker still refuses then: with the old offsets an empty index would never be filled.
     """
-    left = [partition for partition in _committed(client) if partition.topic == INTERACTIONS.name]
-    if not left:
+    remaining = [partition for partition in _committed(client) if partition.topic == INTERACTIONS.name]
+    if not remaining:
         return
-    partitions, deadline = len(left), time.monotonic() + timeout_s
-    while refused := _delete_offsets(client, left):
+    partitions, deadline = len(remaining), time.monotonic() + timeout_s
+    while refused := _delete_offsets(client, remaining):
         if time.monotonic() >= deadline:
             reasons = ", ".join(sorted({error.__name__ for error in refused.values()}))
             raise CannotContinue(
                 f"the index is empty, yet after {timeout_s:g} s the broker still keeps the offsets of group {GROUP} on {INTERACTIONS.name} ({reasons}): "
                 "stop the other members of the group, then start again"
             )
-        left = list(refused)
+        remaining = list(refused)
         time.sleep(REREAD_PAUSE_S)
     log.info("the index is empty: reading interactions from the beginning", extra={"partitions": partitions})
 

@@ -2,13 +2,13 @@
 
 - Read committed: the workers write in transactions, and Faust reads aborted records unless its own exactly-once mode is on.
 - Idempotent producer: a retried send must not swap two records of one user.
-- Short fetches: aiokafka leaves a partition out of the next fetch while it hands out that partition's records. A record that arrives meanwhile waits
-  until that fetch returns. Faust allows 1.5 s, which was the tail of every context's latency.
+- Short fetches: aiokafka leaves a partition out of the next fetch while it returns that partition's records to us. A new record of that partition then
+  waits until the fetch ends. Faust allows 1.5 s, which was the tail of every context's latency.
 - Commit the highest acknowledged offset: our processors acknowledge each partition in order. Faust's own tracking of gaps never commits again if
   two or more records that transactions hide follow the record at offset 0.
 - Poll only with free buffers: one loop feeds all processors and blocks on a full buffer, so one slow processor would stop the others. A partition is
-  polled only while its processor's buffer has space for a whole poll. Faust's own flags readmit partitions one by one, each with a poll of its own,
-  and a flag that was not cleared is never set again: with four partitions a buffer of five polls ran full.
+  polled only while its processor's buffer has space for a whole poll. Faust's own flags readmit partitions one by one, each with its own poll,
+  and a flag that was not cleared is never set again: with four partitions a buffer for five polls became full.
 """
 
 from __future__ import annotations

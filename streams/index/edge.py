@@ -115,5 +115,7 @@ def _check_embedder(path: Path, embedder: dict[str, object]) -> None:
     """Vectors of two models cannot be compared, so the directory stores the name of the embedder."""
     if not path.exists():
         path.write_text(json.dumps(embedder))
-    elif (found := json.loads(path.read_text())) != embedder:
-        raise CannotContinue(f"index {path.parent} has vectors of {found}, not of {embedder}; remove the directory, and the next start fills it from the topic")
+    elif (stored := json.loads(path.read_text())) != embedder:
+        raise CannotContinue(
+            f"index {path.parent} has vectors of {stored}, not of {embedder}; remove the directory, and the next start fills it from the topic"
+        )

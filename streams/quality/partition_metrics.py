@@ -2,7 +2,7 @@
 
 Times are the records' timestamps, from the clocks of our own processes: when an answer or an outcome was written. Platforms' clocks are not used.
 
-What is kept, and for how long:
+State and how long it is kept:
 
 - windows until LATE_S after their end, by the slowest topic that still has unread records; later records count in no window;
 - experiments until IDLE_S without a record, longer than feedback may take (`streams.join_window_s`); later records do not count;
@@ -42,8 +42,6 @@ REMEMBERED = 50_000
 
 QualityMessage = Response | Outcome | Shadow
 WindowOrExperiment = float | UUID  # a window by its start
-
-
 #: The latest time that a datetime can hold.
 _LAST_AT = datetime(9999, 12, 31, tzinfo=UTC).timestamp()
 
@@ -129,11 +127,11 @@ class PartitionMetrics:
         behind = [self._clocks.get(topic, 0.0) for topic in TOPICS if topic not in caught_up]
         read_by_all = min(behind, default=self._now())
         self._released = max(self._released, self._window(read_by_all - LATE_S))
-        over = {experiment for experiment, last in self._active.items() if read_by_all - last > IDLE_S}
-        self._drop({span for span in self._first if (span < self._released if isinstance(span, float) else span in over)})
-        self._active = {experiment: last for experiment, last in self._active.items() if experiment not in over}
-        self._ended = [*self._ended, *over][-ENDED:]
-        self._shadow_join.drop(over)
+        idle = {experiment for experiment, last in self._active.items() if read_by_all - last > IDLE_S}
+        self._drop({span for span in self._first if (span < self._released if isinstance(span, float) else span in idle)})
+        self._active = {experiment: last for experiment, last in self._active.items() if experiment not in idle}
+        self._ended = [*self._ended, *idle][-ENDED:]
+        self._shadow_join.drop(idle)
 
     def checkpoint(self, topic: str, position: int) -> tuple[int, PartitionCheckpoint]:
         """The offset and the checkpoint to commit for `topic`, which is read up to `position`. Every record that is still needed is at or after the offset."""

@@ -7,10 +7,10 @@ from uuid import UUID
 
 
 class SeenIds:
-    """The last `most` ids. The oldest is forgotten first."""
+    """The last `capacity` ids. A new id replaces the oldest."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
         self._ids: set[int] = set()
         self._order: deque[int] = deque()
 
@@ -18,11 +18,11 @@ class SeenIds:
         return query_id.int in self._ids
 
     def add(self, query_id: UUID) -> bool:
-        """Whether the id is new."""
+        """Add the id; returns whether it is new."""
         if query_id in self:
             return False
         self._ids.add(query_id.int)
         self._order.append(query_id.int)
-        if len(self._order) > self._most:
+        if len(self._order) > self._capacity:
             self._ids.discard(self._order.popleft())
         return True

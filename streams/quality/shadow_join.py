@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 
 class AnswerLabels(NamedTuple):
-    """What assigns an answer to cells."""
+    """The labels of an answer, which select its cells."""
 
     name: str
     assignment: Assignment
@@ -41,27 +41,29 @@ class UserTruth(NamedTuple):
 
 
 class ShadowJoin:
-    """At most `most` of each side wait."""
+    """At most `capacity` of each side wait."""
 
-    def __init__(self, most: int) -> None:
-        self._most = most
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
         self._answers: OrderedDict[UUID, ShadowAnswer] = OrderedDict()
         self._truths: OrderedDict[UUID, UserTruth] = OrderedDict()
 
     def add_answer(self, query_id: UUID, answer: ShadowAnswer) -> UserTruth | None:
-        """Returns the truth that waits for this answer. Without one the answer waits."""
+        """Returns the truth that waits for this answer. If there is none, the answer waits."""
         truth = self._truths.pop(query_id, None)
         if truth is None:
             self._answers[query_id] = answer
-            _count_dropped(_drop_oldest(self._answers, self._most))
+            _count_dropped(_drop_oldest(self._answers, self._capacity))
         return truth
 
     def add_truth(self, query_id: UUID, truth: UserTruth, *, is_awaited: bool) -> ShadowAnswer | None:
-        """Returns the answer that waits for this truth. Without one the truth waits if `is_awaited` and no earlier truth to the query waits."""
+        """Returns the answer that waits for this truth. If there is none, the truth waits, but only if `is_awaited` and no
+        earlier truth to the query waits.
+        """
         answer = self._answers.pop(query_id, None)
         if answer is None and is_awaited:
             self._truths.setdefault(query_id, truth)
-            _drop_oldest(self._truths, self._most)
+            _drop_oldest(self._truths, self._capacity)
         return answer
 
     def drop(self, experiments: Collection[UUID]) -> None:
@@ -72,9 +74,9 @@ class ShadowJoin:
         _count_dropped(len(dropped))
 
 
-def _drop_oldest(waiting: OrderedDict[UUID, T], most: int) -> int:
-    """Drop the oldest if there are more than `most`. Returns how many, at most one."""
-    if len(waiting) <= most:
+def _drop_oldest(waiting: OrderedDict[UUID, T], capacity: int) -> int:
+    """Drop the oldest if there are more than `capacity`. Returns the number of dropped ones: 0 or 1."""
+    if len(waiting) <= capacity:
         return 0
     waiting.popitem(last=False)
     return 1

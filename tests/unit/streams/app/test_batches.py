@@ -23,14 +23,14 @@ def filled(*numbers: int | None) -> asyncio.Queue[int | None]:
 
 
 async def test_available_events_come_in_full_batches() -> None:
-    stream = batches(pieces(filled(1, 2, 3, 4, 5)), most=2, linger_s=5)
+    stream = batches(pieces(filled(1, 2, 3, 4, 5)), max_events=2, linger_s=5)
     assert [await asyncio.wait_for(anext(stream), 5) for _ in range(2)] == [[1, 2], [3, 4]]
     await stream.aclose()  # type: ignore[attr-defined]  # an async generator
 
 
 async def test_a_batch_does_not_wait_longer_than_its_linger_time() -> None:
     queue = filled(1, 2)
-    stream = batches(pieces(queue), most=8, linger_s=0.01)
+    stream = batches(pieces(queue), max_events=8, linger_s=0.01)
     assert await asyncio.wait_for(anext(stream), 5) == [1, 2]
     queue.put_nowait(3)
     assert await asyncio.wait_for(anext(stream), 5) == [3]
