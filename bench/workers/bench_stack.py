@@ -10,40 +10,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.workers import load
+from bench.workers.process import WORKER_KIND, WorkerKind
 from infra.errors import CannotContinue
 from infra.kafka.clients import admin
 from infra.local.broker import Broker
 from infra.process.child import Child
 from infra.process.environment import environment
 from infra.settings import Settings
-from infra.settings.stream import DeliveryMode, KeyOrder
 from schemas.topics import dead_letter_topic
 
 PARTITIONS = 4
 READY_S = 60.0
 STOP_S = 20.0
-
-
-@dataclass(frozen=True)
-class WorkerKind:
-    """A configuration of the worker: input topic, concurrency, duration of the call, delivery and order."""
-
-    name: str
-    topic: str
-    in_flight: int = 64
-    low_s: float = 0.05
-    high_s: float = 0.5
-    delivery: DeliveryMode = DeliveryMode.EXACTLY_ONCE
-    order: KeyOrder = KeyOrder.NONE
-
-    @property
-    def out(self) -> str:
-        return f"{self.name}-out"
-
-    def command(self) -> list[str]:
-        names = {"name": self.name, "topic": self.topic, "out": self.out, "in-flight": self.in_flight, "low-s": self.low_s, "high-s": self.high_s}
-        options = [text for name, value in names.items() for text in (f"--{name}", str(value))]
-        return [sys.executable, "-m", "bench.workers.process", *options]
 
 
 @dataclass
@@ -74,7 +52,9 @@ class BenchStack:
     @contextmanager
     def loading(self, schedule: load.QuerySchedule) -> Iterator[Child]:
         """A process that sends the queries of `schedule`."""
-        child = self._child(f"load-{schedule.topic}", [sys.executable, "-m", "bench.workers.load", *load.arguments(schedule)], self.settings)
+        child = self._child(
+            f"load-{schedule.topic}", [sys.executable, "-m", "bench.workers.load", load.QUERY_SCHEDULE.dump_json(schedule).decode()], self.settings
+        )
         child.start()
         try:
             yield child
@@ -110,7 +90,7 @@ class BenchStack:
         kafka = self.settings.kafka.model_copy(update={"instance": instance})
         workers = self.settings.workers.model_copy(update={"delivery": kind.delivery, "order": kind.order})
         settings = self.settings.model_copy(update={"kafka": kafka, "workers": workers, "ready_file": self._ready_file(kind, instance)})
-        return self._child(f"{kind.name}-{instance}", kind.command(), settings)
+        return self._child(f"{kind.name}-{instance}", [sys.executable, "-m", "bench.workers.process", WORKER_KIND.dump_json(kind).decode()], settings)
 
     def _ready_file(self, kind: WorkerKind, instance: str) -> Path:
         return self.settings.stack.dir / f"{kind.name}-{instance}.ready"

@@ -15,8 +15,9 @@ from typing import Any
 
 from bench import reporting
 from bench.workers import latency, picture, poison, throughput
-from bench.workers.bench_stack import BenchStack, WorkerKind, bench_stack
+from bench.workers.bench_stack import BenchStack, bench_stack
 from bench.workers.plan import FULL, QUICK, WORKERS, WorkersPlan
+from bench.workers.process import WorkerKind
 from bench.workers.targets import targets
 from infra.settings import Settings
 

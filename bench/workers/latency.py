@@ -11,10 +11,11 @@ from typing import Any
 
 from bench.workers import load
 from bench.workers.answers import PartitionStandstill, TimedAnswer, added_by_step, parse_answer, repeats, spread, standstills
-from bench.workers.bench_stack import BenchStack, WorkerKind
+from bench.workers.bench_stack import BenchStack
 from bench.workers.cpu import CpuMeter
 from bench.workers.live_reader import LiveReader
 from bench.workers.plan import WORKERS, WorkersPlan
+from bench.workers.process import WorkerKind
 from infra.process.child import Child
 
 #: Time from the start of the load process to its first query, for imports.

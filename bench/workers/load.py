@@ -7,14 +7,15 @@ the difference is the load's own lateness, which is not added latency.
 
 from __future__ import annotations
 
-import argparse
 import random
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+
+from pydantic import TypeAdapter
 
 from bench.workers.call_behaviour import CallBehaviour, TimedBehaviour
 from bench.workers.process import topic
@@ -89,36 +90,12 @@ def _in_time(schedule: QuerySchedule) -> Iterator[Query]:
         yield schedule.query(number, at_s)
 
 
-def arguments(schedule: QuerySchedule) -> list[str]:
-    """`schedule` as arguments of this module's command line."""
-    fields = {
-        "topic": schedule.topic,
-        "count": schedule.count,
-        "rate": schedule.rate,
-        "users": schedule.users,
-        "seed": schedule.seed,
-        "begin-at": f"{schedule.begin_at:.6f}",
-    }
-    marked = {"mark": schedule.marked.kind.value, "until": f"{schedule.marked.until_s:.6f}"}
-    return [text for name, value in (fields | marked).items() for text in (f"--{name}", str(value))]
-
-
-def read_arguments(argv: Sequence[str] | None = None) -> QuerySchedule:
-    parser = argparse.ArgumentParser(prog="python -m bench.workers.load", description=__doc__)
-    parser.add_argument("--topic", required=True)
-    parser.add_argument("--count", type=int, required=True)
-    parser.add_argument("--rate", type=float, default=0.0)
-    parser.add_argument("--users", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--begin-at", type=float, default=0.0)
-    parser.add_argument("--mark", type=CallBehaviour, default=CallBehaviour.NONE)
-    parser.add_argument("--until", type=float, default=0.0)
-    flags = parser.parse_args(argv)
-    return QuerySchedule(flags.topic, flags.count, flags.rate, flags.users, flags.seed, flags.begin_at, TimedBehaviour(flags.mark, flags.until))
+QUERY_SCHEDULE = TypeAdapter(QuerySchedule)
 
 
 def main() -> int:
-    send_queries(load(), read_arguments())
+    """The argument is a schedule as JSON."""
+    send_queries(load(), QUERY_SCHEDULE.validate_json(sys.argv[1]))
     return 0
 
 

@@ -7,7 +7,6 @@ Imports are minimal, because the time of a restart is measured.
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import sys
 import threading
@@ -16,10 +15,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
+from pydantic import TypeAdapter
+
 from bench.workers.call_behaviour import CallBehaviour, parse_behaviour
 from infra.errors import PoisonMessage, RetryLater
 from infra.process.lifecycle import mark_ready, run_process
 from infra.settings import Settings
+from infra.settings.stream import DeliveryMode, KeyOrder
 from schemas.drafts import Draft
 from schemas.ids import derive
 from schemas.queries import Query
@@ -31,6 +33,26 @@ from workers.runtime.worker import Worker
 MODEL = "simulated"
 #: Effectively unlimited: no record gets this many attempts in one run.
 BACKOFF = Backoff(attempts=1_000_000, first_s=0.2, longest_s=30.0)
+
+
+@dataclass(frozen=True)
+class WorkerKind:
+    """A configuration of the worker: input topic, concurrency, duration of the call, delivery and order."""
+
+    name: str
+    topic: str
+    in_flight: int = 64
+    low_s: float = 0.05
+    high_s: float = 0.5
+    delivery: DeliveryMode = DeliveryMode.EXACTLY_ONCE
+    order: KeyOrder = KeyOrder.NONE
+
+    @property
+    def out(self) -> str:
+        return f"{self.name}-out"
+
+
+WORKER_KIND = TypeAdapter(WorkerKind)
 
 
 @dataclass(frozen=True)
@@ -67,22 +89,15 @@ def out_topic(name: str) -> Topic:
     return Topic(name, Draft, "tenant/user", "bench", "bench")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit codes as of `python -m workers`. Connection, delivery and order are settings."""
-    parser = argparse.ArgumentParser(prog="python -m bench.workers.process", description=__doc__)
-    parser.add_argument("--name", required=True, help="name of the worker; its consumer group follows from it")
-    parser.add_argument("--topic", required=True)
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--in-flight", type=int, required=True)
-    parser.add_argument("--low-s", type=float, required=True)
-    parser.add_argument("--high-s", type=float, required=True)
-    flags = parser.parse_args(arguments)
+def main() -> int:
+    """The argument is a worker kind as JSON. Exit codes as of `python -m workers`. Connection, delivery and order are settings."""
+    kind = WORKER_KIND.validate_json(sys.argv[1])
 
     def body(settings: Settings, stop: threading.Event) -> None:
-        spec = HandlerSpec(flags.name, topic(flags.topic), Call(out_topic(flags.out), flags.low_s, flags.high_s), backoff=BACKOFF)
-        Worker(settings, spec, concurrency=flags.in_flight).run(stop, lambda: mark_ready(settings))
+        spec = HandlerSpec(kind.name, topic(kind.topic), Call(out_topic(kind.out), kind.low_s, kind.high_s), backoff=BACKOFF)
+        Worker(settings, spec, concurrency=kind.in_flight).run(stop, lambda: mark_ready(settings))
 
-    return run_process(f"bench worker {flags.name}", body)
+    return run_process(f"bench worker {kind.name}", body)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ from typing import Any
 
 from bench.workers import load
 from bench.workers.answers import TimedAnswer, out_of_order, parse_answer, repeats, steady_rate
-from bench.workers.bench_stack import BenchStack, WorkerKind
+from bench.workers.bench_stack import BenchStack
 from bench.workers.cpu import CpuMeter, CpuUse
 from bench.workers.live_reader import LiveReader
 from bench.workers.plan import WorkersPlan
+from bench.workers.process import WorkerKind
 from infra.errors import CannotContinue
 from infra.settings.stream import DeliveryMode, KeyOrder
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from bench.workers import latency, poison, throughput
-from bench.workers.bench_stack import BenchStack, WorkerKind, bench_stack
+from bench.workers.bench_stack import BenchStack, bench_stack
 from bench.workers.plan import QUICK
+from bench.workers.process import WorkerKind
 from infra.settings import load
 from infra.settings.stream import DeliveryMode, KeyOrder
 

@@ -7,9 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from bench.workers import load
 from bench.workers.call_behaviour import CallBehaviour, TimedBehaviour, parse_behaviour
-from bench.workers.load import QuerySchedule
+from bench.workers.load import QUERY_SCHEDULE, QuerySchedule
 from bench.workers.process import Call, out_topic
 from infra.errors import PoisonMessage, RetryLater
 from tests.support.worker_messages import make_incoming, make_query
@@ -26,9 +25,9 @@ def test_the_same_seed_gives_the_same_load() -> None:
     assert list(QuerySchedule("t", 20, rate=10.0, seed=3).due()) == list(QuerySchedule("t", 20, rate=10.0, seed=3).due())
 
 
-def test_a_schedule_is_read_back_from_its_arguments() -> None:
+def test_a_schedule_is_read_back_from_its_json() -> None:
     plan = QuerySchedule("t", 20, 10.0, 7, 3, 12.5, TimedBehaviour(CallBehaviour.FLOOD, 99.25))
-    assert load.read_arguments(load.arguments(plan)) == plan
+    assert QUERY_SCHEDULE.validate_json(QUERY_SCHEDULE.dump_json(plan)) == plan
 
 
 def test_only_the_marked_user_s_queries_misbehave() -> None:
