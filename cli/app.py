@@ -19,7 +19,7 @@ from cli.models_commands import models
 from cli.stack_commands import stack
 from cli.topics_commands import topics
 from cli.train_commands import train
-from infra.process.command_output import EXIT_CODES, INTERRUPTED, USAGE, Json, complain, run
+from infra.process.command_output import EXIT_CODES, INTERRUPTED, USAGE, Json, run_command, show_error
 
 app = typer.Typer(
     name="retouch",
@@ -68,7 +68,7 @@ def demo(
     """Run the whole closed loop on this machine and report what was measured."""
     from bench.demo import command
 
-    run(lambda settings: command.run(settings, out, short, seed, as_json))
+    run_command(lambda settings: command.run(settings, out, short, seed, as_json))
 
 
 @app.command(epilog=EXIT_CODES.replace("1 failed", "1 failed or not everything answered"))
@@ -82,12 +82,12 @@ def replay(
 ) -> None:
     """Stream a data set through the running stack and report per-user metrics."""
     if not path.exists():
-        complain(f"{path}: no such file or folder")
+        show_error(f"{path}: no such file or folder")
         raise typer.Exit(USAGE)
     from infra.local import running_settings
     from traffic.replay import run as stream
 
-    run(lambda settings: stream(running_settings(settings), path, format=format.value, limit=limit, last=last, out=out, as_json=as_json))
+    run_command(lambda settings: stream(running_settings(settings), path, format=format.value, limit=limit, last=last, out=out, as_json=as_json))
 
 
 @app.command(epilog=EXIT_CODES.replace("1 failed", "1 no response in time, or failed"))
@@ -103,7 +103,7 @@ def ask(
     """Ask one query; print the answer and its provenance."""
     from cli.ask import ask
 
-    run(lambda settings: ask(settings, user, text, domain, tuple(option or ()), strategy.value if strategy else None, timeout, as_json))
+    run_command(lambda settings: ask(settings, user, text, domain, tuple(option or ()), strategy.value if strategy else None, timeout, as_json))
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from infra.kafka.clients import producer, send
 from infra.kafka.errors import broker_errors
 from infra.kafka.topic_reader import TopicReader
 from infra.local import running_settings
-from infra.process.command_output import OK, USAGE, complain, show, show_json, show_table
+from infra.process.command_output import OK, USAGE, show, show_error, show_json, show_table
 from infra.settings import Settings
 from schemas.envelope import read_message
 from schemas.messages import Malformed
@@ -40,7 +40,7 @@ def ask(settings: Settings, user: str, text: str, domain: str, options: tuple[st
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        complain(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
+        show_error(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
         return USAGE
     response = request(running_settings(settings), query, timeout_s)
     if as_json:

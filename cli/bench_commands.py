@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.process.command_output import EXIT_CODES, Json, run
+from infra.process.command_output import EXIT_CODES, Json, run_command
 
 bench = typer.Typer(help="Measurements, each against its targets.", no_args_is_help=True)
 TARGETS = EXIT_CODES.replace("0 ok, 1 failed", "0 every target met, 1 one was missed, or failed")
@@ -24,7 +24,7 @@ def workers(
     """Measure the worker runtime: throughput, added latency, a kill, a poison user. About six minutes, on an otherwise idle machine."""
     from bench.workers import command
 
-    run(lambda settings: command.run(settings, out, quick=quick, as_json=as_json))
+    run_command(lambda settings: command.run(settings, out, quick=quick, as_json=as_json))
 
 
 @bench.command(epilog=TARGETS)
@@ -50,7 +50,7 @@ def train(
     options = command.TrainOptions(
         out, quick=quick, minutes=minutes, seed=seed, jobs=jobs, arms=_names(arms), regime=regime or None, data=data, parts=_names(parts)
     )
-    run(lambda settings: command.run(settings, options, as_json))
+    run_command(lambda settings: command.run(settings, options, as_json))
 
 
 @bench.command(epilog=TARGETS)
@@ -64,7 +64,7 @@ def promotion(
     """Measure the promoter's verdicts on simulated canaries: equal versions, planted losses and gains, guardrails. About ten minutes on two cores."""
     from bench.promotion import command
 
-    run(lambda settings: command.run(settings, out, short=short, jobs=jobs, only=_names(only), as_json=as_json))
+    run_command(lambda settings: command.run(settings, out, short=short, jobs=jobs, only=_names(only), as_json=as_json))
 
 
 @bench.command(epilog=TARGETS)
@@ -76,7 +76,7 @@ def swap(
     """Measure hot swaps of the reflection engine under steady load: dropped, mixed and wrong answers, p99, event to first answer. About ten minutes."""
     from bench.swap import command
 
-    run(lambda settings: command.run(settings, out, short=short, as_json=as_json))
+    run_command(lambda settings: command.run(settings, out, short=short, as_json=as_json))
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from infra.process.command_output import EXIT_CODES, OK, Json, run, show, show_json, show_table
+from infra.process.command_output import EXIT_CODES, OK, Json, run_command, show, show_json, show_table
 
 if TYPE_CHECKING:
     from infra.settings import Settings
@@ -17,13 +17,13 @@ config = typer.Typer(help="Settings and their sources.", no_args_is_help=True)
 @config.command("check", epilog=EXIT_CODES)
 def check_config(as_json: Json = False) -> None:
     """Check every setting; an impossible one is named with what would be right."""
-    run(lambda settings: _check(settings, as_json))
+    run_command(lambda settings: _check(settings, as_json))
 
 
 @config.command("print", epilog=EXIT_CODES)
 def print_config(as_json: Json = False) -> None:
     """Show every setting, its value and its source. Secrets are hidden."""
-    run(lambda settings: _print(settings, as_json))
+    run_command(lambda settings: _print(settings, as_json))
 
 
 def _check(settings: Settings, as_json: bool) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cli.dlq_output import detail, show_detail, show_list, show_redriven, summary
 from infra.errors import BadSetting, CannotContinue
 from infra.kafka.dead_letters import DeadLetterFilter, RecordId, StoredDeadLetter, last_redrive, plan_redrive, redrive_all
-from infra.process.command_output import OK, complain, show_json
+from infra.process.command_output import OK, show_error, show_json
 from schemas.topics import DEAD_LETTER_SUFFIX, DEAD_LETTERED, dead_letter_topic
 
 if TYPE_CHECKING:
@@ -72,16 +72,16 @@ def parse_time(option: str, text: str | None) -> int | None:
         raise error from None
 
 
-def list_letters(settings: Settings, selection: Selection, limit: int, again: bool, as_json: bool) -> int:
+def list_dead_letters(settings: Settings, selection: Selection, limit: int, again: bool, as_json: bool) -> int:
     criteria = selection.filter()
     with _connected(settings) as (reader, _):
         redrives = reader.redrive_records()
         counts: Counter[tuple[str, str]] = Counter()
         newest: list[tuple[int, RecordId, dict[str, Any]]] = []
-        for letter in reader.scan(_topic_names(reader, selection.topics), criteria.since_ms):
-            if criteria.matches(letter) and (again or not last_redrive(letter, redrives)):
-                counts[letter.id.topic, letter.reason] += 1
-                heapq.heappush(newest, (letter.set_aside_ms, letter.id, summary(letter, redrives)))
+        for dead_letter in reader.scan(_topic_names(reader, selection.topics), criteria.since_ms):
+            if criteria.matches(dead_letter) and (again or not last_redrive(dead_letter, redrives)):
+                counts[dead_letter.id.topic, dead_letter.reason] += 1
+                heapq.heappush(newest, (dead_letter.set_aside_ms, dead_letter.id, summary(dead_letter, redrives)))
                 if len(newest) > limit:
                     heapq.heappop(newest)
     rows = [row for _, _, row in sorted(newest, key=lambda entry: entry[:2], reverse=True)]
@@ -93,7 +93,7 @@ def list_letters(settings: Settings, selection: Selection, limit: int, again: bo
     return OK
 
 
-def show_letter(settings: Settings, id: str, as_json: bool) -> int:
+def show_dead_letter(settings: Settings, id: str, as_json: bool) -> int:
     (record_id,) = Selection(ids=(id,)).record_ids()
     with _connected(settings) as (reader, _):
         content = detail(_fetch(reader, [record_id])[record_id], reader.redrive_records())
@@ -114,8 +114,8 @@ def redrive(settings: Settings, selection: Selection, limit: int | None, again: 
         names = [] if ids else _topic_names(reader, selection.topics)
         sender = None if dry_run else open_producer()  # fences another redrive, so the redrive records that are read next are complete
         redrives = reader.redrive_records()
-        letters = _fetch(reader, ids).values() if ids else filter(criteria.matches, reader.scan(names, criteria.since_ms))
-        plan = plan_redrive(letters, redrives, again=again, limit=limit)
+        dead_letters = _fetch(reader, ids).values() if ids else filter(criteria.matches, reader.scan(names, criteria.since_ms))
+        plan = plan_redrive(dead_letters, redrives, again=again, limit=limit)
         if ids and plan.foreign:
             raise CannotContinue(f"{plan.foreign[0].id} cannot be redriven: {plan.foreign[0].problem}; nothing was sent")
         _check_partitions(reader, plan)
@@ -137,7 +137,7 @@ def _send(reader: DeadLetterReader, sender: RedriveProducer, plan: RedrivePlan) 
         try:
             redrive_all(reader, sender, plan.redrives, on_sent)
         except BaseException:
-            complain(f"{done} of {len(plan.redrives)} records are certainly redriven; the same command sends the rest")
+            show_error(f"{done} of {len(plan.redrives)} records are certainly redriven; the same command sends the rest")
             raise
 
 
@@ -173,11 +173,11 @@ def _fetch(reader: DeadLetterReader, ids: Sequence[RecordId]) -> dict[RecordId, 
     for id in ids:
         if id.topic not in present:
             raise BadSetting(f"{id}: there is no dead-letter topic {id.topic}; there are {', '.join(present) or 'none'}")
-    letters = reader.fetch(ids)
-    missing = [str(id) for id in ids if id not in letters]
+    dead_letters = reader.fetch(ids)
+    missing = [str(id) for id in ids if id not in dead_letters]
     if missing:
         raise CannotContinue(f"no such dead letter: {', '.join(missing)}; `retouch dlq list` shows those that exist")
-    return letters
+    return dead_letters
 
 
 def _check_partitions(reader: DeadLetterReader, plan: RedrivePlan) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from infra.process.command_output import EXIT_CODES, Json, run
+from infra.process.command_output import EXIT_CODES, Json, run_command
 
 dlq = typer.Typer(help="Dead letters: records that were set aside.", no_args_is_help=True)
 
@@ -18,7 +18,7 @@ Again = Annotated[bool, typer.Option("--again", help="Include dead letters that 
 
 
 @dlq.command("list", epilog=EXIT_CODES)
-def list_letters(
+def list_dead_letters(
     topic: Topics = None,
     reason: Reason = None,
     since: Since = None,
@@ -30,18 +30,18 @@ def list_letters(
     """Count the dead letters by topic and reason, and show the newest, without any user's text."""
     from cli import dlq_actions
 
-    run(lambda settings: dlq_actions.list_letters(settings, dlq_actions.Selection(topic, reason, since, until), limit, again, as_json))
+    run_command(lambda settings: dlq_actions.list_dead_letters(settings, dlq_actions.Selection(topic, reason, since, until), limit, again, as_json))
 
 
 @dlq.command("show", epilog=EXIT_CODES.replace("1 failed", "1 no such dead letter or failed"))
-def show_letter(
+def show_dead_letter(
     id: Annotated[str, typer.Argument(metavar="ID", help="TOPIC-dlt/PARTITION/OFFSET, as `list` prints it.")],
     as_json: Json = False,
 ) -> None:
     """Show one dead letter with key and value, the user's text included: as text if it is UTF-8, else as base64."""
     from cli import dlq_actions
 
-    run(lambda settings: dlq_actions.show_letter(settings, id, as_json))
+    run_command(lambda settings: dlq_actions.show_dead_letter(settings, id, as_json))
 
 
 @dlq.command("redrive", epilog=EXIT_CODES.replace("1 failed", "1 no such dead letter, not written by Retouch, or failed"))
@@ -61,4 +61,4 @@ def redrive(
     from cli import dlq_actions
 
     selection = dlq_actions.Selection(topic, reason, since, until, tuple(ids or ()), everything)
-    run(lambda settings: dlq_actions.redrive(settings, selection, limit, again, dry_run, as_json))
+    run_command(lambda settings: dlq_actions.redrive(settings, selection, limit, again, dry_run, as_json))

@@ -19,35 +19,35 @@ def time_text(unix_ms: int) -> str:
     return datetime.fromtimestamp(unix_ms / 1000, UTC).isoformat(timespec="milliseconds") if unix_ms >= 0 else "unknown"
 
 
-def summary(letter: StoredDeadLetter, redrives: RedriveRecords) -> dict[str, Any]:
+def summary(dead_letter: StoredDeadLetter, redrives: RedriveRecords) -> dict[str, Any]:
     """One dead letter without key, value and the values of its original headers."""
-    origin, redriven = letter.origin, last_redrive(letter, redrives)
+    origin, redriven = dead_letter.origin, last_redrive(dead_letter, redrives)
     return {
-        "id": str(letter.id),
-        "set_aside_at": time_text(letter.set_aside_ms),
+        "id": str(dead_letter.id),
+        "set_aside_at": time_text(dead_letter.set_aside_ms),
         "original": {"topic": origin.topic, "partition": origin.partition, "offset": origin.offset} if origin else None,
         "group": origin.group if origin else None,
-        "exception": letter.exception,
-        "message": letter.message,
-        "size_bytes": letter.size_bytes,
-        "problem": letter.problem,
+        "exception": dead_letter.exception,
+        "message": dead_letter.message,
+        "size_bytes": dead_letter.size_bytes,
+        "problem": dead_letter.problem,
         "redriven_at": time_text(redriven.redriven_ms) if redriven else None,
         "sent_as": str(redriven.sent_as) if redriven else None,
     }
 
 
-def detail(letter: StoredDeadLetter, redrives: RedriveRecords) -> dict[str, Any]:
+def detail(dead_letter: StoredDeadLetter, redrives: RedriveRecords) -> dict[str, Any]:
     """One dead letter with all its bytes."""
-    split = len(letter.original_headers)
-    originals = [{"name": name, **(encoded(content) or {"encoding": None, "content": None})} for name, content in letter.headers[:split]]
-    added = [{"name": name, **_decoded(name, content or b"")} for name, content in letter.headers[split:]]
+    split = len(dead_letter.original_headers)
+    originals = [{"name": name, **(encoded(content) or {"encoding": None, "content": None})} for name, content in dead_letter.headers[:split]]
+    added = [{"name": name, **_decoded(name, content or b"")} for name, content in dead_letter.headers[split:]]
     return {
-        **summary(letter, redrives),
+        **summary(dead_letter, redrives),
         "original_headers": originals,
         "dead_letter_headers": added,
-        "notes": list(letter.notes),
-        "key": encoded(letter.key),
-        "value": encoded(letter.value),
+        "notes": list(dead_letter.notes),
+        "key": encoded(dead_letter.key),
+        "value": encoded(dead_letter.value),
     }
 
 
@@ -88,7 +88,7 @@ def show_list(counts: Counter[tuple[str, str]], rows: Sequence[dict[str, Any]]) 
     if not counts:
         show("no dead letters")
         return
-    show_table(("letters", "topic", "reason"), [(str(n), topic, reason) for (topic, reason), n in counts.most_common(MAX_REASONS)])
+    show_table(("dead letters", "topic", "reason"), [(str(n), topic, reason) for (topic, reason), n in counts.most_common(MAX_REASONS)])
     if len(counts) > MAX_REASONS:
         show(f"and {len(counts) - MAX_REASONS} further reasons; --json has all")
     if rows:
@@ -103,15 +103,17 @@ def _row(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def show_redriven(plan: RedrivePlan, dry_run: bool, as_json: bool) -> None:
-    foreign = [{"id": str(letter.id), "problem": letter.problem} for letter in plan.foreign]
-    letters = [
+    foreign = [{"id": str(dead_letter.id), "problem": dead_letter.problem} for dead_letter in plan.foreign]
+    dead_letters = [
         {"id": str(r.id), "to": f"{r.origin.topic}/{r.origin.partition}", "repeats": [str(id) for id in r.repeats], "notes": list(r.notes)}
         for r in plan.redrives
     ]
     if as_json:
-        show_json({"dry_run": dry_run, "redriven": 0 if dry_run else len(letters), "letters": letters, "already": plan.already_redriven, "foreign": foreign})
+        show_json(
+            {"dry_run": dry_run, "redriven": 0 if dry_run else len(dead_letters), "letters": dead_letters, "already": plan.already_redriven, "foreign": foreign}
+        )
         return
-    show(f"{'would redrive' if dry_run else 'redrove'} {len(letters)} records; redriven before {plan.already_redriven}; foreign, left alone {len(foreign)}")
+    show(f"{'would redrive' if dry_run else 'redrove'} {len(dead_letters)} records; redriven before {plan.already_redriven}; foreign, not sent {len(foreign)}")
     for topic, count in Counter(redrive.origin.topic for redrive in plan.redrives).items():
         show(f"  {topic}: {count}")
     for note, count in Counter(note for redrive in plan.redrives for note in redrive.notes).items():

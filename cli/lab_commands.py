@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from infra.process.command_output import EXIT_CODES, Json, run
+from infra.process.command_output import EXIT_CODES, Json, run_command
 
 lab = typer.Typer(help="Faults on purpose, and checkers of what must hold after them.", no_args_is_help=True)
 ANOMALIES = EXIT_CODES.replace("0 ok, 1 failed", "0 no anomaly, 1 anomalies or failed")
@@ -26,7 +26,7 @@ def chaos(
     """Run the local stack under load, kill, pause and cut off its parts, and count what was lost or answered twice."""
     from lab.chaos import command
 
-    run(lambda settings: command.run(settings, minutes=minutes, seed=seed, out=out, ordered=ordered, as_json=as_json))
+    run_command(lambda settings: command.run(settings, minutes=minutes, seed=seed, out=out, ordered=ordered, as_json=as_json))
 
 
 @lab.command(epilog=ANOMALIES)
@@ -39,7 +39,7 @@ def simulate(
     """Run the worker runtime on an in-memory broker in virtual time, with faults at every step between poll and commit."""
     from lab.simulate import command
 
-    run(lambda settings: command.run(first=seed, seeds=seeds, trace=trace, as_json=as_json))
+    run_command(lambda settings: command.run(first=seed, seeds=seeds, trace=trace, as_json=as_json))
 
 
 @lab.command(epilog=ANOMALIES)
@@ -58,4 +58,4 @@ def promotion(
     """Kill promoters right before and after each write, and processes of a running system at its transitions; compare with a run without kills."""
     from lab.promotion import command
 
-    run(lambda settings: command.run(settings, kills=kills, live=live, seed=seed, out=out, as_json=as_json))
+    run_command(lambda settings: command.run(settings, kills=kills, live=live, seed=seed, out=out, as_json=as_json))

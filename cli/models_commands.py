@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from infra.process.command_output import EXIT_CODES, Json, run
+from infra.process.command_output import EXIT_CODES, Json, run_command
 
 models = typer.Typer(help="Versions of the reflection model: their quality, and which of them serves.", no_args_is_help=True)
 
@@ -23,7 +23,7 @@ def list_versions(as_json: Json = False) -> None:
     """List the versions with their state, gate result and online reward."""
     from cli import models_actions
 
-    run(lambda settings: models_actions.list_versions(settings, as_json))
+    run_command(lambda settings: models_actions.list_versions(settings, as_json))
 
 
 @models.command(epilog=UNKNOWN)
@@ -31,7 +31,7 @@ def show(number: Number, as_json: Json = False) -> None:
     """Show one version in full."""
     from cli import models_actions
 
-    run(lambda settings: models_actions.show_version(settings, str(number), as_json))
+    run_command(lambda settings: models_actions.show_version(settings, str(number), as_json))
 
 
 @models.command(epilog=UNKNOWN)
@@ -42,7 +42,7 @@ def history(
     """Show the transitions, with operator and reason, newest last. --json adds all evidence."""
     from cli import models_actions
 
-    run(lambda settings: models_actions.history(settings, str(number) if number else None, as_json))
+    run_command(lambda settings: models_actions.history(settings, str(number) if number else None, as_json))
 
 
 @models.command(epilog=REFUSED)
@@ -50,7 +50,7 @@ def promote(version: Version, reason: Reason = "", operator: Operator = None, as
     """Make a version champion now: one that is gated, in shadow or canary, waiting for approval, or a former champion."""
     from cli import models_actions
 
-    run(lambda settings: models_actions.promote(settings, str(version), operator, reason, as_json))
+    run_command(lambda settings: models_actions.promote(settings, str(version), operator, reason, as_json))
 
 
 @models.command(epilog=REFUSED)
@@ -58,7 +58,7 @@ def reject(version: Version, reason: Reason = "", operator: Operator = None, as_
     """Reject a version for ever. The champion cannot be rejected; use `rollback`."""
     from cli import models_actions
 
-    run(lambda settings: models_actions.reject(settings, str(version), operator, reason, as_json))
+    run_command(lambda settings: models_actions.reject(settings, str(version), operator, reason, as_json))
 
 
 @models.command(epilog=EXIT_CODES.replace("1 failed", "1 refused, failed, or no worker served the former champion in time"))
@@ -74,7 +74,7 @@ def rollback(
     from cli import models_actions
 
     rejected, restored = (str(number) if number else None for number in (version, to))
-    run(lambda settings: models_actions.rollback(settings, rejected, restored, operator, reason, wait, as_json))
+    run_command(lambda settings: models_actions.rollback(settings, rejected, restored, operator, reason, wait, as_json))
 
 
 @models.command(epilog=UNKNOWN)
@@ -87,7 +87,7 @@ def diff(
     """Compare two versions by domain and slice, with intervals. Prints users' questions and both answers."""
     from cli import models_actions
 
-    run(lambda settings: models_actions.diff(settings, str(a), str(b), samples, as_json))
+    run_command(lambda settings: models_actions.diff(settings, str(a), str(b), samples, as_json))
 
 
 @models.command(epilog=EXIT_CODES.replace("130 interrupted", "0 interrupted while it follows"))
@@ -98,4 +98,4 @@ def watch(
     """Watch the promotion: versions, arms, rewards, guardrails, workers, transitions. --json prints one line for each refresh."""
     from cli import models_watch
 
-    run(lambda settings: models_watch.watch(settings, follow, as_json))
+    run_command(lambda settings: models_watch.watch(settings, follow, as_json))

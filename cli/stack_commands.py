@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from infra.process.command_output import EXIT_CODES, FAILED, OK, Json, complain, run, show, show_json, show_table
+from infra.process.command_output import EXIT_CODES, FAILED, OK, Json, run_command, show, show_error, show_json, show_table
 
 if TYPE_CHECKING:
     from infra.local.stack_record import StackRecord
@@ -21,19 +21,19 @@ def up(
     as_json: Json = False,
 ) -> None:
     """Start the local stack and keep it running. Returns when every process serves."""
-    run(lambda settings: _up(settings, trainer, as_json))
+    run_command(lambda settings: _up(settings, trainer, as_json))
 
 
 @stack.command(epilog=EXIT_CODES.replace("1 failed", "1 not running, not ready, or failed"))
 def status(as_json: Json = False) -> None:
     """Show the local stack's processes and addresses."""
-    run(lambda settings: _status(settings, as_json))
+    run_command(lambda settings: _status(settings, as_json))
 
 
 @stack.command(epilog=EXIT_CODES)
 def down(as_json: Json = False) -> None:
     """Stop the local stack, if one runs. Its data stays."""
-    run(lambda settings: _down(settings, as_json))
+    run_command(lambda settings: _down(settings, as_json))
 
 
 def _up(settings: Settings, trainer: bool, as_json: bool) -> int:
@@ -56,7 +56,7 @@ def _status(settings: Settings, as_json: bool) -> int:
         return FAILED
     _show(record, as_json)
     if record.failure:
-        complain(record.failure)
+        show_error(record.failure)
     return OK if record.state is StackState.READY and record.is_serving else FAILED
 
 

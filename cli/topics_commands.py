@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from infra.process.command_output import EXIT_CODES, FAILED, OK, Json, run, show, show_json, show_table
+from infra.process.command_output import EXIT_CODES, FAILED, OK, Json, run_command, show, show_json, show_table
 
 if TYPE_CHECKING:
     from infra.kafka.topology import TopicState
@@ -18,13 +18,13 @@ topics = typer.Typer(help="The topics on the broker.", no_args_is_help=True)
 @topics.command("apply", epilog=EXIT_CODES)
 def apply_topics(as_json: Json = False) -> None:
     """Create missing topics and raise limits; nothing is deleted or lowered."""
-    run(lambda settings: _apply(settings, as_json))
+    run_command(lambda settings: _apply(settings, as_json))
 
 
 @topics.command("describe", epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 all as declared, 1 something differs or failed"))
 def describe_topics(as_json: Json = False) -> None:
     """Compare the topics on the broker with the declared ones."""
-    run(lambda settings: _describe(settings, as_json))
+    run_command(lambda settings: _describe(settings, as_json))
 
 
 def _apply(settings: Settings, as_json: bool) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from infra.process.command_output import EXIT_CODES, FAILED, OK, Json, complain, run, show_json, show_table
+from infra.process.command_output import EXIT_CODES, FAILED, OK, Json, run_command, show_error, show_json, show_table
 
 if TYPE_CHECKING:
     from infra.settings import Settings
@@ -25,7 +25,7 @@ def begin(
     if once and dry_run:
         raise typer.BadParameter("--once and --dry-run exclude each other")
     if context.invoked_subcommand is None:
-        run(lambda settings: _train(settings, once, dry_run))
+        run_command(lambda settings: _train(settings, once, dry_run))
     if once or dry_run:
         raise typer.BadParameter(f"--once and --dry-run do not go with {context.invoked_subcommand}")
 
@@ -33,7 +33,7 @@ def begin(
 @train.command(epilog=EXIT_CODES.replace("1 failed", "1 there was no run yet, or failed"))
 def status(as_json: Json = False) -> None:
     """Show the progress or the end of the newest run, from its report in the state directory."""
-    run(lambda settings: _status(settings, as_json))
+    run_command(lambda settings: _status(settings, as_json))
 
 
 def _train(settings: Settings, once: bool, dry_run: bool) -> int:
@@ -59,7 +59,7 @@ def _status(settings: Settings, as_json: bool) -> int:
 
     summary = status(settings)
     if summary is None:
-        complain(f"no run yet in {settings.stack.dir}: `retouch train --once` makes one")
+        show_error(f"no run yet in {settings.stack.dir}: `retouch train --once` makes one")
         return FAILED
     if as_json:
         show_json(summary.model_dump(mode="json"))

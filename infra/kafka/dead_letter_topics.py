@@ -81,13 +81,13 @@ class DeadLetterReader:
         """These dead letters, without those that do not exist."""
         requested = set(ids)
         bounds = self._reader.ranges(*{id.topic for id in requested})
-        letters: dict[RecordId, StoredDeadLetter] = {}
+        dead_letters: dict[RecordId, StoredDeadLetter] = {}
         for partition, offsets in _by_partition(requested).items():
             first, end = bounds.get(partition, (0, 0))
             for span in _spans([offset for offset in offsets if first <= offset < end]):
                 parsed = map(_parse, self._reader.read({partition: span}))
-                letters |= {letter.id: letter for letter in parsed if letter.id in requested}
-        return letters
+                dead_letters |= {dead_letter.id: dead_letter for dead_letter in parsed if dead_letter.id in requested}
+        return dead_letters
 
 
 class RedriveProducer:
@@ -139,14 +139,14 @@ class RedriveProducer:
 
     def _transact(self, batch: Sequence[WithRepeats]) -> None:
         self.producer.begin_transaction()
-        sent = [self._send_back(letter) for letter, _ in batch]
+        sent = [self._send_back(dead_letter) for dead_letter, _ in batch]
         self.producer.flush(timeout=COMMIT_TIMEOUT_S)
         now_ms = int(time.time() * 1000)
         recorded = []
-        for (letter, repeats), future in zip(batch, sent, strict=True):
+        for (dead_letter, repeats), future in zip(batch, sent, strict=True):
             metadata = future.get(timeout=0)
             sent_as = RecordId(metadata.topic, metadata.partition, metadata.offset)
-            for same in (letter, *repeats):
+            for same in (dead_letter, *repeats):
                 record = RedriveRecord(same.set_aside_ms, now_ms, sent_as)
                 recorded.append(self.producer.send(REDRIVEN, key=str(same.id).encode(), value=record.to_bytes()))
         self.producer.flush(timeout=COMMIT_TIMEOUT_S)
@@ -154,12 +154,14 @@ class RedriveProducer:
             future.get(timeout=0)
         self.producer.commit_transaction()
 
-    def _send_back(self, letter: StoredDeadLetter) -> Any:
-        origin = letter.origin
+    def _send_back(self, dead_letter: StoredDeadLetter) -> Any:
+        origin = dead_letter.origin
         assert origin is not None  # the plan leaves foreign dead letters out
         timestamp_ms = origin.timestamp_ms if origin.timestamp_ms >= 0 else None
-        headers = list(letter.original_headers)
-        return self.producer.send(origin.topic, key=letter.key, value=letter.value, headers=headers, partition=origin.partition, timestamp_ms=timestamp_ms)
+        headers = list(dead_letter.original_headers)
+        return self.producer.send(
+            origin.topic, key=dead_letter.key, value=dead_letter.value, headers=headers, partition=origin.partition, timestamp_ms=timestamp_ms
+        )
 
     def _abort(self) -> None:
         """Abort the transaction, so that readers of its topics need not wait for its timeout. In a thread, because the client may block."""

@@ -132,12 +132,12 @@ class DeadLetterFilter:
     since_ms: int | None = None
     until_ms: int | None = None
 
-    def matches(self, letter: StoredDeadLetter) -> bool:
-        if self.since_ms is not None and letter.set_aside_ms < self.since_ms:
+    def matches(self, dead_letter: StoredDeadLetter) -> bool:
+        if self.since_ms is not None and dead_letter.set_aside_ms < self.since_ms:
             return False
-        if self.until_ms is not None and letter.set_aside_ms >= self.until_ms:
+        if self.until_ms is not None and dead_letter.set_aside_ms >= self.until_ms:
             return False
-        return self.reason is None or self.reason.casefold() in letter.reason.casefold()
+        return self.reason is None or self.reason.casefold() in dead_letter.reason.casefold()
 
 
 @dataclass(frozen=True)
@@ -165,10 +165,10 @@ class RedriveRecord:
 RedriveRecords = Mapping[str, RedriveRecord]
 
 
-def last_redrive(letter: StoredDeadLetter, redrives: RedriveRecords) -> RedriveRecord | None:
+def last_redrive(dead_letter: StoredDeadLetter, redrives: RedriveRecords) -> RedriveRecord | None:
     """The last redrive of this dead letter, or None."""
-    record = redrives.get(str(letter.id))
-    return record if record and record.set_aside_ms == letter.set_aside_ms else None
+    record = redrives.get(str(dead_letter.id))
+    return record if record and record.set_aside_ms == dead_letter.set_aside_ms else None
 
 
 @dataclass(frozen=True)
@@ -191,23 +191,23 @@ class RedrivePlan:
     foreign: tuple[StoredDeadLetter, ...]  # without their bytes
 
 
-def plan_redrive(letters: Iterable[StoredDeadLetter], records: RedriveRecords, *, again: bool, limit: int | None = None) -> RedrivePlan:
+def plan_redrive(dead_letters: Iterable[StoredDeadLetter], records: RedriveRecords, *, again: bool, limit: int | None = None) -> RedrivePlan:
     """Plan what to send. Keeps no bytes of the dead letters. `limit` takes the first records in the plan's order."""
     planned: dict[tuple[str, int, int, int], PlannedRedrive] = {}
     foreign, already = [], 0
-    for letter in letters:
-        if letter.origin is None or letter.problem:
-            foreign.append(StoredDeadLetter(letter.id, letter.set_aside_ms, None, None, (), problem=letter.problem))
-        elif last_redrive(letter, records) and not again:
+    for dead_letter in dead_letters:
+        if dead_letter.origin is None or dead_letter.problem:
+            foreign.append(StoredDeadLetter(dead_letter.id, dead_letter.set_aside_ms, None, None, (), problem=dead_letter.problem))
+        elif last_redrive(dead_letter, records) and not again:
             already += 1
         else:
-            origin = letter.origin
+            origin = dead_letter.origin
             original = (origin.topic, origin.partition, origin.offset, origin.timestamp_ms)
             first = planned.get(original)
             if first is None:
-                planned[original] = PlannedRedrive(letter.id, origin, letter.size_bytes, letter.notes)
+                planned[original] = PlannedRedrive(dead_letter.id, origin, dead_letter.size_bytes, dead_letter.notes)
             else:
-                planned[original] = PlannedRedrive(first.id, first.origin, first.size_bytes, first.notes, (*first.repeats, letter.id))
+                planned[original] = PlannedRedrive(first.id, first.origin, first.size_bytes, first.notes, (*first.repeats, dead_letter.id))
     ordered = [planned[original] for original in sorted(planned)]
     return RedrivePlan(tuple(ordered[:limit]), already, tuple(foreign))
 
@@ -249,6 +249,6 @@ def redrive_all(
 ) -> None:
     """Send batch after batch; calls `on_sent` with the size of each. Raises what `source` and `sender` raise: earlier batches stay sent."""
     for batch in batches(redrives, max_records):
-        letters = source.fetch([id for redrive in batch for id in (redrive.id, *redrive.repeats)])
-        sender.send([(letters[redrive.id], [letters[id] for id in redrive.repeats]) for redrive in batch])
+        dead_letters = source.fetch([id for redrive in batch for id in (redrive.id, *redrive.repeats)])
+        sender.send([(dead_letters[redrive.id], [dead_letters[id] for id in redrive.repeats]) for redrive in batch])
         on_sent(len(batch))

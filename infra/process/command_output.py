@@ -1,4 +1,4 @@
-"""What every command shares: settings, exit codes, output, and errors as one line on standard error."""
+"""Shared by all commands: load the settings, run, print output, turn errors into one line on standard error and an exit code."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ EXIT_CODES = "Exit codes: 0 ok, 1 failed, 2 usage or impossible setting, 130 int
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
-def run(body: Callable[[Settings], int]) -> NoReturn:
-    """Load the settings, run the body and exit with its code. Expected errors become one line on standard error."""
+def run_command(body: Callable[[Settings], int]) -> NoReturn:
+    """Load the settings, call `body` and exit with its code. Expected errors become one line on standard error."""
     raise typer.Exit(exit_code_of(body))
 
 
@@ -30,17 +30,17 @@ def exit_code_of(body: Callable[[Settings], int]) -> int:
     try:
         return body(load())
     except BadSetting as error:
-        complain(str(error))
+        show_error(str(error))
         return USAGE
     except RetouchError as error:
-        complain(str(error))
+        show_error(str(error))
         return FAILED
     except KeyboardInterrupt:
-        complain("interrupted")
+        show_error("interrupted")
         return INTERRUPTED
 
 
-def complain(line: str) -> None:
+def show_error(line: str) -> None:
     print(f"retouch: {printable(line)}", file=sys.stderr)  # noqa: T201  # standard error of a command is for its user
 
 

@@ -28,21 +28,21 @@ class HistoryProcessor:
         """Index every readable interaction; dead letters for the others. A retried batch is not embedded again."""
         if self._embedded is None or self._embedded[0] is not records:
             self._embedded = (records, *await self._embed(records))
-        _, points, letters = self._embedded
+        _, points, dead_letters = self._embedded
         await self._index.upsert(points)
         self._embedded = None
-        return letters
+        return dead_letters
 
     async def _embed(self, records: Sequence[ConsumedRecord]) -> tuple[list[IndexPoint], list[ProducedRecord]]:
         readable: list[tuple[ConsumedRecord, Interaction]] = []
-        letters: list[ProducedRecord] = []
+        dead_letters: list[ProducedRecord] = []
         for record in records:
             try:
                 readable.append((record, record.read(Interaction)[0]))
             except Malformed as error:
-                letters.append(dead_letter_for(record, error))
+                dead_letters.append(dead_letter_for(record, error))
         vectors = await self._embedder.embed([text_of(interaction) for _, interaction in readable])
-        return [IndexPoint(interaction, record.source, vector) for (record, interaction), vector in zip(readable, vectors, strict=True)], letters
+        return [IndexPoint(interaction, record.source, vector) for (record, interaction), vector in zip(readable, vectors, strict=True)], dead_letters
 
 
 def text_of(interaction: Interaction) -> str:

@@ -62,12 +62,12 @@ class RetrievalProcessor:
         """One context for each readable draft, in order, and dead letters for the others. Never raises RetryLater."""
         started = time.perf_counter()
         drafts: list[tuple[ConsumedRecord, Draft, Envelope]] = []
-        letters: list[ProducedRecord] = []
+        dead_letters: list[ProducedRecord] = []
         for record in records:
             try:
                 drafts.append((record, *record.read(Draft)))
             except Malformed as error:
-                letters.append(dead_letter_for(record, error))
+                dead_letters.append(dead_letter_for(record, error))
         skips = [self._skip_reason(draft) for _, draft, _ in drafts]
         texts = [query_text(draft) for (_, draft, _), skip in zip(drafts, skips, strict=True) if skip is None]
         vectors = iter(await self._embedder.embed(texts, urgent=True) if texts else ())
@@ -78,8 +78,8 @@ class RetrievalProcessor:
             try:
                 contexts.append(output(CONTEXTS, context, id=derive("context", draft.query.query_id), traceparent=envelope.traceparent))
             except PoisonMessage as error:
-                letters.append(dead_letter_for(record, error))
-        return contexts + letters
+                dead_letters.append(dead_letter_for(record, error))
+        return contexts + dead_letters
 
     def _skip_reason(self, draft: Draft) -> RetrievalStatus | None:
         """Why this draft's context goes out at once, without a search. None if the index is to be searched."""
