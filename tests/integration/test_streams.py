@@ -1,4 +1,4 @@
-"""`python -m streams` on a real Kafka, with the real embedder and Qdrant Edge: started, fed, stopped and killed as a process."""
+"""`python -m streams` on a real Kafka, with the real embedder and Qdrant Edge: started, stopped and killed as a process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from schemas.envelope import envelope_headers, read_message
 from schemas.interactions import Interaction, Origin
 from schemas.outcomes import Outcome
 from schemas.topics import DRAFTS, FEEDBACK, INTERACTIONS, OUTCOMES, RESPONSES
-from tests.support.streams_process import NOW, START_S, Platform, Streams, draft, response, running
+from tests.support.streams_process import NOW, START_S, StreamsClient, StreamsProcess, draft, response, running
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -30,8 +30,8 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def streams(broker: Any, state: Path) -> Iterator[Streams]:
-    """One process for the tests that leave it running: loading the model takes seconds."""
+def streams(broker: Any, state: Path) -> Iterator[StreamsProcess]:
+    """One process for several tests: it takes seconds to load the model."""
     from infra.settings import load
 
     with running(load(kafka={"bootstrap_servers": broker.bootstrap_servers}, stack={"dir": state})) as process:
@@ -39,108 +39,107 @@ def streams(broker: Any, state: Path) -> Iterator[Streams]:
 
 
 @pytest.fixture
-def platform(settings: Settings) -> Iterator[Platform]:
-    opened = Platform(settings)
-    yield opened
-    opened.close()
+def client(settings: Settings) -> Iterator[StreamsClient]:
+    client = StreamsClient(settings)
+    yield client
+    client.close()
 
 
-def test_a_draft_gets_only_its_users_nearest_items(streams: Streams, platform: Platform) -> None:
-    other = f"{platform.user}-other"
-    mine = [platform.did(text) for text in ("a voyage across the stormy sea", "a court case about tax law", "sailors lost on the ocean")]
-    later = platform.did("the sea, seen after the question", at=NOW)
-    theirs = [platform.did(f"the sea, number {n}", user=other) for n in range(3)]
-    platform.send(INTERACTIONS, *mine, later, *theirs)
-    context = platform.context_with(platform.query("a film about the sea and sailors"), items=3)
-    found = [item.interaction_id for item in context.items]
-    assert set(found) == {each.interaction_id for each in mine}
-    assert found[-1] == mine[1].interaction_id
+def test_a_draft_gets_only_its_users_nearest_items(streams: StreamsProcess, client: StreamsClient) -> None:
+    other = f"{client.user}-other"
+    mine = [client.interaction(text) for text in ("a voyage across the stormy sea", "a court case about tax law", "sailors lost on the ocean")]
+    later = client.interaction("the sea, seen after the question", at=NOW)
+    theirs = [client.interaction(f"the sea, number {n}", user=other) for n in range(3)]
+    client.send(INTERACTIONS, *mine, later, *theirs)
+    context = client.context_with(client.query("a film about the sea and sailors"), items=3)
+    retrieved = [item.interaction_id for item in context.items]
+    assert set(retrieved) == {interaction.interaction_id for interaction in mine}
+    assert retrieved[-1] == mine[1].interaction_id
     assert [item.score for item in context.items] == sorted((item.score for item in context.items), reverse=True)
     for item in context.items:
         assert item.source.topic == "interactions"
-    their_context = platform.context_with(platform.query("the sea", user=other), items=3)
-    assert {item.interaction_id for item in their_context.items} == {each.interaction_id for each in theirs}
+    their_context = client.context_with(client.query("the sea", user=other), items=3)
+    assert {item.interaction_id for item in their_context.items} == {interaction.interaction_id for interaction in theirs}
 
 
-def test_response_and_feedback_become_an_outcome_and_history(streams: Streams, platform: Platform) -> None:
-    asked = platform.query("what shall I watch")
-    told = platform.said(asked, "a quiet drama")
-    platform.send(FEEDBACK, told)
-    platform.send(RESPONSES, response(asked))
-    outcome = platform.wait_for(OUTCOMES.name, lambda r: Outcome.from_bytes(r.value).response.query_id == asked.query_id)
+def test_response_and_feedback_become_an_outcome_and_history(streams: StreamsProcess, client: StreamsClient) -> None:
+    asked = client.query("what shall I watch")
+    client.send(FEEDBACK, client.feedback(asked, "a quiet drama"))
+    client.send(RESPONSES, response(asked))
+    outcome = client.wait_for(OUTCOMES.name, lambda r: Outcome.from_bytes(r.value).response.query_id == asked.query_id)
     assert outcome.key == asked.key
     assert read_message(Outcome, outcome.headers, outcome.value)[0].truth == "a quiet drama"
-    own = platform.wait_for(INTERACTIONS.name, lambda r: r.key == asked.key)
-    words = read_message(Interaction, own.headers, own.value)[0]
-    assert (words.content, words.response, words.origin) == ("what shall I watch", "a quiet drama", Origin.FEEDBACK)
-    later = platform.query("what shall I watch").model_copy(update={"asked_at": NOW + timedelta(minutes=2)})
-    assert [item.interaction_id for item in platform.context_with(later, items=1).items] == [words.interaction_id]
+    record = client.wait_for(INTERACTIONS.name, lambda r: r.key == asked.key)
+    interaction = read_message(Interaction, record.headers, record.value)[0]
+    assert (interaction.content, interaction.response, interaction.origin) == ("what shall I watch", "a quiet drama", Origin.FEEDBACK)
+    later = client.query("what shall I watch").model_copy(update={"asked_at": NOW + timedelta(minutes=2)})
+    assert [item.interaction_id for item in client.context_with(later, items=1).items] == [interaction.interaction_id]
 
 
-def test_an_unreadable_record_is_dead_lettered_byte_for_byte(streams: Streams, platform: Platform) -> None:
-    asked = platform.query("anything")
+def test_an_unreadable_record_is_dead_lettered_byte_for_byte(streams: StreamsProcess, client: StreamsClient) -> None:
+    asked = client.query("anything")
     headers = envelope_headers(draft(asked), id="x", source="/test")
     broken = f"not json {uuid.uuid4()}".encode()
-    platform.send_raw("drafts", broken, headers)
-    platform.send_raw("interactions", broken, [("ce_type", b"nobody.knows.v1")])
+    client.send_raw("drafts", broken, headers)
+    client.send_raw("interactions", broken, [("ce_type", b"unknown.type.v1")])
     for topic in ("drafts-dlt", "interactions-dlt"):
-        letter = platform.wait_for(topic, lambda r: r.value == broken)
-        assert letter.key == b"odd key"
-        reason = dict(letter.headers)
-        assert reason["kafka_dlt-original-topic"] == topic.removesuffix("-dlt").encode()
-        assert reason["kafka_dlt-exception-fqcn"] == b"schemas.messages.Malformed"
-    assert list(platform.wait_for("drafts-dlt", lambda r: r.value == broken).headers[: len(headers)]) == headers
-    platform.send(DRAFTS, draft(asked))
-    assert platform.context_of(asked).items == ()
+        dead_letter = client.wait_for(topic, lambda r: r.value == broken)
+        assert dead_letter.key == b"odd key"
+        reason_headers = dict(dead_letter.headers)
+        assert reason_headers["kafka_dlt-original-topic"] == topic.removesuffix("-dlt").encode()
+        assert reason_headers["kafka_dlt-exception-fqcn"] == b"schemas.messages.Malformed"
+    assert list(client.wait_for("drafts-dlt", lambda r: r.value == broken).headers[: len(headers)]) == headers
+    client.send(DRAFTS, draft(asked))
+    assert client.context_of(asked).items == ()
 
 
-def test_feedback_for_another_users_query_is_dead_lettered(streams: Streams, platform: Platform) -> None:
-    asked = platform.query("mine alone")
-    forged = platform.said(asked, "not mine", user=f"{platform.user}-other")
-    platform.send(RESPONSES, response(asked))
-    platform.send(FEEDBACK, forged, platform.said(asked, "mine"))
-    letter = platform.wait_for("feedback-dlt", lambda r: r.key == forged.key)
-    assert letter.value == forged.to_bytes()
-    outcome = platform.wait_for(OUTCOMES.name, lambda r: r.key == asked.key)
+def test_feedback_for_another_users_query_is_dead_lettered(streams: StreamsProcess, client: StreamsClient) -> None:
+    asked = client.query("mine alone")
+    forged = client.feedback(asked, "not mine", user=f"{client.user}-other")
+    client.send(RESPONSES, response(asked))
+    client.send(FEEDBACK, forged, client.feedback(asked, "mine"))
+    dead_letter = client.wait_for("feedback-dlt", lambda r: r.key == forged.key)
+    assert dead_letter.value == forged.to_bytes()
+    outcome = client.wait_for(OUTCOMES.name, lambda r: r.key == asked.key)
     assert Outcome.from_bytes(outcome.value).truth == "mine"
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL], ids=lambda signum: signum.name)
-def test_a_restart_keeps_history_and_pending_joins(streams: Streams, platform: Platform, signum: signal.Signals) -> None:
-    answered, told = platform.query("answered first"), platform.query("told first")
-    platform.send(INTERACTIONS, platform.did("a voyage across the sea"))
-    platform.send(RESPONSES, response(answered))
-    platform.send(FEEDBACK, platform.said(told, "early words"))
-    marker = platform.query("marker")  # joined behind the halves of the same user, so they have been taken in
-    platform.send(RESPONSES, response(marker))
-    platform.send(FEEDBACK, platform.said(marker, "marker"))
-    platform.wait_for(OUTCOMES.name, lambda r: Outcome.from_bytes(r.value).response.query_id == marker.query_id)
-    platform.context_with(platform.query("the sea"), items=1)
+def test_a_restart_keeps_history_and_pending_joins(streams: StreamsProcess, client: StreamsClient, signum: signal.Signals) -> None:
+    response_first, feedback_first = client.query("response first"), client.query("feedback first")
+    client.send(INTERACTIONS, client.interaction("a voyage across the sea"))
+    client.send(RESPONSES, response(response_first))
+    client.send(FEEDBACK, client.feedback(feedback_first, "early words"))
+    marker = client.query("marker")  # same user: its outcome shows that the records before it are handled
+    client.send(RESPONSES, response(marker))
+    client.send(FEEDBACK, client.feedback(marker, "marker"))
+    client.wait_for(OUTCOMES.name, lambda r: Outcome.from_bytes(r.value).response.query_id == marker.query_id)
+    client.context_with(client.query("the sea"), items=1)
     assert streams.stop(signum) == (0 if signum is signal.SIGTERM else -signal.SIGKILL)
     streams.start()
-    platform.send(FEEDBACK, platform.said(answered, "late words"))
-    platform.send(RESPONSES, response(told))
-    for asked, truth in ((answered, "late words"), (told, "early words")):
-        outcome = platform.wait_for(OUTCOMES.name, lambda r, q=asked: Outcome.from_bytes(r.value).response.query_id == q.query_id)  # type: ignore[misc]
+    client.send(FEEDBACK, client.feedback(response_first, "late words"))
+    client.send(RESPONSES, response(feedback_first))
+    for asked, truth in ((response_first, "late words"), (feedback_first, "early words")):
+        outcome = client.wait_for(OUTCOMES.name, lambda r, q=asked: Outcome.from_bytes(r.value).response.query_id == q.query_id)  # type: ignore[misc]
         assert Outcome.from_bytes(outcome.value).truth == truth
-    assert platform.context_with(platform.query("the sea"), items=1).items
+    assert client.context_with(client.query("the sea"), items=1).items
 
 
-def test_no_log_holds_users_text(streams: Streams, platform: Platform) -> None:
+def test_no_log_holds_users_text(streams: StreamsProcess, client: StreamsClient) -> None:
     secret = f"secret{uuid.uuid4().hex}"
-    platform.send(INTERACTIONS, platform.did(secret))
-    platform.context_with(platform.query(secret), items=1)
-    platform.send_raw("drafts", secret.encode(), [])
-    platform.wait_for("drafts-dlt", lambda r: r.value == secret.encode())
+    client.send(INTERACTIONS, client.interaction(secret))
+    client.context_with(client.query(secret), items=1)
+    client.send_raw("drafts", secret.encode(), [])
+    client.wait_for("drafts-dlt", lambda r: r.value == secret.encode())
     assert secret not in streams.log()
 
 
-def test_a_lost_index_is_filled_again_from_the_topic(settings: Settings, streams: Streams, platform: Platform) -> None:
-    platform.send(INTERACTIONS, platform.did("a voyage across the sea"))
-    platform.context_with(platform.query("the sea"), items=1)
+def test_a_lost_index_is_filled_again_from_the_topic(settings: Settings, streams: StreamsProcess, client: StreamsClient) -> None:
+    client.send(INTERACTIONS, client.interaction("a voyage across the sea"))
+    client.context_with(client.query("the sea"), items=1)
     assert streams.stop() == 0
     with running(settings) as elsewhere:  # its state directory is empty
-        assert platform.context_with(platform.query("the sea"), items=1).items
+        assert client.context_with(client.query("the sea"), items=1).items
         assert "the index is empty: reading interactions from the beginning" in elsewhere.log()
 
 

@@ -1,4 +1,4 @@
-"""Small real stand-ins: an embedder that answers from words, an index in a list, and records as a topic would bring them."""
+"""Fakes for tests of the streams: an embedder that counts words, an index in memory, and consumed records with their messages."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 
 
 class WordEmbedder:
-    """One axis a word of WORDS, one for the rest. Remembers what it was asked, and whether urgently."""
+    """One axis per word of WORDS, and a constant one. `calls` has the texts of each call, and whether it was urgent."""
 
     name = "words"
     dimension = len(WORDS) + 1
 
     def __init__(self) -> None:
-        self.asked: list[tuple[list[str], bool]] = []
+        self.calls: list[tuple[list[str], bool]] = []
 
     async def embed(self, texts: Sequence[str], *, urgent: bool = False) -> Matrix:
-        self.asked.append((list(texts), urgent))
+        self.calls.append((list(texts), urgent))
         rows = np.array([[text.count(word) for word in WORDS] + [0.1] for text in texts], dtype=np.float32).reshape(len(texts), self.dimension)
         lengths: Matrix = np.linalg.norm(rows, axis=1, keepdims=True).astype(np.float32)
         return rows / lengths
 
 
-class ListIndex:
-    """The protocol over a dict of points, by plain comparison."""
+class MemoryIndex:
+    """A history index in a dict. A search compares every point."""
 
     def __init__(self) -> None:
         self.points: dict[uuid.UUID, IndexPoint] = {}
@@ -70,32 +70,31 @@ class ListIndex:
         return [p for p in self.points.values() if (p.interaction.tenant, p.interaction.user) == (scope.tenant, scope.user)]
 
 
-class AwayIndex(ListIndex):
-    """Away for so many uses, then there. `hangs`: while it is away it does not even answer."""
+class UnavailableIndex(MemoryIndex):
+    """Raises RetryLater in the first `times` calls, then works. With `hangs` those calls do not return."""
 
     def __init__(self, times: int, *, hangs: bool = False) -> None:
         super().__init__()
-        self.left, self.uses, self._hangs = times, 0, hangs
+        self.failures_left, self.calls, self._hangs = times, 0, hangs
 
     async def upsert(self, points: Sequence[IndexPoint]) -> None:
-        await self._is_there()
+        await self._check_available()
         await super().upsert(points)
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
-        await self._is_there()
+        await self._check_available()
         return await super().search(scope, vector, before, domain, limit)
 
-    async def _is_there(self) -> None:
-        self.uses += 1
-        if self.left:
-            self.left -= 1
+    async def _check_available(self) -> None:
+        self.calls += 1
+        if self.failures_left:
+            self.failures_left -= 1
             if self._hangs:
                 await asyncio.Event().wait()
             raise RetryLater("the index is away")
 
 
-def arrive(topic: str, message: Message, *, partition: int = 1, offset: int = 0) -> ConsumedRecord:
-    """The record as its topic brings it."""
+def consumed_record(topic: str, message: Message, *, partition: int = 1, offset: int = 0) -> ConsumedRecord:
     headers = envelope_headers(message, id="any", source="/test", traceparent=TRACE)
     key: bytes = message.key  # type: ignore[attr-defined]
     return ConsumedRecord(topic, partition, offset, 1_700_000_000_000, key, message.to_bytes(), tuple(headers))
@@ -115,21 +114,21 @@ def interaction(name: str, *, user: str = "alice", at: datetime = NOON, domain: 
 
 def query(text: str = "a film about the sea", *, user: str = "alice", query_id: uuid.UUID | None = None, deadline: datetime | None = None) -> Query:
     asked_at, options = NOON + timedelta(days=1), ("comedy", "drama")
-    who = {"tenant": "acme", "user": user, "domain": "movie_tag"}
-    return Query(query_id=query_id or uuid.uuid4(), **who, text=text, options=options, asked_at=asked_at, deadline=deadline)
+    ids = {"tenant": "acme", "user": user, "domain": "movie_tag"}
+    return Query(query_id=query_id or uuid.uuid4(), **ids, text=text, options=options, asked_at=asked_at, deadline=deadline)
 
 
-def draft(asked: Query, answer: str = "drama", status: DraftStatus = DraftStatus.DRAFTED) -> Draft:
-    return Draft(query=asked, answer=answer, base_model="base", status=status, base_ms=1)
+def draft(query: Query, answer: str = "drama", status: DraftStatus = DraftStatus.DRAFTED) -> Draft:
+    return Draft(query=query, answer=answer, base_model="base", status=status, base_ms=1)
 
 
-def response(asked: Query, answer: str = "model words") -> Response:
+def response(query: Query, answer: str = "model words") -> Response:
     provenance = Provenance(
         model=None, base_model="base", strategy=Strategy.RPO, k=0, history_ids=(), prompt_digest=None, base_ms=1, retrieve_ms=1, reflect_ms=1
     )
-    context = Context(draft=draft(asked), items=(), k_max=6, retrieve_ms=1)
+    context = Context(draft=draft(query), items=(), k_max=6, retrieve_ms=1)
     return Response(
-        query_id=asked.query_id,
+        query_id=query.query_id,
         context=context,
         answer=answer,
         reasoning="",
@@ -139,6 +138,6 @@ def response(asked: Query, answer: str = "model words") -> Response:
     )
 
 
-def feedback(asked: Query, truth: str | None = "my words", *, user: str | None = None, score: float | None = None) -> Feedback:
+def feedback(query: Query, truth: str | None = "my words", *, user: str | None = None, score: float | None = None) -> Feedback:
     at = NOON + timedelta(days=2)
-    return Feedback(feedback_id=uuid.uuid4(), query_id=asked.query_id, tenant=asked.tenant, user=user or asked.user, truth=truth, score=score, occurred_at=at)
+    return Feedback(feedback_id=uuid.uuid4(), query_id=query.query_id, tenant=query.tenant, user=user or query.user, truth=truth, score=score, occurred_at=at)

@@ -1,6 +1,7 @@
 """`python -m tests.support.streams_member`: the streams process with a small embedder and an index in a file that several members share.
 
-Files beside it are faults: `away` (the index asks to be tried later), `hangs` (a write never returns), `breaks` (a write raises), `still` (nothing is fetched).
+A file beside the index turns a fault on: `away` (calls raise RetryLater), `hangs` (a write does not return), `breaks` (a write raises an error),
+`still` (no records are fetched).
 """
 
 from __future__ import annotations
@@ -23,37 +24,39 @@ from streams.app.transport import BufferedConsumer
 from streams.index.history_index import IndexPoint, Vector
 from streams.index.tenant_filter import Scope
 from streams.service import open_or_lazy, serve
-from tests.support.streams_fakes import ListIndex, WordEmbedder
+from tests.support.streams_fakes import MemoryIndex, WordEmbedder
 
 
-class FileIndex(ListIndex):
-    """Finds what this member wrote; `points.jsonl` holds what all of them wrote, a line each, in one write a batch."""
+class FileIndex(MemoryIndex):
+    """Searches the points of this member. `points.jsonl` has a line per point of all members, one write per batch."""
 
     def __init__(self, directory: Path, member: str) -> None:
         super().__init__()
         self._member = member
         self._directory = directory
-        self._is_there()
+        self._check_available()
         self._file = os.open(directory / "points.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
     async def upsert(self, points: Sequence[IndexPoint]) -> None:
-        self._is_there()
+        self._check_available()
         if self._has("hangs"):
             await asyncio.Event().wait()
         if self._has("breaks"):
             raise ValueError("a bug")
         await super().upsert(points)
         rows = ({"id": str(point.interaction.interaction_id), "by": self._member} for point in points)
-        os.write(self._file, b"".join(b"\n" + json.dumps(row).encode() for row in rows) + b"\n")  # a kill may cut it, and then this ends the line
+        os.write(
+            self._file, b"".join(b"\n" + json.dumps(row).encode() for row in rows) + b"\n"
+        )  # begins with a line end: a kill may have truncated the last line
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
-        self._is_there()
+        self._check_available()
         return await super().search(scope, vector, before, domain, limit)
 
     async def is_empty(self) -> bool:
-        return False  # the group's offsets stand
+        return False  # no reading from the beginning
 
-    def _is_there(self) -> None:
+    def _check_available(self) -> None:
         if self._has("away"):
             raise RetryLater("the index is away")
 
@@ -65,21 +68,21 @@ def run(settings: Settings, stop: threading.Event) -> None:
     directory = settings.stack.dir.parent
     getmany = BufferedConsumer._getmany
 
-    async def nothing_while_still(self: Any, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
+    async def no_records_while_still(self: Any, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
         if (directory / "still").exists():
             await asyncio.sleep(timeout)
             return {}
         return await getmany(self, active_partitions, timeout)
 
-    BufferedConsumer._getmany = nothing_while_still  # type: ignore[method-assign]
+    BufferedConsumer._getmany = no_records_while_still  # type: ignore[method-assign]
     asyncio.run(_serve(settings, stop, directory))
 
 
 async def _serve(settings: Settings, stop: threading.Event, directory: Path) -> None:
-    async def opening() -> FileIndex:
+    async def open_index() -> FileIndex:
         return FileIndex(directory, settings.kafka.instance or "")
 
-    await serve(settings, stop, WordEmbedder(), await open_or_lazy(opening))
+    await serve(settings, stop, WordEmbedder(), await open_or_lazy(open_index))
 
 
 if __name__ == "__main__":

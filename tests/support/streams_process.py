@@ -1,4 +1,4 @@
-"""What tests of the streams process share: who writes and watches its topics, and the process itself."""
+"""Runs the streams process for tests, writes its input topics and reads its output topics."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ NOW = datetime.now(UTC).replace(microsecond=0)
 START_S, WAIT_S, STOP_S = 240.0, 90.0, 60.0
 
 
-class Platform:
-    """Writes what a platform and the workers write, and watches what comes out from where it began."""
+class StreamsClient:
+    """Writes the records of users and workers, and reads the output from the offsets at its start."""
 
     def __init__(self, settings: Settings) -> None:
         from kafka import TopicPartition
 
         self.user = f"user-{uuid.uuid4().hex[:8]}"
-        self._producer = producer(settings, "test-platform")
+        self._producer = producer(settings, "test-client")
         self._reader = groupless_consumer(settings, "test-reader")
-        watched = (CONTEXTS.name, OUTCOMES.name, INTERACTIONS.name, "interactions-dlt", "drafts-dlt", "feedback-dlt")
-        partitions = [TopicPartition(topic, n) for topic in watched for n in self._reader.partitions_for_topic(topic)]
+        topics = (CONTEXTS.name, OUTCOMES.name, INTERACTIONS.name, "interactions-dlt", "drafts-dlt", "feedback-dlt")
+        partitions = [TopicPartition(topic, n) for topic in topics for n in self._reader.partitions_for_topic(topic)]
         self._reader.assign(partitions)
         for partition, offset in self._reader.end_offsets(partitions).items():
             self._reader.seek(partition, offset)
@@ -55,19 +55,19 @@ class Platform:
         self._producer.send(topic, key=b"odd key", value=value, headers=headers)
         self._producer.flush()
 
-    def look(self) -> None:
+    def poll(self) -> None:
         for records in self._reader.poll(timeout_ms=200).values():
             self.seen += records
 
-    def wait_for(self, topic: str, wanted: Callable[[Any], bool], timeout_s: float = WAIT_S) -> Any:
-        """The first record of `topic` that is wanted, from all that was seen since the start."""
+    def wait_for(self, topic: str, matches: Callable[[Any], bool], timeout_s: float = WAIT_S) -> Any:
+        """The first matching record of `topic` since the start."""
         until = time.monotonic() + timeout_s
         while True:
             for record in self.seen:
-                if record.topic == topic and wanted(record):
+                if record.topic == topic and matches(record):
                     return record
-            assert time.monotonic() < until, f"nothing wanted on {topic} within {timeout_s} s"
-            self.look()
+            assert time.monotonic() < until, f"no such record on {topic} within {timeout_s} s"
+            self.poll()
 
     def context_of(self, query: Query) -> Context:
         record = self.wait_for(CONTEXTS.name, lambda r: Context.from_bytes(r.value).draft.query.query_id == query.query_id)
@@ -80,24 +80,24 @@ class Platform:
         options = ("comedy", "drama")
         return Query(query_id=uuid.uuid4(), tenant="acme", user=user or self.user, domain="movie_tag", text=text, options=options, asked_at=NOW)
 
-    def did(self, content: str, *, user: str | None = None, at: datetime = NOW - timedelta(days=1)) -> Interaction:
-        who = user or self.user
-        return Interaction.observed(tenant="acme", user=who, source_id=content, domain="movie_tag", content=content, response="comedy", occurred_at=at)
+    def interaction(self, content: str, *, user: str | None = None, at: datetime = NOW - timedelta(days=1)) -> Interaction:
+        fields = {"tenant": "acme", "user": user or self.user, "domain": "movie_tag", "source_id": content, "content": content}
+        return Interaction.observed(**fields, response="comedy", occurred_at=at)
 
-    def said(self, query: Query, truth: str, *, user: str | None = None) -> Feedback:
+    def feedback(self, query: Query, truth: str, *, user: str | None = None) -> Feedback:
         ids = {"feedback_id": uuid.uuid4(), "query_id": query.query_id}
         return Feedback(**ids, tenant=query.tenant, user=user or query.user, truth=truth, occurred_at=NOW + timedelta(minutes=1))
 
     def context_with(self, query: Query, items: int) -> Context:
-        """Ask until the index has caught up: history and retrieval are two streams."""
+        """Repeats the query until its context has this many items: history and retrieval are two streams."""
         until = time.monotonic() + WAIT_S
         while True:
-            again = query.model_copy(update={"query_id": uuid.uuid4()})
-            self.send(DRAFTS, draft(again))
-            context = self.context_of(again)
+            repeated = query.model_copy(update={"query_id": uuid.uuid4()})
+            self.send(DRAFTS, draft(repeated))
+            context = self.context_of(repeated)
             if len(context.items) >= items:
                 return context
-            assert time.monotonic() < until, f"the index shows {len(context.items)} items, not {items}, after {WAIT_S} s"
+            assert time.monotonic() < until, f"the context has {len(context.items)} items, not {items}, after {WAIT_S} s"
 
     def close(self) -> None:
         self._producer.close()
@@ -113,14 +113,14 @@ def response(query: Query) -> Response:
         model=None, base_model="base", strategy=Strategy.RPO, k=0, history_ids=(), prompt_digest=None, base_ms=1, retrieve_ms=1, reflect_ms=1
     )
     context = Context(draft=draft(query), items=(), k_max=6, retrieve_ms=1)
-    made = {"answer": "model words", "reasoning": "", "status": ResponseStatus.NO_HISTORY, "answered_at": NOW}
-    return Response(query_id=query.query_id, context=context, provenance=provenance, **made)
+    answer = {"answer": "model words", "reasoning": "", "status": ResponseStatus.NO_HISTORY, "answered_at": NOW}
+    return Response(query_id=query.query_id, context=context, provenance=provenance, **answer)
 
 
-class Streams:
-    """The process under test, a module with its arguments; its log goes to a file that a failing test shows. `more` are further environment variables."""
+class StreamsProcess:
+    """The process under test: `python -m module`, with its log in a file. `environment` are more environment variables."""
 
-    def __init__(self, settings: Settings, module: str = "streams", **more: str) -> None:
+    def __init__(self, settings: Settings, module: str = "streams", **environment: str) -> None:
         self._command = [sys.executable, "-m", *module.split()]
         self._log = settings.stack.dir / "streams.log"
         self._ready = settings.stack.dir / "ready"
@@ -128,7 +128,7 @@ class Streams:
             "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers(),
             "RETOUCH_STACK__DIR": str(settings.stack.dir),
             "RETOUCH_READY_FILE": str(self._ready),
-            **more,
+            **environment,
         }
         settings.stack.dir.mkdir(parents=True, exist_ok=True)
         self.process: subprocess.Popen[bytes] | None = None
@@ -161,8 +161,8 @@ class Streams:
 
 
 @contextmanager
-def running(settings: Settings, module: str = "streams", **more: str) -> Iterator[Streams]:
-    streams = Streams(settings, module, **more)
+def running(settings: Settings, module: str = "streams", **environment: str) -> Iterator[StreamsProcess]:
+    streams = StreamsProcess(settings, module, **environment)
     try:
         streams.start()
         yield streams

@@ -9,9 +9,9 @@ from schemas.interactions import Interaction
 from schemas.messages import Malformed
 from schemas.topics import INTERACTIONS, MAX_MESSAGE_BYTES, OUTCOMES
 from streams.app.records import ConsumedRecord, dead_letter_for, output
-from tests.support.streams_fakes import TRACE, arrive, feedback, interaction, query
+from tests.support.streams_fakes import TRACE, consumed_record, feedback, interaction, query
 
-GOOD = arrive("interactions", interaction("sea"), partition=2, offset=9)
+GOOD = consumed_record("interactions", interaction("sea"), partition=2, offset=9)
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ GOOD = arrive("interactions", interaction("sea"), partition=2, offset=9)
         (replace(GOOD, value=None), "no value"),
         (replace(GOOD, headers=()), "not a CloudEvents record"),
         (replace(GOOD, headers=(*GOOD.headers, ("ce_type", b"retouch.unknown.v9"))), "unknown ce_type"),
-        (replace(GOOD, headers=arrive("feedback", feedback(query())).headers), "expected retouch.interaction.v1"),
+        (replace(GOOD, headers=consumed_record("feedback", feedback(query())).headers), "expected retouch.interaction.v1"),
         (replace(GOOD, value=GOOD.value and GOOD.value.replace(b'"about sea"', b'"' + b"x" * 40_000 + b'"')), "string_too_long"),
     ],
 )

@@ -12,53 +12,53 @@ from schemas.topics import INTERACTIONS
 from streams.history.processor import HistoryProcessor, text_of
 from streams.index.history_index import IndexPoint, best_first
 from streams.index.tenant_filter import Scope
-from tests.support.streams_fakes import AwayIndex, ListIndex, WordEmbedder, arrive, interaction
+from tests.support.streams_fakes import MemoryIndex, UnavailableIndex, WordEmbedder, consumed_record, interaction
 
 
 async def test_interactions_reach_the_index_with_their_offset() -> None:
-    index = ListIndex()
+    index = MemoryIndex()
     history = HistoryProcessor(WordEmbedder(), index, batch=8)
-    assert await history.handle([arrive(INTERACTIONS.name, interaction("sea"), partition=3, offset=41)]) == []
+    assert await history.handle([consumed_record(INTERACTIONS.name, interaction("sea"), partition=3, offset=41)]) == []
     (point,) = index.points.values()
     assert (point.source.topic, point.source.partition, point.source.offset) == ("interactions", 3, 41)
     assert point.interaction.response == "comedy"
 
 
 async def test_a_batch_is_one_background_call_and_a_repeat_adds_nothing() -> None:
-    index, embedder = ListIndex(), WordEmbedder()
+    index, embedder = MemoryIndex(), WordEmbedder()
     history = HistoryProcessor(embedder, index, batch=8)
-    batch = [arrive(INTERACTIONS.name, interaction(name), offset=n) for n, name in enumerate(("sea", "war"))]
+    batch = [consumed_record(INTERACTIONS.name, interaction(name), offset=n) for n, name in enumerate(("sea", "war"))]
     await history.handle(batch)
     await history.handle(batch)
     assert await index.count(Scope("acme", "alice")) == 2
-    assert [urgent for _, urgent in embedder.asked] == [False, False]
+    assert [urgent for _, urgent in embedder.calls] == [False, False]
 
 
 async def test_a_batch_is_not_embedded_again_after_a_failed_write() -> None:
-    index, embedder = AwayIndex(times=2), WordEmbedder()
+    index, embedder = UnavailableIndex(times=2), WordEmbedder()
     history = HistoryProcessor(embedder, index, batch=8)
-    batch = [arrive(INTERACTIONS.name, interaction("sea"))]
+    batch = [consumed_record(INTERACTIONS.name, interaction("sea"))]
     for _ in range(2):
         with pytest.raises(RetryLater):
             await history.handle(batch)
     await history.handle(batch)
-    await history.handle([arrive(INTERACTIONS.name, interaction("war"))])
-    assert [texts for texts, _ in embedder.asked] == [["about sea\ncomedy"], ["about war\ncomedy"]]
+    await history.handle([consumed_record(INTERACTIONS.name, interaction("war"))])
+    assert [texts for texts, _ in embedder.calls] == [["about sea\ncomedy"], ["about war\ncomedy"]]
     assert await index.count(Scope("acme", "alice")) == 2
 
 
 async def test_a_bad_record_is_dead_lettered_and_its_batch_is_indexed() -> None:
-    index = ListIndex()
-    good = arrive(INTERACTIONS.name, interaction("sea"))
-    bad = arrive(INTERACTIONS.name, interaction("war"), offset=1).__class__("interactions", 1, 1, 0, b"k", b"{", good.headers)
+    index = MemoryIndex()
+    good = consumed_record(INTERACTIONS.name, interaction("sea"))
+    bad = consumed_record(INTERACTIONS.name, interaction("war"), offset=1).__class__("interactions", 1, 1, 0, b"k", b"{", good.headers)
     (letter,) = await HistoryProcessor(WordEmbedder(), index, batch=8).handle([bad, good])
     assert (letter.topic, letter.key, letter.value) == ("interactions-dlt", b"k", b"{")
     assert await index.count(Scope("acme", "alice")) == 1
 
 
 async def test_a_time_beyond_the_calendar_is_dead_lettered() -> None:
-    index = ListIndex()
-    good = arrive(INTERACTIONS.name, interaction("sea"))
+    index = MemoryIndex()
+    good = consumed_record(INTERACTIONS.name, interaction("sea"))
     assert good.value and b'"2026-05-01T12:00:00Z"' in good.value
     bad = replace(good, value=good.value.replace(b'"2026-05-01T12:00:00Z"', b'"0001-01-01T00:00:00+01:00"'))
     (letter,) = await HistoryProcessor(WordEmbedder(), index, batch=8).handle([bad])
@@ -67,7 +67,7 @@ async def test_a_time_beyond_the_calendar_is_dead_lettered() -> None:
 
 @pytest.mark.parametrize("at", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])
 def test_every_valid_time_survives_the_index_payload(at: datetime) -> None:
-    kept = arrive(INTERACTIONS.name, interaction("sea", at=at))
+    kept = consumed_record(INTERACTIONS.name, interaction("sea", at=at))
     point = IndexPoint(kept.read(Interaction)[0], kept.source, np.zeros(1, dtype=np.float32))
     (item,) = best_first([(0.5, point.payload())])
     assert item.occurred_at == at

@@ -12,20 +12,20 @@ from streams.index.history_index import HistoryIndex, IndexPoint
 from streams.index.lazy_index import LazyIndex
 from streams.index.tenant_filter import Scope
 from streams.service import open_or_lazy
-from tests.support.streams_fakes import NOON, ListIndex, arrive, interaction
+from tests.support.streams_fakes import NOON, MemoryIndex, consumed_record, interaction
 
 SCOPE = Scope("acme", "alice")
 
 
 def point() -> IndexPoint:
-    arrival = arrive(INTERACTIONS.name, interaction("sea"))
+    arrival = consumed_record(INTERACTIONS.name, interaction("sea"))
     return IndexPoint(arrival.read(Interaction)[0], arrival.source, np.ones(1, dtype=np.float32))
 
 
 class Store:
     """Opens `index` when it is there."""
 
-    def __init__(self, index: ListIndex) -> None:
+    def __init__(self, index: MemoryIndex) -> None:
         self.index = index
         self.there = False
         self.opened = 0
@@ -38,13 +38,13 @@ class Store:
 
 
 async def test_an_available_index_is_used_directly() -> None:
-    store = Store(ListIndex())
+    store = Store(MemoryIndex())
     store.there = True
     assert await open_or_lazy(store.open) is store.index
 
 
 async def test_an_index_that_is_away_raises_retry_later_and_is_opened_once() -> None:
-    store = Store(ListIndex())
+    store = Store(MemoryIndex())
     await store.index.upsert([point()])
     late = await open_or_lazy(store.open)
     assert not await late.is_empty(), "what is not known to be empty is not filled again"
@@ -60,7 +60,7 @@ async def test_an_index_that_is_away_raises_retry_later_and_is_opened_once() -> 
 
 
 async def test_an_index_that_turns_out_to_be_empty_ends_the_process() -> None:
-    store = Store(ListIndex())
+    store = Store(MemoryIndex())
     late = LazyIndex(store.open)
     store.there = True
     with pytest.raises(CannotContinue, match="is empty now"):

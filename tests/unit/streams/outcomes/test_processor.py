@@ -16,7 +16,7 @@ from streams.app.records import ConsumedRecord
 from streams.history.processor import HistoryProcessor
 from streams.index.tenant_filter import Scope
 from streams.outcomes.processor import OutcomesProcessor
-from tests.support.streams_fakes import TRACE, ListIndex, WordEmbedder, arrive, feedback, query, response
+from tests.support.streams_fakes import TRACE, MemoryIndex, WordEmbedder, consumed_record, feedback, query, response
 
 
 class Join:
@@ -45,11 +45,11 @@ class Join:
 
 
 def answered(asked: Any, **where: int) -> ConsumedRecord:
-    return arrive(RESPONSES.name, response(asked), **where)
+    return consumed_record(RESPONSES.name, response(asked), **where)
 
 
 def said(told: Any, **where: int) -> ConsumedRecord:
-    return arrive(FEEDBACK.name, told, **where)
+    return consumed_record(FEEDBACK.name, told, **where)
 
 
 def topics(records: list[ProducedRecord]) -> list[str]:
@@ -89,7 +89,7 @@ async def test_feedback_dated_before_its_query_is_not_retrieved_for_it() -> None
     outcome, own = await join.handle(answered(asked), said(early))
     assert read_message(Interaction, own.headers, own.value)[0].occurred_at == asked.asked_at
     assert read_message(Outcome, outcome.headers, outcome.value)[0].occurred_at == early.occurred_at
-    index, embedder = ListIndex(), WordEmbedder()
+    index, embedder = MemoryIndex(), WordEmbedder()
     await HistoryProcessor(embedder, index, batch=8).handle([ConsumedRecord(own.topic, 0, 0, 0, own.key, own.value, tuple(own.headers))])
     scope, (vector,) = Scope(asked.tenant, asked.user), await embedder.embed([asked.text])
     assert await index.search(scope, vector, asked.asked_at, asked.domain, 6) == []
