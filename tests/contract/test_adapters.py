@@ -23,8 +23,7 @@ from workers.serving.engines.factory import start_engine
 from workers.serving.engines.lora import CONFIG, AdapterBase
 from workers.serving.engines.serving_engine import ServingEngine
 
-#: torch, transformers, PEFT and vLLM warn about themselves.
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 SAMPLING = SamplingParameters(max_new_tokens=16)
 BASE, FIRST, SECOND = (ModelVersion(name="tiny", version=version, digest=version * 64) for version in "012")

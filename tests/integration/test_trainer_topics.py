@@ -31,8 +31,7 @@ from trainer.promotion.bootstrap import bootstrap
 from trainer.run.quality_reader import QualityReader
 from trainer.run.watch import TriggerWatch
 
-# MLflow and what it imports warn about themselves.
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 USERS = [name for name in (f"u{n}" for n in range(40)) if not is_held_out("t", name, 0.3)][:10]
 WINDOW = 40

@@ -14,7 +14,7 @@ from tests.support.demo_report import NOON, query
 
 SHIPPED = Path(__file__).parents[4] / "pico" / "checkpoints" / "reflector"
 
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

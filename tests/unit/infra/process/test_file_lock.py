@@ -89,7 +89,6 @@ def test_the_lock_of_an_older_version_is_recognised(tmp_path: Path) -> None:
             pid_lock(path).acquire()
 
 
-@pytest.mark.filterwarnings("ignore")  # MLflow and what it imports warn about themselves
 @pytest.mark.slow
 def test_a_registry_that_another_process_is_opening_raises_retry_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.registry.mlflow_store.OPEN_WITHIN_S", 0.05)

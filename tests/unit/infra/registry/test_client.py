@@ -20,8 +20,7 @@ from tests.support.checkpoint_files import write_checkpoint
 from tests.support.odd_mlflow_server import SOURCE, OddServer, odd_server
 from tests.support.registry_contract import GATED, RegistryContract
 
-#: MLflow and what it imports warn about themselves.
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")

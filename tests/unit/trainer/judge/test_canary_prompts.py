@@ -10,9 +10,6 @@ from schemas.prompts import PromptStyle
 from trainer.judge.canary_prompts import MARGIN, MAX_PROMPTS, MAX_TOKENS, MIN_TOKENS, confident_completions, most_distinctive, user_turns
 from trainer.learn.policy import Policy
 
-# transformers warns of its own.
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 
 @pytest.fixture(scope="module")
 def reflector() -> Policy:

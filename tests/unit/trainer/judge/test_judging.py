@@ -23,9 +23,6 @@ from trainer.data.snapshot import Snapshot
 from trainer.judge.judging import ArmAnswers, Questions, answer_questions, batch_size, judge_candidate
 from trainer.learn.policy import Policy
 
-# transformers warns of its own.
-pytestmark = pytest.mark.filterwarnings("ignore")
-
 SETTINGS, STOP = load(reflection={"max_new_tokens": 48}), threading.Event()
 CODE = "kappa-9931"
 TRAIN = [user for user in map("u{}".format, range(40)) if not is_held_out("t", user, SETTINGS.trainer.holdout_share)]

@@ -17,8 +17,7 @@ from trainer.promotion.bootstrap import SHIPPED, register_shipped
 from trainer.run.report import RunReportFile
 from trainer.run.resumption import KILLS, UNREADABLE, parent_of_run, resume_or_begin
 
-# MLflow and what it imports warn about themselves.
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def settings_of(directory: Path, registry_of: Path, **trainer: Any) -> Settings:
