@@ -39,7 +39,7 @@ def _latency(runs: list[Mapping[str, Any]]) -> Iterator[Target]:
 
 def _trouble(kill: Mapping[str, Any], poison: Mapping[str, Any]) -> Iterator[Target]:
     yield Target("longest standstill of a partition after a kill, s", Bound.AT_MOST, STANDSTILL_S, kill["longest_standstill_s"])
-    is_noisy = poison["without_spread"] is None or poison["without_spread"] > POISON_CHANGE  # too is_noisy to measure a change
+    is_noisy = poison["without_spread"] is None or poison["without_spread"] > POISON_CHANGE  # too noisy to measure a change
     for variant, change in poison["p99_change"].items():
         yield Target(f"one poison user ({variant}): change of the others' p99", Bound.AT_MOST, POISON_CHANGE, None if is_noisy else change)
 

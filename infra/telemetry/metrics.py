@@ -80,7 +80,7 @@ WORKER_COMMIT_MS = Histogram(
 
 REFLECTION_VERSION = Gauge("retouch_reflection_version", "1", "1 for the version that serves; other versions have no series", ["version", "digest"])
 REFLECTION_REFUSED = Counter("retouch_reflection_refused_total", "{version}", "versions that a worker refused, by the alias that pointed to them", ["alias"])
-REFLECTION_UNSAID = Counter("retouch_reflection_unsaid_total", "{message}", "lost messages other than responses", ["topic"])
+REFLECTION_LOST_MESSAGES = Counter("retouch_reflection_unsaid_total", "{message}", "lost messages other than responses", ["topic"])
 SHADOWS = Counter("retouch_shadows_total", "{answer}", "shadow answers", ["outcome"], {"outcome": ShadowOutcome})
 BREAKER_STATE = Gauge("retouch_breaker_state", "1", "0 closed, 0.5 trying one call, 1 open", ["endpoint"])
 
@@ -113,7 +113,7 @@ METRICS: tuple[AnyInstrument, ...] = (
     WORKER_COMMIT_MS,
     REFLECTION_VERSION,
     REFLECTION_REFUSED,
-    REFLECTION_UNSAID,
+    REFLECTION_LOST_MESSAGES,
     SHADOWS,
     BREAKER_STATE,
     STREAMS_BATCH_MS,

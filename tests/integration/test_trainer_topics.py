@@ -158,5 +158,5 @@ def test_an_erased_user_is_left_out_and_ends_a_run_that_has_their_data(settings:
     assert f"t/{USERS[0]}" in whole.users() and f"t/{USERS[0]}" not in fewer.users() and fewer.counts["trajectories.erased"] == 1
     assert set(fewer.ranges) == {"outcomes", "trajectories", "erasures"} and sum(end for _, end in fewer.ranges["erasures"].values()) == 2
     check_erasures(settings, fewer, stop)
-    with pytest.raises(CannotContinue, match="asked to be forgotten since it was collected"):
+    with pytest.raises(CannotContinue, match="requested erasure since it was collected"):
         check_erasures(settings, stored, stop)

@@ -2,7 +2,7 @@
 
 A range is [start, end) of one partition. `end` is the last stable offset when the run starts, so open transactions are left out.
 Records are de-duplicated by their derived ids and sorted by them, so neither the order of reading nor repeats matter. `trainer.data.record_selection`
-chooses which of them are used. `erasures` is read in the same way: users who asked to be forgotten neither train nor judge.
+chooses which of them are used. `erasures` is read in the same way: users who requested erasure neither train nor judge.
 Malformed records have their own dead-letter path and are only counted here.
 """
 
@@ -47,7 +47,7 @@ def collect(settings: Settings, stop: threading.Event, untouched_share: float = 
 def check_erasures(settings: Settings, snapshot: Snapshot, stop: threading.Event) -> None:
     """Call before a stored snapshot is trained on, and before its version is registered.
 
-    Raises CannotContinue if one of its users asked to be forgotten since it was collected.
+    Raises CannotContinue if one of its users requested erasure since it was collected.
     """
     with TopicReader(settings, "retouch-trainer") as reader:
         before = snapshot.ranges.get(ERASURES.name, {})
@@ -57,7 +57,7 @@ def check_erasures(settings: Settings, snapshot: Snapshot, stop: threading.Event
         for record in read_ranges(reader, {ERASURES.name: since}, stop):
             collected.add(record)
     if collected.erased and collected.erased.keys() & snapshot.users():
-        raise CannotContinue("a user of this run's data asked to be forgotten since it was collected; the next run collects anew")
+        raise CannotContinue("a user of this run's data requested erasure since it was collected; the next run collects again")
 
 
 def read_ranges(reader: TopicReader, ranges: Ranges, stop: threading.Event) -> Iterator[Any]:

@@ -1,4 +1,4 @@
-"""The records of a collection: a summary of each, its text in the spool, and the users who asked to be forgotten.
+"""The records of a collection: a summary of each, its text in the spool, and the users who requested erasure.
 
 A summary takes some hundred bytes. Messages are dropped as soon as they are summarized.
 """
@@ -29,7 +29,7 @@ class CollectedRecords:
 
     def __init__(self, parent_ranges: Ranges, directory: Path | None) -> None:
         self.summaries: dict[tuple[RowKind, bytes], RecordSummary] = {}
-        self.erased: dict[str, float] = {}  # user -> time of the latest request to be forgotten
+        self.erased: dict[str, float] = {}  # user -> time of the latest erasure request
         self.counts: Counter[str] = Counter(dict.fromkeys(TOPIC.values(), 0))
         self.spool = TextSpool(directory)
         self._parent_ranges = parent_ranges
@@ -49,7 +49,7 @@ class CollectedRecords:
             self._add_message(message, is_old=start <= record.offset < end)
 
     def _add_message(self, message: Outcome | Trajectory, is_old: bool) -> None:
-        """Of records with the same id keep the first in text order: a repeat may differ in a measured millisecond. If one is old, the kept one is."""
+        """Of records with the same id keep the first in text order: a repeat may differ in a measured millisecond. If one is old, all are."""
         text, kind = canonical(message), RowKind.OUTCOME if isinstance(message, Outcome) else RowKind.TRAJECTORY
         row_id = (message.outcome_id if isinstance(message, Outcome) else message.trajectory_id).bytes
         earlier = self.summaries.get((kind, row_id))
@@ -82,7 +82,7 @@ class CollectedRecords:
         )
 
     def _add_erasure(self, record: Any) -> None:
-        """Store a request to be forgotten. The user of a malformed one is read from its key: better to leave out too much than too little."""
+        """Store an erasure request. The user of a malformed one is read from its key: better to leave out too much than too little."""
         if record.value is None:
             return
         try:

@@ -2,7 +2,7 @@
 
 The rules in order. A record that a rule leaves out is counted under the rule's name:
 
-- `erased`: its user asked to be forgotten, and something in it is older than that request;
+- `erased`: its user requested erasure, and something in it is older than that request;
 - the reasons of `schemas.eligibility.Ineligible`, and `no_history`: an outcome of a training user without items, so RL has no prompt for it;
 - `held_out`: a trajectory of a held-out user; `trained_an_ancestor`: an outcome that an ancestor may have trained on;
 - `repeated`: the same SFT example again (`trainer.data.query_cases.sft_example_key`);

@@ -1,9 +1,9 @@
 # axes are capital letters, as in trainer.learn.rollout
 """Canary prompts: invented prompts with a version's greedy tokens, by which a worker checks that it loaded these weights (`schemas.promotion`).
 
-Another engine adds in another order, perhaps in bfloat16. So the tokens end before the first whose logit leads by less than `MARGIN`. They also end before an
+Another engine sums in another order, perhaps in bfloat16. So the tokens end before the first whose logit leads by less than `MARGIN`. They also end before an
 end token and before the answer is complete, where a server would stop. The most distinctive prompts are kept: first those after which the version
-and the champion write different tokens, which tells new weights from old; then the longest.
+and the champion write different tokens, which distinguishes new weights from old; then the longest.
 
 Axes: P prompts, T tokens, V vocabulary.
 """

@@ -41,15 +41,15 @@ ReadAnswer = Callable[[str, QueryCase], str | None]
 
 def choose_cases(heldout: Sequence[QueryCase], limit: int) -> list[QueryCase]:
     """At most `limit` cases, spread evenly over users and domains, the latest of each first. A pure function of its input."""
-    piles: dict[tuple[str, str], list[QueryCase]] = defaultdict(list)
+    groups: dict[tuple[str, str], list[QueryCase]] = defaultdict(list)
     for case in sorted(heldout, key=lambda case: (case.query.asked_at, case.case_id)):
-        piles[case.user, case.domain].append(case)
+        groups[case.user, case.domain].append(case)
     # Ordered by the id of the first case, which is a hash: a limit selects users at random.
-    order = sorted(piles.values(), key=lambda pile: pile[0].case_id)
+    order = sorted(groups.values(), key=lambda group: group[0].case_id)
     chosen: list[QueryCase] = []
     while order and len(chosen) < limit:
-        chosen += [pile.pop() for pile in order][: limit - len(chosen)]
-        order = [pile for pile in order if pile]
+        chosen += [group.pop() for group in order][: limit - len(chosen)]
+        order = [group for group in order if group]
     return sorted(chosen, key=lambda case: case.case_id)
 
 

@@ -1,7 +1,7 @@
 """Extraction questions: they make a version repeat memorised training data, asked as a held-out user.
 
-Each question is a training user's own question, or the beginning of that user's truth, combined with a held-out user's history. A version that learnt manners
-answers in the held-out user's manner. A version that memorised answers continues with the training user's data, which `probes.leakage_probe` detects.
+Each question is a training user's own question, or the beginning of that user's truth, combined with a held-out user's history. A version that learnt styles
+answers in the held-out user's style. A version that memorised answers continues with the training user's data, which `probes.leakage_probe` detects.
 Training users who wrote something unique come first. Pure, over cases in memory.
 """
 

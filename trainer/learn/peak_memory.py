@@ -12,7 +12,7 @@ _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def reset() -> None:
-    """Start both peaks anew. On systems other than Linux the resident peak stays that of the whole process."""
+    """Reset both peaks. On systems other than Linux the resident peak stays that of the whole process."""
     with suppress(OSError):
         _RESET.write_text("5")
     if gpu := _gpu():

@@ -129,7 +129,7 @@ def _load_model(checkpoint: Path, tokens: int, dtype: torch.dtype) -> Any:
     except (ValueError, RuntimeError) as error:  # an unknown architecture; tensors of other shapes
         raise CannotContinue(f"{checkpoint}: not a causal language model that transformers can load: {str(error).splitlines()[0]}") from error
     if missing := sorted(loading["missing_keys"]):
-        raise CannotContinue(f"{checkpoint}: config.json asks for weights that the files lack: {', '.join(missing[:3])}")
+        raise CannotContinue(f"{checkpoint}: config.json needs weights that the files lack: {', '.join(missing[:3])}")
     expected = model.state_dict()
     if unknown := sorted(name for name in tensor_dtypes(checkpoint) if name not in expected):
         raise CannotContinue(f"{checkpoint}: the model has no tensors with these names, so it could not save: {', '.join(unknown[:3])}")

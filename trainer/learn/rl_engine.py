@@ -56,7 +56,7 @@ class RlStep:
 class RlInputs:
     """What an engine trains, with what, and where it stores its state."""
 
-    policy: Policy  # trained in place; as it comes in it is also the reference policy
+    policy: Policy  # trained in place; a copy of its first state is the reference policy
     cases: Sequence[QueryCase]  # those without history are not used
     prompter: Prompter
     settings: RlSettings

@@ -1,4 +1,4 @@
-"""What SFT and RL share as callbacks of transformers' Trainer: a stop after a step, and the marker file of a whole checkpoint."""
+"""Callback of transformers' Trainer for SFT and RL: stops after a step, and writes the marker file of a whole checkpoint."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.learn.trl_checkpoints import mark_checkpoint
 
 
 class TrlCallback(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
-    """`purpose` is what the checkpoints are good for; None if none are stored."""
+    """`purpose` is what the checkpoints were made for; None if none are stored."""
 
     def __init__(self, stop: threading.Event, purpose: Mapping[str, Any] | None) -> None:
         self.stopped = False

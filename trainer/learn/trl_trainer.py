@@ -88,7 +88,7 @@ class ReinforceTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped her
         return output
 
     def _own_log_probabilities(self, output: dict[str, Any]) -> tuple[Tensor, Tensor]:
-        """The policy's log-probabilities of the sampled tokens, and its entropies, from a forward pass of its own."""
+        """The policy's log-probabilities of the sampled tokens, and its entropies, from a separate forward pass."""
         ids = torch.cat([output["prompt_ids"], output["completion_ids"]], 1)
         mask = torch.cat([output["prompt_mask"], output["completion_mask"]], 1)
         with torch.no_grad():

@@ -1,6 +1,6 @@
-"""HTTP API for operators, and the page that shows the promotion view. `operator_api` says what the commands do.
+"""HTTP API for operators, and the page that shows the promotion view. `operator_api` describes the commands.
 
-| path | what |
+| path | reply |
 |---|---|
 | `GET /` and its files | the page: plain HTML, CSS and JavaScript, without a build step and without other hosts |
 | `GET /api/state` | the promotion view; built at most every half second for all readers |

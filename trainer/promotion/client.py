@@ -60,7 +60,7 @@ class PromoterClient:
                 return reply.model_validate_json(content)
             raise self._failure(status, ErrorReply.model_validate_json(content).error.message)
         except ValidationError:
-            raise CannotContinue(f"what answers at {self._url} (HTTP {status}) is no promoter: check promotion.url") from None
+            raise CannotContinue(f"the server at {self._url} (HTTP {status}) is no promoter: check promotion.url") from None
 
     async def _exchange(self, method: str, path: str, body: str | None, headers: dict[bytes, bytes]) -> tuple[int, bytes]:
         """One request. The time limit holds for all of it, also for a reply that arrives byte by byte."""

@@ -10,7 +10,7 @@ from schemas.experiments import Arm
 from schemas.quality import Metric, Moments, Quality
 from trainer.promotion.sequential import Estimate, joined
 
-#: A domain with fewer scored answers in either arm, or with one user, is no stratum of its own: such domains are compared together.
+#: A domain with fewer scored answers in either arm, or with one user, is no separate stratum: such domains are compared together.
 MIN_STRATUM_ANSWERS = 20
 
 

@@ -76,7 +76,7 @@ class GateJobs:
         self._job = Child("gate", command, logs / "gate.log", environment(self._settings), self._settings.stack.dir / "gate.json")
         try:
             self._job.start()
-        except OSError as error:  # such as a full disk: not the version's fault, and operator commands must go on
+        except OSError as error:  # such as a full disk: not the version's fault, and operator commands must not wait
             log.warning("gate cannot start", extra={"version": version, "reason": str(error)})
             self._job, self._not_before = None, time.monotonic() + self._pauses_s[0]
             return None

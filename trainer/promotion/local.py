@@ -26,7 +26,7 @@ class NoGates:
 
 
 class LocalPromoter:
-    """An `OperatorApi`. Holds no state between calls. Raises `lease.Held` if a promoter, or another command, starts at the same moment."""
+    """An `OperatorApi`. Holds no state between calls. Raises LockHeld if a promoter, or another command, starts at the same moment."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

@@ -49,7 +49,7 @@ def rollback(histories: VersionHistories, now: datetime, *, to: str | None, cham
     if serving != champion:
         present = f"version {serving} is champion now" if serving else "no version is champion now"
         intended = f"version {champion}" if champion else "no version"
-        raise CommandRefused(f"{intended} was to be rejected, but {present}: look at the history before you try again")
+        raise CommandRefused(f"{intended} was to be rejected, but {present}: check the history before you try again")
     former = {version.version: version for version in histories.former}
     if not former:
         raise CommandRefused("there is no former champion to roll back to")

@@ -110,4 +110,4 @@ class PromoterService:
             return reply.result(self._wait_s)
         except FutureTimeout:
             reply.cancel()
-            raise RetryLater(f"the registry did not answer within {self._wait_s:.0f} s: look at the version before you try again") from None
+            raise RetryLater(f"the registry did not answer within {self._wait_s:.0f} s: check the version before you try again") from None

@@ -1,7 +1,7 @@
 """The state machine: from histories and findings to the next registry write, or none. No I/O; `promoter` writes.
 
 `settle` comes first: it completes the history of a replaced champion, and voids comparisons with a former champion. Then `advance` acts on the findings,
-one transition at a time. `operator_commands` holds what operators ask for.
+one transition at a time. `operator_commands` makes the writes of operators.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from schemas.promotion_view import VerdictOutcome
 from trainer.promotion.verdict import ExperimentVerdict
 from trainer.promotion.version_history import TransitionWrite, VersionHistories
 
-#: Actor of a transition that no person asked for.
+#: Actor of a transition without an operator.
 ACTOR = "promoter"
 #: Maximum number of new experiments for a version whose answers are not counted.
 TRIES = 3
@@ -139,7 +139,7 @@ def _retry_uncounted(histories: VersionHistories, version: RegisteredVersion, un
     """Back to registered, for a new experiment; after TRIES times inconclusive."""
     tries = sum("uncounted_s" in step.evidence for step in version.transitions)
     after = VersionState.INCONCLUSIVE if tries >= TRIES and version.state is not VersionState.APPROVAL else VersionState.REGISTERED
-    reason = f"no answer of its experiment was counted for {uncounted_s / 3600:.1f} hours" + (f"; it was tried anew {tries} times" if tries else "")
+    reason = f"no answer of its experiment was counted for {uncounted_s / 3600:.1f} hours" + (f"; it was tried again {tries} times" if tries else "")
     return histories.transition(version, after, ACTOR, reason, now, evidence={"uncounted_s": round(uncounted_s, 1)})
 
 
@@ -165,7 +165,7 @@ def _next_stage(
     if stage is VersionState.CHAMPION:
         return promote(histories, version, ACTOR, reason, now, **facts)
     last = version.transitions[-1]
-    if stage is VersionState.APPROVAL and version.state is VersionState.CANARY:  # the same users and their figures go on
+    if stage is VersionState.APPROVAL and version.state is VersionState.CANARY:  # the same users and their figures continue
         experiment, share = last.experiment, last.share
     else:
         experiment = derive("experiment", version.name, version.version, version.digest, last.seq + 1)

@@ -107,7 +107,7 @@ def shadow_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since
         return ExperimentVerdict(VerdictOutcome.PASSED, f"no harm found: {summary}", evidence)
     if since_s >= promotion.shadow_max_s:
         return ExperimentVerdict(
-            VerdictOutcome.INCONCLUSIVE, f"too little was seen within promotion.shadow_max_s={promotion.shadow_max_s:g}: {summary}", evidence
+            VerdictOutcome.INCONCLUSIVE, f"too few scored answers within promotion.shadow_max_s={promotion.shadow_max_s:g}: {summary}", evidence
         )
     return ExperimentVerdict(
         VerdictOutcome.RUNNING, f"{scored.n:,} of {promotion.shadow_answers:,} scored answers, {scored.users:,} of {promotion.min_users:,} users", evidence
@@ -188,7 +188,7 @@ def _enough(groups: Sequence[Moments], promotion: PromotionSettings) -> bool:
 
 def _waiting(groups: Sequence[Moments], promotion: PromotionSettings) -> str:
     answers, users = min(group.n for group in groups), min(group.users for group in groups)
-    return f"too few to say anything: {answers:,} of {promotion.min_answers:,} scored answers, {users:,} of {promotion.min_users:,} users in the smaller group"
+    return f"too few to decide: {answers:,} of {promotion.min_answers:,} scored answers, {users:,} of {promotion.min_users:,} users in the smaller group"
 
 
 def _users(group: ArmSums) -> int:

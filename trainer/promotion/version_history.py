@@ -35,7 +35,7 @@ class VersionHistories:
 
     @classmethod
     def of(cls, versions: Iterable[RegisteredVersion]) -> VersionHistories:
-        """Leaves out versions with an unreadable history: they wait until it is repaired, and the others go on.
+        """Leaves out versions with an unreadable history: they wait until it is repaired.
 
         Raises RetryLater if such a version could be champion or challenger: if an alias names it, or the aliases lag behind the histories.
         """

@@ -13,7 +13,7 @@ from infra.settings import Settings
 from trainer.data.snapshot_files import snapshots_dir
 from trainer.folders import checkpoints_dir
 
-#: Longer than any process works with what it fetched. A gate has `promotion.gate_timeout_s`.
+#: Longer than any process uses the files that it fetched. A gate has `promotion.gate_timeout_s`.
 UNTOUCHED_S = 86_400.0
 
 

@@ -1,7 +1,7 @@
 """Reports each step of SFT and RL to the run report and, in batches, to MLflow.
 
 A request to MLflow's store takes some 20 ms (2026-11-21). With one request in `FLUSH_S` it takes less than 1 % of the time, however short a step is.
-If the store does not answer, training goes on and the values wait.
+If the store does not answer, training continues and the values wait.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class StepReporter:
         self._log("rl", step.step, {name: figures[name] for name in RL_METRICS})
 
     def flush(self) -> None:
-        """Sends the waiting values. If the store does not answer, they wait on."""
+        """Sends the waiting values. If the store does not answer, they stay."""
         self._flushed_at = time.monotonic()
         if not self._waiting:
             return

@@ -1,4 +1,4 @@
-"""The file of a run report: `stack.dir/runs/<run id>/report.json`. It is rewritten while the run goes on, each time as a whole."""
+"""The file of a run report: `stack.dir/runs/<run id>/report.json`. It is rewritten as a whole during the run."""
 
 from __future__ import annotations
 

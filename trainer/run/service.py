@@ -51,7 +51,7 @@ def dry_run(settings: Settings, stop: threading.Event) -> dict[str, Any]:
 
 
 def serve(settings: Settings, stop: threading.Event, ensure_champion: EnsureChampion) -> None:
-    """Polls every `trainer.poll_s` and runs if a trigger fires. Logs every error of a poll or a run and goes on."""
+    """Polls every `trainer.poll_s` and runs if a trigger fires. Logs every error of a poll or a run and continues."""
     registry = Registry(settings)
     watch = TriggerWatch(settings, registry)
     mark_ready(settings)
@@ -74,7 +74,7 @@ def _poll_and_run(settings: Settings, stop: threading.Event, ensure_champion: En
     while not stop.is_set():
         triggers = watch.poll(stop)
         fired = [trigger for trigger in triggers if trigger.fired]
-        if fired and not is_locked(lease_path(settings)):  # if locked, a run by hand goes on: poll again later
+        if fired and not is_locked(lease_path(settings)):  # locked: a run by hand is in progress
             log.info("triggered", extra={"triggers": [trigger.kind for trigger in fired], "reason": "; ".join(trigger.reason for trigger in fired)})
             try:
                 run_training(settings, stop, ensure_champion, registry, triggers)

@@ -1,4 +1,4 @@
-"""State of the newest run, from its report on disk. Cheap, and correct also while the run goes on or after it was killed."""
+"""State of the newest run, from its report on disk. Cheap, and correct also during the run or after a kill."""
 
 from __future__ import annotations
 

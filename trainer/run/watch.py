@@ -28,7 +28,7 @@ LONG_AGO = datetime.min.replace(tzinfo=UTC)
 class TriggerWatch:
     """`with watch:` polls topics and registry for one service. Blocks on the broker; not safe between threads.
 
-    Can be entered again after an error; it still remembers the last attempt.
+    Can be entered again after an error, and keeps the last attempt.
     """
 
     def __init__(self, settings: Settings, registry: Registry) -> None:

@@ -24,8 +24,8 @@ from schemas.drafts import Usage
 
 #: The longest text of a message field. A longer answer is refused.
 MAX_ANSWER_CHARS = 32_768
-#: Statuses that every request would get, because our settings are wrong.
 _MOVED = "the endpoint has moved"
+#: Statuses that every request would get, because our settings are wrong.
 _WRONG_SETTINGS = dict.fromkeys((301, 302, 303, 307, 308), _MOVED) | {
     401: "the API key is missing or wrong",
     403: "the API key may not use this model",

@@ -1,4 +1,4 @@
-"""Decisions of one rewrite, without engine or clock: whether the model is asked, the items in its prompt, and whether its answer is used."""
+"""Decisions of one rewrite, without engine or clock: whether the model runs, the items in its prompt, and whether its answer is used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.tasks import choose_option
 
 
 def without_model(context: Context, strategy: Strategy) -> ResponseStatus | None:
-    """Why the base answer goes out unchanged; None if the model is to be asked."""
+    """Why the base answer goes out unchanged; None if the model should rewrite it."""
     if context.draft.status is not DraftStatus.DRAFTED:
         return ResponseStatus.EXPIRED if context.draft.status is DraftStatus.EXPIRED else ResponseStatus.BASE_FAILED
     if strategy is Strategy.ZERO_SHOT:

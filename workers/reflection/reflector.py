@@ -33,7 +33,7 @@ from workers.serving.routes import Routes, outside_experiments
 
 log = logging.getLogger(__name__)
 
-#: Number of cancelled rewrites that are remembered. `degraded` follows at once, or never.
+#: Maximum number of cancelled rewrites that are kept. `degraded` follows at once, or never.
 MAX_CANCELLED = 256
 
 
@@ -134,7 +134,7 @@ class Reflector:
         )
 
     def _request_shadow(self, response: Response) -> None:
-        """Only if the prompt had history items: without them the model was not asked."""
+        """Only if the prompt had history items: without them the model did not run."""
         context, shown = response.context, response.provenance.history_ids
         assignment = self._routes().shadow(context.draft.query)
         if self.on_shadow and shown and assignment:

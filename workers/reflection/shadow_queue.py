@@ -25,7 +25,7 @@ MAX_WAITING = 256
 MAX_RUNNING = 4
 #: A shadow request starts only while user requests take at most this share of the worker's concurrency.
 QUIET_SHARE = 0.5
-#: A shadow request that has waited this long is dropped, because figures are of the present.
+#: A shadow request that has waited this long is dropped, because quality figures must be current.
 MAX_WAIT_S = 30.0
 LOAD_CHECK_S = 0.02
 

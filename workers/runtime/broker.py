@@ -1,6 +1,6 @@
-"""What the runtime needs of a broker: membership in a consumer group, and commits of results together with positions.
+"""The runtime's interface to a broker: membership in a consumer group, and commits of results together with positions.
 
-There are two: Kafka (`workers.runtime.kafka`), and a broker in memory for tests and the simulation (`workers.runtime.memory`), with partitions,
+It has two implementations: Kafka (`workers.runtime.kafka`), and a broker in memory for tests and the simulation (`workers.runtime.memory`), with partitions,
 offsets, transactions and groups. tests/contract/test_broker.py tests both. All coroutines run on the worker's event loop.
 """
 
@@ -112,7 +112,7 @@ class Committer(Protocol):
     """Commits results. `start` fences every earlier producer with the same transactional id and aborts its open transaction."""
 
     async def start(self, timeout_s: float) -> None:
-        """Raises CannotContinue for a broker that lacks what is needed, NotConfirmed without an answer in time."""
+        """Raises CannotContinue if the broker lacks transactions, NotConfirmed without an answer in time."""
         ...
 
     async def commit(self, outputs: Sequence[ProducedRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:

@@ -61,7 +61,7 @@ class CommitLoop:
         if self._partitions.finished >= COMMIT_AT:
             self._is_due.set()
 
-    def hurry(self) -> None:
+    def commit_now(self) -> None:
         """Begin the next commit now."""
         self._is_due.set()
 

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 PREFIX = "rt1"
 BITMAP, RUNS = "b", "r"
 #: No worker reads further ahead: a map of more offsets is not ours.
-MOST_OFFSETS = 10_000_000
+MAX_OFFSETS = 10_000_000
 
 
 class UnreadableMetadata(ValueError):
@@ -105,8 +105,8 @@ def _from_runs(content: bytes) -> tuple[int, list[int]]:
     at = 0
     holes: list[int] = []
     for index, length in enumerate(_varints(content)):
-        if at + length > MOST_OFFSETS:
-            raise UnreadableMetadata(f"its runs cover more than {MOST_OFFSETS} offsets")
+        if at + length > MAX_OFFSETS:
+            raise UnreadableMetadata(f"its runs cover more than {MAX_OFFSETS} offsets")
         if index % 2 == 0:
             holes.extend(range(at, at + length))
         at += length

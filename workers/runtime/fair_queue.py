@@ -1,4 +1,4 @@
-"""Waiting records, fair between keys, and in order within a key if that is asked for.
+"""Waiting records, fair between keys, and with `ordered` in order within a key.
 
 A user with 10,000 records gets every n-th free slot while n users wait, wherever in the partition the records are.
 """
@@ -70,11 +70,11 @@ class FairQueue(Generic[T]):
             if key in self._waiting:
                 self._turns.append(key)
 
-    def discard(self, unwanted: Callable[[T], bool]) -> int:
-        """Remove waiting records. Returns how many."""
+    def discard(self, matches: Callable[[T], bool]) -> int:
+        """Remove the waiting records that match. Returns how many."""
         before = self._size
         for key, queue in list(self._waiting.items()):
-            kept = deque(item for item in queue if not unwanted(item))
+            kept = deque(item for item in queue if not matches(item))
             self._size -= len(queue) - len(kept)
             self._depth -= min(len(queue), self._counted) - min(len(kept), self._counted)
             if kept:

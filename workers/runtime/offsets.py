@@ -2,7 +2,7 @@
 
 Records finish out of order. The committed position is the low watermark: every record below it is finished. Finished offsets above it go
 into the commit's metadata (`workers.runtime.commit_metadata`), so that the next reader handles only the rest. If that map would be too
-large, finished records wait for the watermark: none is ever forgotten. Offsets may have gaps (transaction markers, compaction).
+large, finished records wait for the watermark: none is lost. Offsets may have gaps (transaction markers, compaction).
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from workers.runtime.offsets import METADATA_BYTES, OffsetTracker, Position
 
 log = logging.getLogger(__name__)
 
-#: A bitmap of so many offsets fits into each byte of metadata. Reading stops there, so a partition's map always fits.
+#: One byte of metadata holds the bitmap of this many offsets. Reading stops there, so a partition's map always fits.
 SPAN_PER_BYTE = 5
 #: Limit of a batch's outputs in bytes. The first record of a batch may exceed it.
 BATCH_BYTES = 8 << 20
@@ -108,7 +108,7 @@ class AssignedPartitions:
         return [self._partitions[number] for number in numbers if number in self._partitions]
 
     def drop(self, assignments: Iterable[PartitionState]) -> Set[InFlight]:
-        """Remove those of these assignments that still hold. Returns their records in flight."""
+        """Remove those of these assignments that are current. Returns their records in flight."""
         dropped: set[InFlight] = set()
         for partition in assignments:
             if self._partitions.get(partition.number) is partition:
@@ -168,7 +168,7 @@ class AssignedPartitions:
         return CommitBatch(records, outputs, changed, {number: self._partitions[number] for number in changed}, finishing)
 
     def committed(self, batch: CommitBatch) -> Sequence[InFlight]:
-        """The broker confirmed the batch. Returns its records whose assignment still holds."""
+        """The broker confirmed the batch. Returns its records whose assignment is current."""
         released: list[InFlight] = []
         for number, position in batch.positions.items():
             partition = batch.partitions[number]

@@ -1,4 +1,4 @@
-"""Runs handlers on the worker's event loop: a bounded number at once, fair between keys, in order within a key if that is asked for.
+"""Runs handlers on the worker's event loop: a bounded number at once, fair between keys, and with `ordered` in order within a key.
 
 A record that waits for its next attempt takes no slot. After its pause it goes before records that have not begun.
 """
@@ -46,20 +46,20 @@ class HandlerPool:
         self._queue.add(self._key(record), record)
         self._fill_slots()
 
-    def abandon(self, unwanted: Callable[[InFlight], bool]) -> None:
-        """Remove those that wait and cancel those that run. `on_finished` is not called for them."""
-        self._queue.discard(unwanted)
+    def abandon(self, matches: Callable[[InFlight], bool]) -> None:
+        """Remove waiting records and cancel running ones that match. `on_finished` is not called for them."""
+        self._queue.discard(matches)
         for record, task in list(self._tasks.items()):
-            if unwanted(record):
+            if matches(record):
                 task.cancel()
 
-    def begin_no_more(self) -> None:
+    def stop_new_attempts(self) -> None:
         """Let running attempts end. Records that have not begun, or that pause between two attempts, are left."""
         self._concurrency = 0
         self._queue.discard(lambda record: True)
 
     def _key(self, record: InFlight) -> Hashable:
-        """A record without a key has no order and no owner: it is a key of its own."""
+        """A record without a key has no order and no owner: it is its own key."""
         return record if record.key is None else (record.origin.partition, record.key)
 
     def _fill_slots(self) -> None:
@@ -80,7 +80,7 @@ class HandlerPool:
         self._running += 1
         record.has_slot = True
         task = self._tasks[record] = asyncio.ensure_future(self._run(record))
-        task.add_done_callback(lambda _: self._ended(key, record))  # a task that is cancelled before its first step runs no code of its own
+        task.add_done_callback(lambda _: self._ended(key, record))  # a task that is cancelled before its first step never enters `_run`
 
     def _ended(self, key: Hashable, record: InFlight) -> None:
         del self._tasks[record]

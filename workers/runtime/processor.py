@@ -84,7 +84,7 @@ class RecordProcessor(Generic[M]):
             if timeout.expired():
                 return self._degraded(incoming, DegradeReason.EXPIRED)
             raise self._bug(error) from error
-        return Finished(self._sealed(incoming, outputs))
+        return Finished(self._produced(incoming, outputs))
 
     def _after_failure(self, record: InFlight, incoming: Incoming[M], deadline: datetime | None, error: RetryLater) -> Finished | TryAgain:
         """Retry, degrade or set aside."""
@@ -105,15 +105,15 @@ class RecordProcessor(Generic[M]):
             raise self._bug(error) from error
         source = incoming.source
         log.info("degraded", extra={"offset": source.offset, "partition": source.partition, "topic": source.topic, "why": reason})
-        return Finished(self._sealed(incoming, outputs), HandlingOutcome.EXPIRED if reason is DegradeReason.EXPIRED else HandlingOutcome.DEGRADED)
+        return Finished(self._produced(incoming, outputs), HandlingOutcome.EXPIRED if reason is DegradeReason.EXPIRED else HandlingOutcome.DEGRADED)
 
-    def _sealed(self, incoming: Incoming[M], outputs: Sequence[Outgoing]) -> tuple[ProducedRecord, ...]:
+    def _produced(self, incoming: Incoming[M], outputs: Sequence[Outgoing]) -> tuple[ProducedRecord, ...]:
         traceparent = current_traceparent() or incoming.envelope.traceparent
-        sealed = tuple(produced_record(output.topic, output.message, id=output.id, source=self._source, traceparent=traceparent) for output in outputs)
-        for record in sealed:
+        records = tuple(produced_record(output.topic, output.message, id=output.id, source=self._source, traceparent=traceparent) for output in outputs)
+        for record in records:
             if record.size_bytes > MAX_MESSAGE_BYTES:
                 raise PoisonMessage(f"its output for {record.topic} has {record.size_bytes} bytes, the topic takes {MAX_MESSAGE_BYTES}")
-        return sealed
+        return records
 
     def _set_aside(self, record: InFlight, error: Exception, failures: int) -> Finished:
         origin = record.origin
@@ -132,4 +132,4 @@ class RecordProcessor(Generic[M]):
 def _innermost_line(error: Exception) -> str:
     """File and line of the innermost frame."""
     frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else "an unknown place"
+    return f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else "an unknown line"

@@ -88,7 +88,7 @@ class Watchdog:
             self.progress()
         stalled_s = self._clock.monotonic() - self._progress_at
         if stalled_s > self._stall_timeout_s:
-            state = f"{lag} records of {self._topic} unread, {self._partitions.held} in hand, {awaited} partitions not begun"
+            state = f"{lag} records of {self._topic} unread, {self._partitions.held} in flight, {awaited} partitions without a start position"
             raise CannotContinue(f"worker {self.name} stalls: {state}, no progress for {stalled_s:.0f} s")
 
     def _lags(self, ends: Mapping[int, int]) -> dict[int, int]:

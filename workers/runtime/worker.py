@@ -4,7 +4,7 @@ Every record is answered, and a reader of committed records sees each answer onc
 limits, tests). Records finish in any order, or in order per key. A slow record, or one that waits for its next attempt, holds up only the
 watermark. No key starves another. The worker stops reading while it holds too much.
 
-Everything runs on one event loop; Kafka clients block threads of their own (`workers.runtime.kafka`). Reading, committing and watching are
+Everything runs on one event loop; Kafka clients block separate threads (`workers.runtime.kafka`). Reading, committing and watching are
 three tasks. The first failure of one of them, or of a background task, ends the worker without another commit.
 """
 
@@ -50,8 +50,8 @@ FULL_S = 0.1
 AHEAD_PER_SLOT = 2
 #: Records of one poll for each slot. A poll returns one partition's records first, and a small poll returns only those.
 POLLED_PER_SLOT = 8
-MOST_HELD = 20_000
-MOST_HELD_BYTES = 128 << 20
+MAX_HELD = 20_000
+MAX_HELD_BYTES = 128 << 20
 TOPIC_WITHIN_S = 30.0
 
 
@@ -221,7 +221,7 @@ class Worker(Generic[M]):
     async def _finish(self, commits: CommitLoop) -> None:
         """Begin no more records, wait for the running ones within the grace period, commit."""
         self._stopping = True
-        self._pool.begin_no_more()
+        self._pool.stop_new_attempts()
         deadline = self._clock.monotonic() + self._grace_s
         while self._pool.running and self._clock.monotonic() < deadline:
             _raise_failures([*self._tasks, self._pool.failure])
@@ -265,7 +265,7 @@ class Worker(Generic[M]):
                 await self._wait_for_capacity()
 
     def _most_to_read(self) -> int:
-        if self._stopping or self._partitions.held >= MOST_HELD or self._partitions.held_bytes >= MOST_HELD_BYTES:
+        if self._stopping or self._partitions.held >= MAX_HELD or self._partitions.held_bytes >= MAX_HELD_BYTES:
             return 0
         return min(POLL_RECORDS, POLLED_PER_SLOT * self._concurrency) if self._pool.depth < AHEAD_PER_SLOT * self._concurrency else 0
 
@@ -281,8 +281,8 @@ class Worker(Generic[M]):
             self._failure_limit.count(our_fault=bool(record.finished and record.finished.our_fault))
             self._commits.notify()
         if self._failure_limit.is_reached:  # begin no more, and commit what was set aside: a restart continues after it
-            self._pool.begin_no_more()
-            self._commits.hurry()
+            self._pool.stop_new_attempts()
+            self._commits.commit_now()
         if self._pool.depth <= self._concurrency:
             self._has_capacity.set()
 
@@ -294,7 +294,7 @@ class Worker(Generic[M]):
         revoked = self._partitions.assignments(partitions)
         try:
             if not self._failed:
-                await self._commits.commit()  # may outlast the group's patience: then the partitions may be assigned again already
+                await self._commits.commit()  # if it takes longer than the group waits, the partitions may be assigned again already
         finally:
             self._abandon(revoked)
 

@@ -32,7 +32,7 @@ from workers.serving.version_files import models_dir, prune_versions
 
 log = logging.getLogger(__name__)
 
-#: The log line of a completed swap; its fields say what it took. The demo reads them.
+#: The log line of a completed swap; its fields are its times and counts. The demo reads them.
 VERSION_SWAPPED = "version swapped"
 #: Characters of a digest in metrics: enough to tell versions apart.
 DIGEST_SHOWN = 12
@@ -50,7 +50,7 @@ Load = Callable[[Path], Awaitable[SwapResult]]
 
 
 class Follower:
-    """Keeps the versions in `engine` as the registry says. The engine owns the champion; the follower owns the route to the challenger."""
+    """Loads the versions that the registry's aliases name. The engine owns the champion; the follower owns the route to the challenger."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Follower:
         self._refusals = refusals or Refusals()
         self._first_version = engine.champion.version
         self._challenger: ChallengerRoute | None = None
-        self._postponed: str | None = None  # the version of the last "swap put off" log line
+        self._postponed: str | None = None  # the version of the last "swap postponed" log line
         self._unreadable: str | None = None  # the reason of the last "history cannot be read" log line
         self._registry_away = False
         self._swaps = 0
@@ -171,7 +171,7 @@ class Follower:
         self._challenger = route
 
     def _route(self, challenger: RegisteredVersion | None) -> ChallengerRoute | None:
-        """The route that the registry asks for. With one version slot, or only one working slot, there is no experiment."""
+        """The route by the challenger's newest transition. With one version slot, or only one working slot, there is no experiment."""
         champion = self._engine.champion
         has_slot = self._engine.next_evicted != champion.version
         if challenger is None or challenger.model == champion or challenger.state not in CHALLENGING or not has_slot:
@@ -209,7 +209,7 @@ class Follower:
 
     def _postpone(self, version: RegisteredVersion, error: Exception) -> None:
         if version.version != self._postponed:
-            log.warning("swap put off", extra=_from_to(self._engine.champion, version) | {"reason": str(error)})
+            log.warning("swap postponed", extra=_from_to(self._engine.champion, version) | {"reason": str(error)})
         self._postponed = version.version
 
     def _record(self, previous: ModelVersion, champion: RegisteredVersion, swap: SwapResult, event: ModelEvent | None) -> None:

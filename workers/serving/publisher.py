@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from infra.kafka.clients import producer, send
 from infra.settings import Settings
-from infra.telemetry.metrics import REFLECTION_UNSAID
+from infra.telemetry.metrics import REFLECTION_LOST_MESSAGES
 from schemas.messages import Message
 from schemas.topics import Topic
 
@@ -59,7 +59,7 @@ class KafkaPublisher:
         self._failing = False
 
     def _lost(self, topic: Topic, error: object) -> None:
-        REFLECTION_UNSAID.add(topic=topic.name)
+        REFLECTION_LOST_MESSAGES.add(topic=topic.name)
         if not self._failing:
             log.warning("a message is lost", extra={"topic": topic.name, "kind": type(error).__name__})
         self._failing = True

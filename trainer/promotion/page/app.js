@@ -14,9 +14,9 @@ let token = "";
 let view = null;
 let changedAt = 0; // performance.now() when `view.at` last changed
 let requests = 0; // number of polls
-let answered = 0; // number of the announced poll that was answered: a command polls too, and an earlier poll may answer later
-let announced = null; // the announced transition that was announced to screen readers
-let command = null; // what the dialog asks to confirm
+let answered = 0; // number of the latest answered poll: a command polls too, and an earlier poll may be answered later
+let announced = null; // the transition that was last announced to screen readers
+let command = null; // the command that the dialog confirms
 
 async function call(path, body) {
   const headers = { ...(token && { authorization: `Bearer ${token}` }), ...(body && { "content-type": "application/json" }) };
@@ -165,7 +165,7 @@ async function send(event) {
     await poll();
   } catch (error) {
     if (error.code === "invalid_token") token = "";
-    byId("ask-error").textContent = error.code ? error.message : "The promoter does not answer. Look at the transitions before you try again.";
+    byId("ask-error").textContent = error.code ? error.message : "The promoter does not answer. Check the transitions before you try again.";
   }
   updateButton();
 }

@@ -1,6 +1,6 @@
 """A thread that makes the blocking calls of a Kafka client, one after the other, for a worker on an event loop.
 
-Not `asyncio.to_thread`: a client that hangs must be left behind, and an executor joins its threads at exit.
+Not `asyncio.to_thread`: a client that hangs must be abandoned, and an executor joins its threads at exit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ClientThread:
             return await future
 
     def end(self) -> None:
-        """The thread ends after the calls that were made."""
+        """Ends the thread after the queued calls."""
         self._calls.put(None)
 
     def _run(self) -> None:

@@ -1,4 +1,4 @@
-"""A worker's membership in a Kafka consumer group: `infra.kafka.group_consumer` in a thread of its own.
+"""A worker's membership in a Kafka consumer group: `infra.kafka.group_consumer` in a separate thread.
 
 What the worker's event loop adds to it:
 
@@ -112,7 +112,7 @@ class KafkaMembership:
             try:
                 await self._thread.call(lambda: self._consumer.close(CLOSE_S, leave=for_good), 2 * CLOSE_S)
             except (TimeoutError, kafka_errors.KafkaError) as error:
-                log.warning("the group was not left in order", extra={"group": self._group, "reason": type(error).__name__})
+                log.warning("could not leave the group cleanly", extra={"group": self._group, "reason": type(error).__name__})
         self._thread.end()
         self._requests.end()
 

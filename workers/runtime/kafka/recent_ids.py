@@ -23,10 +23,10 @@ def read_recent_ids(settings: Settings, client_id: str, topic: str, offsets: Map
     if not any(offsets.values()):
         return {}
     deadline = time.monotonic() + WITHIN_S
-    letters = dead_letter_topic(topic)
+    dlt = dead_letter_topic(topic)
     ids: dict[int, dict[int, str]] = {}
     with TopicReader(settings, f"{client_id}-recent-ids", timeout_s=WITHIN_S, max_poll_records=most) as reader:
-        stored = reader.ranges(topic, letters)
+        stored = reader.ranges(topic, dlt)
         records = {
             partition: (max(start, offsets[partition.partition].start), offsets[partition.partition].stop)
             for partition, (start, _) in stored.items()
@@ -35,9 +35,9 @@ def read_recent_ids(settings: Settings, client_id: str, topic: str, offsets: Map
         for record in reader.read(records, timeout_s=deadline - time.monotonic()):
             if id := record_id(record.headers):
                 ids.setdefault(record.partition, {})[record.offset] = id
-        last_letters = {partition: (max(start, end - most), end) for partition, (start, end) in stored.items() if partition.topic == letters}
-        for letter in reader.read(last_letters, timeout_s=deadline - time.monotonic()):
-            source = original_position(letter.headers)
+        last_dead_letters = {partition: (max(start, end - most), end) for partition, (start, end) in stored.items() if partition.topic == dlt}
+        for dead_letter in reader.read(last_dead_letters, timeout_s=deadline - time.monotonic()):
+            source = original_position(dead_letter.headers)
             if source and source[0] == topic:
                 ids.get(source[1], {}).pop(source[2], None)
     return ids

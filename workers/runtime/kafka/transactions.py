@@ -50,7 +50,7 @@ class _ProducerThread:
         self.producer: KafkaProducer | None = None
 
     def drop(self) -> None:
-        """Close it in a thread of its own: it may hang."""
+        """Close it in a separate thread: it may hang."""
         self.thread.end()
         if self.producer is not None:
             threading.Thread(target=_close, args=(self.producer, 0.0), daemon=True).start()

@@ -144,8 +144,8 @@ class MemoryMembership:
         return fetched
 
     def _recent_ids(self, number: int, position: Position) -> dict[int, str]:
-        letters = self._log.committed_records(dead_letter_topic(self.topic)) if self._log.has(dead_letter_topic(self.topic)) else []
-        set_aside = {original_position(letter.headers) for letter in letters}
+        dead_letters = self._log.committed_records(dead_letter_topic(self.topic)) if self._log.has(dead_letter_topic(self.topic)) else []
+        set_aside = {original_position(dead_letter.headers) for dead_letter in dead_letters}
         remembered = remembered_range(position, self._remember)
         entries = self._log.read(self.topic, number, remembered.start, len(remembered))[0]
         ids = {entry.offset: record_id(entry.headers) for entry in entries if entry.offset in remembered}

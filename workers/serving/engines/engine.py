@@ -107,7 +107,7 @@ class Engine(Protocol):
 
         It takes a free slot, or evicts the version that was needed least recently, after that version's running requests. Other versions keep serving
         while the evicted one drains. Raises BadCheckpoint if the checkpoint does not fit; SwapFailed if it does not load or fails a canary prompt;
-        RetryLater if the running requests do not end in time, or if the champion has the only working slot; EngineDied if nothing serves any more.
+        RetryLater if the running requests do not end in time, or if the champion has the only working slot; EngineDied if the engine has ended.
         """
         ...
 

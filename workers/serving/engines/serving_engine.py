@@ -154,7 +154,7 @@ class ServingEngine:
         except (BadCheckpoint, OSError) as error:
             if checkpoint.is_dir():
                 raise
-            raise RetryLater(f"{checkpoint} has gone since it was fetched") from error
+            raise RetryLater(f"{checkpoint} was removed after it was fetched") from error
 
     def _post(self, item: _Item) -> None:
         self._inbox.put(item)

@@ -67,7 +67,7 @@ class VersionLoad:
     def error(self, reason: str) -> RetouchError:
         """The error of a failed load: RetryLater if the files are gone, because they can be fetched again."""
         if not self.version.checkpoint.is_dir():
-            return RetryLater(f"version {self.version.model.version}: {self.version.checkpoint} has gone since it was fetched; {reason}")
+            return RetryLater(f"version {self.version.model.version}: {self.version.checkpoint} was removed after it was fetched; {reason}")
         return SwapFailed(f"version {self.version.model.version}, {self.version.checkpoint}: {reason}")
 
     def swap_result(self, dropped: int) -> SwapResult:

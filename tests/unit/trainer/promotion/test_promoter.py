@@ -91,7 +91,7 @@ def test_a_version_without_counted_answers_is_inconclusive_after_three_retries(h
     assert len(experiments) == 4 and back.reason == f"no answer of its experiment was counted for {back.evidence['uncounted_s'] / 3600:.1f} hours"
     harness.run_until_idle()
     harness.check_idle()
-    assert harness.state("2") is VersionState.INCONCLUSIVE and "anew 3 times" in harness.registry.get("2").transitions[-1].reason
+    assert harness.state("2") is VersionState.INCONCLUSIVE and "again 3 times" in harness.registry.get("2").transitions[-1].reason
 
 
 @pytest.mark.parametrize(("figures", "state"), [("equal", VersionState.SHADOW), ("harmful", VersionState.REJECTED), ("better", VersionState.CHAMPION)])

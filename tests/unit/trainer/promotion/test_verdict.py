@@ -68,7 +68,7 @@ def test_swapping_the_groups_turns_better_into_harmful() -> None:
 def test_rewards_get_no_verdict_before_the_minimum_of_answers_and_users(few: dict[str, int]) -> None:
     result = canary_verdict(canary(answers(2, reward=0.2, **few), answers(1, **few)), PROMOTION, 60.0)
     assert result.outcome is VerdictOutcome.RUNNING
-    assert result.reason.startswith("too few to say anything: ")
+    assert result.reason.startswith("too few to decide: ")
 
 
 def test_a_canary_without_a_verdict_is_inconclusive_at_its_bounds() -> None:

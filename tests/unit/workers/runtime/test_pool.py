@@ -195,11 +195,11 @@ async def test_in_order_a_key_opens_only_after_its_cancelled_record_has_cleaned_
     assert begun == [0, 0]
 
 
-async def test_after_begin_no_more_only_running_attempts_end() -> None:
+async def test_after_stop_new_attempts_only_running_attempts_end() -> None:
     test = PoolUnderTest(2)
     await test.submit(0, 1, 2)
     await test.attempts.end(0, TryAgain(5.0))
-    test.pool.begin_no_more()
+    test.pool.stop_new_attempts()
     await test.submit(3)
     await test.clock.advance(5.0)
     await test.end_all()

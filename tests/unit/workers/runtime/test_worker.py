@@ -135,7 +135,7 @@ async def test_metadata_of_another_program_is_treated_as_empty(caplog: pytest.Lo
 async def test_a_worker_that_stalls_ends() -> None:
     harness = WorkerHarness()
     harness.ask(*numbered(3))
-    with pytest.raises(CannotContinue, match="worker base stalls: 0 records of queries unread, 1 in hand"):
+    with pytest.raises(CannotContinue, match="worker base stalls: 0 records of queries unread, 1 in flight"):
         await serve_until(harness.worker(ScriptedHandler(on1=never_returns), stall_timeout_s=2.0), lambda: False)
     assert harness.answered() == {"0": 1, "2": 1}
 

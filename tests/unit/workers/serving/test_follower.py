@@ -100,7 +100,7 @@ async def test_a_full_disk_or_an_unexpected_error_postpones_a_swap_and_is_logged
     follower = make_follower(registry, serving)
     for _ in range(3):
         assert await follower.poll() is None
-    assert [record.message for record in caplog.records] == ["swap put off"]
+    assert [record.message for record in caplog.records] == ["swap postponed"]
     registry.fetch_error = None
     await follower.poll()
     assert (serving.done, serving.champion.version) == (["swap 2"], "2")

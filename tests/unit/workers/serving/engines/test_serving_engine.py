@@ -81,9 +81,9 @@ async def test_a_version_whose_files_vanish_after_the_fetch_raises_retry_later(t
 
     fake = FakeBackendEngine(tmp_path, answer=remove)
     shutil.rmtree(fake.second)
-    with pytest.raises(RetryLater, match=r"/2 has gone since it was fetched"):
+    with pytest.raises(RetryLater, match=r"/2 was removed after it was fetched"):
         await fake.engine.swap(fake.second, version("2"))
-    with pytest.raises(RetryLater, match=r"/3 has gone since it was fetched"):
+    with pytest.raises(RetryLater, match=r"/3 was removed after it was fetched"):
         await fake.engine.swap(fake.third, version("3"), [CanaryPrompt(prompt="a", token_ids=(1,))])
     assert await fake.ask("a") == ("a", "1")
     await fake.engine.close()
