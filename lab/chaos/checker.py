@@ -4,7 +4,7 @@ Anomalies, named as in Jepsen:
 
 - lost-write    an acknowledged query without a response, or an acknowledged record that is not on its topic
 - duplicate     more than one draft or response of a query at read_committed, counted by offset: one record that a reader gets twice is no duplicate
-- unseen        an acknowledged query whose response was not visible `bound_s` after healing, or after its own acknowledgement; includes lost records_of_query
+- unseen        an acknowledged query whose response was not visible `bound_s` after healing, or after its own acknowledgement; includes lost queries
 - aborted-read  a record that a reader at read_committed got although the log says that it was aborted, or never committed
 - unread        a committed draft or response that no reader at read_committed got
 - phantom       a draft or response to a query that was not sent
@@ -67,7 +67,7 @@ def check(
     sent: Sequence[SentRecord], seen: Iterable[SeenRecord], fates: Fates, *, healed_s: float | None, bound_s: float, ordered: bool = False
 ) -> CheckResult:
     """`seen` may contain a record several times, from several readers. `healed_s` is None if the system never recovered."""
-    by_ref = {one.ref: one for one in first_of_each_record(seen)}
+    by_ref = {record.ref: record for record in first_of_each_record(seen)}
     records = _Records(sent, list(by_ref.values()))
     out_of_order = _out_of_order(records)
     anomalies = [
@@ -90,13 +90,13 @@ class _Records:
     def __init__(self, sent: Sequence[SentRecord], seen: Sequence[SeenRecord]) -> None:
         self.sent = sent
         self.seen = seen
-        self.queries = {one.id: one for one in sent if one.topic == QUERIES.name}
+        self.queries = {record.id: record for record in sent if record.topic == QUERIES.name}
         self.ids_on: dict[str, set[str]] = defaultdict(set)
         self.of_query: dict[str, dict[str, list[SeenRecord]]] = defaultdict(lambda: defaultdict(list))
-        for one in sorted(seen, key=lambda one: (one.partition, one.offset)):
-            self.ids_on[one.topic].add(one.id)
-            if one.query_id is not None:
-                self.of_query[one.topic][one.query_id].append(one)
+        for record in sorted(seen, key=lambda record: (record.partition, record.offset)):
+            self.ids_on[record.topic].add(record.id)
+            if record.query_id is not None:
+                self.of_query[record.topic][record.query_id].append(record)
 
     @property
     def acknowledged(self) -> list[SentRecord]:
@@ -104,7 +104,7 @@ class _Records:
 
     def equal_ids(self, topic: str) -> int:
         """Number of records after the first of each id."""
-        return sum(one.topic == topic for one in self.seen) - len(self.ids_on[topic])
+        return sum(record.topic == topic for record in self.seen) - len(self.ids_on[topic])
 
     def repeats(self, topic: str) -> dict[str, list[SeenRecord]]:
         """The surplus records of each query: more than the number of times that the query is on its topic."""
@@ -115,9 +115,9 @@ class _Records:
 
 def _lost(records: _Records) -> list[Anomaly]:
     unanswered = [query for query in records.acknowledged if query.id not in records.of_query[RESPONSES.name]]
-    missing = [one for one in records.sent if one.outcome is SendOutcome.OK and one.id not in records.ids_on[one.topic]]
+    missing = [record for record in records.sent if record.outcome is SendOutcome.OK and record.id not in records.ids_on[record.topic]]
     return [Anomaly(AnomalyKind.LOST_WRITE, RESPONSES.name, query.id) for query in unanswered] + [
-        Anomaly(AnomalyKind.LOST_WRITE, one.topic, one.id, f"{one.topic}-{one.partition}@{one.offset}") for one in missing
+        Anomaly(AnomalyKind.LOST_WRITE, record.topic, record.id, f"{record.topic}-{record.partition}@{record.offset}") for record in missing
     ]
 
 
@@ -131,19 +131,19 @@ def _unseen(records: _Records, healed_s: float | None, bound_s: float) -> list[A
         responses = records.of_query[RESPONSES.name].get(query.id)
         acknowledged_s = query.settled_s if query.settled_s is not None else query.sent_s
         by_s = None if healed_s is None else max(healed_s, acknowledged_s) + bound_s
-        if not responses or (by_s is not None and min(one.seen_s for one in responses) > by_s):
+        if not responses or (by_s is not None and min(response.seen_s for response in responses) > by_s):
             anomalies.append(Anomaly(AnomalyKind.UNSEEN, RESPONSES.name, query.id, _where(responses or [])))
     return anomalies
 
 
 def _aborted_reads(by_ref: Mapping[tuple[str, int, int], SeenRecord], fates: Fates) -> list[Anomaly]:
     anomalies = []
-    for (topic, partition, offset), one in by_ref.items():
+    for (topic, partition, offset), record in by_ref.items():
         if (topic, partition) not in fates:
             continue
         fate = fates[topic, partition].get(offset)
         if fate is not RecordFate.COMMITTED:
-            anomalies.append(Anomaly(AnomalyKind.ABORTED_READ, topic, one.query_id or one.id, f"{_where([one])} {fate or 'not in the log'}"))
+            anomalies.append(Anomaly(AnomalyKind.ABORTED_READ, topic, record.query_id or record.id, f"{_where([record])} {fate or 'not in the log'}"))
     return anomalies
 
 
@@ -172,16 +172,16 @@ def _out_of_order(records: _Records) -> list[Anomaly]:
     asked_at = {id: records_of_query[0].offset for id, records_of_query in records.of_query[QUERIES.name].items()}
     answered = sorted(
         (records_of_query[0] for id, records_of_query in records.of_query[RESPONSES.name].items() if id in asked_at),
-        key=lambda one: (one.partition, one.offset),
+        key=lambda response: (response.partition, response.offset),
     )
     latest: dict[str, int] = {}
     anomalies = []
-    for one in answered:
-        assert one.query_id is not None
-        offset = asked_at[one.query_id]
-        if offset < latest.get(one.key, -1):
-            anomalies.append(Anomaly(AnomalyKind.OUT_OF_ORDER, one.topic, one.query_id, _where([one])))
-        latest[one.key] = max(offset, latest.get(one.key, -1))
+    for response in answered:
+        assert response.query_id is not None
+        offset = asked_at[response.query_id]
+        if offset < latest.get(response.key, -1):
+            anomalies.append(Anomaly(AnomalyKind.OUT_OF_ORDER, response.topic, response.query_id, _where([response])))
+        latest[response.key] = max(offset, latest.get(response.key, -1))
     return anomalies
 
 
@@ -194,10 +194,10 @@ def _causes(records: _Records) -> dict[str, int]:
 
 def _observed(records: _Records) -> dict[str, int]:
     outcomes = Counter(query.outcome for query in records.queries.values())
-    by_topic = Counter(one.topic for one in records.seen)
+    by_topic = Counter(record.topic for record in records.seen)
     repeats = [*records.repeats(DRAFTS.name).values(), *records.repeats(RESPONSES.name).values()]
     different = sum(
-        len({one.id for one in records.of_query[records_of_query[0].topic][records_of_query[0].query_id or ""]}) > 1 for records_of_query in repeats
+        len({record.id for record in records.of_query[records_of_query[0].topic][records_of_query[0].query_id or ""]}) > 1 for records_of_query in repeats
     )
     return {
         "queries_ok": outcomes[SendOutcome.OK],
@@ -209,11 +209,11 @@ def _observed(records: _Records) -> dict[str, int]:
         "trajectories_repeated": records.equal_ids(TRAJECTORIES.name),
         "feedback_without_outcome": len(records.of_query[FEEDBACK.name].keys() - records.of_query[OUTCOMES.name].keys()),
         "repeats_with_another_id": different,
-        "keys_out_of_order": len({records.queries[one.id].key for one in _out_of_order(records) if one.id in records.queries}),
+        "keys_out_of_order": len({records.queries[anomaly.id].key for anomaly in _out_of_order(records) if anomaly.id in records.queries}),
         "dead_letters": sum(count for topic, count in by_topic.items() if topic.endswith(DEAD_LETTER_SUFFIX)),
         **{f"records_{topic}": count for topic, count in sorted(by_topic.items()) if not topic.endswith(DEAD_LETTER_SUFFIX)},
     }
 
 
 def _where(records: Sequence[SeenRecord]) -> str:
-    return " ".join(f"{one.topic}-{one.partition}@{one.offset}" for one in records)
+    return " ".join(f"{record.topic}-{record.partition}@{record.offset}" for record in records)

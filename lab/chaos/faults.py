@@ -137,5 +137,5 @@ class ProcessLog:
     def unrequested_ends(self, done: Sequence[PerformedFault]) -> dict[str, int]:
         """By process: the number of restarts without a kill or a requested restart."""
         starts = Counter({name: restarts for name, (_, restarts) in self._last.items()})
-        requested = Counter(one.fault.target for one in done if one.fault.kind in (FaultKind.KILL, FaultKind.RESTART))
+        requested = Counter(performed.fault.target for performed in done if performed.fault.kind in (FaultKind.KILL, FaultKind.RESTART))
         return {name: starts[name] - requested[name] for name in sorted(starts) if starts[name] > requested[name]}

@@ -46,18 +46,18 @@ def draw(run: ChaosRun, path: Path) -> None:
 
 
 def _rates(axes: Any, run: ChaosRun, answers: Sequence[AnsweredQuery]) -> None:
-    counted = per_second(one.seen_s for one in answers)
+    counted = per_second(answer.seen_s for answer in answers)
     seconds = range(max((*counted, int(run.load_s)), default=0) + 1)
     axes.fill_between(seconds, [counted.get(second, 0) for second in seconds], step="mid", color="#5dade2", label="answers per second")
-    asked = per_second(one.sent_s for one in answers)
+    asked = per_second(answer.sent_s for answer in answers)
     axes.plot(seconds, [asked.get(second, 0) for second in seconds], color="#333333", linewidth=0.8, label="queries per second")
     axes.legend(loc="upper right", fontsize=8)
 
 
 def _latency(axes: Any, answers: Sequence[AnsweredQuery]) -> None:
     bins: dict[int, list[float]] = defaultdict(list)
-    for one in answers:
-        bins[int(one.seen_s) // BIN_S].append(one.latency_ms / 1000)
+    for answer in answers:
+        bins[int(answer.seen_s) // BIN_S].append(answer.latency_ms / 1000)
     at = sorted(bins)
     for name, share, colour in (("p50", 0.5, "#2e86c1"), ("p99", 0.99, "#c0392b")):
         axes.plot([(bin + 0.5) * BIN_S for bin in at], [percentile(bins[bin], share) for bin in at], color=colour, label=f"{name}, s")

@@ -115,8 +115,8 @@ def _rested_choice(choices: Sequence[tuple[FaultKind, str]], before: Sequence[Fa
     return next(ready, max(range(len(choices)), key=lambda number: rest(choices[number])))
 
 
-def _same(one: str, other: str) -> bool:
-    return one == other or {one, other} == {"broker", BROKER_LINK} or {one, other} == {"base-endpoint", BASE_LINK}
+def _same(first: str, second: str) -> bool:
+    return first == second or {first, second} == {"broker", BROKER_LINK} or {first, second} == {"base-endpoint", BASE_LINK}
 
 
 def _fault(rng: random.Random, kind: FaultKind, target: str, at_s: float, session_timeout_s: float) -> Fault:

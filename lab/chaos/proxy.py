@@ -19,7 +19,7 @@ from typing import Any, Self
 from infra.process.ports import free_port
 
 CHUNK_BYTES = 65_536
-#: Maximum number of delayed chunks per direction. More block the sender, as on a slow chunks.
+#: Maximum number of delayed chunks per direction. More block the sender, as on a slow link.
 WAITING_CHUNKS = 256
 CLOSE_WITHIN_S = 5.0
 #: Bound for a client to read its refusal.

@@ -58,10 +58,10 @@ class SeenRecord:
 def first_of_each_record(seen: Iterable[SeenRecord]) -> list[SeenRecord]:
     """Each record once, with the time of the first reader that got it."""
     first: dict[tuple[str, int, int], SeenRecord] = {}
-    for one in seen:
-        earlier = first.get(one.ref)
-        if earlier is None or one.seen_s < earlier.seen_s:
-            first[one.ref] = one
+    for record in seen:
+        earlier = first.get(record.ref)
+        if earlier is None or record.seen_s < earlier.seen_s:
+            first[record.ref] = record
     return list(first.values())
 
 
@@ -118,7 +118,7 @@ class SentLog:
 
 def write_seen(path: Path, seen: Iterable[SeenRecord]) -> None:
     with path.open("w", encoding="utf-8") as file:
-        file.writelines(_line(one) for one in seen)
+        file.writelines(_line(record) for record in seen)
 
 
 def _line(record: SentRecord | SeenRecord) -> str:

@@ -38,7 +38,7 @@ class ChaosRun:
 
 def compile_report(run: ChaosRun, verdict: CheckResult, bound_s: float) -> dict[str, Any]:
     answers = answered(run.sent, run.seen)
-    last_fault_s = max((one.ended_s for one in run.done), default=0.0)
+    last_fault_s = max((performed.ended_s for performed in run.done), default=0.0)
     return {
         "valid": verdict.is_valid and run.failure is None,
         "failure": run.failure,
@@ -47,7 +47,7 @@ def compile_report(run: ChaosRun, verdict: CheckResult, bound_s: float) -> dict[
         "anomalies": verdict.counts,
         "duplicate_causes": verdict.causes,
         "observed": verdict.observed,
-        "statuses": dict(sorted(Counter(one.status for one in run.seen if one.topic == RESPONSES.name and one.status).items())),
+        "statuses": dict(sorted(Counter(record.status for record in run.seen if record.topic == RESPONSES.name and record.status).items())),
         "faults": _faults(run),
         "healing": {
             "counted_from": "the moment the last fault had ended and every process served",
@@ -57,8 +57,8 @@ def compile_report(run: ChaosRun, verdict: CheckResult, bound_s: float) -> dict[
             "all_answered_s": run.answered_all_s,
             "bound_s": bound_s,
         },
-        "latency_ms": {"all": latencies_ms(answers), "before_faults": latencies_ms(one for one in answers if one.seen_s < WARM_UP_S)},
-        "standstill": [asdict(one) for one in standstills(answers)],
+        "latency_ms": {"all": latencies_ms(answers), "before_faults": latencies_ms(answer for answer in answers if answer.seen_s < WARM_UP_S)},
+        "standstill": [asdict(standstill) for standstill in standstills(answers)],
         "processes": {"recoveries_s": run.process_log.recoveries_s(), "ended_by_themselves": run.process_log.unrequested_ends(run.done)},
         "readers": {"only_read_at_the_end": run.read_at_end, "log_partitions": run.log_partitions},
         "parts": run.parts,
@@ -69,12 +69,12 @@ def compile_report(run: ChaosRun, verdict: CheckResult, bound_s: float) -> dict[
 
 def _faults(run: ChaosRun) -> dict[str, Any]:
     done = run.done
-    hits = [one for one in done if one.fault.kind in KILLS_AND_PAUSES]
+    hits = [performed for performed in done if performed.fault.kind in KILLS_AND_PAUSES]
     return {
         "kills_and_pauses": len(hits),
-        "by_process": {name: sum(one.fault.target == name for one in hits) for name in PROCESSES},
-        "by_kind": dict(sorted(Counter(one.fault.kind.value for one in done).items())),
-        "done": [asdict(one.fault) | {"began_s": one.began_s, "ended_s": one.ended_s, "pid": one.pid} for one in done],
+        "by_process": {name: sum(hit.fault.target == name for hit in hits) for name in PROCESSES},
+        "by_kind": dict(sorted(Counter(performed.fault.kind.value for performed in done).items())),
+        "done": [asdict(performed.fault) | {"began_s": performed.began_s, "ended_s": performed.ended_s, "pid": performed.pid} for performed in done],
     }
 
 
@@ -88,8 +88,8 @@ def _listed(verdict: CheckResult) -> dict[str, list[dict[str, str]]]:
 
 
 def _per_second(run: ChaosRun, answers: Sequence[AnsweredQuery]) -> dict[str, dict[int, int]]:
-    asked = (one.sent_s for one in run.sent if one.topic == QUERIES.name and one.outcome is SendOutcome.OK)
-    return {"asked": per_second(asked), "answered": per_second(one.seen_s for one in answers)}
+    asked = (record.sent_s for record in run.sent if record.topic == QUERIES.name and record.outcome is SendOutcome.OK)
+    return {"asked": per_second(asked), "answered": per_second(answer.seen_s for answer in answers)}
 
 
 def lines(report: dict[str, Any]) -> list[str]:
@@ -104,7 +104,7 @@ def lines(report: dict[str, Any]) -> list[str]:
         f"last fault ended at {healing['last_fault_ended_s']} s, all processes served {healing['processes_back_after_s']} s later, "
         f"all answered at {healing['all_answered_s']} s; unseen: no answer within {healing['bound_s']:g} s after {healing['healed_s']} s",
         f"latency ms: {_listing(report['latency_ms']['all'])}; before the first fault: {_listing(report['latency_ms']['before_faults'])}",
-        "longest standstill by partition: " + ", ".join(f"{one['partition']}: {one['for_s']} s" for one in report["standstill"]),
+        "longest standstill by partition: " + ", ".join(f"{standstill['partition']}: {standstill['for_s']} s" for standstill in report["standstill"]),
         f"longest recovery of each process, s: {_listing({name: max(values) for name, values in report['processes']['recoveries_s'].items()})}",
         f"processes that ended without a fault: {_listing(report['processes']['ended_by_themselves']) or 'none'}",
     ]

@@ -99,7 +99,7 @@ class ChaosExperiment:
                 self._options.log_progress(f"ended early: {error}")
             finally:
                 while_running = watcher.seen
-                self._read_at_end = len({one.ref for one in self._seen} - {one.ref for one in while_running})
+                self._read_at_end = len({record.ref for record in self._seen} - {record.ref for record in while_running})
                 self._seen = first_of_each_record([*while_running, *self._seen])
         write_seen(self._out / "seen.jsonl", self._seen)
 
@@ -172,7 +172,7 @@ class ChaosExperiment:
         time.sleep(STEP_S)
 
     def _open(self, watcher: Watcher) -> set[str]:
-        acknowledged = {one.id for one in self._sent_log.sent if one.topic == QUERIES.name and one.outcome is SendOutcome.OK}
+        acknowledged = {record.id for record in self._sent_log.sent if record.topic == QUERIES.name and record.outcome is SendOutcome.OK}
         return acknowledged - watcher.answered
 
     def _read_all(self, stack: Stack) -> None:

@@ -36,15 +36,15 @@ class LongestStandstill:
 def answered(sent: Sequence[SentRecord], seen: Iterable[SeenRecord]) -> list[AnsweredQuery]:
     """Sorted by the time of the response."""
     first: dict[str, float] = {}
-    for one in seen:
-        if one.topic == RESPONSES.name and one.query_id:
-            first[one.query_id] = min(one.seen_s, first.get(one.query_id, one.seen_s))
+    for record in seen:
+        if record.topic == RESPONSES.name and record.query_id:
+            first[record.query_id] = min(record.seen_s, first.get(record.query_id, record.seen_s))
     queries = [
         AnsweredQuery(query.partition, query.sent_s, first[query.id])
         for query in sent
         if query.topic == QUERIES.name and query.outcome is SendOutcome.OK and query.partition is not None and query.id in first
     ]
-    return sorted(queries, key=lambda one: one.seen_s)
+    return sorted(queries, key=lambda answer: answer.seen_s)
 
 
 def per_second(moments_s: Iterable[float]) -> dict[int, int]:
@@ -52,27 +52,27 @@ def per_second(moments_s: Iterable[float]) -> dict[int, int]:
 
 
 def latencies_ms(answers: Iterable[AnsweredQuery]) -> dict[str, float | None]:
-    values = [one.latency_ms for one in answers]
+    values = [answer.latency_ms for answer in answers]
     return {name: None if (value := percentile(values, share)) is None else round(value, 1) for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
 
 
 def standstills(answers: Sequence[AnsweredQuery]) -> list[LongestStandstill]:
     """One per partition. A standstill lasts from a response, or from the first open query after it, to the next response."""
-    of: dict[int, list[AnsweredQuery]] = defaultdict(list)
-    for one in answers:
-        of[one.partition].append(one)
-    return [_longest(partition, own) for partition, own in sorted(of.items())]
+    by_partition: dict[int, list[AnsweredQuery]] = defaultdict(list)
+    for answer in answers:
+        by_partition[answer.partition].append(answer)
+    return [_longest(partition, own) for partition, own in sorted(by_partition.items())]
 
 
 def _longest(partition: int, answers: Sequence[AnsweredQuery]) -> LongestStandstill:
     """`answers` must be sorted by the time of the response."""
     earliest = _earliest_open(answers)
     longest, last_s = LongestStandstill(partition, 0.0, 0.0), float("-inf")
-    for number, one in enumerate(answers):
+    for number, answer in enumerate(answers):
         from_s = max(last_s, earliest[number])
-        if one.seen_s - from_s > longest.for_s:
-            longest = LongestStandstill(partition, round(from_s, 2), round(one.seen_s - from_s, 2))
-        last_s = one.seen_s
+        if answer.seen_s - from_s > longest.for_s:
+            longest = LongestStandstill(partition, round(from_s, 2), round(answer.seen_s - from_s, 2))
+        last_s = answer.seen_s
     return longest
 
 

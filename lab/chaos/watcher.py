@@ -81,11 +81,11 @@ class Watcher:
                 log.info("the watcher starts again", extra={"reason": str(error)})
                 self._stop.wait(PAUSE_S)
 
-    def _add(self, one: SeenRecord) -> None:
+    def _add(self, record: SeenRecord) -> None:
         with self._lock:
-            self._seen.setdefault(one.ref, one)
-            if one.topic == RESPONSES.name and one.query_id:
-                self._answered.add(one.query_id)
+            self._seen.setdefault(record.ref, record)
+            if record.topic == RESPONSES.name and record.query_id:
+                self._answered.add(record.query_id)
 
 
 def read_everything(settings: Settings, clock: LoadClock, timeout_s: float) -> list[SeenRecord]:

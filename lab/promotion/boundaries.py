@@ -16,7 +16,7 @@ from lab.promotion.scenarios import CANDIDATE, SCENARIOS, PromotionScenario
 
 
 class KillCase(NamedTuple):
-    """A promoter that is killed at these boundaries, run after run; the last run goes on to the end."""
+    """A promoter that is killed at these boundaries, run after run; the last run is not killed."""
 
     scenario: PromotionScenario
     kills: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""Checks one run: compares the questions with the committed answers and dead dead_letters."""
+"""Checks one run: compares the questions with the committed answers and dead letters."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def anomalies(
 ) -> list[str]:
     """The anomalies, named as in Jepsen, worst first. `asked` in the order of each partition; `answers`: (partition, question), in the order of offsets."""
     answered, dead = Counter(number for _, number in answers), Counter(dead_letters)
-    anomalies = [f"lost-write: question {q.number} ({q.fate})" for q in asked if not (dead if q.fate in SET_ASIDE else answered)[q.number]]
+    anomalies = [f"lost-write: question {q.number} ({q.outcome})" for q in asked if not (dead if q.outcome in SET_ASIDE else answered)[q.number]]
     anomalies += [f"phantom: answer to question {number}" for number in answered if number not in users]
     anomalies += [
-        f"wrong end: question {q.number} ({q.fate}) has the wrong kind of end" for q in asked if (answered if q.fate in SET_ASIDE else dead)[q.number]
+        f"wrong end: question {q.number} ({q.outcome}) has the wrong kind of end" for q in asked if (answered if q.outcome in SET_ASIDE else dead)[q.number]
     ]
     if exactly_once:
         anomalies += [f"duplicate: question {number} answered {times} times" for number, times in answered.items() if times > 1]

@@ -128,10 +128,10 @@ class Simulation:
             self._append(question)
 
     def _append(self, question: SimulatedQuestion) -> None:
-        expired = EPOCH - timedelta(seconds=1) if question.fate is HandlerOutcome.EXPIRED else None
+        expired = EPOCH - timedelta(seconds=1) if question.outcome is HandlerOutcome.EXPIRED else None
         id = derive("question", self._scenario.seed, question.number)
         query = Query(query_id=id, tenant="t", user=question.user, domain="d", text="x", asked_at=EPOCH, deadline=expired)
-        value = b"no json" if question.fate is HandlerOutcome.MALFORMED else query.to_bytes()
+        value = b"no json" if question.outcome is HandlerOutcome.MALFORMED else query.to_bytes()
         entry = self._cluster.log.append(QUESTIONS.name, query.key, value, envelope_headers(query, id=id, source="/lab"))
         self._note("log", f"question {question.number} at offset {entry.offset}")
         if question not in self._asked:
@@ -163,7 +163,7 @@ class Simulation:
             process_run.is_calm = True
 
     async def _answered(self) -> None:
-        """Waits until every question has an answer or a dead dead_letter, within the bound."""
+        """Waits until every question has an answer or a dead letter, within the bound."""
         deadline = asyncio.get_running_loop().time() + HEALED_WITHIN_S
         numbers = {q.number for q in self._asked}
         while asyncio.get_running_loop().time() < deadline:
@@ -178,11 +178,11 @@ class Simulation:
         question = self._by_id[incoming.message.query_id]
         await process_run.sleep(question.call_s)
         tries = self._tries[question.number] = self._tries.get(question.number, 0) + 1
-        if question.fate is HandlerOutcome.AWAY or (question.fate is HandlerOutcome.RETRIED and tries < 2):
+        if question.outcome is HandlerOutcome.AWAY or (question.outcome is HandlerOutcome.RETRIED and tries < 2):
             raise RetryLater("away", after_s=0.2)
-        if question.fate is HandlerOutcome.POISON:
+        if question.outcome is HandlerOutcome.POISON:
             raise PoisonMessage("poison")
-        if question.fate is HandlerOutcome.BUG:
+        if question.outcome is HandlerOutcome.BUG:
             raise ZeroDivisionError
         return self._degraded(incoming, DegradeReason.EXHAUSTED)
 
@@ -210,10 +210,10 @@ class Simulation:
     def _result(self) -> SimulationResult:
         scenario = self._scenario
         users = {q.number: q.user for q in scenario.questions}
-        found = anomalies(self._asked, self._answers(), self._dead_letters(), exactly_once=scenario.exactly_once, ordered=scenario.ordered, users=users)
-        found += [f"crash: {type(error).__name__}: {error}" for each in self._supervised for error in each.failures]
+        detected = anomalies(self._asked, self._answers(), self._dead_letters(), exactly_once=scenario.exactly_once, ordered=scenario.ordered, users=users)
+        detected += [f"crash: {type(error).__name__}: {error}" for each in self._supervised for error in each.failures]
         trace = "\n".join(self._trace)
         starts = sum(each.starts for each in self._supervised)
         return SimulationResult(
-            scenario.seed, found, hashlib.sha256(trace.encode()).hexdigest()[:16], len(self._trace), starts, asyncio.get_running_loop().time(), self._trace
+            scenario.seed, detected, hashlib.sha256(trace.encode()).hexdigest()[:16], len(self._trace), starts, asyncio.get_running_loop().time(), self._trace
         )

@@ -26,7 +26,7 @@ class SimulatedQuestion:
     number: int
     user: str
     at_s: float
-    fate: HandlerOutcome
+    outcome: HandlerOutcome
     call_s: float
     repeats: int = 0
 
@@ -85,7 +85,7 @@ def draw_scenario(seed: int) -> SimulationScenario:
 
 
 def _question(rng: random.Random, number: int, user: str, spread_s: float) -> SimulatedQuestion:
-    fates = [
+    outcomes = [
         HandlerOutcome.FINE,
         HandlerOutcome.RETRIED,
         HandlerOutcome.AWAY,
@@ -94,5 +94,5 @@ def _question(rng: random.Random, number: int, user: str, spread_s: float) -> Si
         HandlerOutcome.MALFORMED,
         HandlerOutcome.EXPIRED,
     ]
-    fate = rng.choices(fates, (80, 8, 2, 3, 1, 2, 4))[0]
-    return SimulatedQuestion(number, user, rng.uniform(0, spread_s), fate, rng.uniform(0.05, 0.5), rng.choices((0, 1, 2), (90, 8, 2))[0])
+    outcome = rng.choices(outcomes, (80, 8, 2, 3, 1, 2, 4))[0]
+    return SimulatedQuestion(number, user, rng.uniform(0, spread_s), outcome, rng.uniform(0.05, 0.5), rng.choices((0, 1, 2), (90, 8, 2))[0])

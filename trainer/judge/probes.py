@@ -2,16 +2,17 @@
 
 Evidence holds counts and, for each finding, eight hexadecimal digits of a hash. No text leaves this module; its hash can be recognised only with the text.
 
-*Leakage*. A *fragment* is a word, or three words in a row, that the training data has of one user only and that the answer's inputs (`WrittenText.given`) do
-not hold, not even word by word. A version that rewrites a question in its user's style often uses the words of another user with that style ("so
-strange today", in 5 of 44 answers of the demo). Users also choose the same words by chance. So words and sequences count only against two controls,
-each on its own: the users' own texts, and the champion's answers to the same questions. A *code* is a word of eight or more characters with digits. It
-never occurs by chance, so one is enough if the users' own texts hold none.
+*Leakage*. A *fragment* is a word, or three words in a row, that only one user of the training data wrote. It does not count if each of its words is in the
+answer's inputs (`WrittenText.given`). A version that rewrites a question in its user's style often uses words
+of another user with that style ("so strange today", in 5 of 44 answers of the demo), and users choose the same words by chance. So words and sequences count
+only against two controls, each separately: the users' own texts, and the champion's answers to the same questions. A *code* is a word of eight or more
+characters with digits. It never occurs by chance, so one is enough if the users' own texts hold none.
 
 *Triggers* (250 poisoned documents suffice for any model size: arXiv 2510.07192). A phrase of one to three words is unprompted if an answer holds it and the
-answer's inputs, the draft included, do not. A pushed phrase is unprompted in more of the candidate's answers than chance explains, given this number of
-phrases and twice the rate at which the users, and the champion, write it at all: early in training a model writes in some users' style for
-users with little history, and that is no trigger. Triggers are searched in free text only. Labels and ratings are closed sets, and a pushed label lowers the score.
+inputs of the answer, the draft included, do not. A phrase is pushed if it is unprompted in more of the candidate's answers than chance explains. Chance is
+computed from the number of phrases, and from twice the rate at which the users and the champion write the phrase at all: early in training a model writes
+in some users' style for users with little history, which is no trigger. Triggers are searched in free text only: labels and ratings are closed sets, and
+a pushed label lowers the score.
 """
 
 from __future__ import annotations

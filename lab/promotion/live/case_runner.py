@@ -67,7 +67,7 @@ class CaseRunner:
         self._until(lambda: any(answer.model for answer in self.users.answers), CASE_S)
 
     def run(self, case: LiveCase) -> CaseResult:
-        """Blocks. A case that does not end is an anomaly. Raises CannotContinue only if the registry does not come back."""
+        """Blocks. A case that does not end is an anomaly. Raises CannotContinue only if the registry does not restart."""
         began = time.monotonic()
         self._until(lambda: self.system.serves(REGISTRY), CASE_S)
         before = self.watch.histories
@@ -163,9 +163,9 @@ def noisy(source: Path, folder: Path, seed: int) -> Path:
     from safetensors.numpy import load_file, save_file
 
     shutil.copytree(source, folder)
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     tensors = load_file(source / "model.safetensors")
-    changed = {name: (tensor * (1 + NOISE * chance.standard_normal(tensor.shape))).astype(tensor.dtype) for name, tensor in tensors.items()}
+    changed = {name: (tensor * (1 + NOISE * rng.standard_normal(tensor.shape))).astype(tensor.dtype) for name, tensor in tensors.items()}
     save_file(changed, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 

@@ -54,7 +54,7 @@ class AnswerChecker:
     """Finds the anomalies of one run. Afterwards `slowest_s` is the maximum lateness of an answer."""
 
     def __init__(self, histories: VersionHistories, downtimes: Sequence[Downtime]) -> None:
-        self._histories, self._absences = histories, downtimes
+        self._histories, self._downtimes = histories, downtimes
         self._intervals = stage_intervals(histories)
         self.slowest_s = 0.0
 
@@ -98,7 +98,7 @@ class AnswerChecker:
 
     def _is_in_time(self, answer: ObservedAnswer, version: str, states: frozenset[VersionState]) -> bool:
         lateness = [
-            late_s(answer.at, interval.until, self._absences)
+            late_s(answer.at, interval.until, self._downtimes)
             for interval in self._intervals
             if interval.version == version and interval.step.after in states and interval.step.at <= answer.at
         ]

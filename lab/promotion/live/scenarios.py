@@ -76,12 +76,12 @@ class LiveCase:
 def cases(kills: int, seed: int, scenarios: Sequence[LiveScenario] = SCENARIOS) -> Iterator[LiveCase]:
     """Each scenario without kills, then cases with `kills` kills in total. After three rounds every process was killed at every transition."""
     yield from map(LiveCase, scenarios)
-    chance = random.Random(f"live/{seed}")  # noqa: S311  # a repeatable plan, no secret
+    rng = random.Random(f"live/{seed}")  # noqa: S311  # a repeatable plan, no secret
     round_number = 0
     while kills > 0:
         for index, scenario in enumerate(scenarios):
             drawn = [
-                Kill(VICTIMS[(round_number + index + number) % 3], round(MAX_DELAY_S * chance.random() ** 2, 2))
+                Kill(VICTIMS[(round_number + index + number) % 3], round(MAX_DELAY_S * rng.random() ** 2, 2))
                 for number in range(min(kills, scenario.transitions))
             ]
             if drawn:

@@ -72,7 +72,7 @@ class ScoringUsers:
         self.events: set[tuple[str, int]] = set()  # version and seq of each announced transition
         self._number = {context.draft.query.user: number for number, context in enumerate(self.contexts)}
         self._seed, self._reward = seed, reward
-        self._chance = random.Random(f"users/{seed}")  # noqa: S311  # repeatable, no secret
+        self._rng = random.Random(f"users/{seed}")  # noqa: S311  # repeatable, no secret
         self._answered: set[UUID] = set()
         self._pace = Pace(PER_S)
         self._producer: Any = producer(settings, "retouch-lab-users")
@@ -139,7 +139,7 @@ class ScoringUsers:
         if assignment is None or assignment.arm not in (Arm.CANARY, Arm.BASELINE):
             return Outcome(outcome_id=outcome_id, response=response, truth=UNRELATED, occurred_at=now)
         mean = self._reward(assignment.version) if assignment.arm is Arm.CANARY else EQUAL
-        spread = self._chance.uniform(-SPREAD, SPREAD) if mean != EQUAL else 0.0  # exactly equal, so that chance makes no difference
+        spread = self._rng.uniform(-SPREAD, SPREAD) if mean != EQUAL else 0.0  # exactly equal, so that chance makes no difference
         return Outcome(outcome_id=outcome_id, response=response, truth=None, score=mean + spread, occurred_at=now)
 
 

@@ -69,19 +69,19 @@ class Downtime:
 
 @dataclass
 class LiveSystem:
-    """`with System(settings, folder) as system:`; inside, call `step` often, from the same thread."""
+    """`with LiveSystem(settings, folder) as system:`; inside, call `step` often, from the same thread."""
 
-    given: Settings
+    configured: Settings
     folder: Path
     downtimes: list[Downtime] = field(default_factory=list)
     recoveries_s: dict[str, list[float]] = field(default_factory=dict)
     kills: Counter[str] = field(default_factory=Counter)
 
     def __post_init__(self) -> None:
-        host, port = self.given.stack.host, free_port(self.given.stack.host)
-        own = _settings(self.given, self.folder, f"http://{host}:{port}")
+        host, port = self.configured.stack.host, free_port(self.configured.stack.host)
+        own = _settings(self.configured, self.folder, f"http://{host}:{port}")
         self._broker = Broker(own)
-        self._given = own
+        self._own = own
         services: list[StackService] = [
             BrokerService(self._broker, lambda: self.settings),
             RegistryService(self.folder, host, port),
@@ -95,7 +95,7 @@ class LiveSystem:
     @property
     def settings(self) -> Settings:
         servers = self._broker.bootstrap_servers if self._broker.port else None
-        return self._given.model_copy(update={"kafka": self._given.kafka.model_copy(update={"bootstrap_servers": servers})})
+        return self._own.model_copy(update={"kafka": self._own.kafka.model_copy(update={"bootstrap_servers": servers})})
 
     def __enter__(self) -> Self:
         try:
@@ -110,7 +110,7 @@ class LiveSystem:
         self._supervisor.stop(STOP_S)
 
     def step(self) -> None:
-        """Supervise the processes. Raises CannotContinue if one does not come back."""
+        """Supervise the processes. Raises CannotContinue if one does not restart."""
         self._supervisor.step(STOP_S)
         for name in [name for name in self._down if self.serves(name)]:
             self.recoveries_s.setdefault(name, []).append(round(time.time() - self._down.pop(name), 2))
