@@ -19,7 +19,12 @@ from tests.support.trainer_traffic import send_outcomes, trainer_settings
 from trainer.judge.gate_result import gate_of
 
 # MLflow and what it imports warn about themselves.
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.long("trains a run once for each stage that is killed"),
+    pytest.mark.timeout(1800),
+    pytest.mark.filterwarnings("ignore"),
+]
 
 USERS = [f"survivor{number}" for number in range(12)]
 SFT_STEPS, RL_STEPS, EVERY = 25, 12, 4
