@@ -18,9 +18,9 @@ def main() -> int:
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        return run(load(), given.out, given.short, given.seed, given.json)
+        return run(load(), arguments.out, arguments.short, arguments.seed, arguments.json)
     except BadSetting as error:
         sys.stderr.write(f"demo: {error}\n")
         return USAGE

@@ -160,9 +160,11 @@ class ClosedLoop:
     def _process(self, name: str, *arguments: str) -> DemoProcess:
         return DemoProcess(name, list(arguments), self._stack.settings, self._closing, self._stack.check)
 
-    def _until(self, done: Callable[[], bool], steady: DemoProcess, meanwhile: Callable[[], None] = lambda: None, timeout_s: float = PHASE_TIMEOUT_S) -> None:
+    def _until(
+        self, is_done: Callable[[], bool], steady: DemoProcess, meanwhile: Callable[[], None] = lambda: None, timeout_s: float = PHASE_TIMEOUT_S
+    ) -> None:
         deadline = time.monotonic() + timeout_s
-        while not done():
+        while not is_done():
             if time.monotonic() > deadline:
                 raise DemoProcessFailed(f"not done after {timeout_s:.0f} s; logs: {self._dir / 'logs'}")
             steady.is_running()

@@ -38,9 +38,9 @@ def quality(report: DemoReport) -> str:
         for axes in (scores, gains):
             axes.grid(axis="x")
             axes.spines[["left", "bottom"]].set_visible(False)
-        handles = [scores.plot([], [], marker=mark, color=colour, linestyle="none", label=label)[0] for label, colour, mark in ARM_LOOKS.values()]
+        handles = [scores.plot([], [], marker=marker, color=colour, linestyle="none", label=label)[0] for label, colour, marker in ARM_LOOKS.values()]
         figure.legend(handles=handles, loc="outside lower left", ncols=3)
-        versus = [gains.errorbar([], [], xerr=[], color=colour, fmt=mark, label=label) for label, colour, mark in GAIN_LOOKS]
+        versus = [gains.errorbar([], [], xerr=[], color=colour, fmt=marker, label=label) for label, colour, marker in GAIN_LOOKS]
         figure.legend(handles=versus, loc="outside lower right", ncols=2)
     return out[0]
 
@@ -62,11 +62,11 @@ def _label(axes: Any, row_y: int, name: str, metric: str) -> None:
 
 
 def _scores(axes: Any, row_y: int, row: DomainQuality) -> None:
-    for series, (arm, (_, colour, mark)) in enumerate(ARM_LOOKS.items()):
+    for series, (arm, (_, colour, marker)) in enumerate(ARM_LOOKS.items()):
         scores, y = row.arms[arm], row_y + 0.24 - 0.24 * series
         low, high = scores.ci95
         axes.plot([low, high], [y, y], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
-        axes.plot(scores.score, y, marker=mark, color=colour, markersize=8)
+        axes.plot(scores.score, y, marker=marker, color=colour, markersize=8)
         axes.annotate(f"{scores.score:.3f}", (high, y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9.5, color=colour if series else SOFT)
     axes.margins(x=0.12)
 
@@ -76,11 +76,11 @@ def _gain(axes: Any, row_y: int, row: DomainQuality) -> None:
         (row.champion_after - row.zero_shot, row.ci95_after_minus_zero_shot, row.verdict),
         (row.champion_after - row.champion_before, row.ci95_after_minus_before, row.verdict_after_minus_before),
     )
-    for series, ((difference, (low, high), verdict), (_, colour, mark)) in enumerate(zip(differences, GAIN_LOOKS, strict=True)):
+    for series, ((difference, (low, high), verdict), (_, colour, marker)) in enumerate(zip(differences, GAIN_LOOKS, strict=True)):
         y = row_y + 0.16 - 0.32 * series
         axes.plot([low, high], [y, y], color=colour, linewidth=3, alpha=0.45, solid_capstyle="round")
         filled = colour if verdict is not Significance.SAME else PAPER  # hollow: the interval contains zero
-        axes.plot(difference, y, marker=mark, color=colour, markerfacecolor=filled, markersize=7)
+        axes.plot(difference, y, marker=marker, color=colour, markerfacecolor=filled, markersize=7)
         axes.annotate(f"{difference:+.3f}", (high, y), xytext=(8, 0), textcoords="offset points", va="center", fontsize=9.5)
     axes.margins(x=0.2)
 

@@ -150,6 +150,6 @@ class LiveDisplay:
         table.add_column(style="dim", overflow="ellipsis", no_wrap=True)
         for span in list(self._clock.spans):
             running = span.seconds is None
-            mark: RenderableType = self._spinners.setdefault(span.name, Spinner("dots", style="cyan")) if running else "[green]✓[/]"
-            table.add_row(mark, f"[bold]{span.title}[/]" if running else span.title, f"{self._clock.elapsed(span):.0f} s", span.note)
+            symbol: RenderableType = self._spinners.setdefault(span.name, Spinner("dots", style="cyan")) if running else "[green]✓[/]"
+            table.add_row(symbol, f"[bold]{span.title}[/]" if running else span.title, f"{self._clock.elapsed(span):.0f} s", span.note)
         return table

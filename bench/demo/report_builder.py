@@ -223,12 +223,12 @@ def phases(clock: PhaseClock, records: RunRecords, answers: Mapping[UUID, Timest
     for span in clock.spans:
         seconds = clock.elapsed(span)
         start, end = clock.at(span.started_s), clock.at(span.started_s + seconds)
-        asked = [seen for seen in records.queries if start <= seen.at < end]
-        answered = [answers[seen.message.query_id].at for seen in asked if seen.message.query_id in answers]
-        taken_s = (max(answered) - min(seen.at for seen in asked)).total_seconds() if answered else 0.0
+        queries = [seen for seen in records.queries if start <= seen.at < end]
+        answered = [answers[seen.message.query_id].at for seen in queries if seen.message.query_id in answers]
+        taken_s = (max(answered) - min(seen.at for seen in queries)).total_seconds() if answered else 0.0
         rate = round(len(answered) / taken_s, 2) if taken_s else 0.0
         times = {"started_s": round(span.started_s, 2), "seconds": round(seconds, 2), "cpu_s": round(span.cpu_s, 2)}
-        figures.append(PhaseFigures(name=span.name, **times, queries=len(asked), answers_per_s=rate))
+        figures.append(PhaseFigures(name=span.name, **times, queries=len(queries), answers_per_s=rate))
     return tuple(figures)
 
 

@@ -56,7 +56,7 @@ def measure(promotion: PromotionSettings, plan: PromotionPlan, chosen: Sequence[
         **head,
         "plan": asdict(plan),
         "settings": promotion.model_dump(mode="json", exclude={"operator_token"}),
-        "populations": {kind: {name: round(value, 3) for name, value in one.figures().items()} for kind, one in pools.items()},
+        "populations": {kind: {name: round(value, 3) for name, value in pool.figures().items()} for kind, pool in pools.items()},
         "scenarios": summaries,
         **reporting.verdict(summary.targets(summaries)),
         "seconds": round(time.monotonic() - began, 1),

@@ -160,15 +160,15 @@ class ExperimentUsers:
         """Values of OPERATIONAL. Changes `reward_M`: a fallback has the reward of the base answer."""
         import numpy as np
 
-        scenario, rng, count, mine = self.scenario, self.rng, len(user_M), user_M < self.canary
-        unparsable = rng.random(count) < UNPARSABLE + scenario.unparsable * mine
-        fallback = unparsable | (rng.random(count) < self._fallback_U[user_M] + scenario.fallback * mine)
+        scenario, rng, count, is_canary = self.scenario, self.rng, len(user_M), user_M < self.canary
+        unparsable = rng.random(count) < UNPARSABLE + scenario.unparsable * is_canary
+        fallback = unparsable | (rng.random(count) < self._fallback_U[user_M] + scenario.fallback * is_canary)
         np.copyto(reward_M, base_M, where=fallback)
         yield fallback.astype(float)
         yield unparsable.astype(float)
-        yield 400 * self._latency_U[user_M] * rng.lognormal(0, 0.5, count) * np.where(mine, scenario.slower, 1.0)
-        yield np.where(fallback, 1.0, self._length_U[user_M] * rng.lognormal(0, 0.3, count) * np.where(mine, scenario.longer, 1.0))
-        yield np.where(fallback, 0.0, np.clip(self._drift_U[user_M] + rng.normal(0, 0.1, count) + scenario.drifting * mine, 0, 1))
+        yield 400 * self._latency_U[user_M] * rng.lognormal(0, 0.5, count) * np.where(is_canary, scenario.slower, 1.0)
+        yield np.where(fallback, 1.0, self._length_U[user_M] * rng.lognormal(0, 0.3, count) * np.where(is_canary, scenario.longer, 1.0))
+        yield np.where(fallback, 0.0, np.clip(self._drift_U[user_M] + rng.normal(0, 0.1, count) + scenario.drifting * is_canary, 0, 1))
 
     def cells(self) -> list[Quality]:
         return [cell for arm in (Arm.CANARY, Arm.BASELINE) for cell in self._of_arm(arm)]
@@ -205,8 +205,8 @@ def _moments(counts: Floats, *sums: Floats) -> Iterator[Moments]:
     import numpy as np
 
     users, n, nn = int(np.count_nonzero(counts)), int(counts.sum()), float(counts @ counts)
-    for one in sums:
-        yield Moments(users=users, n=n, s=one.sum(), nn=nn, ss=one @ one, ns=counts @ one)
+    for values in sums:
+        yield Moments(users=users, n=n, s=values.sum(), nn=nn, ss=values @ values, ns=counts @ values)
 
 
 def _result(verdict: ExperimentVerdict, users: ExperimentUsers) -> ExperimentResult:

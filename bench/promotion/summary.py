@@ -53,8 +53,8 @@ def _targets(scenarios: Sequence[Mapping[str, Any]]) -> Iterator[Target]:
 def line(scenario: Mapping[str, Any]) -> str:
     """One scenario as a line of text."""
     share = scenario["wrong"] if scenario["expected"] == VerdictOutcome.INCONCLUSIVE else scenario["found"]
-    word = "with a verdict" if scenario["expected"] == VerdictOutcome.INCONCLUSIVE else scenario["expected"]
-    text = f"{scenario['title']:<48} {word} {share['share']:7.2%} [{share['low']:.2%}, {share['high']:.2%}] of {scenario['experiments']}"
+    description = "with a verdict" if scenario["expected"] == VerdictOutcome.INCONCLUSIVE else scenario["expected"]
+    text = f"{scenario['title']:<48} {description} {share['share']:7.2%} [{share['low']:.2%}, {share['high']:.2%}] of {scenario['experiments']}"
     if scenario["expected"] == VerdictOutcome.INCONCLUSIVE or not (scored := scenario["to_verdict"]["scored"]):
         return text
     shown, users = scenario["to_verdict"]["shown"], scenario["to_verdict"]["users"]

@@ -95,8 +95,8 @@ def _answer(number: int, users: int) -> Response:
         for index in range(ITEMS)
     )
     assignment = Assignment(experiment=EXPERIMENT, arm=(Arm.CANARY, Arm.BASELINE)[number % users % 2], version="1")
-    made = dict.fromkeys(("base_ms", "retrieve_ms", "reflect_ms"), 1.0)
-    provenance = Provenance(model=MODEL, base_model="m", strategy=Strategy.RPO, k=4, history_ids=(), prompt_digest=None, **made, assignment=assignment)
+    durations = dict.fromkeys(("base_ms", "retrieve_ms", "reflect_ms"), 1.0)
+    provenance = Provenance(model=MODEL, base_model="m", strategy=Strategy.RPO, k=4, history_ids=(), prompt_digest=None, **durations, assignment=assignment)
     draft = Draft(query=query, answer=_text(rng, WORDS), base_model="m", base_ms=1.0)
     return Response(
         query_id=query_id,

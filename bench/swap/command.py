@@ -150,7 +150,7 @@ async def _capacity(worker: InProcessWorker, load: ReflectorLoad, version: Regis
 
 
 async def _steady(worker: InProcessWorker, load: ReflectorLoad, versions: Sequence[RegisteredVersion], plan: SwapPlan, rate: float) -> list[LoadAnswer]:
-    """Each version serves equally long: some write longer answers than others, as in the swaps."""
+    """Each version serves equally long: some write longer answers than candidates, as in the swaps."""
     answers = []
     for version in versions:
         await _promote(worker, version, plan)
@@ -160,16 +160,16 @@ async def _steady(worker: InProcessWorker, load: ReflectorLoad, versions: Sequen
 
 async def _promote(worker: InProcessWorker, version: RegisteredVersion, plan: SwapPlan) -> None:
     """Makes `version` serve, without load."""
-    await asyncio.to_thread(worker.alias_mover.promote, version, worker.engine.champion.version)
+    await asyncio.to_thread(worker.promoter.promote, version, worker.engine.champion.version)
     async with asyncio.timeout(plan.swap_within_s):
         while worker.engine.champion.version != version.version:  # noqa: ASYNC110  # a poll every few milliseconds is enough
             await asyncio.sleep(0.01)
 
 
 async def _for(load: ReflectorLoad, rate: float, seconds: float) -> list[LoadAnswer]:
-    over = asyncio.Event()
-    asyncio.get_running_loop().call_later(seconds, over.set)
-    return await load.steady(rate, over)
+    ended = asyncio.Event()
+    asyncio.get_running_loop().call_later(seconds, ended.set)
+    return await load.steady(rate, ended)
 
 
 def _shadow(worker: InProcessWorker, plan: SwapPlan) -> Routes:
@@ -183,16 +183,16 @@ async def _swapping(
     settings: Settings, worker: InProcessWorker, load: ReflectorLoad, versions: Sequence[RegisteredVersion], plan: SwapPlan, rate: float
 ) -> tuple[list[ObservedSwap], list[LoadAnswer]]:
     """Swaps between the versions under load. Returns the swaps that count, and all answers."""
-    over, rng = asyncio.Event(), random.Random(plan.seed)  # noqa: S311  # a repeatable measurement, no secret
-    asking = asyncio.create_task(load.steady(rate, over))
+    ended, rng = asyncio.Event(), random.Random(plan.seed)  # noqa: S311  # a repeatable measurement, no secret
+    asking = asyncio.create_task(load.steady(rate, ended))
     swaps: list[ObservedSwap] = []
     try:
         for _ in range(WARM_SWAPS + plan.swaps):
-            others = [version for version in versions if version.version != worker.engine.champion.version]
-            swaps.append(await _swap(worker, load, rng.choice(others), plan, swaps[-1].served_s if swaps else 0.0))
+            candidates = [version for version in versions if version.version != worker.engine.champion.version]
+            swaps.append(await _swap(worker, load, rng.choice(candidates), plan, swaps[-1].served_s if swaps else 0.0))
             await asyncio.sleep(plan.pause_s)
     finally:
-        over.set()
+        ended.set()
         answers = await asyncio.wait_for(asking, plan.swap_within_s + settings.reflection.timeout_s)
     return swaps[WARM_SWAPS:], answers
 
@@ -201,7 +201,7 @@ async def _swap(worker: InProcessWorker, load: ReflectorLoad, version: Registere
     """`since_s` is when the previous version began to serve: answers to older questions may come from an earlier turn of this version."""
     before, first, swapped = worker.engine.champion.version, len(load.answers), len(worker.swaps)
     alias_s = time.perf_counter()
-    event_s = await asyncio.to_thread(worker.alias_mover.promote, version, before)
+    event_s = await asyncio.to_thread(worker.promoter.promote, version, before)
     served_s = answered_s = 0.0
     while not answered_s:
         if time.perf_counter() - alias_s > plan.swap_within_s:

@@ -43,17 +43,17 @@ class InProcessWorker:
     follower: Follower
     reflector: Reflector
     shadows: CountingSender
-    alias_mover: AliasMover
+    promoter: AliasMover
     swaps: list[SwapResult]  # of the champion, in order
     routes: Routes | None = None  # replaces the follower's routes if set
 
 
 class AliasMover:
-    """Moves the alias and publishes the event, in the order of the real alias_mover."""
+    """Moves the alias and publishes the event, in the order of the real promoter."""
 
     def __init__(self, settings: Settings, registry: Registry) -> None:
         self._registry = registry
-        self._producer: Any = producer(settings, "bench-alias_mover")
+        self._producer: Any = producer(settings, "bench-promoter")
 
     def promote(self, version: RegisteredVersion, previous: str) -> float:
         """Blocks until the broker has the event. Returns the time of sending, by `time.perf_counter`."""
@@ -91,8 +91,8 @@ async def in_process_worker(settings: Settings, registry: Registry) -> AsyncIter
     reflector = Reflector(settings.reflection, started.engine, lambda: worker.routes or follower.routes)
     shadows = ShadowQueue(reflector.shadow_answer, sender, lambda: reflector.in_flight, settings.reflection.concurrency)
     reflector.on_shadow = shadows.submit
-    alias_mover = await asyncio.to_thread(AliasMover, settings, registry)
-    worker = InProcessWorker(started.engine, follower, reflector, sender, alias_mover, [])
+    promoter = await asyncio.to_thread(AliasMover, settings, registry)
+    worker = InProcessWorker(started.engine, follower, reflector, sender, promoter, [])
     following = _follow(follower, listener, settings.reflection.poll_s, worker.swaps)
     tasks = [asyncio.create_task(work) for work in (following, shadows.run())]
     try:
@@ -103,5 +103,5 @@ async def in_process_worker(settings: Settings, registry: Registry) -> AsyncIter
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await started.engine.close()
-        alias_mover.close()
+        promoter.close()
         listener.close()

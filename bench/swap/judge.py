@@ -58,8 +58,8 @@ def judge(
     scorers: Callable[[], Mapping[str, Scorer]],
 ) -> dict[str, Any]:
     """Counts of results. `scorers` is called only if an answer differs from its reference."""
-    asked = [answer for answer in answers if answer.is_the_models and answer.version in references]
-    differing = Counter(answer for answer in map(_without_times, asked) if answer != _without_times(references[str(answer.version)][answer.question]))
+    compared = [answer for answer in answers if answer.is_the_models and answer.version in references]
+    differing = Counter(answer for answer in map(_without_times, compared) if answer != _without_times(references[str(answer.version)][answer.question]))
     results: Counter[TraceResult] = Counter()
     if differing:
         by_version = scorers()
@@ -67,12 +67,12 @@ def judge(
         for answer, times in differing.items():
             results[traced(answer)] += times
     return {
-        "compared": len(asked),
-        "equal": len(asked) - differing.total(),
+        "compared": len(compared),
+        "equal": len(compared) - differing.total(),
         "tied": results[TraceResult.SAME],
         "mixed": results[TraceResult.MIXED],
         "wrong": results[TraceResult.UNEXPLAINED],
-        "unstamped": sum(answer.is_the_models for answer in answers) - len(asked),
+        "unstamped": sum(answer.is_the_models for answer in answers) - len(compared),
     }
 
 

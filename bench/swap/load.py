@@ -56,27 +56,27 @@ class ReflectorLoad:
     async def capacity(self, in_flight: int, seconds: float) -> float:
         """Answers per second with `in_flight` questions at all times."""
         until = time.perf_counter() + seconds
-        done: list[LoadAnswer] = []
+        answers: list[LoadAnswer] = []
 
         async def keep_asking() -> None:
             while time.perf_counter() < until:
-                done.append(await self._ask(time.perf_counter()))
+                answers.append(await self._ask(time.perf_counter()))
 
         began = time.perf_counter()
         await asyncio.gather(*[keep_asking() for _ in range(in_flight)])
-        return len(done) / (time.perf_counter() - began)
+        return len(answers) / (time.perf_counter() - began)
 
     async def steady(self, rate_per_s: float, until: asyncio.Event) -> list[LoadAnswer]:
         """Poisson arrivals until `until` is set. Returns when each has its answer. Latency counts from the due time."""
-        asked: list[asyncio.Task[LoadAnswer]] = []
+        tasks: list[asyncio.Task[LoadAnswer]] = []
         for due_s in self._arrivals(rate_per_s):
             pause_s = due_s - time.perf_counter()
             if pause_s > 0:
                 await asyncio.sleep(pause_s)
             if until.is_set():
                 break
-            asked.append(asyncio.create_task(self._ask_and_keep(due_s)))
-        return list(await asyncio.gather(*asked))
+            tasks.append(asyncio.create_task(self._ask_and_keep(due_s)))
+        return list(await asyncio.gather(*tasks))
 
     async def _ask_and_keep(self, due_s: float) -> LoadAnswer:
         answer = await self._ask(due_s)

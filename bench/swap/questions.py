@@ -21,8 +21,8 @@ def contexts(count: int, seed: int) -> list[Context]:
 def ask_again(context: Context, number: int) -> Context:
     """The same question as another query."""
     query = context.draft.query
-    again: UUID = derive("bench", query.query_id, number)
-    return context.model_copy(update={"draft": context.draft.model_copy(update={"query": query.model_copy(update={"query_id": again})})})
+    query_id: UUID = derive("bench", query.query_id, number)
+    return context.model_copy(update={"draft": context.draft.model_copy(update={"query": query.model_copy(update={"query_id": query_id})})})
 
 
 def _context(world: World, number: int) -> Context:

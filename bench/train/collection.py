@@ -138,14 +138,14 @@ def records(size: int) -> Iterator[Any]:
         reasoning=f"They keep it short and end with a full stop, as in item {PLACEHOLDER}.",
         teacher=Teacher(name="template"),
     )
-    made = [
+    templates = [
         (topic.name, envelope_headers(message, id=1, source="/bench"), message.to_bytes())
         for topic, message in ((OUTCOMES, outcome), (TRAJECTORIES, trajectory))
     ]
     placeholder, users = PLACEHOLDER.encode(), max(20, size // USERS_PER)
     for number in range(size):
         user = b'"user":"u%d"' % (number * 7919 % users)
-        for topic, headers, template in made:
+        for topic, headers, template in templates:
             value = template.replace(placeholder, b"%010d" % number).replace(b'"user":"u"', user)
             yield SimpleNamespace(topic=topic, partition=number % PARTITIONS, offset=number // PARTITIONS, headers=headers, value=value)
 
@@ -173,8 +173,8 @@ def _outcome() -> Outcome:
         for index in range(ITEMS)
     )
     model = ModelVersion(name="retouch-reflector", version="1", digest="0" * 64)
-    made = dict.fromkeys(("base_ms", "retrieve_ms", "reflect_ms"), 1.0)
-    provenance = Provenance(model=model, base_model="m", strategy=Strategy.RPO, k=4, history_ids=(), prompt_digest=None, **made)
+    durations = dict.fromkeys(("base_ms", "retrieve_ms", "reflect_ms"), 1.0)
+    provenance = Provenance(model=model, base_model="m", strategy=Strategy.RPO, k=4, history_ids=(), prompt_digest=None, **durations)
     response = Response(
         query_id=query_id,
         context=Context(draft=Draft(query=query, answer="a", base_model="m", base_ms=1.0), items=items, k_max=ITEMS, retrieve_ms=1.0),
@@ -191,10 +191,10 @@ def _outcome() -> Outcome:
 
 def _measure_in_own_process(size: int) -> CollectionCost:
     command = [sys.executable, "-m", "bench.train.collection", "--size", str(size)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S, check=False)
-    if done.returncode:
-        raise CannotContinue(f"the measurement of {size} trajectories failed: {(done.stderr.strip().splitlines() or ['no output'])[-1]}")
-    return CollectionCost(**json.loads(done.stdout))
+    result = subprocess.run(command, capture_output=True, text=True, timeout=WITHIN_S, check=False)
+    if result.returncode:
+        raise CannotContinue(f"the measurement of {size} trajectories failed: {(result.stderr.strip().splitlines() or ['no output'])[-1]}")
+    return CollectionCost(**json.loads(result.stdout))
 
 
 def _seconds(body: Callable[[], object]) -> float:

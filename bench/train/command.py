@@ -91,8 +91,8 @@ def measure(settings: Settings, options: TrainOptions) -> tuple[dict[str, Any], 
 
 def _check(settings: Settings, options: TrainOptions) -> None:
     known_arms = [arms.ZERO_SHOT, *(arm.name for arm in arms.arms(options.plan(), settings.trainer))]
-    for name, given, allowed in (("--arms", options.arms, known_arms), ("--parts", options.parts, PARTS)):
-        if unknown := sorted(set(given) - set(allowed)):
+    for name, values, allowed in (("--arms", options.arms, known_arms), ("--parts", options.parts, PARTS)):
+        if unknown := sorted(set(values) - set(allowed)):
             raise BadSetting(f"{name} {','.join(unknown)}: unknown; expected some of {','.join(allowed)}")
     if options.regime and (options.data or options.arms):
         raise BadSetting("--regime sets its own arms and world; leave out --data and --arms")
@@ -112,7 +112,7 @@ def _measurements(settings: Settings, options: TrainOptions, plan: TrainPlan) ->
         data = regimes.degraded(by_population[population], regime, options.seed)
         with _working(data, settings, options, plan) as running:
             regimes.run(running, plan, settings.trainer)
-        measurements[regime.name] = judge.judge(data, running.done, plan, regimes.pairs)
+        measurements[regime.name] = judge.judge(data, running.results, plan, regimes.pairs)
     return measurements
 
 
@@ -125,7 +125,7 @@ def _measured(settings: Settings, options: TrainOptions, plan: TrainPlan) -> Mea
     data = _prepared(source, settings, plan)
     with _working(data, settings, options, plan) as running:
         running.run(arms.chosen(arms.arms(plan, settings.trainer), options.arms or (arms.REAL if options.data else ())))
-    return judge.judge(data, running.done, plan)
+    return judge.judge(data, running.results, plan)
 
 
 def _prepared(source: SourceData, settings: Settings, plan: TrainPlan) -> Examples:

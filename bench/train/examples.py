@@ -81,5 +81,5 @@ async def _teach(outcomes: Iterable[Outcome], instruction: TeacherHandler) -> li
     for offset, outcome in enumerate(outcomes):
         envelope = read_envelope(envelope_headers(outcome, id=outcome.outcome_id, source="/bench/train"))
         produced = await instruction(Incoming(outcome, envelope, Source(topic=OUTCOMES.name, partition=0, offset=offset)))
-        trajectories += [one.message for one in produced if isinstance(one.message, Trajectory)]
+        trajectories += [output.message for output in produced if isinstance(output.message, Trajectory)]
     return trajectories

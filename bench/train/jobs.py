@@ -31,19 +31,19 @@ _shared: tuple[ArmRunner, threading.Event] | None = None
 
 
 class ArmJobs:
-    """Runs arms, and keeps the results in `done`, so that later arms can start from them."""
+    """Runs arms, and keeps the results in `results`, so that later arms can start from them."""
 
     def __init__(self, pool: ProcessPoolExecutor) -> None:
         self._pool = pool
-        self.done: dict[str, ArmResult] = {}
+        self.results: dict[str, ArmResult] = {}
 
     def run(self, arms: Sequence[TrainArm]) -> None:
         """Blocks until all are done. Raises CannotContinue at the first failure."""
-        left = list(arms)
+        pending = list(arms)
         running: dict[Future[ArmResult], TrainArm] = {}
-        while left or running:
-            ready = [arm for arm in left if not isinstance(arm.start, str) or arm.start in self.done]
-            left = [arm for arm in left if arm not in ready]
+        while pending or running:
+            ready = [arm for arm in pending if not isinstance(arm.start, str) or arm.start in self.results]
+            pending = [arm for arm in pending if arm not in ready]
             running |= {self._pool.submit(_do, arm): arm for arm in ready}
             ended, _ = wait(running, timeout=ARM_S, return_when=FIRST_COMPLETED)
             if not ended:
@@ -51,10 +51,10 @@ class ArmJobs:
             for future in ended:
                 arm = running.pop(future)
                 try:
-                    self.done[arm.name] = future.result()
+                    self.results[arm.name] = future.result()
                 except BrokenProcessPool as error:
                     raise CannotContinue(f"arm {arm.name}: its process died; too little memory?") from error
-                _say_done(self.done[arm.name])
+                _log_result(self.results[arm.name])
 
 
 @contextmanager
@@ -100,7 +100,7 @@ def _do(arm: TrainArm) -> ArmResult:
     return runner.run(arm, stop)
 
 
-def _say_done(result: ArmResult) -> None:
+def _log_result(result: ArmResult) -> None:
     costs = ", ".join(f"{name} {cost.seconds:.0f} s ({cost.cpu_seconds:.0f} s of CPU)" for name, cost in result.costs.items())
     sys.stderr.write(f"bench train: {result.arm}: {costs}; on dev {', '.join(f'k={k} {score:.3f}' for k, score in result.dev.items())}\n")
     sys.stderr.flush()

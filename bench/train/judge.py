@@ -34,15 +34,15 @@ def judge(data: Examples, results: Mapping[str, ArmResult], plan: TrainPlan, pai
     arms = {name: _arm(results[name]) for name in sorted(results, key=_sort_key)}
     users = {name: len({data.heldout[position].user for position in within}) for name, within in positions.items()}
     measurement = report.Measurement(data.title, data.counts, users, plain, arms, [])
-    made = list((pairs or usual_pairs)(measurement))
-    differences = list(_differences(data, answers, positions, [pair for pair in made if {*pair} <= answers.keys()]))
+    all_pairs = list((pairs or usual_pairs)(measurement))
+    differences = list(_differences(data, answers, positions, [pair for pair in all_pairs if {*pair} <= answers.keys()]))
     return report.Measurement(data.title, data.counts, users, plain, arms, differences)
 
 
 def usual_pairs(measurement: report.Measurement) -> list[tuple[str, str]]:
     """Every arm against zero-shot; RL against RAG and SFT top-1, each at its best k, and against the controls; the curriculum against a fixed k."""
-    best = {arm: f"{arm}@{one.best_k}" for arm, one in measurement.arms.items()}
-    pairs = [(mine, names.ZERO_SHOT) for mine in best.values()]
+    best = {arm: f"{arm}@{result.best_k}" for arm, result in measurement.arms.items()}
+    pairs = [(answerer, names.ZERO_SHOT) for answerer in best.values()]
     against = [
         measurement.best_on_test(names.RAG_BASE),
         measurement.best_on_test(names.RAG_REFLECTOR),
@@ -84,19 +84,19 @@ def _floor_and_ceilings(data: Examples, plan: TrainPlan) -> dict[str, list[str]]
 def _compared(data: Examples, answers: Answers, results: Mapping[str, ArmResult], positions: Mapping[str, Sequence[int]]) -> dict[str, report.AnswererScores]:
     texts = {f"{arm}@{k}": rewrites.texts for arm, result in results.items() for k, rewrites in result.held_out.items()}
     whole = compare_arms(data.heldout, answers, {}, [], texts)
-    within = {name: {one: mean_score(*_at(data.heldout, given, position)) for one, given in answers.items()} for name, position in positions.items()}
+    within = {name: {answerer: mean_score(*_at(data.heldout, texts, position)) for answerer, texts in answers.items()} for name, position in positions.items()}
     ways = dict(_ways(data.heldout, answers))
     scores_by_answerer = {}
     for name in answers:
         arm, _, shown = name.partition("@")
-        one = results.get(arm)
+        result = results.get(arm)
         scores_by_answerer[name] = report.AnswererScores(
             overall=whole.overall.scores[name],
             domains={domain: by.scores[name] for domain, by in whole.domains.items()},
             metrics={domain: by.metrics[name] for domain, by in whole.domains.items()},
             slices={part: scores[name] for part, scores in within.items()},
-            fallen_back=one.held_out[int(shown)].fallen_back if one else None,
-            dev=one.dev[int(shown)] if one else None,
+            fallen_back=result.held_out[int(shown)].fallen_back if result else None,
+            dev=result.dev[int(shown)] if result else None,
             way=ways.get(name),
             behaviour=whole.behaviour[name],
         )
@@ -118,8 +118,8 @@ def _arm(result: ArmResult) -> report.ArmReport:
 
 
 def _differences(data: Examples, answers: Answers, positions: Mapping[str, Sequence[int]], pairs: Pairs) -> Iterator[report.ScoreDifference]:
-    asked = {name: answers[name] for pair in pairs for name in pair}
-    whole = compare_arms(data.heldout, asked, {}, pairs, slices=positions)
+    compared = {name: answers[name] for pair in pairs for name in pair}
+    whole = compare_arms(data.heldout, compared, {}, pairs, slices=positions)
     for after, before in pairs:
         key = f"{after}_minus_{before}"
         yield report.ScoreDifference(
@@ -128,7 +128,7 @@ def _differences(data: Examples, answers: Answers, positions: Mapping[str, Seque
             whole.overall.intervals[key],
             {domain: by.intervals[key] for domain, by in whole.domains.items()},
             {name: by.intervals[key] for name, by in whole.slices.items()},
-            _rouge_differences(data.heldout, asked[after], asked[before]) if not data.world_truths else {},
+            _rouge_differences(data.heldout, compared[after], compared[before]) if not data.world_truths else {},
         )
 
 
@@ -141,17 +141,17 @@ def _rouge_differences(cases: Sequence[QueryCase], after: Sequence[str], before:
             by_user[cases[position].user][side].append(rouge(answers[position], cases[position].truth))
     intervals = {}
     for metric, name in enumerate(("rouge_1", "rouge_l")):
-        sides = [{user: fmean(one[metric] for one in both[side]) for user, both in by_user.items()} for side in (0, 1)]
+        sides = [{user: fmean(scores[metric] for scores in both[side]) for user, both in by_user.items()} for side in (0, 1)]
         intervals[name] = paired_bootstrap(sides[0], sides[1], BOOTSTRAP_SEED)
     return intervals
 
 
 def _ways(cases: Sequence[QueryCase], answers: Answers) -> Iterator[tuple[str, Interval]]:
     """(score - blind) / (rule - blind) for every arm and k, with a bootstrap over users."""
-    for name, given in answers.items():
+    for name, texts in answers.items():
         arm, _, shown = name.partition("@")
         if shown and arm != RULE and f"{RULE}@{shown}" in answers:
-            rows = _scores_by_user(cases, (given, answers[BLIND], answers[f"{RULE}@{shown}"]))
+            rows = _scores_by_user(cases, (texts, answers[BLIND], answers[f"{RULE}@{shown}"]))
             yield name, bootstrap(rows, _way, BOOTSTRAP_SEED, 500)
 
 
@@ -159,7 +159,7 @@ def _scores_by_user(cases: Sequence[QueryCase], answerers: Sequence[Sequence[str
     """Per user and domain: the mean score of each answerer."""
     by_user: dict[str, dict[str, list[tuple[float, ...]]]] = defaultdict(lambda: defaultdict(list))
     for position, case in enumerate(cases):
-        by_user[case.user][case.domain].append(tuple(score(case.task, given[position], case.truth, case.query.options) for given in answerers))
+        by_user[case.user][case.domain].append(tuple(score(case.task, texts[position], case.truth, case.query.options) for texts in answerers))
     return [{domain: tuple(map(fmean, zip(*rows, strict=True))) for domain, rows in domains.items()} for _, domains in sorted(by_user.items())]
 
 

@@ -49,16 +49,16 @@ def make_outcomes(source: SourceData, settings: Settings, stop: threading.Event)
     """One per question, in the order of the source data."""
     base_model = settings.base.model
     answers = drafts([question.query for question in source.questions], settings, stop)
-    made = [
+    drafted = [
         Draft(query=question.query, answer=answers[question.query.domain, question.query.text], base_model=base_model, base_ms=0.0)
         for question in source.questions
     ]
     baselines = {question.query.query_id: question.query.text for question in source.questions if question.split is not Split.TRAINING}
-    texts = {text_of(done) for done in source.interactions} | {query_text(draft) for draft in made} | {*baselines.values()}
+    texts = {text_of(interaction) for interaction in source.interactions} | {query_text(draft) for draft in drafted} | {*baselines.values()}
     vectors = _Vectors(sorted(texts), settings)
     history = _History(source.interactions, vectors)
     answered = []
-    for question, draft in zip(source.questions, made, strict=True):
+    for question, draft in zip(source.questions, drafted, strict=True):
         nearest = history.nearest(question.query, vectors[query_text(draft)], settings.retrieval.k_max)
         query_alone = baselines.get(question.query.query_id)
         by_query = () if query_alone is None else history.nearest(question.query, vectors[query_alone], settings.retrieval.k_max)
@@ -72,7 +72,7 @@ def drafts(queries: Sequence[Query], settings: Settings, stop: threading.Event) 
     different = {(query.domain, query.text): query for query in queries}
     prompts = [_prompt(base, base_prompt(query, settings.base.prompt_style)) for query in different.values()]
     groups = generate(base, prompts, 1, SamplingOptions(settings.base.max_new_tokens), stop)
-    return {key: str(base.tokenizer.decode(one.token_ids, skip_special_tokens=True)).strip() for key, (one,) in zip(different, groups, strict=True)}
+    return {key: str(base.tokenizer.decode(rollout.token_ids, skip_special_tokens=True)).strip() for key, (rollout,) in zip(different, groups, strict=True)}
 
 
 def _prompt(policy: Policy, content: str) -> list[int]:
@@ -134,14 +134,14 @@ class _History:
 
     def __init__(self, interactions: Sequence[Interaction], vectors: _Vectors) -> None:
         by_user_and_domain: dict[tuple[bytes, str], list[tuple[int, Interaction]]] = defaultdict(list)
-        for offset, done in enumerate(interactions):
-            by_user_and_domain[done.key, done.domain].append((offset, done))
-        self._items = {key: sorted(items, key=lambda one: one[1].occurred_at) for key, items in by_user_and_domain.items()}
-        self._rows = {key: vectors.of(text_of(done) for _, done in items) for key, items in self._items.items()}
+        for offset, interaction in enumerate(interactions):
+            by_user_and_domain[interaction.key, interaction.domain].append((offset, interaction))
+        self._items = {key: sorted(items, key=lambda item: item[1].occurred_at) for key, items in by_user_and_domain.items()}
+        self._rows = {key: vectors.of(text_of(interaction) for _, interaction in items) for key, items in self._items.items()}
 
     def nearest(self, query: Query, vector: Matrix, k: int) -> tuple[HistoryItem, ...]:
         key = query.key, query.domain
-        earlier = [one for one in self._items.get(key, ()) if one[1].occurred_at < query.asked_at]
+        earlier = [item for item in self._items.get(key, ()) if item[1].occurred_at < query.asked_at]
         if not earlier:
             return ()
         scores = self._rows[key][: len(earlier)] @ vector
@@ -150,12 +150,12 @@ class _History:
         return tuple(_item(*earlier[row], float(scores[row])) for row in best)
 
 
-def _item(offset: int, done: Interaction, score: float) -> HistoryItem:
+def _item(offset: int, interaction: Interaction, score: float) -> HistoryItem:
     return HistoryItem(
-        interaction_id=done.interaction_id,
-        content=done.content,
-        response=done.response,
-        occurred_at=done.occurred_at,
+        interaction_id=interaction.interaction_id,
+        content=interaction.content,
+        response=interaction.response,
+        occurred_at=interaction.occurred_at,
         score=score,
         source=Source(topic=INTERACTIONS.name, partition=0, offset=offset),
     )

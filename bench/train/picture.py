@@ -50,17 +50,17 @@ def _quality(axes: Any, measurement: Measurement, plan: TrainPlan, domain: str |
         axes.plot([value(name) for name in own], [row] * len(own), color="#cccccc", zorder=1)
         for name in own:
             shown = name.partition("@")[2]
-            mark = MARKS[plan.ks.index(int(shown))] if shown else "x"
+            marker = MARKS[plan.ks.index(int(shown))] if shown else "x"
             best = not shown or (arm in measurement.arms and int(shown) == measurement.arms[arm].best_k)
             colour = _colour(measurement, arm)
-            axes.scatter(value(name), row, marker=mark, s=46, zorder=2, color=colour, **({} if best else {"facecolors": "white", "edgecolors": colour}))
+            axes.scatter(value(name), row, marker=marker, s=46, zorder=2, color=colour, **({} if best else {"facecolors": "white", "edgecolors": colour}))
     for name, style, label in ((BLIND, ":", "user-blind"), (f"{RULE}@{plan.k}", "--", f"best rule, k = {plan.k}"), (IDEAL, "-", "no noise")):
         if name in measurement.answerers:
             axes.axvline(value(name), color=GREY, linestyle=style, linewidth=1.2, zorder=0, label=label)
     if domain is None and axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.06))
     axes.set_yticks(range(len(rows)), [arms.TITLES.get(arm, arm) for arm in reversed(rows)] if named else [""] * len(rows))
-    marks = ", ".join(f"{mark} k = {k}" for mark, k in zip(("circle", "square", "diamond", "triangle"), plan.ks, strict=False))
+    marks = ", ".join(f"{marker} k = {k}" for marker, k in zip(("circle", "square", "diamond", "triangle"), plan.ks, strict=False))
     axes.set_title(f"{title} ({marks}; filled: chosen on training users)" if domain is None else title, fontsize=10, loc="left")
     axes.grid(axis="x", color="#eeeeee", zorder=-1)
 

@@ -91,7 +91,7 @@ def run(jobs: ArmJobs, plan: TrainPlan, trainer: TrainerSettings) -> None:
     """SFT with each number of steps, then RL from the best one on training users' later outcomes."""
     tried = [TrainArm(f"{SFT}{steps}", REFLECTOR, sft=sft(trainer, steps, plan.k_max)) for steps in plan.grid]
     jobs.run(tried)
-    best = max(tried, key=lambda arm: max(jobs.done[arm.name].dev.values()))
+    best = max(tried, key=lambda arm: max(jobs.results[arm.name].dev.values()))
     jobs.run([TrainArm(RL, best.name, rl=rl(trainer, plan, plan.k_min, plan.k_max))])
 
 

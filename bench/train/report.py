@@ -67,7 +67,7 @@ class Measurement:
     differences: Sequence[ScoreDifference]
 
     def difference(self, after: str, before: str) -> ScoreDifference | None:
-        return next((one for one in self.differences if (one.after, one.before) == (after, before)), None)
+        return next((difference for difference in self.differences if (difference.after, difference.before) == (after, before)), None)
 
     def best(self, arm: str) -> str | None:
         """The arm's answerer at `best_k`."""

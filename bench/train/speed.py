@@ -95,9 +95,11 @@ def measure(checkpoint: Path, cases: Sequence[QueryCase], settings: Settings, ro
         ours=ours,
         trl=trl,
         trl_settings={name: getattr(trainer.args, name) for name in (*shown, "gradient_checkpointing", "bf16", "use_vllm")},
-        ratio=statistics.median(theirs / own for own, theirs in zip(ours.seconds, trl.seconds, strict=True)),
-        cpu_ratio=statistics.median(theirs / own for own, theirs in zip(ours.cpu_seconds, trl.cpu_seconds, strict=True)),
-        ratio_by_token=statistics.median(own / theirs for own, theirs in zip(engines.ours.tokens_per_s(), engines.trl.tokens_per_s(), strict=True)),
+        ratio=statistics.median(trl_s / our_s for our_s, trl_s in zip(ours.seconds, trl.seconds, strict=True)),
+        cpu_ratio=statistics.median(trl_s / our_s for our_s, trl_s in zip(ours.cpu_seconds, trl.cpu_seconds, strict=True)),
+        ratio_by_token=statistics.median(
+            our_rate / trl_rate for our_rate, trl_rate in zip(engines.ours.tokens_per_s(), engines.trl.tokens_per_s(), strict=True)
+        ),
     )
 
 
@@ -161,7 +163,7 @@ class _TwoEngines:
             batch = sample_batch(self.policy, cases, self.prompter, k, self.rl.candidates, sampling, stop)
             update_policy(self.policy, self.anchor, batch, self.rl, optimizer)
             self.ours.stop()
-            self.ours.tokens.append(statistics.fmean(len(one.token_ids) for group in batch.groups for one in group))
+            self.ours.tokens.append(statistics.fmean(len(rollout.token_ids) for group in batch.groups for rollout in group))
 
         return step
 
@@ -186,8 +188,8 @@ class _TwoEngines:
         def reward(*, completions: list[str], completion_ids: list[list[int]], case: list[int], **_: Any) -> list[float]:
             self.trl.tokens.append(statistics.fmean(map(len, completion_ids)))
             ended = [ids[-1] in self.policy.end_ids for ids in completion_ids]
-            made = zip(completions, ended, case, strict=True)
-            return [reward_of(text, done, self.schedule.cases[case]).total(self.rl.format_bonus) for text, done, case in made]
+            rows = zip(completions, ended, case, strict=True)
+            return [reward_of(text, has_ended, self.schedule.cases[case]).total(self.rl.format_bonus) for text, has_ended, case in rows]
 
         rows = [self.schedule.prompts[number % len(self.schedule.prompts)] for number in range(steps)]
         batch = self.rl.prompts_per_step * self.rl.candidates

@@ -28,21 +28,21 @@ SKIP_S = 3.0
 BIN_S = 0.1
 
 
-def added(site: BenchStack, name: str, rate: float, plan: WorkersPlan) -> dict[str, Any]:
+def added(stack: BenchStack, name: str, rate: float, plan: WorkersPlan) -> dict[str, Any]:
     """Measures added latency at `rate` queries per second."""
     kind = WorkerKind(name, name, plan.latency_in_flight)
-    site.make_worker_topics(kind)
+    stack.make_worker_topics(kind)
     skip_s = min(SKIP_S, plan.latency_s / 3)
     count = int(rate * (plan.latency_s + skip_s))
     schedule = load.QuerySchedule(name, count, rate, plan.users)
-    with LiveReader(site.settings, kind.out) as reader, site.workers(kind, WORKERS) as workers:
+    with LiveReader(stack.settings, kind.out) as reader, stack.workers(kind, WORKERS) as workers:
         schedule = replace(schedule, begin_at=time.time() + LEAD_S)
-        with site.loading(schedule) as sending:
+        with stack.loading(schedule) as sending:
             _sleep_until(schedule.begin_at + skip_s)
-            meter = _meter(site, workers, sending)
+            meter = _meter(stack, workers, sending)
             _sleep_until(schedule.begin_at + schedule.seconds)
             cpu = meter.read()
-            came = reader.wait_for(count, DRAIN_S)
+            in_time = reader.wait_for(count, DRAIN_S)
         time.sleep(0.2)  # so that a repeated answer is read too
         answers = [parse_answer(raw) for raw in reader.records_of(kind.out)]
     counted = [answer for answer in answers if answer.asked_s >= schedule.begin_at + skip_s]
@@ -54,7 +54,7 @@ def added(site: BenchStack, name: str, rate: float, plan: WorkersPlan) -> dict[s
         "asked": count,
         "lost": count - len({answer.id for answer in answers}),
         "repeats": repeats(answers),
-        "in_time": came,
+        "in_time": in_time,
         "waiting_at_the_end": count - visible,
         "added_ms": _json(spread([answer.added_ms for answer in counted])),
         "total_ms": _json(spread([answer.total_ms for answer in counted])),
@@ -64,17 +64,17 @@ def added(site: BenchStack, name: str, rate: float, plan: WorkersPlan) -> dict[s
     }
 
 
-def killed(site: BenchStack, rate: float, plan: WorkersPlan) -> dict[str, Any]:
+def killed(stack: BenchStack, rate: float, plan: WorkersPlan) -> dict[str, Any]:
     """Kills one of two workers in turn, several times, and starts it again at once."""
     kind = WorkerKind("kill", "kill", plan.latency_in_flight)
-    site.make_worker_topics(kind)
+    stack.make_worker_topics(kind)
     count = int(rate * plan.kill_every_s * (plan.kills + 1))
     schedule = load.QuerySchedule(kind.topic, count, rate, plan.users)
     kills: list[tuple[str, float]] = []
-    with LiveReader(site.settings, kind.out) as reader, site.workers(kind, WORKERS) as workers:
+    with LiveReader(stack.settings, kind.out) as reader, stack.workers(kind, WORKERS) as workers:
         schedule = replace(schedule, begin_at=time.time() + LEAD_S)
-        with site.loading(schedule):
-            meter = CpuMeter({"broker": site.broker.child.pid})
+        with stack.loading(schedule):
+            meter = CpuMeter({"broker": stack.broker.child.pid})
             for number in range(plan.kills):
                 _sleep_until(schedule.begin_at + plan.kill_every_s * (number + 1))
                 victim = workers[number % WORKERS]
@@ -91,10 +91,10 @@ def killed(site: BenchStack, rate: float, plan: WorkersPlan) -> dict[str, Any]:
 def kill_figures(schedule: load.QuerySchedule, kills: Sequence[tuple[str, float]], answers: Sequence[TimedAnswer]) -> dict[str, Any]:
     """Figures of the run. A standstill belongs to the last kill before its end."""
     begin = schedule.begin_at
-    still = [standstill for standstill in standstills(answers) if standstill.from_s >= begin]
+    all_standstills = [standstill for standstill in standstills(answers) if standstill.from_s >= begin]
     moments = [at for _, at in kills]
-    longest = [_longest(still, at, until) for at, until in zip(moments, [*moments[1:], float("inf")], strict=True)]
-    undisturbed = _longest(still, begin, moments[0])
+    longest = [_longest(all_standstills, at, until) for at, until in zip(moments, [*moments[1:], float("inf")], strict=True)]
+    undisturbed = _longest(all_standstills, begin, moments[0])
     return {
         "rate_per_s": round(schedule.rate, 1),
         "asked": schedule.count,
@@ -108,10 +108,10 @@ def kill_figures(schedule: load.QuerySchedule, kills: Sequence[tuple[str, float]
     }
 
 
-def _longest(still: Sequence[PartitionStandstill], from_s: float, until_s: float) -> dict[str, float]:
+def _longest(all_standstills: Sequence[PartitionStandstill], from_s: float, until_s: float) -> dict[str, float]:
     """By partition."""
     longest: dict[str, float] = {}
-    for standstill in still:
+    for standstill in all_standstills:
         if from_s < standstill.to_s <= until_s:
             longest[f"{standstill.partition}"] = max(longest.get(f"{standstill.partition}", 0.0), round(standstill.seconds, 3))
     return longest
@@ -130,8 +130,8 @@ def histogram(values: Sequence[float], width: float = 5.0) -> dict[str, Any]:
     return {"width": width, "counts": [counted[at] for at in range(max(counted, default=-1) + 1)]}
 
 
-def _meter(site: BenchStack, workers: Sequence[Child], sending: Child) -> CpuMeter:
-    return CpuMeter({"broker": site.broker.child.pid, "load": sending.pid, "reader": os.getpid()} | {child.name: child.pid for child in workers})
+def _meter(stack: BenchStack, workers: Sequence[Child], sending: Child) -> CpuMeter:
+    return CpuMeter({"broker": stack.broker.child.pid, "load": sending.pid, "reader": os.getpid()} | {child.name: child.pid for child in workers})
 
 
 def _sleep_until(at_s: float) -> None:

@@ -53,42 +53,42 @@ def order(repetitions: int) -> list[tuple[int, Variant]]:
     return [(repetition, variants[(repetition + offset) % len(variants)]) for repetition in range(repetitions) for offset in range(len(variants))]
 
 
-def measure(site: BenchStack, rate: float, plan: WorkersPlan) -> dict[str, Any]:
+def measure(bench_stack: BenchStack, rate: float, plan: WorkersPlan) -> dict[str, Any]:
     """`rate` is for all users together, without the flood."""
     kind = WorkerKind(NAME, NAME, plan.latency_in_flight)
-    site.make_worker_topics(kind)
-    asked = 0
+    bench_stack.make_worker_topics(kind)
+    sent = 0
     windows: list[Window] = []
-    with LiveReader(site.settings, kind.out, dead_letter_topic(kind.topic)) as reader, site.workers(kind, WORKERS):
-        asked += _window(site, plan, rate, Variant.WITHOUT, min(SKIP_S, plan.poison_s))[1]  # does not count: connections open, code warms up
+    with LiveReader(bench_stack.settings, kind.out, dead_letter_topic(kind.topic)) as reader, bench_stack.workers(kind, WORKERS):
+        sent += _window(bench_stack, plan, rate, Variant.WITHOUT, min(SKIP_S, plan.poison_s))[1]  # does not count: connections open, code warms up
         for repetition, variant in order(plan.repetitions):
-            _drain(reader, asked)
-            schedule, count = _window(site, plan, rate, variant, plan.poison_s)
-            asked += count
+            _drain(reader, sent)
+            schedule, count = _window(bench_stack, plan, rate, variant, plan.poison_s)
+            sent += count
             windows.append(Window(variant, repetition, schedule.begin_at, schedule.begin_at + schedule.seconds))
-        _drain(reader, asked)
+        _drain(reader, sent)
         time.sleep(0.2)
         answers, dead_letters = [parse_answer(raw) for raw in reader.records_of(kind.out)], len(reader.records_of(dead_letter_topic(kind.topic)))
     figures = compare(windows, answers)
     return (
-        {"rate_per_s": round(rate, 1), "users": plan.users, "flood": plan.flood, "asked": asked, "set_aside": dead_letters}
+        {"rate_per_s": round(rate, 1), "users": plan.users, "flood": plan.flood, "asked": sent, "set_aside": dead_letters}
         | figures
-        | _lost(asked, answers, dead_letters)
+        | _lost(sent, answers, dead_letters)
     )
 
 
-def _window(site: BenchStack, plan: WorkersPlan, rate: float, variant: Variant, seconds: float) -> tuple[load.QuerySchedule, int]:
+def _window(bench_stack: BenchStack, plan: WorkersPlan, rate: float, variant: Variant, seconds: float) -> tuple[load.QuerySchedule, int]:
     """Sends the load of one window. Returns after the last query."""
     begin_at = time.time() + LEAD_S
     until_s = begin_at + seconds + AFTER_S
-    mark = {Variant.RETRY: CallBehaviour.RETRY, Variant.POISON: CallBehaviour.POISON}.get(variant, CallBehaviour.NONE)
-    schedule = load.QuerySchedule(NAME, int(rate * seconds), rate, plan.users, begin_at=begin_at, marked=TimedBehaviour(mark, until_s))
+    behaviour = {Variant.RETRY: CallBehaviour.RETRY, Variant.POISON: CallBehaviour.POISON}.get(variant, CallBehaviour.NONE)
+    schedule = load.QuerySchedule(NAME, int(rate * seconds), rate, plan.users, begin_at=begin_at, marked=TimedBehaviour(behaviour, until_s))
     count = schedule.count
     with ExitStack() as stack:
-        senders = [stack.enter_context(site.loading(schedule))]
+        senders = [stack.enter_context(bench_stack.loading(schedule))]
         if variant is Variant.FLOOD:
             flood = replace(schedule, count=plan.flood, rate=0.0, users=1, marked=TimedBehaviour(CallBehaviour.FLOOD, until_s))
-            senders.append(stack.enter_context(site.loading(flood)))
+            senders.append(stack.enter_context(bench_stack.loading(flood)))
             count += plan.flood
         for sender in senders:
             if not sender.wait(LEAD_S + seconds + DRAIN_S) or sender.exit_code:
@@ -96,10 +96,10 @@ def _window(site: BenchStack, plan: WorkersPlan, rate: float, variant: Variant, 
     return schedule, count
 
 
-def _drain(reader: LiveReader, asked: int) -> None:
+def _drain(reader: LiveReader, sent: int) -> None:
     """Waits until every record is an answer or a dead letter."""
-    if not reader.wait_for(asked, DRAIN_S):
-        raise CannotContinue(f"only {reader.count} of {asked} queries were answered or set aside within {DRAIN_S:g} s")
+    if not reader.wait_for(sent, DRAIN_S):
+        raise CannotContinue(f"only {reader.count} of {sent} queries were answered or set aside within {DRAIN_S:g} s")
 
 
 def compare(windows: Sequence[Window], answers: Sequence[TimedAnswer]) -> dict[str, Any]:
@@ -145,5 +145,5 @@ def _parts(answers: Sequence[TimedAnswer]) -> dict[str, dict[str, float] | None]
     return {step: asdict(values) if values else None for step, values in added_by_step(answers).items()}
 
 
-def _lost(asked: int, answers: Sequence[TimedAnswer], dead_letters: int) -> dict[str, int]:
-    return {"lost": max(0, asked - len({answer.id for answer in answers}) - dead_letters), "repeats": repeats(answers)}
+def _lost(sent: int, answers: Sequence[TimedAnswer], dead_letters: int) -> dict[str, int]:
+    return {"lost": max(0, sent - len({answer.id for answer in answers}) - dead_letters), "repeats": repeats(answers)}

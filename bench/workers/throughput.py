@@ -21,10 +21,10 @@ USERS = 500
 FIRST_S = 40.0
 
 
-def prepare(site: BenchStack, plan: WorkersPlan) -> None:
+def prepare(stack: BenchStack, plan: WorkersPlan) -> None:
     """Sends the backlog, which all arms read, each in its own consumer group."""
-    site.make_worker_topics(WorkerKind("none", BACKLOG))
-    site.ask(load.QuerySchedule(BACKLOG, plan.backlog, users=USERS))
+    stack.make_worker_topics(WorkerKind("none", BACKLOG))
+    stack.ask(load.QuerySchedule(BACKLOG, plan.backlog, users=USERS))
 
 
 def arms(plan: WorkersPlan) -> list[WorkerKind]:
@@ -36,16 +36,16 @@ def arms(plan: WorkersPlan) -> list[WorkerKind]:
     return [*calls, *no_call, ordered]
 
 
-def measure(site: BenchStack, kind: WorkerKind, plan: WorkersPlan, *, count: int = 1, seconds: float | None = None) -> dict[str, Any]:
+def measure(stack: BenchStack, kind: WorkerKind, plan: WorkersPlan, *, count: int = 1, seconds: float | None = None) -> dict[str, Any]:
     """Measures one arm with `count` processes. Raises CannotContinue if there is no answer."""
-    site.make_worker_topics(kind, with_input=False)
+    stack.make_worker_topics(kind, with_input=False)
     seconds = seconds or plan.throughput_s
-    with LiveReader(site.settings, kind.out) as reader:
-        with site.workers(kind, count) as children:
+    with LiveReader(stack.settings, kind.out) as reader:
+        with stack.workers(kind, count) as children:
             if not reader.wait_for(1, FIRST_S):
                 raise CannotContinue(f"{kind.name} answered nothing within {FIRST_S:g} s; end of {children[0].log}:\n{children[0].last_lines()}")
             time.sleep(plan.warm_s if kind.high_s else 0.0)
-            meter = CpuMeter({"broker": site.broker.child.pid} | {child.name: child.pid for child in children})
+            meter = CpuMeter({"broker": stack.broker.child.pid} | {child.name: child.pid for child in children})
             began = time.time()
             reader.wait_for(plan.backlog, seconds)  # without a call, a worker can finish the backlog earlier
             ended, cpu = time.time(), meter.read()
