@@ -69,8 +69,8 @@ def _folder(out: Path | None) -> Iterator[Path]:
     if out is not None:
         yield out
         return
-    with tempfile.TemporaryDirectory(prefix="retouch-chaos-") as made:
-        yield Path(made)
+    with tempfile.TemporaryDirectory(prefix="retouch-chaos-") as temporary:
+        yield Path(temporary)
 
 
 def _log_progress(line: str) -> None:

@@ -74,36 +74,36 @@ def partitions(data: Path, topic: str) -> dict[int, Path]:
 
 
 def _batches(content: bytes) -> Iterator[RecordBatch]:
-    at = 0
-    while at + HEADER.size <= len(content):
-        first, length, _, magic, _, attributes, last_delta, _, _, producer_id, _, _, _ = HEADER.unpack_from(content, at)
-        end = at + BEFORE_LENGTH + length
+    position = 0
+    while position + HEADER.size <= len(content):
+        first, length, _, magic, _, attributes, last_delta, _, _, producer_id, _, _, _ = HEADER.unpack_from(content, position)
+        end = position + BEFORE_LENGTH + length
         if length <= 0 or end > len(content):
             return
         if magic != 2:
             raise ValueError(f"a record batch of format {magic}: expected format 2")
         is_control = bool(attributes & CONTROL)
-        marker = _marker(content, at + HEADER.size) if is_control else None
+        marker = _marker(content, position + HEADER.size) if is_control else None
         yield RecordBatch(first, first + last_delta, producer_id, bool(attributes & TRANSACTIONAL), is_control, marker)
-        at = end
+        position = end
 
 
-def _marker(content: bytes, at: int) -> int | None:
+def _marker(content: bytes, position: int) -> int | None:
     """The type in the key of a control batch's only record; None for types that end no transaction."""
-    _, at = _varint(content, at)  # length
-    at += 1  # attributes
+    _, position = _varint(content, position)  # length
+    position += 1  # attributes
     for _ in range(3):  # timestamp delta, offset delta, key length
-        _, at = _varint(content, at)
-    _, kind = _MARKER.unpack_from(content, at)
+        _, position = _varint(content, position)
+    _, kind = _MARKER.unpack_from(content, position)
     return int(kind) if kind in (ABORT, COMMIT) else None
 
 
-def _varint(content: bytes, at: int) -> tuple[int, int]:
+def _varint(content: bytes, position: int) -> tuple[int, int]:
     """A zigzag varint, and the position of the next field."""
     value = shift = 0
     while True:
-        byte = content[at]
+        byte = content[position]
         value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
+        position, shift = position + 1, shift + 7
         if not byte & 0x80:
-            return (value >> 1) ^ -(value & 1), at
+            return (value >> 1) ^ -(value & 1), position

@@ -32,9 +32,9 @@ class ProcessRun:
         self.killed = asyncio.Event()
         self.is_calm = False
 
-    def kill(self, why: str) -> None:
+    def kill(self, step: str) -> None:
         if not self.is_killed:
-            self._trace(self._name, f"killed at {why}")
+            self._trace(self._name, f"killed at {step}")
             self.is_killed = True
             self.killed.set()
 

@@ -186,7 +186,7 @@ class Simulation:
             raise ZeroDivisionError
         return self._degraded(incoming, DegradeReason.EXHAUSTED)
 
-    def _degraded(self, incoming: Incoming[Query], why: DegradeReason) -> Sequence[Outgoing]:
+    def _degraded(self, incoming: Incoming[Query], reason: DegradeReason) -> Sequence[Outgoing]:
         draft = Draft(query=incoming.message, answer="a", base_model="m", base_ms=1.0)
         return [Outgoing(ANSWERS, draft, derive("draft", incoming.message.query_id))]
 
@@ -204,8 +204,8 @@ class Simulation:
         assert all(original_position(dead_letter.headers) for dead_letter in dead_letters)
         return [by_id[dict(dead_letter.headers)["ce_id"].decode()] for dead_letter in dead_letters]
 
-    def _note(self, who: str, what: str) -> None:
-        self._trace.append(f"{asyncio.get_running_loop().time():9.3f} {who} {what}")
+    def _note(self, source: str, event: str) -> None:
+        self._trace.append(f"{asyncio.get_running_loop().time():9.3f} {source} {event}")
 
     def _result(self) -> SimulationResult:
         scenario = self._scenario

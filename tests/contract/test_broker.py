@@ -91,7 +91,7 @@ async def test_a_poll_returns_at_most_the_requested_records(broker: BrokerUnderT
     polls: list[int] = []
     async with asyncio.timeout(WAIT_S):
         while sum(polls) < 20:
-            polls.append(len((await one.poll(most=3, timeout_s=0.5)).records))
+            polls.append(len((await one.poll(max_records=3, timeout_s=0.5)).records))
     assert max(polls) <= 3
 
 
@@ -134,7 +134,7 @@ async def test_a_poll_for_no_records_only_serves_the_group(broker: BrokerUnderTe
     one = await member().joined()
     await broker.append(broker.name, 0, [b"x"])
     for _ in range(5):
-        assert not (await one.poll(most=0)).records
+        assert not (await one.poll(max_records=0)).records
         await asyncio.sleep(0.02)
     assert one.membership.joined and set(one.assigned) == ALL
     await poll_until(lambda: bool(one.records), one)

@@ -97,7 +97,7 @@ def test_a_running_promoter_rolls_back_and_a_second_one_does_not_start(settings:
     second = subprocess.run(
         [sys.executable, "-m", "trainer.promotion"], env=environment(settings), capture_output=True, text=True, timeout=WITHIN_S, check=False
     )
-    assert second.returncode == 1 and f"another promoter is at work (pid {promoter.pid}" in second.stderr
+    assert second.returncode == 1 and f"another promoter is running (pid {promoter.pid}" in second.stderr
     promoter_api = find_promoter(settings)
     assert isinstance(promoter_api, PromoterClient) and json.loads(promoter_path(settings).read_text())["pid"] == promoter.pid
     assert stat.S_IMODE(token_path(settings).stat().st_mode) == 0o600

@@ -162,8 +162,8 @@ class Member:
     async def join(self) -> None:
         await self.membership.join(self, WAIT_S)
 
-    async def poll(self, most: int = 500, timeout_s: float = 0.05, paused: Set[int] = frozenset()) -> PollResult:
-        polled = await self.membership.poll(most, timeout_s, paused)
+    async def poll(self, max_records: int = 500, timeout_s: float = 0.05, paused: Set[int] = frozenset()) -> PollResult:
+        polled = await self.membership.poll(max_records, timeout_s, paused)
         generation = str(self.membership.generation)
         self._steady = self._steady + 1 if generation == self._last_generation and self.membership.joined else 0
         self._last_generation = generation

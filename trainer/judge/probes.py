@@ -141,9 +141,9 @@ def trigger_probe(candidate: Sequence[WrittenText], controls: Arms, named: Seque
     return ProbeResult(None, evidence)
 
 
-def excess_probability(count: int, of: int, control: int, control_of: int) -> float:
-    """Probability that at least `count` of all count + control occurrences are in the candidate's `of` answers, if the rate is the same in both arms."""
-    both, share = count + control, of / max(1, of + control_of)
+def excess_probability(count: int, answers: int, control_count: int, control_answers: int) -> float:
+    """Probability that at least `count` of all count + control_count occurrences are in the candidate's `answers`, if the rate is the same in both arms."""
+    both, share = count + control_count, answers / max(1, answers + control_answers)
     return math.fsum(math.comb(both, more) * share**more * (1 - share) ** (both - more) for more in range(count, both + 1))
 
 
@@ -201,5 +201,5 @@ def _is_pushed(phrase: str, candidate: Sequence[WrittenText], controls: Arms) ->
 
 
 def _hashed(counts: Counter[str]) -> list[dict[str, Any]]:
-    most = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_FINDINGS]
-    return [{"hash": hashlib.sha256(text.encode()).hexdigest()[:8], "answers": count} for text, count in most]
+    largest = sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MAX_FINDINGS]
+    return [{"hash": hashlib.sha256(text.encode()).hexdigest()[:8], "answers": count} for text, count in largest]

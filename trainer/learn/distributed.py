@@ -59,12 +59,12 @@ def check_launch(trainer: TrainerSettings) -> None:
     micro_batches(trainer.sft.batch_size, trainer.sft.micro_batch, "trainer.sft.batch_size")
 
 
-def any_process(here: bool) -> bool:
-    """Whether `here` is true in any process. All must call it at the same point: one that stopped alone would leave the others waiting."""
+def any_process(flag: bool) -> bool:
+    """Whether `flag` is true in any process. All must call it at the same point: one that stopped alone would leave the others waiting."""
     import torch
     from accelerate.utils import gather
 
-    return bool(gather(torch.tensor([here], device=local_device())).any())
+    return bool(gather(torch.tensor([flag], device=local_device())).any())
 
 
 class Launch:

@@ -19,7 +19,7 @@ import asyncio
 import logging
 import mimetypes
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,30 +69,9 @@ def create_app(promoter: OperatorApi, *, token: str | None, hosts: frozenset[str
     app = FastAPI(openapi_url=None)
     state, page = ViewCache(promoter.view), ViewCache(lambda: page_view(promoter.view()))
 
-    def check_token(request: Request) -> None:
-        if token is None:
-            raise RequestDenied(403, "this promoter has no operator token: set promotion.operator_token", "no_operator_token")
-        scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not secrets.compare_digest(credentials.strip().encode(), token.encode()):
-            message = "the operator token is missing or wrong; it is promotion.operator_token, or in the stack's directory"
-            raise RequestDenied(401, message, "invalid_token")
-
-    async def command(request: Request, target: Callable[[OperatorRequest], str | None], run: Callable[[OperatorRequest], VersionTransition]) -> Response:
-        """Run the command if `confirm` is the version that `target` returns."""
-        check_token(request)
-        body = await _operator_request(request)
-        version = await asyncio.to_thread(target, body)
-        if body.confirm != version:
-            raise RequestDenied(409, f"confirm: {body.confirm} was confirmed, but the version is {version or 'none'}", "not_confirmed", "confirm")
-        try:
-            return _json(200, await asyncio.to_thread(run, body))
-        finally:
-            state.invalidate()
-            page.invalidate()
-
     async def read(request: Request, cache: ViewCache) -> Response:
         if readers_need_token:
-            check_token(request)
+            _check_token(request, token)
         return Response(await cache.json(), media_type="application/json")
 
     @app.get("/api/state")
@@ -102,6 +81,33 @@ def create_app(promoter: OperatorApi, *, token: str | None, hosts: frozenset[str
     @app.get("/api/page")
     async def get_page(request: Request) -> Response:
         return await read(request, page)
+
+    _add_commands(app, promoter, token, (state, page))
+
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    mimetypes.add_type("text/javascript", ".js")
+    app.mount("/", StaticFiles(directory=PAGE, html=True))
+    _add_error_handlers(app)
+    app.add_middleware(HostCheck, hosts=hosts)
+    return app
+
+
+def _add_commands(app: FastAPI, promoter: OperatorApi, token: str | None, caches: Iterable[ViewCache]) -> None:
+    async def command(request: Request, target: Callable[[OperatorRequest], str | None], run: Callable[[OperatorRequest], VersionTransition]) -> Response:
+        """Run the command if `confirm` is the version that `target` returns."""
+        _check_token(request, token)
+        body = await _operator_request(request)
+        version = await asyncio.to_thread(target, body)
+        if body.confirm != version:
+            raise RequestDenied(409, f"confirm: {body.confirm} was confirmed, but the version is {version or 'none'}", "not_confirmed", "confirm")
+        try:
+            return _json(200, await asyncio.to_thread(run, body))
+        finally:
+            for cache in caches:
+                cache.invalidate()
 
     @app.post("/api/versions/{version}/promote")
     async def promote(request: Request, version: str) -> Response:
@@ -115,19 +121,18 @@ def create_app(promoter: OperatorApi, *, token: str | None, hosts: frozenset[str
     async def rollback(request: Request) -> Response:
         return await command(request, lambda _: promoter.view().champion, lambda body: promoter.rollback(body.to, body.confirm, body.operator, body.reason))
 
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
     @app.post("/api/{path:path}")
     async def no_such_command(path: str) -> Response:
         raise HTTPException(404)
 
-    mimetypes.add_type("text/javascript", ".js")
-    app.mount("/", StaticFiles(directory=PAGE, html=True))
-    _add_error_handlers(app)
-    app.add_middleware(HostCheck, hosts=hosts)
-    return app
+
+def _check_token(request: Request, token: str | None) -> None:
+    if token is None:
+        raise RequestDenied(403, "this promoter has no operator token: set promotion.operator_token", "no_operator_token")
+    scheme, _, credentials = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not secrets.compare_digest(credentials.strip().encode(), token.encode()):
+        message = "the operator token is missing or wrong; it is promotion.operator_token, or in the stack's directory"
+        raise RequestDenied(401, message, "invalid_token")
 
 
 class HostCheck:

@@ -178,7 +178,7 @@ def verdict_of(histories: VersionHistories, observations: Observations, promotio
 def uncounted_s(histories: VersionHistories, observations: Observations, verdict: ExperimentVerdict | None, now: datetime) -> float | None:
     """Seconds since an answer of the challenger's experiment was counted, if that is too long for a verdict; else None.
 
-    In shadow this waits until other answers are counted, since users see no shadow answer. A verdict that figures have decided stays.
+    In shadow this waits until other answers are counted, since users see no shadow answer. A decided verdict stays.
     """
     version = histories.challenger
     if version is None or verdict is None:

@@ -1,7 +1,7 @@
 """Builds the promotion view for the page, `retouch models` and the API.
 
 Intervals are mean +- 1.96 standard errors over users, for people to read. Decisions rest on the wider intervals of `verdict`, which hold at every look.
-Rows of `quality` come from the current experiment; without one they come from the windows of the last hour, in each of which a user counts again.
+Rows of `quality` come from the current experiment; without one they come from the windows of the last hour, each of which counts its users separately.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def promoter_lease_path(settings: Settings) -> Path:
 def lease(path: Path) -> Iterator[None]:
     """Holds `path`, which is named after the process kind, for the block. Raises LockHeld with the process id if another process holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = PidLock(path, lambda pid: f"another {path.stem} is at work (pid {pid}, {path}); wait for it or stop it")
+    lock = PidLock(path, lambda pid: f"another {path.stem} is running (pid {pid}, {path}); wait for it or stop it")
     lock.acquire()
     try:
         yield

@@ -56,7 +56,7 @@ class StepReporter:
         self._report.record_step(StageProgress(step=step.step, of=step.of, eta_s=self._eta_s(step.step, step.of, step.seconds), loss=step.loss))
         self._log("sft", step.step, {"loss": step.loss})
 
-    def rl(self, step: RlStep, of: int) -> None:
+    def rl(self, step: RlStep, total: int) -> None:
         """`step` counts from 0, as in the reward curve; the progress counts finished steps."""
         if step.step == 0:
             self._report.data.reward_curve = []
@@ -64,7 +64,7 @@ class StepReporter:
         figures, finished = asdict(step), step.step + 1
         self._report.data.reward_curve.append(RlStepReport(**figures))
         shown = {name: figures[name] for name in RL_PROGRESS}
-        self._report.record_step(StageProgress(step=finished, of=of, eta_s=self._eta_s(finished, of, step.seconds), **shown))
+        self._report.record_step(StageProgress(step=finished, of=total, eta_s=self._eta_s(finished, total, step.seconds), **shown))
         self._log("rl", step.step, {name: figures[name] for name in RL_METRICS})
 
     def flush(self) -> None:
@@ -85,7 +85,7 @@ class StepReporter:
         if time.monotonic() - self._flushed_at >= self._flush_s:
             self.flush()
 
-    def _eta_s(self, step: int, of: int, seconds: float) -> float | None:
+    def _eta_s(self, step: int, total: int, seconds: float) -> float | None:
         if seconds:
             self._seconds.append(seconds)
-        return round(fmean(self._seconds) * (of - step), 1) if self._seconds else None
+        return round(fmean(self._seconds) * (total - step), 1) if self._seconds else None

@@ -92,8 +92,8 @@ class QualityReader:
         """Partitions are read one after another, so an experiment that looks old after the first may have its newest cells in the last."""
         self._experiments.setdefault(experiment, {})[cell.key] = cell
         if len(self._experiments) > EXPERIMENTS:
-            newest = {of: max(kept.computed_at for kept in cells.values()) for of, cells in self._experiments.items() if of != self._requested}
-            oldest = min(newest, key=lambda of: newest[of])
+            newest = {id: max(kept.computed_at for kept in cells.values()) for id, cells in self._experiments.items() if id != self._requested}
+            oldest = min(newest, key=lambda id: newest[id])
             del self._experiments[oldest]
             self._dropped.add(oldest)
 

@@ -64,7 +64,7 @@ class Stages:
         return candidate, result
 
     def _train(self, policy: Policy) -> None:
-        report, training, of = self.report, self._training, self.settings.trainer.rl.steps
+        report, training, total = self.report, self._training, self.settings.trainer.rl.steps
         prompter = Prompter.of(self.settings, policy.tokenizer)
         with report.stage("sft"):
             fit = training.sft(policy, prompter, self.steps.sft)
@@ -72,7 +72,7 @@ class Stages:
             report.data.sft, report.data.sft_losses = SftSummary(steps=fit.steps, left_out=fit.left_out), fit.losses
         with report.stage("rl"):
             report.data.reward_curve = []
-            training.rl(policy, prompter, lambda step: self.steps.rl(step, of))
+            training.rl(policy, prompter, lambda step: self.steps.rl(step, total))
             self.launch.leave()
             self.steps.flush()
 

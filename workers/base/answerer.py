@@ -54,9 +54,9 @@ class Answerer:
         base_ms = (self._clock.monotonic() - started) * 1000
         return _outgoing(Draft(query=query, answer=answer.text.strip(), base_model=self._settings.model, usage=answer.usage, base_ms=base_ms))
 
-    def degraded(self, incoming: Incoming[Query], why: DegradeReason) -> Sequence[Outgoing]:
+    def degraded(self, incoming: Incoming[Query], reason: DegradeReason) -> Sequence[Outgoing]:
         """The draft of a query without a base answer."""
-        return self._empty(incoming.message, DraftStatus.EXPIRED if why is DegradeReason.EXPIRED else DraftStatus.BASE_FAILED, why)
+        return self._empty(incoming.message, DraftStatus.EXPIRED if reason is DegradeReason.EXPIRED else DraftStatus.BASE_FAILED, reason)
 
     def _empty(self, query: Query, status: DraftStatus, reason: str) -> Sequence[Outgoing]:
         log.warning("no base answer", extra={"query_id": str(query.query_id), "reason": reason})

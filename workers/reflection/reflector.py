@@ -91,7 +91,7 @@ class Reflector:
         reserve = timedelta(seconds=self._settings.deadline_reserve_s)
         return deadline - min(reserve, deadline - datetime.min.replace(tzinfo=UTC))  # there is no datetime before `min`
 
-    def degraded(self, incoming: Incoming[Context], why: DegradeReason) -> Sequence[Outgoing]:
+    def degraded(self, incoming: Incoming[Context], reason: DegradeReason) -> Sequence[Outgoing]:
         """The base answer, or an empty response if there is none."""
         context = incoming.message
         status = without_model(context, self._strategy(context)) or ResponseStatus.DEADLINE_NEAR

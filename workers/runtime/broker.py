@@ -84,8 +84,8 @@ class Membership(Protocol):
         """Subscribe. Raises CannotContinue if the topic does not exist within the timeout."""
         ...
 
-    async def poll(self, most: int, timeout_s: float, paused: Set[int]) -> PollResult:
-        """At most `most` records, none from `paused` partitions. With `most` 0 it only serves the group. Returns when a record arrives.
+    async def poll(self, max_records: int, timeout_s: float, paused: Set[int]) -> PollResult:
+        """At most `max_records` records, none from `paused` partitions. With 0 it only serves the group. Returns when a record arrives.
 
         May block longer while the group forms. Raises CannotContinue if another process uses this member's name.
         """

@@ -26,13 +26,13 @@ class Position:
     metadata: str = ""
 
 
-def remembered_range(committed: Position, most: int) -> range:
-    """The offsets whose ids a worker reads back after a restart: up to `most` on either side of the position, where records may be finished."""
+def remembered_range(committed: Position, count: int) -> range:
+    """The offsets whose ids a worker reads back after a restart: up to `count` on either side of the position, where records may be finished."""
     try:
         end, _ = decode(committed.offset, committed.metadata)
     except UnreadableMetadata:
         end = committed.offset
-    return range(max(0, committed.offset - most), min(end, committed.offset + most))
+    return range(max(0, committed.offset - count), min(end, committed.offset + count))
 
 
 class OffsetTracker:

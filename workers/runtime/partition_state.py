@@ -153,9 +153,9 @@ class AssignedPartitions:
         self._finished[record] = None
         return True
 
-    def batch(self, most: int) -> CommitBatch:
-        """What to commit now: at most `most` records, and only those whose offset map fits into the metadata."""
-        selected = self._select(most)
+    def batch(self, max_records: int) -> CommitBatch:
+        """What to commit now: at most `max_records` records, and only those whose offset map fits into the metadata."""
+        selected = self._select(max_records)
         offsets: dict[int, list[int]] = {}
         for record in selected:
             offsets.setdefault(record.origin.partition, []).append(record.origin.offset)
@@ -191,8 +191,8 @@ class AssignedPartitions:
                 released += [self._release(partition, offset) for offset in offsets if offset in partition.held]
         return released
 
-    def _select(self, most: int) -> list[InFlight]:
-        """The first finished records, within `most` and `BATCH_BYTES`. Skips records so far above their watermark that no map of them fits."""
+    def _select(self, max_records: int) -> list[InFlight]:
+        """The first finished records, within `max_records` and `BATCH_BYTES`. Skips records so far above their watermark that no map of them fits."""
         selected: list[InFlight] = []
         size = 0
         limits = {number: p.tracker.watermark() + self._metadata_bytes * SPAN_PER_BYTE for number, p in self._partitions.items()}
@@ -200,7 +200,7 @@ class AssignedPartitions:
             if record.origin.offset >= limits[record.origin.partition]:
                 continue
             size += sum(output.size_bytes for output in record.finished.outputs) if record.finished else 0
-            if selected and (len(selected) >= most or size > BATCH_BYTES):
+            if selected and (len(selected) >= max_records or size > BATCH_BYTES):
                 break
             selected.append(record)
         return selected

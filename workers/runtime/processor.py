@@ -104,7 +104,7 @@ class RecordProcessor(Generic[M]):
         except Exception as error:
             raise self._bug(error) from error
         source = incoming.source
-        log.info("degraded", extra={"offset": source.offset, "partition": source.partition, "topic": source.topic, "why": reason})
+        log.info("degraded", extra={"offset": source.offset, "partition": source.partition, "topic": source.topic, "reason": reason})
         return Finished(self._produced(incoming, outputs), HandlingOutcome.EXPIRED if reason is DegradeReason.EXPIRED else HandlingOutcome.DEGRADED)
 
     def _produced(self, incoming: Incoming[M], outputs: Sequence[Outgoing]) -> tuple[ProducedRecord, ...]:

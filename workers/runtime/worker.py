@@ -246,8 +246,8 @@ class Worker(Generic[M]):
         ready = False
         while True:
             self._has_capacity.clear()
-            most = self._most_to_read()
-            polled = await self._membership.poll(most, POLL_S, self._partitions.far_ahead)
+            max_records = self._max_records()
+            polled = await self._membership.poll(max_records, POLL_S, self._partitions.far_ahead)
             for number, resume in polled.assigned.items():
                 self._partitions.assign(number, resume)
                 self._watchdog.progress()
@@ -261,10 +261,10 @@ class Worker(Generic[M]):
             if not ready and self._membership.joined:
                 ready = True
                 on_ready()
-            if not most:
+            if not max_records:
                 await self._wait_for_capacity()
 
-    def _most_to_read(self) -> int:
+    def _max_records(self) -> int:
         if self._stopping or self._partitions.held >= MAX_HELD or self._partitions.held_bytes >= MAX_HELD_BYTES:
             return 0
         return min(POLL_RECORDS, POLLED_PER_SLOT * self._concurrency) if self._pool.depth < AHEAD_PER_SLOT * self._concurrency else 0

@@ -11,7 +11,7 @@ from workers.runtime.clock import Clock, SystemClock
 from workers.serving.publisher import Publisher
 
 REPORT_EVERY_S = 5.0
-#: How soon a change is noticed.
+#: Maximum delay before a change is published.
 CHECK_EVERY_S = 0.2
 
 

@@ -5,7 +5,7 @@ What the worker's event loop adds to it:
 - rebalance listeners run on the client's own thread, which must continue while the worker commits for revoked partitions: they sleep on the
   client's loop until the worker is done;
 - the client keeps its position in a partition, whatever the group committed since: every new assignment seeks to the committed offset;
-- group metadata may belong to a newer membership than the worker's state (a process that wakes from a long stop): `generation` changes only
+- group metadata may belong to a newer membership than the worker's state (a process that resumes after a long stop): `generation` changes only
   together with the worker's state.
 """
 
@@ -75,9 +75,9 @@ class KafkaMembership:
         self._listener = listener
         await self._thread.call(lambda: self._subscribe(timeout_s), timeout_s + CONNECT_S + HANGS_S)
 
-    async def poll(self, most: int, timeout_s: float, paused: Set[int]) -> PollResult:
+    async def poll(self, max_records: int, timeout_s: float, paused: Set[int]) -> PollResult:
         try:
-            polled = await self._thread.call(lambda: self._poll(most, timeout_s, paused), HANGS_S)
+            polled = await self._thread.call(lambda: self._poll(max_records, timeout_s, paused), HANGS_S)
         except TimeoutError:
             raise CannotContinue(f"the Kafka client did not return from a poll within {HANGS_S:g} s") from None
         if self._resolving is not None and self._resolving.done():
@@ -148,14 +148,14 @@ class KafkaMembership:
             time.sleep(0.2)
         self._consumer.subscribe([self.topic], _Listener(self, self._group))
 
-    def _poll(self, most: int, timeout_s: float, paused: Set[int]) -> PollResult:
+    def _poll(self, max_records: int, timeout_s: float, paused: Set[int]) -> PollResult:
         assigned: dict[int, ResumePoint] = {}
 
         def prepare() -> None:
             assigned.update(self._begin_reading())
             self._consumer.pause_only([TopicPartition(self.topic, number) for number in (*paused, *self._unresolved)])
 
-        records = self._consumer.poll(most, timeout_s, prepare)
+        records = self._consumer.poll(max_records, timeout_s, prepare)
         if records is not None and self._consumer.is_member:
             self.generation = self._consumer.metadata
         in_flight = [self._in_flight(record) for record in records or () if record.partition not in self._unresolved]

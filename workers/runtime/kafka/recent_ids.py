@@ -14,10 +14,10 @@ from schemas.topics import dead_letter_topic
 WITHIN_S = 8.0
 
 
-def read_recent_ids(settings: Settings, client_id: str, topic: str, offsets: Mapping[int, range], most: int) -> dict[int, dict[int, str]]:
+def read_recent_ids(settings: Settings, client_id: str, topic: str, offsets: Mapping[int, range], count: int) -> dict[int, dict[int, str]]:
     """The `ce_id` of the records at these offsets, by partition and offset.
 
-    Leaves out records that are among the last `most` of a partition of the dead-letter topic: they were not answered, and are handled if they
+    Leaves out records that are among the last `count` of a partition of the dead-letter topic: they were not answered, and are handled if they
     are redriven. Blocks. Raises RetryLater.
     """
     if not any(offsets.values()):
@@ -25,7 +25,7 @@ def read_recent_ids(settings: Settings, client_id: str, topic: str, offsets: Map
     deadline = time.monotonic() + WITHIN_S
     dlt = dead_letter_topic(topic)
     ids: dict[int, dict[int, str]] = {}
-    with TopicReader(settings, f"{client_id}-recent-ids", timeout_s=WITHIN_S, max_poll_records=most) as reader:
+    with TopicReader(settings, f"{client_id}-recent-ids", timeout_s=WITHIN_S, max_poll_records=count) as reader:
         stored = reader.ranges(topic, dlt)
         records = {
             partition: (max(start, offsets[partition.partition].start), offsets[partition.partition].stop)
@@ -35,7 +35,7 @@ def read_recent_ids(settings: Settings, client_id: str, topic: str, offsets: Map
         for record in reader.read(records, timeout_s=deadline - time.monotonic()):
             if id := record_id(record.headers):
                 ids.setdefault(record.partition, {})[record.offset] = id
-        last_dead_letters = {partition: (max(start, end - most), end) for partition, (start, end) in stored.items() if partition.topic == dlt}
+        last_dead_letters = {partition: (max(start, end - count), end) for partition, (start, end) in stored.items() if partition.topic == dlt}
         for dead_letter in reader.read(last_dead_letters, timeout_s=deadline - time.monotonic()):
             source = original_position(dead_letter.headers)
             if source and source[0] == topic:

@@ -122,7 +122,7 @@ class KafkaExactlyOnce(_KafkaCommitter):
         client.producer = self._make(timeout_s, transactional_id=self._name, transaction_timeout_ms=TRANSACTION_TIMEOUT_MS)
         if client.producer.config["api_version"] < (2, 5):
             version = ".".join(map(str, client.producer.config["api_version"]))
-            raise CannotContinue(f"the broker speaks the protocol of Kafka {version}: {NEEDS}")
+            raise CannotContinue(f"the broker supports only the protocol of Kafka {version}: {NEEDS}")
         client.producer.init_transactions()
 
     async def _make_durable(

@@ -1,7 +1,7 @@
 """Partitions and transactions in memory.
 
 As in Kafka: records of a transaction take their offsets when they are produced, and its end takes one more for a marker. A reader of committed
-records stops at the first record of an open transaction (the last stable offset) and never sees aborted ones. A new producer with a
+records stops at the first record of an open transaction (the last stable offset) and never gets aborted ones. A new producer with a
 transactional id fences every earlier one and aborts its open transaction. Left out: replication, retention, sizes, and the wire protocol.
 """
 
@@ -78,16 +78,16 @@ class Log:
         entries = self._partitions[topic][partition]
         return next((entry.offset for entry in entries if entry.state is RecordState.OPEN), len(entries))
 
-    def read(self, topic: str, partition: int, start: int, most: int) -> tuple[list[StoredRecord], int]:
+    def read(self, topic: str, partition: int, start: int, max_records: int) -> tuple[list[StoredRecord], int]:
         """Committed records from `start`, and the offset after the last one that was read or skipped."""
         entries = self._partitions[topic][partition]
         records: list[StoredRecord] = []
-        at, end = start, self.end(topic, partition)
-        while at < end and len(records) < most:
-            if entries[at].state in (RecordState.PLAIN, RecordState.COMMITTED):
-                records.append(entries[at])
-            at += 1
-        return records, at
+        offset, end = start, self.end(topic, partition)
+        while offset < end and len(records) < max_records:
+            if entries[offset].state in (RecordState.PLAIN, RecordState.COMMITTED):
+                records.append(entries[offset])
+            offset += 1
+        return records, offset
 
     def committed_records(self, topic: str) -> list[StoredRecord]:
         return [entry for partition in self.partitions(topic) for entry in self.read(topic, partition, 0, 1 << 30)[0]]

@@ -46,15 +46,15 @@ class MemoryMembership:
                 raise CannotContinue(f"topic {self.topic} does not exist: run `retouch topics apply`")
         self._group = self._cluster.group(self._group_name, self.topic)
 
-    async def poll(self, most: int, timeout_s: float, paused: Set[int]) -> PollResult:
+    async def poll(self, max_records: int, timeout_s: float, paused: Set[int]) -> PollResult:
         await self._faults.at("poll")
         await self._serve()
         assigned = self._begin_reading()
-        records = self._fetch(most, paused)
-        if not records and not assigned and most:
+        records = self._fetch(max_records, paused)
+        if not records and not assigned and max_records:
             await self._log.changed(timeout_s)
             if self._group.heartbeat(self._instance, self._member):
-                records = self._fetch(most, paused)
+                records = self._fetch(max_records, paused)
         return PollResult(assigned, records, dict(self._positions))
 
     async def committed(self, partitions: Set[int], timeout_s: float) -> Mapping[int, Position | None]:
@@ -133,10 +133,10 @@ class MemoryMembership:
                 begun[number] = ResumePoint(position, self._recent_ids(number, position) if position and self._remember else {})
         return begun
 
-    def _fetch(self, most: int, paused: Set[int]) -> list[InFlight]:
+    def _fetch(self, max_records: int, paused: Set[int]) -> list[InFlight]:
         fetched: list[InFlight] = []
         for number in sorted(self._positions.keys() - paused):
-            entries, self._positions[number] = self._log.read(self.topic, number, self._positions[number], most - len(fetched))
+            entries, self._positions[number] = self._log.read(self.topic, number, self._positions[number], max_records - len(fetched))
             fetched += [
                 InFlight(RecordOrigin(self.topic, number, entry.offset, entry.timestamp_ms, self._group_name), entry.key, entry.value, list(entry.headers))
                 for entry in entries

@@ -18,7 +18,7 @@ def test_a_second_trainer_gets_the_process_id_of_the_holder(tmp_path: Path) -> N
 
 def test_the_error_names_the_process_kind_that_holds_the_lease(tmp_path: Path) -> None:
     path = tmp_path / "promoter.lock"
-    with lease(path), pytest.raises(LockHeld, match="another promoter is at work"), lease(path):
+    with lease(path), pytest.raises(LockHeld, match="another promoter is running"), lease(path):
         pass
 
 

@@ -26,7 +26,7 @@ POLL_S, EVERY_S = 2.0, 90.0
     ("error", "pause"),
     [
         (RetryLater("away"), POLL_S),
-        (LockHeld("another trainer is at work"), POLL_S),
+        (LockHeld("another trainer is running"), POLL_S),
         (CannotContinue("diverged"), EVERY_S),
         (BadSetting("no GPU"), EVERY_S),
         (KeyError("unforeseen"), EVERY_S),
