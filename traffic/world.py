@@ -173,15 +173,12 @@ class Stimulus(Protocol):
     def text(self) -> str: ...
     def generic(self) -> str:
         """The best answer without the user's taste."""
-        ...
 
     def ideal(self, taste: Taste) -> str:
         """The user's answer without noise."""
-        ...
 
     def response(self, taste: Taste, rng: random.Random, *, noise: float, shown: float) -> str:
         """The user's answer, with noise."""
-        ...
 
 
 @dataclass(frozen=True)

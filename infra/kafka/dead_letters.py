@@ -237,7 +237,6 @@ class DeadLetterSource(Protocol):
 class RedriveSender(Protocol):
     def send(self, batch: Sequence[WithRepeats]) -> None:
         """Send the records and their redrive records, all or none. Blocks until the result is certain."""
-        ...
 
 
 def redrive_all(

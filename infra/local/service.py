@@ -24,7 +24,6 @@ class StackService(Protocol):
     def start(self) -> None: ...
     def is_ready(self) -> bool:
         """Called while the process starts. Does not block for long."""
-        ...
 
 
 class BrokerService:

@@ -52,7 +52,6 @@ class ActiveSpan(Protocol):
 
     def add(self, attributes: Attributes) -> None:
         """Add attributes that are known only after the start, such as the outcome."""
-        ...
 
     def end(self, error: BaseException | None) -> None: ...
 

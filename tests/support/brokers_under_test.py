@@ -41,15 +41,12 @@ class BrokerUnderTest(Protocol):
 
     async def append(self, topic: str, partition: int, values: Sequence[bytes], headers: Headers = ()) -> None:
         """Append records outside any transaction. Returns when they are on disk."""
-        ...
 
     async def visible(self, topic: str) -> list[bytes]:
         """The values that a reader of committed records sees after every transaction has ended. Raises AssertionError if one stays open."""
-        ...
 
     async def leave_open(self, instance: str, output: ProducedRecord, positions: Mapping[int, Position], generation: Any) -> None:
         """Begin a transaction with the transactional id of `instance`, and leave it open like a killed process."""
-        ...
 
     async def close(self) -> None: ...
 

@@ -24,7 +24,6 @@ class Converter(Dataset, Protocol):
     @classmethod
     def at(cls, path: Path) -> Self | None:
         """The data set at `path`, or None if the files have another format."""
-        ...
 
 
 FORMATS: Mapping[str, type[Converter]] = {

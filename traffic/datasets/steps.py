@@ -34,7 +34,6 @@ class Dataset(Protocol):
     @property
     def title(self) -> str:
         """Name of the recognized format."""
-        ...
 
     def steps(self, tenant: str) -> Iterator[Step]: ...
 

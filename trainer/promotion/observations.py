@@ -25,7 +25,6 @@ class Observations:
 class TopicObserver(Protocol):
     def observe(self, experiment: UUID | None) -> Observations:
         """The newest observations. The cells follow a new `experiment` a little later. Does not block."""
-        ...
 
 
 class NoTopics:

@@ -21,18 +21,15 @@ class OperatorApi(Protocol):
 
     def promote(self, version: str, operator: str, reason: str) -> VersionTransition:
         """Make `version` champion now. Raises CommandRefused."""
-        ...
 
     def reject(self, version: str, operator: str, reason: str) -> VersionTransition:
         """Reject `version` for good. Raises CommandRefused."""
-        ...
 
     def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> VersionTransition:
         """Make a former champion serve again, the last one if `to` is None, and reject the present one.
 
         `champion` is the version that the operator saw as champion. Raises CommandRefused, also if another version is champion by then.
         """
-        ...
 
 
 def promoter_path(settings: Settings) -> Path:

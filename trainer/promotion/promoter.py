@@ -51,7 +51,6 @@ class GateJudge(Protocol):
 
     def judge(self, version: RegisteredVersion | None, champion: RegisteredVersion | None) -> GateResult | None:
         """The result of judging `version` against `champion`, or None until there is one. Does not block. Stops any other judging."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -48,11 +48,9 @@ class RebalanceListener(Protocol):
 
     async def revoked(self, partitions: Set[int]) -> None:
         """The partitions still belong to this member: it may commit for them now. The group waits at most `REVOKE_WITHIN_S`."""
-        ...
 
     def lost(self, partitions: Set[int]) -> None:
         """The partitions belong to another member already: no commit for them is possible."""
-        ...
 
 
 class Membership(Protocol):
@@ -68,44 +66,35 @@ class Membership(Protocol):
     @property
     def joined(self) -> bool:
         """Whether this process is a member of a stable group."""
-        ...
 
     @property
     def awaited(self) -> Set[int]:
         """Assigned partitions whose resume point is not read yet."""
-        ...
 
     @property
     def generation(self) -> Any:
         """The group generation for commits: a broker refuses an outdated one (KIP-447). Opaque."""
-        ...
 
     async def join(self, listener: RebalanceListener, timeout_s: float) -> None:
         """Subscribe. Raises CannotContinue if the topic does not exist within the timeout."""
-        ...
 
     async def poll(self, max_records: int, timeout_s: float, paused: Set[int]) -> PollResult:
         """At most `max_records` records, none from `paused` partitions. With 0 it only serves the group. Returns when a record arrives.
 
         May block longer while the group forms. Raises CannotContinue if another process uses this member's name.
         """
-        ...
 
     async def committed(self, partitions: Set[int], timeout_s: float) -> Mapping[int, Position | None]:
         """The group's committed positions, after open transactions have ended. Raises NotConfirmed without an answer in time."""
-        ...
 
     async def commit(self, positions: Mapping[int, Position], timeout_s: float) -> None:
         """Commit positions alone, outside a transaction. Raises NotConfirmed."""
-        ...
 
     async def ends(self) -> Mapping[int, int]:
         """The end of each partition for a reader of committed records. Raises NotConfirmed without an answer in time."""
-        ...
 
     async def leave(self, *, for_good: bool) -> None:
         """End the membership. Unless `for_good`, the partitions stay with this member's name until the session timeout. Never raises."""
-        ...
 
 
 class Committer(Protocol):
@@ -113,7 +102,6 @@ class Committer(Protocol):
 
     async def start(self, timeout_s: float) -> None:
         """Raises CannotContinue if the broker lacks transactions, NotConfirmed without an answer in time."""
-        ...
 
     async def commit(self, outputs: Sequence[ProducedRecord], positions: Mapping[int, Position], membership: Membership, timeout_s: float) -> None:
         """Commit results and positions together. After NotConfirmed the producer is dropped; `start` makes a new one.
@@ -121,11 +109,9 @@ class Committer(Protocol):
         An outdated membership raises NotConfirmed too. Only `poll` shows whether another process took the member's name: a process that
         rejoins after a long stop is a new member with the same instance name, and the broker fences the commits of its old membership.
         """
-        ...
 
     async def close(self) -> None:
         """Never raises."""
-        ...
 
 
 class BrokerClient(Protocol):
@@ -133,10 +119,8 @@ class BrokerClient(Protocol):
 
     def membership(self, name: str, topic: str, remember: int) -> Membership:
         """`remember`: number of recent ids to read back for each partition."""
-        ...
 
     def exactly_once(self, name: str) -> Committer: ...
 
     def at_least_once(self, name: str) -> Committer:
         """A committer without transactions: a crash between results and positions repeats results."""
-        ...

@@ -11,11 +11,9 @@ from typing import Protocol
 class Clock(Protocol):
     def now(self) -> datetime:
         """Wall clock, aware, UTC: for deadlines in messages."""
-        ...
 
     def monotonic(self) -> float:
         """Seconds that never go back: for durations."""
-        ...
 
     async def sleep(self, seconds: float) -> None: ...
 

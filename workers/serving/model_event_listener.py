@@ -26,7 +26,6 @@ CONNECT_S = 1.0
 class ModelEventListener(Protocol):
     def wait(self, timeout_s: float) -> ModelEvent | None:
         """The next event of this model; None after `timeout_s` or a stop. Blocks."""
-        ...
 
     def close(self) -> None: ...
 

@@ -24,7 +24,6 @@ CLOSE_S = 5
 class Publisher(Protocol):
     async def send(self, topic: Topic, message: Message, id: object) -> None:
         """Never raises because of the broker."""
-        ...
 
 
 class KafkaPublisher:

@@ -41,11 +41,9 @@ class ReasoningTeacher(Protocol):
     @property
     def signature(self) -> Signature:
         """Name and version of this teacher, stored in its trajectories."""
-        ...
 
     async def explain(self, outcome: Outcome, example: HistoryItem) -> Rewrite | Rejection:
         """Reasoning for an outcome with a truth, and the answer it leads to. Raises RetryLater or CannotContinue if the teacher itself fails."""
-        ...
 
 
 def truth_of(outcome: Outcome) -> str:

@@ -16,7 +16,6 @@ from workers.runtime.memory.log import Log
 class Faults(Protocol):
     async def at(self, step: str) -> None:
         """`step`: poll, committed, init, begin, produce, offsets, end, leave (each before the broker acts on it), and ended (before its answer)."""
-        ...
 
 
 class NoFaults:

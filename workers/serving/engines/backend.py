@@ -28,18 +28,14 @@ class Backend(Protocol):
 
     def admit(self, request_id: int, token_ids: list[int], sampling: SamplingParameters) -> None:
         """Starts a request. An error refuses this request only."""
-        ...
 
     def abort(self, request_id: int) -> None:
         """Drops a request that its caller cancelled. Ignores unknown ids."""
-        ...
 
     def step(self) -> Sequence[BackendCompletion]:
         """Works on the admitted requests for a while. Returns those that finished."""
-        ...
 
     def load(self, checkpoint: Path) -> None:
         """Replaces the weights and clears every cache of the old ones. Called only without admitted requests."""
-        ...
 
     def close(self) -> None: ...

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 class Template(Protocol):
     def encode(self, prompt: str) -> list[int]:
         """Token ids of one user turn with the generation prompt."""
-        ...
 
 
 class ChatTemplate:

@@ -84,23 +84,19 @@ class Engine(Protocol):
     @property
     def loaded(self) -> tuple[ModelVersion, ...]:
         """All versions that can answer, the champion included."""
-        ...
 
     @property
     def next_evicted(self) -> str | None:
         """The version that the next load replaces; None if a slot is free. It is the champion only if there is no other slot."""
-        ...
 
     async def generate(self, prompt: str, sampling: SamplingParameters, version: str | None = None) -> GenerationResult:
         """Completes one user turn by `version`, or by the champion at the time of admission. Applies the checkpoint's chat template to `prompt`.
 
         A cancelled call frees its resources. Raises NotLoaded, GenerationFailed for this request alone, or EngineDied.
         """
-        ...
 
     def count_tokens(self, prompt: str) -> int:
         """Length of the prompt with its chat template, in tokens."""
-        ...
 
     async def load(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> SwapResult:
         """Loads a version of the same architecture beside the champion, warms it up, and checks its greedy tokens against `canary_prompts`.
@@ -109,19 +105,15 @@ class Engine(Protocol):
         while the evicted one drains. Raises BadCheckpoint if the checkpoint does not fit; SwapFailed if it does not load or fails a canary prompt;
         RetryLater if the running requests do not end in time, or if the champion has the only working slot; EngineDied if the engine has ended.
         """
-        ...
 
     async def set_champion(self, version: str) -> SwapResult:
         """Makes a loaded version the champion at once. Running requests finish on the version that they started on. Raises NotLoaded."""
-        ...
 
     async def swap(self, checkpoint: Path, model: ModelVersion, canary_prompts: Sequence[CanaryPrompt] = ()) -> SwapResult:
         """`load`, then `set_champion`. With a single slot, running requests finish on the old weights and later ones wait for the new.
 
         Raises what `load` raises; then the old version keeps serving.
         """
-        ...
 
     async def close(self) -> None:
         """Ends the engine. Waiting requests get GenerationFailed."""
-        ...
