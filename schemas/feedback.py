@@ -7,8 +7,9 @@ from uuid import UUID
 
 from pydantic import Field, model_validator
 
-from schemas.ids import Identifier, record_key
+from schemas.ids import Identifier, derive, record_key
 from schemas.messages import AwareDatetime, Message, Text
+from schemas.queries import Query
 
 
 class Feedback(Message, wire="retouch.feedback", version=1):
@@ -27,6 +28,12 @@ class Feedback(Message, wire="retouch.feedback", version=1):
         if not (self.truth and self.truth.strip()) and self.score is None:
             raise ValueError("needs truth, score or both")
         return self
+
+    @classmethod
+    def answering(cls, query: Query, truth: str, occurred_at: AwareDatetime) -> Self:
+        """The user's own answer to `query`. The id is derived, so it is the same each time."""
+        feedback_id, query_id = derive("feedback", query.query_id), query.query_id
+        return cls(feedback_id=feedback_id, query_id=query_id, tenant=query.tenant, user=query.user, truth=truth, occurred_at=occurred_at)
 
     @property
     def key(self) -> bytes:

@@ -90,24 +90,23 @@ class StageProgress(Record):
     signal_share: float | None = None
 
 
-class RlStepReport(Record):
-    """One RL step (`trainer.learn.rl_engine.RlStep`)."""
-
-    model_config = ConfigDict(allow_inf_nan=True)
+@dataclass(frozen=True)
+class RlStep:
+    """The record of one optimizer step of RL. `reward` is the mean task score without the format bonus; it gets harder to earn as k grows."""
 
     step: int
     stage: int
-    k: int
-    shown: float
+    k: int  # the curriculum's number of items
+    shown: float  # mean number of items in the prompts: fewer than k if the history has fewer or not all fit
     reward: float
     usable_share: float
-    signal_share: float
-    kl: float
-    entropy: float
-    length: float
+    signal_share: float  # share of groups whose rewards differ; the others have no gradient
+    kl: float  # k1 to the reference policy: sum over tokens, mean over completions
+    entropy: float  # nats per token
+    length: float  # tokens per completion
     loss: float
     seconds: float
-    left_out: int = 0
+    left_out: int = 0  # prompts drawn and skipped, because not even one item fits
 
 
 class SftSummary(Record):
@@ -153,7 +152,7 @@ class RunReport(BaseModel):
     pinned: bool = False  # the snapshot is stored; a resumed run reads it instead of the topics
     sft: SftSummary | None = None
     sft_losses: list[float] = []  # means over ten steps
-    reward_curve: list[RlStepReport] = []
+    reward_curve: list[RlStep] = []
     evaluation: Evaluation | None = None
     gate: GateResult | None = None
     decision: RunDecision | None = None

@@ -23,8 +23,7 @@ from streams.app.topology import prepare
 from streams.history.processor import HistoryProcessor
 from streams.index.edge import EdgeIndex
 from streams.index.embedder import Embedder, SentenceEmbedder
-from streams.index.history_index import HistoryIndex
-from streams.index.lazy_index import LazyIndex
+from streams.index.history_index import HistoryIndex, LazyIndex
 from streams.index.server import ServerIndex
 from streams.outcomes.processor import OutcomesProcessor
 from streams.retrieval.processor import RetrievalProcessor

@@ -144,13 +144,6 @@ class TrafficPlan(BaseModel):
             options=OPTIONS[exchange.domain],
             asked_at=at,
         )
-        feedback = Feedback(
-            feedback_id=derive("feedback", query.query_id),
-            query_id=query.query_id,
-            tenant=self.tenant,
-            user=persona.user,
-            truth=exchange.response,
-            occurred_at=at + FEEDBACK_AFTER,
-        )
+        feedback = Feedback.answering(query, exchange.response, at + FEEDBACK_AFTER)
         given = (feedback,) if phase in ANSWERED_FOR else ()
         return PlannedQuestion(query, exchange.response, given, phase=phase, round=round, generic=exchange.generic, ideal=exchange.ideal)

@@ -20,7 +20,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Protocol, Self
+from typing import Self
 
 from schemas.ids import derive
 from schemas.interactions import Interaction
@@ -166,21 +166,6 @@ class Taste:
         return Taste(favourites, new.bias, style)
 
 
-class Stimulus(Protocol):
-    """What a user responds to. A model sees only `text`."""
-
-    @property
-    def text(self) -> str: ...
-    def generic(self) -> str:
-        """The best answer without the user's taste."""
-
-    def ideal(self, taste: Taste) -> str:
-        """The user's answer without noise."""
-
-    def response(self, taste: Taste, rng: random.Random, *, noise: float, shown: float) -> str:
-        """The user's answer, with noise."""
-
-
 @dataclass(frozen=True)
 class Film:
     """A film's description. The response is one of LaMP-2's tags, of the film's family."""
@@ -258,6 +243,11 @@ class Note:
 
     def response(self, taste: Taste, rng: random.Random, *, noise: float, shown: float) -> str:
         return self.in_style(taste.style.faded(rng, shown))
+
+
+#: What a user responds to. A model sees only `text`. `generic` is the best answer without the user's taste, `ideal` the user's answer without noise, and
+#: `response` the one with noise.
+Stimulus = Film | Review | Note
 
 
 @dataclass(frozen=True)

@@ -110,9 +110,7 @@ def _answer(number: int, users: int) -> Response:
 
 
 def _judged(answer: Response) -> Outcome:
-    query = answer.context.draft.query
-    ids = {"feedback_id": query.query_id, "query_id": query.query_id, "tenant": query.tenant, "user": query.user}
-    return Outcome.joined(answer, Feedback(**ids, truth=answer.context.items[0].response, occurred_at=NOON))
+    return Outcome.joined(answer, Feedback.answering(answer.context.draft.query, answer.context.items[0].response, NOON))
 
 
 def _text(rng: random.Random, words: int) -> str:

@@ -15,13 +15,14 @@ from bench.train.plan import TrainPlan
 from bench.usage import MemoryWatch
 from infra.settings import Settings
 from schemas.prompts import rag_prompt
+from schemas.run_report import RlStep
 from schemas.tasks import choose_option
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.judge import evaluate
 from trainer.learn import sft
 from trainer.learn.policy import Policy
-from trainer.learn.rl_engine import RlInputs, RlStep
+from trainer.learn.rl_engine import RlInputs
 from trainer.learn.rl_training import train_rl
 
 

@@ -19,7 +19,6 @@ from pico.checkpoints import BASE
 from schemas.contexts import HistoryItem, RetrievalStatus, Source
 from schemas.drafts import Draft
 from schemas.feedback import Feedback
-from schemas.ids import derive
 from schemas.interactions import Interaction
 from schemas.outcomes import Outcome
 from schemas.prompts import base_prompt
@@ -96,15 +95,7 @@ def outcome_of(question: SplitQuestion, draft: Draft, items: Sequence[HistoryIte
         provenance=provenance,
         answered_at=query.asked_at,
     )
-    feedback = Feedback(
-        feedback_id=derive("feedback", query.query_id),
-        query_id=query.query_id,
-        tenant=query.tenant,
-        user=query.user,
-        truth=question.truth,
-        occurred_at=query.asked_at + FEEDBACK_AFTER,
-    )
-    return Outcome.joined(response, feedback)
+    return Outcome.joined(response, Feedback.answering(query, question.truth, query.asked_at + FEEDBACK_AFTER))
 
 
 class _Vectors:

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.train.arm_runner import StageCost
+from schemas.run_report import RlStep
 from schemas.scoring import Interval
-from trainer.learn.rl_engine import RlStep
 
 KIND = "retouch.bench-train.v1"
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from infra.settings.section import Positive, Seconds, Section, refuse_user
 from schemas.prompts import PromptStyle
@@ -16,7 +17,7 @@ from schemas.queries import Strategy
 class BaseModelSettings(Section):
     """The base model: any OpenAI-compatible endpoint. It is a black box and never sees a user's history."""
 
-    url: str | None = None  # such as http://127.0.0.1:8001/v1; None: the local stack serves a tiny model
+    url: Annotated[str | None, AfterValidator(partial(refuse_user, instead="base.api_key"))] = None  # http://HOST:PORT/v1; None: the local stack's tiny model
     api_key: SecretStr | None = None
     model: str = "pico-base"  # the model's name at the endpoint
     prompt_style: PromptStyle = PromptStyle.COMPACT  # `paper` for real models
@@ -27,11 +28,6 @@ class BaseModelSettings(Section):
     breaker_failures: Positive = 5  # failed calls in a row that open the circuit breaker: the endpoint gets no calls
     breaker_open_s: Seconds = 3.0  # how long the breaker stays open; then one call tests the endpoint
     checkpoint: Path = Path("pico/checkpoints/base")  # what `python -m pico.server` serves; a relative path starts in the folder of the packages
-
-    @field_validator("url")
-    @classmethod
-    def _has_no_user(cls, url: str | None) -> str | None:
-        return refuse_user(url, "base.api_key")
 
 
 class EngineKind(StrEnum):
@@ -70,18 +66,13 @@ class TeacherSettings(Section):
     """The teacher, which writes reasoning traces from a template (`template`) or at an OpenAI-compatible endpoint (`llm`)."""
 
     kind: TeacherKind = TeacherKind.TEMPLATE
-    url: str | None = None  # of the endpoint; kind `llm` needs it
+    url: Annotated[str | None, AfterValidator(partial(refuse_user, instead="teacher.api_key"))] = None  # of the endpoint; kind `llm` needs it
     api_key: SecretStr | None = None
     model: str = "gpt-4.1-mini-2025-04-14"  # the paper's teacher
     min_reasoning_chars: Positive = 10  # letters and digits of a trace; a shorter one is rejected
     max_reasoning_chars: Positive = 1200  # characters of a trace; a longer one is rejected
     timeout_s: Seconds = 60.0  # of one call
     concurrency: Positive = 16  # calls at the same time
-
-    @field_validator("url")
-    @classmethod
-    def _has_no_user(cls, url: str | None) -> str | None:
-        return refuse_user(url, "teacher.api_key")
 
     @model_validator(mode="after")
     def _llm_has_a_url(self) -> Self:

@@ -38,7 +38,7 @@ class ProcessRun:
             self.is_killed = True
             self.killed.set()
 
-    # Faults (workers.runtime.memory.cluster)
+    # Faults (workers.runtime.memory.log)
 
     async def at(self, step: str) -> None:
         """Called before each request to the broker, and before its answer. Raises NotConfirmed for a lost request, ProcessKilled for a killed process."""

@@ -24,8 +24,8 @@ from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import Topic, dead_letter_topic
 from workers.runtime.handler import DegradeReason, HandlerSpec, Incoming, Outgoing
-from workers.runtime.memory.broker import MemoryBrokerClient
-from workers.runtime.memory.cluster import MemoryCluster
+from workers.runtime.memory.log import MemoryCluster
+from workers.runtime.memory.transactions import MemoryBrokerClient
 from workers.runtime.retry import Backoff
 from workers.runtime.worker import Worker
 

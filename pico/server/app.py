@@ -1,17 +1,97 @@
-"""The OpenAI-compatible HTTP API of a tiny model, for loopback. Requests that arrive together share a batch in the engine."""
+"""The OpenAI-compatible HTTP API of a tiny model, for loopback. Requests that arrive together share a batch in the engine.
+It serves a part of the chat completions API.
+"""
 
 from __future__ import annotations
 
 import time
 import uuid
 from collections.abc import Callable
+from typing import Annotated, Any, Literal, Self
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field, model_validator
 
-from pico.server.chat_completions import AssistantTurn, ChatCompletion, ChatRequest, Choice, ModelList, ServedModel, TokenUsage, error_body
 from workers.serving.engines.engine import Engine, EngineDied, GenerationFailed, SamplingParameters
+
+PositiveTokens = Annotated[int, Field(ge=1)]
+
+
+class TextPart(BaseModel):
+    type: Literal["text"]
+    text: str
+
+
+class UserTurn(BaseModel):
+    role: Literal["user"]
+    content: str | list[TextPart]
+
+    @property
+    def text(self) -> str:
+        return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+
+
+class ChatRequest(BaseModel):
+    """One user turn. The answer is greedy: `temperature`, `top_p` and `seed` are accepted and ignored."""
+
+    model: str
+    messages: Annotated[list[UserTurn], Field(min_length=1, max_length=1)]
+    max_tokens: PositiveTokens | None = None
+    max_completion_tokens: PositiveTokens | None = None
+    n: Literal[1] | None = None
+    stream: Literal[False] | None = None
+
+    @model_validator(mode="after")
+    def _token_limits_agree(self) -> Self:
+        if self.max_tokens and self.max_completion_tokens and self.max_tokens != self.max_completion_tokens:
+            raise ValueError("max_tokens and max_completion_tokens must agree")
+        return self
+
+
+class AssistantTurn(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str
+
+
+class Choice(BaseModel):
+    index: int = 0
+    message: AssistantTurn
+    finish_reason: str
+    logprobs: None = None
+
+
+class TokenUsage(BaseModel):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class ChatCompletion(BaseModel):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: TokenUsage
+
+
+class ServedModel(BaseModel):
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: str = "retouch"
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[ServedModel]
+
+
+def error_body(message: str, *, kind: str, code: str | None = None, param: str | None = None) -> dict[str, Any]:
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
 
 INVALID = "invalid_request_error"
 

@@ -5,7 +5,8 @@ A search takes a `Scope`; `streams.index.tenant_filter` makes the filter from it
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from uuid import UUID
 import numpy as np
 from numpy.typing import NDArray
 
+from infra.errors import CannotContinue
 from schemas.contexts import HistoryItem, Source
 from schemas.ids import derive
 from schemas.interactions import Interaction
@@ -82,3 +84,42 @@ def _item(score: float, payload: Mapping[str, Any]) -> HistoryItem:
         score=score,
         source=Source(**payload["source"]),
     )
+
+
+class LazyIndex:
+    """A history index whose store is away when the process starts. The first call that reaches the store opens it; until then the other processors work.
+
+    Every method raises RetryLater while `open_index` does.
+    """
+
+    def __init__(self, open_index: Callable[[], Awaitable[HistoryIndex]]) -> None:
+        self._open_index = open_index
+        self._opening = asyncio.Lock()
+        self._index: HistoryIndex | None = None
+
+    async def upsert(self, points: Sequence[IndexPoint]) -> None:
+        await (await self._opened()).upsert(points)
+
+    async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
+        return await (await self._opened()).search(scope, vector, before, domain, limit)
+
+    async def count(self, scope: Scope) -> int:
+        return await (await self._opened()).count(scope)
+
+    async def is_empty(self) -> bool:
+        """False while the store is away. If the store turns out to be empty, the first call ends the process, and the next start fills the index."""
+        return self._index is not None and await self._index.is_empty()
+
+    async def close(self) -> None:
+        if self._index is not None:
+            await self._index.close()
+
+    async def _opened(self) -> HistoryIndex:
+        async with self._opening:
+            if self._index is None:
+                index = await self._open_index()
+                if await index.is_empty():
+                    await index.close()
+                    raise CannotContinue("the index was away and is empty now; the next start of this process fills it from the topic")
+                self._index = index
+            return self._index

@@ -19,8 +19,8 @@ from schemas.topics import dead_letter_topic
 from tests.support.brokers_under_test import ALL, WAIT_S, BrokerUnderTest, KafkaUnderTest, Member, MemoryUnderTest, poll_until, started
 from workers.runtime.broker import NotConfirmed
 from workers.runtime.commit_metadata import encode
-from workers.runtime.memory.broker import MemoryBrokerClient
-from workers.runtime.memory.cluster import MemoryCluster
+from workers.runtime.memory.log import MemoryCluster
+from workers.runtime.memory.transactions import MemoryBrokerClient
 from workers.runtime.offsets import METADATA_BYTES, Position
 
 pytestmark = pytest.mark.timeout(300)

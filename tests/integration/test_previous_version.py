@@ -30,6 +30,7 @@ from schemas.messages import Malformed
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
 from schemas.prompts import PromptStyle
+from schemas.run_report import RlStep
 from schemas.topics import TOPICS, dead_letter_topic
 from streams.index.edge import EdgeIndex
 from streams.index.tenant_filter import Scope
@@ -37,7 +38,7 @@ from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
 from trainer.data.snapshot_files import load_snapshot
 from trainer.learn.policy import Policy
-from trainer.learn.rl_engine import RlInputs, RlStep
+from trainer.learn.rl_engine import RlInputs
 from trainer.learn.shared_prompt_engine import train_with_shared_prompts
 from trainer.promotion.version_history import VersionHistories
 

@@ -31,8 +31,7 @@ from schemas.topics import MODEL_EVENTS, QUALITY, SERVING
 from tests.support.checkpoint_files import write_checkpoint
 from trainer.promotion.bootstrap import bootstrap
 from trainer.promotion.client import PromoterClient
-from trainer.promotion.discovery import find_promoter
-from trainer.promotion.local import LocalPromoter
+from trainer.promotion.discovery import LocalPromoter, find_promoter
 from trainer.promotion.observations import Observations
 from trainer.promotion.operator_api import CommandRefused, promoter_path, token_path
 from trainer.promotion.topic_feed import TopicFeed

@@ -16,10 +16,10 @@ from schemas.produced_records import ProducedRecord
 from schemas.topics import consumer_group, dead_letter_topic
 from workers.runtime.broker import BrokerClient, Committer, Membership, NotConfirmed, PollResult, ResumePoint
 from workers.runtime.in_flight import InFlight
-from workers.runtime.kafka.broker import KafkaBrokerClient
 from workers.runtime.kafka.membership import by_partition
-from workers.runtime.memory.broker import MemoryBrokerClient
-from workers.runtime.memory.cluster import MemoryCluster
+from workers.runtime.kafka.transactions import KafkaBrokerClient
+from workers.runtime.memory.log import MemoryCluster
+from workers.runtime.memory.transactions import MemoryBrokerClient
 from workers.runtime.offsets import Position
 
 PARTITIONS = 4

@@ -18,8 +18,8 @@ from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES, consumer_group, dead_letter_topic
 from tests.support.worker_messages import make_query
 from workers.runtime.handler import DegradeReason, Handler, HandlerSpec, Incoming, Outgoing
-from workers.runtime.memory.broker import MemoryBrokerClient
-from workers.runtime.memory.cluster import Faults, MemoryCluster
+from workers.runtime.memory.log import Faults, MemoryCluster
+from workers.runtime.memory.transactions import MemoryBrokerClient
 from workers.runtime.offsets import Position
 from workers.runtime.worker import Worker
 

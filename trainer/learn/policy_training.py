@@ -14,13 +14,14 @@ from pathlib import Path
 import torch
 
 from infra.settings import Settings
+from schemas.run_report import RlStep
 from trainer.data.prompts import Prompter
 from trainer.data.snapshot import Snapshot
 from trainer.learn import sft
 from trainer.learn.distributed import is_main
 from trainer.learn.lora import trainable_policy
 from trainer.learn.policy import Policy
-from trainer.learn.rl_engine import RlInputs, RlStep
+from trainer.learn.rl_engine import RlInputs
 from trainer.learn.rl_training import train_rl
 from trainer.learn.saved_state import SavedState, newest_state, save_state
 from trainer.learn.sft_callback import SftStep

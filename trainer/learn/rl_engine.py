@@ -16,6 +16,7 @@ from typing import Protocol
 
 from infra.errors import CannotContinue
 from infra.settings.training import RlSettings
+from schemas.run_report import RlStep
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.learn.policy import Policy
@@ -31,25 +32,6 @@ LOG_EVERY_STEPS = 5
 
 class Diverged(CannotContinue):
     """A loss, gradient or reward is not finite. Nothing of the run may be registered."""
-
-
-@dataclass(frozen=True)
-class RlStep:
-    """The record of one optimizer step. `reward` is the mean task score without the format bonus; it gets harder to earn as k grows."""
-
-    step: int
-    stage: int
-    k: int  # the curriculum's number of items
-    shown: float  # mean number of items in the prompts: fewer than k if the history has fewer or not all fit
-    reward: float
-    usable_share: float
-    signal_share: float  # share of groups whose rewards differ; the others have no gradient
-    kl: float  # k1 to the reference policy: sum over tokens, mean over completions
-    entropy: float  # nats per token
-    length: float  # tokens per completion
-    loss: float
-    seconds: float
-    left_out: int = 0  # prompts drawn and skipped, because not even one item fits
 
 
 @dataclass(frozen=True)

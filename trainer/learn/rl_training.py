@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from infra.errors import BadSetting
+from schemas.run_report import RlStep
 from trainer.learn.distributed import process_count
 from trainer.learn.lora import disable_dropout
-from trainer.learn.rl_engine import RlEngine, RlInputs, RlStep
+from trainer.learn.rl_engine import RlEngine, RlInputs
 from trainer.learn.shared_prompt_engine import train_with_shared_prompts
 
 

@@ -24,12 +24,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 from trl import GRPOTrainer
 
+from schemas.run_report import RlStep
 from trainer.data.prompts import Prompter
 from trainer.learn.advantages import advantages
 from trainer.learn.policy import Policy
 from trainer.learn.prompt_schedule import PromptSchedule
 from trainer.learn.rewards import reward_of
-from trainer.learn.rl_engine import Diverged, RlStep, rate_schedule
+from trainer.learn.rl_engine import Diverged, rate_schedule
 from trainer.learn.saved_state import disk_errors
 from trainer.learn.trl_callback import TrlCallback
 

@@ -3,14 +3,64 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 from infra.errors import RetryLater
 from infra.process.file_lock import is_locked
+from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
+from schemas.gate import GateResult
+from schemas.promotion_view import PromotionView, VersionTransition
+from trainer.promotion import operator_commands
+from trainer.promotion.announcement import Announcer
 from trainer.promotion.client import PromoterClient
-from trainer.promotion.local import LocalPromoter
+from trainer.promotion.observations import NoTopics
 from trainer.promotion.operator_api import OperatorApi, promoter_path, token_path
-from trainer.run.lease import promoter_lease_path
+from trainer.promotion.operator_commands import OperatorCommand
+from trainer.promotion.promoter import Promoter, PromoterState
+from trainer.promotion.version_history import VersionHistories
+from trainer.promotion.view import view_of
+from trainer.run.lease import lease, promoter_lease_path
+
+
+class NoGates:
+    """Judges nothing."""
+
+    def judge(self, version: RegisteredVersion | None, champion: RegisteredVersion | None) -> GateResult | None:
+        return None
+
+
+class LocalPromoter:
+    """An `OperatorApi` without a running promoter: each command takes the lease, writes, and announces the transition if a broker answers.
+
+    Holds no state between calls. Raises LockHeld if a promoter, or another command, starts at the same moment.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._registry = Registry(settings)
+
+    def view(self) -> PromotionView:
+        """Without figures of answers, which only a running promoter reads."""
+        return view_of(PromoterState(VersionHistories.of(self._registry.versions())), self._settings)
+
+    def promote(self, version: str, operator: str, reason: str) -> VersionTransition:
+        return self._execute(partial(operator_commands.promote, version=version, operator=operator, reason=reason))
+
+    def reject(self, version: str, operator: str, reason: str) -> VersionTransition:
+        return self._execute(partial(operator_commands.reject, version=version, operator=operator, reason=reason))
+
+    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> VersionTransition:
+        return self._execute(partial(operator_commands.rollback, to=to, champion=champion, operator=operator, reason=reason))
+
+    def _execute(self, command: OperatorCommand) -> VersionTransition:
+        with lease(promoter_lease_path(self._settings)):
+            announcer = Announcer(self._settings)
+            try:
+                promoter = Promoter(self._registry, self._settings.promotion, feed=NoTopics(), gates=NoGates(), announce=announcer.announce)
+                return promoter.execute(command)
+            finally:
+                announcer.close()
 
 
 def find_promoter(settings: Settings) -> OperatorApi:

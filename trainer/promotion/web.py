@@ -1,7 +1,12 @@
-"""Runs the HTTP server of `api` in a thread of the promoter's process."""
+"""Runs the HTTP server of `api` in a thread of the promoter's process.
+
+Connections have a time limit, because uvicorn alone waits without end for the rest of a request. As many silent connections as it accepts would keep
+operators out.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import threading
@@ -10,6 +15,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
 from infra.errors import BadSetting, CannotContinue
 from infra.settings import Settings
 from infra.urls import is_loopback
@@ -17,6 +24,48 @@ from trainer.promotion.api import create_app, hostname
 from trainer.promotion.operator_api import OperatorApi
 
 log = logging.getLogger(__name__)
+
+
+REQUEST_WITHIN_S = 20.0
+
+
+class TimeLimitedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn is imported unchecked
+    """Closes a connection if no complete request head arrives within `within_s` after it opened or after the last reply, read or not."""
+
+    within_s = REQUEST_WITHIN_S
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:
+        super().connection_made(transport)
+        self._start_timer()
+
+    def on_response_complete(self) -> None:
+        answered = self.cycle
+        super().on_response_complete()
+        if self.cycle is answered:  # otherwise the next request has arrived already
+            self._start_timer()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel_timer()
+        super().connection_lost(exc)
+
+    def _start_timer(self) -> None:
+        self._cancel_timer()
+        self._timer = self.loop.call_later(self.within_s, self._abort, self.cycle)
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _abort(self, last: Any) -> None:
+        if self.cycle is last:
+            self.transport.abort()
+
+
+def time_limited(within_s: float) -> type[TimeLimitedProtocol]:
+    return type("TimeLimitedProtocol", (TimeLimitedProtocol,), {"within_s": within_s})
+
 
 START_WITHIN_S, CLOSE_WITHIN_S = 20.0, 5.0
 MAX_CONNECTIONS = 128
@@ -32,7 +81,7 @@ def serve(settings: Settings, promoter: OperatorApi, stop: threading.Event, requ
     """
     import uvicorn
 
-    from trainer.promotion.connections import REQUEST_WITHIN_S, time_limited
+    from trainer.promotion.web import REQUEST_WITHIN_S, time_limited
 
     host, secret = settings.promotion.host, settings.promotion.operator_token
     is_local = is_loopback(_url(host, 0))

@@ -16,11 +16,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from infra.errors import RetryLater
 from infra.registry.tracking import MetricValue
-from schemas.run_report import RlStepReport, StageProgress
+from schemas.run_report import RlStep, StageProgress
 from trainer.run.report import RunReportFile
 
 if TYPE_CHECKING:
-    from trainer.learn.rl_engine import RlStep
     from trainer.learn.sft_callback import SftStep
 
 log = logging.getLogger(__name__)
@@ -62,7 +61,7 @@ class StepReporter:
             self._report.data.reward_curve = []
             self._seconds.clear()
         figures, finished = asdict(step), step.step + 1
-        self._report.data.reward_curve.append(RlStepReport(**figures))
+        self._report.data.reward_curve.append(step)
         shown = {name: figures[name] for name in RL_PROGRESS}
         self._report.record_step(StageProgress(step=finished, of=total, eta_s=self._eta_s(finished, total, step.seconds), **shown))
         self._log("rl", step.step, {name: figures[name] for name in RL_METRICS})

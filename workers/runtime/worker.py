@@ -182,7 +182,7 @@ class Worker(Generic[M]):
 
     async def _connect(self) -> CommitLoop:
         if self._broker is None:
-            from workers.runtime.kafka.broker import KafkaBrokerClient
+            from workers.runtime.kafka.transactions import KafkaBrokerClient
 
             self._broker = KafkaBrokerClient(self._settings)
         workers, partitions = self._settings.workers, self._partitions

@@ -8,6 +8,7 @@ the open transaction. The worker then reads the committed positions before it co
 from __future__ import annotations
 
 import logging
+import socket
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,12 +23,13 @@ from infra.kafka.topology import DEAD_LETTER_HEADER_BYTES
 from infra.settings import Settings
 from schemas.produced_records import ProducedRecord
 from schemas.topics import MAX_MESSAGE_BYTES, consumer_group
-from workers.runtime.broker import Membership, NotConfirmed
+from workers.runtime.broker import Committer, Membership, NotConfirmed
 from workers.runtime.kafka.client_thread import ClientThread
-from workers.runtime.kafka.membership import by_partition
+from workers.runtime.kafka.membership import KafkaMembership, by_partition
 from workers.runtime.offsets import Position
 
 log = logging.getLogger(__name__)
+
 
 #: An open transaction of a dead worker blocks readers of its results for this long, unless the worker restarts.
 TRANSACTION_TIMEOUT_MS = 10_000
@@ -172,3 +174,20 @@ def _close(producer: KafkaProducer, timeout_s: float) -> None:
         producer.close(timeout=timeout_s)
     except Exception as error:  # it is not used again either way
         log.debug("a producer did not close", extra={"kind": type(error).__name__})
+
+
+class KafkaBrokerClient:
+    """Transactional ids, like members, are named after `kafka.instance`, or after the host if it is not set."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._instance = settings.kafka.instance or socket.gethostname()
+
+    def membership(self, name: str, topic: str, remember: int) -> Membership:
+        return KafkaMembership(self._settings, name, topic, remember)
+
+    def exactly_once(self, name: str) -> Committer:
+        return KafkaExactlyOnce(self._settings, name, self._instance)
+
+    def at_least_once(self, name: str) -> Committer:
+        return KafkaAtLeastOnce(self._settings, name, self._instance)

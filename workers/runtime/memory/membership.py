@@ -11,8 +11,8 @@ from schemas.envelope import record_id
 from schemas.topics import dead_letter_topic
 from workers.runtime.broker import REVOKE_WITHIN_S, NotConfirmed, PollResult, RebalanceListener, ResumePoint
 from workers.runtime.in_flight import InFlight
-from workers.runtime.memory.cluster import Faults, MemoryCluster
 from workers.runtime.memory.group import MemberGeneration, MemoryGroup
+from workers.runtime.memory.log import Faults, MemoryCluster
 from workers.runtime.offsets import Position, remembered_range
 
 

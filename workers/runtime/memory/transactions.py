@@ -7,9 +7,10 @@ from collections.abc import Awaitable, Mapping, Sequence
 
 from infra.errors import CannotContinue
 from schemas.produced_records import ProducedRecord
-from workers.runtime.broker import Membership, NotConfirmed
-from workers.runtime.memory.cluster import Faults, MemoryCluster
+from schemas.topics import consumer_group
+from workers.runtime.broker import Committer, Membership, NotConfirmed
 from workers.runtime.memory.group import MemberGeneration
+from workers.runtime.memory.log import Faults, MemoryCluster, NoFaults
 from workers.runtime.memory.membership import MemoryMembership, ignore_result
 from workers.runtime.offsets import Position
 
@@ -92,3 +93,21 @@ async def _bounded(request: Awaitable[None], timeout_s: float) -> None:
     if not done:
         raise NotConfirmed("no answer in time")
     running.result()
+
+
+class MemoryBrokerClient:
+    """The client of one process."""
+
+    def __init__(self, cluster: MemoryCluster, instance: str = "one", faults: Faults | None = None) -> None:
+        self._cluster = cluster
+        self._instance = instance
+        self._faults = faults or NoFaults()
+
+    def membership(self, name: str, topic: str, remember: int) -> Membership:
+        return MemoryMembership(self._cluster, consumer_group(name), f"{consumer_group(name)}-{self._instance}", topic, remember, self._faults)
+
+    def exactly_once(self, name: str) -> Committer:
+        return MemoryExactlyOnce(self._cluster, f"{consumer_group(name)}-{self._instance}", consumer_group(name), self._faults)
+
+    def at_least_once(self, name: str) -> Committer:
+        return MemoryAtLeastOnce(self._cluster, self._faults)

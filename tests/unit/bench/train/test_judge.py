@@ -15,11 +15,11 @@ from bench.train.plan import QUICK, planned
 from bench.train.report import Measurement
 from bench.train.source_data import WorldTruth
 from bench.train.targets import targets
+from schemas.run_report import RlStep
 from tests.support.outcomes import make_case
 from traffic.world import MOVIE_TAG, Exchange, PersonaQuestion
 from trainer.data.query_cases import QueryCase
 from trainer.judge.evaluate import Rewrites
-from trainer.learn.rl_engine import RlStep
 
 USERS = 30
 STEP = RlStep(step=0, stage=0, k=2, shown=2, reward=0.5, usable_share=1, signal_share=0.5, kl=0.1, entropy=0.2, length=9, loss=0.0, seconds=1)

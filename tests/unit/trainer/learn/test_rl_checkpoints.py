@@ -11,13 +11,14 @@ import torch
 
 from infra.settings.training import RlSettings
 from schemas.prompts import PromptStyle
+from schemas.run_report import RlStep
 from tests.support.killed import Killed
 from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.interruption import Interrupted
 from trainer.learn.policy import Policy
-from trainer.learn.rl_engine import RlInputs, RlStep
+from trainer.learn.rl_engine import RlInputs
 from trainer.learn.shared_prompt_engine import train_with_shared_prompts
 from trainer.learn.trained_weights import trained_weights, weights_digest
 

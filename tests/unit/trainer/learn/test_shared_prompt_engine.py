@@ -9,13 +9,14 @@ import torch
 from infra.errors import CannotContinue
 from infra.settings.training import RlSettings
 from schemas.prompts import PromptStyle
+from schemas.run_report import RlStep
 from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.learn.policy import Policy
 from trainer.learn.policy_update import sample_batch, update_policy
 from trainer.learn.rewards import Reward
-from trainer.learn.rl_engine import Diverged, RlInputs, RlStep
+from trainer.learn.rl_engine import Diverged, RlInputs
 from trainer.learn.rollout import SamplingOptions
 from trainer.learn.shared_prompt_engine import train_with_shared_prompts
 

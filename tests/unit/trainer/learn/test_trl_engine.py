@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from infra.errors import BadSetting, CannotContinue
 from infra.settings.training import LoraSettings, RlSettings, TrainerSettings
 from schemas.prompts import PromptStyle
+from schemas.run_report import RlStep
 from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
@@ -22,7 +23,7 @@ from trainer.learn.policy import Policy
 from trainer.learn.policy_update import RolloutBatch, update_policy
 from trainer.learn.prompt_schedule import schedule_prompts
 from trainer.learn.rewards import Reward
-from trainer.learn.rl_engine import Diverged, RlInputs, RlStep, rate_schedule
+from trainer.learn.rl_engine import Diverged, RlInputs, rate_schedule
 from trainer.learn.rl_training import train_rl
 from trainer.learn.rollout import PolicyCompletion
 from trainer.learn.trl_trainer import ReinforceTrainer

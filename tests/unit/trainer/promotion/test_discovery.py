@@ -10,11 +10,10 @@ from infra.errors import RetryLater
 from infra.settings import Settings, load
 from schemas.promotion import VersionState
 from tests.support.promoter_harness import PromoterHarness
-from trainer.promotion import local
+from trainer.promotion import discovery
 from trainer.promotion.__main__ import with_token
 from trainer.promotion.client import PromoterClient
-from trainer.promotion.discovery import find_promoter
-from trainer.promotion.local import LocalPromoter
+from trainer.promotion.discovery import LocalPromoter, find_promoter
 from trainer.promotion.operator_api import CommandRefused, promoter_path, token_path
 from trainer.run.lease import lease, promoter_lease_path
 
@@ -42,7 +41,7 @@ def test_without_a_promoter_a_rollback_rejects_the_champion_that_was_shown(setti
         harness.register()
         harness.inputs.figures = {"shadow": "better", "canary": "better"}
         harness.run_until_idle()
-    monkeypatch.setattr(local, "Registry", lambda settings: harness.registry)
+    monkeypatch.setattr(discovery, "Registry", lambda settings: harness.registry)
     at = find_promoter(settings)
     seen = at.view().champion
     assert at.rollback(None, seen, "ada", "users complain").replaces == seen == "3"

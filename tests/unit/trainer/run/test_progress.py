@@ -4,8 +4,7 @@ from pathlib import Path
 from infra.errors import RetryLater
 from infra.registry.tracking import MetricValue
 from infra.settings import load
-from schemas.run_report import StageProgress
-from trainer.learn.rl_engine import RlStep
+from schemas.run_report import RlStep, StageProgress
 from trainer.learn.sft_callback import SftStep
 from trainer.run.progress import StepReporter
 from trainer.run.report import RunReportFile
