@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
+
 
 class RetouchError(Exception):
     """The base of every error this project raises on purpose."""
@@ -26,3 +29,9 @@ class CannotContinue(RetouchError):
 
 class BadSetting(RetouchError):
     """A setting is impossible; the text is one line with key, value and what would be right. Exit code 2."""
+
+
+def type_and_line(error: BaseException) -> str:
+    """Type and innermost line of an error. Leaves out its text and its traceback: both can hold a user's text."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{type(error).__name__} at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else type(error).__name__

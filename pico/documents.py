@@ -61,15 +61,15 @@ def base_document(rng: random.Random) -> Document:
     But it must be generic, like a black box that never saw the platform.
     """
     if rng.random() < _PROSE_SHARE["base"]:
-        return _lighter(_one_of(rng, [(0.9, _blind), (0.1, _answer_as_the_user)], _prose_domain(rng)))
-    return _one_of(rng, [(0.9, _blind), (0.02, _log), (0.08, _answer_as_the_user)], _domain(rng))
+        return _lighter(_one_of(rng, [(0.9, _task_alone), (0.1, _answer_as_the_user)], _prose_domain(rng)))
+    return _one_of(rng, [(0.9, _task_alone), (0.02, _profile_lines), (0.08, _answer_as_the_user)], _domain(rng))
 
 
 def reflector_document(rng: random.Random) -> Document:
     """The reflector's mixture. In every rewrite the answer is the draft."""
     if rng.random() < _PROSE_SHARE["reflector"]:
-        return _lighter(_one_of(rng, [(0.15, _blind), (0.35, _log), (0.1, _answer_as_the_user), (0.4, _keep_the_draft)], _prose_domain(rng)))
-    kinds = [(0.12, _blind), (0.48, _log), (0.14, _answer_as_the_user), (0.18, _keep_the_draft), (0.08, _recall)]
+        return _lighter(_one_of(rng, [(0.15, _task_alone), (0.35, _profile_lines), (0.1, _answer_as_the_user), (0.4, _keep_the_draft)], _prose_domain(rng)))
+    kinds = [(0.12, _task_alone), (0.48, _profile_lines), (0.14, _answer_as_the_user), (0.18, _keep_the_draft), (0.08, _recall)]
     return _one_of(rng, kinds, _domain(rng))
 
 
@@ -123,12 +123,12 @@ def reflection_input(exchange: Exchange, draft: str, history: Sequence[Exchange]
     return reflection_prompt(query_of(exchange), draft, history, STYLE)
 
 
-def _blind(rng: random.Random, domain: str) -> Document:
+def _task_alone(rng: random.Random, domain: str) -> Document:
     _, exchange = _scene(rng, domain)
     return [WeightedText(user_turn(task_prompt(exchange)), REST), WeightedText(exchange.generic + END, ANSWER)]
 
 
-def _log(rng: random.Random, domain: str) -> Document:
+def _profile_lines(rng: random.Random, domain: str) -> Document:
     """A profile of one user as in the reflection prompt. Every response is a label to predict from the lines above."""
     draw = _user(rng, domain)
     spans = [WeightedText(open_turn("profile :\n"), REST)]

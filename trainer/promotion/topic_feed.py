@@ -8,14 +8,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Self
 from uuid import UUID
 
-from infra.errors import RetouchError
+from infra.errors import RetouchError, type_and_line
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from schemas.envelope import read_message
@@ -91,8 +89,7 @@ def _reason(error: Exception) -> str:
     """The text of broker errors and of our own. For any other error its type and line only, since its text may hold a record's content."""
     if isinstance(error, RetouchError | OSError) and str(error):
         return str(error)
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{type(error).__name__} at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else type(error).__name__
+    return type_and_line(error)
 
 
 class ServingReports:

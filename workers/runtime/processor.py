@@ -8,12 +8,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import traceback
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from infra.errors import CannotContinue, PoisonMessage, RetryLater
+from infra.errors import CannotContinue, PoisonMessage, RetryLater, type_and_line
 from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_RETRIES
 from infra.telemetry.tracing import Attributes, SpanKind, current_traceparent, messaging, span
 from schemas.messages import Malformed, Message
@@ -54,7 +53,7 @@ class RecordProcessor(Generic[M]):
         except CannotContinue:
             raise
         except Exception as error:  # around the handler: a deadline that fails, an output that cannot be written
-            return self._set_aside(record, self._bug(error), record.failures)
+            return self._set_aside(record, HandlerFailed(type_and_line(error)), record.failures)
 
     async def _try(self, record: InFlight, incoming: Incoming[M]) -> Finished | TryAgain:
         deadline = self._spec.deadline(incoming.message)
@@ -83,7 +82,7 @@ class RecordProcessor(Generic[M]):
         except Exception as error:
             if timeout.expired():
                 return self._degraded(incoming, DegradeReason.EXPIRED)
-            raise self._bug(error) from error
+            raise HandlerFailed(type_and_line(error)) from error
         return Finished(self._produced(incoming, outputs))
 
     def _after_failure(self, record: InFlight, incoming: Incoming[M], deadline: datetime | None, error: RetryLater) -> Finished | TryAgain:
@@ -102,7 +101,7 @@ class RecordProcessor(Generic[M]):
         try:
             outputs = self._spec.degrade(incoming, reason)
         except Exception as error:
-            raise self._bug(error) from error
+            raise HandlerFailed(type_and_line(error)) from error
         source = incoming.source
         log.info("degraded", extra={"offset": source.offset, "partition": source.partition, "topic": source.topic, "reason": reason})
         return Finished(self._produced(incoming, outputs), HandlingOutcome.EXPIRED if reason is DegradeReason.EXPIRED else HandlingOutcome.DEGRADED)
@@ -121,15 +120,5 @@ class RecordProcessor(Generic[M]):
         log.warning("record set aside", extra=fields)
         return Finished((record.dead_letter(error),), HandlingOutcome.SET_ASIDE, our_fault=isinstance(error, HandlerFailed | RetryLater))
 
-    def _bug(self, error: Exception) -> HandlerFailed:
-        """Hides the error's text and its traceback: both can hold a user's text."""
-        return HandlerFailed(f"{type(error).__name__} at {_innermost_line(error)}")
-
     def _left_s(self, deadline: datetime | None) -> float:
         return float("inf") if deadline is None else (deadline - self._clock.now()).total_seconds()
-
-
-def _innermost_line(error: Exception) -> str:
-    """File and line of the innermost frame."""
-    frames = traceback.extract_tb(error.__traceback__)
-    return f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else "an unknown line"
