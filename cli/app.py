@@ -65,7 +65,7 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the simulated users.")] = 0,
     as_json: Json = False,
 ) -> None:
-    """Run the whole closed loop on this machine and report what was measured."""
+    """Run the whole closed loop on this machine and report the measurements."""
     from bench.demo import command
 
     run_command(lambda settings: command.run(settings, out, short, seed, as_json))

@@ -1,4 +1,4 @@
-"""`retouch lab`: faults on purpose, and checkers of what must hold after them."""
+"""`retouch lab`: injects faults, and checks the invariants afterwards."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from infra.process.command_output import EXIT_CODES, Json, run_command
 
-lab = typer.Typer(help="Faults on purpose, and checkers of what must hold after them.", no_args_is_help=True)
+lab = typer.Typer(help="Inject faults, and check the invariants afterwards.", no_args_is_help=True)
 ANOMALIES = EXIT_CODES.replace("0 ok, 1 failed", "0 no anomaly, 1 anomalies or failed")
 
 

@@ -172,9 +172,9 @@ def _json_values(part: BaseModel) -> dict[str, Any]:
 
 
 def _summary(view: PromotionView, version: VersionView) -> dict[str, Any]:
-    kept = {name: value for name, value in _json_values(version).items() if name != "transitions"}
+    values = {name: value for name, value in _json_values(version).items() if name != "transitions"}
     online = [cell.model_dump(mode="json") for cell in view.quality if cell.version == version.version and cell.domain is None]
-    return {"name": view.name, **kept, "gate": models_tables.gate(version), "online": online}
+    return {"name": view.name, **values, "gate": models_tables.gate(version), "online": online}
 
 
 def _version(view: PromotionView, number: str) -> VersionView:

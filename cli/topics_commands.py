@@ -28,10 +28,10 @@ def describe_topics(as_json: Json = False) -> None:
 
 
 def _apply(settings: Settings, as_json: bool) -> int:
-    from infra.kafka.topology import apply
+    from infra.kafka.topology import apply_topology
     from infra.local import running_settings
 
-    applied = apply(running_settings(settings))
+    applied = apply_topology(running_settings(settings))
     if as_json:
         show_json({"created": applied.created, "raised": applied.raised})
     else:
@@ -40,10 +40,10 @@ def _apply(settings: Settings, as_json: bool) -> int:
 
 
 def _describe(settings: Settings, as_json: bool) -> int:
-    from infra.kafka.topology import describe
+    from infra.kafka.topology import describe_topology
     from infra.local import running_settings
 
-    description = describe(running_settings(settings))
+    description = describe_topology(running_settings(settings))
     if as_json:
         show_json(description.as_data())
     else:

@@ -1,4 +1,4 @@
-"""Errors named by what the caller should do."""
+"""The project's errors, named by the reaction of the caller: try again, set the record aside, stop the process, correct a setting."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 class RetouchError(Exception):
-    """The base of every error this project raises on purpose."""
+    """Base class of the errors that this project raises on purpose."""
 
 
 class RetryLater(RetouchError):
@@ -24,7 +24,7 @@ class PoisonMessage(RetouchError):
 
 
 class CannotContinue(RetouchError):
-    """The state is not what the code relies on; the process stops and leaves offsets uncommitted."""
+    """An assumption of the code does not hold; the process stops and leaves offsets uncommitted."""
 
 
 class BadSetting(RetouchError):

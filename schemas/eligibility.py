@@ -16,7 +16,7 @@ from schemas.scoring import is_valid
 class Ineligible(StrEnum):
     """Why a well-formed record neither trains nor judges a model. Each is counted under this name."""
 
-    NO_TRUTH = "no_truth"  # a score alone does not say what the user would have written
+    NO_TRUTH = "no_truth"  # a score alone is no text to learn from
     TRUTH_OUTSIDE_OPTIONS = "truth_outside_options"
     TRUTH_HOLDS_MARKS = "truth_holds_marks"  # a model trained on such a token ends in the middle of an answer
     NO_BASE_ANSWER = "no_base_answer"

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, StringConstraints
 NAMESPACE = UUID("6f7d1a52-4d0e-5b0f-9f0e-2f1f4c1b7a11")
 
 
-def _plain(value: str) -> str:
+def _checked(value: str) -> str:
     """Refuses control characters, surrounding blanks and the key's separator, which could forge a key, a filter or a log line."""
     if value != value.strip() or not value.isprintable() or "/" in value:
         raise ValueError("must be printable, without '/' and without blanks around it")
@@ -23,7 +23,7 @@ def _plain(value: str) -> str:
 
 
 #: A tenant or user id: 1 to 128 printable characters, no `/` (it separates the two in a record key).
-Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128, strict=True), AfterValidator(_plain)]
+Identifier = Annotated[str, StringConstraints(min_length=1, max_length=128, strict=True), AfterValidator(_checked)]
 
 
 def record_key(tenant: str, user: str) -> bytes:

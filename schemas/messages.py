@@ -1,6 +1,6 @@
 """The base of every message: a frozen pydantic model with a wire name and a version that are written out.
 
-Readers ignore fields they do not know (a newer writer may be ahead); a missing or malformed field is an error for the dead-letter topic.
+Readers ignore unknown fields, which a newer writer may add; a missing or malformed field is an error for the dead-letter topic.
 Within a version fields are only added, with a default.
 """
 
@@ -85,5 +85,5 @@ def message_type(ce_type: str) -> type[Message]:
 
 
 def _summary(error: ValidationError) -> str:
-    shown = [f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['type']}" for e in error.errors(include_input=False, include_url=False)]
-    return "; ".join(shown[:5]) + (f"; and {len(shown) - 5} more" if len(shown) > 5 else "")
+    errors = [f"{'.'.join(map(str, e['loc'])) or 'value'}: {e['type']}" for e in error.errors(include_input=False, include_url=False)]
+    return "; ".join(errors[:5]) + (f"; and {len(errors) - 5} more" if len(errors) > 5 else "")

@@ -6,7 +6,7 @@ The score is the RL reward and the figure of the evaluation, so that both have t
 - rating: 1 - |error| / range of the options, `rating_score`, with LaMP-3's `mae` beside it. An answer that is not a number has the largest error;
 - text: `style_f1`, with LaMP's `rouge_1` and `rouge_l` (rouge_score 0.1.2, no stemming) beside it.
 
-ROUGE lower-cases and drops punctuation, so it ignores emoji, exclamation marks and capitals, which are half of a user's style.
+ROUGE lower-cases and drops punctuation, so it ignores emoji, exclamation marks and capitals, which are much of a user's style.
 `style_f1` is the mean of the same two F-measures (unigrams, longest common subsequence) over tokens that keep them.
 Pure Python; rouge_score is imported at the first use.
 """
@@ -122,8 +122,8 @@ def paired_bootstrap(before_by_user: Mapping[str, float], after_by_user: Mapping
 def bootstrap(values: Sequence[T], statistic: Callable[[Sequence[T]], float], seed: int, resamples: int = 2000) -> Interval:
     """A statistic of `values` with its 95 % percentile bootstrap interval."""
     rng = random.Random(seed)  # noqa: S311  # repeatable on purpose
-    drawn = sorted(statistic(rng.choices(values, k=len(values))) for _ in range(resamples))
-    return Interval(statistic(values), drawn[round(0.025 * (resamples - 1))], drawn[round(0.975 * (resamples - 1))])
+    resampled = sorted(statistic(rng.choices(values, k=len(values))) for _ in range(resamples))
+    return Interval(statistic(values), resampled[round(0.025 * (resamples - 1))], resampled[round(0.975 * (resamples - 1))])
 
 
 def _range(options: Sequence[str]) -> tuple[float, float]:

@@ -54,5 +54,5 @@ def choose_option(answer: str, options: Sequence[str]) -> str | None:
     """
     if not options or answer in options:
         return answer
-    alike = {option for option in options if option.casefold() == answer.casefold()}
-    return alike.pop() if len(alike) == 1 else None
+    matches = {option for option in options if option.casefold() == answer.casefold()}
+    return matches.pop() if len(matches) == 1 else None

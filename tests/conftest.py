@@ -51,10 +51,10 @@ def clean_environment() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """Apache Kafka on a free port with every declared topic, for the whole session."""
-    from infra.kafka.topology import apply  # imports the Kafka client, which unit tests do not need
+    from infra.kafka.topology import apply_topology  # imports the Kafka client, which unit tests do not need
 
     with Broker(load(stack={"dir": tmp_path_factory.mktemp("broker")})) as running:
-        apply(load(kafka={"bootstrap_servers": running.bootstrap_servers}))
+        apply_topology(load(kafka={"bootstrap_servers": running.bootstrap_servers}))
         yield running
 
 

@@ -54,13 +54,13 @@ def measure(size: int = SIZE) -> dict[str, float]:
 def measure_broker(size: int = SIZE) -> float:
     """Answers per second, each with its outcome, that the process reads, counts and commits from a local broker. Also blocks for the start of the broker."""
     from infra.kafka.clients import producer, send
-    from infra.kafka.topology import apply
+    from infra.kafka.topology import apply_topology
     from infra.local.broker import Broker
     from streams.quality.service import QualityService
 
     with tempfile.TemporaryDirectory() as scratch, Broker(load(stack={"dir": scratch})) as broker:
         settings = load(stack={"dir": scratch}, kafka={"bootstrap_servers": broker.bootstrap_servers})
-        apply(settings)
+        apply_topology(settings)
         to = producer(settings, "retouch-bench")
         for number in range(size):
             answer = _answer(number, USERS)

@@ -114,13 +114,13 @@ def measure_here(size: int) -> CollectionCost:
 def measure_broker(size: int) -> float:
     """Microseconds per trajectory with its outcome, from a local broker with `PARTITIONS` partitions to the digest. Also blocks for the start of the broker."""
     from infra.kafka.clients import producer
-    from infra.kafka.topology import apply
+    from infra.kafka.topology import apply_topology
     from infra.local.broker import Broker
     from trainer.data.collect import collect
 
     with tempfile.TemporaryDirectory() as scratch, Broker(load(stack={"dir": scratch})) as broker:
         settings = load(stack={"dir": scratch}, kafka={"bootstrap_servers": broker.bootstrap_servers, "partitions": PARTITIONS})
-        apply(settings)
+        apply_topology(settings)
         to = producer(settings, "retouch-bench")
         for record in records(size):
             to.send(record.topic, value=record.value, headers=record.headers, partition=record.partition)

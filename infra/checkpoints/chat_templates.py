@@ -133,12 +133,12 @@ def _applied(call: nodes.Filter) -> str:
         return "a computed name"
     if not call.args:
         return "string"
-    named = call.args[0]
-    return str(named.value) if isinstance(named, nodes.Const) else "a computed name"
+    applied = call.args[0]
+    return str(applied.value) if isinstance(applied, nodes.Const) else "a computed name"
 
 
 def _is_narrow(call: nodes.Filter) -> bool:
-    arguments = [*call.args, *(named.value for named in call.kwargs)]
+    arguments = [*call.args, *(keyword.value for keyword in call.kwargs)]
     parts = [part for value in arguments for part in (value.items if isinstance(value, nodes.Tuple) else [value])]
     return call.dyn_args is None and call.dyn_kwargs is None and all(isinstance(part, nodes.Const) and _width(part.value) <= MAX_WIDTH for part in parts)
 

@@ -47,8 +47,8 @@ def _why_adapter_refused(config: dict[str, Any]) -> str | None:
 def _templates(value: Any) -> Iterator[str]:
     """The template, or several named ones. Any other value is returned as text, which is then refused as a template."""
     if isinstance(value, list):
-        for named in value:
-            yield from _templates(named.get("template") if isinstance(named, dict) else named)
+        for entry in value:
+            yield from _templates(entry.get("template") if isinstance(entry, dict) else entry)
     elif isinstance(value, dict):
         for template in value.values():
             yield from _templates(template)

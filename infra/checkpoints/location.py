@@ -11,7 +11,7 @@ import infra
 def checkpoint_folder(setting: Path) -> Path:
     """The folder that `base.checkpoint` or `reflection.checkpoint` names.
 
-    A relative path starts in the folder that holds the packages, whatever the working directory is: the project's root, or `site-packages` of an
+    A relative path starts in the folder that holds the packages, not in the working directory: the project's root, or `site-packages` of an
     installed wheel. The shipped checkpoints are package data, so `pico/checkpoints/base` exists in both.
     """
     return Path(str(resources.files(infra))).parent / setting

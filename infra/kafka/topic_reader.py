@@ -82,9 +82,9 @@ class TopicReader:
             starts = self._consumer.end_offsets(partitions, timeout_ms=self._timeout_ms) if from_end and partitions else {}
             for partition, offset in {**starts, **(positions or {})}.items():
                 self._consumer.seek(partition, offset)
-            rest = [partition for partition in partitions if partition not in starts and partition not in (positions or {})]
-            if rest:
-                self._consumer.seek_to_beginning(*rest)
+            unpositioned = [partition for partition in partitions if partition not in starts and partition not in (positions or {})]
+            if unpositioned:
+                self._consumer.seek_to_beginning(*unpositioned)
         self._followed = partitions
         return partitions
 

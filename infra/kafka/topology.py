@@ -1,7 +1,7 @@
 """Compares the topics on the broker with the declared ones of `schemas.topics`, and creates those that are missing.
 
 Existing topics keep their partitions (more partitions would move users and break their order) and their cleanup policy; limits are only raised.
-`describe` shows the remaining differences, for a person to decide.
+`describe_topology` shows the remaining differences, for a person to decide.
 """
 
 from __future__ import annotations
@@ -81,8 +81,8 @@ class TopologyComparison:
 
 
 @dataclass(frozen=True)
-class Applied:
-    """Result of `apply`: created topics, and `topic setting` for each raised limit."""
+class AppliedTopology:
+    """Result of `apply_topology`: created topics, and `topic setting` for each raised limit."""
 
     created: tuple[str, ...]
     raised: tuple[str, ...]
@@ -95,7 +95,7 @@ def declared_topics(settings: Settings) -> tuple[DeclaredTopic, ...]:
     return (*ours, DeclaredTopic(REDRIVEN, 1, settings.kafka.replication_factor, {"cleanup.policy": "compact"}))
 
 
-def apply(settings: Settings) -> Applied:
+def apply_topology(settings: Settings) -> AppliedTopology:
     """Create missing topics and raise limits. Idempotent. Blocks until new topics have leaders.
 
     Raises CannotContinue if the broker does not answer or refuses.
@@ -111,10 +111,10 @@ def apply(settings: Settings) -> Applied:
             deadline = time.monotonic() + TIMEOUT_MS / 1000
             while _limits_to_raise(_describe(client, settings)) and time.monotonic() < deadline:  # they take effect a moment later
                 time.sleep(0.05)
-        return Applied(tuple(missing), tuple(f"{topic} {name}" for topic, names in limits.items() for name in names))
+        return AppliedTopology(tuple(missing), tuple(f"{topic} {name}" for topic, names in limits.items() for name in names))
 
 
-def describe(settings: Settings) -> TopologyComparison:
+def describe_topology(settings: Settings) -> TopologyComparison:
     """Compare the declared topics with the broker's. Raises CannotContinue if the broker does not answer."""
     with _connected(settings) as client:
         return _describe(client, settings)

@@ -63,7 +63,7 @@ def verify(directory: Path) -> None:
 
 
 def _fetch(home: Path, target: Path) -> None:
-    """Resolve, collect, verify, rename. First removes what a killed fetch left. The caller holds the lock."""
+    """Resolve, collect, verify, rename. First removes the files of killed fetches. The caller holds the lock."""
     for unfinished in home.glob("fetch-*"):
         shutil.rmtree(unfinished)
     with tempfile.TemporaryDirectory(prefix="fetch-", dir=home) as temporary:

@@ -1,4 +1,4 @@
-"""The processes of a stack: how each is started, what it needs, and how it shows that it is ready."""
+"""The processes of a stack: how each one starts, which others it needs, and when it is ready."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from infra.kafka.topology import apply
+from infra.kafka.topology import apply_topology
 from infra.local.broker import Broker
 from infra.process.child import Child
 from infra.settings import Settings
@@ -46,7 +46,7 @@ class BrokerService:
         if not self._broker.answers():
             return False
         if not self._has_topics:
-            apply(self._settings())
+            apply_topology(self._settings())
             self._has_topics = True
         return True
 

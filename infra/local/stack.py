@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Self
 
 from infra.errors import CannotContinue, RetouchError
-from infra.kafka.topology import apply
+from infra.kafka.topology import apply_topology
 from infra.local.broker import Broker
 from infra.local.progress import StartProgress
 from infra.local.proxy_addresses import ProxyPorts
@@ -189,7 +189,7 @@ class Stack:
         """The thread's loop. No other thread starts processes."""
         try:
             if self._broker is None:
-                apply(self.settings)
+                apply_topology(self.settings)
             while not self._stopping.is_set():
                 self._supervisor.step(self._configured.stack.stop_timeout_s)
                 self._was_ready = self._was_ready or self._supervisor.is_ready

@@ -140,12 +140,12 @@ def load(**overrides: Any) -> Settings:
 
 def _explain(error: Any) -> str:
     key = ".".join(map(str, error["loc"])) or "settings"
-    shown = None if _may_be_secret(key, error) else error["input"]
-    return f"{key}{'' if shown is None else f'={shown!r}'}: {error['msg']}"
+    value = None if _may_be_secret(key, error) else error["input"]
+    return f"{key}{'' if value is None else f'={value!r}'}: {error['msg']}"
 
 
 def _may_be_secret(key: str, error: Any) -> bool:
-    """An unknown key may be a misspelled secret. A text in place of a section may hold a secret, and so may a text with an `@`."""
+    """An unknown key may be a misspelled secret. A text instead of a section may hold a secret, and so may a text with an `@`."""
     value = error["input"]
-    whole = error["type"] in ("extra_forbidden", "model_type", "model_attributes_type") or not isinstance(value, str | int | float)
-    return whole or "@" in str(value) or any(word in key for word in ("password", "api_key", "token"))
+    is_section = error["type"] in ("extra_forbidden", "model_type", "model_attributes_type") or not isinstance(value, str | int | float)
+    return is_section or "@" in str(value) or any(word in key for word in ("password", "api_key", "token"))

@@ -39,7 +39,7 @@ BATCH = 512
 SPANS_EVERY_MS = 5_000
 #: A failing collector is logged once in this time.
 WARN_EVERY_S = 600.0
-#: The libraries would log a line for every failed batch; `_Failures` logs instead.
+#: The libraries would log a line for every failed batch; `_FailureLog` logs instead.
 _LIBRARY_LEVELS = {"opentelemetry.exporter": logging.CRITICAL, "opentelemetry.sdk": logging.WARNING}
 
 _W3C = TraceContextTextMapPropagator()
@@ -55,10 +55,10 @@ class Otlp:
         for name, level in _LIBRARY_LEVELS.items():
             logging.getLogger(name).setLevel(level)
         self._end_within_s = settings.end_within_s
-        self._metrics = _Metrics(endpoint, settings, resource, tuple(metrics))
+        self._metrics = _MetricsExport(endpoint, settings, resource, tuple(metrics))
         exporter = OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=settings.timeout_s, session=_session(endpoint))
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
-        self._provider.add_span_processor(BatchSpanProcessor(_LoggedExporter(exporter, _Failures("spans", endpoint)), QUEUE, SPANS_EVERY_MS, BATCH))
+        self._provider.add_span_processor(BatchSpanProcessor(_LoggedExporter(exporter, _FailureLog("spans", endpoint)), QUEUE, SPANS_EVERY_MS, BATCH))
         self._tracer = self._provider.get_tracer("retouch")
 
     def start(self, name: str, parent: str | None, kind: SpanKind, attributes: Attributes) -> ActiveSpan:
@@ -92,10 +92,10 @@ class _RecordedSpan:
         self._span.end()
 
 
-class _Metrics:
+class _MetricsExport:
     def __init__(self, endpoint: str, settings: TelemetrySettings, resource: Resource, metrics: tuple[AnyInstrument, ...]) -> None:
         self._exporter = OTLPMetricExporter(f"{endpoint}/v1/metrics", timeout=settings.timeout_s, session=_session(endpoint))
-        self._failures = _Failures("metrics", endpoint)
+        self._failures = _FailureLog("metrics", endpoint)
         self._resource, self._metrics, self._every_s = resource, metrics, settings.every_s
         self._since_ns = time.time_ns()
         self._ended = threading.Event()
@@ -124,7 +124,7 @@ class _Metrics:
 class _LoggedExporter(SpanExporter):
     """Exports with `inner` and logs its failures."""
 
-    def __init__(self, inner: SpanExporter, failures: _Failures) -> None:
+    def __init__(self, inner: SpanExporter, failures: _FailureLog) -> None:
         self._inner, self._failures = inner, failures
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
@@ -137,7 +137,7 @@ class _LoggedExporter(SpanExporter):
         self._inner.shutdown()
 
 
-class _Failures:
+class _FailureLog:
     """Logs failed exports, at most one line in WARN_EVERY_S."""
 
     def __init__(self, signal: str, endpoint: str) -> None:

@@ -110,23 +110,23 @@ def _feedback_key(query_id: UUID) -> bytes:
 def _frame(record: ConsumedRecord) -> bytes:
     """A line of JSON, then the bytes of key and value."""
     key, value = record.key, record.value
-    about: dict[str, object] = {
+    description: dict[str, object] = {
         "at": [record.topic, record.partition, record.offset, record.timestamp_ms],
         "headers": [(name, base64.b64encode(content or b"").decode()) for name, content in record.headers],
         "key": None if key is None else len(key),
         "value": None if value is None else len(value),
     }
-    return json.dumps(about).encode() + b"\n" + (key or b"") + (value or b"")
+    return json.dumps(description).encode() + b"\n" + (key or b"") + (value or b"")
 
 
 def _frames(entry: bytes, start: int) -> Iterator[ConsumedRecord]:
     while start < len(entry):
         newline = entry.index(b"\n", start)
-        about = json.loads(entry[start:newline])
-        key_end = newline + 1 + (about["key"] or 0)
-        start = key_end + (about["value"] or 0)
-        topic, partition, offset, timestamp_ms = about["at"]
-        key = None if about["key"] is None else entry[newline + 1 : key_end]
-        value = None if about["value"] is None else entry[key_end:start]
-        headers: Sequence[tuple[str, bytes]] = [(name, base64.b64decode(content)) for name, content in about["headers"]]
+        description = json.loads(entry[start:newline])
+        key_end = newline + 1 + (description["key"] or 0)
+        start = key_end + (description["value"] or 0)
+        topic, partition, offset, timestamp_ms = description["at"]
+        key = None if description["key"] is None else entry[newline + 1 : key_end]
+        value = None if description["value"] is None else entry[key_end:start]
+        headers: Sequence[tuple[str, bytes]] = [(name, base64.b64decode(content)) for name, content in description["headers"]]
         yield ConsumedRecord(topic, partition, offset, timestamp_ms, key, value, tuple(headers))

@@ -181,13 +181,13 @@ class PartitionMetrics:
         QUALITY_SCORED.add(version=assignment.version, arm=assignment.arm, domain=labels.domain)
         return QualityOutcome.COUNTED
 
-    def _join_truth(self, outcome: Outcome, assignment: Assignment, shown: MetricValues, ref: RecordRef) -> None:
+    def _join_truth(self, outcome: Outcome, assignment: Assignment, shown_values: MetricValues, ref: RecordRef) -> None:
         """Score the shadow answer to the same query with the user's truth, now or when it arrives."""
         truth, query_id = valid_truth(outcome), outcome.response.query_id
         if truth is None or assignment.arm is not Arm.CHAMPION or not self._is_live(assignment.experiment):
             return
         options = outcome.response.context.draft.query.options
-        user_truth = UserTruth(ref.at, options, truth, shown[Metric.REWARD], shown[Metric.BASE_REWARD])
+        user_truth = UserTruth(ref.at, options, truth, shown_values[Metric.REWARD], shown_values[Metric.BASE_REWARD])
         answer = self._shadow_join.add_truth(query_id, user_truth, is_awaited=query_id not in self._seen[SHADOWS.name])
         if answer:
             self._score_shadow(answer, user_truth, ref)

@@ -47,7 +47,7 @@ class RetrievalProcessor:
     name = "retrieval"
     topics = (DRAFTS.name,)
     batch = 16
-    linger_s = 0.001  # takes only what has arrived, so that no query waits
+    linger_s = 0.001  # takes only records that have arrived, so that no query waits
 
     def __init__(
         self, embedder: Embedder, index: HistoryIndex, k_max: int, *, now: Callable[[], datetime] = _utc_now, breaker: CircuitBreaker | None = None

@@ -12,7 +12,7 @@ from kafka import KafkaProducer, TopicPartition
 
 from infra.kafka import clients
 from infra.kafka.topic_reader import TopicReader
-from infra.kafka.topology import apply
+from infra.kafka.topology import apply_topology
 from infra.local.broker import Broker
 from infra.settings import Settings, load
 from lab.chaos.checker import AnomalyKind, check
@@ -34,7 +34,7 @@ def own_broker(tmp_path: Path) -> Iterator[Broker]:
     """A broker that a test may stop, with every topic in one partition."""
     broker = Broker(load(stack={"dir": tmp_path}))
     broker.start()
-    apply(settings_of(broker))
+    apply_topology(settings_of(broker))
     yield broker
     broker.kill()
 
@@ -152,7 +152,7 @@ def test_a_client_of_the_proxy_stays_on_the_proxy(tmp_path: Path) -> None:
         broker = Broker(load(stack={"dir": tmp_path}), proxy_port=proxy.port)
         try:
             broker.start()
-            apply(settings_of(broker))
+            apply_topology(settings_of(broker))
             through = load(kafka={"bootstrap_servers": f"{proxy.host}:{proxy.port}"})
             consumer = clients.groupless_consumer(through, "test-reader")
             ask(through, uuid4())

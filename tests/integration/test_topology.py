@@ -9,7 +9,7 @@ import pytest
 
 from infra.errors import CannotContinue
 from infra.kafka import clients
-from infra.kafka.topology import TopicState, apply, describe
+from infra.kafka.topology import TopicState, apply_topology, describe_topology
 from infra.local.broker import Broker
 from infra.settings import Settings, load
 from schemas.topics import TOPICS
@@ -25,47 +25,47 @@ def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 
 def test_applying_twice_changes_nothing(empty: Settings) -> None:
-    before = describe(empty)
+    before = describe_topology(empty)
     assert not before.as_declared and not any(topic.exists for topic in before.topics)
-    assert {topic.name for topic in TOPICS} < set(apply(empty).created)
-    again = apply(empty)
+    assert {topic.name for topic in TOPICS} < set(apply_topology(empty).created)
+    again = apply_topology(empty)
     assert (again.created, again.raised) == ((), ())
-    assert describe(empty).as_declared
+    assert describe_topology(empty).as_declared
 
 
 def test_limits_are_raised_and_never_lowered(empty: Settings) -> None:
-    apply(empty)
+    apply_topology(empty)
     _alter(empty, "queries", {"retention.ms": "1000"})
     _alter(empty, "drafts", {"retention.ms": "-1"})
-    assert apply(empty).raised == ("queries retention.ms",)
+    assert apply_topology(empty).raised == ("queries retention.ms",)
     assert _state(empty, "queries").as_declared
     assert [d.name for d in _state(empty, "drafts").differences] == ["retention.ms"]
 
 
 def test_an_existing_topic_keeps_its_partitions(empty: Settings) -> None:
-    apply(empty)
+    apply_topology(empty)
     fewer = empty.model_copy(update={"kafka": empty.kafka.model_copy(update={"partitions": 2})})
-    assert apply(fewer).raised == ()
+    assert apply_topology(fewer).raised == ()
     assert _state(fewer, "queries").partitions == 4
-    assert not describe(fewer).as_declared
+    assert not describe_topology(fewer).as_declared
 
 
 def test_undeclared_topics_with_our_names_are_listed(empty: Settings) -> None:
     client = clients.admin(empty)
     client.create_topics({name: {"num_partitions": 1, "replication_factor": 1} for name in ("old-dlt", "foreign")}, wait_for_metadata=True)
     client.close()
-    assert describe(empty).undeclared == ("old-dlt",)
+    assert describe_topology(empty).undeclared == ("old-dlt",)
 
 
 def test_a_wrong_address_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("infra.kafka.topology.TIMEOUT_MS", 500)
     with pytest.raises(CannotContinue, match=r"broker at 127\.0\.0\.1:1 ") as raised:
-        describe(load(kafka={"bootstrap_servers": "127.0.0.1:1"}))
+        describe_topology(load(kafka={"bootstrap_servers": "127.0.0.1:1"}))
     assert "\n" not in str(raised.value)
 
 
 def _state(settings: Settings, name: str) -> TopicState:
-    return next(topic for topic in describe(settings).topics if topic.name == name)
+    return next(topic for topic in describe_topology(settings).topics if topic.name == name)
 
 
 def _alter(settings: Settings, topic: str, configs: dict[str, str]) -> None:

@@ -25,7 +25,7 @@ import pytest
 from infra.errors import CannotContinue, RetryLater
 from infra.kafka.clients import admin, producer, send
 from infra.kafka.topic_reader import TopicReader
-from infra.kafka.topology import apply
+from infra.kafka.topology import apply_topology
 from infra.local.broker import FIXED_PROPERTIES, Broker
 from infra.process.ports import free_port
 from infra.settings import Settings, load
@@ -469,7 +469,7 @@ def test_a_broker_that_begins_no_transaction_is_refused_at_the_start(tmp_path: P
     monkeypatch.setattr("workers.runtime.commit_loop.COMMIT_WITHIN_S", 1.0)
     with Broker(load(stack={"dir": tmp_path / "broker"})) as broker:
         settings = load(kafka={"bootstrap_servers": broker.bootstrap_servers})
-        apply(settings)
+        apply_topology(settings)
         worker: Worker[Query] = Worker(settings, HandlerSpec("none", QUERIES, draft_handler(DRAFTS)))
         with pytest.raises(CannotContinue, match=r"begins no transaction.*transaction\.state\.log\.replication\.factor"):
             worker.drain(WAIT_S)

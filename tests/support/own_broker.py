@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from infra.kafka.topology import apply
+from infra.kafka.topology import apply_topology
 from infra.local.broker import Broker
 from infra.settings import load
 
@@ -15,5 +15,5 @@ from infra.settings import load
 def own_broker(directory: Path) -> Iterator[Broker]:
     """A new broker with all declared topics."""
     with Broker(load(stack={"dir": directory})) as running:
-        apply(load(kafka={"bootstrap_servers": running.bootstrap_servers}))
+        apply_topology(load(kafka={"bootstrap_servers": running.bootstrap_servers}))
         yield running
