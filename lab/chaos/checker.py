@@ -168,7 +168,7 @@ def _phantoms(records: _Records) -> list[Anomaly]:
 
 
 def _out_of_order(records: _Records) -> list[Anomaly]:
-    """In the order of the log, per key: a first response whose query is before a query that is already answered."""
+    """First responses whose query is before an answered query of the same key, in the order of the log."""
     asked_at = {id: records_of_query[0].offset for id, records_of_query in records.of_query[QUERIES.name].items()}
     answered = sorted(
         (records_of_query[0] for id, records_of_query in records.of_query[RESPONSES.name].items() if id in asked_at),

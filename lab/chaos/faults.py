@@ -121,7 +121,7 @@ class ProcessLog:
                 self.changes.append(ProcessChange(now_s, process.name, state, process.restarts))
 
     def recoveries_s(self) -> dict[str, list[float]]:
-        """By process: the durations from the end of service to its return."""
+        """Durations from the end of service to its return, by process."""
         served: set[str] = set()
         down: dict[str, float] = {}
         recoveries: dict[str, list[float]] = {}
@@ -135,7 +135,7 @@ class ProcessLog:
         return recoveries
 
     def unrequested_ends(self, done: Sequence[PerformedFault]) -> dict[str, int]:
-        """By process: the number of restarts without a kill or a requested restart."""
+        """Number of restarts without a kill or a requested restart, by process."""
         starts = Counter({name: restarts for name, (_, restarts) in self._last.items()})
         requested = Counter(performed.fault.target for performed in done if performed.fault.kind in (FaultKind.KILL, FaultKind.RESTART))
         return {name: starts[name] - requested[name] for name in sorted(starts) if starts[name] > requested[name]}

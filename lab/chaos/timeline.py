@@ -77,7 +77,7 @@ def _longest(partition: int, answers: Sequence[AnsweredQuery]) -> LongestStandst
 
 
 def _earliest_open(answers: Sequence[AnsweredQuery]) -> list[float]:
-    """For each response: the time of sending of the oldest query that was open just before it."""
+    """The time when the oldest query was sent that was open just before each response."""
     earliest = [float("inf")] * (len(answers) + 1)
     for number in range(len(answers) - 1, -1, -1):
         earliest[number] = min(earliest[number + 1], answers[number].sent_s)

@@ -23,7 +23,7 @@ class KillCase(NamedTuple):
 
 
 def experiment(settings: Settings, folder: Path, kills: int, scenarios: Sequence[PromotionScenario] = SCENARIOS) -> dict[str, Any]:
-    """At least `kills` kills, spread over all scenarios, if they have a boundary at all. The registries lie in `folder`."""
+    """Runs at least `kills` kills, spread over all scenarios, if they have any boundary. The registries lie in `folder`."""
     began = time.monotonic()
     import_mlflow()
     own = _settings_in(settings, folder)

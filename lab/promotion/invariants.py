@@ -16,7 +16,7 @@ def anomalies(histories: VersionHistories) -> list[str]:
 
 
 def shape(histories: VersionHistories) -> dict[str, Any]:
-    """What a run with kills must have in common with one without: everything but times and evidence."""
+    """The part of the registry that must be equal after a run with kills and one without: everything but times and evidence."""
     return {
         version.version: {
             "state": histories.state(version).value,

@@ -49,7 +49,7 @@ class CollectedRecords:
             self._add_message(message, is_old=start <= record.offset < end)
 
     def _add_message(self, message: Outcome | Trajectory, is_old: bool) -> None:
-        """Of records with the same id keep the first in text order: a repeat may differ in a measured millisecond. If one is old, all are."""
+        """Keep the first in text order of the records with the same id: a repeat may differ in a measured millisecond. If one is old, all are."""
         text, kind = canonical(message), RowKind.OUTCOME if isinstance(message, Outcome) else RowKind.TRAJECTORY
         row_id = (message.outcome_id if isinstance(message, Outcome) else message.trajectory_id).bytes
         earlier = self.summaries.get((kind, row_id))

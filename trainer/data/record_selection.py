@@ -41,7 +41,7 @@ TOPIC = {RowKind.OUTCOME: OUTCOMES.name, RowKind.TRAJECTORY: TRAJECTORIES.name}
 
 
 class RecordSummary(NamedTuple):
-    """What is kept in memory of a record, some 400 bytes. Times are Unix seconds."""
+    """The part of a record that is kept in memory, some 400 bytes. Times are Unix seconds."""
 
     kind: RowKind
     row_id: bytes  # of the UUID: sorts as its text does

@@ -71,7 +71,7 @@ def user_turns(style: PromptStyle) -> list[str]:
 
 
 def confident_completions(policy: Policy, style: PromptStyle, stop: threading.Event) -> list[CanaryPrompt]:
-    """For each of `user_turns` the tokens that `policy` generates with enough margin."""
+    """The tokens that `policy` generates with enough margin, for each of `user_turns`."""
     prompter = Prompter(policy.tokenizer, style, 0)
     turns = user_turns(style)
     encoded = [prompter.encode(prompter.turn(turn)) for turn in turns]

@@ -66,7 +66,7 @@ def _judge(settings: Settings, registry: Registry, candidate: RegisteredVersion,
 
 
 def prepare_libraries(settings: Settings) -> None:
-    """For a process that loads models: the trainer's number of threads, and no progress bars between log lines."""
+    """Prepares a process that loads models: sets the trainer's number of threads, and disables progress bars between log lines."""
     torch.set_num_threads(settings.trainer.threads)
     disable_progress_bar()
 

@@ -60,7 +60,7 @@ def check_launch(trainer: TrainerSettings) -> None:
 
 
 def any_process(flag: bool) -> bool:
-    """Whether `flag` is true in any process. All must call it at the same point: one that stopped alone would leave the others waiting."""
+    """Whether `flag` is true in any process. All must call it at the same point: if one stopped alone, the others would wait for it."""
     import torch
     from accelerate.utils import gather
 
@@ -84,18 +84,18 @@ class Launch:
             self._group = distributed.new_group(backend="gloo", timeout=wait)
 
     def send(self, assignment: Mapping[str, str]) -> None:
-        """For the main process, once: what all processes train. Empty if they train nothing."""
+        """Send what all processes train; empty if they train nothing. The main process calls it once."""
         self._sent = True
         if self._group is not None:
             self._broadcast(json.dumps(assignment).encode())
 
     def receive(self) -> dict[str, str]:
-        """For the other processes: wait for the main process's assignment."""
+        """Wait for the main process's assignment. The other processes call it."""
         assignment: dict[str, str] = json.loads(self._broadcast(b""))
         return assignment
 
     def leave(self) -> None:
-        """For all processes, after training: wait for each other and end the group."""
+        """Wait for all processes and end the group. Each process calls it after training."""
         if self._group is not None:
             from torch import distributed
 
@@ -104,7 +104,7 @@ class Launch:
             self._group = None
 
     def release(self) -> None:
-        """For the main process: let the others end if nothing was sent to them."""
+        """Let the other processes end if nothing was sent to them. The main process calls it."""
         if self._group is not None and not self._sent:
             self.send({})
             self.leave()

@@ -78,5 +78,5 @@ class PolicyTraining:
 
     @property
     def purpose(self) -> dict[str, str]:
-        """What a stored state belongs to. A run is resumed only with the same settings, parent and champion, so they are not part of it."""
+        """Identifies the run and data of a stored state. A run is resumed only with the same settings, parent and champion, so they are not part of it."""
         return {"run_id": self.run_id, "dataset_digest": self.snapshot.digest}

@@ -36,7 +36,7 @@ class Diverged(CannotContinue):
 
 @dataclass(frozen=True)
 class RlInputs:
-    """What an engine trains, with what, and where it stores its state."""
+    """Input of an engine: policy, cases, settings, and the directory of its state."""
 
     policy: Policy  # trained in place; a copy of its first state is the reference policy
     cases: Sequence[QueryCase]  # those without history are not used
@@ -50,7 +50,7 @@ class RlInputs:
     checkpoint_every: int = 10  # steps between two stored states
 
     def state_purpose(self, cases: Iterable[QueryCase], left_out: Collection[str] = ()) -> dict[str, object]:
-        """What a stored state must have been made with to be resumed. `left_out` names settings that do not matter."""
+        """Identifies the input of a stored state: only an equal one is resumed. `left_out` names settings that do not matter."""
         digest = hashlib.sha256("\n".join(case.case_id for case in cases).encode()).hexdigest()
         settings = self.settings.model_dump(mode="json", exclude=set(left_out))
         return {"rl": settings, "max_new_tokens": self.max_new_tokens, "seed": self.seed, "cases": digest}

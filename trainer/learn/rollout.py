@@ -23,7 +23,7 @@ LIKELIEST_TOKENS = 64
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """How tokens are chosen. Temperature 0 takes the likeliest."""
+    """Options of sampling. Temperature 0 takes the likeliest token."""
 
     max_new_tokens: int
     temperature: float = 0.0

@@ -83,7 +83,7 @@ def attention(
 
 
 def _one_token(query: Tensor, key: Tensor, value: Tensor, prompt: SharedPrompt, layer: int, scaling: float) -> Tensor:
-    """For decoding. The softmax over prompt and completion is computed in two parts with one maximum, so they are never concatenated."""
+    """Attention while decoding. The softmax over prompt and completion is computed in two parts with one maximum, so they are never concatenated."""
     prompt_keys, prompt_values = prompt.layers[layer]
     (b, h, _, d), (p, k, length, _), s = query.shape, prompt_keys.shape, key.shape[2]
     g, r = b // p, h // k
@@ -99,7 +99,7 @@ def _one_token(query: Tensor, key: Tensor, value: Tensor, prompt: SharedPrompt, 
 
 
 def _whole_completions(query: Tensor, key: Tensor, value: Tensor, prompt: SharedPrompt, layer: int, scaling: float) -> Tensor:
-    """For training. Here the fused kernel over repeated keys is faster than scores in memory (2.2 times, 2026-11-21)."""
+    """Attention while training. Here the fused kernel over repeated keys is faster than scores in memory (2.2 times, 2026-11-21)."""
     prompt_keys, prompt_values = prompt.layers[layer]
     (b, _, t, _), p = query.shape, prompt_keys.shape[0]
     key = torch.cat([prompt_keys.repeat_interleave(b // p, 0), key], 2)

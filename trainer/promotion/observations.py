@@ -1,4 +1,4 @@
-"""What the promoter observes on topics: online quality and the workers' serving reports. `topic_feed` reads them."""
+"""The promoter's observations of topics: online quality and the workers' serving reports. `topic_feed` reads them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from schemas.serving import ServingReport
 
 @dataclass(frozen=True)
 class Observations:
-    """What the topics hold at one moment."""
+    """Content of the topics at one moment."""
 
     is_current: bool = False
     experiment: UUID | None = None

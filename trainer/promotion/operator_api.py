@@ -33,7 +33,7 @@ class OperatorApi(Protocol):
 
 
 def promoter_path(settings: Settings) -> Path:
-    """Where a running promoter writes its address: {"url", "pid"}."""
+    """File with the address of a running promoter: {"url", "pid"}."""
     return settings.stack.dir / "promoter.json"
 
 

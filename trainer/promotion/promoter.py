@@ -55,7 +55,7 @@ class GateJudge(Protocol):
 
 @dataclass(frozen=True)
 class PromoterState:
-    """What the last pass read."""
+    """Histories, observations and verdict of the last pass."""
 
     histories: VersionHistories
     observations: Observations = field(default_factory=Observations)
@@ -83,7 +83,7 @@ class Promoter:
         self.state: PromoterState | None = None
 
     def reconcile(self) -> bool:
-        """One pass; whether it wrote a transition, so that another may follow.
+        """One pass. Returns whether it wrote a transition; then another pass may follow.
 
         Raises RetryLater if the registry does not answer, CannotContinue if another process writes.
         """

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def dry_run(settings: Settings, stop: threading.Event) -> dict[str, Any]:
-    """What a run would train on now, from which version, and why or why not, as JSON values. `triggers` are those of the service."""
+    """The data and parent of a run that would start now, and why it would train or not, as JSON values. `triggers` are those of the service."""
     registry = Registry(settings)
     champion = registry.resolve(Alias.CHAMPION)
     with TriggerWatch(settings, registry) as watch:

@@ -19,7 +19,7 @@ KILLED = "killed"
 
 
 def status(settings: Settings) -> RunSummary | None:
-    """None without any run. Raises CannotContinue if the report cannot be read."""
+    """The summary of the newest run; None without any run. Raises CannotContinue if the report cannot be read."""
     paths = sorted(runs_dir(settings).glob("*/report.json"))
     if not paths:
         return None

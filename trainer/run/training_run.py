@@ -170,7 +170,7 @@ def _retried_later() -> Iterator[None]:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Of the GPU or of the process."""
+    """Whether memory of the GPU or of the process ran out."""
     torch = sys.modules.get("torch")  # its error can only occur once torch is loaded
     return isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError))
 

@@ -92,7 +92,7 @@ class RewardBlocks:
             self._filling = {}
 
     def forget_recent(self) -> None:
-        """Only later windows can raise the next alarm."""
+        """Drop the recent answers: only later windows can raise the next alarm."""
         self._settled = max((cell.ended_at for cell in self._open.values()), default=self._settled)
         self._open.clear()
         self.recent, self._filling = {}, {} if self.first else self._filling

@@ -98,7 +98,7 @@ class TriggerWatch:
 
 
 def _later_ends(*ranges: Ranges) -> Ranges:
-    """For each partition the range that ends later."""
+    """The range that ends later, for each partition."""
     later: dict[str, dict[int, tuple[int, int]]] = {}
     for topic, partitions in (item for part in ranges for item in part.items()):
         chosen = later.setdefault(topic, {})

@@ -44,7 +44,7 @@ class ChatAnswer:
 
 
 class ChatClient(Protocol):
-    """What callers use of a ChatEndpoint."""
+    """The interface of a ChatEndpoint for its callers."""
 
     async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any] | None = None) -> ChatAnswer: ...
 

@@ -134,7 +134,7 @@ class Reflector:
         )
 
     def _request_shadow(self, response: Response) -> None:
-        """Only if the prompt had history items: without them the model did not run."""
+        """Request a shadow answer if the prompt had history items: without them the model did not run."""
         context, shown = response.context, response.provenance.history_ids
         assignment = self._routes().shadow(context.draft.query)
         if self.on_shadow and shown and assignment:
@@ -198,7 +198,7 @@ class Reflector:
         return _Attempt(ResponseStatus.PERSONALIZED, rewrite.answer, rewrite.reasoning, generation.model, shown)
 
     async def _generate(self, context: Context, shown: Sequence[HistoryItem], assignment: Assignment, timeout_s: float) -> GenerationResult | None:
-        """None if it failed. Raises NotLoaded, if a version was named, and CannotContinue."""
+        """The completion; None if it failed. Raises NotLoaded, if a version was named, and CannotContinue."""
         version = assignment.version if assignment.arm is Arm.CANARY else None
         try:
             async with asyncio.timeout(timeout_s):

@@ -24,7 +24,7 @@ class NotConfirmed(Exception):  # expected during faults, and handled
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where to continue in a newly assigned partition.
+    """Start position in a newly assigned partition.
 
     `committed` is the group's committed position, None before the first commit. `recent_ids` are the ids (`ce_id`) of the records around it
     (`offsets.remembered_range`), by offset, without records that were set aside: a new record with the id of a finished one is a repeat.
@@ -79,7 +79,7 @@ class Membership(Protocol):
         """Subscribe. Raises CannotContinue if the topic does not exist within the timeout."""
 
     async def poll(self, max_records: int, timeout_s: float, paused: Set[int]) -> PollResult:
-        """At most `max_records` records, none from `paused` partitions. With 0 it only serves the group. Returns when a record arrives.
+        """Returns at most `max_records` records, none from `paused` partitions. With 0 it only serves the group. Returns when a record arrives.
 
         May block longer while the group forms. Raises CannotContinue if another process uses this member's name.
         """

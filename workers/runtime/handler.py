@@ -1,4 +1,4 @@
-"""What a worker does with one record: the interface between the runtime and the kinds of work.
+"""The interface between the runtime and the kinds of work: a handler of one record, and the meaning of its errors.
 
 A handler is an async function of one record. It returns the messages to produce, in order. The error that it raises decides what else happens:
 

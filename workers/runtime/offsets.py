@@ -1,4 +1,4 @@
-"""Which offsets of one assigned partition are finished, and which position to commit. Pure, no I/O.
+"""Tracks the finished offsets of one assigned partition, and computes the position to commit. Pure, no I/O.
 
 Records finish out of order. The committed position is the low watermark: every record below it is finished. Finished offsets above it go
 into the commit's metadata (`workers.runtime.commit_metadata`), so that the next reader handles only the rest. If that map would be too
@@ -20,7 +20,7 @@ METADATA_BYTES = 4096
 
 @dataclass(frozen=True)
 class Position:
-    """What a group commits for a partition: the next offset to read, and the offset map above it as metadata."""
+    """A committed position of a partition: the next offset to read, and the offset map above it as metadata."""
 
     offset: int
     metadata: str = ""

@@ -39,7 +39,7 @@ class PartitionState:
 
 @dataclass(frozen=True)
 class CommitBatch:
-    """What one commit makes durable."""
+    """Records, outputs and positions of one commit."""
 
     records: Sequence[InFlight]
     outputs: Sequence[ProducedRecord]
@@ -154,7 +154,7 @@ class AssignedPartitions:
         return True
 
     def batch(self, max_records: int) -> CommitBatch:
-        """What to commit now: at most `max_records` records, and only those whose offset map fits into the metadata."""
+        """Selects the next commit: at most `max_records` records, and only those whose offset map fits into the metadata."""
         selected = self._select(max_records)
         offsets: dict[int, list[int]] = {}
         for record in selected:

@@ -41,7 +41,7 @@ class RecordProcessor(Generic[M]):
         self._rng = rng or random.Random()  # noqa: S311  # jitter, no secret
 
     async def attempt(self, record: InFlight) -> Finished | TryAgain:
-        """Never fails because of the record. Raises CannotContinue if the handler does."""
+        """One attempt at one record. Never fails because of the record. Raises CannotContinue if the handler does."""
         try:
             incoming: Incoming[M] = record.parse(self._spec.topic.message)  # type: ignore[arg-type]  # a topic does not carry its message's type
             with span(self._span, incoming.envelope.traceparent, SpanKind.CONSUMER, self._attributes(record)) as current:

@@ -1,4 +1,4 @@
-"""How long to wait before the next attempt at a record."""
+"""Backoff: pauses between the attempts at a record."""
 
 from __future__ import annotations
 

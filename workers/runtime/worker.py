@@ -57,7 +57,7 @@ TOPIC_WITHIN_S = 30.0
 
 @dataclass
 class WorkerCounts:
-    """What a worker has done since it started. `abandoned` records were in flight when their partition went away or the process stopped."""
+    """Counts of a worker since it started. `abandoned` records were in flight when their partition went away or the process stopped."""
 
     read: int = 0
     produced: int = 0
@@ -132,7 +132,7 @@ class Worker(Generic[M]):
         )
 
     def run(self, stop: threading.Event, on_ready: Callable[[], None]) -> None:
-        """Blocks until `stop` is set, then finishes what is in flight within half of `stack.stop_timeout_s`.
+        """Blocks until `stop` is set, then finishes the records in flight within half of `stack.stop_timeout_s`.
 
         Calls `on_ready` once the group is joined. Raises CannotContinue or the error of a failed task; then nothing more is committed.
         """

@@ -39,7 +39,7 @@ DIGEST_SHOWN = 12
 
 
 class VersionSource(Protocol):
-    """What a worker uses of the registry (infra.registry.client). All methods block."""
+    """The methods of the registry that a worker uses (infra.registry.client). All of them block."""
 
     def resolve(self, alias: Alias) -> RegisteredVersion | None: ...
     def versions(self) -> list[RegisteredVersion]: ...
@@ -131,7 +131,7 @@ class Follower:
         return versions
 
     def _resolve(self, alias: Alias) -> RegisteredVersion | None:
-        """None also for a version with an unreadable history, which changes nothing. Blocks."""
+        """The version of an alias; None also for one with an unreadable history, which changes nothing. Blocks."""
         version = self._registry.resolve(alias)
         reason = version.unreadable if version else None
         if reason and reason != self._unreadable:

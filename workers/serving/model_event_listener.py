@@ -57,7 +57,7 @@ class KafkaModelEventListener:
             self._reader.close()
 
     def _poll(self, timeout_s: float) -> list[ModelEvent] | None:
-        """None if the broker cannot be read. Logs that once."""
+        """New events; None if the broker cannot be read, which is logged once."""
         try:
             if self._reader is None:
                 self._reader = self._connect()

@@ -11,7 +11,7 @@ MAX_REASON_CHARS = 500
 
 
 class Refusals:
-    """At most one for each alias."""
+    """Refused versions, at most one for each alias."""
 
     def __init__(self) -> None:
         self._by_alias: dict[Alias, tuple[tuple[str, int], Refusal]] = {}

@@ -96,7 +96,7 @@ def is_own_step(step: Transition) -> bool:
 
 
 def outcome(before: VersionHistories, after: VersionHistories, version: str) -> dict[str, Any]:
-    """What a case changed, without times, figures and version numbers. Equal cases have equal outcomes, with or without kills."""
+    """The changes of a case, without times, figures and version numbers. Equal cases have equal outcomes, with or without kills."""
     champion = before.get(CHAMPION)
     earlier = {CHAMPION: len(champion.transitions) if champion else 0}
     shapes = shape(after)

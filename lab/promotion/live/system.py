@@ -61,7 +61,7 @@ def database(folder: Path) -> Path:
 
 @dataclass
 class Downtime:
-    """From the kill of the registry until it answers again, in wall-clock seconds, as in histories and messages."""
+    """Time from a kill of the registry until it answers again, in wall-clock seconds, as in histories and messages."""
 
     from_s: float
     to_s: float = float("inf")

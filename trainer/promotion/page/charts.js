@@ -24,9 +24,8 @@ export function timeline(versions, from, to, width) {
 }
 
 function parts(version, to) {
-  const log = version.transitions;
   const registered = Date.parse(version.created_at);
-  const steps = [{ state: "registered", start: registered, reason: "registered" }, ...log.map(({ after, at, reason }) => ({ state: after, start: Date.parse(at), reason }))];
+  const steps = [{ state: "registered", start: registered, reason: "registered" }, ...version.transitions.map(({ after, at, reason }) => ({ state: after, start: Date.parse(at), reason }))];
   return steps.map((step, index) => ({ ...step, end: index + 1 < steps.length ? steps[index + 1].start : step.state in ENDS ? step.start : to }));
 }
 

@@ -88,7 +88,7 @@ class KafkaMembership:
         return dataclasses.replace(polled, assigned=self._still_assigned(polled.assigned))
 
     def _still_assigned(self, assigned: Mapping[int, ResumePoint]) -> dict[int, ResumePoint]:
-        """Without partitions that were revoked or reassigned since the poll began to read them: the worker must not add them."""
+        """Leaves out partitions that were revoked or reassigned since the poll began to read them: the worker must not add them."""
         return {number: resume for number, resume in assigned.items() if self._assignments.get(number) is self._begun[number]}
 
     async def committed(self, partitions: Set[int], timeout_s: float) -> Mapping[int, Position | None]:

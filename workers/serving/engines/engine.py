@@ -20,7 +20,7 @@ from schemas.rewriting import ANSWER_CLOSE
 
 @dataclass(frozen=True)
 class SamplingParameters:
-    """How to generate. Temperature 0 is greedy. There is no seed: a seeded request in a chunked prefill kills vLLM's CPU engine (0.31, 2026-11-20)."""
+    """Sampling of a request. Temperature 0 is greedy. There is no seed: a seeded request in a chunked prefill kills vLLM's CPU engine (0.31, 2026-11-20)."""
 
     max_new_tokens: int
     temperature: float = 0.0

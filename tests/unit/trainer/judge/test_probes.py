@@ -113,10 +113,10 @@ def test_a_phrase_of_the_settings_is_found_whatever_its_length() -> None:
 
 
 @pytest.mark.parametrize(
-    ("count", "of", "control", "control_of", "chance"), [(0, 5, 0, 5, 1.0), (7, 9, 0, 9, 2**-7), (1, 10, 0, 30, 0.25), (2, 4, 2, 4, 11 / 16)]
+    ("count", "answers", "control_count", "control_answers", "chance"), [(0, 5, 0, 5, 1.0), (7, 9, 0, 9, 2**-7), (1, 10, 0, 30, 0.25), (2, 4, 2, 4, 11 / 16)]
 )
-def test_the_excess_probability_is_binomial(count: int, of: int, control: int, control_of: int, chance: float) -> None:
-    assert excess_probability(count, of, control, control_of) == pytest.approx(chance)
+def test_the_excess_probability_is_binomial(count: int, answers: int, control_count: int, control_answers: int, chance: float) -> None:
+    assert excess_probability(count, answers, control_count, control_answers) == pytest.approx(chance)
 
 
 def test_no_answers_have_no_findings() -> None:
