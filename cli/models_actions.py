@@ -90,7 +90,7 @@ def promote(settings: Settings, number: str, operator: str | None, reason: str, 
 
 def reject(settings: Settings, number: str, operator: str | None, reason: str, as_json: bool) -> int:
     if not as_json:
-        show(f"version {number} will be rejected for ever")
+        show(f"version {number} will be rejected; this is final")
     return _show_transition(number, find_promoter(settings).reject(number, _operator(operator), reason), as_json)
 
 
@@ -100,12 +100,12 @@ def rollback(settings: Settings, version: str | None, to: str | None, operator: 
     before = promoter.view()
     rejected = version or before.champion
     if not as_json and rejected:
-        show(f"version {rejected} will be rejected for ever, and {f'version {to}' if to else 'the last champion'} will serve again")
+        show(f"version {rejected} will be rejected, which is final, and {f'version {to}' if to else 'the last champion'} will serve again")
     try:
         transition = promoter.rollback(to, rejected, _operator(operator), reason)
     except RetryLater as error:
         again = f"repeat `retouch models rollback --version {rejected}`, which rejects only that version, however often it runs"
-        raise RetryLater(f"{error}; the rollback may have been made nevertheless: {again}") from error
+        raise RetryLater(f"{error}; the rollback may have succeeded: {again}") from error
     champion = promoter.view().champion
     served = wait_until_served(promoter, champion, began) if wait and before.workers else None
     if as_json:

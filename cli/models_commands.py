@@ -55,7 +55,7 @@ def promote(version: Version, reason: Reason = "", operator: Operator = None, as
 
 @models.command(epilog=REFUSED)
 def reject(version: Version, reason: Reason = "", operator: Operator = None, as_json: Json = False) -> None:
-    """Reject a version for ever. The champion cannot be rejected; use `rollback`."""
+    """Reject a version; this is final. The champion cannot be rejected; use `rollback`."""
     from cli import models_actions
 
     run_command(lambda settings: models_actions.reject(settings, str(version), operator, reason, as_json))
@@ -70,7 +70,7 @@ def rollback(
     wait: Annotated[bool, typer.Option(help="Wait until the workers serve the former champion, at most ten seconds.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Let a former champion serve again, and reject the present one for ever."""
+    """Let a former champion serve again, and reject the present one; this is final."""
     from cli import models_actions
 
     rejected, restored = (str(number) if number else None for number in (version, to))

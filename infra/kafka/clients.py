@@ -38,7 +38,7 @@ def producer(settings: Settings, client_id: str, **options: Any) -> KafkaProduce
 
 
 def groupless_consumer(settings: Settings, client_id: str, **options: Any) -> KafkaConsumer:
-    """A consumer without a group. It sees committed records only and commits nothing. `infra.kafka.topic_reader` is the simpler way to read a topic."""
+    """A consumer without a group. It reads committed records only and commits nothing. `infra.kafka.topic_reader` is the simpler way to read a topic."""
     defaults = {"group_id": None, "enable_auto_commit": False, "isolation_level": "read_committed", "auto_offset_reset": "earliest"}
     return _BoundedConsumer(client_id=client_id, **client_options(settings), **(defaults | options))
 

@@ -3,7 +3,7 @@
 A dead letter is redriven only if its last headers are exactly those that `schemas.dead_letters.dead_letter` adds, in that order. They are removed once,
 from the end: headers of the same names before them belong to the record, which was a dead letter before and was sent back by another tool.
 Our clients cannot write a null header, or a null value without a key; such a null becomes empty.
-Dead letters stay on their topic. A redrive record (`RedriveRecord`), written in the same transaction, says that one was sent back.
+Dead letters stay on their topic. A redrive record (`RedriveRecord`), written in the same transaction, marks one as sent back.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ class DeadLetterFilter:
 
 @dataclass(frozen=True)
 class RedriveRecord:
-    """Says when a dead letter was redriven, and as which record. `set_aside_ms` identifies it, since a topic that is created anew reuses offsets."""
+    """When a dead letter was redriven, and as which record. `set_aside_ms` identifies the dead letter, since a topic that is created again reuses offsets."""
 
     set_aside_ms: int
     redriven_ms: int

@@ -123,7 +123,7 @@ class Stack:
         self._supervisor.service(name).child.kill()
 
     def pause(self, name: str) -> None:
-        """SIGSTOP one process, which the supervisor does not notice. Raises KeyError for an unknown name."""
+        """SIGSTOP one process. The supervisor does not detect that. Raises KeyError for an unknown name."""
         self._supervisor.service(name).child.pause()
 
     def resume(self, name: str) -> None:

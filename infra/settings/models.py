@@ -15,7 +15,7 @@ from schemas.queries import Strategy
 
 
 class BaseModelSettings(Section):
-    """The base model: any OpenAI-compatible endpoint. It is a black box and never sees a user's history."""
+    """The base model: any OpenAI-compatible endpoint. It is a black box and never gets a user's history."""
 
     url: Annotated[str | None, AfterValidator(partial(refuse_user, instead="base.api_key"))] = None  # http://HOST:PORT/v1; None: the local stack's tiny model
     api_key: SecretStr | None = None

@@ -1,7 +1,8 @@
 """Turns drafts into contexts: the user's own items nearest to `q + A_base`, from before the query was asked (RPO, section 3.1).
 
-A query never waits for the index (docs/rules.md, 4). If items are of no use any more, or the index is away, the context goes out without items and
-its status says why. An index that goes away costs one batch at most ATTEMPTS times SEARCH_S. After that no query waits until the circuit breaker closes.
+A query never waits for the index (docs/rules.md, 4). If the draft has no answer, its deadline has passed or the index is away, the context goes out
+without items, with the reason in its status. A failing index delays one batch by at most ATTEMPTS times SEARCH_S; after that no query waits until the
+circuit breaker closes.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ def test_a_rollback_waits_until_the_workers_serve_the_former_champion(desk: memo
     assert code == 0 and (output["version"], output["rolls_back"], desk.state["champion"]) == ("3", True, "3")
     assert output["served"]["workers"] == output["served"]["serving"] == 2 and output["served"]["first_s"] is not None
     code, output, _ = models("rollback", "--to", "1")
-    assert code == 0 and "version 1 served again" in output and output.splitlines()[0].startswith("version 3 will be rejected for ever")
+    assert code == 0 and "version 1 served again" in output and output.splitlines()[0].startswith("version 3 will be rejected, which is final")
 
 
 def test_a_repeated_rollback_rejects_no_second_version(desk: memory_promoter.MemoryPromoter, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_a_repeated_rollback_rejects_no_second_version(desk: memory_promoter.Mem
     unpatched = desk.rollback
     monkeypatch.setattr(desk, "rollback", made_without_answer)
     code, _, error = models("rollback")
-    assert code == 1 and "may have been made nevertheless" in error and "--version 4" in error and desk.state["champion"] == "3"
+    assert code == 1 and "may have succeeded" in error and "--version 4" in error and desk.state["champion"] == "3"
     monkeypatch.setattr(desk, "rollback", unpatched)
     code, _, error = models("rollback", "--version", "4")
     assert code == 1 and "4 was confirmed, but the version is 3" in error and desk.state["champion"] == "3"
