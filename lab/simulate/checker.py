@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from lab.simulate.scenario import HandlerOutcome, SimulatedQuestion
+from lab.simulate.scenario import SimulatedOutcome, SimulatedQuestion
 
 #: Handler outcomes whose record ends on the dead-letter topic.
-SET_ASIDE = frozenset({HandlerOutcome.POISON, HandlerOutcome.BUG, HandlerOutcome.MALFORMED})
+SET_ASIDE = frozenset({SimulatedOutcome.POISON, SimulatedOutcome.BUG, SimulatedOutcome.MALFORMED})
 
 
 def anomalies(

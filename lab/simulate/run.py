@@ -15,7 +15,7 @@ from infra.settings import Settings
 from infra.settings.stream import DeliveryMode, KeyOrder
 from lab.simulate.checker import anomalies
 from lab.simulate.process import ProcessRun, SupervisedProcess
-from lab.simulate.scenario import HandlerOutcome, SimulatedQuestion, SimulationScenario, draw_scenario
+from lab.simulate.scenario import SimulatedOutcome, SimulatedQuestion, SimulationScenario, draw_scenario
 from lab.simulate.virtual_time import EPOCH, run_in_virtual_time
 from schemas.dead_letters import original_position
 from schemas.drafts import Draft
@@ -128,10 +128,10 @@ class Simulation:
             self._append(question)
 
     def _append(self, question: SimulatedQuestion) -> None:
-        expired = EPOCH - timedelta(seconds=1) if question.outcome is HandlerOutcome.EXPIRED else None
+        expired = EPOCH - timedelta(seconds=1) if question.outcome is SimulatedOutcome.EXPIRED else None
         id = derive("question", self._scenario.seed, question.number)
         query = Query(query_id=id, tenant="t", user=question.user, domain="d", text="x", asked_at=EPOCH, deadline=expired)
-        value = b"no json" if question.outcome is HandlerOutcome.MALFORMED else query.to_bytes()
+        value = b"no json" if question.outcome is SimulatedOutcome.MALFORMED else query.to_bytes()
         entry = self._cluster.log.append(QUESTIONS.name, query.key, value, envelope_headers(query, id=id, source="/lab"))
         self._note("log", f"question {question.number} at offset {entry.offset}")
         if question not in self._asked:
@@ -178,11 +178,11 @@ class Simulation:
         question = self._by_id[incoming.message.query_id]
         await process_run.sleep(question.call_s)
         tries = self._tries[question.number] = self._tries.get(question.number, 0) + 1
-        if question.outcome is HandlerOutcome.AWAY or (question.outcome is HandlerOutcome.RETRIED and tries < 2):
+        if question.outcome is SimulatedOutcome.AWAY or (question.outcome is SimulatedOutcome.RETRIED and tries < 2):
             raise RetryLater("away", after_s=0.2)
-        if question.outcome is HandlerOutcome.POISON:
+        if question.outcome is SimulatedOutcome.POISON:
             raise PoisonMessage("poison")
-        if question.outcome is HandlerOutcome.BUG:
+        if question.outcome is SimulatedOutcome.BUG:
             raise ZeroDivisionError
         return self._degraded(incoming, DegradeReason.EXHAUSTED)
 

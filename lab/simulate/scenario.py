@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class HandlerOutcome(StrEnum):
+class SimulatedOutcome(StrEnum):
     """The outcome of a record in the handler. All but FINE and RETRIED end in a degraded answer or in a dead letter, exactly once."""
 
     FINE = "fine"
@@ -26,7 +26,7 @@ class SimulatedQuestion:
     number: int
     user: str
     at_s: float
-    outcome: HandlerOutcome
+    outcome: SimulatedOutcome
     call_s: float
     repeats: int = 0
 
@@ -86,13 +86,13 @@ def draw_scenario(seed: int) -> SimulationScenario:
 
 def _question(rng: random.Random, number: int, user: str, spread_s: float) -> SimulatedQuestion:
     outcomes = [
-        HandlerOutcome.FINE,
-        HandlerOutcome.RETRIED,
-        HandlerOutcome.AWAY,
-        HandlerOutcome.POISON,
-        HandlerOutcome.BUG,
-        HandlerOutcome.MALFORMED,
-        HandlerOutcome.EXPIRED,
+        SimulatedOutcome.FINE,
+        SimulatedOutcome.RETRIED,
+        SimulatedOutcome.AWAY,
+        SimulatedOutcome.POISON,
+        SimulatedOutcome.BUG,
+        SimulatedOutcome.MALFORMED,
+        SimulatedOutcome.EXPIRED,
     ]
     outcome = rng.choices(outcomes, (80, 8, 2, 3, 1, 2, 4))[0]
     return SimulatedQuestion(number, user, rng.uniform(0, spread_s), outcome, rng.uniform(0.05, 0.5), rng.choices((0, 1, 2), (90, 8, 2))[0])

@@ -56,7 +56,7 @@ class Transaction:
         return bool(self.records or self.offsets)
 
 
-class Log:
+class MemoryLog:
     """All topics, all transactions, and the groups' committed positions. `timeout_s` bounds an open transaction."""
 
     def __init__(self, topics: Mapping[str, int], *, metadata_bytes: int = METADATA_BYTES, timeout_s: float = 10.0) -> None:
@@ -206,7 +206,7 @@ class MemoryCluster:
     """Topics and groups, shared by the clients of all processes. `transactions` False: it supports none."""
 
     def __init__(self, topics: Mapping[str, int], *, session_timeout_s: float = 10.0, transactions: bool = True, metadata_bytes: int = 4096) -> None:
-        self.log = Log(topics, metadata_bytes=metadata_bytes)
+        self.log = MemoryLog(topics, metadata_bytes=metadata_bytes)
         self.transactions = transactions
         self._session_timeout_s = session_timeout_s
         self._groups: dict[str, MemoryGroup] = {}

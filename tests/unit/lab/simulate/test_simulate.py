@@ -10,7 +10,7 @@ import pytest
 
 from lab.simulate.checker import anomalies
 from lab.simulate.run import simulate
-from lab.simulate.scenario import HandlerOutcome, SimulatedQuestion, draw_scenario
+from lab.simulate.scenario import SimulatedOutcome, SimulatedQuestion, draw_scenario
 from lab.simulate.virtual_time import Stuck, run_in_virtual_time
 from workers.runtime import commit_loop, fair_queue, offsets, partition_state, worker
 from workers.runtime.broker import NotConfirmed, ResumePoint
@@ -119,7 +119,7 @@ def test_a_worker_that_dies_of_a_refused_commit_is_a_crash(monkeypatch: pytest.M
     assert first_found("crash")
 
 
-def question(number: int, fate: HandlerOutcome = HandlerOutcome.FINE, *, user: str = "u", repeats: int = 0) -> SimulatedQuestion:
+def question(number: int, fate: SimulatedOutcome = SimulatedOutcome.FINE, *, user: str = "u", repeats: int = 0) -> SimulatedQuestion:
     return SimulatedQuestion(number, user, float(number), fate, 0.1, repeats)
 
 
@@ -131,10 +131,10 @@ def question(number: int, fate: HandlerOutcome = HandlerOutcome.FINE, *, user: s
         ([question(0)], [(0, 0), (0, 0)], [], ["duplicate: question 0 answered 2 times"]),
         ([question(0), question(1)], [(0, 1), (0, 0)], [], ["out-of-order: question 0 of u answered after 1"]),
         ([question(0)], [(0, 0), (0, 9)], [], ["phantom: answer to question 9"]),
-        ([question(0, HandlerOutcome.POISON)], [], [0], []),
-        ([question(0, HandlerOutcome.POISON, repeats=1)], [], [0, 0], []),
-        ([question(0, HandlerOutcome.POISON)], [], [0, 0], ["duplicate: question 0 set aside 2 times"]),
-        ([question(0, HandlerOutcome.POISON)], [(0, 0)], [0], ["wrong end: question 0 (poison) has the wrong kind of end"]),
+        ([question(0, SimulatedOutcome.POISON)], [], [0], []),
+        ([question(0, SimulatedOutcome.POISON, repeats=1)], [], [0, 0], []),
+        ([question(0, SimulatedOutcome.POISON)], [], [0, 0], ["duplicate: question 0 set aside 2 times"]),
+        ([question(0, SimulatedOutcome.POISON)], [(0, 0)], [0], ["wrong end: question 0 (poison) has the wrong kind of end"]),
     ],
 )
 def test_the_checker_reports_each_anomaly(
