@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Self
 from uuid import UUID
 
 from pydantic import Field
 
 from schemas.drafts import Draft
+from schemas.interactions import Interaction
 from schemas.messages import AwareDatetime, Message, Milliseconds, Record, Text
 
 
@@ -29,6 +30,11 @@ class HistoryItem(Record):
     occurred_at: AwareDatetime
     score: float  # cosine similarity, higher is nearer
     source: Source
+
+    @classmethod
+    def of(cls, interaction: Interaction, score: float, source: Source) -> Self:
+        fields = interaction.model_dump(include={"interaction_id", "content", "response", "occurred_at"})
+        return cls(**fields, score=score, source=source)
 
 
 class RetrievalStatus(StrEnum):

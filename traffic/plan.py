@@ -19,11 +19,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from infra.errors import BadSetting
 from schemas.feedback import Feedback
-from schemas.ids import Identifier, derive
+from schemas.ids import Identifier
 from schemas.interactions import Interaction
-from schemas.queries import Query
 from traffic.datasets.steps import Question
-from traffic.world import DOMAINS, OPTIONS, Exchange, Persona, World, draw_stimulus, respond
+from traffic.world import DOMAINS, Exchange, Persona, World, draw_stimulus, respond
 
 #: The world's times are distinct whole seconds, so this is after the question and before the user's next action.
 FEEDBACK_AFTER = timedelta(milliseconds=500)
@@ -135,15 +134,7 @@ class TrafficPlan(BaseModel):
                 yield number, at, exchange
 
     def _posed(self, persona: Persona, at: datetime, exchange: Exchange, number: str, phase: str, round: str) -> PlannedQuestion:
-        query = Query(
-            query_id=derive("query", self.tenant, persona.user, "simulation", self.seed, phase, round, number),
-            tenant=self.tenant,
-            user=persona.user,
-            domain=exchange.domain,
-            text=exchange.content,
-            options=OPTIONS[exchange.domain],
-            asked_at=at,
-        )
+        query = persona.query(at, exchange, "simulation", self.seed, phase, round, number)
         feedback = Feedback.answering(query, exchange.response, at + FEEDBACK_AFTER)
         given = (feedback,) if phase in ANSWERED_FOR else ()
         return PlannedQuestion(query, exchange.response, given, phase=phase, round=round, generic=exchange.generic, ideal=exchange.ideal)

@@ -319,9 +319,10 @@ class Persona:
         """The questions after the past, oldest first."""
         return tuple(self._question(number, at, exchange) for number, (at, exchange) in enumerate(self.asked))
 
-    def _question(self, number: int, at: datetime, exchange: Exchange) -> PersonaQuestion:
-        query = Query(
-            query_id=derive("query", self.tenant, self.user, f"world-{self.seed}-{number}"),
+    def query(self, at: datetime, exchange: Exchange, *source_id: object) -> Query:
+        """The exchange's stimulus as a query. The id is derived from the user and `source_id`."""
+        return Query(
+            query_id=derive("query", self.tenant, self.user, *source_id),
             tenant=self.tenant,
             user=self.user,
             domain=exchange.domain,
@@ -329,6 +330,9 @@ class Persona:
             options=OPTIONS[exchange.domain],
             asked_at=at,
         )
+
+    def _question(self, number: int, at: datetime, exchange: Exchange) -> PersonaQuestion:
+        query = self.query(at, exchange, f"world-{self.seed}-{number}")
         return PersonaQuestion(query, truth=exchange.response, generic=exchange.generic, ideal=exchange.ideal)
 
 

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from bench.demo.command import run
-from infra.errors import BadSetting
-from infra.process.lifecycle import USAGE
-from infra.settings import load
+from infra.process.command_output import Json, run_command
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.demo", description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("demo-report"))
-    parser.add_argument("--short", action="store_true")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    try:
-        return run(load(), arguments.out, arguments.short, arguments.seed, arguments.json)
-    except BadSetting as error:
-        sys.stderr.write(f"demo: {error}\n")
-        return USAGE
+def main(out: Path = Path("demo-report"), short: Annotated[bool, typer.Option("--short")] = False, seed: int = 0, as_json: Json = False) -> None:
+    run_command(lambda settings: run(settings, out, short, seed, as_json))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    typer.run(main)

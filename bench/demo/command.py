@@ -27,7 +27,6 @@ from infra.local.stack_record import StackRecord, record_path
 from infra.process import output_files
 from infra.process.lifecycle import FAILED, INTERRUPTED, OK
 from infra.settings import Settings
-from infra.settings.section import Section
 
 
 def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_json: bool = False) -> int:
@@ -93,18 +92,7 @@ fresh_state = partial(infra.local.fresh_state.fresh_state, command="retouch demo
 def prepared(settings: Settings, plan: DemoPlan, state: Path, seed: int) -> Settings:
     """The given settings with the plan's sizes, the run's own state directory and its seed. Swaps are measured from log lines at level INFO."""
     level = "DEBUG" if settings.log_level == "DEBUG" else "INFO"
-    return _changed(settings, plan.settings | {"stack": {"dir": state}}, {"trainer": {"seed": seed}}).model_copy(update={"log_level": level})
-
-
-def _changed(settings: Settings, *changes: dict[str, dict[str, Any]]) -> Settings:
-    for change in changes:
-        settings = settings.model_copy(update={name: _section(getattr(settings, name), fields) for name, fields in change.items()})
-    return settings
-
-
-def _section(section: Section, fields: dict[str, Any]) -> Section:
-    nested = {name: _section(getattr(section, name), value) if isinstance(value, dict) else value for name, value in fields.items()}
-    return section.model_copy(update=nested)
+    return settings.changed(**plan.settings | {"stack": {"dir": state}}).changed(trainer={"seed": seed}, log_level=level)
 
 
 def _trace(settings: Settings, answers: Any) -> Any:

@@ -57,7 +57,8 @@ def measure(settings: Settings, plan: SwapPlan) -> dict[str, Any]:
     began, head = time.monotonic(), reporting.report_head(KIND)
     with tempfile.TemporaryDirectory(prefix="retouch-bench-") as name, bench_stack(settings, Path(name) / "state", Path(name) / "logs") as bed:
         bed.make_topics([MODEL_EVENTS.name])
-        own = _settings(bed.settings, plan)
+        reflection = {"versions": plan.places, "concurrency": plan.in_flight}
+        own = bed.settings.changed(reflection=reflection, registry={"tracking_uri": None})
         figures = _figures(own, plan, Path(name))
     return {
         **head,
@@ -81,12 +82,6 @@ def lines(report: dict[str, Any], out: Path) -> list[str]:
     head = f"capacity {report['capacity_per_s']:.0f}/s, load {report['rate_per_s']:.0f}/s; versions differ in {100 * report['telling']:.0f} % of the questions"
     machine = f"{report['machine']['cores']} cores, load average {report['load_average_before']} before the run"
     return [head, *latencies, "", *reporting.target_lines(report), "", f"{machine}, {report['seconds']:.0f} s; {out / REPORT}, {out / PICTURE}"]
-
-
-def _settings(settings: Settings, plan: SwapPlan) -> Settings:
-    own = settings.reflection.model_copy(update={"versions": plan.places, "concurrency": plan.in_flight})
-    registry = settings.registry.model_copy(update={"tracking_uri": None})
-    return settings.model_copy(update={"reflection": own, "registry": registry})
 
 
 def _figures(settings: Settings, plan: SwapPlan, folder: Path) -> dict[str, Any]:

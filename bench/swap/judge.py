@@ -32,7 +32,7 @@ Reference = Mapping[int, LoadAnswer]
 
 def reference(settings: Settings, checkpoint: Path, model: ModelVersion, contexts: Sequence[Context], numbers: Iterable[int]) -> Reference:
     """The answers of this version, alone in memory, to the questions `numbers`. Blocks."""
-    alone = settings.model_copy(update={"reflection": settings.reflection.model_copy(update={"versions": 1})})
+    alone = settings.changed(reflection={"versions": 1})
     engine = start_engine(alone, checkpoint, model)
 
     async def ask() -> dict[int, LoadAnswer]:

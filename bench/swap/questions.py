@@ -29,14 +29,6 @@ def _context(world: World, number: int) -> Context:
     persona = world.persona(number)
     (question,) = persona.questions()
     items = tuple(
-        HistoryItem(
-            interaction_id=past.interaction_id,
-            content=past.content,
-            response=past.response,
-            occurred_at=past.occurred_at,
-            score=0.5,
-            source=Source(topic="interactions", partition=0, offset=offset),
-        )
-        for offset, past in enumerate(persona.interactions()[-SHOWN:])
+        HistoryItem.of(past, 0.5, Source(topic="interactions", partition=0, offset=offset)) for offset, past in enumerate(persona.interactions()[-SHOWN:])
     )
     return Context(draft=Draft(query=question.query, answer=question.generic, base_model="bench", base_ms=1), items=items, k_max=SHOWN, retrieve_ms=1)

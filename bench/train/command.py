@@ -138,9 +138,7 @@ def _prepared(source: SourceData, settings: Settings, plan: TrainPlan) -> Exampl
 
 @contextmanager
 def _working(data: Examples, settings: Settings, options: TrainOptions, plan: TrainPlan) -> Iterator[ArmJobs]:
-    reflection = settings.reflection
-    longer = reflection.model_copy(update={"max_new_tokens": max(reflection.max_new_tokens, plan.max_new_tokens)})
-    settings = settings.model_copy(update={"reflection": longer})
+    settings = settings.changed(reflection={"max_new_tokens": max(settings.reflection.max_new_tokens, plan.max_new_tokens)})
     folder = tempfile.TemporaryDirectory(prefix="checkpoints-", dir=options.out)
     with folder as name, jobs(ArmRunner(data, plan, settings, options.seed, Path(name)), options.jobs) as running:
         yield running

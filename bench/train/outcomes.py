@@ -142,11 +142,4 @@ class _History:
 
 
 def _item(offset: int, interaction: Interaction, score: float) -> HistoryItem:
-    return HistoryItem(
-        interaction_id=interaction.interaction_id,
-        content=interaction.content,
-        response=interaction.response,
-        occurred_at=interaction.occurred_at,
-        score=score,
-        source=Source(topic=INTERACTIONS.name, partition=0, offset=offset),
-    )
+    return HistoryItem.of(interaction, score, Source(topic=INTERACTIONS.name, partition=0, offset=offset))

@@ -87,9 +87,8 @@ class BenchStack:
                 time.sleep(0.05)
 
     def _worker(self, kind: WorkerKind, instance: str) -> Child:
-        kafka = self.settings.kafka.model_copy(update={"instance": instance})
-        workers = self.settings.workers.model_copy(update={"delivery": kind.delivery, "order": kind.order})
-        settings = self.settings.model_copy(update={"kafka": kafka, "workers": workers, "ready_file": self._ready_file(kind, instance)})
+        workers = {"delivery": kind.delivery, "order": kind.order}
+        settings = self.settings.changed(kafka={"instance": instance}, workers=workers, ready_file=self._ready_file(kind, instance))
         return self._child(f"{kind.name}-{instance}", [sys.executable, "-m", "bench.workers.process", WORKER_KIND.dump_json(kind).decode()], settings)
 
     def _ready_file(self, kind: WorkerKind, instance: str) -> Path:
@@ -102,9 +101,7 @@ class BenchStack:
 @contextmanager
 def bench_stack(settings: Settings, state: Path, logs: Path) -> Iterator[BenchStack]:
     """Starts a broker in the empty folder `state`; the configured broker is not used. Raises CannotContinue if it does not start."""
-    stack = settings.stack.model_copy(update={"dir": state, "broker_port": 0})
-    kafka = settings.kafka.model_copy(update={"bootstrap_servers": None, "instance": None, "security_protocol": "PLAINTEXT", "sasl_mechanism": None})
-    settings = settings.model_copy(update={"stack": stack, "kafka": kafka})
+    kafka = {"bootstrap_servers": None, "instance": None, "security_protocol": "PLAINTEXT", "sasl_mechanism": None}
+    settings = settings.changed(stack={"dir": state, "broker_port": 0}, kafka=kafka)
     with Broker(settings) as broker:
-        at = settings.kafka.model_copy(update={"bootstrap_servers": broker.bootstrap_servers})
-        yield BenchStack(settings.model_copy(update={"kafka": at}), broker, logs)
+        yield BenchStack(settings.changed(kafka={"bootstrap_servers": broker.bootstrap_servers}), broker, logs)

@@ -23,8 +23,8 @@ class ProxyPorts:
         """`settings`, which hold the real addresses, with the proxies' addresses for one process."""
         changes: dict[str, Any] = {}
         if self.broker_port and settings.kafka.bootstrap_servers:
-            changes["kafka"] = settings.kafka.model_copy(update={"bootstrap_servers": f"{settings.stack.host}:{self.broker_port}"})
+            changes["kafka"] = {"bootstrap_servers": f"{settings.stack.host}:{self.broker_port}"}
         if self.base_port and settings.base.url and process != BASE_ENDPOINT:
             path = urlsplit(settings.base.url).path
-            changes["base"] = settings.base.model_copy(update={"url": f"http://{settings.stack.host}:{self.base_port}{path}"})
-        return settings.model_copy(update=changes)
+            changes["base"] = {"url": f"http://{settings.stack.host}:{self.base_port}{path}"}
+        return settings.changed(**changes)

@@ -43,7 +43,7 @@ class Stack:
     def __init__(self, settings: Settings, *, trainer: bool = False, proxies: ProxyPorts | None = None) -> None:
         self._directory = settings.stack.dir.resolve()
         paths = {"dir": self._directory, "cache_dir": settings.stack.cache_dir.resolve()}
-        self._configured = settings.model_copy(update={"stack": settings.stack.model_copy(update=paths), "ready_file": None})
+        self._configured = settings.changed(stack=paths, ready_file=None)
         self._with_trainer = trainer
         self._proxies = proxies or ProxyPorts()
         self._lock = stack_lock(self._directory)

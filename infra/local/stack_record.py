@@ -100,9 +100,8 @@ def read_record(directory: Path) -> StackRecord | None:
 
 def with_addresses(settings: Settings, bootstrap_servers: str | None, base_url: str | None) -> Settings:
     """`settings` with these addresses where they have none."""
-    kafka = settings.kafka.model_copy(update={"bootstrap_servers": settings.kafka.bootstrap_servers or bootstrap_servers})
-    base = settings.base.model_copy(update={"url": settings.base.url or base_url})
-    return settings.model_copy(update={"kafka": kafka, "base": base})
+    kafka, base = {"bootstrap_servers": settings.kafka.bootstrap_servers or bootstrap_servers}, {"url": settings.base.url or base_url}
+    return settings.changed(kafka=kafka, base=base)
 
 
 def running_settings(settings: Settings) -> Settings:

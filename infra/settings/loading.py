@@ -6,9 +6,9 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import ValidationError, model_validator
+from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError, TomlConfigSettingsSource
 
 from infra.errors import BadSetting
@@ -18,6 +18,8 @@ from infra.settings.promotion import PromotionSettings, QualitySettings, Registr
 from infra.settings.stream import EmbedderSettings, IndexSettings, KafkaSettings, RetrievalSettings, StreamsSettings, WorkersSettings
 from infra.settings.training import TrainerSettings
 from schemas.ids import Identifier
+
+M = TypeVar("M", bound=BaseModel)
 
 #: Environment variables that other tools use too, and the setting each fills.
 USUAL_NAMES = {
@@ -89,6 +91,10 @@ class Settings(BaseSettings):
             raise BadSetting("kafka.bootstrap_servers is empty: set KAFKA_BOOTSTRAP_SERVERS=host:port, or start the local stack with `retouch up`")
         return self.kafka.bootstrap_servers
 
+    def changed(self, **changes: Any) -> Self:
+        """A copy with these values, which are not validated. A dictionary changes fields of a section."""
+        return _changed(self, changes)
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -114,6 +120,11 @@ class _UsualNames(PydanticBaseSettingsSource):
             if value := os.environ.get(name):
                 sections.setdefault(section, {})[field] = value
         return sections
+
+
+def _changed(model: M, changes: dict[str, Any]) -> M:
+    nested = {name: _changed(getattr(model, name), value) if isinstance(value, dict) else value for name, value in changes.items()}
+    return model.model_copy(update=nested)
 
 
 def load(**overrides: Any) -> Settings:

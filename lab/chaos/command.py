@@ -54,14 +54,9 @@ def experiment(settings: Settings, folder: Path, *, minutes: float, seed: int, o
 
 def own_settings(settings: Settings, state: Path) -> Settings:
     """The given settings without configured addresses, and with the run's state directory."""
-    changes = {
-        "kafka": settings.kafka.model_copy(update={"bootstrap_servers": None}),
-        "base": settings.base.model_copy(update={"url": None}),
-        "index": settings.index.model_copy(update={"url": None}),
-        "registry": settings.registry.model_copy(update={"tracking_uri": None}),
-        "stack": settings.stack.model_copy(update={"dir": state, "broker_port": 0}),
-    }
-    return settings.model_copy(update=changes)
+    no_url = {"url": None}
+    stack = {"dir": state, "broker_port": 0}
+    return settings.changed(kafka={"bootstrap_servers": None}, base=no_url, index=no_url, registry={"tracking_uri": None}, stack=stack)
 
 
 @contextmanager

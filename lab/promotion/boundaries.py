@@ -26,7 +26,7 @@ def experiment(settings: Settings, folder: Path, kills: int, scenarios: Sequence
     """Runs at least `kills` kills, spread over all scenarios, if they have any boundary. The registries lie in `folder`."""
     began = time.monotonic()
     import_mlflow()
-    own = _settings_in(settings, folder)
+    own = settings.changed(stack={"dir": folder}, registry={"tracking_uri": None}, kafka={"bootstrap_servers": None})
     make_registry(own)
     template = folder / "template.db"
     database(own).rename(template)
@@ -75,12 +75,6 @@ def _run(settings: Settings, template: Path, case: KillCase, anomalies: list[str
             break
         killed += 1
     return run, killed
-
-
-def _settings_in(settings: Settings, folder: Path) -> Settings:
-    registry = settings.registry.model_copy(update={"tracking_uri": None})
-    kafka = settings.kafka.model_copy(update={"bootstrap_servers": None})
-    return settings.model_copy(update={"stack": settings.stack.model_copy(update={"dir": folder}), "registry": registry, "kafka": kafka})
 
 
 def _with_progress(cases: Iterable[KillCase], kills: int) -> Iterator[KillCase]:

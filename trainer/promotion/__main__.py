@@ -64,7 +64,7 @@ def with_token(settings: Settings) -> Settings:
 
 
 def _with_operator_token(settings: Settings, token: str) -> Settings:
-    return settings.model_copy(update={"promotion": settings.promotion.model_copy(update={"operator_token": SecretStr(token)})})
+    return settings.changed(promotion={"operator_token": SecretStr(token)})
 
 
 def write_privately(path: Path, text: str) -> None:

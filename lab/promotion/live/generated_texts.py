@@ -26,7 +26,7 @@ Texts = Sequence[tuple[ResponseStatus, tuple[str, str]]]
 def generated_texts(settings: Settings, checkpoint: Path, digest: str, contexts: Sequence[Context]) -> Texts:
     """Loads the checkpoint and answers every question. Blocks."""
     model = ModelVersion(name=settings.registry.model_name, version="0", digest=digest)
-    alone = settings.model_copy(update={"reflection": settings.reflection.model_copy(update={"versions": 1})})
+    alone = settings.changed(reflection={"versions": 1})
     engine = start_engine(alone, checkpoint, model)
 
     async def answer_all() -> Texts:

@@ -116,8 +116,8 @@ def states(version: RegisteredVersion) -> tuple[VersionState, ...]:
 
 def promotion(settings: Settings) -> Settings:
     """Settings with which few answers decide. The guardrails are off, since they would measure this machine."""
-    small = settings.promotion.model_copy(
-        update={
+    return settings.changed(
+        promotion={
             "poll_s": 0.5,
             "shadow_share": 0.6,
             "shadow_answers": 20,
@@ -134,10 +134,9 @@ def promotion(settings: Settings) -> Settings:
             "port": 0,
             "url": None,
             "operator_token": None,
-        }
+        },
+        quality={"every_s": 0.5},
     )
-    quality = settings.quality.model_copy(update={"every_s": 0.5})
-    return settings.model_copy(update={"promotion": small, "quality": quality})
 
 
 def _step(step: Transition) -> dict[str, Any]:

@@ -165,10 +165,6 @@ def _settings(settings: Settings, folder: Path, registry: str) -> Settings:
         "concurrency": 16,
         "checkpoint": checkpoint_folder(settings.reflection.checkpoint),
     }
-    changes = {
-        "kafka": settings.kafka.model_copy(update={"bootstrap_servers": None, "partitions": 2, "session_timeout_ms": 6000, "instance": "lab"}),
-        "registry": settings.registry.model_copy(update={"tracking_uri": registry}),
-        "reflection": settings.reflection.model_copy(update=reflection),
-        "stack": settings.stack.model_copy(update={"dir": folder, "cache_dir": settings.stack.cache_dir.resolve(), "broker_port": 0}),
-    }
-    return promotion(settings.model_copy(update=changes))
+    kafka = {"bootstrap_servers": None, "partitions": 2, "session_timeout_ms": 6000, "instance": "lab"}
+    stack = {"dir": folder, "cache_dir": settings.stack.cache_dir.resolve(), "broker_port": 0}
+    return promotion(settings.changed(kafka=kafka, registry={"tracking_uri": registry}, reflection=reflection, stack=stack))
