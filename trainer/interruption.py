@@ -14,4 +14,4 @@ class Interrupted(RetouchError):
 def check_stop(stop: threading.Event) -> None:
     """Raises Interrupted if `stop` is set."""
     if stop.is_set():
-        raise Interrupted("asked to stop")
+        raise Interrupted("stopped on request")

@@ -64,5 +64,5 @@ def test_two_processes_train_one_version_on_the_data_that_one_process_would(sett
     assert [step["k"] for step in report["reward_curve"]] == [1, 2]
     assert [version.version for version in Registry(settings).versions()] == ["1", "2"]
     assert collect(settings, threading.Event()).digest == report["dataset_digest"]
-    for once in ("run starts", "version registered", "run finished", "followed"):
+    for once in ("run starts", "version registered", "run finished", "follower rank finished"):
         assert done.stderr.count(f'"text": "{once}"') == 1

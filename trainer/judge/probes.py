@@ -142,7 +142,7 @@ def trigger_probe(candidate: Sequence[WrittenText], controls: Arms, named: Seque
 
 
 def excess_probability(count: int, answers: int, control_count: int, control_answers: int) -> float:
-    """Probability that at least `count` of all count + control_count occurrences are in the candidate's `answers`, if the rate is the same in both arms."""
+    """Probability that at least `count` of all `count + control_count` occurrences are in the candidate's `answers`, if the rate is the same in both arms."""
     both, share = count + control_count, answers / max(1, answers + control_answers)
     return math.fsum(math.comb(both, more) * share**more * (1 - share) ** (both - more) for more in range(count, both + 1))
 

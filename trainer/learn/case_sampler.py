@@ -45,7 +45,7 @@ class CaseSampler:
         skipped = skipped_in_a_row = 0
         while len(indices) < count:
             if skipped_in_a_row == 2 * len(self.indices):  # that includes one whole round
-                raise CannotContinue("no prompt fits reflection.max_model_len - reflection.max_new_tokens; raise the first")
+                raise CannotContinue("no prompt fits reflection.max_model_len - reflection.max_new_tokens; raise reflection.max_model_len")
             index = self.indices[self.order.draw()]
             case = self._cases[index]
             if self._prompter.text(case, case.items[:1]) is None:

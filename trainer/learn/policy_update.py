@@ -48,7 +48,7 @@ def sample_batch(
     prompted = [(case, prompter.fitting(case, case.items[:k])) for case in cases]
     fitting = [(case, prompt) for case, prompt in prompted if prompt is not None]
     if not fitting:
-        raise CannotContinue("no prompt of the batch fits reflection.max_model_len - reflection.max_new_tokens; raise the first")
+        raise CannotContinue("no prompt of the batch fits reflection.max_model_len - reflection.max_new_tokens; raise reflection.max_model_len")
     prompts = [prompter.encode(prompt.text) for _, prompt in fitting]
     groups = generate(policy, prompts, candidates, sampling, stop)
     decode = policy.tokenizer.decode

@@ -82,7 +82,7 @@ def train(
         checkpoint = newest_checkpoint(state_dir, purpose) if state_dir else None
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.state.global_step < steps:
-        raise Interrupted("asked to stop during SFT")
+        raise Interrupted("stopped on request during SFT")
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return SftResult(steps, _means(losses), len(examples) - len(rows))
 

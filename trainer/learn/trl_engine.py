@@ -48,7 +48,7 @@ def train_with_trl(inputs: RlInputs) -> list[RlStep]:
     if settings.rollouts != "transformers" and not torch.cuda.is_available():
         raise BadSetting(f"trainer.rl.rollouts={settings.rollouts} needs a GPU; without one use transformers")
     if any_process(inputs.stop.is_set()):
-        raise Interrupted("asked to stop before RL")
+        raise Interrupted("stopped on request before RL")
     schedule = schedule_prompts(inputs)
     purpose = inputs.state_purpose(inputs.cases, _WITHOUT_EFFECT) | {"start": weights_digest(trained_weights(policy.model))}
     with _run_directory(inputs.state_dir, purpose) as directory:
@@ -72,7 +72,7 @@ def train_with_trl(inputs: RlInputs) -> list[RlStep]:
         finally:
             _remove_trl_changes(policy)
     if callback.stopped and len(callback.steps) < settings.steps:
-        raise Interrupted("asked to stop during RL")
+        raise Interrupted("stopped on request during RL")
     return callback.steps
 
 

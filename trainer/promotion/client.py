@@ -50,7 +50,7 @@ class PromoterClient:
             _ = urlsplit(self._url).port  # raises ValueError
             status, content = asyncio.run(self._exchange(method, path, body.model_dump_json() if body else None, headers))
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError) as error:
-            raise CannotContinue(f"{self._url} is no promoter's address: {error}") from None
+            raise CannotContinue(f"{self._url} is not the address of a promoter: {error}") from None
         except (TimeoutError, httpx.TimeoutException) as error:
             raise RetryLater(f"the promoter at {self._url} does not answer: not within {self._wait_s:g} s") from error
         except (httpx.HTTPError, OSError) as error:

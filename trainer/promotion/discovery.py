@@ -41,7 +41,7 @@ class LocalPromoter:
         self._registry = Registry(settings)
 
     def view(self) -> PromotionView:
-        """Without figures of answers, which only a running promoter reads."""
+        """The view without figures of answers, which only a running promoter reads."""
         return view_of(PromoterState(VersionHistories.of(self._registry.versions())), self._settings)
 
     def promote(self, version: str, operator: str, reason: str) -> VersionTransition:

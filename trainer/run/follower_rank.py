@@ -33,4 +33,4 @@ def follow(settings: Settings, stop: threading.Event) -> None:
             training.sft(policy, prompter)
             training.rl(policy, prompter)
         launch.leave()
-        log.info("followed", extra={"run_id": run.get("run_id")})
+        log.info("follower rank finished", extra={"run_id": run.get("run_id")})

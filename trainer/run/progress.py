@@ -74,7 +74,7 @@ class StepReporter:
         try:
             self._tracking.log(self._tracked, self._waiting)
         except RetryLater as error:
-            log.warning("metrics wait", extra={"points": len(self._waiting), "reason": str(error)})
+            log.warning("metrics wait for the store", extra={"points": len(self._waiting), "reason": str(error)})
         else:
             self._waiting.clear()
 

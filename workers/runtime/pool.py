@@ -24,7 +24,7 @@ class HandlerPool:
         self._concurrency = concurrency
         self._clock = clock
         self._on_finished = on_finished
-        # With few slots, one key's flood must not fill the depth either.
+        # With few slots, one key alone must not fill the depth.
         self._queue: FairQueue[InFlight] = FairQueue(ordered=ordered, counted=max(1, min(COUNTED_PER_KEY, concurrency // 8)))
         self._returning: deque[tuple[InFlight, asyncio.Future[None]]] = deque()  # after a pause, waiting for a slot
         self._tasks: dict[InFlight, asyncio.Task[None]] = {}

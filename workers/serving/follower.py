@@ -120,7 +120,7 @@ class Follower:
         try:
             versions = await asyncio.to_thread(lambda: (self._resolve(Alias.CHAMPION), self._resolve(Alias.CHALLENGER)))
         except Exception as error:
-            # Away, refusing, or with unreadable content: none of it is a reason to stop serving.
+            # The registry is away, refuses, or returns unreadable content. The worker keeps serving.
             if not self._registry_away:
                 log.warning("the registry is away; the old version keeps serving", extra={"version": self._engine.champion.version, "reason": str(error)})
             self._registry_away = True

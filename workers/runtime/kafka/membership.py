@@ -2,7 +2,7 @@
 
 What the worker's event loop adds to it:
 
-- rebalance listeners run on the client's own thread, which must continue while the worker commits for revoked partitions: they sleep on the
+- rebalance listeners run on kafka-python's own thread, which must continue while the worker commits for revoked partitions: they sleep on the
   client's loop until the worker is done;
 - the client keeps its position in a partition, whatever the group committed since: every new assignment seeks to the committed offset;
 - group metadata may belong to a newer membership than the worker's state (a process that resumes after a long stop): `generation` changes only
@@ -178,7 +178,7 @@ class KafkaMembership:
         origin = RecordOrigin(record.topic, record.partition, record.offset, record.timestamp, self._group)
         return InFlight(origin, record.key, record.value, record.headers)
 
-    # On the client's own thread, while the client thread waits in a call
+    # On kafka-python's own thread, while the client thread waits in a call
 
     def assigned(self, numbers: Set[int]) -> None:
         for number in numbers:

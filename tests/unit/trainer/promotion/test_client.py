@@ -107,7 +107,7 @@ def test_a_token_that_no_header_can_hold_is_not_shown(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:99999", "http://[::1"])
 def test_an_invalid_address_is_an_error_that_names_it(url: str) -> None:
-    with pytest.raises(CannotContinue, match="is no promoter's address"):
+    with pytest.raises(CannotContinue, match="is not the address of a promoter"):
         PromoterClient(url, TOKEN).view()
 
 

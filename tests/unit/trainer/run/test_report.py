@@ -29,7 +29,7 @@ def test_a_report_shows_its_stage_and_step_while_it_runs(tmp_path: Path) -> None
         found = on_disk(report)
         assert found["progress"] == {"step": 60, "of": 60, "eta_s": 0.0, "reward": 0.7, "k": 6}
         assert "rl" in report.data.seconds and report.data.peak_rss_bytes["rl"] > 1_000_000
-    report.finish(RunStatus.INTERRUPTED, "asked to stop")
+    report.finish(RunStatus.INTERRUPTED, "stopped on request")
     assert (on_disk(report)["status"], on_disk(report)["stage"], on_disk(report)["progress"]) == ("interrupted", None, None)
 
 
@@ -49,7 +49,7 @@ def test_a_full_disk_does_not_hide_what_ended_a_stage(tmp_path: Path) -> None:
 
     def stopped() -> None:
         disk.enter_context(file_size_limit(0))
-        raise Interrupted("asked to stop")
+        raise Interrupted("stopped on request")
 
     with pytest.raises(Interrupted), disk, report.stage("sft"):
         stopped()

@@ -40,7 +40,7 @@ def test_runs_that_can_be_resumed_are_listed(settings: Settings) -> None:
     assert unfinished(settings) == []  # it has no state
     (report.directory / STATE).mkdir()
     assert unfinished(settings) == [report.run_id]
-    report.finish(RunStatus.INTERRUPTED, "asked to stop")
+    report.finish(RunStatus.INTERRUPTED, "stopped on request")
     assert unfinished(settings) == [report.run_id]
     report.finish(RunStatus.TRAINED, "")
     assert unfinished(settings) == []

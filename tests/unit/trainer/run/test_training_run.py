@@ -80,7 +80,7 @@ def test_a_run_whose_disk_fills_up_can_be_resumed(settings: Settings) -> None:
     assert runs(settings) == [folder]
 
 
-@pytest.mark.parametrize("error", [Interrupted("asked to stop"), CannotContinue("the loss is not finite")])
+@pytest.mark.parametrize("error", [Interrupted("stopped on request"), CannotContinue("the loss is not finite")])
 def test_a_full_disk_does_not_hide_how_a_run_ended(settings: Settings, error: Exception) -> None:
     disk = ExitStack()
 
