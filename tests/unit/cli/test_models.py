@@ -1,4 +1,4 @@
-"""`retouch models` against a promoter that serves a desk in memory: what it prints, asks for and returns."""
+"""`retouch models` against a promoter in memory: output, requests and exit codes."""
 
 from __future__ import annotations
 
@@ -32,26 +32,26 @@ def models(*arguments: str) -> tuple[int, str, str]:
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[memory_promoter.MemoryPromoter]:
+def promoter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[memory_promoter.MemoryPromoter]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("RETOUCH_PROMOTION__OPERATOR_TOKEN", TOKEN)
-    desk = memory_promoter.MemoryPromoter(memory_promoter.example_view())
-    with serve(load(), desk, threading.Event()) as server:
+    promoter = memory_promoter.MemoryPromoter(memory_promoter.example_view())
+    with serve(load(), promoter, threading.Event()) as server:
         monkeypatch.setenv("RETOUCH_PROMOTION__URL", server.url)
-        yield desk
+        yield promoter
 
 
-def test_the_list_shows_state_gate_and_online_reward(desk: memory_promoter.MemoryPromoter) -> None:
+def test_the_list_shows_state_gate_and_online_reward(promoter: memory_promoter.MemoryPromoter) -> None:
     code, output, _ = models("list")
     rows = {line.split()[0]: line for line in output.splitlines()}
     assert code == 0 and "champion" in rows["4"] and "rejected: significantly worse" in rows["2"] and "not judged yet" in rows["6"]
     assert "0.812 [0.801, 0.826] canary" in rows["5"]
-    found = json.loads(models("list", "--json")[1])
-    assert [version["version"] for version in found] == ["1", "2", "3", "4", "5", "6"]
-    assert (found[4]["name"], found[4]["state"], found[4]["online"][0]["arm"]) == ("retouch-reflector", "canary", "canary")
+    versions = json.loads(models("list", "--json")[1])
+    assert [version["version"] for version in versions] == ["1", "2", "3", "4", "5", "6"]
+    assert (versions[4]["name"], versions[4]["state"], versions[4]["online"][0]["arm"]) == ("retouch-reflector", "canary", "canary")
 
 
-def test_a_version_is_shown_with_its_transitions(desk: memory_promoter.MemoryPromoter) -> None:
+def test_a_version_is_shown_with_its_transitions(promoter: memory_promoter.MemoryPromoter) -> None:
     code, output, _ = models("show", "5")
     assert (
         code == 0
@@ -62,7 +62,7 @@ def test_a_version_is_shown_with_its_transitions(desk: memory_promoter.MemoryPro
     assert len(json.loads(models("show", "5", "--json")[1])["transitions"]) == 3
 
 
-def test_history_is_in_order_of_time(desk: memory_promoter.MemoryPromoter) -> None:
+def test_history_is_in_order_of_time(promoter: memory_promoter.MemoryPromoter) -> None:
     steps = json.loads(models("history", "--json")[1])
     assert [step["at"] for step in steps] == sorted(step["at"] for step in steps) and steps[0]["actor"] == "bootstrap"
     code, output, _ = models("history", "2")
@@ -70,54 +70,54 @@ def test_history_is_in_order_of_time(desk: memory_promoter.MemoryPromoter) -> No
     assert models("history", "6")[1] == "version 6 has no transitions yet\n"
 
 
-def test_a_promotion_prints_what_it_will_do_and_the_transition(desk: memory_promoter.MemoryPromoter) -> None:
+def test_a_promotion_prints_what_it_will_do_and_the_transition(promoter: memory_promoter.MemoryPromoter) -> None:
     code, output, _ = models("promote", "--version", "5", "--operator", "ada", "--reason", "better")
     assert code == 0 and output.splitlines() == [
         "version 5 becomes champion in place of version 4, which retires",
         "version 5: canary -> champion, by ada",
     ]
-    assert desk.state["transitions"][1]["reason"] == "better" and desk.state["champion"] == "5"
+    assert promoter.state["transitions"][1]["reason"] == "better" and promoter.state["champion"] == "5"
 
 
-def test_a_rejection_prints_the_transition(desk: memory_promoter.MemoryPromoter) -> None:
+def test_a_rejection_prints_the_transition(promoter: memory_promoter.MemoryPromoter) -> None:
     code, output, _ = models("reject", "--version", "6", "--json")
     output = json.loads(output)
     assert code == 0 and (output["version"], output["before"], output["after"]) == ("6", "registered", "rejected") and output["actor"]
 
 
-def test_a_rollback_waits_until_the_workers_serve_the_former_champion(desk: memory_promoter.MemoryPromoter) -> None:
+def test_a_rollback_waits_until_the_workers_serve_the_former_champion(promoter: memory_promoter.MemoryPromoter) -> None:
     code, output, _ = models("rollback", "--reason", "complaints", "--json")
     output = json.loads(output)
-    assert code == 0 and (output["version"], output["rolls_back"], desk.state["champion"]) == ("3", True, "3")
+    assert code == 0 and (output["version"], output["rolls_back"], promoter.state["champion"]) == ("3", True, "3")
     assert output["served"]["workers"] == output["served"]["serving"] == 2 and output["served"]["first_s"] is not None
     code, output, _ = models("rollback", "--to", "1")
     assert code == 0 and "version 1 served again" in output and output.splitlines()[0].startswith("version 3 will be rejected, which is final")
 
 
-def test_a_repeated_rollback_rejects_no_second_version(desk: memory_promoter.MemoryPromoter, monkeypatch: pytest.MonkeyPatch) -> None:
-    def made_without_answer(*asked: str) -> dict[str, object]:
-        unpatched(*asked)
+def test_a_repeated_rollback_rejects_no_second_version(promoter: memory_promoter.MemoryPromoter, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made_without_answer(*arguments: str) -> dict[str, object]:
+        unpatched(*arguments)
         raise RetryLater("the registry does not answer")
 
-    unpatched = desk.rollback
-    monkeypatch.setattr(desk, "rollback", made_without_answer)
+    unpatched = promoter.rollback
+    monkeypatch.setattr(promoter, "rollback", made_without_answer)
     code, _, error = models("rollback")
-    assert code == 1 and "may have succeeded" in error and "--version 4" in error and desk.state["champion"] == "3"
-    monkeypatch.setattr(desk, "rollback", unpatched)
+    assert code == 1 and "may have succeeded" in error and "--version 4" in error and promoter.state["champion"] == "3"
+    monkeypatch.setattr(promoter, "rollback", unpatched)
     code, _, error = models("rollback", "--version", "4")
-    assert code == 1 and "4 was confirmed, but the version is 3" in error and desk.state["champion"] == "3"
-    assert models("rollback", "--version", "3")[0] == 0 and desk.state["champion"] == "1"
+    assert code == 1 and "4 was confirmed, but the version is 3" in error and promoter.state["champion"] == "3"
+    assert models("rollback", "--version", "3")[0] == 0 and promoter.state["champion"] == "1"
 
 
-def test_a_rollback_that_no_worker_follows_ends_within_a_bound(desk: memory_promoter.MemoryPromoter) -> None:
-    desk.workers_follow = False
-    desk.rollback(None, "4", "ada", "")
-    served = wait_until_served(desk, "3", time.monotonic(), within_s=0.3)
+def test_a_rollback_that_no_worker_follows_ends_within_a_bound(promoter: memory_promoter.MemoryPromoter) -> None:
+    promoter.workers_follow = False
+    promoter.rollback(None, "4", "ada", "")
+    served = wait_until_served(promoter, "3", time.monotonic(), within_s=0.3)
     assert served["first_s"] is None and served["all_s"] is None and (served["serving"], served["workers"]) == (0, 2)
 
 
-def test_a_rollback_without_reporting_workers_does_not_wait(desk: memory_promoter.MemoryPromoter) -> None:
-    desk.state["workers"] = []
+def test_a_rollback_without_reporting_workers_does_not_wait(promoter: memory_promoter.MemoryPromoter) -> None:
+    promoter.state["workers"] = []
     code, output, _ = models("rollback")
     assert code == 0 and "no worker reports" in output
 
@@ -132,9 +132,9 @@ def test_a_rollback_without_reporting_workers_does_not_wait(desk: memory_promote
         (["promote", "--version", "5", "--operator", "x" * 65], 1, "operator: "),
     ],
 )
-def test_a_refusal_is_one_line(desk: memory_promoter.MemoryPromoter, arguments: list[str], code: int, words: str) -> None:
-    found, _, error = models(*arguments)
-    assert found == code and words in error and error.count("\n") == 1
+def test_a_refusal_is_one_line(promoter: memory_promoter.MemoryPromoter, arguments: list[str], code: int, words: str) -> None:
+    exit_code, _, error = models(*arguments)
+    assert exit_code == code and words in error and error.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -144,77 +144,77 @@ def test_wrong_usage_exits_with_2(arguments: list[str]) -> None:
     assert models(*arguments)[0] == 2
 
 
-def test_with_a_wrong_token_nothing_changes(desk: memory_promoter.MemoryPromoter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_a_wrong_token_nothing_changes(promoter: memory_promoter.MemoryPromoter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETOUCH_PROMOTION__OPERATOR_TOKEN", "not the operator's one")
     code, _, error = models("promote", "--version", "5")
-    assert code == 1 and "promotion.operator_token" in error and error.count("\n") == 1 and desk.state["champion"] == "4"
+    assert code == 1 and "promotion.operator_token" in error and error.count("\n") == 1 and promoter.state["champion"] == "4"
 
 
-def test_a_promoter_that_does_not_answer_is_one_line(desk: memory_promoter.MemoryPromoter, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_promoter_that_does_not_answer_is_one_line(promoter: memory_promoter.MemoryPromoter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETOUCH_PROMOTION__URL", f"http://127.0.0.1:{free_port('127.0.0.1')}")
     for command in ("list", "watch"):
         code, output, error = models(command)
         assert code == 1 and not output and "does not answer" in error and error.count("\n") == 1
 
 
-def test_an_empty_registry_is_reported(desk: memory_promoter.MemoryPromoter) -> None:
-    desk.state = memory_promoter.empty_view()
+def test_an_empty_registry_is_reported(promoter: memory_promoter.MemoryPromoter) -> None:
+    promoter.state = memory_promoter.empty_view()
     assert models("list")[1].startswith("no version is registered") and json.loads(models("list", "--json")[1]) == []
     assert models("history") == (0, "there are no transitions yet\n", "")
     assert "no version is champion yet; no experiment runs" in models("watch")[1]
     assert models("show", "1")[2] == "retouch: retouch-reflector has no version 1; none is registered\n"
 
 
-def test_watch_prints_once_outside_a_terminal(desk: memory_promoter.MemoryPromoter) -> None:
+def test_watch_prints_once_outside_a_terminal(promoter: memory_promoter.MemoryPromoter) -> None:
     code, output, _ = models("watch")
     assert code == 0 and "version 4 serves; version 5 is in canary: running" in output
     for part in ("canary of version 5, 10%", "guardrails", "x1.540 [1.410, 1.680]", "reflection-host-2", "transitions"):
         assert part in output
     code, output, _ = models("watch", "--json")
-    assert code == 0 and PromotionView.model_validate_json(output) == desk.view() and output.count("\n") == 1
+    assert code == 0 and PromotionView.model_validate_json(output) == promoter.view() and output.count("\n") == 1
 
 
-def test_control_characters_do_not_reach_the_terminal(desk: memory_promoter.MemoryPromoter) -> None:
+def test_control_characters_do_not_reach_the_terminal(promoter: memory_promoter.MemoryPromoter) -> None:
     hostile = "\x1b[2J\x1b]0;title\x07\x9b2J gone"
-    version, report = desk.state["versions"][1], desk.state["workers"][0]
+    version, report = promoter.state["versions"][1], promoter.state["workers"][0]
     version["transitions"][0]["reason"] = version["parent"] = version["digest"] = version["dataset_digest"] = version["tags"]["note"] = report["worker"] = (
         hostile
     )
     version["offset_ranges"] = {hostile: {hostile: [0, 9]}}
-    desk.state["quality"][0]["domain"] = desk.state["experiment"]["verdict"]["reason"] = report["loaded"][0]["version"] = hostile
+    promoter.state["quality"][0]["domain"] = promoter.state["experiment"]["verdict"]["reason"] = report["loaded"][0]["version"] = hostile
     for command in (["list"], ["history"], ["watch"], ["show", "2"]):
         output = models(*command)[1]
         assert "gone" in output and not {"\x1b", "\x07", "\x9b"} & set(output), command
-    desk.trouble = RetryLater(hostile)
+    promoter.trouble = RetryLater(hostile)
     error = models("promote", "--version", "5", "--json")[2]
     assert "gone" in error and not {"\x1b", "\x07", "\x9b"} & set(error)
 
 
-def test_a_registry_that_does_not_answer_is_one_line(desk: memory_promoter.MemoryPromoter) -> None:
-    desk.trouble = RetryLater("the registry does not answer")
+def test_a_registry_that_does_not_answer_is_one_line(promoter: memory_promoter.MemoryPromoter) -> None:
+    promoter.trouble = RetryLater("the registry does not answer")
     code, _, error = models("history")
     assert code == 1 and "the registry does not answer" in error and error.count("\n") == 1
 
 
 def test_a_difference_is_printed_as_text_or_as_json(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = {"metric": "rouge", "users": 40, "cases": 160, "a": 0.71, "b": 0.74, "difference": [0.03, 0.01, 0.05]}
-    told = {name: {"version": number, "state": "gated"} for name, number in (("a", "4"), ("b", "5"))}
-    found = told | {"way": "gate", "k": 4, "overall": one, "domains": {}, "slices": {}, "fallen_back": {}, "samples": []}
+    overall = {"metric": "rouge", "users": 40, "cases": 160, "a": 0.71, "b": 0.74, "difference": [0.03, 0.01, 0.05]}
+    versions = {name: {"version": number, "state": "gated"} for name, number in (("a", "4"), ("b", "5"))}
+    comparison = versions | {"way": "gate", "k": 4, "overall": overall, "domains": {}, "slices": {}, "fallen_back": {}, "samples": []}
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(difference, "compare_versions", lambda settings, a, b, samples: found | {"asked": [a, b, samples]})
+    monkeypatch.setattr(difference, "compare_versions", lambda settings, a, b, samples: comparison | {"asked": [a, b, samples]})
     code, output, _ = models("diff", "4", "5", "--samples", "0", "--json")
-    assert code == 0 and json.loads(output) == found | {"asked": ["4", "5", 0]}
+    assert code == 0 and json.loads(output) == comparison | {"asked": ["4", "5", 0]}
     code, output, _ = models("diff", "4", "5")
     assert code == 0 and output.startswith("version 4 (gated) and version 5 (gated), by the gate") and "+0.030 [+0.010, +0.050]" in output
 
 
 def test_a_difference_names_the_better_version_and_shows_answers_side_by_side(capsys: pytest.CaptureFixture[str]) -> None:
-    one = {"metric": "rouge", "users": 40, "cases": 160, "a": 0.71, "b": 0.74, "difference": [0.03, 0.01, 0.05]}
-    few = one | {"difference": [-0.01, -0.04, 0.02]}
+    overall = {"metric": "rouge", "users": 40, "cases": 160, "a": 0.71, "b": 0.74, "difference": [0.03, 0.01, 0.05]}
+    few = overall | {"difference": [-0.01, -0.04, 0.02]}
     sample = {"domain": "reviews", "question": "q\x1b[2J", "draft": "fine", "truth": "superb!", "items": 4, "a": "good", "b": "superb", "k": 4}
-    told = {name: {"name": "r", "version": number, "digest": "d", "state": state} for name, number, state in (("a", "4", "champion"), ("b", "5", "canary"))}
-    figures = {"way": "gate", "k": 4, "overall": one, "domains": {"reviews": few}, "slices": {"few items": one}, "fallen_back": {"a": 0.01, "b": 0.02}}
-    show_difference(told | figures | {"samples": [sample]})
+    versions = {name: {"name": "r", "version": number, "digest": "d", "state": state} for name, number, state in (("a", "4", "champion"), ("b", "5", "canary"))}
+    figures = {"way": "gate", "k": 4, "overall": overall, "domains": {"reviews": few}, "slices": {"few items": overall}, "fallen_back": {"a": 0.01, "b": 0.02}}
+    show_difference(versions | figures | {"samples": [sample]})
     output = capsys.readouterr().out
     rows = {line.split("  ")[0]: line for line in output.splitlines()}
     assert "version 4 (champion) and version 5 (canary), by the gate" in output and "\x1b" not in output

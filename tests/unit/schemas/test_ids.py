@@ -17,9 +17,9 @@ def test_causes_are_separated() -> None:
 
 
 def test_users_spread_evenly_over_buckets() -> None:
-    places = [bucket("acme", f"user-{number}", "holdout") for number in range(10_000)]
-    tenths = [sum(int(place * 10) == tenth for place in places) for tenth in range(10)]
-    assert all(0 <= place < 1 for place in places)
+    positions = [bucket("acme", f"user-{number}", "holdout") for number in range(10_000)]
+    tenths = [sum(int(position * 10) == tenth for position in positions) for tenth in range(10)]
+    assert all(0 <= position < 1 for position in positions)
     assert all(850 < count < 1150 for count in tenths)  # five standard deviations
 
 

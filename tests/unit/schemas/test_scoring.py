@@ -21,7 +21,7 @@ def test_style_counts_the_longest_common_subsequence(answer: list[str], truth: l
 
 
 def test_style_of_the_longest_texts_is_computed_fast() -> None:
-    text = " ".join("abcdefgh"[place % 8] for place in range(16_000))
+    text = " ".join("abcdefgh"[index % 8] for index in range(16_000))
     assert style_f1(text, text) == 1.0
 
 

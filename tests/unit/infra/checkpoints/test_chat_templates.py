@@ -35,9 +35,9 @@ def _installed() -> list[Path]:
 
 
 def test_templates_of_real_models_pass() -> None:
-    found = _installed()
-    assert len(found) > 20
-    assert {path.name: why for path in found if (why := why_refused(path.read_text()))} == {}
+    templates = _installed()
+    assert len(templates) > 20
+    assert {path.name: why for path in templates if (why := why_refused(path.read_text()))} == {}
     assert why_refused(QWEN) is None
 
 

@@ -75,9 +75,9 @@ def test_a_paused_child_stops_by_its_own_handler(children: list[Child], tmp_path
     assert child.exit_code == 7
 
 
-def _await_status(processes: list[psutil.Process], wanted: set[str]) -> None:
+def _await_status(processes: list[psutil.Process], statuses: set[str]) -> None:
     deadline = time.monotonic() + 10
-    while not all(process.status() in wanted for process in processes):
+    while not all(process.status() in statuses for process in processes):
         assert time.monotonic() < deadline
         time.sleep(0.01)
 

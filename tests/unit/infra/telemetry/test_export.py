@@ -17,8 +17,8 @@ from tests.support.otlp_collector import attributes, collecting
 
 
 def settings(url: str, **telemetry: float) -> Settings:
-    given = {"every_s": 60.0, "timeout_s": 10.0, "end_within_s": 10.0} | telemetry
-    return Settings(telemetry=TelemetrySettings(otlp_endpoint=url, **given), kafka=KafkaSettings(instance="one"))
+    values = {"every_s": 60.0, "timeout_s": 10.0, "end_within_s": 10.0} | telemetry
+    return Settings(telemetry=TelemetrySettings(otlp_endpoint=url, **values), kafka=KafkaSettings(instance="one"))
 
 
 def test_metrics_arrive_with_names_units_labels_and_values() -> None:
@@ -71,16 +71,16 @@ def test_an_unsampled_trace_is_not_exported_and_stays_unsampled() -> None:
 def test_without_a_valid_context_a_trace_begins(incoming: str | None) -> None:
     with collecting() as collector, exporting(settings(collector.url), "streams"), span("process events", incoming):
         pass
-    (found,) = collector.spans
-    assert found.trace_id.hex().strip("0") and not found.parent_span_id
+    (recorded,) = collector.spans
+    assert recorded.trace_id.hex().strip("0") and not recorded.parent_span_id
 
 
 def test_an_error_is_recorded_by_its_type_and_never_by_its_text() -> None:
     with collecting() as collector, exporting(settings(collector.url), "streams"), pytest.raises(ValueError, match="secret"), span("process events"):
         raise ValueError("a user's secret")
-    (found,) = collector.spans
-    assert attributes(found.attributes) == {"error.type": "ValueError"} and found.status.code == found.status.STATUS_CODE_ERROR
-    assert not found.events and b"secret" not in found.SerializeToString()
+    (recorded,) = collector.spans
+    assert attributes(recorded.attributes) == {"error.type": "ValueError"} and recorded.status.code == recorded.status.STATUS_CODE_ERROR
+    assert not recorded.events and b"secret" not in recorded.SerializeToString()
 
 
 @pytest.mark.parametrize("trouble", ["no listener", "no response", "refused", "overloaded"])

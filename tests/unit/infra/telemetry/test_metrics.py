@@ -65,12 +65,12 @@ def test_a_bound_is_the_largest_value_of_its_bucket() -> None:
     spread = Histogram("retouch_tests", "ms", "", bounds=[1, 10])
     for value in (0.5, 1, 2, 10, 11):
         spread.record(value)
-    (found,) = spread.values().values()
-    assert (found.buckets, found.count, found.sum, found.min, found.max) == ([2, 2, 1], 5, 24.5, 0.5, 11)
+    (distribution,) = spread.values().values()
+    assert (distribution.buckets, distribution.count, distribution.sum, distribution.min, distribution.max) == ([2, 2, 1], 5, 24.5, 0.5, 11)
 
 
 def test_each_metric_name_is_declared_once_and_listed() -> None:
-    declared = [found for found in vars(metrics).values() if isinstance(found, Instrument)]
+    declared = [metric for metric in vars(metrics).values() if isinstance(metric, Instrument)]
     assert declared == list(METRICS)
     assert len({metric.name for metric in METRICS}) == len(METRICS)
     assert all(metric.name.startswith("retouch_") and metric.unit and metric.meaning for metric in METRICS)
@@ -86,10 +86,10 @@ def test_no_other_module_declares_a_metric() -> None:
 
 
 def test_every_name_of_a_metric_in_code_is_declared() -> None:
-    known = {metric.name for metric in METRICS}
+    declared = {metric.name for metric in METRICS}
     names = re.compile(r"retouch_(?:worker|streams|teacher|responses|reflection|breaker|quality|promotion)_\w+")
     for path in code():
-        unknown = set(names.findall(path.read_text())) - known
+        unknown = set(names.findall(path.read_text())) - declared
         assert not unknown, f"{path}: {unknown}"
 
 

@@ -28,21 +28,21 @@ async def indexed(*interactions: object) -> MemoryIndex:
 
 async def test_a_draft_becomes_a_context_with_the_nearest_items_first() -> None:
     index = await indexed(interaction("war"), interaction("sea"), interaction("love"))
-    asked = query("a film about the sea")
-    (record,) = await RetrievalProcessor(WordEmbedder(), index, k_max=2).handle([consumed_record(DRAFTS.name, draft(asked))])
+    question = query("a film about the sea")
+    (record,) = await RetrievalProcessor(WordEmbedder(), index, k_max=2).handle([consumed_record(DRAFTS.name, draft(question))])
     made = context(record)
     assert made.items[0].content == "about sea"
     assert len(made.items) == made.k_max == 2
-    assert made.draft.query == asked
+    assert made.draft.query == question
     assert made.retrieve_ms > 0
 
 
 async def test_a_context_has_the_users_key_a_derived_id_and_the_trace() -> None:
-    asked = query()
-    (record,) = await RetrievalProcessor(WordEmbedder(), MemoryIndex(), k_max=2).handle([consumed_record(DRAFTS.name, draft(asked))])
+    question = query()
+    (record,) = await RetrievalProcessor(WordEmbedder(), MemoryIndex(), k_max=2).handle([consumed_record(DRAFTS.name, draft(question))])
     _, envelope = read_message(Context, record.headers, record.value)
     assert (record.topic, record.key) == ("contexts", b"acme/alice")
-    assert envelope.id == str(derive("context", asked.query_id))
+    assert envelope.id == str(derive("context", question.query_id))
     assert envelope.traceparent == TRACE
 
 
@@ -61,9 +61,9 @@ async def test_retrieval_sees_only_the_users_own_past_of_the_domain() -> None:
 async def test_several_drafts_share_one_urgent_call_and_keep_their_order() -> None:
     embedder = WordEmbedder()
     index = await indexed(interaction("sea"), interaction("war"))
-    asked = [query("sea"), query("war"), query("sea")]
-    records = await RetrievalProcessor(embedder, index, k_max=1).handle([consumed_record(DRAFTS.name, draft(each, answer="")) for each in asked])
-    assert [context(r).draft.query.query_id for r in records] == [each.query_id for each in asked]
+    questions = [query("sea"), query("war"), query("sea")]
+    records = await RetrievalProcessor(embedder, index, k_max=1).handle([consumed_record(DRAFTS.name, draft(each, answer="")) for each in questions])
+    assert [context(r).draft.query.query_id for r in records] == [each.query_id for each in questions]
     assert [context(r).items[0].content for r in records] == ["about sea", "about war", "about sea"]
     assert [(len(texts), urgent) for texts, urgent in embedder.calls] == [(3, True)]
 
