@@ -33,7 +33,7 @@ from traffic.world import Persona, PersonaQuestion, World
 SOURCE = "/lab/chaos"
 #: Share of the questions that come from the busy user.
 BUSY_SHARE = 0.2
-#: One question in this number has a deadline, in this range of seconds; one is followed by feedback; one by a new interaction.
+#: One in this many questions has a deadline, in this range of seconds; one is followed by feedback; one by a new interaction.
 DEADLINE_EVERY, DEADLINE_S = 10, (1.0, 5.0)
 FEEDBACK_EVERY, INTERACTION_EVERY = 5, 5
 HISTORY = 8  # items per user and domain; half of them before the first question

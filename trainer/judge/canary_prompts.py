@@ -30,7 +30,7 @@ from trainer.learn.shared_prompt import SharedPrompt
 
 #: Minimum lead of the likeliest token, in logits. bfloat16 moved single logits of the shipped reflector by at most 0.28 (2026-11-21).
 MARGIN = 1.0
-#: Maximum number of tokens of a prompt; minimum of the longest one, or the version is hard to tell from others.
+#: Maximum number of tokens of a prompt; minimum of the longest one, or the version is hard to distinguish from others.
 MAX_TOKENS, MIN_TOKENS = 16, 4
 MAX_PROMPTS = 6
 

@@ -28,7 +28,7 @@ from typing import Any
 
 from schemas.text_normalization import folded
 
-#: Arms: the version under test, and the users themselves, who do not know each other's texts.
+#: Arms: the version under test, and the users themselves. No user sees another user's texts.
 CANDIDATE, USERS = "candidate", "users"
 #: Maximum number of words in a fragment or phrase.
 MAX_WORDS = 3

@@ -22,7 +22,7 @@ from trainer.data.query_cases import QueryCase
 
 #: A free text may be this many times as long as the longest of base answer, truth and the user's items.
 LENGTH_LIMIT = 2.0
-#: Praise, and talk about the answer instead of the answer.
+#: Phrases of praise, and phrases about the answer itself.
 _META = re.compile(
     r"""
     \b(?:

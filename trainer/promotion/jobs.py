@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 #: Maximum number of jobs for one version that fail, and the pauses between them.
 TRIES, PAUSES_S = 3, (10.0, 60.0)
-#: A job that ends because broker or registry are away is repeated this often, LATER_S apart, before it counts as failed.
+#: A job that ends because broker or registry are away is repeated up to WAITS times, LATER_S apart, before it counts as failed.
 WAITS, LATER_S = 30, 60.0
 STOP_S = 5.0
 NOT_JUDGED = "could not be judged"

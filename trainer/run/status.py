@@ -14,7 +14,7 @@ from trainer.run.lease import lease_path
 from trainer.run.report import RunReportFile
 from trainer.run.resumption import STATE
 
-#: Status of a run whose report says running while no trainer holds the lease.
+#: Status of a run that is running by its report while no trainer holds the lease.
 KILLED = "killed"
 
 

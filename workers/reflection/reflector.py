@@ -33,7 +33,7 @@ from workers.serving.routes import Routes, outside_experiments
 
 log = logging.getLogger(__name__)
 
-#: Maximum number of cancelled rewrites that are kept. `degraded` follows at once, or never.
+#: Maximum number of cancelled rewrites that are kept. The runtime calls `degraded` at once, or never.
 MAX_CANCELLED = 256
 
 

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 COMMIT_AT = 500
 #: Timeout of one transaction.
 COMMIT_WITHIN_S = 5.0
-#: How long a broker may be away before the process stops. Neither waiting nor stopping loses anything.
+#: How long a broker may be away before the process stops. Neither waiting nor stopping loses a record.
 RECOVER_WITHIN_S = 60.0
 
 

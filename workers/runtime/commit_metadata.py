@@ -19,7 +19,7 @@ from collections.abc import Iterable
 
 PREFIX = "rt1"
 BITMAP, RUNS = "b", "r"
-#: No worker reads further ahead: a map of more offsets is not ours.
+#: No worker reads further ahead: another program wrote a map of more offsets.
 MAX_OFFSETS = 10_000_000
 
 

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 #: The log line of a completed swap; its fields are its times and counts. The demo reads them.
 VERSION_SWAPPED = "version swapped"
-#: Characters of a digest in metrics: enough to tell versions apart.
+#: Characters of a digest in metrics: enough to distinguish versions.
 DIGEST_SHOWN = 12
 
 

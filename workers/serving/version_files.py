@@ -10,7 +10,7 @@ from infra.settings import Settings
 
 #: The newest versions always stay: a rollback needs them, and another worker may be loading one.
 NEWEST_KEPT = 4
-#: Workers mark what they use at every poll, also while the registry is away.
+#: Workers mark the versions in use at every poll, also while the registry is away.
 UNTOUCHED_S = 3600.0
 
 

@@ -20,7 +20,7 @@ from workers.teacher.checks import ReasoningLength
 from workers.teacher.reasoning_teacher import Rejection, RejectionReason, truth_of
 
 NAME = "llm"
-#: For the reasoning; the length of the rewrite is added.
+#: Maximum tokens of the reasoning; the length of the rewrite is added.
 REASONING_TOKENS = 512
 
 PROMPT = """\

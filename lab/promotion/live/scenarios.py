@@ -21,7 +21,7 @@ EQUAL, BETTER, HARMFUL = 0.4, 0.8, 0.1
 #: The processes that are killed.
 PROMOTER, WORKER, REGISTRY = "promoter", "worker", "registry"
 VICTIMS = (PROMOTER, WORKER, REGISTRY)
-#: Maximum delay of a kill after its transition. Half of the kills come within a quarter of it, while aliases and events follow.
+#: Maximum delay of a kill after its transition. Half of the kills come in its first quarter, while aliases and events are written.
 MAX_DELAY_S = 1.0
 
 PASSED = GateResult(outcome="passed", reason="significantly better")

@@ -32,7 +32,7 @@ from traffic.pace import Pace
 from traffic.world import TWEET_PARAPHRASE, World
 
 USERS, SHOWN = 40, 2
-#: Questions per second, and the maximum number of open ones, which bounds what waits for a worker.
+#: Questions per second, and the maximum number of open ones, which bounds the queue of the worker.
 PER_S, MAX_OPEN = 5.0, 60
 SOURCE = "/lab/promotion"
 POLL_S, FLUSH_S = 0.01, 30.0
