@@ -21,10 +21,10 @@ from schemas.quality import Metric, Moments, Quality, Span
 from schemas.run_report import Trigger, TriggerKind
 
 #: Critical value of the one-sided 1 % level, because every new block is one more chance for a false alarm. Simulated with 1,000 pairs without a drop, at
-#: `drift_drop` 0, with 200 answers of 40 different users over ten windows: false alarms in 0.8 % if both blocks had the same users, in 3.7 % if none was in both.
+#: `drift_drop` 0, with 200 answers of 40 different users over ten windows: false alarms in 0.8 % if both blocks had the same users, 3.7 % if none was in both.
 #: A drop of 0.15 was detected in 78 % (2026-11-21).
 Z = 2.33
-#: Arms whose answers judge the champion: the champion of all other users, and the control group of a canary.
+#: Arms whose answers judge the champion: `baseline` is the control group of a canary, `champion` are all other users with its answers.
 CHAMPION_ARMS = frozenset({Arm.CHAMPION, Arm.BASELINE})
 
 BY_HAND = Trigger(TriggerKind.BY_HAND, True, "asked for by hand", {})
