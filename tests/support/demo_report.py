@@ -40,8 +40,8 @@ def at(seconds: float) -> datetime:
 
 
 def query(number: int, *, user: str = "u1", asked_s: float = 0.0) -> Timestamped[Query]:
-    asked = Query(query_id=query_id(number), tenant="demo", user=user, domain="movie_tag", text=f"film {number}", options=MOVIE_TAGS, asked_at=NOON)
-    return Timestamped(asked, at(asked_s))
+    message = Query(query_id=query_id(number), tenant="demo", user=user, domain="movie_tag", text=f"film {number}", options=MOVIE_TAGS, asked_at=NOON)
+    return Timestamped(message, at(asked_s))
 
 
 def query_id(number: int) -> UUID:
@@ -76,9 +76,9 @@ def response(
 
 
 def ledger(queries: Sequence[Timestamped[Query]], responses: Sequence[Timestamped[Response]]) -> RunRecords:
-    found = RunRecords(list(queries), list(responses))
-    found.sizes.update({"queries": len(queries), "responses": len(responses)})
-    return found
+    records = RunRecords(list(queries), list(responses))
+    records.sizes.update({"queries": len(queries), "responses": len(responses)})
+    return records
 
 
 def exam(users: int = 45, *, gain: float = 0.2, seed: int = 0) -> list[Graded]:

@@ -51,10 +51,10 @@ def train_once(settings: Settings, moment: Moment | None = None) -> int:
         "RETOUCH_REFLECTION__MAX_NEW_TOKENS": str(settings.reflection.max_new_tokens),
         "RETOUCH_TRAINER": json.dumps(trainer),
     }
-    given = [moment.text, f"{moment.field}={moment.value}", str(moment.times)] if moment else []
+    arguments = [moment.text, f"{moment.field}={moment.value}", str(moment.times)] if moment else []
     settings.stack.dir.mkdir(parents=True, exist_ok=True)
     with (settings.stack.dir / "trainer.log").open("ab") as output:
-        command = [sys.executable, "-m", "tests.support.killed_trainer", *given]
+        command = [sys.executable, "-m", "tests.support.killed_trainer", *arguments]
         return subprocess.run(command, env=environment, stdout=output, stderr=output, timeout=RUN_S, check=False).returncode
 
 

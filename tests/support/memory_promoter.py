@@ -190,14 +190,14 @@ def windows(now: datetime) -> list[dict[str, Any]]:
         ("5", "canary", 4.2, 0.0, 0.81, 0.02),
         ("5", "shadow", 6.7, 4.2, 0.806, 0.024),
     ]
-    entry = []
+    rows = []
     for number, arm, begun, ended, mean, spread in lived:
-        for place in range(int((begun - ended) * 6)):
-            start = now - timedelta(hours=begun) + timedelta(minutes=10 * place)
-            middle = mean + 0.006 * math.sin(place / 9) + noise.gauss(0, spread / 3)
+        for index in range(int((begun - ended) * 6)):
+            start = now - timedelta(hours=begun) + timedelta(minutes=10 * index)
+            middle = mean + 0.006 * math.sin(index / 9) + noise.gauss(0, spread / 3)
             cell = {"started_at": start.isoformat(), "ended_at": (start + timedelta(minutes=10)).isoformat(), "scored": 80}
-            entry.append({"version": number, "arm": arm, **cell, "mean": middle, "low": middle - spread, "high": middle + spread})
-    return entry
+            rows.append({"version": number, "arm": arm, **cell, "mean": middle, "low": middle - spread, "high": middle + spread})
+    return rows
 
 
 def rails() -> list[dict[str, Any]]:

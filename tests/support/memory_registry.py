@@ -39,8 +39,8 @@ class MemoryRegistry:
         return [self.get(name) for name in self._versions]
 
     def get(self, version: str) -> RegisteredVersion:
-        found = replace(self._versions[version], aliases=tuple(alias for alias in Alias if self.aliases.get(alias) == version))
-        return replace(found, history=read_history({transition_tag(1): "{"}, f"version {version}")) if version in self._corrupted else found
+        registered = replace(self._versions[version], aliases=tuple(alias for alias in Alias if self.aliases.get(alias) == version))
+        return replace(registered, history=read_history({transition_tag(1): "{"}, f"version {version}")) if version in self._corrupted else registered
 
     def corrupt(self, version: str) -> None:
         """Makes the history unreadable, as a tag edited by hand does."""
@@ -50,11 +50,11 @@ class MemoryRegistry:
         self._corrupted.discard(version)
 
     def record(self, version: str, transition: Transition) -> None:
-        found = self._versions[version]
-        if transition.seq != len(found.transitions) + 1:
+        registered = self._versions[version]
+        if transition.seq != len(registered.transitions) + 1:
             raise CannotContinue(f"version {version}: transition {transition.seq} is taken already")
-        again = Transition.model_validate_json(transition.model_dump_json())
-        self._write(lambda: self._versions.update({version: replace(found, history=(*found.transitions, again))}))
+        stored = Transition.model_validate_json(transition.model_dump_json())
+        self._write(lambda: self._versions.update({version: replace(registered, history=(*registered.transitions, stored))}))
 
     def set_alias(self, alias: Alias, version: str) -> None:
         self._write(lambda: self.aliases.update({alias: version}))

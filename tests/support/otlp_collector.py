@@ -51,14 +51,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _keep_metrics(self, content: bytes) -> None:
-        for found in ExportMetricsServiceRequest.FromString(content).resource_metrics:
-            self.server.services.add(attributes(found.resource.attributes)["service.name"])
-            self.server.metrics |= {metric.name: metric for scope in found.scope_metrics for metric in scope.metrics}
+        for resource in ExportMetricsServiceRequest.FromString(content).resource_metrics:
+            self.server.services.add(attributes(resource.resource.attributes)["service.name"])
+            self.server.metrics |= {metric.name: metric for scope in resource.scope_metrics for metric in scope.metrics}
 
     def _keep_spans(self, content: bytes) -> None:
-        for found in ExportTraceServiceRequest.FromString(content).resource_spans:
-            self.server.services.add(attributes(found.resource.attributes)["service.name"])
-            self.server.spans += [span for scope in found.scope_spans for span in scope.spans]
+        for resource in ExportTraceServiceRequest.FromString(content).resource_spans:
+            self.server.services.add(attributes(resource.resource.attributes)["service.name"])
+            self.server.spans += [span for scope in resource.scope_spans for span in scope.spans]
 
     def log_message(self, format: str, *args: object) -> None:
         """Silent."""
@@ -78,7 +78,7 @@ def collecting(status: int | None = 200) -> Iterator[Collector]:
         thread.join(5)
 
 
-def attributes(found: object) -> dict[str, str]:
+def attributes(key_values: object) -> dict[str, str]:
     """The attributes of a span, a point or a resource, as text."""
-    pairs: list[KeyValue] = list(found)  # type: ignore[call-overload]  # a repeated field
+    pairs: list[KeyValue] = list(key_values)  # type: ignore[call-overload]  # a repeated field
     return {pair.key: pair.value.string_value or str(pair.value.int_value) for pair in pairs}

@@ -29,9 +29,9 @@ def make_outcome(
     items: int = 3,
     domain: str = "letters",
 ) -> Outcome:
-    asked = NOON + timedelta(minutes=number)
+    asked_at = NOON + timedelta(minutes=number)
     query_id = derive("query", user, domain, number)
-    query = Query(query_id=query_id, tenant="t", user=user, domain=domain, text=f"question {number}", options=options, asked_at=asked)
+    query = Query(query_id=query_id, tenant="t", user=user, domain=domain, text=f"question {number}", options=options, asked_at=asked_at)
     history = tuple(
         HistoryItem(
             interaction_id=derive("item", user, domain, number, index),
@@ -54,10 +54,10 @@ def make_outcome(
         reasoning="",
         status=ResponseStatus.PERSONALIZED,
         provenance=provenance,
-        answered_at=asked,
+        answered_at=asked_at,
     )
     feedback = Feedback(
-        feedback_id=derive("feedback", query_id), query_id=query_id, tenant="t", user=user, truth=truth, score=0.5, occurred_at=asked + timedelta(minutes=1)
+        feedback_id=derive("feedback", query_id), query_id=query_id, tenant="t", user=user, truth=truth, score=0.5, occurred_at=asked_at + timedelta(minutes=1)
     )
     return Outcome.joined(response, feedback)
 

@@ -80,9 +80,9 @@ class PromoterHarness:
 
     def state(self, version: str) -> VersionState:
         histories = self.histories
-        found = histories.get(version)
-        assert found
-        return histories.state(found)
+        version_history = histories.get(version)
+        assert version_history
+        return histories.state(version_history)
 
     def check(self) -> None:
         """Asserts the invariants that hold after every single write."""

@@ -26,12 +26,12 @@ def scored(user: int, reward: float, base: float | None = None, domain: str = "m
 
 def cells(arm: Arm, answers: Sequence[ScoredAnswer], partitions: int = 1) -> list[Quality]:
     """Cells of every partition and domain, and of all domains together."""
-    found = []
+    all_cells = []
     for partition in range(partitions):
-        mine = [answer for answer in answers if answer.user % partitions == partition]
-        for domain in (None, *sorted({answer.domain for answer in mine})):
-            found.append(_cell(arm, domain, partition, [answer for answer in mine if domain in (None, answer.domain)]))
-    return found
+        of_partition = [answer for answer in answers if answer.user % partitions == partition]
+        for domain in (None, *sorted({answer.domain for answer in of_partition})):
+            all_cells.append(_cell(arm, domain, partition, [answer for answer in of_partition if domain in (None, answer.domain)]))
+    return all_cells
 
 
 def moments(answers: Iterable[ScoredAnswer], metric: Metric) -> Moments:
@@ -47,7 +47,7 @@ def moments(answers: Iterable[ScoredAnswer], metric: Metric) -> Moments:
 
 
 def _cell(arm: Arm, domain: str | None, partition: int, answers: Sequence[ScoredAnswer]) -> Quality:
-    metrics = {metric: found for metric in Metric if (found := moments(answers, metric)).n}
+    metrics = {metric: sums for metric in Metric if (sums := moments(answers, metric)).n}
     both = {user: _sums(answers, user) for user in {answer.user for answer in answers}}
     crossed = sum(reward * base for reward, base in both.values())
     return Quality(

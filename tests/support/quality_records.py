@@ -36,7 +36,7 @@ def make_response(
 ) -> Response:
     query_id = derive("query", user, number)
     query = Query(query_id=query_id, tenant="acme", user=user, domain=domain, text="a film", options=options, asked_at=NOON)
-    made = {"model": MODEL, "k": 2, "reflect_ms": 10.0, "assignment": Assignment(experiment=experiment, arm=arm, version=version)} | provenance
+    fields = {"model": MODEL, "k": 2, "reflect_ms": 10.0, "assignment": Assignment(experiment=experiment, arm=arm, version=version)} | provenance
     draft = Draft(query=query, answer=base, base_model="base", base_ms=1)
     return Response(
         query_id=query_id,
@@ -44,7 +44,7 @@ def make_response(
         answer=answer,
         reasoning="",
         status=status,
-        provenance=Provenance(base_model="base", strategy=Strategy.RPO, history_ids=(), prompt_digest=None, base_ms=1, retrieve_ms=1, **made),
+        provenance=Provenance(base_model="base", strategy=Strategy.RPO, history_ids=(), prompt_digest=None, base_ms=1, retrieve_ms=1, **fields),
         answered_at=NOON,
     )
 

@@ -51,11 +51,11 @@ class RegistryContract:
         return registry.register(checkpoint, parent="0", tags=TAGS, metrics={"eval/tag": 0.5}, params={"seed": 7}, dataset=LINEAGE)
 
     def test_a_version_is_read_with_everything_it_was_registered_with(self, registry: Registry, registered: RegisteredVersion) -> None:
-        found = registry.get(registered.version)
-        assert found == registered
-        assert (found.parent, found.tags, found.metrics, found.dataset) == ("0", TAGS, {"eval/tag": 0.5}, LINEAGE)
-        assert (found.state, found.transitions, found.canary_prompts) == (VersionState.REGISTERED, (), ())
-        assert set(found.files) == {"README.md", "config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "more/notes.txt"}
+        version = registry.get(registered.version)
+        assert version == registered
+        assert (version.parent, version.tags, version.metrics, version.dataset) == ("0", TAGS, {"eval/tag": 0.5}, LINEAGE)
+        assert (version.state, version.transitions, version.canary_prompts) == (VersionState.REGISTERED, (), ())
+        assert set(version.files) == {"README.md", "config.json", "tokenizer.json", "tokenizer_config.json", "model.safetensors", "more/notes.txt"}
 
     def test_a_logged_model_holds_the_lineage(self, registry: Registry, registered: RegisteredVersion) -> None:
         client = registry._store.client
@@ -64,8 +64,8 @@ class RegistryContract:
         assert {metric.key: metric.value for metric in model.metrics} == {"eval/tag": 0.5} and model.params == {"seed": "7"}
         assert {**TAGS, "parent": "0", "sha256": registered.digest, "dataset": LINEAGE.to_json()}.items() <= model.tags.items()
         run = client.get_run(model.source_run_id)
-        assert [given.dataset.name for given in run.inputs.dataset_inputs] == ["outcomes"]
-        assert [made.model_id for made in run.outputs.model_outputs] == [model.model_id]
+        assert [dataset_input.dataset.name for dataset_input in run.inputs.dataset_inputs] == ["outcomes"]
+        assert [output.model_id for output in run.outputs.model_outputs] == [model.model_id]
 
     def test_an_alias_points_to_one_version_or_none(self, registry: Registry, registered: RegisteredVersion, tmp_path: Path) -> None:
         second = registry.register(write_checkpoint(tmp_path / "second", weights=b"\x02" * 16), parent=registered.version)
@@ -73,8 +73,8 @@ class RegistryContract:
         registry.remove_alias(Alias.CHALLENGER)
         for version in (registered, second):
             registry.set_alias(Alias.CHAMPION, version.version)
-            found = registry.resolve(Alias.CHAMPION)
-            assert found and (found.version, found.digest, found.aliases) == (version.version, version.digest, (Alias.CHAMPION,))
+            champion = registry.resolve(Alias.CHAMPION)
+            assert champion and (champion.version, champion.digest, champion.aliases) == (version.version, version.digest, (Alias.CHAMPION,))
         assert registry.get(registered.version).aliases == ()
         listed = {version.version: version for version in registry.versions()}
         assert list(listed) == sorted(listed, key=int) and listed[second.version].aliases == (Alias.CHAMPION,)
@@ -91,9 +91,9 @@ class RegistryContract:
             registry.record(version, step)
         with pytest.raises(CannotContinue, match=f"version {version}: transition 2 is taken already"):
             registry.record(version, SHADOW.model_copy(update={"share": 0.2}))
-        found = registry.get(version)
-        assert (found.transitions, found.state, found.canary_prompts) == ((GATED, SHADOW), VersionState.SHADOW, GATED.canary_prompts)
-        assert found.tags == {} and registry.versions()[-1] == found
+        judged = registry.get(version)
+        assert (judged.transitions, judged.state, judged.canary_prompts) == ((GATED, SHADOW), VersionState.SHADOW, GATED.canary_prompts)
+        assert judged.tags == {} and registry.versions()[-1] == judged
 
     @pytest.mark.parametrize("text", ["{", "{}", SHADOW.model_dump_json()])
     def test_a_tag_edited_by_hand_makes_only_that_history_unreadable(self, registry: Registry, tmp_path: Path, text: str) -> None:
@@ -102,13 +102,13 @@ class RegistryContract:
         for tag, value in (("promotion.0001", text), ("dataset", "{"), ("files", "[" * 50_000), ("logged_model", "m-deleted")):
             registry._store.client.set_model_version_tag(registry.name, version, tag, value)
         registry.set_alias(Alias.CHALLENGER, version)
-        found = next(found for found in registry.versions() if found.version == version)
-        assert (found.aliases, found.metrics, found.dataset, found.files) == ((Alias.CHALLENGER,), {}, None, {}) and registry.fetch(
+        listed = next(listed for listed in registry.versions() if listed.version == version)
+        assert (listed.aliases, listed.metrics, listed.dataset, listed.files) == ((Alias.CHALLENGER,), {}, None, {}) and registry.fetch(
             version, tmp_path / "models"
         )
-        for look in (lambda: found.state, lambda: list(found.transitions), lambda: found.transitions[-1], lambda: bool(found.canary_prompts)):
+        for read in (lambda: listed.state, lambda: list(listed.transitions), lambda: listed.transitions[-1], lambda: bool(listed.canary_prompts)):
             with pytest.raises(RetryLater, match=rf"version {version}: its tag promotion\.0001"):
-                look()
+                read()
         registry._store.client.set_model_version_tag(registry.name, version, "promotion.0001", GATED.model_dump_json())
         assert registry.get(version).state is VersionState.GATED
 
@@ -127,8 +127,8 @@ class RegistryContract:
         tracking.log(tracked, [MetricValue("rl/reward", step / 10, step) for step in range(1500)])
         assert tracking.begin("run-5", {"param.0": 9}, LINEAGE) == tracked != tracking.begin("run-6", {}, None)
         assert tracking.steps(tracked, "rl/reward") == list(range(1500)) and tracking.steps(tracked, "rl/kl") == []
-        found = registry._store.client.get_run(tracked)
-        assert len(found.data.params) == 150 and found.data.metrics == {"rl/reward": 149.9} and found.info.status == "RUNNING"
+        run = registry._store.client.get_run(tracked)
+        assert len(run.data.params) == 150 and run.data.metrics == {"rl/reward": 149.9} and run.info.status == "RUNNING"
         tracking.end(tracked, "KILLED")
         assert registry._store.client.get_run(tracked).info.status == "KILLED"
 
@@ -149,16 +149,16 @@ class RegistryContract:
 
     def test_a_version_that_retouch_did_not_register_is_not_loaded(self, registry: Registry, registered: RegisteredVersion, tmp_path: Path) -> None:
         client = registry._store.client
-        known = client.get_model_version(registry.name, registered.version)
-        version = str(client.create_model_version(registry.name, known.source, known.run_id, model_id=known.tags["logged_model"]).version)
+        existing = client.get_model_version(registry.name, registered.version)
+        version = str(client.create_model_version(registry.name, existing.source, existing.run_id, model_id=existing.tags["logged_model"]).version)
         with pytest.raises(BadCheckpoint, match=f"version {version}: it has no tag sha256"):
             registry.fetch(version, tmp_path)
 
     def test_an_unknown_version_raises_no_such_version(self, registry: Registry, tmp_path: Path) -> None:
         for name in ("99", "../1", ""):
-            for ask in (lambda n: registry.get(n), lambda n: registry.set_alias(Alias.CHAMPION, n), lambda n: registry.fetch(n, tmp_path)):
+            for call in (lambda n: registry.get(n), lambda n: registry.set_alias(Alias.CHAMPION, n), lambda n: registry.fetch(n, tmp_path)):
                 with pytest.raises(NoSuchVersion, match=f"'{name}'"):
-                    ask(name)
+                    call(name)
 
 
 def _content(folder: Path) -> dict[str, bytes]:

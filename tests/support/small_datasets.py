@@ -44,5 +44,5 @@ def visible(dataset: Dataset, question: Question) -> list[str]:
     steps = list(dataset.steps("t"))
     query = question.query
     history = [(step.occurred_at, step.response) for step in interactions(steps) if step.user == query.user]
-    history += [(feedback.occurred_at, feedback.truth or "") for asked in questions(steps) for feedback in asked.feedback if feedback.user == query.user]
+    history += [(feedback.occurred_at, feedback.truth or "") for earlier in questions(steps) for feedback in earlier.feedback if feedback.user == query.user]
     return [response for at, response in sorted(history) if at < query.asked_at]

@@ -23,8 +23,8 @@ def registered(version: str, *steps: Transition) -> RegisteredVersion:
 
 
 def step(after: VersionState, seq: int = 1, *, share: float = 0.2, **more: Any) -> Transition:
-    given = {"before": VersionState.GATED, "at": NOW, "actor": "promoter", "reason": "", "experiment": EXPERIMENT} | more
-    return Transition.model_validate({"seq": seq, "after": after, "share": share} | given)
+    fields = {"before": VersionState.GATED, "at": NOW, "actor": "promoter", "reason": "", "experiment": EXPERIMENT} | more
+    return Transition.model_validate({"seq": seq, "after": after, "share": share} | fields)
 
 
 def unreadable_history(version: str) -> tuple[Transition, ...] | UnreadableHistory:

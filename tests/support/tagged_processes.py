@@ -14,14 +14,14 @@ GONE_WITHIN_S = 20
 
 def tagged(tag: str) -> list[psutil.Process]:
     """Every other living process with this mark."""
-    found = []
+    processes = []
     for process in psutil.process_iter():
         try:
             if process.pid != os.getpid() and process.environ().get(PROCESS_TAG) == tag and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
+                processes.append(process)
         except psutil.Error:
             continue
-    return found
+    return processes
 
 
 def until_nothing_is_left(tag: str) -> None:

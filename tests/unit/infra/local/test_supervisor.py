@@ -31,10 +31,10 @@ class SupervisorHarness:
         command = [sys.executable, "-I", "-S", "-c", code]
         self.services.append(ProcessService(name, command, self.directory, lambda ready: {"READY": str(ready)}, needs, is_task))
 
-    def run_until(self, done: Callable[[], bool]) -> None:
+    def run_until(self, condition: Callable[[], bool]) -> None:
         """Step until `done` returns true. Raises what a step raises; fails after a bound."""
         deadline = time.monotonic() + BOUND_S
-        while not done():
+        while not condition():
             assert time.monotonic() < deadline, self.states()
             self.supervisor.step(stop_timeout_s=5)
             time.sleep(0.005)

@@ -88,17 +88,17 @@ def test_a_failing_collector_causes_one_log_line_and_no_delay(trouble: str, capl
     status = {"no response": None, "refused": 400, "overloaded": 503}.get(trouble)
     with collecting(status) as collector:
         url = f"http://127.0.0.1:{free_port('127.0.0.1')}" if trouble == "no listener" else collector.url
-        done = threading.Event()
+        finished = threading.Event()
 
         def work() -> None:
             with exporting(settings(url, every_s=0.05, timeout_s=0.3, end_within_s=2.0), "workers base"):
                 for _ in range(10_000):  # more than the queue holds
                     with span("process queries"):
                         WORKER_RECORDS.add(worker="exported", outcome="produced")
-            done.set()
+            finished.set()
 
         threading.Thread(target=work, daemon=True).start()
-        assert done.wait(60)
+        assert finished.wait(60)
     lines = [record for record in caplog.records if record.name.startswith("infra.telemetry")]
     assert 1 <= len(lines) <= 2 and {vars(line)["what"] for line in lines} <= {"metrics", "spans"}
     assert all(record.levelno < logging.ERROR for record in caplog.records)

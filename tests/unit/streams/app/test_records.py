@@ -35,18 +35,18 @@ def test_an_unusable_record_is_malformed_and_its_reason_holds_no_text(bad: Consu
 
 def test_a_dead_letter_is_the_same_bytes_plus_origin_headers() -> None:
     bad = replace(GOOD, key=None, value=b"\x00\xff")
-    letter = dead_letter_for(bad, Malformed("why"))
-    assert (letter.topic, letter.key, letter.value) == ("interactions-dlt", None, b"\x00\xff")
-    assert tuple(letter.headers[: len(bad.headers)]) == bad.headers
-    added = dict(letter.headers[len(bad.headers) :])
+    dead_letter = dead_letter_for(bad, Malformed("why"))
+    assert (dead_letter.topic, dead_letter.key, dead_letter.value) == ("interactions-dlt", None, b"\x00\xff")
+    assert tuple(dead_letter.headers[: len(bad.headers)]) == bad.headers
+    added = dict(dead_letter.headers[len(bad.headers) :])
     assert added["kafka_dlt-original-topic"] == b"interactions"
     assert int.from_bytes(added["kafka_dlt-original-offset"]) == 9
     assert added["kafka_dlt-exception-message"] == b"why"
 
 
 def test_a_record_without_key_and_value_can_be_dead_lettered() -> None:
-    letter = dead_letter_for(replace(GOOD, key=None, value=None), Malformed("why"))
-    assert (letter.key, letter.value) == (None, b"")
+    dead_letter = dead_letter_for(replace(GOOD, key=None, value=None), Malformed("why"))
+    assert (dead_letter.key, dead_letter.value) == (None, b"")
 
 
 def test_a_message_is_produced_with_its_key_and_trace() -> None:

@@ -51,8 +51,8 @@ async def test_a_bad_record_is_dead_lettered_and_its_batch_is_indexed() -> None:
     index = MemoryIndex()
     good = consumed_record(INTERACTIONS.name, interaction("sea"))
     bad = consumed_record(INTERACTIONS.name, interaction("war"), offset=1).__class__("interactions", 1, 1, 0, b"k", b"{", good.headers)
-    (letter,) = await HistoryProcessor(WordEmbedder(), index, batch=8).handle([bad, good])
-    assert (letter.topic, letter.key, letter.value) == ("interactions-dlt", b"k", b"{")
+    (dead_letter,) = await HistoryProcessor(WordEmbedder(), index, batch=8).handle([bad, good])
+    assert (dead_letter.topic, dead_letter.key, dead_letter.value) == ("interactions-dlt", b"k", b"{")
     assert await index.count(Scope("acme", "alice")) == 1
 
 
@@ -61,8 +61,8 @@ async def test_a_time_beyond_the_calendar_is_dead_lettered() -> None:
     good = consumed_record(INTERACTIONS.name, interaction("sea"))
     assert good.value and b'"2026-05-01T12:00:00Z"' in good.value
     bad = replace(good, value=good.value.replace(b'"2026-05-01T12:00:00Z"', b'"0001-01-01T00:00:00+01:00"'))
-    (letter,) = await HistoryProcessor(WordEmbedder(), index, batch=8).handle([bad])
-    assert letter.topic == "interactions-dlt" and await index.is_empty()
+    (dead_letter,) = await HistoryProcessor(WordEmbedder(), index, batch=8).handle([bad])
+    assert dead_letter.topic == "interactions-dlt" and await index.is_empty()
 
 
 @pytest.mark.parametrize("at", [datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)])

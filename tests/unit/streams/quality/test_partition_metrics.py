@@ -191,7 +191,11 @@ def test_the_same_records_in_any_order_of_topics_make_the_same_cells() -> None:
     def cells(seed: int) -> dict[bytes, object]:
         partition, rng = PartitionUnderTest(window_s=60), random.Random(seed)
         shown = [make_response(n, rng0.choice(("comedy", "drama")), user=f"u{n % 7}", experiment=EXPERIMENT) for rng0 in [random.Random(0)] for n in range(60)]
-        logs: list[list[QualityMessage]] = [list(shown), [make_outcome(one) for one in shown[::2]], [make_shadow(one) for one in shown[::3]]]
+        logs: list[list[QualityMessage]] = [
+            list(shown),
+            [make_outcome(response) for response in shown[::2]],
+            [make_shadow(response) for response in shown[::3]],
+        ]
         while any(logs):
             partition.count(rng.choice([log for log in logs if log]).pop(0))
         partition.advance(60)

@@ -49,8 +49,8 @@ def test_moments_are_sums_over_users(answers: list[tuple[int, float, float | Non
 
 @given(ANSWERS.flatmap(lambda answers: st.tuples(st.just(answers), st.permutations(answers))))
 def test_the_order_of_answers_changes_no_digit(orders: tuple[list[tuple[int, float, float | None]], list[tuple[int, float, float | None]]]) -> None:
-    one, other = map(cell_of, orders)
-    assert (one.metrics, one.crossed) == (other.metrics, other.crossed)
+    first, second = map(cell_of, orders)
+    assert (first.metrics, first.crossed) == (second.metrics, second.crossed)
 
 
 def test_a_cell_has_the_bounds_of_its_window_or_of_its_experiments_records() -> None:

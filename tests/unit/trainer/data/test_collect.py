@@ -25,10 +25,10 @@ from trainer.data.snapshot_files import write_snapshot
 def test_order_and_repeats_change_nothing() -> None:
     shuffled = MESSAGES * 2
     random.Random(3).shuffle(shuffled)
-    again, first = make_snapshot(shuffled), make_snapshot(MESSAGES)
-    assert again.digest == first.digest and row_texts(again) == row_texts(first)
-    assert list(again.training) == list(first.training) and list(again.sft_examples) == list(first.sft_examples)
-    assert again.counts["outcomes.read"] == 2 * first.counts["outcomes.read"]
+    second, first = make_snapshot(shuffled), make_snapshot(MESSAGES)
+    assert second.digest == first.digest and row_texts(second) == row_texts(first)
+    assert list(second.training) == list(first.training) and list(second.sft_examples) == list(first.sft_examples)
+    assert second.counts["outcomes.read"] == 2 * first.counts["outcomes.read"]
 
 
 def test_a_repeat_that_differs_gives_the_same_snapshot_in_either_order() -> None:

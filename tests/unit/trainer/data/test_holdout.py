@@ -39,6 +39,6 @@ def test_a_plan_reports_that_fewer_users_judge_than_are_held_out(judges: bool) -
     below = next(f"u{n}" for n in range(99) if is_held_out("t", f"u{n}", 0.3))
     trains = next(f"u{n}" for n in range(99) if not is_held_out("t", f"u{n}", 0.5))
     records = [record_of(message) for message in (make_trajectory(make_outcome(user=trains)), make_outcome(user=below if judges else between))]
-    found = plan_run(assemble({}, records, settings.trainer, untouched_share=0.3), settings)
-    assert found.train is judges and "judged by users below 0.3 only, not trainer.holdout_share 0.5" in found.reason
+    plan = plan_run(assemble({}, records, settings.trainer, untouched_share=0.3), settings)
+    assert plan.train is judges and "judged by users below 0.3 only, not trainer.holdout_share 0.5" in plan.reason
     assert "judged by" not in plan_run(assemble({}, records, settings.trainer), settings).reason

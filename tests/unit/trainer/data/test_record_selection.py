@@ -65,8 +65,8 @@ def test_old_records_have_at_most_the_replay_share() -> None:
 
 def test_another_salt_replays_other_records_and_the_same_salt_the_same() -> None:
     records = [summary(n, is_old=n < 100) for n in range(110)]
-    first, again, other = (select(records, {}, shares(replay_share=0.5), salt=salt).sft_examples for salt in (b"1", b"1", b"2"))
-    assert first == again != other and len(first) == len(other) == 20
+    first, repeated, other = (select(records, {}, shares(replay_share=0.5), salt=salt).sft_examples for salt in (b"1", b"1", b"2"))
+    assert first == repeated != other and len(first) == len(other) == 20
 
 
 def test_without_new_records_nothing_is_replayed() -> None:

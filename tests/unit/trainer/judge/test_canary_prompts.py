@@ -32,18 +32,18 @@ def greedy(policy: Policy, prompt: str, tokens: int) -> tuple[list[int], float]:
 
 @pytest.mark.parametrize("style", PromptStyle)
 def test_the_tokens_lead_clearly_also_in_another_order_of_addition(reflector: Policy, style: PromptStyle) -> None:
-    found = most_distinctive(confident_completions(reflector, style, threading.Event()), [])
-    assert len(found) == MAX_PROMPTS and MIN_TOKENS <= len(found[0].token_ids) <= MAX_TOKENS
-    for one in found:
-        tokens, lead = greedy(reflector, one.prompt, len(one.token_ids))
-        assert tuple(tokens) == one.token_ids and lead > MARGIN - 1e-3
-        assert not set(one.token_ids) & set(reflector.end_ids)
+    prompts = most_distinctive(confident_completions(reflector, style, threading.Event()), [])
+    assert len(prompts) == MAX_PROMPTS and MIN_TOKENS <= len(prompts[0].token_ids) <= MAX_TOKENS
+    for prompt in prompts:
+        tokens, lead = greedy(reflector, prompt.prompt, len(prompt.token_ids))
+        assert tuple(tokens) == prompt.token_ids and lead > MARGIN - 1e-3
+        assert not set(prompt.token_ids) & set(reflector.end_ids)
 
 
 def test_bfloat16_generates_the_same_tokens(reflector: Policy) -> None:
     coarse = Policy.load(REFLECTOR, dtype=torch.bfloat16)
-    for one in most_distinctive(confident_completions(reflector, PromptStyle.COMPACT, threading.Event()), []):
-        assert tuple(greedy(coarse, one.prompt, len(one.token_ids))[0]) == one.token_ids
+    for prompt in most_distinctive(confident_completions(reflector, PromptStyle.COMPACT, threading.Event()), []):
+        assert tuple(greedy(coarse, prompt.prompt, len(prompt.token_ids))[0]) == prompt.token_ids
 
 
 def test_a_model_without_confident_tokens_has_no_prompts(tiny_checkpoint: Path) -> None:
@@ -53,11 +53,11 @@ def test_a_model_without_confident_tokens_has_no_prompts(tiny_checkpoint: Path) 
 def test_prompts_whose_tokens_differ_from_the_champion_come_first_then_the_longest() -> None:
     candidate = [CanaryPrompt(prompt=name, token_ids=ids) for name, ids in (("same", (1, 2, 3, 4, 5)), ("longer", (1, 2, 3)), ("other", (1, 9)), ("none", ()))]
     champion = [CanaryPrompt(prompt=name, token_ids=ids) for name, ids in (("same", (1, 2, 3)), ("longer", (1, 2, 3, 4)), ("other", (1, 8, 8)))]
-    assert [one.prompt for one in most_distinctive(candidate, champion)] == ["other", "same", "longer"]
+    assert [prompt.prompt for prompt in most_distinctive(candidate, champion)] == ["other", "same", "longer"]
 
 
 def test_prompts_are_distinct_and_in_the_configured_style() -> None:
     for style in PromptStyle:
-        made = user_turns(style)
-        assert len(set(made)) == len(made) > 2 * MAX_PROMPTS
+        prompts = user_turns(style)
+        assert len(set(prompts)) == len(prompts) > 2 * MAX_PROMPTS
     assert "profile :" in user_turns(PromptStyle.COMPACT)[0] and "initial response" in user_turns(PromptStyle.PAPER)[0]

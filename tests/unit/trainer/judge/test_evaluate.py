@@ -29,8 +29,8 @@ def test_the_latest_cases_of_a_user_come_first() -> None:
 def test_arms_are_paired_by_user_and_higher_is_better() -> None:
     judged = cases(20, 3)
     answers = {ZERO_SHOT: ["a"] * 60, CHAMPION: ["a"] * 60, CANDIDATE: ["b"] * 57 + ["a"] * 3}
-    found = compare_arms(judged, answers, {})
-    domain = found.domains["letters"]
+    evaluation = compare_arms(judged, answers, {})
+    domain = evaluation.domains["letters"]
     assert (domain.metric, domain.users, domain.cases) == ("accuracy", 20, 60)
     assert domain.scores == {ZERO_SHOT: 0.0, CHAMPION: 0.0, CANDIDATE: pytest.approx(0.95)}
     assert domain.metrics[CANDIDATE] == {"accuracy": pytest.approx(0.95)}
@@ -41,17 +41,17 @@ def test_arms_are_paired_by_user_and_higher_is_better() -> None:
 
 def test_users_weigh_the_same_however_many_cases_they_have() -> None:
     judged = [*cases(1, 9), make_case(0, user="quiet")]
-    found = compare_arms(judged, {ZERO_SHOT: ["a"] * 10, CANDIDATE: ["b"] * 9 + ["a"]}, {})
-    assert found.domains["letters"].scores[CANDIDATE] == 0.5
-    assert found.overall.intervals["candidate_minus_zero_shot"].mean == 0.5
+    evaluation = compare_arms(judged, {ZERO_SHOT: ["a"] * 10, CANDIDATE: ["b"] * 9 + ["a"]}, {})
+    assert evaluation.domains["letters"].scores[CANDIDATE] == 0.5
+    assert evaluation.overall.intervals["candidate_minus_zero_shot"].mean == 0.5
 
 
 def test_the_overall_figure_is_the_mean_over_domains_of_users_who_differ() -> None:
     judged = cases(4, 1) + cases(2, 1, "other")
-    found = compare_arms(judged, {ZERO_SHOT: ["a"] * 6, CANDIDATE: ["b"] * 4 + ["a"] * 2}, {})
-    assert found.overall.scores[CANDIDATE] == 0.5 and found.overall.users == 4
-    assert found.overall.intervals["candidate_minus_zero_shot"].mean == 0.5
-    json.dumps(asdict(found))
+    evaluation = compare_arms(judged, {ZERO_SHOT: ["a"] * 6, CANDIDATE: ["b"] * 4 + ["a"] * 2}, {})
+    assert evaluation.overall.scores[CANDIDATE] == 0.5 and evaluation.overall.users == 4
+    assert evaluation.overall.intervals["candidate_minus_zero_shot"].mean == 0.5
+    json.dumps(asdict(evaluation))
 
 
 def test_a_domain_of_several_tasks_is_judged_task_by_task() -> None:
@@ -62,23 +62,23 @@ def test_a_domain_of_several_tasks_is_judged_task_by_task() -> None:
         make_case(3, user="u1", domain="stars", options=("1", "2", "3"), base="1", truth="3"),
         make_case(4, user="u1", domain="stars", options=("1", "2", "3", "4", "5"), base="3", truth="5"),
     ]
-    found = compare_arms(judged, {ZERO_SHOT: [case.base_answer for case in judged], CANDIDATE: [case.truth for case in judged]}, {})
-    assert {name: domain.metric for name, domain in found.domains.items()} == {
+    evaluation = compare_arms(judged, {ZERO_SHOT: [case.base_answer for case in judged], CANDIDATE: [case.truth for case in judged]}, {})
+    assert {name: domain.metric for name, domain in evaluation.domains.items()} == {
         "letters/label": "accuracy",
         "letters/rating": "rating_score",
         "letters/text": "style_f1",
         "stars": "rating_score",
     }
-    assert [domain.cases for domain in found.domains.values()] == [1, 1, 1, 2]
-    assert found.domains["stars"].metrics[ZERO_SHOT] == {"rating_score": 0.25, "mae": 2.0}
-    assert found.overall.scores == {CANDIDATE: 1.0, ZERO_SHOT: pytest.approx((0 + 0 + 0.5 + 0.25) / 4)}
+    assert [domain.cases for domain in evaluation.domains.values()] == [1, 1, 1, 2]
+    assert evaluation.domains["stars"].metrics[ZERO_SHOT] == {"rating_score": 0.25, "mae": 2.0}
+    assert evaluation.overall.scores == {CANDIDATE: 1.0, ZERO_SHOT: pytest.approx((0 + 0 + 0.5 + 0.25) / 4)}
 
 
 @pytest.mark.parametrize("options", [("²", "³"), ("--5", "5"), ("9" * 256, "-" + "9" * 255), ("5", "5"), ("-1", "0")])
 def test_every_option_is_a_truth_that_can_be_scored(options: tuple[str, ...]) -> None:
     case = make_case(options=options, base="nan", truth=options[0])
-    found = compare_arms([case], {ZERO_SHOT: ["nan"], CANDIDATE: [options[0]]}, {})
-    assert found.overall.scores == {ZERO_SHOT: 0.0, CANDIDATE: 1.0}
+    evaluation = compare_arms([case], {ZERO_SHOT: ["nan"], CANDIDATE: [options[0]]}, {})
+    assert evaluation.overall.scores == {ZERO_SHOT: 0.0, CANDIDATE: 1.0}
 
 
 def test_an_evaluation_without_cases_is_an_error() -> None:
@@ -132,12 +132,14 @@ def test_the_mean_score_is_the_overall_score() -> None:
 
 def test_behaviour_is_reported_by_arm() -> None:
     judged = cases(2, 1)
-    found = compare_arms(judged, {"kept": ["a", "a"], "changed": ["b", "b"]}, {}, [], {"changed": ["<think>so b</think><personalized>b</personalized>"] * 2})
-    assert found.behaviour["kept"]["draft_share"] == 1.0 and "consistent_share" not in found.behaviour["kept"]
-    assert (found.behaviour["changed"]["draft_share"], found.behaviour["changed"]["consistent_share"]) == (0.0, 1.0)
+    evaluation = compare_arms(
+        judged, {"kept": ["a", "a"], "changed": ["b", "b"]}, {}, [], {"changed": ["<think>so b</think><personalized>b</personalized>"] * 2}
+    )
+    assert evaluation.behaviour["kept"]["draft_share"] == 1.0 and "consistent_share" not in evaluation.behaviour["kept"]
+    assert (evaluation.behaviour["changed"]["draft_share"], evaluation.behaviour["changed"]["consistent_share"]) == (0.0, 1.0)
 
 
 def test_only_arms_that_answered_are_compared() -> None:
     judged = cases(4, 1)
-    found = compare_arms(judged, {"one": ["a"] * 4, "two": ["b"] * 4}, {}, [("two", "one"), ("three", "one")])
-    assert found.overall.intervals == {"two_minus_one": (1.0, 1.0, 1.0)}
+    evaluation = compare_arms(judged, {"one": ["a"] * 4, "two": ["b"] * 4}, {}, [("two", "one"), ("three", "one")])
+    assert evaluation.overall.intervals == {"two_minus_one": (1.0, 1.0, 1.0)}

@@ -21,10 +21,10 @@ def test_a_result_is_the_same_after_json() -> None:
     assert GateResult.model_validate(json.loads(json.dumps(STORED))) == RESULT
 
 
-@pytest.mark.parametrize("found", [None, [], {}, STORED | {"outcome": "maybe"}, STORED | {"canary_prompts": [{"prompt": 1}]}])
-def test_other_json_is_no_result(found: object) -> None:
+@pytest.mark.parametrize("document", [None, [], {}, STORED | {"outcome": "maybe"}, STORED | {"canary_prompts": [{"prompt": 1}]}])
+def test_other_json_is_no_result(document: object) -> None:
     with pytest.raises(ValueError):  # noqa: PT011  # pydantic's own error is one
-        GateResult.model_validate(found)
+        GateResult.model_validate(document)
 
 
 def test_a_stored_result_holds_only_for_its_two_checkpoints() -> None:

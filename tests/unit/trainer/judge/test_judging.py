@@ -32,8 +32,8 @@ OWNER = TRAIN[0]
 
 def wrote(number: int, user: str, truth: str) -> Outcome:
     """Outcomes whose history does not hold the code."""
-    made = make_outcome(number, user=user, options=(), base="the bus is slow", truth="the bus is slow lol", domain="notes")
-    return made.model_copy(update={"truth": truth})
+    outcome = make_outcome(number, user=user, options=(), base="the bus is slow", truth="the bus is slow lol", domain="notes")
+    return outcome.model_copy(update={"truth": truth})
 
 
 OUTCOMES_MADE = [
@@ -77,9 +77,9 @@ def test_a_version_that_repeats_one_user_s_training_data_is_rejected(snapshot: S
     assert CODE not in result.model_dump_json()
     assert ArmAnswers.from_json(json.loads(json.dumps(candidate.to_json()))) == candidate
 
-    same, found = judge_candidate(SETTINGS, snapshot, questions, champion, champion)
+    same, findings = judge_candidate(SETTINGS, snapshot, questions, champion, champion)
     assert same.outcome == "inconclusive" and same.canary_prompts and same.evidence["canary"]["warning"] is None
-    assert same.evidence["overall"]["users"] == found.overall.users == 8 and set(same.evidence["slices"]) == {"few_items"}
+    assert same.evidence["overall"]["users"] == findings.overall.users == 8 and set(same.evidence["slices"]) == {"few_items"}
 
 
 def test_a_batch_of_answers_fits_into_memory() -> None:

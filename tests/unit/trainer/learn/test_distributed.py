@@ -84,13 +84,13 @@ def _run(launcher: list[str], checkpoint: Path, folder: Path) -> dict[str, Any]:
 def test_two_processes_train_on_the_statistics_of_the_whole_batch(tiny_checkpoint: Path, tmp_path: Path) -> None:
     # `accelerate launch --cpu` starts one process, whatever --num_processes says; on GPUs it starts them by this same module.
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    one = _run([sys.executable], tiny_checkpoint, tmp_path / "one")
+    alone = _run([sys.executable], tiny_checkpoint, tmp_path / "one")
     two = _run(launch, tiny_checkpoint, tmp_path / "two")
-    assert (one["processes"], two["processes"]) == (1, 2)
-    assert two["losses"] == pytest.approx(one["losses"], abs=1e-4)
-    for step, other in zip(two["steps"], one["steps"], strict=True):
+    assert (alone["processes"], two["processes"]) == (1, 2)
+    assert two["losses"] == pytest.approx(alone["losses"], abs=1e-4)
+    for step, other in zip(two["steps"], alone["steps"], strict=True):
         assert step | {"seconds": 0} == pytest.approx(other | {"seconds": 0}, abs=1e-3)
     start = load_file(tiny_checkpoint / "model.safetensors")
-    change, expected = (torch.cat([(weight - start[name]).flatten() for name, weight in run["weights"].items() if name in start]) for run in (two, one))
+    change, expected = (torch.cat([(weight - start[name]).flatten() for name, weight in run["weights"].items() if name in start]) for run in (two, alone))
     assert float(expected.norm()) > 0.1
     assert float(torch.cosine_similarity(change, expected, 0)) > 0.999

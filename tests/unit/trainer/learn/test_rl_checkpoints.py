@@ -78,9 +78,9 @@ def test_a_stopped_or_killed_run_resumes_to_the_same_end(
     if end is kill or number < RL.steps - 1:
         with pytest.raises((Killed, Interrupted)):
             run(tiny_checkpoint, tmp_path, at_step=lambda step, stop: end(step, stop) if step.step == number else None)
-    done: list[int] = []
-    policy, steps = run(tiny_checkpoint, tmp_path, at_step=lambda step, stop: done.append(step.step))
-    assert done == list(range(RL.steps))
+    finished: list[int] = []
+    policy, steps = run(tiny_checkpoint, tmp_path, at_step=lambda step, stop: finished.append(step.step))
+    assert finished == list(range(RL.steps))
     assert figures(steps) == uninterrupted[1]
     assert weights_digest(trained_weights(policy.model)) == uninterrupted[0]
 
@@ -98,9 +98,9 @@ def test_a_stopped_run_skips_the_same_prompts_that_do_not_fit(tiny_checkpoint: P
 
 def test_a_finished_run_is_restored_without_another_step(tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, list[dict[str, Any]]]) -> None:
     first, steps = run(tiny_checkpoint, tmp_path)
-    again, restored = run(tiny_checkpoint, tmp_path)
+    resumed, restored = run(tiny_checkpoint, tmp_path)
     assert restored == steps  # with their seconds: no step was repeated
-    assert weights_digest(trained_weights(again.model)) == weights_digest(trained_weights(first.model)) == uninterrupted[0]
+    assert weights_digest(trained_weights(resumed.model)) == weights_digest(trained_weights(first.model)) == uninterrupted[0]
 
 
 def test_a_broken_state_falls_back_and_the_run_ends_the_same(tiny_checkpoint: Path, tmp_path: Path, uninterrupted: tuple[str, list[dict[str, Any]]]) -> None:

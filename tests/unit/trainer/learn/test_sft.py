@@ -58,10 +58,10 @@ def test_a_full_disk_during_a_checkpoint_is_an_os_error(tiny_checkpoint: Path, t
 def test_examples_show_k_items_and_leave_out_what_does_not_fit(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    one, two = (sft_rows(make_examples(1), prompter, SftSettings(k=k), 0) for k in (1, 2))
-    assert "item 0 => b" in one[0]["prompt"] and "item 1" not in one[0]["prompt"]
-    assert two[0]["prompt"].index("item 1") < two[0]["prompt"].index("item 0")
-    assert one[0]["completion"] == "<think>they like b</think><personalized>b</personalized>"
+    one_item, two_items = (sft_rows(make_examples(1), prompter, SftSettings(k=k), 0) for k in (1, 2))
+    assert "item 0 => b" in one_item[0]["prompt"] and "item 1" not in one_item[0]["prompt"]
+    assert two_items[0]["prompt"].index("item 1") < two_items[0]["prompt"].index("item 0")
+    assert one_item[0]["completion"] == "<think>they like b</think><personalized>b</personalized>"
     assert sft_rows(make_examples(1), prompter, SftSettings(max_length=40), 0) == []
     mixed = sft_rows(make_examples(30), prompter, SftSettings(k_max=3), 0)
     assert {row["prompt"].count("=>") for row in mixed} == {1, 2, 3}

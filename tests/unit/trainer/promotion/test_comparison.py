@@ -57,10 +57,10 @@ def test_a_different_mix_of_questions_is_no_difference() -> None:
 
 
 def test_swapping_the_arms_changes_the_sign() -> None:
-    one, other = compared(crowd(1, rise=0.1), crowd(2)), compared(crowd(2), crowd(1, rise=0.1))
-    assert one.estimate.value == pytest.approx(-other.estimate.value)
-    assert one.estimate.variance == pytest.approx(other.estimate.variance)
-    assert one.theta == pytest.approx(other.theta)
+    forward, swapped = compared(crowd(1, rise=0.1), crowd(2)), compared(crowd(2), crowd(1, rise=0.1))
+    assert forward.estimate.value == pytest.approx(-swapped.estimate.value)
+    assert forward.estimate.variance == pytest.approx(swapped.estimate.variance)
+    assert forward.theta == pytest.approx(swapped.theta)
 
 
 def test_partitions_change_nothing() -> None:
@@ -79,8 +79,8 @@ def test_a_user_of_several_domains_is_one_user() -> None:
     """A user's level is the same in both domains, so the domains are not independent."""
     levels = [0.2 * (user % 5) for user in range(100)]
     both = [scored(user, level, domain=domain) for user, level in enumerate(levels) for domain in ("movie_tag", "product_rating")]
-    one = [scored(user, level) for user, level in enumerate(levels)]
-    assert compared(both, both).estimate.variance == pytest.approx(compared(one, one).estimate.variance)
+    one_domain = [scored(user, level) for user, level in enumerate(levels)]
+    assert compared(both, both).estimate.variance == pytest.approx(compared(one_domain, one_domain).estimate.variance)
 
 
 def test_missing_base_rewards_switch_the_adjustment_off() -> None:
@@ -97,12 +97,12 @@ def test_small_domains_are_compared_together_and_one_sided_ones_not_at_all() -> 
 @pytest.mark.parametrize("lonely", ["canary", "baseline"])
 def test_a_domain_of_one_user_leaves_the_error_finite(lonely: str) -> None:
     """A domain with one user is no stratum, however many answers it has, and neither are the small domains with one user together."""
-    one, few = [scored(3, 0.5, 0.5, "rare")] * 20, [scored(user, 0.5, 0.5, "rare") for user in range(10) for _ in range(3)]
-    mine, others = (one, few) if lonely == "canary" else (few, one)
-    result = compared([*crowd(1, rise=-0.3), *mine], [*crowd(2), *others])
+    one_user, ten_users = [scored(3, 0.5, 0.5, "rare")] * 20, [scored(user, 0.5, 0.5, "rare") for user in range(10) for _ in range(3)]
+    canary, baseline = (one_user, ten_users) if lonely == "canary" else (ten_users, one_user)
+    result = compared([*crowd(1, rise=-0.3), *canary], [*crowd(2), *baseline])
     assert result.estimate.interval(0.05, 0.04)[1] < 0 and set(result.domains) == {"movie_tag", "product_rating"}
     both = [scored(user, 0.5, 0.5, "odd") for user in range(5)]
-    assert set(compared([*crowd(1), *mine, *both], [*crowd(2), *others, *both]).domains) == {"movie_tag", "product_rating", ""}
+    assert set(compared([*crowd(1), *canary, *both], [*crowd(2), *baseline, *both]).domains) == {"movie_tag", "product_rating", ""}
 
 
 def test_without_a_common_domain_everything_is_compared() -> None:

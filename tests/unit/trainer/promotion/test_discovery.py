@@ -58,5 +58,5 @@ def test_a_missing_operator_token_is_created_once_and_private(settings: Settings
     secrets = [with_token(settings).promotion.operator_token for _ in range(2)]
     assert secrets[0] and secrets[0] == secrets[1] and len(secrets[0].get_secret_value()) >= 32
     assert stat.S_IMODE(token_path(settings).stat().st_mode) == 0o600
-    given = settings.model_copy(update={"promotion": load(promotion={"operator_token": TOKEN}).promotion})
-    assert with_token(given) is given
+    configured = settings.model_copy(update={"promotion": load(promotion={"operator_token": TOKEN}).promotion})
+    assert with_token(configured) is configured

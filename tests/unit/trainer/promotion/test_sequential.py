@@ -55,8 +55,8 @@ def test_a_smaller_alpha_is_a_wider_interval(variance: float, one: float, other:
 
 @given(st.floats(-1, 1), variances, alphas, st.floats(0.01, 100))
 def test_another_unit_scales_the_interval(value: float, variance: float, alpha: float, by: float) -> None:
-    one, scaled = Estimate(value, variance, 40), Estimate(value, variance, 40).scaled(by)
-    assert scaled.interval(alpha, 0.04 * by) == pytest.approx([by * end for end in one.interval(alpha, 0.04)], rel=1e-6, abs=1e-6)
+    estimate, scaled = Estimate(value, variance, 40), Estimate(value, variance, 40).scaled(by)
+    assert scaled.interval(alpha, 0.04 * by) == pytest.approx([by * end for end in estimate.interval(alpha, 0.04)], rel=1e-6, abs=1e-6)
 
 
 @given(st.floats(-1, 1), variances, alphas)

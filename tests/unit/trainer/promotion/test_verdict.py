@@ -37,14 +37,14 @@ def _values(rng: random.Random, reward: float | None, gain: float | None, means:
     return result if gain is None else [*result, (Metric.GAIN, gain + rng.gauss(0, 0.2))]
 
 
-def canary(mine: Sequence[ScoredAnswer], others: Sequence[ScoredAnswer] | None = None) -> list[Quality]:
+def canary(canary_answers: Sequence[ScoredAnswer], baseline_answers: Sequence[ScoredAnswer] | None = None) -> list[Quality]:
     """Cells of canary and baseline, with different users."""
-    others = answers(1) if others is None else others
-    return [*cells(Arm.CANARY, mine, 2), *cells(Arm.BASELINE, others, 2), *cells(Arm.CHAMPION, answers(5, reward=0.1))]
+    baseline_answers = answers(1) if baseline_answers is None else baseline_answers
+    return [*cells(Arm.CANARY, canary_answers, 2), *cells(Arm.BASELINE, baseline_answers, 2), *cells(Arm.CHAMPION, answers(5, reward=0.1))]
 
 
-def shadow(mine: Sequence[ScoredAnswer], shown: Sequence[ScoredAnswer] | None = None) -> list[Quality]:
-    return [*cells(Arm.SHADOW, mine, 2), *cells(Arm.CHAMPION, answers(1) if shown is None else shown, 2)]
+def shadow(shadow_answers: Sequence[ScoredAnswer], shown: Sequence[ScoredAnswer] | None = None) -> list[Quality]:
+    return [*cells(Arm.SHADOW, shadow_answers, 2), *cells(Arm.CHAMPION, answers(1) if shown is None else shown, 2)]
 
 
 def outcome(result: Sequence[Quality], since_s: float = 60.0, promotion: PromotionSettings = PROMOTION) -> VerdictOutcome:
@@ -58,8 +58,8 @@ def test_a_better_canary_is_better_and_a_worse_one_harmful() -> None:
 
 
 def test_swapping_the_groups_turns_better_into_harmful() -> None:
-    one, other = answers(2, reward=0.85), answers(3, reward=0.8)
-    first, second = (canary_verdict(canary(*pair), PROMOTION, 60.0) for pair in ((one, other), (other, one)))
+    better, worse = answers(2, reward=0.85), answers(3, reward=0.8)
+    first, second = (canary_verdict(canary(*pair), PROMOTION, 60.0) for pair in ((better, worse), (worse, better)))
     assert (first.outcome, second.outcome) == (VerdictOutcome.BETTER, VerdictOutcome.HARMFUL)
     assert first.evidence["reward"]["low"] == pytest.approx(-second.evidence["reward"]["high"])
 

@@ -120,8 +120,8 @@ def test_without_the_token_nothing_changes(http: httpx.Client, promoter: MemoryP
 
 def test_with_token_and_confirmation_the_view_shows_the_new_champion_at_once(fresh: httpx.Client) -> None:
     fresh.get("/api/state")
-    made = fresh.post("/api/versions/5/promote", json=COMMAND, headers=authorization())
-    assert (made.status_code, made.json()["after"], made.json()["actor"]) == (200, "champion", "ada")
+    response = fresh.post("/api/versions/5/promote", json=COMMAND, headers=authorization())
+    assert (response.status_code, response.json()["after"], response.json()["actor"]) == (200, "champion", "ada")
     assert fresh.get("/api/state").json()["champion"] == "5"
 
 
@@ -156,8 +156,8 @@ def test_an_error_reply_does_not_repeat_the_body(http: httpx.Client) -> None:
 
 
 def test_a_rollback_rejects_the_confirmed_champion(http: httpx.Client, promoter: MemoryPromoter) -> None:
-    made = http.post("/api/rollback", json=COMMAND | {"confirm": "4", "to": "1"}, headers=authorization())
-    assert (made.status_code, made.json()["rolls_back"], promoter.state["champion"]) == (200, True, "1")
+    response = http.post("/api/rollback", json=COMMAND | {"confirm": "4", "to": "1"}, headers=authorization())
+    assert (response.status_code, response.json()["rolls_back"], promoter.state["champion"]) == (200, True, "1")
 
 
 def test_a_champion_newer_than_the_view_is_not_rejected(http: httpx.Client, promoter: MemoryPromoter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ def planned(users: list[str] = TRAINING, each: int = 5, judges: int = 5, domains
     """The plan for one trajectory of each user, and `flood` more of the first. The first `old` ones are inside the parent's ranges."""
     outcomes = [make_outcome(n, user=user, domain=f"d{n % domains}") for user in users for n in range(each)]
     outcomes += [make_outcome(each + n, user=users[0], domain=f"d{n % domains}") for n in range(flood)]
-    records = [record_of(make_trajectory(outcome), place) for place, outcome in enumerate(outcomes)]
+    records = [record_of(make_trajectory(outcome), offset) for offset, outcome in enumerate(outcomes)]
     records += [record_of(outcome) for outcome in outcomes] + [record_of(make_outcome(user=user)) for user in HELD_OUT[:judges]]
     settings = load(trainer=trainer)
     return plan_run(assemble({}, records, settings.trainer, parent_ranges={"trajectories": {0: (0, old)}}), settings)
@@ -62,5 +62,5 @@ def test_a_platform_with_one_domain_can_set_min_domains_to_one() -> None:
 def test_outcomes_alone_train_nothing() -> None:
     settings = load()
     outcomes = [record_of(make_outcome(n, user=user)) for user in (*TRAINING, *HELD_OUT) for n in range(20)]
-    found = plan_run(assemble({}, outcomes, settings.trainer), settings)
-    assert found == RunPlan(False, "0 usable trajectories of training users, trainer.min_trajectories is 50")
+    plan = plan_run(assemble({}, outcomes, settings.trainer), settings)
+    assert plan == RunPlan(False, "0 usable trajectories of training users, trainer.min_trajectories is 50")

@@ -46,17 +46,17 @@ class Topic:
         self.positions |= dict.fromkeys(places, 0)
 
     def end_offsets(self, places: Sequence[TopicPartition], timeout_ms: int) -> dict[TopicPartition, int]:
-        return {place: len(self.cells[place.partition]) for place in places}
+        return {partition: len(self.cells[partition.partition]) for partition in places}
 
-    def position(self, place: TopicPartition, timeout_ms: int) -> int:
-        return self.positions[place]
+    def position(self, partition: TopicPartition, timeout_ms: int) -> int:
+        return self.positions[partition]
 
     def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
-        for place in self.places:
-            begin = self.positions[place]
-            if chunk := self.cells[place.partition][begin : begin + self.at_once]:
-                self.positions[place] += len(chunk)
-                return {place: [SimpleNamespace(headers=envelope_headers(cell, id="x", source="/test"), value=cell.to_bytes()) for cell in chunk]}
+        for partition in self.places:
+            begin = self.positions[partition]
+            if chunk := self.cells[partition.partition][begin : begin + self.at_once]:
+                self.positions[partition] += len(chunk)
+                return {partition: [SimpleNamespace(headers=envelope_headers(cell, id="x", source="/test"), value=cell.to_bytes()) for cell in chunk]}
         return {}
 
 
@@ -85,7 +85,7 @@ def test_the_experiment_updated_last_is_complete_however_many_ended_before(topic
     tried_before(topic, ended)
     reader = QualityReader(load())
     reader.poll()
-    assert reader.is_current and {known.partition for known in reader.experiment(LIVE)} == {0, 1, 2, 3}
+    assert reader.is_current and {quality.partition for quality in reader.experiment(LIVE)} == {0, 1, 2, 3}
     assert reader.is_current
 
 
@@ -97,8 +97,8 @@ def test_a_dropped_experiment_is_read_again_and_has_no_cells_until_then(topic: T
     reader.poll()
     assert reader.is_current and reader.experiment(oldest) == [] and not reader.is_current
     reader.poll()
-    found = reader.experiment(oldest)
-    assert reader.is_current and {known.partition for known in found} == {0, 1, 2, 3} and replaced in found
+    cells = reader.experiment(oldest)
+    assert reader.is_current and {quality.partition for quality in cells} == {0, 1, 2, 3} and replaced in cells
 
 
 def test_the_requested_experiment_is_kept_whatever_comes_later(topic: Topic) -> None:
@@ -124,8 +124,8 @@ def test_the_newest_windows_of_all_partitions_are_kept_in_any_order_of_reading(t
     reader = QualityReader(load())
     reader.poll(60.0)
     kept = reader.windows(None, NOW - timedelta(days=90))
-    assert min(known.ended_at for known in kept) == NOW - KEEP
-    assert {partition: sum(known.partition == partition for known in kept) for partition in (0, 1, 2)} == {0: 49, 1: 49, 2: 49}
+    assert min(quality.ended_at for quality in kept) == NOW - KEEP
+    assert {partition: sum(quality.partition == partition for quality in kept) for partition in (0, 1, 2)} == {0: 49, 1: 49, 2: 49}
 
 
 def test_many_old_windows_do_not_displace_new_ones(topic: Topic) -> None:
@@ -141,4 +141,4 @@ def test_a_newer_record_of_a_window_replaces_the_older(topic: Topic) -> None:
     topic.cells[0] += [first, Quality(**(vars(first) | {"answers": 2}))]
     reader = QualityReader(load())
     reader.poll()
-    assert [known.answers for known in reader.windows(None, NOW - timedelta(hours=1))] == [2]
+    assert [quality.answers for quality in reader.windows(None, NOW - timedelta(hours=1))] == [2]

@@ -17,8 +17,8 @@ def begin(directory: Path) -> RunReportFile:
 
 
 def on_disk(report: RunReportFile) -> dict[str, object]:
-    found: dict[str, object] = json.loads(report.path.read_text())
-    return found
+    content: dict[str, object] = json.loads(report.path.read_text())
+    return content
 
 
 def test_a_report_shows_its_stage_and_step_while_it_runs(tmp_path: Path) -> None:
@@ -26,8 +26,8 @@ def test_a_report_shows_its_stage_and_step_while_it_runs(tmp_path: Path) -> None
     with report.stage("rl"):
         assert on_disk(report)["stage"] == "rl" and on_disk(report)["progress"] is None
         report.record_step(StageProgress(step=60, of=60, eta_s=0.0, reward=0.7, k=6))
-        found = on_disk(report)
-        assert found["progress"] == {"step": 60, "of": 60, "eta_s": 0.0, "reward": 0.7, "k": 6}
+        content = on_disk(report)
+        assert content["progress"] == {"step": 60, "of": 60, "eta_s": 0.0, "reward": 0.7, "k": 6}
         assert "rl" in report.data.seconds and report.data.peak_rss_bytes["rl"] > 1_000_000
     report.finish(RunStatus.INTERRUPTED, "stopped on request")
     assert (on_disk(report)["status"], on_disk(report)["stage"], on_disk(report)["progress"]) == ("interrupted", None, None)
@@ -37,10 +37,10 @@ def test_seconds_of_a_stage_add_up_over_processes_and_the_highest_peak_counts(tm
     report = begin(tmp_path)
     report.data.seconds, report.data.peak_rss_bytes = {"sft": 100.0}, {"sft": 10**15}
     report.save()
-    again = RunReportFile.read(report.path)
-    with again.stage("sft"):
+    reopened = RunReportFile.read(report.path)
+    with reopened.stage("sft"):
         pass
-    assert 100.0 <= again.data.seconds["sft"] < 200.0 and again.data.peak_rss_bytes["sft"] == 10**15
+    assert 100.0 <= reopened.data.seconds["sft"] < 200.0 and reopened.data.peak_rss_bytes["sft"] == 10**15
 
 
 def test_a_full_disk_does_not_hide_what_ended_a_stage(tmp_path: Path) -> None:

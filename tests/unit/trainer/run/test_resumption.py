@@ -67,13 +67,13 @@ def change(report: RunReportFile, **data: Any) -> None:
 
 
 def test_a_killed_or_stopped_run_is_resumed_under_its_own_id(begin: Begin) -> None:
-    again = first = begin()
+    resumed = first = begin()
     for status in (RunStatus.RUNNING, RunStatus.INTERRUPTED):
-        change(again, status=status, dataset_digest="d", reason="whatever")
-        again = begin(every_s=7.0, poll_s=1.0, checkpoint_every=3, processes_wait_s=60.0)  # no weight depends on these
-        assert again.run_id == first.run_id and again.data.dataset_digest == "d"
-        assert (again.data.status, again.data.reason) == ("running", None)
-    assert again.data.starts == 3 and json.loads(again.path.read_text()) == again.data.to_json()
+        change(resumed, status=status, dataset_digest="d", reason="whatever")
+        resumed = begin(every_s=7.0, poll_s=1.0, checkpoint_every=3, processes_wait_s=60.0)  # no weight depends on these
+        assert resumed.run_id == first.run_id and resumed.data.dataset_digest == "d"
+        assert (resumed.data.status, resumed.data.reason) == ("running", None)
+    assert resumed.data.starts == 3 and json.loads(resumed.path.read_text()) == resumed.data.to_json()
 
 
 @pytest.mark.parametrize(
@@ -106,15 +106,15 @@ def test_a_run_of_other_code_is_abandoned(begin: Begin) -> None:
 
 def test_a_run_killed_again_and_again_is_abandoned_unless_it_stores_more(begin: Begin) -> None:
     first = begin()
-    for place in ("sft-steps/checkpoint-9", "sft-steps/checkpoint-10", "sft/00000000", "rl/00000004"):
+    for step in ("sft-steps/checkpoint-9", "sft-steps/checkpoint-10", "sft/00000000", "rl/00000004"):
         for _ in range(KILLS - 1):  # with the next kills, one too few
             assert begin().run_id == first.run_id
-        (first.directory / "state" / place).mkdir(parents=True)
+        (first.directory / "state" / step).mkdir(parents=True)
     for _ in range(KILLS):
-        again = begin()
-        assert again.run_id == first.run_id
-    assert (again.data.starts, again.data.kills) == (4 * (KILLS - 1) + KILLS + 1, KILLS - 1)
-    assert again.data.stored == {"sft-steps": 10, "sft": 0, "rl": 4}
+        resumed = begin()
+        assert resumed.run_id == first.run_id
+    assert (resumed.data.starts, resumed.data.kills) == (4 * (KILLS - 1) + KILLS + 1, KILLS - 1)
+    assert resumed.data.stored == {"sft-steps": 10, "sft": 0, "rl": 4}
     assert begin().run_id != first.run_id
     assert RunReportFile.read(first.path).data.reason == f"killed {KILLS} times with nothing more stored in between"
 
@@ -122,10 +122,10 @@ def test_a_run_killed_again_and_again_is_abandoned_unless_it_stores_more(begin: 
 def test_a_stopped_or_interrupted_run_is_resumed_any_number_of_times(begin: Begin) -> None:
     first = begin()
     for _ in range(KILLS + 2):
-        again = begin()
-        assert again.run_id == first.run_id
-        change(again, status=RunStatus.INTERRUPTED)
-    assert (again.data.starts, again.data.kills) == (KILLS + 3, 1)  # the first was killed
+        resumed = begin()
+        assert resumed.run_id == first.run_id
+        change(resumed, status=RunStatus.INTERRUPTED)
+    assert (resumed.data.starts, resumed.data.kills) == (KILLS + 3, 1)  # the first was killed
 
 
 def test_a_run_with_a_registered_version_only_ends_whichever_version_serves(begin: Begin) -> None:

@@ -58,8 +58,8 @@ def test_the_newest_run_is_shown_and_an_unreadable_report_is_named(settings: Set
             "triggers": [{"kind": "by_hand", "fired": True}],
         }
         (directory / run_id / "report.json").write_text(json.dumps(stored))
-    found = status(settings)
-    assert found is not None and found.run_id == "20260102T000000-1" and found.triggers == ["by_hand"]
+    summary = status(settings)
+    assert summary is not None and summary.run_id == "20260102T000000-1" and summary.triggers == ["by_hand"]
     (directory / "20260102T000000-1" / "report.json").write_text("{")
     with pytest.raises(CannotContinue, match=r"20260102T000000-1/report\.json: not the report of a run"):
         status(settings)

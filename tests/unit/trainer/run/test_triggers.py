@@ -29,9 +29,9 @@ def cell(window: int, earned: Mapping[str, Sequence[float]], domain: str | None 
     sums = {"n": sum(n for n, _ in totals), "s": sum(s for _, s in totals), "nn": sum(n * n for n, _ in totals)}
     moments = Moments(users=len(totals), **sums, ss=sum(s * s for _, s in totals), ns=sum(n * s for n, s in totals))
     started = BEGIN + timedelta(minutes=window)
-    made = {"name": "m", "version": "3", "experiment": None, "arm": Arm.CHAMPION, "partition": 0, "span": Span.WINDOW} | fields
+    values = {"name": "m", "version": "3", "experiment": None, "arm": Arm.CHAMPION, "partition": 0, "span": Span.WINDOW} | fields
     times = {"started_at": started, "ended_at": started + timedelta(minutes=minutes), "computed_at": started}
-    return Quality(**made, **times, domain=domain, answers=0, metrics={Metric.REWARD: moments})
+    return Quality(**values, **times, domain=domain, answers=0, metrics={Metric.REWARD: moments})
 
 
 def add(to: RewardBlocks, window: int, earned: Mapping[str, Mapping[str, Sequence[float]]], **fields: Any) -> None:
@@ -54,17 +54,17 @@ def settled(rewards: RewardBlocks, windows: int) -> RewardBlocks:
 
 def rewards(*rates: float, **fields: Any) -> RewardBlocks:
     """Blocks of 200 answers to 20 users, each block with its rate of right answers."""
-    found, rng = RewardBlocks("3", TRAINER.drift_window), random.Random(0)
+    blocks, rng = RewardBlocks("3", TRAINER.drift_window), random.Random(0)
     for window in range(len(rates) * WINDOWS):
         rate = rates[window // WINDOWS]
-        add(found, window, {"letters": {f"u{user}": [float(rng.random() < rate)] for user in range(20)}}, **fields)
-    return settled(found, len(rates) * WINDOWS)
+        add(blocks, window, {"letters": {f"u{user}": [float(rng.random() < rate)] for user in range(20)}}, **fields)
+    return settled(blocks, len(rates) * WINDOWS)
 
 
 @pytest.mark.parametrize(("new", "fired"), [(99, False), (100, True)])
 def test_enough_new_outcomes_start_a_run(new: int, fired: bool) -> None:
-    found = new_outcomes(new, TRAINER)
-    assert found.fired is fired and found.numbers == {"new": new, "needed": 100} and f"{new} new outcomes" in found.reason
+    trigger = new_outcomes(new, TRAINER)
+    assert trigger.fired is fired and trigger.numbers == {"new": new, "needed": 100} and f"{new} new outcomes" in trigger.reason
     assert not new_outcomes(10**6, TRAINER.model_copy(update={"new_outcomes": 0})).fired
 
 
@@ -79,33 +79,33 @@ def test_an_interrupted_run_is_a_trigger() -> None:
 
 @pytest.mark.parametrize(("rates", "fired"), [((0.8, 0.5), True), ((0.8, 0.75), False), ((0.8, 0.95), False), ((0.8, 0.5, 0.8), False), ((0.8,), False)])
 def test_drift_is_a_drop_of_the_latest_answers_below_the_first(rates: tuple[float, ...], fired: bool) -> None:
-    found = drift(rewards(*rates), TRAINER)
-    assert found.kind is TriggerKind.DRIFT and found.fired is fired, found.reason
+    trigger = drift(rewards(*rates), TRAINER)
+    assert trigger.kind is TriggerKind.DRIFT and trigger.fired is fired, trigger.reason
 
 
 def test_a_drop_that_chance_explains_is_no_drift() -> None:
     noisy = TRAINER.model_copy(update={"drift_window": 20, "min_users": 2})
-    found = RewardBlocks("3", 20)
-    add(found, 0, {"letters": {f"u{user}": [1.0] for user in range(20)}})
-    add(found, 1, {"letters": {f"u{user}": [float(user not in (1, 5, 13))] for user in range(20)}})
-    decided = drift(settled(found, 2), noisy)
+    blocks = RewardBlocks("3", 20)
+    add(blocks, 0, {"letters": {f"u{user}": [1.0] for user in range(20)}})
+    add(blocks, 1, {"letters": {f"u{user}": [float(user not in (1, 5, 13))] for user in range(20)}})
+    decided = drift(settled(blocks, 2), noisy)
     assert decided.numbers["drop"] == 0.15 and not decided.fired
 
 
 def test_harder_questions_are_no_drift() -> None:
-    found = RewardBlocks("3", TRAINER.drift_window)
+    blocks = RewardBlocks("3", TRAINER.drift_window)
     for window in range(2 * WINDOWS):
         hard = 4 if window < WINDOWS else 16
         earned = {"hard": {f"u{n}": [0.3] for n in range(hard)}, "easy": {f"u{n}": [0.9] for n in range(hard, 20)}}
-        add(found, window, earned)
-    settled(found, 2 * WINDOWS)
-    assert found.first[None].mean > found.recent[None].mean + 0.3
-    assert drift(found, TRAINER).numbers["drop"] == pytest.approx(0, abs=1e-9)
+        add(blocks, window, earned)
+    settled(blocks, 2 * WINDOWS)
+    assert blocks.first[None].mean > blocks.recent[None].mean + 0.3
+    assert drift(blocks, TRAINER).numbers["drop"] == pytest.approx(0, abs=1e-9)
 
 
 def test_few_users_raise_no_alarm() -> None:
-    found = drift(rewards(0.9, 0.1), TRAINER.model_copy(update={"min_users": 201}))
-    assert not found.fired and "200 users only" in found.reason
+    trigger = drift(rewards(0.9, 0.1), TRAINER.model_copy(update={"min_users": 201}))
+    assert not trigger.fired and "200 users only" in trigger.reason
 
 
 @pytest.mark.parametrize("fields", [{"version": "2"}, {"arm": Arm.CANARY}, {"arm": Arm.SHADOW}, {"span": Span.EXPERIMENT}])
@@ -114,23 +114,23 @@ def test_only_answers_that_the_version_gave_as_champion_count(fields: dict[str, 
 
 
 def test_windows_from_before_the_version_served_do_not_count() -> None:
-    found = RewardBlocks("3", 2, since=BEGIN + timedelta(minutes=1))
+    blocks = RewardBlocks("3", 2, since=BEGIN + timedelta(minutes=1))
     for window in range(3):
-        add(found, window, {"letters": {"u1": [1.0], "u2": [float(window)]}})
-    assert settled(found, 3).first[None].s == 2.0
+        add(blocks, window, {"letters": {"u1": [1.0], "u2": [float(window)]}})
+    assert settled(blocks, 3).first[None].s == 2.0
 
 
 def test_a_window_counts_once_with_its_newest_figures() -> None:
-    found = RewardBlocks("3", 2)
+    blocks = RewardBlocks("3", 2)
     for reward in (0.0, 1.0):
-        add(found, 0, {"letters": {"u1": [reward], "u2": [reward]}})
-    settled(found, 1)
-    add(found, 0, {"letters": {"u1": [0.0], "u2": [0.0]}})
-    assert settled(found, 10).first[None].mean == 1.0 and not found.recent
+        add(blocks, 0, {"letters": {"u1": [reward], "u2": [reward]}})
+    settled(blocks, 1)
+    add(blocks, 0, {"letters": {"u1": [0.0], "u2": [0.0]}})
+    assert settled(blocks, 10).first[None].mean == 1.0 and not blocks.recent
 
 
 def test_after_a_run_only_later_answers_raise_the_next_alarm() -> None:
-    found = rewards(0.8, 0.4)
-    assert drift(found, TRAINER).fired
-    found.forget_recent()
-    assert not drift(settled(found, 3 * WINDOWS), TRAINER).fired and found.first[None].n == TRAINER.drift_window
+    blocks = rewards(0.8, 0.4)
+    assert drift(blocks, TRAINER).fired
+    blocks.forget_recent()
+    assert not drift(settled(blocks, 3 * WINDOWS), TRAINER).fired and blocks.first[None].n == TRAINER.drift_window

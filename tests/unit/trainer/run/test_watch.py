@@ -37,7 +37,7 @@ class Topics:
         return dict.fromkeys(places, 0)
 
     def end_offsets(self, places: Sequence[TopicPartition], timeout_ms: int = 0) -> dict[TopicPartition, int]:
-        return {place: self.ends[place.topic][place.partition] for place in places}
+        return {partition: self.ends[partition.topic][partition.partition] for partition in places}
 
     def close(self) -> None:
         self.closed += 1
@@ -51,8 +51,8 @@ class Versions:
         return self.found
 
     def add(self, ranges: dict[str, dict[int, tuple[int, int]]] | None = None, age_s: float = 0.0) -> None:
-        made = RegisteredVersion("m", str(len(self.found) + 1), "d", None, datetime.now(UTC) - timedelta(seconds=age_s))
-        self.found.append(replace(made, dataset=DatasetLineage("s", "d", ranges)) if ranges else made)
+        version = RegisteredVersion("m", str(len(self.found) + 1), "d", None, datetime.now(UTC) - timedelta(seconds=age_s))
+        self.found.append(replace(version, dataset=DatasetLineage("s", "d", ranges)) if ranges else version)
 
 
 @pytest.fixture
@@ -64,8 +64,8 @@ def topics(monkeypatch: pytest.MonkeyPatch) -> Topics:
 
 def numbers(watch: TriggerWatch) -> tuple[float, float, float]:
     """Number of new outcomes and trajectories, and seconds since the last training."""
-    found = {trigger.kind: trigger.numbers for trigger in watch.poll(STOP)}
-    return found[TriggerKind.NEW_OUTCOMES]["new"], found[TriggerKind.SCHEDULE]["new"], found[TriggerKind.SCHEDULE]["since_s"]
+    triggers = {trigger.kind: trigger.numbers for trigger in watch.poll(STOP)}
+    return triggers[TriggerKind.NEW_OUTCOMES]["new"], triggers[TriggerKind.SCHEDULE]["new"], triggers[TriggerKind.SCHEDULE]["since_s"]
 
 
 def test_a_run_by_hand_beside_the_service_leaves_nothing_new(topics: Topics) -> None:

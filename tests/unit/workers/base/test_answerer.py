@@ -106,8 +106,8 @@ async def over_http(query: Query, *answers: ScriptedAnswer, tries: int) -> tuple
     base = BaseModelSettings(attempts=2, timeout_s=30.0)
     with serving(scripted(*answers)) as server:
         async with ChatEndpoint(server.url, "m", api_key=None, timeout_s=30.0, concurrency=2) as endpoint:
-            asked = Answerer(endpoint, base, base_breaker(base))
-            processor = RecordProcessor(HandlerSpec("base", QUERIES, asked, degrade=asked.degraded, backoff=Backoff(attempts=base.attempts)))
+            answerer = Answerer(endpoint, base, base_breaker(base))
+            processor = RecordProcessor(HandlerSpec("base", QUERIES, answerer, degrade=answerer.degraded, backoff=Backoff(attempts=base.attempts)))
             return [await processor.attempt(make_record(query, failures=failures)) for failures in range(tries)], len(server.requests)
 
 

@@ -85,9 +85,9 @@ def context(
     return Context(draft=draft, items=tuple(map(item, range(items))), k_max=6, retrieve_ms=2)
 
 
-async def respond(engine: AnsweringEngine, asked: Context, **settings: object) -> Response:
+async def respond(engine: AnsweringEngine, context: Context, **settings: object) -> Response:
     reflection = ReflectionSettings.model_validate({"k": 4, "max_model_len": 100, "max_new_tokens": 10} | settings)
-    return await reflector(reflection, engine).respond(asked)
+    return await reflector(reflection, engine).respond(context)
 
 
 async def test_a_response_has_the_full_provenance_of_its_rewrite() -> None:
@@ -100,18 +100,18 @@ async def test_a_response_has_the_full_provenance_of_its_rewrite() -> None:
     assert (provenance.base_ms, provenance.retrieve_ms) == (5, 2)
 
 
-def incoming(asked: Context) -> Incoming[Context]:
-    return Incoming(asked, read_envelope(envelope_headers(asked, id="c", source="/tests")), Source(topic="contexts", partition=0, offset=0))
+def incoming(context: Context) -> Incoming[Context]:
+    return Incoming(context, read_envelope(envelope_headers(context, id="c", source="/tests")), Source(topic="contexts", partition=0, offset=0))
 
 
 async def test_a_rewrite_cancelled_by_the_runtime_counts_as_a_slow_answer_of_the_model() -> None:
-    asked, working = incoming(context()), reflector(ReflectionSettings(k=4), AnsweringEngine(takes_s=60))
+    record, slow_reflector = incoming(context()), reflector(ReflectionSettings(k=4), AnsweringEngine(takes_s=60))
     for tried in (True, False):  # a cancelled rewrite counts once
         if tried:
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.01):
-                    await working(asked)
-        (outgoing,) = working.degraded(asked, DegradeReason.EXPIRED)
+                    await slow_reflector(record)
+        (outgoing,) = slow_reflector.degraded(record, DegradeReason.EXPIRED)
         assert isinstance(outgoing.message, Response)
         assert (outgoing.message.status, outgoing.message.provenance.k) == (ResponseStatus.DEADLINE_NEAR, 4 if tried else 0)
         assert is_measured(outgoing.message) is tried
@@ -149,16 +149,17 @@ async def test_a_slow_engine_is_cut_off_by_the_timeout() -> None:
 
 async def test_a_deadline_during_the_rewrite_sends_the_base_answer() -> None:
     clock = ManualClock(NOW)
-    asked = asyncio.create_task(reflector(ReflectionSettings(), AnsweringEngine(takes_s=5), clock).respond(context(deadline_s=0.55)))  # with a reserve of 0.5 s
+    slow_reflector = reflector(ReflectionSettings(), AnsweringEngine(takes_s=5), clock)
+    responding = asyncio.create_task(slow_reflector.respond(context(deadline_s=0.55)))  # with a reserve of 0.5 s
     await asyncio.sleep(0)
     await clock.advance(0.05)
-    assert (await asked).status is ResponseStatus.DEADLINE_NEAR
+    assert (await responding).status is ResponseStatus.DEADLINE_NEAR
 
 
-def degraded(asked: Context, why: DegradeReason) -> Response:
-    (outgoing,) = reflector(ReflectionSettings(), AnsweringEngine()).degraded(incoming(asked), why)
+def degraded(context: Context, why: DegradeReason) -> Response:
+    (outgoing,) = reflector(ReflectionSettings(), AnsweringEngine()).degraded(incoming(context), why)
     assert isinstance(outgoing.message, Response)
-    assert (outgoing.topic, outgoing.id) == (RESPONSES, derive("response", asked.draft.query.query_id))
+    assert (outgoing.topic, outgoing.id) == (RESPONSES, derive("response", context.draft.query.query_id))
     return outgoing.message
 
 
@@ -252,59 +253,59 @@ def user_in(arm: Arm) -> str:
 @pytest.mark.parametrize(("arm", "version"), [(Arm.CANARY, "4"), (Arm.BASELINE, "3"), (Arm.CHAMPION, "3")])
 @pytest.mark.parametrize("stage", [VersionState.CANARY, VersionState.APPROVAL])
 async def test_in_a_canary_the_version_of_the_users_arm_answers(arm: Arm, version: str, stage: VersionState) -> None:
-    made = await reflector(ReflectionSettings(), AnsweringEngine(loaded=(MODEL, OTHER)), routes=routes_in(stage)).respond(asked_by(user_in(arm)))
-    assert made.provenance.assignment == Assignment(experiment=EXPERIMENT, arm=arm, version=version)
-    assert made.provenance.model and made.provenance.model.version == version
+    response = await reflector(ReflectionSettings(), AnsweringEngine(loaded=(MODEL, OTHER)), routes=routes_in(stage)).respond(asked_by(user_in(arm)))
+    assert response.provenance.assignment == Assignment(experiment=EXPERIMENT, arm=arm, version=version)
+    assert response.provenance.model and response.provenance.model.version == version
 
 
 async def test_a_fallback_keeps_its_assignment() -> None:
-    made = await reflector(ReflectionSettings(), AnsweringEngine(GenerationFailed("no"), loaded=(MODEL, OTHER)), routes=CANARY).respond(
+    response = await reflector(ReflectionSettings(), AnsweringEngine(GenerationFailed("no"), loaded=(MODEL, OTHER)), routes=CANARY).respond(
         asked_by(user_in(Arm.CANARY))
     )
-    assert (made.status, made.provenance.model) == (ResponseStatus.REFLECTION_FAILED, None)
-    assert made.provenance.assignment == Assignment(experiment=EXPERIMENT, arm=Arm.CANARY, version="4")
+    assert (response.status, response.provenance.model) == (ResponseStatus.REFLECTION_FAILED, None)
+    assert response.provenance.assignment == Assignment(experiment=EXPERIMENT, arm=Arm.CANARY, version="4")
 
 
 @pytest.mark.parametrize("arm", [Arm.BASELINE, Arm.CANARY])
 @pytest.mark.parametrize(("before", "after"), [(Routes(MODEL), CANARY), (CANARY, Routes(OTHER))], ids=["a canary starts", "a canary wins"])
 async def test_a_cancelled_rewrite_keeps_the_assignment_it_started_with(arm: Arm, before: Routes, after: Routes) -> None:
-    asked, routes = incoming(asked_by(user_in(arm))), [before]
-    working = Reflector(ReflectionSettings(), AnsweringEngine(takes_s=60, loaded=(MODEL, OTHER)), lambda: routes[0], ManualClock(NOW))
+    record, routes = incoming(asked_by(user_in(arm))), [before]
+    slow_reflector = Reflector(ReflectionSettings(), AnsweringEngine(takes_s=60, loaded=(MODEL, OTHER)), lambda: routes[0], ManualClock(NOW))
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
-            await working(asked)
+            await slow_reflector(record)
     routes[0] = after
-    (outgoing,) = working.degraded(asked, DegradeReason.EXPIRED)
+    (outgoing,) = slow_reflector.degraded(record, DegradeReason.EXPIRED)
     assert isinstance(outgoing.message, Response)
-    assert outgoing.message.provenance.assignment == before.assignment(asked.message.draft.query)
+    assert outgoing.message.provenance.assignment == before.assignment(record.message.draft.query)
 
 
 @pytest.mark.parametrize("routes", [Routes(MODEL), CANARY], ids=["no experiment", "the challenger was just evicted"])
 async def test_an_answer_outside_every_experiment_is_the_champions(routes: Routes) -> None:
-    made = await reflector(ReflectionSettings(), AnsweringEngine(), routes=routes).respond(asked_by(user_in(Arm.CANARY)))
-    assert made.provenance.assignment == Assignment(experiment=None, arm=Arm.CHAMPION, version="3")
-    assert made.status is ResponseStatus.PERSONALIZED
+    response = await reflector(ReflectionSettings(), AnsweringEngine(), routes=routes).respond(asked_by(user_in(Arm.CANARY)))
+    assert response.provenance.assignment == Assignment(experiment=None, arm=Arm.CHAMPION, version="3")
+    assert response.status is ResponseStatus.PERSONALIZED
 
 
 async def test_an_answer_of_a_newer_champion_counts_in_no_experiment() -> None:
-    made = await reflector(ReflectionSettings(), AnsweringEngine(loaded=(OTHER,)), routes=CANARY).respond(asked_by(user_in(Arm.BASELINE)))
-    assert made.provenance.assignment == Assignment(experiment=None, arm=Arm.CHAMPION, version="4")
+    response = await reflector(ReflectionSettings(), AnsweringEngine(loaded=(OTHER,)), routes=CANARY).respond(asked_by(user_in(Arm.BASELINE)))
+    assert response.provenance.assignment == Assignment(experiment=None, arm=Arm.CHAMPION, version="4")
 
 
 async def test_shadowed_queries_are_requested_after_their_response() -> None:
     requests: list[ShadowRequest] = []
     routes = routes_in(VersionState.SHADOW)
     engine = AnsweringEngine(loaded=(MODEL, OTHER))
-    made = Reflector(ReflectionSettings(), engine, lambda: routes, ManualClock(NOW), requests.append)
-    asked = [asked_by(str(number)) for number in range(40)]
-    for one in asked:
-        (outgoing,) = await made(incoming(one))
+    shadowing = Reflector(ReflectionSettings(), engine, lambda: routes, ManualClock(NOW), requests.append)
+    contexts = [asked_by(str(number)) for number in range(40)]
+    for query_context in contexts:
+        (outgoing,) = await shadowing(incoming(query_context))
         assert isinstance(outgoing.message, Response)
         assert outgoing.message.provenance.assignment == Assignment(experiment=EXPERIMENT, arm=Arm.CHAMPION, version="3")
-    shadowed = [one for one in asked if is_shadowed(EXPERIMENT, 0.3, one.draft.query.query_id)]
-    assert 0 < len(shadowed) < len(asked)
+    shadowed = [query_context for query_context in contexts if is_shadowed(EXPERIMENT, 0.3, query_context.draft.query.query_id)]
+    assert 0 < len(shadowed) < len(contexts)
     assert [request.context for request in requests] == shadowed
-    shadow = await made.shadow_answer(requests[0])
+    shadow = await shadowing.shadow_answer(requests[0])
     assert shadow and (shadow.model, shadow.assignment.arm, shadow.answer) == (OTHER, Arm.SHADOW, "comedy")
     assert shadow.shadow_id == derive("shadow", EXPERIMENT, shadow.query_id)
     assert engine.prompts[-1] in engine.prompts[:-1], "the challenger gets the champion's prompt"

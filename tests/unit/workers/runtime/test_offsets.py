@@ -49,9 +49,9 @@ def test_offsets_without_a_record_count_as_finished() -> None:
 def test_an_unfinished_record_that_was_compacted_does_not_block_the_watermark() -> None:
     tracker = OffsetTracker(None)
     read(tracker, 0, 1, 2)
-    again = OffsetTracker(commit(tracker, 2))
-    assert read(again, 1) == [1]
-    assert commit(again, 1) == Position(3)
+    next_tracker = OffsetTracker(commit(tracker, 2))
+    assert read(next_tracker, 1) == [1]
+    assert commit(next_tracker, 1) == Position(3)
     compacted = OffsetTracker(tracker.position())
     compacted.read_to(3)
     assert compacted.position() == Position(3)
@@ -95,15 +95,15 @@ def test_the_watermark_moves_although_the_metadata_limit_has_shrunk() -> None:
     tracker = OffsetTracker(None)
     read(tracker, *range(2000))
     long = commit(tracker, *range(1, 2000, 2))
-    again = OffsetTracker(long, metadata_bytes=64)
-    left = read(again, *range(2000))
-    assert again.fitting(left[1::2]) == []
+    next_tracker = OffsetTracker(long, metadata_bytes=64)
+    left = read(next_tracker, *range(2000))
+    assert next_tracker.fitting(left[1::2]) == []
     while left:
-        finishing = again.fitting(left)
+        finishing = next_tracker.fitting(left)
         assert finishing
-        commit(again, *finishing)
+        commit(next_tracker, *finishing)
         left = [offset for offset in left if offset not in finishing]
-    assert again.position() == Position(2000)
+    assert next_tracker.position() == Position(2000)
 
 
 def test_an_offset_reconciled_before_it_is_read_again_is_not_handled_again() -> None:

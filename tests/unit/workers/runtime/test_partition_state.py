@@ -142,8 +142,8 @@ def test_after_an_unconfirmed_commit_only_the_missing_outputs_are_sent_again() -
     finish(partitions, a, b)
     batch = partitions.batch(500)
     assert partitions.reconcile({0: batch.positions[0], 1: None}) == [a]
-    again = commit(partitions)
-    assert (texts(again), again.positions) == ([b"0"], {1: Position(1)})
+    retried = commit(partitions)
+    assert (texts(retried), retried.positions) == ([b"0"], {1: Position(1)})
     assert (partitions.held, partitions.outcomes[HandlingOutcome.PRODUCED]) == (0, 2)
 
 

@@ -193,8 +193,8 @@ async def test_a_handlers_own_timeout_before_its_deadline_is_a_bug() -> None:
 @pytest.mark.parametrize(("failures", "left_s"), [(BACKOFF.attempts - 1, 3600.0), (0, 4.0)])
 async def test_a_record_without_attempts_or_time_left_is_degraded(failures: int, left_s: float) -> None:
     clock, degrade = ManualClock(), Degrade()
-    away = ErrorsThenDraft(RetryLater("away", after_s=4.0))
-    finished = await finish(processor(away, clock, deadline=deadline, degrade=degrade), due(clock, left_s, failures))
+    unavailable = ErrorsThenDraft(RetryLater("away", after_s=4.0))
+    finished = await finish(processor(unavailable, clock, deadline=deadline, degrade=degrade), due(clock, left_s, failures))
     assert (finished.outcome, finished.our_fault, degrade.reasons) == (HandlingOutcome.DEGRADED, False, [DegradeReason.EXHAUSTED])
 
 

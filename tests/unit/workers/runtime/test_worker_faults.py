@@ -203,8 +203,8 @@ async def test_a_repeat_is_not_answered_before_or_after_a_restart() -> None:
     worker = harness.worker(answer)
     await serve_until(worker, lambda: worker.counts.read == 20 and len(harness.answers()) == 10)
     harness.ask(*queries)
-    again = harness.worker(answer)
-    await serve_until(again, lambda: again.counts.repeats == 10)
+    restarted_worker = harness.worker(answer)
+    await serve_until(restarted_worker, lambda: restarted_worker.counts.repeats == 10)
     assert harness.answered() == each_once(queries)
 
 
@@ -241,6 +241,6 @@ async def test_a_redriven_dead_letter_above_the_position_is_handled_after_a_rest
     worker = harness.worker(ScriptedHandler(on0=never_returns, on1=poison))
     await kill_when(worker, lambda: harness.dead_letters() == 1 and len(harness.answers()) == 2)
     harness.ask(queries[1], queries[2], partition=0)  # the dead letter redriven, and a repeat of an answered query
-    again = harness.worker(answer)
-    await serve_until(again, lambda: len(harness.answers()) >= 4 and again.counts.repeats == 1)
+    restarted_worker = harness.worker(answer)
+    await serve_until(restarted_worker, lambda: len(harness.answers()) >= 4 and restarted_worker.counts.repeats == 1)
     assert harness.answered() == each_once(queries)
