@@ -77,39 +77,39 @@ async def test_the_only_member_gets_every_partition_and_its_records_in_order(bro
     written = {number: [b"%d-%d" % (number, index) for index in range(50)] for number in ALL}
     for number in ALL:
         await broker.append(broker.name, number, written[number])
-    one = await member().joined()
-    await poll_until(lambda: len(one.records) >= 200, one)
-    assert {number: values(one, number) for number in ALL} == written
-    assert one.membership.joined
-    assert one.read_to == dict.fromkeys(ALL, 50)
-    assert (one.records[0].key, one.records[0].origin.topic, one.records[0].origin.group) == (b"k", broker.name, f"retouch-{broker.name}")
+    first = await member().joined()
+    await poll_until(lambda: len(first.records) >= 200, first)
+    assert {number: values(first, number) for number in ALL} == written
+    assert first.membership.joined
+    assert first.read_to == dict.fromkeys(ALL, 50)
+    assert (first.records[0].key, first.records[0].origin.topic, first.records[0].origin.group) == (b"k", broker.name, f"retouch-{broker.name}")
 
 
 async def test_a_poll_returns_at_most_the_requested_records(broker: BrokerUnderTest, member: Members) -> None:
-    one = await member().joined()
+    first = await member().joined()
     await broker.append(broker.name, 0, [b"%d" % index for index in range(20)])
     polls: list[int] = []
     async with asyncio.timeout(WAIT_S):
         while sum(polls) < 20:
-            polls.append(len((await one.poll(max_records=3, timeout_s=0.5)).records))
+            polls.append(len((await first.poll(max_records=3, timeout_s=0.5)).records))
     assert max(polls) <= 3
 
 
 async def test_reading_reaches_the_ends_although_they_are_transaction_markers(broker: BrokerUnderTest, member: Members) -> None:
-    one = await member().joined()
-    await started(lambda: one.committer.start(WAIT_S))
+    first = await member().joined()
+    await started(lambda: first.committer.start(WAIT_S))
     for _ in range(2):
-        await one.commit({}, output(broker, b"x", broker.name))
+        await first.commit({}, output(broker, b"x", broker.name))
     await broker.visible(broker.name)  # markers are written after the answer to a commit
-    ends = await one.membership.ends()
+    ends = await first.membership.ends()
     assert sum(ends.values()) == 4, "two records, each with a marker"
-    await poll_until(lambda: one.read_to == ends, one)
-    assert len(one.records) == 2
+    await poll_until(lambda: first.read_to == ends, first)
+    assert len(first.records) == 2
 
 
 async def test_a_record_that_arrives_ends_a_waiting_poll(broker: BrokerUnderTest, member: Members) -> None:
-    one = await member().joined()
-    waiting = asyncio.ensure_future(one.poll(timeout_s=WAIT_S))
+    first = await member().joined()
+    waiting = asyncio.ensure_future(first.poll(timeout_s=WAIT_S))
     await asyncio.sleep(0.1)
     await broker.append(broker.name, 2, [b"x"])
     polled = await asyncio.wait_for(waiting, WAIT_S / 2)
@@ -117,102 +117,102 @@ async def test_a_record_that_arrives_ends_a_waiting_poll(broker: BrokerUnderTest
 
 
 async def test_a_paused_partition_returns_nothing_until_it_is_resumed(broker: BrokerUnderTest, member: Members) -> None:
-    one = await member().joined()
+    first = await member().joined()
     for number in (0, 1):
         await broker.append(broker.name, number, [b"first"])
     async with asyncio.timeout(WAIT_S):
-        while not values(one, 1):
-            await one.poll(timeout_s=0.1, paused={0})
+        while not values(first, 1):
+            await first.poll(timeout_s=0.1, paused={0})
     for _ in range(3):
-        await one.poll(timeout_s=0.1, paused={0})
-    assert (values(one, 0), values(one, 1)) == ([], [b"first"])
-    assert one.read_to[0] == 0
-    await poll_until(lambda: bool(values(one, 0)), one)
+        await first.poll(timeout_s=0.1, paused={0})
+    assert (values(first, 0), values(first, 1)) == ([], [b"first"])
+    assert first.read_to[0] == 0
+    await poll_until(lambda: bool(values(first, 0)), first)
 
 
 async def test_a_poll_for_no_records_only_serves_the_group(broker: BrokerUnderTest, member: Members) -> None:
-    one = await member().joined()
+    first = await member().joined()
     await broker.append(broker.name, 0, [b"x"])
     for _ in range(5):
-        assert not (await one.poll(max_records=0)).records
+        assert not (await first.poll(max_records=0)).records
         await asyncio.sleep(0.02)
-    assert one.membership.joined and set(one.assigned) == ALL
-    await poll_until(lambda: bool(one.records), one)
+    assert first.membership.joined and set(first.assigned) == ALL
+    await poll_until(lambda: bool(first.records), first)
 
 
 # Committing
 
 
 async def test_results_and_positions_of_one_commit_become_visible_together(broker: BrokerUnderTest, member: Members) -> None:
-    one = await member().joined()
-    await started(lambda: one.committer.start(WAIT_S))
-    await one.commit({0: Position(3, "rt1bgA"), 2: Position(5)}, output(broker, b"a"), output(broker, b"b"))
-    assert await one.committed(*ALL) == {0: Position(3, "rt1bgA"), 1: None, 2: Position(5), 3: None}
+    first = await member().joined()
+    await started(lambda: first.committer.start(WAIT_S))
+    await first.commit({0: Position(3, "rt1bgA"), 2: Position(5)}, output(broker, b"a"), output(broker, b"b"))
+    assert await first.committed(*ALL) == {0: Position(3, "rt1bgA"), 1: None, 2: Position(5), 3: None}
     assert await broker.visible(f"{broker.name}-out") == [b"a", b"b"]
 
 
 async def test_without_transactions_results_are_written_before_positions(broker: BrokerUnderTest, member: Members) -> None:
-    one = await member().joined()
-    one.committer = broker.client("one").at_least_once(broker.name)
-    await started(lambda: one.committer.start(WAIT_S))
-    await one.commit({0: Position(1)}, output(broker, b"a"))
-    assert await one.committed(0) == {0: Position(1)}
-    await one.membership.commit({0: Position(2, "rt1bgA")}, WAIT_S)
-    assert await one.committed(0) == {0: Position(2, "rt1bgA")}
+    first = await member().joined()
+    first.committer = broker.client("one").at_least_once(broker.name)
+    await started(lambda: first.committer.start(WAIT_S))
+    await first.commit({0: Position(1)}, output(broker, b"a"))
+    assert await first.committed(0) == {0: Position(1)}
+    await first.membership.commit({0: Position(2, "rt1bgA")}, WAIT_S)
+    assert await first.committed(0) == {0: Position(2, "rt1bgA")}
     with pytest.raises(NotConfirmed):
-        await one.committer.commit([output(broker, b"b", "no-such-topic")], {0: Position(9)}, one.membership, 1.0)
-    assert await one.committed(0) == {0: Position(2, "rt1bgA")}
+        await first.committer.commit([output(broker, b"b", "no-such-topic")], {0: Position(9)}, first.membership, 1.0)
+    assert await first.committed(0) == {0: Position(2, "rt1bgA")}
     assert await broker.visible(f"{broker.name}-out") == [b"a"]
 
 
 async def test_metadata_above_the_limit_refuses_the_whole_commit(broker: BrokerUnderTest, member: Members) -> None:
-    one = await member().joined()
-    await started(lambda: one.committer.start(WAIT_S))
+    first = await member().joined()
+    await started(lambda: first.committer.start(WAIT_S))
     largest = Position(3, "m" * METADATA_BYTES)
-    await one.commit({0: largest}, output(broker, b"taken"))
+    await first.commit({0: largest}, output(broker, b"taken"))
     with pytest.raises(NotConfirmed):
-        await one.commit({0: Position(4, "m" * (METADATA_BYTES + 1)), 1: Position(1)}, output(broker, b"refused"))
-    await started(lambda: one.committer.start(WAIT_S))
-    assert await one.committed(0, 1) == {0: largest, 1: None}
+        await first.commit({0: Position(4, "m" * (METADATA_BYTES + 1)), 1: Position(1)}, output(broker, b"refused"))
+    await started(lambda: first.committer.start(WAIT_S))
+    assert await first.committed(0, 1) == {0: largest, 1: None}
     assert await broker.visible(f"{broker.name}-out") == [b"taken"]
 
 
 async def test_a_new_producer_fences_every_earlier_one(broker: BrokerUnderTest, member: Members) -> None:
-    one = await member().joined()
-    await started(lambda: one.committer.start(WAIT_S))
-    await one.commit({0: Position(1)}, output(broker, b"first"))
+    first = await member().joined()
+    await started(lambda: first.committer.start(WAIT_S))
+    await first.commit({0: Position(1)}, output(broker, b"first"))
     newer = broker.client("one").exactly_once(broker.name)
     await started(lambda: newer.start(WAIT_S))
     with pytest.raises(NotConfirmed):
-        await one.commit({0: Position(2)}, output(broker, b"fenced"))
-    await newer.commit([output(broker, b"second")], {0: Position(3)}, one.membership, WAIT_S)
+        await first.commit({0: Position(2)}, output(broker, b"fenced"))
+    await newer.commit([output(broker, b"second")], {0: Position(3)}, first.membership, WAIT_S)
     await newer.close()
-    assert await one.committed(0) == {0: Position(3)}
+    assert await first.committed(0) == {0: Position(3)}
     assert await broker.visible(f"{broker.name}-out") == [b"first", b"second"]
 
 
 async def test_a_refused_committer_takes_nothing_until_it_is_started_again(broker: BrokerUnderTest, member: Members) -> None:
-    one = await member().joined()
+    first = await member().joined()
     with pytest.raises(NotConfirmed):
-        await one.commit({0: Position(1)}, output(broker, b"never started"))
-    await started(lambda: one.committer.start(WAIT_S))
+        await first.commit({0: Position(1)}, output(broker, b"never started"))
+    await started(lambda: first.committer.start(WAIT_S))
     with pytest.raises(NotConfirmed):
-        await one.commit({0: Position(1, "m" * 2 * METADATA_BYTES)}, output(broker, b"refused"))
+        await first.commit({0: Position(1, "m" * 2 * METADATA_BYTES)}, output(broker, b"refused"))
     with pytest.raises(NotConfirmed):
-        await one.commit({0: Position(1)}, output(broker, b"not begun"))
-    await started(lambda: one.committer.start(WAIT_S))
-    await one.commit({0: Position(1)}, output(broker, b"taken"))
+        await first.commit({0: Position(1)}, output(broker, b"not begun"))
+    await started(lambda: first.committer.start(WAIT_S))
+    await first.commit({0: Position(1)}, output(broker, b"taken"))
     assert await broker.visible(f"{broker.name}-out") == [b"taken"]
 
 
 async def test_an_open_transaction_blocks_until_the_next_producer_of_its_name_ends_it(broker: BrokerUnderTest, member: Members) -> None:
-    one = await member().joined()
-    await one.membership.commit({0: Position(1)}, WAIT_S)
-    await broker.leave_open("one", output(broker, b"open"), {0: Position(7)}, one.membership.generation)
+    first = await member().joined()
+    await first.membership.commit({0: Position(1)}, WAIT_S)
+    await broker.leave_open("one", output(broker, b"open"), {0: Position(7)}, first.membership.generation)
     with pytest.raises(NotConfirmed):
-        await one.membership.committed({0}, 0.5)
-    await started(lambda: one.committer.start(WAIT_S))
-    assert await one.committed(0) == {0: Position(1)}
+        await first.membership.committed({0}, 0.5)
+    await started(lambda: first.committer.start(WAIT_S))
+    assert await first.committed(0) == {0: Position(1)}
     assert await broker.visible(f"{broker.name}-out") == []
 
 
@@ -232,9 +232,9 @@ async def test_a_partition_is_read_only_after_a_transaction_with_its_position_en
 
 
 async def test_a_group_that_never_committed_has_no_positions(broker: BrokerUnderTest, member: Members) -> None:
-    one = await member(remember=10).joined()
-    assert await one.committed(*ALL) == dict.fromkeys(ALL)
-    assert {(assigned.committed, len(assigned.recent_ids)) for assigned in one.assigned.values()} == {(None, 0)}
+    first = await member(remember=10).joined()
+    assert await first.committed(*ALL) == dict.fromkeys(ALL)
+    assert {(assigned.committed, len(assigned.recent_ids)) for assigned in first.assigned.values()} == {(None, 0)}
 
 
 # Members that join and leave
@@ -246,95 +246,95 @@ async def test_a_member_that_rejoins_continues_at_its_committed_position(broker:
     await poll_until(lambda: len(first.records) == 3, first)
     await first.membership.commit({0: Position(1, "rt1bgA")}, WAIT_S)
     await first.leave(for_good=True)
-    again = await member().joined()
-    assert again.assigned[0].committed == Position(1, "rt1bgA")
-    await poll_until(lambda: len(again.records) >= 2, again)
-    assert values(again, 0) == [b"1", b"2"]
+    rejoined = await member().joined()
+    assert rejoined.assigned[0].committed == Position(1, "rt1bgA")
+    await poll_until(lambda: len(rejoined.records) >= 2, rejoined)
+    assert values(rejoined, 0) == [b"1", b"2"]
 
 
 async def shared(member: Members) -> tuple[Member, Member]:
     """Two members with two partitions each."""
-    one, two = await member("one").joined(), member("two")
-    await two.join()
-    await poll_until(lambda: len(one.assigned) == len(two.assigned) == 2 and one.is_steady and two.is_steady, one, two)
-    assert set(one.assigned) | set(two.assigned) == ALL
-    return one, two
+    first, second = await member("one").joined(), member("two")
+    await second.join()
+    await poll_until(lambda: len(first.assigned) == len(second.assigned) == 2 and first.is_steady and second.is_steady, first, second)
+    assert set(first.assigned) | set(second.assigned) == ALL
+    return first, second
 
 
 async def test_a_second_member_takes_only_what_must_move_after_it_is_revoked(broker: BrokerUnderTest, member: Members) -> None:
-    one, two = await shared(member)
-    assert one.taken_away == [("revoked", frozenset(two.assigned))]
-    assert two.taken_away == []
+    first, second = await shared(member)
+    assert first.taken_away == [("revoked", frozenset(second.assigned))]
+    assert second.taken_away == []
 
 
 async def test_a_last_commit_for_revoked_partitions_is_where_the_next_owner_starts(broker: BrokerUnderTest, member: Members) -> None:
-    one, two = await member("one").joined(), member("two")
-    await started(lambda: one.committer.start(WAIT_S))
+    first, second = await member("one").joined(), member("two")
+    await started(lambda: first.committer.start(WAIT_S))
 
     async def last_commit(partitions: Set[int]) -> None:
-        await one.commit({number: Position(9, "rt1bgA") for number in partitions}, output(broker, b"last"))
+        await first.commit({number: Position(9, "rt1bgA") for number in partitions}, output(broker, b"last"))
 
-    one.at_revoked = last_commit
-    await two.join()
-    await poll_until(lambda: len(two.assigned) == 2, one, two)
-    assert {assigned.committed for assigned in two.assigned.values()} == {Position(9, "rt1bgA")}
+    first.at_revoked = last_commit
+    await second.join()
+    await poll_until(lambda: len(second.assigned) == 2, first, second)
+    assert {assigned.committed for assigned in second.assigned.values()} == {Position(9, "rt1bgA")}
     assert await broker.visible(f"{broker.name}-out") == [b"last"]
 
 
 async def test_a_partition_revoked_during_the_poll_that_begins_it_is_not_assigned(broker: BrokerUnderTest, member: Members) -> None:
-    one, two = member("one"), member("two")
-    await one.join()
-    await poll_until(lambda: one.membership.joined, one)
+    first, second = member("one"), member("two")
+    await first.join()
+    await poll_until(lambda: first.membership.joined, first)
     await asyncio.sleep(0.5)  # the resume points are read between the polls: the next poll begins to read, and outlasts the rebalance
-    await two.join()
-    long = asyncio.ensure_future(one.poll(timeout_s=4.0))
-    await poll_until(lambda: long.done(), two)
-    await poll_until(lambda: len(two.assigned) == 2 and set(one.assigned) | set(two.assigned) == ALL, one, two)
-    assert set(one.assigned).isdisjoint(two.assigned)
+    await second.join()
+    long = asyncio.ensure_future(first.poll(timeout_s=4.0))
+    await poll_until(lambda: long.done(), second)
+    await poll_until(lambda: len(second.assigned) == 2 and set(first.assigned) | set(second.assigned) == ALL, first, second)
+    assert set(first.assigned).isdisjoint(second.assigned)
 
 
 async def test_members_that_stay_can_commit_after_a_rebalance(broker: BrokerUnderTest, member: Members) -> None:
-    one, two = await shared(member)
-    for each in (one, two):
+    first, second = await shared(member)
+    for each in (first, second):
         await started(lambda each=each: each.committer.start(WAIT_S))  # type: ignore[misc]  # a lambda of its own loop variable
         await each.commit({number: Position(4) for number in each.assigned}, output(broker, b"x"))
-    assert await one.committed(*ALL) == dict.fromkeys(ALL, Position(4))
+    assert await first.committed(*ALL) == dict.fromkeys(ALL, Position(4))
 
 
 async def test_a_commit_with_an_outdated_generation_is_refused(broker: BrokerUnderTest, member: Members) -> None:
-    one = await member("one").joined()
-    outdated = one.membership.generation
-    two = member("two")
-    await two.join()
-    await poll_until(lambda: len(one.assigned) == len(two.assigned) == 2, one, two)
-    [(_, moved)] = one.taken_away
-    await started(lambda: one.committer.start(WAIT_S))
-    vars(one.membership)["generation"] = outdated  # like a process that was paused during the rebalance
+    first = await member("one").joined()
+    outdated = first.membership.generation
+    second = member("two")
+    await second.join()
+    await poll_until(lambda: len(first.assigned) == len(second.assigned) == 2, first, second)
+    [(_, moved)] = first.taken_away
+    await started(lambda: first.committer.start(WAIT_S))
+    vars(first.membership)["generation"] = outdated  # like a process that was paused during the rebalance
     with pytest.raises(NotConfirmed):
-        await one.commit({number: Position(7) for number in moved}, output(broker, b"outdated"))
-    await started(lambda: one.committer.start(WAIT_S))
-    assert await two.committed(*moved) == dict.fromkeys(moved)
+        await first.commit({number: Position(7) for number in moved}, output(broker, b"outdated"))
+    await started(lambda: first.committer.start(WAIT_S))
+    assert await second.committed(*moved) == dict.fromkeys(moved)
     assert await broker.visible(f"{broker.name}-out") == []
 
 
 async def test_a_member_that_leaves_for_good_frees_its_partitions_at_once(broker: BrokerUnderTest, member: Members) -> None:
-    one, two = await shared(member)
-    await one.leave(for_good=True)
-    await poll_until(lambda: set(two.assigned) == ALL, two)
-    assert two.taken_away == []
+    first, second = await shared(member)
+    await first.leave(for_good=True)
+    await poll_until(lambda: set(second.assigned) == ALL, second)
+    assert second.taken_away == []
 
 
 async def test_a_member_that_rejoins_with_its_name_keeps_its_partitions(broker: BrokerUnderTest, member: Members) -> None:
-    one, two = await shared(member)
-    before = set(one.assigned)
-    await one.leave(for_good=False)
+    first, second = await shared(member)
+    before = set(first.assigned)
+    await first.leave(for_good=False)
     for _ in range(10):
-        await two.poll()
-    back = member("one")
-    await back.join()
-    await poll_until(lambda: len(back.assigned) == 2, back, two)
-    assert set(back.assigned) == before
-    assert (len(two.assigned), two.taken_away) == (2, [])
+        await second.poll()
+    returning = member("one")
+    await returning.join()
+    await poll_until(lambda: len(returning.assigned) == 2, returning, second)
+    assert set(returning.assigned) == before
+    assert (len(second.assigned), second.taken_away) == (2, [])
 
 
 async def test_of_two_members_with_one_name_the_first_ends(broker: BrokerUnderTest, member: Members) -> None:
@@ -356,14 +356,14 @@ async def test_recent_ids_are_read_back_without_records_that_were_set_aside(brok
         await broker.append(broker.name, 1, [b"x"], [("ce_id", b"id-%d" % index)])
     await broker.append(broker.name, 1, [b"no id"])
     for offset in (5, 8):
-        letter = dead_letter(RecordOrigin(broker.name, 1, offset, 0, "g"), b"k", b"x", [("ce_id", b"id-%d" % offset)], ValueError("no"))
-        await broker.append(dead_letter_topic(broker.name), 0, [letter.value or b""], letter.headers)
+        record = dead_letter(RecordOrigin(broker.name, 1, offset, 0, "g"), b"k", b"x", [("ce_id", b"id-%d" % offset)], ValueError("no"))
+        await broker.append(dead_letter_topic(broker.name), 0, [record.value or b""], record.headers)
     first = await member().joined()
     await first.membership.commit({1: Position(7, encode(7, 10, [7])), 2: Position(0)}, WAIT_S)
     await first.leave(for_good=True)
-    again = await member(remember=4).joined()
-    assert again.assigned[1].recent_ids == {3: "id-3", 4: "id-4", 6: "id-6", 7: "id-7", 9: "id-9"}
-    assert [again.assigned[number].recent_ids for number in (0, 2, 3)] == [{}, {}, {}]
+    rejoined = await member(remember=4).joined()
+    assert rejoined.assigned[1].recent_ids == {3: "id-3", 4: "id-4", 6: "id-6", 7: "id-7", 9: "id-9"}
+    assert [rejoined.assigned[number].recent_ids for number in (0, 2, 3)] == [{}, {}, {}]
 
 
 # Refusals

@@ -134,15 +134,15 @@ async def test_a_stop_string_ends_the_text_and_stays_in_it(engine: ServingEngine
 
 
 async def test_a_swap_under_load_drops_nothing_and_mixes_nothing(engine: ServingEngine, models: Models) -> None:
-    asked: list[tuple[str, GenerationResult]] = []
+    results: list[tuple[str, GenerationResult]] = []
     swapped = asyncio.Event()
 
     async def ask_on(prompt: str) -> None:
         """Keeps requests in flight until the swap is over, however fast the engine is."""
         while not swapped.is_set():
-            asked.append((prompt, await engine.generate(prompt, SAMPLING)))
+            results.append((prompt, await engine.generate(prompt, SAMPLING)))
 
-    asking = [asyncio.create_task(ask_on(prompt)) for prompt in (models.prompts * 48)[:48]]
+    requests = [asyncio.create_task(ask_on(prompt)) for prompt in (models.prompts * 48)[:48]]
     try:
         before = await _ask(engine, models.prompts[:1])  # the first requests of all tasks come before this one
         swapping = asyncio.create_task(engine.swap(models.second, SECOND))
@@ -151,12 +151,12 @@ async def test_a_swap_under_load_drops_nothing_and_mixes_nothing(engine: Serving
         swap = await swapping
     finally:
         swapped.set()
-        await asyncio.gather(*asking)
+        await asyncio.gather(*requests)
     after = await _ask(engine, models.prompts[:8])
-    asked += zip(models.prompts[:1] + (models.prompts * 16)[:16] + models.prompts[:8], [*before, *await during, *after], strict=True)
-    assert [_complete(answer.text) for _, answer in asked] == [models.texts[answer.model.version][prompt] for prompt, answer in asked]
+    results += zip(models.prompts[:1] + (models.prompts * 16)[:16] + models.prompts[:8], [*before, *await during, *after], strict=True)
+    assert [_complete(answer.text) for _, answer in results] == [models.texts[answer.model.version][prompt] for prompt, answer in results]
     assert swap.dropped == 0 < swap.in_flight
-    assert {answer.model for _, answer in asked} == {FIRST, SECOND}
+    assert {answer.model for _, answer in results} == {FIRST, SECOND}
     assert {answer.model for answer in before} == {FIRST} and {answer.model for answer in after} == {SECOND}
 
 

@@ -130,9 +130,9 @@ async def test_no_scope_sees_the_items_of_another(index: HistoryIndex, other: Sc
 
 
 async def test_another_users_record_with_the_same_id_overwrites_nothing(index: HistoryIndex) -> None:
-    mine = point(1, ALICE)
-    stolen = mine.interaction.model_copy(update={"tenant": "globex", "content": "content forged"})
-    await index.upsert([mine, IndexPoint(stolen, mine.source, mine.vector)])
+    own = point(1, ALICE)
+    stolen = own.interaction.model_copy(update={"tenant": "globex", "content": "content forged"})
+    await index.upsert([own, IndexPoint(stolen, own.source, own.vector)])
     assert await found(index, ALICE) == ["1"]
     assert await found(index, Scope("globex", "alice")) == ["forged"]
 
@@ -209,9 +209,9 @@ async def test_edge_keeps_its_items_after_a_restart(tmp_path: Path) -> None:
     first = await open_index("edge", tmp_path)
     await first.upsert([point(1)])
     await first.close()
-    again = await open_index("edge", tmp_path)
-    assert await found(again) == ["1"]
-    await again.close()
+    reopened = await open_index("edge", tmp_path)
+    assert await found(reopened) == ["1"]
+    await reopened.close()
 
 
 async def test_edge_keeps_written_items_after_kill_9(tmp_path: Path) -> None:
@@ -224,9 +224,9 @@ async def test_edge_keeps_written_items_after_kill_9(tmp_path: Path) -> None:
         "asyncio.run(main())\n"
     )
     assert subprocess.run([sys.executable, "-c", script, tmp_path], timeout=60, check=False).returncode == -9  # noqa: ASYNC221
-    again = await open_index("edge", tmp_path)
-    assert await found(again) == ["1"]
-    await again.close()
+    reopened = await open_index("edge", tmp_path)
+    assert await found(reopened) == ["1"]
+    await reopened.close()
 
 
 async def test_edge_names_its_directory_if_another_process_has_opened_it(tmp_path: Path) -> None:

@@ -68,7 +68,7 @@ def test_a_short_run_finds_a_planted_duplicate(tmp_path: Path, tag: str) -> None
     assert report["anomalies"][AnomalyKind.LOST_WRITE.value] == 0
     assert report["anomalies"][AnomalyKind.ABORTED_READ.value] == report["anomalies"][AnomalyKind.PHANTOM.value] == 0
     assert report["observed"]["queries_ok"] > 0
-    assert duplicated[0] in {one["id"] for one in report["listed"][AnomalyKind.DUPLICATE.value]}
+    assert duplicated[0] in {anomaly["id"] for anomaly in report["listed"][AnomalyKind.DUPLICATE.value]}
     assert_files_agree(tmp_path, report)
 
 
@@ -98,8 +98,8 @@ def assert_files_agree(out: Path, report: dict[str, Any]) -> None:
     written = json.loads((out / REPORT).read_text())
     assert written["anomalies"] == report["anomalies"]
     assert (out / PICTURE).stat().st_size > 10_000
-    assert sum(one.topic == "queries" and one.outcome == "ok" for one in read_sent(out / "ledger.jsonl")) == report["observed"]["queries_ok"]
-    assert sum(one.topic == RESPONSES.name for one in read_seen(out / "seen.jsonl")) == report["observed"]["records_responses"]
+    assert sum(record.topic == "queries" and record.outcome == "ok" for record in read_sent(out / "ledger.jsonl")) == report["observed"]["queries_ok"]
+    assert sum(record.topic == RESPONSES.name for record in read_seen(out / "seen.jsonl")) == report["observed"]["records_responses"]
 
 
 def test_ctrl_c_while_a_process_is_paused_leaves_nothing_behind(tmp_path: Path, tag: str) -> None:

@@ -187,11 +187,11 @@ def traffic(stack: Stack, state: Path) -> Iterator[None]:
 def settled(stack: Stack, registry: Registry, version: str) -> RegisteredVersion:
     """The version once its state is final."""
     deadline = time.monotonic() + SETTLED_WITHIN_S
-    while (found := registry.get(version)).state not in (VersionState.CHAMPION, VersionState.REJECTED, VersionState.INCONCLUSIVE):
+    while (registered := registry.get(version)).state not in (VersionState.CHAMPION, VersionState.REJECTED, VersionState.INCONCLUSIVE):
         stack.check()
-        assert time.monotonic() < deadline, f"version {version} is still {found.state}"
+        assert time.monotonic() < deadline, f"version {version} is still {registered.state}"
         time.sleep(0.2)
-    return found
+    return registered
 
 
 def until_alias_is_gone(registry: Registry, alias: Alias) -> None:

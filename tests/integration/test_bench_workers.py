@@ -22,40 +22,40 @@ RATE = 30.0
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BenchStack]:
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BenchStack]:
     state = tmp_path_factory.mktemp("bench")
-    with bench_stack(load(), state / "state", state / "logs") as found:
-        yield found
+    with bench_stack(load(), state / "state", state / "logs") as stack:
+        yield stack
 
 
 @pytest.fixture(scope="module")
-def backlog(place: BenchStack) -> BenchStack:
-    throughput.prepare(place, PLAN)
-    return place
+def backlog(stack: BenchStack) -> BenchStack:
+    throughput.prepare(stack, PLAN)
+    return stack
 
 
 @pytest.mark.parametrize(("delivery", "order"), [(DeliveryMode.AT_LEAST_ONCE, KeyOrder.NONE), (DeliveryMode.EXACTLY_ONCE, KeyOrder.KEY)])
 def test_an_arm_has_its_rate_and_its_ideal_rate(backlog: BenchStack, delivery: DeliveryMode, order: KeyOrder) -> None:
-    found = throughput.measure(backlog, WorkerKind(f"arm-{delivery.value}", throughput.BACKLOG, 16, delivery=delivery, order=order), PLAN)
-    assert found["per_s"] > 0
-    assert 50 <= found["mean_call_ms"] <= 500
-    assert (found["repeats"], found["out_of_order"] if order is KeyOrder.KEY else 0) == (0, 0)
+    figures = throughput.measure(backlog, WorkerKind(f"arm-{delivery.value}", throughput.BACKLOG, 16, delivery=delivery, order=order), PLAN)
+    assert figures["per_s"] > 0
+    assert 50 <= figures["mean_call_ms"] <= 500
+    assert (figures["repeats"], figures["out_of_order"] if order is KeyOrder.KEY else 0) == (0, 0)
 
 
-def test_every_query_of_a_steady_load_is_seen_once(place: BenchStack) -> None:
-    found = latency.added(place, "steady", RATE, PLAN)
-    assert (found["lost"], found["repeats"], found["in_time"]) == (0, 0, True)
-    assert found["added_ms"]["p50"] > 0
+def test_every_query_of_a_steady_load_is_seen_once(stack: BenchStack) -> None:
+    figures = latency.added(stack, "steady", RATE, PLAN)
+    assert (figures["lost"], figures["repeats"], figures["in_time"]) == (0, 0, True)
+    assert figures["added_ms"]["p50"] > 0
 
 
-def test_a_killed_worker_restarts_and_nothing_is_lost(place: BenchStack) -> None:
-    found = latency.killed(place, RATE, PLAN)
-    assert (found["lost"], found["repeats"], len(found["kills"])) == (0, 0, 1)
-    assert found["kills"][0]["longest_standstill_s"]
+def test_a_killed_worker_restarts_and_nothing_is_lost(stack: BenchStack) -> None:
+    figures = latency.killed(stack, RATE, PLAN)
+    assert (figures["lost"], figures["repeats"], len(figures["kills"])) == (0, 0, 1)
+    assert figures["kills"][0]["longest_standstill_s"]
 
 
-def test_the_cost_of_a_poison_user_is_measured_for_each_variant(place: BenchStack) -> None:
-    found = poison.measure(place, RATE, PLAN)
-    assert (found["lost"], found["repeats"]) == (0, 0)
-    assert found["set_aside"] > 0
-    assert all(change is not None for change in found["p99_change"].values())
+def test_the_cost_of_a_poison_user_is_measured_for_each_variant(stack: BenchStack) -> None:
+    figures = poison.measure(stack, RATE, PLAN)
+    assert (figures["lost"], figures["repeats"]) == (0, 0)
+    assert figures["set_aside"] > 0
+    assert all(change is not None for change in figures["p99_change"].values())

@@ -60,7 +60,7 @@ def transact(producer: KafkaProducer, topic: str, queries: list[UUID], *, commit
 
 
 def seen_on(seen: list[SeenRecord], topic: str) -> list[int]:
-    return [one.offset for one in seen if one.topic == topic]
+    return [record.offset for record in seen if record.topic == topic]
 
 
 def test_segments_and_read_committed_agree_and_reading_more_is_an_anomaly(own_broker: Broker) -> None:
@@ -88,15 +88,17 @@ def test_segments_and_read_committed_agree_and_reading_more_is_an_anomaly(own_br
     assert committed == seen_on(seen, RESPONSES.name) == [3, 4, 6]
     assert [offset for offset, fate in log[RESPONSES.name, 0].items() if fate is RecordFate.ABORTED] == [0, 1]
     sent = [SentRecord(QUERIES.name, str(query), KEY.decode(), 0.0, SendOutcome.OK, 0.0, 0, offset) for offset, query in enumerate((q1, q2, q3))]
-    found = check(sent, seen, log, healed_s=0.0, bound_s=BOUND_S)
-    assert {(one.kind, one.id) for one in found.anomalies} == {
+    verdict = check(sent, seen, log, healed_s=0.0, bound_s=BOUND_S)
+    assert {(anomaly.kind, anomaly.id) for anomaly in verdict.anomalies} == {
         (AnomalyKind.DUPLICATE, str(q2)),
         (AnomalyKind.LOST_WRITE, str(q3)),
         (AnomalyKind.UNSEEN, str(q3)),
     }
     uncommitted_reads = [SeenRecord(RESPONSES.name, 0, offset, KEY.decode(), "", str(q1), 0.0) for offset in aborted]
     assert [
-        one.where for one in check(sent, [*seen, *uncommitted_reads], log, healed_s=0.0, bound_s=BOUND_S).anomalies if one.kind is AnomalyKind.ABORTED_READ
+        anomaly.where
+        for anomaly in check(sent, [*seen, *uncommitted_reads], log, healed_s=0.0, bound_s=BOUND_S).anomalies
+        if anomaly.kind is AnomalyKind.ABORTED_READ
     ] == [
         "responses-0@0 aborted",
         "responses-0@1 aborted",

@@ -39,8 +39,8 @@ class DeadLetterTopic:
         to = producer(self.settings, "test", max_request_size=MAX_MESSAGE_BYTES + 65_536)
         for number, (partition, timestamp, key, value, headers) in enumerate(records):
             origin = RecordOrigin(topic or self.topic, partition, 100 + number, timestamp, "retouch-test")
-            letter = dead_letter(origin, key, value, headers, error or ValueError("bad shape"))
-            to.send(letter.topic, key=letter.key, value=letter.value, headers=letter.headers, partition=0).get(timeout=30)
+            record = dead_letter(origin, key, value, headers, error or ValueError("bad shape"))
+            to.send(record.topic, key=record.key, value=record.value, headers=record.headers, partition=0).get(timeout=30)
         to.close()
 
     def run(self, *arguments: str) -> tuple[int, Any]:
@@ -78,11 +78,11 @@ def simple(number: int) -> Sent:
 
 
 def test_dead_letters_are_redriven_byte_for_byte(dead_letters: DeadLetterTopic) -> None:
-    again = dead_letter(RecordOrigin("other", 1, 2, 3, "g"), None, None, [], KeyError("before")).headers
+    twice_set_aside = dead_letter(RecordOrigin("other", 1, 2, 3, "g"), None, None, [], KeyError("before")).headers
     records: list[Sent] = [
         (1, 1_790_000_000_001, b"\x00\xffkey", b"\x00\xfe\xff", [("a", b"1"), ("b", b"\xff"), ("a", b"2"), ("", b"")]),
         (1, 1_790_000_000_000, b"tombstone", None, []),
-        (1, 1_790_000_000_005, None, b"no key", [("ce_id", b"7"), *again]),
+        (1, 1_790_000_000_005, None, b"no key", [("ce_id", b"7"), *twice_set_aside]),
         (0, 1_790_000_000_009, b"", b"", []),
         (0, 1_790_000_000_010, b"large", b"x" * 1_048_000, []),
     ]
@@ -98,8 +98,8 @@ def test_dead_letters_are_redriven_byte_for_byte(dead_letters: DeadLetterTopic) 
 def test_records_are_redriven_in_their_original_order(dead_letters: DeadLetterTopic) -> None:
     to = producer(dead_letters.settings, "test")
     for offset in (12, 10, 11, 10):  # a worker that died wrote the record at 10 twice
-        letter = dead_letter(RecordOrigin(dead_letters.topic, 0, offset, offset, "g"), b"k", b"%d" % offset, [], ValueError())
-        to.send(letter.topic, key=letter.key, value=letter.value, headers=letter.headers, partition=offset % 2).get(timeout=30)
+        written = dead_letter(RecordOrigin(dead_letters.topic, 0, offset, offset, "g"), b"k", b"%d" % offset, [], ValueError())
+        to.send(written.topic, key=written.key, value=written.value, headers=written.headers, partition=offset % 2).get(timeout=30)
     to.close()
     assert dead_letters.redrive()[1]["redriven"] == 3
     assert [value for _, _, _, value, _ in dead_letters.redriven()] == [b"10", b"11", b"12"]
@@ -148,7 +148,7 @@ def test_a_foreign_record_is_listed_and_shown_and_never_redriven(dead_letters: D
     code, error = dead_letters.run("redrive", dead_letters.id(0), dead_letters.id(1))
     assert code == 1 and "not those that Retouch adds" in error and dead_letters.redriven() == []
     code, output = dead_letters.redrive()
-    assert (code, output["redriven"], [letter["id"] for letter in output["foreign"]]) == (0, 1, [dead_letters.id(0)])
+    assert (code, output["redriven"], [written["id"] for written in output["foreign"]]) == (0, 1, [dead_letters.id(0)])
 
 
 def test_a_dead_letter_that_does_not_exist_is_named(dead_letters: DeadLetterTopic) -> None:
@@ -206,8 +206,8 @@ def test_more_dead_letters_than_one_transaction_holds_are_redriven(dead_letters:
     count = BATCH_RECORDS + 20
     to = producer(dead_letters.settings, "test")
     for number in range(count):
-        letter = dead_letter(RecordOrigin(dead_letters.topic, number % 2, number, number, "g"), b"k", b"%d" % number, [], ValueError())
-        to.send(letter.topic, key=letter.key, value=letter.value, headers=letter.headers)
+        written = dead_letter(RecordOrigin(dead_letters.topic, number % 2, number, number, "g"), b"k", b"%d" % number, [], ValueError())
+        to.send(written.topic, key=written.key, value=written.value, headers=written.headers)
     to.close()
     assert dead_letters.redrive()[1]["redriven"] == count
     values = [int(value or b"-1") for _, _, _, value, _ in dead_letters.redriven()]

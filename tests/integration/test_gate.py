@@ -44,10 +44,10 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Settings]:
 
 
 def registered(broker: Broker, folder: Path) -> Settings:
-    made = trainer_settings(broker, make_checkpoint(folder / "first", seed=1), folder / "state", f"gate-{folder.name}", eval_queries=2)
-    send_outcomes(made, [f"gated{number}" for number in range(12)])
-    bootstrap(made)
-    registry = Registry(made)
+    settings = trainer_settings(broker, make_checkpoint(folder / "first", seed=1), folder / "state", f"gate-{folder.name}", eval_queries=2)
+    send_outcomes(settings, [f"gated{number}" for number in range(12)])
+    bootstrap(settings)
+    registry = Registry(settings)
     registry.register(other := make_checkpoint(folder / "second", seed=2))
     registry.register(make_checkpoint(folder / "third", seed=2, layers=3))
     registry.register(other, parent="1")
@@ -56,7 +56,7 @@ def registered(broker: Broker, folder: Path) -> Settings:
     weights["model.norm.weight"][0] = float("nan")
     save_file(weights, broken / "model.safetensors", metadata={"format": "pt"})
     registry.register(broken)
-    return made
+    return settings
 
 
 def test_a_process_judges_a_registered_version_and_prints_one_object(settings: Settings) -> None:
@@ -68,9 +68,9 @@ def test_a_process_judges_a_registered_version_and_prints_one_object(settings: S
         "RETOUCH_TRAINER": json.dumps(settings.trainer.model_dump(mode="json")),
     }
     command = [sys.executable, "-m", "trainer.judge", "--version", "2"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=GATE_S, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    result = GateResult.model_validate(json.loads(done.stdout))
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=GATE_S, check=False)
+    assert process.returncode == 0, process.stderr[-3000:]
+    result = GateResult.model_validate(json.loads(process.stdout))
     assert result.outcome in ("passed", "rejected", "inconclusive") and result.evidence["overall"]["cases"] == 2
     registry = Registry(settings)
     assert (result.evidence["candidate"], result.evidence["champion"]) == (registry.get("2").digest, registry.get("1").digest)
@@ -96,11 +96,11 @@ def test_the_champion_is_not_judged_against_itself(settings: Settings) -> None:
 
 
 def test_two_versions_are_compared_by_new_answers(settings: Settings) -> None:
-    found = compare_versions(settings, "1", "2", 2)
-    assert (found["way"], found["a"]["version"], found["b"]["version"], found["overall"]["cases"]) == ("now", "1", "2", 2)
-    assert set(found["domains"]) == {"letters"} and {"a", "b", "zero_shot", "difference"} <= set(found["domains"]["letters"])
-    assert [set(sample) for sample in found["samples"]] == 2 * [{"domain", "question", "draft", "truth", "items", "a", "b"}]
-    json.dumps(found)
+    difference = compare_versions(settings, "1", "2", 2)
+    assert (difference["way"], difference["a"]["version"], difference["b"]["version"], difference["overall"]["cases"]) == ("now", "1", "2", 2)
+    assert set(difference["domains"]) == {"letters"} and {"a", "b", "zero_shot", "difference"} <= set(difference["domains"]["letters"])
+    assert [set(sample) for sample in difference["samples"]] == 2 * [{"domain", "question", "draft", "truth", "items", "a", "b"}]
+    json.dumps(difference)
     with pytest.raises(CannotContinue, match="nothing to compare them by"):
         compare_versions(settings, "1", "4", 0)
     with pytest.raises(CannotContinue, match="name two"):

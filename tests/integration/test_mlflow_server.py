@@ -73,9 +73,9 @@ def test_denied_access_raises_retry_later(registry: Registry, server: MlflowServ
 
 
 def test_the_server_refuses_an_unknown_host_name(server: MlflowServer) -> None:
-    asked = urllib.request.Request(f"{server.url}/api/2.0/mlflow/registered-models/search", headers={"Host": "elsewhere.example"})
+    request = urllib.request.Request(f"{server.url}/api/2.0/mlflow/registered-models/search", headers={"Host": "elsewhere.example"})
     with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen(asked, timeout=60)
+        urllib.request.urlopen(request, timeout=60)
 
 
 @pytest.mark.parametrize(

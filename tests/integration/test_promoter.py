@@ -46,12 +46,12 @@ WITHIN_S = 60.0
 @pytest.fixture(scope="module")
 def settings(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """Version 1 serves, version 2 is gated."""
-    place = tmp_path_factory.mktemp("promoter")
-    first, second = (write_checkpoint(place / name, weights=bytes([number]) * 16) for number, name in enumerate(("first", "second")))
+    folder = tmp_path_factory.mktemp("promoter")
+    first, second = (write_checkpoint(folder / name, weights=bytes([number]) * 16) for number, name in enumerate(("first", "second")))
     settings = load(
         kafka={"bootstrap_servers": broker.bootstrap_servers},
-        stack={"dir": place / "state"},
-        registry={"model_name": f"reflector-{place.name}"},
+        stack={"dir": folder / "state"},
+        registry={"model_name": f"reflector-{folder.name}"},
         reflection={"checkpoint": first},
         promotion={"shadow_max_s": 600.0},
     )

@@ -60,22 +60,22 @@ def test_a_promoted_version_takes_over_under_load_without_losing_a_query(setting
     registry.set_alias(Alias.CHAMPION, first.version)
     started = time.monotonic()
     with _worker(settings, tmp_path) as worker:
-        asked = _ask(settings, 40)
-        assert _answers(settings, asked, 1)  # the ready file only means that it has joined the group
-        asked |= _ask(settings, 40)
+        query_ids = _ask(settings, 40)
+        assert _answers(settings, query_ids, 1)  # the ready file only means that it has joined the group
+        query_ids |= _ask(settings, 40)
         _promote(settings, registry, first, second)
-        asked |= _ask(settings, 60)
+        query_ids |= _ask(settings, 60)
         _wait_for_swap(tmp_path / "worker.log")
         swapped_s = time.monotonic() - started
-        asked |= _ask(settings, 20)
-        answers = _answers(settings, asked)
+        query_ids |= _ask(settings, 20)
+        answers = _answers(settings, query_ids)
         experiment = _challenge(settings, registry, first, second)
         tried = _ask(settings, 20)
         shadows = _shadows(settings, experiment, 20)
         arms = {answer.provenance.assignment for answer in _answers(settings, tried)}
         worker.send_signal(signal.SIGTERM)
         assert worker.wait(60) == 0, (tmp_path / "worker.log").read_text()
-    assert Counter(answer.query_id for answer in answers) == Counter(asked)
+    assert Counter(answer.query_id for answer in answers) == Counter(query_ids)
     versions = Counter(answer.provenance.model.version for answer in answers if answer.provenance.model)
     assert versions.keys() == {first.version, second.version}
     assert versions[second.version] >= 20
@@ -170,9 +170,9 @@ def _promote(settings: Settings, registry: Registry, before: RegisteredVersion, 
 def _challenge(settings: Settings, registry: Registry, challenger: RegisteredVersion, champion: RegisteredVersion) -> uuid.UUID:
     """Puts a version into shadow for every query, and waits until the worker has loaded it. Returns the experiment."""
     experiment = uuid4()
-    given: dict[str, Any] = {"at": datetime.now(UTC), "actor": "tests", "reason": "test"}
-    registry.record(challenger.version, Transition(seq=1, before=VersionState.REGISTERED, after=VersionState.GATED, **given))
-    registry.record(challenger.version, Transition(seq=2, before=VersionState.GATED, after=VersionState.SHADOW, experiment=experiment, share=1.0, **given))
+    fields: dict[str, Any] = {"at": datetime.now(UTC), "actor": "tests", "reason": "test"}
+    registry.record(challenger.version, Transition(seq=1, before=VersionState.REGISTERED, after=VersionState.GATED, **fields))
+    registry.record(challenger.version, Transition(seq=2, before=VersionState.GATED, after=VersionState.SHADOW, experiment=experiment, share=1.0, **fields))
     registry.set_alias(Alias.CHALLENGER, challenger.version)
     _publish_event(settings, champion, challenger)
     report, *_ = _read(settings, SERVING, ServingReport, lambda report: report.experiment == experiment, 1)  # published every few seconds
@@ -209,9 +209,9 @@ def _wait_for_swap(log: Path) -> None:
         time.sleep(0.05)
 
 
-def _answers(settings: Settings, asked: set[uuid.UUID], count: int | None = None) -> list[Response]:
+def _answers(settings: Settings, query_ids: set[uuid.UUID], count: int | None = None) -> list[Response]:
     """All responses to these queries, repeats included. With `count`, waits only for that many different ones."""
-    return _read(settings, RESPONSES, Response, lambda answer: answer.query_id in asked, count or len(asked), lambda answer: answer.query_id)
+    return _read(settings, RESPONSES, Response, lambda answer: answer.query_id in query_ids, count or len(query_ids), lambda answer: answer.query_id)
 
 
 def _shadows(settings: Settings, experiment: uuid.UUID, count: int) -> list[Shadow]:

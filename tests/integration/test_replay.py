@@ -59,17 +59,17 @@ class EchoSystem(threading.Thread):
     def __init__(self, settings: Settings, answers: Answers = _always_once) -> None:
         super().__init__(daemon=True)
         self._answers = answers
-        self._stop_asked = threading.Event()
+        self._stopping = threading.Event()
         self._producer = producer(settings, "echo")
         self._consumer = groupless_consumer(settings, "echo", group_id=STREAMS_GROUP, max_poll_records=100)
         names = [topic.name for topic in (INTERACTIONS, QUERIES, RESPONSES, FEEDBACK)]
         self._consumer.assign([TopicPartition(name, number) for name in names for number in self._consumer.partitions_for_topic(name) or ()])
-        self.asked: dict[Any, Query] = {}
-        self._told: dict[tuple[str, str], list[Interaction]] = {}
+        self.queries: dict[Any, Query] = {}
+        self._interactions: dict[tuple[str, str], list[Interaction]] = {}
         self._number = 0
 
     def run(self) -> None:
-        while not self._stop_asked.is_set():
+        while not self._stopping.is_set():
             for records in self._consumer.poll(timeout_ms=50).values():
                 for record in records:
                     self._handle(record)
@@ -80,16 +80,16 @@ class EchoSystem(threading.Thread):
         self._producer.close()
 
     def end(self) -> None:
-        self._stop_asked.set()
+        self._stopping.set()
         self.join(timeout=30)
 
     def _handle(self, record: Any) -> None:
         if record.topic == INTERACTIONS.name:
-            told, _ = read_message(Interaction, record.headers, record.value)
-            self._told.setdefault((told.tenant, told.user), []).append(told)
+            interaction, _ = read_message(Interaction, record.headers, record.value)
+            self._interactions.setdefault((interaction.tenant, interaction.user), []).append(interaction)
         elif record.topic == QUERIES.name:
             query, _ = read_message(Query, record.headers, record.value)
-            self.asked[query.query_id] = query
+            self.queries[query.query_id] = query
             for _ in range(self._answers(self._number, query)):
                 send(self._producer, RESPONSES, response_to(query, base="Title", final=self._latest(query)), id=query.query_id, source="/echo")
             self._number += 1
@@ -97,12 +97,12 @@ class EchoSystem(threading.Thread):
             self._learn(read_message(Feedback, record.headers, record.value)[0])
 
     def _latest(self, query: Query) -> str:
-        before = [one for one in self._told.get((query.tenant, query.user), []) if one.occurred_at < query.asked_at]
-        return max(before, key=lambda one: one.occurred_at).response if before else ""
+        earlier = [interaction for interaction in self._interactions.get((query.tenant, query.user), []) if interaction.occurred_at < query.asked_at]
+        return max(earlier, key=lambda interaction: interaction.occurred_at).response if earlier else ""
 
     def _learn(self, feedback: Feedback) -> None:
-        query = self.asked[feedback.query_id]
-        words = Interaction(
+        query = self.queries[feedback.query_id]
+        interaction = Interaction(
             interaction_id=derive("feedback-interaction", feedback.feedback_id),
             tenant=query.tenant,
             user=query.user,
@@ -112,7 +112,7 @@ class EchoSystem(threading.Thread):
             occurred_at=feedback.occurred_at,
             origin=Origin.FEEDBACK,
         )
-        send(self._producer, INTERACTIONS, words, id=words.interaction_id, source="/echo")
+        send(self._producer, INTERACTIONS, interaction, id=interaction.interaction_id, source="/echo")
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +174,8 @@ def test_a_second_replay_adds_nothing_to_the_log(settings: Settings, papers: Pat
 
 def test_a_lamp_folder_runs_through_the_same_topics(settings: Settings, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     items = [{"id": f"10{n}", "text": f"review {n}", "score": str(n + 1)} for n in range(4)]
-    asked = "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 without further explanation. review: fine"
-    folder = write_lamp(tmp_path / "lamp", [{"id": str(n), "input": asked, "profile": items} for n in (1, 2)], "LaMP_3", {"2": "4", "1": "2"})
+    question = "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 without further explanation. review: fine"
+    folder = write_lamp(tmp_path / "lamp", [{"id": str(n), "input": question, "profile": items} for n in (1, 2)], "LaMP_3", {"2": "4", "1": "2"})
     with echo_system(settings):
         assert replay.run(_tenant(settings, "lamp"), folder, timeout_s=60) == 0
     shown = capsys.readouterr().out
@@ -219,18 +219,18 @@ def test_the_phases_of_a_simulation_add_up(settings: Settings, tmp_path: Path) -
         return play(settings, PLAN, phase, PhaseOptions(manners=MANNERS, truths=truths, **conduct), Pace(20 if phase is Phase.STEADY else None), stop)
 
     with echo_system(settings):
-        told = run(Phase.HISTORY, settle=True)
+        history = run(Phase.HISTORY, settle=True)
         learned = run(Phase.LEARN, settle=True)
         probes = [run(Phase.PROBE, round=name) for name in ("before", "after")]
         burst = run(Phase.BURST, count=20)
         steady = run(Phase.STEADY, seconds=1.0)
-    assert (told["interactions"], told["settled"], told["asked"]) == (4 * 3 * 3, True, 0)
+    assert (history["interactions"], history["settled"], history["asked"]) == (4 * 3 * 3, True, 0)
     assert (learned["asked"], learned["feedback"], learned["settled"]) == (24, 24, True)
-    assert [one["asked"] for one in probes] == [12, 12]
+    assert [summary["asked"] for summary in probes] == [12, 12]
     assert burst["asked"] == 20
     assert 0 < steady["asked"] <= 22
-    for one in (learned, *probes, burst, steady):
-        assert (one["answered"], one["lost"], one["duplicated"], one["unsent"]) == (one["asked"], 0, 0, False)
+    for summary in (learned, *probes, burst, steady):
+        assert (summary["answered"], summary["lost"], summary["duplicated"], summary["unsent"]) == (summary["asked"], 0, 0, False)
     lines = [json.loads(line) for line in truths.read_text().splitlines()]
     assert Counter(line["phase"] for line in lines) == {"learn": 24, "probe": 24, "burst": 20, "steady": steady["asked"]}
     assert len({line["query_id"] for line in lines}) == len(lines)
@@ -245,7 +245,7 @@ def test_exam_rounds_are_answered_from_the_very_same_history(settings: Settings)
             play(settings, plan, Phase.PROBE, PhaseOptions(name, MANNERS), Pace(), threading.Event())
             play(settings, plan, Phase.BURST, PhaseOptions(name, MANNERS), Pace(), threading.Event())
     by_id = _answers(settings)
-    before, after = ([by_id[str(one.query.query_id)] for one in plan.exams(name)] for name in ("before", "after"))
+    before, after = ([by_id[str(question.query.query_id)] for question in plan.exams(name)] for name in ("before", "after"))
     assert before == after
     assert len(set(before)) > 1, "answers do follow the history"
 
@@ -261,7 +261,7 @@ def test_a_stopped_steady_phase_says_what_it_did(settings: Settings, tmp_path: P
     command = [sys.executable, "-m", "traffic", "simulate", "steady", "--rate", "20", "--in-flight", "64", "--users", "3", "--tenant", "cli"]
     with echo_system(settings) as system, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as process:
         deadline = time.monotonic() + 120
-        while not ready.exists() or sum(query.tenant == "cli" for query in list(system.asked.values())) < 5:
+        while not ready.exists() or sum(query.tenant == "cli" for query in list(system.queries.values())) < 5:
             assert process.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)

@@ -47,14 +47,14 @@ def client(settings: Settings) -> Iterator[StreamsClient]:
 
 def test_a_draft_gets_only_its_users_nearest_items(streams: StreamsProcess, client: StreamsClient) -> None:
     other = f"{client.user}-other"
-    mine = [client.interaction(text) for text in ("a voyage across the stormy sea", "a court case about tax law", "sailors lost on the ocean")]
+    own = [client.interaction(text) for text in ("a voyage across the stormy sea", "a court case about tax law", "sailors lost on the ocean")]
     later = client.interaction("the sea, seen after the question", at=NOW)
     theirs = [client.interaction(f"the sea, number {n}", user=other) for n in range(3)]
-    client.send(INTERACTIONS, *mine, later, *theirs)
+    client.send(INTERACTIONS, *own, later, *theirs)
     context = client.context_with(client.query("a film about the sea and sailors"), items=3)
     retrieved = [item.interaction_id for item in context.items]
-    assert set(retrieved) == {interaction.interaction_id for interaction in mine}
-    assert retrieved[-1] == mine[1].interaction_id
+    assert set(retrieved) == {interaction.interaction_id for interaction in own}
+    assert retrieved[-1] == own[1].interaction_id
     assert [item.score for item in context.items] == sorted((item.score for item in context.items), reverse=True)
     for item in context.items:
         assert item.source.topic == "interactions"
@@ -63,13 +63,13 @@ def test_a_draft_gets_only_its_users_nearest_items(streams: StreamsProcess, clie
 
 
 def test_response_and_feedback_become_an_outcome_and_history(streams: StreamsProcess, client: StreamsClient) -> None:
-    asked = client.query("what shall I watch")
-    client.send(FEEDBACK, client.feedback(asked, "a quiet drama"))
-    client.send(RESPONSES, response(asked))
-    outcome = client.wait_for(OUTCOMES.name, lambda r: Outcome.from_bytes(r.value).response.query_id == asked.query_id)
-    assert outcome.key == asked.key
+    query = client.query("what shall I watch")
+    client.send(FEEDBACK, client.feedback(query, "a quiet drama"))
+    client.send(RESPONSES, response(query))
+    outcome = client.wait_for(OUTCOMES.name, lambda r: Outcome.from_bytes(r.value).response.query_id == query.query_id)
+    assert outcome.key == query.key
     assert read_message(Outcome, outcome.headers, outcome.value)[0].truth == "a quiet drama"
-    record = client.wait_for(INTERACTIONS.name, lambda r: r.key == asked.key)
+    record = client.wait_for(INTERACTIONS.name, lambda r: r.key == query.key)
     interaction = read_message(Interaction, record.headers, record.value)[0]
     assert (interaction.content, interaction.response, interaction.origin) == ("what shall I watch", "a quiet drama", Origin.FEEDBACK)
     later = client.query("what shall I watch").model_copy(update={"asked_at": NOW + timedelta(minutes=2)})
@@ -77,8 +77,8 @@ def test_response_and_feedback_become_an_outcome_and_history(streams: StreamsPro
 
 
 def test_an_unreadable_record_is_dead_lettered_byte_for_byte(streams: StreamsProcess, client: StreamsClient) -> None:
-    asked = client.query("anything")
-    headers = envelope_headers(draft(asked), id="x", source="/test")
+    query = client.query("anything")
+    headers = envelope_headers(draft(query), id="x", source="/test")
     broken = f"not json {uuid.uuid4()}".encode()
     client.send_raw("drafts", broken, headers)
     client.send_raw("interactions", broken, [("ce_type", b"unknown.type.v1")])
@@ -89,18 +89,18 @@ def test_an_unreadable_record_is_dead_lettered_byte_for_byte(streams: StreamsPro
         assert reason_headers["kafka_dlt-original-topic"] == topic.removesuffix("-dlt").encode()
         assert reason_headers["kafka_dlt-exception-fqcn"] == b"schemas.messages.Malformed"
     assert list(client.wait_for("drafts-dlt", lambda r: r.value == broken).headers[: len(headers)]) == headers
-    client.send(DRAFTS, draft(asked))
-    assert client.context_of(asked).items == ()
+    client.send(DRAFTS, draft(query))
+    assert client.context_of(query).items == ()
 
 
 def test_feedback_for_another_users_query_is_dead_lettered(streams: StreamsProcess, client: StreamsClient) -> None:
-    asked = client.query("mine alone")
-    forged = client.feedback(asked, "not mine", user=f"{client.user}-other")
-    client.send(RESPONSES, response(asked))
-    client.send(FEEDBACK, forged, client.feedback(asked, "mine"))
+    query = client.query("mine alone")
+    forged = client.feedback(query, "not mine", user=f"{client.user}-other")
+    client.send(RESPONSES, response(query))
+    client.send(FEEDBACK, forged, client.feedback(query, "mine"))
     dead_letter = client.wait_for("feedback-dlt", lambda r: r.key == forged.key)
     assert dead_letter.value == forged.to_bytes()
-    outcome = client.wait_for(OUTCOMES.name, lambda r: r.key == asked.key)
+    outcome = client.wait_for(OUTCOMES.name, lambda r: r.key == query.key)
     assert Outcome.from_bytes(outcome.value).truth == "mine"
 
 
@@ -119,8 +119,8 @@ def test_a_restart_keeps_history_and_pending_joins(streams: StreamsProcess, clie
     streams.start()
     client.send(FEEDBACK, client.feedback(response_first, "late words"))
     client.send(RESPONSES, response(feedback_first))
-    for asked, truth in ((response_first, "late words"), (feedback_first, "early words")):
-        outcome = client.wait_for(OUTCOMES.name, lambda r, q=asked: Outcome.from_bytes(r.value).response.query_id == q.query_id)  # type: ignore[misc]
+    for query, truth in ((response_first, "late words"), (feedback_first, "early words")):
+        outcome = client.wait_for(OUTCOMES.name, lambda r, q=query: Outcome.from_bytes(r.value).response.query_id == q.query_id)  # type: ignore[misc]
         assert Outcome.from_bytes(outcome.value).truth == truth
     assert client.context_with(client.query("the sea"), items=1).items
 
@@ -145,6 +145,6 @@ def test_a_lost_index_is_filled_again_from_the_topic(settings: Settings, streams
 
 def test_an_impossible_setting_ends_the_process_with_one_line(tmp_path: Path) -> None:
     env = os.environ | {"RETOUCH_STACK__DIR": str(tmp_path), "KAFKA_BOOTSTRAP_SERVERS": ""}
-    done = subprocess.run([sys.executable, "-m", "streams"], env=env, capture_output=True, timeout=START_S, check=False)
-    assert done.returncode == 2
-    assert b"kafka.bootstrap_servers" in done.stderr
+    process = subprocess.run([sys.executable, "-m", "streams"], env=env, capture_output=True, timeout=START_S, check=False)
+    assert process.returncode == 2
+    assert b"kafka.bootstrap_servers" in process.stderr

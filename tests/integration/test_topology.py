@@ -28,8 +28,8 @@ def test_applying_twice_changes_nothing(empty: Settings) -> None:
     before = describe_topology(empty)
     assert not before.as_declared and not any(topic.exists for topic in before.topics)
     assert {topic.name for topic in TOPICS} < set(apply_topology(empty).created)
-    again = apply_topology(empty)
-    assert (again.created, again.raised) == ((), ())
+    second = apply_topology(empty)
+    assert (second.created, second.raised) == ((), ())
     assert describe_topology(empty).as_declared
 
 

@@ -101,15 +101,15 @@ def test_a_run_registers_a_version_with_lineage_and_gate_result_and_moves_no_ali
     assert second.metrics["eval/overall/zero_shot"] == pytest.approx(data["evaluation"]["overall"]["scores"]["zero_shot"])
     assert gate_of(second, first) == GateResult.model_validate(data["gate"]).about(second.digest, first.digest) and gate_of(first, first) is None
     assert data["decision"] == {"promote": data["gate"]["outcome"] == "passed", "reason": data["gate"]["reason"]}
-    aliases = {alias: found.version for alias in Alias if (found := Registry(settings).resolve(alias))}
+    aliases = {alias: registered.version for alias in Alias if (registered := Registry(settings).resolve(alias))}
     assert aliases == {Alias.CHAMPION: "1"} and second.transitions == ()
     assert [step["k"] for step in data["reward_curve"]] == [1, 2] and data["sft"]["steps"] == 2
     assert {"collect", "load", "sft", "rl", "evaluate", "save", "register"} <= set(data["seconds"])
     assert data["counts"]["outcomes.malformed"] >= 1 and data["counts"]["outcomes.read"] > data["counts"]["outcomes"]
     assert not (report.path.parent / "checkpoint").exists()
 
-    again = collect(settings, threading.Event())
-    assert again.digest == data["dataset_digest"] and ranges_json(again.ranges) == data["offset_ranges"]
+    collected = collect(settings, threading.Event())
+    assert collected.digest == data["dataset_digest"] and ranges_json(collected.ranges) == data["offset_ranges"]
     with TriggerWatch(settings, Registry(settings)) as watch:
         seen = watch.poll(threading.Event())
     assert not [trigger for trigger in seen if trigger.fired] and seen[1].numbers["new"] == seen[2].numbers["new"] == 0
@@ -208,11 +208,11 @@ def test_a_run_with_a_loss_that_is_not_finite_registers_nothing_and_is_not_resum
     (path,) = (settings.stack.dir / "runs").glob("*/report.json")
     report = RunReportFile.read(path)
     assert report.data.status == "failed" and "SFT step" in str(report.data.reason)
-    assert [found.name for found in path.parent.iterdir()] == ["report.json"]
+    assert [file.name for file in path.parent.iterdir()] == ["report.json"]
     assert [version.version for version in Registry(settings).versions()] == ["1"]
 
 
 def test_bootstrap_registers_the_shipped_checkpoint_once(settings: Settings) -> None:
     assert bootstrap(settings).version == "1"
-    again = bootstrap(settings)
-    assert again.version == "1" and Alias.CHAMPION in again.aliases
+    second = bootstrap(settings)
+    assert second.version == "1" and Alias.CHAMPION in second.aliases

@@ -177,11 +177,11 @@ def test_a_malformed_record_is_set_aside_and_the_others_are_answered(topics: Wor
     topics.ask(20)
     counts = topics.worker(draft_handler(topics.drafts)).drain(WAIT_S)
     assert (counts.read, counts.produced, counts.set_aside) == (42, 40, 2)
-    by_value = {letter.value: letter for letter in topics.dead_letters(2)}
-    letter = by_value[b"\x00 no json"]
-    assert (letter.key, letter.headers[0]) == (b"k", ("mine", b"1"))
-    assert dict(letter.headers)["kafka_dlt-original-topic"] == topics.name.encode()
-    assert dict(letter.headers)["kafka_dlt-original-consumer-group"] == f"retouch-{topics.name}".encode()
+    by_value = {dead_letter.value: dead_letter for dead_letter in topics.dead_letters(2)}
+    dead_letter = by_value[b"\x00 no json"]
+    assert (dead_letter.key, dead_letter.headers[0]) == (b"k", ("mine", b"1"))
+    assert dict(dead_letter.headers)["kafka_dlt-original-topic"] == topics.name.encode()
+    assert dict(dead_letter.headers)["kafka_dlt-original-consumer-group"] == f"retouch-{topics.name}".encode()
     assert None in by_value
 
 
@@ -193,23 +193,23 @@ def test_the_largest_record_of_a_topic_fits_its_dead_letter_topic(settings: Sett
     to.close()
     worker: Worker[Query] = Worker(settings, HandlerSpec(f"large-{uuid.uuid4().hex[:6]}", QUERIES, draft_handler(DRAFTS)))
     assert worker.drain(WAIT_S).set_aside >= 1
-    letters = records(settings, dead_letter_topic(QUERIES.name), lambda letters: any(letter.value == value for letter in letters))
-    assert letters
+    dead_letters = records(settings, dead_letter_topic(QUERIES.name), lambda dead_letters: any(dead_letter.value == value for dead_letter in dead_letters))
+    assert dead_letters
 
 
 def test_a_record_that_waits_for_its_next_attempt_blocks_no_other(topics: WorkerTopics) -> None:
     queries = topics.ask(40)
     retried, attempts = queries[0].query_id, 0
-    done: set[uuid.UUID] = set()
+    answered: set[uuid.UUID] = set()
     draft = draft_handler(topics.drafts)
 
     async def handle(incoming: Incoming[Query]) -> Sequence[Outgoing]:
         nonlocal attempts
         if incoming.message.query_id == retried:
             attempts += 1
-            if attempts < 3 or len(done) < 39:
+            if attempts < 3 or len(answered) < 39:
                 raise RetryLater("away", after_s=1.0)
-        done.add(incoming.message.query_id)
+        answered.add(incoming.message.query_id)
         return await draft(incoming)
 
     counts = topics.worker(handle, backoff=Backoff(attempts=100, first_s=1.0, longest_s=1.0)).drain(WAIT_S)

@@ -51,8 +51,8 @@ def completion() -> PromptAndAnswer:
     prompt = reflection_prompt(asked_about, "action", [item], PromptStyle.COMPACT)
     tokenizer: Any = AutoTokenizer.from_pretrained(SHIPPED)
     model: Any = AutoModelForCausalLM.from_pretrained(SHIPPED, dtype=torch.float32)
-    asked = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
-    ids = tokenizer(asked, add_special_tokens=False, return_tensors="pt")["input_ids"]
+    text = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")["input_ids"]
     written = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=80, do_sample=False)
     return PromptAndAnswer(prompt, str(tokenizer.decode(written[0, ids.shape[1] :], skip_special_tokens=True)))
 
@@ -60,9 +60,9 @@ def completion() -> PromptAndAnswer:
 def test_a_checkpoint_tells_its_own_output_from_another_s(other: Path) -> None:
     written = completion()
     assert written.text.endswith("</personalized>")
-    one, two = CheckpointScorer(SHIPPED), CheckpointScorer(other)
-    assert trace_result(one.gaps(written), None) is TraceResult.SAME
-    assert trace([("1", written)], {"1": one, "2": two}) == {TraceResult.SAME: 1}
-    assert trace([("2", written)], {"1": one, "2": two}) == {TraceResult.MIXED: 1}
-    assert trace([("2", written)], {"2": two}) == {TraceResult.UNEXPLAINED: 1}
-    assert trace([("3", written)], {"1": one}) == {TraceResult.UNEXPLAINED: 1}
+    shipped, noisy = CheckpointScorer(SHIPPED), CheckpointScorer(other)
+    assert trace_result(shipped.gaps(written), None) is TraceResult.SAME
+    assert trace([("1", written)], {"1": shipped, "2": noisy}) == {TraceResult.SAME: 1}
+    assert trace([("2", written)], {"1": shipped, "2": noisy}) == {TraceResult.MIXED: 1}
+    assert trace([("2", written)], {"2": noisy}) == {TraceResult.UNEXPLAINED: 1}
+    assert trace([("3", written)], {"1": shipped}) == {TraceResult.UNEXPLAINED: 1}

@@ -7,22 +7,22 @@ from tests.support.demo_report import at, ledger, query, response
 
 
 def test_total_is_query_to_answer_and_overhead_is_total_without_the_models() -> None:
-    asked = query(0, asked_s=1)
-    answer = response(asked, answered_s=1.5, base_ms=120, reflect_ms=280)
-    [timing] = timings([asked], ledger([asked], [answer]).answer_by_query(), at(0), at(10))
+    queries = query(0, asked_s=1)
+    answer = response(queries, answered_s=1.5, base_ms=120, reflect_ms=280)
+    [timing] = timings([queries], ledger([queries], [answer]).answer_by_query(), at(0), at(10))
     assert timing.total == pytest.approx(500)
     assert timing.overhead == pytest.approx(100)
 
 
 def test_only_questions_asked_within_the_window_count() -> None:
-    asked = [query(number, asked_s=number) for number in range(4)]
-    answers = ledger(asked, [response(each, answered_s=9) for each in asked]).answer_by_query()
-    assert len(timings(asked, answers, at(1), at(3))) == 2
+    queries = [query(number, asked_s=number) for number in range(4)]
+    answers = ledger(queries, [response(each, answered_s=9) for each in queries]).answer_by_query()
+    assert len(timings(queries, answers, at(1), at(3))) == 2
 
 
 def test_percentiles_are_measured_values() -> None:
-    found = percentiles([float(value) for value in range(1, 101)])
-    assert (found.p50, found.p99) == (51, 100)
+    result = percentiles([float(value) for value in range(1, 101)])
+    assert (result.p50, result.p99) == (51, 100)
     assert percentiles([7.0]).p99 == 7
 
 
@@ -31,6 +31,6 @@ def test_no_answers_have_no_latency() -> None:
 
 
 def test_every_step_is_summarized() -> None:
-    found = summarize([Timing(base=10, retrieve=2, reflect=30, total=100)] * 3)
-    assert found
-    assert (found.base.p50, found.retrieve.p50, found.reflect.p50, found.overhead.p50, found.total.p50, found.answers) == (10, 2, 30, 60, 100, 3)
+    result = summarize([Timing(base=10, retrieve=2, reflect=30, total=100)] * 3)
+    assert result
+    assert (result.base.p50, result.retrieve.p50, result.reflect.p50, result.overhead.p50, result.total.p50, result.answers) == (10, 2, 30, 60, 100, 3)

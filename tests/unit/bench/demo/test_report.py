@@ -12,15 +12,15 @@ def test_the_report_is_read_back_as_written() -> None:
 
 
 def test_the_fields_that_readers_rely_on_exist() -> None:
-    found = json.loads(report().model_dump_json())
-    assert {"counts", "quality", "models", "swap", "latency_ms", "seconds", "versions"} <= found.keys()
-    assert {"interactions", "queries", "responses", "feedback", "outcomes", "trajectories", "dead_letters", "lost", "duplicated"} <= found["counts"].keys()
+    fields = json.loads(report().model_dump_json())
+    assert {"counts", "quality", "models", "swap", "latency_ms", "seconds", "versions"} <= fields.keys()
+    assert {"interactions", "queries", "responses", "feedback", "outcomes", "trajectories", "dead_letters", "lost", "duplicated"} <= fields["counts"].keys()
     domain = {"metric", "zero_shot", "champion_before", "champion_after", "heldout_users", "ci95_after_minus_zero_shot", "ci95_after_minus_before"}
-    assert domain <= found["quality"]["domains"]["movie_tag"].keys()
-    assert {"name", "version", "alias", "digest", "parent", "offset_ranges", "dataset_digest", "seconds"} <= found["models"][0].keys()
-    assert {"in_flight", "dropped", "mixed_version", "event_to_first_answer_s"} <= found["swap"][0].keys()
-    assert {"base", "retrieve", "reflect", "overhead", "total"} <= found["latency_ms"].keys()
-    assert {"p50", "p99"} == found["latency_ms"]["total"].keys()
+    assert domain <= fields["quality"]["domains"]["movie_tag"].keys()
+    assert {"name", "version", "alias", "digest", "parent", "offset_ranges", "dataset_digest", "seconds"} <= fields["models"][0].keys()
+    assert {"in_flight", "dropped", "mixed_version", "event_to_first_answer_s"} <= fields["swap"][0].keys()
+    assert {"base", "retrieve", "reflect", "overhead", "total"} <= fields["latency_ms"].keys()
+    assert {"p50", "p99"} == fields["latency_ms"]["total"].keys()
 
 
 def test_the_schema_is_a_json_schema_that_names_every_field() -> None:

@@ -33,12 +33,12 @@ def all_same(answers: Iterable[tuple[str, PromptAndAnswer]]) -> Mapping[TraceRes
 
 
 def around_the_swap() -> RunRecords:
-    asked = [query(number, asked_s=8 + number) for number in range(5)]
-    answers = [response(each, answered_s=9 + number * 1.5, version="1" if number < 2 else "2") for number, each in enumerate(asked)]
-    found = ledger(asked, answers)
+    queries = [query(number, asked_s=8 + number) for number in range(5)]
+    answers = [response(each, answered_s=9 + number * 1.5, version="1" if number < 2 else "2") for number, each in enumerate(queries)]
+    records = ledger(queries, answers)
     event = ModelEvent(event_id=derive("event", 1), name="m", version="2", alias=Alias.CHAMPION, digest="d", previous="1", reason="better", occurred_at=at(9))
-    found.model_events.append(Timestamped(event, at(9.5)))
-    return found
+    records.model_events.append(Timestamped(event, at(9.5)))
+    return records
 
 
 def test_a_swap_has_its_open_questions_and_the_time_to_the_first_answer() -> None:
@@ -48,9 +48,9 @@ def test_a_swap_has_its_open_questions_and_the_time_to_the_first_answer() -> Non
 
 
 def test_an_unanswered_question_around_the_swap_counts_as_dropped() -> None:
-    found = around_the_swap()
-    found.responses.pop()
-    assert swap_of(found, SWAP, SETTINGS, all_same).dropped == 1
+    records = around_the_swap()
+    records.responses.pop()
+    assert swap_of(records, SWAP, SETTINGS, all_same).dropped == 1
 
 
 def test_dropped_requests_in_the_worker_s_log_count() -> None:
@@ -73,8 +73,8 @@ def exams(user: str) -> tuple[RunRecords, list[Truth]]:
     """One question of `user`, asked before and after: two queries that differ only in their ids."""
     first = query(1, user=user)
     second = Timestamped(first.message.model_copy(update={"query_id": derive("query", "again")}), at(20))
-    found = ledger([first, second], [response(first, answered_s=1, answer="drama"), response(second, answered_s=21, answer="comedy", version="2")])
-    return found, [_truth(first.message.query_id, user, BEFORE), _truth(second.message.query_id, user, AFTER)]
+    records = ledger([first, second], [response(first, answered_s=1, answer="drama"), response(second, answered_s=21, answer="comedy", version="2")])
+    return records, [_truth(first.message.query_id, user, BEFORE), _truth(second.message.query_id, user, AFTER)]
 
 
 def _truth(query_id: UUID, user: str, round: str) -> Truth:
@@ -91,13 +91,13 @@ def test_users_who_may_train_do_not_count() -> None:
 
 
 def test_a_question_with_one_exam_answer_is_not_compared() -> None:
-    found, truths = exams(HELD_OUT)
-    found.responses.pop()
-    assert graded(found, truths, SETTINGS.trainer.holdout_share) == []
+    records, truths = exams(HELD_OUT)
+    records.responses.pop()
+    assert graded(records, truths, SETTINGS.trainer.holdout_share) == []
 
 
 def run(
-    found: RunRecords, truths: list[Truth], swaps: list[WorkerSwap], training: RunReport | None = None, versions: Sequence[RegisteredVersion] = ()
+    records: RunRecords, truths: list[Truth], swaps: list[WorkerSwap], training: RunReport | None = None, versions: Sequence[RegisteredVersion] = ()
 ) -> DemoRun:
     clock = PhaseClock(
         started_at=NOON,
@@ -105,12 +105,12 @@ def run(
     )
     evidence = RunFiles(truths=truths, training=training, swaps=swaps, versions=versions)
     machine = Machine(cores=2, memory_mb=8192, system="Linux")
-    return DemoRun(SETTINGS, clock, found, evidence, machine, {"python": "3"}, 100, short=True, seed=0, sizes={"demo.users": 2})
+    return DemoRun(SETTINGS, clock, records, evidence, machine, {"python": "3"}, 100, short=True, seed=0, sizes={"demo.users": 2})
 
 
 def test_a_report_of_a_whole_run_is_ok() -> None:
-    found, truths = exams(HELD_OUT)
-    report = build_report(run(found, truths, []), all_same)
+    records, truths = exams(HELD_OUT)
+    report = build_report(run(records, truths, []), all_same)
     assert report.ok
     assert report.counts.lost == 0
     assert report.quality.domains["movie_tag"].champion_after == 1.0
@@ -121,9 +121,9 @@ def test_a_report_of_a_whole_run_is_ok() -> None:
 
 
 def test_a_lost_answer_makes_the_report_fail() -> None:
-    found, truths = exams(HELD_OUT)
-    found.responses.pop()
-    assert not build_report(run(found, truths, []), all_same).ok
+    records, truths = exams(HELD_OUT)
+    records.responses.pop()
+    assert not build_report(run(records, truths, []), all_same).ok
 
 
 def test_a_mixed_answer_makes_the_report_fail() -> None:
@@ -163,25 +163,25 @@ def test_transitions_are_sorted_by_time_and_the_timeline_has_this_run_s() -> Non
 
 
 def test_canary_answers_do_not_count_as_first_answer_after_a_promotion() -> None:
-    found = around_the_swap()
-    in_canary = found.responses[2].message
+    records = around_the_swap()
+    in_canary = records.responses[2].message
     assigned = in_canary.provenance.model_copy(update={"assignment": Assignment(experiment=derive("e"), arm=Arm.CANARY, version="2")})
-    found.responses[2] = Timestamped(in_canary.model_copy(update={"provenance": assigned}), found.responses[2].at)
-    assert event_to_first_answer_s(found, "2") == 4.0
+    records.responses[2] = Timestamped(in_canary.model_copy(update={"provenance": assigned}), records.responses[2].at)
+    assert event_to_first_answer_s(records, "2") == 4.0
 
 
 def test_the_report_has_the_training_run_s_rewards_and_losses() -> None:
     point = {"step": 1, "stage": 0, "k": 2, "reward": 0.5, "kl": 0.0, "entropy": 0.1, "signal_share": 0.6, "seconds": 3.0}
     point |= {"shown": 2.0, "usable_share": 1.0, "length": 9.0, "loss": 0.5}
     fields = {"run_id": "1", "status": "trained", "settings": {}, "seconds": {}, "reward_curve": [point], "sft_losses": [2.0, 1.5]}
-    found, truths = exams(HELD_OUT)
-    report = build_report(run(found, truths, [], RunReport.model_validate(fields)), all_same)
+    records, truths = exams(HELD_OUT)
+    report = build_report(run(records, truths, [], RunReport.model_validate(fields)), all_same)
     assert report.rewards[0].reward == 0.5
     assert report.sft_losses == (2.0, 1.5)
 
 
 def test_paths_are_not_in_the_settings_shown() -> None:
-    found, truths = exams(HELD_OUT)
-    shown = build_report(run(found, truths, []), all_same).settings
+    records, truths = exams(HELD_OUT)
+    shown = build_report(run(records, truths, []), all_same).settings
     assert not any(isinstance(value, str) and value.startswith("/") for value in shown.values())
     assert not any(isinstance(value, Path) for value in shown.values())

@@ -79,22 +79,22 @@ def test_an_experiment_is_repeatable(pool: ScoredUsers) -> None:
 
 
 def test_personas_rewrites_score_higher_than_base_answers() -> None:
-    found = population.personas(20, seed=0)
-    assert found.reward_PDQ.shape == (20, 3, population.ANSWERS)
-    assert 0.6 < found.base_PDQ.mean() < found.mean < 0.95
-    assert np.array_equal(found.reward_PDQ, population.personas(20, seed=0).reward_PDQ)
+    users = population.personas(20, seed=0)
+    assert users.reward_PDQ.shape == (20, 3, population.ANSWERS)
+    assert 0.6 < users.base_PDQ.mean() < users.mean < 0.95
+    assert np.array_equal(users.reward_PDQ, population.personas(20, seed=0).reward_PDQ)
 
 
 def test_a_summary_counts_expected_and_wrong_verdicts() -> None:
     results = [ExperimentResult("harmful", "reward", 100 * number, 200, 90, 30, 0.5) for number in range(1, 10)] + [
         ExperimentResult("better", "reward", 50, 100, 40, 20, 0.5)
     ]
-    found = summary.summary(replace(EQUAL, expected=VerdictOutcome.HARMFUL, loss=0.05), results)
-    assert (found["found"]["share"], found["wrong"]["share"], found["experiments"]) == (0.9, 0.1, 10)
-    assert found["found"]["low"] == pytest.approx(0.596, abs=0.001) and found["found"]["high"] == pytest.approx(0.982, abs=0.001)
-    assert found["to_verdict"]["scored"]["median"] == 500
-    assert found["causes"] == {"harmful by reward": 9, "better by reward": 1}
-    assert [(target.measured, target.met) for target in summary.targets([found])] == [(0.9, False)]
+    figures = summary.summary(replace(EQUAL, expected=VerdictOutcome.HARMFUL, loss=0.05), results)
+    assert (figures["found"]["share"], figures["wrong"]["share"], figures["experiments"]) == (0.9, 0.1, 10)
+    assert figures["found"]["low"] == pytest.approx(0.596, abs=0.001) and figures["found"]["high"] == pytest.approx(0.982, abs=0.001)
+    assert figures["to_verdict"]["scored"]["median"] == 500
+    assert figures["causes"] == {"harmful by reward": 9, "better by reward": 1}
+    assert [(target.measured, target.met) for target in summary.targets([figures])] == [(0.9, False)]
 
 
 def test_scenarios_are_chosen_by_name() -> None:
@@ -106,7 +106,7 @@ def test_scenarios_are_chosen_by_name() -> None:
 def test_a_run_writes_every_figure_and_a_picture(tmp_path: Path) -> None:
     plan = PromotionPlan(equal=2, unequal=2, looks=4, personas=12)
     report = command.measure(PromotionSettings(canary_answers=200), plan, scenarios(plan), jobs=1)
-    assert [one["name"] for one in report["scenarios"]] == [scenario.name for scenario in scenarios(plan)]
+    assert [scenario_figures["name"] for scenario_figures in report["scenarios"]] == [scenario.name for scenario in scenarios(plan)]
     assert "operator_token" not in report["settings"]
     assert len(json.loads(json.dumps(report, allow_nan=False))["targets"]) == 13
     assert len(command.lines(report, tmp_path)) > len(report["scenarios"])

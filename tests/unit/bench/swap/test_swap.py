@@ -34,7 +34,7 @@ class Chosen:
 
     def gaps(self, completion: PromptAndAnswer) -> Sequence[float]:
         (own,) = [text for text in self.texts if len(text) == len(completion.text)] or [""]
-        return [0.0 if own[place : place + 1] == character else 1.0 for place, character in enumerate(completion.text)]
+        return [0.0 if own[index : index + 1] == character else 1.0 for index, character in enumerate(completion.text)]
 
 
 def judged(*answers: LoadAnswer, scorers: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -46,15 +46,15 @@ def whole(body: str) -> str:
 
 
 def test_an_answer_equal_to_its_version_s_reference_is_right() -> None:
-    found = judged(answer("1-0"), answer("2-1", "2", 1), replace(answer("1-0"), status=ResponseStatus.NO_HISTORY))
-    assert found == {"compared": 2, "equal": 2, "tied": 0, "mixed": 0, "wrong": 0, "unstamped": 0}
+    counts = judged(answer("1-0"), answer("2-1", "2", 1), replace(answer("1-0"), status=ResponseStatus.NO_HISTORY))
+    assert counts == {"compared": 2, "equal": 2, "tied": 0, "mixed": 0, "wrong": 0, "unstamped": 0}
 
 
 @pytest.mark.parametrize(("text", "verdict"), [("abcd", "tied"), ("abyz", "mixed"), ("zbca", "wrong")])
 def test_a_different_answer_is_traced_token_by_token(text: str, verdict: str) -> None:
     scorers = {"1": Chosen(whole("abcd")), "2": Chosen(whole("wxyz"))}
-    found = judged(answer(text), answer(text), scorers=scorers)
-    assert {name: found[name] for name in ("equal", "tied", "mixed", "wrong")} == {"equal": 0, "tied": 0, "mixed": 0, "wrong": 0} | {verdict: 2}
+    counts = judged(answer(text), answer(text), scorers=scorers)
+    assert {name: counts[name] for name in ("equal", "tied", "mixed", "wrong")} == {"equal": 0, "tied": 0, "mixed": 0, "wrong": 0} | {verdict: 2}
 
 
 def test_an_answer_without_a_version_counts_as_unstamped() -> None:
@@ -62,7 +62,7 @@ def test_an_answer_without_a_version_counts_as_unstamped() -> None:
 
 
 def test_the_share_of_questions_that_versions_answer_differently_is_reported() -> None:
-    same = {number: replace(one, version="2") for number, one in REFERENCES["1"].items()}
+    same = {number: replace(reference, version="2") for number, reference in REFERENCES["1"].items()}
     assert (differing_share(REFERENCES), differing_share({"1": REFERENCES["1"], "2": same})) == (1.0, 0.0)
 
 
@@ -74,8 +74,8 @@ def swap(alias_s: float, served_s: float, lost: int = 0) -> ObservedSwap:
 
 def test_questions_of_a_swap_are_asked_from_the_alias_change_until_it_settles() -> None:
     times = [(9, 11), (10, 11), (13, 19), (14, 15), (15, 16)]
-    found = asked_during([answer("", due_s=due, done_s=done) for due, done in times], [swap(10, 13)], settle_s=1.0)
-    assert [(one.due_s, one.done_s) for one in found] == times[1:4]
+    counted = asked_during([answer("", due_s=due, done_s=done) for due, done in times], [swap(10, 13)], settle_s=1.0)
+    assert [(load_answer.due_s, load_answer.done_s) for load_answer in counted] == times[1:4]
 
 
 def test_dropped_is_the_larger_of_unanswered_questions_and_the_worker_s_figure() -> None:
@@ -97,7 +97,7 @@ def test_a_target_without_a_measurement_is_missed() -> None:
 
 
 def test_a_question_asked_again_is_another_query_with_the_same_prompt() -> None:
-    again = ask_again(ASKED[0], 7)
-    assert again.draft.query.query_id != ASKED[0].draft.query.query_id
-    assert (again.draft.query.text, again.items) == (ASKED[0].draft.query.text, ASKED[0].items)
+    repeated = ask_again(ASKED[0], 7)
+    assert repeated.draft.query.query_id != ASKED[0].draft.query.query_id
+    assert (repeated.draft.query.text, repeated.items) == (ASKED[0].draft.query.text, ASKED[0].items)
     assert len(ASKED[0].items) == 4

@@ -37,12 +37,12 @@ def test_dev_and_held_out_questions_are_later_than_all_training_questions(data: 
 
 def test_a_question_sees_only_older_items_of_its_user_and_domain(data: Examples) -> None:
     material = from_world(SMALL, 0, SHARE)
-    own = {str(done.interaction_id): done for done in material.interactions}
+    own = {str(interaction.interaction_id): interaction for interaction in material.interactions}
     for case in (*data.training, *data.heldout):
         assert case.items
         for item in (*case.items, *data.by_query.get(case.case_id, ())):
-            done = own[str(item.interaction_id)]
-            assert (done.key.decode(), done.domain) == (case.user, case.domain) and item.occurred_at < case.query.asked_at
+            interaction = own[str(item.interaction_id)]
+            assert (interaction.key.decode(), interaction.domain) == (case.user, case.domain) and item.occurred_at < case.query.asked_at
         scores = [item.score for item in case.items]
         assert scores == sorted(scores, reverse=True)
 

@@ -70,61 +70,61 @@ ALL = {
 
 
 @pytest.fixture(scope="module")
-def found() -> Measurement:
+def measurement() -> Measurement:
     return judge(DATA, ALL, QUICK)
 
 
-def test_each_answerer_has_its_share_of_the_way_from_floor_to_ceiling(found: Measurement) -> None:
-    assert (found.answerers["blind"].overall, found.answerers["rule@4"].overall, found.answerers["ideal"].overall) == (0.0, 1.0, 1.0)
-    mine = found.answerers[f"{arms.RL_MIXED}@4"]
-    assert mine.overall == pytest.approx(0.9) and mine.way is not None
-    assert mine.way.mean == pytest.approx(0.9) and mine.way.low < mine.way.mean < mine.way.high
-    assert mine.behaviour["draft_share"] == pytest.approx(0.1)
+def test_each_answerer_has_its_share_of_the_way_from_floor_to_ceiling(measurement: Measurement) -> None:
+    assert (measurement.answerers["blind"].overall, measurement.answerers["rule@4"].overall, measurement.answerers["ideal"].overall) == (0.0, 1.0, 1.0)
+    scores = measurement.answerers[f"{arms.RL_MIXED}@4"]
+    assert scores.overall == pytest.approx(0.9) and scores.way is not None
+    assert scores.way.mean == pytest.approx(0.9) and scores.way.low < scores.way.mean < scores.way.high
+    assert scores.behaviour["draft_share"] == pytest.approx(0.1)
 
 
 def test_the_k_of_an_arm_is_chosen_on_training_users_and_a_tie_goes_to_the_smaller() -> None:
-    found = judge(DATA, ALL | {arms.SFT_MIXED: done(arms.SFT_MIXED, 9, {1: 0.7, 4: 0.7})}, QUICK)
-    assert found.best(arms.SFT_MIXED) == f"{arms.SFT_MIXED}@1" and found.best_on_test(arms.SFT_MIXED) == f"{arms.SFT_MIXED}@4"
-    assert found.best(arms.SFT_TOP1) == f"{arms.SFT_TOP1}@4" and found.best("unknown") is None
+    measurement = judge(DATA, ALL | {arms.SFT_MIXED: done(arms.SFT_MIXED, 9, {1: 0.7, 4: 0.7})}, QUICK)
+    assert measurement.best(arms.SFT_MIXED) == f"{arms.SFT_MIXED}@1" and measurement.best_on_test(arms.SFT_MIXED) == f"{arms.SFT_MIXED}@4"
+    assert measurement.best(arms.SFT_TOP1) == f"{arms.SFT_TOP1}@4" and measurement.best("unknown") is None
 
 
-def test_rl_is_compared_with_each_rival_at_the_rival_s_best_k(found: Measurement) -> None:
-    assert {(f"{arms.RL_MIXED}@4", rival) for rival in (arms.ZERO_SHOT, f"{arms.RAG_BASE}@4", f"{arms.SFT_TOP1}@4")} <= {*usual_pairs(found)}
-    difference = found.difference(f"{arms.RL_MIXED}@4", f"{arms.SFT_TOP1}@4")
+def test_rl_is_compared_with_each_rival_at_the_rival_s_best_k(measurement: Measurement) -> None:
+    assert {(f"{arms.RL_MIXED}@4", rival) for rival in (arms.ZERO_SHOT, f"{arms.RAG_BASE}@4", f"{arms.SFT_TOP1}@4")} <= {*usual_pairs(measurement)}
+    difference = measurement.difference(f"{arms.RL_MIXED}@4", f"{arms.SFT_TOP1}@4")
     assert difference is not None and difference.overall.mean == pytest.approx(17 / 30) and difference.overall.low > 0
-    assert found.difference(arms.ZERO_SHOT, arms.SFT_TOP1) is None
+    assert measurement.difference(arms.ZERO_SHOT, arms.SFT_TOP1) is None
 
 
-def test_slices_are_by_length_of_past_drift_and_newcomers(found: Measurement) -> None:
+def test_slices_are_by_length_of_past_drift_and_newcomers(measurement: Measurement) -> None:
     within = slices(DATA)
     assert (len(within["few_items"]), len(within["drifted"]), len(within["newcomers"]), "many_items" in within) == (USERS, 15, 1, False)
-    assert found.slices["drifted"] == 15
+    assert measurement.slices["drifted"] == 15
 
 
 def test_real_data_has_no_ceiling_and_has_differences_by_metric(tmp_path: Path) -> None:
     texts = [make_case(0, user=f"u{number}", options=(), base="plain words here", truth="Their Own Words") for number in range(3)]
     answers = {k: Rewrites(["Their Own Words"] * 3, [None] * 3, 0.0) for k in (1, 4)}
-    found = judge(replace(DATA, heldout=texts, world_truths={}), {arms.SFT_MIXED: ArmResult(arms.SFT_MIXED, answers, {1: 0.5, 4: 0.6})}, QUICK)
-    assert "blind" not in found.answerers and found.answerers[f"{arms.SFT_MIXED}@4"].way is None
-    difference = found.difference(f"{arms.SFT_MIXED}@4", arms.ZERO_SHOT)
+    measurement = judge(replace(DATA, heldout=texts, world_truths={}), {arms.SFT_MIXED: ArmResult(arms.SFT_MIXED, answers, {1: 0.5, 4: 0.6})}, QUICK)
+    assert "blind" not in measurement.answerers and measurement.answerers[f"{arms.SFT_MIXED}@4"].way is None
+    difference = measurement.difference(f"{arms.SFT_MIXED}@4", arms.ZERO_SHOT)
     assert difference is not None and difference.metrics["rouge_1"].mean == pytest.approx(2 / 3)
-    picture.draw(found, QUICK, tmp_path / "train.png", "today")
+    picture.draw(measurement, QUICK, tmp_path / "train.png", "today")
 
 
-def test_targets_need_intervals_above_zero_and_a_share_that_grows_with_time(found: Measurement) -> None:
-    assert all(target.met for target in targets(found, planned(15)))
-    assert [target.limit for target in targets(found, planned(5))] == [0.0, 0.0, 0.0, 0.6, 300]
+def test_targets_need_intervals_above_zero_and_a_share_that_grows_with_time(measurement: Measurement) -> None:
+    assert all(target.met for target in targets(measurement, planned(15)))
+    assert [target.limit for target in targets(measurement, planned(5))] == [0.0, 0.0, 0.0, 0.6, 300]
     worse = judge(DATA, ALL | {arms.RL_MIXED: done(arms.RL_MIXED, 11, costs=cost("rl", 241))}, QUICK)
     assert [target.met for target in targets(worse, planned(5))] == [True, True, False, False, False]
 
 
 def test_an_arm_that_did_not_run_meets_no_target() -> None:
-    found = judge(DATA, {arms.SFT_TOP1: done(arms.SFT_TOP1, 10)}, QUICK)
-    assert not any(target.met for target in targets(found, planned(5)))
+    measurement = judge(DATA, {arms.SFT_TOP1: done(arms.SFT_TOP1, 10)}, QUICK)
+    assert not any(target.met for target in targets(measurement, planned(5)))
 
 
-def test_table_and_picture_contain_every_arm(found: Measurement, tmp_path: Path) -> None:
-    judged = [target.to_json() for target in targets(found, planned(5))]
+def test_table_and_picture_contain_every_arm(measurement: Measurement, tmp_path: Path) -> None:
+    judged = [target.to_json() for target in targets(measurement, planned(5))]
     head = {
         "started_at": "2026-11-21",
         "machine": {"cores": 2},
@@ -134,9 +134,9 @@ def test_table_and_picture_contain_every_arm(found: Measurement, tmp_path: Path)
         "parts": {},
         "targets": judged,
     }
-    table = tables.markdown({"plain": found}, head)
+    table = tables.markdown({"plain": measurement}, head)
     assert all(f"**{arm}@4**" in table for arm in ALL) and "MISSED" not in table
-    picture.draw(found, QUICK, tmp_path / "train.png", "today")
+    picture.draw(measurement, QUICK, tmp_path / "train.png", "today")
     assert (tmp_path / "train.png").stat().st_size > 10_000
 
 

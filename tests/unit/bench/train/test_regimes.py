@@ -27,21 +27,21 @@ def test_a_name_selects_one_regime_or_a_family() -> None:
 
 def test_the_draw_of_few_trajectories_is_repeatable_and_keeps_all_outcomes() -> None:
     regime = Regime("few-7", "", trajectories=7)
-    found = degraded(DATA, regime, 0)
-    assert found.sft_examples == degraded(DATA, regime, 0).sft_examples != degraded(DATA, regime, 1).sft_examples
-    assert (len(found.sft_examples), found.counts["lessons"], found.training) == (7, 7, DATA.training)
+    changed = degraded(DATA, regime, 0)
+    assert changed.sft_examples == degraded(DATA, regime, 0).sft_examples != degraded(DATA, regime, 1).sft_examples
+    assert (len(changed.sft_examples), changed.counts["lessons"], changed.training) == (7, 7, DATA.training)
 
 
 def test_noise_exchanges_reasoning_and_truth_within_a_domain() -> None:
-    found = degraded(DATA, Regime("noisy", "", noise=0.5), 0)
-    wrong = [example for example in found.sft_examples if example.reasoning != f"{example.case.query.text} so {example.case.truth}"]
+    changed = degraded(DATA, Regime("noisy", "", noise=0.5), 0)
+    wrong = [example for example in changed.sft_examples if example.reasoning != f"{example.case.query.text} so {example.case.truth}"]
     assert Counter(example.case.domain for example in wrong) == {"one": 20, "two": 20}
-    assert sorted(example.reasoning for example in found.sft_examples) == sorted(example.reasoning for example in SFT_EXAMPLES)
+    assert sorted(example.reasoning for example in changed.sft_examples) == sorted(example.reasoning for example in SFT_EXAMPLES)
 
 
 def test_a_silent_domain_has_outcomes_but_no_trajectory() -> None:
-    found = degraded(DATA, Regime("silent", "", silent="one"), 0)
-    assert {example.case.domain for example in found.sft_examples} == {"two"} and {case.domain for case in found.training} == {"one", "two"}
+    changed = degraded(DATA, Regime("silent", "", silent="one"), 0)
+    assert {example.case.domain for example in changed.sft_examples} == {"two"} and {case.domain for case in changed.training} == {"one", "two"}
 
 
 def test_the_plain_regime_changes_nothing_and_drift_changes_the_population() -> None:

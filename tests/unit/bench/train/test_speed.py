@@ -14,12 +14,12 @@ RL = RlSettings(steps=1, prompts_per_step=2, candidates=3)
 
 def test_both_engines_alternate_on_the_same_steps_and_no_weight_changes(tmp_path: Path) -> None:
     settings = load(reflection={"max_new_tokens": 5, "k": 2})
-    found = measure(make_checkpoint(tmp_path / "model", seed=0), [make_case(n) for n in range(4)], settings, rounds=2, rl=RL)
-    assert len(found.ours.seconds) == len(found.trl.seconds) == 2
-    assert 0 < found.ours.tokens <= 5 and 0 < found.trl.tokens <= 5
-    assert found.ratio > 0 and found.ratio_by_token > 0
-    assert (found.prompts, found.candidates, found.max_new_tokens) == (2, 3, 5)
-    assert found.trl_settings["per_device_train_batch_size"] == 6 and found.trl_settings["beta"] == RL.beta
+    comparison = measure(make_checkpoint(tmp_path / "model", seed=0), [make_case(n) for n in range(4)], settings, rounds=2, rl=RL)
+    assert len(comparison.ours.seconds) == len(comparison.trl.seconds) == 2
+    assert 0 < comparison.ours.tokens <= 5 and 0 < comparison.trl.tokens <= 5
+    assert comparison.ratio > 0 and comparison.ratio_by_token > 0
+    assert (comparison.prompts, comparison.candidates, comparison.max_new_tokens) == (2, 3, 5)
+    assert comparison.trl_settings["per_device_train_batch_size"] == 6 and comparison.trl_settings["beta"] == RL.beta
 
 
 def test_too_few_cases_are_refused(tmp_path: Path) -> None:

@@ -33,17 +33,17 @@ def test_a_draft_contains_due_time_call_times_and_call_duration() -> None:
     draft = Draft(
         query=query, answer=f"{at.timestamp() + 0.1:.6f} {at.timestamp() + 0.5:.6f} {at.timestamp() + 0.75:.6f}", base_model="simulated", base_ms=200.0
     )
-    found = parse_answer(ReadRecord(at.timestamp() + 1.0, 2, 9, draft.to_bytes()))
-    assert (found.id, found.user, found.partition, found.offset) == (str(UUID(int=7)), "u003", 2, 9)
-    assert found.total_ms == pytest.approx(900)
-    assert found.added_ms == pytest.approx(700)
-    assert found.ended_s - found.began_s == pytest.approx(0.25)
+    parsed = parse_answer(ReadRecord(at.timestamp() + 1.0, 2, 9, draft.to_bytes()))
+    assert (parsed.id, parsed.user, parsed.partition, parsed.offset) == (str(UUID(int=7)), "u003", 2, 9)
+    assert parsed.total_ms == pytest.approx(900)
+    assert parsed.added_ms == pytest.approx(700)
+    assert parsed.ended_s - parsed.began_s == pytest.approx(0.25)
 
 
 def test_added_latency_is_the_sum_of_its_steps() -> None:
-    one = answer(asked=10.0, visible=10.5)
-    means = [values.mean for part, values in added_by_step([one]).items() if values and part != "due to asked"]
-    assert sum(means) == pytest.approx(one.added_ms)
+    timed = answer(asked=10.0, visible=10.5)
+    means = [values.mean for part, values in added_by_step([timed]).items() if values and part != "due to asked"]
+    assert sum(means) == pytest.approx(timed.added_ms)
 
 
 def test_repeats_are_the_answers_beyond_the_first_of_each_query() -> None:
@@ -66,9 +66,9 @@ def test_a_rate_counts_whole_intervals_between_commits(visible: list[float], rec
 
 
 def test_a_spread_has_percentiles_by_nearest_rank() -> None:
-    found = spread([float(value) for value in range(1, 101)])
-    assert found is not None
-    assert (found.count, found.mean, found.p50, found.p90, found.p99, found.max) == (100, 50.5, 50.0, 90.0, 99.0, 100.0)
+    percentiles = spread([float(value) for value in range(1, 101)])
+    assert percentiles is not None
+    assert (percentiles.count, percentiles.mean, percentiles.p50, percentiles.p90, percentiles.p99, percentiles.max) == (100, 50.5, 50.0, 90.0, 99.0, 100.0)
 
 
 def test_no_values_have_no_spread() -> None:
@@ -76,18 +76,18 @@ def test_no_values_have_no_spread() -> None:
 
 
 def test_a_standstill_lasts_from_one_answer_to_the_next_with_a_query_open() -> None:
-    found = standstills([answer(asked=0.0, visible=1.0), answer(asked=0.5, visible=4.0), answer(asked=3.0, visible=4.5)])
-    assert [(one.from_s, one.to_s) for one in found] == [(0.0, 1.0), (1.0, 4.0), (4.0, 4.5)]
+    gaps = standstills([answer(asked=0.0, visible=1.0), answer(asked=0.5, visible=4.0), answer(asked=3.0, visible=4.5)])
+    assert [(standstill.from_s, standstill.to_s) for standstill in gaps] == [(0.0, 1.0), (1.0, 4.0), (4.0, 4.5)]
 
 
 def test_a_partition_without_open_queries_has_no_standstill() -> None:
-    found = standstills([answer(asked=0.0, visible=1.0), answer(asked=8.0, visible=8.5)])
-    assert found[-1] == PartitionStandstill(0, 8.0, 8.5)
+    gaps = standstills([answer(asked=0.0, visible=1.0), answer(asked=8.0, visible=8.5)])
+    assert gaps[-1] == PartitionStandstill(0, 8.0, 8.5)
 
 
 def test_standstills_are_separate_for_each_partition() -> None:
-    found = standstills([answer(partition=0, asked=0.0, visible=1.0), answer(partition=1, asked=0.0, visible=3.0), answer(partition=0, asked=1.5, visible=2.0)])
-    assert {one.partition: one.seconds for one in found} == {0: 0.5, 1: 3.0}
+    gaps = standstills([answer(partition=0, asked=0.0, visible=1.0), answer(partition=1, asked=0.0, visible=3.0), answer(partition=0, asked=1.5, visible=2.0)])
+    assert {standstill.partition: standstill.seconds for standstill in gaps} == {0: 0.5, 1: 3.0}
 
 
 def test_an_answer_behind_a_later_question_of_its_user_is_out_of_order() -> None:

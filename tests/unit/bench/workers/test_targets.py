@@ -70,22 +70,22 @@ def test_a_good_run_meets_every_target() -> None:
     ],
 )
 def test_a_bad_figure_misses_only_its_target(changed: dict[str, Any], missed: str) -> None:
-    (one,) = [target for target in targets(figures(**changed)) if not target.met]
-    assert missed in one.name
-    assert one.line().startswith("MISSED")
+    (missed_target,) = [target for target in targets(figures(**changed)) if not target.met]
+    assert missed in missed_target.name
+    assert missed_target.line().startswith("MISSED")
 
 
 def test_a_target_is_read_back_from_the_report() -> None:
-    one = Target("it", Bound.BELOW, 2.0, 1.0)
-    assert Target.of(one.to_json()) == one
+    target = Target("it", Bound.BELOW, 2.0, 1.0)
+    assert Target.of(target.to_json()) == target
 
 
 def test_a_standstill_belongs_to_the_last_kill_before_its_end() -> None:
     asking = QuerySchedule("t", 4, rate=1.0, begin_at=100.0)
     answers = [answer(100.0, 100.5), answer(101.0, 103.0), answer(103.5, 104.0), answer(104.5, 106.0)]
-    found = kill_figures(asking, [("one", 102.0), ("two", 105.0)], answers)
-    assert [kill["longest_standstill_s"] for kill in found["kills"]] == [{"0": 2.0}, {"0": 1.5}]
-    assert (found["longest_standstill_s"], found["longest_before_any_kill_s"], found["lost"]) == (2.0, 0.5, 0)
+    kill_report = kill_figures(asking, [("one", 102.0), ("two", 105.0)], answers)
+    assert [kill["longest_standstill_s"] for kill in kill_report["kills"]] == [{"0": 2.0}, {"0": 1.5}]
+    assert (kill_report["longest_standstill_s"], kill_report["longest_before_any_kill_s"], kill_report["lost"]) == (2.0, 0.5, 0)
 
 
 def test_queries_without_an_answer_are_lost() -> None:
@@ -93,8 +93,8 @@ def test_queries_without_an_answer_are_lost() -> None:
 
 
 def test_a_timeline_counts_each_partitions_answers_in_bins() -> None:
-    found = timeline([answer(0.0, 10.05), answer(0.0, 10.25), answer(0.0, 10.27, partition=1)], 10.0)
-    assert found["by_partition"] == {"0": [1, 0, 1], "1": [0, 0, 1]}
+    bins = timeline([answer(0.0, 10.05), answer(0.0, 10.25), answer(0.0, 10.27, partition=1)], 10.0)
+    assert bins["by_partition"] == {"0": [1, 0, 1], "1": [0, 0, 1]}
 
 
 def test_a_histogram_counts_every_value() -> None:
@@ -104,18 +104,18 @@ def test_a_histogram_counts_every_value() -> None:
 def test_every_repetition_has_every_variant_and_a_different_first_one() -> None:
     rounds = order(3)
     assert [variant for _, variant in rounds[::4]] == [Variant.WITHOUT, Variant.RETRY, Variant.POISON]
-    assert all({variant for number, variant in rounds if number == one} == set(Variant) for one in range(3))
+    assert all({variant for number, variant in rounds if number == repetition} == set(Variant) for repetition in range(3))
 
 
 def test_the_poison_users_own_answers_do_not_count_for_the_others() -> None:
-    windows = [Window(variant, 0, 10.0 * place, 10.0 * place + 5) for place, variant in enumerate(Variant)]
+    windows = [Window(variant, 0, 10.0 * number, 10.0 * number + 5) for number, variant in enumerate(Variant)]
     answers = [answer(window.begin_s + 1, window.begin_s + 1.5) for window in windows]
     answers += [answer(window.begin_s + 1, window.begin_s + 9, user=MARKED_USER) for window in windows]
     assert compare(windows, answers)["p99_change"] == {"retry": 0.0, "poison": 0.0, "flood": 0.0}
 
 
 def test_one_disturbed_window_does_not_decide_the_comparison() -> None:
-    windows = [Window(Variant.WITHOUT, place, 10.0 * place, 10.0 * place + 5) for place in range(3)] + [Window(Variant.FLOOD, 0, 30.0, 35.0)]
-    found = compare(windows, [answer(1.0, 1.5), answer(11.0, 13.0), answer(21.0, 21.4), answer(31.0, 31.75)])
-    assert found["p99_change"] == {"retry": None, "poison": None, "flood": 0.5}
-    assert found["without_spread"] == 4.0
+    windows = [Window(Variant.WITHOUT, number, 10.0 * number, 10.0 * number + 5) for number in range(3)] + [Window(Variant.FLOOD, 0, 30.0, 35.0)]
+    comparison = compare(windows, [answer(1.0, 1.5), answer(11.0, 13.0), answer(21.0, 21.4), answer(31.0, 31.75)])
+    assert comparison["p99_change"] == {"retry": None, "poison": None, "flood": 0.5}
+    assert comparison["without_spread"] == 4.0
