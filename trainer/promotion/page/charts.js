@@ -1,4 +1,4 @@
-// The charts, drawn as SVG without a library: one would need a build step or another host, and the page's security policy allows neither.
+// The charts, drawn as SVG. A chart library would need a build step or another host, and the page's security policy allows neither.
 
 import { s } from "./dom.js";
 import { clock, day, duration, interval, moment, number } from "./format.js";

@@ -191,7 +191,7 @@ export function empty(text) {
   return h("p", { class: "empty" }, text);
 }
 
-/** What is away, and how old the shown view is. */
+/** What does not answer, and the age of the shown view. */
 export function banner(trouble, at, age) {
   if (!trouble) return [];
   const shown = at ? ` This page shows the state at ${clock(at)}, ${duration(age)} ago.` : "";
