@@ -17,7 +17,7 @@ from infra.process.lifecycle import FAILED, OK
 from infra.settings import Settings
 from lab.chaos import picture
 from lab.chaos.checker import check
-from lab.chaos.plan import draw
+from lab.chaos.plan import draw_plan
 from lab.chaos.report import compile_report, lines
 from lab.chaos.run import BOUND_S, ChaosOptions, perform
 
@@ -43,12 +43,12 @@ def experiment(settings: Settings, folder: Path, *, minutes: float, seed: int, o
     for name in (REPORT, PICTURE):
         output_files.check_writable(folder / name)
     settings = own_settings(settings, fresh_state(folder))
-    plan = draw(seed, minutes * 60, settings.kafka.session_timeout_ms / 1000)
+    plan = draw_plan(seed, minutes * 60, settings.kafka.session_timeout_ms / 1000)
     evidence, fates = perform(settings, plan, folder, options or ChaosOptions(log_progress=_log_progress))
     verdict = check(evidence.sent, evidence.seen, fates, healed_s=evidence.healed_s, bound_s=BOUND_S, ordered=ordered)
     report = compile_report(evidence, verdict, BOUND_S)
     output_files.write(folder / REPORT, json.dumps(report, indent=1) + "\n")
-    picture.draw(evidence, folder / PICTURE)
+    picture.draw_picture(evidence, folder / PICTURE)
     return report
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from lab.chaos.faults import PerformedFault
 from lab.chaos.plan import BASE_LINK, BROKER_LINK, PROCESSES, FaultKind
 from lab.chaos.report import ChaosRun
-from lab.chaos.timeline import AnsweredQuery, answered, per_second
+from lab.chaos.timeline import AnsweredQuery, answered_queries, per_second
 from traffic.observer import percentile
 
 COLOURS = {
@@ -28,11 +28,11 @@ ROWS = (*PROCESSES, BROKER_LINK, BASE_LINK)
 BIN_S = 5
 
 
-def draw(run: ChaosRun, path: Path) -> None:
+def draw_picture(run: ChaosRun, path: Path) -> None:
     """Writes a PNG."""
     from matplotlib.figure import Figure
 
-    answers = answered(run.sent, run.seen)
+    answers = answered_queries(run.sent, run.seen)
     figure = Figure(figsize=(14, 9), layout="constrained")
     rates, latency, bars = figure.subplots(3, 1, sharex=True, height_ratios=(2, 2, 3))
     _rates(rates, run, answers)

@@ -73,7 +73,7 @@ class FaultPlan:
     faults: tuple[Fault, ...]  # by `at_s`
 
 
-def draw(seed: int, load_s: float, session_timeout_s: float) -> FaultPlan:
+def draw_plan(seed: int, load_s: float, session_timeout_s: float) -> FaultPlan:
     """A plan for `load_s` seconds of load: faults from `WARM_UP_S` on, none in the last 30 s, or in the last quarter of a short run."""
     rng = random.Random(f"chaos/{seed}")  # noqa: S311  # a repeatable plan, no secret
     minutes = load_s / 60

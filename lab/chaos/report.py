@@ -11,7 +11,7 @@ from lab.chaos.checker import CheckResult
 from lab.chaos.faults import PerformedFault, ProcessLog
 from lab.chaos.plan import KILLS_AND_PAUSES, PROCESSES, WARM_UP_S, FaultPlan
 from lab.chaos.records import SeenRecord, SendOutcome, SentRecord
-from lab.chaos.timeline import AnsweredQuery, answered, latencies_ms, per_second, standstills
+from lab.chaos.timeline import AnsweredQuery, answered_queries, latencies_ms, per_second, standstills
 from schemas.topics import QUERIES, RESPONSES
 
 #: Maximum number of listed anomalies per kind. All are counted, and the two files of records contain all.
@@ -37,7 +37,7 @@ class ChaosRun:
 
 
 def compile_report(run: ChaosRun, verdict: CheckResult, bound_s: float) -> dict[str, Any]:
-    answers = answered(run.sent, run.seen)
+    answers = answered_queries(run.sent, run.seen)
     last_fault_s = max((performed.ended_s for performed in run.done), default=0.0)
     return {
         "valid": verdict.is_valid and run.failure is None,

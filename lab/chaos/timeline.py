@@ -33,7 +33,7 @@ class LongestStandstill:
     for_s: float
 
 
-def answered(sent: Sequence[SentRecord], seen: Iterable[SeenRecord]) -> list[AnsweredQuery]:
+def answered_queries(sent: Sequence[SentRecord], seen: Iterable[SeenRecord]) -> list[AnsweredQuery]:
     """Sorted by the time of the response."""
     first: dict[str, float] = {}
     for record in seen:

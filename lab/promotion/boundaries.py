@@ -22,7 +22,7 @@ class KillCase(NamedTuple):
     kills: tuple[int, ...]
 
 
-def experiment(settings: Settings, folder: Path, kills: int, scenarios: Sequence[PromotionScenario] = SCENARIOS) -> dict[str, Any]:
+def run_boundaries(settings: Settings, folder: Path, kills: int, scenarios: Sequence[PromotionScenario] = SCENARIOS) -> dict[str, Any]:
     """Runs at least `kills` kills, spread over all scenarios, if they have any boundary. The registries lie in `folder`."""
     began = time.monotonic()
     import_mlflow()

@@ -46,7 +46,7 @@ def measure(settings: Settings, folder: Path, *, kills: int, live: int, seed: in
     parts: dict[str, dict[str, Any]] = {}
     if kills:
         (folder / "boundaries").mkdir()
-        parts["boundaries"] = boundaries.experiment(settings, folder / "boundaries", kills)
+        parts["boundaries"] = boundaries.run_boundaries(settings, folder / "boundaries", kills)
     if live:
         parts["live"] = running.run_live(settings, folder / "live", cases(live, seed), seed, _log)
     total = Counter[str]()

@@ -23,7 +23,7 @@ from infra.settings.training import TrainerSettings
 from schemas.topics import ERASURES, OUTCOMES, TRAJECTORIES
 from trainer.data.collected_records import CollectedRecords
 from trainer.data.offset_ranges import Ranges, offset_ranges, ranges_json
-from trainer.data.record_selection import select
+from trainer.data.record_selection import select_records
 from trainer.data.snapshot import Snapshot, SnapshotRow
 from trainer.data.snapshot_files import snapshots_dir
 from trainer.interruption import check_stop
@@ -81,7 +81,7 @@ def assemble(
     for record in records:
         collected.add(record)
     salt = hashlib.blake2b(json.dumps(ranges_json(parent_ranges or {})).encode(), digest_size=16).digest()
-    selected = select(collected.summaries.values(), collected.erased, trainer, untouched_share, salt)
+    selected = select_records(collected.summaries.values(), collected.erased, trainer, untouched_share, salt)
     rows = [
         SnapshotRow(summary.kind, str(UUID(bytes=summary.row_id)), held_out, summary.span)
         for part, held_out in ((selected.training, False), (selected.heldout, True), (selected.sft_examples, False))

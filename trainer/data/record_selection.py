@@ -67,7 +67,7 @@ class SelectedRecords:
     judged_share: float
 
 
-def select(
+def select_records(
     records: Iterable[RecordSummary], erased: Mapping[str, float], trainer: TrainerSettings, untouched_share: float = 1.0, salt: bytes = b""
 ) -> SelectedRecords:
     """Apply the rules above. `erased`: user -> time of the request. `salt` changes with the parent, so each version replays other old records."""

@@ -69,5 +69,5 @@ def test_anomalies_are_all_counted_and_some_are_named() -> None:
 
 def test_an_empty_run_has_a_picture(tmp_path: Path) -> None:
     for name, records in (("all.png", clean()), ("none.png", RecordBuilder())):
-        picture.draw(run(records), tmp_path / name)
+        picture.draw_picture(run(records), tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

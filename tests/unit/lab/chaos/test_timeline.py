@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.chaos.timeline import AnsweredQuery, LongestStandstill, answered, latencies_ms, per_second, standstills
+from lab.chaos.timeline import AnsweredQuery, LongestStandstill, answered_queries, latencies_ms, per_second, standstills
 from tests.support.chaos_records import RecordBuilder
 
 
@@ -12,7 +12,7 @@ def test_acknowledged_queries_count_with_their_first_response() -> None:
     records.answer("q1", at_s=3.0)
     records.answer("q1", at_s=2.0)
     records.ask("q2", at_s=1.0)
-    assert answered(records.sent, records.seen) == [AnsweredQuery(0, 1.0, 2.0)]
+    assert answered_queries(records.sent, records.seen) == [AnsweredQuery(0, 1.0, 2.0)]
 
 
 def test_a_standstill_is_time_with_open_queries_and_no_answer() -> None:

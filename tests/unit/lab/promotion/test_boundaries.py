@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import load
-from lab.promotion.boundaries import cases, experiment
+from lab.promotion.boundaries import cases, run_boundaries
 from lab.promotion.scenarios import SCENARIOS
 
 ROLLBACK = next(scenario for scenario in SCENARIOS if scenario.name == "rollback")
@@ -25,6 +25,6 @@ def test_few_kills_are_spread_over_all_boundaries_and_many_add_second_kills() ->
 
 @pytest.mark.slow
 def test_a_killed_promoter_ends_like_one_without_kills(tmp_path: Path) -> None:
-    report = experiment(load(), tmp_path, 12, (GOOD, ROLLBACK))
+    report = run_boundaries(load(), tmp_path, 12, (GOOD, ROLLBACK))
     assert report["anomalies"] == [] and report["kills"] == {"promoter": 12}
     assert {name: scenario["ends"] for name, scenario in report["scenarios"].items()} == {"good": "champion", "rollback": "rejected"}
