@@ -22,8 +22,7 @@ from workers.serving.engines.engine import EngineDied, FinishReason, GenerationF
 from workers.serving.engines.factory import start_engine
 from workers.serving.engines.serving_engine import ServingEngine
 
-#: torch, transformers and vLLM warn about themselves.
-pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(400)]
+pytestmark = pytest.mark.timeout(400)
 
 VLLM_MISSING = importlib.util.find_spec("vllm") is None
 ON_VLLM = [pytest.mark.slow, pytest.mark.skipif(VLLM_MISSING, reason="vLLM is not installed")]

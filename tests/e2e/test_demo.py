@@ -135,7 +135,6 @@ def assert_the_trained_version_went_live(report: DemoReport) -> None:
 
 
 @pytest.mark.timeout(RUN_TIMEOUT_S)
-@pytest.mark.filterwarnings("ignore")  # MLflow and its dependencies emit warnings
 def test_bad_versions_do_not_become_champion_and_a_rollback_works(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the demo's state: a damaged version is rejected at the gate, a harmful one in the canary, and an operator rolls the champion back."""
     assert finished.exit_code == 0, finished.output

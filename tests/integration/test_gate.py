@@ -25,8 +25,7 @@ from trainer.judge.difference import compare_versions
 from trainer.judge.gate_job import judge_version
 from trainer.promotion.bootstrap import bootstrap
 
-# MLflow and what it imports warn about themselves.
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(400)]
 
 STOP = threading.Event()
 GATE_S = 240.0

@@ -19,8 +19,7 @@ from trainer.learn.policy import Policy
 from trainer.learn.rl_engine import RlInputs
 from trainer.learn.shared_prompt_engine import train_with_shared_prompts
 
-# Libraries of the embedder and of TRL warn about themselves.
-pytestmark = [pytest.mark.long("trains the shipped reflector by SFT and RL"), pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.long("trains the shipped reflector by SFT and RL"), pytest.mark.timeout(900)]
 
 WORLD = Population(users=24, questions=6, history=12, drift=0.0, newcomers=0.0)
 

@@ -28,7 +28,6 @@ from tests.support.mlflow_server import PASSWORD, USER, MlflowServer, missing_po
 from tests.support.registry_contract import GATED, RegistryContract
 
 pytestmark = [
-    pytest.mark.filterwarnings("ignore"),  # MLflow and what it imports warn about themselves
     pytest.mark.slow,
     pytest.mark.timeout(300),
     pytest.mark.skipif(bool(missing_postgres()), reason=missing_postgres() or "PostgreSQL is installed"),

@@ -42,7 +42,7 @@ from trainer.learn.rl_engine import RlInputs
 from trainer.learn.shared_prompt_engine import train_with_shared_prompts
 from trainer.promotion.version_history import VersionHistories
 
-pytestmark = [pytest.mark.integration, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 SAMPLE = Path(__file__).parents[1] / "samples" / "previous_version.tar.xz"
 #: Stands in the sample for the state directory, whose absolute path MLflow stores.

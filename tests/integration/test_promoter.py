@@ -37,8 +37,7 @@ from trainer.promotion.operator_api import CommandRefused, promoter_path, token_
 from trainer.promotion.topic_feed import TopicFeed
 from trainer.promotion.version_history import VersionHistories
 
-# MLflow and what it imports warn about themselves.
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(300)]
 
 WITHIN_S = 60.0
 

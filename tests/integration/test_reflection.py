@@ -39,8 +39,7 @@ from workers.serving.follower import VERSION_SWAPPED
 
 M = TypeVar("M", bound=Message)
 
-#: MLflow and torch warn about themselves.
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "pico" / "checkpoints" / "reflector"

@@ -35,8 +35,7 @@ from trainer.run.status import status
 from trainer.run.training_run import run_training
 from trainer.run.watch import TriggerWatch
 
-# MLflow and what it imports warn about themselves.
-pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.integration, pytest.mark.slow, pytest.mark.timeout(900)]
 
 USERS = [f"trainee{number}" for number in range(12)]
 

@@ -18,12 +18,10 @@ from tests.support.tiny_model import make_checkpoint
 from tests.support.trainer_traffic import send_outcomes, trainer_settings
 from trainer.judge.gate_result import gate_of
 
-# MLflow and what it imports warn about themselves.
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.long("trains a run once for each stage that is killed"),
     pytest.mark.timeout(1800),
-    pytest.mark.filterwarnings("ignore"),
 ]
 
 USERS = [f"survivor{number}" for number in range(12)]

@@ -18,8 +18,7 @@ from tests.support.tiny_model import make_checkpoint
 from tests.support.trainer_traffic import send_outcomes, trainer_settings
 from trainer.data.collect import collect
 
-# MLflow and what it imports warn about themselves.
-pytestmark = [pytest.mark.integration, pytest.mark.long("trains in two processes"), pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.integration, pytest.mark.long("trains in two processes"), pytest.mark.timeout(900)]
 
 USERS = [f"crowd{number}" for number in range(12)]
 #: `accelerate launch --cpu` starts one process, whatever --num_processes says; on GPUs it starts them by this same module.
