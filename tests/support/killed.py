@@ -1,5 +1,5 @@
-"""The end of a process, inside a test."""
+"""Simulated SIGKILL."""
 
 
 class Killed(BaseException):
-    """Stands for a kill: no `except Exception` catches it."""
+    """Raised in place of a kill of the process: no `except Exception` catches it."""

@@ -11,16 +11,13 @@ from infra.registry.client import RegisteredVersion
 from infra.registry.version_tags import read_history, transition_tag
 from schemas.model_events import Alias
 from schemas.promotion import Transition
+from tests.support.killed import Killed
 
 CREATED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
-class ProcessKilled(BaseException):
-    """Simulates SIGKILL: product code does not catch it."""
-
-
 class MemoryRegistry:
-    """A `PromotionRegistry`. Raises ProcessKilled `kill_at` boundaries from now; each write has two."""
+    """A `PromotionRegistry`. Raises Killed `kill_at` boundaries from now; each write has two."""
 
     def __init__(self, on_write: Callable[[], None] = lambda: None) -> None:
         self._versions: dict[str, RegisteredVersion] = {}
@@ -74,4 +71,4 @@ class MemoryRegistry:
             self.kill_at -= 1
             if self.kill_at < 0:
                 self.kill_at = None
-                raise ProcessKilled
+                raise Killed

@@ -11,7 +11,8 @@ from lab.promotion.scripted_inputs import PROMOTION, ScriptedInputs
 from schemas.gate import GateResult
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import CanaryPrompt, Transition, VersionState
-from tests.support.memory_registry import MemoryRegistry, ProcessKilled
+from tests.support.killed import Killed
+from tests.support.memory_registry import MemoryRegistry
 from trainer.promotion import state_machine
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.version_history import TransitionWrite, VersionHistories
@@ -59,7 +60,7 @@ class PromoterHarness:
         self.registry.kill_at = kill_at
         try:
             act()
-        except ProcessKilled:
+        except Killed:
             self.restart()
             return True
         finally:

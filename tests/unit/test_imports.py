@@ -17,12 +17,12 @@ PACKAGES = ("schemas", "infra", "streams", "workers", "trainer", "traffic", "pic
 @cache
 def modules() -> dict[str, ast.Module]:
     """Every product module by its dotted name; a package's name stands for its `__init__`."""
-    found = {}
+    trees = {}
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*.py"):
             parts = path.relative_to(ROOT).with_suffix("").parts
-            found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ast.parse(path.read_text())
-    return found
+            trees[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = ast.parse(path.read_text())
+    return trees
 
 
 def imported(tree: ast.Module) -> Iterator[str]:
@@ -64,8 +64,8 @@ def test_no_import_circle(folder: str) -> None:
 
 def test_no_module_path_in_a_string() -> None:
     """`import_module` takes no path of ours, and no string names a module, but in the command line of a process (`-m`) or a docstring."""
-    found = [f"{module}:{node.lineno}: {node.value!r}" for module, tree in modules().items() for node in _module_strings(tree)]
-    assert found == []
+    strings = [f"{module}:{node.lineno}: {node.value!r}" for module, tree in modules().items() for node in _module_strings(tree)]
+    assert strings == []
 
 
 def _module_strings(tree: ast.Module) -> Iterator[ast.Constant]:

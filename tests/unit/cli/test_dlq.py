@@ -58,11 +58,11 @@ def test_impossible_times_are_refused(text: str) -> None:
 
 def test_a_summary_holds_no_text_of_users() -> None:
     written = dead_letter(RecordOrigin("queries", 1, 2, 3, "g"), b"tenant/ada", b"secret", [("h", b"private")], ValueError("bad shape"))
-    letter = parse_dead_letter(RecordId("queries-dlt", 0, 9), 1000, written.key, written.value, written.headers)
-    shown = summary(letter, {"queries-dlt/0/9": RedriveRecord(1000, 2000, RecordId("queries", 1, 77))})
+    stored = parse_dead_letter(RecordId("queries-dlt", 0, 9), 1000, written.key, written.value, written.headers)
+    shown = summary(stored, {"queries-dlt/0/9": RedriveRecord(1000, 2000, RecordId("queries", 1, 77))})
     assert not any(word in str(shown) for word in ("ada", "secret", "private"))
     assert (shown["set_aside_at"], shown["redriven_at"], shown["sent_as"]) == ("1970-01-01T00:00:01.000+00:00", "1970-01-01T00:00:02.000+00:00", "queries/1/77")
-    whole = detail(letter, {})
+    whole = detail(stored, {})
     assert whole["original_headers"] == [{"name": "h", "encoding": "utf-8", "content": "private"}]
     assert [h["content"] for h in whole["dead_letter_headers"]] == ["queries", 1, 2, 3, "g", "builtins.ValueError", "bad shape"]
 

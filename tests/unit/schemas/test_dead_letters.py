@@ -12,20 +12,20 @@ ORIGIN = RecordOrigin("queries", 3, 2**40 + 7, 1_795_000_000_123, "base-workers"
 
 def test_the_record_is_kept_byte_for_byte() -> None:
     original = [("ce_id", b"1"), ("ce_id", b"2"), ("odd", b"\xff")]
-    letter = dead_letter(ORIGIN, b"\x00key", b"\xffvalue", original, Malformed("no"))
-    assert (letter.topic, letter.key, letter.value) == ("queries-dlt", b"\x00key", b"\xffvalue")
-    assert letter.headers[:3] == original
+    record = dead_letter(ORIGIN, b"\x00key", b"\xffvalue", original, Malformed("no"))
+    assert (record.topic, record.key, record.value) == ("queries-dlt", b"\x00key", b"\xffvalue")
+    assert record.headers[:3] == original
     assert dead_letter(ORIGIN, b"k", None, [], Malformed("no")).value is None
 
 
 def test_a_record_of_nothing_gets_an_empty_value() -> None:
-    letter = dead_letter(ORIGIN, None, None, [], Malformed("no"))
-    assert (letter.key, letter.value) == (None, b"")
+    record = dead_letter(ORIGIN, None, None, [], Malformed("no"))
+    assert (record.key, record.value) == (None, b"")
 
 
 def test_a_header_whose_value_is_null_becomes_empty() -> None:
-    letter = dead_letter(ORIGIN, b"k", b"v", [("ce_id", None), ("odd", b"")], Malformed("no"))
-    assert letter.headers[:2] == [("ce_id", b""), ("odd", b"")]
+    record = dead_letter(ORIGIN, b"k", b"v", [("ce_id", None), ("odd", b"")], Malformed("no"))
+    assert record.headers[:2] == [("ce_id", b""), ("odd", b"")]
 
 
 def test_the_added_headers_are_those_of_spring_kafka() -> None:

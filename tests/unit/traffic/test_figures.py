@@ -25,8 +25,8 @@ def test_base_and_final_answers_are_measured_side_by_side() -> None:
     labels = [_judged("ann", 0, "comedy", "action", "comedy", MOVIE_TAGS, "tag"), _judged("bob", 0, "action", "action", "comedy", MOVIE_TAGS, "tag")]
     ratings = [_judged("ann", 1, "5", "3", "4", STARS, "stars"), _judged("ann", 2, "1", "1", "good", STARS, "stars")]
     texts = [_judged("ann", 3, "So tired!!", "I am tired", "so tired", domain="note")]
-    found = by_domain([*labels, *ratings, *texts])
-    tag, stars, note = found["tag"], found["stars"], found["note"]
+    figures = by_domain([*labels, *ratings, *texts])
+    tag, stars, note = figures["tag"], figures["stars"], figures["note"]
     assert tag["base"] == {"accuracy": 0.5, "macro_f1": pytest.approx(2 / 3 / 15)}
     assert (tag["users"], tag["questions"], tag["metric"]) == (2, 2, "accuracy")
     assert stars["base"] == {"rating_score": 0.75, "mae": 1.0, "rmse": pytest.approx(2**0.5)}

@@ -15,48 +15,50 @@ PLAN = TrafficPlan(users=3, history=4, learn=2, exam=1)
 def test_an_exam_asks_the_same_in_each_round_under_other_ids() -> None:
     before, after = PLAN.exams("before"), PLAN.exams("after")
     assert len(before) == 3 * 3 * 1
-    assert [(one.query.user, one.query.text, one.query.asked_at, one.truth) for one in before] == [
-        (one.query.user, one.query.text, one.query.asked_at, one.truth) for one in after
+    assert [(question.query.user, question.query.text, question.query.asked_at, question.truth) for question in before] == [
+        (question.query.user, question.query.text, question.query.asked_at, question.truth) for question in after
     ]
-    assert not {one.query.query_id for one in before} & {one.query.query_id for one in after}
-    assert not any(one.feedback for one in before)
+    assert not {question.query.query_id for question in before} & {question.query.query_id for question in after}
+    assert not any(question.feedback for question in before)
     assert PLAN.exams("before") == before
 
 
 def test_the_exam_comes_after_everything_its_user_did() -> None:
     lessons, exams = PLAN.lessons("0"), PLAN.exams("0")
-    last = max([one.occurred_at for one in PLAN.past()] + [given.occurred_at for one in lessons for given in one.feedback])
-    assert all(one.query.asked_at > last for one in exams)
-    assert not {(one.query.user, one.query.text, one.truth) for one in lessons} & {(one.query.user, one.query.text, one.truth) for one in exams}
+    last = max([interaction.occurred_at for interaction in PLAN.past()] + [feedback.occurred_at for question in lessons for feedback in question.feedback])
+    assert all(question.query.asked_at > last for question in exams)
+    assert not {(question.query.user, question.query.text, question.truth) for question in lessons} & {
+        (question.query.user, question.query.text, question.truth) for question in exams
+    }
 
 
 def test_feedback_is_what_the_user_did_and_comes_before_their_next_question() -> None:
-    lessons = sorted(PLAN.lessons("0"), key=lambda one: (one.query.user, one.query.asked_at))
+    lessons = sorted(PLAN.lessons("0"), key=lambda question: (question.query.user, question.query.asked_at))
     assert len(lessons) == 3 * 3 * 2
-    for one, following in pairwise(lessons):
-        (given,) = one.feedback
-        assert (given.truth, given.query_id, given.user) == (one.truth, one.query.query_id, one.query.user)
-        assert given.occurred_at > one.query.asked_at
-        assert given.occurred_at < following.query.asked_at or following.query.user != one.query.user
+    for question, following in pairwise(lessons):
+        (feedback,) = question.feedback
+        assert (feedback.truth, feedback.query_id, feedback.user) == (question.truth, question.query.query_id, question.query.user)
+        assert feedback.occurred_at > question.query.asked_at
+        assert feedback.occurred_at < following.query.asked_at or following.query.user != question.query.user
 
 
-def test_the_past_is_told_in_order_of_time() -> None:
-    told = list(PLAN.past())
-    assert len(told) == 3 * 3 * 4 == len({one.interaction_id for one in told})
-    assert [one.occurred_at for one in told] == sorted(one.occurred_at for one in told)
+def test_the_past_is_in_order_of_time() -> None:
+    past = list(PLAN.past())
+    assert len(past) == 3 * 3 * 4 == len({interaction.interaction_id for interaction in past})
+    assert [interaction.occurred_at for interaction in past] == sorted(interaction.occurred_at for interaction in past)
 
 
 def test_an_exam_may_ask_some_users_only() -> None:
-    assert {one.query.user for one in PLAN.exams("0", only={"u0001"})} == {"u0001"}
+    assert {question.query.user for question in PLAN.exams("0", only={"u0001"})} == {"u0001"}
 
 
 def test_background_questions_differ_by_phase_and_round_and_repeat_by_both() -> None:
     def ids(phase: str, round: str) -> set[object]:
-        return {one.query.query_id for one in islice(PLAN.background(phase, round), 20)}
+        return {question.query.query_id for question in islice(PLAN.background(phase, round), 20)}
 
     assert len(ids("steady", "0") | ids("steady", "1") | ids("burst", "0")) == 60
     assert ids("steady", "0") == ids("steady", "0")
-    assert {one.query.domain for one in islice(PLAN.background("steady", "0"), 9)} == set(PLAN.domains)
+    assert {question.query.domain for question in islice(PLAN.background("steady", "0"), 9)} == set(PLAN.domains)
 
 
 def test_ground_truth_is_enough_to_score_by() -> None:
@@ -81,5 +83,5 @@ def test_an_impossible_plan_names_the_key(tmp_path: Path, text: str, message: st
 
 
 def test_users_speak_for_themselves_in_a_trial_and_not_beside_it() -> None:
-    told = {phase: {len(one.feedback) for one in islice(PLAN.background(phase, "0"), 9)} for phase in ("trial", "steady", "burst")}
-    assert told == {"trial": {1}, "steady": {0}, "burst": {0}}
+    feedback_counts = {phase: {len(question.feedback) for question in islice(PLAN.background(phase, "0"), 9)} for phase in ("trial", "steady", "burst")}
+    assert feedback_counts == {"trial": {1}, "steady": {0}, "burst": {0}}

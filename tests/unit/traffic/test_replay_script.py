@@ -25,13 +25,13 @@ def test_every_paper_is_either_told_or_comes_back_as_feedback(tmp_path: Path) ->
 
 def test_a_wave_holds_one_question_of_each_user_and_the_earlier_first(tmp_path: Path) -> None:
     waves = ReplayScript.read(_papers(tmp_path), "t", None).waves()
-    assert [sorted(one.query.user for one in wave) for wave in waves] == [["a", "b", "c"]] * 3
-    assert [{one.query.text for one in wave} for wave in waves] == [{"Abstract 2."}, {"Abstract 3."}, {"Abstract 4."}]
+    assert [sorted(step.query.user for step in wave) for wave in waves] == [["a", "b", "c"]] * 3
+    assert [{step.query.text for step in wave} for wave in waves] == [{"Abstract 2."}, {"Abstract 3."}, {"Abstract 4."}]
 
 
 def test_a_limit_takes_the_first_users_whole(tmp_path: Path) -> None:
     script = ReplayScript.read(_papers(tmp_path), "t", 2)
-    assert {one.user for one in script.history()} == {"a", "b"} == {one.query.user for one in script.questions}
+    assert {step.user for step in script.history()} == {"a", "b"} == {step.query.user for step in script.questions}
     assert script.expected_in_log == 10
 
 

@@ -20,15 +20,15 @@ def test_a_user_asks_one_at_a_time_and_in_order() -> None:
     schedule.done(third)
     rest = [schedule.next(), schedule.next()]
     assert all(rest) and schedule.next() is None and not schedule.over
-    for one in rest:
-        assert one
-        schedule.done(one)
+    for next_question in rest:
+        assert next_question
+        schedule.done(next_question)
     assert schedule.next() and schedule.over
 
 
 def test_endless_questions_are_taken_as_they_come() -> None:
     schedule = GivenOrder(question("ann", number) for number in count())
-    texts = [one.query.text for _ in range(3) if (one := schedule.next())]
+    texts = [next_question.query.text for _ in range(3) if (next_question := schedule.next())]
     assert texts == ["text 0", "text 1", "text 2"] and not schedule.over
 
 

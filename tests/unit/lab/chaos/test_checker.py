@@ -38,7 +38,7 @@ def test_clean_records_are_valid_in_any_order_and_number_of_readings(users: list
     for number, user in enumerate(users):
         records.ask(f"q{number}", user=user)
         records.answer(f"q{number}", user=user)
-    records.seen += [replace(one, seen_s=one.seen_s + 1) for one in records.seen]
+    records.seen += [replace(record, seen_s=record.seen_s + 1) for record in records.seen]
     rng.shuffle(records.seen)
     assert judged(records, ordered=True).is_valid
 
@@ -158,14 +158,14 @@ def test_reading_an_aborted_or_uncommitted_record_is_an_anomaly() -> None:
         (DRAFTS.name, 0): {0: RecordFate.COMMITTED, 1: RecordFate.COMMITTED},
     }
     verdict = judged(clean(), fates)
-    assert {one.kind for one in verdict.anomalies} == {AnomalyKind.ABORTED_READ}
-    assert {one.where for one in verdict.anomalies} == {"responses-0@1 aborted", "responses-0@2 open", "drafts-0@2 not in the log"}
+    assert {anomaly.kind for anomaly in verdict.anomalies} == {AnomalyKind.ABORTED_READ}
+    assert {anomaly.where for anomaly in verdict.anomalies} == {"responses-0@1 aborted", "responses-0@2 open", "drafts-0@2 not in the log"}
 
 
 def test_a_committed_record_must_be_read() -> None:
     fates: Fates = {(RESPONSES.name, 0): dict.fromkeys(range(4), RecordFate.COMMITTED), (OUTCOMES.name, 0): {0: RecordFate.COMMITTED}}
     verdict = judged(clean(), fates)
-    assert [(one.kind, one.where) for one in verdict.anomalies] == [(AnomalyKind.UNREAD, "responses-0@3")]
+    assert [(anomaly.kind, anomaly.where) for anomaly in verdict.anomalies] == [(AnomalyKind.UNREAD, "responses-0@3")]
 
 
 def test_out_of_order_answers_are_anomalies_only_with_order_per_key() -> None:

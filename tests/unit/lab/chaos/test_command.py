@@ -13,10 +13,10 @@ from lab.chaos.command import fresh_state, own_settings
 
 
 def test_a_run_uses_no_configured_broker_base_model_index_or_registry(tmp_path: Path) -> None:
-    given = load(
+    configured = load(
         kafka={"bootstrap_servers": "prod:9092"}, base={"url": "http://prod/v1"}, index={"url": "http://prod"}, registry={"tracking_uri": "http://prod"}
     )
-    own = own_settings(given, tmp_path)
+    own = own_settings(configured, tmp_path)
     assert (own.kafka.bootstrap_servers, own.base.url, own.index.url, own.registry.tracking_uri) == (None, None, None, None)
     assert own.stack.dir == tmp_path
 

@@ -33,6 +33,6 @@ def test_an_unchanged_state_is_recorded_once() -> None:
 def test_unrequested_ends_are_counted() -> None:
     process_log = ProcessLog()
     seen(process_log, 0, ProcessState.READY, 3)
-    done = [PerformedFault(Fault(kind, "base", 0.0), 0.0, 0.0, 7) for kind in (FaultKind.KILL, FaultKind.PAUSE, FaultKind.RESTART)]
-    assert process_log.unrequested_ends(done) == {"base": 1}
-    assert process_log.unrequested_ends([*done, done[0]]) == {}
+    performed = [PerformedFault(Fault(kind, "base", 0.0), 0.0, 0.0, 7) for kind in (FaultKind.KILL, FaultKind.PAUSE, FaultKind.RESTART)]
+    assert process_log.unrequested_ends(performed) == {"base": 1}
+    assert process_log.unrequested_ends([*performed, performed[0]]) == {}

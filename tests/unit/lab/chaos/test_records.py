@@ -17,16 +17,16 @@ def test_outcomes_are_written_and_a_missing_one_is_unknown(tmp_path: Path) -> No
         sent_log.set_outcome("b", SendOutcome.OK, 1.5, 3, 42)
         sent_log.set_outcome("a", SendOutcome.FAIL, 1.6)
     read = read_sent(tmp_path / "sent_log.jsonl")
-    assert sorted(read, key=lambda one: one.id) == sorted(sent_log.sent, key=lambda one: one.id)
-    assert {one.id: one.outcome for one in read} == {"a": SendOutcome.FAIL, "b": SendOutcome.OK, "c": SendOutcome.INFO}
-    assert next(one for one in read if one.id == "b").offset == 42
+    assert sorted(read, key=lambda record: record.id) == sorted(sent_log.sent, key=lambda record: record.id)
+    assert {record.id: record.outcome for record in read} == {"a": SendOutcome.FAIL, "b": SendOutcome.OK, "c": SendOutcome.INFO}
+    assert next(record for record in read if record.id == "b").offset == 42
 
 
 def test_an_outcome_after_the_end_is_kept_in_memory(tmp_path: Path) -> None:
     with SentLog(tmp_path / "sent_log.jsonl") as sent_log:
         sent_log.add(SentRecord("queries", "a", "t/ada", 1.0))
     sent_log.set_outcome("a", SendOutcome.OK, 2.0, 0, 0)
-    assert [one.outcome for one in sent_log.sent] == [SendOutcome.OK]
+    assert [record.outcome for record in sent_log.sent] == [SendOutcome.OK]
 
 
 def test_seen_records_are_read_back(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ def test_acknowledged_queries_count_with_their_first_response() -> None:
 
 def test_a_standstill_is_time_with_open_queries_and_no_answer() -> None:
     answers = [AnsweredQuery(0, 0.0, 1.0), AnsweredQuery(0, 9.0, 10.0), AnsweredQuery(0, 2.0, 30.0), AnsweredQuery(1, 5.0, 5.5)]
-    assert standstills(sorted(answers, key=lambda one: one.seen_s)) == [LongestStandstill(0, 10.0, 20.0), LongestStandstill(1, 5.0, 0.5)]
+    assert standstills(sorted(answers, key=lambda answer: answer.seen_s)) == [LongestStandstill(0, 10.0, 20.0), LongestStandstill(1, 5.0, 0.5)]
 
 
 def test_a_partition_without_queries_has_no_standstill() -> None:

@@ -107,8 +107,8 @@ def test_shadow_answers_belong_to_the_shadow_stage_of_their_version() -> None:
 
 def test_time_in_which_the_registry_is_away_does_not_count() -> None:
     late = answer("2", 45 + GRACE_S, Arm.CANARY, CANARY, USERS[Arm.CANARY])
-    away = Downtime(NOW.timestamp() + 38, NOW.timestamp() + 50)
-    assert anomalies([late]) and not anomalies([late], downtimes=[away])
+    downtime = Downtime(NOW.timestamp() + 38, NOW.timestamp() + 50)
+    assert anomalies([late]) and not anomalies([late], downtimes=[downtime])
 
 
 def test_missing_and_repeated_answers_and_missing_events_are_anomalies() -> None:
@@ -158,10 +158,10 @@ def test_a_kill_waits_for_its_delay_and_for_a_process_to_kill() -> None:
 
 def test_outcomes_are_compared_without_times_and_version_numbers() -> None:
     before = VersionHistories((HISTORIES.versions[0],))
-    again = tuple(transition.model_copy(update={"at": transition.at + timedelta(hours=1), "reason": "other figures"}) for transition in SECOND)
-    later = VersionHistories((*HISTORIES.versions, version("3", again)))
+    repeated = tuple(transition.model_copy(update={"at": transition.at + timedelta(hours=1), "reason": "other figures"}) for transition in SECOND)
+    later = VersionHistories((*HISTORIES.versions, version("3", repeated)))
     assert outcome(before, HISTORIES, "2") == outcome(HISTORIES, later, "3")
-    shorter = VersionHistories((*HISTORIES.versions, version("3", again[:3])))
+    shorter = VersionHistories((*HISTORIES.versions, version("3", repeated[:3])))
     assert outcome(before, HISTORIES, "2") != outcome(HISTORIES, shorter, "3")
     assert BAD.states == tuple(transition.after for transition in SECOND) and GOOD.final_state is VersionState.REJECTED
 
@@ -204,5 +204,5 @@ def test_the_report_lists_kills_by_process_and_anomalies() -> None:
 
 
 def test_simulated_users_ask_with_their_own_history() -> None:
-    asked = contexts(3, 0)
-    assert len({context.draft.query.user for context in asked}) == 3 and all(len(context.items) == 2 for context in asked)
+    user_contexts = contexts(3, 0)
+    assert len({context.draft.query.user for context in user_contexts}) == 3 and all(len(context.items) == 2 for context in user_contexts)

@@ -25,8 +25,8 @@ def anything(seed: int) -> bool:
 def first_found(word: str | tuple[str, ...], selects: Callable[[int], bool] = anything) -> str:
     """The first anomaly of this kind among the seeds. Fails if there is none."""
     for seed in filter(selects, range(SEEDS)):
-        if found := [each for each in simulate(seed).anomalies if each.startswith(word)]:
-            return found[0]
+        if anomalies := [each for each in simulate(seed).anomalies if each.startswith(word)]:
+            return anomalies[0]
     raise AssertionError(f"no {word} in {SEEDS} seeds")
 
 

@@ -24,10 +24,10 @@ class RecordingBackend:
         self.admitted.remove(request_id)
 
     def step(self) -> Sequence[BackendCompletion]:
-        done = [BackendCompletion(request_id, "", (1,), FinishReason.STOP) for request_id in self.admitted]
-        self.sizes.append(len(done))
+        completions = [BackendCompletion(request_id, "", (1,), FinishReason.STOP) for request_id in self.admitted]
+        self.sizes.append(len(completions))
         self.admitted.clear()
-        return done
+        return completions
 
     def load(self, checkpoint: Path) -> None: ...
 

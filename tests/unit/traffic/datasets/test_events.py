@@ -29,16 +29,16 @@ def test_a_question_finds_its_feedback_in_any_order_and_its_truth_in_it(tmp_path
     for line in lines:
         line.pop("truth", None)
     file = write_jsonl(tmp_path / "events.jsonl", reversed(lines))
-    found = questions(Events((file,)).steps("t"))
-    assert [one.truth for one in found] == [one.feedback[0].truth for one in found]
-    assert [one.query.asked_at for one in found] == sorted(one.query.asked_at for one in found)
+    read = questions(Events((file,)).steps("t"))
+    assert [question.truth for question in read] == [question.feedback[0].truth for question in read]
+    assert [question.query.asked_at for question in read] == sorted(question.query.asked_at for question in read)
     assert len(interactions(Events((file,)).steps("t"))) == 4
 
 
 def test_a_truth_without_feedback_is_for_scoring_only(tmp_path: Path) -> None:
     lines = [json.loads(line) for step in _steps(tmp_path) for line in to_lines(step)]
     file = write_jsonl(tmp_path / "events.jsonl", [line for line in lines if "feedback" not in line["type"]])
-    assert all(one.truth and not one.feedback for one in questions(Events((file,)).steps("t")))
+    assert all(question.truth and not question.feedback for question in questions(Events((file,)).steps("t")))
 
 
 @pytest.mark.parametrize(

@@ -58,13 +58,15 @@ SHAPES: list[tuple[str, dict[str, str], str, str, str, str, Task]] = [
 
 
 def _lamp(folder: Path) -> Lamp:
-    found = Lamp.at(folder)
-    assert found
-    return found
+    dataset = Lamp.at(folder)
+    assert dataset
+    return dataset
 
 
 @pytest.mark.parametrize(("task", "item", "asked", "gold", "domain", "text", "kind"), SHAPES)
-def test_each_task_is_told_by_its_profile(tmp_path: Path, task: str, item: dict[str, str], asked: str, gold: str, domain: str, text: str, kind: Task) -> None:
+def test_each_task_is_recognised_by_its_profile(
+    tmp_path: Path, task: str, item: dict[str, str], asked: str, gold: str, domain: str, text: str, kind: Task
+) -> None:
     profile = [{"id": f"4{number}", **item} for number in range(3)]
     steps = list(_lamp(write_lamp(tmp_path, [{"id": "40", "input": asked, "profile": profile}], task, {"40": gold})).steps("t"))
     (question,) = questions(steps)
@@ -78,7 +80,7 @@ def test_each_task_is_told_by_its_profile(tmp_path: Path, task: str, item: dict[
     assert [one.occurred_at for one in history] == sorted(one.occurred_at for one in history)
 
 
-def test_movie_tags_and_news_are_told_apart(tmp_path: Path) -> None:
+def test_movie_tags_and_news_are_distinguished(tmp_path: Path) -> None:
     for name, index in (("movies", 0), ("news", 1)):
         task, item, asked, gold, *_ = SHAPES[index]
         write_lamp(tmp_path / name, [{"id": "1", "input": asked, "profile": [{"id": "11", **item}]}], task, {"1": gold})
@@ -101,7 +103,7 @@ def _paper_row(question: str, user: str | None, items: list[tuple[str, str]], da
 def test_outputs_are_matched_by_id_and_not_by_order(tmp_path: Path) -> None:
     rows = [_paper_row(name, None, [(f"{name}0", "")]) for name in ("1", "2", "3")]
     steps = _lamp(write_lamp(tmp_path, rows, "LaMP_5", {"3": "three", "1": "one", "2": "two"})).steps("t")
-    assert {asked.query.user: asked.truth for asked in questions(steps)} == {"1": "one", "2": "two", "3": "three"}
+    assert {question.query.user: question.truth for question in questions(steps)} == {"1": "one", "2": "two", "3": "three"}
 
 
 def test_a_test_split_is_asked_without_truth(tmp_path: Path) -> None:
@@ -119,8 +121,13 @@ def test_the_time_split_shares_a_users_items_between_their_questions(tmp_path: P
     ]
     dataset = _lamp(write_lamp(tmp_path, rows, "LaMP_5", {"1": "x", "2": "y", "3": "z"}))
     steps = list(dataset.steps("t"))
-    assert [(one.user, one.response) for one in interactions(steps)] == [("ann", "title 10"), ("ann", "title 11"), ("ann", "title 12"), ("bob", "title 10")]
-    assert len({one.interaction_id for one in interactions(steps)}) == 4
+    assert [(interaction.user, interaction.response) for interaction in interactions(steps)] == [
+        ("ann", "title 10"),
+        ("ann", "title 11"),
+        ("ann", "title 12"),
+        ("bob", "title 10"),
+    ]
+    assert len({interaction.interaction_id for interaction in interactions(steps)}) == 4
     first, last, bob = questions(steps)
     assert visible(dataset, first) == ["title 10", "title 11"]
     assert visible(dataset, last) == ["title 10", "title 11", "x", "title 12"] or visible(dataset, last) == ["title 10", "title 11", "title 12", "x"]
@@ -145,10 +152,10 @@ def test_an_undated_question_sees_no_newer_history_of_another_question(tmp_path:
     first = [item for item, keep in zip(items, kept, strict=False) if keep]
     rows = [_paper_row("1", "ann", first), _paper_row("2", "ann", [*items, ("99", "2011-01-01")])]
     dataset = _lamp(write_lamp(tmp_path, rows, "LaMP_5", {"1": "own 1", "2": "own 2"}))
-    asked = next(one for one in questions(dataset.steps("t")) if one.truth == "own 1")
+    first_question = next(one for one in questions(dataset.steps("t")) if one.truth == "own 1")
     when = {one.response: one.occurred_at for one in interactions(dataset.steps("t"))}
     latest = max((when[f"title {item}"] for item, _ in first), default=None)
-    for response in visible(dataset, asked):
+    for response in visible(dataset, first_question):
         assert response not in {"own 1", "own 2", "title 99"}
         assert response in {f"title {item}" for item, _ in first} or (latest and when[response] < latest)
 

@@ -24,9 +24,9 @@ def test_papers_of_one_day_do_not_see_one_another(tmp_path: Path) -> None:
     days = ["2007-01-15", "2007-01-16", "2007-01-16", "2007-01-16", "2007-01-17"]
     write_jsonl(tmp_path / "papers.jsonl", [paper("Ryabko, Boris", number, day) for number, day in enumerate(days)])
     dataset = ArxivAuthors(tmp_path / "papers.jsonl")
-    asked = questions(dataset.steps("t"))
-    assert [one.truth for one in asked] == ["Title 2", "Title 3", "Title 4"]
-    assert [visible(dataset, one) for one in asked] == [["Title 0"], ["Title 0"], ["Title 0", "Title 1", "Title 2", "Title 3"]]
+    all_questions = questions(dataset.steps("t"))
+    assert [question.truth for question in all_questions] == ["Title 2", "Title 3", "Title 4"]
+    assert [visible(dataset, question) for question in all_questions] == [["Title 0"], ["Title 0"], ["Title 0", "Title 1", "Title 2", "Title 3"]]
 
 
 def test_a_headline_answers_its_description(tmp_path: Path) -> None:
@@ -35,23 +35,23 @@ def test_a_headline_answers_its_description(tmp_path: Path) -> None:
         for n in (1, 2)
     ]
     steps = list(HuffPostAuthors(write_jsonl(tmp_path / "articles.jsonl", rows)).steps("t"))
-    assert [(one.content, one.response) for one in interactions(steps)] == [("Text 1", "Head 1")]
-    assert [(one.query.domain, one.query.text, one.truth) for one in questions(steps)] == [("news_headline", "Text 2", "Head 2")]
+    assert [(step.content, step.response) for step in interactions(steps)] == [("Text 1", "Head 1")]
+    assert [(step.query.domain, step.query.text, step.truth) for step in questions(steps)] == [("news_headline", "Text 2", "Head 2")]
 
 
 def _movielens(folder: Path) -> MovieLens:
     (folder / "movies.csv").write_text('movieId,title,genres\n1,"Alien, The (1979)",Horror|Sci-Fi\n2,Up (2009),(no genres listed)\n')
     (folder / "tags.csv").write_text("userId,movieId,tag,timestamp\n7,1,Sci-Fi,100\n7,1,pretty,150\n7,2,romance,200\n")
     (folder / "ratings.csv").write_text("userId,movieId,rating,timestamp\n7,1,0.5,100\n7,2,3.5,100\n8,2,5.0,300\n")
-    found = MovieLens.at(folder)
-    assert found
-    return found
+    dataset = MovieLens.at(folder)
+    assert dataset
+    return dataset
 
 
 def test_only_the_labels_of_lamp_2_count_as_tags_and_half_stars_go_up(tmp_path: Path) -> None:
     dataset = _movielens(tmp_path)
     steps = list(dataset.steps("t"))
-    assert [(one.user, one.domain, one.content, one.response) for one in interactions(steps)] == [
+    assert [(step.user, step.domain, step.content, step.response) for step in interactions(steps)] == [
         ("7", "movie_rating", "Alien, The (1979). Horror, Sci-Fi", "1"),
         ("7", "movie_tag", "Alien, The (1979). Horror, Sci-Fi", "sci-fi"),
         ("8", "movie_rating", "Up (2009). (no genres listed)", "5"),
@@ -90,11 +90,11 @@ def test_a_post_asks_for_its_title_and_its_first_tag(tmp_path: Path) -> None:
     dataset = StackExchangePosts.at(tmp_path)
     assert dataset and dataset.file == file
     steps = list(dataset.steps("t"))
-    assert [(one.domain, one.content, one.response) for one in interactions(steps)] == [
+    assert [(step.domain, step.content, step.response) for step in interactions(steps)] == [
         ("post_tag", "Why 1?\nI drank & asked 1.", "hops"),
         ("post_title", "I drank & asked 1.", "Why 1?"),
     ]
-    assert [(one.query.domain, one.query.options, one.truth) for one in questions(steps)] == [
+    assert [(step.query.domain, step.query.options, step.truth) for step in questions(steps)] == [
         ("post_tag", ("hops", "taste"), "taste"),
         ("post_title", (), "Why 2?"),
     ]
@@ -118,9 +118,9 @@ def test_a_real_set_is_read_whole(name: str, users: int, history: dict[str, int]
     if not folder.is_dir():
         pytest.skip(f"needs {name} in the folder that REAL_DATA_SETS names")
     steps = list(detect(folder).steps("t"))
-    told, questioned = interactions(steps), questions(steps)
-    assert Counter(one.domain for one in told) == history
-    assert Counter(one.query.domain for one in questioned) == asked
-    assert len({one.user for one in told}) == users
-    assert len({one.interaction_id for one in told} | {one.query.query_id for one in questioned}) == len(steps)
-    assert all(one.feedback[0].occurred_at >= one.query.asked_at for one in questioned)
+    all_interactions, all_questions = interactions(steps), questions(steps)
+    assert Counter(step.domain for step in all_interactions) == history
+    assert Counter(step.query.domain for step in all_questions) == asked
+    assert len({step.user for step in all_interactions}) == users
+    assert len({step.interaction_id for step in all_interactions} | {step.query.query_id for step in all_questions}) == len(steps)
+    assert all(step.feedback[0].occurred_at >= step.query.asked_at for step in all_questions)

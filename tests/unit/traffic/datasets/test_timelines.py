@@ -28,10 +28,10 @@ def test_no_question_sees_its_own_text_or_anything_of_its_day_or_later(days: lis
     entries = _entries(days, precise)
     when = {entry.response: entry.moment for entry in entries}
     steps = list(latest_as_questions(entries, last, "t"))
-    known = [(one.user, one.response, one.occurred_at) for one in interactions(steps)]
-    known += [(one.user, one.truth or "", one.occurred_at) for asked in questions(steps) for one in asked.feedback]
+    texts = [(step.user, step.response, step.occurred_at) for step in interactions(steps)]
+    texts += [(step.user, step.truth or "", step.occurred_at) for asked in questions(steps) for step in asked.feedback]
     for question in questions(steps):
-        for user, response, at in known:
+        for user, response, at in texts:
             if user == question.query.user and at < question.query.asked_at:
                 assert response != question.truth
                 assert when[response].asked_at < question.query.asked_at
@@ -40,14 +40,14 @@ def test_no_question_sees_its_own_text_or_anything_of_its_day_or_later(days: lis
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 6)), max_size=30), st.integers(0, 5))
 def test_every_entry_is_either_history_or_a_question_with_its_own_words_as_feedback(days: list[tuple[str, int]], last: int) -> None:
     steps = list(latest_as_questions(_entries(days, precise=False), last, "t"))
-    told = [one.response for one in interactions(steps)] + [one.truth for asked in questions(steps) for one in asked.feedback]
-    assert sorted(map(str, told)) == sorted(f"own {number}" for number in range(len(days)))
+    texts = [step.response for step in interactions(steps)] + [step.truth for question in questions(steps) for step in question.feedback]
+    assert sorted(map(str, texts)) == sorted(f"own {number}" for number in range(len(days)))
 
 
 def test_the_latest_entries_are_asked_and_one_always_stays_history() -> None:
     steps = list(latest_as_questions(_entries([("a", 0), ("a", 1), ("a", 2), ("b", 0), ("c", 0), ("c", 1)], precise=False), 2, "t"))
-    assert [(one.user, one.response) for one in interactions(steps)] == [("a", "own 0"), ("b", "own 3"), ("c", "own 4")]
-    assert [(asked.query.user, asked.truth) for asked in questions(steps)] == [("a", "own 1"), ("c", "own 5"), ("a", "own 2")]
+    assert [(step.user, step.response) for step in interactions(steps)] == [("a", "own 0"), ("b", "own 3"), ("c", "own 4")]
+    assert [(question.query.user, question.truth) for question in questions(steps)] == [("a", "own 1"), ("c", "own 5"), ("a", "own 2")]
 
 
 def test_the_same_row_twice_is_refused() -> None:

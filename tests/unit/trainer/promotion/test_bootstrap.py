@@ -11,7 +11,8 @@ from infra.errors import CannotContinue
 from infra.settings import Settings, load
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
-from tests.support.memory_registry import MemoryRegistry, ProcessKilled
+from tests.support.killed import Killed
+from tests.support.memory_registry import MemoryRegistry
 from trainer.interruption import Interrupted
 from trainer.promotion.bootstrap import ACTOR, SHIPPED, bootstrap, register_shipped
 from trainer.promotion.version_history import VersionHistories
@@ -63,7 +64,7 @@ def test_the_wait_for_a_promoter_ends_with_a_stop(settings: Settings, monkeypatc
 def test_a_bootstrap_that_is_killed_is_completed(settings: Settings, boundary: int) -> None:
     registry: Any = Empty()
     registry.kill_at = boundary
-    with pytest.raises(ProcessKilled):
+    with pytest.raises(Killed):
         register_shipped(settings, registry)
     version = register_shipped(settings, registry)
     assert (version.version, version.state, version.aliases, len(version.transitions)) == ("1", VersionState.CHAMPION, (Alias.CHAMPION,), 2)

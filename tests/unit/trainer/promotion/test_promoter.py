@@ -15,7 +15,8 @@ from lab.promotion.scripted_inputs import PROMOTION, Figures
 from schemas.gate import GateResult
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
-from tests.support.memory_registry import MemoryRegistry, ProcessKilled
+from tests.support.killed import Killed
+from tests.support.memory_registry import MemoryRegistry
 from tests.support.promoter_harness import PASSED, PROMPT, PromoterHarness
 from trainer.promotion import operator_commands, state_machine
 from trainer.promotion.observations import Observations
@@ -239,7 +240,7 @@ def test_an_unreadable_history_of_a_new_champion_does_not_restore_the_old_one(ha
     harness.register()
     harness.run_until_idle()
     harness.registry.kill_at = 1  # right after the handover, before any alias
-    with pytest.raises(ProcessKilled):
+    with pytest.raises(Killed):
         harness.promoter.execute(partial(operator_commands.promote, version="2", operator="ada", reason="now"))
     harness.registry.kill_at = None
     harness.restart()
