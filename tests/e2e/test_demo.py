@@ -130,11 +130,12 @@ def assert_the_trained_version_went_live(report: DemoReport) -> None:
     assert swap.event_to_first_answer_s is not None
     assert trained.alias
     assert "champion" in trained.alias
-    way = [step.after for step in report.promotion if step.version == trained.version]
-    assert way == ["gated", "shadow", "canary", "champion"]
+    states = [step.after for step in report.promotion if step.version == trained.version]
+    assert states == ["gated", "shadow", "canary", "champion"]
 
 
 @pytest.mark.timeout(RUN_TIMEOUT_S)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # connections to processes that the stack stops
 def test_bad_versions_do_not_become_champion_and_a_rollback_works(finished: Finished, monkeypatch: pytest.MonkeyPatch) -> None:
     """On the demo's state: a damaged version is rejected at the gate, a harmful one in the canary, and an operator rolls the champion back."""
     assert finished.exit_code == 0, finished.output
@@ -146,7 +147,7 @@ def test_bad_versions_do_not_become_champion_and_a_rollback_works(finished: Fini
         registry = Registry(stack.settings)
         champion, shipped = registry.resolve(Alias.CHAMPION), registry.get("1")
         assert champion is not None
-        unseen = {HOLDOUT_SHARE: champion.tags[HOLDOUT_SHARE]}  # who may judge what a hand registers
+        unseen = {HOLDOUT_SHARE: champion.tags[HOLDOUT_SHARE]}  # a version registered by hand needs the share of held-out users
         damaged = registry.register(with_noise(registry.fetch(champion.version, state / "models"), state / "damaged"), parent=champion.version, tags=unseen)
         assert [step.after for step in settled(stack, registry, damaged.version).transitions] == [VersionState.REJECTED]
 
@@ -163,9 +164,9 @@ def test_bad_versions_do_not_become_champion_and_a_rollback_works(finished: Fini
 
         rollback = retouch(state, "models", "rollback", "--json")
         assert rollback.returncode == 0, rollback.stderr
-        back = registry.resolve(Alias.CHAMPION)
-        assert back is not None
-        assert back.version == "1"
+        former = registry.resolve(Alias.CHAMPION)
+        assert former is not None
+        assert former.version == "1"
     assert_nothing_is_left(finished.out, finished.tag)
 
 

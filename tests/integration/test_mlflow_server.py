@@ -137,7 +137,7 @@ def test_a_server_killed_during_a_call_raises_retry_later_until_its_restart(regi
     assert registry.resolve(Alias.CHAMPION) == registry.get(version) and registry.get(version).transitions == (GATED,)
 
 
-class _Lying(BaseHTTPRequestHandler):
+class _PathTraversalHandler(BaseHTTPRequestHandler):
     """An MLflow server whose list of files leads out of their folder."""
 
     def do_GET(self) -> None:
@@ -153,13 +153,13 @@ class _Lying(BaseHTTPRequestHandler):
 
 
 def test_a_server_that_lists_files_outside_their_folder_writes_nothing_there(tmp_path: Path) -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Lying) as lying:
-        threading.Thread(target=lying.serve_forever, daemon=True).start()
-        store = MlflowStore(load(registry={"tracking_uri": f"http://127.0.0.1:{lying.server_port}"}))
-        store.__dict__["artifact_location"] = "mlflow-artifacts:/1"  # known already
+    with ThreadingHTTPServer(("127.0.0.1", 0), _PathTraversalHandler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        store = MlflowStore(load(registry={"tracking_uri": f"http://127.0.0.1:{server.server_port}"}))
+        store.__dict__["artifact_location"] = "mlflow-artifacts:/1"  # already read from the server
         into = tmp_path / "a" / "b"
         into.mkdir(parents=True)
         with pytest.raises(BadCheckpoint, match="list of the files of 'mlflow-artifacts:/1/models/m' leaves their folder"):
             download(store, "mlflow-artifacts:/1/models/m", into)
-        lying.shutdown()
+        server.shutdown()
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

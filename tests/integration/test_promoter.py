@@ -1,4 +1,4 @@
-"""The promoter's own process over a real registry and broker, and operators who ask it, or act where none runs."""
+"""The promoter as a process over a real registry and broker. Operator commands with and without a running promoter."""
 
 from __future__ import annotations
 

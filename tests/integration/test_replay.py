@@ -1,4 +1,4 @@
-"""The platform's side against a real broker, with a tiny system behind it that answers everything at once."""
+"""Replays and the simulated platform on a real broker, with a small system in a thread that answers at once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from traffic.plan import TrafficPlan
 from traffic.platform import AskingLimits
 from traffic.simulation import Phase, PhaseOptions, play
 
-#: Bounds are for a machine that does ten other things; nothing here waits for them where all is well.
+#: A bound for a busy machine: a normal run needs much less.
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 Answers = Callable[[int, Query], int]
@@ -54,7 +54,7 @@ def _always_once(number: int, query: Query) -> int:
 
 
 class EchoSystem(threading.Thread):
-    """Answers each query `answers(number, query)` times with what the user did last, and takes feedback into the interactions."""
+    """Answers each query `answers(number, query)` times with the user's latest response, and publishes feedback as interactions."""
 
     def __init__(self, settings: Settings, answers: Answers = _always_once) -> None:
         super().__init__(daemon=True)
@@ -117,8 +117,8 @@ class EchoSystem(threading.Thread):
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
-    """A broker of its own. EchoSystem commits as the streams' group, which a broker refuses while a member of it lives, as one does for its session
-    timeout after tests of the streams themselves; and it reads all records, of which other tests make some unusable on purpose."""
+    """A separate broker. EchoSystem commits as the streams' group, which a broker refuses until the sessions of that group's members in other tests have
+    ended. It also reads all records, and other tests write invalid ones."""
     with own_broker(tmp_path_factory.mktemp("replay")) as running:
         yield running
 
@@ -195,7 +195,7 @@ def _survey(settings: Settings) -> AnswerCounts:
     return tally
 
 
-def test_what_stays_unanswered_is_lost_and_fails_the_replay(settings: Settings, papers: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unanswered_queries_are_lost_and_fail_the_replay(settings: Settings, papers: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with echo_system(settings, lambda number, query: 0 if query.user == "c" else 2):
         code = replay.run(_tenant(settings, "lossy"), papers, as_json=True, timeout_s=6)
     counts = json.loads(capsys.readouterr().out)["counts"]
@@ -205,7 +205,7 @@ def test_what_stays_unanswered_is_lost_and_fails_the_replay(settings: Settings, 
     assert seen.duplicated >= 6 and len(seen.lost) >= 3
 
 
-def test_without_the_streams_a_replay_says_who_is_missing(settings: Settings, papers: Path) -> None:
+def test_without_the_streams_a_replay_fails_and_names_the_missing_process(settings: Settings, papers: Path) -> None:
     with echo_system(settings), GroupLag(settings) as lag:
         assert lag.wait([INTERACTIONS, RESPONSES, FEEDBACK], stall_s=20)
     with pytest.raises(RetryLater, match=r"group retouch-streams has made no progress for .*6 records before the end of interactions.*python -m streams"):
@@ -255,7 +255,7 @@ def _answers(settings: Settings) -> dict[str, str]:
         return {str(seen.message.query_id): seen.message.answer for seen in observer.read_to_end(30) if isinstance(seen.message, Response)}
 
 
-def test_a_stopped_steady_phase_says_what_it_did(settings: Settings, tmp_path: Path) -> None:
+def test_a_stopped_steady_phase_returns_its_summary(settings: Settings, tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     environment = os.environ | {"KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers(), "RETOUCH_READY_FILE": str(ready)}
     command = [sys.executable, "-m", "traffic", "simulate", "steady", "--rate", "20", "--in-flight", "64", "--users", "3", "--tenant", "cli"]

@@ -57,6 +57,6 @@ def test_processes_and_lock_of_a_killed_supervisor_go_with_it(supervisor: subpro
 
 
 def _have_ended(processes: list[psutil.Process]) -> bool:
-    """Whether all have ended. Where nothing adopts orphans they stay zombies."""
+    """Whether all have ended. Without a process that adopts orphans they stay zombies."""
     _, alive = psutil.wait_procs(processes, timeout=20)
     return all(process.status() == psutil.STATUS_ZOMBIE for process in alive)

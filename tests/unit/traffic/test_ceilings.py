@@ -29,7 +29,7 @@ def everybody() -> list[tuple[PersonaQuestion, list[Exchange]]]:
 
 
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_who_sees_more_knows_more(everybody: list[tuple[PersonaQuestion, list[Exchange]]], domain: str) -> None:
+def test_more_visible_items_give_higher_scores(everybody: list[tuple[PersonaQuestion, list[Exchange]]], domain: str) -> None:
     asked = [(question, items) for question, items in everybody if question.query.domain == domain]
     rule = [fmean(_score(question, best_rule(question, items[:k])) for question, items in asked) for k in (0, 1, 2, 4, 6)]
     ideal = fmean(_score(question, question.ideal) for question, _ in asked)

@@ -48,7 +48,7 @@ def test_a_query_sent_twice_may_be_answered_twice() -> None:
     assert tally.duplicated == 1
 
 
-def test_what_cannot_be_read_is_counted_beside_the_rest() -> None:
+def test_unreadable_records_are_counted_separately() -> None:
     tally = AnswerCounts()
     tally.note(ObservedRecord("queries", 0, 0, None))
     assert (tally.records["queries"], tally.unreadable["queries"], len(tally.asked)) == (1, 1, 0)

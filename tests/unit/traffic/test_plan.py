@@ -82,6 +82,6 @@ def test_an_impossible_plan_names_the_key(tmp_path: Path, text: str, message: st
         TrafficPlan.read(tmp_path / "nowhere.json")
 
 
-def test_users_speak_for_themselves_in_a_trial_and_not_beside_it() -> None:
+def test_users_give_feedback_in_a_trial_and_not_in_other_phases() -> None:
     feedback_counts = {phase: {len(question.feedback) for question in islice(PLAN.background(phase, "0"), 9)} for phase in ("trial", "steady", "burst")}
     assert feedback_counts == {"trial": {1}, "steady": {0}, "burst": {0}}

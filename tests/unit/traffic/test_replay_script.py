@@ -17,7 +17,7 @@ def _papers(folder: Path) -> ArxivAuthors:
     return ArxivAuthors(write_jsonl(folder / "papers.jsonl", [paper(author, number, f"2007-01-{10 + number}") for author in "abc" for number in range(5)]))
 
 
-def test_every_paper_is_either_told_or_comes_back_as_feedback(tmp_path: Path) -> None:
+def test_every_paper_is_either_history_or_feedback(tmp_path: Path) -> None:
     script = ReplayScript.read(_papers(tmp_path), "t", None)
     assert (script.interactions, len(script.questions), script.expected_in_log) == (6, 9, 15)
     assert len(list(script.history())) == 6
@@ -35,7 +35,7 @@ def test_a_limit_takes_the_first_users_whole(tmp_path: Path) -> None:
     assert script.expected_in_log == 10
 
 
-def test_nothing_is_told_of_a_set_with_a_bad_row_or_none(tmp_path: Path) -> None:
+def test_a_set_with_a_bad_row_or_no_row_is_refused(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "papers.jsonl", [paper("a", 0, "2007-01-01"), paper("a", 1, "soon")])
     with pytest.raises(BadData, match=r"papers\.jsonl:2"):
         ReplayScript.read(ArxivAuthors(file), "t", None)

@@ -9,7 +9,7 @@ from infra.checkpoints.chat_templates import MAX_CHARS, MAX_WIDTH, why_refused
 
 ROOT = Path(__file__).resolve().parents[4]
 
-#: As Qwen2.5 writes its own, shortened to every construct that it uses.
+#: The template of Qwen2.5, shortened: every construct occurs once.
 QWEN = """
 {%- if tools %}
     {{- '<|im_start|>system\\n' }}
@@ -28,7 +28,7 @@ QWEN = """
 
 
 def _installed() -> list[Path]:
-    """Real templates: our own, and those that come with what we install."""
+    """Real templates: our own, and those of installed packages."""
     trl = find_spec("trl")
     assert trl and trl.origin
     return sorted([*(ROOT / "pico").rglob("*.jinja"), *(Path(trl.origin).parent / "chat_templates").glob("*.jinja")])
@@ -84,7 +84,7 @@ def test_templates_of_real_models_pass() -> None:
         (" " * (MAX_CHARS + 1), f"{MAX_CHARS + 1} characters, {MAX_CHARS} at most"),
     ],
 )
-def test_what_no_conversation_needs_is_refused(template: str, reason: str) -> None:
+def test_features_that_no_conversation_needs_are_refused(template: str, reason: str) -> None:
     assert why_refused(template) == reason
 
 

@@ -22,7 +22,7 @@ def test_only_versions_digests_and_killed_downloads_are_removed(tmp_path: Path) 
     assert names(tmp_path) == {"2", "notes", ".git"}
 
 
-def test_what_was_used_lately_stays(tmp_path: Path) -> None:
+def test_recently_used_folders_stay(tmp_path: Path) -> None:
     for name in ("1", "2"):
         untouched(tmp_path / name)
     mark_used(tmp_path, {"1", "missing"})
@@ -42,7 +42,7 @@ def test_a_missing_folder_is_empty(tmp_path: Path) -> None:
     assert not (tmp_path / "missing").exists()
 
 
-def test_what_cannot_be_removed_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_removed_is_logged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     def refuse(source: Path, target: Path) -> None:
         raise PermissionError(13, "Permission denied")
 

@@ -44,7 +44,7 @@ def test_an_additional_jar_is_refused(tmp_path: Path) -> None:
         kafka_jars.verify(tmp_path)
 
 
-def test_without_network_and_jars_the_message_says_so(tmp_path: Path) -> None:
+def test_without_network_and_jars_the_error_names_the_network(tmp_path: Path) -> None:
     """In a process of its own, because jgo's clients read proxies from the environment once."""
     code = "import infra.local.kafka_jars as jars, sys; jars.ATTEMPTS = 1; jars.ensure_jars(__import__('pathlib').Path(sys.argv[1]))"
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), REFUSED) | {"NO_PROXY": "", "no_proxy": ""}

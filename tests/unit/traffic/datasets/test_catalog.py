@@ -11,7 +11,7 @@ from traffic.datasets.events import Events
 from traffic.datasets.rows import BadData
 
 
-def test_a_folder_is_told_by_what_its_files_hold(tmp_path: Path) -> None:
+def test_the_format_of_a_folder_follows_from_its_files(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "a.jsonl", [{"unrelated": 1}])
     file = write_jsonl(tmp_path / "b.jsonl", [paper("Ann", 1, "2007-01-01")])
     assert detect(tmp_path) == detect(file) == ArxivAuthors(file)
@@ -33,7 +33,7 @@ def test_a_folder_of_nothing_known_lists_what_was_looked_for(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("path", "format", "message"), [("gone", "auto", "no such file"), ("", "csv", "no such format; expected auto or one of lamp"), ("", "lamp", "not lamp")]
 )
-def test_a_wrong_path_or_format_says_so(tmp_path: Path, path: str, format: str, message: str) -> None:
+def test_a_wrong_path_or_format_is_an_error(tmp_path: Path, path: str, format: str, message: str) -> None:
     with pytest.raises(BadData, match=message):
         open_dataset(tmp_path / path, format)
 
@@ -43,7 +43,7 @@ def test_how_many_entries_are_questions_can_be_chosen(tmp_path: Path) -> None:
     assert [len(questions(open_dataset(file, last=last).steps("t"))) for last in (1, 4)] == [1, 4]
 
 
-def test_a_data_set_that_says_what_is_a_question_takes_no_number_of_them(tmp_path: Path) -> None:
+def test_a_data_set_with_marked_questions_takes_no_number_of_questions(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "1.jsonl", [{"type": "retouch.query.v1", "data": {}}])
     with pytest.raises(BadData, match=r"last=4: .* names its questions itself"):
         open_dataset(file, last=4)

@@ -27,6 +27,6 @@ def test_an_imprecise_date_counts_late_as_a_deed_and_early_as_a_question(text: s
 
 
 @pytest.mark.parametrize("text", ["", "May 2009", "2009-13-01", "2009-05-01-01", "yesterday", "2009-02-30"])
-def test_what_is_no_date_is_refused(text: str) -> None:
+def test_an_invalid_date_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"."):
         parse(text)

@@ -17,7 +17,7 @@ def _steps(folder: Path) -> list[Step]:
     return list(ArxivAuthors(folder / "papers.jsonl").steps("t"))
 
 
-def test_what_convert_writes_reads_back_the_same(tmp_path: Path) -> None:
+def test_converted_events_are_read_back_unchanged(tmp_path: Path) -> None:
     steps = _steps(tmp_path)
     file = tmp_path / "events.jsonl"
     file.write_text("".join(f"{line}\n" for step in steps for line in to_lines(step)))
@@ -63,7 +63,7 @@ def test_a_truth_without_feedback_is_for_scoring_only(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_bad_event_says_where_and_what_would_be_right(tmp_path: Path, line: dict[str, object], message: str) -> None:
+def test_a_bad_event_is_an_error_with_line_and_expectation(tmp_path: Path, line: dict[str, object], message: str) -> None:
     file = write_jsonl(tmp_path / "events.jsonl", [line])
     with pytest.raises(BadData, match=r"events\.jsonl" + message):
         list(Events((file,)).steps("t"))

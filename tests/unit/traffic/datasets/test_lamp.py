@@ -88,7 +88,7 @@ def test_movie_tags_and_news_are_distinguished(tmp_path: Path) -> None:
     assert "news categories (the older data" in _lamp(tmp_path / "news").title
 
 
-def test_options_have_one_order_whatever_the_input_says(tmp_path: Path) -> None:
+def test_options_have_one_order_whatever_the_order_in_the_input(tmp_path: Path) -> None:
     task, item, asked, gold, *_ = SHAPES[0]
     steps = _lamp(write_lamp(tmp_path, [{"id": "1", "input": asked, "profile": [{"id": "11", **item}]}], task, {"1": gold})).steps("t")
     assert questions(steps)[0].query.options == MOVIE_TAGS
@@ -174,7 +174,7 @@ def test_an_undated_question_sees_no_newer_history_of_another_question(tmp_path:
         ({"id": "1", "input": RATING_INPUT, "profile": [{"id": "2", "text": "s", "score": "1"}]}, "LaMP_3", {"1": "good"}, r":2: .* is not a score"),
     ],
 )
-def test_a_broken_file_says_where_and_what_would_be_right(tmp_path: Path, row: dict[str, Any], task: str, golds: dict[str, str], message: str) -> None:
+def test_a_broken_file_is_an_error_with_line_and_expectation(tmp_path: Path, row: dict[str, Any], task: str, golds: dict[str, str], message: str) -> None:
     dataset = _lamp(write_lamp(tmp_path, [row], task, golds))
     with pytest.raises(BadData, match=message):
         list(dataset.steps("t"))

@@ -23,7 +23,7 @@ def test_a_list_read_in_pieces_is_the_list(tmp_path: Path, objects: list[dict[st
         assert [row.fields for row in json_array(path)] == objects
 
 
-def test_a_row_of_a_list_knows_its_line(tmp_path: Path) -> None:
+def test_a_row_of_a_list_has_its_line_number(tmp_path: Path) -> None:
     path = tmp_path / "list.json"
     path.write_text('[\n {"a": 1},\n\n {"a":\n 2}, {"a": 3}\n]')
     assert [row.line for row in json_array(path)] == [2, 4, 5]

@@ -38,7 +38,7 @@ def settings(tmp_path: Path) -> Settings:
     return load(stack={"dir": tmp_path})
 
 
-def test_the_first_champion_is_the_shipped_checkpoint_and_its_history_says_so(settings: Settings) -> None:
+def test_the_first_champion_is_the_shipped_checkpoint_by_its_history(settings: Settings) -> None:
     registry: Any = Empty()
     for _ in range(2):
         version = register_shipped(settings, registry)
@@ -81,7 +81,7 @@ def test_a_removed_champion_alias_is_restored_from_the_version_histories(setting
     assert register_shipped(settings, registry).version == second.version == registry.aliases[Alias.CHAMPION]
 
 
-def test_versions_without_a_champion_are_an_error_that_says_what_to_do(settings: Settings) -> None:
+def test_versions_without_a_champion_are_an_error_that_names_the_remedy(settings: Settings) -> None:
     registry: Any = Empty()
     registry.register()
     with pytest.raises(CannotContinue, match=r"none is champion; point the alias with .*set_registered_model_alias\('m', 'champion', VERSION\)"):
