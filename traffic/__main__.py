@@ -16,9 +16,9 @@ from infra.settings import Settings
 from traffic import replay
 from traffic.datasets.catalog import FORMATS, open_dataset
 from traffic.datasets.steps import to_lines
-from traffic.pace import Pace
 from traffic.plan import TrafficPlan
 from traffic.platform import AskingLimits
+from traffic.schedule import Pace
 from traffic.simulation import Phase, PhaseOptions, play
 
 Body = Callable[[Settings, threading.Event], None]

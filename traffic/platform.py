@@ -23,8 +23,7 @@ from schemas.responses import Response
 from schemas.topics import FEEDBACK, INTERACTIONS, QUERIES, RESPONSES, Topic
 from traffic.datasets.steps import Question
 from traffic.observer import AnswerCounts, Observer
-from traffic.pace import Pace
-from traffic.schedule import AskingSchedule
+from traffic.schedule import AskingSchedule, Pace
 
 #: Longest poll for responses, and so the longest delay before a timeout or a stop is noticed.
 POLL_S = 0.05

@@ -23,10 +23,9 @@ from infra.settings import Settings
 from schemas.topics import FEEDBACK, INTERACTIONS, RESPONSES
 from traffic.datasets.steps import Question
 from traffic.lag import GroupLag
-from traffic.pace import Pace
 from traffic.plan import PlannedQuestion, TrafficPlan
 from traffic.platform import AskingLimits, AskingResult, Platform
-from traffic.schedule import AskingSchedule, GivenOrder, OldestFirst
+from traffic.schedule import AskingSchedule, GivenOrder, OldestFirst, Pace
 
 
 class Phase(StrEnum):

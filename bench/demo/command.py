@@ -97,8 +97,7 @@ def prepared(settings: Settings, plan: DemoPlan, state: Path, seed: int) -> Sett
 
 def _trace(settings: Settings, answers: Any) -> Any:
     """Traces answers with the checkpoints that the workers fetched."""
-    from bench.demo.checkpoint_scorer import CheckpointScorer
-    from bench.demo.mixed_versions import trace
+    from bench.demo.mixed_versions import CheckpointScorer, trace
 
     answers = list(answers)
     folders = {version: settings.stack.dir / "models" / version for version in sorted({version for version, _ in answers})}

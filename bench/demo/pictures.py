@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any
 
-from bench.demo.answers_per_second import BASE_ONLY
+from bench.demo.records import BASE_ONLY
 from bench.demo.report import DemoReport, DomainQuality, Latency, Significance
 from bench.demo.svg import BAND, BLUE, GREEN, GREY, INK, ORANGE, PAPER, SERIES, SOFT, canvas
 

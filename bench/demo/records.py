@@ -5,14 +5,14 @@ Queries, responses and model events are read and kept; of the rest only the enve
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
-from bench.demo.report import RecordCounts
+from bench.demo.report import RecordCounts, SecondOfAnswers
 from infra.settings import Settings
 from schemas.envelope import read_envelope, read_message
 from schemas.messages import Malformed, Message
@@ -134,3 +134,20 @@ def _records(settings: Settings, topic: str, starts: StartOffsets) -> Iterator[A
     with TopicReader(settings, "retouch-demo-count", max_poll_records=2000) as reader:
         ranges = {partition: (starts.get((topic, partition.partition), 0), end) for partition, (_, end) in reader.ranges(topic).items()}
         yield from reader.read(ranges, silence_s=READ_TIMEOUT_S, timeout_s=READ_TIMEOUT_S)
+
+
+#: Stands for the version of an answer without a reflection model.
+BASE_ONLY = "none"
+
+
+def version_of(response: Response) -> str:
+    model = response.provenance.model
+    return model.version if model else BASE_ONLY
+
+
+def per_second(responses: Iterable[Timestamped[Response]], start: datetime) -> tuple[SecondOfAnswers, ...]:
+    """Answers per second since `start`, by version; seconds without answers are left out."""
+    counts: dict[int, Counter[str]] = defaultdict(Counter)
+    for seen in responses:
+        counts[int((seen.at - start).total_seconds())][version_of(seen.message)] += 1
+    return tuple(SecondOfAnswers(second=second, answers=dict(sorted(counts[second].items()))) for second in sorted(counts))

@@ -10,13 +10,12 @@ from typing import Any
 from uuid import UUID
 
 from bench.demo import run_files
-from bench.demo.answers_per_second import per_second, version_of
 from bench.demo.findings import findings
 from bench.demo.latency import summarize, timings
 from bench.demo.mixed_versions import PromptAndAnswer, TraceResult, completion_of
 from bench.demo.progress import PhaseClock
 from bench.demo.quality import Graded, judge
-from bench.demo.records import RunRecords, Timestamped, tally
+from bench.demo.records import RunRecords, Timestamped, per_second, tally, version_of
 from bench.demo.report import DemoReport, ExamSample, Latency, PhaseFigures, PromotionStep, SwapFigures, TimelineEvent
 from bench.demo.run_files import RunFiles, Truth, WorkerSwap
 from bench.machine import Machine

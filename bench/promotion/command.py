@@ -18,9 +18,8 @@ from typing import Any
 from bench import reporting
 from bench.promotion import picture, summary
 from bench.promotion.experiment import ExperimentResult, simulate
-from bench.promotion.plan import FULL, SHORT, PromotionPlan
 from bench.promotion.population import Kind, ScoredUsers, scored_users
-from bench.promotion.scenarios import CanaryScenario, scenarios
+from bench.promotion.scenarios import FULL, SHORT, CanaryScenario, PromotionPlan, scenarios
 from infra.errors import CannotContinue
 from infra.settings import Settings
 from infra.settings.promotion import PromotionSettings

@@ -6,11 +6,25 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.promotion.plan import PromotionPlan
 from bench.promotion.population import Kind
 from infra.errors import BadSetting
 from infra.settings.promotion import PromotionSettings
 from schemas.promotion_view import VerdictOutcome
+
+
+@dataclass(frozen=True)
+class PromotionPlan:
+    """Sizes of a run. `SHORT` only shows that every step works; its figures mean little."""
+
+    equal: int = 1_000  # experiments with equal versions, per scenario
+    unequal: int = 300  # experiments per planted difference
+    looks: int = 100  # maximum number of looks per experiment
+    personas: int = 1_000  # users of the population, drawn with replacement
+    seed: int = 0
+
+
+FULL = PromotionPlan()
+SHORT = PromotionPlan(equal=40, unequal=20, looks=40, personas=150)
 
 
 class Harm(StrEnum):

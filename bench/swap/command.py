@@ -19,13 +19,11 @@ from typing import Any
 
 from bench import reporting
 from bench.swap import picture
-from bench.swap.figures import ObservedSwap, asked_during, dropped, latencies, percentiles
+from bench.swap.figures import ObservedSwap, asked_during, dropped, latencies, percentiles, targets
 from bench.swap.in_process_worker import InProcessWorker, in_process_worker
 from bench.swap.judge import Reference, differing_share, judge, reference
-from bench.swap.load import LoadAnswer, ReflectorLoad
+from bench.swap.load import LoadAnswer, ReflectorLoad, contexts
 from bench.swap.plan import FULL, SHORT, SwapPlan
-from bench.swap.questions import contexts
-from bench.swap.targets import targets
 from bench.swap.versions import register
 from bench.workers.bench_stack import bench_stack
 from infra.errors import CannotContinue
@@ -100,7 +98,7 @@ def _figures(settings: Settings, plan: SwapPlan, folder: Path) -> dict[str, Any]
     references = {version.version: alone(version) for version in versions}
 
     def scorers() -> dict[str, Any]:
-        from bench.demo.checkpoint_scorer import CheckpointScorer
+        from bench.demo.mixed_versions import CheckpointScorer
 
         return {version: CheckpointScorer(path) for version, path in checkpoints.items()}
 

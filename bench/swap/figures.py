@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from bench.swap.load import LoadAnswer
+from bench.targets import Bound, Target
 from workers.serving.engines.engine import SwapResult
 
 
@@ -54,3 +55,22 @@ def asked_during(answers: Sequence[LoadAnswer], swaps: Sequence[ObservedSwap], s
 def dropped(answers: Sequence[LoadAnswer], swaps: Sequence[ObservedSwap]) -> int:
     """Questions without a model's answer, or the worker's own count if that is larger."""
     return max(sum(not answer.is_the_models for answer in answers), sum(observed.swap.dropped for observed in swaps))
+
+
+P99_RATIO = 2.0
+EVENT_S = 2.0
+
+
+def targets(figures: Mapping[str, Any], swaps: int) -> list[Target]:
+    """`swaps` is the planned number of swaps."""
+    judged, steady, during = figures["judged"], figures["steady_ms"], figures["during_ms"]
+    ratio = during["p99"] / steady["p99"] if steady and during else None
+    events = figures["event_to_answer_ms"]
+    return [
+        Target("swaps", Bound.AT_LEAST, swaps, len(figures["swaps"])),
+        Target("questions dropped", Bound.AT_MOST, 0, figures["dropped"]),
+        Target("answers of mixed versions", Bound.AT_MOST, 0, judged["mixed"]),
+        Target("wrong answers, against each version alone", Bound.AT_MOST, 0, judged["wrong"] + judged["unstamped"]),
+        Target("p99 of questions asked during a swap, times the steady p99", Bound.AT_MOST, P99_RATIO, round(ratio, 3) if ratio else None),
+        Target("model event to the first answer by the new version, worst, s", Bound.BELOW, EVENT_S, events["max"] / 1000 if events else None),
+    ]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.figure import png_figure
-from bench.swap.targets import EVENT_S, P99_RATIO
+from bench.swap.figures import EVENT_S, P99_RATIO
 
 STEADY, DURING, GREY, RED = "#0072b2", "#e69f00", "#666666", "#c0392b"
 NAMES = (("steady_ms", "steady", STEADY), ("during_ms", "during a swap", DURING), ("shadow_ms", "with shadow answers", "#009e73"))

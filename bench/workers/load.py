@@ -17,8 +17,7 @@ from datetime import UTC, datetime
 
 from pydantic import TypeAdapter
 
-from bench.workers.call_behaviour import CallBehaviour, TimedBehaviour
-from bench.workers.process import topic
+from bench.workers.process import CallBehaviour, TimedBehaviour, topic
 from infra.errors import CannotContinue
 from infra.kafka.clients import producer, send
 from infra.settings import Settings, load

@@ -17,11 +17,10 @@ from typing import Any
 from bench.workers import load
 from bench.workers.answers import TimedAnswer, added_by_step, parse_answer, repeats, spread
 from bench.workers.bench_stack import BenchStack
-from bench.workers.call_behaviour import CallBehaviour, TimedBehaviour
 from bench.workers.latency import LEAD_S, SKIP_S
 from bench.workers.live_reader import LiveReader
 from bench.workers.plan import WORKERS, WorkersPlan
-from bench.workers.process import WorkerKind
+from bench.workers.process import CallBehaviour, TimedBehaviour, WorkerKind
 from infra.errors import CannotContinue
 from schemas.topics import dead_letter_topic
 

@@ -13,11 +13,11 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from uuid import UUID
 
 from pydantic import TypeAdapter
 
-from bench.workers.call_behaviour import CallBehaviour, parse_behaviour
 from infra.errors import PoisonMessage, RetryLater
 from infra.process.lifecycle import mark_ready, run_process
 from infra.settings import Settings
@@ -29,6 +29,31 @@ from schemas.topics import Topic
 from workers.runtime.handler import HandlerSpec, Incoming, Outgoing
 from workers.runtime.retry import Backoff
 from workers.runtime.worker import Worker
+
+
+class CallBehaviour(StrEnum):
+    """The behaviour of the simulated call, encoded in the query's text: normal, or one of a poison user's failures."""
+
+    NONE = "none"
+    RETRY = "retry"  # RetryLater, for every attempt that begins before `until_s`
+    POISON = "poison"  # PoisonMessage
+    FLOOD = "flood"  # succeeds; takes no time after `until_s`, so that the rest of a flood does not delay the measurement
+
+
+@dataclass(frozen=True)
+class TimedBehaviour:
+    kind: CallBehaviour
+    until_s: float = 0.0  # seconds since the epoch
+
+    @property
+    def text(self) -> str:
+        return f"{self.kind}:{self.until_s:.3f}"
+
+
+def parse_behaviour(text: str) -> TimedBehaviour:
+    kind, _, until = text.partition(":")
+    return TimedBehaviour(CallBehaviour(kind), float(until or 0))
+
 
 MODEL = "simulated"
 #: Effectively unlimited: no record gets this many attempts in one run.

@@ -27,7 +27,7 @@ from schemas.interactions import Interaction
 from schemas.messages import Message
 from schemas.queries import Query
 from schemas.topics import FEEDBACK, INTERACTIONS, QUERIES, Topic
-from traffic.pace import Pace
+from traffic.schedule import Pace
 from traffic.world import Persona, PersonaQuestion, World
 
 SOURCE = "/lab/chaos"

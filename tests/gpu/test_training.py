@@ -39,7 +39,7 @@ def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[st
     from trainer.learn.lora import trainable_policy
     from trainer.learn.rl_engine import RlInputs
     from trainer.learn.rl_training import train_rl
-    from trainer.learn.sft_rows import sft_rows
+    from trainer.learn.sft import sft_rows
 
     stop = threading.Event()
     peak_memory.reset()

@@ -36,9 +36,9 @@ from tests.support.small_datasets import paper, write_jsonl, write_lamp
 from traffic import replay
 from traffic.lag import STREAMS_GROUP, GroupLag
 from traffic.observer import AnswerCounts, Observer
-from traffic.pace import Pace
 from traffic.plan import TrafficPlan
 from traffic.platform import AskingLimits
+from traffic.schedule import Pace
 from traffic.simulation import Phase, PhaseOptions, play
 
 #: A bound for a busy machine: a normal run needs much less.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,7 +15,23 @@ from pydantic import ValidationError
 from infra.errors import BadSetting
 from schemas.messages import Message
 from traffic.datasets import dates
-from traffic.datasets.users import user_id
+
+MAX_USER_ID_CHARS = 128
+
+
+def user_id(raw: str) -> str:
+    """`raw` itself if it is a valid id. Otherwise invalid characters become `_`, and a digest is added so that different users stay different.
+
+    Raises ValueError for an empty id.
+    """
+    plain = " ".join(raw.split())
+    if not plain:
+        raise ValueError("empty")
+    plain = "".join(character if character.isprintable() and character != "/" else "_" for character in plain)
+    if plain == raw and len(plain) <= MAX_USER_ID_CHARS:
+        return plain
+    return f"{plain[: MAX_USER_ID_CHARS - 9].strip()}~{hashlib.sha256(raw.encode(errors='surrogatepass')).hexdigest()[:8]}"
+
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")

@@ -7,9 +7,10 @@ batch; the main one writes.
 from __future__ import annotations
 
 import math
+import random
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +18,7 @@ from typing import Any
 
 from infra.errors import CannotContinue
 from infra.settings.training import SftSettings
+from schemas.rewriting import Rewrite
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import SftExample
 from trainer.interruption import Interrupted
@@ -24,9 +26,39 @@ from trainer.learn.distributed import in_bfloat16, micro_batches
 from trainer.learn.policy import Policy
 from trainer.learn.saved_state import digest_of, disk_errors
 from trainer.learn.sft_callback import LOG_EVERY_STEPS, SftCallback, SftStep
-from trainer.learn.sft_rows import sft_rows, tokens
 from trainer.learn.trained_weights import trained_weights, weights_digest
 from trainer.learn.trl_checkpoints import newest_checkpoint
+
+
+def sft_rows(examples: Sequence[SftExample], prompter: Prompter, settings: SftSettings, seed: int, end_ids: Collection[int] = ()) -> list[dict[str, str]]:
+    """Prompt and completion texts over `sft.k` items, or a random number up to `sft.k_max`. The first item is the one that the reasoning uses.
+
+    Left out: what does not fit, completions that serving would cut off, and completions with an end token inside (the tokenizer's or one of `end_ids`).
+    """
+    rng = random.Random(seed)  # noqa: S311  # repeatable on purpose
+    ends = {prompter.tokenizer.eos_token_id, *end_ids}
+    rows = []
+    for example in examples:
+        prompt = prompter.text(example.case, example.items[: rng.randint(settings.k, max(settings.k, settings.k_max))])
+        completion = Rewrite(example.reasoning, example.case.truth).to_text()
+        if prompt is None:
+            continue
+        row = {"prompt": prompt, "completion": completion}
+        encoded = tokens(row, prompter)
+        length, answer = len(encoded["input_ids"]), encoded["input_ids"][encoded["completion_mask"].index(1) :]
+        if length <= settings.max_length and len(answer) <= (prompter.max_new_tokens or length) and ends.isdisjoint(answer[:-1]):
+            rows.append(row)
+    return rows
+
+
+def tokens(row: Mapping[str, str], prompter: Prompter) -> dict[str, list[int]]:
+    """The prompt's token ids, then the completion's and the end token.
+
+    TRL would encode with the special tokens that a tokenizer adds by itself; the chat template contains those that are needed.
+    """
+    prompt, completion = (prompter.encode(row[part]) for part in ("prompt", "completion"))
+    completion = [*completion, prompter.tokenizer.eos_token_id]
+    return {"input_ids": prompt + completion, "completion_mask": [0] * len(prompt) + [1] * len(completion)}
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from schemas.outcomes import Outcome
 from schemas.responses import ModelVersion, Response, ResponseStatus
 from schemas.shadows import Shadow
 from schemas.topics import CONTEXTS, MODEL_EVENTS, OUTCOMES, RESPONSES, SHADOWS
-from traffic.pace import Pace
+from traffic.schedule import Pace
 from traffic.world import TWEET_PARAPHRASE, World
 
 USERS, SHOWN = 40, 2

@@ -11,9 +11,8 @@ import pytest
 
 from bench.promotion import command, picture, population, summary
 from bench.promotion.experiment import ExperimentResult, ExperimentUsers, simulate
-from bench.promotion.plan import PromotionPlan
 from bench.promotion.population import ScoredUsers
-from bench.promotion.scenarios import CanaryScenario, Harm, scenarios
+from bench.promotion.scenarios import CanaryScenario, Harm, PromotionPlan, scenarios
 from infra.errors import BadSetting
 from infra.settings.promotion import PromotionSettings
 from schemas.experiments import Arm

@@ -7,11 +7,9 @@ from typing import Any
 import pytest
 
 from bench.demo.mixed_versions import PromptAndAnswer
-from bench.swap.figures import ObservedSwap, asked_during, dropped, percentiles
+from bench.swap.figures import ObservedSwap, asked_during, dropped, percentiles, targets
 from bench.swap.judge import differing_share, judge
-from bench.swap.load import LoadAnswer
-from bench.swap.questions import ask_again, contexts
-from bench.swap.targets import targets
+from bench.swap.load import LoadAnswer, ask_again, contexts
 from infra.settings import Settings
 from schemas.responses import ResponseStatus
 from workers.serving.engines.engine import SwapResult

@@ -7,9 +7,8 @@ from uuid import UUID
 
 import pytest
 
-from bench.workers.call_behaviour import CallBehaviour, TimedBehaviour, parse_behaviour
 from bench.workers.load import QUERY_SCHEDULE, QuerySchedule
-from bench.workers.process import Call, out_topic
+from bench.workers.process import Call, CallBehaviour, TimedBehaviour, out_topic, parse_behaviour
 from infra.errors import PoisonMessage, RetryLater
 from tests.support.worker_messages import make_incoming, make_query
 

@@ -15,8 +15,7 @@ from trainer.data.prompts import Prompter
 from trainer.data.query_cases import SftExample
 from trainer.interruption import Interrupted
 from trainer.learn.policy import Policy
-from trainer.learn.sft import check_labels, row_order, train
-from trainer.learn.sft_rows import sft_rows, tokens
+from trainer.learn.sft import check_labels, row_order, sft_rows, tokens, train
 
 
 def make_examples(count: int) -> list[SftExample]:
