@@ -47,7 +47,7 @@ async def open_index(kind: str, directory: Path) -> HistoryIndex:
         from qdrant_client import AsyncQdrantClient
 
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Payload indexes have no effect", UserWarning)  # true of local mode, and the reason it is for tests only
+            warnings.filterwarnings("ignore", "Payload indexes have no effect", UserWarning)  # local mode has none, so it is for tests only
             return await ServerIndex.open(AsyncQdrantClient(location=":memory:"), "history", dimension=DIMENSION, embedder="test")
     if not (url := os.environ.get("QDRANT_URL")):
         pytest.skip("QDRANT_URL is not set: no Qdrant server to test against")

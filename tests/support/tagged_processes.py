@@ -13,7 +13,7 @@ GONE_WITHIN_S = 20
 
 
 def tagged(tag: str) -> list[psutil.Process]:
-    """Every other living process with this mark."""
+    """Every other living process with this tag."""
     processes = []
     for process in psutil.process_iter():
         try:

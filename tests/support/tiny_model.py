@@ -16,7 +16,7 @@ SPREAD = 4.0
 
 
 def make_checkpoint(folder: Path, *, seed: int, layers: int = 2, heads: int = 4, head_size: int = 32, spread: float = SPREAD) -> Path:
-    """A Qwen2, of about 0.3M parameters unless told otherwise, and a byte-level tokenizer of 512. vLLM's CPU attention refuses a head of 24."""
+    """A Qwen2, by default with 0.3M parameters, and a byte-level tokenizer with 512 tokens. vLLM's CPU attention refuses a head of 24."""
     import torch
     from transformers import Qwen2Config, Qwen2ForCausalLM
 

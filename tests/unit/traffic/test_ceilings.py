@@ -1,4 +1,4 @@
-"""Ceilings of the persona world: they stand in order, and the rules read what is to be read."""
+"""Ceilings of the persona world: their order, and the simple rules that compute them."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ def test_an_additional_jar_is_refused(tmp_path: Path) -> None:
 
 
 def test_without_network_and_jars_the_error_names_the_network(tmp_path: Path) -> None:
-    """In a process of its own, because jgo's clients read proxies from the environment once."""
+    """In a separate process, because jgo's clients read proxies from the environment once."""
     code = "import infra.local.kafka_jars as jars, sys; jars.ATTEMPTS = 1; jars.ensure_jars(__import__('pathlib').Path(sys.argv[1]))"
     proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"), REFUSED) | {"NO_PROXY": "", "no_proxy": ""}
     result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=os.environ | proxies, capture_output=True, text=True, check=False)

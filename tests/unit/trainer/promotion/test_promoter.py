@@ -1,4 +1,4 @@
-"""The promoter over a registry in memory: each transition and refusal by itself."""
+"""The promoter over a registry in memory: one transition or refusal per test."""
 
 from __future__ import annotations
 
