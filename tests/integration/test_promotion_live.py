@@ -14,7 +14,6 @@ from lab.promotion.live.scenarios import PROMOTER, REGISTRY, UNSOUND, WORKER, Ki
 @pytest.mark.integration
 @pytest.mark.long("starts and kills the whole promotion system")
 @pytest.mark.timeout(900)  # the start, the case and the remaining answers each have a time limit
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # connections to processes that the test kills
 def test_a_refused_version_is_rejected_after_promoter_worker_and_registry_are_killed(tmp_path: Path) -> None:
     kills = (Kill(REGISTRY, 0.0), Kill(PROMOTER, 0.2), Kill(WORKER, 0.4))
     report = run_live(load(), tmp_path / "live", [LiveCase(UNSOUND, kills)], seed=1)
