@@ -79,7 +79,7 @@ def _run(launcher: list[str], checkpoint: Path, folder: Path) -> dict[str, Any]:
     return result | {"weights": load_file(folder / "result.safetensors")}
 
 
-@pytest.mark.slow
+@pytest.mark.long("trains in two processes and in one")
 @pytest.mark.timeout(700)
 def test_two_processes_train_on_the_statistics_of_the_whole_batch(tiny_checkpoint: Path, tmp_path: Path) -> None:
     # `accelerate launch --cpu` starts one process, whatever --num_processes says; on GPUs it starts them by this same module.
