@@ -55,7 +55,7 @@ def _train(settings: Settings, once: bool, dry_run: bool) -> int:
 
 
 def _status(settings: Settings, as_json: bool) -> int:
-    from trainer.run.status import status
+    from trainer.run.report import status
 
     summary = status(settings)
     if summary is None:

@@ -32,8 +32,7 @@ def main() -> int:
         from trainer.learn.distributed import check_launch, is_main, process_count
         from trainer.promotion.bootstrap import bootstrap
         from trainer.run import service
-        from trainer.run.follower_rank import follow
-        from trainer.run.training_run import run_training
+        from trainer.run.training_run import follow, run_training
 
         check_launch(settings.trainer)
         if process_count() > 1 and not flags.once:

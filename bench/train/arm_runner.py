@@ -22,8 +22,8 @@ from trainer.data.query_cases import QueryCase
 from trainer.judge import evaluate
 from trainer.learn import sft
 from trainer.learn.policy import Policy
+from trainer.learn.policy_training import train_rl
 from trainer.learn.rl_engine import RlInputs
-from trainer.learn.rl_training import train_rl
 
 
 @dataclass(frozen=True)

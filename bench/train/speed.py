@@ -132,8 +132,8 @@ class _TwoEngines:
 
     def __init__(self, checkpoint: Path, cases: Sequence[QueryCase], settings: Settings, rl: RlSettings) -> None:
         from trainer.data.prompts import Prompter
+        from trainer.learn.curriculum import schedule_prompts
         from trainer.learn.policy import Policy
-        from trainer.learn.prompt_schedule import schedule_prompts
         from trainer.learn.rl_engine import RlInputs
 
         if len(cases) < rl.prompts_per_step:

@@ -37,8 +37,8 @@ def trained(checkpoint: Path, trainer: TrainerSettings, folder: Path) -> dict[st
     from trainer.data.prompts import Prompter
     from trainer.learn import peak_memory, sft
     from trainer.learn.lora import trainable_policy
+    from trainer.learn.policy_training import train_rl
     from trainer.learn.rl_engine import RlInputs
-    from trainer.learn.rl_training import train_rl
     from trainer.learn.sft import sft_rows
 
     stop = threading.Event()

@@ -30,8 +30,7 @@ from trainer.interruption import Interrupted
 from trainer.judge.gate_result import gate_of
 from trainer.promotion.bootstrap import bootstrap
 from trainer.run import service
-from trainer.run.report import RunReportFile
-from trainer.run.status import status
+from trainer.run.report import RunReportFile, status
 from trainer.run.training_run import run_training
 from trainer.run.watch import TriggerWatch
 

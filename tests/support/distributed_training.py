@@ -21,9 +21,9 @@ from trainer.data.query_cases import QueryCase
 from trainer.learn import sft, trl_trainer
 from trainer.learn.distributed import is_main, process_count
 from trainer.learn.lora import trainable_policy
+from trainer.learn.policy_training import train_rl
 from trainer.learn.rewards import Reward
 from trainer.learn.rl_engine import RlInputs
-from trainer.learn.rl_training import train_rl
 
 SFT = SftSettings(batch_size=4, micro_batch=1, max_steps=3, epochs=9)
 RL = RlSettings(engine="trl", steps=3, prompts_per_step=3, candidates=4, learning_rate=2e-2, beta=0.05, k_min=1, k_max=1, top_p=1.0)

@@ -25,7 +25,7 @@ from trainer.data.collected_records import CollectedRecords
 from trainer.data.offset_ranges import Ranges, offset_ranges, ranges_json
 from trainer.data.record_selection import select_records
 from trainer.data.snapshot import Snapshot, SnapshotRow
-from trainer.data.snapshot_files import snapshots_dir
+from trainer.folders import snapshots_dir
 from trainer.interruption import check_stop
 
 #: The topics that a run reads.

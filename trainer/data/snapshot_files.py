@@ -15,13 +15,10 @@ from trainer.data.offset_ranges import ranges_json
 from trainer.data.record_selection import RowKind
 from trainer.data.snapshot import Snapshot, SnapshotRow
 from trainer.data.text_spool import TextSpool
+from trainer.folders import snapshots_dir
 
 #: Rows in one row group of the Parquet file: some megabytes.
 ROW_GROUP = 2_000
-
-
-def snapshots_dir(settings: Settings) -> Path:
-    return settings.stack.dir / "snapshots"
 
 
 def write_snapshot(snapshot: Snapshot, settings: Settings, code_version: str) -> Path:

@@ -1,6 +1,6 @@
 """Several processes that train one policy, one per device, each running this whole program. `accelerate launch` or `torchrun` starts them.
 
-Only the main one collects, judges, registers and announces; it sends the others what to train (`trainer.run.follower_rank`). The launcher's environment
+Only the main one collects, judges, registers and announces; it sends the others what to train (`trainer.run.training_run.follow`). The launcher's environment
 variables say which process this is; without them there is one process. Every wait ends after `trainer.processes_wait_s`.
 """
 

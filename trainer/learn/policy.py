@@ -6,6 +6,7 @@ parent's, byte for byte: architecture and tokenizer never change between version
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Any, Self
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from infra.checkpoints.verification import MODEL_CARD, differences, verify_checkpoint
@@ -150,3 +152,16 @@ def tensor_dtypes(checkpoint: Path) -> dict[str, torch.dtype]:
         with safe_open(path, "pt") as weights:
             dtypes |= {name: weights.get_slice(name)[:0].dtype for name in weights.keys()}  # noqa: SIM118  # not a dict
     return dtypes
+
+
+def trained_weights(model: Any) -> dict[str, Tensor]:
+    """The weights that training changes, by name. A tied weight is listed once."""
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, weight in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

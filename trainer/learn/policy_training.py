@@ -13,19 +13,19 @@ from pathlib import Path
 
 import torch
 
+from infra.errors import BadSetting
 from infra.settings import Settings
 from schemas.run_report import RlStep
 from trainer.data.prompts import Prompter
 from trainer.data.snapshot import Snapshot
 from trainer.learn import sft
-from trainer.learn.distributed import is_main
-from trainer.learn.lora import trainable_policy
-from trainer.learn.policy import Policy
-from trainer.learn.rl_engine import RlInputs
-from trainer.learn.rl_training import train_rl
+from trainer.learn.distributed import is_main, process_count
+from trainer.learn.lora import disable_dropout, trainable_policy
+from trainer.learn.policy import Policy, trained_weights
+from trainer.learn.rl_engine import RlEngine, RlInputs
 from trainer.learn.saved_state import SavedState, newest_state, save_state
-from trainer.learn.sft_callback import SftStep
-from trainer.learn.trained_weights import trained_weights
+from trainer.learn.sft import SftStep
+from trainer.learn.shared_prompt_engine import train_with_shared_prompts
 
 
 @dataclass(frozen=True)
@@ -80,3 +80,20 @@ class PolicyTraining:
     def purpose(self) -> dict[str, str]:
         """Identifies the run and data of a stored state. A run is resumed only with the same settings, parent and champion, so they are not part of it."""
         return {"run_id": self.run_id, "dataset_digest": self.snapshot.digest}
+
+
+def train_rl(inputs: RlInputs) -> list[RlStep]:
+    """Train `inputs.policy` in place, with its dropout removed for good. Raises what `RlEngine` raises, and BadSetting."""
+    disable_dropout(inputs.policy.model)
+    return engine(inputs.settings.engine)(inputs)
+
+
+def engine(name: str) -> RlEngine:
+    """Raises BadSetting if our own loop was launched in several processes."""
+    if name == "trl":
+        from trainer.learn.trl_engine import train_with_trl  # slow to import
+
+        return train_with_trl
+    if process_count() > 1:
+        raise BadSetting(f"trainer.rl.engine=shared_prompt trains in one process, but {process_count()} were launched; set it to trl")
+    return train_with_shared_prompts

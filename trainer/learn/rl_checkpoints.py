@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from trainer.learn.case_sampler import CaseSampler
+from trainer.learn.curriculum import CaseSampler
+from trainer.learn.policy import trained_weights, weights_digest
 from trainer.learn.saved_state import SavedState, newest_state, save_state
-from trainer.learn.trained_weights import trained_weights, weights_digest
 
 
 @dataclass(frozen=True)

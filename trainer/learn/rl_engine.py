@@ -1,6 +1,6 @@
 """The interface of both RL engines: what they get, the record of each step, and what they share.
 
-The engines are `trainer.learn.shared_prompt_engine`, our own loop, and `trainer.learn.trl_engine`, TRL's trainer. `trainer.learn.rl_training` chooses one.
+The engines are `trainer.learn.shared_prompt_engine`, our own loop, and `trainer.learn.trl_engine`, TRL's trainer. `trainer.learn.policy_training` chooses one.
 Both do REINFORCE++-baseline (arXiv 2501.03262) with the advantages of `trainer.learn.advantages`.
 """
 

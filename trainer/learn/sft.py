@@ -6,12 +6,14 @@ batch; the main one writes.
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -22,12 +24,51 @@ from schemas.rewriting import Rewrite
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import SftExample
 from trainer.interruption import Interrupted
-from trainer.learn.distributed import in_bfloat16, micro_batches
-from trainer.learn.policy import Policy
+from trainer.learn.distributed import in_bfloat16, is_main, micro_batches
+from trainer.learn.policy import Policy, trained_weights, weights_digest
 from trainer.learn.saved_state import digest_of, disk_errors
-from trainer.learn.sft_callback import LOG_EVERY_STEPS, SftCallback, SftStep
-from trainer.learn.trained_weights import trained_weights, weights_digest
-from trainer.learn.trl_checkpoints import newest_checkpoint
+from trainer.learn.trl_checkpoints import TrlCallback, newest_checkpoint
+
+log = logging.getLogger(__name__)
+
+LOG_EVERY_STEPS = 10
+
+
+@dataclass(frozen=True)
+class SftStep:
+    """One optimizer step, numbered from 1. A step of an earlier process has no seconds."""
+
+    step: int
+    of: int
+    loss: float
+    seconds: float = field(default=0.0, compare=False)
+
+
+class SftCallback(TrlCallback):
+    """Reports every step, restored ones first. Raises CannotContinue if a loss or gradient is not finite."""
+
+    def __init__(self, stop: threading.Event, purpose: Mapping[str, Any] | None, on_step: Callable[[SftStep], None]) -> None:
+        super().__init__(stop, purpose)
+        self._on_step = on_step
+        self._began = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for entry in state.log_history:
+            if "loss" in entry:
+                self._on_step(SftStep(entry["step"], state.max_steps, entry["loss"]))
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._began = time.monotonic()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        if not logs or "loss" not in logs:
+            return
+        step = SftStep(state.global_step, state.max_steps, float(logs["loss"]), time.monotonic() - self._began)
+        if not math.isfinite(step.loss) or not math.isfinite(float(logs.get("grad_norm", 0.0))):
+            raise CannotContinue(f"SFT step {step.step}: loss {step.loss}, gradient {logs.get('grad_norm')}: not finite; lower trainer.sft.learning_rate")
+        if is_main() and (step.step % LOG_EVERY_STEPS == 0 or step.step == step.of):
+            log.info("sft step", extra={"step": step.step, "of": step.of, "loss": step.loss})
+        self._on_step(step)
 
 
 def sft_rows(examples: Sequence[SftExample], prompter: Prompter, settings: SftSettings, seed: int, end_ids: Collection[int] = ()) -> list[dict[str, str]]:

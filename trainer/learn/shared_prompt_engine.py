@@ -14,14 +14,12 @@ import torch
 
 from schemas.run_report import RlStep
 from trainer.interruption import Interrupted, check_stop
-from trainer.learn.case_sampler import CaseSampler
-from trainer.learn.curriculum import k_of, stage_of
-from trainer.learn.policy import Policy
+from trainer.learn.curriculum import CaseSampler, k_of, stage_of
+from trainer.learn.policy import Policy, trained_weights
 from trainer.learn.policy_update import RolloutBatch, sample_batch, update_policy
 from trainer.learn.rl_checkpoints import RlCheckpoints
 from trainer.learn.rl_engine import RlInputs, log_step, rate_schedule
 from trainer.learn.rollout import SamplingOptions
-from trainer.learn.trained_weights import trained_weights
 
 
 def train_with_shared_prompts(inputs: RlInputs) -> list[RlStep]:

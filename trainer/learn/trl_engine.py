@@ -25,12 +25,11 @@ from trl import GRPOConfig
 from infra.errors import BadSetting
 from schemas.run_report import RlStep
 from trainer.interruption import Interrupted
+from trainer.learn.curriculum import schedule_prompts
 from trainer.learn.distributed import any_process, in_bfloat16, is_main, micro_batches
-from trainer.learn.policy import Policy
-from trainer.learn.prompt_schedule import schedule_prompts
+from trainer.learn.policy import Policy, trained_weights, weights_digest
 from trainer.learn.rl_engine import GRADIENT_NORM, RlInputs, log_step
 from trainer.learn.saved_state import disk_errors
-from trainer.learn.trained_weights import trained_weights, weights_digest
 from trainer.learn.trl_checkpoints import newest_checkpoint
 from trainer.learn.trl_trainer import ReinforceTrainer, RlCallback
 

@@ -27,12 +27,12 @@ from trl import GRPOTrainer
 from schemas.run_report import RlStep
 from trainer.data.prompts import Prompter
 from trainer.learn.advantages import advantages
+from trainer.learn.curriculum import PromptSchedule
 from trainer.learn.policy import Policy
-from trainer.learn.prompt_schedule import PromptSchedule
 from trainer.learn.rewards import reward_of
 from trainer.learn.rl_engine import Diverged, rate_schedule
 from trainer.learn.saved_state import disk_errors
-from trainer.learn.trl_callback import TrlCallback
+from trainer.learn.trl_checkpoints import TrlCallback
 
 
 class ReinforceTrainer(GRPOTrainer):  # type: ignore[misc]  # trl is untyped here

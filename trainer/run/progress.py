@@ -20,7 +20,7 @@ from schemas.run_report import RlStep, StageProgress
 from trainer.run.report import RunReportFile
 
 if TYPE_CHECKING:
-    from trainer.learn.sft_callback import SftStep
+    from trainer.learn.sft import SftStep
 
 log = logging.getLogger(__name__)
 

@@ -1,4 +1,7 @@
-"""The file of a run report: `stack.dir/runs/<run id>/report.json`. It is rewritten as a whole during the run."""
+"""The file of a run report: `stack.dir/runs/<run id>/report.json`. It is rewritten as a whole during the run.
+
+The state of the newest run is read from it: cheap, and correct also during the run or after a kill.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
+from infra.errors import CannotContinue
+from infra.process.file_lock import is_locked
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
-from schemas.run_report import RunReport, RunStatus, StageProgress
+from schemas.run_report import RunReport, RunStatus, RunSummary, StageProgress
 from trainer.data.offset_ranges import ranges_json
 from trainer.data.snapshot import Snapshot
 from trainer.folders import runs_dir
 from trainer.learn import peak_memory
 from trainer.learn.saved_state import write_json
+from trainer.run.lease import lease_path
 
 log = logging.getLogger(__name__)
 
+#: Subfolder of a run with what it needs to be resumed. It exists until the run ends.
+STATE = "state"
+#: Status of a run that is running by its report while no trainer holds the lease.
+KILLED = "killed"
 #: Minimum time between two writes of the file for finished steps.
 WRITE_EVERY_S = 1.0
 
@@ -135,3 +145,49 @@ def run_settings(settings: Settings) -> dict[str, Any]:
     others = {"k": reflection.k, "max_new_tokens": reflection.max_new_tokens, "max_model_len": reflection.max_model_len}
     trainer: dict[str, Any] = settings.trainer.model_dump(mode="json")
     return trainer | others | {"prompt_style": str(reflection.prompt_style), "model_name": settings.registry.model_name}
+
+
+def status(settings: Settings) -> RunSummary | None:
+    """The summary of the newest run; None without any run. Raises CannotContinue if the report cannot be read."""
+    paths = sorted(runs_dir(settings).glob("*/report.json"))
+    if not paths:
+        return None
+    report = _read(paths[-1])
+    is_killed = report.status is RunStatus.RUNNING and not is_locked(lease_path(settings))
+    if is_killed:  # or it has just ended: a trainer writes its report before it releases the lease
+        report = _read(paths[-1])
+        is_killed = report.status is RunStatus.RUNNING
+    return RunSummary(
+        run_id=report.run_id,
+        status=KILLED if is_killed else report.status,
+        reason=report.reason,
+        triggers=[trigger.kind for trigger in report.triggers or () if trigger.fired],
+        stage=report.stage,
+        **{name: getattr(report.progress, name, None) for name in ("step", "of", "k", "reward", "loss", "eta_s")},
+        seconds=report.seconds,
+        started_at=report.started_at,
+        finished_at=report.finished_at,
+        version=report.version,
+        lessons=report.counts.get("lessons"),
+        report=str(paths[-1]),
+    )
+
+
+def unfinished(settings: Settings) -> list[str]:
+    """Ids of the runs that can be resumed. None while a trainer works."""
+    if is_locked(lease_path(settings)):
+        return []
+    run_ids = []
+    for state in runs_dir(settings).glob(f"*/{STATE}"):
+        with suppress(OSError, ValueError):
+            report = RunReportFile.read(state.parent / "report.json")
+            if report.data.status.is_unfinished:
+                run_ids.append(report.run_id)
+    return sorted(run_ids)
+
+
+def _read(path: Path) -> RunReport:
+    try:
+        return RunReportFile.read(path).data
+    except (OSError, ValueError) as error:
+        raise CannotContinue(f"{path}: not the report of a run ({type(error).__name__})") from None

@@ -18,12 +18,10 @@ from infra.settings import Settings
 from schemas.run_report import RunStatus
 from trainer.data.snapshot_files import code_version
 from trainer.folders import runs_dir
-from trainer.run.report import RunReportFile, run_settings
+from trainer.run.report import STATE, RunReportFile, run_settings
 
 log = logging.getLogger(__name__)
 
-#: Subfolder of a run with what it needs to be resumed. It exists until the run ends.
-STATE = "state"
 CHECKPOINT = "checkpoint"
 #: New name of the state folder if the report is unreadable. A person may inspect it.
 UNREADABLE = "state.unreadable"

@@ -25,8 +25,8 @@ from trainer.learn.policy import Policy
 from trainer.learn.policy_training import PolicyTraining
 from trainer.learn.saved_state import SavedState, newest_state, save_state
 from trainer.run.progress import StepReporter
-from trainer.run.report import RunReportFile
-from trainer.run.resumption import CHECKPOINT, STATE
+from trainer.run.report import STATE, RunReportFile
+from trainer.run.resumption import CHECKPOINT
 
 
 @dataclass(frozen=True)

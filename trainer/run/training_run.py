@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from infra.checkpoints.verification import checkpoint_digest
@@ -24,11 +25,10 @@ from trainer.data.collect import check_erasures, collect
 from trainer.data.holdout import HOLDOUT_SHARE, untouched_share
 from trainer.data.snapshot import Snapshot
 from trainer.data.snapshot_files import code_version, load_snapshot, write_snapshot
-from trainer.folders import checkpoints_dir
+from trainer.folders import checkpoints_dir, remove_unused
 from trainer.interruption import Interrupted, check_stop
 from trainer.judge.gate_result import gate_tag
 from trainer.learn.distributed import Launch, joined_launch, process_errors
-from trainer.run import cleanup
 from trainer.run.lease import lease, lease_path
 from trainer.run.planning import plan_run
 from trainer.run.report import RunReportFile
@@ -73,7 +73,7 @@ def run_training(
             clear(report)
             log.info("run finished", extra={"run_id": report.run_id, "status": report.data.status, "reason": report.data.reason})
             digests = {version.dataset.digest for version in (champion, parent) if version.dataset} | {report.data.dataset_digest or ""}
-            cleanup.remove_unused(settings, {champion.version, parent.version}, digests)
+            remove_unused(settings, {champion.version, parent.version}, digests)
             return report
 
 
@@ -148,6 +148,27 @@ class _Run:
         with report.stage("register"):
             metrics = _metrics(report.data)
             return registry.register(candidate, parent=parent.version, tracked=tracked, tags=tags, metrics=metrics, params=params, dataset=dataset)
+
+
+def follow(settings: Settings, stop: threading.Event) -> None:
+    """A follower rank: a process of a distributed launch other than the main one. It receives the run, trains with the main process, and leaves.
+
+    It does not collect, judge or register. It reads the run's folder and snapshot, so all hosts of a launch share `stack.dir`.
+    Returns at once if the main process has nothing to train. Raises what SFT and RL raise, and RetryLater as `joined_launch` does.
+    """
+    with joined_launch(settings.trainer.processes_wait_s) as launch:
+        from trainer.data.prompts import Prompter
+        from trainer.learn.policy_training import PolicyTraining  # slow to import
+
+        run = launch.receive()
+        if run:
+            training = PolicyTraining(settings, load_snapshot(settings, run["dataset_digest"]), run["run_id"], Path(run["folder"]), stop)
+            policy = training.policy(Path(run["parent"]), Path(run["champion"]))
+            prompter = Prompter.of(settings, policy.tokenizer)
+            training.sft(policy, prompter)
+            training.rl(policy, prompter)
+        launch.leave()
+        log.info("follower rank finished", extra={"run_id": run.get("run_id")})
 
 
 def _metrics(data: RunReport) -> dict[str, float]:

@@ -18,8 +18,9 @@ from schemas.run_report import Trigger
 from schemas.topics import OUTCOMES, TRAJECTORIES
 from trainer.data.offset_ranges import Ranges, offset_ranges, offsets_beyond, ranges_json
 from trainer.interruption import check_stop
-from trainer.run import status, triggers
+from trainer.run import triggers
 from trainer.run.quality_reader import QualityReader
+from trainer.run.report import unfinished
 from trainer.run.triggers import RewardBlocks
 
 LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -62,7 +63,7 @@ class TriggerWatch:
         before = ranges_json(_later_ends(trained.dataset.ranges if trained and trained.dataset else {}, self._attempt))
         since_s = self._since_s(trained)
         return [
-            triggers.unfinished(status.unfinished(self._settings)),
+            triggers.unfinished(unfinished(self._settings)),
             triggers.new_outcomes(offsets_beyond(self._ends, before, OUTCOMES), self._trainer),
             triggers.schedule(since_s, offsets_beyond(self._ends, before, TRAJECTORIES), self._trainer),
             triggers.drift(self._rewards, self._trainer),

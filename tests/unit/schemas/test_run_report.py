@@ -9,8 +9,7 @@ import pytest
 
 from infra.settings import load
 from schemas.run_report import RunReport, RunStatus
-from trainer.run.report import RunReportFile
-from trainer.run.status import status
+from trainer.run.report import RunReportFile, status
 
 SAMPLES = Path(__file__).parents[2] / "samples" / "run_reports"
 

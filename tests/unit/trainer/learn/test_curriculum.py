@@ -1,8 +1,13 @@
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from trainer.learn.curriculum import k_of, stage_of
+from schemas.prompts import PromptStyle
+from tests.support.outcomes import make_case
+from trainer.data.prompts import Prompter
+from trainer.learn.curriculum import CaseSampler, ShuffledOrder, k_of, stage_of
+from trainer.learn.policy import Policy
 
 
 def test_every_k_gets_an_equal_slice_in_rising_order() -> None:
@@ -15,3 +20,26 @@ def test_every_k_gets_an_equal_slice_in_rising_order() -> None:
 def test_k_stays_within_its_bounds_for_any_number_of_steps(steps: int, k_min: int, k_max: int) -> None:
     ks = [k_of(step, steps, k_min, k_max) for step in range(steps)]
     assert ks[0] == k_min and max(ks) <= k_max and ks == sorted(ks)
+
+
+TOO_LONG = make_case(9, base="a" * 2000)  # fits no context of 200 tokens
+
+
+def test_a_shuffled_order_has_every_position_once_a_round_and_resumes() -> None:
+    order, restored = ShuffledOrder(5, 1), ShuffledOrder(5, 2)
+    assert sorted(order.draw() for _ in range(5)) == [0, 1, 2, 3, 4]
+    for _ in range(3):
+        order.draw()
+    restored.restore(order.state())
+    assert [restored.draw() for _ in range(9)] == [order.draw() for _ in range(9)]
+
+
+def test_draws_follow_the_shuffled_order_and_find_the_only_case_that_fits(tiny_checkpoint: Path) -> None:
+    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, PromptStyle.COMPACT, 200)
+    fitting = [make_case(n) for n in range(5)]
+    sampler, order = CaseSampler(fitting, prompter, 3), ShuffledOrder(5, 3)
+    for count in (2, 7, 1, 3):
+        assert sampler.draw(count) == ([order.draw() for _ in range(count)], 0)
+    assert sampler.order.state() == order.state()
+    indices, skipped = CaseSampler([TOO_LONG, TOO_LONG, fitting[0], TOO_LONG], prompter, 0).draw(20)
+    assert indices == [2] * 20 and 57 <= skipped <= 60

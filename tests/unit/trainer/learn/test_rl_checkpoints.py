@@ -17,10 +17,9 @@ from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.interruption import Interrupted
-from trainer.learn.policy import Policy
+from trainer.learn.policy import Policy, trained_weights, weights_digest
 from trainer.learn.rl_engine import RlInputs
 from trainer.learn.shared_prompt_engine import train_with_shared_prompts
-from trainer.learn.trained_weights import trained_weights, weights_digest
 
 RL = RlSettings(steps=7, prompts_per_step=2, candidates=4, learning_rate=1e-2, beta=0.1, k_min=1, k_max=3)
 EVERY = 3

@@ -14,10 +14,8 @@ from tests.support.outcomes import make_sft_example
 from trainer.data.prompts import Prompter
 from trainer.interruption import Interrupted
 from trainer.learn.lora import with_adapter
-from trainer.learn.policy import Policy
-from trainer.learn.sft import SftResult, train
-from trainer.learn.sft_callback import SftStep
-from trainer.learn.trained_weights import trained_weights, weights_digest
+from trainer.learn.policy import Policy, trained_weights, weights_digest
+from trainer.learn.sft import SftResult, SftStep, train
 
 pytestmark = pytest.mark.timeout(300)
 

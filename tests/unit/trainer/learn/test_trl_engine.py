@@ -18,13 +18,13 @@ from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.interruption import Interrupted
+from trainer.learn.curriculum import schedule_prompts
 from trainer.learn.lora import trainable_policy
 from trainer.learn.policy import Policy
+from trainer.learn.policy_training import train_rl
 from trainer.learn.policy_update import RolloutBatch, update_policy
-from trainer.learn.prompt_schedule import schedule_prompts
 from trainer.learn.rewards import Reward
 from trainer.learn.rl_engine import Diverged, RlInputs, rate_schedule
-from trainer.learn.rl_training import train_rl
 from trainer.learn.rollout import PolicyCompletion
 from trainer.learn.trl_trainer import ReinforceTrainer
 

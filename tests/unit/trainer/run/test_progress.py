@@ -5,7 +5,7 @@ from infra.errors import RetryLater
 from infra.registry.tracking import MetricValue
 from infra.settings import load
 from schemas.run_report import RlStep, StageProgress
-from trainer.learn.sft_callback import SftStep
+from trainer.learn.sft import SftStep
 from trainer.run.progress import StepReporter
 from trainer.run.report import RunReportFile
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.settings import Settings, load
-from trainer.folders import checkpoints_dir
-from trainer.run.cleanup import UNTOUCHED_S, remove_unused
+from trainer.folders import UNTOUCHED_S, checkpoints_dir, remove_unused
 
 OLD, NEEDED = "a" * 64, "b" * 64
 
