@@ -6,18 +6,18 @@ import getpass
 import json
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
 from cli import models_tables
 from infra.errors import CannotContinue, RetryLater
+from infra.local import running_settings
 from infra.process.command_output import FAILED, OK, printable, show, show_json, show_table
-
-if TYPE_CHECKING:
-    from infra.settings import Settings
-    from schemas.promotion_view import PromotionView, VersionTransition, VersionView
-    from trainer.promotion.operator_api import OperatorApi
+from infra.settings import Settings
+from schemas.promotion_view import PromotionView, VersionTransition, VersionView
+from trainer.promotion import discovery
+from trainer.promotion.operator_commands import OperatorApi, OperatorCommand
 
 #: Bound for the workers to serve the former champion after a rollback, and the pause between two polls.
 SERVED_WITHIN_S, POLL_S = 10.0, 0.2
@@ -26,9 +26,6 @@ MAX_TAG_CHARS = 100
 
 
 def find_promoter(settings: Settings) -> OperatorApi:
-    from infra.local import running_settings
-    from trainer.promotion import discovery
-
     return discovery.find_promoter(running_settings(settings))
 
 
@@ -85,13 +82,13 @@ def promote(settings: Settings, number: str, operator: str | None, reason: str, 
     promoter = find_promoter(settings)
     if not as_json and (champion := promoter.view().champion) != number:
         show(f"version {number} becomes champion" + (f" in place of version {champion}, which retires" if champion else ""))
-    return _show_transition(number, promoter.promote(number, _operator(operator), reason), as_json)
+    return _show_transition(number, promoter.execute(OperatorCommand("promote", number, _operator(operator), reason)), as_json)
 
 
 def reject(settings: Settings, number: str, operator: str | None, reason: str, as_json: bool) -> int:
     if not as_json:
         show(f"version {number} will be rejected; this is final")
-    return _show_transition(number, find_promoter(settings).reject(number, _operator(operator), reason), as_json)
+    return _show_transition(number, find_promoter(settings).execute(OperatorCommand("reject", number, _operator(operator), reason)), as_json)
 
 
 def rollback(settings: Settings, version: str | None, to: str | None, operator: str | None, reason: str, wait: bool, as_json: bool) -> int:
@@ -102,7 +99,7 @@ def rollback(settings: Settings, version: str | None, to: str | None, operator: 
     if not as_json and rejected:
         show(f"version {rejected} will be rejected, which is final, and {f'version {to}' if to else 'the last champion'} will serve again")
     try:
-        transition = promoter.rollback(to, rejected, _operator(operator), reason)
+        transition = promoter.execute(OperatorCommand("rollback", rejected or "", _operator(operator), reason, to))
     except RetryLater as error:
         again = f"repeat `retouch models rollback --version {rejected}`, which rejects only that version, however often it runs"
         raise RetryLater(f"{error}; the rollback may have succeeded: {again}") from error
@@ -118,7 +115,6 @@ def rollback(settings: Settings, version: str | None, to: str | None, operator: 
 
 def diff(settings: Settings, a: str, b: str, samples: int, as_json: bool) -> int:
     from cli import diff_output
-    from infra.local import running_settings
     from trainer.judge.difference import compare_versions
 
     comparison = compare_versions(running_settings(settings), a, b, samples)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 
 from infra.settings.promotion import PromotionSettings
 from lab.promotion.scripted_inputs import PROMOTION, Figures
 from schemas.gate import GateResult
 from schemas.promotion import CanaryPrompt, VersionState
-from trainer.promotion import operator_commands
 from trainer.promotion.operator_commands import OperatorCommand
 from trainer.promotion.version_history import VersionHistories
 
@@ -45,9 +43,9 @@ class PromotionScenario:
     def command(self, histories: VersionHistories) -> OperatorCommand | None:
         """The operator's next command. It repeats one that a kill interrupted, if the registry shows that it was not done."""
         if self.rolls_back and histories.champion and histories.champion.version == CANDIDATE:
-            return partial(operator_commands.rollback, to=None, champion=CANDIDATE, operator="ada", reason="users complain")
+            return OperatorCommand("rollback", CANDIDATE, "ada", "users complain")
         if self.approves and histories.challenger and histories.challenger.state is VersionState.APPROVAL:
-            return partial(operator_commands.promote, version=CANDIDATE, operator="ada", reason="looks good")
+            return OperatorCommand("promote", CANDIDATE, "ada", "looks good")
         return None
 
 

@@ -31,9 +31,9 @@ from schemas.topics import MODEL_EVENTS, QUALITY, SERVING
 from tests.support.checkpoint_files import write_checkpoint
 from trainer.promotion.bootstrap import bootstrap
 from trainer.promotion.client import PromoterClient
-from trainer.promotion.discovery import LocalPromoter, find_promoter
+from trainer.promotion.discovery import LocalPromoter, find_promoter, promoter_path, token_path
 from trainer.promotion.observations import Observations
-from trainer.promotion.operator_api import CommandRefused, promoter_path, token_path
+from trainer.promotion.operator_commands import CommandRefused, OperatorCommand
 from trainer.promotion.topic_feed import TopicFeed
 from trainer.promotion.version_history import VersionHistories
 
@@ -82,10 +82,10 @@ def test_without_a_promoter_an_operator_command_writes_itself(settings: Settings
     registry, promoter_api = Registry(settings), find_promoter(settings)
     assert isinstance(promoter_api, LocalPromoter) and promoter_api.view().champion == "1"
     with pytest.raises(CommandRefused, match="was not gated"):
-        promoter_api.promote("2", "ada", "looks good")
+        promoter_api.execute(OperatorCommand("promote", "2", "ada", "looks good"))
     histories = VersionHistories(tuple(registry.versions()))
     registry.record("2", histories.transition(registry.get("2"), VersionState.GATED, "promoter", "better", datetime.now(UTC)).transition)
-    reply = promoter_api.promote("2", "ada", "looks good")
+    reply = promoter_api.execute(OperatorCommand("promote", "2", "ada", "looks good"))
     assert (reply.version, reply.after, reply.actor, reply.replaces) == ("2", "champion", "ada", "1")
     champion = registry.resolve(Alias.CHAMPION)
     assert champion and champion.version == "2" and registry.get("1").state is VersionState.RETIRED
@@ -99,14 +99,14 @@ def test_a_running_promoter_rolls_back_and_a_second_one_does_not_start(settings:
     promoter_api = find_promoter(settings)
     assert isinstance(promoter_api, PromoterClient) and json.loads(promoter_path(settings).read_text())["pid"] == promoter.pid
     assert stat.S_IMODE(token_path(settings).stat().st_mode) == 0o600
-    reply = promoter_api.rollback(None, "2", "ada", "users complain")
+    reply = promoter_api.execute(OperatorCommand("rollback", "2", "ada", "users complain"))
     assert (reply.version, reply.rolls_back, reply.replaces) == ("1", True, "2")
     registry = Registry(settings)
     champion = registry.resolve(Alias.CHAMPION)
     assert champion and champion.version == "1" and registry.get("2").state is VersionState.REJECTED
     assert promoter_api.view().champion == "1"
     with pytest.raises(CommandRefused, match="no former champion"):
-        promoter_api.rollback(None, "1", "ada", "again")
+        promoter_api.execute(OperatorCommand("rollback", "1", "ada", "again"))
 
 
 def test_every_transition_is_published_on_model_events(settings: Settings, promoter: Child) -> None:

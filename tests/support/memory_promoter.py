@@ -12,7 +12,7 @@ from infra.errors import RetouchError
 from schemas.ids import derive
 from schemas.promotion import CHALLENGING, VersionState
 from schemas.promotion_view import PromotionView, VersionTransition
-from trainer.promotion.operator_api import CommandRefused
+from trainer.promotion.operator_commands import CommandRefused, OperatorCommand
 
 NOW = datetime(2026, 11, 21, 14, 30, 5, tzinfo=UTC)
 EXPERIMENT = str(derive("experiment", "example"))
@@ -33,25 +33,23 @@ class MemoryPromoter:
             raise self.trouble
         return PromotionView.model_validate(self.state)
 
-    def promote(self, version: str, operator: str, reason: str) -> VersionTransition:
-        return self._promote(version, operator, reason, rolls_back=False)
-
-    def reject(self, version: str, operator: str, reason: str) -> VersionTransition:
-        return self._step(version, VersionState.REJECTED, operator, reason)
-
-    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> VersionTransition:
-        if champion != self.state["champion"]:
+    def execute(self, command: OperatorCommand) -> VersionTransition:
+        if command.action == "reject":
+            return self._step(command.version, VersionState.REJECTED, command.operator, command.reason)
+        if command.action == "promote":
+            return self._promote(command.version, command, rolls_back=False)
+        if command.version != (self.state["champion"] or ""):
             raise CommandRefused(f"version {self.state['champion']} is champion now")
         former = [version["version"] for version in self.state["versions"] if version["state"] == VersionState.RETIRED]
-        if not former or (to is not None and to not in former):
+        if not former or (command.to is not None and command.to not in former):
             raise CommandRefused("there is no such former champion")
-        return self._promote(to or former[-1], operator, reason, rolls_back=True)
+        return self._promote(command.to or former[-1], command, rolls_back=True)
 
-    def _promote(self, version: str, operator: str, reason: str, *, rolls_back: bool) -> VersionTransition:
+    def _promote(self, version: str, command: OperatorCommand, *, rolls_back: bool) -> VersionTransition:
         before = self.state["champion"]
-        transition = self._step(version, VersionState.CHAMPION, operator, reason, replaces=before, rolls_back=rolls_back)
+        transition = self._step(version, VersionState.CHAMPION, command.operator, command.reason, replaces=before, rolls_back=rolls_back)
         if before:
-            self._step(before, VersionState.REJECTED if rolls_back else VersionState.RETIRED, operator, f"gave way to version {version}")
+            self._step(before, VersionState.REJECTED if rolls_back else VersionState.RETIRED, command.operator, f"gave way to version {version}")
         self.state |= {"champion": version}
         for report in self.state["workers"] if self.workers_follow else ():
             report["champion"] = report["champion"] | {"version": version}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from infra.settings.promotion import PromotionSettings
 from lab.promotion.invariants import anomalies
@@ -14,12 +14,12 @@ from schemas.promotion import CanaryPrompt, Transition, VersionState
 from tests.support.killed import Killed
 from tests.support.memory_registry import MemoryRegistry
 from trainer.promotion import state_machine
+from trainer.promotion.operator_commands import OperatorCommand
 from trainer.promotion.promoter import Promoter
-from trainer.promotion.version_history import TransitionWrite, VersionHistories
+from trainer.promotion.version_history import VersionHistories
 
 PROMPT = CanaryPrompt(prompt="Say something.", token_ids=(1, 2, 3))
 PASSED = GateResult(outcome="passed", reason="significantly better", evidence={"gain": 0.1}, canary_prompts=(PROMPT,))
-OperatorCommand = Callable[[VersionHistories, datetime], TransitionWrite]
 
 
 class PromoterHarness:

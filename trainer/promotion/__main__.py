@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -20,9 +20,9 @@ from infra.registry.client import Registry
 from infra.settings import Settings
 from trainer.promotion.announcement import Announcer
 from trainer.promotion.bootstrap import register_shipped
+from trainer.promotion.discovery import promoter_path, token_path
 from trainer.promotion.jobs import GateJobs
 from trainer.promotion.observations import NoTopics
-from trainer.promotion.operator_api import promoter_path, token_path
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.service import PromoterService
 from trainer.promotion.topic_feed import TopicFeed
@@ -55,15 +55,10 @@ def with_token(settings: Settings) -> Settings:
     if settings.promotion.operator_token:
         return settings
     path = token_path(settings)
-    with suppress(FileNotFoundError):
-        if token := path.read_text().strip():
-            return _with_operator_token(settings, token)
-    token = secrets.token_urlsafe(32)
-    write_privately(path, token + "\n")
-    return _with_operator_token(settings, token)
-
-
-def _with_operator_token(settings: Settings, token: str) -> Settings:
+    token = path.read_text().strip() if path.exists() else ""
+    if not token:
+        token = secrets.token_urlsafe(32)
+        write_privately(path, token + "\n")
     return settings.changed(promotion={"operator_token": SecretStr(token)})
 
 

@@ -1,4 +1,4 @@
-"""HTTP API for operators, and the page that shows the promotion view. `operator_api` describes the commands.
+"""HTTP API for operators, and the page that shows the promotion view. `operator_commands` describes the commands.
 
 | path | reply |
 |---|---|
@@ -19,7 +19,7 @@ import asyncio
 import logging
 import mimetypes
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from starlette.exceptions import HTTPException
 from infra.errors import RetouchError, RetryLater
 from schemas.promotion_view import ApiError, ErrorReply, OperatorRequest, VersionTransition
 from trainer import promotion
-from trainer.promotion.operator_api import CommandRefused, OperatorApi
+from trainer.promotion.operator_commands import Action, CommandRefused, OperatorApi, OperatorCommand
 from trainer.promotion.view import page_view
 from trainer.promotion.view_cache import ViewCache
 
@@ -96,30 +96,32 @@ def create_app(promoter: OperatorApi, *, token: str | None, hosts: frozenset[str
 
 
 def _add_commands(app: FastAPI, promoter: OperatorApi, token: str | None, caches: Iterable[ViewCache]) -> None:
-    async def command(request: Request, target: Callable[[OperatorRequest], str | None], run: Callable[[OperatorRequest], VersionTransition]) -> Response:
-        """Run the command if `confirm` is the version that `target` returns."""
+    async def execute(request: Request, action: Action, version: str | None = None) -> Response:
+        """Execute the command if `confirm` is `version`; for a rollback if it is the champion."""
         _check_token(request, token)
         body = await _operator_request(request)
-        version = await asyncio.to_thread(target, body)
+        if action == "rollback":
+            version = (await asyncio.to_thread(promoter.view)).champion
         if body.confirm != version:
             raise RequestDenied(409, f"confirm: {body.confirm} was confirmed, but the version is {version or 'none'}", "not_confirmed", "confirm")
         try:
-            return _json(200, await asyncio.to_thread(run, body))
+            command = OperatorCommand(action, body.confirm, body.operator, body.reason, body.to)
+            return _json(200, await asyncio.to_thread(promoter.execute, command))
         finally:
             for cache in caches:
                 cache.invalidate()
 
     @app.post("/api/versions/{version}/promote")
     async def promote(request: Request, version: str) -> Response:
-        return await command(request, lambda _: version, lambda body: promoter.promote(version, body.operator, body.reason))
+        return await execute(request, "promote", version)
 
     @app.post("/api/versions/{version}/reject")
     async def reject(request: Request, version: str) -> Response:
-        return await command(request, lambda _: version, lambda body: promoter.reject(version, body.operator, body.reason))
+        return await execute(request, "reject", version)
 
     @app.post("/api/rollback")
     async def rollback(request: Request) -> Response:
-        return await command(request, lambda _: promoter.view().champion, lambda body: promoter.rollback(body.to, body.confirm, body.operator, body.reason))
+        return await execute(request, "rollback")
 
     @app.post("/api/{path:path}")
     async def no_such_command(path: str) -> Response:

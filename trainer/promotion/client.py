@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from infra.errors import CannotContinue, RetouchError, RetryLater
 from schemas.promotion_view import ErrorReply, OperatorRequest, PromotionView, VersionTransition
-from trainer.promotion.operator_api import CommandRefused
+from trainer.promotion.operator_commands import CommandRefused, OperatorCommand
 
 WAIT_S = 15.0
 MAX_REPLY_BYTES = 64 * 1024 * 1024
@@ -29,19 +29,13 @@ class PromoterClient:
     def view(self) -> PromotionView:
         return self._send("GET", "/api/state", None, PromotionView)
 
-    def promote(self, version: str, operator: str, reason: str) -> VersionTransition:
-        return self._command(f"/api/versions/{_number(version)}/promote", operator, reason, version)
-
-    def reject(self, version: str, operator: str, reason: str) -> VersionTransition:
-        return self._command(f"/api/versions/{_number(version)}/reject", operator, reason, version)
-
-    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> VersionTransition:
-        if champion is None:
+    def execute(self, command: OperatorCommand) -> VersionTransition:
+        if command.action == "rollback" and not command.version:
             raise CommandRefused("no version is champion: there is nothing to roll back")
-        return self._command("/api/rollback", operator, reason, champion, to and _number(to))
-
-    def _command(self, path: str, operator: str, reason: str, confirm: str, to: str | None = None) -> VersionTransition:
-        body = OperatorRequest.model_construct(operator=operator, reason=reason, confirm=confirm, to=to)  # the promoter validates it
+        path = "/api/rollback" if command.action == "rollback" else f"/api/versions/{_number(command.version)}/{command.action}"
+        to = command.to and _number(command.to)
+        # Not validated here: the promoter does.
+        body = OperatorRequest.model_construct(operator=command.operator, reason=command.reason, confirm=command.version, to=to)
         return self._send("POST", path, body, VersionTransition)
 
     def _send(self, method: str, path: str, body: OperatorRequest | None, reply: type[Reply]) -> Reply:

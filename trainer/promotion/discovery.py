@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from functools import partial
+from pathlib import Path
 
 from infra.errors import RetryLater
 from infra.process.file_lock import is_locked
@@ -11,12 +11,10 @@ from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.gate import GateResult
 from schemas.promotion_view import PromotionView, VersionTransition
-from trainer.promotion import operator_commands
 from trainer.promotion.announcement import Announcer
 from trainer.promotion.client import PromoterClient
 from trainer.promotion.observations import NoTopics
-from trainer.promotion.operator_api import OperatorApi, promoter_path, token_path
-from trainer.promotion.operator_commands import OperatorCommand
+from trainer.promotion.operator_commands import OperatorApi, OperatorCommand
 from trainer.promotion.promoter import Promoter, PromoterState
 from trainer.promotion.version_history import VersionHistories
 from trainer.promotion.view import view_of
@@ -44,16 +42,7 @@ class LocalPromoter:
         """The view without figures of answers, which only a running promoter reads."""
         return view_of(PromoterState(VersionHistories.of(self._registry.versions())), self._settings)
 
-    def promote(self, version: str, operator: str, reason: str) -> VersionTransition:
-        return self._execute(partial(operator_commands.promote, version=version, operator=operator, reason=reason))
-
-    def reject(self, version: str, operator: str, reason: str) -> VersionTransition:
-        return self._execute(partial(operator_commands.reject, version=version, operator=operator, reason=reason))
-
-    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> VersionTransition:
-        return self._execute(partial(operator_commands.rollback, to=to, champion=champion, operator=operator, reason=reason))
-
-    def _execute(self, command: OperatorCommand) -> VersionTransition:
+    def execute(self, command: OperatorCommand) -> VersionTransition:
         with lease(promoter_lease_path(self._settings)):
             announcer = Announcer(self._settings)
             try:
@@ -86,3 +75,13 @@ def _token(settings: Settings) -> str | None:
         return token_path(settings).read_text().strip()
     except OSError:
         return None
+
+
+def promoter_path(settings: Settings) -> Path:
+    """File with the address of a running promoter: {"url", "pid"}."""
+    return settings.stack.dir / "promoter.json"
+
+
+def token_path(settings: Settings) -> Path:
+    """The operator token that a promoter creates if the settings have none; only its user can read it."""
+    return settings.stack.dir / "operator-token"

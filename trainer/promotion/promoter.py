@@ -24,6 +24,7 @@ from schemas.serving import ServingReport
 from trainer.promotion import state_machine
 from trainer.promotion.announcement import event_of
 from trainer.promotion.observations import Observations, TopicObserver
+from trainer.promotion.operator_commands import OperatorCommand, registry_write
 from trainer.promotion.state_machine import Findings
 from trainer.promotion.verdict import ExperimentVerdict, canary_verdict, shadow_verdict
 from trainer.promotion.version_history import TransitionWrite, VersionHistories
@@ -102,10 +103,10 @@ class Promoter:
             self._apply(histories, write)
         return write is not None
 
-    def execute(self, command: Callable[[VersionHistories, datetime], TransitionWrite]) -> VersionTransition:
-        """Execute an operator command (`operator_commands`). Raises CommandRefused, and what `reconcile` raises."""
+    def execute(self, command: OperatorCommand) -> VersionTransition:
+        """Execute an operator command. Raises CommandRefused, and what `reconcile` raises."""
         histories = self._settle(self._read())
-        write = command(histories, self._clock())
+        write = registry_write(histories, command, self._clock())
         self._apply(histories, write)
         return VersionTransition.of(write.version, write.transition)
 

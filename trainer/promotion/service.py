@@ -9,14 +9,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
-from functools import partial
 
 from infra.errors import RetryLater
 from infra.settings import Settings
 from schemas.promotion_view import PromotionView, VersionTransition
-from trainer.promotion import operator_commands
-from trainer.promotion.operator_api import CommandRefused
-from trainer.promotion.operator_commands import OperatorCommand
+from trainer.promotion.operator_commands import CommandRefused, OperatorCommand
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.view import view_of
 
@@ -44,14 +41,14 @@ class PromoterService:
             raise RetryLater("the promoter has not read the registry yet")
         return view_of(self._promoter.state, self._settings)
 
-    def promote(self, version: str, operator: str, reason: str) -> VersionTransition:
-        return self._submit(partial(operator_commands.promote, version=version, operator=operator, reason=reason))
-
-    def reject(self, version: str, operator: str, reason: str) -> VersionTransition:
-        return self._submit(partial(operator_commands.reject, version=version, operator=operator, reason=reason))
-
-    def rollback(self, to: str | None, champion: str | None, operator: str, reason: str) -> VersionTransition:
-        return self._submit(partial(operator_commands.rollback, to=to, champion=champion, operator=operator, reason=reason))
+    def execute(self, command: OperatorCommand) -> VersionTransition:
+        reply: Future[VersionTransition] = Future()
+        self._commands.put((command, reply))
+        try:
+            return reply.result(self._wait_s)
+        except FutureTimeout:
+            reply.cancel()
+            raise RetryLater(f"the registry did not answer within {self._wait_s:.0f} s: check the version before you try again") from None
 
     def run(self, stop: threading.Event, ready: Callable[[], None]) -> None:
         """Run until `stop`; calls `ready` after the first pass. Waits for a registry that is away, and logs it once.
@@ -92,9 +89,9 @@ class PromoterService:
                     return
                 continue
             if reply.set_running_or_notify_cancel():
-                self._execute(command, reply)
+                self._reply(command, reply)
 
-    def _execute(self, command: OperatorCommand, reply: Future[VersionTransition]) -> None:
+    def _reply(self, command: OperatorCommand, reply: Future[VersionTransition]) -> None:
         try:
             reply.set_result(self._promoter.execute(command))
         except (CommandRefused, RetryLater) as error:
@@ -102,12 +99,3 @@ class PromoterService:
         except Exception as error:
             reply.set_exception(error)
             raise
-
-    def _submit(self, command: OperatorCommand) -> VersionTransition:
-        reply: Future[VersionTransition] = Future()
-        self._commands.put((command, reply))
-        try:
-            return reply.result(self._wait_s)
-        except FutureTimeout:
-            reply.cancel()
-            raise RetryLater(f"the registry did not answer within {self._wait_s:.0f} s: check the version before you try again") from None

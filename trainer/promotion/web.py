@@ -21,7 +21,7 @@ from infra.errors import BadSetting, CannotContinue
 from infra.settings import Settings
 from infra.urls import is_loopback
 from trainer.promotion.api import create_app, hostname
-from trainer.promotion.operator_api import OperatorApi
+from trainer.promotion.operator_commands import OperatorApi
 
 log = logging.getLogger(__name__)
 

@@ -25,6 +25,7 @@ from schemas.experiments import Arm
 from schemas.promotion import VersionState
 from trainer.judge.gate_result import gate_tag
 from trainer.promotion.discovery import find_promoter
+from trainer.promotion.operator_commands import OperatorCommand
 from trainer.promotion.version_history import VersionHistories
 
 #: Time limits of a case, of the answers to all questions after the last case, and of an operator command.
@@ -153,7 +154,7 @@ class CaseRunner:
             if champion is None or champion.version != version:
                 return
             try:
-                find_promoter(self.system.settings).rollback(None, version, "ada", "users complain")
+                find_promoter(self.system.settings).execute(OperatorCommand("rollback", version, "ada", "users complain"))
             except RetouchError:
                 time.sleep(RETRY_S)
 

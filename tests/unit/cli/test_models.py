@@ -21,6 +21,7 @@ from infra.settings import load
 from schemas.promotion_view import PromotionView
 from tests.support import memory_promoter
 from trainer.judge import difference
+from trainer.promotion.operator_commands import OperatorCommand
 from trainer.promotion.web import serve
 
 TOKEN = "an operator's token"
@@ -95,15 +96,15 @@ def test_a_rollback_waits_until_the_workers_serve_the_former_champion(promoter: 
 
 
 def test_a_repeated_rollback_rejects_no_second_version(promoter: memory_promoter.MemoryPromoter, monkeypatch: pytest.MonkeyPatch) -> None:
-    def made_without_answer(*arguments: str) -> dict[str, object]:
-        unpatched(*arguments)
+    def made_without_answer(command: OperatorCommand) -> None:
+        unpatched(command)
         raise RetryLater("the registry does not answer")
 
-    unpatched = promoter.rollback
-    monkeypatch.setattr(promoter, "rollback", made_without_answer)
+    unpatched = promoter.execute
+    monkeypatch.setattr(promoter, "execute", made_without_answer)
     code, _, error = models("rollback")
     assert code == 1 and "may have succeeded" in error and "--version 4" in error and promoter.state["champion"] == "3"
-    monkeypatch.setattr(promoter, "rollback", unpatched)
+    monkeypatch.setattr(promoter, "execute", unpatched)
     code, _, error = models("rollback", "--version", "4")
     assert code == 1 and "4 was confirmed, but the version is 3" in error and promoter.state["champion"] == "3"
     assert models("rollback", "--version", "3")[0] == 0 and promoter.state["champion"] == "1"
@@ -111,7 +112,7 @@ def test_a_repeated_rollback_rejects_no_second_version(promoter: memory_promoter
 
 def test_a_rollback_that_no_worker_follows_ends_within_a_bound(promoter: memory_promoter.MemoryPromoter) -> None:
     promoter.workers_follow = False
-    promoter.rollback(None, "4", "ada", "")
+    promoter.execute(OperatorCommand("rollback", "4", "ada", ""))
     served = wait_until_served(promoter, "3", time.monotonic(), within_s=0.3)
     assert served["first_s"] is None and served["all_s"] is None and (served["serving"], served["workers"]) == (0, 2)
 

@@ -16,7 +16,7 @@ from infra.settings import load
 from schemas.promotion_view import PromotionView
 from tests.support.memory_promoter import MemoryPromoter, empty_view, example_view
 from trainer.promotion.client import PromoterClient
-from trainer.promotion.operator_api import CommandRefused, OperatorApi
+from trainer.promotion.operator_commands import CommandRefused, OperatorApi, OperatorCommand
 from trainer.promotion.web import serve
 
 TOKEN = "an operator's token"
@@ -36,33 +36,33 @@ def url(promoter: MemoryPromoter) -> Iterator[str]:
 def test_every_operator_command_works_over_http(url: str, promoter: MemoryPromoter) -> None:
     client: OperatorApi = PromoterClient(url + "/", TOKEN)
     assert client.view() == PromotionView.model_validate(promoter.state)
-    assert client.promote("5", "ada", "better").after == "champion"
-    assert client.rollback(None, "5", "ada", "worse after all").rolls_back and promoter.state["champion"] == "4"
-    assert client.reject("6", "ada", "").after == "rejected"
-    assert client.rollback("1", "4", "ada", "").replaces == "4"
+    assert client.execute(OperatorCommand("promote", "5", "ada", "better")).after == "champion"
+    assert client.execute(OperatorCommand("rollback", "5", "ada", "worse after all")).rolls_back and promoter.state["champion"] == "4"
+    assert client.execute(OperatorCommand("reject", "6", "ada", "")).after == "rejected"
+    assert client.execute(OperatorCommand("rollback", "4", "ada", "", to="1")).replaces == "4"
 
 
 def test_a_refusal_of_the_promoter_keeps_its_text(url: str) -> None:
     client = PromoterClient(url, TOKEN)
     with pytest.raises(CommandRefused, match="version 2 is rejected already"):
-        client.promote("2", "ada", "")
+        client.execute(OperatorCommand("promote", "2", "ada", ""))
     with pytest.raises(CommandRefused, match="3 was confirmed, but the version is 4"):
-        client.rollback(None, "3", "ada", "")
+        client.execute(OperatorCommand("rollback", "3", "ada", ""))
     with pytest.raises(CommandRefused, match="versions are numbers"):
-        client.promote("../rollback", "ada", "")
+        client.execute(OperatorCommand("promote", "../rollback", "ada", ""))
 
 
 def test_with_a_wrong_token_reading_works_and_writing_names_the_setting(url: str) -> None:
     client = PromoterClient(url, "wrong")
     assert client.view().champion == "4"
     with pytest.raises(CannotContinue, match=r"promotion\.operator_token"):
-        client.promote("5", "ada", "")
+        client.execute(OperatorCommand("promote", "5", "ada", ""))
 
 
 def test_without_a_champion_there_is_nothing_to_roll_back(url: str, promoter: MemoryPromoter) -> None:
     promoter.state = empty_view()
     with pytest.raises(CommandRefused, match="nothing to roll back"):
-        PromoterClient(url, TOKEN).rollback(None, None, "ada", "")
+        PromoterClient(url, TOKEN).execute(OperatorCommand("rollback", "", "ada", ""))
 
 
 def test_a_registry_that_is_away_is_retry_later(url: str, promoter: MemoryPromoter) -> None:

@@ -13,8 +13,8 @@ from tests.support.promoter_harness import PromoterHarness
 from trainer.promotion import discovery
 from trainer.promotion.__main__ import with_token
 from trainer.promotion.client import PromoterClient
-from trainer.promotion.discovery import LocalPromoter, find_promoter
-from trainer.promotion.operator_api import CommandRefused, promoter_path, token_path
+from trainer.promotion.discovery import LocalPromoter, find_promoter, promoter_path, token_path
+from trainer.promotion.operator_commands import CommandRefused, OperatorCommand
 from trainer.run.lease import lease, promoter_lease_path
 
 TOKEN = "sixteen characters, or more"
@@ -44,9 +44,11 @@ def test_without_a_promoter_a_rollback_rejects_the_champion_that_was_shown(setti
     monkeypatch.setattr(discovery, "Registry", lambda settings: harness.registry)
     at = find_promoter(settings)
     seen = at.view().champion
-    assert at.rollback(None, seen, "ada", "users complain").replaces == seen == "3"
+    assert seen == "3"
+    rollback = OperatorCommand("rollback", seen, "ada", "users complain")
+    assert at.execute(rollback).replaces == "3"
     with pytest.raises(CommandRefused, match="version 2 is champion now"):
-        at.rollback(None, seen, "ada", "users complain")
+        at.execute(rollback)
     assert [harness.state(name) for name in "123"] == [VersionState.RETIRED, VersionState.CHAMPION, VersionState.REJECTED]
 
 

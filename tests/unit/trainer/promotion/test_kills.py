@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 from hypothesis import settings as hypothesis_settings
@@ -17,8 +16,7 @@ from lab.promotion.scripted_inputs import PROMOTION, Figures
 from schemas.gate import GateResult
 from schemas.promotion import VersionState
 from tests.support.promoter_harness import PASSED, PROMPT, PromoterHarness
-from trainer.promotion import operator_commands
-from trainer.promotion.operator_api import CommandRefused
+from trainer.promotion.operator_commands import CommandRefused, OperatorCommand
 
 #: Two boundaries for each write. A change of champion takes about five writes.
 KILL_AT = st.sampled_from([None, *range(9)])
@@ -93,17 +91,17 @@ class Promotions(RuleBasedStateMachine):
     def operator_asks(self, kind: str, which: int, kill_at: int | None) -> None:
         name = self.living(which)
         champion = self.calm.histories.champion
-        confirmed = champion.version if champion else None
+        confirmed = champion.version if champion else ""
         command = {
-            "promote": partial(operator_commands.promote, version=name),
-            "reject": partial(operator_commands.reject, version=name),
-            "rollback": partial(operator_commands.rollback, to=None, champion=confirmed),
-            "rollback to": partial(operator_commands.rollback, to=name, champion=confirmed),
+            "promote": OperatorCommand("promote", name, "ada", "because"),
+            "reject": OperatorCommand("reject", name, "ada", "because"),
+            "rollback": OperatorCommand("rollback", confirmed, "ada", "because"),
+            "rollback to": OperatorCommand("rollback", confirmed, "ada", "because", to=name),
         }[kind]
 
         def act(harness: PromoterHarness, kill: int | None) -> None:
             with suppress(CommandRefused):
-                harness.execute(partial(command, operator="ada", reason="because"), kill)
+                harness.execute(command, kill)
 
         self.both(act, kill_at)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import pytest
@@ -18,9 +17,9 @@ from schemas.promotion import VersionState
 from tests.support.killed import Killed
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.promoter_harness import PASSED, PROMPT, PromoterHarness
-from trainer.promotion import operator_commands, state_machine
+from trainer.promotion import state_machine
 from trainer.promotion.observations import Observations
-from trainer.promotion.operator_api import CommandRefused
+from trainer.promotion.operator_commands import CommandRefused, OperatorCommand
 from trainer.promotion.promoter import Promoter, refusals, verdict_of
 
 
@@ -211,7 +210,7 @@ def test_a_version_is_gated_again_after_the_champion_changes(harness: PromoterHa
     for _ in range(2):
         harness.register()
     harness.run_until_idle()
-    harness.promoter.execute(partial(operator_commands.promote, version="3", operator="ada", reason="now"))
+    harness.promoter.execute(OperatorCommand("promote", "3", "ada", "now"))
     assert [harness.state(name) for name in "123"] == [VersionState.RETIRED, VersionState.REGISTERED, VersionState.CHAMPION]
     assert harness.registry.aliases.get(Alias.CHALLENGER) is None
     harness.run_until_idle()
@@ -224,7 +223,7 @@ def test_a_version_with_an_unreadable_history_waits_alone_unless_it_has_an_alias
     harness.registry.corrupt("2")
     harness.run_until_idle()
     assert harness.registry.get("3").state is VersionState.SHADOW
-    harness.promoter.execute(partial(operator_commands.promote, version="3", operator="ada", reason="now"))
+    harness.promoter.execute(OperatorCommand("promote", "3", "ada", "now"))
     assert harness.registry.aliases[Alias.CHAMPION] == "3"
     harness.registry.repair("2")
     harness.run_until_idle()
@@ -241,7 +240,7 @@ def test_an_unreadable_history_of_a_new_champion_does_not_restore_the_old_one(ha
     harness.run_until_idle()
     harness.registry.kill_at = 1  # right after the handover, before any alias
     with pytest.raises(Killed):
-        harness.promoter.execute(partial(operator_commands.promote, version="2", operator="ada", reason="now"))
+        harness.promoter.execute(OperatorCommand("promote", "2", "ada", "now"))
     harness.registry.kill_at = None
     harness.restart()
     harness.registry.corrupt("2")
@@ -256,7 +255,7 @@ def test_an_unreadable_history_of_a_new_champion_does_not_restore_the_old_one(ha
 def test_a_refused_champion_is_rolled_back_to_the_former_one(harness: PromoterHarness) -> None:
     harness.register()
     harness.run_until_idle()
-    harness.promoter.execute(partial(operator_commands.promote, version="2", operator="ada", reason="now"))
+    harness.promoter.execute(OperatorCommand("promote", "2", "ada", "now"))
     harness.inputs.refused = {"2"}
     harness.run_until_idle()
     harness.check_idle()
@@ -272,7 +271,7 @@ def test_a_refused_champion_stays_without_a_former_one_or_if_the_settings_say_so
     other = PromoterHarness(PROMOTION.model_copy(update={"rollback_on_refusal": False}))
     other.register()
     other.run_until_idle()
-    other.promoter.execute(partial(operator_commands.promote, version="2", operator="ada", reason="now"))
+    other.promoter.execute(OperatorCommand("promote", "2", "ada", "now"))
     other.inputs.refused = {"2"}
     other.run_until_idle()
     assert other.state("2") is VersionState.CHAMPION
@@ -290,13 +289,12 @@ def test_rollbacks_go_from_champion_to_champion_until_the_first(harness: Promote
     for name in "23":
         harness.register()
         harness.run_until_idle()
-        harness.promoter.execute(partial(operator_commands.promote, version=name, operator="ada", reason="now"))
-    back = partial(operator_commands.rollback, to=None, operator="ada", reason="users complain")
+        harness.promoter.execute(OperatorCommand("promote", name, "ada", "now"))
     for champion, expected in ("32", "21"):
-        harness.promoter.execute(partial(back, champion=champion))
+        harness.promoter.execute(OperatorCommand("rollback", champion, "ada", "users complain"))
         assert harness.registry.aliases.get(Alias.CHAMPION) == expected
     with pytest.raises(CommandRefused, match="no former champion"):
-        harness.promoter.execute(partial(back, champion="1"))
+        harness.promoter.execute(OperatorCommand("rollback", "1", "ada", "users complain"))
     assert [harness.state(name) for name in "123"] == [VersionState.CHAMPION, VersionState.REJECTED, VersionState.REJECTED]
     assert harness.registry.get("3").transitions[-1].actor == "ada"
 
@@ -305,8 +303,8 @@ def test_a_rollback_rejects_the_named_champion_and_no_other(harness: PromoterHar
     for name in "23":
         harness.register()
         harness.run_until_idle()
-        harness.promoter.execute(partial(operator_commands.promote, version=name, operator="ada", reason="now"))
-    back = partial(operator_commands.rollback, to=None, champion="3", operator="ada", reason="users complain")
+        harness.promoter.execute(OperatorCommand("promote", name, "ada", "now"))
+    back = OperatorCommand("rollback", "3", "ada", "users complain")
 
     def away(*_: object) -> None:
         raise RetryLater("the registry does not answer")
@@ -321,7 +319,7 @@ def test_a_rollback_rejects_the_named_champion_and_no_other(harness: PromoterHar
     harness.inputs.figures = {"shadow": "better", "canary": "better"}
     harness.run_until_idle()
     with pytest.raises(CommandRefused, match="version 4 is champion now"):
-        harness.promoter.execute(partial(back, champion="2"))
+        harness.promoter.execute(replace(back, version="2"))
     assert [harness.state(name) for name in "1234"] == [VersionState.RETIRED, VersionState.RETIRED, VersionState.REJECTED, VersionState.CHAMPION]
 
 
@@ -329,40 +327,40 @@ def test_a_former_champion_may_be_promoted_or_rolled_back_to(harness: PromoterHa
     for name in "23":
         harness.register()
         harness.run_until_idle()
-        harness.promoter.execute(partial(operator_commands.promote, version=name, operator="ada", reason="now"))
-    harness.promoter.execute(partial(operator_commands.rollback, to="1", champion="3", operator="ada", reason="both are bad"))
+        harness.promoter.execute(OperatorCommand("promote", name, "ada", "now"))
+    harness.promoter.execute(OperatorCommand("rollback", "3", "ada", "both are bad", to="1"))
     assert [harness.state(name) for name in "123"] == [VersionState.CHAMPION, VersionState.RETIRED, VersionState.REJECTED]
-    harness.promoter.execute(partial(operator_commands.promote, version="2", operator="ada", reason="not that bad"))
+    harness.promoter.execute(OperatorCommand("promote", "2", "ada", "not that bad"))
     assert [harness.state(name) for name in "123"] == [VersionState.RETIRED, VersionState.CHAMPION, VersionState.REJECTED]
 
 
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (partial(operator_commands.promote, version="9"), "there is no version '9'; there are 1, 2, 3"),
-        (partial(operator_commands.promote, version="1"), "champion already"),
-        (partial(operator_commands.promote, version="2"), "was not gated"),
-        (partial(operator_commands.promote, version="3"), "is rejected, which is final; promote one that is approval, canary, gated, retired, shadow"),
-        (partial(operator_commands.reject, version="1"), "a rollback rejects it"),
-        (partial(operator_commands.reject, version="3"), "rejected already"),
-        (partial(operator_commands.rollback, to=None, champion="1"), "no former champion"),
-        (partial(operator_commands.rollback, to=None, champion="2"), "version 2 was to be rejected, but version 1 is champion now"),
+        (OperatorCommand("promote", "9", "ada", ""), "there is no version '9'; there are 1, 2, 3"),
+        (OperatorCommand("promote", "1", "ada", ""), "champion already"),
+        (OperatorCommand("promote", "2", "ada", ""), "was not gated"),
+        (OperatorCommand("promote", "3", "ada", ""), "is rejected, which is final; promote one that is approval, canary, gated, retired, shadow"),
+        (OperatorCommand("reject", "1", "ada", ""), "a rollback rejects it"),
+        (OperatorCommand("reject", "3", "ada", ""), "rejected already"),
+        (OperatorCommand("rollback", "1", "ada", ""), "no former champion"),
+        (OperatorCommand("rollback", "2", "ada", ""), "version 2 was to be rejected, but version 1 is champion now"),
     ],
 )
-def test_a_command_that_is_not_allowed_is_refused_with_what_would_be_right(harness: PromoterHarness, command: Any, message: str) -> None:
+def test_a_command_that_is_not_allowed_is_refused_with_what_would_be_right(harness: PromoterHarness, command: OperatorCommand, message: str) -> None:
     harness.register(gate=None)
     harness.register()
-    harness.promoter.execute(partial(operator_commands.reject, version="3", operator="ada", reason=""))
+    harness.promoter.execute(OperatorCommand("reject", "3", "ada", ""))
     before = shape(harness.histories)
     with pytest.raises(CommandRefused, match=message):
-        harness.promoter.execute(partial(command, operator="ada", reason=""))
+        harness.promoter.execute(command)
     assert shape(harness.histories) == before
 
 
 @pytest.mark.parametrize(("operator", "reason"), [("", "x"), ("a" * 65, "x"), ("ada\n", "x"), (" ada", "x"), ("ada", "x" * 2_001)])
 def test_a_command_needs_a_printable_operator_name(harness: PromoterHarness, operator: str, reason: str) -> None:
     with pytest.raises(CommandRefused, match=r"1 to 64 printable|at most 2000"):
-        harness.promoter.execute(partial(operator_commands.rollback, to=None, champion="1", operator=operator, reason=reason))
+        harness.promoter.execute(OperatorCommand("rollback", "1", operator, reason))
 
 
 def test_a_registry_without_transitions_is_adopted_with_its_champion() -> None:
@@ -394,7 +392,7 @@ def test_a_clock_that_is_set_back_does_not_change_the_champion(harness: Promoter
     harness.register()
     harness.run_until_idle()
     harness.inputs.now -= timedelta(days=3)
-    harness.promoter.execute(partial(operator_commands.promote, version="2", operator="ada", reason="now"))
+    harness.promoter.execute(OperatorCommand("promote", "2", "ada", "now"))
     assert harness.registry.aliases.get(Alias.CHAMPION) == "2" and harness.state("1") is VersionState.RETIRED
 
 

@@ -17,7 +17,7 @@ from lab.promotion.scripted_inputs import PROMOTION, ScriptedInputs
 from schemas.model_events import Alias
 from schemas.promotion import Transition, VersionState
 from tests.support.memory_registry import MemoryRegistry
-from trainer.promotion.operator_api import CommandRefused
+from trainer.promotion.operator_commands import CommandRefused, OperatorCommand
 from trainer.promotion.promoter import Promoter
 from trainer.promotion.service import PromoterService
 
@@ -82,12 +82,12 @@ def until(holds: object) -> None:
 def test_commands_of_other_threads_are_executed_and_shown_at_once(registry: FailingRegistry, tmp_path: Path) -> None:
     with serving(registry, tmp_path) as (service, _):
         registry.register()
-        reply = service.reject("2", "ada", "not needed")
+        reply = service.execute(OperatorCommand("reject", "2", "ada", "not needed"))
         assert (reply.version, reply.after, reply.actor) == ("2", "rejected", "ada")
         view = service.view()
         assert (view.champion, view.versions[1].state) == ("1", VersionState.REJECTED)
         with pytest.raises(CommandRefused, match="rejected already"):
-            service.reject("2", "ada", "again")
+            service.execute(OperatorCommand("reject", "2", "ada", "again"))
 
 
 def test_the_service_waits_for_the_registry_and_commands_fail_meanwhile(registry: FailingRegistry, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_the_service_waits_for_the_registry_and_commands_fail_meanwhile(registry
         with pytest.raises(RetryLater, match="not read the registry yet"):
             service.view()
         with pytest.raises(RetryLater, match="the registry is away"):
-            service.rollback(None, "1", "ada", "users complain")
+            service.execute(OperatorCommand("rollback", "1", "ada", "users complain"))
         registry.trouble = None
         until(service.is_established.is_set)
         assert service.view().champion == "1"
@@ -113,6 +113,6 @@ def test_a_command_that_timed_out_is_not_executed_later(registry: FailingRegistr
     promoter = Promoter(registry, PROMOTION, feed=ScriptedInputs(), gates=ScriptedInputs(), announce=lambda event: None)
     service = PromoterService(load(stack={"dir": tmp_path}, promotion={"poll_s": 0.02}), promoter, lambda: None, wait_s=0.05)
     with pytest.raises(RetryLater, match="did not answer within"):
-        service.reject("1", "ada", "x")
+        service.execute(OperatorCommand("reject", "1", "ada", "x"))
     ((_, reply),) = list(service._commands.queue)
     assert reply.cancelled() and not reply.set_running_or_notify_cancel()

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from schemas.experiments import Arm
 from schemas.quality import Metric, Span
 from scripts.page_schema import PAGE_SCHEMA, page_schema
 from tests.support.promoter_harness import PromoterHarness
-from trainer.promotion import operator_commands
+from trainer.promotion.operator_commands import OperatorCommand
 from trainer.promotion.promoter import PromoterState, verdict_of
 from trainer.promotion.version_history import VersionHistories
 from trainer.promotion.view import page_view, view_of
@@ -42,8 +41,8 @@ def full_state() -> PromoterState:
     for _ in range(3):
         harness.register()
     harness.run_until_idle()
-    harness.promoter.execute(partial(operator_commands.promote, version="2", operator="ada", reason="now"))
-    harness.promoter.execute(partial(operator_commands.rollback, to=None, champion="2", operator="ada", reason="users complain"))
+    harness.promoter.execute(OperatorCommand("promote", "2", "ada", "now"))
+    harness.promoter.execute(OperatorCommand("rollback", "2", "ada", "users complain"))
     harness.inputs.figures = {"shadow": "better"}
     harness.run_until_idle()
     lineage = DatasetLineage("trajectories", "d1", {"trajectories": {0: (0, 812), 1: (3, 790)}})

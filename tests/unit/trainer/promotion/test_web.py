@@ -17,7 +17,7 @@ from infra.errors import BadSetting, CannotContinue, RetryLater
 from infra.settings import Settings, load
 from tests.support.memory_promoter import MemoryPromoter, example_view
 from trainer.promotion import api
-from trainer.promotion.operator_api import CommandRefused
+from trainer.promotion.operator_commands import CommandRefused, OperatorCommand
 from trainer.promotion.web import MAX_CONNECTIONS, Server, serve
 
 TOKEN = "an operator's token"
@@ -162,7 +162,7 @@ def test_a_rollback_rejects_the_confirmed_champion(http: httpx.Client, promoter:
 
 def test_a_champion_newer_than_the_view_is_not_rejected(http: httpx.Client, promoter: MemoryPromoter, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = promoter.view()
-    promoter.promote("5", "promoter", "better")
+    promoter.execute(OperatorCommand("promote", "5", "promoter", "better"))
     monkeypatch.setattr(promoter, "view", lambda: seen)
     answer = http.post("/api/rollback", json=COMMAND | {"confirm": "4"}, headers=authorization())
     assert (answer.status_code, answer.json()["error"]["code"], promoter.state["champion"]) == (409, "refused", "5")
