@@ -32,7 +32,7 @@ from schemas.model_events import Alias
 from schemas.promotion import VersionState
 from tests.support.tagged_processes import PROCESS_TAG, tagged, until_nothing_is_left
 from trainer.data.holdout import HOLDOUT_SHARE
-from trainer.judge.gate_result import gate_tag
+from trainer.judge.gate import gate_tag
 
 ROOT = Path(__file__).parents[2]
 #: Bounds of a run and of its stop. A busy machine takes several times as long as usual.

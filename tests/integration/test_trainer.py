@@ -27,7 +27,7 @@ from tests.support.trainer_traffic import trainer_settings
 from trainer.data.collect import collect
 from trainer.data.offset_ranges import ranges_json
 from trainer.interruption import Interrupted
-from trainer.judge.gate_result import gate_of
+from trainer.judge.gate import gate_of
 from trainer.promotion.bootstrap import bootstrap
 from trainer.run import service
 from trainer.run.report import RunReportFile, status

@@ -16,7 +16,7 @@ from schemas.gate import GateResult
 from tests.support.killed_trainer import Moment, train_once
 from tests.support.tiny_model import make_checkpoint
 from tests.support.trainer_traffic import send_outcomes, trainer_settings
-from trainer.judge.gate_result import gate_of
+from trainer.judge.gate import gate_of
 
 pytestmark = [
     pytest.mark.integration,

@@ -14,7 +14,7 @@ import threading
 from infra.errors import RetryLater
 from infra.process.lifecycle import run_process
 from infra.settings import Settings
-from trainer.judge.gate_result import EXIT_TRY_LATER
+from trainer.judge.gate import EXIT_TRY_LATER
 from trainer.learn.offline_libraries import keep_libraries_offline
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from infra.errors import CannotContinue
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
-from trainer.judge.gate_result import gate_of, is_about
+from trainer.judge.gate import CANDIDATE, CHAMPION, ZERO_SHOT, gate_figures, gate_of, is_about
 from trainer.learn.offline_libraries import keep_libraries_offline
 
 if TYPE_CHECKING:
@@ -105,13 +105,12 @@ def _answer_both(settings: Settings, registry: Registry, versions: tuple[Registe
 
 
 def _figures_now(both: _BothAnswers, k: int) -> dict[str, Any]:
-    from trainer.judge import evaluate
-    from trainer.judge.evidence import gate_figures
+    from trainer.judge.evaluate import compare_arms, slices_by_history
 
     cases, a, b = both.cases, both.a, both.b
-    arms = {evaluate.ZERO_SHOT: [case.base_answer for case in cases], evaluate.CHAMPION: a.answers, evaluate.CANDIDATE: b.answers}
-    fallen_back = {evaluate.CHAMPION: a.fallen_back, evaluate.CANDIDATE: b.fallen_back}
-    evaluation = evaluate.compare_arms(cases, arms, fallen_back, slices=evaluate.slices_by_history(cases, k))
+    arms = {ZERO_SHOT: [case.base_answer for case in cases], CHAMPION: a.answers, CANDIDATE: b.answers}
+    fallen_back = {CHAMPION: a.fallen_back, CANDIDATE: b.fallen_back}
+    evaluation = compare_arms(cases, arms, fallen_back, slices=slices_by_history(cases, k))
     return _renamed(gate_figures(evaluation) | {"k": k}, A_IS_CHAMPION)
 
 

@@ -17,11 +17,11 @@ from schemas.scoring import METRIC, Pair, bootstrap, metrics, paired_bootstrap, 
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.judge.behaviour import AnswerRow, behaviour
+from trainer.judge.gate import CANDIDATE, CHAMPION, ZERO_SHOT
 from trainer.learn.policy import Policy
 from trainer.learn.rewards import answer_of
 from trainer.learn.rollout import SamplingOptions, generate
 
-ZERO_SHOT, CHAMPION, CANDIDATE = "zero_shot", "champion", "candidate"
 #: (after, before) of every reported comparison.
 COMPARISONS = ((CANDIDATE, CHAMPION), (CANDIDATE, ZERO_SHOT), (CHAMPION, ZERO_SHOT))
 #: Seed of the bootstrap, independent of the run's seed.

@@ -21,9 +21,8 @@ from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.data.snapshot import Snapshot
 from trainer.judge import canary_prompts, evaluate, extraction, probes
-from trainer.judge.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, Rewrites
-from trainer.judge.evidence import gate_figures
-from trainer.judge.gate_decision import decide
+from trainer.judge.evaluate import Rewrites
+from trainer.judge.gate import CANDIDATE, CHAMPION, ZERO_SHOT, decide, gate_figures
 from trainer.learn.policy import Policy
 
 log = logging.getLogger(__name__)

@@ -14,7 +14,7 @@ from infra.process.environment import environment
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
 from schemas.gate import GateResult
-from trainer.judge.gate_result import EXIT_TRY_LATER, gate_of, is_about
+from trainer.judge.gate import EXIT_TRY_LATER, gate_of, is_about
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from schemas.promotion_view import (
     WindowView,
 )
 from schemas.quality import Metric, Moments, Quality
-from trainer.judge.gate_result import GATE
+from trainer.judge.gate import GATE
 from trainer.promotion.promoter import PromoterState
 from trainer.promotion.verdict import guardrails
 from trainer.promotion.version_history import VersionHistories

@@ -18,7 +18,7 @@ from schemas.gate import GateResult
 from schemas.run_report import RunDecision, SftSummary
 from trainer.data.prompts import Prompter
 from trainer.data.snapshot import Snapshot
-from trainer.judge import evaluate
+from trainer.judge.gate import CANDIDATE, CHAMPION
 from trainer.judge.judging import ArmAnswers, Questions, answer_questions, judge_candidate
 from trainer.learn.distributed import Launch
 from trainer.learn.policy import Policy
@@ -46,7 +46,7 @@ class Stages:
         torch.set_num_threads(self.settings.trainer.threads)
         questions = Questions.of(self.settings, self.snapshot)
         with report.stage("evaluate"):
-            by_champion = self._answers(evaluate.CHAMPION, champion, questions)
+            by_champion = self._answers(CHAMPION, champion, questions)
         with report.stage("load"):
             self.launch.send(training.purpose | {"folder": str(training.folder), "parent": str(parent), "champion": str(champion)})
             policy = training.policy(parent, champion)
@@ -57,7 +57,7 @@ class Stages:
         del policy
         with report.stage("evaluate"):
             # Judged as it will serve: loaded from the files, in the precision of their dtype.
-            by_candidate = self._answers(evaluate.CANDIDATE, candidate, questions)
+            by_candidate = self._answers(CANDIDATE, candidate, questions)
             result, evaluation = judge_candidate(self.settings, self.snapshot, questions, by_champion, by_candidate)
             report.data.evaluation = replace(evaluation, k=self.settings.reflection.k)
             report.data.gate, report.data.decision = result, RunDecision(promote=result.outcome == "passed", reason=result.reason)

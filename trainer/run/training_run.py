@@ -27,7 +27,7 @@ from trainer.data.snapshot import Snapshot
 from trainer.data.snapshot_files import code_version, load_snapshot, write_snapshot
 from trainer.folders import checkpoints_dir, remove_unused
 from trainer.interruption import Interrupted, check_stop
-from trainer.judge.gate_result import gate_tag
+from trainer.judge.gate import gate_tag
 from trainer.learn.distributed import Launch, joined_launch, process_errors
 from trainer.run.lease import lease, lease_path
 from trainer.run.planning import plan_run

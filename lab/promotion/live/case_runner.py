@@ -23,7 +23,7 @@ from lab.promotion.live.simulated_users import ObservedAnswer, ScoringUsers
 from lab.promotion.live.system import LiveSystem, database
 from schemas.experiments import Arm
 from schemas.promotion import VersionState
-from trainer.judge.gate_result import gate_tag
+from trainer.judge.gate import gate_tag
 from trainer.promotion.discovery import find_promoter
 from trainer.promotion.operator_commands import OperatorCommand
 from trainer.promotion.version_history import VersionHistories

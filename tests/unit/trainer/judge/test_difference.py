@@ -7,7 +7,7 @@ from infra.registry.client import RegisteredVersion
 from schemas.gate import GateResult
 from schemas.promotion import Transition, VersionState
 from trainer.judge.difference import figures_of_gate
-from trainer.judge.gate_result import gate_tag
+from trainer.judge.gate import gate_tag
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 OLD = RegisteredVersion("m", "1", "aa", None, AT)

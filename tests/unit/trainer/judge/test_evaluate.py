@@ -5,7 +5,8 @@ import pytest
 
 from tests.support.outcomes import make_case
 from trainer.data.query_cases import QueryCase
-from trainer.judge.evaluate import CANDIDATE, CHAMPION, ZERO_SHOT, choose_cases, compare_arms, mean_score
+from trainer.judge.evaluate import choose_cases, compare_arms, mean_score
+from trainer.judge.gate import CANDIDATE, CHAMPION, ZERO_SHOT
 from trainer.learn.rewards import answer_of, reward_of
 
 

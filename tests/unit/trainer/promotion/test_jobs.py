@@ -12,7 +12,7 @@ from infra.registry.client import RegisteredVersion
 from infra.settings import Settings, load
 from schemas.gate import GateResult
 from tests.support.memory_registry import MemoryRegistry
-from trainer.judge.gate_result import gate_tag
+from trainer.judge.gate import gate_tag
 from trainer.promotion.jobs import GateJobs
 
 WITHIN_S = 30.0
