@@ -31,7 +31,7 @@ from schemas.gate import GateResult
 from schemas.model_events import Alias
 from schemas.promotion import VersionState
 from tests.support.tagged_processes import PROCESS_TAG, tagged, until_nothing_is_left
-from trainer.data.holdout import HOLDOUT_SHARE
+from trainer.data.collect import HOLDOUT_SHARE
 from trainer.judge.gate import gate_tag
 
 ROOT = Path(__file__).parents[2]

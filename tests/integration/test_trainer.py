@@ -25,7 +25,7 @@ from tests.support.outcomes import make_outcome, make_trajectory
 from tests.support.tiny_model import make_checkpoint
 from tests.support.trainer_traffic import trainer_settings
 from trainer.data.collect import collect
-from trainer.data.offset_ranges import ranges_json
+from trainer.data.snapshot import ranges_json
 from trainer.interruption import Interrupted
 from trainer.judge.gate import gate_of
 from trainer.promotion.bootstrap import bootstrap

@@ -4,27 +4,37 @@ A range is [start, end) of one partition. `end` is the last stable offset when t
 Records are de-duplicated by their derived ids and sorted by them, so neither the order of reading nor repeats matter. `trainer.data.record_selection`
 chooses which of them are used. `erasures` is read in the same way: users who requested erasure neither train nor judge.
 Malformed records have their own dead-letter path and are only counted here.
+A summary of a record takes some hundred bytes. Messages are dropped as soon as they are summarized; their texts are in the spool.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from infra.errors import CannotContinue
 from infra.kafka.topic_reader import TopicReader
+from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
 from infra.settings.training import TrainerSettings
-from schemas.topics import ERASURES, OUTCOMES, TRAJECTORIES
-from trainer.data.collected_records import CollectedRecords
-from trainer.data.offset_ranges import Ranges, offset_ranges, ranges_json
-from trainer.data.record_selection import select_records
-from trainer.data.snapshot import Snapshot, SnapshotRow
+from schemas.eligibility import Ineligible
+from schemas.envelope import read_message
+from schemas.erasures import ErasureRequest
+from schemas.messages import Malformed
+from schemas.outcomes import Outcome
+from schemas.topics import ERASURES, OUTCOMES, TRAJECTORIES, Topic
+from schemas.trajectories import Trajectory
+from trainer.data.query_cases import SftExample, case_of, sft_example_key, sft_example_of
+from trainer.data.record_selection import TOPIC, RecordSummary, RowKind, select_records
+from trainer.data.snapshot import Ranges, Snapshot, SnapshotRow, canonical, ranges_json
+from trainer.data.text_spool import TextSpool
 from trainer.folders import snapshots_dir
 from trainer.interruption import check_stop
 
@@ -32,16 +42,20 @@ from trainer.interruption import check_stop
 TOPICS = (OUTCOMES, TRAJECTORIES, ERASURES)
 #: Reading fails if no record arrives for this long before the ranges end.
 SILENCE_S = 60.0
+#: A version's tag: users below this share trained neither it nor an ancestor.
+HOLDOUT_SHARE = "holdout_share"
 
 
-def collect(settings: Settings, stop: threading.Event, untouched_share: float = 1.0, parent_ranges: Ranges | None = None) -> Snapshot:
+def collect(settings: Settings, stop: threading.Event, versions: Iterable[RegisteredVersion | None] = (), parent: RegisteredVersion | None = None) -> Snapshot:
     """Read everything that is committed now and select from it. Blocks until the ends of the ranges are reached.
 
-    `untouched_share` of users never trained the parent. Only a part of the data in `parent_ranges`, which the parent's run read, is used again.
+    Users judge if they trained none of `versions` nor an ancestor. Only a part of the data that the run of `parent` read is used again.
     """
+    parent_ranges = parent.dataset.ranges if parent and parent.dataset else None
+    untouched = min(map(untouched_share, versions), default=1.0)
     with TopicReader(settings, "retouch-trainer", max_poll_records=2000, fetch_max_bytes=16_000_000) as reader:
         ranges = offset_ranges(reader, TOPICS)
-        return assemble(ranges, read_ranges(reader, ranges, stop), settings.trainer, untouched_share, parent_ranges, snapshots_dir(settings))
+        return assemble(ranges, read_ranges(reader, ranges, stop), settings.trainer, untouched, parent_ranges, snapshots_dir(settings))
 
 
 def check_erasures(settings: Settings, snapshot: Snapshot, stop: threading.Event) -> None:
@@ -89,3 +103,98 @@ def assemble(
     ]
     rows.sort(key=lambda row: (row.kind, row.row_id))
     return Snapshot(ranges, collected.spool, rows, dict(sorted({**collected.counts, **selected.counts}.items())), selected.judged_share)
+
+
+def offset_ranges(reader: TopicReader, topics: Iterable[Topic]) -> Ranges:
+    """The first and the last stable offset of every partition. A topic that does not exist yet has no partitions."""
+    return {topic.name: {partition.partition: offsets for partition, offsets in reader.ranges(topic.name).items()} for topic in topics}
+
+
+def offsets_beyond(ranges: Ranges, before: Mapping[str, Mapping[str, Sequence[int]]], topic: Topic) -> int:
+    """The number of offsets of a topic that `ranges` contains and the earlier ranges (as JSON) do not."""
+    seen = before.get(topic.name, {})
+    return sum(max(0, end - max(start, seen.get(str(number), (0, start))[1])) for number, (start, end) in ranges.get(topic.name, {}).items())
+
+
+def untouched_share(version: RegisteredVersion | None) -> float:
+    """The share of users, from 0, that trained neither `version` nor an ancestor, whatever `trainer.holdout_share` was then (docs/rules.md, 6).
+
+    It is 1 for the shipped checkpoint and for no version. It is 0 for a trained version whose tag is missing or not a number: it may have trained on any
+    user.
+    """
+    if version is None or version.parent is None:
+        return 1.0
+    try:
+        return float(version.tags[HOLDOUT_SHARE])
+    except (KeyError, ValueError):
+        return 0.0
+
+
+class CollectedRecords:
+    """De-duplicates records by their id. `parent_ranges` were read by the parent's run: records in them are old."""
+
+    def __init__(self, parent_ranges: Ranges, directory: Path | None) -> None:
+        self.summaries: dict[tuple[RowKind, bytes], RecordSummary] = {}
+        self.erased: dict[str, float] = {}  # user -> time of the latest erasure request
+        self.counts: Counter[str] = Counter(dict.fromkeys(TOPIC.values(), 0))
+        self.spool = TextSpool(directory)
+        self._parent_ranges = parent_ranges
+
+    def add(self, record: Any) -> None:
+        self.counts[f"{record.topic}.read"] += 1
+        if record.topic == ERASURES.name:
+            self._add_erasure(record)
+            return
+        expected: type[Outcome | Trajectory] = Outcome if record.topic == OUTCOMES.name else Trajectory
+        try:
+            message, _ = read_message(expected, record.headers, record.value)
+        except Malformed:
+            self.counts[f"{record.topic}.malformed"] += 1
+        else:
+            start, end = self._parent_ranges.get(record.topic, {}).get(record.partition, (0, 0))
+            self._add_message(message, is_old=start <= record.offset < end)
+
+    def _add_message(self, message: Outcome | Trajectory, is_old: bool) -> None:
+        """Keep the first in text order of the records with the same id: a repeat may differ in a measured millisecond. If one is old, all are."""
+        text, kind = canonical(message), RowKind.OUTCOME if isinstance(message, Outcome) else RowKind.TRAJECTORY
+        row_id = (message.outcome_id if isinstance(message, Outcome) else message.trajectory_id).bytes
+        earlier = self.summaries.get((kind, row_id))
+        if earlier is None:
+            self.counts[TOPIC[kind]] += 1
+        else:
+            is_old = is_old or earlier.is_old
+            if self.spool.get(earlier.span) <= text:
+                self.summaries[kind, row_id] = earlier._replace(is_old=is_old)
+                return
+        self.summaries[kind, row_id] = self._summary(message, kind, row_id, text, is_old)
+
+    def _summary(self, message: Outcome | Trajectory, kind: RowKind, row_id: bytes, text: bytes, is_old: bool) -> RecordSummary:
+        outcome = message if isinstance(message, Outcome) else message.outcome
+        usable = case_of(message) if isinstance(message, Outcome) else sft_example_of(message)
+        context = outcome.response.context
+        query = context.draft.query
+        return RecordSummary(
+            kind,
+            row_id,
+            user=sys.intern(outcome.key.decode()),
+            domain=sys.intern(query.domain),
+            asked_at=query.asked_at.timestamp(),
+            earliest=min(query.asked_at, outcome.occurred_at, *(item.occurred_at for item in context.items)).timestamp(),
+            example_key=sft_example_key(usable) if isinstance(usable, SftExample) else None,
+            has_history=bool(context.items),
+            is_old=is_old,
+            ineligible=usable if isinstance(usable, Ineligible) else None,
+            span=self.spool.put(text),
+        )
+
+    def _add_erasure(self, record: Any) -> None:
+        """Store an erasure request. The user of a malformed one is read from its key: better to leave out too much than too little."""
+        if record.value is None:
+            return
+        try:
+            request, _ = read_message(ErasureRequest, record.headers, record.value)
+            user, at = request.key.decode(), request.requested_at.timestamp()
+        except Malformed:
+            self.counts[f"{ERASURES.name}.malformed"] += 1
+            user, at = (record.key or b"").decode(errors="replace"), record.timestamp / 1000
+        self.erased[user] = max(at, self.erased.get(user, at))

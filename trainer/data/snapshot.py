@@ -18,10 +18,12 @@ from schemas.eligibility import Ineligible
 from schemas.messages import Message
 from schemas.outcomes import Outcome
 from schemas.trajectories import Trajectory
-from trainer.data.offset_ranges import Ranges
 from trainer.data.query_cases import QueryCase, SftExample, case_of, sft_example_of
 from trainer.data.record_selection import RowKind
 from trainer.data.text_spool import SpooledSequence, TextSpan, TextSpool
+
+#: topic -> partition -> (start, end).
+Ranges = Mapping[str, Mapping[int, tuple[int, int]]]
 
 T = TypeVar("T")
 
@@ -78,6 +80,11 @@ class Snapshot:
 
     def _sequence(self, kind: RowKind, held_out: bool, build: Callable[[bytes], T]) -> SpooledSequence[T]:
         return SpooledSequence(self.spool, [row.span for row in self.rows if row.kind is kind and row.held_out is held_out], build)
+
+
+def ranges_json(ranges: Ranges) -> dict[str, dict[str, list[int]]]:
+    """The ranges as JSON: partition numbers are text."""
+    return {topic: {str(number): list(ends) for number, ends in sorted(parts.items())} for topic, parts in sorted(ranges.items())}
 
 
 def canonical(message: Message) -> bytes:

@@ -11,9 +11,8 @@ from typing import Any
 
 from infra.errors import CannotContinue
 from infra.settings import Settings
-from trainer.data.offset_ranges import ranges_json
 from trainer.data.record_selection import RowKind
-from trainer.data.snapshot import Snapshot, SnapshotRow
+from trainer.data.snapshot import Snapshot, SnapshotRow, ranges_json
 from trainer.data.text_spool import TextSpool
 from trainer.folders import snapshots_dir
 

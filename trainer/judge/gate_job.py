@@ -15,7 +15,6 @@ from infra.settings import Settings
 from schemas.gate import GateResult
 from schemas.model_events import Alias
 from trainer.data.collect import collect
-from trainer.data.holdout import untouched_share
 from trainer.data.snapshot import Snapshot
 from trainer.folders import checkpoints_dir
 from trainer.judge.judging import Questions, answer_questions, judge_candidate
@@ -73,7 +72,7 @@ def prepare_libraries(settings: Settings) -> None:
 
 def heldout_snapshot(settings: Settings, versions: tuple[RegisteredVersion, ...], stop: threading.Event) -> Snapshot:
     """The current content of the topics, with held-out users who trained none of the versions nor an ancestor."""
-    return collect(settings, stop, min(map(untouched_share, versions)))
+    return collect(settings, stop, versions)
 
 
 def _too_few_users(settings: Settings, snapshot: Snapshot) -> str | None:

@@ -20,8 +20,7 @@ from infra.process.file_lock import is_locked
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
 from schemas.run_report import RunReport, RunStatus, RunSummary, StageProgress
-from trainer.data.offset_ranges import ranges_json
-from trainer.data.snapshot import Snapshot
+from trainer.data.snapshot import Snapshot, ranges_json
 from trainer.folders import runs_dir
 from trainer.learn import peak_memory
 from trainer.learn.saved_state import write_json

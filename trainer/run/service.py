@@ -17,8 +17,7 @@ from infra.settings import Settings
 from infra.settings.training import TrainerSettings
 from schemas.model_events import Alias
 from trainer.data.collect import collect
-from trainer.data.holdout import untouched_share
-from trainer.data.offset_ranges import ranges_json
+from trainer.data.snapshot import ranges_json
 from trainer.interruption import Interrupted
 from trainer.run.lease import lease_path
 from trainer.run.planning import plan_run
@@ -36,7 +35,7 @@ def dry_run(settings: Settings, stop: threading.Event) -> dict[str, Any]:
     with TriggerWatch(settings, registry) as watch:
         triggers = watch.poll(stop)
     parent = parent_of_run(settings, registry, champion) if champion else None
-    snapshot = collect(settings, stop, untouched_share(champion), parent.dataset.ranges if parent and parent.dataset else None)
+    snapshot = collect(settings, stop, (champion,), parent)
     plan = plan_run(snapshot, settings)
     return {
         "train": plan.train,

@@ -21,8 +21,7 @@ from infra.registry.lineage import DatasetLineage
 from infra.registry.version_tags import RUN_ID
 from infra.settings import Settings
 from schemas.run_report import RunReport, RunStatus, Trigger
-from trainer.data.collect import check_erasures, collect
-from trainer.data.holdout import HOLDOUT_SHARE, untouched_share
+from trainer.data.collect import HOLDOUT_SHARE, check_erasures, collect
 from trainer.data.snapshot import Snapshot
 from trainer.data.snapshot_files import code_version, load_snapshot, write_snapshot
 from trainer.folders import checkpoints_dir, remove_unused
@@ -114,7 +113,7 @@ class _Run:
                 snapshot = load_snapshot(settings, report.data.dataset_digest)
                 check_erasures(settings, snapshot, self.stop)
                 return snapshot
-            snapshot = collect(settings, self.stop, untouched_share(self.champion), parent.dataset.ranges if parent.dataset else None)
+            snapshot = collect(settings, self.stop, (self.champion,), parent)
             report.record_snapshot(snapshot, code_version())
             plan = plan_run(snapshot, settings)
             if plan.train:

@@ -16,7 +16,8 @@ from schemas.promotion import VersionState
 from schemas.quality import Quality
 from schemas.run_report import Trigger
 from schemas.topics import OUTCOMES, TRAJECTORIES
-from trainer.data.offset_ranges import Ranges, offset_ranges, offsets_beyond, ranges_json
+from trainer.data.collect import offset_ranges, offsets_beyond
+from trainer.data.snapshot import Ranges, ranges_json
 from trainer.interruption import check_stop
 from trainer.run import triggers
 from trainer.run.quality_reader import QualityReader
