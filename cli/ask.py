@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -59,7 +60,8 @@ def request(settings: Settings, query: Query, timeout_s: float) -> Response:
         if not reader.follow(RESPONSES.name, from_end=True):
             address = settings.bootstrap_servers()
             raise CannotContinue(f"the broker at {address} has no topic {RESPONSES.name}: `retouch topics apply` creates it")
-        _send(settings, query)
+        with closing(producer(settings, "retouch-ask")) as sender:
+            send(sender, QUERIES, query, id=query.query_id, source=SOURCE).get(timeout=CONNECT_TIMEOUT_S)
         return _await_response(reader, query.query_id, timeout_s)
 
 
@@ -73,14 +75,6 @@ def as_data(response: Response) -> dict[str, Any]:
         "reasoning": response.reasoning,
         "provenance": response.provenance.model_dump(mode="json"),
     }
-
-
-def _send(settings: Settings, query: Query) -> None:
-    sender = producer(settings, "retouch-ask")
-    try:
-        send(sender, QUERIES, query, id=query.query_id, source=SOURCE).get(timeout=CONNECT_TIMEOUT_S)
-    finally:
-        sender.close()
 
 
 def _await_response(reader: TopicReader, query_id: UUID, timeout_s: float) -> Response:

@@ -126,18 +126,16 @@ def redrive(settings: Settings, selection: Selection, limit: int | None, again: 
 
 
 def _send(reader: DeadLetterReader, sender: RedriveProducer, plan: RedrivePlan) -> None:
-    done = 0
+    """Shows a progress bar on standard error, on a terminal only."""
+    from rich.console import Console
+    from rich.progress import Progress
 
-    def on_sent(count: int) -> None:
-        nonlocal done
-        done += count
-        advance(count)
-
-    with _progress(len(plan.redrives)) as advance:
+    with Progress(console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task("redriving", total=len(plan.redrives))
         try:
-            redrive_all(reader, sender, plan.redrives, on_sent)
+            redrive_all(reader, sender, plan.redrives, lambda count: progress.advance(task, count))
         except BaseException:
-            show_error(f"{done} of {len(plan.redrives)} records are certainly redriven; the same command sends the rest")
+            show_error(f"{progress.tasks[0].completed:.0f} of {len(plan.redrives)} records are certainly redriven; the same command sends the rest")
             raise
 
 
@@ -186,17 +184,3 @@ def _check_partitions(reader: DeadLetterReader, plan: RedrivePlan) -> None:
         if origin.partition >= count:
             problem = f"has {count} partitions" if count else "does not exist"
             raise CannotContinue(f"{redrive.id} came from partition {origin.partition} of {origin.topic}, which {problem}; nothing was sent")
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar on standard error, on a terminal only."""
-    if not sys.stderr.isatty():
-        yield lambda count: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress
-
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("redriving", total=total)
-        yield lambda count: bar.advance(task, count)

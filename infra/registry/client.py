@@ -21,7 +21,6 @@ from typing import Any
 from infra.checkpoints.verification import BadCheckpoint, inspect_checkpoint, verify_checkpoint
 from infra.errors import CannotContinue, RetouchError, RetryLater
 from infra.registry.artifacts import download
-from infra.registry.lineage import DatasetLineage
 from infra.registry.mlflow_store import MlflowStore, mlflow, or_none, store_errors
 from infra.registry.tracking import MetricValue, Tracking
 from infra.registry.version_tags import (
@@ -32,6 +31,7 @@ from infra.registry.version_tags import (
     PARENT,
     RUN_ID,
     TRANSITION,
+    DatasetLineage,
     UnreadableHistory,
     file_sums,
     parsed,

@@ -9,8 +9,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, NamedTuple, TypeVar
 
-from infra.registry.lineage import DatasetLineage
 from infra.registry.mlflow_store import MlflowStore, mlflow, store_errors
+from infra.registry.version_tags import DatasetLineage
 
 T = TypeVar("T")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from pydantic import ValidationError
@@ -18,6 +19,25 @@ DIGEST, FILES, PARENT, DATASET, LOGGED_MODEL = "sha256", "files", "parent", "dat
 TRANSITION = "promotion."
 #: The caller's tag with the id of the training run that made the version.
 RUN_ID = "run_id"
+
+
+@dataclass(frozen=True)
+class DatasetLineage:
+    """The data that a version was trained on. `ranges` maps topic and partition to [start, end) offsets; equal ranges give an equal digest."""
+
+    name: str
+    digest: str
+    ranges: Mapping[str, Mapping[int, tuple[int, int]]]
+
+    def to_json(self) -> str:
+        ranges = {topic: {str(p): list(span) for p, span in spans.items()} for topic, spans in self.ranges.items()}
+        return json.dumps({"name": self.name, "digest": self.digest, "ranges": ranges}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> DatasetLineage:
+        content = json.loads(text)
+        ranges = {topic: {int(p): (span[0], span[1]) for p, span in spans.items()} for topic, spans in content["ranges"].items()}
+        return cls(content["name"], content["digest"], ranges)
 
 
 class UnreadableHistory(NamedTuple):

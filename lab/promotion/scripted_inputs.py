@@ -14,7 +14,7 @@ from schemas.experiments import Arm
 from schemas.gate import GateResult
 from schemas.quality import Metric, Moments, Quality, Span
 from schemas.serving import Refusal, ServingReport
-from trainer.promotion.observations import Observations
+from trainer.promotion.promoter import Observations
 
 #: Meaning of the figures of one stage. `better` has more and better figures than either stage needs.
 Figures = Literal["nothing", "better", "harmful", "equal"]

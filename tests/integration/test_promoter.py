@@ -32,8 +32,8 @@ from tests.support.checkpoint_files import write_checkpoint
 from trainer.promotion.bootstrap import bootstrap
 from trainer.promotion.client import PromoterClient
 from trainer.promotion.discovery import LocalPromoter, find_promoter, promoter_path, token_path
-from trainer.promotion.observations import Observations
 from trainer.promotion.operator_commands import CommandRefused, OperatorCommand
+from trainer.promotion.promoter import Observations
 from trainer.promotion.topic_feed import TopicFeed
 from trainer.promotion.version_history import VersionHistories
 

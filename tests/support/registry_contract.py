@@ -11,8 +11,8 @@ import pytest
 from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import CannotContinue, RetryLater
 from infra.registry.client import NoSuchVersion, RegisteredVersion, Registry
-from infra.registry.lineage import DatasetLineage
 from infra.registry.tracking import MetricValue
+from infra.registry.version_tags import DatasetLineage
 from schemas.model_events import Alias
 from schemas.promotion import CanaryPrompt, Transition, VersionState
 from tests.support.checkpoint_files import write_checkpoint

@@ -22,8 +22,7 @@ from trainer.promotion.announcement import Announcer
 from trainer.promotion.bootstrap import register_shipped
 from trainer.promotion.discovery import promoter_path, token_path
 from trainer.promotion.jobs import GateJobs
-from trainer.promotion.observations import NoTopics
-from trainer.promotion.promoter import Promoter
+from trainer.promotion.promoter import NoTopics, Promoter
 from trainer.promotion.service import PromoterService
 from trainer.promotion.topic_feed import TopicFeed
 from trainer.promotion.web import serve

@@ -22,7 +22,7 @@ import secrets
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI, Request
@@ -90,7 +90,8 @@ def create_app(promoter: OperatorApi, *, token: str | None, hosts: frozenset[str
 
     mimetypes.add_type("text/javascript", ".js")
     app.mount("/", StaticFiles(directory=PAGE, html=True))
-    _add_error_handlers(app)
+    for kind in (RequestDenied, HTTPException, RetouchError):
+        app.add_exception_handler(kind, _on_error)
     app.add_middleware(HostCheck, hosts=hosts)
     return app
 
@@ -181,27 +182,25 @@ async def _body(request: Request) -> bytes:
     return body
 
 
-def _add_error_handlers(app: FastAPI) -> None:
-    """One reply for each kind of error. FastAPI chooses the handler of the nearest class."""
-
-    async def denied(request: Request, error: Any) -> Response:
-        return _error_reply(error)
-
-    async def refused(request: Request, error: Any) -> Response:
-        return _error_reply(RequestDenied(409, str(error), "refused"))
-
-    async def later(request: Request, error: Any) -> Response:
-        return _error_reply(RequestDenied(503, str(error), "retry_later"))
-
-    async def failed(request: Request, error: Any) -> Response:
+async def _on_error(request: Request, error: Exception) -> Response:
+    denied = _denied(error)
+    if denied.code == "failed":
         log.error("a request failed", extra={"path": request.url.path, "reason": str(error)})
-        return _error_reply(RequestDenied(500, str(error), "failed"))
+    return _error_reply(denied)
 
-    async def unknown(request: Request, error: Any) -> Response:
-        return _error_reply(RequestDenied(error.status_code, "there is no such path or method here", "not_found"))
 
-    for kind, handler in ((RequestDenied, denied), (CommandRefused, refused), (RetryLater, later), (RetouchError, failed), (HTTPException, unknown)):
-        app.add_exception_handler(kind, handler)
+def _denied(error: Exception) -> RequestDenied:
+    match error:
+        case RequestDenied():
+            return error
+        case HTTPException(status_code=status):
+            return RequestDenied(status, "there is no such path or method here", "not_found")
+        case CommandRefused():
+            return RequestDenied(409, str(error), "refused")
+        case RetryLater():
+            return RequestDenied(503, str(error), "retry_later")
+        case _:
+            return RequestDenied(500, str(error), "failed")
 
 
 def _error_reply(error: RequestDenied) -> Response:

@@ -13,9 +13,8 @@ from schemas.gate import GateResult
 from schemas.promotion_view import PromotionView, VersionTransition
 from trainer.promotion.announcement import Announcer
 from trainer.promotion.client import PromoterClient
-from trainer.promotion.observations import NoTopics
 from trainer.promotion.operator_commands import OperatorApi, OperatorCommand
-from trainer.promotion.promoter import Promoter, PromoterState
+from trainer.promotion.promoter import NoTopics, Promoter, PromoterState
 from trainer.promotion.version_history import VersionHistories
 from trainer.promotion.view import view_of
 from trainer.run.lease import lease, promoter_lease_path

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
+from uuid import UUID
 
 from infra.errors import CannotContinue
 from infra.registry.client import RegisteredVersion
@@ -20,10 +21,10 @@ from schemas.gate import GateResult
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import Transition, VersionState
 from schemas.promotion_view import VerdictOutcome, VersionTransition
+from schemas.quality import Quality
 from schemas.serving import ServingReport
 from trainer.promotion import state_machine
 from trainer.promotion.announcement import event_of
-from trainer.promotion.observations import Observations, TopicObserver
 from trainer.promotion.operator_commands import OperatorCommand, registry_write
 from trainer.promotion.state_machine import Findings
 from trainer.promotion.verdict import ExperimentVerdict, canary_verdict, shadow_verdict
@@ -45,6 +46,29 @@ class PromotionRegistry(Protocol):
     def record(self, version: str, transition: Transition) -> None: ...
     def set_alias(self, alias: Alias, version: str) -> None: ...
     def remove_alias(self, alias: Alias) -> None: ...
+
+
+@dataclass(frozen=True)
+class Observations:
+    """Online quality and the workers' serving reports at one moment, read from topics."""
+
+    is_current: bool = False
+    experiment: UUID | None = None
+    cells: Sequence[Quality] = ()  # of that experiment
+    windows: Sequence[Quality] = ()
+    reports: Sequence[ServingReport] = ()  # the last of each worker
+
+
+class TopicObserver(Protocol):
+    def observe(self, experiment: UUID | None) -> Observations:
+        """The newest observations. The cells follow a new `experiment` a little later. Does not block."""
+
+
+class NoTopics:
+    """The observer without a broker."""
+
+    def observe(self, experiment: UUID | None) -> Observations:
+        return Observations()
 
 
 class GateJudge(Protocol):

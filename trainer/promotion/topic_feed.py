@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Self
 from uuid import UUID
@@ -20,7 +21,7 @@ from schemas.envelope import read_message
 from schemas.messages import Malformed
 from schemas.serving import ServingReport
 from schemas.topics import SERVING
-from trainer.promotion.observations import Observations
+from trainer.promotion.promoter import Observations
 from trainer.run.quality_reader import QualityReader
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class TopicFeed:
     def observe(self, experiment: UUID | None) -> Observations:
         self._experiment = experiment
         latest = self._latest
-        return latest if self.is_current else Observations(False, latest.experiment, latest.cells, latest.windows, latest.reports)
+        return latest if self.is_current else replace(latest, is_current=False)
 
     def __enter__(self) -> Self:
         self._thread.start()

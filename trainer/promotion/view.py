@@ -12,15 +12,11 @@ from typing import TypeVar
 
 from infra.registry.client import RegisteredVersion
 from infra.settings import Settings
-from infra.settings.promotion import PromotionSettings
 from schemas.experiments import Arm
 from schemas.promotion import VersionState
 from schemas.promotion_view import (
     ArmView,
     ExperimentView,
-    Guardrail,
-    PageTransition,
-    PageVersion,
     PageView,
     PromotionView,
     RewardInterval,
@@ -61,7 +57,7 @@ def view_of(state: PromoterState, settings: Settings) -> PromotionView:
         versions=tuple(version_view(histories, version) for version in histories.versions),
         quality=_rewards(cells or observations.windows),
         windows=_windows(observations.windows),
-        guardrails=_guardrails(cells, settings.promotion),
+        guardrails=tuple(guardrails(cells, settings.promotion)) if cells else (),
         workers=tuple(observations.reports),
         transitions=_newest(histories),
     )
@@ -71,13 +67,8 @@ def page_view(view: PromotionView) -> PageView:
     """The part of the view that the page polls. Its size does not grow with the number of versions; only the newest transitions carry evidence."""
     former = [version.version for version in view.versions if version.state is VersionState.RETIRED][-FORMER:]
     shown = {view.champion, view.challenger, *former, *(version.version for version in view.versions[-SHOWN:])}
-    versions = tuple(_page_version(version) for version in view.versions if version.version in shown)
-    return PageView(**(dict(view) | {"versions": versions}))
-
-
-def _page_version(version: VersionView) -> PageVersion:
-    steps = tuple(PageTransition(seq=step.seq, before=step.before, after=step.after, at=step.at, reason=step.reason) for step in version.transitions)
-    return PageVersion(**(dict(version) | {"transitions": steps}))
+    versions = tuple(version for version in view.versions if version.version in shown)
+    return PageView.model_validate(dict(view) | {"versions": versions}, from_attributes=True)
 
 
 def version_view(histories: VersionHistories, version: RegisteredVersion) -> VersionView:
@@ -103,6 +94,7 @@ def version_view(histories: VersionHistories, version: RegisteredVersion) -> Ver
 def _experiment(challenger: RegisteredVersion, cells: Sequence[Quality], state: PromoterState) -> ExperimentView:
     last, verdict = challenger.transitions[-1], state.verdict
     assert last.experiment is not None
+    outcome, reason = (verdict.outcome, verdict.reason) if verdict else (VerdictOutcome.RUNNING, "no figures yet")
     return ExperimentView(
         id=last.experiment,
         version=challenger.version,
@@ -110,9 +102,7 @@ def _experiment(challenger: RegisteredVersion, cells: Sequence[Quality], state: 
         share=last.share,
         since=last.at,
         arms={arm: _arm([cell for cell in cells if cell.arm is arm and cell.domain is None]) for arm in Arm if any(cell.arm is arm for cell in cells)},
-        verdict=VerdictView(outcome=verdict.outcome, reason=verdict.reason)
-        if verdict
-        else VerdictView(outcome=VerdictOutcome.RUNNING, reason="no figures yet"),
+        verdict=VerdictView(outcome=outcome, reason=reason),
     )
 
 
@@ -138,10 +128,6 @@ def _windows(cells: Iterable[Quality]) -> tuple[WindowView, ...]:
         WindowView(version=version, arm=Arm(arm), started_at=started_at, ended_at=ended_at, **dict(_interval(_reward(group))))
         for (started_at, ended_at, version, arm), group in sorted(groups.items())
     )
-
-
-def _guardrails(cells: Sequence[Quality], promotion: PromotionSettings) -> tuple[Guardrail, ...]:
-    return tuple(guardrails(cells, promotion)) if cells else ()
 
 
 def _newest(histories: VersionHistories) -> tuple[VersionTransition, ...]:

@@ -11,10 +11,10 @@ import logging
 import socket
 import threading
 import time
-from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from infra.errors import BadSetting, CannotContinue
@@ -63,26 +63,18 @@ class TimeLimitedProtocol(H11Protocol):  # type: ignore[misc]  # uvicorn is impo
             self.transport.abort()
 
 
-def time_limited(within_s: float) -> type[TimeLimitedProtocol]:
-    return type("TimeLimitedProtocol", (TimeLimitedProtocol,), {"within_s": within_s})
-
-
 START_WITHIN_S, CLOSE_WITHIN_S = 20.0, 5.0
 MAX_CONNECTIONS = 128
 #: The loopback address by which this machine reaches a server that listens on all addresses.
 LOOPBACK = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
 
 
-def serve(settings: Settings, promoter: OperatorApi, stop: threading.Event, request_within_s: float | None = None) -> Server:
+def serve(settings: Settings, promoter: OperatorApi, stop: threading.Event, request_within_s: float = REQUEST_WITHIN_S) -> Server:
     """Serve at promotion.host and port; returns once requests are answered. Sets `stop` if the server ends by itself: operators could no longer connect.
 
-    A connection without a new request for `request_within_s` is closed (`connections`). Raises BadSetting if other machines could connect and there is no
+    A connection without a new request for `request_within_s` is closed. Raises BadSetting if other machines could connect and there is no
     operator token, CannotContinue if the port is taken.
     """
-    import uvicorn
-
-    from trainer.promotion.web import REQUEST_WITHIN_S, time_limited
-
     host, secret = settings.promotion.host, settings.promotion.operator_token
     is_local = is_loopback(_url(host, 0))
     if secret is None and not is_local:
@@ -92,24 +84,19 @@ def serve(settings: Settings, promoter: OperatorApi, stop: threading.Event, requ
     listening = _listen(host, settings.promotion.port)
     quiet = {"log_config": None, "log_level": "warning", "access_log": False}
     bounds = {"limit_concurrency": MAX_CONNECTIONS, "timeout_graceful_shutdown": 2}
-    protocol = time_limited(request_within_s or REQUEST_WITHIN_S)
+    protocol = type("TimeLimitedProtocol", (TimeLimitedProtocol,), {"within_s": request_within_s})
     config = uvicorn.Config(app, http=protocol, server_header=False, lifespan="off", ws="none", **quiet, **bounds)
-    server = Server(uvicorn.Server(config), listening, stop)
-    server.start()
-    return server
+    return Server(uvicorn.Server(config), listening, stop)
 
 
 class Server:
-    """A server that runs until `close`."""
+    """A server that runs until `close`. Raises CannotContinue if it does not start in time."""
 
     def __init__(self, server: Any, listening: socket.socket, stop: threading.Event) -> None:
         host, port = listening.getsockname()[:2]
         self.url = _url(LOOPBACK.get(host, host), port)
         self._server, self._listening, self._stop = server, listening, stop
         self._thread = threading.Thread(target=self._run, name="page", daemon=True)
-
-    def start(self) -> None:
-        """Raises CannotContinue if it does not start in time."""
         self._thread.start()
         deadline = time.monotonic() + START_WITHIN_S
         while not self._server.started:
@@ -128,7 +115,7 @@ class Server:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.close()
 
     def _run(self) -> None:

@@ -17,8 +17,7 @@ from typing import Any
 from infra.checkpoints.verification import checkpoint_digest
 from infra.errors import BadSetting, RetouchError, RetryLater
 from infra.registry.client import RegisteredVersion, Registry
-from infra.registry.lineage import DatasetLineage
-from infra.registry.version_tags import RUN_ID
+from infra.registry.version_tags import RUN_ID, DatasetLineage
 from infra.settings import Settings
 from schemas.run_report import RunReport, RunStatus, Trigger
 from trainer.data.collect import HOLDOUT_SHARE, check_erasures, collect

@@ -7,7 +7,7 @@ from typing import Any
 
 from bench.demo.run_files import RunFiles, latest_training, models, read_swaps
 from infra.registry.client import RegisteredVersion
-from infra.registry.lineage import DatasetLineage
+from infra.registry.version_tags import DatasetLineage
 from schemas.model_events import Alias
 from schemas.promotion import Transition, VersionState
 from schemas.run_report import RunDecision, RunReport, RunStatus

@@ -18,9 +18,8 @@ from tests.support.killed import Killed
 from tests.support.memory_registry import MemoryRegistry
 from tests.support.promoter_harness import PASSED, PROMPT, PromoterHarness
 from trainer.promotion import state_machine
-from trainer.promotion.observations import Observations
 from trainer.promotion.operator_commands import CommandRefused, OperatorCommand
-from trainer.promotion.promoter import Promoter, refusals, verdict_of
+from trainer.promotion.promoter import Observations, Promoter, refusals, verdict_of
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from infra.registry.lineage import DatasetLineage
+from infra.registry.version_tags import DatasetLineage
 from infra.settings import load
 from lab.promotion.scripted_inputs import PROMOTION, ScriptedInputs, moments
 from schemas.experiments import Arm

@@ -15,7 +15,7 @@ from kafka.errors import KafkaError
 from infra.errors import RetryLater
 from infra.kafka import topic_reader
 from infra.registry.client import RegisteredVersion
-from infra.registry.lineage import DatasetLineage
+from infra.registry.version_tags import DatasetLineage
 from infra.settings import Settings, load
 from schemas.run_report import TriggerKind
 from schemas.topics import OUTCOMES, TRAJECTORIES
