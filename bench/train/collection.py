@@ -81,7 +81,7 @@ def measure(sizes: Sequence[int] = SIZES) -> CollectionCosts:
 def measure_here(size: int) -> CollectionCost:
     """Measures one size in this process, after a small warm-up. Its memory figure is valid only in a new process."""
     from trainer.data.collect import assemble
-    from trainer.data.snapshot_files import load_snapshot, write_snapshot
+    from trainer.data.snapshot import load_snapshot, write_snapshot
     from trainer.learn.peak_memory import peak_rss_bytes
 
     making_s = _seconds(lambda: sum(1 for _ in records(size)))

@@ -144,23 +144,21 @@ class _TwoEngines:
         k = settings.reflection.k
         steps = rl.model_copy(update={"steps": max(1, len(cases) // rl.prompts_per_step), "k_min": k, "k_max": k})
         inputs = RlInputs(self.policy, [case for case in cases if case.items], self.prompter, steps, self.max_new_tokens, self.seed, threading.Event())
-        self.schedule = schedule_prompts(inputs)
+        self.inputs, self.schedule = inputs, schedule_prompts(inputs)
         self.ours, self.trl = (_Clock(rl.prompts_per_step * rl.candidates) for _ in range(2))
         self.own_step = self._own_stepper(k)
 
     def _own_stepper(self, k: int) -> Any:
         import torch
 
-        from trainer.learn.policy_update import sample_batch, update_policy
-        from trainer.learn.rollout import SamplingOptions
+        from trainer.learn.shared_prompt_engine import sample_batch, update_policy
 
         optimizer = torch.optim.AdamW(self.policy.model.parameters(), lr=self.rl.learning_rate, betas=(0.9, 0.95), weight_decay=0.0)
-        sampling, stop = SamplingOptions(self.max_new_tokens, self.rl.temperature, self.rl.top_p), threading.Event()
 
         def step(number: int) -> None:
             cases = [self.schedule.cases[prompt.case] for prompt in self.schedule.prompts[number % len(self.schedule.prompts)]]
             self.ours.start()
-            batch = sample_batch(self.policy, cases, self.prompter, k, self.rl.candidates, sampling, stop)
+            batch = sample_batch(self.inputs, cases, k)
             update_policy(self.policy, self.anchor, batch, self.rl, optimizer)
             self.ours.stop()
             self.ours.tokens.append(statistics.fmean(len(rollout.token_ids) for group in batch.groups for rollout in group))

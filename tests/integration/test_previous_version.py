@@ -36,7 +36,7 @@ from streams.index.edge import EdgeIndex
 from streams.index.tenant_filter import Scope
 from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
-from trainer.data.snapshot_files import load_snapshot
+from trainer.data.snapshot import load_snapshot
 from trainer.learn.policy import Policy
 from trainer.learn.rl_engine import RlInputs
 from trainer.learn.shared_prompt_engine import train_with_shared_prompts

@@ -26,7 +26,7 @@ from tests.support.outcomes import NOON, make_outcome, make_trajectory
 from tests.support.own_broker import own_broker
 from tests.support.tiny_model import make_checkpoint
 from trainer.data.collect import check_erasures, collect
-from trainer.data.snapshot_files import load_snapshot, write_snapshot
+from trainer.data.snapshot import load_snapshot, write_snapshot
 from trainer.promotion.bootstrap import bootstrap
 from trainer.run.quality_reader import QualityReader
 from trainer.run.watch import TriggerWatch

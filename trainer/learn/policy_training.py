@@ -22,7 +22,7 @@ from trainer.learn import sft
 from trainer.learn.distributed import is_main, process_count
 from trainer.learn.lora import disable_dropout, trainable_policy
 from trainer.learn.policy import Policy, trained_weights
-from trainer.learn.rl_engine import RlEngine, RlInputs
+from trainer.learn.rl_engine import RlInputs
 from trainer.learn.saved_state import SavedState, newest_state, save_state
 from trainer.learn.sft import SftStep
 from trainer.learn.shared_prompt_engine import train_with_shared_prompts
@@ -61,20 +61,9 @@ class PolicyTraining:
         return result
 
     def rl(self, policy: Policy, prompter: Prompter, on_step: Callable[[RlStep], None] = lambda step: None) -> None:
-        trainer = self.settings.trainer
-        inputs = RlInputs(
-            policy,
-            self.snapshot.training,
-            prompter,
-            trainer.rl,
-            self.settings.reflection.max_new_tokens,
-            trainer.seed,
-            self.stop,
-            self.folder / "rl",
-            on_step,
-            trainer.checkpoint_every,
-        )
-        train_rl(inputs)
+        trainer, max_new_tokens, folder = self.settings.trainer, self.settings.reflection.max_new_tokens, self.folder / "rl"
+        cases, every = self.snapshot.training, trainer.checkpoint_every
+        train_rl(RlInputs(policy, cases, prompter, trainer.rl, max_new_tokens, trainer.seed, self.stop, folder, on_step, every))
 
     @property
     def purpose(self) -> dict[str, str]:
@@ -83,17 +72,17 @@ class PolicyTraining:
 
 
 def train_rl(inputs: RlInputs) -> list[RlStep]:
-    """Train `inputs.policy` in place, with its dropout removed for good. Raises what `RlEngine` raises, and BadSetting."""
+    """Train `inputs.policy` in place by the engine that `trainer.rl.engine` names; its dropout is removed for good.
+
+    Returns one record per step; none if no case has a history or `steps` is 0. With `state_dir` the engine stores its state every `checkpoint_every` steps,
+    at the end and when it is stopped. It resumes a state that was made from the same weights, cases and settings.
+    Raises Diverged, Interrupted when it is stopped, CannotContinue if no prompt fits, BadSetting if our own engine was launched in several processes.
+    """
     disable_dropout(inputs.policy.model)
-    return engine(inputs.settings.engine)(inputs)
-
-
-def engine(name: str) -> RlEngine:
-    """Raises BadSetting if our own loop was launched in several processes."""
-    if name == "trl":
+    if inputs.settings.engine == "trl":
         from trainer.learn.trl_engine import train_with_trl  # slow to import
 
-        return train_with_trl
+        return train_with_trl(inputs)
     if process_count() > 1:
         raise BadSetting(f"trainer.rl.engine=shared_prompt trains in one process, but {process_count()} were launched; set it to trl")
-    return train_with_shared_prompts
+    return train_with_shared_prompts(inputs)

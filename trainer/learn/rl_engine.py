@@ -12,7 +12,6 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Protocol
 
 from infra.errors import CannotContinue
 from infra.settings.training import RlSettings
@@ -54,16 +53,6 @@ class RlInputs:
         digest = hashlib.sha256("\n".join(case.case_id for case in cases).encode()).hexdigest()
         settings = self.settings.model_dump(mode="json", exclude=set(left_out))
         return {"rl": settings, "max_new_tokens": self.max_new_tokens, "seed": self.seed, "cases": digest}
-
-
-class RlEngine(Protocol):
-    """Trains `inputs.policy` in place and returns one record per step; none if no case has a history or `steps` is 0.
-
-    With `state_dir` it stores its state every `checkpoint_every` steps, at the end and when it is stopped. It resumes a state that was made from the
-    same weights, cases and settings. Raises Diverged, Interrupted when it is stopped, CannotContinue if no prompt fits.
-    """
-
-    def __call__(self, inputs: RlInputs) -> list[RlStep]: ...
 
 
 def rate_schedule(steps: int) -> Callable[[int], float]:

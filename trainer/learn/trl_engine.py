@@ -40,7 +40,7 @@ _WITHOUT_EFFECT = ("vllm_url", "vllm_memory_share")
 
 
 def train_with_trl(inputs: RlInputs) -> list[RlStep]:
-    """See `RlEngine`. Raises BadSetting if the batch cannot be divided, or vLLM has no GPU."""
+    """See `trainer.learn.policy_training.train_rl`. Raises BadSetting if the batch cannot be divided, or vLLM has no GPU."""
     settings, policy = inputs.settings, inputs.policy
     if settings.steps == 0 or not any(case.items for case in inputs.cases):
         return []

@@ -12,7 +12,7 @@ from infra.process.file_lock import LockHeld
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.model_events import Alias
-from trainer.data.snapshot_files import code_version
+from trainer.data.snapshot import code_version
 from trainer.interruption import check_stop
 from trainer.promotion.state_machine import first_champion
 from trainer.promotion.version_history import VersionHistories

@@ -16,7 +16,7 @@ from infra.errors import CannotContinue, RetryLater
 from infra.registry.client import RegisteredVersion, Registry
 from infra.settings import Settings
 from schemas.run_report import RunStatus
-from trainer.data.snapshot_files import code_version
+from trainer.data.snapshot import code_version
 from trainer.folders import runs_dir
 from trainer.run.report import STATE, RunReportFile, run_settings
 

@@ -7,17 +7,14 @@ seconds. SFT and RL continue from their last stored step; an interrupted arm of 
 from __future__ import annotations
 
 import shutil
-import threading
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from infra.settings import Settings
 from schemas.gate import GateResult
 from schemas.run_report import RunDecision, SftSummary
 from trainer.data.prompts import Prompter
-from trainer.data.snapshot import Snapshot
 from trainer.judge.gate import CANDIDATE, CHAMPION
 from trainer.judge.judging import ArmAnswers, Questions, answer_questions, judge_candidate
 from trainer.learn.distributed import Launch
@@ -25,7 +22,7 @@ from trainer.learn.policy import Policy
 from trainer.learn.policy_training import PolicyTraining
 from trainer.learn.saved_state import SavedState, newest_state, save_state
 from trainer.run.progress import StepReporter
-from trainer.run.report import STATE, RunReportFile
+from trainer.run.report import RunReportFile
 from trainer.run.resumption import CHECKPOINT
 
 
@@ -33,18 +30,17 @@ from trainer.run.resumption import CHECKPOINT
 class Stages:
     """The stages of one run."""
 
-    settings: Settings
+    training: PolicyTraining
     report: RunReportFile
     steps: StepReporter
-    snapshot: Snapshot
-    stop: threading.Event
     launch: Launch
 
     def candidate(self, parent: Path, champion: Path) -> tuple[Path, GateResult]:
         """Trains from the checkpoint `parent` and judges against `champion`. Returns the candidate's folder and the result; the report gets everything else."""
-        report, training = self.report, self._training
-        torch.set_num_threads(self.settings.trainer.threads)
-        questions = Questions.of(self.settings, self.snapshot)
+        report, training = self.report, self.training
+        settings, snapshot = training.settings, training.snapshot
+        torch.set_num_threads(settings.trainer.threads)
+        questions = Questions.of(settings, snapshot)
         with report.stage("evaluate"):
             by_champion = self._answers(CHAMPION, champion, questions)
         with report.stage("load"):
@@ -58,14 +54,15 @@ class Stages:
         with report.stage("evaluate"):
             # Judged as it will serve: loaded from the files, in the precision of their dtype.
             by_candidate = self._answers(CANDIDATE, candidate, questions)
-            result, evaluation = judge_candidate(self.settings, self.snapshot, questions, by_champion, by_candidate)
-            report.data.evaluation = replace(evaluation, k=self.settings.reflection.k)
+            result, evaluation = judge_candidate(settings, snapshot, questions, by_champion, by_candidate)
+            report.data.evaluation = replace(evaluation, k=settings.reflection.k)
             report.data.gate, report.data.decision = result, RunDecision(promote=result.outcome == "passed", reason=result.reason)
         return candidate, result
 
     def _train(self, policy: Policy) -> None:
-        report, training, total = self.report, self._training, self.settings.trainer.rl.steps
-        prompter = Prompter.of(self.settings, policy.tokenizer)
+        report, training = self.report, self.training
+        total = training.settings.trainer.rl.steps
+        prompter = Prompter.of(training.settings, policy.tokenizer)
         with report.stage("sft"):
             fit = training.sft(policy, prompter, self.steps.sft)
             self.steps.flush()
@@ -78,13 +75,9 @@ class Stages:
 
     def _answers(self, arm: str, checkpoint: Path, questions: Questions) -> ArmAnswers:
         """All answers of one arm, stored once they are complete."""
-        training = self._training
+        training = self.training
         if state := newest_state(training.folder / arm, training.purpose):
             return ArmAnswers.from_json(state.facts)
-        answers = answer_questions(self.settings, checkpoint, questions, self.stop)
+        answers = answer_questions(training.settings, checkpoint, questions, training.stop)
         save_state(training.folder / arm, SavedState(1, answers.to_json()), training.purpose)
         return answers
-
-    @property
-    def _training(self) -> PolicyTraining:
-        return PolicyTraining(self.settings, self.snapshot, self.report.run_id, self.report.directory / STATE, self.stop)

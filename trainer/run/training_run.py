@@ -21,15 +21,14 @@ from infra.registry.version_tags import RUN_ID, DatasetLineage
 from infra.settings import Settings
 from schemas.run_report import RunReport, RunStatus, Trigger
 from trainer.data.collect import HOLDOUT_SHARE, check_erasures, collect
-from trainer.data.snapshot import Snapshot
-from trainer.data.snapshot_files import code_version, load_snapshot, write_snapshot
+from trainer.data.snapshot import Snapshot, code_version, load_snapshot, write_snapshot
 from trainer.folders import checkpoints_dir, remove_unused
 from trainer.interruption import Interrupted, check_stop
 from trainer.judge.gate import gate_tag
 from trainer.learn.distributed import Launch, joined_launch, process_errors
 from trainer.run.lease import lease, lease_path
 from trainer.run.planning import plan_run
-from trainer.run.report import RunReportFile
+from trainer.run.report import STATE, RunReportFile
 from trainer.run.resumption import clear, parent_of_run, resume_or_begin
 from trainer.run.triggers import BY_HAND
 
@@ -125,6 +124,7 @@ class _Run:
         return snapshot
 
     def _train_and_register(self, snapshot: Snapshot) -> RegisteredVersion:
+        from trainer.learn.policy_training import PolicyTraining
         from trainer.run.progress import StepReporter
         from trainer.run.stages import Stages
 
@@ -136,8 +136,8 @@ class _Run:
             tracked = report.data.tracked = registry.tracking.begin(report.run_id, params, dataset)
             steps = StepReporter(report, registry.tracking, tracked)
             checkpoints = {version: registry.fetch(version, checkpoints_dir(self.settings)) for version in (parent.version, self.champion.version)}
-        stages = Stages(self.settings, report, steps, snapshot, self.stop, self.launch)
-        candidate, result = stages.candidate(checkpoints[parent.version], checkpoints[self.champion.version])
+        training = PolicyTraining(self.settings, snapshot, report.run_id, report.directory / STATE, self.stop)
+        candidate, result = Stages(training, report, steps, self.launch).candidate(checkpoints[parent.version], checkpoints[self.champion.version])
         check_erasures(self.settings, snapshot, self.stop)  # training may have taken hours
         check_stop(self.stop)  # the last chance to stop: from here on the version exists
         tags = {"code_version": code_version(), "seed": str(trainer.seed), RUN_ID: report.run_id, "decision": result.reason}

@@ -19,8 +19,7 @@ from tests.support.collected_records import ALL_OUTCOMES, HELD_OUT, MESSAGES, NO
 from tests.support.memory_consumer import MemoryConsumer
 from tests.support.outcomes import NOON, make_outcome, make_trajectory
 from trainer.data.collect import HOLDOUT_SHARE, assemble, offsets_beyond, read_ranges, untouched_share
-from trainer.data.snapshot import ranges_json
-from trainer.data.snapshot_files import write_snapshot
+from trainer.data.snapshot import ranges_json, write_snapshot
 from trainer.run.planning import plan_run
 
 

@@ -10,8 +10,7 @@ from infra.errors import CannotContinue
 from infra.settings import Settings
 from infra.settings import load as settings_of
 from tests.support.collected_records import MESSAGES, make_snapshot
-from trainer.data.snapshot import Snapshot
-from trainer.data.snapshot_files import load_snapshot, write_snapshot
+from trainer.data.snapshot import Snapshot, load_snapshot, write_snapshot
 
 
 @pytest.fixture

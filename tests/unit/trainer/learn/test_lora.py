@@ -43,7 +43,7 @@ def test_a_fresh_adapter_changes_nothing_and_trains_alone(policy: Policy, tiny_c
 def test_sft_and_rl_train_the_adapter_and_the_saved_weights_are_merged(
     policy: Policy, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer.learn.policy_update.reward_of", lambda text, ended, case: Reward(sum(text.encode()) % 7 / 6, usable=True))
+    monkeypatch.setattr("trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case: Reward(sum(text.encode()) % 7 / 6, usable=True))
     before = frozen(policy)
     sft.train(policy, [make_sft_example(n) for n in range(4)], prompter_of(policy), SftSettings(batch_size=4, epochs=2.0), 0, threading.Event())
     after_sft = policy.weights()["model.layers.0.self_attn.q_proj.weight"].clone()

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from infra.errors import CannotContinue
 from infra.settings.training import RlSettings
@@ -14,11 +15,9 @@ from tests.support.outcomes import make_case
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.learn.policy import Policy
-from trainer.learn.policy_update import sample_batch, update_policy
 from trainer.learn.rewards import Reward
 from trainer.learn.rl_engine import Diverged, RlInputs
-from trainer.learn.rollout import SamplingOptions
-from trainer.learn.shared_prompt_engine import train_with_shared_prompts
+from trainer.learn.shared_prompt_engine import policy_loss, sample_batch, train_with_shared_prompts, update_policy
 
 
 @pytest.fixture
@@ -36,7 +35,7 @@ RL = RlSettings(steps=24, prompts_per_step=2, candidates=16, learning_rate=2e-2,
 def test_rl_raises_a_trivial_reward(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reward is the share of small letters, a tenth of what a random model writes."""
     monkeypatch.setattr(
-        "trainer.learn.policy_update.reward_of", lambda text, ended, case: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=False)
+        "trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case: Reward(sum(map(str.islower, text)) / max(1, len(text)), usable=False)
     )
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     steps = train(policy, [make_case(n) for n in range(4)], prompter, RL, max_new_tokens=6)
@@ -55,7 +54,7 @@ def test_k_is_capped_by_the_items_a_case_has(policy: Policy) -> None:
 
 
 def test_a_reward_that_is_not_finite_stops_the_run(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.learn.policy_update.reward_of", lambda text, ended, case: Reward(float("nan"), usable=True))
+    monkeypatch.setattr("trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case: Reward(float("nan"), usable=True))
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     with pytest.raises(Diverged):
         train(policy, [make_case()], prompter, RL, max_new_tokens=2)
@@ -63,7 +62,8 @@ def test_a_reward_that_is_not_finite_stops_the_run(policy: Policy, monkeypatch: 
 
 def test_at_the_start_the_policy_equals_the_reference(policy: Policy) -> None:
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    batch = sample_batch(policy, [make_case(0), make_case(1)], prompter, 2, 3, SamplingOptions(5, 1.0, 0.9), threading.Event())
+    cases, rl = [make_case(0), make_case(1)], RL.model_copy(update={"candidates": 3, "temperature": 1.0, "top_p": 0.9})
+    batch = sample_batch(RlInputs(policy, cases, prompter, rl, 5, 0, threading.Event()), cases, 2)
     optimizer = torch.optim.SGD(policy.model.parameters(), lr=0.0)
     loss, kl, entropy = update_policy(policy, policy, batch, RL, optimizer)
     assert kl == pytest.approx(0.0, abs=1e-5) and entropy > 0 and loss == pytest.approx(0.0, abs=1e-4)
@@ -101,3 +101,36 @@ def test_only_items_that_fit_are_shown(policy: Policy) -> None:
     assert prompt is not None and prompt.shown == 2 and "item 1" in prompt.text and "item 2" not in prompt.text
     rl = RL.model_copy(update={"steps": 1, "k_min": 3, "candidates": 2})
     assert train(policy, [case], prompter_of(policy, two), rl, max_new_tokens=2)[0].shown == 2.0
+
+
+def mask_of(lengths: list[list[int]]) -> Tensor:
+    width = max(max(group) for group in lengths)
+    return torch.tensor([[[position < length for position in range(width)] for length in group] for group in lengths])
+
+
+def test_the_loss_is_a_token_mean_and_the_clip_stops_the_gain() -> None:
+    mask = mask_of([[2, 1]])
+    old = torch.zeros(1, 2, 2)
+    advantage = torch.ones(1, 2, 2)
+    assert torch.isclose(policy_loss(old, old, advantage, mask, 0.2), torch.tensor(-1.0))
+    moved = torch.full((1, 2, 2), 1.0, requires_grad=True)
+    loss = policy_loss(moved, old, advantage, mask, 0.2)
+    loss.backward()
+    assert torch.isclose(loss.detach(), torch.tensor(-1.2))
+    assert moved.grad is not None and (moved.grad == 0).all()
+
+
+@pytest.mark.parametrize(("moved", "advantage", "loss", "moves"), [(1.0, -1.0, 2.71828, True), (-1.0, -1.0, 0.8, False), (-1.0, 1.0, -0.36788, True)])
+def test_the_clip_stops_only_a_ratio_that_moved_in_the_direction_of_the_advantage(moved: float, advantage: float, loss: float, moves: bool) -> None:
+    mask = mask_of([[1, 1]])
+    new = torch.full((1, 2, 1), moved, requires_grad=True)
+    result = policy_loss(new, torch.zeros(1, 2, 1), torch.full((1, 2, 1), advantage), mask, 0.2)
+    result.backward()
+    assert float(result.detach()) == pytest.approx(loss, rel=1e-4)
+    assert new.grad is not None and bool((new.grad != 0).all()) is moves
+
+
+def test_the_loss_weighs_every_token_of_the_batch_alike() -> None:
+    mask = mask_of([[3, 1]])
+    zero, advantage = torch.zeros(1, 2, 3), torch.tensor([[[1.0, 1.0, 1.0], [5.0, 9.0, 9.0]]])
+    assert float(policy_loss(zero, zero, advantage, mask, 0.2)) == pytest.approx(-(1 + 1 + 1 + 5) / 4)

@@ -22,10 +22,10 @@ from trainer.learn.curriculum import schedule_prompts
 from trainer.learn.lora import trainable_policy
 from trainer.learn.policy import Policy
 from trainer.learn.policy_training import train_rl
-from trainer.learn.policy_update import RolloutBatch, update_policy
 from trainer.learn.rewards import Reward
 from trainer.learn.rl_engine import Diverged, RlInputs, rate_schedule
 from trainer.learn.rollout import PolicyCompletion
+from trainer.learn.shared_prompt_engine import RolloutBatch, update_policy
 from trainer.learn.trl_trainer import ReinforceTrainer
 
 RL = RlSettings(engine="trl", steps=4, prompts_per_step=2, candidates=8, learning_rate=2e-2, beta=0.05, k_min=1, k_max=2, top_p=1.0)
@@ -40,7 +40,7 @@ def reward_of(text: str, ended: bool, case: QueryCase) -> Reward:
 
 @pytest.fixture(autouse=True)
 def small_letters(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in ("trainer.learn.policy_update", "trainer.learn.trl_trainer"):
+    for module in ("trainer.learn.shared_prompt_engine", "trainer.learn.trl_trainer"):
         monkeypatch.setattr(f"{module}.reward_of", reward_of)
 
 
