@@ -44,10 +44,7 @@ def ask(settings: Settings, user: str, text: str, domain: str, options: tuple[st
         show_error(f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
         return USAGE
     response = request(running_settings(settings), query, timeout_s)
-    if as_json:
-        show_json(as_data(response))
-    else:
-        _show(response)
+    show_json(as_data(response)) if as_json else _show(response)
     return OK
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from infra.process.command_output import EXIT_CODES, OK, Json, run_command, show, show_json, show_table
+from infra.process.command_output import EXIT_CODES, Json, run_command, show, show_json, show_table
 
 if TYPE_CHECKING:
     from infra.settings import Settings
@@ -26,23 +26,18 @@ def print_config(as_json: Json = False) -> None:
     run_command(lambda settings: _print(settings, as_json))
 
 
-def _check(settings: Settings, as_json: bool) -> int:
+def _check(settings: Settings, as_json: bool) -> None:
     """Settings that load are valid: `load` refuses all others."""
     from infra.settings.sources import sources
 
     changed = sum(setting.source != "default" for setting in sources(settings))
-    if as_json:
-        show_json({"ok": True, "changed": changed})
-    else:
-        show(f"ok: {changed} settings differ from their defaults or are set explicitly")
-    return OK
+    show_json({"ok": True, "changed": changed}) if as_json else show(f"ok: {changed} settings differ from their defaults or are set explicitly")
 
 
-def _print(settings: Settings, as_json: bool) -> int:
+def _print(settings: Settings, as_json: bool) -> None:
     from infra.settings.sources import sources
 
     if as_json:
         show_json({s.key: {"value": s.value, "source": s.source} for s in sources(settings)})
     else:
         show_table(("setting", "value", "source"), [(s.key, "" if s.value is None else str(s.value), s.source) for s in sources(settings)])
-    return OK

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from cli.dlq_output import detail, show_detail, show_list, show_redriven, summary
 from infra.errors import BadSetting, CannotContinue
 from infra.kafka.dead_letters import DeadLetterFilter, RecordId, StoredDeadLetter, last_redrive, plan_redrive, redrive_all
-from infra.process.command_output import OK, show_error, show_json
+from infra.process.command_output import show_error, show_json
 from schemas.topics import DEAD_LETTER_SUFFIX, DEAD_LETTERED, dead_letter_topic
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def parse_time(option: str, text: str | None) -> int | None:
         raise error from None
 
 
-def list_dead_letters(settings: Settings, selection: Selection, limit: int, again: bool, as_json: bool) -> int:
+def list_dead_letters(settings: Settings, selection: Selection, limit: int, again: bool, as_json: bool) -> None:
     criteria = selection.filter()
     with _connected(settings) as (reader, _):
         redrives = reader.redrive_records()
@@ -90,21 +90,16 @@ def list_dead_letters(settings: Settings, selection: Selection, limit: int, agai
         show_json({"total": counts.total(), "counts": grouped, "letters": rows})
     else:
         show_list(counts, rows)
-    return OK
 
 
-def show_dead_letter(settings: Settings, id: str, as_json: bool) -> int:
+def show_dead_letter(settings: Settings, id: str, as_json: bool) -> None:
     (record_id,) = Selection(ids=(id,)).record_ids()
     with _connected(settings) as (reader, _):
         content = detail(_fetch(reader, [record_id])[record_id], reader.redrive_records())
-    if as_json:
-        show_json(content)
-    else:
-        show_detail(content)
-    return OK
+    show_json(content) if as_json else show_detail(content)
 
 
-def redrive(settings: Settings, selection: Selection, limit: int | None, again: bool, dry_run: bool, as_json: bool) -> int:
+def redrive(settings: Settings, selection: Selection, limit: int | None, again: bool, dry_run: bool, as_json: bool) -> None:
     if selection.ids and (selection.has_filter or selection.everything):
         raise BadSetting("ids and --topic, --reason, --since, --until, --all exclude each other: use ids, or the options that select dead letters")
     if not (selection.ids or selection.has_filter or selection.everything):
@@ -122,7 +117,6 @@ def redrive(settings: Settings, selection: Selection, limit: int | None, again: 
         if sender is not None:
             _send(reader, sender, plan)
     show_redriven(plan, dry_run, as_json)
-    return OK
 
 
 def _send(reader: DeadLetterReader, sender: RedriveProducer, plan: RedrivePlan) -> None:

@@ -29,7 +29,7 @@ def find_promoter(settings: Settings) -> OperatorApi:
     return discovery.find_promoter(running_settings(settings))
 
 
-def list_versions(settings: Settings, as_json: bool) -> int:
+def list_versions(settings: Settings, as_json: bool) -> None:
     view = find_promoter(settings).view()
     if as_json:
         show_json([_summary(view, version) for version in view.versions])
@@ -38,16 +38,15 @@ def list_versions(settings: Settings, as_json: bool) -> int:
         show_table(table.columns, table.rows)
     else:
         show("no version is registered: `retouch up` registers the shipped one, `retouch train --once` makes another")
-    return OK
 
 
-def show_version(settings: Settings, number: str, as_json: bool) -> int:
+def show_version(settings: Settings, number: str, as_json: bool) -> None:
     view = find_promoter(settings).view()
     version = _version(view, number)
     if as_json:
         quality = [cell.model_dump(mode="json") for cell in view.quality if cell.version == number]
         show_json({"name": view.name, **_json_values(version), "quality": quality})
-        return OK
+        return
     values = _json_values(version)
     rows = [(name.replace("_", " "), str(values[name])) for name in ("state", "parent", "digest", "created_at", "dataset_digest") if values[name]]
     rows += [("aliases", ", ".join(version.aliases)), ("gate", models_tables.gate(version)), ("online reward", models_tables.online(view, number))]
@@ -59,10 +58,9 @@ def show_version(settings: Settings, number: str, as_json: bool) -> int:
     steps = models_tables.transitions([(number, step) for step in version.transitions])
     if steps.rows:
         show_table(steps.columns, steps.rows)
-    return OK
 
 
-def history(settings: Settings, number: str | None, as_json: bool) -> int:
+def history(settings: Settings, number: str | None, as_json: bool) -> None:
     view = find_promoter(settings).view()
     versions = [_version(view, number)] if number else view.versions
     steps = [(version.version, step) for version in versions for step in version.transitions]
@@ -75,20 +73,19 @@ def history(settings: Settings, number: str | None, as_json: bool) -> int:
         show_table((*table.columns, "evidence"), rows)
     else:
         show(f"version {number} has no transitions yet" if number else "there are no transitions yet")
-    return OK
 
 
-def promote(settings: Settings, number: str, operator: str | None, reason: str, as_json: bool) -> int:
+def promote(settings: Settings, number: str, operator: str | None, reason: str, as_json: bool) -> None:
     promoter = find_promoter(settings)
     if not as_json and (champion := promoter.view().champion) != number:
         show(f"version {number} becomes champion" + (f" in place of version {champion}, which retires" if champion else ""))
-    return _show_transition(number, promoter.execute(OperatorCommand("promote", number, _operator(operator), reason)), as_json)
+    _show_transition(number, promoter.execute(OperatorCommand("promote", number, _operator(operator), reason)), as_json)
 
 
-def reject(settings: Settings, number: str, operator: str | None, reason: str, as_json: bool) -> int:
+def reject(settings: Settings, number: str, operator: str | None, reason: str, as_json: bool) -> None:
     if not as_json:
         show(f"version {number} will be rejected; this is final")
-    return _show_transition(number, find_promoter(settings).execute(OperatorCommand("reject", number, _operator(operator), reason)), as_json)
+    _show_transition(number, find_promoter(settings).execute(OperatorCommand("reject", number, _operator(operator), reason)), as_json)
 
 
 def rollback(settings: Settings, version: str | None, to: str | None, operator: str | None, reason: str, wait: bool, as_json: bool) -> int:
@@ -113,16 +110,12 @@ def rollback(settings: Settings, version: str | None, to: str | None, operator: 
     return FAILED if served and served["first_s"] is None else OK
 
 
-def diff(settings: Settings, a: str, b: str, samples: int, as_json: bool) -> int:
+def diff(settings: Settings, a: str, b: str, samples: int, as_json: bool) -> None:
     from cli import diff_output
     from trainer.judge.difference import compare_versions
 
     comparison = compare_versions(running_settings(settings), a, b, samples)
-    if as_json:
-        show_json(comparison)
-    else:
-        diff_output.show_difference(comparison)
-    return OK
+    show_json(comparison) if as_json else diff_output.show_difference(comparison)
 
 
 def wait_until_served(promoter: OperatorApi, champion: str | None, began: float, within_s: float = SERVED_WITHIN_S) -> dict[str, Any]:
@@ -153,12 +146,11 @@ def _serving_text(champion: str | None, served: dict[str, Any] | None, had_worke
     return f"version {champion} served again {served['first_s']:.1f} s after the command; {workers}"
 
 
-def _show_transition(number: str | None, transition: VersionTransition, as_json: bool) -> int:
+def _show_transition(number: str | None, transition: VersionTransition, as_json: bool) -> None:
     if as_json:
         show_json({**_json_values(transition), "version": number})
     else:
         show(f"version {number}: {transition.before} -> {transition.after}, by {printable(transition.actor)}")
-    return OK
 
 
 def _json_values(part: BaseModel) -> dict[str, Any]:

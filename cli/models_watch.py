@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cli import models_tables
 from cli.models_actions import find_promoter
 from infra.errors import RetryLater
-from infra.process.command_output import OK, printable, show
+from infra.process.command_output import printable, show
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 EVERY_S = 1.0
 
 
-def watch(settings: Settings, follow: bool | None, as_json: bool) -> int:
+def watch(settings: Settings, follow: bool | None, as_json: bool) -> None:
     """Blocks until interrupted if `follow` is set. Raises RetryLater if the first view fails; later failures are shown, and retried."""
     follow = sys.stdout.isatty() if follow is None else follow
     views = _views(settings) if follow else iter([(find_promoter(settings).view(), None)])
@@ -33,7 +33,6 @@ def watch(settings: Settings, follow: bool | None, as_json: bool) -> int:
         pass
     except BrokenPipeError:  # the reader of the output has gone; nothing may be written at exit either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return OK
 
 
 def _views(settings: Settings) -> Iterator[tuple[PromotionView, str | None]]:

@@ -36,11 +36,10 @@ def down(as_json: Json = False) -> None:
     run_command(lambda settings: _down(settings, as_json))
 
 
-def _up(settings: Settings, trainer: bool, as_json: bool) -> int:
+def _up(settings: Settings, trainer: bool, as_json: bool) -> None:
     from infra.local import daemon
 
     _show(daemon.up(settings, trainer=trainer), as_json)
-    return OK
 
 
 def _status(settings: Settings, as_json: bool) -> int:
@@ -49,10 +48,7 @@ def _status(settings: Settings, as_json: bool) -> int:
 
     record = daemon.status(settings)
     if record is None:
-        if as_json:
-            show_json({"state": "down"})
-        else:
-            show(f"no stack runs in {settings.stack.dir}: `retouch up` starts one")
+        show_json({"state": "down"}) if as_json else show(f"no stack runs in {settings.stack.dir}: `retouch up` starts one")
         return FAILED
     _show(record, as_json)
     if record.failure:
@@ -60,15 +56,12 @@ def _status(settings: Settings, as_json: bool) -> int:
     return OK if record.state is StackState.READY and record.is_serving else FAILED
 
 
-def _down(settings: Settings, as_json: bool) -> int:
+def _down(settings: Settings, as_json: bool) -> None:
     from infra.local import daemon
 
     was_running = daemon.down(settings)
-    if as_json:
-        show_json({"was_running": was_running})
-    else:
-        show("stopped" if was_running else f"no stack runs in {settings.stack.dir}")
-    return OK
+    text = "stopped" if was_running else f"no stack runs in {settings.stack.dir}"
+    show_json({"was_running": was_running}) if as_json else show(text)
 
 
 def _show(record: StackRecord, as_json: bool) -> None:

@@ -27,16 +27,13 @@ def describe_topics(as_json: Json = False) -> None:
     run_command(lambda settings: _describe(settings, as_json))
 
 
-def _apply(settings: Settings, as_json: bool) -> int:
+def _apply(settings: Settings, as_json: bool) -> None:
     from infra.kafka.topology import apply_topology
     from infra.local import running_settings
 
     applied = apply_topology(running_settings(settings))
-    if as_json:
-        show_json({"created": applied.created, "raised": applied.raised})
-    else:
-        show(f"created {len(applied.created)}: {', '.join(applied.created) or 'none'}; limits raised: {', '.join(applied.raised) or 'none'}")
-    return OK
+    text = f"created {len(applied.created)}: {', '.join(applied.created) or 'none'}; limits raised: {', '.join(applied.raised) or 'none'}"
+    show_json({"created": applied.created, "raised": applied.raised}) if as_json else show(text)
 
 
 def _describe(settings: Settings, as_json: bool) -> int:

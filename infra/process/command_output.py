@@ -17,18 +17,18 @@ EXIT_CODES = "Exit codes: 0 ok, 1 failed, 2 usage or impossible setting, 130 int
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 
 
-def run_command(body: Callable[[Settings], int]) -> NoReturn:
-    """Load the settings, call `body` and exit with its code. Expected errors become one line on standard error."""
+def run_command(body: Callable[[Settings], int | None]) -> NoReturn:
+    """Load the settings, call `body` and exit with its code, or 0 for None. Expected errors become one line on standard error."""
     raise typer.Exit(exit_code_of(body))
 
 
-def exit_code_of(body: Callable[[Settings], int]) -> int:
+def exit_code_of(body: Callable[[Settings], int | None]) -> int:
     # Imported here, because `--help` does not need the settings, which take a quarter of a second.
     from infra.errors import BadSetting, RetouchError
     from infra.settings import load
 
     try:
-        return body(load())
+        return body(load()) or OK
     except BadSetting as error:
         show_error(str(error))
         return USAGE

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,16 +58,13 @@ class MlflowStore:
         """Whether this process reads the database and the files itself, without a server."""
         return self.uri.startswith("sqlite:///")
 
-    @contextmanager
-    def _opening(self) -> Iterator[None]:
+    def _opening(self) -> AbstractContextManager[object]:
         """Locks a SQLite file while it is opened: if two processes ran the migrations of a new file at once, one would fail."""
         if not self.is_sqlite:
-            yield
-            return
+            return nullcontext()
         database = Path(self.uri.removeprefix("sqlite:///"))
         database.parent.mkdir(parents=True, exist_ok=True)
-        with locked(Path(f"{database}.lock"), OPEN_WITHIN_S):
-            yield
+        return locked(Path(f"{database}.lock"), OPEN_WITHIN_S)
 
 
 @cache

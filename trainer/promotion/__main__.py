@@ -22,7 +22,7 @@ from trainer.promotion.announcement import Announcer
 from trainer.promotion.bootstrap import register_shipped
 from trainer.promotion.discovery import promoter_path, token_path
 from trainer.promotion.jobs import GateJobs
-from trainer.promotion.promoter import NoTopics, Promoter
+from trainer.promotion.promoter import Promoter
 from trainer.promotion.service import PromoterService
 from trainer.promotion.topic_feed import TopicFeed
 from trainer.promotion.web import serve
@@ -41,7 +41,7 @@ def body(settings: Settings, stop: threading.Event) -> None:
         closing.callback(announcer.close)
         topics = closing.enter_context(TopicFeed(settings)) if settings.kafka.bootstrap_servers else None
         gates = closing.enter_context(GateJobs(settings, lambda: topics is not None and topics.is_current))
-        promoter = Promoter(registry, settings.promotion, feed=topics or NoTopics(), gates=gates, announce=announcer.announce)
+        promoter = Promoter(registry, settings.promotion, announce=announcer.announce, feed=topics, gates=gates)
         service = PromoterService(settings, promoter, lambda: register_shipped(settings, registry))
         page = closing.enter_context(serve(with_token(settings), service, stop))
         closing.callback(promoter_path(settings).unlink, missing_ok=True)

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
 from pathlib import Path
 
 from infra.errors import RetryLater
 from infra.process.file_lock import is_locked
-from infra.registry.client import RegisteredVersion, Registry
+from infra.registry.client import Registry
 from infra.settings import Settings
-from schemas.gate import GateResult
 from schemas.promotion_view import PromotionView, VersionTransition
 from trainer.promotion.announcement import Announcer
 from trainer.promotion.client import PromoterClient
 from trainer.promotion.operator_commands import OperatorApi, OperatorCommand
-from trainer.promotion.promoter import NoTopics, Promoter, PromoterState
+from trainer.promotion.promoter import Promoter, PromoterState
 from trainer.promotion.version_history import VersionHistories
 from trainer.promotion.view import view_of
 from trainer.run.lease import lease, promoter_lease_path
-
-
-class NoGates:
-    """Judges nothing."""
-
-    def judge(self, version: RegisteredVersion | None, champion: RegisteredVersion | None) -> GateResult | None:
-        return None
 
 
 class LocalPromoter:
@@ -42,13 +35,9 @@ class LocalPromoter:
         return view_of(PromoterState(VersionHistories.of(self._registry.versions())), self._settings)
 
     def execute(self, command: OperatorCommand) -> VersionTransition:
-        with lease(promoter_lease_path(self._settings)):
-            announcer = Announcer(self._settings)
-            try:
-                promoter = Promoter(self._registry, self._settings.promotion, feed=NoTopics(), gates=NoGates(), announce=announcer.announce)
-                return promoter.execute(command)
-            finally:
-                announcer.close()
+        with lease(promoter_lease_path(self._settings)), closing(Announcer(self._settings)) as announcer:
+            promoter = Promoter(self._registry, self._settings.promotion, announce=announcer.announce)
+            return promoter.execute(command)
 
 
 def find_promoter(settings: Settings) -> OperatorApi:

@@ -64,13 +64,6 @@ class TopicObserver(Protocol):
         """The newest observations. The cells follow a new `experiment` a little later. Does not block."""
 
 
-class NoTopics:
-    """The observer without a broker."""
-
-    def observe(self, experiment: UUID | None) -> Observations:
-        return Observations()
-
-
 class GateJudge(Protocol):
     """Judges versions offline."""
 
@@ -96,11 +89,12 @@ class Promoter:
         registry: PromotionRegistry,
         promotion: PromotionSettings,
         *,
-        feed: TopicObserver,
-        gates: GateJudge,
         announce: Callable[[ModelEvent], None],
+        feed: TopicObserver | None = None,
+        gates: GateJudge | None = None,
         clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
+        """Without `feed` there are no figures, as without a broker; without `gates` no version is judged."""
         self._registry, self._promotion, self._feed, self._gates = registry, promotion, feed, gates
         self._announce, self._clock = announce, clock
         self._announced: dict[str, int] = {}
@@ -114,11 +108,11 @@ class Promoter:
         """
         histories = self._settle(self._read())
         now = self._clock()
-        observations = self._feed.observe(histories.experiment)
+        observations = self._feed.observe(histories.experiment) if self._feed else Observations()
         verdict = verdict_of(histories, observations, self._promotion, now)
         self.state = PromoterState(histories, observations, verdict)
         candidate = state_machine.to_judge(histories)
-        result = self._gates.judge(candidate, histories.champion)
+        result = self._gates.judge(candidate, histories.champion) if self._gates else None
         gate = (candidate.version, result) if candidate and result else None
         refused = refusals(histories, observations.reports, now)
         findings = Findings(gate, verdict, refused, uncounted_s(histories, observations, verdict, now))

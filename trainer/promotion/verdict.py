@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 from infra.settings.promotion import PromotionSettings
@@ -62,23 +63,22 @@ def canary_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since
     watched = ", ".join(rail.metric.value for rail in rails if rail.state == "watching")
     doubt = f"; beyond the limit, perhaps by chance: {watched}" if watched else ""
     summary = f"reward {_signed(reward.estimate.value, low, high)} against the baseline, {_counted(challenger, champion)}{doubt}"
+    verdict = partial(ExperimentVerdict, evidence=evidence)
     if tripped := _tripped(rails):
-        return ExperimentVerdict(VerdictOutcome.HARMFUL, tripped, evidence)
+        return verdict(VerdictOutcome.HARMFUL, tripped)
     if is_enough and high < 0:
-        return ExperimentVerdict(VerdictOutcome.HARMFUL, f"worse: {summary}", evidence)
+        return verdict(VerdictOutcome.HARMFUL, f"worse: {summary}")
     if uneven:
-        return ExperimentVerdict(
-            VerdictOutcome.INCONCLUSIVE,
-            f"{split[0]:,} users in the canary and {split[1]:,} in the baseline are no even split: nothing can be compared",
-            evidence,
+        return verdict(
+            VerdictOutcome.INCONCLUSIVE, f"{split[0]:,} users in the canary and {split[1]:,} in the baseline are no even split: nothing can be compared"
         )
     if is_enough and low > 0 and not watched:
-        return ExperimentVerdict(VerdictOutcome.BETTER, f"better: {summary}", evidence)
+        return verdict(VerdictOutcome.BETTER, f"better: {summary}")
     if min(challenger.n, champion.n) >= promotion.canary_answers:
-        return ExperimentVerdict(VerdictOutcome.INCONCLUSIVE, f"undecided within promotion.canary_answers={promotion.canary_answers:,}: {summary}", evidence)
+        return verdict(VerdictOutcome.INCONCLUSIVE, f"undecided within promotion.canary_answers={promotion.canary_answers:,}: {summary}")
     if since_s >= promotion.canary_max_s:
-        return ExperimentVerdict(VerdictOutcome.INCONCLUSIVE, f"undecided within promotion.canary_max_s={promotion.canary_max_s:g}: {summary}", evidence)
-    return ExperimentVerdict(VerdictOutcome.RUNNING, summary if is_enough else _waiting((challenger, champion), promotion), evidence)
+        return verdict(VerdictOutcome.INCONCLUSIVE, f"undecided within promotion.canary_max_s={promotion.canary_max_s:g}: {summary}")
+    return verdict(VerdictOutcome.RUNNING, summary if is_enough else _waiting((challenger, champion), promotion))
 
 
 def shadow_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since_s: float) -> ExperimentVerdict:
@@ -99,19 +99,16 @@ def shadow_verdict(cells: Sequence[Quality], promotion: PromotionSettings, since
         "since_s": round(since_s, 1),
     }
     summary = f"gain {_signed(estimate.value, low, high)} over the answers shown, {_counted(scored)}"
+    verdict = partial(ExperimentVerdict, evidence=evidence)
     if tripped := _tripped(rails):
-        return ExperimentVerdict(VerdictOutcome.HARMFUL, tripped, evidence)
+        return verdict(VerdictOutcome.HARMFUL, tripped)
     if _enough((scored,), promotion) and high < 0:
-        return ExperimentVerdict(VerdictOutcome.HARMFUL, f"worse: {summary}", evidence)
+        return verdict(VerdictOutcome.HARMFUL, f"worse: {summary}")
     if scored.n >= promotion.shadow_answers and scored.users >= promotion.min_users:
-        return ExperimentVerdict(VerdictOutcome.PASSED, f"no harm found: {summary}", evidence)
+        return verdict(VerdictOutcome.PASSED, f"no harm found: {summary}")
     if since_s >= promotion.shadow_max_s:
-        return ExperimentVerdict(
-            VerdictOutcome.INCONCLUSIVE, f"too few scored answers within promotion.shadow_max_s={promotion.shadow_max_s:g}: {summary}", evidence
-        )
-    return ExperimentVerdict(
-        VerdictOutcome.RUNNING, f"{scored.n:,} of {promotion.shadow_answers:,} scored answers, {scored.users:,} of {promotion.min_users:,} users", evidence
-    )
+        return verdict(VerdictOutcome.INCONCLUSIVE, f"too few scored answers within promotion.shadow_max_s={promotion.shadow_max_s:g}: {summary}")
+    return verdict(VerdictOutcome.RUNNING, f"{scored.n:,} of {promotion.shadow_answers:,} scored answers, {scored.users:,} of {promotion.min_users:,} users")
 
 
 def guardrails(cells: Sequence[Quality], promotion: PromotionSettings) -> list[Guardrail]:
