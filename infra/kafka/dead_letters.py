@@ -13,12 +13,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from schemas import dead_letters as written
-from schemas.dead_letters import RecordOrigin
+from schemas.dead_letters import dead_letter as written_dead_letter
+from schemas.records import ConsumedRecord
 from schemas.topics import dead_letter_topic
 
 #: The names of the headers that are added to a record that is set aside, in order.
-ADDED_HEADERS = tuple(name for name, _ in written.dead_letter(RecordOrigin("", 0, 0, 0, ""), None, None, [], Exception()).headers)
+ADDED_HEADERS = tuple(name for name, _ in written_dead_letter(ConsumedRecord("", 0, 0, 0, None, None, ()), "", Exception()).headers)
 #: Maximum size of one transaction: small enough to end well within its timeout, large enough to send thousands of records in seconds.
 BATCH_RECORDS = 200
 BATCH_BYTES = 8 * 1024 * 1024
@@ -44,6 +44,17 @@ class RecordId:
         if len(parts) != 3 or not parts[0] or not all(part.isascii() and part.isdigit() and len(part) < 19 for part in parts[1:]):
             raise ValueError(f"{text!r} is no dead letter's id: it must be TOPIC-dlt/PARTITION/OFFSET, as `retouch dlq list` prints it")
         return cls(parts[0], int(parts[1]), int(parts[2]))
+
+
+@dataclass(frozen=True)
+class RecordOrigin:
+    """The origin of a dead letter: position of the record, its own timestamp, and the consumer group that set it aside."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    group: str
 
 
 @dataclass(frozen=True)

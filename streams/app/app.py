@@ -12,7 +12,7 @@ import random
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import faust
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError
@@ -22,36 +22,13 @@ from yarl import URL
 from infra.errors import CannotContinue, RetryLater
 from infra.settings import Settings
 from infra.telemetry.metrics import STREAMS_BATCH_MS, STREAMS_RETRIES, RetryReason
-from schemas.produced_records import ProducedRecord
+from schemas.records import ConsumedRecord, ProducedRecord
 from streams.app.join_state import CHANGELOG
-from streams.app.records import GROUP, ConsumedRecord
+from streams.app.processor import GROUP, Processor
 from streams.app.topology import CHANGELOG_BYTES
 from streams.app.transport import BUFFERED, POLLED, Transport, credentials
 
 log = logging.getLogger(__name__)
-
-
-class Processor(Protocol):
-    """If `handle` raises RetryLater, it is called again with the same batch. Any other exception ends the process.
-
-    When `handle` returns, its effects on stores are durable. The batch is acknowledged once the produced records are durable too.
-    """
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def topics(self) -> tuple[str, ...]: ...
-
-    @property
-    def batch(self) -> int:
-        """Maximum number of records in a batch."""
-
-    @property
-    def linger_s(self) -> float:
-        """How long a batch that is not full waits for more records."""
-
-    async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]: ...
 
 
 T = TypeVar("T")

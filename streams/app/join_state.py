@@ -13,8 +13,7 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from schemas.produced_records import ProducedRecord
-from streams.app.records import ConsumedRecord
+from schemas.records import ConsumedRecord, ProducedRecord
 
 CHANGELOG = "retouch-streams-halves-changelog"
 

@@ -16,7 +16,7 @@ from infra.kafka.errors import broker_errors
 from infra.settings import Settings
 from schemas.topics import CONTEXTS, DRAFTS, FEEDBACK, INTERACTIONS, MAX_MESSAGE_BYTES, OUTCOMES, RESPONSES, dead_letter_topic
 from streams.app.join_state import CHANGELOG
-from streams.app.records import GROUP
+from streams.app.processor import GROUP
 
 log = logging.getLogger(__name__)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from schemas.dead_letters import dead_letter
 from schemas.interactions import Interaction
 from schemas.messages import Malformed
-from schemas.produced_records import ProducedRecord
+from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import INTERACTIONS
-from streams.app.records import ConsumedRecord, dead_letter_for
+from streams.app.processor import GROUP
 from streams.index.embedder import Embedder
 from streams.index.history_index import HistoryIndex, IndexPoint
 
@@ -40,7 +41,7 @@ class HistoryProcessor:
             try:
                 readable.append((record, record.read(Interaction)[0]))
             except Malformed as error:
-                dead_letters.append(dead_letter_for(record, error))
+                dead_letters.append(dead_letter(record, GROUP, error))
         vectors = await self._embedder.embed([text_of(interaction) for _, interaction in readable])
         return [IndexPoint(interaction, record.source, vector) for (record, interaction), vector in zip(readable, vectors, strict=True)], dead_letters
 

@@ -10,16 +10,17 @@ import time
 from collections.abc import Callable, Sequence
 
 from infra.errors import PoisonMessage
+from schemas.dead_letters import dead_letter
 from schemas.feedback import Feedback
 from schemas.ids import derive
 from schemas.interactions import Interaction, Origin
 from schemas.messages import Malformed
 from schemas.outcomes import Outcome
-from schemas.produced_records import ProducedRecord
+from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.responses import Response
 from schemas.topics import FEEDBACK, INTERACTIONS, MAX_MESSAGE_BYTES, OUTCOMES, RESPONSES
 from streams.app.join_state import JoinState, PendingRecords
-from streams.app.records import ConsumedRecord, dead_letter_for, output
+from streams.app.processor import GROUP, output
 
 #: Maximum bytes of feedback that waits for one response, because it is one record of the changelog.
 PENDING_BYTES = MAX_MESSAGE_BYTES
@@ -47,7 +48,7 @@ class OutcomesProcessor:
             try:
                 produced += self._on_response(record) if record.topic == RESPONSES.name else self._on_feedback(record)
             except (Malformed, PoisonMessage) as error:
-                produced.append(dead_letter_for(record, error))
+                produced.append(dead_letter(record, GROUP, error))
         produced += self._expire()
         return produced + self._state.take_changes()
 
@@ -83,7 +84,7 @@ class OutcomesProcessor:
         self._expired_at = now
         error = PoisonMessage(f"no response to its query came within {self._window_s:g} s")
         expired = self._state.expire(round((now - self._window_s) * 1000), self._assigned())
-        return [dead_letter_for(record, error) for pending in expired for record in pending.records]
+        return [dead_letter(record, GROUP, error) for pending in expired for record in pending.records]
 
     def _pending(self, record: ConsumedRecord) -> PendingRecords:
         return PendingRecords(round(self._now() * 1000), record.partition, (record,))
@@ -97,7 +98,7 @@ def join(response_record: ConsumedRecord, feedback_record: ConsumedRecord) -> li
     response, envelope = response_record.read(Response)
     feedback, _ = feedback_record.read(Feedback)
     if (feedback.tenant, feedback.user) != user_of(response):
-        return [dead_letter_for(feedback_record, PoisonMessage("its tenant or user is not that of its query"))]
+        return [dead_letter(feedback_record, GROUP, PoisonMessage("its tenant or user is not that of its query"))]
     outcome = Outcome.joined(response, feedback)
     try:
         produced = [output(OUTCOMES, outcome, id=outcome.outcome_id, traceparent=envelope.traceparent)]
@@ -105,7 +106,7 @@ def join(response_record: ConsumedRecord, feedback_record: ConsumedRecord) -> li
         if interaction is not None:
             produced.append(output(INTERACTIONS, interaction, id=interaction.interaction_id, traceparent=envelope.traceparent))
     except PoisonMessage as error:
-        return [dead_letter_for(feedback_record, error)]
+        return [dead_letter(feedback_record, GROUP, error)]
     return produced
 
 

@@ -16,13 +16,14 @@ from datetime import UTC, datetime
 from infra.errors import PoisonMessage, RetryLater
 from infra.process.circuit_breaker import CircuitBreaker
 from schemas.contexts import Context, HistoryItem, RetrievalStatus
+from schemas.dead_letters import dead_letter
 from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import Envelope
 from schemas.ids import derive
 from schemas.messages import Malformed
-from schemas.produced_records import ProducedRecord
+from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import CONTEXTS, DRAFTS, MAX_MESSAGE_BYTES
-from streams.app.records import ConsumedRecord, dead_letter_for, output
+from streams.app.processor import GROUP, output
 from streams.index.embedder import Embedder
 from streams.index.history_index import HistoryIndex, Vector
 from streams.index.tenant_filter import Scope
@@ -68,7 +69,7 @@ class RetrievalProcessor:
             try:
                 drafts.append((record, *record.read(Draft)))
             except Malformed as error:
-                dead_letters.append(dead_letter_for(record, error))
+                dead_letters.append(dead_letter(record, GROUP, error))
         skips = [self._skip_reason(draft) for _, draft, _ in drafts]
         texts = [query_text(draft) for (_, draft, _), skip in zip(drafts, skips, strict=True) if skip is None]
         vectors = iter(await self._embedder.embed(texts, urgent=True) if texts else ())
@@ -79,7 +80,7 @@ class RetrievalProcessor:
             try:
                 contexts.append(output(CONTEXTS, context, id=derive("context", draft.query.query_id), traceparent=envelope.traceparent))
             except PoisonMessage as error:
-                dead_letters.append(dead_letter_for(record, error))
+                dead_letters.append(dead_letter(record, GROUP, error))
         return contexts + dead_letters
 
     def _skip_reason(self, draft: Draft) -> RetrievalStatus | None:

@@ -13,8 +13,8 @@ import pytest
 
 from infra.errors import CannotContinue
 from infra.settings import Settings
-from schemas.dead_letters import RecordOrigin, dead_letter
-from schemas.produced_records import ProducedRecord
+from schemas.dead_letters import dead_letter
+from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import dead_letter_topic
 from tests.support.brokers_under_test import ALL, WAIT_S, BrokerUnderTest, KafkaUnderTest, Member, MemoryUnderTest, poll_until, started
 from workers.runtime.broker import NotConfirmed
@@ -67,7 +67,7 @@ def output(broker: BrokerUnderTest, value: bytes, topic: str = "") -> ProducedRe
 
 
 def values(member: Member, partition: int) -> list[bytes | None]:
-    return [record.value for record in member.records if record.origin.partition == partition]
+    return [record.consumed.value for record in member.records if record.consumed.partition == partition]
 
 
 # Reading
@@ -82,7 +82,7 @@ async def test_the_only_member_gets_every_partition_and_its_records_in_order(bro
     assert {number: values(first, number) for number in ALL} == written
     assert first.membership.joined
     assert first.read_to == dict.fromkeys(ALL, 50)
-    assert (first.records[0].key, first.records[0].origin.topic, first.records[0].origin.group) == (b"k", broker.name, f"retouch-{broker.name}")
+    assert (first.records[0].consumed.key, first.records[0].consumed.topic) == (b"k", broker.name)
 
 
 async def test_a_poll_returns_at_most_the_requested_records(broker: BrokerUnderTest, member: Members) -> None:
@@ -113,7 +113,7 @@ async def test_a_record_that_arrives_ends_a_waiting_poll(broker: BrokerUnderTest
     await asyncio.sleep(0.1)
     await broker.append(broker.name, 2, [b"x"])
     polled = await asyncio.wait_for(waiting, WAIT_S / 2)
-    assert [record.value for record in polled.records] == [b"x"]
+    assert [record.consumed.value for record in polled.records] == [b"x"]
 
 
 async def test_a_paused_partition_returns_nothing_until_it_is_resumed(broker: BrokerUnderTest, member: Members) -> None:
@@ -356,7 +356,7 @@ async def test_recent_ids_are_read_back_without_records_that_were_set_aside(brok
         await broker.append(broker.name, 1, [b"x"], [("ce_id", b"id-%d" % index)])
     await broker.append(broker.name, 1, [b"no id"])
     for offset in (5, 8):
-        record = dead_letter(RecordOrigin(broker.name, 1, offset, 0, "g"), b"k", b"x", [("ce_id", b"id-%d" % offset)], ValueError("no"))
+        record = dead_letter(ConsumedRecord(broker.name, 1, offset, 0, b"k", b"x", [("ce_id", b"id-%d" % offset)]), "g", ValueError("no"))
         await broker.append(dead_letter_topic(broker.name), 0, [record.value or b""], record.headers)
     first = await member().joined()
     await first.membership.commit({1: Position(7, encode(7, 10, [7])), 2: Position(0)}, WAIT_S)

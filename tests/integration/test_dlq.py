@@ -19,7 +19,8 @@ from infra.kafka.dead_letter_topics import DeadLetterReader, RedriveProducer, re
 from infra.kafka.dead_letters import BATCH_RECORDS, RecordId, plan_redrive, redrive_all
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
-from schemas.dead_letters import RecordOrigin, dead_letter
+from schemas.dead_letters import dead_letter
+from schemas.records import ConsumedRecord
 from schemas.topics import MAX_MESSAGE_BYTES, dead_letter_topic
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
@@ -38,8 +39,8 @@ class DeadLetterTopic:
         """Write dead letters as a worker does, with original offsets from 100."""
         to = producer(self.settings, "test", max_request_size=MAX_MESSAGE_BYTES + 65_536)
         for number, (partition, timestamp, key, value, headers) in enumerate(records):
-            origin = RecordOrigin(topic or self.topic, partition, 100 + number, timestamp, "retouch-test")
-            record = dead_letter(origin, key, value, headers, error or ValueError("bad shape"))
+            original = ConsumedRecord(topic or self.topic, partition, 100 + number, timestamp, key, value, headers)
+            record = dead_letter(original, "retouch-test", error or ValueError("bad shape"))
             to.send(record.topic, key=record.key, value=record.value, headers=record.headers, partition=0).get(timeout=30)
         to.close()
 
@@ -78,7 +79,7 @@ def simple(number: int) -> Sent:
 
 
 def test_dead_letters_are_redriven_byte_for_byte(dead_letters: DeadLetterTopic) -> None:
-    twice_set_aside = dead_letter(RecordOrigin("other", 1, 2, 3, "g"), None, None, [], KeyError("before")).headers
+    twice_set_aside = dead_letter(ConsumedRecord("other", 1, 2, 3, None, None, ()), "g", KeyError("before")).headers
     records: list[Sent] = [
         (1, 1_790_000_000_001, b"\x00\xffkey", b"\x00\xfe\xff", [("a", b"1"), ("b", b"\xff"), ("a", b"2"), ("", b"")]),
         (1, 1_790_000_000_000, b"tombstone", None, []),
@@ -98,7 +99,7 @@ def test_dead_letters_are_redriven_byte_for_byte(dead_letters: DeadLetterTopic) 
 def test_records_are_redriven_in_their_original_order(dead_letters: DeadLetterTopic) -> None:
     to = producer(dead_letters.settings, "test")
     for offset in (12, 10, 11, 10):  # a worker that died wrote the record at 10 twice
-        written = dead_letter(RecordOrigin(dead_letters.topic, 0, offset, offset, "g"), b"k", b"%d" % offset, [], ValueError())
+        written = dead_letter(ConsumedRecord(dead_letters.topic, 0, offset, offset, b"k", b"%d" % offset, ()), "g", ValueError())
         to.send(written.topic, key=written.key, value=written.value, headers=written.headers, partition=offset % 2).get(timeout=30)
     to.close()
     assert dead_letters.redrive()[1]["redriven"] == 3
@@ -206,7 +207,7 @@ def test_more_dead_letters_than_one_transaction_holds_are_redriven(dead_letters:
     count = BATCH_RECORDS + 20
     to = producer(dead_letters.settings, "test")
     for number in range(count):
-        written = dead_letter(RecordOrigin(dead_letters.topic, number % 2, number, number, "g"), b"k", b"%d" % number, [], ValueError())
+        written = dead_letter(ConsumedRecord(dead_letters.topic, number % 2, number, number, b"k", b"%d" % number, ()), "g", ValueError())
         to.send(written.topic, key=written.key, value=written.value, headers=written.headers)
     to.close()
     assert dead_letters.redrive()[1]["redriven"] == count

@@ -12,7 +12,7 @@ from infra.kafka.clients import admin, producer
 from infra.kafka.group_consumer import offsets_and_metadata
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
-from schemas.produced_records import ProducedRecord
+from schemas.records import ProducedRecord
 from schemas.topics import consumer_group, dead_letter_topic
 from workers.runtime.broker import BrokerClient, Committer, Membership, NotConfirmed, PollResult, ResumePoint
 from workers.runtime.in_flight import InFlight

@@ -17,8 +17,8 @@ from schemas.feedback import Feedback
 from schemas.interactions import Interaction
 from schemas.messages import Message
 from schemas.queries import Query, Strategy
+from schemas.records import ConsumedRecord
 from schemas.responses import Provenance, Response, ResponseStatus
-from streams.app.records import ConsumedRecord
 from streams.index.embedder import Matrix
 from streams.index.history_index import IndexPoint, Vector, best_first
 from streams.index.tenant_filter import Scope

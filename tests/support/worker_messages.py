@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from schemas.contexts import Context, HistoryItem, Source
-from schemas.dead_letters import RecordOrigin
 from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import envelope_headers, read_envelope
 from schemas.ids import derive
 from schemas.outcomes import Outcome
 from schemas.queries import Query, Strategy
+from schemas.records import ConsumedRecord
 from schemas.responses import Provenance, Response, ResponseStatus
 from workers.runtime.handler import Incoming
 from workers.runtime.in_flight import InFlight
@@ -67,11 +67,10 @@ def make_record(query: Query | None = None, *, value: bytes | None = None, offse
     """A query's record as a worker reads it. `value` replaces the query's bytes."""
     query = query or make_query()
     headers = envelope_headers(query, id=query.query_id, source="/test")
-    origin = RecordOrigin("queries", 0, offset, 1_700_000_000_000, "retouch-test")
-    return InFlight(origin, query.key, query.to_bytes() if value is None else value, headers, failures)
+    return InFlight(ConsumedRecord("queries", 0, offset, 1_700_000_000_000, query.key, query.to_bytes() if value is None else value, headers), failures)
 
 
 def make_bare_record(offset: int, *, key: bytes | None = b"k", id: str | None = None, partition: int = 0) -> InFlight:
     """A record without a message, with this id or none."""
     headers = [("ce_id", id.encode())] if id else []
-    return InFlight(RecordOrigin("queries", partition, offset, 1_700_000_000_000 + offset, "retouch-test"), key, b"content", headers)
+    return InFlight(ConsumedRecord("queries", partition, offset, 1_700_000_000_000 + offset, key, b"content", headers))

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from schemas.produced_records import ProducedRecord
+from schemas.records import ProducedRecord
 from workers.runtime.in_flight import InFlight
 from workers.runtime.offsets import Position
 

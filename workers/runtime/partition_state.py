@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 
-from schemas.produced_records import ProducedRecord
+from schemas.records import ProducedRecord
 from workers.runtime.broker import ResumePoint
 from workers.runtime.commit_metadata import UnreadableMetadata
 from workers.runtime.in_flight import Finished, HandlingOutcome, InFlight
@@ -89,7 +89,7 @@ class AssignedPartitions:
     def oldest_ms(self) -> int | None:
         """Timestamp of the oldest held record."""
         firsts = (next(iter(p.held.values()), None) for p in self._partitions.values())
-        return min((record.origin.timestamp_ms for record in firsts if record), default=None)
+        return min((record.consumed.timestamp_ms for record in firsts if record), default=None)
 
     def held_of(self, number: int) -> int:
         """Number of records of one partition that are read and not committed."""
@@ -114,26 +114,26 @@ class AssignedPartitions:
             if self._partitions.get(partition.number) is partition:
                 del self._partitions[partition.number]
                 dropped.update(partition.held.values())
-                self.held_bytes -= sum(record.size_bytes for record in partition.held.values())
+                self.held_bytes -= sum(record.consumed.size_bytes for record in partition.held.values())
         self.held -= len(dropped)
         self._finished = {record: None for record in self._finished if record not in dropped}
         return dropped
 
     def admit(self, record: InFlight) -> bool:
         """Add a record that was read. Returns False if there is nothing to do: its partition is not assigned, it is finished, or a repeat."""
-        origin = record.origin
-        partition = self._partitions.get(origin.partition)
+        consumed = record.consumed
+        partition = self._partitions.get(consumed.partition)
         if partition is None:
             return False
-        if not partition.tracker.admit(origin.offset):
+        if not partition.tracker.admit(consumed.offset):
             self.skipped += 1
-            if origin.offset in partition.recent_ids or origin.offset >= partition.recent_to:
-                self._is_repeat(partition, record.id)
+            if consumed.offset in partition.recent_ids or consumed.offset >= partition.recent_to:
+                self._is_repeat(partition, consumed.id)
             return False
-        repeat = self._is_repeat(partition, record.id)
-        partition.held[origin.offset] = record
+        repeat = self._is_repeat(partition, consumed.id)
+        partition.held[consumed.offset] = record
         self.held += 1
-        self.held_bytes += record.size_bytes
+        self.held_bytes += consumed.size_bytes
         if repeat:
             record.finished = Finished((), HandlingOutcome.REPEAT)
             self._finished[record] = None
@@ -147,8 +147,8 @@ class AssignedPartitions:
 
     def finish(self, record: InFlight) -> bool:
         """Queue a finished record for a commit. Returns False if its assignment is over."""
-        partition = self._partitions.get(record.origin.partition)
-        if partition is None or partition.held.get(record.origin.offset) is not record:
+        partition = self._partitions.get(record.consumed.partition)
+        if partition is None or partition.held.get(record.consumed.offset) is not record:
             return False
         self._finished[record] = None
         return True
@@ -158,10 +158,10 @@ class AssignedPartitions:
         selected = self._select(max_records)
         offsets: dict[int, list[int]] = {}
         for record in selected:
-            offsets.setdefault(record.origin.partition, []).append(record.origin.offset)
+            offsets.setdefault(record.consumed.partition, []).append(record.consumed.offset)
         finishing = {number: self._partitions[number].tracker.fitting(of_partition) for number, of_partition in offsets.items()}
         fits = {(number, offset) for number, fitting in finishing.items() for offset in fitting}
-        records = [record for record in selected if (record.origin.partition, record.origin.offset) in fits]
+        records = [record for record in selected if (record.consumed.partition, record.consumed.offset) in fits]
         positions = {number: p.tracker.position(finishing.get(number, ())) for number, p in self._partitions.items()}
         changed = {number: position for number, position in positions.items() if self._partitions[number].tracker.needs_commit(position)}
         outputs = [output for record in records if record.finished for output in record.finished.outputs]
@@ -197,7 +197,7 @@ class AssignedPartitions:
         size = 0
         limits = {number: p.tracker.watermark() + self._metadata_bytes * SPAN_PER_BYTE for number, p in self._partitions.items()}
         for record in self._finished:
-            if record.origin.offset >= limits[record.origin.partition]:
+            if record.consumed.offset >= limits[record.consumed.partition]:
                 continue
             size += sum(output.size_bytes for output in record.finished.outputs) if record.finished else 0
             if selected and (len(selected) >= max_records or size > BATCH_BYTES):
@@ -209,11 +209,11 @@ class AssignedPartitions:
         record = partition.held.pop(offset)
         self._finished.pop(record, None)
         self.held -= 1
-        self.held_bytes -= record.size_bytes
+        self.held_bytes -= record.consumed.size_bytes
         outcome = record.finished.outcome if record.finished else HandlingOutcome.PRODUCED
         self.outcomes[outcome] += 1
-        if outcome is HandlingOutcome.SET_ASIDE and record.id:  # if it is redriven, it must be handled
-            partition.ids.pop(record.id, None)
+        if outcome is HandlingOutcome.SET_ASIDE and record.consumed.id:  # if it is redriven, it must be handled
+            partition.ids.pop(record.consumed.id, None)
         return record
 
     def _is_repeat(self, partition: PartitionState, id: str | None) -> bool:

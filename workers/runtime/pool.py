@@ -60,7 +60,7 @@ class HandlerPool:
 
     def _key(self, record: InFlight) -> Hashable:
         """A record without a key has no order and no owner: it is its own key."""
-        return record if record.key is None else (record.origin.partition, record.key)
+        return record if record.consumed.key is None else (record.consumed.partition, record.consumed.key)
 
     def _fill_slots(self) -> None:
         while self._running < self._concurrency:

@@ -15,9 +15,10 @@ from typing import Generic, TypeVar
 from infra.errors import CannotContinue, PoisonMessage, RetryLater, type_and_line
 from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_RETRIES
 from infra.telemetry.tracing import Attributes, SpanKind, current_traceparent, messaging, span
+from schemas.dead_letters import dead_letter
 from schemas.messages import Malformed, Message
-from schemas.produced_records import ProducedRecord, produced_record
-from schemas.topics import MAX_MESSAGE_BYTES
+from schemas.records import ProducedRecord, produced_record
+from schemas.topics import MAX_MESSAGE_BYTES, consumer_group
 from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.handler import DegradeReason, HandlerSpec, Incoming, Outgoing
 from workers.runtime.in_flight import Finished, HandlingOutcome, InFlight, TryAgain
@@ -35,6 +36,7 @@ class RecordProcessor(Generic[M]):
     def __init__(self, spec: HandlerSpec[M], clock: Clock | None = None, rng: random.Random | None = None) -> None:
         self._name = spec.name
         self._source = f"/workers/{spec.name}"
+        self._group = consumer_group(spec.name)
         self._span = f"process {spec.topic.name}"
         self._spec = spec
         self._clock = clock or SystemClock()
@@ -43,7 +45,8 @@ class RecordProcessor(Generic[M]):
     async def attempt(self, record: InFlight) -> Finished | TryAgain:
         """One attempt at one record. Never fails because of the record. Raises CannotContinue if the handler does."""
         try:
-            incoming: Incoming[M] = record.parse(self._spec.topic.message)  # type: ignore[arg-type]  # a topic does not carry its message's type
+            message, envelope = record.consumed.read(self._spec.topic.message)
+            incoming: Incoming[M] = Incoming(message, envelope, record.consumed.source)  # type: ignore[arg-type]  # a topic does not carry its message's type
             with span(self._span, incoming.envelope.traceparent, SpanKind.CONSUMER, self._attributes(record)) as current:
                 result = await self._try(record, incoming)
                 current.add({"retouch.retries": record.failures, "retouch.outcome": result.outcome if isinstance(result, Finished) else "try_again"})
@@ -67,8 +70,8 @@ class RecordProcessor(Generic[M]):
             WORKER_CALLS_MS.record((self._clock.monotonic() - began) * 1000, worker=self._name)
 
     def _attributes(self, record: InFlight) -> Attributes:
-        origin = record.origin
-        return messaging("process", origin.topic, group=origin.group, partition=origin.partition, offset=origin.offset)
+        source = record.consumed
+        return messaging("process", source.topic, group=self._group, partition=source.partition, offset=source.offset)
 
     async def _handle(self, incoming: Incoming[M], deadline: datetime | None) -> Finished:
         left_s = self._left_s(deadline)
@@ -110,15 +113,15 @@ class RecordProcessor(Generic[M]):
         traceparent = current_traceparent() or incoming.envelope.traceparent
         records = tuple(produced_record(output.topic, output.message, id=output.id, source=self._source, traceparent=traceparent) for output in outputs)
         for record in records:
-            if record.size_bytes > MAX_MESSAGE_BYTES:
+            if not record.fits:
                 raise PoisonMessage(f"its output for {record.topic} has {record.size_bytes} bytes, the topic takes {MAX_MESSAGE_BYTES}")
         return records
 
     def _set_aside(self, record: InFlight, error: Exception, failures: int) -> Finished:
-        origin = record.origin
-        fields = {"topic": origin.topic, "partition": origin.partition, "offset": origin.offset, "reason": str(error), "failures": failures}
+        source = record.consumed
+        fields = {"topic": source.topic, "partition": source.partition, "offset": source.offset, "reason": str(error), "failures": failures}
         log.warning("record set aside", extra=fields)
-        return Finished((record.dead_letter(error),), HandlingOutcome.SET_ASIDE, our_fault=isinstance(error, HandlerFailed | RetryLater))
+        return Finished((dead_letter(source, self._group, error),), HandlingOutcome.SET_ASIDE, our_fault=isinstance(error, HandlerFailed | RetryLater))
 
     def _left_s(self, deadline: datetime | None) -> float:
         return float("inf") if deadline is None else (deadline - self._clock.now()).total_seconds()

@@ -14,7 +14,8 @@ from cli.dlq_output import detail, encoded, summary
 from infra.errors import BadSetting
 from infra.kafka.dead_letters import RecordId, RedriveRecord, parse_dead_letter
 from infra.process.command_output import printable
-from schemas.dead_letters import RecordOrigin, dead_letter
+from schemas.dead_letters import dead_letter
+from schemas.records import ConsumedRecord
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_impossible_times_are_refused(text: str) -> None:
 
 
 def test_a_summary_holds_no_text_of_users() -> None:
-    written = dead_letter(RecordOrigin("queries", 1, 2, 3, "g"), b"tenant/ada", b"secret", [("h", b"private")], ValueError("bad shape"))
+    written = dead_letter(ConsumedRecord("queries", 1, 2, 3, b"tenant/ada", b"secret", [("h", b"private")]), "g", ValueError("bad shape"))
     stored = parse_dead_letter(RecordId("queries-dlt", 0, 9), 1000, written.key, written.value, written.headers)
     shown = summary(stored, {"queries-dlt/0/9": RedriveRecord(1000, 2000, RecordId("queries", 1, 77))})
     assert not any(word in str(shown) for word in ("ada", "secret", "private"))

@@ -27,7 +27,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from infra.errors import CannotContinue, RetryLater
 from infra.kafka.group_consumer import CONNECT_S, GroupConsumer
 from infra.settings import Settings
-from schemas.dead_letters import RecordOrigin
+from schemas.records import ConsumedRecord
 from schemas.topics import consumer_group
 from workers.runtime.broker import REVOKE_WITHIN_S, NotConfirmed, PollResult, RebalanceListener, ResumePoint
 from workers.runtime.in_flight import InFlight
@@ -175,8 +175,7 @@ class KafkaMembership:
         return begun
 
     def _in_flight(self, record: Any) -> InFlight:
-        origin = RecordOrigin(record.topic, record.partition, record.offset, record.timestamp, self._group)
-        return InFlight(origin, record.key, record.value, record.headers)
+        return InFlight(ConsumedRecord(record.topic, record.partition, record.offset, record.timestamp, record.key, record.value, record.headers))
 
     # On kafka-python's own thread, while the client thread waits in a call
 

@@ -21,7 +21,7 @@ from infra.kafka.clients import producer as make_producer
 from infra.kafka.group_consumer import offsets_and_metadata
 from infra.kafka.topology import DEAD_LETTER_HEADER_BYTES
 from infra.settings import Settings
-from schemas.produced_records import ProducedRecord
+from schemas.records import ProducedRecord
 from schemas.topics import MAX_MESSAGE_BYTES, consumer_group
 from workers.runtime.broker import Committer, Membership, NotConfirmed
 from workers.runtime.kafka.client_thread import ClientThread

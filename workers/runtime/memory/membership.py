@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Mapping, Set
 
 from infra.errors import CannotContinue
-from schemas.dead_letters import RecordOrigin, original_position
+from schemas.dead_letters import original_position
 from schemas.envelope import record_id
+from schemas.records import ConsumedRecord
 from schemas.topics import dead_letter_topic
 from workers.runtime.broker import REVOKE_WITHIN_S, NotConfirmed, PollResult, RebalanceListener, ResumePoint
 from workers.runtime.in_flight import InFlight
@@ -138,8 +139,7 @@ class MemoryMembership:
         for number in sorted(self._positions.keys() - paused):
             entries, self._positions[number] = self._log.read(self.topic, number, self._positions[number], max_records - len(fetched))
             fetched += [
-                InFlight(RecordOrigin(self.topic, number, entry.offset, entry.timestamp_ms, self._group_name), entry.key, entry.value, list(entry.headers))
-                for entry in entries
+                InFlight(ConsumedRecord(self.topic, number, entry.offset, entry.timestamp_ms, entry.key, entry.value, entry.headers)) for entry in entries
             ]
         return fetched
 

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Mapping, Sequence
 
 from infra.errors import CannotContinue
-from schemas.produced_records import ProducedRecord
+from schemas.records import ProducedRecord
 from schemas.topics import consumer_group
 from workers.runtime.broker import Committer, Membership, NotConfirmed
 from workers.runtime.memory.group import MemberGeneration

@@ -11,6 +11,7 @@ from infra.kafka.dead_letters import (
     DeadLetterFilter,
     Headers,
     RecordId,
+    RecordOrigin,
     RedriveRecord,
     StoredDeadLetter,
     WithRepeats,
@@ -20,7 +21,8 @@ from infra.kafka.dead_letters import (
     plan_redrive,
     redrive_all,
 )
-from schemas.dead_letters import RecordOrigin, dead_letter
+from schemas.dead_letters import dead_letter
+from schemas.records import ConsumedRecord
 
 ORIGIN = RecordOrigin("queries", 3, 41, 1_795_000_000_123, "retouch-base")
 
@@ -28,7 +30,8 @@ ORIGIN = RecordOrigin("queries", 3, 41, 1_795_000_000_123, "retouch-base")
 def letter(
     offset: int = 0, *, origin: RecordOrigin = ORIGIN, key: bytes | None = b"k", value: bytes | None = b"v", headers: Headers = (), at_ms: int = 1000
 ) -> StoredDeadLetter:
-    written = dead_letter(origin, key, value, headers, ValueError("bad shape"))
+    record = ConsumedRecord(origin.topic, origin.partition, origin.offset, origin.timestamp_ms, key, value, headers)
+    written = dead_letter(record, origin.group, ValueError("bad shape"))
     return parse_dead_letter(RecordId(written.topic, 0, offset), at_ms, written.key, written.value, written.headers)
 
 
@@ -47,14 +50,14 @@ def test_the_added_headers_are_those_of_the_schema() -> None:
 
 
 def test_only_the_last_added_headers_are_removed() -> None:
-    before = tuple(dead_letter(at(1, 2), None, None, [], KeyError("before")).headers)
+    before = tuple(dead_letter(ConsumedRecord("queries", 1, 2, 5, None, None, ()), "g", KeyError("before")).headers)
     for original in (before, (("a", b"1"), *before, ("a", b"2")), before[3:], before * 2):
         read = letter(headers=original)
         assert (read.original_headers, read.origin) == (original, ORIGIN)
 
 
 def with_added_headers(**changed: bytes | None) -> Headers:
-    headers = dead_letter(ORIGIN, b"k", b"v", [], ValueError("x")).headers
+    headers = dead_letter(ConsumedRecord("queries", 3, 41, 1_795_000_000_123, b"k", b"v", ()), "retouch-base", ValueError("x")).headers
     return tuple((name, changed.get(name.removeprefix("kafka_dlt-").replace("-", "_"), content)) for name, content in headers)
 
 

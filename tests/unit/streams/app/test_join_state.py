@@ -3,8 +3,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from schemas.records import ConsumedRecord
 from streams.app.join_state import PendingRecords
-from streams.app.records import ConsumedRecord
 
 content = st.none() | st.binary(max_size=64)
 headers = st.lists(st.tuples(st.text(max_size=8), st.binary(max_size=16)), max_size=3).map(tuple)

@@ -9,7 +9,7 @@ from kafka import TopicPartition
 from kafka.errors import GroupIdNotFoundError, GroupSubscribedToTopicError, KafkaError, NoError, NonEmptyGroupError
 
 from infra.errors import CannotContinue
-from streams.app.records import GROUP
+from streams.app.processor import GROUP
 from streams.app.topology import delete_history_offsets
 
 FIRST, SECOND, OTHER = TopicPartition("interactions", 0), TopicPartition("interactions", 1), TopicPartition("drafts", 0)

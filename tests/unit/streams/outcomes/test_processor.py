@@ -9,10 +9,9 @@ import pytest
 from schemas.envelope import read_message
 from schemas.interactions import Interaction, Origin
 from schemas.outcomes import Outcome
-from schemas.produced_records import ProducedRecord
+from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import FEEDBACK, RESPONSES
 from streams.app.join_state import CHANGELOG, JoinState
-from streams.app.records import ConsumedRecord
 from streams.history.processor import HistoryProcessor
 from streams.index.tenant_filter import Scope
 from streams.outcomes.processor import OutcomesProcessor

@@ -9,7 +9,7 @@ from schemas.contexts import Context, RetrievalStatus
 from schemas.drafts import DraftStatus
 from schemas.envelope import read_message
 from schemas.ids import derive
-from schemas.produced_records import ProducedRecord
+from schemas.records import ProducedRecord
 from schemas.topics import DRAFTS, INTERACTIONS
 from streams.history.processor import HistoryProcessor
 from streams.retrieval.processor import ATTEMPTS, CONTEXT_BYTES, FIRST_PAUSE_S, LONGEST_PAUSE_S, RetrievalProcessor, context_of, query_text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from schemas.produced_records import ProducedRecord
+from schemas.records import ProducedRecord
 from tests.support.worker_messages import make_bare_record
 from workers.runtime.broker import ResumePoint
 from workers.runtime.in_flight import Finished, HandlingOutcome, InFlight
@@ -33,7 +33,7 @@ def read(partitions: AssignedPartitions, *offsets: int, partition: int = 0) -> l
 
 def finish(partitions: AssignedPartitions, *records: InFlight, outcome: HandlingOutcome = HandlingOutcome.PRODUCED) -> None:
     for record in records:
-        record.finished = Finished((output(str(record.origin.offset)),), outcome)
+        record.finished = Finished((output(str(record.consumed.offset)),), outcome)
         assert partitions.finish(record)
 
 
@@ -164,7 +164,7 @@ def test_records_that_the_metadata_marks_as_finished_are_skipped() -> None:
         tracker.admit(offset)
     partitions = AssignedPartitions(remember=100)
     partitions.assign(0, ResumePoint(tracker.position([1, 3])))
-    assert [record.origin.offset for record in read(partitions, 0, 1, 2, 3, 4)] == [0, 2, 4]
+    assert [record.consumed.offset for record in read(partitions, 0, 1, 2, 3, 4)] == [0, 2, 4]
     assert partitions.skipped == 2
 
 
@@ -265,7 +265,7 @@ def test_the_watermark_moves_although_more_has_finished_than_the_map_can_hold(nu
 def test_held_records_are_counted_with_their_bytes_until_the_commit() -> None:
     partitions = assigned()
     records = read(partitions, 0, 1)
-    assert (partitions.held, partitions.held_bytes) == (2, sum(record.size_bytes for record in records))
+    assert (partitions.held, partitions.held_bytes) == (2, sum(record.consumed.size_bytes for record in records))
     finish(partitions, *records)
     assert partitions.held == 2
     commit(partitions)

@@ -24,7 +24,7 @@ class Attempts:
         self.cancelled: list[int] = []
 
     async def attempt(self, record: InFlight) -> Finished | TryAgain:
-        offset = record.origin.offset
+        offset = record.consumed.offset
         self.begun.append(offset)
         self.running[offset] = asyncio.get_running_loop().create_future()
         try:
@@ -51,7 +51,7 @@ class PoolUnderTest:
 
     def _on_finished(self, record: InFlight) -> None:
         assert record.finished
-        self.finished.append(record.origin.offset)
+        self.finished.append(record.consumed.offset)
 
     async def submit(self, *offsets: int, key: bytes | None = b"k") -> list[InFlight]:
         records = [make_bare_record(offset, key=key) for offset in offsets]
@@ -175,7 +175,7 @@ async def test_in_order_a_key_opens_only_after_its_cancelled_record_has_cleaned_
     begun: list[int] = []
 
     async def attempt(record: InFlight) -> Finished | TryAgain:
-        begun.append(record.origin.offset)
+        begun.append(record.consumed.offset)
         try:
             await asyncio.sleep(60 if len(begun) == 1 else 0)
         finally:

@@ -58,7 +58,7 @@ async def test_an_output_keeps_the_trace_and_names_its_worker() -> None:
     record = make_record()
     finished = await finish(processor(ErrorsThenDraft()), record)
     headers = dict(finished.outputs[0].headers)
-    assert headers["traceparent"] == dict(record.headers)["traceparent"]
+    assert headers["traceparent"] == dict(record.consumed.headers)["traceparent"]
     assert headers["ce_source"] == b"/workers/base"
     assert headers["ce_id"] == str(derive("draft", make_query().query_id)).encode()
     assert finished.outputs[0].key == b"t/u"
@@ -77,6 +77,7 @@ async def test_a_malformed_record_is_set_aside_byte_for_byte(value: bytes) -> No
     assert finished.outcome is HandlingOutcome.SET_ASIDE and not finished.our_fault
     assert (finished.outputs[0].topic, finished.outputs[0].value) == ("queries-dlt", value)
     assert dict(finished.outputs[0].headers)["kafka_dlt-original-offset"] == (7).to_bytes(8, "big")
+    assert dict(finished.outputs[0].headers)["kafka_dlt-original-consumer-group"] == b"retouch-base"
     assert handler.calls == 0
 
 
@@ -134,7 +135,7 @@ async def test_a_record_whose_last_attempt_fails_is_set_aside() -> None:
 
 
 async def test_a_record_without_key_and_value_can_be_set_aside() -> None:
-    record = dataclasses.replace(make_record(), key=None, value=None)
+    record = dataclasses.replace(make_record(), consumed=dataclasses.replace(make_record().consumed, key=None, value=None))
     finished = await finish(processor(ErrorsThenDraft()), record)
     assert (finished.outputs[0].key, finished.outputs[0].value) == (None, b"")
 

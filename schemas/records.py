@@ -1,0 +1,75 @@
+"""A Kafka record as it is consumed and as it is produced, in bytes and without a Kafka client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from schemas.contexts import Source
+from schemas.envelope import Envelope, Headers, envelope_headers, read_message, record_id
+from schemas.messages import Message
+from schemas.topics import MAX_MESSAGE_BYTES, Topic
+
+M = TypeVar("M", bound=Message)
+
+#: Bytes that Kafka's framing adds to key, value and headers.
+OVERHEAD_BYTES = 128
+
+
+@dataclass(frozen=True)
+class ConsumedRecord:
+    """A consumed record, byte for byte."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+    @property
+    def id(self) -> str | None:
+        """The record's `ce_id`. None if it has no readable one."""
+        return record_id(self.headers)
+
+    @property
+    def source(self) -> Source:
+        return Source(topic=self.topic, partition=self.partition, offset=self.offset)
+
+    @property
+    def size_bytes(self) -> int:
+        """Without headers."""
+        return len(self.key or b"") + len(self.value or b"") + OVERHEAD_BYTES
+
+    def read(self, expected: type[M]) -> tuple[M, Envelope]:
+        """Raises Malformed for anything but a record of the expected type."""
+        return read_message(expected, self.headers, self.value)
+
+
+@dataclass(frozen=True)
+class ProducedRecord:
+    """`partition` None: by its key. A `value` of None is a tombstone."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+    partition: int | None = None
+
+    @property
+    def size_bytes(self) -> int:
+        headers = sum(len(name.encode()) + len(value) for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers + OVERHEAD_BYTES
+
+    @property
+    def fits(self) -> bool:
+        """Whether its topic takes a record of this size."""
+        return self.size_bytes <= MAX_MESSAGE_BYTES
+
+
+def produced_record(topic: Topic, message: Message, *, id: object, source: str, traceparent: str) -> ProducedRecord:
+    """The record of one message, under the message's own key."""
+    key: bytes = message.key  # type: ignore[attr-defined]  # every message on a topic has one
+    return ProducedRecord(topic.name, key, message.to_bytes(), envelope_headers(message, id=id, source=source, traceparent=traceparent))

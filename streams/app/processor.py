@@ -1,0 +1,45 @@
+"""The interface of the processors to the app that runs them, and the records that they return. Imports neither Faust nor a Kafka client."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from infra.errors import PoisonMessage
+from schemas.messages import Message
+from schemas.records import ConsumedRecord, ProducedRecord, produced_record
+from schemas.topics import Topic, consumer_group
+
+GROUP = consumer_group("streams")
+SOURCE = "/streams"
+
+
+class Processor(Protocol):
+    """If `handle` raises RetryLater, it is called again with the same batch. Any other exception ends the process.
+
+    When `handle` returns, its effects on stores are durable. The batch is acknowledged once the produced records are durable too.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def topics(self) -> tuple[str, ...]: ...
+
+    @property
+    def batch(self) -> int:
+        """Maximum number of records in a batch."""
+
+    @property
+    def linger_s(self) -> float:
+        """How long a batch that is not full waits for more records."""
+
+    async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]: ...
+
+
+def output(topic: Topic, message: Message, *, id: object, traceparent: str) -> ProducedRecord:
+    """The record of one message. Raises PoisonMessage if it is larger than the topic's limit."""
+    record = produced_record(topic, message, id=id, source=SOURCE, traceparent=traceparent)
+    if not record.fits:
+        raise PoisonMessage(f"its {topic.name} message would have {len(record.value or b'')} bytes, more than the topic allows")
+    return record
