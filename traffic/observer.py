@@ -5,12 +5,13 @@ It joins no consumer group and commits nothing. `AnswerCounts` does the arithmet
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 from infra.kafka.topic_reader import TopicReader
@@ -145,3 +146,41 @@ class AnswerCounts:
 def percentile(values: Sequence[float], share: float) -> float | None:
     """The smallest value that at least `share` of the values do not exceed (nearest rank). None for no values."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else None
+
+
+class ShownAnswer(NamedTuple):
+    """The partition of an answer, and when its query was sent and it became visible."""
+
+    partition: int
+    asked_s: float
+    visible_s: float
+
+
+@dataclass(frozen=True)
+class Standstill:
+    """A time without visible answers of a partition that had open queries."""
+
+    partition: int
+    from_s: float
+    to_s: float
+
+    @property
+    def seconds(self) -> float:
+        return self.to_s - self.from_s
+
+
+def standstills(answers: Iterable[ShownAnswer]) -> dict[int, list[Standstill]]:
+    """By partition: the times between visible answers, counted from the first open query."""
+    by_partition: dict[int, list[ShownAnswer]] = defaultdict(list)
+    for answer in sorted(answers, key=lambda answer: (answer.partition, answer.visible_s)):
+        by_partition[answer.partition].append(answer)
+    found: dict[int, list[Standstill]] = {}
+    for partition, own in by_partition.items():
+        waited_since = list(itertools.accumulate((answer.asked_s for answer in reversed(own)), min))[::-1]
+        last_s = float("-inf")
+        found[partition] = []
+        for answer, since_s in zip(own, waited_since, strict=True):
+            if answer.visible_s > last_s:
+                found[partition].append(Standstill(partition, max(last_s, since_s), answer.visible_s))
+                last_s = answer.visible_s
+    return found

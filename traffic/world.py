@@ -21,7 +21,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Self
+from uuid import UUID
 
+from schemas.contexts import Context, HistoryItem, Source
+from schemas.drafts import Draft
 from schemas.ids import derive
 from schemas.interactions import Interaction
 from schemas.queries import Query
@@ -390,3 +393,26 @@ def _clamp(stars: int) -> int:
 def _random(seed: str) -> random.Random:
     """A generator seeded by text: `random.Random` takes its SHA-512, so it is the same in every process."""
     return random.Random(seed)  # noqa: S311 - a reproducible simulation, not a secret
+
+
+def tweet_contexts(users: int, seed: int, tenant: str, items: int) -> list[Context]:
+    """One question of each user, with `items` items. The drafts name `tenant` as their base model."""
+    world = World(seed=seed, tenant=tenant, history=items, questions=1, domains=(TWEET_PARAPHRASE,))
+    return [_context(world.persona(number), tenant, items) for number in range(users)]
+
+
+def with_query_id(context: Context, query_id: UUID) -> Context:
+    """The same question as another query."""
+    draft = context.draft
+    return context.model_copy(update={"draft": draft.model_copy(update={"query": draft.query.model_copy(update={"query_id": query_id})})})
+
+
+def _context(persona: Persona, base_model: str, items: int) -> Context:
+    (question,) = persona.questions()
+    latest = enumerate(persona.interactions()[-items:])
+    return Context(
+        draft=Draft(query=question.query, answer=question.generic, base_model=base_model, base_ms=1),
+        items=tuple(HistoryItem.of(past, 0.5, Source(topic="interactions", partition=0, offset=offset)) for offset, past in latest),
+        k_max=items,
+        retrieve_ms=1,
+    )

@@ -9,34 +9,28 @@ Records are 3.6 kB with six items and free text of 15 words, from 1,000 users in
 from __future__ import annotations
 
 import argparse
-import json
 import random
-import sys
-import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from typing import Any
 
-from infra.settings import Settings, load
-from schemas.contexts import Context, HistoryItem, Source
-from schemas.drafts import Draft
+from bench.costs import MODEL, NOON, broker_with_topics, personalized_response, print_json
+from infra.settings import Settings
+from schemas.contexts import HistoryItem, Source
 from schemas.envelope import envelope_headers, read_message
 from schemas.experiments import Arm, Assignment
 from schemas.feedback import Feedback
 from schemas.ids import derive
 from schemas.outcomes import Outcome
-from schemas.queries import Query, Strategy
-from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
+from schemas.queries import Query
+from schemas.responses import Response
 from schemas.topics import OUTCOMES, RESPONSES
 from streams.quality.partition_metrics import PartitionMetrics, QualityMessage, RecordRef
 
 SIZE, USERS, ITEMS, WORDS = 5_000, 1_000, 6, 15
 CATCH_UP_WITHIN_S = 300.0
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 EXPERIMENT = derive("experiment", "bench")
-MODEL = ModelVersion(name="retouch-reflector", version="1", digest="0" * 64)
 _VOCABULARY = ("the", "bus", "is", "slow", "today", "nobody", "knows", "why", "it", "never", "comes", "so", "we", "walk", "home", "again", "in", "rain")
 
 
@@ -53,15 +47,10 @@ def measure(size: int = SIZE) -> dict[str, float]:
 
 def measure_broker(size: int = SIZE) -> float:
     """Answers per second, each with its outcome, that the process reads, counts and commits from a local broker. Also blocks for the start of the broker."""
-    from infra.kafka.clients import producer, send
-    from infra.kafka.topology import apply_topology
-    from infra.local.broker import Broker
+    from infra.kafka.clients import send
     from streams.quality.service import QualityService
 
-    with tempfile.TemporaryDirectory() as scratch, Broker(load(stack={"dir": scratch})) as broker:
-        settings = load(stack={"dir": scratch}, kafka={"bootstrap_servers": broker.bootstrap_servers})
-        apply_topology(settings)
-        to = producer(settings, "retouch-bench")
+    with broker_with_topics() as (settings, to):
         for number in range(size):
             answer = _answer(number, USERS)
             send(to, RESPONSES, answer, id=answer.query_id, source="/bench")
@@ -95,18 +84,8 @@ def _answer(number: int, users: int) -> Response:
         for index in range(ITEMS)
     )
     assignment = Assignment(experiment=EXPERIMENT, arm=(Arm.CANARY, Arm.BASELINE)[number % users % 2], version="1")
-    durations = dict.fromkeys(("base_ms", "retrieve_ms", "reflect_ms"), 1.0)
-    provenance = Provenance(model=MODEL, base_model="m", strategy=Strategy.RPO, k=4, history_ids=(), prompt_digest=None, **durations, assignment=assignment)
-    draft = Draft(query=query, answer=_text(rng, WORDS), base_model="m", base_ms=1.0)
-    return Response(
-        query_id=query_id,
-        context=Context(draft=draft, items=items, k_max=ITEMS, retrieve_ms=1.0),
-        answer=_text(rng, WORDS),
-        reasoning=_text(rng, 40),
-        status=ResponseStatus.PERSONALIZED,
-        provenance=provenance,
-        answered_at=NOON,
-    )
+    draft = _text(rng, WORDS)
+    return personalized_response(query, items, draft=draft, answer=_text(rng, WORDS), reasoning=_text(rng, 40), assignment=assignment)
 
 
 def _judged(answer: Response) -> Outcome:
@@ -159,7 +138,7 @@ def main() -> None:
     figures = measure(flags.size)
     if flags.broker:
         figures["broker_answers_with_outcomes_a_second"] = round(measure_broker(flags.size))
-    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
+    print_json(figures)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from bench.swap import picture
 from bench.swap.figures import ObservedSwap, asked_during, dropped, latencies, percentiles, targets
 from bench.swap.in_process_worker import InProcessWorker, in_process_worker
 from bench.swap.judge import Reference, differing_share, judge, reference
-from bench.swap.load import LoadAnswer, ReflectorLoad, contexts
+from bench.swap.load import SHOWN, LoadAnswer, ReflectorLoad
 from bench.swap.plan import FULL, SHORT, SwapPlan
 from bench.swap.versions import register
 from bench.workers.bench_stack import bench_stack
@@ -32,6 +32,7 @@ from infra.settings import Settings
 from schemas.ids import derive
 from schemas.promotion import VersionState
 from schemas.topics import MODEL_EVENTS
+from traffic.world import tweet_contexts
 from workers.serving.engines.process_environment import prepare_process
 from workers.serving.routes import ChallengerRoute, Routes
 from workers.serving.version_files import models_dir
@@ -86,7 +87,7 @@ def _figures(settings: Settings, plan: SwapPlan, folder: Path) -> dict[str, Any]
     prepare_process(settings.reflection.threads)
     registry = Registry(settings)
     versions = _timed("versions", lambda: register(settings, registry, plan, folder))
-    questions = contexts(plan.questions, plan.seed)
+    questions = tweet_contexts(plan.questions, plan.seed, "bench", SHOWN)
     figures = _timed("load", lambda: asyncio.run(_under_load(settings, registry, versions, plan)))
     checkpoints = {version.version: registry.fetch(version.version, models_dir(settings)) for version in versions}
     answers: Sequence[LoadAnswer] = figures.pop("answers")
@@ -108,7 +109,7 @@ def _figures(settings: Settings, plan: SwapPlan, folder: Path) -> dict[str, Any]
 
 async def _under_load(settings: Settings, registry: Registry, versions: Sequence[RegisteredVersion], plan: SwapPlan) -> dict[str, Any]:
     async with in_process_worker(settings, registry) as worker:
-        load = ReflectorLoad(worker.reflector, contexts(plan.questions, plan.seed), plan.seed)
+        load = ReflectorLoad(worker.reflector, tweet_contexts(plan.questions, plan.seed, "bench", SHOWN), plan.seed)
         capacities = [await _capacity(worker, load, version, plan) for version in versions]
         capacity = statistics.harmonic_mean(capacities)  # as if each answered the same number of questions
         rate = plan.load_share * capacity

@@ -8,40 +8,15 @@ import random
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from uuid import UUID
 
-from schemas.contexts import Context, HistoryItem, Source
-from schemas.drafts import Draft
+from schemas.contexts import Context
 from schemas.ids import derive
 from schemas.responses import Response, ResponseStatus
-from traffic.world import TWEET_PARAPHRASE, World
+from traffic.world import with_query_id
 from workers.reflection.reflector import Reflector
 
+#: Items of each question.
 SHOWN = 4
-
-
-def contexts(count: int, seed: int) -> list[Context]:
-    """One question of each of `count` users."""
-    world = World(seed=seed, tenant="bench", history=SHOWN, questions=1, domains=(TWEET_PARAPHRASE,))
-    return [_context(world, number) for number in range(count)]
-
-
-def ask_again(context: Context, number: int) -> Context:
-    """The same question as another query."""
-    query = context.draft.query
-    query_id: UUID = derive("bench", query.query_id, number)
-    return context.model_copy(update={"draft": context.draft.model_copy(update={"query": query.model_copy(update={"query_id": query_id})})})
-
-
-def _context(world: World, number: int) -> Context:
-    persona = world.persona(number)
-    (question,) = persona.questions()
-    items = tuple(
-        HistoryItem.of(past, 0.5, Source(topic="interactions", partition=0, offset=offset)) for offset, past in enumerate(persona.interactions()[-SHOWN:])
-    )
-    return Context(draft=Draft(query=question.query, answer=question.generic, base_model="bench", base_ms=1), items=items, k_max=SHOWN, retrieve_ms=1)
-
-
 #: A question without an answer after this time counts as dropped.
 WITHIN_S = 120.0
 
@@ -119,7 +94,8 @@ class ReflectorLoad:
 
     async def _ask(self, due_s: float) -> LoadAnswer:
         question = self._rng.randrange(len(self.contexts))
-        context = ask_again(self.contexts[question], next(self._numbers))
+        context = self.contexts[question]
+        context = with_query_id(context, derive("bench", context.draft.query.query_id, next(self._numbers)))
         try:
             async with asyncio.timeout(WITHIN_S):
                 response = await self.reflector.answer(context)

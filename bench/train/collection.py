@@ -19,22 +19,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from uuid import UUID
 
+from bench.costs import NOON, broker_with_topics, personalized_response, print_json
 from infra.errors import CannotContinue
 from infra.settings import load
-from schemas.contexts import Context, HistoryItem, Source
-from schemas.drafts import Draft
+from schemas.contexts import HistoryItem, Source
 from schemas.envelope import envelope_headers
 from schemas.feedback import Feedback
 from schemas.ids import derive
 from schemas.outcomes import Outcome
-from schemas.queries import Query, Strategy
-from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
+from schemas.queries import Query
 from schemas.topics import OUTCOMES, TRAJECTORIES
 from schemas.trajectories import Teacher, Trajectory
 
@@ -43,7 +42,6 @@ SIZES = (1_000, 10_000, 100_000)
 WITHIN_S = 900.0
 WARM_UP = 2_000
 ITEMS, USERS_PER, PARTITIONS = 6, 50, 4
-NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 #: Placeholder for the number of a record in the templates.
 PLACEHOLDER = "7777777777"
 
@@ -113,15 +111,9 @@ def measure_here(size: int) -> CollectionCost:
 
 def measure_broker(size: int) -> float:
     """Microseconds per trajectory with its outcome, from a local broker with `PARTITIONS` partitions to the digest. Also blocks for the start of the broker."""
-    from infra.kafka.clients import producer
-    from infra.kafka.topology import apply_topology
-    from infra.local.broker import Broker
     from trainer.data.collect import collect
 
-    with tempfile.TemporaryDirectory() as scratch, Broker(load(stack={"dir": scratch})) as broker:
-        settings = load(stack={"dir": scratch}, kafka={"bootstrap_servers": broker.bootstrap_servers, "partitions": PARTITIONS})
-        apply_topology(settings)
-        to = producer(settings, "retouch-bench")
+    with broker_with_topics(partitions=PARTITIONS) as (settings, to):
         for record in records(size):
             to.send(record.topic, value=record.value, headers=record.headers, partition=record.partition)
         to.close()
@@ -172,18 +164,7 @@ def _outcome() -> Outcome:
         )
         for index in range(ITEMS)
     )
-    model = ModelVersion(name="retouch-reflector", version="1", digest="0" * 64)
-    durations = dict.fromkeys(("base_ms", "retrieve_ms", "reflect_ms"), 1.0)
-    provenance = Provenance(model=model, base_model="m", strategy=Strategy.RPO, k=4, history_ids=(), prompt_digest=None, **durations)
-    response = Response(
-        query_id=query_id,
-        context=Context(draft=Draft(query=query, answer="a", base_model="m", base_ms=1.0), items=items, k_max=ITEMS, retrieve_ms=1.0),
-        answer="a",
-        reasoning="",
-        status=ResponseStatus.PERSONALIZED,
-        provenance=provenance,
-        answered_at=NOON,
-    )
+    response = personalized_response(query, items, draft="a", answer="a")
     feedback = Feedback(feedback_id=query_id, query_id=query_id, tenant="bench", user="u", truth="b", occurred_at=NOON + timedelta(minutes=1))
     joined = Outcome.joined(response, feedback)
     return joined.model_copy(update={"outcome_id": UUID(f"{1:08x}-0000-5000-8000-00{PLACEHOLDER}")})
@@ -213,7 +194,7 @@ def main() -> None:
         figures: dict[str, Any] = {"trajectories": size, "broker_collect_us": round(measure_broker(size), 1)}
     else:
         figures = asdict(measure_here(flags.size) if flags.size else measure())
-    sys.stdout.write(json.dumps(figures, indent=1) + "\n")
+    print_json(figures)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,8 @@ Times are seconds since the epoch, by one machine's clock.
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -112,36 +111,6 @@ def added_by_step(answers: Sequence[TimedAnswer]) -> dict[str, Spread | None]:
         "begun to ended, less the call": spread([(a.ended_s - a.began_s - a.call_s) * 1000 for a in answers]),
         "ended to visible": spread([(a.visible_s - a.ended_s) * 1000 for a in answers]),
     }
-
-
-@dataclass(frozen=True)
-class PartitionStandstill:
-    """A time without visible answers of a partition that had open queries."""
-
-    partition: int
-    from_s: float
-    to_s: float
-
-    @property
-    def seconds(self) -> float:
-        return self.to_s - self.from_s
-
-
-def standstills(answers: Iterable[TimedAnswer]) -> list[PartitionStandstill]:
-    """For each partition: the times between visible answers, counted from the first open query."""
-    result: list[PartitionStandstill] = []
-    by_partition: dict[int, list[TimedAnswer]] = defaultdict(list)
-    for answer in answers:
-        by_partition[answer.partition].append(answer)
-    for number, own_answers in sorted(by_partition.items()):
-        own_answers.sort(key=lambda answer: answer.visible_s)
-        waited_since = list(itertools.accumulate((answer.asked_s for answer in reversed(own_answers)), min))[::-1]
-        last = float("-inf")
-        for answer, since in zip(own_answers, waited_since, strict=True):
-            if answer.visible_s > last:
-                result.append(PartitionStandstill(number, max(last, since), answer.visible_s))
-                last = answer.visible_s
-    return result
 
 
 def out_of_order(answers: Iterable[TimedAnswer]) -> int:

@@ -10,13 +10,14 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from bench.workers import load
-from bench.workers.answers import PartitionStandstill, TimedAnswer, added_by_step, parse_answer, repeats, spread, standstills
+from bench.workers.answers import TimedAnswer, added_by_step, parse_answer, repeats, spread
 from bench.workers.bench_stack import BenchStack
 from bench.workers.cpu import CpuMeter
 from bench.workers.live_reader import LiveReader
 from bench.workers.plan import WORKERS, WorkersPlan
 from bench.workers.process import WorkerKind
 from infra.process.child import Child
+from traffic.observer import ShownAnswer, Standstill, standstills
 
 #: Time from the start of the load process to its first query, for imports.
 LEAD_S = 2.5
@@ -91,7 +92,8 @@ def killed(stack: BenchStack, rate: float, plan: WorkersPlan) -> dict[str, Any]:
 def kill_figures(schedule: load.QuerySchedule, kills: Sequence[tuple[str, float]], answers: Sequence[TimedAnswer]) -> dict[str, Any]:
     """Figures of the run. A standstill belongs to the last kill before its end."""
     begin = schedule.begin_at
-    all_standstills = [standstill for standstill in standstills(answers) if standstill.from_s >= begin]
+    by_partition = standstills(ShownAnswer(answer.partition, answer.asked_s, answer.visible_s) for answer in answers)
+    all_standstills = [standstill for own in by_partition.values() for standstill in own if standstill.from_s >= begin]
     moments = [at for _, at in kills]
     longest = [_longest(all_standstills, at, until) for at, until in zip(moments, [*moments[1:], float("inf")], strict=True)]
     undisturbed = _longest(all_standstills, begin, moments[0])
@@ -108,7 +110,7 @@ def kill_figures(schedule: load.QuerySchedule, kills: Sequence[tuple[str, float]
     }
 
 
-def _longest(all_standstills: Sequence[PartitionStandstill], from_s: float, until_s: float) -> dict[str, float]:
+def _longest(all_standstills: Sequence[Standstill], from_s: float, until_s: float) -> dict[str, float]:
     """By partition."""
     longest: dict[str, float] = {}
     for standstill in all_standstills:

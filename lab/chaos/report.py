@@ -11,7 +11,7 @@ from lab.chaos.checker import CheckResult
 from lab.chaos.faults import PerformedFault, ProcessLog
 from lab.chaos.plan import KILLS_AND_PAUSES, PROCESSES, WARM_UP_S, FaultPlan
 from lab.chaos.records import SeenRecord, SendOutcome, SentRecord
-from lab.chaos.timeline import AnsweredQuery, answered_queries, latencies_ms, per_second, standstills
+from lab.chaos.timeline import AnsweredQuery, answered_queries, latencies_ms, longest_standstills, per_second
 from schemas.topics import QUERIES, RESPONSES
 
 #: Maximum number of listed anomalies per kind. All are counted, and the two files of records contain all.
@@ -58,7 +58,7 @@ def compile_report(run: ChaosRun, verdict: CheckResult, bound_s: float) -> dict[
             "bound_s": bound_s,
         },
         "latency_ms": {"all": latencies_ms(answers), "before_faults": latencies_ms(answer for answer in answers if answer.seen_s < WARM_UP_S)},
-        "standstill": [asdict(standstill) for standstill in standstills(answers)],
+        "standstill": longest_standstills(answers),
         "processes": {"recoveries_s": run.process_log.recoveries_s(), "ended_by_themselves": run.process_log.unrequested_ends(run.done)},
         "readers": {"only_read_at_the_end": run.read_at_end, "log_partitions": run.log_partitions},
         "parts": run.parts,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from lab.chaos.records import SeenRecord, SendOutcome, SentRecord
 from schemas.topics import QUERIES, RESPONSES
-from traffic.observer import percentile
+from traffic.observer import ShownAnswer, percentile, standstills
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,6 @@ class AnsweredQuery:
     @property
     def latency_ms(self) -> float:
         return (self.seen_s - self.sent_s) * 1000
-
-
-@dataclass(frozen=True)
-class LongestStandstill:
-    """The longest time of a partition with open queries and without a visible response."""
-
-    partition: int
-    from_s: float
-    for_s: float
 
 
 def answered_queries(sent: Sequence[SentRecord], seen: Iterable[SeenRecord]) -> list[AnsweredQuery]:
@@ -56,29 +47,8 @@ def latencies_ms(answers: Iterable[AnsweredQuery]) -> dict[str, float | None]:
     return {name: None if (value := percentile(values, share)) is None else round(value, 1) for name, share in (("p50", 0.5), ("p99", 0.99), ("max", 1.0))}
 
 
-def standstills(answers: Sequence[AnsweredQuery]) -> list[LongestStandstill]:
-    """One per partition. A standstill lasts from a response, or from the first open query after it, to the next response."""
-    by_partition: dict[int, list[AnsweredQuery]] = defaultdict(list)
-    for answer in answers:
-        by_partition[answer.partition].append(answer)
-    return [_longest(partition, own) for partition, own in sorted(by_partition.items())]
-
-
-def _longest(partition: int, answers: Sequence[AnsweredQuery]) -> LongestStandstill:
-    """`answers` must be sorted by the time of the response."""
-    earliest = _earliest_open(answers)
-    longest, last_s = LongestStandstill(partition, 0.0, 0.0), float("-inf")
-    for number, answer in enumerate(answers):
-        from_s = max(last_s, earliest[number])
-        if answer.seen_s - from_s > longest.for_s:
-            longest = LongestStandstill(partition, round(from_s, 2), round(answer.seen_s - from_s, 2))
-        last_s = answer.seen_s
-    return longest
-
-
-def _earliest_open(answers: Sequence[AnsweredQuery]) -> list[float]:
-    """The time when the oldest query was sent that was open just before each response."""
-    earliest = [float("inf")] * (len(answers) + 1)
-    for number in range(len(answers) - 1, -1, -1):
-        earliest[number] = min(earliest[number + 1], answers[number].sent_s)
-    return earliest
+def longest_standstills(answers: Iterable[AnsweredQuery]) -> list[dict[str, float]]:
+    """The longest one of each partition, as in the report."""
+    by_partition = standstills(ShownAnswer(answer.partition, answer.sent_s, answer.seen_s) for answer in answers)
+    longest = [max(own, key=lambda standstill: standstill.seconds) for own in by_partition.values()]
+    return [{"partition": own.partition, "from_s": round(own.from_s, 2), "for_s": round(own.seconds, 2)} for own in longest]

@@ -6,7 +6,7 @@ They produce contexts in place of retrieval, and outcomes in place of the join, 
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Self
@@ -18,8 +18,6 @@ from infra.kafka.errors import broker_errors
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from lab.promotion.live.scenarios import EQUAL
-from schemas.contexts import Context, HistoryItem, Source
-from schemas.drafts import Draft
 from schemas.envelope import read_message
 from schemas.experiments import Arm, Assignment
 from schemas.ids import derive
@@ -29,7 +27,7 @@ from schemas.responses import ModelVersion, Response, ResponseStatus
 from schemas.shadows import Shadow
 from schemas.topics import CONTEXTS, MODEL_EVENTS, OUTCOMES, RESPONSES, SHADOWS
 from traffic.schedule import Pace
-from traffic.world import TWEET_PARAPHRASE, World
+from traffic.world import tweet_contexts, with_query_id
 
 USERS, SHOWN = 40, 2
 #: Questions per second, and the maximum number of open ones, which bounds the queue of the worker.
@@ -55,17 +53,11 @@ class ObservedAnswer:
     text: tuple[str, str] = ("", "")  # reasoning and answer
 
 
-def contexts(count: int, seed: int) -> list[Context]:
-    """One question of each of `count` users, with the user's own history."""
-    world = World(seed=seed, tenant="lab", history=SHOWN, questions=1, domains=(TWEET_PARAPHRASE,))
-    return [_context(world, number) for number in range(count)]
-
-
 class ScoringUsers:
     """`step` sends due questions and reads new answers, without long waits. `reward` returns the reward of a version's answers in a canary."""
 
     def __init__(self, settings: Settings, seed: int, reward: Callable[[str], float]) -> None:
-        self.contexts = contexts(USERS, seed)
+        self.contexts = tweet_contexts(USERS, seed, "lab", SHOWN)
         self.asked: set[UUID] = set()
         self.answers: list[ObservedAnswer] = []
         self.shadows: list[ObservedAnswer] = []
@@ -103,10 +95,9 @@ class ScoringUsers:
     def _ask(self) -> None:
         number = len(self.asked)
         context = self.contexts[number % USERS]
-        query = context.draft.query.model_copy(update={"query_id": derive("live", self._seed, number)})
-        self.asked.add(query.query_id)
-        sent = context.model_copy(update={"draft": context.draft.model_copy(update={"query": query})})
-        send(self._producer, CONTEXTS, sent, id=query.query_id, source=SOURCE)
+        query_id = derive("live", self._seed, number)
+        self.asked.add(query_id)
+        send(self._producer, CONTEXTS, with_query_id(context, query_id), id=query_id, source=SOURCE)
 
     def _take(self, record: Any) -> None:
         if record.topic == MODEL_EVENTS.name:
@@ -141,19 +132,3 @@ class ScoringUsers:
         mean = self._reward(assignment.version) if assignment.arm is Arm.CANARY else EQUAL
         spread = self._rng.uniform(-SPREAD, SPREAD) if mean != EQUAL else 0.0  # exactly equal, so that chance makes no difference
         return Outcome(outcome_id=outcome_id, response=response, truth=None, score=mean + spread, occurred_at=now)
-
-
-def _context(world: World, number: int) -> Context:
-    persona = world.persona(number)
-    (question,) = persona.questions()
-    items = tuple(_items(persona.interactions()[-SHOWN:]))
-    draft = Draft(query=question.query, answer=question.generic, base_model="lab", base_ms=1)
-    return Context(draft=draft, items=items, k_max=SHOWN, retrieve_ms=1)
-
-
-def _items(past: Any) -> Iterator[HistoryItem]:
-    for offset, item in enumerate(past):
-        source = Source(topic="interactions", partition=0, offset=offset)
-        yield HistoryItem(
-            interaction_id=item.interaction_id, content=item.content, response=item.response, occurred_at=item.occurred_at, score=0.5, source=source
-        )

@@ -8,7 +8,7 @@ from schemas.envelope import Envelope
 from schemas.responses import ResponseStatus
 from tests.support.replay_questions import START, question
 from tests.support.replay_responses import response_to
-from traffic.observer import AnswerCounts, ObservedRecord, percentile
+from traffic.observer import AnswerCounts, ObservedRecord, ShownAnswer, Standstill, percentile, standstills
 
 QUERIES = [question("ann", number).query for number in range(4)]
 
@@ -68,3 +68,17 @@ def test_rounds_add_up() -> None:
 )
 def test_percentiles_are_nearest_ranks(values: list[float], share: float, expected: float | None) -> None:
     assert percentile(values, share) == expected
+
+
+def test_a_standstill_lasts_from_one_answer_to_the_next_with_a_query_open() -> None:
+    gaps = standstills([ShownAnswer(0, 0.0, 1.0), ShownAnswer(0, 0.5, 4.0), ShownAnswer(0, 3.0, 4.5)])[0]
+    assert [(standstill.from_s, standstill.to_s) for standstill in gaps] == [(0.0, 1.0), (1.0, 4.0), (4.0, 4.5)]
+
+
+def test_a_partition_without_open_queries_has_no_standstill() -> None:
+    assert standstills([ShownAnswer(0, 0.0, 1.0), ShownAnswer(0, 8.0, 8.5)])[0][-1] == Standstill(0, 8.0, 8.5)
+
+
+def test_standstills_are_separate_for_each_partition() -> None:
+    gaps = standstills([ShownAnswer(0, 0.0, 1.0), ShownAnswer(1, 0.0, 3.0), ShownAnswer(0, 1.5, 2.0)])
+    assert {partition: own[-1].seconds for partition, own in gaps.items()} == {0: 0.5, 1: 3.0}

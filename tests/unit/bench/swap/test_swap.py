@@ -9,12 +9,14 @@ import pytest
 from bench.demo.mixed_versions import PromptAndAnswer
 from bench.swap.figures import ObservedSwap, asked_during, dropped, percentiles, targets
 from bench.swap.judge import differing_share, judge
-from bench.swap.load import LoadAnswer, ask_again, contexts
+from bench.swap.load import LoadAnswer
 from infra.settings import Settings
+from schemas.ids import derive
 from schemas.responses import ResponseStatus
+from traffic.world import tweet_contexts, with_query_id
 from workers.serving.engines.engine import SwapResult
 
-ASKED = contexts(2, seed=0)
+ASKED = tweet_contexts(2, 0, "bench", 4)
 
 
 def answer(text: str, version: str = "1", question: int = 0, due_s: float = 0.0, done_s: float = 1.0) -> LoadAnswer:
@@ -95,7 +97,7 @@ def test_a_target_without_a_measurement_is_missed() -> None:
 
 
 def test_a_question_asked_again_is_another_query_with_the_same_prompt() -> None:
-    repeated = ask_again(ASKED[0], 7)
+    repeated = with_query_id(ASKED[0], derive("query", 7))
     assert repeated.draft.query.query_id != ASKED[0].draft.query.query_id
     assert (repeated.draft.query.text, repeated.items) == (ASKED[0].draft.query.text, ASKED[0].items)
     assert len(ASKED[0].items) == 4

@@ -1,4 +1,4 @@
-"""Figures from answers: rates, spreads, standstills, order."""
+"""Figures from answers: rates, spreads, order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from uuid import UUID
 import pytest
 
 from bench.workers.answers import (
-    PartitionStandstill,
     ReadRecord,
     TimedAnswer,
     added_by_step,
@@ -16,7 +15,6 @@ from bench.workers.answers import (
     parse_answer,
     repeats,
     spread,
-    standstills,
     steady_rate,
 )
 from schemas.drafts import Draft
@@ -73,21 +71,6 @@ def test_a_spread_has_percentiles_by_nearest_rank() -> None:
 
 def test_no_values_have_no_spread() -> None:
     assert spread([]) is None
-
-
-def test_a_standstill_lasts_from_one_answer_to_the_next_with_a_query_open() -> None:
-    gaps = standstills([answer(asked=0.0, visible=1.0), answer(asked=0.5, visible=4.0), answer(asked=3.0, visible=4.5)])
-    assert [(standstill.from_s, standstill.to_s) for standstill in gaps] == [(0.0, 1.0), (1.0, 4.0), (4.0, 4.5)]
-
-
-def test_a_partition_without_open_queries_has_no_standstill() -> None:
-    gaps = standstills([answer(asked=0.0, visible=1.0), answer(asked=8.0, visible=8.5)])
-    assert gaps[-1] == PartitionStandstill(0, 8.0, 8.5)
-
-
-def test_standstills_are_separate_for_each_partition() -> None:
-    gaps = standstills([answer(partition=0, asked=0.0, visible=1.0), answer(partition=1, asked=0.0, visible=3.0), answer(partition=0, asked=1.5, visible=2.0)])
-    assert {standstill.partition: standstill.seconds for standstill in gaps} == {0: 0.5, 1: 3.0}
 
 
 def test_an_answer_behind_a_later_question_of_its_user_is_out_of_order() -> None:

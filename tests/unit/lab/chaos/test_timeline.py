@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lab.chaos.timeline import AnsweredQuery, LongestStandstill, answered_queries, latencies_ms, per_second, standstills
+from lab.chaos.timeline import AnsweredQuery, answered_queries, latencies_ms, longest_standstills, per_second
 from tests.support.chaos_records import RecordBuilder
 
 
@@ -17,11 +17,11 @@ def test_acknowledged_queries_count_with_their_first_response() -> None:
 
 def test_a_standstill_is_time_with_open_queries_and_no_answer() -> None:
     answers = [AnsweredQuery(0, 0.0, 1.0), AnsweredQuery(0, 9.0, 10.0), AnsweredQuery(0, 2.0, 30.0), AnsweredQuery(1, 5.0, 5.5)]
-    assert standstills(sorted(answers, key=lambda answer: answer.seen_s)) == [LongestStandstill(0, 10.0, 20.0), LongestStandstill(1, 5.0, 0.5)]
+    assert [tuple(longest.values()) for longest in longest_standstills(answers)] == [(0, 10.0, 20.0), (1, 5.0, 0.5)]
 
 
 def test_a_partition_without_queries_has_no_standstill() -> None:
-    assert standstills([AnsweredQuery(0, 0.0, 1.0), AnsweredQuery(0, 100.0, 101.5)]) == [LongestStandstill(0, 100.0, 1.5)]
+    assert longest_standstills([AnsweredQuery(0, 0.0, 1.0), AnsweredQuery(0, 100.0, 101.5)]) == [{"partition": 0, "from_s": 100.0, "for_s": 1.5}]
 
 
 def test_no_answers_have_no_latencies() -> None:

@@ -22,11 +22,12 @@ from lab.promotion.live.generated_texts import compare
 from lab.promotion.live.kills import KillSchedule
 from lab.promotion.live.registry_watcher import RegistryWatcher
 from lab.promotion.live.scenarios import BAD, GOOD, SCENARIOS, VICTIMS, Kill, cases, outcome
-from lab.promotion.live.simulated_users import ObservedAnswer, contexts
+from lab.promotion.live.simulated_users import ObservedAnswer
 from lab.promotion.live.system import Downtime
 from schemas.experiments import Arm, Assignment, arm_of
 from schemas.promotion import Transition, VersionState
 from schemas.responses import ModelVersion, ResponseStatus
+from traffic.world import tweet_contexts
 from trainer.promotion.version_history import VersionHistories
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -204,5 +205,5 @@ def test_the_report_lists_kills_by_process_and_anomalies() -> None:
 
 
 def test_simulated_users_ask_with_their_own_history() -> None:
-    user_contexts = contexts(3, 0)
+    user_contexts = tweet_contexts(3, 0, "lab", 2)
     assert len({context.draft.query.user for context in user_contexts}) == 3 and all(len(context.items) == 2 for context in user_contexts)
