@@ -27,22 +27,22 @@ pytestmark = pytest.mark.timeout(300)
 
 
 @pytest.fixture(params=["memory", pytest.param("kafka", marks=pytest.mark.integration)])
-async def broker(request: pytest.FixtureRequest) -> AsyncIterator[BrokerUnderTest]:
+async def under_test(request: pytest.FixtureRequest) -> AsyncIterator[BrokerUnderTest]:
     """Kafka starts only for the tests that use it."""
     if request.param == "memory":
-        under_test: BrokerUnderTest = MemoryUnderTest()
+        made: BrokerUnderTest = MemoryUnderTest()
     else:
         settings: Settings = request.getfixturevalue("settings")
-        under_test = await asyncio.to_thread(KafkaUnderTest, settings)
-    yield under_test
-    await under_test.close()
+        made = await asyncio.to_thread(KafkaUnderTest, settings)
+    yield made
+    await made.close()
 
 
 class Members:
     """Makes members, and closes them at the end."""
 
-    def __init__(self, broker: BrokerUnderTest) -> None:
-        self._broker = broker
+    def __init__(self, under_test: BrokerUnderTest) -> None:
+        self._broker = under_test
         self._made: list[Member] = []
 
     def __call__(self, instance: str = "one", remember: int = 0) -> Member:
@@ -56,14 +56,14 @@ class Members:
 
 
 @pytest.fixture
-async def member(broker: BrokerUnderTest) -> AsyncIterator[Members]:
-    members = Members(broker)
+async def member(under_test: BrokerUnderTest) -> AsyncIterator[Members]:
+    members = Members(under_test)
     yield members
     await members.close()
 
 
-def output(broker: BrokerUnderTest, value: bytes, topic: str = "") -> ProducedRecord:
-    return ProducedRecord(topic or f"{broker.name}-out", b"k", value, [("ce_id", value)])
+def output(under_test: BrokerUnderTest, value: bytes, topic: str = "") -> ProducedRecord:
+    return ProducedRecord(topic or f"{under_test.name}-out", b"k", value, [("ce_id", value)])
 
 
 def values(member: Member, partition: int) -> list[bytes | None]:
@@ -73,21 +73,21 @@ def values(member: Member, partition: int) -> list[bytes | None]:
 # Reading
 
 
-async def test_the_only_member_gets_every_partition_and_its_records_in_order(broker: BrokerUnderTest, member: Members) -> None:
+async def test_the_only_member_gets_every_partition_and_its_records_in_order(under_test: BrokerUnderTest, member: Members) -> None:
     written = {number: [b"%d-%d" % (number, index) for index in range(50)] for number in ALL}
     for number in ALL:
-        await broker.append(broker.name, number, written[number])
+        await under_test.append(under_test.name, number, written[number])
     first = await member().joined()
     await poll_until(lambda: len(first.records) >= 200, first)
     assert {number: values(first, number) for number in ALL} == written
     assert first.membership.joined
     assert first.read_to == dict.fromkeys(ALL, 50)
-    assert (first.records[0].consumed.key, first.records[0].consumed.topic) == (b"k", broker.name)
+    assert (first.records[0].consumed.key, first.records[0].consumed.topic) == (b"k", under_test.name)
 
 
-async def test_a_poll_returns_at_most_the_requested_records(broker: BrokerUnderTest, member: Members) -> None:
+async def test_a_poll_returns_at_most_the_requested_records(under_test: BrokerUnderTest, member: Members) -> None:
     first = await member().joined()
-    await broker.append(broker.name, 0, [b"%d" % index for index in range(20)])
+    await under_test.append(under_test.name, 0, [b"%d" % index for index in range(20)])
     polls: list[int] = []
     async with asyncio.timeout(WAIT_S):
         while sum(polls) < 20:
@@ -95,31 +95,31 @@ async def test_a_poll_returns_at_most_the_requested_records(broker: BrokerUnderT
     assert max(polls) <= 3
 
 
-async def test_reading_reaches_the_ends_although_they_are_transaction_markers(broker: BrokerUnderTest, member: Members) -> None:
+async def test_reading_reaches_the_ends_although_they_are_transaction_markers(under_test: BrokerUnderTest, member: Members) -> None:
     first = await member().joined()
     await started(lambda: first.committer.start(WAIT_S))
     for _ in range(2):
-        await first.commit({}, output(broker, b"x", broker.name))
-    await broker.visible(broker.name)  # markers are written after the answer to a commit
+        await first.commit({}, output(under_test, b"x", under_test.name))
+    await under_test.visible(under_test.name)  # markers are written after the answer to a commit
     ends = await first.membership.ends()
     assert sum(ends.values()) == 4, "two records, each with a marker"
     await poll_until(lambda: first.read_to == ends, first)
     assert len(first.records) == 2
 
 
-async def test_a_record_that_arrives_ends_a_waiting_poll(broker: BrokerUnderTest, member: Members) -> None:
+async def test_a_record_that_arrives_ends_a_waiting_poll(under_test: BrokerUnderTest, member: Members) -> None:
     first = await member().joined()
     waiting = asyncio.ensure_future(first.poll(timeout_s=WAIT_S))
     await asyncio.sleep(0.1)
-    await broker.append(broker.name, 2, [b"x"])
+    await under_test.append(under_test.name, 2, [b"x"])
     polled = await asyncio.wait_for(waiting, WAIT_S / 2)
     assert [record.consumed.value for record in polled.records] == [b"x"]
 
 
-async def test_a_paused_partition_returns_nothing_until_it_is_resumed(broker: BrokerUnderTest, member: Members) -> None:
+async def test_a_paused_partition_returns_nothing_until_it_is_resumed(under_test: BrokerUnderTest, member: Members) -> None:
     first = await member().joined()
     for number in (0, 1):
-        await broker.append(broker.name, number, [b"first"])
+        await under_test.append(under_test.name, number, [b"first"])
     async with asyncio.timeout(WAIT_S):
         while not values(first, 1):
             await first.poll(timeout_s=0.1, paused={0})
@@ -130,9 +130,9 @@ async def test_a_paused_partition_returns_nothing_until_it_is_resumed(broker: Br
     await poll_until(lambda: bool(values(first, 0)), first)
 
 
-async def test_a_poll_for_no_records_only_serves_the_group(broker: BrokerUnderTest, member: Members) -> None:
+async def test_a_poll_for_no_records_only_serves_the_group(under_test: BrokerUnderTest, member: Members) -> None:
     first = await member().joined()
-    await broker.append(broker.name, 0, [b"x"])
+    await under_test.append(under_test.name, 0, [b"x"])
     for _ in range(5):
         assert not (await first.poll(max_records=0)).records
         await asyncio.sleep(0.02)
@@ -143,83 +143,83 @@ async def test_a_poll_for_no_records_only_serves_the_group(broker: BrokerUnderTe
 # Committing
 
 
-async def test_results_and_positions_of_one_commit_become_visible_together(broker: BrokerUnderTest, member: Members) -> None:
+async def test_results_and_positions_of_one_commit_become_visible_together(under_test: BrokerUnderTest, member: Members) -> None:
     first = await member().joined()
     await started(lambda: first.committer.start(WAIT_S))
-    await first.commit({0: Position(3, "rt1bgA"), 2: Position(5)}, output(broker, b"a"), output(broker, b"b"))
+    await first.commit({0: Position(3, "rt1bgA"), 2: Position(5)}, output(under_test, b"a"), output(under_test, b"b"))
     assert await first.committed(*ALL) == {0: Position(3, "rt1bgA"), 1: None, 2: Position(5), 3: None}
-    assert await broker.visible(f"{broker.name}-out") == [b"a", b"b"]
+    assert await under_test.visible(f"{under_test.name}-out") == [b"a", b"b"]
 
 
-async def test_without_transactions_results_are_written_before_positions(broker: BrokerUnderTest, member: Members) -> None:
+async def test_without_transactions_results_are_written_before_positions(under_test: BrokerUnderTest, member: Members) -> None:
     first = await member().joined()
-    first.committer = broker.client("one").at_least_once(broker.name)
+    first.committer = under_test.client("one").at_least_once(under_test.name)
     await started(lambda: first.committer.start(WAIT_S))
-    await first.commit({0: Position(1)}, output(broker, b"a"))
+    await first.commit({0: Position(1)}, output(under_test, b"a"))
     assert await first.committed(0) == {0: Position(1)}
     await first.membership.commit({0: Position(2, "rt1bgA")}, WAIT_S)
     assert await first.committed(0) == {0: Position(2, "rt1bgA")}
     with pytest.raises(NotConfirmed):
-        await first.committer.commit([output(broker, b"b", "no-such-topic")], {0: Position(9)}, first.membership, 1.0)
+        await first.committer.commit([output(under_test, b"b", "no-such-topic")], {0: Position(9)}, first.membership, 1.0)
     assert await first.committed(0) == {0: Position(2, "rt1bgA")}
-    assert await broker.visible(f"{broker.name}-out") == [b"a"]
+    assert await under_test.visible(f"{under_test.name}-out") == [b"a"]
 
 
-async def test_metadata_above_the_limit_refuses_the_whole_commit(broker: BrokerUnderTest, member: Members) -> None:
+async def test_metadata_above_the_limit_refuses_the_whole_commit(under_test: BrokerUnderTest, member: Members) -> None:
     first = await member().joined()
     await started(lambda: first.committer.start(WAIT_S))
     largest = Position(3, "m" * METADATA_BYTES)
-    await first.commit({0: largest}, output(broker, b"taken"))
+    await first.commit({0: largest}, output(under_test, b"taken"))
     with pytest.raises(NotConfirmed):
-        await first.commit({0: Position(4, "m" * (METADATA_BYTES + 1)), 1: Position(1)}, output(broker, b"refused"))
+        await first.commit({0: Position(4, "m" * (METADATA_BYTES + 1)), 1: Position(1)}, output(under_test, b"refused"))
     await started(lambda: first.committer.start(WAIT_S))
     assert await first.committed(0, 1) == {0: largest, 1: None}
-    assert await broker.visible(f"{broker.name}-out") == [b"taken"]
+    assert await under_test.visible(f"{under_test.name}-out") == [b"taken"]
 
 
-async def test_a_new_producer_fences_every_earlier_one(broker: BrokerUnderTest, member: Members) -> None:
+async def test_a_new_producer_fences_every_earlier_one(under_test: BrokerUnderTest, member: Members) -> None:
     first = await member().joined()
     await started(lambda: first.committer.start(WAIT_S))
-    await first.commit({0: Position(1)}, output(broker, b"first"))
-    newer = broker.client("one").exactly_once(broker.name)
+    await first.commit({0: Position(1)}, output(under_test, b"first"))
+    newer = under_test.client("one").exactly_once(under_test.name)
     await started(lambda: newer.start(WAIT_S))
     with pytest.raises(NotConfirmed):
-        await first.commit({0: Position(2)}, output(broker, b"fenced"))
-    await newer.commit([output(broker, b"second")], {0: Position(3)}, first.membership, WAIT_S)
+        await first.commit({0: Position(2)}, output(under_test, b"fenced"))
+    await newer.commit([output(under_test, b"second")], {0: Position(3)}, first.membership, WAIT_S)
     await newer.close()
     assert await first.committed(0) == {0: Position(3)}
-    assert await broker.visible(f"{broker.name}-out") == [b"first", b"second"]
+    assert await under_test.visible(f"{under_test.name}-out") == [b"first", b"second"]
 
 
-async def test_a_refused_committer_takes_nothing_until_it_is_started_again(broker: BrokerUnderTest, member: Members) -> None:
+async def test_a_refused_committer_takes_nothing_until_it_is_started_again(under_test: BrokerUnderTest, member: Members) -> None:
     first = await member().joined()
     with pytest.raises(NotConfirmed):
-        await first.commit({0: Position(1)}, output(broker, b"never started"))
+        await first.commit({0: Position(1)}, output(under_test, b"never started"))
     await started(lambda: first.committer.start(WAIT_S))
     with pytest.raises(NotConfirmed):
-        await first.commit({0: Position(1, "m" * 2 * METADATA_BYTES)}, output(broker, b"refused"))
+        await first.commit({0: Position(1, "m" * 2 * METADATA_BYTES)}, output(under_test, b"refused"))
     with pytest.raises(NotConfirmed):
-        await first.commit({0: Position(1)}, output(broker, b"not begun"))
+        await first.commit({0: Position(1)}, output(under_test, b"not begun"))
     await started(lambda: first.committer.start(WAIT_S))
-    await first.commit({0: Position(1)}, output(broker, b"taken"))
-    assert await broker.visible(f"{broker.name}-out") == [b"taken"]
+    await first.commit({0: Position(1)}, output(under_test, b"taken"))
+    assert await under_test.visible(f"{under_test.name}-out") == [b"taken"]
 
 
-async def test_an_open_transaction_blocks_until_the_next_producer_of_its_name_ends_it(broker: BrokerUnderTest, member: Members) -> None:
+async def test_an_open_transaction_blocks_until_the_next_producer_of_its_name_ends_it(under_test: BrokerUnderTest, member: Members) -> None:
     first = await member().joined()
     await first.membership.commit({0: Position(1)}, WAIT_S)
-    await broker.leave_open("one", output(broker, b"open"), {0: Position(7)}, first.membership.generation)
+    await under_test.leave_open("one", output(under_test, b"open"), {0: Position(7)}, first.membership.generation)
     with pytest.raises(NotConfirmed):
         await first.membership.committed({0}, 0.5)
     await started(lambda: first.committer.start(WAIT_S))
     assert await first.committed(0) == {0: Position(1)}
-    assert await broker.visible(f"{broker.name}-out") == []
+    assert await under_test.visible(f"{under_test.name}-out") == []
 
 
-async def test_a_partition_is_read_only_after_a_transaction_with_its_position_ends(broker: BrokerUnderTest, member: Members) -> None:
+async def test_a_partition_is_read_only_after_a_transaction_with_its_position_ends(under_test: BrokerUnderTest, member: Members) -> None:
     before = await member().joined()
     await before.membership.commit({0: Position(1)}, WAIT_S)
-    await broker.leave_open("one", output(broker, b"open"), {0: Position(2)}, before.membership.generation)
+    await under_test.leave_open("one", output(under_test, b"open"), {0: Position(2)}, before.membership.generation)
     await before.leave(for_good=False)
     after = member()
     await after.join()
@@ -231,7 +231,7 @@ async def test_a_partition_is_read_only_after_a_transaction_with_its_position_en
     assert after.assigned[0].committed == Position(1)
 
 
-async def test_a_group_that_never_committed_has_no_positions(broker: BrokerUnderTest, member: Members) -> None:
+async def test_a_group_that_never_committed_has_no_positions(under_test: BrokerUnderTest, member: Members) -> None:
     first = await member(remember=10).joined()
     assert await first.committed(*ALL) == dict.fromkeys(ALL)
     assert {(assigned.committed, len(assigned.recent_ids)) for assigned in first.assigned.values()} == {(None, 0)}
@@ -240,8 +240,8 @@ async def test_a_group_that_never_committed_has_no_positions(broker: BrokerUnder
 # Members that join and leave
 
 
-async def test_a_member_that_rejoins_continues_at_its_committed_position(broker: BrokerUnderTest, member: Members) -> None:
-    await broker.append(broker.name, 0, [b"0", b"1", b"2"])
+async def test_a_member_that_rejoins_continues_at_its_committed_position(under_test: BrokerUnderTest, member: Members) -> None:
+    await under_test.append(under_test.name, 0, [b"0", b"1", b"2"])
     first = await member().joined()
     await poll_until(lambda: len(first.records) == 3, first)
     await first.membership.commit({0: Position(1, "rt1bgA")}, WAIT_S)
@@ -261,27 +261,27 @@ async def shared(member: Members) -> tuple[Member, Member]:
     return first, second
 
 
-async def test_a_second_member_takes_only_what_must_move_after_it_is_revoked(broker: BrokerUnderTest, member: Members) -> None:
+async def test_a_second_member_takes_only_what_must_move_after_it_is_revoked(under_test: BrokerUnderTest, member: Members) -> None:
     first, second = await shared(member)
     assert first.taken_away == [("revoked", frozenset(second.assigned))]
     assert second.taken_away == []
 
 
-async def test_a_last_commit_for_revoked_partitions_is_where_the_next_owner_starts(broker: BrokerUnderTest, member: Members) -> None:
+async def test_a_last_commit_for_revoked_partitions_is_where_the_next_owner_starts(under_test: BrokerUnderTest, member: Members) -> None:
     first, second = await member("one").joined(), member("two")
     await started(lambda: first.committer.start(WAIT_S))
 
     async def last_commit(partitions: Set[int]) -> None:
-        await first.commit({number: Position(9, "rt1bgA") for number in partitions}, output(broker, b"last"))
+        await first.commit({number: Position(9, "rt1bgA") for number in partitions}, output(under_test, b"last"))
 
     first.at_revoked = last_commit
     await second.join()
     await poll_until(lambda: len(second.assigned) == 2, first, second)
     assert {assigned.committed for assigned in second.assigned.values()} == {Position(9, "rt1bgA")}
-    assert await broker.visible(f"{broker.name}-out") == [b"last"]
+    assert await under_test.visible(f"{under_test.name}-out") == [b"last"]
 
 
-async def test_a_partition_revoked_during_the_poll_that_begins_it_is_not_assigned(broker: BrokerUnderTest, member: Members) -> None:
+async def test_a_partition_revoked_during_the_poll_that_begins_it_is_not_assigned(under_test: BrokerUnderTest, member: Members) -> None:
     first, second = member("one"), member("two")
     await first.join()
     await poll_until(lambda: first.membership.joined, first)
@@ -293,15 +293,15 @@ async def test_a_partition_revoked_during_the_poll_that_begins_it_is_not_assigne
     assert set(first.assigned).isdisjoint(second.assigned)
 
 
-async def test_members_that_stay_can_commit_after_a_rebalance(broker: BrokerUnderTest, member: Members) -> None:
+async def test_members_that_stay_can_commit_after_a_rebalance(under_test: BrokerUnderTest, member: Members) -> None:
     first, second = await shared(member)
     for each in (first, second):
         await started(lambda each=each: each.committer.start(WAIT_S))  # type: ignore[misc]  # a lambda of its own loop variable
-        await each.commit({number: Position(4) for number in each.assigned}, output(broker, b"x"))
+        await each.commit({number: Position(4) for number in each.assigned}, output(under_test, b"x"))
     assert await first.committed(*ALL) == dict.fromkeys(ALL, Position(4))
 
 
-async def test_a_commit_with_an_outdated_generation_is_refused(broker: BrokerUnderTest, member: Members) -> None:
+async def test_a_commit_with_an_outdated_generation_is_refused(under_test: BrokerUnderTest, member: Members) -> None:
     first = await member("one").joined()
     outdated = first.membership.generation
     second = member("two")
@@ -311,20 +311,20 @@ async def test_a_commit_with_an_outdated_generation_is_refused(broker: BrokerUnd
     await started(lambda: first.committer.start(WAIT_S))
     vars(first.membership)["generation"] = outdated  # like a process that was paused during the rebalance
     with pytest.raises(NotConfirmed):
-        await first.commit({number: Position(7) for number in moved}, output(broker, b"outdated"))
+        await first.commit({number: Position(7) for number in moved}, output(under_test, b"outdated"))
     await started(lambda: first.committer.start(WAIT_S))
     assert await second.committed(*moved) == dict.fromkeys(moved)
-    assert await broker.visible(f"{broker.name}-out") == []
+    assert await under_test.visible(f"{under_test.name}-out") == []
 
 
-async def test_a_member_that_leaves_for_good_frees_its_partitions_at_once(broker: BrokerUnderTest, member: Members) -> None:
+async def test_a_member_that_leaves_for_good_frees_its_partitions_at_once(under_test: BrokerUnderTest, member: Members) -> None:
     first, second = await shared(member)
     await first.leave(for_good=True)
     await poll_until(lambda: set(second.assigned) == ALL, second)
     assert second.taken_away == []
 
 
-async def test_a_member_that_rejoins_with_its_name_keeps_its_partitions(broker: BrokerUnderTest, member: Members) -> None:
+async def test_a_member_that_rejoins_with_its_name_keeps_its_partitions(under_test: BrokerUnderTest, member: Members) -> None:
     first, second = await shared(member)
     before = set(first.assigned)
     await first.leave(for_good=False)
@@ -337,7 +337,7 @@ async def test_a_member_that_rejoins_with_its_name_keeps_its_partitions(broker: 
     assert (len(second.assigned), second.taken_away) == (2, [])
 
 
-async def test_of_two_members_with_one_name_the_first_ends(broker: BrokerUnderTest, member: Members) -> None:
+async def test_of_two_members_with_one_name_the_first_ends(under_test: BrokerUnderTest, member: Members) -> None:
     first = await member("same").joined()
     second = member("same")
     await second.join()
@@ -351,13 +351,13 @@ async def test_of_two_members_with_one_name_the_first_ends(broker: BrokerUnderTe
 # Recent ids after a restart
 
 
-async def test_recent_ids_are_read_back_without_records_that_were_set_aside(broker: BrokerUnderTest, member: Members) -> None:
+async def test_recent_ids_are_read_back_without_records_that_were_set_aside(under_test: BrokerUnderTest, member: Members) -> None:
     for index in range(10):
-        await broker.append(broker.name, 1, [b"x"], [("ce_id", b"id-%d" % index)])
-    await broker.append(broker.name, 1, [b"no id"])
+        await under_test.append(under_test.name, 1, [b"x"], [("ce_id", b"id-%d" % index)])
+    await under_test.append(under_test.name, 1, [b"no id"])
     for offset in (5, 8):
-        record = dead_letter(ConsumedRecord(broker.name, 1, offset, 0, b"k", b"x", [("ce_id", b"id-%d" % offset)]), "g", ValueError("no"))
-        await broker.append(dead_letter_topic(broker.name), 0, [record.value or b""], record.headers)
+        record = dead_letter(ConsumedRecord(under_test.name, 1, offset, 0, b"k", b"x", [("ce_id", b"id-%d" % offset)]), "g", ValueError("no"))
+        await under_test.append(dead_letter_topic(under_test.name), 0, [record.value or b""], record.headers)
     first = await member().joined()
     await first.membership.commit({1: Position(7, encode(7, 10, [7])), 2: Position(0)}, WAIT_S)
     await first.leave(for_good=True)
@@ -369,13 +369,13 @@ async def test_recent_ids_are_read_back_without_records_that_were_set_aside(brok
 # Refusals
 
 
-async def test_a_topic_that_does_not_exist_is_named(broker: BrokerUnderTest) -> None:
+async def test_a_topic_that_does_not_exist_is_named(under_test: BrokerUnderTest) -> None:
     class NoListener:
         async def revoked(self, partitions: Set[int]) -> None: ...
 
         def lost(self, partitions: Set[int]) -> None: ...
 
-    membership = broker.client("one").membership(broker.name, "no-such-topic", 0)
+    membership = under_test.client("one").membership(under_test.name, "no-such-topic", 0)
     with pytest.raises(CannotContinue, match="topic no-such-topic does not exist"):
         await membership.join(NoListener(), 0.5)
     await membership.leave(for_good=True)
