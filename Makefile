@@ -21,12 +21,13 @@ lint: setup
 	.venv/bin/mypy
 	.venv/bin/lint-imports
 
-# Tests share the cores, a file at a time, those with few long tests first. Tests that start the whole stack have the machine to themselves.
+# Four processes share the tests, a file at a time, those with few long tests first: on two cores, because most of these tests wait for brokers and
+# processes. Tests that start the whole stack have the machine to themselves.
 # PYTEST_ARGS narrows the tests, such as PYTEST_ARGS='-m "not slow"'. `test` leaves out the tests marked long, `test-all` runs every test.
 test: TIERS := -m "not long"
 test test-all: lint
 	@scripts/test-programs.sh
-	.venv/bin/pytest -n 2 --dist loadfile --no-loadscope-reorder tests/integration tests/contract tests/unit $(TIERS) $(PYTEST_ARGS)
+	.venv/bin/pytest -n 4 --dist loadfile --no-loadscope-reorder tests/integration tests/contract tests/unit $(TIERS) $(PYTEST_ARGS)
 	.venv/bin/pytest tests/e2e tests/gpu $(TIERS) $(PYTEST_ARGS)
 	@echo "make $@: lint, types, import layers and tests passed"
 
