@@ -11,7 +11,8 @@ from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import INTERACTIONS
 from streams.app.processor import GROUP
 from streams.index.embedder import Embedder
-from streams.index.history_index import HistoryIndex, IndexPoint
+from streams.index.history_index import HistoryIndex
+from streams.index.tenant_filter import IndexPoint
 
 
 class HistoryProcessor:

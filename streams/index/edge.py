@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from infra.errors import CannotContinue
 from schemas.contexts import HistoryItem
-from streams.index.history_index import IndexPoint, Vector, best_first
-from streams.index.tenant_filter import OCCURRED_AT, TENANT, USER, IndexFilter, Scope
+from streams.index.tenant_filter import OCCURRED_AT, TENANT, USER, IndexFilter, IndexPoint, Scope, Vector, best_first
 
 if TYPE_CHECKING:
     import qdrant_edge

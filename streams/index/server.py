@@ -15,8 +15,7 @@ from infra.errors import BadSetting, CannotContinue, RetryLater
 from infra.settings.stream import IndexSettings
 from infra.urls import without_user
 from schemas.contexts import HistoryItem
-from streams.index.history_index import IndexPoint, Vector, best_first
-from streams.index.tenant_filter import DOMAIN, OCCURRED_AT, TENANT, USER, IndexFilter, Scope
+from streams.index.tenant_filter import DOMAIN, OCCURRED_AT, TENANT, USER, IndexFilter, IndexPoint, Scope, Vector, best_first
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient, models

@@ -1,13 +1,24 @@
-"""The filter on tenant, user, domain and time that every search of the history index carries (docs/rules.md, 2).
+"""The points of the history index, and the filter on tenant, user, domain and time that every search carries (docs/rules.md, 2).
 
-An index takes a `Scope`, and only a `Scope` makes filters, so no search can leave its user.
+An index takes a `Scope`, and only a `Scope` makes filters, so no search can leave its user. `IndexPoint.payload` writes the fields that filters compare.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.contexts import HistoryItem, Source
+from schemas.ids import derive
+from schemas.interactions import Interaction
+
+Vector = NDArray[np.float32]
 
 #: Payload fields that filters use. Adapters index them.
 TENANT, USER, DOMAIN, OCCURRED_AT = "tenant", "user", "domain", "occurred_at_us"
@@ -37,6 +48,50 @@ class Scope:
     def before(self, asked_at: datetime, domain: str) -> IndexFilter:
         """The user's items in `domain` strictly before `asked_at`."""
         return IndexFilter({TENANT: self.tenant, USER: self.user, DOMAIN: domain}, microseconds(asked_at))
+
+
+@dataclass(frozen=True)
+class IndexPoint:
+    """An interaction with its normalised embedding and its position in the topic."""
+
+    interaction: Interaction
+    source: Source
+    vector: Vector
+
+    @property
+    def id(self) -> UUID:
+        """Derived from tenant and user too, so that another user's record with the same interaction id does not overwrite this one."""
+        return derive("history-point", self.interaction.tenant, self.interaction.user, self.interaction.interaction_id)
+
+    def payload(self) -> dict[str, Any]:
+        interaction = self.interaction
+        return {
+            TENANT: interaction.tenant,
+            USER: interaction.user,
+            DOMAIN: interaction.domain,
+            OCCURRED_AT: microseconds(interaction.occurred_at),
+            "interaction_id": str(interaction.interaction_id),
+            "content": interaction.content,
+            "response": interaction.response,
+            "source": self.source.model_dump(),
+        }
+
+
+def best_first(hits: Iterable[tuple[float, Mapping[str, Any]]]) -> list[HistoryItem]:
+    """Items from scores and payloads: highest score first, then the newest, then by id, so that all adapters break ties alike."""
+    items = [_item(score, payload) for score, payload in hits]
+    return sorted(items, key=lambda item: (-item.score, -microseconds(item.occurred_at), item.interaction_id))
+
+
+def _item(score: float, payload: Mapping[str, Any]) -> HistoryItem:
+    return HistoryItem(
+        interaction_id=UUID(payload["interaction_id"]),
+        content=payload["content"],
+        response=payload["response"],
+        occurred_at=EPOCH + timedelta(microseconds=payload[OCCURRED_AT]),
+        score=score,
+        source=Source(**payload["source"]),
+    )
 
 
 def microseconds(at: datetime) -> int:

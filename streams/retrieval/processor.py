@@ -25,8 +25,8 @@ from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import CONTEXTS, DRAFTS, MAX_MESSAGE_BYTES
 from streams.app.processor import GROUP, output
 from streams.index.embedder import Embedder
-from streams.index.history_index import HistoryIndex, Vector
-from streams.index.tenant_filter import Scope
+from streams.index.history_index import HistoryIndex
+from streams.index.tenant_filter import Scope, Vector
 
 log = logging.getLogger(__name__)
 

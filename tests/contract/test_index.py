@@ -21,9 +21,9 @@ from infra.settings.stream import IndexSettings
 from schemas.contexts import Source
 from schemas.interactions import Interaction
 from streams.index.edge import EdgeIndex
-from streams.index.history_index import HistoryIndex, IndexPoint, Vector
+from streams.index.history_index import HistoryIndex
 from streams.index.server import ServerIndex
-from streams.index.tenant_filter import Scope
+from streams.index.tenant_filter import IndexPoint, Scope, Vector
 
 DIMENSION = 8
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)

@@ -20,8 +20,7 @@ from schemas.queries import Query, Strategy
 from schemas.records import ConsumedRecord
 from schemas.responses import Provenance, Response, ResponseStatus
 from streams.index.embedder import Matrix
-from streams.index.history_index import IndexPoint, Vector, best_first
-from streams.index.tenant_filter import Scope
+from streams.index.tenant_filter import IndexPoint, Scope, Vector, best_first
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 WORDS = ("sea", "war", "love", "space")

@@ -10,8 +10,7 @@ from infra.errors import RetryLater
 from schemas.interactions import Interaction
 from schemas.topics import INTERACTIONS
 from streams.history.processor import HistoryProcessor, text_of
-from streams.index.history_index import IndexPoint, best_first
-from streams.index.tenant_filter import Scope
+from streams.index.tenant_filter import IndexPoint, Scope, best_first
 from tests.support.streams_fakes import MemoryIndex, UnavailableIndex, WordEmbedder, consumed_record, interaction
 
 

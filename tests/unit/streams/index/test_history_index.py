@@ -8,8 +8,8 @@ import pytest
 from infra.errors import CannotContinue, RetryLater
 from schemas.interactions import Interaction
 from schemas.topics import INTERACTIONS
-from streams.index.history_index import HistoryIndex, IndexPoint, LazyIndex
-from streams.index.tenant_filter import Scope
+from streams.index.history_index import HistoryIndex, LazyIndex
+from streams.index.tenant_filter import IndexPoint, Scope
 from streams.service import open_or_lazy
 from tests.support.streams_fakes import NOON, MemoryIndex, consumed_record, interaction
 
