@@ -83,7 +83,7 @@ class ArmRunner:
         prompter, max_new_tokens = Prompter.of(self.settings, policy.tokenizer), self.settings.reflection.max_new_tokens
         if arm.sft:
             with result.stage("sft"):
-                fit = sft.train(policy, self.data.sft_examples, prompter, arm.sft, self.seed, stop)
+                fit = sft.train(policy, self.data.sft_examples, prompter, self.settings.trainer.model_copy(update={"sft": arm.sft, "seed": self.seed}), stop)
             result.sft_steps, result.sft_losses = fit.steps, fit.losses
         if arm.rl:
             curve = _Curve(self, arm, policy, result, stop)

@@ -233,7 +233,7 @@ def prepared(settings: Settings, scratch: Path) -> tuple[Path, list[QueryCase]]:
     data = build(from_world(Population(users=30, questions=6), 0, settings.trainer.holdout_share), settings, threading.Event())
     policy = Policy.load(checkpoint_folder(settings.reflection.checkpoint))
     short = settings.trainer.sft.model_copy(update={"max_steps": SFT_STEPS, "epochs": 100.0})
-    sft.train(policy, data.sft_examples, Prompter.of(settings, policy.tokenizer), short, settings.trainer.seed, threading.Event())
+    sft.train(policy, data.sft_examples, Prompter.of(settings, policy.tokenizer), settings.trainer.model_copy(update={"sft": short}), threading.Event())
     return policy.save(scratch / "sft"), data.training
 
 

@@ -10,7 +10,7 @@ import torch
 from bench.train.examples import build
 from bench.train.source_data import Population, from_world
 from infra.settings import Settings
-from infra.settings.training import RlSettings, SftSettings
+from infra.settings.training import RlSettings, SftSettings, TrainerSettings
 from pico.checkpoints import REFLECTOR
 from schemas.scoring import score
 from trainer.data.prompts import Prompter
@@ -31,7 +31,7 @@ def test_sft_lowers_the_loss_and_rl_raises_the_reward_of_the_shipped_reflector()
     policy = Policy.load(REFLECTOR)
     prompter = Prompter.of(settings, policy.tokenizer)
 
-    fit = sft.train(policy, data.sft_examples, prompter, SftSettings(max_steps=40, epochs=50, batch_size=16), 0, stop)
+    fit = sft.train(policy, data.sft_examples, prompter, TrainerSettings(sft=SftSettings(max_steps=40, epochs=50, batch_size=16)), stop)
     assert fit.losses[-1] < 0.5 * fit.losses[0]
 
     # The same queries in every step, with base answers that can be improved: so rewards differ by training and not by the queries.

@@ -48,7 +48,7 @@ def main(checkpoint: Path, state_dir: Path, result: Path) -> None:
     policy = trainable_policy(checkpoint, TrainerSettings(lora=LoraSettings(rank=4)))
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     examples = [make_sft_example(n, reasoning="they like b " * n or "b") for n in range(5)]
-    result_of_sft = sft.train(policy, examples, prompter, SFT, 0, threading.Event(), state_dir / "sft", checkpoint_every=2)
+    result_of_sft = sft.train(policy, examples, prompter, TrainerSettings(sft=SFT, checkpoint_every=2), threading.Event(), state_dir / "sft")
     cases = [make_case(n) for n in range(4)]
     steps = train_rl(RlInputs(policy, cases, prompter, RL, 16, 0, threading.Event(), state_dir / "rl", checkpoint_every=2))
     if is_main():

@@ -20,7 +20,7 @@ from schemas.tasks import Task
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import QueryCase
 from trainer.data.snapshot import Snapshot
-from trainer.judge import canary_prompts, evaluate, extraction, probes
+from trainer.judge import canary_prompts, evaluate, probes
 from trainer.judge.evaluate import Rewrites
 from trainer.judge.gate import CANDIDATE, CHAMPION, ZERO_SHOT, decide, gate_figures
 from trainer.learn.policy import Policy
@@ -42,7 +42,7 @@ class Questions:
     @classmethod
     def of(cls, settings: Settings, snapshot: Snapshot) -> Self:
         judged = evaluate.choose_cases(snapshot.heldout, settings.trainer.eval_queries)
-        return cls(judged, extraction.extraction_questions(snapshot.training, judged))
+        return cls(judged, probes.extraction_questions(snapshot.training, judged))
 
 
 @dataclass(frozen=True)
@@ -110,10 +110,10 @@ def _probe(
     judged, probing = questions.judged, questions.probing
 
     def training_texts() -> Iterator[tuple[str, str]]:
-        return extraction.training_texts(snapshot.training, snapshot.sft_examples)
+        return probes.training_texts(snapshot.training, snapshot.sft_examples)
 
-    users = {probes.USERS: [extraction.written_text(case, case.truth) for case in judged]}
-    free_texts = {probes.USERS: [extraction.written_text(case, case.truth) for case in judged if case.task is Task.TEXT]}
+    users = {probes.USERS: [probes.written_text(case, case.truth) for case in judged]}
+    free_texts = {probes.USERS: [probes.written_text(case, case.truth) for case in judged if case.task is Task.TEXT]}
     return {
         "leakage": probes.leakage_probe(_written(judged, candidate.judged), {CHAMPION: _written(judged, champion.judged), **users}, training_texts()),
         "extraction": probes.leakage_probe(
@@ -125,12 +125,12 @@ def _probe(
 
 def _written(cases: Sequence[QueryCase], rewrites: Rewrites) -> list[probes.WrittenText]:
     """Answers with their reasoning, or with the whole completion if it cannot be parsed."""
-    return [extraction.written_text(case, answer, case.truth, text or "") for case, text, answer in zip(cases, rewrites.texts, rewrites.answers, strict=True)]
+    return [probes.written_text(case, answer, case.truth, text or "") for case, text, answer in zip(cases, rewrites.texts, rewrites.answers, strict=True)]
 
 
 def _free_texts(cases: Sequence[QueryCase], rewrites: Rewrites) -> list[probes.WrittenText]:
     """Free-text answers without their reasoning."""
-    return [extraction.written_text(case, answer) for case, answer in zip(cases, rewrites.answers, strict=True) if case.task is Task.TEXT]
+    return [probes.written_text(case, answer) for case, answer in zip(cases, rewrites.answers, strict=True) if case.task is Task.TEXT]
 
 
 def _canary_evidence(prompts: Sequence[CanaryPrompt]) -> dict[str, Any]:

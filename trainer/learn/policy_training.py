@@ -43,7 +43,7 @@ class PolicyTraining:
         torch.set_num_threads(self.settings.trainer.threads)
         return trainable_policy(parent, self.settings.trainer, parent=champion)
 
-    def sft(self, policy: Policy, prompter: Prompter, on_step: Callable[[SftStep], None] | None = None) -> sft.SftResult:
+    def sft(self, policy: Policy, prompter: Prompter, on_step: Callable[[SftStep], None] = lambda step: None) -> sft.SftResult:
         """Its result is RL's reference policy, so the weights are stored in training precision, not as they would be served."""
         weights = trained_weights(policy.model)
         state = newest_state(self.folder / "sft", self.purpose)
@@ -52,9 +52,8 @@ class PolicyTraining:
                 for name, weight in weights.items():
                     weight.copy_(state.tensors[name])
             return sft.SftResult(**state.facts)
-        trainer, steps = self.settings.trainer, self.folder / "sft-steps"
-        examples = self.snapshot.sft_examples
-        result = sft.train(policy, examples, prompter, trainer.sft, trainer.seed, self.stop, steps, on_step, checkpoint_every=trainer.checkpoint_every)
+        steps = self.folder / "sft-steps"
+        result = sft.train(policy, self.snapshot.sft_examples, prompter, self.settings.trainer, self.stop, steps, on_step)
         if is_main():
             save_state(self.folder / "sft", SavedState(result.steps, asdict(result), weights), self.purpose)
             shutil.rmtree(steps, ignore_errors=True)

@@ -19,7 +19,7 @@ from statistics import fmean
 from typing import Any
 
 from infra.errors import CannotContinue
-from infra.settings.training import SftSettings
+from infra.settings.training import SftSettings, TrainerSettings
 from schemas.rewriting import Rewrite
 from trainer.data.prompts import Prompter
 from trainer.data.query_cases import SftExample
@@ -115,43 +115,42 @@ def train(
     policy: Policy,
     examples: Sequence[SftExample],
     prompter: Prompter,
-    settings: SftSettings,
-    seed: int,
+    settings: TrainerSettings,
     stop: threading.Event,
     state_dir: Path | None = None,
-    on_step: Callable[[SftStep], None] | None = None,
-    checkpoint_every: int = 10,
+    on_step: Callable[[SftStep], None] = lambda step: None,
 ) -> SftResult:
     """Train `policy` in place.
 
-    With `state_dir` it stores checkpoints there every `checkpoint_every` steps and when it is stopped. It resumes a sound one that was made from the same
-    weights, examples and settings, with the same batches in the same order. `on_step` gets each step once, restored ones first.
+    With `state_dir` it stores checkpoints there every `trainer.checkpoint_every` steps and when it is stopped. It resumes a sound one that was made from the
+    same weights, examples and settings, with the same batches in the same order. `on_step` gets each step once, restored ones first.
     Raises Interrupted between two steps, CannotContinue if a loss or gradient is not finite, BadSetting if the batch cannot be divided.
     """
     from datasets import Dataset
     from transformers import PrinterCallback
     from trl import SFTTrainer
 
-    rows = sft_rows(examples, prompter, settings, seed, policy.end_ids)
+    sft, seed = settings.sft, settings.seed
+    rows = sft_rows(examples, prompter, sft, seed, policy.end_ids)
     if not rows:
         raise CannotContinue("no trajectory fits trainer.sft.max_length and reflection.max_new_tokens; raise them")
-    steps = _step_count(settings, len(rows))
-    purpose = {"sft": settings.model_dump(mode="json"), "seed": seed, "rows": digest_of(rows), "start": weights_digest(trained_weights(policy.model))}
+    steps = _step_count(sft, len(rows))
+    purpose = {"sft": sft.model_dump(mode="json"), "seed": seed, "rows": digest_of(rows), "start": weights_digest(trained_weights(policy.model))}
     with tempfile.TemporaryDirectory() as scratch:
         directory = state_dir or Path(scratch)
         trainer = SFTTrainer(
             model=policy.peft or policy.model,  # a checkpoint of the first contains only the adapter
             processing_class=policy.tokenizer,
             train_dataset=Dataset.from_list(rows).map(tokens, fn_kwargs={"prompter": prompter}, remove_columns=["prompt", "completion"]),
-            args=_arguments(settings, steps, seed, directory, checkpoint_every if state_dir else 0),
-            callbacks=[SftCallback(stop, purpose if state_dir else None, on_step or (lambda step: None))],
+            args=_arguments(sft, steps, seed, directory, settings.checkpoint_every if state_dir else 0),
+            callbacks=[SftCallback(stop, purpose if state_dir else None, on_step)],
         )
         trainer._save_checkpoint = disk_errors(directory)(trainer._save_checkpoint)
         trainer.remove_callback(PrinterCallback)  # our log has the same figures, as JSON
         check_labels(trainer, policy)
         # The order of all rows is fixed before training, so a resumed run needs no random stream to find its position.
         lengths = [len(row) for row in trainer.train_dataset["input_ids"]]
-        trainer.train_dataset = trainer.train_dataset.select(row_order(lengths, steps, settings.batch_size, seed))
+        trainer.train_dataset = trainer.train_dataset.select(row_order(lengths, steps, sft.batch_size, seed))
         checkpoint = newest_checkpoint(state_dir, purpose) if state_dir else None
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if trainer.state.global_step < steps:

@@ -45,7 +45,8 @@ def test_sft_and_rl_train_the_adapter_and_the_saved_weights_are_merged(
 ) -> None:
     monkeypatch.setattr("trainer.learn.shared_prompt_engine.reward_of", lambda text, ended, case: Reward(sum(text.encode()) % 7 / 6, usable=True))
     before = frozen(policy)
-    sft.train(policy, [make_sft_example(n) for n in range(4)], prompter_of(policy), SftSettings(batch_size=4, epochs=2.0), 0, threading.Event())
+    trainer = TrainerSettings(sft=SftSettings(batch_size=4, epochs=2.0))
+    sft.train(policy, [make_sft_example(n) for n in range(4)], prompter_of(policy), trainer, threading.Event())
     after_sft = policy.weights()["model.layers.0.self_attn.q_proj.weight"].clone()
     settings = RlSettings(steps=2, prompts_per_step=2, candidates=4)
     cases = [make_case(n) for n in range(2)]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from infra.settings.training import SftSettings
+from infra.settings.training import SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from tests.support.file_size_limit import file_size_limit
 from tests.support.outcomes import make_sft_example
@@ -27,7 +27,7 @@ def test_sft_lowers_the_loss_within_seconds(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     sft = SftSettings(batch_size=4, max_steps=20, epochs=50, learning_rate=1e-2)
-    fit = train(policy, make_examples(8), prompter, sft, seed=0, stop=threading.Event())
+    fit = train(policy, make_examples(8), prompter, TrainerSettings(sft=sft), threading.Event())
     assert fit.steps == 20
     assert fit.losses[-1] < 0.6 * fit.losses[0]
 
@@ -41,9 +41,8 @@ def test_a_stop_ends_sft_between_two_steps(tiny_checkpoint: Path) -> None:
             policy,
             make_examples(4),
             Prompter(policy.tokenizer, PromptStyle.COMPACT, 512),
-            SftSettings(batch_size=2, max_steps=50, epochs=50),
-            seed=0,
-            stop=stop,
+            TrainerSettings(sft=SftSettings(batch_size=2, max_steps=50, epochs=50)),
+            stop,
         )
 
 
@@ -51,7 +50,7 @@ def test_a_full_disk_during_a_checkpoint_is_an_os_error(tiny_checkpoint: Path, t
     policy, sft = Policy.load(tiny_checkpoint), SftSettings(batch_size=2, max_steps=2, epochs=50)
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     with file_size_limit(10_000), pytest.raises(OSError, match=f"{tmp_path}: "):
-        train(policy, make_examples(4), prompter, sft, 0, threading.Event(), tmp_path, checkpoint_every=1)
+        train(policy, make_examples(4), prompter, TrainerSettings(sft=sft, checkpoint_every=1), threading.Event(), tmp_path)
 
 
 def test_examples_show_k_items_and_leave_out_what_does_not_fit(tiny_checkpoint: Path) -> None:
@@ -77,8 +76,7 @@ def test_completions_that_serving_would_cut_off_are_left_out_and_counted(tiny_ch
         policy,
         [*make_examples(3), make_sft_example(reasoning="they like b most of all")],
         prompter,
-        SftSettings(batch_size=1, max_steps=1),
-        0,
+        TrainerSettings(sft=SftSettings(batch_size=1, max_steps=1)),
         threading.Event(),
     )
     assert fit.left_out == 1
@@ -94,7 +92,8 @@ def test_an_answer_with_an_end_token_inside_is_left_out_and_counted(tiny_checkpo
     assert sft_rows([own], prompter, SftSettings(), 0) == []
     assert len(sft_rows([other], prompter, SftSettings(), 0)) == 1 and sft_rows([other], prompter, SftSettings(), 0, [256]) == []
     stopping = replace(policy, end_ids=(258, 256))
-    assert train(stopping, [*make_examples(2), own, other], prompter, SftSettings(batch_size=1, max_steps=1), 0, threading.Event()).left_out == 2
+    trainer = TrainerSettings(sft=SftSettings(batch_size=1, max_steps=1))
+    assert train(stopping, [*make_examples(2), own, other], prompter, trainer, threading.Event()).left_out == 2
 
 
 def test_the_longest_example_that_fits_keeps_its_end_token(tiny_checkpoint: Path) -> None:
@@ -102,7 +101,8 @@ def test_the_longest_example_that_fits_keeps_its_end_token(tiny_checkpoint: Path
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
     length = len(tokens(sft_rows(make_examples(1), prompter, SftSettings(), 0)[0], prompter)["input_ids"])
     assert sft_rows(make_examples(1), prompter, SftSettings(max_length=length - 1), 0) == []
-    assert train(policy, make_examples(1), prompter, SftSettings(max_length=length, batch_size=1, max_steps=1), 0, threading.Event()).left_out == 0
+    trainer = TrainerSettings(sft=SftSettings(max_length=length, batch_size=1, max_steps=1))
+    assert train(policy, make_examples(1), prompter, trainer, threading.Event()).left_out == 0
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_training_prompts_have_the_same_tokens_as_in_serving(checkpoint: str, re
         check_labels(trainer, of)
 
     monkeypatch.setattr("trainer.learn.sft.check_labels", check_and_record)
-    train(policy, make_examples(3), prompter, SftSettings(batch_size=1, max_steps=1), 0, threading.Event())
+    train(policy, make_examples(3), prompter, TrainerSettings(sft=SftSettings(batch_size=1, max_steps=1)), threading.Event())
     rows = sft_rows(make_examples(3), prompter, SftSettings(), 0)
     assert len(trained_rows) == len(rows) == 3
     for trained, row in zip(trained_rows, rows, strict=True):

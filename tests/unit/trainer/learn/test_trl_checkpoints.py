@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import CannotContinue
-from infra.settings.training import LoraSettings, SftSettings
+from infra.settings.training import LoraSettings, SftSettings, TrainerSettings
 from schemas.prompts import PromptStyle
 from tests.support.killed import Killed
 from tests.support.outcomes import make_sft_example
@@ -38,7 +38,7 @@ def run(
             at_step(step, stop)
 
     prompter = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512)
-    result = train(policy, EXAMPLES, prompter, sft, 3, stop, state_dir, on_step, EVERY)
+    result = train(policy, EXAMPLES, prompter, TrainerSettings(sft=sft, seed=3, checkpoint_every=EVERY), stop, state_dir, on_step)
     return weights_digest(trained_weights(policy.model)), result, reported
 
 
