@@ -125,7 +125,8 @@ def traits(checkpoint: Path) -> Traits:
     """Read a checkpoint's traits. Raises BadCheckpoint if a file is missing or not JSON."""
     generation = _read(checkpoint, "generation_config.json") if (checkpoint / "generation_config.json").is_file() else None
     config, tokenizer, tokenizer_config = (_read(checkpoint, name) for name in REQUIRED)
-    return Traits(config, tokenizer, tokenizer_config, generation, _text(checkpoint / "chat_template.jinja"), _tensors(checkpoint))
+    template = (checkpoint / "chat_template.jinja").read_text(encoding="utf-8") if (checkpoint / "chat_template.jinja").is_file() else None
+    return Traits(config, tokenizer, tokenizer_config, generation, template, _tensors(checkpoint))
 
 
 def differences(serving: Path | Traits, candidate: Path, *, adapter: bool = False) -> tuple[str, ...]:
@@ -262,7 +263,3 @@ def _json(path: Path) -> Any:
 
 def _different_keys(a: Mapping[str, Any], b: Mapping[str, Any], ignored: tuple[str, ...]) -> list[str]:
     return [key for key in sorted(a.keys() | b.keys()) if key not in ignored and a.get(key) != b.get(key)]
-
-
-def _text(path: Path) -> str | None:
-    return path.read_text(encoding="utf-8") if path.is_file() else None

@@ -32,8 +32,7 @@ def bootstrap(settings: Settings, registry: Registry | None = None, stop: thread
     registry, stop = registry or Registry(settings), stop or threading.Event()
     deadline = time.monotonic() + WAIT_S
     while True:
-        champion = registry.resolve(Alias.CHAMPION)
-        if champion:
+        if champion := registry.resolve(Alias.CHAMPION):
             return champion
         try:
             with lease(promoter_lease_path(settings)):
@@ -51,8 +50,7 @@ def register_shipped(settings: Settings, registry: Registry) -> RegisteredVersio
 
     Raises CannotContinue if versions exist but none is champion.
     """
-    champion = registry.resolve(Alias.CHAMPION)
-    if champion:
+    if champion := registry.resolve(Alias.CHAMPION):
         return champion
     versions = registry.versions()
     if not versions:

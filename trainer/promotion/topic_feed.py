@@ -72,7 +72,8 @@ class TopicFeed:
                         was_away = False
             except Exception as error:  # any error: without this thread there would be no gates and no verdicts
                 if not was_away:
-                    log.warning("topics cannot be read", extra={"reason": _reason(error)})
+                    is_known = isinstance(error, RetouchError | OSError) and str(error)  # the text of any other error may hold a record's content
+                    log.warning("topics cannot be read", extra={"reason": str(error) if is_known else type_and_line(error)})
                 was_away = True
                 self._stop.wait(RETRY_S)
 
@@ -84,13 +85,6 @@ class TopicFeed:
         reports_now = [report for report in reports.latest if report.at > now - MAX_REPORT_AGE]
         self._latest = Observations(quality.is_current, experiment, tuple(cells), tuple(quality.windows(None, now - MAX_WINDOW_AGE)), reports_now)
         self._polled_at = time.monotonic()
-
-
-def _reason(error: Exception) -> str:
-    """The text of broker errors and of our own. For any other error its type and line only, since its text may hold a record's content."""
-    if isinstance(error, RetouchError | OSError) and str(error):
-        return str(error)
-    return type_and_line(error)
 
 
 class ServingReports:
