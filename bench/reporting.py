@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,3 +70,16 @@ def timed(command: str, step: str, body: Callable[[], T]) -> T:
     result = body()
     log_progress(command, f"{step} took {time.monotonic() - began:.1f} s")
     return result
+
+
+@contextmanager
+def png_figure(path: Path, width: float, height: float, title: str) -> Iterator[Any]:
+    """A figure of `width` by `height` inches; `path` is written after the block."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    yield figure
+    for axes in figure.axes:
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=12)
+    figure.savefig(path, dpi=110)

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.figure import png_figure
 from bench.promotion.summary import FALSE, FOUND
+from bench.reporting import png_figure
 from schemas.promotion_view import VerdictOutcome
 
 BLUE, GREY, RED = "#0072b2", "#666666", "#c0392b"

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.figure import png_figure
+from bench.reporting import png_figure
 from bench.swap.figures import EVENT_S, P99_RATIO
 
 STEADY, DURING, GREY, RED = "#0072b2", "#e69f00", "#666666", "#c0392b"

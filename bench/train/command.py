@@ -8,31 +8,57 @@ from __future__ import annotations
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bench import reporting
-from bench.targets import Target
-from bench.train import arms, judge, picture, regimes, side_measurements, tables
+from bench.targets import Bound, Target
+from bench.train import arms, collection, judge, picture, regimes, speed, tables
 from bench.train import plan as plans
 from bench.train.arm_runner import ArmRunner
 from bench.train.examples import Examples, build
 from bench.train.jobs import ArmJobs, jobs
+from bench.train.judge import NEEDED, targets
 from bench.train.plan import TrainPlan
 from bench.train.report import KIND, Measurement
 from bench.train.source_data import SourceData, from_dataset, from_world
-from bench.train.targets import NEEDED, targets
 from infra.errors import BadSetting
 from infra.process import output_files
 from infra.settings import Settings
 from trainer.judge.evaluate import choose_cases
 
+#: Maximum growth of the cost per trajectory from the smallest to the largest size, with a margin for a shared machine.
+MAX_GROWTH = 1.5
+#: Figures and targets of a measurement beside the arms.
+SideMeasurement = tuple[dict[str, Any], list[Target]]
+
+
+def _speed(settings: Settings, quick: bool) -> SideMeasurement:
+    small = settings.trainer.rl.model_copy(update={"prompts_per_step": 4, "candidates": 4}) if quick else None
+    with tempfile.TemporaryDirectory() as scratch:
+        checkpoint, cases = speed.prepared(settings, Path(scratch))
+        comparison = speed.measure(checkpoint, cases, settings, rounds=1 if quick else 5, rl=small)
+    name = "RL's completions per second, times TRL's GRPOTrainer's"
+    targets = [
+        Target(name, Bound.AT_LEAST, speed.TARGET, comparison.ratio),
+        Target(f"{name}, by token", Bound.AT_LEAST, speed.TARGET, comparison.ratio_by_token),
+    ]
+    return asdict(comparison), targets
+
+
+def _collection(settings: Settings, quick: bool) -> SideMeasurement:
+    costs = collection.measure(collection.SIZES[:1] if quick else collection.SIZES)
+    sizes = f"{costs.costs[0].trajectories:,} to {costs.costs[-1].trajectories:,}"
+    return asdict(costs), [Target(f"cost of a trajectory, growth from {sizes}", Bound.AT_MOST, MAX_GROWTH, costs.growth)]
+
+
 REPORT, TABLE, PICTURE = "train.json", "train.md", "train.png"
 ARMS = "arms"
-PARTS = (ARMS, side_measurements.SPEED, side_measurements.COLLECTION)
+SIDE_MEASUREMENTS: dict[str, Callable[[Settings, bool], SideMeasurement]] = {"speed": _speed, "collection": _collection}
+PARTS = (ARMS, *SIDE_MEASUREMENTS)
 
 
 @dataclass(frozen=True)
@@ -75,7 +101,7 @@ def measure(settings: Settings, options: TrainOptions) -> tuple[dict[str, Any], 
     began, head = time.monotonic(), reporting.report_head(KIND)
     plan = options.plan()
     measurements = _measurements(settings, options, plan) if ARMS in options.parts else {}
-    others = {name: side_measurements.measure(name, settings, options.quick) for name in options.parts if name != ARMS}
+    others = {name: SIDE_MEASUREMENTS[name](settings, options.quick) for name in options.parts if name != ARMS}
     report = head | {
         "seconds": round(time.monotonic() - began, 1),
         "versions": reporting.package_versions("retouch", "python", "torch", "transformers", "trl", "sentence-transformers"),
@@ -83,9 +109,9 @@ def measure(settings: Settings, options: TrainOptions) -> tuple[dict[str, Any], 
         "plan": asdict(plan),
         "settings": settings.trainer.model_dump(mode="json"),
         "measurements": {name: asdict(measurement) for name, measurement in measurements.items()},
-        "parts": {name: part.figures for name, part in others.items()},
+        "parts": {name: figures for name, (figures, _) in others.items()},
     }
-    targets_of_parts = (target for part in others.values() for target in part.targets)
+    targets_of_parts = [target for _, side_targets in others.values() for target in side_targets]
     return report | reporting.verdict([*_judged(measurements, options, plan), *targets_of_parts]), measurements
 
 

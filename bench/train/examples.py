@@ -1,31 +1,160 @@
 """The examples of one measurement: SFT examples and cases for training, cases for choices, cases for evaluation.
 
 Trajectories come from the template teacher through the teacher worker's handler, with its live checks.
+
+Source data becomes outcomes with the steps of the running system but without a broker: base draft, embedding, retrieval, join.
+Equal texts get one draft and one vector, because the persona world has many of them. Retrieval follows the live rule (docs/rules.md, 2):
+only the user's own items of the domain with `occurred_at` before `asked_at`, nearest first.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
-from bench.train.outcomes import make_outcomes
-from bench.train.source_data import SourceData, Split, WorldTruth
+from bench.train.source_data import SourceData, Split, SplitQuestion, WorldTruth
 from infra.errors import CannotContinue
 from infra.settings import Settings
-from schemas.contexts import HistoryItem, Source
+from pico.checkpoints import BASE
+from schemas.contexts import HistoryItem, RetrievalStatus, Source
+from schemas.drafts import Draft
 from schemas.eligibility import Ineligible
 from schemas.envelope import envelope_headers, read_envelope
+from schemas.feedback import Feedback
+from schemas.interactions import Interaction
 from schemas.outcomes import Outcome
-from schemas.topics import OUTCOMES
+from schemas.prompts import base_prompt
+from schemas.queries import Query, Strategy
+from schemas.responses import Provenance, Response, ResponseStatus
+from schemas.topics import INTERACTIONS, OUTCOMES
 from schemas.trajectories import Trajectory
+from streams.history.processor import text_of
+from streams.index.embedder import Matrix, SentenceEmbedder
+from streams.retrieval.processor import context_of, query_text
 from trainer.data.query_cases import QueryCase, SftExample, case_of, sft_example_key, sft_example_of
+from trainer.learn.policy import Policy
+from trainer.learn.rollout import SamplingOptions, generate
 from workers.runtime.handler import Incoming
 from workers.teacher.checks import ReasoningLength
 from workers.teacher.handler import TeacherHandler
 from workers.teacher.template import TemplateTeacher
+
+#: The time from a question to its feedback.
+FEEDBACK_AFTER = timedelta(minutes=1)
+
+
+@dataclass(frozen=True)
+class AnsweredQuestion:
+    """A question with its outcome. `by_query` are the items found by the query alone, for RAG baselines."""
+
+    question: SplitQuestion
+    outcome: Outcome
+    by_query: tuple[HistoryItem, ...]
+
+
+def make_outcomes(source: SourceData, settings: Settings, stop: threading.Event) -> list[AnsweredQuestion]:
+    """One per question, in the order of the source data."""
+    base_model = settings.base.model
+    answers = drafts([question.query for question in source.questions], settings, stop)
+    drafted = [
+        Draft(query=question.query, answer=answers[question.query.domain, question.query.text], base_model=base_model, base_ms=0.0)
+        for question in source.questions
+    ]
+    baselines = {question.query.query_id: question.query.text for question in source.questions if question.split is not Split.TRAINING}
+    texts = {text_of(interaction) for interaction in source.interactions} | {query_text(draft) for draft in drafted} | {*baselines.values()}
+    vectors = _Vectors(sorted(texts), settings)
+    history = _History(source.interactions, vectors)
+    answered = []
+    for question, draft in zip(source.questions, drafted, strict=True):
+        nearest = history.nearest(question.query, vectors[query_text(draft)], settings.retrieval.k_max)
+        query_alone = baselines.get(question.query.query_id)
+        by_query = () if query_alone is None else history.nearest(question.query, vectors[query_alone], settings.retrieval.k_max)
+        answered.append(AnsweredQuestion(question, outcome_of(question, draft, nearest, settings), by_query))
+    return answered
+
+
+def drafts(queries: Sequence[Query], settings: Settings, stop: threading.Event) -> dict[tuple[str, str], str]:
+    """The base model's greedy answer, by domain and text. The options of a domain are always the same."""
+    base = Policy.load(BASE)
+    different = {(query.domain, query.text): query for query in queries}
+    prompts = [_prompt(base, base_prompt(query, settings.base.prompt_style)) for query in different.values()]
+    groups = generate(base, prompts, 1, SamplingOptions(settings.base.max_new_tokens), stop)
+    return {key: str(base.tokenizer.decode(rollout.token_ids, skip_special_tokens=True)).strip() for key, (rollout,) in zip(different, groups, strict=True)}
+
+
+def _prompt(policy: Policy, content: str) -> list[int]:
+    text = policy.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
+    ids: list[int] = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def outcome_of(question: SplitQuestion, draft: Draft, items: Sequence[HistoryItem], settings: Settings) -> Outcome:
+    """The outcome if the base answer is sent, as before any training."""
+    query = question.query
+    provenance = Provenance(
+        model=None, base_model=draft.base_model, strategy=Strategy.ZERO_SHOT, k=0, history_ids=(), prompt_digest=None, base_ms=0, retrieve_ms=0, reflect_ms=0
+    )
+    response = Response(
+        query_id=query.query_id,
+        context=context_of(draft, items, settings.retrieval.k_max, RetrievalStatus.SEARCHED, retrieve_ms=0.0),
+        answer=draft.answer,
+        reasoning="",
+        status=ResponseStatus.ZERO_SHOT,
+        provenance=provenance,
+        answered_at=query.asked_at,
+    )
+    return Outcome.joined(response, Feedback.answering(query, question.truth, query.asked_at + FEEDBACK_AFTER))
+
+
+class _Vectors:
+    """Texts to rows of length 1."""
+
+    def __init__(self, texts: Sequence[str], settings: Settings) -> None:
+        embedder = SentenceEmbedder(settings.embedder)
+        try:
+            # Sorted by length, because a batch costs as much as its longest text.
+            order = sorted(texts, key=len)
+            self.rows: Matrix = asyncio.run(embedder.embed(order, urgent=True))
+        finally:
+            embedder.close()
+        self._row = {text: row for row, text in enumerate(order)}
+
+    def __getitem__(self, text: str) -> Matrix:
+        row: Matrix = self.rows[self._row[text]]
+        return row
+
+    def of(self, texts: Iterable[str]) -> Matrix:
+        rows: Matrix = self.rows[[self._row[text] for text in texts]]
+        return rows
+
+
+class _History:
+    """Each user's items by domain, oldest first."""
+
+    def __init__(self, interactions: Sequence[Interaction], vectors: _Vectors) -> None:
+        by_user_and_domain: dict[tuple[bytes, str], list[tuple[int, Interaction]]] = defaultdict(list)
+        for offset, interaction in enumerate(interactions):
+            by_user_and_domain[interaction.key, interaction.domain].append((offset, interaction))
+        self._items = {key: sorted(items, key=lambda item: item[1].occurred_at) for key, items in by_user_and_domain.items()}
+        self._rows = {key: vectors.of(text_of(interaction) for _, interaction in items) for key, items in self._items.items()}
+
+    def nearest(self, query: Query, vector: Matrix, k: int) -> tuple[HistoryItem, ...]:
+        key = query.key, query.domain
+        earlier = [item for item in self._items.get(key, ()) if item[1].occurred_at < query.asked_at]
+        if not earlier:
+            return ()
+        scores = self._rows[key][: len(earlier)] @ vector
+        # For equal scores the newer item comes first.
+        best = sorted(range(len(earlier)), key=lambda row: (-scores[row], -row))[:k]
+        return tuple(_item(*earlier[row], float(scores[row])) for row in best)
+
+
+def _item(offset: int, interaction: Interaction, score: float) -> HistoryItem:
+    return HistoryItem.of(interaction, score, Source(topic=INTERACTIONS.name, partition=0, offset=offset))
 
 
 @dataclass(frozen=True)

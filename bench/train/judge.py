@@ -1,4 +1,4 @@
-"""Evaluates the arms' answers: scores, slices, differences with intervals, and the share of the way to the ceiling. No I/O."""
+"""Evaluates the arms' answers: scores, slices, differences with intervals, the share of the way to the ceiling, and the targets. No I/O."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from statistics import fmean
 
+from bench.targets import Bound, Target
 from bench.train import arms as names
 from bench.train import report
 from bench.train.arm_runner import ArmResult
@@ -20,6 +21,10 @@ from trainer.judge.evaluate import BOOTSTRAP_SEED, Pairs, compare_arms, mean_sco
 BLIND, RULE, IDEAL = "blind", "rule", "ideal"
 #: Items in a domain's past that count as few and as many.
 FEW, MANY = 6, 20
+#: The targets need these names.
+NEEDED = frozenset({names.RL_MIXED, names.RAG_BASE, names.SFT_TOP1})
+#: Minimum share of the way from the user-blind answer to the best rule at k, by minimum minutes of training.
+WAY = ((15.0, 0.8), (0.0, 0.6))
 RL_ARMS = (names.RL_MIXED, names.RL_PROGRESSIVE, names.RL_FIXED)
 
 Answers = Mapping[str, Sequence[str]]
@@ -170,3 +175,27 @@ def _way(rows: Sequence[Mapping[str, tuple[float, ...]]]) -> float:
             by_domain[domain].append(scores)
     reached, blind, rule = (fmean(fmean(scores[position] for scores in of) for of in by_domain.values()) for position in range(3))
     return (reached - blind) / (rule - blind) if rule > blind else 0.0
+
+
+def targets(measurement: report.Measurement, plan: TrainPlan, arm: str = names.RL_MIXED) -> list[Target]:
+    """The targets of one arm with SFT and RL. A difference is measured by the lower end of its interval."""
+    return list(_targets(measurement, plan, arm))
+
+
+def _targets(measurement: report.Measurement, plan: TrainPlan, arm: str) -> Iterator[Target]:
+    answerer = measurement.best(arm)
+    rivals = {
+        "zero-shot": names.ZERO_SHOT,
+        "RAG by the base at its best k on the test": measurement.best_on_test(names.RAG_BASE),
+        "SFT top-1 at its best k on the test": measurement.best_on_test(names.SFT_TOP1),
+    }
+    title = names.TITLES[arm]
+    for name, rival in rivals.items():
+        difference = measurement.difference(answerer, rival) if answerer and rival else None
+        yield Target(f"{title} over {name}, lower end of the interval", Bound.ABOVE, 0.0, difference.overall.low if difference else None)
+    way = measurement.answerers[answerer].way if answerer else None
+    due = next(share for minutes, share in WAY if plan.minutes >= minutes)
+    yield Target(f"{title}: share of the way from user-blind to the best rule at its k", Bound.AT_LEAST, due, way.mean if way else None)
+    costs = [measurement.arms[name].costs.get(stage) for name, stage in ((names.SFT_MIXED, "sft"), (arm, "rl")) if name in measurement.arms]
+    seconds = sum(cost.seconds for cost in costs if cost) if len(costs) == 2 and all(costs) else None
+    yield Target(f"{title}: seconds of SFT and RL, within the planned minutes", Bound.AT_MOST, 60 * plan.minutes, seconds)

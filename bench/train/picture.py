@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bench.figure import png_figure
+from bench.reporting import png_figure
 from bench.train import arms
 from bench.train.judge import BLIND, IDEAL, RULE
 from bench.train.plan import TrainPlan

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench.figure import png_figure
+from bench.reporting import png_figure
 from bench.workers.poison import Variant, p99s
 from bench.workers.targets import OF_IDEAL, P50_MS, P99_MS, POISON_CHANGE
 

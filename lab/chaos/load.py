@@ -14,9 +14,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count, cycle
 from typing import Any, Self
 
-from kafka.errors import KafkaError
-
-from infra.errors import CannotContinue
+from infra.errors import CannotContinue, RetryLater
 from infra.kafka.clients import producer, send
 from infra.kafka.errors import broker_errors
 from infra.settings import Settings
@@ -84,7 +82,7 @@ class ChaosLoad:
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join(FLUSH_S)
-        with suppress(KafkaError):  # sends without an outcome stay unknown
+        with suppress(RetryLater), broker_errors(self._settings):  # sends without an outcome stay unknown
             self._producer.flush(timeout=FLUSH_S)
 
     def __enter__(self) -> Self:
@@ -135,8 +133,9 @@ class ChaosLoad:
         key: bytes = message.key  # type: ignore[attr-defined]  # every message of a topic has a key
         self._sent_log.add(SentRecord(topic.name, str(id), key.decode(), self._clock.now()))
         try:
-            sending = send(self._producer, topic, message, id=id, source=SOURCE)
-        except KafkaError:  # the client refused it
+            with broker_errors(self._settings):
+                sending = send(self._producer, topic, message, id=id, source=SOURCE)
+        except RetryLater:  # the client refused it
             self._sent_log.set_outcome(str(id), SendOutcome.FAIL, self._clock.now())
             return
         sending.add_callback(self._acknowledged, str(id))

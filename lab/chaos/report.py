@@ -18,20 +18,20 @@ from schemas.topics import QUERIES, RESPONSES
 LISTED = 20
 
 
-@dataclass(frozen=True)
+@dataclass
 class ChaosRun:
-    """Everything recorded in a run."""
+    """Everything recorded in a run. The experiment fills it in."""
 
     plan: FaultPlan
-    load_s: float  # the real duration of the load
-    sent: Sequence[SentRecord]
-    seen: Sequence[SeenRecord]
-    done: Sequence[PerformedFault]
-    process_log: ProcessLog
-    healed_s: float | None  # when the last fault had ended and all processes served; the bound for answers counts from here
-    answered_all_s: float | None  # when the last acknowledged query was answered; None if some were not
-    read_at_end: int  # records that only the reader at the end got
-    log_partitions: int  # number of partition directories that were read
+    load_s: float = 0.0  # the real duration of the load
+    sent: Sequence[SentRecord] = ()
+    seen: Sequence[SeenRecord] = ()
+    done: Sequence[PerformedFault] = ()
+    process_log: ProcessLog = field(default_factory=ProcessLog)
+    healed_s: float | None = None  # when the last fault had ended and all processes served; the bound for answers counts from here
+    answered_all_s: float | None = None  # when the last acknowledged query was answered; None if some were not
+    read_at_end: int = 0  # records that only the reader at the end got
+    log_partitions: int = 0  # number of partition directories that were read
     failure: str | None = None  # why the run ended early
     parts: dict[str, str] = field(default_factory=dict)  # engine and timeouts of the run
 

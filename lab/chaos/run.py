@@ -15,11 +15,11 @@ from infra.local import Stack
 from infra.local.proxy_addresses import ProxyPorts
 from infra.settings import Settings
 from lab.chaos.checker import Fates
-from lab.chaos.faults import FaultInjector, ProcessLog, links
+from lab.chaos.faults import FaultInjector, links
 from lab.chaos.load import ChaosLoad, LoadSize
 from lab.chaos.plan import FaultPlan
 from lab.chaos.proxy import Proxy
-from lab.chaos.records import LoadClock, SeenRecord, SendOutcome, SentLog, first_of_each_record, write_seen
+from lab.chaos.records import LoadClock, SendOutcome, SentLog, first_of_each_record, write_seen
 from lab.chaos.report import ChaosRun
 from lab.chaos.segments import fates, partitions
 from lab.chaos.watcher import Watcher, read_everything
@@ -52,8 +52,7 @@ def perform(settings: Settings, plan: FaultPlan, out: Path, options: ChaosOption
     Raises BadSetting or CannotContinue if the system does not start. A later failure is part of the result.
     """
     experiment = ChaosExperiment(settings, plan, out, options)
-    experiment.run()
-    return experiment.recorded()
+    return experiment.run(), experiment.fates()
 
 
 class ChaosExperiment:
@@ -65,17 +64,13 @@ class ChaosExperiment:
         self._out = out
         self._options = options
         self._clock = LoadClock()
-        self._process_log = ProcessLog()
         self._sent_log = SentLog(out / "ledger.jsonl")
         self._injector: FaultInjector | None = None
-        self._seen: list[SeenRecord] = []
-        self._read_at_end = 0
-        self._load_s = 0.0
-        self._healed_s: float | None = None
-        self._answered_all_s: float | None = None
-        self._failure: str | None = None
+        engine, timeout_ms = settings.reflection.engine.value, settings.kafka.session_timeout_ms
+        self._recorded = ChaosRun(plan, parts={"reflection.engine": engine, "kafka.session_timeout_ms": str(timeout_ms)})
 
-    def run(self) -> None:
+    def run(self) -> ChaosRun:
+        recorded = self._recorded
         host = self._settings.stack.host
         stack: Stack
         with ExitStack() as parts:
@@ -95,34 +90,23 @@ class ChaosExperiment:
                 self._heal(stack, load, watcher)
                 self._read_all(stack)
             except RetouchError as error:
-                self._failure = str(error).splitlines()[0]
+                self._recorded.failure = str(error).splitlines()[0]
                 self._options.log_progress(f"ended early: {error}")
             finally:
                 while_running = watcher.seen
-                self._read_at_end = len({record.ref for record in self._seen} - {record.ref for record in while_running})
-                self._seen = first_of_each_record([*while_running, *self._seen])
-        write_seen(self._out / "seen.jsonl", self._seen)
+                recorded.read_at_end = len({record.ref for record in recorded.seen} - {record.ref for record in while_running})
+                recorded.seen = first_of_each_record([*while_running, *recorded.seen])
+                recorded.done = self._injector.done
+        write_seen(self._out / "seen.jsonl", recorded.seen)
+        recorded.sent = self._sent_log.sent
+        return recorded
 
-    def recorded(self) -> tuple[ChaosRun, Fates]:
-        """The recorded run, and the fates by the log of the stopped broker."""
-        log_fates = self._fates()
-        engine = self._settings.reflection.engine.value
-        parts = {"reflection.engine": engine, "kafka.session_timeout_ms": str(self._settings.kafka.session_timeout_ms)}
-        recorded = ChaosRun(
-            plan=self._plan,
-            load_s=self._load_s,
-            sent=self._sent_log.sent,
-            seen=self._seen,
-            done=self._injector.done if self._injector else (),
-            process_log=self._process_log,
-            healed_s=self._healed_s,
-            answered_all_s=self._answered_all_s,
-            read_at_end=self._read_at_end,
-            log_partitions=len(log_fates),
-            failure=self._failure,
-            parts=parts,
-        )
-        return recorded, log_fates
+    def fates(self) -> Fates:
+        """By the log of the stopped broker."""
+        data = self._settings.stack.dir / "kafka" / "data"
+        all_fates = {(topic.name, number): fates(path) for topic in JUDGED for number, path in partitions(data, topic.name).items()}
+        self._recorded.log_partitions = len(all_fates)
+        return all_fates
 
     def _run_load(self, stack: Stack, load: ChaosLoad, watcher: Watcher) -> None:
         """Runs the load with its faults to the end."""
@@ -135,7 +119,7 @@ class ChaosExperiment:
             self._injector.apply_due(now)
             self._step(stack, load)
         load.stop()
-        self._load_s = now
+        self._recorded.load_s = now
 
     @contextmanager
     def _injecting(self, injector: FaultInjector) -> Iterator[None]:
@@ -148,15 +132,15 @@ class ChaosExperiment:
     def _heal(self, stack: Stack, load: ChaosLoad, watcher: Watcher) -> None:
         """Waits until all processes serve, then until every acknowledged query is answered, within the bounds."""
         deadline = self._clock.now() + HEAL_WITHIN_S
-        while self._healed_s is None:
+        while self._recorded.healed_s is None:
             if self._clock.now() > deadline:
                 raise CannotContinue(f"not all processes served {HEAL_WITHIN_S:.0f} s after the load had ended")
             self._step(stack, load)
         self._options.log_progress("healed; waiting for answers")
-        until_s = max(self._healed_s, self._load_s) + BOUND_S + LATE_S
+        until_s = max(self._recorded.healed_s, self._recorded.load_s) + BOUND_S + LATE_S
         while self._clock.now() < until_s:
             if not self._open(watcher):
-                self._answered_all_s = self._clock.now()
+                self._recorded.answered_all_s = self._clock.now()
                 return
             self._step(stack, load)
 
@@ -166,9 +150,9 @@ class ChaosExperiment:
         stack.check()
         load.check()
         now = self._clock.now()
-        self._process_log.poll(stack.processes, now)
-        if self._healed_s is None and self._injector.is_over and stack.is_serving:
-            self._healed_s = now
+        self._recorded.process_log.poll(stack.processes, now)
+        if self._recorded.healed_s is None and self._injector.is_over and stack.is_serving:
+            self._recorded.healed_s = now
         time.sleep(STEP_S)
 
     def _open(self, watcher: Watcher) -> set[str]:
@@ -179,8 +163,4 @@ class ChaosExperiment:
         if self._options.before_reading:
             self._options.before_reading(stack.settings)
         self._options.log_progress("reading all topics from the beginning")
-        self._seen = read_everything(stack.settings, self._clock, READ_WITHIN_S)
-
-    def _fates(self) -> Fates:
-        data = self._settings.stack.dir / "kafka" / "data"
-        return {(topic.name, number): fates(path) for topic in JUDGED for number, path in partitions(data, topic.name).items()}
+        self._recorded.seen = read_everything(stack.settings, self._clock, READ_WITHIN_S)

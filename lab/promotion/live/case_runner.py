@@ -16,17 +16,62 @@ from infra.checkpoints.location import checkpoint_folder
 from infra.checkpoints.verification import inspect_checkpoint
 from infra.errors import CannotContinue, RetouchError
 from infra.registry.client import Registry
-from lab.promotion.live.kills import ExecutedKill, KillSchedule
 from lab.promotion.live.registry_watcher import RegistryWatcher
-from lab.promotion.live.scenarios import CHAMPION, REGISTRY, WORKER, LiveCase, LiveScenario, outcome, states
+from lab.promotion.live.scenarios import CHAMPION, REGISTRY, WORKER, Kill, LiveCase, LiveScenario, is_own_step, outcome, states
 from lab.promotion.live.simulated_users import ObservedAnswer, ScoringUsers
 from lab.promotion.live.system import LiveSystem, database
 from schemas.experiments import Arm
-from schemas.promotion import VersionState
+from schemas.promotion import Transition, VersionState
 from trainer.judge.gate import gate_tag
 from trainer.promotion.discovery import find_promoter
 from trainer.promotion.operator_commands import OperatorCommand
 from trainer.promotion.version_history import VersionHistories
+
+
+@dataclass(frozen=True)
+class ExecutedKill:
+    """A kill that was executed: the transition before it, and the seconds since that was read."""
+
+    victim: str
+    after: VersionState
+    late_s: float
+
+
+class KillSchedule:
+    """`kill` ends the process of that name, and returns whether there was one."""
+
+    def __init__(self, planned: Sequence[Kill], before: VersionHistories, kill: Callable[[str], bool], clock: Callable[[], float] = time.monotonic) -> None:
+        self._planned, self._kill, self._clock = planned, kill, clock
+        self._processed = set(_steps(before))
+        self._scheduled = 0  # number of planned kills whose transition was read
+        self._due: list[tuple[float, float, Kill, VersionState]] = []
+        self.done: list[ExecutedKill] = []
+
+    @property
+    def are_done(self) -> bool:
+        return len(self.done) >= len(self._planned)
+
+    def step(self, histories: VersionHistories) -> None:
+        """Schedule kills for new transitions, and execute those that are due."""
+        now = self._clock()
+        for name, step in _steps(histories).items():
+            if name not in self._processed and is_own_step(step) and self._scheduled < len(self._planned):
+                kill = self._planned[self._scheduled]
+                self._due.append((now + kill.delay_s, now, kill, step.after))
+                self._scheduled += 1
+            self._processed.add(name)
+        for due in [due for due in self._due if due[0] <= now]:
+            _, read_at, kill, after = due
+            if self._kill(kill.victim):
+                self._due.remove(due)
+                self.done.append(ExecutedKill(kill.victim, after, round(self._clock() - read_at, 2)))
+
+
+def _steps(histories: VersionHistories) -> dict[tuple[str, int], Transition]:
+    """Oldest first."""
+    steps = [(step, version.version) for version in histories.versions for step in version.transitions]
+    return {(version, step.seq): step for step, version in sorted(steps, key=lambda pair: pair[0].at)}
+
 
 #: Time limits of a case, of the answers to all questions after the last case, and of an operator command.
 CASE_S, DRAIN_S, OPERATOR_S = 300.0, 120.0, 90.0

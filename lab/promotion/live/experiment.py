@@ -14,8 +14,7 @@ from infra.checkpoints.verification import inspect_checkpoint
 from infra.errors import CannotContinue
 from infra.settings import Settings
 from lab.promotion.live.case_runner import CaseResult, CaseRunner
-from lab.promotion.live.checker import GRACE_S, AnswerChecker
-from lab.promotion.live.generated_texts import Texts, compare, generated_texts
+from lab.promotion.live.checker import GRACE_S, AnswerChecker, Texts, compare, generated_texts
 from lab.promotion.live.scenarios import CHAMPION, VICTIMS, LiveCase
 from lab.promotion.live.system import LiveSystem
 

@@ -10,11 +10,10 @@ import pytest
 from bench.train import arms, picture, tables
 from bench.train.arm_runner import ArmResult, StageCost
 from bench.train.examples import Examples
-from bench.train.judge import judge, slices, usual_pairs
+from bench.train.judge import judge, slices, targets, usual_pairs
 from bench.train.plan import QUICK, planned
 from bench.train.report import Measurement
 from bench.train.source_data import WorldTruth
-from bench.train.targets import targets
 from schemas.run_report import RlStep
 from tests.support.outcomes import make_case
 from traffic.world import MOVIE_TAG, Exchange, PersonaQuestion

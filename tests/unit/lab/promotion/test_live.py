@@ -17,9 +17,8 @@ from infra.registry.client import RegisteredVersion
 from infra.registry.version_tags import transition_tag
 from infra.settings import load
 from lab.promotion import command
-from lab.promotion.live.checker import GRACE_S, AnswerChecker
-from lab.promotion.live.generated_texts import compare
-from lab.promotion.live.kills import KillSchedule
+from lab.promotion.live.case_runner import KillSchedule
+from lab.promotion.live.checker import GRACE_S, AnswerChecker, compare
 from lab.promotion.live.registry_watcher import RegistryWatcher
 from lab.promotion.live.scenarios import BAD, GOOD, SCENARIOS, VICTIMS, Kill, cases, outcome
 from lab.promotion.live.simulated_users import ObservedAnswer
