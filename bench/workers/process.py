@@ -26,8 +26,7 @@ from schemas.drafts import Draft
 from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import Topic
-from workers.runtime.handler import HandlerSpec, Incoming, Outgoing
-from workers.runtime.retry import Backoff
+from workers.runtime.handler import Backoff, HandlerSpec, Incoming, Outgoing
 from workers.runtime.worker import Worker
 
 

@@ -23,10 +23,9 @@ from schemas.envelope import envelope_headers
 from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import Topic, dead_letter_topic
-from workers.runtime.handler import DegradeReason, HandlerSpec, Incoming, Outgoing
+from workers.runtime.handler import Backoff, DegradeReason, HandlerSpec, Incoming, Outgoing
 from workers.runtime.memory.log import MemoryCluster
 from workers.runtime.memory.transactions import MemoryBrokerClient
-from workers.runtime.retry import Backoff
 from workers.runtime.worker import Worker
 
 QUESTIONS = Topic("questions", Query, "tenant/user", "simulation", "simulation")

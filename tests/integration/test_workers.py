@@ -34,8 +34,7 @@ from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES, Topic, dead_letter_topic
 from tests.support.openai_server import ScriptedAnswer, completion, failure, scripted, serving
-from workers.runtime.handler import DEFAULT_BACKOFF, Handler, HandlerSpec, Incoming, Outgoing
-from workers.runtime.retry import Backoff
+from workers.runtime.handler import DEFAULT_BACKOFF, Backoff, Handler, HandlerSpec, Incoming, Outgoing
 from workers.runtime.worker import Worker, WorkerCounts
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]

@@ -11,8 +11,7 @@ from schemas.queries import Query
 from schemas.topics import QUERIES
 from workers.base.answerer import Answerer, base_breaker
 from workers.endpoints.client import ChatEndpoint
-from workers.runtime.handler import HandlerSpec
-from workers.runtime.retry import Backoff
+from workers.runtime.handler import Backoff, HandlerSpec
 from workers.runtime.worker import Worker
 
 

@@ -16,15 +16,17 @@ from uuid import UUID
 from infra.errors import CannotContinue
 from infra.settings.models import ReflectionSettings
 from infra.telemetry.metrics import RESPONSES_SENT
-from schemas.contexts import Context, HistoryItem
+from schemas.contexts import Context, HistoryItem, RetrievalStatus
+from schemas.drafts import DraftStatus
 from schemas.experiments import Arm, Assignment
 from schemas.ids import derive
 from schemas.prompts import reflection_prompt, template_digest
-from schemas.queries import Strategy
+from schemas.queries import Query, Strategy
 from schemas.responses import ModelVersion, Provenance, Response, ResponseStatus
+from schemas.rewriting import Rewrite, parse
 from schemas.shadows import Shadow
+from schemas.tasks import choose_option
 from schemas.topics import RESPONSES
-from workers.reflection.decision import accepted, shown_items, without_model
 from workers.reflection.shadow_queue import ShadowRequest
 from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.handler import DegradeReason, Incoming, Outgoing
@@ -227,3 +229,30 @@ class Reflector:
         """Seconds until the base answer goes out; infinite without a deadline."""
         deadline = self.deadline(context)
         return float("inf") if deadline is None else (deadline - self._clock.now()).total_seconds()
+
+
+def without_model(context: Context, strategy: Strategy) -> ResponseStatus | None:
+    """Why the base answer goes out unchanged; None if the model should rewrite it."""
+    if context.draft.status is not DraftStatus.DRAFTED:
+        return ResponseStatus.EXPIRED if context.draft.status is DraftStatus.EXPIRED else ResponseStatus.BASE_FAILED
+    if strategy is Strategy.ZERO_SHOT:
+        return ResponseStatus.ZERO_SHOT
+    if context.retrieval is RetrievalStatus.DEADLINE_PASSED:
+        return ResponseStatus.DEADLINE_NEAR
+    if context.retrieval is RetrievalStatus.INDEX_AWAY:
+        return ResponseStatus.INDEX_AWAY
+    if not context.items:
+        return ResponseStatus.NO_HISTORY
+    return None
+
+
+def shown_items(items: Sequence[HistoryItem], k: int, fits: Callable[[Sequence[HistoryItem]], bool]) -> Sequence[HistoryItem]:
+    """The best `k` items, or fewer if the prompt would be too long. Empty if not even one fits."""
+    return next((items[:count] for count in range(min(k, len(items)), 0, -1) if fits(items[:count])), ())
+
+
+def accepted(query: Query, completion: str) -> Rewrite | None:
+    """The rewrite, with its answer as `choose_option` spells it. None if it does not parse or its answer is not one of the query's options."""
+    rewrite = parse(completion)
+    answer = choose_option(rewrite.answer, query.options) if rewrite else None
+    return Rewrite(rewrite.reasoning, answer) if rewrite and answer is not None else None

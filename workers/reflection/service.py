@@ -19,8 +19,7 @@ from workers.serving.engines.engine import StartStopped
 from workers.serving.engines.factory import engine_kind
 from workers.serving.follower import Follower
 from workers.serving.model_event_listener import KafkaModelEventListener
-from workers.serving.publisher import KafkaPublisher
-from workers.serving.serving_reporter import ServingReporter
+from workers.serving.publisher import KafkaPublisher, ServingReporter
 from workers.serving.startup import StartedEngine, start_on_champion
 
 log = logging.getLogger(__name__)

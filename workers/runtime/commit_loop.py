@@ -10,9 +10,8 @@ import random
 from infra.errors import CannotContinue
 from workers.runtime.broker import Committer, Membership, NotConfirmed
 from workers.runtime.clock import Clock
-from workers.runtime.failure_limit import FailureLimit
 from workers.runtime.partition_state import AssignedPartitions, CommitBatch
-from workers.runtime.watchdog import Watchdog
+from workers.runtime.watchdog import FailureLimit, Watchdog
 
 log = logging.getLogger(__name__)
 

@@ -1,7 +1,12 @@
-"""Publishes a worker's metrics, and ends the worker if there is lag and no progress."""
+"""Publishes a worker's metrics, and ends the worker if there is lag and no progress, or if most records fail through our own fault.
+
+Our own fault is a bug of the handler, or a dependency that stayed away for all retries. Malformed and poison records count as handled well: they are
+their writers' fault, and a restart would only read them again.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
@@ -17,6 +22,7 @@ from infra.telemetry.metrics import (
     WORKER_RECORDS,
     CommitOutcome,
 )
+from schemas.topics import dead_letter_topic
 from workers.runtime.broker import Membership, NotConfirmed
 from workers.runtime.clock import Clock
 from workers.runtime.in_flight import HandlingOutcome, InFlight
@@ -111,3 +117,29 @@ class Watchdog:
         for number, lag in lags.items():
             WORKER_LAG.set(lag, topic=self._topic, partition=str(number))
         self._published = set(lags)
+
+
+class FailureLimit:
+    """Share of failures through our own fault among the last `window` records of `topic`. It is never reached before `at_least` records."""
+
+    def __init__(self, topic: str, window: int = 100, at_least: int = 20, share: float = 0.5) -> None:
+        self._topic = topic
+        self._last: deque[bool] = deque(maxlen=window)
+        self._at_least = at_least
+        self._share = share
+
+    def count(self, *, our_fault: bool) -> None:
+        """Count one finished record."""
+        self._last.append(our_fault)
+
+    @property
+    def is_reached(self) -> bool:
+        return len(self._last) >= self._at_least and sum(self._last) > self._share * len(self._last)
+
+    def check(self) -> None:
+        """Raises CannotContinue if the limit is reached."""
+        if self.is_reached:
+            raise CannotContinue(
+                f"the handler failed on {sum(self._last)} of the last {len(self._last)} records of {self._topic}: "
+                f"the reasons are in this process's log and in the headers of the records on {dead_letter_topic(self._topic)}"
+            )

@@ -26,13 +26,12 @@ from schemas.messages import Message
 from workers.runtime.broker import BrokerClient, Committer, Membership
 from workers.runtime.clock import Clock, SystemClock
 from workers.runtime.commit_loop import CommitLoop
-from workers.runtime.failure_limit import FailureLimit
 from workers.runtime.handler import HandlerSpec
 from workers.runtime.in_flight import HandlingOutcome, InFlight
 from workers.runtime.partition_state import AssignedPartitions, PartitionState
 from workers.runtime.pool import HandlerPool
 from workers.runtime.processor import RecordProcessor
-from workers.runtime.watchdog import Watchdog
+from workers.runtime.watchdog import FailureLimit, Watchdog
 
 log = logging.getLogger(__name__)
 

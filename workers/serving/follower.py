@@ -22,11 +22,10 @@ from infra.telemetry.metrics import REFLECTION_REFUSED, REFLECTION_VERSION
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import CHALLENGING
 from schemas.responses import ModelVersion
-from schemas.serving import ServingReport
+from schemas.serving import Refusal, ServingReport
 from workers.runtime.clock import Clock, SystemClock
 from workers.serving.engines.engine import Engine, SwapFailed, SwapResult
 from workers.serving.model_event_listener import ModelEventListener
-from workers.serving.refusals import Refusals
 from workers.serving.routes import ChallengerRoute, Routes
 from workers.serving.version_files import models_dir, prune_versions
 
@@ -36,6 +35,8 @@ log = logging.getLogger(__name__)
 VERSION_SWAPPED = "version swapped"
 #: Characters of a digest in metrics: enough to distinguish versions.
 DIGEST_SHOWN = 12
+#: Longest reason in a serving report.
+MAX_REASON_CHARS = 500
 
 
 class VersionSource(Protocol):
@@ -44,6 +45,27 @@ class VersionSource(Protocol):
     def resolve(self, alias: Alias) -> RegisteredVersion | None: ...
     def versions(self) -> list[RegisteredVersion]: ...
     def fetch(self, version: str, into: Path) -> Path: ...
+
+
+class Refusals:
+    """Versions that this worker refuses, at most one for each alias. It tries one again only after its alias, or its record in the registry, has changed."""
+
+    def __init__(self) -> None:
+        self._by_alias: dict[Alias, tuple[tuple[str, int], Refusal]] = {}
+
+    def add(self, alias: Alias, version: RegisteredVersion, reason: str) -> None:
+        self._by_alias[alias] = (_registry_record(version), Refusal(model=version.model, reason=reason[:MAX_REASON_CHARS]))
+
+    def contains(self, alias: Alias, version: RegisteredVersion) -> bool:
+        return alias in self._by_alias and self._by_alias[alias][0] == _registry_record(version)
+
+    def clear_if_changed(self, alias: Alias, version: RegisteredVersion | None) -> None:
+        """`version` is what the alias points to now."""
+        if version is None or not self.contains(alias, version):
+            self._by_alias.pop(alias, None)
+
+    def all(self) -> tuple[Refusal, ...]:
+        return tuple(refusal for _, refusal in self._by_alias.values())
 
 
 Load = Callable[[Path], Awaitable[SwapResult]]
@@ -231,3 +253,7 @@ def _from_to(previous: ModelVersion, version: RegisteredVersion) -> dict[str, ob
 
 def _show(champion: ModelVersion) -> None:
     REFLECTION_VERSION.set_only(1, version=champion.version, digest=champion.digest[:DIGEST_SHOWN])
+
+
+def _registry_record(version: RegisteredVersion) -> tuple[str, int]:
+    return version.version, -1 if version.unreadable else len(version.transitions)

@@ -1,17 +1,24 @@
-"""Publishes serving reports and shadow answers: best effort, by a plain producer without transactions. Lost messages are counted."""
+"""Publishes serving reports and shadow answers: best effort, by a plain producer without transactions. Lost messages are counted.
+
+A serving report goes out at once after a change, and every few seconds, so that a dead worker differs from an idle one.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from infra.kafka.clients import producer, send
 from infra.settings import Settings
 from infra.telemetry.metrics import REFLECTION_LOST_MESSAGES
+from schemas.ids import derive
 from schemas.messages import Message
-from schemas.topics import Topic
+from schemas.serving import ServingReport
+from schemas.topics import SERVING, Topic
+from workers.runtime.clock import Clock, SystemClock
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +26,9 @@ SOURCE = "/retouch/reflection"
 #: How long one message may block its thread while the broker is away.
 BLOCK_MS = 2_000
 CLOSE_S = 5
+REPORT_EVERY_S = 5.0
+#: Maximum delay before a change is published.
+CHECK_EVERY_S = 0.2
 
 
 class Publisher(Protocol):
@@ -62,3 +72,27 @@ class KafkaPublisher:
         if not self._failing:
             log.warning("a message is lost", extra={"topic": topic.name, "kind": type(error).__name__})
         self._failing = True
+
+
+class ServingReporter:
+    """`report` returns the current report."""
+
+    def __init__(self, report: Callable[[], ServingReport], publisher: Publisher, clock: Clock | None = None) -> None:
+        self._report = report
+        self._publisher = publisher
+        self._clock = clock or SystemClock()
+
+    async def run(self) -> None:
+        """Runs until cancelled."""
+        last: ServingReport | None = None
+        sent_at = 0.0
+        while True:
+            report = self._report()
+            if last is None or _content(report) != _content(last) or self._clock.monotonic() - sent_at >= REPORT_EVERY_S:
+                await self._publisher.send(SERVING, report, derive("serving", report.worker, report.at.isoformat()))
+                last, sent_at = report, self._clock.monotonic()
+            await self._clock.sleep(CHECK_EVERY_S)
+
+
+def _content(report: ServingReport) -> dict[str, object]:
+    return report.model_dump(exclude={"at"})

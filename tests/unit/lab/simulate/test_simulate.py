@@ -12,7 +12,7 @@ from lab.simulate.checker import anomalies
 from lab.simulate.run import simulate
 from lab.simulate.scenario import SimulatedOutcome, SimulatedQuestion, draw_scenario
 from lab.simulate.virtual_time import Stuck, run_in_virtual_time
-from workers.runtime import commit_loop, fair_queue, offsets, partition_state, worker
+from workers.runtime import commit_loop, offsets, partition_state, pool, worker
 from workers.runtime.broker import NotConfirmed, ResumePoint
 
 SEEDS = 1000
@@ -106,8 +106,8 @@ def test_recent_ids_that_are_lost_with_the_process_let_repeats_through(monkeypat
 
 
 def test_a_scheduler_without_order_per_key_answers_out_of_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    init = fair_queue.FairQueue.__init__
-    monkeypatch.setattr(fair_queue.FairQueue, "__init__", lambda self, *, ordered, counted: init(self, ordered=False, counted=counted))
+    init = pool.FairQueue.__init__
+    monkeypatch.setattr(pool.FairQueue, "__init__", lambda self, *, ordered, counted: init(self, ordered=False, counted=counted))
     assert first_found("out-of-order")
 
 

@@ -16,10 +16,9 @@ from tests.support.openai_server import ScriptedAnswer, completion, failure, scr
 from tests.support.worker_messages import NOON, make_incoming, make_query, make_record
 from workers.base.answerer import Answerer, base_breaker
 from workers.endpoints.client import ChatAnswer, ChatClient, ChatEndpoint, PromptRefused
-from workers.runtime.handler import DegradeReason, HandlerSpec, Outgoing
+from workers.runtime.handler import Backoff, DegradeReason, HandlerSpec, Outgoing
 from workers.runtime.in_flight import Finished, TryAgain
 from workers.runtime.processor import RecordProcessor
-from workers.runtime.retry import Backoff
 
 SETTINGS = BaseModelSettings(attempts=3, timeout_s=5.0)
 

@@ -20,8 +20,7 @@ from schemas.topics import RESPONSES
 from streams.quality.measures import is_measured
 from tests.support.manual_clock import ManualClock
 from tests.support.stub_engine import StubEngine
-from workers.reflection.decision import accepted
-from workers.reflection.reflector import Reflector
+from workers.reflection.reflector import Reflector, accepted
 from workers.reflection.shadow_queue import ShadowRequest
 from workers.runtime.handler import DegradeReason, Incoming
 from workers.serving.engines.engine import EngineDied, FinishReason, GenerationFailed, GenerationResult, NotLoaded, SamplingParameters

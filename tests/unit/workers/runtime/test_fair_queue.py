@@ -8,7 +8,7 @@ from collections.abc import Hashable
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.runtime.fair_queue import COUNTED_PER_KEY, FairQueue
+from workers.runtime.pool import COUNTED_PER_KEY, FairQueue
 
 
 def queue_of(*keys: str, ordered: bool = False) -> FairQueue[int]:

@@ -15,10 +15,9 @@ from schemas.queries import Query
 from schemas.topics import DRAFTS, QUERIES
 from tests.support.manual_clock import ManualClock
 from tests.support.worker_messages import make_query, make_record
-from workers.runtime.handler import DegradeReason, Handler, HandlerSpec, Incoming, Outgoing
+from workers.runtime.handler import Backoff, DegradeReason, Handler, HandlerSpec, Incoming, Outgoing
 from workers.runtime.in_flight import Finished, HandlingOutcome, InFlight, TryAgain
 from workers.runtime.processor import RecordProcessor
-from workers.runtime.retry import Backoff
 
 BACKOFF = Backoff(attempts=4, first_s=1.0, longest_s=10.0)
 

@@ -14,9 +14,8 @@ from infra.errors import CannotContinue, RetryLater
 from schemas.queries import Query
 from tests.support.worker_harness import WAIT_S, ScriptedHandler, WorkerHarness, answer, degrade, draft, each_once, never_returns, numbered, serve_until
 from tests.support.worker_messages import make_query
-from workers.runtime.handler import Incoming, Outgoing
+from workers.runtime.handler import Backoff, Incoming, Outgoing
 from workers.runtime.offsets import Position
-from workers.runtime.retry import Backoff
 
 
 async def answer_after_random_pause(incoming: Incoming[Query]) -> Sequence[Outgoing]:

@@ -6,7 +6,7 @@ from schemas.responses import ModelVersion
 from schemas.serving import ServingReport
 from tests.support.manual_clock import ManualClock, settle
 from tests.support.recording_publisher import RecordingPublisher
-from workers.serving.serving_reporter import CHECK_EVERY_S, REPORT_EVERY_S, ServingReporter
+from workers.serving.publisher import CHECK_EVERY_S, REPORT_EVERY_S, ServingReporter
 
 ONE, TWO = (ModelVersion(name="m", version=version, digest="d") for version in "12")
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from workers.runtime.retry import Backoff
+from workers.runtime.handler import Backoff
 
 
 @pytest.mark.parametrize(
