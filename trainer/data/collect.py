@@ -14,7 +14,7 @@ import json
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -110,10 +110,10 @@ def offset_ranges(reader: TopicReader, topics: Iterable[Topic]) -> Ranges:
     return {topic.name: {partition.partition: offsets for partition, offsets in reader.ranges(topic.name).items()} for topic in topics}
 
 
-def offsets_beyond(ranges: Ranges, before: Mapping[str, Mapping[str, Sequence[int]]], topic: Topic) -> int:
-    """The number of offsets of a topic that `ranges` contains and the earlier ranges (as JSON) do not."""
+def offsets_beyond(ranges: Ranges, before: Ranges, topic: Topic) -> int:
+    """The number of offsets of a topic that `ranges` contains and the earlier ranges do not."""
     seen = before.get(topic.name, {})
-    return sum(max(0, end - max(start, seen.get(str(number), (0, start))[1])) for number, (start, end) in ranges.get(topic.name, {}).items())
+    return sum(max(0, end - max(start, seen.get(number, (0, start))[1])) for number, (start, end) in ranges.get(topic.name, {}).items())
 
 
 def untouched_share(version: RegisteredVersion | None) -> float:

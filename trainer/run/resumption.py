@@ -10,7 +10,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from infra.errors import CannotContinue, RetryLater
 from infra.registry.client import RegisteredVersion, Registry
@@ -69,6 +69,14 @@ def clear(report: RunReportFile) -> None:
     """Removes everything of an ended run but its report."""
     shutil.rmtree(report.directory / CHECKPOINT, ignore_errors=True)
     shutil.rmtree(report.directory / STATE, ignore_errors=True)
+
+
+def end_unsuccessful(report: RunReportFile, registry: Registry, tracked_status: Literal["FAILED", "KILLED"]) -> None:
+    """Ends the MLflow run, if the registry answers, and removes everything else of the run but its report."""
+    if report.data.tracked:
+        with suppress(RetryLater):
+            registry.tracking.end(report.data.tracked, tracked_status)
+    clear(report)
 
 
 def _begin(settings: Settings, champion: RegisteredVersion, parent: RegisteredVersion) -> RunReportFile:
@@ -145,10 +153,7 @@ def _stored_steps(report: RunReportFile) -> dict[str, int]:
 def _abandon(report: RunReportFile, registry: Registry, reason: str) -> None:
     report.finish(RunStatus.ABANDONED, reason)
     log.info("run abandoned", extra={"run_id": report.run_id, "reason": reason})
-    if report.data.tracked:
-        with suppress(RetryLater):
-            registry.tracking.end(report.data.tracked, "KILLED")
-    clear(report)
+    end_unsuccessful(report, registry, "KILLED")
 
 
 def _changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -17,7 +17,7 @@ from schemas.quality import Quality
 from schemas.run_report import Trigger
 from schemas.topics import OUTCOMES, TRAJECTORIES
 from trainer.data.collect import offset_ranges, offsets_beyond
-from trainer.data.snapshot import Ranges, ranges_json
+from trainer.data.snapshot import Ranges
 from trainer.interruption import check_stop
 from trainer.run import triggers
 from trainer.run.quality_reader import QualityReader
@@ -61,7 +61,7 @@ class TriggerWatch:
             self._newest = trained.version
             self._rewards.forget_recent()
         self._read_rewards(next((version for version in versions if Alias.CHAMPION in version.aliases), None), stop)
-        before = ranges_json(_later_ends(trained.dataset.ranges if trained and trained.dataset else {}, self._attempt))
+        before = _later_ends(trained.dataset.ranges if trained and trained.dataset else {}, self._attempt)
         since_s = self._since_s(trained)
         return [
             triggers.unfinished(unfinished(self._settings)),

@@ -19,7 +19,7 @@ from tests.support.collected_records import ALL_OUTCOMES, HELD_OUT, MESSAGES, NO
 from tests.support.memory_consumer import MemoryConsumer
 from tests.support.outcomes import NOON, make_outcome, make_trajectory
 from trainer.data.collect import HOLDOUT_SHARE, assemble, offsets_beyond, read_ranges, untouched_share
-from trainer.data.snapshot import ranges_json, write_snapshot
+from trainer.data.snapshot import Ranges, write_snapshot
 from trainer.run.planning import plan_run
 
 
@@ -153,12 +153,12 @@ def test_a_snapshot_is_written_as_parquet_with_its_manifest(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("before", "new"), [({}, 6), ({"outcomes": {"0": [0, 9], "1": [3, 5]}}, 0), ({"outcomes": {"0": [0, 4]}}, 5 + 2), ({"outcomes": {"0": [0, 99]}}, 2)]
+    ("before", "new"), [({}, 6), ({"outcomes": {0: (0, 9), 1: (3, 5)}}, 0), ({"outcomes": {0: (0, 4)}}, 5 + 2), ({"outcomes": {0: (0, 99)}}, 2)]
 )
-def test_offsets_beyond_earlier_ranges(before: dict[str, dict[str, list[int]]], new: int) -> None:
+def test_offsets_beyond_earlier_ranges(before: Ranges, new: int) -> None:
     ranges = {"outcomes": {0: (5, 9), 1: (3, 5)}} if not before else RANGES
     assert offsets_beyond(ranges, before, OUTCOMES) == new
-    assert offsets_beyond(RANGES, ranges_json(RANGES), TRAJECTORIES) == 0
+    assert offsets_beyond(RANGES, RANGES, TRAJECTORIES) == 0
 
 
 def test_a_silent_broker_is_retried_later(monkeypatch: pytest.MonkeyPatch) -> None:
