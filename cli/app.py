@@ -85,9 +85,11 @@ def replay(
         show_error(f"{path}: no such file or folder")
         raise typer.Exit(USAGE)
     from infra.local import running_settings
+    from traffic.replay import ReplayOptions
     from traffic.replay import run as stream
 
-    run_command(lambda settings: stream(running_settings(settings), path, format=format.value, limit=limit, last=last, out=out, as_json=as_json))
+    options = ReplayOptions(format.value, limit, last, out, as_json)
+    run_command(lambda settings: stream(running_settings(settings), path, options))
 
 
 @app.command(epilog=EXIT_CODES.replace("1 failed", "1 no response in time, or failed"))

@@ -58,9 +58,8 @@ def _simulate(given: argparse.Namespace) -> Body:
 
 def _replay(given: argparse.Namespace) -> Body:
     def body(settings: Settings, stop: threading.Event) -> None:
-        options = {name: getattr(given, name) for name in ("format", "limit", "last", "out", "timeout_s")}
-        code = replay.run(settings, given.path, **options, as_json=given.json, stop=stop)
-        if code:
+        options = replay.ReplayOptions(given.format, given.limit, given.last, given.out, given.json, given.timeout_s)
+        if replay.run(settings, given.path, options, stop):
             raise Unanswered("some questions got no answer")
 
     return body

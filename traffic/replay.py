@@ -72,7 +72,7 @@ class ReplayScript:
         """The first question of every user, then the second of every user, and so on. A wave sees the feedback of the waves before it."""
         asked: Counter[bytes] = Counter()
         waves: dict[int, list[Question]] = defaultdict(list)
-        for question in sorted(self.questions, key=lambda one: one.query.asked_at):
+        for question in sorted(self.questions, key=lambda question: question.query.asked_at):
             waves[asked[question.query.key]].append(question)
             asked[question.query.key] += 1
         return list(waves.values())
@@ -80,50 +80,53 @@ class ReplayScript:
     @property
     def expected_in_log(self) -> int:
         """Expected number of interactions in the topic at the end: the history, and the users' texts that come back as feedback."""
-        return self.interactions + sum(any(one.truth for one in question.feedback) for question in self.questions)
+        return self.interactions + sum(any(feedback.truth for feedback in question.feedback) for question in self.questions)
 
 
-def run(
-    settings: Settings,
-    path: Path | str,
-    *,
-    format: str = "auto",
-    limit: int | None = None,
-    last: int | None = None,
-    out: Path | str | None = None,
-    as_json: bool = False,
-    timeout_s: float = 300.0,
-    max_in_flight: int = 16,
-    stop: threading.Event | None = None,
-) -> int:
-    """Replay the first `limit` users of the data set at `path`, and report. Blocks. `last`: number of each user's latest entries that are questions.
+@dataclass(frozen=True)
+class ReplayOptions:
+    """`limit`: number of users, the first ones. `last`: number of each user's latest entries that are questions.
 
     `timeout_s` bounds each answer, and the wait for an index without progress, up to two minutes. The report goes to standard output, as a table or
-    with `as_json` as JSON, and as JSON to the file `out`. Returns 0 if every question was answered, else 1.
+    with `as_json` as JSON, and as JSON to the file `out`.
+    """
+
+    format: str = "auto"
+    limit: int | None = None
+    last: int | None = None
+    out: Path | None = None
+    as_json: bool = False
+    timeout_s: float = 300.0
+    max_in_flight: int = 16
+
+
+def run(settings: Settings, path: Path, options: ReplayOptions, stop: threading.Event | None = None) -> int:
+    """Replays the data set at `path`, and reports. Blocks. Returns 0 if every question was answered, else 1.
+
     Raises BadData, and CannotContinue if `out` cannot be written, before anything is sent. Raises RetryLater if the streams or the broker are away.
     """
-    stop = stop or threading.Event()
-    if out:
-        output_files.check_writable(Path(out))
-    dataset = open_dataset(Path(path), format, last)
-    script = ReplayScript.read(dataset, settings.tenant, limit)
-    display = Display(as_json)
+    if options.out:
+        output_files.check_writable(options.out)
+    dataset = open_dataset(path, options.format, options.last)
+    script = ReplayScript.read(dataset, settings.tenant, options.limit)
+    display = Display(options.as_json)
     with broker_errors(settings):
-        found = _replay(settings, script, timeout_s, max_in_flight, stop, display)
-    report = {"path": str(path), "dataset": dataset.title, "tenant": settings.tenant} | found
-    if as_json:
+        outcome = _replay(settings, script, options, stop or threading.Event(), display)
+    report = {"path": str(path), "dataset": dataset.title, "tenant": settings.tenant} | outcome
+    if options.as_json:
         sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
     else:
         display.table(report)
-    if out:
-        output_files.write(Path(out), json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+    if options.out:
+        output_files.write(options.out, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
     return OK if report["answered_all"] else FAILED
 
 
-def _replay(settings: Settings, script: ReplayScript, timeout_s: float, max_in_flight: int, stop: threading.Event, display: Display) -> dict[str, object]:
+def _replay(settings: Settings, script: ReplayScript, options: ReplayOptions, stop: threading.Event, display: Display) -> dict[str, object]:
     seconds: dict[str, float] = {}
     tally, judged, feedback, unsent = AnswerCounts(), [], 0, False
-    manners, stall_s = AskingLimits(max_in_flight=max_in_flight, timeout_s=timeout_s), min(timeout_s, STALL_S)
+    manners = AskingLimits(max_in_flight=options.max_in_flight, timeout_s=options.timeout_s)
+    stall_s = min(options.timeout_s, STALL_S)
     with Platform(settings, SOURCE) as platform, GroupLag(settings) as lag, display.progress() as progress:
         started = time.monotonic()
         sent = platform.send_interactions(script.history(), stop=stop, on_sent=progress.step("history sent", script.interactions))
@@ -136,7 +139,7 @@ def _replay(settings: Settings, script: ReplayScript, timeout_s: float, max_in_f
                 break
             outcome = platform.ask(OldestFirst(wave), manners, stop=stop, on_settled=answered)
             by_id = {question.query.query_id: question for question in wave}
-            judged += [one for query_id, response in outcome.responses.items() if (one := figures.ScoredAnswer.of(by_id[query_id], response))]
+            judged += [answer for query_id, response in outcome.responses.items() if (answer := figures.ScoredAnswer.of(by_id[query_id], response))]
             tally.add(outcome.tally)
             feedback, unsent = feedback + outcome.feedback, outcome.unsent
             if outcome.feedback and not stop.is_set():
@@ -151,7 +154,7 @@ def _replay(settings: Settings, script: ReplayScript, timeout_s: float, max_in_f
             "questions": len(script.questions),
             **{name: summary.pop(name) for name in ("asked", "answered", "lost", "duplicated")},
             "feedback": feedback,
-            "interactions_in_log": _in_log(settings, script.keys, timeout_s),
+            "interactions_in_log": _in_log(settings, script.keys, options.timeout_s),
             "interactions_expected": script.expected_in_log,
         },
         **summary,

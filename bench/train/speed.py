@@ -17,7 +17,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -168,14 +168,26 @@ class _TwoEngines:
     def grpo_trainer(self, scratch: Path, steps: int) -> Any:
         import torch
         from datasets import Dataset
-        from transformers import AutoModelForCausalLM, TrainerCallback
-        from trl import GRPOConfig, GRPOTrainer
+        from transformers import AutoModelForCausalLM
+        from trl import GRPOTrainer
 
-        from trainer.learn.rewards import reward_of
+        rows = [self.schedule.prompts[number % len(self.schedule.prompts)] for number in range(steps)]
+        return GRPOTrainer(
+            model=AutoModelForCausalLM.from_pretrained(self.checkpoint, dtype=torch.float32, local_files_only=True),
+            reward_funcs=self._reward(),
+            processing_class=self.policy.tokenizer,
+            train_dataset=Dataset.from_list([asdict(row) for of_step in rows for row in of_step]),
+            callbacks=[self._alternation()],
+            args=self._grpo_config(scratch, steps),
+        )
+
+    def _alternation(self) -> Any:
+        """A callback that makes our step before each step of TRL, and times TRL's."""
+        from transformers import TrainerCallback
 
         engines = self
 
-        class Turns(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
+        class Alternation(TrainerCallback):  # type: ignore[misc]  # transformers is untyped here
             def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 engines.own_step(state.global_step)
                 engines.trl.start()
@@ -183,41 +195,43 @@ class _TwoEngines:
             def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
                 engines.trl.stop()
 
+        return Alternation()
+
+    def _reward(self) -> Callable[..., list[float]]:
+        from trainer.learn.rewards import reward_of
+
         def reward(*, completions: list[str], completion_ids: list[list[int]], case: list[int], **_: Any) -> list[float]:
             self.trl.tokens.append(statistics.fmean(map(len, completion_ids)))
             ended = [ids[-1] in self.policy.end_ids for ids in completion_ids]
             rows = zip(completions, ended, case, strict=True)
             return [reward_of(text, has_ended, self.schedule.cases[case]).total(self.rl.format_bonus) for text, has_ended, case in rows]
 
-        rows = [self.schedule.prompts[number % len(self.schedule.prompts)] for number in range(steps)]
-        batch = self.rl.prompts_per_step * self.rl.candidates
-        return GRPOTrainer(
-            model=AutoModelForCausalLM.from_pretrained(self.checkpoint, dtype=torch.float32, local_files_only=True),
-            reward_funcs=reward,
-            processing_class=self.policy.tokenizer,
-            train_dataset=Dataset.from_list([asdict(row) for of_step in rows for row in of_step]),
-            callbacks=[Turns()],
-            args=GRPOConfig(
-                output_dir=str(scratch),
-                max_steps=steps,
-                per_device_train_batch_size=batch,
-                gradient_accumulation_steps=1,
-                num_generations=self.rl.candidates,
-                max_completion_length=self.max_new_tokens,
-                temperature=self.rl.temperature,
-                top_p=self.rl.top_p,
-                beta=self.rl.beta,
-                learning_rate=self.rl.learning_rate,
-                gradient_checkpointing=False,
-                bf16=False,
-                use_cpu=not torch.cuda.is_available(),
-                shuffle_dataset=False,  # the same prompts as ours, step by step
-                dataloader_pin_memory=False,
-                seed=self.seed,
-                save_strategy="no",
-                report_to=[],
-                disable_tqdm=True,
-            ),
+        return reward
+
+    def _grpo_config(self, scratch: Path, steps: int) -> Any:
+        import torch
+        from trl import GRPOConfig
+
+        return GRPOConfig(
+            output_dir=str(scratch),
+            max_steps=steps,
+            per_device_train_batch_size=self.rl.prompts_per_step * self.rl.candidates,
+            gradient_accumulation_steps=1,
+            num_generations=self.rl.candidates,
+            max_completion_length=self.max_new_tokens,
+            temperature=self.rl.temperature,
+            top_p=self.rl.top_p,
+            beta=self.rl.beta,
+            learning_rate=self.rl.learning_rate,
+            gradient_checkpointing=False,
+            bf16=False,
+            use_cpu=not torch.cuda.is_available(),
+            shuffle_dataset=False,  # the same prompts as ours, step by step
+            dataloader_pin_memory=False,
+            seed=self.seed,
+            save_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
         )
 
 

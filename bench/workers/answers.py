@@ -80,27 +80,19 @@ def steady_rate(visible_s: Sequence[float], begin_s: float, end_s: float) -> Rat
     return Rate(records, seconds, records / seconds)
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Milliseconds."""
-
-    count: int
-    mean: float
-    p50: float
-    p90: float
-    p99: float
-    max: float
+#: Milliseconds, by name of the figure. None without values.
+Spread = dict[str, float] | None
 
 
-def spread(values: Sequence[float]) -> Spread | None:
-    """None without values."""
+def spread(values: Sequence[float]) -> Spread:
     if not values:
         return None
-    p50, p90, p99 = (percentile(values, share) or 0.0 for share in (0.5, 0.9, 0.99))
-    return Spread(len(values), round(sum(values) / len(values), 2), round(p50, 2), round(p90, 2), round(p99, 2), round(max(values), 2))
+    shares = {"p50": 0.5, "p90": 0.9, "p99": 0.99}
+    percentiles = {name: round(percentile(values, share) or 0.0, 2) for name, share in shares.items()}
+    return {"count": len(values), "mean": round(sum(values) / len(values), 2), **percentiles, "max": round(max(values), 2)}
 
 
-def added_by_step(answers: Sequence[TimedAnswer]) -> dict[str, Spread | None]:
+def added_by_step(answers: Sequence[TimedAnswer]) -> dict[str, Spread]:
     """The steps of the added latency: before the handler, in the handler without the call, and from its end until the answer is visible.
 
     `due to asked` is the load's own lateness, which is not added latency.

@@ -6,7 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from bench.workers import load
@@ -57,9 +57,9 @@ def added(stack: BenchStack, name: str, rate: float, plan: WorkersPlan) -> dict[
         "repeats": repeats(answers),
         "in_time": in_time,
         "waiting_at_the_end": count - visible,
-        "added_ms": _json(spread([answer.added_ms for answer in counted])),
-        "total_ms": _json(spread([answer.total_ms for answer in counted])),
-        "parts_ms": {part: _json(values) for part, values in added_by_step(counted).items()},
+        "added_ms": spread([answer.added_ms for answer in counted]),
+        "total_ms": spread([answer.total_ms for answer in counted]),
+        "parts_ms": added_by_step(counted),
         "histogram_added_ms": histogram([answer.added_ms for answer in counted]),
         "cpu": cpu.to_json(),
     }
@@ -105,7 +105,7 @@ def kill_figures(schedule: load.QuerySchedule, kills: Sequence[tuple[str, float]
         "kills": [{"killed": name, "at_s": round(at - begin, 3), "longest_standstill_s": of} for (name, at), of in zip(kills, longest, strict=True)],
         "longest_standstill_s": max((seconds for of in longest for seconds in of.values()), default=0.0),
         "longest_before_any_kill_s": max(undisturbed.values(), default=0.0),
-        "total_ms": _json(spread([answer.total_ms for answer in answers])),
+        "total_ms": spread([answer.total_ms for answer in answers]),
         "timeline": timeline(answers, begin),
     }
 
@@ -138,7 +138,3 @@ def _meter(stack: BenchStack, workers: Sequence[Child], sending: Child) -> CpuMe
 
 def _sleep_until(at_s: float) -> None:
     time.sleep(max(0.0, at_s - time.time()))
-
-
-def _json(values: Any) -> dict[str, float] | None:
-    return asdict(values) if values else None

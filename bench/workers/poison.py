@@ -10,7 +10,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -68,12 +68,9 @@ def measure(bench_stack: BenchStack, rate: float, plan: WorkersPlan) -> dict[str
         _drain(reader, sent)
         time.sleep(0.2)
         answers, dead_letters = [parse_answer(raw) for raw in reader.records_of(kind.out)], len(reader.records_of(dead_letter_topic(kind.topic)))
-    figures = compare(windows, answers)
-    return (
-        {"rate_per_s": round(rate, 1), "users": plan.users, "flood": plan.flood, "asked": sent, "set_aside": dead_letters}
-        | figures
-        | _lost(sent, answers, dead_letters)
-    )
+    asked = {"rate_per_s": round(rate, 1), "users": plan.users, "flood": plan.flood, "asked": sent, "set_aside": dead_letters}
+    lost = max(0, sent - len({answer.id for answer in answers}) - dead_letters)
+    return asked | compare(windows, answers) | {"lost": lost, "repeats": repeats(answers)}
 
 
 def _window(bench_stack: BenchStack, plan: WorkersPlan, rate: float, variant: Variant, seconds: float) -> tuple[load.QuerySchedule, int]:
@@ -136,13 +133,8 @@ def p99s(rows: Sequence[Mapping[str, Any]], variant: Variant) -> list[float]:
 
 
 def _figures(answers: Sequence[TimedAnswer]) -> dict[str, Any]:
-    total, added = spread([answer.total_ms for answer in answers]), spread([answer.added_ms for answer in answers])
-    return {"total_ms": asdict(total) if total else None, "added_ms": asdict(added) if added else None, "parts_ms": _parts(answers)}
-
-
-def _parts(answers: Sequence[TimedAnswer]) -> dict[str, dict[str, float] | None]:
-    return {step: asdict(values) if values else None for step, values in added_by_step(answers).items()}
-
-
-def _lost(sent: int, answers: Sequence[TimedAnswer], dead_letters: int) -> dict[str, int]:
-    return {"lost": max(0, sent - len({answer.id for answer in answers}) - dead_letters), "repeats": repeats(answers)}
+    return {
+        "total_ms": spread([answer.total_ms for answer in answers]),
+        "added_ms": spread([answer.added_ms for answer in answers]),
+        "parts_ms": added_by_step(answers),
+    }

@@ -9,8 +9,7 @@ from typing import Any
 
 from lab.chaos.faults import PerformedFault
 from lab.chaos.plan import BASE_LINK, BROKER_LINK, PROCESSES, FaultKind
-from lab.chaos.report import ChaosRun
-from lab.chaos.timeline import AnsweredQuery, answered_queries, per_second
+from lab.chaos.report import AnsweredQuery, ChaosRun, answered_queries, per_second
 from traffic.observer import percentile
 
 COLOURS = {

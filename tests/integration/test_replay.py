@@ -148,7 +148,7 @@ def _tenant(settings: Settings, name: str) -> Settings:
 
 def test_every_paper_ends_in_the_log_and_each_author_gets_figures(settings: Settings, papers: Path, tmp_path: Path) -> None:
     with echo_system(settings):
-        code = replay.run(_tenant(settings, "papers"), papers, out=tmp_path / "out" / "report.json", timeout_s=60)
+        code = replay.run(_tenant(settings, "papers"), papers, replay.ReplayOptions(out=tmp_path / "out" / "report.json", timeout_s=60))
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert code == 0
     counts = report["counts"]
@@ -166,7 +166,7 @@ def test_every_paper_ends_in_the_log_and_each_author_gets_figures(settings: Sett
 def test_a_second_replay_adds_nothing_to_the_log(settings: Settings, papers: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with echo_system(settings):
         for _ in range(2):
-            assert replay.run(_tenant(settings, "again"), papers, as_json=True, timeout_s=60) == 0
+            assert replay.run(_tenant(settings, "again"), papers, replay.ReplayOptions(as_json=True, timeout_s=60)) == 0
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
     assert first["counts"] == second["counts"]
     assert second["counts"]["interactions_in_log"] == 15
@@ -177,7 +177,7 @@ def test_a_lamp_folder_runs_through_the_same_topics(settings: Settings, tmp_path
     question = "What is the score of the following review on a scale of 1 to 5? just answer with 1, 2, 3, 4, or 5 without further explanation. review: fine"
     folder = write_lamp(tmp_path / "lamp", [{"id": str(n), "input": question, "profile": items} for n in (1, 2)], "LaMP_3", {"2": "4", "1": "2"})
     with echo_system(settings):
-        assert replay.run(_tenant(settings, "lamp"), folder, timeout_s=60) == 0
+        assert replay.run(_tenant(settings, "lamp"), folder, replay.ReplayOptions(timeout_s=60)) == 0
     shown = capsys.readouterr().out
     assert "LaMP-3, product ratings, user split, with outputs" in shown
     assert "rmse" in shown and "2 of 2 answered, 0 lost" in shown
@@ -197,7 +197,7 @@ def _survey(settings: Settings) -> AnswerCounts:
 
 def test_unanswered_queries_are_lost_and_fail_the_replay(settings: Settings, papers: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with echo_system(settings, lambda number, query: 0 if query.user == "c" else 2):
-        code = replay.run(_tenant(settings, "lossy"), papers, as_json=True, timeout_s=6)
+        code = replay.run(_tenant(settings, "lossy"), papers, replay.ReplayOptions(as_json=True, timeout_s=6))
     counts = json.loads(capsys.readouterr().out)["counts"]
     assert code == 1
     assert (counts["asked"], counts["answered"], counts["lost"], counts["interactions_in_log"]) == (9, 6, 3, 12)
@@ -209,7 +209,7 @@ def test_without_the_streams_a_replay_fails_and_names_the_missing_process(settin
     with echo_system(settings), GroupLag(settings) as lag:
         assert lag.wait([INTERACTIONS, RESPONSES, FEEDBACK], stall_s=20)
     with pytest.raises(RetryLater, match=r"group retouch-streams has made no progress for .*6 records before the end of interactions.*python -m streams"):
-        replay.run(_tenant(settings, "alone"), papers, timeout_s=1)
+        replay.run(_tenant(settings, "alone"), papers, replay.ReplayOptions(timeout_s=1))
 
 
 def test_the_phases_of_a_simulation_add_up(settings: Settings, tmp_path: Path) -> None:

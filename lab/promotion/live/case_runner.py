@@ -106,7 +106,7 @@ class CaseRunner:
 
     def close(self) -> None:
         self._operator.shutdown(cancel_futures=True)
-        self.users.__exit__()
+        self.users.close()
 
     def warm_up(self) -> None:
         """Wait until the first champion answers."""
@@ -141,14 +141,10 @@ class CaseRunner:
             self._until(lambda: self.users.open == 0 and all(map(self.system.serves, (WORKER, REGISTRY))), DRAIN_S, is_asking=False)
         except CannotContinue:
             return False
-        self._until_quiet()
-        return True
-
-    def _until_quiet(self) -> None:
-        """Wait two more seconds, since a second answer to the same question comes late."""
-        deadline = time.monotonic() + 2
+        deadline = time.monotonic() + 2  # a second answer to the same question comes late
         while time.monotonic() < deadline:
             self._tick(is_asking=False)
+        return True
 
     def _until(self, holds: Callable[[], bool], within_s: float, *, is_asking: bool = True) -> None:
         deadline = time.monotonic() + within_s

@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 from infra.errors import CannotContinue
@@ -76,10 +76,7 @@ class ScoringUsers:
     def open(self) -> int:
         return len(self.asked - self._answered)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
+    def close(self) -> None:
         self._reader.close()
         self._producer.close(timeout=FLUSH_S)
 

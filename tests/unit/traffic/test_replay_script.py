@@ -10,7 +10,7 @@ from tests.support.small_datasets import paper, write_jsonl
 from traffic.datasets.authored_texts import ArxivAuthors
 from traffic.datasets.events import Events
 from traffic.datasets.rows import BadData
-from traffic.replay import ReplayScript, run
+from traffic.replay import ReplayOptions, ReplayScript, run
 
 
 def _papers(folder: Path) -> ArxivAuthors:
@@ -47,4 +47,4 @@ def test_a_set_with_a_bad_row_or_no_row_is_refused(tmp_path: Path) -> None:
 def test_an_out_that_cannot_be_written_ends_a_replay_before_it_begins(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(CannotContinue, match="choose another --out"):
-        run(load(), tmp_path / "no-data", out=tmp_path / "file" / "report.json")
+        run(load(), tmp_path / "no-data", ReplayOptions(out=tmp_path / "file" / "report.json"))

@@ -10,7 +10,7 @@ from lab.chaos import picture
 from lab.chaos.checker import CheckResult, check
 from lab.chaos.faults import PerformedFault, ProcessLog
 from lab.chaos.plan import Fault, FaultKind, FaultPlan
-from lab.chaos.report import LISTED, ChaosRun, compile_report, lines
+from lab.chaos.report import LISTED, AnsweredQuery, ChaosRun, answered_queries, compile_report, latencies_ms, lines, longest_standstills, per_second
 from tests.support.chaos_records import RecordBuilder, clean
 
 BOUND_S = 30.0
@@ -71,3 +71,30 @@ def test_an_empty_run_has_a_picture(tmp_path: Path) -> None:
     for name, records in (("all.png", clean()), ("none.png", RecordBuilder())):
         picture.draw_picture(run(records), tmp_path / name)
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_acknowledged_queries_count_with_their_first_response() -> None:
+    records = RecordBuilder()
+    records.ask("q1", at_s=1.0)
+    records.answer("q1", at_s=3.0)
+    records.answer("q1", at_s=2.0)
+    records.ask("q2", at_s=1.0)
+    assert answered_queries(records.sent, records.seen) == [AnsweredQuery(0, 1.0, 2.0)]
+
+
+def test_a_standstill_is_time_with_open_queries_and_no_answer() -> None:
+    answers = [AnsweredQuery(0, 0.0, 1.0), AnsweredQuery(0, 9.0, 10.0), AnsweredQuery(0, 2.0, 30.0), AnsweredQuery(1, 5.0, 5.5)]
+    assert [tuple(longest.values()) for longest in longest_standstills(answers)] == [(0, 10.0, 20.0), (1, 5.0, 0.5)]
+
+
+def test_a_partition_without_queries_has_no_standstill() -> None:
+    assert longest_standstills([AnsweredQuery(0, 0.0, 1.0), AnsweredQuery(0, 100.0, 101.5)]) == [{"partition": 0, "from_s": 100.0, "for_s": 1.5}]
+
+
+def test_no_answers_have_no_latencies() -> None:
+    assert latencies_ms([]) == {"p50": None, "p99": None, "max": None}
+    assert latencies_ms([AnsweredQuery(0, 0.0, 1.0), AnsweredQuery(0, 0.0, 3.0)]) == {"p50": 1000.0, "p99": 3000.0, "max": 3000.0}
+
+
+def test_moments_are_counted_by_second() -> None:
+    assert per_second([1.2, 0.1, 1.9]) == {0: 1, 1: 2}
