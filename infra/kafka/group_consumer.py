@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import FencedInstanceIdError, KafkaError, RetriableError
+from kafka.errors import FencedInstanceIdError, RetriableError
 from kafka.structs import OffsetAndMetadata
 
 from infra.errors import CannotContinue
@@ -65,11 +65,11 @@ class GroupConsumer:
         deadline = time.monotonic() + CONNECT_S
         while self._consumer is None:
             try:
-                self._consumer = self._make()
-            except KafkaError:
+                with broker_errors(self._settings, CannotContinue, "answer"):
+                    self._consumer = self._make()
+            except CannotContinue:
                 if time.monotonic() > deadline:
-                    with broker_errors(self._settings, CannotContinue, "answer"):
-                        raise
+                    raise
                 time.sleep(0.5)
 
     def subscribe(self, topics: Sequence[str], listener: Any = None) -> None:

@@ -6,8 +6,12 @@ from collections.abc import AsyncIterator
 import pytest
 
 from infra.errors import CannotContinue, RetryLater
-from infra.telemetry.metrics import RetryReason
-from streams.app.app import batches, retry_until_done
+from infra.telemetry.metrics import STREAMS_RECORDS, RetryReason
+from schemas.dead_letters import dead_letter
+from schemas.messages import Malformed
+from streams.app.app import batches, count_acknowledged, retry_until_done
+from streams.app.processor import GROUP
+from tests.support.streams_fakes import consumed_record, interaction
 
 
 async def pieces(queue: asyncio.Queue[int | None]) -> AsyncIterator[int]:
@@ -54,3 +58,10 @@ async def test_cannot_continue_is_not_retried() -> None:
 
     with pytest.raises(CannotContinue):
         await retry_until_done(attempt, "test", RetryReason.OTHER)
+
+
+def test_acknowledged_records_are_counted_as_done_or_set_aside() -> None:
+    good, bad = (consumed_record("interactions", interaction("sea"), offset=offset) for offset in (0, 1))
+    count_acknowledged("counted", [good, bad], [dead_letter(bad, GROUP, Malformed("why"))])
+    counts = {dict(labels)["outcome"]: count for labels, count in STREAMS_RECORDS.values().items() if dict(labels)["processor"] == "counted"}
+    assert counts == {"done": 1, "set_aside": 1}
