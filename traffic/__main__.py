@@ -39,16 +39,16 @@ def _simulate(given: argparse.Namespace) -> Body:
     def body(settings: Settings, stop: threading.Event) -> None:
         plan = TrafficPlan.read(given.plan, users=given.users, history=given.history, learn=given.learn, exam=given.exam, seed=given.seed, tenant=given.tenant)
         phase, pace = Phase(given.phase), Pace(given.rate)
-        conduct = PhaseOptions(
+        options = PhaseOptions(
             round=given.round,
-            manners=AskingLimits(max_in_flight=given.in_flight, timeout_s=given.timeout_s, deadline_s=given.deadline_s),
+            limits=AskingLimits(max_in_flight=given.in_flight, timeout_s=given.timeout_s, deadline_s=given.deadline_s),
             seconds=given.seconds,
             count=given.count,
             only=frozenset(given.only.split(",")) if given.only else frozenset(),
             settle=given.settle,
             truths=given.truths,
         )
-        summary = play(settings, plan, phase, conduct, pace, stop)
+        summary = play(settings, plan, phase, options, pace, stop)
         sys.stdout.write(json.dumps(summary) + "\n")
         if summary["lost"] or (summary["unsent"] and not stop.is_set()):
             raise Unanswered(f"{summary['lost']} of {summary['asked']} questions got no answer")

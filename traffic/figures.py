@@ -49,33 +49,33 @@ def by_domain(judged: Iterable[ScoredAnswer]) -> dict[str, dict[str, object]]:
     """Official metrics per domain: `{domain: {task, metric, users, questions, base: {...}, final: {...}}}`."""
     return {
         domain: {
-            "task": ones[0].task.value,
-            "metric": METRIC[ones[0].task],
-            "users": len({one.user for one in ones}),
-            "questions": len(ones),
-            "base": official(ones, "base"),
-            "final": official(ones, "final"),
+            "task": answers[0].task.value,
+            "metric": METRIC[answers[0].task],
+            "users": len({answer.user for answer in answers}),
+            "questions": len(answers),
+            "base": official(answers, "base"),
+            "final": official(answers, "final"),
         }
-        for domain, ones in _grouped(judged, lambda one: one.domain).items()
+        for domain, answers in _grouped(judged, lambda answer: answer.domain).items()
     }
 
 
 def by_user(judged: Iterable[ScoredAnswer]) -> dict[str, dict[str, dict[str, object]]]:
     """Per user and domain, without macro-F1, which means nothing for a few labels."""
     found: dict[str, dict[str, dict[str, object]]] = {}
-    for user, ones in _grouped(judged, lambda one: one.user).items():
+    for user, answers in _grouped(judged, lambda answer: answer.user).items():
         found[user] = {
             domain: {"questions": len(own), "base": _metrics(own, "base"), "final": _metrics(own, "final")}
-            for domain, own in _grouped(ones, lambda one: one.domain).items()
+            for domain, own in _grouped(answers, lambda answer: answer.domain).items()
         }
     return found
 
 
 def official(judged: Sequence[ScoredAnswer], side: Side) -> dict[str, float]:
     """All metrics of one domain's answers. Raises ValueError if there are none."""
-    found, pairs = _metrics(judged, side), [one.pair(side) for one in judged]
+    found, pairs = _metrics(judged, side), [answer.pair(side) for answer in judged]
     if judged[0].task is Task.LABEL:
-        found["macro_f1"] = macro_f1(pairs, sorted({option for one in judged for option in one.options}))
+        found["macro_f1"] = macro_f1(pairs, sorted({option for answer in judged for option in answer.options}))
     if judged[0].task is Task.RATING:
         found["rmse"] = math.sqrt(fmean(rating_error(*pair) ** 2 for pair in pairs))
     return found
@@ -92,11 +92,11 @@ def _f1(given_and_gold: Iterable[tuple[bool, bool]]) -> float:
 
 
 def _metrics(judged: Sequence[ScoredAnswer], side: Side) -> dict[str, float]:
-    return dict(metrics(judged[0].task, [one.pair(side) for one in judged]))
+    return dict(metrics(judged[0].task, [answer.pair(side) for answer in judged]))
 
 
 def _grouped(judged: Iterable[ScoredAnswer], name: Callable[[ScoredAnswer], str]) -> Mapping[str, list[ScoredAnswer]]:
     groups: dict[str, list[ScoredAnswer]] = defaultdict(list)
-    for one in judged:
-        groups[name(one)].append(one)
+    for answer in judged:
+        groups[name(answer)].append(answer)
     return dict(sorted(groups.items()))

@@ -92,7 +92,7 @@ class TrafficPlan(BaseModel):
 
     def past(self) -> Iterator[Interaction]:
         """All users' interactions, oldest first."""
-        return heapq.merge(*(persona.interactions() for persona in self._personas()), key=lambda one: one.occurred_at)
+        return heapq.merge(*(persona.interactions() for persona in self._personas()), key=lambda interaction: interaction.occurred_at)
 
     def lessons(self, round: str) -> list[PlannedQuestion]:
         """The first `learn` questions of each user and domain, at their own times. Feedback follows."""

@@ -81,7 +81,7 @@ class Platform:
     def ask(
         self,
         schedule: AskingSchedule,
-        manners: AskingLimits,
+        limits: AskingLimits,
         *,
         pace: Pace | None = None,
         stop: threading.Event | None = None,
@@ -97,13 +97,13 @@ class Platform:
         pace, stop, outcome = pace or Pace(), stop or threading.Event(), AskingResult()
         stopped, silent = False, 0
         while True:
-            if not stopped and (stop.is_set() or silent >= manners.max_in_flight):
+            if not stopped and (stop.is_set() or silent >= limits.max_in_flight):
                 stopped, outcome.unsent = True, not schedule.over
-                drain_until = time.monotonic() + manners.drain_s
+                drain_until = time.monotonic() + limits.drain_s
                 open_questions = {query_id: (question, min(expires_at, drain_until)) for query_id, (question, expires_at) in open_questions.items()}
-            while not stopped and len(open_questions) < manners.max_in_flight and pace.wait_s() == 0 and (question := schedule.next()):
-                open_questions[question.query.query_id] = question, time.monotonic() + manners.timeout_s
-                self._ask(question, manners, outcome.tally)
+            while not stopped and len(open_questions) < limits.max_in_flight and pace.wait_s() == 0 and (question := schedule.next()):
+                open_questions[question.query.query_id] = question, time.monotonic() + limits.timeout_s
+                self._ask(question, limits, outcome.tally)
                 pace.took()
                 if on_asked:
                     on_asked(question)
@@ -113,7 +113,7 @@ class Platform:
                 question, _ = open_questions.pop(response.query_id, (None, 0.0))
                 if question:
                     outcome.responses[response.query_id] = response
-                    outcome.feedback += self._send_feedback(question, manners)
+                    outcome.feedback += self._send_feedback(question, limits)
                     silent = 0
                     self._settle(schedule, question, on_settled)
             for question in _overdue(open_questions):
@@ -141,10 +141,10 @@ class Platform:
     def __exit__(self, *exc: object) -> None:
         self.close()
 
-    def _ask(self, question: Question, manners: AskingLimits, tally: AnswerCounts) -> None:
+    def _ask(self, question: Question, limits: AskingLimits, tally: AnswerCounts) -> None:
         query, now = question.query, datetime.now(UTC)
-        if manners.deadline_s is not None:
-            query = query.model_copy(update={"deadline": now + timedelta(seconds=manners.deadline_s)})
+        if limits.deadline_s is not None:
+            query = query.model_copy(update={"deadline": now + timedelta(seconds=limits.deadline_s)})
         tally.note_query(query.query_id, now)
         self._send(QUERIES, query, query.query_id)
 
@@ -158,8 +158,8 @@ class Platform:
                 found.append(response)
         return found
 
-    def _send_feedback(self, question: Question, manners: AskingLimits) -> int:
-        given = question.feedback if manners.gives_feedback else ()
+    def _send_feedback(self, question: Question, limits: AskingLimits) -> int:
+        given = question.feedback if limits.gives_feedback else ()
         for feedback in given:
             self._send(FEEDBACK, feedback, feedback.feedback_id)
         return len(given)

@@ -42,7 +42,7 @@ class OldestFirst:
 
     def __init__(self, questions: Iterable[Question]) -> None:
         self._of_user: dict[bytes, deque[Question]] = defaultdict(deque)
-        for question in sorted(questions, key=lambda one: one.query.asked_at):
+        for question in sorted(questions, key=lambda question: question.query.asked_at):
             self._of_user[question.query.key].append(question)
         self._ready = [(waiting[0].query.asked_at, key) for key, waiting in self._of_user.items()]
         heapq.heapify(self._ready)

@@ -42,7 +42,7 @@ class PhaseOptions:
     """How a phase runs. `round` is part of the queries' ids: the same round asked twice sends the same queries twice."""
 
     round: str = "0"
-    manners: AskingLimits = field(default_factory=AskingLimits)
+    limits: AskingLimits = field(default_factory=AskingLimits)
     seconds: float | None = None  # steady, trial: None runs until the stop
     count: int = 16  # burst: number of questions at once
     only: Collection[str] = ()  # probe: only these users
@@ -50,7 +50,7 @@ class PhaseOptions:
     truths: Path | None = None  # append the ground truth of each question to this file, as JSON Lines
 
 
-def play(settings: Settings, plan: TrafficPlan, phase: Phase, conduct: PhaseOptions, pace: Pace, stop: threading.Event) -> dict[str, object]:
+def play(settings: Settings, plan: TrafficPlan, phase: Phase, options: PhaseOptions, pace: Pace, stop: threading.Event) -> dict[str, object]:
     """Run one phase until it ends or `stop` is set. Returns its summary. Blocks; only a steady phase without `seconds` has no bound."""
     started = time.monotonic()
     with ExitStack() as closing:
@@ -59,13 +59,13 @@ def play(settings: Settings, plan: TrafficPlan, phase: Phase, conduct: PhaseOpti
         if phase is Phase.HISTORY:
             sent, outcome = platform.send_interactions(plan.past(), pace=pace, stop=stop), AskingResult()
         else:
-            file = closing.enter_context(conduct.truths.open("a", encoding="utf-8")) if conduct.truths else None
-            schedule, manners = _schedule(plan, phase, conduct)
-            sent, outcome = 0, platform.ask(schedule, manners, pace=pace, stop=stop, on_asked=lambda question: _note(file, question))
-        settled = conduct.settle and not stop.is_set() and _settle(settings, conduct.manners.timeout_s, stop)
+            file = closing.enter_context(options.truths.open("a", encoding="utf-8")) if options.truths else None
+            schedule, limits = _schedule(plan, phase, options)
+            sent, outcome = 0, platform.ask(schedule, limits, pace=pace, stop=stop, on_asked=lambda question: _note(file, question))
+        settled = options.settle and not stop.is_set() and _settle(settings, options.limits.timeout_s, stop)
     return {
         "phase": phase.value,
-        "round": conduct.round,
+        "round": options.round,
         "users": plan.users,
         "interactions": sent,
         **outcome.tally.summary(),
@@ -76,16 +76,16 @@ def play(settings: Settings, plan: TrafficPlan, phase: Phase, conduct: PhaseOpti
     }
 
 
-def _schedule(plan: TrafficPlan, phase: Phase, conduct: PhaseOptions) -> tuple[AskingSchedule, AskingLimits]:
+def _schedule(plan: TrafficPlan, phase: Phase, options: PhaseOptions) -> tuple[AskingSchedule, AskingLimits]:
     if phase is Phase.LEARN:
-        return OldestFirst(plan.lessons(conduct.round)), conduct.manners
+        return OldestFirst(plan.lessons(options.round)), options.limits
     if phase is Phase.PROBE:
-        return GivenOrder(plan.exams(conduct.round, conduct.only)), conduct.manners
-    background = plan.background(phase.value, conduct.round)
+        return GivenOrder(plan.exams(options.round, options.only)), options.limits
+    background = plan.background(phase.value, options.round)
     if phase is Phase.BURST:
-        all_at_once = max(conduct.count, conduct.manners.max_in_flight)
-        return GivenOrder(islice(background, conduct.count)), replace(conduct.manners, max_in_flight=all_at_once)
-    return GivenOrder(_for_seconds(background, conduct.seconds)), conduct.manners
+        all_at_once = max(options.count, options.limits.max_in_flight)
+        return GivenOrder(islice(background, options.count)), replace(options.limits, max_in_flight=all_at_once)
+    return GivenOrder(_for_seconds(background, options.seconds)), options.limits
 
 
 def _for_seconds(questions: Iterable[PlannedQuestion], seconds: float | None) -> Iterator[PlannedQuestion]:

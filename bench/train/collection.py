@@ -92,16 +92,16 @@ def measure_here(size: int) -> CollectionCost:
         collect_s = time.perf_counter() - began - making_s
         write_s = _seconds(lambda: write_snapshot(snapshot, settings, "bench"))
         load_s = _seconds(lambda: load_snapshot(settings, snapshot.digest))
-        lessons = snapshot.sft_examples
-        lessons_s = _seconds(lambda: [len(lesson.items) for lesson in lessons[:1000]])
+        examples = snapshot.sft_examples
+        examples_s = _seconds(lambda: [len(example.items) for example in examples[:1000]])
     micro = 1e6 / size
     return CollectionCost(
         trajectories=size,
-        lessons=len(lessons),
+        lessons=len(examples),
         collect_us=round(collect_s * micro, 1),
         write_us=round(write_s * micro, 1),
         load_us=round(load_s * micro, 1),
-        lessons_us=round(lessons_s * 1e6 / min(1000, len(lessons)), 1),
+        lessons_us=round(examples_s * 1e6 / min(1000, len(examples)), 1),
         total_us=round((collect_s + write_s + load_s) * micro, 1),
         text_bytes=round(sum(row.span.length for row in snapshot.rows) / size),
         memory_bytes=round((peak_rss_bytes() - before) / size),

@@ -215,8 +215,8 @@ def test_without_the_streams_a_replay_fails_and_names_the_missing_process(settin
 def test_the_phases_of_a_simulation_add_up(settings: Settings, tmp_path: Path) -> None:
     truths, stop = tmp_path / "truths.jsonl", threading.Event()
 
-    def run(phase: Phase, **conduct: Any) -> dict[str, Any]:
-        return play(settings, PLAN, phase, PhaseOptions(manners=MANNERS, truths=truths, **conduct), Pace(20 if phase is Phase.STEADY else None), stop)
+    def run(phase: Phase, **options: Any) -> dict[str, Any]:
+        return play(settings, PLAN, phase, PhaseOptions(limits=MANNERS, truths=truths, **options), Pace(20 if phase is Phase.STEADY else None), stop)
 
     with echo_system(settings):
         history = run(Phase.HISTORY, settle=True)
@@ -239,8 +239,8 @@ def test_the_phases_of_a_simulation_add_up(settings: Settings, tmp_path: Path) -
 def test_exam_rounds_are_answered_from_the_very_same_history(settings: Settings) -> None:
     plan = PLAN.model_copy(update={"tenant": "exams"})
     with echo_system(settings):
-        play(settings, plan, Phase.HISTORY, PhaseOptions(manners=MANNERS, settle=True), Pace(), threading.Event())
-        play(settings, plan, Phase.LEARN, PhaseOptions(manners=MANNERS, settle=True), Pace(), threading.Event())
+        play(settings, plan, Phase.HISTORY, PhaseOptions(limits=MANNERS, settle=True), Pace(), threading.Event())
+        play(settings, plan, Phase.LEARN, PhaseOptions(limits=MANNERS, settle=True), Pace(), threading.Event())
         for name in ("before", "after"):
             play(settings, plan, Phase.PROBE, PhaseOptions(name, MANNERS), Pace(), threading.Event())
             play(settings, plan, Phase.BURST, PhaseOptions(name, MANNERS), Pace(), threading.Event())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -54,10 +55,10 @@ class Events:
                 asked[message.query_id] = row, message
             elif isinstance(message, Feedback):
                 feedback[message.query_id].append((row, message))
-        for row, given in (one for ones in feedback.values() for one in ones):
+        for row, given in itertools.chain.from_iterable(feedback.values()):
             if given.query_id not in asked or asked[given.query_id][1].key != given.key:
                 raise row.bad(f"feedback to query_id {given.query_id}, which no query of that tenant and user has")
-        for row, query in sorted(asked.values(), key=lambda one: one[1].asked_at):
+        for row, query in sorted(asked.values(), key=lambda pair: pair[1].asked_at):
             yield _question(row, query, feedback.get(query.query_id, []))
 
 

@@ -171,8 +171,8 @@ class Lamp:
         if not isinstance(listed, list):
             raise self._outputs_row.bad("field 'golds' is not a list; expected [{id, output}, ...]")
         golds: dict[str, str] = {}
-        for number, one in enumerate(listed):
-            row = self._outputs_row.within(one, f"golds[{number}]")
+        for number, gold in enumerate(listed):
+            row = self._outputs_row.within(gold, f"golds[{number}]")
             golds[row.text("id", filled=True)] = row.text("output", filled=True)
         return golds
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from pico.checkpoints import BASE, REFLECTOR, file_digests
 from pico.documents import ANSWER, Document, base_document, reflector_document
-from pico.model_card import export
+from pico.make import export
 from pico.probe import completer, draft_kept, generic_agreement, in_context_score
 from pico.tokenizer import train_tokenizer, user_turn
 from pico.training import Recipe, encode, new_model, pretrain
