@@ -30,17 +30,7 @@ class FairQueue(Generic[T]):
         self._waiting: dict[Hashable, deque[T]] = {}
         self._turns: deque[Hashable] = deque()  # keys whose next record may begin
         self._closed: set[Hashable] = set()
-        self._size = 0
-        self._depth = 0
-
-    def __len__(self) -> int:
-        """All waiting records."""
-        return self._size
-
-    @property
-    def depth(self) -> int:
-        """Waiting records that could begin soon: at most `counted` of each key."""
-        return self._depth
+        self.depth = 0  # waiting records that could begin soon: at most `counted` of each key
 
     def add(self, key: Hashable, item: T) -> None:
         queue = self._waiting.get(key)
@@ -49,8 +39,7 @@ class FairQueue(Generic[T]):
             if key not in self._closed:
                 self._turns.append(key)
         queue.append(item)
-        self._size += 1
-        self._depth += len(queue) <= self._counted
+        self.depth += len(queue) <= self._counted
 
     def take(self) -> tuple[Hashable, T] | None:
         """The next record and its key. None if no record may begin."""
@@ -58,9 +47,8 @@ class FairQueue(Generic[T]):
             return None
         key = self._turns.popleft()
         queue = self._waiting[key]
-        self._depth -= len(queue) <= self._counted
+        self.depth -= len(queue) <= self._counted
         item = queue.popleft()
-        self._size -= 1
         if self._ordered:
             self._closed.add(key)
         if not queue:
@@ -76,19 +64,16 @@ class FairQueue(Generic[T]):
             if key in self._waiting:
                 self._turns.append(key)
 
-    def discard(self, matches: Callable[[T], bool]) -> int:
-        """Remove the waiting records that match. Returns how many."""
-        before = self._size
+    def discard(self, matches: Callable[[T], bool]) -> None:
+        """Remove the waiting records that match."""
         for key, queue in list(self._waiting.items()):
             kept = deque(item for item in queue if not matches(item))
-            self._size -= len(queue) - len(kept)
-            self._depth -= min(len(queue), self._counted) - min(len(kept), self._counted)
+            self.depth -= min(len(queue), self._counted) - min(len(kept), self._counted)
             if kept:
                 self._waiting[key] = kept
             else:
                 del self._waiting[key]
         self._turns = deque(key for key in self._turns if key in self._waiting)
-        return before - self._size
 
 
 class HandlerPool:

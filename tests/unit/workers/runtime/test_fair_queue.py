@@ -46,18 +46,18 @@ def test_with_order_a_key_is_closed_until_its_record_ends() -> None:
 
 def test_a_flood_of_one_key_counts_as_a_few_in_the_depth() -> None:
     queue = queue_of(*["flood"] * 1_000)
-    assert (len(queue), queue.depth) == (1_000, COUNTED_PER_KEY)
+    assert queue.depth == COUNTED_PER_KEY
     assert queue_of(*["flood"] * 1_000, ordered=True).depth == 1
     for _ in range(1_000 - COUNTED_PER_KEY):
         queue.take()
         assert queue.depth == COUNTED_PER_KEY
     assert len(take(queue)) == COUNTED_PER_KEY
-    assert (len(queue), queue.depth) == (0, 0)
+    assert (queue.depth, queue.take()) == (0, None)
 
 
 def test_discarded_records_never_begin_and_the_others_keep_their_turns() -> None:
     queue = queue_of("a", "b", "a", "c")
-    assert queue.discard(lambda number: number in (1, 2)) == 2
+    queue.discard(lambda number: number in (1, 2))
     assert take(queue) == [("a", 0), ("c", 3)]
     assert queue.depth == 0
 
@@ -114,7 +114,6 @@ def test_the_next_record_is_its_keys_oldest_and_no_key_waits_longer_than_the_oth
             model.running.discard(key)
         elif step == "discard":
             odd = {waiting for queue in model.waiting.values() for waiting in queue if waiting % 2}
-            assert queue.discard(odd.__contains__) == len(odd)
+            queue.discard(odd.__contains__)
             model.waiting = {each: deque(item for item in queue if item not in odd) for each, queue in model.waiting.items()}
-        assert len(queue) == sum(map(len, model.waiting.values()))
         assert queue.depth == model.depth()
