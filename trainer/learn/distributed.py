@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -140,8 +140,18 @@ def process_errors(wait_s: float) -> Iterator[None]:
     except RuntimeError as error:
         if process_count() == 1 or not _is_group_error(error):
             raise
+        _abandon_group()
         reason = f"another process of this launch died, or was silent for trainer.processes_wait_s={wait_s:.0f} s; its own log says more"
         raise RetryLater(reason) from error
+
+
+def _abandon_group() -> None:
+    """End the threads of the broken group: a thread that still runs when the interpreter ends can abort the process."""
+    from torch import distributed
+
+    with suppress(RuntimeError):
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def _is_group_error(error: RuntimeError) -> bool:
