@@ -37,9 +37,9 @@ from schemas.model_events import Alias
 from schemas.promotion import Transition, VersionState
 from schemas.topics import MODEL_EVENTS
 from traffic.world import tweet_contexts
-from workers.serving.engines.process_environment import prepare_process
+from workers.serving.engines.factory import prepare_process
+from workers.serving.follower import models_dir
 from workers.serving.routes import ChallengerRoute, Routes
-from workers.serving.version_files import models_dir
 
 
 def register(settings: Settings, registry: Registry, plan: SwapPlan, folder: Path) -> list[RegisteredVersion]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from workers.serving.version_files import UNTOUCHED_S
+from workers.serving.follower import UNTOUCHED_S
 
 
 def untouched(folder: Path, for_s: float = UNTOUCHED_S + 60) -> Path:

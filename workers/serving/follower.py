@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from pathlib import Path
 from typing import Protocol
 
-from infra.checkpoints.pruning import mark_used
+from infra.checkpoints.pruning import mark_used, prune
 from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import RetryLater
 from infra.registry.client import NoSuchVersion, RegisteredVersion
@@ -27,7 +27,6 @@ from workers.runtime.clock import Clock, SystemClock
 from workers.serving.engines.engine import Engine, SwapFailed, SwapResult
 from workers.serving.model_event_listener import ModelEventListener
 from workers.serving.routes import ChallengerRoute, Routes
-from workers.serving.version_files import models_dir, prune_versions
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +36,21 @@ VERSION_SWAPPED = "version swapped"
 DIGEST_SHOWN = 12
 #: Longest reason in a serving report.
 MAX_REASON_CHARS = 500
+#: The newest versions always stay on disk: a rollback needs them, and another worker may be loading one.
+NEWEST_KEPT = 4
+#: Workers mark the versions in use at every poll, also while the registry is away.
+UNTOUCHED_S = 3600.0
+
+
+def models_dir(settings: Settings) -> Path:
+    """The fetched checkpoints: one folder for all reflection workers of a machine."""
+    return settings.stack.dir / "models"
+
+
+def prune_versions(folder: Path, used: Set[str]) -> None:
+    """Removes versions that are neither used nor among the newest, and killed downloads."""
+    newest = sorted((path.name for path in folder.glob("*") if path.name.isdecimal()), key=int)[-NEWEST_KEPT:]
+    prune(folder, {*used, *newest}, UNTOUCHED_S)
 
 
 class VersionSource(Protocol):

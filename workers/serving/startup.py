@@ -17,8 +17,7 @@ from schemas.model_events import Alias
 from schemas.promotion import CanaryPrompt, VersionState
 from workers.serving.engines.engine import Engine, EngineDied, StartStopped
 from workers.serving.engines.factory import start_engine
-from workers.serving.follower import Refusals, VersionSource
-from workers.serving.version_files import models_dir
+from workers.serving.follower import Refusals, VersionSource, models_dir
 
 log = logging.getLogger(__name__)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,12 +19,32 @@ from schemas.responses import ModelVersion
 from workers.serving.engines.backend import Backend
 from workers.serving.engines.chat import ChatTemplate
 from workers.serving.engines.lora import MAX_RANK, AdapterBackends, AdapterBase
-from workers.serving.engines.process_environment import prepare_process
 from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
 from workers.serving.engines.transformers_engine import TransformersBackend, TransformersOptions
 from workers.serving.engines.version_slots import VersionCheckpoint
 from workers.serving.engines.vllm_engine import VllmBackend, VllmOptions
+
+#: The model's thread shares the interpreter with the event loop and with the clients of Kafka and the registry. Each of its many calls a step waits up to
+#: this long for the interpreter while another thread computes. With Python's default of 5 ms one poll of the registry delays every answer.
+SWITCH_INTERVAL_S = 0.0005
+
+
+def prepare_process(threads: int) -> None:
+    """Call before torch is imported: later the number of threads is fixed. Keeps variables that are set already.
+
+    Two OpenMP threads on two busy cores wait for each other at every kernel, so one thread is the fastest on a shared machine.
+    """
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    for name, value in {
+        "OMP_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "DO_NOT_TRACK": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",  # the engine runs in this process (workers.serving.engines.vllm_engine)
+        "VLLM_CONFIGURE_LOGGING": "0",  # this process formats its own log
+        "VLLM_NO_USAGE_STATS": "1",
+    }.items():
+        os.environ.setdefault(name, value)
 
 
 def engine_kind(settings: Settings) -> EngineKind:

@@ -17,9 +17,8 @@ from tests.support.stub_engine import StubEngine
 from tests.support.table_registry import EXPERIMENT, NOW, NoModelEvents, TableRegistry, registered, step
 from tests.support.untouched_folders import untouched
 from workers.serving.engines.engine import SwapFailed, SwapResult
-from workers.serving.follower import Follower
+from workers.serving.follower import NEWEST_KEPT, Follower
 from workers.serving.routes import ChallengerRoute, Routes
-from workers.serving.version_files import NEWEST_KEPT
 
 ONE, TWO, THREE = (registered(version).model for version in "123")
 CANARY_OF_TWO = ChallengerRoute(TWO, VersionState.CANARY, EXPERIMENT, 0.2)

@@ -18,8 +18,7 @@ from tests.support.untouched_folders import untouched
 from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
 from workers.serving.engines.version_slots import VersionCheckpoint
-from workers.serving.follower import Follower
-from workers.serving.version_files import NEWEST_KEPT, prune_versions
+from workers.serving.follower import NEWEST_KEPT, Follower, prune_versions
 
 
 def names(folder: Path) -> list[str]:
