@@ -31,76 +31,6 @@ Figures = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class ModelCard:
-    """The parts of a model card that differ between the two checkpoints."""
-
-    name: str
-    summary: str
-    data: str
-    limits: str
-    command: str
-    recipes: tuple[Recipe, Recipe]
-    seconds: float  # wall clock of the training
-
-
-def export(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
-    """Writes everything except the card. Weights are stored as fp16, half the size; `config.json` says float32, so that readers compute in it."""
-    directory.mkdir(parents=True, exist_ok=True)
-    copy.deepcopy(model).to(torch.float16).save_pretrained(directory)
-    tokenizer.save_pretrained(directory)
-    path = directory / "config.json"
-    config = json.loads(path.read_text()) | {"dtype": "float32"}
-    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-
-
-def write_card(card: ModelCard, directory: Path, parameters: int, figures: Figures) -> None:
-    """Writes `README.md`. Call it last, because it contains the digests of the other files."""
-    (directory / "README.md").write_text(render(card, parameters, figures, file_digests(directory)))
-
-
-def render(card: ModelCard, parameters: int, figures: Figures, digests: Mapping[str, str]) -> str:
-    recipe, second = card.recipes
-    domains = list(next(iter(figures.values())))
-    header = ["ability", *domains]
-    rows = [[ability, *(f"{by_domain[domain]:.3f}" for domain in domains)] for ability, by_domain in figures.items()]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows))
-    files = "\n".join(f"| {name} | `{digest}` |" for name, digest in digests.items())
-    return f"""---
-library_name: transformers
-pipeline_tag: text-generation
-language: en
-tags: [retouch, personalization, tiny, synthetic]
----
-
-# {card.name}
-
-{card.summary}
-
-- Architecture: Qwen2, {parameters / 1e6:.2f}M parameters, d = 128, {recipe.layers} layers, 4 heads of 32, 2 key-value heads, tied embeddings, context 2048.
-- Made by `{card.command}` from the generators `traffic/world.py` and `pico/prose.py` alone; no other text or weights.
-- Data: {card.data}
-- Training: {recipe.steps} steps of {recipe.batch} documents, then {second.steps} steps in which a third of the documents train copying made-up words;
-  Muon and AdamW, learning rate {recipe.learning_rate:g}, fp32, one thread, {card.seconds:.0f} s in all.
-- Files: weights are stored as fp16 and computed in float32 (`dtype` in `config.json`). The figures below were measured on these files.
-- Prompts: `schemas.prompts` in the compact style, in Qwen's chat template. The tags of the rewrite are plain tokens, not special tokens.
-
-| {" | ".join(header)} |
-{table.split(chr(10), 1)[1]}
-
-Limits: {card.limits}
-
-| file | sha256 |
-| --- | --- |
-{files}
-"""
-
-
-logger = logging.getLogger(__name__)
-
-TOKENIZER_DOCUMENTS = 4000
-
-
-@dataclass(frozen=True)
 class ModelSpec:
     """Size, documents, training steps, figures and model card texts of one model. `copying_steps` also have documents that train copying."""
 
@@ -113,6 +43,58 @@ class ModelSpec:
     summary: str
     data: str
     limits: str
+
+
+def export(model: Qwen2ForCausalLM, tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
+    """Writes everything except the card. Weights are stored as fp16, half the size; `config.json` says float32, so that readers compute in it."""
+    directory.mkdir(parents=True, exist_ok=True)
+    copy.deepcopy(model).to(torch.float16).save_pretrained(directory)
+    tokenizer.save_pretrained(directory)
+    path = directory / "config.json"
+    config = json.loads(path.read_text()) | {"dtype": "float32"}
+    path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def render(spec: ModelSpec, command: str, recipe: Recipe, second: Recipe, seconds: float, parameters: int, figures: Figures, digests: Mapping[str, str]) -> str:
+    """The model card. `seconds`: wall clock of the training."""
+    domains = list(next(iter(figures.values())))
+    header = ["ability", *domains]
+    rows = [[ability, *(f"{by_domain[domain]:.3f}" for domain in domains)] for ability, by_domain in figures.items()]
+    table = "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows))
+    files = "\n".join(f"| {name} | `{digest}` |" for name, digest in digests.items())
+    return f"""---
+library_name: transformers
+pipeline_tag: text-generation
+language: en
+tags: [retouch, personalization, tiny, synthetic]
+---
+
+# {spec.title}
+
+{spec.summary}
+
+- Architecture: Qwen2, {parameters / 1e6:.2f}M parameters, d = 128, {recipe.layers} layers, 4 heads of 32, 2 key-value heads, tied embeddings, context 2048.
+- Made by `{command}` from the generators `traffic/world.py` and `pico/prose.py` alone; no other text or weights.
+- Data: {spec.data}
+- Training: {recipe.steps} steps of {recipe.batch} documents, then {second.steps} steps in which a third of the documents train copying made-up words;
+  Muon and AdamW, learning rate {recipe.learning_rate:g}, fp32, one thread, {seconds:.0f} s in all.
+- Files: weights are stored as fp16 and computed in float32 (`dtype` in `config.json`). The figures below were measured on these files.
+- Prompts: `schemas.prompts` in the compact style, in Qwen's chat template. The tags of the rewrite are plain tokens, not special tokens.
+
+| {" | ".join(header)} |
+{table.split(chr(10), 1)[1]}
+
+Limits: {spec.limits}
+
+| file | sha256 |
+| --- | --- |
+{files}
+"""
+
+
+logger = logging.getLogger(__name__)
+
+TOKENIZER_DOCUMENTS = 4000
 
 
 def base_figures(complete: Complete) -> Figures:
@@ -225,8 +207,8 @@ def describe(name: str, directory: Path, tokenizer: PreTrainedTokenizerFast, rec
     model = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32)
     figures = spec.measure(completer(model, tokenizer))
     command = f"python -m pico.make --only {name} --steps {first.steps} --copying-steps {second.steps} --seed {first.seed}"
-    card = ModelCard(spec.title, spec.summary, spec.data, spec.limits, command, recipes, seconds)
-    write_card(card, directory, model.num_parameters(), figures)
+    card = render(spec, command, first, second, seconds, model.num_parameters(), figures, file_digests(directory))
+    (directory / "README.md").write_text(card)  # last, because it contains the digests of the other files
     logger.info("%s: %s", name, figures)
 
 
