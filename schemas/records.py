@@ -9,7 +9,7 @@ from typing import TypeVar
 from schemas.contexts import Source
 from schemas.envelope import Envelope, Headers, envelope_headers, read_message, record_id
 from schemas.messages import Message
-from schemas.topics import MAX_MESSAGE_BYTES, Topic
+from schemas.topics import Topic
 
 M = TypeVar("M", bound=Message)
 
@@ -62,11 +62,6 @@ class ProducedRecord:
     def size_bytes(self) -> int:
         headers = sum(len(name.encode()) + len(value) for name, value in self.headers)
         return len(self.key or b"") + len(self.value or b"") + headers + OVERHEAD_BYTES
-
-    @property
-    def fits(self) -> bool:
-        """Whether its topic takes a record of this size."""
-        return self.size_bytes <= MAX_MESSAGE_BYTES
 
 
 def produced_record(topic: Topic, message: Message, *, id: object, source: str, traceparent: str) -> ProducedRecord:

@@ -8,10 +8,12 @@ from typing import Protocol
 from infra.errors import PoisonMessage
 from schemas.messages import Message
 from schemas.records import ConsumedRecord, ProducedRecord, produced_record
-from schemas.topics import Topic, consumer_group
+from schemas.topics import MAX_MESSAGE_BYTES, Topic, consumer_group
 
 GROUP = consumer_group("streams")
 SOURCE = "/streams"
+#: Maximum bytes that Kafka's framing and the headers add to a value.
+FRAMING_BYTES = 4_096
 
 
 class Processor(Protocol):
@@ -40,6 +42,7 @@ class Processor(Protocol):
 def output(topic: Topic, message: Message, *, id: object, traceparent: str) -> ProducedRecord:
     """The record of one message. Raises PoisonMessage if it is larger than the topic's limit."""
     record = produced_record(topic, message, id=id, source=SOURCE, traceparent=traceparent)
-    if not record.fits:
-        raise PoisonMessage(f"its {topic.name} message would have {len(record.value or b'')} bytes, more than the topic allows")
+    size = len(record.value or b"")
+    if size > MAX_MESSAGE_BYTES - FRAMING_BYTES:
+        raise PoisonMessage(f"its {topic.name} message would have {size} bytes, more than the topic allows")
     return record

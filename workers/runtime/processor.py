@@ -113,7 +113,7 @@ class RecordProcessor(Generic[M]):
         traceparent = current_traceparent() or incoming.envelope.traceparent
         records = tuple(produced_record(output.topic, output.message, id=output.id, source=self._source, traceparent=traceparent) for output in outputs)
         for record in records:
-            if not record.fits:
+            if record.size_bytes > MAX_MESSAGE_BYTES:
                 raise PoisonMessage(f"its output for {record.topic} has {record.size_bytes} bytes, the topic takes {MAX_MESSAGE_BYTES}")
         return records
 
