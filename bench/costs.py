@@ -38,7 +38,7 @@ def personalized_response(
 
 @contextmanager
 def broker_with_topics(**kafka: int) -> Iterator[tuple[Settings, Any]]:
-    """Settings of a local broker with all topics, and a producer, which the block closes. `kafka` are further settings of it."""
+    """Settings of a local broker with all topics, and a producer, which the caller closes. `kafka` are further settings of it."""
     from infra.kafka.clients import producer
     from infra.kafka.topology import apply_topology
     from infra.local.broker import Broker
