@@ -6,7 +6,7 @@ import getpass
 import json
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 
@@ -23,6 +23,15 @@ from trainer.promotion.operator_commands import OperatorApi, OperatorCommand
 SERVED_WITHIN_S, POLL_S = 10.0, 0.2
 #: Tags longer than this are shown by --json only.
 MAX_TAG_CHARS = 100
+
+
+class ServingProgress(NamedTuple):
+    """How far the workers follow a new champion. The times are seconds since the command, None if it did not happen in time."""
+
+    first_s: float | None  # the first worker serves it
+    all_s: float | None  # every worker that reports serves it
+    workers: int  # that report
+    serving: int
 
 
 def find_promoter(settings: Settings) -> OperatorApi:
@@ -103,11 +112,11 @@ def rollback(settings: Settings, version: str | None, to: str | None, operator: 
     champion = promoter.view().champion
     served = wait_until_served(promoter, champion, began) if wait and before.workers else None
     if as_json:
-        show_json({**_json_values(transition), "version": champion, "served": served})
+        show_json({**_json_values(transition), "version": champion, "served": served._asdict() if served else None})
     else:
         _show_transition(champion, transition, as_json)
         show(_serving_text(champion, served, bool(before.workers)) if wait else "workers follow within seconds")
-    return FAILED if served and served["first_s"] is None else OK
+    return FAILED if served and served.first_s is None else OK
 
 
 def diff(settings: Settings, a: str, b: str, samples: int, as_json: bool) -> None:
@@ -118,8 +127,8 @@ def diff(settings: Settings, a: str, b: str, samples: int, as_json: bool) -> Non
     show_json(comparison) if as_json else diff_output.show_difference(comparison)
 
 
-def wait_until_served(promoter: OperatorApi, champion: str | None, began: float, within_s: float = SERVED_WITHIN_S) -> dict[str, Any]:
-    """Wait until every worker that reports serves `champion`. `first_s` and `all_s` are seconds since `began`, None if it did not happen in time."""
+def wait_until_served(promoter: OperatorApi, champion: str | None, began: float, within_s: float = SERVED_WITHIN_S) -> ServingProgress:
+    """Wait until every worker that reports serves `champion`, at most `within_s` after `began`."""
     first_s, serving, reporting = None, 0, 0
     while True:
         try:
@@ -133,17 +142,17 @@ def wait_until_served(promoter: OperatorApi, champion: str | None, began: float,
             first_s = took_s
         done = serving == reporting and serving > 0
         if done or took_s >= within_s:
-            return {"first_s": first_s, "all_s": took_s if done else None, "workers": reporting, "serving": serving}
+            return ServingProgress(first_s, took_s if done else None, reporting, serving)
         time.sleep(POLL_S)
 
 
-def _serving_text(champion: str | None, served: dict[str, Any] | None, had_workers: bool) -> str:
+def _serving_text(champion: str | None, served: ServingProgress | None, had_workers: bool) -> str:
     if served is None:
         return "no worker reports, so there was nothing to wait for; workers follow the registry within seconds" if not had_workers else ""
-    if served["first_s"] is None:
+    if served.first_s is None:
         return f"no worker has reported version {champion} within {SERVED_WITHIN_S:.0f} s: look at `retouch status`"
-    workers = f"{served['serving']} of {served['workers']} workers serve it"
-    return f"version {champion} served again {served['first_s']:.1f} s after the command; {workers}"
+    workers = f"{served.serving} of {served.workers} workers serve it"
+    return f"version {champion} served again {served.first_s:.1f} s after the command; {workers}"
 
 
 def _show_transition(number: str | None, transition: VersionTransition, as_json: bool) -> None:
