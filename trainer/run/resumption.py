@@ -71,7 +71,7 @@ def clear(report: RunReportFile) -> None:
     shutil.rmtree(report.directory / STATE, ignore_errors=True)
 
 
-def end_unsuccessful(report: RunReportFile, registry: Registry, tracked_status: Literal["FAILED", "KILLED"]) -> None:
+def end_and_clear(report: RunReportFile, registry: Registry, tracked_status: Literal["FAILED", "KILLED"]) -> None:
     """Ends the MLflow run, if the registry answers, and removes everything else of the run but its report."""
     if report.data.tracked:
         with suppress(RetryLater):
@@ -153,7 +153,7 @@ def _stored_steps(report: RunReportFile) -> dict[str, int]:
 def _abandon(report: RunReportFile, registry: Registry, reason: str) -> None:
     report.finish(RunStatus.ABANDONED, reason)
     log.info("run abandoned", extra={"run_id": report.run_id, "reason": reason})
-    end_unsuccessful(report, registry, "KILLED")
+    end_and_clear(report, registry, "KILLED")
 
 
 def _changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

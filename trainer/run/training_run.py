@@ -29,7 +29,7 @@ from trainer.learn.distributed import Launch, joined_launch, process_errors
 from trainer.run.lease import lease, lease_path
 from trainer.run.planning import plan_run
 from trainer.run.report import STATE, RunReportFile
-from trainer.run.resumption import clear, end_unsuccessful, parent_of_run, resume_or_begin
+from trainer.run.resumption import clear, end_and_clear, parent_of_run, resume_or_begin
 from trainer.run.triggers import BY_HAND
 
 log = logging.getLogger(__name__)
@@ -204,7 +204,7 @@ def _fail(report: RunReportFile, registry: Registry, reason: str) -> None:
     """Ends a failed run for good: resumed, it would fail again."""
     with suppress(OSError):
         report.finish(RunStatus.FAILED, reason)
-    end_unsuccessful(report, registry, "FAILED")
+    end_and_clear(report, registry, "FAILED")
 
 
 def _import_libraries(stop: threading.Event) -> None:

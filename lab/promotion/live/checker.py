@@ -1,4 +1,5 @@
-"""Invariants of the answers, from questions, answers and histories, without the system's own figures. Only `generated_texts` does I/O.
+"""Invariants of the answers, from questions, answers and histories, without the system's own figures. No I/O, but `generated_texts` runs
+the model of a version.
 
 Workers poll the registry; until the next poll they serve the previous version. So answers of a version may come for GRACE_S after its stage ended. Time in
 which the registry is away does not count.
