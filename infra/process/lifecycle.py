@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 from infra.errors import BadSetting, RetouchError
 from infra.settings import Settings, load
@@ -20,12 +21,54 @@ log = logging.getLogger(__name__)
 OK, FAILED, USAGE = 0, 1, 2
 INTERRUPTED = 130
 
+#: Maximum length of the reason of a blocked process.
+MAX_REASON_CHARS = 500
+
 
 def mark_ready(settings: Settings) -> None:
     """Signal that this process serves: creates `ready_file`, if one is set."""
     if settings.ready_file:
         settings.ready_file.touch()
     log.info("ready")
+
+
+def report_blocked(settings: Settings, reason: str | None) -> None:
+    """Publish that this process runs but makes no progress, and why; None as soon as it makes progress again.
+
+    The supervisor shows the reason in `retouch status`, whose exit code is then 1. Use it for what this process cannot change, for example "the base
+    endpoint answers 401 invalid_api_key: check OPENAI_API_KEY". `reason` holds no secret and no user's text; it becomes one line of at most
+    MAX_REASON_CHARS. There is one reason per process, so the last call counts.
+
+    Cheap: call it at every failure and success; a repeat writes nothing. Any thread may call it. Does nothing without `ready_file`, beside which the
+    reason is stored. Never raises for a full disk: the reason is then only logged. A restart of the process begins without a reason.
+    """
+    if settings.ready_file is None:
+        return
+    path = blocked_file(settings.ready_file)
+    line = " ".join((reason or "").split())[:MAX_REASON_CHARS].encode(errors="replace").decode() or None
+    if line == blocked_reason(settings.ready_file):
+        return
+    try:
+        if line is None:
+            path.unlink(missing_ok=True)
+        else:
+            temporary = path.with_name(f"{path.name}.{threading.get_ident()}.new")
+            temporary.write_text(line, encoding="utf-8")
+            temporary.replace(path)
+    except OSError as error:
+        log.warning("cannot store why this process is blocked", extra={"blocked": line, "reason": error.strerror})
+
+
+def blocked_reason(ready_file: Path) -> str | None:
+    """Why the process with this ready file is blocked; None if it is not."""
+    try:
+        return blocked_file(ready_file).read_text(encoding="utf-8") or None
+    except (OSError, UnicodeDecodeError):  # there is none
+        return None
+
+
+def blocked_file(ready_file: Path) -> Path:
+    return ready_file.with_name(f"{ready_file.name}.blocked")
 
 
 def stop_on_signals() -> threading.Event:
