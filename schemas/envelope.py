@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import TypeVar
 
 from schemas.messages import Malformed, Message, message_type
+from schemas.times import parse_time
 
 Headers = Sequence[tuple[str, bytes]]
 M = TypeVar("M", bound=Message)
@@ -56,11 +57,9 @@ def read_envelope(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
         raise Malformed(f"not a CloudEvents record: header {error} is missing or not UTF-8") from None
     message_type(fields["ce_type"])
     try:
-        time = datetime.fromisoformat(fields["ce_time"])
+        time = parse_time(fields["ce_time"])
     except ValueError:
-        raise Malformed("header ce_time is not an RFC 3339 time") from None
-    if time.tzinfo is None:
-        raise Malformed("header ce_time has no zone")
+        raise Malformed("header ce_time is not an RFC 3339 time with an offset") from None
     traceparent = values.get("traceparent", b"").decode(errors="replace")
     is_valid = _TRACEPARENT.fullmatch(traceparent)
     return Envelope(fields["ce_id"], fields["ce_source"], fields["ce_type"], time, traceparent if is_valid else new_traceparent())

@@ -10,18 +10,34 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Self
 
 import pydantic
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+
+from schemas.times import parse_time
 
 
-def _in_utc(at: datetime) -> datetime:
+def _in_utc(value: Any, read: ValidatorFunctionWrapHandler) -> datetime:
+    try:
+        at: datetime = read(value)
+    except ValidationError as error:
+        at = _parsed(value, error)
     try:
         return at.astimezone(UTC)
     except OverflowError:
         raise ValueError("the instant lies outside the years 1 to 9999 in UTC") from None
 
 
-#: An instant in UTC. One whose conversion to UTC leaves the years 1 to 9999 is refused.
-AwareDatetime = Annotated[pydantic.AwareDatetime, AfterValidator(_in_utc)]
+def _parsed(value: Any, error: ValidationError) -> datetime:
+    """A text that pydantic does not read. Raises pydantic's error for what `parse_time` does not read either."""
+    if not isinstance(value, str):
+        raise error
+    try:
+        return parse_time(value)
+    except ValueError:
+        raise error from None
+
+
+#: An instant in UTC: what pydantic reads, and what `parse_time` reads. One whose conversion to UTC leaves the years 1 to 9999 is refused.
+AwareDatetime = Annotated[pydantic.AwareDatetime, WrapValidator(_in_utc)]
 
 #: Users' and models' text. Limited, so that one record never exceeds the topic's message size.
 Text = Annotated[str, StringConstraints(max_length=32_768)]
