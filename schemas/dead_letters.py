@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from schemas.envelope import header_values
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import dead_letter_topic
 
@@ -33,7 +34,7 @@ def dead_letter(record: ConsumedRecord, group: str, error: BaseException) -> Pro
 
 def original_position(headers: Iterable[tuple[str, bytes | None]]) -> tuple[str, int, int] | None:
     """Topic, partition and offset of a dead letter's original record; the last ones if it failed twice. None for other records."""
-    by_name = dict(headers)
+    by_name = header_values(headers)
     topic, partition, offset = (by_name.get(f"kafka_dlt-original-{part}") for part in ("topic", "partition", "offset"))
     if not topic or partition is None or offset is None:
         return None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -48,26 +48,41 @@ def envelope_headers(message: Message, *, id: object, source: str, traceparent: 
     return [(name, value.encode()) for name, value in fields.items()]
 
 
-def read_envelope(headers: Iterable[tuple[str, bytes | None]]) -> Envelope:
-    """Parse the headers of a record; headers with a null value are ignored. Raises Malformed if they are not CloudEvents of a declared type."""
-    values = {name.lower(): value for name, value in headers or () if value is not None}
+def header_values(headers: Iterable[tuple[str, bytes | None]] | None) -> dict[str, bytes]:
+    """A record's headers by lower-case name: the one place that reads them.
+
+    CloudEvents names have no case, and producers write `CE_ID` too. Of several headers with one name the last counts, as for Kafka's `lastHeader`. A header
+    whose value is null counts as missing.
+    """
+    return {name.lower(): value for name, value in headers or () if value is not None}
+
+
+def read_envelope(headers: Iterable[tuple[str, bytes | None]] | None) -> Envelope:
+    """Parse the headers of a record. Raises Malformed if they are not CloudEvents of a declared type."""
+    values = header_values(headers)
+    id, source, type, at = (_text(values, name) for name in ("ce_id", "ce_source", "ce_type", "ce_time"))
+    message_type(type)
     try:
-        fields = {name: values[name].decode() for name in ("ce_id", "ce_source", "ce_type", "ce_time")}
-    except (KeyError, UnicodeDecodeError) as error:
-        raise Malformed(f"not a CloudEvents record: header {error} is missing or not UTF-8") from None
-    message_type(fields["ce_type"])
-    try:
-        time = parse_time(fields["ce_time"])
+        time = parse_time(at)
     except ValueError:
         raise Malformed("header ce_time is not an RFC 3339 time with an offset") from None
     traceparent = values.get("traceparent", b"").decode(errors="replace")
     is_valid = _TRACEPARENT.fullmatch(traceparent)
-    return Envelope(fields["ce_id"], fields["ce_source"], fields["ce_type"], time, traceparent if is_valid else new_traceparent())
+    return Envelope(id, source, type, time, traceparent if is_valid else new_traceparent())
+
+
+def _text(values: Mapping[str, bytes], name: str) -> str:
+    if name not in values:
+        raise Malformed(f"not a CloudEvents record: header {name} is missing")
+    try:
+        return values[name].decode()
+    except UnicodeDecodeError:
+        raise Malformed(f"header {name} is not UTF-8") from None
 
 
 def record_id(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
     """A record's `ce_id`, which identifies repeats without parsing the record; None if it has none."""
-    value = next((value for name, value in headers if name == "ce_id" and value), None)
+    value = header_values(headers).get("ce_id")
     return value.decode(errors="replace") if value else None
 
 

@@ -17,6 +17,7 @@ from infra.errors import CannotContinue, RetryLater
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from lab.chaos.records import LoadClock, SeenRecord
+from schemas.envelope import header_values
 from schemas.topics import CONTEXTS, DEAD_LETTERED, DRAFTS, FEEDBACK, INTERACTIONS, OUTCOMES, QUERIES, RESPONSES, TRAJECTORIES, dead_letter_topic
 
 log = logging.getLogger(__name__)
@@ -109,10 +110,10 @@ def _reader(settings: Settings, positions: dict[TopicPartition, int]) -> TopicRe
 
 
 def _seen_record(record: Any, at_s: float) -> SeenRecord:
-    headers = {name: value for name, value in record.headers or () if value is not None}
+    ce_id = header_values(record.headers).get("ce_id", b"").decode(errors="replace")
     key = (record.key or b"").decode(errors="replace")
     query_id, status = _contents(record.topic, record.value)
-    return SeenRecord(record.topic, record.partition, record.offset, key, headers.get("ce_id", b"").decode(errors="replace"), query_id, at_s, status)
+    return SeenRecord(record.topic, record.partition, record.offset, key, ce_id, query_id, at_s, status)
 
 
 def _contents(topic: str, value: bytes | None) -> tuple[str | None, str | None]:

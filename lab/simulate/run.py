@@ -19,7 +19,7 @@ from lab.simulate.scenario import SimulatedOutcome, SimulatedQuestion, Simulatio
 from lab.simulate.virtual_time import EPOCH, run_in_virtual_time
 from schemas.dead_letters import original_position
 from schemas.drafts import Draft
-from schemas.envelope import envelope_headers
+from schemas.envelope import envelope_headers, header_values
 from schemas.ids import derive
 from schemas.queries import Query
 from schemas.topics import Topic, dead_letter_topic
@@ -195,13 +195,13 @@ class Simulation:
         by_id = {str(derive("draft", id)): question.number for id, question in self._by_id.items()}
         log = self._cluster.log
         entries = [(p, entry) for p in log.partitions(ANSWERS.name) for entry in log.read(ANSWERS.name, p, 0, 1 << 30)[0]]
-        return [(partition, by_id.get(dict(entry.headers)["ce_id"].decode(), -1)) for partition, entry in entries]
+        return [(partition, by_id.get(header_values(entry.headers)["ce_id"].decode(), -1)) for partition, entry in entries]
 
     def _dead_letters(self) -> list[int]:
         by_id = {str(id): question.number for id, question in self._by_id.items()}
         dead_letters = self._cluster.log.committed_records(dead_letter_topic(QUESTIONS.name))
         assert all(original_position(dead_letter.headers) for dead_letter in dead_letters)
-        return [by_id[dict(dead_letter.headers)["ce_id"].decode()] for dead_letter in dead_letters]
+        return [by_id[header_values(dead_letter.headers)["ce_id"].decode()] for dead_letter in dead_letters]
 
     def _note(self, source: str, event: str) -> None:
         self._trace.append(f"{asyncio.get_running_loop().time():9.3f} {source} {event}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from uuid import uuid4
 
 import pytest
 
-from schemas.envelope import envelope_headers, new_traceparent, read_envelope, read_message
+from schemas.envelope import envelope_headers, header_values, new_traceparent, read_envelope, read_message
 from schemas.erasures import ErasureRequest
 from schemas.messages import Malformed
 from schemas.queries import Query
@@ -77,3 +78,19 @@ def test_a_trace_continues_and_an_invalid_one_is_replaced() -> None:
     assert read_envelope(headers(traceparent=trace.encode())).traceparent == trace
     fresh = read_envelope(headers(traceparent=b"00-zz"))
     assert fresh.traceparent != "00-zz" and len(fresh.traceparent) == len(trace)
+
+
+@pytest.mark.parametrize("change", [str.upper, str.title, lambda name: name.replace("ce_", "Ce_")])
+def test_header_names_have_no_case(change: Callable[[str], str]) -> None:
+    message, envelope = read_message(ErasureRequest, [(change(name), value) for name, value in headers()], MESSAGE.to_bytes())
+    assert (message, envelope.id, envelope.source) == (MESSAGE, str(MESSAGE.request_id), "/tests")
+
+
+def test_of_repeated_headers_the_last_one_with_a_value_counts() -> None:
+    repeated = [("CE_ID", b"first"), *headers(), ("Ce_Id", b"last"), ("ce_id", None)]
+    assert read_envelope(repeated).id == "last"
+    assert header_values(repeated)["ce_id"] == b"last"
+
+
+def test_no_headers_are_read_as_none() -> None:
+    assert header_values(None) == header_values([("ce_id", None)]) == {}
