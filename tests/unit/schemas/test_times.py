@@ -91,7 +91,7 @@ def test_headers_and_messages_read_the_same_times(text: str, at: datetime) -> No
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(Malformed, match="ce_time"):
         read_envelope(headers(text))
-    with pytest.raises(Malformed, match="requested_at|json_invalid"):
+    with pytest.raises(Malformed, match=r"requested_at|json_invalid"):
         request_at(text)
 
 
