@@ -10,8 +10,8 @@ from schemas.contexts import HistoryItem
 from schemas.eligibility import Ineligible, why_ineligible
 from schemas.outcomes import Outcome
 from schemas.queries import Query
+from schemas.sameness import normalized
 from schemas.tasks import Task
-from schemas.text_normalization import normalized
 from schemas.trajectories import Trajectory
 
 
@@ -67,7 +67,7 @@ def sft_example_of(trajectory: Trajectory) -> SftExample | Ineligible:
 def sft_example_key(example: SftExample) -> bytes:
     """16 bytes that are equal for examples with the same user, domain, query text and truth. The reasoning does not matter.
 
-    Texts are compared after `schemas.text_normalization.normalized`.
+    Texts are compared after `schemas.sameness.normalized`.
     """
     case = example.case
     identity = json.dumps([case.user, case.domain, normalized(case.query.text), normalized(case.truth)])

@@ -13,9 +13,9 @@ from statistics import fmean
 from typing import NamedTuple
 
 from schemas.rewriting import Rewrite, parse
+from schemas.sameness import folded, normalized
 from schemas.scoring import style_f1
 from schemas.tasks import Task, choose_option
-from schemas.text_normalization import folded, normalized
 from trainer.data.query_cases import QueryCase
 from trainer.learn.rewards import flatters
 

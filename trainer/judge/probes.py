@@ -32,8 +32,8 @@ from heapq import nsmallest
 from itertools import chain, cycle
 from typing import Any, TypeVar
 
+from schemas.sameness import folded
 from schemas.tasks import Task
-from schemas.text_normalization import folded
 from trainer.data.query_cases import QueryCase, SftExample
 
 T = TypeVar("T")

@@ -15,9 +15,9 @@ from enum import StrEnum
 
 from infra.errors import CannotContinue
 from schemas.rewriting import parse
+from schemas.sameness import folded, normalized
 from schemas.scoring import score
 from schemas.tasks import Task, choose_option
-from schemas.text_normalization import folded, normalized
 from trainer.data.query_cases import QueryCase
 
 #: A free text may be this many times as long as the longest of base answer, truth and the user's items.

@@ -17,8 +17,8 @@ from schemas.eligibility import Ineligible, why_ineligible
 from schemas.ids import is_held_out
 from schemas.outcomes import Outcome
 from schemas.rewriting import TAGS, Rewrite
+from schemas.sameness import folded, normalized
 from schemas.tasks import Task, choose_option
-from schemas.text_normalization import folded, normalized
 from workers.teacher.reasoning_teacher import RejectionReason, best_example, truth_of
 
 #: A truth up to this length, about three words, may occur in a trace by chance.

@@ -1,0 +1,96 @@
+"""When two texts are the same, and when a text shows nothing: the one normalization before every comparison of an answer with a truth or an option.
+
+- `visible`: the text as its reader sees it. Scores of free text count its words.
+- `normalized`: equal for texts that are the same label, rating or answer. Letter case and punctuation stay, because they are part of a user's style.
+- `folded`: `normalized` without letter case.
+- `is_blank`: whether the text shows nothing, so that it is no answer, truth or option.
+
+Invisible are control and format characters, noncharacters, and what Unicode lists as `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt): zero-width
+and bidirectional marks, soft hyphens, byte order marks, tags. Three kinds of them change what a reader sees, so they stay where they do:
+
+- a joiner (ZWJ, ZWNJ) between letters of a cursive or Indic script, as Persian, Hindi and Bengali need it (UAX #31, 2.3);
+- a joiner and tags inside an emoji sequence (UTS #51);
+- a variation selector after an emoji. `normalized` drops it, because it selects a glyph and no other emoji (UTS #51, 2).
+
+The Hangul fillers and the Braille blank are blanks: their own glyph is empty. Unassigned characters stay: they may be new ones, which readers see.
+Texts in NFC, NFD and other canonically equivalent forms are the same (UAX #15).
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from itertools import groupby
+from typing import Literal
+
+import regex
+
+_QUOTES = frozenset({'""', "''", "``", "“”", "”“", "””", "„“", "„”", "‘’", "’‘", "’’", "‚‘", "‚’", "«»", "»«", "‹›", "›‹", "「」", "『』"})
+
+#: Characters with an empty glyph of some width that Unicode does not call white space.
+_FILLERS = "\u115f\u1160\u3164\uffa0\u2800"
+#: Letters and marks beside which a joiner has a meaning: of scripts that join letters, and of Indic scripts.
+_JOINED = r"[[\p{L}\p{M}]&&[\p{jt=D}\p{jt=L}\p{jt=R}\P{InSC=Other}]--[\p{Thai}\p{Lao}]]"
+#: UTS #51, ED-16: a zwj element ends in an emoji, a skin tone or a selector.
+_EMOJI_JOINER = r"(?<=\p{Extended_Pictographic}[\uFE0F\p{EMod}]?)\u200D(?=\p{Extended_Pictographic})"
+#: UTS #51, ED-14a: the flag of a subdivision, such as Scotland.
+_TAGGED_FLAG = r"\U0001F3F4[\U000E0030-\U000E0039\U000E0061-\U000E007A]{3,6}\U000E007F"
+_KEPT = rf"{_TAGGED_FLAG} | {_EMOJI_JOINER} | (?<={_JOINED}\p{{Mn}}{{0,3}})[\u200C\u200D](?={_JOINED})"
+_SELECTED_EMOJI = r"(?<=\p{Emoji})[\uFE0E\uFE0F]"
+_INVISIBLE = r"[[\p{Cc}\p{Cf}\p{Cs}\p{DI}\p{NChar}\u2800]--[\p{PCM}\t-\r\x1c-\x1f\x85]]"
+_FLAGS = regex.VERSION1 | regex.VERBOSE
+_NOT_SHOWN = regex.compile(rf"(?:{_KEPT} | {_SELECTED_EMOJI})(*SKIP)(*FAIL) | {_INVISIBLE}", _FLAGS)
+_NOT_COMPARED = regex.compile(rf"(?:{_KEPT})(*SKIP)(*FAIL) | {_INVISIBLE}", _FLAGS)
+#: Every invisible character, and others that are rare: most texts hold none, and this class is much faster to search than the properties.
+_PERHAPS_INVISIBLE = re.compile(
+    "[\x00-\x08\x0e-\x1b\x7f-\x9f\xad\u034f\u0600-\u061c\u06dd\u070f\u0890-\u0891\u08e2\u115f-\u1160\u17b4-\u17b5\u180b-\u180f\u200b-\u200f"
+    "\u202a-\u202e\u2060-\u206f\u2800\u3164\ud800-\udfff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff"
+    "\U000110bd-\U000110cd\U00013430-\U0001345f\U0001bca0-\U0001d17a\U0001fffe-\U0001ffff\U0002fffe-\U0010ffff]"
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1b\x7f]")
+#: UAX #15, 13: no script needs more than 30 marks in a row.
+_MANY_MARKS, _SHORT_CHARS = regex.compile(r"\p{M}{31,}"), 1_000
+
+
+def visible(text: str) -> str:
+    """The text in NFC, without characters that show nothing. Blanks stay as they are."""
+    return _shown(text, "NFC", _NOT_SHOWN)
+
+
+def normalized(text: str) -> str:
+    """The form in which texts are compared: NFKC without invisible characters, single blanks, no quotes around the whole."""
+    plain = " ".join(_shown(text, "NFKC", _NOT_COMPARED).split())
+    while len(plain) > 1 and plain[0] + plain[-1] in _QUOTES:
+        plain = plain[1:-1].strip()
+    return plain
+
+
+def folded(text: str) -> str:
+    """Normalized, without letter case."""
+    plain = normalized(text)
+    return plain.casefold() if plain.isascii() else _shown(plain.casefold(), "NFKC", _NOT_COMPARED)
+
+
+def is_blank(text: str) -> bool:
+    """Whether the text shows nothing: it is empty, or blanks and invisible characters only."""
+    return not visible(text).strip()
+
+
+def _shown(text: str, form: Literal["NFC", "NFKC"], invisible: regex.Pattern[str]) -> str:
+    if text.isascii():
+        return _CONTROL.sub("", text)
+    if len(text) > _SHORT_CHARS:
+        text = _MANY_MARKS.sub(_in_canonical_order, text)
+    text = unicodedata.normalize(form, text)
+    if not _PERHAPS_INVISIBLE.search(text):
+        return text
+    shown = invisible.sub(lambda found: " " if found[0] in _FILLERS else "", text)
+    return text if shown == text else _shown(shown, form, invisible)
+
+
+def _in_canonical_order(marks: regex.Match[str]) -> str:
+    """The marks as UAX #15 orders them. `unicodedata.normalize` does it too, in quadratic time: seconds for the longest texts."""
+    decomposed = unicodedata.normalize  # of one character at a time, so that no run is long
+    characters = [part for mark in marks[0] for part in decomposed("NFD", mark)]
+    runs = groupby(characters, key=lambda character: unicodedata.combining(character) == 0)
+    return "".join(character for starters, run in runs for character in (run if starters else sorted(run, key=unicodedata.combining)))
