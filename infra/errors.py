@@ -11,12 +11,21 @@ class RetouchError(Exception):
 
 
 class RetryLater(RetouchError):
-    """A dependency is unavailable for a moment; the same record may succeed after `after_s` seconds. `reason` is a `RetryReason` of the metrics."""
+    """A dependency is unavailable for a moment; the same record may succeed after `after_s` seconds.
 
-    def __init__(self, message: str, after_s: float = 1.0, reason: str = "other") -> None:
+    `reason` is a `RetryReason` of the metrics. `cause` says in one word of a closed set what failed, `reason` by default.
+    """
+
+    def __init__(self, message: str, after_s: float = 1.0, reason: str = "other", cause: str = "") -> None:
         super().__init__(message)
         self.after_s = after_s
         self.reason = reason
+        self.cause = cause or reason
+
+
+class DependencyBlocked(RetryLater):
+    """A dependency refuses every record until someone changes something, such as a key or a bill. A try that ends like this does not count:
+    the record waits until the dependency works again, or until its own deadline."""
 
 
 class PoisonMessage(RetouchError):

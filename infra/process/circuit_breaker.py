@@ -6,15 +6,26 @@ Not a library: those read the wall clock, which the simulation replaces, or wrap
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
-from infra.errors import RetryLater
+from infra.errors import DependencyBlocked, RetryLater
 from infra.telemetry.metrics import BREAKER_STATE, RetryReason
 
 
+@dataclass
+class BreakerCall:
+    """One call of a dependency. Failures of one `key` in a row count as one; each failure without a key counts."""
+
+    key: Hashable | None = None
+
+
 class CircuitBreaker:
-    """Opens for `open_s` after `failures` failures in a row. Each failed trial doubles the pause, up to `longest_s`; a success closes it.
+    """Opens for `open_s` after `failures` failures in a row, or at once if the dependency refuses everything (DependencyBlocked).
+
+    Each failed trial doubles the pause, up to `longest_s`; a success closes it. With keys, such as users, one user whose calls always fail does not
+    open it for the others.
 
     `call` is for callers that retry, `pause_left_s`, `failed` and `succeeded` are for callers that work without the dependency.
     `now` is a monotonic clock in seconds. With `endpoint`, its state is a metric.
@@ -26,7 +37,8 @@ class CircuitBreaker:
         self._limit = failures
         self._endpoint = endpoint
         self._now = now
-        self._failures = 0
+        self._failures: list[Hashable | None] = []  # keys of the failures in a row
+        self._is_blocked, self._why, self._cause = False, "", ""  # of the last failure
         self._open_until: float | None = None
         self._has_trial = False
 
@@ -40,12 +52,13 @@ class CircuitBreaker:
         """Seconds until the next trial; 0 if a call may be made now."""
         return 0.0 if self._open_until is None else max(0.0, self._open_until - self._now())
 
-    def failed(self) -> float:
-        """Counts a failure. Returns the length of the pause that it begins, 0 if the breaker stays closed."""
-        self._failures += 1
+    def failed(self, key: Hashable | None = None, *, opens: bool = False) -> float:
+        """Counts a failure; with `opens` it is enough. Returns the length of the pause that it begins, 0 if the breaker stays closed."""
+        if key is None or key not in self._failures:
+            self._failures = [*self._failures, key][-self._limit :]
         if self._open_until is not None:
             self._open_s = min(2 * self._open_s, self._longest_s)
-        elif self._failures < self._limit:
+        elif len(self._failures) < self._limit and not opens:
             return 0.0
         self._open_until = self._now() + self._open_s
         self._show(1)
@@ -54,22 +67,26 @@ class CircuitBreaker:
     def succeeded(self) -> None:
         if self._open_until is not None:
             self._show(0)
-        self._failures = 0
+        self._failures = []
         self._open_until = None
         self._open_s = self._first_open_s
 
     @contextmanager
-    def call(self) -> Iterator[None]:
-        """Around one call. Raises RetryLater without a call while the breaker is open; `after_s` is the time to wait.
+    def call(self, key: Hashable | None = None) -> Iterator[BreakerCall]:
+        """Around one call. While the breaker is open it raises RetryLater without a call, or DependencyBlocked if that opened it;
+        `after_s` is the time to wait.
 
         RetryLater or TimeoutError from inside is a failure. Any other error is an answer of the dependency, so a success.
         """
         is_trial = self._begin_trial()
+        call = BreakerCall(key)
         try:
-            yield
-        except (RetryLater, TimeoutError):
+            yield call
+        except (RetryLater, TimeoutError) as error:
             if is_trial or not self.is_open:  # a call that began before the breaker opened does not lengthen the pause
-                self.failed()
+                self._is_blocked = isinstance(error, DependencyBlocked)
+                self._why, self._cause = str(error), getattr(error, "cause", "")
+                self.failed(call.key, opens=self._is_blocked)
             raise
         except Exception:
             self.succeeded()
@@ -85,10 +102,14 @@ class CircuitBreaker:
             return False
         left_s = self.pause_left_s
         if left_s > 0 or self._has_trial:
-            raise RetryLater("the endpoint failed too often: calls to it pause", max(left_s, self._first_open_s / 4), RetryReason.BREAKER)
+            raise self._rejection(max(left_s, self._first_open_s / 4))
         self._has_trial = True
         self._show(0.5)
         return True
+
+    def _rejection(self, after_s: float) -> RetryLater:
+        kind, what = (DependencyBlocked, "the endpoint refuses everything") if self._is_blocked else (RetryLater, "the endpoint failed too often")
+        return kind(f"{what}, calls to it pause: {self._why}", after_s, RetryReason.BREAKER, self._cause)
 
     def _show(self, state: float) -> None:
         if self._endpoint:

@@ -20,7 +20,8 @@ class InFlight:
     """One record, until its result is committed. Reading a record again makes another one; no two are equal."""
 
     consumed: ConsumedRecord
-    failures: int = 0  # attempts that failed
+    failures: int = 0  # attempts that failed and count
+    last_failure: str | None = None  # `RetryLater.cause` of the last attempt
     has_slot: bool = False  # it takes one of the pool's slots
     finished: Finished | None = None
 
@@ -46,6 +47,8 @@ class Finished:
 
 @dataclass(frozen=True)
 class TryAgain:
-    """The next attempt at the record may begin after this pause."""
+    """The next attempt at the record may begin after this pause. `counts`: the failed attempt counts against the limit."""
 
     pause_s: float
+    cause: str = "other"
+    counts: bool = True

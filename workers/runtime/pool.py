@@ -155,7 +155,8 @@ class HandlerPool:
     async def _run(self, record: InFlight) -> None:
         try:
             while isinstance(result := await self._attempt(record), TryAgain):
-                record.failures += 1
+                record.failures += result.counts
+                record.last_failure = result.cause
                 self.retries += 1
                 self._release_slot(record)
                 self._fill_slots()

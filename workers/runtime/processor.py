@@ -6,13 +6,14 @@ No broker is needed. `workers.runtime.handler` defines what the handler's errors
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import random
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Generic, TypeVar
 
-from infra.errors import CannotContinue, PoisonMessage, RetryLater, type_and_line
+from infra.errors import CannotContinue, DependencyBlocked, PoisonMessage, RetryLater, type_and_line
 from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_RETRIES
 from infra.telemetry.tracing import Attributes, SpanKind, current_traceparent, messaging, span
 from schemas.dead_letters import dead_letter
@@ -46,7 +47,8 @@ class RecordProcessor(Generic[M]):
         """One attempt at one record. Never fails because of the record. Raises CannotContinue if the handler does."""
         try:
             message, envelope = record.consumed.read(self._spec.topic.message)
-            incoming: Incoming[M] = Incoming(message, envelope, record.consumed.source)  # type: ignore[arg-type]  # a topic does not carry its message's type
+            # A topic does not carry its message's type.
+            incoming: Incoming[M] = Incoming(message, envelope, record.consumed.source, record.last_failure)  # type: ignore[arg-type]
             with span(self._span, incoming.envelope.traceparent, SpanKind.CONSUMER, self._attributes(record)) as current:
                 result = await self._try(record, incoming)
                 current.add({"retouch.retries": record.failures, "retouch.outcome": result.outcome if isinstance(result, Finished) else "try_again"})
@@ -90,13 +92,14 @@ class RecordProcessor(Generic[M]):
 
     def _after_failure(self, record: InFlight, incoming: Incoming[M], deadline: datetime | None, error: RetryLater) -> Finished | TryAgain:
         """Retry, degrade or set aside."""
-        failures = record.failures + 1
-        pause_s = self._spec.backoff.pause_s(failures, error.after_s, self._rng)
+        counts = not isinstance(error, DependencyBlocked)
+        failures = record.failures + counts
+        pause_s = self._spec.backoff.pause_s(max(1, failures), error.after_s, self._rng)
         too_late = pause_s >= self._left_s(deadline)
         if failures < self._spec.backoff.attempts and not too_late:
-            return TryAgain(pause_s)
+            return TryAgain(pause_s, error.cause, counts)
         if self._spec.degrade:
-            return self._degraded(incoming, DegradeReason.EXHAUSTED)
+            return self._degraded(dataclasses.replace(incoming, last_failure=error.cause), DegradeReason.EXHAUSTED)
         return self._set_aside(record, error, failures)
 
     def _degraded(self, incoming: Incoming[M], reason: DegradeReason) -> Finished:
@@ -106,7 +109,8 @@ class RecordProcessor(Generic[M]):
         except Exception as error:
             raise HandlerFailed(type_and_line(error)) from error
         source = incoming.source
-        log.info("degraded", extra={"offset": source.offset, "partition": source.partition, "topic": source.topic, "reason": reason})
+        fields = {"offset": source.offset, "partition": source.partition, "topic": source.topic, "reason": reason, "last_failure": incoming.last_failure}
+        log.info("degraded", extra=fields)
         return Finished(self._produced(incoming, outputs), HandlingOutcome.EXPIRED if reason is DegradeReason.EXPIRED else HandlingOutcome.DEGRADED)
 
     def _produced(self, incoming: Incoming[M], outputs: Sequence[Outgoing]) -> tuple[ProducedRecord, ...]:

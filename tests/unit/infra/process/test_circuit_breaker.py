@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from infra.errors import RetryLater
+from infra.errors import DependencyBlocked, RetryLater
 from infra.process.circuit_breaker import CircuitBreaker
 from infra.telemetry.metrics import BREAKER_STATE
 
@@ -123,6 +123,47 @@ def test_calls_under_way_when_it_opens_do_not_lengthen_its_pause() -> None:
     with pytest.raises(RetryLater, match="late"):
         late()
     assert rejected_for_s(breaker) == OPEN_S
+
+
+def test_failures_of_one_key_count_once_and_failures_without_a_key_each() -> None:
+    breaker, _ = breaker_and_time()
+    for key in ("ada", "ada", "ada", "bob", "ada", "bob"):
+        with pytest.raises(RetryLater), breaker.call(key):
+            raise RetryLater("no answer")
+    assert not breaker.is_open
+
+    def no_connection() -> None:
+        with breaker.call("ada") as under_way:
+            under_way.key = None
+            raise RetryLater("no connection")
+
+    with pytest.raises(RetryLater):
+        no_connection()
+    assert breaker.is_open
+
+
+def test_a_dependency_that_refuses_everything_opens_it_at_once() -> None:
+    breaker, time = breaker_and_time()
+
+    def refused() -> None:
+        with breaker.call("ada"):
+            raise DependencyBlocked("401 invalid_api_key", cause="wrong_key")
+
+    with pytest.raises(DependencyBlocked):
+        refused()
+    with pytest.raises(DependencyBlocked, match="calls to it pause: 401 invalid_api_key") as rejected:
+        call(breaker)
+    assert (rejected.value.after_s, rejected.value.cause) == (OPEN_S, "wrong_key")
+    time.now += OPEN_S
+    with pytest.raises(DependencyBlocked):
+        refused()
+    assert breaker.pause_left_s == 2 * OPEN_S
+    time.now += 2 * OPEN_S
+    with pytest.raises(RetryLater):
+        call(breaker, RetryLater("no answer", cause="timeout"))
+    with pytest.raises(RetryLater, match="calls to it pause: no answer") as away:
+        call(breaker)
+    assert (away.value.cause, isinstance(away.value, DependencyBlocked)) == ("timeout", False)
 
 
 def test_its_state_is_a_metric() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 
 import pytest
 
@@ -95,20 +96,21 @@ async def test_after_its_pause_a_record_goes_before_those_that_have_not_begun() 
     assert test.finished == [1, 0, 2]
 
 
-async def test_the_record_carries_its_number_of_failures_into_each_attempt() -> None:
-    failures: list[int] = []
+async def test_the_record_carries_its_failures_into_each_attempt() -> None:
+    failures: list[tuple[int, str | None]] = []
+    results: Iterator[Finished | TryAgain] = iter([TryAgain(1.0, "timeout"), TryAgain(1.0, "wrong_key", counts=False), TryAgain(1.0, "timeout"), DONE])
 
     async def attempt(record: InFlight) -> Finished | TryAgain:
-        failures.append(record.failures)
-        return DONE if record.failures == 2 else TryAgain(1.0)
+        failures.append((record.failures, record.last_failure))
+        return next(results)
 
     clock = ManualClock()
     pool = HandlerPool(attempt, 1, ordered=False, clock=clock, on_finished=lambda record: None)
     pool.submit(make_bare_record(0))
-    for _ in range(3):
+    for _ in range(4):
         await settle()
         await clock.advance(1.0)
-    assert failures == [0, 1, 2]
+    assert failures == [(0, None), (1, "timeout"), (1, "wrong_key"), (2, "timeout")]
 
 
 async def test_in_order_the_next_of_a_key_waits_until_a_retried_record_has_ended() -> None:

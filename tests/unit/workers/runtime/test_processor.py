@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from infra.errors import CannotContinue, PoisonMessage, RetryLater
+from infra.errors import CannotContinue, DependencyBlocked, PoisonMessage, RetryLater
 from schemas.drafts import Draft
 from schemas.ids import derive
 from schemas.queries import Query
@@ -127,6 +127,28 @@ async def test_the_pause_after_retry_later_grows_with_the_failures(failures: int
     assert least_s <= result.pause_s <= least_s * 1.25
 
 
+async def test_a_try_that_a_blocked_dependency_ends_does_not_count() -> None:
+    blocked = processor(ErrorsThenDraft(DependencyBlocked("401", after_s=3.0, cause="wrong_key")), deadline=deadline, degrade=Degrade())
+    result = await blocked.attempt(make_record(failures=BACKOFF.attempts - 1))
+    assert isinstance(result, TryAgain)
+    assert (result.counts, result.cause) == (False, "wrong_key")
+
+
+async def test_a_blocked_dependency_does_not_hold_a_record_beyond_its_deadline() -> None:
+    clock, degrade = ManualClock(), Degrade()
+    blocked = ErrorsThenDraft(DependencyBlocked("401", after_s=3.0, cause="wrong_key"))
+    finished = await finish(processor(blocked, clock, deadline=deadline, degrade=degrade), due(clock, 2.0))
+    assert (finished.outcome, degrade.causes) == (HandlingOutcome.DEGRADED, ["wrong_key"])
+
+
+@pytest.mark.parametrize(("left_s", "expected"), [(3600.0, "endpoint"), (-1.0, "timeout")])
+async def test_the_degraded_output_gets_the_cause_of_the_last_failure(left_s: float, expected: str) -> None:
+    clock, degrade = ManualClock(), Degrade()
+    record = dataclasses.replace(due(clock, left_s, BACKOFF.attempts - 1), last_failure="timeout")
+    await finish(processor(ErrorsThenDraft(RetryLater("away", reason="endpoint")), clock, deadline=deadline, degrade=degrade), record)
+    assert degrade.causes == [expected]
+
+
 async def test_a_record_whose_last_attempt_fails_is_set_aside() -> None:
     finished = await finish(processor(ErrorsThenDraft(RetryLater("away"))), make_record(failures=BACKOFF.attempts - 1))
     assert finished.outcome is HandlingOutcome.SET_ASIDE and finished.our_fault
@@ -147,9 +169,11 @@ class Degrade:
 
     def __init__(self) -> None:
         self.reasons: list[DegradeReason] = []
+        self.causes: list[str | None] = []
 
     def __call__(self, incoming: Incoming[Query], reason: DegradeReason) -> Sequence[Outgoing]:
         self.reasons.append(reason)
+        self.causes.append(incoming.last_failure)
         draft = Draft(query=incoming.message, answer=reason, base_model="m", base_ms=0.0)
         return [Outgoing(DRAFTS, draft, derive("draft", incoming.message.query_id))]
 
