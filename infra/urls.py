@@ -1,9 +1,10 @@
-"""URLs without their secrets, for logs, errors and `config print`; and whether a URL leads to this machine."""
+"""URLs: without their secrets, for logs, errors and `config print`; of hosts and SQLite files; and whether one leads to this machine."""
 
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
 
 #: RFC 3986 ends the authority at the first of `/?#`; in a database's URL SQLAlchemy also takes a password with slashes.
 _WEB_USER = re.compile(r"(?<=://)[^/?#\s]*@")
@@ -19,3 +20,18 @@ def is_loopback(url: str) -> bool:
     """Whether the URL leads to this machine, so that no proxy may be used."""
     host = urlsplit(url).hostname or ""
     return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def address(host: str, port: int) -> str:
+    """`host:port`, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def sqlite_url(file: Path) -> str:
+    """The URL of a SQLite file, whatever characters its path holds. SQLAlchemy ends the path at `?` and decodes `%`."""
+    return f"sqlite:///{quote(str(file))}"
+
+
+def sqlite_file(url: str) -> Path:
+    """The file of a `sqlite:///` URL, as SQLAlchemy finds it."""
+    return Path(unquote(url.removeprefix("sqlite:///").partition("?")[0]))

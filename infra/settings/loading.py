@@ -1,9 +1,10 @@
 """Loads the settings. Sources, the later wins: defaults, the TOML file that `RETOUCH_CONFIG` names, the environment (USUAL_NAMES, then
-`RETOUCH_SECTION__FIELD`), arguments."""
+`RETOUCH_SECTION__FIELD`), arguments. An empty variable counts as not set."""
 
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -16,7 +17,9 @@ from infra.settings.models import BaseModelSettings, ReflectionSettings, Teacher
 from infra.settings.process import StackSettings, TelemetrySettings
 from infra.settings.promotion import PromotionSettings, QualitySettings, RegistrySettings
 from infra.settings.stream import EmbedderSettings, IndexSettings, KafkaSettings, RetrievalSettings, StreamsSettings, WorkersSettings
+from infra.settings.texts import AnyPath, header_list_problem, token_problem
 from infra.settings.training import TrainerSettings
+from infra.urls import sqlite_url, without_user
 from schemas.ids import Identifier
 
 M = TypeVar("M", bound=BaseModel)
@@ -36,7 +39,7 @@ USUAL_NAMES = {
 class Settings(BaseSettings):
     """All sections."""
 
-    model_config = SettingsConfigDict(env_prefix="RETOUCH_", env_nested_delimiter="__", frozen=True, extra="forbid")
+    model_config = SettingsConfigDict(env_prefix="RETOUCH_", env_nested_delimiter="__", env_ignore_empty=True, frozen=True, extra="forbid")
 
     tenant: Identifier = "local"  # of the users that the command line names
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
@@ -55,7 +58,7 @@ class Settings(BaseSettings):
     promotion: PromotionSettings = PromotionSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     stack: StackSettings = StackSettings()
-    ready_file: Path | None = None  # the process creates this file when it is ready; set by the process that starts it and waits
+    ready_file: AnyPath | None = None  # the process creates this file when it is ready; set by the process that starts it and waits
 
     @model_validator(mode="after")
     def _sections_fit(self) -> Self:
@@ -78,7 +81,7 @@ class Settings(BaseSettings):
 
     @property
     def tracking_uri(self) -> str:
-        return self.registry.tracking_uri or f"sqlite:///{(self.stack.dir / 'registry' / 'mlflow.db').resolve()}"
+        return self.registry.tracking_uri or sqlite_url((self.stack.dir / "registry" / "mlflow.db").resolve())
 
     @property
     def artifact_root(self) -> Path:
@@ -138,7 +141,7 @@ def load(**overrides: Any) -> Settings:
         if name.startswith("RETOUCH_") and name != "RETOUCH_CONFIG" and section not in sections:
             raise BadSetting(f"{name}: no such setting; sections are {', '.join(sorted(sections))}")
     try:
-        return Settings(**overrides)
+        settings = Settings(**overrides)
     except ValidationError as error:
         raise BadSetting("; ".join(_explain(e) for e in error.errors(include_url=False))) from None
     except SettingsError as error:
@@ -147,16 +150,47 @@ def load(**overrides: Any) -> Settings:
         raise BadSetting(f"RETOUCH_CONFIG={path}: not TOML: {error}") from None
     except OSError as error:
         raise BadSetting(f"RETOUCH_CONFIG={path}: cannot be read: {error.strerror or error}") from None
+    _check_variables_of_libraries(settings)
+    return settings
+
+
+def _check_variables_of_libraries(settings: Settings) -> None:
+    """Headers that MLflow and OpenTelemetry read from the environment themselves, and would refuse at every request, or leave out."""
+    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
+    if token and settings.tracking_uri.startswith("http") and (problem := token_problem(token)):
+        raise BadSetting(f"MLFLOW_TRACKING_TOKEN: {problem}")
+    for name in ("OTEL_EXPORTER_OTLP_HEADERS", "OTEL_EXPORTER_OTLP_METRICS_HEADERS", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"):
+        headers = os.environ.get(name)
+        if headers and settings.telemetry.otlp_endpoint and (problem := header_list_problem(headers)):
+            raise BadSetting(f"{name}: {problem}")
 
 
 def _explain(error: Any) -> str:
     key = ".".join(map(str, error["loc"])) or "settings"
-    value = None if _may_be_secret(key, error) else error["input"]
-    return f"{key}{'' if value is None else f'={value!r}'}: {error['msg']}"
+    shown = _shown(key, error)
+    variable = next((name for name, parts in USUAL_NAMES.items() if ".".join(parts) == key and os.environ.get(name)), None)
+    by = f" ({variable})" if variable and not os.environ.get(variable_of(key)) else ""
+    return f"{key}{'' if shown is None else f'={shown!r}'}{by}: {error['msg'].removeprefix('Value error, ')}"
 
 
-def _may_be_secret(key: str, error: Any) -> bool:
-    """An unknown key may be a misspelled secret. A text instead of a section may hold a secret, and so may a text with an `@`."""
+def variable_of(key: str) -> str:
+    """The environment variable of a setting."""
+    return "RETOUCH_" + key.upper().replace(".", "__")
+
+
+def _shown(key: str, error: Any) -> Any:
+    """The value, or None if it may hold a secret: an unknown key may be a misspelled secret, a text instead of a section may be one.
+
+    A URL is shown without its user and its query. A text that still has an `@` is not shown.
+    """
     value = error["input"]
-    is_section = error["type"] in ("extra_forbidden", "model_type", "model_attributes_type") or not isinstance(value, str | int | float)
-    return is_section or "@" in str(value) or any(word in key for word in ("password", "api_key", "token"))
+    if error["type"] in ("extra_forbidden", "model_type", "model_attributes_type") or not isinstance(value, str | int | float | Path):
+        return None
+    if key.endswith(("password", "api_key", "token")):
+        return None
+    if not isinstance(value, str):
+        return str(value) if isinstance(value, Path) else value
+    text = without_user(value)
+    if "://" in text or key.endswith(("url", "uri", "endpoint")):
+        text = re.sub(r"[?].*", "?...", text, flags=re.DOTALL)
+    return None if "@" in text else text

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
-from infra.settings.section import Positive, Seconds, Section, refuse_user
+from infra.settings.section import MAX_S, Positive, Seconds, Section
+from infra.settings.texts import AnyPath, HeaderSecret, Name, url_of
 from schemas.prompts import PromptStyle
 from schemas.queries import Strategy
 
@@ -17,9 +17,9 @@ from schemas.queries import Strategy
 class BaseModelSettings(Section):
     """The base model: any OpenAI-compatible endpoint. It is a black box and never gets a user's history."""
 
-    url: Annotated[str | None, AfterValidator(partial(refuse_user, instead="base.api_key"))] = None  # http://HOST:PORT/v1; None: the local stack's tiny model
-    api_key: SecretStr | None = None
-    model: str = "pico-base"  # the model's name at the endpoint
+    url: Annotated[str, url_of("http://127.0.0.1:8001/v1", "base.api_key")] | None = None  # http://HOST:PORT/v1; None: the local stack's tiny model
+    api_key: HeaderSecret | None = None
+    model: Name = "pico-base"  # the model's name at the endpoint
     prompt_style: PromptStyle = PromptStyle.COMPACT  # `paper` for real models
     max_new_tokens: Positive = 64  # of one answer
     timeout_s: Seconds = 30.0  # of one call
@@ -27,7 +27,7 @@ class BaseModelSettings(Section):
     concurrency: Positive = 64  # calls at the same time
     breaker_failures: Positive = 5  # failed calls in a row that open the circuit breaker: the endpoint gets no calls
     breaker_open_s: Seconds = 3.0  # how long the breaker stays open; then one call tests the endpoint
-    checkpoint: Path = Path("pico/checkpoints/base")  # what `python -m pico.server` serves; a relative path starts in the folder of the packages
+    checkpoint: AnyPath = Path("pico/checkpoints/base")  # what `python -m pico.server` serves; a relative path starts in the folder of the packages
 
 
 class EngineKind(StrEnum):
@@ -47,14 +47,14 @@ class ReflectionSettings(Section):
     max_model_len: Positive = 2048  # tokens of prompt and completion together
     concurrency: Positive = 64  # rewrites at the same time
     threads: Positive = 1  # of torch
-    deadline_reserve_s: Annotated[float, Field(ge=0)] = (
+    deadline_reserve_s: Annotated[float, Field(ge=0, le=MAX_S)] = (
         0.5  # the base answer goes out if less than this is left before the deadline; 0: only once it has passed
     )
     timeout_s: Seconds = 60.0  # of one rewrite
     poll_s: Seconds = 2.0  # interval between two reads of the registry's aliases; a model event triggers a read at once
     versions: Annotated[int, Field(ge=1, le=8)] = 2  # held in memory; with 1 there is no shadow and no canary, and a swap waits for answers in flight
     adapters: bool = False  # versions are LoRA adapters over `checkpoint`, held side by side in one vLLM; for GPUs. A change takes effect at the next start
-    checkpoint: Path = Path("pico/checkpoints/reflector")  # first version of an empty registry; a relative path starts in the folder of the packages
+    checkpoint: AnyPath = Path("pico/checkpoints/reflector")  # first version of an empty registry; a relative path starts in the folder of the packages
 
 
 class TeacherKind(StrEnum):
@@ -66,9 +66,9 @@ class TeacherSettings(Section):
     """The teacher, which writes reasoning traces from a template (`template`) or at an OpenAI-compatible endpoint (`llm`)."""
 
     kind: TeacherKind = TeacherKind.TEMPLATE
-    url: Annotated[str | None, AfterValidator(partial(refuse_user, instead="teacher.api_key"))] = None  # of the endpoint; kind `llm` needs it
-    api_key: SecretStr | None = None
-    model: str = "gpt-4.1-mini-2025-04-14"  # the paper's teacher
+    url: Annotated[str, url_of("http://127.0.0.1:8001/v1", "teacher.api_key")] | None = None  # of the endpoint; kind `llm` needs it
+    api_key: HeaderSecret | None = None
+    model: Name = "gpt-4.1-mini-2025-04-14"  # the paper's teacher
     min_reasoning_chars: Positive = 10  # letters and digits of a trace; a shorter one is rejected
     max_reasoning_chars: Positive = 1200  # characters of a trace; a longer one is rejected
     timeout_s: Seconds = 60.0  # of one call

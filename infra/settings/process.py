@@ -5,33 +5,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from infra.settings.section import WEB_ADDRESS, Seconds, Section
+from infra.settings.section import Seconds, Section
+from infra.settings.texts import Directory, Host, url_of
 
 
 class TelemetrySettings(Section):
     """Metrics and traces. Without `otlp_endpoint` the totals of metrics go to the log, and spans are not recorded."""
 
-    otlp_endpoint: str | None = None  # OTLP over HTTP, such as http://127.0.0.1:4318; /v1/metrics and /v1/traces are appended
+    #: OTLP over HTTP, such as http://127.0.0.1:4318; /v1/metrics and /v1/traces are appended
+    otlp_endpoint: Annotated[str, url_of("http://HOST:4318 or https://HOST of a collector", "OTEL_EXPORTER_OTLP_HEADERS")] | None = None
     every_s: Seconds = 10.0  # interval between two exports of metrics; spans are exported in batches, at most 5 s old
     timeout_s: Seconds = 5.0  # of one export with its retries; data of a failed export is dropped
     end_within_s: Seconds = 2.0  # time for the last export when the process ends
-
-    @field_validator("otlp_endpoint")
-    @classmethod
-    def _is_a_web_address(cls, endpoint: str | None) -> str | None:
-        if endpoint and not WEB_ADDRESS.fullmatch(endpoint):
-            raise ValueError("must be http://HOST:PORT or https://HOST, of a collector that takes OTLP over HTTP (usually port 4318), without user:password@")
-        return endpoint
 
 
 class StackSettings(Section):
     """The local stack: where it keeps its data and how its processes run."""
 
-    dir: Path = Path(".retouch")  # state directory: broker log, index, registry, logs
-    cache_dir: Path = Path(".cache")  # the broker's jars, fetched once for all state directories
-    host: str = "127.0.0.1"  # address that the stack's servers listen on
+    dir: Directory = Path(".retouch")  # state directory: broker log, index, registry, logs
+    cache_dir: Directory = Path(".cache")  # the broker's jars, fetched once for all state directories
+    host: Host = "127.0.0.1"  # address that the stack's servers listen on
     broker_port: Annotated[int, Field(ge=0, le=65535)] = 0  # of the local broker; 0: a free port at the first start, the same one afterwards
     start_timeout_s: Seconds = 240.0  # time for all processes to be ready
     stop_timeout_s: Seconds = 20.0  # time for a process to stop after SIGTERM; then SIGKILL

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from typing import Annotated, Literal, Self
+from functools import partial
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, Field, SecretStr
 
-from infra.settings.section import WEB_ADDRESS, Count, Positive, Seconds, Section, Share, refuse_user
+from infra.settings.section import Count, Positive, Seconds, Section, Share
+from infra.settings.texts import HeaderSecret, Host, TrackingUri, name, url_of
 
-_DATABASE_FILE = re.compile(r"sqlite:///[^?#]+")
+MIN_TOKEN = 16
+
+
+def _long_enough(token: SecretStr) -> SecretStr:
+    if len(token) < MIN_TOKEN:
+        raise ValueError(f"must have at least {MIN_TOKEN} printable characters of ASCII")
+    return token
 
 
 class RegistrySettings(Section):
@@ -18,16 +25,8 @@ class RegistrySettings(Section):
     The user of a server is in MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or in MLFLOW_TRACKING_TOKEN.
     """
 
-    tracking_uri: str | None = None  # http(s)://HOST of an MLflow server that also serves the artifacts, or sqlite:///FILE
-    model_name: str = "retouch-reflector"  # of the registered model
-
-    @field_validator("tracking_uri")
-    @classmethod
-    def _is_a_server_or_a_file(cls, uri: str | None) -> str | None:
-        refuse_user(uri, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
-        if uri and not WEB_ADDRESS.fullmatch(uri) and not _DATABASE_FILE.fullmatch(uri):
-            raise ValueError("must be http(s)://HOST of an MLflow server, or sqlite:///FILE; only the server talks to another database")
-        return uri
+    tracking_uri: TrackingUri | None = None  # http(s)://HOST of an MLflow server that also serves the artifacts, or sqlite:///FILE
+    model_name: Annotated[str, AfterValidator(partial(name, without="/:'\"`\\"))] = "retouch-reflector"  # of the registered model
 
 
 class QualitySettings(Section):
@@ -46,7 +45,7 @@ class PromotionSettings(Section):
     gate_timeout_s: Seconds = 3600.0  # of one gate; then it runs again, three times in all
     slice_drop: Share = 0.0  # drop against the champion that the gate accepts in a domain or slice; only a drop beyond chance counts
     trigger_phrases: tuple[
-        str, ...
+        Annotated[str, Field(pattern=r"\S")], ...
     ] = ()  # phrases that no version may write if its inputs do not hold them; the gate tests these and others that it finds in answers
     shadow_share: Share = 0.1  # of queries that the challenger answers in shadow
     shadow_answers: Count = 200  # scored shadow answers that the stage needs; 0: no shadow stage
@@ -65,21 +64,9 @@ class PromotionSettings(Section):
     max_length_ratio: Annotated[float, Field(ge=1)] = 1.5  # of mean lengths relative to the base answer
     max_drift_rise: Share = 0.5  # of the mean distance from the base answer. Against a version that repeats drafts, personal answers rise by a third
     rollback_on_refusal: bool = True  # rolls back a champion that a worker refuses to load
-    host: str = "127.0.0.1"  # address that the page and its API listen on
+    host: Host = "127.0.0.1"  # address that the page and its API listen on
     port: Annotated[int, Field(ge=0, le=65535)] = 0  # 0: a free port, which `retouch status` shows
-    url: str | None = None  # promoter that the command line calls; None: the one of the local stack
-    operator_token: SecretStr | None = None  # lets its bearer promote, reject and roll back; None: the local stack creates one in its directory
-
-    @field_validator("url")
-    @classmethod
-    def _is_a_web_address(cls, url: str | None) -> str | None:
-        if url and not WEB_ADDRESS.fullmatch(url):
-            raise ValueError("must be http://HOST:PORT or https://HOST of a promoter, without user:password@")
-        return url
-
-    @model_validator(mode="after")
-    def _token_fits_a_header(self) -> Self:
-        token = self.operator_token.get_secret_value() if self.operator_token else "a token of the state directory"
-        if len(token) < 16 or not (token.isascii() and token.isprintable() and token.strip() == token):
-            raise ValueError("operator_token must have at least 16 printable characters of ASCII, without blanks around")
-        return self
+    #: Promoter that the command line calls; None: the one of the local stack
+    url: Annotated[str, url_of("http://HOST:PORT or https://HOST of a promoter", "promotion.operator_token")] | None = None
+    #: Lets its bearer promote, reject and roll back; None: the local stack creates one in its directory
+    operator_token: Annotated[HeaderSecret, AfterValidator(_long_enough)] | None = None

@@ -1,30 +1,29 @@
-"""What all sections share: the base model, bounded numbers, and the form of URLs."""
+"""What all sections share: the base model, and bounded numbers. `texts` has the rules of texts."""
 
 from __future__ import annotations
 
-import re
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from infra.urls import without_user
+#: Kafka, threads and torch take 32-bit numbers.
+MAX_INT = 2_147_483_647
+#: 31 years. Waits of threads end at some hundred years.
+MAX_S = 1e9
 
-Positive = Annotated[int, Field(gt=0)]
-Count = Annotated[int, Field(ge=0)]
-Seconds = Annotated[float, Field(gt=0)]
+Positive = Annotated[int, Field(gt=0, le=MAX_INT)]
+Count = Annotated[int, Field(ge=0, le=MAX_INT)]
+Seconds = Annotated[float, Field(gt=0, le=MAX_S)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0)]
 
-#: An HTTP URL without user:password@, which `config print`, reports and logs would show.
-WEB_ADDRESS = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?", re.IGNORECASE)
-
 
 class Section(BaseModel):
+    """An empty value counts as not set, in every source: variables of a launcher are often set to nothing."""
+
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-
-def refuse_user(url: str | None, instead: str) -> str | None:
-    """Returns `url`. Raises ValueError if it holds user:password@; `instead` names the setting for the secret."""
-    if url and without_user(url) != url:
-        raise ValueError(f"must not hold user:password@, which reports and logs would show; use {instead} instead")
-    return url
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty_values(cls, values: Any) -> Any:
+        return {name: value for name, value in values.items() if value != ""} if isinstance(values, dict) else values

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, SecretStr
 
-from infra.settings.loading import USUAL_NAMES, Settings
+from infra.settings.loading import USUAL_NAMES, Settings, variable_of
 from infra.urls import without_user
 
 
@@ -28,7 +28,7 @@ def sources(settings: Settings) -> tuple[Setting, ...]:
     """Every setting in the order of declaration. Reads the environment and the file again, as `load` did."""
     path = os.environ.get("RETOUCH_CONFIG")
     file = tomllib.loads(Path(path).read_text()) if path else {}
-    variables = {name.upper(): name for name in os.environ}
+    variables = {name.upper(): name for name, value in os.environ.items() if value}
     usual = {".".join(parts): name for name, parts in USUAL_NAMES.items() if os.environ.get(name)}
     return tuple(Setting(key, _printable(value), _source(key, file, path, variables, usual)) for key, value in _leaves(settings, ""))
 
@@ -43,7 +43,7 @@ def _leaves(model: BaseModel, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def _source(key: str, file: dict[str, Any], path: str | None, variables: dict[str, str], usual: dict[str, str]) -> str:
-    variable = "RETOUCH_" + key.upper().replace(".", "__")
+    variable = variable_of(key)
     section = "RETOUCH_" + key.split(".")[0].upper()
     if variable in variables:
         return variables[variable]

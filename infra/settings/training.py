@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from infra.settings.section import WEB_ADDRESS, Count, Positive, Rate, Seconds, Section, Share
+from infra.settings.section import MAX_INT, Count, Positive, Rate, Seconds, Section, Share
+from infra.settings.texts import Name, url_of
 
 
 class SftSettings(Section):
@@ -28,7 +29,7 @@ class RlSettings(Section):
 
     steps: Count = 60  # optimizer steps over all stages; 0: no RL
     prompts_per_step: Positive = 16
-    candidates: Annotated[int, Field(ge=2)] = 16  # completions sampled for one prompt (16)
+    candidates: Annotated[int, Field(ge=2, le=MAX_INT)] = 16  # completions sampled for one prompt (16)
     temperature: Rate = 1.0  # (1.0)
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.9  # (0.9)
     learning_rate: Rate = 2e-4  # (5e-7)
@@ -40,7 +41,8 @@ class RlSettings(Section):
     engine: Literal["shared_prompt", "trl"] = "shared_prompt"  # our own loop: one process, fast on a CPU; TRL: large models and many GPUs
     micro_batch: Count = 0  # trl: completions in one forward pass of one process; 0: its whole share of the batch
     rollouts: Literal["transformers", "vllm_colocate", "vllm_server"] = "transformers"  # trl: what samples completions; vLLM needs GPUs
-    vllm_url: str | None = None  # vllm_server: http://HOST:PORT of `trl vllm-serve`
+    #: vllm_server: http://HOST:PORT of `trl vllm-serve`
+    vllm_url: Annotated[str, url_of("http://HOST:PORT of a server started by `trl vllm-serve`", None)] | None = None
     vllm_memory_share: Annotated[float, Field(gt=0, lt=1)] = 0.3  # vllm_colocate: of each GPU's memory
 
     @model_validator(mode="after")
@@ -55,8 +57,6 @@ class RlSettings(Section):
             raise ValueError("rollouts and micro_batch are settings of engine = trl; the shared_prompt engine samples by itself")
         if (self.rollouts == "vllm_server") != bool(self.vllm_url):
             raise ValueError("vllm_url and rollouts = vllm_server need each other")
-        if self.vllm_url and not WEB_ADDRESS.fullmatch(self.vllm_url):
-            raise ValueError("vllm_url must be http://HOST:PORT of a server started by `trl vllm-serve`, without user:password@")
         if self.engine == "trl" and self.beta == 0:
             raise ValueError("beta must be above 0 with engine = trl, which loads no reference policy otherwise")
         return self
@@ -68,7 +68,7 @@ class LoraSettings(Section):
     rank: Count = 0  # of the adapter's matrices; 0: no adapter, all weights are trained
     alpha: Rate = 32.0  # the adapter's product is scaled by alpha / rank
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0  # in SFT; RL uses none
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # layers
+    targets: Annotated[tuple[Name, ...], Field(min_length=1)] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")  # layers
 
     @field_validator("targets")
     @classmethod
@@ -96,7 +96,7 @@ class TrainerSettings(Section):
     drift_window: Positive = 500  # answers; the champion's first ones are compared with its latest ones
     drift_drop: Share = 0.05  # a drop of the mean score in [0, 1] by this much, beyond chance, starts a run at once; 1: never
     poll_s: Seconds = 10.0  # interval between two checks for new data
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     start_from: Literal["champion", "shipped"] = "champion"  # version that a run trains further: the champion, or the newest one without a parent
     checkpoint_every: Positive = 10  # steps of SFT and RL between two stored states; a killed run loses at most this many
     threads: Positive = 1  # of torch; on busy cores a second one made SFT of the tiny model five times slower (36 s, 180 s of CPU, 2026-11-21)

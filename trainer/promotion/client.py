@@ -11,6 +11,7 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from infra.errors import CannotContinue, RetouchError, RetryLater
+from infra.settings.texts import token_problem
 from schemas.promotion_view import ErrorReply, OperatorRequest, PromotionView, VersionTransition
 from trainer.promotion.operator_commands import CommandRefused, OperatorCommand
 
@@ -80,12 +81,9 @@ class PromoterClient:
 
 def _authorization(token: str) -> bytes:
     """Raises CannotContinue, without the token, if a header cannot hold it."""
-    if token.isprintable():
-        try:
-            return f"Bearer {token}".encode("latin-1")
-        except UnicodeEncodeError:
-            pass
-    raise CannotContinue("the operator token has characters that HTTP does not carry: use ASCII letters, digits and signs") from None
+    if problem := token_problem(token):
+        raise CannotContinue(f"the operator token {problem}")
+    return f"Bearer {token}".encode()
 
 
 def _number(version: str) -> str:
