@@ -82,7 +82,7 @@ class PromoterClient:
 def _authorization(token: str) -> bytes:
     """Raises CannotContinue, without the token, if a header cannot hold it."""
     if problem := token_problem(token):
-        raise CannotContinue(f"the operator token {problem}")
+        raise CannotContinue(f"the operator token {problem}") from None
     return f"Bearer {token}".encode()
 
 
