@@ -54,7 +54,7 @@ class DemoProcess:
         if self.child.is_running:
             return True
         if self.child.exit_code:
-            raise DemoProcessFailed(f"{self.child.name} ended with exit code {self.child.exit_code}: {self.reason()}; log: {self.child.log}")
+            raise DemoProcessFailed(f"{self.child.name} ended with exit code {self.child.exit_code}: {self.child.why_ended()}; log: {self.child.log}")
         return False
 
     def join(self, timeout_s: float, on_wait: Callable[[], None] = lambda: None) -> None:
@@ -75,14 +75,6 @@ class DemoProcess:
         """The summary that the platform logs at its end; empty if there is none."""
         summary: dict[str, Any] = next((line for line in reversed(json_lines(self.child.log)) if "phase" in line and "asked" in line), {})
         return summary
-
-    def reason(self) -> str:
-        """The last error in its log, or else its last line."""
-        lines = json_lines(self.child.log)
-        errors = [line for line in lines if line.get("level") == "ERROR"]
-        if errors:
-            return str(errors[-1].get("reason") or errors[-1].get("text"))
-        return self.child.last_lines(1) or "its log is empty"
 
 
 TEACHER_GROUP = consumer_group("teacher")

@@ -15,8 +15,10 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 
+from infra.process.end_reason import end_reason
+
 POLL_S = 0.05
-TAIL_BYTES = 4096
+TAIL_BYTES, REASON_BYTES = 4096, 65_536
 _PARENT_DEATH = resources.files(__package__) / "parent_death.py"
 
 
@@ -33,6 +35,7 @@ class Child:
         self.output = output
         self.env = dict(env) if env is not None else None
         self._process: subprocess.Popen[bytes] | None = None
+        self._log_begins = 0  # size of the log at the last start
 
     def start(self) -> None:
         """Start the process; the log is appended to. Raises OSError if the log cannot be written."""
@@ -41,6 +44,7 @@ class Child:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, "-I", "-S", str(_PARENT_DEATH), str(os.getpid()), *self.command]
         with self.log.open("ab") as log, self.output.open("wb") if self.output else contextlib.nullcontext(log) as output:
+            self._log_begins = log.tell()
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, env=self.env, start_new_session=True)
 
     @property
@@ -107,9 +111,21 @@ class Child:
     def last_lines(self, count: int = 12) -> str:
         """The end of the log, for error messages."""
         try:
-            with self.log.open("rb") as log:
-                log.seek(max(0, self.log.stat().st_size - TAIL_BYTES))
-                lines = log.read().decode(errors="replace").splitlines()
+            return "\n".join(self._log_lines(TAIL_BYTES)[-count:])
         except OSError as error:
             return f"(no log: {error.strerror})"
-        return "\n".join(lines[-count:])
+
+    def why_ended(self) -> str:
+        """Why the last process ended, in one line (see `infra.process.end_reason`). Empty while it runs and before the first start."""
+        if self.exit_code is None:
+            return ""
+        try:
+            return end_reason(self.exit_code, self._log_lines(REASON_BYTES, self._log_begins))
+        except OSError as error:
+            return f"(no log: {error.strerror})"
+
+    def _log_lines(self, last_bytes: int, begin: int = 0) -> list[str]:
+        """Lines of the last bytes of the log, from the offset `begin` on. The first line may be cut."""
+        with self.log.open("rb") as log:
+            log.seek(max(begin, self.log.stat().st_size - last_bytes))
+            return log.read().decode(errors="replace").splitlines()
