@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-import time
 from contextlib import suppress
 
 from infra.local import Stack
@@ -24,10 +23,13 @@ def serve(settings: Settings, with_trainer: bool) -> None:
     """Serve until a signal arrives or the stack fails. Signals raise KeyboardInterrupt, because `stop` would not interrupt the start."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    with suppress(KeyboardInterrupt), Stack(settings, trainer=with_trainer) as stack:
-        while True:
-            stack.check()
-            time.sleep(0.5)
+    stack = Stack(settings, trainer=with_trainer)
+    with suppress(KeyboardInterrupt):
+        try:
+            stack.launch()
+            stack.wait()
+        finally:
+            stack.stop()
 
 
 if __name__ == "__main__":

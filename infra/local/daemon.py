@@ -21,9 +21,10 @@ GRACE_S = 10.0
 
 
 def up(settings: Settings, *, trainer: bool = False) -> StackRecord:
-    """Start a detached supervisor and block until all processes serve. An interrupt stops what was started.
+    """Start a detached supervisor and block until the start is over: every process serves (`ready`), or has failed several times or not become ready
+    in time (`incomplete`; what serves stays up). An interrupt stops what was started.
 
-    Raises CannotContinue if a stack runs already or does not start, BadSetting if a process refuses a setting.
+    Raises CannotContinue if a stack runs already or its broker does not start, BadSetting if a process refuses a setting; then nothing is left running.
     """
     directory = settings.stack.dir.resolve()
     if pid := holder(lock_path(directory)):
@@ -38,7 +39,7 @@ def up(settings: Settings, *, trainer: bool = False) -> StackRecord:
     except OSError as error:
         raise CannotContinue(f"cannot write to {directory}: {error.strerror or error}; set stack.dir to a writable place") from error
     try:
-        return _await_ready(daemon, settings)
+        return _await_start(daemon, settings)
     except BaseException:
         _stop(psutil.Process(daemon.pid) if daemon.poll() is None else None, settings)
         raise
@@ -61,7 +62,7 @@ def down(settings: Settings) -> bool:
     return pid is not None
 
 
-def _await_ready(daemon: subprocess.Popen[bytes], settings: Settings) -> StackRecord:
+def _await_start(daemon: subprocess.Popen[bytes], settings: Settings) -> StackRecord:
     directory = settings.stack.dir
     deadline = time.monotonic() + settings.stack.start_timeout_s + GRACE_S
     with StartProgress() as progress:
@@ -69,12 +70,12 @@ def _await_ready(daemon: subprocess.Popen[bytes], settings: Settings) -> StackRe
             record = read_record(directory)
             if daemon.poll() is not None:
                 _explain(daemon.returncode, record, settings)
-            if record and record.state is StackState.READY:
+            if record and record.state in (StackState.READY, StackState.INCOMPLETE):
                 return record
             if record:
                 progress.show(record.processes)
             time.sleep(0.1)
-    raise CannotContinue(f"the stack was not ready within {settings.stack.start_timeout_s:.0f} s; its logs are in {directory / 'logs'}")
+    raise CannotContinue(f"the supervisor did not report within {settings.stack.start_timeout_s + GRACE_S:.0f} s; logs are in {directory / 'logs'}")
 
 
 def _explain(exit_code: int, record: StackRecord | None, settings: Settings) -> None:

@@ -17,6 +17,7 @@ STYLES = {
     ProcessState.STARTING: "[yellow]{}[/]",
     ProcessState.READY: "[green]{}[/]",
     ProcessState.DONE: "[green]{}[/]",
+    ProcessState.DOWN: "[red]{}[/]",
     ProcessState.STOPPED: "[red]{}[/]",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -10,6 +9,7 @@ from typing import Protocol
 from infra.kafka.topology import apply_topology
 from infra.local.broker import Broker
 from infra.process.child import Child
+from infra.process.lifecycle import blocked_file, blocked_reason
 from infra.settings import Settings
 
 
@@ -24,6 +24,9 @@ class StackService(Protocol):
     def start(self) -> None: ...
     def is_ready(self) -> bool:
         """Called while the process starts. Does not block for long."""
+
+    def blocked(self) -> str | None:
+        """Why the running process makes no progress (`infra.process.lifecycle.report_blocked`); None if it reports nothing. Cheap."""
 
 
 class BrokerService:
@@ -50,6 +53,9 @@ class BrokerService:
             self._has_topics = True
         return True
 
+    def blocked(self) -> str | None:
+        return None
+
 
 class ProcessService:
     """A Python process with its settings in environment variables. It is ready when it has created its ready file."""
@@ -74,24 +80,12 @@ class ProcessService:
         """Builds the environment now, because the broker's address is not known before the broker starts."""
         self._ready_file.parent.mkdir(parents=True, exist_ok=True)
         self._ready_file.unlink(missing_ok=True)
+        blocked_file(self._ready_file).unlink(missing_ok=True)
         self.child.env = dict(self._environment(self._ready_file))
         self.child.start()
 
     def is_ready(self) -> bool:
         return self._ready_file.exists()
 
-
-class RestartLimit:
-    """Maximum number of restarts of a process: `limit` within `window_s`."""
-
-    def __init__(self, limit: int = 5, window_s: float = 60.0) -> None:
-        self.limit = limit
-        self.window_s = window_s
-        self._times: deque[float] = deque()
-
-    def allows(self, now: float) -> bool:
-        """Count a restart at `now`; returns whether it is within the limit."""
-        while self._times and now - self._times[0] > self.window_s:
-            self._times.popleft()
-        self._times.append(now)
-        return len(self._times) <= self.limit
+    def blocked(self) -> str | None:
+        return blocked_reason(self._ready_file)

@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -54,8 +54,9 @@ class Stack:
         self._stopping = threading.Event()
         self._kill_now = threading.Event()
         self._failure: Exception | None = None
-        self._was_ready = False
+        self._start_is_over = False
         self._published: StackRecord | None = None
+        self._warned: int | None = None  # the error that keeps the record from being written
 
     @property
     def settings(self) -> Settings:
@@ -80,8 +81,18 @@ class Stack:
     def start(self) -> None:
         """Block until all processes serve; shows progress on a terminal. Stops all processes before it raises.
 
-        Raises BadSetting or CannotContinue, with exit code and last log lines of a process that ended, or with the processes that were not ready in time.
+        Raises BadSetting or CannotContinue, with exit code and last log lines of a process that keeps ending, or with the processes that were not ready
+        in time.
         """
+        try:
+            self.launch()
+            self.await_ready()
+        except BaseException as error:
+            self._stop_after(error)
+            raise
+
+    def launch(self) -> None:
+        """Start the thread that starts and supervises the processes, and return. Raises as `start` does, for what fails before the first process."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
@@ -90,15 +101,23 @@ class Stack:
                 self._broker.prepare()
             self._thread = threading.Thread(target=self._supervise, name="stack")
             self._thread.start()
-            self.await_ready()
         except OSError as error:
             self.stop()
             raise CannotContinue(f"cannot write to {self._directory}: {error.strerror or error}; set stack.dir to a writable place") from error
         except BaseException as error:
-            if isinstance(error, RetouchError):
-                self._failure = error
-            self.stop()
+            self._stop_after(error)
             raise
+
+    def _stop_after(self, error: BaseException) -> None:
+        if isinstance(error, RetouchError):
+            self._failure = error
+        self.stop()
+
+    def wait(self) -> None:
+        """Block until the stack as a whole fails. A process that keeps ending is no such failure: the others serve on."""
+        while self._failure is None:
+            time.sleep(STEP_S)
+        raise self._failure
 
     def stop(self) -> None:
         """Stop all processes within `stack.stop_timeout_s` and free the lock. Ctrl-C kills them at once. Idempotent."""
@@ -114,13 +133,18 @@ class Stack:
             self._lock.release()
 
     def check(self) -> None:
-        """Raises the error that made the stack fail and stop. Call it while you wait for work of the stack."""
+        """Raises the error of the stack, or CannotContinue for a process that keeps ending. Call it while you wait for work of the stack."""
+        if self._failure is None:
+            try:
+                self._supervisor.check()
+            except CannotContinue as error:
+                self._failure = error
         if self._failure is not None:
             raise self._failure
 
     def kill(self, name: str) -> None:
-        """SIGKILL one process, which then restarts as after a crash. Raises KeyError for an unknown name."""
-        self._supervisor.service(name).child.kill()
+        """SIGKILL one process, which then restarts as after its first crash. Raises KeyError for an unknown name."""
+        self._supervisor.kill(name)
 
     def pause(self, name: str) -> None:
         """SIGSTOP one process. The supervisor does not detect that. Raises KeyError for an unknown name."""
@@ -137,7 +161,7 @@ class Stack:
             self.await_ready()
 
     def await_ready(self) -> None:
-        """Block until all processes serve. Raises CannotContinue after `stack.start_timeout_s`."""
+        """Block until all processes serve. Raises CannotContinue for a process that keeps ending, and after `stack.start_timeout_s`."""
         deadline = time.monotonic() + self._configured.stack.start_timeout_s
         with StartProgress() as progress:
             while not self._supervisor.is_ready:
@@ -190,50 +214,74 @@ class Stack:
         try:
             if self._broker is None:
                 apply_topology(self.settings)
+            deadline = time.monotonic() + self._configured.stack.start_timeout_s
             while not self._stopping.is_set():
                 self._supervisor.step(self._configured.stack.stop_timeout_s)
-                self._was_ready = self._was_ready or self._supervisor.is_ready
+                if not self._start_is_over:
+                    self._check_start()
+                    self._start_is_over = self._supervisor.start_is_over or time.monotonic() > deadline
                 self._publish()
                 self._stopping.wait(STEP_S)
         except RetouchError as error:
             self._failure = error
-        except OSError as error:
-            self._failure = CannotContinue(f"the stack cannot continue in {self._directory}: {error}")
         except Exception as error:  # the outermost frame of this thread; `check` raises it in the caller's
             log.exception("the supervisor failed")
             self._failure = error
         finally:
             self._supervisor.stop(self._configured.stack.stop_timeout_s, self._kill_now.is_set)
 
+    def _check_start(self) -> None:
+        """A refused setting, or a broker that does not start, ends the stack, but only during its start: without a broker no process can work."""
+        self._supervisor.check_settings()
+        if self._broker is not None:
+            self._supervisor.check(self._broker.child.name)
+
     def _not_ready(self) -> str:
-        waiting = [p for p in self.processes if p.state.value in ("waiting", "starting")]
-        names = ", ".join(f"{p.name} ({p.state})" for p in waiting)
+        names = ", ".join(f"{p.name} ({p.state})" for p in self.processes if not p.is_serving)
         return f"not ready within stack.start_timeout_s={self._configured.stack.start_timeout_s:.0f}: {names}; their logs are in {self._directory / 'logs'}"
 
     def _publish(self) -> None:
-        record = self._record(StackState.READY if self._was_ready else StackState.STARTING)
+        """An error, such as a full disk, is retried at the next step: a missing record must not end the processes."""
+        record = self._record()
         if record != self._published:
-            record.write(self._directory)
-            self._published = record
+            try:
+                record.write(self._directory)
+            except OSError as error:
+                self._warn_unwritten(error)
+            else:
+                self._published, self._warned = record, None
+
+    def _warn_unwritten(self, error: OSError) -> None:
+        """Once per reason."""
+        if self._warned != error.errno:
+            log.warning("cannot write the stack's record", extra={"reason": error.strerror})
+            self._warned = error.errno
 
     def _publish_end(self) -> None:
         """Keep the record of a failure for `retouch status`; remove the record of a stack that was stopped."""
         try:
             if self._failure is not None:
-                self._record(StackState.FAILED).write(self._directory)
+                self._record().write(self._directory)
             else:
                 record_path(self._directory).unlink(missing_ok=True)
         except OSError as error:
-            log.warning("cannot write the stack's record", extra={"reason": error.strerror})
+            self._warn_unwritten(error)
 
-    def _record(self, state: StackState) -> StackRecord:
-        settings = self.settings
+    def _record(self) -> StackRecord:
+        settings, processes = self.settings, self.processes
         return StackRecord(
-            state=state,
+            state=self._state(processes),
             pid=os.getpid(),
             bootstrap_servers=settings.kafka.bootstrap_servers,
             base_url=settings.base.url,
-            processes=self.processes,
-            promoter_url=promoter_url(self._directory, self.processes),
+            processes=processes,
+            promoter_url=promoter_url(self._directory, processes),
             failure=str(self._failure) if self._failure else None,
         )
+
+    def _state(self, processes: Sequence[ProcessRecord]) -> StackState:
+        if self._failure is not None:
+            return StackState.FAILED
+        if not self._start_is_over:
+            return StackState.STARTING
+        return StackState.READY if all(process.is_serving for process in processes) else StackState.INCOMPLETE

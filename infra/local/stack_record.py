@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError
 
 from infra.process.file_lock import PidLock, holder
 from infra.settings import Settings
@@ -20,12 +21,14 @@ class ProcessState(StrEnum):
     STARTING = "starting"
     READY = "ready"
     DONE = "done"  # a task that ran to its end
+    DOWN = "down"  # ended, and is started again after a pause
     STOPPED = "stopped"
 
 
 class StackState(StrEnum):
     STARTING = "starting"
-    READY = "ready"
+    READY = "ready"  # every process serves
+    INCOMPLETE = "incomplete"  # the start is over, and not every process serves; the others do
     FAILED = "failed"  # everything is stopped; `failure` says why
 
 
@@ -39,6 +42,34 @@ class ProcessRecord(BaseModel):
     pid: int | None
     restarts: int
     log: Path
+    waits_for: tuple[str, ...] = ()  # processes that must serve before this one starts
+    exit_code: int | None = None  # of its last end, negative for a signal; None also if it could not be started
+    why: str | None = None  # it ended the last time
+    next_start_at: AwareDatetime | None = None  # while it is down
+    blocked: str | None = None  # why it makes no progress although it runs, as it reports itself
+
+    @property
+    def is_serving(self) -> bool:
+        return self.state in (ProcessState.READY, ProcessState.DONE) and self.blocked is None
+
+    def problem(self, now: datetime) -> str | None:
+        """What keeps this process from serving, in one line with its log; None if it serves, or was stopped."""
+        if self.is_serving or self.state is ProcessState.STOPPED:
+            return None
+        last_end = "" if self.why is None else self.why if self.exit_code is None else f"exit code {self.exit_code}: {self.why}"
+        if self.blocked is not None:
+            text = f"makes no progress: {self.blocked}"
+        elif self.state is ProcessState.DOWN:
+            text = f"is down, {last_end}; starts again {self._next_start(now)}"
+        elif self.state is ProcessState.WAITING:
+            text = f"waits for {', '.join(self.waits_for)}" + (f"; last end: {last_end}" if last_end else "")
+        else:
+            text = "is starting" + (f" again after {last_end}" if last_end else "")
+        return f"{self.name} {text}; log: {self.log}"
+
+    def _next_start(self, now: datetime) -> str:
+        pause_s = (self.next_start_at - now).total_seconds() if self.next_start_at else 0.0
+        return f"in {pause_s:.0f} s" if pause_s >= 1 else "now"
 
 
 class StackRecord(BaseModel):
@@ -56,8 +87,12 @@ class StackRecord(BaseModel):
 
     @property
     def is_serving(self) -> bool:
-        """Whether every process serves now; one that restarts does not."""
-        return all(process.state in (ProcessState.READY, ProcessState.DONE) for process in self.processes)
+        """Whether every process serves now; one that restarts or reports that it is blocked does not."""
+        return all(process.is_serving for process in self.processes)
+
+    def problems(self, now: datetime) -> list[str]:
+        """One line for each process that does not serve."""
+        return [problem for process in self.processes if (problem := process.problem(now))]
 
     def write(self, directory: Path) -> None:
         temporary = directory / "stack.json.new"

@@ -1,6 +1,7 @@
-"""Starts services in the order of their needs, restarts those that end unexpectedly, and stops all.
+"""Starts services in the order of their needs, restarts those that end, after growing pauses, and stops all.
 
-It has no thread: its owner calls `step` often, always from the same long-lived thread (see `infra.process.parent_death`).
+A service that ends or cannot be started is down; the others run on. It has no thread: its owner calls `step` often, always from the same long-lived
+thread (see `infra.process.parent_death`).
 """
 
 from __future__ import annotations
@@ -9,17 +10,21 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 
-from infra.errors import BadSetting, CannotContinue
-from infra.local.service import RestartLimit, StackService
+from infra.errors import BadSetting, CannotContinue, RetouchError, type_and_line
+from infra.local.restart_pauses import RestartPauses
+from infra.local.service import StackService
 from infra.local.stack_record import ProcessRecord, ProcessState
-from infra.process.lifecycle import USAGE
+from infra.process.lifecycle import MAX_REASON_CHARS, USAGE
 
 log = logging.getLogger(__name__)
 
 #: Services that others depend on: they are stopped last, and get this share of the time.
 STOPPED_LAST = ("broker",)
 LAST_SHARE = 0.3
+#: A service is failing after this many ends in a row: one that has never served, and one that has.
+FAILED_STARTS, FAILED_RESTARTS = 3, 6
 
 
 @dataclass
@@ -28,16 +33,28 @@ class SupervisedService:
 
     service: StackService
     state: ProcessState = ProcessState.WAITING
-    restarts: int = 0
+    was_started: bool = False
     has_served: bool = False
+    restarts: int = 0
     restart_requested: bool = False
+    kill_requested: bool = False
     kill_at: float | None = None  # while it stops for a restart
-    restart_limit: RestartLimit = field(default_factory=RestartLimit)
+    pauses: RestartPauses = field(default_factory=RestartPauses)
+    start_at: float = 0.0  # while it is down
+    next_start_at: datetime | None = None  # the same in wall-clock time
+    exit_code: int | None = None  # of its last end
+    why: str | None = None
+    refused_setting: bool = False
 
     @property
     def is_serving(self) -> bool:
         running = self.state is ProcessState.READY and self.service.child.is_running
         return (running or self.state is ProcessState.DONE) and not self.restart_requested
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether it ended several times in a row without serving for long in between."""
+        return self.pauses.ends >= (FAILED_RESTARTS if self.has_served else FAILED_STARTS)
 
 
 class Supervisor:
@@ -55,16 +72,12 @@ class Supervisor:
     @property
     def processes(self) -> tuple[ProcessRecord, ...]:
         """The processes in the order in which they are started."""
-        return tuple(
-            ProcessRecord(
-                name=w.service.name,
-                state=w.state,
-                pid=w.service.child.pid if w.service.child.is_running else None,
-                restarts=w.restarts,
-                log=w.service.child.log,
-            )
-            for w in self._watched.values()
-        )
+        return tuple(self._record(watched) for watched in self._watched.values())
+
+    @property
+    def start_is_over(self) -> bool:
+        """Whether every service serves, is failing, or waits for a failing one: nothing more to expect of the start."""
+        return all(w.is_serving or w.is_failing or self._waits_for_failing(w) for w in self._watched.values())
 
     def service(self, name: str) -> StackService:
         """Raises KeyError for an unknown name."""
@@ -74,19 +87,39 @@ class Supervisor:
         """The next steps stop the process within its bound and start it again, and still supervise the others. Any thread may call it."""
         self._watched[name].restart_requested = True
 
-    def step(self, stop_timeout_s: float) -> None:
-        """Start services whose needs are met, and handle those that are ready or have ended. Blocks only while the broker formats its data.
+    def kill(self, name: str) -> None:
+        """SIGKILL to the process and its children. It is started again at once, and does not count as failing. Raises KeyError for an unknown name."""
+        self._watched[name].kill_requested = True
+        self._watched[name].service.child.kill()
 
-        Raises CannotContinue, with exit code and the end of the log, if a process ends before it was ready, or too often.
+    def step(self, stop_timeout_s: float) -> None:
+        """Start services whose needs are met, and handle those that are ready or have ended.
+
+        An error of one service is its own end and stops no other. Blocks only while the broker formats its data and gets its topics.
         """
         for watched in self._watched.values():
-            if watched.restart_requested:
-                self._restart(watched, stop_timeout_s)
-            elif watched.state is ProcessState.WAITING and self._needs_met(watched):
-                watched.service.start()
-                watched.state = ProcessState.STARTING
-            elif watched.state in (ProcessState.STARTING, ProcessState.READY):
-                self._check(watched)
+            try:
+                self._step(watched, stop_timeout_s)
+            except (RetouchError, OSError) as error:
+                self._handle_error(watched, str(error), isinstance(error, BadSetting))
+            except Exception as error:  # an error of our code for one service must not end the others
+                log.exception("the supervisor failed for one process", extra={"child": watched.service.name})
+                self._handle_error(watched, type_and_line(error))
+
+    def check(self, *names: str) -> None:
+        """Raises CannotContinue if one of these services, or of all, is failing; with exit code, reason and the end of the log."""
+        for watched in self._watched.values():
+            if watched.is_failing and (not names or watched.service.name in names):
+                child = watched.service.child
+                exit_code = "" if watched.exit_code is None else f" with exit code {watched.exit_code}"
+                ended = f"{child.name} ended {watched.pauses.ends} times in a row, last{exit_code}: {watched.why}"
+                raise CannotContinue(f"{ended}; end of {child.log}:\n{child.last_lines()}")
+
+    def check_settings(self) -> None:
+        """Raises BadSetting if a service refuses a setting and has never served."""
+        for watched in self._watched.values():
+            if watched.refused_setting and not watched.has_served:
+                raise BadSetting(watched.why or "")
 
     def stop(self, timeout_s: float, kill_now: Callable[[], bool] = lambda: False) -> None:
         """Send SIGTERM in reverse order, then SIGKILL when the time is over or `kill_now` returns true."""
@@ -107,14 +140,44 @@ class Supervisor:
             watched.service.child.kill()
             watched.state = ProcessState.STOPPED
 
-    def _needs_met(self, watched: SupervisedService) -> bool:
-        return all(self._watched[name].state in (ProcessState.READY, ProcessState.DONE) for name in watched.service.needs if name in self._watched)
+    def _step(self, watched: SupervisedService, stop_timeout_s: float) -> None:
+        if watched.restart_requested:
+            self._restart(watched, stop_timeout_s)
+            return
+        if watched.state in (ProcessState.STARTING, ProcessState.READY):
+            self._check(watched)
+        if watched.state is ProcessState.DOWN and self._now() >= watched.start_at:
+            if self._absent_needs(watched, ProcessState.DOWN, ProcessState.WAITING):
+                watched.state = ProcessState.WAITING
+            else:  # it may start together with those that it needs
+                self._start(watched)
+        elif watched.state is ProcessState.WAITING and not self._unmet_needs(watched):
+            self._start(watched)
+
+    def _unmet_needs(self, watched: SupervisedService) -> tuple[str, ...]:
+        return self._absent_needs(watched, *(set(ProcessState) - {ProcessState.READY, ProcessState.DONE}))
+
+    def _absent_needs(self, watched: SupervisedService, *states: ProcessState) -> tuple[str, ...]:
+        """Names of the needed services in one of these states."""
+        return tuple(sorted(name for name in watched.service.needs if name in self._watched and self._watched[name].state in states))
+
+    def _waits_for_failing(self, watched: SupervisedService) -> bool:
+        needed = [self._watched[name] for name in self._unmet_needs(watched)]
+        return watched.state is ProcessState.WAITING and any(need.is_failing or self._waits_for_failing(need) for need in needed)
+
+    def _start(self, watched: SupervisedService) -> None:
+        watched.restarts += watched.was_started
+        watched.was_started = True
+        watched.service.start()
+        watched.state, watched.next_start_at = ProcessState.STARTING, None
 
     def _check(self, watched: SupervisedService) -> None:
         service = watched.service
         if not service.child.is_running:
             self._handle_end(watched)
-        elif watched.state is ProcessState.STARTING and not service.is_task and service.is_ready():
+        elif watched.state is ProcessState.READY:
+            watched.pauses.serves(self._now())
+        elif not service.is_task and service.is_ready():
             watched.state = ProcessState.READY
             watched.has_served = True
 
@@ -124,26 +187,52 @@ class Supervisor:
             child.terminate()
             watched.kill_at = self._now() + stop_timeout_s
         elif not child.is_running or self._now() >= watched.kill_at:
-            self._start_again(watched)
             watched.restart_requested, watched.kill_at = False, None
+            child.kill()  # ends processes that it left running
+            watched.pauses.ended_on_request()
+            self._start(watched)
 
     def _handle_end(self, watched: SupervisedService) -> None:
         child = watched.service.child
+        child.kill()  # ends processes that it left running
         if watched.service.is_task and child.exit_code == 0:
-            watched.state = ProcessState.DONE
-            return
-        if child.exit_code == USAGE:
-            raise BadSetting(child.last_lines(1))
-        if not watched.has_served:
-            raise CannotContinue(f"{child.name} ended with exit code {child.exit_code} before it was ready; end of {child.log}:\n{child.last_lines()}")
-        if not watched.restart_limit.allows(self._now()):
-            rate = f"more than {watched.restart_limit.limit} times in {watched.restart_limit.window_s:.0f} s"
-            raise CannotContinue(f"{child.name} ended {rate}, last with exit code {child.exit_code}; end of {child.log}:\n{child.last_lines()}")
-        log.warning("process ended and is started again", extra={"child": child.name, "exit_code": child.exit_code})
-        self._start_again(watched)
+            watched.state, watched.has_served = ProcessState.DONE, True
+        else:
+            self._set_down(watched, child.exit_code, child.why_ended(), child.exit_code == USAGE)
 
-    def _start_again(self, watched: SupervisedService) -> None:
-        watched.service.child.kill()  # ends processes that it left running
-        watched.service.start()
-        watched.state = ProcessState.STARTING
-        watched.restarts += 1
+    def _handle_error(self, watched: SupervisedService, error: str, refused_setting: bool = False) -> None:
+        """The service could not be started or asked. If its process has ended meanwhile, its own log says why."""
+        child = watched.service.child
+        if watched.state in (ProcessState.STARTING, ProcessState.READY) and not child.is_running:
+            self._handle_end(watched)
+        else:
+            child.kill()
+            self._set_down(watched, None, " ".join(error.split())[:MAX_REASON_CHARS], refused_setting)
+
+    def _set_down(self, watched: SupervisedService, exit_code: int | None, why: str, refused_setting: bool) -> None:
+        if watched.kill_requested:
+            watched.pauses.ended_on_request()
+            pause_s = 0.0
+        else:
+            pause_s = watched.pauses.ended(self._now())
+        watched.state, watched.kill_requested = ProcessState.DOWN, False
+        watched.exit_code, watched.why, watched.refused_setting = exit_code, why, refused_setting
+        watched.start_at, watched.next_start_at = self._now() + pause_s, datetime.now(UTC) + timedelta(seconds=pause_s)
+        fields = {"child": watched.service.name, "exit_code": exit_code, "reason": why, "pause_s": pause_s}
+        log.warning("process ended and is started again", extra=fields)
+
+    def _record(self, watched: SupervisedService) -> ProcessRecord:
+        child = watched.service.child
+        is_running = child.is_running
+        return ProcessRecord(
+            name=watched.service.name,
+            state=watched.state,
+            pid=child.pid if is_running else None,
+            restarts=watched.restarts,
+            log=child.log,
+            waits_for=self._unmet_needs(watched) if watched.state is ProcessState.WAITING else (),
+            exit_code=watched.exit_code,
+            why=watched.why,
+            next_start_at=watched.next_start_at if watched.state is ProcessState.DOWN else None,
+            blocked=watched.service.blocked() if is_running else None,
+        )

@@ -1,7 +1,7 @@
 """The faults of a run and their times, drawn from a seed alone: the same seed gives the same plan.
 
 Kills and pauses are drawn without replacement from all processes, so each process gets its share. A process that was hit has a rest, because
-the supervisor gives up on a process that ends too often (`infra.local.service.RestartLimit`), which is not under test here.
+the supervisor restarts a process that ends often after growing pauses (`infra.local.restart_pauses`), which are not under test here.
 """
 
 from __future__ import annotations

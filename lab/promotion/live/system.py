@@ -54,6 +54,9 @@ class RegistryService:
         except OSError:
             return False
 
+    def blocked(self) -> str | None:
+        return None
+
 
 def database(folder: Path) -> Path:
     return folder / "mlflow.db"
@@ -110,8 +113,10 @@ class LiveSystem:
         self._supervisor.stop(STOP_S)
 
     def step(self) -> None:
-        """Supervise the processes. Raises CannotContinue if one does not restart."""
+        """Supervise the processes. Raises CannotContinue if one keeps ending."""
         self._supervisor.step(STOP_S)
+        self._supervisor.check_settings()
+        self._supervisor.check()
         for name in [name for name in self._down if self.serves(name)]:
             self.recoveries_s.setdefault(name, []).append(round(time.time() - self._down.pop(name), 2))
             if name == REGISTRY:
@@ -144,7 +149,7 @@ class LiveSystem:
             self._down[name] = time.time()
             if name == REGISTRY:
                 self.downtimes.append(Downtime(time.time()))
-        child.kill()
+        self._supervisor.kill(name)
         self.kills[name] += 1
         return True
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from infra.errors import CannotContinue
 from infra.local.stack_record import ProcessRecord, ProcessState, StackRecord, StackState, promoter_url, read_record, running_settings, stack_lock
 from infra.settings import load
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def record(state: StackState = StackState.READY, pid: int | None = None) -> StackRecord:
@@ -47,6 +52,51 @@ def test_the_record_of_a_failed_stack_gives_no_addresses(tmp_path: Path) -> None
     settings = load(stack={"dir": tmp_path})
     assert read_record(tmp_path) is not None
     assert running_settings(settings) == settings
+
+
+def test_the_record_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    old = {
+        "state": "ready",
+        "pid": os.getpid(),
+        "bootstrap_servers": "127.0.0.1:1",
+        "base_url": None,
+        "promoter_url": None,
+        "failure": None,
+        "processes": [{"name": "base", "state": "starting", "pid": 7, "restarts": 2, "log": "/state/logs/base.log"}],
+    }
+    (tmp_path / "stack.json").write_text(json.dumps(old))
+    lock = stack_lock(tmp_path)
+    lock.acquire()
+    read = read_record(tmp_path)
+    lock.release()
+    assert read is not None and not read.is_serving
+    assert read.problems(datetime.now(UTC)) == ["base is starting; log: /state/logs/base.log"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"state": ProcessState.READY}, None),
+        ({"state": ProcessState.DONE, "pid": None}, None),
+        ({"state": ProcessState.STOPPED, "pid": None, "why": "killed by SIGKILL", "exit_code": -9}, None),
+        ({"state": ProcessState.STARTING}, "base is starting; log: /logs/base.log"),
+        ({"state": ProcessState.STARTING, "exit_code": 1, "why": "no disk"}, "base is starting again after exit code 1: no disk; log: /logs/base.log"),
+        ({"state": ProcessState.WAITING, "waits_for": ("broker", "registry")}, "base waits for broker, registry; log: /logs/base.log"),
+        (
+            {"state": ProcessState.WAITING, "waits_for": ("broker",), "exit_code": 1, "why": "no broker"},
+            "base waits for broker; last end: exit code 1: no broker; log: /logs/base.log",
+        ),
+        ({"state": ProcessState.DOWN, "exit_code": 1, "why": "no disk"}, "base is down, exit code 1: no disk; starts again now; log: /logs/base.log"),
+        (
+            {"state": ProcessState.DOWN, "why": "cannot write its log", "next_start_at": NOW + timedelta(seconds=8)},
+            "base is down, cannot write its log; starts again in 8 s; log: /logs/base.log",
+        ),
+        ({"state": ProcessState.READY, "blocked": "no quota"}, "base makes no progress: no quota; log: /logs/base.log"),
+    ],
+)
+def test_a_process_that_does_not_serve_says_why(changes: dict[str, Any], problem: str | None) -> None:
+    process = ProcessRecord(**({"name": "base", "pid": 7, "restarts": 0, "log": Path("/logs/base.log")} | changes))
+    assert process.problem(NOW) == problem
 
 
 def test_a_record_that_cannot_be_parsed_is_ignored(tmp_path: Path) -> None:
