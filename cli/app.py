@@ -19,7 +19,7 @@ from cli.models_commands import models
 from cli.stack_commands import stack
 from cli.topics_commands import topics
 from cli.train_commands import train
-from infra.process.command_output import EXIT_CODES, INTERRUPTED, USAGE, Json, run_command, show_error
+from infra.process.command_output import EXIT_CODES, INTERRUPTED, Json, run_command
 
 app = typer.Typer(
     name="retouch",
@@ -81,9 +81,6 @@ def replay(
     as_json: Json = False,
 ) -> None:
     """Stream a data set through the running stack and report per-user metrics."""
-    if not path.exists():
-        show_error(f"{path}: no such file or folder")
-        raise typer.Exit(USAGE)
     from infra.local import running_settings
     from traffic.replay import ReplayOptions
     from traffic.replay import run as stream

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from infra.errors import RetouchError
+from infra.errors import CannotContinue, RetouchError
 from infra.process.lifecycle import run_process
 from infra.settings import Settings
 from traffic import replay
 from traffic.datasets.catalog import FORMATS, open_dataset
-from traffic.datasets.steps import to_lines
+from traffic.datasets.files import shown
+from traffic.datasets.steps import ReadCounts, to_lines
 from traffic.plan import TrafficPlan
 from traffic.platform import AskingLimits
 from traffic.schedule import Pace
 from traffic.simulation import Phase, PhaseOptions, play
+
+log = logging.getLogger(__name__)
 
 Body = Callable[[Settings, threading.Event], None]
 
@@ -28,8 +32,12 @@ class Unanswered(RetouchError):
     """Some questions got no answer. The summary has the number."""
 
 
+class Stopped(RetouchError):
+    """A signal came before the end."""
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Exit codes: 0 every question was answered, 1 some were not or the system is away, 2 bad input."""
+    """Exit codes: 0 everything was sent and answered, or written; 1 it was not, or the system is away; 2 bad input."""
     arguments = _parser().parse_args(argv)
     bodies: dict[str, Callable[[argparse.Namespace], Body]] = {"simulate": _simulate, "replay": _replay, "convert": _convert}
     return run_process(f"traffic {arguments.command}", bodies[arguments.command](arguments))
@@ -60,7 +68,7 @@ def _replay(given: argparse.Namespace) -> Body:
     def body(settings: Settings, stop: threading.Event) -> None:
         options = replay.ReplayOptions(given.format, given.limit, given.last, given.out, given.json, given.timeout_s)
         if replay.run(settings, given.path, options, stop):
-            raise Unanswered("some questions got no answer")
+            raise Unanswered("some questions got no answer, or some interactions are not in the log; see the report")
 
     return body
 
@@ -68,10 +76,19 @@ def _replay(given: argparse.Namespace) -> Body:
 def _convert(given: argparse.Namespace) -> Body:
     def body(settings: Settings, stop: threading.Event) -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # so that `| head` ends it
-        for step in open_dataset(given.path, given.format, given.last).steps(settings.tenant):
-            if stop.is_set():
-                return
-            sys.stdout.writelines(f"{line}\n" for line in to_lines(step))
+        counts = ReadCounts()
+        dataset = open_dataset(given.path, given.format, given.last)
+        try:
+            for step in dataset.steps(settings.tenant, counts):
+                if stop.is_set():
+                    raise Stopped("stopped before the end of the data set")
+                sys.stdout.buffer.writelines(f"{line}\n".encode() for line in to_lines(step))
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            raise CannotContinue(f"cannot write standard output: {error.strerror}") from None
+        left_out = {"skipped": dict(counts.skipped), "shortened": counts.shortened, "not_read": list(map(shown, dataset.not_read))}
+        if any(left_out.values()):
+            log.warning("not everything is in the output", extra=left_out)
 
     return body
 
@@ -100,7 +117,7 @@ def _parser() -> argparse.ArgumentParser:
     again = commands.add_parser("replay", help="stream a data set through the running system and report")
     again.add_argument("path", type=Path)
     again.add_argument("--format", default="auto", choices=["auto", *FORMATS])
-    again.add_argument("--limit", type=int, help="only this many users, the first ones")
+    again.add_argument("--limit", type=_count, help="only this many users, the first ones")
     again.add_argument("--last", type=_count, help="number of each user's latest entries that are questions; default 3")
     again.add_argument("--out", type=Path, help="write the report to this file, as JSON")
     again.add_argument("--json", action="store_true", help="print JSON instead of a table")

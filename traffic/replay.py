@@ -1,6 +1,6 @@
 """Streams a data set through the running system: history, then questions, then the users' own answers as feedback. Scores the answers.
 
-A data set is read twice: once to check every row before anything is sent, and once to send it.
+A data set is read and checked whole before anything is sent. Its history waits in a temporary file, so what is sent is what was checked.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from tempfile import SpooledTemporaryFile
+from typing import IO, Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from infra.errors import CannotContinue
 from infra.kafka.errors import broker_errors
 from infra.process import output_files
 from infra.process.lifecycle import FAILED, OK
@@ -28,8 +30,8 @@ from schemas.interactions import Interaction
 from schemas.topics import FEEDBACK, INTERACTIONS, RESPONSES
 from traffic import figures
 from traffic.datasets.catalog import open_dataset
-from traffic.datasets.rows import BadData
-from traffic.datasets.steps import Dataset, Question
+from traffic.datasets.files import BadData, shown
+from traffic.datasets.steps import Dataset, Question, ReadCounts
 from traffic.figures import ERRORS
 from traffic.lag import GroupLag
 from traffic.observer import AnswerCounts, Observer
@@ -87,6 +89,12 @@ class Display:
         console.print(f"{counts['answered']} of {counts['asked']} answered, {counts['lost']} lost, {counts['duplicated']} duplicated{speed}", highlight=False)
         console.print("answers: " + (", ".join(f"{number} {status}" for status, number in report["statuses"].items()) or "none"), highlight=False)
         console.print(f"{counts['interactions_in_log']} of {counts['interactions_expected']} interactions are in the log", highlight=False)
+        for reason, number in counts["skipped"].items():
+            console.print(f"skipped: {number} rows: {reason}", highlight=False, markup=False)
+        if counts["shortened"]:
+            console.print(f"cut to the maximum of a message: {counts['shortened']} contents", highlight=False)
+        if report["not_read"]:
+            console.print(f"not read: {', '.join(report['not_read'])}", highlight=False, markup=False)
 
 
 def _domains(domains: dict[str, Any]) -> Table:
@@ -114,37 +122,57 @@ SOURCE = "/traffic/replay"
 STALL_S = 120.0
 
 
+#: Bytes of history in memory. More of it waits on disk.
+HISTORY_BYTES = 64 << 20
+
+
 @dataclass(frozen=True)
 class ReplayScript:
-    """A data set whose rows are all valid. `keys` are the record keys of its first `limit` users."""
+    """A data set whose rows are all valid. `keys` are the record keys of its first `limit` users. Close it to delete its temporary file."""
 
-    dataset: Dataset
-    tenant: str
     keys: frozenset[bytes]
     interactions: int
     questions: tuple[Question, ...]
+    counts: ReadCounts
+    history_lines: IO[bytes]
 
     @classmethod
-    def read(cls, dataset: Dataset, tenant: str, limit: int | None) -> ReplayScript:
-        """Raises BadData for the first bad row, and for an empty data set."""
+    def read(cls, dataset: Dataset, tenant: str, limit: int | None) -> Self:
+        """Raises BadData for the first bad row, and for an empty data set, and CannotContinue if the temporary file cannot be written."""
         keys: dict[bytes, None] = {}
-        counts: Counter[bytes] = Counter()
+        interactions, counts = 0, ReadCounts()
         questions: list[Question] = []
-        for step in dataset.steps(tenant):
-            key = step.key if isinstance(step, Interaction) else step.query.key
-            if limit is not None and len(keys) >= limit and key not in keys:
-                continue
-            keys[key] = None
-            if isinstance(step, Interaction):
-                counts[key] += 1
-            else:
-                questions.append(step)
-        if not keys:
-            raise BadData(f"{dataset.title}: nothing in it; expected interactions or questions")
-        return cls(dataset, tenant, frozenset(keys), counts.total(), tuple(questions))
+        history = SpooledTemporaryFile(HISTORY_BYTES)  # noqa: SIM115  # closed by the script, or below
+        try:
+            for step in dataset.steps(tenant, counts):
+                key = step.key if isinstance(step, Interaction) else step.query.key
+                if limit is not None and len(keys) >= limit and key not in keys:
+                    continue
+                keys[key] = None
+                if isinstance(step, Interaction):
+                    interactions += 1
+                    _write(history, step)
+                else:
+                    questions.append(step)
+            if not keys:
+                raise BadData(f"{dataset.title}: nothing in it; expected interactions or questions")
+        except BaseException:
+            history.close()
+            raise
+        return cls(frozenset(keys), interactions, tuple(questions), counts, history)
 
     def history(self) -> Iterator[Interaction]:
-        return (step for step in self.dataset.steps(self.tenant) if isinstance(step, Interaction) and step.key in self.keys)
+        self.history_lines.seek(0)
+        return map(Interaction.from_bytes, self.history_lines)
+
+    def close(self) -> None:
+        self.history_lines.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     def waves(self) -> list[list[Question]]:
         """The first question of every user, then the second of every user, and so on. A wave sees the feedback of the waves before it."""
@@ -159,6 +187,13 @@ class ReplayScript:
     def expected_in_log(self) -> int:
         """Expected number of interactions in the topic at the end: the history, and the users' texts that come back as feedback."""
         return self.interactions + sum(any(feedback.truth for feedback in question.feedback) for question in self.questions)
+
+
+def _write(history: IO[bytes], interaction: Interaction) -> None:
+    try:
+        history.write(interaction.to_bytes() + b"\n")
+    except OSError as error:
+        raise CannotContinue(f"cannot write the temporary file of the history: {error.strerror}; make room in TMPDIR") from None
 
 
 @dataclass(frozen=True)
@@ -179,25 +214,25 @@ class ReplayOptions:
 
 
 def run(settings: Settings, path: Path, options: ReplayOptions, stop: threading.Event | None = None) -> int:
-    """Replays the data set at `path`, and reports. Blocks. Returns 0 if every question was answered, else 1.
+    """Replays the data set at `path`, and reports. Blocks. Returns 0 if every question was answered and the log has all interactions, else 1.
 
     Raises BadData, and CannotContinue if `out` cannot be written, before anything is sent. Raises RetryLater if the streams or the broker are away.
     """
     if options.out:
         output_files.check_writable(options.out)
     dataset = open_dataset(path, options.format, options.last)
-    script = ReplayScript.read(dataset, settings.tenant, options.limit)
     display = Display(options.as_json)
-    with broker_errors(settings):
+    with ReplayScript.read(dataset, settings.tenant, options.limit) as script, broker_errors(settings):
         outcome = _replay(settings, script, options, stop or threading.Event(), display)
-    report = {"path": str(path), "dataset": dataset.title, "tenant": settings.tenant} | outcome
+    not_read = [shown(name) for name in dataset.not_read]
+    report = {"path": shown(path), "dataset": dataset.title, "not_read": not_read, "tenant": settings.tenant} | outcome
     if options.as_json:
-        sys.stdout.write(json.dumps(report, ensure_ascii=False) + "\n")
+        sys.stdout.write(json.dumps(report) + "\n")
     else:
         display.table(report)
     if options.out:
         output_files.write(options.out, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
-    return OK if report["answered_all"] else FAILED
+    return OK if report["answered_all"] and report["in_log_all"] else FAILED
 
 
 def _replay(settings: Settings, script: ReplayScript, options: ReplayOptions, stop: threading.Event, display: Display) -> dict[str, object]:
@@ -225,6 +260,7 @@ def _replay(settings: Settings, script: ReplayScript, options: ReplayOptions, st
                 lag.wait([INTERACTIONS], stall_s=stall_s, stop=stop)
         seconds["questions"] = time.monotonic() - started - seconds["history"]
     summary = tally.summary()
+    in_log, expected = _in_log(settings, script.keys, options.timeout_s), script.expected_in_log
     return {
         "counts": {
             "users": len(script.keys),
@@ -232,11 +268,14 @@ def _replay(settings: Settings, script: ReplayScript, options: ReplayOptions, st
             "questions": len(script.questions),
             **{name: summary.pop(name) for name in ("asked", "answered", "lost", "duplicated")},
             "feedback": feedback,
-            "interactions_in_log": _in_log(settings, script.keys, options.timeout_s),
-            "interactions_expected": script.expected_in_log,
+            "interactions_in_log": in_log,
+            "interactions_expected": expected,
+            "skipped": dict(script.counts.skipped),
+            "shortened": script.counts.shortened,
         },
         **summary,
         "answered_all": not (unsent or tally.lost or stop.is_set()),
+        "in_log_all": in_log >= expected,
         "domains": figures.by_domain(judged),
         "users": figures.by_user(judged),
         "seconds": {name: round(value, 3) for name, value in seconds.items()},

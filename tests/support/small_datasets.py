@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from schemas.interactions import Interaction
+from traffic.datasets.files import DataFile
+from traffic.datasets.rows import JsonLinesFiles
 from traffic.datasets.steps import Dataset, Question, Step
 
 Rows = Iterable[dict[str, Any]]
+R = TypeVar("R", bound=JsonLinesFiles)
+
+
+def reading(format: type[R], *paths: Path) -> R:
+    """The data set of one format in these files."""
+    return format(tuple(map(DataFile, paths)))
 
 
 def write_jsonl(path: Path, rows: Rows) -> Path:

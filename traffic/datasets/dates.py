@@ -6,11 +6,14 @@ sees an item of its own day (or year), and never its own text.
 
 from __future__ import annotations
 
+import re
+from calendar import monthrange
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 NOON = timedelta(hours=12)
-DAY = timedelta(days=1)
+
+_DATE = re.compile(r"([0-9]{4})(?:-([0-9]{1,2})(?:-([0-9]{1,2}))?)?")
 
 
 class DateBounds(NamedTuple):
@@ -29,19 +32,19 @@ def day(at: datetime) -> DateBounds:
 
 
 def parse(text: str) -> DateBounds:
-    """`YYYY`, `YYYY-MM`, `YYYY-MM-DD` (any of them without leading zeros) or an ISO time; without a zone it is UTC.
+    """`YYYY`, `YYYY-MM`, `YYYY-MM-DD` (month and day also without leading zeros) or an ISO time; without a zone it is UTC.
 
-    Raises ValueError otherwise.
+    Raises ValueError otherwise, and OverflowError for a time that leaves the years 1 to 9999 in UTC.
     """
-    if any(mark in text for mark in "T: "):
+    if any(mark in text for mark in "Tt: "):
         at = datetime.fromisoformat(text)
         return instant(at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC))
-    parts = [int(part) for part in text.split("-")]
-    if len(parts) == 3:
-        return day(datetime(*parts, tzinfo=UTC))  # type: ignore[misc,arg-type]  # three integers
-    year, month = (*parts, None)[:2] if len(parts) < 3 else (None, None)
-    if year is None:
+    found = _DATE.fullmatch(text)
+    if not found:
         raise ValueError("expected YYYY, YYYY-MM or YYYY-MM-DD")
-    first = datetime(year, month or 1, 1, tzinfo=UTC)
-    after = datetime(year + 1, 1, 1, tzinfo=UTC) if month is None or month == 12 else datetime(year, month + 1, 1, tzinfo=UTC)
-    return DateBounds(first, after - DAY + NOON)
+    year, month, day_of_month = (None if part is None else int(part) for part in found.groups())
+    assert year is not None
+    if month is not None and day_of_month is not None:
+        return day(datetime(year, month, day_of_month, tzinfo=UTC))
+    first, last_month = datetime(year, month if month is not None else 1, 1, tzinfo=UTC), month or 12
+    return DateBounds(first, datetime(year, last_month, monthrange(year, last_month)[1], tzinfo=UTC) + NOON)

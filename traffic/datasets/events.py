@@ -6,58 +6,47 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar
 from uuid import UUID
 
 from schemas.feedback import Feedback
 from schemas.interactions import Interaction
 from schemas.messages import Message
 from schemas.queries import Query
-from schemas.tasks import Task
-from traffic.datasets.rows import DataRow, json_lines, jsonl_with
-from traffic.datasets.steps import Question, Step
+from traffic.datasets.rows import DataRow, FirstPlaces, JsonLinesFiles, among
+from traffic.datasets.steps import Question, ReadCounts, Step
 
 _KINDS: dict[str, type[Message]] = {kind.ce_type(): kind for kind in (Interaction, Query, Feedback)}
 
 
 @dataclass(frozen=True)
-class Events:
-    """A file, or a folder of files in the order of their names. Events carry their own tenant and user.
+class Events(JsonLinesFiles):
+    """Events carry their own tenant and user, and an id that occurs once in all files.
 
     Interactions come in the files' order. Questions follow, oldest first, each with all its feedback.
     """
 
-    LOOKS_FOR: ClassVar = f"a *.jsonl with type and data, the type one of {', '.join(sorted(_KINDS))}"
+    LOOKS_FOR: ClassVar = f"*.jsonl with type and data, the type one of {', '.join(sorted(_KINDS))}"
+    FIELDS: ClassVar = ("type", "data")
+    title: ClassVar = "JSON Lines of events"
 
-    files: tuple[Path, ...]
-
-    @classmethod
-    def at(cls, path: Path) -> Self | None:
-        files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
-        found = tuple(file for file in files if jsonl_with(file, ("type", "data")))
-        return cls(found) if found else None
-
-    @property
-    def title(self) -> str:
-        return "JSON Lines of events"
-
-    def steps(self, tenant: str) -> Iterator[Step]:
+    def steps(self, tenant: str, counts: ReadCounts | None = None) -> Iterator[Step]:
+        interactions, questions, given = (FirstPlaces(f"the {name}") for name in ("interaction_id", "query_id", "feedback_id"))
         asked: dict[UUID, tuple[DataRow, Query]] = {}
         feedback: dict[UUID, list[tuple[DataRow, Feedback]]] = defaultdict(list)
-        for row in (row for file in self.files for row in json_lines(file)):
+        for row in self.rows():
             message = _message(row)
             if isinstance(message, Interaction):
+                interactions.take(message.interaction_id, row.place)
                 yield message
             elif isinstance(message, Query):
-                if message.query_id in asked:
-                    raise row.bad(f"query_id {message.query_id} occurs twice; expected one query for it")
+                questions.take(message.query_id, row.place)
                 asked[message.query_id] = row, message
             elif isinstance(message, Feedback):
+                given.take(message.feedback_id, row.place)
                 feedback[message.query_id].append((row, message))
-        for row, given in itertools.chain.from_iterable(feedback.values()):
-            if given.query_id not in asked or asked[given.query_id][1].key != given.key:
-                raise row.bad(f"feedback to query_id {given.query_id}, which no query of that tenant and user has")
+        for row, one in itertools.chain.from_iterable(feedback.values()):
+            _check_feedback(row, one, asked.get(one.query_id))
         for row, query in sorted(asked.values(), key=lambda pair: pair[1].asked_at):
             yield _question(row, query, feedback.get(query.query_id, []))
 
@@ -66,13 +55,24 @@ def _message(row: DataRow) -> Message:
     kind = _KINDS.get(row.text("type"))
     if kind is None:
         raise row.bad(f"unknown type; expected one of {', '.join(sorted(_KINDS))}")
-    return row.message(kind, **row.within(row.fields.get("data"), "field 'data'").fields)
+    message = row.place.message(kind, **row.object("data").fields)
+    if "truth" in row.fields and kind is not Query:
+        raise row.bad("field 'truth' belongs to the line of a query; the truth of feedback is inside data")
+    return message
+
+
+def _check_feedback(row: DataRow, feedback: Feedback, asked: tuple[DataRow, Query] | None) -> None:
+    if asked is None or asked[1].key != feedback.key:
+        raise row.bad(f"feedback to query_id {feedback.query_id}, which no query of that tenant and user has")
+    place, query = asked[0].place, asked[1]
+    if feedback.occurred_at < query.asked_at:
+        raise row.bad(f"the feedback's occurred_at is before its query's asked_at. The query is at {place}")
+    if feedback.truth:
+        among(row.place, feedback.truth, query.options)
 
 
 def _question(row: DataRow, query: Query, feedback: list[tuple[DataRow, Feedback]]) -> Question:
     """The truth is that of the line, else that of the first feedback with one."""
-    truths = [(row, row.text("truth"))] if "truth" in row.fields else [(place, given.truth) for place, given in feedback if given.truth]
-    place, truth = truths[0] if truths else (row, None)
-    if truth is not None and query.task is Task.RATING and truth not in query.options:
-        raise place.bad(f"the truth is not a score; expected one of {', '.join(query.options)}")
+    truths = [row.text("truth", filled=True)] if "truth" in row.fields else [given.truth for _, given in feedback if given.truth]
+    truth = among(row.place, truths[0], query.options) if truths else None
     return Question(query, truth, tuple(given for _, given in feedback))

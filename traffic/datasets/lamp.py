@@ -4,25 +4,28 @@
 file, all before the question. *Time split*: rows with `user_id`, profile items with `date`. A user may have several questions with overlapping profiles.
 Such a file is held in memory, because a question's time depends on the user's other rows.
 
+An undated question's own text may be newer than any item of its profile. So its answer is dated after all the user's questions, and none of them sees it.
+
 Five of the seven tasks are supported. LaMP-1 asks which of two papers is cited, and LaMP-6 needs a corpus that is not public.
 """
 
 from __future__ import annotations
 
-import json
 import re
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from pathlib import Path
-from typing import ClassVar, Self
+from itertools import islice
+from typing import ClassVar, NamedTuple, Self
 
-from schemas.tasks import MOVIE_TAGS, STARS, Task, task_of
+from schemas.tasks import MOVIE_TAGS, STARS
 from traffic.datasets import dates
-from traffic.datasets.rows import BadData, DataRow, json_array
-from traffic.datasets.steps import Question, Step
+from traffic.datasets.files import BadData, DataFile, GivenFiles, NotJson, parse_json, shown
+from traffic.datasets.rows import DataRow, FirstPlaces, Place, among, json_array
+from traffic.datasets.steps import Question, ReadCounts, Step
 from traffic.datasets.timelines import Entry
 
 
@@ -75,12 +78,12 @@ BY_PROFILE: Mapping[frozenset[str], LampTask] = {
 }
 
 
-def task_of_profile(row: DataRow, item: DataRow) -> LampTask:
+def task_of_profile(item: DataRow) -> LampTask:
     fields = frozenset(item.fields) - {"id", "date"}
     if task := BY_PROFILE.get(fields):
         return task
     known = "; ".join(f"{task.title}: {', '.join(sorted(shape))}" for shape, task in BY_PROFILE.items())
-    raise row.bad(f"profile items hold {', '.join(sorted(map(str, fields))) or 'nothing'}; expected one of {known}")
+    raise item.bad(f"a profile item with {', '.join(ascii(name)[1:-1][:40] for name in sorted(fields)[:8]) or 'no fields'}; expected one of {known}")
 
 
 def canonical(name: str) -> str:
@@ -93,150 +96,193 @@ QUESTIONS, OUTPUTS = "_questions.json", "_outputs.json"
 FIRST_DAY = datetime(2000, 1, 1, tzinfo=UTC)
 
 
+class Split(NamedTuple):
+    """What the first rows show of all: the task, whether rows name a user (the time split), and whether profile items have dates."""
+
+    task: LampTask
+    has_users: bool
+    is_dated: bool
+
+
 @dataclass(frozen=True)
 class Lamp:
     """One pair of files. Without outputs (a test split) the questions are asked but not scored."""
 
     LOOKS_FOR: ClassVar = f"*{QUESTIONS} (LaMP), with *{OUTPUTS} beside it"
 
-    questions: Path
+    questions: DataFile
+    outputs: DataFile | None = None
+    not_read: tuple[str, ...] = ()
 
     @classmethod
-    def at(cls, path: Path) -> Self | None:
-        if path.is_file():
-            return cls(path) if path.name.endswith(QUESTIONS) else None
-        found = sorted(path.glob(f"*{QUESTIONS}"))
+    def at(cls, given: GivenFiles) -> Self | None:
+        found = [file for file in given.files if file.plain_name.endswith(QUESTIONS)]
+        if not found:
+            return None
         if len(found) > 1:
-            raise BadData(f"{path}: several LaMP question files; name one of {', '.join(file.name for file in found)}")
-        return cls(found[0]) if found else None
+            raise BadData(f"{shown(given.path)}: several LaMP question files; name one of {', '.join(shown(file.path.name) for file in found)}")
+        outputs = _outputs_of(found[0])
+        given.only([file for file in (found[0], outputs) if file], f"LaMP's pair of {shown(found[0].path.name)}")
+        return cls(found[0], outputs, given.not_read)
 
     @property
     def title(self) -> str:
-        return f"{self._task.title}, {'time' if self._has_users else 'user'} split, {'with' if self.outputs else 'without'} outputs"
+        task, has_users, _ = self._split
+        return f"{task.title}, {'time' if has_users else 'user'} split, {'with' if self.outputs else 'without'} outputs"
 
-    @property
-    def outputs(self) -> Path | None:
-        file = self.questions.with_name(self.questions.name.removesuffix(QUESTIONS) + OUTPUTS)
-        return file if file.is_file() else None
-
-    def steps(self, tenant: str) -> Iterator[Step]:
-        asked: set[str] = set()
+    def steps(self, tenant: str, counts: ReadCounts | None = None) -> Iterator[Step]:
+        counts, golds = counts or ReadCounts(), self._golds
+        asked = FirstPlaces("the question's id")
         for user, rows in self._users():
-            yield from _User(self._task, tenant, user, rows, self._has_users).steps(self._golds)
             for row in rows:
-                if (question_id := row.text("id")) in asked:
-                    raise row.bad("field 'id' occurs twice in this file; expected one question for it")
-                asked.add(question_id)
-        if self._golds is not None and (unknown := self._golds.keys() - asked):
-            raise BadData(f"{self.outputs}:1: {len(unknown)} answers have no question in {self.questions.name}; expected the same ids in both files")
+                asked.take(row.text("id", filled=True), row.place)
+            yield from _User(self._split, tenant, user, rows, golds, counts).steps()
+        if unasked := [gold for question_id, gold in (golds or {}).items() if question_id not in asked]:
+            questions = shown(self.questions.path.name)
+            raise unasked[0].bad(f"no question in {questions} has this id, nor those of {len(unasked) - 1} more; expected the same ids in both files")
 
     def _users(self) -> Iterable[tuple[str, list[DataRow]]]:
-        if not self._has_users:
-            return ((row.user("id"), [row]) for row in json_array(self.questions))
+        """Users with their rows. In the user split one row at a time is in memory."""
+        if not self._split.has_users:
+            return ((row.user("id"), [row]) for row in map(_without_user, json_array(self.questions)))
         by_user: dict[str, list[DataRow]] = defaultdict(list)
         for row in json_array(self.questions):
             by_user[row.user("user_id")].append(row)
         return by_user.items()
 
     @cached_property
-    def _has_users(self) -> bool:
-        return "user_id" in next((row.fields for row in json_array(self.questions)), {})
-
-    @cached_property
-    def _task(self) -> LampTask:
-        """From the first profile that is not empty. The outputs' task must be the same."""
-        task = next((task_of_profile(row, items[0]) for row in json_array(self.questions) if (items := _profile(row))), None)
-        if task is None:
-            raise BadData(f"{self.questions}: every profile is empty; expected items that show the task")
-        if self.outputs and canonical(name := str(self._outputs_row.fields.get("task"))) != task.name:
-            raise BadData(f"{self.outputs}:1: field 'task' is {name[:20]!r}, but the profiles of {self.questions.name} are those of {task.title}")
-        return task
+    def _split(self) -> Split:
+        """From the first row, and the first profile that is not empty. The outputs' task must be the same."""
+        rows = list(islice(json_array(self.questions), 1))
+        item = next((item for row in json_array(self.questions) for item in row.objects("profile")[:1]), None)
+        if item is None:
+            raise self.questions.bad("every profile is empty; expected items that show the task")
+        task, has_users = task_of_profile(item), "user_id" in rows[0].fields
+        if self.outputs and canonical(self._outputs_row.text("task")) != task.name:
+            raise self._outputs_row.bad(f"field 'task' is not {task.name}, but the profiles of {shown(self.questions.path.name)} are those of {task.title}")
+        return Split(task, has_users, has_users or "date" in item.fields)
 
     @cached_property
     def _outputs_row(self) -> DataRow:
         assert self.outputs is not None
+        text = self.outputs.text()
         try:
-            value = json.loads(self.outputs.read_text(encoding="utf-8"))
-        except ValueError as error:
-            line = error.lineno if isinstance(error, json.JSONDecodeError) else 1
-            raise BadData(f"{self.outputs}:{line}: not JSON in UTF-8") from None
-        return DataRow(self.outputs, 1, {}).within(value, "the file")
+            value = parse_json(text)
+        except NotJson as error:
+            raise self.outputs.bad(f"not JSON: {error}", text.count("\n", 0, error.at or 0) + 1) from None
+        return DataRow.of(Place(self.outputs, 1), value, "the file")
 
     @cached_property
-    def _golds(self) -> Mapping[str, str] | None:
+    def _golds(self) -> Mapping[str, DataRow] | None:
         """Outputs by question id. Their order has no meaning."""
         if not self.outputs:
             return None
-        listed = self._outputs_row.fields.get("golds")
-        if not isinstance(listed, list):
-            raise self._outputs_row.bad("field 'golds' is not a list; expected [{id, output}, ...]")
-        golds: dict[str, str] = {}
-        for number, gold in enumerate(listed):
-            row = self._outputs_row.within(gold, f"golds[{number}]")
-            golds[row.text("id", filled=True)] = row.text("output", filled=True)
+        golds: dict[str, DataRow] = {}
+        places = FirstPlaces("the output's id")
+        for row in self._outputs_row.objects("golds"):
+            question_id = row.text("id", filled=True)
+            places.take(question_id, row.place)
+            golds[question_id] = row
         return golds
+
+
+def _outputs_of(questions: DataFile) -> DataFile | None:
+    """The outputs file beside a questions file, also if it cannot be read."""
+    name = questions.path.name[: len(questions.plain_name) - len(QUESTIONS)]
+    found = [path for ending in ("", ".gz") if (path := questions.path.with_name(f"{name}{OUTPUTS}{ending}")).exists() or path.is_symlink()]
+    if len(found) > 1:
+        raise BadData(f"{shown(found[0])}: two files of outputs, with and without .gz; expected one")
+    return DataFile(found[0]) if found else None
+
+
+def _without_user(row: DataRow) -> DataRow:
+    if "user_id" in row.fields:
+        raise row.bad("field 'user_id', which the first row does not have; expected it in every row (time split) or in none (user split)")
+    return row
 
 
 @dataclass(frozen=True)
 class _User:
     """One user's rows: a single one in the user split."""
 
-    task: LampTask
+    split: Split
     tenant: str
     user: str
     rows: list[DataRow]
-    dated: bool
+    golds: Mapping[str, DataRow] | None
+    counts: ReadCounts
     items: dict[str, Entry] = field(default_factory=dict)
 
-    def steps(self, golds: Mapping[str, str] | None) -> Iterator[Step]:
+    def steps(self) -> Iterator[Step]:
         profiles = [self._read(row) for row in self.rows]
-        yield from (entry.interaction(self.tenant) for entry in sorted(self.items.values(), key=lambda entry: entry.moment.occurred_at))
-        asked = [self._question(row, profile, golds) for row, profile in zip(self.rows, profiles, strict=True)]
+        history = sorted(self.items.items(), key=lambda pair: pair[1].moment.occurred_at)
+        yield from (entry.interaction(self.tenant) for _, entry in history)
+        moments = [self._moment(row, profile, history) for row, profile in zip(self.rows, profiles, strict=True)]
+        asked = [self._question(row, moment) for row, moment in zip(self.rows, self._with_unknown_answers_last(moments), strict=True)]
         yield from sorted(asked, key=lambda question: question.query.asked_at)
 
     def _read(self, row: DataRow) -> set[str]:
         """Store the row's profile items, each once per user, and return their ids."""
         ids = set()
-        for number, item in enumerate(_profile(row)):
-            item_id = item.text("id", filled=True)
-            moment = item.moment("date") if self.dated else dates.day(FIRST_DAY + timedelta(days=number))
-            content = "\n".join(item.text(name) for name in self.task.content)
-            entry = Entry(row, self.user, self.task.domain, f"{self.task.name}/{item_id}", content, item.text(self.task.response), moment)
-            self.items.setdefault(item_id, entry)
+        for number, item in enumerate(row.objects("profile")):
+            item_id, entry = item.text("id", filled=True), self._entry(number, item)
+            known = self.items.setdefault(item_id, entry)
+            if known is not entry:
+                if replace(known, place=entry.place) != entry:
+                    raise item.bad(f"another profile item of this user has the same id and other content; expected one item for an id. It is at {known.place}")
+                self.counts.skipped["profile item again, equal to one before"] += 1
+            self.counts.shortened += known is entry and entry.is_too_long
             ids.add(item_id)
         return ids
 
-    def _question(self, row: DataRow, profile: set[str], golds: Mapping[str, str] | None) -> Question:
-        question_id, asked_at, options = row.text("id", filled=True), self._asked_at(row, profile), self.task.allowed(row)
-        truth = None if golds is None else _gold(row, question_id, golds, options)
-        moment = dates.DateBounds(asked_at, asked_at + dates.NOON)
-        source_id = f"{self.task.name}/question/{question_id}"
-        entry = Entry(row, self.user, self.task.domain, source_id, self.task.text(row), truth or "", moment, options)
+    def _entry(self, number: int, item: DataRow) -> Entry:
+        task, source_id = self.split.task, f"{self.split.task.name}/{item.text('id', filled=True)}"
+        if self.split.is_dated:
+            moment = item.moment("date")
+        elif "date" in item.fields:
+            raise item.bad("field 'date', which the first profile item does not have; expected it in every item or in none")
+        else:
+            moment = dates.day(FIRST_DAY + timedelta(days=number))
+        content = "\n".join(item.text(name) for name in task.content)
+        return Entry(item.place, self.user, task.domain, source_id, content, item.text(task.response), moment)
+
+    def _question(self, row: DataRow, moment: dates.DateBounds) -> Question:
+        task, question_id, options = self.split.task, row.text("id", filled=True), self.split.task.allowed(row)
+        truth = None if self.golds is None else _gold(row, question_id, self.golds, options)
+        entry = Entry(row.place, self.user, task.domain, f"{task.name}/question/{question_id}", task.text(row), truth or "", moment, options)
+        self.counts.shortened += entry.is_too_long
         return Question(entry.query(self.tenant)) if truth is None else entry.question(self.tenant)
 
-    def _asked_at(self, row: DataRow, profile: set[str]) -> datetime:
-        """The question's own date, else a time directly after its profile, which holds earlier items.
+    def _moment(self, row: DataRow, profile: set[str], history: list[tuple[str, Entry]]) -> tuple[datetime, datetime | None]:
+        """When a question is asked, and when its answer exists, if that is known.
 
-        Items that only the user's other profiles have, and that are not older, may be this question's own text: the time is before them.
+        Without a date the question is asked directly after its profile, which holds earlier items. Items that only the user's other profiles have, and
+        that are not older, may be this question's own text: the time is before them.
         """
-        if self.dated and "date" in row.fields:
-            return row.moment("date").asked_at
+        if self.split.has_users and "date" in row.fields:
+            return row.moment("date")
         latest = max((self.items[item].moment.occurred_at for item in profile), default=FIRST_DAY)
-        others = (entry.moment.occurred_at for item, entry in self.items.items() if item not in profile)
-        return min((latest + dates.NOON, *(at for at in others if at >= latest)))
+        later = range(bisect_left(history, latest, key=lambda pair: pair[1].moment.occurred_at), len(history))
+        others = (history[index][1].moment.occurred_at for index in later if history[index][0] not in profile)
+        asked_at = _after(row.place, latest)
+        return min(asked_at, next(others, asked_at)), None
+
+    def _with_unknown_answers_last(self, moments: list[tuple[datetime, datetime | None]]) -> Iterator[dates.DateBounds]:
+        """Answers whose time is not known come after everything of the user: no question sees one that did not exist yet."""
+        last = max([*(asked_at for asked_at, _ in moments), *(entry.moment.occurred_at for entry in self.items.values())])
+        for row, (asked_at, answered_at) in zip(self.rows, moments, strict=True):
+            yield dates.DateBounds(asked_at, answered_at or _after(row.place, last))
 
 
-def _profile(row: DataRow) -> list[DataRow]:
-    items = row.fields.get("profile")
-    if not isinstance(items, list):
-        raise row.bad("field 'profile' is not a list; expected the user's items")
-    return [row.within(item, f"profile[{number}]") for number, item in enumerate(items)]
+def _after(place: Place, at: datetime) -> datetime:
+    try:
+        return at + dates.NOON
+    except OverflowError:
+        raise place.bad("field 'profile': its newest item is so late that a time after it is not in the years 1 to 9999") from None
 
 
-def _gold(row: DataRow, question_id: str, golds: Mapping[str, str], options: tuple[str, ...]) -> str:
-    truth = golds.get(question_id)
-    if truth is None:
+def _gold(row: DataRow, question_id: str, golds: Mapping[str, DataRow], options: tuple[str, ...]) -> str:
+    gold = golds.get(question_id)
+    if gold is None:
         raise row.bad("the outputs have no answer to this question's id; expected the same ids in both files")
-    if task_of(options) is Task.RATING and truth not in options:
-        raise row.bad(f"the outputs' answer is not a score; expected one of {', '.join(options)}")
-    return truth
+    return among(gold.place, gold.text("output", filled=True), options)

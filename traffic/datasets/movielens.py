@@ -10,63 +10,79 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from itertools import chain
-from pathlib import Path
 from typing import ClassVar, Self
 
 from schemas.tasks import MOVIE_TAGS, STARS
 from traffic.datasets import dates
-from traffic.datasets.rows import DataRow, csv_rows
-from traffic.datasets.steps import Step
+from traffic.datasets.files import BadData, DataFile, GivenFiles, shown
+from traffic.datasets.rows import DataRow, FirstPlaces, csv_rows
+from traffic.datasets.steps import ReadCounts, Step
 from traffic.datasets.timelines import Entry, latest_as_questions
 
-_FILES = ("movies.csv", "ratings.csv", "tags.csv")
+_MOVIES, _RATINGS, _TAGS = _FILES = ("movies.csv", "ratings.csv", "tags.csv")
+#: Files of the public sets that nothing here needs.
+_NOT_NEEDED = ("links.csv", "genome-scores.csv", "genome-tags.csv")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
 class MovieLens:
     """Each user's latest `last` tags, and latest `last` ratings, are questions."""
 
-    LOOKS_FOR: ClassVar = "movies.csv, ratings.csv and tags.csv"
+    LOOKS_FOR: ClassVar = f"{', '.join(_FILES)} in one folder"
+    title: ClassVar = "MovieLens tags and ratings"
 
-    folder: Path
+    movies: DataFile
+    ratings: DataFile
+    tags: DataFile
+    not_read: tuple[str, ...] = ()
     last: int = 3
 
     @classmethod
-    def at(cls, path: Path) -> Self | None:
-        return cls(path) if all((path / name).is_file() for name in _FILES) else None
+    def at(cls, given: GivenFiles) -> Self | None:
+        used = {name: [file for file in given.files if file.plain_name == name] for name in _FILES}
+        if not any(used.values()):
+            return None
+        if wrong := [name for name, files in used.items() if len(files) != 1]:
+            raise BadData(f"{shown(given.path)}: {', '.join(wrong)}: expected one file of that name; looked for {cls.LOOKS_FOR}")
+        movies, ratings, tags = (used[name][0] for name in _FILES)
+        not_needed = [file for file in given.files if file.plain_name in _NOT_NEEDED]
+        given.only([movies, ratings, tags, *not_needed], cls.title)
+        return cls(movies, ratings, tags, (*(file.path.name for file in not_needed), *given.not_read))
 
-    @property
-    def title(self) -> str:
-        return "MovieLens tags and ratings"
+    def steps(self, tenant: str, counts: ReadCounts | None = None) -> Iterator[Step]:
+        counts = counts or ReadCounts()
+        return latest_as_questions(self._entries(counts), self.last, tenant, counts)
 
-    def steps(self, tenant: str) -> Iterator[Step]:
-        films = {row.text("movieId"): _film(row) for row in csv_rows(self.folder / "movies.csv")}
-        tags = (_tag(row, films) for row in csv_rows(self.folder / "tags.csv") if _label(row) in MOVIE_TAGS)
-        ratings = (_rating(row, films) for row in csv_rows(self.folder / "ratings.csv"))
-        return latest_as_questions(chain(tags, ratings), self.last, tenant)
+    def _entries(self, counts: ReadCounts) -> Iterator[Entry]:
+        films = self._films()
+        return chain(self._tags(films, counts), self._ratings(films))
 
+    def _films(self) -> dict[str, str]:
+        films: dict[str, str] = {}
+        places = FirstPlaces("the movieId")
+        for row in csv_rows(self.movies, ("movieId", "title", "genres")):
+            film = row.text("movieId", filled=True)
+            places.take(film, row.place)
+            films[film] = f"{row.text('title', filled=True)}. {row.text('genres').replace('|', ', ')}"
+        return films
 
-def _label(row: DataRow) -> str:
-    return row.text("tag").strip().lower()
+    def _tags(self, films: dict[str, str], counts: ReadCounts) -> Iterator[Entry]:
+        for row in csv_rows(self.tags, ("userId", "movieId", "tag", "timestamp")):
+            user, film, at, label = row.user("userId"), _film_of(row, films), _moment(row), row.text("tag").strip().lower()
+            if label in MOVIE_TAGS:
+                source_id = f"movielens/tag/{row.text('movieId')}/{row.text('tag')}"
+                yield Entry(row.place, user, "movie_tag", source_id, film, label, at, MOVIE_TAGS)
+            else:
+                counts.skipped["tag that is not one of LaMP-2's labels"] += 1
 
-
-def _film(row: DataRow) -> str:
-    genres = row.text("genres").replace("|", ", ")
-    return f"{row.text('title', filled=True)}. {genres}"
-
-
-def _tag(row: DataRow, films: dict[str, str]) -> Entry:
-    user, label = row.user("userId"), _label(row)
-    source_id = f"movielens/tag/{row.text('movieId')}/{row.text('tag')}"
-    return Entry(row, user, "movie_tag", source_id, _film_of(row, films), label, _moment(row), MOVIE_TAGS)
-
-
-def _rating(row: DataRow, films: dict[str, str]) -> Entry:
-    stars = row.read("rating", _stars, "a rating of 0.5 to 5")
-    source_id = f"movielens/rating/{row.text('movieId')}"
-    return Entry(row, row.user("userId"), "movie_rating", source_id, _film_of(row, films), stars, _moment(row), STARS)
+    def _ratings(self, films: dict[str, str]) -> Iterator[Entry]:
+        for row in csv_rows(self.ratings, ("userId", "movieId", "rating", "timestamp")):
+            stars = row.read("rating", _stars, "a rating of 0.5 to 5 in halves")
+            source_id = f"movielens/rating/{row.text('movieId')}"
+            yield Entry(row.place, row.user("userId"), "movie_rating", source_id, _film_of(row, films), stars, _moment(row), STARS)
 
 
 def _film_of(row: DataRow, films: dict[str, str]) -> str:
@@ -78,10 +94,17 @@ def _film_of(row: DataRow, films: dict[str, str]) -> str:
 def _stars(text: str) -> str:
     """Raises ValueError for an invalid rating."""
     rating = float(text)
-    if not 0.5 <= rating <= 5:
+    if not 0.5 <= rating <= 5 or rating * 2 % 1:
         raise ValueError
     return str(math.ceil(rating))
 
 
 def _moment(row: DataRow) -> dates.DateBounds:
-    return row.read("timestamp", lambda text: dates.instant(datetime.fromtimestamp(int(text), UTC)), "seconds since 1970")
+    return row.read("timestamp", _seconds, "seconds since 1970")
+
+
+def _seconds(text: str) -> dates.DateBounds:
+    """Raises ValueError for another text, and OverflowError for a time after the year 9999."""
+    if not (text.isascii() and text.isdecimal()):
+        raise ValueError
+    return dates.instant(_EPOCH + timedelta(seconds=int(text)))

@@ -1,20 +1,21 @@
-"""Rows of files. Errors name file, line, field and the expected form, never the value, which may be a user's text."""
+"""Rows of files. Errors name file, line, item, field and the expected form, never the value, which may be a user's text."""
 
 from __future__ import annotations
 
 import csv
 import hashlib
-import json
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import ValidationError
 
-from infra.errors import BadSetting
 from schemas.messages import Message
+from schemas.tasks import choose_option
 from traffic.datasets import dates
+from traffic.datasets.files import BadData, DataFile, NotJson, parse_json, shown
 
 MAX_USER_ID_CHARS = 128
 
@@ -30,47 +31,72 @@ def user_id(raw: str) -> str:
     plain = "".join(character if character.isprintable() and character != "/" else "_" for character in plain)
     if plain == raw and len(plain) <= MAX_USER_ID_CHARS:
         return plain
-    return f"{plain[: MAX_USER_ID_CHARS - 9].strip()}~{hashlib.sha256(raw.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    return f"{plain[: MAX_USER_ID_CHARS - 9].strip()}~{hashlib.sha256(raw.encode()).hexdigest()[:8]}"
 
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
-#: Characters of JSON text that are read at once.
-CHUNK_CHARS = 1 << 20
-_BLANK = " \t\r\n"
 
+@dataclass(frozen=True)
+class Place:
+    """The position of a row. `line` counts from 1. `item` is the position inside the line, if a line has more than one row."""
 
-class BadData(BadSetting):
-    """The data set has an error. Nothing of it was sent."""
+    file: DataFile
+    line: int
+    item: str = ""
+
+    def __str__(self) -> str:
+        return f"{shown(self.file.path)}:{self.line}{f': {self.item}' if self.item else ''}"
+
+    def bad(self, what: str) -> BadData:
+        return BadData(f"{self}: {what}")
+
+    def message(self, kind: type[M], /, **fields: Any) -> M:
+        """Build a message. Raises BadData for a field that the message rejects."""
+        try:
+            return kind(**fields)
+        except ValidationError as error:
+            raise self.bad(_refused(kind, error)) from None
 
 
 @dataclass(frozen=True)
 class DataRow:
-    """One record of a file, with its position. `line` counts from 1."""
+    """One record of a file, with its place."""
 
-    path: Path
-    line: int
+    place: Place
     fields: Mapping[str, Any]
 
+    @classmethod
+    def of(cls, place: Place, value: Any, what: str = "") -> Self:
+        """Raises BadData if `value` is no object. `what` names it in the error."""
+        if not isinstance(value, dict):
+            raise place.bad(f"{what or 'found'} {'is ' if what else ''}{type(value).__name__}; expected an object")
+        return cls(place, value)
+
     def bad(self, what: str) -> BadData:
-        return BadData(f"{self.path}:{self.line}: {what}")
+        return self.place.bad(what)
 
     def text(self, name: str, *, filled: bool = False) -> str:
         """A text field. Numbers become text. `filled`: a blank field is an error."""
         value = self.fields.get(name)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             value = str(value)
         if not isinstance(value, str):
             raise self.bad(f"field {name!r} is {'missing' if value is None else type(value).__name__}; expected text")
         if filled and not value.strip():
             raise self.bad(f"field {name!r} is empty; expected text")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise self.bad(f"field {name!r} holds half of a surrogate pair; expected Unicode text") from None
         return value
 
     def read(self, name: str, parse: Callable[[str], T], expected: str) -> T:
         """A text field, parsed."""
+        text = self.text(name)
         try:
-            return parse(self.text(name))
+            return parse(text)
         except (ValueError, OverflowError):
             raise self.bad(f"field {name!r} is not {expected}") from None
 
@@ -80,89 +106,124 @@ class DataRow:
     def moment(self, name: str) -> dates.DateBounds:
         return self.read(name, dates.parse, "a date such as 2009-05-01, 2009, or an ISO time")
 
-    def within(self, fields: Any, what: str) -> DataRow:
-        """An object inside this row, as a row with the same position."""
-        if not isinstance(fields, dict):
-            raise self.bad(f"{what} is {type(fields).__name__}; expected an object")
-        return DataRow(self.path, self.line, fields)
+    def object(self, name: str) -> DataRow:
+        """An object in a field of this row, as a row with the same place."""
+        return DataRow.of(self.place, self.fields.get(name), f"field {name!r}")
 
-    def message(self, kind: type[M], **fields: Any) -> M:
-        """Build a message from this row. Raises BadData for a field that the message rejects."""
-        try:
-            return kind(**fields)
-        except ValidationError as error:
-            raise self.bad(_refused(kind, error)) from None
+    def objects(self, name: str) -> list[DataRow]:
+        """A list of objects in a field of this row, as rows. Their places have the number in the list, from 0, and the id."""
+        listed = self.fields.get(name)
+        if not isinstance(listed, list):
+            raise self.bad(f"field {name!r} is {'missing' if listed is None else 'not a list'}; expected a list of objects")
+        return [self._item(f"{name}[{number}]", value) for number, value in enumerate(listed)]
+
+    def _item(self, name: str, value: Any) -> DataRow:
+        where = f"{self.place.item}, {name}" if self.place.item else name
+        item = DataRow.of(replace(self.place, item=where), value)
+        return replace(item, place=replace(item.place, item=where + named_by_id(item.fields)))
 
 
-def json_lines(path: Path) -> Iterator[DataRow]:
+def named_by_id(fields: Mapping[str, Any]) -> str:
+    """The id of an item as it is written in errors. Ids of the formats are numbers; a long one is cut."""
+    found = fields.get("id")
+    return f" (id {ascii(found)[:40]})" if isinstance(found, str | int) else ""
+
+
+class FirstPlaces:
+    """The place where each id was first used."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._places: dict[object, Place] = {}
+
+    def take(self, id: object, place: Place) -> None:
+        """Raises BadData with both places for an id that was used before."""
+        if id in self._places:
+            raise place.bad(f"{self._what} occurs twice; expected it once. The first is at {self._places[id]}")
+        self._places[id] = place
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._places
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+@dataclass(frozen=True)
+class JsonLinesFiles:
+    """The files of a format of JSON Lines, all of which are read, in the order of their names. Rows with all `FIELDS` show the format."""
+
+    LOOKS_FOR: ClassVar[str]
+    FIELDS: ClassVar[tuple[str, ...]]
+    title: ClassVar[str]
+
+    files: tuple[DataFile, ...]
+    not_read: tuple[str, ...] = ()
+
+    def rows(self) -> Iterator[DataRow]:
+        return chain.from_iterable(map(json_lines, self.files))
+
+
+def among(place: Place, truth: str, options: tuple[str, ...]) -> str:
+    """A truth in the spelling of the options. Raises BadData if it is none of them."""
+    chosen = choose_option(truth, options)
+    if chosen is None:
+        raise place.bad(f"the truth is none of the {len(options)} options")
+    return chosen
+
+
+def json_lines(file: DataFile) -> Iterator[DataRow]:
     """Objects of a JSON Lines file. Blank lines are skipped."""
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                value = json.loads(line)
-            except ValueError:
-                raise BadData(f"{path}:{number}: not JSON; expected one object a line, in UTF-8") from None
-            yield _row(path, number, value)
-
-
-def jsonl_with(path: Path, fields: Collection[str]) -> Path | None:
-    """The file at `path`, or the first `*.jsonl` of the folder, whose first row has all `fields`."""
-    for file in sorted(path.glob("*.jsonl")) if path.is_dir() else [path]:
+    for number, line in file.lines():
+        place = Place(file, number)
         try:
-            first = next(json_lines(file), None)
-        except BadData:
-            continue
-        if first and first.fields.keys() >= set(fields):
-            return file
-    return None
+            value = parse_json(line)
+        except NotJson as error:
+            at = "" if error.at is None else f" at character {error.at + 1}"
+            hint = "; a line ends with a line feed, not with a lone carriage return" if "\r" in line else ""
+            raise place.bad(f"not JSON: {error}{at}; expected one object a line{hint}") from None
+        yield DataRow.of(place, value)
 
 
-def csv_rows(path: Path) -> Iterator[DataRow]:
-    """Rows of a CSV file with a header line."""
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        reader = csv.DictReader(file)
-        for fields in reader:
-            yield DataRow(path, reader.line_num, fields)
+def json_array(file: DataFile) -> Iterator[DataRow]:
+    """Objects of a JSON file that is one list."""
+    for number, line, value in file.list_items():
+        place = Place(file, line, f"row {number}")
+        row = DataRow.of(place, value)
+        yield replace(row, place=replace(place, item=place.item + named_by_id(row.fields)))
 
 
-def json_array(path: Path) -> Iterator[DataRow]:
-    """Objects of a JSON file that is one list, read in parts: LaMP's files are too large for memory."""
-    decoder = json.JSONDecoder()
-    # A byte that is not UTF-8 becomes a replacement character, so that one bad tweet does not reject the file.
-    with path.open(encoding="utf-8-sig", errors="replace") as file:
-        text = file.read(CHUNK_CHARS)
-        line, at = 1, _skip(text, 0, _BLANK)
-        if text[at : at + 1] != "[":
-            raise BadData(f"{path}:1: expected a JSON list of objects")
-        at += 1
-        while True:
-            start = _skip(text, at, _BLANK + ",")
-            line, at = line + text.count("\n", at, start), start
-            if text[at : at + 1] == "]":
-                return
-            try:
-                value, end = decoder.raw_decode(text, at)
-            except json.JSONDecodeError as error:
-                if more := file.read(max(CHUNK_CHARS, len(text))):
-                    text, at = text[at:] + more, 0
-                    continue
-                raise BadData(f"{path}:{line + text.count(chr(10), at, error.pos)}: not JSON, or cut short: {error.msg}") from None
-            yield _row(path, line, value)
-            line, at = line + text.count("\n", at, end), end
+def csv_rows(file: DataFile, columns: Collection[str]) -> Iterator[DataRow]:
+    """Rows of a CSV file, one a line, with a header line that has at least `columns`."""
+    header: list[str] | None = None
+    for number, line in file.lines():
+        place = Place(file, number)
+        values = _csv_values(place, line)
+        if header is None:
+            header = values
+            if missing := [column for column in columns if column not in header]:
+                raise place.bad(f"the header has no {', '.join(missing)}; expected {', '.join(columns)}, separated by commas")
+            if len({*header}) < len(header):
+                raise place.bad("the header has a column twice; expected each once")
+        elif len(values) != len(header):
+            raise place.bad(f"{len(values)} fields; expected {len(header)}, as in the header")
+        elif values == header:
+            raise place.bad("the header line again; expected a row")
+        else:
+            yield DataRow(place, dict(zip(header, values, strict=True)))
+    if header is None:
+        raise file.bad("empty; expected a header line")
 
 
-def _skip(text: str, at: int, characters: str) -> int:
-    while at < len(text) and text[at] in characters:
-        at += 1
-    return at
-
-
-def _row(path: Path, line: int, value: Any) -> DataRow:
-    if not isinstance(value, dict):
-        raise BadData(f"{path}:{line}: found {type(value).__name__}; expected an object")
-    return DataRow(path, line, value)
+def _csv_values(place: Place, line: str) -> list[str]:
+    if "\x00" in line:
+        raise place.bad("a NUL byte; expected text")
+    try:
+        (values,) = csv.reader([line], strict=True)
+    except (csv.Error, ValueError) as error:
+        cause = error if isinstance(error, csv.Error) else "not one row"
+        raise place.bad(f"not CSV: {cause}; expected one row a line, with quotes around a field that holds a comma or a quote") from None
+    return values
 
 
 def _refused(kind: type[Message], error: ValidationError) -> str:

@@ -1,56 +1,78 @@
 """Stack Exchange posts by user: the title and the first tag of a question are the user's responses to its body.
 
-Answers have neither and are skipped. A post has one to five tags; the first one counts. The options are all first tags of the file.
+Answers have neither and are skipped, like posts without a user. A post has one to five tags; the first one counts. The options are all first tags of the
+files. Body, title and tags are HTML: entities are decoded.
 """
 
 from __future__ import annotations
 
+import html
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 
 from traffic.datasets.authored_texts import AuthoredTexts
-from traffic.datasets.rows import DataRow, json_lines
+from traffic.datasets.rows import DataRow
+from traffic.datasets.steps import ReadCounts
 from traffic.datasets.timelines import Entry
 
-QUESTION, ANSWER = "1", "2"
+QUESTION = "1"
 #: Maximum options of a query. If a site has more first tags, `post_tag` leaves out the rarer ones.
 MAX_OPTIONS = 256
+
+#: `<hops><ipa>` in older dumps, `|hops|ipa|` in newer ones.
+_FIRST_TAG = re.compile(r"<([^<>|]+)>|\|([^<>|]+)\|")
 
 
 class StackExchangePosts(AuthoredTexts):
     """Each user's latest `last` titles (`post_title`) and first tags (`post_tag`) are questions."""
 
-    LOOKS_FOR = "a *.jsonl of posts with Id, PostTypeId, CreationDate, OwnerUserId and Body"
+    LOOKS_FOR = "*.jsonl of posts with Id, PostTypeId, CreationDate, OwnerUserId and Body"
     FIELDS = ("Id", "PostTypeId", "CreationDate", "OwnerUserId", "Body")
     title = "Stack Exchange posts by user"
 
-    def entries(self) -> Iterator[Entry]:
-        counts = Counter(_first_tag(row) for row in self._questions())
-        options = tuple(sorted(tag for tag, _ in counts.most_common(MAX_OPTIONS)))
-        for row in self._questions():
+    def entries(self, counts: ReadCounts) -> Iterator[Entry]:
+        tags = []
+        for row in self.rows():
+            if row.text("PostTypeId") != QUESTION:
+                counts.skipped["answer, or other post that is not a question"] += 1
+                continue
+            if row.fields.get("OwnerUserId") is None:
+                counts.skipped["post without a user"] += 1
+                continue
             user, post, at = row.user("OwnerUserId"), row.text("Id", filled=True), row.moment("CreationDate")
-            title, body, tag = row.text("Title", filled=True), plain(row.text("Body")), _first_tag(row)
-            yield Entry(row, user, "post_title", f"stackexchange/{post}/title", body, title, at)
-            if tag in options:
-                yield Entry(row, user, "post_tag", f"stackexchange/{post}/tag", f"{title}\n{body}", tag, at, options)
-
-    def _questions(self) -> Iterator[DataRow]:
-        return (row for row in json_lines(self.file) if row.text("PostTypeId") == QUESTION)
+            title, body = html.unescape(row.text("Title", filled=True)), _body(row)
+            yield Entry(row.place, user, "post_title", f"stackexchange/{post}/title", body, title, at)
+            tags.append(Entry(row.place, user, "post_tag", f"stackexchange/{post}/tag", f"{title}\n{body}", _first_tag(row), at))
+        frequent = Counter(entry.response for entry in tags).most_common(MAX_OPTIONS)
+        options = tuple(sorted(tag for tag, _ in frequent))
+        for entry in tags:
+            if entry.response in options:
+                yield replace(entry, options=options)
+            else:
+                counts.skipped[f"first tag that is not one of the {MAX_OPTIONS} most frequent (the title is read)"] += 1
 
 
 def _first_tag(row: DataRow) -> str:
-    found = re.match(r"<([^<>]+)>", row.text("Tags"))
+    found = _FIRST_TAG.match(html.unescape(row.text("Tags")))
     if not found:
-        raise row.bad("field 'Tags' has no tag; expected <tag><tag>")
-    return found[1]
+        raise row.bad("field 'Tags' has no tag; expected <tag><tag> or |tag|tag|")
+    return found[1] or found[2]
 
 
-def plain(html: str) -> str:
+def _body(row: DataRow) -> str:
+    try:
+        return plain(row.text("Body"))
+    except AssertionError:  # the parser's answer to a marked section that it does not know
+        raise row.bad("field 'Body' is not HTML that can be parsed") from None
+
+
+def plain(markup: str) -> str:
     """Plain text of HTML: entities resolved, tags removed, one line per block, blanks collapsed."""
     reader = _TextOnly()
-    reader.feed(html)
+    reader.feed(markup)
     reader.close()
     lines = ("".join(reader.parts)).splitlines()
     return "\n".join(folded for line in lines if (folded := " ".join(line.split())))

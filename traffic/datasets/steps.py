@@ -6,8 +6,9 @@ As text it is JSON Lines of our own messages, one per line: `{"type": <CloudEven
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from schemas.feedback import Feedback
@@ -28,14 +29,27 @@ class Question:
 Step = Interaction | Question
 
 
+@dataclass
+class ReadCounts:
+    """What a reader left out. `skipped`: rows that became no step, by reason. `shortened`: contents that were cut at the maximum of a message."""
+
+    skipped: Counter[str] = field(default_factory=Counter)
+    shortened: int = 0
+
+
 class Dataset(Protocol):
-    """A folder of real data. `steps` yields the same at each call and raises BadData at the first bad row."""
+    """A folder of real data."""
 
     @property
     def title(self) -> str:
         """Name of the recognized format."""
 
-    def steps(self, tenant: str) -> Iterator[Step]: ...
+    @property
+    def not_read(self) -> tuple[str, ...]:
+        """Names in the folder that are not read: they do not look like data, or the format does not need them."""
+
+    def steps(self, tenant: str, counts: ReadCounts | None = None) -> Iterator[Step]:
+        """The same steps at each call. Adds to `counts` what it leaves out. Raises BadData at the first bad row."""
 
 
 def to_lines(step: Step) -> Iterator[str]:

@@ -11,8 +11,8 @@ from schemas.ids import derive
 from schemas.interactions import Interaction
 from schemas.queries import Query
 from traffic.datasets.dates import DateBounds
-from traffic.datasets.rows import DataRow
-from traffic.datasets.steps import Question, Step
+from traffic.datasets.rows import FirstPlaces, Place, among
+from traffic.datasets.steps import Question, ReadCounts, Step
 
 #: Maximum length of a message's text. Longer contents are cut, in history and in questions.
 TEXT_LIMIT = 32_768
@@ -22,7 +22,7 @@ TEXT_LIMIT = 32_768
 class Entry:
     """One content and the user's response, which becomes history or a question. `source_id` is unique per user."""
 
-    row: DataRow
+    place: Place
     user: str
     domain: str
     source_id: str
@@ -31,8 +31,12 @@ class Entry:
     moment: DateBounds
     options: tuple[str, ...] = ()
 
+    @property
+    def is_too_long(self) -> bool:
+        return len(self.content) > TEXT_LIMIT
+
     def interaction(self, tenant: str) -> Interaction:
-        return self.row.message(
+        return self.place.message(
             Interaction,
             interaction_id=derive("interaction", tenant, self.user, self.source_id),
             tenant=tenant,
@@ -44,7 +48,7 @@ class Entry:
         )
 
     def query(self, tenant: str) -> Query:
-        return self.row.message(
+        return self.place.message(
             Query,
             query_id=derive("query", tenant, self.user, self.source_id),
             tenant=tenant,
@@ -56,32 +60,32 @@ class Entry:
         )
 
     def question(self, tenant: str) -> Question:
-        """A question whose feedback is the user's own response, at its real time."""
-        query = self.query(tenant)
-        feedback = self.row.message(
+        """A question whose feedback is the user's own response, at its real time. Raises BadData if that is none of the options."""
+        query, truth = self.query(tenant), among(self.place, self.response, self.options)
+        feedback = self.place.message(
             Feedback,
             feedback_id=derive("feedback", query.query_id),
             query_id=query.query_id,
             tenant=tenant,
             user=self.user,
-            truth=self.response,
+            truth=truth,
             occurred_at=self.moment.occurred_at,
         )
-        return Question(query, self.response, (feedback,))
+        return Question(query, truth, (feedback,))
 
 
-def latest_as_questions(entries: Iterable[Entry], last: int, tenant: str) -> Iterator[Step]:
+def latest_as_questions(entries: Iterable[Entry], last: int, tenant: str, counts: ReadCounts) -> Iterator[Step]:
     """History oldest first, then questions oldest first.
 
-    Of each user's entries in a domain the latest `last` are questions, but the first entry is always history.
+    Of each user's entries in a domain the latest `last` are questions, but the first entry is always history. Raises BadData for an id that a user has
+    twice.
     """
     timelines: dict[tuple[str, str], list[Entry]] = defaultdict(list)
-    known: set[tuple[str, str]] = set()
+    known = FirstPlaces("this row's id, for the same user,")
     for entry in entries:
-        if (entry.user, entry.source_id) in known:
-            raise entry.row.bad("this row's id occurs twice for the same user; expected one row for it")
-        known.add((entry.user, entry.source_id))
+        known.take((entry.user, entry.source_id), entry.place)
         timelines[entry.user, entry.domain].append(entry)
+        counts.shortened += entry.is_too_long
     history: list[Entry] = []
     asked: list[Entry] = []
     for timeline in timelines.values():

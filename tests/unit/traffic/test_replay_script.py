@@ -6,42 +6,45 @@ import pytest
 
 from infra.errors import CannotContinue
 from infra.settings import load
-from tests.support.small_datasets import paper, write_jsonl
+from tests.support.small_datasets import interactions, paper, reading, write_jsonl
 from traffic.datasets.authored_texts import ArxivAuthors
 from traffic.datasets.events import Events
-from traffic.datasets.rows import BadData
+from traffic.datasets.files import BadData
 from traffic.replay import ReplayOptions, ReplayScript, run
 
 
 def _papers(folder: Path) -> ArxivAuthors:
-    return ArxivAuthors(write_jsonl(folder / "papers.jsonl", [paper(author, number, f"2007-01-{10 + number}") for author in "abc" for number in range(5)]))
+    return reading(
+        ArxivAuthors, write_jsonl(folder / "papers.jsonl", [paper(author, number, f"2007-01-{10 + number}") for author in "abc" for number in range(5)])
+    )
 
 
 def test_every_paper_is_either_history_or_feedback(tmp_path: Path) -> None:
-    script = ReplayScript.read(_papers(tmp_path), "t", None)
-    assert (script.interactions, len(script.questions), script.expected_in_log) == (6, 9, 15)
-    assert len(list(script.history())) == 6
+    with ReplayScript.read(_papers(tmp_path), "t", None) as script:
+        assert (script.interactions, len(script.questions), script.expected_in_log) == (6, 9, 15)
+        assert list(script.history()) == list(script.history()) == interactions(_papers(tmp_path).steps("t"))
 
 
 def test_a_wave_holds_one_question_of_each_user_and_the_earlier_first(tmp_path: Path) -> None:
-    waves = ReplayScript.read(_papers(tmp_path), "t", None).waves()
+    with ReplayScript.read(_papers(tmp_path), "t", None) as script:
+        waves = script.waves()
     assert [sorted(step.query.user for step in wave) for wave in waves] == [["a", "b", "c"]] * 3
     assert [{step.query.text for step in wave} for wave in waves] == [{"Abstract 2."}, {"Abstract 3."}, {"Abstract 4."}]
 
 
 def test_a_limit_takes_the_first_users_whole(tmp_path: Path) -> None:
-    script = ReplayScript.read(_papers(tmp_path), "t", 2)
-    assert {step.user for step in script.history()} == {"a", "b"} == {step.query.user for step in script.questions}
-    assert script.expected_in_log == 10
+    with ReplayScript.read(_papers(tmp_path), "t", 2) as script:
+        assert {step.user for step in script.history()} == {"a", "b"} == {step.query.user for step in script.questions}
+        assert script.expected_in_log == 10
 
 
 def test_a_set_with_a_bad_row_or_no_row_is_refused(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "papers.jsonl", [paper("a", 0, "2007-01-01"), paper("a", 1, "soon")])
     with pytest.raises(BadData, match=r"papers\.jsonl:2"):
-        ReplayScript.read(ArxivAuthors(file), "t", None)
+        ReplayScript.read(reading(ArxivAuthors, file), "t", None)
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(BadData, match="nothing in it"):
-        ReplayScript.read(Events((tmp_path / "empty.jsonl",)), "t", None)
+        ReplayScript.read(reading(Events, tmp_path / "empty.jsonl"), "t", None)
 
 
 def test_an_out_that_cannot_be_written_ends_a_replay_before_it_begins(tmp_path: Path) -> None:

@@ -2,26 +2,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import pytest
 
-from tests.support.small_datasets import interactions, paper, questions, write_jsonl
+from tests.support.small_datasets import interactions, paper, questions, reading, write_jsonl
 from traffic.datasets.authored_texts import ArxivAuthors
 from traffic.datasets.events import Events
-from traffic.datasets.rows import BadData
+from traffic.datasets.files import BadData
 from traffic.datasets.steps import Step, to_lines
 
 
 def _steps(folder: Path) -> list[Step]:
     write_jsonl(folder / "papers.jsonl", [paper(author, number, f"2007-01-1{number}") for author in ("Ann", "Bob") for number in range(5)])
-    return list(ArxivAuthors(folder / "papers.jsonl").steps("t"))
+    return list(reading(ArxivAuthors, folder / "papers.jsonl").steps("t"))
 
 
 def test_converted_events_are_read_back_unchanged(tmp_path: Path) -> None:
     steps = _steps(tmp_path)
     file = tmp_path / "events.jsonl"
     file.write_text("".join(f"{line}\n" for step in steps for line in to_lines(step)))
-    assert list(Events((file,)).steps("other")) == steps
+    assert list(reading(Events, file).steps("other")) == steps
 
 
 def test_a_question_finds_its_feedback_in_any_order_and_its_truth_in_it(tmp_path: Path) -> None:
@@ -29,16 +31,16 @@ def test_a_question_finds_its_feedback_in_any_order_and_its_truth_in_it(tmp_path
     for line in lines:
         line.pop("truth", None)
     file = write_jsonl(tmp_path / "events.jsonl", reversed(lines))
-    read = questions(Events((file,)).steps("t"))
+    read = questions(reading(Events, file).steps("t"))
     assert [question.truth for question in read] == [question.feedback[0].truth for question in read]
     assert [question.query.asked_at for question in read] == sorted(question.query.asked_at for question in read)
-    assert len(interactions(Events((file,)).steps("t"))) == 4
+    assert len(interactions(reading(Events, file).steps("t"))) == 4
 
 
 def test_a_truth_without_feedback_is_for_scoring_only(tmp_path: Path) -> None:
     lines = [json.loads(line) for step in _steps(tmp_path) for line in to_lines(step)]
     file = write_jsonl(tmp_path / "events.jsonl", [line for line in lines if "feedback" not in line["type"]])
-    assert all(question.truth and not question.feedback for question in questions(Events((file,)).steps("t")))
+    assert all(question.truth and not question.feedback for question in questions(reading(Events, file).steps("t")))
 
 
 @pytest.mark.parametrize(
@@ -66,11 +68,58 @@ def test_a_truth_without_feedback_is_for_scoring_only(tmp_path: Path) -> None:
 def test_a_bad_event_is_an_error_with_line_and_expectation(tmp_path: Path, line: dict[str, object], message: str) -> None:
     file = write_jsonl(tmp_path / "events.jsonl", [line])
     with pytest.raises(BadData, match=r"events\.jsonl" + message):
-        list(Events((file,)).steps("t"))
+        list(reading(Events, file).steps("t"))
 
 
-def test_the_same_query_twice_is_refused(tmp_path: Path) -> None:
-    lines = [json.loads(line) for step in _steps(tmp_path) for line in to_lines(step)]
-    query = next(line for line in lines if "query" in line["type"])
-    with pytest.raises(BadData, match=r":2: query_id .* occurs twice"):
-        list(Events((write_jsonl(tmp_path / "events.jsonl", [query, query]),)).steps("t"))
+def _lines() -> list[dict[str, Any]]:
+    """An interaction, a query with options and its feedback."""
+    query = {"query_id": str(UUID(int=1)), "tenant": "t", "user": "u", "domain": "d", "text": "x", "options": ["a", "B"], "asked_at": "2020-01-02T00:00:00Z"}
+    interaction = {
+        "interaction_id": str(UUID(int=2)),
+        "tenant": "t",
+        "user": "u",
+        "domain": "d",
+        "content": "x",
+        "response": "y",
+        "occurred_at": "2020-01-01T00:00:00Z",
+    }
+    feedback = {"feedback_id": str(UUID(int=3)), "query_id": str(UUID(int=1)), "tenant": "t", "user": "u", "truth": "b", "occurred_at": "2020-01-02T00:00:00Z"}
+    kinds = {"interaction": interaction, "query": query, "feedback": feedback}
+    return [{"type": f"retouch.{kind}.v1", "data": data} for kind, data in kinds.items()]
+
+
+@pytest.mark.parametrize("other", [{}, {"user": "other"}], ids=["equal", "with other content"])
+@pytest.mark.parametrize("number", range(3))
+def test_an_id_that_occurs_twice_is_refused_with_both_places(tmp_path: Path, number: int, other: dict[str, str]) -> None:
+    lines = _lines()
+    again = {**lines[number], "data": lines[number]["data"] | other}
+    files = write_jsonl(tmp_path / "a.jsonl", lines), write_jsonl(tmp_path / "b.jsonl", [again])
+    name = ("interaction_id", "query_id", "feedback_id")[number]
+    with pytest.raises(BadData, match=rf"b\.jsonl:1: the {name} occurs twice; expected it once. The first is at .*a\.jsonl:{number + 1}"):
+        list(reading(Events, *files).steps("t"))
+
+
+@pytest.mark.parametrize(
+    ("number", "data", "truth", "message"),
+    [
+        (1, {}, "c", r":2: the truth is none of the 2 options"),
+        (1, {}, " ", r":2: field 'truth' is empty"),
+        (1, {"options": ["1", "2"]}, None, r":3: the truth is none of the 2 options"),
+        (2, {"truth": "c"}, None, r":3: the truth is none of the 2 options"),
+        (2, {"occurred_at": "2020-01-01T23:59:59Z"}, None, r":3: the feedback's occurred_at is before its query's asked_at. The query is at .*:2"),
+        (2, {}, "a", r":3: field 'truth' belongs to the line of a query"),
+        (0, {"kind": "x", "self": "y", "response": "\ud800"}, None, r":1: no retouch\.interaction\.v1: response"),
+        (0, {"occurred_at": "0001-01-01T00:00:00+14:00"}, None, r":1: no retouch\.interaction\.v1: occurred_at"),
+        (0, {"occurred_at": "99999-01-01T00:00:00Z"}, None, r":1: no retouch\.interaction\.v1: occurred_at"),
+    ],
+)
+def test_an_impossible_event_is_refused(tmp_path: Path, number: int, data: dict[str, Any], truth: str | None, message: str) -> None:
+    lines = _lines()
+    lines[number] = {**lines[number], "data": lines[number]["data"] | data} | ({"truth": truth} if truth else {})
+    with pytest.raises(BadData, match=r"events\.jsonl" + message):
+        list(reading(Events, write_jsonl(tmp_path / "events.jsonl", lines)).steps("t"))
+
+
+def test_a_truth_takes_the_spelling_of_the_options(tmp_path: Path) -> None:
+    (question,) = questions(reading(Events, write_jsonl(tmp_path / "events.jsonl", _lines())).steps("t"))
+    assert (question.truth, question.feedback[0].truth) == ("B", "b")

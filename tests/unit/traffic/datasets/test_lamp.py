@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,10 @@ from hypothesis import strategies as st
 
 from schemas.tasks import MOVIE_TAGS, Task
 from tests.support.small_datasets import interactions, questions, visible, write_lamp
+from traffic.datasets.catalog import open_dataset
+from traffic.datasets.files import BadData, DataFile
 from traffic.datasets.lamp import Lamp
-from traffic.datasets.rows import BadData
+from traffic.datasets.steps import ReadCounts
 
 MOVIE_INPUT = (
     "Which tag does this movie relate to among the following tags? Just answer with the tag name without further explanation. "
@@ -58,8 +62,8 @@ SHAPES: list[tuple[str, dict[str, str], str, str, str, str, Task]] = [
 
 
 def _lamp(folder: Path) -> Lamp:
-    dataset = Lamp.at(folder)
-    assert dataset
+    dataset = open_dataset(folder)
+    assert isinstance(dataset, Lamp)
     return dataset
 
 
@@ -163,15 +167,39 @@ def test_an_undated_question_sees_no_newer_history_of_another_question(tmp_path:
 @pytest.mark.parametrize(
     ("row", "task", "golds", "message"),
     [
-        (_paper_row("1", None, [("10", "")]), "LaMP_3", {"1": "x"}, r"dev_outputs\.json:1: field 'task' is 'LaMP_3'.*LaMP-5"),
-        (_paper_row("1", None, [("10", "")]), "LaMP_5", {"2": "x"}, r"dev_questions\.json:2: the outputs have no answer"),
-        (_paper_row("1", None, [("10", "")]), "LaMP_5", {"1": "x", "2": "y"}, r"1 answers have no question"),
-        (_paper_row("1", None, [("10", "")]) | {"input": "What?"}, "LaMP_5", {"1": "x"}, r":2: field 'input' has no 'paper:'"),
-        (_paper_row("1", None, [("10", "")]) | {"profile": "none"}, "LaMP_5", {"1": "x"}, r":2: field 'profile' is not a list"),
-        (_paper_row("1", "ann", [("10", "soon")]), "LaMP_5", {"1": "x"}, r":2: field 'date' is not a date"),
+        (_paper_row("1", None, [("10", "")]), "LaMP_3", {"1": "x"}, r"dev_outputs\.json:1: field 'task' is not LaMP_5, .*LaMP-5"),
+        (_paper_row("1", None, [("10", "")]), "LaMP_5", {"2": "x"}, r"dev_questions\.json:2: row 1 \(id '1'\): the outputs have no answer"),
+        (
+            _paper_row("1", None, [("10", "")]),
+            "LaMP_5",
+            {"1": "x", "2": "y"},
+            r"dev_outputs\.json:1: golds\[1\] \(id '2'\): no question in dev_questions\.json has this id",
+        ),
+        (_paper_row("1", None, [("10", "")]) | {"input": "What?"}, "LaMP_5", {"1": "x"}, r":2: row 1 \(id '1'\): field 'input' has no 'paper:'"),
+        (_paper_row("1", None, [("10", "")]) | {"profile": "none"}, "LaMP_5", {"1": "x"}, r":2: row 1 \(id '1'\): field 'profile' is not a list"),
+        (_paper_row("1", "ann", [("10", "soon")]), "LaMP_5", {"1": "x"}, r":2: row 1 \(id '1'\), profile\[0\] \(id '10'\): field 'date' is not a date"),
+        (_paper_row("1", "ann", [("10", "9999-12-31")]), "LaMP_5", {"1": "x"}, r":2: row 1 \(id '1'\): field 'profile': its newest item is so late"),
+        (_paper_row("1", None, [("10", ""), ("10", "")]) | {"user_id": "a"}, "LaMP_5", {"1": "x"}, r"profile\[0\] \(id '10'\): field 'date' is missing"),
+        (_paper_row("1", None, [("10", "")]), "LaMP_5", {"1": " "}, r"dev_outputs\.json:1: golds\[0\] \(id '1'\): field 'output' is empty"),
         (_paper_row("1", None, []), "LaMP_5", {"1": "x"}, r"every profile is empty"),
-        ({"id": "1", "input": "x", "profile": [{"id": "2", "subject": "s"}]}, "LaMP_6", {"1": "x"}, r":2: profile items hold subject; expected one of"),
-        ({"id": "1", "input": RATING_INPUT, "profile": [{"id": "2", "text": "s", "score": "1"}]}, "LaMP_3", {"1": "good"}, r":2: .* is not a score"),
+        (
+            {"id": "1", "input": "x", "profile": [{"id": "2", "subject": "s"}]},
+            "LaMP_6",
+            {"1": "x"},
+            r":2: row 1 \(id '1'\), profile\[0\] \(id '2'\): a profile item with subject; expected one of",
+        ),
+        (
+            {"id": "1", "input": RATING_INPUT, "profile": [{"id": "2", "text": "s", "score": "1"}]},
+            "LaMP_3",
+            {"1": "good"},
+            r"dev_outputs\.json:1: golds\[0\] \(id '1'\): the truth is none of the 5 options",
+        ),
+        (
+            {"id": "1", "input": MOVIE_INPUT, "profile": [{"id": "2", "description": "s", "tag": "comedy"}]},
+            "LaMP_2",
+            {"1": "horror"},
+            r"golds\[0\] \(id '1'\): the truth is none of the 15 options",
+        ),
     ],
 )
 def test_a_broken_file_is_an_error_with_line_and_expectation(tmp_path: Path, row: dict[str, Any], task: str, golds: dict[str, str], message: str) -> None:
@@ -180,9 +208,85 @@ def test_a_broken_file_is_an_error_with_line_and_expectation(tmp_path: Path, row
         list(dataset.steps("t"))
 
 
+def test_an_undated_answer_is_seen_by_no_other_question(tmp_path: Path) -> None:
+    """The smallest case: question 1's paper is in no profile, so it may be newer than question 2, although question 1 has the older profile."""
+    rows = [_paper_row("1", "ann", [("10", "2001")]), _paper_row("2", "ann", [("10", "2001"), ("11", "2005")])]
+    dataset = _lamp(write_lamp(tmp_path, rows, "LaMP_5", {"1": "own 1", "2": "own 2"}))
+    first, second = questions(dataset.steps("t"))
+    assert (first.truth, visible(dataset, first)) == ("own 1", ["title 10"])
+    assert (second.truth, visible(dataset, second)) == ("own 2", ["title 10", "title 11"])
+    assert all(answer.occurred_at >= question.query.asked_at for question in (first, second) for answer in question.feedback)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(USERS_ITEMS, st.none() | DATES), min_size=2, max_size=4))
+def test_a_question_never_sees_an_answer_that_may_be_newer(tmp_path: Path, asked: list[tuple[list[tuple[str, str]], str | None]]) -> None:
+    at: dict[str, str] = {}
+    rows = [_paper_row(str(n), "ann", [(item, at.setdefault(item, day)) for item, day in items], date) for n, (items, date) in enumerate(asked)]
+    if not at:
+        return
+    dataset = _lamp(write_lamp(tmp_path, rows, "LaMP_5", {str(n): f"own {n}" for n in range(len(asked))}))
+    undated = {f"own {n}" for n, (_, date) in enumerate(asked) if date is None}
+    for question in questions(dataset.steps("t")):
+        assert not undated & {*visible(dataset, question)}
+        assert question.truth not in visible(dataset, question)
+
+
+def _refused(folder: Path, rows: list[dict[str, Any]], golds: dict[str, str] | list[tuple[str, str]]) -> str:
+    write_lamp(folder, rows, "LaMP_5", dict(golds))
+    if isinstance(golds, list):
+        outputs = {"task": "LaMP_5", "golds": [{"id": key, "output": value} for key, value in golds]}
+        (folder / "dev_outputs.json").write_text(json.dumps(outputs))
+    with pytest.raises(BadData) as caught:
+        list(_lamp(folder).steps("t"))
+    return str(caught.value)
+
+
+def test_two_outputs_or_two_questions_of_one_id_are_refused_with_both_places(tmp_path: Path) -> None:
+    row = _paper_row("1", None, [("10", "")])
+    message = _refused(tmp_path, [row], [("1", "one"), ("1", "other")])
+    assert "golds[1] (id '1'): the output's id occurs twice" in message and "The first is at" in message and "golds[0]" in message
+    message = _refused(tmp_path, [row, row], {"1": "one"})
+    assert "row 2 (id '1'): the question's id occurs twice" in message and "row 1 (id '1')" in message
+
+
+@pytest.mark.parametrize("change", [{"title": "other"}, {"abstract": "other"}, {"date": "2002"}])
+def test_two_profile_items_of_one_id_and_other_content_are_refused_with_both_places(tmp_path: Path, change: dict[str, str]) -> None:
+    first, second = _paper_row("1", "ann", [("10", "2001")]), _paper_row("2", "ann", [("9", "2000"), ("10", "2001")])
+    second["profile"][1] |= change
+    message = _refused(tmp_path, [first, second], {"1": "x", "2": "y"})
+    assert "row 2 (id '2'), profile[1] (id '10'): another profile item" in message and "row 1 (id '1'), profile[0] (id '10')" in message
+
+
+def test_equal_profile_items_are_one_and_counted(tmp_path: Path) -> None:
+    rows = [_paper_row(name, "ann", [("10", "2001")]) for name in ("1", "2")]
+    counts = ReadCounts()
+    steps = list(_lamp(write_lamp(tmp_path, rows, "LaMP_5", {"1": "x", "2": "y"})).steps("t", counts))
+    assert (len(interactions(steps)), counts.skipped) == (1, {"profile item again, equal to one before": 1})
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        (_paper_row("2", "ann", [("11", "2001")]), r"row 2 \(id '2'\): field 'user_id', which the first row does not have"),
+        (_paper_row("2", None, []) | {"profile": [{"id": "11", "title": "t", "abstract": "a", "date": "2001"}]}, r"field 'date', which the first profile"),
+    ],
+)
+def test_the_two_splits_do_not_mix(tmp_path: Path, second: dict[str, Any], message: str) -> None:
+    assert re.search(message, _refused(tmp_path, [_paper_row("1", None, [("10", "")]), second], {"1": "x", "2": "y"}))
+
+
+def test_outputs_that_cannot_be_read_are_not_left_out(tmp_path: Path) -> None:
+    write_lamp(tmp_path, [_paper_row("1", None, [("10", "")])], "LaMP_5", None)
+    (tmp_path / "dev_outputs.json").symlink_to("gone.json")
+    for path in (tmp_path, tmp_path / "dev_questions.json"):
+        with pytest.raises(BadData, match=r"dev_outputs\.json: cannot be read: No such file"):
+            list(open_dataset(path).steps("t"))
+
+
 def test_several_question_files_are_not_guessed_between(tmp_path: Path) -> None:
     for split in ("train", "dev"):
         write_lamp(tmp_path, [_paper_row("1", None, [("10", "")])], "LaMP_5", {"1": "x"}, split)
     with pytest.raises(BadData, match=r"name one of dev_questions\.json, train_questions\.json"):
-        Lamp.at(tmp_path)
-    assert _lamp(tmp_path / "train_questions.json").outputs == tmp_path / "train_outputs.json"
+        open_dataset(tmp_path)
+    assert _lamp(tmp_path / "train_questions.json").outputs == DataFile(tmp_path / "train_outputs.json")

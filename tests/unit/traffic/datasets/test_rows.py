@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from schemas.ids import Identifier
-from traffic.datasets import rows
-from traffic.datasets.rows import BadData, json_array, json_lines, user_id
+from traffic.datasets import files
+from traffic.datasets.files import BadData, DataFile
+from traffic.datasets.rows import json_array, json_lines, user_id
 
 OBJECTS = st.lists(st.dictionaries(st.text(max_size=3), st.text() | st.integers() | st.none(), max_size=3), max_size=8)
 
@@ -21,24 +22,24 @@ def test_a_list_read_in_pieces_is_the_list(tmp_path: Path, objects: list[dict[st
     path = tmp_path / "list.json"
     path.write_text(json.dumps(objects, indent=indent, ensure_ascii=ascii_only), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "CHUNK_CHARS", chunk)
-        assert [row.fields for row in json_array(path)] == objects
+        patch.setattr(files, "CHUNK_BYTES", chunk)
+        assert [row.fields for row in json_array(DataFile(path))] == objects
 
 
 def test_a_row_of_a_list_has_its_line_number(tmp_path: Path) -> None:
     path = tmp_path / "list.json"
     path.write_text('[\n {"a": 1},\n\n {"a":\n 2}, {"a": 3}\n]')
-    assert [row.line for row in json_array(path)] == [2, 4, 5]
+    assert [row.place.line for row in json_array(DataFile(path))] == [2, 4, 5]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ('{"a": 1}', r":1: expected a JSON list"),
-        ('[\n{"a": 1},\n{"a" 2}]', r":3: not JSON, or cut short"),
-        ('[\n{"a": 1},\n{"a": ', r":3: not JSON, or cut short"),
-        ('[\n{"a": 1}', r":2: not JSON, or cut short"),
-        ("[\n3]", r":2: found int; expected an object"),
+        ('[\n{"a": 1},\n{"a" 2}]', r":3: row 2: not JSON, or cut short"),
+        ('[\n{"a": 1},\n{"a": ', r":3: row 2: not JSON, or cut short"),
+        ('[\n{"a": 1}', r":2: after row 1: the file is cut short; expected a comma or \]"),
+        ("[\n3]", r":2: row 1: found int; expected an object"),
         ("", r":1: expected a JSON list"),
     ],
 )
@@ -46,7 +47,7 @@ def test_a_broken_list_names_its_line(tmp_path: Path, text: str, message: str) -
     path = tmp_path / "list.json"
     path.write_text(text)
     with pytest.raises(BadData, match=r"list\.json" + message):
-        list(json_array(path))
+        list(json_array(DataFile(path)))
 
 
 @pytest.mark.parametrize(
@@ -54,20 +55,20 @@ def test_a_broken_list_names_its_line(tmp_path: Path, text: str, message: str) -
     [
         (b'{"a": 1}\n{"a": \n', r":2: not JSON"),
         (b'\n[1]\n', r":2: found list; expected an object"),
-        (b'{"a": "\xff"}\n', r":1: not JSON; expected one object a line, in UTF-8"),
+        (b'{"a": "\xff"}\n', r":1: not UTF-8 at byte 8 of the line"),
     ],
 )  # fmt: skip
 def test_a_broken_line_names_its_number(tmp_path: Path, text: bytes, message: str) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_bytes(text)
     with pytest.raises(BadData, match=r"rows\.jsonl" + message):
-        list(json_lines(path))
+        list(json_lines(DataFile(path)))
 
 
 def test_errors_never_hold_the_value(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     path.write_text('{"date": "my secret", "title": ["my secret"]}\n')
-    row = next(json_lines(path))
+    row = next(json_lines(DataFile(path)))
     for read in (lambda: row.moment("date"), lambda: row.text("title"), lambda: row.text("body")):
         with pytest.raises(BadData) as caught:
             read()
