@@ -36,6 +36,19 @@ class CannotContinue(RetouchError):
     """An assumption of the code does not hold; the process stops and leaves offsets uncommitted."""
 
 
+class UnreadableBatch(CannotContinue):
+    """A batch of records that no later try decodes. Its reader stops before it, and may finish what it read before.
+
+    `is_damaged`: its header is wrong, so nobody knows where it ends, and no reader can pass over it.
+    """
+
+    def __init__(self, topic: str, partition: int, offset: int, reason: str, *, is_damaged: bool = False) -> None:
+        batch = f"{topic}/{partition}/{offset}"
+        remedy = "restore the partition from a replica, or let its readers begin behind it" if is_damaged else f'kafka.skip_batches=["{batch}"] passes over it'
+        super().__init__(f"the batch at {batch} cannot be decoded ({reason}); {remedy} (docs/runtime.md)")
+        self.topic, self.partition, self.offset = topic, partition, offset
+
+
 class BadSetting(RetouchError):
     """A setting is impossible; the text is one line with key, value and what would be right. Exit code 2."""
 

@@ -1,8 +1,8 @@
 """Runs the streams process: loads the model, opens the index, checks the topics, then runs the Faust app under a supervisor.
 
-The supervisor ends the process if a processor fails, a Faust service crashes, a call or a rebalance does not return, or a fetcher does not advance
-although there are records. Offsets stay uncommitted, and a restart continues from them. A store that is away does not end the process: its
-processor retries as long as needed, and the others continue.
+The supervisor ends the process if a processor fails, a Faust service crashes, a call or a rebalance does not return, a batch cannot be decoded, or a
+fetcher does not advance although there are records. Offsets stay uncommitted, and a restart continues from them. A store that is away does not end the
+process: its processor retries as long as needed, and the others continue.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from infra.errors import CannotContinue, RetouchError, RetryLater
+from infra.errors import CannotContinue, RetouchError, RetryLater, UnreadableBatch
 from infra.process.lifecycle import FAILED, mark_ready
 from infra.settings import Settings
 from streams.app.join_state import JoinState
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 CHECK_S = 0.1
-DRAIN_S = 3.0
+FINISH_S, DRAIN_S = 10.0, 3.0
 STOP_S = 8.0
 #: Model calls for one batch of history: they share one write, which costs an fsync.
 HISTORY_CALLS = 4
@@ -105,6 +105,7 @@ class StreamsService:
         self._runners: list[Runner] = [Runner(self._app, processor, self._fail) for processor in processors]
         self._app.on_partitions_assigned.connect(self._on_assigned)
         self._fetching: dict[Any, tuple[int, float]] = {}
+        self._failed_at: float | None = None
 
     async def start(self) -> None:
         await asyncio.wait_for(self._app.start(), self._settings.streams.stall_timeout_s)
@@ -135,7 +136,7 @@ class StreamsService:
 
     def _check(self) -> None:
         """Raises the failure, or CannotContinue for a stall."""
-        failure = self._failure or (self._app.crash_reason if self._app.crashed else None)
+        failure = self._failure or self._unreadable() or (self._app.crash_reason if self._app.crashed else None)
         if isinstance(failure, RetouchError):
             raise failure
         if failure is not None or self._app.crashed:
@@ -154,9 +155,21 @@ class StreamsService:
         if now - self._settled_at > bound:
             raise CannotContinue(f"the consumer group did not settle within {bound:g} s")
 
+    def _unreadable(self) -> UnreadableBatch | None:
+        """The batch that nobody can decode, once the records before it are handled, or `FINISH_S` have passed."""
+        from streams.app.app import is_idle
+
+        if self._app.transport.failure is None:
+            return None
+        self._failed_at = self._failed_at or time.monotonic()
+        has_finished = is_idle(self._app, self._runners) or time.monotonic() - self._failed_at > FINISH_S
+        return self._app.transport.failure if has_finished else None
+
     def _check_fetching(self, now: float, bound: float) -> None:
         """Raises CannotContinue if a partition has records ahead, its position does not move, and its processor is idle."""
         consumer = self._app.consumer._thread._consumer  # Faust has no public access to a partition's position
+        if consumer._fetcher.error_future.done():
+            raise CannotContinue("the Kafka client has stopped fetching")
         subscription = consumer._subscription.subscription
         assignment = subscription.assignment if subscription else None
         if assignment is None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.consumer.fetcher import Fetcher
+from kafka.errors import CorruptRecordError, KafkaError
 
+from infra.errors import UnreadableBatch
+from infra.kafka.batches import BatchDecoding
 from infra.settings import Settings
 from infra.settings.stream import KafkaSettings
 from schemas.envelope import envelope_headers
@@ -40,7 +45,7 @@ def producer(settings: Settings, client_id: str, **options: Any) -> KafkaProduce
 def groupless_consumer(settings: Settings, client_id: str, **options: Any) -> KafkaConsumer:
     """A consumer without a group. It reads committed records only and commits nothing. `infra.kafka.topic_reader` is the simpler way to read a topic."""
     defaults = {"group_id": None, "enable_auto_commit": False, "isolation_level": "read_committed", "auto_offset_reset": "earliest"}
-    return _BoundedConsumer(client_id=client_id, **client_options(settings), **(defaults | options))
+    return Consumer(settings, client_id=client_id, **(defaults | options))
 
 
 def admin(settings: Settings, client_id: str = "retouch-admin", **options: Any) -> KafkaAdminClient:
@@ -53,8 +58,18 @@ def send(to: KafkaProducer, topic: Topic, message: Message, *, id: object, sourc
     return to.send(topic.name, key=key, value=message.to_bytes(), headers=envelope_headers(message, id=id, source=source, traceparent=traceparent))
 
 
-class _BoundedConsumer(KafkaConsumer):  # type: ignore[misc]  # the client has no types
-    """kafka-python 3.0.12 waits for topic metadata without a bound; this waits for `request_timeout_ms`."""
+class Consumer(KafkaConsumer):  # type: ignore[misc]  # the client has no types
+    """A consumer with the addresses and the security of the settings. Two things differ from kafka-python 3.0.12:
+
+    - `poll` raises UnreadableBatch at a batch that cannot be decoded, and again in each later poll at that position;
+    - topic metadata is awaited for `request_timeout_ms`, not without a bound.
+    """
+
+    def __init__(self, settings: Settings, **options: Any) -> None:
+        super().__init__(**client_options(settings), **options)
+        decoding, parse = BatchDecoding(settings.kafka, self), self._fetcher._parse_fetched_data
+        self._fetcher.PartitionRecords = lambda *args, **kwargs: DecodedRecords(decoding, *args, **kwargs)
+        self._fetcher._parse_fetched_data = lambda fetch: _parsed(parse, fetch)
 
     def _fetch_all_topic_metadata(self) -> None:
         if self._cluster.metadata_refresh_in_progress:  # that one may be of fewer topics
@@ -67,3 +82,36 @@ class _BoundedConsumer(KafkaConsumer):  # type: ignore[misc]  # the client has n
 
     def _update_metadata(self) -> None:
         self._net.run(self._manager.wait_for, self._cluster.request_update(), self.config["request_timeout_ms"])
+
+
+class DecodedRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
+    def __init__(self, decoding: BatchDecoding, *args: Any, **kwargs: Any) -> None:
+        self._decoding = decoding
+        self._unreadable: UnreadableBatch | None = None
+        super().__init__(*args, **kwargs)
+
+    def take(self, n: int | None = None) -> list[Any]:
+        """Without this the client would ask the ended generator again, for ever."""
+        if self._unreadable is not None:
+            raise self._unreadable
+        records: list[Any] = super().take(n)
+        return records
+
+    def _unpack_records(self, partition: Any, batches: Any, *deserializers: Any) -> Iterator[Any]:
+        unpack = super()._unpack_records
+        try:
+            yield from self._decoding.records(self, partition, batches, lambda tracked: unpack(partition, tracked, *deserializers))
+        except UnreadableBatch as error:
+            self._unreadable = error
+            raise
+
+
+def _parsed(parse: Callable[[Any], Any], fetch: Any) -> Any:
+    """Raises UnreadableBatch if the broker could not read its own log, or sent no complete batch."""
+    try:
+        return parse(fetch)
+    except KafkaError as error:
+        if isinstance(error, CorruptRecordError) or type(error) is KafkaError:
+            topic, partition = fetch.topic_partition
+            raise UnreadableBatch(topic, partition, fetch.fetched_offset, "the broker cannot read it", is_damaged=True) from error
+        raise

@@ -1,4 +1,7 @@
-"""Turns errors of the Kafka client into ours, in one place."""
+"""Turns errors of the Kafka client into ours, in one place: those of requests, which may pass.
+
+A batch that cannot be decoded is no such error: it is UnreadableBatch from the start (`infra.kafka.batches`), and goes through unchanged.
+"""
 
 from __future__ import annotations
 

@@ -18,12 +18,12 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 from kafka.errors import FencedInstanceIdError, RetriableError
 from kafka.structs import OffsetAndMetadata
 
 from infra.errors import CannotContinue
-from infra.kafka.clients import client_options
+from infra.kafka.clients import Consumer
 from infra.kafka.errors import broker_errors
 from infra.settings import Settings
 
@@ -83,7 +83,7 @@ class GroupConsumer:
         """At most `max_records`, in the order of each partition; with 0 it only serves the group. None while the broker is away.
 
         Joins the group if needed, which may block for `JOIN_S`. Calls `prepare` between join and fetch, to seek and to pause. Raises
-        CannotContinue if another process uses this member's name.
+        CannotContinue if another process uses this member's name, and UnreadableBatch.
         """
         try:
             coordinator = self._consumer._coordinator
@@ -185,7 +185,8 @@ class GroupConsumer:
 
     def _make(self) -> Any:
         timeout_ms = self._settings.kafka.session_timeout_ms
-        return KafkaConsumer(
+        return Consumer(
+            self._settings,
             client_id=self.client_id,
             group_id=self.group,
             group_instance_id=self.client_id,
@@ -198,7 +199,6 @@ class GroupConsumer:
             fetch_max_wait_ms=250,
             bootstrap_timeout_ms=10_000,
             retry_backoff_ms=50,
-            **client_options(self._settings),
         )
 
 

@@ -25,6 +25,8 @@ POLL_S = 0.2
 class TopicReader:
     """`with TopicReader(settings, client_id) as reader:`. Every method raises RetryLater for errors of the Kafka client. Not safe between threads.
 
+    The methods that return records raise UnreadableBatch at a batch that cannot be decoded, after the records before it.
+
     `timeout_s` bounds the connection and each request for offsets; `options` are those of kafka-python's consumer.
     """
 

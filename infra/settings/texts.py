@@ -26,6 +26,7 @@ _AUTHORITY = re.compile(r"[^:/]+|\[[^\]/]+\]|([^:/]+|\[[^\]/]+\]):\d+")
 _WEB_SCHEMES = ("http", "https", "ws", "wss", "tcp")  # the last three are written for http(s) by mistake
 _LOCAL = re.compile(r"localhost|\[.*\]|[\d.]+|[^.]*", re.IGNORECASE)
 _SERVER = re.compile(r"(\[[^\]]+\]|[^:\[\]]+):(\d{1,5})")
+_RECORD_PLACE = re.compile(r"[A-Za-z0-9._-]+/(0|[1-9][0-9]*)/(0|[1-9][0-9]*)")
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -140,6 +141,14 @@ def name(text: str, without: str = "") -> str:
     return text
 
 
+def record_place(text: str) -> str:
+    """topic/partition/offset, as errors name a record."""
+    place = text.strip()
+    if not _RECORD_PLACE.fullmatch(place):
+        raise ValueError("must be topic/partition/offset: write it as the error names it, such as queries/0/17")
+    return place
+
+
 def absolute_path(path: Path) -> Path:
     """Any path that programs can open and print in one line."""
     if any(unicodedata.category(c) in ("Cc", "Cs") for c in str(path)):
@@ -172,6 +181,7 @@ HeaderSecret = Annotated[SecretStr, AfterValidator(header_secret)]
 BrokerUser = Annotated[str, AfterValidator(broker_user)]
 BrokerPassword = Annotated[SecretStr, AfterValidator(broker_password)]
 Name = Annotated[str, AfterValidator(name)]
+RecordPlace = Annotated[str, AfterValidator(record_place)]
 AnyPath = Annotated[Path, AfterValidator(absolute_path)]
 Directory = Annotated[Path, AfterValidator(directory)]
 ExistingFile = Annotated[Path, AfterValidator(file)]

@@ -3,7 +3,7 @@
 Agents use `noack().events()`, our own micro-batches, and retries inside; they call `ack` once everything is on the broker or in the index.
 The Faust table only restores the join state: our own producer call writes its changelog and is awaited before the acknowledgement.
 
-Faust's Kafka transport has five changes:
+Faust's Kafka transport has six changes:
 
 - Read committed: the workers write in transactions, and Faust reads aborted records unless its own exactly-once mode is on.
 - Idempotent producer: a retried send must not swap two records of one user.
@@ -14,27 +14,33 @@ Faust's Kafka transport has five changes:
 - Poll only with free buffers: one loop feeds all processors and blocks on a full buffer, so one slow processor would stop the others. A partition is
   polled only while its processor's buffer has space for a whole poll. Faust's own flags readmit partitions one by one, each with its own poll,
   and a flag that was not cleared is never set again: with four partitions a buffer for five polls became full.
+- A batch that cannot be decoded becomes the transport's `failure`, and nothing more is polled: the service ends when the records before it are handled.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import faust
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError
+from aiokafka.consumer import fetcher
+from aiokafka.consumer.fetcher import PartitionRecords
+from aiokafka.errors import CorruptRecordException, KafkaError, MessageSizeTooLargeError
+from aiokafka.protocol.fetch import FetchRequest
 from faust.auth import SASLCredentials, SSLCredentials
 from faust.exceptions import ProducerSendError
 from faust.transport.drivers import aiokafka as driver
 from yarl import URL
 
-from infra.errors import CannotContinue, RetryLater
+from infra.errors import CannotContinue, RetryLater, UnreadableBatch
+from infra.kafka.batches import BatchDecoding
 from infra.settings import Settings
 from infra.settings.stream import KafkaSettings
 from infra.telemetry.metrics import STREAMS_BATCH_MS, STREAMS_RECORDS, STREAMS_RETRIES, RetryReason, StreamOutcome
@@ -63,7 +69,41 @@ class ReadCommittedThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc] 
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
         consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        # aiokafka's fetcher takes no class of records. A process has one consumer.
+        fetcher.PartitionRecords = functools.partial(DecodedRecords, transport, BatchDecoding(transport.kafka, consumer))
+        consumer._client.send = functools.partial(checked_send, consumer._client.send, transport)
         return consumer
+
+
+class DecodedRecords(PartitionRecords):  # type: ignore[misc]
+    """Ends before a batch that cannot be decoded. If it raised, aiokafka would forget the records of other partitions that the same poll returns."""
+
+    def __init__(self, transport: Transport, decoding: BatchDecoding, *args: Any) -> None:
+        self._transport, self._decoding = transport, decoding
+        super().__init__(*args)
+
+    def _unpack_records(self) -> Iterator[Any]:
+        try:
+            yield from self._decoding.records(self, self._tp, self._records, self._unpack)
+        except UnreadableBatch as error:
+            self._transport.fail(error)
+
+    def _unpack(self, batches: Any) -> Iterator[Any]:
+        self._records = batches
+        yield from super()._unpack_records()
+
+
+async def checked_send(send: Callable[..., Awaitable[Any]], transport: Transport, node_id: Any, request: Any, **options: Any) -> Any:
+    """The answer to `request`. A partition that the broker cannot read is a failure; aiokafka would only ask again, at once."""
+    response = await send(node_id, request, **options)
+    if isinstance(request, FetchRequest):
+        wanted = {(topic, number): offset for topic, partitions in request.topics for number, offset, _ in partitions}
+        unreadable = [(topic, number) for topic, partitions in response.topics for number, code, *_ in partitions if code == CorruptRecordException.errno]
+        for topic, number in unreadable:
+            transport.fail(UnreadableBatch(topic, number, wanted[topic, number], "the broker cannot read it", is_damaged=True))
+        if unreadable:
+            await asyncio.sleep(REFILL_S)
+    return response
 
 
 class BufferedConsumer(driver.Consumer):  # type: ignore[misc]
@@ -74,7 +114,7 @@ class BufferedConsumer(driver.Consumer):  # type: ignore[misc]
 
     async def _getmany(self, active_partitions: Any, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's signature
         pollable = {tp for tp in active_partitions if self._has_space(tp.topic)}
-        if not pollable:  # aiokafka takes an empty set for all partitions
+        if not pollable or self.transport.failure:  # aiokafka takes an empty set for all partitions
             await asyncio.sleep(REFILL_S)
             return {}
         return await super()._getmany(pollable, timeout if len(pollable) == len(active_partitions) else REFILL_S)
@@ -108,8 +148,20 @@ class IdempotentProducer(driver.Producer):  # type: ignore[misc]
 
 
 class Transport(driver.Transport):  # type: ignore[misc]
+    """`failure` is set once a batch cannot be decoded. Then no more records are polled."""
+
     Consumer = BufferedConsumer
     Producer = IdempotentProducer
+
+    def __init__(self, urls: list[URL], app: faust.App, kafka: KafkaSettings) -> None:
+        super().__init__(urls, app)
+        self.kafka = kafka
+        self.failure: UnreadableBatch | None = None
+
+    def fail(self, error: UnreadableBatch) -> None:
+        if self.failure is None:
+            log.error("a batch cannot be decoded; finishing what was read before it", extra={"reason": str(error)})
+            self.failure = error
 
 
 def make_app(settings: Settings) -> faust.App:
@@ -138,7 +190,7 @@ def make_app(settings: Settings) -> faust.App:
         store="memory://",
         datadir=str(settings.stack.dir / "faust"),
     )
-    app.transport = Transport(brokers, app)
+    app.transport = Transport(brokers, app, kafka)
     app.producer_transport = app.transport
     return app
 
@@ -160,6 +212,11 @@ def state_table(app: faust.App, partitions: int) -> Any:
     name = CHANGELOG.removeprefix(prefix).removesuffix(suffix)
     table = app.Table(name, key_type=bytes, value_type=bytes, partitions=partitions)
     return table.data
+
+
+def is_idle(app: faust.App, runners: Sequence[Runner]) -> bool:
+    """Whether every polled record is handled."""
+    return all(channel.queue.empty() for channel in app.topics) and not any(runner.busy for runner in runners)
 
 
 class Runner:

@@ -15,7 +15,7 @@ from typing import Any
 
 from kafka.errors import KafkaError
 
-from infra.errors import CannotContinue
+from infra.errors import CannotContinue, UnreadableBatch
 from infra.kafka.clients import producer, send
 from infra.kafka.errors import broker_errors
 from infra.process.lifecycle import mark_ready
@@ -52,6 +52,9 @@ def run(settings: Settings, stop: threading.Event) -> None:
                 beat()
                 service.step()
             service.publish()
+        except UnreadableBatch:
+            service.publish()
+            raise
         finally:
             service.close()
 

@@ -19,6 +19,7 @@ from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from infra.errors import UnreadableBatch
 from infra.process.loop_guard import guarded_event_loop
 from infra.settings import Settings
 from infra.settings.stream import DeliveryMode, KeyOrder
@@ -243,10 +244,16 @@ class Worker(Generic[M]):
 
     async def _read(self, commits: CommitLoop, on_ready: Callable[[], None]) -> None:
         ready = False
+        unreadable: UnreadableBatch | None = None
         while True:
             self._has_capacity.clear()
-            max_records = self._max_records()
-            polled = await self._membership.poll(max_records, POLL_S, self._partitions.far_ahead)
+            max_records = 0 if unreadable else self._max_records()
+            try:
+                polled = await self._membership.poll(max_records, POLL_S, self._partitions.far_ahead)
+            except UnreadableBatch as error:  # without the answers that are begun, each restart would pay for them again
+                log.error("a batch cannot be decoded; finishing what was read before it", extra={"worker": self._name, "reason": str(error)})
+                unreadable = error
+                continue
             for number, resume in polled.assigned.items():
                 self._partitions.assign(number, resume)
                 self._watchdog.progress()
@@ -260,6 +267,8 @@ class Worker(Generic[M]):
             if not ready and self._membership.joined:
                 ready = True
                 on_ready()
+            if unreadable and not self._partitions.held:
+                raise unreadable
             if not max_records:
                 await self._wait_for_capacity()
 

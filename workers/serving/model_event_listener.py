@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from infra.errors import UnreadableBatch
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
 from schemas.envelope import read_message
@@ -63,6 +64,11 @@ class KafkaModelEventListener:
                 self._reader = self._connect()
             self._reader.follow(MODEL_EVENTS.name, from_end=True)  # each time: the topic may be created later
             records = self._reader.poll(timeout_s)
+        except UnreadableBatch as error:  # the registry says what it announced
+            log.error("a model event cannot be decoded; going on with the next one", extra={"reason": str(error)})
+            if self._reader is not None:
+                self._reader.restart()
+            return []
         except Exception as error:
             if not self._broker_away:
                 log.warning("model events cannot be read; polling the registry alone", extra={"kind": type(error).__name__})

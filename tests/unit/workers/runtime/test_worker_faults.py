@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from infra.errors import CannotContinue, PoisonMessage
+from infra.errors import CannotContinue, PoisonMessage, UnreadableBatch
 from schemas.queries import Query
 from tests.support.worker_harness import (
     WAIT_S,
@@ -60,6 +60,19 @@ class Loses:
         await asyncio.sleep(0)
 
 
+class EndsAtABatch:
+    """Reading ends once, when `read` is set, at a batch that cannot be decoded."""
+
+    def __init__(self) -> None:
+        self.read, self.raised = asyncio.Event(), asyncio.Event()
+
+    async def at(self, step: str) -> None:
+        if step == "poll" and self.read.is_set() and not self.raised.is_set():
+            self.raised.set()
+            raise UnreadableBatch("queries", 0, 20, "a test")
+        await asyncio.sleep(0)
+
+
 async def answer_after_random_pause(incoming: Incoming[Query]) -> Sequence[Outgoing]:
     await asyncio.sleep(random.uniform(0, 0.01))
     return draft(incoming)
@@ -73,6 +86,21 @@ async def test_a_crash_at_any_step_of_a_commit_loses_and_repeats_nothing(step: s
     faults = Hangs(step, times)
     await kill_when(harness.worker(answer_after_random_pause, faults=faults), lambda: faults.hung)
     await serve_until(harness.worker(answer_after_random_pause), lambda: len(harness.answered()) == 60)
+    assert harness.answered() == each_once(queries)
+
+
+async def test_before_a_batch_that_cannot_be_decoded_everything_is_answered_once() -> None:
+    harness, queries, faults = WorkerHarness(), numbered(20), EndsAtABatch()
+    harness.ask(*queries)
+
+    async def answer_after_the_end(incoming: Incoming[Query]) -> Sequence[Outgoing]:
+        if incoming.message.text == "19":
+            faults.read.set()
+        await faults.raised.wait()
+        return draft(incoming)
+
+    with pytest.raises(UnreadableBatch, match="queries/0/20 cannot be decoded"):
+        await serve_until(harness.worker(answer_after_the_end, faults=faults, concurrency=20), lambda: False)
     assert harness.answered() == each_once(queries)
 
 

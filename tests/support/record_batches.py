@@ -1,0 +1,65 @@
+"""Record batches as a broker sends them, damaged ones too, and how each Kafka client reads them, without a broker."""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from kafka import TopicPartition
+from kafka.record.memory_records import MemoryRecordsBuilder
+
+from infra.kafka.batches import CODECS, BatchDecoding
+from infra.settings.stream import KafkaSettings
+from lab.chaos.segments import HEADER
+from tests.support.segment_files import set_checksum
+
+PARTITION = TopicPartition("queries", 3)
+
+
+def batch(first: int, values: list[bytes], codec: str = "none") -> bytearray:
+    """One batch with a record for each value."""
+    builder = MemoryRecordsBuilder(2, CODECS.index(codec), 1 << 20)
+    for value in values:
+        builder.append(1_700_000_000_000, b"key", value, [("ce_id", b"an id"), ("ce_source", "/caf\u00e9".encode())])
+    builder.close()
+    content = bytearray(builder.buffer())
+    struct.pack_into(">q", content, 0, first)
+    return content
+
+
+def with_damage(damage: Callable[[bytearray], None], codec: str = "none") -> bytes:
+    """Offsets 0 to 5 in three batches, the second damaged."""
+    first, second, third = batch(0, [b"0", b"1"], codec), batch(2, [b"2", b"3"], codec), batch(4, [b"4", b"5"], codec)
+    damage(second)
+    return bytes(first + second + third)
+
+
+def damaged_at_random(seed: int) -> bytes:
+    """Offsets 0 to 8 in three batches, the second with wrong bytes, or cut off. Mostly its checksum matches."""
+    rng = random.Random(seed)
+    codec = rng.choice(CODECS)
+    first, wrong, last = (batch(3 * number, [rng.randbytes(3) * rng.randrange(100) for _ in range(3)], codec) for number in range(3))
+    for _ in range(rng.randint(1, 4)):
+        wrong[rng.randrange(rng.choice((HEADER.size, len(wrong))))] = rng.choice((0, 255, rng.randrange(256)))
+    if rng.random() < 0.2:
+        del wrong[rng.randrange(len(wrong)) :]
+    if rng.random() < 0.7 and len(wrong) >= HEADER.size:
+        set_checksum(wrong)
+    return bytes(first + wrong + last)
+
+
+class Consumer:
+    """What `BatchDecoding` asks a client's consumer."""
+
+    def __init__(self, end: int | None) -> None:
+        self._end = end
+
+    def highwater(self, partition: Any) -> int | None:
+        return self._end
+
+
+def decoding(*skip: str, end: int | None = None) -> BatchDecoding:
+    """Of a consumer whose partition ends at `end`."""
+    return BatchDecoding(KafkaSettings(skip_batches=skip), Consumer(end))

@@ -1,0 +1,55 @@
+"""Decoding with aiokafka: any bytes give records, or the failure that ends the streams process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.structs import TopicPartition
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from infra.errors import UnreadableBatch
+from infra.kafka.batches import CODECS
+from streams.app.app import DecodedRecords
+from tests.support.record_batches import PARTITION, damaged_at_random, decoding, with_damage
+from tests.support.segment_files import broken_payload, unknown_codec, wrong_checksum
+
+NAME = "queries/3/2"
+READ_COMMITTED = 1
+
+
+class Transport:
+    def __init__(self) -> None:
+        self.failure: UnreadableBatch | None = None
+
+    def fail(self, error: UnreadableBatch) -> None:
+        assert self.failure is None
+        self.failure = error
+
+
+def read(content: bytes, *skip: str, end: int | None = None) -> tuple[list[bytes], UnreadableBatch | None]:
+    """The values, and the failure at their end."""
+    transport = Transport()
+    fetched: tuple[Any, ...] = (TopicPartition(*PARTITION), MemoryRecords(content), [], 0, None, None, True, READ_COMMITTED)
+    records = DecodedRecords(transport, decoding(*skip, end=end), *fetched)  # type: ignore[arg-type]  # all that it uses of the transport
+    return [record.value for record in records], transport.failure
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("damage", [broken_payload, unknown_codec, wrong_checksum])
+def test_a_batch_that_cannot_be_decoded_ends_reading_unless_it_is_named(damage: Callable[[bytearray], None], codec: str) -> None:
+    content = with_damage(damage, codec)
+    values, failure = read(content)
+    assert values == [b"0", b"1"] and f"{NAME} cannot be decoded" in str(failure)
+    assert read(content, NAME, end=6) == ([b"0", b"1", b"4", b"5"], None)
+
+
+@given(st.integers(0, 1 << 32), st.booleans())
+@settings(max_examples=300)
+def test_any_bytes_give_records_or_the_named_error(seed: int, is_named: bool) -> None:
+    values, failure = read(damaged_at_random(seed), *["queries/3/3"] * is_named, end=9)
+    assert len(values) <= 9
+    assert failure is None or ((failure.topic, failure.partition) == PARTITION and "queries/3/" in str(failure))
