@@ -33,15 +33,16 @@ _FILLERS = "\u115f\u1160\u3164\uffa0\u2800"
 _JOINED = r"[[\p{L}\p{M}]&&[\p{jt=D}\p{jt=L}\p{jt=R}\P{InSC=Other}]--[\p{Thai}\p{Lao}]]"
 #: UTS #51, ED-16: a zwj element ends in an emoji, a skin tone or a selector.
 _EMOJI_JOINER = r"(?<=\p{Extended_Pictographic}[\uFE0F\p{EMod}]?)\u200D(?=\p{Extended_Pictographic})"
-#: UTS #51, ED-14a: the flag of a subdivision, such as Scotland.
-_TAGGED_FLAG = r"\U0001F3F4[\U000E0030-\U000E0039\U000E0061-\U000E007A]{3,6}\U000E007F"
-_KEPT = rf"{_TAGGED_FLAG} | {_EMOJI_JOINER} | (?<={_JOINED}\p{{Mn}}{{0,3}})[\u200C\u200D](?={_JOINED})"
+#: UTS #51, ED-14a: the flag of a subdivision, such as Scotland: a black flag, the tags of up to six letters or digits, and the end tag.
+_TAG = r"[\U000E0030-\U000E0039\U000E0061-\U000E007A]"
+_FLAG_TAG = rf"(?<=\U0001F3F4{_TAG}{{0,6}})(?:{_TAG}(?={_TAG}{{0,5}}\U000E007F)|(?<={_TAG})\U000E007F)"
+_KEPT = rf"{_FLAG_TAG} | {_EMOJI_JOINER} | (?<={_JOINED}\p{{Mn}}{{0,3}})[\u200C\u200D](?={_JOINED})"
 _SELECTED_EMOJI = r"(?<=\p{Emoji})[\uFE0E\uFE0F]"
 _INVISIBLE = r"[[\p{Cc}\p{Cf}\p{Cs}\p{DI}\p{NChar}\u2800]--[\p{PCM}\t-\r\x1c-\x1f\x85]]"
 _FLAGS = regex.VERSION1 | regex.VERBOSE
-_NOT_SHOWN = regex.compile(rf"(?:{_KEPT} | {_SELECTED_EMOJI})(*SKIP)(*FAIL) | {_INVISIBLE}", _FLAGS)
-_NOT_COMPARED = regex.compile(rf"(?:{_KEPT})(*SKIP)(*FAIL) | {_INVISIBLE}", _FLAGS)
-#: Every invisible character, and others that are rare: most texts hold none, and this class is much faster to search than the properties.
+_NOT_SHOWN = regex.compile(rf"(?!{_KEPT} | {_SELECTED_EMOJI}){_INVISIBLE}", _FLAGS)
+_NOT_COMPARED = regex.compile(rf"(?!{_KEPT}){_INVISIBLE}", _FLAGS)
+#: Every invisible character, and others that are rare. Most texts hold none, and this class is much faster to search than the properties.
 _PERHAPS_INVISIBLE = re.compile(
     "[\x00-\x08\x0e-\x1b\x7f-\x9f\xad\u034f\u0600-\u061c\u06dd\u070f\u0890-\u0891\u08e2\u115f-\u1160\u17b4-\u17b5\u180b-\u180f\u200b-\u200f"
     "\u202a-\u202e\u2060-\u206f\u2800\u3164\ud800-\udfff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\uffff"
@@ -84,7 +85,13 @@ def _shown(text: str, form: Literal["NFC", "NFKC"], invisible: regex.Pattern[str
     text = unicodedata.normalize(form, text)
     if not _PERHAPS_INVISIBLE.search(text):
         return text
-    shown = invisible.sub(lambda found: " " if found[0] in _FILLERS else "", text)
+
+    def shown_character(found: re.Match[str]) -> str:
+        if not invisible.match(text, found.start()):
+            return found[0]
+        return " " if found[0] in _FILLERS else ""
+
+    shown = _PERHAPS_INVISIBLE.sub(shown_character, text)
     return text if shown == text else _shown(shown, form, invisible)
 
 

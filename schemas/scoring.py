@@ -2,35 +2,37 @@
 
 The score is the RL reward and the figure of the evaluation, so that both have the same goal. As in RPO it is the task's metric as LaMP defines it:
 
-- label: exact match, `accuracy`;
+- label: the same text (`schemas.sameness.normalized`), `accuracy`;
 - rating: 1 - |error| / range of the options, `rating_score`, with LaMP-3's `mae` beside it. An answer that is not a number has the largest error;
 - text: `style_f1`, with LaMP's `rouge_1` and `rouge_l` (rouge_score 0.1.2, no stemming) beside it.
 
 ROUGE lower-cases and drops punctuation, so it ignores emoji, exclamation marks and capitals, which are much of a user's style.
-`style_f1` is the mean of the same two F-measures (unigrams, longest common subsequence) over tokens that keep them.
-Pure Python; rouge_score is imported at the first use.
+`style_f1` is the mean of the same two F-measures (unigrams, longest common subsequence) over tokens that keep them, in any script (`schemas.words`).
+ROUGE sees nothing but the letters a to z and digits, so it is measured only against truths with words that it sees (`rouge_applies`).
+rouge_score is imported at the first use.
 """
 
 from __future__ import annotations
 
 import math
 import random
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from statistics import fmean
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
-from schemas.tasks import STARS, Task
+from schemas.sameness import is_blank, normalized
+from schemas.tasks import STARS, Task, option_of
+from schemas.words import tokens_of, words_of
 
 T = TypeVar("T")
 
 #: The name of `score` in reports, by task.
 METRIC = {Task.LABEL: "accuracy", Task.RATING: "rating_score", Task.TEXT: "style_f1"}
 
-#: A word with its case, hashes, apostrophes and hyphens, or a run of other visible characters: punctuation, emoji.
-_TOKEN = re.compile(r"[\w#'-]+|[^\w\s]+")
+#: Tokens of a text.
+Tokenize = Callable[[str], list[str]]
 
 
 class Pair(NamedTuple):
@@ -51,19 +53,23 @@ class Interval(NamedTuple):
 
 def score(task: Task, answer: str, truth: str, options: Sequence[str]) -> float:
     """One answer's score in [0, 1], higher is better. Raises ValueError if the truth of a rating is not a number."""
-    answer, truth = answer.strip(), truth.strip()
     match task:
         case Task.LABEL:
-            return float(answer == truth)
+            return float(normalized(answer) == normalized(truth))
         case Task.RATING:
             low, high = _range(options)
-            return 1.0 - min(1.0, rating_error(answer, truth, options) / (high - low)) if high > low else float(answer == truth)
+            if high == low:
+                return float(normalized(answer) == normalized(truth))
+            return 1.0 - min(1.0, rating_error(answer, truth, options) / (high - low))
         case Task.TEXT:
             return style_f1(answer, truth)
 
 
 def metrics(task: Task, pairs: Iterable[Pair]) -> dict[str, float]:
-    """Every metric of a task, as plain means over `pairs`. Raises ValueError if there are none."""
+    """Every metric of a task, as plain means over `pairs`. Raises ValueError if there are none.
+
+    ROUGE is the mean over the pairs that it applies to. `rouge_pairs` is their number if they are not all; without any, ROUGE is left out.
+    """
     pairs = [Pair(*pair) for pair in pairs]
     if not pairs:
         raise ValueError("no answers to measure")
@@ -71,31 +77,34 @@ def metrics(task: Task, pairs: Iterable[Pair]) -> dict[str, float]:
     if task is Task.RATING:
         means["mae"] = fmean(rating_error(*pair) for pair in pairs)
     if task is Task.TEXT:
-        both = [rouge(pair.answer, pair.truth) for pair in pairs]
-        means |= {"rouge_1": fmean(unigrams for unigrams, _ in both), "rouge_l": fmean(longest for _, longest in both)}
+        both = [rouge(pair.answer, pair.truth) for pair in pairs if rouge_applies(pair.truth)]
+        if both:
+            means |= {"rouge_1": fmean(unigrams for unigrams, _ in both), "rouge_l": fmean(longest for _, longest in both)}
+        if 0 < len(both) < len(pairs):
+            means["rouge_pairs"] = len(both)
     return means
 
 
 def is_valid(task: Task, answer: str, options: Sequence[str]) -> bool:
-    """Whether the query allows the answer; free text must not be empty."""
-    return bool(answer.strip()) if task is Task.TEXT else answer.strip() in options
+    """Whether the query allows the answer; free text must show something."""
+    return not is_blank(answer) if task is Task.TEXT else option_of(answer, options) is not None
 
 
 def rating_error(answer: str, truth: str, options: Sequence[str]) -> float:
     """|answer - truth| by LaMP-3's rule: an answer that is not a finite number counts as the option furthest from the truth."""
-    gold = float(truth)
+    gold = float(normalized(truth))
     low, high = _range(options)
     furthest = max(abs(gold - low), abs(high - gold))
     try:
-        rating = float(answer)
+        rating = float(normalized(answer))
     except ValueError:
         return furthest
     return abs(rating - gold) if math.isfinite(rating) else furthest
 
 
 def style_f1(answer: str, truth: str) -> float:
-    """Mean of unigram F1 and longest-common-subsequence F1 over tokens that keep case, punctuation and emoji."""
-    predicted, gold = _TOKEN.findall(answer), _TOKEN.findall(truth)
+    """Mean of unigram F1 and longest-common-subsequence F1 over tokens that keep case, punctuation and emoji. Texts without tokens are equal."""
+    predicted, gold = tokens_of(answer), tokens_of(truth)
     if not predicted or not gold:
         return float(predicted == gold)
     shared = sum((Counter(predicted) & Counter(gold)).values())
@@ -103,9 +112,22 @@ def style_f1(answer: str, truth: str) -> float:
 
 
 def rouge(answer: str, truth: str) -> tuple[float, float]:
-    """ROUGE-1 and sentence-level ROUGE-L, F-measure, without stemming: LaMP-5's and LaMP-7's metrics."""
-    scores = _rouge_scorer().score(truth, answer)
-    return float(scores["rouge1"].fmeasure), float(scores["rougeL"].fmeasure)
+    """ROUGE-1 and sentence-level ROUGE-L, F-measure, without stemming: LaMP-5's and LaMP-7's metrics, exactly as rouge_score 0.1.2 computes them.
+
+    The library's own table for ROUGE-L takes a minute and 2 GB for the longest texts.
+    """
+    tokenize = _rouge_tokenizer()
+    predicted, gold = tokenize(answer), tokenize(truth)
+    if not predicted or not gold:
+        return 0.0, 0.0
+    shared = sum((Counter(predicted) & Counter(gold)).values())
+    return _f_measure(shared, predicted, gold), _f_measure(_common_subsequence(predicted, gold), predicted, gold)
+
+
+def rouge_applies(truth: str) -> bool:
+    """Whether ROUGE sees at least half of the truth's words. It sees words with letters from a to z, and no others: not those of Hebrew or Hindi."""
+    words = [word for word in words_of(truth) if any(map(str.isalpha, word))]
+    return 2 * sum(any("a" <= character <= "z" for character in word.lower()) for word in words) >= len(words)
 
 
 def paired_bootstrap(before_by_user: Mapping[str, float], after_by_user: Mapping[str, float], seed: int, resamples: int = 2000) -> Interval:
@@ -134,7 +156,7 @@ def _range(options: Sequence[str]) -> tuple[float, float]:
 def _common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
     """Length of the longest common subsequence. Each row of the table is the bits of one integer.
 
-    Hyyrö (2004), "Bit-parallel LCS-length computation revisited": two texts of 16,000 tokens, the longest a message holds, take well under a second.
+    Hyyrö (2004), "Bit-parallel LCS-length computation revisited": two texts of 32,768 tokens, the most a message holds, take under a second.
     """
     positions: dict[str, int] = {}
     for position, token in enumerate(left):
@@ -146,8 +168,14 @@ def _common_subsequence(left: Sequence[str], right: Sequence[str]) -> int:
     return len(left) - row.bit_count()
 
 
-@cache
-def _rouge_scorer() -> Any:
-    from rouge_score.rouge_scorer import RougeScorer
+def _f_measure(shared: int, predicted: Sequence[str], gold: Sequence[str]) -> float:
+    """In rouge_score's order of operations, which decides the last digit."""
+    precision, recall = shared / len(predicted), shared / len(gold)
+    return 2 * precision * recall / (precision + recall) if shared else 0.0
 
-    return RougeScorer(["rouge1", "rougeL"], use_stemmer=False)
+
+@cache
+def _rouge_tokenizer() -> Tokenize:
+    from rouge_score.tokenize import tokenize  # not `rouge_score.tokenizers`, which imports nltk for seconds
+
+    return lambda text: list(tokenize(text, stemmer=None))

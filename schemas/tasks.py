@@ -6,8 +6,10 @@ The kind follows from the query's options, so a platform may use any domain with
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import StrEnum
+
+from schemas.sameness import folded, normalized
 
 #: The 15 movie tags of LaMP-2 in the order of LaMP's own evaluation.
 MOVIE_TAGS = (
@@ -47,12 +49,21 @@ def task_of(options: Sequence[str]) -> Task:
     return Task.RATING if all(_WHOLE_NUMBER.fullmatch(option) for option in options) else Task.LABEL
 
 
+def option_of(answer: str, options: Iterable[str]) -> str | None:
+    """The option that is the same text as `answer`, in the query's spelling, or None."""
+    text = normalized(answer)
+    return next((option for option in options if normalized(option) == text), None)
+
+
 def choose_option(answer: str, options: Sequence[str]) -> str | None:
     """The option that `answer` names, in the query's spelling, or None. Without options the answer itself.
 
-    An exact match wins; otherwise letter case is ignored if exactly one option matches. Serving and rewards both use this function.
+    The same text wins; otherwise letter case is ignored if exactly one option matches. Serving and rewards both use this function.
     """
-    if not options or answer in options:
+    if not options:
         return answer
-    matches = {option for option in options if option.casefold() == answer.casefold()}
-    return matches.pop() if len(matches) == 1 else None
+    if (same := option_of(answer, options)) is not None:
+        return same
+    text = folded(answer)
+    matches = {normalized(option): option for option in options if folded(option) == text}
+    return next(iter(matches.values())) if len(matches) == 1 else None

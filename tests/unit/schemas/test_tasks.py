@@ -20,6 +20,15 @@ from schemas.tasks import choose_option
         ("a comedy", ("comedy",), None),
         ("3", ("1", "2"), None),
         ("Any words.", (), "Any words."),
+        ("cafe\u0301", ("café", "action"), "café"),
+        ("café", ("cafe\u0301", "action"), "cafe\u0301"),
+        ('"comedy"', ("comedy", "action"), "comedy"),
+        ("com\u200bedy\ufeff", ("comedy", "action"), "comedy"),
+        ("ＣＯＭＥＤＹ", ("comedy", "action"), "comedy"),
+        ("ΟΔΟΣ", ("οδος", "action"), "οδος"),
+        ("❤", ("❤\ufe0f", "👎"), "❤\ufe0f"),
+        ("５", ("4", "5"), "5"),
+        ("\u200b", ("comedy",), None),
     ],
 )
 def test_an_answer_names_an_option_exactly_or_unambiguously(answer: str, options: tuple[str, ...], chosen: str | None) -> None:
