@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from schemas.messages import Message, Milliseconds, Record, Text
 from schemas.queries import Query
@@ -16,6 +16,37 @@ class Usage(Record):
 
     prompt_tokens: Annotated[int, Field(ge=0)] = 0
     completion_tokens: Annotated[int, Field(ge=0)] = 0
+
+
+class FailureCause(StrEnum):
+    """Why a call of an endpoint gave no answer. A closed set, for metrics, logs and `Draft.failure`."""
+
+    # The endpoint is away.
+    UNREACHABLE = "unreachable"  # no connection
+    TIMEOUT = "timeout"
+    DISCONNECTED = "disconnected"  # the connection broke during the answer
+    RATE_LIMITED = "rate_limited"
+    SERVER_ERROR = "server_error"
+    WEB_PAGE = "web_page"  # HTML, as gateways send it
+    # Its answer cannot be used.
+    UNREADABLE = "unreadable"  # no chat completion
+    NO_TEXT = "no_text"  # empty, invisible, or only calls of tools
+    ONLY_REASONING = "only_reasoning"  # often because `max_new_tokens` ended it
+    ANSWER_TOO_LONG = "answer_too_long"
+    # It refuses this prompt.
+    FILTERED = "filtered"
+    PROMPT_TOO_LONG = "prompt_too_long"
+    PROMPT_REFUSED = "prompt_refused"
+    # It refuses every prompt.
+    WRONG_KEY = "wrong_key"
+    NO_CREDIT = "no_credit"
+    NOT_ALLOWED = "not_allowed"
+    WRONG_MODEL = "wrong_model"
+    WRONG_URL = "wrong_url"
+    WRONG_PARAMETER = "wrong_parameter"
+    # There was no call.
+    DEADLINE = "deadline"  # it had passed
+    OTHER = "other"
 
 
 class DraftStatus(StrEnum):
@@ -33,6 +64,7 @@ class Draft(Message, wire="retouch.draft", version=1):
     status: DraftStatus = DraftStatus.DRAFTED
     usage: Usage = Usage()
     base_ms: Milliseconds  # the base model's call alone
+    failure: Annotated[str, StringConstraints(max_length=64)] | None = None  # why there is no answer: a FailureCause, or a newer writer's
 
     @property
     def key(self) -> bytes:

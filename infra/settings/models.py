@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, JsonValue, model_validator
+from pydantic_settings import NoDecode
 
 from infra.settings.section import MAX_S, Positive, Seconds, Section
 from infra.settings.texts import AnyPath, HeaderSecret, Name, url_of
 from schemas.prompts import PromptStyle
 from schemas.queries import Strategy
+
+#: Fields of a request that are no parameter, with what decides them.
+_FIXED_FIELDS = {"model": "is a setting of its own", "messages": "come from the query", "stream": "must stay off: answers are read whole"}
+
+
+def _from_json(value: Any) -> Any:
+    """A JSON text from the environment, or from TOML, which has no null."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except (ValueError, RecursionError):
+        raise ValueError('must be a JSON object, such as {"temperature": null, "top_p": 0.9}') from None
+
+
+def _only_parameters(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    for name, why in _FIXED_FIELDS.items():
+        if name in value:
+            raise ValueError(f"must not hold {name!r}, which {why}")
+    return value
+
+
+RequestParameters = Annotated[dict[str, JsonValue], NoDecode, BeforeValidator(_from_json), AfterValidator(_only_parameters)]
+NO_PARAMETERS: dict[str, JsonValue] = {}
 
 
 class BaseModelSettings(Section):
@@ -20,12 +46,13 @@ class BaseModelSettings(Section):
     url: Annotated[str, url_of("http://127.0.0.1:8001/v1", "base.api_key")] | None = None  # http://HOST:PORT/v1; None: the local stack's tiny model
     api_key: HeaderSecret | None = None
     model: Name = "pico-base"  # the model's name at the endpoint
+    parameters: RequestParameters = NO_PARAMETERS  # JSON object merged into each request; null removes a field: {"temperature": null}
     prompt_style: PromptStyle = PromptStyle.COMPACT  # `paper` for real models
     max_new_tokens: Positive = 64  # of one answer
     timeout_s: Seconds = 30.0  # of one call
-    attempts: Positive = 6  # calls for one query, with growing pauses; if all fail, the draft has the status `base_failed`
+    attempts: Positive = 6  # tries for one query, with growing pauses; if all fail, the draft has the status `base_failed`
     concurrency: Positive = 64  # calls at the same time
-    breaker_failures: Positive = 5  # failed calls in a row that open the circuit breaker: the endpoint gets no calls
+    breaker_failures: Positive = 5  # users in a row whose calls fail that open the circuit breaker: the endpoint gets no calls
     breaker_open_s: Seconds = 3.0  # how long the breaker stays open; then one call tests the endpoint
     checkpoint: AnyPath = Path("pico/checkpoints/base")  # what `python -m pico.server` serves; a relative path starts in the folder of the packages
 
@@ -69,6 +96,7 @@ class TeacherSettings(Section):
     url: Annotated[str, url_of("http://127.0.0.1:8001/v1", "teacher.api_key")] | None = None  # of the endpoint; kind `llm` needs it
     api_key: HeaderSecret | None = None
     model: Name = "gpt-4.1-mini-2025-04-14"  # the paper's teacher
+    parameters: RequestParameters = NO_PARAMETERS  # JSON object merged into each request; null removes a field
     min_reasoning_chars: Positive = 10  # letters and digits of a trace; a shorter one is rejected
     max_reasoning_chars: Positive = 1200  # characters of a trace; a longer one is rejected
     timeout_s: Seconds = 60.0  # of one call

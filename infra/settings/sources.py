@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tomllib
 from collections.abc import Iterator
@@ -66,4 +67,6 @@ def _is_in(file: dict[str, Any], key: str) -> bool:
 def _printable(value: Any) -> Any:
     if isinstance(value, SecretStr):
         return "**********"
+    if isinstance(value, dict):
+        return json.dumps(value)
     return value if value is None or isinstance(value, bool | int | float) else without_user(str(value))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from infra.telemetry.instruments import AnyInstrument, Counter, Gauge, Histogram
+from schemas.drafts import FailureCause
 from schemas.promotion import VersionState
 
 CALL_BOUNDS_MS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000)
@@ -61,6 +62,7 @@ class QualityOutcome(StrEnum):
 
 TEACHER_TAUGHT = Counter("retouch_teacher_taught_total", "{outcome}", "outcomes that became a trajectory", ["teacher"])
 TEACHER_REJECTED = Counter("retouch_teacher_rejected_total", "{outcome}", "outcomes rejected by the teacher's checks", ["teacher", "reason"])
+BASE_UNANSWERED = Counter("retouch_base_unanswered_total", "{draft}", "drafts without an answer, by the last failure", ["cause"], {"cause": FailureCause})
 RESPONSES_SENT = Counter("retouch_responses_total", "{response}", "responses sent", ["status", "strategy"])
 
 WORKER_LAG = Gauge("retouch_worker_lag_records", "{record}", "records of a partition after the committed offset", ["topic", "partition"])
@@ -102,6 +104,7 @@ PROMOTION_TRANSITIONS = Counter("retouch_promotion_transitions_total", "{transit
 METRICS: tuple[AnyInstrument, ...] = (
     TEACHER_TAUGHT,
     TEACHER_REJECTED,
+    BASE_UNANSWERED,
     RESPONSES_SENT,
     WORKER_LAG,
     WORKER_OLDEST,

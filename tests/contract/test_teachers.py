@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from infra.errors import BadSetting, CannotContinue, RetryLater
+from infra.errors import BadSetting, DependencyBlocked, RetryLater
 from infra.settings import Settings, load
 from schemas.outcomes import Outcome
 from schemas.rewriting import Rewrite, parse
@@ -104,7 +104,8 @@ async def test_the_llm_gets_query_draft_example_truth_and_a_strict_schema() -> N
         (completion('{"thought": "x"}'), RejectionReason.UNREADABLE),
         (completion('{"reasoning": 3, "personalized": "x"}'), RejectionReason.UNREADABLE),
         (completion('{"reasoning": "x"}'), RejectionReason.UNREADABLE),
-        (completion('{"reasoning": "x", "personalized": "x", "also": "x"}'), RejectionReason.UNREADABLE),
+        (completion('```json\n{"reasoning": "x"}\n```'), RejectionReason.UNREADABLE),
+        (completion('{"reasoning": "\u200b", "personalized": "x"}'), RejectionReason.UNSUPPORTED),
         (completion(None), RejectionReason.REFUSED),
         (failure(400), RejectionReason.REFUSED),
         (llm_answer("", "dark comedy"), RejectionReason.UNSUPPORTED),
@@ -115,6 +116,41 @@ async def test_an_llm_without_reasoning_rejects_the_outcome(answer: ScriptedAnsw
     with serving(scripted(answer)) as server:
         async with endpoint(server) as opened:
             assert await explain(LlmTeacher(opened, "m", LENGTH), EXPLAINABLE[0]) == Rejection(reason)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '```json\n{"reasoning": "r", "personalized": "dark comedy"}\n```',
+        '\ufeff{"reasoning": "r", "personalized": "dark comedy"}',
+        'Sure:\n{"reasoning": "r", "personalized": "dark comedy", "confidence": 0.9}\nDone.',
+        '<think>they like it dark</think>{"reasoning": "r", "personalized": "dark comedy"}',
+        '{"reasoning": "r\\u0000", "personalized": "dark comedy"}',
+    ],
+)
+async def test_an_llm_whose_endpoint_ignores_the_schema_is_read(text: str) -> None:
+    with serving(scripted(completion(text))) as server:
+        async with endpoint(server) as opened:
+            assert await explain(LlmTeacher(opened, "m", LENGTH), EXPLAINABLE[0]) == Rewrite("r", "dark comedy")
+
+
+async def test_half_a_surrogate_pair_in_an_llms_json_can_be_written() -> None:
+    with serving(scripted(completion('{"reasoning": "r \\ud83d", "personalized": "dark comedy"}'))) as server:
+        async with endpoint(server) as opened:
+            assert await explain(LlmTeacher(opened, "m", LENGTH), EXPLAINABLE[0]) == Rewrite("r \ufffd", "dark comedy")
+
+
+async def test_an_endpoint_that_refuses_the_schema_is_asked_without_it() -> None:
+    def respond(body: dict[str, Any]) -> ScriptedAnswer:
+        if "response_format" in body:
+            return ScriptedAnswer({"error": {"message": "This response_format type is unavailable now", "type": "invalid_request_error"}}, 400)
+        return follows_prompt(body)
+
+    with serving(respond) as server:
+        async with endpoint(server) as opened:
+            teacher = LlmTeacher(opened, "m", LENGTH)
+            assert [isinstance(await explain(teacher, outcome), Rewrite) for outcome in EXPLAINABLE[:2]] == [True, True]
+    assert ["response_format" in request for request in server.requests] == [True, False, False]
 
 
 async def test_the_checks_reject_an_llm_rewrite_other_than_the_truth() -> None:
@@ -132,7 +168,7 @@ async def test_a_long_truth_raises_the_token_limit() -> None:
     assert server.requests[0]["max_tokens"] > 5000
 
 
-@pytest.mark.parametrize(("status", "error"), [(429, RetryLater), (500, RetryLater), (401, CannotContinue)])
+@pytest.mark.parametrize(("status", "error"), [(429, RetryLater), (500, RetryLater), (401, DependencyBlocked)])
 async def test_a_failing_llm_endpoint_rejects_no_outcome(status: int, error: type[Exception]) -> None:
     with serving(scripted(failure(status))) as server:
         async with endpoint(server) as opened:

@@ -434,15 +434,41 @@ def test_a_failing_endpoint_gives_base_failed_drafts(settings: Settings, tmp_pat
     with serving(scripted(failure(500))) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url):
         queries = ask(settings, QUERIES, 5)
         drafts = [Draft.from_bytes(record.value) for record in drafts_of(settings, queries)]
-    assert {(draft.status, draft.answer) for draft in drafts} == {(DraftStatus.BASE_FAILED, "")}
+    assert {(draft.status, draft.answer, draft.failure) for draft in drafts} == {(DraftStatus.BASE_FAILED, "", "server_error")}
 
 
-def test_a_wrong_key_stops_the_base_worker_with_an_error(settings: Settings, tmp_path: Path) -> None:
-    with serving(scripted(failure(401))) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url) as running:
-        queries = ask(settings, QUERIES, 3)
-        assert running.wait(WAIT_S) == 1
-    with serving(answer_slowly) as endpoint, process(settings, tmp_path, "workers", "base", base_url=endpoint.url):
-        assert len(drafts_of(settings, queries)) == 3
+def test_a_base_worker_does_not_start_with_a_key_that_is_refused(settings: Settings, tmp_path: Path) -> None:
+    with (
+        serving(scripted(failure(401))) as endpoint,
+        pytest.raises(AssertionError, match=r"workers base: check base\.api_key"),
+        process(settings, tmp_path, "workers", "base", base_url=endpoint.url),
+    ):
+        pass
+    assert len(endpoint.requests) == 1
+
+
+def test_queries_wait_while_the_endpoint_refuses_every_prompt(settings: Settings, tmp_path: Path) -> None:
+    answers = {"is": completion("ok")}
+
+    def wait_until(condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + WAIT_S
+        while not condition():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+
+    with (
+        serving(lambda body: answers["is"]) as endpoint,
+        process(settings, tmp_path, "workers", "base", base_url=endpoint.url, RETOUCH_BASE__BREAKER_OPEN_S="0.2"),
+    ):
+        answers["is"] = failure(402)
+        queries = ask(settings, QUERIES, 8)
+        wait_until(lambda: any("no credit" in path.read_text() for path in tmp_path.glob("ready-*.blocked")))
+        before = len(endpoint.requests)
+        wait_until(lambda: len(endpoint.requests) > before + 3)  # probes: more than a query has tries
+        answers["is"] = completion("ok")
+        drafts = [Draft.from_bytes(record.value) for record in drafts_of(settings, queries)]
+        wait_until(lambda: not any(tmp_path.glob("ready-*.blocked")))
+    assert [draft.answer for draft in drafts] == ["ok"] * 8
 
 
 @pytest.mark.slow

@@ -1,70 +1,124 @@
 """Client of OpenAI-compatible endpoints: one chat completion per call. The types of its errors say what the caller should do.
 
-It sends each request once: the caller decides about retries. Error texts contain neither the prompt nor the endpoint's text.
+It sends each request once: the caller decides about retries. It repeats a call only to leave out a parameter that the endpoint refuses.
+An error that seems to concern every prompt is checked with a constant prompt, so that one user's prompt never stops the others, and so that the
+endpoint's message, which may quote the prompt, can be shown. Error texts contain no user's text.
 It uses aiohttp: at 64 concurrent requests httpx, also below the openai client, took 7.5 ms of CPU per request, aiohttp 0.2 (2026-11-21).
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from http import HTTPStatus
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
 from types import TracebackType
 from typing import Any, Protocol, Self
 
 import aiohttp
 
-from infra.errors import CannotContinue, RetouchError, RetryLater
+from infra.errors import BadSetting, CannotContinue, DependencyBlocked, RetouchError, RetryLater
+from infra.process.circuit_breaker import CircuitBreaker
 from infra.telemetry.metrics import RetryReason
 from infra.telemetry.tracing import current_traceparent
 from infra.urls import is_loopback, without_user
-from schemas.drafts import Usage
+from schemas.drafts import FailureCause
+from workers.endpoints.refusals import Meaning
+from workers.endpoints.reply import MAX_BODY_BYTES, ChatAnswer, Failure, read_reply
+from workers.endpoints.request import ChatRequest
 
-#: The longest text of a message field. A longer answer is refused.
-MAX_ANSWER_CHARS = 32_768
-_MOVED = "the endpoint has moved"
-#: Statuses that every request would get, because our settings are wrong.
-_WRONG_SETTINGS = dict.fromkeys((301, 302, 303, 307, 308), _MOVED) | {
-    401: "the API key is missing or wrong",
-    403: "the API key may not use this model",
-    404: "there is no such path or model",
+log = logging.getLogger(__name__)
+
+#: Asks for as little as possible, and holds no user's text.
+PROBE_PROMPT = "Say ok."
+#: Bound of the call at the start.
+START_WITHIN_S = 10.0
+#: The breaker's longest pause, as a multiple of its first.
+LONGEST_PAUSE = 8
+CHUNK_BYTES = 1 << 16
+
+#: What to change, by cause. `{0}` is the settings' section.
+_REMEDIES = {
+    FailureCause.WRONG_KEY: "check {0}.api_key",
+    FailureCause.NO_CREDIT: "the account of {0}.api_key has no credit left",
+    FailureCause.NOT_ALLOWED: "{0}.api_key may not use {0}.model",
+    FailureCause.WRONG_MODEL: "check {0}.model",
+    FailureCause.WRONG_URL: "check {0}.url",
+    FailureCause.WRONG_PARAMETER: "check {0}.parameters",
+    FailureCause.PROMPT_REFUSED: "check {0}.model and {0}.parameters",
 }
+#: Not a setting's fault.
+_OUTSIDE = (FailureCause.NO_CREDIT, FailureCause.NOT_ALLOWED)
 
 
 class PromptRefused(RetouchError):
-    """The endpoint will never answer this request: too long, filtered, malformed, or without a readable answer."""
+    """The endpoint will never answer this request: too long, filtered, malformed, or without a text."""
+
+    def __init__(self, message: str, cause: str = FailureCause.OTHER) -> None:
+        super().__init__(message)
+        self.cause = cause
 
 
-@dataclass(frozen=True)
-class ChatAnswer:
-    text: str
-    usage: Usage
+class EndpointFailed(RetryLater):
+    """The endpoint is away, or its answer cannot be used; another try may succeed."""
+
+
+class EndpointBlocked(DependencyBlocked):
+    """The endpoint refuses every prompt until a setting, the key or the account changes."""
 
 
 class ChatClient(Protocol):
     """The interface of a ChatEndpoint for its callers."""
 
-    async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any] | None = None) -> ChatAnswer: ...
+    async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any] | None = None, key: Hashable | None = None) -> ChatAnswer: ...
+
+
+def endpoint_breaker(section: str, open_s: float = 3.0, failures: int = 5, **options: Any) -> CircuitBreaker:
+    return CircuitBreaker(open_s, LONGEST_PAUSE * open_s, failures=failures, endpoint=section, **options)
 
 
 class ChatEndpoint:
-    """`POST {url}/chat/completions` at temperature 0. Use as an async context manager, on one event loop; calls may overlap."""
+    """`POST {url}/chat/completions`. Use as an async context manager, on one event loop; calls may overlap.
 
-    def __init__(self, url: str, model: str, *, api_key: str | None, timeout_s: float, concurrency: int) -> None:
+    `section` names the settings' section in errors and metrics. `parameters` are merged into each request; null removes a field.
+    `on_blocked` gets the reason when the endpoint begins to refuse every prompt, and None when it answers again.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        api_key: str | None,
+        timeout_s: float,
+        concurrency: int,
+        section: str = "base",
+        parameters: Mapping[str, Any] | None = None,
+        breaker: CircuitBreaker | None = None,
+        on_blocked: Callable[[str | None], None] = lambda reason: None,
+    ) -> None:
         self._url = url.rstrip("/") + "/chat/completions"
         self._model = model
-        self._headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        # Compressed bodies are decompressed by `read_reply`, within its bound.
+        self._headers = {"Accept-Encoding": "gzip, deflate"} | ({"Authorization": f"Bearer {api_key}"} if api_key else {})
         self._timeout_s = timeout_s
         self._concurrency = concurrency
+        self._section = section
+        self._request = ChatRequest(model, parameters or {}, section)
+        self._breaker = breaker or endpoint_breaker(section)
+        self._on_blocked = on_blocked
         self._session: aiohttp.ClientSession | None = None
+        self._probing = asyncio.Lock()
+        self._probes = 0  # that have ended
+        self._blocked: EndpointBlocked | None = None  # by the last probe
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
             headers=self._headers,
             timeout=aiohttp.ClientTimeout(total=self._timeout_s),
             connector=aiohttp.TCPConnector(limit=self._concurrency),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
             trust_env=not is_loopback(self._url),  # a proxy does not apply to this machine
         )
         return self
@@ -73,55 +127,123 @@ class ChatEndpoint:
         if self._session is not None:
             await self._session.close()
 
-    async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any] | None = None) -> ChatAnswer:
-        """The answer to one user turn. With `schema`, it is JSON that matches it (strict structured output).
+    @contextlib.asynccontextmanager
+    async def checked(self, max_tokens: int) -> AsyncIterator[Self]:
+        """Like `async with` itself, after one small call. An endpoint that is away is no error.
 
-        Raises RetryLater (no connection, timeout, 408, 409, 429, 5xx; `after_s` from Retry-After), PromptRefused for this prompt alone, and
-        CannotContinue if every prompt would fail.
+        Raises BadSetting or CannotContinue, with the setting to check, if the endpoint refuses every prompt.
         """
+        async with self:
+            try:
+                async with asyncio.timeout(START_WITHIN_S):
+                    failure = await self._probe(max_tokens)
+            except TimeoutError:
+                failure = Failure(Meaning.RETRY, FailureCause.TIMEOUT)
+            if failure is not None and _concerns_all(failure):
+                raise (CannotContinue if failure.cause in _OUTSIDE else BadSetting)(self._reason(failure))
+            if failure is not None:
+                log.warning("the endpoint does not answer yet", extra={"endpoint": self._section, "failure": str(failure)})
+            yield self
+
+    async def complete(self, prompt: str, *, max_tokens: int, schema: dict[str, Any] | None = None, key: Hashable | None = None) -> ChatAnswer:
+        """The answer to one user turn. With `schema`, the endpoint is asked for JSON that matches it, unless it refuses to be.
+
+        `key` names whose prompt it is: failures of one key in a row count as one in the breaker. Raises PromptRefused for this prompt alone,
+        EndpointBlocked if no prompt gets an answer, and RetryLater for everything else (`after_s` from Retry-After).
+        """
+        with self._breaker.call(key) as call:
+            reading = await self._ask_unblocked(prompt, max_tokens, schema)
+            if isinstance(reading, Failure) and reading.is_away:
+                if reading.cause is FailureCause.UNREACHABLE:  # whatever the prompt
+                    call.key = None
+                raise _failed(reading)
+        if isinstance(reading, ChatAnswer):
+            return reading
+        if reading.meaning is Meaning.PROMPT:
+            raise PromptRefused(f"the endpoint gives no answer to this prompt: {reading}", reading.cause)
+        raise _failed(reading)
+
+    async def _ask_unblocked(self, prompt: str, max_tokens: int, schema: dict[str, Any] | None) -> ChatAnswer | Failure:
+        """Raises EndpointBlocked if a probe says so: before this prompt is sent if the last one did, after it if the answer to it seems to."""
+        if self._blocked is not None:
+            await self._raise_if_blocked(max_tokens, self._probes)
+        probes = self._probes
+        reading = await self._ask(prompt, max_tokens, schema)
+        if isinstance(reading, Failure) and reading.meaning is Meaning.EVERY_PROMPT:
+            await self._raise_if_blocked(max_tokens, probes)
+        return reading
+
+    async def _raise_if_blocked(self, max_tokens: int, probes: int) -> None:
+        """Probes, unless another call has done so since `probes`. Raises EndpointBlocked."""
+        async with self._probing:
+            if self._probes == probes:
+                failure = await self._probe(max_tokens)
+                self._probes += 1
+                self._set_blocked(failure if failure is not None and _concerns_all(failure) else None)
+                if failure is not None and failure.is_away:
+                    raise _failed(failure)
+            if self._blocked is not None:
+                raise EndpointBlocked(str(self._blocked), self._blocked.after_s, RetryReason.ENDPOINT, self._blocked.cause)
+
+    async def _probe(self, max_tokens: int) -> Failure | None:
+        """Why the constant prompt gets no answer; None if it gets one."""
+        reading = await self._ask(PROBE_PROMPT, max_tokens, None)
+        return reading if isinstance(reading, Failure) else None
+
+    def _set_blocked(self, failure: Failure | None) -> None:
+        """Logs and reports a change."""
+        reason = self._reason(failure) if failure else None
+        if reason != (str(self._blocked) if self._blocked else None):
+            if reason:
+                log.error("the endpoint refuses every prompt: calls to it pause", extra={"endpoint": self._section, "reason": reason})
+            else:
+                log.warning("the endpoint refuses no longer every prompt", extra={"endpoint": self._section})
+            self._on_blocked(reason)
+        self._blocked = EndpointBlocked(reason, failure.after_s, cause=failure.cause) if failure and reason else None
+
+    def _reason(self, failure: Failure) -> str:
+        """One line for the log, errors and status. `failure` answers the constant prompt, so its message holds no user's text."""
+        remedy = _REMEDIES[failure.cause].format(self._section)
+        message = f" ({failure.message})" if failure.message else ""
+        return f"{remedy}: {without_user(self._url)} refuses every prompt to the model {self._model!r}: {failure}{message}"
+
+    async def _ask(self, prompt: str, max_tokens: int, schema: dict[str, Any] | None) -> ChatAnswer | Failure:
+        """Repeats the call at once without a parameter that the endpoint refuses."""
+        while True:
+            body = self._request.body(prompt, max_tokens, schema)
+            reading = await self._post(body)
+            if not (isinstance(reading, Failure) and self._request.learn(body, reading.param)):
+                return reading
+
+    async def _post(self, body: dict[str, Any]) -> ChatAnswer | Failure:
         assert self._session is not None, "enter the endpoint first"
-        body: dict[str, Any] = {"model": self._model, "messages": [{"role": "user", "content": prompt}], "temperature": 0, "max_tokens": max_tokens}
-        if schema is not None:
-            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": schema}}
         traceparent = current_traceparent()
         headers = {"traceparent": traceparent} if traceparent else {}
         try:
             async with self._session.post(self._url, json=body, headers=headers, allow_redirects=False) as response:
-                if response.status != HTTPStatus.OK:
-                    raise self._failure(response)
-                return _read(await response.read())
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise RetryLater(f"the endpoint did not answer: {type(error).__name__}", after_s=0.0, reason=RetryReason.ENDPOINT) from None
-
-    def _failure(self, response: aiohttp.ClientResponse) -> RetouchError:
-        status = response.status
-        if status in (408, 409, 429) or status >= 500:
-            return RetryLater(f"the endpoint answered {status}", _retry_after_s(response.headers.get("Retry-After", "")), RetryReason.ENDPOINT)
-        if status in _WRONG_SETTINGS:
-            return CannotContinue(f"{without_user(self._url)} answered {status}: {_WRONG_SETTINGS[status]} (model {self._model!r})")
-        return PromptRefused(f"the endpoint answered {status}")
+                return read_reply(response.status, response.headers, await _read(response.content))
+        except aiohttp.ClientConnectorError:
+            return Failure(Meaning.RETRY, FailureCause.UNREACHABLE)
+        except TimeoutError:
+            return Failure(Meaning.RETRY, FailureCause.TIMEOUT)
+        except aiohttp.ClientError:
+            return Failure(Meaning.RETRY, FailureCause.DISCONNECTED)
 
 
-def _read(content: bytes) -> ChatAnswer:
-    try:
-        body = json.loads(content)
-        text = body["choices"][0]["message"]["content"]
-        usage = Usage.model_validate(body.get("usage") or {})
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise RetryLater("the endpoint's answer is not a chat completion", reason=RetryReason.ENDPOINT) from None
-    if not isinstance(text, str) or len(text) > MAX_ANSWER_CHARS:
-        raise PromptRefused(f"the endpoint's answer has no text, or more than {MAX_ANSWER_CHARS} characters")
-    return ChatAnswer(text, usage)
+async def _read(content: aiohttp.StreamReader) -> bytes:
+    """At most one chunk more than `MAX_BODY_BYTES`. The rest of a longer body is not read: its connection is closed."""
+    body = bytearray()
+    async for chunk in content.iter_chunked(CHUNK_BYTES):
+        body += chunk
+        if len(body) > MAX_BODY_BYTES:
+            break
+    return bytes(body)
 
 
-def _retry_after_s(value: str) -> float:
-    """Parses seconds or an HTTP date (RFC 9110, section 10.2.3). Returns 0 for anything else."""
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        at = parsedate_to_datetime(value)
-    except ValueError:
-        return 0.0
-    return max(0.0, (at - datetime.now(UTC)).total_seconds()) if at.tzinfo else 0.0
+def _concerns_all(probe: Failure) -> bool:
+    """Whether the failure of the constant prompt says that every prompt would fail: also an unknown refusal does, for the prompt is harmless."""
+    return probe.meaning is Meaning.EVERY_PROMPT or probe.cause is FailureCause.PROMPT_REFUSED
+
+
+def _failed(failure: Failure) -> EndpointFailed:
+    return EndpointFailed(f"the endpoint gave no answer: {failure}", failure.after_s, RetryReason.ENDPOINT, failure.cause)

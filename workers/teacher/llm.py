@@ -1,4 +1,4 @@
-"""The LLM teacher: any OpenAI-compatible endpoint writes the reasoning, as strict structured output.
+"""The LLM teacher: any OpenAI-compatible endpoint writes the reasoning, as strict structured output where the endpoint knows it.
 
 As in the paper (RPO), its prompt has the query, the base answer, one example and the truth. It returns the reasoning and the rewrite that follows from it.
 The prompt states the rules of the checks, and the checks test them again.
@@ -7,17 +7,22 @@ The prompt states the rules of the checks, and the checks test them again.
 from __future__ import annotations
 
 import hashlib
+import logging
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from schemas.contexts import HistoryItem
 from schemas.outcomes import Outcome
 from schemas.prompts import PromptStyle, base_prompt, item_text
 from schemas.rewriting import Rewrite
+from schemas.sameness import is_blank
 from schemas.trajectories import Teacher as Signature
 from workers.endpoints.client import ChatClient, PromptRefused
+from workers.endpoints.reply import clean_text, json_object
 from workers.teacher.checks import ReasoningLength
 from workers.teacher.reasoning_teacher import Rejection, RejectionReason, truth_of
+
+log = logging.getLogger(__name__)
 
 NAME = "llm"
 #: Maximum tokens of the reasoning; the length of the rewrite is added.
@@ -62,15 +67,12 @@ class LlmTeacher:
     async def explain(self, outcome: Outcome, example: HistoryItem) -> Rewrite | Rejection:
         prompt, max_tokens = self._prompt(outcome, example), REASONING_TOKENS + len(truth_of(outcome))
         try:
-            completion = await self._endpoint.complete(prompt, max_tokens=max_tokens, schema=_Answer.model_json_schema())
-        except PromptRefused:
+            key = outcome.response.context.key
+            completion = await self._endpoint.complete(prompt, max_tokens=max_tokens, schema=_Answer.model_json_schema(), key=key)
+        except PromptRefused as error:
+            log.info("the teacher's endpoint gives no answer", extra={"outcome_id": str(outcome.outcome_id), "reason": str(error)})
             return Rejection(RejectionReason.REFUSED)
-        try:
-            answer = _Answer.model_validate_json(completion.text)
-        except ValidationError:
-            return Rejection(RejectionReason.UNREADABLE)
-        reasoning = answer.reasoning.strip()
-        return Rewrite(reasoning, answer.personalized) if reasoning else Rejection(RejectionReason.UNSUPPORTED)
+        return _read(completion.text)
 
     def _prompt(self, outcome: Outcome, example: HistoryItem) -> str:
         draft = outcome.response.context.draft
@@ -82,3 +84,13 @@ class LlmTeacher:
             min_chars=self._length.min_chars,
             max_chars=self._length.max_chars,
         )
+
+
+def _read(text: str) -> Rewrite | Rejection:
+    """Endpoints that do not honour the schema put JSON into a code fence or between other text, or add fields."""
+    found = json_object(text, _Answer.model_fields) or {}
+    reasoning, personalized = found.get("reasoning"), found.get("personalized")
+    if not isinstance(reasoning, str) or not isinstance(personalized, str):
+        return Rejection(RejectionReason.UNREADABLE)
+    reasoning = clean_text(reasoning).strip()
+    return Rewrite(reasoning, clean_text(personalized)) if not is_blank(reasoning) else Rejection(RejectionReason.UNSUPPORTED)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+from functools import partial
 
-from infra.process.lifecycle import mark_ready
+from infra.process.lifecycle import mark_ready, report_blocked
 from infra.settings import Settings
 from infra.settings.models import TeacherKind
 from infra.telemetry.metrics import TEACHER_REJECTED, TEACHER_TAUGHT
@@ -17,7 +18,7 @@ from workers.runtime.handler import HandlerSpec
 from workers.runtime.worker import Lifespan, Worker
 from workers.teacher.checks import ReasoningLength
 from workers.teacher.handler import TeacherHandler
-from workers.teacher.llm import LlmTeacher
+from workers.teacher.llm import REASONING_TOKENS, LlmTeacher
 from workers.teacher.reasoning_teacher import ReasoningTeacher
 from workers.teacher.template import TemplateTeacher
 
@@ -46,5 +47,14 @@ def choose_teacher(settings: Settings) -> tuple[ReasoningTeacher, Lifespan]:
     if config.kind is TeacherKind.TEMPLATE:
         return TemplateTeacher(), contextlib.nullcontext
     key = config.api_key.get_secret_value() if config.api_key else None
-    endpoint = ChatEndpoint(config.url or "", config.model, api_key=key, timeout_s=config.timeout_s, concurrency=config.concurrency)
-    return LlmTeacher(endpoint, config.model, ReasoningLength.from_settings(config)), lambda: endpoint
+    endpoint = ChatEndpoint(
+        config.url or "",
+        config.model,
+        api_key=key,
+        timeout_s=config.timeout_s,
+        concurrency=config.concurrency,
+        section="teacher",
+        parameters=config.parameters,
+        on_blocked=partial(report_blocked, settings),
+    )
+    return LlmTeacher(endpoint, config.model, ReasoningLength.from_settings(config)), lambda: endpoint.checked(REASONING_TOKENS)

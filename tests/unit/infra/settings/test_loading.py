@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from infra.errors import BadSetting
+from infra.process.environment import environment
 from infra.settings import Settings, load
 
 
@@ -71,6 +72,10 @@ def test_the_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("RETOUCH_STACK__HOST", "127.0.0.1:9092", ["stack.host='127.0.0.1:9092'", "write 127.0.0.1"]),
         ("RETOUCH_STACK__HOST", "http://localhost", ["stack.host='http://localhost'", "without scheme"]),
         ("RETOUCH_PROMOTION__HOST", "[::1]", ["promotion.host='[::1]'", "brackets"]),
+        ("RETOUCH_BASE__PARAMETERS", '{"top_p"', ["base.parameters='{\"top_p\"'", 'JSON object, such as {"temperature": null']),
+        ("RETOUCH_BASE__PARAMETERS", "[1]", ["base.parameters", "dictionary"]),
+        ("RETOUCH_BASE__PARAMETERS", '{"model": "x"}', ["base.parameters", "must not hold 'model'"]),
+        ("RETOUCH_TEACHER__PARAMETERS", '{"stream": true}', ["teacher.parameters", "must not hold 'stream'"]),
         ("RETOUCH_CONFIG", "/nowhere/retouch.toml", ["RETOUCH_CONFIG=/nowhere/retouch.toml", "no such file"]),
     ],
 )
@@ -147,3 +152,17 @@ def test_a_url_with_a_user_is_refused_and_not_repeated(section: str, field: str,
 def test_the_error_for_a_missing_broker_names_retouch_up() -> None:
     with pytest.raises(BadSetting, match="retouch up"):
         Settings().bootstrap_servers()
+
+
+def test_parameters_of_a_request_are_a_json_object_in_every_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "retouch.toml"
+    file.write_text("[base]\nparameters = '{\"temperature\": null}'\n[teacher.parameters]\ntop_p = 0.5\n")
+    monkeypatch.setenv("RETOUCH_CONFIG", str(file))
+    settings = load()
+    assert (settings.base.parameters, settings.teacher.parameters) == ({"temperature": None}, {"top_p": 0.5})
+    for name, value in environment(settings).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("RETOUCH_CONFIG")
+    assert load() == settings
+    monkeypatch.setenv("RETOUCH_BASE__PARAMETERS", '{"a": {"b": [1]}}')
+    assert load().base.parameters == {"a": {"b": [1]}}

@@ -1,22 +1,43 @@
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 import threading
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from infra.errors import CannotContinue, RetryLater
+from infra.errors import BadSetting, CannotContinue, DependencyBlocked, RetouchError, RetryLater
 from infra.telemetry.tracing import span
+from schemas.drafts import FailureCause
 from schemas.envelope import new_traceparent
-from tests.support.openai_server import ScriptedAnswer, completion, failure, scripted, serving
-from workers.endpoints.client import ChatAnswer, ChatEndpoint, PromptRefused
+from tests.support.openai_server import OpenAiServer, Respond, ScriptedAnswer, completion, failure, scripted, serving
+from workers.endpoints.client import PROBE_PROMPT, ChatEndpoint, PromptRefused, endpoint_breaker
+from workers.endpoints.reply import MAX_BODY_BYTES, ChatAnswer
 
 
-async def ask(url: str, *, api_key: str | None = None, timeout_s: float = 30.0) -> ChatAnswer:
-    async with ChatEndpoint(url, "m", api_key=api_key, timeout_s=timeout_s, concurrency=4) as endpoint:
+def endpoint_at(url: str, **options: Any) -> ChatEndpoint:
+    return ChatEndpoint(url, "m", **{"api_key": None, "timeout_s": 30.0, "concurrency": 64} | options)
+
+
+async def ask(url: str, **options: Any) -> ChatAnswer:
+    async with endpoint_at(url, **options) as endpoint:
         return await endpoint.complete("what is it", max_tokens=9)
+
+
+def refusal(status: int, code: str = "", message: str = "no", **error: Any) -> ScriptedAnswer:
+    return ScriptedAnswer({"error": {"message": message, "code": code} | error}, status)
+
+
+def of_prompt(probe: ScriptedAnswer, other: ScriptedAnswer) -> Respond:
+    return lambda body: probe if body["messages"][0]["content"] == PROBE_PROMPT else other
+
+
+def prompts(server: OpenAiServer) -> list[str]:
+    return [request["messages"][0]["content"] for request in server.requests]
 
 
 async def test_one_user_turn_at_temperature_zero_returns_answer_and_usage() -> None:
@@ -44,35 +65,15 @@ async def test_temporary_statuses_raise_retry_later_with_the_servers_pause(statu
     assert caught.value.after_s == 2.5
 
 
-async def test_retry_after_may_be_a_date_or_nonsense() -> None:
-    in_a_minute = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
-    for value, min_s, max_s in ((in_a_minute, 30, 60), ("soon", 0, 0), ("-5", 0, 0)):
-        with serving(scripted(failure(503, Retry_After=value))) as server, pytest.raises(RetryLater) as caught:
-            await ask(server.url)
-        assert min_s <= caught.value.after_s <= max_s
-
-
 @pytest.mark.parametrize("status", [400, 413, 422])
 async def test_a_client_error_refuses_this_prompt_alone(status: int) -> None:
     with serving(scripted(failure(status))) as server, pytest.raises(PromptRefused):
         await ask(server.url)
 
 
-@pytest.mark.parametrize("status", [302, 401, 403, 404])
-async def test_a_wrong_key_path_or_model_raises_cannot_continue(status: int) -> None:
-    with serving(scripted(failure(status))) as server, pytest.raises(CannotContinue, match=f"{status}: .*'m'"):
-        await ask(server.url)
-
-
-async def test_the_text_of_an_error_has_no_user_or_password() -> None:
-    with serving(scripted(failure(401))) as server, pytest.raises(CannotContinue) as caught:
-        await ask(server.url.replace("//", "//ada:hunter2@"))
-    assert "http://127.0.0.1:" in str(caught.value) and "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", {"choices": []}, {"choices": [{"message": None}]}])
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", {"choices": []}])
 async def test_an_answer_that_is_no_chat_completion_raises_retry_later(body: object) -> None:
-    with serving(scripted(ScriptedAnswer(body))) as server, pytest.raises(RetryLater, match="not a chat completion"):
+    with serving(scripted(ScriptedAnswer(body))) as server, pytest.raises(RetryLater, match=r"unreadable|web_page"):
         await ask(server.url)
 
 
@@ -82,11 +83,14 @@ async def test_an_answer_without_text_or_with_too_much_is_refused(text: str | No
         await ask(server.url)
 
 
-async def test_a_refused_connection_raises_retry_later() -> None:
+def closed_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    with pytest.raises(RetryLater, match="ClientConnectorError"):
-        await ask(f"http://127.0.0.1:{port}/v1")
+        return int(free.getsockname()[1])
+
+
+async def test_a_refused_connection_raises_retry_later() -> None:
+    with pytest.raises(RetryLater, match="unreachable"):
+        await ask(f"http://127.0.0.1:{closed_port()}/v1")
 
 
 async def test_a_timeout_raises_retry_later() -> None:
@@ -96,6 +100,253 @@ async def test_a_timeout_raises_retry_later() -> None:
         over.wait(30)
         return completion("late")
 
-    with serving(hang) as server, pytest.raises(RetryLater, match="Timeout"):
+    with serving(hang) as server, pytest.raises(RetryLater, match="timeout"):
         await ask(server.url, timeout_s=0.1)
     over.set()
+
+
+# Broken connections and bodies
+
+
+@contextmanager
+def raw_server(answer: bytes) -> Iterator[str]:
+    """Answers each connection with these bytes, and closes it."""
+    listening = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listening.accept()
+            except OSError:
+                return
+            with connection, contextlib.suppress(OSError):
+                connection.recv(65_536)
+                connection.sendall(answer)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+    finally:
+        listening.shutdown(socket.SHUT_RDWR)
+        listening.close()
+        thread.join(5)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"\x00\xff",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{",
+        b"HTTP/1.1 200 OK\r\nX: " + b"x" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 twohundred OK\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+    ],
+)
+async def test_a_broken_answer_raises_retry_later(answer: bytes) -> None:
+    with raw_server(answer) as url, pytest.raises(RetryLater, match="disconnected"):
+        await ask(url)
+
+
+@pytest.mark.parametrize("value", ["Mon, 99", "1 2", "nan"])
+async def test_a_retry_after_that_cannot_be_read_is_ignored(value: str) -> None:
+    with serving(scripted(failure(503, Retry_After=value))) as server, pytest.raises(RetryLater) as caught:
+        await ask(server.url)
+    assert caught.value.after_s == 0
+
+
+async def test_of_a_huge_body_only_the_first_part_is_read() -> None:
+    with serving(scripted(ScriptedAnswer(b" " * (4 * MAX_BODY_BYTES)))) as server, pytest.raises(PromptRefused) as caught:
+        await ask(server.url)
+    assert caught.value.cause == FailureCause.ANSWER_TOO_LONG
+
+
+# Refusals that concern every prompt
+
+
+@pytest.mark.parametrize("status", [302, 401, 402, 403, 404])
+async def test_a_status_that_concerns_every_prompt_blocks_the_endpoint(status: int) -> None:
+    with serving(scripted(failure(status))) as server, pytest.raises(DependencyBlocked, match=f"status {status}"):
+        await ask(server.url)
+    assert prompts(server) == ["what is it", PROBE_PROMPT]
+
+
+async def test_the_text_of_an_error_has_no_user_or_password() -> None:
+    with serving(scripted(failure(401))) as server, pytest.raises(DependencyBlocked) as caught:
+        await ask(server.url.replace("//", "//ada:hunter2@"))
+    assert "http://127.0.0.1:" in str(caught.value) and "hunter2" not in str(caught.value)
+
+
+async def test_the_reason_has_code_message_and_setting_and_no_prompt(caplog: pytest.LogCaptureFixture) -> None:
+    echo = [refusal(401, "invalid_api_key", "Wrong key k-*"), refusal(401, "invalid_api_key", "Wrong key for the prompt: what is it")]
+    reasons: list[str | None] = []
+    with serving(of_prompt(*echo)) as server, pytest.raises(DependencyBlocked) as caught:
+        await ask(server.url, section="teacher", on_blocked=reasons.append)
+    assert caught.value.cause == "wrong_key"
+    [reason] = reasons
+    assert reason == str(caught.value)
+    assert reason.startswith("check teacher.api_key: http://127.0.0.1:") and "invalid_api_key (Wrong key k-*)" in reason
+    assert "what is it" not in f"{caplog.text} {[vars(record) for record in caplog.records]} {reason}"
+
+
+async def test_a_refusal_of_one_prompt_alone_blocks_nothing() -> None:
+    with serving(of_prompt(completion("ok"), refusal(403))) as server:
+        async with endpoint_at(server.url, breaker=endpoint_breaker("base", failures=1)) as endpoint:
+            for _ in range(3):
+                with pytest.raises(RetryLater, match="not_allowed") as caught:
+                    await endpoint.complete("what is it", max_tokens=9)
+                assert not isinstance(caught.value, DependencyBlocked)
+    assert len(server.requests) == 6
+
+
+async def test_a_blocked_endpoint_gets_one_probe_per_pause_until_it_works() -> None:
+    now = [100.0]
+    reasons: list[str | None] = []
+    answers = {"is": refusal(402, "insufficient_quota")}
+    with serving(lambda body: answers["is"]) as server:
+        breaker = endpoint_breaker("base", now=lambda: now[0])
+        async with endpoint_at(server.url, breaker=breaker, on_blocked=reasons.append) as endpoint:
+
+            async def all_are_blocked() -> bool:
+                calls = [endpoint.complete(f"prompt {number}", max_tokens=9, key=number) for number in range(8)]
+                return all(isinstance(each, DependencyBlocked) for each in await asyncio.gather(*calls, return_exceptions=True))
+
+            assert await all_are_blocked()
+            assert prompts(server).count(PROBE_PROMPT) == 1
+            for pause_s in (3.0, 6.0, 12.0):
+                server.requests.clear()
+                assert await all_are_blocked()
+                assert prompts(server) == []
+                now[0] += pause_s
+                assert await all_are_blocked()
+                assert prompts(server) == [PROBE_PROMPT]
+            answers["is"] = completion("back")
+            now[0] += 24.0
+            assert [(await endpoint.complete("a", max_tokens=9)).text for _ in range(2)] == ["back", "back"]
+    assert [bool(reason) for reason in reasons] == [True, False]
+
+
+async def test_a_probe_that_gets_no_answer_decides_nothing() -> None:
+    with serving(of_prompt(failure(500), refusal(401))) as server:
+        async with endpoint_at(server.url) as endpoint:
+            with pytest.raises(RetryLater, match="server_error") as caught:
+                await endpoint.complete("what is it", max_tokens=9)
+    assert not isinstance(caught.value, DependencyBlocked)
+
+
+# The breaker
+
+
+async def outcomes(endpoint: ChatEndpoint, keys: list[str]) -> list[str]:
+    """`called` or `paused` for each call of a failing endpoint."""
+    found = []
+    for key in keys:
+        with pytest.raises(RetryLater) as caught:
+            await endpoint.complete("a", max_tokens=9, key=key)
+        found.append("paused" if caught.value.reason == "breaker" else "called")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("answer", "keys", "expected"),
+    [
+        (failure(500), ["ada"] * 9, ["called"] * 9),
+        (failure(500), ["ada", "bob", "cy", "di"], ["called"] * 3 + ["paused"]),
+        (ScriptedAnswer(b"<html>"), ["ada", "bob", "cy", "di"], ["called"] * 3 + ["paused"]),
+        (ScriptedAnswer(b"{}"), ["ada", "bob", "cy", "di"], ["called"] * 4),
+    ],
+    ids=["one user", "several users", "a gateway's page", "unreadable"],
+)
+async def test_only_failures_of_several_users_in_a_row_open_the_breaker(answer: ScriptedAnswer, keys: list[str], expected: list[str]) -> None:
+    with serving(scripted(answer)) as server:
+        async with endpoint_at(server.url, breaker=endpoint_breaker("base", failures=3)) as endpoint:
+            assert await outcomes(endpoint, keys) == expected
+
+
+async def test_refused_connections_open_the_breaker_whoever_asks() -> None:
+    async with endpoint_at(f"http://127.0.0.1:{closed_port()}/v1", breaker=endpoint_breaker("base", failures=3)) as endpoint:
+        assert await outcomes(endpoint, ["ada"] * 4) == ["called"] * 3 + ["paused"]
+
+
+# Parameters
+
+
+async def test_parameters_are_merged_and_null_removes_one() -> None:
+    parameters = {"temperature": None, "max_tokens": None, "max_completion_tokens": 64, "extra": {"a": [1]}}
+    with serving(scripted(completion("a"))) as server:
+        await ask(server.url, parameters=parameters)
+    messages = [{"role": "user", "content": "what is it"}]
+    assert server.requests == [{"model": "m", "messages": messages, "max_completion_tokens": 64, "extra": {"a": [1]}}]
+
+
+def picky(body: dict[str, Any]) -> ScriptedAnswer:
+    """Refuses like OpenAI's reasoning models, one parameter at a time."""
+    if "max_tokens" in body:
+        return refusal(400, "unsupported_parameter", param="max_tokens")
+    if "temperature" in body:
+        return refusal(400, "unsupported_value", param="temperature")
+    if "response_format" in body:
+        return refusal(400, message="Invalid parameter: 'response_format' of type 'json_schema' is not supported with this model.")
+    return completion("a")
+
+
+async def test_parameters_that_the_endpoint_refuses_are_left_out_from_then_on(caplog: pytest.LogCaptureFixture) -> None:
+    schema = {"type": "object"}
+    with serving(picky) as server:
+        async with endpoint_at(server.url) as endpoint:
+            await asyncio.gather(*(endpoint.complete(str(number), max_tokens=9, schema=schema) for number in range(8)))
+            server.requests.clear()
+            await endpoint.complete("what is it", max_tokens=9, schema=schema)
+    assert server.requests == [{"model": "m", "messages": [{"role": "user", "content": "what is it"}], "max_completion_tokens": 9}]
+    assert [record.msg for record in caplog.records].count("the endpoint refuses a parameter: requests go without it") == 3
+
+
+@pytest.mark.parametrize("param", ["model", "messages", "top_k", "max_completion_tokens", "temperature"])
+async def test_other_parameters_and_those_of_the_setting_are_never_left_out(param: str) -> None:
+    parameters = {"temperature": 0.5, "max_completion_tokens": 9, "top_k": 3}
+    with serving(scripted(refusal(400, "unsupported_parameter", param=param))) as server, pytest.raises(DependencyBlocked, match=f"parameter {param}"):
+        await ask(server.url, parameters=parameters)
+    assert len(server.requests) == 2, "the call and the probe"
+
+
+# The start
+
+
+async def start(url: str, **options: Any) -> None:
+    async with endpoint_at(url, **options).checked(9):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "text"),
+    [
+        (refusal(401, "invalid_api_key"), BadSetting, "check base.api_key"),
+        (refusal(404, "model_not_found"), BadSetting, "check base.model"),
+        (failure(404), BadSetting, "check base.url"),
+        (refusal(400, "unknown_parameter", param="top_k"), BadSetting, "check base.parameters"),
+        (refusal(400, "something_new"), BadSetting, "check base.model and base.parameters"),
+        (refusal(429, "insufficient_quota"), CannotContinue, "no credit"),
+        (failure(403), CannotContinue, "may not use base.model"),
+    ],
+)
+async def test_an_endpoint_that_refuses_every_prompt_at_the_start_is_an_error(answer: ScriptedAnswer, error: type[RetouchError], text: str) -> None:
+    with serving(scripted(answer)) as server, pytest.raises(error, match=text):
+        await start(server.url)
+    assert prompts(server) == [PROBE_PROMPT]
+
+
+@pytest.mark.parametrize("answer", [failure(500), failure(429), completion(None), ScriptedAnswer(b"<html>"), ScriptedAnswer(b"")])
+async def test_an_endpoint_that_is_away_at_the_start_is_no_error(answer: ScriptedAnswer) -> None:
+    with serving(scripted(answer)) as server:
+        await start(server.url)
+
+
+async def test_a_start_without_a_connection_or_an_answer_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    await start(f"http://127.0.0.1:{closed_port()}/v1")
+    monkeypatch.setattr("workers.endpoints.client.START_WITHIN_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        await start(f"http://127.0.0.1:{silent.getsockname()[1]}/v1")

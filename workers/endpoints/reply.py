@@ -1,0 +1,360 @@
+"""What an HTTP answer of an OpenAI-compatible endpoint means: an answer, or why there is none. Pure, for any status, headers and bytes.
+
+Only the text decides whether there is an answer. Usage, ids and other bookkeeping are read if they can be read.
+Reasoning (`<think>…</think>` at the start, `reasoning_content`, parts of type `thinking`) is kept apart from the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+from schemas.drafts import FailureCause, Usage
+from schemas.sameness import is_blank
+from workers.endpoints.refusals import EndpointError, Meaning, meaning_of, refused_parameter
+
+#: The longest text of a message field. A longer answer is refused.
+MAX_ANSWER_CHARS = 32_768
+#: More bytes of a body are not read. An answer takes at most 12 bytes a character, the rest is for reasoning.
+MAX_BODY_BYTES = 4 << 20
+#: A longer pause is cut to this.
+MAX_RETRY_AFTER_S = 300.0
+MAX_MESSAGE_CHARS = 300
+
+NO_USAGE = Usage()
+#: Usage beyond this is no count of tokens.
+_MAX_TOKENS = 1 << 48
+_CONTROLS = dict.fromkeys([*range(9), 11, 12, *range(14, 32), 127, *range(128, 160)])
+_REASONING = r"(?:think|thinking|reasoning|thought)"
+_OPENED = re.compile(rf"\s*<({_REASONING})>(.*?)(?:</\1>|\Z)", re.DOTALL | re.IGNORECASE)
+_CLOSED = re.compile(rf"</{_REASONING}>", re.IGNORECASE)
+_HTML = re.compile(rb"\s*<(?:!doctype html|html|head|body)", re.IGNORECASE)
+_WORD = re.compile(r"[\w.:/\[\]-]{1,64}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ChatAnswer:
+    """`text` is what the user may see, `reasoning` what the model wrote before it."""
+
+    text: str
+    usage: Usage = NO_USAGE
+    reasoning: str = ""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a call gave no answer. `message` is the endpoint's text, which may quote the prompt: show it only for a prompt without a user's text."""
+
+    meaning: Meaning
+    cause: FailureCause
+    status: int = 0
+    after_s: float = 0.0
+    code: str = ""
+    param: str = ""
+    message: str = field(default="", repr=False)
+
+    @property
+    def is_away(self) -> bool:
+        """The endpoint itself does not work, as opposed to an answer that cannot be used."""
+        return self.cause in _AWAY
+
+    def __str__(self) -> str:
+        """Without the endpoint's message."""
+        parts = [self.cause, f"status {self.status}" if self.status else "", self.code, f"parameter {self.param}" if self.param else ""]
+        return ", ".join(part for part in parts if part)
+
+
+_AWAY = {
+    FailureCause.UNREACHABLE,
+    FailureCause.TIMEOUT,
+    FailureCause.DISCONNECTED,
+    FailureCause.RATE_LIMITED,
+    FailureCause.SERVER_ERROR,
+    FailureCause.WEB_PAGE,
+}
+
+
+def read_reply(status: int, headers: Mapping[str, str], body: bytes) -> ChatAnswer | Failure:
+    """`body` as it was sent, or its first `MAX_BODY_BYTES` + 1 bytes. Names of headers in any case. Never raises."""
+    lower = {name.lower(): value for name, value in headers.items()}
+    content = _decompressed(body, lower.get("content-encoding", ""))
+    is_success = 200 <= status < 300
+    reading = _read_success(status, content) if is_success else _read_error(status, _parsed(content), is_page=_is_page(content))
+    if isinstance(reading, Failure) and reading.meaning is Meaning.RETRY:
+        return replace(reading, after_s=retry_after_s(lower))
+    return reading
+
+
+def _read_success(status: int, content: bytes) -> ChatAnswer | Failure:
+    if len(content) > MAX_BODY_BYTES:
+        return Failure(Meaning.PROMPT, FailureCause.ANSWER_TOO_LONG, status)
+    if _is_page(content):
+        return Failure(Meaning.RETRY, FailureCause.WEB_PAGE, status)
+    data = _parsed(content)
+    if data is None:
+        data = _joined_events(content)
+    if isinstance(data, dict) and isinstance(choices := data.get("choices"), list) and choices and isinstance(choices[0], dict):
+        return _read_choice(status, choices[0], _usage(data.get("usage")))
+    if (error := _error_of(data)) is not None:  # an error although the status says success
+        return _read_error(error.status or 500, data)
+    return Failure(Meaning.RETRY, FailureCause.UNREADABLE, status)
+
+
+def _read_choice(status: int, choice: dict[str, Any], usage: Usage) -> ChatAnswer | Failure:
+    """The first choice decides: we ask for one."""
+    message = next((part for name in ("message", "delta") if isinstance(part := choice.get(name), dict)), {})
+    content = message.get("content") if "content" in message else choice.get("text")
+    text, thoughts, refusal = _parts(content)
+    for name in ("reasoning_content", "reasoning"):
+        thoughts += _parts(message.get(name))[0]
+    reasoning, text = _apart(clean_text(text))
+    reasoning = clean_text(thoughts) + reasoning
+    finish = choice.get("finish_reason")
+    if finish == "error":
+        return _read_error(500, choice)
+    if finish == "content_filter":
+        return Failure(Meaning.PROMPT, FailureCause.FILTERED, status, code="content_filter")
+    if len(text.strip()) > MAX_ANSWER_CHARS:
+        return Failure(Meaning.PROMPT, FailureCause.ANSWER_TOO_LONG, status)
+    if is_blank(text):
+        if refusal or message.get("refusal"):
+            return Failure(Meaning.PROMPT, FailureCause.FILTERED, status, code="refusal")
+        code = finish if isinstance(finish, str) and _WORD.fullmatch(finish) else ""
+        return Failure(Meaning.PROMPT, FailureCause.ONLY_REASONING if reasoning.strip() else FailureCause.NO_TEXT, status, code=code)
+    return ChatAnswer(text, usage, reasoning)
+
+
+def clean_text(text: str) -> str:
+    """Text that can be written as UTF-8: halves of surrogate pairs become U+FFFD. Without control characters other than tab and line ends."""
+    if not text.isascii():
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace").lstrip("\ufeff")
+    return text.translate(_CONTROLS)
+
+
+def json_object(text: str, fields: Iterable[str]) -> dict[str, Any] | None:
+    """The first JSON object in `text` that has these fields: alone, in a code fence, behind a BOM, or with other text around it.
+
+    Its texts may hold halves of surrogate pairs: see `clean_text`.
+    """
+    needed = set(fields)
+    decoder = json.JSONDecoder(strict=False, parse_int=_int)
+    start = -1
+    for _ in range(_MAX_OBJECTS):
+        start = text.find("{", start + 1)
+        if start < 0:
+            return None
+        try:
+            value, _ = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(value, dict) and needed <= value.keys():
+            return value
+    return None
+
+
+#: Braces of a text at which an object is looked for.
+_MAX_OBJECTS = 64
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float:
+    """The pause that the endpoint asks for: `retry-after-ms`, or `retry-after` in seconds or as a date (RFC 9110, section 10.2.3). 0 for anything else."""
+    seconds = _number(headers.get("retry-after-ms", "")) / 1000 or _number(headers.get("retry-after", "")) or _seconds_until(headers.get("retry-after", ""))
+    return min(max(0.0, seconds), MAX_RETRY_AFTER_S)
+
+
+def _number(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        return 0.0
+    return 0.0 if math.isnan(number) else number
+
+
+def _seconds_until(date: str) -> float:
+    try:
+        at = parsedate_to_datetime(date)
+        return (at - datetime.now(UTC)).total_seconds() if at.tzinfo else 0.0
+    except (ValueError, TypeError, IndexError, OverflowError):  # the standard library raises all of them for dates that it cannot read
+        return 0.0
+
+
+def _decompressed(body: bytes, encoding: str) -> bytes:
+    """The body without gzip or deflate, at most `MAX_BODY_BYTES` + 1 bytes of it. Unchanged if it is not compressed after all."""
+    names = [name.strip() for name in encoding.lower().split(",")]
+    windows = [31] if body.startswith(b"\x1f\x8b") else [15, -15] if "deflate" in names else []
+    for window in windows:
+        try:
+            return zlib.decompressobj(window).decompress(body, MAX_BODY_BYTES + 1)
+        except zlib.error:
+            continue
+    return body
+
+
+def _is_page(content: bytes) -> bool:
+    return _HTML.match(content[:1000]) is not None
+
+
+def _parsed(content: bytes) -> Any:
+    """The body as JSON; None if it is none. A BOM and invalid bytes are no obstacle."""
+    try:
+        text = content.decode(json.detect_encoding(content), "replace").lstrip("\ufeff")
+        return json.loads(text, strict=False, parse_int=_int)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _int(digits: str) -> float:
+    """Python refuses to read integers of more than 4,300 digits."""
+    return int(digits) if len(digits) <= 20 else float(digits)
+
+
+def _joined_events(content: bytes) -> Any:
+    """A stream of server-sent events as one completion, although none was asked for. None if it is no stream, or ends early."""
+    if not content.lstrip().startswith((b"data:", b"event:", b"id:", b":")):
+        return None
+    texts: list[Any] = []
+    reasoning: list[Any] = []
+    finish, usage, is_done = None, None, False
+    for line in content.splitlines():
+        if not line.startswith(b"data:"):
+            continue
+        if line[5:].strip() == b"[DONE]":
+            is_done = True
+            break
+        event = _parsed(line[5:])
+        if not isinstance(event, dict):
+            continue
+        if event.get("error"):
+            return event
+        usage = event.get("usage") or usage
+        choices = event.get("choices")
+        if not (isinstance(choices, list) and choices and isinstance(choices[0], dict)):
+            continue
+        choice = choices[0]
+        message = next((part for name in ("delta", "message") if isinstance(part := choice.get(name), dict)), {})
+        texts.append(message.get("content") or choice.get("text"))
+        reasoning.append(message.get("reasoning_content") or message.get("reasoning"))
+        finish = choice.get("finish_reason") or finish
+    if not (is_done or finish):
+        return None
+    texts, reasoning = _flat(texts), _flat(reasoning)
+    return {"choices": [{"message": {"content": texts, "reasoning_content": reasoning}, "finish_reason": finish}], "usage": usage}
+
+
+def _flat(values: Iterable[Any]) -> list[Any]:
+    return [part for value in values if value is not None for part in (value if isinstance(value, list) else [value])]
+
+
+def _parts(content: Any) -> tuple[str, str, str]:
+    """Text, reasoning and refusal of a message's content: a text, one part, or a list of parts. Parts of other types are skipped."""
+    if isinstance(content, str):
+        return content, "", ""
+    found: dict[str, list[str]] = {"text": [], "reasoning": [], "refusal": []}
+    for part in content if isinstance(content, list) else [content]:
+        if isinstance(part, str):
+            found["text"].append(part)
+        elif isinstance(part, dict):
+            kind = part.get("type", "text")
+            into, names = _PART_TYPES.get(kind if isinstance(kind, str) else "", ("", ()))
+            if into:
+                found[into] += [text for name in names for text in _texts(part.get(name))][:1]
+    return "".join(found["text"]), "".join(found["reasoning"]), "".join(found["refusal"])
+
+
+#: Types of content parts: what they hold, and the fields that may hold it.
+_PART_TYPES: dict[str, tuple[str, Sequence[str]]] = {
+    "text": ("text", ("text", "content")),
+    "output_text": ("text", ("text", "content")),
+    "thinking": ("reasoning", ("thinking", "text")),
+    "reasoning": ("reasoning", ("reasoning", "text")),
+    "reasoning_text": ("reasoning", ("text",)),
+    "reasoning.text": ("reasoning", ("text",)),
+    "refusal": ("refusal", ("refusal", "text")),
+}
+
+
+def _texts(value: Any) -> list[str]:
+    """The text of one field of a part. Some endpoints nest it once more, as `{"value": …}` or as a list of text parts."""
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, dict):
+        return [value["value"]] if isinstance(value.get("value"), str) else []
+    if isinstance(value, list):
+        return ["".join(part if isinstance(part, str) else part["text"] for part in value if isinstance(part, str) or _is_text(part))]
+    return []
+
+
+def _is_text(part: Any) -> bool:
+    return isinstance(part, dict) and isinstance(part.get("text"), str)
+
+
+def _apart(text: str) -> tuple[str, str]:
+    """Reasoning at the start, and the rest. Without its closing tag everything is reasoning; without its opening tag, which a chat template may have
+    written, all before the closing one is."""
+    thoughts, position = [], 0
+    while (match := _OPENED.match(text, position)) and match.end() > position:
+        thoughts.append(match[2])
+        position = match.end()
+    rest = text[position:]
+    if not thoughts and (closing := _CLOSED.search(rest)) and f"<{closing.group()[2:]}".lower() not in rest[: closing.start()].lower():
+        return rest[: closing.start()], rest[closing.end() :]
+    return "".join(thoughts), rest
+
+
+def _usage(value: Any) -> Usage:
+    counts = value if isinstance(value, dict) else {}
+    return Usage(prompt_tokens=_tokens(counts.get("prompt_tokens")), completion_tokens=_tokens(counts.get("completion_tokens")))
+
+
+def _tokens(value: Any) -> int:
+    is_count = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= _MAX_TOKENS and value == int(value)
+    return int(value) if is_count else 0
+
+
+# Errors
+
+
+def _read_error(status: int, data: Any, *, is_page: bool = False) -> Failure:
+    error = _error_of(data) or EndpointError()
+    meaning, cause = meaning_of(status, error)
+    if cause is FailureCause.SERVER_ERROR and is_page:
+        cause = FailureCause.WEB_PAGE
+    return Failure(meaning, cause, status, code=error.code, param=refused_parameter(error) or error.param, message=error.message)
+
+
+def _error_of(data: Any) -> EndpointError | None:
+    """The error object of a body, in the forms of OpenAI, Azure, vLLM, OpenRouter, Google, Anthropic, Ollama and FastAPI. None if there is none."""
+    if isinstance(data, list):
+        data = next((part for part in data if isinstance(part, dict)), None)
+    if not isinstance(data, dict):
+        return None
+    error = data.get("error") or data.get("errors") or (data if data.keys() & {"detail", "message", "code", "statusCode"} else None)
+    if isinstance(error, list):
+        error = error[0] if error else None
+    if isinstance(error, str):
+        error = {"message": error}
+    if not isinstance(error, dict):
+        return None
+    details = [part for name in ("details", "detail") if isinstance(parts := error.get(name), list) for part in parts[:10] if isinstance(part, dict)]
+    metadata = error.get("metadata")
+    codes = [error.get(name) for name in ("code", "type", "status")] + [part.get(name) for part in details for name in ("reason", "type")]
+    words = [code for code in codes if isinstance(code, str) and _WORD.fullmatch(code)]
+    located: list[Any] = next((part["loc"] for part in details if isinstance(part.get("loc"), list)), [])
+    param = error.get("param") or next((part for part in located if isinstance(part, str) and part != "body"), None)
+    message = error.get("message") or error.get("detail") or (details[0].get("msg") if details else None)
+    number = next((code for code in (error.get("code"), error.get("statusCode"), error.get("status")) if isinstance(code, int)), 0)
+    return EndpointError(
+        codes=frozenset(words),
+        code=next(iter(words), ""),
+        param=param if isinstance(param, str) and _WORD.fullmatch(param) else "",
+        message=" ".join(clean_text(message[: 4 * MAX_MESSAGE_CHARS]).split())[:MAX_MESSAGE_CHARS] if isinstance(message, str) else "",
+        status=number if isinstance(number, int) and 400 <= number < 600 else 0,
+        is_flagged=isinstance(metadata, dict) and bool(metadata.keys() & {"flagged_input", "reasons"}),
+    )
