@@ -137,7 +137,7 @@ def _count(text: str) -> int:
 
 
 def _positive(text: str) -> float:
-    if (value := float(text)) <= 0:
+    if not (value := float(text)) > 0:
         raise ValueError
     return value
 

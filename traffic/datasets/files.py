@@ -31,7 +31,6 @@ GZIP_ENDING = ".gz"
 _BLANK = " \t\r\n"
 _GZIP = b"\x1f\x8b"
 _SIGNATURES = (
-    (_GZIP, "gzip-compressed"),
     (b"PK\x03\x04", "a zip archive"),
     (b"\xfd7zXZ\x00", "xz-compressed"),
     (b"BZh", "bzip2-compressed"),
@@ -126,7 +125,7 @@ class DataFile:
                     raise self.bad("the name ends in .gz, but the content is not gzip-compressed")
                 content: IO[bytes] = gzip.GzipFile(fileobj=file) if is_gzip else file  # type: ignore[assignment]  # a GzipFile reads bytes
                 head = _head(content)
-                self._check_text(head)
+                self._check_text(head, is_gzip)
                 if head.startswith(codecs.BOM_UTF8):
                     content.seek(len(codecs.BOM_UTF8))
                 yield content
@@ -144,11 +143,12 @@ class DataFile:
             raise self.bad("the file changed while the data set was read; start again when nothing writes to it")
         self._state = state
 
-    def _check_text(self, head: bytes) -> None:
+    def _check_text(self, head: bytes, is_gzip: bool) -> None:
+        if head.startswith(_GZIP):
+            raise self.bad("compressed twice" if is_gzip else f"the content is gzip-compressed; rename it to {shown(self.path.name)}{GZIP_ENDING}")
         for signature, what in _SIGNATURES:
             if head.startswith(signature):
-                wanted = f"rename it to {shown(self.path.name)}{GZIP_ENDING}" if what == "gzip-compressed" else "expected UTF-8 text, or that with gzip as *.gz"
-                raise self.bad(f"the content is {what}; {wanted}")
+                raise self.bad(f"the content is {what}; expected UTF-8 text, or that with gzip as *.gz")
         if head[257:262] == b"ustar":
             raise self.bad("the content is a tar archive; unpack it")
         if b"\x00" in head[:2]:

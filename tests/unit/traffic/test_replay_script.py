@@ -10,6 +10,7 @@ from tests.support.small_datasets import interactions, paper, reading, write_jso
 from traffic.datasets.authored_texts import ArxivAuthors
 from traffic.datasets.events import Events
 from traffic.datasets.files import BadData
+from traffic.datasets.stackexchange import StackExchangePosts
 from traffic.replay import ReplayOptions, ReplayScript, run
 
 
@@ -45,6 +46,25 @@ def test_a_set_with_a_bad_row_or_no_row_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_text("")
     with pytest.raises(BadData, match="nothing in it"):
         ReplayScript.read(reading(Events, tmp_path / "empty.jsonl"), "t", None)
+
+
+def test_a_bad_last_row_ends_a_replay_before_it_looks_for_a_broker(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "papers.jsonl", [*(paper("a", n, "2007-01-01") for n in range(50)), paper("a", 50, "soon")])
+    with pytest.raises(BadData, match=r"papers\.jsonl:51"):
+        run(load(), tmp_path, ReplayOptions())
+
+
+def test_what_is_sent_is_what_was_checked(tmp_path: Path) -> None:
+    with ReplayScript.read(_papers(tmp_path), "t", None) as script:
+        (tmp_path / "papers.jsonl").write_text("changed since")
+        assert len(list(script.history())) == script.interactions == 6
+
+
+def test_rows_that_are_set_aside_are_counted(tmp_path: Path) -> None:
+    post = {"Id": "1", "PostTypeId": "1", "CreationDate": "2014-01-21", "OwnerUserId": "7", "Title": "Why?", "Tags": "<hops>", "Body": "x"}
+    posts = write_jsonl(tmp_path / "posts.jsonl", [post, post | {"Id": "2", "PostTypeId": "2"}])
+    with ReplayScript.read(reading(StackExchangePosts, posts), "t", None) as script:
+        assert script.counts.skipped == {"answer, or other post that is not a question": 1}
 
 
 def test_an_out_that_cannot_be_written_ends_a_replay_before_it_begins(tmp_path: Path) -> None:

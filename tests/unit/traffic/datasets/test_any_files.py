@@ -103,8 +103,9 @@ CHANGES = st.builds(
     Change,
     st.sampled_from(
         [
-            *("flip", "insert", "replace", "replace", "cut", "drop line", "double line", "swap lines", "BOM", "UTF-16", "CRLF", "Latin-1"),
-            *("gzip", "gzip as .gz", "cut .gz", "rename", "copy", "delete", "empty", "folder", "link", "pipe"),
+            *(5 * ["flip", "replace", "take another value"]),
+            *(2 * ["insert", "cut", "drop line", "double line", "swap lines", "CRLF", "gzip as .gz", "rename", "copy"]),
+            *("BOM", "UTF-16", "Latin-1", "gzip", "cut .gz", "delete", "empty", "folder", "link", "pipe"),
         ]
     ),
     st.integers(0, 2),
@@ -133,11 +134,12 @@ def _apply(files: Files, change: Change) -> None:
     at, lines = change.at % (len(content) + 1), content.splitlines(keepends=True)
     line = change.at % max(1, len(lines))
     values = list(_VALUE.finditer(content))
-    value = values[change.at % len(values)] if values else None
+    value, other = (values[at % len(values)] if values else None for at in (change.at, change.at // 7))
     changed: dict[str, Callable[[], bytes]] = {
         "flip": lambda: content[:at] + bytes(byte ^ (1 << change.at % 8) for byte in content[at : at + 1]) + content[at + 1 :],
         "insert": lambda: content[:at] + change.bit + content[at:],
         "replace": lambda: content[: value.start()] + change.bit + content[value.end() :] if value else content,
+        "take another value": lambda: content[: value.start()] + other[0] + content[value.end() :] if value and other else content,
         "cut": lambda: content[:at],
         "drop line": lambda: b"".join(lines[:line] + lines[line + 1 :]),
         "double line": lambda: b"".join(lines[: line + 1] + lines[line:]),

@@ -85,7 +85,7 @@ def _tar(content: bytes) -> bytes:
         ("papers.jsonl", TEXT.decode().encode("utf-32"), "the content is UTF-32"),
         ("papers.jsonl", gzip.compress(TEXT), "the content is gzip-compressed; rename it to papers.jsonl.gz"),
         ("papers.jsonl.gz", TEXT, "the name ends in .gz, but the content is not gzip-compressed"),
-        ("papers.jsonl.gz", gzip.compress(gzip.compress(TEXT)), "the content is gzip-compressed"),
+        ("papers.jsonl.gz", gzip.compress(gzip.compress(TEXT)), "compressed twice"),
         ("papers.jsonl.gz", gzip.compress(TEXT)[:-12], "cannot be read: Compressed file ended"),
         ("papers.jsonl.gz", gzip.compress(TEXT)[:-8] + b"\0" * 8, "cannot be read: CRC check failed"),
         ("papers.jsonl.gz", gzip.compress(TEXT)[:30] + b"\xff" * 40, "cannot be read: "),
