@@ -11,6 +11,8 @@ from calendar import monthrange
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
+from schemas.times import parse_time
+
 NOON = timedelta(hours=12)
 
 _DATE = re.compile(r"([0-9]{4})(?:-([0-9]{1,2})(?:-([0-9]{1,2}))?)?")
@@ -32,13 +34,12 @@ def day(at: datetime) -> DateBounds:
 
 
 def parse(text: str) -> DateBounds:
-    """`YYYY`, `YYYY-MM`, `YYYY-MM-DD` (month and day also without leading zeros) or an ISO time; without a zone it is UTC.
+    """`YYYY`, `YYYY-MM`, `YYYY-MM-DD` (month and day also without leading zeros) or a time as in RFC 3339; without an offset it is UTC.
 
     Raises ValueError otherwise, and OverflowError for a time that leaves the years 1 to 9999 in UTC.
     """
     if any(mark in text for mark in "Tt: "):
-        at = datetime.fromisoformat(text)
-        return instant(at.astimezone(UTC) if at.tzinfo else at.replace(tzinfo=UTC))
+        return instant(_time(text).astimezone(UTC))
     found = _DATE.fullmatch(text)
     if not found:
         raise ValueError("expected YYYY, YYYY-MM or YYYY-MM-DD")
@@ -48,3 +49,10 @@ def parse(text: str) -> DateBounds:
         return day(datetime(year, month, day_of_month, tzinfo=UTC))
     first, last_month = datetime(year, month if month is not None else 1, 1, tzinfo=UTC), month or 12
     return DateBounds(first, datetime(year, last_month, monthrange(year, last_month)[1], tzinfo=UTC) + NOON)
+
+
+def _time(text: str) -> datetime:
+    try:
+        return parse_time(text)
+    except ValueError:
+        return parse_time(f"{text}Z")

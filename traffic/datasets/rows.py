@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Self, TypeVar
 from pydantic import ValidationError
 
 from schemas.messages import Message
+from schemas.sameness import is_blank
 from schemas.tasks import choose_option
 from traffic.datasets import dates
 from traffic.datasets.files import BadData, DataFile, NotJson, parse_json, shown
@@ -78,18 +79,18 @@ class DataRow:
         return self.place.bad(what)
 
     def text(self, name: str, *, filled: bool = False) -> str:
-        """A text field. Numbers become text. `filled`: a blank field is an error."""
+        """A text field. Numbers become text. `filled`: a field that shows nothing is an error."""
         value = self.fields.get(name)
         if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             value = str(value)
         if not isinstance(value, str):
             raise self.bad(f"field {name!r} is {'missing' if value is None else type(value).__name__}; expected text")
-        if filled and not value.strip():
-            raise self.bad(f"field {name!r} is empty; expected text")
         try:
             value.encode()
         except UnicodeEncodeError:
             raise self.bad(f"field {name!r} holds half of a surrogate pair; expected Unicode text") from None
+        if filled and is_blank(value):
+            raise self.bad(f"field {name!r} is empty; expected text")
         return value
 
     def read(self, name: str, parse: Callable[[str], T], expected: str) -> T:
@@ -104,7 +105,7 @@ class DataRow:
         return self.read(name, user_id, "a user's id")
 
     def moment(self, name: str) -> dates.DateBounds:
-        return self.read(name, dates.parse, "a date such as 2009-05-01, 2009, or an ISO time")
+        return self.read(name, dates.parse, "a date such as 2009-05-01, 2009, or a time as in RFC 3339")
 
     def object(self, name: str) -> DataRow:
         """An object in a field of this row, as a row with the same place."""

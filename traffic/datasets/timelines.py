@@ -61,7 +61,8 @@ class Entry:
 
     def question(self, tenant: str) -> Question:
         """A question whose feedback is the user's own response, at its real time. Raises BadData if that is none of the options."""
-        query, truth = self.query(tenant), among(self.place, self.response, self.options)
+        query = self.query(tenant)
+        truth = among(self.place, self.response, query.options)
         feedback = self.place.message(
             Feedback,
             feedback_id=derive("feedback", query.query_id),

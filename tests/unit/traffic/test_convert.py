@@ -34,7 +34,7 @@ def test_a_bad_row_is_one_line_and_exit_code_2(tmp_path: Path) -> None:
     path = write_jsonl(tmp_path / "papers.jsonl", [paper("Ann", 1, "2007-01-01"), paper("Ann", 2, "soon")])
     done = _convert(path)
     assert done.returncode == 2
-    assert done.stderr.decode().splitlines()[-1] == f"traffic convert: {path}:2: field 'date' is not a date such as 2009-05-01, 2009, or an ISO time"
+    assert done.stderr.decode().splitlines()[-1] == f"traffic convert: {path}:2: field 'date' is not a date such as 2009-05-01, 2009, or a time as in RFC 3339"
     assert b"Traceback" not in done.stderr
 
 

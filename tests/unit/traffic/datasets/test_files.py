@@ -109,6 +109,7 @@ def _tar(content: bytes) -> bytes:
         ("papers.jsonl", TEXT.replace(b"Title 2", b"\\udc00"), ":2: field 'title' holds half of a surrogate pair"),
         ("papers.jsonl", TEXT.replace(b'"Ann"', b"1e999"), ":1: field 'user_id' is float; expected text"),
         ("papers.jsonl", TEXT.replace(b'"Ann"', b"true"), ":1: field 'user_id' is bool; expected text"),
+        ("papers.jsonl", TEXT.replace(b"Title 2", b"\\u200b\\ufeff"), ":2: field 'title' is empty"),
         ("papers.jsonl", TEXT.replace(b"2007-01-02", b"0000"), ":2: field 'date' is not a date"),
         ("papers.jsonl", TEXT.replace(b"2007-01-02", b"10000-01-01"), ":2: field 'date' is not a date"),
         ("papers.jsonl", TEXT.replace(b"2007-01-02", b"0001-01-01T00:00:00+14:00"), ":2: field 'date' is not a date"),

@@ -218,7 +218,7 @@ def test_an_undated_answer_is_seen_by_no_other_question(tmp_path: Path) -> None:
     assert all(answer.occurred_at >= question.query.asked_at for question in (first, second) for answer in question.feedback)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.lists(st.tuples(USERS_ITEMS, st.none() | DATES), min_size=2, max_size=4))
 def test_a_question_never_sees_an_answer_that_may_be_newer(tmp_path: Path, asked: list[tuple[list[tuple[str, str]], str | None]]) -> None:
     at: dict[str, str] = {}
