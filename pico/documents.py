@@ -16,7 +16,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from pico import prose
-from pico.tokenizer import END, open_turn, user_turn
+from pico.tokenizer import END, MARKS, open_turn, user_turn
 from schemas.prompts import PromptStyle, base_prompt, item_text, reflection_prompt
 from schemas.queries import Query
 from schemas.rewriting import Rewrite
@@ -115,12 +115,12 @@ def options_of(domain: str) -> tuple[str, ...]:
 
 
 def task_prompt(exchange: Exchange) -> str:
-    return base_prompt(query_of(exchange), STYLE)
+    return base_prompt(query_of(exchange), STYLE, MARKS)
 
 
 def reflection_input(exchange: Exchange, draft: str, history: Sequence[Exchange]) -> str:
     """`history` has the best item first, as in production."""
-    return reflection_prompt(query_of(exchange), draft, history, STYLE)
+    return reflection_prompt(query_of(exchange), draft, history, STYLE, MARKS)
 
 
 def _task_alone(rng: random.Random, domain: str) -> Document:

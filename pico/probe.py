@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2ForCausalLM
 
 from pico import prose
 from pico.documents import options_of, query_of, reflection_input, task_prompt, user_exchanges
-from pico.tokenizer import open_turn, user_turn
+from pico.tokenizer import MARKS, open_turn, user_turn
 from schemas.prompts import PromptStyle, item_text, rag_prompt
 from schemas.rewriting import parse
 from schemas.scoring import score
@@ -57,7 +57,7 @@ def rag_score(complete: Complete, *, count: int = 64, lines: int = 4, seed: int 
         for _ in range(count):
             draw = user_exchanges(rng, domain, crisp=True)
             *history, last = [draw() for _ in range(lines + 1)]
-            prompts.append(user_turn(rag_prompt(query_of(last), history, PromptStyle.COMPACT)))
+            prompts.append(user_turn(rag_prompt(query_of(last), history, PromptStyle.COMPACT, MARKS)))
             truths.append(last.response)
         return _mean_score(domain, [answer.strip() for answer in complete(prompts)], truths)
 

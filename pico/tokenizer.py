@@ -15,9 +15,11 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
+from schemas.control_marks import ControlMarks
 from schemas.rewriting import TAGS
 
 PAD, TURN, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
+MARKS = ControlMarks(frozenset([PAD, TURN, END]))
 VOCABULARY = 1024
 CONTEXT = 2048
 

@@ -1,15 +1,17 @@
 """Which outcomes may teach: one rule for the teacher, the trainer and the quality figures.
 
-An outcome must hold the user's own answer, as the query allows it. Training also needs a base answer, and a truth without tags or chat-template tokens.
+An outcome must hold the user's own answer, as the query allows it. Training also needs a base answer, and a truth without control marks. The teacher
+leaves out truths with well-known marks. The trainer collects records without a tokenizer: it leaves out truths with the tags of a rewrite, and training
+leaves out those with marks of the policy's tokenizer.
 """
 
 from __future__ import annotations
 
 from enum import StrEnum
 
+from schemas.control_marks import ControlMarks
 from schemas.drafts import DraftStatus
 from schemas.outcomes import Outcome
-from schemas.prompts import RESERVED_TOKENS
 from schemas.scoring import is_valid
 
 
@@ -30,13 +32,13 @@ def valid_truth(outcome: Outcome) -> str | None:
     return outcome.truth if outcome.truth and is_valid(query.task, outcome.truth, query.options) else None
 
 
-def why_ineligible(outcome: Outcome) -> Ineligible | None:
-    """Why an outcome cannot train or judge, or None."""
+def why_ineligible(outcome: Outcome, marks: ControlMarks) -> Ineligible | None:
+    """Why an outcome cannot train or judge, or None. Its truth must not hold `marks`."""
     draft = outcome.response.context.draft
     if not (outcome.truth and outcome.truth.strip()):
         return Ineligible.NO_TRUTH
     if valid_truth(outcome) is None:
         return Ineligible.TRUTH_OUTSIDE_OPTIONS
-    if any(token in outcome.truth for token in RESERVED_TOKENS):
+    if marks.found_in(outcome.truth):
         return Ineligible.TRUTH_HOLDS_MARKS
     return None if draft.status is DraftStatus.DRAFTED and draft.answer.strip() else Ineligible.NO_BASE_ANSWER

@@ -2,7 +2,8 @@
 
 There are two styles. `paper` is RPO's: table 8 for base prompts, appendix C for the reflection prompt, LaMP's item texts.
 `compact` has the same content in few tokens, for the tiny models that this project trains.
-All functions return the content of one user turn, to which the model's chat template is applied.
+All prompts are the content of one user turn, to which the model's chat template is applied. `marks` are those of the model that reads the prompt:
+users' texts and drafts are neutralised after they were joined, so that they cannot inject prompt parts (`schemas.control_marks`).
 """
 
 from __future__ import annotations
@@ -14,12 +15,10 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Protocol
 
+from schemas import control_marks
+from schemas.control_marks import ControlMarks
 from schemas.queries import Query
-from schemas.rewriting import TAGS
 from schemas.tasks import Task
-
-#: Tags and chat-template tokens with a meaning in prompts and answers. A user's text must not contain them unchanged.
-RESERVED_TOKENS = (*TAGS, "<|im_start|>", "<|im_end|>", "<|endoftext|>")
 
 
 class PromptStyle(StrEnum):
@@ -36,15 +35,13 @@ class Example(Protocol):
     def response(self) -> str: ...
 
 
-def base_prompt(query: Query, style: PromptStyle) -> str:
+def base_prompt(query: Query, style: PromptStyle, marks: ControlMarks) -> str:
     """The task alone (RPO, table 8)."""
-    if style is PromptStyle.COMPACT:
-        return f"{_COMPACT_VERBS.get(query.domain, _COMPACT_VERBS_BY_TASK[query.task])} : {_clip(query.text, _COMPACT_CHARS)}"
-    return _PAPER_BASE.get(query.domain, _PAPER_BASE_BY_TASK[query.task]).format(text=query.text, options=", ".join(query.options))
+    return marks.neutralized(_task_text(query, style))
 
 
 def item_text(example: Example, domain: str, task: Task, style: PromptStyle) -> str:
-    """One line of the user's profile (RPO, appendix C, for `paper`)."""
+    """One line of the user's profile (RPO, appendix C, for `paper`). Not neutralised yet."""
     if style is PromptStyle.COMPACT:
         return f"{_clip(example.content, _COMPACT_ITEM_CHARS)} => {_clip(example.response, _COMPACT_ITEM_CHARS)}"
     if not example.content:
@@ -53,44 +50,43 @@ def item_text(example: Example, domain: str, task: Task, style: PromptStyle) -> 
     return template.format(content=example.content, response=example.response)
 
 
-def rag_prompt(query: Query, items: Sequence[Example], style: PromptStyle) -> str:
+def rag_prompt(query: Query, items: Sequence[Example], style: PromptStyle, marks: ControlMarks) -> str:
     """Retrieval-augmented generation by one model: the items, then the task, without a draft. `items` are best first; the prompt shows the best last.
 
     In the paper's style there is one item on each line under the reflection prompt's heading; LaMP's prefix form is not used.
     """
-    profile = [_escape(item_text(item, query.domain, query.task, style)) for item in reversed(items)]
-    task = _escape(base_prompt(query, style))
-    if style is PromptStyle.COMPACT:
-        return "\n".join(["profile :", *profile, task])
-    return "\n".join(["User profile:\n", *(f"{line}\n" for line in profile), task])
+    return marks.neutralized("\n".join([*_profile(query, items, style), _task_text(query, style)]))
 
 
-def reflection_prompt(query: Query, base_answer: str, items: Sequence[Example], style: PromptStyle) -> str:
+def reflection_prompt(query: Query, base_answer: str, items: Sequence[Example], style: PromptStyle, marks: ControlMarks) -> str:
     """`M_reflect`'s input: instruction, profile, query, draft (RPO, appendix C).
 
     `items` are best first, as retrieval returns them; the prompt shows the best last, next to the query.
     """
-    profile = [_escape(item_text(item, query.domain, query.task, style)) for item in reversed(items)]
-    task = _escape(base_prompt(query, style))
-    draft = _escape(base_answer)
+    profile, task = _profile(query, items, style), _task_text(query, style)
     if style is PromptStyle.COMPACT:
-        return "\n".join(["profile :", *profile, task, f"draft : {_clip(draft, _COMPACT_CHARS)}"])
-    instruction = _PAPER_REFLECTION.format(**_PAPER_WORDS[query.task])
-    parts = [f"{instruction}\n", "User profile:\n", *(f"{line}\n" for line in profile)]
-    return "\n".join([*parts, f"User query: {task}\n", f"Initial response: {draft}"])
+        return marks.neutralized("\n".join([*profile, task, f"draft : {_clip(base_answer, _COMPACT_CHARS)}"]))
+    instruction = _PAPER_REFLECTION.format(**_PAPER_WORDS[query.task])  # has our own tags
+    texts = marks.neutralized("\n".join([*profile, f"User query: {task}\n", f"Initial response: {base_answer}"]))
+    return f"{instruction}\n\n{texts}"
 
 
 def template_digest(style: PromptStyle) -> str:
-    """sha256 over this module's source and the style: two answers with the same digest had the same prompt template."""
-    source = inspect.getsource(sys.modules[__name__])
+    """sha256 over the source of this module and of the neutralising, and the style: two answers with the same digest had the same prompt template."""
+    source = "\n".join(map(inspect.getsource, (sys.modules[__name__], control_marks)))
     return hashlib.sha256(f"{style}\n{source}".encode()).hexdigest()
 
 
-def _escape(text: str) -> str:
-    """Insert blanks into tags and chat-template tokens inside users' text, so that history cannot inject prompt parts."""
-    for token in RESERVED_TOKENS:
-        text = text.replace(token, token.replace("<", "< ").replace(">", " >"))
-    return text
+def _task_text(query: Query, style: PromptStyle) -> str:
+    if style is PromptStyle.COMPACT:
+        return f"{_COMPACT_VERBS.get(query.domain, _COMPACT_VERBS_BY_TASK[query.task])} : {_clip(query.text, _COMPACT_CHARS)}"
+    return _PAPER_BASE.get(query.domain, _PAPER_BASE_BY_TASK[query.task]).format(text=query.text, options=", ".join(query.options))
+
+
+def _profile(query: Query, items: Sequence[Example], style: PromptStyle) -> list[str]:
+    """The parts of the profile, with its heading."""
+    lines = [item_text(item, query.domain, query.task, style) for item in reversed(items)]
+    return ["profile :", *lines] if style is PromptStyle.COMPACT else ["User profile:\n", *(f"{line}\n" for line in lines)]
 
 
 def _clip(text: str, limit: int) -> str:

@@ -27,6 +27,7 @@ from infra.local.stack_record import StackRecord, record_path
 from infra.process import output_files
 from infra.process.lifecycle import FAILED, INTERRUPTED, OK
 from infra.settings import Settings
+from schemas.control_marks import ControlMarks
 
 
 def run(settings: Settings, out: Path, short: bool = False, seed: int = 0, as_json: bool = False) -> int:
@@ -97,11 +98,13 @@ def prepared(settings: Settings, plan: DemoPlan, state: Path, seed: int) -> Sett
 
 def _trace(settings: Settings, answers: Any) -> Any:
     """Traces answers with the checkpoints that the workers fetched."""
-    from bench.demo.mixed_versions import CheckpointScorer, trace
+    from bench.demo.mixed_versions import CheckpointScorer, completion_of, trace
 
     answers = list(answers)
     folders = {version: settings.stack.dir / "models" / version for version in sorted({version for version, _ in answers})}
-    return trace(answers, {version: CheckpointScorer(folder) for version, folder in folders.items() if folder.is_dir()})
+    scorers = {version: CheckpointScorer(folder) for version, folder in folders.items() if folder.is_dir()}
+    marks = next((scorer.marks for scorer in scorers.values()), ControlMarks())  # all versions have the same tokenizer
+    return trace([(version, completion_of(response, settings.reflection.prompt_style, marks)) for version, response in answers], scorers)
 
 
 def _show(report: DemoReport, out: Path, as_json: bool) -> None:

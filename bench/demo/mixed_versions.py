@@ -18,6 +18,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+from infra.checkpoints.chat_tokenizer import ChatTokenizer
+from schemas.control_marks import ControlMarks
 from schemas.prompts import PromptStyle, reflection_prompt
 from schemas.responses import Response
 from schemas.rewriting import Rewrite
@@ -40,7 +42,10 @@ class PromptAndAnswer(NamedTuple):
 
 
 class Scorer(Protocol):
-    """One checkpoint. `gaps`: for each token of the output, how far its logit is below the best logit."""
+    """One checkpoint and the control marks of its tokenizer. `gaps`: for each token of the output, how far its logit is below the best logit."""
+
+    @property
+    def marks(self) -> ControlMarks: ...
 
     def gaps(self, completion: PromptAndAnswer) -> Sequence[float]: ...
 
@@ -59,11 +64,11 @@ def trace_result(stamped: Sequence[float], other: Sequence[float] | None) -> Tra
     return TraceResult.UNEXPLAINED
 
 
-def completion_of(response: Response, style: PromptStyle) -> PromptAndAnswer:
+def completion_of(response: Response, style: PromptStyle, marks: ControlMarks) -> PromptAndAnswer:
     """The reflection model's prompt and output, rebuilt from the response alone."""
     draft = response.context.draft
     shown = [item for item in response.context.items if item.interaction_id in response.provenance.history_ids]
-    prompt = reflection_prompt(draft.query, draft.answer, shown, style)
+    prompt = reflection_prompt(draft.query, draft.answer, shown, style, marks)
     return PromptAndAnswer(prompt, Rewrite(response.reasoning, response.answer).to_text())
 
 
@@ -88,21 +93,23 @@ class CheckpointScorer:
 
     def __init__(self, directory: Path) -> None:
         import torch
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         torch.set_num_threads(1)  # ten times faster on a busy machine: the threads of such a small model wait for each other
 
-        self._tokenizer: Any = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+        self._chat = ChatTokenizer.load(directory)
         self._model: Any = AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32, local_files_only=True, use_safetensors=True).eval()
+
+    @property
+    def marks(self) -> ControlMarks:
+        return self._chat.marks
 
     def gaps(self, completion: PromptAndAnswer) -> Sequence[float]:
         import torch
 
-        turn = [{"role": "user", "content": completion.prompt}]
-        prompt_text = self._tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True)
-        prompt, answer = (self._tokenizer(text, add_special_tokens=False)["input_ids"] for text in (prompt_text, completion.text))
+        prompt, answer = self._chat.encode(completion.prompt), self._chat.ids(completion.text)
         with torch.inference_mode():
             logits_TV = self._model(torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
         best_T = logits_TV.max(dim=-1).values

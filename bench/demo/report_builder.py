@@ -12,7 +12,7 @@ from uuid import UUID
 from bench.demo import run_files
 from bench.demo.findings import findings
 from bench.demo.latency import summarize, timings
-from bench.demo.mixed_versions import PromptAndAnswer, TraceResult, completion_of
+from bench.demo.mixed_versions import TraceResult
 from bench.demo.progress import PhaseClock
 from bench.demo.quality import Graded, judge
 from bench.demo.records import RunRecords, Timestamped, per_second, tally, version_of
@@ -37,7 +37,7 @@ SAMPLES = 6
 SHOWN_STATES = frozenset({VersionState.SHADOW, VersionState.CANARY, VersionState.CHAMPION, VersionState.REJECTED, VersionState.INCONCLUSIVE})
 
 #: Traces answers, each with its stamped version, to the versions that can have written them.
-Trace = Callable[[Iterable[tuple[str, PromptAndAnswer]]], Mapping[TraceResult, int]]
+Trace = Callable[[Iterable[tuple[str, Response]]], Mapping[TraceResult, int]]
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def swap_of(records: RunRecords, swap: WorkerSwap, settings: Settings, trace: Tr
     answers = records.answer_by_query()
     around = [seen for seen in records.queries if abs(seen.at - at) <= AROUND]
     opened = [seen for seen in records.queries if seen.at <= at and (answer := answers.get(seen.message.query_id)) and answer.at >= at]
-    results = trace(_to_check(records.responses, swap, at, settings))
+    results = trace(_to_check(records.responses, swap, at))
     return SwapFigures(
         from_version=swap.from_version,
         to_version=swap.to_version,
@@ -159,16 +159,16 @@ def swap_of(records: RunRecords, swap: WorkerSwap, settings: Settings, trace: Tr
     )
 
 
-def _to_check(responses: Iterable[Timestamped[Response]], swap: WorkerSwap, at: datetime, settings: Settings) -> list[tuple[str, PromptAndAnswer]]:
+def _to_check(responses: Iterable[Timestamped[Response]], swap: WorkerSwap, at: datetime) -> list[tuple[str, Response]]:
     """The answers of both versions that are nearest to the swap. Only a personalized answer contains the model's whole output."""
     near = sorted((seen for seen in responses if abs(seen.at - at) <= AROUND), key=lambda seen: abs(seen.at - at))
-    by_version: dict[str, list[PromptAndAnswer]] = defaultdict(list)
+    by_version: dict[str, list[Response]] = defaultdict(list)
     for seen in near:
         version = version_of(seen.message)
         is_whole = seen.message.status is ResponseStatus.PERSONALIZED and version in (swap.from_version, swap.to_version)
         if is_whole and len(by_version[version]) < CHECKED_PER_VERSION:
-            by_version[version].append(completion_of(seen.message, settings.reflection.prompt_style))
-    return [(version, completion) for version, completions in by_version.items() for completion in completions]
+            by_version[version].append(seen.message)
+    return [(version, response) for version, responses in by_version.items() for response in responses]
 
 
 def event_to_first_answer_s(records: RunRecords, version: str) -> float | None:

@@ -86,8 +86,11 @@ def differing_share(references: Mapping[str, Reference]) -> float:
 def _trace(answer: LoadAnswer, *, contexts: Sequence[Context], settings: Settings, scorers: Mapping[str, Scorer]) -> TraceResult:
     if answer.status is not ResponseStatus.PERSONALIZED:
         return TraceResult.UNEXPLAINED  # the output of an unparsable answer is not stored
+    scorer = scorers.get(str(answer.version))
+    if scorer is None:
+        return TraceResult.UNEXPLAINED
     context = contexts[answer.question]
-    prompt = reflection_prompt(context.draft.query, context.draft.answer, context.items, settings.reflection.prompt_style)
+    prompt = reflection_prompt(context.draft.query, context.draft.answer, context.items, settings.reflection.prompt_style, scorer.marks)
     (result,) = trace([(str(answer.version), PromptAndAnswer(prompt, Rewrite(answer.reasoning, answer.text).to_text()))], scorers)
     return result
 

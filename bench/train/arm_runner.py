@@ -104,8 +104,7 @@ class ArmRunner:
     def _rag(self, case: QueryCase, prompter: Prompter, k: int) -> list[int] | None:
         items = self.data.by_query[case.case_id][:k]
         for shown in range(len(items), 0, -1):
-            turn = [{"role": "user", "content": rag_prompt(case.query, items[:shown], prompter.style)}]
-            ids = prompter.encode(prompter.tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+            ids = prompter.chat.encode(rag_prompt(case.query, items[:shown], prompter.style, prompter.chat.marks))
             if len(ids) <= prompter.max_tokens:
                 return ids
         return None

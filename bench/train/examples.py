@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from bench.train.source_data import SourceData, Split, SplitQuestion, WorldTruth
+from infra.checkpoints.chat_tokenizer import ChatTokenizer
 from infra.errors import CannotContinue
 from infra.settings import Settings
 from pico.checkpoints import BASE
@@ -81,15 +82,10 @@ def drafts(queries: Sequence[Query], settings: Settings, stop: threading.Event) 
     """The base model's greedy answer, by domain and text. The options of a domain are always the same."""
     base = Policy.load(BASE)
     different = {(query.domain, query.text): query for query in queries}
-    prompts = [_prompt(base, base_prompt(query, settings.base.prompt_style)) for query in different.values()]
+    chat = ChatTokenizer(base.tokenizer)
+    prompts = [chat.encode(base_prompt(query, settings.base.prompt_style, chat.marks)) for query in different.values()]
     groups = generate(base, prompts, 1, SamplingOptions(settings.base.max_new_tokens), stop)
     return {key: str(base.tokenizer.decode(rollout.token_ids, skip_special_tokens=True)).strip() for key, (rollout,) in zip(different, groups, strict=True)}
-
-
-def _prompt(policy: Policy, content: str) -> list[int]:
-    text = policy.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
-    ids: list[int] = policy.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return ids
 
 
 def outcome_of(question: SplitQuestion, draft: Draft, items: Sequence[HistoryItem], settings: Settings) -> Outcome:

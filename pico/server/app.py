@@ -107,7 +107,8 @@ def create_app(engine: Engine, model: str, default_max_tokens: int, on_death: Ca
             return _error(404, f"the model {request.model!r} does not exist; this server has {model!r}", code="model_not_found", param="model")
         max_tokens = request.max_tokens or request.max_completion_tokens or default_max_tokens
         try:
-            result = await engine.generate(request.messages[0].text, SamplingParameters(max_new_tokens=max_tokens, stop=()))
+            prompt = engine.marks.neutralized(request.messages[0].text)
+            result = await engine.generate(prompt, SamplingParameters(max_new_tokens=max_tokens, stop=()))
         except GenerationFailed as error:
             return _error(400, str(error), code="context_length_exceeded", param="messages")
         except EngineDied:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from infra.checkpoints.chat_tokenizer import ChatTokenizer
 from infra.checkpoints.location import checkpoint_folder
 from infra.checkpoints.verification import verify_checkpoint
 from infra.errors import BadSetting, CannotContinue
@@ -21,7 +22,6 @@ from infra.urls import without_user
 from pico.server.batching import GatheringBackend
 from schemas.responses import ModelVersion
 from workers.serving.engines.backend import Backend
-from workers.serving.engines.chat import ChatTemplate
 from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
 from workers.serving.engines.transformers_engine import TransformersBackend, TransformersOptions
@@ -95,7 +95,7 @@ def load_engine(settings: Settings) -> ServingEngine:
     def make_backend(path: Path) -> Backend:
         return GatheringBackend(TransformersBackend(path, options), full=options.max_batch)
 
-    return ServingEngine.start(make_backend, ChatTemplate(checkpoint), VersionCheckpoint(model, checkpoint), limits)
+    return ServingEngine.start(make_backend, ChatTokenizer.load(checkpoint), VersionCheckpoint(model, checkpoint), limits)
 
 
 def _listen(host: str, port: int) -> socket.socket:

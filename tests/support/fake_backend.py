@@ -6,15 +6,21 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from schemas.control_marks import ControlMarks
 from workers.serving.engines.backend import BackendCompletion
 from workers.serving.engines.engine import FinishReason, SamplingParameters
 
 
 class CharTemplate:
-    """One token per character, no chat template."""
+    """One token per character, no chat template and no control tokens."""
 
-    def encode(self, prompt: str) -> list[int]:
-        return [ord(character) for character in prompt]
+    marks = ControlMarks()
+
+    def encode(self, content: str) -> list[int]:
+        return [ord(character) for character in content]
+
+    def holds_control_tokens(self, turn_ids: Sequence[int]) -> bool:
+        return False
 
 
 class FakeBackend:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from schemas.control_marks import ControlMarks
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from workers.serving.engines.engine import GenerationResult, NotLoaded, SamplingParameters, SwapResult
@@ -12,6 +13,8 @@ from workers.serving.engines.engine import GenerationResult, NotLoaded, Sampling
 
 class StubEngine:
     """Holds versions and generates nothing. With `error` every load fails. `done` lists the calls."""
+
+    marks = ControlMarks(frozenset(["<|im_start|>", "<|im_end|>"]))
 
     def __init__(self, champion: ModelVersion, *, slots: int = 2, error: Exception | None = None) -> None:
         self.champion, self.slots, self.error = champion, slots, error

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
+from infra.checkpoints.chat_tokenizer import ChatTokenizer
 from infra.settings import Settings
 from schemas.contexts import HistoryItem
 from schemas.prompts import PromptStyle, reflection_prompt
@@ -31,6 +33,10 @@ class Prompter:
     max_tokens: int
     max_new_tokens: int | None = None  # of a served answer with its end token; None: no bound
 
+    @cached_property
+    def chat(self) -> ChatTokenizer:
+        return ChatTokenizer(self.tokenizer)
+
     @classmethod
     def of(cls, settings: Settings, tokenizer: Any) -> Prompter:
         reflection = settings.reflection
@@ -44,18 +50,21 @@ class Prompter:
     def fitting(self, case: QueryCase, items: Sequence[HistoryItem]) -> FittedPrompt | None:
         """Like `text`, with the number of items shown."""
         for shown in range(len(items), 0, -1):
-            content = reflection_prompt(case.query, case.base_answer, items[:shown], self.style)
+            content = reflection_prompt(case.query, case.base_answer, items[:shown], self.style, self.chat.marks)
             text = self.turn(content)
-            if len(self.encode(text)) <= self.max_tokens:
+            ids = self.encode(text)
+            if len(ids) <= self.max_tokens and not self.chat.holds_control_tokens(ids):
                 return FittedPrompt(text, shown)
         return None
 
+    def may_teach(self, text: str) -> bool:
+        """Whether a model may learn to write this text: it holds no control mark of the tokenizer and no tag of a rewrite."""
+        return not self.chat.marks.found_in(text)
+
     def turn(self, content: str) -> str:
         """One user turn inside the chat template, up to where the answer starts."""
-        text: str = self.tokenizer.apply_chat_template([{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True)
-        return text
+        return self.chat.turn(content)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids. The chat template contains all special tokens that the model needs, so the tokenizer adds none."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
+        """Token ids of a text with its special tokens."""
+        return self.chat.ids(text)

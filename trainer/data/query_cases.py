@@ -7,12 +7,16 @@ import json
 from dataclasses import dataclass
 
 from schemas.contexts import HistoryItem
+from schemas.control_marks import ControlMarks
 from schemas.eligibility import Ineligible, why_ineligible
 from schemas.outcomes import Outcome
 from schemas.queries import Query
 from schemas.sameness import normalized
 from schemas.tasks import Task
 from schemas.trajectories import Trajectory
+
+#: The tags of a rewrite alone: records are collected before a tokenizer is loaded (`trainer.data.prompts.Prompter.may_teach`).
+TAG_MARKS = ControlMarks()
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class SftExample:
 
 
 def case_of(outcome: Outcome) -> QueryCase | Ineligible:
-    if reason := why_ineligible(outcome):
+    if reason := why_ineligible(outcome, TAG_MARKS):
         return reason
     context, truth = outcome.response.context, (outcome.truth or "").strip()
     return QueryCase(str(outcome.outcome_id), outcome.key.decode(), context.draft.query, context.draft.answer, context.items, truth)

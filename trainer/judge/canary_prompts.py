@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import torch
 
+from schemas.control_marks import ControlMarks
 from schemas.ids import derive
 from schemas.promotion import CanaryPrompt
 from schemas.prompts import PromptStyle, reflection_prompt
@@ -62,19 +63,19 @@ _PLAIN = ("Name three colours of the rainbow.", "one two three four five six", "
 _NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
 
-def user_turns(style: PromptStyle) -> list[str]:
+def user_turns(style: PromptStyle, marks: ControlMarks) -> list[str]:
     """Invented user turns: some as serving writes them in this style, and some plain ones."""
-    turns = [_user_turn("movie_tag", text, MOVIE_TAGS, draft, (_Item(past, own),), style) for text, past, own, draft in _LABELS]
-    turns += [_user_turn("product_rating", text, STARS, draft, (_Item(past, own),), style) for text, past, draft, own in _RATINGS]
-    turns += [_user_turn("tweet_paraphrase", text, (), text, (_Item(past, own),), style) for text, past, own in _TEXTS]
+    turns = [_user_turn("movie_tag", text, MOVIE_TAGS, draft, (_Item(past, own),), style, marks) for text, past, own, draft in _LABELS]
+    turns += [_user_turn("product_rating", text, STARS, draft, (_Item(past, own),), style, marks) for text, past, draft, own in _RATINGS]
+    turns += [_user_turn("tweet_paraphrase", text, (), text, (_Item(past, own),), style, marks) for text, past, own in _TEXTS]
     return [*turns, *_PLAIN]
 
 
 def confident_completions(policy: Policy, style: PromptStyle, stop: threading.Event) -> list[CanaryPrompt]:
     """The tokens that `policy` generates with enough margin, for each of `user_turns`."""
     prompter = Prompter(policy.tokenizer, style, 0)
-    turns = user_turns(style)
-    encoded = [prompter.encode(prompter.turn(turn)) for turn in turns]
+    turns = user_turns(style, prompter.chat.marks)
+    encoded = [prompter.chat.encode(turn) for turn in turns]
     rows = [row[0].token_ids for row in generate(policy, encoded, 1, SamplingOptions(MAX_TOKENS), stop)]
     margins = _margins(policy, encoded, rows)
     return [CanaryPrompt(prompt=turn, token_ids=_confident(policy, row, leads)) for turn, row, leads in zip(turns, rows, margins, strict=True)]
@@ -114,6 +115,6 @@ def _differ(left: Sequence[int], right: Sequence[int]) -> bool:
     return any(a != b for a, b in zip(left, right, strict=False))
 
 
-def _user_turn(domain: str, text: str, options: tuple[str, ...], draft: str, items: Sequence[_Item], style: PromptStyle) -> str:
+def _user_turn(domain: str, text: str, options: tuple[str, ...], draft: str, items: Sequence[_Item], style: PromptStyle, marks: ControlMarks) -> str:
     query = Query(query_id=derive("canary", domain, text), tenant="made-up", user="nobody", domain=domain, text=text, options=options, asked_at=_NOON)
-    return reflection_prompt(query, draft, items, style)
+    return reflection_prompt(query, draft, items, style, marks)

@@ -57,7 +57,10 @@ class CaseSampler:
         self._cases, self._prompter = cases, prompter
 
     def draw(self, count: int) -> tuple[list[int], int]:
-        """Indices of the next `count` cases whose prompt fits, and how many were skipped. Raises CannotContinue if none fits."""
+        """Indices of the next `count` cases with a prompt that fits and a truth that may be learned, and how many were skipped.
+
+        Raises CannotContinue if there is no such case.
+        """
         indices: list[int] = []
         skipped = skipped_in_a_row = 0
         while len(indices) < count:
@@ -65,7 +68,7 @@ class CaseSampler:
                 raise CannotContinue("no prompt fits reflection.max_model_len - reflection.max_new_tokens; raise reflection.max_model_len")
             index = self.indices[self.order.draw()]
             case = self._cases[index]
-            if self._prompter.text(case, case.items[:1]) is None:
+            if not self._prompter.may_teach(case.truth) or self._prompter.text(case, case.items[:1]) is None:
                 skipped, skipped_in_a_row = skipped + 1, skipped_in_a_row + 1
             else:
                 indices.append(index)
@@ -90,7 +93,7 @@ class PromptSchedule:
     ks: Sequence[int]
     stages: Sequence[int]
     prompts: Sequence[Sequence[ScheduledPrompt]]  # `prompts_per_step` each
-    left_out: Sequence[int]  # prompts skipped because not even one item fits
+    left_out: Sequence[int]  # prompts skipped because not even one item fits or the truth holds a control mark
 
 
 def schedule_prompts(inputs: RlInputs) -> PromptSchedule:

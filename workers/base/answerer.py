@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from infra.settings.models import BaseModelSettings
 from infra.telemetry.metrics import BASE_UNANSWERED
+from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.drafts import Draft, DraftStatus, FailureCause
 from schemas.ids import derive
 from schemas.prompts import base_prompt
@@ -36,7 +37,7 @@ class Answerer:
     async def __call__(self, incoming: Incoming[Query]) -> Sequence[Outgoing]:
         """Raises RetryLater if the endpoint does not answer, its DependencyBlocked if it refuses every query."""
         query = incoming.message
-        prompt = base_prompt(query, self._settings.prompt_style)
+        prompt = base_prompt(query, self._settings.prompt_style, WELL_KNOWN_MARKS)
         started = self._clock.monotonic()
         try:
             answer = await self._endpoint.complete(prompt, max_tokens=self._settings.max_new_tokens, key=query.key)

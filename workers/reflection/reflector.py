@@ -219,7 +219,7 @@ class Reflector:
             return None
 
     def _prompt(self, context: Context, items: Sequence[HistoryItem]) -> str:
-        return reflection_prompt(context.draft.query, context.draft.answer, items, self._settings.prompt_style)
+        return reflection_prompt(context.draft.query, context.draft.answer, items, self._settings.prompt_style, self._engine.marks)
 
     def _fits(self, context: Context, items: Sequence[HistoryItem]) -> bool:
         max_prompt_tokens = self._settings.max_model_len - self._settings.max_new_tokens

@@ -12,11 +12,12 @@ import sys
 from typing import NamedTuple, Self
 
 from infra.settings.models import TeacherSettings
-from schemas import eligibility
+from schemas import control_marks, eligibility
+from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.eligibility import Ineligible, why_ineligible
 from schemas.ids import is_held_out
 from schemas.outcomes import Outcome
-from schemas.rewriting import TAGS, Rewrite
+from schemas.rewriting import Rewrite
 from schemas.sameness import folded, normalized
 from schemas.tasks import Task, choose_option
 from workers.teacher.reasoning_teacher import RejectionReason, best_example, truth_of
@@ -56,7 +57,7 @@ def why_not_taught(outcome: Outcome, holdout_share: float) -> RejectionReason | 
     query = context.draft.query
     if is_held_out(query.tenant, query.user, holdout_share):
         return RejectionReason.HELD_OUT
-    if reason := why_ineligible(outcome):
+    if reason := why_ineligible(outcome, WELL_KNOWN_MARKS):
         return RejectionReason.BASE_FAILED if reason is Ineligible.NO_BASE_ANSWER else RejectionReason(reason)
     return None if context.items else RejectionReason.NO_HISTORY
 
@@ -69,7 +70,7 @@ def first_flaw(rewrite: Rewrite, outcome: Outcome, length: ReasoningLength) -> R
         return RejectionReason.TOO_SHORT
     if len(rewrite.reasoning) > length.max_chars:
         return RejectionReason.TOO_LONG
-    if any(tag in rewrite.reasoning.lower() for tag in TAGS):
+    if WELL_KNOWN_MARKS.found_in(rewrite.reasoning):
         return RejectionReason.TAGGED
     if _GIVEN.search(rewrite.reasoning):
         return RejectionReason.TRUTH_GIVEN
@@ -78,7 +79,7 @@ def first_flaw(rewrite: Rewrite, outcome: Outcome, length: ReasoningLength) -> R
 
 def checks_digest(length: ReasoningLength) -> str:
     """sha256 over the source of the checks and the limits: trajectories with the same digest passed the same checks."""
-    source = "\n".join(map(inspect.getsource, (eligibility, sys.modules[__name__])))
+    source = "\n".join(map(inspect.getsource, (eligibility, control_marks, sys.modules[__name__])))
     return hashlib.sha256(f"{tuple(length)}\n{source}".encode()).hexdigest()
 
 

@@ -12,6 +12,7 @@ import logging
 from pydantic import BaseModel, ConfigDict
 
 from schemas.contexts import HistoryItem
+from schemas.control_marks import WELL_KNOWN_MARKS
 from schemas.outcomes import Outcome
 from schemas.prompts import PromptStyle, base_prompt, item_text
 from schemas.rewriting import Rewrite
@@ -76,14 +77,15 @@ class LlmTeacher:
 
     def _prompt(self, outcome: Outcome, example: HistoryItem) -> str:
         draft = outcome.response.context.draft
-        return PROMPT.format(
-            task=base_prompt(draft.query, PromptStyle.PAPER),
+        prompt = PROMPT.format(
+            task=base_prompt(draft.query, PromptStyle.PAPER, WELL_KNOWN_MARKS),
             draft=draft.answer,
             example=item_text(example, draft.query.domain, draft.query.task, PromptStyle.PAPER),
             truth=truth_of(outcome),
             min_chars=self._length.min_chars,
             max_chars=self._length.max_chars,
         )
+        return WELL_KNOWN_MARKS.neutralized(prompt)
 
 
 def _read(text: str) -> Rewrite | Rejection:

@@ -18,7 +18,7 @@ class RejectionReason(StrEnum):
     HELD_OUT = "held_out"  # the user judges models and never trains
     NO_TRUTH = "no_truth"
     TRUTH_OUTSIDE_OPTIONS = "truth_outside_options"
-    TRUTH_HOLDS_MARKS = "truth_holds_marks"  # a tag of the rewrite or chat format, which no model may learn to write
+    TRUTH_HOLDS_MARKS = "truth_holds_marks"  # a tag of the rewrite or a control mark, which no model may learn to write
     BASE_FAILED = "base_failed"
     NO_HISTORY = "no_history"
     UNSUPPORTED = "unsupported"  # the example does not lead to the truth
@@ -27,7 +27,7 @@ class RejectionReason(StrEnum):
     WRONG_BODY = "wrong_body"  # the teacher's rewrite is not the truth
     TOO_SHORT = "too_short"
     TOO_LONG = "too_long"
-    TAGGED = "tagged"  # the trace contains a tag of the rewrite format
+    TAGGED = "tagged"  # the trace contains a tag of the rewrite or a control mark
     TRUTH_GIVEN = "truth_given"  # the trace says that the truth was given
     TRUTH_QUOTED = "truth_quoted"  # the trace contains a truth that is not in the model's prompt
 

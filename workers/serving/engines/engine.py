@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from infra.errors import CannotContinue, RetouchError
+from schemas.control_marks import ControlMarks
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from schemas.rewriting import ANSWER_CLOSE
@@ -84,6 +85,10 @@ class Engine(Protocol):
     @property
     def loaded(self) -> tuple[ModelVersion, ...]:
         """All versions that can answer, the champion included."""
+
+    @property
+    def marks(self) -> ControlMarks:
+        """The control marks of the tokenizer, which all versions of an engine share. `generate` refuses a prompt that holds them."""
 
     @property
     def next_evicted(self) -> str | None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Sequence
 from pathlib import Path
 
+from infra.checkpoints.chat_tokenizer import ChatTokenizer
 from infra.checkpoints.location import checkpoint_folder
 from infra.checkpoints.verification import BadCheckpoint
 from infra.errors import BadSetting
@@ -17,7 +18,6 @@ from infra.settings.models import EngineKind
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from workers.serving.engines.backend import Backend
-from workers.serving.engines.chat import ChatTemplate
 from workers.serving.engines.lora import MAX_RANK, AdapterBackends, AdapterBase
 from workers.serving.engines.scheduler import EngineLimits
 from workers.serving.engines.serving_engine import ServingEngine
@@ -78,7 +78,7 @@ def start_engine(
             return VllmBackend(path, VllmOptions(config.max_model_len, config.concurrency, config.threads, config.versions))
         return TransformersBackend(path, TransformersOptions(config.concurrency, config.threads))
 
-    return ServingEngine.start(make_backend, ChatTemplate(checkpoint), first, limits, stop)
+    return ServingEngine.start(make_backend, ChatTokenizer.load(checkpoint), first, limits, stop)
 
 
 def _start_with_adapters(settings: Settings, kind: EngineKind, first: VersionCheckpoint, limits: EngineLimits, stop: threading.Event | None) -> ServingEngine:
@@ -91,4 +91,4 @@ def _start_with_adapters(settings: Settings, kind: EngineKind, first: VersionChe
     if misfits := base.misfits(first.checkpoint):
         raise BadCheckpoint(f"{first.checkpoint}: cannot be served over {folder}: {'; '.join(misfits)}")
     options = VllmOptions(config.max_model_len, config.concurrency, config.threads, adapters=config.versions, adapter_rank=MAX_RANK)
-    return ServingEngine.start(AdapterBackends(folder, options), ChatTemplate(folder), first, limits, stop, lambda _: base.misfits)
+    return ServingEngine.start(AdapterBackends(folder, options), ChatTokenizer.load(folder), first, limits, stop, lambda _: base.misfits)

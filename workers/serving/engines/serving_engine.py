@@ -19,6 +19,7 @@ from pathlib import Path
 
 from infra.checkpoints.verification import BadCheckpoint, differences, traits
 from infra.errors import RetouchError, RetryLater
+from schemas.control_marks import ControlMarks
 from schemas.promotion import CanaryPrompt
 from schemas.responses import ModelVersion
 from workers.serving.engines.backend import Backend
@@ -106,6 +107,10 @@ class ServingEngine:
         return self._scheduler.loaded
 
     @property
+    def marks(self) -> ControlMarks:
+        return self._template.marks
+
+    @property
     def next_evicted(self) -> str | None:
         return self._scheduler.next_evicted
 
@@ -116,6 +121,8 @@ class ServingEngine:
         token_ids = self._template.encode(prompt)
         if len(token_ids) + sampling.max_new_tokens > self._limits.max_model_len:
             raise GenerationFailed(f"{len(token_ids)} prompt tokens and {sampling.max_new_tokens} new ones exceed {self._limits.max_model_len}")
+        if self._template.holds_control_tokens(token_ids):
+            raise GenerationFailed("the text of the prompt reaches the model as control tokens")
         request = Request(next(self._scheduler.ids), token_ids, sampling, version)
         self._post(request)
         try:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from infra.checkpoints.chat_tokenizer import ChatTokenizer
 from workers.serving.engines.backend import BackendCompletion
-from workers.serving.engines.chat import ChatTemplate
 from workers.serving.engines.engine import FinishReason, SamplingParameters
 
 
@@ -29,7 +29,7 @@ class TransformersBackend:
         if not torch.cuda.is_available():
             torch.set_num_threads(options.threads)
         self._options = options
-        self._tokenizer = ChatTemplate(checkpoint).tokenizer
+        self._tokenizer = ChatTokenizer.load(checkpoint).tokenizer
         self._admitted: dict[int, tuple[list[int], SamplingParameters]] = {}
         self.load(checkpoint)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from uuid import UUID
 
-from bench.demo.mixed_versions import PromptAndAnswer, TraceResult
+from bench.demo.mixed_versions import TraceResult
 from bench.demo.progress import PhaseClock, PhaseSpan
 from bench.demo.records import RunRecords, Timestamped
 from bench.demo.report import DemoReport
@@ -18,6 +18,7 @@ from schemas.experiments import Arm, Assignment
 from schemas.ids import derive, is_held_out
 from schemas.model_events import Alias, ModelEvent
 from schemas.promotion import Transition, VersionState
+from schemas.responses import Response
 from schemas.run_report import RunReport
 from tests.support.demo_report import NOON, at, ledger, query, response
 
@@ -28,7 +29,7 @@ HELD_OUT = next(f"u{n}" for n in range(100) if is_held_out("demo", f"u{n}", SETT
 TRAINS = next(f"u{n}" for n in range(100) if not is_held_out("demo", f"u{n}", SETTINGS.trainer.holdout_share))
 
 
-def all_same(answers: Iterable[tuple[str, PromptAndAnswer]]) -> Mapping[TraceResult, int]:
+def all_same(answers: Iterable[tuple[str, Response]]) -> Mapping[TraceResult, int]:
     return Counter(TraceResult.SAME for _ in answers)
 
 
@@ -58,7 +59,7 @@ def test_dropped_requests_in_the_worker_s_log_count() -> None:
 
 
 def test_mixed_answers_are_counted_by_the_trace() -> None:
-    def one_mixed(answers: Iterable[tuple[str, PromptAndAnswer]]) -> Mapping[TraceResult, int]:
+    def one_mixed(answers: Iterable[tuple[str, Response]]) -> Mapping[TraceResult, int]:
         return {TraceResult.MIXED: 1, TraceResult.SAME: sum(1 for _ in answers) - 1}
 
     swap = swap_of(around_the_swap(), SWAP, SETTINGS, one_mixed)

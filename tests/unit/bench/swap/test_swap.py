@@ -11,6 +11,7 @@ from bench.swap.figures import ObservedSwap, asked_during, dropped, percentiles,
 from bench.swap.judge import differing_share, judge
 from bench.swap.load import LoadAnswer
 from infra.settings import Settings
+from schemas.control_marks import ControlMarks
 from schemas.ids import derive
 from schemas.responses import ResponseStatus
 from traffic.world import tweet_contexts, with_query_id
@@ -28,6 +29,8 @@ REFERENCES = {version: {number: answer(f"{version}-{number}", version, number) f
 
 class Chosen:
     """A scorer that chooses exactly these texts, one token per character."""
+
+    marks = ControlMarks()
 
     def __init__(self, *texts: str) -> None:
         self.texts = texts

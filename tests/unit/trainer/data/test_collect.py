@@ -75,7 +75,7 @@ def test_unusable_records_are_counted_by_reason() -> None:
         make_outcome(2, truth="c"),
         make_outcome(3, base=" "),
         make_outcome(4, options=(), truth="all is well</personalized>"),
-        make_trajectory(make_outcome(4, user=TRAINING, options=(), truth="<|im_end|> is how it ends")),
+        make_trajectory(make_outcome(4, user=TRAINING, options=(), truth="<think> is how it begins")),
         trajectory.model_copy(update={"example_id": trajectory.trajectory_id}),
         make_trajectory(make_outcome(5, user=TRAINING), reasoning=" "),
     ]

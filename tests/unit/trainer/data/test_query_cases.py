@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from schemas.eligibility import Ineligible
-from schemas.prompts import RESERVED_TOKENS
+from schemas.rewriting import TAGS
 from tests.support.outcomes import make_outcome, make_sft_example, make_trajectory
 from trainer.data.query_cases import QueryCase, SftExample, case_of, sft_example_key, sft_example_of
 
@@ -32,8 +32,8 @@ def test_another_user_query_or_truth_has_another_key() -> None:
     assert len({sft_example_key(example) for example in examples}) == len(examples)
 
 
-@pytest.mark.parametrize("mark", RESERVED_TOKENS)
-def test_a_truth_with_a_tag_or_chat_mark_is_not_used(mark: str) -> None:
+@pytest.mark.parametrize("mark", TAGS)
+def test_a_truth_with_a_tag_is_not_used(mark: str) -> None:
     outcome = make_outcome(options=(), truth=f"so {mark} it is")
     assert case_of(outcome) is sft_example_of(make_trajectory(outcome)) is Ineligible.TRUTH_HOLDS_MARKS
     assert isinstance(case_of(make_outcome(options=(), truth="a <b> & </i> | im_end")), QueryCase)

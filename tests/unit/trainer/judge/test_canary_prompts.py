@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from pico.checkpoints import REFLECTOR
+from schemas.control_marks import ControlMarks
 from schemas.promotion import CanaryPrompt
 from schemas.prompts import PromptStyle
 from trainer.judge.canary_prompts import MARGIN, MAX_PROMPTS, MAX_TOKENS, MIN_TOKENS, confident_completions, most_distinctive, user_turns
@@ -58,6 +59,6 @@ def test_prompts_whose_tokens_differ_from_the_champion_come_first_then_the_longe
 
 def test_prompts_are_distinct_and_in_the_configured_style() -> None:
     for style in PromptStyle:
-        prompts = user_turns(style)
+        prompts = user_turns(style, ControlMarks())
         assert len(set(prompts)) == len(prompts) > 2 * MAX_PROMPTS
-    assert "profile :" in user_turns(PromptStyle.COMPACT)[0] and "initial response" in user_turns(PromptStyle.PAPER)[0]
+    assert "profile :" in user_turns(PromptStyle.COMPACT, ControlMarks())[0] and "initial response" in user_turns(PromptStyle.PAPER, ControlMarks())[0]
