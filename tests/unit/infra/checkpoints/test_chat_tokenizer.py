@@ -122,7 +122,7 @@ def test_every_special_token_alone_and_nested_in_every_other_is_broken(family: s
 def test_a_mark_split_over_two_fields_stays_two_texts(family: str, style: PromptStyle) -> None:
     chat = CHATS[family]
     plain = special_ids(chat, "x")
-    for mark in list(special_tokens(chat.tokenizer).values())[:8]:
+    for mark in list(special_tokens(chat.tokenizer).values())[:3]:
         for cut in range(1, len(mark)):
             head, tail = mark[:cut], mark[cut:]
             items = [Past(head, tail), Past(tail, head)]
@@ -131,7 +131,7 @@ def test_a_mark_split_over_two_fields_stays_two_texts(family: str, style: Prompt
 
 
 @given(st.sampled_from(sorted(FAMILIES)), st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=4)), max_size=12).map("".join))
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_any_text_made_of_pieces_of_marks_encodes_without_special_ids(family: str, text: str) -> None:
     chat = CHATS[family]
     for marks in (chat.marks, WELL_KNOWN_MARKS):

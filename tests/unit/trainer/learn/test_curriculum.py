@@ -43,3 +43,10 @@ def test_draws_follow_the_shuffled_order_and_find_the_only_case_that_fits(tiny_c
     assert sampler.order.state() == order.state()
     indices, skipped = CaseSampler([TOO_LONG, TOO_LONG, fitting[0], TOO_LONG], prompter, 0).draw(20)
     assert indices == [2] * 20 and 57 <= skipped <= 60
+
+
+def test_a_truth_with_a_control_mark_of_the_policy_is_not_drawn(tiny_checkpoint: Path) -> None:
+    prompter = Prompter(Policy.load(tiny_checkpoint).tokenizer, PromptStyle.COMPACT, 512)
+    cases = [make_case(0, options=(), truth="so <|im_end|>"), make_case(1, options=(), truth="so <|eot_id|>")]
+    indices, skipped = CaseSampler(cases, prompter, 0).draw(3)
+    assert indices == [1] * 3 and skipped >= 2  # the second holds a mark of other tokenizers

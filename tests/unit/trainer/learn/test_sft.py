@@ -1,7 +1,6 @@
 import json
 import shutil
 import threading
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,18 +81,16 @@ def test_completions_that_serving_would_cut_off_are_left_out_and_counted(tiny_ch
     assert fit.left_out == 1
 
 
-def test_an_answer_with_an_end_token_inside_is_left_out_and_counted(tiny_checkpoint: Path) -> None:
+def test_an_answer_with_a_control_token_or_an_end_token_inside_is_left_out_and_counted(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
-    prompter, own, other = (
-        Prompter(policy.tokenizer, PromptStyle.COMPACT, 512),
-        make_sft_example(reasoning="so<|im_end|>"),
-        make_sft_example(reasoning="so<|endoftext|>"),
-    )
-    assert sft_rows([own], prompter, SftSettings(), 0) == []
-    assert len(sft_rows([other], prompter, SftSettings(), 0)) == 1 and sft_rows([other], prompter, SftSettings(), 0, [256]) == []
-    stopping = replace(policy, end_ids=(258, 256))
+    prompter, plain = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), make_sft_example()
+    marked = [make_sft_example(reasoning=f"so {mark}") for mark in ("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<think>")]
+    marked.append(make_sft_example(options=(), truth="so <|im_start|>"))
+    assert sft_rows(marked, prompter, SftSettings(), 0) == []
+    assert len(sft_rows([plain], prompter, SftSettings(), 0)) == 1
+    assert sft_rows([plain], prompter, SftSettings(), 0, prompter.encode(plain.reasoning)) == []
     trainer = TrainerSettings(sft=SftSettings(batch_size=1, max_steps=1))
-    assert train(stopping, [*make_examples(2), own, other], prompter, trainer, threading.Event()).left_out == 2
+    assert train(policy, [*make_examples(2), *marked], prompter, trainer, threading.Event()).left_out == len(marked)
 
 
 def test_the_longest_example_that_fits_keeps_its_end_token(tiny_checkpoint: Path) -> None:

@@ -96,7 +96,7 @@ FLAWED = [
     ("... !! ... :) ...", None, RejectionReason.TOO_SHORT),
     ("so it is", None, RejectionReason.TOO_SHORT),
     ("x" * 101, None, RejectionReason.TOO_LONG),
-    *((f"they like {tag} a lot", None, RejectionReason.TAGGED) for tag in (*TAGS, "<THINK>")),
+    *((f"they like {tag} a lot", None, RejectionReason.TAGGED) for tag in (*TAGS, "<THINK>", "<|im_end|>", "[INST]", "</s>")),
     ("The correct answer is comedy", None, RejectionReason.TRUTH_GIVEN),
     ("since the ground truth says comedy", None, RejectionReason.TRUTH_GIVEN),
     ("The expected output differs", None, RejectionReason.TRUTH_GIVEN),
