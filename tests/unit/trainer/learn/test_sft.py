@@ -81,7 +81,7 @@ def test_completions_that_serving_would_cut_off_are_left_out_and_counted(tiny_ch
     assert fit.left_out == 1
 
 
-def test_an_answer_with_a_control_token_or_an_end_token_inside_is_left_out_and_counted(tiny_checkpoint: Path) -> None:
+def test_an_answer_with_a_control_token_inside_is_left_out_and_counted(tiny_checkpoint: Path) -> None:
     policy = Policy.load(tiny_checkpoint)
     prompter, plain = Prompter(policy.tokenizer, PromptStyle.COMPACT, 512), make_sft_example()
     marked = [make_sft_example(reasoning=f"so {mark}") for mark in ("<|im_end|>", "<|im_start|>", "<|endoftext|>", "<think>")]
