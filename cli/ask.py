@@ -15,6 +15,7 @@ from infra.kafka.clients import producer, send
 from infra.kafka.errors import broker_errors
 from infra.kafka.topic_reader import TopicReader
 from infra.local import running_settings
+from infra.local.stack_record import read_record
 from infra.process.command_output import OK, USAGE, show, show_error, show_json, show_table
 from infra.settings import Settings
 from schemas.envelope import read_message
@@ -59,7 +60,16 @@ def request(settings: Settings, query: Query, timeout_s: float) -> Response:
             raise CannotContinue(f"the broker at {address} has no topic {RESPONSES.name}: `retouch topics apply` creates it")
         with closing(producer(settings, "retouch-ask")) as sender:
             send(sender, QUERIES, query, id=query.query_id, source=SOURCE).get(timeout=CONNECT_TIMEOUT_S)
-        return _await_response(reader, query.query_id, timeout_s)
+        if response := _await_response(reader, query.query_id, timeout_s):
+            return response
+    raise CannotContinue(f"no response within {timeout_s:g} s: {what_is_down(settings)}")
+
+
+def what_is_down(settings: Settings) -> str:
+    """What the local stack says about processes that do not serve; without one, what to look at."""
+    record = read_record(settings.stack.dir)
+    problems = record.problems(datetime.now(UTC)) if record else []
+    return "; ".join(problems) or "is the stack up (`retouch status`), and are its workers keeping up?"
 
 
 def as_data(response: Response) -> dict[str, Any]:
@@ -74,7 +84,7 @@ def as_data(response: Response) -> dict[str, Any]:
     }
 
 
-def _await_response(reader: TopicReader, query_id: UUID, timeout_s: float) -> Response:
+def _await_response(reader: TopicReader, query_id: UUID, timeout_s: float) -> Response | None:
     deadline = time.monotonic() + timeout_s
     while time.monotonic() < deadline:
         for record in reader.poll(0.2):
@@ -84,7 +94,7 @@ def _await_response(reader: TopicReader, query_id: UUID, timeout_s: float) -> Re
                 continue  # the topic's consumer groups set it aside
             if response.query_id == query_id:
                 return response
-    raise CannotContinue(f"no response within {timeout_s:g} s: is the stack up (`retouch status`), and are its workers keeping up?")
+    return None
 
 
 def _show(response: Response) -> None:

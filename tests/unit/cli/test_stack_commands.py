@@ -1,4 +1,4 @@
-"""`retouch status` of stacks in every state."""
+"""What `retouch status` and `retouch ask` say about a stack of which a part is down."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.app import app
+from cli.ask import what_is_down
 from infra.local.stack_record import ProcessRecord, ProcessState, StackRecord, StackState, stack_lock
+from infra.settings import load
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +59,14 @@ def test_status_in_json_holds_the_same(tmp_path: Path) -> None:
 def test_status_names_a_process_that_runs_and_makes_no_progress(tmp_path: Path) -> None:
     code, output = status(tmp_path, {"blocked": "the endpoint answers 402 \x1b[2J"})
     assert code == 1 and f"teacher makes no progress: the endpoint answers 402 \\x1b[2J; log: {tmp_path}/teacher.log" in output
+
+
+def test_a_question_without_a_response_names_what_is_down(tmp_path: Path) -> None:
+    settings = load(stack={"dir": tmp_path})
+    status(tmp_path, {})
+    assert "retouch status" in what_is_down(settings)
+    status(tmp_path, DOWN)
+    assert what_is_down(settings).startswith("teacher is down, exit code 1: outcomes-0 at offset 5 cannot be decoded;")
 
 
 @pytest.mark.parametrize(("state", "code"), [(StackState.READY, 0), (StackState.STARTING, 1), (StackState.FAILED, 1)])
