@@ -11,7 +11,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -36,16 +36,17 @@ STEP_S = 0.1
 class Stack:
     """`with Stack(settings) as stack:` runs inside the block, and `stack.settings` hold its addresses. It holds the lock of the state directory.
 
-    `trainer` adds the trainer's service; `proxies` lie between the processes and the broker or base model. No broker is started if
-    `kafka.bootstrap_servers` is set, and no base model if `base.url` is set.
+    `trainer` adds the trainer's service; `proxies` lie between the processes and the broker or base model; `only` names the processes to run, for a part
+    of the stack. No broker is started if `kafka.bootstrap_servers` is set, and no base model if `base.url` is set.
     """
 
-    def __init__(self, settings: Settings, *, trainer: bool = False, proxies: ProxyPorts | None = None) -> None:
+    def __init__(self, settings: Settings, *, trainer: bool = False, proxies: ProxyPorts | None = None, only: Collection[str] | None = None) -> None:
         self._directory = settings.stack.dir.resolve()
         paths = {"dir": self._directory, "cache_dir": settings.stack.cache_dir.resolve()}
         self._configured = settings.changed(stack=paths, ready_file=None)
         self._with_trainer = trainer
         self._proxies = proxies or ProxyPorts()
+        self._only = only
         self._lock = stack_lock(self._directory)
         self._broker: Broker | None = None
         self._base_url: str | None = None
@@ -201,7 +202,7 @@ class Stack:
         ]
         if self._with_trainer:
             services.append(self._process("trainer", ["-m", "trainer"], needs=("broker", "registry")))
-        return services
+        return [service for service in services if self._only is None or service.name in self._only]
 
     def _process(self, name: str, arguments: list[str], needs: tuple[str, ...] = (), is_task: bool = False) -> ProcessService:
         return ProcessService(name, [sys.executable, *arguments], self._directory, partial(self._environment, name), needs, is_task)

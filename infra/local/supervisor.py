@@ -107,13 +107,13 @@ class Supervisor:
                 self._handle_error(watched, type_and_line(error))
 
     def check(self, *names: str) -> None:
-        """Raises CannotContinue if one of these services, or of all, is failing; with exit code, reason and the end of the log."""
+        """Raises CannotContinue if one of these services, or of all, is failing; with the reason, and the exit code and end of the log of a process."""
         for watched in self._watched.values():
             if watched.is_failing and (not names or watched.service.name in names):
-                child = watched.service.child
-                exit_code = "" if watched.exit_code is None else f" with exit code {watched.exit_code}"
-                ended = f"{child.name} ended {watched.pauses.ends} times in a row, last{exit_code}: {watched.why}"
-                raise CannotContinue(f"{ended}; end of {child.log}:\n{child.last_lines()}")
+                child, failed = watched.service.child, f"{watched.service.name} failed {watched.pauses.ends} times in a row, last"
+                if watched.exit_code is None:  # it could not be started
+                    raise CannotContinue(f"{failed}: {watched.why}")
+                raise CannotContinue(f"{failed} with exit code {watched.exit_code}: {watched.why}; end of {child.log}:\n{child.last_lines()}")
 
     def check_settings(self) -> None:
         """Raises BadSetting if a service refuses a setting and has never served."""
@@ -183,7 +183,9 @@ class Supervisor:
 
     def _restart(self, watched: SupervisedService, stop_timeout_s: float) -> None:
         child = watched.service.child
-        if watched.kill_at is None:
+        if watched.state is ProcessState.WAITING:  # it starts as soon as it can
+            watched.restart_requested = False
+        elif watched.kill_at is None:
             child.terminate()
             watched.kill_at = self._now() + stop_timeout_s
         elif not child.is_running or self._now() >= watched.kill_at:

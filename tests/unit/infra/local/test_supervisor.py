@@ -104,7 +104,7 @@ def test_a_process_that_cannot_start_is_failing_and_the_others_serve(harness: Su
     harness.start_until_over()
     assert (harness.states()["worker"], harness.states()["dependent"]) == (ProcessState.READY, ProcessState.WAITING)
     assert harness.record("broken").exit_code == 7 and harness.record("broken").why == "no model here"
-    with pytest.raises(CannotContinue, match=rf"broken ended {FAILED_STARTS} times in a row, last with exit code 7: no model here; end of .*broken\.log:\n"):
+    with pytest.raises(CannotContinue, match=rf"broken failed {FAILED_STARTS} times in a row, last with exit code 7: no model here; end of .*broken\.log:\n"):
         harness.supervisor.check()
     harness.supervisor.check("worker")
     assert harness.record("dependent").problem(NOW) == f"dependent waits for broken; log: {harness.directory}/logs/dependent.log"
@@ -229,7 +229,7 @@ def test_a_process_that_keeps_ending_gets_growing_pauses_and_stops_no_other(harn
             harness.supervisor.check()
     assert pauses == [0, 1, 2, 4, 8, 16]
     assert harness.record("other").pid == other and harness.states()["other"] is ProcessState.READY
-    with pytest.raises(CannotContinue, match=r"worker ended 6 times in a row, last with exit code 1: process stops: queries-0 at offset 5; end of "):
+    with pytest.raises(CannotContinue, match=r"worker failed 6 times in a row, last with exit code 1: process stops: queries-0 at offset 5; end of "):
         harness.supervisor.check()
 
 
