@@ -20,6 +20,7 @@ from typing import IO, Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from infra.errors import CannotContinue
 from infra.kafka.errors import broker_errors
@@ -31,7 +32,7 @@ from schemas.topics import FEEDBACK, INTERACTIONS, RESPONSES
 from traffic import figures
 from traffic.datasets.catalog import open_dataset
 from traffic.datasets.files import BadData, shown
-from traffic.datasets.steps import Dataset, Question, ReadCounts
+from traffic.datasets.steps import Dataset, Question, ReadCounts, truth_of
 from traffic.figures import ERRORS
 from traffic.lag import GroupLag
 from traffic.observer import AnswerCounts, Observer
@@ -112,7 +113,7 @@ def _users(users: dict[str, Any]) -> Table:
     for user, domains in list(users.items())[:USERS_SHOWN]:
         for domain, found in domains.items():
             metric = next(iter(found["base"]))
-            table.add_row(user, domain, str(found["questions"]), metric, f"{found['base'][metric]:.3f}", f"{found['final'][metric]:.3f}")
+            table.add_row(Text(user), domain, str(found["questions"]), metric, f"{found['base'][metric]:.3f}", f"{found['final'][metric]:.3f}")
     return table
 
 
@@ -186,7 +187,7 @@ class ReplayScript:
     @property
     def expected_in_log(self) -> int:
         """Expected number of interactions in the topic at the end: the history, and the users' texts that come back as feedback."""
-        return self.interactions + sum(any(feedback.truth for feedback in question.feedback) for question in self.questions)
+        return self.interactions + sum(any(map(truth_of, question.feedback)) for question in self.questions)
 
 
 def _write(history: IO[bytes], interaction: Interaction) -> None:

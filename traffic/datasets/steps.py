@@ -15,6 +15,7 @@ from schemas.feedback import Feedback
 from schemas.interactions import Interaction
 from schemas.messages import Message
 from schemas.queries import Query
+from schemas.sameness import is_blank
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,11 @@ class Question:
 
 
 Step = Interaction | Question
+
+
+def truth_of(feedback: Feedback) -> str | None:
+    """The user's own text in feedback. None for a score alone, and for a text that shows nothing."""
+    return None if feedback.truth is None or is_blank(feedback.truth) else feedback.truth
 
 
 @dataclass

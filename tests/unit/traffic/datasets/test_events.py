@@ -120,6 +120,13 @@ def test_an_impossible_event_is_refused(tmp_path: Path, number: int, data: dict[
         list(reading(Events, write_jsonl(tmp_path / "events.jsonl", lines)).steps("t"))
 
 
+def test_a_text_that_shows_nothing_is_no_truth(tmp_path: Path) -> None:
+    lines = _lines()
+    lines[2]["data"] |= {"truth": " ", "score": 0.5}
+    (question,) = questions(reading(Events, write_jsonl(tmp_path / "events.jsonl", lines)).steps("t"))
+    assert (question.truth, question.feedback[0].score) == (None, 0.5)
+
+
 def test_a_truth_takes_the_spelling_of_the_options(tmp_path: Path) -> None:
     (question,) = questions(reading(Events, write_jsonl(tmp_path / "events.jsonl", _lines())).steps("t"))
     assert (question.truth, question.feedback[0].truth) == ("B", "b")

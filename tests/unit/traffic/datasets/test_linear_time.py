@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.small_datasets import paper, questions, reading, write_jsonl, write_lamp
-from traffic.datasets.authored_texts import ArxivAuthors
+from tests.support.small_datasets import paper, questions, write_jsonl, write_lamp
 from traffic.datasets.catalog import open_dataset
 from traffic.datasets.steps import to_lines
 from traffic.replay import ReplayScript
@@ -52,7 +51,7 @@ def _papers(folder: Path, number: int) -> Path:
 
 
 def _events(folder: Path, number: int) -> Path:
-    steps = reading(ArxivAuthors, _papers(folder, number)).steps("t")
+    steps = open_dataset(_papers(folder, number), last=10**9).steps("t")
     lines = [line for step in steps for line in to_lines(step)]
     (folder / "events.jsonl").write_text("\n".join(lines))
     (folder / "papers.jsonl").unlink()
@@ -73,7 +72,6 @@ def test_four_times_the_questions_are_about_four_times_the_work(tmp_path: Path, 
     _replayed(paths[0])  # fills the caches
     few, many = (_calls(lambda path=path: _replayed(path)) for path in paths)  # type: ignore[misc]  # a default binds the path
     assert many < 5 * few, "four times, with some room; the square would be sixteen times"
-    assert len(questions(open_dataset(tmp_path / "100").steps("t"))) <= 100
 
 
 def test_an_open_user_is_asked_in_linear_work(tmp_path: Path) -> None:
