@@ -8,6 +8,8 @@ Anomalies, named as in Jepsen:
 - aborted-read  a record that a reader at read_committed got although the log says that it was aborted, or never committed
 - unread        a committed draft or response that no reader at read_committed got
 - phantom       a draft or response to a query that was not sent
+- unexplained   a draft without an answer for which no bad answer of the endpoint accounts, or that does not say why
+- reasoning     a draft or response that shows a model's reasoning
 - out-of-order  a user's response before the response to an earlier query of the same user; always counted, an anomaly only with order per key
 
 The streams write contexts at least once, with equal ids: repeats are counted and are no anomaly. A second response to a repeated context is a duplicate;
@@ -23,6 +25,7 @@ from enum import StrEnum
 
 from lab.chaos.records import SeenRecord, SendOutcome, SentRecord, first_of_each_record
 from lab.chaos.segments import RecordFate
+from schemas.drafts import DraftStatus, FailureCause
 from schemas.topics import CONTEXTS, DEAD_LETTER_SUFFIX, DRAFTS, FEEDBACK, OUTCOMES, QUERIES, RESPONSES, TRAJECTORIES
 
 #: The fate of every record by the log: by topic and partition, then by offset.
@@ -38,6 +41,8 @@ class AnomalyKind(StrEnum):
     ABORTED_READ = "aborted-read"
     UNREAD = "unread"
     PHANTOM = "phantom"
+    UNEXPLAINED = "unexplained"
+    REASONING = "reasoning"
     OUT_OF_ORDER = "out-of-order"
 
 
@@ -64,9 +69,19 @@ class CheckResult:
 
 
 def check(
-    sent: Sequence[SentRecord], seen: Iterable[SeenRecord], fates: Fates, *, healed_s: float | None, bound_s: float, ordered: bool = False
+    sent: Sequence[SentRecord],
+    seen: Iterable[SeenRecord],
+    fates: Fates,
+    *,
+    healed_s: float | None,
+    bound_s: float,
+    ordered: bool = False,
+    explained: Mapping[FailureCause, int] | None = None,
 ) -> CheckResult:
-    """`seen` may contain a record several times, from several readers. `healed_s` is None if the system never recovered."""
+    """`seen` may contain a record several times, from several readers. `healed_s` is None if the system never recovered.
+
+    `explained`: how many queries the bad answers of the endpoint may have ended, by cause.
+    """
     by_ref = {record.ref: record for record in first_of_each_record(seen)}
     records = _Records(sent, list(by_ref.values()))
     out_of_order = _out_of_order(records)
@@ -77,6 +92,8 @@ def check(
         *_aborted_reads(by_ref, fates),
         *_unread(by_ref, fates),
         *_phantoms(records),
+        *_unexplained(records, explained or {}),
+        *(Anomaly(AnomalyKind.REASONING, record.topic, record.query_id or "", _where([record])) for record in records.seen if record.shows_reasoning),
         *(out_of_order if ordered else ()),
     ]
     counts = Counter(anomaly.kind for anomaly in anomalies)
@@ -165,6 +182,27 @@ def _phantoms(records: _Records) -> list[Anomaly]:
         for id, records_of_query in records.of_query[topic].items()
         if id not in sent_ids
     ]
+
+
+#: Causes that end a query by one answer. Others are what remains after several tries, or during faults.
+ONE_ANSWER = {
+    FailureCause.NO_TEXT,
+    FailureCause.ONLY_REASONING,
+    FailureCause.FILTERED,
+    FailureCause.ANSWER_TOO_LONG,
+    FailureCause.PROMPT_TOO_LONG,
+    FailureCause.PROMPT_REFUSED,
+}
+
+
+def _unexplained(records: _Records, explained: Mapping[FailureCause, int]) -> list[Anomaly]:
+    """For each cause the queries beyond the number of bad answers that end so, and all queries that failed without a known cause."""
+    by_cause: dict[str, list[SeenRecord]] = defaultdict(list)
+    for drafts in records.of_query[DRAFTS.name].values():
+        if drafts[0].status == DraftStatus.BASE_FAILED:
+            by_cause[drafts[0].failure or FailureCause.OTHER].append(drafts[0])
+    surplus = [draft for cause in ONE_ANSWER for draft in by_cause[cause][explained.get(cause, 0) :]]
+    return [Anomaly(AnomalyKind.UNEXPLAINED, DRAFTS.name, draft.query_id or "", _where([draft])) for draft in [*surplus, *by_cause[FailureCause.OTHER]]]
 
 
 def _out_of_order(records: _Records) -> list[Anomaly]:

@@ -45,7 +45,7 @@ def experiment(settings: Settings, folder: Path, *, minutes: float, seed: int, o
     settings = own_settings(settings, fresh_state(folder))
     plan = draw_plan(seed, minutes * 60, settings.kafka.session_timeout_ms / 1000)
     evidence, fates = perform(settings, plan, folder, options or ChaosOptions(log_progress=_log_progress))
-    verdict = check(evidence.sent, evidence.seen, fates, healed_s=evidence.healed_s, bound_s=BOUND_S, ordered=ordered)
+    verdict = check(evidence.sent, evidence.seen, fates, healed_s=evidence.healed_s, bound_s=BOUND_S, ordered=ordered, explained=evidence.explained)
     report = compile_report(evidence, verdict, BOUND_S)
     output_files.write(folder / REPORT, json.dumps(report, indent=1) + "\n")
     picture.draw_picture(evidence, folder / PICTURE)

@@ -87,7 +87,7 @@ def _mode(fault: Fault) -> Mode:
         return Delay(fault.delay_s)
     if fault.kind is FaultKind.HOLD:
         return Hold()
-    if fault.kind is FaultKind.FAILING_BASE and fault.status:
+    if fault.kind in (FaultKind.FAILING_BASE, FaultKind.REFUSING_BASE) and fault.status:
         return RefuseRequests(fault.status)
     return ResetConnections()
 

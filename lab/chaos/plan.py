@@ -33,6 +33,7 @@ class FaultKind(StrEnum):
     RESTART = "restart"  # SIGTERM and restart
     SLOW_BASE = "slow-base"  # every byte to and from the base model arrives `delay_s` later
     FAILING_BASE = "failing-base"  # each request gets `status`, or a closed connection if it is 0
+    REFUSING_BASE = "refusing-base"  # each request gets `status`, which says that no prompt gets an answer
     DELAY = "delay"  # every byte between the processes and the broker arrives `delay_s` later
     HOLD = "hold"  # nothing passes; sent bytes arrive after the fault, as after lost packets
     CUT = "cut"  # connections are reset and new ones refused
@@ -44,6 +45,7 @@ TARGETS = {
     FaultKind.RESTART: None,
     FaultKind.SLOW_BASE: BASE_LINK,
     FaultKind.FAILING_BASE: BASE_LINK,
+    FaultKind.REFUSING_BASE: BASE_LINK,
     FaultKind.DELAY: BROKER_LINK,
     FaultKind.HOLD: BROKER_LINK,
     FaultKind.CUT: BROKER_LINK,
@@ -127,6 +129,8 @@ def _fault(rng: random.Random, kind: FaultKind, target: str, at_s: float, sessio
         return Fault(kind, target, at_s, round(rng.uniform(4.0, 12.0), 2), delay_s=round(rng.uniform(0.05, 0.5 if kind is FaultKind.DELAY else 3.0), 3))
     if kind is FaultKind.FAILING_BASE:
         return Fault(kind, target, at_s, round(rng.uniform(2.0, 8.0), 2), status=rng.choice((0, 429, 500, 503)))
+    if kind is FaultKind.REFUSING_BASE:
+        return Fault(kind, target, at_s, round(rng.uniform(4.0, 12.0), 2), status=rng.choice((401, 402, 403, 404)))
     if kind in (FaultKind.HOLD, FaultKind.CUT):
         return Fault(kind, target, at_s, round(rng.uniform(1.0, 8.0), 2))
     return Fault(kind, target, at_s)

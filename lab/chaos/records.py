@@ -39,7 +39,10 @@ class SentRecord:
 
 @dataclass(frozen=True)
 class SeenRecord:
-    """One record that a reader at read_committed got. `query_id` if the record belongs to a query; `status` for a response."""
+    """One record that a reader at read_committed got. `query_id` if the record belongs to a query; `status` for a draft or a response.
+
+    `failure`: why a draft has no answer. `shows_reasoning`: a user would see what only the model should.
+    """
 
     topic: str
     partition: int
@@ -49,6 +52,8 @@ class SeenRecord:
     query_id: str | None
     seen_s: float
     status: str | None = None
+    failure: str | None = None
+    shows_reasoning: bool = False
 
     @property
     def ref(self) -> tuple[str, int, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -11,7 +11,8 @@ from lab.chaos.checker import CheckResult
 from lab.chaos.faults import PerformedFault, ProcessLog
 from lab.chaos.plan import KILLS_AND_PAUSES, PROCESSES, WARM_UP_S, FaultPlan
 from lab.chaos.records import SeenRecord, SendOutcome, SentRecord
-from schemas.topics import QUERIES, RESPONSES
+from schemas.drafts import DraftStatus, FailureCause
+from schemas.topics import DRAFTS, QUERIES, RESPONSES
 from traffic.observer import ShownAnswer, percentile, standstills
 
 
@@ -76,6 +77,9 @@ class ChaosRun:
     answered_all_s: float | None = None  # when the last acknowledged query was answered; None if some were not
     read_at_end: int = 0  # records that only the reader at the end got
     log_partitions: int = 0  # number of partition directories that were read
+    endpoint_calls: int = 0  # calls that the base model answered
+    bad_answers: Mapping[str, int] = field(default_factory=dict)  # answers of the endpoint that were made bad, by kind
+    explained: Mapping[FailureCause, int] = field(default_factory=dict)  # queries that they may have ended, by cause
     failure: str | None = None  # why the run ended early
     parts: dict[str, str] = field(default_factory=dict)  # engine and timeouts of the run
 
@@ -93,6 +97,7 @@ def compile_report(run: ChaosRun, verdict: CheckResult, bound_s: float) -> dict[
         "observed": verdict.observed,
         "statuses": dict(sorted(Counter(record.status for record in run.seen if record.topic == RESPONSES.name and record.status).items())),
         "faults": _faults(run),
+        "endpoint": _endpoint(run),
         "healing": {
             "counted_from": "the moment the last fault had ended and every process served",
             "last_fault_ended_s": round(last_fault_s, 2),
@@ -122,6 +127,18 @@ def _faults(run: ChaosRun) -> dict[str, Any]:
     }
 
 
+def _endpoint(run: ChaosRun) -> dict[str, Any]:
+    """What the endpoint gave, and why drafts have no answer: `expired` counts apart, because a deadline ended them."""
+    drafts = {record.query_id: record for record in run.seen if record.topic == DRAFTS.name and record.status != DraftStatus.DRAFTED}
+    failures = Counter(f"{record.failure}{', expired' if record.status == DraftStatus.EXPIRED else ''}" for record in drafts.values())
+    return {
+        "calls": run.endpoint_calls,
+        "bad_answers": sum(run.bad_answers.values()),
+        "by_kind": dict(sorted(run.bad_answers.items())),
+        "drafts_without_answer": dict(sorted(failures.items())),
+    }
+
+
 def _listed(verdict: CheckResult) -> dict[str, list[dict[str, str]]]:
     by_kind: dict[str, list[dict[str, str]]] = {}
     for anomaly in verdict.anomalies:
@@ -138,12 +155,14 @@ def _per_second(run: ChaosRun, answers: Sequence[AnsweredQuery]) -> dict[str, di
 
 def lines(report: dict[str, Any]) -> list[str]:
     """The report as text, the result first."""
-    healing, faults, observed = report["healing"], report["faults"], report["observed"]
+    healing, faults, observed, endpoint = report["healing"], report["faults"], report["observed"], report["endpoint"]
     text = [
         ("valid: no anomaly" if report["valid"] else "NOT VALID") + (f"; ended early: {report['failure']}" if report["failure"] else ""),
         "  ".join(f"{kind} {count}" for kind, count in report["anomalies"].items()),
         f"{observed['queries_ok']} queries acknowledged in {report['load_s']:g} s, {observed['queries_info']} unknown, {observed['queries_fail']} not sent",
         f"{faults['kills_and_pauses']} kills and pauses, all faults: {_listing(faults['by_kind'])}",
+        f"{endpoint['bad_answers']} bad answers of {len(endpoint['by_kind'])} kinds in {endpoint['calls']} calls of the base model; "
+        f"drafts without an answer: {_listing(endpoint['drafts_without_answer']) or 'none'}",
         f"duplicated responses by cause: {_listing(report['duplicate_causes'])}; contexts repeated: {observed['contexts_repeated']}",
         f"last fault ended at {healing['last_fault_ended_s']} s, all processes served {healing['processes_back_after_s']} s later, "
         f"all answered at {healing['all_answered_s']} s; unseen: no answer within {healing['bound_s']:g} s after {healing['healed_s']} s",

@@ -17,6 +17,7 @@ from infra.settings import Settings
 from lab.chaos.checker import Fates
 from lab.chaos.faults import FaultInjector, links
 from lab.chaos.load import ChaosLoad, LoadSize
+from lab.chaos.misbehaving import MisbehavingEndpoint
 from lab.chaos.plan import FaultPlan
 from lab.chaos.proxy import Proxy
 from lab.chaos.records import LoadClock, SendOutcome, SentLog, first_of_each_record, write_seen
@@ -76,7 +77,8 @@ class ChaosExperiment:
         with ExitStack() as parts:
             parts.enter_context(self._sent_log)
             broker = parts.enter_context(Proxy(host, lambda: stack.proxied_broker_port))
-            base = parts.enter_context(Proxy(host, lambda: urlsplit(stack.settings.base.url or "").port or 0))
+            endpoint = parts.enter_context(MisbehavingEndpoint(host, lambda: urlsplit(stack.settings.base.url or "").port or 0, self._plan.seed))
+            base = parts.enter_context(Proxy(host, lambda: endpoint.port))
             stack = Stack(self._settings, proxies=ProxyPorts(broker.port, base.port))
             self._options.log_progress("starting the stack")
             stack.start()
@@ -85,7 +87,7 @@ class ChaosExperiment:
             load = parts.enter_context(ChaosLoad(stack.settings, self._sent_log, self._clock, self._plan.seed, self._options.size))
             self._injector = FaultInjector(self._plan, stack, links(broker, base))
             try:
-                with self._injecting(self._injector):
+                with self._injecting(self._injector, endpoint):
                     self._run_load(stack, load, watcher)
                 self._heal(stack, load, watcher)
                 self._read_all(stack)
@@ -97,6 +99,7 @@ class ChaosExperiment:
                 recorded.read_at_end = len({record.ref for record in recorded.seen} - {record.ref for record in while_running})
                 recorded.seen = first_of_each_record([*while_running, *recorded.seen])
                 recorded.done = self._injector.done
+                recorded.bad_answers, recorded.explained, recorded.endpoint_calls = endpoint.given, endpoint.explained(), endpoint.calls
         write_seen(self._out / "seen.jsonl", recorded.seen)
         recorded.sent = self._sent_log.sent
         return recorded
@@ -122,11 +125,13 @@ class ChaosExperiment:
         self._recorded.load_s = now
 
     @contextmanager
-    def _injecting(self, injector: FaultInjector) -> Iterator[None]:
-        """Ends all faults after the block, also after an error."""
+    def _injecting(self, injector: FaultInjector, endpoint: MisbehavingEndpoint) -> Iterator[None]:
+        """The endpoint misbehaves during the block. Ends all faults after it, also after an error."""
+        endpoint.begin()
         try:
             yield
         finally:
+            endpoint.end()
             injector.end_all(self._clock.now())
 
     def _heal(self, stack: Stack, load: ChaosLoad, watcher: Watcher) -> None:

@@ -16,6 +16,7 @@ from kafka import TopicPartition
 from infra.errors import CannotContinue, RetryLater
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
+from lab.chaos.bad_answers import REASONING
 from lab.chaos.records import LoadClock, SeenRecord
 from schemas.envelope import header_values
 from schemas.topics import CONTEXTS, DEAD_LETTERED, DRAFTS, FEEDBACK, INTERACTIONS, OUTCOMES, QUERIES, RESPONSES, TRAJECTORIES, dead_letter_topic
@@ -112,20 +113,23 @@ def _reader(settings: Settings, positions: dict[TopicPartition, int]) -> TopicRe
 def _seen_record(record: Any, at_s: float) -> SeenRecord:
     ce_id = header_values(record.headers).get("ce_id", b"").decode(errors="replace")
     key = (record.key or b"").decode(errors="replace")
-    query_id, status = _contents(record.topic, record.value)
-    return SeenRecord(record.topic, record.partition, record.offset, key, ce_id, query_id, at_s, status)
+    contents = _contents(record.topic, record.value)
+    return SeenRecord(record.topic, record.partition, record.offset, key, ce_id, contents.pop("query_id", None), at_s, **contents)
 
 
-def _contents(topic: str, value: bytes | None) -> tuple[str | None, str | None]:
-    """The query's id, and a response's status; None if the value has none."""
+def _contents(topic: str, value: bytes | None) -> dict[str, Any]:
+    """The query's id; of a draft or a response also its status, its failure and whether its answer shows reasoning. Empty if the value has none."""
     path = QUERY_IN.get(topic)
     if path is None or value is None:
-        return None, None
+        return {}
     try:
         message = value_at_path = json.loads(value)
         for name in path:
             value_at_path = value_at_path[name]
     except (ValueError, LookupError, TypeError):
-        return None, None
-    status = message.get("status") if topic == RESPONSES.name else None
-    return str(value_at_path), status
+        return {}
+    contents = {"query_id": str(value_at_path)}
+    if topic not in (DRAFTS.name, RESPONSES.name):
+        return contents
+    shows_reasoning = REASONING in str(message.get("answer"))
+    return contents | {"status": message.get("status"), "failure": message.get("failure"), "shows_reasoning": shows_reasoning}

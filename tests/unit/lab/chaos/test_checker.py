@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lab.chaos.checker import AnomalyKind, CheckResult, Fates, check
 from lab.chaos.records import SendOutcome
 from lab.chaos.segments import RecordFate
+from schemas.drafts import FailureCause
 from schemas.topics import CONTEXTS, DRAFTS, FEEDBACK, OUTCOMES, QUERIES, RESPONSES
 from tests.support.chaos_records import RecordBuilder, clean
 
@@ -54,6 +56,40 @@ def test_an_acknowledged_record_that_is_not_on_its_topic_is_lost() -> None:
     records.ask("q4", stored=False)
     records.answer("q4")
     assert found(judged(records)) == [(AnomalyKind.LOST_WRITE, QUERIES.name, "q4")]
+
+
+def failed_drafts(*failures: str | None) -> RecordBuilder:
+    """Queries that end without a base answer."""
+    records = RecordBuilder()
+    for number in range(len(failures)):
+        records.ask(f"q{number}")
+        records.answer(f"q{number}")
+    drafts = iter(failures)
+    records.seen = [replace(each, status="base_failed", failure=next(drafts)) if each.topic == DRAFTS.name else each for each in records.seen]
+    return records
+
+
+@pytest.mark.parametrize(
+    ("failures", "explained", "unexplained"),
+    [
+        (["filtered"], {"filtered": 1}, []),
+        (["filtered", "filtered"], {"filtered": 1, "no_text": 1}, ["q1"]),
+        (["server_error", "timeout", "unreadable"], {}, []),
+        ([None], {}, ["q0"]),
+        (["other"], {}, ["q0"]),
+    ],
+)
+def test_a_draft_without_an_answer_needs_a_bad_answer_of_its_cause(failures: list[str | None], explained: dict[str, int], unexplained: list[str]) -> None:
+    records = failed_drafts(*failures)
+    counts = {FailureCause(cause): count for cause, count in explained.items()}
+    verdict = check(records.sent, records.seen, {}, healed_s=HEALED_S, bound_s=BOUND_S, explained=counts)
+    assert found(verdict) == [(AnomalyKind.UNEXPLAINED, DRAFTS.name, id) for id in unexplained]
+
+
+def test_an_answer_that_shows_reasoning_is_an_anomaly() -> None:
+    records = clean()
+    records.seen[-1] = replace(records.seen[-1], shows_reasoning=True)
+    assert found(judged(records)) == [(AnomalyKind.REASONING, RESPONSES.name, "q3")]
 
 
 def test_a_query_with_unknown_outcome_may_be_answered_or_not() -> None:

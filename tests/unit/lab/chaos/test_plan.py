@@ -30,7 +30,11 @@ def test_every_kind_of_fault_occurs_and_links_are_never_killed(seed: int) -> Non
     faults = draw_plan(seed, TEN_MINUTES_S, SESSION_S).faults
     assert {fault.kind for fault in faults} == set(FaultKind)
     assert {fault.kind for fault in faults if fault.target == BROKER_LINK} == {FaultKind.DELAY, FaultKind.HOLD, FaultKind.CUT}
-    assert {fault.kind for fault in faults if fault.target == BASE_LINK} == {FaultKind.SLOW_BASE, FaultKind.FAILING_BASE}
+    assert {fault.kind for fault in faults if fault.target == BASE_LINK} == {
+        FaultKind.SLOW_BASE,
+        FaultKind.FAILING_BASE,
+        FaultKind.REFUSING_BASE,
+    }
 
 
 @pytest.mark.parametrize("seed", SEEDS)
