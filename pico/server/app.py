@@ -12,21 +12,34 @@ from typing import Annotated, Any, Literal, Self
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, model_validator
+from starlette.exceptions import HTTPException
 
 from workers.serving.engines.engine import Engine, EngineDied, GenerationFailed, SamplingParameters
 
 PositiveTokens = Annotated[int, Field(ge=1)]
 
 
+def _encodable(text: str) -> str:
+    """JSON can write half a surrogate pair, which is no text."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("holds half a surrogate pair") from None
+    return text
+
+
+PromptText = Annotated[str, AfterValidator(_encodable)]
+
+
 class TextPart(BaseModel):
     type: Literal["text"]
-    text: str
+    text: PromptText
 
 
 class UserTurn(BaseModel):
     role: Literal["user"]
-    content: str | list[TextPart]
+    content: PromptText | list[TextPart]
 
     @property
     def text(self) -> str:
@@ -104,7 +117,7 @@ def create_app(engine: Engine, model: str, default_max_tokens: int, on_death: Ca
     @app.post("/v1/chat/completions", response_model=None)
     async def complete(request: ChatRequest) -> ChatCompletion | JSONResponse:
         if request.model != model:
-            return _error(404, f"the model {request.model!r} does not exist; this server has {model!r}", code="model_not_found", param="model")
+            return _error(404, f"the model {request.model[:80]!r} does not exist; this server has {model!r}", code="model_not_found", param="model")
         max_tokens = request.max_tokens or request.max_completion_tokens or default_max_tokens
         try:
             prompt = engine.marks.neutralized(request.messages[0].text)
@@ -134,6 +147,11 @@ def create_app(engine: Engine, model: str, default_max_tokens: int, on_death: Ca
         first = error.errors()[0]
         param = ".".join(str(part) for part in first["loc"] if part != "body")
         return _error(400, f"{param or 'body'}: {first['msg']}", param=param or None)
+
+    @app.exception_handler(HTTPException)
+    async def fail(request: Request, error: HTTPException) -> JSONResponse:
+        """Unknown paths and methods, and bodies that no parser takes."""
+        return _error(error.status_code, str(error.detail))
 
     return app
 

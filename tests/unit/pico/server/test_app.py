@@ -85,6 +85,27 @@ async def test_unsupported_requests_get_openais_errors(client: httpx.AsyncClient
     assert (error["type"], error["param"]) == ("invalid_request_error", param)
 
 
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"", 400),
+        (b"[" * 100_000, 400),
+        (b"\xff\xfe", 400),
+        (b'{"model": "m", "messages": [{"role": "user", "content": "\\ud83d"}]}', 400),
+        (b'{"model": "m", "messages": [{"role": "user", "content": "a"}], "max_tokens": 1' + b"0" * 5000 + b"}", 400),
+    ],
+)
+async def test_a_body_that_cannot_be_read_gets_openais_error(client: httpx.AsyncClient, content: bytes, status: int) -> None:
+    response = await client.post("/v1/chat/completions", content=content, headers={"content-type": "application/json"})
+    assert (response.status_code, set(response.json()["error"])) == (status, {"message", "type", "param", "code"})
+
+
+async def test_an_unknown_path_or_method_gets_openais_error(client: httpx.AsyncClient) -> None:
+    for response in (await client.get("/v1/nothing"), await client.get("/v1/chat/completions")):
+        assert response.status_code in (404, 405)
+        assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+
+
 async def test_a_refusal_does_not_quote_the_prompt(client: httpx.AsyncClient) -> None:
     response = await client.post("/v1/chat/completions", json={"model": "m", "messages": [{"role": "system", "content": "private words"}]})
     assert "private words" not in response.text
