@@ -1,10 +1,10 @@
-"""URLs: without their secrets, for logs, errors and `config print`; of hosts and SQLite files; and whether one leads to this machine."""
+"""URLs: without their secrets, for logs, errors and `config print`; of SQLite files; and whether one leads to this machine."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 #: RFC 3986 ends the authority at the first of `/?#`; in a database's URL SQLAlchemy also takes a password with slashes.
 _WEB_USER = re.compile(r"(?<=://)[^/?#\s]*@")
@@ -22,14 +22,9 @@ def is_loopback(url: str) -> bool:
     return host in ("localhost", "::1") or host.startswith("127.")
 
 
-def address(host: str, port: int) -> str:
-    """`host:port`, with brackets around an IPv6 address."""
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
 def sqlite_url(file: Path) -> str:
-    """The URL of a SQLite file, whatever characters its path holds. SQLAlchemy ends the path at `?` and decodes `%`."""
-    return f"sqlite:///{quote(str(file))}"
+    """The URL of a SQLite file, whatever characters its path holds. SQLAlchemy ends the path at `?` and decodes `%`; it takes all others as they are."""
+    return "sqlite:///" + str(file).replace("%", "%25").replace("?", "%3F")
 
 
 def sqlite_file(url: str) -> Path:

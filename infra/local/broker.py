@@ -1,11 +1,16 @@
 """The local broker: Apache Kafka in KRaft mode, one node, on loopback, with durable data below the state directory.
 
 `python -m infra.local.broker` fetches and verifies its jars, for the set-up. It has no security and no replication; a cluster's Kafka has both.
+
+The broker runs in its own directory and gets only relative names: a link to the jars, its data and its properties. So the path of the state directory
+may hold a comma, which separates Kafka's data directories, or a colon, which separates jars.
 """
 
 from __future__ import annotations
 
 import base64
+import json
+import os
 import shutil
 import socket
 import subprocess
@@ -26,6 +31,8 @@ from infra.settings import Settings, load
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 MIN_FREE_BYTES = 256 * 1024 * 1024
+#: Names in the broker's directory.
+JARS, DATA, NEW_DATA, PROPERTIES, FORMAT_PROPERTIES = "jars", "data", "data.new", "server.properties", "format.properties"
 #: Little memory, a short start, and warnings with a readable time.
 JVM_OPTIONS = (
     "-Xmx512m",
@@ -81,9 +88,10 @@ class Broker:
         self._proxy_port = proxy_port
         self.proxied_port = free_port(settings.stack.host) if proxy_port else 0
         self.dir = (settings.stack.dir / "kafka").resolve()
-        self.child = Child("broker", [], settings.stack.dir.resolve() / "logs" / "broker.log")
+        self.child = Child("broker", [], settings.stack.dir.resolve() / "logs" / "broker.log", _utf8_environment(), directory=self.dir)
         self.port = 0
-        self._properties_file = self.dir / "server.properties"
+        self._properties_file = self.dir / PROPERTIES
+        self._jars = Path()
         self._java: list[str] = []
 
     @property
@@ -93,8 +101,8 @@ class Broker:
     def prepare(self) -> None:
         """Find Java, and fetch and verify the jars, once. Raises CannotContinue. Blocks while the jars are fetched."""
         if not self._java:
-            jars = ensure_jars(self._settings.cache_dir.resolve())
-            self._java = [str(find_java()), *JVM_OPTIONS, "-cp", f"{jars}/*"]
+            self._jars = ensure_jars(self._settings.cache_dir.resolve())
+            self._java = [str(find_java().absolute()), *JVM_OPTIONS, "-cp", f"{JARS}/*"]
 
     def launch(self) -> None:
         """Start the process and return at once. A new data directory is formatted first, which takes about 1 s.
@@ -104,7 +112,7 @@ class Broker:
         """
         self.prepare()
         self._prepare_dir()
-        self.child.command = [*self._java, "kafka.Kafka", str(self._properties_file)]
+        self.child.command = [*self._java, "kafka.Kafka", PROPERTIES]
         self.child.start()
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
@@ -162,14 +170,15 @@ class Broker:
         """Write server.properties with the ports of an earlier start or free ones, and format a new data directory."""
         try:
             self.dir.mkdir(parents=True, exist_ok=True)
+            _link(self.dir / JARS, self._jars)
             free = shutil.disk_usage(self.dir).free
             if free < MIN_FREE_BYTES:
                 raise CannotContinue(f"{self.dir}: {free >> 20} MiB free, the broker needs {MIN_FREE_BYTES >> 20}: free some, or set stack.dir elsewhere")
             self.port, controller = _ports(self._properties_file) or (0, free_port(self._settings.host))
             self._choose_port()
             _require_free(self._settings.host, controller, f"stop that program, or remove {self.dir} to start with an empty broker on another port")
-            _write(self._properties_file, self._properties(controller, self.dir / "data"))
-            if not (self.dir / "data").exists():
+            _write(self._properties_file, self._properties(controller, DATA))
+            if not (self.dir / DATA).exists():
                 self._format(controller)
         except OSError as error:
             raise CannotContinue(f"cannot write the broker's data to {self.dir}: {error.strerror or error}; set stack.dir to a writable place") from error
@@ -182,7 +191,7 @@ class Broker:
             _require_free(host, self.port, "stop that program, or set stack.broker_port to another port")
         self.port = configured or self.port or free_port(host)
 
-    def _properties(self, controller: int, data: Path) -> dict[str, str]:
+    def _properties(self, controller: int, data: str) -> dict[str, str]:
         host = self._settings.host
         listeners, advertised, protocols = f"PLAINTEXT://{host}:{self.port},CONTROLLER://{host}:{controller}", f"PLAINTEXT://{host}:{self.port}", PROTOCOLS
         if self._proxy_port:
@@ -194,20 +203,22 @@ class Broker:
             "advertised.listeners": advertised,
             "listener.security.protocol.map": protocols,
             "controller.quorum.bootstrap.servers": f"{host}:{controller}",
-            "log.dirs": str(data),
+            "log.dirs": data,
         }
 
     def _format(self, controller: int) -> None:
         """Format a temporary directory and rename it, so that an existing data directory is complete."""
-        new, properties = self.dir / "data.new", self.dir / "format.properties"
+        new, properties = self.dir / NEW_DATA, self.dir / FORMAT_PROPERTIES
         shutil.rmtree(new, ignore_errors=True)
-        _write(properties, self._properties(controller, new))
-        command = [*self._java, "kafka.tools.StorageTool", "format", "--standalone", "-t", _cluster_id(), "-c", str(properties)]
-        result = subprocess.run(command, capture_output=True, text=True, timeout=START_TIMEOUT_S, check=False)
+        _write(properties, self._properties(controller, NEW_DATA))
+        command = [*self._java, "kafka.tools.StorageTool", "format", "--standalone", "-t", _cluster_id(), "-c", FORMAT_PROPERTIES]
+        result = subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="replace", timeout=START_TIMEOUT_S, check=False, cwd=self.dir, env=_utf8_environment()
+        )
         if result.returncode:
-            last = (result.stderr + result.stdout).strip().splitlines()[-1:]
+            last = [line for line in (result.stdout + result.stderr).splitlines() if line.strip() and not line.startswith("\t")][-1:]  # no Java stack
             raise CannotContinue(f"cannot format the broker's data directory {new}: {''.join(last)}")
-        new.rename(self.dir / "data")
+        new.rename(self.dir / DATA)
         properties.unlink()
 
 
@@ -231,8 +242,26 @@ def _ports(properties: Path) -> tuple[int, int] | None:
 
 def _write(path: Path, properties: Mapping[str, str]) -> None:
     temporary = path.with_suffix(".new")
-    temporary.write_text("".join(f"{name}={value}\n" for name, value in properties.items()))
+    temporary.write_text("".join(f"{name}={_escaped(value)}\n" for name, value in properties.items()))
     temporary.replace(path)
+
+
+def _escaped(value: str) -> str:
+    """The value as `java.util.Properties` reads it. For one line that begins with no blank its escapes are those of JSON."""
+    return json.dumps(value)[1:-1]
+
+
+def _link(link: Path, target: Path) -> None:
+    """A symbolic link to `target`, instead of an earlier one."""
+    new = link.with_suffix(".new")
+    new.unlink(missing_ok=True)
+    new.symlink_to(target, target_is_directory=True)
+    new.replace(link)
+
+
+def _utf8_environment() -> dict[str, str]:
+    """Java decodes its working directory by the locale; without UTF-8 it would write beside a directory whose name is not ASCII."""
+    return {**os.environ, "LC_ALL": "C.UTF-8"}
 
 
 def _require_free(host: str, port: int, remedy: str) -> None:

@@ -25,14 +25,23 @@ _PARENT_DEATH = resources.files(__package__) / "parent_death.py"
 class Child:
     """One process at a time under one name, which can be started again. Start it from a thread that outlives it (`infra.process.parent_death`).
 
-    Standard output goes to the log, or to `output`, which each start truncates.
+    Standard output goes to the log, or to `output`, which each start truncates. `directory` is the process's working directory; None: the caller's.
     """
 
-    def __init__(self, name: str, command: Sequence[str], log: Path, env: Mapping[str, str] | None = None, output: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        command: Sequence[str],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        output: Path | None = None,
+        directory: Path | None = None,
+    ) -> None:
         self.name = name
         self.command = list(command)
         self.log = log
         self.output = output
+        self.directory = directory
         self.env = dict(env) if env is not None else None
         self._process: subprocess.Popen[bytes] | None = None
         self._log_begins = 0  # size of the log at the last start
@@ -45,7 +54,9 @@ class Child:
         command = [sys.executable, "-I", "-S", str(_PARENT_DEATH), str(os.getpid()), *self.command]
         with self.log.open("ab") as log, self.output.open("wb") if self.output else contextlib.nullcontext(log) as output:
             self._log_begins = log.tell()
-            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, env=self.env, start_new_session=True)
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=log, env=self.env, cwd=self.directory, start_new_session=True
+            )
 
     @property
     def pid(self) -> int | None:

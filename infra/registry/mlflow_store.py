@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from infra.errors import CannotContinue, RetryLater
 from infra.process.file_lock import locked
 from infra.settings import Settings
+from infra.urls import sqlite_file
 
 T = TypeVar("T")
 
@@ -62,7 +63,7 @@ class MlflowStore:
         """Locks a SQLite file while it is opened: if two processes ran the migrations of a new file at once, one would fail."""
         if not self.is_sqlite:
             return nullcontext()
-        database = Path(self.uri.removeprefix("sqlite:///"))
+        database = sqlite_file(self.uri)
         database.parent.mkdir(parents=True, exist_ok=True)
         return locked(Path(f"{database}.lock"), OPEN_WITHIN_S)
 
@@ -79,6 +80,10 @@ def mlflow() -> Any:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(ANSWER_WITHIN_S))
     import mlflow as module
+    from mlflow.store.db import utils
+
+    # MLflow would create the parent folder of the URL's text without decoding it, beside the real one: `a%25b` for `a%b`. `_opening` creates the real one.
+    utils._make_parent_dirs_if_sqlite = lambda db_uri: None
 
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 from infra.settings.section import Seconds, Section
-from infra.settings.texts import Directory, Host, url_of
+from infra.settings.texts import Directory, HostWithoutIPv6, url_of
 
 
 class TelemetrySettings(Section):
@@ -26,7 +26,7 @@ class StackSettings(Section):
 
     dir: Directory = Path(".retouch")  # state directory: broker log, index, registry, logs
     cache_dir: Directory = Path(".cache")  # the broker's jars, fetched once for all state directories
-    host: Host = "127.0.0.1"  # address that the stack's servers listen on
+    host: HostWithoutIPv6 = "127.0.0.1"  # address that the stack's servers listen on
     broker_port: Annotated[int, Field(ge=0, le=65535)] = 0  # of the local broker; 0: a free port at the first start, the same one afterwards
     start_timeout_s: Seconds = 240.0  # time for all processes to be ready
     stop_timeout_s: Seconds = 20.0  # time for a process to stop after SIGTERM; then SIGKILL

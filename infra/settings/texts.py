@@ -46,8 +46,8 @@ def tracking_uri(text: str) -> str:
     if not uri.startswith("sqlite:"):
         example = "http(s)://HOST of an MLflow server, or sqlite:///FILE; only the server talks to another database"
         return web_url(uri, example, "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD")
-    if not re.fullmatch(r"sqlite:///[^?#]+", uri) or sqlite_file(uri).name in ("", ":memory:"):
-        raise ValueError("names no database file: write sqlite:///FILE, with %3F for a question mark, %23 for # and %25 for %")
+    if not re.fullmatch(r"sqlite:///[^?]+", uri) or sqlite_file(uri).name in ("", ":memory:"):
+        raise ValueError("names no database file: write sqlite:///FILE, with %3F for a question mark and %25 for %")
     absolute_path(sqlite_file(uri))
     return uri
 
@@ -61,6 +61,13 @@ def host(text: str) -> str:
         if not _HOST_NAME.fullmatch(name) or re.fullmatch(r"[\d.]+", name):
             raise ValueError("must be a host name or an IP address alone: write 127.0.0.1, without scheme, port and brackets") from None
     return name
+
+
+def host_without_ipv6(text: str) -> str:
+    """A host name or an IPv4 address."""
+    if ":" in host(text):
+        raise ValueError("must be a host name or an IPv4 address: write 127.0.0.1; a single Kafka node cannot be formatted for IPv6")
+    return host(text)
 
 
 def servers(text: str) -> str:
@@ -175,6 +182,7 @@ def file(path: Path) -> Path:
 
 
 Host = Annotated[str, AfterValidator(host)]
+HostWithoutIPv6 = Annotated[str, AfterValidator(host_without_ipv6)]
 Servers = Annotated[str, AfterValidator(servers)]
 TrackingUri = Annotated[str, AfterValidator(tracking_uri)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(header_secret)]

@@ -25,6 +25,7 @@ from infra.errors import CannotContinue
 from infra.registry.client import Registry
 from infra.registry.mlflow_store import mlflow
 from infra.settings import Settings
+from infra.urls import sqlite_file
 from lab.promotion.invariants import anomalies, shape
 from lab.promotion.scenarios import CANDIDATE, SCENARIOS, PromotionScenario
 from lab.promotion.scripted_inputs import ScriptedInputs
@@ -150,7 +151,7 @@ def _wait(child: int) -> int:
 
 
 def database(settings: Settings) -> Path:
-    return Path(settings.tracking_uri.removeprefix("sqlite:///"))
+    return sqlite_file(settings.tracking_uri)
 
 
 class KillCase(NamedTuple):

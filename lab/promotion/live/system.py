@@ -23,6 +23,7 @@ from infra.process.environment import environment
 from infra.process.ports import free_port
 from infra.settings import Settings
 from infra.settings.models import EngineKind
+from infra.urls import sqlite_url
 from lab.promotion.live.scenarios import PROMOTER, REGISTRY, WORKER, promotion
 
 QUALITY, BROKER = "quality", "broker"
@@ -38,7 +39,7 @@ class RegistryService:
 
     def __init__(self, folder: Path, host: str, port: int) -> None:
         self._url = f"http://{host}:{port}"
-        stores = ["--backend-store-uri", f"sqlite:///{database(folder)}", "--serve-artifacts", "--artifacts-destination", (folder / "artifacts").as_uri()]
+        stores = ["--backend-store-uri", sqlite_url(database(folder)), "--serve-artifacts", "--artifacts-destination", (folder / "artifacts").as_uri()]
         address = ["--host", host, "--port", str(port), "--allowed-hosts", f"{host}:{port}", "--workers", "1"]
         variables = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
         command = [sys.executable, "-m", "mlflow", "server", *stores, *address]

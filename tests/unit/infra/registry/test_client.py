@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
+from urllib.parse import quote
+from urllib.request import url2pathname
 
 import pytest
 
@@ -18,6 +20,7 @@ from infra.settings.process import StackSettings
 from schemas.model_events import Alias
 from tests.support.checkpoint_files import write_checkpoint
 from tests.support.odd_mlflow_server import SOURCE, OddServer, odd_server
+from tests.support.odd_names import ODD
 from tests.support.registry_contract import GATED, RegistryContract
 
 pytestmark = pytest.mark.slow
@@ -30,7 +33,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(folder: Path) -> Settings:
-    return Settings(stack=StackSettings(dir=folder / "stack"))
+    return Settings(stack=StackSettings(dir=folder / ODD))
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +61,15 @@ def test_fetching_twice_downloads_once_and_a_damaged_copy_is_replaced(registry: 
 def test_a_fetch_sets_the_folders_modification_time(registry: Registry, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     version = registry.register(checkpoint).version
-    os.utime(registry._get(version).source.removeprefix("file://"), (0, 0))
+    os.utime(_files_of(registry, version), (0, 0))
     fetched = registry.fetch(version, tmp_path / "models")
     assert fetched.stat().st_mtime > 0
     os.utime(fetched, (0, 0))
     assert registry.fetch(version, tmp_path / "models").stat().st_mtime > 0
+
+
+def _files_of(registry: Registry, version: str) -> Path:
+    return Path(url2pathname(registry._get(version).source.removeprefix("file://")))
 
 
 def _append(path: Path) -> None:
@@ -109,7 +116,7 @@ DAMAGED: dict[str, tuple[str, Callable[[Path], None], str]] = {
 def test_files_damaged_inside_the_registry_are_refused_by_version_and_name(registry: Registry, tmp_path: Path, name: str) -> None:
     file, damage, reason = DAMAGED[name]
     version = registry.register(write_checkpoint(tmp_path / "checkpoint")).version
-    damage(Path(registry._get(version).source.removeprefix("file://")) / file)
+    damage(_files_of(registry, version) / file)
     with pytest.raises(BadCheckpoint, match=f"^retouch-reflector version {version}: ") as raised:
         registry.fetch(version, tmp_path / "models")
     assert raised.match(reason)
@@ -133,7 +140,7 @@ def test_a_source_outside_the_artifact_root_is_refused(settings: Settings, regis
     elsewhere = write_checkpoint(root.parent / "elsewhere") if not (root.parent / "elsewhere").exists() else root.parent / "elsewhere"
     if not (root / "link").exists():
         (root / "link").symlink_to(elsewhere)
-    uri = source.format(elsewhere=elsewhere, root=root, name="elsewhere")
+    uri = source.format(elsewhere=elsewhere, root=quote(str(root)), name="elsewhere")
     version = str(registry._store.client.create_model_version(registry.name, uri, tags={"sha256": digest}).version)
     with pytest.raises(BadCheckpoint, match=f"version {version}: its source .* leaves the registry's artifacts"):
         registry.fetch(version, tmp_path / "models")
@@ -208,7 +215,7 @@ def test_missing_files_raise_retry_later(registry: Registry, odd: OddServer, tmp
     with pytest.raises(RetryLater, match="the server has no files below"):
         Registry(load(registry={"tracking_uri": odd.url, "model_name": "m"})).fetch("7", tmp_path)
     version = registry.register(write_checkpoint(tmp_path / "checkpoint")).version
-    source = Path(registry._get(version).source.removeprefix("file://"))
+    source = _files_of(registry, version)
     source.rename(tmp_path / "unmounted")
     for mounted in (False, True):
         if mounted:

@@ -71,6 +71,7 @@ def test_the_later_source_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("RETOUCH_STACK__CACHE_DIR", "a\nb", ["stack.cache_dir=", "control character"]),
         ("RETOUCH_STACK__HOST", "127.0.0.1:9092", ["stack.host='127.0.0.1:9092'", "write 127.0.0.1"]),
         ("RETOUCH_STACK__HOST", "http://localhost", ["stack.host='http://localhost'", "without scheme"]),
+        ("RETOUCH_STACK__HOST", "::1", ["stack.host='::1'", "IPv4"]),
         ("RETOUCH_PROMOTION__HOST", "[::1]", ["promotion.host='[::1]'", "brackets"]),
         ("RETOUCH_BASE__PARAMETERS", '{"top_p"', ["base.parameters='{\"top_p\"'", 'JSON object, such as {"temperature": null']),
         ("RETOUCH_BASE__PARAMETERS", "[1]", ["base.parameters", "dictionary"]),
