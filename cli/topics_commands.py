@@ -21,9 +21,9 @@ def apply_topics(as_json: Json = False) -> None:
     run_command(lambda settings: _apply(settings, as_json))
 
 
-@topics.command("describe", epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 all as declared, 1 something differs or failed"))
+@topics.command("describe", epilog=EXIT_CODES.replace("0 ok, 1 failed", "0 no record is lost, 1 a topic is missing, loses or refuses records, or failed"))
 def describe_topics(as_json: Json = False) -> None:
-    """Compare the topics on the broker with the declared ones."""
+    """Compare the topics on the broker with the declared ones, and show what each difference does."""
     run_command(lambda settings: _describe(settings, as_json))
 
 
@@ -44,13 +44,16 @@ def _describe(settings: Settings, as_json: bool) -> int:
     if as_json:
         show_json(description.as_data())
     else:
-        show_table(("topic", "partitions", "against the declaration"), [(t.name, str(t.partitions), _comparison(t)) for t in description.topics])
+        show_table(("topic", "partitions", "", "against the declaration"), [row for topic in description.topics for row in _rows(topic)])
         if description.undeclared:
             show(f"not declared: {', '.join(description.undeclared)}")
-    return OK if description.as_declared else FAILED
+    return OK if description.keeps_records else FAILED
 
 
-def _comparison(topic: TopicState) -> str:
+def _rows(topic: TopicState) -> list[tuple[str, str, str, str]]:
+    """One row for each difference."""
     if not topic.exists:
-        return "missing"
-    return "; ".join(f"{d.name} is {d.actual}, declared {d.declared}" for d in topic.differences) or "as declared"
+        return [(topic.name, "0", "missing", "create it with `retouch topics apply`")]
+    if not topic.differences:
+        return [(topic.name, str(topic.partitions), "", "as declared")]
+    return [(topic.name, str(topic.partitions), difference.severity.value, str(difference)) for difference in topic.differences]

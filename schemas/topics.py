@@ -45,7 +45,13 @@ class Topic:
     def config(self) -> dict[str, str]:
         """The topic's configuration on the broker."""
         retention_ms = -1 if self.retention is None else int(self.retention.total_seconds() * 1000)
-        config = {"cleanup.policy": "delete", "retention.ms": str(retention_ms), "max.message.bytes": str(MAX_MESSAGE_BYTES)}
+        config = {
+            "cleanup.policy": "delete",
+            "retention.ms": str(retention_ms),
+            "retention.bytes": "-1",  # a broker's own default would delete more
+            "message.timestamp.type": "CreateTime",
+            "max.message.bytes": str(MAX_MESSAGE_BYTES),
+        }
         if self.compacted:
             # Tombstones outlive the slowest consumer: seven days.
             policy = "compact" if self.retention is None else "compact,delete"
@@ -70,6 +76,19 @@ ERASURES = Topic("erasures", ErasureRequest, "tenant/user", "platform", "trainer
 TOPICS = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES, SHADOWS, QUALITY, MODEL_EVENTS, SERVING, ERASURES)
 #: Topics whose consumers have a dead-letter topic.
 DEAD_LETTERED = (INTERACTIONS, QUERIES, DRAFTS, CONTEXTS, RESPONSES, FEEDBACK, OUTCOMES, TRAJECTORIES, MODEL_EVENTS)
+
+
+#: The changelog of the streams process's join state. That process creates it, with the partitions that its state needs.
+JOIN_STATE_CHANGELOG = "retouch-streams-halves-changelog"
+#: One of its records holds a record of the maximum size and its ids.
+JOIN_STATE_CHANGELOG_BYTES = 2 * MAX_MESSAGE_BYTES
+
+
+def topics_of(*processes: str) -> tuple[str, ...]:
+    """The topics that these processes read or write, by the names of `Topic.read_by` and `written_by`, with their dead-letter topics."""
+    used = [topic for topic in TOPICS if set(processes) & {name.strip() for name in f"{topic.read_by},{topic.written_by}".split(",")}]
+    read = [topic for topic in DEAD_LETTERED if set(processes) & {name.strip() for name in topic.read_by.split(",")}]
+    return (*(topic.name for topic in used), *(dead_letter_topic(topic.name) for topic in read))
 
 
 def consumer_group(reader: str) -> str:

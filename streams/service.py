@@ -16,8 +16,10 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from infra.errors import CannotContinue, RetouchError, RetryLater, UnreadableBatch
+from infra.kafka.topology import warn_of_losses_in_background
 from infra.process.lifecycle import FAILED, mark_ready
 from infra.settings import Settings
+from schemas.topics import JOIN_STATE_CHANGELOG, topics_of
 from streams.app.join_state import JoinState
 from streams.app.topology import prepare
 from streams.history.processor import HistoryProcessor
@@ -59,6 +61,7 @@ async def serve(settings: Settings, stop: threading.Event, embedder: Embedder, i
     """Serve with this embedder and index until `stop` is set, then close the index. Raises RetouchError if it cannot start or continue."""
     try:
         partitions = await asyncio.to_thread(prepare, settings, reread_history=await index.is_empty())
+        warn_of_losses_in_background(settings, (*topics_of("history", "retrieval", "outcomes"), JOIN_STATE_CHANGELOG))
         service = StreamsService(settings, embedder, index, partitions)
         try:
             await service.start()

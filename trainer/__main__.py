@@ -28,6 +28,8 @@ def main() -> int:
 
     def body(settings: Settings, stop: threading.Event) -> None:
         keep_libraries_offline()
+        from infra.kafka.topology import warn_of_losses_in_background
+        from schemas.topics import topics_of
         from trainer.interruption import Interrupted
         from trainer.learn.distributed import check_launch, is_main, process_count
         from trainer.promotion.bootstrap import bootstrap
@@ -43,10 +45,12 @@ def main() -> int:
             elif flags.dry_run:
                 sys.stdout.write(json.dumps(service.dry_run(settings, stop), indent=1) + "\n")
             elif flags.once and is_main():
+                warn_of_losses_in_background(settings, topics_of("trainer"))
                 run_training(settings, stop, bootstrap)
             elif flags.once:
                 follow(settings, stop)
             else:
+                warn_of_losses_in_background(settings, topics_of("trainer"))
                 service.serve(settings, stop, bootstrap)
 
     return run_process("trainer", body)

@@ -1,30 +1,44 @@
 """Compares the topics on the broker with the declared ones of `schemas.topics`, and creates those that are missing.
 
-Existing topics keep their partitions (more partitions would move users and break their order) and their cleanup policy; limits are only raised.
-`describe_topology` shows the remaining differences, for a person to decide.
+Existing topics keep their partitions (more partitions would move users and break their order), their cleanup policy and their timestamp type; limits are
+only raised. `describe_topology` shows the remaining differences and what they do (`infra.kafka.topic_settings`), for a person to decide.
 """
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from infra.errors import CannotContinue
+from infra.errors import CannotContinue, RetouchError
 from infra.kafka.clients import admin
 from infra.kafka.errors import broker_errors
+from infra.kafka.topic_settings import COMPARED, Difference, Severity, compare
 from infra.settings import Settings
-from schemas.topics import DEAD_LETTER_SUFFIX, DEAD_LETTERED, FOREVER, MAX_MESSAGE_BYTES, TOPICS, Topic, dead_letter_topic
+from schemas.topics import (
+    DEAD_LETTER_SUFFIX,
+    DEAD_LETTERED,
+    FOREVER,
+    JOIN_STATE_CHANGELOG,
+    JOIN_STATE_CHANGELOG_BYTES,
+    MAX_MESSAGE_BYTES,
+    RESPONSES,
+    TOPICS,
+    Topic,
+    dead_letter_topic,
+)
+
+log = logging.getLogger(__name__)
 
 #: Maximum size of the added dead-letter headers, for a record of the maximum size of its topic.
 DEAD_LETTER_HEADER_BYTES = 65_536
 TIMEOUT_MS = 15_000
 #: The topic of redrive records; compacted, one record for each dead letter (infra.kafka.dead_letter_topics).
 REDRIVEN = "dlq-redriven"
-#: Created by the streams process, with the partitions that its state needs; `streams.app.join_state` holds the same name.
-CHANGELOGS = frozenset({"retouch-streams-halves-changelog"})
 
 
 @dataclass(frozen=True)
@@ -35,15 +49,6 @@ class DeclaredTopic:
     partitions: int
     replication_factor: int
     config: dict[str, str]
-
-
-@dataclass(frozen=True)
-class Difference:
-    """One setting whose value is not the declared one."""
-
-    name: str
-    declared: str
-    actual: str
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,11 @@ class TopicState:
     def as_declared(self) -> bool:
         return self.exists and not self.differences
 
+    @property
+    def keeps_records(self) -> bool:
+        """Whether the topic exists and no difference loses or refuses records."""
+        return self.exists and not any(difference.is_harmful for difference in self.differences)
+
 
 @dataclass(frozen=True)
 class TopologyComparison:
@@ -66,16 +76,22 @@ class TopologyComparison:
 
     topics: tuple[TopicState, ...]
     undeclared: tuple[str, ...]
+    unread: frozenset[str] = frozenset()  # existing topics whose settings the broker does not show to this user
 
     @property
     def as_declared(self) -> bool:
         return all(topic.as_declared for topic in self.topics)
 
+    @property
+    def keeps_records(self) -> bool:
+        return all(topic.keeps_records for topic in self.topics)
+
     def as_data(self) -> dict[str, Any]:
         """For `--json`."""
         return {
             "as_declared": self.as_declared,
-            "topics": [asdict(t) | {"as_declared": t.as_declared} for t in self.topics],
+            "keeps_records": self.keeps_records,
+            "topics": [asdict(t) | {"as_declared": t.as_declared, "keeps_records": t.keeps_records} for t in self.topics],
             "undeclared": list(self.undeclared),
         }
 
@@ -93,6 +109,12 @@ def declared_topics(settings: Settings) -> tuple[DeclaredTopic, ...]:
     dead_letters = [Topic(dead_letter_topic(t.name), t.message, t.key, "the process that failed", "retouch dlq", FOREVER) for t in DEAD_LETTERED]
     ours = [DeclaredTopic(t.name, settings.kafka.partitions, settings.kafka.replication_factor, _config(t)) for t in (*TOPICS, *dead_letters)]
     return (*ours, DeclaredTopic(REDRIVEN, 1, settings.kafka.replication_factor, {"cleanup.policy": "compact"}))
+
+
+def changelog(partitions: int, replication_factor: int) -> DeclaredTopic:
+    """The changelog of the join state. The streams process creates it, and never `apply_topology`: it needs the partitions that `responses` has."""
+    config = {"cleanup.policy": "compact", "retention.bytes": "-1", "max.message.bytes": str(JOIN_STATE_CHANGELOG_BYTES)}
+    return DeclaredTopic(JOIN_STATE_CHANGELOG, partitions, replication_factor, config)
 
 
 def apply_topology(settings: Settings) -> AppliedTopology:
@@ -120,6 +142,34 @@ def describe_topology(settings: Settings) -> TopologyComparison:
         return _describe(client, settings)
 
 
+def warn_of_losses(client: Any, settings: Settings, topics: Collection[str]) -> None:
+    """Log one warning for each setting of these topics that loses or refuses records, or one line if the broker does not let this process read settings."""
+    comparison = _compare(client, settings, topics)
+    for state in comparison.topics:
+        for difference in state.differences:
+            if difference.is_harmful:
+                fields = {"topic": state.name, "setting": difference.name, "value": difference.actual, "declared": difference.declared}
+                log.warning("a topic's setting loses or refuses records", extra=fields | {"effect": difference.effect})
+    if comparison.unread:
+        reason = f"the broker does not show the settings of {', '.join(sorted(comparison.unread))}"
+        log.warning("topics are not compared with their declaration", extra={"reason": reason})
+
+
+def warn_of_losses_in_background(settings: Settings, topics: Collection[str]) -> None:
+    """`warn_of_losses` from its own thread, for the start of a process: never fails and never delays the caller."""
+    threading.Thread(target=_warn, args=(settings, topics), name="topic settings", daemon=True).start()
+
+
+def _warn(settings: Settings, topics: Collection[str]) -> None:
+    try:
+        with _connected(settings) as client:
+            warn_of_losses(client, settings, topics)
+    except RetouchError as error:
+        log.warning("topics are not compared with their declaration", extra={"reason": str(error)})
+    except Exception as error:  # the outermost frame of this thread; the process works without the comparison
+        log.warning("topics are not compared with their declaration", extra={"reason": type(error).__name__})
+
+
 def _config(topic: Topic) -> dict[str, str]:
     config = topic.config()
     if topic.name.endswith(DEAD_LETTER_SUFFIX):
@@ -138,25 +188,47 @@ def _connected(settings: Settings) -> Iterator[Any]:
 
 
 def _describe(client: Any, settings: Settings) -> TopologyComparison:
-    declared = declared_topics(settings)
+    """Raises CannotContinue if the broker does not show the settings of a topic."""
+    comparison = _compare(client, settings)
+    if comparison.unread:
+        raise CannotContinue(f"the broker does not show the settings of {', '.join(sorted(comparison.unread))}: allow this user DescribeConfigs on topics")
+    return comparison
+
+
+def _compare(client: Any, settings: Settings, topics: Collection[str] = ()) -> TopologyComparison:
+    """All declared topics, or those of `topics`."""
     present = {topic["name"]: topic for topic in client.describe_topics() if topic["error_code"] == 0}
-    resources = [_resource(topic.name, dict.fromkeys(topic.config)) for topic in declared if topic.name in present]
+    declared = declared_topics(settings)
+    if JOIN_STATE_CHANGELOG in present:
+        joined = present.get(RESPONSES.name, present[JOIN_STATE_CHANGELOG])
+        declared = (*declared, changelog(len(joined["partitions"]), settings.kafka.replication_factor))
+    ours = {topic.name for topic in declared}
+    declared = tuple(topic for topic in declared if not topics or topic.name in topics)
+    resources = [_resource(topic.name, dict.fromkeys(COMPARED)) for topic in declared if topic.name in present]
     configs = client.describe_configs(resources, config_filter="all").get("topic", {}) if resources else {}
+    unread = frozenset(topic.name for topic in declared if topic.name in present and not configs.get(topic.name))
     states = tuple(_state(topic, present.get(topic.name), configs.get(topic.name, {})) for topic in declared)
-    ours = {topic.name for topic in declared} | CHANGELOGS
     undeclared = (name for name in present if name not in ours and (name.startswith("retouch") or name.endswith(DEAD_LETTER_SUFFIX)))
-    return TopologyComparison(states, tuple(sorted(undeclared)))
+    return TopologyComparison(states, tuple(sorted(undeclared)), unread)
 
 
 def _state(topic: DeclaredTopic, description: dict[str, Any] | None, config: dict[str, Any]) -> TopicState:
     if description is None:
         return TopicState(topic.name, exists=False, partitions=0, differences=())
-    partitions = description["partitions"]
-    actual = {"partitions": str(len(partitions)), "replication factor": str(min(len(p["replica_nodes"]) for p in partitions))}
-    actual |= {name: entry["value"] for name, entry in config.items()}
-    expected = {"partitions": str(topic.partitions), "replication factor": str(topic.replication_factor), **topic.config}
-    differences = tuple(Difference(name, value, actual[name]) for name, value in expected.items() if actual[name] != value)
-    return TopicState(topic.name, exists=True, partitions=len(partitions), differences=differences)
+    partitions = len(description["partitions"])
+    replicas = min(len(p["replica_nodes"]) for p in description["partitions"])
+    differences: list[Difference] = []
+    if partitions != topic.partitions:
+        effect = "an existing topic keeps its partitions, because users would move and lose their order"
+        differences.append(Difference("partitions", str(topic.partitions), str(partitions), Severity.DIFFERS, effect))
+    if replicas != topic.replication_factor:
+        is_less = replicas < topic.replication_factor
+        effect = f"records lie on {replicas} broker{'s' if replicas > 1 else ''}" + (", and are lost with fewer disks than declared" if is_less else "")
+        severity = Severity.LOSES if is_less else Severity.DIFFERS
+        differences.append(Difference("replication factor", str(topic.replication_factor), str(replicas), severity, effect))
+    if config:
+        differences += compare(topic.config, {name: entry["value"] for name, entry in config.items() if entry["value"] is not None}, replicas)
+    return TopicState(topic.name, exists=True, partitions=partitions, differences=tuple(differences))
 
 
 def _create(client: Any, topics: list[DeclaredTopic]) -> None:
@@ -178,7 +250,7 @@ def _limits_to_raise(comparison: TopologyComparison) -> dict[str, dict[str, str]
 
 
 def _raises(difference: Difference) -> bool:
-    if difference.name not in ("retention.ms", "delete.retention.ms", "max.message.bytes"):
+    if difference.name not in ("retention.ms", "retention.bytes", "delete.retention.ms", "max.message.bytes"):
         return False
     declared, actual = int(difference.declared), int(difference.actual)
     return actual != -1 and (declared == -1 or declared > actual)  # -1 is no limit

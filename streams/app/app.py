@@ -46,9 +46,8 @@ from infra.settings.stream import KafkaSettings
 from infra.telemetry.metrics import STREAMS_BATCH_MS, STREAMS_RECORDS, STREAMS_RETRIES, RetryReason, StreamOutcome
 from schemas.dead_letters import original_position
 from schemas.records import ConsumedRecord, ProducedRecord
-from streams.app.join_state import CHANGELOG
+from schemas.topics import JOIN_STATE_CHANGELOG, JOIN_STATE_CHANGELOG_BYTES
 from streams.app.processor import GROUP, Processor
-from streams.app.topology import CHANGELOG_BYTES
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +179,7 @@ def make_app(settings: Settings) -> faust.App:
         broker_max_poll_records=POLLED,
         consumer_auto_offset_reset="earliest",
         consumer_group_instance_id=f"{GROUP}-{kafka.instance or socket.gethostname()}",
-        producer_max_request_size=CHANGELOG_BYTES,
+        producer_max_request_size=JOIN_STATE_CHANGELOG_BYTES,
         producer_linger=0.0,
         stream_buffer_maxsize=BUFFERED,
         stream_wait_empty=False,  # a shutdown never waits for a sink; a few records repeat after the restart
@@ -209,7 +208,7 @@ def credentials(kafka: KafkaSettings) -> Any:
 def state_table(app: faust.App, partitions: int) -> Any:
     """The mapping behind `JoinState`. Faust restores it from the changelog when partitions are assigned."""
     prefix, suffix = f"{GROUP}-", "-changelog"
-    name = CHANGELOG.removeprefix(prefix).removesuffix(suffix)
+    name = JOIN_STATE_CHANGELOG.removeprefix(prefix).removesuffix(suffix)
     table = app.Table(name, key_type=bytes, value_type=bytes, partitions=partitions)
     return table.data
 

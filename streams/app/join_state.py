@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from schemas.records import ConsumedRecord, ProducedRecord
-
-CHANGELOG = "retouch-streams-halves-changelog"
+from schemas.topics import JOIN_STATE_CHANGELOG
 
 _ENTRY = struct.Struct(">qi")  # arrived, milliseconds since 1970; partition
 
@@ -88,11 +87,11 @@ class JoinState:
 
     def _put(self, key: bytes, pending: PendingRecords) -> None:
         entry = self._entries[key] = pending.to_bytes()
-        self._changes.append(ProducedRecord(CHANGELOG, key, entry, partition=pending.partition))
+        self._changes.append(ProducedRecord(JOIN_STATE_CHANGELOG, key, entry, partition=pending.partition))
 
     def _drop(self, key: bytes, partition: int) -> None:
         self._entries.pop(key, None)
-        self._changes.append(ProducedRecord(CHANGELOG, key, None, partition=partition))
+        self._changes.append(ProducedRecord(JOIN_STATE_CHANGELOG, key, None, partition=partition))
 
 
 _RESPONSE, _FEEDBACK = b"r", b"f"

@@ -13,9 +13,9 @@ from typing import Any
 from infra.errors import CannotContinue
 from infra.kafka.clients import admin
 from infra.kafka.errors import broker_errors
+from infra.kafka.topology import changelog
 from infra.settings import Settings
-from schemas.topics import CONTEXTS, DRAFTS, FEEDBACK, INTERACTIONS, MAX_MESSAGE_BYTES, OUTCOMES, RESPONSES, dead_letter_topic
-from streams.app.join_state import CHANGELOG
+from schemas.topics import CONTEXTS, DRAFTS, FEEDBACK, INTERACTIONS, JOIN_STATE_CHANGELOG, OUTCOMES, RESPONSES, dead_letter_topic
 from streams.app.processor import GROUP
 
 log = logging.getLogger(__name__)
@@ -23,9 +23,6 @@ log = logging.getLogger(__name__)
 CONSUMED = tuple(topic.name for topic in (INTERACTIONS, DRAFTS, RESPONSES, FEEDBACK))
 PRODUCED = (CONTEXTS.name, OUTCOMES.name, *map(dead_letter_topic, CONSUMED))
 
-#: A changelog record holds a record of the maximum size and its ids.
-CHANGELOG_BYTES = 2 * MAX_MESSAGE_BYTES
-CHANGELOG_CONFIG = {"cleanup.policy": "compact", "max.message.bytes": str(CHANGELOG_BYTES)}
 TIMEOUT_MS = 15_000
 #: Added to the session timeout: the broker checks for dead members only from time to time.
 REREAD_MARGIN_S = 5.0
@@ -58,19 +55,21 @@ def _joint_partitions(client: Any) -> int:
     responses, feedback = counts[RESPONSES.name], counts[FEEDBACK.name]
     if responses != feedback:
         raise CannotContinue(f"topics responses and feedback must have equally many partitions to be joined, not {responses} and {feedback}")
-    if counts.get(CHANGELOG, responses) != responses:
-        raise CannotContinue(f"topic {CHANGELOG} has {counts[CHANGELOG]} partitions, responses {responses}: delete it, which drops pending joins")
+    if counts.get(JOIN_STATE_CHANGELOG, responses) != responses:
+        raise CannotContinue(
+            f"topic {JOIN_STATE_CHANGELOG} has {counts[JOIN_STATE_CHANGELOG]} partitions, responses {responses}: delete it, which drops pending joins"
+        )
     return responses
 
 
 def _ensure_changelog(client: Any, partitions: int, replication_factor: int) -> None:
     from kafka.errors import TopicAlreadyExistsError
 
-    topic = {"num_partitions": partitions, "replication_factor": replication_factor, "configs": CHANGELOG_CONFIG}
-    (result,) = client.create_topics({CHANGELOG: topic}, raise_errors=False)["topics"]
+    topic = {"num_partitions": partitions, "replication_factor": replication_factor, "configs": changelog(partitions, replication_factor).config}
+    (result,) = client.create_topics({JOIN_STATE_CHANGELOG: topic}, raise_errors=False)["topics"]
     if result["error_code"] not in (0, TopicAlreadyExistsError.errno):
-        raise CannotContinue(f"the broker refuses topic {CHANGELOG}: {result['error_message']}")
-    client.wait_for_topics([CHANGELOG], timeout_ms=TIMEOUT_MS)
+        raise CannotContinue(f"the broker refuses topic {JOIN_STATE_CHANGELOG}: {result['error_message']}")
+    client.wait_for_topics([JOIN_STATE_CHANGELOG], timeout_ms=TIMEOUT_MS)
 
 
 def _committed(client: Any) -> Any:

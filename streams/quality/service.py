@@ -18,6 +18,7 @@ from kafka.errors import KafkaError
 from infra.errors import CannotContinue, UnreadableBatch
 from infra.kafka.clients import producer, send
 from infra.kafka.errors import broker_errors
+from infra.kafka.topology import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready
 from infra.process.loop_guard import guarded
 from infra.settings import Settings
@@ -26,7 +27,7 @@ from schemas.envelope import read_message
 from schemas.ids import derive
 from schemas.messages import Malformed
 from schemas.quality import Moments, Quality
-from schemas.topics import OUTCOMES, QUALITY, RESPONSES, SHADOWS
+from schemas.topics import OUTCOMES, QUALITY, RESPONSES, SHADOWS, topics_of
 from streams.quality.checkpoint import PartitionCheckpoint
 from streams.quality.consumer import QualityConsumer
 from streams.quality.partition_metrics import TOPICS, PartitionMetrics, QualityMessage, RecordRef
@@ -45,6 +46,7 @@ _MESSAGE: dict[str, type[QualityMessage]] = {topic.name: topic.message for topic
 def run(settings: Settings, stop: threading.Event) -> None:
     """Serve until `stop` is set. Raises RetouchError if it cannot start or continue."""
     settings.bootstrap_servers()
+    warn_of_losses_in_background(settings, topics_of("quality"))
     with guarded(settings.streams.stall_timeout_s, "online quality hangs") as beat:
         service = QualityService(settings)
         try:

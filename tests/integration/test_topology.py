@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from infra.errors import CannotContinue
 from infra.kafka import clients
-from infra.kafka.topology import TopicState, apply_topology, describe_topology
+from infra.kafka.topic_settings import Severity
+from infra.kafka.topology import TopicState, apply_topology, describe_topology, warn_of_losses
 from infra.local.broker import Broker
 from infra.settings import Settings, load
-from schemas.topics import TOPICS
+from schemas.topics import JOIN_STATE_CHANGELOG, TOPICS
 
 pytestmark = pytest.mark.integration
 
@@ -50,6 +51,42 @@ def test_an_existing_topic_keeps_its_partitions(empty: Settings) -> None:
     assert not describe_topology(fewer).as_declared
 
 
+def test_settings_that_lose_or_refuse_records_are_found_whether_the_topic_or_the_broker_sets_them(empty: Settings, caplog: pytest.LogCaptureFixture) -> None:
+    apply_topology(empty)
+    known = _differences(empty)
+    _alter_broker(empty, {"log.retention.bytes": "1048576"})
+    _alter(empty, "feedback", {"retention.bytes": "1048576", "message.timestamp.type": "LogAppendTime"})
+    _alter(empty, "outcomes-dlt", {"cleanup.policy": "compact"})
+    _alter(empty, "dlq-redriven", {"cleanup.policy": "compact,delete"})
+    _alter(empty, "responses", {"compression.type": "zstd", "message.timestamp.before.max.ms": "60000"})
+    client = clients.admin(empty)
+    client.create_topics(
+        {JOIN_STATE_CHANGELOG: {"num_partitions": 2, "replication_factor": 1, "configs": {"cleanup.policy": "delete"}}}, wait_for_metadata=True
+    )
+    expected = {
+        ("feedback", "retention.bytes"): Severity.LOSES,
+        ("feedback", "message.timestamp.type"): Severity.LOSES,
+        ("outcomes-dlt", "cleanup.policy"): Severity.LOSES,
+        ("dlq-redriven", "cleanup.policy"): Severity.LOSES,
+        ("dlq-redriven", "retention.bytes"): Severity.LOSES,  # the broker's
+        ("responses", "message.timestamp.before.max.ms"): Severity.REFUSES,
+        (JOIN_STATE_CHANGELOG, "cleanup.policy"): Severity.LOSES,  # at the broker's seven days
+        (JOIN_STATE_CHANGELOG, "retention.bytes"): Severity.LOSES,  # the broker's
+        (JOIN_STATE_CHANGELOG, "max.message.bytes"): Severity.REFUSES,
+        (JOIN_STATE_CHANGELOG, "partitions"): Severity.DIFFERS,
+    }
+    _wait_until(lambda: _differences(empty) == known | expected)
+    with caplog.at_level("WARNING", logger="infra.kafka.topology"):
+        warn_of_losses(client, empty, ("feedback", "contexts"))
+    client.close()
+    warned = [vars(record) for record in caplog.records if record.name == "infra.kafka.topology"]
+    assert [(fields["topic"], fields["setting"]) for fields in warned] == [("feedback", "retention.bytes"), ("feedback", "message.timestamp.type")]
+    raised = set(apply_topology(empty).raised)
+    assert raised >= {"feedback retention.bytes", "dlq-redriven retention.bytes", f"{JOIN_STATE_CHANGELOG} max.message.bytes"}
+    assert not describe_topology(empty).keeps_records
+    assert [d.name for d in _state(empty, "feedback").differences] == ["message.timestamp.type"]
+
+
 def test_undeclared_topics_with_our_names_are_listed(empty: Settings) -> None:
     client = clients.admin(empty)
     client.create_topics({name: {"num_partitions": 1, "replication_factor": 1} for name in ("old-dlt", "foreign")}, wait_for_metadata=True)
@@ -68,12 +105,32 @@ def _state(settings: Settings, name: str) -> TopicState:
     return next(topic for topic in describe_topology(settings).topics if topic.name == name)
 
 
+def _differences(settings: Settings) -> dict[tuple[str, str], Severity]:
+    return {(topic.name, difference.name): difference.severity for topic in describe_topology(settings).topics for difference in topic.differences}
+
+
 def _alter(settings: Settings, topic: str, configs: dict[str, str]) -> None:
+    _change(settings, "TOPIC", topic, configs)
+    _wait_until(lambda: not _state(settings, topic).as_declared)
+
+
+def _alter_broker(settings: Settings, configs: dict[str, str]) -> None:
+    """Sets the broker's own defaults for topics."""
+    _change(settings, "BROKER", "1", configs)
+
+
+def _change(settings: Settings, kind: str, name: str, configs: dict[str, str]) -> None:
     from kafka.admin import ConfigResource, ConfigResourceType
 
     client = clients.admin(settings)
-    client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, configs=configs)])
+    answers = client.alter_configs([ConfigResource(ConfigResourceType[kind], name, configs=configs)])
     client.close()
-    deadline = time.monotonic() + 30
-    while _state(settings, topic).as_declared and time.monotonic() < deadline:
+    assert all(answer == "OK" for by_name in answers.values() for answer in by_name.values()), answers
+
+
+def _wait_until(condition: Callable[[], bool]) -> None:
+    """The broker applies settings a moment later."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
         time.sleep(0.05)

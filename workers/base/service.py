@@ -6,10 +6,11 @@ import threading
 from functools import partial
 
 from infra.errors import BadSetting
+from infra.kafka.topology import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready, report_blocked
 from infra.settings import Settings
 from schemas.queries import Query
-from schemas.topics import QUERIES
+from schemas.topics import QUERIES, topics_of
 from workers.base.answerer import Answerer
 from workers.endpoints.client import ChatEndpoint, endpoint_breaker
 from workers.runtime.handler import Backoff, HandlerSpec
@@ -19,7 +20,9 @@ from workers.runtime.worker import Worker
 def run(settings: Settings, stop: threading.Event) -> None:
     """Blocks until `stop` is set. Raises BadSetting without `base.url`, and BadSetting or CannotContinue if the endpoint's first answer says that it
     refuses every prompt."""
-    worker(settings).run(stop, lambda: mark_ready(settings))
+    serving = worker(settings)
+    warn_of_losses_in_background(settings, topics_of("base worker"))
+    serving.run(stop, lambda: mark_ready(settings))
 
 
 def worker(settings: Settings) -> Worker[Query]:

@@ -7,10 +7,11 @@ import logging
 import socket
 import threading
 
+from infra.kafka.topology import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready
 from infra.registry.client import Registry
 from infra.settings import Settings
-from schemas.topics import CONTEXTS
+from schemas.topics import CONTEXTS, topics_of
 from workers.reflection.reflector import Reflector
 from workers.reflection.shadow_queue import ShadowQueue
 from workers.runtime.handler import HandlerSpec
@@ -52,6 +53,7 @@ def _work(settings: Settings, registry: Registry, started: StartedEngine, stop: 
         concurrency=settings.reflection.concurrency,
         background=[follower.run, shadows.run, reporter.run],
     )
+    warn_of_losses_in_background(settings, topics_of("reflection worker"))
     try:
         worker.run(stop, lambda: mark_ready(settings))
     finally:

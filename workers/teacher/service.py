@@ -7,12 +7,13 @@ import logging
 import threading
 from functools import partial
 
+from infra.kafka.topology import warn_of_losses_in_background
 from infra.process.lifecycle import mark_ready, report_blocked
 from infra.settings import Settings
 from infra.settings.models import TeacherKind
 from infra.telemetry.metrics import TEACHER_REJECTED, TEACHER_TAUGHT
 from schemas.outcomes import Outcome
-from schemas.topics import OUTCOMES
+from schemas.topics import OUTCOMES, topics_of
 from workers.endpoints.client import ChatEndpoint
 from workers.runtime.handler import HandlerSpec
 from workers.runtime.worker import Lifespan, Worker
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 def run(settings: Settings, stop: threading.Event) -> None:
     """Blocks until `stop` is set."""
+    warn_of_losses_in_background(settings, topics_of("teacher"))
     try:
         worker(settings).run(stop, lambda: mark_ready(settings))
     finally:

@@ -10,8 +10,8 @@ from schemas.envelope import read_message
 from schemas.interactions import Interaction, Origin
 from schemas.outcomes import Outcome
 from schemas.records import ConsumedRecord, ProducedRecord
-from schemas.topics import FEEDBACK, RESPONSES
-from streams.app.join_state import CHANGELOG, JoinState
+from schemas.topics import FEEDBACK, JOIN_STATE_CHANGELOG, RESPONSES
+from streams.app.join_state import JoinState
 from streams.history.processor import HistoryProcessor
 from streams.index.tenant_filter import Scope
 from streams.outcomes.processor import OutcomesProcessor
@@ -39,8 +39,8 @@ class Join:
     async def handle(self, *records: ConsumedRecord) -> list[ProducedRecord]:
         """What goes to topics other than the changelog."""
         produced = await self.processor.handle(records)
-        self.changelog += [record for record in produced if record.topic == CHANGELOG]
-        return [record for record in produced if record.topic != CHANGELOG]
+        self.changelog += [record for record in produced if record.topic == JOIN_STATE_CHANGELOG]
+        return [record for record in produced if record.topic != JOIN_STATE_CHANGELOG]
 
 
 def response_record(question: Any, **where: int) -> ConsumedRecord:
