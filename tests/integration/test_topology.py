@@ -51,7 +51,7 @@ def test_an_existing_topic_keeps_its_partitions(empty: Settings) -> None:
     assert not describe_topology(fewer).as_declared
 
 
-def test_settings_that_lose_or_refuse_records_are_found_whether_the_topic_or_the_broker_sets_them(empty: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_settings_that_lose_records_are_found_whether_topic_or_broker_sets_them(empty: Settings, caplog: pytest.LogCaptureFixture) -> None:
     apply_topology(empty)
     known = _differences(empty)
     _alter_broker(empty, {"log.retention.bytes": "1048576"})

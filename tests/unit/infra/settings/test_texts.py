@@ -228,7 +228,7 @@ def test_a_directory_of_any_name_reaches_a_child_process_unchanged(name: str, tm
     assert load() == settings
 
 
-def test_a_directory_that_is_not_utf8_is_refused_in_one_printable_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_is_not_utf8_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RETOUCH_STACK__DIR", os.fsdecode(b"/tmp/\xff"))
     with pytest.raises(BadSetting, match=r"stack\.dir") as raised:
         load()
