@@ -259,7 +259,7 @@ class _User:
         Without a date the question is asked directly after its profile, which holds earlier items. Items that only the user's other profiles have, and
         that are not older, may be this question's own text: the time is before them.
         """
-        if self.split.has_users and "date" in row.fields:
+        if self.split.is_dated and "date" in row.fields:
             return row.moment("date")
         latest = max((self.items[item].moment.occurred_at for item in profile), default=FIRST_DAY)
         later = range(bisect_left(history, latest, key=lambda pair: pair[1].moment.occurred_at), len(history))

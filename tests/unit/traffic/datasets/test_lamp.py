@@ -284,6 +284,13 @@ def test_outputs_that_cannot_be_read_are_not_left_out(tmp_path: Path) -> None:
             list(open_dataset(path).steps("t"))
 
 
+def test_a_user_split_with_dates_uses_them(tmp_path: Path) -> None:
+    row = _paper_row("1", None, []) | {"profile": [{"id": day, "title": day, "abstract": "a", "date": day} for day in ("2005", "2001")]}
+    steps = list(_lamp(write_lamp(tmp_path, [row], "LaMP_5", {"1": "x"})).steps("t"))
+    assert [step.response for step in interactions(steps)] == ["2001", "2005"]
+    assert [question.query.asked_at.year for question in questions(steps)] == [2006]
+
+
 def test_several_question_files_are_not_guessed_between(tmp_path: Path) -> None:
     for split in ("train", "dev"):
         write_lamp(tmp_path, [_paper_row("1", None, [("10", "")])], "LaMP_5", {"1": "x"}, split)
