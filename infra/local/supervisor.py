@@ -89,8 +89,9 @@ class Supervisor:
 
     def kill(self, name: str) -> None:
         """SIGKILL to the process and its children. It is started again at once, and does not count as failing. Raises KeyError for an unknown name."""
-        self._watched[name].kill_requested = True
-        self._watched[name].service.child.kill()
+        watched = self._watched[name]
+        watched.kill_requested = watched.service.child.is_running
+        watched.service.child.kill()
 
     def step(self, stop_timeout_s: float) -> None:
         """Start services whose needs are met, and handle those that are ready or have ended.
@@ -192,6 +193,7 @@ class Supervisor:
             watched.restart_requested, watched.kill_at = False, None
             child.kill()  # ends processes that it left running
             watched.pauses.ended_on_request()
+            watched.state = ProcessState.DOWN  # if the start fails, that is the reason, not the end before it
             self._start(watched)
 
     def _handle_end(self, watched: SupervisedService) -> None:

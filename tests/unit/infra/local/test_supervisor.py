@@ -154,6 +154,19 @@ def test_a_service_that_cannot_be_started_is_down_and_stops_no_other(harness: Su
     assert record.why is not None and (type(error).__name__ in record.why if isinstance(error, KeyError) else record.why == str(error))
 
 
+def test_a_requested_restart_that_fails_has_its_own_reason(harness: SupervisorHarness) -> None:
+    harness.add("worker", SERVE)
+    harness.start()
+    log = harness.record("worker").log
+    log.rename(log.with_suffix(".old"))
+    log.mkdir()
+    harness.supervisor.request_restart("worker")
+    harness.run_until(lambda: harness.states()["worker"] is ProcessState.DOWN)
+    assert (harness.record("worker").exit_code, "Is a directory" in (harness.record("worker").why or "")) == (None, True)
+    log.rmdir()
+    harness.run_past_pauses(lambda: harness.supervisor.is_ready)
+
+
 def test_a_service_whose_readiness_cannot_be_asked_is_started_again(harness: SupervisorHarness) -> None:
     class Unreachable(ProcessService):
         fails = True
