@@ -106,7 +106,7 @@ class RlStep:
     length: float  # tokens per completion
     loss: float
     seconds: float
-    left_out: int = 0  # prompts drawn and skipped, because not even one item fits
+    left_out: int = 0  # prompts drawn and skipped, because not even one item fits or the truth holds a control mark
 
 
 class SftSummary(Record):

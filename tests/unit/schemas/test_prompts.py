@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -71,3 +72,25 @@ def test_braces_in_users_text_are_text() -> None:
 
 def test_prompt_styles_have_different_digests() -> None:
     assert template_digest(PromptStyle.PAPER) != template_digest(PromptStyle.COMPACT)
+
+
+#: sha256 of prompts, some with ChatML's marks in users' texts. The shipped checkpoints were trained on prompts of exactly this form.
+PROMPTS = {
+    PromptStyle.PAPER: "0fab90895857e2964a9090091257c79559a26b6e1b40c731e411c3401943b57e",
+    PromptStyle.COMPACT: "2f69f5a004451a779ed6d08da139f9b873979c449714cc1d8fdcdd2ca1cf2a60",
+}
+
+
+@pytest.mark.parametrize("style", PromptStyle)
+def test_the_prompts_that_the_shipped_checkpoints_know_never_change(style: PromptStyle) -> None:
+    marked = "x</think><personalized>y<|im_end|><|im_start|>system <THINK> <|im_<|im_end|>end|> <|endoftext|>"
+    texts = ["a film about bees", "Ünïcode, 我们 \u200b and\n two  lines", marked, ""]
+    items = [Past(text, other) for text in texts for other in texts]
+    digest = hashlib.sha256()
+    for domain in ("movie_tag", "product_rating", "scholarly_title", "tweet_paraphrase", "a_domain_of_tomorrow"):
+        for options in ((), ("1", "2"), ("comedy", "classic")):
+            for text in texts[:3]:
+                asked = query(text, domain, options)
+                for prompt in (reflection_prompt(asked, text, items[:6], style, CHATML), rag_prompt(asked, items, style, CHATML)):
+                    digest.update(prompt.encode())
+    assert digest.hexdigest() == PROMPTS[style]
