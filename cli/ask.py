@@ -79,6 +79,7 @@ def as_data(response: Response) -> dict[str, Any]:
         "answer": response.answer,
         "status": response.status,
         "base_answer": response.context.draft.answer,
+        "base_failure": response.context.draft.failure,
         "reasoning": response.reasoning,
         "provenance": response.provenance.model_dump(mode="json"),
     }
@@ -105,7 +106,7 @@ def _show(response: Response) -> None:
         ("", ""),
         [
             ("status", response.status.value),
-            ("base answer", response.context.draft.answer),
+            ("base answer", response.context.draft.answer or f"none: {response.context.draft.failure}"),
             ("reasoning", response.reasoning),
             ("reflection model", model),
             ("base model", provenance.base_model),

@@ -31,8 +31,8 @@ log = logging.getLogger(__name__)
 
 #: Asks for as little as possible, and holds no user's text.
 PROBE_PROMPT = "Say ok."
-#: Bound of the call at the start.
-START_WITHIN_S = 10.0
+#: Bound of the call at the start. Refusals come at once; an endpoint that is slower than this is taken for away.
+START_WITHIN_S = 3.0
 #: The breaker's longest pause, as a multiple of its first.
 LONGEST_PAUSE = 8
 CHUNK_BYTES = 1 << 16
