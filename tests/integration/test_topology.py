@@ -6,7 +6,9 @@ import time
 from collections.abc import Callable, Iterator
 
 import pytest
+from typer.testing import CliRunner
 
+from cli.app import app
 from infra.errors import CannotContinue
 from infra.kafka import clients
 from infra.kafka.topic_settings import Severity
@@ -43,15 +45,21 @@ def test_limits_are_raised_and_never_lowered(empty: Settings) -> None:
     assert [d.name for d in _state(empty, "drafts").differences] == ["retention.ms"]
 
 
-def test_an_existing_topic_keeps_its_partitions(empty: Settings) -> None:
+def test_an_existing_topic_keeps_its_partitions_and_that_is_no_failure(empty: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     apply_topology(empty)
     fewer = empty.model_copy(update={"kafka": empty.kafka.model_copy(update={"partitions": 2})})
     assert apply_topology(fewer).raised == ()
     assert _state(fewer, "queries").partitions == 4
     assert not describe_topology(fewer).as_declared
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", empty.bootstrap_servers())
+    monkeypatch.setenv("RETOUCH_KAFKA__PARTITIONS", "2")
+    described = CliRunner().invoke(app, ["topics", "describe"])
+    assert described.exit_code == 0 and "partitions is 4, declared 2: an existing topic keeps its partitions" in described.output
 
 
-def test_settings_that_lose_records_are_found_whether_topic_or_broker_sets_them(empty: Settings, caplog: pytest.LogCaptureFixture) -> None:
+def test_settings_that_lose_records_are_found_whether_topic_or_broker_sets_them(
+    empty: Settings, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     apply_topology(empty)
     known = _differences(empty)
     _alter_broker(empty, {"log.retention.bytes": "1048576"})
@@ -83,7 +91,9 @@ def test_settings_that_lose_records_are_found_whether_topic_or_broker_sets_them(
     assert [(fields["topic"], fields["setting"]) for fields in warned] == [("feedback", "retention.bytes"), ("feedback", "message.timestamp.type")]
     raised = set(apply_topology(empty).raised)
     assert raised >= {"feedback retention.bytes", "dlq-redriven retention.bytes", f"{JOIN_STATE_CHANGELOG} max.message.bytes"}
-    assert not describe_topology(empty).keeps_records
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", empty.bootstrap_servers())
+    described = CliRunner().invoke(app, ["topics", "describe"])
+    assert described.exit_code == 1 and "is LogAppendTime, declared CreateTime: the broker replaces the time of each record" in described.output
     assert [d.name for d in _state(empty, "feedback").differences] == ["message.timestamp.type"]
 
 
