@@ -16,6 +16,7 @@ BROKER = {"KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
     ("arguments", "settings", "message"),
     [
         (["workers", "base"], BROKER, "base.url is empty"),
+        (["workers", "base"], BROKER | {"OPENAI_BASE_URL": "127.0.0.1:8001/v1"}, "base.url='127.0.0.1:8001/v1' (OPENAI_BASE_URL): has no http://"),
         (["workers", "teacher"], {}, "kafka.bootstrap_servers is empty"),
         (["pico.server"], {"OPENAI_BASE_URL": "https://example.org/v1"}, "the base endpoint serves http://HOST:PORT/v1"),
         (["workers", "nonsense"], {}, "invalid choice: 'nonsense'"),
