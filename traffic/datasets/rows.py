@@ -146,9 +146,6 @@ class FirstPlaces:
     def __contains__(self, id: object) -> bool:
         return id in self._places
 
-    def __len__(self) -> int:
-        return len(self._places)
-
 
 @dataclass(frozen=True)
 class JsonLinesFiles:
@@ -180,7 +177,7 @@ def json_lines(file: DataFile) -> Iterator[DataRow]:
         try:
             value = parse_json(line)
         except NotJson as error:
-            at = "" if error.at is None else f" at character {error.at + 1}"
+            at = "" if error.at is None else f": character {error.at + 1}"
             hint = "; a line ends with a line feed, not with a lone carriage return" if "\r" in line else ""
             raise place.bad(f"not JSON: {error}{at}; expected one object a line{hint}") from None
         yield DataRow.of(place, value)
