@@ -10,7 +10,7 @@ from pydantic import Field
 
 from schemas.drafts import Draft
 from schemas.interactions import Interaction
-from schemas.messages import AwareDatetime, Message, Milliseconds, Record, Text
+from schemas.messages import AwareDatetime, Message, MessageIdentity, Milliseconds, Record, Text
 
 
 class Source(Record):
@@ -58,3 +58,10 @@ class Context(Message, wire="retouch.context", version=1):
     @property
     def key(self) -> bytes:
         return self.draft.key
+
+    @property
+    def identity(self) -> MessageIdentity:
+        return self.draft.identity
+
+    def external_content(self) -> bytes:
+        return self.draft.external_content()

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from pydantic import Field, StringConstraints
 
-from schemas.messages import Message, Milliseconds, Record, Text
+from schemas.messages import Message, MessageIdentity, Milliseconds, Record, Text
 from schemas.queries import Query
 
 
@@ -69,3 +69,10 @@ class Draft(Message, wire="retouch.draft", version=1):
     @property
     def key(self) -> bytes:
         return self.query.key
+
+    @property
+    def identity(self) -> MessageIdentity:
+        return self.query.identity
+
+    def external_content(self) -> bytes:
+        return self.query.external_content()

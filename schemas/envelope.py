@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TypeVar
 
-from schemas.messages import Malformed, Message, message_type
+from schemas.messages import Fingerprint, Malformed, Message, message_type
 from schemas.times import parse_time
 
 Headers = Sequence[tuple[str, bytes]]
@@ -80,18 +80,20 @@ def _text(values: Mapping[str, bytes], name: str) -> str:
         raise Malformed(f"header {name} is not UTF-8") from None
 
 
-def record_id(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
-    """A record's `ce_id`, which identifies repeats without parsing the record; None if it has none."""
-    value = header_values(headers).get("ce_id")
-    return value.decode(errors="replace") if value else None
-
-
 def read_message(expected: type[M], headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> tuple[M, Envelope]:
     """Parse one record of a topic with messages of type `expected`. Raises Malformed for other types, also for a newer version."""
     envelope = read_envelope(headers)
     if envelope.type != expected.ce_type():
         raise Malformed(f"expected {expected.ce_type()}, got {envelope.type}")
     return expected.from_bytes(value), envelope
+
+
+def read_fingerprint(expected: type[Message], headers: Iterable[tuple[str, bytes | None]], value: bytes | None) -> Fingerprint | None:
+    """What identifies a record's repeats. None for a record that is none of anything: it cannot be read, or its messages have no own id."""
+    try:
+        return read_message(expected, headers, value)[0].fingerprint()
+    except Malformed:
+        return None
 
 
 def new_traceparent() -> str:

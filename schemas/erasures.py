@@ -5,7 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 from schemas.ids import Identifier, record_key
-from schemas.messages import AwareDatetime, Message
+from schemas.messages import AwareDatetime, Message, MessageIdentity
 
 
 class ErasureRequest(Message, wire="retouch.erasure-request", version=1):
@@ -19,3 +19,7 @@ class ErasureRequest(Message, wire="retouch.erasure-request", version=1):
     @property
     def key(self) -> bytes:
         return record_key(self.tenant, self.user)
+
+    @property
+    def identity(self) -> MessageIdentity:
+        return MessageIdentity(self.key, self.request_id)

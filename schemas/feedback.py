@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import Field, model_validator
 
 from schemas.ids import Identifier, derive, record_key
-from schemas.messages import AwareDatetime, Message, Text
+from schemas.messages import AwareDatetime, Message, MessageIdentity, Text
 from schemas.queries import Query
 
 
@@ -38,3 +38,7 @@ class Feedback(Message, wire="retouch.feedback", version=1):
     @property
     def key(self) -> bytes:
         return record_key(self.tenant, self.user)
+
+    @property
+    def identity(self) -> MessageIdentity:
+        return MessageIdentity(self.key, self.feedback_id)

@@ -7,7 +7,7 @@ from typing import Self
 from uuid import UUID
 
 from schemas.ids import Identifier, derive, record_key
-from schemas.messages import AwareDatetime, Domain, Message, Text
+from schemas.messages import AwareDatetime, Domain, Message, MessageIdentity, Text
 
 
 class Origin(StrEnum):
@@ -38,3 +38,7 @@ class Interaction(Message, wire="retouch.interaction", version=1):
     @property
     def key(self) -> bytes:
         return record_key(self.tenant, self.user)
+
+    @property
+    def identity(self) -> MessageIdentity:
+        return MessageIdentity(self.key, self.interaction_id)

@@ -7,7 +7,9 @@ Within a version fields are only added, with a default.
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Self
+from hashlib import blake2b
+from typing import Annotated, Any, ClassVar, NamedTuple, Self
+from uuid import UUID
 
 import pydantic
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
@@ -47,7 +49,20 @@ Label = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 Domain = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Milliseconds = Annotated[float, Field(ge=0)]
 
-__all__ = ["AwareDatetime", "Domain", "Label", "Malformed", "Message", "Milliseconds", "Record", "Text", "message_type"]
+__all__ = [
+    "AwareDatetime",
+    "Domain",
+    "Fingerprint",
+    "IdConflict",
+    "Label",
+    "Malformed",
+    "Message",
+    "MessageIdentity",
+    "Milliseconds",
+    "Record",
+    "Text",
+    "message_type",
+]
 
 _TYPES: dict[str, type[Message]] = {}
 
@@ -60,6 +75,30 @@ class Record(BaseModel):
     """A part of a message: frozen, strict about shape, tolerant of unknown fields."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
+
+
+class MessageIdentity(NamedTuple):
+    """What identifies a message on its topic: its own id within its key. So two users' messages with one id are two messages.
+
+    A record's `ce_id` is not used: producers fill it as they like, and may begin their counters again.
+    """
+
+    key: bytes
+    id: UUID
+
+
+class Fingerprint(NamedTuple):
+    """A message's identity and the digest of its content. A repeat has the same fingerprint as an earlier message of its topic."""
+
+    identity: MessageIdentity
+    digest: bytes
+
+
+class IdConflict(ValueError):
+    """A message with the identity of an earlier one and other content. It is set aside: only its producer knows which of the two is right."""
+
+    def __init__(self, earlier: object) -> None:
+        super().__init__(f"its id is that of an earlier record of its tenant and user, which has other content: {earlier}")
 
 
 class Message(Record):
@@ -77,6 +116,24 @@ class Message(Record):
     def ce_type(cls) -> str:
         """The CloudEvents `type`, such as `retouch.query.v1`."""
         return f"{cls.wire}.v{cls.wire_version}"
+
+    @property
+    def identity(self) -> MessageIdentity | None:
+        """None for messages without an own id: the last one of each key counts."""
+        return None
+
+    def external_content(self) -> bytes:
+        """What came from outside in this message, in one form, whatever the spacing and order of the record's JSON.
+
+        A message that our own processes make returns the content that it was made from: a step that runs again makes the same message with other
+        milliseconds or another model's text. Fields that have their default are left out, so that a field of a later version changes no digest.
+        """
+        return self.model_dump_json(exclude_defaults=True).encode()
+
+    def fingerprint(self) -> Fingerprint | None:
+        """None without an identity."""
+        identity = self.identity
+        return identity and Fingerprint(identity, blake2b(self.external_content(), digest_size=16).digest())
 
     def to_bytes(self) -> bytes:
         return self.model_dump_json().encode()

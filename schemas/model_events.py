@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field
 
-from schemas.messages import AwareDatetime, Message
+from schemas.messages import AwareDatetime, Message, MessageIdentity
 from schemas.promotion import VersionState
 
 
@@ -35,3 +35,7 @@ class ModelEvent(Message, wire="retouch.model-event", version=1):
     @property
     def key(self) -> bytes:
         return self.name.encode()
+
+    @property
+    def identity(self) -> MessageIdentity:
+        return MessageIdentity(self.key, self.event_id)

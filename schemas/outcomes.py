@@ -9,7 +9,7 @@ from pydantic import Field
 
 from schemas.feedback import Feedback
 from schemas.ids import derive
-from schemas.messages import AwareDatetime, Message, Text
+from schemas.messages import AwareDatetime, Message, MessageIdentity, Text
 from schemas.responses import Response
 
 
@@ -35,3 +35,10 @@ class Outcome(Message, wire="retouch.outcome", version=1):
     @property
     def key(self) -> bytes:
         return self.response.key
+
+    @property
+    def identity(self) -> MessageIdentity:
+        return MessageIdentity(self.key, self.outcome_id)
+
+    def external_content(self) -> bytes:
+        return self.response.external_content() + self.model_dump_json(include={"truth", "score", "occurred_at"}, exclude_defaults=True).encode()

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import Field
 
 from schemas.ids import Identifier, record_key
-from schemas.messages import AwareDatetime, Domain, Label, Message, Text
+from schemas.messages import AwareDatetime, Domain, Label, Message, MessageIdentity, Text
 from schemas.tasks import Task, task_of
 
 
@@ -36,6 +36,10 @@ class Query(Message, wire="retouch.query", version=1):
     @property
     def key(self) -> bytes:
         return record_key(self.tenant, self.user)
+
+    @property
+    def identity(self) -> MessageIdentity:
+        return MessageIdentity(self.key, self.query_id)
 
     @property
     def task(self) -> Task:

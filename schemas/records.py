@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from schemas.contexts import Source
-from schemas.envelope import Envelope, Headers, envelope_headers, read_message, record_id
+from schemas.envelope import Envelope, Headers, envelope_headers, read_message
 from schemas.messages import Message
 from schemas.topics import Topic
 
@@ -28,11 +28,6 @@ class ConsumedRecord:
     key: bytes | None
     value: bytes | None
     headers: Sequence[tuple[str, bytes | None]]
-
-    @property
-    def id(self) -> str | None:
-        """The record's `ce_id`. None if it has no readable one."""
-        return record_id(self.headers)
 
     @property
     def source(self) -> Source:

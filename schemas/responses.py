@@ -7,7 +7,7 @@ from uuid import UUID
 
 from schemas.contexts import Context
 from schemas.experiments import Assignment
-from schemas.messages import AwareDatetime, Message, Milliseconds, Record, Text
+from schemas.messages import AwareDatetime, Message, MessageIdentity, Milliseconds, Record, Text
 from schemas.queries import Strategy
 
 
@@ -63,3 +63,10 @@ class Response(Message, wire="retouch.response", version=1):
     @property
     def key(self) -> bytes:
         return self.context.key
+
+    @property
+    def identity(self) -> MessageIdentity:
+        return MessageIdentity(self.key, self.query_id)
+
+    def external_content(self) -> bytes:
+        return self.context.external_content()

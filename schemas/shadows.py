@@ -6,7 +6,7 @@ from uuid import UUID
 
 from schemas.experiments import Assignment
 from schemas.ids import Identifier, record_key
-from schemas.messages import AwareDatetime, Domain, Message, Milliseconds, Text
+from schemas.messages import AwareDatetime, Domain, Message, MessageIdentity, Milliseconds, Text
 from schemas.responses import ModelVersion, ResponseStatus
 
 
@@ -29,3 +29,10 @@ class Shadow(Message, wire="retouch.shadow", version=1):
     @property
     def key(self) -> bytes:
         return record_key(self.tenant, self.user)
+
+    @property
+    def identity(self) -> MessageIdentity:
+        return MessageIdentity(self.key, self.shadow_id)
+
+    def external_content(self) -> bytes:
+        return f"{self.assignment.experiment}/{self.query_id}".encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from uuid import UUID
 
-from schemas.messages import Message, Record, Text
+from schemas.messages import Message, MessageIdentity, Record, Text
 from schemas.outcomes import Outcome
 
 
@@ -29,3 +29,10 @@ class Trajectory(Message, wire="retouch.trajectory", version=1):
     @property
     def key(self) -> bytes:
         return self.outcome.key
+
+    @property
+    def identity(self) -> MessageIdentity:
+        return MessageIdentity(self.key, self.trajectory_id)
+
+    def external_content(self) -> bytes:
+        return self.outcome.external_content()

@@ -25,7 +25,8 @@ class CommitOutcome(StrEnum):
 class RecordOutcome(StrEnum):
     PRODUCED = "produced"
     SET_ASIDE = "set_aside"
-    REPEAT = "repeat"  # its id was answered before
+    REPEAT = "repeat"  # its id was answered before, with the same content
+    CONFLICT = "conflict"  # set aside: its id is that of an earlier record with other content
     EXPIRED = "expired"  # its deadline passed
     DEGRADED = "degraded"  # answered with the base answer
 
@@ -50,12 +51,13 @@ class ShadowOutcome(StrEnum):
 class StreamOutcome(StrEnum):
     DONE = "done"
     SET_ASIDE = "set_aside"
-    REPEAT = "repeat"
+    CONFLICT = "conflict"  # set aside: its id is that of an earlier record with other content
 
 
 class QualityOutcome(StrEnum):
     COUNTED = "counted"
     REPEAT = "repeat"  # the answer was counted before
+    CONFLICT = "conflict"  # not counted: its id is that of an earlier record with other content
     UNUSED = "unused"  # not about a version, or feedback that cannot be scored
     MALFORMED = "malformed"
 

@@ -5,29 +5,33 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from lab.simulate.scenario import SimulatedOutcome, SimulatedQuestion
-
-#: Handler outcomes whose record ends on the dead-letter topic.
-SET_ASIDE = frozenset({SimulatedOutcome.POISON, SimulatedOutcome.BUG, SimulatedOutcome.MALFORMED})
+from lab.simulate.scenario import SET_ASIDE, SimulatedQuestion
 
 
 def anomalies(
     asked: Sequence[SimulatedQuestion],
     answers: Sequence[tuple[int, int]],
     dead_letters: Sequence[int],
+    conflicting: Sequence[int],
     *,
     exactly_once: bool,
     ordered: bool,
     users: Mapping[int, str],
 ) -> list[str]:
-    """The anomalies, named as in Jepsen, worst first. `asked` in the order of each partition; `answers`: (partition, question), in the order of offsets."""
-    answered, dead = Counter(number for _, number in answers), Counter(dead_letters)
+    """The anomalies, named as in Jepsen, worst first.
+
+    `asked` in the order of each partition; `answers`: (partition, question), in the order of offsets; `conflicting`: the questions whose dead letter has
+    another text.
+    """
+    answered, dead, conflicts = Counter(number for _, number in answers), Counter(dead_letters), Counter(conflicting)
     anomalies = [f"lost-write: question {q.number} ({q.outcome})" for q in asked if not (dead if q.outcome in SET_ASIDE else answered)[q.number]]
     anomalies += [f"phantom: answer to question {number}" for number in answered if number not in users]
     anomalies += [
         f"wrong end: question {q.number} ({q.outcome}) has the wrong kind of end" for q in asked if (answered if q.outcome in SET_ASIDE else dead)[q.number]
     ]
+    anomalies += [f"lost-write: {q.conflicts - conflicts[q.number]} conflicts with question {q.number}" for q in asked if conflicts[q.number] < q.conflicts]
     if exactly_once:
+        anomalies += [f"duplicate: question {q.number} has {conflicts[q.number]} conflicts" for q in asked if conflicts[q.number] > q.conflicts]
         anomalies += [f"duplicate: question {number} answered {times} times" for number, times in answered.items() if times > 1]
         anomalies += [f"duplicate: question {number} set aside {times} times" for number, times in dead.items() if times > 1 + _repeats(asked, number)]
     if ordered:

@@ -9,6 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from uuid import UUID
 
 from infra.errors import PoisonMessage, RetryLater
 from infra.settings import Settings
@@ -19,8 +20,9 @@ from lab.simulate.scenario import SimulatedOutcome, SimulatedQuestion, Simulatio
 from lab.simulate.virtual_time import EPOCH, run_in_virtual_time
 from schemas.dead_letters import original_position
 from schemas.drafts import Draft
-from schemas.envelope import envelope_headers, header_values
+from schemas.envelope import envelope_headers, header_values, read_message
 from schemas.ids import derive
+from schemas.messages import Malformed
 from schemas.queries import Query
 from schemas.topics import Topic, dead_letter_topic
 from workers.runtime.handler import Backoff, DegradeReason, HandlerSpec, Incoming, Outgoing
@@ -119,19 +121,25 @@ class Simulation:
     # Load and faults
 
     async def _ask(self) -> None:
-        """Questions in the order of their times; some are repeated."""
+        """Questions in the order of their times. Some are repeated, and the id of some is used again with another text."""
         order = sorted(self._scenario.questions, key=lambda q: q.at_s)
-        repeats = [(q, q.at_s + 0.7 * (again + 1)) for q in order for again in range(q.repeats)]
-        for question, at_s in sorted([*((q, q.at_s) for q in order), *repeats], key=lambda pair: (pair[1], pair[0].number)):
+        sent = [(q.at_s, q, "x") for q in order]
+        sent += [(q.at_s + 0.7 * (again + 1), q, "x") for q in order for again in range(q.repeats)]
+        sent += [(q.at_s + 0.9 * (again + 1), q, f"other {again}") for q in order for again in range(q.conflicts)]
+        for at_s, question, text in sorted(sent, key=lambda each: (each[0], each[1].number)):
             await asyncio.sleep(max(0.0, at_s - asyncio.get_running_loop().time()))
-            self._append(question)
+            self._append(question, text)
 
-    def _append(self, question: SimulatedQuestion) -> None:
+    def _append(self, question: SimulatedQuestion, text: str) -> None:
+        """Under a `ce_id` that says nothing: different questions share one, and a repeat has another."""
         expired = EPOCH - timedelta(seconds=1) if question.outcome is SimulatedOutcome.EXPIRED else None
         id = derive("question", self._scenario.seed, question.number)
-        query = Query(query_id=id, tenant="t", user=question.user, domain="d", text="x", asked_at=EPOCH, deadline=expired)
+        query = Query(query_id=id, tenant="t", user=question.user, domain="d", text=text, asked_at=EPOCH, deadline=expired)
         value = b"no json" if question.outcome is SimulatedOutcome.MALFORMED else query.to_bytes()
-        entry = self._cluster.log.append(QUESTIONS.name, query.key, value, envelope_headers(query, id=id, source="/lab"))
+        ce_id: object = self._rng.randrange(3)
+        if question.outcome is SimulatedOutcome.MALFORMED:
+            ce_id = id  # no message says which question it is
+        entry = self._cluster.log.append(QUESTIONS.name, query.key, value, envelope_headers(query, id=ce_id, source="/lab"))
         self._note("log", f"question {question.number} at offset {entry.offset}")
         if question not in self._asked:
             self._asked.append(question)
@@ -166,7 +174,8 @@ class Simulation:
         deadline = asyncio.get_running_loop().time() + HEALED_WITHIN_S
         numbers = {q.number for q in self._asked}
         while asyncio.get_running_loop().time() < deadline:
-            if numbers <= {number for _, number in self._answers()} | set(self._dead_letters()):
+            dead_letters, conflicting = self._dead_letters()
+            if numbers <= {number for _, number in self._answers()} | set(dead_letters) and len(conflicting) >= sum(q.conflicts for q in self._asked):
                 break
             await asyncio.sleep(0.5)
         await asyncio.sleep(1.0)  # so that repeated answers are seen too
@@ -197,11 +206,20 @@ class Simulation:
         entries = [(p, entry) for p in log.partitions(ANSWERS.name) for entry in log.read(ANSWERS.name, p, 0, 1 << 30)[0]]
         return [(partition, by_id.get(header_values(entry.headers)["ce_id"].decode(), -1)) for partition, entry in entries]
 
-    def _dead_letters(self) -> list[int]:
-        by_id = {str(id): question.number for id, question in self._by_id.items()}
+    def _dead_letters(self) -> tuple[list[int], list[int]]:
+        """The questions that were set aside, and those whose id was used again with another text."""
         dead_letters = self._cluster.log.committed_records(dead_letter_topic(QUESTIONS.name))
         assert all(original_position(dead_letter.headers) for dead_letter in dead_letters)
-        return [by_id[header_values(dead_letter.headers)["ce_id"].decode()] for dead_letter in dead_letters]
+        questions: list[int] = []
+        conflicting: list[int] = []
+        for dead_letter in dead_letters:
+            try:
+                query, _ = read_message(Query, dead_letter.headers, dead_letter.value)
+            except Malformed:
+                questions.append(self._by_id[UUID(header_values(dead_letter.headers)["ce_id"].decode())].number)
+            else:
+                (questions if query.text == "x" else conflicting).append(self._by_id[query.query_id].number)
+        return questions, conflicting
 
     def _note(self, source: str, event: str) -> None:
         self._trace.append(f"{asyncio.get_running_loop().time():9.3f} {source} {event}")
@@ -209,7 +227,7 @@ class Simulation:
     def _result(self) -> SimulationResult:
         scenario = self._scenario
         users = {q.number: q.user for q in scenario.questions}
-        detected = anomalies(self._asked, self._answers(), self._dead_letters(), exactly_once=scenario.exactly_once, ordered=scenario.ordered, users=users)
+        detected = anomalies(self._asked, self._answers(), *self._dead_letters(), exactly_once=scenario.exactly_once, ordered=scenario.ordered, users=users)
         detected += [f"crash: {type(error).__name__}: {error}" for each in self._supervised for error in each.failures]
         trace = "\n".join(self._trace)
         starts = sum(each.starts for each in self._supervised)

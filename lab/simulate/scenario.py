@@ -19,9 +19,13 @@ class SimulatedOutcome(StrEnum):
     EXPIRED = "expired"  # the deadline has passed before it is read
 
 
+#: Handler outcomes whose record ends on the dead-letter topic.
+SET_ASIDE = frozenset({SimulatedOutcome.POISON, SimulatedOutcome.BUG, SimulatedOutcome.MALFORMED})
+
+
 @dataclass(frozen=True)
 class SimulatedQuestion:
-    """One input record. `repeats`: the number of later records with the same id."""
+    """One input record. `repeats`: the number of later records with the same message; `conflicts`: with the same id and another text."""
 
     number: int
     user: str
@@ -29,6 +33,7 @@ class SimulatedQuestion:
     outcome: SimulatedOutcome
     call_s: float
     repeats: int = 0
+    conflicts: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,4 +100,6 @@ def _question(rng: random.Random, number: int, user: str, spread_s: float) -> Si
         SimulatedOutcome.EXPIRED,
     ]
     outcome = rng.choices(outcomes, (80, 8, 2, 3, 1, 2, 4))[0]
-    return SimulatedQuestion(number, user, rng.uniform(0, spread_s), outcome, rng.uniform(0.05, 0.5), rng.choices((0, 1, 2), (90, 8, 2))[0])
+    at_s, call_s, repeats, conflicts = rng.uniform(0, spread_s), rng.uniform(0.05, 0.5), *(rng.choices((0, 1, 2), (90, 8, 2))[0] for _ in range(2))
+    # The id of a record that is set aside becomes free: a later record with another text is then a question of its own.
+    return SimulatedQuestion(number, user, at_s, outcome, call_s, repeats, 0 if outcome in SET_ASIDE else conflicts)

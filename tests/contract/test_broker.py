@@ -14,9 +14,11 @@ import pytest
 from infra.errors import CannotContinue
 from infra.settings import Settings
 from schemas.dead_letters import dead_letter
+from schemas.envelope import envelope_headers
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import dead_letter_topic
-from tests.support.brokers_under_test import ALL, WAIT_S, BrokerUnderTest, KafkaUnderTest, Member, MemoryUnderTest, poll_until, started
+from tests.support.brokers_under_test import ALL, WAIT_S, BrokerUnderTest, KafkaUnderTest, Member, MemoryUnderTest, poll_until, started, topic_of
+from tests.support.worker_messages import make_query
 from workers.runtime.broker import NotConfirmed
 from workers.runtime.commit_metadata import encode
 from workers.runtime.memory.log import MemoryCluster
@@ -234,7 +236,7 @@ async def test_a_partition_is_read_only_after_a_transaction_with_its_position_en
 async def test_a_group_that_never_committed_has_no_positions(under_test: BrokerUnderTest, member: Members) -> None:
     first = await member(remember=10).joined()
     assert await first.committed(*ALL) == dict.fromkeys(ALL)
-    assert {(assigned.committed, len(assigned.recent_ids)) for assigned in first.assigned.values()} == {(None, 0)}
+    assert {(assigned.committed, len(assigned.recent)) for assigned in first.assigned.values()} == {(None, 0)}
 
 
 # Members that join and leave
@@ -352,18 +354,19 @@ async def test_of_two_members_with_one_name_the_first_ends(under_test: BrokerUnd
 
 
 async def test_recent_ids_are_read_back_without_records_that_were_set_aside(under_test: BrokerUnderTest, member: Members) -> None:
-    for index in range(10):
-        await under_test.append(under_test.name, 1, [b"x"], [("ce_id", b"id-%d" % index)])
-    await under_test.append(under_test.name, 1, [b"no id"])
+    queries = [make_query(index) for index in range(10)]
+    headers = envelope_headers(queries[0], id=1, source="/test")
+    await under_test.append(under_test.name, 1, [query.to_bytes() for query in queries], headers)
+    await under_test.append(under_test.name, 1, [b"no message"], headers)
     for offset in (5, 8):
-        record = dead_letter(ConsumedRecord(under_test.name, 1, offset, 0, b"k", b"x", [("ce_id", b"id-%d" % offset)]), "g", ValueError("no"))
+        record = dead_letter(ConsumedRecord(under_test.name, 1, offset, 0, b"k", queries[offset].to_bytes(), headers), "g", ValueError("no"))
         await under_test.append(dead_letter_topic(under_test.name), 0, [record.value or b""], record.headers)
     first = await member().joined()
     await first.membership.commit({1: Position(7, encode(7, 10, [7])), 2: Position(0)}, WAIT_S)
     await first.leave(for_good=True)
     rejoined = await member(remember=4).joined()
-    assert rejoined.assigned[1].recent_ids == {3: "id-3", 4: "id-4", 6: "id-6", 7: "id-7", 9: "id-9"}
-    assert [rejoined.assigned[number].recent_ids for number in (0, 2, 3)] == [{}, {}, {}]
+    assert rejoined.assigned[1].recent == {offset: queries[offset].fingerprint() for offset in (3, 4, 6, 7, 9)}
+    assert [rejoined.assigned[number].recent for number in (0, 2, 3)] == [{}, {}, {}]
 
 
 # Refusals
@@ -375,7 +378,7 @@ async def test_a_topic_that_does_not_exist_is_named(under_test: BrokerUnderTest)
 
         def lost(self, partitions: Set[int]) -> None: ...
 
-    membership = under_test.client("one").membership(under_test.name, "no-such-topic", 0)
+    membership = under_test.client("one").membership(under_test.name, topic_of("no-such-topic"), 0)
     with pytest.raises(CannotContinue, match="topic no-such-topic does not exist"):
         await membership.join(NoListener(), 0.5)
     await membership.leave(for_good=True)

@@ -12,8 +12,9 @@ from infra.kafka.clients import admin, producer
 from infra.kafka.group_consumer import offsets_and_metadata
 from infra.kafka.topic_reader import TopicReader
 from infra.settings import Settings
+from schemas.queries import Query
 from schemas.records import ProducedRecord
-from schemas.topics import consumer_group, dead_letter_topic
+from schemas.topics import Topic, consumer_group, dead_letter_topic
 from workers.runtime.broker import BrokerClient, Committer, Membership, NotConfirmed, PollResult, ResumePoint
 from workers.runtime.in_flight import InFlight
 from workers.runtime.kafka.membership import by_partition
@@ -128,11 +129,15 @@ class KafkaUnderTest:
             return [record.value for record in reader.read(whole.ranges(topic), timeout_s=WAIT_S)]
 
 
+def topic_of(name: str) -> Topic:
+    return Topic(name, Query, "tenant/user", "test", "test")
+
+
 class Member:
     """A member of the broker's group, with everything that its polls returned."""
 
     def __init__(self, broker: BrokerUnderTest, instance: str = "one", remember: int = 0) -> None:
-        self.membership: Membership = broker.client(instance).membership(broker.name, broker.name, remember)
+        self.membership: Membership = broker.client(instance).membership(broker.name, topic_of(broker.name), remember)
         self.committer: Committer = broker.client(instance).exactly_once(broker.name)
         self.assigned: dict[int, ResumePoint] = {}  # current ones
         self.records: list[InFlight] = []

@@ -8,6 +8,7 @@ from schemas.contexts import Context, HistoryItem, Source
 from schemas.drafts import Draft, DraftStatus
 from schemas.envelope import envelope_headers, read_envelope
 from schemas.ids import derive
+from schemas.messages import Fingerprint, MessageIdentity
 from schemas.outcomes import Outcome
 from schemas.queries import Query, Strategy
 from schemas.records import ConsumedRecord
@@ -70,7 +71,11 @@ def make_record(query: Query | None = None, *, value: bytes | None = None, offse
     return InFlight(ConsumedRecord("queries", 0, offset, 1_700_000_000_000, query.key, query.to_bytes() if value is None else value, headers), failures)
 
 
-def make_bare_record(offset: int, *, key: bytes | None = b"k", id: str | None = None, partition: int = 0) -> InFlight:
-    """A record without a message, with this id or none."""
-    headers = [("ce_id", id.encode())] if id else []
-    return InFlight(ConsumedRecord("queries", partition, offset, 1_700_000_000_000 + offset, key, b"content", headers))
+def make_bare_record(offset: int, *, key: bytes | None = b"k", id: str | None = None, content: bytes = b"content", partition: int = 0) -> InFlight:
+    """A record without a message, with the fingerprint of one with this id, or with none."""
+    consumed = ConsumedRecord("queries", partition, offset, 1_700_000_000_000 + offset, key, content, ())
+    return InFlight(consumed, fingerprint=make_fingerprint(id, content) if id else None)
+
+
+def make_fingerprint(id: str, content: bytes = b"content") -> Fingerprint:
+    return Fingerprint(MessageIdentity(b"t/u", derive("query", id)), content)

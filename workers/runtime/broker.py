@@ -10,7 +10,9 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from schemas.messages import Fingerprint
 from schemas.records import ProducedRecord
+from schemas.topics import Topic
 from workers.runtime.in_flight import InFlight
 from workers.runtime.offsets import Position
 
@@ -26,12 +28,12 @@ class NotConfirmed(Exception):  # expected during faults, and handled
 class ResumePoint:
     """Start position in a newly assigned partition.
 
-    `committed` is the group's committed position, None before the first commit. `recent_ids` are the ids (`ce_id`) of the records around it
-    (`offsets.remembered_range`), by offset, without records that were set aside: a new record with the id of a finished one is a repeat.
+    `committed` is the group's committed position, None before the first commit. `recent` are the fingerprints of the records around it
+    (`offsets.remembered_range`), by offset, without records that were set aside: a new record with the fingerprint of a finished one is a repeat.
     """
 
     committed: Position | None
-    recent_ids: Mapping[int, str] = field(default_factory=dict)
+    recent: Mapping[int, Fingerprint] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -117,8 +119,8 @@ class Committer(Protocol):
 class BrokerClient(Protocol):
     """Makes the membership and the committer of a worker. `name` is the kind of worker: group and transactional id are derived from it."""
 
-    def membership(self, name: str, topic: str, remember: int) -> Membership:
-        """`remember`: number of recent ids to read back for each partition."""
+    def membership(self, name: str, topic: Topic, remember: int) -> Membership:
+        """`remember`: number of recent fingerprints to read back for each partition."""
 
     def exactly_once(self, name: str) -> Committer: ...
 

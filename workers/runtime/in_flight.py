@@ -1,8 +1,9 @@
 """A record in a worker, from reading to commit.
 
 1. The membership reads it: `InFlight` with its bytes, a `ConsumedRecord`.
-2. The processor parses it: `Incoming`, the typed message that the handler gets (`workers.runtime.handler`).
-3. The handler returns messages, `Outgoing`; the processor turns each into a `ProducedRecord`, its bytes (`schemas.records`).
+2. The processor parses it once, before its partition's state admits it: `parsed` and `fingerprint`, or `refused`.
+3. The handler gets the typed message as `Incoming` (`workers.runtime.handler`). The handler returns messages, `Outgoing`; the processor turns
+   each into a `ProducedRecord`, its bytes (`schemas.records`).
 4. `Finished` holds these outputs and the outcome. It stays with the record's `InFlight` until a commit.
 5. `CommitBatch` holds finished records, their outputs and the positions behind them (`workers.runtime.partition_state`).
 """
@@ -12,6 +13,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from schemas.envelope import Envelope
+from schemas.messages import Fingerprint, IdConflict, Malformed, Message
 from schemas.records import ConsumedRecord, ProducedRecord
 
 
@@ -24,6 +27,9 @@ class InFlight:
     last_failure: str | None = None  # `RetryLater.cause` of the last attempt
     has_slot: bool = False  # it takes one of the pool's slots
     finished: Finished | None = None
+    parsed: tuple[Message, Envelope] | None = None  # None once it is finished, or if too many records wait: an attempt parses it again
+    fingerprint: Fingerprint | None = None  # identifies repeats; None for a record that is never one
+    refused: Malformed | IdConflict | None = None  # why it is set aside without being handled
 
 
 class HandlingOutcome(StrEnum):
@@ -33,7 +39,8 @@ class HandlingOutcome(StrEnum):
     DEGRADED = "degraded"  # no attempt succeeded: the degraded output goes out
     EXPIRED = "expired"  # its deadline passed: the degraded output goes out
     SET_ASIDE = "set_aside"  # it goes to the dead-letter topic
-    REPEAT = "repeat"  # its id was handled before
+    REPEAT = "repeat"  # its id was handled before, with the same content
+    CONFLICT = "conflict"  # its id was read before, with other content: it goes to the dead-letter topic
 
 
 @dataclass(frozen=True)

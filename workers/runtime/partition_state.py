@@ -1,7 +1,8 @@
-"""State of the assigned partitions: offset trackers, records in flight, and recent ids. Pure, no I/O.
+"""State of the assigned partitions: offset trackers, records in flight, and recent fingerprints. Pure, no I/O.
 
 A record's outputs and its offset go into the same batch. A batch counts only for partitions that are still assigned under the same
-assignment. A record whose id was read before in its partition is a repeat: it finishes without output.
+assignment. A record whose identity was read before in its partition (`schemas.messages.Fingerprint`) is a repeat if its content is the same too: it
+finishes without output. With other content it is refused, and goes to the dead letters. A record that cannot be parsed is neither.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
+from schemas.messages import Fingerprint, IdConflict, MessageIdentity
 from schemas.records import ProducedRecord
 from workers.runtime.broker import ResumePoint
 from workers.runtime.commit_metadata import UnreadableMetadata
@@ -25,16 +28,23 @@ SPAN_PER_BYTE = 5
 BATCH_BYTES = 8 << 20
 
 
+class RecentRecord(NamedTuple):
+    """The first record of an identity."""
+
+    offset: int
+    digest: bytes
+
+
 @dataclass
 class PartitionState:
     """One partition during one assignment."""
 
     number: int
     tracker: OffsetTracker
-    ids: dict[str, None]  # of the last records that were read or read back, oldest first
+    recent: dict[MessageIdentity, RecentRecord]  # the last records that were read or read back, oldest first
     held: dict[int, InFlight] = field(default_factory=dict)  # by offset: read, and not committed
-    recent_ids: Mapping[int, str] = field(default_factory=dict)  # by offset, read back after the assignment
-    recent_to: int = 0  # a finished record below this offset without a recent id was set aside
+    read_back: Mapping[int, Fingerprint] = field(default_factory=dict)  # by offset, after the assignment
+    read_back_to: int = 0  # a finished record below this offset that was not read back was set aside
 
 
 @dataclass(frozen=True)
@@ -53,7 +63,7 @@ class CommitBatch:
 
 
 class AssignedPartitions:
-    """`remember`: number of ids to keep for each partition, 0 for none."""
+    """`remember`: number of identities to keep for each partition, 0 for none."""
 
     def __init__(self, *, remember: int, metadata_bytes: int = METADATA_BYTES) -> None:
         self._remember = remember
@@ -99,9 +109,11 @@ class AssignedPartitions:
     def assign(self, number: int, resume: ResumePoint) -> None:
         """Add an assigned partition. Metadata of another program is treated as empty."""
         begin = resume.committed.offset if resume.committed else 0
-        ids = dict.fromkeys(resume.recent_ids[offset] for offset in sorted(resume.recent_ids) if offset < begin)
         tracker = self._tracker(number, resume.committed)
-        self._partitions[number] = PartitionState(number, tracker, ids, recent_ids=resume.recent_ids, recent_to=begin + self._remember)
+        partition = self._partitions[number] = PartitionState(number, tracker, {}, read_back=resume.recent, read_back_to=begin + self._remember)
+        for offset in sorted(resume.recent):
+            if offset < begin:
+                self._earlier(partition, offset, resume.recent[offset])
 
     def assignments(self, numbers: Iterable[int]) -> list[PartitionState]:
         """The current assignments of these partitions. A later assignment of the same number is another object."""
@@ -120,24 +132,32 @@ class AssignedPartitions:
         return dropped
 
     def admit(self, record: InFlight) -> bool:
-        """Add a record that was read. Returns False if there is nothing to do: its partition is not assigned, it is finished, or a repeat."""
+        """Add a record that was read and parsed. Returns False if there is nothing to do: its partition is not assigned, it is finished, or a repeat.
+
+        Refuses a record with the identity of an earlier one and other content.
+        """
         consumed = record.consumed
         partition = self._partitions.get(consumed.partition)
         if partition is None:
             return False
         if not partition.tracker.admit(consumed.offset):
             self.skipped += 1
-            if consumed.offset in partition.recent_ids or consumed.offset >= partition.recent_to:
-                self._is_repeat(partition, consumed.id)
+            if consumed.offset in partition.read_back or consumed.offset >= partition.read_back_to:
+                self._earlier(partition, consumed.offset, record.fingerprint)
             return False
-        repeat = self._is_repeat(partition, consumed.id)
+        earlier = self._earlier(partition, consumed.offset, record.fingerprint)
         partition.held[consumed.offset] = record
         self.held += 1
         self.held_bytes += consumed.size_bytes
-        if repeat:
-            record.finished = Finished((), HandlingOutcome.REPEAT)
-            self._finished[record] = None
-        return not repeat
+        if earlier is None or record.fingerprint is None:
+            return True
+        if earlier.digest != record.fingerprint.digest:
+            record.refused = IdConflict(f"{consumed.topic}/{consumed.partition}/{earlier.offset}")
+            return True
+        record.finished = Finished((), HandlingOutcome.REPEAT)
+        record.parsed = None
+        self._finished[record] = None
+        return False
 
     def read_to(self, positions: Mapping[int, int]) -> None:
         """Every record below these offsets was read."""
@@ -212,20 +232,19 @@ class AssignedPartitions:
         self.held_bytes -= record.consumed.size_bytes
         outcome = record.finished.outcome if record.finished else HandlingOutcome.PRODUCED
         self.outcomes[outcome] += 1
-        if outcome is HandlingOutcome.SET_ASIDE and record.consumed.id:  # if it is redriven, it must be handled
-            partition.ids.pop(record.consumed.id, None)
+        if outcome is HandlingOutcome.SET_ASIDE and record.fingerprint:  # if it is redriven, it must be handled
+            partition.recent.pop(record.fingerprint.identity, None)
         return record
 
-    def _is_repeat(self, partition: PartitionState, id: str | None) -> bool:
-        """Whether the id was read before. Adds it to the recent ids."""
-        if not id or not self._remember:
-            return False
-        repeat = id in partition.ids
-        partition.ids.pop(id, None)
-        partition.ids[id] = None
-        if len(partition.ids) > self._remember:
-            del partition.ids[next(iter(partition.ids))]
-        return repeat
+    def _earlier(self, partition: PartitionState, offset: int, fingerprint: Fingerprint | None) -> RecentRecord | None:
+        """The first record of this identity, if it is remembered. Else this one becomes the first. Either is now the newest."""
+        if fingerprint is None or not self._remember:
+            return None
+        earlier = partition.recent.pop(fingerprint.identity, None)
+        partition.recent[fingerprint.identity] = earlier or RecentRecord(offset, fingerprint.digest)
+        if len(partition.recent) > self._remember:
+            del partition.recent[next(iter(partition.recent))]
+        return earlier
 
     def _tracker(self, number: int, committed: Position | None) -> OffsetTracker:
         try:

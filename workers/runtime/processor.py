@@ -17,7 +17,7 @@ from infra.errors import CannotContinue, DependencyBlocked, PoisonMessage, Retry
 from infra.telemetry.metrics import WORKER_CALLS_MS, WORKER_RETRIES
 from infra.telemetry.tracing import Attributes, SpanKind, current_traceparent, messaging, span
 from schemas.dead_letters import dead_letter
-from schemas.messages import Malformed, Message
+from schemas.messages import IdConflict, Malformed, Message
 from schemas.records import ProducedRecord, produced_record
 from schemas.topics import MAX_MESSAGE_BYTES, consumer_group
 from workers.runtime.clock import Clock, SystemClock
@@ -43,17 +43,33 @@ class RecordProcessor(Generic[M]):
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311  # jitter, no secret
 
-    async def attempt(self, record: InFlight) -> Finished | TryAgain:
-        """One attempt at one record. Never fails because of the record. Raises CannotContinue if the handler does."""
+    def parse(self, record: InFlight) -> None:
+        """Parse a record: once, before it is admitted, because its message's id tells whether it is a repeat. Refuses a malformed one."""
         try:
-            message, envelope = record.consumed.read(self._spec.topic.message)
+            record.parsed = record.consumed.read(self._spec.topic.message)
+            record.fingerprint = record.parsed[0].fingerprint()
+        except Malformed as error:
+            record.refused = error
+
+    async def attempt(self, record: InFlight) -> Finished | TryAgain:
+        """One attempt at a parsed record. Never fails because of the record. Raises CannotContinue if the handler does."""
+        result = await self._attempt(record)
+        if isinstance(result, Finished):
+            record.parsed = None  # a record may wait long for its commit
+        return result
+
+    async def _attempt(self, record: InFlight) -> Finished | TryAgain:
+        if record.refused is not None:
+            return self._set_aside(record, record.refused, record.failures)
+        try:
+            message, envelope = record.parsed or record.consumed.read(self._spec.topic.message)
             # A topic does not carry its message's type.
             incoming: Incoming[M] = Incoming(message, envelope, record.consumed.source, record.last_failure)  # type: ignore[arg-type]
             with span(self._span, incoming.envelope.traceparent, SpanKind.CONSUMER, self._attributes(record)) as current:
                 result = await self._try(record, incoming)
                 current.add({"retouch.retries": record.failures, "retouch.outcome": result.outcome if isinstance(result, Finished) else "try_again"})
                 return result
-        except (Malformed, PoisonMessage) as error:
+        except PoisonMessage as error:
             return self._set_aside(record, error, record.failures)
         except CannotContinue:
             raise
@@ -125,7 +141,8 @@ class RecordProcessor(Generic[M]):
         source = record.consumed
         fields = {"topic": source.topic, "partition": source.partition, "offset": source.offset, "reason": str(error), "failures": failures}
         log.warning("record set aside", extra=fields)
-        return Finished((dead_letter(source, self._group, error),), HandlingOutcome.SET_ASIDE, our_fault=isinstance(error, HandlerFailed | RetryLater))
+        outcome = HandlingOutcome.CONFLICT if isinstance(error, IdConflict) else HandlingOutcome.SET_ASIDE
+        return Finished((dead_letter(source, self._group, error),), outcome, our_fault=isinstance(error, HandlerFailed | RetryLater))
 
     def _left_s(self, deadline: datetime | None) -> float:
         return float("inf") if deadline is None else (deadline - self._clock.now()).total_seconds()

@@ -50,6 +50,10 @@ FULL_S = 0.1
 AHEAD_PER_SLOT = 2
 #: Records of one poll for each slot. A poll returns one partition's records first, and a small poll returns only those.
 POLLED_PER_SLOT = 8
+#: How long records are parsed before other tasks get a turn: 500 contexts take 70 ms.
+TURN_S = 0.01
+#: Above this many held records, further ones are parsed again when their turn comes: a parsed context takes five times its bytes.
+PARSED_HELD = 1_000
 MAX_HELD = 20_000
 MAX_HELD_BYTES = 128 << 20
 TOPIC_WITHIN_S = 30.0
@@ -65,6 +69,7 @@ class WorkerCounts:
     expired: int = 0
     set_aside: int = 0
     repeats: int = 0
+    conflicts: int = 0  # set aside because their id is that of an earlier record with other content
     skipped: int = 0  # read again, although the commit's metadata marks them as finished
     retries: int = 0
     abandoned: int = 0
@@ -92,6 +97,7 @@ class Worker(Generic[M]):
     ) -> None:
         self._settings = settings
         self._name = spec.name
+        self._input = spec.topic
         self._topic = spec.topic.name
         self._concurrency = concurrency
         self._lifespan = lifespan
@@ -99,7 +105,7 @@ class Worker(Generic[M]):
         self._broker = broker
         self._clock = clock or SystemClock()
         self._rng = rng or random.Random()  # noqa: S311  # jitter, no secret
-        self._attempt = RecordProcessor(spec, self._clock, self._rng).attempt
+        self._processor = RecordProcessor(spec, self._clock, self._rng)
         self._grace_s = settings.stack.stop_timeout_s / 2
         self._partitions = AssignedPartitions(remember=settings.workers.remember, metadata_bytes=settings.workers.metadata_bytes)
         self._failure_limit = FailureLimit(self._topic)
@@ -124,6 +130,7 @@ class Worker(Generic[M]):
             expired=outcomes[HandlingOutcome.EXPIRED],
             set_aside=outcomes[HandlingOutcome.SET_ASIDE],
             repeats=outcomes[HandlingOutcome.REPEAT],
+            conflicts=outcomes[HandlingOutcome.CONFLICT],
             skipped=self._partitions.skipped,
             retries=self._pool.retries if commits else 0,
             abandoned=self._abandoned,
@@ -187,11 +194,11 @@ class Worker(Generic[M]):
             self._broker = KafkaBrokerClient(self._settings)
         workers, partitions = self._settings.workers, self._partitions
         ordered = workers.order is KeyOrder.KEY
-        self._pool = HandlerPool(self._attempt, self._concurrency, ordered=ordered, clock=self._clock, on_finished=self._on_finished)
+        self._pool = HandlerPool(self._processor.attempt, self._concurrency, ordered=ordered, clock=self._clock, on_finished=self._on_finished)
         self._watchdog = Watchdog(self._name, self._topic, partitions, workers.stall_timeout_s, self._clock)
         exactly_once = workers.delivery is DeliveryMode.EXACTLY_ONCE
         self._committer = self._broker.exactly_once(self._name) if exactly_once else self._broker.at_least_once(self._name)
-        self._membership = self._broker.membership(self._name, self._topic, workers.remember)
+        self._membership = self._broker.membership(self._name, self._input, workers.remember)
         parts = (partitions, self._committer, self._membership, self._failure_limit, self._watchdog)
         commits = self._commits = CommitLoop(*parts, every_s=workers.commit_every_ms / 1000, clock=self._clock, rng=self._rng)
         try:
@@ -257,10 +264,7 @@ class Worker(Generic[M]):
             for number, resume in polled.assigned.items():
                 self._partitions.assign(number, resume)
                 self._watchdog.progress()
-            for record in polled.records:
-                self._read_count += 1
-                if self._partitions.admit(record):
-                    self._pool.submit(record)
+            await self._admit(polled.records)
             self._partitions.read_to(polled.read_to)
             self._watchdog.read_to = polled.read_to
             commits.notify()
@@ -271,6 +275,19 @@ class Worker(Generic[M]):
                 raise unreadable
             if not max_records:
                 await self._wait_for_capacity()
+
+    async def _admit(self, records: Sequence[InFlight]) -> None:
+        began = self._clock.monotonic()
+        for record in records:
+            if self._clock.monotonic() - began > TURN_S:
+                await asyncio.sleep(0)
+                began = self._clock.monotonic()
+            self._read_count += 1
+            self._processor.parse(record)
+            if self._partitions.held > PARSED_HELD:
+                record.parsed = None
+            if self._partitions.admit(record):
+                self._pool.submit(record)
 
     def _max_records(self) -> int:
         if self._stopping or self._partitions.held >= MAX_HELD or self._partitions.held_bytes >= MAX_HELD_BYTES:

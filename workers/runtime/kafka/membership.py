@@ -28,11 +28,11 @@ from infra.errors import CannotContinue, RetryLater
 from infra.kafka.group_consumer import CONNECT_S, GroupConsumer
 from infra.settings import Settings
 from schemas.records import ConsumedRecord
-from schemas.topics import consumer_group
+from schemas.topics import Topic, consumer_group
 from workers.runtime.broker import REVOKE_WITHIN_S, NotConfirmed, PollResult, RebalanceListener, ResumePoint
 from workers.runtime.in_flight import InFlight
 from workers.runtime.kafka.client_thread import ClientThread
-from workers.runtime.kafka.recent_ids import read_recent_ids
+from workers.runtime.kafka.recent_ids import read_recent
 from workers.runtime.offsets import Position, remembered_range
 
 log = logging.getLogger(__name__)
@@ -46,8 +46,9 @@ CLOSE_S = 2.5
 class KafkaMembership:
     """Made on the worker's event loop, where all its coroutines run."""
 
-    def __init__(self, settings: Settings, name: str, topic: str, remember: int) -> None:
-        self.topic = topic
+    def __init__(self, settings: Settings, name: str, topic: Topic, remember: int) -> None:
+        self.topic = topic.name
+        self._input = topic
         self.generation: Any = None
         self._settings = settings
         self._remember = remember
@@ -132,8 +133,8 @@ class KafkaMembership:
             committed = await self.committed(unresolved.keys(), RESOLVE_S)
             ranges = {number: remembered_range(position, self._remember) for number, position in committed.items() if position}
             client_id = self._consumer.client_id
-            ids = await self._request(lambda: read_recent_ids(self._settings, client_id, self.topic, ranges, self._remember), 2 * RESOLVE_S)
-            self._resolved |= {number: (token, ResumePoint(committed[number], ids.get(number, {}))) for number, token in unresolved.items()}
+            recent = await self._request(lambda: read_recent(self._settings, client_id, self._input, ranges, self._remember), 2 * RESOLVE_S)
+            self._resolved |= {number: (token, ResumePoint(committed[number], recent.get(number, {}))) for number, token in unresolved.items()}
         except NotConfirmed as error:
             log.warning("the group's positions are not read yet", extra={"group": self._group, "reason": str(error)})
 

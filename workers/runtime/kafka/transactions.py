@@ -22,7 +22,7 @@ from infra.kafka.group_consumer import offsets_and_metadata
 from infra.kafka.topology import DEAD_LETTER_HEADER_BYTES
 from infra.settings import Settings
 from schemas.records import ProducedRecord
-from schemas.topics import MAX_MESSAGE_BYTES, consumer_group
+from schemas.topics import MAX_MESSAGE_BYTES, Topic, consumer_group
 from workers.runtime.broker import Committer, Membership, NotConfirmed
 from workers.runtime.kafka.client_thread import ClientThread
 from workers.runtime.kafka.membership import KafkaMembership, by_partition
@@ -183,7 +183,7 @@ class KafkaBrokerClient:
         self._settings = settings
         self._instance = settings.kafka.instance or socket.gethostname()
 
-    def membership(self, name: str, topic: str, remember: int) -> Membership:
+    def membership(self, name: str, topic: Topic, remember: int) -> Membership:
         return KafkaMembership(self._settings, name, topic, remember)
 
     def exactly_once(self, name: str) -> Committer:

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Set
 
 from infra.errors import CannotContinue
 from schemas.dead_letters import original_position
-from schemas.envelope import record_id
+from schemas.envelope import read_fingerprint
+from schemas.messages import Fingerprint
 from schemas.records import ConsumedRecord
-from schemas.topics import dead_letter_topic
+from schemas.topics import Topic, dead_letter_topic
 from workers.runtime.broker import REVOKE_WITHIN_S, NotConfirmed, PollResult, RebalanceListener, ResumePoint
 from workers.runtime.in_flight import InFlight
 from workers.runtime.memory.group import MemberGeneration, MemoryGroup
@@ -18,8 +19,9 @@ from workers.runtime.offsets import Position, remembered_range
 
 
 class MemoryMembership:
-    def __init__(self, cluster: MemoryCluster, group: str, instance: str, topic: str, remember: int, faults: Faults) -> None:
-        self.topic = topic
+    def __init__(self, cluster: MemoryCluster, group: str, instance: str, topic: Topic, remember: int, faults: Faults) -> None:
+        self.topic = topic.name
+        self._message = topic.message
         self.generation: MemberGeneration | None = None
         self._cluster, self._log = cluster, cluster.log
         self._group_name, self._instance = group, instance
@@ -131,7 +133,7 @@ class MemoryMembership:
                 position = self._log.committed(self._group_name, number)
                 self._unresolved.remove(number)
                 self._positions[number] = position.offset if position else 0
-                begun[number] = ResumePoint(position, self._recent_ids(number, position) if position and self._remember else {})
+                begun[number] = ResumePoint(position, self._recent(number, position) if position and self._remember else {})
         return begun
 
     def _fetch(self, max_records: int, paused: Set[int]) -> list[InFlight]:
@@ -143,13 +145,14 @@ class MemoryMembership:
             ]
         return fetched
 
-    def _recent_ids(self, number: int, position: Position) -> dict[int, str]:
+    def _recent(self, number: int, position: Position) -> dict[int, Fingerprint]:
         dead_letters = self._log.committed_records(dead_letter_topic(self.topic)) if self._log.has(dead_letter_topic(self.topic)) else []
         set_aside = {original_position(dead_letter.headers) for dead_letter in dead_letters}
         remembered = remembered_range(position, self._remember)
         entries = self._log.read(self.topic, number, remembered.start, len(remembered))[0]
-        ids = {entry.offset: record_id(entry.headers) for entry in entries if entry.offset in remembered}
-        return {offset: id for offset, id in ids.items() if id and (self.topic, number, offset) not in set_aside}
+        answered = [entry for entry in entries if entry.offset in remembered and (self.topic, number, entry.offset) not in set_aside]
+        fingerprints = {entry.offset: read_fingerprint(self._message, entry.headers, entry.value) for entry in answered}
+        return {offset: fingerprint for offset, fingerprint in fingerprints.items() if fingerprint}
 
     def _forget(self, numbers: Set[int]) -> None:
         self._unresolved -= numbers

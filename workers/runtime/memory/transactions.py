@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 
 from infra.errors import CannotContinue
 from schemas.records import ProducedRecord
-from schemas.topics import consumer_group
+from schemas.topics import Topic, consumer_group
 from workers.runtime.broker import Committer, Membership, NotConfirmed
 from workers.runtime.memory.group import MemberGeneration
 from workers.runtime.memory.log import Faults, MemoryCluster, NoFaults
@@ -103,7 +103,7 @@ class MemoryBrokerClient:
         self._instance = instance
         self._faults = faults or NoFaults()
 
-    def membership(self, name: str, topic: str, remember: int) -> Membership:
+    def membership(self, name: str, topic: Topic, remember: int) -> Membership:
         return MemoryMembership(self._cluster, consumer_group(name), f"{consumer_group(name)}-{self._instance}", topic, remember, self._faults)
 
     def exactly_once(self, name: str) -> Committer:

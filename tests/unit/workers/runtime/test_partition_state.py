@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from schemas.ids import derive
+from schemas.messages import Fingerprint, MessageIdentity
 from schemas.records import ProducedRecord
-from tests.support.worker_messages import make_bare_record
+from tests.support.worker_messages import make_bare_record, make_fingerprint
 from workers.runtime.broker import ResumePoint
 from workers.runtime.in_flight import Finished, HandlingOutcome, InFlight
 from workers.runtime.offsets import METADATA_BYTES, OffsetTracker, Position
@@ -168,9 +170,9 @@ def test_records_that_the_metadata_marks_as_finished_are_skipped() -> None:
     assert partitions.skipped == 2
 
 
-def read_with_id(partitions: AssignedPartitions, offset: int, id: str) -> InFlight | None:
+def read_with_id(partitions: AssignedPartitions, offset: int, id: str, content: bytes = b"content") -> InFlight | None:
     """The record, None if there is nothing to do for it."""
-    record = make_bare_record(offset, id=id)
+    record = make_bare_record(offset, id=id, content=content)
     return record if partitions.admit(record) else None
 
 
@@ -215,10 +217,49 @@ def test_a_record_that_was_set_aside_is_handled_again_after_the_commit() -> None
 
 def test_recent_ids_of_the_resume_point_mark_repeats() -> None:
     partitions = AssignedPartitions(remember=2)
-    partitions.assign(0, ResumePoint(Position(9), {8: "new", 3: "old"}))
+    partitions.assign(0, ResumePoint(Position(9), {8: make_fingerprint("new"), 3: make_fingerprint("old")}))
     assert read_with_id(partitions, 9, "old") is None
     assert read_with_id(partitions, 10, "another")
     assert read_with_id(partitions, 11, "new"), "it was the oldest"
+
+
+def test_a_record_with_the_id_of_an_earlier_one_and_other_content_is_refused_and_names_it() -> None:
+    partitions = assigned()
+    first, other = read_with_id(partitions, 3, "a"), read_with_id(partitions, 4, "a", b"other")
+    assert first and other
+    assert first.refused is None and "other content: queries/0/3" in str(other.refused)
+    assert read_with_id(partitions, 5, "a") is None, "a repeat of the first"
+    again = read_with_id(partitions, 6, "a", b"other")
+    assert again and "queries/0/3" in str(again.refused), "the first one counts"
+
+
+def test_a_refused_record_does_not_make_its_id_new() -> None:
+    partitions = assigned()
+    first = read_with_id(partitions, 0, "a")
+    other = read_with_id(partitions, 1, "a", b"other")
+    assert first and other
+    finish(partitions, other, outcome=HandlingOutcome.CONFLICT)
+    commit(partitions)
+    assert read_with_id(partitions, 2, "a") is None
+    redriven = read_with_id(partitions, 3, "a", b"other")
+    assert redriven and redriven.refused
+
+
+def test_content_of_the_resume_point_is_compared() -> None:
+    partitions = AssignedPartitions(remember=10)
+    partitions.assign(0, ResumePoint(Position(9), {8: make_fingerprint("a", b"later"), 3: make_fingerprint("a", b"first")}))
+    other = read_with_id(partitions, 9, "a", b"later")
+    assert other and "queries/0/3" in str(other.refused), "of two that were read back, the first counts"
+    assert read_with_id(partitions, 10, "a", b"first") is None
+
+
+def test_an_id_belongs_to_its_tenant_and_user() -> None:
+    partitions = assigned()
+    mine, other = make_bare_record(0), make_bare_record(1)
+    id = derive("query", "a")
+    mine.fingerprint, other.fingerprint = Fingerprint(MessageIdentity(b"t/u", id), b"x"), Fingerprint(MessageIdentity(b"t2/u", id), b"y")
+    assert partitions.admit(mine) and partitions.admit(other)
+    assert mine.refused is other.refused is None
 
 
 def test_ids_count_within_one_partition_only() -> None:

@@ -42,8 +42,13 @@ def processor(handler: Handler[Query], clock: ManualClock | None = None, **optio
     return RecordProcessor(HandlerSpec("base", QUERIES, handler, backoff=BACKOFF, **options), clock or ManualClock())
 
 
+async def attempt(processor: RecordProcessor[Query], record: InFlight) -> Finished | TryAgain:
+    processor.parse(record)
+    return await processor.attempt(record)
+
+
 async def finish(processor: RecordProcessor[Query], record: InFlight | None = None) -> Finished:
-    result = await processor.attempt(record or make_record())
+    result = await attempt(processor, record or make_record())
     assert isinstance(result, Finished)
     return result
 
@@ -122,7 +127,7 @@ async def _too_large(incoming: Incoming[Query]) -> Sequence[Outgoing]:
 
 @pytest.mark.parametrize(("failures", "least_s"), [(0, 1.0), (1, 2.0), (2, 4.0)])
 async def test_the_pause_after_retry_later_grows_with_the_failures(failures: int, least_s: float) -> None:
-    result = await processor(ErrorsThenDraft(RetryLater("away", after_s=0.0))).attempt(make_record(failures=failures))
+    result = await attempt(processor(ErrorsThenDraft(RetryLater("away", after_s=0.0))), make_record(failures=failures))
     assert isinstance(result, TryAgain)
     assert least_s <= result.pause_s <= least_s * 1.25
 

@@ -89,7 +89,7 @@ async def test_a_user_with_thousands_of_records_starves_no_other_user(concurrenc
     harness.ask(*flood, *numbered(20), partition=0)
 
     async def steady(incoming: Incoming[Query]) -> Sequence[Outgoing]:
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.004 * concurrency)
         return draft(incoming)
 
     worker = harness.worker(steady, concurrency=concurrency)
