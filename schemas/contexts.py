@@ -20,6 +20,9 @@ class Source(Record):
     partition: Annotated[int, Field(ge=0)]
     offset: Annotated[int, Field(ge=0)]
 
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}/{self.offset}"
+
 
 class HistoryItem(Record):
     """One retrieved interaction, with its similarity to the query and its position in the log."""

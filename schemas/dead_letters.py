@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from schemas.envelope import header_values
+from schemas.messages import IdConflict
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import dead_letter_topic
 
@@ -24,12 +25,21 @@ def dead_letter(record: ConsumedRecord, group: str, error: BaseException) -> Pro
         "kafka_dlt-original-offset": record.offset.to_bytes(8, "big", signed=True),
         "kafka_dlt-original-timestamp": record.timestamp_ms.to_bytes(8, "big", signed=True),
         "kafka_dlt-original-consumer-group": group.encode(),
-        "kafka_dlt-exception-fqcn": f"{type(error).__module__}.{type(error).__qualname__}".encode(),
+        "kafka_dlt-exception-fqcn": _class_name(type(error)).encode(),
         "kafka_dlt-exception-message": str(error)[:MESSAGE_LIMIT].encode(),
     }
     original = [(name, b"" if content is None else content) for name, content in record.headers]
     written = b"" if record.key is None and record.value is None else record.value
     return ProducedRecord(dead_letter_topic(record.topic), record.key, written, [*original, *reason.items()])
+
+
+def is_id_conflict(headers: Iterable[tuple[str, bytes | None]]) -> bool:
+    """Whether a dead letter was set aside because its id is that of an earlier record."""
+    return header_values(headers).get("kafka_dlt-exception-fqcn") == _class_name(IdConflict).encode()
+
+
+def _class_name(kind: type[BaseException]) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def original_position(headers: Iterable[tuple[str, bytes | None]]) -> tuple[str, int, int] | None:

@@ -133,7 +133,10 @@ class Message(Record):
     def fingerprint(self) -> Fingerprint | None:
         """None without an identity."""
         identity = self.identity
-        return identity and Fingerprint(identity, blake2b(self.external_content(), digest_size=16).digest())
+        return identity and Fingerprint(identity, self.content_digest())
+
+    def content_digest(self) -> bytes:
+        return blake2b(self.external_content(), digest_size=16).digest()
 
     def to_bytes(self) -> bytes:
         return self.model_dump_json().encode()

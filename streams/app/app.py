@@ -44,7 +44,7 @@ from infra.kafka.batches import BatchDecoding
 from infra.settings import Settings
 from infra.settings.stream import KafkaSettings
 from infra.telemetry.metrics import STREAMS_BATCH_MS, STREAMS_RECORDS, STREAMS_RETRIES, RetryReason, StreamOutcome
-from schemas.dead_letters import original_position
+from schemas.dead_letters import is_id_conflict, original_position
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import JOIN_STATE_CHANGELOG, JOIN_STATE_CHANGELOG_BYTES
 from streams.app.processor import GROUP, Processor
@@ -285,11 +285,13 @@ class Runner:
 
 
 def count_acknowledged(processor: str, records: Sequence[ConsumedRecord], produced: Sequence[ProducedRecord]) -> None:
-    """A record counts as set aside if its dead letter is among `produced`."""
-    set_aside = {original_position(record.headers) for record in produced}
+    """A record counts as set aside, or as a conflict, if its dead letter is among `produced`."""
+    dead_letters = {position: record for record in produced if (position := original_position(record.headers))}
     for record in records:
-        is_set_aside = (record.topic, record.partition, record.offset) in set_aside
-        STREAMS_RECORDS.add(processor=processor, outcome=StreamOutcome.SET_ASIDE if is_set_aside else StreamOutcome.DONE)
+        outcome = StreamOutcome.DONE
+        if dead_letter := dead_letters.get((record.topic, record.partition, record.offset)):
+            outcome = StreamOutcome.CONFLICT if is_id_conflict(dead_letter.headers) else StreamOutcome.SET_ASIDE
+        STREAMS_RECORDS.add(processor=processor, outcome=outcome)
 
 
 async def batches(events: AsyncIterator[Any], max_events: int, linger_s: float) -> AsyncIterator[list[Any]]:

@@ -1,22 +1,45 @@
-"""The state of the outcome join: a response that waits for feedback, and feedback that waits for its response.
+"""The state of the outcome join: a response that waits for feedback, feedback that waits for its response, and which feedback was joined.
 
 Entries are bytes, so the state is a plain mapping and the changelog topic holds the same bytes: the arrival time, the partition whose changelog
-keeps the entry, and the records. A response stays after its first join, because a user may give feedback again.
+keeps the entry, and the records. A response stays after its first join, because a user may give feedback again. Of joined feedback only id and digest
+stay, to recognize other content under its id.
+
+Keys hold tenant, user and query id, so two users' queries with one id are two queries. Entries of earlier versions have keys of the query id alone. They
+stay under their keys until they expire.
 """
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import struct
 from collections.abc import Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
-from uuid import UUID
+from typing import NamedTuple
 
+from schemas.feedback import Feedback
+from schemas.messages import IdConflict, MessageIdentity
 from schemas.records import ConsumedRecord, ProducedRecord
+from schemas.responses import Response
 from schemas.topics import JOIN_STATE_CHANGELOG
 
 _ENTRY = struct.Struct(">qi")  # arrived, milliseconds since 1970; partition
+
+
+#: Joined feedback remembered for each query.
+JOINED = 100
+
+
+class _Kind(NamedTuple):
+    """Of entries. Keys of earlier versions have `earlier_prefix` and the query id alone; entries of kinds without `message` are newer."""
+
+    prefix: bytes
+    earlier_prefix: bytes = b""
+    message: type[Response] | type[Feedback] | None = None
+
+
+_RESPONSE, _FEEDBACK, _JOINED = _Kind(b"R", b"r", Response), _Kind(b"F", b"f", Feedback), _Kind(b"J")
 
 
 @dataclass(frozen=True)
@@ -37,26 +60,38 @@ class PendingRecords:
 
 
 class JoinState:
-    """Pending records by query id, over a mapping that Faust restores after a restart. `take_changes` returns the changes for the changelog."""
+    """Pending records by the query's identity, over a mapping that Faust restores after a restart. `take_changes` returns the changes for the changelog."""
 
     def __init__(self, entries: MutableMapping[bytes, bytes]) -> None:
         self._entries = entries
         self._changes: list[ProducedRecord] = []
 
-    def response(self, query_id: UUID) -> PendingRecords | None:
-        return self._find(_response_key(query_id))
+    def response(self, query: MessageIdentity) -> PendingRecords | None:
+        return self._find(_RESPONSE, query)
 
-    def feedback(self, query_id: UUID) -> PendingRecords | None:
-        return self._find(_feedback_key(query_id))
+    def feedback(self, query: MessageIdentity) -> PendingRecords | None:
+        return self._find(_FEEDBACK, query)
 
-    def put_response(self, query_id: UUID, pending: PendingRecords) -> None:
-        self._put(_response_key(query_id), pending)
+    def put_response(self, query: MessageIdentity, pending: PendingRecords) -> None:
+        self._put(self._key(_RESPONSE, query), pending)
 
-    def put_feedback(self, query_id: UUID, pending: PendingRecords) -> None:
-        self._put(_feedback_key(query_id), pending)
+    def put_feedback(self, query: MessageIdentity, pending: PendingRecords) -> None:
+        self._put(self._key(_FEEDBACK, query), pending)
 
-    def drop_feedback(self, query_id: UUID, pending: PendingRecords) -> None:
-        self._drop(_feedback_key(query_id), pending.partition)
+    def drop_feedback(self, query: MessageIdentity, pending: PendingRecords) -> None:
+        self._drop(self._key(_FEEDBACK, query), pending.partition)
+
+    def put_joined(self, query: MessageIdentity, record: ConsumedRecord, feedback: Feedback, since_ms: int) -> None:
+        """Remember joined feedback, the last JOINED of each query. Raises IdConflict if other content was joined under its id."""
+        earlier = self._find(_JOINED, query) or PendingRecords(since_ms, record.partition, ())
+        id, digest = feedback.feedback_id.bytes, feedback.content_digest()
+        for joined in earlier.records:
+            if joined.key == id:
+                if joined.value != digest:
+                    raise IdConflict(joined.source)
+                return
+        stub = dataclasses.replace(record, key=id, value=digest, headers=())
+        self._put(self._key(_JOINED, query), dataclasses.replace(earlier, records=(*earlier.records, stub)[-JOINED:]))
 
     def expire(self, before_ms: int, assigned: set[int]) -> Iterator[PendingRecords]:
         """Drop records older than `before_ms`. Yields the dropped feedback of `assigned`, the partitions of this process.
@@ -70,7 +105,7 @@ class JoinState:
                 del self._entries[key]
                 continue
             self._drop(key, pending.partition)
-            if key.startswith(_FEEDBACK):
+            if key[:1] in (_FEEDBACK.prefix, _FEEDBACK.earlier_prefix):
                 yield pending
 
     def take_changes(self) -> list[ProducedRecord]:
@@ -81,9 +116,17 @@ class JoinState:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def _find(self, key: bytes) -> PendingRecords | None:
-        entry = self._entries.get(key)
+    def _find(self, kind: _Kind, query: MessageIdentity) -> PendingRecords | None:
+        entry = self._entries.get(self._key(kind, query))
         return PendingRecords.from_bytes(entry) if entry else None
+
+    def _key(self, kind: _Kind, query: MessageIdentity) -> bytes:
+        """The key of an entry of an earlier version if it is this user's, else the present one."""
+        earlier = kind.earlier_prefix + query.id.bytes
+        entry = self._entries.get(earlier) if kind.message else None
+        if entry and kind.message and PendingRecords.from_bytes(entry).records[0].read(kind.message)[0].key == query.key:
+            return earlier
+        return kind.prefix + query.id.bytes + query.key
 
     def _put(self, key: bytes, pending: PendingRecords) -> None:
         entry = self._entries[key] = pending.to_bytes()
@@ -92,17 +135,6 @@ class JoinState:
     def _drop(self, key: bytes, partition: int) -> None:
         self._entries.pop(key, None)
         self._changes.append(ProducedRecord(JOIN_STATE_CHANGELOG, key, None, partition=partition))
-
-
-_RESPONSE, _FEEDBACK = b"r", b"f"
-
-
-def _response_key(query_id: UUID) -> bytes:
-    return _RESPONSE + query_id.bytes
-
-
-def _feedback_key(query_id: UUID) -> bytes:
-    return _FEEDBACK + query_id.bytes
 
 
 def _frame(record: ConsumedRecord) -> bytes:

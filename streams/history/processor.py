@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from schemas.dead_letters import dead_letter
 from schemas.interactions import Interaction
-from schemas.messages import Malformed
+from schemas.messages import IdConflict, Malformed
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import INTERACTIONS
 from streams.app.processor import GROUP
 from streams.index.embedder import Embedder
 from streams.index.history_index import HistoryIndex
-from streams.index.tenant_filter import IndexPoint
+from streams.index.tenant_filter import IndexPoint, StoredPoint, content_of, point_id
 
 
 class HistoryProcessor:
@@ -27,7 +27,10 @@ class HistoryProcessor:
         self._embedded: tuple[Sequence[ConsumedRecord], list[IndexPoint], list[ProducedRecord]] | None = None
 
     async def handle(self, records: Sequence[ConsumedRecord]) -> list[ProducedRecord]:
-        """Index every readable interaction; dead letters for the others. A retried batch is not embedded again."""
+        """Index every new interaction; dead letters for records that cannot be read, and for other content under the id of an interaction in the index.
+
+        Of two interactions with one id the first stays: prompts and training data already name it. A retried batch is not embedded again.
+        """
         if self._embedded is None or self._embedded[0] is not records:
             self._embedded = (records, *await self._embed(records))
         _, points, dead_letters = self._embedded
@@ -43,8 +46,27 @@ class HistoryProcessor:
                 readable.append((record, record.read(Interaction)[0]))
             except Malformed as error:
                 dead_letters.append(dead_letter(record, GROUP, error))
-        vectors = await self._embedder.embed([text_of(interaction) for _, interaction in readable])
-        return [IndexPoint(interaction, record.source, vector) for (record, interaction), vector in zip(readable, vectors, strict=True)], dead_letters
+        new = await self._new(readable, dead_letters)
+        vectors = await self._embedder.embed([text_of(interaction) for _, interaction in new])
+        return [IndexPoint(interaction, record.source, vector) for (record, interaction), vector in zip(new, vectors, strict=True)], dead_letters
+
+    async def _new(
+        self, readable: Sequence[tuple[ConsumedRecord, Interaction]], dead_letters: list[ProducedRecord]
+    ) -> list[tuple[ConsumedRecord, Interaction]]:
+        """The interactions to write. Leaves out repeats, and adds a dead letter for each conflict.
+
+        A record that the index has from this very offset is written again: it may be read again because its write was not confirmed.
+        """
+        first = dict(await self._index.stored([point_id(interaction) for _, interaction in readable]))
+        new: list[tuple[ConsumedRecord, Interaction]] = []
+        for record, interaction in readable:
+            id, point = point_id(interaction), StoredPoint(record.source, content_of(interaction))
+            earlier = first.setdefault(id, point)
+            if earlier.content != point.content:
+                dead_letters.append(dead_letter(record, GROUP, IdConflict(earlier.source)))
+            elif earlier.source == point.source:
+                new.append((record, interaction))
+        return new
 
 
 def text_of(interaction: Interaction) -> str:

@@ -6,13 +6,14 @@ This is the interface. `streams.index.tenant_filter` defines what a point stores
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
+from uuid import UUID
 
 from infra.errors import CannotContinue
 from schemas.contexts import HistoryItem
-from streams.index.tenant_filter import IndexPoint, Scope, Vector
+from streams.index.tenant_filter import IndexPoint, Scope, StoredPoint, Vector
 
 
 class HistoryIndex(Protocol):
@@ -20,6 +21,9 @@ class HistoryIndex(Protocol):
 
     async def upsert(self, points: Sequence[IndexPoint]) -> None:
         """Write points; replace those with the same id. Returns when they survive a crash of the process."""
+
+    async def stored(self, ids: Sequence[UUID]) -> Mapping[UUID, StoredPoint]:
+        """The points with these ids that the index has. Only to compare them with points to write: ids are derived from tenant and user."""
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
         """The scope's nearest items in `domain` with `occurred_at` before `before`, best first, at most `limit`."""
@@ -46,6 +50,9 @@ class LazyIndex:
 
     async def upsert(self, points: Sequence[IndexPoint]) -> None:
         await (await self._opened()).upsert(points)
+
+    async def stored(self, ids: Sequence[UUID]) -> Mapping[UUID, StoredPoint]:
+        return await (await self._opened()).stored(ids)
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
         return await (await self._opened()).search(scope, vector, before, domain, limit)

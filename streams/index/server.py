@@ -6,16 +6,17 @@ The server does not separate tenants: the filter of a `Scope` is the only bounda
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID
 
 from infra.errors import BadSetting, CannotContinue, RetryLater
 from infra.settings.stream import IndexSettings
 from infra.urls import without_user
 from schemas.contexts import HistoryItem
-from streams.index.tenant_filter import DOMAIN, OCCURRED_AT, TENANT, USER, IndexFilter, IndexPoint, Scope, Vector, best_first
+from streams.index.tenant_filter import DOMAIN, OCCURRED_AT, TENANT, USER, IndexFilter, IndexPoint, Scope, StoredPoint, Vector, best_first, stored_point
 
 if TYPE_CHECKING:
     from qdrant_client import AsyncQdrantClient, models
@@ -58,6 +59,13 @@ class ServerIndex:
         rows = [models.PointStruct(id=str(point.id), vector=point.vector.tolist(), payload=point.payload()) for point in points]
         async with _server_errors():
             await self._client.upsert(self._collection, points=rows, wait=True)
+
+    async def stored(self, ids: Sequence[UUID]) -> Mapping[UUID, StoredPoint]:
+        if not ids:
+            return {}
+        async with _server_errors():
+            points = await self._client.retrieve(self._collection, ids=[str(id) for id in ids], with_payload=True, with_vectors=False)
+        return {UUID(str(point.id)): stored_point(point.payload or {}) for point in points}
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
         async with _server_errors():

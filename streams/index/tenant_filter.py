@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import numpy as np
@@ -22,6 +22,8 @@ Vector = NDArray[np.float32]
 
 #: Payload fields that filters use. Adapters index them.
 TENANT, USER, DOMAIN, OCCURRED_AT = "tenant", "user", "domain", "occurred_at_us"
+#: Payload field of the position in the topic.
+SOURCE = "source"
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -50,6 +52,34 @@ class Scope:
         return IndexFilter({TENANT: self.tenant, USER: self.user, DOMAIN: domain}, microseconds(asked_at))
 
 
+class StoredPoint(NamedTuple):
+    """A point without its vector. Two points of one id are the same interaction if their `content` is equal."""
+
+    source: Source
+    content: Mapping[str, Any]
+
+
+def stored_point(payload: Mapping[str, Any]) -> StoredPoint:
+    return StoredPoint(Source(**payload[SOURCE]), {name: value for name, value in payload.items() if name != SOURCE})
+
+
+def point_id(interaction: Interaction) -> UUID:
+    """Derived from tenant and user too, so that another user's record with the same interaction id is another point."""
+    return derive("history-point", interaction.tenant, interaction.user, interaction.interaction_id)
+
+
+def content_of(interaction: Interaction) -> dict[str, Any]:
+    return {
+        TENANT: interaction.tenant,
+        USER: interaction.user,
+        DOMAIN: interaction.domain,
+        OCCURRED_AT: microseconds(interaction.occurred_at),
+        "interaction_id": str(interaction.interaction_id),
+        "content": interaction.content,
+        "response": interaction.response,
+    }
+
+
 @dataclass(frozen=True)
 class IndexPoint:
     """An interaction with its normalised embedding and its position in the topic."""
@@ -60,21 +90,10 @@ class IndexPoint:
 
     @property
     def id(self) -> UUID:
-        """Derived from tenant and user too, so that another user's record with the same interaction id does not overwrite this one."""
-        return derive("history-point", self.interaction.tenant, self.interaction.user, self.interaction.interaction_id)
+        return point_id(self.interaction)
 
     def payload(self) -> dict[str, Any]:
-        interaction = self.interaction
-        return {
-            TENANT: interaction.tenant,
-            USER: interaction.user,
-            DOMAIN: interaction.domain,
-            OCCURRED_AT: microseconds(interaction.occurred_at),
-            "interaction_id": str(interaction.interaction_id),
-            "content": interaction.content,
-            "response": interaction.response,
-            "source": self.source.model_dump(),
-        }
+        return {**content_of(self.interaction), SOURCE: self.source.model_dump()}
 
 
 def best_first(hits: Iterable[tuple[float, Mapping[str, Any]]]) -> list[HistoryItem]:
@@ -90,7 +109,7 @@ def _item(score: float, payload: Mapping[str, Any]) -> HistoryItem:
         response=payload["response"],
         occurred_at=EPOCH + timedelta(microseconds=payload[OCCURRED_AT]),
         score=score,
-        source=Source(**payload["source"]),
+        source=Source(**payload[SOURCE]),
     )
 
 

@@ -1,7 +1,8 @@
 """Joins responses and feedback to outcomes, whichever comes first. The user's own text goes back to `interactions`.
 
 Both topics have the user as key and equally many partitions, so both records of a join reach the same process. One stream reads both topics record
-by record, so two records cannot miss each other. Every id is derived: joining again after a restart repeats a record and adds none.
+by record, so two records cannot miss each other. Every id is derived: joining again after a restart repeats a record and adds none. A record with the
+id of an earlier one and other content becomes a dead letter: another query's response, or other words under one feedback id.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from schemas.dead_letters import dead_letter
 from schemas.feedback import Feedback
 from schemas.ids import derive
 from schemas.interactions import Interaction, Origin
-from schemas.messages import Malformed
+from schemas.messages import IdConflict, Malformed, MessageIdentity
 from schemas.outcomes import Outcome
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.responses import Response
@@ -47,34 +48,41 @@ class OutcomesProcessor:
         for record in records:
             try:
                 produced += self._on_response(record) if record.topic == RESPONSES.name else self._on_feedback(record)
-            except (Malformed, PoisonMessage) as error:
+            except (Malformed, IdConflict, PoisonMessage) as error:
                 produced.append(dead_letter(record, GROUP, error))
         produced += self._expire()
         return produced + self._state.take_changes()
 
     def _on_response(self, record: ConsumedRecord) -> list[ProducedRecord]:
         response, _ = record.read(Response)
-        earlier = self._state.response(response.query_id)
-        if earlier and user_of(earlier.records[0].read(Response)[0]) != user_of(response):
-            raise PoisonMessage("its query_id is already that of another user's query")
-        self._state.put_response(response.query_id, self._pending(record))
-        pending = self._state.feedback(response.query_id)
+        query = response.identity
+        earlier = self._state.response(query)
+        if earlier and earlier.records[0].read(Response)[0].content_digest() != response.content_digest():
+            raise IdConflict(earlier.records[0].source)
+        self._state.put_response(query, self._pending(record))
+        pending = self._state.feedback(query)
         if pending is None:
             return []
-        self._state.drop_feedback(response.query_id, pending)
-        return [produced for feedback in pending.records for produced in join(record, feedback)]
+        self._state.drop_feedback(query, pending)
+        return [produced for feedback in pending.records for produced in self._join(query, record, feedback, feedback.read(Feedback)[0])]
 
     def _on_feedback(self, record: ConsumedRecord) -> list[ProducedRecord]:
         feedback, _ = record.read(Feedback)
-        response = self._state.response(feedback.query_id)
+        query = MessageIdentity(feedback.key, feedback.query_id)
+        response = self._state.response(query)
         if response is not None:
-            return join(response.records[0], record)
-        earlier = self._state.feedback(feedback.query_id)
+            return self._join(query, response.records[0], record, feedback)
+        earlier = self._state.feedback(query)
         pending = self._pending(record) if earlier is None else PendingRecords(earlier.since_ms, earlier.partition, with_record(earlier.records, record))
         if len(pending.to_bytes()) > PENDING_BYTES:
             raise PoisonMessage("too much feedback waits for the response to its query")
-        self._state.put_feedback(feedback.query_id, pending)
+        self._state.put_feedback(query, pending)
         return []
+
+    def _join(self, query: MessageIdentity, response: ConsumedRecord, record: ConsumedRecord, feedback: Feedback) -> list[ProducedRecord]:
+        """A repeat of joined feedback is joined again: after a crash nobody knows whether its outcome was written."""
+        self._state.put_joined(query, record, feedback, round(self._now() * 1000))
+        return join(response, record)
 
     def _expire(self) -> list[ProducedRecord]:
         """Dead letters for feedback whose response did not come. Reads the whole state, so it runs once a minute at most."""
@@ -137,6 +145,12 @@ def user_of(response: Response) -> tuple[str, str]:
 
 
 def with_record(pending: Sequence[ConsumedRecord], record: ConsumedRecord) -> tuple[ConsumedRecord, ...]:
-    """The pending records and `record`; without `record` if it is one of them, read again after a restart."""
-    positions = {(each.topic, each.partition, each.offset) for each in pending}
-    return tuple(pending) if (record.topic, record.partition, record.offset) in positions else (*pending, record)
+    """The pending records and `record`; without `record` if it repeats one of them. Raises IdConflict."""
+    feedback, _ = record.read(Feedback)
+    for earlier in pending:
+        earlier_feedback, _ = earlier.read(Feedback)
+        if earlier_feedback.identity == feedback.identity:
+            if earlier_feedback.content_digest() != feedback.content_digest():
+                raise IdConflict(earlier.source)
+            return tuple(pending)
+    return (*pending, record)

@@ -23,7 +23,7 @@ from schemas.interactions import Interaction
 from streams.index.edge import EdgeIndex
 from streams.index.history_index import HistoryIndex
 from streams.index.server import ServerIndex
-from streams.index.tenant_filter import IndexPoint, Scope, Vector
+from streams.index.tenant_filter import IndexPoint, Scope, StoredPoint, Vector, content_of
 
 DIMENSION = 8
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -115,6 +115,15 @@ async def test_a_second_write_replaces_the_first(index: HistoryIndex) -> None:
     await index.upsert([point(1, response="drama")])
     assert await index.count(ALICE) == 1
     assert [item.response for item in await index.search(ALICE, axis(0), NOON + timedelta(days=1), "movie_tag", 6)] == ["drama"]
+
+
+async def test_stored_points_are_found_by_id_with_content_and_source(index: HistoryIndex) -> None:
+    written, theirs, missing = point(1), point(1, Scope("acme", "bob")), point(2)
+    assert await index.stored([]) == await index.stored([missing.id]) == {}
+    await index.upsert([written, theirs])
+    stored = await index.stored([missing.id, theirs.id, written.id])
+    assert stored == {each.id: StoredPoint(each.source, content_of(each.interaction)) for each in (written, theirs)}
+    assert stored[written.id].content != content_of(point(1, response="drama").interaction)
 
 
 async def test_writing_no_points_is_allowed(index: HistoryIndex) -> None:

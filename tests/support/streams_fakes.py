@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -20,7 +20,7 @@ from schemas.queries import Query, Strategy
 from schemas.records import ConsumedRecord
 from schemas.responses import Provenance, Response, ResponseStatus
 from streams.index.embedder import Matrix
-from streams.index.tenant_filter import IndexPoint, Scope, Vector, best_first
+from streams.index.tenant_filter import IndexPoint, Scope, StoredPoint, Vector, best_first, stored_point
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
 WORDS = ("sea", "war", "love", "space")
@@ -51,6 +51,9 @@ class MemoryIndex:
 
     async def upsert(self, points: Sequence[IndexPoint]) -> None:
         self.points |= {point.id: point for point in points}
+
+    async def stored(self, ids: Sequence[uuid.UUID]) -> Mapping[uuid.UUID, StoredPoint]:
+        return {id: stored_point(self.points[id].payload()) for id in ids if id in self.points}
 
     async def search(self, scope: Scope, vector: Vector, before: datetime, domain: str, limit: int) -> list[HistoryItem]:
         seen = [p for p in self._of(scope) if p.interaction.domain == domain and p.interaction.occurred_at < before]

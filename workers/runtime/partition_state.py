@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from schemas.messages import Fingerprint, IdConflict, MessageIdentity
@@ -152,7 +152,7 @@ class AssignedPartitions:
         if earlier is None or record.fingerprint is None:
             return True
         if earlier.digest != record.fingerprint.digest:
-            record.refused = IdConflict(f"{consumed.topic}/{consumed.partition}/{earlier.offset}")
+            record.refused = IdConflict(replace(consumed, offset=earlier.offset).source)
             return True
         record.finished = Finished((), HandlingOutcome.REPEAT)
         record.parsed = None

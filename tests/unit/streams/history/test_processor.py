@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from infra.errors import RetryLater
+from schemas.dead_letters import is_id_conflict
 from schemas.interactions import Interaction
 from schemas.topics import INTERACTIONS
 from streams.history.processor import HistoryProcessor, text_of
@@ -31,6 +32,39 @@ async def test_a_batch_is_one_background_call_and_a_repeat_adds_nothing() -> Non
     await history.handle(batch)
     assert await index.count(Scope("acme", "alice")) == 2
     assert [urgent for _, urgent in embedder.calls] == [False, False]
+
+
+async def test_of_two_interactions_with_one_id_the_first_stays_and_the_second_is_set_aside() -> None:
+    index = MemoryIndex()
+    history = HistoryProcessor(WordEmbedder(), index, batch=8)
+    first = interaction("sea")
+    other = first.model_copy(update={"response": "drama"})
+    in_one_batch = [consumed_record(INTERACTIONS.name, each, offset=offset) for offset, each in enumerate((first, other, first), 3)]
+    (letter,) = await history.handle(in_one_batch)
+    (later,) = await history.handle([consumed_record(INTERACTIONS.name, each, offset=offset) for offset, each in enumerate((first, other), 6)])
+    for each in (letter, later):
+        assert each.topic == "interactions-dlt" and is_id_conflict(each.headers)
+        assert dict(each.headers)["kafka_dlt-exception-message"].endswith(b"other content: interactions/1/3")
+    (point,) = index.points.values()
+    assert (point.interaction.response, point.source.offset) == ("comedy", 3)
+
+
+async def test_another_users_interaction_with_the_same_id_is_another_one() -> None:
+    index = MemoryIndex()
+    mine = interaction("sea")
+    theirs = mine.model_copy(update={"user": "bob", "response": "drama"})
+    records = [consumed_record(INTERACTIONS.name, each, offset=offset) for offset, each in enumerate((mine, theirs))]
+    assert await HistoryProcessor(WordEmbedder(), index, batch=8).handle(records) == []
+    assert len(index.points) == 2
+
+
+async def test_a_repeat_at_another_offset_is_not_embedded_and_a_record_read_again_is_written_again() -> None:
+    index, embedder = MemoryIndex(), WordEmbedder()
+    history = HistoryProcessor(embedder, index, batch=8)
+    for offset, embedded in ((3, 1), (5, 0), (3, 1)):
+        assert await history.handle([consumed_record(INTERACTIONS.name, interaction("sea"), offset=offset)]) == []
+        assert len(embedder.calls[-1][0]) == embedded
+    assert [point.source.offset for point in index.points.values()] == [3]
 
 
 async def test_a_batch_is_not_embedded_again_after_a_failed_write() -> None:

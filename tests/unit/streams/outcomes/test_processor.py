@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from schemas.dead_letters import is_id_conflict
 from schemas.envelope import read_message
 from schemas.interactions import Interaction, Origin
 from schemas.outcomes import Outcome
 from schemas.records import ConsumedRecord, ProducedRecord
 from schemas.topics import FEEDBACK, JOIN_STATE_CHANGELOG, RESPONSES
-from streams.app.join_state import JoinState
+from streams.app.join_state import JoinState, PendingRecords
 from streams.history.processor import HistoryProcessor
 from streams.index.tenant_filter import Scope
 from streams.outcomes.processor import OutcomesProcessor
@@ -130,16 +131,79 @@ async def test_feedback_of_another_user_is_dead_lettered(feedback_first: bool) -
     join, question = Join(), query(user="alice")
     forged = feedback_record(feedback(question, user="bob"), partition=0, offset=8)
     pair = [forged, response_record(question)] if feedback_first else [response_record(question), forged]
-    (letter,) = await join.handle(*pair)
+    assert await join.handle(*pair) == [], "the other user may have a query with this id too"
+    join.now += 3601
+    (letter,) = await join.handle()
     assert (letter.topic, letter.key, letter.value) == ("feedback-dlt", b"acme/bob", forged.value)
-    assert dict(letter.headers)["kafka_dlt-exception-message"] == b"its tenant or user is not that of its query"
+    assert dict(letter.headers)["kafka_dlt-exception-message"] == b"no response to its query came within 3600 s"
 
 
-async def test_a_query_id_taken_from_another_user_changes_nothing() -> None:
+@pytest.mark.parametrize("feedback_first", [False, True])
+async def test_two_users_queries_with_one_id_are_joined_apart(feedback_first: bool) -> None:
     join, question = Join(), query(user="alice")
-    stolen = query("theirs", user="bob", query_id=question.query_id)
-    assert topics(await join.handle(response_record(question), response_record(stolen, offset=1))) == ["responses-dlt"]
-    assert topics(await join.handle(feedback_record(feedback(question)))) == ["outcomes", "interactions"]
+    same_id = query("theirs", user="bob", query_id=question.query_id)
+    responses = [response_record(question), response_record(same_id, offset=1)]
+    said = [feedback_record(feedback(same_id, "bob's"), offset=2), feedback_record(feedback(question, "alice's"), offset=3)]
+    produced = await join.handle(*(said + responses if feedback_first else responses + said))
+    outcomes = [read_message(Outcome, record.headers, record.value)[0] for record in produced if record.topic == "outcomes"]
+    assert sorted((outcome.key, outcome.truth) for outcome in outcomes) == [(b"acme/alice", "alice's"), (b"acme/bob", "bob's")]
+
+
+async def test_another_query_under_the_id_of_an_answered_one_is_dead_lettered_and_the_first_stays() -> None:
+    join, question = Join(), query("the sea")
+    other = query("the war", query_id=question.query_id)
+    (letter,) = await join.handle(response_record(question, offset=6), response_record(other, offset=7))
+    assert letter.topic == "responses-dlt" and is_id_conflict(letter.headers)
+    assert b"other content: responses/1/6" in dict(letter.headers)["kafka_dlt-exception-message"]
+    outcome, _ = await join.handle(feedback_record(feedback(question)))
+    assert read_message(Outcome, outcome.headers, outcome.value)[0].response == response(question)
+
+
+async def test_a_response_made_twice_from_one_query_is_a_repeat() -> None:
+    join, question = Join(), query()
+    again = consumed_record(RESPONSES.name, response(question, "other model words"), offset=1)
+    assert await join.handle(response_record(question), again) == []
+
+
+@pytest.mark.parametrize("response_first", [False, True])
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_other_words_under_the_id_of_earlier_feedback_are_dead_lettered(response_first: bool, restarted: bool) -> None:
+    join, question = Join(), query()
+    said = feedback(question, "one")
+    other = feedback_record(said.model_copy(update={"truth": "two"}), offset=5)
+    asked, first, repeat = response_record(question), feedback_record(said, offset=4), feedback_record(said, offset=6)
+    await join.handle(*([asked, first] if response_first else [first]))
+    if restarted:
+        join.restart()
+    (letter,) = await join.handle(other)
+    assert letter.topic == "feedback-dlt" and b"feedback/1/4" in dict(letter.headers)["kafka_dlt-exception-message"]
+    assert topics(await join.handle(*([repeat] if response_first else [repeat, asked]))) == ["outcomes", "interactions"], "a repeat is joined again"
+    (letter,) = await join.handle(replace(other, offset=7))
+    assert is_id_conflict(letter.headers)
+
+
+async def test_joined_feedback_is_remembered_in_little_space() -> None:
+    join, question = Join(), query()
+    many = [feedback_record(feedback(question, "x" * 30_000), offset=n) for n in range(300)]
+    produced = await join.handle(response_record(question), *many)
+    assert topics(produced).count("outcomes") == 300
+    assert sum(map(len, join.entries.values())) < 30_000
+
+
+async def test_entries_of_an_earlier_version_are_joined() -> None:
+    """Their keys are the query id alone."""
+    join, answered, commented = Join(), query(), query()
+    said, heard = feedback_record(feedback(commented), offset=1), response_record(answered)
+    join.entries[b"r" + answered.query_id.bytes] = PendingRecords(round(join.now * 1000), 1, (heard,)).to_bytes()
+    join.entries[b"f" + commented.query_id.bytes] = PendingRecords(round(join.now * 1000), 1, (said,)).to_bytes()
+    theirs = query(user="bob", query_id=answered.query_id)
+    assert await join.handle(response_record(theirs, offset=9)) == []
+    assert topics(await join.handle(feedback_record(feedback(answered), offset=2))) == ["outcomes", "interactions"]
+    assert topics(await join.handle(response_record(commented, offset=3))) == ["outcomes", "interactions"]
+    assert b"f" + commented.query_id.bytes not in join.entries
+    join.now += 3601
+    assert await join.handle() == []
+    assert join.entries == {}
 
 
 async def test_old_feedback_is_dead_lettered_and_an_old_response_dropped() -> None:
@@ -170,7 +234,7 @@ async def test_old_entries_of_unassigned_partitions_are_dropped_silently() -> No
 async def test_a_changelog_record_goes_to_the_partition_of_its_source() -> None:
     join, question = Join(), query()
     await join.handle(feedback_record(feedback(question), partition=0), response_record(question, partition=1))
-    assert [(record.partition, record.value is None) for record in join.changelog] == [(0, False), (1, False), (0, True)]
+    assert [(record.partition, record.value is None) for record in join.changelog] == [(0, False), (1, False), (0, True), (0, False)]
 
 
 async def test_too_much_pending_feedback_is_dead_lettered() -> None:
